@@ -1,0 +1,204 @@
+"""Rotations, poses and the forward kinematics of a hand. All rotation maths of the project is in this file.
+
+Quaternions are (w, x, y, z) and of unit length. `quat_a_b` turns coordinates in frame b into coordinates in frame a.
+Every function takes any leading dimensions (they broadcast) and any float type, and can be exported to ONNX.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+SMALL_ANGLE = 1e-4  # rad: below it sin(x)/x is its series to the second order, exact to 1e-17
+
+
+def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
+    """Rotation b followed by rotation a, (..., 4)."""
+    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
+    w = aw * bw - (av * bv).sum(-1, keepdim=True)
+    v = aw * bv + bw * av + _cross(av, bv)
+    return torch.cat([w, v], dim=-1)
+
+
+def quat_conjugate(q: Tensor) -> Tensor:
+    """Inverse rotation of a unit quaternion, (..., 4)."""
+    return torch.cat([q[..., :1], -q[..., 1:]], dim=-1)
+
+
+def quat_rotate(q: Tensor, v: Tensor) -> Tensor:
+    """Vector v (..., 3) turned by q (..., 4): from frame b to frame a when q is quat_a_b."""
+    u = q[..., 1:]
+    t = 2.0 * _cross(u, v)
+    return v + q[..., :1] * t + _cross(u, t)
+
+
+def quat_rotate_inverse(q: Tensor, v: Tensor) -> Tensor:
+    """Vector v (..., 3) turned back by q (..., 4): from frame a to frame b when q is quat_a_b."""
+    return quat_rotate(quat_conjugate(q), v)
+
+
+def quat_from_rotvec(v: Tensor) -> Tensor:
+    """Quaternion (..., 4) of the rotation by |v| [rad] about v (..., 3): the exponential map."""
+    half = 0.5 * v.norm(dim=-1, keepdim=True)
+    small = half < SMALL_ANGLE
+    sinc = torch.where(small, 1.0 - half * half / 6.0, torch.sin(half) / half.clamp(min=SMALL_ANGLE))
+    return torch.cat([torch.cos(half), 0.5 * sinc * v], dim=-1)
+
+
+def rotvec_from_quat(q: Tensor) -> Tensor:
+    """Rotation vector (..., 3) [rad], at most pi long, of a unit quaternion: the logarithm."""
+    q = torch.where(q[..., :1] < 0, -q, q)
+    w, v = q[..., :1], q[..., 1:]
+    sine = v.norm(dim=-1, keepdim=True)
+    scale = torch.where(sine < SMALL_ANGLE, 2.0 + sine * sine / 3.0, 2.0 * torch.atan2(sine, w) / sine.clamp(min=SMALL_ANGLE))
+    return scale * v
+
+
+def matrix_from_quat(q: Tensor) -> Tensor:
+    """Rotation matrix (..., 3, 3) of a unit quaternion; its columns are the axes of frame b in frame a."""
+    w, x, y, z = q.unbind(-1)
+    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
+            2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
+            2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]  # fmt: skip
+    return torch.stack(rows, dim=-1).unflatten(-1, (3, 3))
+
+
+def quat_from_matrix(matrix: Tensor) -> Tensor:
+    """Unit quaternion (..., 4), w >= 0, of a rotation matrix (..., 3, 3).
+
+    Each row of K is the quaternion times 4 w, 4 x, 4 y or 4 z; the row with the largest factor is the most exact one.
+    """
+    m = matrix
+    a, b, c = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    yz, zx, xy = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    sxy, sxz, syz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
+    k = torch.stack([1 + a + b + c, yz, zx, xy, yz, 1 + a - b - c, sxy, sxz,
+                     zx, sxy, 1 - a + b - c, syz, xy, sxz, syz, 1 - a - b + c], dim=-1).unflatten(-1, (4, 4))  # fmt: skip
+    best = torch.diagonal(k, dim1=-2, dim2=-1).argmax(dim=-1)
+    row = torch.gather(k, -2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
+    q = row / row.norm(dim=-1, keepdim=True)
+    return torch.where(q[..., :1] < 0, -q, q)
+
+
+def _cross(a: Tensor, b: Tensor) -> Tensor:
+    return torch.linalg.cross(*torch.broadcast_tensors(a, b))
+
+
+def compose(pos_a_b: Tensor, quat_a_b: Tensor, pos_b_c: Tensor, quat_b_c: Tensor) -> tuple[Tensor, Tensor]:
+    """Pose of c in a, from the pose of b in a and of c in b: positions (..., 3) [m], quaternions (..., 4)."""
+    return pos_a_b + quat_rotate(quat_a_b, pos_b_c), quat_multiply(quat_a_b, quat_b_c)
+
+
+def invert(pos_a_b: Tensor, quat_a_b: Tensor) -> tuple[Tensor, Tensor]:
+    """Pose of a in b, from the pose of b in a."""
+    quat_b_a = quat_conjugate(quat_a_b)
+    return -quat_rotate(quat_b_a, pos_a_b), quat_b_a
+
+
+@dataclass(frozen=True)
+class _Level:
+    """Bodies of equal depth. Their rotation in the parent is cos * quat_cos + sin * quat_sin + quat_fixed, (body, 4)."""
+
+    above: Tensor | None
+    """Places of the parents in the level above; None where the two levels match one to one or by broadcasting."""
+    pos: Tensor
+    joint: Tensor
+    quat_cos: Tensor
+    quat_sin: Tensor
+    quat_fixed: Tensor
+
+    @classmethod
+    def of(cls, tree: "Kinematics", bodies: list[int], above: list[int], n_above: int) -> Self:
+        device, quat = tree.pos.device, tree.quat[bodies]
+        joint = [tree.joint_of_body[i] for i in bodies]
+        moves = torch.tensor([[float(j >= 0)] for j in joint]).to(quat)
+        axis = torch.cat([torch.zeros_like(moves), tree.axis[bodies]], dim=-1)
+        matched = n_above == 1 or above == list(range(n_above))
+        return cls(
+            above=None if matched else torch.tensor(above, device=device),
+            pos=tree.pos[bodies],
+            joint=torch.tensor([max(j, 0) for j in joint], device=device),
+            quat_cos=quat * moves,
+            quat_sin=quat_multiply(quat, axis) * moves,
+            quat_fixed=quat * (1.0 - moves),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Kinematics:
+    """A tree of bodies joined by hinges, and points on it. Body 0 is the root; parents come before their children."""
+
+    body_names: tuple[str, ...]
+    parent: tuple[int, ...]
+    """Parent of each body; -1 for the root."""
+    pos: Tensor
+    """(body, 3) Origin in the parent's frame [m]; unused for the root."""
+    quat: Tensor
+    """(body, 4) Orientation in the parent's frame at joint position 0; unused for the root."""
+    joint_of_body: tuple[int, ...]
+    """Index into joint_pos of the hinge that moves each body about its own origin; -1 where the body is fixed."""
+    axis: Tensor
+    """(body, 3) Unit axis of the hinge in the body's frame; zero where the body is fixed."""
+    keypoint_names: tuple[str, ...]
+    keypoint_body: tuple[int, ...]
+    keypoint_pos: Tensor
+    """(keypoint, 3) Point in the frame of its body [m]."""
+    _levels: tuple["_Level", ...] = field(init=False, repr=False)
+    _order: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Sort the bodies by depth, once: `forward` then takes one vectorised step per level of the tree."""
+        if not self.parent or self.parent[0] != -1 or any(not 0 <= p < i for i, p in enumerate(self.parent[1:], 1)):
+            raise ValueError(f"Kinematics.parent must be -1 for body 0, then an earlier body each, got {self.parent}")
+        levels: list[_Level] = []
+        above, flat = [0], [0]
+        while bodies := [i for i, p in enumerate(self.parent) if p in above]:
+            levels.append(_Level.of(self, bodies, [above.index(self.parent[i]) for i in bodies], len(above)))
+            above = bodies
+            flat += bodies
+        object.__setattr__(self, "_levels", tuple(levels))
+        object.__setattr__(self, "_order", torch.tensor([flat.index(i) for i in range(len(flat))]).to(self.pos.device))
+
+    def forward(self, root_pos: Tensor, root_quat: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Poses of all bodies from the root pose (..., 3), (..., 4) and joint_pos (..., joint) [rad].
+
+        Returns positions (..., body, 3) [m] and quaternions (..., body, 4) in the frame of the root pose.
+        """
+        half = 0.5 * joint_pos.unsqueeze(-1)
+        cosine, sine = torch.cos(half), torch.sin(half)
+        pos, quat = [root_pos.unsqueeze(-2)], [root_quat.unsqueeze(-2)]
+        for level in self._levels:
+            above_pos, above_quat = pos[-1], quat[-1]
+            if level.above is not None:
+                above_pos, above_quat = above_pos.index_select(-2, level.above), above_quat.index_select(-2, level.above)
+            # A hinge turns the body after its fixed offset: offset * (cos, axis sin) = cos * offset + sin * (offset * axis).
+            cos_l, sin_l = cosine.index_select(-2, level.joint), sine.index_select(-2, level.joint)
+            local = cos_l * level.quat_cos + sin_l * level.quat_sin + level.quat_fixed
+            pos.append(above_pos + quat_rotate(above_quat, level.pos))
+            quat.append(quat_multiply(above_quat, local))
+        return torch.cat(pos, -2).index_select(-2, self._order), torch.cat(quat, -2).index_select(-2, self._order)
+
+    def keypoints(self, root_pos: Tensor, root_quat: Tensor, joint_pos: Tensor) -> Tensor:
+        """Keypoints (..., keypoint, 3) [m] in the frame of the root pose; arguments as of `forward`."""
+        pos, quat = self.forward(root_pos, root_quat, joint_pos)
+        body = torch.tensor(self.keypoint_body, device=pos.device)
+        return pos.index_select(-2, body) + quat_rotate(quat.index_select(-2, body), self.keypoint_pos)
+
+    def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
+        """The same tree with its tensors in another type or on another device."""
+        moved = {k: getattr(self, k).to(dtype=dtype, device=device) for k in ("pos", "quat", "axis", "keypoint_pos")}
+        return replace(self, **moved)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain lists of numbers and names, in full precision, for JSON."""
+        values = {k: v for k, v in vars(self).items() if not k.startswith("_")}
+        return {k: v.tolist() if isinstance(v, Tensor) else list(v) for k, v in values.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> Self:
+        """The tree that `to_dict` wrote."""
+        tensors = ("pos", "quat", "axis", "keypoint_pos")
+        parsed = {k: torch.tensor(v, dtype=dtype) if k in tensors else tuple(v) for k, v in values.items()}
+        return cls(**parsed)

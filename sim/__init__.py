@@ -1,0 +1,1 @@
+"""The simulated world: hands, arms, objects, scenes, engines and the grasping task."""

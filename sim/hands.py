@@ -1,0 +1,278 @@
+"""A hand: its geometry (hand.xml), everything else about it (hand.yaml), and names turned into indices, once.
+
+hand.yaml is the single source of actuation numbers, hand.xml of geometry and inertia. A left hand is the mirror image
+of the right one, made in code; joint axes are mirrored too, so that both hands take the same joint values.
+"""
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import mujoco
+import numpy as np
+import torch
+import yaml
+
+import assets
+from perception.geometry import Kinematics, quat_from_matrix
+
+KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
+SIDES = ("right", "left")
+_ACTUATION = ("effort_limit", "speed_limit", "kp", "kd", "damping", "armature")
+_KEYS = ("name", "side", "xml", "root", "source", "palm", "actuation", "joints", "keypoints", "contact_bodies",
+         "thumb_bodies")  # fmt: skip
+_MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
+_MIRROR_POS = np.array([1.0, -1.0, 1.0])
+
+
+@dataclass(frozen=True, eq=False)
+class HandSpec:
+    """A hand as data. Arrays are per joint, in the order of joint_names, and read-only."""
+
+    name: str
+    side: str
+    joint_names: tuple[str, ...]
+    """The order of everything per joint: index, middle, ring, thumb, each from palm to tip."""
+    joint_lower: np.ndarray
+    """(joint,) [rad]"""
+    joint_upper: np.ndarray
+    """(joint,) [rad]"""
+    effort_limit: np.ndarray
+    """(joint,) [N m] Largest torque of the servo."""
+    speed_limit: np.ndarray
+    """(joint,) [rad/s] Largest speed of the servo; the task keeps to it, the simulator does not know it."""
+    kp: np.ndarray
+    """(joint,) [N m/rad] Position gain of the servo."""
+    kd: np.ndarray
+    """(joint,) [N m s/rad] Velocity gain of the servo."""
+    damping: np.ndarray
+    """(joint,) [N m s/rad] Damping of the joint itself."""
+    armature: np.ndarray
+    """(joint,) [kg m2] Inertia of the rotor, seen from the joint."""
+    palm_pos_b: np.ndarray
+    """(3,) [m] Palm centre in the hand base frame."""
+    palm_quat_b: np.ndarray
+    """(4,) Palm frame in the hand base frame: +x palm normal, +z finger direction, +y = z cross x."""
+    keypoint_names: tuple[str, ...]
+    """Sites: the wrist, then per finger joint 1, joint 2, joint 3 and tip."""
+    keypoint_weights: np.ndarray
+    """(keypoint,) Sum is KEYPOINT_WEIGHT_SUM; wrist 0."""
+    contact_bodies: tuple[str, ...]
+    """Bodies whose contacts are reported: palm, then proximal, medial, distal of each finger."""
+    contact_weights: np.ndarray
+    """(contact body,) Sum is their number; palm 0."""
+    open_pose: np.ndarray
+    """(joint,) [rad] Pre-grasp posture."""
+    closing: np.ndarray
+    """(joint,) [rad per unit] Direction in which the fingers close."""
+    thumb_bodies: tuple[str, ...]
+    source: str
+    xml_path: Path
+    root: str
+    """Name of the root body in the file; to_mjspec() calls it "palm"."""
+    mirrored: bool
+    """Whether this hand is the mirror image of the file."""
+    extra_sites: Mapping[str, tuple[str, tuple[float, float, float]]]
+    """Keypoints that the file lacks: site -> (body, position in it [m])."""
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, side: str = "right") -> Self:
+        """The hand of that name in assets/hands, or in a folder with a hand.yaml, or of a hand.yaml; as side right or left."""
+        if side not in SIDES:
+            raise ValueError(f"side must be one of {SIDES}, got '{side}'")
+        file = _find(name_or_path)
+        text = _read_yaml(file)
+        hand = cls(**_parse(text, file), side=side, mirrored=side != text["side"])
+        if hand.mirrored:
+            object.__setattr__(hand, "palm_pos_b", hand.palm_pos_b * _MIRROR_POS)
+            object.__setattr__(hand, "palm_quat_b", hand.palm_quat_b * _MIRROR_QUAT)
+        for item in fields(hand):
+            value = getattr(hand, item.name)
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+        _check_names(hand, file)
+        return hand
+
+    def to_mjspec(self) -> mujoco.MjSpec:
+        """A fresh editable model: root body "palm" at the origin, servos of hand.yaml, keypoint sites, no other elements."""
+        spec = _strip(mujoco.MjSpec.from_file(str(self.xml_path)))
+        if self.mirrored:
+            _mirror(spec)
+        for site, (body, pos) in self.extra_sites.items():
+            spec.body(body).add_site(name=site, pos=np.array(pos) * (_MIRROR_POS if self.mirrored else 1.0))
+        root = spec.body(self.root)
+        root.name, root.pos, root.quat = "palm", [0, 0, 0], [1, 0, 0, 0]
+        for body in spec.bodies[1:]:
+            body.gravcomp = 1.0
+        for i, name in enumerate(self.joint_names):
+            joint = spec.joint(name)
+            joint.range = [self.joint_lower[i], self.joint_upper[i]]
+            joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE
+            joint.damping[0], joint.armature, joint.frictionloss = self.damping[i], self.armature[i], 0.0
+            servo = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+            servo.set_to_position(kp=self.kp[i], kv=self.kd[i])
+            servo.forcerange = [-self.effort_limit[i], self.effort_limit[i]]
+            servo.ctrlrange = [self.joint_lower[i], self.joint_upper[i]]
+        return spec
+
+    @cached_property
+    def _model(self) -> mujoco.MjModel:
+        return self.to_mjspec().compile()
+
+    @property
+    def mass(self) -> float:
+        """Mass of the whole hand [kg]."""
+        return float(self._model.body_mass.sum())
+
+    def kinematics(self) -> Kinematics:
+        """Forward kinematics of this hand in torch, float32; its root is the hand base frame."""
+        m = self._model
+        joint_of_body = [-1] * (m.nbody - 1)
+        axis = np.zeros((m.nbody - 1, 3))
+        for i, name in enumerate(self.joint_names):
+            joint = m.joint(name)
+            joint_of_body[joint.bodyid[0] - 1] = i
+            axis[joint.bodyid[0] - 1] = joint.axis
+        sites = [m.site(name) for name in self.keypoint_names]
+        return Kinematics(
+            body_names=tuple(m.body(i).name for i in range(1, m.nbody)),
+            parent=tuple(int(p) - 1 for p in m.body_parentid[1:]),
+            pos=torch.tensor(m.body_pos[1:], dtype=torch.float32),
+            quat=torch.tensor(m.body_quat[1:], dtype=torch.float32),
+            joint_of_body=tuple(joint_of_body),
+            axis=torch.tensor(axis, dtype=torch.float32),
+            keypoint_names=self.keypoint_names,
+            keypoint_body=tuple(int(s.bodyid[0]) - 1 for s in sites),
+            keypoint_pos=torch.tensor(np.stack([s.pos for s in sites]), dtype=torch.float32),
+        )
+
+
+def _find(name_or_path: str | Path) -> Path:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path
+    if path.is_dir() and (path / "hand.yaml").is_file():
+        return path / "hand.yaml"
+    known = assets.names("hands")
+    if str(name_or_path) in known:
+        return assets.path(f"hands/{name_or_path}/hand.yaml")
+    raise FileNotFoundError(
+        f"no hand '{name_or_path}': expected one of {known}, a folder with hand.yaml and hand.xml, or a hand.yaml"
+        + _nearest(str(name_or_path), known)
+    )
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    text = yaml.safe_load(file.read_text())
+    if not isinstance(text, dict):
+        raise ValueError(f"{file}: expected a mapping with the keys {list(_KEYS)}, got {type(text).__name__}")
+    _demand(text, _KEYS, f"{file}: key")
+    if missing := [key for key in _KEYS if key not in text]:
+        raise ValueError(f"{file}: lacks the keys {missing}; a hand has {list(_KEYS)}")
+    if text["side"] not in SIDES:
+        raise ValueError(f"{file}: side must be one of {SIDES}, got '{text['side']}'")
+    return text
+
+
+def _parse(text: dict[str, Any], file: Path) -> dict[str, Any]:
+    """Fields of HandSpec from the text of hand.yaml, all but the side."""
+    keypoints = {k: v if isinstance(v, dict) else {"weight": v} for k, v in text["keypoints"].items()}
+    for site, keypoint in keypoints.items():
+        _demand(keypoint, ("weight", "body", "pos"), f"{file}: keypoints.{site}: key")
+    weights = np.array([k["weight"] for k in keypoints.values()], dtype=float)
+    contact = np.array(list(text["contact_bodies"].values()), dtype=float)
+    return {
+        "name": text["name"],
+        "source": text["source"],
+        "xml_path": file.parent / text["xml"],
+        "root": text["root"],
+        "palm_pos_b": np.array(text["palm"]["pos_b"], dtype=float),
+        "palm_quat_b": _palm_quat(text["palm"], file),
+        "keypoint_names": tuple(keypoints),
+        "keypoint_weights": weights * KEYPOINT_WEIGHT_SUM / weights.sum(),
+        "contact_bodies": tuple(text["contact_bodies"]),
+        "contact_weights": contact * len(contact) / contact.sum(),
+        "thumb_bodies": tuple(text["thumb_bodies"]),
+        "extra_sites": {site: (k["body"], tuple(k["pos"])) for site, k in keypoints.items() if "body" in k},
+        **_parse_joints(text, file),
+    }
+
+
+def _parse_joints(text: dict[str, Any], file: Path) -> dict[str, Any]:
+    common = text["actuation"]
+    _demand(common, _ACTUATION, f"{file}: actuation: key")
+    columns: dict[str, list[float]] = {k: [] for k in ("joint_lower", "joint_upper", "open_pose", "closing", *_ACTUATION)}
+    for name, joint in text["joints"].items():
+        _demand(joint, ("range", "open", "closing", *_ACTUATION), f"{file}: joints.{name}: key")
+        lower, upper = joint["range"]
+        if not lower <= joint["open"] <= upper:
+            raise ValueError(f"{file}: joints.{name}: need lower <= open <= upper, got {joint['open']} in {joint['range']}")
+        row = {"joint_lower": lower, "joint_upper": upper, "open_pose": joint["open"], "closing": joint["closing"]}
+        row |= {key: joint.get(key, common[key]) for key in _ACTUATION}
+        if not all(row[key] > 0 for key in _ACTUATION):
+            raise ValueError(f"{file}: joints.{name}: {list(_ACTUATION)} must be positive, got {row}")
+        for key, value in row.items():
+            columns[key].append(value)
+    return {"joint_names": tuple(text["joints"]), **{k: np.array(v, dtype=float) for k, v in columns.items()}}
+
+
+def _palm_quat(palm: dict[str, Any], file: Path) -> np.ndarray:
+    x, z = (np.array(palm[key], dtype=float) for key in ("normal_b", "finger_b"))
+    if abs(x @ z) > 1e-6 * np.linalg.norm(x) * np.linalg.norm(z):
+        raise ValueError(f"{file}: palm.normal_b and palm.finger_b must be at right angles, got {x} and {z}")
+    x, z = x / np.linalg.norm(x), z / np.linalg.norm(z)
+    return quat_from_matrix(torch.tensor(np.stack([x, np.cross(z, x), z], axis=1))).numpy()
+
+
+def _check_names(hand: HandSpec, file: Path) -> None:
+    """Every name in hand.yaml must exist in the MJCF, and every joint of the MJCF must be in hand.yaml."""
+    spec = mujoco.MjSpec.from_file(str(hand.xml_path))
+    bodies, joints, sites = ([e.name for e in kind] for kind in (spec.bodies[1:], spec.joints, spec.sites))
+    used = {"root": [hand.root], "contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
+    used["keypoints"] = [body for body, _ in hand.extra_sites.values()]
+    known_bodies = [b for b in bodies if b != hand.root] + sorted({hand.root, "palm"})
+    for key, wanted in used.items():
+        _demand(wanted, known_bodies if key == "contact_bodies" else bodies, f"{file}: {key}: body")
+    _demand(hand.joint_names, joints, f"{file}: joints: joint")
+    _demand(joints, hand.joint_names, f"{hand.xml_path}: not in hand.yaml: joint")
+    _demand([k for k in hand.keypoint_names if k not in hand.extra_sites], sites, f"{file}: keypoints: site")
+
+
+def _demand(wanted: Iterable[str], known: Iterable[str], what: str) -> None:
+    known = list(known)
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"{what} '{name}' is unknown; known: {known}{_nearest(name, known)}")
+
+
+def _nearest(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f". Did you mean '{close[0]}'?" if close else ""
+
+
+def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:
+    """Without what belongs to a scene or is written from hand.yaml: actuators, sensors, keyframes, tendons, equalities."""
+    for kind in (spec.actuators, spec.sensors, spec.keys, spec.tendons, spec.equalities, spec.lights, spec.cameras):
+        for element in list(kind):
+            spec.delete(element)
+    return spec
+
+
+def _mirror(spec: mujoco.MjSpec) -> None:
+    """Reflect the model in the x-z plane of its base frame (y -> -y). A mirrored hinge takes the same joint values."""
+    if spec.meshes or spec.frames:
+        raise ValueError(f"model '{spec.modelname}': only primitives without <frame> are mirrored; give the file of the other side")
+    for element in [*spec.bodies[1:], *spec.geoms, *spec.sites]:
+        if element.alt.type != mujoco.mjtOrientation.mjORIENTATION_QUAT:
+            raise ValueError(f"'{element.name}' of model '{spec.modelname}': give its orientation as quat to mirror it")
+        element.pos, element.quat = element.pos * _MIRROR_POS, element.quat * _MIRROR_QUAT
+    for capsule in spec.geoms:
+        capsule.fromto = capsule.fromto * np.tile(_MIRROR_POS, 2)
+    for body in spec.bodies[1:]:
+        body.ipos, body.iquat = body.ipos * _MIRROR_POS, body.iquat * _MIRROR_QUAT
+        body.fullinertia = body.fullinertia * [1, 1, 1, -1, 1, -1]  # xx yy zz xy xz yz
+    for joint in spec.joints:
+        joint.pos, joint.axis = joint.pos * _MIRROR_POS, -joint.axis * _MIRROR_POS  # an axis is a pseudovector

@@ -1,0 +1,56 @@
+"""What carries the palm: nothing but servos (`floating`), or an arm (`ur5e`).
+
+    mount      qpos                                    ctrl
+    floating   slides 3, ball 4 (wxyz), fingers 16     position of the hand base in the world 3 [m],
+                                                       its orientation as a rotation vector 3 [rad], finger targets 16
+    ur5e       arm 6, fingers 16                       arm targets 6 [rad], finger targets 16
+"""
+
+import mujoco
+
+from sim.hands import HandSpec
+
+MOUNTS = ("floating", "ur5e")
+
+SLIDE_NAMES, BALL_NAME = ("palm_x", "palm_y", "palm_z"), "palm_ball"
+SLIDE_KP, SLIDE_KV, SLIDE_FORCE_N, SLIDE_DAMPING = 2000.0, 100.0, 100.0, 1.0
+BALL_KP, BALL_KV, BALL_TORQUE_NM = 50.0, 2.5, 20.0
+PALM_ARMATURE = 0.01  # kg for the slides, kg m2 for the ball
+_PREFIX = "attached/"
+
+
+def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str) -> None:
+    """Add the hand, and what carries it, to a world; the hand base frame is body "palm"; joint and ctrl order as above."""
+    if mount == "floating":
+        _attach_floating(world, hand)
+    else:
+        raise ValueError(f"unknown mount '{mount}'; known mounts: {list(MOUNTS)}")
+
+
+def _attach_floating(world: mujoco.MjSpec, hand: HandSpec) -> None:
+    """World-axis slides, then a ball: at qpos = (p, q) the hand base frame is at p with orientation q."""
+    spec = hand.to_mjspec()
+    palm = spec.body("palm")
+    for i, name in enumerate(SLIDE_NAMES):
+        slide = palm.add_joint(name=name, type=mujoco.mjtJoint.mjJNT_SLIDE, axis=[float(i == k) for k in range(3)])
+        slide.armature, slide.damping[0] = PALM_ARMATURE, SLIDE_DAMPING
+        servo = world.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        servo.set_to_position(kp=SLIDE_KP, kv=SLIDE_KV)
+        servo.forcerange = [-SLIDE_FORCE_N, SLIDE_FORCE_N]
+    palm.add_joint(name=BALL_NAME, type=mujoco.mjtJoint.mjJNT_BALL, armature=PALM_ARMATURE)
+    servo = world.add_actuator(name=BALL_NAME, target=BALL_NAME, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+    servo.set_to_orientation(kp=BALL_KP, kv=BALL_KV)
+    servo.forcerange = [0.0, BALL_TORQUE_NM]  # of the norm of the torque
+    _attach_tree(world, world.worldbody.add_frame(), spec)
+
+
+def _attach_tree(world: mujoco.MjSpec, frame: mujoco.MjsFrame, child: mujoco.MjSpec) -> None:
+    """Attach a model at a frame and keep its names: MuJoCo insists on a prefix, which is taken off again."""
+    world.attach(child, prefix=_PREFIX, frame=frame)
+    for kind in (world.bodies, world.joints, world.geoms, world.sites, world.actuators):
+        for element in kind:
+            element.name = element.name.removeprefix(_PREFIX)
+    for servo in world.actuators:
+        servo.target = servo.target.removeprefix(_PREFIX)
+    for pair in world.excludes:
+        pair.bodyname1, pair.bodyname2 = pair.bodyname1.removeprefix(_PREFIX), pair.bodyname2.removeprefix(_PREFIX)
