@@ -1,0 +1,64 @@
+# make demo | test | check | setup | clean. Each does its own set-up on a fresh machine; a second run starts at once.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+READY := $(VENV)/.ready
+APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
+JOBS ?= 2
+CODE := assets configs perception policies sim tests
+
+.PHONY: help setup system demo test check format clean
+
+help:
+	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
+	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
+	@echo "make check   set up, lint, formatting, types, import rules"
+	@echo "make setup   virtual environment, Python packages, system libraries for rendering"
+	@echo "make format  let ruff format and repair"
+	@echo "make clean   remove the virtual environment and caches"
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@command -v $(PYTHON) >/dev/null || { echo "dexgrasp needs Python 3.11 or newer; '$(PYTHON)' is not installed (try: make PYTHON=python3.12 ...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; sys.exit(0 if sys.version_info >= (3, 11) else "dexgrasp needs Python 3.11 or newer; $(PYTHON) is " + v + " (try: make PYTHON=python3.12 ...)")'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without ensurepip: install the package python3-venv (apt-get install python3-venv), then run make again" >&2; exit 1; }
+	@$(MAKE) --no-print-directory system
+	@test -x $(VENV)/bin/python && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
+	@echo "installing Python packages (some minutes the first time)"
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	@touch $(READY)
+	@echo "ready: $$($(VENV)/bin/dexgrasp --version)"
+
+# Libraries for headless rendering and the camera. Never fatal: without them videos are left out, nothing else.
+system:
+	@command -v dpkg >/dev/null || exit 0; \
+	missing=(); for package in $(APT); do dpkg -s $$package 2>/dev/null | grep -q '^Status: install ok installed' || missing+=($$package); done; \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ]; then echo "for videos and the camera, ask an administrator for: apt-get install $${missing[*]}"; exit 0; fi; \
+	echo "installing system packages: $${missing[*]}"; \
+	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; } \
+	|| echo "could not install $${missing[*]}: videos are left out until they are there"
+
+demo: $(READY)
+	@$(VENV)/bin/dexgrasp demo $(ARGS)
+
+test: $(READY)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+check: $(READY)
+	$(VENV)/bin/ruff check $(CODE)
+	$(VENV)/bin/ruff format --check $(CODE)
+	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
+	$(VENV)/bin/python -m pytest -q --no-header tests/test_layout.py
+
+format: $(READY)
+	$(VENV)/bin/ruff check --fix $(CODE)
+	$(VENV)/bin/ruff format $(CODE)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

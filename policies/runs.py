@@ -1,0 +1,266 @@
+"""A run directory explains itself afterwards: configuration, versions, git state, seed, log.
+
+RUN/config.yaml   the resolved configuration
+RUN/run.json      git hash, versions, machine, seed, command line, time of each start
+RUN/run.log       what was logged, with times
+"""
+
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import configs
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy")
+LINE_EVERY_S = 5.0
+
+log = logging.getLogger("dexgrasp")
+
+
+class Run:
+    """An open run directory. Use it as a context: the log file is closed at the end, also after an interruption."""
+
+    def __init__(self, path: Path, facts: dict[str, Any], handler: logging.Handler) -> None:
+        self.path = path
+        """The run directory."""
+        self.facts = facts
+        """What run.json holds: git, versions, machine, seed, command, starts."""
+        self._handler = handler
+
+    @classmethod
+    def open(cls, out: str | Path | None, cfg: Any, *, may_differ: Collection[str] | None = None) -> "Run":
+        """Creates the run directory `out` (default: runs/<command>-<UTC time>), or goes on in an existing one.
+
+        `cfg` is the command's dataclass. With `may_differ`, an existing directory must hold the same configuration
+        except for those (dotted) keys, otherwise ValueError: its results would mix two experiments.
+        """
+        path = Path(out) if out else default_path(_command_name(cfg))
+        path.mkdir(parents=True, exist_ok=True)
+        if may_differ is not None:
+            _refuse_other_config(path, cfg, may_differ)
+        facts = collect_facts(getattr(cfg, "seed", None))
+        facts["starts"] = [*_earlier_starts(path), utc_now()]
+        configs.save(cfg, path / "config.yaml")
+        write_json(path / "run.json", facts)
+        return cls(path, facts, _attach_log(path / "run.log"))
+
+    def file(self, name: str) -> Path:
+        """Path of a file of this run; its folder exists afterwards."""
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def close(self) -> None:
+        """Detaches the log file."""
+        log.removeHandler(self._handler)
+        self._handler.close()
+
+    def __enter__(self) -> "Run":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        if kind is KeyboardInterrupt:
+            log.warning("interrupted")
+        elif error is not None:
+            log.error("failed: %s: %s", type(error).__name__, error)
+        self.close()
+
+
+class Progress:
+    """Progress of `total` equal pieces of work: a bar with rate and time left on a terminal, else a line every 5 s.
+
+    with Progress(len(trials), "evaluate") as progress:
+        for trial in trials:
+            progress.advance()
+    """
+
+    def __init__(self, total: int, what: str, done: int = 0) -> None:
+        """`done` pieces were finished in an earlier run: they count in the share, not in the rate."""
+        self.total, self.what, self.done, self._from = total, what, done, done
+        self._note = ""
+        self._started_s = self._line_s = time.monotonic()
+        self._bar = _terminal_bar() if sys.stderr.isatty() else None
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more pieces are finished; `note` is shown behind them, for instance the success rate so far."""
+        self.done += count
+        self._note = note or self._note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, note=self._note)
+        elif time.monotonic() - self._line_s >= LINE_EVERY_S:
+            self._print_line()
+
+    def rate_hz(self) -> float:
+        """Pieces per second since the start of this run."""
+        return (self.done - self._from) / max(time.monotonic() - self._started_s, 1e-9)
+
+    def __enter__(self) -> "Progress":
+        self._started_s = self._line_s = time.monotonic()
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self.what, total=self.total, completed=self._from, note="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self.done > self._from:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._line_s = time.monotonic()
+        share = 100 * self.done / self.total if self.total else 100
+        rate_hz = self.rate_hz()
+        left = f"{(self.total - self.done) / rate_hz:.0f} s left" if rate_hz > 0 else "time left unknown"
+        note = f", {self._note}" if self._note else ""
+        line = f"{self.what}: {self.done}/{self.total} ({share:.0f} %), {rate_hz:.1f}/s, {left}{note}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as JSON; the file appears complete or not at all. NaN is refused: it is not JSON.
+
+    Arrays, tensors and paths may be inside; numbers keep their full precision.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_jsonable) + "\n")
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes UTF-8 `text`; the file appears complete or not at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def default_path(command: str) -> Path:
+    """runs/<command>-<UTC time>, a directory that does not exist yet."""
+    stem = Path("runs") / f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    candidates = (stem if n == 1 else Path(f"{stem}-{n}") for n in range(1, 1000))
+    return next(path for path in candidates if not path.exists())
+
+
+def collect_facts(seed: int | None) -> dict[str, Any]:
+    """Git state, versions, machine, seed and command line of this process, as plain values."""
+    return {
+        "git": git_state(),
+        "versions": versions(),
+        "machine": {"platform": platform.platform(), "cpus": os.cpu_count()},
+        "seed": seed,
+        "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Versions of Python and of the packages that decide a result; None for one that is not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def git_state() -> dict[str, Any] | None:
+    """{"hash", "dirty"} of the checkout this code runs from; None without git or outside a checkout."""
+    top = _git("rev-parse", "--show-toplevel")
+    commit = _git("rev-parse", "HEAD")
+    if top is None or commit is None or Path(top) != ROOT:
+        return None
+    return {"hash": commit, "dirty": bool(_git("status", "--porcelain", "--untracked-files=no"))}
+
+
+def utc_now() -> str:
+    """The time as 2025-01-31T12:00:00Z."""
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+@contextlib.contextmanager
+def elapsed(what: str) -> Iterator[None]:
+    """Logs how long the block took."""
+    start_s = time.monotonic()
+    yield
+    log.info("%s took %.1f s", what, time.monotonic() - start_s)
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _command_name(cfg: Any) -> str:
+    return type(cfg).__name__.removesuffix("Cfg").lower() or "run"
+
+
+def _earlier_starts(path: Path) -> list[str]:
+    try:
+        return json.loads((path / "run.json").read_text(encoding="utf-8"))["starts"]
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return []
+
+
+def _refuse_other_config(path: Path, cfg: Any, may_differ: Collection[str]) -> None:
+    saved = path / "config.yaml"
+    if not saved.is_file():
+        return
+    before, now = _flat(configs.read_plain(saved)), _flat(configs.as_dict(cfg))
+    changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
+    if changed:
+        shown = ", ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed)
+        raise ValueError(f"{path} holds a run with another configuration ({shown}); choose another out=")
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
+
+
+def _attach_log(path: Path) -> logging.Handler:
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    return handler
+
+
+def _terminal_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    shown = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
+    return Bar(*shown, TextColumn("{task.fields[note]}"), console=Console(stderr=True))
+
+
+def _jsonable(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")
