@@ -1,0 +1,71 @@
+"""What the student sees, as data: names, sizes and units in order; simulator and robot assemble it with the same code."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Term:
+    """One block of an observation vector; `scale` brings its physical unit to order one."""
+
+    name: str
+    size: int
+    unit: str
+    scale: float = 1.0
+
+
+@dataclass(frozen=True)
+class Layout:
+    """An observation vector: its terms in order."""
+
+    terms: tuple[Term, ...]
+
+    @property
+    def size(self) -> int:
+        """Length of the vector."""
+        return sum(term.size for term in self.terms)
+
+    def slices(self) -> dict[str, slice]:
+        """Where each term lies in the vector."""
+        found, start = {}, 0
+        for term in self.terms:
+            found[term.name] = slice(start, start + term.size)
+            start += term.size
+        return found
+
+    def assemble(self, values: Mapping[str, Tensor]) -> Tensor:
+        """The vector (env, size) in float32 from physical values by name; each (env, ...) with the term's size."""
+        missing = [term.name for term in self.terms if term.name not in values]
+        if missing:
+            raise KeyError(f"observation terms {missing} have no value; given: {sorted(values)}")
+        return torch.cat([_column(term, values[term.name]) for term in self.terms], dim=1)
+
+
+def _column(term: Term, value: Tensor) -> Tensor:
+    flat = value.flatten(1) if value.dim() > 1 else value[:, None]
+    if flat.shape[1] != term.size:
+        raise ValueError(f"observation term '{term.name}': expected {term.size} values [{term.unit}], got {tuple(value.shape)}")
+    return flat.to(torch.float32) * term.scale
+
+
+def student_layout(joints: int, keypoints: int, actions: int) -> Layout:
+    """Proprioception and hand-centric vectors of the visible points; nothing that a robot cannot know."""
+    return Layout(
+        (
+            Term("joint_pos", joints, "rad"),
+            Term("tracking_error", joints, "rad", 5.0),
+            Term("palm_displacement", 3, "m", 10.0),
+            Term("palm_rotation", 3, "rad"),
+            Term("palm_lag", 3, "m", 10.0),
+            Term("palm_lag_rotation", 3, "rad", 5.0),
+            Term("visible_vectors", 3 * keypoints, "m", 10.0),
+            Term("heights", keypoints, "m", 10.0),
+            Term("up", 3, "1"),
+            Term("remaining_depth", 1, "m", 10.0),
+            Term("phase", 3, "1"),
+            Term("last_action", actions, "1"),
+        )
+    )

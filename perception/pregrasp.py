@@ -1,0 +1,91 @@
+"""Where the palm starts: a pose computed from the object's visible points and the camera position alone.
+
+The method's rule (RobustDexGrasp, appendix): the palm faces the object along the line to the camera, and among rolls about
+that line the one is taken in whose finger direction the object is narrow. Two corrections that measuring asked for: the
+distance is kept from the object's top as seen along the approach, not from its centre, and the object is centred where
+this hand's thumb and fingers meet, which is not the palm's centre.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perception.geometry import plane_basis, quat_from_matrix
+
+
+@dataclass(frozen=True)
+class GraspGeometry:
+    """How one hand likes to meet an object; part of hand.yaml and of the deployment contract."""
+
+    offset_y_m: float
+    """The object's centre in the palm frame at the pre-grasp, along +y."""
+    offset_z_m: float
+    """The same along +z, the finger direction."""
+    gap_m: float
+    """Distance from the palm centre to the object's top point where the approach ends."""
+    floor_m: float
+    """Least height of the palm centre over the table while the fingers are open."""
+
+
+@dataclass(frozen=True)
+class Pregrasp:
+    """Palm poses at which the approach starts. Row i belongs to environment i."""
+
+    palm_pos_w: Tensor
+    """(env, 3) [m]."""
+    palm_quat_w: Tensor
+    """(env, 4) wxyz; columns of its matrix: palm normal, y, finger direction."""
+    depth_m: Tensor
+    """(env,) distance that the approach covers along the palm normal."""
+
+
+def plan_pregrasp(
+    points_w: Tensor,
+    camera_pos_w: Tensor,
+    geometry: GraspGeometry,
+    roll_offset_rad: Tensor,
+    tilt_rad: Tensor | None = None,
+    standoff_m: float = 0.15,
+    clearance_m: float = 0.09,
+    rolls: int = 16,
+) -> Pregrasp:
+    """Palm pose from visible points (env, point, 3) and camera position (env, 3), world frame.
+
+    `roll_offset_rad` (env,) turns the fan of candidate rolls, `tilt_rad` (env, 2) tilts the approach (reset noise). The palm
+    starts at the larger of `standoff_m` from the centre and `clearance_m` from the top of the points.
+    """
+    centre = points_w.mean(dim=1)
+    towards_camera = camera_pos_w - centre
+    normal = -towards_camera / towards_camera.norm(dim=-1, keepdim=True)
+    side, up = plane_basis(normal)
+    if tilt_rad is not None:
+        normal = normal + side * tilt_rad[:, :1] + up * tilt_rad[:, 1:]
+        normal = normal / normal.norm(dim=-1, keepdim=True)
+        side, up = plane_basis(normal)
+    fingers = _narrowest_roll(points_w - centre[:, None], side, up, roll_offset_rad, rolls)
+    y = torch.linalg.cross(fingers, normal)
+    top = _top_along(points_w - centre[:, None], -normal)
+    distance = torch.clamp(top + clearance_m, min=standoff_m)
+    pos = centre - normal * distance[:, None] - y * geometry.offset_y_m - fingers * geometry.offset_z_m
+    quat = quat_from_matrix(torch.stack([normal, y, fingers], dim=-1))
+    return Pregrasp(pos, quat, (distance - top - geometry.gap_m).clamp(min=0.0))
+
+
+def _narrowest_roll(offsets: Tensor, side: Tensor, up: Tensor, start_rad: Tensor, rolls: int) -> Tensor:
+    """Finger direction (env, 3) across the approach along which the points extend least.
+
+    The fan covers the full circle in pairs of opposite directions, which extend alike; `start_rad` decides between them.
+    """
+    step = torch.arange(rolls, device=offsets.device, dtype=offsets.dtype) * (torch.pi / rolls)
+    angle = start_rad[:, None] + step  # (env, roll)
+    fan = angle.cos()[..., None] * side[:, None] + angle.sin()[..., None] * up[:, None]
+    along = offsets @ fan.transpose(1, 2)  # (env, point, roll)
+    extent = along.amax(dim=1) - along.amin(dim=1)
+    return fan[torch.arange(len(fan), device=fan.device), extent.argmin(dim=1)]
+
+
+def _top_along(offsets: Tensor, direction: Tensor) -> Tensor:
+    """97th percentile of the points' coordinate along `direction` (env,) [m]: the top without outliers."""
+    along = (offsets @ direction[..., None]).squeeze(-1)
+    return torch.quantile(along, 0.97, dim=1)

@@ -1,0 +1,77 @@
+"""The scripted prior that every policy corrects: advance to the object, close the hand, keep it closed while lifting.
+
+It needs joint positions, the palm pose and the pre-grasp plan, all known on a robot. On its own it is the baseline policy.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PriorCfg:
+    """Timing and strength of the scripted grasp."""
+
+    approach_fraction: float = 0.45
+    """Share of the grasp phase spent on the approach."""
+    close_rad: float = 0.15
+    """Finger target ahead of the measured position, per unit of the hand's closing direction [rad]."""
+    sink_gain_hz: float = 5.0
+    """Palm speed along its normal per metre that the lowest keypoint is above `keypoint_floor_m` [1/s]."""
+    sink_speed_m_s: float = 0.1
+    """Limit of that speed."""
+    keypoint_floor_m: float = 0.013
+    """Height over the table at which the lowest keypoint should be while the hand closes."""
+    sink_m: float = 0.03
+    """Furthest that the palm advances while closing, beyond the end of the approach."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.approach_fraction < 1:
+            raise ValueError(f"prior.approach_fraction must lie between 0 and 1, got {self.approach_fraction}")
+        if not 0 < self.close_rad < 1:
+            raise ValueError(f"prior.close_rad must lie between 0 and 1 rad, got {self.close_rad}")
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What the prior asks for in one control step."""
+
+    palm_m: Tensor
+    """(env,) advance of the palm target along its normal [m]."""
+    finger_rad: Tensor
+    """(env, joint) finger targets relative to the measured positions [rad]."""
+
+
+def prior_step(
+    cfg: PriorCfg,
+    closing: Tensor,
+    floor_m: float,
+    step_s: float,
+    phase_s: Tensor,
+    grasp_s: float,
+    travelled_m: Tensor,
+    depth_m: Tensor,
+    palm_height_m: Tensor,
+    palm_down: Tensor,
+    keypoint_height_m: Tensor,
+) -> Advance:
+    """One step of approach or closing, shapes (env,) unless said.
+
+    `phase_s`: time since the grasp phase began. `travelled_m`, `depth_m`: how far the palm came along its normal, and how
+    far the plan goes. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
+    `keypoint_height_m` (env, keypoint): heights over the table. `closing` (joint,): the hand's closing direction.
+    """
+    approach_s = cfg.approach_fraction * grasp_s
+    approaching = phase_s < approach_s
+    left_s = (approach_s - phase_s).clamp(min=step_s)
+    to_floor = (palm_height_m - floor_m) / palm_down.clamp(min=0.2)
+    advance = ((depth_m - travelled_m) * (step_s / left_s)).clamp(min=0.0)
+    advance = torch.minimum(advance, to_floor.clamp(min=0.0))
+    lowest = keypoint_height_m.amin(dim=1)
+    limit = cfg.sink_speed_m_s * step_s
+    sink = (cfg.sink_gain_hz * step_s * (lowest - cfg.keypoint_floor_m)).clamp(-limit, limit)
+    sink = torch.minimum(sink, (depth_m + cfg.sink_m - travelled_m).clamp(min=-limit))
+    sink = torch.where(phase_s < grasp_s, sink, torch.zeros_like(sink))
+    fingers = torch.where(approaching[:, None], 0.0, cfg.close_rad) * closing
+    return Advance(torch.where(approaching, advance, sink), fingers)

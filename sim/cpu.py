@@ -1,0 +1,170 @@
+"""The CPU engine: MuJoCo's own `mujoco.batch.Batch`, one compiled model per environment, re-chosen at every reset.
+
+State tensors are views of the batch's rows wherever MuJoCo stores the quantity itself; the rest is computed after a step.
+"""
+
+import copy
+import os
+import warnings
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch
+from torch import Tensor
+
+from perception.geometry import compose, invert, quat_nlerp, quat_rotate
+from sim.carriers import make_carrier
+from sim.engine import Start, State
+from sim.scene import ModelPool
+
+MAX_CHUNKS = 5
+"""The palm target moves in at most this many pieces per control step."""
+
+
+class CpuEngine:
+    """`num_envs` scenes on `num_threads` threads (0 = all cores); bit-identical whatever the number of threads."""
+
+    def __init__(self, pool: ModelPool, num_envs: int, num_threads: int = 0) -> None:
+        self.pool, self.num_envs = pool, num_envs
+        model = pool[pool.library.names[0]]
+        self._models: list[mujoco.MjModel] = [model] * num_envs
+        self._batch = Batch(model, nsim=num_envs, nthread=num_threads or os.cpu_count() or 1)
+        self._batch.set_models(self._models)
+        self._scratch = mujoco.MjData(model)
+        self._object_body = model.body("object").id
+        self._object_geoms = [model.geom(f"object_{i}").id for i in range(pool.slots)]
+        self._bind(model)
+        self._carrier = make_carrier(pool.mount, model, self._qpos, self._ctrl)
+        self._kinematics = pool.hand.kinematics().to(torch.float64)
+        self._palm_in_base = torch.tensor(pool.hand.palm_pos_b), torch.tensor(pool.hand.palm_quat_b)
+        self._base_in_palm = invert(*self._palm_in_base)
+        self.state = self._make_state()
+
+    def _bind(self, model: mujoco.MjModel) -> None:
+        """Live tensors over the batch's rows; every index is found here, by name, once."""
+        fields = ("qpos", "qvel", "ctrl", "xfrc_applied", "actuator_force", "sensordata", "warning")
+        live = {name: getattr(self._batch, name) for name in fields}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # derived fields are read-only
+            tensors = [torch.from_numpy(live[name]) for name in fields]
+        self._qpos, self._qvel, self._ctrl, self._xfrc, self._force, self._sensors, self._warning = tensors
+        names = self.pool.hand.joint_names
+        actuators = [model.actuator(name).id for name in names]
+        self._finger_q = _span([model.joint(name).qposadr[0] for name in names])
+        self._finger_v = _span([model.joint(name).dofadr[0] for name in names])
+        self._finger_u = _span(model.actuator_ctrladr[actuators])
+        self._finger_f = _span(model.actuator_outadr[actuators])
+        q, v = model.joint("object").qposadr[0], model.joint("object").dofadr[0]
+        self._object_q, self._object_v = slice(q, q + 7), slice(v, v + 6)
+
+    def _make_state(self) -> State:
+        bodies = len(self.pool.hand.contact_bodies)
+        object_q, object_v = self._qpos[:, self._object_q], self._qvel[:, self._object_v]
+        contact = self._sensors[:, :-1].unflatten(1, (2, bodies, 4))  # [against object, table] x body x [found, force]
+        self._found, self._depth = contact[..., 0], self._sensors[:, -1]
+        return State(
+            joint_pos=self._qpos[:, self._finger_q],
+            joint_vel=self._qvel[:, self._finger_v],
+            joint_target=self._ctrl[:, self._finger_u],
+            joint_torque=self._force[:, self._finger_f],
+            palm_pos_w=torch.zeros(self.num_envs, 3, dtype=torch.float64),
+            palm_quat_w=torch.zeros(self.num_envs, 4, dtype=torch.float64),
+            keypoints_w=torch.zeros(self.num_envs, len(self.pool.hand.keypoint_names), 3, dtype=torch.float64),
+            object_pos_w=object_q[:, :3],
+            object_quat_w=object_q[:, 3:],
+            object_linvel_w=object_v[:, :3],
+            object_angvel_w=torch.zeros(self.num_envs, 3, dtype=torch.float64),
+            object_contact=torch.zeros(self.num_envs, bodies, dtype=torch.bool),
+            object_force_w=contact[:, 0, :, 1:],
+            table_contact=torch.zeros(self.num_envs, bodies, dtype=torch.bool),
+            table_force_w=contact[:, 1, :, 1:],
+            penetration_m=torch.zeros(self.num_envs, dtype=torch.float64),
+            object_mass=torch.zeros(self.num_envs, dtype=torch.float64),
+            object_friction=torch.zeros(self.num_envs, dtype=torch.float64),
+        )
+
+    def reset(self, rows: Tensor, start: Start) -> None:
+        """See `Engine.reset`. Every row gets its own copy of its object's model, with mass and friction written in."""
+        for i, row in enumerate(rows.tolist()):
+            model = copy.copy(self.pool[start.objects[i]])
+            self._write_physics(model, float(start.mass_scale[i]), float(start.friction[i]))
+            self._models[row] = model
+            self.state.object_mass[row] = model.body_mass[self._object_body]
+            self.state.object_friction[row] = start.friction[i]
+        self._batch.set_models(self._models)
+        ids = rows.numpy().astype(np.int32)
+        self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._qpos[rows, self._finger_q] = start.joint_pos
+        self._ctrl[rows, self._finger_u] = start.joint_pos
+        self._qpos[rows, self._object_q] = torch.cat([start.object_pos_w, start.object_quat_w], dim=1)
+        self._carrier.place(rows, *compose(start.palm_pos_w, start.palm_quat_w, *self._base_in_palm))
+        self._batch.forward(ids)
+        self._refresh()
+
+    def _write_physics(self, model: mujoco.MjModel, mass_scale: float, friction: float) -> None:
+        model.geom_friction[self._object_geoms, 0] = friction * self.pool.physics.friction_scale
+        if mass_scale != 1.0:
+            model.body_mass[self._object_body] *= mass_scale
+            model.body_inertia[self._object_body] *= mass_scale
+            mujoco.mj_setConst(model, self._scratch)
+
+    def step(self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float) -> None:
+        """See `Engine.step`."""
+        self._ctrl[:, self._finger_u] = joint_target.to(self._ctrl.dtype)
+        pos, quat = compose(palm_pos_w.double(), palm_quat_w.double(), *self._base_in_palm)
+        substeps = round(period_s / self.pool.physics.timestep_s)
+        chunks = max(n for n in range(1, MAX_CHUNKS + 1) if substeps % n == 0)
+        last_pos, last_quat = self._carrier.target_pos_w, self._carrier.target_quat_w
+        for chunk in range(1, chunks + 1):
+            part = chunk / chunks
+            self._carrier.steer(last_pos + part * (pos - last_pos), quat_nlerp(last_quat, quat, part))
+            self._batch.step(nstep=substeps // chunks)
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """Bring the tensors that are no views up to date."""
+        state = self.state
+        base = self._carrier.base_pose()
+        pos, quat = compose(*base, *self._palm_in_base)
+        state.palm_pos_w.copy_(pos)
+        state.palm_quat_w.copy_(quat)
+        state.keypoints_w.copy_(self._kinematics.keypoints(*base, state.joint_pos))
+        spin_in_object = self._qvel[:, self._object_v][:, 3:]  # MuJoCo's free joint turns in the body frame
+        state.object_angvel_w.copy_(quat_rotate(state.object_quat_w, spin_in_object))
+        state.penetration_m.copy_(-self._depth)
+        torch.gt(self._found[:, 0], 0, out=state.object_contact)
+        torch.gt(self._found[:, 1], 0, out=state.table_contact)
+
+    def push(self, force_w: Tensor) -> None:
+        """See `Engine.push`."""
+        self._xfrc[:, self._object_body, :3] = force_w.to(self._xfrc.dtype)
+
+    def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
+        """See `Engine.move_object`."""
+        self._qpos[rows, self._object_q.start : self._object_q.start + 3] = object_pos_w.to(self._qpos.dtype)
+        self._qvel[rows, self._object_v] = 0.0
+
+    def finite(self) -> Tensor:
+        """See `Engine.finite`."""
+        finite = torch.isfinite(self._qpos).all(dim=1) & torch.isfinite(self._qvel).all(dim=1)
+        return finite & (self._warning[:, :, 1].sum(dim=1) == 0)
+
+    def get_model(self, row: int) -> mujoco.MjModel:
+        """See `Engine.get_model`."""
+        return self._models[row]
+
+    def get_data(self, row: int) -> mujoco.MjData:
+        """See `Engine.get_data`; poses and contacts are computed afresh from the row's state."""
+        data = self._batch.get_data(row)
+        mujoco.mj_forward(self._models[row], data)
+        return data
+
+
+def _span(indices: Sequence[int]) -> slice:
+    """Consecutive indices as a slice, so that indexing with it gives a view."""
+    start = int(indices[0])
+    if [int(i) for i in indices] != list(range(start, start + len(indices))):
+        raise ValueError(f"the hand's joints are not stored one after another: {list(indices)}")
+    return slice(start, start + len(indices))

@@ -1,0 +1,109 @@
+"""What the task asks of a physics engine: named, batched state, and stepping towards targets.
+
+The task knows neither thread pools nor Warp; an engine knows neither rewards nor episodes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import mujoco
+from torch import Tensor
+
+
+@dataclass
+class State:
+    """Named quantities of all environments after the last step, on the engine's device.
+
+    Poses and velocities are current. Contacts and torques are those of the last substep, as MuJoCo reports them.
+    Contact bodies are ordered as in `HandSpec.contact_bodies`.
+    """
+
+    joint_pos: Tensor
+    """(env, joint) [rad]."""
+    joint_vel: Tensor
+    """(env, joint) [rad/s]."""
+    joint_target: Tensor
+    """(env, joint) last finger targets [rad]."""
+    joint_torque: Tensor
+    """(env, joint) actuator torques [N m]."""
+    palm_pos_w: Tensor
+    """(env, 3) palm centre [m]."""
+    palm_quat_w: Tensor
+    """(env, 4) palm frame, wxyz."""
+    keypoints_w: Tensor
+    """(env, keypoint, 3) [m]."""
+    object_pos_w: Tensor
+    """(env, 3) centre of mass [m]."""
+    object_quat_w: Tensor
+    """(env, 4) wxyz."""
+    object_linvel_w: Tensor
+    """(env, 3) [m/s]."""
+    object_angvel_w: Tensor
+    """(env, 3) [rad/s]."""
+    object_contact: Tensor
+    """(env, body) bool: the hand body touches the object."""
+    object_force_w: Tensor
+    """(env, body, 3) net force of the hand body on the object [N]."""
+    table_contact: Tensor
+    """(env, body) bool: the hand body touches the table."""
+    table_force_w: Tensor
+    """(env, body, 3) net force of the hand body on the table [N]."""
+    penetration_m: Tensor
+    """(env,) deepest penetration of the hand into the object [m]."""
+    object_mass: Tensor
+    """(env,) [kg]; privileged."""
+    object_friction: Tensor
+    """(env,) sliding friction of the object against the hand; privileged."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Initial conditions of the rows that a reset touches; first dimension: those rows."""
+
+    objects: Sequence[str]
+    """Object name per row."""
+    object_pos_w: Tensor
+    object_quat_w: Tensor
+    palm_pos_w: Tensor
+    palm_quat_w: Tensor
+    joint_pos: Tensor
+    mass_scale: Tensor
+    """(row,) multiplies the object's mass and inertia."""
+    friction: Tensor
+    """(row,) sliding friction of the object."""
+
+
+class Engine(Protocol):
+    """A batch of scenes. Rows are environments; a call touches only the rows that it is given."""
+
+    num_envs: int
+    state: State
+
+    def reset(self, rows: Tensor, start: Start) -> None:
+        """Put the scenes `rows` (sorted, int64) at rest at `start`."""
+        ...
+
+    def step(self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float) -> None:
+        """Move on by one control period; the palm target is interpolated from the last one, fingers get theirs at once."""
+        ...
+
+    def push(self, force_w: Tensor) -> None:
+        """External force (env, 3) on the objects' centres of mass until the next call [N]."""
+        ...
+
+    def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
+        """Place the objects of `rows` elsewhere, at rest, without telling the policy."""
+        ...
+
+    def finite(self) -> Tensor:
+        """(env,) bool: the physics state of the environment is finite and without solver warnings."""
+        ...
+
+    def get_model(self, row: int) -> mujoco.MjModel:
+        """The scene of one environment, for rendering."""
+        ...
+
+    def get_data(self, row: int) -> mujoco.MjData:
+        """The state of one environment, for rendering."""
+        ...

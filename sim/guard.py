@@ -1,0 +1,50 @@
+"""Watches for physics that fails: counts such episodes and keeps, once, what replays the first of them."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+class Guard:
+    """Keeps the actions of the running episodes, so that a failed one can be replayed from its trial and actions."""
+
+    def __init__(self, num_envs: int, episode_steps: int, num_actions: int) -> None:
+        self.counts = {"not_finite": 0, "left_workspace": 0}
+        """Episodes ended for each reason since the task was made."""
+        self.dump_dir: Path | None = None
+        """Where the one dump goes; None writes none."""
+        self._actions = torch.zeros(num_envs, episode_steps, num_actions)
+        self._ended = torch.zeros(num_envs, dtype=torch.bool)
+        self._dumped = False
+
+    def reset(self, rows: Tensor) -> None:
+        """New episodes begin in `rows`."""
+        self._actions[rows] = 0.0
+        self._ended[rows] = False
+
+    def record(self, step_index: Tensor, action: Tensor) -> None:
+        """Remember the actions (env, action) that are about to be taken."""
+        step = step_index.clamp(max=self._actions.shape[1] - 1)
+        self._actions[torch.arange(len(step)), step] = action
+
+    def count(self, not_finite: Tensor, left_workspace: Tensor) -> None:
+        """Count each failing episode once, at its first failing step. Masks (env,)."""
+        self.counts["not_finite"] += int((not_finite & ~self._ended).sum())
+        self.counts["left_workspace"] += int((left_workspace & ~not_finite & ~self._ended).sum())
+        self._ended |= not_finite | left_workspace
+
+    def dump(self, row: int, trial: int, seed: int, name: str, steps: int) -> None:
+        """Write the actions and the identity of the first episode whose physics failed."""
+        if self._dumped or self.dump_dir is None:
+            return
+        path = self.dump_dir / "unstable.npz"
+        identity = {"trial": trial, "seed": seed, "object": name, "steps": steps}
+        np.savez(path, actions=self._actions[row, :steps].numpy(), identity=json.dumps(identity))
+        log.warning("physics failed on %s, trial %d: %s replays it", name, trial, path)
+        self._dumped = True

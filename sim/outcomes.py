@@ -1,0 +1,100 @@
+"""Whether a trial succeeded, and if not, how it failed."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from perception.geometry import quat_rotate_inverse
+from sim.engine import State
+
+RISE_M = 0.1
+"""Success: the object is held at least this much above its start."""
+SLIP_M = 0.08
+"""And has moved less than this relative to the palm since the end of the lift."""
+TOUCH_GRACE_S = 0.1
+"""And was touched by the hand within this time: contacts flicker for a step."""
+LEFT_TABLE_M = 0.02
+"""Below this rise during the lift, the object was missed or pushed away rather than dropped."""
+PUSHED_M = 0.08
+"""An object that was missed but moved further than this over the table was pushed away."""
+FAILURES = ("missed", "dropped_in_lift", "dropped_in_hold", "pushed_away", "unstable")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one trial. Lengths in metres."""
+
+    trial: int
+    object: str
+    disturbance: str
+    success: bool
+    failure: str
+    """Empty, or one of FAILURES."""
+    lift_m: float
+    """Rise of the object at the end of the trial."""
+    slip_m: float
+    """Furthest motion relative to the palm during the hold."""
+    penetration_m: float
+    """Deepest penetration of hand and object during the trial."""
+
+
+class Judge:
+    """Follows the episodes of a batch and decides their outcomes from the object's true state."""
+
+    def __init__(self, num_envs: int, step_s: float) -> None:
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(num_envs, *size, dtype=torch.float64)
+
+        self._grace = max(1, round(TOUCH_GRACE_S / step_s))
+        self.start_pos_w = zeros(3)
+        self._anchor_p = zeros(3)
+        self.held = zeros().bool()
+        self.rise_m, self._best_rise_m, self._lift_end_rise_m = zeros(), zeros(), zeros()
+        self.slip_m, self.penetration_m, self._untouched = zeros(), zeros(), zeros()
+        self._pushed_m = zeros()
+        self.unstable = zeros().bool()
+
+    def reset(self, rows: Tensor, state: State) -> None:
+        """Begin the episodes of `rows` with the object where it is."""
+        self.start_pos_w[rows] = state.object_pos_w[rows]
+        self.held[rows] = True
+        self.unstable[rows] = False
+        for tracked in (self.rise_m, self._best_rise_m, self._lift_end_rise_m, self.slip_m, self.penetration_m):
+            tracked[rows] = 0.0
+        self._pushed_m[rows] = 0.0
+        self._untouched[rows] = 0.0
+
+    def update(self, state: State, lifting: Tensor, lift_ends: Tensor, holding: Tensor, unstable: Tensor) -> None:
+        """Take in one step. Masks (env,): in the lift, at its last step, in the hold, physics failed."""
+        offset = state.object_pos_w - self.start_pos_w
+        in_palm = quat_rotate_inverse(state.palm_quat_w, state.object_pos_w - state.palm_pos_w)
+        self.rise_m = offset[:, 2].clone()
+        self._best_rise_m = torch.where(lifting, torch.maximum(self._best_rise_m, self.rise_m), self._best_rise_m)
+        self._pushed_m = torch.where(lifting | holding, self._pushed_m, offset[:, :2].norm(dim=1))
+        self._lift_end_rise_m = torch.where(lift_ends, self.rise_m, self._lift_end_rise_m)
+        self._anchor_p = torch.where(lift_ends[:, None], in_palm, self._anchor_p)
+        slip = (in_palm - self._anchor_p).norm(dim=1)
+        self.slip_m = torch.where(holding, torch.maximum(self.slip_m, slip), self.slip_m)
+        self.penetration_m = torch.maximum(self.penetration_m, state.penetration_m)
+        self._untouched = torch.where(state.object_contact.any(dim=1), 0.0, self._untouched + 1)
+        good = (self.rise_m >= RISE_M) & (self.slip_m < SLIP_M) & (self._untouched < self._grace)
+        self.held &= good | ~holding
+        self.unstable |= unstable
+        self.held &= ~self.unstable
+
+    def failure(self, row: int) -> str:
+        """How the finished episode of `row` failed; empty for a success."""
+        if self.held[row]:
+            return ""
+        if self.unstable[row]:
+            return "unstable"
+        if self._best_rise_m[row] < LEFT_TABLE_M:
+            return "pushed_away" if self._pushed_m[row] > PUSHED_M else "missed"
+        return "dropped_in_lift" if self._lift_end_rise_m[row] < RISE_M else "dropped_in_hold"
+
+    def outcome(self, row: int, trial: int, name: str, disturbance: str) -> Outcome:
+        """The finished episode of `row` as a record."""
+        failure = self.failure(row)
+        numbers = (float(t[row]) for t in (self.rise_m, self.slip_m, self.penetration_m))
+        return Outcome(trial, name, disturbance, not failure, failure, *numbers)

@@ -1,0 +1,84 @@
+"""Reward terms: pure functions of named quantities, each (env,). The task multiplies them by the weights in RewardCfg.
+
+Grasp-phase terms follow the method (method page, section 4); lift and hold terms are ours. Contact bodies and keypoints
+carry the hand's own weights, which sum to their number.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RewardCfg:
+    """Weight of each term, per control step; zero switches a term off."""
+
+    reach: float = -2.0
+    contact: float = 0.4
+    force: float = 0.3
+    opposition: float = 0.15
+    table_contact: float = -0.3
+    displacement: float = -1.0
+    object_speed: float = -0.3
+    object_spin: float = -0.02
+    palm_speed: float = -0.02
+    lift: float = 1.0
+    success: float = 3.0
+    action: float = -0.01
+
+
+def reach(distance_m: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean distance of the keypoints (env, keypoint) from the object, each capped at 0.15 m."""
+    return (distance_m.clamp(max=0.15) * weights).sum(-1) / weights.sum()
+
+
+def contact(touching: Tensor, weights: Tensor) -> Tensor:
+    """Weighted share of the hand's bodies (env, body) that touch the object, in [0, 1]."""
+    return (touching * weights).sum(-1) / weights.sum()
+
+
+def force(force_n: Tensor, weights: Tensor) -> Tensor:
+    """Weighted mean of the contact forces (env, body), each capped at 10 N, in [0, 1]."""
+    return (force_n.clamp(max=10.0) / 10.0 * weights).sum(-1) / weights.sum()
+
+
+def opposition(touching: Tensor, thumb: Tensor, fingers: Tensor) -> Tensor:
+    """1 where the thumb and a finger touch the object; `thumb`, `fingers`: masks (body,)."""
+    return ((touching & thumb).any(-1) & (touching & fingers).any(-1)).to(torch.float32)
+
+
+def table_contact(touching: Tensor) -> Tensor:
+    """1 where any body of the hand (env, body) touches the table."""
+    return touching.any(-1).to(torch.float32)
+
+
+def displacement(offset_xy_m: Tensor) -> Tensor:
+    """How far the object was moved across the table (env, 2), capped at 0.2 m."""
+    return offset_xy_m.norm(dim=-1).clamp(max=0.2)
+
+
+def object_speed(linvel_m_s: Tensor) -> Tensor:
+    """Squared speed of the object relative to a third of a metre per second, capped at 1."""
+    return (3.0 * linvel_m_s.norm(dim=-1)).square().clamp(max=1.0)
+
+
+def object_spin(angvel_rad_s: Tensor) -> Tensor:
+    """Squared angular speed of the object, capped at 10."""
+    return angvel_rad_s.square().sum(-1).clamp(max=10.0)
+
+
+def palm_speed(linvel_m_s: Tensor) -> Tensor:
+    """Squared palm speed, ten times as much above 0.25 m/s."""
+    square = linvel_m_s.square().sum(-1)
+    return torch.where(square > 0.25**2, 10.0 * square, square)
+
+
+def lift(rise_m: Tensor, commanded_m: Tensor) -> Tensor:
+    """Share of the commanded lift that the object has followed, in [0, 1]."""
+    return (rise_m / commanded_m.clamp(min=0.01)).clamp(0.0, 1.0)
+
+
+def action(value: Tensor) -> Tensor:
+    """Mean squared action."""
+    return value.square().mean(-1)

@@ -1,0 +1,218 @@
+"""The world as one MuJoCo model: mount + hand + table + object.
+
+Models of different objects share one memory layout, so that one batch can give each environment its own object.
+Equal layout needs (measured on MuJoCo 4.0.0): the same number of object geoms, all of them meshes of the same vertex
+and face count, all collidable while compiling, and an object inertia that is not axis-aligned. Therefore an object
+always fills `slots` geoms; those it does not need hold a tiny ball that is switched off after compiling.
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+
+from sim.hands import HandSpec
+from sim.mounts import attach
+from sim.objects import ObjectLibrary, ObjectModel
+
+TABLE, OBJECT, HAND = 4, 2, 1
+"""Collision bits. The table meets hand and object, the object meets the hand, the hand meets itself."""
+
+HAND_FRICTION = 0.1
+"""Below every object's friction, so that MuJoCo's maximum rule lets the object decide."""
+TABLE_FRICTION = 0.3
+INTEGRATORS = {
+    "euler": mujoco.mjtIntegrator.mjINT_EULER,
+    "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,
+    "discrete": mujoco.mjtIntegrator.mjINT_DISCRETE,
+}
+CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
+
+
+FOUND, FORCE, DIST = 1, 2, 8
+"""Bits of a contact sensor's data: 1 << mjtConDataField."""
+MINDIST, NETFORCE = 1, 3
+"""A contact sensor's reductions, in the order of the XML reference."""
+
+
+@dataclass(frozen=True)
+class PhysicsCfg:
+    """Solver settings of one preset; the presets and what they cost are in configs/physics and the README."""
+
+    name: str = "reference"
+    """Preset name, printed beside every result."""
+    timestep_s: float = 0.002
+    """Simulation step [s]; it must divide the control period."""
+    integrator: str = "implicitfast"
+    """euler, implicitfast or discrete. Above 4 ms only `discrete` holds grasps."""
+    cone: str = "elliptic"
+    """Friction cone: pyramidal or elliptic."""
+    impratio: float = 10.0
+    """Frictional to normal constraint impedance; higher slips less."""
+    condim: int = 4
+    """Contact dimension: 3 = sliding friction, 4 = torsional as well."""
+    tolerance: float = 1e-8
+    """Solver tolerance."""
+    friction_scale: float = 1.0
+    """Multiplies every friction; above 1 it makes up for the pyramid being inscribed in the cone."""
+
+    def __post_init__(self) -> None:
+        if self.integrator not in INTEGRATORS:
+            raise ValueError(f"physics.integrator must be one of {sorted(INTEGRATORS)}, got '{self.integrator}'")
+        if self.cone not in CONES:
+            raise ValueError(f"physics.cone must be one of {sorted(CONES)}, got '{self.cone}'")
+        if not 1e-4 <= self.timestep_s <= 0.02:
+            raise ValueError(f"physics.timestep_s must lie in 0.0001..0.02 s, got {self.timestep_s}")
+        if self.condim not in (3, 4, 6):
+            raise ValueError(f"physics.condim must be 3, 4 or 6, got {self.condim}")
+        if min(self.impratio, self.tolerance, self.friction_scale) <= 0:
+            raise ValueError("physics.impratio, tolerance and friction_scale must be positive")
+
+
+def build_model(hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: str, slots: int) -> mujoco.MjModel:
+    """Compiled scene with `obj` in a layout of `slots` convex pieces; world z up, table plane z = 0."""
+    if len(obj.pieces) > slots:
+        raise ValueError(f"object '{obj.name}' has {len(obj.pieces)} convex pieces, the scene only {slots} slots")
+    spec = mujoco.MjSpec()
+    _set_options(spec, physics)
+    _add_table(spec, physics)
+    attach(spec, hand, mount)
+    for geom in spec.geoms:
+        if geom.name != "table":
+            _set_contact(geom, physics, HAND, HAND | OBJECT | TABLE, HAND_FRICTION)
+    _add_object(spec, obj, physics, slots)
+    _add_sensors(spec, hand)
+    model = spec.compile()
+    unused = [model.geom(f"object_{i}").id for i in range(len(obj.pieces), slots)]
+    model.geom_contype[unused] = 0
+    model.geom_conaffinity[unused] = 0
+    mujoco.mj_setConst(model, mujoco.MjData(model))
+    return model
+
+
+def _set_options(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
+    option = spec.option
+    option.timestep = physics.timestep_s
+    option.integrator = INTEGRATORS[physics.integrator]
+    option.cone = CONES[physics.cone]
+    option.impratio = physics.impratio
+    option.tolerance = physics.tolerance
+    option.jacobian = mujoco.mjtJacobian.mjJAC_DENSE  # 4.0.0's sparse Newton has a factorisation bug
+    spec.visual.quality.offsamples = 0
+    spec.visual.quality.shadowsize = 1024
+    spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960
+    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
+    spec.visual.headlight.diffuse = [0.45, 0.45, 0.45]
+    spec.visual.headlight.specular = [0.1, 0.1, 0.1]
+
+
+def _set_contact(
+    geom: "mujoco.MjsGeom", physics: PhysicsCfg, contype: int, conaffinity: int, friction: float
+) -> None:
+    geom.contype, geom.conaffinity, geom.condim = contype, conaffinity, physics.condim
+    geom.friction = [friction * physics.friction_scale, 0.01, 0.0005]
+    geom.solref, geom.solimp = [0.01, 1], [0.95, 0.99, 0.001, 0.5, 2]
+
+
+def _add_table(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
+    table = spec.worldbody.add_geom(
+        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1.0, 1.0, 0.05], rgba=[0.78, 0.74, 0.68, 1], priority=1
+    )
+    _set_contact(table, physics, TABLE, 0, TABLE_FRICTION)
+    spec.worldbody.add_light(pos=[0.5, -0.6, 1.6], dir=[-0.3, 0.35, -0.9], diffuse=[0.6, 0.6, 0.6])
+
+
+def _add_object(spec: mujoco.MjSpec, obj: ObjectModel, physics: PhysicsCfg, slots: int) -> None:
+    body = spec.worldbody.add_body(name="object", pos=[0, 0, 1])
+    body.add_joint(name="object", type=mujoco.mjtJoint.mjJNT_FREE, damping=[0.001, 0, 0])  # stops endless rolling
+    _set_inertia(body, obj)
+    filler = fibonacci_sphere(obj.pieces.shape[1]) * 1e-3
+    for i in range(slots):
+        used = i < len(obj.pieces)
+        spec.add_mesh(name=f"piece_{i}", uservert=(obj.pieces[i] if used else filler).astype(np.float64).ravel())
+        geom = body.add_geom(
+            name=f"object_{i}",
+            type=mujoco.mjtGeom.mjGEOM_MESH,
+            meshname=f"piece_{i}",
+            rgba=[0.85, 0.45, 0.25, 1.0 if used else 0.0],
+        )
+        _set_contact(geom, physics, OBJECT, TABLE, 1.0)
+
+
+def _set_inertia(body: "mujoco.MjsBody", obj: ObjectModel) -> None:
+    """Explicit inertia in principal axes, turned by 2 mrad: MuJoCo stores an aligned one in another layout."""
+    moments, axes = np.linalg.eigh(obj.inertia)
+    axes[:, 2] *= np.sign(np.linalg.det(axes))
+    quat, tilt, turned = np.empty(4), np.array([1.0, 1e-3, 1e-3, 1e-3]), np.empty(4)
+    mujoco.mju_mat2Quat(quat, axes.ravel())
+    mujoco.mju_mulQuat(turned, quat, tilt / np.linalg.norm(tilt))
+    body.explicitinertial = True
+    body.mass, body.inertia = obj.mass, moments
+    body.ipos, body.iquat = [1e-4, 0, 0], turned
+
+
+def _add_sensors(spec: mujoco.MjSpec, hand: HandSpec) -> None:
+    """Per contact body [found, net force (3)] against the object, then against the table; last, the least hand-object distance."""
+    for other in ("object", "table"):
+        for body in hand.contact_bodies:
+            sensor = spec.add_sensor(
+                name=f"{body}_{other}",
+                type=mujoco.mjtSensor.mjSENS_CONTACT,
+                objtype=mujoco.mjtObj.mjOBJ_BODY,
+                objname=body,
+                reftype=mujoco.mjtObj.mjOBJ_BODY if other == "object" else mujoco.mjtObj.mjOBJ_GEOM,
+                refname=other,
+            )
+            sensor.intprm[:3] = [FOUND | FORCE, NETFORCE, 1]
+    deepest = spec.add_sensor(
+        name="penetration",
+        type=mujoco.mjtSensor.mjSENS_CONTACT,
+        objtype=mujoco.mjtObj.mjOBJ_XBODY,  # the subtree
+        objname="palm",
+        reftype=mujoco.mjtObj.mjOBJ_BODY,
+        refname="object",
+    )
+    deepest.intprm[:3] = [DIST, MINDIST, 1]
+
+
+def fibonacci_sphere(n: int) -> np.ndarray:
+    """`n` nearly even unit vectors, shape (n, 3)."""
+    i = np.arange(n) + 0.5
+    z, angle = 1 - 2 * i / n, np.pi * (1 + 5**0.5) * i
+    r = np.sqrt(1 - z * z)
+    return np.stack([r * np.cos(angle), r * np.sin(angle), z], axis=1)
+
+
+class ModelPool:
+    """Compiled models by object name, built when first asked for; the least recently used go beyond the budget."""
+
+    def __init__(
+        self,
+        hand: HandSpec,
+        library: ObjectLibrary,
+        physics: PhysicsCfg,
+        mount: str = "floating",
+        budget_bytes: int = 512 << 20,
+    ) -> None:
+        self.hand, self.library, self.physics, self.mount = hand, library, physics, mount
+        self.slots = max(entry.pieces for entry in library.entries)
+        self.budget_bytes = budget_bytes
+        self._models: OrderedDict[str, mujoco.MjModel] = OrderedDict()
+
+    def __getitem__(self, name: str) -> mujoco.MjModel:
+        model = self._models.pop(name, None)
+        if model is None:
+            model = build_model(self.hand, self.library[name], self.physics, self.mount, self.slots)
+        self._models[name] = model
+        while len(self._models) * model_bytes(model) > self.budget_bytes and len(self._models) > 1:
+            self._models.popitem(last=False)
+        return model
+
+    def __len__(self) -> int:
+        return len(self._models)
+
+
+def model_bytes(model: mujoco.MjModel) -> int:
+    """Memory of one compiled model [bytes]."""
+    return mujoco.mj_sizeModel(model)

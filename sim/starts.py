@@ -1,0 +1,72 @@
+"""How an episode opens: the object lies on the table, the camera sees one side of it, the palm is planned from that view."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.geometry import compose, quat_rotate
+from perception.pregrasp import Pregrasp, plan_pregrasp
+from sim.camera import pick_points, visible
+from sim.engine import Start
+from sim.hands import HandSpec
+from sim.objects import ObjectLibrary
+from sim.randomize import Episode
+
+POINTS = 256
+"""Object points per environment, of the visible side and of the whole surface."""
+
+
+def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) -> tuple[Tensor, Tensor]:
+    """Stable poses (row, 3), (row, 4) in the world: resting pose by probability, then yaw and place."""
+    pos, quat = torch.empty(len(names), 3, dtype=torch.float64), torch.empty(len(names), 4, dtype=torch.float64)
+    for i, name in enumerate(names):
+        obj = library[name]
+        pose = min(int(np.searchsorted(np.cumsum(obj.rest_prob), float(draws.rest[i]))), len(obj.rest_prob) - 1)
+        pos[i, 2] = obj.rest_height[pose]
+        quat[i] = torch.as_tensor(obj.rest_quat[pose])
+    half = draws.yaw / 2
+    zero = torch.zeros_like(half)
+    _, quat = compose(pos, torch.stack([half.cos(), zero, zero, half.sin()], dim=1), pos, quat)
+    pos[:, :2] = draws.object_xy
+    return pos, quat
+
+
+def see(library: ObjectLibrary, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor) -> Tensor:
+    """Visible surface points (row, POINTS, 3) of the objects from their cameras (row, 3), world frame, float32."""
+    points = torch.from_numpy(np.stack([library[name].points for name in names])).double()
+    normals = torch.from_numpy(np.stack([library[name].normals for name in names])).double()
+    points_w = quat_rotate(quat_w[:, None], points) + pos_w[:, None]
+    mask = visible(points_w, quat_rotate(quat_w[:, None], normals), camera_w)
+    index = pick_points(mask, POINTS)
+    return points_w.gather(1, index[..., None].expand(-1, -1, 3)).float()
+
+
+def surface(library: ObjectLibrary, names: Sequence[str]) -> Tensor:
+    """Points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
+    return torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names]))
+
+
+def plan(hand: HandSpec, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
+    """Pre-grasp from the visible points, with the reset noise of the draws."""
+    pregrasp = plan_pregrasp(points_w.double(), camera_w, hand.grasp, draws.roll, draws.tilt)
+    offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
+    pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
+    return Pregrasp(pos, pregrasp.palm_quat_w, (pregrasp.depth_m + draws.standoff).clamp(min=0.0))
+
+
+def start(hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: Episode) -> Start:
+    """Initial conditions of the rows for the engine."""
+    fingers = torch.as_tensor(hand.open_pose) + draws.finger_offset
+    limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
+    return Start(
+        objects=names,
+        object_pos_w=pos_w,
+        object_quat_w=quat_w,
+        palm_pos_w=palm.palm_pos_w,
+        palm_quat_w=palm.palm_quat_w,
+        joint_pos=fingers.clamp(*limits),
+        mass_scale=draws.mass_scale,
+        friction=draws.friction,
+    )
