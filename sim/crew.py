@@ -1,0 +1,92 @@
+"""Work spread over processes that survive a bad task, and a lock so that two runs may share one folder."""
+
+import contextlib
+import fcntl
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+def spread(task: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | None]]:
+    """(item, task(item)) as they finish; (item, None) for an item whose process died (a crash, or out of memory).
+
+    One worker works in this process.  Otherwise processes are spawned with single-threaded numerics; they end when
+    this process does, also when it is killed.
+    """
+    if workers <= 1 or len(items) <= 1:
+        for item in items:
+            yield item, task(item)
+        return
+    pending = list(items)
+    with _single_threaded():
+        for item, result in _pooled(task, pending, workers):
+            pending.remove(item)
+            yield item, result
+        for item in pending:  # a process died: each of the rest gets a pool of its own, so only the culprit fails
+            yield item, dict(_pooled(task, [item], 1)).get(item)
+
+
+@contextlib.contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Holds the folder for one process at a time; the system frees it when the process ends in whatever way."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def sweep_partials(folder: Path) -> None:
+    """Removes partial files that killed processes left; call it while holding the folder's lock."""
+    for partial in folder.rglob(".partial-*"):
+        partial.unlink(missing_ok=True)
+
+
+def _pooled(task: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | None]]:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent, initargs=(os.getpid(),)) as pool:
+        futures: dict[Future[R], T] = {pool.submit(task, item): item for item in items}
+        for future in as_completed(futures):
+            try:
+                result = future.result()
+            except BrokenProcessPool:
+                return
+            yield futures[future], result
+
+
+def _watch_parent(parent: int) -> None:
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextlib.contextmanager
+def _single_threaded() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(_THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,153 @@
+"""Libraries of generated objects: drawn from families by seed, built in parallel, safe against kills."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sim import assembly, crew, objects, surface
+from sim.draws import Draw, stripe_owner
+from sim.families import FAMILIES
+from sim.objects import ObjectEntry, ObjectLibrary, ObjectModel
+from sim.progress import track
+
+LONGEST_M = (0.05, 0.20)
+"""Allowed longest side."""
+THINNEST_M = 0.015
+"""Least shortest side: what the hand cannot get under is no task for it (method.md, section 13)."""
+MASS_KG = (0.030, 0.500)
+DENSITY = (120.0, 2500.0)
+"""Range of apparent densities [kg/m^3], foam to stone; the mass is drawn log-uniformly within both ranges."""
+FRICTION = (0.5, 1.0)
+GENERATED_SPLITS = ("train", "validation", "test")
+_MOST_TRIES = 50
+
+
+@dataclass(frozen=True)
+class Request:
+    """One object to be generated; the same request gives the same bytes."""
+
+    family: str
+    split: str
+    seed: int
+    index: int
+
+    @property
+    def name(self) -> str:
+        """Family, split, seed and running number."""
+        return f"{self.family}_{self.split}_s{self.seed}_{self.index:05d}"
+
+
+def generate(
+    n: int,
+    out: str | Path,
+    seed: int = 0,
+    families: Sequence[str] | None = None,
+    split: str = "train",
+    workers: int | None = None,
+    progress: bool = True,
+) -> ObjectLibrary:
+    """A library of n objects in folder `out`, the families in turn; made anew only if it is not there yet.
+
+    The same arguments give the same bytes, with any number of workers.  A killed run leaves complete files and no
+    manifest; the next run goes on with them.  Two processes may ask for the same folder: one builds, one waits.
+    """
+    names = checked_families(families)
+    if split not in GENERATED_SPLITS:
+        raise ValueError(f"unknown split '{split}'; splits: {', '.join(GENERATED_SPLITS)}")
+    if n < 1:
+        raise ValueError(f"n must be at least 1, got {n}")
+    out = Path(out)
+    request = {"n": n, "seed": seed, "split": split, "families": names}
+    wanted = [Request(names[k % len(names)], split, seed, k) for k in range(n)]
+    with crew.folder_lock(out):
+        if (out / objects.MANIFEST).is_file():
+            return _same_request(ObjectLibrary(out), request)
+        crew.sweep_partials(out)
+        entries = _build_all(wanted, out, workers or crew.available_cores(), progress)
+        return objects.write_library(out, [entries[r.name] for r in wanted], request)
+
+
+def build(request: Request) -> tuple[ObjectModel, float]:
+    """The object of a request, and where its first proportion lies in its family's range (0 .. 1)."""
+    stream = [request.seed, request.index, GENERATED_SPLITS.index(request.split), zlib.crc32(request.family.encode())]
+    rng = np.random.default_rng(stream)
+    for _ in range(_MOST_TRIES):
+        draw = Draw(rng, request.split)
+        shape = FAMILIES[request.family](draw)
+        mesh = shape.mesh()
+        if not _fits(np.ptp(mesh[0], axis=0)) or len(shape.pieces) > objects.MAX_PIECES:
+            continue
+        mass = _draw_mass(surface.mass_properties(*mesh)[0], draw)
+        model = assembly.assemble(
+            request.name, request.family, request.split, request.seed, mesh, list(shape.pieces), mass,
+            draw.uniform(*FRICTION), rng,
+        )  # fmt: skip
+        check_split(request, draw.proportions)
+        return model, draw.proportions[0]
+    raise RuntimeError(
+        f"family '{request.family}' gave no object of {LONGEST_M[0]} to {LONGEST_M[1]} m, at least {THINNEST_M} m thin "
+        f"and of at most {objects.MAX_PIECES} pieces in {_MOST_TRIES} draws: narrow its ranges"
+    )
+
+
+def check_split(request: Request, proportions: Sequence[float]) -> None:
+    """Raises unless the object has a proportion, and every one lies in the stripes of its split."""
+    if not proportions:
+        raise ValueError(
+            f"family '{request.family}' draws no proportion, so its splits would overlap: use Draw.proportion"
+        )
+    strays = [p for p in proportions if stripe_owner(p) != request.split]
+    if strays:
+        raise ValueError(f"{request.name}: proportions {strays} belong to other splits than '{request.split}'")
+
+
+def checked_families(families: Sequence[str] | None) -> list[str]:
+    """The family names, all of them for None; unknown ones are an error that lists what there is."""
+    names = list(FAMILIES if families is None else families)
+    unknown = [name for name in names if name not in FAMILIES]
+    if unknown or not names:
+        raise ValueError(f"unknown families {unknown}; families: {', '.join(sorted(FAMILIES))}")
+    return names
+
+
+def _build_all(wanted: list[Request], out: Path, workers: int, progress: bool) -> dict[str, ObjectEntry]:
+    jobs = [(request, out) for request in wanted]
+    entries = {}
+    for (request, _), entry in track(crew.spread(_write_one, jobs, workers), len(jobs), "generate", progress):
+        if entry is None:
+            raise RuntimeError(f"the process that built {request.name} died; out of memory? Try workers=1")
+        entries[request.name] = entry
+    return entries
+
+
+def _write_one(job: tuple[Request, Path]) -> ObjectEntry:
+    request, out = job
+    file = f"objects/{request.name}.npz"
+    model, proportion = build(request)
+    data = model.to_bytes()
+    objects.write_atomic(out / file, data)
+    return assembly.describe(model, file, data, proportion)
+
+
+def _fits(extents: np.ndarray) -> bool:
+    return LONGEST_M[0] <= extents.max() <= LONGEST_M[1] and extents.min() >= THINNEST_M
+
+
+def _draw_mass(volume: float, draw: Draw) -> float:
+    low = max(MASS_KG[0], DENSITY[0] * volume)
+    high = min(MASS_KG[1], DENSITY[1] * volume)
+    if high <= low:  # a sheet lighter than the lightest, or a block heavier than the heaviest
+        return float(np.clip(DENSITY[1] * volume, *MASS_KG))
+    return float(np.exp(draw.uniform(np.log(low), np.log(high))))
+
+
+def _same_request(library: ObjectLibrary, request: dict[str, object]) -> ObjectLibrary:
+    if library.manifest["request"] != request:
+        raise ValueError(
+            f"{library.path} holds another library ({library.manifest['request']}), asked for {request}: "
+            f"choose another folder or remove that one"
+        )
+    return library

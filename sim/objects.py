@@ -1,0 +1,288 @@
+"""Objects as data: one graspable thing (ObjectModel) and a folder of them (ObjectLibrary).
+
+A library is a folder with manifest.json and objects/NAME.npz.  The manifest is written last and in one step, so a
+folder with a manifest is complete.  Models are loaded when asked for, never all at once.
+"""
+
+import difflib
+import hashlib
+import io
+import json
+import os
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+PIECE_POINTS = 64
+"""Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
+MAX_PIECES = 24
+"""Most convex pieces of one object."""
+SURFACE_POINTS = 1024
+"""Surface samples of one object."""
+SPLITS = ("train", "validation", "test", "imported")
+"""Where an object may be used; "imported" objects come from meshes and are for evaluation."""
+MANIFEST = "manifest.json"
+FORMAT = 1
+
+_ARRAYS = {
+    "vertices": np.float32,
+    "faces": np.int32,
+    "pieces": np.float32,
+    "points": np.float32,
+    "normals": np.float32,
+    "inertia": np.float64,
+    "rest_height": np.float64,
+    "rest_quat": np.float64,
+    "rest_prob": np.float64,
+}
+
+
+@dataclass(frozen=True)
+class ObjectModel:
+    """One rigid object in its own frame: origin at the centre of mass, axes of its mesh; SI units."""
+
+    name: str
+    family: str
+    split: str
+    seed: int
+    vertices: np.ndarray
+    """(v, 3) float32, visual mesh [m]."""
+    faces: np.ndarray
+    """(f, 3) int32, outward counter-clockwise."""
+    pieces: np.ndarray
+    """(p, 64, 3) float32, convex pieces, each by points that all lie on its hull [m]."""
+    points: np.ndarray
+    """(1024, 3) float32, surface samples in farthest-point order: any prefix is well spread [m]."""
+    normals: np.ndarray
+    """(1024, 3) float32, outward unit normals of the samples."""
+    mass: float
+    """[kg]"""
+    inertia: np.ndarray
+    """(3, 3) about the centre of mass [kg m^2]."""
+    rest_height: np.ndarray
+    """(r,) height of the origin over the table at rest [m]."""
+    rest_quat: np.ndarray
+    """(r, 4) wxyz, object to world at rest, up to yaw."""
+    rest_prob: np.ndarray
+    """(r,) probabilities of the resting poses; they sum to 1."""
+    friction: float = 0.8
+    """Sliding friction coefficient of the surface, drawn with the object; a task may draw its own."""
+
+    def __post_init__(self) -> None:
+        if self.pieces.ndim != 3 or self.pieces.shape[1:] != (PIECE_POINTS, 3):
+            raise ValueError(f"{self.name}: pieces must be (p, {PIECE_POINTS}, 3), got {self.pieces.shape}")
+        if not 1 <= len(self.pieces) <= MAX_PIECES:
+            raise ValueError(f"{self.name}: expected 1 to {MAX_PIECES} convex pieces, got {len(self.pieces)}")
+        if self.split not in SPLITS:
+            raise ValueError(f"{self.name}: unknown split '{self.split}'; splits: {', '.join(SPLITS)}")
+        for field in _ARRAYS:
+            if not np.isfinite(getattr(self, field)).all():
+                raise ValueError(f"{self.name}: {field} has values that are not finite")
+
+    @property
+    def extents(self) -> np.ndarray:
+        """(3,) side lengths of the axis-aligned box around the mesh [m]."""
+        return np.ptp(self.vertices, axis=0)
+
+    def to_bytes(self) -> bytes:
+        """The model as the bytes of an .npz file; equal models give equal bytes."""
+        scalars = {"mass": self.mass, "friction": self.friction, "seed": self.seed}
+        text = {"name": self.name, "family": self.family, "split": self.split}
+        arrays = {key: np.ascontiguousarray(getattr(self, key), dtype) for key, dtype in _ARRAYS.items()}
+        arrays["meta"] = np.frombuffer(json.dumps({**text, **scalars}, sort_keys=True).encode(), np.uint8)
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            for key in sorted(arrays):
+                entry = zipfile.ZipInfo(f"{key}.npy")  # its default date is fixed, the clock plays no part
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                body = io.BytesIO()
+                np.lib.format.write_array(body, arrays[key])
+                archive.writestr(entry, body.getvalue())
+        return buffer.getvalue()
+
+    @staticmethod
+    def from_bytes(data: bytes) -> "ObjectModel":
+        """The model that `to_bytes` wrote."""
+        with np.load(io.BytesIO(data)) as archive:
+            arrays = {key: archive[key] for key in _ARRAYS}
+            meta = json.loads(bytes(archive["meta"]))
+        return ObjectModel(**meta, **arrays)
+
+    def save(self, path: str | Path) -> None:
+        """Writes one .npz in one step: after a kill the file is old, new or absent, never half."""
+        write_atomic(Path(path), self.to_bytes())
+
+    @staticmethod
+    def load(path: str | Path) -> "ObjectModel":
+        """Reads a file that `save` wrote."""
+        return ObjectModel.from_bytes(Path(path).read_bytes())
+
+
+@dataclass(frozen=True)
+class ObjectEntry:
+    """What the manifest knows of one object without loading it."""
+
+    name: str
+    family: str
+    split: str
+    seed: int
+    file: str
+    sha256: str
+    extents: tuple[float, float, float]
+    """Side lengths of the axis-aligned box [m]."""
+    mass: float
+    """[kg]"""
+    friction: float
+    pieces: int
+    """Number of convex pieces."""
+    poses: int
+    """Number of resting poses."""
+    volume: float
+    """Volume of the visual mesh [m^3]."""
+    hull_volume: float
+    """Volume of its convex hull [m^3]."""
+    piece_volume_ratio: float
+    """Sum of the pieces' volumes / volume of the mesh; far above 1 means walls thicker than the mesh's."""
+    thickness: float
+    """Mean part or wall thickness, 2 volume / area [m]."""
+    thinness: float
+    """0 (as thick as the hand likes) .. 1 (as thin as a sheet): thinnest extent and wall."""
+    size: float
+    """Middle extent / opening of the hand (0.1 m); above 1 it can only be held at an edge."""
+    concavity: float
+    """1 - volume / hull volume, 0 .. 1."""
+    difficulty: float
+    """0 (easy) .. 1, mean of the four aspects above and mass."""
+    proportion: float = 0.0
+    """Where in the family's range of proportions the object lies, 0 .. 1; it decides the split."""
+    source: str = ""
+    """Mesh file that an imported object came from, relative to its folder."""
+
+
+class ObjectLibrary:
+    """A folder of objects, read lazily; keeps the last `cache` loaded models."""
+
+    def __init__(self, path: str | Path, cache: int = 512) -> None:
+        self.path = Path(path)
+        manifest = self.path / MANIFEST
+        if not manifest.is_file():
+            raise FileNotFoundError(
+                f"no object library at {self.path}: it has no {MANIFEST}. Make one with "
+                f"'dexgrasp objects generate n=200 out={self.path}' or 'dexgrasp objects import DIR out={self.path}'"
+            )
+        self.manifest: dict[str, object] = json.loads(manifest.read_text())
+        if self.manifest.get("format") != FORMAT:
+            raise ValueError(
+                f"{manifest}: format {self.manifest.get('format')}, this version reads {FORMAT}: make it anew"
+            )
+        self._entries = {entry["name"]: entry_from_dict(entry) for entry in self.manifest["objects"]}  # type: ignore[attr-defined]
+        self._cache: OrderedDict[str, ObjectModel] = OrderedDict()
+        self._cache_size = cache
+
+    @staticmethod
+    def open(spec: str | Path) -> "ObjectLibrary":
+        """The library named by `spec`: "shipped", a library folder, or a folder of meshes (imported into a cache)."""
+        if str(spec) == "shipped":
+            import assets
+
+            return ObjectLibrary(assets.path("objects"))
+        path = Path(spec).expanduser()
+        if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
+            return ObjectLibrary(path)
+        if not path.is_dir():
+            raise FileNotFoundError(
+                f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', a library folder (with "
+                f"{MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
+            )
+        from sim.importer import import_to_cache
+
+        return import_to_cache(path)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all objects, in the order of the manifest."""
+        return list(self._entries)
+
+    @property
+    def entries(self) -> list[ObjectEntry]:
+        """All entries, in the order of the manifest."""
+        return list(self._entries.values())
+
+    def entry(self, name: str) -> ObjectEntry:
+        """What the manifest says of one object."""
+        if name not in self._entries:
+            near = difflib.get_close_matches(name, self._entries, n=3) or self.names[:5]
+            raise KeyError(f"no object '{name}' in {self.path} ({len(self)} objects); did you mean {', '.join(near)}?")
+        return self._entries[name]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._entries
+
+    def __getitem__(self, name: str) -> ObjectModel:
+        if name in self._cache:
+            self._cache.move_to_end(name)
+            return self._cache[name]
+        entry = self.entry(name)
+        data = (self.path / entry.file).read_bytes()
+        if hashlib.sha256(data).hexdigest() != entry.sha256:
+            raise ValueError(f"{self.path / entry.file}: contents differ from the manifest's sha256; make it anew")
+        self._cache[name] = model = ObjectModel.from_bytes(data)
+        while len(self._cache) > self._cache_size:
+            self._cache.popitem(last=False)
+        return model
+
+
+def refuse_test_objects(entries: Iterable[ObjectEntry]) -> None:
+    """Raises when objects that are kept for evaluation are about to be trained on."""
+    held_out = [e.name for e in entries if e.split != "train"]
+    if held_out:
+        shown = ", ".join(held_out[:5]) + (", ..." if len(held_out) > 5 else "")
+        raise ValueError(
+            f"{len(held_out)} objects are not for training (split 'train' expected): {shown}. "
+            f"Generate a training library: dexgrasp objects generate n=2000 split=train out=DIR"
+        )
+
+
+def trained_on(entries: Iterable[ObjectEntry]) -> list[str]:
+    """Names of objects of the training split: a report of an evaluation must say so when there are any."""
+    return [e.name for e in entries if e.split == "train"]
+
+
+def write_library(path: Path, entries: Sequence[ObjectEntry], request: dict[str, object]) -> ObjectLibrary:
+    """Writes the manifest over models that lie under path/objects already, which makes the library complete."""
+    manifest = {"format": FORMAT, "request": request, "objects": [asdict(e) for e in entries]}
+    write_atomic(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    return ObjectLibrary(path)
+
+
+def entry_from_dict(values: dict[str, object]) -> ObjectEntry:
+    """One manifest row as an ObjectEntry; an unknown or missing key is an error."""
+    known = {f.name for f in fields(ObjectEntry)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"manifest: unknown keys {unknown} in '{values.get('name')}'; known: {sorted(known)}")
+    return ObjectEntry(**{**values, "extents": tuple(values["extents"])})  # type: ignore[arg-type]
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Writes a file in one step: to a name beside it that carries the process id, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    partial.write_bytes(data)
+    os.replace(partial, path)
+
+
+def _is_library(manifest: Path) -> bool:
+    try:
+        return "format" in json.loads(manifest.read_text())
+    except json.JSONDecodeError:
+        return False
