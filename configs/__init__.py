@@ -8,37 +8,18 @@ Hydra composes the files; the dataclass decides which keys exist, their types an
 
 import dataclasses
 import os
-import re
-import types
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
+
+from configs.values import ConfigError, Typed, Yaml, convert, fields, listed, nearest, spell
 
 ROOT = Path(__file__).resolve().parent
 
 T = TypeVar("T")
-
-
-class ConfigError(ValueError):
-    """A key, group or value that the configuration of a command does not have; the text names it and what is known."""
-
-
-class _Yaml(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number: the 1.1 standard asks for 1.0e-5."""
-
-
-_Yaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789")
-)
-
-
-class _Typed(str):
-    """A value as typed on the command line: the field it goes to decides how it is read."""
-
-    __slots__ = ()
 
 
 def load(schema: type[T], name: str, overrides: Sequence[str] = (), root: Path = ROOT) -> T:
@@ -47,6 +28,9 @@ def load(schema: type[T], name: str, overrides: Sequence[str] = (), root: Path =
     `overrides` are `key=value` (dots reach into nested dataclasses) or `group=option`, later ones win. Raises
     ConfigError with the key, what was expected and the nearest known key.
     """
+    if not (root / f"{name}.yaml").is_file():
+        known = sorted(path.stem for path in root.glob("*.yaml"))
+        raise ConfigError(f"no configuration '{name}'{nearest(name, known)}. Known: {listed(known)}")
     choices, values = _split(overrides, schema, name, root)
     tree = _compose(name, choices, root)
     for key, text in values:
@@ -63,8 +47,8 @@ def save(cfg: Any, path: Path) -> None:
 
 
 def read_plain(path: Path) -> dict[str, Any]:
-    """What `save` wrote, as plain dicts, lists, numbers and strings."""
-    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=_Yaml)
+    """A YAML file of keys and values as plain dicts, lists, numbers and strings; nothing is composed."""
+    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Yaml) or {}
 
 
 def as_dict(cfg: Any) -> dict[str, Any]:
@@ -72,6 +56,26 @@ def as_dict(cfg: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(cfg) or isinstance(cfg, type):
         raise TypeError(f"a configuration is an instance of a dataclass, got {cfg!r}")
     return {field.name: _plain(getattr(cfg, field.name)) for field in dataclasses.fields(cfg)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A group that a command composes."""
+
+    place: str
+    """Dotted key of the command under which the content of the group goes."""
+    option: str
+    """The option taken when nothing else is asked for."""
+
+
+def groups(name: str, root: Path = ROOT) -> dict[str, Group]:
+    """Groups in the defaults list of the command `name`, by what is typed before `=`."""
+    entries = read_plain(root / f"{name}.yaml").get("defaults", [])
+    found = {}
+    for group, option in (item for entry in entries if isinstance(entry, dict) for item in entry.items()):
+        word, _, place = group.partition("@")
+        found[word] = Group(place or word, option)
+    return found
 
 
 def options(group: str, root: Path = ROOT) -> list[str]:
@@ -94,30 +98,27 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _split(overrides: Sequence[str], schema: type, name: str, root: Path) -> tuple[list[str], list[tuple[str, _Typed]]]:
+def _split(overrides: Sequence[str], schema: type, name: str, root: Path) -> tuple[list[str], list[tuple[str, Typed]]]:
     """Parts the overrides into choices of a group (for Hydra) and values of a key (for the dataclass)."""
-    choices, values = [], []
+    choices, values, composed = [], [], groups(name, root)
     for override in overrides:
         key, equals, text = override.partition("=")
         key = key.lstrip("+").strip()
         if not equals or not key:
-            raise ConfigError(
-                f"{name}: expected key=value, got '{override}'. Known keys: {_listed(known_keys(schema))}"
-            )
-        if "." not in key and key.isidentifier() and options(key, root) and key in _fields(schema):
+            raise ConfigError(f"{name}: expected key=value, got '{override}'. Known keys: {listed(known_keys(schema))}")
+        if key in composed:
             _check_option(name, key, text, root)
-            choices.append(f"{key}={text}")
+            place = composed[key].place
+            choices.append(f"{key}={text}" if place == key else f"{key}@{place}={text}")
         else:
-            values.append((key, _Typed(text)))
+            values.append((key, Typed(text)))
     return choices, values
 
 
 def _check_option(name: str, group: str, option: str, root: Path) -> None:
     known = options(group, root)
     if option not in known:
-        raise ConfigError(
-            f"{name}: group '{group}' has no '{option}'{_nearest(option, known)}. Known: {_listed(known)}"
-        )
+        raise ConfigError(f"{name}: group '{group}' has no '{option}'{nearest(option, known)}. Known: {listed(known)}")
 
 
 def _compose(name: str, choices: Sequence[str], root: Path) -> dict[str, Any]:
@@ -126,9 +127,6 @@ def _compose(name: str, choices: Sequence[str], root: Path) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    if not (root / f"{name}.yaml").is_file():
-        known = sorted(path.stem for path in root.glob("*.yaml"))
-        raise ConfigError(f"no configuration '{name}'{_nearest(name, known)}. Known: {_listed(known)}")
     try:
         with initialize_config_dir(config_dir=str(root.resolve()), version_base="1.3", job_name="dexgrasp"):
             tree = OmegaConf.to_container(compose(name, overrides=list(choices)), resolve=True, throw_on_missing=False)
@@ -139,7 +137,7 @@ def _compose(name: str, choices: Sequence[str], root: Path) -> dict[str, Any]:
     return {str(key): value for key, value in tree.items()}
 
 
-def _put(tree: dict[str, Any], key: str, text: _Typed) -> None:
+def _put(tree: dict[str, Any], key: str, text: Typed) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(tree.get(parent), dict):
@@ -150,7 +148,7 @@ def _put(tree: dict[str, Any], key: str, text: _Typed) -> None:
 
 def _build(schema: type[T], tree: Mapping[str, Any], name: str, top: type, prefix: str) -> T:
     """An instance of `schema` from `tree`; `prefix` is where in `top`, the dataclass of the command, it hangs."""
-    hints = _fields(schema)
+    hints = fields(schema)
     for key in tree:
         if key not in hints:
             raise ConfigError(_unknown(name, prefix + key, top, [prefix + known for known in hints]))
@@ -161,14 +159,14 @@ def _build(schema: type[T], tree: Mapping[str, Any], name: str, top: type, prefi
         value = tree.get(field.name, "???")
         if isinstance(value, str) and value == "???":
             if required and not dataclasses.is_dataclass(hints[field.name]):
-                raise ConfigError(f"{name}: '{key}' has no value; give {key}=<{_spell(hints[field.name])}>")
+                raise ConfigError(f"{name}: '{key}' has no value; give {key}=<{spell(hints[field.name])}>")
             if not required:
                 continue
             value = {}
         if dataclasses.is_dataclass(hints[field.name]) and isinstance(value, Mapping):
             given[field.name] = _build(hints[field.name], value, name, top, key + ".")
         else:
-            given[field.name] = _convert(value, hints[field.name], f"{name}: '{key}'")
+            given[field.name] = convert(value, hints[field.name], f"{name}: '{key}'")
     try:
         return schema(**given)
     except ValueError as error:
@@ -176,78 +174,8 @@ def _build(schema: type[T], tree: Mapping[str, Any], name: str, top: type, prefi
         raise ConfigError(f"{name}: {at}{error}") from error
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
-    """`value` as the type `hint`; no quiet change of type except int to float and list to tuple."""
-    if isinstance(value, _Typed):
-        return _convert_typed(value, hint, where)
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _convert_union(value, args, hint, where)
-    if origin is Literal and value in args and any(type(value) is type(arg) for arg in args):
-        return value
-    if origin in (tuple, list, Sequence) and isinstance(value, (list, tuple)):
-        return _convert_items(value, origin, args, hint, where)
-    if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {key: _convert(item, args[1], f"{where}[{key}]") for key, item in value.items()}
-    if hint is Any or (hint in (bool, str) and type(value) is hint) or (hint is type(None) and value is None):
-        return value
-    if hint is Path and isinstance(value, str):
-        return Path(value)
-    if hint in (int, float) and type(value) in (int, hint):
-        return hint(value)
-    near = _nearest(str(value), args) if origin is Literal else ""
-    raise ConfigError(f"{where} expects {_spell(hint)}, got {value!r}{near}")
-
-
-def _convert_typed(text: _Typed, hint: Any, where: str) -> Any:
-    """Reads what was typed: as it stands where text is expected, else as YAML (`1e-5`, `[1, 2]`, `null`, `off`)."""
-    raw = str(text)
-    if hint in (str, Path):
-        return _convert(raw, hint, where)
-    listed = get_origin(hint) in (tuple, list, Sequence) and not raw.lstrip().startswith("[")
-    try:
-        value = yaml.load(f"[{raw}]" if listed else raw, Loader=_Yaml)
-    except yaml.YAMLError:
-        value = raw
-    if value is None or raw.lower() == "none":
-        value = None if _takes_none(hint) else raw
-    try:
-        return _convert(value, hint, where)
-    except ConfigError:
-        if isinstance(value, str):
-            raise
-        return _convert(raw, hint, where)
-
-
-def _takes_none(hint: Any) -> bool:
-    return get_origin(hint) in (Union, types.UnionType) and type(None) in get_args(hint)
-
-
-def _convert_union(value: Any, args: tuple[Any, ...], hint: Any, where: str) -> Any:
-    for arg in args:
-        try:
-            return _convert(value, arg, where)
-        except ConfigError:
-            continue
-    raise ConfigError(f"{where} expects {_spell(hint)}, got {value!r}")
-
-
-def _convert_items(value: Sequence[Any], origin: Any, args: tuple[Any, ...], hint: Any, where: str) -> Any:
-    fixed = origin is tuple and not (len(args) == 2 and args[1] is Ellipsis)
-    if fixed and len(value) != len(args):
-        raise ConfigError(f"{where} expects {_spell(hint)}, got {len(value)} values: {list(value)!r}")
-    kinds = args if fixed else [args[0]] * len(value)
-    items = [_convert(item, kind, f"{where}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds, strict=True))]
-    return items if origin is list else tuple(items)
-
-
-def _fields(schema: type) -> dict[str, Any]:
-    hints = get_type_hints(schema)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}  # type: ignore[arg-type]
-
-
 def _walk(schema: type, prefix: str) -> Iterator[str]:
-    for key, hint in _fields(schema).items():
+    for key, hint in fields(schema).items():
         if dataclasses.is_dataclass(hint):
             yield from _walk(hint, f"{prefix}{key}.")  # type: ignore[arg-type]
         else:
@@ -262,31 +190,4 @@ def _unknown(name: str, key: str, top: type, level: Sequence[str]) -> str:
         by_last_word[word] for word in get_close_matches(last, by_last_word, n=1)
     ]
     hint = f" Did you mean '{near[0]}'?" if near else ""
-    return f"{name}: unknown key '{key}'.{hint} Known keys: {_listed(level)}"
-
-
-def _nearest(word: str, known: Sequence[Any]) -> str:
-    near = get_close_matches(word, [str(item) for item in known], n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
-
-
-def _listed(words: Sequence[Any]) -> str:
-    return ", ".join(str(word) for word in words) or "none"
-
-
-def _spell(hint: Any) -> str:
-    """The type in words: `one of a, b`, `list of float`, `int or null`."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return f"one of {_listed(args)}"
-    if origin in (Union, types.UnionType):
-        return " or ".join(_spell(arg) for arg in args)
-    if origin in (tuple, list, Sequence):
-        fixed = origin is tuple and Ellipsis not in args
-        return (
-            f"{len(args)} values ({_listed([_spell(arg) for arg in args])})" if fixed else f"list of {_spell(args[0])}"
-        )
-    if dataclasses.is_dataclass(hint):
-        return f"a mapping with the keys {_listed(list(_fields(hint)))}"  # type: ignore[arg-type]
-    words = {type(None): "null", Path: "path", bool: "true or false", Any: "anything"}
-    return words.get(hint) or getattr(hint, "__name__", str(hint))
+    return f"{name}: unknown key '{key}'.{hint} Known keys: {listed(level)}"

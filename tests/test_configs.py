@@ -122,6 +122,7 @@ def test_an_unknown_option_of_a_group_lists_the_options(root):
         ("trials=many", "trip: 'trials' expects int, got 'many'"),
         ("trials=2.5", "trip: 'trials' expects int, got '2.5'"),
         ("trials=true", "trip: 'trials' expects int, got 'true'"),
+        ("motor.rate_hz=.nan", "trip: 'motor.rate_hz' expects float, got '.nan'"),
         ("motor.rate_hz=quick", "trip: 'motor.rate_hz' expects float, got 'quick'"),
         ("prior=maybe", "trip: 'prior' expects true or false, got 'maybe'"),
         ("push=forse", "trip: 'push' expects one of none, off, force, got 'forse'; did you mean 'force'?"),

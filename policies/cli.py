@@ -1,0 +1,206 @@
+"""The command `dexgrasp`: finds the command, loads its configuration, runs it, and turns failures into one line.
+
+Nothing heavy is imported here: a command's own module is imported when it runs, and its help is read from its source.
+"""
+
+import importlib
+import importlib.metadata
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import FrameType
+
+import configs
+from policies import usage
+from policies.runs import log
+
+OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command: its words, the dataclass that configures it, and the function that runs it."""
+
+    words: str
+    """As typed: `objects import`. Its YAML has underscores in place of the blanks."""
+    summary: str
+    schema: str = ""
+    """module:Class of the configuration."""
+    function: str = ""
+    """module:function, called with the configuration; may return an exit status."""
+    positional: tuple[str, ...] = ()
+    """Keys that may be given without `key=`, in this order."""
+    later: str = ""
+    """Set while the command does not exist yet: what it arrives with."""
+
+    @property
+    def config(self) -> str:
+        """Name of its YAML under configs/."""
+        return self.words.replace(" ", "_")
+
+
+COMMANDS = (
+    Command(
+        "demo",
+        "Let a hand pick up the shipped objects; ends with the success rate, a video and a report.",
+        "policies.evaluate:EvaluateCfg",
+        "policies.demo:demo",
+    ),
+    Command(
+        "objects generate",
+        "Make a library of objects from families of shapes; the same seed gives the same bytes.",
+        "sim.library_commands:GenerateCfg",
+        "sim.library_commands:generate",
+    ),
+    Command(
+        "objects import",
+        "Turn a folder of meshes into a library: repair, convex pieces, mass, resting poses.",
+        "sim.library_commands:ImportCfg",
+        "sim.library_commands:import_meshes",
+        ("source",),
+    ),
+    Command(
+        "objects show",
+        "Draw a contact sheet of a library.",
+        "sim.library_commands:ShowCfg",
+        "sim.library_commands:show",
+        ("library",),
+    ),
+    Command(
+        "objects compare",
+        "Compare a library with a folder of meshes: sizes, masses, shapes.",
+        "sim.library_commands:CompareCfg",
+        "sim.library_commands:compare",
+        ("library", "meshes"),
+    ),
+    Command("train", "Train a teacher or a student.", later="the training of teachers and students"),
+    Command(
+        "evaluate",
+        "Measure the success rate of a policy on a set of objects, with and without disturbances.",
+        "policies.evaluate:EvaluateCfg",
+        "policies.evaluate:evaluate",
+    ),
+    Command("export", "Write a policy as a bundle that a robot runs.", later="trained policies"),
+    Command(
+        "bench engine",
+        "Measure the speed and the memory of the batched simulation.",
+        "policies.bench:BenchCfg",
+        "policies.bench:bench_engine",
+    ),
+    Command("view", "Show the camera, the hand and the policy in a browser.", later="the browser viewer"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command line (default: that of the process) and returns the exit status.
+
+    0 done, 2 misuse or an error in one line, 130 interrupted. DEXGRASP_DEBUG=1 shows tracebacks instead.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(usage.overview([(command.words, command.summary) for command in COMMANDS]))
+        return OK if given else MISUSED
+    if given[0] == "--version":
+        print(f"dexgrasp {importlib.metadata.version('dexgrasp')}")
+        return OK
+    command, rest = _find(given)
+    if command is None:
+        return _no_such_command(given)
+    if any(word in ("-h", "--help") for word in rest):
+        print(usage.command_help(command.words, command.summary, command.schema, command.config, command.positional))
+        return OK
+    if command.later:
+        print(f"dexgrasp {command.words}: not yet: arrives with {command.later}", file=sys.stderr)
+        return MISUSED
+    return _guarded(command, rest)
+
+
+def _find(given: Sequence[str]) -> tuple[Command | None, list[str]]:
+    for length in (2, 1):
+        for command in COMMANDS:
+            if command.words == " ".join(given[:length]):
+                return command, list(given[length:])
+    return None, []
+
+
+def _no_such_command(given: Sequence[str]) -> int:
+    """Help of a group of commands (`dexgrasp objects`), or the nearest command."""
+    group = [(command.words, command.summary) for command in COMMANDS if command.words.startswith(given[0] + " ")]
+    if group and (len(given) == 1 or given[1] in ("-h", "--help")):
+        print(usage.overview(group))
+        return OK if len(given) > 1 else MISUSED
+    names = [words for words, _ in group] or [command.words for command in COMMANDS]
+    words = " ".join(given[:2] if group else given[:1])
+    near = get_close_matches(words, names, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    print(f"dexgrasp: error: no command '{words}'{hint} Known: {', '.join(names)}", file=sys.stderr)
+    return MISUSED
+
+
+def _guarded(command: Command, words: Sequence[str]) -> int:
+    handler = _Screen(logging.INFO)
+    log.addHandler(handler)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(command, words)
+    except KeyboardInterrupt:
+        print(f"dexgrasp {command.words}: interrupted; what was finished is kept", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()
+        return FAILED
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("DEXGRASP_DEBUG") == "1":
+            raise
+        print(f"dexgrasp {command.words}: error: {error}", file=sys.stderr)
+        return MISUSED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        log.removeHandler(handler)
+
+
+def _run(command: Command, words: Sequence[str]) -> int:
+    overrides = _name_positionals(command, words)
+    schema = _resolve(command.schema)
+    cfg = configs.load(schema, command.config, overrides)
+    status = _resolve(command.function)(cfg)
+    return status if isinstance(status, int) else OK
+
+
+def _name_positionals(command: Command, words: Sequence[str]) -> list[str]:
+    """Gives each bare word the key of its place; words that are `key=value` already stay."""
+    free = list(command.positional)
+    overrides = []
+    for word in words:
+        if word.startswith("--"):
+            raise configs.ConfigError(f"no option '{word}': options are written key=value (see --help)")
+        if not re.match(r"\+{0,2}[A-Za-z_][\w.]*=", word) and free:
+            word = f"{free.pop(0)}={word}"
+        overrides.append(word)
+    return overrides
+
+
+def _resolve(name: str):  # noqa: ANN202 - a class or a function, as the table says
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+class _Screen(logging.Handler):
+    """The log on stderr as it is at that moment: a progress bar replaces it while it draws."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        print(level + record.getMessage(), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
