@@ -52,8 +52,8 @@ def rotvec_from_quat(q: Tensor) -> Tensor:
     q = torch.where(q[..., :1] < 0, -q, q)
     w, v = q[..., :1], q[..., 1:]
     sine = v.norm(dim=-1, keepdim=True)
-    scale = torch.where(sine < SMALL_ANGLE, 2.0 + sine * sine / 3.0, 2.0 * torch.atan2(sine, w) / sine.clamp(min=SMALL_ANGLE))
-    return scale * v
+    exact = 2.0 * torch.atan2(sine, w) / sine.clamp(min=SMALL_ANGLE)
+    return torch.where(sine < SMALL_ANGLE, 2.0 + sine * sine / 3.0, exact) * v
 
 
 def matrix_from_quat(q: Tensor) -> Tensor:
@@ -74,12 +74,30 @@ def quat_from_matrix(matrix: Tensor) -> Tensor:
     a, b, c = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
     yz, zx, xy = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
     sxy, sxz, syz = m[..., 0, 1] + m[..., 1, 0], m[..., 0, 2] + m[..., 2, 0], m[..., 1, 2] + m[..., 2, 1]
-    k = torch.stack([1 + a + b + c, yz, zx, xy, yz, 1 + a - b - c, sxy, sxz,
-                     zx, sxy, 1 - a + b - c, syz, xy, sxz, syz, 1 - a - b + c], dim=-1).unflatten(-1, (4, 4))  # fmt: skip
+    rows = [1 + a + b + c, yz, zx, xy,
+            yz, 1 + a - b - c, sxy, sxz,
+            zx, sxy, 1 - a + b - c, syz,
+            xy, sxz, syz, 1 - a - b + c]  # fmt: skip
+    k = torch.stack(rows, dim=-1).unflatten(-1, (4, 4))
     best = torch.diagonal(k, dim1=-2, dim2=-1).argmax(dim=-1)
     row = torch.gather(k, -2, best[..., None, None].expand(*best.shape, 1, 4)).squeeze(-2)
     q = row / row.norm(dim=-1, keepdim=True)
     return torch.where(q[..., :1] < 0, -q, q)
+
+
+def quat_nlerp(a: Tensor, b: Tensor, part: float) -> Tensor:
+    """Rotation (..., 4) at `part` of the short way from a to b; exact at both ends, even to second order between near ones."""
+    near = torch.where((a * b).sum(-1, keepdim=True) < 0, -b, b)
+    q = a + part * (near - a)
+    return q / q.norm(dim=-1, keepdim=True)
+
+
+def plane_basis(normal: Tensor) -> tuple[Tensor, Tensor]:
+    """Two unit vectors (..., 3) that span the plane across a unit vector (..., 3), right-handed with it."""
+    x, y = torch.eye(3, dtype=normal.dtype, device=normal.device)[:2]
+    side = _cross(normal, torch.where(normal[..., :1].abs() > 0.9, y, x))
+    side = side / side.norm(dim=-1, keepdim=True)
+    return side, _cross(normal, side)
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
@@ -99,7 +117,7 @@ def invert(pos_a_b: Tensor, quat_a_b: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class _Level:
-    """Bodies of equal depth. Their rotation in the parent is cos * quat_cos + sin * quat_sin + quat_fixed, (body, 4)."""
+    """Bodies of equal depth. Rotation in the parent, (body, 4): cos * quat_cos + sin * quat_sin + quat_fixed."""
 
     above: Tensor | None
     """Places of the parents in the level above; None where the two levels match one to one or by broadcasting."""
@@ -172,8 +190,9 @@ class Kinematics:
         for level in self._levels:
             above_pos, above_quat = pos[-1], quat[-1]
             if level.above is not None:
-                above_pos, above_quat = above_pos.index_select(-2, level.above), above_quat.index_select(-2, level.above)
-            # A hinge turns the body after its fixed offset: offset * (cos, axis sin) = cos * offset + sin * (offset * axis).
+                above_pos = above_pos.index_select(-2, level.above)
+                above_quat = above_quat.index_select(-2, level.above)
+            # The hinge turns after the fixed offset: offset * (cos, axis sin) = cos * offset + sin * (offset * axis).
             cos_l, sin_l = cosine.index_select(-2, level.joint), sine.index_select(-2, level.joint)
             local = cos_l * level.quat_cos + sin_l * level.quat_sin + level.quat_fixed
             pos.append(above_pos + quat_rotate(above_quat, level.pos))

@@ -6,7 +6,7 @@ of the right one, made in code; joint axes are mirrored too, so that both hands 
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -18,12 +18,13 @@ import yaml
 
 import assets
 from perception.geometry import Kinematics, quat_from_matrix
+from perception.pregrasp import GraspGeometry
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
 SIDES = ("right", "left")
 _ACTUATION = ("effort_limit", "speed_limit", "kp", "kd", "damping", "armature")
 _KEYS = ("name", "side", "xml", "root", "source", "palm", "actuation", "joints", "keypoints", "contact_bodies",
-         "thumb_bodies")  # fmt: skip
+         "thumb_bodies", "grasp")  # fmt: skip
 _MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
 _MIRROR_POS = np.array([1.0, -1.0, 1.0])
 
@@ -69,6 +70,7 @@ class HandSpec:
     closing: np.ndarray
     """(joint,) [rad per unit] Direction in which the fingers close."""
     thumb_bodies: tuple[str, ...]
+    grasp: GraspGeometry
     source: str
     xml_path: Path
     root: str
@@ -80,7 +82,7 @@ class HandSpec:
 
     @classmethod
     def load(cls, name_or_path: str | Path, side: str = "right") -> Self:
-        """The hand of that name in assets/hands, or in a folder with a hand.yaml, or of a hand.yaml; as side right or left."""
+        """The hand of that name in assets/hands, of a folder with a hand.yaml, or of a hand.yaml, as that side."""
         if side not in SIDES:
             raise ValueError(f"side must be one of {SIDES}, got '{side}'")
         file = _find(name_or_path)
@@ -89,6 +91,7 @@ class HandSpec:
         if hand.mirrored:
             object.__setattr__(hand, "palm_pos_b", hand.palm_pos_b * _MIRROR_POS)
             object.__setattr__(hand, "palm_quat_b", hand.palm_quat_b * _MIRROR_QUAT)
+            object.__setattr__(hand, "grasp", replace(hand.grasp, offset_y_m=-hand.grasp.offset_y_m))
         for item in fields(hand):
             value = getattr(hand, item.name)
             if isinstance(value, np.ndarray):
@@ -97,7 +100,7 @@ class HandSpec:
         return hand
 
     def to_mjspec(self) -> mujoco.MjSpec:
-        """A fresh editable model: root body "palm" at the origin, servos of hand.yaml, keypoint sites, no other elements."""
+        """A fresh editable model: root body "palm" at the origin, the servos of hand.yaml, the keypoint sites."""
         spec = _strip(mujoco.MjSpec.from_file(str(self.xml_path)))
         if self.mirrored:
             _mirror(spec)
@@ -132,6 +135,8 @@ class HandSpec:
         m = self._model
         joint_of_body = [-1] * (m.nbody - 1)
         axis = np.zeros((m.nbody - 1, 3))
+        if m.njnt != len(set(m.jnt_bodyid)) or m.jnt_pos.any() or (m.jnt_type != mujoco.mjtJoint.mjJNT_HINGE).any():
+            raise ValueError(f"hand '{self.name}': each moving body needs exactly one hinge, at the body's origin")
         for i, name in enumerate(self.joint_names):
             joint = m.joint(name)
             joint_of_body[joint.bodyid[0] - 1] = i
@@ -196,20 +201,30 @@ def _parse(text: dict[str, Any], file: Path) -> dict[str, Any]:
         "contact_bodies": tuple(text["contact_bodies"]),
         "contact_weights": contact * len(contact) / contact.sum(),
         "thumb_bodies": tuple(text["thumb_bodies"]),
+        "grasp": _parse_grasp(text["grasp"], file),
         "extra_sites": {site: (k["body"], tuple(k["pos"])) for site, k in keypoints.items() if "body" in k},
         **_parse_joints(text, file),
     }
 
 
+def _parse_grasp(grasp: dict[str, float], file: Path) -> GraspGeometry:
+    known = [item.name for item in fields(GraspGeometry)]
+    _demand(grasp, known, f"{file}: grasp: key")
+    if missing := [key for key in known if key not in grasp]:
+        raise ValueError(f"{file}: grasp lacks the keys {missing}; it has {known}")
+    return GraspGeometry(**{key: float(value) for key, value in grasp.items()})
+
+
 def _parse_joints(text: dict[str, Any], file: Path) -> dict[str, Any]:
     common = text["actuation"]
     _demand(common, _ACTUATION, f"{file}: actuation: key")
-    columns: dict[str, list[float]] = {k: [] for k in ("joint_lower", "joint_upper", "open_pose", "closing", *_ACTUATION)}
+    keys = ("joint_lower", "joint_upper", "open_pose", "closing", *_ACTUATION)
+    columns: dict[str, list[float]] = {key: [] for key in keys}
     for name, joint in text["joints"].items():
         _demand(joint, ("range", "open", "closing", *_ACTUATION), f"{file}: joints.{name}: key")
         lower, upper = joint["range"]
         if not lower <= joint["open"] <= upper:
-            raise ValueError(f"{file}: joints.{name}: need lower <= open <= upper, got {joint['open']} in {joint['range']}")
+            raise ValueError(f"{file}: joints.{name}: open must lie in range, got {joint['open']}, {joint['range']}")
         row = {"joint_lower": lower, "joint_upper": upper, "open_pose": joint["open"], "closing": joint["closing"]}
         row |= {key: joint.get(key, common[key]) for key in _ACTUATION}
         if not all(row[key] > 0 for key in _ACTUATION):
@@ -254,7 +269,7 @@ def _nearest(name: str, known: list[str]) -> str:
 
 
 def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:
-    """Without what belongs to a scene or is written from hand.yaml: actuators, sensors, keyframes, tendons, equalities."""
+    """Without what a scene owns (sensors, keyframes, lights, cameras) or hand.yaml states (actuators, couplings)."""
     for kind in (spec.actuators, spec.sensors, spec.keys, spec.tendons, spec.equalities, spec.lights, spec.cameras):
         for element in list(kind):
             spec.delete(element)
@@ -264,7 +279,10 @@ def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:
 def _mirror(spec: mujoco.MjSpec) -> None:
     """Reflect the model in the x-z plane of its base frame (y -> -y). A mirrored hinge takes the same joint values."""
     if spec.meshes or spec.frames:
-        raise ValueError(f"model '{spec.modelname}': only primitives without <frame> are mirrored; give the file of the other side")
+        raise ValueError(
+            f"model '{spec.modelname}' has meshes or frames; only primitives can be mirrored. "
+            "Give the other side its own hand.yaml and file"
+        )
     for element in [*spec.bodies[1:], *spec.geoms, *spec.sites]:
         if element.alt.type != mujoco.mjtOrientation.mjORIENTATION_QUAT:
             raise ValueError(f"'{element.name}' of model '{spec.modelname}': give its orientation as quat to mirror it")

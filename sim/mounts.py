@@ -1,9 +1,9 @@
 """What carries the palm: nothing but servos (`floating`), or an arm (`ur5e`).
 
-    mount      qpos                                    ctrl
-    floating   slides 3, ball 4 (wxyz), fingers 16     position of the hand base in the world 3 [m],
-                                                       its orientation as a rotation vector 3 [rad], finger targets 16
-    ur5e       arm 6, fingers 16                       arm targets 6 [rad], finger targets 16
+mount      qpos                                    ctrl
+floating   slides 3, ball 4 (wxyz), fingers 16     position of the hand base in the world 3 [m],
+                                                   its orientation as a rotation vector 3 [rad], finger targets 16
+ur5e       arm 6, fingers 16                       arm targets 6 [rad], finger targets 16
 """
 
 import mujoco
@@ -20,7 +20,7 @@ _PREFIX = "attached/"
 
 
 def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str) -> None:
-    """Add the hand, and what carries it, to a world; the hand base frame is body "palm"; joint and ctrl order as above."""
+    """Add the hand, and what carries it, to a world; the hand base frame is body "palm"; orders as above."""
     if mount == "floating":
         _attach_floating(world, hand)
     else:
