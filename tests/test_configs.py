@@ -9,6 +9,7 @@ import yaml
 
 import configs
 from configs import ConfigError
+from policies import cli
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +42,15 @@ def root(tmp_path):
     (tmp_path / "motor/fast.yaml").write_text("rate_hz: 50.0\n")
     (tmp_path / "trip.yaml").write_text("defaults:\n  - motor: slow\n  - _self_\npolicy: walk\n")
     return tmp_path
+
+
+COMMANDS = {command.config: command for command in cli.COMMANDS if not command.later}
+
+
+def load_command(name, *overrides):
+    command = COMMANDS[name]
+    given = [f"{key}=x" for key in command.positional]
+    return configs.load(cli._resolve(command.schema), name, [*given, *overrides])
 
 
 def load(root, *overrides):
@@ -164,3 +174,34 @@ def test_loading_leaves_hydra_as_it_was(root):
 
     load(root)
     assert not GlobalHydra.instance().is_initialized()
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in configs.ROOT.glob("*.yaml")))
+def test_every_yaml_is_accepted_by_its_command_with_every_option_of_its_groups(name):
+    load_command(name)
+    for group in configs.groups(name):
+        for option in configs.options(group):
+            load_command(name, f"{group}={option}")
+
+
+def test_every_command_has_a_yaml():
+    assert {path.stem for path in configs.ROOT.glob("*.yaml")} == set(COMMANDS)
+
+
+def test_every_group_is_used_by_a_command():
+    used = {group for name in COMMANDS for group in configs.groups(name)}
+    assert {path.name for path in configs.ROOT.iterdir() if configs.options(path.name)} == used
+
+
+def test_the_physics_presets_carry_their_names():
+    for option in configs.options("physics"):
+        assert load_command("evaluate", f"physics={option}").physics.name == option
+
+
+def test_a_number_is_evaluated_on_the_reference_physics_unless_said_otherwise():
+    cfg = load_command("evaluate").physics
+    assert (cfg.timestep_s, cfg.integrator, cfg.cone) == (0.002, "implicitfast", "elliptic")
+
+
+def test_the_balanced_physics_has_six_substeps_per_control_step_at_20_hz():
+    assert load_command("evaluate", "physics=balanced").physics.timestep_s * 6 * 20 == pytest.approx(1.0, abs=1e-12)
