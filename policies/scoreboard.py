@@ -1,0 +1,81 @@
+"""The result of an evaluation as a table on the screen."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+import configs
+from sim.scene import PhysicsCfg
+
+WORST = 5
+"""Objects that are named on the screen."""
+
+
+def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console | None = None) -> None:
+    """Success rates with intervals, how trials failed, the worst objects, penetration, and what to be careful about."""
+    console = console or Console()
+    config = result["config"]
+    console.print(
+        f"{config['policy']}, {config['hand']}, {config['objects']}, physics {_physics(config)}", markup=False
+    )
+    table = Table()
+    for heading in ("disturbance", "success", "95 % interval", "trials"):
+        table.add_column(heading, justify="left" if heading == "disturbance" else "right")
+    for name, row in result["per_disturbance"].items():
+        table.add_row(name, *_cells(row))
+    if len(result["per_disturbance"]) > 1:
+        table.add_section()
+        table.add_row("together", *_cells(result))
+    console.print(table)
+    facts = Table.grid(padding=(0, 2))
+    for name, text in _facts(result, notes).items():
+        facts.add_row(name, Text(text))
+    console.print(facts)
+    for text in warnings(config, notes):
+        console.print(f"[bold red]Careful:[/] {text}")
+
+
+def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before quoting the number."""
+    found = []
+    if not _is_reference(config):
+        found.append(f"physics is {_physics(config)}, not 'reference': do not compare this number with reported ones")
+    if notes["trained_on"]:
+        count, total = len(notes["trained_on"]), len(notes["objects"])
+        found.append(f"{count} of {total} objects are of the training split: this is no test on unseen objects")
+    return found
+
+
+def _is_reference(config: Mapping[str, Any]) -> bool:
+    return config["physics"] == configs.as_dict(PhysicsCfg())
+
+
+def _physics(config: Mapping[str, Any]) -> str:
+    """Name of the preset; one that was changed must not pass for the original."""
+    name = config["physics"]["name"]
+    return f"a changed '{name}'" if name == PhysicsCfg().name and not _is_reference(config) else f"'{name}'"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    low, high = row["wilson95"]
+    return [f"{100 * row['success_rate']:.1f} %", f"{100 * low:.1f} – {100 * high:.1f} %", f"{row['trials']}"]
+
+
+def _facts(result: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str]:
+    failed = {name: count for name, count in result["failures"].items() if count}
+    failing = [(name, row) for name, row in result["per_object"].items() if row["successes"] < row["trials"]]
+    worst = sorted(failing, key=lambda item: item[1]["successes"] / item[1]["trials"])[:WORST]
+    depth_m = notes["penetration_m"]["p99"]
+    return {
+        "failures": _listed(f"{name} {count}" for name, count in failed.items()) or "none",
+        "worst objects": _listed(f"{name} {row['successes']}/{row['trials']}" for name, row in worst) or "none",
+        "penetration": "unknown" if depth_m is None else f"{1000 * depth_m:.2f} mm at the 99th percentile of trials",
+        "speed": f"{notes['trials_per_s']:.1f} trials/s, {notes['wall_s']:.0f} s",
+    }
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)

@@ -1,0 +1,78 @@
+"""Policies that need no training: the scripted grasp of the prior, and the two that test everything else."""
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sim.task import GraspTask
+
+
+class Policy(Protocol):
+    """What acts in a GraspTask."""
+
+    def reset(self, trials: Sequence[int]) -> None:
+        """A new episode starts in every row; row i is trial `trials[i]`, which alone decides any chance."""
+        ...
+
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        """Actions (env, action) float32 for observations of the groups "teacher" and "student"."""
+        ...
+
+
+class ZeroPolicy:
+    """No correction at all: with the task's prior, the scripted grasp (approach, close, keep closed in the lift)."""
+
+    def __init__(self, task: GraspTask) -> None:
+        self._action = torch.zeros(task.num_envs, task.num_actions)
+
+    def reset(self, trials: Sequence[int]) -> None:
+        """Nothing to forget."""
+
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        """Zeros (env, action)."""
+        return self._action
+
+
+class RandomPolicy:
+    """Standard normal actions, drawn per trial, so that a trial repeats alone and whatever ran beside it."""
+
+    def __init__(self, task: GraspTask) -> None:
+        self._shape = (task.episode_steps, task.num_actions)
+        self._seed = task.seed
+        self.reset(range(task.num_envs))
+
+    def reset(self, trials: Sequence[int]) -> None:
+        """Draw the episode's actions of every row."""
+        draws = [np.random.default_rng([self._seed, trial]).standard_normal(self._shape) for trial in trials]
+        self._actions = torch.from_numpy(np.stack(draws, axis=1).astype(np.float32))
+        self._step = 0
+
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        """The next drawn actions (env, action); they start over when an episode is outlasted."""
+        action = self._actions[self._step % len(self._actions)]
+        self._step += 1
+        return action
+
+
+def _synergy(task: GraspTask) -> Policy:
+    if task.cfg.prior == "off":
+        raise ValueError(
+            "policy=synergy is the task's scripted prior, which task.prior=off removes; use policy=zero instead"
+        )
+    return ZeroPolicy(task)
+
+
+POLICIES: dict[str, Callable[[GraspTask], Policy]] = {"random": RandomPolicy, "synergy": _synergy, "zero": ZeroPolicy}
+
+
+def make_policy(name: str, task: GraspTask) -> Policy:
+    """The policy called `name` for `task`: zero, random or synergy (the prior alone)."""
+    if name not in POLICIES:
+        near = get_close_matches(name, POLICIES, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise ValueError(f"no policy '{name}'; {hint}known policies: {', '.join(POLICIES)}")
+    return POLICIES[name](task)
