@@ -29,7 +29,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory system
 	@test -x $(VENV)/bin/python && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing Python packages (some minutes the first time)"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt | sed -un '/^ *Downloading/p'
 	@touch $(READY)
 	@echo "ready: $$($(VENV)/bin/dexgrasp --version)"
 
