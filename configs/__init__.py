@@ -38,6 +38,14 @@ def load(schema: type[T], name: str, overrides: Sequence[str] = (), root: Path =
     return _build(schema, tree, name, schema, "")
 
 
+def load_option(schema: type[T], group: str, option: str, root: Path = ROOT) -> T:
+    """One option of a group by itself, for instance `load_option(PhysicsCfg, "physics", "balanced")`."""
+    known = sorted(path.stem for path in (root / group).glob("*.yaml"))
+    if option not in known:
+        raise ConfigError(f"no option '{option}' of {group}{nearest(option, known)}. Known: {listed(known)}")
+    return _build(schema, read_plain(root / group / f"{option}.yaml"), f"{group}/{option}", schema, "")
+
+
 def save(cfg: Any, path: Path) -> None:
     """Writes the resolved configuration (a dataclass) as YAML; the file appears complete or not at all."""
     path = Path(path)

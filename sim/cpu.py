@@ -30,8 +30,8 @@ class CpuEngine:
         self.pool, self.num_envs = pool, num_envs
         model = pool[pool.library.names[0]]
         self._models: list[mujoco.MjModel] = [model] * num_envs
-        self._batch = Batch(model, nsim=num_envs, nthread=num_threads or os.cpu_count() or 1)
-        self._batch.set_models(self._models)
+        self.batch = Batch(model, nsim=num_envs, nthread=num_threads or os.cpu_count() or 1)
+        self.batch.set_models(self._models)
         self._scratch = mujoco.MjData(model)
         self._object_body = model.body("object").id
         self._object_geoms = [model.geom(f"object_{i}").id for i in range(pool.slots)]
@@ -45,7 +45,7 @@ class CpuEngine:
     def _bind(self, model: mujoco.MjModel) -> None:
         """Live tensors over the batch's rows; every index is found here, by name, once."""
         fields = ("qpos", "qvel", "ctrl", "xfrc_applied", "actuator_force", "sensordata", "warning")
-        live = {name: getattr(self._batch, name) for name in fields}
+        live = {name: getattr(self.batch, name) for name in fields}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # derived fields are read-only
             tensors = [torch.from_numpy(live[name]) for name in fields]
@@ -93,14 +93,14 @@ class CpuEngine:
             self._models[row] = model
             self.state.object_mass[row] = model.body_mass[self._object_body]
             self.state.object_friction[row] = start.friction[i]
-        self._batch.set_models(self._models)
+        self.batch.set_models(self._models)
         ids = rows.numpy().astype(np.int32)
-        self._batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         self._qpos[rows, self._finger_q] = start.joint_pos
         self._ctrl[rows, self._finger_u] = start.joint_pos
         self._qpos[rows, self._object_q] = torch.cat([start.object_pos_w, start.object_quat_w], dim=1)
         self._carrier.place(rows, *compose(start.palm_pos_w, start.palm_quat_w, *self._base_in_palm))
-        self._batch.forward(ids)
+        self.batch.forward(ids)
         self._refresh()
 
     def _write_physics(self, model: mujoco.MjModel, mass_scale: float, friction: float) -> None:
@@ -120,7 +120,7 @@ class CpuEngine:
         for chunk in range(1, chunks + 1):
             part = chunk / chunks
             self._carrier.steer(last_pos + part * (pos - last_pos), quat_nlerp(last_quat, quat, part))
-            self._batch.step(nstep=substeps // chunks)
+            self.batch.step(nstep=substeps // chunks)
         self._refresh()
 
     def _refresh(self) -> None:
@@ -157,7 +157,7 @@ class CpuEngine:
 
     def get_data(self, row: int) -> mujoco.MjData:
         """See `Engine.get_data`; poses and contacts are computed afresh from the row's state."""
-        data = self._batch.get_data(row)
+        data = self.batch.get_data(row)
         mujoco.mj_forward(self._models[row], data)
         return data
 

@@ -35,7 +35,7 @@ DISTURBANCES = {
 }
 
 
-def disturbance(name: str) -> Disturbance:
+def disturbance_named(name: str) -> Disturbance:
     """The disturbance of that name, or an error that lists them."""
     if name not in DISTURBANCES:
         raise ValueError(f"disturbance must be one of {list(DISTURBANCES)}, got '{name}'")

@@ -26,7 +26,7 @@ from perception.observation import student_layout
 from perception.prior import Advance, PriorCfg, prior_step
 from sim import rewards, starts
 from sim.cpu import CpuEngine
-from sim.disturbances import FORCE_TURN_S, SHIFT_TRIGGER_M, disturbance, free_shift
+from sim.disturbances import FORCE_TURN_S, SHIFT_TRIGGER_M, disturbance_named, free_shift
 from sim.engine import Engine
 from sim.guard import Guard
 from sim.hands import HandSpec
@@ -113,7 +113,7 @@ class GraspTask:
         num_threads: int = 0,
         seed: int = 0,
         mount: str = "floating",
-        disturbance_name: str = "none",
+        disturbance: str = "none",
         auto_reset: bool = True,
         in_order: bool = False,
     ) -> None:
@@ -121,7 +121,7 @@ class GraspTask:
         _check_rates(cfg, physics)
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
-        self.disturbance_name, self.disturbance = disturbance_name, disturbance(disturbance_name)
+        self.disturbance_name, self.disturbance = disturbance, disturbance_named(disturbance)
         self.engine: Engine = CpuEngine(ModelPool(hand, library, physics, mount), num_envs, num_threads)
         self.step_s = 1.0 / cfg.rate_hz
         self.grasp_steps, self.lift_steps = cfg.steps(cfg.grasp_s), cfg.steps(cfg.lift_s)

@@ -1,0 +1,287 @@
+"""`dexgrasp bench engine`: how fast the task steps, where the time goes, what an environment costs in memory.
+
+CPU seconds are those of the whole process, all threads, so that a busy machine does not change them much. "Bare" replays
+the recorded controls of the very same episodes through `mujoco.batch.Batch.step` alone; both end in the same state, bit
+for bit, so that the ratio compares equal work.
+"""
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import configs
+from policies.runs import Run, write_json
+from sim.gym import GraspEnv
+from sim.hands import HandSpec
+from sim.objects import ObjectLibrary
+from sim.scene import PhysicsCfg
+from sim.task import GraspTask, TaskCfg
+
+NOISE_SD = 0.3
+"""Standard deviation of the random actions on top of the scripted grasp: what training does."""
+
+
+@dataclass(frozen=True)
+class BenchCfg:
+    """What `dexgrasp bench engine` measures."""
+
+    objects: str = "shipped"
+    """Object library, as in `evaluate`."""
+    hand: str = "allegro"
+    """Hand."""
+    num_envs: tuple[int, ...] = (1, 16, 64, 256)
+    """Numbers of environments."""
+    threads: tuple[int, ...] = (1, 2)
+    """Numbers of threads."""
+    presets: tuple[str, ...] = ("reference", "balanced", "turbo")
+    """Physics presets."""
+    repeats: int = 3
+    """Runs per cell; the fastest counts."""
+    seed: int = 0
+    """Seed of objects, poses and actions."""
+    out: str = ""
+    """Run directory; empty: runs/bench-engine-<time>."""
+    task: TaskCfg = field(default_factory=TaskCfg)
+    """The task; a training episode by default."""
+
+    def __post_init__(self) -> None:
+        if min(self.num_envs) < 1 or min(self.threads) < 1 or self.repeats < 1:
+            raise ValueError("bench: num_envs, threads and repeats must be at least 1")
+
+
+@dataclass
+class Cell:
+    """One row of the table. Rates are control steps per second."""
+
+    preset: str
+    envs: int
+    threads: int
+    per_wall_s: float
+    per_cpu_s: float
+    grasp_per_cpu_s: float
+    """Rate of the contact phase alone: from the end of the approach to the end of the episode."""
+    over_bare: float
+    """CPU time of the whole task over that of bare stepping, resets included."""
+    shares: dict[str, float]
+    """Share of CPU time by part."""
+    mb_per_env: float
+
+
+class Stopwatch:
+    """CPU seconds of the process spent in named parts, nested parts counted once."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._open: list[str] = []
+
+    def wrap(self, owner: object, method: str, part: str) -> None:
+        """Time every call of `owner.method` as `part`."""
+        call: Callable = getattr(owner, method)
+
+        def timed(*args: object, **kwargs: object) -> object:
+            with self.timing(part):
+                return call(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+    @contextmanager
+    def timing(self, part: str) -> Iterator[None]:
+        """Time a block as `part`; what it holds of other parts is theirs."""
+        start = time.process_time()
+        self._open.append(part)
+        yield
+        self._open.pop()
+        spent = time.process_time() - start
+        self.seconds[part] = self.seconds.get(part, 0.0) + spent
+        if self._open:
+            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) - spent
+
+
+class RecordedBatch:
+    """Stands in for the engine's batch: forwards everything, times the steps, keeps their controls."""
+
+    def __init__(self, batch: mujoco.batch.Batch, watch: Stopwatch) -> None:
+        self._batch, self._watch = batch, watch
+        self.controls: list[tuple[np.ndarray, int]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._batch, name)
+
+    def step(self, nstep: int) -> None:
+        """`Batch.step` of all rows."""
+        self.controls.append((self._batch.ctrl.copy(), nstep))
+        with self._watch.timing("physics"):
+            self._batch.step(nstep=nstep)
+
+
+def bench_engine(cfg: BenchCfg) -> None:
+    """Measure every cell, print the table, write RUN/bench.json."""
+    torch.set_num_threads(1)
+    physics = {name: configs.load_option(PhysicsCfg, "physics", name) for name in cfg.presets}
+    hand, library = HandSpec.load(cfg.hand), ObjectLibrary.open(cfg.objects)
+    with Run.open(cfg.out, cfg) as run:
+        cells = []
+        for preset in cfg.presets:
+            for threads in cfg.threads:
+                for envs in cfg.num_envs:
+                    cells.append(measure(cfg, hand, library, physics[preset], envs, threads))
+                    print(_line(cells[-1]), flush=True)
+        others = {
+            "thread_pool": thread_pool_rate(cfg, hand, library, physics["balanced"]),
+            "async_vector_env": async_rate(cfg, physics["balanced"]),
+        }
+        table = {"cells": [vars(cell) for cell in cells], "others": others, "cpu_count": os.cpu_count()}
+        write_json(run.path / "bench.json", table | {"facts": run.facts})
+        _show(cells, others, run.path)
+
+
+def measure(
+    cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, envs: int, threads: int
+) -> Cell:
+    """The fastest of `repeats` runs of one cell; a run is one episode of all environments, reset included."""
+    before = _resident_mb()
+    task = GraspTask(cfg.task, hand, library, physics, envs, threads, cfg.seed, in_order=True, auto_reset=False)
+    task.reset(range(envs))
+    memory = (_resident_mb() - before) / envs
+    runs = [_episode(task, cfg.seed) for _ in range(cfg.repeats)]
+    best = min(runs, key=lambda run: run["cpu_s"])
+    steps = envs * task.episode_steps
+    bare = min(_bare_cpu_s(task, best["controls"], best["start"], best["end"]) for _ in range(cfg.repeats))
+    total = sum(best["parts"].values())
+    del task
+    gc.collect()
+    return Cell(
+        preset=physics.name,
+        envs=envs,
+        threads=threads,
+        per_wall_s=steps / min(run["wall_s"] for run in runs),
+        per_cpu_s=steps / best["cpu_s"],
+        grasp_per_cpu_s=best["grasp_steps"] * envs / best["grasp_cpu_s"],
+        over_bare=best["cpu_s"] / bare,
+        shares={part: seconds / total for part, seconds in best["parts"].items()},
+        mb_per_env=memory,
+    )
+
+
+def _episode(task: GraspTask, seed: int) -> dict:
+    """One timed episode of all rows; the engine's batch and the task's parts are timed by name."""
+    watch, engine = Stopwatch(), task.engine
+    batch = engine.batch
+    recorder = engine.batch = RecordedBatch(batch, watch)
+    timed = {"_measure": "features", "_observe": "features", "_reward": "rewards", "_begin": "reset"}
+    for method, part in timed.items():
+        watch.wrap(task, method, part)
+    noise = torch.randn(task.episode_steps, task.num_envs, task.num_actions, generator=torch.manual_seed(seed))
+    wall, cpu = time.perf_counter(), time.process_time()
+    with watch.timing("rest"):
+        task.reset(range(task.num_envs))
+        start, approach = batch.state.copy(), round(task.grasp_steps * task.cfg.scripted.approach_fraction)
+        grasp_cpu = 0.0
+        for step in range(task.episode_steps):
+            if step == approach:
+                grasp_cpu = time.process_time()
+            task.step(NOISE_SD * noise[step])
+    end = time.process_time()
+    engine.batch = batch
+    for method in timed:
+        delattr(task, method)
+    return {
+        "wall_s": time.perf_counter() - wall,
+        "cpu_s": end - cpu,
+        "grasp_cpu_s": end - grasp_cpu,
+        "grasp_steps": task.episode_steps - approach,
+        "parts": watch.seconds,
+        "controls": recorder.controls,
+        "start": start,
+        "end": batch.state.copy(),
+    }
+
+
+def _bare_cpu_s(task: GraspTask, controls: list[tuple[np.ndarray, int]], start: np.ndarray, end: np.ndarray) -> float:
+    """CPU seconds of the same controls through `Batch.step` alone; raises if they do not end in the same state."""
+    batch = task.engine.batch
+    batch.state[:] = start
+    spent = 0.0
+    for ctrl, nstep in controls:
+        batch.ctrl = ctrl
+        begin = time.process_time()
+        batch.step(nstep=nstep)
+        spent += time.process_time() - begin
+    if not np.array_equal(batch.state, end):
+        raise RuntimeError("the replayed controls ended in another state: the comparison would be of unequal work")
+    return spent
+
+
+def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
+    """Rates of a Python thread pool over `mj_step`, bare physics of the same controls, at the largest size."""
+    envs, threads = max(cfg.num_envs), max(cfg.threads)
+    task = GraspTask(cfg.task, hand, library, physics, envs, threads, cfg.seed, in_order=True, auto_reset=False)
+    episode = _episode(task, cfg.seed)
+    task.engine.batch.state[:] = episode["start"]
+    models = [task.engine.get_model(row) for row in range(envs)]
+    datas = [task.engine.get_data(row) for row in range(envs)]
+    wall, cpu = time.perf_counter(), time.process_time()
+    with ThreadPoolExecutor(threads) as pool:
+        for ctrl, nstep in episode["controls"]:
+            for data, row in zip(datas, ctrl, strict=True):
+                data.ctrl[:] = row
+            list(pool.map(lambda pair: mujoco.mj_step(*pair, nstep=nstep), zip(models, datas, strict=True)))
+    steps = envs * task.episode_steps
+    rates = {"per_wall_s": steps / (time.perf_counter() - wall), "per_cpu_s": steps / (time.process_time() - cpu)}
+    return {"envs": envs, "threads": threads, "what": "bare physics, ThreadPoolExecutor over mj_step", **rates}
+
+
+def async_rate(cfg: BenchCfg, physics: PhysicsCfg) -> dict:
+    """Wall rate of `gymnasium.vector.AsyncVectorEnv` over single environments, one process each."""
+    envs, steps = min(8, max(cfg.num_envs)), 60
+
+    def make() -> GraspEnv:
+        torch.set_num_threads(1)
+        return GraspEnv(cfg.objects, cfg.hand, task=cfg.task, physics=physics, seed=cfg.seed)
+
+    vector = gymnasium.vector.AsyncVectorEnv([make] * envs)
+    vector.reset(seed=cfg.seed)
+    rng = np.random.default_rng(cfg.seed)
+    wall = time.perf_counter()
+    for _ in range(steps):
+        vector.step(rng.normal(0, NOISE_SD, vector.action_space.shape).astype(np.float32))
+    rate = envs * steps / (time.perf_counter() - wall)
+    vector.close()
+    return {"envs": envs, "what": "whole task, gymnasium AsyncVectorEnv, one process each", "per_wall_s": rate}
+
+
+def _resident_mb() -> float:
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _line(cell: Cell) -> str:
+    return f"{cell.preset} N={cell.envs} threads={cell.threads}: {cell.per_wall_s:.0f}/s, {cell.per_cpu_s:.0f}/cpu-s"
+
+
+def _show(cells: list[Cell], others: dict[str, dict], path: Path) -> None:
+    columns = "preset|envs|threads|steps/s|steps/cpu-s|in grasp|/ bare|physics|features|rewards|reset|rest|MB/env"
+    table = Table(*columns.split("|"), title="control steps, whole task")
+    for cell in cells:
+        parts = [f"{cell.shares.get(p, 0):.1%}" for p in ("physics", "features", "rewards", "reset", "rest")]
+        rates = [f"{rate:,.0f}" for rate in (cell.per_wall_s, cell.per_cpu_s, cell.grasp_per_cpu_s)]
+        size = [cell.preset, str(cell.envs), str(cell.threads)]
+        table.add_row(*size, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}")
+    Console(width=150).print(table)
+    for other in others.values():
+        rates = ", ".join(f"{other[key]:,.0f} {key}" for key in ("per_wall_s", "per_cpu_s") if key in other)
+        print(f"{other['what']}, {other['envs']} environments: {rates}")
+    print(f"bench: {path / 'bench.json'}")
