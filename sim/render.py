@@ -73,13 +73,7 @@ def open_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
     """
     context = importlib.import_module(f"mujoco.{backend()}").GLContext
     importlib.import_module("mujoco.rendering.classic.gl_context").GLContext = context
-    model.stat.extent = 1.0  # clipping and shadow depths are in units of it
-    quality = model.vis.quality
-    quality.offsamples, quality.shadowsize = 4, 1024
-    model.vis.map.shadowscale = SHADOW_HALF_ANGLE_DEG / LAMP_CUTOFF_DEG
-    model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
-    model.vis.global_.offheight = max(height, model.vis.global_.offheight)
-    model.vis.global_.fovy = FOVY_DEG
+    _set_optics(model, width, height)
     return mujoco.Renderer(model, height=height, width=width)
 
 
@@ -150,6 +144,7 @@ class Recorder:
         """Load the meshes to draw into OpenGL: the visual one, or all of the model where the hand has meshes too."""
         self._close_renderer()
         only_pieces = model.nmesh == (model.geom_bodyid == model.body(OBJECT_BODY).id).sum()
+        _set_optics(model, *self._size)
         visual = _still_life(*self._mesh) if self._mesh is not None and only_pieces else model
         self._renderer, self._model = open_renderer(visual, *self._size), model
         x, y, _ = data.body(OBJECT_BODY).xpos
@@ -185,6 +180,16 @@ def render_mesh(mesh: Mesh, size: int = 240) -> NDArray[np.uint8]:
         return _shoot(renderer, model, data, _camera(centre_m, distance_m=1.75 * extent_m, elevation_deg=-30.0))
     finally:
         renderer.close()
+
+
+def _set_optics(model: mujoco.MjModel, width: int, height: int) -> None:
+    """Lens, clipping and quality, which MuJoCo keeps in the model; nothing of the physics."""
+    model.stat.extent = 1.0  # clipping and shadow depths are in units of it
+    model.vis.global_.fovy = FOVY_DEG
+    model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
+    model.vis.global_.offheight = max(height, model.vis.global_.offheight)
+    model.vis.map.shadowscale = SHADOW_HALF_ANGLE_DEG / LAMP_CUTOFF_DEG
+    model.vis.quality.offsamples, model.vis.quality.shadowsize = 4, 1024
 
 
 def _camera(lookat_w: Sequence[float], distance_m: float, elevation_deg: float = -25.0) -> mujoco.MjvCamera:
