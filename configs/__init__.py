@@ -40,9 +40,7 @@ def load(schema: type[T], name: str, overrides: Sequence[str] = (), root: Path =
 
 def load_option(schema: type[T], group: str, option: str, root: Path = ROOT) -> T:
     """One option of a group by itself, for instance `load_option(PhysicsCfg, "physics", "balanced")`."""
-    known = sorted(path.stem for path in (root / group).glob("*.yaml"))
-    if option not in known:
-        raise ConfigError(f"no option '{option}' of {group}{nearest(option, known)}. Known: {listed(known)}")
+    _check_option(group, group, option, root)
     return _build(schema, read_plain(root / group / f"{option}.yaml"), f"{group}/{option}", schema, "")
 
 

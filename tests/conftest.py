@@ -7,17 +7,21 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): 
 
 import pytest  # noqa: E402
 
-import configs  # noqa: E402
-from sim.scene import PhysicsCfg  # noqa: E402
-
 
 @pytest.fixture(scope="session")
-def balanced() -> PhysicsCfg:
+def balanced():
     """The physics preset of training."""
-    return configs.load_option(PhysicsCfg, "physics", "balanced")
+    return _preset("balanced")
 
 
 @pytest.fixture(scope="session")
-def reference() -> PhysicsCfg:
+def reference():
     """The physics preset of every reported number."""
-    return configs.load_option(PhysicsCfg, "physics", "reference")
+    return _preset("reference")
+
+
+def _preset(name):
+    import configs
+    from sim.scene import PhysicsCfg
+
+    return configs.load_option(PhysicsCfg, "physics", name)

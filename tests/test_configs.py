@@ -146,6 +146,12 @@ def test_a_wrong_value_is_refused_with_the_key_and_what_was_expected(root, overr
     assert error(root, override).startswith(expected)
 
 
+def test_an_option_of_a_group_can_be_loaded_by_itself(root):
+    assert configs.load_option(MotorCfg, "motor", "fast", root=root) == MotorCfg(rate_hz=50.0, condim=3)
+    with pytest.raises(ConfigError, match="group 'motor' has no 'fats'; did you mean 'fast'"):
+        configs.load_option(MotorCfg, "motor", "fats", root=root)
+
+
 def test_a_wrong_type_in_a_yaml_file_is_refused(root):
     (root / "motor/slow.yaml").write_text("rate_hz: '10'\n")
     assert error(root) == "trip: 'motor.rate_hz' expects float, got '10'"
