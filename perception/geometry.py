@@ -180,7 +180,7 @@ class Kinematics:
         object.__setattr__(self, "_order", torch.tensor([flat.index(i) for i in range(len(flat))]).to(self.pos.device))
 
     def forward(self, root_pos: Tensor, root_quat: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Poses of all bodies from the root pose (..., 3), (..., 4) and joint_pos (..., joint) [rad].
+        """Poses of all bodies from the root pose (..., 3), (..., 4) and joint_pos (..., joint) [rad], equally many.
 
         Returns positions (..., body, 3) [m] and quaternions (..., body, 4) in the frame of the root pose.
         """

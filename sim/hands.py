@@ -5,7 +5,7 @@ of the right one, made in code; joint axes are mirrored too, so that both hands 
 """
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -23,8 +23,8 @@ from perception.pregrasp import GraspGeometry
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
 SIDES = ("right", "left")
 _ACTUATION = ("effort_limit", "speed_limit", "kp", "kd", "damping", "armature")
-_KEYS = ("name", "side", "xml", "root", "source", "palm", "actuation", "joints", "keypoints", "contact_bodies",
-         "thumb_bodies", "grasp")  # fmt: skip
+_KEYS = ("name", "side", "xml", "root", "source", "palm", "actuation", "joints", "keypoints", "contact_bodies")
+_KEYS += ("thumb_bodies", "grasp")
 _MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
 _MIRROR_POS = np.array([1.0, -1.0, 1.0])
 
@@ -132,27 +132,31 @@ class HandSpec:
 
     def kinematics(self) -> Kinematics:
         """Forward kinematics of this hand in torch, float32; its root is the hand base frame."""
-        m = self._model
-        joint_of_body = [-1] * (m.nbody - 1)
-        axis = np.zeros((m.nbody - 1, 3))
-        if m.njnt != len(set(m.jnt_bodyid)) or m.jnt_pos.any() or (m.jnt_type != mujoco.mjtJoint.mjJNT_HINGE).any():
-            raise ValueError(f"hand '{self.name}': each moving body needs exactly one hinge, at the body's origin")
-        for i, name in enumerate(self.joint_names):
-            joint = m.joint(name)
-            joint_of_body[joint.bodyid[0] - 1] = i
-            axis[joint.bodyid[0] - 1] = joint.axis
-        sites = [m.site(name) for name in self.keypoint_names]
-        return Kinematics(
-            body_names=tuple(m.body(i).name for i in range(1, m.nbody)),
-            parent=tuple(int(p) - 1 for p in m.body_parentid[1:]),
-            pos=torch.tensor(m.body_pos[1:], dtype=torch.float32),
-            quat=torch.tensor(m.body_quat[1:], dtype=torch.float32),
-            joint_of_body=tuple(joint_of_body),
-            axis=torch.tensor(axis, dtype=torch.float32),
-            keypoint_names=self.keypoint_names,
-            keypoint_body=tuple(int(s.bodyid[0]) - 1 for s in sites),
-            keypoint_pos=torch.tensor(np.stack([s.pos for s in sites]), dtype=torch.float32),
-        )
+        return kinematics_of(self._model, self.joint_names, self.keypoint_names)
+
+
+def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names: Sequence[str]) -> Kinematics:
+    """Forward kinematics of a model whose bodies form one tree; the root is body 1, whatever its pose in the world."""
+    if m.njnt != len(set(m.jnt_bodyid)) or m.jnt_pos.any() or (m.jnt_type != mujoco.mjtJoint.mjJNT_HINGE).any():
+        raise ValueError("each moving body needs exactly one hinge, at the body's origin")
+    joint_of_body = [-1] * (m.nbody - 1)
+    axis = np.zeros((m.nbody - 1, 3))
+    for i, name in enumerate(joint_names):
+        joint = m.joint(name)
+        joint_of_body[joint.bodyid[0] - 1] = i
+        axis[joint.bodyid[0] - 1] = joint.axis
+    sites = [m.site(name) for name in keypoint_names]
+    return Kinematics(
+        body_names=tuple(m.body(i).name for i in range(1, m.nbody)),
+        parent=tuple(int(p) - 1 for p in m.body_parentid[1:]),
+        pos=torch.tensor(m.body_pos[1:], dtype=torch.float32),
+        quat=torch.tensor(m.body_quat[1:], dtype=torch.float32),
+        joint_of_body=tuple(joint_of_body),
+        axis=torch.tensor(axis, dtype=torch.float32),
+        keypoint_names=tuple(keypoint_names),
+        keypoint_body=tuple(int(s.bodyid[0]) - 1 for s in sites),
+        keypoint_pos=torch.tensor(np.stack([s.pos for s in sites]), dtype=torch.float32),
+    )
 
 
 def _find(name_or_path: str | Path) -> Path:
@@ -174,7 +178,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     text = yaml.safe_load(file.read_text())
     if not isinstance(text, dict):
         raise ValueError(f"{file}: expected a mapping with the keys {list(_KEYS)}, got {type(text).__name__}")
-    _demand(text, _KEYS, f"{file}: key")
+    demand_known(text, _KEYS, f"{file}: key")
     if missing := [key for key in _KEYS if key not in text]:
         raise ValueError(f"{file}: lacks the keys {missing}; a hand has {list(_KEYS)}")
     if text["side"] not in SIDES:
@@ -186,7 +190,7 @@ def _parse(text: dict[str, Any], file: Path) -> dict[str, Any]:
     """Fields of HandSpec from the text of hand.yaml, all but the side."""
     keypoints = {k: v if isinstance(v, dict) else {"weight": v} for k, v in text["keypoints"].items()}
     for site, keypoint in keypoints.items():
-        _demand(keypoint, ("weight", "body", "pos"), f"{file}: keypoints.{site}: key")
+        demand_known(keypoint, ("weight", "body", "pos"), f"{file}: keypoints.{site}: key")
     weights = np.array([k["weight"] for k in keypoints.values()], dtype=float)
     contact = np.array(list(text["contact_bodies"].values()), dtype=float)
     return {
@@ -209,7 +213,7 @@ def _parse(text: dict[str, Any], file: Path) -> dict[str, Any]:
 
 def _parse_grasp(grasp: dict[str, float], file: Path) -> GraspGeometry:
     known = [item.name for item in fields(GraspGeometry)]
-    _demand(grasp, known, f"{file}: grasp: key")
+    demand_known(grasp, known, f"{file}: grasp: key")
     if missing := [key for key in known if key not in grasp]:
         raise ValueError(f"{file}: grasp lacks the keys {missing}; it has {known}")
     return GraspGeometry(**{key: float(value) for key, value in grasp.items()})
@@ -217,11 +221,11 @@ def _parse_grasp(grasp: dict[str, float], file: Path) -> GraspGeometry:
 
 def _parse_joints(text: dict[str, Any], file: Path) -> dict[str, Any]:
     common = text["actuation"]
-    _demand(common, _ACTUATION, f"{file}: actuation: key")
+    demand_known(common, _ACTUATION, f"{file}: actuation: key")
     keys = ("joint_lower", "joint_upper", "open_pose", "closing", *_ACTUATION)
     columns: dict[str, list[float]] = {key: [] for key in keys}
     for name, joint in text["joints"].items():
-        _demand(joint, ("range", "open", "closing", *_ACTUATION), f"{file}: joints.{name}: key")
+        demand_known(joint, ("range", "open", "closing", *_ACTUATION), f"{file}: joints.{name}: key")
         lower, upper = joint["range"]
         if not lower <= joint["open"] <= upper:
             raise ValueError(f"{file}: joints.{name}: open must lie in range, got {joint['open']}, {joint['range']}")
@@ -250,13 +254,14 @@ def _check_names(hand: HandSpec, file: Path) -> None:
     used["keypoints"] = [body for body, _ in hand.extra_sites.values()]
     known_bodies = [b for b in bodies if b != hand.root] + sorted({hand.root, "palm"})
     for key, wanted in used.items():
-        _demand(wanted, known_bodies if key == "contact_bodies" else bodies, f"{file}: {key}: body")
-    _demand(hand.joint_names, joints, f"{file}: joints: joint")
-    _demand(joints, hand.joint_names, f"{hand.xml_path}: not in hand.yaml: joint")
-    _demand([k for k in hand.keypoint_names if k not in hand.extra_sites], sites, f"{file}: keypoints: site")
+        demand_known(wanted, known_bodies if key == "contact_bodies" else bodies, f"{file}: {key}: body")
+    demand_known(hand.joint_names, joints, f"{file}: joints: joint")
+    demand_known(joints, hand.joint_names, f"{hand.xml_path}: not in hand.yaml: joint")
+    demand_known([k for k in hand.keypoint_names if k not in hand.extra_sites], sites, f"{file}: keypoints: site")
 
 
-def _demand(wanted: Iterable[str], known: Iterable[str], what: str) -> None:
+def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Refuse a name that is not among the known ones and show the nearest; `what` tells where it was found."""
     known = list(known)
     for name in wanted:
         if name not in known:
@@ -279,10 +284,7 @@ def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:
 def _mirror(spec: mujoco.MjSpec) -> None:
     """Reflect the model in the x-z plane of its base frame (y -> -y). A mirrored hinge takes the same joint values."""
     if spec.meshes or spec.frames:
-        raise ValueError(
-            f"model '{spec.modelname}' has meshes or frames; only primitives can be mirrored. "
-            "Give the other side its own hand.yaml and file"
-        )
+        raise ValueError(f"model '{spec.modelname}' has meshes or frames: give the other side a hand.yaml of its own")
     for element in [*spec.bodies[1:], *spec.geoms, *spec.sites]:
         if element.alt.type != mujoco.mjtOrientation.mjORIENTATION_QUAT:
             raise ValueError(f"'{element.name}' of model '{spec.modelname}': give its orientation as quat to mirror it")
