@@ -5,6 +5,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from perception.geometry import quat_rotate
+from sim.actions import Phases
+from sim.engine import Engine
+from sim.hands import HandSpec
+from sim.randomize import Episode
+
 SHIFT_TRIGGER_M = 0.07
 """The object is moved when the first keypoint comes this close; method page, section 1.9."""
 CLEARANCE_M = 0.02
@@ -40,6 +46,50 @@ def disturbance_named(name: str) -> Disturbance:
     if name not in DISTURBANCES:
         raise ValueError(f"disturbance must be one of {list(DISTURBANCES)}, got '{name}'")
     return DISTURBANCES[name]
+
+
+class Disturber:
+    """Acts out one disturbance on the episodes of a batch."""
+
+    def __init__(self, name: str, hand: HandSpec, num_envs: int, step_s: float) -> None:
+        self.name, self.kind, self._step_s = name, disturbance_named(name), step_s
+        self._thumb = torch.tensor([body in hand.thumb_bodies for body in hand.contact_bodies])
+        self._fingers = ~self._thumb
+        self._fingers[0] = False  # the palm is neither
+        self.shifted, self.gripped = torch.zeros(num_envs, dtype=torch.bool), torch.zeros(num_envs, dtype=torch.bool)
+        """(env,) the object was moved; thumb and finger have both touched it."""
+
+    def reset(self, rows: Tensor, draws: Episode) -> None:
+        """New episodes begin in `rows`: their draws of mass and friction change as the disturbance says."""
+        self.shifted[rows], self.gripped[rows] = False, False
+        draws.mass_scale *= self.kind.mass_scale
+        if self.kind.friction is not None:
+            draws.friction[:] = self.kind.friction
+
+    def act(self, engine: Engine, draws: Episode, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
+        """Before a step: move or push objects.
+
+        `distance_m` (env,): nearest keypoint from the object. `points_o` (env, point, 3): its surface, object frame.
+        """
+        if self.kind.shift_m > 0:
+            near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping
+            self._shift(engine, draws, near.nonzero().squeeze(1), points_o)
+        if self.kind.force_n > 0:
+            touching = engine.state.object_contact
+            self.gripped |= (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
+            turn = (phases.step * self._step_s / FORCE_TURN_S).long() % draws.force.shape[1]
+            direction = draws.force[torch.arange(len(turn)), turn]
+            engine.push(direction * self.kind.force_n * self.gripped[:, None])
+
+    def _shift(self, engine: Engine, draws: Episode, rows: Tensor, points_o: Tensor) -> None:
+        if not len(rows):
+            return
+        state = engine.state
+        pos = state.object_pos_w[rows]
+        points_w = quat_rotate(state.object_quat_w[rows][:, None], points_o[rows].double()) + pos[:, None]
+        pos[:, :2] += free_shift(draws.shift[rows], self.kind.shift_m, points_w, state.keypoints_w[rows])
+        engine.move_object(rows, pos)
+        self.shifted[rows] = True
 
 
 def free_shift(tries: Tensor, shift_m: float, points_w: Tensor, keypoints_w: Tensor) -> Tensor:

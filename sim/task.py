@@ -16,17 +16,17 @@ from torch import Tensor
 from perception.features import nearest_vectors
 from perception.geometry import (
     quat_conjugate,
-    quat_from_rotvec,
     quat_multiply,
     quat_rotate,
     quat_rotate_inverse,
     rotvec_from_quat,
 )
 from perception.observation import student_layout
-from perception.prior import Advance, PriorCfg, prior_step
+from perception.prior import PriorCfg
 from sim import rewards, starts
+from sim.actions import HandControl, Phases, Scales
 from sim.cpu import CpuEngine
-from sim.disturbances import FORCE_TURN_S, SHIFT_TRIGGER_M, disturbance_named, free_shift
+from sim.disturbances import Disturber
 from sim.engine import Engine
 from sim.guard import Guard
 from sim.hands import HandSpec
@@ -121,7 +121,6 @@ class GraspTask:
         _check_rates(cfg, physics)
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
-        self.disturbance_name, self.disturbance = disturbance, disturbance_named(disturbance)
         self.engine: Engine = CpuEngine(ModelPool(hand, library, physics, mount), num_envs, num_threads)
         self.step_s = 1.0 / cfg.rate_hz
         self.grasp_steps, self.lift_steps = cfg.steps(cfg.grasp_s), cfg.steps(cfg.lift_s)
@@ -132,6 +131,10 @@ class GraspTask:
             "teacher": teacher_layout(joints, keypoints, self.num_actions, bodies),
             "student": student_layout(joints, keypoints, self.num_actions),
         }
+        scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
+        prior = cfg.scripted if cfg.prior == "on" else None
+        self.control = HandControl(hand, scales, prior, self.step_s, num_envs)
+        self.disturber = Disturber(disturbance, hand, num_envs, self.step_s)
         self.judge = Judge(num_envs, self.step_s)
         self.guard = Guard(num_envs, self.episode_steps, self.num_actions)
         self._load_hand()
@@ -139,8 +142,6 @@ class GraspTask:
 
     def _load_hand(self) -> None:
         hand = self.hand
-        self._lower, self._upper = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
-        self._closing = torch.tensor(hand.closing)
         self._keypoint_weights = torch.tensor(hand.keypoint_weights).float()
         self._contact_weights = torch.tensor(hand.contact_weights).float()
         self._thumb = torch.tensor([body in hand.thumb_bodies for body in hand.contact_bodies])
@@ -148,21 +149,22 @@ class GraspTask:
         self._fingers[0] = False  # the palm is neither
 
     def _allocate(self) -> None:
-        n, f64 = self.num_envs, torch.float64
+        n = self.num_envs
         self.trial = torch.full((n,), -1, dtype=torch.int64)
         self._next_trial = 0
         self.objects = [""] * n
         self.step_index = torch.zeros(n, dtype=torch.int64)
         self.draws = Episode.empty(n, len(self.hand.joint_names))
-        self._palm_start_pos, self._palm_start_quat = torch.zeros(n, 3, dtype=f64), torch.zeros(n, 4, dtype=f64)
-        self._palm_pos, self._palm_quat = torch.zeros(n, 3, dtype=f64), torch.zeros(n, 4, dtype=f64)  # targets
-        self._last_palm_pos = torch.zeros(n, 3, dtype=f64)
-        self._depth, self._travelled = torch.zeros(n, dtype=f64), torch.zeros(n, dtype=f64)
-        self._shifted, self._gripped = torch.zeros(n, dtype=torch.bool), torch.zeros(n, dtype=torch.bool)
+        self._last_palm_pos_w = torch.zeros(n, 3, dtype=torch.float64)
         self._action = torch.zeros(n, self.num_actions)
         self.visible_w = torch.zeros(n, starts.POINTS, 3)
         """(env, point, 3) what the camera saw of the object when the episode began, world frame [m]."""
-        self._points = torch.zeros(n, starts.POINTS, 3)  # the whole surface, object frame
+        self._points_o = torch.zeros(n, starts.POINTS, 3)  # the whole surface, object frame
+
+    @property
+    def phases(self) -> Phases:
+        """Where the episodes are."""
+        return Phases(self.step_index, self.grasp_steps, self.lift_steps)
 
     def reset(self, trials: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Start an episode in every environment; `trials` (one number per environment) makes each reproducible alone."""
@@ -183,20 +185,16 @@ class GraspTask:
             self.trial[row] = trial
             self.draws.write(row, draw_episode(rng, self.cfg.randomize, len(self.hand.joint_names)))
         draws = self.draws.rows(rows)
-        draws.mass_scale = draws.mass_scale * self.disturbance.mass_scale
-        if self.disturbance.friction is not None:
-            draws.friction = torch.full_like(draws.friction, self.disturbance.friction)
+        self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
         pos, quat = starts.place_objects(self.library, names, draws)
         camera = torch.cat([pos[:, :2], torch.zeros_like(pos[:, 2:])], dim=1) + draws.camera_offset
         self.visible_w[rows] = starts.see(self.library, names, pos, quat, camera)
         palm = starts.plan(self.hand, self.visible_w[rows], camera, draws)
         self.engine.reset(rows, starts.start(self.hand, names, pos, quat, palm, draws))
-        self._points[rows] = starts.surface(self.library, names)
-        self._palm_start_pos[rows] = self._palm_pos[rows] = self._last_palm_pos[rows] = palm.palm_pos_w
-        self._palm_start_quat[rows] = self._palm_quat[rows] = palm.palm_quat_w
-        self._depth[rows], self._travelled[rows] = palm.depth_m, 0.0
-        self._shifted[rows], self._gripped[rows] = False, False
+        self._points_o[rows] = starts.surface(self.library, names)
+        self.control.reset(rows, palm)
+        self._last_palm_pos_w[rows] = palm.palm_pos_w
         self._action[rows], self.step_index[rows] = 0.0, 0
         self.judge.reset(rows, self.engine.state)
         self.guard.reset(rows)
@@ -206,9 +204,11 @@ class GraspTask:
         """One control step with actions (env, num_actions); see the module docstring for what they mean."""
         self._action = action.detach().float().clamp(-self.cfg.action_clip, self.cfg.action_clip)
         self.guard.record(self.step_index, self._action)
-        self._disturb()
-        self.engine.step(*self._act(), self.step_s)
-        terminated, truncated = self._settle_step()
+        distance = self._object_vectors_p.norm(dim=-1).amin(dim=1)
+        self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
+        targets = self.control.act(self._action, self.engine.state, self.phases)
+        self.engine.step(*targets, self.step_s)
+        terminated, truncated = self._advance_clock()
         self._measure()
         reward, terms = self._reward()
         info: dict = {"terms": terms, "outcomes": self._ended(terminated | truncated)}
@@ -217,84 +217,17 @@ class GraspTask:
             self._begin((terminated | truncated).nonzero().squeeze(1))
         return Step(self._observe(), reward, terminated, truncated, info)
 
-    def _act(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Finger targets (env, joint) and palm target pose from the prior and the current action."""
-        cfg, state = self.cfg, self.engine.state
-        grasping = self.step_index < self.grasp_steps
-        lifting = ~grasping & (self.step_index < self.grasp_steps + self.lift_steps)
-        increment = self._action[:, :3].double() * (cfg.palm_action_m_s * self.step_s)
-        fingers = self._action[:, 6:].double() * cfg.finger_action_rad
-        if cfg.prior == "on":
-            script = self._script()
-            increment[:, 0] += script.palm_m
-            fingers = fingers + script.finger_rad
-            self._travelled += torch.where(grasping, script.palm_m, 0.0)
-        turn = quat_from_rotvec(self._action[:, 3:6].double() * (cfg.palm_action_rad_s * self.step_s))
-        self._palm_pos += torch.where(grasping[:, None], quat_rotate(self._palm_quat, increment), 0.0)
-        self._palm_pos[:, 2] += torch.where(lifting, cfg.lift_m / self.lift_steps, 0.0)
-        turned = quat_multiply(self._palm_quat, turn)
-        turned = turned / turned.norm(dim=1, keepdim=True)
-        self._palm_quat = torch.where(grasping[:, None], turned, self._palm_quat)
-        return (state.joint_pos + fingers).clamp(self._lower, self._upper), self._palm_pos, self._palm_quat
-
-    def _script(self) -> Advance:
-        normal_w = quat_rotate(self._palm_quat, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
-        return prior_step(
-            self.cfg.scripted,
-            closing=self._closing,
-            floor_m=self.hand.grasp.floor_m,
-            step_s=self.step_s,
-            phase_s=self.step_index * self.step_s,
-            grasp_s=self.grasp_steps * self.step_s,
-            travelled_m=self._travelled,
-            depth_m=self._depth,
-            palm_height_m=self._palm_pos[:, 2],
-            palm_down=-normal_w[:, 2],
-            keypoint_height_m=self.engine.state.keypoints_w[..., 2],
-        )
-
-    def _disturb(self) -> None:
-        """Move or push objects as the disturbance says."""
-        state = self.engine.state
-        if self.disturbance.shift_m > 0:
-            near = self._object_vectors_p.norm(dim=-1).amin(dim=1) < SHIFT_TRIGGER_M
-            rows = (near & ~self._shifted & (self.step_index < self.grasp_steps)).nonzero().squeeze(1)
-            if len(rows):
-                self._shift(rows)
-        if self.disturbance.force_n > 0:
-            turn = (self.step_index * self.step_s / FORCE_TURN_S).long() % self.draws.force.shape[1]
-            direction = self.draws.force[torch.arange(self.num_envs), turn]
-            thumb, finger = state.object_contact & self._thumb, state.object_contact & self._fingers
-            self._gripped |= thumb.any(dim=1) & finger.any(dim=1)
-            self.engine.push(direction * self.disturbance.force_n * self._gripped[:, None])
-
-    def _shift(self, rows: Tensor) -> None:
-        state = self.engine.state
-        pos = state.object_pos_w[rows]
-        points = quat_rotate(state.object_quat_w[rows][:, None], self._points[rows].double()) + pos[:, None]
-        offset = free_shift(self.draws.shift[rows], self.disturbance.shift_m, points, state.keypoints_w[rows])
-        pos[:, :2] += offset
-        self.engine.move_object(rows, pos)
-        self._shifted[rows] = True
-
-    def _settle_step(self) -> tuple[Tensor, Tensor]:
-        """After physics: advance the clock, judge the episodes, say which terminated and which reached their end."""
-        state, step = self.engine.state, self.step_index
+    def _advance_clock(self) -> tuple[Tensor, Tensor]:
+        """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
+        phases = self.phases
+        pos = self.engine.state.object_pos_w
         broken = ~self.engine.finite()
-        pos = state.object_pos_w
         strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < -0.05)
-        lift_end = self.grasp_steps + self.lift_steps
-        self.judge.update(
-            state,
-            lifting=(step >= self.grasp_steps) & (step < lift_end),
-            lift_ends=step == lift_end - 1,
-            holding=step >= lift_end,
-            unstable=broken,
-        )
+        self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken)
         self.guard.count(broken, strayed)
         for row in broken.nonzero().squeeze(1).tolist():
-            self.guard.dump(row, int(self.trial[row]), self.seed, self.objects[row], int(step[row]) + 1)
-        self.step_index = step + 1
+            self.guard.dump(row, int(self.trial[row]), self.seed, self.objects[row], int(phases.step[row]) + 1)
+        self.step_index += 1
         terminated = broken | strayed
         return terminated, (self.step_index >= self.episode_steps) & ~terminated
 
@@ -303,7 +236,7 @@ class GraspTask:
         state = self.engine.state
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
-        to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points))
+        to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
         to_visible_w = nearest_vectors(state.keypoints_w.float(), self.visible_w)
         palm = state.palm_quat_w[:, None].float()
         self._object_vectors_p = quat_rotate_inverse(palm, to_object_w)
@@ -312,11 +245,10 @@ class GraspTask:
     def _reward(self) -> tuple[Tensor, dict[str, float]]:
         """Weighted sum of the named terms (env,), and the mean of each weighted term."""
         state, cfg = self.engine.state, self.cfg.reward
-        step = self.step_index - 1
-        grasping = (step < self.grasp_steps).float()
-        lifted = ((step - self.grasp_steps + 1) / self.lift_steps).clamp(0, 1)
-        velocity = (state.palm_pos_w - self._last_palm_pos) / self.step_s
-        self._last_palm_pos.copy_(state.palm_pos_w)
+        grasping = (self.step_index <= self.grasp_steps).float()  # the clock has moved on already
+        lifted = ((self.step_index - self.grasp_steps) / self.lift_steps).clamp(0, 1)
+        velocity = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
+        self._last_palm_pos_w.copy_(state.palm_pos_w)
         offset = state.object_pos_w - self.judge.start_pos_w
         terms = {
             "reach": grasping * rewards.reach(self._object_vectors_p.norm(dim=-1), self._keypoint_weights),
@@ -339,20 +271,20 @@ class GraspTask:
         """Both observation groups of the current state."""
         state, f32 = self.engine.state, torch.float32
         palm = state.palm_quat_w
-        start_quat = quat_conjugate(self._palm_start_quat)
+        start_quat = quat_conjugate(self.control.start_quat_w)
         up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
         time = self.step_index.to(f32)
         values = {
             "joint_pos": state.joint_pos,
             "tracking_error": state.joint_target - state.joint_pos,
-            "palm_displacement": quat_rotate(start_quat, state.palm_pos_w - self._palm_start_pos),
+            "palm_displacement": quat_rotate(start_quat, state.palm_pos_w - self.control.start_pos_w),
             "palm_rotation": rotvec_from_quat(quat_multiply(start_quat, palm)),
-            "palm_lag": quat_rotate_inverse(palm, self._palm_pos - state.palm_pos_w),
-            "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), self._palm_quat)),
+            "palm_lag": quat_rotate_inverse(palm, self.control.palm_pos_w - state.palm_pos_w),
+            "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), self.control.palm_quat_w)),
             "visible_vectors": self._visible_vectors_p,
             "heights": state.keypoints_w[..., 2],
             "up": quat_rotate_inverse(palm, up),
-            "remaining_depth": self._depth - self._travelled,
+            "remaining_depth": self.control.remaining_m,
             "phase": torch.stack(
                 [
                     (time / self.grasp_steps).clamp(0, 1),
@@ -376,7 +308,7 @@ class GraspTask:
 
     def _ended(self, done: Tensor) -> list[Outcome]:
         rows = done.nonzero().squeeze(1).tolist()
-        return [self.judge.outcome(r, int(self.trial[r]), self.objects[r], self.disturbance_name) for r in rows]
+        return [self.judge.outcome(r, int(self.trial[r]), self.objects[r], self.disturber.name) for r in rows]
 
     def outcomes(self) -> list[Outcome]:
         """Outcomes of all environments' episodes as they stand."""

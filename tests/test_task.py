@@ -43,6 +43,11 @@ def rollout(task: GraspTask, trials, steps: int, seed: int = 0) -> torch.Tensor:
     return torch.stack(seen)
 
 
+def disturb(task: GraspTask) -> None:
+    distance = task._object_vectors_p.norm(dim=-1).amin(dim=1)
+    task.disturber.act(task.engine, task.draws, task.phases, distance, task._points_o)
+
+
 def test_one_and_two_threads_give_the_same_bits(make):
     one = rollout(make(num_threads=1), [0, 1, 2, 3], 20)
     two = rollout(make(num_threads=2), [0, 1, 2, 3], 20)
@@ -97,7 +102,7 @@ def test_an_episode_has_its_three_phases_and_is_truncated_at_the_end(make):
     heights = []
     for step in range(task.episode_steps):
         result = task.step(torch.zeros(4, 22))
-        heights.append(task._palm_pos[:, 2].clone())
+        heights.append(task.control.palm_pos_w[:, 2].clone())
         assert result.truncated.all() == (step == task.episode_steps - 1)
     rise = heights[23] - heights[15]
     torch.testing.assert_close(rise, torch.full_like(rise, 0.15))
@@ -118,23 +123,23 @@ def test_finished_episodes_report_an_outcome_and_their_last_observation(make):
 def test_zero_action_without_the_prior_keeps_the_palm_still(make):
     task = make(replace(SHORT, prior="off"))
     task.reset([0, 1, 2, 3])
-    start = task._palm_pos.clone()
+    start = task.control.palm_pos_w.clone()
     for _ in range(10):
         task.step(torch.zeros(4, 22))
-    assert torch.equal(task._palm_pos, start)
+    assert torch.equal(task.control.palm_pos_w, start)
 
 
 def test_a_palm_action_moves_the_target_in_the_palm_frame(make):
     task = make(replace(SHORT, prior="off"))
     task.reset([0, 1, 2, 3])
-    start, quat = task._palm_pos.clone(), task._palm_quat.clone()
+    start, quat = task.control.palm_pos_w.clone(), task.control.palm_quat_w.clone()
     action = torch.zeros(4, 22)
     action[:, 2] = 1.0
     task.step(action)
     # one step at 0.1 m/s and 20 Hz is 5 mm along the finger direction, the third column of the palm's matrix
     w, x, y, z = quat.unbind(1)
     third = torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], dim=1)
-    torch.testing.assert_close(task._palm_pos - start, 0.005 * third, atol=1e-9, rtol=0)
+    torch.testing.assert_close(task.control.palm_pos_w - start, 0.005 * third, atol=1e-9, rtol=0)
 
 
 def test_actions_are_clipped(make):
@@ -173,15 +178,15 @@ def test_the_object_is_moved_once_within_the_disc_when_the_hand_is_near(make, na
     limit = DISTURBANCES[name].shift_m
     jumps = torch.zeros(4)
     for _ in range(task.grasp_steps):
-        before, moved = task.engine.state.object_pos_w.clone(), task._shifted.clone()
-        task._disturb()
+        before, moved = task.engine.state.object_pos_w.clone(), task.disturber.shifted.clone()
+        disturb(task)
         jump = (task.engine.state.object_pos_w - before)[:, :2].norm(dim=1).float()
         assert (jump <= limit + 1e-9).all()
         assert not (jump[moved] > 0).any()
         jumps += jump
         task.step(torch.zeros(4, 22))
-    assert (jumps[task._shifted] > 0).all()
-    assert task._shifted.any()
+    assert (jumps[task.disturber.shifted] > 0).all()
+    assert task.disturber.shifted.any()
 
 
 def test_a_free_shift_avoids_the_hand():
@@ -202,7 +207,9 @@ def test_a_heavy_object_weighs_twice_on_the_table_and_a_slippery_one_slides(make
     model = slippery.engine.get_model(0)
     assert model.geom("object_0").friction[0] == pytest.approx(0.3)
     for row in range(4):
-        light, weighty = (table_load_n(task.engine.get_model(row), task.engine.get_data(row)) for task in (plain, heavy))
+        light, weighty = (
+            table_load_n(task.engine.get_model(row), task.engine.get_data(row)) for task in (plain, heavy)
+        )
         assert weighty == pytest.approx(2 * light, rel=0.02)
 
 
@@ -220,10 +227,10 @@ def table_load_n(model: mujoco.MjModel, data: mujoco.MjData) -> float:
 def test_the_force_pushes_only_once_the_object_is_gripped(make):
     task = make(auto_reset=False, disturbance="force")
     task.reset([0, 1, 2, 3])
-    task._disturb()
+    disturb(task)
     assert (task.engine.batch.xfrc_applied == 0).all()
-    task._gripped[2] = True
-    task._disturb()
+    task.disturber.gripped[2] = True
+    disturb(task)
     force = np.linalg.norm(task.engine.batch.xfrc_applied[:, task.engine._object_body, :3], axis=1)
     np.testing.assert_allclose(force, [0, 0, 2.5, 0], atol=1e-12)
 
