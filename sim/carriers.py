@@ -6,25 +6,27 @@ import mujoco
 import torch
 from torch import Tensor
 
-from perception.geometry import rotvec_from_quat
+from perception.geometry import quat_nlerp, rotvec_from_quat
+from sim.mounts import ArmIK, ArmSpec
 
 
 class Carrier(Protocol):
     """The batch's rows seen as the pose of the hand base. All poses: position (env, 3) [m], quaternion (env, 4) wxyz."""
-
-    target_pos_w: Tensor
-    target_quat_w: Tensor
 
     def base_pose(self) -> tuple[Tensor, Tensor]:
         """Pose of the hand base, from the current joint positions."""
         ...
 
     def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
-        """Put the base of `rows` there, at rest, as state and as target."""
+        """Put the base of `rows` there, or as near as it can be, at rest, as state and as target."""
         ...
 
-    def steer(self, pos_w: Tensor, quat_w: Tensor) -> None:
-        """Make this the servo target of all rows."""
+    def aim(self, pos_w: Tensor, quat_w: Tensor) -> None:
+        """The servo target of all rows for the end of the control period that begins."""
+        ...
+
+    def advance(self, part: float) -> None:
+        """Set the controls for the share `part` of the way from the last target to this one, in (0, 1]."""
         ...
 
 
@@ -35,7 +37,7 @@ class FloatingCarrier:
         slide, ball = model.joint("palm_x").qposadr[0], model.joint("palm_ball").qposadr[0]
         self._pos, self._quat = qpos[:, slide : slide + 3], qpos[:, ball : ball + 4]
         self._ctrl = ctrl[:, :6]
-        self.target_pos_w, self.target_quat_w = self._pos.clone(), self._quat.clone()
+        self._last = self._goal = self._pos.clone(), self._quat.clone()
 
     def base_pose(self) -> tuple[Tensor, Tensor]:
         """See `Carrier`: views of the rows."""
@@ -43,19 +45,50 @@ class FloatingCarrier:
 
     def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
         """See `Carrier`."""
-        self._pos[rows], self._quat[rows] = pos_w, quat_w
-        self.target_pos_w[rows], self.target_quat_w[rows] = pos_w, quat_w
+        for pos, quat in ((self._pos, self._quat), self._goal):
+            pos[rows], quat[rows] = pos_w, quat_w
         self._ctrl[rows] = torch.cat([pos_w, rotvec_from_quat(quat_w)], dim=1)
 
-    def steer(self, pos_w: Tensor, quat_w: Tensor) -> None:
+    def aim(self, pos_w: Tensor, quat_w: Tensor) -> None:
         """See `Carrier`."""
-        self.target_pos_w, self.target_quat_w = pos_w, quat_w
-        self._ctrl[:, :3] = pos_w
-        self._ctrl[:, 3:] = rotvec_from_quat(quat_w)
+        self._last, self._goal = self._goal, (pos_w, quat_w)
+
+    def advance(self, part: float) -> None:
+        """See `Carrier`."""
+        self._ctrl[:, :3] = torch.lerp(self._last[0], self._goal[0], part)
+        self._ctrl[:, 3:] = rotvec_from_quat(quat_nlerp(self._last[1], self._goal[1], part))
+
+
+class ArmCarrier:
+    """An arm; controls are its joint targets, found by differential inverse kinematics once per control period."""
+
+    def __init__(self, arm: ArmSpec, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> None:
+        first, n = model.joint(arm.joint_names[0]).qposadr[0], len(arm.joint_names)
+        self._q, self._ctrl = qpos[:, first : first + n], ctrl[:, :n]
+        self._ik = ArmIK(arm)
+        self._q[:] = torch.from_numpy(arm.home)
+        self._last = self._goal = self._q.clone()
+
+    def base_pose(self) -> tuple[Tensor, Tensor]:
+        """See `Carrier`."""
+        return self._ik.forward(self._q)
+
+    def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
+        """See `Carrier`."""
+        q, _ = self._ik.reach(pos_w, quat_w)
+        self._q[rows] = self._goal[rows] = self._ctrl[rows] = q
+
+    def aim(self, pos_w: Tensor, quat_w: Tensor) -> None:
+        """See `Carrier`."""
+        self._last, self._goal = self._goal, self._ik.solve(self._goal, pos_w, quat_w)
+
+    def advance(self, part: float) -> None:
+        """See `Carrier`."""
+        self._ctrl[:] = torch.lerp(self._last, self._goal, part)
 
 
 def make_carrier(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> Carrier:
-    """The carrier of a scene that was built with `mount`."""
+    """The carrier of scenes that were built with `mount`; `qpos` and `ctrl` are the batch's live rows."""
     if mount == "floating":
         return FloatingCarrier(model, qpos, ctrl)
-    raise ValueError(f"mount must be floating or ur5e, got '{mount}'")
+    return ArmCarrier(ArmSpec.load(mount), model, qpos, ctrl)

@@ -14,7 +14,7 @@ import torch
 from mujoco.batch import Batch
 from torch import Tensor
 
-from perception.geometry import compose, invert, quat_nlerp, quat_rotate
+from perception.geometry import compose, invert, quat_rotate
 from sim.carriers import make_carrier
 from sim.engine import Start, State
 from sim.scene import ModelPool
@@ -116,10 +116,9 @@ class CpuEngine:
         pos, quat = compose(palm_pos_w.double(), palm_quat_w.double(), *self._base_in_palm)
         substeps = round(period_s / self.pool.physics.timestep_s)
         chunks = max(n for n in range(1, MAX_CHUNKS + 1) if substeps % n == 0)
-        last_pos, last_quat = self._carrier.target_pos_w, self._carrier.target_quat_w
+        self._carrier.aim(pos, quat)
         for chunk in range(1, chunks + 1):
-            part = chunk / chunks
-            self._carrier.steer(last_pos + part * (pos - last_pos), quat_nlerp(last_quat, quat, part))
+            self._carrier.advance(chunk / chunks)
             self.batch.step(nstep=substeps // chunks)
         self._refresh()
 

@@ -78,9 +78,12 @@ def build_model(hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: st
     _set_options(spec, physics)
     _add_table(spec, physics)
     attach(spec, hand, mount)
+    of_hand = {geom.name for geom in spec.body("palm").find_all(mujoco.mjtObj.mjOBJ_GEOM)}
     for geom in spec.geoms:
-        if geom.name != "table":
+        if geom.name in of_hand:
             _set_contact(geom, physics, HAND, HAND | OBJECT | TABLE, HAND_FRICTION)
+        elif geom.name != "table":  # an arm
+            _set_contact(geom, physics, 0, OBJECT | TABLE, HAND_FRICTION)
     _add_object(spec, obj, physics, slots)
     _add_sensors(spec, hand)
     model = spec.compile()
@@ -107,9 +110,7 @@ def _set_options(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
     spec.visual.headlight.specular = [0.1, 0.1, 0.1]
 
 
-def _set_contact(
-    geom: "mujoco.MjsGeom", physics: PhysicsCfg, contype: int, conaffinity: int, friction: float
-) -> None:
+def _set_contact(geom: "mujoco.MjsGeom", physics: PhysicsCfg, contype: int, conaffinity: int, friction: float) -> None:
     geom.contype, geom.conaffinity, geom.condim = contype, conaffinity, physics.condim
     geom.friction = [friction * physics.friction_scale, 0.01, 0.0005]
     geom.solref, geom.solimp = [0.01, 1], [0.95, 0.99, 0.001, 0.5, 2]

@@ -8,7 +8,7 @@ joint positions, so that a constant action on a blocked finger is a constant tor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -193,6 +193,8 @@ class GraspTask:
         palm = starts.plan(self.hand, self.visible_w[rows], camera, draws)
         self.engine.reset(rows, starts.start(self.hand, names, pos, quat, palm, draws))
         self._points_o[rows] = starts.surface(self.library, names)
+        state = self.engine.state  # an arm may not reach the planned pose
+        palm = replace(palm, palm_pos_w=state.palm_pos_w[rows], palm_quat_w=state.palm_quat_w[rows])
         self.control.reset(rows, palm)
         self._last_palm_pos_w[rows] = palm.palm_pos_w
         self._action[rows], self.step_index[rows] = 0.0, 0
