@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def nearest_vectors(keypoints: Tensor, points: Tensor) -> Tensor:
-    """Vector from each keypoint (env, keypoint, 3) to the nearest of the points (env, point, 3), in their common frame [m].
+    """Vector from each keypoint (env, keypoint, 3) to the nearest point (env, point, 3), in their common frame [m].
 
     RobustDexGrasp, hand-centric representation. Ties go to the first point. Shape (env, keypoint, 3).
     """

@@ -86,7 +86,7 @@ def quat_from_matrix(matrix: Tensor) -> Tensor:
 
 
 def quat_nlerp(a: Tensor, b: Tensor, part: float) -> Tensor:
-    """Rotation (..., 4) at `part` of the short way from a to b; exact at both ends, even to second order between near ones."""
+    """Rotation (..., 4) at `part` of the short way from a to b: exact at both ends, close to it between near ones."""
     near = torch.where((a * b).sum(-1, keepdim=True) < 0, -b, b)
     q = a + part * (near - a)
     return q / q.norm(dim=-1, keepdim=True)
@@ -219,5 +219,7 @@ class Kinematics:
     def from_dict(cls, values: Mapping[str, Any], dtype: torch.dtype = torch.float32) -> Self:
         """The tree that `to_dict` wrote."""
         tensors = ("pos", "quat", "axis", "keypoint_pos")
-        parsed = {k: torch.tensor(v, dtype=dtype) if k in tensors else tuple(v) for k, v in values.items()}
+        parsed: dict[str, Any] = {
+            k: torch.tensor(v, dtype=dtype) if k in tensors else tuple(v) for k, v in values.items()
+        }
         return cls(**parsed)

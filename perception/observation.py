@@ -1,4 +1,4 @@
-"""What the student sees, as data: names, sizes and units in order; simulator and robot assemble it with the same code."""
+"""What the student sees, as data: names, sizes and units in order. Simulator and robot assemble it with this code."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -47,7 +47,9 @@ class Layout:
 def _column(term: Term, value: Tensor) -> Tensor:
     flat = value.flatten(1) if value.dim() > 1 else value[:, None]
     if flat.shape[1] != term.size:
-        raise ValueError(f"observation term '{term.name}': expected {term.size} values [{term.unit}], got {tuple(value.shape)}")
+        raise ValueError(
+            f"observation term '{term.name}': expected {term.size} values [{term.unit}], got {tuple(value.shape)}"
+        )
     return flat.to(torch.float32) * term.scale
 
 

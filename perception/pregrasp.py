@@ -1,7 +1,7 @@
 """Where the palm starts: a pose computed from the object's visible points and the camera position alone.
 
-The method's rule (RobustDexGrasp, appendix): the palm faces the object along the line to the camera, and among rolls about
-that line the one is taken in whose finger direction the object is narrow. Two corrections that measuring asked for: the
+The method's rule (RobustDexGrasp, appendix): the palm faces the object along the line to the camera, and among rolls
+about that line the one is taken in whose finger direction the object is narrow. Two corrections that measuring asked for: the
 distance is kept from the object's top as seen along the approach, not from its centre, and the object is centred where
 this hand's thumb and fingers meet, which is not the palm's centre.
 """
@@ -52,8 +52,8 @@ def plan_pregrasp(
 ) -> Pregrasp:
     """Palm pose from visible points (env, point, 3) and camera position (env, 3), world frame.
 
-    `roll_offset_rad` (env,) turns the fan of candidate rolls, `tilt_rad` (env, 2) tilts the approach (reset noise). The palm
-    starts at the larger of `standoff_m` from the centre and `clearance_m` from the top of the points.
+    `roll_offset_rad` (env,) turns the fan of candidate rolls, `tilt_rad` (env, 2) tilts the approach (reset noise).
+    The palm starts at the larger of `standoff_m` from the centre and `clearance_m` from the top of the points.
     """
     centre = points_w.mean(dim=1)
     towards_camera = camera_pos_w - centre
@@ -75,7 +75,7 @@ def plan_pregrasp(
 def _narrowest_roll(offsets: Tensor, side: Tensor, up: Tensor, start_rad: Tensor, rolls: int) -> Tensor:
     """Finger direction (env, 3) across the approach along which the points extend least.
 
-    The fan covers the full circle in pairs of opposite directions, which extend alike; `start_rad` decides between them.
+    The fan covers half a circle: opposite directions extend alike, `start_rad` decides between them.
     """
     step = torch.arange(rolls, device=offsets.device, dtype=offsets.dtype) * (torch.pi / rolls)
     angle = start_rad[:, None] + step  # (env, roll)

@@ -1,6 +1,6 @@
 """The scripted prior that every policy corrects: advance to the object, close the hand, keep it closed while lifting.
 
-It needs joint positions, the palm pose and the pre-grasp plan, all known on a robot. On its own it is the baseline policy.
+It needs joint positions, the palm pose and the pre-grasp plan, all known on a robot. Alone it is the baseline policy.
 """
 
 from dataclasses import dataclass
@@ -58,8 +58,8 @@ def prior_step(
 ) -> Advance:
     """One step of approach or closing, shapes (env,) unless said.
 
-    `phase_s`: time since the grasp phase began. `travelled_m`, `depth_m`: how far the palm came along its normal, and how
-    far the plan goes. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
+    `phase_s`: time since the grasp phase began. `travelled_m`, `depth_m`: how far the palm came along its normal, and
+    how far the plan goes. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
     `keypoint_height_m` (env, keypoint): heights over the table. `closing` (joint,): the hand's closing direction.
     """
     approach_s = cfg.approach_fraction * grasp_s

@@ -1,8 +1,8 @@
 """`dexgrasp bench engine`: how fast the task steps, where the time goes, what an environment costs in memory.
 
 CPU seconds are those of the whole process, all threads, so that a busy machine does not change them much. "Bare" replays
-the recorded controls of the very same episodes through `mujoco.batch.Batch.step` alone; both end in the same state, bit
-for bit, so that the ratio compares equal work.
+the recorded controls of the very same episodes through `mujoco.batch.Batch.step` alone; both end in the same state,
+bit for bit, so that the ratio compares equal work.
 """
 
 import gc
@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import gymnasium
@@ -237,7 +238,7 @@ def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, phys
         for ctrl, nstep in episode["controls"]:
             for data, row in zip(datas, ctrl, strict=True):
                 data.ctrl[:] = row
-            list(pool.map(lambda pair: mujoco.mj_step(*pair, nstep=nstep), zip(models, datas, strict=True)))
+            list(pool.map(partial(mujoco.mj_step, nstep=nstep), models, datas))
     steps = envs * task.episode_steps
     rates = {"per_wall_s": steps / (time.perf_counter() - wall), "per_cpu_s": steps / (time.process_time() - cpu)}
     return {"envs": envs, "threads": threads, "what": "bare physics, ThreadPoolExecutor over mj_step", **rates}

@@ -151,6 +151,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
             if first >= cfg.trials:
                 continue
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
+            task.guard.dump_dir = path.parent
             policy = make_policy(cfg.policy, task)
             for start in range(first, cfg.trials, cfg.rows()):
                 block = run_block(task, policy, range(start, start + cfg.rows()))[: cfg.trials - start]

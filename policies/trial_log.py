@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from policies.runs import write_text
 from sim.task import Outcome
@@ -41,7 +42,7 @@ def read(path: Path) -> list[Outcome]:
         rows = [json.loads(line) for line in lines[:-1]]
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged before its last line ({error}); choose another out=") from error
-    return [Outcome(**{key: math.nan if value is None else value for key, value in row.items()}) for row in rows]
+    return [Outcome(**_numbers(row)) for row in rows]
 
 
 def keep_whole_blocks(
@@ -67,3 +68,7 @@ def keep_whole_blocks(
 def rewrite(path: Path, outcomes: Sequence[Outcome]) -> None:
     """Store exactly these outcomes."""
     write_text(path, "".join(to_line(outcome) for outcome in outcomes))
+
+
+def _numbers(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in row.items()}

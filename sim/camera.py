@@ -30,12 +30,11 @@ def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor
 
 def _nearest_in_cell(direction: Tensor, distance: Tensor) -> Tensor:
     """Distance of the nearest sample in each sample's image cell (env, point) [m]."""
-    envs, points, _ = direction.shape
     side, up = plane_basis(direction.mean(dim=1))
     plane = direction @ torch.stack([side, up], dim=-1)
     cell = ((plane - plane.amin(dim=1, keepdim=True)) / CELL_RAD).long() + 1
     width = int(cell.max()) + 2
-    image = torch.full((envs, width * width), torch.inf, device=distance.device, dtype=distance.dtype)
+    image = torch.full((len(distance), width * width), torch.inf, device=distance.device, dtype=distance.dtype)
     image.scatter_reduce_(1, cell[..., 0] * width + cell[..., 1], distance, "amin")
     return image.gather(1, cell[..., 0] * width + cell[..., 1])
 

@@ -1,4 +1,4 @@
-"""What carries the palm in a batch: where its base is, how it is placed at a reset, and how a target becomes controls."""
+"""What carries the palm in a batch: where its base is, how a reset places it, how a target becomes controls."""
 
 from typing import Protocol
 
@@ -11,7 +11,7 @@ from sim.mounts import ArmIK, ArmSpec
 
 
 class Carrier(Protocol):
-    """The batch's rows seen as the pose of the hand base. All poses: position (env, 3) [m], quaternion (env, 4) wxyz."""
+    """The batch's rows as poses of the hand base: position (env, 3) [m] and quaternion (env, 4) wxyz in the world."""
 
     def base_pose(self) -> tuple[Tensor, Tensor]:
         """Pose of the hand base, from the current joint positions."""

@@ -1,6 +1,6 @@
 """The CPU engine: MuJoCo's own `mujoco.batch.Batch`, one compiled model per environment, re-chosen at every reset.
 
-State tensors are views of the batch's rows wherever MuJoCo stores the quantity itself; the rest is computed after a step.
+State tensors are views of the batch's rows wherever MuJoCo stores the quantity; the rest is computed after a step.
 """
 
 import copy

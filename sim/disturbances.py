@@ -93,9 +93,9 @@ class Disturber:
 
 
 def free_shift(tries: Tensor, shift_m: float, points_w: Tensor, keypoints_w: Tensor) -> Tensor:
-    """The first of the candidate displacements (row, try, 2) in a unit disc that keeps clear of the hand, times `shift_m`.
+    """The first of the displacements `tries` (row, try, 2), times `shift_m`, that keeps clear of the hand; (row, 2) [m].
 
-    `points_w` (row, point, 3), `keypoints_w` (row, keypoint, 3). Where no candidate is free, the clearest one. (row, 2) [m].
+    `points_w` (row, point, 3), `keypoints_w` (row, keypoint, 3). Where none is free, the clearest one is taken.
     """
     clearance = torch.stack(
         [_clearance(points_w, keypoints_w, tries[:, k] * shift_m) for k in range(tries.shape[1])], dim=1

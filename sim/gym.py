@@ -1,6 +1,6 @@
 """Gymnasium face of the grasping task."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -15,7 +15,7 @@ from sim.task import GraspTask, TaskCfg
 class GraspEnv(gymnasium.Env[np.ndarray, np.ndarray]):
     """One grasping episode at a time; observation: one group of the task, float32; action: see `sim.task`."""
 
-    metadata: dict[str, Any] = {"render_modes": []}
+    metadata: ClassVar[dict[str, Any]] = {"render_modes": []}
 
     def __init__(
         self,

@@ -19,14 +19,13 @@ import yaml
 import assets
 from perception.geometry import Kinematics, quat_from_matrix
 from perception.pregrasp import GraspGeometry
+from sim.mirror import MIRROR_POS, MIRROR_QUAT, mirror
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
 SIDES = ("right", "left")
 _ACTUATION = ("effort_limit", "speed_limit", "kp", "kd", "damping", "armature")
 _KEYS = ("name", "side", "xml", "root", "source", "palm", "actuation", "joints", "keypoints", "contact_bodies")
 _KEYS += ("thumb_bodies", "grasp")
-_MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
-_MIRROR_POS = np.array([1.0, -1.0, 1.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,8 +88,8 @@ class HandSpec:
         text = _read_yaml(file)
         hand = cls(**_parse(text, file), side=side, mirrored=side != text["side"])
         if hand.mirrored:
-            object.__setattr__(hand, "palm_pos_b", hand.palm_pos_b * _MIRROR_POS)
-            object.__setattr__(hand, "palm_quat_b", hand.palm_quat_b * _MIRROR_QUAT)
+            object.__setattr__(hand, "palm_pos_b", hand.palm_pos_b * MIRROR_POS)
+            object.__setattr__(hand, "palm_quat_b", hand.palm_quat_b * MIRROR_QUAT)
             object.__setattr__(hand, "grasp", replace(hand.grasp, offset_y_m=-hand.grasp.offset_y_m))
         for item in fields(hand):
             value = getattr(hand, item.name)
@@ -103,9 +102,9 @@ class HandSpec:
         """A fresh editable model: root body "palm" at the origin, the servos of hand.yaml, the keypoint sites."""
         spec = _strip(mujoco.MjSpec.from_file(str(self.xml_path)))
         if self.mirrored:
-            _mirror(spec)
+            mirror(spec)
         for site, (body, pos) in self.extra_sites.items():
-            spec.body(body).add_site(name=site, pos=np.array(pos) * (_MIRROR_POS if self.mirrored else 1.0))
+            spec.body(body).add_site(name=site, pos=np.array(pos) * (MIRROR_POS if self.mirrored else 1.0))
         root = spec.body(self.root)
         root.name, root.pos, root.quat = "palm", [0, 0, 0], [1, 0, 0, 0]
         for body in spec.bodies[1:]:
@@ -178,9 +177,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     text = yaml.safe_load(file.read_text())
     if not isinstance(text, dict):
         raise ValueError(f"{file}: expected a mapping with the keys {list(_KEYS)}, got {type(text).__name__}")
-    demand_known(text, _KEYS, f"{file}: key")
-    if missing := [key for key in _KEYS if key not in text]:
-        raise ValueError(f"{file}: lacks the keys {missing}; a hand has {list(_KEYS)}")
+    _demand_exactly(text, _KEYS, f"{file}:")
     if text["side"] not in SIDES:
         raise ValueError(f"{file}: side must be one of {SIDES}, got '{text['side']}'")
     return text
@@ -198,12 +195,12 @@ def _parse(text: dict[str, Any], file: Path) -> dict[str, Any]:
         "source": text["source"],
         "xml_path": file.parent / text["xml"],
         "root": text["root"],
-        "palm_pos_b": np.array(text["palm"]["pos_b"], dtype=float),
         "palm_quat_b": _palm_quat(text["palm"], file),
+        "palm_pos_b": np.array(text["palm"]["pos_b"], dtype=float),
         "keypoint_names": tuple(keypoints),
-        "keypoint_weights": weights * KEYPOINT_WEIGHT_SUM / weights.sum(),
+        "keypoint_weights": _scaled(weights, KEYPOINT_WEIGHT_SUM, f"{file}: keypoints"),
         "contact_bodies": tuple(text["contact_bodies"]),
-        "contact_weights": contact * len(contact) / contact.sum(),
+        "contact_weights": _scaled(contact, len(contact), f"{file}: contact_bodies"),
         "thumb_bodies": tuple(text["thumb_bodies"]),
         "grasp": _parse_grasp(text["grasp"], file),
         "extra_sites": {site: (k["body"], tuple(k["pos"])) for site, k in keypoints.items() if "body" in k},
@@ -211,21 +208,24 @@ def _parse(text: dict[str, Any], file: Path) -> dict[str, Any]:
     }
 
 
+def _scaled(weights: np.ndarray, total: float, where: str) -> np.ndarray:
+    if not (weights >= 0).all() or weights.sum() == 0:
+        raise ValueError(f"{where}: weights must not be negative, nor all zero, got {weights.tolist()}")
+    return weights * total / weights.sum()
+
+
 def _parse_grasp(grasp: dict[str, float], file: Path) -> GraspGeometry:
-    known = [item.name for item in fields(GraspGeometry)]
-    demand_known(grasp, known, f"{file}: grasp: key")
-    if missing := [key for key in known if key not in grasp]:
-        raise ValueError(f"{file}: grasp lacks the keys {missing}; it has {known}")
+    _demand_exactly(grasp, [item.name for item in fields(GraspGeometry)], f"{file}: grasp:")
     return GraspGeometry(**{key: float(value) for key, value in grasp.items()})
 
 
 def _parse_joints(text: dict[str, Any], file: Path) -> dict[str, Any]:
     common = text["actuation"]
-    demand_known(common, _ACTUATION, f"{file}: actuation: key")
+    _demand_exactly(common, _ACTUATION, f"{file}: actuation:")
     keys = ("joint_lower", "joint_upper", "open_pose", "closing", *_ACTUATION)
     columns: dict[str, list[float]] = {key: [] for key in keys}
     for name, joint in text["joints"].items():
-        demand_known(joint, ("range", "open", "closing", *_ACTUATION), f"{file}: joints.{name}: key")
+        _demand_exactly({**common, **joint}, ("range", "open", "closing", *_ACTUATION), f"{file}: joints.{name}:")
         lower, upper = joint["range"]
         if not lower <= joint["open"] <= upper:
             raise ValueError(f"{file}: joints.{name}: open must lie in range, got {joint['open']}, {joint['range']}")
@@ -239,6 +239,7 @@ def _parse_joints(text: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _palm_quat(palm: dict[str, Any], file: Path) -> np.ndarray:
+    _demand_exactly(palm, ("pos_b", "normal_b", "finger_b"), f"{file}: palm:")
     x, z = (np.array(palm[key], dtype=float) for key in ("normal_b", "finger_b"))
     if abs(x @ z) > 1e-6 * np.linalg.norm(x) * np.linalg.norm(z):
         raise ValueError(f"{file}: palm.normal_b and palm.finger_b must be at right angles, got {x} and {z}")
@@ -268,6 +269,12 @@ def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None
             raise ValueError(f"{what} '{name}' is unknown; known: {known}{_nearest(name, known)}")
 
 
+def _demand_exactly(mapping: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
+    demand_known(mapping, keys, f"{where} key")
+    if missing := [key for key in keys if key not in mapping]:
+        raise ValueError(f"{where} lacks the keys {missing}; expected {list(keys)}")
+
+
 def _nearest(name: str, known: list[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     return f". Did you mean '{close[0]}'?" if close else ""
@@ -279,20 +286,3 @@ def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:
         for element in list(kind):
             spec.delete(element)
     return spec
-
-
-def _mirror(spec: mujoco.MjSpec) -> None:
-    """Reflect the model in the x-z plane of its base frame (y -> -y). A mirrored hinge takes the same joint values."""
-    if spec.meshes or spec.frames:
-        raise ValueError(f"model '{spec.modelname}' has meshes or frames: give the other side a hand.yaml of its own")
-    for element in [*spec.bodies[1:], *spec.geoms, *spec.sites]:
-        if element.alt.type != mujoco.mjtOrientation.mjORIENTATION_QUAT:
-            raise ValueError(f"'{element.name}' of model '{spec.modelname}': give its orientation as quat to mirror it")
-        element.pos, element.quat = element.pos * _MIRROR_POS, element.quat * _MIRROR_QUAT
-    for capsule in spec.geoms:
-        capsule.fromto = capsule.fromto * np.tile(_MIRROR_POS, 2)
-    for body in spec.bodies[1:]:
-        body.ipos, body.iquat = body.ipos * _MIRROR_POS, body.iquat * _MIRROR_QUAT
-        body.fullinertia = body.fullinertia * [1, 1, 1, -1, 1, -1]  # xx yy zz xy xz yz
-    for joint in spec.joints:
-        joint.pos, joint.axis = joint.pos * _MIRROR_POS, -joint.axis * _MIRROR_POS  # an axis is a pseudovector

@@ -7,8 +7,8 @@ def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> La
     """Privileged layout: contacts, forces, vectors to the live full cloud, object motion, mass and friction."""
     shared = tuple(term for term in student_layout(joints, keypoints, actions).terms if term.name != "visible_vectors")
     return Layout(
-        shared
-        + (
+        (
+            *shared,
             Term("contact", bodies, "1"),
             Term("contact_force", bodies, "N", 0.1),
             Term("object_vectors", 3 * keypoints, "m", 10.0),

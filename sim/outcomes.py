@@ -50,23 +50,25 @@ class Judge:
         self.start_pos_w = zeros(3)
         self._anchor_p = zeros(3)
         self.held = zeros().bool()
+        """(env,) the object has been held since the lift ended."""
         self.rise_m, self._best_rise_m, self._lift_end_rise_m = zeros(), zeros(), zeros()
         self.slip_m, self.penetration_m, self._untouched = zeros(), zeros(), zeros()
         self._pushed_m = zeros()
-        self.unstable = zeros().bool()
+        self.unstable, self._lost = zeros().bool(), zeros().bool()
 
     def reset(self, rows: Tensor, state: State) -> None:
         """Begin the episodes of `rows` with the object where it is."""
         self.start_pos_w[rows] = state.object_pos_w[rows]
-        self.held[rows] = True
-        self.unstable[rows] = False
+        self.held[rows] = self.unstable[rows] = self._lost[rows] = False
         for tracked in (self.rise_m, self._best_rise_m, self._lift_end_rise_m, self.slip_m, self.penetration_m):
             tracked[rows] = 0.0
         self._pushed_m[rows] = 0.0
         self._untouched[rows] = 0.0
 
-    def update(self, state: State, lifting: Tensor, lift_ends: Tensor, holding: Tensor, unstable: Tensor) -> None:
-        """Take in one step. Masks (env,): in the lift, at its last step, in the hold, physics failed."""
+    def update(
+        self, state: State, lifting: Tensor, lift_ends: Tensor, holding: Tensor, unstable: Tensor, strayed: Tensor
+    ) -> None:
+        """Take in one step. Masks (env,): in the lift, at its last step, in the hold, physics failed, object strayed."""
         offset = state.object_pos_w - self.start_pos_w
         in_palm = quat_rotate_inverse(state.palm_quat_w, state.object_pos_w - state.palm_pos_w)
         self.rise_m = offset[:, 2].clone()
@@ -79,9 +81,9 @@ class Judge:
         self.penetration_m = torch.maximum(self.penetration_m, state.penetration_m)
         self._untouched = torch.where(state.object_contact.any(dim=1), 0.0, self._untouched + 1)
         good = (self.rise_m >= RISE_M) & (self.slip_m < SLIP_M) & (self._untouched < self._grace)
-        self.held &= good | ~holding
         self.unstable |= unstable
-        self.held &= ~self.unstable
+        self._lost |= strayed
+        self.held = (self.held | lift_ends) & (good | ~holding) & ~self.unstable & ~self._lost
 
     def failure(self, row: int) -> str:
         """How the finished episode of `row` failed; empty for a success."""

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import imageio.v2 as imageio
 import mujoco
@@ -71,8 +71,8 @@ def open_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
 
     Raises RenderUnavailable where no backend works.
     """
-    context = importlib.import_module(f"mujoco.{backend()}").GLContext
-    importlib.import_module("mujoco.rendering.classic.gl_context").GLContext = context
+    chosen: Any = importlib.import_module("mujoco.rendering.classic.gl_context")
+    chosen.GLContext = importlib.import_module(f"mujoco.{backend()}").GLContext
     _set_optics(model, width, height)
     return mujoco.Renderer(model, height=height, width=width)
 
@@ -162,8 +162,9 @@ def write_caption(frame: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
         return frame
     image = Image.fromarray(frame)
     draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(size=max(frame.shape[0] // 32, 10))
-    draw.text((font.size, frame.shape[0] - 2 * font.size), caption, font=font, fill=(38, 42, 51))
+    size = max(frame.shape[0] // 32, 10)
+    font = ImageFont.load_default(size=size)
+    draw.text((size, frame.shape[0] - 2 * size), caption, font=font, fill=(38, 42, 51))
     return np.asarray(image)
 
 
@@ -217,6 +218,7 @@ def _shoot(
         elif model.geom_bodyid[geom.objid] == object_body:
             drawn = visual is None and geom.rgba[3] > 0
             geom.rgba[:] = OBJECT if drawn else HIDDEN
+            geom.dataid = geom.dataid if drawn else -1  # shadows ignore transparency, and the meshes are not loaded
     if visual is not None:
         _add_mesh(scene, visual, data.body(OBJECT_BODY))
     _add_grid(scene)

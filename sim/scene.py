@@ -154,7 +154,7 @@ def _set_inertia(body: "mujoco.MjsBody", obj: ObjectModel) -> None:
 
 
 def _add_sensors(spec: mujoco.MjSpec, hand: HandSpec) -> None:
-    """Per contact body [found, net force (3)] against the object, then against the table; last, the least hand-object distance."""
+    """Per contact body [found, net force (3)] against object, then table; last, the least hand-object distance."""
     for other in ("object", "table"):
         for body in hand.contact_bodies:
             sensor = spec.add_sensor(

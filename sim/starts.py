@@ -1,4 +1,4 @@
-"""How an episode opens: the object lies on the table, the camera sees one side of it, the palm is planned from that view."""
+"""How an episode opens: the object lies on the table, a camera sees one side of it, that view places the palm."""
 
 from collections.abc import Sequence
 

@@ -1,7 +1,7 @@
 """The grasping task: an object on a table, a hand above it, one camera's view of it; grasp, lift, hold.
 
     step     act -> physics -> judge -> reward -> reset the finished -> observe
-    phases   grasp (the policy moves palm and fingers) -> lift (the palm rises) -> hold; the fingers are always the policy's
+    phases   grasp (the policy moves palm and fingers) -> lift (the palm rises) -> hold; the fingers always are its own
 
 An action is a correction of a scripted prior: a palm increment in the palm frame and finger targets about the measured
 joint positions, so that a constant action on a blocked finger is a constant torque.
@@ -167,7 +167,7 @@ class GraspTask:
         return Phases(self.step_index, self.grasp_steps, self.lift_steps)
 
     def reset(self, trials: Sequence[int] | None = None) -> dict[str, Tensor]:
-        """Start an episode in every environment; `trials` (one number per environment) makes each reproducible alone."""
+        """Start an episode in every environment; `trials`, one number each, make them reproducible alone."""
         if trials is not None and len(trials) != self.num_envs:
             raise ValueError(f"reset needs one trial per environment ({self.num_envs}), got {len(trials)}")
         self._begin(torch.arange(self.num_envs), trials)
@@ -184,6 +184,14 @@ class GraspTask:
             self.objects[row] = self.library.names[trial % len(self.library)] if self.in_order else drawn
             self.trial[row] = trial
             self.draws.write(row, draw_episode(rng, self.cfg.randomize, len(self.hand.joint_names)))
+        self._place(rows)
+        self._action[rows], self.step_index[rows] = 0.0, 0
+        self.judge.reset(rows, self.engine.state)
+        self.guard.reset(rows)
+        self._measure()
+
+    def _place(self, rows: Tensor) -> None:
+        """Put the scenes of `rows` where their trials start."""
         draws = self.draws.rows(rows)
         self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
@@ -197,10 +205,6 @@ class GraspTask:
         palm = replace(palm, palm_pos_w=state.palm_pos_w[rows], palm_quat_w=state.palm_quat_w[rows])
         self.control.reset(rows, palm)
         self._last_palm_pos_w[rows] = palm.palm_pos_w
-        self._action[rows], self.step_index[rows] = 0.0, 0
-        self.judge.reset(rows, self.engine.state)
-        self.guard.reset(rows)
-        self._measure()
 
     def step(self, action: Tensor) -> Step:
         """One control step with actions (env, num_actions); see the module docstring for what they mean."""
@@ -221,14 +225,15 @@ class GraspTask:
 
     def _advance_clock(self) -> tuple[Tensor, Tensor]:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
-        phases = self.phases
-        pos = self.engine.state.object_pos_w
-        broken = ~self.engine.finite()
-        strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < -0.05)
-        self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken)
-        self.guard.count(broken, strayed)
+        phases, broken = self.phases, ~self.engine.finite()
         for row in broken.nonzero().squeeze(1).tolist():
             self.guard.dump(row, int(self.trial[row]), self.seed, self.objects[row], int(phases.step[row]) + 1)
+        if broken.any():  # nothing that is not finite may reach rewards and observations
+            self._place(broken.nonzero().squeeze(1))
+        pos = self.engine.state.object_pos_w
+        strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < -0.05)
+        self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed)
+        self.guard.count(broken, strayed)
         self.step_index += 1
         terminated = broken | strayed
         return terminated, (self.step_index >= self.episode_steps) & ~terminated
