@@ -214,7 +214,7 @@ def _shoot(
     object_body = model.body(OBJECT_BODY).id
     for geom in scene.geoms[: scene.ngeom]:
         if geom.type == mujoco.mjtGeom.mjGEOM_PLANE:
-            geom.rgba[:], geom.size[:2] = FLOOR, FLOOR_HALF_M
+            geom.rgba[:], geom.size[:2], geom.dataid = FLOOR, FLOOR_HALF_M, -1
         elif model.geom_bodyid[geom.objid] == object_body:
             drawn = visual is None and geom.rgba[3] > 0
             geom.rgba[:] = OBJECT if drawn else HIDDEN
