@@ -88,8 +88,8 @@ class HandSpec:
         text = _read_yaml(file)
         hand = cls(**_parse(text, file), side=side, mirrored=side != text["side"])
         if hand.mirrored:
-            object.__setattr__(hand, "palm_pos_b", hand.palm_pos_b * MIRROR_POS)
-            object.__setattr__(hand, "palm_quat_b", hand.palm_quat_b * MIRROR_QUAT)
+            object.__setattr__(hand, "palm_pos_b", hand.palm_pos_b * MIRROR_POS + 0.0)
+            object.__setattr__(hand, "palm_quat_b", hand.palm_quat_b * MIRROR_QUAT + 0.0)
             object.__setattr__(hand, "grasp", replace(hand.grasp, offset_y_m=-hand.grasp.offset_y_m))
         for item in fields(hand):
             value = getattr(hand, item.name)
