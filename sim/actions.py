@@ -86,7 +86,7 @@ class HandControl:
 
     def act(self, action: Tensor, state: State, phases: Phases) -> tuple[Tensor, Tensor, Tensor]:
         """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period."""
-        action = action.double()
+        action = _finite(action).double()
         grasping = phases.grasping[:, None]
         increment = action[:, :3] * (self._scales.palm_m_s * self._step_s)
         fingers = action[:, 6:] * self._scales.finger_rad
@@ -117,3 +117,10 @@ class HandControl:
             palm_down=-quat_rotate(self.palm_quat_w, x)[:, 2],
             keypoint_height_m=state.keypoints_w[..., 2],
         )
+
+
+def _finite(action: Tensor) -> Tensor:
+    bad = (~torch.isfinite(action)).any(dim=1).nonzero().squeeze(1)
+    if len(bad):
+        raise FloatingPointError(f"actions are not finite in environments {bad.tolist()}: look at the policy that gave them")
+    return action

@@ -68,7 +68,7 @@ class Judge:
     def update(
         self, state: State, lifting: Tensor, lift_ends: Tensor, holding: Tensor, unstable: Tensor, strayed: Tensor
     ) -> None:
-        """Take in one step. Masks (env,): in the lift, at its last step, in the hold, physics failed, object strayed."""
+        """Take in one step. Masks (env,): in the lift, at its last step, in the hold, physics failed, strayed."""
         offset = state.object_pos_w - self.start_pos_w
         in_palm = quat_rotate_inverse(state.palm_quat_w, state.object_pos_w - state.palm_pos_w)
         self.rise_m = offset[:, 2].clone()

@@ -25,3 +25,20 @@ def _preset(name):
     from sim.scene import PhysicsCfg
 
     return configs.load_option(PhysicsCfg, "physics", name)
+
+
+@pytest.fixture(scope="session")
+def allegro():
+    """The right Allegro hand."""
+    from sim.hands import HandSpec
+
+    return HandSpec.load("allegro")
+
+
+@pytest.fixture(scope="session")
+def household(tmp_path_factory):
+    """A small library: one generated object each of a box, a mug with many pieces, a hammer and a capsule."""
+    from sim.generator import generate
+
+    families = ["box", "mug", "hammer", "capsule"]
+    return generate(4, tmp_path_factory.mktemp("household"), families=families, workers=1, progress=False)
