@@ -109,9 +109,10 @@ class HandSpec:
         root.name, root.pos, root.quat = "palm", [0, 0, 0], [1, 0, 0, 0]
         for body in spec.bodies[1:]:
             body.gravcomp = 1.0
+        unit = np.rad2deg(1.0) if spec.compiler.degree else 1.0  # the unit in which this file states joint ranges
         for i, name in enumerate(self.joint_names):
             joint = spec.joint(name)
-            joint.range = [self.joint_lower[i], self.joint_upper[i]]
+            joint.range = np.array([self.joint_lower[i], self.joint_upper[i]]) * unit
             joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE
             joint.damping[0], joint.armature, joint.frictionloss = self.damping[i], self.armature[i], 0.0
             servo = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)

@@ -77,6 +77,7 @@ def test_a_foreign_mjcf_loads_through_its_own_hand_yaml(tmp_path):
     model = hand.to_mjspec().compile()
     np.testing.assert_allclose(model.body("palm").pos, 0)  # the root is renamed and stands at the origin
     np.testing.assert_allclose(model.actuator_forcerange, [[-0.5, 0.5], [-0.25, 0.25]])
+    np.testing.assert_allclose(model.jnt_range, [[-0.5, 1.5], [0, 1.5]])  # radians, though the file is in degrees
     assert (model.nu, model.nkey, model.nlight) == (2, 0, 0)
     # palm frame: +x = -z of the base, +z = +x of the base, hence +y = z cross x = x cross -z = +y of the base
     matrix = np.zeros(9)
