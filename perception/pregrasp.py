@@ -1,8 +1,8 @@
 """Where the palm starts: a pose computed from the object's visible points and the camera position alone.
 
 The method's rule (RobustDexGrasp, appendix): the palm faces the object along the line to the camera, and among rolls
-about that line the one is taken in whose finger direction the object is narrow. Two corrections that measuring asked for: the
-distance is kept from the object's top as seen along the approach, not from its centre, and the object is centred where
+about that line the one is taken in whose finger direction the object is narrow. Two corrections that measuring asked
+for: the distance is kept from the object's top as seen along the approach, not from its centre, and the object is centred where
 this hand's thumb and fingers meet, which is not the palm's centre.
 """
 

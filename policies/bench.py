@@ -1,6 +1,6 @@
 """`dexgrasp bench engine`: how fast the task steps, where the time goes, what an environment costs in memory.
 
-CPU seconds are those of the whole process, all threads, so that a busy machine does not change them much. "Bare" replays
+CPU seconds are those of the whole process, all threads, so that a busy machine changes them little. "Bare" replays
 the recorded controls of the very same episodes through `mujoco.batch.Batch.step` alone; both end in the same state,
 bit for bit, so that the ratio compares equal work.
 """

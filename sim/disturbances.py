@@ -93,7 +93,7 @@ class Disturber:
 
 
 def free_shift(tries: Tensor, shift_m: float, points_w: Tensor, keypoints_w: Tensor) -> Tensor:
-    """The first of the displacements `tries` (row, try, 2), times `shift_m`, that keeps clear of the hand; (row, 2) [m].
+    """First of the displacements `tries` (row, try, 2), times `shift_m`, that keeps clear of the hand; (row, 2) [m].
 
     `points_w` (row, point, 3), `keypoints_w` (row, keypoint, 3). Where none is free, the clearest one is taken.
     """

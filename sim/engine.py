@@ -85,7 +85,7 @@ class Engine(Protocol):
         ...
 
     def step(self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float) -> None:
-        """Move on by one control period; palm targets are interpolated from the last ones, fingers get theirs at once."""
+        """Move on by one control period; palm targets are interpolated from the last, fingers get theirs at once."""
         ...
 
     def push(self, force_w: Tensor) -> None:
