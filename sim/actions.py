@@ -122,5 +122,7 @@ class HandControl:
 def _finite(action: Tensor) -> Tensor:
     bad = (~torch.isfinite(action)).any(dim=1).nonzero().squeeze(1)
     if len(bad):
-        raise FloatingPointError(f"actions are not finite in environments {bad.tolist()}: look at the policy that gave them")
+        raise FloatingPointError(
+            f"actions are not finite in environments {bad.tolist()}: look at the policy that gave them"
+        )
     return action
