@@ -92,6 +92,12 @@ COMMANDS = (
         "policies.bench:BenchCfg",
         "policies.bench:bench_engine",
     ),
+    Command(
+        "bench physics",
+        "Measure what each physics preset costs and how far its outcomes agree with the reference.",
+        "policies.presets:PresetsCfg",
+        "policies.presets:bench_physics",
+    ),
     Command("view", "Show the camera, the hand and the policy in a browser.", later="the browser viewer"),
 )
 
