@@ -96,6 +96,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
         notes = diagnose(outcomes, library) | speed(cfg.task, simulated, time.monotonic() - start_s)
         write_json(run.file("diagnostics.json"), notes)
         print_scoreboard(result, notes)
+        log.info("%d of %d trials succeeded", result["successes"], result["trials"])
         if cfg.videos:
             film(cfg, hand, library, outcomes, run.path / "videos")
         print(f"report: {report.write_report(run.path)}")
@@ -158,6 +159,8 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
                 trial_log.append(path, block)
                 stored += block
                 simulated += len(block)
+                won = sum(outcome.success for outcome in block)
+                log.info("%s: trials %d to %d, %d succeeded", disturbance, start, block[-1].trial, won)
                 progress.advance(len(block), f"{sum(outcome.success for outcome in stored)} successes")
     order = {name: i for i, name in enumerate(cfg.disturbances())}
     ran = [outcome for outcome in stored if outcome.trial < cfg.trials]
