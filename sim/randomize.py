@@ -85,7 +85,7 @@ class Episode:
     def write(self, row: int, draws: dict[str, np.ndarray | float]) -> None:
         """Set one environment's draws."""
         for name, value in draws.items():
-            getattr(self, name)[row] = torch.as_tensor(value)
+            getattr(self, name)[row] = torch.as_tensor(value, dtype=torch.float64)
 
     def rows(self, rows: Tensor) -> "Episode":
         """The draws of some environments, copied."""

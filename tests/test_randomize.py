@@ -1,0 +1,122 @@
+"""Draws of an episode: within their ranges, decided by seed and trial alone."""
+
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+
+from sim.randomize import Episode, RandomizeCfg, draw_episode, draw_object, trial_generator
+
+CFG = RandomizeCfg(friction=(0.4, 1.2), mass_scale=(0.5, 2.0))
+STILL = RandomizeCfg(place_m=0, camera_m=0, tilt_sd_rad=0, standoff_m=0, palm_m=0, finger_rad=0)
+TRIALS = 400
+
+
+@pytest.fixture(scope="module")
+def draws():
+    episode = Episode.empty(TRIALS, 16)
+    for trial in range(TRIALS):
+        episode.write(trial, draw_episode(trial_generator(0, trial), CFG, 16))
+    return episode
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [
+        ("object_xy", -0.05, 0.05),
+        ("rest", 0.0, 1.0),
+        ("yaw", -np.pi, np.pi),
+        ("standoff", -0.02, 0.02),
+        ("palm_offset", -0.012, 0.012),
+        ("finger_offset", -0.05, 0.05),
+        ("friction", 0.4, 1.2),
+        ("mass_scale", 0.5, 2.0),
+    ],
+)
+def test_uniform_draws_fill_their_range_and_keep_to_it(draws, name, low, high):
+    value = getattr(draws, name)
+    assert low <= value.min() < low + 0.02 * (high - low)
+    assert high - 0.02 * (high - low) < value.max() <= high
+    assert abs(value.mean() - (low + high) / 2) < 0.1 * (high - low)  # 7 standard errors of 400 draws
+
+
+def test_the_camera_hangs_at_its_height_over_a_square_about_the_object(draws):
+    assert (draws.camera_offset[:, 2] == 0.76).all()
+    assert 0.19 < draws.camera_offset[:, :2].abs().max() <= 0.2
+
+
+def test_the_tilt_has_its_standard_deviation(draws):
+    assert float(draws.tilt.std()) == pytest.approx(0.06, rel=0.15)  # 6 standard errors of 800 draws
+
+
+def test_the_roll_chooses_either_side_and_a_start_within_one_sixteenth(draws):
+    side = (draws.roll >= np.pi).double()
+    assert 0.4 < side.mean() < 0.6
+    start = draws.roll - side * np.pi
+    assert 0 <= start.min() <= start.max() <= np.pi / 16
+
+
+def test_displacements_fill_the_unit_disc_evenly(draws):
+    radius = draws.shift.norm(dim=-1)
+    assert radius.max() <= 1
+    assert float((radius < 0.5).double().mean()) == pytest.approx(0.25, abs=0.04)  # a quarter of the area; 6 errors
+
+
+def test_forces_are_unit_vectors_in_all_directions(draws):
+    torch.testing.assert_close(draws.force.norm(dim=-1), torch.ones_like(draws.force[..., 0]))
+    assert draws.force.mean(dim=(0, 1)).abs().max() < 0.06  # 6 standard errors of 3,200 directions
+
+
+def test_a_trial_is_decided_by_its_seed_and_number_alone():
+    one, again = (draw_episode(trial_generator(3, 17), CFG, 16) for _ in range(2))
+    for name, value in one.items():
+        np.testing.assert_array_equal(value, again[name])
+    for other in (trial_generator(3, 18), trial_generator(4, 17)):
+        assert draw_episode(other, CFG, 16)["yaw"] != one["yaw"]
+
+
+def test_wider_ranges_leave_the_other_draws_as_they_were():
+    one = draw_episode(trial_generator(0, 5), CFG, 16)
+    wide = draw_episode(trial_generator(0, 5), replace(CFG, place_m=0.1, friction=(0.8, 0.8)), 16)
+    np.testing.assert_allclose(wide["object_xy"], 2 * one["object_xy"])
+    assert wide["friction"] == 0.8
+    for name in one.keys() - {"object_xy", "friction"}:
+        np.testing.assert_array_equal(wide[name], one[name])
+
+
+def test_ranges_of_zero_width_draw_their_middle():
+    still = draw_episode(trial_generator(0, 1), STILL, 16)
+    for name in ("object_xy", "tilt", "standoff", "palm_offset", "finger_offset"):
+        assert not np.any(still[name]), name
+    np.testing.assert_array_equal(still["camera_offset"], [0, 0, 0.76])
+
+
+def test_every_field_of_the_episode_is_drawn(draws):
+    drawn = draw_episode(trial_generator(0, 0), CFG, 16)
+    assert set(drawn) == {field.name for field in fields(Episode)}
+    for name, value in drawn.items():
+        np.testing.assert_array_equal(getattr(draws, name)[0].numpy(), value)
+
+
+def test_rows_are_copies(draws):
+    part = draws.rows(torch.tensor([2, 5]))
+    assert torch.equal(part.yaw, draws.yaw[[2, 5]])
+    before = draws.friction[2].item()
+    part.friction[:] = 9.0
+    assert draws.friction[2].item() == before
+
+
+def test_objects_are_drawn_evenly_or_by_weight(household):
+    evenly = [draw_object(trial_generator(0, trial), household) for trial in range(TRIALS)]
+    counts = np.array([evenly.count(name) for name in household.names])
+    assert (np.abs(counts - TRIALS / 4) < 50).all()  # 6 standard deviations
+    only = np.array([0.0, 1.0, 0.0, 0.0])
+    assert {draw_object(trial_generator(0, t), household, only) for t in range(20)} == {household.names[1]}
+
+
+@pytest.mark.parametrize("name", ["friction", "mass_scale"])
+@pytest.mark.parametrize("value", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
+def test_impossible_ranges_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=f"randomize.{name} must satisfy 0 < low <= high"):
+        RandomizeCfg(**{name: value})
