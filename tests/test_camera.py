@@ -38,12 +38,10 @@ def test_of_a_sphere_the_cap_towards_the_camera_is_seen():
 
 
 def test_a_box_hides_its_far_side_and_its_bottom():
-    face, up = plate(0.0)
-    face, up = face + [0, 0, 0.04], up  # the top of a cube of 8 cm; the other faces are turned copies
-    turns = [np.eye(3)] + [
-        np.array(m) for m in ([[1, 0, 0], [0, 0, -1], [0, 1, 0]], [[1, 0, 0], [0, 0, 1], [0, -1, 0]])
-    ]
-    turns += [np.diag([1.0, -1.0, -1.0])]  # in order: top, side at -y, side at +y, bottom
+    face, up = plate(0.04)  # the top of a cube of 8 cm; the other faces are turned copies
+    top, bottom = np.eye(3), np.diag([1.0, -1.0, -1.0])
+    front, back = (np.array([[1.0, 0.0, 0.0], [0.0, 0.0, y], [0.0, -y, 0.0]]) for y in (-1.0, 1.0))
+    turns = (top, front, back, bottom)
     points, normals = (np.concatenate([v @ m.T for m in turns]) for v in (face, up))
     mask = seen(points, normals, torch.tensor([[0.0, -0.5, 0.5]], dtype=torch.float64)).reshape(4, -1)
     assert mask[0].mean() > 0.95
