@@ -4,6 +4,7 @@ State tensors are views of the batch's rows wherever MuJoCo stores the quantity;
 """
 
 import copy
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -11,13 +12,15 @@ from collections.abc import Sequence
 import mujoco
 import numpy as np
 import torch
-from mujoco.batch import Batch
+from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
 from perception.geometry import compose, invert, quat_rotate
 from sim.carriers import make_carrier
 from sim.engine import Start, State
 from sim.scene import ModelPool
+
+log = logging.getLogger(__name__)
 
 MAX_CHUNKS = 5
 """The palm target moves in at most this many pieces per control step."""
@@ -32,6 +35,7 @@ class CpuEngine:
         self._models: list[mujoco.MjModel] = [model] * num_envs
         self.batch = Batch(model, nsim=num_envs, nthread=num_threads or os.cpu_count() or 1)
         self.batch.set_models(self._models)
+        self._failed = torch.zeros(num_envs, dtype=torch.bool)
         self._scratch = mujoco.MjData(model)
         self._object_body = model.body("object").id
         self._object_geoms = [model.geom(f"object_{i}").id for i in range(pool.slots)]
@@ -101,6 +105,7 @@ class CpuEngine:
         self._qpos[rows, self._object_q] = torch.cat([start.object_pos_w, start.object_quat_w], dim=1)
         self._carrier.place(rows, *compose(start.palm_pos_w, start.palm_quat_w, *self._base_in_palm))
         self.batch.forward(ids)
+        self._failed[rows] = False
         self._refresh()
 
     def _write_physics(self, model: mujoco.MjModel, mass_scale: float, friction: float) -> None:
@@ -119,8 +124,15 @@ class CpuEngine:
         self._carrier.aim(pos, quat)
         for chunk in range(1, chunks + 1):
             self._carrier.advance(chunk / chunks)
-            self.batch.step(nstep=substeps // chunks)
+            self._run(substeps // chunks)
         self._refresh()
+
+    def _run(self, substeps: int) -> None:
+        try:
+            self.batch.step(nstep=substeps)
+        except SimulationError as error:  # these rows stand still, the others have run to completion
+            self._failed[error.ids] = True
+            log.warning("%s", error)
 
     def _refresh(self) -> None:
         """Bring the tensors that are no views up to date."""
@@ -148,7 +160,7 @@ class CpuEngine:
     def finite(self) -> Tensor:
         """See `Engine.finite`."""
         finite = torch.isfinite(self._qpos).all(dim=1) & torch.isfinite(self._qvel).all(dim=1)
-        return finite & (self._warning[:, :, 1].sum(dim=1) == 0)
+        return finite & (self._warning[:, :, 1].sum(dim=1) == 0) & ~self._failed
 
     def get_model(self, row: int) -> mujoco.MjModel:
         """See `Engine.get_model`."""

@@ -97,7 +97,7 @@ class Engine(Protocol):
         ...
 
     def finite(self) -> Tensor:
-        """(env,) bool: the physics state of the environment is finite and without solver warnings."""
+        """(env,) bool: the physics state is finite, and MuJoCo neither warned nor gave up since the reset."""
         ...
 
     def get_model(self, row: int) -> mujoco.MjModel:
