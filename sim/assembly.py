@@ -56,11 +56,28 @@ def describe(model: ObjectModel, file: str, data: bytes, proportion: float = 0.0
     awkward = abs(size - 0.55) / 0.6
     difficulty = np.mean([thinness, min(awkward, 1.0), concavity, _ramp(model.mass, 0.1, 0.5)])
     return ObjectEntry(
-        model.name, model.family, model.split, model.seed, file, hashlib.sha256(data).hexdigest(),
-        tuple(_short(model.extents)), *_short([model.mass, model.friction]), len(model.pieces), len(model.rest_prob),
-        *_short([volume, hull, sum(hulls.hull_volume(p) for p in model.pieces) / volume, thickness]),
-        *_short([thinness, size, concavity, difficulty, proportion]), source,
-    )  # fmt: skip
+        name=model.name,
+        family=model.family,
+        split=model.split,
+        seed=model.seed,
+        file=file,
+        sha256=hashlib.sha256(data).hexdigest(),
+        extents=(_short(model.extents[0]), _short(model.extents[1]), _short(model.extents[2])),
+        mass=_short(model.mass),
+        friction=_short(model.friction),
+        pieces=len(model.pieces),
+        poses=len(model.rest_prob),
+        volume=_short(volume),
+        hull_volume=_short(hull),
+        piece_volume_ratio=_short(sum(hulls.hull_volume(piece) for piece in model.pieces) / volume),
+        thickness=_short(thickness),
+        thinness=_short(thinness),
+        size=_short(size),
+        concavity=_short(concavity),
+        difficulty=_short(difficulty),
+        proportion=proportion,
+        source=source,
+    )
 
 
 def _on_grid(values: np.ndarray) -> np.ndarray:
@@ -71,5 +88,5 @@ def _ramp(value: float, zero_at: float, one_at: float) -> float:
     return float(np.clip((value - zero_at) / (one_at - zero_at), 0, 1))
 
 
-def _short(values: object) -> list[float]:
-    return [float(f"{float(v):.5g}") for v in np.asarray(values, float)]
+def _short(value: float) -> float:
+    return float(f"{float(value):.5g}")

@@ -55,7 +55,7 @@ class Shape:
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
         """Vertices (v, 3) [m] and faces (f, 3) of the union of the solids: closed, outward, one surface."""
-        solid = Manifold.batch_boolean(list(self.solids), OpType.Add) if len(self.solids) > 1 else self.solids[0]
+        solid = Manifold.batch_boolean(list(self.solids), OpType.Add)
         mesh = solid.simplify(SIMPLIFY_M).to_mesh64()
         return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts, np.int32)
 

@@ -62,11 +62,11 @@ def test_every_compiled_piece_has_the_same_layout(mug):
 
 def test_any_prefix_of_the_surface_samples_is_well_spread(mug):
     # farthest-point order: no later sample is farther from the first 128 than they are from one another
-    from scipy.spatial import cKDTree
+    from scipy.spatial import KDTree
 
     first, rest = mug.points[:128], mug.points[128:]
-    closest_pair = cKDTree(first).query(first, k=2)[0][:, 1].min()
-    assert cKDTree(first).query(rest)[0].max() <= closest_pair + 1e-5
+    closest_pair = KDTree(first).query(first, k=2)[0][:, 1].min()
+    assert KDTree(first).query(rest)[0].max() <= closest_pair + 1e-5
 
 
 def test_surface_samples_lie_on_the_mesh_and_their_normals_point_outward():

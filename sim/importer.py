@@ -1,0 +1,232 @@
+"""Folders of meshes as object libraries: each mesh once, whatever happens to its neighbours.
+
+Work is kept by content: OUT/imported/KEY.json says what became of a mesh (an object, or a refusal with its reason),
+where KEY hashes the file, its name and the settings.  A second import finds every key and does nothing; a killed one
+goes on where it was.  Heavy libraries are imported only where there is work, so that the second import is quick.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from sim import crew, objects
+from sim.objects import ObjectEntry, ObjectLibrary
+from sim.progress import track
+
+VERSION = 1
+"""Raised when an import gives other objects than before, so that old caches are not used."""
+SUFFIXES = (".obj", ".stl", ".ply", ".glb")
+SAMPLED_FOR_UNIT = 25
+DECOMPOSITIONS = ("auto", "cuts", "coacd")
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """What an imported object depends on besides its file."""
+
+    scale: float | None = None
+    """Factor from the files' unit to metres; None: guessed for the whole folder."""
+    density: float = 600.0
+    """[kg/m^3]; a light filled household thing.  The mass is clipped to the range beneath."""
+    mass_min: float = 0.03
+    """[kg]"""
+    mass_max: float = 0.5
+    """[kg]; the paper caps most of its objects at 0.24875 kg (method.md, section 9), which this range contains."""
+    friction: float = 0.8
+    decomposition: str = "auto"
+    """"auto": plane cuts, and CoACD where they leave walls thick; "cuts" or "coacd" alone."""
+    pieces: int = objects.MAX_PIECES
+    """Most convex pieces."""
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not self.scale > 0:
+            raise ValueError(f"scale must be positive (0.001 for millimetres), got {self.scale}")
+        if not 0 < self.mass_min <= self.mass_max:
+            raise ValueError(f"masses must satisfy 0 < mass_min <= mass_max, got {self.mass_min} and {self.mass_max}")
+        if not self.density > 0:
+            raise ValueError(f"density must be positive [kg/m^3], got {self.density}")
+        if self.decomposition not in DECOMPOSITIONS:
+            raise ValueError(f"unknown decomposition '{self.decomposition}'; known: {', '.join(DECOMPOSITIONS)}")
+        if not 1 <= self.pieces <= objects.MAX_PIECES:
+            raise ValueError(f"pieces must be 1 to {objects.MAX_PIECES}, got {self.pieces}")
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What an import did."""
+
+    library: ObjectLibrary
+    scale: float
+    """Factor to metres that was used."""
+    unit: str
+    """"m", "cm" or "mm" as guessed, or "given"."""
+    reused: int
+    """Meshes known from an earlier import."""
+    refused: dict[str, str]
+    """Mesh file, relative to the folder -> reason."""
+
+    def summary(self) -> str:
+        """A few lines for a person: counts, unit, volume ratio, each refusal."""
+        ratios = [e.piece_volume_ratio for e in self.library.entries]
+        said = f"unit {self.unit} (scale={self.scale:g})" if self.unit == "given" else f"unit guessed: {self.unit}"
+        lines = [
+            f"{len(self.library)} objects in {self.library.path} ({self.reused} known before), {said}",
+            f"volume of the pieces / mesh: median {sorted(ratios)[len(ratios) // 2]:.2f}, worst {max(ratios):.2f}",
+            f"{len(self.refused)} meshes refused" + (":" if self.refused else ""),
+        ]
+        return "\n".join(lines + [f"  {file}: {reason}" for file, reason in self.refused.items()])
+
+
+@dataclass(frozen=True)
+class _Job:
+    path: Path
+    source: str
+    name: str
+    key: str
+    scale: float
+    settings: ImportSettings
+    out: Path
+
+
+def import_meshes(
+    folder: str | Path,
+    out: str | Path,
+    settings: ImportSettings | None = None,
+    workers: int | None = None,
+    progress: bool = True,
+) -> ImportReport:
+    """Imports every OBJ, STL, PLY and GLB under `folder` into library `out`; what was imported before is kept."""
+    settings = settings or ImportSettings()
+    folder, out = Path(folder), Path(out)
+    files = _mesh_files(folder)
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    with crew.folder_lock(out):
+        crew.sweep_partials(out)
+        scale, unit = _scale(files, digests, settings, out)
+        jobs = _jobs(folder, files, digests, scale, settings, out)
+        fresh = [job for job in jobs if not _is_done(job)]
+        _run(fresh, workers or crew.available_cores(), progress)
+        return _finish(jobs, len(jobs) - len(fresh), scale, unit, out)
+
+
+def import_to_cache(folder: Path) -> ObjectLibrary:
+    """The library of a folder of meshes, kept under the user's cache folder."""
+    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    return import_meshes(folder, cache_folder() / f"{folder.resolve().name}-{place}").library
+
+
+def cache_folder() -> Path:
+    """Where libraries are kept that nobody gave a place: $DEXGRASP_CACHE, else the user's cache folder."""
+    base = os.environ.get("DEXGRASP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dexgrasp"
+    return Path(base).expanduser() / "objects"
+
+
+def _mesh_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder of meshes at {folder}")
+    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} holds no meshes; expected files ending in {', '.join(SUFFIXES)}, nested or not"
+        )
+    return files
+
+
+def _scale(files: list[Path], digests: dict[Path, str], settings: ImportSettings, out: Path) -> tuple[float, str]:
+    """The factor to metres and its name; a guess is kept by the contents of the folder."""
+    if settings.scale is not None:
+        return settings.scale, "given"
+    key = hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()[:16]
+    record = out / "imported" / f"unit-{key}.json"
+    if not record.is_file():
+        from sim.meshes import guess_folder_unit
+
+        step = max(1, len(files) // SAMPLED_FOR_UNIT)
+        objects.write_atomic(record, json.dumps(guess_folder_unit(files[::step])).encode())
+    scale, unit = json.loads(record.read_text())
+    return scale, unit
+
+
+def _jobs(
+    folder: Path, files: list[Path], digests: dict[Path, str], scale: float, settings: ImportSettings, out: Path
+) -> list[_Job]:
+    stems = {
+        path: re.sub(r"[^A-Za-z0-9]+", "_", str(path.relative_to(folder).with_suffix(""))).strip("_") for path in files
+    }
+    twins = {stem for stem, count in Counter(stems.values()).items() if count > 1}
+    jobs, taken = [], set()
+    for path in files:
+        name = f"{stems[path]}_{path.suffix[1:].lower()}" if stems[path] in twins else stems[path]
+        while name in taken:
+            name += "_"
+        taken.add(name)
+        identity = json.dumps([VERSION, digests[path], name, scale, asdict(settings)])
+        key = hashlib.sha256(identity.encode()).hexdigest()[:24]
+        jobs.append(_Job(path, str(path.relative_to(folder)), name, key, scale, settings, out))
+    return jobs
+
+
+def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
+    for job, done in track(crew.spread(_import_one, jobs, workers), len(jobs), "import", progress):
+        if done is None:
+            _write_record(
+                job, {"refused": "unreadable: its process died while it was imported (crash or out of memory)"}
+            )
+
+
+def _import_one(job: _Job) -> bool:
+    """Imports one mesh and writes what became of it; never raises for a bad mesh."""
+    from sim.assembly import describe
+    from sim.meshes import RefusedMeshError, model_from_mesh
+
+    try:
+        model = model_from_mesh(job.path, job.name, job.scale, job.settings)
+    except RefusedMeshError as refusal:
+        _write_record(job, {"refused": str(refusal)})
+        return True
+    data = model.to_bytes()
+    file = f"objects/{job.name}.npz"
+    objects.write_atomic(job.out / file, data)
+    _write_record(job, {"entry": asdict(describe(model, file, data, source=job.source))})
+    return True
+
+
+def _finish(jobs: list[_Job], reused: int, scale: float, unit: str, out: Path) -> ImportReport:
+    entries: list[ObjectEntry] = []
+    refused: dict[str, str] = {}
+    for job in jobs:
+        record = json.loads(_record_path(job).read_text())
+        if "refused" in record:
+            refused[job.source] = record["refused"]
+        else:
+            entries.append(objects.entry_from_dict(record["entry"]))
+    if not entries:
+        reasons = "; ".join(f"{file}: {reason}" for file, reason in list(refused.items())[:5])
+        raise ValueError(f"none of {len(jobs)} meshes could be imported: {reasons}")
+    request = {
+        "meshes": len(jobs),
+        "scale": scale,
+        "unit": unit,
+        "settings": asdict(jobs[0].settings),
+        "refused": refused,
+    }
+    return ImportReport(objects.write_library(out, entries, request), scale, unit, reused, refused)
+
+
+def _record_path(job: _Job) -> Path:
+    return job.out / "imported" / f"{job.key}.json"
+
+
+def _is_done(job: _Job) -> bool:
+    if not _record_path(job).is_file():
+        return False
+    record = json.loads(_record_path(job).read_text())
+    return "refused" in record or (job.out / record["entry"]["file"]).is_file()
+
+
+def _write_record(job: _Job, record: dict[str, object]) -> None:
+    objects.write_atomic(_record_path(job), json.dumps(record).encode())
