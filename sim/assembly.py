@@ -54,7 +54,7 @@ def describe(model: ObjectModel, file: str, data: bytes, proportion: float = 0.0
     size = extents[1] / HAND_OPENING_M
     concavity = 1 - min(volume / hull, 1.0)
     awkward = abs(size - 0.55) / 0.6
-    difficulty = np.mean([thinness, min(awkward, 1.0), concavity, _ramp(model.mass, 0.1, 0.5)])
+    difficulty = sum([thinness, min(awkward, 1.0), concavity, _ramp(model.mass, 0.1, 0.5)]) / 4
     return ObjectEntry(
         name=model.name,
         family=model.family,

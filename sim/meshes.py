@@ -38,7 +38,7 @@ class Limits:
 def read_mesh(path: Path) -> trimesh.Trimesh:
     """The file as one mesh in its own unit; RefusedMeshError when it is unreadable, empty or not finite."""
     try:
-        loaded = trimesh.load_scene(path, skip_materials=True).to_mesh()
+        loaded = trimesh.load_scene(path, process=False, skip_materials=True).to_mesh()
     except Exception as error:  # each format's reader raises its own kinds, none of them documented
         raise RefusedMeshError(f"unreadable: {type(error).__name__}: {error}") from error
     if len(loaded.faces) == 0 or len(loaded.vertices) < 4:
@@ -68,14 +68,15 @@ def guess_unit(longest: list[float]) -> str:
 
 
 def clean_mesh(mesh: trimesh.Trimesh, scale: float, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (v, 3) [m] and outward faces (f, 3) of a closed surface; RefusedMeshError when size or holes forbid it."""
+    """Vertices (v, 3) [m] and outward faces (f, 3) of a closed surface; or RefusedMeshError says why not."""
     mesh = mesh.copy()
     mesh.apply_scale(scale)
     _check_size(mesh, limits)
     _repair(mesh)
     if not mesh.is_watertight:
         edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
-        raise RefusedMeshError(f"not closed: {int((edges != 2).sum())} of {len(edges)} edges do not join two faces")
+        open_edges = int((edges != 2).sum())
+        raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
     solids = [part if part.volume > 0 else _turned(part) for part in mesh.split(only_watertight=True)]
     vertices, faces = _united([(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12])
     if len(faces) == 0:
