@@ -2,8 +2,8 @@
 
 The method's rule (RobustDexGrasp, appendix): the palm faces the object along the line to the camera, and among rolls
 about that line the one is taken in whose finger direction the object is narrow. Two corrections that measuring asked
-for: the distance is kept from the object's top as seen along the approach, not from its centre, and the object is centred where
-this hand's thumb and fingers meet, which is not the palm's centre.
+for: the distance is kept from the object's top as seen along the approach, not from its centre, and the object is
+centred where this hand's thumb and fingers meet, which is not the palm's centre.
 """
 
 from dataclasses import dataclass
@@ -12,20 +12,7 @@ import torch
 from torch import Tensor
 
 from perception.geometry import plane_basis, quat_from_matrix
-
-
-@dataclass(frozen=True)
-class GraspGeometry:
-    """How one hand likes to meet an object; part of hand.yaml and of the deployment contract."""
-
-    offset_y_m: float
-    """The object's centre in the palm frame at the pre-grasp, along +y."""
-    offset_z_m: float
-    """The same along +z, the finger direction."""
-    gap_m: float
-    """Distance from the palm centre to the object's top point where the approach ends."""
-    floor_m: float
-    """Least height of the palm centre over the table while the fingers are open."""
+from perception.grasp_style import GraspStyle, blend
 
 
 @dataclass(frozen=True)
@@ -38,12 +25,15 @@ class Pregrasp:
     """(env, 4) wxyz; columns of its matrix: palm normal, y, finger direction."""
     depth_m: Tensor
     """(env,) distance that the approach covers along the palm normal."""
+    style: GraspStyle
+    """How the hand takes hold of each object."""
 
 
 def plan_pregrasp(
     points_w: Tensor,
     camera_pos_w: Tensor,
-    geometry: GraspGeometry,
+    power: GraspStyle,
+    pinch: GraspStyle,
     roll_offset_rad: Tensor,
     tilt_rad: Tensor | None = None,
     standoff_m: float = 0.15,
@@ -65,11 +55,12 @@ def plan_pregrasp(
         side, up = plane_basis(normal)
     fingers = _narrowest_roll(points_w - centre[:, None], side, up, roll_offset_rad, rolls)
     y = torch.linalg.cross(fingers, normal)
-    top = _top_along(points_w - centre[:, None], -normal)
+    top = _top(-((points_w - centre[:, None]) @ normal[..., None]).squeeze(-1))
     distance = torch.clamp(top + clearance_m, min=standoff_m)
-    pos = centre - normal * distance[:, None] - y * geometry.offset_y_m - fingers * geometry.offset_z_m
+    style = blend(power, pinch, _top(points_w[..., 2]))
+    pos = centre - normal * distance[:, None] - y * style.offset_y_m[:, None] - fingers * style.offset_z_m[:, None]
     quat = quat_from_matrix(torch.stack([normal, y, fingers], dim=-1))
-    return Pregrasp(pos, quat, (distance - top - geometry.gap_m).clamp(min=0.0))
+    return Pregrasp(pos, quat, (distance - top - style.gap_m).clamp(min=0.0), style)
 
 
 def _narrowest_roll(offsets: Tensor, side: Tensor, up: Tensor, start_rad: Tensor, rolls: int) -> Tensor:
@@ -85,7 +76,6 @@ def _narrowest_roll(offsets: Tensor, side: Tensor, up: Tensor, start_rad: Tensor
     return fan[torch.arange(len(fan), device=fan.device), extent.argmin(dim=1)]
 
 
-def _top_along(offsets: Tensor, direction: Tensor) -> Tensor:
-    """97th percentile of the points' coordinate along `direction` (env,) [m]: the top without outliers."""
-    along = (offsets @ direction[..., None]).squeeze(-1)
-    return torch.quantile(along, 0.97, dim=1)
+def _top(height_m: Tensor) -> Tensor:
+    """97th percentile of the points' heights (env, point) along some direction (env,): the top without outliers."""
+    return torch.quantile(height_m, 0.97, dim=1)

@@ -46,7 +46,7 @@ class Advance:
 def prior_step(
     cfg: PriorCfg,
     closing: Tensor,
-    floor_m: float,
+    floor_m: Tensor,
     step_s: float,
     phase_s: Tensor,
     grasp_s: float,
@@ -60,7 +60,7 @@ def prior_step(
 
     `phase_s`: time since the grasp phase began. `travelled_m`, `depth_m`: how far the palm came along its normal, and
     how far the plan goes. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
-    `keypoint_height_m` (env, keypoint): heights over the table. `closing` (joint,): the hand's closing direction.
+    `keypoint_height_m` (env, keypoint): heights over the table. `closing` (env, joint): direction of closing.
     """
     approach_s = cfg.approach_fraction * grasp_s
     approaching = phase_s < approach_s

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from perception.geometry import quat_from_rotvec, quat_multiply, quat_rotate
+from perception.grasp_style import blend
 from perception.pregrasp import Pregrasp
 from perception.prior import Advance, PriorCfg, prior_step
 from sim.engine import State
@@ -64,9 +65,9 @@ class HandControl:
 
     def __init__(self, hand: HandSpec, scales: Scales, prior: PriorCfg | None, step_s: float, num_envs: int) -> None:
         """`prior`: None gives the published method's plain residual."""
-        self._scales, self._prior, self._step_s, self._floor_m = scales, prior, step_s, hand.grasp.floor_m
+        self._scales, self._prior, self._step_s = scales, prior, step_s
         self._lower, self._upper = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
-        self._closing = torch.tensor(hand.closing)
+        self._style = blend(hand.power, hand.pinch, torch.zeros(num_envs))
         zeros = {"dtype": torch.float64}
         self.start_pos_w, self.start_quat_w = torch.zeros(num_envs, 3, **zeros), torch.zeros(num_envs, 4, **zeros)
         self.palm_pos_w, self.palm_quat_w = torch.zeros(num_envs, 3, **zeros), torch.zeros(num_envs, 4, **zeros)
@@ -83,6 +84,7 @@ class HandControl:
         self.start_pos_w[rows] = self.palm_pos_w[rows] = pregrasp.palm_pos_w
         self.start_quat_w[rows] = self.palm_quat_w[rows] = pregrasp.palm_quat_w
         self._depth_m[rows], self._travelled_m[rows] = pregrasp.depth_m, 0.0
+        self._style.write(rows, pregrasp.style)
 
     def act(self, action: Tensor, state: State, phases: Phases) -> tuple[Tensor, Tensor, Tensor]:
         """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period."""
@@ -106,8 +108,8 @@ class HandControl:
         x = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
         return prior_step(
             prior,
-            closing=self._closing,
-            floor_m=self._floor_m,
+            closing=self._style.closing,
+            floor_m=self._style.floor_m,
             step_s=self._step_s,
             phase_s=phases.step * self._step_s,
             grasp_s=phases.grasp_steps * self._step_s,

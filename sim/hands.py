@@ -18,11 +18,12 @@ import yaml
 
 import assets
 from perception.geometry import Kinematics, quat_from_matrix
-from perception.pregrasp import GraspGeometry
+from perception.grasp_style import GraspStyle
 from sim.mirror import MIRROR_POS, MIRROR_QUAT, mirror
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
 SIDES = ("right", "left")
+STYLES = ("power", "pinch")
 _ACTUATION = ("effort_limit", "speed_limit", "kp", "kd", "damping", "armature")
 _KEYS = ("name", "side", "xml", "root", "source", "palm", "actuation", "joints", "keypoints", "contact_bodies")
 _KEYS += ("thumb_bodies", "grasp")
@@ -64,12 +65,11 @@ class HandSpec:
     """Bodies whose contacts are reported: palm, then proximal, medial, distal of each finger."""
     contact_weights: np.ndarray
     """(contact body,) Sum is their number; palm 0."""
-    open_pose: np.ndarray
-    """(joint,) [rad] Pre-grasp posture."""
-    closing: np.ndarray
-    """(joint,) [rad per unit] Direction in which the fingers close."""
     thumb_bodies: tuple[str, ...]
-    grasp: GraspGeometry
+    power: GraspStyle
+    """How the hand takes hold of a tall object."""
+    pinch: GraspStyle
+    """How it takes hold of a low one."""
     source: str
     xml_path: Path
     root: str
@@ -90,13 +90,20 @@ class HandSpec:
         if hand.mirrored:
             object.__setattr__(hand, "palm_pos_b", hand.palm_pos_b * MIRROR_POS + 0.0)
             object.__setattr__(hand, "palm_quat_b", hand.palm_quat_b * MIRROR_QUAT + 0.0)
-            object.__setattr__(hand, "grasp", replace(hand.grasp, offset_y_m=-hand.grasp.offset_y_m))
+            for style in ("power", "pinch"):
+                right = getattr(hand, style)
+                object.__setattr__(hand, style, replace(right, offset_y_m=-right.offset_y_m))
         for item in fields(hand):
             value = getattr(hand, item.name)
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
         _check_names(hand, file)
         return hand
+
+    @property
+    def open_pose(self) -> np.ndarray:
+        """(joint,) [rad] Pre-grasp posture before a tall object."""
+        return self.power.open_pose.numpy()
 
     def to_mjspec(self) -> mujoco.MjSpec:
         """A fresh editable model: root body "palm" at the origin, the servos of hand.yaml, the keypoint sites."""
@@ -203,9 +210,9 @@ def _parse(text: dict[str, Any], file: Path) -> dict[str, Any]:
         "contact_bodies": tuple(text["contact_bodies"]),
         "contact_weights": _scaled(contact, len(contact), f"{file}: contact_bodies"),
         "thumb_bodies": tuple(text["thumb_bodies"]),
-        "grasp": _parse_grasp(text["grasp"], file),
         "extra_sites": {site: (k["body"], tuple(k["pos"])) for site, k in keypoints.items() if "body" in k},
         **_parse_joints(text, file),
+        **_parse_styles(text, file),
     }
 
 
@@ -215,28 +222,37 @@ def _scaled(weights: np.ndarray, total: float, where: str) -> np.ndarray:
     return weights * total / weights.sum()
 
 
-def _parse_grasp(grasp: dict[str, float], file: Path) -> GraspGeometry:
-    _demand_exactly(grasp, [item.name for item in fields(GraspGeometry)], f"{file}: grasp:")
-    return GraspGeometry(**{key: float(value) for key, value in grasp.items()})
-
-
 def _parse_joints(text: dict[str, Any], file: Path) -> dict[str, Any]:
     common = text["actuation"]
     _demand_exactly(common, _ACTUATION, f"{file}: actuation:")
-    keys = ("joint_lower", "joint_upper", "open_pose", "closing", *_ACTUATION)
-    columns: dict[str, list[float]] = {key: [] for key in keys}
+    columns: dict[str, list[float]] = {key: [] for key in ("joint_lower", "joint_upper", *_ACTUATION)}
     for name, joint in text["joints"].items():
         _demand_exactly({**common, **joint}, ("range", "open", "closing", *_ACTUATION), f"{file}: joints.{name}:")
         lower, upper = joint["range"]
-        if not lower <= joint["open"] <= upper:
+        if not all(lower <= pose <= upper for pose in _pair(joint["open"])):
             raise ValueError(f"{file}: joints.{name}: open must lie in range, got {joint['open']}, {joint['range']}")
-        row = {"joint_lower": lower, "joint_upper": upper, "open_pose": joint["open"], "closing": joint["closing"]}
-        row |= {key: joint.get(key, common[key]) for key in _ACTUATION}
+        row = {"joint_lower": lower, "joint_upper": upper} | {key: joint.get(key, common[key]) for key in _ACTUATION}
         if not all(row[key] > 0 for key in _ACTUATION):
             raise ValueError(f"{file}: joints.{name}: {list(_ACTUATION)} must be positive, got {row}")
         for key, value in row.items():
             columns[key].append(value)
     return {"joint_names": tuple(text["joints"]), **{k: np.array(v, dtype=float) for k, v in columns.items()}}
+
+
+def _parse_styles(text: dict[str, Any], file: Path) -> dict[str, GraspStyle]:
+    """The two grasp styles; a pair in hand.yaml is [power, pinch], a single number serves both."""
+    scalars = [item.name for item in fields(GraspStyle) if item.name not in ("open_pose", "closing")]
+    _demand_exactly(text["grasp"], scalars, f"{file}: grasp:")
+    joints = text["joints"].values()
+    columns = {"open_pose": [_pair(j["open"]) for j in joints], "closing": [_pair(j["closing"]) for j in joints]}
+    columns |= {key: _pair(text["grasp"][key]) for key in scalars}
+    tables = {key: torch.tensor(value, dtype=torch.float64) for key, value in columns.items()}
+    return {name: GraspStyle(**{k: t[..., i] for k, t in tables.items()}) for i, name in enumerate(STYLES)}
+
+
+def _pair(value: float | list[float]) -> tuple[float, float]:
+    power, pinch = value if isinstance(value, list) else (value, value)
+    return float(power), float(pinch)
 
 
 def _palm_quat(palm: dict[str, Any], file: Path) -> np.ndarray:

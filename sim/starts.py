@@ -1,6 +1,7 @@
 """How an episode opens: the object lies on the table, a camera sees one side of it, that view places the palm."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -50,15 +51,15 @@ def surface(library: ObjectLibrary, names: Sequence[str]) -> Tensor:
 
 def plan(hand: HandSpec, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
     """Pre-grasp from the visible points, with the reset noise of the draws."""
-    pregrasp = plan_pregrasp(points_w.double(), camera_w, hand.grasp, draws.roll, draws.tilt)
+    pregrasp = plan_pregrasp(points_w.double(), camera_w, hand.power, hand.pinch, draws.roll, draws.tilt)
     offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
     pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
-    return Pregrasp(pos, pregrasp.palm_quat_w, (pregrasp.depth_m + draws.standoff).clamp(min=0.0))
+    return replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
 
 
 def start(hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: Episode) -> Start:
     """Initial conditions of the rows for the engine."""
-    fingers = torch.as_tensor(hand.open_pose) + draws.finger_offset
+    fingers = palm.style.open_pose + draws.finger_offset
     limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
     return Start(
         objects=names,

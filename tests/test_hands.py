@@ -196,7 +196,7 @@ def test_closing_moves_the_tips_towards_the_palm_normal_and_the_thumb_meets_the_
     hand = HandSpec.load(name, side)
     tips = [f"{finger}_tip" for finger in ("index", "middle", "ring", "thumb")]
     opened, started, closing = (
-        np.stack([_posed(hand, hand.open_pose + part * hand.closing).site(tip).xpos for tip in tips])
+        np.stack([_posed(hand, hand.open_pose + part * hand.power.closing.numpy()).site(tip).xpos for tip in tips])
         for part in (0.0, 0.1, 0.5)
     )
     assert (started[:3, 0] > opened[:3, 0]).all()  # fingers first swing out along +x, the palm normal

@@ -6,9 +6,16 @@ import pytest
 import torch
 
 from perception.geometry import matrix_from_quat, plane_basis, quat_rotate, quat_rotate_inverse
-from perception.pregrasp import GraspGeometry, plan_pregrasp
+from perception.grasp_style import GraspStyle
+from perception.pregrasp import plan_pregrasp
 
-GEOMETRY = GraspGeometry(offset_y_m=0.024, offset_z_m=0.008, gap_m=0.04, floor_m=0.12)
+
+def style(**scalars):
+    pose = torch.zeros(16, dtype=torch.float64)
+    return GraspStyle(pose, pose, **{key: torch.tensor(value, dtype=torch.float64) for key, value in scalars.items()})
+
+
+STYLE = style(offset_y_m=0.024, offset_z_m=0.008, gap_m=0.04, floor_m=0.12)
 EXACT_M = 1e-12
 """All sums are in double precision and of order one."""
 OVERHEAD = torch.tensor([0.0, 0.0, 0.7], dtype=torch.float64)
@@ -24,7 +31,7 @@ def slab(x=0.1, y=0.03, z=0.02):
 
 def plan(points, camera=OVERHEAD, roll=0.0, **options):
     offset = torch.tensor([roll], dtype=torch.float64)
-    return plan_pregrasp(points, camera[None], GEOMETRY, offset, **options)
+    return plan_pregrasp(points, camera[None], STYLE, STYLE, offset, **options)
 
 
 def axes(pregrasp):
@@ -129,7 +136,7 @@ def test_the_tilt_turns_the_approach_and_keeps_the_object_ahead():
 def test_environments_are_planned_apart():
     points = torch.cat([slab(0.1, 0.03), slab(0.03, 0.1, z=0.08)])
     cameras, rolls = torch.stack([OVERHEAD, ASIDE]), torch.tensor([0.2, 1.1], dtype=torch.float64)
-    both = plan_pregrasp(points, cameras, GEOMETRY, rolls)
+    both = plan_pregrasp(points, cameras, STYLE, STYLE, rolls)
     for env in range(2):
         alone = plan(points[env : env + 1], cameras[env], roll=float(rolls[env]))
         torch.testing.assert_close(both.palm_pos_w[env : env + 1], alone.palm_pos_w, rtol=0, atol=EXACT_M)

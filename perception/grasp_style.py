@@ -1,0 +1,46 @@
+"""How a hand takes hold: with the whole hand where an object is tall, between the fingertips where it is low.
+
+A hand has two styles, `power` and `pinch` (hand.yaml); what an object gets is a blend of them by the height of its top.
+"""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+PINCH_M, POWER_M = 0.03, 0.06
+"""Objects up to the first height are pinched, from the second on grasped with the whole hand."""
+
+
+@dataclass(frozen=True, eq=False)
+class GraspStyle:
+    """One style of a hand, or after `blend` one per environment: then every field has a leading (env,)."""
+
+    open_pose: Tensor
+    """(joint,) fingers at the pre-grasp [rad]."""
+    closing: Tensor
+    """(joint,) direction in which the fingers close [rad per unit]."""
+    offset_y_m: Tensor
+    """() the object's centre in the palm frame at the pre-grasp, along +y."""
+    offset_z_m: Tensor
+    """() the same along +z, the finger direction."""
+    gap_m: Tensor
+    """() distance from the palm centre to the object's top where the approach ends."""
+    floor_m: Tensor
+    """() least height of the palm centre over the table while the fingers are open."""
+
+    def write(self, rows: Tensor, styles: "GraspStyle") -> None:
+        """Set the styles of some environments."""
+        for item in fields(self):
+            getattr(self, item.name)[rows] = getattr(styles, item.name)
+
+
+def blend(power: GraspStyle, pinch: GraspStyle, height_m: Tensor) -> GraspStyle:
+    """Styles for objects whose tops are at these heights (env,) over the table."""
+    share = ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0)
+
+    def mix(name: str) -> Tensor:
+        low, high = getattr(pinch, name), getattr(power, name)
+        return torch.lerp(low, high, share.view(-1, *[1] * low.dim()).to(low.dtype))
+
+    return GraspStyle(**{item.name: mix(item.name) for item in fields(GraspStyle)})
