@@ -71,6 +71,7 @@ def open_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
 
     Raises RenderUnavailable where no backend works.
     """
+    os.environ["PYOPENGL_PLATFORM"] = backend()  # it may be inherited from a process that took the other one
     chosen: Any = importlib.import_module("mujoco.rendering.classic.gl_context")
     chosen.GLContext = importlib.import_module(f"mujoco.{backend()}").GLContext
     _set_optics(model, width, height)

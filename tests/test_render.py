@@ -104,9 +104,10 @@ def test_a_probe_repeats_what_the_backend_complained_about(monkeypatch, opengl):
     assert render._probe.__wrapped__("egl") != ""
 
 
-def test_osmesa_draws_a_picture_although_mujoco_was_imported_before(scene):
+def test_osmesa_draws_a_picture_although_mujoco_was_imported_before(monkeypatch):
     if render._probe("osmesa"):
         pytest.skip(f"osmesa: {render._probe('osmesa')}; apt-get install {render.APT_PACKAGES['osmesa']}")
+    monkeypatch.setenv("PYOPENGL_PLATFORM", "egl")  # as a child of a process that draws with EGL inherits it
     program = (
         "import os, mujoco\n"
         "os.environ['MUJOCO_GL'] = 'osmesa'\n"
