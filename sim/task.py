@@ -150,6 +150,8 @@ class GraspTask:
 
     def _allocate(self) -> None:
         n = self.num_envs
+        self.seeds = torch.full((n,), self.seed, dtype=torch.int64)
+        """(env,) with the trial's number, the source of all that is random; may be written between episodes."""
         self.trial = torch.full((n,), -1, dtype=torch.int64)
         self._next_trial = 0
         self.objects = [""] * n
@@ -173,13 +175,18 @@ class GraspTask:
         self._begin(torch.arange(self.num_envs), trials)
         return self._observe()
 
+    def restart(self, rows: Tensor, trials: Sequence[int]) -> dict[str, Tensor]:
+        """Start episodes `trials` in `rows` (sorted), leave the others alone; observations of all environments."""
+        self._begin(rows, trials)
+        return self._observe()
+
     def _begin(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
         """Open new episodes in `rows` (sorted) and leave the other rows alone."""
         if trials is None:
             trials = range(self._next_trial, self._next_trial + len(rows))
             self._next_trial += len(rows)
         for row, trial in zip(rows.tolist(), trials, strict=True):
-            rng = trial_generator(self.seed, trial)
+            rng = trial_generator(int(self.seeds[row]), trial)
             drawn = draw_object(rng, self.library)
             self.objects[row] = self.library.names[trial % len(self.library)] if self.in_order else drawn
             self.trial[row] = trial
@@ -227,7 +234,8 @@ class GraspTask:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
         phases, broken = self.phases, ~self.engine.finite()
         for row in broken.nonzero().squeeze(1).tolist():
-            self.guard.dump(row, int(self.trial[row]), self.seed, self.objects[row], int(phases.step[row]) + 1)
+            trial, seed = int(self.trial[row]), int(self.seeds[row])
+            self.guard.dump(row, trial, seed, self.objects[row], int(phases.step[row]) + 1)
         if broken.any():  # nothing that is not finite may reach rewards and observations
             self._place(broken.nonzero().squeeze(1))
         pos = self.engine.state.object_pos_w
