@@ -151,6 +151,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
             first = sum(outcome.disturbance == disturbance for outcome in stored)
             if first >= cfg.trials:
                 continue
+            log.info("disturbance %s: trials %d to %d on %d objects", disturbance, first, cfg.trials - 1, len(library))
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
             task.guard.dump_dir = path.parent
             policy = make_policy(cfg.policy, task)
@@ -159,8 +160,6 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
                 trial_log.append(path, block)
                 stored += block
                 simulated += len(block)
-                won = sum(outcome.success for outcome in block)
-                log.info("%s: trials %d to %d, %d succeeded", disturbance, start, block[-1].trial, won)
                 progress.advance(len(block), f"{sum(outcome.success for outcome in stored)} successes")
     order = {name: i for i, name in enumerate(cfg.disturbances())}
     ran = [outcome for outcome in stored if outcome.trial < cfg.trials]

@@ -3,7 +3,7 @@
 import base64
 import io
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from policies.scoreboard import warnings
 from sim.objects import ObjectLibrary, ObjectModel
 from sim.render import RenderUnavailable, render_mesh
 
-SIZE_EDGES_M = (0.05, 0.08, 0.11, 0.15)
+LARGEST_CM, THINNEST_CM = (5, 8, 11, 15), (2, 3, 4.5, 7)
+"""Edges between the bars of the charts by size."""
 WORST = 8
 """Objects with a picture."""
 MOST_BARS = 60
@@ -46,8 +47,9 @@ def write_report(run_dir: str | Path) -> Path:
         _headline(result, notes),
         _section("How trials ended", _endings(result)),
         _section("By disturbance", _by_disturbance(result)) if len(result["per_disturbance"]) > 1 else "",
-        _section("By size", rate_chart(_group(result, notes, _size_label)), "Largest side of the object's box."),
-        _section("By family", rate_chart(_group(result, notes, lambda facts: facts["family"], by_rate=True))),
+        _section("By largest side", _by_side(result, notes, max, LARGEST_CM)),
+        _section("By thinnest side", _by_side(result, notes, min, THINNEST_CM)),
+        _section("By family", _by_family(result, notes)),
         _section("Worst objects", _pictures(result, notes)),
         _section("By object, worst first", *_by_object(result)),
         _section("Videos", _videos(run_dir)),
@@ -93,25 +95,41 @@ def _by_disturbance(result: Json) -> str:
     return rate_chart([Bar(name, row["successes"], row["trials"]) for name, row in rows.items()])
 
 
-def _size_label(facts: Json) -> str:
-    edges_cm = [round(100 * edge) for edge in SIZE_EDGES_M]
-    bin_ = int(np.searchsorted(SIZE_EDGES_M, max(facts["extents_m"])))
-    if bin_ == 0:
-        return f"below {edges_cm[0]} cm"
-    return f"above {edges_cm[-1]} cm" if bin_ == len(edges_cm) else f"{edges_cm[bin_ - 1]} – {edges_cm[bin_]} cm"
+def _by_side(result: Json, notes: Json, side: Callable[[Sequence[float]], float], edges_cm: Sequence[float]) -> str:
+    """Objects pooled by the largest or the thinnest side of their boxes."""
 
+    def length_cm(name: str) -> float:
+        return 100 * side(notes["objects"][name]["extents_m"])
 
-def _group(result: Json, notes: Json, label: Callable[[Json], str], by_rate: bool = False) -> list[Bar]:
-    """Objects pooled by `label` of their facts; worst first, or in order of size."""
     pools: dict[str, list[str]] = {}
-    for name in sorted(result["per_object"], key=lambda name: max(notes["objects"][name]["extents_m"])):
-        pools.setdefault(label(notes["objects"][name]), []).append(name)
+    for name in sorted(result["per_object"], key=length_cm):
+        pools.setdefault(_bin_label(length_cm(name), edges_cm), []).append(name)
+    return rate_chart(_pooled(result, pools))
+
+
+def _bin_label(length_cm: float, edges_cm: Sequence[float]) -> str:
+    above = [edge for edge in edges_cm if edge <= length_cm]
+    below = [edge for edge in edges_cm if edge > length_cm]
+    if not above:
+        return f"below {below[0]} cm"
+    return f"{above[-1]} – {below[0]} cm" if below else f"above {above[-1]} cm"
+
+
+def _by_family(result: Json, notes: Json) -> str:
+    """Objects pooled by family, worst first; nothing where all are of one."""
+    pools: dict[str, list[str]] = {}
+    for name in result["per_object"]:
+        pools.setdefault(notes["objects"][name]["family"], []).append(name)
+    bars = sorted(_pooled(result, pools), key=lambda bar: bar.successes / bar.trials)
+    return rate_chart(bars) if len(bars) > 1 else ""
+
+
+def _pooled(result: Json, pools: dict[str, list[str]]) -> list[Bar]:
     counts = result["per_object"]
-    bars = [
-        Bar(f"{group} ({len(names)})", *(sum(counts[name][key] for name in names) for key in ("successes", "trials")))
-        for group, names in pools.items()
+    return [
+        Bar(f"{label} ({len(names)})", *(sum(counts[name][key] for name in names) for key in ("successes", "trials")))
+        for label, names in pools.items()
     ]
-    return sorted(bars, key=lambda bar: bar.successes / bar.trials) if by_rate else bars
 
 
 def _worst_first(result: Json) -> list[Bar]:

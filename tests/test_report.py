@@ -132,11 +132,21 @@ def test_large_videos_are_named_and_not_embedded(tmp_path, undrawn, monkeypatch)
 
 
 @pytest.mark.parametrize(
-    ("largest_m", "label"),
-    [(0.04, "below 5 cm"), (0.06, "5 – 8 cm"), (0.1, "8 – 11 cm"), (0.12, "11 – 15 cm"), (0.2, "above 15 cm")],
+    ("length_cm", "label"),
+    [(4.9, "below 5 cm"), (5.0, "5 – 8 cm"), (7.9, "5 – 8 cm"), (8.0, "8 – 11 cm"), (20.0, "above 11 cm")],
 )
-def test_sizes_are_binned_by_the_largest_side(largest_m, label):
-    assert report._size_label({"extents_m": [0.01, largest_m, 0.02]}) == label
+def test_sides_are_binned_between_the_edges(length_cm, label):
+    assert report._bin_label(length_cm, (5, 8, 11)) == label
+
+
+def test_objects_of_one_family_need_no_chart_by_family(tmp_path, undrawn):
+    run = run_of(tmp_path)
+    assert "By family" in page_of(run)
+    notes = json.loads((run / "diagnostics.json").read_text())
+    for facts in notes["objects"].values():
+        facts["family"] = "mesh"
+    (run / "diagnostics.json").write_text(json.dumps(notes))
+    assert "By family" not in page_of(run)
 
 
 @pytest.mark.parametrize(
