@@ -6,13 +6,16 @@ for: the distance is kept from the object's top as seen along the approach, not 
 centred where this hand's thumb and fingers meet, which is not the palm's centre.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from perception.geometry import plane_basis, quat_from_matrix
+from perception.geometry import plane_basis, quat_from_matrix, quat_rotate, quat_rotate_inverse
 from perception.grasp_style import GraspStyle, blend
+
+CLEAR_M = 0.025
+"""What lies this close beside the way of a keypoint is at least this far ahead of it when the approach starts."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,21 @@ def plan_pregrasp(
     pos = centre - normal * distance[:, None] - y * style.offset_y_m[:, None] - fingers * style.offset_z_m[:, None]
     quat = quat_from_matrix(torch.stack([normal, y, fingers], dim=-1))
     return Pregrasp(pos, quat, (distance - top - style.gap_m).clamp(min=0.0), style)
+
+
+def step_back(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
+    """The plan with its start moved back along the normal until the open hand is clear of the visible points.
+
+    `keypoints_p` (env, keypoint, 3): of the open hand, palm frame; `points_w` (env, point, 3). The approach ends where
+    it did. The rim of a bowl would else begin inside the thumb.
+    """
+    hand_p = torch.cat([keypoints_p, (keypoints_p[:, 1:] + keypoints_p[:, :-1]) / 2], dim=1)
+    points_p = quat_rotate_inverse(pregrasp.palm_quat_w[:, None], points_w - pregrasp.palm_pos_w[:, None])
+    in_the_way = torch.cdist(hand_p[..., 1:], points_p[..., 1:]) < CLEAR_M
+    lacking = hand_p[:, :, None, 0] + CLEAR_M - points_p[:, None, :, 0]
+    back = torch.where(in_the_way, lacking, 0.0).amax(dim=(1, 2)).clamp(min=0.0)
+    normal = quat_rotate(pregrasp.palm_quat_w, points_p.new_tensor([1.0, 0.0, 0.0]))
+    return replace(pregrasp, palm_pos_w=pregrasp.palm_pos_w - normal * back[:, None], depth_m=pregrasp.depth_m + back)
 
 
 def _narrowest_roll(offsets: Tensor, side: Tensor, up: Tensor, start_rad: Tensor, rolls: int) -> Tensor:
