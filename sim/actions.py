@@ -16,8 +16,8 @@ from perception.geometry import quat_from_rotvec, quat_multiply, quat_rotate
 from perception.grasp_style import blend
 from perception.pregrasp import Pregrasp
 from perception.prior import Advance, PriorCfg, prior_step
-from sim.engine import State
 from sim.hands import HandSpec
+from sim.sensing import Readings
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class Phases:
     """(env,) control steps since the reset."""
     grasp_steps: int
     lift_steps: int
+    episode_steps: int
 
     @property
     def grasping(self) -> Tensor:
@@ -86,14 +87,14 @@ class HandControl:
         self._depth_m[rows], self._travelled_m[rows] = pregrasp.depth_m, 0.0
         self._style.write(rows, pregrasp.style)
 
-    def act(self, action: Tensor, state: State, phases: Phases) -> tuple[Tensor, Tensor, Tensor]:
+    def act(self, action: Tensor, sensed: Readings, phases: Phases) -> tuple[Tensor, Tensor, Tensor]:
         """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period."""
         action = _finite(action).double()
         grasping = phases.grasping[:, None]
         increment = action[:, :3] * (self._scales.palm_m_s * self._step_s)
         fingers = action[:, 6:] * self._scales.finger_rad
         if self._prior is not None:
-            script = self._script(self._prior, state, phases)
+            script = self._script(self._prior, sensed, phases)
             increment[:, 0] += script.palm_m
             fingers = fingers + script.finger_rad
             self._travelled_m += torch.where(phases.grasping, script.palm_m, 0.0)
@@ -102,9 +103,9 @@ class HandControl:
         self.palm_pos_w += torch.where(grasping, quat_rotate(self.palm_quat_w, increment), 0.0)
         self.palm_pos_w[:, 2] += torch.where(phases.lifting, self._scales.lift_m / phases.lift_steps, 0.0)
         self.palm_quat_w = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), self.palm_quat_w)
-        return (state.joint_pos + fingers).clamp(self._lower, self._upper), self.palm_pos_w, self.palm_quat_w
+        return (sensed.joint_pos + fingers).clamp(self._lower, self._upper), self.palm_pos_w, self.palm_quat_w
 
-    def _script(self, prior: PriorCfg, state: State, phases: Phases) -> Advance:
+    def _script(self, prior: PriorCfg, sensed: Readings, phases: Phases) -> Advance:
         x = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
         return prior_step(
             prior,
@@ -117,7 +118,7 @@ class HandControl:
             depth_m=self._depth_m,
             palm_height_m=self.palm_pos_w[:, 2],
             palm_down=-quat_rotate(self.palm_quat_w, x)[:, 2],
-            keypoint_height_m=state.keypoints_w[..., 2],
+            keypoint_height_m=sensed.keypoints_w[..., 2],
         )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from perception.geometry import compose, invert, quat_rotate
 from sim.carriers import make_carrier
-from sim.engine import Start, State
+from sim.engine import Start, State, Variation
 from sim.scene import ModelPool
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ class CpuEngine:
 
     def __init__(self, pool: ModelPool, num_envs: int, num_threads: int = 0) -> None:
         self.pool, self.num_envs = pool, num_envs
-        model = pool[pool.library.names[0]]
+        model = pool.get(pool.library.names[0])
         self._models: list[mujoco.MjModel] = [model] * num_envs
         self.batch = Batch(model, nsim=num_envs, nthread=num_threads or os.cpu_count() or 1)
         self.batch.set_models(self._models)
@@ -55,7 +55,8 @@ class CpuEngine:
             tensors = [torch.from_numpy(live[name]) for name in fields]
         self._qpos, self._qvel, self._ctrl, self._xfrc, self._force, self._sensors, self._warning = tensors
         names = self.pool.hand.joint_names
-        actuators = [model.actuator(name).id for name in names]
+        self._actuators = actuators = [model.actuator(name).id for name in names]
+        self._table = model.geom("table").id
         self._finger_q = _span([model.joint(name).qposadr[0] for name in names])
         self._finger_v = _span([model.joint(name).dofadr[0] for name in names])
         self._finger_u = _span(model.actuator_ctrladr[actuators])
@@ -91,12 +92,13 @@ class CpuEngine:
 
     def reset(self, rows: Tensor, start: Start) -> None:
         """See `Engine.reset`. Every row gets its own copy of its object's model, with mass and friction written in."""
+        variation = start.variation
         for i, row in enumerate(rows.tolist()):
-            model = copy.copy(self.pool[start.objects[i]])
-            self._write_physics(model, float(start.mass_scale[i]), float(start.friction[i]))
+            model = copy.copy(self.pool.get(start.objects[i], float(variation.size[i])))
+            self._vary(model, variation, i)
             self._models[row] = model
             self.state.object_mass[row] = model.body_mass[self._object_body]
-            self.state.object_friction[row] = start.friction[i]
+        self.state.object_friction[rows] = variation.friction
         self.batch.set_models(self._models)
         ids = rows.numpy().astype(np.int32)
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
@@ -108,23 +110,39 @@ class CpuEngine:
         self._failed[rows] = False
         self._refresh()
 
-    def _write_physics(self, model: mujoco.MjModel, mass_scale: float, friction: float) -> None:
-        model.geom_friction[self._object_geoms, 0] = friction * self.pool.physics.friction_scale
-        if mass_scale != 1.0:
-            model.body_mass[self._object_body] *= mass_scale
-            model.body_inertia[self._object_body] *= mass_scale
+    def _vary(self, model: mujoco.MjModel, variation: Variation, i: int) -> None:
+        """Write row `i` of the variation into a nominal model."""
+        scale = self.pool.physics.friction_scale
+        model.geom_friction[self._object_geoms, 0] = float(variation.friction[i]) * scale
+        model.geom_friction[self._table, 0] = float(variation.table_friction[i]) * scale
+        model.opt.gravity[:] = variation.gravity[i]
+        kp, kd = variation.kp_scale[i].numpy(), variation.kd_scale[i].numpy()
+        model.actuator_gainprm[self._actuators, 0] *= kp
+        model.actuator_biasprm[self._actuators, 1] *= kp
+        model.actuator_biasprm[self._actuators, 2] *= kd
+        model.actuator_forcerange[self._actuators] *= variation.effort_scale[i].numpy()[:, None]
+        model.dof_damping[self._finger_v] *= variation.damping_scale[i].numpy()
+        mass, com = float(variation.mass_scale[i]), variation.com_offset[i].numpy()
+        if mass != 1.0 or com.any():
+            model.body_mass[self._object_body] *= mass
+            model.body_inertia[self._object_body] *= mass
+            model.body_ipos[self._object_body] += com
             mujoco.mj_setConst(model, self._scratch)
 
-    def step(self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float) -> None:
+    def step(
+        self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
+    ) -> None:
         """See `Engine.step`."""
-        self._ctrl[:, self._finger_u] = joint_target.to(self._ctrl.dtype)
-        pos, quat = compose(palm_pos_w.double(), palm_quat_w.double(), *self._base_in_palm)
+        target = joint_target.to(self._ctrl.dtype)
+        fingers = self._ctrl[:, self._finger_u]
+        fingers.copy_(target if late is None else torch.where(late[:, None], fingers, target))
         substeps = round(period_s / self.pool.physics.timestep_s)
         chunks = max(n for n in range(1, MAX_CHUNKS + 1) if substeps % n == 0)
-        self._carrier.aim(pos, quat)
+        self._carrier.aim(*compose(palm_pos_w.double(), palm_quat_w.double(), *self._base_in_palm))
         for chunk in range(1, chunks + 1):
             self._carrier.advance(chunk / chunks)
             self._run(substeps // chunks)
+            fingers.copy_(target)
         self._refresh()
 
     def _run(self, substeps: int) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from perception.geometry import quat_rotate
 from sim.actions import Phases
-from sim.engine import Engine
+from sim.engine import Engine, State
 from sim.hands import HandSpec
 from sim.randomize import Episode
 
@@ -17,6 +17,8 @@ CLEARANCE_M = 0.02
 """Least distance of the moved object's points from every keypoint: fingers are 12 mm thick."""
 FORCE_TURN_S = 1.0
 """The direction of the force changes this often."""
+PUSH_S = 0.2
+"""Length of the push of domain randomisation."""
 
 
 @dataclass(frozen=True)
@@ -74,12 +76,23 @@ class Disturber:
         if self.kind.shift_m > 0:
             near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping
             self._shift(engine, draws, near.nonzero().squeeze(1), points_o)
+        force = self._push(draws, phases)
         if self.kind.force_n > 0:
-            touching = engine.state.object_contact
-            self.gripped |= (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
-            turn = (phases.step * self._step_s / FORCE_TURN_S).long() % draws.force.shape[1]
-            direction = draws.force[torch.arange(len(turn)), turn]
-            engine.push(direction * self.kind.force_n * self.gripped[:, None])
+            force = force + self._steady_force(engine.state, draws, phases)
+        engine.push(force)
+
+    def _push(self, draws: Episode, phases: Phases) -> Tensor:
+        """The one push of domain randomisation (env, 3) [N]."""
+        since_s = (phases.step - (draws.push_at * phases.episode_steps).floor()) * self._step_s
+        return torch.where(((since_s >= 0) & (since_s < PUSH_S))[:, None], draws.push, 0.0)
+
+    def _steady_force(self, state: State, draws: Episode, phases: Phases) -> Tensor:
+        """The force of the evaluation (env, 3) [N], from the first grip on."""
+        touching = state.object_contact
+        self.gripped |= (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
+        turn = (phases.step * self._step_s / FORCE_TURN_S).long() % draws.force.shape[1]
+        direction = draws.force[torch.arange(len(turn)), turn]
+        return direction * self.kind.force_n * self.gripped[:, None]
 
     def _shift(self, engine: Engine, draws: Episode, rows: Tensor, points_o: Tensor) -> None:
         if not len(rows):

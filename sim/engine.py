@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import mujoco
+import torch
 from torch import Tensor
 
 
@@ -58,6 +59,41 @@ class State:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """How the physics of some rows departs from the nominal model; first dimension: those rows."""
+
+    friction: Tensor
+    """(row,) sliding friction of the object against the hand."""
+    table_friction: Tensor
+    """(row,) sliding friction of the object on the table."""
+    mass_scale: Tensor
+    """(row,) factor on the object's mass and inertia."""
+    com_offset: Tensor
+    """(row, 3) shift of the object's centre of mass, object frame [m]."""
+    size: Tensor
+    """(row,) factor on the object's size."""
+    kp_scale: Tensor
+    """(row, joint) factor on the position gains."""
+    kd_scale: Tensor
+    """(row, joint) factor on the velocity gains."""
+    damping_scale: Tensor
+    """(row, joint) factor on the joint damping."""
+    effort_scale: Tensor
+    """(row, joint) factor on the effort limits."""
+    gravity: Tensor
+    """(row, 3) [m/s^2]."""
+
+    @staticmethod
+    def none(rows: int, joints: int, friction: float = 0.8, table_friction: float = 0.3) -> "Variation":
+        """The nominal physics of `rows` environments."""
+        one, ones = torch.ones(rows, dtype=torch.float64), torch.ones(rows, joints, dtype=torch.float64)
+        down = torch.tensor([0.0, 0.0, -9.81], dtype=torch.float64).expand(rows, 3)
+        return Variation(
+            friction * one, table_friction * one, one, torch.zeros_like(down), one, ones, ones, ones, ones, down
+        )
+
+
+@dataclass(frozen=True)
 class Start:
     """Initial conditions of the rows that a reset touches; first dimension: those rows."""
 
@@ -68,10 +104,7 @@ class Start:
     palm_pos_w: Tensor
     palm_quat_w: Tensor
     joint_pos: Tensor
-    mass_scale: Tensor
-    """(row,) multiplies the object's mass and inertia."""
-    friction: Tensor
-    """(row,) sliding friction of the object."""
+    variation: Variation
 
 
 class Engine(Protocol):
@@ -84,8 +117,13 @@ class Engine(Protocol):
         """Put the scenes `rows` (sorted, int64) at rest at `start`."""
         ...
 
-    def step(self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float) -> None:
-        """Move on by one control period; palm targets are interpolated from the last, fingers get theirs at once."""
+    def step(
+        self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
+    ) -> None:
+        """Move on by one control period; palm targets are interpolated from the last, fingers get theirs at once.
+
+        In environments that are `late` (env,) bool, the fingers get theirs when a part of the period has passed.
+        """
         ...
 
     def push(self, force_w: Tensor) -> None:

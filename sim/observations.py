@@ -1,6 +1,15 @@
-"""The teacher's observation: the student's proprioception plus what only a simulator knows."""
+"""The terms of both observation groups; the teacher has proprioception plus what only a simulator knows."""
 
+import torch
+from torch import Tensor
+
+from perception.geometry import quat_conjugate, quat_multiply, quat_rotate, quat_rotate_inverse, rotvec_from_quat
 from perception.observation import Layout, Term, student_layout
+from sim.actions import HandControl, Phases
+from sim.engine import State
+from sim.sensing import Readings
+
+FORCE_LIMIT_N = 30.0
 
 
 def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> Layout:
@@ -20,3 +29,47 @@ def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> La
             Term("object_friction", 1, "1"),
         )
     )
+
+
+def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[str, Tensor]:
+    """Where the episode is and what was done last."""
+    step = phases.step.to(torch.float32)
+    grasp = (step / phases.grasp_steps).clamp(0, 1)
+    lift = ((step - phases.grasp_steps) / phases.lift_steps).clamp(0, 1)
+    return {
+        "remaining_depth": remaining_m,
+        "phase": torch.stack([grasp, lift, (~phases.grasping).to(torch.float32)], dim=1),
+        "last_action": action,
+    }
+
+
+def hand_terms(hand: Readings, joint_target: Tensor, control: HandControl) -> dict[str, Tensor]:
+    """Proprioception: the hand as it is sensed, against where it started and where it should be."""
+    palm, start = hand.palm_quat_w, quat_conjugate(control.start_quat_w)
+    up = torch.tensor([0.0, 0.0, 1.0], dtype=palm.dtype)
+    return {
+        "joint_pos": hand.joint_pos,
+        "tracking_error": joint_target - hand.joint_pos,
+        "palm_displacement": quat_rotate(start, hand.palm_pos_w - control.start_pos_w),
+        "palm_rotation": rotvec_from_quat(quat_multiply(start, palm)),
+        "palm_lag": quat_rotate_inverse(palm, control.palm_pos_w - hand.palm_pos_w),
+        "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), control.palm_quat_w)),
+        "heights": hand.keypoints_w[..., 2],
+        "up": quat_rotate_inverse(palm, up),
+    }
+
+
+def privileged_terms(state: State, object_start_w: Tensor, object_vectors_p: Tensor) -> dict[str, Tensor]:
+    """True contacts, and the true object, in the palm frame."""
+    palm = state.palm_quat_w
+    return {
+        "contact": state.object_contact,
+        "contact_force": state.object_force_w.norm(dim=-1).clamp(max=FORCE_LIMIT_N),
+        "object_vectors": object_vectors_p,
+        "object_linvel": quat_rotate_inverse(palm, state.object_linvel_w),
+        "object_angvel": quat_rotate_inverse(palm, state.object_angvel_w),
+        "object_displacement": quat_rotate_inverse(palm, state.object_pos_w - object_start_w),
+        "object_in_palm": quat_rotate_inverse(palm, state.object_pos_w - state.palm_pos_w),
+        "object_mass": state.object_mass,
+        "object_friction": state.object_friction,
+    }

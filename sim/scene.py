@@ -199,16 +199,22 @@ class ModelPool:
         self.hand, self.library, self.physics, self.mount = hand, library, physics, mount
         self.slots = max(entry.pieces for entry in library.entries)
         self.budget_bytes = budget_bytes
-        self._models: OrderedDict[str, mujoco.MjModel] = OrderedDict()
+        self._models: OrderedDict[tuple[str, float], mujoco.MjModel] = OrderedDict()
 
-    def __getitem__(self, name: str) -> mujoco.MjModel:
-        model = self._models.pop(name, None)
+    def get(self, name: str, size: float = 1.0) -> mujoco.MjModel:
+        """The model with that object, all its lengths multiplied by `size`."""
+        key = (name, size)
+        model = self._models.pop(key, None)
         if model is None:
-            model = build_model(self.hand, self.library[name], self.physics, self.mount, self.slots)
-        self._models[name] = model
+            obj = self.library[name].scaled(size)
+            model = build_model(self.hand, obj, self.physics, self.mount, self.slots)
+        self._models[key] = model
         while len(self._models) * model_bytes(model) > self.budget_bytes and len(self._models) > 1:
             self._models.popitem(last=False)
         return model
+
+    def __getitem__(self, name: str) -> mujoco.MjModel:
+        return self.get(name)
 
     def __len__(self) -> int:
         return len(self._models)

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.geometry import compose, quat_rotate
-from perception.pregrasp import Pregrasp, plan_pregrasp
+from perception.geometry import compose, invert, quat_rotate
+from perception.pregrasp import Pregrasp, plan_pregrasp, step_back
 from sim.camera import pick_points, visible
 from sim.engine import Start
 from sim.hands import HandSpec
@@ -54,7 +54,15 @@ def plan(hand: HandSpec, points_w: Tensor, camera_w: Tensor, draws: Episode) -> 
     pregrasp = plan_pregrasp(points_w.double(), camera_w, hand.power, hand.pinch, draws.roll, draws.tilt)
     offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
     pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
-    return replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
+    pregrasp = replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
+    return step_back(pregrasp, _open_hand(hand, pregrasp.style.open_pose), points_w.double())
+
+
+def _open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:
+    """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
+    base = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
+    pos_p, quat_p = (value.expand(len(joint_pos), -1) for value in base)
+    return hand.kinematics().to(torch.float64).keypoints(pos_p, quat_p, joint_pos)
 
 
 def start(hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: Episode) -> Start:

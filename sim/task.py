@@ -14,13 +14,7 @@ import torch
 from torch import Tensor
 
 from perception.features import nearest_vectors
-from perception.geometry import (
-    quat_conjugate,
-    quat_multiply,
-    quat_rotate,
-    quat_rotate_inverse,
-    rotvec_from_quat,
-)
+from perception.geometry import quat_rotate, quat_rotate_inverse
 from perception.observation import student_layout
 from perception.prior import PriorCfg
 from sim import rewards, starts
@@ -31,10 +25,12 @@ from sim.engine import Engine
 from sim.guard import Guard
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
-from sim.observations import teacher_layout
+from sim.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
 from sim.outcomes import Judge, Outcome
-from sim.randomize import Episode, RandomizeCfg, draw_episode, draw_object, trial_generator
+from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_object, trial_generator
 from sim.scene import ModelPool, PhysicsCfg
+from sim.sensing import DelayLine, Sensing, exact
+from sim.view import POINTS, FirstView
 
 WORKSPACE_M = 0.35
 """An object that strays further than this from the origin, or below the table, ends the episode."""
@@ -65,6 +61,7 @@ class TaskCfg:
     action_clip: float = 3.0
     """Actions are clipped to this magnitude."""
     scripted: PriorCfg = field(default_factory=PriorCfg)
+    reset: ResetCfg = field(default_factory=ResetCfg)
     randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
     reward: rewards.RewardCfg = field(default_factory=rewards.RewardCfg)
 
@@ -134,6 +131,9 @@ class GraspTask:
         scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
         prior = cfg.scripted if cfg.prior == "on" else None
         self.control = HandControl(hand, scales, prior, self.step_s, num_envs)
+        self.sensing = Sensing(cfg.randomize, hand, num_envs, self.episode_steps)
+        self.view = FirstView(cfg.randomize, library, num_envs)
+        self._commands = DelayLine(num_envs, cfg.randomize.action_delay, (joints, 3, 4))
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s)
         self.judge = Judge(num_envs, self.step_s)
         self.guard = Guard(num_envs, self.episode_steps, self.num_actions)
@@ -159,14 +159,13 @@ class GraspTask:
         self.draws = Episode.empty(n, len(self.hand.joint_names))
         self._last_palm_pos_w = torch.zeros(n, 3, dtype=torch.float64)
         self._action = torch.zeros(n, self.num_actions)
-        self.visible_w = torch.zeros(n, starts.POINTS, 3)
-        """(env, point, 3) what the camera saw of the object when the episode began, world frame [m]."""
-        self._points_o = torch.zeros(n, starts.POINTS, 3)  # the whole surface, object frame
+        self._late = torch.zeros(n, self.episode_steps, dtype=torch.bool)
+        self._points_o = torch.zeros(n, POINTS, 3)  # the whole surface, object frame
 
     @property
     def phases(self) -> Phases:
         """Where the episodes are."""
-        return Phases(self.step_index, self.grasp_steps, self.lift_steps)
+        return Phases(self.step_index, self.grasp_steps, self.lift_steps, self.episode_steps)
 
     def reset(self, trials: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Start an episode in every environment; `trials`, one number each, make them reproducible alone."""
@@ -190,7 +189,12 @@ class GraspTask:
             drawn = draw_object(rng, self.library)
             self.objects[row] = self.library.names[trial % len(self.library)] if self.in_order else drawn
             self.trial[row] = trial
-            self.draws.write(row, draw_episode(rng, self.cfg.randomize, len(self.hand.joint_names)))
+            cfg = self.cfg
+            self.draws.write(row, draw_episode(rng, cfg.reset, cfg.randomize, len(self.hand.joint_names)))
+            self.view.draw(row, rng)
+            self.sensing.draw(row, rng)
+            if cfg.randomize.action_late:
+                self._late[row] = torch.from_numpy(rng.uniform(size=self.episode_steps) < cfg.randomize.action_late)
         self._place(rows)
         self._action[rows], self.step_index[rows] = 0.0, 0
         self.judge.reset(rows, self.engine.state)
@@ -203,15 +207,16 @@ class GraspTask:
         self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
         pos, quat = starts.place_objects(self.library, names, draws)
-        camera = torch.cat([pos[:, :2], torch.zeros_like(pos[:, 2:])], dim=1) + draws.camera_offset
-        self.visible_w[rows] = starts.see(self.library, names, pos, quat, camera)
-        palm = starts.plan(self.hand, self.visible_w[rows], camera, draws)
+        camera = self.view.look(rows, names, pos, quat, draws)
+        palm = starts.plan(self.hand, self.view.points_w[rows], camera, draws)
         self.engine.reset(rows, starts.start(self.hand, names, pos, quat, palm, draws))
-        self._points_o[rows] = starts.surface(self.library, names)
+        self._points_o[rows] = starts.surface(self.library, names, draws.size)
         state = self.engine.state  # an arm may not reach the planned pose
         palm = replace(palm, palm_pos_w=state.palm_pos_w[rows], palm_quat_w=state.palm_quat_w[rows])
         self.control.reset(rows, palm)
         self._last_palm_pos_w[rows] = palm.palm_pos_w
+        self.sensing.begin(rows, state)
+        self._commands.fill(rows, (state.joint_pos[rows], palm.palm_pos_w, palm.palm_quat_w))
 
     def step(self, action: Tensor) -> Step:
         """One control step with actions (env, num_actions); see the module docstring for what they mean."""
@@ -219,8 +224,8 @@ class GraspTask:
         self.guard.record(self.step_index, self._action)
         distance = self._object_vectors_p.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
-        targets = self.control.act(self._action, self.engine.state, self.phases)
-        self.engine.step(*targets, self.step_s)
+        self.engine.step(*self._command(), self.step_s, self._late_now())
+        self.sensing.advance(self.engine.state)
         terminated, truncated = self._advance_clock()
         self._measure()
         reward, terms = self._reward()
@@ -229,6 +234,18 @@ class GraspTask:
             info["final_obs"] = self._observe()
             self._begin((terminated | truncated).nonzero().squeeze(1))
         return Step(self._observe(), reward, terminated, truncated, info)
+
+    def _command(self) -> list[Tensor]:
+        """Finger and palm targets that reach the robot in this step."""
+        targets = self.control.act(self._action, self.sensed, self.phases)
+        return (
+            self._commands.push(targets, self.draws.action_delay) if self.cfg.randomize.action_delay else list(targets)
+        )
+
+    def _late_now(self) -> Tensor | None:
+        if not self.cfg.randomize.action_late:
+            return None
+        return self._late[torch.arange(self.num_envs), self.step_index.clamp(max=self.episode_steps - 1)]
 
     def _advance_clock(self) -> tuple[Tensor, Tensor]:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
@@ -247,15 +264,15 @@ class GraspTask:
         return terminated, (self.step_index >= self.episode_steps) & ~terminated
 
     def _measure(self) -> None:
-        """Hand-centric vectors of the new state, in the palm frame."""
+        """Readings of the new state, and hand-centric vectors in the palm frame: true ones, and those of the view."""
         state = self.engine.state
+        self.sensed = sensed = self.sensing.read(state, self.draws, self.step_index)
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
-        to_visible_w = nearest_vectors(state.keypoints_w.float(), self.visible_w)
-        palm = state.palm_quat_w[:, None].float()
-        self._object_vectors_p = quat_rotate_inverse(palm, to_object_w)
-        self._visible_vectors_p = quat_rotate_inverse(palm, to_visible_w)
+        to_visible_w = nearest_vectors(sensed.keypoints_w.float(), self.view.points_w)
+        self._object_vectors_p = quat_rotate_inverse(state.palm_quat_w[:, None].float(), to_object_w)
+        self._visible_vectors_p = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
 
     def _reward(self) -> tuple[Tensor, dict[str, float]]:
         """Weighted sum of the named terms (env,), and the mean of each weighted term."""
@@ -284,42 +301,14 @@ class GraspTask:
 
     def _observe(self) -> dict[str, Tensor]:
         """Both observation groups of the current state."""
-        state, f32 = self.engine.state, torch.float32
-        palm = state.palm_quat_w
-        start_quat = quat_conjugate(self.control.start_quat_w)
-        up = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64)
-        time = self.step_index.to(f32)
+        state, common = self.engine.state, progress_terms(self.phases, self.control.remaining_m, self._action)
+        seen = common | hand_terms(self.sensed, state.joint_target, self.control)
+        true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, self.control)
         values = {
-            "joint_pos": state.joint_pos,
-            "tracking_error": state.joint_target - state.joint_pos,
-            "palm_displacement": quat_rotate(start_quat, state.palm_pos_w - self.control.start_pos_w),
-            "palm_rotation": rotvec_from_quat(quat_multiply(start_quat, palm)),
-            "palm_lag": quat_rotate_inverse(palm, self.control.palm_pos_w - state.palm_pos_w),
-            "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), self.control.palm_quat_w)),
-            "visible_vectors": self._visible_vectors_p,
-            "heights": state.keypoints_w[..., 2],
-            "up": quat_rotate_inverse(palm, up),
-            "remaining_depth": self.control.remaining_m,
-            "phase": torch.stack(
-                [
-                    (time / self.grasp_steps).clamp(0, 1),
-                    ((time - self.grasp_steps) / self.lift_steps).clamp(0, 1),
-                    (time >= self.grasp_steps).to(f32),
-                ],
-                dim=1,
-            ),
-            "last_action": self._action,
-            "contact": state.object_contact,
-            "contact_force": state.object_force_w.norm(dim=-1).clamp(max=30.0),
-            "object_vectors": self._object_vectors_p,
-            "object_linvel": quat_rotate_inverse(palm, state.object_linvel_w),
-            "object_angvel": quat_rotate_inverse(palm, state.object_angvel_w),
-            "object_displacement": quat_rotate_inverse(palm, state.object_pos_w - self.judge.start_pos_w),
-            "object_in_palm": quat_rotate_inverse(palm, state.object_pos_w - state.palm_pos_w),
-            "object_mass": state.object_mass,
-            "object_friction": state.object_friction,
+            "student": seen | {"visible_vectors": self._visible_vectors_p},
+            "teacher": true | privileged_terms(state, self.judge.start_pos_w, self._object_vectors_p),
         }
-        return {group: layout.assemble(values) for group, layout in self.layouts.items()}
+        return {group: layout.assemble(values[group]) for group, layout in self.layouts.items()}
 
     def _ended(self, done: Tensor) -> list[Outcome]:
         rows = done.nonzero().squeeze(1).tolist()

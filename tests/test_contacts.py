@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sim.engine import Start
+from sim.engine import Start, Variation
 from sim.task import GraspTask, TaskCfg
 
 EXACT = 1e-9
@@ -23,8 +23,7 @@ def gripping(allegro, household, balanced):
     names = ("object_pos_w", "object_quat_w", "palm_pos_w", "palm_quat_w", "joint_pos")
     poses = {name: getattr(state, name).clone() for name in names}
     poses["palm_pos_w"][0, 2] -= 0.05  # presses the fingers of the first hand into the table
-    ones = torch.ones(4).double()
-    task.engine.reset(torch.arange(4), Start(objects=task.objects, mass_scale=ones, friction=0.8 * ones, **poses))
+    task.engine.reset(torch.arange(4), Start(objects=task.objects, variation=Variation.none(4, 16), **poses))
     return task.engine
 
 

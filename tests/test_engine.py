@@ -9,7 +9,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from sim.cpu import CpuEngine
-from sim.engine import Start
+from sim.engine import Start, Variation
 from sim.scene import ModelPool
 
 PERIOD_S = 0.05
@@ -37,8 +37,7 @@ def start(allegro, household):
         palm_pos_w=torch.tensor([[0.0, 0.0, 0.4], [0.1, 0.05, 0.5], [0.0, -0.1, 0.45]]).double(),
         palm_quat_w=down.expand(3, 4).clone(),
         joint_pos=torch.tensor(allegro.open_pose).expand(3, -1).clone(),
-        mass_scale=torch.ones(3).double(),
-        friction=torch.full((3,), 0.8).double(),
+        variation=Variation.none(3, 16),
     )
 
 
@@ -60,7 +59,14 @@ def hold(engine, steps=1, palm_pos_w=None, palm_quat_w=None):
 
 
 def row_of(start, row):
-    return Start(**{field.name: getattr(start, field.name)[row : row + 1] for field in fields(start)})
+    def cut(record):
+        return {
+            field.name: getattr(record, field.name)[row : row + 1]
+            for field in fields(record)
+            if field.name != "variation"
+        }
+
+    return Start(**cut(start), variation=Variation(**cut(start.variation)))
 
 
 def values(state):
@@ -209,7 +215,9 @@ def test_mass_and_friction_of_the_start_reach_the_rows_own_model(engine, start, 
     plain = engine.state.object_mass.clone()
     scale = torch.tensor([1.0, 2.0, 0.5]).double()
     friction = torch.tensor([0.8, 0.3, 1.1]).double()
-    engine.reset(torch.arange(3), replace(start, mass_scale=scale, friction=friction))
+    engine.reset(
+        torch.arange(3), replace(start, variation=replace(start.variation, mass_scale=scale, friction=friction))
+    )
     torch.testing.assert_close(engine.state.object_mass, plain * scale)
     torch.testing.assert_close(engine.state.object_friction, friction)
     for row, name in enumerate(start.objects):

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sim.randomize import Episode, RandomizeCfg, draw_episode, draw_object, trial_generator
+from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_object, trial_generator
 
 CFG = RandomizeCfg(friction=(0.4, 1.2), mass_scale=(0.5, 2.0))
-STILL = RandomizeCfg(place_m=0, camera_m=0, tilt_sd_rad=0, standoff_m=0, palm_m=0, finger_rad=0)
+STILL = ResetCfg(place_m=0, camera_m=0, tilt_sd_rad=0, standoff_m=0, palm_m=0, finger_rad=0)
+RESET = ResetCfg()
 TRIALS = 400
 
 
@@ -17,7 +18,7 @@ TRIALS = 400
 def draws():
     episode = Episode.empty(TRIALS, 16)
     for trial in range(TRIALS):
-        episode.write(trial, draw_episode(trial_generator(0, trial), CFG, 16))
+        episode.write(trial, draw_episode(trial_generator(0, trial), RESET, CFG, 16))
     return episode
 
 
@@ -69,16 +70,16 @@ def test_forces_are_unit_vectors_in_all_directions(draws):
 
 
 def test_a_trial_is_decided_by_its_seed_and_number_alone():
-    one, again = (draw_episode(trial_generator(3, 17), CFG, 16) for _ in range(2))
+    one, again = (draw_episode(trial_generator(3, 17), RESET, CFG, 16) for _ in range(2))
     for name, value in one.items():
         np.testing.assert_array_equal(value, again[name])
     for other in (trial_generator(3, 18), trial_generator(4, 17)):
-        assert draw_episode(other, CFG, 16)["yaw"] != one["yaw"]
+        assert draw_episode(other, RESET, CFG, 16)["yaw"] != one["yaw"]
 
 
 def test_wider_ranges_leave_the_other_draws_as_they_were():
-    one = draw_episode(trial_generator(0, 5), CFG, 16)
-    wide = draw_episode(trial_generator(0, 5), replace(CFG, place_m=0.1, friction=(0.8, 0.8)), 16)
+    one = draw_episode(trial_generator(0, 5), RESET, CFG, 16)
+    wide = draw_episode(trial_generator(0, 5), replace(RESET, place_m=0.1), replace(CFG, friction=(0.8, 0.8)), 16)
     np.testing.assert_allclose(wide["object_xy"], 2 * one["object_xy"])
     assert wide["friction"] == 0.8
     for name in one.keys() - {"object_xy", "friction"}:
@@ -86,14 +87,14 @@ def test_wider_ranges_leave_the_other_draws_as_they_were():
 
 
 def test_ranges_of_zero_width_draw_their_middle():
-    still = draw_episode(trial_generator(0, 1), STILL, 16)
+    still = draw_episode(trial_generator(0, 1), STILL, RandomizeCfg(), 16)
     for name in ("object_xy", "tilt", "standoff", "palm_offset", "finger_offset"):
         assert not np.any(still[name]), name
     np.testing.assert_array_equal(still["camera_offset"], [0, 0, 0.76])
 
 
 def test_every_field_of_the_episode_is_drawn(draws):
-    drawn = draw_episode(trial_generator(0, 0), CFG, 16)
+    drawn = draw_episode(trial_generator(0, 0), RESET, CFG, 16)
     assert set(drawn) == {field.name for field in fields(Episode)}
     for name, value in drawn.items():
         np.testing.assert_array_equal(getattr(draws, name)[0].numpy(), value)

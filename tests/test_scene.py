@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 from mujoco.batch import Batch
+from scipy.spatial import cKDTree
 
 from sim.scene import HAND, OBJECT, TABLE, ModelPool, PhysicsCfg, build_model, fibonacci_sphere, model_bytes
 
@@ -55,8 +56,9 @@ def test_every_piece_lies_where_the_object_has_it(household, models):
             vertices = (
                 model.mesh_vert[start : start + count] @ data.geom_xmat[geom].reshape(3, 3).T + data.geom_xpos[geom]
             )
-            order, wanted = (np.lexsort(np.round(v, 5).T) for v in (vertices, piece))
-            np.testing.assert_allclose(vertices[order], piece[wanted], atol=2e-6)  # float32, rounded twice
+            nearest, index = cKDTree(vertices).query(piece)
+            assert nearest.max() < 2e-6  # float32, rounded twice
+            assert len(set(index)) == len(piece) == count
 
 
 def test_mass_and_inertia_are_those_of_the_object(household, models):

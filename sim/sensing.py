@@ -1,0 +1,110 @@
+"""What the controller knows of the hand: the true state, or late and noisy readings of it.
+
+On a robot everything follows from joint and palm readings; so the keypoints are computed from what was read, and a
+biased joint moves them as it would there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.geometry import compose, invert, quat_from_rotvec, quat_multiply
+from sim.engine import State
+from sim.hands import HandSpec
+from sim.randomize import Episode, RandomizeCfg
+
+
+@dataclass(frozen=True)
+class Readings:
+    """The hand as it is sensed; first dimension: environment."""
+
+    joint_pos: Tensor
+    """(env, joint) [rad]."""
+    palm_pos_w: Tensor
+    """(env, 3) [m]."""
+    palm_quat_w: Tensor
+    """(env, 4) wxyz."""
+    keypoints_w: Tensor
+    """(env, keypoint, 3) [m]."""
+
+
+def exact(state: State) -> Readings:
+    """Readings without any error."""
+    return Readings(state.joint_pos, state.palm_pos_w, state.palm_quat_w, state.keypoints_w)
+
+
+class DelayLine:
+    """Gives back what was put in some steps ago, per environment.
+
+    Inside: slot k holds the values of k steps ago.   push -> [now, 1 ago, 2 ago, ...] -> pick by delay
+    """
+
+    def __init__(self, num_envs: int, longest: int, sizes: Sequence[int]) -> None:
+        """`longest` delay in steps; one value of each size per step and environment."""
+        self._slots = [torch.zeros(longest + 1, num_envs, size, dtype=torch.float64) for size in sizes]
+
+    def fill(self, rows: Tensor, values: Sequence[Tensor]) -> None:
+        """In `rows` it has always been like this; values (row, size)."""
+        for slots, value in zip(self._slots, values, strict=True):
+            slots[:, rows] = value.double()
+
+    def push(self, values: Sequence[Tensor]) -> None:
+        """Take in the values (env, size) of a new step."""
+        for slots, value in zip(self._slots, values, strict=True):
+            slots[1:] = slots[:-1].clone()
+            slots[0] = value
+
+    def pick(self, delay: Tensor) -> list[Tensor]:
+        """The values (env, size) of `delay` (env,) steps ago."""
+        row = torch.arange(len(delay))
+        return [slots[delay.long(), row] for slots in self._slots]
+
+
+class Sensing:
+    """Delay, bias and noise of the readings, drawn per trial."""
+
+    def __init__(self, cfg: RandomizeCfg, hand: HandSpec, num_envs: int, steps: int) -> None:
+        joints = len(hand.joint_names)
+        self._cfg, self._shape = cfg, (steps + 1, joints + 6)
+        self.exact = not (
+            cfg.joint_noise_rad or cfg.joint_bias_rad or cfg.palm_noise_m or cfg.palm_noise_rad or cfg.observation_delay
+        )
+        """Whether readings are the state itself."""
+        self._half_width = np.array(
+            [cfg.joint_noise_rad] * joints + [cfg.palm_noise_m] * 3 + [cfg.palm_noise_rad] * 3, dtype=np.float32
+        )
+        self._noise = torch.zeros(0 if self.exact else num_envs, *self._shape)
+        self._line = DelayLine(num_envs, cfg.observation_delay, (joints, 3, 4))
+        self._kinematics = hand.kinematics().to(torch.float64)
+        self._base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
+        self._joints = joints
+
+    def draw(self, row: int, rng: np.random.Generator) -> None:
+        """Draw the noise of a whole episode."""
+        if not self.exact:
+            noise = rng.uniform(-1, 1, self._shape).astype(np.float32) * self._half_width
+            self._noise[row] = torch.from_numpy(noise)
+
+    def begin(self, rows: Tensor, state: State) -> None:
+        """The hands of `rows` have rested where they are."""
+        self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
+
+    def advance(self, state: State) -> None:
+        """A control step has passed."""
+        if not self.exact:
+            self._line.push((state.joint_pos, state.palm_pos_w, state.palm_quat_w))
+
+    def read(self, state: State, draws: Episode, step: Tensor) -> Readings:
+        """Readings after `step` (env,) control steps of the episodes."""
+        if self.exact:
+            return exact(state)
+        joints, pos, quat = self._line.pick(draws.observation_delay)
+        noise = self._noise[torch.arange(len(step)), step.clamp(max=self._shape[0] - 1)].double()
+        joints = joints + draws.joint_bias + noise[:, : self._joints]
+        pos = pos + noise[:, self._joints : self._joints + 3]
+        quat = quat_multiply(quat, quat_from_rotvec(noise[:, self._joints + 3 :]))
+        base = compose(pos, quat, *self._base_in_palm)
+        return Readings(joints, pos, quat, self._kinematics.keypoints(*base, joints))
