@@ -12,7 +12,7 @@ import os
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -87,6 +87,13 @@ class ObjectModel:
     def extents(self) -> np.ndarray:
         """(3,) side lengths of the axis-aligned box around the mesh [m]."""
         return np.ptp(self.vertices, axis=0)
+
+    def scaled(self, size: float) -> "ObjectModel":
+        """The same object with all lengths multiplied by `size` and the same mass."""
+        if size == 1.0:
+            return self
+        lengths = {key: getattr(self, key) * size for key in ("vertices", "pieces", "points", "rest_height")}
+        return replace(self, **lengths, inertia=self.inertia * size**2)
 
     def to_bytes(self) -> bytes:
         """The model as the bytes of an .npz file; equal models give equal bytes."""
