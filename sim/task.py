@@ -238,9 +238,8 @@ class GraspTask:
     def _command(self) -> list[Tensor]:
         """Finger and palm targets that reach the robot in this step."""
         targets = self.control.act(self._action, self.sensed, self.phases)
-        return (
-            self._commands.push(targets, self.draws.action_delay) if self.cfg.randomize.action_delay else list(targets)
-        )
+        self._commands.push(targets)
+        return self._commands.pick(self.draws.action_delay)
 
     def _late_now(self) -> Tensor | None:
         if not self.cfg.randomize.action_late:
