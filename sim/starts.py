@@ -1,7 +1,7 @@
 """How an episode opens: the object lies on the table, a camera sees one side of it, that view places the palm."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import torch
@@ -9,14 +9,11 @@ from torch import Tensor
 
 from perception.geometry import compose, invert, quat_rotate
 from perception.pregrasp import Pregrasp, plan_pregrasp, step_back
-from sim.camera import pick_points, visible
-from sim.engine import Start
+from sim.engine import Start, Variation
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.randomize import Episode
-
-POINTS = 256
-"""Object points per environment, of the visible side and of the whole surface."""
+from sim.view import POINTS
 
 
 def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) -> tuple[Tensor, Tensor]:
@@ -25,7 +22,7 @@ def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) 
     for i, name in enumerate(names):
         obj = library[name]
         pose = min(int(np.searchsorted(np.cumsum(obj.rest_prob), float(draws.rest[i]))), len(obj.rest_prob) - 1)
-        pos[i, 2] = obj.rest_height[pose]
+        pos[i, 2] = obj.rest_height[pose] * draws.size[i]
         quat[i] = torch.as_tensor(obj.rest_quat[pose])
     half = draws.yaw / 2
     zero = torch.zeros_like(half)
@@ -34,19 +31,10 @@ def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) 
     return pos, quat
 
 
-def see(library: ObjectLibrary, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor) -> Tensor:
-    """Visible surface points (row, POINTS, 3) of the objects from their cameras (row, 3), world frame, float32."""
-    points = torch.from_numpy(np.stack([library[name].points for name in names])).double()
-    normals = torch.from_numpy(np.stack([library[name].normals for name in names])).double()
-    points_w = quat_rotate(quat_w[:, None], points) + pos_w[:, None]
-    mask = visible(points_w, quat_rotate(quat_w[:, None], normals), camera_w)
-    index = pick_points(mask, POINTS)
-    return points_w.gather(1, index[..., None].expand(-1, -1, 3)).float()
-
-
-def surface(library: ObjectLibrary, names: Sequence[str]) -> Tensor:
+def surface(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tensor:
     """Points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
-    return torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names]))
+    points = torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names]))
+    return points * sizes[:, None, None].float()
 
 
 def plan(hand: HandSpec, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
@@ -76,6 +64,5 @@ def start(hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, p
         palm_pos_w=palm.palm_pos_w,
         palm_quat_w=palm.palm_quat_w,
         joint_pos=fingers.clamp(*limits),
-        mass_scale=draws.mass_scale,
-        friction=draws.friction,
+        variation=Variation(**{item.name: getattr(draws, item.name) for item in fields(Variation)}),
     )
