@@ -40,7 +40,7 @@ class GraspEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         """Start the next trial; `seed` starts the sequence of trials anew."""
         super().reset(seed=seed)
         if seed is not None:
-            self._task.seed, self._trial = seed, -1
+            self._task.seeds[:], self._trial = seed, -1
         self._trial += 1
         return self._task.reset([self._trial])[self._group][0].numpy(), {"trial": self._trial}
 
