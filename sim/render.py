@@ -78,6 +78,37 @@ def open_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Rend
     return mujoco.Renderer(model, height=height, width=width)
 
 
+class Photographer:
+    """Pictures of one environment, `width` x `height` pixels, from a camera that looks at where the object started."""
+
+    def __init__(self, mesh: Mesh | None = None, width: int = 640, height: int = 480) -> None:
+        """`mesh`: the object's visual mesh in the object frame, drawn instead of the convex pieces that collide."""
+        self._size, self._mesh = (width, height), mesh
+        self._renderer, self._model = None, None
+
+    def shoot(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
+        """The present state, (height, width, 3); raises RenderUnavailable where no backend works."""
+        if self._renderer is None or self._model is not model:
+            self._open(model, data)
+        return _shoot(self._renderer, model, data, self._camera)
+
+    def close(self) -> None:
+        """Free OpenGL."""
+        if self._renderer is not None:
+            self._renderer.close()
+        self._renderer = None
+
+    def _open(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+        """Load the meshes to draw into OpenGL: the visual one, or all of the model where the hand has meshes too."""
+        self.close()
+        only_pieces = model.nmesh == (model.geom_bodyid == model.body(OBJECT_BODY).id).sum()
+        _set_optics(model, *self._size)
+        visual = _still_life(*self._mesh) if self._mesh is not None and only_pieces else model
+        self._renderer, self._model = open_renderer(visual, *self._size), model
+        x, y, _ = data.body(OBJECT_BODY).xpos
+        self._camera = _camera((x, y, LOOK_AT_HEIGHT_M), distance_m=0.68)
+
+
 class Recorder:
     """One MP4 of one environment: H.264, yuv420p, real time when `capture` is called at `rate_hz`.
 
@@ -93,14 +124,9 @@ class Recorder:
             raise ValueError(f"a recording is an .mp4 file, got {str(path)!r}")
         if width % 16 or height % 16:
             raise ValueError(f"width and height of a video must be multiples of 16 pixels, got {width} x {height}")
-        self.path = Path(path)
-        self.frames = 0
-        self._size = (width, height)
+        self.path, self.frames = Path(path), 0
         self._partial = self.path.with_name(f".{self.path.stem}.partial.mp4")
-        self._mesh = mesh
-        self._renderer: mujoco.Renderer | None = None
-        self._model: mujoco.MjModel | None = None
-        self._camera: mujoco.MjvCamera | None = None
+        self._photographer = Photographer(mesh, width, height)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         options = ["-movflags", "+faststart", "-crf", "20", "-threads", "1"]
         self._writer = imageio.get_writer(
@@ -109,15 +135,12 @@ class Recorder:
 
     def capture(self, model: mujoco.MjModel, data: mujoco.MjData, caption: str = "") -> None:
         """Append the present state as one frame, with a caption in the lower left corner."""
-        if self._renderer is None or self._model is not model:
-            self._open(model, data)
-        frame = _shoot(self._renderer, model, data, self._camera)
-        self._writer.append_data(write_caption(frame, caption))
+        self._writer.append_data(write_caption(self._photographer.shoot(model, data), caption))
         self.frames += 1
 
     def close(self) -> Path:
         """Finish the file, free OpenGL, return the path."""
-        self._close_renderer()
+        self._photographer.close()
         self._writer.close()
         if not self.frames:
             raise ValueError(f"nothing was captured for {self.path}")
@@ -126,7 +149,7 @@ class Recorder:
 
     def discard(self) -> None:
         """Free OpenGL and remove what was written."""
-        self._close_renderer()
+        self._photographer.close()
         self._writer.close()
         self._partial.unlink(missing_ok=True)
 
@@ -140,21 +163,6 @@ class Recorder:
             self.close()
         else:
             self.discard()
-
-    def _open(self, model: mujoco.MjModel, data: mujoco.MjData) -> None:
-        """Load the meshes to draw into OpenGL: the visual one, or all of the model where the hand has meshes too."""
-        self._close_renderer()
-        only_pieces = model.nmesh == (model.geom_bodyid == model.body(OBJECT_BODY).id).sum()
-        _set_optics(model, *self._size)
-        visual = _still_life(*self._mesh) if self._mesh is not None and only_pieces else model
-        self._renderer, self._model = open_renderer(visual, *self._size), model
-        x, y, _ = data.body(OBJECT_BODY).xpos
-        self._camera = _camera((x, y, LOOK_AT_HEIGHT_M), distance_m=0.68)
-
-    def _close_renderer(self) -> None:
-        if self._renderer is not None:
-            self._renderer.close()
-        self._renderer = None
 
 
 def write_caption(frame: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:

@@ -1,0 +1,90 @@
+"""What a person sees of one environment: a picture, or a window that follows it."""
+
+import warnings
+from typing import Any
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from sim.render import Photographer
+from sim.task import GraspTask
+
+MODES = ("human", "rgb_array")
+
+
+class NoDisplay(RuntimeError):  # noqa: N818 - says what it is, like StopIteration
+    """No window can be opened here."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "render_mode='human' opens a window, and this process has no display it can open one on (is DISPLAY set?): "
+            "take render_mode='rgb_array', or run it where a screen is attached"
+        )
+
+
+def check_mode(mode: str | None) -> None:
+    """Refuse a render mode that is unknown, or that cannot work on this machine."""
+    if mode is not None and mode not in MODES:
+        raise ValueError(f"render_mode must be None or one of {list(MODES)}, got '{mode}'")
+    if mode == "human" and not _has_display():
+        raise NoDisplay
+
+
+def _has_display() -> bool:
+    import mujoco.viewer  # what it brings is wanted by windows alone
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # glfw warns about what we report
+        return bool(mujoco.viewer.glfw.init())
+
+
+class Window:
+    """One environment of a task in pictures, `width` x `height` pixels, or in a window."""
+
+    def __init__(self, task: GraspTask, row: int = 0, width: int = 640, height: int = 480) -> None:
+        self._task, self._row, self._size = task, row, (width, height)
+        self._photographer: Photographer | None = None
+        self._subject: tuple[str, float] | None = None
+        self._window: Any = None
+        self._shown: tuple[mujoco.MjModel, mujoco.MjData] | None = None
+
+    def picture(self) -> NDArray[np.uint8]:
+        """The present state, (height, width, 3); raises RenderUnavailable where there is no OpenGL."""
+        name, size = self._task.objects[self._row], float(self._task.draws.size[self._row])
+        if self._photographer is None or self._subject != (name, size):
+            self._close_photographer()
+            shape = self._task.library[name]
+            self._photographer = Photographer((shape.vertices * np.float32(size), shape.faces), *self._size)
+            self._subject = name, size
+        engine = self._task.engine
+        return self._photographer.shoot(engine.get_model(self._row), engine.get_data(self._row))
+
+    def show(self) -> None:
+        """Bring the window up to date; it opens anew with each episode, whose scene is another model."""
+        import mujoco.viewer
+
+        engine = self._task.engine
+        model, data = engine.get_model(self._row), engine.get_data(self._row)
+        if self._shown is None or self._shown[0] is not model:
+            self._close_window()
+            self._window, self._shown = mujoco.viewer.launch_passive(model, data), (model, data)
+        with self._window.lock():
+            self._shown[1].qpos[:] = data.qpos
+            mujoco.mj_forward(*self._shown)
+        self._window.sync()
+
+    def close(self) -> None:
+        """Free OpenGL and close the window."""
+        self._close_photographer()
+        self._close_window()
+
+    def _close_photographer(self) -> None:
+        if self._photographer is not None:
+            self._photographer.close()
+        self._photographer = None
+
+    def _close_window(self) -> None:
+        if self._window is not None:
+            self._window.close()
+        self._window = self._shown = None
