@@ -98,6 +98,12 @@ COMMANDS = (
         "policies.presets:PresetsCfg",
         "policies.presets:bench_physics",
     ),
+    Command(
+        "randomization show",
+        "Show what domain randomisation draws: ranges, their sources, one draw, histograms.",
+        "policies.randomization:ShowRandomizationCfg",
+        "policies.randomization:show_randomization",
+    ),
     Command("view", "Show the camera, the hand and the policy in a browser.", later="the browser viewer"),
 )
 

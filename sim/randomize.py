@@ -47,6 +47,8 @@ class RandomizeCfg:
     use, with their sources: configs/randomize.
     """
 
+    name: str = "off"
+    """Name of the option, printed beside every result."""
     friction: Range = (0.8, 0.8)
     """Sliding friction of the object against the hand; 0.8 is the method's evaluation value."""
     table_friction: Range = (0.3, 0.3)

@@ -22,7 +22,7 @@ def gripping(allegro, household, balanced):
     state = task.engine.state
     names = ("object_pos_w", "object_quat_w", "palm_pos_w", "palm_quat_w", "joint_pos")
     poses = {name: getattr(state, name).clone() for name in names}
-    poses["palm_pos_w"][0, 2] -= 0.05  # presses the fingers of the first hand into the table
+    poses["palm_pos_w"][0, 2] -= state.keypoints_w[0, :, 2].min()  # presses a finger of the first hand into the table
     task.engine.reset(torch.arange(4), Start(objects=task.objects, variation=Variation.none(4, 16), **poses))
     return task.engine
 
