@@ -63,7 +63,7 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
         if nested:
             yield from _walk(nested, kind.rpartition(".")[2], given, f"{prefix}{key}.")
         else:
-            yield Key(prefix + key, _spell(field.annotation), _default(field, given.get(prefix + key)), meaning)
+            yield Key(prefix + key, _spell(field.annotation), _default(tree, field, given.get(prefix + key)), meaning)
 
 
 def _fields(body: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
@@ -100,13 +100,25 @@ def _spell(annotation: ast.expr) -> str:
     return ast.unparse(annotation).replace("None", "null")
 
 
-def _default(field: ast.AnnAssign, given: object) -> str:
+def _default(tree: ast.Module, field: ast.AnnAssign, given: object) -> str:
+    """The value that YAML gives, else the one in the source, with the name of a constant replaced by its value."""
     if given is not None:
         return str(given)
     if field.value is None:
         return "(required)"
-    text = ast.unparse(field.value)
+    value = _constant(tree, field.value.id) if isinstance(field.value, ast.Name) else field.value
+    text = ast.unparse(value)
     return "null" if text == "None" else text.strip("'")
+
+
+def _constant(tree: ast.Module, name: str) -> ast.expr:
+    """Value of the module-level constant `name`, found in `tree` or in the module it is imported from."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign) and name in [ast.unparse(target) for target in statement.targets]:
+            return statement.value
+        if isinstance(statement, ast.ImportFrom) and statement.module and name in {a.name for a in statement.names}:
+            return _constant(ast.parse(_file(statement.module).read_text(encoding="utf-8")), name)
+    return ast.Name(name)
 
 
 def _file(module: str) -> Path:

@@ -76,10 +76,11 @@ def test_help_of_a_command_lists_every_key_of_its_dataclass(command, capsys):
 
 @pytest.mark.parametrize("command", READY, ids=lambda command: command.words)
 def test_the_defaults_that_help_shows_are_those_that_load_gives(command):
-    required = [f"{key}=x" for key in command.positional]
-    loaded = configs.load(cli._resolve(command.schema), command.config, required)
-    for key in usage.keys(command.schema, command.config):
-        if key.kind == "group" or key.name in command.positional:
+    keys = [key for key in usage.keys(command.schema, command.config) if key.kind != "group"]
+    required = [key.name for key in keys if key.default == "(required)"]
+    loaded = configs.load(cli._resolve(command.schema), command.config, [f"{name}=x" for name in required])
+    for key in keys:
+        if key.name in required:
             continue
         value = loaded
         for word in key.name.split("."):

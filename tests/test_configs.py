@@ -48,9 +48,9 @@ COMMANDS = {command.config: command for command in cli.COMMANDS if not command.l
 
 
 def load_command(name, *overrides):
-    command = COMMANDS[name]
-    given = [f"{key}=x" for key in command.positional]
-    return configs.load(cli._resolve(command.schema), name, [*given, *overrides])
+    schema = cli._resolve(COMMANDS[name].schema)
+    required = [f.name for f in dataclasses.fields(schema) if f.default is f.default_factory is dataclasses.MISSING]
+    return configs.load(schema, name, [*(f"{key}=x" for key in required), *overrides])
 
 
 def load(root, *overrides):
