@@ -22,7 +22,8 @@ def gripping(allegro, household, balanced):
     state = task.engine.state
     names = ("object_pos_w", "object_quat_w", "palm_pos_w", "palm_quat_w", "joint_pos")
     poses = {name: getattr(state, name).clone() for name in names}
-    poses["palm_pos_w"][0, 2] -= state.keypoints_w[0, :, 2].min()  # presses a finger of the first hand into the table
+    poses["object_pos_w"][0, 0] += 0.3  # the first hand has nothing but the table, in which a fingertip sinks
+    poses["palm_pos_w"][0, 2] -= state.keypoints_w[0, :, 2].min()
     task.engine.reset(torch.arange(4), Start(objects=task.objects, variation=Variation.none(4, 16), **poses))
     return task.engine
 
