@@ -36,7 +36,7 @@ DOORS = {
     "open3d": ("perception/",),
     "pyrealsense2": ("perception/realsense.py",),
     "rclpy": (),
-    "stable_baselines3": ("policies/",),
+    "stable_baselines3": ("policies/", "sim/vec_env.py"),
     "torch": ("perception/", "sim/", "policies/"),
     "trimesh": ("sim/",),
     "viser": ("policies/",),
