@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from policies.runs import Run, write_json
 from sim.gym import GraspEnv
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
+from sim.randomize import RandomizeCfg
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask, TaskCfg
 
@@ -143,6 +144,8 @@ def bench_engine(cfg: BenchCfg) -> None:
             "thread_pool": thread_pool_rate(cfg, hand, library, physics["balanced"]),
             "async_vector_env": async_rate(cfg, physics["balanced"]),
         }
+        if cfg.task.randomize != RandomizeCfg():
+            others["randomization"] = randomization_cost(cfg, hand, library, physics["balanced"])
         table = {"cells": [vars(cell) for cell in cells], "others": others, "cpu_count": os.cpu_count()}
         write_json(run.path / "bench.json", table | {"facts": run.facts})
         _show(cells, others, run.path)
@@ -244,6 +247,27 @@ def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, phys
     return {"envs": envs, "threads": threads, "what": "bare physics, ThreadPoolExecutor over mj_step", **rates}
 
 
+def randomization_cost(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
+    """CPU time of the whole task with randomisation over that without, at the largest size, runs in turn."""
+    envs, plain = max(cfg.num_envs), replace(cfg.task, randomize=RandomizeCfg())
+    tasks = [
+        GraspTask(task, hand, library, physics, envs, 1, cfg.seed, in_order=True, auto_reset=False)
+        for task in (plain, replace(plain, randomize=replace(cfg.task.randomize, sizes=(1.0,))))
+    ]
+    for task in tasks:
+        task.reset(range(envs))
+    rounds = [[_overhead_s(_episode(task, cfg.seed)) for task in tasks] for _ in range(cfg.repeats)]
+    off, on = (min(column) for column in zip(*rounds, strict=True))
+    physics_s = min(_episode(tasks[0], cfg.seed)["parts"]["physics"] for _ in range(cfg.repeats))
+    what = f"randomize={cfg.task.randomize.name} over off, share of stepping time"
+    return {"envs": envs, "what": what, "share": (on - off) / (physics_s + off)}
+
+
+def _overhead_s(episode: dict) -> float:
+    """CPU seconds of everything but physics: randomised physics is other physics, faster or slower by chance."""
+    return sum(seconds for part, seconds in episode["parts"].items() if part != "physics")
+
+
 def async_rate(cfg: BenchCfg, physics: PhysicsCfg) -> dict:
     """Wall rate of `gymnasium.vector.AsyncVectorEnv` over single environments, one process each."""
     envs, steps = min(8, max(cfg.num_envs)), 60
@@ -284,5 +308,6 @@ def _show(cells: list[Cell], others: dict[str, dict], path: Path) -> None:
     Console(width=150).print(table)
     for other in others.values():
         rates = ", ".join(f"{other[key]:,.0f} {key}" for key in ("per_wall_s", "per_cpu_s") if key in other)
+        rates += f"{other['share']:.1%}" if "share" in other else ""
         print(f"{other['what']}, {other['envs']} environments: {rates}")
     print(f"bench: {path / 'bench.json'}")

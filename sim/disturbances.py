@@ -55,9 +55,7 @@ class Disturber:
 
     def __init__(self, name: str, hand: HandSpec, num_envs: int, step_s: float) -> None:
         self.name, self.kind, self._step_s = name, disturbance_named(name), step_s
-        self._thumb = torch.tensor([body in hand.thumb_bodies for body in hand.contact_bodies])
-        self._fingers = ~self._thumb
-        self._fingers[0] = False  # the palm is neither
+        self._thumb, self._fingers = torch.tensor(hand.thumb_mask), torch.tensor(hand.finger_mask)
         self.shifted, self.gripped = torch.zeros(num_envs, dtype=torch.bool), torch.zeros(num_envs, dtype=torch.bool)
         """(env,) the object was moved; thumb and finger have both touched it."""
 

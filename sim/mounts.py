@@ -19,7 +19,8 @@ from torch import Tensor
 
 import assets
 from perception.geometry import compose, quat_conjugate, quat_multiply, rotvec_from_quat
-from sim.hands import HandSpec, demand_known, kinematics_of
+from sim.hand_files import demand_known
+from sim.hands import HandSpec, kinematics_of
 
 SLIDE_NAMES, BALL_NAME = ("palm_x", "palm_y", "palm_z"), "palm_ball"
 SLIDE_KP, SLIDE_KV, SLIDE_FORCE_N, SLIDE_DAMPING = 2000.0, 100.0, 100.0, 1.0

@@ -237,5 +237,8 @@ def _directions(rng: np.random.Generator, n: int) -> np.ndarray:
 
 
 def draw_object(rng: np.random.Generator, library: ObjectLibrary, weights: np.ndarray | None = None) -> str:
-    """Name of the object of one episode, evenly or by `weights`."""
-    return library.names[int(rng.choice(len(library), p=weights))]
+    """Name of the object of one episode, evenly or by `weights` (object,), which sum to 1; one draw either way."""
+    number = rng.uniform()
+    if weights is None:
+        return library.names[int(number * len(library))]
+    return library.names[min(int(np.searchsorted(np.cumsum(weights), number, side="right")), len(library) - 1)]

@@ -9,6 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sim.actions import Phases
+from sim.engine import State
+from sim.hands import HandSpec
+
 
 @dataclass(frozen=True)
 class RewardCfg:
@@ -82,3 +86,48 @@ def lift(rise_m: Tensor, commanded_m: Tensor) -> Tensor:
 def action(value: Tensor) -> Tensor:
     """Mean squared action."""
     return value.square().mean(-1)
+
+
+class Rewards:
+    """All terms of a step, weighted; built for one hand."""
+
+    def __init__(self, cfg: RewardCfg, hand: HandSpec, lift_m: float) -> None:
+        self._cfg, self._lift_m = cfg, lift_m
+        self._keypoint_weights = torch.tensor(hand.keypoint_weights).float()
+        self._contact_weights = torch.tensor(hand.contact_weights).float()
+        self._thumb, self._fingers = torch.tensor(hand.thumb_mask), torch.tensor(hand.finger_mask)
+
+    def __call__(
+        self,
+        state: State,
+        phases: Phases,
+        object_vectors_p: Tensor,
+        palm_linvel_w: Tensor,
+        object_offset_w: Tensor,
+        success: Tensor,
+        value: Tensor,
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Reward (env,) of the step that `phases` names, and the mean of each weighted term.
+
+        `object_vectors_p` (env, keypoint, 3): from the keypoints to the object. `object_offset_w` (env, 3): from its
+        start. `success` (env,) bool: the episode ends with it. `value` (env, action).
+        """
+        grasping = phases.grasping.float()
+        lifted_m = ((phases.step + 1 - phases.grasp_steps) / phases.lift_steps).clamp(0, 1) * self._lift_m
+        terms = {
+            "reach": grasping * reach(object_vectors_p.norm(dim=-1), self._keypoint_weights),
+            "contact": contact(state.object_contact, self._contact_weights),
+            "force": force(state.object_force_w.norm(dim=-1), self._contact_weights),
+            "opposition": opposition(state.object_contact, self._thumb, self._fingers),
+            "table_contact": grasping * table_contact(state.table_contact),
+            "displacement": grasping * displacement(object_offset_w[:, :2]),
+            "object_speed": grasping * object_speed(state.object_linvel_w),
+            "object_spin": grasping * object_spin(state.object_angvel_w),
+            "palm_speed": grasping * palm_speed(palm_linvel_w),
+            "lift": (1 - grasping) * lift(object_offset_w[:, 2], lifted_m),
+            "success": success,
+            "action": action(value),
+        }
+        weighted = {name: getattr(self._cfg, name) * term.float() for name, term in terms.items()}
+        means = torch.stack([term.mean() for term in weighted.values()]).tolist()
+        return torch.stack(list(weighted.values())).sum(dim=0), dict(zip(weighted, means, strict=True))

@@ -1,4 +1,4 @@
-"""What the controller knows of the hand: the true state, or late and noisy readings of it.
+"""Between controller and hand: late and noisy readings one way, late commands the other.
 
 On a robot everything follows from joint and palm readings; so the keypoints are computed from what was read, and a
 biased joint moves them as it would there.
@@ -108,3 +108,27 @@ class Sensing:
         quat = quat_multiply(quat, quat_from_rotvec(noise[:, self._joints + 3 :]))
         base = compose(pos, quat, *self._base_in_palm)
         return Readings(joints, pos, quat, self._kinematics.keypoints(*base, joints))
+
+
+class Commanding:
+    """Delay of the commands, drawn per trial."""
+
+    def __init__(self, cfg: RandomizeCfg, num_joints: int, num_envs: int, steps: int) -> None:
+        self._share = cfg.action_late
+        self._late = torch.zeros(num_envs, steps if self._share else 0, dtype=torch.bool)
+        self._line = DelayLine(num_envs, cfg.action_delay, (num_joints, 3, 4))
+
+    def draw(self, row: int, rng: np.random.Generator) -> None:
+        """Draw which steps of an episode get their finger targets late."""
+        if self._share:
+            self._late[row] = torch.from_numpy(rng.uniform(size=self._late.shape[1]) < self._share)
+
+    def begin(self, rows: Tensor, state: State) -> None:
+        """The hands of `rows` have been told to stay where they are."""
+        self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
+
+    def send(self, targets: Sequence[Tensor], draws: Episode, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Targets that arrive in this step, and which environments get theirs late in it: (env,) bool, None if none."""
+        self._line.push(targets)
+        late = self._late[torch.arange(len(step)), step.clamp(max=self._late.shape[1] - 1)] if self._share else None
+        return self._line.pick(draws.action_delay), late

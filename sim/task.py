@@ -10,6 +10,7 @@ joint positions, so that a constant action on a blocked finger is a constant tor
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from perception.features import nearest_vectors
 from perception.geometry import quat_rotate, quat_rotate_inverse
 from perception.observation import student_layout
 from perception.prior import PriorCfg
-from sim import rewards, starts
+from sim import starts
 from sim.actions import HandControl, Phases, Scales
 from sim.cpu import CpuEngine
 from sim.disturbances import Disturber
@@ -28,8 +29,9 @@ from sim.objects import ObjectLibrary
 from sim.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
 from sim.outcomes import Judge, Outcome
 from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_object, trial_generator
+from sim.rewards import RewardCfg, Rewards
 from sim.scene import ModelPool, PhysicsCfg
-from sim.sensing import DelayLine, Sensing, exact
+from sim.sensing import Commanding, Sensing, exact
 from sim.view import POINTS, FirstView
 
 WORKSPACE_M = 0.35
@@ -63,7 +65,7 @@ class TaskCfg:
     scripted: PriorCfg = field(default_factory=PriorCfg)
     reset: ResetCfg = field(default_factory=ResetCfg)
     randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
-    reward: rewards.RewardCfg = field(default_factory=rewards.RewardCfg)
+    reward: RewardCfg = field(default_factory=RewardCfg)
 
     def __post_init__(self) -> None:
         if not 10 <= self.rate_hz <= 50:
@@ -133,25 +135,19 @@ class GraspTask:
         self.control = HandControl(hand, scales, prior, self.step_s, num_envs)
         self.sensing = Sensing(cfg.randomize, hand, num_envs, self.episode_steps)
         self.view = FirstView(cfg.randomize, library, num_envs)
-        self._commands = DelayLine(num_envs, cfg.randomize.action_delay, (joints, 3, 4))
+        self.commanding = Commanding(cfg.randomize, joints, num_envs, self.episode_steps)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s)
+        self.rewards = Rewards(cfg.reward, hand, cfg.lift_m)
         self.judge = Judge(num_envs, self.step_s)
         self.guard = Guard(num_envs, self.episode_steps, self.num_actions)
-        self._load_hand()
         self._allocate()
-
-    def _load_hand(self) -> None:
-        hand = self.hand
-        self._keypoint_weights = torch.tensor(hand.keypoint_weights).float()
-        self._contact_weights = torch.tensor(hand.contact_weights).float()
-        self._thumb = torch.tensor([body in hand.thumb_bodies for body in hand.contact_bodies])
-        self._fingers = ~self._thumb
-        self._fingers[0] = False  # the palm is neither
 
     def _allocate(self) -> None:
         n = self.num_envs
         self.seeds = torch.full((n,), self.seed, dtype=torch.int64)
         """(env,) with the trial's number, the source of all that is random; may be written between episodes."""
+        self.object_weights: np.ndarray | None = None
+        """(object,) probabilities with which objects are drawn, see sim.weighting; None: evenly."""
         self.trial = torch.full((n,), -1, dtype=torch.int64)
         self._next_trial = 0
         self.objects = [""] * n
@@ -159,7 +155,6 @@ class GraspTask:
         self.draws = Episode.empty(n, len(self.hand.joint_names))
         self._last_palm_pos_w = torch.zeros(n, 3, dtype=torch.float64)
         self._action = torch.zeros(n, self.num_actions)
-        self._late = torch.zeros(n, self.episode_steps, dtype=torch.bool)
         self._points_o = torch.zeros(n, POINTS, 3)  # the whole surface, object frame
 
     @property
@@ -186,15 +181,13 @@ class GraspTask:
             self._next_trial += len(rows)
         for row, trial in zip(rows.tolist(), trials, strict=True):
             rng = trial_generator(int(self.seeds[row]), trial)
-            drawn = draw_object(rng, self.library)
+            drawn = draw_object(rng, self.library, self.object_weights)
             self.objects[row] = self.library.names[trial % len(self.library)] if self.in_order else drawn
             self.trial[row] = trial
-            cfg = self.cfg
-            self.draws.write(row, draw_episode(rng, cfg.reset, cfg.randomize, len(self.hand.joint_names)))
+            self.draws.write(row, draw_episode(rng, self.cfg.reset, self.cfg.randomize, len(self.hand.joint_names)))
             self.view.draw(row, rng)
             self.sensing.draw(row, rng)
-            if cfg.randomize.action_late:
-                self._late[row] = torch.from_numpy(rng.uniform(size=self.episode_steps) < cfg.randomize.action_late)
+            self.commanding.draw(row, rng)
         self._place(rows)
         self._action[rows], self.step_index[rows] = 0.0, 0
         self.judge.reset(rows, self.engine.state)
@@ -216,7 +209,7 @@ class GraspTask:
         self.control.reset(rows, palm)
         self._last_palm_pos_w[rows] = palm.palm_pos_w
         self.sensing.begin(rows, state)
-        self._commands.fill(rows, (state.joint_pos[rows], palm.palm_pos_w, palm.palm_quat_w))
+        self.commanding.begin(rows, state)
 
     def step(self, action: Tensor) -> Step:
         """One control step with actions (env, num_actions); see the module docstring for what they mean."""
@@ -224,7 +217,9 @@ class GraspTask:
         self.guard.record(self.step_index, self._action)
         distance = self._object_vectors_p.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
-        self.engine.step(*self._command(), self.step_s, self._late_now())
+        targets = self.control.act(self._action, self.sensed, self.phases)
+        arriving, late = self.commanding.send(targets, self.draws, self.step_index)
+        self.engine.step(*arriving, self.step_s, late)
         self.sensing.advance(self.engine.state)
         terminated, truncated = self._advance_clock()
         self._measure()
@@ -234,17 +229,6 @@ class GraspTask:
             info["final_obs"] = self._observe()
             self._begin((terminated | truncated).nonzero().squeeze(1))
         return Step(self._observe(), reward, terminated, truncated, info)
-
-    def _command(self) -> list[Tensor]:
-        """Finger and palm targets that reach the robot in this step."""
-        targets = self.control.act(self._action, self.sensed, self.phases)
-        self._commands.push(targets)
-        return self._commands.pick(self.draws.action_delay)
-
-    def _late_now(self) -> Tensor | None:
-        if not self.cfg.randomize.action_late:
-            return None
-        return self._late[torch.arange(self.num_envs), self.step_index.clamp(max=self.episode_steps - 1)]
 
     def _advance_clock(self) -> tuple[Tensor, Tensor]:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
@@ -274,29 +258,13 @@ class GraspTask:
         self._visible_vectors_p = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
 
     def _reward(self) -> tuple[Tensor, dict[str, float]]:
-        """Weighted sum of the named terms (env,), and the mean of each weighted term."""
-        state, cfg = self.engine.state, self.cfg.reward
-        grasping = (self.step_index <= self.grasp_steps).float()  # the clock has moved on already
-        lifted = ((self.step_index - self.grasp_steps) / self.lift_steps).clamp(0, 1)
-        velocity = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
+        state = self.engine.state
+        palm_velocity = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
         self._last_palm_pos_w.copy_(state.palm_pos_w)
         offset = state.object_pos_w - self.judge.start_pos_w
-        terms = {
-            "reach": grasping * rewards.reach(self._object_vectors_p.norm(dim=-1), self._keypoint_weights),
-            "contact": rewards.contact(state.object_contact, self._contact_weights),
-            "force": rewards.force(state.object_force_w.norm(dim=-1), self._contact_weights),
-            "opposition": rewards.opposition(state.object_contact, self._thumb, self._fingers),
-            "table_contact": grasping * rewards.table_contact(state.table_contact),
-            "displacement": grasping * rewards.displacement(offset[:, :2]),
-            "object_speed": grasping * rewards.object_speed(state.object_linvel_w),
-            "object_spin": grasping * rewards.object_spin(state.object_angvel_w),
-            "palm_speed": grasping * rewards.palm_speed(velocity),
-            "lift": (1 - grasping) * rewards.lift(offset[:, 2], lifted * self.cfg.lift_m),
-            "success": (self.step_index == self.episode_steps) & self.judge.held,
-            "action": rewards.action(self._action),
-        }
-        weighted = {name: getattr(cfg, name) * value.float() for name, value in terms.items()}
-        return torch.stack(list(weighted.values())).sum(dim=0), {k: float(v.mean()) for k, v in weighted.items()}
+        success = (self.step_index == self.episode_steps) & self.judge.held
+        just_done = replace(self.phases, step=self.step_index - 1)
+        return self.rewards(state, just_done, self._object_vectors_p, palm_velocity, offset, success, self._action)
 
     def _observe(self) -> dict[str, Tensor]:
         """Both observation groups of the current state."""
