@@ -1,7 +1,6 @@
-"""Work spread over processes that survive a bad task, and a lock so that two runs may share one folder."""
+"""Work spread over processes that survive a bad task."""
 
 import contextlib
-import fcntl
 import multiprocessing
 import os
 import threading
@@ -9,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -40,21 +38,6 @@ def spread(task: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator
             yield item, result
         for item in pending:  # a process died: each of the rest gets a pool of its own, so only the culprit fails
             yield item, dict(_pooled(task, [item], 1)).get(item)
-
-
-@contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds the folder for one process at a time; the system frees it when the process ends in whatever way."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-
-
-def sweep_partials(folder: Path) -> None:
-    """Removes partial files that killed processes left; call it while holding the folder's lock."""
-    for partial in folder.rglob(".partial-*"):
-        partial.unlink(missing_ok=True)
 
 
 def _pooled(task: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | None]]:

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 
-from sim import assembly, crew, objects, surface
+from sim import assembly, crew, files, objects, surface
 from sim.draws import Draw, stripe_owner
 from sim.families import FAMILIES
 from sim.objects import ObjectEntry, ObjectLibrary, ObjectModel
 from sim.progress import track
 
+VERSION = 1
+"""Raised when a seed gives other objects than before, so that old caches are not used."""
 LONGEST_M = (0.05, 0.20)
 """Allowed longest side."""
 THINNEST_M = 0.015
@@ -23,6 +25,8 @@ DENSITY = (120.0, 2500.0)
 FRICTION = (0.5, 1.0)
 GENERATED_SPLITS = ("train", "validation", "test")
 _MOST_TRIES = 50
+_WORTH_A_PROCESS = 30
+"""Objects that take as long as starting a process."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,22 @@ def generate(
     out = Path(out)
     request = {"n": n, "seed": seed, "split": split, "families": names}
     wanted = [Request(names[k % len(names)], split, seed, k) for k in range(n)]
-    with crew.folder_lock(out):
+    with files.folder_lock(out):
         if (out / objects.MANIFEST).is_file():
             return _same_request(ObjectLibrary(out), request)
-        crew.sweep_partials(out)
-        entries = _build_all(wanted, out, workers or crew.available_cores(), progress)
-        return objects.write_library(out, [entries[r.name] for r in wanted], request)
+        files.sweep_partials(out)
+        few = -(-n // _WORTH_A_PROCESS)
+        entries = _build_all(wanted, out, workers or min(crew.available_cores(), few), progress)
+        files.sweep_partials(out)  # of processes whose parent was killed, and that outlived the first sweep
+        command = f"dexgrasp objects generate n={n} seed={seed} split={split} out=DIR"
+        if families is not None:
+            command += f" families={','.join(names)}"
+        return objects.write_library(out, [entries[r.name] for r in wanted], request, command)
+
+
+def cached_library(n: int, seed: int = 0, split: str = "train") -> ObjectLibrary:
+    """The library of n objects of a split under the user's cache folder, generated on first use."""
+    return generate(n, files.cache_folder() / f"generated-v{VERSION}-{split}-s{seed}-n{n}", seed, split=split)
 
 
 def build(request: Request) -> tuple[ObjectModel, float]:
@@ -128,7 +142,7 @@ def _write_one(job: tuple[Request, Path]) -> ObjectEntry:
     file = f"objects/{request.name}.npz"
     model, proportion = build(request)
     data = model.to_bytes()
-    objects.write_atomic(out / file, data)
+    files.write_atomic(out / file, data)
     return assembly.describe(model, file, data, proportion)
 
 

@@ -7,13 +7,12 @@ goes on where it was.  Heavy libraries are imported only where there is work, so
 
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sim import crew, objects
+from sim import crew, files, objects
 from sim.objects import ObjectEntry, ObjectLibrary
 from sim.progress import track
 
@@ -102,12 +101,12 @@ def import_meshes(
     """Imports every OBJ, STL, PLY and GLB under `folder` into library `out`; what was imported before is kept."""
     settings = settings or ImportSettings()
     folder, out = Path(folder), Path(out)
-    files = _mesh_files(folder)
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
-    with crew.folder_lock(out):
-        crew.sweep_partials(out)
-        scale, unit = _scale(files, digests, settings, out)
-        jobs = _jobs(folder, files, digests, scale, settings, out)
+    meshes = _mesh_files(folder)
+    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in meshes}
+    with files.folder_lock(out):
+        files.sweep_partials(out)
+        scale, unit = _scale(meshes, digests, settings, out)
+        jobs = _jobs(folder, meshes, digests, scale, settings, out)
         fresh = [job for job in jobs if not _is_done(job)]
         _run(fresh, workers or crew.available_cores(), progress)
         return _finish(jobs, len(jobs) - len(fresh), scale, unit, out)
@@ -116,27 +115,21 @@ def import_meshes(
 def import_to_cache(folder: Path) -> ObjectLibrary:
     """The library of a folder of meshes, kept under the user's cache folder."""
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-    return import_meshes(folder, cache_folder() / f"{folder.resolve().name}-{place}").library
-
-
-def cache_folder() -> Path:
-    """Where libraries are kept that nobody gave a place: $DEXGRASP_CACHE, else the user's cache folder."""
-    base = os.environ.get("DEXGRASP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dexgrasp"
-    return Path(base).expanduser() / "objects"
+    return import_meshes(folder, files.cache_folder() / f"{folder.resolve().name}-{place}").library
 
 
 def _mesh_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of meshes at {folder}")
-    files = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not files:
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    if not found:
         raise FileNotFoundError(
             f"{folder} holds no meshes; expected files ending in {', '.join(SUFFIXES)}, nested or not"
         )
-    return files
+    return found
 
 
-def _scale(files: list[Path], digests: dict[Path, str], settings: ImportSettings, out: Path) -> tuple[float, str]:
+def _scale(meshes: list[Path], digests: dict[Path, str], settings: ImportSettings, out: Path) -> tuple[float, str]:
     """The factor to metres and its name; a guess is kept by the contents of the folder."""
     if settings.scale is not None:
         return settings.scale, "given"
@@ -145,21 +138,21 @@ def _scale(files: list[Path], digests: dict[Path, str], settings: ImportSettings
     if not record.is_file():
         from sim.meshes import guess_folder_unit
 
-        step = max(1, len(files) // SAMPLED_FOR_UNIT)
-        objects.write_atomic(record, json.dumps(guess_folder_unit(files[::step])).encode())
+        step = max(1, len(meshes) // SAMPLED_FOR_UNIT)
+        files.write_atomic(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
     scale, unit = json.loads(record.read_text())
     return scale, unit
 
 
 def _jobs(
-    folder: Path, files: list[Path], digests: dict[Path, str], scale: float, settings: ImportSettings, out: Path
+    folder: Path, meshes: list[Path], digests: dict[Path, str], scale: float, settings: ImportSettings, out: Path
 ) -> list[_Job]:
     stems = {
-        path: re.sub(r"[^A-Za-z0-9]+", "_", str(path.relative_to(folder).with_suffix(""))).strip("_") for path in files
+        path: re.sub(r"[^A-Za-z0-9]+", "_", str(path.relative_to(folder).with_suffix(""))).strip("_") for path in meshes
     }
     twins = {stem for stem, count in Counter(stems.values()).items() if count > 1}
     jobs, taken = [], set()
-    for path in files:
+    for path in meshes:
         name = f"{stems[path]}_{path.suffix[1:].lower()}" if stems[path] in twins else stems[path]
         while name in taken:
             name += "_"
@@ -190,7 +183,7 @@ def _import_one(job: _Job) -> bool:
         return True
     data = model.to_bytes()
     file = f"objects/{job.name}.npz"
-    objects.write_atomic(job.out / file, data)
+    files.write_atomic(job.out / file, data)
     _write_record(job, {"entry": asdict(describe(model, file, data, source=job.source))})
     return True
 
@@ -214,7 +207,8 @@ def _finish(jobs: list[_Job], reused: int, scale: float, unit: str, out: Path) -
         "settings": asdict(jobs[0].settings),
         "refused": refused,
     }
-    return ImportReport(objects.write_library(out, entries, request), scale, unit, reused, refused)
+    library = objects.write_library(out, entries, request, f"dexgrasp objects import DIR scale={scale:g} out=LIB")
+    return ImportReport(library, scale, unit, reused, refused)
 
 
 def _record_path(job: _Job) -> Path:
@@ -229,4 +223,4 @@ def _is_done(job: _Job) -> bool:
 
 
 def _write_record(job: _Job, record: dict[str, object]) -> None:
-    objects.write_atomic(_record_path(job), json.dumps(record).encode())
+    files.write_atomic(_record_path(job), json.dumps(record).encode())

@@ -8,7 +8,7 @@ import difflib
 import hashlib
 import io
 import json
-import os
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,6 +16,9 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
+
+import assets
+from sim.files import write_atomic
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
@@ -25,6 +28,8 @@ SURFACE_POINTS = 1024
 """Surface samples of one object."""
 SPLITS = ("train", "validation", "test", "imported")
 """Where an object may be used; "imported" objects come from meshes and are for evaluation."""
+UPRIGHT_RAD = np.deg2rad(20)
+"""Most tilt of an object that counts as upright."""
 MANIFEST = "manifest.json"
 FORMAT = 1
 
@@ -82,6 +87,13 @@ class ObjectModel:
         for field in _ARRAYS:
             if not np.isfinite(getattr(self, field)).all():
                 raise ValueError(f"{self.name}: {field} has values that are not finite")
+
+    def upright(self, tilt_rad: float = UPRIGHT_RAD) -> "ObjectModel":
+        """The model with only those resting poses in which its z axis points up, or the most upright one."""
+        up = 1 - 2 * (self.rest_quat[:, 1] ** 2 + self.rest_quat[:, 2] ** 2)  # z of the turned z axis
+        keep = up >= min(np.cos(tilt_rad), up.max())
+        prob = self.rest_prob[keep] / self.rest_prob[keep].sum()
+        return replace(self, rest_height=self.rest_height[keep], rest_quat=self.rest_quat[keep], rest_prob=prob)
 
     @property
     def extents(self) -> np.ndarray:
@@ -192,18 +204,21 @@ class ObjectLibrary:
 
     @staticmethod
     def open(spec: str | Path) -> "ObjectLibrary":
-        """The library named by `spec`: "shipped", a library folder, or a folder of meshes (imported into a cache)."""
+        """The library named by `spec`: "shipped", "generated:N" (N training objects, made on first use and cached), a
+        library folder, or a folder of meshes (imported into the cache on first use)."""
         if str(spec) == "shipped":
-            import assets
-
             return ObjectLibrary(assets.path("objects"))
+        if re.fullmatch(r"generated:\d+", str(spec)):
+            from sim.generator import cached_library
+
+            return cached_library(int(str(spec).partition(":")[2]))
         path = Path(spec).expanduser()
         if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
             return ObjectLibrary(path)
         if not path.is_dir():
             raise FileNotFoundError(
-                f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', a library folder (with "
-                f"{MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
+                f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', 'generated:N' (N training "
+                f"objects), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
             )
         from sim.importer import import_to_cache
 
@@ -265,9 +280,14 @@ def trained_on(entries: Iterable[ObjectEntry]) -> list[str]:
     return [e.name for e in entries if e.split == "train"]
 
 
-def write_library(path: Path, entries: Sequence[ObjectEntry], request: dict[str, object]) -> ObjectLibrary:
-    """Writes the manifest over models that lie under path/objects already, which makes the library complete."""
-    manifest = {"format": FORMAT, "request": request, "objects": [asdict(e) for e in entries]}
+def write_library(
+    path: Path, entries: Sequence[ObjectEntry], request: dict[str, object], command: str
+) -> ObjectLibrary:
+    """Writes the manifest over models that lie under path/objects already, which makes the library complete.
+
+    `request` is what was asked for, `command` the command line that asks for the same again.
+    """
+    manifest = {"format": FORMAT, "command": command, "request": request, "objects": [asdict(e) for e in entries]}
     write_atomic(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return ObjectLibrary(path)
 
@@ -278,14 +298,6 @@ def entry_from_dict(values: dict[str, object]) -> ObjectEntry:
     if unknown := sorted(set(values) - known):
         raise ValueError(f"manifest: unknown keys {unknown} in '{values.get('name')}'; known: {sorted(known)}")
     return ObjectEntry(**{**values, "extents": tuple(values["extents"])})  # type: ignore[arg-type]
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file in one step: to a name beside it that carries the process id, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    partial.write_bytes(data)
-    os.replace(partial, path)
 
 
 def _is_library(manifest: Path) -> bool:

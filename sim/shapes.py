@@ -118,13 +118,29 @@ def superquadric(x: float, y: float, z: float, e1: float, e2: float) -> Shape:
     return convex(unit.reshape(3, -1).T * np.array([x, y, z]) / 2)
 
 
-def chain(centres: np.ndarray, radii: np.ndarray | float, stretch: Sequence[float] = (1, 1, 1)) -> Shape:
+def chain(
+    centres: np.ndarray, radii: np.ndarray | Sequence[float] | float, stretch: Sequence[float] = (1, 1, 1)
+) -> Shape:
     """Spheres at centres (n, 3) joined by their hulls, pair by pair: tapered capsules, limbs, handles, bent tubes."""
     centres = np.asarray(centres, float)
     radii = np.broadcast_to(np.asarray(radii, float), len(centres))
     ball = sphere_points(1.0, rings=7, around=12) * np.asarray(stretch, float)
     balls = [c + r * ball for c, r in zip(centres, radii, strict=True)]
-    return join([convex(np.concatenate(pair)) for pair in pairwise(balls)])
+    return loft(balls)
+
+
+def loft(sections: Sequence[Points]) -> Shape:
+    """Cross-sections, each a set of points (n, 3), joined by their hulls, pair by pair."""
+    return join([convex(np.concatenate(pair)) for pair in pairwise(sections)])
+
+
+def oval(x: float, width: float, low: float, high: float, power: float = 0.6) -> Points:
+    """A rounded cross-section (16, 3) across the x axis at x: its width along y, from low to high along z."""
+    turn = np.arange(16) * np.pi / 8
+    c, s = np.cos(turn), np.sin(turn)
+    y = np.sign(c) * np.abs(c) ** power * width / 2
+    z = (low + high) / 2 + np.sign(s) * np.abs(s) ** power * (high - low) / 2
+    return np.column_stack([np.full(16, x), y, z])
 
 
 def lathe(profile: np.ndarray) -> Shape:

@@ -28,9 +28,18 @@ def surface_area(vertices: np.ndarray, faces: np.ndarray) -> float:
 def sample_surface(
     vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` points (n, 3) and outward normals (n, 3), even by area, in farthest-point order.
+    """`count` points (n, 3) and outward normals (n, 3) of a mesh, even by area, in farthest-point order."""
+    points, normals = scatter(vertices, faces, count, rng)
+    order = farthest_first(points)
+    return points[order], normals[order]
 
-    Strata of equal area, one sample in each, spread better than independent draws.
+
+def scatter(
+    vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` points (n, 3) and outward normals (n, 3) of a mesh, even by area, in the order of the faces.
+
+    One sample in each of `count` strata of equal area spreads better than independent draws.
     """
     cross, doubled = _face_cross(vertices, faces)
     edges = np.cumsum(doubled)
@@ -39,9 +48,7 @@ def sample_surface(
     u, v = rng.uniform(size=(2, count))
     u, v = np.where(u + v > 1, [1 - u, 1 - v], [u, v])
     a, b, c = np.asarray(vertices, float)[faces[face]].transpose(1, 0, 2)
-    points = a + u[:, None] * (b - a) + v[:, None] * (c - a)
-    order = farthest_first(points)
-    return points[order], (cross[face] / doubled[face, None])[order]
+    return a + u[:, None] * (b - a) + v[:, None] * (c - a), cross[face] / doubled[face, None]
 
 
 def farthest_first(points: np.ndarray) -> np.ndarray:

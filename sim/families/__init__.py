@@ -1,21 +1,50 @@
 """Parametric families of household objects: name -> function from a Draw to a Shape.
 
-A family builds about the origin in metres; the generator checks sizes, recentres and weighs.
+A family builds about the origin in metres, with z up where the thing has an upside; the generator checks sizes,
+recentres and weighs.
 """
 
 from collections.abc import Callable
 
 from sim.draws import Draw
-from sim.families import containers, solids, tools
+from sim.families import containers, figures, solids, tools, wear
 from sim.shapes import Shape
 
 FAMILIES: dict[str, Callable[[Draw], Shape]] = {
     "box": solids.box,
     "cylinder": solids.cylinder,
     "capsule": solids.capsule,
+    "ellipsoid": solids.ellipsoid,
     "superquadric": solids.superquadric,
+    "rock": solids.rock,
+    "blob": solids.blob,
+    "banana": solids.banana,
+    "toy_brick": solids.toy_brick,
+    "angle": solids.angle,
+    "dumbbell": solids.dumbbell,
     "bottle": containers.bottle,
+    "jar": containers.jar,
     "mug": containers.mug,
+    "cup": containers.cup,
     "bowl": containers.bowl,
+    "pot": containers.pot,
+    "pan": containers.pan,
+    "plate": containers.plate,
+    "tray": containers.tray,
+    "wine_glass": containers.wine_glass,
+    "ring": containers.ring,
     "hammer": tools.hammer,
+    "screwdriver": tools.screwdriver,
+    "pen": tools.pen,
+    "clamp": tools.clamp,
+    "wrench": tools.wrench,
+    "spoon": tools.spoon,
+    "drill": tools.drill,
+    "torch": tools.torch,
+    "figure": figures.figure,
+    "animal": figures.animal,
+    "vehicle": figures.vehicle,
+    "airplane": figures.airplane,
+    "shoe": wear.shoe,
+    "headphones": wear.headphones,
 }

@@ -45,3 +45,103 @@ def superquadric(draw: Draw) -> Shape:
     middle_m = max(long_m * draw.proportion(0.3, 1.0), 0.02)
     short_m = max(middle_m * draw.uniform(0.35, 1.0), 0.017)
     return shapes.superquadric(long_m, middle_m, short_m, draw.uniform(0.2, 1.6), draw.uniform(0.2, 1.6))
+
+
+def ellipsoid(draw: Draw) -> Shape:
+    """Balls, eggs, plums, lemons: an ellipsoid, a third of them spheres."""
+    long_m = draw.uniform(0.05, 0.11)
+    middle = draw.proportion(0.55, 1.0)
+    if draw.chance(0.35):
+        return shapes.ellipsoid(long_m, long_m * (0.97 + 0.03 * middle), long_m)
+    return shapes.ellipsoid(
+        1.3 * long_m, max(long_m * middle, 0.02), max(long_m * middle * draw.uniform(0.5, 1), 0.018)
+    )
+
+
+def rock(draw: Draw) -> Shape:
+    """Stones and crumpled things: the hull of random points."""
+    corners = shapes.bumpy_points(draw.rng, draw.integer(12, 40), draw.uniform(0.1, 0.5))
+    long_m = draw.uniform(0.055, 0.14)
+    middle_m = max(long_m * draw.proportion(0.45, 1.0), 0.03)
+    return shapes.convex(corners * [long_m / 2, middle_m / 2, max(middle_m * draw.uniform(0.5, 1.0), 0.025) / 2])
+
+
+def blob(draw: Draw) -> Shape:
+    """Concave lumps, ginger, coral: rocks grown onto one another."""
+    long_m, stretch = draw.uniform(0.03, 0.06), draw.proportion(0.5, 1.3)
+    parts, centre = [], np.zeros(3)
+    for _ in range(draw.integer(3, 6)):
+        size = long_m * draw.uniform(0.5, 1.0) * np.array([stretch, 1.0, draw.uniform(0.6, 1.0)])
+        lump = shapes.convex(shapes.bumpy_points(draw.rng, 40, draw.uniform(0.05, 0.35)) * size / 1.4)
+        parts.append(lump.moved(*centre))
+        away = draw.rng.normal(size=3)
+        centre = centre + away / np.linalg.norm(away) * size * draw.uniform(0.55, 0.8)
+    return shapes.join(parts)
+
+
+def banana(draw: Draw) -> Shape:
+    """Bananas, cucumbers, croissants: a bent tapered tube."""
+    length_m, bend = draw.uniform(0.09, 0.19), draw.proportion(0.1, 2.4)
+    thick_m = max(length_m * draw.uniform(0.07, 0.13), 0.009)
+    turn = np.linspace(-bend / 2, bend / 2, 8)
+    radius = length_m / bend
+    path = np.column_stack([radius * np.sin(turn), np.zeros(8), radius * (1 - np.cos(turn))])
+    taper = 1 - draw.uniform(0.3, 0.75) * np.abs(np.linspace(-1, 1, 8)) ** draw.uniform(2.0, 4.0)
+    return shapes.chain(path, np.maximum(thick_m * taper, 0.003))
+
+
+def toy_brick(draw: Draw) -> Shape:
+    """Building bricks: a box with studs on top, sometimes a second one stacked across it."""
+    pitch_m = draw.uniform(0.016, 0.026)
+    along, across = draw.integer(2, 4), draw.integer(1, 2)
+    height_m = pitch_m * draw.proportion(0.55, 1.6)
+    brick = _brick(along, across, pitch_m, height_m)
+    if draw.chance(0.35) and along >= 2:
+        top = _brick(2, across, pitch_m, height_m)
+        brick = brick + top.moved(x=pitch_m * draw.integer(-1, 1) * 0.5, z=height_m)
+    return brick
+
+
+def angle(draw: Draw) -> Shape:
+    """L, T, U and Z shapes: brackets, angle irons, letters, blocks of a puzzle."""
+    long_m, thick_m = draw.uniform(0.08, 0.18), draw.uniform(0.012, 0.03)
+    arm_m = max(long_m * draw.proportion(0.25, 0.9), 1.4 * thick_m)
+    deep_m = max(draw.uniform(0.8, 2.0) * thick_m, 0.0155)
+    beam = shapes.box(long_m, thick_m, deep_m)
+    arm = shapes.box(thick_m, arm_m, deep_m).moved(y=(arm_m - thick_m) / 2)
+    end = (long_m - thick_m) / 2
+    if (kind := draw.choice("LTUZ")) == "L":
+        return beam + arm.moved(x=end)
+    if kind == "T":
+        return beam + arm.moved(x=end * draw.uniform(-0.4, 0.4))
+    other = arm if kind == "U" else arm.turned("z", np.pi)
+    return beam + arm.moved(x=end) + other.moved(x=-end)
+
+
+def dumbbell(draw: Draw) -> Shape:
+    """Dumb-bells, bones, spools, bolts: two weights on a bar."""
+    length_m = draw.uniform(0.07, 0.19)
+    head_m = max(length_m * draw.proportion(0.10, 0.24), 0.0095)
+    bar_m = head_m * draw.uniform(0.3, 0.75)
+    other_m = head_m * (1.0 if draw.chance(0.6) else draw.uniform(0.6, 1.0))
+    thick = draw.uniform(0.12, 0.3)
+    bar = _disc(bar_m, length_m)
+    if draw.chance(0.3):
+        ends = [shapes.ellipsoid(*[2.2 * r] * 3).moved(z=z) for r, z in ((head_m, 0.15), (other_m, length_m - 0.15))]
+        return bar + ends[0].moved(z=-0.15 + head_m) + ends[1].moved(z=0.15 - other_m)
+    low = _disc(head_m, thick * length_m)
+    high = _disc(other_m, thick * length_m).moved(z=(1 - thick) * length_m)
+    return bar + low + high
+
+
+def _brick(along: int, across: int, pitch_m: float, height_m: float) -> Shape:
+    body = shapes.box(along * pitch_m, across * pitch_m, height_m).moved(z=height_m / 2)
+    stud = _disc(0.31 * pitch_m, 0.22 * pitch_m)
+    spots = [(i - (along - 1) / 2, j - (across - 1) / 2) for i in range(along) for j in range(across)]
+    return shapes.join([body, *(stud.moved(x * pitch_m, y * pitch_m, 0.99 * height_m) for x, y in spots)])
+
+
+def _disc(radius_m: float, height_m: float) -> Shape:
+    edge_m = min(0.1 * radius_m, 0.1 * height_m)
+    rows = [(radius_m - edge_m, 0), (radius_m, edge_m), (radius_m, height_m - edge_m), (radius_m - edge_m, height_m)]
+    return shapes.lathe(np.array(rows))
