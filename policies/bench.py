@@ -8,9 +8,7 @@ bit for bit, so that the ratio compares equal work.
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +22,8 @@ from rich.table import Table
 
 import configs
 from policies.runs import Run, write_json
+from policies.stopwatch import RecordedBatch, Stopwatch
+from sim.cpu import CpuEngine
 from sim.gym import GraspEnv
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
@@ -81,53 +81,6 @@ class Cell:
     mb_per_env: float
 
 
-class Stopwatch:
-    """CPU seconds of the process spent in named parts, nested parts counted once."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-        self._open: list[str] = []
-
-    def wrap(self, owner: object, method: str, part: str) -> None:
-        """Time every call of `owner.method` as `part`."""
-        call: Callable = getattr(owner, method)
-
-        def timed(*args: object, **kwargs: object) -> object:
-            with self.timing(part):
-                return call(*args, **kwargs)
-
-        setattr(owner, method, timed)
-
-    @contextmanager
-    def timing(self, part: str) -> Iterator[None]:
-        """Time a block as `part`; what it holds of other parts is theirs."""
-        start = time.process_time()
-        self._open.append(part)
-        yield
-        self._open.pop()
-        spent = time.process_time() - start
-        self.seconds[part] = self.seconds.get(part, 0.0) + spent
-        if self._open:
-            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) - spent
-
-
-class RecordedBatch:
-    """Stands in for the engine's batch: forwards everything, times the steps, keeps their controls."""
-
-    def __init__(self, batch: mujoco.batch.Batch, watch: Stopwatch) -> None:
-        self._batch, self._watch = batch, watch
-        self.controls: list[tuple[np.ndarray, int]] = []
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._batch, name)
-
-    def step(self, nstep: int) -> None:
-        """`Batch.step` of all rows."""
-        self.controls.append((self._batch.ctrl.copy(), nstep))
-        with self._watch.timing("physics"):
-            self._batch.step(nstep=nstep)
-
-
 def bench_engine(cfg: BenchCfg) -> None:
     """Measure every cell, print the table, write RUN/bench.json."""
     torch.set_num_threads(1)
@@ -181,7 +134,7 @@ def measure(
 
 def _episode(task: GraspTask, seed: int) -> dict:
     """One timed episode of all rows; the engine's batch and the task's parts are timed by name."""
-    watch, engine = Stopwatch(), task.engine
+    watch, engine = Stopwatch(), cpu_engine(task)
     batch = engine.batch
     recorder = engine.batch = RecordedBatch(batch, watch)
     timed = {"_measure": "features", "_observe": "features", "_reward": "rewards", "_begin": "reset"}
@@ -213,9 +166,16 @@ def _episode(task: GraspTask, seed: int) -> dict:
     }
 
 
+def cpu_engine(task: GraspTask) -> CpuEngine:
+    """The task's engine, which this benchmark looks into."""
+    if not isinstance(task.engine, CpuEngine):
+        raise TypeError(f"bench engine measures the CPU engine, the task has {type(task.engine).__name__}")
+    return task.engine
+
+
 def _bare_cpu_s(task: GraspTask, controls: list[tuple[np.ndarray, int]], start: np.ndarray, end: np.ndarray) -> float:
     """CPU seconds of the same controls through `Batch.step` alone; raises if they do not end in the same state."""
-    batch = task.engine.batch
+    batch = cpu_engine(task).batch
     batch.state[:] = start
     spent = 0.0
     for ctrl, nstep in controls:
@@ -233,7 +193,7 @@ def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, phys
     envs, threads = max(cfg.num_envs), max(cfg.threads)
     task = GraspTask(cfg.task, hand, library, physics, envs, threads, cfg.seed, in_order=True, auto_reset=False)
     episode = _episode(task, cfg.seed)
-    task.engine.batch.state[:] = episode["start"]
+    cpu_engine(task).batch.state[:] = episode["start"]
     models = [task.engine.get_model(row) for row in range(envs)]
     datas = [task.engine.get_data(row) for row in range(envs)]
     wall, cpu = time.perf_counter(), time.process_time()

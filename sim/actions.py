@@ -8,6 +8,7 @@ Palm actions count in the grasp phase alone; the lift raises the palm, the finge
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,11 +70,11 @@ class HandControl:
         self._scales, self._prior, self._step_s = scales, prior, step_s
         self._lower, self._upper = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
         self._style = blend(hand.power, hand.pinch, torch.zeros(num_envs))
-        zeros = {"dtype": torch.float64}
-        self.start_pos_w, self.start_quat_w = torch.zeros(num_envs, 3, **zeros), torch.zeros(num_envs, 4, **zeros)
-        self.palm_pos_w, self.palm_quat_w = torch.zeros(num_envs, 3, **zeros), torch.zeros(num_envs, 4, **zeros)
+        zeros = partial(torch.zeros, dtype=torch.float64)
+        self.start_pos_w, self.start_quat_w = zeros(num_envs, 3), zeros(num_envs, 4)
+        self.palm_pos_w, self.palm_quat_w = zeros(num_envs, 3), zeros(num_envs, 4)
         """Palm target, (env, 3) [m] and (env, 4) wxyz."""
-        self._depth_m, self._travelled_m = torch.zeros(num_envs, **zeros), torch.zeros(num_envs, **zeros)
+        self._depth_m, self._travelled_m = zeros(num_envs), zeros(num_envs)
 
     @property
     def remaining_m(self) -> Tensor:

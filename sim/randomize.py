@@ -218,7 +218,7 @@ def _draw_domain(rng: np.random.Generator, cfg: RandomizeCfg, num_joints: int) -
     joint_scales = ("kp_scale", "kd_scale", "damping_scale", "effort_scale")
     return {
         **{name: rng.uniform(*getattr(cfg, name)) for name in ("friction", "table_friction", "mass_scale")},
-        **{name: rng.uniform(*getattr(cfg, name), num_joints) for name in joint_scales},
+        **{name: rng.uniform(*getattr(cfg, name), size=num_joints) for name in joint_scales},
         "com_offset": rng.uniform(-cfg.com_m, cfg.com_m, 3),
         "size": cfg.sizes[rng.integers(len(cfg.sizes))],
         "gravity": GRAVITY_M_S2 * down,

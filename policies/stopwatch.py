@@ -1,0 +1,55 @@
+"""CPU time of named parts of a program, and of a batch of simulations whose controls are kept for a replay."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from mujoco.batch import Batch
+
+
+class Stopwatch:
+    """CPU seconds of the process spent in named parts, nested parts counted once."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._open: list[str] = []
+
+    def wrap(self, owner: object, method: str, part: str) -> None:
+        """Time every call of `owner.method` as `part`."""
+        call: Callable = getattr(owner, method)
+
+        def timed(*args: object, **kwargs: object) -> object:
+            with self.timing(part):
+                return call(*args, **kwargs)
+
+        setattr(owner, method, timed)
+
+    @contextmanager
+    def timing(self, part: str) -> Iterator[None]:
+        """Time a block as `part`; what it holds of other parts is theirs."""
+        start = time.process_time()
+        self._open.append(part)
+        yield
+        self._open.pop()
+        spent = time.process_time() - start
+        self.seconds[part] = self.seconds.get(part, 0.0) + spent
+        if self._open:
+            self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) - spent
+
+
+class RecordedBatch:
+    """Stands in for the engine's batch: forwards everything, times the steps, keeps their controls."""
+
+    def __init__(self, batch: Batch, watch: Stopwatch) -> None:
+        self._batch, self._watch = batch, watch
+        self.controls: list[tuple[np.ndarray, int]] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._batch, name)
+
+    def step(self, nstep: int) -> None:
+        """`Batch.step` of all rows."""
+        self.controls.append((self._batch.ctrl.copy(), nstep))
+        with self._watch.timing("physics"):
+            self._batch.step(nstep=nstep)
