@@ -3,9 +3,9 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
-from mujoco.batch import Batch
 
 
 class Stopwatch:
@@ -41,7 +41,7 @@ class Stopwatch:
 class RecordedBatch:
     """Stands in for the engine's batch: forwards everything, times the steps, keeps their controls."""
 
-    def __init__(self, batch: Batch, watch: Stopwatch) -> None:
+    def __init__(self, batch: Any, watch: Stopwatch) -> None:
         self._batch, self._watch = batch, watch
         self.controls: list[tuple[np.ndarray, int]] = []
 
