@@ -7,7 +7,7 @@ import copy
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import mujoco
 import numpy as np
@@ -15,7 +15,8 @@ import torch
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
-from perception.geometry import compose, invert, quat_rotate
+from perception.geometry import compose, invert, quat_rotate, quat_rotate_inverse
+from sim.bodies import body_states, contact_forces
 from sim.carriers import make_carrier
 from sim.engine import Start, State, Variation
 from sim.scene import ModelPool
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 MAX_CHUNKS = 5
 """The palm target moves in at most this many pieces per control step."""
+
+LIVE = {"joint_pos", "joint_vel", "joint_target", "object_pos_w", "object_quat_w", "object_linvel_w"}
+"""Quantities of the state that are the simulation's own memory."""
+WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
 
 
 class CpuEngine:
@@ -45,6 +50,7 @@ class CpuEngine:
         self._palm_in_base = torch.tensor(pool.hand.palm_pos_b), torch.tensor(pool.hand.palm_quat_b)
         self._base_in_palm = invert(*self._palm_in_base)
         self.state = self._make_state()
+        self.body_names = [model.body(i).name for i in range(1, model.nbody)]
 
     def _bind(self, model: mujoco.MjModel) -> None:
         """Live tensors over the batch's rows; every index is found here, by name, once."""
@@ -174,6 +180,42 @@ class CpuEngine:
         """See `Engine.move_object`."""
         self._qpos[rows, self._object_q.start : self._object_q.start + 3] = object_pos_w.to(self._qpos.dtype)
         self._qvel[rows, self._object_v] = 0.0
+
+    def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """See `Engine.write`."""
+        unknown = sorted(set(values) - set(WRITABLE))
+        if unknown:
+            raise ValueError(f"quantities {unknown} cannot be written; those that can: {list(WRITABLE)}")
+        state, values = self.state, {name: value.to(torch.float64) for name, value in values.items()}
+        for name in LIVE & set(values):
+            getattr(state, name)[rows] = values[name]
+        if "object_angvel_w" in values:
+            spin = quat_rotate_inverse(state.object_quat_w[rows], values["object_angvel_w"])
+            self._qvel[rows, self._object_v.start + 3 : self._object_v.stop] = spin
+        if "palm_pos_w" in values or "palm_quat_w" in values:
+            pos = values.get("palm_pos_w", state.palm_pos_w[rows])
+            quat = values.get("palm_quat_w", state.palm_quat_w[rows])
+            self._carrier.place(rows, *compose(pos, quat, *self._base_in_palm))
+            self._qvel[rows, : self._finger_v.start] = 0.0
+        self._refresh()
+
+    def simulate(self, substeps: int = 1) -> None:
+        """See `Engine.simulate`."""
+        self._run(substeps)
+        self._refresh()
+
+    def body_states(self) -> Tensor:
+        """See `Engine.body_states`."""
+        q, v = self._qpos.numpy(), self._qvel.numpy()
+        rows = [body_states(model, self._scratch, q[i], v[i]) for i, model in enumerate(self._models)]
+        return torch.from_numpy(np.stack(rows))
+
+    def contact_forces(self) -> Tensor:
+        """See `Engine.contact_forces`."""
+        arrays = (self._qpos, self._qvel, self._ctrl, torch.from_numpy(self.batch.qacc_warmstart), self._xfrc)
+        inputs = [array.numpy() for array in arrays]
+        rows = [contact_forces(m, self._scratch, *(a[i] for a in inputs)) for i, m in enumerate(self._models)]
+        return torch.from_numpy(np.stack(rows))
 
     def finite(self) -> Tensor:
         """See `Engine.finite`."""

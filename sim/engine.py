@@ -3,7 +3,7 @@
 The task knows neither thread pools nor Warp; an engine knows neither rewards nor episodes.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -112,6 +112,8 @@ class Engine(Protocol):
 
     num_envs: int
     state: State
+    body_names: list[str]
+    """All bodies but the world, in the order of `body_states`; the hand's base is "palm", the last is "object"."""
 
     def reset(self, rows: Tensor, start: Start) -> None:
         """Put the scenes `rows` (sorted, int64) at rest at `start`."""
@@ -132,6 +134,25 @@ class Engine(Protocol):
 
     def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
         """Place the objects of `rows` elsewhere, at rest, without telling the policy."""
+        ...
+
+    def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Overwrite, in `rows`, quantities of the state by name: of the joints, the object, or the palm's pose.
+
+        A palm that is placed is at rest there, and its target with it.
+        """
+        ...
+
+    def simulate(self, substeps: int = 1) -> None:
+        """Let physics run with the targets as they are."""
+        ...
+
+    def body_states(self) -> Tensor:
+        """All bodies (env, body, 13), computed when asked: position [m], quaternion wxyz, velocities [m/s, rad/s]."""
+        ...
+
+    def contact_forces(self) -> Tensor:
+        """Net force of all contacts on every body (env, body, 3), world frame [N], computed when asked."""
         ...
 
     def finite(self) -> Tensor:
