@@ -47,10 +47,11 @@ class Row:
         return self.task.objects[self.row]
 
     def render(self) -> NDArray[np.uint8] | None:
-        """A picture (480, 640, 3), or the window brought up to date, as `render_mode` says."""
+        """A picture (480, 640, 3); in mode "human", bring up to date the one window, which follows the first row."""
         if self.render_mode == "rgb_array":
             return self._window.picture()
-        self._window.show()
+        if self.row == 0:
+            self._window.show()
         return None
 
     def close(self) -> None:

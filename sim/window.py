@@ -1,5 +1,6 @@
 """What a person sees of one environment: a picture, or a window that follows it."""
 
+import threading
 import warnings
 from typing import Any
 
@@ -11,6 +12,8 @@ from sim.render import Photographer
 from sim.task import GraspTask
 
 MODES = ("human", "rgb_array")
+CLOSING_S = 5.0
+"""A window that closes is waited for so long."""
 
 
 class NoDisplay(RuntimeError):  # noqa: N818 - says what it is, like StopIteration
@@ -47,6 +50,7 @@ class Window:
         self._photographer: Photographer | None = None
         self._subject: tuple[str, float] | None = None
         self._window: Any = None
+        self._threads: set[threading.Thread] = set()
         self._shown: tuple[mujoco.MjModel, mujoco.MjData] | None = None
 
     def picture(self) -> NDArray[np.uint8]:
@@ -68,7 +72,9 @@ class Window:
         model, data = engine.get_model(self._row), engine.get_data(self._row)
         if self._shown is None or self._shown[0] is not model:
             self._close_window()
+            others = set(threading.enumerate())
             self._window, self._shown = mujoco.viewer.launch_passive(model, data), (model, data)
+            self._threads = set(threading.enumerate()) - others
         with self._window.lock():
             self._shown[1].qpos[:] = data.qpos
             mujoco.mj_forward(*self._shown)
@@ -87,4 +93,6 @@ class Window:
     def _close_window(self) -> None:
         if self._window is not None:
             self._window.close()
-        self._window = self._shown = None
+        for thread in self._threads:  # the viewer's own; a window that opens or a process that ends beside it crashes
+            thread.join(CLOSING_S)
+        self._window, self._shown, self._threads = None, None, set()

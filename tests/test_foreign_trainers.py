@@ -1,9 +1,13 @@
 """The real rl_games and skrl, unmodified, train on the faces: the steps they asked for, finite losses, new weights."""
 
+import re
+from pathlib import Path
+
 import gymnasium
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import sim.gym
 from sim import isaacgym
@@ -149,6 +153,24 @@ def test_rl_games_trains_on_the_vec_task(options, tmp_path, central_value):
     assert torch.isfinite(weights[-1]).all()
     assert len(critics) == 3 * central_value
     assert not central_value or not torch.equal(critics[0], critics[-1])
+
+
+def test_the_training_script_in_the_readme_runs(options, tmp_path, monkeypatch):
+    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (script,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "rl_games" in block)
+    assert len(script.splitlines()) <= 15
+    monkeypatch.chdir(tmp_path)
+    params = rl_games_params(tmp_path, epochs=1, horizon=4, central_value=False)
+    Path("ppo.yaml").write_text(yaml.safe_dump({"params": params}), encoding="utf-8")
+    made, make = [], isaacgym.make
+
+    def tiny(**arguments):
+        made.append(make(task_cfg=TINY, **arguments, **options))
+        return made[-1]
+
+    monkeypatch.setattr(isaacgym, "make", tiny)
+    exec(script, {})
+    assert made[0].control_steps == 4
 
 
 def flat(model):

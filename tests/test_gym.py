@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import sim.gym
+import sim.window
 from sim.disturbances import DISTURBANCES
 from sim.gym import ENV_ID, GraspEnv
 from sim.render import RenderUnavailable, backend
@@ -193,10 +194,22 @@ def test_impossible_options_are_refused_at_construction(options):
 
 
 def test_a_window_without_a_display_is_refused_in_one_sentence(options, monkeypatch):
-    for variable in ("DISPLAY", "WAYLAND_DISPLAY"):
-        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setattr(sim.window, "_has_display", lambda: False)
     with pytest.raises(NoDisplay, match=r"no display.*render_mode='rgb_array'"):
         GraspEnv(render_mode="human", **options)
+
+
+def test_a_window_follows_an_episode_into_the_next(options):
+    try:
+        env = GraspEnv(render_mode="human", **options)
+    except NoDisplay as missing:
+        pytest.skip(str(missing))
+    env.reset(seed=0)
+    for action in actions(STEPS):
+        env.step(action)
+    env.reset()
+    assert env.render() is None
+    env.close()
 
 
 def test_a_picture_shows_the_scene_and_changes_with_it(options):
