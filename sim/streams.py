@@ -4,6 +4,7 @@ Environment i plays the trials 0, 1, 2, ... of seed i one after another, whateve
 repeats what a single environment of that seed does.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -26,10 +27,13 @@ def make_task(
     task: TaskCfg | None = None,
     physics: PhysicsCfg | None = None,
     randomize: RandomizeCfg | None = None,
-    num_threads: int = 1,
+    num_threads: int = 0,
     seed: int = 0,
 ) -> GraspTask:
-    """A task that leaves resets to its caller. `randomize` replaces that of `task`; None takes a class's defaults."""
+    """A task that leaves resets to its caller. `randomize` replaces that of `task`; None takes a class's defaults.
+
+    `num_threads` 0 takes all cores, but no more than there are environments; results do not depend on it.
+    """
     cfg = task or TaskCfg()
     return GraspTask(
         cfg if randomize is None else replace(cfg, randomize=randomize),
@@ -37,7 +41,7 @@ def make_task(
         ObjectLibrary.open(objects) if isinstance(objects, str) else objects,
         physics or PhysicsCfg(),
         num_envs=num_envs,
-        num_threads=num_threads,
+        num_threads=num_threads or min(num_envs, os.cpu_count() or 1),
         seed=seed,
         mount=mount,
         disturbance=disturbance,

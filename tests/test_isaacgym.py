@@ -185,12 +185,19 @@ def test_a_window_without_a_display_is_refused(make, monkeypatch):
 
 
 @pytest.mark.parametrize("name", DISTURBANCES)
-def test_every_disturbance_of_the_evaluation_reaches_the_task(make, name):
+def test_every_disturbance_of_the_evaluation_acts_as_on_the_task_itself(make, options, name):
     env = make(num_envs=2, disturbance=name)
+    given = {k: v for k, v in options.items() if k != "task_cfg"}
+    streams = TrialStreams(make_task(2, task=TINY, disturbance=name, **given))
     env.reset()
-    for _ in range(STEPS):
-        *_, extras = env.step(torch.zeros(2, 22))
-    assert [outcome.disturbance for outcome in extras["outcomes"]] == [name, name]
+    streams.reset()
+    for actions in noise(STEPS, envs=2):
+        obs, reward, _, extras = env.step(actions)
+        want = streams.step(actions)
+        assert torch.equal(obs["states"], want.obs["teacher"])
+        assert torch.equal(reward, want.reward)
+    assert extras["outcomes"] == want.info["outcomes"]
+    assert {outcome.disturbance for outcome in extras["outcomes"]} == {name}
 
 
 def test_rigid_body_states_are_mujocos_with_quaternions_xyzw(env):

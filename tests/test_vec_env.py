@@ -1,5 +1,7 @@
 """The Stable-Baselines3 face: terminal observations, truncations, statistics, seeds, and stock algorithms on it."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -181,9 +183,15 @@ def test_pictures_of_all_environments_are_tiled(options):
 
 
 @pytest.mark.parametrize("name", DISTURBANCES)
-def test_every_disturbance_of_the_evaluation_reaches_the_task(options, name):
+def test_every_disturbance_of_the_evaluation_acts_as_on_the_task_itself(options, name):
     env = GraspVecEnv(2, disturbance=name, **options)
+    streams = TrialStreams(make_task(2, disturbance=name, **options))
     env.reset()
-    for _ in range(STEPS):
-        *_, infos = env.step(np.zeros((2, 22)))
-    assert [info["outcome"]["disturbance"] for info in infos] == [name, name]
+    streams.reset()
+    for action in noise(STEPS, envs=2):
+        obs, reward, _, infos = env.step(action)
+        want = streams.step(torch.from_numpy(action))
+        np.testing.assert_array_equal(obs, want.obs["student"])
+        np.testing.assert_array_equal(reward, want.reward)
+    assert [info["outcome"] for info in infos] == [asdict(outcome) for outcome in want.info["outcomes"]]
+    assert {info["outcome"]["disturbance"] for info in infos} == {name}
