@@ -6,7 +6,8 @@ import numpy as np
 from scipy.spatial import ConvexHull
 
 from sim import hulls, resting, surface
-from sim.objects import SURFACE_POINTS, ObjectEntry, ObjectModel
+from sim.manifest import ObjectEntry
+from sim.objects import SURFACE_POINTS, ObjectModel
 
 GRID_M = 2.0**-17
 """Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""
@@ -44,7 +45,7 @@ def assemble(
     )  # fmt: skip
 
 
-def describe(model: ObjectModel, file: str, data: bytes, proportion: float = 0.0, source: str = "") -> ObjectEntry:
+def describe(model: ObjectModel, file: str, data: bytes, source: str = "") -> ObjectEntry:
     """The manifest row of a model whose file holds `data`."""
     volume = surface.mass_properties(model.vertices, model.faces)[0]
     hull = float(ConvexHull(model.vertices.astype(float)).volume)
@@ -75,7 +76,7 @@ def describe(model: ObjectModel, file: str, data: bytes, proportion: float = 0.0
         size=_short(size),
         concavity=_short(concavity),
         difficulty=_short(difficulty),
-        proportion=proportion,
+        proportion=model.proportion,
         source=source,
     )
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from sim.files import write_atomic
-from sim.objects import ObjectEntry, ObjectLibrary
+from sim.manifest import ObjectEntry
+from sim.objects import ObjectLibrary
 
 TAIL = 0.005
 """Share of the library cut off at each end before its range is taken."""

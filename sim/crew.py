@@ -3,9 +3,10 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
@@ -21,11 +22,12 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def spread(task: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | None]]:
+def spread(task: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[tuple[T, R | None], None, None]:
     """(item, task(item)) as they finish; (item, None) for an item whose process died (a crash, or out of memory).
 
     One worker works in this process.  Otherwise processes are spawned with single-threaded numerics; they end when
-    this process does, also when it is killed.
+    this process does, also when it is killed.  Close the generator (contextlib.closing) when you may stop early:
+    that drops what has not begun.
     """
     if workers <= 1 or len(items) <= 1:
         for item in items:
@@ -33,26 +35,30 @@ def spread(task: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator
         return
     pending = list(items)
     with _single_threaded():
-        for item, result in _pooled(task, pending, workers):
-            pending.remove(item)
-            yield item, result
+        with contextlib.closing(_pooled(task, items, workers)) as finished:
+            for item, result in finished:
+                pending.remove(item)
+                yield item, result
         for item in pending:  # a process died: each of the rest gets a pool of its own, so only the culprit fails
             yield item, dict(_pooled(task, [item], 1)).get(item)
 
 
-def _pooled(task: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R | None]]:
+def _pooled(task: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[tuple[T, R | None], None, None]:
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent, initargs=(os.getpid(),)) as pool:
-        futures: dict[Future[R], T] = {pool.submit(task, item): item for item in items}
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent, initargs=(os.getpid(),))
+    futures: dict[Future[R], T] = {pool.submit(task, item): item for item in items}
+    try:
         for future in as_completed(futures):
-            try:
-                result = future.result()
-            except BrokenProcessPool:
-                return
-            yield futures[future], result
+            yield futures[future], future.result()
+    except BrokenProcessPool:
+        return
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)  # after an interruption: drop what has not begun
 
 
 def _watch_parent(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(0.5)

@@ -2,7 +2,8 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import numpy as np
 from sim import assembly, crew, files, objects, surface
 from sim.draws import Draw, stripe_owner
 from sim.families import FAMILIES
-from sim.objects import ObjectEntry, ObjectLibrary, ObjectModel
+from sim.manifest import ObjectEntry
+from sim.objects import ObjectLibrary, ObjectModel
 from sim.progress import track
 
 VERSION = 1
@@ -18,7 +20,7 @@ VERSION = 1
 LONGEST_M = (0.05, 0.20)
 """Allowed longest side."""
 THINNEST_M = 0.015
-"""Least shortest side: what the hand cannot get under is no task for it (method.md, section 13)."""
+"""Least shortest side: things under 1.5 cm are beyond these hands (Zhang et al. 2025, limitations)."""
 MASS_KG = (0.030, 0.500)
 DENSITY = (120.0, 2500.0)
 """Range of apparent densities [kg/m^3], foam to stone; the mass is drawn log-uniformly within both ranges."""
@@ -84,8 +86,8 @@ def cached_library(n: int, seed: int = 0, split: str = "train") -> ObjectLibrary
     return generate(n, files.cache_folder() / f"generated-v{VERSION}-{split}-s{seed}-n{n}", seed, split=split)
 
 
-def build(request: Request) -> tuple[ObjectModel, float]:
-    """The object of a request, and where its first proportion lies in its family's range (0 .. 1)."""
+def build(request: Request) -> ObjectModel:
+    """The object of a request: drawn again until it has the size that a hand can hold."""
     stream = [request.seed, request.index, GENERATED_SPLITS.index(request.split), zlib.crc32(request.family.encode())]
     rng = np.random.default_rng(stream)
     for _ in range(_MOST_TRIES):
@@ -100,7 +102,7 @@ def build(request: Request) -> tuple[ObjectModel, float]:
             draw.uniform(*FRICTION), rng,
         )  # fmt: skip
         check_split(request, draw.proportions)
-        return model, draw.proportions[0]
+        return replace(model, proportion=draw.proportions[0])
     raise RuntimeError(
         f"family '{request.family}' gave no object of {LONGEST_M[0]} to {LONGEST_M[1]} m, at least {THINNEST_M} m thin "
         f"and of at most {objects.MAX_PIECES} pieces in {_MOST_TRIES} draws: narrow its ranges"
@@ -130,20 +132,24 @@ def checked_families(families: Sequence[str] | None) -> list[str]:
 def _build_all(wanted: list[Request], out: Path, workers: int, progress: bool) -> dict[str, ObjectEntry]:
     jobs = [(request, out) for request in wanted]
     entries = {}
-    for (request, _), entry in track(crew.spread(_write_one, jobs, workers), len(jobs), "generate", progress):
-        if entry is None:
-            raise RuntimeError(f"the process that built {request.name} died; out of memory? Try workers=1")
-        entries[request.name] = entry
+    with closing(crew.spread(_write_one, jobs, workers)) as finished:
+        for (request, _), entry in track(finished, len(jobs), "generate", progress):
+            if entry is None:
+                raise ChildProcessError(f"the process that built {request.name} died; out of memory? Try workers=1")
+            entries[request.name] = entry
     return entries
 
 
 def _write_one(job: tuple[Request, Path]) -> ObjectEntry:
     request, out = job
     file = f"objects/{request.name}.npz"
-    model, proportion = build(request)
+    if (out / file).is_file():  # left by a run that was stopped: whole, for files appear in one step
+        data = (out / file).read_bytes()
+        return assembly.describe(ObjectModel.from_bytes(data), file, data)
+    model = build(request)
     data = model.to_bytes()
     files.write_atomic(out / file, data)
-    return assembly.describe(model, file, data, proportion)
+    return assembly.describe(model, file, data)
 
 
 def _fits(extents: np.ndarray) -> bool:

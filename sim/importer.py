@@ -9,11 +9,13 @@ import hashlib
 import json
 import re
 from collections import Counter
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sim import crew, files, objects
-from sim.objects import ObjectEntry, ObjectLibrary
+from sim.manifest import ObjectEntry, entry_from_dict
+from sim.objects import ObjectLibrary
 from sim.progress import track
 
 VERSION = 1
@@ -34,7 +36,7 @@ class ImportSettings:
     mass_min: float = 0.03
     """[kg]"""
     mass_max: float = 0.5
-    """[kg]; the paper caps most of its objects at 0.24875 kg (method.md, section 9), which this range contains."""
+    """[kg]; most objects of RobustDexGrasp weigh 0.24875 kg, which lies in this range."""
     friction: float = 0.8
     decomposition: str = "auto"
     """"auto": plane cuts, and CoACD where they leave walls thick; "cuts" or "coacd" alone."""
@@ -164,11 +166,11 @@ def _jobs(
 
 
 def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
-    for job, done in track(crew.spread(_import_one, jobs, workers), len(jobs), "import", progress):
-        if done is None:
-            _write_record(
-                job, {"refused": "unreadable: its process died while it was imported (crash or out of memory)"}
-            )
+    with closing(crew.spread(_import_one, jobs, workers)) as finished:
+        for job, done in track(finished, len(jobs), "import", progress):
+            if done is None:
+                reason = "unreadable: its process died while it was imported (a crash, or out of memory)"
+                _write_record(job, {"refused": reason})
 
 
 def _import_one(job: _Job) -> bool:
@@ -196,7 +198,7 @@ def _finish(jobs: list[_Job], reused: int, scale: float, unit: str, out: Path) -
         if "refused" in record:
             refused[job.source] = record["refused"]
         else:
-            entries.append(objects.entry_from_dict(record["entry"]))
+            entries.append(entry_from_dict(record["entry"]))
     if not entries:
         reasons = "; ".join(f"{file}: {reason}" for file, reason in list(refused.items())[:5])
         raise ValueError(f"none of {len(jobs)} meshes could be imported: {reasons}")

@@ -12,13 +12,14 @@ import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 import assets
 from sim.files import write_atomic
+from sim.manifest import ObjectEntry, entry_from_dict
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
@@ -76,6 +77,8 @@ class ObjectModel:
     """(r,) probabilities of the resting poses; they sum to 1."""
     friction: float = 0.8
     """Sliding friction coefficient of the surface, drawn with the object; a task may draw its own."""
+    proportion: float = 0.0
+    """Where in its family's range of proportions the object lies, 0 .. 1; it decides the split."""
 
     def __post_init__(self) -> None:
         if self.pieces.ndim != 3 or self.pieces.shape[1:] != (PIECE_POINTS, 3):
@@ -109,7 +112,7 @@ class ObjectModel:
 
     def to_bytes(self) -> bytes:
         """The model as the bytes of an .npz file; equal models give equal bytes."""
-        scalars = {"mass": self.mass, "friction": self.friction, "seed": self.seed}
+        scalars = {key: getattr(self, key) for key in ("mass", "friction", "seed", "proportion")}
         text = {"name": self.name, "family": self.family, "split": self.split}
         arrays = {key: np.ascontiguousarray(getattr(self, key), dtype) for key, dtype in _ARRAYS.items()}
         arrays["meta"] = np.frombuffer(json.dumps({**text, **scalars}, sort_keys=True).encode(), np.uint8)
@@ -139,47 +142,6 @@ class ObjectModel:
     def load(path: str | Path) -> "ObjectModel":
         """Reads a file that `save` wrote."""
         return ObjectModel.from_bytes(Path(path).read_bytes())
-
-
-@dataclass(frozen=True)
-class ObjectEntry:
-    """What the manifest knows of one object without loading it."""
-
-    name: str
-    family: str
-    split: str
-    seed: int
-    file: str
-    sha256: str
-    extents: tuple[float, float, float]
-    """Side lengths of the axis-aligned box [m]."""
-    mass: float
-    """[kg]"""
-    friction: float
-    pieces: int
-    """Number of convex pieces."""
-    poses: int
-    """Number of resting poses."""
-    volume: float
-    """Volume of the visual mesh [m^3]."""
-    hull_volume: float
-    """Volume of its convex hull [m^3]."""
-    piece_volume_ratio: float
-    """Sum of the pieces' volumes / volume of the mesh; far above 1 means walls thicker than the mesh's."""
-    thickness: float
-    """Mean part or wall thickness, 2 volume / area [m]."""
-    thinness: float
-    """0 (as thick as the hand likes) .. 1 (as thin as a sheet): thinnest extent and wall."""
-    size: float
-    """Middle extent / opening of the hand (0.1 m); above 1 it can only be held at an edge."""
-    concavity: float
-    """1 - volume / hull volume, 0 .. 1."""
-    difficulty: float
-    """0 (easy) .. 1, mean of the four aspects above and mass."""
-    proportion: float = 0.0
-    """Where in the family's range of proportions the object lies, 0 .. 1; it decides the split."""
-    source: str = ""
-    """Mesh file that an imported object came from, relative to its folder."""
 
 
 class ObjectLibrary:
@@ -290,14 +252,6 @@ def write_library(
     manifest = {"format": FORMAT, "command": command, "request": request, "objects": [asdict(e) for e in entries]}
     write_atomic(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return ObjectLibrary(path)
-
-
-def entry_from_dict(values: dict[str, object]) -> ObjectEntry:
-    """One manifest row as an ObjectEntry; an unknown or missing key is an error."""
-    known = {f.name for f in fields(ObjectEntry)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"manifest: unknown keys {unknown} in '{values.get('name')}'; known: {sorted(known)}")
-    return ObjectEntry(**{**values, "extents": tuple(values["extents"])})  # type: ignore[arg-type]
 
 
 def _is_library(manifest: Path) -> bool:

@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from sim.files import write_atomic
-from sim.objects import ObjectEntry, ObjectLibrary, ObjectModel
+from sim.manifest import ObjectEntry
+from sim.objects import ObjectLibrary, ObjectModel
 from sim.surface import scatter
 
 TILE_PX = 170

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim.objects import ObjectEntry
+from sim.manifest import ObjectEntry
 
 
 def sampling_weights(

@@ -27,7 +27,7 @@ SAMPLE = [Request(family, split, 7, k) for k, family in enumerate(FAMILIES) for 
 
 @pytest.fixture(scope="module")
 def built():
-    return {request.family: build(request)[0] for request in SAMPLE}
+    return {request.family: build(request) for request in SAMPLE}
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
@@ -45,10 +45,10 @@ def test_every_family_makes_closed_meshes_of_the_allowed_size_and_mass(built, fa
     seed=st.integers(0, 10_000),
 )
 def test_any_object_of_any_seed_is_closed_covered_by_its_pieces_and_has_a_valid_body(family, split, seed):
-    model, proportion = build(Request(family, split, seed, 0))
+    model = build(Request(family, split, seed, 0))
     mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
     assert mesh.is_watertight and mesh.volume > 0
-    assert stripe_owner(proportion) == split
+    assert stripe_owner(model.proportion) == split
     assert_valid_body(model)
     hulls = [ConvexHull(piece.astype(float)) for piece in model.pieces]
     assert all(len(hull.vertices) == 64 for hull in hulls)
@@ -106,9 +106,7 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path)
 
 
 def test_another_seed_or_split_gives_other_objects():
-    masses = {
-        build(Request("box", split, seed, 0))[0].mass for split, seed in (("train", 0), ("train", 1), ("test", 0))
-    }
+    masses = {build(Request("box", split, seed, 0)).mass for split, seed in (("train", 0), ("train", 1), ("test", 0))}
     assert len(masses) == 3
 
 
@@ -189,5 +187,7 @@ def test_after_a_kill_no_broken_file_remains_and_the_next_run_finishes(tmp_path)
     assert not (out / "manifest.json").exists()
     for path in (out / "objects").glob("[a-z]*.npz"):
         assert ObjectModel.load(path).name == path.stem
+    kept = {path: path.stat().st_mtime_ns for path in (out / "objects").glob("[a-z]*.npz")}
     library = generate(40, out, seed=9, workers=1, progress=False)
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in kept.items())
     assert len(library) == 40 and not list(out.rglob(".partial-*"))

@@ -121,7 +121,7 @@ def test_the_shipped_set_is_what_the_generator_makes_today():
     shipped = ObjectLibrary.open("shipped")
     for index, family in enumerate(FAMILIES):  # the same geometry on any machine; the last bits may differ
         name = f"{family}_test_s0_{index:05d}"
-        model = generator.build(Request(family, "test", 0, index))[0]
+        model = generator.build(Request(family, "test", 0, index))
         np.testing.assert_allclose(model.pieces, shipped[name].pieces, atol=1e-4)
         np.testing.assert_allclose(model.mass, shipped[name].mass, rtol=1e-4)
 
@@ -134,7 +134,7 @@ def test_a_training_library_is_generated_on_first_use_and_cached(tmp_path, monke
 
 
 def test_upright_poses_are_those_in_which_the_z_axis_points_up():
-    model = generator.build(Request("wine_glass", "train", 0, 0))[0]
+    model = generator.build(Request("wine_glass", "train", 0, 0))
     upright = model.upright()
     assert len(upright.rest_prob) < len(model.rest_prob) and upright.rest_prob.sum() == pytest.approx(1)
     _, x, y, _ = upright.rest_quat[0]

@@ -10,6 +10,7 @@ from scipy.spatial import ConvexHull
 
 from sim import hulls, objects, resting, shapes, surface
 from sim.generator import Request, build, generate
+from sim.manifest import entry_from_dict
 from sim.objects import ObjectLibrary, ObjectModel
 
 
@@ -22,7 +23,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mug():
-    return build(Request("mug", "train", 0, 1))[0]
+    return build(Request("mug", "train", 0, 1))
 
 
 def test_mass_properties_of_a_box_are_those_of_the_textbook():
@@ -148,7 +149,7 @@ def test_a_folder_without_a_manifest_is_an_error_that_says_how_to_make_one(tmp_p
 def test_a_manifest_with_an_unknown_key_is_refused(library):
     row = json.loads((library.path / "manifest.json").read_text())["objects"][0]
     with pytest.raises(ValueError, match=r"unknown keys .*colour"):
-        objects.entry_from_dict({**row, "colour": "red"})
+        entry_from_dict({**row, "colour": "red"})
 
 
 def test_training_refuses_objects_kept_for_evaluation(library, tmp_path):
