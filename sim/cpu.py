@@ -97,11 +97,13 @@ class CpuEngine:
         )
 
     def reset(self, rows: Tensor, start: Start) -> None:
-        """See `Engine.reset`. Every row gets its own copy of its object's model, with mass and friction written in."""
-        variation = start.variation
+        """See `Engine.reset`. Rows whose physics departs from the nominal get a copy of their object's model."""
+        variation, varied = start.variation, start.variation.departs().tolist()
         for i, row in enumerate(rows.tolist()):
-            model = copy.copy(self.pool.get(start.objects[i], float(variation.size[i])))
-            self._vary(model, variation, i)
+            model = self.pool.get(start.objects[i], float(variation.size[i]))
+            if varied[i]:
+                model = copy.copy(model)
+                self._vary(model, variation, i)
             self._models[row] = model
             self.state.object_mass[row] = model.body_mass[self._object_body]
         self.state.object_friction[rows] = variation.friction

@@ -4,12 +4,16 @@ The task knows neither thread pools nor Warp; an engine knows neither rewards no
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Protocol
 
 import mujoco
 import torch
 from torch import Tensor
+
+NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION = 0.8, 0.3
+"""Sliding friction of an object against the hand, the published method's evaluation value, and on the table."""
+GRAVITY_M_S2 = 9.81
 
 
 @dataclass
@@ -84,13 +88,22 @@ class Variation:
     """(row, 3) [m/s^2]."""
 
     @staticmethod
-    def none(rows: int, joints: int, friction: float = 0.8, table_friction: float = 0.3) -> "Variation":
+    def none(rows: int, joints: int) -> "Variation":
         """The nominal physics of `rows` environments."""
         one, ones = torch.ones(rows, dtype=torch.float64), torch.ones(rows, joints, dtype=torch.float64)
-        down = torch.tensor([0.0, 0.0, -9.81], dtype=torch.float64).expand(rows, 3)
-        return Variation(
-            friction * one, table_friction * one, one, torch.zeros_like(down), one, ones, ones, ones, ones, down
-        )
+        down = torch.tensor([0.0, 0.0, -GRAVITY_M_S2], dtype=torch.float64).expand(rows, 3)
+        frictions = NOMINAL_FRICTION * one, NOMINAL_TABLE_FRICTION * one
+        return Variation(*frictions, one, torch.zeros_like(down), one, ones, ones, ones, ones, down)
+
+    def departs(self) -> Tensor:
+        """(row,) bool: anything but the size differs from the nominal; sizes are models of their own."""
+        nominal = Variation.none(*self.kp_scale.shape)
+        differs = torch.zeros(len(self.friction), dtype=torch.bool)
+        for item in fields(self):
+            if item.name != "size":
+                unequal = getattr(self, item.name) != getattr(nominal, item.name)
+                differs |= unequal.flatten(1).any(dim=1) if unequal.dim() > 1 else unequal
+        return differs
 
 
 @dataclass(frozen=True)

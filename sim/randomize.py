@@ -4,18 +4,19 @@ A trial is reproducible from its seed and number alone, whatever runs beside it.
 first and is the same however the domain is randomised (RandomizeCfg).
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from sim.engine import GRAVITY_M_S2, NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
 from sim.objects import ObjectLibrary
 
 SHIFT_TRIES = 12
 FORCE_TURNS = 8
 ROLLS = 16
-GRAVITY_M_S2 = 9.81
 Range = tuple[float, float]
 
 
@@ -49,9 +50,9 @@ class RandomizeCfg:
 
     name: str = "off"
     """Name of the option, printed beside every result."""
-    friction: Range = (0.8, 0.8)
-    """Sliding friction of the object against the hand; 0.8 is the method's evaluation value."""
-    table_friction: Range = (0.3, 0.3)
+    friction: Range = (NOMINAL_FRICTION, NOMINAL_FRICTION)
+    """Sliding friction of the object against the hand."""
+    table_friction: Range = (NOMINAL_TABLE_FRICTION, NOMINAL_TABLE_FRICTION)
     """Sliding friction of the object on the table."""
     mass_scale: Range = (1.0, 1.0)
     """Factor on the object's mass and inertia."""
@@ -172,10 +173,11 @@ class Episode:
             **{name: torch.zeros(num_envs, *np.shape(v), dtype=torch.float64) for name, v in nominal.items()}
         )
 
-    def write(self, row: int, draws: dict[str, np.ndarray | float]) -> None:
-        """Set one environment's draws."""
-        for name, value in draws.items():
-            getattr(self, name)[row] = torch.as_tensor(value, dtype=torch.float64)
+    def write(self, rows: Tensor, draws: Sequence[Mapping[str, np.ndarray | float]]) -> None:
+        """Set the draws of some environments."""
+        for item in fields(self):
+            column = np.stack([np.asarray(drawn[item.name], dtype=np.float64) for drawn in draws])
+            getattr(self, item.name)[rows] = torch.from_numpy(column)
 
     def rows(self, rows: Tensor) -> "Episode":
         """The draws of some environments, copied."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
+from sim.engine import NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
 from sim.hands import HandSpec
 from sim.mounts import attach
 from sim.objects import ObjectLibrary, ObjectModel
@@ -21,7 +22,6 @@ TABLE, OBJECT, HAND = 4, 2, 1
 
 HAND_FRICTION = 0.1
 """Below every object's friction, so that MuJoCo's maximum rule lets the object decide."""
-TABLE_FRICTION = 0.3
 INTEGRATORS = {
     "euler": mujoco.mjtIntegrator.mjINT_EULER,
     "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,
@@ -120,7 +120,7 @@ def _add_table(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
     table = spec.worldbody.add_geom(
         name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1.0, 1.0, 0.05], rgba=[0.78, 0.74, 0.68, 1], priority=1
     )
-    _set_contact(table, physics, TABLE, 0, TABLE_FRICTION)
+    _set_contact(table, physics, TABLE, 0, NOMINAL_TABLE_FRICTION)
     spec.worldbody.add_light(pos=[0.5, -0.6, 1.6], dir=[-0.3, 0.35, -0.9], diffuse=[0.6, 0.6, 0.6])
 
 
@@ -138,7 +138,7 @@ def _add_object(spec: mujoco.MjSpec, obj: ObjectModel, physics: PhysicsCfg, slot
             meshname=f"piece_{i}",
             rgba=[0.85, 0.45, 0.25, 1.0 if used else 0.0],
         )
-        _set_contact(geom, physics, OBJECT, TABLE, 1.0)
+        _set_contact(geom, physics, OBJECT, TABLE, NOMINAL_FRICTION)
 
 
 def _set_inertia(body: "mujoco.MjsBody", obj: ObjectModel) -> None:

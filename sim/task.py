@@ -179,15 +179,17 @@ class GraspTask:
         if trials is None:
             trials = range(self._next_trial, self._next_trial + len(rows))
             self._next_trial += len(rows)
+        draws = []
         for row, trial in zip(rows.tolist(), trials, strict=True):
             rng = trial_generator(int(self.seeds[row]), trial)
             drawn = draw_object(rng, self.library, self.object_weights)
             self.objects[row] = self.library.names[trial % len(self.library)] if self.in_order else drawn
             self.trial[row] = trial
-            self.draws.write(row, draw_episode(rng, self.cfg.reset, self.cfg.randomize, len(self.hand.joint_names)))
+            draws.append(draw_episode(rng, self.cfg.reset, self.cfg.randomize, len(self.hand.joint_names)))
             self.view.draw(row, rng)
             self.sensing.draw(row, rng)
             self.commanding.draw(row, rng)
+        self.draws.write(rows, draws)
         self._place(rows)
         self._action[rows], self.step_index[rows] = 0.0, 0
         self.judge.reset(rows, self.engine.state)

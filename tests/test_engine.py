@@ -1,5 +1,6 @@
 """The CPU engine against MuJoCo itself: plain loops over mj_step, its kinematics, its velocities."""
 
+import copy
 from dataclasses import fields, replace
 
 import mujoco
@@ -271,7 +272,8 @@ def test_a_row_that_is_not_finite_is_reported_until_its_reset(engine, start, fie
 def test_a_row_in_which_mujoco_gives_up_does_not_stop_the_others(engine, start):
     twin = CpuEngine(engine.pool, 3, 1)
     twin.reset(torch.arange(3), start)
-    engine.get_model(1).opt.solver = 99  # no such solver: an error inside mj_step
+    engine._models[1] = copy.copy(engine.get_model(1))
+    engine._models[1].opt.solver = 99  # no such solver: an error inside mj_step
     engine.batch.set_models(engine._models)
     for one in (engine, twin):
         hold(one, 2, palm_pos_w=start.palm_pos_w - 0.01)

@@ -18,7 +18,7 @@ TRIALS = 400
 def draws():
     episode = Episode.empty(TRIALS, 16)
     for trial in range(TRIALS):
-        episode.write(trial, draw_episode(trial_generator(0, trial), RESET, CFG, 16))
+        episode.write(torch.tensor([trial]), [draw_episode(trial_generator(0, trial), RESET, CFG, 16)])
     return episode
 
 
