@@ -19,7 +19,7 @@ import torch
 
 import configs
 from policies import report, trial_log, videos
-from policies.runs import Progress, Run, write_json
+from policies.runs import Run, write_json
 from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
 from policies.synergy import Policy, make_policy
@@ -27,6 +27,7 @@ from sim.disturbances import DISTURBANCES
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, trained_on
 from sim.outcomes import FAILURES, Outcome
+from sim.progress import Progress
 from sim.render import RenderUnavailable
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask, TaskCfg

@@ -9,12 +9,13 @@ from rich.table import Table
 
 import configs
 from policies.evaluate import EvaluateCfg, make_task, run_block
-from policies.runs import Progress, Run, write_json
+from policies.runs import Run, write_json
 from policies.statistics import percentile, success_summary, wilson_interval
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome
+from sim.progress import Progress
 from sim.scene import PhysicsCfg
 from sim.task import TaskCfg
 

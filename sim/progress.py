@@ -3,30 +3,83 @@
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
-
-from tqdm import tqdm
+from typing import Any, TypeVar
 
 LINE_EVERY_S = 5.0
 T = TypeVar("T")
 
 
-def track(items: Iterable[T], total: int, label: str, show: bool = True) -> Iterator[T]:
-    """The items again, with count, rate and time left on stderr."""
+class Progress:
+    """Progress of `total` equal pieces of work: a bar with rate and time left on a terminal, else a line every 5 s.
+
+    with Progress(len(trials), "evaluate") as progress:
+        for trial in trials:
+            progress.advance()
+    """
+
+    def __init__(self, total: int, what: str, done: int = 0) -> None:
+        """`done` pieces were finished in an earlier run: they count in the share, not in the rate."""
+        self.total, self.what, self.done, self._from = total, what, done, done
+        self._note = ""
+        self._started_s = self._line_s = time.monotonic()
+        self._bar = _terminal_bar() if sys.stderr.isatty() else None
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """`count` more pieces are finished; `note` is shown behind them, for instance the success rate so far."""
+        self.done += count
+        self._note = note or self._note
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, note=self._note)
+        elif time.monotonic() - self._line_s >= LINE_EVERY_S:
+            self._print_line()
+
+    def rate_hz(self) -> float:
+        """Pieces per second since the start of this run."""
+        return (self.done - self._from) / max(time.monotonic() - self._started_s, 1e-9)
+
+    def __enter__(self) -> "Progress":
+        self._started_s = self._line_s = time.monotonic()
+        if self._bar is not None:
+            self._bar.start()
+            self._task = self._bar.add_task(self.what, total=self.total, completed=self._from, note="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif self.done > self._from:
+            self._print_line()
+
+    def _print_line(self) -> None:
+        self._line_s = time.monotonic()
+        share = 100 * self.done / self.total if self.total else 100
+        rate_hz = self.rate_hz()
+        left = f"{(self.total - self.done) / rate_hz:.0f} s left" if rate_hz > 0 else "time left unknown"
+        note = f", {self._note}" if self._note else ""
+        line = f"{self.what}: {self.done}/{self.total} ({share:.0f} %), {rate_hz:.1f}/s, {left}{note}"
+        print(line, file=sys.stderr, flush=True)
+
+
+def track(items: Iterable[T], total: int, what: str, show: bool = True) -> Iterator[T]:
+    """The items again, with their progress on stderr."""
     if not show:
         yield from items
-    elif sys.stderr.isatty():
-        yield from tqdm(items, total=total, desc=label)
-    else:
-        yield from _lines(items, total, label)
+        return
+    with Progress(total, what) as progress:
+        for item in items:
+            yield item
+            progress.advance()
 
 
-def _lines(items: Iterable[T], total: int, label: str) -> Iterator[T]:
-    start = said = time.monotonic()
-    for done, item in enumerate(items, 1):
-        yield item
-        now = time.monotonic()
-        if now - said >= LINE_EVERY_S:
-            said, rate = now, done / (now - start)
-            left_s = (total - done) / rate
-            print(f"{label}: {done}/{total}, {rate:.1f}/s, {left_s:.0f} s left", file=sys.stderr, flush=True)
+def _terminal_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Any) -> Text:
+            return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+    shown = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn()]
+    return Bar(*shown, TextColumn("{task.fields[note]}"), console=Console(stderr=True))

@@ -38,7 +38,7 @@ def allegro():
 @pytest.fixture(scope="session")
 def household(tmp_path_factory):
     """A small library: one generated object each of a box, a mug with many pieces, a hammer and a capsule."""
-    from sim.generator import generate
+    from sim.objects.generator import generate
 
     families = ["box", "mug", "hammer", "capsule"]
     return generate(4, tmp_path_factory.mktemp("household"), families=families, workers=1, progress=False)

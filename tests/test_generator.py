@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from manifold3d import Manifold, OpType
 from scipy.spatial import ConvexHull
 
-from sim import generator, resting
-from sim.draws import STRIPES, Draw, stripe_owner
-from sim.families import FAMILIES
-from sim.generator import Request, build, generate
-from sim.objects import ObjectLibrary, ObjectModel
+from sim.objects import ObjectLibrary, ObjectModel, generator, resting
+from sim.objects.draws import STRIPES, Draw, stripe_owner
+from sim.objects.families import FAMILIES
+from sim.objects.generator import Request, build, generate
 
 SAMPLE = [Request(family, split, 7, k) for k, family in enumerate(FAMILIES) for split in ("train",)]
 
@@ -161,7 +160,7 @@ def gaps_of(model, point):
 
 def start_generating(out, n, workers):
     code = (
-        "from sim.generator import generate\nif __name__ == '__main__':\n"
+        "from sim.objects.generator import generate\nif __name__ == '__main__':\n"
         f"    generate({n}, {str(out)!r}, seed=9, workers={workers}, progress=False)\n"
     )
     script = out.parent / "make_library.py"

@@ -12,11 +12,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from sim import crew, meshes, shapes
-from sim.decompose import decompose
-from sim.hulls import hull_volume
-from sim.importer import ImportSettings, import_meshes
-from sim.objects import ObjectLibrary
+from sim.objects import ObjectLibrary, crew, meshes, shapes
+from sim.objects.decompose import decompose
+from sim.objects.hulls import hull_volume
+from sim.objects.importer import ImportSettings, import_meshes
 
 
 def write(path: Path, shape: shapes.Shape, scale: float = 1.0, drop_faces: int = 0) -> None:
@@ -159,7 +158,7 @@ def test_a_second_import_does_nothing_and_a_changed_file_alone_is_done_again(tmp
 
 def test_a_second_import_needs_none_of_the_heavy_libraries(mixed, report):
     code = (
-        "import sys; from sim.importer import import_meshes;"
+        "import sys; from sim.objects.importer import import_meshes;"
         f"r = import_meshes({str(mixed)!r}, {str(report.library.path)!r}, progress=False);"
         "assert r.reused == 10, r.reused; assert not {'mujoco', 'coacd', 'trimesh'} & set(sys.modules)"
     )
@@ -192,7 +191,8 @@ def test_after_a_kill_nothing_is_half_written_and_the_next_run_goes_on(tmp_path)
     folder, out = tmp_path / "in", tmp_path / "lib"
     for k in range(12):
         write(folder / f"m{k:02d}.obj", shapes.box(0.05 + 0.005 * k, 0.05, 0.04))
-    code = f"from sim.importer import import_meshes as do; do({str(folder)!r}, {str(out)!r}, workers=1, progress=False)"
+    call = f"import_meshes({str(folder)!r}, {str(out)!r}, workers=1, progress=False)"
+    code = f"from sim.objects.importer import import_meshes; {call}"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parent.parent)
     while not list(out.glob("objects/*.npz")) and process.poll() is None:
         time.sleep(0.005)

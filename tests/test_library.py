@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sim import compare, generator, library_commands, sheet
-from sim.families import FAMILIES
-from sim.generator import Request, generate
-from sim.library_commands import CompareCfg, GenerateCfg, ImportCfg, ShowCfg
-from sim.objects import ObjectLibrary
-from sim.weighting import sampling_weights
+from sim.objects import ObjectLibrary, commands, compare, generator, sheet
+from sim.objects.commands import CompareCfg, GenerateCfg, ImportCfg, ShowCfg
+from sim.objects.families import FAMILIES
+from sim.objects.generator import Request, generate
+from sim.objects.weighting import sampling_weights
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +64,7 @@ def test_a_library_covers_itself_but_not_its_opposite(library, tmp_path):
 
 
 def test_the_comparison_is_written_as_numbers_and_plots(library, tmp_path):
-    library_commands.compare(CompareCfg(str(library.path), str(library.path), str(tmp_path / "out")))
+    commands.compare(CompareCfg(str(library.path), str(library.path), str(tmp_path / "out")))
     rows = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [row["name"] for row in rows] == list(compare.UNITS)
     with Image.open(tmp_path / "out" / "compare.png") as plots:
@@ -89,7 +88,7 @@ def test_the_sheet_shows_every_family(library, tmp_path):
 
 
 def test_the_generate_command_says_count_rate_and_memory(tmp_path, capsys):
-    library_commands.generate(GenerateCfg(out=str(tmp_path / "lib"), n=2, families=("box",), workers=1))
+    commands.generate(GenerateCfg(out=str(tmp_path / "lib"), n=2, families=("box",), workers=1))
     said = capsys.readouterr().out
     assert "2 objects of 1 families, split train" in said and "objects/s" in said and "MiB" in said
 

@@ -8,10 +8,19 @@ import pytest
 import trimesh
 from scipy.spatial import ConvexHull
 
-from sim import hulls, objects, resting, shapes, surface
-from sim.generator import Request, build, generate
-from sim.manifest import entry_from_dict
-from sim.objects import ObjectLibrary, ObjectModel
+from sim.objects import (
+    PIECE_POINTS,
+    ObjectLibrary,
+    ObjectModel,
+    hulls,
+    refuse_test_objects,
+    resting,
+    shapes,
+    surface,
+    trained_on,
+)
+from sim.objects.generator import Request, build, generate
+from sim.objects.manifest import entry_from_dict
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,7 @@ def test_mass_properties_of_a_mug_agree_with_trimesh(mug):
 
 def test_every_point_of_a_piece_is_a_vertex_of_its_hull(mug):
     for piece in mug.pieces:
-        assert len(ConvexHull(piece.astype(float)).vertices) == objects.PIECE_POINTS
+        assert len(ConvexHull(piece.astype(float)).vertices) == PIECE_POINTS
 
 
 def test_a_thin_plate_keeps_its_thickness_as_a_piece():
@@ -153,9 +162,9 @@ def test_a_manifest_with_an_unknown_key_is_refused(library):
 
 
 def test_training_refuses_objects_kept_for_evaluation(library, tmp_path):
-    objects.refuse_test_objects(library.entries)
-    assert len(objects.trained_on(library.entries)) == 4
+    refuse_test_objects(library.entries)
+    assert len(trained_on(library.entries)) == 4
     held = generate(2, tmp_path / "test", split="test", families=["box"], workers=1, progress=False)
     with pytest.raises(ValueError, match=r"not for training.*box_test_s0_00000"):
-        objects.refuse_test_objects([*library.entries, *held.entries])
-    assert objects.trained_on(held.entries) == []
+        refuse_test_objects([*library.entries, *held.entries])
+    assert trained_on(held.entries) == []

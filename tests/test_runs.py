@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from policies import runs
-from policies.runs import Progress, Run, write_json
+from policies.runs import Run, write_json
+from sim.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)

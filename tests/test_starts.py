@@ -7,7 +7,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from perception.geometry import quat_rotate
-from sim.generator import generate
+from sim.objects.generator import generate
 from sim.starts import place_objects
 from sim.task import GraspTask, TaskCfg
 

@@ -38,8 +38,7 @@ def rollout(task: GraspTask, trials, steps: int, seed: int = 0) -> torch.Tensor:
     """Student observations (step, env, size) under noise that depends on the trial alone."""
     seen = [task.reset(trials)["student"]]
     noise = torch.stack([torch.randn(steps, task.num_actions, generator=torch.manual_seed(t + seed)) for t in trials])
-    for step in range(steps):
-        seen.append(task.step(0.3 * noise[:, step]).obs["student"])
+    seen += [task.step(0.3 * noise[:, step]).obs["student"] for step in range(steps)]
     return torch.stack(seen)
 
 
@@ -255,5 +254,5 @@ def test_a_timestep_that_does_not_divide_the_control_period_is_refused(make, bal
 
 
 def test_an_unknown_disturbance_lists_the_known_ones(make):
-    with pytest.raises(ValueError, match="shift3.*slippery.*'earthquake'"):
+    with pytest.raises(ValueError, match=r"shift3.*slippery.*'earthquake'"):
         make(disturbance="earthquake")

@@ -12,10 +12,10 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sim.files import write_atomic
-from sim.manifest import ObjectEntry
-from sim.objects import ObjectLibrary, ObjectModel
-from sim.surface import scatter
+from sim.objects.files import write_atomic
+from sim.objects.library import ObjectLibrary, ObjectModel
+from sim.objects.manifest import ObjectEntry
+from sim.objects.surface import scatter
 
 TILE_PX = 170
 LABEL_PX = 26

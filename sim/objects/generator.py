@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from sim import assembly, crew, files, objects, surface
-from sim.draws import Draw, stripe_owner
-from sim.families import FAMILIES
-from sim.manifest import ObjectEntry
-from sim.objects import ObjectLibrary, ObjectModel
+from sim.objects import assembly, crew, files, surface
+from sim.objects.draws import Draw, stripe_owner
+from sim.objects.families import FAMILIES
+from sim.objects.library import MANIFEST, MAX_PIECES, ObjectLibrary, ObjectModel, write_library
+from sim.objects.manifest import ObjectEntry
 from sim.progress import track
 
 VERSION = 1
@@ -69,7 +69,7 @@ def generate(
     request = {"n": n, "seed": seed, "split": split, "families": names}
     wanted = [Request(names[k % len(names)], split, seed, k) for k in range(n)]
     with files.folder_lock(out):
-        if (out / objects.MANIFEST).is_file():
+        if (out / MANIFEST).is_file():
             return _same_request(ObjectLibrary(out), request)
         files.sweep_partials(out)
         few = -(-n // _WORTH_A_PROCESS)
@@ -78,7 +78,7 @@ def generate(
         command = f"dexgrasp objects generate n={n} seed={seed} split={split} out=DIR"
         if families is not None:
             command += f" families={','.join(names)}"
-        return objects.write_library(out, [entries[r.name] for r in wanted], request, command)
+        return write_library(out, [entries[r.name] for r in wanted], request, command)
 
 
 def cached_library(n: int, seed: int = 0, split: str = "train") -> ObjectLibrary:
@@ -94,7 +94,7 @@ def build(request: Request) -> ObjectModel:
         draw = Draw(rng, request.split)
         shape = FAMILIES[request.family](draw)
         mesh = shape.mesh()
-        if not _fits(np.ptp(mesh[0], axis=0)) or len(shape.pieces) > objects.MAX_PIECES:
+        if not _fits(np.ptp(mesh[0], axis=0)) or len(shape.pieces) > MAX_PIECES:
             continue
         mass = _draw_mass(surface.mass_properties(*mesh)[0], draw)
         model = assembly.assemble(
@@ -105,7 +105,7 @@ def build(request: Request) -> ObjectModel:
         return replace(model, proportion=draw.proportions[0])
     raise RuntimeError(
         f"family '{request.family}' gave no object of {LONGEST_M[0]} to {LONGEST_M[1]} m, at least {THINNEST_M} m thin "
-        f"and of at most {objects.MAX_PIECES} pieces in {_MOST_TRIES} draws: narrow its ranges"
+        f"and of at most {MAX_PIECES} pieces in {_MOST_TRIES} draws: narrow its ranges"
     )
 
 

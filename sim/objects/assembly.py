@@ -5,9 +5,9 @@ import hashlib
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from sim import hulls, resting, surface
-from sim.manifest import ObjectEntry
-from sim.objects import SURFACE_POINTS, ObjectModel
+from sim.objects import hulls, resting, surface
+from sim.objects.library import SURFACE_POINTS, ObjectModel
+from sim.objects.manifest import ObjectEntry
 
 GRID_M = 2.0**-17
 """Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""

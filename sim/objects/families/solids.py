@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sim import shapes
-from sim.draws import Draw
-from sim.shapes import Shape
+from sim.objects import shapes
+from sim.objects.draws import Draw
+from sim.objects.shapes import Shape
 
 
 def box(draw: Draw) -> Shape:

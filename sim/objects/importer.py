@@ -13,9 +13,9 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sim import crew, files, objects
-from sim.manifest import ObjectEntry, entry_from_dict
-from sim.objects import ObjectLibrary
+from sim.objects import crew, files
+from sim.objects.library import MAX_PIECES, ObjectLibrary, write_library
+from sim.objects.manifest import ObjectEntry, entry_from_dict
 from sim.progress import track
 
 VERSION = 1
@@ -40,7 +40,7 @@ class ImportSettings:
     friction: float = 0.8
     decomposition: str = "auto"
     """"auto": plane cuts, and CoACD where they leave walls thick; "cuts" or "coacd" alone."""
-    pieces: int = objects.MAX_PIECES
+    pieces: int = MAX_PIECES
     """Most convex pieces."""
 
     def __post_init__(self) -> None:
@@ -52,8 +52,8 @@ class ImportSettings:
             raise ValueError(f"density must be positive [kg/m^3], got {self.density}")
         if self.decomposition not in DECOMPOSITIONS:
             raise ValueError(f"unknown decomposition '{self.decomposition}'; known: {', '.join(DECOMPOSITIONS)}")
-        if not 1 <= self.pieces <= objects.MAX_PIECES:
-            raise ValueError(f"pieces must be 1 to {objects.MAX_PIECES}, got {self.pieces}")
+        if not 1 <= self.pieces <= MAX_PIECES:
+            raise ValueError(f"pieces must be 1 to {MAX_PIECES}, got {self.pieces}")
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ def _scale(meshes: list[Path], digests: dict[Path, str], settings: ImportSetting
     key = hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()[:16]
     record = out / "imported" / f"unit-{key}.json"
     if not record.is_file():
-        from sim.meshes import guess_folder_unit
+        from sim.objects.meshes import guess_folder_unit
 
         step = max(1, len(meshes) // SAMPLED_FOR_UNIT)
         files.write_atomic(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
@@ -175,8 +175,8 @@ def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
 
 def _import_one(job: _Job) -> bool:
     """Imports one mesh and writes what became of it; never raises for a bad mesh."""
-    from sim.assembly import describe
-    from sim.meshes import RefusedMeshError, model_from_mesh
+    from sim.objects.assembly import describe
+    from sim.objects.meshes import RefusedMeshError, model_from_mesh
 
     try:
         model = model_from_mesh(job.path, job.name, job.scale, job.settings)
@@ -209,7 +209,7 @@ def _finish(jobs: list[_Job], reused: int, scale: float, unit: str, out: Path) -
         "settings": asdict(jobs[0].settings),
         "refused": refused,
     }
-    library = objects.write_library(out, entries, request, f"dexgrasp objects import DIR scale={scale:g} out=LIB")
+    library = write_library(out, entries, request, f"dexgrasp objects import DIR scale={scale:g} out=LIB")
     return ImportReport(library, scale, unit, reused, refused)
 
 

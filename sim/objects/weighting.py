@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sim.manifest import ObjectEntry
+from sim.objects.manifest import ObjectEntry
 
 
 def sampling_weights(

@@ -6,9 +6,9 @@ recentres and weighs.
 
 from collections.abc import Callable
 
-from sim.draws import Draw
-from sim.families import containers, figures, solids, tools, wear
-from sim.shapes import Shape
+from sim.objects.draws import Draw
+from sim.objects.families import containers, figures, solids, tools, wear
+from sim.objects.shapes import Shape
 
 FAMILIES: dict[str, Callable[[Draw], Shape]] = {
     "box": solids.box,

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.files import write_atomic
-from sim.manifest import ObjectEntry
-from sim.objects import ObjectLibrary
+from sim.objects.files import write_atomic
+from sim.objects.library import ObjectLibrary
+from sim.objects.manifest import ObjectEntry
 
 TAIL = 0.005
 """Share of the library cut off at each end before its range is taken."""

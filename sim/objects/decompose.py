@@ -14,8 +14,8 @@ from itertools import product
 import numpy as np
 from manifold3d import Error, Manifold, Mesh
 
-from sim.hulls import hull_volume, sphere_directions
-from sim.objects import MAX_PIECES
+from sim.objects.hulls import hull_volume, sphere_directions
+from sim.objects.library import MAX_PIECES
 
 TARGET_RATIO = 1.05
 """Hull volume / mesh volume at which no more cuts are made: every piece costs simulation time."""

@@ -8,11 +8,11 @@ import numpy as np
 import trimesh
 from manifold3d import Manifold, OpType
 
-from sim.assembly import assemble
-from sim.decompose import as_manifold, decompose
-from sim.importer import ImportSettings
-from sim.objects import ObjectModel
-from sim.surface import mass_properties
+from sim.objects.assembly import assemble
+from sim.objects.decompose import as_manifold, decompose
+from sim.objects.importer import ImportSettings
+from sim.objects.library import ObjectModel
+from sim.objects.surface import mass_properties
 
 UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 TYPICAL_M = 0.12

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from sim import generator, importer
-from sim.objects import MAX_PIECES, ObjectLibrary
+from sim.objects import generator, importer
+from sim.objects.library import MAX_PIECES, ObjectLibrary
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def import_meshes(cfg: ImportCfg) -> None:
 
 def show(cfg: ShowCfg) -> None:
     """Draws the sheet and prints its path."""
-    from sim import sheet
+    from sim.objects import sheet
 
     library = ObjectLibrary.open(cfg.library)
     path = sheet.show(library, cfg.out, cfg.most, cfg.pieces)
@@ -134,7 +134,7 @@ def show(cfg: ShowCfg) -> None:
 
 def compare(cfg: CompareCfg) -> None:
     """Prints each quantity's distribution in both sets and the share of real objects that the library covers."""
-    from sim import compare as comparison
+    from sim.objects import compare as comparison
 
     library, real = ObjectLibrary.open(cfg.library), ObjectLibrary.open(cfg.meshes)
     marginals = comparison.compare(library, real)

@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 
 import assets
-from sim.files import write_atomic
-from sim.manifest import ObjectEntry, entry_from_dict
+from sim.objects.files import write_atomic
+from sim.objects.manifest import ObjectEntry, entry_from_dict
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
@@ -171,7 +171,7 @@ class ObjectLibrary:
         if str(spec) == "shipped":
             return ObjectLibrary(assets.path("objects"))
         if re.fullmatch(r"generated:\d+", str(spec)):
-            from sim.generator import cached_library
+            from sim.objects.generator import cached_library
 
             return cached_library(int(str(spec).partition(":")[2]))
         path = Path(spec).expanduser()
@@ -182,7 +182,7 @@ class ObjectLibrary:
                 f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', 'generated:N' (N training "
                 f"objects), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
             )
-        from sim.importer import import_to_cache
+        from sim.objects.importer import import_to_cache
 
         return import_to_cache(path)
 

@@ -1,0 +1,27 @@
+"""Objects: what a grasp is about. A library of them is generated from families of shapes, or imported from meshes.
+
+shapes + families -> generator --> assembly (hulls, surface, resting) --> library (manifest) --> the task
+folder of meshes  -> importer --^
+"""
+
+from sim.objects.library import (
+    MAX_PIECES,
+    PIECE_POINTS,
+    SURFACE_POINTS,
+    ObjectLibrary,
+    ObjectModel,
+    refuse_test_objects,
+    trained_on,
+)
+from sim.objects.manifest import ObjectEntry
+
+__all__ = [
+    "MAX_PIECES",
+    "PIECE_POINTS",
+    "SURFACE_POINTS",
+    "ObjectEntry",
+    "ObjectLibrary",
+    "ObjectModel",
+    "refuse_test_objects",
+    "trained_on",
+]
