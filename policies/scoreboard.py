@@ -8,6 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 import configs
+from policies.statistics import pool, success_summary
 from sim.scene import PhysicsCfg
 
 WORST = 5
@@ -30,12 +31,26 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], consol
         table.add_section()
         table.add_row("together", *_cells(result))
     console.print(table)
+    _print_families(result, notes, console)
     facts = Table.grid(padding=(0, 2))
     for name, text in _facts(result, notes).items():
         facts.add_row(name, Text(text))
     console.print(facts)
     for text in warnings(config, notes):
         console.print(f"[bold red]Careful:[/] {text}")
+
+
+def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console) -> None:
+    """One table by family of objects, worst first; nothing where all are of one."""
+    families = pool(result["per_object"], {name: facts["family"] for name, facts in notes["objects"].items()})
+    if len(families) < 2:
+        return
+    table = Table()
+    for heading in ("family", "success", "95 % interval", "trials"):
+        table.add_column(heading, justify="left" if heading == "family" else "right")
+    for family, row in families.items():
+        table.add_row(family, *_cells(success_summary(**row)))
+    console.print(table)
 
 
 def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """Success rates with their uncertainty."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
@@ -39,6 +39,16 @@ def count_by(names: Iterable[str], flags: Iterable[bool]) -> dict[str, dict[str,
         entry["successes"] += bool(flag)
         entry["trials"] += 1
     return dict(sorted(counts.items()))
+
+
+def pool(counts: Mapping[str, Mapping[str, int]], group_of: Mapping[str, str]) -> dict[str, dict[str, int]]:
+    """{group: {successes, trials}}, worst first, from {name: {successes, trials}} and the group of each name."""
+    pools: dict[str, dict[str, int]] = {}
+    for name, row in counts.items():
+        entry = pools.setdefault(group_of[name], {"successes": 0, "trials": 0})
+        entry["successes"] += row["successes"]
+        entry["trials"] += row["trials"]
+    return dict(sorted(pools.items(), key=lambda item: item[1]["successes"] / item[1]["trials"]))
 
 
 def percentile(values: Sequence[float], percent: float) -> float:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from policies.statistics import count_by, percentile, success_summary, wilson_interval
+from policies.statistics import count_by, percentile, pool, success_summary, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,9 @@ def test_a_percentile_is_one_of_the_values():
     assert percentile(values, 50) == 100.0
     assert percentile([3.0, 1.0, 2.0], 100) == 3.0
     assert percentile([5.0], 0) == 5.0
+
+
+def test_pooling_adds_up_groups_and_puts_the_worst_first():
+    counts = {name: {"successes": won, "trials": 4} for name, won in (("mug_1", 4), ("mug_2", 3), ("pen_1", 1))}
+    pooled = pool(counts, {"mug_1": "mug", "mug_2": "mug", "pen_1": "pen"})
+    assert list(pooled.items()) == [("pen", {"successes": 1, "trials": 4}), ("mug", {"successes": 7, "trials": 8})]
