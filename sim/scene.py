@@ -52,6 +52,8 @@ class PhysicsCfg:
     """Frictional to normal constraint impedance; higher slips less."""
     condim: int = 4
     """Contact dimension: 3 = sliding friction, 4 = torsional as well."""
+    contact_time_s: float = 0.006
+    """Time constant of contacts [s]: how fast a penetration is undone. MuJoCo takes at least two timesteps."""
     tolerance: float = 1e-8
     """Solver tolerance."""
     friction_scale: float = 1.0
@@ -66,8 +68,8 @@ class PhysicsCfg:
             raise ValueError(f"physics.timestep_s must lie in 0.0001..0.02 s, got {self.timestep_s}")
         if self.condim not in (3, 4, 6):
             raise ValueError(f"physics.condim must be 3, 4 or 6, got {self.condim}")
-        if min(self.impratio, self.tolerance, self.friction_scale) <= 0:
-            raise ValueError("physics.impratio, tolerance and friction_scale must be positive")
+        if min(self.impratio, self.tolerance, self.friction_scale, self.contact_time_s) <= 0:
+            raise ValueError("physics.impratio, tolerance, friction_scale and contact_time_s must be positive")
 
 
 def build_model(hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: str, slots: int) -> mujoco.MjModel:
@@ -113,7 +115,7 @@ def _set_options(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
 def _set_contact(geom: "mujoco.MjsGeom", physics: PhysicsCfg, contype: int, conaffinity: int, friction: float) -> None:
     geom.contype, geom.conaffinity, geom.condim = contype, conaffinity, physics.condim
     geom.friction = [friction * physics.friction_scale, 0.01, 0.0005]
-    geom.solref, geom.solimp = [0.01, 1], [0.95, 0.99, 0.001, 0.5, 2]
+    geom.solref, geom.solimp = [physics.contact_time_s, 1], [0.95, 0.99, 0.001, 0.5, 2]
 
 
 def _add_table(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
