@@ -17,8 +17,8 @@ from sim.hands import HandSpec
 from sim.mounts import attach
 from sim.objects import ObjectLibrary, ObjectModel
 
-TABLE, OBJECT, HAND = 4, 2, 1
-"""Collision bits. The table meets hand and object, the object meets the hand, the hand meets itself."""
+TABLE, OBJECT, HAND, THUMB = 4, 2, 1, 8
+"""Collision bits. The table meets hand and object, the object meets the hand, the hand meets itself or its thumb."""
 
 HAND_FRICTION = 0.1
 """Below every object's friction, so that MuJoCo's maximum rule lets the object decide."""
@@ -27,6 +27,7 @@ INTEGRATORS = {
     "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,
     "discrete": mujoco.mjtIntegrator.mjINT_DISCRETE,
 }
+SELF_COLLISIONS = ("all", "thumb")
 CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
 
 
@@ -56,6 +57,8 @@ class PhysicsCfg:
     """Time constant of contacts [s]: how fast a penetration is undone. MuJoCo takes at least two timesteps."""
     tolerance: float = 1e-8
     """Solver tolerance."""
+    self_collision: str = "all"
+    """Which parts of the hand meet one another: all, or everything the thumb alone."""
     friction_scale: float = 1.0
     """Multiplies every friction; above 1 it makes up for the pyramid being inscribed in the cone."""
 
@@ -66,6 +69,8 @@ class PhysicsCfg:
             raise ValueError(f"physics.cone must be one of {sorted(CONES)}, got '{self.cone}'")
         if not 1e-4 <= self.timestep_s <= 0.02:
             raise ValueError(f"physics.timestep_s must lie in 0.0001..0.02 s, got {self.timestep_s}")
+        if self.self_collision not in SELF_COLLISIONS:
+            raise ValueError(f"physics.self_collision must be one of {SELF_COLLISIONS}, got '{self.self_collision}'")
         if self.condim not in (3, 4, 6):
             raise ValueError(f"physics.condim must be 3, 4 or 6, got {self.condim}")
         if min(self.impratio, self.tolerance, self.friction_scale, self.contact_time_s) <= 0:
@@ -83,7 +88,8 @@ def build_model(hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: st
     of_hand = {geom.name for geom in spec.body("palm").find_all(mujoco.mjtObj.mjOBJ_GEOM)}
     for geom in spec.geoms:
         if geom.name in of_hand:
-            _set_contact(geom, physics, HAND, HAND | OBJECT | TABLE, HAND_FRICTION)
+            contype, conaffinity = _hand_bits(physics, of_thumb=geom.parent.name in hand.thumb_bodies)
+            _set_contact(geom, physics, contype, conaffinity | OBJECT | TABLE, HAND_FRICTION)
         elif geom.name != "table":  # an arm
             _set_contact(geom, physics, 0, OBJECT | TABLE, HAND_FRICTION)
     _add_object(spec, obj, physics, slots)
@@ -94,6 +100,13 @@ def build_model(hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: st
     model.geom_conaffinity[unused] = 0
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
+
+
+def _hand_bits(physics: PhysicsCfg, of_thumb: bool) -> tuple[int, int]:
+    """Contype and conaffinity by which a part of the hand meets the other parts."""
+    if physics.self_collision == "all":
+        return HAND, HAND
+    return (THUMB, 0) if of_thumb else (0, THUMB)
 
 
 def _set_options(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:

@@ -8,7 +8,7 @@ import pytest
 from mujoco.batch import Batch
 from scipy.spatial import cKDTree
 
-from sim.scene import HAND, OBJECT, TABLE, ModelPool, PhysicsCfg, build_model, fibonacci_sphere, model_bytes
+from sim.scene import OBJECT, TABLE, ModelPool, PhysicsCfg, build_model, fibonacci_sphere, model_bytes
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,8 @@ def test_an_object_of_more_pieces_than_slots_is_refused_by_name_and_number(alleg
 
 def test_the_object_decides_friction_against_the_hand_and_the_table_its_own(models):
     model = next(iter(models.values()))
-    hand = [g for g in range(model.ngeom) if model.geom(g).contype[0] == HAND]
+    fixed = ("table", "object")
+    hand = [g for g in range(model.ngeom) if not model.geom(g).name.startswith(fixed)]
     objects = model.geom("object_0")
     table = model.geom("table")
     assert model.geom_friction[hand, 0].max() < 0.3  # below the slippery object of the evaluation
@@ -95,17 +96,28 @@ def test_the_object_decides_friction_against_the_hand_and_the_table_its_own(mode
     [
         ("hand", "object", True),
         ("hand", "table", True),
-        ("hand", "hand", True),
+        ("hand", "thumb", True),
+        ("thumb", "object", True),
+        ("thumb", "table", True),
         ("object", "table", True),
         ("object", "object", False),
     ],
 )
 def test_who_collides_with_whom(models, one, other, meet):
-    model = next(iter(models.values()))
-    bodies = {"hand": model.body("ff_distal"), "object": model.body("object"), "table": model.body("world")}
-    geoms = {name: model.geom(body.geomadr[0]) for name, body in bodies.items()}
+    assert collide(next(iter(models.values())), one, other) == meet
+
+
+@pytest.mark.parametrize(("preset", "meet"), [("reference", True), ("balanced", False)])
+def test_fingers_meet_one_another_where_the_preset_says_so(request, allegro, household, preset, meet):
+    model = ModelPool(allegro, household, request.getfixturevalue(preset))[household.names[0]]
+    assert collide(model, "hand", "hand") == meet
+
+
+def collide(model, one, other):
+    bodies = {"hand": "ff_distal", "thumb": "th_distal", "object": "object", "table": "world"}
+    geoms = {name: model.geom(model.body(body).geomadr[0]) for name, body in bodies.items()}
     bits = geoms[one].contype[0] & geoms[other].conaffinity[0] | geoms[other].contype[0] & geoms[one].conaffinity[0]
-    assert bool(bits) == meet
+    return bool(bits)
 
 
 @pytest.mark.parametrize("preset", ["balanced", "reference"])
