@@ -99,6 +99,31 @@ COMMANDS = (
         "policies.presets:bench_physics",
     ),
     Command(
+        "bench perception",
+        "Measure the time from a depth image to the features, stage by stage.",
+        "policies.bench_perception:BenchPerceptionCfg",
+        "policies.bench_perception:bench_perception",
+    ),
+    Command(
+        "bench segmentation",
+        "Measure how well objects are found in synthetic depth images with truth.",
+        "policies.bench_segmentation:BenchSegmentationCfg",
+        "policies.bench_segmentation:bench_segmentation",
+    ),
+    Command(
+        "calibrate board",
+        "Draw the calibration board to print.",
+        "policies.calibration:PrintBoardCfg",
+        "policies.calibration:print_board",
+    ),
+    Command(
+        "calibrate camera",
+        "Find where the camera stands from images of the board; writes the YAML that others read.",
+        "policies.calibration:CalibrateCameraCfg",
+        "policies.calibration:calibrate_camera",
+        ("source",),
+    ),
+    Command(
         "randomization show",
         "Show what domain randomisation draws: ranges, their sources, one draw, histograms.",
         "policies.randomization:ShowRandomizationCfg",

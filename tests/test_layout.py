@@ -23,6 +23,7 @@ MAY_IMPORT = {
 
 DOORS = {
     "coacd": ("sim/",),
+    "cv2": ("perception/charuco.py",),
     "gymnasium": ("sim/", "policies/"),
     "hydra": ("configs/",),
     "imageio": ("sim/render.py",),
@@ -44,7 +45,13 @@ DOORS = {
 }
 """Heavy dependencies, and the only places that may import them."""
 
-DISTRIBUTIONS = {"PIL": "pillow", "yaml": "pyyaml", "stable_baselines3": "stable-baselines3", "hydra": "hydra-core"}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "cv2": "opencv-python-headless",
+    "hydra": "hydra-core",
+    "stable_baselines3": "stable-baselines3",
+    "yaml": "pyyaml",
+}
 """Names on the package index that differ from the name in `import`."""
 
 LINES_PER_FILE, LINES_PER_FUNCTION = 300, 60

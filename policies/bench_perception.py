@@ -1,0 +1,158 @@
+"""`dexgrasp bench perception`: milliseconds per stage from a depth image to the features, one thread, 640x480."""
+
+import time
+import tracemalloc
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from perception.features import nearest_vectors
+from perception.segment import SegmentCfg, Segmenter
+from policies.runs import Run, write_json
+from sim.depth_scenes import SCENES, DepthScene, make_scene
+from sim.hands import HandSpec
+from sim.objects import ObjectLibrary
+
+WARM_UP = 5
+BATCH = (256, 512)
+"""Environments and points of the features in training."""
+
+
+@dataclass(frozen=True)
+class BenchPerceptionCfg:
+    """What `dexgrasp bench perception` measures."""
+
+    frames: int = 200
+    """Images that are timed; they alternate between scenes of every kind."""
+    objects: str = "shipped"
+    """Object library, as in `evaluate`."""
+    hand: str = "allegro"
+    """Hand whose features are computed."""
+    seed: int = 0
+    """Seed of the scenes."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    segment: SegmentCfg = field(default_factory=SegmentCfg)
+    """The pipeline."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ValueError(f"frames must be at least 1, got {self.frames}")
+
+
+class Laps:
+    """Milliseconds between calls, by name."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, list[float]] = {}
+        self._last_s = 0.0
+
+    def start(self) -> None:
+        """The clock runs from here."""
+        self._last_s = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        now_s = time.perf_counter()
+        self.ms.setdefault(stage, []).append(1e3 * (now_s - self._last_s))
+        self._last_s = time.perf_counter()
+
+
+def bench_perception(cfg: BenchPerceptionCfg) -> None:
+    """Measure, print the table, write RUN/bench.json."""
+    torch.set_num_threads(1)
+    with Run.open(cfg.out, cfg) as run:
+        scenes = _scenes(cfg)
+        hand = HandSpec.load(cfg.hand)
+        laps, totals, clouds = _time(cfg, scenes, hand)
+        rows = {stage: _row(values) for stage, values in laps.ms.items()} | {"all": _row(totals)}
+        facts = {
+            "stages_ms": rows,
+            "frames": cfg.frames,
+            "object_points_median": float(np.median(clouds)),
+            "peak_mb": _peak_mb(cfg, scenes[0]),
+            "features_batch": {"envs": BATCH[0], "points": BATCH[1], "ms": _row(_time_batch())},
+        }
+        write_json(run.file("bench.json"), facts | {"facts": run.facts})
+        _show(facts)
+        print(f"bench: {run.path / 'bench.json'}")
+
+
+def _scenes(cfg: BenchPerceptionCfg) -> list[DepthScene]:
+    """One scene of every kind in which there is something to find."""
+    library, segmenter, found = ObjectLibrary.open(cfg.objects), None, []
+    for kind in SCENES:
+        for seed in range(cfg.seed, cfg.seed + 100):
+            scene = make_scene(kind, library, seed)
+            segmenter = segmenter or Segmenter(cfg.segment, scene.frame.intrinsics)
+            try:
+                segmenter(scene.frame, scene.capsules)
+            except ValueError:
+                continue
+            found.append(scene)
+            break
+    if not found:
+        raise ValueError("the pipeline finds no object in any scene: check segment.*")
+    return found
+
+
+def _time(cfg: BenchPerceptionCfg, scenes: list[DepthScene], hand: HandSpec) -> tuple[Laps, list[float], list[int]]:
+    """Times of the stages and of the whole, and numbers of points of the objects; the first images only warm up."""
+    segmenter = Segmenter(cfg.segment, scenes[0].frame.intrinsics)
+    kinematics, open_pose = hand.kinematics(), torch.tensor(hand.open_pose, dtype=torch.float32)[None]
+    base = torch.tensor([[0.0, 0.0, 0.3]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    laps, totals, clouds = Laps(), [], []
+    for number in range(-WARM_UP, cfg.frames):
+        if number == 0:
+            laps, totals, clouds = Laps(), [], []
+        scene = scenes[number % len(scenes)]
+        laps.start()
+        start_s = time.perf_counter()
+        seen = segmenter(scene.frame, scene.capsules, lap=laps)
+        laps.start()
+        keypoints_w = kinematics.keypoints(*base, open_pose)
+        nearest_vectors(keypoints_w, torch.from_numpy(seen.points_w)[None])
+        seen.plane.height(keypoints_w[0].numpy().T)
+        laps("features")
+        totals.append(1e3 * (time.perf_counter() - start_s))
+        clouds.append(len(seen.cloud_w))
+    return laps, totals, clouds
+
+
+def _peak_mb(cfg: BenchPerceptionCfg, scene: DepthScene) -> float:
+    """Most memory that the pipeline holds at once: its tables, an image and all that lies between [MB]."""
+    tracemalloc.start()
+    Segmenter(cfg.segment, scene.frame.intrinsics)(scene.frame, scene.capsules)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return (peak + scene.frame.depth_m.nbytes) / 1e6
+
+
+def _time_batch(repeats: int = 30) -> list[float]:
+    keypoints, points = torch.randn(BATCH[0], 17, 3), torch.randn(*BATCH, 3)
+    spent = []
+    for _ in range(repeats):
+        start_s = time.perf_counter()
+        nearest_vectors(keypoints, points)
+        spent.append(1e3 * (time.perf_counter() - start_s))
+    return spent
+
+
+def _row(ms: list[float]) -> dict[str, float]:
+    return {"median": float(np.median(ms)), "p95": float(np.percentile(ms, 95)), "min": float(min(ms))}
+
+
+def _show(facts: dict) -> None:
+    table = Table("stage", "median ms", "p95 ms", "min ms", title=f"{facts['frames']} images of 640x480, one thread")
+    for stage, row in facts["stages_ms"].items():
+        table.add_row(stage, *(f"{row[key]:.2f}" for key in ("median", "p95", "min")))
+    Console(width=100).print(table)
+    batch = facts["features_batch"]
+    print(
+        f"memory: {facts['peak_mb']:.1f} MB at most; objects have {facts['object_points_median']:.0f} points (median)"
+    )
+    print(
+        f"features of {batch['envs']} environments, {batch['points']} points: {batch['ms']['median']:.1f} ms (median)"
+    )
