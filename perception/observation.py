@@ -53,8 +53,12 @@ def _column(term: Term, value: Tensor) -> Tensor:
     return flat.to(torch.float32) * term.scale
 
 
-def student_layout(joints: int, keypoints: int, actions: int) -> Layout:
-    """Proprioception and hand-centric vectors of the visible points; nothing that a robot cannot know."""
+def student_layout(joints: int, keypoints: int, actions: int, live: bool = False) -> Layout:
+    """Proprioception and hand-centric vectors of the visible points; nothing that a robot cannot know.
+
+    `live`: the points do not only come from the first frame, and what the last one was worth is said.
+    """
+    watch = (Term("visible_fraction", 1, "1"), Term("view_fresh", 1, "1")) if live else ()
     return Layout(
         (
             Term("joint_pos", joints, "rad"),
@@ -69,5 +73,6 @@ def student_layout(joints: int, keypoints: int, actions: int) -> Layout:
             Term("remaining_depth", 1, "m", 10.0),
             Term("phase", 3, "1"),
             Term("last_action", actions, "1"),
+            *watch,
         )
     )

@@ -3,6 +3,8 @@
 A sample is visible when it faces the camera and no other sample of the same image cell is clearly nearer.
 """
 
+from itertools import product
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,8 @@ CELL_RAD = 0.012
 """Angular size of an image cell; about 9 mm at 0.76 m, above the spacing of 1,024 samples on a 15 cm object."""
 NEARER_M = 0.012
 """A sample this much behind the nearest one of its cell is hidden."""
+EDGE_M, EDGE_CELLS = 0.015, 3
+"""A step in depth that makes pixels fly, and how many neighbouring cells make an edge: a lone hole makes none."""
 
 
 def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor:
@@ -19,24 +23,42 @@ def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor
 
     `points_w`, `normals_w`: (env, point, 3), world frame; at least one sample per object is always kept (the nearest).
     """
+    return visible_and_edge(points_w, normals_w, camera_pos_w, edges=False)[0]
+
+
+def visible_and_edge(
+    points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor, edges: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The same, and a mask of the samples in image cells at an edge: EDGE_CELLS of the eight about it lie deeper."""
     ray = points_w - camera_pos_w[:, None]
     distance = ray.norm(dim=-1)
     facing = -(ray * normals_w).sum(-1) > 0.1 * distance
-    nearest = _nearest_in_cell(ray / distance[..., None], distance)
-    mask = facing & (distance < nearest + NEARER_M)
+    image, cell = _depth_image(ray / distance[..., None], distance)
+    mask = facing & (distance < image.flatten(1).gather(1, cell) + NEARER_M)
     mask.scatter_(1, distance.argmin(dim=1, keepdim=True), True)
-    return mask
+    return mask, _edge_cells(image).flatten(1).gather(1, cell) if edges else torch.zeros_like(mask)
 
 
-def _nearest_in_cell(direction: Tensor, distance: Tensor) -> Tensor:
-    """Distance of the nearest sample in each sample's image cell (env, point) [m]."""
+def _edge_cells(image: Tensor) -> Tensor:
+    """Mask (env, row, column) of the cells of a depth image that are at an edge; its border is empty."""
+    deeper = torch.zeros(image[:, 1:-1, 1:-1].shape, dtype=torch.int8, device=image.device)
+    rows, columns = image.shape[1:]
+    limit = image[:, 1:-1, 1:-1] + EDGE_M
+    for down, right in product(range(3), repeat=2):
+        deeper += image[:, down : rows - 2 + down, right : columns - 2 + right] > limit
+    return torch.nn.functional.pad(deeper >= EDGE_CELLS, (1, 1, 1, 1))
+
+
+def _depth_image(direction: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
+    """Distance of the nearest sample in each cell (env, row, column), infinite where none is; each sample's cell."""
     side, up = plane_basis(direction.mean(dim=1))
     plane = direction @ torch.stack([side, up], dim=-1)
-    cell = ((plane - plane.amin(dim=1, keepdim=True)) / CELL_RAD).long() + 1
-    width = int(cell.max()) + 2
+    place = ((plane - plane.amin(dim=1, keepdim=True)) / CELL_RAD).long() + 1
+    width = int(place.max()) + 2
     image = torch.full((len(distance), width * width), torch.inf, device=distance.device, dtype=distance.dtype)
-    image.scatter_reduce_(1, cell[..., 0] * width + cell[..., 1], distance, "amin")
-    return image.gather(1, cell[..., 0] * width + cell[..., 1])
+    cell = place[..., 0] * width + place[..., 1]
+    image.scatter_reduce_(1, cell, distance, "amin")
+    return image.unflatten(1, (width, width)), cell
 
 
 def pick_points(mask: Tensor, count: int) -> Tensor:
@@ -44,7 +66,10 @@ def pick_points(mask: Tensor, count: int) -> Tensor:
 
     Samples are stored in farthest-point order, so that the first ones are spread over the whole visible side.
     """
-    seen = mask.sum(dim=1, keepdim=True)
-    order = torch.argsort(mask.to(torch.int8), dim=1, descending=True, stable=True)
-    column = torch.arange(count, device=mask.device).expand(len(mask), count)
-    return order.gather(1, column % seen)
+    rank = mask.cumsum(dim=1)
+    seen = rank[:, -1:].clamp(min=1)
+    width = mask.shape[1]
+    order = torch.zeros(len(mask), width + 1, dtype=torch.int64, device=mask.device)
+    number = torch.arange(width, device=mask.device).expand(len(mask), width)
+    order.scatter_(1, torch.where(mask, rank - 1, width), number)  # unseen ones go to the last place
+    return order.gather(1, torch.arange(count, device=mask.device) % seen)

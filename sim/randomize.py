@@ -6,6 +6,7 @@ first and is the same however the domain is randomised (RandomizeCfg).
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Literal
 
 import numpy as np
 import torch
@@ -30,6 +31,15 @@ class ResetCfg:
     """Half-width of the camera's place in x and y around the object [m]."""
     camera_height_m: float = 0.76
     """Height of the camera over the table [m]; RobustDexGrasp's camera point."""
+    camera: Literal["on_axis", "aside"] = "on_axis"
+    """on_axis: the palm comes from the camera. aside: it comes from such a point all the same, but the camera looks on
+    from elsewhere, where the hand hides less."""
+    aside_azimuth_deg: Range = (-180.0, 180.0)
+    """Where a camera that stands aside may stand around the object; 0 is +x [degree]."""
+    aside_elevation_deg: Range = (30.0, 60.0)
+    """The same above the table [degree]."""
+    aside_distance_m: Range = (0.55, 0.85)
+    """The same from the object's place on the table [m]."""
     tilt_sd_rad: float = 0.06
     """Error of the approach direction [rad]."""
     standoff_m: float = 0.02
@@ -38,6 +48,15 @@ class ResetCfg:
     """Half-width of the palm's start across the approach [m]."""
     finger_rad: float = 0.05
     """Half-width of the fingers' start about the open pose [rad]."""
+
+    def __post_init__(self) -> None:
+        ranges = ("aside_azimuth_deg", "aside_elevation_deg", "aside_distance_m")
+        for name in ranges:
+            low, high = getattr(self, name)
+            if low > high:
+                raise ValueError(f"reset.{name} must satisfy low <= high, got {(low, high)}")
+        if not 0 < self.aside_elevation_deg[0] <= self.aside_elevation_deg[1] <= 90 or self.aside_distance_m[0] <= 0:
+            raise ValueError("reset.aside_elevation_deg must lie in 0..90, reset.aside_distance_m be positive")
 
 
 @dataclass(frozen=True)
@@ -118,6 +137,8 @@ class Episode:
     """(env,)."""
     camera_offset: Tensor
     """(env, 3) camera position relative to the object's place on the table."""
+    approach_offset: Tensor
+    """(env, 3) the point from which the palm comes, likewise."""
     tilt: Tensor
     """(env, 2)."""
     standoff: Tensor
@@ -197,13 +218,13 @@ def draw_episode(
 
 
 def _draw_start(rng: np.random.Generator, cfg: ResetCfg, num_joints: int) -> dict[str, np.ndarray | float]:
-    camera = np.append(rng.uniform(-cfg.camera_m, cfg.camera_m, 2), cfg.camera_height_m)
+    above = np.append(rng.uniform(-cfg.camera_m, cfg.camera_m, 2), cfg.camera_height_m)
     radius, angle = np.sqrt(rng.uniform(size=SHIFT_TRIES)), rng.uniform(0, 2 * np.pi, SHIFT_TRIES)
-    return {
+    start: dict[str, np.ndarray | float] = {
         "object_xy": rng.uniform(-cfg.place_m, cfg.place_m, 2),
         "rest": rng.uniform(),
         "yaw": rng.uniform(-np.pi, np.pi),
-        "camera_offset": camera,
+        "approach_offset": above,
         "tilt": rng.normal(0.0, cfg.tilt_sd_rad, 2),
         "standoff": rng.uniform(-cfg.standoff_m, cfg.standoff_m),
         "palm_offset": rng.uniform(-cfg.palm_m, cfg.palm_m, 2),
@@ -212,6 +233,14 @@ def _draw_start(rng: np.random.Generator, cfg: ResetCfg, num_joints: int) -> dic
         "shift": np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1),
         "force": _directions(rng, FORCE_TURNS),
     }
+    start["camera_offset"] = above if cfg.camera == "on_axis" else _place_aside(rng, cfg)
+    return start
+
+
+def _place_aside(rng: np.random.Generator, cfg: ResetCfg) -> np.ndarray:
+    azimuth, elevation = (np.radians(rng.uniform(*span)) for span in (cfg.aside_azimuth_deg, cfg.aside_elevation_deg))
+    level = np.array([np.cos(azimuth), np.sin(azimuth), 0.0]) * np.cos(elevation)
+    return rng.uniform(*cfg.aside_distance_m) * (level + np.array([0.0, 0.0, np.sin(elevation)]))
 
 
 def _draw_domain(rng: np.random.Generator, cfg: RandomizeCfg, num_joints: int) -> dict[str, np.ndarray | float]:

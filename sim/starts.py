@@ -13,7 +13,7 @@ from sim.engine import Start, Variation
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.randomize import Episode
-from sim.view import POINTS
+from sim.sample_camera import POINTS
 
 
 def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) -> tuple[Tensor, Tensor]:

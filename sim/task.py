@@ -32,7 +32,7 @@ from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_ob
 from sim.rewards import RewardCfg, Rewards
 from sim.scene import ModelPool, PhysicsCfg
 from sim.sensing import Commanding, Sensing, exact
-from sim.view import POINTS, FirstView
+from sim.view import POINTS, ViewCfg, make_view
 
 WORKSPACE_M = 0.35
 """An object that strays further than this from the origin, or below the table, ends the episode."""
@@ -66,6 +66,7 @@ class TaskCfg:
     reset: ResetCfg = field(default_factory=ResetCfg)
     randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
     reward: RewardCfg = field(default_factory=RewardCfg)
+    view: ViewCfg = field(default_factory=ViewCfg)
 
     def __post_init__(self) -> None:
         if not 10 <= self.rate_hz <= 50:
@@ -120,7 +121,8 @@ class GraspTask:
         _check_rates(cfg, physics)
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
-        self.engine: Engine = CpuEngine(ModelPool(hand, library, physics, mount), num_envs, num_threads)
+        pool = ModelPool(hand, library, physics, mount)
+        self.engine: Engine = CpuEngine(pool, num_envs, num_threads)
         self.step_s = 1.0 / cfg.rate_hz
         self.grasp_steps, self.lift_steps = cfg.steps(cfg.grasp_s), cfg.steps(cfg.lift_s)
         self.episode_steps = self.grasp_steps + self.lift_steps + cfg.steps(cfg.hold_s)
@@ -128,13 +130,13 @@ class GraspTask:
         self.num_actions = 6 + joints
         self.layouts = {
             "teacher": teacher_layout(joints, keypoints, self.num_actions, bodies),
-            "student": student_layout(joints, keypoints, self.num_actions),
+            "student": student_layout(joints, keypoints, self.num_actions, cfg.view.live),
         }
         scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
         prior = cfg.scripted if cfg.prior == "on" else None
         self.control = HandControl(hand, scales, prior, self.step_s, num_envs)
         self.sensing = Sensing(cfg.randomize, hand, num_envs, self.episode_steps)
-        self.view = FirstView(cfg.randomize, library, num_envs)
+        self.view = make_view(cfg.view, cfg.randomize, pool, self.engine)
         self.commanding = Commanding(cfg.randomize, joints, num_envs, self.episode_steps)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s)
         self.rewards = Rewards(cfg.reward, hand, cfg.lift_m)
@@ -224,6 +226,7 @@ class GraspTask:
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
         self.sensing.advance(self.engine.state)
         terminated, truncated = self._advance_clock()
+        self.view.update(self.engine.state, self.draws, self.step_index)
         self._measure()
         reward, terms = self._reward()
         info: dict = {"terms": terms, "outcomes": self._ended(terminated | truncated)}
@@ -274,7 +277,7 @@ class GraspTask:
         seen = common | hand_terms(self.sensed, state.joint_target, self.control)
         true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, self.control)
         values = {
-            "student": seen | {"visible_vectors": self._visible_vectors_p},
+            "student": seen | {"visible_vectors": self._visible_vectors_p} | self.view.terms(),
             "teacher": true | privileged_terms(state, self.judge.start_pos_w, self._object_vectors_p),
         }
         return {group: layout.assemble(values[group]) for group, layout in self.layouts.items()}

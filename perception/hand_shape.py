@@ -1,0 +1,64 @@
+"""The hand's body as capsules that follow its joints: what hides the object from the camera."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from perception.geometry import Kinematics, quat_rotate
+
+
+@dataclass(frozen=True, eq=False)
+class HandShape:
+    """Capsules, each fixed to a body of the hand."""
+
+    kinematics: Kinematics
+    body: tuple[int, ...]
+    """Index of each capsule's body in the kinematics."""
+    start: Tensor
+    """(capsule, 3) one end of the axis, frame of the body [m]."""
+    end: Tensor
+    """(capsule, 3) the other end."""
+    radius_m: Tensor
+    """(capsule,)"""
+
+    def pose(self, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Both ends of the axes (env, capsule, 3) in the world, from the pose of the hand's base and its joints."""
+        pos, quat = self.kinematics.forward(base_pos_w, base_quat_w, joint_pos)
+        body = torch.tensor(self.body, device=pos.device)
+        pos, quat = pos.index_select(1, body), quat.index_select(1, body)
+        return pos + quat_rotate(quat, self.start), pos + quat_rotate(quat, self.end)
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same hand on another device."""
+        moved = {name: getattr(self, name).to(device) for name in ("start", "end", "radius_m")}
+        return replace(self, kinematics=self.kinematics.to(device=device), **moved)
+
+
+def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor, radii_m: Sequence[float]) -> Tensor:
+    """Mask (env, point) of the points whose line to the camera (env, 3) passes through a capsule (env, capsule, 3).
+
+    Exact: the point of the axis that is nearest to the line of sight, as both are straight. One capsule at a time, so
+    that the numbers stay in the processor's cache.
+    """
+    sight = points_w - camera_w[:, None]
+    length = sight.norm(dim=-1)
+    sight = sight / length[..., None]
+    axes = ends_w - starts_w
+    reach = axes.norm(dim=-1).clamp(min=1e-6)
+    axes = axes / reach[..., None]
+    offset = camera_w[:, None] - starts_w
+    cosine = torch.bmm(axes, sight.transpose(1, 2))  # (env, capsule, point): line and axis
+    ahead = torch.bmm(offset, sight.transpose(1, 2))
+    beside, square = (offset * axes).sum(-1), offset.square().sum(-1)
+    covered = torch.zeros_like(length, dtype=torch.bool)
+    for i, radius in enumerate(radii_m):
+        c, f, e = cosine[:, i], ahead[:, i], beside[:, i, None]
+        t = (e - c * f).div_((1.0 - c * c).clamp_(min=1e-9)).clamp_(min=0.0)
+        t = torch.minimum(t, reach[:, i, None])
+        s = torch.addcmul(-f, c, t)  # how far along the line of sight it is nearest to that place of the axis
+        gap = torch.addcmul(square[:, i, None] - s * s, t, t - 2.0 * e)
+        covered |= (gap < radius * radius) & (s < length) & (s > 0)
+    return covered

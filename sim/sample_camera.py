@@ -1,0 +1,150 @@
+"""The camera of training: which surface samples it sees, and what it gets wrong; batched, no picture is drawn.
+
+A frame shows the samples that face the camera, are not behind others of the object, and not behind the hand. An arm
+hides nothing here; cameras stand where it does not.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.geometry import compose, invert, matrix_from_quat, quat_rotate, quat_rotate_inverse
+from perception.hand_shape import hidden
+from sim.camera import pick_points, visible_and_edge
+from sim.engine import State
+from sim.hand_capsules import hand_shape
+from sim.hands import HandSpec
+from sim.objects import SURFACE_POINTS, ObjectLibrary
+from sim.randomize import Episode, RandomizeCfg
+from sim.view_cfg import ViewCfg
+
+POINTS = 256
+"""Object points per environment, of the visible side and of the whole surface."""
+FRESH, PICKED = 512, 96
+"""Samples that a frame after the first is made of, and how many of the visible ones are gone on with."""
+FOCAL_PX, BASELINE_M = 385.0, 0.05
+"""Of a D435 at 640 columns, data sheet."""
+FLYING_M = 0.03
+"""Points at edges fly up to this far behind the object."""
+TABLE = 1 << 16
+STRIDE = 40503
+"""Odd: each frame of an episode reads the table elsewhere."""
+
+
+class SampleCamera:
+    """Sees surface samples. Errors of an episode come from its trial's generator alone."""
+
+    def __init__(
+        self, cfg: ViewCfg, domain: RandomizeCfg, hand: HandSpec, library: ObjectLibrary, num_envs: int
+    ) -> None:
+        self._cfg, self._domain, self._library = cfg, domain, library
+        self._noise = torch.zeros(num_envs if domain.points_noise_m else 0, POINTS, 3)
+        self._kept = torch.ones(num_envs if domain.points_dropout else 0, SURFACE_POINTS, dtype=torch.bool)
+        self._chance = torch.zeros(num_envs, dtype=torch.int64)  # where an episode reads the tables
+        generator = torch.Generator().manual_seed(0)
+        self._normal = torch.randn(TABLE + SURFACE_POINTS, generator=generator)
+        self._uniform = torch.rand(TABLE + SURFACE_POINTS, generator=generator)
+        fresh = num_envs if cfg.live else 0
+        self._points_o, self._normals_o = torch.zeros(fresh, FRESH, 3), torch.zeros(fresh, FRESH, 3)
+        self._first = torch.ones(fresh)
+        self._shape = hand_shape(hand)
+        self._radii = self._shape.radius_m.tolist()
+        self._base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
+
+    def draw(self, row: int, rng: np.random.Generator) -> None:
+        """Draw the errors of one episode."""
+        if self._domain.points_noise_m:
+            noise = rng.normal(0, self._domain.points_noise_m, (POINTS, 3))
+            self._noise[row] = torch.from_numpy(noise.astype(np.float32))
+        if self._domain.points_dropout:
+            share = rng.uniform(0, self._domain.points_dropout)
+            self._kept[row] = torch.from_numpy(rng.uniform(size=SURFACE_POINTS) >= share)
+        if not self._cfg.exact:
+            self._chance[row] = int(rng.integers(TABLE))
+
+    def first(
+        self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor, draws: Episode
+    ) -> Tensor:
+        """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), before the hand."""
+        points = torch.from_numpy(np.stack([self._library[name].points for name in names])).double()
+        normals = torch.from_numpy(np.stack([self._library[name].normals for name in names])).double()
+        points = points * draws.size[:, None, None]
+        points_w = quat_rotate(quat_w[:, None], points) + pos_w[:, None]
+        normals_w = quat_rotate(quat_w[:, None], normals)
+        mask, edge = visible_and_edge(points_w, normals_w, camera_w, edges=not self._cfg.exact)
+        if self._domain.points_dropout:
+            mask = _without(mask, ~self._kept[rows])
+        visible = mask[:, :FRESH].sum(dim=1)
+        if not self._cfg.exact:
+            points_w, kept = self._spoil(rows, points_w, edge, camera_w, torch.zeros_like(rows))
+            mask = _without(mask, ~kept)
+        if self._cfg.live:
+            self._points_o[rows], self._normals_o[rows] = points[:, :FRESH].float(), normals[:, :FRESH].float()
+            self._first[rows] = visible.clamp(min=1).float()
+        seen_w = (_take(points_w, pick_points(mask, POINTS)) + draws.camera_bias[:, None]).float()
+        return seen_w + self._noise[rows] if self._domain.points_noise_m else seen_w
+
+    def frame(
+        self, rows: Tensor, state: State, camera_w: Tensor, draws: Episode, step: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The objects of `rows` behind their hands after `step` (row,) control steps; `draws` are of all environments.
+
+        Points (row, POINTS, 3), how many of them there are (row,), repetitions not counted, and the share of the first
+        view's that the camera still sees (row,).
+        """
+        camera_w, pos_w = camera_w.float(), state.object_pos_w[rows].float()
+        quat = state.object_quat_w[rows].float()
+        camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # what is visible is so in any frame
+        mask, edge = visible_and_edge(self._points_o[rows], self._normals_o[rows], camera_o, edges=not self._cfg.exact)
+        if self._domain.points_dropout:
+            mask &= self._kept[rows, :FRESH]
+        facing = mask.sum(dim=1)
+        index = pick_points(mask, PICKED)
+        points_o = _take(self._points_o[rows], index)
+        points_w = torch.baddbmm(pos_w[:, None], points_o, matrix_from_quat(quat).transpose(1, 2))
+        clear = ~hidden(points_w, camera_w, *self._hand(rows, state), self._radii)
+        clear &= torch.arange(PICKED) < facing[:, None]
+        fraction = clear.sum(dim=1) / facing.clamp(min=1, max=PICKED) * (facing / self._first[rows]).clamp(max=1.0)
+        if not self._cfg.exact:
+            points_w, kept = self._spoil(rows, points_w, edge.gather(1, index), camera_w, step)
+            clear &= kept
+        seen_w = _take(points_w, pick_points(clear, POINTS)) + draws.camera_bias[rows, None].float()
+        if self._domain.points_noise_m:
+            turn = (torch.arange(POINTS) + 37 * step[:, None]) % POINTS  # another point has this error now
+            seen_w = seen_w + self._noise[rows[:, None], turn]
+        return seen_w, clear.sum(dim=1), fraction
+
+    def _hand(self, rows: Tensor, state: State) -> tuple[Tensor, Tensor]:
+        """Both ends of the capsules' axes, (row, capsule, 3) each."""
+        base = compose(state.palm_pos_w[rows], state.palm_quat_w[rows], *self._base_in_palm)
+        return self._shape.pose(base[0].float(), base[1].float(), state.joint_pos[rows].float())
+
+    def _spoil(
+        self, rows: Tensor, points_w: Tensor, edge: Tensor, camera_w: Tensor, step: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Points (row, point, 3) with noise, steps and flying along their rays; which of them (row, point) are left."""
+        cfg, ray = self._cfg, points_w - camera_w[:, None]
+        start = (self._chance[rows] + STRIDE * step) % TABLE
+        place = start[:, None] + torch.arange(points_w.shape[1])
+        chance = self._uniform[place]
+        distance = ray.norm(dim=-1)
+        spread = cfg.disparity_sd_px / (FOCAL_PX * BASELINE_M)
+        measured = distance + distance.square() * (spread * self._normal[place].to(distance))
+        behind = FLYING_M / cfg.flying if cfg.flying else 0.0
+        measured = measured + torch.where(edge & (chance < cfg.flying), chance * behind, 0.0)
+        if cfg.depth_unit_m:
+            measured = (measured / cfg.depth_unit_m).round() * cfg.depth_unit_m
+        lost = edge & (chance > 1.0 - cfg.edge_loss)
+        return torch.addcmul(camera_w[:, None], ray, (measured / distance)[..., None]), ~lost
+
+
+def _take(points_w: Tensor, index: Tensor) -> Tensor:
+    return points_w.gather(1, index[..., None].expand(-1, -1, 3))
+
+
+def _without(mask: Tensor, dropped: Tensor) -> Tensor:
+    """The mask (row, point) less what is dropped; where that would leave nothing, the mask."""
+    rest = mask & ~dropped
+    return torch.where(rest.any(dim=1, keepdim=True), rest, mask)

@@ -1,0 +1,55 @@
+"""How the policy goes on seeing the object after the first frame, and what the camera gets wrong."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Mode = Literal["frozen", "refreshed", "tracked"]
+
+
+@dataclass(frozen=True)
+class ViewCfg:
+    """View modes and the errors of a depth camera; the defaults are an exact camera that looks once.
+
+    Calibration and holes are of the domain: `randomize.camera_bias_m`, `points_noise_m`, `points_dropout`.
+    """
+
+    mode: Mode = "frozen"
+    """frozen: the first view only. refreshed: what is visible in each new frame, behind the hand nothing. tracked: the
+    first view, moved with the object as new frames show it."""
+    camera: Literal["model", "rendered"] = "model"
+    """model: surface samples, fast. rendered: depth drawn by MuJoCo, through the perception pipeline of the robot."""
+    period_steps: int = 2
+    """A frame every so many control steps."""
+    latency_steps: int = 1
+    """A frame arrives so many control steps after it was taken."""
+    disparity_sd_px: float = 0.0
+    """Error of stereo matching [pixel]; the depth noise is depth^2 / (focal length x baseline) times this."""
+    depth_unit_m: float = 0.0
+    """Depth comes in steps of this [m]; 0: continuous."""
+    edge_loss: float = 0.0
+    """Share of the points at edges of the silhouette that are missing."""
+    flying: float = 0.0
+    """Share of the points at edges that lie behind the object."""
+    min_points: int = 8
+    """With fewer points in a frame the view stays as it was."""
+
+    def __post_init__(self) -> None:
+        if self.period_steps < 1 or not 0 <= self.latency_steps <= self.period_steps:
+            raise ValueError(
+                f"view.period_steps must be at least 1 and view.latency_steps lie in 0..period_steps, got "
+                f"{self.period_steps} and {self.latency_steps}"
+            )
+        if min(self.disparity_sd_px, self.depth_unit_m, self.edge_loss, self.flying) < 0:
+            raise ValueError("view.disparity_sd_px, depth_unit_m, edge_loss and flying must not be negative")
+        if self.edge_loss + self.flying > 1 or self.min_points < 1:
+            raise ValueError("view.edge_loss + view.flying must not exceed 1, view.min_points be at least 1")
+
+    @property
+    def live(self) -> bool:
+        """Whether there is more than the first view."""
+        return self.mode != "frozen"
+
+    @property
+    def exact(self) -> bool:
+        """Whether the camera makes no errors of its own."""
+        return not (self.disparity_sd_px or self.depth_unit_m or self.edge_loss or self.flying)

@@ -1,0 +1,298 @@
+"""What the camera goes on seeing: hidden by the hand, late, noisy; three ways to use it."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+import configs
+from perception.geometry import quat_from_rotvec, quat_rotate, quat_rotate_inverse
+from perception.hand_shape import hidden
+from perception.tracking import Tracker, surface_normals
+from sim.camera import visible_and_edge
+from sim.hand_capsules import hand_shape, robot_capsules
+from sim.hands import HandSpec
+from sim.randomize import RandomizeCfg, ResetCfg, draw_episode, trial_generator
+from sim.scene import fibonacci_sphere
+from sim.task import GraspTask, TaskCfg
+from sim.view import POINTS, View
+from sim.view_cfg import ViewCfg
+
+SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
+ENVS = 4
+
+
+@pytest.fixture(scope="module")
+def make(household, balanced, allegro):
+    def build(trials=range(ENVS), reset: ResetCfg | None = None, domain: RandomizeCfg | None = None, **view):
+        cfg = replace(SHORT, view=ViewCfg(**view), reset=reset or ResetCfg(), randomize=domain or RandomizeCfg())
+        task = GraspTask(cfg, allegro, household, balanced, len(trials), 1, in_order=True, auto_reset=False)
+        task.reset(trials)
+        return task
+
+    return build
+
+
+def run(task: GraspTask, steps: int) -> None:
+    for _ in range(steps):
+        task.step(torch.zeros(task.num_envs, 22))
+
+
+@pytest.mark.parametrize("name", ["allegro", "leap"])
+def test_points_hidden_by_the_capsules_are_those_whose_ray_meets_one_in_mujoco(name):
+    shape = hand_shape(HandSpec.load(name))
+    rng = np.random.default_rng(0)
+    joints = torch.from_numpy(rng.uniform(0.0, 1.0, (1, 16))).float()
+    starts, ends = shape.pose(torch.zeros(1, 3), torch.tensor([[1.0, 0, 0, 0]]), joints)
+    spec = mujoco.MjSpec()
+    for a, b, r in zip(starts[0].double().numpy(), ends[0].double().numpy(), shape.radius_m.tolist(), strict=True):
+        spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_CAPSULE, fromto=[*a, *b], size=[r, 0, 0])
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    camera = np.array([0.5, 0.2, 0.3])
+    points = rng.uniform([-0.3, -0.1, -0.05], [-0.05, 0.1, 0.2], (400, 3))
+    geom, expected = np.zeros(1, np.int32), []
+    for point in points:
+        ray = point - camera
+        reach = mujoco.mj_ray(model, data, camera, ray, None, 1, -1, geom)
+        expected.append(0 <= reach < 1)
+    found = hidden(torch.from_numpy(points)[None].float(), torch.from_numpy(camera)[None].float(), starts, ends,
+                   shape.radius_m.tolist())[0]  # fmt: skip
+    assert 50 < sum(expected) < 350
+    assert (found.numpy() != np.array(expected)).mean() < 0.01  # within rounding of the outline
+
+
+def test_the_capsules_of_a_hand_cover_its_surface(allegro):
+    model = allegro.to_mjspec().compile()
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    capsules = robot_capsules(model, data, range(model.ngeom))
+    aimed = fibonacci_sphere(2000) * 0.5
+    geom, hits = np.zeros(1, np.int32), []
+    for start in aimed:
+        ray = np.array([0.0, 0.0, 0.1]) - start
+        reach = mujoco.mj_ray(model, data, start, ray, None, 1, -1, geom)
+        if reach >= 0:
+            hits.append(start + reach * ray)
+    held = capsules.hold(np.array(hits, np.float32).T, 0.008)  # corners of the palm's boxes stand out by this
+    assert len(hits) > 1000
+    assert held.mean() > 0.98
+
+
+def test_the_cells_at_the_outline_of_a_plate_are_edges_and_those_inside_are_not():
+    line = np.linspace(-0.08, 0.08, 41)
+    x, y = (v.ravel() for v in np.meshgrid(line, line))
+    points = torch.from_numpy(np.stack([x, y, np.zeros_like(x)], axis=1))[None]
+    normals = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand_as(points)
+    _, edge = visible_and_edge(points, normals, torch.tensor([[0.0, 0.0, 0.7]], dtype=torch.float64))
+    outside = np.maximum(abs(x), abs(y))
+    assert edge[0, outside > 0.0799].all()
+    assert not edge[0, outside < 0.06].any()
+
+
+def test_depth_noise_grows_with_the_square_of_the_distance(make):
+    spread = []
+    for height in (0.5, 1.0):
+        reset = ResetCfg(camera_m=0.0, place_m=0.0, camera_height_m=height)
+        clean, noisy = make(reset=reset), make(reset=reset, disparity_sd_px=0.08)
+        error = (noisy.view.points_w - clean.view.points_w).norm(dim=-1)
+        depth = (clean.view.points_w - torch.tensor([0.0, 0.0, height])).norm(dim=-1)
+        expected = 0.08 * depth.square() / (385.0 * 0.05)  # disparity error x z^2 / (focal length x baseline)
+        spread.append(float((error / expected).square().mean().sqrt()))
+    assert spread == pytest.approx([1.0, 1.0], abs=0.06)  # 1,024 numbers each
+
+
+def test_depth_comes_in_steps_of_its_unit(make):
+    task = make(depth_unit_m=0.004)
+    camera = task.draws.object_xy
+    camera = torch.cat([camera, torch.zeros(ENVS, 1)], dim=1) + task.draws.camera_offset
+    distance = (task.view.points_w - camera[:, None]).norm(dim=-1) / 0.004
+    assert (distance - distance.round()).abs().max() < 1e-3
+
+
+def test_lost_and_flying_points_are_at_edges_and_fly_away_from_the_camera(make):
+    clean, spoiled = make(), make(edge_loss=0.5, flying=0.5)
+    gap = torch.cdist(spoiled.view.points_w, clean.view.points_w).amin(dim=2)
+    assert 0.01 < float((gap > 0.012).float().mean()) < 0.5
+    assert gap.max() < 0.045  # 30 mm behind the object, and the spacing of points
+
+
+def camera_of(points, count=POINTS):
+    """A stub that shows `points` of step k shifted by k millimetres."""
+
+    def frame(rows, state, camera_w, draws, step):
+        moved = points[rows] + 0.001 * step[:, None, None]
+        return moved, torch.full((len(rows),), count), torch.full((len(rows),), 0.5)
+
+    return SimpleNamespace(frame=frame, first=lambda *args: points, draw=lambda *args: None)
+
+
+def opened(cfg: ViewCfg, count: int = POINTS) -> tuple[View, torch.Tensor]:
+    points = torch.randn(2, POINTS, 3, generator=torch.manual_seed(0)) * 0.03
+    view, zero = View(cfg, camera_of(points, count), 2), torch.zeros(2, 3, dtype=torch.float64)
+    view.look(torch.arange(2), ["a", "b"], zero, zero, SimpleNamespace(camera_offset=zero, approach_offset=zero))
+    return view, points
+
+
+def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
+    view, points = opened(ViewCfg(mode="refreshed", period_steps=3, latency_steps=2))
+    shown = []
+    for step in range(1, 10):
+        view.update(None, None, torch.tensor([step, 0]))
+        shown.append(round(float((view.points_w - points)[0].mean() * 1000)))
+    assert shown == [0, 0, 0, 0, 3, 3, 3, 6, 6]
+    assert torch.equal(view.points_w[1], points[1])  # its episode has not begun
+
+
+@pytest.mark.parametrize("latency", [0, 2])
+def test_latency_may_be_none_or_a_whole_period(latency):
+    view, points = opened(ViewCfg(mode="refreshed", period_steps=2, latency_steps=latency))
+    for step in range(1, 7):
+        view.update(None, None, torch.full((2,), step))
+    assert float((view.points_w - points).mean() * 1000) == pytest.approx(6 - latency)
+
+
+def test_too_few_points_leave_the_view_as_it_was_and_it_is_said():
+    view, points = opened(ViewCfg(mode="refreshed", period_steps=1, latency_steps=0, min_points=8), count=7)
+    view.update(None, None, torch.tensor([1, 1]))
+    assert torch.equal(view.points_w, points)
+    assert view.terms()["view_fresh"].tolist() == [False, False]
+    assert view.terms()["visible_fraction"].tolist() == [0.5, 0.5]
+
+
+def test_a_frozen_view_stays_and_tells_the_policy_nothing_more(make):
+    task = make()
+    before = task.view.points_w.clone()
+    run(task, 10)
+    assert torch.equal(task.view.points_w, before)
+    assert "view_fresh" not in task.layouts["student"].slices()
+
+
+def test_a_refreshed_view_follows_an_object_that_is_moved(make):
+    task = make(mode="refreshed", period_steps=2, latency_steps=0)
+    run(task, 1)
+    rows = torch.arange(ENVS)
+    task.engine.move_object(rows, task.engine.state.object_pos_w + torch.tensor([0.05, 0.0, 0.0]))
+    run(task, 1)
+    true = quat_rotate_inverse(
+        task.engine.state.object_quat_w[:, None], task.view.points_w.double() - task.engine.state.object_pos_w[:, None]
+    )
+    surface = torch.stack([torch.from_numpy(task.library[name].points) for name in task.objects]).double()
+    assert torch.cdist(true, surface).amin(dim=2).max() < 1e-5
+    assert task.layouts["student"].size == make().layouts["student"].size + 2
+
+
+def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
+    trials = range(16)
+    on_axis = make(trials, mode="refreshed", period_steps=1, latency_steps=0)
+    aside = make(trials, reset=ResetCfg(camera="aside"), mode="refreshed", period_steps=1, latency_steps=0)
+    assert torch.equal(on_axis.draws.approach_offset, aside.draws.approach_offset)  # the palm comes from there
+    seen = {}
+    for name, task in (("on_axis", on_axis), ("aside", aside)):
+        steps = []
+        for _ in range(9):  # the approach
+            run(task, 1)
+            steps.append(float(task.view.fraction.mean()))
+        seen[name] = np.mean(steps)
+    assert seen["on_axis"] < 0.6
+    assert seen["aside"] > seen["on_axis"] + 0.1, seen
+
+
+def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alone():
+    cfg = ResetCfg(
+        camera="aside", aside_azimuth_deg=(80, 100), aside_elevation_deg=(30, 40), aside_distance_m=(0.6, 0.7)
+    )
+    for trial in range(20):
+        drawn = draw_episode(trial_generator(0, trial), cfg, RandomizeCfg(), 16)
+        plain = draw_episode(trial_generator(0, trial), ResetCfg(), RandomizeCfg(), 16)
+        x, y, z = drawn["camera_offset"]
+        assert 0.6 <= np.linalg.norm([x, y, z]) <= 0.7
+        assert 30 <= np.degrees(np.arcsin(z / np.linalg.norm([x, y, z]))) <= 40
+        assert 80 <= np.degrees(np.arctan2(y, x)) <= 100
+        assert np.array_equal(plain["camera_offset"], drawn["approach_offset"])
+        assert np.array_equal(plain["force"], drawn["force"])
+
+
+@pytest.mark.parametrize("mode", ["refreshed", "tracked"])
+def test_a_trial_is_seen_alike_whatever_runs_beside_it(make, mode):
+    flaws = {"mode": mode, "disparity_sd_px": 0.08, "edge_loss": 0.3, "flying": 0.02}
+    together, alone = make([0, 1, 2, 3], **flaws), make([2], **flaws)
+    together._begin(torch.tensor([1]), [5])
+    for task in (together, alone):
+        run(task, 7)
+    torch.testing.assert_close(together.view.points_w[2], alone.view.points_w[0], rtol=0, atol=1e-4)
+
+
+def bent_plate(count: int = POINTS) -> torch.Tensor:
+    """Points of an L-shaped corner of three faces: nothing about its pose is hidden."""
+    rng = np.random.default_rng(3)
+    flat = rng.uniform(-0.04, 0.04, (count, 2))
+    face = np.arange(count) % 3
+    points = np.zeros((count, 3))
+    for axis in range(3):
+        rest = [k for k in range(3) if k != axis]
+        points[np.ix_(face == axis, rest)] = flat[face == axis]
+        points[face == axis, axis] = 0.04
+    return torch.from_numpy(points).float()
+
+
+def test_the_tracker_finds_a_small_motion_from_noisy_points_of_which_half_are_hidden():
+    points = bent_plate()
+    turn, shift = quat_from_rotvec(torch.tensor([[0.06, -0.04, 0.08]])), torch.tensor([0.012, -0.008, 0.005])
+    tracker, row = Tracker(1, POINTS), torch.tensor([0])
+    tracker.begin(row, points[None])
+    moved = quat_rotate(turn, points)[None] + shift
+    shown = moved[:, moved[0, :, 0] > moved[0, :, 0].median()].repeat(1, 2, 1)
+    shown = shown + 0.0015 * torch.randn(shown.shape, generator=torch.manual_seed(0))
+    for _ in range(3):
+        tracked = tracker.follow(row, shown, torch.tensor([POINTS // 2]))
+    assert tracked.all()
+    error = (tracker.points_w(row) - moved).norm(dim=-1)
+    assert error.mean() < 0.003
+
+
+def test_the_tracker_finds_an_object_that_jumped_by_five_centimetres():
+    tracker, row, points = Tracker(1, POINTS), torch.tensor([0]), bent_plate()
+    tracker.begin(row, points[None])
+    moved = points[None] + torch.tensor([0.03, 0.04, 0.0])
+    for _ in range(2):
+        tracked = tracker.follow(row, moved, torch.tensor([POINTS]))
+    assert tracked.all()
+    assert (tracker.points_w(row) - moved).norm(dim=-1).mean() < 0.002
+
+
+def test_the_tracker_says_that_it_lost_the_object_and_holds_the_pose():
+    tracker, rows = Tracker(2, POINTS), torch.arange(2)
+    points = bent_plate().expand(2, -1, -1)
+    tracker.begin(rows, points)
+    other = torch.rand(1, POINTS, 3, generator=torch.manual_seed(0)) * 0.5 + 0.2  # nothing like the object
+    tracked = tracker.follow(rows, torch.cat([points[:1], other]), torch.tensor([POINTS, POINTS]))
+    assert tracked.tolist() == [True, False]
+    torch.testing.assert_close(tracker.points_w(rows), points, rtol=0, atol=1e-3)
+
+
+def test_normals_of_a_sphere_are_its_radii():
+    sphere = torch.from_numpy(fibonacci_sphere(512)).float()[None]
+    normals = surface_normals(0.05 * sphere)
+    assert ((normals * sphere).sum(-1).abs() > 0.98).all()
+
+
+def test_a_live_view_costs_the_first_frame_nothing_but_its_errors(make):
+    torch.testing.assert_close(make(mode="tracked").view.points_w, make().view.points_w, rtol=0, atol=0)
+
+
+def test_each_option_of_the_view_is_named_as_its_mode():
+    for name in configs.options("view"):
+        assert configs.load_option(ViewCfg, "view", name).mode == name
+    assert configs.load_option(ViewCfg, "view", "frozen") == ViewCfg()
+
+
+def test_what_cannot_be_is_refused():
+    with pytest.raises(ValueError, match=r"latency_steps lie in 0\.\.period_steps, got 2 and 3"):
+        ViewCfg(period_steps=2, latency_steps=3)
+    with pytest.raises(ValueError, match="aside_elevation_deg"):
+        ResetCfg(aside_elevation_deg=(0.0, 30.0))
