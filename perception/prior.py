@@ -13,7 +13,7 @@ from torch import Tensor
 class PriorCfg:
     """Timing and strength of the scripted grasp."""
 
-    approach_fraction: float = 0.41
+    approach_fraction: float = 0.43
     """Share of the grasp phase spent on the approach."""
     close_rad: float = 0.15
     """Finger target ahead of the measured position, per unit of the hand's closing direction [rad]."""
@@ -23,7 +23,7 @@ class PriorCfg:
     """Limit of that speed."""
     keypoint_floor_m: float = 0.0105
     """Height over the table at which the lowest keypoint should be while the hand closes."""
-    sink_m: float = 0.008
+    sink_m: float = 0.006
     """Furthest that the palm advances while closing, beyond the end of the approach."""
 
     def __post_init__(self) -> None:
