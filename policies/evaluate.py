@@ -11,7 +11,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +52,9 @@ class EvaluateCfg:
     """Which hand; left ones are mirrored."""
     mount: str = "floating"
     """What carries the hand: floating or ur5e."""
+    perception: Literal["model", "rendered"] = "model"
+    """model: the camera of training, surface samples. rendered: depth images drawn by MuJoCo, with a D435's flaws,
+    through the robot's own pipeline."""
     trials: int = 200
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
@@ -106,8 +109,9 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
 
 def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturbance: str, rows: int) -> GraspTask:
     """The task of one disturbance with `rows` environments."""
+    view = replace(cfg.task.view, camera="rendered") if cfg.perception == "rendered" else cfg.task.view
     return GraspTask(
-        cfg.task,
+        replace(cfg.task, view=view),
         hand,
         library,
         cfg.physics,

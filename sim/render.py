@@ -66,15 +66,15 @@ def backend() -> str:
     raise RenderUnavailable(reasons)
 
 
-def open_renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
-    """Renderer of one model, `width` x `height` pixels, on the working backend; close() it explicitly.
+def open_renderer(model: mujoco.MjModel, width: int, height: int, samples: int = 4) -> mujoco.Renderer:
+    """Renderer of one model, `width` x `height` pixels of so many samples, on the working backend; close() it.
 
     Raises RenderUnavailable where no backend works.
     """
     os.environ["PYOPENGL_PLATFORM"] = backend()  # it may be inherited from a process that took the other one
     chosen: Any = importlib.import_module("mujoco.rendering.classic.gl_context")
     chosen.GLContext = importlib.import_module(f"mujoco.{backend()}").GLContext
-    _set_optics(model, width, height)
+    _set_optics(model, width, height, samples)
     return mujoco.Renderer(model, height=height, width=width)
 
 
@@ -192,14 +192,14 @@ def render_mesh(mesh: Mesh, size: int = 240) -> NDArray[np.uint8]:
         renderer.close()
 
 
-def _set_optics(model: mujoco.MjModel, width: int, height: int) -> None:
+def _set_optics(model: mujoco.MjModel, width: int, height: int, samples: int = 4) -> None:
     """Lens, clipping and quality, which MuJoCo keeps in the model; nothing of the physics."""
     model.stat.extent = 1.0  # clipping and shadow depths are in units of it
     model.vis.global_.fovy = FOVY_DEG
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
     model.vis.global_.offheight = max(height, model.vis.global_.offheight)
     model.vis.map.shadowscale = SHADOW_HALF_ANGLE_DEG / LAMP_CUTOFF_DEG
-    model.vis.quality.offsamples, model.vis.quality.shadowsize = 4, 1024
+    model.vis.quality.offsamples, model.vis.quality.shadowsize = samples, 1024
 
 
 def _camera(lookat_w: Sequence[float], distance_m: float, elevation_deg: float = -25.0) -> mujoco.MjvCamera:

@@ -109,10 +109,14 @@ class View:
 
 
 def make_view(cfg: ViewCfg, domain: RandomizeCfg, pool: ModelPool, engine: Engine) -> View:
-    """The view that the configuration asks for. Raises RenderUnavailable where OpenGL is needed and missing."""
+    """The view that the configuration asks for. Raises OSError where OpenGL is needed and missing."""
     if cfg.camera == "rendered":
-        from sim.rendered_camera import RenderedCamera  # OpenGL, pictures: only here
+        from sim.render import RenderUnavailable  # OpenGL, pictures: only here
+        from sim.rendered_camera import RenderedCamera
 
-        return View(cfg, RenderedCamera(cfg, pool, engine), engine.num_envs)
+        try:
+            return View(cfg, RenderedCamera(pool, engine), engine.num_envs)
+        except RenderUnavailable as error:
+            raise OSError(f"depth cannot be rendered: {error}; or take perception=model") from error
     camera = SampleCamera(cfg, domain, pool.hand, pool.library, engine.num_envs)
     return View(cfg, camera, engine.num_envs)

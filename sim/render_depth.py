@@ -1,0 +1,78 @@
+"""Depth images of a scene drawn by MuJoCo on OpenGL, as a pinhole camera of given intrinsics would take them."""
+
+import weakref
+from collections import OrderedDict
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from perception.depth import Intrinsics
+from sim.render import backend, open_renderer
+
+FAR_M = 5.0
+"""Beyond this there is nothing."""
+CONTEXTS = 72
+"""Scenes whose meshes are kept in OpenGL; the least recently drawn goes first."""
+AWAY_W = (0.0, 0.0, -50.0)
+
+
+def camera_looking_at(camera_w: ArrayLike, target_w: ArrayLike) -> tuple[mujoco.MjvCamera, NDArray]:
+    """MuJoCo's camera at `camera_w` that looks at `target_w`, upright, and its T_world_cam (4, 4), OpenCV axes."""
+    offset = np.asarray(target_w, float) - np.asarray(camera_w, float)
+    distance = float(np.linalg.norm(offset))
+    forward = offset / distance
+    camera = mujoco.MjvCamera()
+    camera.lookat[:], camera.distance = target_w, distance
+    azimuth, elevation = np.arctan2(forward[1], forward[0]), np.arcsin(np.clip(forward[2], -1.0, 1.0))
+    camera.azimuth, camera.elevation = np.degrees(azimuth), np.degrees(elevation)
+    right = np.array([np.sin(azimuth), -np.cos(azimuth), 0.0])
+    T_world_cam = np.eye(4)
+    T_world_cam[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    T_world_cam[:3, 3] = camera_w
+    return camera, T_world_cam
+
+
+class DepthRenderer:
+    """Draws depth. Raises RenderUnavailable at once where no OpenGL works; frees it when it goes itself."""
+
+    def __init__(self, intrinsics: Intrinsics) -> None:
+        centre = ((intrinsics.width - 1) / 2, (intrinsics.height - 1) / 2)
+        if intrinsics.fx != intrinsics.fy or (intrinsics.cx, intrinsics.cy) != centre or any(intrinsics.coeffs):
+            raise ValueError(f"only a plain pinhole with its axis in the middle can be drawn, got {intrinsics}")
+        backend()
+        self.intrinsics = intrinsics
+        self._fovy_deg = float(np.degrees(2 * np.arctan(intrinsics.height / 2 / intrinsics.fy)))
+        self._renderers: OrderedDict[int, tuple[mujoco.MjModel, mujoco.Renderer]] = OrderedDict()
+        weakref.finalize(self, _free, self._renderers)  # OSMesa crashes at the end of the process when it is not freed
+
+    def draw(
+        self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera, hide: Sequence[int] = ()
+    ) -> NDArray[np.float64]:
+        """Depth (rows, columns) along the camera's axis [m], 0 where nothing is; geoms `hide` are left out."""
+        renderer = self._open(model)
+        model.vis.global_.fovy = self._fovy_deg
+        renderer.update_scene(data, camera)
+        hidden = set(hide)
+        for geom in renderer.scene.geoms[: renderer.scene.ngeom]:
+            if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.objid in hidden:
+                geom.pos[:] = AWAY_W
+        depth_m = renderer.render().astype(np.float64)
+        depth_m[depth_m > FAR_M] = 0.0
+        return depth_m
+
+    def _open(self, model: mujoco.MjModel) -> mujoco.Renderer:
+        _, renderer = self._renderers.pop(id(model), (None, None))
+        if renderer is None:
+            renderer = open_renderer(model, self.intrinsics.width, self.intrinsics.height, samples=0)
+            renderer.enable_depth_rendering()
+        self._renderers[id(model)] = model, renderer
+        while len(self._renderers) > CONTEXTS:
+            self._renderers.popitem(last=False)[1][1].close()
+        return renderer
+
+
+def _free(renderers: OrderedDict[int, tuple[mujoco.MjModel, mujoco.Renderer]]) -> None:
+    while renderers:
+        renderers.popitem()[1][1].close()

@@ -1,0 +1,103 @@
+"""The camera of evaluation: depth drawn by MuJoCo, spoiled like a D435's, through the robot's own pipeline.
+
+The pipeline gets the image, the camera's pose with its calibration error, and the capsules of hand and arm; no mask and
+no pose of the object. The first frame is taken before the hand comes.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.depth import DepthFrame, Intrinsics
+from perception.plane import NoPlaneError
+from perception.segment import NoObjectError, SegmentCfg, Segmenter
+from sim.depth_flaws import add_flaws
+from sim.engine import Engine, State
+from sim.hand_capsules import robot_capsules
+from sim.randomize import Episode
+from sim.render_depth import DepthRenderer, camera_looking_at
+from sim.sample_camera import POINTS
+from sim.scene import ModelPool
+
+log = logging.getLogger("dexgrasp")
+
+CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
+"""The pinhole of a D435 at this size."""
+MISSING = 0.02
+"""Share of pixels without depth."""
+
+
+class RenderedCamera:
+    """Sees what is drawn. Flaws of the image come from the trial's generator, as everything of a trial."""
+
+    def __init__(self, pool: ModelPool, engine: Engine, flaws: bool = True) -> None:
+        """`flaws`: whether the images are spoiled; exact ones serve comparisons."""
+        self._pool, self._engine, self._flaws = pool, engine, flaws
+        self._renderer = DepthRenderer(CAMERA)
+        self._segmenter = Segmenter(SegmentCfg(points=POINTS), CAMERA)
+        self._seeds = np.zeros(engine.num_envs, np.int64)
+        self._first = torch.ones(engine.num_envs)
+        self._place_w = np.zeros((engine.num_envs, 3))
+        model = pool.get(pool.library.names[0])
+        self._object_q = model.joint("object").qposadr[0]
+        object_body = model.body("object").id
+        self._robot = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, object_body)]
+
+    def draw(self, row: int, rng: np.random.Generator) -> None:
+        """Draw the errors of one episode."""
+        self._seeds[row] = rng.integers(2**31)
+
+    def first(
+        self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor, draws: Episode
+    ) -> Tensor:
+        """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), before the hand."""
+        points = torch.zeros(len(rows), POINTS, 3)
+        for i, row in enumerate(rows.tolist()):
+            model = self._pool.get(names[i], float(draws.size[i]))
+            data = mujoco.MjData(model)
+            data.qpos[self._object_q : self._object_q + 7] = torch.cat([pos_w[i], quat_w[i]]).numpy()
+            mujoco.mj_kinematics(model, data)
+            self._place_w[row] = [*pos_w[i, :2].tolist(), 0.0]
+            points[i], count = self._see(row, model, data, camera_w[i], draws.camera_bias[i], 0)
+            self._first[row] = max(count, 1)
+            if not count:
+                log.warning("trial on %s: the first frame shows no object; the palm goes to its place", names[i])
+        return points
+
+    def frame(
+        self, rows: Tensor, state: State, camera_w: Tensor, draws: Episode, step: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The objects of `rows` behind their hands after `step` (row,) control steps; `draws` are of all environments.
+
+        Points (row, POINTS, 3), how many of them there are (row,), and the share of the first frame's pixels (row,).
+        """
+        points, pixels = torch.zeros(len(rows), POINTS, 3), torch.zeros(len(rows))
+        for i, row in enumerate(rows.tolist()):
+            model, data = self._engine.get_model(row), self._engine.get_data(row)
+            seen = self._see(row, model, data, camera_w[i], draws.camera_bias[row], int(step[i]))
+            points[i], pixels[i] = seen
+        return points, pixels.clamp(max=POINTS).long(), (pixels / self._first[rows]).clamp(max=1.0)
+
+    def _see(
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
+    ) -> tuple[Tensor, int]:
+        """Points (POINTS, 3) and the number of the object's pixels; the place on the table and 0 where none is found.
+
+        In the first frame, step 0, the robot is not there.
+        """
+        camera, T_world_cam = camera_looking_at(camera_w.numpy(), self._place_w[row])
+        depth_m = self._renderer.draw(model, data, camera, self._robot if step == 0 else ())
+        if self._flaws:
+            add_flaws(depth_m, CAMERA, np.random.default_rng([int(self._seeds[row]), step]), MISSING)
+        T_world_cam[:3, 3] += bias_w.numpy()
+        frame = DepthFrame(depth_m.astype(np.float32), CAMERA, 0.0, T_world_cam)
+        capsules = robot_capsules(model, data, self._robot) if step else None
+        try:
+            found = self._segmenter(frame, capsules, seed=int(self._seeds[row]))
+        except (NoObjectError, NoPlaneError):
+            return torch.from_numpy(self._place_w[row]).float().expand(POINTS, 3), 0
+        return torch.from_numpy(found.points_w), len(found.cloud_w)
