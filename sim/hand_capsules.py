@@ -74,8 +74,8 @@ def _of_box(centre: NDArray[np.float64], half: NDArray[np.float64], layers: int)
     along = np.eye(3)[long] * (half[long] - radius)
     places = [
         centre + np.eye(3)[thin] * deep + np.eye(3)[wide] * side
-        for deep in _spread(half[thin] - radius, radius)
-        for side in _spread(half[wide] - radius, radius)
+        for deep in _spread(float(half[thin]) - radius, radius)
+        for side in _spread(float(half[wide]) - radius, radius)
     ]
     return [(place - along, place + along, radius) for place in places]
 

@@ -32,7 +32,8 @@ from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_ob
 from sim.rewards import RewardCfg, Rewards
 from sim.scene import ModelPool, PhysicsCfg
 from sim.sensing import Commanding, Sensing, exact
-from sim.view import POINTS, ViewCfg, make_view
+from sim.view import POINTS, make_view
+from sim.view_cfg import ViewCfg
 
 WORKSPACE_M = 0.35
 """An object that strays further than this from the origin, or below the table, ends the episode."""
@@ -151,8 +152,7 @@ class GraspTask:
         self.object_weights: np.ndarray | None = None
         """(object,) probabilities with which objects are drawn, see sim.weighting; None: evenly."""
         self.trial = torch.full((n,), -1, dtype=torch.int64)
-        self._next_trial = 0
-        self.objects = [""] * n
+        self.objects, self._next_trial = [""] * n, 0
         self.step_index = torch.zeros(n, dtype=torch.int64)
         self.draws = Episode.empty(n, len(self.hand.joint_names))
         self._last_palm_pos_w = torch.zeros(n, 3, dtype=torch.float64)
