@@ -49,7 +49,7 @@ class BenchCfg:
     """Numbers of threads."""
     presets: tuple[str, ...] = ("reference", "balanced", "turbo")
     """Physics presets."""
-    repeats: int = 3
+    repeats: int = 2
     """Runs per cell; the fastest counts."""
     seed: int = 0
     """Seed of objects, poses and actions."""
@@ -173,13 +173,15 @@ def cpu_engine(task: GraspTask) -> CpuEngine:
     return task.engine
 
 
-def _bare_cpu_s(task: GraspTask, controls: list[tuple[np.ndarray, int]], start: np.ndarray, end: np.ndarray) -> float:
+def _bare_cpu_s(
+    task: GraspTask, controls: list[tuple[np.ndarray, np.ndarray, int]], start: np.ndarray, end: np.ndarray
+) -> float:
     """CPU seconds of the same controls through `Batch.step` alone; raises if they do not end in the same state."""
     batch = cpu_engine(task).batch
     batch.state[:] = start
     spent = 0.0
-    for ctrl, nstep in controls:
-        batch.ctrl = ctrl
+    for ctrl, push, nstep in controls:
+        batch.ctrl, batch.xfrc_applied = ctrl, push
         begin = time.process_time()
         batch.step(nstep=nstep)
         spent += time.process_time() - begin
@@ -198,9 +200,9 @@ def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, phys
     datas = [task.engine.get_data(row) for row in range(envs)]
     wall, cpu = time.perf_counter(), time.process_time()
     with ThreadPoolExecutor(threads) as pool:
-        for ctrl, nstep in episode["controls"]:
-            for data, row in zip(datas, ctrl, strict=True):
-                data.ctrl[:] = row
+        for ctrl, push, nstep in episode["controls"]:
+            for data, row, force in zip(datas, ctrl, push, strict=True):
+                data.ctrl[:], data.xfrc_applied[:] = row, force
             list(pool.map(partial(mujoco.mj_step, nstep=nstep), models, datas))
     steps = envs * task.episode_steps
     rates = {"per_wall_s": steps / (time.perf_counter() - wall), "per_cpu_s": steps / (time.process_time() - cpu)}

@@ -39,17 +39,17 @@ class Stopwatch:
 
 
 class RecordedBatch:
-    """Stands in for the engine's batch: forwards everything, times the steps, keeps their controls."""
+    """Stands in for the engine's batch: forwards everything, times the steps, keeps their controls and pushes."""
 
     def __init__(self, batch: Any, watch: Stopwatch) -> None:
         self._batch, self._watch = batch, watch
-        self.controls: list[tuple[np.ndarray, int]] = []
+        self.controls: list[tuple[np.ndarray, np.ndarray, int]] = []
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._batch, name)
 
     def step(self, nstep: int) -> None:
         """`Batch.step` of all rows."""
-        self.controls.append((self._batch.ctrl.copy(), nstep))
+        self.controls.append((self._batch.ctrl.copy(), self._batch.xfrc_applied.copy(), nstep))
         with self._watch.timing("physics"):
             self._batch.step(nstep=nstep)
