@@ -111,6 +111,12 @@ COMMANDS = (
         "policies.bench_segmentation:bench_segmentation",
     ),
     Command(
+        "bench views",
+        "Measure how far the camera of training is from drawn depth, in the vectors that a policy gets.",
+        "policies.bench_views:ViewsCfg",
+        "policies.bench_views:bench_views",
+    ),
+    Command(
         "calibrate board",
         "Draw the calibration board to print.",
         "policies.calibration:PrintBoardCfg",

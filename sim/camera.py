@@ -14,6 +14,8 @@ CELL_RAD = 0.012
 """Angular size of an image cell; about 9 mm at 0.76 m, above the spacing of 1,024 samples on a 15 cm object."""
 NEARER_M = 0.012
 """A sample this much behind the nearest one of its cell is hidden."""
+STEEPEST_M = 0.04
+"""On a steep surface, at most this much."""
 EDGE_M, EDGE_CELLS = 0.015, 3
 """A step in depth that makes pixels fly, and how many neighbouring cells make an edge: a lone hole makes none."""
 
@@ -27,14 +29,22 @@ def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor
 
 
 def visible_and_edge(
-    points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor, edges: bool = True
+    points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor, edges: bool = True, steep: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The same, and a mask of the samples in image cells at an edge: EDGE_CELLS of the eight about it lie deeper."""
+    """The same, and a mask of the samples in image cells at an edge: EDGE_CELLS of the eight about it lie deeper.
+
+    `steep`: surfaces that turn away from the camera are seen too. A cell covers more of their depth, so that they may
+    lie further behind the nearest sample, up to STEEPEST_M; without it they are given up.
+    """
     ray = points_w - camera_pos_w[:, None]
     distance = ray.norm(dim=-1)
-    facing = -(ray * normals_w).sum(-1) > 0.1 * distance
+    towards = -(ray * normals_w).sum(-1)
     image, cell = _depth_image(ray / distance[..., None], distance)
-    mask = facing & (distance < image.flatten(1).gather(1, cell) + NEARER_M)
+    limit = image.flatten(1).gather(1, cell) + NEARER_M
+    if steep:
+        slope = (distance.square() - towards.square()).clamp(min=0.0).sqrt() / towards.clamp(min=1e-6)
+        limit = limit + (CELL_RAD * distance * slope).clamp(max=STEEPEST_M)
+    mask = (towards > 0.1 * distance) & (distance < limit)
     mask.scatter_(1, distance.argmin(dim=1, keepdim=True), True)
     return mask, _edge_cells(image).flatten(1).gather(1, cell) if edges else torch.zeros_like(mask)
 

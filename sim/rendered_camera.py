@@ -5,11 +5,13 @@ no pose of the object. The first frame is taken before the hand comes.
 """
 
 import logging
+import warnings
 from collections.abc import Sequence
 
 import mujoco
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from perception.depth import DepthFrame, Intrinsics
@@ -29,6 +31,8 @@ CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
 """The pinhole of a D435 at this size."""
 MISSING = 0.02
 """Share of pixels without depth."""
+FIRST_FRAMES = 4
+"""Nothing moves before the first view: it is the median of so many frames."""
 
 
 class RenderedCamera:
@@ -92,7 +96,7 @@ class RenderedCamera:
         camera, T_world_cam = camera_looking_at(camera_w.numpy(), self._place_w[row])
         depth_m = self._renderer.draw(model, data, camera, self._robot if step == 0 else ())
         if self._flaws:
-            add_flaws(depth_m, CAMERA, np.random.default_rng([int(self._seeds[row]), step]), MISSING)
+            depth_m = self._spoiled(depth_m, np.random.default_rng([int(self._seeds[row]), step]), step == 0)
         T_world_cam[:3, 3] += bias_w.numpy()
         frame = DepthFrame(depth_m.astype(np.float32), CAMERA, 0.0, T_world_cam)
         capsules = robot_capsules(model, data, self._robot) if step else None
@@ -101,3 +105,16 @@ class RenderedCamera:
         except (NoObjectError, NoPlaneError):
             return torch.from_numpy(self._place_w[row]).float().expand(POINTS, 3), 0
         return torch.from_numpy(found.points_w), len(found.cloud_w)
+
+    @staticmethod
+    def _spoiled(depth_m: NDArray[np.float64], rng: np.random.Generator, still: bool) -> NDArray[np.float64]:
+        """One frame as a D435 takes it; the median of several, where they have depth, while everything stands still."""
+        frames = np.stack([depth_m] * (FIRST_FRAMES if still else 1))
+        for frame in frames:
+            add_flaws(frame, CAMERA, rng, MISSING)
+        if not still:
+            return frames[0]
+        frames[frames == 0] = np.nan
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "All-NaN slice")
+            return np.nan_to_num(np.nanmedian(frames, axis=0))

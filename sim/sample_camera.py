@@ -50,7 +50,7 @@ class SampleCamera:
         self._points_o, self._normals_o = torch.zeros(fresh, FRESH, 3), torch.zeros(fresh, FRESH, 3)
         self._first = torch.ones(fresh)
         self._shape = hand_shape(hand)
-        self._radii = self._shape.radius_m.tolist()
+        self._radii = (self._shape.radius_m + cfg.hand_margin_m).tolist()
         self._base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
@@ -73,7 +73,7 @@ class SampleCamera:
         points = points * draws.size[:, None, None]
         points_w = quat_rotate(quat_w[:, None], points) + pos_w[:, None]
         normals_w = quat_rotate(quat_w[:, None], normals)
-        mask, edge = visible_and_edge(points_w, normals_w, camera_w, edges=not self._cfg.exact)
+        mask, edge = visible_and_edge(points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.steep)
         if self._domain.points_dropout:
             mask = _without(mask, ~self._kept[rows])
         visible = mask[:, :FRESH].sum(dim=1)
@@ -97,12 +97,13 @@ class SampleCamera:
         camera_w, pos_w = camera_w.float(), state.object_pos_w[rows].float()
         quat = state.object_quat_w[rows].float()
         camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # what is visible is so in any frame
-        mask, edge = visible_and_edge(self._points_o[rows], self._normals_o[rows], camera_o, edges=not self._cfg.exact)
+        samples = self._points_o[rows], self._normals_o[rows]
+        mask, edge = visible_and_edge(*samples, camera_o, not self._cfg.exact, self._cfg.steep)
         if self._domain.points_dropout:
             mask &= self._kept[rows, :FRESH]
         facing = mask.sum(dim=1)
         index = pick_points(mask, PICKED)
-        points_o = _take(self._points_o[rows], index)
+        points_o = _take(samples[0], index)
         points_w = torch.baddbmm(pos_w[:, None], points_o, matrix_from_quat(quat).transpose(1, 2))
         clear = ~hidden(points_w, camera_w, *self._hand(rows, state), self._radii)
         clear &= torch.arange(PICKED) < facing[:, None]

@@ -42,21 +42,24 @@ class View:
     """The points that features are made of."""
 
     def __init__(self, cfg: ViewCfg, camera: Camera, num_envs: int) -> None:
-        self._cfg, self._camera = cfg, camera
+        self._cfg = cfg
+        self.camera = camera
+        """What sees."""
         self.points_w = torch.zeros(num_envs, POINTS, 3)
         """(env, POINTS, 3) visible points, world frame [m]."""
         self.fraction = torch.ones(num_envs)
         """(env,) points in the last frame that arrived, as a share of those in the first."""
         self.fresh = torch.ones(num_envs, dtype=torch.bool)
         """(env,) whether that frame was of use: enough points, and where the object is tracked, on it."""
-        self._camera_w = torch.zeros(num_envs, 3, dtype=torch.float64)
+        self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64)
+        """(env, 3) where it stands, world frame [m]."""
         self._waiting = torch.zeros(num_envs, POINTS, 3)
         self._count, self._share = torch.zeros(num_envs, dtype=torch.int64), torch.ones(num_envs)
         self._tracker = Tracker(num_envs, POINTS) if cfg.mode == "tracked" else None
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
         """Draw the errors of one episode."""
-        self._camera.draw(row, rng)
+        self.camera.draw(row, rng)
 
     def look(self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, draws: Episode) -> Tensor:
         """See the objects `names` of `rows` at these poses for the first time; where the palm comes from (row, 3) [m].
@@ -65,8 +68,8 @@ class View:
         """
         place_w = torch.cat([pos_w[:, :2], torch.zeros_like(pos_w[:, 2:])], dim=1)
         camera_w = place_w + draws.camera_offset
-        self.points_w[rows] = self._camera.first(rows, names, pos_w, quat_w, camera_w, draws)
-        self._camera_w[rows] = camera_w
+        self.points_w[rows] = self.camera.first(rows, names, pos_w, quat_w, camera_w, draws)
+        self.camera_w[rows] = camera_w
         self.fraction[rows], self.fresh[rows] = 1.0, True
         if self._tracker is not None:
             self._tracker.begin(rows, self.points_w[rows])
@@ -92,7 +95,7 @@ class View:
 
     def _take(self, rows: Tensor, state: State, draws: Episode, step: Tensor) -> None:
         if len(rows):
-            seen = self._camera.frame(rows, state, self._camera_w[rows], draws, step[rows])
+            seen = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])
             self._waiting[rows], self._count[rows], self._share[rows] = seen
 
     def _arrive(self, rows: Tensor) -> None:

@@ -30,6 +30,10 @@ class ViewCfg:
     """Share of the points at edges of the silhouette that are missing."""
     flying: float = 0.0
     """Share of the points at edges that lie behind the object."""
+    steep: bool = False
+    """Whether surfaces seen at a steep angle are; a depth image has them, the samples of the plain model do not."""
+    hand_margin_m: float = 0.0
+    """The hand hides this much more than it is: the pipeline leaves out points near it, and pixels at its outline."""
     min_points: int = 8
     """With fewer points in a frame the view stays as it was."""
 
@@ -39,8 +43,10 @@ class ViewCfg:
                 f"view.period_steps must be at least 1 and view.latency_steps lie in 0..period_steps, got "
                 f"{self.period_steps} and {self.latency_steps}"
             )
-        if min(self.disparity_sd_px, self.depth_unit_m, self.edge_loss, self.flying) < 0:
-            raise ValueError("view.disparity_sd_px, depth_unit_m, edge_loss and flying must not be negative")
+        if min(self.disparity_sd_px, self.depth_unit_m, self.edge_loss, self.flying, self.hand_margin_m) < 0:
+            raise ValueError(
+                "view.disparity_sd_px, depth_unit_m, edge_loss, flying and hand_margin_m must not be negative"
+            )
         if self.edge_loss + self.flying > 1 or self.min_points < 1:
             raise ValueError("view.edge_loss + view.flying must not exceed 1, view.min_points be at least 1")
 

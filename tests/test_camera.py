@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sim.camera import CELL_RAD, NEARER_M, pick_points, visible
+from sim.camera import CELL_RAD, NEARER_M, pick_points, visible, visible_and_edge
 from sim.scene import fibonacci_sphere
 
 HEIGHT_M = 0.7
@@ -106,3 +106,15 @@ def test_points_are_picked_in_the_order_of_the_samples():
 def test_too_few_points_are_repeated_in_turn():
     mask = torch.tensor([[False, True, False, True], [True, False, False, False]])
     assert pick_points(mask, 5).tolist() == [[1, 3, 1, 3, 1], [0, 0, 0, 0, 0]]
+
+
+def test_steep_sides_are_seen_only_where_they_are_asked_for():
+    radius = 0.05
+    normals = fibonacci_sphere(1024)
+    points, normals = (torch.from_numpy(v)[None] for v in (radius * normals, normals))
+    plain, steep = (visible_and_edge(points, normals, OVERHEAD, steep=flag)[0][0] for flag in (False, True))
+    angle = np.arccos(normals[0, :, 2].numpy())
+    assert (steep | ~plain).all()
+    assert steep[angle < np.deg2rad(75)].float().mean() > 0.98
+    assert plain[angle < np.deg2rad(75)].float().mean() < 0.97
+    assert not steep[angle > np.arccos(radius / HEIGHT_M)].any()

@@ -1,0 +1,183 @@
+"""`dexgrasp bench views`: how far the camera of training is from drawn depth, in what the policy gets: the vectors.
+
+Both cameras see the same scenes from the same place. While the scripted grasp runs, the vectors from the hand's
+keypoints to the nearest point are computed for both; their difference is the distance reported. The floor is what two
+drawings of one scene are apart that differ by chance alone. A vector to something
+far may jump from one side of the object to the other, so those of keypoints near it are reported by themselves.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import configs
+from perception.features import nearest_vectors
+from policies.bench import cpu_engine
+from policies.runs import Run, write_json
+from policies.statistics import percentile
+from policies.synergy import make_policy
+from sim.hands import HandSpec
+from sim.objects import ObjectLibrary
+from sim.progress import Progress
+from sim.randomize import trial_generator
+from sim.rendered_camera import RenderedCamera
+from sim.scene import PhysicsCfg
+from sim.task import GraspTask, TaskCfg
+from sim.view import Camera
+
+NEAR_M = 0.05
+"""A keypoint is near when its vector is shorter than this."""
+
+
+@dataclass(frozen=True)
+class ViewsCfg:
+    """What `dexgrasp bench views` compares: the first views; with `view=refreshed` the frames behind the hand."""
+
+    objects: str = "shipped"
+    """Object library, as in `evaluate`."""
+    hand: str = "allegro"
+    """Hand."""
+    trials: int = 0
+    """Scenes; trial i is about object i modulo their number. 0: one of each object."""
+    flaws: bool = True
+    """Whether the drawn images have a D435's flaws."""
+    num_envs: int = 36
+    """Scenes side by side."""
+    every_steps: int = 6
+    """The vectors are compared after every so many control steps of the grasp phase, and at its start."""
+    seed: int = 0
+    """Seed of all chance."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    task: TaskCfg = field(default_factory=TaskCfg)
+    """The task; its view says what is compared."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 0 or min(self.num_envs, self.every_steps) < 1:
+            raise ValueError("bench views: trials must not be negative, num_envs and every_steps be at least 1")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Vectors of both cameras at the same moments."""
+
+    objects: list[str]
+    """Object of each sample."""
+    gap_m: Tensor
+    """(sample, keypoint) length of the difference."""
+    length_m: Tensor
+    """(sample, keypoint) length of the vector to the drawn points."""
+    again_m: Tensor
+    """(sample, keypoint) what two drawings that differ by chance alone, noise and choice of points, are apart."""
+    seen: int
+    """Samples that were asked for; in the others a camera saw too little."""
+
+
+def bench_views(cfg: ViewsCfg) -> dict:
+    """Compare, print the table, write RUN/bench.json; returns what it holds."""
+    torch.set_num_threads(1)
+    hand, library = HandSpec.load(cfg.hand), ObjectLibrary.open(cfg.objects)
+    with Run.open(cfg.out, cfg) as run:
+        result = summarise(compare(cfg, hand, library), hand.keypoint_names)
+        write_json(run.path / "bench.json", result | {"facts": run.facts})
+        _show(result, cfg)
+        print(f"bench: {run.path / 'bench.json'}")
+    return result
+
+
+def compare(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> Comparison:
+    """Run the scenes and compare the vectors."""
+    total = cfg.trials or len(library)
+    physics = configs.load_option(PhysicsCfg, "physics", "balanced")
+    parts = []
+    with Progress(total, "bench views") as progress:
+        for first in range(0, total, cfg.num_envs):
+            trials = range(first, min(first + cfg.num_envs, total))
+            task = GraspTask(
+                cfg.task, hand, library, physics, len(trials), 1, cfg.seed, in_order=True, auto_reset=False
+            )
+            parts.append(_block(cfg, task, trials))
+            progress.advance(len(trials))
+    return _joined(parts)
+
+
+def _joined(parts: list[Comparison]) -> Comparison:
+    gap, length, again = (torch.cat([getattr(p, name) for p in parts]) for name in ("gap_m", "length_m", "again_m"))
+    return Comparison([name for p in parts for name in p.objects], gap, length, again, sum(p.seen for p in parts))
+
+
+def _block(cfg: ViewsCfg, task: GraspTask, trials: range) -> Comparison:
+    """One grasp in every row."""
+    obs, rows = task.reset(trials), torch.arange(task.num_envs)
+    drawn = [RenderedCamera(cpu_engine(task).pool, task.engine, cfg.flaws) for _ in range(2)]
+    state, objects = task.engine.state, task.objects
+    clouds = [task.view.points_w.clone()]
+    for number, camera in enumerate(drawn):
+        for row, trial in enumerate(trials):
+            camera.draw(row, trial_generator(cfg.seed + number, trial))
+        clouds.append(
+            camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.view.camera_w, task.draws)
+        )
+    policy = make_policy("synergy", task)
+    policy.reset(trials)
+    live, parts = cfg.task.view.live, []
+    for step in range(task.grasp_steps):
+        if step % cfg.every_steps == 0 and (step or not live):
+            enough = torch.ones_like(rows, dtype=torch.bool)
+            if live:
+                frames = [_frame(task, camera, rows) for camera in (task.view.camera, *drawn)]
+                clouds = [points for points, _ in frames]
+                enough = torch.stack([count for _, count in frames]).amin(dim=0) >= cfg.task.view.min_points
+            parts.append(_sample(state.keypoints_w.float(), clouds, enough, objects))
+        obs = task.step(policy.act(obs)).obs
+    return _joined(parts)
+
+
+def _frame(task: GraspTask, camera: Camera, rows: Tensor) -> tuple[Tensor, Tensor]:
+    return camera.frame(rows, task.engine.state, task.view.camera_w, task.draws, task.step_index)[:2]
+
+
+def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: list[str]) -> Comparison:
+    """The vectors of one moment to the points of the model and of two drawings; rows in which each has `enough`."""
+    model, drawn, again = (nearest_vectors(keypoints_w, points_w)[enough] for points_w in clouds)
+    names = [name for name, kept in zip(objects, enough.tolist(), strict=True) if kept]
+    gap, repeat = (model - drawn).norm(dim=-1), (again - drawn).norm(dim=-1)
+    return Comparison(names, gap, drawn.norm(dim=-1), repeat, len(enough))
+
+
+def summarise(comparison: Comparison, keypoints: tuple[str, ...]) -> dict:
+    """Median and 95th percentile [mm] per keypoint, of all, of those near the object, and per object (median)."""
+    gap_mm, near = 1e3 * comparison.gap_m, comparison.length_m < NEAR_M
+    objects = sorted(set(comparison.objects))
+    of = {name: torch.tensor([other == name for other in comparison.objects]) for name in objects}
+    return {
+        "keypoints": {name: _spread(gap_mm[:, i]) for i, name in enumerate(keypoints)},
+        "all": _spread(gap_mm),
+        "near": _spread(gap_mm[near]),
+        "drawn_again": _spread(1e3 * comparison.again_m),
+        "near_share": float(near.float().mean()),
+        "objects": {name: float(gap_mm[rows].median()) for name, rows in of.items()},
+        "samples": len(gap_mm),
+        "asked_for": comparison.seen,
+    }
+
+
+def _spread(values_mm: Tensor) -> dict[str, float]:
+    values = values_mm.flatten().tolist()
+    return {"median_mm": percentile(values, 50.0), "p95_mm": percentile(values, 95.0)}
+
+
+def _show(result: dict, cfg: ViewsCfg) -> None:
+    what = "frames" if cfg.task.view.live else "first views"
+    table = Table("keypoint", "median", "95 %", title=f"{what}, model against drawn depth")
+    near = f"within {1e3 * NEAR_M:.0f} mm ({result['near_share']:.0%})"
+    rows = {"all": result["all"], near: result["near"], "drawn twice": result["drawn_again"]}
+    for name, row in {**result["keypoints"], **rows}.items():
+        table.add_row(name, f"{row['median_mm']:.1f} mm", f"{row['p95_mm']:.1f} mm")
+    Console(width=100).print(table)
+    print(f"{result['samples']} of {result['asked_for']} views show enough of the object to both")
+    worst = sorted(result["objects"].items(), key=lambda item: -item[1])[:5]
+    print("largest medians: " + ", ".join(f"{name} {median:.1f} mm" for name, median in worst))

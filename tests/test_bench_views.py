@@ -1,0 +1,54 @@
+"""The camera of training against drawn depth: bounded on a few objects, and summarised by hand-worked numbers."""
+
+import pytest
+import torch
+
+from policies.bench_views import Comparison, ViewsCfg, compare, summarise
+from sim import render
+from sim.task import TaskCfg
+from sim.view_cfg import ViewCfg
+
+try:
+    render.backend()
+except render.RenderUnavailable as error:
+    pytest.skip(str(error), allow_module_level=True)
+
+
+def run(allegro, household, **options):
+    cfg = ViewsCfg(num_envs=4, every_steps=12, **options)
+    return summarise(compare(cfg, allegro, household), allegro.keypoint_names)
+
+
+def test_without_flaws_the_first_views_are_apart_by_no_more_than_the_spacing_of_points(allegro, household):
+    result = run(allegro, household, flaws=False)
+    assert result["all"]["median_mm"] <= 5.5  # 1,024 samples are 5 to 8 mm apart, pixels 4 mm
+    assert result["all"]["p95_mm"] < 25
+    assert result["samples"] == result["asked_for"] == 4 * 3  # steps 0, 12 and 24 of 36
+
+
+def test_with_flaws_they_are_apart_about_as_much_as_two_drawings_of_one_scene(allegro, household):
+    result = run(allegro, household)
+    assert result["all"]["median_mm"] <= 9
+    assert result["all"]["median_mm"] < 1.5 * result["drawn_again"]["median_mm"]
+
+
+def test_frames_behind_the_hand_are_compared_where_both_cameras_see_the_object(allegro, household):
+    result = run(allegro, household, task=TaskCfg(view=ViewCfg(mode="refreshed", steep=True, hand_margin_m=0.006)))
+    assert 0 < result["samples"] <= result["asked_for"] == 4 * 2
+    assert result["all"]["median_mm"] < 40
+
+
+def test_medians_and_shares_are_those_of_the_samples():
+    gap = torch.tensor([[0.001, 0.010], [0.003, 0.020], [0.002, 0.030]])
+    length = torch.tensor([[0.01, 0.2], [0.02, 0.3], [0.2, 0.4]])
+    result = summarise(Comparison(["a", "a", "b"], gap, length, torch.zeros(3, 2), 4), ("tip", "wrist"))
+    assert result["keypoints"]["tip"]["median_mm"] == pytest.approx(2.0)
+    assert result["keypoints"]["wrist"]["p95_mm"] == pytest.approx(30.0)
+    assert result["near"]["median_mm"] == pytest.approx(1.0)  # of 1 and 3 mm: nearest rank
+    assert result["near_share"] == pytest.approx(2 / 6)
+    assert result["objects"] == pytest.approx({"a": 3.0, "b": 2.0})  # of 1, 3, 10, 20 and 2, 30: lower medians
+
+
+def test_impossible_numbers_are_refused():
+    with pytest.raises(ValueError, match="every_steps"):
+        ViewsCfg(every_steps=0)
