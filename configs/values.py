@@ -1,6 +1,7 @@
 """Values of a configuration: how what stands in YAML or was typed becomes what a field of a dataclass holds."""
 
 import dataclasses
+import math
 import re
 import types
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
         return value
     if hint is Path and isinstance(value, str):
         return Path(value)
-    if hint in (int, float) and type(value) in (int, hint) and value == value:  # NaN passes every range check
+    if hint in (int, float) and type(value) in (int, hint) and math.isfinite(value):  # NaN passes every range check
         return hint(value)
     near = nearest(str(value), args) if origin is Literal else ""
     raise ConfigError(f"{where} expects {spell(hint)}, got {value!r}{near}")

@@ -6,9 +6,10 @@ bit for bit, so that the ratio compares equal work.
 """
 
 import gc
+import multiprocessing
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -87,11 +88,11 @@ def bench_engine(cfg: BenchCfg) -> None:
     physics = {name: configs.load_option(PhysicsCfg, "physics", name) for name in cfg.presets}
     hand, library = HandSpec.load(cfg.hand), ObjectLibrary.open(cfg.objects)
     with Run.open(cfg.out, cfg) as run:
-        cells = []
+        cells, memory = [], {envs: memory_mb_per_env(cfg, physics[cfg.presets[0]], envs) for envs in cfg.num_envs}
         for preset in cfg.presets:
             for threads in cfg.threads:
                 for envs in cfg.num_envs:
-                    cells.append(measure(cfg, hand, library, physics[preset], envs, threads))
+                    cells.append(measure(cfg, hand, library, physics[preset], envs, threads, memory[envs]))
                     print(_line(cells[-1]), flush=True)
         others = {
             "thread_pool": thread_pool_rate(cfg, hand, library, physics["balanced"]),
@@ -105,20 +106,22 @@ def bench_engine(cfg: BenchCfg) -> None:
 
 
 def measure(
-    cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, envs: int, threads: int
+    cfg: BenchCfg,
+    hand: HandSpec,
+    library: ObjectLibrary,
+    physics: PhysicsCfg,
+    envs: int,
+    threads: int,
+    mb_per_env: float,
 ) -> Cell:
     """The fastest of `repeats` runs of one cell; a run is one episode of all environments, reset included."""
-    before = _resident_mb()
     task = GraspTask(cfg.task, hand, library, physics, envs, threads, cfg.seed, in_order=True, auto_reset=False)
     task.reset(range(envs))
-    memory = (_resident_mb() - before) / envs
     runs = [_episode(task, cfg.seed) for _ in range(cfg.repeats)]
     best = min(runs, key=lambda run: run["cpu_s"])
     steps = envs * task.episode_steps
     bare = min(_bare_cpu_s(task, best["controls"], best["start"], best["end"]) for _ in range(cfg.repeats))
     total = sum(best["parts"].values())
-    del task
-    gc.collect()
     return Cell(
         preset=physics.name,
         envs=envs,
@@ -128,7 +131,7 @@ def measure(
         grasp_per_cpu_s=best["grasp_steps"] * envs / best["grasp_cpu_s"],
         over_bare=best["cpu_s"] / bare,
         shares={part: seconds / total for part, seconds in best["parts"].items()},
-        mb_per_env=memory,
+        mb_per_env=mb_per_env,
     )
 
 
@@ -206,7 +209,14 @@ def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, phys
             list(pool.map(partial(mujoco.mj_step, nstep=nstep), models, datas))
     steps = envs * task.episode_steps
     rates = {"per_wall_s": steps / (time.perf_counter() - wall), "per_cpu_s": steps / (time.process_time() - cpu)}
-    return {"envs": envs, "threads": threads, "what": "bare physics, ThreadPoolExecutor over mj_step", **rates}
+    wall, cpu = time.perf_counter(), time.process_time()
+    _bare_cpu_s(task, episode["controls"], episode["start"], episode["end"])
+    ours = {
+        "batch_per_wall_s": steps / (time.perf_counter() - wall),
+        "batch_per_cpu_s": steps / (time.process_time() - cpu),
+    }
+    what = "bare physics of the same controls, ThreadPoolExecutor over mj_step against mujoco.batch.Batch"
+    return {"envs": envs, "threads": threads, "what": what, **rates, **ours}
 
 
 def randomization_cost(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
@@ -249,6 +259,21 @@ def async_rate(cfg: BenchCfg, physics: PhysicsCfg) -> dict:
     return {"envs": envs, "what": "whole task, gymnasium AsyncVectorEnv, one process each", "per_wall_s": rate}
 
 
+def memory_mb_per_env(cfg: BenchCfg, physics: PhysicsCfg, envs: int) -> float:
+    """Growth of a fresh process by a task of `envs` environments, over `envs` [MB]."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
+        return child.submit(_task_mb, cfg, physics, envs).result() / envs
+
+
+def _task_mb(cfg: BenchCfg, physics: PhysicsCfg, envs: int) -> float:
+    hand, library = HandSpec.load(cfg.hand), ObjectLibrary.open(cfg.objects)
+    before = _resident_mb()
+    task = GraspTask(cfg.task, hand, library, physics, envs, 1, cfg.seed, in_order=True, auto_reset=False)
+    task.reset(range(envs))
+    task.step(torch.zeros(envs, task.num_actions))
+    return _resident_mb() - before
+
+
 def _resident_mb() -> float:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -269,7 +294,7 @@ def _show(cells: list[Cell], others: dict[str, dict], path: Path) -> None:
         table.add_row(*size, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}")
     Console(width=150).print(table)
     for other in others.values():
-        rates = ", ".join(f"{other[key]:,.0f} {key}" for key in ("per_wall_s", "per_cpu_s") if key in other)
+        rates = ", ".join(f"{value:,.0f} {key}" for key, value in other.items() if key.endswith("_s"))
         rates += f"{other['share']:.1%}" if "share" in other else ""
         print(f"{other['what']}, {other['envs']} environments: {rates}")
     print(f"bench: {path / 'bench.json'}")

@@ -144,7 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 done, 2 misuse or an error in one line, 130 interrupted. DEXGRASP_DEBUG=1 shows tracebacks instead.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:  # `dexgrasp ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _main(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
         print(usage.overview([(command.words, command.summary) for command in COMMANDS]))
         return OK if given else MISUSED
@@ -195,8 +202,7 @@ def _guarded(command: Command, words: Sequence[str]) -> int:
         print(f"dexgrasp {command.words}: interrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        sys.stderr.close()
-        return FAILED
+        raise
     except (ValueError, OSError, ImportError) as error:
         if os.environ.get("DEXGRASP_DEBUG") == "1":
             raise

@@ -22,10 +22,11 @@ from policies import report, trial_log, videos
 from policies.runs import Run, write_json
 from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
-from policies.synergy import Policy, make_policy
+from policies.synergy import POLICIES, Policy, make_policy
 from sim.disturbances import DISTURBANCES
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, trained_on
+from sim.objects.files import folder_lock
 from sim.outcomes import FAILURES, Outcome
 from sim.progress import Progress
 from sim.render import RenderUnavailable
@@ -78,6 +79,10 @@ class EvaluateCfg:
         for name, least in (("trials", 1), ("num_envs", 1), ("videos", 0), ("num_threads", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
+        if self.policy not in POLICIES:
+            raise ValueError(f"no policy '{self.policy}'; known policies: {', '.join(POLICIES)}")
 
     def disturbances(self) -> list[str]:
         """Names of the disturbances to run, in order."""
@@ -92,7 +97,9 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     """Run (or finish) the trials, write the run directory, print a table, return what result.json holds."""
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
     hand, library = HandSpec.load(cfg.hand, side=cfg.side), ObjectLibrary.open(cfg.objects)
-    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER) as run:
+    trials = Path(cfg.out, "trials.jsonl")
+    begun = bool(cfg.out) and trials.is_file() and trials.stat().st_size > 0  # else nothing is there to be mixed
+    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if begun else None) as run, folder_lock(run.path):
         start_s = time.monotonic()
         outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
         result = summarise(cfg, outcomes, run.facts)

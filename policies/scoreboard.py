@@ -11,6 +11,8 @@ import configs
 from policies.statistics import pool, success_summary
 from sim.scene import PhysicsCfg
 
+HOLD_S = 3.0
+"""Success asks for a hold of this length [s]."""
 WORST = 5
 """Objects that are named on the screen."""
 
@@ -58,6 +60,10 @@ def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
     found = []
     if not _is_reference(config):
         found.append(f"physics is {_physics(config)}, not 'reference': do not compare this number with reported ones")
+    if config["task"]["hold_s"] < HOLD_S:
+        found.append(
+            f"held for {config['task']['hold_s']:g} s, not {HOLD_S:g} s: do not compare this number with others"
+        )
     if notes["trained_on"]:
         count, total = len(notes["trained_on"]), len(notes["objects"])
         found.append(f"{count} of {total} objects are of the training split: this is no test on unseen objects")

@@ -32,6 +32,7 @@ STEP_TOLERANCE_RAD = 1e-6
 REACH_ITERATIONS, REACH_STEP_S = 100, 0.1  # the speed limit keeps the arm from winding round itself
 START_TURNS_RAD = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0)
 REACH_TOLERANCE = (1e-3, np.deg2rad(0.5))  # m, rad
+CLEARANCE_M = 0.1  # of the arm's joints from the table; its tubes are thinner
 _ARM_KEYS = ("name", "xml", "flange", "source", "base", "joints")
 _JOINT_KEYS = ("range", "effort_limit", "speed_limit", "kp", "kd", "armature", "home")
 _PREFIX = "attached/"
@@ -185,6 +186,9 @@ class ArmIK:
         self._base = torch.tensor(model.body_pos[1]), torch.tensor(model.body_quat[1])
         self._offset = torch.tensor(target.pos), torch.tensor(target.quat)
         self._configuration = mink.Configuration(model)
+        self._links = [
+            int(model.joint(name).bodyid[0]) for name in arm.joint_names[1:]
+        ]  # the first stands on the table
         self._frame = mink.FrameTask("target", "site", position_cost=1.0, orientation_cost=0.3, lm_damping=LM_DAMPING)
         posture = mink.PostureTask(model, cost=POSTURE_COST)
         posture.set_target(arm.home)
@@ -208,7 +212,8 @@ class ArmIK:
     def reach(self, pos_w: Tensor, quat_w: Tensor) -> tuple[Tensor, Tensor]:
         """Joint positions (env, 6) [rad] at a pose, from anywhere, and whether they reach it to REACH_TOLERANCE (env,).
 
-        Starts at home with the hand turned about the vertical (wrist 2) by several angles; keeps the first good end.
+        Starts at home with the hand turned about the vertical (wrist 2) by several angles; keeps the first good end
+        that has the arm above the table, else the one that has it highest.
         """
         found = [self._reach(pos, quat) for pos, quat in zip(pos_w.double(), quat_w.double(), strict=True)]
         q_arm, error = (torch.stack(column) for column in zip(*found, strict=True))
@@ -219,10 +224,16 @@ class ArmIK:
         tried = []
         for start in self._starts():
             q = torch.from_numpy(self._descend(start, pos_w.numpy(), quat_w.numpy(), REACH_STEP_S, REACH_ITERATIONS))
-            tried.append((q, self._error(q, pos_w, quat_w)))
-            if tried[-1][1] <= 1:
+            error, sunk_m = self._error(q, pos_w, quat_w), self._sunk_m()
+            tried.append((bool(error > 1), sunk_m, float(error), q, error))
+            if error <= 1 and sunk_m == 0:
                 break
-        return min(tried, key=lambda item: float(item[1]))
+        return min(tried, key=lambda item: item[:3])[3:]
+
+    def _sunk_m(self) -> float:
+        """How much nearer than CLEARANCE_M to the table a joint of the last pose is [m]."""
+        lowest_m = float(self._configuration.data.xpos[self._links, 2].min())
+        return max(0.0, CLEARANCE_M - lowest_m)
 
     def _starts(self) -> np.ndarray:
         """(start, 6): home, with wrist 2 turned either way."""

@@ -34,6 +34,16 @@ def make_task(
 
     `num_threads` 0 takes all cores, but no more than there are environments; results do not depend on it.
     """
+    for name, value, kind in (
+        ("task", task, TaskCfg),
+        ("physics", physics, PhysicsCfg),
+        ("randomize", randomize, RandomizeCfg),
+    ):
+        if value is not None and not isinstance(value, kind):
+            raise TypeError(
+                f"{name} must be a {kind.__name__}, got {value!r}; for one of configs/{name} write "
+                f'configs.load_option({kind.__name__}, "{name}", "{value}")'
+            )
     cfg = task or TaskCfg()
     return GraspTask(
         cfg if randomize is None else replace(cfg, randomize=randomize),

@@ -74,8 +74,8 @@ class TaskCfg:
             raise ValueError(f"task.rate_hz must lie in 10..50 Hz, got {self.rate_hz}")
         if self.prior not in ("on", "off"):
             raise ValueError(f"task.prior must be 'on' or 'off', got '{self.prior}'")
-        if min(self.grasp_s, self.lift_s, self.hold_s) <= 0:
-            raise ValueError("task.grasp_s, lift_s and hold_s must be positive")
+        if min(map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))) < 1:
+            raise ValueError("task.grasp_s, lift_s and hold_s must each last at least one control step")
         if self.lift_m <= 0.1:
             raise ValueError(f"task.lift_m must exceed the 0.1 m that success asks for, got {self.lift_m}")
 

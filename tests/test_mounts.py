@@ -185,6 +185,16 @@ def test_reach_finds_poses_from_anywhere_and_says_which_it_cannot(ik):
     assert _angle(quat, quat_w[1:]).max() < HALF_DEGREE
 
 
+def test_reach_keeps_the_elbow_above_the_table(arm, ik):
+    q, reached = ik.reach(*_palm_poses(12, seed=2))
+    model = arm.to_mjspec().compile()
+    data = mujoco.MjData(model)
+    for row in q[reached]:
+        data.qpos[:] = row.numpy()
+        mujoco.mj_kinematics(model, data)
+        assert min(data.body(model.joint(name).bodyid[0]).xpos[2] for name in arm.joint_names[1:]) > 0.05
+
+
 def test_targets_out_of_reach_leave_the_arm_within_its_limits_and_finite(arm, ik):
     far = torch.tensor([[3.0, 0, 0.2], [-0.45, 0, 0.1], [0, 0, -2.0], [0, 4.0, 4.0]], dtype=torch.float64)
     q = torch.tensor(arm.home).repeat(len(far), 1)

@@ -7,6 +7,7 @@ goes on where it was.  Heavy libraries are imported only where there is work, so
 
 import hashlib
 import json
+import logging
 import re
 from collections import Counter
 from contextlib import closing
@@ -17,6 +18,8 @@ from sim.objects import crew, files
 from sim.objects.library import MAX_PIECES, ObjectLibrary, write_library
 from sim.objects.manifest import ObjectEntry, entry_from_dict
 from sim.progress import track
+
+log = logging.getLogger("dexgrasp")
 
 VERSION = 1
 """Raised when an import gives other objects than before, so that old caches are not used."""
@@ -117,7 +120,10 @@ def import_meshes(
 def import_to_cache(folder: Path) -> ObjectLibrary:
     """The library of a folder of meshes, kept under the user's cache folder."""
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
-    return import_meshes(folder, files.cache_folder() / f"{folder.resolve().name}-{place}").library
+    report = import_meshes(folder, files.cache_folder() / f"{folder.resolve().name}-{place}")
+    if report.refused:
+        log.warning(report.summary())
+    return report.library
 
 
 def _mesh_files(folder: Path) -> list[Path]:
