@@ -27,7 +27,7 @@ from policies.stopwatch import RecordedBatch, Stopwatch
 from sim.cpu import CpuEngine
 from sim.gym import GraspEnv
 from sim.hands import HandSpec
-from sim.objects import ObjectLibrary
+from sim.objects import ObjectLibrary, open_library
 from sim.randomize import RandomizeCfg
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask, TaskCfg
@@ -86,7 +86,7 @@ def bench_engine(cfg: BenchCfg) -> None:
     """Measure every cell, print the table, write RUN/bench.json."""
     torch.set_num_threads(1)
     physics = {name: configs.load_option(PhysicsCfg, "physics", name) for name in cfg.presets}
-    hand, library = HandSpec.load(cfg.hand), ObjectLibrary.open(cfg.objects)
+    hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
     with Run.open(cfg.out, cfg) as run:
         cells, memory = [], {envs: memory_mb_per_env(cfg, physics[cfg.presets[0]], envs) for envs in cfg.num_envs}
         for preset in cfg.presets:
@@ -266,7 +266,7 @@ def memory_mb_per_env(cfg: BenchCfg, physics: PhysicsCfg, envs: int) -> float:
 
 
 def _task_mb(cfg: BenchCfg, physics: PhysicsCfg, envs: int) -> float:
-    hand, library = HandSpec.load(cfg.hand), ObjectLibrary.open(cfg.objects)
+    hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
     before = _resident_mb()
     task = GraspTask(cfg.task, hand, library, physics, envs, 1, cfg.seed, in_order=True, auto_reset=False)
     task.reset(range(envs))

@@ -14,7 +14,7 @@ from perception.segment import SegmentCfg, Segmenter
 from policies.runs import Run, write_json
 from sim.depth_scenes import SCENES, DepthScene, make_scene
 from sim.hands import HandSpec
-from sim.objects import ObjectLibrary
+from sim.objects import open_library
 
 WARM_UP = 5
 BATCH = (256, 512)
@@ -82,7 +82,7 @@ def bench_perception(cfg: BenchPerceptionCfg) -> None:
 
 def _scenes(cfg: BenchPerceptionCfg) -> list[DepthScene]:
     """One scene of every kind in which there is something to find."""
-    library, segmenter, found = ObjectLibrary.open(cfg.objects), None, []
+    library, segmenter, found = open_library(cfg.objects), None, []
     for kind in SCENES:
         for seed in range(cfg.seed, cfg.seed + 100):
             scene = make_scene(kind, library, seed)

@@ -11,7 +11,7 @@ from rich.table import Table
 from perception.segment import SegmentCfg, Segmenter
 from policies.runs import Run, write_json
 from sim.depth_scenes import CAMERA, SCENES, make_scene, overlap
-from sim.objects import ObjectLibrary
+from sim.objects import open_library
 from sim.progress import Progress
 
 GOOD = 0.8
@@ -54,7 +54,7 @@ def bench_segmentation(cfg: BenchSegmentationCfg) -> None:
 
 def measure(cfg: BenchSegmentationCfg) -> dict[str, list[dict[str, Any]]]:
     """Per kind and scene {seed, iou, points, ms, error}; where nothing is found, iou is 0 and error says why."""
-    library, segmenter = ObjectLibrary.open(cfg.objects), Segmenter(cfg.segment, CAMERA)
+    library, segmenter = open_library(cfg.objects), Segmenter(cfg.segment, CAMERA)
     results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in cfg.kinds}
     stride = cfg.segment.stride
     with Progress(cfg.scenes, "bench segmentation") as progress:

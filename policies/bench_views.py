@@ -20,7 +20,7 @@ from policies.runs import Run, write_json
 from policies.statistics import percentile
 from policies.synergy import make_policy
 from sim.hands import HandSpec
-from sim.objects import ObjectLibrary
+from sim.objects import ObjectLibrary, open_library
 from sim.progress import Progress
 from sim.randomize import trial_generator
 from sim.rendered_camera import RenderedCamera
@@ -79,7 +79,7 @@ class Comparison:
 def bench_views(cfg: ViewsCfg) -> dict:
     """Compare, print the table, write RUN/bench.json; returns what it holds."""
     torch.set_num_threads(1)
-    hand, library = HandSpec.load(cfg.hand), ObjectLibrary.open(cfg.objects)
+    hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
     with Run.open(cfg.out, cfg) as run:
         result = summarise(compare(cfg, hand, library), hand.keypoint_names)
         write_json(run.path / "bench.json", result | {"facts": run.facts})

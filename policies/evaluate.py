@@ -25,7 +25,7 @@ from policies.statistics import count_by, percentile, success_summary
 from policies.synergy import POLICIES, Policy, make_policy
 from sim.disturbances import DISTURBANCES
 from sim.hands import HandSpec
-from sim.objects import ObjectLibrary, trained_on
+from sim.objects import ObjectLibrary, open_library, trained_on
 from sim.objects.files import folder_lock
 from sim.outcomes import FAILURES, Outcome
 from sim.progress import Progress
@@ -96,7 +96,7 @@ class EvaluateCfg:
 def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     """Run (or finish) the trials, write the run directory, print a table, return what result.json holds."""
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
-    hand, library = HandSpec.load(cfg.hand, side=cfg.side), ObjectLibrary.open(cfg.objects)
+    hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
     trials = Path(cfg.out, "trials.jsonl")
     begun = bool(cfg.out) and trials.is_file() and trials.stat().st_size > 0  # else nothing is there to be mixed
     with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if begun else None) as run, folder_lock(run.path):

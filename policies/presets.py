@@ -13,7 +13,7 @@ from policies.runs import Run, write_json
 from policies.statistics import percentile, success_summary, wilson_interval
 from policies.synergy import make_policy
 from sim.hands import HandSpec
-from sim.objects import ObjectLibrary
+from sim.objects import open_library
 from sim.outcomes import Outcome
 from sim.progress import Progress
 from sim.scene import PhysicsCfg
@@ -68,7 +68,7 @@ def _run(cfg: PresetsCfg, preset: str, progress: Progress) -> tuple[list[Outcome
         task=cfg.task,
         physics=configs.load_option(PhysicsCfg, "physics", preset),
     )
-    hand, library = HandSpec.load(cfg.hand), ObjectLibrary.open(cfg.objects)
+    hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
     task = make_task(evaluation, hand, library, "none", evaluation.rows())
     policy = make_policy(cfg.policy, task)
     outcomes: list[Outcome] = []

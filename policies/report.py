@@ -16,7 +16,7 @@ from perception.geometry import quat_rotate
 from policies.charts import GOOD, Bar, interval_gauge, rate_chart, share_chart
 from policies.runs import write_text
 from policies.scoreboard import warnings
-from sim.objects import ObjectLibrary, ObjectModel
+from sim.objects import ObjectModel, open_library
 from sim.render import RenderUnavailable, render_mesh
 
 LARGEST_CM, THINNEST_CM = (5, 8, 11, 15), (2, 3, 4.5, 7)
@@ -150,7 +150,7 @@ def _pictures(result: Json, notes: Json) -> str:
     if not worst:
         return "<p>No object failed.</p>"
     try:
-        library = ObjectLibrary.open(result["config"]["objects"])
+        library = open_library(result["config"]["objects"])
         cards = [_card(bar, library[bar.label], notes["objects"][bar.label]) for bar in worst]
     except RenderUnavailable as error:
         return f"<p>No pictures: {escape(str(error))}</p>"

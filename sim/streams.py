@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sim.hands import HandSpec
-from sim.objects import ObjectLibrary
+from sim.objects import ObjectLibrary, open_library
 from sim.randomize import RandomizeCfg
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask, Step, TaskCfg
@@ -48,7 +48,7 @@ def make_task(
     return GraspTask(
         cfg if randomize is None else replace(cfg, randomize=randomize),
         HandSpec.load(hand) if isinstance(hand, str) else hand,
-        ObjectLibrary.open(objects) if isinstance(objects, str) else objects,
+        open_library(objects) if isinstance(objects, str) else objects,
         physics or PhysicsCfg(),
         num_envs=num_envs,
         num_threads=num_threads or min(num_envs, os.cpu_count() or 1),

@@ -15,7 +15,7 @@ from policies.demo import best_video, demo
 from policies.evaluate import EvaluateCfg, evaluate, make_task, summarise
 from policies.synergy import make_policy
 from sim.hands import HandSpec
-from sim.objects import ObjectLibrary
+from sim.objects import open_library
 from sim.outcomes import FAILURES, Outcome
 from sim.render import RenderUnavailable, backend
 from sim.scene import PhysicsCfg
@@ -69,7 +69,7 @@ def outcome(trial, name="box", disturbance="none", failure="", **numbers):
 
 
 def task_of(rows, cfg=CFG):
-    return make_task(cfg, HandSpec.load("allegro"), ObjectLibrary.open("shipped"), "none", rows)
+    return make_task(cfg, HandSpec.load("allegro"), open_library("shipped"), "none", rows)
 
 
 def test_the_result_has_exactly_its_keys_and_its_counts_add_up(finished):
@@ -84,7 +84,7 @@ def test_the_result_has_exactly_its_keys_and_its_counts_add_up(finished):
 
 
 def test_objects_take_equal_turns(finished):
-    names = ObjectLibrary.open("shipped").names
+    names = open_library("shipped").names
     stored = trial_log.read(finished / "trials.jsonl")
     assert [(o.trial, o.object) for o in stored] == [(i, names[i % len(names)]) for i in range(5)]
 

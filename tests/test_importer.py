@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from sim.objects import ObjectLibrary, crew, meshes, shapes
+from sim.objects import crew, meshes, open_library, shapes
 from sim.objects.decompose import decompose
 from sim.objects.hulls import hull_volume
 from sim.objects.importer import ImportSettings, import_meshes
@@ -175,7 +175,7 @@ def test_a_folder_without_meshes_is_an_error_that_lists_the_formats(tmp_path):
 def test_a_folder_of_meshes_can_be_opened_as_a_library(tmp_path, monkeypatch):
     monkeypatch.setenv("DEXGRASP_CACHE", str(tmp_path / "cache"))
     write(tmp_path / "in" / "block.obj", shapes.box(0.09, 0.05, 0.03))
-    assert ObjectLibrary.open(tmp_path / "in").names == ["block"]
+    assert open_library(tmp_path / "in").names == ["block"]
 
 
 @pytest.mark.parametrize(

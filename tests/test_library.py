@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sim.objects import ObjectLibrary, commands, compare, generator, sheet
+from sim.objects import commands, compare, generator, open_library, sheet
 from sim.objects.commands import CompareCfg, GenerateCfg, ImportCfg, ShowCfg
 from sim.objects.families import FAMILIES
 from sim.objects.generator import Request, generate
@@ -109,7 +109,7 @@ def test_impossible_configurations_are_errors_that_name_the_key(make, said):
 
 
 def test_the_shipped_set_shows_all_families_is_small_and_was_never_trained_on():
-    shipped = ObjectLibrary.open("shipped")
+    shipped = open_library("shipped")
     assert len(shipped) >= 120 and {e.family for e in shipped.entries} == set(FAMILIES)
     assert {e.split for e in shipped.entries} == {"test"}
     assert sum(path.stat().st_size for path in shipped.path.rglob("*.*")) < 6e6
@@ -117,7 +117,7 @@ def test_the_shipped_set_shows_all_families_is_small_and_was_never_trained_on():
 
 
 def test_the_shipped_set_is_what_the_generator_makes_today():
-    shipped = ObjectLibrary.open("shipped")
+    shipped = open_library("shipped")
     for index, family in enumerate(FAMILIES):  # the same geometry on any machine; the last bits may differ
         name = f"{family}_test_s0_{index:05d}"
         model = generator.build(Request(family, "test", 0, index))
@@ -127,9 +127,9 @@ def test_the_shipped_set_is_what_the_generator_makes_today():
 
 def test_a_training_library_is_generated_on_first_use_and_cached(tmp_path, monkeypatch):
     monkeypatch.setenv("DEXGRASP_CACHE", str(tmp_path))
-    library = ObjectLibrary.open("generated:3")
+    library = open_library("generated:3")
     assert library.names == ["box_train_s0_00000", "cylinder_train_s0_00001", "capsule_train_s0_00002"]
-    assert ObjectLibrary.open("generated:3").path == library.path
+    assert open_library("generated:3").path == library.path
 
 
 def test_upright_poses_are_those_in_which_the_z_axis_points_up():

@@ -13,6 +13,7 @@ from sim.objects import (
     ObjectLibrary,
     ObjectModel,
     hulls,
+    open_library,
     refuse_test_objects,
     resting,
     shapes,
@@ -152,7 +153,7 @@ def test_a_folder_without_a_manifest_is_an_error_that_says_how_to_make_one(tmp_p
     with pytest.raises(FileNotFoundError, match="dexgrasp objects generate"):
         ObjectLibrary(tmp_path)
     with pytest.raises(FileNotFoundError, match="neither 'shipped' nor a folder"):
-        ObjectLibrary.open(tmp_path / "nowhere")
+        open_library(tmp_path / "nowhere")
 
 
 def test_a_manifest_with_an_unknown_key_is_refused(library):

@@ -15,7 +15,7 @@ from policies.charts import Bar, interval_gauge, rate_chart, share_chart
 from policies.evaluate import EvaluateCfg, diagnose, speed, summarise
 from policies.report import write_report
 from policies.scoreboard import print_scoreboard, warnings
-from sim.objects import ObjectLibrary
+from sim.objects import open_library
 from sim.outcomes import Outcome
 from sim.render import RenderUnavailable, backend
 
@@ -24,7 +24,7 @@ FACTS = {"versions": {"python": "3.11", "mujoco": "4.0.0"}, "git": {"hash": "abc
 
 def run_of(folder, cfg=None, failure="missed", **facts):
     """A run directory of eight trials on the first four shipped objects; the second fails always, the first once."""
-    library = ObjectLibrary.open("shipped")
+    library = open_library("shipped")
     cfg = cfg or EvaluateCfg(trials=8)
     failed = {0, 1, 5}
     outcomes = [
@@ -77,7 +77,7 @@ def test_the_report_opens_with_the_rate_its_interval_the_physics_and_the_seed(tm
 
 
 def test_objects_stand_worst_first(tmp_path, undrawn):
-    names = ObjectLibrary.open("shipped").names
+    names = open_library("shipped").names
     page = page_of(run_of(tmp_path))
     chart = page[page.index("By object, worst first") :]
     places = [chart.index(f">{name}<") for name in (names[1], names[0], names[2])]
@@ -101,7 +101,7 @@ def test_the_picture_of_an_object_shows_it_on_a_pale_table():
         pytest.skip(str(error))
     import imageio.v3 as iio
 
-    library = ObjectLibrary.open("shipped")
+    library = open_library("shipped")
     picture = iio.imread(report.draw_object(library[library.names[0]], size=96))
     red, green, blue = np.moveaxis(picture.astype(int), -1, 0)
     orange = (red > blue + 60) & (red > green + 30)
@@ -174,7 +174,7 @@ def test_a_reference_run_on_unseen_objects_carries_no_warning():
 
 
 def test_the_screen_shows_rate_interval_failures_worst_objects_and_penetration(tmp_path):
-    names = ObjectLibrary.open("shipped").names
+    names = open_library("shipped").names
     text = screen_of(run_of(tmp_path))
     for words in ("62.5 %", "30.6 – 86.3 %", "missed 3", f"{names[1]} 0/2, {names[0]} 1/2", "1.00 mm at the 99th"):
         assert words in text

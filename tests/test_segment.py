@@ -17,7 +17,7 @@ from policies.bench_segmentation import BenchSegmentationCfg, measure, summarise
 from policies.cli import main
 from sim.depth_flaws import glossy_holes
 from sim.depth_scenes import SCENES, make_scene, overlap
-from sim.objects import ObjectLibrary
+from sim.objects import open_library
 
 CAMERA = Intrinsics(640, 480, 400.0, 400.0, 319.5, 239.5)
 ABOVE = pose_matrix((0.0, 0.0, 0.6), (0.0, 1.0, 0.0, 0.0))
@@ -41,7 +41,7 @@ SMALL = (slice(100, 120), slice(100, 120), 0.05)
 
 @pytest.fixture(scope="module")
 def shipped():
-    return ObjectLibrary.open("shipped")
+    return open_library("shipped")
 
 
 def test_exactly_the_pixels_of_a_box_are_found():

@@ -9,7 +9,7 @@ import torch
 
 from sim.disturbances import DISTURBANCES, free_shift
 from sim.hands import HandSpec
-from sim.objects import ObjectLibrary
+from sim.objects import ObjectLibrary, open_library
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask, TaskCfg
 
@@ -23,7 +23,7 @@ def hand() -> HandSpec:
 
 @pytest.fixture(scope="module")
 def library() -> ObjectLibrary:
-    return ObjectLibrary.open("shipped")
+    return open_library("shipped")
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from sim.objects.library import (
     trained_on,
 )
 from sim.objects.manifest import ObjectEntry
+from sim.objects.opening import open_library
 
 __all__ = [
     "MAX_PIECES",
@@ -22,6 +23,7 @@ __all__ = [
     "ObjectEntry",
     "ObjectLibrary",
     "ObjectModel",
+    "open_library",
     "refuse_test_objects",
     "trained_on",
 ]

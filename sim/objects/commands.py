@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Literal
 
 from sim.objects import generator, importer
-from sim.objects.library import MAX_PIECES, ObjectLibrary
+from sim.objects.library import MAX_PIECES
+from sim.objects.opening import open_library
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def show(cfg: ShowCfg) -> None:
     """Draws the sheet and prints its path."""
     from sim.objects import sheet
 
-    library = ObjectLibrary.open(cfg.library)
+    library = open_library(cfg.library)
     path = sheet.show(library, cfg.out, cfg.most, cfg.pieces)
     print(f"{min(cfg.most, len(library))} of {len(library)} objects of {library.path} drawn in {path}")
 
@@ -136,7 +137,7 @@ def compare(cfg: CompareCfg) -> None:
     """Prints each quantity's distribution in both sets and the share of real objects that the library covers."""
     from sim.objects import compare as comparison
 
-    library, real = ObjectLibrary.open(cfg.library), ObjectLibrary.open(cfg.meshes)
+    library, real = open_library(cfg.library), open_library(cfg.meshes)
     marginals = comparison.compare(library, real)
     comparison.write_comparison(marginals, library, real, Path(cfg.out))
     print(f"{library.path} ({len(library)} objects) beside {cfg.meshes} ({len(real)} objects)")

@@ -8,7 +8,6 @@ import difflib
 import hashlib
 import io
 import json
-import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 
-import assets
 from sim.objects.files import write_atomic
 from sim.objects.manifest import ObjectEntry, entry_from_dict
 
@@ -164,28 +162,6 @@ class ObjectLibrary:
         self._cache: OrderedDict[str, ObjectModel] = OrderedDict()
         self._cache_size = cache
 
-    @staticmethod
-    def open(spec: str | Path) -> "ObjectLibrary":
-        """The library named by `spec`: "shipped", "generated:N" (N training objects, made on first use and cached), a
-        library folder, or a folder of meshes (imported into the cache on first use)."""
-        if str(spec) == "shipped":
-            return ObjectLibrary(assets.path("objects"))
-        if re.fullmatch(r"generated:\d+", str(spec)):
-            from sim.objects.generator import cached_library
-
-            return cached_library(int(str(spec).partition(":")[2]))
-        path = Path(spec).expanduser()
-        if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
-            return ObjectLibrary(path)
-        if not path.is_dir():
-            raise FileNotFoundError(
-                f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', 'generated:N' (N training "
-                f"objects), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
-            )
-        from sim.objects.importer import import_to_cache
-
-        return import_to_cache(path)
-
     @property
     def names(self) -> list[str]:
         """Names of all objects, in the order of the manifest."""
@@ -252,10 +228,3 @@ def write_library(
     manifest = {"format": FORMAT, "command": command, "request": request, "objects": [asdict(e) for e in entries]}
     write_atomic(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return ObjectLibrary(path)
-
-
-def _is_library(manifest: Path) -> bool:
-    try:
-        return "format" in json.loads(manifest.read_text())
-    except json.JSONDecodeError:
-        return False

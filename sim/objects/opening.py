@@ -1,0 +1,40 @@
+"""One way to every library: by name, by number, by folder."""
+
+import json
+import re
+from pathlib import Path
+
+import assets
+from sim.objects.library import MANIFEST, ObjectLibrary
+
+
+def open_library(spec: str | Path) -> ObjectLibrary:
+    """The library named by `spec`.
+
+    "shipped"; "generated:N": N training objects, made on first use and cached; a library folder; or a folder of meshes,
+    imported into the cache on first use.
+    """
+    if str(spec) == "shipped":
+        return ObjectLibrary(assets.path("objects"))
+    if re.fullmatch(r"generated:\d+", str(spec)):
+        from sim.objects.generator import cached_library
+
+        return cached_library(int(str(spec).partition(":")[2]))
+    path = Path(spec).expanduser()
+    if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
+        return ObjectLibrary(path)
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', 'generated:N' (N training "
+            f"objects), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
+        )
+    from sim.objects.importer import import_to_cache
+
+    return import_to_cache(path)
+
+
+def _is_library(manifest: Path) -> bool:
+    try:
+        return "format" in json.loads(manifest.read_text())
+    except json.JSONDecodeError:
+        return False
