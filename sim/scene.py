@@ -53,7 +53,7 @@ class PhysicsCfg:
     """Frictional to normal constraint impedance; higher slips less."""
     condim: int = 4
     """Contact dimension: 3 = sliding friction, 4 = torsional as well."""
-    contact_time_s: float = 0.006
+    contact_time_s: float = 0.005
     """Time constant of contacts [s]: how fast a penetration is undone. MuJoCo takes at least two timesteps."""
     tolerance: float = 1e-8
     """Solver tolerance."""
