@@ -142,7 +142,8 @@ COMMANDS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (default: that of the process) and returns the exit status.
 
-    0 done, 2 misuse or an error in one line, 130 interrupted. DEXGRASP_DEBUG=1 shows tracebacks instead.
+    0 done, 1 nobody read the output to its end, 2 misuse or an error in one line, 130 interrupted. DEXGRASP_DEBUG=1
+    shows tracebacks instead.
     """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from policies.runs import write_text
-from sim.task import Outcome
+from sim.outcomes import Outcome
 
 
 def to_line(outcome: Outcome) -> str:
