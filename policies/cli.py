@@ -78,7 +78,7 @@ COMMANDS = (
         "sim.objects.commands:compare",
         ("library", "meshes"),
     ),
-    Command("train", "Train a teacher or a student.", later="the training of teachers and students"),
+    Command("train", "Train a teacher or a student.", "policies.train:TrainCfg", "policies.train:train"),
     Command(
         "evaluate",
         "Measure the success rate of a policy on a set of objects, with and without disturbances.",

@@ -43,39 +43,60 @@ DISTURBANCES = {
 }
 
 
+MIXED = "mixed"
+"""For training: each episode draws one of the kinds, or none, at up to `Disturber.level` of its strength."""
+SHARES = {"none": 0.4, "shift5": 0.25, "force": 0.15, "heavy": 0.1, "slippery": 0.1}
+"""How often each kind comes in the mixture."""
+
+
 def disturbance_named(name: str) -> Disturbance:
     """The disturbance of that name, or an error that lists them."""
     if name not in DISTURBANCES:
-        raise ValueError(f"disturbance must be one of {list(DISTURBANCES)}, got '{name}'")
+        raise ValueError(f"disturbance must be one of {[*DISTURBANCES, MIXED]}, got '{name}'")
     return DISTURBANCES[name]
 
 
 class Disturber:
-    """Acts out one disturbance on the episodes of a batch."""
+    """Acts out disturbances on the episodes of a batch: one kind in all of them, or a mixture."""
 
     def __init__(self, name: str, hand: HandSpec, num_envs: int, step_s: float) -> None:
-        self.name, self.kind, self._step_s = name, disturbance_named(name), step_s
+        self.name, self._step_s = name, step_s
+        self._kinds = [disturbance_named(kind) for kind in (SHARES if name == MIXED else (name,))]
+        self._until = torch.tensor(list(SHARES.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double()
+        self.level = 1.0
+        """Strength of a mixture, from 0 to 1; acts on the episodes that begin from now on."""
         self._thumb, self._fingers = torch.tensor(hand.thumb_mask), torch.tensor(hand.finger_mask)
+        self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64) for _ in range(2))
         self.shifted, self.gripped = torch.zeros(num_envs, dtype=torch.bool), torch.zeros(num_envs, dtype=torch.bool)
         """(env,) the object was moved; thumb and finger have both touched it."""
 
     def reset(self, rows: Tensor, draws: Episode) -> None:
         """New episodes begin in `rows`: their draws of mass and friction change as the disturbance says."""
         self.shifted[rows], self.gripped[rows] = False, False
-        draws.mass_scale *= self.kind.mass_scale
-        if self.kind.friction is not None:
-            draws.friction[:] = self.kind.friction
+        pick, amount = draws.mishap.T.contiguous()
+        kind = torch.bucketize(pick, self._until, right=True)
+        amount = self.level * amount if self.name == MIXED else torch.ones_like(amount)
+
+        def column(values: list[float]) -> Tensor:
+            return torch.tensor(values, dtype=torch.float64)[kind]
+
+        reach = self.level if self.name == MIXED else 1.0  # the shift is drawn in a disc, the force's time by the grip
+        self._shift_m[rows] = reach * column([kind.shift_m for kind in self._kinds])
+        self._force_n[rows] = reach * column([kind.force_n for kind in self._kinds])
+        draws.mass_scale *= 1 + amount * (column([kind.mass_scale for kind in self._kinds]) - 1)
+        slippery = column([kind.friction or 0.0 for kind in self._kinds])
+        mixed = (1 - amount) * draws.friction + amount * slippery
+        draws.friction[:] = torch.where(slippery > 0, mixed, draws.friction)
 
     def act(self, engine: Engine, draws: Episode, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
         """Before a step: move or push objects.
 
         `distance_m` (env,): nearest keypoint from the object. `points_o` (env, point, 3): its surface, object frame.
         """
-        if self.kind.shift_m > 0:
-            near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping
-            self._shift(engine, draws, near.nonzero().squeeze(1), points_o)
+        near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping & (self._shift_m > 0)
+        self._shift(engine, draws, near.nonzero().squeeze(1), points_o)
         force = self._push(draws, phases)
-        if self.kind.force_n > 0:
+        if (self._force_n > 0).any():
             force = force + self._steady_force(engine.state, draws, phases)
         engine.push(force)
 
@@ -90,7 +111,7 @@ class Disturber:
         self.gripped |= (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
         turn = (phases.step * self._step_s / FORCE_TURN_S).long() % draws.force.shape[1]
         direction = draws.force[torch.arange(len(turn)), turn]
-        return direction * self.kind.force_n * self.gripped[:, None]
+        return direction * (self._force_n * self.gripped)[:, None]
 
     def _shift(self, engine: Engine, draws: Episode, rows: Tensor, points_o: Tensor) -> None:
         if not len(rows):
@@ -98,22 +119,23 @@ class Disturber:
         state = engine.state
         pos = state.object_pos_w[rows]
         points_w = quat_rotate(state.object_quat_w[rows][:, None], points_o[rows].double()) + pos[:, None]
-        pos[:, :2] += free_shift(draws.shift[rows], self.kind.shift_m, points_w, state.keypoints_w[rows])
+        pos[:, :2] += free_shift(draws.shift[rows], self._shift_m[rows], points_w, state.keypoints_w[rows])
         engine.move_object(rows, pos)
         self.shifted[rows] = True
 
 
-def free_shift(tries: Tensor, shift_m: float, points_w: Tensor, keypoints_w: Tensor) -> Tensor:
-    """First of the displacements `tries` (row, try, 2), times `shift_m`, that keeps clear of the hand; (row, 2) [m].
+def free_shift(tries: Tensor, shift_m: Tensor, points_w: Tensor, keypoints_w: Tensor) -> Tensor:
+    """First of the displacements `tries` (row, try, 2), times `shift_m` (row,), that keeps clear of the hand (row, 2).
 
     `points_w` (row, point, 3), `keypoints_w` (row, keypoint, 3). Where none is free, the clearest one is taken.
     """
+    tries = tries * shift_m[:, None, None]
     clearance = torch.stack(
-        [_clearance(points_w, keypoints_w, tries[:, k] * shift_m) for k in range(tries.shape[1])], dim=1
+        [_clearance(points_w, keypoints_w, tries[:, k]) for k in range(tries.shape[1])], dim=1
     )
     free = clearance > CLEARANCE_M
     pick = torch.where(free.any(dim=1), free.int().argmax(dim=1), clearance.argmax(dim=1))
-    return tries[torch.arange(len(tries)), pick] * shift_m
+    return tries[torch.arange(len(tries)), pick]
 
 
 def _clearance(points_w: Tensor, keypoints_w: Tensor, shift_xy: Tensor) -> Tensor:

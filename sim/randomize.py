@@ -185,6 +185,8 @@ class Episode:
     """(env,) share of the episode at which the push begins."""
     camera_bias: Tensor
     """(env, 3)."""
+    mishap: Tensor
+    """(env, 2) numbers in [0, 1): which disturbance of a mixture, and how much of it."""
 
     @staticmethod
     def empty(num_envs: int, num_joints: int) -> "Episode":
@@ -259,6 +261,7 @@ def _draw_domain(rng: np.random.Generator, cfg: RandomizeCfg, num_joints: int) -
         "push": rng.uniform(0, cfg.push_n) * _directions(rng, 1)[0],
         "push_at": rng.uniform(),
         "camera_bias": rng.uniform(-cfg.camera_bias_m, cfg.camera_bias_m, 3),
+        "mishap": rng.uniform(size=2),
     }
 
 

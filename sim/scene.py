@@ -209,7 +209,7 @@ class ModelPool:
         library: ObjectLibrary,
         physics: PhysicsCfg,
         mount: str = "floating",
-        budget_bytes: int = 512 << 20,
+        budget_bytes: int = 2 << 30,
     ) -> None:
         self.hand, self.library, self.physics, self.mount = hand, library, physics, mount
         self.slots = max(entry.pieces for entry in library.entries)

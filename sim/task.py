@@ -169,12 +169,12 @@ class GraspTask:
         if trials is not None and len(trials) != self.num_envs:
             raise ValueError(f"reset needs one trial per environment ({self.num_envs}), got {len(trials)}")
         self._begin(torch.arange(self.num_envs), trials)
-        return self._observe()
+        return self.observe()
 
     def restart(self, rows: Tensor, trials: Sequence[int]) -> dict[str, Tensor]:
         """Start episodes `trials` in `rows` (sorted), leave the others alone; observations of all environments."""
         self._begin(rows, trials)
-        return self._observe()
+        return self.observe()
 
     def _begin(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
         """Open new episodes in `rows` (sorted) and leave the other rows alone."""
@@ -231,9 +231,9 @@ class GraspTask:
         reward, terms = self._reward()
         info: dict = {"terms": terms, "outcomes": self._ended(terminated | truncated)}
         if self.auto_reset and (terminated | truncated).any():
-            info["final_obs"] = self._observe()
+            info["final_obs"] = self.observe()
             self._begin((terminated | truncated).nonzero().squeeze(1))
-        return Step(self._observe(), reward, terminated, truncated, info)
+        return Step(self.observe(), reward, terminated, truncated, info)
 
     def _advance_clock(self) -> tuple[Tensor, Tensor]:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
@@ -271,7 +271,7 @@ class GraspTask:
         just_done = replace(self.phases, step=self.step_index - 1)
         return self.rewards(state, just_done, self._object_vectors_p, palm_velocity, offset, success, self._action)
 
-    def _observe(self) -> dict[str, Tensor]:
+    def observe(self) -> dict[str, Tensor]:
         """Both observation groups of the current state."""
         state, common = self.engine.state, progress_terms(self.phases, self.control.remaining_m, self._action)
         seen = common | hand_terms(self.sensed, state.joint_target, self.control)

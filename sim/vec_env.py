@@ -79,7 +79,7 @@ class GraspVecEnv(VecEnv):
         """`options`: those of `sim.streams.make_task`: mount, disturbance, task, physics, randomize, seed."""
         check_mode(render_mode)
         self.task, self._group = make_task(num_envs, objects, hand, **options), group
-        self._streams = TrialStreams(self.task)
+        self.streams = TrialStreams(self.task)
         self.rows = [Row(self.task, row, render_mode) for row in range(num_envs)]
         self._began_s = time.time()
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
@@ -89,11 +89,11 @@ class GraspVecEnv(VecEnv):
 
     def reset(self) -> Observation:
         """Start the next trials, of new sequences where `seed` was called before."""
-        self._streams.seed(self._seeds)
+        self.streams.seed(self._seeds)
         self._reset_seeds()
         self._reset_options()
         self._returns[:], self._lengths[:] = 0.0, 0
-        obs = self._streams.reset()
+        obs = self.streams.reset()
         self.reset_infos = [{"trial": row.trial, "object": row.object} for row in self.rows]
         return observation(obs, self._group, slice(None))
 
@@ -103,7 +103,7 @@ class GraspVecEnv(VecEnv):
 
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """One control step of all environments."""
-        step = self._streams.step(self._actions)
+        step = self.streams.step(self._actions)
         rewards = step.reward.numpy()
         dones = (step.terminated | step.truncated).numpy()
         self._returns += rewards

@@ -68,10 +68,10 @@ def test_a_partial_reset_touches_only_its_rows(make):
     task.reset([0, 1, 2, 3])
     for _ in range(10):
         task.step(torch.full((4, 22), 0.2))
-    before, draws = task._observe(), task.draws.rows(torch.arange(4))
+    before, draws = task.observe(), task.draws.rows(torch.arange(4))
     state = task.engine.batch.state.copy()
     task._begin(torch.tensor([1]), [9])
-    after = task._observe()
+    after = task.observe()
     others = [0, 2, 3]
     np.testing.assert_array_equal(task.engine.batch.state[others], state[others])
     for group in before:
@@ -162,10 +162,10 @@ def test_observations_are_finite_and_as_long_as_their_layout(make):
 def test_the_student_sees_nothing_that_the_objects_true_state_moves(make):
     task = make(auto_reset=False)
     task.reset([0, 1, 2, 3])
-    before = task._observe()
+    before = task.observe()
     task.engine.move_object(torch.arange(4), task.engine.state.object_pos_w + 0.02)
     task._measure()
-    after = task._observe()
+    after = task.observe()
     assert torch.equal(before["student"], after["student"])
     assert not torch.equal(before["teacher"], after["teacher"])
 
@@ -193,7 +193,7 @@ def test_a_free_shift_avoids_the_hand():
     keypoints = torch.tensor([[[0.05, 0.0, 0.02]]]).double()
     tries = torch.tensor([[[0.9, 0.0], [-0.5, 0.0]]]).double()
     # 0.9 * 5 cm = 4.5 cm lands 5 mm from the keypoint; the second candidate is free
-    assert free_shift(tries, 0.05, points, keypoints).tolist() == [[-0.025, 0.0]]
+    assert free_shift(tries, torch.tensor([0.05], dtype=torch.float64), points, keypoints).tolist() == [[-0.025, 0.0]]
 
 
 def test_a_heavy_object_weighs_twice_on_the_table_and_a_slippery_one_slides(make):

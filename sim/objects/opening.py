@@ -11,15 +11,15 @@ from sim.objects.library import MANIFEST, ObjectLibrary
 def open_library(spec: str | Path) -> ObjectLibrary:
     """The library named by `spec`.
 
-    "shipped"; "generated:N": N training objects, made on first use and cached; a library folder; or a folder of meshes,
-    imported into the cache on first use.
+    "shipped"; "generated:N": N training objects, made on first use and cached, "generated:N:validation" or ":test" those
+    of another split; a library folder; or a folder of meshes, imported into the cache on first use.
     """
     if str(spec) == "shipped":
         return ObjectLibrary(assets.path("objects"))
-    if re.fullmatch(r"generated:\d+", str(spec)):
+    if made := re.fullmatch(r"generated:(\d+)(?::(train|validation|test))?", str(spec)):
         from sim.objects.generator import cached_library
 
-        return cached_library(int(str(spec).partition(":")[2]))
+        return cached_library(int(made[1]), split=made[2] or "train")
     path = Path(spec).expanduser()
     if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
         return ObjectLibrary(path)

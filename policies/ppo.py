@@ -1,0 +1,261 @@
+"""PPO of Stable-Baselines3 with a rollout that stays on the task's device, and a learning rate that follows the KL.
+
+    collect   every iteration opens new episodes and plays them to their end; an iteration depends on its number alone,
+              so that a run that was stopped goes on exactly
+    train     clipped surrogate + value loss in units of the returns; after each minibatch the learning rate is raised or
+              lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does the same)
+"""
+
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from torch import Tensor, nn
+from torch.nn import functional
+
+from policies import ranks
+from policies.networks import GraspPolicy
+from policies.rollout import DeviceRolloutBuffer, Minibatch
+from sim.outcomes import Outcome
+from sim.task import Step
+from sim.vec_env import GraspVecEnv
+
+RATE_STEP = 1.5
+"""Factor by which the learning rate follows the KL divergence."""
+LEARNING_RATES = (1e-5, 3e-3)
+
+
+class GraspPPO(PPO):
+    """PPO on a GraspVecEnv with both observation groups. Actor and critic are those of a GraspPolicy."""
+
+    policy: GraspPolicy
+    env: GraspVecEnv
+    rollout_buffer: DeviceRolloutBuffer
+
+    def __init__(
+        self,
+        policy: type[GraspPolicy] = GraspPolicy,
+        env: GraspVecEnv | None = None,
+        learning_rate: float = 3e-4,
+        n_steps: int = 0,
+        batch_size: int = 2048,
+        n_epochs: int = 5,
+        gamma: float = 0.99,
+        target_kl: float = 0.02,
+        max_grad_norm: float = 1.0,
+        vf_coef: float = 1.0,
+        reward_scale: float = 0.2,
+        device: str = "cpu",
+        **options: Any,
+    ) -> None:
+        """`n_steps` 0: whole episodes. `target_kl`: of a minibatch step. `options`: those of PPO."""
+        self.reward_scale = reward_scale
+        self.iteration = 0
+        """Rollouts finished so far."""
+        self.lr = learning_rate
+        """The learning rate now."""
+        self.iteration_stats: dict[str, float] = {}
+        """Of the last iteration: success, reward terms, KL, ..."""
+        self.mastery: np.ndarray | None = None
+        """(2, object) recent successes and trials of each training object."""
+        self.level, self.best = 0.0, 0.0
+        """Strength of the disturbances; the best validation so far."""
+        self.outcomes: list[Outcome] = []
+        """Of the last iteration's episodes."""
+        super().__init__(
+            policy,
+            env,  # pyright: ignore[reportArgumentType]
+            learning_rate=learning_rate,
+            n_steps=n_steps or (env.task.episode_steps if env else 1),
+            batch_size=batch_size,
+            n_epochs=n_epochs,
+            gamma=gamma,
+            target_kl=target_kl,
+            max_grad_norm=max_grad_norm,
+            vf_coef=vf_coef,
+            rollout_buffer_class=DeviceRolloutBuffer,  # pyright: ignore[reportArgumentType]
+            device=device,
+            **options,
+        )
+
+    def collect_rollouts(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, env: GraspVecEnv, callback: BaseCallback, rollout_buffer: DeviceRolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """Play new episodes in all environments; False if the callback wants to stop."""
+        self.policy.set_training_mode(False)
+        rollout_buffer.reset()
+        callback.on_rollout_start()
+        outcomes, terms = [], []
+        obs, noise = self._open(env), self._noise(n_rollout_steps, env.num_envs)
+        self._behaviour_log_std = log_std = self.policy.std.log().detach()
+        with torch.no_grad():
+            for t in range(n_rollout_steps):
+                means, values = self.policy.mean(obs), self.policy.predict_values(obs)
+                actions = means + log_std.exp() * noise[t]
+                log_probs = log_prob(actions, means, log_std)
+                step = env.streams.step(actions)
+                rewards, dones = self._reward(step), step.terminated | step.truncated
+                stored = {"actions": actions, "means": means, "values": values, "log_probs": log_probs}
+                rollout_buffer.add(obs, rewards, dones, **stored)
+                obs = step.obs
+                outcomes += step.info["outcomes"]
+                terms.append(step.info["terms"])
+                self.num_timesteps += env.num_envs * ranks.count()
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+            rollout_buffer.finish(self.policy.predict_values(obs))
+        self._summarise(outcomes, terms)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _open(self, env: GraspVecEnv) -> dict[str, Tensor]:
+        """Observations of episodes that have just begun, in every environment."""
+        begun = (env.task.step_index > 0).nonzero().squeeze(1)
+        return env.streams.reset(begun) if len(begun) else env.task.observe()
+
+    def _noise(self, steps: int, num_envs: int) -> Tensor:
+        """Standard normal (time, env, action): decided by seed and iteration, this rank's part of all environments'."""
+        generator = torch.Generator().manual_seed(((self.seed or 0) << 20) + self.iteration)
+        shape = (steps, num_envs * ranks.count(), self.env.task.num_actions)
+        first = ranks.index() * num_envs
+        return torch.randn(shape, generator=generator)[:, first : first + num_envs].to(self.device)
+
+    def _reward(self, step: Step) -> Tensor:
+        """Scaled rewards (env,); an episode that time alone ended is credited with what it would have gone on to earn."""
+        rewards = step.reward * self.reward_scale
+        rows = step.truncated.nonzero().squeeze(1)
+        if len(rows):
+            final = {group: values[rows] for group, values in step.info["final_obs"].items()}
+            rewards[rows] += self.gamma * self.policy.predict_values(final)
+        return rewards
+
+    def _summarise(self, outcomes: list, terms: list[dict[str, float]]) -> None:
+        won = torch.tensor([float(sum(o.success for o in outcomes)), float(len(outcomes))], dtype=torch.float64)
+        won = ranks.total(won)
+        self.outcomes = outcomes
+        means = {name: sum(term[name] for term in terms) for name in terms[0]}
+        rate = float(won[0] / won[1].clamp(min=1))
+        self.iteration_stats = {"won": rate, "return": sum(means.values()), **means}
+        self.ep_success_buffer.extend(outcome.success for outcome in outcomes)  # pyright: ignore[reportOptionalMemberAccess]
+        for name, value in means.items():
+            self.logger.record(f"reward/{name}", value)
+        self.logger.record("rollout/success", self.iteration_stats["won"])
+
+    def train(self) -> None:
+        """Update the policy from the rollout; the first one only teaches the normalisers their scales."""
+        self.policy.set_training_mode(True)
+        buffer = self.rollout_buffer
+        self.policy.critic.returns.update(buffer.returns[..., None])
+        if self.iteration > 0:
+            _standardise(buffer.advantages)
+            records = [self._update(batch) for batch in self._minibatches()]
+            means = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+            self._n_updates += len(records)
+            self.iteration_stats |= means | {"std": float(self.policy.std.detach().mean()), "lr": self.lr}
+            for name in (*means, "std", "lr"):
+                self.logger.record(f"train/{name}", self.iteration_stats[name])
+        self.policy.update_normalisers(buffer.obs)
+        self.iteration += 1
+
+    def _minibatches(self) -> Iterator[Minibatch]:
+        """All minibatches of all epochs."""
+        buffer = self.rollout_buffer
+        generator = torch.Generator(device=self.device).manual_seed(self.iteration)
+        number = max(1, buffer.buffer_size * buffer.n_envs // self.batch_size)
+        for _ in range(self.n_epochs):
+            yield from buffer.minibatches(number, generator)
+
+    def _update(self, batch: Minibatch) -> dict[str, float]:
+        """One gradient step; what is worth knowing about it."""
+        loss, record = self._loss(batch)
+        self._follow(record["kl"])
+        self.policy.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        ranks.average_gradients(self.policy.parameters())
+        nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+        self.policy.optimizer.step()
+        return record
+
+    def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
+        """What a minibatch asks the parameters to reduce, and its parts."""
+        means, log_std = self.policy.mean(batch.obs), self.policy.std.log()
+        now = log_prob(batch.actions, means, log_std)
+        surrogate, clipped = surrogate_loss(now, batch.log_probs, batch.advantages, self.clip_range(1.0))
+        value = self._value_loss(batch)
+        with torch.no_grad():
+            kl = ranks.mean(gaussian_kl(batch.means, self._behaviour_log_std, means, log_std).mean())
+        record = {"kl": kl, "surrogate": surrogate, "value": value, "clipped": clipped}
+        return surrogate + self.vf_coef * value, {name: float(part.detach()) for name, part in record.items()}
+
+    def _value_loss(self, batch: Minibatch) -> Tensor:
+        critic = self.policy.critic
+        target = critic.returns(batch.returns[:, None])
+        return functional.mse_loss(critic.standard(batch.obs[self.policy.critic_group]), target)
+
+    def _follow(self, kl: float) -> None:
+        """Raise or lower the learning rate so that the KL divergence of a step comes near its target."""
+        target = self.target_kl or math.inf
+        if kl > 2 * target:
+            self.lr = max(self.lr / RATE_STEP, LEARNING_RATES[0])
+        elif 0 < kl < target / 2:
+            self.lr = min(self.lr * RATE_STEP, LEARNING_RATES[1])
+        for group in self.policy.optimizer.param_groups:
+            group["lr"] = self.lr
+
+    def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
+        """The policy, the optimiser and all that it takes to go on exactly, as a zip file that appears complete."""
+        task = self.env.task
+        self.resume = {"trials": task.trial.tolist(), "weights": task.object_weights}
+        partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.zip")
+        super().save(partial, exclude, include)
+        os.replace(partial, path)
+
+    def go_on(self) -> Self:
+        """Open, after `load`, the episodes that were open when the policy was saved."""
+        task = self.env.task
+        task.object_weights, task.disturber.level = self.resume["weights"], self.level
+        self.env.streams.next_trial[:] = torch.tensor(self.resume["trials"])
+        self.env.reset()
+        return self
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "outcomes"]
+
+
+def log_prob(actions: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
+    """Log-density (sample,) of actions (sample, action) under Gaussians with these means and deviations (action,)."""
+    standard = (actions - means) / log_std.exp()
+    return -(0.5 * standard.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def gaussian_kl(old_means: Tensor, old_log_std: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
+    """KL divergence (sample,) of the new Gaussians from the old ones."""
+    spread = (old_log_std.exp().square() + (old_means - means).square()) / (2 * log_std.exp().square())
+    return (log_std - old_log_std + spread - 0.5).sum(-1)
+
+
+def surrogate_loss(now: Tensor, before: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """The clipped surrogate (Schulman et al. 2017, eq. 7), to be reduced, and the share of samples that were clipped.
+
+    `now`, `before`: log-probabilities (sample,) of the actions under the policies of now and of the rollout.
+    """
+    ratio = (now - before).exp()
+    loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+    return loss, ((ratio - 1).abs() > clip).float().mean()
+
+
+@torch.no_grad()
+def _standardise(advantages: Tensor) -> None:
+    """To mean 0 and deviation 1 over all samples of all ranks, in place."""
+    moments = torch.stack([advantages.new_tensor(advantages.numel()), advantages.sum(), advantages.square().sum()])
+    number, first, second = ranks.total(moments.double())
+    mean = first / number
+    advantages.sub_(mean).div_((second / number - mean.square()).clamp(min=0).sqrt() + 1e-8)

@@ -1,0 +1,42 @@
+"""Several processes that train one policy (torchrun); with one process, nothing happens here."""
+
+from collections.abc import Iterable
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def count() -> int:
+    """Processes that train together."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def index() -> int:
+    """Number of this process, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def total(value: Tensor) -> Tensor:
+    """The sum of `value` over all ranks."""
+    if count() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value
+
+
+def mean(value: Tensor) -> Tensor:
+    """The mean of `value` over all ranks."""
+    return total(value) / count()
+
+
+@torch.no_grad()
+def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Replace the gradients by their mean over all ranks; one message for all of them."""
+    if count() == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    flat = mean(torch.cat([gradient.flatten() for gradient in gradients]))
+    for gradient, averaged in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(averaged.view_as(gradient))

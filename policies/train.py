@@ -1,0 +1,167 @@
+"""`dexgrasp train`: a teacher that knows the simulator, or a student that learns from it what one camera can see.
+
+RUN/last.zip        the policy after the last iteration; the same command with `out=RUN` goes on from it exactly
+RUN/best.zip        the one that did best on objects that training does not know
+RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard --logdir RUN` shows it
+"""
+
+import logging
+import math
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import configure
+
+from policies import ranks
+from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
+from policies.networks import GraspPolicy
+from policies.ppo import GraspPPO
+from policies.runs import Run
+from sim.hands import HandSpec
+from sim.objects import open_library
+from sim.scene import PhysicsCfg
+from sim.task import TaskCfg
+from sim.vec_env import GraspVecEnv
+
+MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau")
+"""What a training run may change when it goes on."""
+
+log = logging.getLogger("dexgrasp")
+
+
+@dataclass(frozen=True)
+class TrainCfg:
+    """Train a policy; the same command with the same `out` goes on where it stopped."""
+
+    stage: Literal["teacher", "student"] = "teacher"
+    """teacher: knows contacts, forces, the whole object and its motion. student: proprioception and one camera."""
+    hand: str = "allegro"
+    """Hand by name (a folder of assets/hands) or path."""
+    side: Literal["right", "left"] = "right"
+    """Which hand; left ones are mirrored."""
+    objects: str = "generated:1440"
+    """Training objects: generated:N (made on first use), a library, or a folder of meshes."""
+    validation: str = "generated:216:validation"
+    """Objects on which the best checkpoint is chosen."""
+    disturbance: Literal["none", "mixed"] = "mixed"
+    """mixed: objects are shifted, pushed, heavy or slippery, more so as success grows."""
+    iterations: int = 400
+    """Roll-outs, each of one episode in every environment."""
+    time_limit: float = 0.0
+    """Stop after so many minutes of this start; 0: only after `iterations`."""
+    num_envs: int = 256
+    """Episodes side by side, of each process."""
+    num_threads: int = 0
+    """Threads of the physics; 0 = all cores."""
+    validate_every: int = 25
+    """Iterations between validations."""
+    validation_trials: int = 216
+    """Trials of each validation."""
+    plateau: int = 0
+    """Stop after so many validations without a better one; 0: never."""
+    seed: int = 0
+    """Seed of all chance."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: go on from RUN/last.zip where there is one."""
+    start: str = ""
+    """Policy to start from: the last.zip or best.zip of another run of the same stage."""
+    learning_rate: float = 3e-4
+    """At the start; it follows `target_kl` from there."""
+    target_kl: float = 0.02
+    """KL divergence of a minibatch step that the learning rate aims at, at the start; a third of it at the end."""
+    epochs: int = 5
+    """Passes over each roll-out."""
+    batch_size: int = 2048
+    """Samples of a minibatch."""
+    gamma: float = 0.99
+    """Discount per control step."""
+    init_std: float = 0.3
+    """Exploration at the start, in units of the action."""
+    hidden: tuple[int, ...] = (256, 128)
+    """Widths of actor and critic."""
+    task: TaskCfg = field(default_factory=TaskCfg)
+    """The task; training holds for a shorter time than evaluation."""
+    physics: PhysicsCfg = field(default_factory=PhysicsCfg)
+    """Physics settings."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("iterations", 1), ("num_envs", 1), ("epochs", 1), ("batch_size", 2), ("num_threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.validate_every < 1 or self.validation_trials < 1 or self.plateau < 0 or self.time_limit < 0:
+            raise ValueError("validate_every and validation_trials must be at least 1, plateau and time_limit at least 0")
+        if not 0 < self.gamma < 1 or self.target_kl <= 0 or self.init_std <= 0:
+            raise ValueError("gamma must lie between 0 and 1, target_kl and init_std must be positive")
+
+
+def train(cfg: TrainCfg) -> dict[str, Any]:
+    """Train, or go on; returns the best validation and where the policies are."""
+    torch.set_num_threads(1)  # the networks are small; the physics has its own threads
+    torch.set_flush_denormal(True)
+    _join_ranks()
+    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if _begun(cfg) else None) as run:
+        env = make_env(cfg)
+        model = make_model(cfg, env, run.path)
+        model.set_logger(configure(str(run.path), ["csv", "tensorboard"] if ranks.index() == 0 else []))
+        milestones = [ObjectCurriculum(), Console(cfg.iterations, cfg.time_limit), Checkpoints(run.path)]
+        validation = Validation(run.path, cfg)
+        steps = env.num_envs * ranks.count() * model.n_steps * cfg.iterations
+        left = max(steps - model.num_timesteps, 0)
+        log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), run.path)
+        model.learn(left, CallbackList([*milestones, validation]), log_interval=1, reset_num_timesteps=False)
+        return {"best": validation.best, "path": str(run.path)}
+
+
+def make_env(cfg: TrainCfg) -> GraspVecEnv:
+    """The training environments of this rank."""
+    return GraspVecEnv(
+        cfg.num_envs,
+        objects=open_library(cfg.objects),
+        hand=HandSpec.load(cfg.hand, side=cfg.side),
+        group="both",
+        disturbance=cfg.disturbance,
+        task=cfg.task,
+        physics=cfg.physics,
+        num_threads=cfg.num_threads or max(1, (os.cpu_count() or 1) // ranks.count()),
+        seed=(cfg.seed << 16) + ranks.index() * cfg.num_envs,
+    )
+
+
+def make_model(cfg: TrainCfg, env: GraspVecEnv, path: Path) -> GraspPPO:
+    """A new learner, that of RUN/last.zip, or one that starts from another run's policy."""
+    last = path / "last.zip"
+    if cfg.resume == "auto" and last.is_file():
+        log.info("going on from %s", last)
+        return GraspPPO.load(last, env=env).go_on()
+    model = GraspPPO(
+        GraspPolicy,
+        env,
+        learning_rate=cfg.learning_rate,
+        batch_size=cfg.batch_size,
+        n_epochs=cfg.epochs,
+        gamma=cfg.gamma,
+        target_kl=cfg.target_kl,
+        seed=cfg.seed,
+        policy_kwargs={"hidden": cfg.hidden, "init_std": cfg.init_std},
+    )
+    if cfg.start:
+        model.policy.load_state_dict(GraspPPO.load(cfg.start, device="cpu").policy.state_dict())
+        model.iteration = 1
+    return model
+
+
+def _begun(cfg: TrainCfg) -> bool:
+    return bool(cfg.out) and cfg.resume == "auto" and Path(cfg.out, "last.zip").is_file()
+
+
+def _join_ranks() -> None:
+    """torchrun tells each process of the others by its environment."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        dist.init_process_group("gloo")
