@@ -53,6 +53,12 @@ def _column(term: Term, value: Tensor) -> Tensor:
     return flat.to(torch.float32) * term.scale
 
 
+HISTORY = 10
+"""Frames of proprioception that a student remembers, one per control step (RobustDexGrasp, student)."""
+MOVES = ("joint_pos", "tracking_error", "palm_lag", "palm_lag_rotation")
+"""Terms of a frame: where the joints are and how far they lag behind, from which contact can be felt."""
+
+
 def student_layout(joints: int, keypoints: int, actions: int, live: bool = False) -> Layout:
     """Proprioception and hand-centric vectors of the visible points; nothing that a robot cannot know.
 
@@ -74,5 +80,24 @@ def student_layout(joints: int, keypoints: int, actions: int, live: bool = False
             Term("phase", 3, "1"),
             Term("last_action", actions, "1"),
             *watch,
+            Term("history", HISTORY * (2 * joints + 6), "1"),
         )
     )
+
+
+class History:
+    """The last frames of `MOVES`, scaled as in the layout, oldest first; a new episode has always stood still."""
+
+    def __init__(self, num_envs: int, layout: Layout) -> None:
+        self._terms = tuple(term for term in layout.terms if term.name in MOVES)
+        width = sum(term.size for term in self._terms)
+        self.frames = torch.zeros(num_envs, HISTORY, width)
+        """(env, frame, value)."""
+
+    def begin(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Episodes begin in `rows`; `values` are of all environments."""
+        self.frames[rows] = Layout(self._terms).assemble(values)[rows, None]
+
+    def push(self, values: Mapping[str, Tensor]) -> None:
+        """A control step has passed."""
+        self.frames = torch.cat([self.frames[:, 1:], Layout(self._terms).assemble(values)[:, None]], dim=1)

@@ -95,10 +95,11 @@ class Console(Milestone):
         left_s = passed_s * (self._iterations - model.iteration) / max(model.iteration - self._first, 1)
         left_s = min(left_s, self._limit_s - passed_s) if self._limit_s else left_s
         terms = " ".join(f"{name} {stats[name]:+5.2f}" for name in REWARDS)
+        learnt = "".join(f"{name} {stats[name]:.3f}  " for name in ("rho", "imitation", "reconstruction") if name in stats)
         print(
             f"{model.iteration:5d}  {1e-6 * model.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
             f"return {stats['return']:6.2f} ({terms})  disturbed {model.level:.2f}  kl {stats.get('kl', 0.0):.3f}  "
-            f"std {stats.get('std', 0.0):.3f}  lr {model.lr:.0e}  {rate_hz:6,.0f}/s  "
+            f"std {stats.get('std', 0.0):.3f}  {learnt}lr {model.lr:.0e}  {rate_hz:6,.0f}/s  "
             f"left {max(left_s, 0) // 60:3.0f} min",
             flush=True,
         )
@@ -114,11 +115,11 @@ class Checkpoints(Milestone):
     def between(self) -> None:
         """Save."""
         if ranks.index() == 0 and self.model.iteration % self._every == 0:
-            self.model.save(self._path / "last.zip")
+            self.model.checkpoint(self._path / "last.zip")
 
     def _on_training_end(self) -> None:
         if ranks.index() == 0:
-            self.model.save(self._path / "last.zip")
+            self.model.checkpoint(self._path / "last.zip")
 
 
 class Validation(Milestone):

@@ -93,11 +93,12 @@ class GraspPPO(PPO):
         callback.on_rollout_start()
         outcomes, terms = [], []
         obs, noise = self._open(env), self._noise(n_rollout_steps, env.num_envs)
+        std = self.exploration.detach()
         self._behaviour_log_std = log_std = self.policy.std.log().detach()
         with torch.no_grad():
             for t in range(n_rollout_steps):
                 means, values = self.policy.mean(obs), self.policy.predict_values(obs)
-                actions = means + log_std.exp() * noise[t]
+                actions = means + std * noise[t]
                 log_probs = log_prob(actions, means, log_std)
                 step = env.streams.step(actions)
                 rewards, dones = self._reward(step), step.terminated | step.truncated
@@ -115,6 +116,11 @@ class GraspPPO(PPO):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    @property
+    def exploration(self) -> Tensor:
+        """(action,) standard deviation of the actions' noise."""
+        return self.policy.std
 
     def _open(self, env: GraspVecEnv) -> dict[str, Tensor]:
         """Observations of episodes that have just begun, in every environment."""
@@ -155,7 +161,7 @@ class GraspPPO(PPO):
         buffer = self.rollout_buffer
         self.policy.critic.returns.update(buffer.returns[..., None])
         if self.iteration > 0:
-            _standardise(buffer.advantages)
+            standardise(buffer.advantages)
             records = [self._update(batch) for batch in self._minibatches()]
             means = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
             self._n_updates += len(records)
@@ -177,12 +183,16 @@ class GraspPPO(PPO):
         """One gradient step; what is worth knowing about it."""
         loss, record = self._loss(batch)
         self._follow(record["kl"])
+        self._descend(loss)
+        return record
+
+    def _descend(self, loss: Tensor) -> None:
+        """One step of the optimiser, with the gradients of all ranks."""
         self.policy.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         ranks.average_gradients(self.policy.parameters())
         nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
         self.policy.optimizer.step()
-        return record
 
     def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
         """What a minibatch asks the parameters to reduce, and its parts."""
@@ -204,11 +214,14 @@ class GraspPPO(PPO):
         """Raise or lower the learning rate so that the KL divergence of a step comes near its target."""
         target = self.target_kl or math.inf
         if kl > 2 * target:
-            self.lr = max(self.lr / RATE_STEP, LEARNING_RATES[0])
+            self._set_rate(max(self.lr / RATE_STEP, LEARNING_RATES[0]))
         elif 0 < kl < target / 2:
-            self.lr = min(self.lr * RATE_STEP, LEARNING_RATES[1])
+            self._set_rate(min(self.lr * RATE_STEP, LEARNING_RATES[1]))
+
+    def _set_rate(self, rate: float) -> None:
+        self.lr = rate
         for group in self.policy.optimizer.param_groups:
-            group["lr"] = self.lr
+            group["lr"] = rate
 
     def save(self, path: Any, exclude: Any = None, include: Any = None) -> None:
         """The policy, the optimiser and all that it takes to go on exactly, as a zip file that appears complete."""
@@ -217,6 +230,10 @@ class GraspPPO(PPO):
         partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.zip")
         super().save(partial, exclude, include)
         os.replace(partial, path)
+
+    def checkpoint(self, path: Path) -> None:
+        """All that it takes to go on exactly."""
+        self.save(path)
 
     def go_on(self) -> Self:
         """Open, after `load`, the episodes that were open when the policy was saved."""
@@ -253,7 +270,7 @@ def surrogate_loss(now: Tensor, before: Tensor, advantages: Tensor, clip: float)
 
 
 @torch.no_grad()
-def _standardise(advantages: Tensor) -> None:
+def standardise(advantages: Tensor) -> None:
     """To mean 0 and deviation 1 over all samples of all ranks, in place."""
     moments = torch.stack([advantages.new_tensor(advantages.numel()), advantages.sum(), advantages.square().sum()])
     number, first, second = ranks.total(moments.double())

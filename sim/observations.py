@@ -14,7 +14,8 @@ FORCE_LIMIT_N = 30.0
 
 def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> Layout:
     """Privileged layout: contacts, forces, vectors to the live full cloud, object motion, mass and friction."""
-    shared = tuple(term for term in student_layout(joints, keypoints, actions).terms if term.name != "visible_vectors")
+    own = ("visible_vectors", "history")
+    shared = tuple(term for term in student_layout(joints, keypoints, actions).terms if term.name not in own)
     return Layout(
         (
             *shared,

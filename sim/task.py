@@ -16,7 +16,7 @@ from torch import Tensor
 
 from perception.features import nearest_vectors
 from perception.geometry import quat_rotate, quat_rotate_inverse
-from perception.observation import student_layout
+from perception.observation import History, student_layout
 from perception.prior import PriorCfg
 from sim import starts
 from sim.actions import HandControl, Phases, Scales
@@ -143,6 +143,7 @@ class GraspTask:
         self.rewards = Rewards(cfg.reward, hand, cfg.lift_m)
         self.judge = Judge(num_envs, self.step_s)
         self.guard = Guard(num_envs, self.episode_steps, self.num_actions)
+        self.history = History(num_envs, self.layouts["student"])
         self._allocate()
 
     def _allocate(self) -> None:
@@ -197,6 +198,7 @@ class GraspTask:
         self.judge.reset(rows, self.engine.state)
         self.guard.reset(rows)
         self._measure()
+        self.history.begin(rows, self._felt)
 
     def _place(self, rows: Tensor) -> None:
         """Put the scenes of `rows` where their trials start."""
@@ -228,6 +230,7 @@ class GraspTask:
         terminated, truncated = self._advance_clock()
         self.view.update(self.engine.state, self.draws, self.step_index)
         self._measure()
+        self.history.push(self._felt)
         reward, terms = self._reward()
         info: dict = {"terms": terms, "outcomes": self._ended(terminated | truncated)}
         if self.auto_reset and (terminated | truncated).any():
@@ -255,6 +258,7 @@ class GraspTask:
         """Readings of the new state, and hand-centric vectors in the palm frame: true ones, and those of the view."""
         state = self.engine.state
         self.sensed = sensed = self.sensing.read(state, self.draws, self.step_index)
+        self._felt = hand_terms(sensed, state.joint_target, self.control)
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
@@ -274,10 +278,10 @@ class GraspTask:
     def observe(self) -> dict[str, Tensor]:
         """Both observation groups of the current state."""
         state, common = self.engine.state, progress_terms(self.phases, self.control.remaining_m, self._action)
-        seen = common | hand_terms(self.sensed, state.joint_target, self.control)
+        seen = common | self._felt
         true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, self.control)
         values = {
-            "student": seen | {"visible_vectors": self._visible_vectors_p} | self.view.terms(),
+            "student": seen | self.view.terms() | {"visible_vectors": self._visible_vectors_p, "history": self.history.frames},
             "teacher": true | privileged_terms(state, self.judge.start_pos_w, self._object_vectors_p),
         }
         return {group: layout.assemble(values[group]) for group, layout in self.layouts.items()}

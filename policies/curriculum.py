@@ -1,0 +1,183 @@
+"""From teacher to student: imitation first, reinforcement later, and the mixture between them.
+
+    L = rho L_PPO + L_reconstruction + (1 - rho) w L_imitation            (RobustDexGrasp, student)
+
+The student drives the roll-outs; the teacher, who knows the simulator's state, labels what it saw there (DAgger, Ross et
+al. 2011). While rho is zero the student acts without noise and learns from the last roll-outs together; from then on the
+clipped surrogate of PPO counts more and more.
+"""
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from policies.networks import GraspPolicy
+from policies.ppo import GraspPPO
+from policies.rollout import Minibatch
+from policies.student import StudentPolicy
+
+
+@dataclass(frozen=True)
+class MixCfg:
+    """How the student's learning goes over from imitation to reinforcement."""
+
+    by: Literal["iteration", "success"] = "iteration"
+    """What rho follows: the number of the iteration, or the success of the last roll-outs."""
+    start: float = 0.5
+    """Iteration, as a share of all, or success rate, from which rho rises from 0."""
+    end: float = 0.8
+    """Likewise, at which it arrives at `ceiling`."""
+    ceiling: float = 0.9
+    """The greatest rho; what is missing to 1 stays imitation."""
+    imitation: float = 1.0
+    """Weight w of the imitation; 0: none."""
+    reconstruction: float = 0.2
+    """Weight of the reconstruction of contacts and forces."""
+    window: int = 10
+    """Roll-outs that imitation learns from together."""
+    updates: int = 60
+    """Gradient steps of an iteration that only imitates."""
+    batch: int = 1024
+    """Samples of each."""
+    imitation_rate: float = 1e-3
+    """Learning rate while rho is 0, falling to a third until it rises."""
+    ppo_rate: float = 3e-5
+    """Learning rate where reinforcement begins."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.start <= self.end or not 0 <= self.ceiling <= 1:
+            raise ValueError("mix: 0 <= start <= end and 0 <= ceiling <= 1 are needed")
+        if min(self.window, self.updates, self.batch) < 1:
+            raise ValueError("mix.window, mix.updates and mix.batch must be at least 1")
+
+    def rho(self, where: float) -> float:
+        """The share of reinforcement at `where`, an iteration as a share of all or a success rate."""
+        if where >= self.end:
+            return self.ceiling
+        return self.ceiling * max(0.0, where - self.start) / (self.end - self.start)
+
+
+def imitation_loss(means: Tensor, labels: Tensor) -> Tensor:
+    """Mean squared difference of the student's mean actions (sample, action) from the teacher's."""
+    return functional.mse_loss(means, labels)
+
+
+def reconstruction_loss(felt: Tensor, true: Tensor) -> Tensor:
+    """Mean squared error of what the student feels (sample, felt), in standard deviations."""
+    return functional.mse_loss(felt, true)
+
+
+class StudentPPO(GraspPPO):
+    """PPO on the student's observations whose loss is mixed with imitation of a teacher."""
+
+    policy: StudentPolicy
+
+    def __init__(self, *args: Any, mix: MixCfg | None = None, iterations: int = 1, **options: Any) -> None:
+        """`iterations`: of the whole run, for the schedule."""
+        self.mix, self.iterations = mix or MixCfg(), iterations
+        self.teacher: GraspPolicy | None = None
+        """Labels what the student saw; None where nothing is imitated."""
+        self._window: deque[dict[str, Tensor]] = deque(maxlen=self.mix.window)
+        super().__init__(*args, **options)
+
+    @property
+    def rho(self) -> float:
+        """The share of reinforcement in this iteration."""
+        if self.mix.by == "success":
+            return self.mix.rho(self.iteration_stats.get("won", 0.0))
+        return self.mix.rho(self.iteration / self.iterations)
+
+    @property
+    def exploration(self) -> Tensor:
+        """(action,) no noise while the student only imitates."""
+        return self.policy.std if self.rho > 0 else torch.zeros_like(self.policy.std)
+
+    @torch.no_grad()
+    def meet(self, teacher: GraspPolicy) -> None:
+        """Watch `teacher` for one episode in every environment, then start as a copy of it."""
+        self.teacher, seen = teacher, []
+        obs = self.env.streams.reset()
+        for _ in range(self.n_steps):
+            seen.append(obs)
+            obs = self.env.streams.step(teacher.mean(obs)).obs
+        self.policy.learn_scales({group: torch.stack([step[group] for step in seen]) for group in obs})
+        self.policy.take_over(teacher)
+        self.iteration = 1
+
+    def train(self) -> None:
+        """Learn from the roll-out, and from the last ones what the teacher would have done."""
+        self._remember()
+        if self.rho > 0:
+            super().train()
+            return
+        self.policy.set_training_mode(True)
+        self._set_rate(self.mix.imitation_rate * 3 ** -(self.iteration / self.iterations / max(self.mix.start, 1e-6)))
+        records = [self._imitate(batch) for batch in self._labelled(self.mix.updates)]
+        means = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+        self.iteration_stats |= means | {"std": 0.0, "lr": self.lr, "rho": 0.0}
+        for name, value in self.iteration_stats.items():
+            self.logger.record(f"train/{name}", value)
+        self.policy.critic.returns.update(self.rollout_buffer.returns[..., None])
+        self.iteration += 1
+        if self.rho > 0:
+            self._set_rate(self.mix.ppo_rate)
+
+    def checkpoint(self, path: Path) -> None:
+        """As its base does; the roll-outs that imitation learns from go beside the policy."""
+        super().checkpoint(path)
+        torch.save(list(self._window), Path(path).with_suffix(".window"))
+
+    def recall(self, path: Path) -> None:
+        """Take back the roll-outs that `checkpoint` put beside `path`."""
+        kept = torch.load(path.with_suffix(".window"), weights_only=True)
+        self._window = deque(kept, maxlen=self.mix.window)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "teacher", "_window"]
+
+    @torch.no_grad()
+    def _remember(self) -> None:
+        """Keep what the student saw, with the teacher's labels."""
+        obs = {group: values.flatten(0, 1) for group, values in self.rollout_buffer.obs.items()}
+        limit = self.env.task.cfg.action_clip
+        true = self.policy.actor.felt_normaliser(obs["teacher"][:, self.policy.felt])
+        kept = {"student": obs["student"].clone(), "true": true}
+        if self.teacher is not None:
+            kept["labels"] = self.teacher.mean(obs).clamp(-limit, limit)
+        self._window.append(kept)
+
+    def _labelled(self, number: int) -> Iterator[dict[str, Tensor]]:
+        """Random samples of the window."""
+        generator = torch.Generator().manual_seed(self.iteration)
+        sizes = torch.tensor([len(kept["true"]) for kept in self._window])
+        for _ in range(number):
+            which = torch.randint(len(self._window), (self.mix.batch,), generator=generator)
+            parts = []
+            for i, kept in enumerate(self._window):
+                rows = torch.randint(int(sizes[i]), (int((which == i).sum()),), generator=generator)
+                parts.append({name: value[rows] for name, value in kept.items()})
+            yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _imitate(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        loss, record = self._imitation(batch)
+        self._descend(loss)
+        return record
+
+    def _imitation(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """w L_imitation + L_reconstruction of labelled samples."""
+        means, felt = self.policy.actor.both(batch["student"])
+        rebuilt = reconstruction_loss(felt, batch["true"])
+        imitated = imitation_loss(means, batch["labels"]) if "labels" in batch else rebuilt.new_zeros(())
+        record = {"imitation": float(imitated.detach()), "reconstruction": float(rebuilt.detach())}
+        return (1 - self.rho) * self.mix.imitation * imitated + self.mix.reconstruction * rebuilt, record
+
+    def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
+        ppo, record = super()._loss(batch)
+        rest, more = self._imitation(next(self._labelled(1)))
+        return self.rho * ppo + rest, record | more | {"rho": self.rho}

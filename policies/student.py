@@ -1,0 +1,156 @@
+"""The student: sees one camera's points, and feels through the history of its own joints what it touches.
+
+    history (frame, proprioception) -> encoder -> contacts and forces, as the teacher knows them
+    the rest of the observation, those predictions -> actor MLP -> mean action
+
+It starts as its teacher wherever both know the same: columns of the first layer are carried over by the names of the
+observation's terms, with the visible points in place of the whole object.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from perception.observation import HISTORY, Layout
+from policies.networks import Actor, GraspPolicy, Normaliser, mlp
+
+Encoder = Literal["lstm", "mlp", "conv"]
+RECONSTRUCTED = ("contact", "contact_force")
+"""What the student learns to feel, by the names of the teacher's terms."""
+STANDS_FOR = {"visible_vectors": "object_vectors"}
+"""Student terms that take the place of other terms of the teacher."""
+
+
+def make_encoder(kind: Encoder, width: int, out: int) -> nn.Module:
+    """History (sample, frame, width) to features (sample, out)."""
+    if kind == "lstm":
+        return LstmEncoder(width, out)
+    if kind == "mlp":
+        return nn.Sequential(nn.Flatten(), mlp([HISTORY * width, 128, 64, out], gain_out=1.0))
+    if kind == "conv":
+        return ConvEncoder(width, out)
+    raise ValueError(f"encoder must be lstm, mlp or conv, got '{kind}'")
+
+
+class LstmEncoder(nn.Module):
+    """Three layers of 64, read from a zero state over the frames (RobustDexGrasp, student)."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(width, 64, num_layers=3, batch_first=True), nn.Linear(64, out)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(sample, frame, width) to (sample, out)."""
+        return self.head(self.lstm(frames)[0][:, -1])
+
+
+class ConvEncoder(nn.Module):
+    """Two convolutions over time: a tenth of the cost of the LSTM."""
+
+    def __init__(self, width: int, out: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            nn.Conv1d(width, 48, 3, stride=2), nn.ELU(), nn.Conv1d(48, 32, 3), nn.ELU(), nn.Flatten(), nn.Linear(64, out)
+        )
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """(sample, frame, width) to (sample, out)."""
+        return self.net(frames.transpose(1, 2))
+
+
+class StudentActor(nn.Module):
+    """Observation vector of the student (env, size) to the mean action (env, action), and what it feels."""
+
+    def __init__(self, layout: Layout, felt: int, actions: int, hidden: Sequence[int], encoder: Encoder) -> None:
+        """`felt`: numbers that it learns to feel."""
+        super().__init__()
+        self.layout = layout
+        self._history = layout.slices()["history"]
+        own = self._history.start
+        if self._history.stop != layout.size:
+            raise ValueError("the student's history must be the last term of its observation")
+        width = (layout.size - own) // HISTORY
+        self.normaliser, self.felt_normaliser = Normaliser(layout.size), Normaliser(felt)
+        self.encoder = make_encoder(encoder, width, felt)
+        self.net = mlp([own + felt, *hidden, actions], gain_out=0.01)
+
+    def forward(self, obs: Tensor) -> Tensor:
+        """Mean of the action distribution."""
+        return self.both(obs)[0]
+
+    def both(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean actions (env, action), and what is felt (env, felt) in standard deviations."""
+        standard = self.normaliser(obs)
+        own, history = standard[:, : self._history.start], standard[:, self._history]
+        felt = self.encoder(history.unflatten(1, (HISTORY, -1)))
+        return self.net(torch.cat([own, felt], dim=1)), felt
+
+
+class StudentPolicy(GraspPolicy):
+    """Actor on the student's group, critic on the teacher's."""
+
+    actor: StudentActor
+
+    def __init__(self, *args: Any, layouts: dict[str, Layout], encoder: Encoder = "conv", **options: Any) -> None:
+        """`layouts`: of both observation groups."""
+        self.layouts, self._encoder = layouts, encoder
+        teacher = layouts["teacher"].slices()
+        self.felt = [column for name in RECONSTRUCTED for column in range(teacher[name].start, teacher[name].stop)]
+        """Columns of the teacher's group that are learnt to be felt."""
+        super().__init__(*args, actor_group="student", critic_group="teacher", **options)
+
+    def _make_actor(self, actions: int) -> nn.Module:
+        return StudentActor(self.layouts["student"], len(self.felt), actions, self._hidden, self._encoder)
+
+    def update_normalisers(self, obs: dict[str, Tensor]) -> None:
+        """Take in observations (..., size) of both groups."""
+        super().update_normalisers(obs)
+        self.actor.felt_normaliser.update(obs["teacher"][..., self.felt])
+
+    @torch.no_grad()
+    def learn_scales(self, obs: dict[str, Tensor]) -> None:
+        """The student's scales, before it takes over its teacher's weights; observations (..., size)."""
+        self.actor.normaliser.update(obs["student"])
+        self.actor.felt_normaliser.update(obs["teacher"][..., self.felt])
+
+    @torch.no_grad()
+    def take_over(self, teacher: GraspPolicy) -> None:
+        """Act as `teacher` does as far as both know the same; the critic is the teacher's.
+
+        The first layer of the teacher is W (x - m) / s + b; with the student's own scales the same function has the
+        columns W s'/s and the offset b + W (m' - m) / s.
+        """
+        source, own = teacher.actor, self.actor
+        assert isinstance(source, Actor)
+        self.critic.load_state_dict(teacher.critic.state_dict())
+        first, into = source.net[0], own.net[0]
+        scale = (source.normaliser.var + 1e-8).sqrt()
+        mine_mean = torch.cat([own.normaliser.mean[: own._history.start], own.felt_normaliser.mean])
+        mine_scale = (torch.cat([own.normaliser.var[: own._history.start], own.felt_normaliser.var]) + 1e-8).sqrt()
+        weight, bias = torch.zeros_like(into.weight), first.bias.clone()
+        for mine, theirs in self._pairs():
+            part = first.weight[:, theirs] / scale[theirs]
+            weight[:, mine] = part * mine_scale[mine]
+            bias += part @ (mine_mean[mine] - source.normaliser.mean[theirs])
+        into.weight.copy_(weight)
+        into.bias.copy_(bias)
+        for layer, other in zip(list(own.net)[1:], list(source.net)[1:], strict=True):
+            layer.load_state_dict(other.state_dict())
+
+    def _pairs(self) -> list[tuple[slice, slice]]:
+        """Columns of the actor's input, and the teacher's columns that they stand for."""
+        mine, theirs = self.layouts["student"].slices(), self.layouts["teacher"].slices()
+        named = [(part, STANDS_FOR.get(name, name)) for name, part in mine.items()]
+        pairs = [(part, theirs[name]) for part, name in named if name in theirs]
+        start = self.actor._history.start
+        for name in RECONSTRUCTED:
+            size = theirs[name].stop - theirs[name].start
+            pairs.append((slice(start, start + size), theirs[name]))
+            start += size
+        return pairs
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        found = super()._get_constructor_parameters() | {"layouts": self.layouts, "encoder": self._encoder}
+        return {name: value for name, value in found.items() if name not in ("actor_group", "critic_group")}
