@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
 FORGET = 0.98
 """Old trials of an object count this much less with every iteration."""
-RAISE_AT, LOWER_AT, LEVEL_STEP = 0.8, 0.7, 0.02
-"""Disturbances grow by a step while this share of the episodes succeeds, and shrink below the second."""
+RAISE_AT, LOWER_AT, LEVEL_STEP = 0.75, 0.65, 0.02
+"""Disturbances grow by a step while objects succeed this often, each counted alike, and shrink below the second."""
 REWARDS = ("reach", "contact", "lift", "success")
 """Terms of the reward on the printed line; all of them are in progress.csv."""
 
@@ -64,10 +64,12 @@ class ObjectCurriculum(Milestone):
             now[:, index[outcome.object]] += outcome.success, 1
         self.model.mastery = FORGET * counts + ranks.total(torch.from_numpy(now)).numpy()
         task.object_weights = sampling_weights(task.library.entries, *self.model.mastery)
-        won = self.model.iteration_stats["won"]
-        step = LEVEL_STEP * ((won > RAISE_AT) - (won < LOWER_AT))
+        tried = self.model.mastery[1] > 0
+        won = (self.model.mastery[0, tried] / self.model.mastery[1, tried]).mean()
+        step = LEVEL_STEP * (int(won > RAISE_AT) - int(won < LOWER_AT))
         self.model.level = task.disturber.level = float(np.clip(self.model.level + step, 0.0, 1.0))
         self.logger.record("curriculum/disturbance", self.model.level)
+        self.logger.record("curriculum/mastery", won)
 
 
 class Console(Milestone):
@@ -106,16 +108,17 @@ class Console(Milestone):
 
 
 class Checkpoints(Milestone):
-    """RUN/last.zip, every few iterations and at the end."""
+    """RUN/last.zip, at most once a minute, and at the end."""
 
-    def __init__(self, path: Path, every: int = 10) -> None:
+    def __init__(self, path: Path, period_s: float = 60.0) -> None:
         super().__init__()
-        self._path, self._every = path, every
+        self._path, self._period_s, self._saved_s = path, period_s, time.monotonic()
 
     def between(self) -> None:
         """Save."""
-        if ranks.index() == 0 and self.model.iteration % self._every == 0:
+        if ranks.index() == 0 and time.monotonic() - self._saved_s > self._period_s:
             self.model.checkpoint(self._path / "last.zip")
+            self._saved_s = time.monotonic()
 
     def _on_training_end(self) -> None:
         if ranks.index() == 0:

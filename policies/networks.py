@@ -116,10 +116,8 @@ class GraspPolicy(ActorCriticPolicy):
         **options: Any,
     ) -> None:
         """`hidden`: widths of actor and critic. `init_std`: exploration at the start, in units of the action."""
-        if not isinstance(observation_space, spaces.Dict):
-            raise TypeError("GraspPolicy needs both observation groups: make the environment with group='both'")
         for group in (actor_group, critic_group):
-            if group not in observation_space.spaces:
+            if group not in observation_space.spaces:  # pyright: ignore[reportAttributeAccessIssue]
                 raise ValueError(f"no observation group '{group}'; groups: {sorted(observation_space.spaces)}")
         self.actor_group, self.critic_group = actor_group, critic_group
         self._hidden, self._init_std = tuple(hidden), init_std

@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor, nn
@@ -26,9 +27,9 @@ from sim.outcomes import Outcome
 from sim.task import Step
 from sim.vec_env import GraspVecEnv
 
-RATE_STEP = 1.5
+RATE_STEP = 1.3
 """Factor by which the learning rate follows the KL divergence."""
-LEARNING_RATES = (1e-5, 3e-3)
+LEARNING_RATES = (2e-5, 4e-4)
 
 
 class GraspPPO(PPO):
@@ -44,7 +45,7 @@ class GraspPPO(PPO):
         env: GraspVecEnv | None = None,
         learning_rate: float = 3e-4,
         n_steps: int = 0,
-        batch_size: int = 2048,
+        minibatches: int = 4,
         n_epochs: int = 5,
         gamma: float = 0.99,
         target_kl: float = 0.02,
@@ -55,6 +56,10 @@ class GraspPPO(PPO):
         **options: Any,
     ) -> None:
         """`n_steps` 0: whole episodes. `target_kl`: of a minibatch step. `options`: those of PPO."""
+        if env is not None and not isinstance(env.observation_space, spaces.Dict):
+            raise TypeError("GraspPPO needs both observation groups: make the environment with group='both'")
+        n_steps = n_steps or (env.task.episode_steps if env else 1)
+        self.minibatches = minibatches
         self.reward_scale = reward_scale
         self.iteration = 0
         """Rollouts finished so far."""
@@ -72,8 +77,8 @@ class GraspPPO(PPO):
             policy,
             env,  # pyright: ignore[reportArgumentType]
             learning_rate=learning_rate,
-            n_steps=n_steps or (env.task.episode_steps if env else 1),
-            batch_size=batch_size,
+            n_steps=n_steps,
+            batch_size=max(2, n_steps * (env.num_envs if env else 1)),  # checked by PPO, not used
             n_epochs=n_epochs,
             gamma=gamma,
             target_kl=target_kl,
@@ -83,6 +88,12 @@ class GraspPPO(PPO):
             device=device,
             **options,
         )
+
+    def set_random_seed(self, seed: int | None = None) -> None:
+        """All ranks start with the same policy, each with environments of its own."""
+        super().set_random_seed(seed)
+        if seed is not None and self.env is not None:
+            self.env.seed((seed << 16) + ranks.index() * self.env.num_envs)
 
     def collect_rollouts(  # pyright: ignore[reportIncompatibleMethodOverride]
         self, env: GraspVecEnv, callback: BaseCallback, rollout_buffer: DeviceRolloutBuffer, n_rollout_steps: int
@@ -147,7 +158,8 @@ class GraspPPO(PPO):
         won = torch.tensor([float(sum(o.success for o in outcomes)), float(len(outcomes))], dtype=torch.float64)
         won = ranks.total(won)
         self.outcomes = outcomes
-        means = {name: sum(term[name] for term in terms) for name in terms[0]}
+        sums = torch.tensor([[term[name] for name in terms[0]] for term in terms], dtype=torch.float64).sum(dim=0)
+        means = dict(zip(terms[0], ranks.mean(sums).tolist(), strict=True))
         rate = float(won[0] / won[1].clamp(min=1))
         self.iteration_stats = {"won": rate, "return": sum(means.values()), **means}
         self.ep_success_buffer.extend(outcome.success for outcome in outcomes)  # pyright: ignore[reportOptionalMemberAccess]
@@ -175,9 +187,8 @@ class GraspPPO(PPO):
         """All minibatches of all epochs."""
         buffer = self.rollout_buffer
         generator = torch.Generator(device=self.device).manual_seed(self.iteration)
-        number = max(1, buffer.buffer_size * buffer.n_envs // self.batch_size)
         for _ in range(self.n_epochs):
-            yield from buffer.minibatches(number, generator)
+            yield from buffer.minibatches(self.minibatches, generator)
 
     def _update(self, batch: Minibatch) -> dict[str, float]:
         """One gradient step; what is worth knowing about it."""
@@ -239,8 +250,10 @@ class GraspPPO(PPO):
         """Open, after `load`, the episodes that were open when the policy was saved."""
         task = self.env.task
         task.object_weights, task.disturber.level = self.resume["weights"], self.level
+        self.env.reset()  # which takes the seeds that `load` has given
         self.env.streams.next_trial[:] = torch.tensor(self.resume["trials"])
-        self.env.reset()
+        self._last_obs = self.env.reset()  # pyright: ignore[reportAttributeAccessIssue]
+        self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
         return self
 
     def _excluded_save_params(self) -> list[str]:

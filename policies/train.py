@@ -15,9 +15,10 @@ from typing import Any, Literal
 import torch
 import torch.distributed as dist
 from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from policies import ranks
+from policies.curves import ProgressCsv, draw_curves
 from policies.curriculum import MixCfg, StudentPPO
 from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
 from policies.networks import GraspPolicy
@@ -80,8 +81,8 @@ class TrainCfg:
     """KL divergence of a minibatch step that the learning rate aims at, at the start; a third of it at the end."""
     epochs: int = 5
     """Passes over each roll-out."""
-    batch_size: int = 2048
-    """Samples of a minibatch."""
+    minibatches: int = 4
+    """Parts of each pass."""
     gamma: float = 0.99
     """Discount per control step."""
     init_std: float = 0.3
@@ -100,7 +101,7 @@ class TrainCfg:
     """Physics settings."""
 
     def __post_init__(self) -> None:
-        for name, least in (("iterations", 1), ("num_envs", 1), ("epochs", 1), ("batch_size", 2), ("num_threads", 0)):
+        for name, least in (("iterations", 1), ("num_envs", 1), ("epochs", 1), ("minibatches", 1), ("num_threads", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.validate_every < 1 or self.validation_trials < 1 or self.plateau < 0 or self.time_limit < 0:
@@ -113,18 +114,30 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     """Train, or go on; returns the best validation and where the policies are."""
     torch.set_num_threads(1)  # the networks are small; the physics has its own threads
     torch.set_flush_denormal(True)
-    _join_ranks()
+    _join_ranks(cfg)
+    if ranks.index() > 0:
+        return _learn(cfg, Path(cfg.out))
     with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if _begun(cfg) else None) as run:
-        env = make_env(cfg)
-        model = make_model(cfg, env, run.path)
-        model.set_logger(configure(str(run.path), ["csv", "tensorboard"] if ranks.index() == 0 else []))
-        milestones = [ObjectCurriculum(), Console(cfg.iterations, cfg.time_limit), Checkpoints(run.path)]
-        validation = Validation(run.path, cfg)
-        steps = env.num_envs * ranks.count() * model.n_steps * cfg.iterations
-        left = max(steps - model.num_timesteps, 0)
-        log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), run.path)
-        model.learn(left, CallbackList([*milestones, validation]), log_interval=1, reset_num_timesteps=False)
-        return {"best": validation.best, "path": str(run.path)}
+        return _learn(cfg, run.path)
+
+
+def _learn(cfg: TrainCfg, path: Path) -> dict[str, Any]:
+    """What every rank does; the first one writes."""
+    env = make_env(cfg)
+    model = make_model(cfg, env, path)
+    model.set_logger(_logger(path, model.num_timesteps))
+    validation = Validation(path, cfg)
+    steps = env.num_envs * ranks.count() * model.n_steps * cfg.iterations
+    log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
+    callbacks = [ObjectCurriculum(), Console(cfg.iterations, cfg.time_limit), Checkpoints(path), validation]
+    left = max(steps - model.num_timesteps, 0)
+    try:
+        model.learn(left, CallbackList(callbacks), log_interval=1, reset_num_timesteps=False)
+    finally:
+        model.logger.close()
+    if ranks.index() == 0 and (path / "progress.csv").is_file():
+        draw_curves(path / "progress.csv", path / "curves.png")
+    return {"best": validation.best, "path": str(path), "iteration": model.iteration}
 
 
 def make_env(cfg: TrainCfg) -> GraspVecEnv:
@@ -138,7 +151,6 @@ def make_env(cfg: TrainCfg) -> GraspVecEnv:
         task=cfg.task,
         physics=cfg.physics,
         num_threads=cfg.num_threads or max(1, (os.cpu_count() or 1) // ranks.count()),
-        seed=(cfg.seed << 16) + ranks.index() * cfg.num_envs,
     )
 
 
@@ -156,7 +168,7 @@ def make_model(cfg: TrainCfg, env: GraspVecEnv, path: Path) -> GraspPPO:
     options = {
         "env": env,
         "learning_rate": cfg.learning_rate,
-        "batch_size": cfg.batch_size,
+        "minibatches": cfg.minibatches,
         "n_epochs": cfg.epochs,
         "gamma": cfg.gamma,
         "target_kl": cfg.target_kl,
@@ -192,7 +204,15 @@ def _begun(cfg: TrainCfg) -> bool:
     return bool(cfg.out) and cfg.resume == "auto" and Path(cfg.out, "last.zip").is_file()
 
 
-def _join_ranks() -> None:
+def _logger(path: Path, steps: int) -> Logger:
+    """RUN/progress.csv and TensorBoard, of the first rank."""
+    formats = [ProgressCsv(path / "progress.csv", steps), TensorBoardOutputFormat(str(path))] if not ranks.index() else []
+    return Logger(str(path), formats)
+
+
+def _join_ranks(cfg: TrainCfg) -> None:
     """torchrun tells each process of the others by its environment."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
+        if not cfg.out:
+            raise ValueError("out: several processes need one run directory; give out=DIR")
         dist.init_process_group("gloo")

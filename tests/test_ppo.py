@@ -1,0 +1,163 @@
+"""PPO: advantages by hand, a buffer that cannot mix its rows up, losses by hand, and learning on the real task."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from gymnasium import spaces
+
+from policies.networks import Critic, Normaliser
+from policies.ppo import GraspPPO, gaussian_kl, log_prob, standardise, surrogate_loss
+from policies.rollout import DeviceRolloutBuffer
+from sim.rewards import RewardCfg
+from sim.task import TaskCfg
+from sim.vec_env import GraspVecEnv
+
+SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
+
+
+def buffer(steps=2, envs=1, gamma=0.99, gae_lambda=0.95):
+    space = spaces.Dict({"teacher": spaces.Box(-1, 1, (1,))})
+    return DeviceRolloutBuffer(steps, space, spaces.Box(-1, 1, (1,)), gamma=gamma, gae_lambda=gae_lambda, n_envs=envs)
+
+
+def fill(made, rewards, values, ends):
+    for reward, value, end in zip(rewards, values, ends, strict=True):
+        zero = torch.zeros(1, 1)
+        stored = {"actions": zero, "means": zero, "values": torch.tensor([value]), "log_probs": torch.zeros(1)}
+        made.add({"teacher": zero}, torch.tensor([reward]), torch.tensor([end]), **stored)
+    return made
+
+
+def test_gae_is_the_discounted_sum_of_the_errors_of_the_value():
+    made = fill(buffer(), [1.0, 2.0], [0.5, 1.0], [False, False])
+    made.finish(torch.tensor([3.0]))
+    later = 2.0 + 0.99 * 3.0 - 1.0  # 3.97
+    first = 1.0 + 0.99 * 1.0 - 0.5 + 0.99 * 0.95 * later
+    assert made.advantages[:, 0].tolist() == pytest.approx([first, later])
+    assert made.returns[:, 0].tolist() == pytest.approx([first + 0.5, later + 1.0])
+
+
+def test_gae_does_not_look_past_an_end():
+    made = fill(buffer(), [1.0, 2.0], [0.5, 1.0], [True, False])
+    made.finish(torch.tensor([3.0]))
+    assert made.advantages[0, 0] == pytest.approx(1.0 - 0.5)
+
+
+def test_minibatches_hold_every_transition_once_and_whole():
+    made = buffer(steps=4, envs=3)
+    for t in range(4):
+        mark = 10.0 * t + torch.arange(3.0)
+        column = mark[:, None]
+        stored = {"actions": column + 100, "means": column + 200, "values": mark + 300, "log_probs": mark + 400}
+        made.add({"teacher": column}, mark, torch.zeros(3, dtype=torch.bool), **stored)
+    seen = []
+    for batch in made.minibatches(5, torch.Generator().manual_seed(0)):
+        mark = batch.obs["teacher"].squeeze(1)
+        assert torch.equal(batch.actions.squeeze(1), mark + 100)
+        assert torch.equal(batch.means.squeeze(1), mark + 200)
+        assert torch.equal(batch.values, mark + 300)
+        assert torch.equal(batch.log_probs, mark + 400)
+        seen += mark.tolist()
+    assert sorted(seen) == sorted(10.0 * t + i for t in range(4) for i in range(3))
+
+
+def test_densities_and_divergence_agree_with_torch():
+    mean, other, log_std = torch.randn(5, 3), torch.randn(5, 3), torch.tensor([-1.0, 0.2, 0.5])
+    normal = torch.distributions.Normal
+    torch.testing.assert_close(log_prob(other, mean, log_std), normal(mean, log_std.exp()).log_prob(other).sum(-1))
+    want = torch.distributions.kl_divergence(normal(mean, log_std.exp()), normal(other, torch.ones(3))).sum(-1)
+    torch.testing.assert_close(gaussian_kl(mean, log_std, other, torch.zeros(3)), want)
+
+
+def test_the_surrogate_is_clipped_where_the_policy_has_moved_far_enough():
+    # ratios 1.5 and 0.5 with advantages 1 and 1: min(1.5, 1.2) + min(0.5, 0.8) = 1.7; advantages -1: -(1.5) - 0.8
+    now, before = torch.tensor([1.5, 0.5]).log(), torch.zeros(2)
+    loss, clipped = surrogate_loss(now, before, torch.ones(2), 0.2)
+    assert (float(loss), float(clipped)) == pytest.approx((-0.85, 1.0))
+    assert float(surrogate_loss(now, before, -torch.ones(2), 0.2)[0]) == pytest.approx((1.5 + 0.8) / 2)
+
+
+def test_the_normaliser_agrees_with_all_the_data_at_once_and_can_be_inverted():
+    parts = [torch.randn(7, 2) * 3 + 1, torch.randn(50, 2), torch.randn(1, 2) + 9]
+    normaliser = Normaliser(2)
+    for part in parts:
+        normaliser.update(part)
+    whole = torch.cat(parts)
+    torch.testing.assert_close(normaliser.mean, whole.mean(0))
+    torch.testing.assert_close(normaliser.var, whole.var(0, unbiased=False))
+    torch.testing.assert_close(normaliser.inverse(normaliser(parts[1])), parts[1])
+
+
+def test_values_are_in_units_of_the_returns():
+    critic = Critic(3, (8,))
+    critic.returns.update(torch.tensor([[10.0], [30.0]]))  # mean 20, deviation 10
+    obs = torch.randn(4, 3)
+    torch.testing.assert_close(critic(obs), 20 + 10 * critic.standard(obs).squeeze(-1))
+
+
+def test_advantages_are_standardised_in_place():
+    advantages = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
+    standardise(advantages)
+    assert float(advantages.mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(advantages.std(unbiased=False)) == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return GraspVecEnv(24, group="both", task=SHORT, num_threads=1)
+
+
+def test_what_time_alone_ended_is_credited_with_its_value(env):
+    model = GraspPPO(env=env, seed=0, gamma=0.9)
+    model.policy.critic.returns.update(torch.tensor([[40.0], [60.0]]))  # every value is near 50
+    model.learn(24 * model.n_steps)
+    last = model.rollout_buffer.rewards[-1]
+    assert model.rollout_buffer.ends[-1].all() and not model.rollout_buffer.ends[:-1].any()
+    assert (last > 0.9 * 40 - 5).all()  # against rewards of at most 1 without it
+
+
+def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp_path):
+    def learner():
+        env.streams.seed(range(24))
+        env.task.object_weights = None
+        return GraspPPO(env=env, seed=3, minibatches=2)
+
+    steps = 24 * SHORT.steps(1.3)
+    through = learner()
+    through.learn(4 * steps)
+    stopped = learner()
+    stopped.learn(2 * steps)
+    stopped.save(tmp_path / "last.zip")
+    resumed = GraspPPO.load(tmp_path / "last.zip", env=env).go_on()
+    resumed.learn(2 * steps, reset_num_timesteps=False)
+    for (name, want), got in zip(through.policy.state_dict().items(), resumed.policy.state_dict().values(), strict=True):
+        assert torch.equal(want, got), name
+    assert resumed.num_timesteps == through.num_timesteps
+
+
+def test_both_observation_groups_are_asked_for():
+    with pytest.raises(TypeError, match="group='both'"):
+        GraspPPO(env=GraspVecEnv(2, group="teacher", task=SHORT))
+
+
+def test_the_learning_rate_follows_the_divergence(env):
+    model = GraspPPO(env=env, target_kl=0.02, learning_rate=1e-4)
+    model._follow(0.05)
+    assert model.lr == pytest.approx(1e-4 / 1.3)
+    model._follow(0.005)
+    assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
+    model._follow(0.02)
+    assert model.lr == pytest.approx(1e-4)
+
+
+def test_ppo_learns_to_keep_off_the_table():
+    """With nothing but the table's contact in the reward, the hand must learn to stay above it."""
+    off = {name: 0.0 for name in RewardCfg.__dataclass_fields__}
+    easy = replace(SHORT, reward=RewardCfg(**off | {"table_contact": -1.0}), palm_action_m_s=0.4)
+    model = GraspPPO(env=GraspVecEnv(32, group="both", task=easy, num_threads=2), seed=0, target_kl=0.1)
+    returns = []
+    for _ in range(14):
+        model.learn(32 * model.n_steps, reset_num_timesteps=False)
+        returns.append(model.iteration_stats["return"])
+    assert sum(returns[-3:]) > 0.6 * sum(returns[:3]), returns  # negative: much of the contact is gone

@@ -1,0 +1,94 @@
+"""`dexgrasp train` as a user runs it: stopped and gone on with, in two processes, from a teacher to a student."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+import configs
+from policies.curves import read_columns
+from policies.ppo import GraspPPO
+from policies.train import TrainCfg, train
+
+TINY = (
+    "objects=shipped",
+    "validation=shipped",
+    "validation_trials=4",
+    "validate_every=2",
+    "num_threads=1",
+    "task.rate_hz=10",
+    "task.grasp_s=0.6",
+    "task.lift_s=0.2",
+    "task.hold_s=0.2",
+)
+
+
+def tiny(path, *more):
+    return configs.load(TrainCfg, "train", [*TINY, f"out={path}", *more])
+
+
+def weights(path):
+    return GraspPPO.load(path, device="cpu").policy.state_dict()
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher")
+    train(tiny(path, "num_envs=8", "iterations=4"))
+    return path
+
+
+def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
+    names = {"last.zip", "best.zip", "progress.csv", "curves.png", "config.yaml", "run.json", "run.log"}
+    assert names <= {file.name for file in teacher.iterdir()}
+    steps, success = read_columns(teacher / "progress.csv")["rollout/success"]
+    assert steps == [80.0, 160.0, 240.0, 320.0]  # 8 environments, 10 steps an episode
+    assert all(0 <= rate <= 1 for rate in success)
+
+
+def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_path):
+    train(tiny(tmp_path, "num_envs=8", "iterations=2"))
+    train(tiny(tmp_path, "num_envs=8", "iterations=4"))
+    for (name, want), got in zip(
+        weights(teacher / "last.zip").items(), weights(tmp_path / "last.zip").values(), strict=True
+    ):
+        assert torch.equal(want, got), name
+    assert read_columns(tmp_path / "progress.csv")["rollout/success"] == read_columns(teacher / "progress.csv")["rollout/success"]
+
+
+def test_another_configuration_does_not_go_on_with_a_run(teacher):
+    with pytest.raises(ValueError, match=r"gamma: 0\.985 then, 0\.9 now"):
+        train(tiny(teacher, "num_envs=8", "iterations=5", "gamma=0.9"))
+
+
+def test_a_student_without_a_teacher_is_told_where_to_get_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="dexgrasp train stage=teacher"):
+        train(tiny(tmp_path, "stage=student", "num_envs=4", "iterations=2"))
+
+
+def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path):
+    student = ("stage=student", f"teacher={teacher / 'best.zip'}", "num_envs=8", "mix.start=0.4", "mix.end=0.8")
+    small = (*student, "mix.updates=3", "mix.batch=32")
+    train(tiny(tmp_path / "through", *small, "iterations=4"))
+    first = tiny(tmp_path / "stopped", *small, "iterations=4", "time_limit=0.0001")
+    assert train(first)["iteration"] == 2
+    train(tiny(tmp_path / "stopped", *small, "iterations=4"))
+    for (name, want), got in zip(
+        weights(tmp_path / "through/last.zip").items(), weights(tmp_path / "stopped/last.zip").values(), strict=True
+    ):
+        assert torch.equal(want, got), name
+
+
+def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
+    alike = ("iterations=3", "minibatches=1", "epochs=2", "validate_every=100")
+    train(tiny(tmp_path / "one", "num_envs=8", *alike))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    command = [*torchrun, "-m", "policies.cli", "train", *TINY, f"out={tmp_path / 'two'}", "num_envs=4", *alike]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    for (name, want), got in zip(
+        weights(tmp_path / "one/last.zip").items(), weights(tmp_path / "two/last.zip").values(), strict=True
+    ):
+        torch.testing.assert_close(got, want, atol=2e-4, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
