@@ -41,7 +41,7 @@ def draw_curves(progress: Path, picture: Path) -> None:
 
     columns = read_columns(progress)
     panels = {title: [name for name in names if name in columns] for title, names in PANELS.items()}
-    panels = {title: names for title, names in panels.items() if names}
+    panels = {title: names for title, names in panels.items() if names} or {"nothing yet": []}
     figure, axes = pyplot.subplots(1, len(panels), figsize=(5 * len(panels), 3.6), squeeze=False)
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
@@ -49,7 +49,8 @@ def draw_curves(progress: Path, picture: Path) -> None:
             axis.plot([1e-6 * step for step in steps], values, label=name.partition("/")[2], linewidth=1.2)
         axis.set(title=title, xlabel="million control steps")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+        if names:
+            axis.legend(fontsize=8)
     figure.tight_layout()
     figure.savefig(picture, dpi=110)
     pyplot.close(figure)

@@ -84,8 +84,9 @@ class Console(Milestone):
         self._steps = self.model.num_timesteps
 
     def _on_step(self) -> bool:
-        at_end = self.n_calls % self.model.n_steps == 0
-        return not (at_end and self._limit_s and time.monotonic() - self._start_s > self._limit_s)
+        opens = self.n_calls % self.model.n_steps == 1  # nothing is lost: an iteration that goes on opens these again
+        begun = opens and self.model.iteration > self._first
+        return not (begun and self._limit_s and time.monotonic() - self._start_s > self._limit_s)
 
     def between(self) -> None:
         """Print the line."""
