@@ -62,6 +62,7 @@ class ObjectCurriculum(Milestone):
         now = np.zeros_like(counts)
         for outcome in self.model.outcomes:
             now[:, index[outcome.object]] += outcome.success, 1
+        self.model.opened_with = (task.object_weights, task.disturber.level)  # the next episodes are open already
         self.model.mastery = FORGET * counts + ranks.total(torch.from_numpy(now)).numpy()
         task.object_weights = sampling_weights(task.library.entries, *self.model.mastery)
         tried = self.model.mastery[1] > 0

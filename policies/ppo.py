@@ -71,6 +71,8 @@ class GraspPPO(PPO):
         """(2, object) recent successes and trials of each training object."""
         self.level, self.best = 0.0, 0.0
         """Strength of the disturbances; the best validation so far."""
+        self.opened_with: tuple[np.ndarray | None, float] = (None, 0.0)
+        """Weights of the objects and strength of the disturbances that the open episodes were drawn with."""
         self.outcomes: list[Outcome] = []
         """Of the last iteration's episodes."""
         super().__init__(
@@ -249,11 +251,12 @@ class GraspPPO(PPO):
     def go_on(self) -> Self:
         """Open, after `load`, the episodes that were open when the policy was saved."""
         task = self.env.task
-        task.object_weights, task.disturber.level = self.resume["weights"], self.level
+        task.object_weights, task.disturber.level = self.opened_with
         self.env.reset()  # which takes the seeds that `load` has given
         self.env.streams.next_trial[:] = torch.tensor(self.resume["trials"])
         self._last_obs = self.env.reset()  # pyright: ignore[reportAttributeAccessIssue]
         self._last_episode_starts = np.ones(self.n_envs, dtype=bool)
+        task.object_weights, task.disturber.level = self.resume["weights"], self.level
         return self
 
     def _excluded_save_params(self) -> list[str]:
