@@ -85,6 +85,13 @@ COMMANDS = (
         "policies.evaluate:EvaluateCfg",
         "policies.evaluate:evaluate",
     ),
+    Command(
+        "compare",
+        "Run two policies on the same trials; exit status 1 if the second does significantly worse.",
+        "policies.compare:CompareCfg",
+        "policies.compare:compare",
+        ("a", "b"),
+    ),
     Command("export", "Write a policy as a bundle that a robot runs.", later="trained policies"),
     Command(
         "bench engine",
