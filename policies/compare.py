@@ -1,4 +1,4 @@
-"""`dexgrasp compare A B`: two policies on the same trials; what B gains and loses against A, and whether that is chance.
+"""`dexgrasp compare A B`: two policies on the same trials; what B gains and loses, and whether that is chance.
 
 RUN/a, RUN/b        the two evaluations, each a run directory of its own
 RUN/compare.json    the paired result
@@ -41,8 +41,9 @@ class CompareCfg(EvaluateCfg):
 
     def evaluation(self, policy: str, out: Path) -> EvaluateCfg:
         """The evaluation of one of them."""
-        shared = {item.name: getattr(self, item.name) for item in fields(EvaluateCfg)}
-        return EvaluateCfg(**shared | {"policy": policy, "out": str(out)})
+        shared: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(EvaluateCfg)}
+        shared["policy"], shared["out"] = policy, str(out)
+        return EvaluateCfg(**shared)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
     L = rho L_PPO + L_reconstruction + (1 - rho) w L_imitation            (RobustDexGrasp, student)
 
-The student drives the roll-outs; the teacher, who knows the simulator's state, labels what it saw there (DAgger, Ross et
-al. 2011). While rho is zero the student acts without noise and learns from the last roll-outs together; from then on the
-clipped surrogate of PPO counts more and more.
+The student drives the roll-outs; the teacher, who knows the simulator's state, labels what it saw there (DAgger, Ross
+et al. 2011). While rho is zero the student acts without noise and learns from the last roll-outs together; from then on
+the clipped surrogate of PPO counts more and more.
 """
 
 from collections import deque
@@ -96,7 +96,7 @@ class StudentPPO(GraspPPO):
     @property
     def exploration(self) -> Tensor:
         """(action,) no noise while the student only imitates."""
-        return self.policy.std if self.rho > 0 else torch.zeros_like(self.policy.std)
+        return super().exploration if self.rho > 0 else torch.zeros_like(self.policy.std)
 
     @torch.no_grad()
     def meet(self, teacher: GraspPolicy) -> None:

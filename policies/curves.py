@@ -8,7 +8,13 @@ from stable_baselines3.common.logger import CSVOutputFormat
 CLOCK = "time/total_timesteps"
 PANELS = {
     "success": ("rollout/success", "curriculum/mastery", "validation/success", "curriculum/disturbance"),
-    "reward per episode": ("reward/lift", "reward/contact", "reward/reach", "reward/table_contact", "reward/displacement"),
+    "reward per episode": (
+        "reward/lift",
+        "reward/contact",
+        "reward/reach",
+        "reward/table_contact",
+        "reward/displacement",
+    ),
     "update": ("train/kl", "train/std", "train/value"),
     "imitation": ("train/imitation", "train/reconstruction", "train/rho"),
 }

@@ -25,6 +25,8 @@ FORGET = 0.98
 """Old trials of an object count this much less with every iteration."""
 RAISE_AT, LOWER_AT, LEVEL_STEP = 0.75, 0.65, 0.02
 """Disturbances grow by a step while objects succeed this often, each counted alike, and shrink below the second."""
+LEARNT = ("rho", "imitation", "reconstruction")
+"""What a student's line shows beside."""
 REWARDS = ("reach", "contact", "lift", "success")
 """Terms of the reward on the printed line; all of them are in progress.csv."""
 
@@ -99,7 +101,9 @@ class Console(Milestone):
         left_s = passed_s * (self._iterations - model.iteration) / max(model.iteration - self._first, 1)
         left_s = min(left_s, self._limit_s - passed_s) if self._limit_s else left_s
         terms = " ".join(f"{name} {stats[name]:+5.2f}" for name in REWARDS)
-        learnt = "".join(f"{name} {stats[name]:.3f}  " for name in ("rho", "imitation", "reconstruction") if name in stats)
+        learnt = "".join(
+            f"{name} {stats[name]:.3f}  " for name in ("rho", "imitation", "reconstruction") if name in stats
+        )
         print(
             f"{model.iteration:5d}  {1e-6 * model.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
             f"return {stats['return']:6.2f} ({terms})  disturbed {model.level:.2f}  kl {stats.get('kl', 0.0):.3f}  "

@@ -7,6 +7,7 @@ Actor and critic may look at different groups: what only a simulator knows can g
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class Normaliser(nn.Module):
 def mlp(sizes: Sequence[int], gain_out: float) -> nn.Sequential:
     """Linear layers with ELU between them, orthogonal weights; the last layer's are scaled by `gain_out`."""
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         linear = nn.Linear(fan_in, fan_out)
         nn.init.orthogonal_(linear.weight, gain_out if i == len(sizes) - 2 else 2**0.5)
         nn.init.zeros_(linear.bias)
@@ -73,6 +74,9 @@ def mlp(sizes: Sequence[int], gain_out: float) -> nn.Sequential:
 
 class Actor(nn.Module):
     """Observation vector (env, size) to the mean action (env, action)."""
+
+    normaliser: Normaliser
+    net: nn.Sequential
 
     def __init__(self, size: int, actions: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -116,9 +120,10 @@ class GraspPolicy(ActorCriticPolicy):
         **options: Any,
     ) -> None:
         """`hidden`: widths of actor and critic. `init_std`: exploration at the start, in units of the action."""
+        groups = observation_space.spaces  # pyright: ignore[reportAttributeAccessIssue]
         for group in (actor_group, critic_group):
-            if group not in observation_space.spaces:  # pyright: ignore[reportAttributeAccessIssue]
-                raise ValueError(f"no observation group '{group}'; groups: {sorted(observation_space.spaces)}")
+            if group not in groups:
+                raise ValueError(f"no observation group '{group}'; groups: {sorted(groups)}")
         self.actor_group, self.critic_group = actor_group, critic_group
         self._hidden, self._init_std = tuple(hidden), init_std
         super().__init__(observation_space, action_space, lr_schedule, **options)
@@ -132,12 +137,16 @@ class GraspPolicy(ActorCriticPolicy):
         self.actor = self._make_actor(actions)
         self.critic = Critic(self._size(self.critic_group), self._hidden)
         self.log_std = nn.Parameter(torch.full((actions,), self._init_std).log())
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1.0), **self.optimizer_kwargs)
+        self.optimizer = self.optimizer_class(
+            self.parameters(),
+            lr=lr_schedule(1.0),  # pyright: ignore[reportCallIssue]
+            **self.optimizer_kwargs,
+        )
 
     def _size(self, group: str) -> int:
         return self.observation_space[group].shape[0]  # pyright: ignore[reportIndexIssue]
 
-    def _make_actor(self, actions: int) -> nn.Module:
+    def _make_actor(self, actions: int) -> Any:
         return Actor(self._size(self.actor_group), actions, self._hidden)
 
     def mean(self, obs: dict[str, Tensor]) -> Tensor:

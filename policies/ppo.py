@@ -1,9 +1,9 @@
 """PPO of Stable-Baselines3 with a rollout that stays on the task's device, and a learning rate that follows the KL.
 
-    collect   every iteration opens new episodes and plays them to their end; an iteration depends on its number alone,
-              so that a run that was stopped goes on exactly
-    train     clipped surrogate + value loss in units of the returns; after each minibatch the learning rate is raised or
-              lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does the same)
+collect   every iteration opens new episodes and plays them to their end; an iteration depends on its number alone,
+          so that a run that was stopped goes on exactly
+train     clipped surrogate + value loss in units of the returns; after each minibatch the learning rate is raised or
+          lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does the same)
 """
 
 import math
@@ -27,6 +27,8 @@ from sim.outcomes import Outcome
 from sim.task import Step
 from sim.vec_env import GraspVecEnv
 
+CLIP = 0.2
+"""Range of the ratio of probabilities within which the surrogate counts."""
 RATE_STEP = 1.3
 """Factor by which the learning rate follows the KL divergence."""
 LEARNING_RATES = (2e-5, 4e-4)
@@ -52,15 +54,19 @@ class GraspPPO(PPO):
         max_grad_norm: float = 1.0,
         vf_coef: float = 1.0,
         reward_scale: float = 0.2,
+        frozen_std: float = 0.0,
         device: str = "cpu",
         **options: Any,
     ) -> None:
-        """`n_steps` 0: whole episodes. `target_kl`: of a minibatch step. `options`: those of PPO."""
+        """`n_steps` 0: whole episodes. `target_kl`: of a minibatch step, at the start; a third of it at the end.
+        `frozen_std`: roll-outs explore with this deviation whatever is learnt, as the published release does; 0: not.
+        `options`: those of PPO.
+        """
         if env is not None and not isinstance(env.observation_space, spaces.Dict):
             raise TypeError("GraspPPO needs both observation groups: make the environment with group='both'")
         n_steps = n_steps or (env.task.episode_steps if env else 1)
         self.minibatches = minibatches
-        self.reward_scale = reward_scale
+        self.reward_scale, self.frozen_std = reward_scale, frozen_std
         self.iteration = 0
         """Rollouts finished so far."""
         self.lr = learning_rate
@@ -132,8 +138,8 @@ class GraspPPO(PPO):
 
     @property
     def exploration(self) -> Tensor:
-        """(action,) standard deviation of the actions' noise."""
-        return self.policy.std
+        """(action,) standard deviation of the actions' noise; as at the start where `frozen_std` is set."""
+        return torch.full_like(self.policy.std, self.frozen_std) if self.frozen_std else self.policy.std
 
     def _open(self, env: GraspVecEnv) -> dict[str, Tensor]:
         """Observations of episodes that have just begun, in every environment."""
@@ -148,7 +154,7 @@ class GraspPPO(PPO):
         return torch.randn(shape, generator=generator)[:, first : first + num_envs].to(self.device)
 
     def _reward(self, step: Step) -> Tensor:
-        """Scaled rewards (env,); an episode that time alone ended is credited with what it would have gone on to earn."""
+        """Scaled rewards (env,); an episode that time alone ended is credited with what it would still have earned."""
         rewards = step.reward * self.reward_scale
         rows = step.truncated.nonzero().squeeze(1)
         if len(rows):
@@ -211,7 +217,7 @@ class GraspPPO(PPO):
         """What a minibatch asks the parameters to reduce, and its parts."""
         means, log_std = self.policy.mean(batch.obs), self.policy.std.log()
         now = log_prob(batch.actions, means, log_std)
-        surrogate, clipped = surrogate_loss(now, batch.log_probs, batch.advantages, self.clip_range(1.0))
+        surrogate, clipped = surrogate_loss(now, batch.log_probs, batch.advantages, CLIP)
         value = self._value_loss(batch)
         with torch.no_grad():
             kl = ranks.mean(gaussian_kl(batch.means, self._behaviour_log_std, means, log_std).mean())
@@ -225,7 +231,7 @@ class GraspPPO(PPO):
 
     def _follow(self, kl: float) -> None:
         """Raise or lower the learning rate so that the KL divergence of a step comes near its target."""
-        target = self.target_kl or math.inf
+        target = (self.target_kl or math.inf) * (1 + 2 * self._current_progress_remaining) / 3
         if kl > 2 * target:
             self._set_rate(max(self.lr / RATE_STEP, LEARNING_RATES[0]))
         elif 0 < kl < target / 2:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 Z_95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 
@@ -21,7 +22,7 @@ def wilson_interval(successes: int, trials: int, z: float = Z_95) -> tuple[float
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
-def success_summary(successes: int, trials: int) -> dict[str, float | int | list[float]]:
+def success_summary(successes: int, trials: int) -> dict[str, Any]:
     """success_rate, successes, trials and wilson95 [low, high], as they stand in result.json."""
     return {
         "success_rate": successes / trials,

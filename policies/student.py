@@ -52,12 +52,17 @@ class ConvEncoder(nn.Module):
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.net = nn.Sequential(
-            nn.Conv1d(width, 48, 3, stride=2), nn.ELU(), nn.Conv1d(48, 32, 3), nn.ELU(), nn.Flatten(), nn.Linear(64, out)
+            nn.Conv1d(width, 48, 3, stride=2),
+            nn.ELU(),
+            nn.Conv1d(48, 32, 3),
+            nn.ELU(),
+            nn.Flatten(),
         )
+        self.head = nn.Linear(64, out)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(sample, frame, width) to (sample, out)."""
-        return self.net(frames.transpose(1, 2))
+        return self.head(self.net(frames.transpose(1, 2)))
 
 
 class StudentActor(nn.Module):
@@ -95,7 +100,8 @@ class StudentPolicy(GraspPolicy):
 
     def __init__(self, *args: Any, layouts: dict[str, Layout], encoder: Encoder = "conv", **options: Any) -> None:
         """`layouts`: of both observation groups."""
-        self.layouts, self._encoder = layouts, encoder
+        self.layouts: dict[str, Layout] = layouts
+        self._encoder: Encoder = encoder
         teacher = layouts["teacher"].slices()
         self.felt = [column for name in RECONSTRUCTED for column in range(teacher[name].start, teacher[name].stop)]
         """Columns of the teacher's group that are learnt to be felt."""
@@ -126,6 +132,7 @@ class StudentPolicy(GraspPolicy):
         assert isinstance(source, Actor)
         self.critic.load_state_dict(teacher.critic.state_dict())
         first, into = source.net[0], own.net[0]
+        assert isinstance(first, nn.Linear) and isinstance(into, nn.Linear)
         scale = (source.normaliser.var + 1e-8).sqrt()
         mine_mean = torch.cat([own.normaliser.mean[: own._history.start], own.felt_normaliser.mean])
         mine_scale = (torch.cat([own.normaliser.var[: own._history.start], own.felt_normaliser.var]) + 1e-8).sqrt()

@@ -8,7 +8,7 @@ RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard
 import logging
 import math
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,8 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from policies import ranks
-from policies.curves import ProgressCsv, draw_curves
 from policies.curriculum import MixCfg, StudentPPO
+from policies.curves import ProgressCsv, draw_curves
 from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
@@ -95,6 +95,9 @@ class TrainCfg:
     """How the student reads its history: lstm (the published method), conv or mlp."""
     mix: MixCfg = field(default_factory=MixCfg)
     """How the student goes over from imitation to reinforcement."""
+    paper: bool = False
+    """true: the slips of the published release as they are there: exploration frozen at `init_std`, rewards without
+    their floor, no noise of the palm's position."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task; training holds for a shorter time than evaluation."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
@@ -105,7 +108,9 @@ class TrainCfg:
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if self.validate_every < 1 or self.validation_trials < 1 or self.plateau < 0 or self.time_limit < 0:
-            raise ValueError("validate_every and validation_trials must be at least 1, plateau and time_limit at least 0")
+            raise ValueError(
+                "validate_every and validation_trials must be at least 1, plateau and time_limit at least 0"
+            )
         if not 0 < self.gamma < 1 or self.target_kl <= 0 or self.init_std <= 0:
             raise ValueError("gamma must lie between 0 and 1, target_kl and init_std must be positive")
 
@@ -115,6 +120,7 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     torch.set_num_threads(1)  # the networks are small; the physics has its own threads
     torch.set_flush_denormal(True)
     _join_ranks(cfg)
+    cfg = as_released(cfg) if cfg.paper else cfg
     if ranks.index() > 0:
         return _learn(cfg, Path(cfg.out))
     with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if _begun(cfg) else None) as run:
@@ -138,6 +144,13 @@ def _learn(cfg: TrainCfg, path: Path) -> dict[str, Any]:
     if ranks.index() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
     return {"best": validation.best, "path": str(path), "iteration": model.iteration}
+
+
+def as_released(cfg: TrainCfg) -> TrainCfg:
+    """The configuration with the slips of the published release (method page, section 7)."""
+    task = cfg.task
+    reward, domain = replace(task.reward, floor=-math.inf), replace(task.randomize, palm_noise_m=0.0)
+    return replace(cfg, task=replace(task, reward=reward, randomize=domain))
 
 
 def make_env(cfg: TrainCfg) -> GraspVecEnv:
@@ -173,6 +186,7 @@ def make_model(cfg: TrainCfg, env: GraspVecEnv, path: Path) -> GraspPPO:
         "gamma": cfg.gamma,
         "target_kl": cfg.target_kl,
         "seed": cfg.seed,
+        "frozen_std": cfg.init_std if cfg.paper else 0.0,
     }
     shape = {"hidden": cfg.hidden, "init_std": cfg.init_std}
     if cfg.stage == "student":
@@ -206,7 +220,9 @@ def _begun(cfg: TrainCfg) -> bool:
 
 def _logger(path: Path, steps: int) -> Logger:
     """RUN/progress.csv and TensorBoard, of the first rank."""
-    formats = [ProgressCsv(path / "progress.csv", steps), TensorBoardOutputFormat(str(path))] if not ranks.index() else []
+    formats = (
+        [ProgressCsv(path / "progress.csv", steps), TensorBoardOutputFormat(str(path))] if not ranks.index() else []
+    )
     return Logger(str(path), formats)
 
 

@@ -130,9 +130,7 @@ def free_shift(tries: Tensor, shift_m: Tensor, points_w: Tensor, keypoints_w: Te
     `points_w` (row, point, 3), `keypoints_w` (row, keypoint, 3). Where none is free, the clearest one is taken.
     """
     tries = tries * shift_m[:, None, None]
-    clearance = torch.stack(
-        [_clearance(points_w, keypoints_w, tries[:, k]) for k in range(tries.shape[1])], dim=1
-    )
+    clearance = torch.stack([_clearance(points_w, keypoints_w, tries[:, k]) for k in range(tries.shape[1])], dim=1)
     free = clearance > CLEARANCE_M
     pick = torch.where(free.any(dim=1), free.int().argmax(dim=1), clearance.argmax(dim=1))
     return tries[torch.arange(len(tries)), pick]

@@ -30,6 +30,8 @@ class RewardCfg:
     lift: float = 1.0
     success: float = 3.0
     action: float = -0.01
+    floor: float = -2.0
+    """No step earns less; the published method means the same, its release throws the clipped value away."""
 
 
 def reach(distance_m: Tensor, weights: Tensor) -> Tensor:
@@ -130,4 +132,5 @@ class Rewards:
         }
         weighted = {name: getattr(self._cfg, name) * term.float() for name, term in terms.items()}
         means = torch.stack([term.mean() for term in weighted.values()]).tolist()
-        return torch.stack(list(weighted.values())).sum(dim=0), dict(zip(weighted, means, strict=True))
+        total = torch.stack(list(weighted.values())).sum(dim=0).clamp(min=self._cfg.floor)
+        return total, dict(zip(weighted, means, strict=True))

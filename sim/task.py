@@ -280,8 +280,9 @@ class GraspTask:
         state, common = self.engine.state, progress_terms(self.phases, self.control.remaining_m, self._action)
         seen = common | self._felt
         true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, self.control)
+        sight = self.view.terms() | {"visible_vectors": self._visible_vectors_p}
         values = {
-            "student": seen | self.view.terms() | {"visible_vectors": self._visible_vectors_p, "history": self.history.frames},
+            "student": seen | sight | {"history": self.history.frames},
             "teacher": true | privileged_terms(state, self.judge.start_pos_w, self._object_vectors_p),
         }
         return {group: layout.assemble(values[group]) for group, layout in self.layouts.items()}

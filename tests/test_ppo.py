@@ -131,8 +131,9 @@ def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp
     stopped.save(tmp_path / "last.zip")
     resumed = GraspPPO.load(tmp_path / "last.zip", env=env).go_on()
     resumed.learn(2 * steps, reset_num_timesteps=False)
-    for (name, want), got in zip(through.policy.state_dict().items(), resumed.policy.state_dict().values(), strict=True):
-        assert torch.equal(want, got), name
+    got = resumed.policy.state_dict()
+    for name, want in through.policy.state_dict().items():
+        assert torch.equal(want, got[name]), name
     assert resumed.num_timesteps == through.num_timesteps
 
 
@@ -153,7 +154,7 @@ def test_the_learning_rate_follows_the_divergence(env):
 
 def test_ppo_learns_to_keep_off_the_table():
     """With nothing but the table's contact in the reward, the hand must learn to stay above it."""
-    off = {name: 0.0 for name in RewardCfg.__dataclass_fields__}
+    off = dict.fromkeys(RewardCfg.__dataclass_fields__, 0.0)
     easy = replace(SHORT, reward=RewardCfg(**off | {"table_contact": -1.0}), palm_action_m_s=0.4)
     model = GraspPPO(env=GraspVecEnv(32, group="both", task=easy, num_threads=2), seed=0, target_kl=0.1)
     returns = []

@@ -33,6 +33,12 @@ def weights(path):
     return GraspPPO.load(path, device="cpu").policy.state_dict()
 
 
+def assert_same(one, two, atol=0.0, rtol=0.0):
+    got = weights(two)
+    for name, want in weights(one).items():
+        torch.testing.assert_close(got[name], want, atol=atol, rtol=rtol, msg=lambda text, name=name: f"{name}: {text}")
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher")
@@ -51,11 +57,11 @@ def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
 def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_path):
     train(tiny(tmp_path, "num_envs=8", "iterations=2"))
     train(tiny(tmp_path, "num_envs=8", "iterations=4"))
-    for (name, want), got in zip(
-        weights(teacher / "last.zip").items(), weights(tmp_path / "last.zip").values(), strict=True
-    ):
-        assert torch.equal(want, got), name
-    assert read_columns(tmp_path / "progress.csv")["rollout/success"] == read_columns(teacher / "progress.csv")["rollout/success"]
+    assert_same(teacher / "last.zip", tmp_path / "last.zip")
+    assert (
+        read_columns(tmp_path / "progress.csv")["rollout/success"]
+        == read_columns(teacher / "progress.csv")["rollout/success"]
+    )
 
 
 def test_another_configuration_does_not_go_on_with_a_run(teacher):
@@ -75,10 +81,7 @@ def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path):
     first = tiny(tmp_path / "stopped", *small, "iterations=4", "time_limit=0.0001")
     assert train(first)["iteration"] == 2
     train(tiny(tmp_path / "stopped", *small, "iterations=4"))
-    for (name, want), got in zip(
-        weights(tmp_path / "through/last.zip").items(), weights(tmp_path / "stopped/last.zip").values(), strict=True
-    ):
-        assert torch.equal(want, got), name
+    assert_same(tmp_path / "through/last.zip", tmp_path / "stopped/last.zip")
 
 
 def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
@@ -86,9 +89,8 @@ def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
     train(tiny(tmp_path / "one", "num_envs=8", *alike))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     command = [*torchrun, "-m", "policies.cli", "train", *TINY, f"out={tmp_path / 'two'}", "num_envs=4", *alike]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
     assert done.returncode == 0, done.stderr[-2000:]
-    for (name, want), got in zip(
-        weights(tmp_path / "one/last.zip").items(), weights(tmp_path / "two/last.zip").values(), strict=True
-    ):
-        torch.testing.assert_close(got, want, atol=2e-4, rtol=1e-3, msg=lambda text, name=name: f"{name}: {text}")
+    assert_same(tmp_path / "one/last.zip", tmp_path / "two/last.zip", atol=2e-4, rtol=1e-3)

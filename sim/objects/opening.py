@@ -11,8 +11,8 @@ from sim.objects.library import MANIFEST, ObjectLibrary
 def open_library(spec: str | Path) -> ObjectLibrary:
     """The library named by `spec`.
 
-    "shipped"; "generated:N": N training objects, made on first use and cached, "generated:N:validation" or ":test" those
-    of another split; a library folder; or a folder of meshes, imported into the cache on first use.
+    "shipped"; "generated:N": N training objects, made on first use and cached, "generated:N:validation" or ":test"
+    those of another split; a library folder; or a folder of meshes, imported into the cache on first use.
     """
     if str(spec) == "shipped":
         return ObjectLibrary(assets.path("objects"))
