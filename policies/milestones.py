@@ -153,8 +153,7 @@ class Validation(Milestone):
     def _validate(self) -> None:
         won = validate(self.model, self._task or self._make_task())
         result = success_summary(won, self._cfg.validation_trials) | {"iteration": self.model.iteration}
-        low, high = result["wilson95"]
-        log.info("validation: %.1f %% (%.1f - %.1f)", 100 * result["success_rate"], 100 * low, 100 * high)
+        log.info("validation: %d of %d, %.1f %%", won, self._cfg.validation_trials, 100 * result["success_rate"])
         self.logger.record("validation/success", result["success_rate"])
         self._since += 1
         if result["success_rate"] >= self.model.best:

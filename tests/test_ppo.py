@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from gymnasium import spaces
+from stable_baselines3.common.callbacks import BaseCallback
 
 from policies.networks import Critic, Normaliser
 from policies.ppo import GraspPPO, gaussian_kl, log_prob, standardise, surrogate_loss
@@ -121,7 +122,7 @@ def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp
     def learner():
         env.streams.seed(range(24))
         env.task.object_weights = None
-        return GraspPPO(env=env, seed=3, minibatches=2)
+        return GraspPPO(env=env, seed=3, minibatches=2, target_kl=1e9)  # its schedule knows the length of the run
 
     steps = 24 * SHORT.steps(1.3)
     through = learner()
@@ -144,7 +145,7 @@ def test_both_observation_groups_are_asked_for():
 
 def test_the_learning_rate_follows_the_divergence(env):
     model = GraspPPO(env=env, target_kl=0.02, learning_rate=1e-4)
-    model._follow(0.05)
+    model._follow(0.05)  # against the target at the start
     assert model.lr == pytest.approx(1e-4 / 1.3)
     model._follow(0.005)
     assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
@@ -156,9 +157,15 @@ def test_ppo_learns_to_keep_off_the_table():
     """With nothing but the table's contact in the reward, the hand must learn to stay above it."""
     off = dict.fromkeys(RewardCfg.__dataclass_fields__, 0.0)
     easy = replace(SHORT, reward=RewardCfg(**off | {"table_contact": -1.0}), palm_action_m_s=0.4)
-    model = GraspPPO(env=GraspVecEnv(32, group="both", task=easy, num_threads=2), seed=0, target_kl=0.1)
+    model = GraspPPO(env=GraspVecEnv(32, group="both", task=easy, num_threads=2), seed=0, target_kl=0.04)
     returns = []
-    for _ in range(14):
-        model.learn(32 * model.n_steps, reset_num_timesteps=False)
-        returns.append(model.iteration_stats["return"])
+
+    class Watch(BaseCallback):
+        def _on_step(self):
+            return True
+
+        def _on_rollout_end(self):
+            returns.append(self.model.iteration_stats["return"])
+
+    model.learn(16 * 32 * model.n_steps, callback=Watch())
     assert sum(returns[-3:]) > 0.6 * sum(returns[:3]), returns  # negative: much of the contact is gone
