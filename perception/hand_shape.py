@@ -7,7 +7,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from perception.geometry import Kinematics, quat_rotate
+from perception.geometry import Kinematics, compose, quat_rotate
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +35,28 @@ class HandShape:
         """The same hand on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("start", "end", "radius_m")}
         return replace(self, kinematics=self.kinematics.to(device=device), **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class Shadow:
+    """What the hand hides from a camera, from readings alone."""
+
+    shape: HandShape
+    base_in_palm: tuple[Tensor, Tensor]
+    """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
+    margin_m: float
+    """The hand hides this much more than it is."""
+
+    def covers(
+        self, points_w: Tensor, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor
+    ) -> Tensor:
+        """Mask (row, point) of the places points_w (row, point, 3) that a camera at camera_w (row, 3) does not see.
+
+        `palm_pos_w` (row, 3), `palm_quat_w` (row, 4), `joint_pos` (row, joint): where the hand is.
+        """
+        base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
+        ends = self.shape.pose(base[0].float(), base[1].float(), joint_pos.float())
+        return hidden(points_w, camera_w.float(), *ends, (self.shape.radius_m + self.margin_m).tolist())
 
 
 def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor, radii_m: Sequence[float]) -> Tensor:

@@ -9,7 +9,7 @@ Points that the first view lacks do nothing: they are far from it. Nothing but p
 import torch
 from torch import Tensor
 
-from perception.geometry import matrix_from_quat, quat_from_rotvec, quat_multiply
+from perception.geometry import matrix_from_quat, quat_from_rotvec, quat_multiply, quat_rotate
 
 MODEL, FRESH = 96, 48
 """So many points of the first view and of a frame are matched."""
@@ -17,12 +17,20 @@ NEIGHBOURS = 12
 """Points that decide on a normal."""
 SLIDING = 0.1
 """Weight of a pull along the surface against one along the normal."""
-SCALES_M = (0.03, 0.01)
+SCALES_M = (0.02, 0.01)
 """Gap at which a pair counts half, iteration by iteration."""
 AGAIN = 2
 """Rows that fit badly are registered from a second start, so many times over."""
 ON_IT_M = 0.008
 """A point this close to the first view lies on the object: three times the noise of a D435 at 0.75 m."""
+GOOD = 0.8
+"""Rows that fit worse are tried again."""
+EXPECTED = 0.5
+"""Weight of a point that should be seen, against one that is."""
+COVERED_M = 0.015
+"""A point that should be seen has a fresh one so near."""
+USABLE = 0.3
+"""Of a worse fit nothing is taken over."""
 ENOUGH = 0.6
 """Share of the new points that must lie on the object; else it is lost."""
 DAMPING = 0.02
@@ -47,45 +55,68 @@ class Tracker:
         self._quat[rows] = points.new_tensor([1.0, 0.0, 0.0, 0.0])
         self._radius[rows] = points.square().sum(-1).mean(dim=1).sqrt().clamp(min=0.01)
 
+    def carry(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
+        """What holds the objects of `rows` moved by `shift` (row, 3) [m] and `turn` (row, 4): x -> turn x + shift."""
+        self._pos_w[rows] = quat_rotate(turn, self._pos_w[rows]) + shift
+        self._quat[rows] = quat_multiply(turn, self._quat[rows])
+
     def points_w(self, rows: Tensor) -> Tensor:
         """The first views (row, point, 3) where their objects are now, world frame [m]."""
         return _moved(self._pos_w[rows], self._quat[rows], self._points[rows])
 
-    def follow(self, rows: Tensor, fresh_w: Tensor, count: Tensor) -> Tensor:
+    def matched_w(self, rows: Tensor) -> Tensor:
+        """Those of the points (row, MODEL, 3) that are matched with frames, where they are expected."""
+        return _moved(self._pos_w[rows], self._quat[rows], self._points[rows, :MODEL])
+
+    def follow(self, rows: Tensor, fresh_w: Tensor, count: Tensor, clear: Tensor) -> Tensor:
         """Take in a frame's points (row, point, 3), `count` (row,) of which are distinct; (row,) bool: still on track.
+
+        `clear` (row, MODEL) bool: which of `matched_w` the hand does not hide: they should be in the frame.
 
         An object that is lost stays where it was last seen, and the next frame tries again.
         """
         fresh_w = fresh_w[:, :FRESH]
-        pos, quat, near = self._register(rows, fresh_w, self._pos_w[rows], self._quat[rows])
-        if (bad := near < ENOUGH).any():
-            some, points_w = rows[bad], fresh_w[bad]
-            shift = points_w.mean(dim=1) - self.points_w(some).mean(dim=1)
+        pos, quat, fit = self._register(rows, fresh_w, clear, self._pos_w[rows], self._quat[rows])
+        if (bad := fit < GOOD).any():
+            some, points_w, open_ = rows[bad], fresh_w[bad], clear[bad]
+            shift = _middle(points_w) - _middle(self.matched_w(some), open_)
             start_pos, start_quat = self._pos_w[some] + shift, self._quat[some]
             for _ in range(AGAIN):
-                start_pos, start_quat, better = self._register(some, points_w, start_pos, start_quat)
-            pos[bad], quat[bad], near[bad] = start_pos, start_quat, better
-        tracked = (near >= ENOUGH) & (count > 0)
-        self._pos_w[rows[tracked]], self._quat[rows[tracked]] = pos[tracked], quat[tracked]
-        return tracked
+                start_pos, start_quat, better = self._register(some, points_w, open_, start_pos, start_quat)
+            improved = better > fit[bad]
+            which = bad.nonzero().squeeze(1)[improved]
+            pos[which], quat[which], fit[which] = start_pos[improved], start_quat[improved], better[improved]
+        use = (fit >= USABLE) & (count > 0)
+        self._pos_w[rows[use]], self._quat[rows[use]] = pos[use], quat[use]
+        return (fit >= ENOUGH) & (count > 0)
 
-    def _register(self, rows: Tensor, fresh_w: Tensor, pos: Tensor, quat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The poses after one round of iterations from these, and the share of points on it (row,) before the last."""
+    def _register(
+        self, rows: Tensor, fresh_w: Tensor, clear: Tensor, pos: Tensor, quat: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The poses after one round of iterations from these, and how well they fit (row,), before the last."""
         points, normals, radius = self._points[rows, :MODEL], self._normals[rows], self._radius[rows, None]
-        near = torch.zeros_like(pos[:, 0])
+        fit = torch.zeros_like(pos[:, 0])
         for scale_m in SCALES_M:
-            model_w = _moved(pos, quat, points)
-            index = _nearest(fresh_w, model_w)[..., None].expand(-1, -1, 3)
-            arm = model_w.gather(1, index) - pos[:, None]
-            gap = fresh_w - pos[:, None] - arm
-            square = gap.square().sum(-1)
-            near = (square < ON_IT_M**2).float().mean(dim=1)
-            normal = normals.gather(1, index) @ matrix_from_quat(quat).transpose(1, 2)
-            step = _step(arm / radius[..., None], normal, gap, 1.0 / (1.0 + square / scale_m**2))
+            R = matrix_from_quat(quat).transpose(1, 2)
+            arms, turned = points @ R, normals @ R
+            model_w = arms + pos[:, None]
+            square = _squares(fresh_w, model_w)
+            near, index = square.min(dim=2)
+            back, other = square.min(dim=1)
+            index, other = (i[..., None].expand(-1, -1, 3) for i in (index, other))
+            arm = torch.cat([arms.gather(1, index), arms], dim=1)
+            normal = torch.cat([turned.gather(1, index), turned], dim=1)
+            gap = torch.cat([fresh_w, fresh_w.gather(1, other)], dim=1) - pos[:, None] - arm
+            known = clear.float()
+            weight = torch.cat([1.0 / (1.0 + near / scale_m**2), EXPECTED * known / (1.0 + back / scale_m**2)], dim=1)
+            covered = ((back < COVERED_M**2) * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
+            covered = torch.where(known.sum(dim=1) < 5, 1.0, covered)
+            fit = torch.minimum((near < ON_IT_M**2).float().mean(dim=1), covered)
+            step = _step(arm / radius[..., None], normal, gap, weight)
             quat = quat_multiply(quat_from_rotvec(step[:, :3] / radius), quat)
             quat = quat / quat.norm(dim=1, keepdim=True)
             pos = pos + step[:, 3:]
-        return pos, quat, near
+        return pos, quat, fit
 
 
 def _step(arm: Tensor, normal: Tensor, gap: Tensor, weight: Tensor) -> Tensor:
@@ -129,7 +160,26 @@ def _moved(pos: Tensor, quat: Tensor, points: Tensor) -> Tensor:
     return torch.baddbmm(pos[:, None], points, matrix_from_quat(quat).transpose(1, 2))
 
 
-def _nearest(points: Tensor, among: Tensor) -> Tensor:
-    """Index (row, point) into `among` (row, other, 3) of the nearest to each point (row, point, 3)."""
-    score = torch.baddbmm(among.square().sum(-1)[:, None], points, among.transpose(1, 2), alpha=-2.0)
-    return score.argmin(dim=2)
+def _middle(points: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean (row, 3) of the points (row, point, 3) of the mask (row, point); of all where it is empty."""
+    if mask is None:
+        return points.mean(dim=1)
+    weight = mask.float() + 1e-6
+    return (points * weight[..., None]).sum(dim=1) / weight.sum(dim=1, keepdim=True)
+
+
+def _squares(points: Tensor, others: Tensor) -> Tensor:
+    """Squared distances (row, point, other) of points (row, point, 3) and others (row, other, 3) [m^2]."""
+    centre = others.mean(dim=1, keepdim=True)
+    a, b = points - centre, others - centre
+    total = a.square().sum(-1)[..., None] + b.square().sum(-1)[:, None]
+    return torch.baddbmm(total, a, b.transpose(1, 2), alpha=-2.0).clamp_(min=0.0)
+
+
+def corrected(followed_w: Tensor, fresh_w: Tensor) -> Tensor:
+    """The followed points (row, point, 3), the last of them replaced by those fresh ones that they do not explain."""
+    few = fresh_w[:, :FRESH]
+    odd = _squares(few, followed_w).amin(dim=2) > ON_IT_M**2
+    united = followed_w.clone()
+    united[:, -FRESH:] = torch.where(odd[..., None], few, followed_w[:, -FRESH:])
+    return united

@@ -12,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from perception.capsules import Capsules
-from perception.hand_shape import HandShape
+from perception.geometry import invert
+from perception.hand_shape import HandShape, Shadow
 from sim.hands import HandSpec
 
 ROUND = (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER)
@@ -33,6 +34,12 @@ def hand_shape(hand: HandSpec) -> HandShape:
         end=torch.from_numpy(np.stack(end)).float(),
         radius_m=torch.tensor(radius, dtype=torch.float32),
     )
+
+
+def hand_shadow(hand: HandSpec, margin_m: float) -> Shadow:
+    """What a hand enlarged by `margin_m` hides."""
+    base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
+    return Shadow(hand_shape(hand), base_in_palm, margin_m)
 
 
 def robot_capsules(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[int]) -> Capsules:

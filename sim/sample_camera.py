@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.geometry import compose, invert, matrix_from_quat, quat_rotate, quat_rotate_inverse
-from perception.hand_shape import hidden
+from perception.geometry import matrix_from_quat, quat_rotate, quat_rotate_inverse
 from sim.camera import pick_points, visible_and_edge
 from sim.engine import State
-from sim.hand_capsules import hand_shape
+from sim.hand_capsules import hand_shadow
 from sim.hands import HandSpec
 from sim.objects import SURFACE_POINTS, ObjectLibrary
 from sim.randomize import Episode, RandomizeCfg
@@ -49,9 +48,7 @@ class SampleCamera:
         fresh = num_envs if cfg.live else 0
         self._points_o, self._normals_o = torch.zeros(fresh, FRESH, 3), torch.zeros(fresh, FRESH, 3)
         self._first = torch.ones(fresh)
-        self._shape = hand_shape(hand)
-        self._radii = (self._shape.radius_m + cfg.hand_margin_m).tolist()
-        self._base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
+        self._shadow = hand_shadow(hand, cfg.hand_margin_m)
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
         """Draw the errors of one episode."""
@@ -105,7 +102,8 @@ class SampleCamera:
         index = pick_points(mask, PICKED)
         points_o = _take(samples[0], index)
         points_w = torch.baddbmm(pos_w[:, None], points_o, matrix_from_quat(quat).transpose(1, 2))
-        clear = ~hidden(points_w, camera_w, *self._hand(rows, state), self._radii)
+        hand = state.palm_pos_w[rows], state.palm_quat_w[rows], state.joint_pos[rows]
+        clear = ~self._shadow.covers(points_w, camera_w, *hand)
         clear &= torch.arange(PICKED) < facing[:, None]
         fraction = clear.sum(dim=1) / facing.clamp(min=1, max=PICKED) * (facing / self._first[rows]).clamp(max=1.0)
         if not self._cfg.exact:
@@ -116,11 +114,6 @@ class SampleCamera:
             turn = (torch.arange(POINTS) + 37 * step[:, None]) % POINTS  # another point has this error now
             seen_w = seen_w + self._noise[rows[:, None], turn]
         return seen_w, clear.sum(dim=1), fraction
-
-    def _hand(self, rows: Tensor, state: State) -> tuple[Tensor, Tensor]:
-        """Both ends of the capsules' axes, (row, capsule, 3) each."""
-        base = compose(state.palm_pos_w[rows], state.palm_quat_w[rows], *self._base_in_palm)
-        return self._shape.pose(base[0].float(), base[1].float(), state.joint_pos[rows].float())
 
     def _spoil(
         self, rows: Tensor, points_w: Tensor, edge: Tensor, camera_w: Tensor, step: Tensor

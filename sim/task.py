@@ -228,8 +228,7 @@ class GraspTask:
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
         self.sensing.advance(self.engine.state)
         terminated, truncated = self._advance_clock()
-        self.view.update(self.engine.state, self.draws, self.step_index)
-        self._measure()
+        self._measure(look=True)
         self.history.push(self._felt)
         reward, terms = self._reward()
         info: dict = {"terms": terms, "outcomes": self._ended(terminated | truncated)}
@@ -254,11 +253,13 @@ class GraspTask:
         terminated = broken | strayed
         return terminated, (self.step_index >= self.episode_steps) & ~terminated
 
-    def _measure(self) -> None:
-        """Readings of the new state, and hand-centric vectors in the palm frame: true ones, and those of the view."""
+    def _measure(self, look: bool = False) -> None:
+        """Readings, after a step a look, and hand-centric vectors in the palm frame: true ones, those of the view."""
         state = self.engine.state
         self.sensed = sensed = self.sensing.read(state, self.draws, self.step_index)
         self._felt = hand_terms(sensed, state.joint_target, self.control)
+        if look:  # in lift and hold the object goes along with the palm
+            self.view.update(state, self.draws, self.step_index, sensed, self.step_index > self.grasp_steps)
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
@@ -267,12 +268,11 @@ class GraspTask:
         self._visible_vectors_p = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
 
     def _reward(self) -> tuple[Tensor, dict[str, float]]:
-        state = self.engine.state
+        state, just_done = self.engine.state, replace(self.phases, step=self.step_index - 1)
         palm_velocity = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
         self._last_palm_pos_w.copy_(state.palm_pos_w)
         offset = state.object_pos_w - self.judge.start_pos_w
         success = (self.step_index == self.episode_steps) & self.judge.held
-        just_done = replace(self.phases, step=self.step_index - 1)
         return self.rewards(state, just_done, self._object_vectors_p, palm_velocity, offset, success, self._action)
 
     def observe(self) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """What the policy knows of the object: the first view for good, the newest one, or the first one moved along.
 
-frame taken at steps k, 2k, 3k, ... -> arrives some steps later -> replaces the points, or moves them
+frame taken at steps k, 2k, 3k, ... -> arrives some steps later -> replaces the points, moves them, or both;
+in lift and hold everything known, a frame on its way included, goes along with the palm between frames
 """
 
 from collections.abc import Sequence
@@ -10,12 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.tracking import Tracker
+from perception.carrying import PalmMotion, carried
+from perception.tracking import MODEL, Tracker, corrected
 from sim.engine import Engine, State
+from sim.hand_capsules import hand_shadow
+from sim.hands import HandSpec
 from sim.randomize import Episode, RandomizeCfg
 from sim.sample_camera import POINTS, SampleCamera
 from sim.scene import ModelPool
+from sim.sensing import Readings
 from sim.view_cfg import ViewCfg
+
+CLEAR_M = 0.012
+"""What lies further than this beside the hand's outline should be seen."""
 
 
 class Camera(Protocol):
@@ -41,7 +49,8 @@ class Camera(Protocol):
 class View:
     """The points that features are made of."""
 
-    def __init__(self, cfg: ViewCfg, camera: Camera, num_envs: int) -> None:
+    def __init__(self, cfg: ViewCfg, camera: Camera, num_envs: int, hand: HandSpec | None = None) -> None:
+        """`hand`: what stands before the object; the modes that track it need that."""
         self._cfg = cfg
         self.camera = camera
         """What sees."""
@@ -54,8 +63,12 @@ class View:
         self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64)
         """(env, 3) where it stands, world frame [m]."""
         self._waiting = torch.zeros(num_envs, POINTS, 3)
+        self._arrival = torch.zeros(num_envs, dtype=torch.int64)  # the step at which the waiting frame is there
         self._count, self._share = torch.zeros(num_envs, dtype=torch.int64), torch.ones(num_envs)
-        self._tracker = Tracker(num_envs, POINTS) if cfg.mode == "tracked" else None
+        self._palm = PalmMotion(num_envs)
+        self._tracker = Tracker(num_envs, POINTS) if cfg.tracks else None
+        self._shadow = hand_shadow(_required(hand), CLEAR_M) if cfg.tracks else None
+        self._clear = torch.ones(num_envs, MODEL, dtype=torch.bool)  # what the hand does not hide of the tracked points
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
         """Draw the errors of one episode."""
@@ -70,22 +83,27 @@ class View:
         camera_w = place_w + draws.camera_offset
         self.points_w[rows] = self.camera.first(rows, names, pos_w, quat_w, camera_w, draws)
         self.camera_w[rows] = camera_w
-        self.fraction[rows], self.fresh[rows] = 1.0, True
+        self.fraction[rows], self.fresh[rows], self._arrival[rows] = 1.0, True, 0
         if self._tracker is not None:
             self._tracker.begin(rows, self.points_w[rows])
         return place_w + draws.approach_offset
 
-    def update(self, state: State, draws: Episode, step: Tensor) -> None:
-        """`step` (env,) control steps have passed; to be called once after each."""
+    def update(self, state: State, draws: Episode, step: Tensor, sensed: Readings, held: Tensor) -> None:
+        """`step` (env,) control steps have passed; to be called once after each.
+
+        `sensed`: the hand as it is read now. `held` (env,) bool: the object went along with the palm in the last step,
+        as far as a policy can know: in lift and hold.
+        """
+        if self._cfg.carried:
+            self._carry(held.nonzero().squeeze(1), *self._palm.read(sensed.palm_pos_w, sensed.palm_quat_w))
         if not self._cfg.live:
             return
-        period, latency = self._cfg.period_steps, self._cfg.latency_steps
-        taken, arrives = step % period == 0, ((step - latency) % period == 0) & (step - latency >= period)
-        if latency:
-            self._arrive(arrives.nonzero().squeeze(1))
-        self._take((taken & (step > 0)).nonzero().squeeze(1), state, draws, step)
-        if not latency:
-            self._arrive(arrives.nonzero().squeeze(1))
+        period = torch.where(held, self._cfg.held_period_steps, self._cfg.period_steps)
+        if self._cfg.latency_steps:  # a frame may arrive as the next is taken
+            self._arrive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
+        self._take(((step % period == 0) & (step > 0)).nonzero().squeeze(1), state, draws, step, sensed)
+        if not self._cfg.latency_steps:
+            self._arrive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
 
     def terms(self) -> dict[str, Tensor]:
         """What a policy is told about the view, beside the points."""
@@ -93,10 +111,26 @@ class View:
             return {}
         return {"visible_fraction": self.fraction, "view_fresh": self.fresh}
 
-    def _take(self, rows: Tensor, state: State, draws: Episode, step: Tensor) -> None:
-        if len(rows):
-            seen = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])
-            self._waiting[rows], self._count[rows], self._share[rows] = seen
+    def _carry(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
+        """What is known in `rows`, and the frame on its way, moves with the palm."""
+        if not len(rows):
+            return
+        motion = shift[rows], turn[rows]
+        self.points_w[rows] = carried(self.points_w[rows], *motion)
+        if self._cfg.live:
+            self._waiting[rows] = carried(self._waiting[rows], *motion)
+        if self._tracker is not None:
+            self._tracker.carry(rows, *motion)
+
+    def _take(self, rows: Tensor, state: State, draws: Episode, step: Tensor, sensed: Readings) -> None:
+        if not len(rows):
+            return
+        seen = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])
+        self._waiting[rows], self._count[rows], self._share[rows] = seen
+        self._arrival[rows] = step[rows] + self._cfg.latency_steps
+        if self._tracker is not None and self._shadow is not None:
+            hand = sensed.palm_pos_w[rows], sensed.palm_quat_w[rows], sensed.joint_pos[rows]
+            self._clear[rows] = ~self._shadow.covers(self._tracker.matched_w(rows), self.camera_w[rows], *hand)
 
     def _arrive(self, rows: Tensor) -> None:
         if not len(rows):
@@ -107,8 +141,16 @@ class View:
         if self._tracker is None:
             self.points_w[rows] = self._waiting[rows]
         elif len(rows):
-            self.fresh[rows] = self._tracker.follow(rows, self._waiting[rows], self._count[rows])
-            self.points_w[rows] = self._tracker.points_w(rows)
+            fresh_w = self._waiting[rows]
+            self.fresh[rows] = self._tracker.follow(rows, fresh_w, self._count[rows], self._clear[rows])
+            followed_w = self._tracker.points_w(rows)
+            self.points_w[rows] = corrected(followed_w, fresh_w) if self._cfg.mode == "corrected" else followed_w
+
+
+def _required(hand: HandSpec | None) -> HandSpec:
+    if hand is None:
+        raise ValueError("a view that tracks the object needs the hand that hides it: pass `hand`")
+    return hand
 
 
 def make_view(cfg: ViewCfg, domain: RandomizeCfg, pool: ModelPool, engine: Engine) -> View:
@@ -118,8 +160,8 @@ def make_view(cfg: ViewCfg, domain: RandomizeCfg, pool: ModelPool, engine: Engin
         from sim.rendered_camera import RenderedCamera
 
         try:
-            return View(cfg, RenderedCamera(pool, engine), engine.num_envs)
+            return View(cfg, RenderedCamera(pool, engine), engine.num_envs, pool.hand)
         except RenderUnavailable as error:
             raise OSError(f"depth cannot be rendered: {error}; or take perception=model") from error
     camera = SampleCamera(cfg, domain, pool.hand, pool.library, engine.num_envs)
-    return View(cfg, camera, engine.num_envs)
+    return View(cfg, camera, engine.num_envs, pool.hand)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Mode = Literal["frozen", "refreshed", "tracked"]
+Mode = Literal["frozen", "refreshed", "tracked", "corrected"]
 
 
 @dataclass(frozen=True)
@@ -15,11 +15,16 @@ class ViewCfg:
 
     mode: Mode = "frozen"
     """frozen: the first view only. refreshed: what is visible in each new frame, behind the hand nothing. tracked: the
-    first view, moved with the object as new frames show it."""
+    first view, moved with the object as new frames show it. corrected: the same, and those points of the newest frame
+    that it does not explain."""
+    carried: bool = True
+    """In lift and hold all that is known of the object goes along with the palm, frame or not; false: it stays."""
     camera: Literal["model", "rendered"] = "model"
     """model: surface samples, fast. rendered: depth drawn by MuJoCo, through the perception pipeline of the robot."""
     period_steps: int = 2
-    """A frame every so many control steps."""
+    """A frame every so many control steps of the grasp phase."""
+    held_period_steps: int = 2
+    """The same in lift and hold, where the object goes along with the palm and less is new."""
     latency_steps: int = 1
     """A frame arrives so many control steps after it was taken."""
     disparity_sd_px: float = 0.0
@@ -38,10 +43,12 @@ class ViewCfg:
     """With fewer points in a frame the view stays as it was."""
 
     def __post_init__(self) -> None:
-        if self.period_steps < 1 or not 0 <= self.latency_steps <= self.period_steps:
+        if min(self.period_steps, self.held_period_steps) < 1:
+            raise ValueError("view.period_steps and held_period_steps must be at least 1")
+        if not 0 <= self.latency_steps <= min(self.period_steps, self.held_period_steps):
             raise ValueError(
-                f"view.period_steps must be at least 1 and view.latency_steps lie in 0..period_steps, got "
-                f"{self.period_steps} and {self.latency_steps}"
+                f"view.latency_steps lie in 0..period_steps, and 0..held_period_steps, got {self.latency_steps}, "
+                f"{self.period_steps} and {self.held_period_steps}"
             )
         if min(self.disparity_sd_px, self.depth_unit_m, self.edge_loss, self.flying, self.hand_margin_m) < 0:
             raise ValueError(
@@ -54,6 +61,11 @@ class ViewCfg:
     def live(self) -> bool:
         """Whether there is more than the first view."""
         return self.mode != "frozen"
+
+    @property
+    def tracks(self) -> bool:
+        """Whether the object is followed by registering its first view."""
+        return self.mode in ("tracked", "corrected")
 
     @property
     def exact(self) -> bool:

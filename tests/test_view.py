@@ -9,14 +9,16 @@ import pytest
 import torch
 
 import configs
+from perception.carrying import PalmMotion, carried
 from perception.geometry import quat_from_rotvec, quat_rotate, quat_rotate_inverse
 from perception.hand_shape import hidden
-from perception.tracking import Tracker, surface_normals
+from perception.tracking import FRESH, MODEL, Tracker, corrected, surface_normals
 from sim.camera import visible_and_edge
 from sim.hand_capsules import hand_shape, robot_capsules
 from sim.hands import HandSpec
 from sim.randomize import RandomizeCfg, ResetCfg, draw_episode, trial_generator
 from sim.scene import fibonacci_sphere
+from sim.sensing import Readings
 from sim.task import GraspTask, TaskCfg
 from sim.view import POINTS, View
 from sim.view_cfg import ViewCfg
@@ -131,6 +133,17 @@ def camera_of(points, count=POINTS):
     return SimpleNamespace(frame=frame, first=lambda *args: points, draw=lambda *args: None)
 
 
+def reading(pos, turn=(0.0, 0.0, 0.0)) -> Readings:
+    """Two palms at `pos` [m], turned by the rotation vector `turn` [rad]; nothing else of the hand is known."""
+    palm = torch.tensor([pos, pos], dtype=torch.float64), quat_from_rotvec(torch.tensor([turn, turn]).double())
+    return Readings(torch.zeros(2, 16), *palm, torch.zeros(2, 17, 3))
+
+
+def at_rest() -> tuple[Readings, torch.Tensor]:
+    """A hand at rest, and that nothing is held."""
+    return reading((0.0, 0.0, 0.0)), torch.zeros(2, dtype=torch.bool)
+
+
 def opened(cfg: ViewCfg, count: int = POINTS) -> tuple[View, torch.Tensor]:
     points = torch.randn(2, POINTS, 3, generator=torch.manual_seed(0)) * 0.03
     view, zero = View(cfg, camera_of(points, count), 2), torch.zeros(2, 3, dtype=torch.float64)
@@ -142,7 +155,7 @@ def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
     view, points = opened(ViewCfg(mode="refreshed", period_steps=3, latency_steps=2))
     shown = []
     for step in range(1, 10):
-        view.update(None, None, torch.tensor([step, 0]))
+        view.update(None, None, torch.tensor([step, 0]), *at_rest())
         shown.append(round(float((view.points_w - points)[0].mean() * 1000)))
     assert shown == [0, 0, 0, 0, 3, 3, 3, 6, 6]
     assert torch.equal(view.points_w[1], points[1])  # its episode has not begun
@@ -152,16 +165,60 @@ def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
 def test_latency_may_be_none_or_a_whole_period(latency):
     view, points = opened(ViewCfg(mode="refreshed", period_steps=2, latency_steps=latency))
     for step in range(1, 7):
-        view.update(None, None, torch.full((2,), step))
+        view.update(None, None, torch.full((2,), step), *at_rest())
     assert float((view.points_w - points).mean() * 1000) == pytest.approx(6 - latency)
 
 
 def test_too_few_points_leave_the_view_as_it_was_and_it_is_said():
     view, points = opened(ViewCfg(mode="refreshed", period_steps=1, latency_steps=0, min_points=8), count=7)
-    view.update(None, None, torch.tensor([1, 1]))
+    view.update(None, None, torch.tensor([1, 1]), *at_rest())
     assert torch.equal(view.points_w, points)
     assert view.terms()["view_fresh"].tolist() == [False, False]
     assert view.terms()["visible_fraction"].tolist() == [0.5, 0.5]
+
+
+def test_what_is_held_goes_along_with_the_palm_and_what_is_not_stays():
+    view, points = opened(ViewCfg())
+    start, turned = reading((0.1, 0.0, 0.2)), reading((0.1, 0.0, 0.3), (0.0, 0.0, np.pi / 2))
+    view.update(None, None, torch.tensor([1, 1]), start, torch.tensor([False, False]))
+    view.update(None, None, torch.tensor([2, 2]), turned, torch.tensor([True, False]))
+    x, y, z = (points[0] - torch.tensor([0.1, 0.0, 0.2])).unbind(-1)  # about the palm: a quarter turn, then up
+    expected = torch.stack([-y, x, z], dim=-1) + torch.tensor([0.1, 0.0, 0.3])
+    torch.testing.assert_close(view.points_w[0], expected, rtol=0, atol=1e-6)
+    assert torch.equal(view.points_w[1], points[1])
+    published, points = opened(configs.load_option(ViewCfg, "view", "published"))
+    for step, palm in enumerate((start, turned), 1):
+        published.update(None, None, torch.tensor([step, step]), palm, torch.tensor([True, True]))
+    assert torch.equal(published.points_w, points)
+
+
+def test_a_frame_that_arrives_late_has_gone_along_with_the_palm():
+    view, points = opened(ViewCfg(mode="refreshed", period_steps=2, latency_steps=1))
+    for step, height in enumerate((0.0, 0.0, 0.05), 1):
+        view.update(None, None, torch.tensor([step, step]), reading((0.0, 0.0, height)), torch.tensor([True, False]))
+    lifted = (view.points_w - points - 0.002).mean(dim=1)  # the stub's shift: taken at step 2
+    torch.testing.assert_close(lifted, torch.tensor([[0.0, 0, 0.05], [0.0, 0, 0.0]]), rtol=0, atol=1e-6)
+
+
+def test_motions_between_noisy_readings_do_not_add_up():
+    motion, rng, points = PalmMotion(1), np.random.default_rng(0), torch.randn(1, 5, 3)
+    moved = points
+    for step in range(200):
+        pos, turn = rng.normal(0, 0.002, (1, 3)), rng.normal(0, 0.01, (1, 3))
+        if step in (0, 199):
+            pos[:], turn[:] = 0.0, 0.0
+        shift_turn = motion.read(torch.from_numpy(pos), quat_from_rotvec(torch.from_numpy(turn)))
+        moved = carried(moved, *shift_turn) if step else moved
+    torch.testing.assert_close(moved, points, rtol=0, atol=1e-5)
+
+
+def test_a_corrected_cloud_keeps_what_is_explained_and_takes_in_what_is_not():
+    followed = bent_plate()[None]
+    near, far = followed[:, :1] + 0.002, followed[:, :1] + torch.tensor([0.1, 0.0, 0.0])
+    united = corrected(followed, torch.cat([near, far, far + 0.05], dim=1).repeat(1, POINTS // 3, 1))
+    assert (torch.cdist(united, far)[0, :, 0] < 1e-6).any()
+    assert torch.cdist(united, near)[0, :, 0].min() > 1e-3  # 3.5 mm from a point that was known
+    assert torch.equal(united[:, : POINTS - FRESH], followed[:, : POINTS - FRESH])
 
 
 def test_a_frozen_view_stays_and_tells_the_policy_nothing_more(make):
@@ -217,7 +274,7 @@ def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alon
         assert np.array_equal(plain["force"], drawn["force"])
 
 
-@pytest.mark.parametrize("mode", ["refreshed", "tracked"])
+@pytest.mark.parametrize("mode", ["refreshed", "tracked", "corrected"])
 def test_a_trial_is_seen_alike_whatever_runs_beside_it(make, mode):
     flaws = {"mode": mode, "disparity_sd_px": 0.08, "edge_loss": 0.3, "flying": 0.02}
     together, alone = make([0, 1, 2, 3], **flaws), make([2], **flaws)
@@ -249,7 +306,7 @@ def test_the_tracker_finds_a_small_motion_from_noisy_points_of_which_half_are_hi
     shown = moved[:, moved[0, :, 0] > moved[0, :, 0].median()].repeat(1, 2, 1)
     shown = shown + 0.0015 * torch.randn(shown.shape, generator=torch.manual_seed(0))
     for _ in range(3):
-        tracked = tracker.follow(row, shown, torch.tensor([POINTS // 2]))
+        tracked = tracker.follow(row, shown, torch.tensor([POINTS // 2]), points[None, :MODEL, 0] > 0.0)
     assert tracked.all()
     error = (tracker.points_w(row) - moved).norm(dim=-1)
     assert error.mean() < 0.003
@@ -260,7 +317,7 @@ def test_the_tracker_finds_an_object_that_jumped_by_five_centimetres():
     tracker.begin(row, points[None])
     moved = points[None] + torch.tensor([0.03, 0.04, 0.0])
     for _ in range(2):
-        tracked = tracker.follow(row, moved, torch.tensor([POINTS]))
+        tracked = tracker.follow(row, moved, torch.tensor([POINTS]), torch.ones(1, MODEL, dtype=torch.bool))
     assert tracked.all()
     assert (tracker.points_w(row) - moved).norm(dim=-1).mean() < 0.002
 
@@ -269,8 +326,9 @@ def test_the_tracker_says_that_it_lost_the_object_and_holds_the_pose():
     tracker, rows = Tracker(2, POINTS), torch.arange(2)
     points = bent_plate().expand(2, -1, -1)
     tracker.begin(rows, points)
+    clear = torch.ones(2, MODEL, dtype=torch.bool)
     other = torch.rand(1, POINTS, 3, generator=torch.manual_seed(0)) * 0.5 + 0.2  # nothing like the object
-    tracked = tracker.follow(rows, torch.cat([points[:1], other]), torch.tensor([POINTS, POINTS]))
+    tracked = tracker.follow(rows, torch.cat([points[:1], other]), torch.tensor([POINTS, POINTS]), clear)
     assert tracked.tolist() == [True, False]
     torch.testing.assert_close(tracker.points_w(rows), points, rtol=0, atol=1e-3)
 
@@ -287,12 +345,12 @@ def test_a_live_view_costs_the_first_frame_nothing_but_its_errors(make):
 
 def test_each_option_of_the_view_is_named_as_its_mode():
     for name in configs.options("view"):
-        assert configs.load_option(ViewCfg, "view", name).mode == name
+        assert configs.load_option(ViewCfg, "view", name).mode == ("frozen" if name == "published" else name)
     assert configs.load_option(ViewCfg, "view", "frozen") == ViewCfg()
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match=r"latency_steps lie in 0\.\.period_steps, got 2 and 3"):
+    with pytest.raises(ValueError, match=r"view\.latency_steps lie in 0\.\.period_steps.*got 3, 2 and 2"):
         ViewCfg(period_steps=2, latency_steps=3)
     with pytest.raises(ValueError, match="aside_elevation_deg"):
         ResetCfg(aside_elevation_deg=(0.0, 30.0))
