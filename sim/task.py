@@ -59,7 +59,7 @@ class TaskCfg:
     """Palm speed per unit of action."""
     palm_action_rad_s: float = 0.6
     """Palm angular speed per unit of action."""
-    finger_action_rad: float = 0.15
+    finger_action_rad: float = 0.3
     """Finger target ahead of the measured position per unit of action."""
     action_clip: float = 3.0
     """Actions are clipped to this magnitude."""

@@ -155,9 +155,9 @@ def test_the_learning_rate_follows_the_divergence(env):
 
 def test_ppo_learns_to_keep_off_the_table():
     """With nothing but the table's contact in the reward, the hand must learn to stay above it."""
-    off = dict.fromkeys(RewardCfg.__dataclass_fields__, 0.0)
+    off = dict.fromkeys([name for name in RewardCfg.__dataclass_fields__ if name != "floor"], 0.0)
     easy = replace(SHORT, reward=RewardCfg(**off | {"table_contact": -1.0}), palm_action_m_s=0.4)
-    model = GraspPPO(env=GraspVecEnv(32, group="both", task=easy, num_threads=2), seed=0, target_kl=0.04)
+    model = GraspPPO(env=GraspVecEnv(32, group="both", task=easy, num_threads=2), seed=0, target_kl=0.1)
     returns = []
 
     class Watch(BaseCallback):

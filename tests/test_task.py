@@ -153,7 +153,7 @@ def test_actions_are_clipped(make):
 def test_observations_are_finite_and_as_long_as_their_layout(make):
     task = make()
     obs = task.reset([0, 1, 2, 3])
-    assert obs["student"].shape == (4, 16 + 16 + 6 + 6 + 51 + 17 + 3 + 1 + 3 + 22)
+    assert obs["student"].shape == (4, 16 + 16 + 6 + 6 + 51 + 17 + 3 + 1 + 3 + 22 + 10 * 38)
     for group, layout in task.layouts.items():
         assert obs[group].shape == (4, layout.size)
         assert torch.isfinite(obs[group]).all()
