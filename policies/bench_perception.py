@@ -12,6 +12,7 @@ from rich.table import Table
 from perception.features import nearest_vectors
 from perception.segment import SegmentCfg, Segmenter
 from policies.runs import Run, write_json
+from policies.stopwatch import Laps
 from sim.depth_scenes import SCENES, DepthScene, make_scene
 from sim.hands import HandSpec
 from sim.objects import open_library
@@ -41,23 +42,6 @@ class BenchPerceptionCfg:
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ValueError(f"frames must be at least 1, got {self.frames}")
-
-
-class Laps:
-    """Milliseconds between calls, by name."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, list[float]] = {}
-        self._last_s = 0.0
-
-    def start(self) -> None:
-        """The clock runs from here."""
-        self._last_s = time.perf_counter()
-
-    def __call__(self, stage: str) -> None:
-        now_s = time.perf_counter()
-        self.ms.setdefault(stage, []).append(1e3 * (now_s - self._last_s))
-        self._last_s = time.perf_counter()
 
 
 def bench_perception(cfg: BenchPerceptionCfg) -> None:

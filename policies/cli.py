@@ -142,7 +142,13 @@ COMMANDS = (
         "policies.randomization:ShowRandomizationCfg",
         "policies.randomization:show_randomization",
     ),
-    Command("view", "Show the camera, the hand and the policy in a browser.", later="the browser viewer"),
+    Command(
+        "view",
+        "Show the camera, what the pipeline finds, the hand and the policy in a browser.",
+        "policies.view:ViewPageCfg",
+        "policies.view:view",
+        ("perception",),
+    ),
 )
 
 

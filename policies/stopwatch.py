@@ -1,4 +1,4 @@
-"""CPU time of named parts of a program, and of a batch of simulations whose controls are kept for a replay."""
+"""Clocks for stages and parts of a program, and a batch of simulations whose controls are kept for a replay."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -6,6 +6,23 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+
+class Laps:
+    """Milliseconds between calls, by name."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, list[float]] = {}
+        self._last_s = 0.0
+
+    def start(self) -> None:
+        """The clock runs from here."""
+        self._last_s = time.perf_counter()
+
+    def __call__(self, stage: str) -> None:
+        now_s = time.perf_counter()
+        self.ms.setdefault(stage, []).append(1e3 * (now_s - self._last_s))
+        self._last_s = time.perf_counter()
 
 
 class Stopwatch:

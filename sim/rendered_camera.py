@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perception.capsules import Capsules
 from perception.depth import DepthFrame, Intrinsics
 from perception.plane import NoPlaneError
 from perception.segment import NoObjectError, SegmentCfg, Segmenter
@@ -86,12 +87,12 @@ class RenderedCamera:
             points[i], pixels[i] = seen
         return points, pixels.clamp(max=POINTS).long(), (pixels / self._first[rows]).clamp(max=1.0)
 
-    def _see(
+    def take(
         self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
-    ) -> tuple[Tensor, int]:
-        """Points (POINTS, 3) and the number of the object's pixels; the place on the table and 0 where none is found.
+    ) -> tuple[DepthFrame, Capsules | None]:
+        """The frame of one scene after `step` control steps from camera_w (3,), and the robot in it.
 
-        In the first frame, step 0, the robot is not there.
+        In the first frame, step 0, the robot is not there. `bias_w` (3,) is the error of the calibration.
         """
         camera, T_world_cam = camera_looking_at(camera_w.numpy(), self._place_w[row])
         depth_m = self._renderer.draw(model, data, camera, self._robot if step == 0 else ())
@@ -99,9 +100,19 @@ class RenderedCamera:
             depth_m = self._spoiled(depth_m, np.random.default_rng([int(self._seeds[row]), step]), step == 0)
         T_world_cam[:3, 3] += bias_w.numpy()
         frame = DepthFrame(depth_m.astype(np.float32), CAMERA, 0.0, T_world_cam)
-        capsules = robot_capsules(model, data, self._robot) if step else None
+        return frame, robot_capsules(model, data, self._robot) if step else None
+
+    def seed(self, row: int) -> int:
+        """What decides the chance in the pipeline of one episode."""
+        return int(self._seeds[row])
+
+    def _see(
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
+    ) -> tuple[Tensor, int]:
+        """Points (POINTS, 3) and how many pixels the object has; the place on the table and 0 where none is found."""
+        frame, capsules = self.take(row, model, data, camera_w, bias_w, step)
         try:
-            found = self._segmenter(frame, capsules, seed=int(self._seeds[row]))
+            found = self._segmenter(frame, capsules, seed=self.seed(row))
         except (NoObjectError, NoPlaneError):
             return torch.from_numpy(self._place_w[row]).float().expand(POINTS, 3), 0
         return torch.from_numpy(found.points_w), len(found.cloud_w)

@@ -40,7 +40,7 @@ DOORS = {
     "stable_baselines3": ("policies/", "sim/vec_env.py"),
     "torch": ("perception/", "sim/", "policies/"),
     "trimesh": ("sim/",),
-    "viser": ("policies/",),
+    "viser": ("policies/viewer_page.py",),
     "warp": ("sim/warp.py",),
 }
 """Heavy dependencies, and the only places that may import them."""

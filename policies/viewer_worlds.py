@@ -1,0 +1,187 @@
+"""What the viewer looks at: frames of a camera, or the simulated task with a policy in it."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perception.depth import CameraError, DepthSource, EndOfFramesError, FrameTimeoutError
+from perception.features import nearest_vectors
+from perception.segment import SegmentCfg
+from policies.synergy import Policy
+from policies.viewer_snapshot import Eye, HandPose, Snapshot, plan_hand
+from sim.geom_meshes import GeomMesh, geom_meshes
+from sim.hands import HandSpec
+from sim.rendered_camera import RenderedCamera
+from sim.task import GraspTask
+
+START_S = 5.0
+"""A camera that starts needs a moment."""
+AGAIN_S = 1.0
+"""A recording or a trial that has ended stays in view so long, then it starts again or the next one does."""
+Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
+"""Vertices (v, 3) [m] and triangles (f, 3)."""
+
+
+class World(Protocol):
+    """Something that has a present and goes on."""
+
+    robot: list[GeomMesh]
+    """What the hand, and an arm if there is one, look like."""
+
+    def look(self) -> Snapshot:
+        """The present moment."""
+        ...
+
+    def object_mesh(self) -> Mesh | None:
+        """The true object of the present moment, own frame, where it is known; the same arrays until it changes."""
+        ...
+
+    def advance(self) -> float:
+        """Go on to the next moment, and for how long the present one is to be seen [s]."""
+        ...
+
+    def press(self, button: str) -> None:
+        """A button of this world was pressed."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the camera."""
+        ...
+
+
+class FrameWorld:
+    """Frames of a camera, a recording or a folder; what has an end starts again. The hand is where it would be sent."""
+
+    buttons: tuple[str, ...] = ()
+    """What can be asked for, beside going on."""
+
+    def __init__(self, open_frames: Callable[[], DepthSource], hand: HandSpec, segment: SegmentCfg, name: str) -> None:
+        """`open_frames` opens the source, again after its end."""
+        self._open, self._hand, self._name = open_frames, hand, name
+        model = hand.to_mjspec().compile()
+        self.robot = geom_meshes(model, range(1, model.nbody))
+        self._eye = Eye(segment)
+        self._source = open_frames()
+        try:
+            self._frame, self._number = self._source.read(timeout_s=START_S), 0
+        except EndOfFramesError as error:
+            self.close()
+            raise CameraError(f"{name} holds no frame") from error
+        except CameraError:
+            self.close()
+            raise
+        self._trouble = ""
+
+    def look(self) -> Snapshot:
+        """The last frame that came."""
+        seen = self._eye(self._frame)
+        hand = None if not len(seen.points_w) else plan_hand(self._hand, seen.points_w, seen.T_world_cam[:3, 3])
+        caption = f"{self._name} · frame {self._number}" + (f" · {self._trouble}" if self._trouble else "")
+        return Snapshot(seen, seen.points_w, hand, caption)
+
+    def object_mesh(self) -> Mesh | None:
+        """Nobody knows."""
+        return None
+
+    def advance(self) -> float:
+        """The next frame; the wait is what their stamps say. A camera that is late keeps its last frame in view."""
+        before_s = self._frame.stamp_s
+        try:
+            self._frame, self._number, self._trouble = self._source.read(), self._number + 1, ""
+        except FrameTimeoutError as error:
+            self._trouble = str(error)
+            return 0.0
+        except EndOfFramesError:
+            self._source.close()
+            self._source = self._open()
+            self._frame, self._number, self._trouble = self._source.read(timeout_s=START_S), 0, ""
+            return AGAIN_S
+        return min(max(self._frame.stamp_s - before_s, 0.0), AGAIN_S)
+
+    def press(self, button: str) -> None:
+        """There are none."""
+
+    def close(self) -> None:
+        """Release the camera or the file."""
+        self._source.close()
+
+
+class TaskWorld:
+    """A policy in the simulated task, one trial after another. Depth is drawn by MuJoCo at every control step."""
+
+    buttons: tuple[str, ...] = ("next object", "restart")
+    """What can be asked for, beside going on."""
+
+    def __init__(self, task: GraspTask, policy: Policy, segment: SegmentCfg, trial: int) -> None:
+        """`task`: one environment, seen by a RenderedCamera; it begins with `trial`."""
+        if not isinstance(task.view.camera, RenderedCamera) or task.num_envs != 1:
+            raise ValueError("the viewer needs one environment and drawn depth: task.view.camera=rendered")
+        self._task, self._policy, self._eye, self._camera = task, policy, Eye(segment), task.view.camera
+        self._begin(trial)
+        model = task.engine.get_model(0)
+        bodies = [number for number in range(1, model.nbody) if model.body(number).name != "object"]
+        self.robot = geom_meshes(model, bodies)
+
+    def look(self) -> Snapshot:
+        """The present frame through the pipeline; the vectors go to the points that the policy knows."""
+        task = self._task
+        step, data = int(task.step_index[0]), task.engine.get_data(0)
+        position, bias = task.view.camera_w[0], task.draws.camera_bias[0]
+        frame, robot = self._camera.take(0, task.engine.get_model(0), data, position, bias, step)
+        seen = self._eye(frame, robot, self._camera.seed(0))
+        state = task.engine.state
+        pose = state.object_pos_w[0].numpy().copy(), state.object_quat_w[0].numpy().copy()
+        known_w = task.view.points_w[0].numpy().copy()
+        phase = "grasp" if task.phases.grasping[0] else "hold" if task.phases.holding[0] else "lift"
+        words = f"trial {int(task.trial[0])}", task.objects[0], phase, f"{step * task.step_s:.2f} s"
+        hand = self._hand_pose(data.xpos[1:], data.xquat[1:])
+        return Snapshot(seen, known_w, hand, " · ".join(words), self._verdict, pose)
+
+    def object_mesh(self) -> Mesh | None:
+        """The object of this trial, in its true size."""
+        return self._mesh
+
+    def advance(self) -> float:
+        """One control step; when the trial has ended, the next one."""
+        if self._verdict:
+            self._begin(int(self._task.trial[0]) + 1)
+            return AGAIN_S
+        step = self._task.step(self._policy.act(self._obs))
+        self._obs = step.obs
+        if step.info["outcomes"]:
+            outcome = step.info["outcomes"][0]
+            self._verdict = "success" if outcome.success else outcome.failure.replace("_", " ")
+        return self._task.step_s
+
+    def press(self, button: str) -> None:
+        """Another object, or this trial once more."""
+        self._begin(int(self._task.trial[0]) + (button == "next object"))
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _begin(self, trial: int) -> None:
+        self._obs = self._task.reset(trials=[trial])
+        self._policy.reset([trial])
+        self._verdict = ""
+        model = self._task.library[self._task.objects[0]]
+        self._mesh = model.vertices * np.float32(self._task.draws.size[0]), model.faces
+        state = self._task.engine.state
+        self._plan = state.palm_pos_w[0].numpy().copy(), state.palm_quat_w[0].numpy().copy()
+        self._depth_m = float(self._task.control.remaining_m[0])
+
+    def _hand_pose(self, bodies_pos_w: NDArray[np.float64], bodies_quat_w: NDArray[np.float64]) -> HandPose:
+        """The hand as it measures itself."""
+        sensed, known_w = self._task.sensed, self._task.view.points_w
+        keypoints_w = sensed.keypoints_w.float()
+        return HandPose(
+            plan=self._plan,
+            depth_m=self._depth_m,
+            palm=(sensed.palm_pos_w[0].numpy().copy(), sensed.palm_quat_w[0].numpy().copy()),
+            keypoints_w=keypoints_w[0].numpy().copy(),
+            vectors_w=nearest_vectors(keypoints_w, known_w)[0].numpy(),
+            bodies_pos_w=bodies_pos_w.copy(),
+            bodies_quat_w=bodies_quat_w.copy(),
+        )
