@@ -124,6 +124,12 @@ COMMANDS = (
         "policies.bench_views:bench_views",
     ),
     Command(
+        "bench ablations",
+        "Train variants of the method at equal budget and compare them.",
+        "policies.ablations:AblationsCfg",
+        "policies.ablations:bench_ablations",
+    ),
+    Command(
         "calibrate board",
         "Draw the calibration board to print.",
         "policies.calibration:PrintBoardCfg",

@@ -99,15 +99,16 @@ class StudentPPO(GraspPPO):
         return super().exploration if self.rho > 0 else torch.zeros_like(self.policy.std)
 
     @torch.no_grad()
-    def meet(self, teacher: GraspPolicy) -> None:
-        """Watch `teacher` for one episode in every environment, then start as a copy of it."""
+    def meet(self, teacher: GraspPolicy, copy: bool = True) -> None:
+        """Watch `teacher` for one episode in every environment, then start as a copy of it, or from nothing."""
         self.teacher, seen = teacher, []
         obs = self.env.streams.reset()
         for _ in range(self.n_steps):
             seen.append(obs)
             obs = self.env.streams.step(teacher.mean(obs)).obs
         self.policy.learn_scales({group: torch.stack([step[group] for step in seen]) for group in obs})
-        self.policy.take_over(teacher)
+        if copy:
+            self.policy.take_over(teacher)
         self.iteration = 1
 
     def train(self) -> None:

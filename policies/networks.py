@@ -125,17 +125,17 @@ class GraspPolicy(ActorCriticPolicy):
             if group not in groups:
                 raise ValueError(f"no observation group '{group}'; groups: {sorted(groups)}")
         self.actor_group, self.critic_group = actor_group, critic_group
-        self._hidden, self._init_std = tuple(hidden), init_std
+        self.hidden, self._init_std = tuple(hidden), init_std
         super().__init__(observation_space, action_space, lr_schedule, **options)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"actor_group": self.actor_group, "critic_group": self.critic_group}
-        return super()._get_constructor_parameters() | own | {"hidden": self._hidden, "init_std": self._init_std}
+        return super()._get_constructor_parameters() | own | {"hidden": self.hidden, "init_std": self._init_std}
 
     def _build(self, lr_schedule: Schedule) -> None:
         actions = self.action_space.shape[0]  # pyright: ignore[reportOptionalSubscript]
         self.actor = self._make_actor(actions)
-        self.critic = Critic(self._size(self.critic_group), self._hidden)
+        self.critic = Critic(self._size(self.critic_group), self.hidden)
         self.log_std = nn.Parameter(torch.full((actions,), self._init_std).log())
         self.optimizer = self.optimizer_class(
             self.parameters(),
@@ -147,7 +147,7 @@ class GraspPolicy(ActorCriticPolicy):
         return self.observation_space[group].shape[0]  # pyright: ignore[reportIndexIssue]
 
     def _make_actor(self, actions: int) -> Any:
-        return Actor(self._size(self.actor_group), actions, self._hidden)
+        return Actor(self._size(self.actor_group), actions, self.hidden)
 
     def mean(self, obs: dict[str, Tensor]) -> Tensor:
         """Mean action (env, action)."""

@@ -108,7 +108,7 @@ class StudentPolicy(GraspPolicy):
         super().__init__(*args, actor_group="student", critic_group="teacher", **options)
 
     def _make_actor(self, actions: int) -> nn.Module:
-        return StudentActor(self.layouts["student"], len(self.felt), actions, self._hidden, self._encoder)
+        return StudentActor(self.layouts["student"], len(self.felt), actions, self.hidden, self._encoder)
 
     def update_normalisers(self, obs: dict[str, Tensor]) -> None:
         """Take in observations (..., size) of both groups."""

@@ -18,13 +18,12 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 from policies import ranks
-from policies.curriculum import MixCfg, StudentPPO
+from policies.curriculum import MixCfg
 from policies.curves import ProgressCsv, draw_curves
+from policies.learners import make_model
 from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
-from policies.networks import GraspPolicy
-from policies.ppo import GraspPPO
 from policies.runs import Run
-from policies.student import Encoder, StudentPolicy
+from policies.student import Encoder
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.scene import PhysicsCfg
@@ -88,9 +87,11 @@ class TrainCfg:
     init_std: float = 0.3
     """Exploration at the start, in units of the action."""
     hidden: tuple[int, ...] = (256, 128)
-    """Widths of actor and critic; a student has its teacher's."""
+    """Widths of actor and critic; those of the teacher for a student that starts as it."""
     teacher: str = ""
     """Whom the student imitates: the best.zip of a teacher's run."""
+    copy: bool = True
+    """Whether the student starts as its teacher, as far as both know the same."""
     encoder: Encoder = "conv"
     """How the student reads its history: lstm (the published method), conv or mlp."""
     mix: MixCfg = field(default_factory=MixCfg)
@@ -165,53 +166,6 @@ def make_env(cfg: TrainCfg) -> GraspVecEnv:
         physics=cfg.physics,
         num_threads=cfg.num_threads or max(1, (os.cpu_count() or 1) // ranks.count()),
     )
-
-
-def make_model(cfg: TrainCfg, env: GraspVecEnv, path: Path) -> GraspPPO:
-    """A new learner, that of RUN/last.zip, or one that starts from another run's policy."""
-    last = path / "last.zip"
-    kind = GraspPPO if cfg.stage == "teacher" else StudentPPO
-    if cfg.resume == "auto" and last.is_file():
-        log.info("going on from %s", last)
-        model = kind.load(last, env=env)
-        if isinstance(model, StudentPPO):
-            model.recall(last)
-            model.teacher = load_teacher(cfg)
-        return model.go_on()
-    options = {
-        "env": env,
-        "learning_rate": cfg.learning_rate,
-        "minibatches": cfg.minibatches,
-        "n_epochs": cfg.epochs,
-        "gamma": cfg.gamma,
-        "target_kl": cfg.target_kl,
-        "seed": cfg.seed,
-        "frozen_std": cfg.init_std if cfg.paper else 0.0,
-    }
-    shape = {"hidden": cfg.hidden, "init_std": cfg.init_std}
-    if cfg.stage == "student":
-        shape |= {"layouts": env.task.layouts, "encoder": cfg.encoder}
-        model = StudentPPO(StudentPolicy, mix=cfg.mix, iterations=cfg.iterations, policy_kwargs=shape, **options)
-        if not cfg.start:
-            model.meet(load_teacher(cfg))
-    else:
-        model = GraspPPO(GraspPolicy, policy_kwargs=shape, **options)
-    if cfg.start:
-        model.policy.load_state_dict(GraspPPO.load(cfg.start, device="cpu").policy.state_dict())
-        model.policy.log_std.data.fill_(math.log(cfg.init_std))
-        model.iteration = 1
-    return model
-
-
-def load_teacher(cfg: TrainCfg) -> GraspPolicy:
-    """The policy that labels what the student sees."""
-    if not Path(cfg.teacher).is_file():
-        raise FileNotFoundError(
-            f"teacher: '{cfg.teacher}' is not a file; a student needs the best.zip of `dexgrasp train stage=teacher`"
-        )
-    policy = GraspPPO.load(cfg.teacher, device="cpu").policy
-    policy.set_training_mode(False)
-    return policy
 
 
 def _begun(cfg: TrainCfg) -> bool:

@@ -55,7 +55,8 @@ def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
 
 
 def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_path):
-    train(tiny(tmp_path, "num_envs=8", "iterations=2"))
+    stopped = train(tiny(tmp_path, "num_envs=8", "iterations=4", "time_limit=0.0001"))
+    assert stopped["iteration"] < 4
     train(tiny(tmp_path, "num_envs=8", "iterations=4"))
     assert_same(teacher / "last.zip", tmp_path / "last.zip")
     assert (

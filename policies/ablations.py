@@ -1,0 +1,142 @@
+"""`dexgrasp bench ablations`: what each part of the method is worth, every variant trained on as many control steps.
+
+RUN/<variant>/      the training run of each, as `dexgrasp train` leaves it; a run that was stopped goes on
+RUN/bench.json      successes of each on the same trials
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from policies.evaluate import run_block
+from policies.learners import learner_of
+from policies.milestones import Deterministic
+from policies.ppo import GraspPPO
+from policies.runs import Run, write_json
+from policies.statistics import success_summary
+from policies.train import TrainCfg, train
+from sim.disturbances import DISTURBANCES
+from sim.hands import HandSpec
+from sim.objects import open_library
+from sim.task import GraspTask
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way of training; `mix`, `reward` and `view` replace fields of the full method's."""
+
+    stage: str = "student"
+    teacher: bool = True
+    """Whether the student starts as its teacher."""
+    mix: dict[str, Any] = field(default_factory=dict)
+    reward: dict[str, Any] = field(default_factory=dict)
+    view: dict[str, Any] = field(default_factory=dict)
+    task: dict[str, Any] = field(default_factory=dict)
+
+
+RL_ONLY = {"imitation": 0.0, "start": 0.0, "end": 0.0, "ceiling": 1.0}
+VARIANTS = {
+    "student": Variant(),
+    "imitation only": Variant(mix={"ceiling": 0.0}),
+    "reinforcement only": Variant(mix=RL_ONLY),
+    "fixed ratio": Variant(mix={"start": 0.0, "end": 0.0, "ceiling": 0.5}),
+    "no privileged learning": Variant(teacher=False, mix=RL_ONLY),
+    "frozen view": Variant(view={"mode": "frozen"}),
+    "refreshed view": Variant(view={"mode": "refreshed"}),
+    "teacher": Variant(stage="teacher"),
+    "teacher, no lift reward": Variant(stage="teacher", reward={"lift": 0.0, "success": 0.0}),
+    "teacher, vectors along world axes": Variant(stage="teacher", task={"vectors": "world"}),
+    "teacher, no scripted prior": Variant(stage="teacher", task={"prior": "off"}),
+}
+
+
+@dataclass(frozen=True)
+class AblationsCfg(TrainCfg):
+    """Train every variant on `budget` control steps and compare them; options of `train` hold for all of them."""
+
+    budget: float = 1.0
+    """Million control steps of each variant."""
+    variants: tuple[str, ...] = tuple(VARIANTS)
+    """Which ones."""
+    trials: int = 432
+    """Trials of each, per disturbance."""
+    disturbances: tuple[str, ...] = ("none", "shift5")
+    """Under which each is measured."""
+    test: str = "generated:216:test"
+    """Objects that neither training nor the choice of checkpoints knows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, known in (("variants", VARIANTS), ("disturbances", DISTURBANCES)):
+            if unknown := sorted(set(getattr(self, name)) - set(known)):
+                raise ValueError(f"{name}: no {unknown}; known: {list(known)}")
+        if self.budget <= 0 or self.trials < 1:
+            raise ValueError("budget must be positive and trials at least 1")
+
+
+def bench_ablations(cfg: AblationsCfg) -> dict[str, Any]:
+    """Train and measure, print the table, write RUN/bench.json; returns what it holds."""
+    results: dict[str, Any] = {}
+    with Run.open(cfg.out, cfg) as run:
+        for name in cfg.variants:
+            variant = varied(cfg, VARIANTS[name], run.path / name.replace(" ", "_").replace(",", ""))
+            train(variant)
+            model = learner_of(variant).load(Path(variant.out) / "last.zip", device="cpu")
+            results[name] = {
+                disturbance: measure(cfg, variant, model, disturbance) for disturbance in cfg.disturbances
+            } | {"steps": model.num_timesteps}
+            write_json(run.path / "bench.json", {"results": results, "facts": run.facts})
+        show(cfg, results)
+    return results
+
+
+def varied(cfg: AblationsCfg, variant: Variant, out: Path) -> TrainCfg:
+    """The configuration that trains a variant."""
+    plain: dict[str, Any] = {name: getattr(cfg, name) for name in TrainCfg.__dataclass_fields__}
+    task = replace(
+        cfg.task,
+        reward=replace(cfg.task.reward, **variant.reward),
+        view=replace(cfg.task.view, **variant.view),
+        **variant.task,
+    )
+    plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.mix, **variant.mix), "out": str(out)}
+    steps = cfg.num_envs * (task.steps(task.grasp_s) + task.steps(task.lift_s) + task.steps(task.hold_s))
+    plain |= {"copy": variant.teacher, "iterations": max(2, round(1e6 * cfg.budget / steps))}
+    return TrainCfg(**plain)
+
+
+def measure(cfg: AblationsCfg, variant: TrainCfg, model: GraspPPO, disturbance: str) -> dict[str, Any]:
+    """Successes with a hold of three seconds on objects of the test split."""
+    rows = min(cfg.trials, 108)
+    task = GraspTask(
+        replace(variant.task, hold_s=3.0),
+        HandSpec.load(cfg.hand, side=cfg.side),
+        open_library(cfg.test),
+        cfg.physics,
+        rows,
+        cfg.num_threads,
+        cfg.seed,
+        disturbance=disturbance,
+        auto_reset=False,
+        in_order=True,
+    )
+    outcomes = []
+    for first in range(0, cfg.trials, rows):
+        outcomes += run_block(task, Deterministic(model), range(first, first + rows))
+    won = sum(outcome.success for outcome in outcomes[: cfg.trials])
+    return success_summary(won, cfg.trials)
+
+
+def show(cfg: AblationsCfg, results: dict[str, Any]) -> None:
+    """The table."""
+    table = Table("variant", "million steps", *cfg.disturbances, title=f"{cfg.budget:g} million control steps each")
+    for name, result in results.items():
+        cells = []
+        for disturbance in cfg.disturbances:
+            low, high = (100 * end for end in result[disturbance]["wilson95"])
+            cells.append(f"{100 * result[disturbance]['success_rate']:.1f} ({low:.1f} - {high:.1f})")
+        table.add_row(name, f"{1e-6 * result['steps']:.2f}", *cells)
+    Console(width=110).print(table)
