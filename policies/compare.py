@@ -34,8 +34,6 @@ class CompareCfg(EvaluateCfg):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.a or not self.b:
-            raise ValueError("compare needs two policies: dexgrasp compare A B")
         if not 0 < self.alpha < 1:
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
 
@@ -89,6 +87,8 @@ def pair(a: list[Outcome], b: list[Outcome]) -> Paired:
 
 def compare(cfg: CompareCfg) -> int:
     """Evaluate both policies, print the difference, write RUN/compare.json; the exit status."""
+    if not cfg.a or not cfg.b:
+        raise ValueError("compare needs two policies: dexgrasp compare A B")
     out = Path(cfg.out) if cfg.out else default_path("compare")
     sides = {"a": cfg.a, "b": cfg.b}
     with Run.open(out, cfg) as run:

@@ -128,7 +128,8 @@ class GraspPPO(PPO):
                 terms.append(step.info["terms"])
                 self.num_timesteps += env.num_envs * ranks.count()
                 callback.update_locals(locals())
-                if not callback.on_step():
+                if not callback.on_step():  # a roll-out that was broken off does not count
+                    self.num_timesteps -= (t + 1) * env.num_envs * ranks.count()
                     return False
             rollout_buffer.finish(self.policy.predict_values(obs))
         self._summarise(outcomes, terms)
