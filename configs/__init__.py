@@ -18,6 +18,8 @@ import yaml
 from configs.values import ConfigError, Typed, Yaml, convert, fields, listed, nearest, spell
 
 ROOT = Path(__file__).resolve().parent
+EVERYWHERE = "_global_"
+"""Hydra's place of a group whose options set keys of the command itself."""
 
 T = TypeVar("T")
 
@@ -72,6 +74,11 @@ class Group:
     """Dotted key of the command under which the content of the group goes."""
     option: str
     """The option taken when nothing else is asked for."""
+
+    @property
+    def what(self) -> str:
+        """The keys that it sets."""
+        return "keys of the command itself" if self.place == EVERYWHERE else f"{self.place}.*"
 
 
 def groups(name: str, root: Path = ROOT) -> dict[str, Group]:

@@ -48,16 +48,20 @@ def keys(schema: str, config: str) -> list[Key]:
     """Every key of the dataclass `module:Class`, nested ones dotted, with the default that the YAML `config` gives."""
     module, _, name = schema.partition(":")
     chosen = [
-        Key(word, "group", group.option, f"One of {', '.join(configs.options(word))}; sets {group.place}.*")
+        Key(word, "group", group.option, f"One of {', '.join(configs.options(word))}; sets {group.what}")
         for word, group in configs.groups(config).items()
     ]
-    plain = list(_walk(module, name, _yaml_values(config), ""))
+    words = {key.name for key in chosen}
+    plain = [key for key in _walk(module, name, _yaml_values(config), "") if key.name not in words]
     return [*(key for key in plain if "." not in key.name), *chosen, *(key for key in plain if "." in key.name)]
 
 
 def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iterator[Key]:
     tree = ast.parse(_file(module).read_text(encoding="utf-8"))
-    for field, meaning in _fields(_class(tree, name, module)):
+    body = _class(tree, name, module)
+    for base in map(ast.unparse, body.bases):
+        yield from _walk(_origin(tree, base), base, given, prefix)
+    for field, meaning in _fields(body):
         key, kind = ast.unparse(field.target), ast.unparse(field.annotation)
         nested = _origin(tree, kind)
         if nested:
@@ -131,7 +135,8 @@ def _yaml_values(config: str) -> dict[str, Any]:
     own.pop("defaults", None)
     values: dict[str, Any] = {}
     for word, group in configs.groups(config).items():
-        values |= _flat(configs.read_plain(configs.ROOT / word / f"{group.option}.yaml"), f"{group.place}.")
+        place = "" if group.place == configs.EVERYWHERE else f"{group.place}."
+        values |= _flat(configs.read_plain(configs.ROOT / word / f"{group.option}.yaml"), place)
     return values | _flat(own, "")
 
 
