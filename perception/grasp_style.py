@@ -37,10 +37,14 @@ class GraspStyle:
 
 def blend(power: GraspStyle, pinch: GraspStyle, height_m: Tensor) -> GraspStyle:
     """Styles for objects whose tops are at these heights (env,) over the table."""
-    share = ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0)
+    return mix(power, pinch, ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0))
 
-    def mix(name: str) -> Tensor:
+
+def mix(power: GraspStyle, pinch: GraspStyle, share: Tensor) -> GraspStyle:
+    """Styles between a pinch, where `share` (env,) is 0, and a grasp with the whole hand, where it is 1."""
+
+    def between(name: str) -> Tensor:
         low, high = getattr(pinch, name), getattr(power, name)
         return torch.lerp(low, high, share.view(-1, *[1] * low.dim()).to(low.dtype))
 
-    return GraspStyle(**{item.name: mix(item.name) for item in fields(GraspStyle)})
+    return GraspStyle(**{item.name: between(item.name) for item in fields(GraspStyle)})

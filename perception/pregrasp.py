@@ -16,6 +16,8 @@ from perception.grasp_style import GraspStyle, blend
 
 CLEAR_M = 0.025
 """What lies this close beside the way of a keypoint is at least this far ahead of it when the approach starts."""
+TABLE_M = 0.02
+"""Least height of every keypoint over the table when the approach starts."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,10 @@ class Pregrasp:
     """(env,) distance that the approach covers along the palm normal."""
     style: GraspStyle
     """How the hand takes hold of each object."""
+    approach: Tensor | None = None
+    """(env,) kind of the approach (perception/candidates.py); None where there was nothing to choose from."""
+    score: Tensor | None = None
+    """(env,) its score, see perception/grasp_score.py."""
 
 
 def plan_pregrasp(
@@ -66,13 +72,30 @@ def plan_pregrasp(
     return Pregrasp(pos, quat, (distance - top - style.gap_m).clamp(min=0.0), style)
 
 
+def clear(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
+    """The plan started where the open hand is clear of the table z = 0 and of the visible points; see `step_back`.
+
+    The palm first rises, then steps back along its normal, which must not point upwards: so neither undoes the other.
+    """
+    hand_w = quat_rotate(pregrasp.palm_quat_w[:, None], _between(keypoints_p)) + pregrasp.palm_pos_w[:, None]
+    rise = (TABLE_M - hand_w[..., 2].amin(dim=1)).clamp(min=0.0)
+    raised_w = pregrasp.palm_pos_w.clone()
+    raised_w[:, 2] += rise
+    return step_back(replace(pregrasp, palm_pos_w=raised_w), keypoints_p, points_w)
+
+
+def _between(keypoints_p: Tensor) -> Tensor:
+    """Keypoints (env, keypoint, 3) and the middles between neighbours."""
+    return torch.cat([keypoints_p, (keypoints_p[:, 1:] + keypoints_p[:, :-1]) / 2], dim=1)
+
+
 def step_back(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
     """The plan with its start moved back along the normal until the open hand is clear of the visible points.
 
     `keypoints_p` (env, keypoint, 3): of the open hand, palm frame; `points_w` (env, point, 3). The approach ends where
     it did. The rim of a bowl would else begin inside the thumb.
     """
-    hand_p = torch.cat([keypoints_p, (keypoints_p[:, 1:] + keypoints_p[:, :-1]) / 2], dim=1)
+    hand_p = _between(keypoints_p)
     points_p = quat_rotate_inverse(pregrasp.palm_quat_w[:, None], points_w - pregrasp.palm_pos_w[:, None])
     in_the_way = torch.cdist(hand_p[..., 1:], points_p[..., 1:]) < CLEAR_M
     lacking = hand_p[:, :, None, 0] + CLEAR_M - points_p[:, None, :, 0]

@@ -15,7 +15,7 @@ from perception.segment import NoObjectError, SegmentCfg, Segmenter
 from policies.stopwatch import Laps
 from sim import starts
 from sim.hands import HandSpec
-from sim.randomize import Episode
+from sim.randomize import Episode, ResetCfg
 
 SCENE_POINTS = 20_000
 """About so many points of the surroundings are drawn: what browsers without a graphics card still turn smoothly."""
@@ -147,11 +147,13 @@ def _times(laps: Laps) -> dict[str, float]:
     return {stage: sum(spent) for stage, spent in laps.ms.items()}
 
 
-def plan_hand(hand: HandSpec, points_w: NDArray[np.float32], camera_w: NDArray[np.float64]) -> HandPose:
+def plan_hand(
+    hand: HandSpec, points_w: NDArray[np.float32], camera_w: NDArray[np.float64], reset: ResetCfg | None = None
+) -> HandPose:
     """The open hand where the task would plan it for these points (p, 3) and this camera (3,), without noise."""
     points = torch.from_numpy(points_w)[None]
     still = Episode.empty(1, len(hand.joint_names))
-    plan = starts.plan(hand, points, torch.from_numpy(camera_w)[None], still)
+    plan = starts.Planner(hand, "floating", reset or ResetCfg())(points, torch.from_numpy(camera_w)[None], still)
     to_base = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
     base = compose(plan.palm_pos_w, plan.palm_quat_w, *(part[None] for part in to_base))
     kinematics = hand.kinematics().to(torch.float64)

@@ -219,6 +219,10 @@ class ArmIK:
         q_arm, error = (torch.stack(column) for column in zip(*found, strict=True))
         return q_arm.to(pos_w.dtype), error <= 1
 
+    def reaches(self, pos_w: Tensor, quat_w: Tensor) -> Tensor:
+        """Whether poses (pose, 3), (pose, 4) are reached, mask (pose,)."""
+        return self.reach(pos_w, quat_w)[1]
+
     def _reach(self, pos_w: Tensor, quat_w: Tensor) -> tuple[Tensor, Tensor]:
         """Of one pose (3,), (4,): joint positions (6,) and the error in units of REACH_TOLERANCE."""
         tried = []

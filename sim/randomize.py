@@ -40,6 +40,9 @@ class ResetCfg:
     """The same above the table [degree]."""
     aside_distance_m: Range = (0.55, 0.85)
     """The same from the object's place on the table [m]."""
+    approach: Literal["camera_line", "top_down", "best"] = "best"
+    """camera_line: from the camera at the middle, as published. top_down: straight down at the middle. best: the best
+    scored of these, of approaches to edges and of slanted ones."""
     tilt_sd_rad: float = 0.06
     """Error of the approach direction [rad]."""
     standoff_m: float = 0.02

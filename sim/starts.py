@@ -2,17 +2,21 @@
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from perception.best_pregrasp import best_pregrasp
+from perception.candidates import TOP_DOWN
 from perception.geometry import compose, invert, quat_rotate
-from perception.pregrasp import Pregrasp, plan_pregrasp, step_back
+from perception.pregrasp import Pregrasp, clear, plan_pregrasp
 from sim.engine import Start, Variation
 from sim.hands import HandSpec
+from sim.mounts import ArmIK, ArmSpec
 from sim.objects import ObjectLibrary
-from sim.randomize import Episode
+from sim.randomize import Episode, ResetCfg
 from sim.sample_camera import POINTS
 
 
@@ -37,16 +41,34 @@ def surface(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tens
     return points * sizes[:, None, None].float()
 
 
-def plan(hand: HandSpec, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
-    """Pre-grasp from the visible points, with the reset noise of the draws."""
-    pregrasp = plan_pregrasp(points_w.double(), camera_w, hand.power, hand.pinch, draws.roll, draws.tilt)
-    offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
-    pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
-    pregrasp = replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
-    return step_back(pregrasp, _open_hand(hand, pregrasp.style.open_pose), points_w.double())
+class Planner:
+    """Plans where palms start: for one hand, on what carries it."""
+
+    def __init__(self, hand: HandSpec, mount: str, cfg: ResetCfg) -> None:
+        self._hand, self._approach = hand, cfg.approach
+        self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount), hand).reaches
+
+    def __call__(self, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
+        """Pre-grasp from visible points (row, point, 3) and the camera (row, 3), with the reset noise of the draws."""
+        points_w = points_w.double()
+        pregrasp = self._choose(points_w, camera_w, draws)
+        offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
+        pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
+        pregrasp = replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
+        return clear(pregrasp, open_hand(self._hand, pregrasp.style.open_pose), points_w)
+
+    def _choose(self, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
+        power, pinch = self._hand.power, self._hand.pinch
+        if self._approach == "camera_line":
+            return plan_pregrasp(points_w, camera_w, power, pinch, draws.roll, draws.tilt)
+        kinds = (TOP_DOWN,) if self._approach == "top_down" else None
+        keypoints = partial(open_hand, self._hand)
+        return best_pregrasp(
+            points_w, camera_w, power, pinch, keypoints, draws.roll, draws.tilt, self._reachable, kinds
+        )
 
 
-def _open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:
+def open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:
     """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
     base = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
     pos_p, quat_p = (value.expand(len(joint_pos), -1) for value in base)

@@ -8,7 +8,7 @@ joint positions, so that a constant action on a blocked finger is a constant tor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from torch import Tensor
 from perception.features import nearest_vectors
 from perception.geometry import quat_rotate, quat_rotate_inverse
 from perception.observation import History, student_layout
-from perception.prior import PriorCfg
 from sim import starts
 from sim.actions import HandControl, Phases, Scales
 from sim.cpu import CpuEngine
@@ -28,60 +27,15 @@ from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
 from sim.outcomes import Judge, Outcome
-from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_object, trial_generator
-from sim.rewards import RewardCfg, Rewards
+from sim.randomize import Episode, draw_episode, draw_object, trial_generator
+from sim.rewards import Rewards
 from sim.scene import ModelPool, PhysicsCfg
 from sim.sensing import Commanding, Sensing, exact
+from sim.task_cfg import TaskCfg, check_rates
 from sim.view import POINTS, make_view
-from sim.view_cfg import ViewCfg
 
 WORKSPACE_M = 0.35
 """An object that strays further than this from the origin, or below the table, ends the episode."""
-
-
-@dataclass(frozen=True)
-class TaskCfg:
-    """Rates, phases and scales of the task."""
-
-    rate_hz: float = 20.0
-    """Control rate, 10 to 50 Hz."""
-    grasp_s: float = 1.8
-    """Length of the grasp phase [s]."""
-    lift_s: float = 0.8
-    """Length of the lift [s]."""
-    hold_s: float = 3.0
-    """Length of the hold [s]."""
-    lift_m: float = 0.15
-    """How far the palm rises."""
-    prior: str = "on"
-    """on: actions correct the scripted prior; off: the published method's plain residual."""
-    palm_action_m_s: float = 0.1
-    """Palm speed per unit of action."""
-    palm_action_rad_s: float = 0.6
-    """Palm angular speed per unit of action."""
-    finger_action_rad: float = 0.3
-    """Finger target ahead of the measured position per unit of action."""
-    action_clip: float = 3.0
-    """Actions are clipped to this magnitude."""
-    scripted: PriorCfg = field(default_factory=PriorCfg)
-    reset: ResetCfg = field(default_factory=ResetCfg)
-    randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
-    reward: RewardCfg = field(default_factory=RewardCfg)
-    view: ViewCfg = field(default_factory=ViewCfg)
-
-    def __post_init__(self) -> None:
-        if not 10 <= self.rate_hz <= 50:
-            raise ValueError(f"task.rate_hz must lie in 10..50 Hz, got {self.rate_hz}")
-        if self.prior not in ("on", "off"):
-            raise ValueError(f"task.prior must be 'on' or 'off', got '{self.prior}'")
-        if min(map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))) < 1:
-            raise ValueError("task.grasp_s, lift_s and hold_s must each last at least one control step")
-        if self.lift_m <= 0.1:
-            raise ValueError(f"task.lift_m must exceed the 0.1 m that success asks for, got {self.lift_m}")
-
-    def steps(self, seconds: float) -> int:
-        """Control steps in a phase of that length."""
-        return round(seconds * self.rate_hz)
 
 
 @dataclass(frozen=True)
@@ -119,11 +73,12 @@ class GraspTask:
         in_order: bool = False,
     ) -> None:
         """`in_order`: trial i is about object i modulo the library's size; else objects are drawn evenly."""
-        _check_rates(cfg, physics)
+        check_rates(cfg, physics)
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
         pool = ModelPool(hand, library, physics, mount)
         self.engine: Engine = CpuEngine(pool, num_envs, num_threads)
+        self._plan = starts.Planner(hand, mount, cfg.reset)
         self.step_s = 1.0 / cfg.rate_hz
         self.grasp_steps, self.lift_steps = cfg.steps(cfg.grasp_s), cfg.steps(cfg.lift_s)
         self.episode_steps = self.grasp_steps + self.lift_steps + cfg.steps(cfg.hold_s)
@@ -207,7 +162,7 @@ class GraspTask:
         names = [self.objects[row] for row in rows.tolist()]
         pos, quat = starts.place_objects(self.library, names, draws)
         camera = self.view.look(rows, names, pos, quat, draws)
-        palm = starts.plan(self.hand, self.view.points_w[rows], camera, draws)
+        palm = self._plan(self.view.points_w[rows], camera, draws)
         self.engine.reset(rows, starts.start(self.hand, names, pos, quat, palm, draws))
         self._points_o[rows] = starts.surface(self.library, names, draws.size)
         state = self.engine.state  # an arm may not reach the planned pose
@@ -221,7 +176,7 @@ class GraspTask:
         """One control step with actions (env, num_actions); see the module docstring for what they mean."""
         self._action = action.detach().float().clamp(-self.cfg.action_clip, self.cfg.action_clip)
         self.guard.record(self.step_index, self._action)
-        distance = self._object_vectors_p.norm(dim=-1).amin(dim=1)
+        distance = self._object_vectors.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
         targets = self.control.act(self._action, self.sensed, self.phases)
         (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.step_index)
@@ -264,8 +219,11 @@ class GraspTask:
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
         to_visible_w = nearest_vectors(sensed.keypoints_w.float(), self.view.points_w)
-        self._object_vectors_p = quat_rotate_inverse(state.palm_quat_w[:, None].float(), to_object_w)
-        self._visible_vectors_p = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
+        if self.cfg.vectors == "world":
+            self._object_vectors, self._visible_vectors = to_object_w, to_visible_w
+        else:
+            self._object_vectors = quat_rotate_inverse(state.palm_quat_w[:, None].float(), to_object_w)
+            self._visible_vectors = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
 
     def _reward(self) -> tuple[Tensor, dict[str, float]]:
         state, just_done = self.engine.state, replace(self.phases, step=self.step_index - 1)
@@ -273,17 +231,17 @@ class GraspTask:
         self._last_palm_pos_w.copy_(state.palm_pos_w)
         offset = state.object_pos_w - self.judge.start_pos_w
         success = (self.step_index == self.episode_steps) & self.judge.held
-        return self.rewards(state, just_done, self._object_vectors_p, palm_velocity, offset, success, self._action)
+        return self.rewards(state, just_done, self._object_vectors, palm_velocity, offset, success, self._action)
 
     def observe(self) -> dict[str, Tensor]:
         """Both observation groups of the current state."""
         state, common = self.engine.state, progress_terms(self.phases, self.control.remaining_m, self._action)
         seen = common | self._felt
         true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, self.control)
-        sight = self.view.terms() | {"visible_vectors": self._visible_vectors_p}
+        sight = self.view.terms() | {"visible_vectors": self._visible_vectors}
         values = {
             "student": seen | sight | {"history": self.history.frames},
-            "teacher": true | privileged_terms(state, self.judge.start_pos_w, self._object_vectors_p),
+            "teacher": true | privileged_terms(state, self.judge.start_pos_w, self._object_vectors),
         }
         return {group: layout.assemble(values[group]) for group, layout in self.layouts.items()}
 
@@ -294,12 +252,3 @@ class GraspTask:
     def outcomes(self) -> list[Outcome]:
         """Outcomes of all environments' episodes as they stand."""
         return self._ended(torch.ones(self.num_envs, dtype=torch.bool))
-
-
-def _check_rates(cfg: TaskCfg, physics: PhysicsCfg) -> None:
-    substeps = 1.0 / cfg.rate_hz / physics.timestep_s
-    if abs(substeps - round(substeps)) > 1e-3:
-        raise ValueError(
-            f"physics.timestep_s={physics.timestep_s} does not divide the control period {1 / cfg.rate_hz:.4f} s "
-            f"(task.rate_hz={cfg.rate_hz}): take a timestep of period / n"
-        )

@@ -43,7 +43,7 @@ def rollout(task: GraspTask, trials, steps: int, seed: int = 0) -> torch.Tensor:
 
 
 def disturb(task: GraspTask) -> None:
-    distance = task._object_vectors_p.norm(dim=-1).amin(dim=1)
+    distance = task._object_vectors.norm(dim=-1).amin(dim=1)
     task.disturber.act(task.engine, task.draws, task.phases, distance, task._points_o)
 
 

@@ -17,7 +17,6 @@ from scipy.spatial import cKDTree
 from perception.depth import CameraError, DepthFrame, EndOfFramesError, FrameTimeoutError, Intrinsics
 from perception.geometry import matrix_from_quat, quat_rotate_inverse
 from perception.plane import Plane
-from perception.pregrasp import plan_pregrasp
 from perception.segment import SegmentCfg, Segmenter
 from perception.sources import FrameFolder, save_folder
 from policies import viewer_drawing as drawing
@@ -31,6 +30,8 @@ from sim import render
 from sim.depth_scenes import make_scene
 from sim.geom_meshes import geom_meshes
 from sim.objects import open_library
+from sim.randomize import Episode, ResetCfg
+from sim.starts import Planner
 from sim.task import TaskCfg
 
 SMALL = Intrinsics(160, 120, 96.0, 96.0, 79.5, 59.5)
@@ -55,7 +56,7 @@ def seen(tilted):
 
 @pytest.fixture(scope="module")
 def hand(allegro, seen):
-    return plan_hand(allegro, seen.points_w, seen.T_world_cam[:3, 3])
+    return plan_hand(allegro, seen.points_w, seen.T_world_cam[:3, 3], ResetCfg(approach="camera_line"))
 
 
 @pytest.fixture(scope="module")
@@ -107,17 +108,14 @@ def blended_open_pose(allegro, seen):
     return (1 - share) * allegro.pinch.open_pose.numpy() + share * allegro.power.open_pose.numpy()
 
 
-def test_the_palm_is_where_the_plan_puts_it_or_further_back(allegro, seen, hand):
-    points, camera = torch.from_numpy(seen.points_w)[None].double(), torch.from_numpy(seen.T_world_cam[None, :3, 3])
-    plan = plan_pregrasp(points, camera, allegro.power, allegro.pinch, torch.zeros(1).double())
-    np.testing.assert_allclose(hand.plan[1], plan.palm_quat_w[0], atol=1e-6)
-    normal, moved = rotation(hand.plan[1])[:, 0], hand.plan[0] - plan.palm_pos_w[0].numpy()
-    back = -moved @ normal
-    assert 0 <= back < 0.15
-    np.testing.assert_allclose(moved, -back * normal, atol=1e-6)
-    assert hand.depth_m == pytest.approx(float(plan.depth_m[0]) + back, abs=1e-6)
+def test_the_palm_is_where_the_task_would_plan_it(allegro, seen, hand):
+    points, camera = torch.from_numpy(seen.points_w)[None], torch.from_numpy(seen.T_world_cam[None, :3, 3])
+    planner = Planner(allegro, "floating", ResetCfg(approach="camera_line"))
+    plan = planner(points, camera, Episode.empty(1, len(allegro.joint_names)))
+    np.testing.assert_allclose(hand.plan[0], plan.palm_pos_w[0], atol=1e-9)
+    np.testing.assert_allclose(hand.plan[1], plan.palm_quat_w[0], atol=1e-9)
     start, end = drawing.approach_segment(hand)[0]
-    np.testing.assert_allclose(end - start, hand.depth_m * normal, atol=1e-6)
+    np.testing.assert_allclose(end - start, float(plan.depth_m[0]) * rotation(hand.plan[1])[:, 0], atol=1e-6)
 
 
 def test_the_grid_lies_in_the_table_that_was_found(seen):

@@ -1,0 +1,67 @@
+"""Options of the grasping task."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from perception.prior import PriorCfg
+from sim.randomize import RandomizeCfg, ResetCfg
+from sim.rewards import RewardCfg
+from sim.scene import PhysicsCfg
+from sim.view_cfg import ViewCfg
+
+
+@dataclass(frozen=True)
+class TaskCfg:
+    """Rates, phases and scales of the task."""
+
+    rate_hz: float = 20.0
+    """Control rate, 10 to 50 Hz."""
+    grasp_s: float = 1.8
+    """Length of the grasp phase [s]."""
+    lift_s: float = 0.8
+    """Length of the lift [s]."""
+    hold_s: float = 3.0
+    """Length of the hold [s]."""
+    lift_m: float = 0.15
+    """How far the palm rises."""
+    vectors: Literal["palm", "world"] = "palm"
+    """Axes of the vectors from keypoints to the object: the palm's, or the world's as in the published method."""
+    prior: str = "on"
+    """on: actions correct the scripted prior; off: the published method's plain residual."""
+    palm_action_m_s: float = 0.1
+    """Palm speed per unit of action."""
+    palm_action_rad_s: float = 0.6
+    """Palm angular speed per unit of action."""
+    finger_action_rad: float = 0.3
+    """Finger target ahead of the measured position per unit of action."""
+    action_clip: float = 3.0
+    """Actions are clipped to this magnitude."""
+    scripted: PriorCfg = field(default_factory=PriorCfg)
+    reset: ResetCfg = field(default_factory=ResetCfg)
+    randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
+    reward: RewardCfg = field(default_factory=RewardCfg)
+    view: ViewCfg = field(default_factory=ViewCfg)
+
+    def __post_init__(self) -> None:
+        if not 10 <= self.rate_hz <= 50:
+            raise ValueError(f"task.rate_hz must lie in 10..50 Hz, got {self.rate_hz}")
+        if self.prior not in ("on", "off"):
+            raise ValueError(f"task.prior must be 'on' or 'off', got '{self.prior}'")
+        if min(map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))) < 1:
+            raise ValueError("task.grasp_s, lift_s and hold_s must each last at least one control step")
+        if self.lift_m <= 0.1:
+            raise ValueError(f"task.lift_m must exceed the 0.1 m that success asks for, got {self.lift_m}")
+
+    def steps(self, seconds: float) -> int:
+        """Control steps in a phase of that length."""
+        return round(seconds * self.rate_hz)
+
+
+def check_rates(cfg: TaskCfg, physics: PhysicsCfg) -> None:
+    """Raise ValueError if the control period is not a whole number of physics steps."""
+    substeps = 1.0 / cfg.rate_hz / physics.timestep_s
+    if abs(substeps - round(substeps)) > 1e-3:
+        raise ValueError(
+            f"physics.timestep_s={physics.timestep_s} does not divide the control period {1 / cfg.rate_hz:.4f} s "
+            f"(task.rate_hz={cfg.rate_hz}): take a timestep of period / n"
+        )
