@@ -60,7 +60,9 @@ class MixCfg:
         """The share of reinforcement at `where`, an iteration as a share of all or a success rate."""
         if where >= self.end:
             return self.ceiling
-        return self.ceiling * max(0.0, where - self.start) / (self.end - self.start)
+        if where <= self.start:
+            return 0.0
+        return self.ceiling * (where - self.start) / (self.end - self.start)
 
 
 def imitation_loss(means: Tensor, labels: Tensor) -> Tensor:

@@ -31,9 +31,9 @@ class ResetCfg:
     """Half-width of the camera's place in x and y around the object [m]."""
     camera_height_m: float = 0.76
     """Height of the camera over the table [m]; RobustDexGrasp's camera point."""
-    camera: Literal["on_axis", "aside"] = "on_axis"
-    """on_axis: the palm comes from the camera. aside: it comes from such a point all the same, but the camera looks on
-    from elsewhere, where the hand hides less."""
+    camera: Literal["on_axis", "aside", "both"] = "on_axis"
+    """on_axis: the camera looks from above. aside: it looks on from elsewhere, where the hand hides less. both: half of
+    the episodes each."""
     aside_azimuth_deg: Range = (-180.0, 180.0)
     """Where a camera that stands aside may stand around the object; 0 is +x [degree]."""
     aside_elevation_deg: Range = (30.0, 60.0)
@@ -238,7 +238,8 @@ def _draw_start(rng: np.random.Generator, cfg: ResetCfg, num_joints: int) -> dic
         "shift": np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1),
         "force": _directions(rng, FORCE_TURNS),
     }
-    start["camera_offset"] = above if cfg.camera == "on_axis" else _place_aside(rng, cfg)
+    aside = cfg.camera == "aside" or (cfg.camera == "both" and rng.uniform() < 0.5)
+    start["camera_offset"] = _place_aside(rng, cfg) if aside else above
     return start
 
 

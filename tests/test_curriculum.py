@@ -1,0 +1,119 @@
+"""From teacher to student: the schedule and the losses by hand, a copy that acts as its teacher, imitation that learns."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from policies.curriculum import MixCfg, StudentPPO, imitation_loss, reconstruction_loss
+from policies.networks import GraspPolicy
+from policies.ppo import GraspPPO
+from policies.student import StudentPolicy, make_encoder
+from sim.task import TaskCfg
+from sim.vec_env import GraspVecEnv
+
+SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
+
+
+@pytest.fixture(scope="module")
+def env():
+    return GraspVecEnv(16, group="both", task=SHORT, num_threads=1)
+
+
+def make_student(env, mix, iterations=4, encoder="conv"):
+    shape = {"layouts": env.task.layouts, "encoder": encoder, "hidden": (32, 16)}
+    return StudentPPO(StudentPolicy, env=env, mix=mix, iterations=iterations, policy_kwargs=shape, seed=0)
+
+
+def make_teacher(env):
+    """A teacher that acts: random weights, scales of one roll-out."""
+    model = GraspPPO(env=env, seed=1, policy_kwargs={"hidden": (32, 16)})
+    model.learn(16 * model.n_steps)
+    with torch.no_grad():
+        model.policy.actor.net[-1].weight.mul_(50)
+    return model.policy
+
+
+def test_rho_rises_in_a_straight_line_and_stays():
+    mix = MixCfg(start=0.2, end=0.6, ceiling=0.8)
+    assert [mix.rho(where) for where in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([0, 0, 0.4, 0.8, 0.8])
+
+
+def test_the_published_schedule_can_be_had():
+    mix = MixCfg(start=0.0, end=0.4, ceiling=1.0)  # 2,000 of 5,000 iterations
+    assert mix.rho(1000 / 5000) == pytest.approx(0.5)
+
+
+def test_rho_may_follow_success(env):
+    model = make_student(env, MixCfg(by="success", start=0.5, end=0.9, ceiling=1.0))
+    model.iteration_stats = {"won": 0.7}
+    assert model.rho == pytest.approx(0.5)
+
+
+def test_both_losses_are_mean_squares():
+    means, labels = torch.tensor([[1.0, 2.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    assert float(imitation_loss(means, labels)) == pytest.approx((1 + 4 + 1 + 1) / 4)
+    assert float(reconstruction_loss(means, labels)) == pytest.approx(7 / 4)
+
+
+def test_the_parts_of_the_loss_are_mixed_as_the_method_says(env):
+    model = make_student(env, MixCfg(start=0.0, end=0.0, ceiling=0.25, imitation=2.0, reconstruction=0.5))
+    batch = {
+        "student": torch.randn(8, env.task.layouts["student"].size),
+        "true": torch.randn(8, len(model.policy.felt)),
+    }
+    batch["labels"] = torch.randn(8, env.task.num_actions)
+    loss, record = model._imitation(batch)
+    assert loss.item() == pytest.approx(0.75 * 2.0 * record["imitation"] + 0.5 * record["reconstruction"], rel=1e-5)
+
+
+def test_a_copy_acts_as_its_teacher_where_both_know_the_same(env, monkeypatch):
+    """With the true contacts in place of what is felt, and no difference between seen and true vectors."""
+    monkeypatch.setattr("policies.networks.CLIP", 1e9)
+    teacher, student = make_teacher(env), make_student(env, MixCfg()).policy
+    obs = env.streams.reset()
+    seen = {group: values.clone() for group, values in obs.items()}
+    student.learn_scales(seen)
+    student.take_over(teacher)
+    own, theirs = env.task.layouts["student"].slices(), env.task.layouts["teacher"].slices()
+    seen["student"][:, own["visible_vectors"]] = seen["teacher"][:, theirs["object_vectors"]]
+    for name in ("object_linvel", "object_angvel", "object_displacement", "object_in_palm", "object_mass"):
+        seen["teacher"][:, theirs[name]] = teacher.actor.normaliser.mean[theirs[name]]  # what the student cannot know
+    seen["teacher"][:, theirs["object_friction"]] = teacher.actor.normaliser.mean[theirs["object_friction"]]
+    felt = student.actor.felt_normaliser(seen["teacher"][:, student.felt])
+    standard = student.actor.normaliser(seen["student"])[:, : own["history"].start]
+    with torch.no_grad():
+        got = student.actor.net(torch.cat([standard, felt], dim=1))
+        want = teacher.mean(seen)
+    torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "conv", "mlp"])
+def test_encoders_read_the_whole_history(kind):
+    encoder = make_encoder(kind, 38, 26)
+    frames = torch.randn(2, 10, 38, requires_grad=True)
+    encoder(frames).sum().backward()
+    assert encoder(frames).shape == (2, 26)
+    reaching = frames.grad.abs().sum(dim=(0, 2)) > 0
+    assert reaching[-1] and reaching.sum() >= 9  # a stride may leave the oldest out
+
+
+def test_while_it_imitates_the_student_acts_without_noise_and_comes_nearer(env):
+    model = make_student(env, MixCfg(start=1.0, end=1.0, updates=40, batch=128, window=3), iterations=60)
+    model.meet(make_teacher(env), copy=False)
+    errors = []
+    for _ in range(5):
+        model.learn(16 * model.n_steps, reset_num_timesteps=False)
+        errors.append((model.iteration_stats["imitation"], model.iteration_stats["reconstruction"]))
+    assert (model.exploration == 0).all()
+    assert errors[-1][0] < 0.5 * errors[0][0], errors
+    assert errors[-1][1] < errors[0][1], errors
+
+
+def test_without_a_teacher_to_imitate_the_student_is_told_nothing(env):
+    model = make_student(env, replace(MixCfg(), start=0.0, end=0.0, ceiling=1.0, imitation=0.0))
+    model.iteration = 1
+    model.learn(16 * model.n_steps)
+    assert model.iteration_stats["imitation"] == 0.0
+    assert model.iteration_stats["rho"] == 1.0
+    assert isinstance(model.policy, GraspPolicy)
