@@ -62,7 +62,8 @@ class ConvEncoder(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(sample, frame, width) to (sample, out)."""
-        return self.head(self.net(frames[:, 1:].transpose(1, 2)))  # windows of three, two apart, end at the newest
+        recent = frames[:, 1:].transpose(1, 2)  # windows of three, two apart: these end at the newest frame
+        return self.head(self.net(recent))
 
 
 class StudentActor(nn.Module):
