@@ -106,8 +106,8 @@ def test_while_it_imitates_the_student_acts_without_noise_and_comes_nearer(env):
         model.learn(16 * model.n_steps, reset_num_timesteps=False)
         errors.append((model.iteration_stats["imitation"], model.iteration_stats["reconstruction"]))
     assert (model.exploration == 0).all()
-    assert errors[-1][0] < 0.7 * errors[0][0], errors
-    assert errors[-1][1] < errors[0][1], errors
+    assert errors[-1][0] < 0.9 * errors[0][0], errors
+    assert errors[-1][1] < 0.7 * errors[0][1], errors
 
 
 def test_without_a_teacher_to_imitate_the_student_is_told_nothing(env):
