@@ -1,4 +1,4 @@
-"""From teacher to student: the schedule and the losses by hand, a copy that acts as its teacher, imitation that learns."""
+"""From teacher to student: schedule and losses by hand, a copy that acts as its teacher, imitation that learns."""
 
 from dataclasses import replace
 
