@@ -46,6 +46,11 @@ def load_option(schema: type[T], group: str, option: str, root: Path = ROOT) -> 
     return _build(schema, read_plain(root / group / f"{option}.yaml"), f"{group}/{option}", schema, "")
 
 
+def from_dict(schema: type[T], tree: Mapping[str, Any], name: str) -> T:
+    """The dataclass from plain values, as `as_dict` gives them; `name` says in errors where they come from."""
+    return _build(schema, tree, name, schema, "")
+
+
 def save(cfg: Any, path: Path) -> None:
     """Writes the resolved configuration (a dataclass) as YAML; the file appears complete or not at all."""
     path = Path(path)

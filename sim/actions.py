@@ -7,8 +7,7 @@
 Palm actions count in the grasp phase alone; the lift raises the palm, the fingers stay the policy's to the end.
 """
 
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -62,65 +61,134 @@ class Scales:
     lift_m: float
 
 
+@dataclass(frozen=True)
+class Course:
+    """Where the palm began, where it should be now, how far its approach has come. First dimension: environment."""
+
+    start_pos_w: Tensor
+    """(env, 3) [m]."""
+    start_quat_w: Tensor
+    """(env, 4) wxyz."""
+    palm_pos_w: Tensor
+    """(env, 3) palm target [m]."""
+    palm_quat_w: Tensor
+    """(env, 4) palm target, wxyz."""
+    depth_m: Tensor
+    """(env,) length of the planned approach."""
+    travelled_m: Tensor
+    """(env,) what of it is done."""
+
+    @property
+    def remaining_m(self) -> Tensor:
+        """(env,) what is left of the planned approach."""
+        return self.depth_m - self.travelled_m
+
+
+@dataclass(frozen=True)
+class ControlLaw:
+    """From an action to targets, as a function without memory: simulator and exported policy share it."""
+
+    scales: Scales
+    prior: PriorCfg | None
+    """None: the published method's plain residual."""
+    step_s: float
+    joint_lower: Tensor
+    """(joint,) [rad]."""
+    joint_upper: Tensor
+    """(joint,) [rad]."""
+
+    def __call__(
+        self,
+        action: Tensor,
+        course: Course,
+        closing: Tensor,
+        floor_m: Tensor,
+        joint_pos: Tensor,
+        keypoint_height_m: Tensor,
+        phases: Phases,
+    ) -> tuple[Tensor, Course]:
+        """Finger targets (env, joint) [rad] and the course after this step.
+
+        `action` (env, action). `closing` (env, joint), `floor_m` (env,): of the grasp style. `joint_pos` (env, joint)
+        [rad] and `keypoint_height_m` (env, keypoint) are as sensed.
+        """
+        action = action.double()
+        grasping = phases.grasping[:, None]
+        increment = action[:, :3] * (self.scales.palm_m_s * self.step_s)
+        fingers = action[:, 6:] * self.scales.finger_rad
+        travelled_m = course.travelled_m
+        if self.prior is not None:
+            script = self._script(self.prior, course, closing, floor_m, keypoint_height_m, phases)
+            increment = torch.cat([increment[:, :1] + script.palm_m[:, None], increment[:, 1:]], dim=1)
+            fingers = fingers + script.finger_rad
+            travelled_m = travelled_m + torch.where(phases.grasping, script.palm_m, 0.0)
+        turn = quat_from_rotvec(action[:, 3:6] * (self.scales.palm_rad_s * self.step_s))
+        turned = quat_multiply(course.palm_quat_w, turn)
+        pos = course.palm_pos_w + torch.where(grasping, quat_rotate(course.palm_quat_w, increment), 0.0)
+        rise = torch.where(phases.lifting, self.scales.lift_m / phases.lift_steps, 0.0)
+        pos = torch.cat([pos[:, :2], pos[:, 2:] + rise[:, None]], dim=1)
+        quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), course.palm_quat_w)
+        target = (joint_pos + fingers).clamp(self.joint_lower, self.joint_upper)
+        return target, replace(course, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m)
+
+    def _script(
+        self, prior: PriorCfg, course: Course, closing: Tensor, floor_m: Tensor, height_m: Tensor, phases: Phases
+    ) -> Advance:
+        x = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+        return prior_step(
+            prior,
+            closing=closing,
+            floor_m=floor_m,
+            step_s=self.step_s,
+            phase_s=phases.step * self.step_s,
+            grasp_s=phases.grasp_steps * self.step_s,
+            travelled_m=course.travelled_m,
+            depth_m=course.depth_m,
+            palm_height_m=course.palm_pos_w[:, 2],
+            palm_down=-quat_rotate(course.palm_quat_w, x)[:, 2],
+            keypoint_height_m=height_m,
+        )
+
+
 class HandControl:
     """Targets of the palm and the fingers of all environments, step by step."""
 
     def __init__(self, hand: HandSpec, scales: Scales, prior: PriorCfg | None, step_s: float, num_envs: int) -> None:
         """`prior`: None gives the published method's plain residual."""
-        self._scales, self._prior, self._step_s = scales, prior, step_s
-        self._lower, self._upper = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
-        self._style = blend(hand.power, hand.pinch, torch.zeros(num_envs))
-        zeros = partial(torch.zeros, dtype=torch.float64)
-        self.start_pos_w, self.start_quat_w = zeros(num_envs, 3), zeros(num_envs, 4)
-        self.palm_pos_w, self.palm_quat_w = zeros(num_envs, 3), zeros(num_envs, 4)
-        """Palm target, (env, 3) [m] and (env, 4) wxyz."""
-        self._depth_m, self._travelled_m = zeros(num_envs), zeros(num_envs)
+        limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
+        self.law = ControlLaw(scales, prior, step_s, *limits)
+        """What an action means."""
+        self.style = blend(hand.power, hand.pinch, torch.zeros(num_envs))
+        """How each environment's object is taken hold of."""
+        sizes = ((3,), (4,), (3,), (4,), (), ())
+        self.course = Course(*(torch.zeros(num_envs, *size, dtype=torch.float64) for size in sizes))
+        """Where the palms began and should be."""
 
     @property
-    def remaining_m(self) -> Tensor:
-        """(env,) what is left of the planned approach."""
-        return self._depth_m - self._travelled_m
+    def palm_pos_w(self) -> Tensor:
+        """(env, 3) palm target [m]."""
+        return self.course.palm_pos_w
+
+    @property
+    def palm_quat_w(self) -> Tensor:
+        """(env, 4) palm target, wxyz."""
+        return self.course.palm_quat_w
 
     def reset(self, rows: Tensor, pregrasp: Pregrasp) -> None:
         """The palms of `rows` are at their pre-grasp."""
-        self.start_pos_w[rows] = self.palm_pos_w[rows] = pregrasp.palm_pos_w
-        self.start_quat_w[rows] = self.palm_quat_w[rows] = pregrasp.palm_quat_w
-        self._depth_m[rows], self._travelled_m[rows] = pregrasp.depth_m, 0.0
-        self._style.write(rows, pregrasp.style)
+        course = self.course
+        course.start_pos_w[rows] = course.palm_pos_w[rows] = pregrasp.palm_pos_w
+        course.start_quat_w[rows] = course.palm_quat_w[rows] = pregrasp.palm_quat_w
+        course.depth_m[rows], course.travelled_m[rows] = pregrasp.depth_m, 0.0
+        self.style.write(rows, pregrasp.style)
 
     def act(self, action: Tensor, sensed: Readings, phases: Phases) -> tuple[Tensor, Tensor, Tensor]:
         """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period."""
-        action = _finite(action).double()
-        grasping = phases.grasping[:, None]
-        increment = action[:, :3] * (self._scales.palm_m_s * self._step_s)
-        fingers = action[:, 6:] * self._scales.finger_rad
-        if self._prior is not None:
-            script = self._script(self._prior, sensed, phases)
-            increment[:, 0] += script.palm_m
-            fingers = fingers + script.finger_rad
-            self._travelled_m += torch.where(phases.grasping, script.palm_m, 0.0)
-        turn = quat_from_rotvec(action[:, 3:6] * (self._scales.palm_rad_s * self._step_s))
-        turned = quat_multiply(self.palm_quat_w, turn)
-        self.palm_pos_w += torch.where(grasping, quat_rotate(self.palm_quat_w, increment), 0.0)
-        self.palm_pos_w[:, 2] += torch.where(phases.lifting, self._scales.lift_m / phases.lift_steps, 0.0)
-        self.palm_quat_w = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), self.palm_quat_w)
-        return (sensed.joint_pos + fingers).clamp(self._lower, self._upper), self.palm_pos_w, self.palm_quat_w
-
-    def _script(self, prior: PriorCfg, sensed: Readings, phases: Phases) -> Advance:
-        x = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
-        return prior_step(
-            prior,
-            closing=self._style.closing,
-            floor_m=self._style.floor_m,
-            step_s=self._step_s,
-            phase_s=phases.step * self._step_s,
-            grasp_s=phases.grasp_steps * self._step_s,
-            travelled_m=self._travelled_m,
-            depth_m=self._depth_m,
-            palm_height_m=self.palm_pos_w[:, 2],
-            palm_down=-quat_rotate(self.palm_quat_w, x)[:, 2],
-            keypoint_height_m=sensed.keypoints_w[..., 2],
+        style, heights = self.style, sensed.keypoints_w[..., 2]
+        target, self.course = self.law(
+            _finite(action), self.course, style.closing, style.floor_m, sensed.joint_pos, heights, phases
         )
+        return target, self.palm_pos_w, self.palm_quat_w
 
 
 def _finite(action: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from perception.geometry import quat_conjugate, quat_multiply, quat_rotate, quat_rotate_inverse, rotvec_from_quat
 from perception.observation import Layout, Term, student_layout
-from sim.actions import HandControl, Phases
+from sim.actions import Course, Phases
 from sim.engine import State
 from sim.sensing import Readings
 
@@ -44,17 +44,17 @@ def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[
     }
 
 
-def hand_terms(hand: Readings, joint_target: Tensor, control: HandControl) -> dict[str, Tensor]:
+def hand_terms(hand: Readings, joint_target: Tensor, course: Course) -> dict[str, Tensor]:
     """Proprioception: the hand as it is sensed, against where it started and where it should be."""
-    palm, start = hand.palm_quat_w, quat_conjugate(control.start_quat_w)
+    palm, start = hand.palm_quat_w, quat_conjugate(course.start_quat_w)
     up = torch.tensor([0.0, 0.0, 1.0], dtype=palm.dtype)
     return {
         "joint_pos": hand.joint_pos,
         "tracking_error": joint_target - hand.joint_pos,
-        "palm_displacement": quat_rotate(start, hand.palm_pos_w - control.start_pos_w),
+        "palm_displacement": quat_rotate(start, hand.palm_pos_w - course.start_pos_w),
         "palm_rotation": rotvec_from_quat(quat_multiply(start, palm)),
-        "palm_lag": quat_rotate_inverse(palm, control.palm_pos_w - hand.palm_pos_w),
-        "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), control.palm_quat_w)),
+        "palm_lag": quat_rotate_inverse(palm, course.palm_pos_w - hand.palm_pos_w),
+        "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), course.palm_quat_w)),
         "heights": hand.keypoints_w[..., 2],
         "up": quat_rotate_inverse(palm, up),
     }

@@ -212,7 +212,7 @@ class GraspTask:
         """Readings, after a step a look, and hand-centric vectors in the palm frame: true ones, those of the view."""
         state = self.engine.state
         self.sensed = sensed = self.sensing.read(state, self.draws, self.step_index)
-        self._felt = hand_terms(sensed, state.joint_target, self.control)
+        self._felt = hand_terms(sensed, state.joint_target, self.control.course)
         if look:  # in lift and hold the object goes along with the palm
             self.view.update(state, self.draws, self.step_index, sensed, self.step_index > self.grasp_steps)
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
@@ -235,9 +235,9 @@ class GraspTask:
 
     def observe(self) -> dict[str, Tensor]:
         """Both observation groups of the current state."""
-        state, common = self.engine.state, progress_terms(self.phases, self.control.remaining_m, self._action)
+        state, common = self.engine.state, progress_terms(self.phases, self.control.course.remaining_m, self._action)
         seen = common | self._felt
-        true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, self.control)
+        true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, self.control.course)
         sight = self.view.terms() | {"visible_vectors": self._visible_vectors}
         values = {
             "student": seen | sight | {"history": self.history.frames},

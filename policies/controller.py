@@ -1,0 +1,128 @@
+"""The whole controller as one module: sensor values and its own last state in, targets and its next state out.
+
+    readings -> forward kinematics -> hand-centric features, proprioception, history -> actor -> action -> targets
+
+It calls the very functions that the task calls, row by row of a batch, and is what a bundle holds as ONNX. Positions and
+targets are double, so that a palm target which is moved on for a whole episode does not drift from the simulator's.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from perception.features import HandFeatures, nearest_vectors
+from perception.geometry import quat_rotate_inverse
+from perception.observation import HISTORY, MOVES, Layout, student_layout
+from sim.actions import ControlLaw, Course, Phases, Scales
+from sim.hands import HandSpec
+from sim.observations import hand_terms, progress_terms
+from sim.sensing import Readings
+from sim.task import TaskCfg
+
+READINGS = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
+"""Inputs of every controller."""
+WATCH = ("visible_fraction", "view_fresh")
+"""Inputs of one that goes on seeing the object."""
+PLAN = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m")
+"""State that the pre-grasp decides and no step changes."""
+CARRIED = (
+    "step",
+    "joint_target",
+    "target_pos_w",
+    "target_quat_w",
+    "travelled_m",
+    "last_action",
+    "history",
+)
+"""State that every step renews; outputs of the graph with `next_` before the name."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """An input or output of the controller without its batch dimension."""
+
+    size: tuple[int, ...]
+    dtype: torch.dtype = torch.float64
+
+
+class Controller(nn.Module):
+    """Sensor values to targets for the grasp, the lift and the hold."""
+
+    def __init__(self, actor: nn.Module, hand: HandSpec, cfg: TaskCfg, points: int) -> None:
+        """`actor`: student's observation (env, size) to mean action. `points`: of the object, in every frame."""
+        super().__init__()
+        joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
+        self.actor, self.hand, self.cfg, self.points = actor, hand, cfg, points
+        self.step_s = 1.0 / cfg.rate_hz
+        self.layout = student_layout(joints, keypoints, 6 + joints, cfg.view.live)
+        self._moves = Layout(tuple(term for term in self.layout.terms if term.name in MOVES))
+        palm = torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b)
+        self._body = HandFeatures(hand.kinematics().to(torch.float64), *palm)
+        scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
+        limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
+        self._law = ControlLaw(scales, cfg.scripted if cfg.prior == "on" else None, self.step_s, *limits)
+
+    @property
+    def inputs(self) -> dict[str, Shape]:
+        """Sensor values, then the plan, then the state of the last step, in the order of `forward`."""
+        joints = len(self.hand.joint_names)
+        known = {
+            "joint_pos": Shape((joints,)),
+            "palm_pos_w": Shape((3,)),
+            "palm_quat_w": Shape((4,)),
+            "points_w": Shape((self.points, 3), torch.float32),
+            "visible_fraction": Shape((), torch.float32),
+            "view_fresh": Shape((), torch.bool),
+            "start_pos_w": Shape((3,)),
+            "start_quat_w": Shape((4,)),
+            "depth_m": Shape(()),
+            "closing": Shape((joints,)),
+            "floor_m": Shape(()),
+            "step": Shape((), torch.int64),
+            "joint_target": Shape((joints,)),
+            "target_pos_w": Shape((3,)),
+            "target_quat_w": Shape((4,)),
+            "travelled_m": Shape(()),
+            "last_action": Shape((6 + joints,), torch.float32),
+            "history": Shape((HISTORY, self._moves.size), torch.float32),
+        }
+        return {name: known[name] for name in (*READINGS, *(WATCH if self.cfg.view.live else ()), *PLAN, *CARRIED)}
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` returns, in order."""
+        return [f"next_{name}" for name in CARRIED]
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """The next state, in the order of `outputs`; targets and action are part of it. `values` as `inputs` says."""
+        given = dict(zip(self.inputs, values, strict=True))
+        phases = Phases(given["step"], *self._phase_steps())
+        course = Course(*(given[name] for name in (*PLAN[:2], "target_pos_w", "target_quat_w", "depth_m", "travelled_m")))
+        pose = given["palm_pos_w"], given["palm_quat_w"]
+        sensed = Readings(given["joint_pos"], *pose, self._body.keypoints(*pose, given["joint_pos"]))
+        history, obs = self._observe(given, sensed, course, phases)
+        action = self.actor(obs).clamp(-self.cfg.action_clip, self.cfg.action_clip)
+        target, course = self._law(
+            action, course, given["closing"], given["floor_m"], sensed.joint_pos, sensed.keypoints_w[..., 2], phases
+        )
+        pose = course.palm_pos_w, course.palm_quat_w
+        return phases.step + 1, target, *pose, course.travelled_m, action, history
+
+    def _observe(self, given: dict[str, Tensor], sensed: Readings, course: Course, phases: Phases) -> tuple[Tensor, Tensor]:
+        """The history with this step, and the student's observation (env, size)."""
+        felt = hand_terms(sensed, given["joint_target"], course)
+        frame = self._moves.assemble(felt)[:, None]
+        moved = torch.cat([given["history"][:, 1:], frame], dim=1)
+        history = torch.where(phases.step[:, None, None] == 0, frame.expand(-1, HISTORY, -1), moved)
+        to_visible_w = nearest_vectors(sensed.keypoints_w.float(), given["points_w"])
+        values = felt | progress_terms(phases, course.remaining_m, given["last_action"])
+        values |= {name: given[name] for name in WATCH if name in given}
+        values["visible_vectors"] = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
+        return history, self.layout.assemble(values | {"history": history})
+
+    def _phase_steps(self) -> tuple[int, int, int]:
+        """Steps of the grasp, of the lift, and of all three phases."""
+        cfg = self.cfg
+        grasp, lift, hold = (cfg.steps(seconds) for seconds in (cfg.grasp_s, cfg.lift_s, cfg.hold_s))
+        return grasp, lift, grasp + lift + hold

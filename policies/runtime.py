@@ -1,0 +1,210 @@
+"""Runs an exported policy: numpy and onnxruntime, nothing else. This is what a robot imports.
+
+    policy = Policy.load("bundle", joint_names)          refused unless hashes, joints and recorded outputs agree
+    policy.begin(Plan(...))                              the palm stands at its pre-grasp
+    command = policy.act(Readings(...))                  rate_hz times a second: grasp, lift, hold
+
+Everything has a leading batch dimension or none; a robot has none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from policies.bundle import GRAPH, Bundle, BundleError, read_bundle
+
+TOLERANCE = 1e-5
+"""Largest difference from a recorded output [rad, m or 1]."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The pre-grasp of an episode."""
+
+    palm_pos_w: ArrayLike
+    """(3,) where the palm stands [m]."""
+    palm_quat_w: ArrayLike
+    """(4,) wxyz."""
+    depth_m: ArrayLike
+    """() how far the approach goes along the palm normal."""
+    closing: ArrayLike
+    """(joint,) direction in which the fingers close, of the grasp style."""
+    floor_m: ArrayLike
+    """() least height of the palm while the fingers are open, of the grasp style."""
+    joint_pos: ArrayLike
+    """(joint,) finger targets at which the hand waits [rad]."""
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What the robot senses now."""
+
+    joint_pos: ArrayLike
+    """(joint,) [rad], in the contract's order."""
+    palm_pos_w: ArrayLike
+    """(3,) [m]."""
+    palm_quat_w: ArrayLike
+    """(4,) wxyz."""
+    points_w: ArrayLike
+    """(point, 3) of the object [m]; as many as the contract says."""
+    visible_fraction: ArrayLike = 1.0
+    """() points in the newest frame, as a share of the first one's; a policy that looks once ignores it."""
+    view_fresh: ArrayLike = True
+    """() whether that frame was of use."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What hand and arm should do in the next control period."""
+
+    joint_target: Array
+    """(joint,) [rad]."""
+    palm_pos_w: Array
+    """(3,) [m]."""
+    palm_quat_w: Array
+    """(4,) wxyz."""
+    action: Array
+    """(action,) the policy's correction of the scripted prior."""
+
+
+class Policy:
+    """An exported policy and the state of its episode."""
+
+    def __init__(self, contract: dict[str, Any], session: onnxruntime.InferenceSession) -> None:
+        self.contract = contract
+        """contract.json."""
+        self._session = session
+        self._inputs = contract["graph"]["inputs"]
+        self._outputs = contract["graph"]["outputs"]
+        self._readings = {name: self._inputs[name] for name in contract["graph"]["readings"]}
+        self._plan: dict[str, Array] = {}
+        self._state: dict[str, Array] = {}
+        self._single = True
+
+    @classmethod
+    def load(cls, folder: str | Path, joint_names: Sequence[str] | None = None) -> Self:
+        """The policy of a bundle, after its recorded outputs came out again. Raises BundleError, which says why not."""
+        bundle = read_bundle(folder, joint_names)
+        policy = cls(bundle.contract, _session(folder, bundle))
+        policy._replay(folder, bundle)
+        return policy
+
+    @property
+    def rate_hz(self) -> float:
+        """Calls of `act` per second."""
+        return self.contract["control"]["rate_hz"]
+
+    @property
+    def joint_names(self) -> list[str]:
+        """The order of everything per joint."""
+        return self.contract["hand"]["joint_names"]
+
+    @property
+    def step(self) -> int:
+        """Control steps since `begin`, of the first row."""
+        return int(self._state["step"][0]) if self._state else 0
+
+    @property
+    def phase(self) -> str:
+        """grasp, lift or hold: what the next step belongs to."""
+        control = self.contract["control"]
+        if self.step < control["grasp_steps"]:
+            return "grasp"
+        return "lift" if self.step < control["grasp_steps"] + control["lift_steps"] else "hold"
+
+    def begin(self, plan: Plan) -> None:
+        """A new episode; every field of `plan` with a leading batch dimension, or none."""
+        self._single = np.ndim(plan.palm_pos_w) == 1
+        rows = 1 if self._single else len(np.asarray(plan.palm_pos_w))
+        given = {item.name: getattr(plan, item.name) for item in fields(plan)}
+        values = {
+            "start_pos_w": given["palm_pos_w"],
+            "start_quat_w": given["palm_quat_w"],
+            "target_pos_w": given["palm_pos_w"],
+            "target_quat_w": given["palm_quat_w"],
+            "joint_target": given["joint_pos"],
+            "depth_m": given["depth_m"],
+            "closing": given["closing"],
+            "floor_m": given["floor_m"],
+        }
+        graph = self.contract["graph"]
+        self._plan = {name: self._batch(name, values[name], rows) for name in graph["plan"]}
+        self._state = {
+            name: self._batch(name, values[name], rows) if name in values else self._zeros(name, rows)
+            for name in graph["carried"]
+        }
+
+    def act(self, readings: Readings) -> Command:
+        """Targets for the next control period. Values that are not finite or of the wrong size change nothing."""
+        return self._command(self._run(self.feed(readings)))
+
+    def feed(self, readings: Readings) -> dict[str, Array]:
+        """The graph's inputs for `readings` and the state so far."""
+        if not self._state:
+            raise RuntimeError("begin(plan) comes before act(readings)")
+        rows = len(self._state["step"])
+        given = {name: self._batch(name, getattr(readings, name), rows) for name in self._readings}
+        return given | self._plan | self._state
+
+    def _run(self, feed: dict[str, Array]) -> list[Array]:
+        outputs = self._session.run(None, feed)
+        self._state = dict(zip(self.contract["graph"]["carried"], outputs, strict=True))
+        return outputs
+
+    def _command(self, outputs: list[Array]) -> Command:
+        found = self._state
+        names = ("joint_target", "target_pos_w", "target_quat_w", "last_action")
+        return Command(*(found[name][0] if self._single else found[name] for name in names))
+
+    def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
+        """As the graph takes it, or a ValueError that says what is wrong with it."""
+        spec = self._inputs[name]
+        array = np.asarray(value, dtype=spec["dtype"])
+        if self._single:
+            array = array[None]
+        if array.shape != (rows, *spec["size"]):
+            raise ValueError(f"{name}: expected shape {(rows, *spec['size'])}, batch first, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
+        return array
+
+    def _zeros(self, name: str, rows: int) -> Array:
+        return np.zeros((rows, *self._inputs[name]["size"]), dtype=self._inputs[name]["dtype"])
+
+    def _replay(self, folder: str | Path, bundle: Bundle) -> None:
+        """Raises BundleError where a recorded output does not come out again."""
+        feed = {name: bundle.golden.get(f"in/{name}") for name in self._inputs}
+        wanted = {name: bundle.golden.get(f"out/{name}") for name in self._outputs}
+        if missing := [name for name, value in (feed | wanted).items() if value is None]:
+            raise BundleError(f"{folder}: golden.npz lacks {missing}")
+        found = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
+        for name, value in found.items():
+            gap = np.abs(value.astype(np.float64) - wanted[name]).max()
+            if not gap <= TOLERANCE:
+                raise BundleError(f"{folder}: replayed '{name}' differs from the recorded one by {gap:.3g} (> {TOLERANCE})")
+
+
+def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession:
+    """One thread that does not spin: the control loop shares its core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(bundle.graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes have no public base
+        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {error}") from error
+    graph = bundle.contract["graph"]
+    for kind, stated, found in (
+        ("inputs", list(graph["inputs"]), [item.name for item in session.get_inputs()]),
+        ("outputs", graph["outputs"], [item.name for item in session.get_outputs()]),
+    ):
+        if stated != found:
+            raise BundleError(f"{Path(folder) / GRAPH}: {kind} are {found}, the contract states {stated}")
+    return session
