@@ -92,7 +92,12 @@ COMMANDS = (
         "policies.compare:compare",
         ("a", "b"),
     ),
-    Command("export", "Write a policy as a bundle that a robot runs.", later="trained policies"),
+    Command(
+        "export",
+        "Write a trained student as a bundle that a robot runs; refused unless it repeats its checkpoint.",
+        "policies.export:ExportCfg",
+        "policies.export:export",
+    ),
     Command(
         "bench engine",
         "Measure the speed and the memory of the batched simulation.",

@@ -97,10 +97,10 @@ class Controller(nn.Module):
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """The next state, in the order of `outputs`; targets and action are part of it. `values` as `inputs` says."""
         given = dict(zip(self.inputs, values, strict=True))
-        phases = Phases(given["step"], *self._phase_steps())
+        phases = Phases(given["step"], *self.phase_steps())
         course = Course(*(given[name] for name in (*PLAN[:2], "target_pos_w", "target_quat_w", "depth_m", "travelled_m")))
         pose = given["palm_pos_w"], given["palm_quat_w"]
-        sensed = Readings(given["joint_pos"], *pose, self._body.keypoints(*pose, given["joint_pos"]))
+        sensed = Readings(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
         history, obs = self._observe(given, sensed, course, phases)
         action = self.actor(obs).clamp(-self.cfg.action_clip, self.cfg.action_clip)
         target, course = self._law(
@@ -108,6 +108,10 @@ class Controller(nn.Module):
         )
         pose = course.palm_pos_w, course.palm_quat_w
         return phases.step + 1, target, *pose, course.travelled_m, action, history
+
+    def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
+        """Keypoints (env, keypoint, 3) in the world [m]."""
+        return self._body.keypoints(palm_pos_w, palm_quat_w, joint_pos)
 
     def _observe(self, given: dict[str, Tensor], sensed: Readings, course: Course, phases: Phases) -> tuple[Tensor, Tensor]:
         """The history with this step, and the student's observation (env, size)."""
@@ -121,7 +125,7 @@ class Controller(nn.Module):
         values["visible_vectors"] = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
         return history, self.layout.assemble(values | {"history": history})
 
-    def _phase_steps(self) -> tuple[int, int, int]:
+    def phase_steps(self) -> tuple[int, int, int]:
         """Steps of the grasp, of the lift, and of all three phases."""
         cfg = self.cfg
         grasp, lift, hold = (cfg.steps(seconds) for seconds in (cfg.grasp_s, cfg.lift_s, cfg.hold_s))

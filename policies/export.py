@@ -1,0 +1,204 @@
+"""`dexgrasp export`: a trained student as a bundle that a robot runs without torch and MuJoCo.
+
+OUT/policy.onnx     the whole controller, see policies/controller.py
+OUT/contract.json   what its numbers mean, see policies/bundle.py
+OUT/golden.npz      recorded inputs and outputs that the runtime repeats before it starts
+"""
+
+import dataclasses
+import inspect
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import configs
+from perception import grasp_style, pregrasp
+from perception.grasp_style import GraspStyle
+from policies.bundle import CONTRACT, GRAPH, write_bundle
+from policies.checkpoint import Checkpoint, load_checkpoint
+from policies.controller import CARRIED, PLAN, READINGS, WATCH, Controller
+from policies.graph import OPSET, example_inputs, write_graph
+from policies.rehearsal import Parity, record, repeat
+from policies.runs import collect_facts
+from policies.runtime import Policy
+from sim.hands import HandSpec
+from sim.objects import open_library
+from sim.randomize import RandomizeCfg
+from sim.sample_camera import POINTS
+from sim.scene import PhysicsCfg
+from sim.task import GraspTask, TaskCfg
+
+GOLDEN_PAIRS = 64
+LEAST_STEPS = 1000
+"""Recorded steps over which a bundle must repeat its checkpoint."""
+
+log = logging.getLogger("dexgrasp")
+
+
+@dataclass(frozen=True)
+class ExportCfg:
+    """Write a trained student as a bundle, after it has repeated recorded episodes of its checkpoint."""
+
+    run: str
+    """Run directory of a student's training, or a checkpoint (zip file)."""
+    out: str
+    """Folder of the bundle; it must not hold anything else."""
+    objects: str = "shipped"
+    """Objects of the recorded episodes."""
+    trials: int = 16
+    """Recorded episodes."""
+    seed: int = 0
+    """Seed of the recorded episodes."""
+    physics: PhysicsCfg = field(default_factory=PhysicsCfg)
+    """Physics of the recorded episodes."""
+
+
+def export(cfg: ExportCfg) -> dict[str, Any]:
+    """Write the bundle; returns how closely it repeats the checkpoint."""
+    torch.set_num_threads(1)
+    out = Path(cfg.out)
+    _check_out(out)
+    checkpoint = load_checkpoint(cfg.run)
+    if checkpoint.stage != "student":
+        raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
+        parity = write(checkpoint, cfg, Path(name, "bundle"))
+        shutil.rmtree(out, ignore_errors=True)
+        os.replace(Path(name, "bundle"), out)
+    worst = max(parity.error.values())
+    log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
+    print(f"bundle: {out}")
+    return dataclasses.asdict(parity)
+
+
+def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> Parity:
+    """Write a bundle into a new folder and prove it."""
+    folder.mkdir()
+    controller = Controller(checkpoint.actor, checkpoint.hand, checkpoint.task, POINTS).eval()
+    write_graph(controller, folder / GRAPH)
+    contract = make_contract(checkpoint, controller)
+    write_bundle(folder, contract, _golden(controller, []))
+    recording = record(checkpoint, make_task(checkpoint, cfg), range(cfg.trials))
+    parity, feeds = repeat(Policy.load(folder, checkpoint.hand.joint_names), recording, controller)
+    if parity.steps < LEAST_STEPS:
+        raise ValueError(f"parity was compared over {parity.steps} steps, {LEAST_STEPS} are needed: raise trials")
+    write_bundle(folder, contract | {"parity": dataclasses.asdict(parity)}, _golden(controller, feeds))
+    Policy.load(folder, checkpoint.hand.joint_names)
+    return parity
+
+
+def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
+    """The task of the recorded episodes: the checkpoint's own with exact readings, and the hold of an evaluation."""
+    return GraspTask(
+        replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomize=RandomizeCfg()),
+        checkpoint.hand,
+        open_library(cfg.objects),
+        cfg.physics,
+        num_envs=cfg.trials,
+        num_threads=1,
+        seed=cfg.seed,
+        auto_reset=False,
+        in_order=True,
+    )
+
+
+def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, Any]:
+    """Everything that a robot must know beside the graph, as plain values in full precision."""
+    cfg, (grasp, lift, _) = checkpoint.task, controller.phase_steps()
+    return {
+        "hand": _hand(checkpoint.hand),
+        "control": {
+            "rate_hz": cfg.rate_hz,
+            "grasp_steps": grasp,
+            "lift_steps": lift,
+            "hold": "from then on, until the caller ends it",
+            "lift_m": cfg.lift_m,
+            "palm_action_m_s": cfg.palm_action_m_s,
+            "palm_action_rad_s": cfg.palm_action_rad_s,
+            "finger_action_rad": cfg.finger_action_rad,
+            "action_clip": cfg.action_clip,
+            "prior": configs.as_dict(cfg.scripted) if cfg.prior == "on" else None,
+        },
+        "view": configs.as_dict(cfg.view) | {"points": controller.points},
+        "grasp": _grasp(checkpoint.hand),
+        "graph": _graph(controller),
+        "training": {"stage": checkpoint.stage, "checkpoint": checkpoint.path.name} | checkpoint.training,
+        "export": collect_facts(None),
+    }
+
+
+def _hand(hand: HandSpec) -> dict[str, Any]:
+    return {
+        "name": hand.name,
+        "side": hand.side,
+        "joint_names": list(hand.joint_names),
+        "joint_lower_rad": hand.joint_lower.tolist(),
+        "joint_upper_rad": hand.joint_upper.tolist(),
+        "effort_limit_nm": hand.effort_limit.tolist(),
+        "speed_limit_rad_s": hand.speed_limit.tolist(),
+        "kp_nm_rad": hand.kp.tolist(),
+        "kd_nms_rad": hand.kd.tolist(),
+        "palm_pos_b": hand.palm_pos_b.tolist(),
+        "palm_quat_b": hand.palm_quat_b.tolist(),
+        "kinematics": hand.kinematics().to_dict(),
+        "conventions": "SI units, quaternions wxyz, world z up with the table at z = 0; palm frame: +x normal, +z fingers",
+    }
+
+
+def _grasp(hand: HandSpec) -> dict[str, Any]:
+    """The hand's grasp styles and the numbers of the pre-grasp rule."""
+    styles = {name: _style(getattr(hand, name)) for name in ("power", "pinch")}
+    rule = inspect.signature(pregrasp.plan_pregrasp).parameters.values()
+    stated = {item.name: item.default for item in rule if isinstance(item.default, (int, float))}
+    return styles | {"pinch_m": grasp_style.PINCH_M, "power_m": grasp_style.POWER_M, "pregrasp": stated}
+
+
+def _style(style: GraspStyle) -> dict[str, Any]:
+    return {item.name: getattr(style, item.name).tolist() for item in dataclasses.fields(style)}
+
+
+def _graph(controller: Controller) -> dict[str, Any]:
+    inputs = {
+        name: {"size": list(shape.size), "dtype": str(shape.dtype).removeprefix("torch.")}
+        for name, shape in controller.inputs.items()
+    }
+    return {
+        "opset": OPSET,
+        "inputs": inputs,
+        "outputs": controller.outputs,
+        "readings": [name for name in (*READINGS, *WATCH) if name in inputs],
+        "plan": list(PLAN),
+        "carried": list(CARRIED),
+        "initial": "step, travelled_m, last_action, history: 0; target_*: the start pose; joint_target: as commanded",
+        "normaliser": "inside the graph, from `actor.normaliser` of the checkpoint",
+    }
+
+
+def _golden(controller: Controller, feeds: list[dict[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
+    """Inputs spread over time and environments, and what the torch module makes of them; zeros and no turn without `feeds`."""
+    if not feeds:
+        picked = dict(zip(controller.inputs, (value.numpy() for value in example_inputs(controller)), strict=True))
+    else:
+        rows = len(next(iter(feeds[0].values())))
+        places = [(round(i * (len(feeds) - 1) / (GOLDEN_PAIRS - 1)), i % rows) for i in range(GOLDEN_PAIRS)]
+        picked = {name: np.stack([feeds[t][name][row] for t, row in places]) for name in controller.inputs}
+    with torch.no_grad():
+        found = controller(*(torch.from_numpy(value) for value in picked.values()))
+    outputs = {f"out/{name}": value.numpy() for name, value in zip(controller.outputs, found, strict=True)}
+    return {f"in/{name}": value for name, value in picked.items()} | outputs
+
+
+def _check_out(out: Path) -> None:
+    """Only an empty place or an older bundle is written over."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CONTRACT).is_file()):
+        raise ValueError(f"out={out} exists and is not a bundle: choose another folder")

@@ -1,0 +1,62 @@
+"""An exported policy in the simulated task: what a robot would tell it, and what the task makes of its answer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from policies.runtime import TOLERANCE, Command, Plan, Policy, Readings
+from sim.task import GraspTask
+
+
+def plan_of(task: GraspTask) -> Plan:
+    """The pre-grasps of all environments, whose episodes have just begun."""
+    course, style = task.control.course, task.control.style
+    values = (course.start_pos_w, course.start_quat_w, course.depth_m, style.closing, style.floor_m)
+    return Plan(*(value.numpy().copy() for value in (*values, task.engine.state.joint_target)))
+
+
+def readings_of(task: GraspTask) -> Readings:
+    """What all robots sense now."""
+    sensed, view = task.sensed, task.view
+    hand = (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w)
+    return Readings(*(value.numpy().copy() for value in (*hand, view.points_w, view.fraction, view.fresh)))
+
+
+class ExportedPolicy:
+    """A bundle as the policy of an evaluation: one graph for all environments.
+
+    The bundle keeps its own targets; at every step they must be those that the task made of its actions.
+    """
+
+    def __init__(self, folder: Path, task: GraspTask) -> None:
+        self._policy = Policy.load(folder, task.hand.joint_names)
+        self._task, self._command = task, None
+        late = task.cfg.randomize
+        self._immediate = not (late.action_delay or late.action_late)
+
+    def reset(self, trials: Sequence[int]) -> None:
+        """The palms stand at their pre-grasps."""
+        self._policy.begin(plan_of(self._task))
+        self._command = None
+
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        """Actions (env, action); the observation is not looked at, the bundle makes its own."""
+        if self._command is not None:
+            self._compare(self._command)
+        self._command = self._policy.act(readings_of(self._task))
+        return torch.from_numpy(self._command.action)
+
+    def _compare(self, command: Command) -> None:
+        """Raises ValueError where the task understood the last action otherwise than the bundle."""
+        task = self._task
+        pairs = [("palm target", command.palm_pos_w, task.control.palm_pos_w)]
+        if self._immediate:
+            pairs.append(("joint targets", command.joint_target, task.engine.state.joint_target))
+        for name, ours, theirs in pairs:
+            rows = task.step_index == self._policy.step  # an episode that physics broke has begun anew
+            gap = np.abs(ours - theirs.numpy())[rows.numpy()].max(initial=0.0)
+            if gap > TOLERANCE:
+                raise ValueError(f"bundle and task disagree on the {name} by {gap:.2g}: was it exported for this task?")
