@@ -18,11 +18,11 @@ from typing import Any, Literal
 import torch
 
 import configs
-from policies import report, trial_log, videos
+from policies import report, trained, trial_log, videos
 from policies.runs import Run, write_json
 from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
-from policies.synergy import POLICIES, Policy, make_policy
+from policies.synergy import POLICIES, Policy, check_policy, make_policy
 from sim.disturbances import DISTURBANCES
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library, trained_on
@@ -44,7 +44,8 @@ class EvaluateCfg:
     """Measure the success rate of a policy; the same command with the same `out` goes on where it stopped."""
 
     policy: str = "synergy"
-    """synergy (the scripted prior alone), zero or random."""
+    """synergy (the scripted prior alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE. What of
+    hand, task and view belongs to a trained policy is taken from it."""
     objects: str = "shipped"
     """Object library: shipped, a library folder, or a folder of OBJ/STL/PLY/GLB meshes."""
     hand: str = "allegro"
@@ -81,8 +82,7 @@ class EvaluateCfg:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
-        if self.policy not in POLICIES:
-            raise ValueError(f"no policy '{self.policy}'; known policies: {', '.join(POLICIES)}")
+        check_policy(self.policy)
 
     def disturbances(self) -> list[str]:
         """Names of the disturbances to run, in order."""
@@ -96,6 +96,8 @@ class EvaluateCfg:
 def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     """Run (or finish) the trials, write the run directory, print a table, return what result.json holds."""
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
+    if cfg.policy not in POLICIES:
+        cfg = trained.adopt(cfg, cfg.policy)
     hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
     trials = Path(cfg.out, "trials.jsonl")
     begun = bool(cfg.out) and trials.is_file() and trials.stat().st_size > 0  # else nothing is there to be mixed

@@ -1,4 +1,4 @@
-"""Policies that need no training: the scripted grasp of the prior, and the two that test everything else."""
+"""Policies by name. Those that need no training: the scripted grasp of the prior, and two that test everything else."""
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from policies import trained
 from sim.task import GraspTask
 
 
@@ -70,9 +71,18 @@ POLICIES: dict[str, Callable[[GraspTask], Policy]] = {"random": RandomPolicy, "s
 
 
 def make_policy(name: str, task: GraspTask) -> Policy:
-    """The policy called `name` for `task`: zero, random or synergy (the prior alone)."""
-    if name not in POLICIES:
+    """The policy called `name` for `task`: zero, random, synergy (the prior alone), or a trained one."""
+    check_policy(name)
+    return POLICIES[name](task) if name in POLICIES else trained.load(name, task)
+
+
+def check_policy(name: str) -> None:
+    """Raises ValueError if there is no policy of that name."""
+    if name in POLICIES:
+        return
+    try:
+        trained.find(name)
+    except OSError as error:
         near = get_close_matches(name, POLICIES, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"no policy '{name}'; {hint}known policies: {', '.join(POLICIES)}")
-    return POLICIES[name](task)
+        raise ValueError(f"{error}; {hint}known policies: {', '.join(POLICIES)}") from error
