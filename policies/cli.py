@@ -135,6 +135,12 @@ COMMANDS = (
         "policies.ablations:bench_ablations",
     ),
     Command(
+        "bench runtime",
+        "Measure what a control step of an exported policy costs, and what the safety gate adds.",
+        "policies.bench_runtime:BenchRuntimeCfg",
+        "policies.bench_runtime:bench_runtime",
+    ),
+    Command(
         "calibrate board",
         "Draw the calibration board to print.",
         "policies.calibration:PrintBoardCfg",

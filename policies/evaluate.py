@@ -96,8 +96,7 @@ class EvaluateCfg:
 def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     """Run (or finish) the trials, write the run directory, print a table, return what result.json holds."""
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
-    if cfg.policy not in POLICIES:
-        cfg = trained.adopt(cfg, cfg.policy)
+    cfg = with_policy(cfg)
     hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
     trials = Path(cfg.out, "trials.jsonl")
     begun = bool(cfg.out) and trials.is_file() and trials.stat().st_size > 0  # else nothing is there to be mixed
@@ -114,6 +113,11 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
             film(cfg, hand, library, outcomes, run.path / "videos")
         print(f"report: {report.write_report(run.path)}")
     return result
+
+
+def with_policy(cfg: EvaluateCfg) -> EvaluateCfg:
+    """`cfg` with what of hand, task and view belongs to its policy; ValueError where something else was asked for."""
+    return cfg if cfg.policy in POLICIES else trained.adopt(cfg, cfg.policy)
 
 
 def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturbance: str, rows: int) -> GraspTask:

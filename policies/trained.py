@@ -35,7 +35,7 @@ BELONGS_TO_POLICY = (
     "scripted",
 )
 """What of the task decides the meaning of an action or of an observation."""
-BELONGS_TO_VIEW = ("mode", "period_steps", "latency_steps", "min_points")
+BELONGS_TO_VIEW = ("mode", "carried", "period_steps", "held_period_steps", "latency_steps", "min_points")
 """The same of a student's view; errors of the camera belong to the evaluation."""
 
 log = logging.getLogger("dexgrasp")

@@ -170,7 +170,7 @@ class TaskWorld:
         self._mesh = model.vertices * np.float32(self._task.draws.size[0]), model.faces
         state = self._task.engine.state
         self._plan = state.palm_pos_w[0].numpy().copy(), state.palm_quat_w[0].numpy().copy()
-        self._depth_m = float(self._task.control.remaining_m[0])
+        self._depth_m = float(self._task.control.course.remaining_m[0])
 
     def _hand_pose(self, bodies_pos_w: NDArray[np.float64], bodies_quat_w: NDArray[np.float64]) -> HandPose:
         """The hand as it measures itself."""

@@ -42,3 +42,25 @@ def household(tmp_path_factory):
 
     families = ["box", "mug", "hammer", "capsule"]
     return generate(4, tmp_path_factory.mktemp("household"), families=families, workers=1, progress=False)
+
+
+@pytest.fixture(scope="session")
+def student_run(tmp_path_factory):
+    """Run directory of a student with random weights, whose actions are neither small nor clipped."""
+    from trained_student import make_run
+
+    return make_run(tmp_path_factory.mktemp("student"))
+
+
+@pytest.fixture(scope="session")
+def bundle(student_run, household, tmp_path_factory):
+    """That student as a bundle."""
+    pytest.importorskip("onnxscript", reason="needs the extra `export`")
+    import configs
+    from policies.export import ExportCfg, export
+    from sim.scene import PhysicsCfg
+
+    out = tmp_path_factory.mktemp("exported") / "bundle"
+    physics = configs.load_option(PhysicsCfg, "physics", "turbo")
+    export(ExportCfg(str(student_run), str(out), objects=str(household.path), trials=12, physics=physics))
+    return out

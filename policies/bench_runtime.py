@@ -1,0 +1,97 @@
+"""`dexgrasp bench runtime`: what a control step of an exported policy costs on one core, and what the safety gate adds."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policies import trained
+from policies.bundle import read_bundle
+from policies.runs import Run, write_json
+from policies.runtime import Command, Plan, Policy, Readings
+from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
+
+WARM_UP = 50
+
+
+@dataclass(frozen=True)
+class BenchRuntimeCfg:
+    """What `dexgrasp bench runtime` measures."""
+
+    policy: str = "allegro/student"
+    """A bundle: its folder, or HAND/student for a shipped one."""
+    steps: int = 2000
+    """Control steps that are timed."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    safety: SafetyCfg = field(default_factory=SafetyCfg)
+    """The gate."""
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps must be at least 1, got {self.steps}")
+
+
+def bench_runtime(cfg: BenchRuntimeCfg) -> None:
+    """Measure, print, write RUN/bench.json."""
+    source = trained.find(cfg.policy)
+    if not source.bundle:
+        raise ValueError(f"policy={cfg.policy} is no bundle: make one with `dexgrasp export run={cfg.policy} out=...`")
+    with Run.open(cfg.out, cfg) as run:
+        timed = measure(source.path, cfg)
+        write_json(run.file("bench.json"), timed | {"facts": run.facts})
+        for name, row in timed.items():
+            wall, cpu = row["wall_ms"], row["cpu_ms"]
+            print(
+                f"{name:12s} median {wall['median']:.3f} ms  p99 {wall['p99']:.3f} ms   "
+                f"(of the thread alone: {cpu['median']:.3f} ms, {cpu['p99']:.3f} ms)"
+            )
+        print(f"bench: {run.path / 'bench.json'}")
+
+
+def measure(folder: Path, cfg: BenchRuntimeCfg) -> dict[str, Any]:
+    """Milliseconds of `act` and of the gate, over recorded readings; wall clock, and CPU time of the thread."""
+    policy, plan, readings = Policy.load(folder), *recorded(folder)
+    policy.begin(plan)
+    gate = SafetyGate(policy.contract["hand"], policy.rate_hz, cfg.safety)
+    first = readings[0]
+    gate.begin(first.joint_pos, first.palm_pos_w, first.palm_quat_w, 0.0)
+    command = policy.act(first)
+
+    def act(i: int) -> Command:
+        return policy.act(readings[i % len(readings)])
+
+    def guard(i: int) -> None:
+        now_s, sensed = i / policy.rate_hz, readings[i % len(readings)]
+        pose = sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w
+        wanted = Wanted(command.joint_target, command.palm_pos_w, command.palm_quat_w, now_s)
+        gate(wanted, Sensed(*pose, now_s), now_s)
+
+    return {"act": _time(act, cfg.steps), "safety_gate": _time(guard, cfg.steps)}
+
+
+def recorded(folder: Path) -> tuple[Plan, list[Readings]]:
+    """A plan and the readings of a bundle's recording, without batch dimension."""
+    golden = read_bundle(folder).golden
+    names = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m", "joint_target")
+    plan = Plan(*(golden[f"in/{name}"][0] for name in names))
+    sensed = [name for name in Readings.__dataclass_fields__ if f"in/{name}" in golden]
+    rows = len(golden["in/joint_pos"])
+    return plan, [Readings(**{name: golden[f"in/{name}"][row] for name in sensed}) for row in range(rows)]
+
+
+def _time(call: Callable[[int], Any], steps: int) -> dict[str, dict[str, float]]:
+    wall, cpu = [], []
+    for i in range(1, WARM_UP + steps + 1):
+        start_s, thread_s = time.perf_counter(), time.thread_time()
+        call(i)
+        cpu.append(1e3 * (time.thread_time() - thread_s))
+        wall.append(1e3 * (time.perf_counter() - start_s))
+    return {"wall_ms": _row(wall[WARM_UP:]), "cpu_ms": _row(cpu[WARM_UP:])}
+
+
+def _row(ms: list[float]) -> dict[str, float]:
+    return {"median": float(np.median(ms)), "p99": float(np.percentile(ms, 99)), "min": min(ms)}

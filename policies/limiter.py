@@ -1,0 +1,99 @@
+"""Motion within position, speed and acceleration limits at once, one tick after the other; numpy alone.
+
+    brake(D) = the greatest step from which braking still ends within the distance D
+
+A step v that is followed by v - d, v - 2 d, ... covers n v - d n (n - 1) / 2 in n ticks. If the last step was at most
+brake(D) + d, then a step exists that keeps all limits, and after it the same holds again.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+def brake(distance: Array, slowing: Array) -> Array:
+    """Greatest step (n,) per tick from which steps that shrink by `slowing` per tick cover at most `distance`."""
+    distance = np.maximum(distance, 0.0)
+    ticks = np.maximum(np.ceil((np.sqrt(1.0 + 8.0 * distance / slowing) - 1.0) / 2.0), 1.0)
+    return distance / ticks + slowing * (ticks - 1.0) / 2.0
+
+
+class Limiter:
+    """Moves values towards goals and keeps each within its bounds, its speed and its acceleration."""
+
+    def __init__(self, lower: Any, upper: Any, step: Any, change: Any) -> None:
+        """Per value: bounds, greatest step per tick, greatest change of the step from one tick to the next."""
+        self.lower, self.upper = np.array(lower, dtype=np.float64), np.array(upper, dtype=np.float64)
+        self.greatest = np.broadcast_to(np.array(step, dtype=np.float64), self.lower.shape)
+        self.change = np.broadcast_to(np.array(change, dtype=np.float64), self.lower.shape)
+        self.value = (self.lower + self.upper) / 2
+        """(n,) where it is."""
+        self.step = np.zeros_like(self.lower)
+        """(n,) its last step."""
+
+    def begin(self, value: Array) -> None:
+        """At rest at `value`, or at the bound next to it."""
+        self.value = np.clip(value, self.lower, self.upper)
+        self.step = np.zeros_like(self.value)
+
+    def towards(self, goal: Array) -> Array:
+        """One tick towards finite goals (n,); returns the new values (n,)."""
+        gap = np.clip(goal, self.lower, self.upper) - self.value
+        wish = np.sign(gap) * np.minimum(np.abs(gap), brake(np.abs(gap), self.change))
+        step = np.clip(wish, self.step - self.change, self.step + self.change)
+        step = np.clip(step, -self.greatest, self.greatest)
+        down = brake(self.value - self.lower, self.change)
+        step = np.clip(step, -down, brake(self.upper - self.value, self.change))
+        value = np.clip(self.value + step, self.lower, self.upper)
+        self.step, self.value = value - self.value, value
+        return value
+
+
+class TurnLimiter:
+    """Turns an orientation towards goals within an angular speed and acceleration."""
+
+    def __init__(self, step: float, change: float) -> None:
+        """`step`: greatest angle per tick [rad]; `change`: greatest difference of two rotation vectors in a row."""
+        self.greatest, self.change = step, change
+        self.quat = np.array([1.0, 0.0, 0.0, 0.0])
+        """(4,) wxyz."""
+        self.step = np.zeros(3)
+        """(3,) rotation vector of the last tick, world frame [rad]."""
+
+    def begin(self, quat: Array) -> None:
+        """At rest at a finite quaternion of any length but zero."""
+        self.quat, self.step = quat / np.linalg.norm(quat), np.zeros(3)
+
+    def towards(self, quat: Array) -> Array:
+        """One tick towards a finite quaternion of any length but zero; returns the new one (4,)."""
+        turn = rotation_vector(multiply(quat / np.linalg.norm(quat), self.quat * (1, -1, -1, -1)))
+        angle = float(np.linalg.norm(turn))
+        wish = float(min(angle, brake(np.array(angle), np.array(self.change)), self.greatest))
+        change = turn * (wish / max(angle, 1e-12)) - self.step
+        size = float(np.linalg.norm(change))
+        self.step = self.step + change * min(1.0, self.change / max(size, 1e-12))
+        moved = multiply(quaternion(self.step), self.quat)
+        self.quat = moved / np.linalg.norm(moved)
+        return self.quat
+
+
+def multiply(a: Array, b: Array) -> Array:
+    """Rotation b followed by rotation a, both (4,) wxyz."""
+    w = a[0] * b[0] - a[1:] @ b[1:]
+    return np.concatenate([[w], a[0] * b[1:] + b[0] * a[1:] + np.cross(a[1:], b[1:])])
+
+
+def quaternion(turn: Array) -> Array:
+    """(4,) wxyz of a rotation vector (3,) [rad]."""
+    angle = float(np.linalg.norm(turn))
+    return np.concatenate([[np.cos(angle / 2)], 0.5 * np.sinc(angle / 2 / np.pi) * turn])
+
+
+def rotation_vector(quat: Array) -> Array:
+    """(3,) [rad], at most pi long, of a unit quaternion."""
+    quat = -quat if quat[0] < 0 else quat
+    sine = float(np.linalg.norm(quat[1:]))
+    return quat[1:] * (2.0 * np.arctan2(sine, quat[0]) / sine if sine > 1e-9 else 2.0)
