@@ -1,4 +1,4 @@
-"""`dexgrasp bench runtime`: what a control step of an exported policy costs on one core, and what the safety gate adds."""
+"""`dexgrasp bench runtime`: what a control step of an exported policy costs on one core, and the safety gate."""
 
 import time
 from collections.abc import Callable

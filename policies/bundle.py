@@ -45,7 +45,9 @@ def read_bundle(folder: str | Path, joint_names: Sequence[str] | None = None) ->
     for name, content in files.items():
         stated, found = contract["files"].get(name), sha256(content)
         if stated != found:
-            raise BundleError(f"{folder / name}: its SHA-256 is {found[:12]}..., the contract states {str(stated)[:12]}...")
+            raise BundleError(
+                f"{folder / name}: its SHA-256 is {found[:12]}..., the contract states {str(stated)[:12]}..."
+            )
     if joint_names is not None:
         check_joints(contract, joint_names, folder)
     return Bundle(contract, files[GRAPH], _arrays(folder, files[GOLDEN]))
@@ -63,7 +65,9 @@ def read_contract(folder: str | Path) -> dict[str, Any]:
     if not isinstance(contract, dict) or "schema" not in contract:
         raise BundleError(f"{path} has no field 'schema': not a contract")
     if contract["schema"] != SCHEMA:
-        raise BundleError(f"{path}: schema {contract['schema']!r}, this version reads {SCHEMA}: export the policy again")
+        raise BundleError(
+            f"{path}: schema {contract['schema']!r}, this version reads {SCHEMA}: export the policy again"
+        )
     if missing := [name for name in (*SECTIONS, "sha256") if name not in contract]:
         raise BundleError(f"{path} lacks {missing}")
     if contract["sha256"] != contract_sha256(contract):
@@ -75,7 +79,9 @@ def check_joints(contract: Mapping[str, Any], joint_names: Sequence[str], folder
     """Raises BundleError at the first joint that differs."""
     wanted, given = contract["hand"]["joint_names"], list(joint_names)
     if len(wanted) != len(given):
-        raise BundleError(f"{folder}: made for {len(wanted)} joints ({contract['hand']['name']}), the hand has {len(given)}")
+        raise BundleError(
+            f"{folder}: made for {len(wanted)} joints ({contract['hand']['name']}), the hand has {len(given)}"
+        )
     for i, (ours, theirs) in enumerate(zip(wanted, given, strict=True)):
         if ours != theirs:
             raise BundleError(f"{folder}: hand.joint_names[{i}] is '{ours}', the hand has '{theirs}' there")

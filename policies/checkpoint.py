@@ -66,7 +66,9 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         actor.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path}: its tensors are not those of a {stage}: {' '.join(str(error).split())[:300]}") from error
+        raise ValueError(
+            f"{path}: its tensors are not those of a {stage}: {' '.join(str(error).split())[:300]}"
+        ) from error
     size, actions = actor.normaliser.mean.shape[0], 6 + len(hand.joint_names)
     if actor.net[-1].out_features != actions:
         raise ValueError(f"{path}: gives {actor.net[-1].out_features} actions, {hand.name} takes {actions}")
@@ -80,7 +82,9 @@ def read_config(path: Path) -> dict[str, Any]:
     """config.yaml beside a checkpoint."""
     file = path.parent / "config.yaml"
     if not file.is_file():
-        raise FileNotFoundError(f"{file} is missing: it says what the actions of {path.name} mean (hand, rate, scales, view)")
+        raise FileNotFoundError(
+            f"{file} is missing: it says what the actions of {path.name} mean (hand, rate, scales, view)"
+        )
     config = configs.read_plain(file)
     if missing := [name for name in ("hand", "side", "task") if name not in config]:
         raise ValueError(f"{file} lacks {missing}: not the configuration of a training run")
@@ -102,7 +106,11 @@ def _weights(path: Path, content: bytes) -> dict[str, Tensor]:
 
 
 def _hidden(weights: dict[str, Tensor]) -> list[int]:
-    layers = sorted((int(name.split(".")[1]), value) for name, value in weights.items() if name.endswith(".weight") and name.startswith("net."))
+    layers = sorted(
+        (int(name.split(".")[1]), value)
+        for name, value in weights.items()
+        if name.endswith(".weight") and name.startswith("net.")
+    )
     return [len(value) for _, value in layers][:-1]
 
 

@@ -2,8 +2,8 @@
 
     readings -> forward kinematics -> hand-centric features, proprioception, history -> actor -> action -> targets
 
-It calls the very functions that the task calls, row by row of a batch, and is what a bundle holds as ONNX. Positions and
-targets are double, so that a palm target which is moved on for a whole episode does not drift from the simulator's.
+It calls the very functions that the task calls, for any number of rows, and is what a bundle holds as ONNX. Positions
+and targets are double, so that a palm target which is moved on for a whole episode does not drift from the simulator's.
 """
 
 from dataclasses import dataclass
@@ -98,7 +98,9 @@ class Controller(nn.Module):
         """The next state, in the order of `outputs`; targets and action are part of it. `values` as `inputs` says."""
         given = dict(zip(self.inputs, values, strict=True))
         phases = Phases(given["step"], *self.phase_steps())
-        course = Course(*(given[name] for name in (*PLAN[:2], "target_pos_w", "target_quat_w", "depth_m", "travelled_m")))
+        course = Course(
+            *(given[name] for name in (*PLAN[:2], "target_pos_w", "target_quat_w", "depth_m", "travelled_m"))
+        )
         pose = given["palm_pos_w"], given["palm_quat_w"]
         sensed = Readings(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
         history, obs = self._observe(given, sensed, course, phases)
@@ -113,7 +115,9 @@ class Controller(nn.Module):
         """Keypoints (env, keypoint, 3) in the world [m]."""
         return self._body.keypoints(palm_pos_w, palm_quat_w, joint_pos)
 
-    def _observe(self, given: dict[str, Tensor], sensed: Readings, course: Course, phases: Phases) -> tuple[Tensor, Tensor]:
+    def _observe(
+        self, given: dict[str, Tensor], sensed: Readings, course: Course, phases: Phases
+    ) -> tuple[Tensor, Tensor]:
         """The history with this step, and the student's observation (env, size)."""
         felt = hand_terms(sensed, given["joint_target"], course)
         frame = self._moves.assemble(felt)[:, None]

@@ -44,8 +44,8 @@ class EvaluateCfg:
     """Measure the success rate of a policy; the same command with the same `out` goes on where it stopped."""
 
     policy: str = "synergy"
-    """synergy (the scripted prior alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE. What of
-    hand, task and view belongs to a trained policy is taken from it."""
+    """synergy (the scripted prior alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
+    What of hand, task and view belongs to a trained policy is taken from it."""
     objects: str = "shipped"
     """Object library: shipped, a library folder, or a folder of OBJ/STL/PLY/GLB meshes."""
     hand: str = "allegro"

@@ -151,7 +151,7 @@ def _hand(hand: HandSpec) -> dict[str, Any]:
         "palm_pos_b": hand.palm_pos_b.tolist(),
         "palm_quat_b": hand.palm_quat_b.tolist(),
         "kinematics": hand.kinematics().to_dict(),
-        "conventions": "SI units, quaternions wxyz, world z up with the table at z = 0; palm frame: +x normal, +z fingers",
+        "conventions": "SI units; quaternions wxyz; world z up, the table at z = 0; palm frame: +x normal, +z fingers",
     }
 
 
@@ -185,7 +185,7 @@ def _graph(controller: Controller) -> dict[str, Any]:
 
 
 def _golden(controller: Controller, feeds: list[dict[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
-    """Inputs spread over time and environments, and what the torch module makes of them; zeros and no turn without `feeds`."""
+    """Inputs spread over time and environments, and what the torch module makes of them; zeros without `feeds`."""
     if not feeds:
         picked = dict(zip(controller.inputs, (value.numpy() for value in example_inputs(controller)), strict=True))
     else:

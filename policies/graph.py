@@ -1,4 +1,4 @@
-"""The controller as one ONNX graph, in operations that onnxruntime has in double, and few enough for a fast control loop."""
+"""The controller as one ONNX graph, in operations that onnxruntime has in double, and few of them."""
 
 import warnings
 from pathlib import Path
@@ -14,9 +14,11 @@ OPSET = 18
 def write_graph(controller: Controller, path: Path) -> None:
     """Write the controller with a free batch size; needs the extra `export`."""
     try:
-        from onnxscript import opset18 as op
+        from onnxscript import opset18
     except ImportError as error:
         raise ImportError("export needs the extra `export`: pip install -e '.[export]' -c constraints.txt") from error
+
+    op: Any = opset18  # its types are those of a graph that is already built
 
     def cross(a: Any, b: Any, dim: int = -1) -> Any:
         """Seven operations on whole vectors in place of twelve on components."""

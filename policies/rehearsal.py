@@ -90,7 +90,8 @@ def repeat(policy: Policy, recording: Recording, controller: Controller) -> tupl
 def equally_near(controller: Controller, readings: Readings) -> NDArray[np.bool_]:
     """(env,) whether for some keypoint two different points are equally near."""
     joints, pos, quat, points = (
-        torch.as_tensor(getattr(readings, name)).double() for name in ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
+        torch.as_tensor(getattr(readings, name)).double()
+        for name in ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
     )
     distance = torch.cdist(controller.keypoints(pos, quat, joints), points, compute_mode="donot_use_mm_for_euclid_dist")
     nearest = distance.argmin(dim=2)

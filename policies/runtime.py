@@ -84,6 +84,7 @@ class Policy:
         self._inputs = contract["graph"]["inputs"]
         self._outputs = contract["graph"]["outputs"]
         self._readings = {name: self._inputs[name] for name in contract["graph"]["readings"]}
+        self._carried: list[str] = contract["graph"]["carried"]
         self._plan: dict[str, Array] = {}
         self._state: dict[str, Array] = {}
         self._single = True
@@ -138,12 +139,14 @@ class Policy:
         self._plan = {name: self._batch(name, values[name], rows) for name in graph["plan"]}
         self._state = {
             name: self._batch(name, values[name], rows) if name in values else self._zeros(name, rows)
-            for name in graph["carried"]
+            for name in self._carried
         }
 
     def act(self, readings: Readings) -> Command:
         """Targets for the next control period. Values that are not finite or of the wrong size change nothing."""
-        return self._command(self._run(self.feed(readings)))
+        outputs = self._compute(self.feed(readings))
+        self._state = dict(zip(self._carried, outputs, strict=True))
+        return self._command()
 
     def feed(self, readings: Readings) -> dict[str, Array]:
         """The graph's inputs for `readings` and the state so far."""
@@ -153,12 +156,10 @@ class Policy:
         given = {name: self._batch(name, getattr(readings, name), rows) for name in self._readings}
         return given | self._plan | self._state
 
-    def _run(self, feed: dict[str, Array]) -> list[Array]:
-        outputs = self._session.run(None, feed)
-        self._state = dict(zip(self.contract["graph"]["carried"], outputs, strict=True))
-        return outputs
+    def _compute(self, feed: dict[str, Array]) -> list[Array]:
+        return self._session.run(None, feed)  # pyright: ignore[reportReturnType]
 
-    def _command(self, outputs: list[Array]) -> Command:
+    def _command(self) -> Command:
         found = self._state
         names = ("joint_target", "target_pos_w", "target_quat_w", "last_action")
         return Command(*(found[name][0] if self._single else found[name] for name in names))
@@ -180,15 +181,22 @@ class Policy:
 
     def _replay(self, folder: str | Path, bundle: Bundle) -> None:
         """Raises BundleError where a recorded output does not come out again."""
-        feed = {name: bundle.golden.get(f"in/{name}") for name in self._inputs}
-        wanted = {name: bundle.golden.get(f"out/{name}") for name in self._outputs}
-        if missing := [name for name, value in (feed | wanted).items() if value is None]:
+        golden = bundle.golden
+        feed = {name: golden[f"in/{name}"] for name in self._inputs if f"in/{name}" in golden}
+        wanted = {name: golden[f"out/{name}"] for name in self._outputs if f"out/{name}" in golden}
+        if missing := [name for name in (*self._inputs, *self._outputs) if name not in feed | wanted]:
             raise BundleError(f"{folder}: golden.npz lacks {missing}")
-        found = dict(zip(self._outputs, self._session.run(None, feed), strict=True))
-        for name, value in found.items():
-            gap = np.abs(value.astype(np.float64) - wanted[name]).max()
+        try:
+            found = self._compute(feed)
+        except Exception as error:  # onnxruntime's own classes have no public base
+            raise BundleError(f"{folder}: the recorded inputs do not fit the graph: {error}") from error
+        for name, value in zip(self._outputs, found, strict=True):
+            same_shape = value.shape == wanted[name].shape
+            gap = np.abs(value.astype(np.float64) - wanted[name]).max() if same_shape else np.inf
             if not gap <= TOLERANCE:
-                raise BundleError(f"{folder}: replayed '{name}' differs from the recorded one by {gap:.3g} (> {TOLERANCE})")
+                raise BundleError(
+                    f"{folder}: replayed '{name}' differs from the recorded one by {gap:.3g} (> {TOLERANCE})"
+                )
 
 
 def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession:

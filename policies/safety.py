@@ -5,8 +5,8 @@
     safe = gate(command, sensed, now_s)          once per control period
 
 What is merely too fast or too far is limited. What must not happen - a value that is not finite, a wrong length, an
-input that is too old - is a fault: the gate then brakes, brings the targets back to where the joints were measured last,
-and stays there until `begin`. Nothing in here raises after `begin`.
+input that is too old - is a fault: the gate then brakes, brings the targets back to where the robot was measured
+last, and stays there until `begin`. After `begin` no input makes it raise.
 """
 
 from collections.abc import Mapping
@@ -62,7 +62,9 @@ class SafetyCfg:
         for name, value in vars(self).items():
             if not np.isfinite(value).all():
                 raise ValueError(f"safety.{name} must be finite, got {value}")
-            if isinstance(value, float) and (value < 0 or (value == 0 and name not in ("joint_margin_rad", "table_clearance_m"))):
+            if isinstance(value, float) and (
+                value < 0 or (value == 0 and name not in ("joint_margin_rad", "table_clearance_m"))
+            ):
                 raise ValueError(f"safety.{name} must be positive, got {value}")
         if self.joint_speed > 1 or self.effort > 1:
             raise ValueError("safety.joint_speed and effort are shares: at most 1")
@@ -155,7 +157,7 @@ class SafetyGate:
         self._last: Safe | None = None
 
     def begin(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
-        """Start, or start again after a fault, from where the robot is measured to be. Raises ValueError on bad values."""
+        """Start, or start again after a fault, where the robot is measured to be. Raises ValueError on bad values."""
         joints, pos, quat = self._joints(joint_pos), _vector(palm_pos_w, 3), _quat(palm_quat_w)
         named = {"joint_pos": joints, "palm_pos_w": pos, "palm_quat_w": quat}
         if wrong := [name for name, value in named.items() if value is None]:
@@ -230,7 +232,11 @@ class SafetyGate:
         return self._pose(getattr(wanted, "joint_target", None), wanted)
 
     def _pose(self, joints: Any, whole: Any) -> tuple[Array, Array, Array] | None:
-        parts = self._joints(joints), _vector(getattr(whole, "palm_pos_w", None), 3), _quat(getattr(whole, "palm_quat_w", None))
+        parts = (
+            self._joints(joints),
+            _vector(getattr(whole, "palm_pos_w", None), 3),
+            _quat(getattr(whole, "palm_quat_w", None)),
+        )
         return None if any(part is None for part in parts) else parts  # pyright: ignore[reportReturnType]
 
     def _joints(self, value: Any) -> Array | None:

@@ -1,9 +1,9 @@
 """Trained policies by name: a bundle, a run, a checkpoint, or one that is shipped; and the task that each was made for.
 
-    policy=runs/student             its best checkpoint (config.yaml beside it says what its actions mean)
-    policy=runs/student/last.zip    that checkpoint
-    policy=runs/bundle              a bundle, through the runtime of a robot
-    policy=allegro/student          shipped under assets/policies: the bundle, or the checkpoint of a teacher
+policy=runs/student             its best checkpoint (config.yaml beside it says what its actions mean)
+policy=runs/student/last.zip    that checkpoint
+policy=runs/bundle              a bundle, through the runtime of a robot
+policy=allegro/student          shipped under assets/policies: the bundle, or the checkpoint of a teacher
 """
 
 import logging
@@ -67,7 +67,7 @@ def find(name: str) -> Source:
     if path.exists():
         return Source(find_checkpoint(path), bundle=False)
     raise FileNotFoundError(
-        f"no policy '{name}': no bundle ({CONTRACT}), no run or checkpoint ({', '.join(NAMES)}), and not shipped as HAND/STAGE"
+        f"no policy '{name}': no bundle ({CONTRACT}), no run or checkpoint ({', '.join(NAMES)}), not shipped as HAND/STAGE"
     )
 
 
@@ -76,10 +76,14 @@ class CheckpointPolicy:
 
     def __init__(self, checkpoint: Checkpoint, task: GraspTask) -> None:
         if checkpoint.hand.joint_names != task.hand.joint_names:
-            raise ValueError(f"{checkpoint.path} was trained with {checkpoint.hand.name}, the task has {task.hand.name}")
+            raise ValueError(
+                f"{checkpoint.path} was trained with {checkpoint.hand.name}, the task has {task.hand.name}"
+            )
         size, given = len(checkpoint.actor.normaliser.mean), task.layouts[checkpoint.stage].size  # pyright: ignore
         if size != given:
-            raise ValueError(f"{checkpoint.path} observes {size} values, the task gives {given}: another task.view.mode?")
+            raise ValueError(
+                f"{checkpoint.path} observes {size} values, the task gives {given}: another task.view.mode?"
+            )
         self._actor, self._group = checkpoint.actor, checkpoint.stage
 
     def reset(self, trials: Sequence[int]) -> None:

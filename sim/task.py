@@ -235,9 +235,10 @@ class GraspTask:
 
     def observe(self) -> dict[str, Tensor]:
         """Both observation groups of the current state."""
-        state, common = self.engine.state, progress_terms(self.phases, self.control.course.remaining_m, self._action)
+        state, course = self.engine.state, self.control.course
+        common = progress_terms(self.phases, course.remaining_m, self._action)
         seen = common | self._felt
-        true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, self.control.course)
+        true = seen if self.sensing.exact else common | hand_terms(exact(state), state.joint_target, course)
         sight = self.view.terms() | {"visible_vectors": self._visible_vectors}
         values = {
             "student": seen | sight | {"history": self.history.frames},

@@ -45,6 +45,15 @@ DOORS = {
 }
 """Heavy dependencies, and the only places that may import them."""
 
+RUNS_ON_ROBOT = (
+    "policies/__init__.py",
+    "policies/bundle.py",
+    "policies/limiter.py",
+    "policies/runtime.py",
+    "policies/safety.py",
+)
+"""What a robot imports: numpy, onnxruntime, the standard library, and each other."""
+
 DISTRIBUTIONS = {
     "PIL": "pillow",
     "cv2": "opencv-python-headless",
@@ -103,6 +112,16 @@ def test_a_heavy_dependency_is_imported_behind_its_door_only(file):
     for name in {name.split(".")[0] for name in imports(TREES[file])} & set(DOORS):
         doors = DOORS[name]
         assert file.startswith(doors), f"{file} imports {name}; its doors: {', '.join(doors) or 'none here'}"
+
+
+@pytest.mark.parametrize("file", RUNS_ON_ROBOT)
+def test_what_runs_on_a_robot_imports_little(file):
+    ours = {name.removesuffix(".py").replace("/", ".") for name in RUNS_ON_ROBOT}
+    heavy = {name for name in imports(TREES[file]) if name.split(".")[0] not in sys.stdlib_module_names} - ours
+    allowed = {"numpy", "numpy.typing"} | ({"onnxruntime"} if file == "policies/runtime.py" else set())
+    assert heavy <= allowed, (
+        f"{file} imports {sorted(heavy - allowed)}; a robot has {sorted(allowed)} and {sorted(ours)}"
+    )
 
 
 def test_everything_that_is_imported_is_declared_and_pinned():

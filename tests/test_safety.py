@@ -2,6 +2,7 @@
 
 import math
 import re
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -99,7 +100,7 @@ def test_the_palm_stays_in_its_box_and_above_the_table():
 def test_the_palm_turns_no_faster_than_it_may_and_arrives():
     goal = quaternion(np.array([0.0, 0.0, 1.0]))
     found = run(gate(), HOME[0], 60, quat=goal)
-    turns = [rotation_vector(multiply(b.palm_quat_w, a.palm_quat_w * (1, -1, -1, -1))) for a, b in zip(found, found[1:])]
+    turns = [rotation_vector(multiply(b.palm_quat_w, a.palm_quat_w * (1, -1, -1, -1))) for a, b in pairwise(found)]
     assert max(np.linalg.norm(turn) for turn in turns) == pytest.approx(0.1)  # 2 rad/s at 20 Hz
     np.testing.assert_allclose(found[-1].palm_quat_w, goal, atol=1e-9)
 
@@ -211,7 +212,7 @@ def keeps_its_limits(made, answers):
     moves = np.diff(np.vstack([palm[:1], palm]), axis=0)
     assert (np.linalg.norm(moves, axis=1) <= cfg.palm_speed_m_s * dt + 1e-9).all()
     assert (np.linalg.norm(np.diff(moves, axis=0), axis=1) <= cfg.palm_acceleration_m_s2 * dt**2 + 1e-9).all()
-    for before, after in zip(quats, quats[1:]):
+    for before, after in pairwise(quats):
         assert np.linalg.norm(after) == pytest.approx(1.0, abs=1e-9)
         angle = np.linalg.norm(rotation_vector(multiply(after, before * (1, -1, -1, -1))))
         assert angle <= cfg.palm_speed_rad_s * dt + 1e-6

@@ -1,0 +1,215 @@
+"""From a checkpoint to a bundle: the same episode, the same targets; what is refused, and that nothing is executed."""
+
+import json
+import os
+import pickle
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from trained_student import TASK, make_run, write_checkpoint
+
+import configs
+from policies import trained
+from policies.checkpoint import load_checkpoint
+from policies.controller import Controller
+from policies.evaluate import EvaluateCfg, make_task, run_block, with_policy
+from policies.export import ExportCfg, export
+from policies.exported import plan_of, readings_of
+from policies.graph import example_inputs
+from policies.networks import Actor
+from policies.runtime import Policy
+from policies.synergy import make_policy
+from sim.hands import HandSpec
+from sim.scene import PhysicsCfg
+
+TURBO = configs.load_option(PhysicsCfg, "physics", "turbo")
+
+
+@pytest.fixture
+def copied_run(student_run, tmp_path):
+    """A copy of the run that a test may damage."""
+    return shutil.copytree(student_run, tmp_path / "run")
+
+
+def evaluation(policy, household, **options):
+    return EvaluateCfg(
+        policy=str(policy), objects=str(household.path), trials=6, num_threads=1, physics=TURBO, **options
+    )
+
+
+def task_for(policy, household, rows=6):
+    cfg = with_policy(evaluation(policy, household))
+    return make_task(cfg, HandSpec.load("allegro"), household, "none", rows)
+
+
+def test_an_episode_in_the_task_is_the_episode_of_the_bundle(student_run, bundle, household):
+    """The bundle sees readings alone and keeps its own state; targets of palm and fingers for every step."""
+    checkpoint, policy = load_checkpoint(student_run), Policy.load(bundle)
+    task = task_for(student_run, household)
+    obs = task.reset(range(6))
+    policy.begin(plan_of(task))
+    moved = 0.0
+    for _ in range(task.episode_steps):
+        command = policy.act(readings_of(task))
+        with torch.no_grad():
+            action = checkpoint.actor(obs["student"])
+        obs = task.step(action).obs
+        moved = max(moved, float(action.abs().max()))
+        np.testing.assert_allclose(command.joint_target, task.engine.state.joint_target, atol=1e-5)
+        np.testing.assert_allclose(command.palm_pos_w, task.control.palm_pos_w, atol=1e-5)
+        np.testing.assert_allclose(command.palm_quat_w, task.control.palm_quat_w, atol=1e-5)
+    assert policy.phase == "hold"
+    assert moved > 0.3  # the actions matter
+
+
+def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bundle, household):
+    ends = {}
+    for policy in (student_run, bundle):
+        task = task_for(policy, household)
+        outcomes = run_block(task, make_policy(str(policy), task), range(6))
+        ends[policy] = [(one.object, one.success, one.failure) for one in outcomes]
+    assert ends[student_run] == ends[bundle]
+
+
+def test_the_bundle_says_what_its_numbers_mean(bundle, allegro):
+    contract = json.loads((bundle / "contract.json").read_text())
+    assert contract["schema"] == 1
+    assert contract["hand"]["joint_names"] == list(allegro.joint_names)
+    assert contract["hand"]["effort_limit_nm"] == allegro.effort_limit.tolist()
+    control = contract["control"]
+    assert (control["rate_hz"], control["grasp_steps"], control["lift_steps"]) == (20.0, 32, 14)
+    assert control["finger_action_rad"] == 0.2
+    assert control["prior"]["close_rad"] == TASK.scripted.close_rad
+    assert contract["view"]["mode"] == "refreshed"
+    assert contract["parity"]["steps"] >= 1000
+    assert max(contract["parity"]["error"].values()) <= 1e-5
+    golden = np.load(bundle / "golden.npz", allow_pickle=False)
+    assert len(golden["in/step"]) >= 32
+    assert golden["in/step"].max() > 46  # the lift and the hold are recorded too
+
+
+@pytest.mark.parametrize("encoder", ["conv", "mlp", "lstm"])
+def test_the_module_is_the_same_for_one_row_and_for_many(tmp_path, encoder):
+    checkpoint = load_checkpoint(make_run(tmp_path, encoder))
+    controller = Controller(checkpoint.actor, checkpoint.hand, checkpoint.task, 256).eval()
+    given = example_inputs(controller, rows=5)
+    given[list(controller.inputs).index("points_w")].uniform_(-0.1, 0.1)
+    with torch.no_grad():
+        many, one = controller(*given), controller(*(value[3:4] for value in given))
+    for whole, part in zip(many, one, strict=True):
+        torch.testing.assert_close(whole[3:4], part, rtol=0, atol=1e-6)
+
+
+def test_what_belongs_to_the_policy_is_adopted(student_run, bundle, household):
+    for policy in (student_run, bundle):
+        task = with_policy(evaluation(policy, household)).task
+        assert (task.grasp_s, task.finger_action_rad, task.view.mode) == (1.6, 0.2, "refreshed")
+        assert task.hold_s == 3.0  # the evaluation's own
+
+
+def test_another_meaning_of_its_actions_is_refused(student_run, household):
+    other = replace(evaluation(student_run, household).task, palm_action_m_s=0.2)
+    with pytest.raises(ValueError, match=r"task\.palm_action_m_s=0\.2, but '.*' was trained with 0\.1"):
+        with_policy(evaluation(student_run, household, task=other))
+    with pytest.raises(ValueError, match=r"hand=leap, but '.*' was trained with allegro"):
+        with_policy(evaluation(student_run, household, hand="leap"))
+
+
+def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path):
+    with pytest.raises(ValueError, match=r"no policy 'runs/none': no bundle \(contract\.json\), no run"):
+        EvaluateCfg(policy="runs/none")
+    with pytest.raises(ValueError, match="neither a zip file nor a folder with one of"):
+        EvaluateCfg(policy=str(tmp_path))
+
+
+def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_path, monkeypatch):
+    place = tmp_path / "policies" / "allegro" / "student"
+    shutil.copytree(student_run, place)
+    os.rename(place / "best.zip", place / "policy.zip")
+    monkeypatch.setattr("assets.ROOT", tmp_path)
+    assert trained.find("allegro/student") == trained.Source(place / "policy.zip", bundle=False)
+    shutil.copytree(bundle, place / "bundle")
+    assert trained.find("allegro/student") == trained.Source(place / "bundle", bundle=True)
+
+
+def broken_checkpoints():
+    """What is done to best.zip, and the error."""
+
+    def cut(path):
+        path.write_bytes(path.read_bytes()[:-5000])
+
+    def text(path):
+        path.write_text("not a zip")
+
+    def other(path):
+        write_checkpoint(path, {"weights": torch.zeros(3)})
+
+    def fewer(path):
+        tensors = load_checkpoint(path).actor.state_dict()
+        del tensors["net.0.bias"]
+        write_checkpoint(path, {f"actor.{name}": value for name, value in tensors.items()})
+
+    whole = "not a whole checkpoint of Stable-Baselines3"
+    return [
+        (cut, whole),
+        (text, whole),
+        (other, r"holds no tensors 'actor\.net"),
+        (fewer, r"not those of a student.*net\.0\.bias"),
+    ]
+
+
+@pytest.mark.parametrize(("damage", "error"), broken_checkpoints(), ids=lambda value: getattr(value, "__name__", ""))
+def test_a_damaged_checkpoint_is_a_clear_error(copied_run, damage, error):
+    damage(copied_run / "best.zip")
+    with pytest.raises(ValueError, match=error):
+        load_checkpoint(copied_run)
+
+
+def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):
+    config = copied_run / "config.yaml"
+    right = config.read_text()
+    config.write_text(right.replace("mode: refreshed", "mode: frozen"))
+    with pytest.raises(ValueError, match=r"not those of a student"):
+        load_checkpoint(copied_run)
+    config.write_text(right.replace("hand: allegro", "hand: shadow"))
+    with pytest.raises(OSError, match="shadow"):
+        load_checkpoint(copied_run)
+    config.unlink()
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml is missing: it says what the actions of best\.zip mean"):
+        load_checkpoint(copied_run)
+
+
+class Trap:
+    """Executes on unpickling."""
+
+    def __init__(self, flag):
+        self.flag = flag
+
+    def __reduce__(self):
+        return (os.mkdir, (self.flag,))
+
+
+def test_a_checkpoint_executes_nothing(copied_run, tmp_path):
+    flag = str(tmp_path / "executed")
+    tensors = {f"actor.{name}": value for name, value in load_checkpoint(copied_run).actor.state_dict().items()}
+    write_checkpoint(copied_run / "best.zip", tensors, data=pickle.dumps(Trap(flag)))
+    load_checkpoint(copied_run)  # `data` is not even read
+    write_checkpoint(copied_run / "best.zip", tensors | {"actor.trap": Trap(flag)})
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        load_checkpoint(copied_run)
+    assert not os.path.exists(flag)
+
+
+def test_export_writes_over_nothing_but_a_bundle_and_takes_students_alone(student_run, copied_run, tmp_path):
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "thesis.txt").write_text("years")
+    with pytest.raises(ValueError, match="exists and is not a bundle"):
+        export(ExportCfg(str(student_run), str(tmp_path / "precious")))
+    teacher = Actor(170, 22, (64, 32)).state_dict()
+    write_checkpoint(copied_run / "best.zip", {f"actor.{name}": value for name, value in teacher.items()})
+    with pytest.raises(ValueError, match="is a teacher"):
+        export(ExportCfg(str(copied_run), str(tmp_path / "bundle")))
+    assert not (tmp_path / "bundle").exists()
