@@ -85,4 +85,4 @@ def check_policy(name: str) -> None:
     except OSError as error:
         near = get_close_matches(name, POLICIES, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"{error}; {hint}known policies: {', '.join(POLICIES)}") from error
+        raise ValueError(f"no policy '{name}'; {hint}known policies: {', '.join(POLICIES)}; {error}") from error

@@ -67,7 +67,7 @@ def find(name: str) -> Source:
     if path.exists():
         return Source(find_checkpoint(path), bundle=False)
     raise FileNotFoundError(
-        f"no policy '{name}': no bundle ({CONTRACT}), no run or checkpoint ({', '.join(NAMES)}), not shipped as HAND/STAGE"
+        f"'{name}' is no bundle ({CONTRACT}), no run or checkpoint ({', '.join(NAMES)}) and not shipped as HAND/STAGE"
     )
 
 
