@@ -15,8 +15,8 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from policies.losses import imitation_loss, reconstruction_loss
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
 from policies.rollout import Minibatch
@@ -63,16 +63,6 @@ class MixCfg:
         if where <= self.start:
             return 0.0
         return self.ceiling * (where - self.start) / (self.end - self.start)
-
-
-def imitation_loss(means: Tensor, labels: Tensor) -> Tensor:
-    """Mean squared difference of the student's mean actions (sample, action) from the teacher's."""
-    return functional.mse_loss(means, labels)
-
-
-def reconstruction_loss(felt: Tensor, true: Tensor) -> Tensor:
-    """Mean squared error of what the student feels (sample, felt), in standard deviations."""
-    return functional.mse_loss(felt, true)
 
 
 class StudentPPO(GraspPPO):

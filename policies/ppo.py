@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from policies import ranks
+from policies.losses import gaussian_kl, log_prob, standardise, surrogate_loss
 from policies.networks import GraspPolicy
 from policies.rollout import DeviceRolloutBuffer, Minibatch
 from sim.outcomes import Outcome
@@ -268,34 +269,3 @@ class GraspPPO(PPO):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "outcomes"]
-
-
-def log_prob(actions: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
-    """Log-density (sample,) of actions (sample, action) under Gaussians with these means and deviations (action,)."""
-    standard = (actions - means) / log_std.exp()
-    return -(0.5 * standard.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-
-
-def gaussian_kl(old_means: Tensor, old_log_std: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
-    """KL divergence (sample,) of the new Gaussians from the old ones."""
-    spread = (old_log_std.exp().square() + (old_means - means).square()) / (2 * log_std.exp().square())
-    return (log_std - old_log_std + spread - 0.5).sum(-1)
-
-
-def surrogate_loss(now: Tensor, before: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """The clipped surrogate (Schulman et al. 2017, eq. 7), to be reduced, and the share of samples that were clipped.
-
-    `now`, `before`: log-probabilities (sample,) of the actions under the policies of now and of the rollout.
-    """
-    ratio = (now - before).exp()
-    loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
-    return loss, ((ratio - 1).abs() > clip).float().mean()
-
-
-@torch.no_grad()
-def standardise(advantages: Tensor) -> None:
-    """To mean 0 and deviation 1 over all samples of all ranks, in place."""
-    moments = torch.stack([advantages.new_tensor(advantages.numel()), advantages.sum(), advantages.square().sum()])
-    number, first, second = ranks.total(moments.double())
-    mean = first / number
-    advantages.sub_(mean).div_((second / number - mean.square()).clamp(min=0).sqrt() + 1e-8)

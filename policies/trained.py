@@ -27,6 +27,7 @@ BELONGS_TO_POLICY = (
     "grasp_s",
     "lift_s",
     "lift_m",
+    "vectors",
     "prior",
     "palm_action_m_s",
     "palm_action_rad_s",

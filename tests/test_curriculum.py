@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from policies.curriculum import MixCfg, StudentPPO, imitation_loss, reconstruction_loss
+from policies.curriculum import MixCfg, StudentPPO
+from policies.losses import imitation_loss, reconstruction_loss
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
 from policies.student import StudentPolicy, make_encoder

@@ -7,8 +7,9 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
+from policies.losses import gaussian_kl, log_prob, standardise, surrogate_loss
 from policies.networks import Critic, Normaliser
-from policies.ppo import GraspPPO, gaussian_kl, log_prob, standardise, surrogate_loss
+from policies.ppo import GraspPPO
 from policies.rollout import DeviceRolloutBuffer
 from sim.rewards import RewardCfg
 from sim.task import TaskCfg
