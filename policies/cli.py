@@ -99,6 +99,12 @@ COMMANDS = (
         "policies.export:export",
     ),
     Command(
+        "ship",
+        "Put a trained policy, its bundle and its model card into one folder.",
+        "policies.ship:ShipCfg",
+        "policies.ship:ship",
+    ),
+    Command(
         "bench engine",
         "Measure the speed and the memory of the batched simulation.",
         "policies.bench:BenchCfg",

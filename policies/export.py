@@ -133,7 +133,7 @@ def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, A
         "grasp": _grasp(checkpoint.hand),
         "graph": _graph(controller),
         "training": {"stage": checkpoint.stage, "checkpoint": checkpoint.path.name} | checkpoint.training,
-        "export": collect_facts(None),
+        "export": {name: fact for name, fact in collect_facts(None).items() if name != "command"},  # has paths in it
     }
 
 

@@ -1,5 +1,6 @@
 """The controller as one ONNX graph, in operations that onnxruntime has in double, and few of them."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def write_graph(controller: Controller, path: Path) -> None:
 
     aten = torch.ops.aten
     example = example_inputs(controller)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports every library that is not installed
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the exporter of torch 2.13 uses what it deprecates itself
         torch.onnx.export(

@@ -170,17 +170,18 @@ def _refuse_other_config(path: Path, cfg: Any, may_differ: Collection[str]) -> N
     saved = path / "config.yaml"
     if not saved.is_file():
         return
-    before, now = _flat(configs.read_plain(saved)), _flat(configs.as_dict(cfg))
+    before, now = flat(configs.read_plain(saved)), flat(configs.as_dict(cfg))
     changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
     if changed:
         shown = ", ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed)
         raise ValueError(f"{path} holds a run with another configuration ({shown}); choose another out=")
 
 
-def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The leaves of nested dictionaries by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
     return leaves
 
 

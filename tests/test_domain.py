@@ -8,8 +8,9 @@ import pytest
 import torch
 
 import configs
+from sim.disturbances import Disturber
 from sim.hands import HandSpec
-from sim.randomize import RandomizeCfg
+from sim.randomize import Episode, RandomizeCfg
 from sim.sensing import DelayLine
 from sim.task import GraspTask, TaskCfg
 
@@ -260,3 +261,27 @@ def test_fully_randomised_trials_are_reproducible_and_finite(household, balanced
 def test_impossible_ranges_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         RandomizeCfg(**change)
+
+
+def test_a_mixture_of_disturbances_draws_each_kind_as_often_as_it_should(allegro):
+    """Shares 0.4, 0.25, 0.15, 0.1, 0.1 of the unit interval: none, shift5, force, heavy, slippery."""
+    disturber = Disturber("mixed", allegro, 5, 0.05)
+    draws = Episode.empty(5, 16)
+    draws.mishap[:, 0] = torch.tensor([0.39, 0.41, 0.66, 0.81, 0.91])
+    draws.mishap[:, 1], draws.mass_scale[:], draws.friction[:] = 0.5, 1.0, 0.8
+    disturber.reset(torch.arange(5), draws)
+    assert disturber._shift_m.tolist() == [0, 0.05, 0, 0, 0]
+    assert disturber._force_n.tolist() == [0, 0, 2.5, 0, 0]
+    assert draws.mass_scale.tolist() == [1, 1, 1, 1.5, 1]  # half of the way to twice
+    assert draws.friction.tolist() == pytest.approx([0.8, 0.8, 0.8, 0.8, 0.55])  # half of the way to 0.3
+
+
+def test_a_mixture_at_level_zero_disturbs_nothing(allegro):
+    disturber = Disturber("mixed", allegro, 3, 0.05)
+    disturber.level = 0.0
+    draws = Episode.empty(3, 16)
+    draws.mishap[:, 0] = torch.tensor([0.5, 0.7, 0.95])
+    draws.mass_scale[:], draws.friction[:] = 1.2, 0.7
+    disturber.reset(torch.arange(3), draws)
+    assert not disturber._shift_m.any() and not disturber._force_n.any()
+    assert draws.mass_scale.tolist() == [1.2] * 3 and draws.friction.tolist() == [0.7] * 3

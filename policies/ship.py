@@ -1,0 +1,157 @@
+"""`dexgrasp ship`: a trained policy with everything that belongs to it, ready to be passed on.
+
+OUT/policy.zip, config.yaml   the best checkpoint and its configuration: evaluate, export, train start=... take them
+OUT/bundle/                   of a student: what a robot runs
+OUT/curves.png                its learning curves
+OUT/README.md                 the model card: how it came about, what it does; numbers only as measured
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import configs
+from policies.checkpoint import find_checkpoint, read_config
+from policies.curves import read_columns
+from policies.export import ExportCfg, export
+from policies.runs import flat, write_text
+from policies.train import TrainCfg
+
+PATHS = ("objects", "validation", "out", "start", "teacher")
+"""Keys of a training's configuration that name folders."""
+UNTOLD = (*PATHS, "num_threads", "time_limit", "validate_every")
+"""Keys that a model card does not list: what is learnt does not depend on them."""
+
+
+@dataclass(frozen=True)
+class ShipCfg:
+    """Put a trained policy and its model card into one folder."""
+
+    run: str
+    """Run directory of the training, or one of its checkpoints."""
+    out: str
+    """Folder to write, for instance assets/policies/allegro/student."""
+    results: tuple[str, ...] = ()
+    """Run directories of evaluations of this policy; their numbers go into the model card."""
+    objects: str = ""
+    """What the objects of the training were, in words, where the configuration names a folder."""
+    history: tuple[str, ...] = ()
+    """Run directories that this run was started from, oldest first; their steps and minutes count."""
+
+
+def ship(cfg: ShipCfg) -> None:
+    """Write the folder."""
+    checkpoint, out = find_checkpoint(cfg.run), Path(cfg.out)
+    run, config = checkpoint.parent, read_config(checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(checkpoint, out / "policy.zip")
+    write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
+    if (run / "curves.png").is_file():
+        shutil.copyfile(run / "curves.png", out / "curves.png")
+    if config["stage"] == "student":
+        export(configs.load(ExportCfg, "export", [f"run={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
+    stages = [_stage(Path(path)) for path in (*cfg.history, run)]
+    results = [json.loads((Path(path) / "result.json").read_text(encoding="utf-8")) for path in cfg.results]
+    write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
+    print(f"shipped: {out}")
+
+
+def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
+    """The model card as Markdown."""
+    steps, minutes = sum(stage["steps"] for stage in stages), sum(stage["minutes"] for stage in stages)
+    lines = [
+        f"# {config['hand']}, {config['stage']}",
+        "",
+        *_knows(config),
+        "",
+        f"Trained on {objects}: {1e-6 * steps:.2f} million control steps in {minutes:.0f} minutes of "
+        f"{stages[-1]['machine']}, physics `{config['physics']['name']}`, randomisation "
+        f"`{config['task']['randomize']['name']}`. The scans that appear below were no part of it.",
+        "",
+        "| run | iterations | million steps | minutes | started from | other than the defaults |",
+        "|---|---|---|---|---|---|",
+        *(_stage_row(stage) for stage in stages),
+        "",
+        "Curves of the last run:",
+        "",
+        "![learning curves](curves.png)",
+        "",
+        "## Measured",
+        "",
+        "| objects | physics | randomisation | view | perception | disturbance | trials | success |",
+        "|---|---|---|---|---|---|---|---|",
+        *(row for result in results for row in _rows(result)),
+        "",
+        "With the 95 % Wilson interval; success: 0.1 m above the start, held 3 s, moving < 8 cm in the hand.",
+        "",
+        f"`dexgrasp train stage={config['stage']}` trains such a policy with the defaults of now; see the README.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _knows(config: dict[str, Any]) -> list[str]:
+    if config["stage"] == "teacher":
+        return ["Privileged: knows contacts, forces, the whole object and its motion. For simulation only."]
+    view = config["task"]["view"]["mode"]
+    return [f"Knows proprioception and one depth camera's points (view `{view}`); `bundle/` is what a robot runs."]
+
+
+def _stage(run: Path) -> dict[str, Any]:
+    """What a run directory says about itself."""
+    run = run if run.is_dir() else run.parent
+    facts, config = json.loads((run / "run.json").read_text(encoding="utf-8")), read_config(run / "config.yaml")
+    columns = read_columns(run / "progress.csv")
+    return {
+        "name": run.name,
+        "steps": columns["rollout/success"][0][-1],
+        "iterations": len(columns["rollout/success"][0]),
+        "minutes": sum(_starts(columns["time/time_elapsed"][1])) / 60,
+        "start": Path(config.get("start", "")).parent.name or Path(config.get("teacher", "")).stem or "scratch",
+        "machine": f"{facts['machine']['cpus']} processor cores",
+        "differs": _differences(config),
+    }
+
+
+def _stage_row(stage: dict[str, Any]) -> str:
+    return (
+        f"| {stage['name']} | {stage['iterations']} | {1e-6 * stage['steps']:.2f} | {stage['minutes']:.0f} "
+        f"| {stage['start']} | {', '.join(stage['differs'])} |"
+    )
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without the folders of one machine."""
+    return config | {key: Path(config[key]).name for key in PATHS if Path(config[key]).is_absolute()}
+
+
+def _differences(config: dict[str, Any]) -> list[str]:
+    """`key=value` of all that is not as the stage's configuration has it now."""
+    now = flat(configs.as_dict(configs.load(TrainCfg, "train", [f"stage={config['stage']}"])))
+    then = flat(config)
+    changed = [key for key in then if key not in UNTOLD and then[key] != now.get(key)]
+    domain = "task.randomize."
+    if domain + "name" in changed:  # the name of the option says enough
+        changed = [key for key in changed if not key.startswith(domain) or key == domain + "name"]
+    return [f"{key}={then[key]}" for key in changed]
+
+
+def _starts(elapsed_s: list[float]) -> list[float]:
+    """Seconds of each start of a run, from a clock that begins again with every start."""
+    return [now for now, then in zip(elapsed_s, [*elapsed_s[1:], -1.0], strict=True) if then < now]
+
+
+def _rows(result: dict[str, Any]) -> list[str]:
+    config, rows = result["config"], []
+    for disturbance, summary in result["per_disturbance"].items():
+        low, high = (100 * end for end in summary["wilson95"])
+        task = config["task"]
+        rows.append(
+            f"| {Path(config['objects']).name} | {config['physics']['name']} | {task['randomize']['name']} "
+            f"| {task['view']['mode']} | {config['perception']} | {disturbance} | {summary['trials']} "
+            f"| {100 * summary['success_rate']:.1f} % ({low:.1f} – {high:.1f}) |"
+        )
+    return rows

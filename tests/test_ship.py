@@ -1,0 +1,59 @@
+"""A shipped policy: its card says what the run directories say, and nothing of the machine that it came from."""
+
+import json
+
+import pytest
+
+import configs
+from policies.evaluate import EvaluateCfg, evaluate
+from policies.ship import ShipCfg, _starts, ship
+from policies.train import TrainCfg, train
+from tests.test_train import TINY
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory):
+    root = tmp_path_factory.mktemp("ship")
+    small = [*TINY, "num_envs=4", f"out={root / 'run'}", "iterations=3", "gamma=0.97"]
+    train(configs.load(TrainCfg, "train", small))
+    short = ["trials=4", "num_threads=1", "physics=turbo", "task.hold_s=0.2"]
+    evaluate(configs.load(EvaluateCfg, "evaluate", [f"policy={root / 'run'}", f"out={root / 'eval'}", *short]))
+    ship(ShipCfg(str(root / "run"), str(root / "out"), (str(root / "eval"),), "a few things"))
+    return root
+
+
+def test_the_card_counts_steps_and_gives_results_with_their_intervals(shipped):
+    text = (shipped / "out/README.md").read_text()
+    assert "# allegro, teacher" in text and "Trained on a few things: 0.00 million control steps" in text
+    assert "| run | 3 | 0.00 |" in text and "gamma=0.97" in text
+    result = json.loads((shipped / "eval/result.json").read_text())
+    low, high = (100 * end for end in result["wilson95"])
+    rate = 100 * result["success_rate"]
+    assert f"| shipped | turbo | off | frozen | model | none | 4 | {rate:.1f} % ({low:.1f} – {high:.1f}) |" in text
+
+
+def test_nothing_names_a_folder_of_the_machine(shipped):
+    for name in ("README.md", "config.yaml"):
+        assert str(shipped) not in (shipped / "out" / name).read_text()
+    assert (shipped / "out/curves.png").stat().st_size > 1000
+
+
+def test_a_shipped_policy_is_evaluated_by_its_folder(shipped):
+    cfg = configs.load(
+        EvaluateCfg,
+        "evaluate",
+        [
+            f"policy={shipped / 'out'}",
+            f"out={shipped / 'again'}",
+            "trials=4",
+            "num_threads=1",
+            "physics=turbo",
+            "task.hold_s=0.2",
+        ],
+    )
+    first = json.loads((shipped / "eval/result.json").read_text())
+    assert evaluate(cfg)["successes"] == first["successes"]
+
+
+def test_the_clock_of_every_start_counts():
+    assert _starts([10.0, 20.0, 5.0, 7.0]) == [20.0, 7.0]
