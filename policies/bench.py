@@ -1,8 +1,7 @@
 """`dexgrasp bench engine`: how fast the task steps, where the time goes, what an environment costs in memory.
 
-CPU seconds are those of the whole process, all threads, so that a busy machine changes them little. "Bare" replays
-the recorded controls of the very same episodes through `mujoco.batch.Batch.step` alone; both end in the same state,
-bit for bit, so that the ratio compares equal work.
+CPU seconds are those of all threads, so that a busy machine changes them little. "Bare" replays the recorded controls
+of the very same episodes through `mujoco.batch.Batch.step` alone; both end in the same state, bit for bit.
 """
 
 import gc
@@ -30,8 +29,10 @@ from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.randomize import RandomizeCfg
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
+SHARES = ("physics", "features", "rewards", "reset", "rest")
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp: what training does."""
 
@@ -140,7 +141,7 @@ def _episode(task: GraspTask, seed: int) -> dict:
     watch, engine = Stopwatch(), cpu_engine(task)
     batch = engine.batch
     recorder = engine.batch = RecordedBatch(batch, watch)
-    timed = {"_measure": "features", "_observe": "features", "_reward": "rewards", "_begin": "reset"}
+    timed = {"_measure": "features", "observe": "features", "_reward": "rewards", "_begin": "reset"}
     for method, part in timed.items():
         watch.wrap(task, method, part)
     noise = torch.randn(task.episode_steps, task.num_envs, task.num_actions, generator=torch.manual_seed(seed))
@@ -288,10 +289,10 @@ def _show(cells: list[Cell], others: dict[str, dict], path: Path) -> None:
     columns = "preset|envs|threads|steps/s|steps/cpu-s|in grasp|/ bare|physics|features|rewards|reset|rest|MB/env"
     table = Table(*columns.split("|"), title="control steps, whole task")
     for cell in cells:
-        parts = [f"{cell.shares.get(p, 0):.1%}" for p in ("physics", "features", "rewards", "reset", "rest")]
+        parts = [f"{cell.shares.get(p, 0):.1%}" for p in SHARES]
         rates = [f"{rate:,.0f}" for rate in (cell.per_wall_s, cell.per_cpu_s, cell.grasp_per_cpu_s)]
-        size = [cell.preset, str(cell.envs), str(cell.threads)]
-        table.add_row(*size, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}")
+        first = (cell.preset, str(cell.envs), str(cell.threads))
+        table.add_row(*first, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}")
     Console(width=150).print(table)
     for other in others.values():
         rates = ", ".join(f"{value:,.0f} {key}" for key, value in other.items() if key.endswith("_s"))

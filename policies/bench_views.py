@@ -25,7 +25,8 @@ from sim.progress import Progress
 from sim.randomize import trial_generator
 from sim.rendered_camera import RenderedCamera
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 from sim.view import Camera
 
 NEAR_M = 0.05

@@ -21,7 +21,7 @@ from perception.observation import student_layout
 from policies.networks import Actor
 from policies.student import StudentActor
 from sim.hands import HandSpec
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 
 NAMES = ("best.zip", "last.zip", "policy.zip")
 """Checkpoints of a run directory, the first that exists is taken."""

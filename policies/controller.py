@@ -18,7 +18,7 @@ from sim.actions import ControlLaw, Course, Phases, Scales
 from sim.hands import HandSpec
 from sim.observations import hand_terms, progress_terms
 from sim.sensing import Readings
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 
 READINGS = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
 """Inputs of every controller."""

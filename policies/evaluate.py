@@ -31,7 +31,8 @@ from sim.outcomes import FAILURES, Outcome
 from sim.progress import Progress
 from sim.render import RenderUnavailable
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 MAY_DIFFER = ("trials", "videos", "out", "num_threads")
 """What the same evaluation may change when it goes on: none of it changes the outcome of a trial."""

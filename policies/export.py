@@ -35,7 +35,8 @@ from sim.objects import open_library
 from sim.randomize import RandomizeCfg
 from sim.sample_camera import POINTS
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 GOLDEN_PAIRS = 64
 LEAST_STEPS = 1000

@@ -17,7 +17,7 @@ from sim.objects import open_library
 from sim.outcomes import Outcome
 from sim.progress import Progress
 from sim.scene import PhysicsCfg
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 
 
 @dataclass(frozen=True)

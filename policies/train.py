@@ -27,7 +27,7 @@ from policies.student import Encoder
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.scene import PhysicsCfg
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
 MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau")

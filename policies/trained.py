@@ -19,7 +19,8 @@ import assets
 import configs
 from policies.bundle import CONTRACT, read_contract
 from policies.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
 
 BELONGS_TO_POLICY = (

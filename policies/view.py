@@ -23,7 +23,7 @@ from policies.viewer_worlds import FrameWorld, TaskWorld, World
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.scene import PhysicsCfg
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 
 IDLE_S = 0.05
 """How often a page that stands still asks whether something was pressed."""

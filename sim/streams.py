@@ -15,7 +15,8 @@ from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.randomize import RandomizeCfg
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask, Step, TaskCfg
+from sim.task import GraspTask, Step
+from sim.task_cfg import TaskCfg
 
 
 def make_task(

@@ -5,7 +5,7 @@ import torch
 
 from policies.bench_views import Comparison, ViewsCfg, compare, summarise
 from sim import render
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
 
 try:

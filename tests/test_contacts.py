@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from sim.engine import Start, Variation
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 EXACT = 1e-9
 """The same sums in another order, forces up to 100 N."""

@@ -10,7 +10,7 @@ from policies.losses import imitation_loss, reconstruction_loss
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
 from policies.student import StudentPolicy, make_encoder
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
 SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)

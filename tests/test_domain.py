@@ -12,7 +12,8 @@ from sim.disturbances import Disturber
 from sim.hands import HandSpec
 from sim.randomize import Episode, RandomizeCfg
 from sim.sensing import DelayLine
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
 ENVS = 4

@@ -19,7 +19,7 @@ from sim.objects import open_library
 from sim.outcomes import FAILURES, Outcome
 from sim.render import RenderUnavailable, backend
 from sim.scene import PhysicsCfg
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 
 FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramidal", impratio=5.0, condim=3)
 SHORT = TaskCfg(grasp_s=1.5, lift_s=0.5, hold_s=0.5)

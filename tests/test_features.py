@@ -10,7 +10,8 @@ from scipy.spatial.transform import Rotation
 from perception.features import INPUTS, OUTPUTS, HandFeatures, nearest_vectors
 from perception.geometry import compose, invert, quat_rotate
 from sim.hands import HandSpec
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 SQUARE_M2 = 5e-7
 """Squared distances differ by at most this: they are differences of float32 squares of coordinates below one metre."""

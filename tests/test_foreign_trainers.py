@@ -11,7 +11,7 @@ import yaml
 
 import sim.gym
 from sim import isaacgym
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 
 TINY = TaskCfg(grasp_s=0.2, lift_s=0.2, hold_s=0.1)
 EPISODE = 10

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from sim.guard import Guard
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 CFG = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.1)
 BROKEN, AT = 1, 5

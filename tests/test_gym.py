@@ -14,12 +14,12 @@ from sim.disturbances import DISTURBANCES
 from sim.gym import ENV_ID, GraspEnv
 from sim.render import RenderUnavailable, backend
 from sim.streams import TrialStreams, make_task
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 from sim.window import NoDisplay
 
 TINY = TaskCfg(grasp_s=0.2, lift_s=0.2, hold_s=0.1)
 STEPS = 4 + 4 + 2  # at 20 Hz
-STUDENT = 16 + 16 + 6 + 6 + 51 + 17 + 3 + 1 + 3 + 22
+STUDENT = 16 + 16 + 6 + 6 + 51 + 17 + 3 + 1 + 3 + 22 + 10 * 38  # and ten frames of history
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_make_vec_is_one_batch_that_resets_in_the_same_step(batch):
     assert final["is_success"].tolist() == final["outcome"]["success"].tolist()
     assert infos["_final_obs"].all()
     closing = np.stack(infos["final_obs"])
-    phase = slice(-25, -22)  # (grasp, lift, fingers only): complete at the end, zero at the start
+    phase = slice(-405, -402)  # (grasp, lift, fingers only): complete at the end, zero at the start
     np.testing.assert_allclose(closing[:, phase], 1.0)
     np.testing.assert_allclose(obs[:, phase], 0.0)
 

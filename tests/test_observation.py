@@ -60,7 +60,7 @@ def test_term_names_are_unique_and_the_slices_end_at_the_size(layout):
 def test_the_teacher_knows_all_that_the_student_knows_but_the_camera_view():
     student = {term.name: term for term in student_layout(16, 17, 22).terms}
     teacher = {term.name: term for term in teacher_layout(16, 17, 22, 13).terms}
-    assert set(student) - set(teacher) == {"visible_vectors"}
+    assert set(student) - set(teacher) == {"visible_vectors", "history"}
     assert all(teacher[name] == term for name, term in student.items() if name in teacher)
 
 

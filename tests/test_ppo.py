@@ -12,7 +12,7 @@ from policies.networks import Critic, Normaliser
 from policies.ppo import GraspPPO
 from policies.rollout import DeviceRolloutBuffer
 from sim.rewards import RewardCfg
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
 SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)

@@ -14,7 +14,8 @@ from sim import render
 from sim.depth_scenes import cast
 from sim.render_depth import DepthRenderer, camera_looking_at
 from sim.rendered_camera import CAMERA
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
 
 try:

@@ -7,6 +7,8 @@ import torch
 
 from sim import rewards
 from sim.rewards import RewardCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 WEIGHTS = torch.tensor([0.0, 1.0, 3.0])
 
@@ -72,15 +74,22 @@ def test_what_is_to_be_avoided_costs(term):
 
 
 def test_the_task_gives_every_weight_a_term_and_sums_them(allegro, household, balanced):
-    from sim.task import GraspTask, TaskCfg
-
-    weights = RewardCfg(**{field.name: 0.0 for field in fields(RewardCfg)} | {"reach": -2.0, "action": -0.5})
+    names = {field.name for field in fields(RewardCfg)} - {"floor"}
+    weights = RewardCfg(**dict.fromkeys(names, 0.0) | {"reach": -2.0, "action": -0.5})
     task = GraspTask(TaskCfg(reward=weights), allegro, household, balanced, 2, num_threads=1)
     task.reset([0, 1])
     result = task.step(torch.ones(2, 22))
-    assert set(result.info["terms"]) == {field.name for field in fields(RewardCfg)}
+    assert set(result.info["terms"]) == names
     assert result.info["terms"]["action"] == pytest.approx(-0.5)  # actions of one: mean square 1
     assert -2.0 * 0.15 <= result.info["terms"]["reach"] < 0
     assert sum(result.info["terms"].values()) == pytest.approx(float(result.reward.mean()), abs=1e-6)
     silent = [name for name, value in result.info["terms"].items() if value != 0]
     assert sorted(silent) == ["action", "reach"]
+
+
+def test_no_step_earns_less_than_the_floor(allegro, household, balanced):
+    task = GraspTask(
+        TaskCfg(reward=RewardCfg(action=-100.0, floor=-1.5)), allegro, household, balanced, 2, num_threads=1
+    )
+    task.reset([0, 1])
+    assert task.step(torch.ones(2, 22)).reward.tolist() == [-1.5, -1.5]

@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 from perception.geometry import quat_rotate
 from sim.objects.generator import generate
 from sim.starts import place_objects
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 TRIALS = 48
 

@@ -11,7 +11,8 @@ from sim.disturbances import DISTURBANCES, free_shift
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 
 SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
 

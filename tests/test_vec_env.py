@@ -14,7 +14,7 @@ from sim.disturbances import DISTURBANCES
 from sim.gym import GraspEnv
 from sim.render import RenderUnavailable, backend
 from sim.streams import TrialStreams, make_task
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
 TINY = TaskCfg(grasp_s=0.2, lift_s=0.2, hold_s=0.1)
@@ -47,7 +47,7 @@ def test_a_terminal_observation_is_the_last_of_its_episode_and_no_reset_observat
         assert ["terminal_observation" in info for info in infos] == dones.tolist()
     for row, info in enumerate(infos):
         np.testing.assert_array_equal(info["terminal_observation"], want.info["final_obs"]["student"][row])
-        phase = slice(-25, -22)  # complete when the episode ends, zero when one begins
+        phase = slice(-405, -402)  # complete when the episode ends, zero when one begins
         np.testing.assert_allclose(info["terminal_observation"][phase], 1.0)
         np.testing.assert_allclose(obs[row][phase], 0.0)
 

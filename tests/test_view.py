@@ -19,7 +19,8 @@ from sim.hands import HandSpec
 from sim.randomize import RandomizeCfg, ResetCfg, draw_episode, trial_generator
 from sim.scene import fibonacci_sphere
 from sim.sensing import Readings
-from sim.task import GraspTask, TaskCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
 from sim.view import POINTS, View
 from sim.view_cfg import ViewCfg
 

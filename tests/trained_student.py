@@ -12,7 +12,7 @@ from policies.student import StudentPolicy
 from policies.train import TrainCfg
 from sim.hands import HandSpec
 from sim.observations import teacher_layout
-from sim.task import TaskCfg
+from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
 
 TASK = TaskCfg(rate_hz=20.0, grasp_s=1.6, lift_s=0.7, hold_s=0.5, finger_action_rad=0.2, view=ViewCfg(mode="refreshed"))
