@@ -32,7 +32,6 @@ from sim.scene import PhysicsCfg
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 
-SHARES = ("physics", "features", "rewards", "reset", "rest")
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp: what training does."""
 
@@ -289,7 +288,7 @@ def _show(cells: list[Cell], others: dict[str, dict], path: Path) -> None:
     columns = "preset|envs|threads|steps/s|steps/cpu-s|in grasp|/ bare|physics|features|rewards|reset|rest|MB/env"
     table = Table(*columns.split("|"), title="control steps, whole task")
     for cell in cells:
-        parts = [f"{cell.shares.get(p, 0):.1%}" for p in SHARES]
+        parts = [f"{cell.shares.get(p, 0):.1%}" for p in ("physics", "features", "rewards", "reset", "rest")]
         rates = [f"{rate:,.0f}" for rate in (cell.per_wall_s, cell.per_cpu_s, cell.grasp_per_cpu_s)]
         first = (cell.preset, str(cell.envs), str(cell.threads))
         table.add_row(*first, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}")
