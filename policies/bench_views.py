@@ -7,6 +7,7 @@ far may jump from one side of the object to the other, so those of keypoints nea
 """
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from rich.console import Console
@@ -15,6 +16,7 @@ from torch import Tensor
 
 import configs
 from perception.features import nearest_vectors
+from policies import bench_tracking
 from policies.bench import cpu_engine
 from policies.runs import Run, write_json
 from policies.statistics import percentile
@@ -29,13 +31,15 @@ from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.view import Camera
 
+Disturbed = Literal["none", "shift3", "shift5", "force", "heavy", "slippery"]
 NEAR_M = 0.05
 """A keypoint is near when its vector is shorter than this."""
 
 
 @dataclass(frozen=True)
 class ViewsCfg:
-    """What `dexgrasp bench views` compares: the first views; with `view=refreshed` the frames behind the hand."""
+    """What `dexgrasp bench views` compares: the first views; with `view=refreshed` the frames behind the hand; with
+    `view=tracked` or `corrected` the tracked first view with the truth, all the episode."""
 
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
@@ -49,6 +53,8 @@ class ViewsCfg:
     """Scenes side by side."""
     every_steps: int = 6
     """The vectors are compared after every so many control steps of the grasp phase, and at its start."""
+    disturbance: Disturbed = "none"
+    """What goes wrong on purpose, where the truth is compared with."""
     seed: int = 0
     """Seed of all chance."""
     out: str = ""
@@ -82,21 +88,39 @@ def bench_views(cfg: ViewsCfg) -> dict:
     torch.set_num_threads(1)
     hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
     with Run.open(cfg.out, cfg) as run:
-        result = summarise(compare(cfg, hand, library), hand.keypoint_names)
+        result = _tracked(cfg, hand, library) if cfg.task.view.tracks else _compared(cfg, hand, library)
         write_json(run.path / "bench.json", result | {"facts": run.facts})
-        _show(result, cfg)
         print(f"bench: {run.path / 'bench.json'}")
     return result
 
 
+def _compared(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
+    result = summarise(compare(cfg, hand, library), hand.keypoint_names)
+    _show(result, cfg)
+    return result
+
+
+def _tracked(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
+    task, physics = cfg.task, configs.load_option(PhysicsCfg, "physics", "balanced")
+    tracks = bench_tracking.track(task, hand, library, physics, _blocks(cfg, library), cfg.disturbance, cfg.seed)
+    steps = task.steps(task.grasp_s), task.steps(task.lift_s)
+    result = {camera: bench_tracking.summarise(track, *steps) for camera, track in tracks.items()}
+    bench_tracking.show(result, f"view={task.view.mode} against the truth, disturbance={cfg.disturbance}")
+    return {"tracked": result}
+
+
+def _blocks(cfg: ViewsCfg, library: ObjectLibrary) -> list[range]:
+    total = cfg.trials or len(library)
+    return [range(first, min(first + cfg.num_envs, total)) for first in range(0, total, cfg.num_envs)]
+
+
 def compare(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> Comparison:
     """Run the scenes and compare the vectors."""
-    total = cfg.trials or len(library)
+    blocks = _blocks(cfg, library)
     physics = configs.load_option(PhysicsCfg, "physics", "balanced")
     parts = []
-    with Progress(total, "bench views") as progress:
-        for first in range(0, total, cfg.num_envs):
-            trials = range(first, min(first + cfg.num_envs, total))
+    with Progress(sum(map(len, blocks)), "bench views") as progress:
+        for trials in blocks:
             task = GraspTask(
                 cfg.task, hand, library, physics, len(trials), 1, cfg.seed, in_order=True, auto_reset=False
             )

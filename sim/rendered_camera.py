@@ -5,7 +5,6 @@ no pose of the object. The first frame is taken before the hand comes.
 """
 
 import logging
-import warnings
 from collections.abc import Sequence
 
 import mujoco
@@ -18,6 +17,7 @@ from perception.capsules import Capsules
 from perception.depth import DepthFrame, Intrinsics
 from perception.plane import NoPlaneError
 from perception.segment import NoObjectError, SegmentCfg, Segmenter
+from perception.steady import steady_depth
 from sim.depth_flaws import add_flaws
 from sim.engine import Engine, State
 from sim.hand_capsules import robot_capsules
@@ -32,8 +32,8 @@ CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
 """The pinhole of a D435 at this size."""
 MISSING = 0.02
 """Share of pixels without depth."""
-FIRST_FRAMES = 4
-"""Nothing moves before the first view: it is the median of so many frames."""
+FIRST_FRAMES, FIRST_STRIDE = 12, 1
+"""Nothing moves before the first view: it is made of so many frames, 0.4 s of a D435's, and of every pixel."""
 
 
 class RenderedCamera:
@@ -44,6 +44,7 @@ class RenderedCamera:
         self._pool, self._engine, self._flaws = pool, engine, flaws
         self._renderer = DepthRenderer(CAMERA)
         self._segmenter = Segmenter(SegmentCfg(points=POINTS), CAMERA)
+        self._segmenter_first = Segmenter(SegmentCfg(points=POINTS, stride=FIRST_STRIDE), CAMERA)
         self._seeds = np.zeros(engine.num_envs, np.int64)
         self._first = torch.ones(engine.num_envs)
         self._place_w = np.zeros((engine.num_envs, 3))
@@ -68,7 +69,7 @@ class RenderedCamera:
             mujoco.mj_kinematics(model, data)
             self._place_w[row] = [*pos_w[i, :2].tolist(), 0.0]
             points[i], count = self._see(row, model, data, camera_w[i], draws.camera_bias[i], 0)
-            self._first[row] = max(count, 1)
+            self._first[row] = max(count * (FIRST_STRIDE / self._segmenter.cfg.stride) ** 2, 1)
             if not count:
                 log.warning("trial on %s: the first frame shows no object; the palm goes to its place", names[i])
         return points
@@ -112,20 +113,15 @@ class RenderedCamera:
         """Points (POINTS, 3) and how many pixels the object has; the place on the table and 0 where none is found."""
         frame, capsules = self.take(row, model, data, camera_w, bias_w, step)
         try:
-            found = self._segmenter(frame, capsules, seed=self.seed(row))
+            found = (self._segmenter if step else self._segmenter_first)(frame, capsules, seed=self.seed(row))
         except (NoObjectError, NoPlaneError):
             return torch.from_numpy(self._place_w[row]).float().expand(POINTS, 3), 0
         return torch.from_numpy(found.points_w), len(found.cloud_w)
 
     @staticmethod
     def _spoiled(depth_m: NDArray[np.float64], rng: np.random.Generator, still: bool) -> NDArray[np.float64]:
-        """One frame as a D435 takes it; the median of several, where they have depth, while everything stands still."""
+        """One frame as a D435 takes it; what several have in common, while everything stands still."""
         frames = np.stack([depth_m] * (FIRST_FRAMES if still else 1))
         for frame in frames:
             add_flaws(frame, CAMERA, rng, MISSING)
-        if not still:
-            return frames[0]
-        frames[frames == 0] = np.nan
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "All-NaN slice")
-            return np.nan_to_num(np.nanmedian(frames, axis=0))
+        return steady_depth(frames) if still else frames[0]

@@ -60,6 +60,8 @@ class View:
         """(env,) points in the last frame that arrived, as a share of those in the first."""
         self.fresh = torch.ones(num_envs, dtype=torch.bool)
         """(env,) whether that frame was of use: enough points, and where the object is tracked, on it."""
+        self.seen = torch.ones(num_envs, dtype=torch.bool)
+        """(env,) whether that frame had enough points."""
         self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64)
         """(env, 3) where it stands, world frame [m]."""
         self._waiting = torch.zeros(num_envs, POINTS, 3)
@@ -83,7 +85,7 @@ class View:
         camera_w = place_w + draws.camera_offset
         self.points_w[rows] = self.camera.first(rows, names, pos_w, quat_w, camera_w, draws)
         self.camera_w[rows] = camera_w
-        self.fraction[rows], self.fresh[rows], self._arrival[rows] = 1.0, True, 0
+        self.fraction[rows], self.fresh[rows], self.seen[rows], self._arrival[rows] = 1.0, True, True, 0
         if self._tracker is not None:
             self._tracker.begin(rows, self.points_w[rows])
         return place_w + draws.approach_offset
@@ -104,6 +106,12 @@ class View:
         self._take(((step % period == 0) & (step > 0)).nonzero().squeeze(1), state, draws, step, sensed)
         if not self._cfg.latency_steps:
             self._arrive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
+
+    def tracked_w(self) -> Tensor:
+        """The first views (env, POINTS, 3) where the tracker has them now, world frame [m]; in modes that track."""
+        if self._tracker is None:
+            raise ValueError(f"view.mode={self._cfg.mode} tracks nothing; tracked and corrected do")
+        return self._tracker.points_w(torch.arange(len(self.points_w)))
 
     def terms(self) -> dict[str, Tensor]:
         """What a policy is told about the view, beside the points."""
@@ -136,7 +144,7 @@ class View:
         if not len(rows):
             return
         enough = self._count[rows] >= self._cfg.min_points
-        self.fraction[rows], self.fresh[rows] = self._share[rows], enough
+        self.fraction[rows], self.fresh[rows], self.seen[rows] = self._share[rows], enough, enough
         rows = rows[enough]
         if self._tracker is None:
             self.points_w[rows] = self._waiting[rows]

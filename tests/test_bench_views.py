@@ -3,7 +3,10 @@
 import pytest
 import torch
 
+import configs
+from policies import bench_tracking
 from policies.bench_views import Comparison, ViewsCfg, compare, summarise
+from policies.statistics import wilson_interval
 from sim import render
 from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
@@ -36,6 +39,29 @@ def test_frames_behind_the_hand_are_compared_where_both_cameras_see_the_object(a
     result = run(allegro, household, task=TaskCfg(view=ViewCfg(mode="refreshed", steep=True, hand_margin_m=0.006)))
     assert 0 < result["samples"] <= result["asked_for"] == 4 * 2
     assert result["all"]["median_mm"] < 40
+
+
+def test_the_tracked_points_lie_on_the_object_and_what_is_declared_is_so(allegro, household, balanced):
+    cfg = TaskCfg(view=configs.load_option(ViewCfg, "view", "tracked"), lift_s=0.4, hold_s=0.4)
+    tracks = bench_tracking.track(cfg, allegro, household, balanced, [range(8)], "none", 0)
+    for found in tracks.values():
+        result = bench_tracking.summarise(found, 36, 8)
+        assert result["approach"]["surface_mm"]["median"] < 5
+        assert result["hold"]["surface_mm"]["median"] < 10
+        assert result["hold"]["declared_right"] > 0.8
+    assert tracks["aside"].share.mean() > tracks["on_axis"].share.mean()
+
+
+def test_a_tracker_is_judged_by_what_it_declared():
+    surface = torch.tensor([[0.002, 0.020, 0.030, 0.004]])
+    seen, declared = torch.tensor([[True, True, True, False]]), torch.tensor([[True, True, False, False]])
+    found = bench_tracking.Track(2 * surface, surface, torch.full((1, 4), 0.5), seen, declared)
+    phase = bench_tracking.summarise(found, 0, 0)["hold"]
+    assert phase["unseen"] == 0.25
+    assert phase["lost_of_seen"] == pytest.approx(1 / 3)
+    assert phase["lost_of_seen_at_end"] == pytest.approx((1 / 3, *wilson_interval(1, 3)))
+    assert phase["declared_right"] == 0.5  # 2 mm and 20 mm were declared
+    assert phase["off_declared_lost"] == 0.5  # 20 mm and 30 mm are off, 30 mm was said to be lost
 
 
 def test_medians_and_shares_are_those_of_the_samples():
