@@ -126,7 +126,8 @@ class Controller(nn.Module):
         to_visible_w = nearest_vectors(sensed.keypoints_w.float(), given["points_w"])
         values = felt | progress_terms(phases, course.remaining_m, given["last_action"])
         values |= {name: given[name] for name in WATCH if name in given}
-        values["visible_vectors"] = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
+        turned = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
+        values["visible_vectors"] = to_visible_w if self.cfg.vectors == "world" else turned
         return history, self.layout.assemble(values | {"history": history})
 
     def phase_steps(self) -> tuple[int, int, int]:

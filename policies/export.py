@@ -124,6 +124,7 @@ def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, A
             "lift_steps": lift,
             "hold": "from then on, until the caller ends it",
             "lift_m": cfg.lift_m,
+            "vectors": cfg.vectors,
             "palm_action_m_s": cfg.palm_action_m_s,
             "palm_action_rad_s": cfg.palm_action_rad_s,
             "finger_action_rad": cfg.finger_action_rad,
