@@ -3,7 +3,8 @@
     brake(D) = the greatest step from which braking still ends within the distance D
 
 A step v that is followed by v - d, v - 2 d, ... covers n v - d n (n - 1) / 2 in n ticks. If the last step was at most
-brake(D) + d, then a step exists that keeps all limits, and after it the same holds again.
+brake(D) + d, then a step exists that keeps all limits, and after it the same holds again. Goals lie within the
+bounds, so what brakes for its goal brakes for its bound as well.
 """
 
 from typing import Any
@@ -45,8 +46,6 @@ class Limiter:
         wish = np.sign(gap) * np.minimum(np.abs(gap), brake(np.abs(gap), self.change))
         step = np.clip(wish, self.step - self.change, self.step + self.change)
         step = np.clip(step, -self.greatest, self.greatest)
-        down = brake(self.value - self.lower, self.change)
-        step = np.clip(step, -down, brake(self.upper - self.value, self.change))
         value = np.clip(self.value + step, self.lower, self.upper)
         self.step, self.value = value - self.value, value
         return value
