@@ -30,7 +30,9 @@ def make_model(cfg: "TrainCfg", env: GraspVecEnv, path: Path) -> GraspPPO:
         return _resumed(cfg, env, last)
     model = _student(cfg, env) if cfg.stage == "student" else GraspPPO(GraspPolicy, **_options(cfg, env))
     if cfg.start:
-        model.policy.load_state_dict(learner_of(cfg).load(cfg.start, device="cpu").policy.state_dict())
+        before = learner_of(cfg).load(cfg.start, device="cpu")
+        model.policy.load_state_dict(before.policy.state_dict())
+        model.level = env.task.disturber.level = before.level
         model.policy.log_std.data.fill_(math.log(cfg.init_std))
         model.iteration = 1
     return model
