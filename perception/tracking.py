@@ -23,7 +23,7 @@ AGAIN = 2
 """Rows that fit badly are registered from a second start, so many times over."""
 ON_IT_M = 0.008
 """A point this close to the first view lies on the object: three times the noise of a D435 at 0.75 m."""
-GOOD = 0.8
+GOOD = 0.7
 """Rows that fit worse are tried again."""
 EXPECTED = 0.5
 """Weight of a point that should be seen, against one that is."""

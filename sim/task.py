@@ -214,7 +214,10 @@ class GraspTask:
         self.sensed = sensed = self.sensing.read(state, self.draws, self.step_index)
         self._felt = hand_terms(sensed, state.joint_target, self.control.course)
         if look:  # in lift and hold the object goes along with the palm
-            self.view.update(state, self.draws, self.step_index, sensed, self.step_index > self.grasp_steps)
+            held, resting = (
+                self.step_index > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps)
+            )
+            self.view.update(state, self.draws, self.step_index, sensed, held, resting)
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))

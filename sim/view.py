@@ -90,17 +90,19 @@ class View:
             self._tracker.begin(rows, self.points_w[rows])
         return place_w + draws.approach_offset
 
-    def update(self, state: State, draws: Episode, step: Tensor, sensed: Readings, held: Tensor) -> None:
+    def update(
+        self, state: State, draws: Episode, step: Tensor, sensed: Readings, held: Tensor, resting: Tensor
+    ) -> None:
         """`step` (env,) control steps have passed; to be called once after each.
 
         `sensed`: the hand as it is read now. `held` (env,) bool: the object went along with the palm in the last step,
-        as far as a policy can know: in lift and hold.
+        as far as a policy can know: in lift and hold. `resting` (env,) bool: the palm holds still, in hold.
         """
         if self._cfg.carried:
             self._carry(held.nonzero().squeeze(1), *self._palm.read(sensed.palm_pos_w, sensed.palm_quat_w))
         if not self._cfg.live:
             return
-        period = torch.where(held, self._cfg.held_period_steps, self._cfg.period_steps)
+        period = torch.where(resting, self._cfg.held_period_steps, self._cfg.period_steps)
         if self._cfg.latency_steps:  # a frame may arrive as the next is taken
             self._arrive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
         self._take(((step % period == 0) & (step > 0)).nonzero().squeeze(1), state, draws, step, sensed)

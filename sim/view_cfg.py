@@ -22,9 +22,9 @@ class ViewCfg:
     camera: Literal["model", "rendered"] = "model"
     """model: surface samples, fast. rendered: depth drawn by MuJoCo, through the perception pipeline of the robot."""
     period_steps: int = 2
-    """A frame every so many control steps of the grasp phase."""
+    """A frame every so many control steps of grasp and lift."""
     held_period_steps: int = 2
-    """The same in lift and hold, where the object goes along with the palm and less is new."""
+    """The same in hold, where palm and object rest."""
     latency_steps: int = 1
     """A frame arrives so many control steps after it was taken."""
     disparity_sd_px: float = 0.0

@@ -31,14 +31,15 @@ def test_without_flaws_the_first_views_are_apart_by_no_more_than_the_spacing_of_
 
 def test_with_flaws_they_are_apart_about_as_much_as_two_drawings_of_one_scene(allegro, household):
     result = run(allegro, household)
-    assert result["all"]["median_mm"] <= 9
+    assert result["all"]["median_mm"] <= 7  # the chance of two drawings alone makes 6
+    assert result["near"]["median_mm"] <= 8
     assert result["all"]["median_mm"] < 1.5 * result["drawn_again"]["median_mm"]
 
 
 def test_frames_behind_the_hand_are_compared_where_both_cameras_see_the_object(allegro, household):
-    result = run(allegro, household, task=TaskCfg(view=ViewCfg(mode="refreshed", steep=True, hand_margin_m=0.006)))
+    result = run(allegro, household, task=TaskCfg(view=configs.load_option(ViewCfg, "view", "refreshed")))
     assert 0 < result["samples"] <= result["asked_for"] == 4 * 2
-    assert result["all"]["median_mm"] < 40
+    assert result["all"]["median_mm"] < 25
 
 
 def test_the_tracked_points_lie_on_the_object_and_what_is_declared_is_so(allegro, household, balanced):

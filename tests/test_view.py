@@ -134,15 +134,18 @@ def camera_of(points, count=POINTS):
     return SimpleNamespace(frame=frame, first=lambda *args: points, draw=lambda *args: None)
 
 
+STILL = torch.zeros(2, dtype=torch.bool)
+
+
 def reading(pos, turn=(0.0, 0.0, 0.0)) -> Readings:
     """Two palms at `pos` [m], turned by the rotation vector `turn` [rad]; nothing else of the hand is known."""
     palm = torch.tensor([pos, pos], dtype=torch.float64), quat_from_rotvec(torch.tensor([turn, turn]).double())
     return Readings(torch.zeros(2, 16), *palm, torch.zeros(2, 17, 3))
 
 
-def at_rest() -> tuple[Readings, torch.Tensor]:
+def at_rest() -> tuple[Readings, torch.Tensor, torch.Tensor]:
     """A hand at rest, and that nothing is held."""
-    return reading((0.0, 0.0, 0.0)), torch.zeros(2, dtype=torch.bool)
+    return reading((0.0, 0.0, 0.0)), STILL, STILL
 
 
 def opened(cfg: ViewCfg, count: int = POINTS) -> tuple[View, torch.Tensor]:
@@ -181,22 +184,24 @@ def test_too_few_points_leave_the_view_as_it_was_and_it_is_said():
 def test_what_is_held_goes_along_with_the_palm_and_what_is_not_stays():
     view, points = opened(ViewCfg())
     start, turned = reading((0.1, 0.0, 0.2)), reading((0.1, 0.0, 0.3), (0.0, 0.0, np.pi / 2))
-    view.update(None, None, torch.tensor([1, 1]), start, torch.tensor([False, False]))
-    view.update(None, None, torch.tensor([2, 2]), turned, torch.tensor([True, False]))
+    view.update(None, None, torch.tensor([1, 1]), start, STILL, STILL)
+    view.update(None, None, torch.tensor([2, 2]), turned, torch.tensor([True, False]), STILL)
     x, y, z = (points[0] - torch.tensor([0.1, 0.0, 0.2])).unbind(-1)  # about the palm: a quarter turn, then up
     expected = torch.stack([-y, x, z], dim=-1) + torch.tensor([0.1, 0.0, 0.3])
     torch.testing.assert_close(view.points_w[0], expected, rtol=0, atol=1e-6)
     assert torch.equal(view.points_w[1], points[1])
     published, points = opened(configs.load_option(ViewCfg, "view", "published"))
     for step, palm in enumerate((start, turned), 1):
-        published.update(None, None, torch.tensor([step, step]), palm, torch.tensor([True, True]))
+        published.update(None, None, torch.tensor([step, step]), palm, ~STILL, STILL)
     assert torch.equal(published.points_w, points)
 
 
 def test_a_frame_that_arrives_late_has_gone_along_with_the_palm():
     view, points = opened(ViewCfg(mode="refreshed", period_steps=2, latency_steps=1))
     for step, height in enumerate((0.0, 0.0, 0.05), 1):
-        view.update(None, None, torch.tensor([step, step]), reading((0.0, 0.0, height)), torch.tensor([True, False]))
+        view.update(
+            None, None, torch.tensor([step, step]), reading((0.0, 0.0, height)), torch.tensor([True, False]), STILL
+        )
     lifted = (view.points_w - points - 0.002).mean(dim=1)  # the stub's shift: taken at step 2
     torch.testing.assert_close(lifted, torch.tensor([[0.0, 0, 0.05], [0.0, 0, 0.0]]), rtol=0, atol=1e-6)
 
