@@ -32,8 +32,8 @@ CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
 """The pinhole of a D435 at this size."""
 MISSING = 0.02
 """Share of pixels without depth."""
-FIRST_FRAMES, FIRST_STRIDE = 12, 1
-"""Nothing moves before the first view: it is made of so many frames, 0.4 s of a D435's, and of every pixel."""
+FIRST_FRAMES = 12
+"""Nothing moves before the first view: it is made of so many frames, 0.4 s of a D435's."""
 
 
 class RenderedCamera:
@@ -44,7 +44,6 @@ class RenderedCamera:
         self._pool, self._engine, self._flaws = pool, engine, flaws
         self._renderer = DepthRenderer(CAMERA)
         self._segmenter = Segmenter(SegmentCfg(points=POINTS), CAMERA)
-        self._segmenter_first = Segmenter(SegmentCfg(points=POINTS, stride=FIRST_STRIDE), CAMERA)
         self._seeds = np.zeros(engine.num_envs, np.int64)
         self._first = torch.ones(engine.num_envs)
         self._place_w = np.zeros((engine.num_envs, 3))
@@ -69,7 +68,7 @@ class RenderedCamera:
             mujoco.mj_kinematics(model, data)
             self._place_w[row] = [*pos_w[i, :2].tolist(), 0.0]
             points[i], count = self._see(row, model, data, camera_w[i], draws.camera_bias[i], 0)
-            self._first[row] = max(count * (FIRST_STRIDE / self._segmenter.cfg.stride) ** 2, 1)
+            self._first[row] = max(count, 1)
             if not count:
                 log.warning("trial on %s: the first frame shows no object; the palm goes to its place", names[i])
         return points
@@ -113,7 +112,7 @@ class RenderedCamera:
         """Points (POINTS, 3) and how many pixels the object has; the place on the table and 0 where none is found."""
         frame, capsules = self.take(row, model, data, camera_w, bias_w, step)
         try:
-            found = (self._segmenter if step else self._segmenter_first)(frame, capsules, seed=self.seed(row))
+            found = self._segmenter(frame, capsules, seed=self.seed(row))
         except (NoObjectError, NoPlaneError):
             return torch.from_numpy(self._place_w[row]).float().expand(POINTS, 3), 0
         return torch.from_numpy(found.points_w), len(found.cloud_w)
