@@ -10,11 +10,12 @@ APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
 JOBS ?= 2
 CODE := assets configs perception policies sim tests
 
-.PHONY: help setup system demo test check format clean
+.PHONY: help setup system demo test test-regression check format clean
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
+	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
 	@echo "make check   set up, lint, formatting, types, import rules"
 	@echo "make setup   virtual environment, Python packages, system libraries for rendering"
 	@echo "make format  let ruff format and repair"
@@ -48,6 +49,9 @@ demo: $(READY)
 
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)
+
+test-regression: $(READY)
+	@$(VENV)/bin/python -m pytest -m regression $(ARGS)
 
 check: $(READY)
 	$(VENV)/bin/ruff check $(CODE)

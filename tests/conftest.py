@@ -8,6 +8,16 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): 
 import pytest  # noqa: E402
 
 
+def pytest_addoption(parser):
+    """`pytest -m regression --regenerate` writes the golden files of tests/data/regression anew.
+
+    That is right when a policy is shipped, when a change is meant to alter what the simulation or a policy does, and
+    when versions in constraints.txt change. The commit says which, and what became of the successes; written anew
+    without such a reason, a golden file hides what its test has found.
+    """
+    parser.addoption("--regenerate", action="store_true", help="write the golden files of the regression tests anew")
+
+
 @pytest.fixture(scope="session")
 def balanced():
     """The physics preset of training."""
