@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from policies.evaluate import run_block
-from policies.learners import learner_of
+from policies.learners import known_policy, learner_of
 from policies.milestones import Deterministic
 from policies.ppo import GraspPPO
 from policies.runs import Run, write_json
@@ -74,12 +74,14 @@ class AblationsCfg(TrainCfg):
             if unknown := sorted(set(getattr(self, name)) - set(known)):
                 raise ValueError(f"{name}: no {unknown}; known: {list(known)}")
         if self.budget <= 0 or self.trials < 1:
-            raise ValueError("budget must be positive and trials at least 1")
+            raise ValueError(f"budget must be positive and trials at least 1, got {self.budget} and {self.trials}")
 
 
 def bench_ablations(cfg: AblationsCfg) -> dict[str, Any]:
     """Train and measure, print the table, write RUN/bench.json; returns what it holds."""
     results: dict[str, Any] = {}
+    if any(VARIANTS[name].stage == "student" for name in cfg.variants):
+        known_policy(cfg, "teacher")  # before anything is trained
     with Run.open(cfg.out, cfg) as run:
         for name in cfg.variants:
             variant = varied(cfg, VARIANTS[name], run.path / name.replace(" ", "_").replace(",", ""))

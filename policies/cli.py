@@ -235,8 +235,8 @@ def _guarded(command: Command, words: Sequence[str]) -> int:
     previous = signal.signal(signal.SIGTERM, _interrupt)
     try:
         return _run(command, words)
-    except KeyboardInterrupt:
-        print(f"dexgrasp {command.words}: interrupted; what was finished is kept", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"dexgrasp {command.words}: interrupted; {str(stop) or 'what was finished is kept'}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
         raise

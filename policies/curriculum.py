@@ -7,6 +7,9 @@ et al. 2011). While rho is zero the student acts without noise and learns from t
 the clipped surrogate of PPO counts more and more.
 """
 
+import logging
+import os
+import pickle
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +24,8 @@ from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
 from policies.rollout import Minibatch
 from policies.student import StudentPolicy
+
+log = logging.getLogger("dexgrasp")
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,10 @@ class MixCfg:
     """Learning rate where reinforcement begins."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end or not 0 <= self.ceiling <= 1:
-            raise ValueError("mix: 0 <= start <= end and 0 <= ceiling <= 1 are needed")
+        if not 0 <= self.start <= self.end:
+            raise ValueError(f"mix.start must lie in 0..mix.end, got start={self.start} and end={self.end}")
+        if not 0 <= self.ceiling <= 1:
+            raise ValueError(f"mix.ceiling must lie in 0..1, got {self.ceiling}")
         if min(self.window, self.updates, self.batch) < 1:
             raise ValueError("mix.window, mix.updates and mix.batch must be at least 1")
 
@@ -123,12 +130,18 @@ class StudentPPO(GraspPPO):
 
     def checkpoint(self, path: Path) -> None:
         """As its base does; the roll-outs that imitation learns from go beside the policy."""
+        partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.window")
+        torch.save(list(self._window), partial)  # takes longest: whenever it is killed, the two of before are whole
         super().checkpoint(path)
-        torch.save(list(self._window), Path(path).with_suffix(".window"))
+        os.replace(partial, Path(path).with_suffix(".window"))
 
     def recall(self, path: Path) -> None:
-        """Take back the roll-outs that `checkpoint` put beside `path`."""
-        kept = torch.load(path.with_suffix(".window"), weights_only=True)
+        """Take back the roll-outs that `checkpoint` put beside `path`; without them imitation begins with new ones."""
+        try:
+            kept = torch.load(path.with_suffix(".window"), weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            log.warning("%s cannot be read (%s): imitation goes on with new roll-outs", path.stem + ".window", error)
+            return
         self._window = deque(kept, maxlen=self.mix.window)
 
     def _excluded_save_params(self) -> list[str]:

@@ -31,7 +31,7 @@ class ProgressCsv(CSVOutputFormat):
             with path.open(newline="") as file:
                 header, *rows = list(csv.reader(file)) or [[]]
         super().__init__(str(path))
-        if header:
+        if CLOCK in header:  # a kill may have cut it short
             clock = header.index(CLOCK)
             kept = [row for row in rows if len(row) == len(header) and float(row[clock] or 0) <= steps]
             csv.writer(self.file, lineterminator="\n").writerows([header, *kept])

@@ -2,13 +2,21 @@
 
 import logging
 import math
+import pickle
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import configs
+from policies.checkpoint import find_checkpoint, load_checkpoint
 from policies.curriculum import StudentPPO
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
+from policies.runs import flat
 from policies.student import StudentPolicy
+from policies.trained import BELONGS_TO_POLICY, place
+from sim.hands import HandSpec
+from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
 if TYPE_CHECKING:
@@ -30,7 +38,7 @@ def make_model(cfg: "TrainCfg", env: GraspVecEnv, path: Path) -> GraspPPO:
         return _resumed(cfg, env, last)
     model = _student(cfg, env) if cfg.stage == "student" else GraspPPO(GraspPolicy, **_options(cfg, env))
     if cfg.start:
-        before = learner_of(cfg).load(cfg.start, device="cpu")
+        before = read_learner(learner_of(cfg), known_policy(cfg, "start"), device="cpu")
         model.policy.load_state_dict(before.policy.state_dict())
         model.level = env.task.disturber.level = before.level
         model.policy.log_std.data.fill_(math.log(cfg.init_std))
@@ -40,17 +48,46 @@ def make_model(cfg: "TrainCfg", env: GraspVecEnv, path: Path) -> GraspPPO:
 
 def load_teacher(cfg: "TrainCfg") -> GraspPolicy:
     """The policy that labels what the student sees."""
-    if not Path(cfg.teacher).is_file():
-        raise FileNotFoundError(
-            f"teacher: '{cfg.teacher}' is not a file; a student needs the best.zip of `dexgrasp train stage=teacher`"
-        )
-    policy = GraspPPO.load(cfg.teacher, device="cpu").policy
+    policy = read_learner(GraspPPO, known_policy(cfg, "teacher"), device="cpu").policy
     policy.set_training_mode(False)
     return policy
 
 
+def known_policy(cfg: "TrainCfg", key: str) -> Path:
+    """The checkpoint that `teacher` or `start` names, once it is known to be whole and of the same hand and task."""
+    name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
+    if not name:
+        raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train stage={stage}` leaves in out=RUN")
+    try:
+        path = find_checkpoint(place(name))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{key}: {error}; one comes from `dexgrasp train stage={stage}`") from error
+    made = load_checkpoint(path)
+    if made.stage != stage:
+        raise ValueError(f"{key}: {path} is a {made.stage}, a {stage} is needed")
+    there = {"hand": made.hand.name, "side": made.hand.side} | _meaning(made.task)
+    here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _meaning(cfg.task)
+    if differ := [f"{item}: {there[item]} there, {here[item]} here" for item in here if here[item] != there[item]]:
+        raise ValueError(f"{key}: {path} was trained for something else ({', '.join(differ)})")
+    return path
+
+
+def read_learner(kind: type[GraspPPO], path: Path, **options: Any) -> GraspPPO:
+    """`kind.load`; a file that is damaged is a ValueError."""
+    try:
+        return kind.load(path, **options)
+    except (AssertionError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is not a whole checkpoint of Stable-Baselines3: {error}") from error
+
+
+def _meaning(task: TaskCfg) -> dict[str, Any]:
+    """What of the task decides the meaning of an action, by dotted key."""
+    plain = configs.as_dict(task)
+    return flat({name: plain[name] for name in BELONGS_TO_POLICY}, "task.")
+
+
 def _resumed(cfg: "TrainCfg", env: GraspVecEnv, last: Path) -> GraspPPO:
-    model = learner_of(cfg).load(last, env=env)
+    model = read_learner(learner_of(cfg), last, env=env)
     if isinstance(model, StudentPPO):
         model.recall(last)
         model.teacher = load_teacher(cfg)

@@ -13,6 +13,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 from policies import ranks
 from policies.evaluate import run_block
 from policies.statistics import success_summary
+from policies.stopping import StopRequest
 from sim.objects import open_library
 from sim.objects.weighting import sampling_weights
 from sim.task import GraspTask
@@ -37,16 +38,20 @@ class Milestone(BaseCallback):
     """Acts between iterations."""
 
     model: "GraspPPO"  # pyright: ignore[reportIncompatibleVariableOverride]
+    _acted = -1  # after this iteration
 
     def _on_step(self) -> bool:
         return True
 
     def _on_rollout_start(self) -> None:
-        if self.model.iteration_stats:
-            self.between()
+        self._act()
 
     def _on_training_end(self) -> None:
-        if self.model.iteration_stats:
+        self._act()
+
+    def _act(self) -> None:
+        if self.model.iteration_stats and self.model.iteration != self._acted:
+            self._acted = self.model.iteration
             self.between()
 
     def between(self) -> None:
@@ -76,20 +81,22 @@ class ObjectCurriculum(Milestone):
 
 
 class Console(Milestone):
-    """One aligned line per iteration, and the time limit."""
+    """One aligned line per iteration; the time limit, and the wish to stop."""
 
-    def __init__(self, iterations: int, time_limit_min: float) -> None:
+    def __init__(self, iterations: int, time_limit_min: float, stop: StopRequest) -> None:
         super().__init__()
-        self._iterations, self._limit_s = iterations, 60 * time_limit_min
+        self._iterations, self._limit_s, self._stop = iterations, 60 * time_limit_min, stop
 
     def _on_training_start(self) -> None:
         self._start_s, self._first = time.monotonic(), self.model.iteration
         self._steps = self.model.num_timesteps
+        self._acted = self._first  # a run that goes on has printed it
 
     def _on_step(self) -> bool:
         opens = self.n_calls % self.model.n_steps == 1  # nothing is lost: an iteration that goes on opens these again
         begun = opens and self.model.iteration > self._first
-        return not (begun and self._limit_s and time.monotonic() - self._start_s > self._limit_s)
+        late = self._limit_s and time.monotonic() - self._start_s > self._limit_s
+        return not (begun and (late or self._stop.asked))
 
     def between(self) -> None:
         """Print the line."""

@@ -8,6 +8,7 @@ RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard
 import logging
 import math
 import os
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,10 @@ from policies.curriculum import MixCfg
 from policies.curves import ProgressCsv, draw_curves
 from policies.learners import make_model
 from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
+from policies.ppo import GraspPPO
 from policies.runs import Run
+from policies.statistics import success_summary
+from policies.stopping import StopRequest
 from policies.student import Encoder
 from sim.hands import HandSpec
 from sim.objects import open_library
@@ -105,15 +109,16 @@ class TrainCfg:
     """Physics settings."""
 
     def __post_init__(self) -> None:
-        for name, least in (("iterations", 1), ("num_envs", 1), ("epochs", 1), ("minibatches", 1), ("num_threads", 0)):
+        ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
+        zeros = ("num_threads", "plateau", "time_limit", "seed")
+        for name, least in (*((name, 1) for name in ones), *((name, 0) for name in zeros)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.validate_every < 1 or self.validation_trials < 1 or self.plateau < 0 or self.time_limit < 0:
-            raise ValueError(
-                "validate_every and validation_trials must be at least 1, plateau and time_limit at least 0"
-            )
-        if not 0 < self.gamma < 1 or self.target_kl <= 0 or self.init_std <= 0:
-            raise ValueError("gamma must lie between 0 and 1, target_kl and init_std must be positive")
+        for name in ("learning_rate", "target_kl", "init_std"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.gamma < 1:
+            raise ValueError(f"gamma must lie between 0 and 1, got {self.gamma}")
 
 
 def train(cfg: TrainCfg) -> dict[str, Any]:
@@ -136,15 +141,46 @@ def _learn(cfg: TrainCfg, path: Path) -> dict[str, Any]:
     validation = Validation(path, cfg)
     steps = env.num_envs * ranks.count() * model.n_steps * cfg.iterations
     log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
-    callbacks = [ObjectCurriculum(), Console(cfg.iterations, cfg.time_limit), Checkpoints(path), validation]
-    left = max(steps - model.num_timesteps, 0)
+    stop, left = StopRequest("after this iteration"), max(steps - model.num_timesteps, 0)
+    console = Console(cfg.iterations, cfg.time_limit, stop)
+    callbacks = [ObjectCurriculum(), console, Checkpoints(path), validation]
     try:
-        model.learn(left, CallbackList(callbacks), log_interval=1, reset_num_timesteps=False)
+        with stop if ranks.count() == 1 else nullcontext():  # several would not stop at the same iteration
+            if left:
+                model.learn(left, CallbackList(callbacks), log_interval=1, reset_num_timesteps=False)
     finally:
         model.logger.close()
     if ranks.index() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
+    if stop.asked:
+        raise KeyboardInterrupt(f"stopped after iteration {model.iteration}, the same with out={path} goes on")
+    if ranks.index() == 0:
+        print(summary(cfg, path, model, done=steps <= model.num_timesteps))
     return {"best": validation.best, "path": str(path), "iteration": model.iteration}
+
+
+def summary(cfg: TrainCfg, path: Path, model: GraspPPO, done: bool) -> str:
+    """The last lines: how it went, where things are, what comes next."""
+    best = "none yet"
+    if (path / "best.zip").is_file():
+        result = success_summary(round(model.best * cfg.validation_trials), cfg.validation_trials)
+        low, high = (100 * end for end in result["wilson95"])
+        count = f"{result['successes']} of {result['trials']} trials; 95 % interval {low:.1f} – {high:.1f} %"
+        best = f"{100 * model.best:.1f} % ({count}): {path / 'best.zip'}"
+    following = {
+        "teacher": f"dexgrasp train stage=student teacher={path}",
+        "student": f"dexgrasp export run={path} out={path / 'bundle'}",
+    }[cfg.stage]
+    more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
+    return "\n".join(
+        (
+            f"iterations       {model.iteration}; to go on: {more}",
+            f"best validation  {best}",
+            f"curves           {path / 'curves.png'}",
+            f"next             dexgrasp evaluate policy={path}",
+            f"                 {following}",
+        )
+    )
 
 
 def as_released(cfg: TrainCfg) -> TrainCfg:

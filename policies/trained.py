@@ -60,9 +60,7 @@ class Source:
 
 def find(name: str) -> Source:
     """The trained policy of that name. Raises FileNotFoundError, which says what was looked for."""
-    path = Path(name)
-    if not path.exists() and (assets.ROOT / "policies" / name).is_dir():
-        path = assets.ROOT / "policies" / name
+    path = place(name)
     for folder in (path, path / "bundle"):
         if (folder / CONTRACT).is_file():
             return Source(folder, bundle=True)
@@ -71,6 +69,12 @@ def find(name: str) -> Source:
     raise FileNotFoundError(
         f"'{name}' is no bundle ({CONTRACT}), no run or checkpoint ({', '.join(NAMES)}) and not shipped as HAND/STAGE"
     )
+
+
+def place(name: str) -> Path:
+    """The file or folder of that name, or that of HAND/STAGE among the shipped ones."""
+    shipped = assets.ROOT / "policies" / name
+    return shipped if not Path(name).exists() and shipped.is_dir() else Path(name)
 
 
 class CheckpointPolicy:

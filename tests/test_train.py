@@ -1,6 +1,8 @@
 """`dexgrasp train` as a user runs it: stopped and gone on with, in two processes, from a teacher to a student."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
 
@@ -73,6 +75,59 @@ def test_another_configuration_does_not_go_on_with_a_run(teacher):
 def test_a_student_without_a_teacher_is_told_where_to_get_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="dexgrasp train stage=teacher"):
         train(tiny(tmp_path, "stage=student", "num_envs=4", "iterations=2"))
+
+
+def test_a_teacher_must_be_whole_and_of_the_same_hand_and_task(teacher, tmp_path):
+    def student(whom, *more):
+        return tiny(tmp_path / "out", "stage=student", f"teacher={whom}", "num_envs=4", "iterations=2", *more)
+
+    with pytest.raises(ValueError, match=r"teacher: .*trained for something else \(side: right there, left here\)"):
+        train(student(teacher, "side=left"))
+    with pytest.raises(ValueError, match=r"task\.finger_action_rad: 0\.3 there, 0\.2 here"):
+        train(student(teacher, "task.finger_action_rad=0.2"))
+    shutil.copy(teacher / "best.zip", tmp_path / "best.zip")
+    with pytest.raises(FileNotFoundError, match=r"config\.yaml is missing: it says what the actions of best\.zip mean"):
+        train(student(tmp_path / "best.zip"))
+    shutil.copy(teacher / "config.yaml", tmp_path / "config.yaml")
+    (tmp_path / "best.zip").write_bytes((teacher / "best.zip").read_bytes()[:100_000])
+    with pytest.raises(ValueError, match="is not a whole checkpoint"):
+        train(student(tmp_path / "best.zip"))
+    with pytest.raises(ValueError, match=r"start: .*best\.zip is a teacher, a student is needed"):
+        train(student(teacher, f"start={teacher}"))
+
+
+def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
+    before = (teacher / "progress.csv").read_text()
+    assert train(tiny(teacher, "num_envs=8", "iterations=4"))["iteration"] == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"iterations       4; to go on: the same command with out={teacher} and a greater iterations="
+    assert lines[1].startswith("best validation") and "of 4 trials; 95 % interval" in lines[1]
+    assert lines[-1].endswith(f"dexgrasp train stage=student teacher={teacher}")
+    assert (teacher / "progress.csv").read_text() == before
+
+
+def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, tmp_path):
+    words = [sys.executable, "-m", "policies.cli", "train", *TINY, "num_envs=8", "iterations=4", f"out={tmp_path}"]
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = run.stdout.readline()  # of the first iteration: the second has begun
+    run.send_signal(signal.SIGINT)
+    rest, said = run.communicate(timeout=60)
+    done = len([first, *rest.splitlines()])
+    assert run.returncode == 130 and 0 < done < 4
+    assert said.splitlines()[-2:] == [
+        "stopping after this iteration; once more: at once",
+        f"dexgrasp train: interrupted; stopped after iteration {done}, the same with out={tmp_path} goes on",
+    ]
+    train(tiny(tmp_path, "num_envs=8", "iterations=4"))
+    assert_same(teacher / "last.zip", tmp_path / "last.zip")
+
+
+def test_a_student_goes_on_without_the_rollouts_that_a_kill_has_damaged(teacher, tmp_path, caplog):
+    small = ("stage=student", f"teacher={teacher}", "num_envs=4", "mix.updates=2", "mix.batch=16")
+    train(tiny(tmp_path, *small, "iterations=2"))
+    (tmp_path / "last.window").write_bytes(b"cut")
+    assert train(tiny(tmp_path, *small, "iterations=3"))["iteration"] == 4
+    assert "last.window cannot be read" in caplog.text
 
 
 def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path):
