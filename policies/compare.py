@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from policies.evaluate import EvaluateCfg, evaluate
+from policies.evaluate import EvaluateCfg, evaluate, with_policy
 from policies.runs import Run, default_path, write_json
 from policies.trial_log import read
 from sim.outcomes import Outcome
@@ -91,6 +91,8 @@ def compare(cfg: CompareCfg) -> int:
         raise ValueError("compare needs two policies: dexgrasp compare A B")
     out = Path(cfg.out) if cfg.out else default_path("compare")
     sides = {"a": cfg.a, "b": cfg.b}
+    for side, policy in sides.items():  # both, before the first is run
+        with_policy(cfg.evaluation(policy, out / side))
     with Run.open(out, cfg) as run:
         for side, policy in sides.items():
             evaluate(cfg.evaluation(policy, out / side))

@@ -62,6 +62,10 @@ class ExportCfg:
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics of the recorded episodes."""
 
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, got {self.trials}")
+
 
 def export(cfg: ExportCfg) -> dict[str, Any]:
     """Write the bundle; returns how closely it repeats the checkpoint."""

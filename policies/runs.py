@@ -46,11 +46,12 @@ class Run:
         except for those (dotted) keys, otherwise ValueError: its results would mix two experiments.
         """
         path = Path(out) if out else default_path(_command_name(cfg))
+        _refuse_other_command(path, _command_name(cfg))
         path.mkdir(parents=True, exist_ok=True)
         if may_differ is not None:
             _refuse_other_config(path, cfg, may_differ)
         facts = collect_facts(getattr(cfg, "seed", None))
-        facts["starts"] = [*_earlier_starts(path), utc_now()]
+        facts |= {"kind": _command_name(cfg), "starts": [*_earlier(path).get("starts", []), utc_now()]}
         configs.save(cfg, path / "config.yaml")
         write_json(path / "run.json", facts)
         return cls(path, facts, _attach_log(path / "run.log"))
@@ -71,10 +72,14 @@ class Run:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         if kind is KeyboardInterrupt:
-            log.warning("interrupted")
+            self._note("interrupted")
         elif error is not None:
-            log.error("failed: %s: %s", type(error).__name__, error)
+            self._note(f"failed: {type(error).__name__}: {error}")
         self.close()
+
+    def _note(self, text: str) -> None:
+        """A line for the log file alone: on the screen it is the command's last line."""
+        self._handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
 
 
 def write_json(path: str | Path, value: Any) -> None:
@@ -159,11 +164,19 @@ def _command_name(cfg: Any) -> str:
     return type(cfg).__name__.removesuffix("Cfg").lower() or "run"
 
 
-def _earlier_starts(path: Path) -> list[str]:
+def _earlier(path: Path) -> dict[str, Any]:
+    """run.json of an earlier start; empty where there was none."""
     try:
-        return json.loads((path / "run.json").read_text(encoding="utf-8"))["starts"]
-    except (FileNotFoundError, json.JSONDecodeError, KeyError):
-        return []
+        return json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        return {}
+
+
+def _refuse_other_command(path: Path, kind: str) -> None:
+    """Its config.yaml would be lost, and with it what a policy beside it means."""
+    before = _earlier(path).get("kind", kind)
+    if before != kind:
+        raise ValueError(f"{path} is a run of '{before}', not of '{kind}': choose another out=")
 
 
 def _refuse_other_config(path: Path, cfg: Any, may_differ: Collection[str]) -> None:

@@ -59,3 +59,9 @@ def test_the_command_tells_a_loss_by_its_exit_status(tmp_path, capsys):
 def test_one_policy_is_not_enough(capsys):
     assert cli.main(["compare", "synergy"]) == 2
     assert "dexgrasp compare A B" in capsys.readouterr().err
+
+
+def test_both_policies_are_looked_for_before_the_first_is_run(tmp_path, capsys):
+    assert cli.main(["compare", "synergy", "nothing", f"out={tmp_path / 'run'}"]) == 2
+    assert "no policy 'nothing'" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

@@ -20,6 +20,11 @@ class DigCfg:
     depth_m: float = 0.5
 
 
+@dataclasses.dataclass(frozen=True)
+class FillCfg:
+    seed: int = 7
+
+
 def test_a_run_directory_holds_configuration_versions_git_seed_and_log(tmp_path):
     with Run.open(tmp_path / "run", DigCfg()) as run:
         logging.getLogger("dexgrasp").info("dug %d holes", 3)
@@ -90,3 +95,11 @@ def test_without_a_terminal_progress_is_a_line_with_share_rate_and_time_left(mon
         progress.advance(2)  # 2 s after the start: nothing yet
         progress.advance(2, "1 worm")  # 8 s after the start: 4 pieces in 8 s, 4 left
         assert capsys.readouterr().err == "dig: 6/10 (60 %), 0.5/s, 8 s left, 1 worm\n"
+
+
+def test_a_run_of_another_command_is_left_alone(tmp_path):
+    Run.open(tmp_path, DigCfg()).close()
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=r"is a run of 'dig', not of 'fill': choose another out="):
+        Run.open(tmp_path, FillCfg())
+    assert (tmp_path / "config.yaml").read_text() == before
