@@ -128,9 +128,12 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     _join_ranks(cfg)
     cfg = as_released(cfg) if cfg.paper else cfg
     if ranks.index() > 0:
-        return _learn(cfg, Path(cfg.out))
-    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if _begun(cfg) else None) as run:
-        return _learn(cfg, run.path)
+        result = _learn(cfg, Path(cfg.out))
+    else:
+        with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if _begun(cfg) else None) as run:
+            result = _learn(cfg, run.path)
+    ranks.part()
+    return result
 
 
 def _learn(cfg: TrainCfg, path: Path) -> dict[str, Any]:
