@@ -105,7 +105,7 @@ def varied(cfg: AblationsCfg, variant: Variant, out: Path) -> TrainCfg:
         **variant.task,
     )
     plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.mix, **variant.mix), "out": str(out)}
-    steps = cfg.num_envs * (task.steps(task.grasp_s) + task.steps(task.lift_s) + task.steps(task.hold_s))
+    steps = cfg.num_envs * task.phase_steps[-1]
     plain |= {"copy": variant.teacher, "iterations": max(2, round(1e6 * cfg.budget / steps))}
     return TrainCfg(**plain)
 

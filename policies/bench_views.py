@@ -103,8 +103,7 @@ def _compared(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
 def _tracked(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
     task, physics = cfg.task, configs.load_option(PhysicsCfg, "physics", "balanced")
     tracks = bench_tracking.track(task, hand, library, physics, _blocks(cfg, library), cfg.disturbance, cfg.seed)
-    steps = task.steps(task.grasp_s), task.steps(task.lift_s)
-    result = {camera: bench_tracking.summarise(track, *steps) for camera, track in tracks.items()}
+    result = {camera: bench_tracking.summarise(track, *task.phase_steps[:2]) for camera, track in tracks.items()}
     bench_tracking.show(result, f"view={task.view.mode} against the truth, disturbance={cfg.disturbance}")
     return {"tracked": result}
 

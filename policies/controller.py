@@ -97,7 +97,7 @@ class Controller(nn.Module):
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """The next state, in the order of `outputs`; targets and action are part of it. `values` as `inputs` says."""
         given = dict(zip(self.inputs, values, strict=True))
-        phases = Phases(given["step"], *self.phase_steps())
+        phases = Phases(given["step"], *self.cfg.phase_steps)
         course = Course(
             *(given[name] for name in (*PLAN[:2], "target_pos_w", "target_quat_w", "depth_m", "travelled_m"))
         )
@@ -129,9 +129,3 @@ class Controller(nn.Module):
         turned = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
         values["visible_vectors"] = to_visible_w if self.cfg.vectors == "world" else turned
         return history, self.layout.assemble(values | {"history": history})
-
-    def phase_steps(self) -> tuple[int, int, int]:
-        """Steps of the grasp, of the lift, and of all three phases."""
-        cfg = self.cfg
-        grasp, lift, hold = (cfg.steps(seconds) for seconds in (cfg.grasp_s, cfg.lift_s, cfg.hold_s))
-        return grasp, lift, grasp + lift + hold

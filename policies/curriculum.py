@@ -19,7 +19,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from policies.losses import imitation_loss, reconstruction_loss
+from policies.losses import imitation_loss, mean_record, reconstruction_loss
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
 from policies.rollout import Minibatch
@@ -118,8 +118,7 @@ class StudentPPO(GraspPPO):
             return
         self.policy.set_training_mode(True)
         self._set_rate(self.mix.imitation_rate * 3 ** -(self.iteration / self.iterations / max(self.mix.start, 1e-6)))
-        records = [self._imitate(batch) for batch in self._labelled(self.mix.updates)]
-        means = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+        means = mean_record([self._imitate(batch) for batch in self._labelled(self.mix.updates)])
         self.iteration_stats |= means | {"std": 0.0, "lr": self.lr, "rho": 0.0}
         for name, value in self.iteration_stats.items():
             self.logger.record(f"train/{name}", value)

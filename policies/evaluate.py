@@ -243,7 +243,7 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
 
 def speed(task: TaskCfg, simulated: int, wall_s: float) -> dict[str, float | int]:
     """How fast this start of the run went."""
-    steps = task.steps(task.grasp_s) + task.steps(task.lift_s) + task.steps(task.hold_s)
+    steps = task.phase_steps[-1]
     return {
         "trials_simulated": simulated,
         "wall_s": wall_s,

@@ -119,7 +119,7 @@ def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
 
 def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, Any]:
     """Everything that a robot must know beside the graph, as plain values in full precision."""
-    cfg, (grasp, lift, _) = checkpoint.task, controller.phase_steps()
+    cfg, (grasp, lift, _) = checkpoint.task, checkpoint.task.phase_steps
     return {
         "hand": _hand(checkpoint.hand),
         "control": {

@@ -1,6 +1,7 @@
 """Densities, divergences and losses of the learners, each a pure function."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,6 +30,11 @@ def surrogate_loss(now: Tensor, before: Tensor, advantages: Tensor, clip: float)
     ratio = (now - before).exp()
     loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
     return loss, ((ratio - 1).abs() > clip).float().mean()
+
+
+def mean_record(records: Sequence[dict[str, float]]) -> dict[str, float]:
+    """The mean of every entry over the gradient steps."""
+    return {name: sum(record[name] for record in records) / len(records) for name in records[0]}
 
 
 @torch.no_grad()

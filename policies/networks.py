@@ -42,7 +42,12 @@ class Normaliser(nn.Module):
 
     def inverse(self, value: Tensor) -> Tensor:
         """What `forward` made `value` from, where it was not clipped."""
-        return value * (self.var + 1e-8).sqrt() + self.mean
+        return value * self.deviation + self.mean
+
+    @property
+    def deviation(self) -> Tensor:
+        """(size,) standard deviation."""
+        return (self.var + 1e-8).sqrt()
 
     @torch.no_grad()
     def update(self, value: Tensor) -> None:

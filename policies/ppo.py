@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from policies import ranks
-from policies.losses import gaussian_kl, log_prob, standardise, surrogate_loss
+from policies.losses import gaussian_kl, log_prob, mean_record, standardise, surrogate_loss
 from policies.networks import GraspPolicy
 from policies.rollout import DeviceRolloutBuffer, Minibatch
 from sim.outcomes import Outcome
@@ -185,7 +185,7 @@ class GraspPPO(PPO):
         if self.iteration > 0:
             standardise(buffer.advantages)
             records = [self._update(batch) for batch in self._minibatches()]
-            means = {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+            means = mean_record(records)
             self._n_updates += len(records)
             self.iteration_stats |= means | {"std": float(self.policy.std.detach().mean()), "lr": self.lr}
             for name in (*means, "std", "lr"):

@@ -113,8 +113,8 @@ class StudentPolicy(GraspPolicy):
 
     def update_normalisers(self, obs: dict[str, Tensor]) -> None:
         """Take in observations (..., size) of both groups."""
-        super().update_normalisers(obs)
-        self.actor.felt_normaliser.update(obs["teacher"][..., self.felt])
+        self.learn_scales(obs)
+        self.critic.normaliser.update(obs["teacher"])
 
     @torch.no_grad()
     def learn_scales(self, obs: dict[str, Tensor]) -> None:
@@ -134,9 +134,9 @@ class StudentPolicy(GraspPolicy):
         self.critic.load_state_dict(teacher.critic.state_dict())
         first, into = source.net[0], own.net[0]
         assert isinstance(first, nn.Linear) and isinstance(into, nn.Linear)
-        scale = (source.normaliser.var + 1e-8).sqrt()
+        scale = source.normaliser.deviation
         mine_mean = torch.cat([own.normaliser.mean[: own._history.start], own.felt_normaliser.mean])
-        mine_scale = (torch.cat([own.normaliser.var[: own._history.start], own.felt_normaliser.var]) + 1e-8).sqrt()
+        mine_scale = torch.cat([own.normaliser.deviation[: own._history.start], own.felt_normaliser.deviation])
         weight, bias = torch.zeros_like(into.weight), first.bias.clone()
         for mine, theirs in self._pairs():
             part = first.weight[:, theirs] / scale[theirs]

@@ -80,8 +80,7 @@ class GraspTask:
         self.engine: Engine = CpuEngine(pool, num_envs, num_threads)
         self._plan = starts.Planner(hand, mount, cfg.reset)
         self.step_s = 1.0 / cfg.rate_hz
-        self.grasp_steps, self.lift_steps = cfg.steps(cfg.grasp_s), cfg.steps(cfg.lift_s)
-        self.episode_steps = self.grasp_steps + self.lift_steps + cfg.steps(cfg.hold_s)
+        self.grasp_steps, self.lift_steps, self.episode_steps = cfg.phase_steps
         joints, keypoints, bodies = len(hand.joint_names), len(hand.keypoint_names), len(hand.contact_bodies)
         self.num_actions = 6 + joints
         self.layouts = {

@@ -56,6 +56,12 @@ class TaskCfg:
         """Control steps in a phase of that length."""
         return round(seconds * self.rate_hz)
 
+    @property
+    def phase_steps(self) -> tuple[int, int, int]:
+        """Control steps of the grasp, of the lift, and of the whole episode."""
+        grasp, lift, hold = map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))
+        return grasp, lift, grasp + lift + hold
+
 
 def check_rates(cfg: TaskCfg, physics: PhysicsCfg) -> None:
     """Raise ValueError if the control period is not a whole number of physics steps."""
