@@ -101,8 +101,9 @@ class Disturber:
         engine.push(force)
 
     def _push(self, draws: Episode, phases: Phases) -> Tensor:
-        """The one push of domain randomisation (env, 3) [N]."""
-        since_s = (phases.step - (draws.push_at * phases.episode_steps).floor()) * self._step_s
+        """The one push of domain randomisation (env, 3) [N], in lift or hold: a free object would be thrown away."""
+        held_steps = phases.episode_steps - phases.grasp_steps
+        since_s = (phases.step - phases.grasp_steps - (draws.push_at * held_steps).floor()) * self._step_s
         return torch.where(((since_s >= 0) & (since_s < PUSH_S))[:, None], draws.push, 0.0)
 
     def _steady_force(self, state: State, draws: Episode, phases: Phases) -> Tensor:

@@ -107,7 +107,7 @@ class RandomizeCfg:
     observation_delay: int = 0
     """Readings are up to this many control steps old, constant in an episode."""
     push_n: float = 0.0
-    """Greatest force of the one push on the object per episode [N]; direction and moment are drawn."""
+    """Greatest force of the one push on the lifted object per episode [N]; direction and moment are drawn."""
     camera_bias_m: float = 0.0
     """Half-width of the error of the camera's position, each axis: all points move with it [m]."""
     points_noise_m: float = 0.0
@@ -185,7 +185,7 @@ class Episode:
     push: Tensor
     """(env, 3)."""
     push_at: Tensor
-    """(env,) share of the episode at which the push begins."""
+    """(env,) share of lift and hold at which the push begins."""
     camera_bias: Tensor
     """(env, 3)."""
     mishap: Tensor

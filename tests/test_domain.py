@@ -223,16 +223,16 @@ def test_points_are_shifted_by_the_cameras_error_noisy_and_fewer(make, plain):
     )
 
 
-def test_one_push_acts_for_a_fifth_of_a_second(make):
+def test_one_push_acts_on_the_lifted_object_for_a_fifth_of_a_second(make):
     task = make(push_n=2.0)
     task.draws.push[:] = torch.tensor([0.0, 0.0, 1.5])
-    task.draws.push_at[:] = 0.25  # a quarter of 28 steps: step 7
+    task.draws.push_at[:] = 0.25  # a quarter of the 12 steps after the 16 of the grasp: step 19
     pushed = []
     body = task.engine._object_body
-    for _ in range(14):
+    for _ in range(24):
         task.step(torch.zeros(ENVS, 22))
         pushed.append(task.engine.batch.xfrc_applied[0, body, 2])
-    assert pushed == [0.0] * 7 + [1.5] * 4 + [0.0] * 3  # 0.2 s are four steps at 20 Hz
+    assert pushed == [0.0] * 19 + [1.5] * 4 + [0.0]  # 0.2 s are four steps at 20 Hz
 
 
 def test_fully_randomised_trials_are_reproducible_and_finite(household, balanced):
