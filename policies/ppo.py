@@ -133,6 +133,7 @@ class GraspPPO(PPO):
                     self.num_timesteps -= (t + 1) * env.num_envs * ranks.count()
                     return False
             rollout_buffer.finish(self.policy.predict_values(obs))
+        self._open(env)  # before the curriculum moves on, so that `go_on` draws all of them alike
         self._summarise(outcomes, terms)
         callback.update_locals(locals())
         callback.on_rollout_end()

@@ -24,6 +24,7 @@ from policies.curves import ProgressCsv, draw_curves
 from policies.learners import make_model
 from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
 from policies.ppo import GraspPPO
+from policies.profiling import Profile
 from policies.runs import Run
 from policies.statistics import success_summary
 from policies.stopping import StopRequest
@@ -141,12 +142,13 @@ def _learn(cfg: TrainCfg, path: Path) -> dict[str, Any]:
     env = make_env(cfg)
     model = make_model(cfg, env, path)
     model.set_logger(_logger(path, model.num_timesteps))
-    validation = Validation(path, cfg)
+    validation, checkpoints = Validation(path, cfg), Checkpoints(path)
+    profile = Profile([checkpoints, validation])
     steps = env.num_envs * ranks.count() * model.n_steps * cfg.iterations
     log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
     stop, left = StopRequest("after this iteration"), max(steps - model.num_timesteps, 0)
     console = Console(cfg.iterations, cfg.time_limit, stop)
-    callbacks = [ObjectCurriculum(), console, Checkpoints(path), validation]
+    callbacks = [ObjectCurriculum(), console, checkpoints, validation, profile]
     try:
         with stop if ranks.count() == 1 else nullcontext():  # several would not stop at the same iteration
             if left:
@@ -159,6 +161,8 @@ def _learn(cfg: TrainCfg, path: Path) -> dict[str, Any]:
         raise KeyboardInterrupt(f"stopped after iteration {model.iteration}, the same with out={path} goes on")
     if ranks.index() == 0:
         print(summary(cfg, path, model, done=steps <= model.num_timesteps))
+        if left:
+            print(f"CPU time         {profile}")
     return {"best": validation.best, "path": str(path), "iteration": model.iteration}
 
 

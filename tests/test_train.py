@@ -12,6 +12,7 @@ import torch
 import configs
 from policies.curves import read_columns
 from policies.ppo import GraspPPO
+from policies.profiling import PARTS
 from policies.train import TrainCfg, train
 
 TINY = (
@@ -54,6 +55,13 @@ def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
     steps, success = read_columns(teacher / "progress.csv")["rollout/success"]
     assert steps == [80.0, 160.0, 240.0, 320.0]  # 8 environments, 10 steps an episode
     assert all(0 <= rate <= 1 for rate in success)
+
+
+def test_a_run_says_where_its_time_went(teacher):
+    shares = {part: read_columns(teacher / "progress.csv")[f"profile/{part}"][1][-1] for part in PARTS}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["physics"] == max(shares.values()) or shares["aside"] > shares["physics"]  # 4 trials of validation
+    assert min(shares.values()) > 0
 
 
 def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_path):
