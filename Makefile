@@ -8,7 +8,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
 JOBS ?= 2
-CODE := assets configs perception policies sim tests
+CODE := assets configs perception policies ros2_ws/src sim tests
 
 .PHONY: help setup system demo test test-regression check format clean
 
@@ -30,7 +30,7 @@ $(READY): pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory system
 	@test -x $(VENV)/bin/python && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing Python packages (some minutes the first time)"
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[dev]' --constraint constraints.txt | sed -un '/^ *Downloading/p'
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[dev,ros]' --constraint constraints.txt | sed -un '/^ *Downloading/p'
 	@touch $(READY)
 	@echo "ready: $$($(VENV)/bin/dexgrasp --version)"
 

@@ -5,6 +5,8 @@ import os
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before anything imports torch
     os.environ.setdefault(variable, "1")
 
+os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")  # before anything imports messages
+
 import pytest  # noqa: E402
 
 
@@ -52,6 +54,26 @@ def household(tmp_path_factory):
 
     families = ["box", "mug", "hammer", "capsule"]
     return generate(4, tmp_path_factory.mktemp("household"), families=families, workers=1, progress=False)
+
+
+@pytest.fixture(scope="session")
+def ros_domain(tmp_path_factory):
+    """A ROS domain that no other process on this machine uses, set in the environment of this one and its children."""
+    pytest.importorskip("rclpy", reason="needs the extra `ros`")
+    from ros import domain
+
+    with domain(tmp_path_factory.mktemp("ros")) as number:
+        yield number
+
+
+@pytest.fixture
+def ros(ros_domain):
+    """A node beside those under test: listens, publishes, calls, waits."""
+    from ros import Peer
+
+    peer = Peer(ros_domain)
+    yield peer
+    peer.close()
 
 
 @pytest.fixture(scope="session")
