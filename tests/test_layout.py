@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "perception": set(),
     "sim": {"assets", "perception"},
     "policies": {"assets", "configs", "perception", "sim"},
-    "dexgrasp_ros": {"perception", "policies.bundle", "policies.runtime", "policies.safety"},
+    "dexgrasp_ros": {"perception", "policies.bundle", "policies.limiter", "policies.runtime", "policies.safety"},
 }
 """Arrows between the packages, in the direction in which data flows; of `policies` a robot takes these modules only."""
 
@@ -47,7 +47,7 @@ DOORS = {
     "rclpy": (f"{ROS}/",),
     "rosbags": (f"{ROS}/",),
     "stable_baselines3": ("policies/", "sim/vec_env.py"),
-    "torch": ("perception/", "sim/", "policies/"),
+    "torch": ("perception/", "sim/", "policies/", f"{ROS}/arm.py"),
     "trimesh": ("sim/",),
     "viser": ("policies/viewer_page.py",),
     "warp": ("sim/warp.py",),

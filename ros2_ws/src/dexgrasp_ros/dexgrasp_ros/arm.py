@@ -1,0 +1,65 @@
+"""Kinematics of the arm that carries the hand. The one file of the control side that needs the simulator's packages."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dexgrasp_ros.poses import Pose
+
+Array = NDArray[np.float64]
+
+
+class Arm:
+    """Joint positions to the pose of the palm in the world, and back by small steps."""
+
+    def __init__(
+        self,
+        name: str,
+        hand: Mapping[str, Any],
+        step_s: float,
+        base: tuple[tuple[float, float, float], float] | None = None,
+        speed: float = 0.4,
+    ) -> None:
+        """`name` in assets/arms; `hand`: of the contract; `base`: position [m] and yaw [rad] where it stands.
+
+        `speed`: share of the joints' speed limits that may be used; they matter near singular poses alone.
+        """
+        try:
+            from sim.mounts import ArmIK, ArmSpec
+        except ImportError as error:
+            raise ImportError(f"kinematics of an arm need the packages `sim` and `assets`: {error}") from error
+        spec = ArmSpec.load(name)
+        spec = replace(spec, speed_limit=spec.speed_limit * speed)
+        if base is not None:
+            spec = replace(spec, base_pos_w=np.array(base[0]), base_yaw_rad=base[1])
+        self._ik = ArmIK(spec, step_s=step_s)
+        self._flange_palm = Pose.of(hand["palm_pos_b"], hand["palm_quat_b"])
+        self.joint_names: tuple[str, ...] = spec.joint_names
+        """From base to flange."""
+        self.home: Array = spec.home
+        """(joint,) [rad] palm over the middle of the workspace, facing down."""
+
+    def palm(self, q_arm: ArrayLike) -> Pose:
+        """T_world_palm at joint positions (joint,) [rad]."""
+        pos, quat = self._ik.forward(_row(q_arm))
+        return Pose(pos[0].numpy(), quat[0].numpy()) @ self._flange_palm
+
+    def towards(self, q_arm: Array, T_world_palm: Pose) -> Array:
+        """Joint targets (joint,) [rad] one control period from `q_arm` towards a pose, at its speed at most."""
+        flange = T_world_palm @ self._flange_palm.inverse()
+        return self._ik.solve(_row(q_arm), _row(flange.pos_m), _row(flange.quat))[0].numpy()
+
+    def reaches(self, T_world_palm: Pose) -> bool:
+        """Whether some joint positions hold the palm there."""
+        flange = T_world_palm @ self._flange_palm.inverse()
+        return bool(self._ik.reaches(_row(flange.pos_m), _row(flange.quat))[0])
+
+
+def _row(values: ArrayLike) -> Any:
+    """(1, n) float64 tensor."""
+    import torch
+
+    return torch.from_numpy(np.array(values, dtype=np.float64)[None])

@@ -1,0 +1,287 @@
+"""The grasp as a state machine, without ROS: what is known goes in, what may be sent comes out, each control period.
+
+    idle -> pregrasp -> grasp -> lift -> hold -> release -> idle          home; fault from anywhere
+
+`tick` and `request` never raise. Whatever goes wrong ends in `fault`: the gate brakes, holds where the robot was
+measured, and nothing but `reset_fault` leads out of it.
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output
+from dexgrasp_ros.poses import Pose
+from dexgrasp_ros.readiness import astray, beside, jumped, measured, outside, stamp_s
+from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, within
+from policies.runtime import Command, Plan, Readings
+from policies.safety import Safe, SafetyCfg, SafetyGate, Sensed, Wanted
+
+Array = NDArray[np.float64]
+
+
+class GraspMachine:
+    """One robot's grasp."""
+
+    def __init__(
+        self, policy: GraspPolicy, cfg: GraspCfg, safety: SafetyCfg, home: Pose | None = None, open_pose: Any = None
+    ) -> None:
+        """`home`: T_world_palm, None: where it began; `open_pose` (joint,) [rad] there, None: that of power grasps."""
+        contract = policy.contract
+        self.cfg, self._policy = cfg, policy
+        self.gate = SafetyGate(contract["hand"], policy.rate_hz, safety)
+        self.period_s = 1.0 / policy.rate_hz
+        self.watches = contract["view"]["mode"] != "frozen"
+        """Whether points that are too old are a fault while the policy runs."""
+        self._open = np.array(contract["grasp"]["power"]["open_pose"] if open_pose is None else open_pose, dtype=float)
+        self._lower, self._upper = (np.array(contract["hand"][f"joint_{side}_rad"]) for side in ("lower", "upper"))
+        self._home, self._home_given = home, home is not None
+        self.state, self.fault = "idle", ""
+        self._begun = False
+        self._script: Script | None = None
+        self._plan: Plan | None = None
+        self._lift_from_m: float | None = None
+        self._since_s = self._last_s = -np.inf
+        self._target: tuple[Array, Pose] | None = None
+        self._sensed: tuple[Array, Pose] | None = None
+        self._seen: tuple[Array, Pose] | None = None
+        self._proposal: Command | None = None
+        self._policy_s = np.nan
+        self._steps: dict[str, Callable[[Inputs, Array, Pose], None]] = {
+            "pregrasp": self._pregrasp,
+            **dict.fromkeys(POLICY_STATES, self._run_policy),
+            "release": self._leave,
+            "home": self._leave,
+        }
+
+    def begin(self, inputs: Inputs) -> str:
+        """Start to send commands, from where the robot is measured to be. Returns why not, or nothing."""
+        reason = self.not_ready(inputs)
+        if not reason:
+            self._begin(inputs)
+            self._begun, self._lift_from_m, self._plan = True, None, None
+        return reason
+
+    def end(self) -> None:
+        """No more commands until `begin`."""
+        self._begun, self.state, self.fault = False, "idle", ""
+
+    def tick(self, inputs: Inputs) -> Output:
+        """Once per control period."""
+        if not self._begun:
+            return Output(self.state, self.fault, None)
+        self._proposal, self._policy_s = None, np.nan
+        try:
+            self._advance(inputs)
+        except Exception as error:  # nothing that a policy or a reading does may stop the ticks
+            self._fail(f"{self.state}: {error}")
+        safe = self._pass(inputs)
+        ran = self._proposal is not None and inputs.view is not None
+        age_s = inputs.now_s - inputs.view.stamp_s if ran and inputs.view else np.nan
+        return Output(self.state, self.fault, safe, self._proposal, self._policy_s, age_s)
+
+    def request(self, name: str, inputs: Inputs) -> str:
+        """A wish of the operator. Returns why it is refused, or nothing; what follows begins with the next tick."""
+        try:
+            return self._request(name, inputs)
+        except Exception as error:
+            return f"{name}: {error}"
+
+    def not_ready(self, inputs: Inputs) -> str:
+        """Why commands must not begin now, or nothing."""
+        if inputs.estop:
+            return "the emergency stop is pressed"
+        if inputs.joint_pos is None or inputs.palm_pos_w is None:
+            what = "joint states of the hand" if inputs.joint_pos is None else "pose of the palm"
+            return f"no {what} yet" + (f": {inputs.trouble}" if inputs.trouble else "")
+        try:
+            joints, palm = measured(inputs, len(self._lower))
+        except ValueError as error:
+            return str(error)
+        age_s, limit_s = inputs.now_s - stamp_s(inputs), self.gate.cfg.joints_timeout_s
+        if not -self.period_s <= age_s <= limit_s:
+            return f"readings are {age_s:.3f} s old, {limit_s} s are allowed. {inputs.trouble}".rstrip()
+        names = self._policy.contract["hand"]["joint_names"]
+        return outside(joints, names, self._lower, self._upper, self.cfg.outside_rad) or beside(palm, *self._box)
+
+    def _advance(self, inputs: Inputs) -> None:
+        """The state's own work; what is wrong is a fault."""
+        gap_s, self._last_s = inputs.now_s - self._last_s, inputs.now_s
+        reason = self._look(inputs, gap_s)
+        if inputs.estop:
+            reason = "emergency stop"
+        elif gap_s > self.cfg.late_periods * self.period_s:
+            reason = f"missed ticks: {gap_s:.3f} s since the last one"
+        if reason:
+            self._fail(reason)
+        elif self._sensed is not None and self.state in self._steps:
+            self._steps[self.state](inputs, *self._sensed)
+
+    def _look(self, inputs: Inputs, gap_s: float) -> str:
+        """Takes the readings if they are of use; else says why not."""
+        self._sensed = None
+        try:
+            now = measured(inputs, len(self._lower))
+        except ValueError as error:
+            return str(error)
+        if self._seen is not None and (reason := jumped(self._seen, now, max(1.0, gap_s / self.period_s))):
+            return reason
+        self._sensed = self._seen = now
+        if self.cfg.shadow or self.state == "fault":
+            return ""
+        return astray(self._sent()[1], now[1], self.cfg.follow_m, self.cfg.follow_rad)
+
+    def _pass(self, inputs: Inputs) -> Safe:
+        """The target of the state through the gate. In a fault it first brakes, and holds what was measured then."""
+        target = self._sensed if self.state == "fault" else self._target
+        watched = self.watches and self.state in POLICY_STATES
+        points_stamp_s = (inputs.view.stamp_s if inputs.view else np.nan) if watched else None
+        wanted = Wanted(*_parts(target), inputs.now_s)
+        safe = self.gate(wanted, Sensed(*_parts(self._sensed), stamp_s(inputs), points_stamp_s), inputs.now_s)
+        if self.gate.fault and self.state != "fault":
+            self._fail(f"{self.state}: {self.gate.fault}. {inputs.trouble}".rstrip(". "))
+        if self.state == "fault":
+            self.gate.stop(self.fault)
+        return safe
+
+    def _fail(self, reason: str) -> None:
+        if self.state != "fault":
+            self.state, self.fault = "fault", reason
+            self._script = None
+
+    def _request(self, name: str, inputs: Inputs) -> str:
+        if name not in REQUESTS:
+            return f"no request '{name}'; there are {', '.join(REQUESTS)}"
+        if not self._begun:
+            return "the node is not active"
+        if name == "stop":
+            self._fail("stopped by request")
+            return ""
+        if name == "reset_fault":
+            return self._reset(inputs)
+        if self.state == "fault":
+            return f"in fault ({self.fault}): reset_fault first"
+        if inputs.estop:
+            return "the emergency stop is pressed"
+        return {"grasp": self._ask_grasp, "release": self._ask_release, "home": self._ask_home}[name](inputs)
+
+    def _reset(self, inputs: Inputs) -> str:
+        if self.state != "fault":
+            return "there is no fault"
+        reason = self.not_ready(inputs)
+        if not reason:
+            self._begin(inputs)
+        return reason
+
+    def _ask_grasp(self, inputs: Inputs) -> str:
+        if self.state != "idle":
+            return f"a grasp starts from idle, not from {self.state}"
+        plan, limit_s = inputs.plan, self.cfg.plan_timeout_s
+        if plan is None:
+            return "no plan yet: does perception see the object?"
+        age_s = inputs.now_s - inputs.plan_stamp_s
+        if not -self.period_s <= age_s <= limit_s:
+            return f"the plan is {age_s:.2f} s old, {limit_s} s are allowed"
+        goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), self._fingers(plan.joint_pos)
+        if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
+            return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
+        self._policy.begin(plan)  # refuses a plan that does not fit
+        self._plan, self._lift_from_m = plan, None
+        self._start("pregrasp", approach(self._sent()[1], goal, fingers, self.cfg.motion.transit_height_m), inputs)
+        return ""
+
+    def _ask_release(self, inputs: Inputs) -> str:
+        if self.state not in ("idle", *POLICY_STATES):
+            return f"nothing to release in {self.state}"
+        if self.cfg.shadow:
+            self.state = "idle"
+            return ""
+        palm = self._sent()[1]
+        fingers = self._open if self._plan is None else self._fingers(self._plan.joint_pos)
+        lowered_m = 0.0 if self._lift_from_m is None else max(palm.pos_m[2] - self._lift_from_m, 0.0)
+        self._start("release", let_go(palm, lowered_m, fingers, self.cfg.retreat_m), inputs)
+        return ""
+
+    def _ask_home(self, inputs: Inputs) -> str:
+        if self.state not in ("idle", "pregrasp"):
+            return f"home is reached from idle or pregrasp, not from {self.state}: release first"
+        if self.cfg.shadow or self._home is None:
+            return "somebody else moves the robot"
+        palm, transit_m = self._sent()[1], self.cfg.motion.transit_height_m
+        self._start("home", go_home(palm, self._home, self._fingers(self._open), transit_m), inputs)
+        return ""
+
+    def _start(self, state: str, stages: list[Stage], inputs: Inputs) -> None:
+        fingers, palm = self._sent()
+        self._script = Script(within(stages, *self._box), palm, fingers, self.cfg.motion, self.period_s)
+        self.state, self._since_s = state, inputs.now_s
+
+    def _pregrasp(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
+        assert self._plan is not None
+        if self.cfg.shadow:
+            goal = Pose.of(self._plan.palm_pos_w, self._plan.palm_quat_w)
+            there = goal.distance_m(palm) <= self.cfg.shadow_m and goal.angle_rad(palm) <= self.cfg.shadow_rad
+            self._target = joints, palm
+        else:
+            there = self._scripted(inputs, joints, palm)
+        if there and self.state == "pregrasp":
+            self._policy.begin(self._plan)
+            self._run_policy(inputs, joints, palm)
+
+    def _leave(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
+        if self._scripted(inputs, joints, palm) and self.state != "fault":
+            self.state, self._plan, self._lift_from_m = "idle", None, None
+
+    def _scripted(self, inputs: Inputs, joints: Array, palm: Pose) -> bool:
+        """One step of the script; whether it is over."""
+        assert self._script is not None
+        script = self._script
+        pose, fingers = script.step(palm, joints)
+        self._target = fingers, pose
+        if inputs.now_s - self._since_s > self.cfg.timeout_s:
+            self._fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.missing(palm, joints)}")
+        return script.done
+
+    def _run_policy(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
+        if inputs.view is None:
+            raise ValueError("no points of the object")
+        self.state = phase = self._policy.phase
+        view, start_s = inputs.view, perf_counter()
+        readings = Readings(joints, palm.pos_m, palm.quat, view.points_w, view.visible_fraction, view.view_fresh)
+        command = self._policy.act(readings)
+        self._policy_s, self._proposal = perf_counter() - start_s, command
+        self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
+        if phase == "grasp":
+            self._lift_from_m = float(self._target[1].pos_m[2])
+
+    def _begin(self, inputs: Inputs) -> None:
+        """From where the robot is measured to be."""
+        joints, palm = measured(inputs, len(self._lower))
+        self.gate.begin(joints, palm.pos_m, palm.quat, inputs.now_s)
+        self._home = self._home if self._home_given else palm
+        self._seen = self._sensed = joints, palm
+        self._last_s, self._script = inputs.now_s, None
+        self._target = self._sent()
+        self.state, self.fault = "idle", ""
+
+    def _sent(self) -> tuple[Array, Pose]:
+        """What the gate let through last."""
+        return self.gate.joints.value.copy(), Pose(self.gate.palm.value.copy(), self.gate.turn.quat.copy())
+
+    def _fingers(self, value: Any) -> Array:
+        joints = np.asarray(value, dtype=np.float64)
+        if joints.shape != self._lower.shape or not np.isfinite(joints).all():
+            raise ValueError(f"the plan's fingers are not {len(self._lower)} finite values")
+        return np.clip(joints, self.gate.joints.lower, self.gate.joints.upper)
+
+    @property
+    def _box(self) -> tuple[Array, Array]:
+        return self.gate.palm.lower, self.gate.palm.upper
+
+
+def _parts(state: tuple[Array, Pose] | None) -> tuple[Array | None, Array | None, Array | None]:
+    """Joints, position and orientation, or nothing of each."""
+    return (None, None, None) if state is None else (state[0], state[1].pos_m, state[1].quat)

@@ -1,0 +1,100 @@
+"""The joints of a driver and those of the contract: other names, another order, other signs, zeros and units.
+
+    driver = sign * scale * contract + offset_rad          per joint
+
+Everything is matched by name; an index never leaves this file.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+PerJoint = float | tuple[float, ...]
+
+
+class JointStateError(ValueError):
+    """Joint states that cannot be used; the text says which joint and why."""
+
+
+@dataclass(frozen=True)
+class Units:
+    """How a driver counts, each one for all joints or one for each in the driver's order."""
+
+    sign: PerJoint = 1.0
+    """1 or -1."""
+    offset_rad: PerJoint = 0.0
+    """What the driver reports where the contract says 0, in the driver's unit."""
+    scale: PerJoint = 1.0
+    """Driver's units per radian."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not np.isfinite(value).all():
+                raise ValueError(f"{name} must be finite, got {value}")
+        if not (np.abs(self.sign) == 1).all():
+            raise ValueError(f"sign must be 1 or -1, got {self.sign}")
+        if not (np.asarray(self.scale) > 0).all():
+            raise ValueError(f"scale must be positive (sign turns a joint round), got {self.scale}")
+
+
+class JointMap:
+    """Conversion both ways for one driver."""
+
+    def __init__(
+        self, joint_names: Sequence[str], driver_of: Mapping[str, str], order: Sequence[str], units: Units
+    ) -> None:
+        """`joint_names`: the contract's; `driver_of`: the driver's name of each; `order`: the driver's, all of them."""
+        _check(joint_names, driver_of, order)
+        self.joint_names, self.order = tuple(joint_names), tuple(order)
+        """The contract's and the driver's names, each in its own order."""
+        self._to = np.array([self.joint_names.index(_contract(driver_of)[name]) for name in order])
+        self._from = np.argsort(self._to)
+        factor, offset = (np.broadcast_to(np.array(v, dtype=np.float64), len(order)) for v in _line(units, len(order)))
+        self._factor, self._offset = factor.copy(), offset.copy()
+
+    def to_driver(self, values: ArrayLike) -> Array:
+        """(driver joint,) from values (joint,) [rad] in the contract's order."""
+        return _row(values, len(self._to))[self._to] * self._factor + self._offset
+
+    def from_driver(self, values: ArrayLike) -> Array:
+        """(joint,) [rad] in the contract's order from values (driver joint,)."""
+        return ((_row(values, len(self._to)) - self._offset) / self._factor)[self._from]
+
+    def read(self, values: Mapping[str, float]) -> Array:
+        """(joint,) [rad] from positions by the driver's names, of which there may be others as well."""
+        if missing := [name for name in self.order if name not in values]:
+            raise JointStateError(f"joint states lack {missing}; they report {sorted(values)}")
+        return self.from_driver([values[name] for name in self.order])
+
+
+def _check(joint_names: Sequence[str], driver_of: Mapping[str, str], order: Sequence[str]) -> None:
+    if missing := [name for name in joint_names if name not in driver_of]:
+        raise ValueError(f"names: no driver joint for {missing}")
+    if unknown := [name for name in driver_of if name not in joint_names]:
+        raise ValueError(f"names: {unknown} are not joints of this hand or arm: {list(joint_names)}")
+    if twice := sorted({name for name in order if list(order).count(name) > 1}):
+        raise ValueError(f"joints: {twice} more than once")
+    if sorted(order) != sorted(driver_of.values()):
+        raise ValueError(f"joints and names speak of other joints: {sorted(set(order) ^ set(driver_of.values()))}")
+
+
+def _contract(driver_of: Mapping[str, str]) -> dict[str, str]:
+    return {theirs: ours for ours, theirs in driver_of.items()}
+
+
+def _line(units: Units, joints: int) -> tuple[Array, Array]:
+    """Factor and offset of each joint."""
+    for name, value in vars(units).items():
+        if np.ndim(value) and len(np.asarray(value)) != joints:
+            raise ValueError(f"{name}: expected one value or {joints}, got {len(np.asarray(value))}")
+    return np.asarray(units.sign) * np.asarray(units.scale), np.asarray(units.offset_rad, dtype=np.float64)
+
+
+def _row(values: ArrayLike, size: int) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    if array.shape != (size,):
+        raise ValueError(f"expected {size} joint values, got shape {array.shape}")
+    return array
