@@ -1,0 +1,249 @@
+"""The simulated robot as a node: what drivers of arm, hand and camera publish and take, in real time, with /clock.
+
+Where real time cannot be kept /clock runs slower, and /diagnostics says so. Depth is drawn by a thread of its own.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.context import Context
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Float64MultiArray
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from dexgrasp_ros import messages
+from dexgrasp_ros.camera_messages import image_from_depth, info_from_intrinsics
+from dexgrasp_ros.messages import MessageError
+from dexgrasp_ros.parameters import declare, read
+from dexgrasp_ros.process import run
+from dexgrasp_ros.sim_camera import DepthCamera
+from dexgrasp_ros.sim_robot import CommandError, Group, Scene, SimRobot, SimRobotCfg
+from perception.depth import Intrinsics
+
+CAMERA_FRAME, WORLD_FRAME = "camera_depth_optical_frame", "world"
+DRIVERS: tuple[tuple[Group, str, str], ...] = (
+    ("arm", "/scaled_joint_trajectory_controller/joint_trajectory", "/forward_position_controller/commands"),
+    ("hand", "/hand_controller/joint_trajectory", "/hand_controller/commands"),
+)
+"""Topics of a joint trajectory controller and of a forward command controller."""
+BEHIND_S = 0.1
+"""A simulation that falls behind real time by more gives the time up."""
+REPORT_S = 1.0
+SLOW = 0.95
+"""Below this share of real time, or of the camera's rate, the report is a warning."""
+
+
+class SimRobotNode(Node):
+    """Publishes joint states, depth images, the clock and the object's true pose; takes commands of arm and hand."""
+
+    def __init__(self, context: Context | None = None, **options: Any) -> None:
+        super().__init__("sim_robot", context=context, **options)
+        self.cfg = declare(self, SimRobotCfg, changeable=("object", "seed"))
+        self.robot = SimRobot(self.cfg)
+        self._rng = np.random.default_rng([self.cfg.seed, 3])
+        newest = QoSProfile(depth=1)
+        self._joints = self.create_publisher(JointState, "/joint_states", newest)
+        self._now = self.create_publisher(ClockMessage, "/clock", newest)
+        self._truth = self.create_publisher(PoseStamped, "~/object_pose", newest)
+        self._report = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._camera = Camera(self, self.cfg) if self.cfg.camera_rate_hz else None
+        self._listen()
+        self.create_service(Trigger, "~/reset", self._reset)
+        self.create_service(Trigger, "~/push", self._push)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # not the time that this node makes
+        self.create_timer(1 / self.cfg.state_rate_hz, self._tick, clock=steady)
+        self.create_timer(REPORT_S, self._diagnose, clock=steady)
+        self._taken = self._refused = 0
+        self._last_refusal = "none"
+        self._restart_pace()
+        self._reported: tuple[float, float] | None = None
+
+    def close(self) -> None:
+        """Ends the camera's thread."""
+        if self._camera is not None:
+            self._camera.close()
+
+    def publish(self, publisher: Publisher, message: Any) -> None:
+        """Sends a message, or loses it."""
+        if not self._lost():
+            publisher.publish(message)
+
+    def _listen(self) -> None:
+        """The topics of real drivers, by group."""
+        topics: list[tuple[type, str, Callable[[Any], None]]] = []
+        for group, stream, forward in DRIVERS:
+            topics.append((JointTrajectory, stream, self._taker(group, messages.trajectory_point)))
+            topics.append((Float64MultiArray, forward, self._taker(group, self._in_order(group))))
+        by_name = self._taker("hand", lambda message: (messages.joints_from_message(message), 0.0))
+        topics.append((JointState, "/hand_controller/joint_cmd", by_name))
+        for kind, topic, callback in topics:
+            self.create_subscription(kind, topic, callback, QoSProfile(depth=10))
+
+    def _in_order(self, group: Group) -> Callable[[Float64MultiArray], tuple[Any, float]]:
+        size = len(self.robot.servos[group].names)
+        return lambda message: (messages.array_from_message(message, size), 0.0)
+
+    def _taker(self, group: Group, convert: Callable[[Any], tuple[Any, float]]) -> Callable[[Any], None]:
+        """The callback of one command topic; `convert` makes target and time to reach it of a message."""
+
+        def take(message: Any) -> None:
+            if self._lost():
+                return
+            try:
+                self.robot.command(group, *convert(message))
+                self._taken += 1
+            except (CommandError, MessageError) as error:
+                self._refuse(f"{group}: {error}")
+
+        return take
+
+    def _refuse(self, reason: str) -> None:
+        self._refused += 1
+        self._last_refusal = reason
+        self.get_logger().warning(f"command refused: {reason}", throttle_duration_sec=1.0)
+        self._say(messages.diagnostic("sim_robot: commands", messages.ERROR, f"command refused: {reason}"))
+
+    def _tick(self) -> None:
+        """Physics up to now, then what the drivers of arm and hand publish."""
+        due_s = self._start_time_s + time.monotonic() - self._start
+        if due_s - self.robot.time_s > BEHIND_S:
+            self._restart_pace()
+            due_s = self.robot.time_s + 1 / self.cfg.state_rate_hz
+        if not self.robot.step_to(due_s):
+            return
+        joints = self.robot.read()
+        self._now.publish(ClockMessage(clock=messages.to_stamp(joints.stamp_s)))
+        columns = joints.names, joints.position, joints.stamp_s, joints.velocity, joints.effort
+        self.publish(self._joints, messages.joint_message(*columns))
+        truth = self.robot.truth()
+        self._truth.publish(messages.pose_message(truth.object_pos_w, truth.object_quat_w, joints.stamp_s, WORLD_FRAME))
+        if self._camera is not None:
+            self._camera.offer(self.robot)
+
+    def _restart_pace(self) -> None:
+        """Real time and simulated time are together now."""
+        self._start, self._start_time_s = time.monotonic(), self.robot.time_s
+
+    def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            cfg = read(self, SimRobotCfg)
+            self.robot.reset(cfg.object, cfg.seed)
+        except (ValueError, KeyError) as error:
+            response.success, response.message = False, str(error)
+            return response
+        self._restart_pace()
+        response.success, response.message = True, f"{self.robot.object} is on the table, seed {cfg.seed}"
+        return response
+
+    def _push(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.robot.push()
+        response.success, response.message = True, f"{self.robot.object} is pushed with {self.cfg.push_n} N"
+        return response
+
+    def _diagnose(self) -> None:
+        now, last = (time.monotonic(), self.robot.time_s), self._reported
+        self._reported, frames = now, self._camera.frames() if self._camera is not None else 0
+        if last is None:  # the first period is still starting up
+            return
+        wall_s = now[0] - last[0]
+        pace, frames_hz = (now[1] - last[1]) / wall_s, frames / wall_s
+        slow = pace < SLOW or frames_hz < SLOW * self.cfg.camera_rate_hz * pace
+        text = f"{pace:.2f} of real time, {frames_hz:.1f} images/s" + (": this machine is too slow" if slow else "")
+        values = {"pace": pace, "images_hz": frames_hz, "unstable": self.robot.unstable}
+        self._say(messages.diagnostic("sim_robot: pace", messages.WARN if slow else messages.OK, text, values))
+        truth = self.robot.truth()
+        counts = {"taken": self._taken, "refused": self._refused, "last refusal": self._last_refusal}
+        self._say(messages.diagnostic("sim_robot: commands", messages.OK, f"{self._refused} refused", counts))
+        held = {"object": self.robot.object, "lifted_m": truth.lifted_m, "touched": truth.touched}
+        self._say(messages.diagnostic("sim_robot: object", messages.OK, self.robot.object, held))
+
+    def _say(self, status: DiagnosticStatus) -> None:
+        self._report.publish(messages.diagnostics_message([status], self.robot.time_s))
+
+    def _lost(self) -> bool:
+        return bool(self.cfg.drop) and self._rng.uniform() < self.cfg.drop
+
+
+class Camera:
+    """Draws in a thread: one picture takes longer than a period of the physics. Late frames are left out."""
+
+    def __init__(self, node: SimRobotNode, cfg: SimRobotCfg) -> None:
+        self._node, self._cfg = node, cfg
+        newest = QoSProfile(depth=1)
+        self._image = node.create_publisher(Image, "/camera/camera/depth/image_rect_raw", newest)
+        self._info = node.create_publisher(CameraInfo, "/camera/camera/depth/camera_info", newest)
+        self._waiting: SimpleQueue[Scene | None] = SimpleQueue()
+        self._next_s, self._count = 0.0, 0
+        self._failure: Exception | None = None
+        opened = threading.Event()
+        self._thread = threading.Thread(target=self._work, args=(opened,), name="camera", daemon=True)
+        self._thread.start()
+        opened.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def offer(self, robot: SimRobot) -> None:
+        """Takes a picture if one is due and the last is done. Raises what the camera failed with."""
+        if self._failure is not None:
+            raise self._failure
+        if robot.time_s >= self._next_s:
+            self._next_s = max(self._next_s + 1 / self._cfg.camera_rate_hz, robot.time_s)
+            if self._waiting.empty():
+                self._waiting.put(robot.scene())
+
+    def frames(self) -> int:
+        """Images since the last call."""
+        count, self._count = self._count, 0
+        return count
+
+    def close(self) -> None:
+        """Ends the thread; twice does no harm."""
+        self._waiting.put(None)
+        self._thread.join()
+
+    def _work(self, opened: threading.Event) -> None:
+        try:
+            camera = DepthCamera(self._cfg)
+            opened.set()
+            while (scene := self._newest()) is not None:
+                self._send(camera.take(scene), scene.stamp_s, camera.intrinsics)
+        except Exception as error:  # the node's own thread raises it
+            self._failure = error
+            opened.set()
+
+    def _send(self, depth_m: NDArray[np.float64], stamp_s: float, intrinsics: Intrinsics) -> None:
+        self._count += 1
+        self._info.publish(info_from_intrinsics(intrinsics, stamp_s, CAMERA_FRAME))
+        self._node.publish(self._image, image_from_depth(depth_m, stamp_s, CAMERA_FRAME))
+
+    def _newest(self) -> Scene | None:
+        scene = self._waiting.get()
+        while scene is not None:
+            try:
+                scene = self._waiting.get_nowait()
+            except Empty:
+                break
+        return scene
+
+
+def main() -> int:
+    """Runs the node."""
+    return run(SimRobotNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
