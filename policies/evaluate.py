@@ -1,6 +1,7 @@
 """How often a policy succeeds, on which objects, and how it fails.
 
 RUN/trials.jsonl        one line per finished trial, in order; where a run stopped, the same command goes on
+RUN/trials/*.parquet    with ray=...: one row per finished trial, in no order, as policies.trial_table says
 RUN/result.json         the numbers
 RUN/diagnostics.json    what helps to read them: penetration, slip, lift, objects, speed
 RUN/report.html         the same for the eye; RUN/videos/*.mp4
@@ -34,7 +35,7 @@ from sim.scene import PhysicsCfg
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 
-MAY_DIFFER = ("trials", "videos", "out", "num_threads")
+MAY_DIFFER = ("trials", "videos", "out", "num_threads", "ray")
 """What the same evaluation may change when it goes on: none of it changes the outcome of a trial."""
 
 log = logging.getLogger("dexgrasp")
@@ -71,7 +72,10 @@ class EvaluateCfg:
     num_envs: int = 64
     """Trials that run side by side."""
     num_threads: int = 0
-    """Threads of the physics; 0 = all cores."""
+    """Threads of the physics; 0 = all cores; with ray, of each worker, 0 = one."""
+    ray: str = ""
+    """Spread the trials over processes and machines by Ray: auto = the cluster of this machine, else its own cores;
+    local; or the address of a cluster. Trials are then stored as Parquet in RUN/trials; the numbers are the same."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """Phases, control rate, success criterion, reset noise."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
@@ -96,14 +100,19 @@ class EvaluateCfg:
 
 def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     """Run (or finish) the trials, write the run directory, print a table, return what result.json holds."""
+    from policies import sharding  # built on this module
+
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
+    if cfg.ray:
+        sharding.check_installed()
     cfg = with_policy(cfg)
     hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
-    trials = Path(cfg.out, "trials.jsonl")
-    begun = bool(cfg.out) and trials.is_file() and trials.stat().st_size > 0  # else nothing is there to be mixed
-    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if begun else None) as run, folder_lock(run.path):
+    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if begun(cfg.out) else None) as run, folder_lock(run.path):
         start_s = time.monotonic()
-        outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
+        if cfg.ray:
+            outcomes, simulated = sharding.run_trials(cfg, library, run.path)
+        else:
+            outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
         result = summarise(cfg, outcomes, run.facts)
         write_json(run.file("result.json"), result)
         notes = diagnose(outcomes, library) | speed(cfg.task, simulated, time.monotonic() - start_s)
@@ -114,6 +123,12 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
             film(cfg, hand, library, outcomes, run.path / "videos")
         print(f"report: {report.write_report(run.path)}")
     return result
+
+
+def begun(out: str) -> bool:
+    """Whether trials are stored in the run directory `out`: only then could two experiments be mixed."""
+    stored = [Path(out, "trials.jsonl"), *Path(out, "trials").glob("*.parquet")] if out else []
+    return any(path.is_file() and path.stat().st_size > 0 for path in stored)
 
 
 def with_policy(cfg: EvaluateCfg) -> EvaluateCfg:

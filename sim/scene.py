@@ -212,7 +212,7 @@ class ModelPool:
         budget_bytes: int = 2 << 30,
     ) -> None:
         self.hand, self.library, self.physics, self.mount = hand, library, physics, mount
-        self.slots = max(entry.pieces for entry in library.entries)
+        self.slots = library.most_pieces
         self.budget_bytes = budget_bytes
         self._models: OrderedDict[tuple[str, float], mujoco.MjModel] = OrderedDict()
 

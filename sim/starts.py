@@ -15,7 +15,7 @@ from perception.pregrasp import Pregrasp, clear, plan_pregrasp
 from sim.engine import Start, Variation
 from sim.hands import HandSpec
 from sim.mounts import ArmIK, ArmSpec
-from sim.objects import ObjectLibrary
+from sim.objects import ObjectLibrary, ObjectModel
 from sim.randomize import Episode, ResetCfg
 from sim.sample_camera import POINTS
 
@@ -25,7 +25,7 @@ def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) 
     pos, quat = torch.empty(len(names), 3, dtype=torch.float64), torch.empty(len(names), 4, dtype=torch.float64)
     for i, name in enumerate(names):
         obj = library[name]
-        pose = min(int(np.searchsorted(np.cumsum(obj.rest_prob), float(draws.rest[i]))), len(obj.rest_prob) - 1)
+        pose = rest_pose(obj, float(draws.rest[i]))
         pos[i, 2] = obj.rest_height[pose] * draws.size[i]
         quat[i] = torch.as_tensor(obj.rest_quat[pose])
     half = draws.yaw / 2
@@ -33,6 +33,11 @@ def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) 
     _, quat = compose(pos, torch.stack([half.cos(), zero, zero, half.sin()], dim=1), pos, quat)
     pos[:, :2] = draws.object_xy
     return pos, quat
+
+
+def rest_pose(obj: ObjectModel, number: float) -> int:
+    """Index of the resting pose that a number in [0, 1) picks by probability."""
+    return min(int(np.searchsorted(np.cumsum(obj.rest_prob), number)), len(obj.rest_prob) - 1)
 
 
 def surface(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ A library is a folder with manifest.json and objects/NAME.npz.  The manifest is 
 folder with a manifest is complete.  Models are loaded when asked for, never all at once.
 """
 
+import copy
 import difflib
 import hashlib
 import io
@@ -159,6 +160,9 @@ class ObjectLibrary:
                 f"{manifest}: format {self.manifest.get('format')}, this version reads {FORMAT}: make it anew"
             )
         self._entries = {entry["name"]: entry_from_dict(entry) for entry in self.manifest["objects"]}  # type: ignore[attr-defined]
+        self.most_pieces = max((entry.pieces for entry in self._entries.values()), default=1)
+        """Convex pieces of the object that has most of them; a part keeps the number of the whole."""
+        self._contents: dict[str, bytes] = {}
         self._cache: OrderedDict[str, ObjectModel] = OrderedDict()
         self._cache_size = cache
 
@@ -193,13 +197,28 @@ class ObjectLibrary:
             self._cache.move_to_end(name)
             return self._cache[name]
         entry = self.entry(name)
-        data = (self.path / entry.file).read_bytes()
+        data = self._read(name)
         if hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ValueError(f"{self.path / entry.file}: contents differ from the manifest's sha256; make it anew")
         self._cache[name] = model = ObjectModel.from_bytes(data)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return model
+
+    def part(self, names: Sequence[str]) -> "ObjectLibrary":
+        """These objects alone, in this order, with their files in memory: another process needs no disk to use them.
+
+        Their scenes are laid out as those of the whole library, so that trials repeat bit by bit.
+        """
+        part = copy.copy(self)
+        part.manifest = {key: value for key, value in self.manifest.items() if key != "objects"}
+        part._entries = {name: self.entry(name) for name in names}
+        part._contents = {name: self._read(name) for name in names}
+        part._cache = OrderedDict()
+        return part
+
+    def _read(self, name: str) -> bytes:
+        return self._contents[name] if name in self._contents else (self.path / self.entry(name).file).read_bytes()
 
 
 def refuse_test_objects(entries: Iterable[ObjectEntry]) -> None:

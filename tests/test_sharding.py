@@ -1,0 +1,205 @@
+"""Evaluation in pieces: each block alone gives what the whole run gives, and nothing is lost or counted twice."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policies import sharding, trial_table
+from policies.evaluate import EvaluateCfg, begun, evaluate, run_trials
+from sim.hands import HandSpec
+from sim.outcomes import Outcome
+from sim.randomize import RandomizeCfg, ResetCfg, draw_episode, draw_object, trial_generator
+from sim.scene import PhysicsCfg
+from sim.task_cfg import TaskCfg
+
+ROOT = Path(__file__).resolve().parent.parent
+FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramidal", impratio=5.0, condim=3)
+SHORT = TaskCfg(grasp_s=1.5, lift_s=0.5, hold_s=0.5)
+WORDS = ["physics=turbo", "task.grasp_s=1.5", "task.lift_s=0.5", "task.hold_s=0.5", "num_envs=2", "trials=24"]
+PATIENCE_S = 240
+
+
+@pytest.fixture(scope="module")
+def cfg(household):
+    """Six trials in blocks of two or three on four objects: a block never holds all of them."""
+    return EvaluateCfg(
+        objects=str(household.path), trials=6, num_envs=2, num_threads=1, task=SHORT, physics=FAST, disturbance="heavy"
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(cfg, household, tmp_path_factory):
+    """Outcomes of all trials side by side in one process."""
+    path = tmp_path_factory.mktemp("whole") / "trials.jsonl"
+    return run_trials(replace(cfg, num_envs=6), HandSpec.load("allegro"), household, path)[0]
+
+
+def row(trial, name="box", **changes):
+    outcome = Outcome(trial, name, "none", True, "", 0.15, 0.0, 0.001)
+    return (
+        asdict(outcome) | {"rest_pose": 0, "seed": 0, "block_s": 1.0, "worker": "host:1", "peak_mib": 300.0} | changes
+    )
+
+
+@pytest.mark.parametrize("rows", [2, 3])
+def test_blocks_alone_in_any_order_give_the_outcomes_of_the_whole_run(cfg, household, whole, rows):
+    cfg = replace(cfg, num_envs=rows)
+    found = []
+    for block in reversed(sharding.blocks(cfg)):
+        found += sharding.run_one(cfg, sharding.part_for(household, block.trials), block)
+    found.sort(key=lambda row: row["trial"])
+    names = [name for name in trial_table.COLUMNS if name in asdict(whole[0])]
+    assert [[row[name] for name in names] for row in found] == [[getattr(o, name) for name in names] for o in whole]
+    for row in found:
+        rng = trial_generator(cfg.seed, row["trial"])
+        draw_object(rng, household)
+        drawn = draw_episode(rng, ResetCfg(), RandomizeCfg(), 16)
+        chances = np.cumsum(household[row["object"]].rest_prob)
+        assert row["rest_pose"] == next(i for i, chance in enumerate(chances) if drawn["rest"] <= chance)
+
+
+def test_a_block_brings_its_objects_and_no_others(household):
+    part = sharding.part_for(household, range(3, 6))
+    assert [part.names[trial % len(part)] for trial in (3, 4, 5)] == [household.names[i] for i in (3, 0, 1)]
+    assert (
+        part.most_pieces
+        == household.most_pieces
+        > max(e.pieces for e in household.part(["box_train_s0_00000"]).entries)
+    )
+    part.path = Path("nowhere")
+    assert np.array_equal(part[household.names[3]].vertices, household[household.names[3]].vertices)
+    with pytest.raises(KeyError, match="no object"):
+        part[household.names[2]]
+
+
+def test_a_long_block_brings_each_object_once(household):
+    assert sharding.part_for(household, range(8, 18)).names == household.names
+
+
+def test_the_last_block_is_as_long_as_the_others_but_counts_only_what_was_asked_for(cfg):
+    cfg = replace(cfg, trials=5)
+    assert [list(block.trials) for block in sharding.blocks(cfg)] == [[0, 1], [2, 3], [4, 5]]
+    assert sharding._keys(cfg, sharding.blocks(cfg)[2]) == [("heavy", 4)]
+
+
+def test_a_worker_with_other_versions_is_refused(cfg, household):
+    with pytest.raises(ValueError, match=r"the driver has .*'mujoco': '1\.0'.*: install the same there"):
+        sharding._run_checked(cfg, household, sharding.blocks(cfg)[0], sharding.versions() | {"mujoco": "1.0"})
+
+
+@pytest.mark.parametrize("missing", ["ray", "pyarrow"])
+def test_without_ray_the_error_says_what_to_install(monkeypatch, cfg, missing, tmp_path):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=r"ray=\.\.\. needs Ray and pyarrow: pip install 'dexgrasp\[ray\]'"):
+        evaluate(replace(cfg, ray="auto", out=str(tmp_path / "run")))
+    assert not (tmp_path / "run").exists()
+
+
+def test_rows_come_back_from_parquet_as_they_were(tmp_path):
+    pytest.importorskip("pyarrow", reason="needs the extra `ray`")
+    trial_table.append(tmp_path / "trials", [row(2), row(3, "mug", lift_m=math.nan, rest_pose=4)])
+    trial_table.append(tmp_path / "trials", [row(0)])
+    found = {outcome.trial: outcome for outcome in trial_table.read(tmp_path / "trials")}
+    assert sorted(found) == [0, 2, 3]
+    assert found[2] == Outcome(2, "box", "none", True, "", 0.15, 0.0, 0.001)
+    assert math.isnan(found[3].lift_m) and found[3].object == "mug"
+    assert begun(str(tmp_path)) and not begun(str(tmp_path / "trials"))
+
+
+def test_a_table_with_a_trial_twice_or_torn_or_of_other_objects_is_refused(tmp_path):
+    pytest.importorskip("pyarrow", reason="needs the extra `ray`")
+    trial_table.append(tmp_path, [row(0), row(1, "mug")])
+    assert sharding._stored(tmp_path, ["box", "mug"]).keys() == {("none", 0), ("none", 1)}
+    with pytest.raises(ValueError, match="trial 1 with 'mug', not with 'cup': the objects have changed"):
+        sharding._stored(tmp_path, ["box", "cup"])
+    trial_table.append(tmp_path, [row(1, "mug")])
+    with pytest.raises(ValueError, match="holds trials twice"):
+        trial_table.read(tmp_path)
+    torn = tmp_path / "none-000000001.parquet"
+    torn.write_bytes(torn.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"none-000000001\.parquet is damaged .* remove it"):
+        trial_table.read(tmp_path)
+
+
+def command(out, household, *more):
+    words = ["evaluate", f"objects={household.path}", f"out={out}", *WORDS, *more]
+    return [sys.executable, "-m", "policies.cli", *words]
+
+
+def wait_for(condition, process):
+    end_s = time.monotonic() + PATIENCE_S
+    while not (found := condition()):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end_s
+        time.sleep(0.05)
+    return found
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.slow
+def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(household, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    import pyarrow.parquet as pq
+
+    out, table = tmp_path / "spread", tmp_path / "spread/trials"
+
+    def workers():
+        files = list(table.glob("*.parquet"))
+        return [int(pq.read_table(path)["worker"][0].as_py().split(":")[1]) for path in files]
+
+    driver = subprocess.Popen(command(out, household, "ray=local"), cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    victim = wait_for(workers, driver)[0]
+    os.kill(victim, signal.SIGKILL)
+    stored = len(workers())
+    seen = wait_for(lambda: pids if len(pids := workers()) >= stored + 3 else None, driver)
+    driver.kill()
+    driver.communicate()
+    before = {path.name: path.read_bytes() for path in table.glob("*.parquet")}
+    assert 4 <= len(before) < 12
+    end_s = time.monotonic() + PATIENCE_S
+    while any(alive(pid) for pid in seen):
+        assert time.monotonic() < end_s, "workers outlive their driver"
+        time.sleep(0.2)
+
+    again = subprocess.run(
+        command(out, household, "ray=local"), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+    )
+    assert again.returncode == 0, again.stderr
+    simulated = json.loads((out / "diagnostics.json").read_text())["trials_simulated"]
+    assert simulated == 24 - 2 * len(before)
+    assert all((table / name).read_bytes() == data for name, data in before.items())
+    assert pq.read_table(table).num_rows == 24
+
+    subprocess.run(command(tmp_path / "single", household, "num_threads=1"), cwd=ROOT, check=True, capture_output=True)
+    runs = [tmp_path / "single", out]
+    single, spread = (json.loads((run / "result.json").read_text()) for run in runs)
+    for result in (single, spread):
+        for key in ("out", "ray", "num_threads"):
+            result["config"].pop(key)
+    assert single == spread
+    logs = [(run / "trials.jsonl").read_text() for run in runs]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.slow
+def test_an_error_on_a_worker_is_told_as_if_it_were_here(household, tmp_path):
+    pytest.importorskip("ray", reason="needs the extra `ray`")
+    words = command(tmp_path / "run", household, "ray=local", "task.prior=off")
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
+    assert done.returncode == 2
+    assert "error: policy=synergy is the task's scripted prior, which task.prior=off removes" in done.stderr
