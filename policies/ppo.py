@@ -32,7 +32,7 @@ CLIP = 0.2
 """Range of the ratio of probabilities within which the surrogate counts."""
 RATE_STEP = 1.3
 """Factor by which the learning rate follows the KL divergence."""
-LEARNING_RATES = (2e-5, 4e-4)
+LEARNING_RATES = (5e-6, 4e-4)
 
 
 class GraspPPO(PPO):
