@@ -119,7 +119,7 @@ class Peer:
 class Process:
     """A node as a process of its own, ended at the end of the `with`. Its output is in `text()`."""
 
-    def __init__(self, module, folder, remap=None, node=None, **parameters):
+    def __init__(self, module, folder, /, remap=None, node=None, **parameters):
         """`folder` takes the output; `node` names the node; parameters are declared by the node."""
         words = [f"{name}:={_yaml(value)}" for name, value in parameters.items()]
         names = ([f"__node:={node}"] if node else []) + [f"{a}:={b}" for a, b in (remap or {}).items()]
