@@ -10,12 +10,13 @@ APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
 JOBS ?= 2
 CODE := assets configs perception policies ros2_ws/src sim tests
 
-.PHONY: help setup system demo test test-regression check format clean
+.PHONY: help setup system demo test test-regression test-ros build-ros check format clean
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
+	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
 	@echo "make check   set up, lint, formatting, types, import rules"
 	@echo "make setup   virtual environment, Python packages, system libraries for rendering"
 	@echo "make format  let ruff format and repair"
@@ -53,6 +54,12 @@ test: $(READY)
 test-regression: $(READY)
 	@$(VENV)/bin/python -m pytest -m regression $(ARGS)
 
+test-ros: $(READY)
+	@$(VENV)/bin/python -m pytest -m 'ros and slow' $(ARGS)
+
+build-ros: $(READY)
+	cd ros2_ws && ../$(VENV)/bin/python -m colcon build
+
 check: $(READY)
 	$(VENV)/bin/ruff check $(CODE)
 	$(VENV)/bin/ruff format --check $(CODE)
@@ -64,5 +71,5 @@ format: $(READY)
 	$(VENV)/bin/ruff format $(CODE)
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info ros2_ws/build ros2_ws/install ros2_ws/log .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,7 +18,14 @@ MAY_IMPORT = {
     "perception": set(),
     "sim": {"assets", "perception"},
     "policies": {"assets", "configs", "perception", "sim"},
-    "dexgrasp_ros": {"perception", "policies.bundle", "policies.limiter", "policies.runtime", "policies.safety"},
+    "dexgrasp_ros": {
+        "assets",
+        "perception",
+        "policies.bundle",
+        "policies.limiter",
+        "policies.runtime",
+        "policies.safety",
+    },
 }
 """Arrows between the packages, in the direction in which data flows; of `policies` a robot takes these modules only."""
 
