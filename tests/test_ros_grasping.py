@@ -54,8 +54,8 @@ def points():
 class World:
     """A robot that is where it was told to be, a tick later, and a camera that always sees."""
 
-    def __init__(self, policy, **cfg):
-        self.machine = GraspMachine(policy, GraspCfg(**cfg), SafetyCfg())
+    def __init__(self, policy, shadow=False, **cfg):
+        self.machine = GraspMachine(policy, GraspCfg(**cfg), SafetyCfg(), shadow=shadow)
         self.now_s, self.joints, self.palm = 100.0, open_pose() * 0.8, HOME
         self.changes = {}
         self.outputs = []
@@ -155,7 +155,7 @@ def test_a_release_lowers_before_it_opens_and_only_then_backs_off():
         opened.append(np.abs(world.machine.gate.joints.value - gripping).max())
     lowest = int(np.argmin(heights))
     first_open = next(k for k, value in enumerate(opened) if value > 0.05)
-    assert lifted_m - heights[lowest] == pytest.approx(contract()["control"]["lift_m"], abs=0.011)
+    assert lifted_m - heights[lowest] == pytest.approx(contract()["control"]["lift_m"] - 0.005, abs=0.011)
     assert lowest <= first_open
     assert heights[-1] - heights[lowest] == pytest.approx(GraspCfg().retreat_m, abs=0.02)  # the palm looks down
 
@@ -375,6 +375,17 @@ def test_a_stage_waits_for_the_robot_and_moves_no_faster_than_it_may():
     assert pose.distance_m(goal) < 1e-9
 
 
+def test_what_is_in_the_way_of_a_release_is_given_time_but_a_pregrasp_must_be_reached():
+    blocked, goal = HOME, Pose(HOME.pos_m - np.array([0.0, 0.0, 0.03]), DOWN)
+    for exact in (False, True):
+        script = Script([Stage("lower", goal, exact=exact)], HOME, np.zeros(2), MotionCfg(settle_s=0.5), DT)
+        ticks = 0
+        while not script.done and ticks < 100:
+            script.step(blocked, np.zeros(2))
+            ticks += 1
+        assert ticks == (100 if exact else 4 + 9)  # 0.03 m at 0.15 m/s; half a second from when it is there
+
+
 def test_the_way_to_a_pregrasp_goes_up_across_and_down_along_the_normal():
     tilted = Pose(np.array([0.1, 0.2, 0.2]), np.array([math.cos(0.6), 0.0, math.sin(0.6), 0.0]))
     start = Pose(np.array([-0.2, -0.2, 0.15]), DOWN)
@@ -400,7 +411,7 @@ def test_a_palm_that_looks_sideways_comes_down_beside_the_object():
 def test_ways_out_and_home_by_hand():
     held = Pose(np.array([0.0, 0.0, 0.3]), DOWN)
     lower, opened, retreat = let_go(held, 0.15, open_pose(), 0.1)
-    np.testing.assert_allclose([lower.palm.pos_m[2], retreat.palm.pos_m[2]], [0.15, 0.25])
+    np.testing.assert_allclose([lower.palm.pos_m[2], retreat.palm.pos_m[2]], [0.155, 0.255])
     assert opened.palm is None
     assert [stage.name for stage in let_go(held, 0.0, open_pose(), 0.1)] == ["open", "retreat"]
     heights = [stage.palm.pos_m[2] for stage in go_home(held, HOME, open_pose(), 0.4)]

@@ -52,6 +52,9 @@ class PoseAdapter:
         if frame is None:
             raise AdapterError("an adapter of poses needs `command.frame`")
         self.cfg, self._gain_hz = cfg, cfg.command.gain_hz
+        """As described."""
+        self.frame_id = frame.id
+        """Frame of the messages."""
         self._frame_world = Pose.of(frame.pos_w, frame.quat_w).inverse()
         self._palm_link = Pose.of((0, 0, 0), (1, 0, 0, 0)) if frame.link == "palm" else palm.inverse()
 

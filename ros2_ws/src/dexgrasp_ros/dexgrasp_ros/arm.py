@@ -41,6 +41,7 @@ class Arm:
         """From base to flange."""
         self.home: Array = spec.home
         """(joint,) [rad] palm over the middle of the workspace, facing down."""
+        self.towards(self.home, self.palm(self.home))  # the first solution takes longer than a control period
 
     def palm(self, q_arm: ArrayLike) -> Pose:
         """T_world_palm at joint positions (joint,) [rad]."""

@@ -37,8 +37,6 @@ class GraspCfg:
     """The same for its orientation."""
     outside_rad: float = 0.15
     """A joint measured this far outside its range: the driver's zero or sign is not what the configuration says."""
-    shadow: bool = False
-    """The robot is moved by somebody else: wait until the palm stands at the pre-grasp, then run the policy beside."""
     shadow_m: float = 0.03
     """In shadow mode: near enough to the pre-grasp."""
     shadow_rad: float = 0.25

@@ -27,20 +27,24 @@ class GraspMachine:
     """One robot's grasp."""
 
     def __init__(
-        self, policy: GraspPolicy, cfg: GraspCfg, safety: SafetyCfg, home: Pose | None = None, open_pose: Any = None
+        self, policy: GraspPolicy, cfg: GraspCfg, safety: SafetyCfg, home: Pose | None = None, shadow: bool = False
     ) -> None:
-        """`home`: T_world_palm, None: where it began; `open_pose` (joint,) [rad] there, None: that of power grasps."""
+        """`home`: T_world_palm, None: where it began.
+
+        `shadow`: somebody else moves the robot; the policy runs once the palm stands at the pre-grasp, and looks on.
+        """
         contract = policy.contract
-        self.cfg, self._policy = cfg, policy
+        self.cfg, self.shadow, self._policy = cfg, shadow, policy
         self.gate = SafetyGate(contract["hand"], policy.rate_hz, safety)
         self.period_s = 1.0 / policy.rate_hz
         self.watches = contract["view"]["mode"] != "frozen"
         """Whether points that are too old are a fault while the policy runs."""
-        self._open = np.array(contract["grasp"]["power"]["open_pose"] if open_pose is None else open_pose, dtype=float)
+        self._open = np.array(contract["grasp"]["power"]["open_pose"], dtype=np.float64)
         self._lower, self._upper = (np.array(contract["hand"][f"joint_{side}_rad"]) for side in ("lower", "upper"))
         self._home, self._home_given = home, home is not None
         self.state, self.fault = "idle", ""
-        self._begun = False
+        self.begun = False
+        """Whether commands are sent."""
         self._script: Script | None = None
         self._plan: Plan | None = None
         self._lift_from_m: float | None = None
@@ -62,22 +66,22 @@ class GraspMachine:
         reason = self.not_ready(inputs)
         if not reason:
             self._begin(inputs)
-            self._begun, self._lift_from_m, self._plan = True, None, None
+            self.begun, self._lift_from_m, self._plan = True, None, None
         return reason
 
     def end(self) -> None:
         """No more commands until `begin`."""
-        self._begun, self.state, self.fault = False, "idle", ""
+        self.begun, self.state, self.fault = False, "idle", ""
 
     def tick(self, inputs: Inputs) -> Output:
         """Once per control period."""
-        if not self._begun:
+        if not self.begun:
             return Output(self.state, self.fault, None)
         self._proposal, self._policy_s = None, np.nan
         try:
             self._advance(inputs)
         except Exception as error:  # nothing that a policy or a reading does may stop the ticks
-            self._fail(f"{self.state}: {error}")
+            self.fail(f"{self.state}: {error}")
         safe = self._pass(inputs)
         ran = self._proposal is not None and inputs.view is not None
         age_s = inputs.now_s - inputs.view.stamp_s if ran and inputs.view else np.nan
@@ -89,6 +93,16 @@ class GraspMachine:
             return self._request(name, inputs)
         except Exception as error:
             return f"{name}: {error}"
+
+    def fail(self, reason: str) -> None:
+        """Into the state `fault` from the next tick on; the first reason stays."""
+        if self.begun and self.state != "fault":
+            self.state, self.fault = "fault", reason
+            self._script = None
+
+    def sent(self) -> tuple[Array, Pose]:
+        """What the gate let through last: finger targets (joint,) [rad] and T_world_palm."""
+        return self.gate.joints.value.copy(), Pose(self.gate.palm.value.copy(), self.gate.turn.quat.copy())
 
     def not_ready(self, inputs: Inputs) -> str:
         """Why commands must not begin now, or nothing."""
@@ -116,7 +130,7 @@ class GraspMachine:
         elif gap_s > self.cfg.late_periods * self.period_s:
             reason = f"missed ticks: {gap_s:.3f} s since the last one"
         if reason:
-            self._fail(reason)
+            self.fail(reason)
         elif self._sensed is not None and self.state in self._steps:
             self._steps[self.state](inputs, *self._sensed)
 
@@ -130,9 +144,9 @@ class GraspMachine:
         if self._seen is not None and (reason := jumped(self._seen, now, max(1.0, gap_s / self.period_s))):
             return reason
         self._sensed = self._seen = now
-        if self.cfg.shadow or self.state == "fault":
+        if self.shadow or self.state == "fault":
             return ""
-        return astray(self._sent()[1], now[1], self.cfg.follow_m, self.cfg.follow_rad)
+        return astray(self.sent()[1], now[1], self.cfg.follow_m, self.cfg.follow_rad)
 
     def _pass(self, inputs: Inputs) -> Safe:
         """The target of the state through the gate. In a fault it first brakes, and holds what was measured then."""
@@ -142,23 +156,18 @@ class GraspMachine:
         wanted = Wanted(*_parts(target), inputs.now_s)
         safe = self.gate(wanted, Sensed(*_parts(self._sensed), stamp_s(inputs), points_stamp_s), inputs.now_s)
         if self.gate.fault and self.state != "fault":
-            self._fail(f"{self.state}: {self.gate.fault}. {inputs.trouble}".rstrip(". "))
+            self.fail(f"{self.state}: {self.gate.fault}. {inputs.trouble}".rstrip(". "))
         if self.state == "fault":
             self.gate.stop(self.fault)
         return safe
 
-    def _fail(self, reason: str) -> None:
-        if self.state != "fault":
-            self.state, self.fault = "fault", reason
-            self._script = None
-
     def _request(self, name: str, inputs: Inputs) -> str:
         if name not in REQUESTS:
             return f"no request '{name}'; there are {', '.join(REQUESTS)}"
-        if not self._begun:
+        if not self.begun:
             return "the node is not active"
         if name == "stop":
-            self._fail("stopped by request")
+            self.fail("stopped by request")
             return ""
         if name == "reset_fault":
             return self._reset(inputs)
@@ -190,16 +199,16 @@ class GraspMachine:
             return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
         self._policy.begin(plan)  # refuses a plan that does not fit
         self._plan, self._lift_from_m = plan, None
-        self._start("pregrasp", approach(self._sent()[1], goal, fingers, self.cfg.motion.transit_height_m), inputs)
+        self._start("pregrasp", approach(self.sent()[1], goal, fingers, self.cfg.motion.transit_height_m), inputs)
         return ""
 
     def _ask_release(self, inputs: Inputs) -> str:
         if self.state not in ("idle", *POLICY_STATES):
             return f"nothing to release in {self.state}"
-        if self.cfg.shadow:
+        if self.shadow:
             self.state = "idle"
             return ""
-        palm = self._sent()[1]
+        palm = self.sent()[1]
         fingers = self._open if self._plan is None else self._fingers(self._plan.joint_pos)
         lowered_m = 0.0 if self._lift_from_m is None else max(palm.pos_m[2] - self._lift_from_m, 0.0)
         self._start("release", let_go(palm, lowered_m, fingers, self.cfg.retreat_m), inputs)
@@ -208,20 +217,20 @@ class GraspMachine:
     def _ask_home(self, inputs: Inputs) -> str:
         if self.state not in ("idle", "pregrasp"):
             return f"home is reached from idle or pregrasp, not from {self.state}: release first"
-        if self.cfg.shadow or self._home is None:
+        if self.shadow or self._home is None:
             return "somebody else moves the robot"
-        palm, transit_m = self._sent()[1], self.cfg.motion.transit_height_m
+        palm, transit_m = self.sent()[1], self.cfg.motion.transit_height_m
         self._start("home", go_home(palm, self._home, self._fingers(self._open), transit_m), inputs)
         return ""
 
     def _start(self, state: str, stages: list[Stage], inputs: Inputs) -> None:
-        fingers, palm = self._sent()
+        fingers, palm = self.sent()
         self._script = Script(within(stages, *self._box), palm, fingers, self.cfg.motion, self.period_s)
         self.state, self._since_s = state, inputs.now_s
 
     def _pregrasp(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
         assert self._plan is not None
-        if self.cfg.shadow:
+        if self.shadow:
             goal = Pose.of(self._plan.palm_pos_w, self._plan.palm_quat_w)
             there = goal.distance_m(palm) <= self.cfg.shadow_m and goal.angle_rad(palm) <= self.cfg.shadow_rad
             self._target = joints, palm
@@ -242,7 +251,7 @@ class GraspMachine:
         pose, fingers = script.step(palm, joints)
         self._target = fingers, pose
         if inputs.now_s - self._since_s > self.cfg.timeout_s:
-            self._fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.missing(palm, joints)}")
+            self.fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.missing(palm, joints)}")
         return script.done
 
     def _run_policy(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
@@ -264,12 +273,8 @@ class GraspMachine:
         self._home = self._home if self._home_given else palm
         self._seen = self._sensed = joints, palm
         self._last_s, self._script = inputs.now_s, None
-        self._target = self._sent()
+        self._target = self.sent()
         self.state, self.fault = "idle", ""
-
-    def _sent(self) -> tuple[Array, Pose]:
-        """What the gate let through last."""
-        return self.gate.joints.value.copy(), Pose(self.gate.palm.value.copy(), self.gate.turn.quat.copy())
 
     def _fingers(self, value: Any) -> Array:
         joints = np.asarray(value, dtype=np.float64)

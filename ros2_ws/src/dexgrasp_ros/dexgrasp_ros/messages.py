@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PoseStamped, TwistStamped
 from numpy.typing import ArrayLike, NDArray
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, Header, MultiArrayDimension
@@ -67,6 +67,14 @@ def pose_from_message(message: PoseStamped) -> tuple[NDArray[np.float64], NDArra
     if not np.isfinite(pos).all() or not abs(norm - 1) <= UNIT_TOLERANCE:
         raise MessageError(f"a pose needs a finite position and a unit quaternion, got {pos} and {quat} (wxyz)")
     return pos, quat / norm
+
+
+def twist_message(linear: ArrayLike, angular: ArrayLike, stamp_s: float, frame_id: str) -> TwistStamped:
+    """Velocity (3,) [m/s] and angular velocity (3,) [rad/s] in a frame."""
+    message = TwistStamped(header=header(stamp_s, frame_id))
+    for part, values in ((message.twist.linear, linear), (message.twist.angular, angular)):
+        part.x, part.y, part.z = (float(value) for value in np.asarray(values))
+    return message
 
 
 def joint_message(

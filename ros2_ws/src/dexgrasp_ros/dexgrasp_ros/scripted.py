@@ -18,6 +18,8 @@ DOWN = 0.7
 SIDE_M = 0.1
 """Another one comes down beside the object, this much further away than its pre-grasp."""
 
+GAP_M = 0.005
+
 
 @dataclass(frozen=True)
 class MotionCfg:
@@ -42,7 +44,7 @@ class MotionCfg:
     arrived_joint_rad: float = 0.15
     """The fingers are where they should be."""
     settle_s: float = 0.5
-    """A stage that moves fingers which may be blocked ends so long after its reference has arrived."""
+    """A stage that need not be exact ends so long after its reference has arrived."""
 
     def __post_init__(self) -> None:
         if wrong := [name for name, value in vars(self).items() if not (np.isfinite(value) and value > 0)]:
@@ -58,7 +60,7 @@ class Stage:
     fingers: Array | None = None
     """(joint,) [rad]."""
     exact: bool = False
-    """The measured fingers must arrive as well; else they are given `settle_s`."""
+    """The robot must arrive; else it is given `settle_s`, because the object may be in its way."""
 
 
 class Script:
@@ -107,21 +109,17 @@ class Script:
         return f"{stage.name}: {away}a finger joint {worst:.2f} rad"
 
     def _over(self, stage: Stage, palm: Pose, fingers: Array) -> bool:
-        cfg, goal = self._cfg, stage.palm
-        if goal is not None and not (
-            self.palm.distance_m(goal) < 1e-9
-            and self.palm.angle_rad(goal) < 1e-6
-            and goal.distance_m(palm) <= cfg.arrived_m
-            and goal.angle_rad(palm) <= cfg.arrived_rad
-        ):
+        """The references are there, and so is the robot, or it has been given time."""
+        cfg, goal, open_to = self._cfg, stage.palm, stage.fingers
+        if goal is not None and (self.palm.distance_m(goal) > 1e-9 or self.palm.angle_rad(goal) > 1e-6):
             return False
-        if stage.fingers is None:
-            return True
-        if np.abs(self.fingers - stage.fingers).max() > 1e-9:
+        if open_to is not None and np.abs(self.fingers - open_to).max() > 1e-9:
             return False
         self._waited_s += self._dt
-        arrived = bool(np.abs(fingers - stage.fingers).max() <= cfg.arrived_joint_rad)
-        return arrived or (not stage.exact and self._waited_s >= cfg.settle_s)
+        if not stage.exact and self._waited_s > cfg.settle_s - 1e-9:
+            return True
+        near = goal is None or (goal.distance_m(palm) <= cfg.arrived_m and goal.angle_rad(palm) <= cfg.arrived_rad)
+        return near and (open_to is None or bool(np.abs(open_to - fingers).max() <= cfg.arrived_joint_rad))
 
 
 def approach(start: Pose, goal: Pose, fingers: Array, transit_m: float) -> list[Stage]:
@@ -129,9 +127,9 @@ def approach(start: Pose, goal: Pose, fingers: Array, transit_m: float) -> list[
     entry = back_off(goal, transit_m)
     height_m = max(start.pos_m[2], entry.pos_m[2], transit_m)
     return [
-        Stage("raise", at_height(start, height_m), fingers),
-        Stage("across", at_height(entry, height_m)),
-        Stage("lower", entry),
+        Stage("raise", at_height(start, height_m), fingers, exact=True),
+        Stage("across", at_height(entry, height_m), exact=True),
+        Stage("lower", entry, exact=True),
         Stage("descend", goal, fingers, exact=True),
     ]
 
@@ -143,7 +141,11 @@ def back_off(goal: Pose, height_m: float) -> Pose:
 
 
 def let_go(palm: Pose, lowered_m: float, fingers: Array, retreat_m: float) -> list[Stage]:
-    """Out of a grasp: lower by what was lifted, open the fingers (joint,), move back along the palm's normal."""
+    """Out of a grasp: lower by what was lifted, open the fingers (joint,), move back along the palm's normal.
+
+    The object is let go GAP_M above where it was taken, rather than pressed into the table.
+    """
+    lowered_m = max(lowered_m - GAP_M, 0.0)
     down = Pose(palm.pos_m - np.array([0.0, 0.0, lowered_m]), palm.quat)
     back = Pose(down.pos_m - down.normal * retreat_m, down.quat)
     lower = [Stage("lower", down)] if lowered_m > 0 else []
@@ -154,8 +156,8 @@ def go_home(start: Pose, home: Pose, fingers: Array, transit_m: float) -> list[S
     """Up, across, then to the home pose."""
     height_m = max(start.pos_m[2], home.pos_m[2], transit_m)
     return [
-        Stage("raise", at_height(start, height_m), fingers),
-        Stage("across", at_height(home, height_m)),
+        Stage("raise", at_height(start, height_m), exact=True),
+        Stage("across", at_height(home, height_m), exact=True),
         Stage("home", home, fingers),
     ]
 
