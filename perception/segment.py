@@ -25,6 +25,11 @@ CELL_PIXELS = 2.5
 class NoObjectError(ValueError):
     """Nothing to grasp in the image; the text says how far the points came."""
 
+    def __init__(self, text: str, counts: dict[str, int]) -> None:
+        super().__init__(text)
+        self.counts = counts
+        """Points left after each stage."""
+
 
 @dataclass(frozen=True)
 class SegmentCfg:
@@ -128,7 +133,7 @@ class Segmenter:
             chosen = mask[:: self.cfg.stride, :: self.cfg.stride].reshape(-1)[cloud.index]
         cloud.keep("object", chosen)
         if len(cloud.index) < self.cfg.min_points:
-            raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points))
+            raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points), cloud.counts)
         few = sample_points(cloud.points_w, self.cfg.points, self.cfg.sampling, seed)
         lap("sampled")
         return Segmentation(cloud.points_w.T[few], cloud.points_w.T, cloud.mask(), plane, cloud.counts)
@@ -158,7 +163,7 @@ class Segmenter:
 
     def _table(self, cloud: "_Cloud", seed: int) -> Plane:
         if len(cloud.index) < self.cfg.min_points:
-            raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points))
+            raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points), cloud.counts)
         if self.cfg.plane == "known":
             return self._plane
         return fit_plane(cloud.points_w, self.cfg.plane_tolerance_m, np.radians(self.cfg.max_tilt_deg), seed)

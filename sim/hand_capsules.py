@@ -25,7 +25,7 @@ def hand_shape(hand: HandSpec) -> HandShape:
     """Capsules of the collision geoms of a hand, in float32."""
     model = hand.to_mjspec().compile()
     kinematics = hand.kinematics()
-    sticks = [(model.geom_bodyid[i] - 1, *stick) for i in range(model.ngeom) for stick in _in_body(model, i)]
+    sticks = [(model.geom_bodyid[i] - 1, *stick) for i in range(model.ngeom) for stick in body_sticks(model, i)]
     body, start, end, radius = zip(*sticks, strict=True)
     return HandShape(
         kinematics=kinematics,
@@ -51,12 +51,12 @@ def robot_capsules(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[i
     return Capsules(ends[:, 0], ends[:, 1], np.array([radius for *_, radius in sticks]))
 
 
-def _in_body(model: mujoco.MjModel, geom: int) -> list[Stick]:
+def body_sticks(model: mujoco.MjModel, geom: int, layers: int = 1) -> list[Stick]:
     """Capsules of a geom in the frame of its body."""
     rotation = np.empty(9)
     mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
     R, p = rotation.reshape(3, 3), model.geom_pos[geom]
-    return [(p + R @ a, p + R @ b, radius) for a, b, radius in _sticks(model, geom)]
+    return [(p + R @ a, p + R @ b, radius) for a, b, radius in _sticks(model, geom, layers)]
 
 
 def _sticks(model: mujoco.MjModel, geom: int, layers: int = 1) -> list[Stick]:

@@ -17,7 +17,7 @@ from perception.capsules import Capsules
 from perception.depth import DepthFrame, Intrinsics
 from perception.plane import NoPlaneError
 from perception.segment import NoObjectError, SegmentCfg, Segmenter
-from perception.steady import steady_depth
+from perception.steady import FIRST_FRAMES, steady_depth
 from sim.depth_flaws import add_flaws
 from sim.engine import Engine, State
 from sim.hand_capsules import robot_capsules
@@ -32,8 +32,6 @@ CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
 """The pinhole of a D435 at this size."""
 MISSING = 0.02
 """Share of pixels without depth."""
-FIRST_FRAMES = 12
-"""Nothing moves before the first view: it is made of so many frames, 0.4 s of a D435's."""
 
 
 class RenderedCamera:

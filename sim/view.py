@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from perception.carrying import PalmMotion, carried
-from perception.tracking import MODEL, Tracker, corrected
+from perception.object_view import CLEAR_M, Frame, ObjectView
+from perception.tracking import MODEL
 from sim.engine import Engine, State
 from sim.hand_capsules import hand_shadow
 from sim.hands import HandSpec
@@ -21,9 +22,6 @@ from sim.sample_camera import POINTS, SampleCamera
 from sim.scene import ModelPool
 from sim.sensing import Readings
 from sim.view_cfg import ViewCfg
-
-CLEAR_M = 0.012
-"""What lies further than this beside the hand's outline should be seen."""
 
 
 class Camera(Protocol):
@@ -54,21 +52,17 @@ class View:
         self._cfg = cfg
         self.camera = camera
         """What sees."""
-        self.points_w = torch.zeros(num_envs, POINTS, 3)
-        """(env, POINTS, 3) visible points, world frame [m]."""
-        self.fraction = torch.ones(num_envs)
-        """(env,) points in the last frame that arrived, as a share of those in the first."""
-        self.fresh = torch.ones(num_envs, dtype=torch.bool)
-        """(env,) whether that frame was of use: enough points, and where the object is tracked, on it."""
-        self.seen = torch.ones(num_envs, dtype=torch.bool)
-        """(env,) whether that frame had enough points."""
+        self._known = ObjectView(cfg.mode, cfg.min_points, num_envs, POINTS)
+        self.points_w, self.fraction = self._known.points_w, self._known.fraction
+        """(env, POINTS, 3) visible points, world frame [m]; (env,) pixels in the last frame that arrived, as a share."""
+        self.fresh, self.seen = self._known.fresh, self._known.seen
+        """(env,) whether that frame was of use; (env,) whether it had enough points."""
         self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64)
         """(env, 3) where it stands, world frame [m]."""
         self._waiting = torch.zeros(num_envs, POINTS, 3)
         self._arrival = torch.zeros(num_envs, dtype=torch.int64)  # the step at which the waiting frame is there
         self._count, self._share = torch.zeros(num_envs, dtype=torch.int64), torch.ones(num_envs)
         self._palm = PalmMotion(num_envs)
-        self._tracker = Tracker(num_envs, POINTS) if cfg.tracks else None
         self._shadow = hand_shadow(_required(hand), CLEAR_M) if cfg.tracks else None
         self._clear = torch.ones(num_envs, MODEL, dtype=torch.bool)  # what the hand does not hide of the tracked points
 
@@ -83,11 +77,8 @@ class View:
         """
         place_w = torch.cat([pos_w[:, :2], torch.zeros_like(pos_w[:, 2:])], dim=1)
         camera_w = place_w + draws.camera_offset
-        self.points_w[rows] = self.camera.first(rows, names, pos_w, quat_w, camera_w, draws)
-        self.camera_w[rows] = camera_w
-        self.fraction[rows], self.fresh[rows], self.seen[rows], self._arrival[rows] = 1.0, True, True, 0
-        if self._tracker is not None:
-            self._tracker.begin(rows, self.points_w[rows])
+        self._known.begin(rows, self.camera.first(rows, names, pos_w, quat_w, camera_w, draws))
+        self.camera_w[rows], self._arrival[rows] = camera_w, 0
         return place_w + draws.approach_offset
 
     def update(
@@ -111,9 +102,9 @@ class View:
 
     def tracked_w(self) -> Tensor:
         """The first views (env, POINTS, 3) where the tracker has them now, world frame [m]; in modes that track."""
-        if self._tracker is None:
+        if self._known.tracker is None:
             raise ValueError(f"view.mode={self._cfg.mode} tracks nothing; tracked and corrected do")
-        return self._tracker.points_w(torch.arange(len(self.points_w)))
+        return self._known.tracker.points_w(torch.arange(len(self.points_w)))
 
     def terms(self) -> dict[str, Tensor]:
         """What a policy is told about the view, beside the points."""
@@ -125,12 +116,9 @@ class View:
         """What is known in `rows`, and the frame on its way, moves with the palm."""
         if not len(rows):
             return
-        motion = shift[rows], turn[rows]
-        self.points_w[rows] = carried(self.points_w[rows], *motion)
+        self._known.carry(rows, shift[rows], turn[rows])
         if self._cfg.live:
-            self._waiting[rows] = carried(self._waiting[rows], *motion)
-        if self._tracker is not None:
-            self._tracker.carry(rows, *motion)
+            self._waiting[rows] = carried(self._waiting[rows], shift[rows], turn[rows])
 
     def _take(self, rows: Tensor, state: State, draws: Episode, step: Tensor, sensed: Readings) -> None:
         if not len(rows):
@@ -138,23 +126,14 @@ class View:
         seen = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])
         self._waiting[rows], self._count[rows], self._share[rows] = seen
         self._arrival[rows] = step[rows] + self._cfg.latency_steps
-        if self._tracker is not None and self._shadow is not None:
+        if self._known.tracker is not None and self._shadow is not None:
             hand = sensed.palm_pos_w[rows], sensed.palm_quat_w[rows], sensed.joint_pos[rows]
-            self._clear[rows] = ~self._shadow.covers(self._tracker.matched_w(rows), self.camera_w[rows], *hand)
+            self._clear[rows] = ~self._shadow.covers(self._known.tracker.matched_w(rows), self.camera_w[rows], *hand)
 
     def _arrive(self, rows: Tensor) -> None:
-        if not len(rows):
-            return
-        enough = self._count[rows] >= self._cfg.min_points
-        self.fraction[rows], self.fresh[rows], self.seen[rows] = self._share[rows], enough, enough
-        rows = rows[enough]
-        if self._tracker is None:
-            self.points_w[rows] = self._waiting[rows]
-        elif len(rows):
-            fresh_w = self._waiting[rows]
-            self.fresh[rows] = self._tracker.follow(rows, fresh_w, self._count[rows], self._clear[rows])
-            followed_w = self._tracker.points_w(rows)
-            self.points_w[rows] = corrected(followed_w, fresh_w) if self._cfg.mode == "corrected" else followed_w
+        if len(rows):
+            frame = Frame(self._waiting[rows], self._count[rows], self._share[rows], self._clear[rows])
+            self._known.update(rows, frame)
 
 
 def _required(hand: HandSpec | None) -> HandSpec:

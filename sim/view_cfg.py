@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Mode = Literal["frozen", "refreshed", "tracked", "corrected"]
+from perception.object_view import Mode
 
 
 @dataclass(frozen=True)

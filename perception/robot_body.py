@@ -1,0 +1,117 @@
+"""The bodies of hands and arms as capsules, read from `capsules.json`: what a camera must not take for an object.
+
+hand   {"side": "right", "solid": CAPSULES, "outline": CAPSULES}
+arm    {"joint_names": [...], "kinematics": {...}, "base": {"pos_w", "quat_w"}, "solid": CAPSULES}
+CAPSULES = {"body": [name, ...], "start": [[x, y, z], ...], "end": [[x, y, z], ...], "radius_m": [r, ...]}, each in the
+frame of its body. `solid` leaves no corner out, `outline` is rounder and serves to tell what is hidden.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perception.capsules import Capsules
+from perception.geometry import Kinematics, compose, invert
+from perception.hand_shape import HandShape, Shadow
+
+FILE = "capsules.json"
+MIRROR = (1.0, -1.0, 1.0)
+"""Factors of a position that turn a right hand's into a left hand's."""
+
+
+@dataclass(frozen=True, eq=False)
+class HandBody:
+    """A hand in the camera's view, placed by its palm and its joints."""
+
+    solid: HandShape
+    base_in_palm: tuple[Tensor, Tensor]
+    """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
+    outline: HandShape
+
+    def capsules(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Capsules:
+        """The hand with its palm at (3,) [m], (4,) and its joints (joint,) [rad]."""
+        base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
+        return _placed(self.solid, *base, joint_pos)
+
+    def shadow(self, margin_m: float) -> Shadow:
+        """What the hand hides, enlarged by `margin_m`."""
+        return Shadow(self.outline, self.base_in_palm, margin_m)
+
+
+@dataclass(frozen=True, eq=False)
+class ArmBody:
+    """An arm in the camera's view, placed by its joints."""
+
+    joint_names: tuple[str, ...]
+    solid: HandShape
+    base: tuple[Tensor, Tensor]
+    """Pose of the arm's base in the world, (3,) [m] and (4,)."""
+
+    def capsules(self, joint_pos: Tensor) -> Capsules:
+        """The arm at joint positions (joint,) [rad]."""
+        return _placed(self.solid, *self.base, joint_pos)
+
+
+def join(parts: Sequence[Capsules]) -> Capsules:
+    """All of them as one."""
+    names = ("start_w", "end_w", "radius_m")
+    return Capsules(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def read_hand_body(folder: str | Path, hand: Mapping[str, Any]) -> HandBody:
+    """The body of a bundle's hand (`hand` of its contract) from the hand's folder or a capsules.json."""
+    file, values = _read(folder, ("side", "solid", "outline"))
+    mirror = torch.tensor(MIRROR if values["side"] != hand["side"] else (1.0, 1.0, 1.0))
+    kinematics = Kinematics.from_dict(hand["kinematics"])
+    base_in_palm = invert(torch.tensor(hand["palm_pos_b"]).double(), torch.tensor(hand["palm_quat_b"]).double())
+    solid, outline = (_shape(file, values[name], kinematics, mirror) for name in ("solid", "outline"))
+    return HandBody(solid, base_in_palm, outline)
+
+
+def read_arm_body(folder: str | Path, base: tuple[Tensor, Tensor] | None = None) -> ArmBody:
+    """The body of an arm from its folder or a capsules.json; `base` is its pose in the world where that is another."""
+    file, values = _read(folder, ("joint_names", "kinematics", "base", "solid"))
+    kinematics = Kinematics.from_dict(values["kinematics"])
+    place = base or tuple(torch.tensor(values["base"][name]).double() for name in ("pos_w", "quat_w"))
+    return ArmBody(tuple(values["joint_names"]), _shape(file, values["solid"], kinematics, torch.ones(3)), place)
+
+
+def _placed(shape: HandShape, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> Capsules:
+    placed = (value.float()[None] for value in (base_pos_w, base_quat_w, joint_pos))
+    start_w, end_w = shape.pose(*placed)
+    return Capsules(start_w[0].numpy(), end_w[0].numpy(), shape.radius_m.numpy())
+
+
+def _read(place: str | Path, keys: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    file = Path(place) / FILE if Path(place).is_dir() else Path(place)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{file} cannot be read ({error.strerror}): it holds the body of a hand or an arm as capsules; "
+            "write it with `python -m sim.capsule_files FOLDER`"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(values, dict) or (missing := [key for key in keys if key not in values]):
+        raise ValueError(f"{file} lacks {missing if isinstance(values, dict) else list(keys)}")
+    return file, values
+
+
+def _shape(file: Path, values: Mapping[str, Any], kinematics: Kinematics, mirror: Tensor) -> HandShape:
+    unknown = sorted(set(values["body"]) - set(kinematics.body_names))
+    if unknown:
+        raise ValueError(f"{file}: bodies {unknown} are not in the bundle's hand; it has {kinematics.body_names}")
+    return HandShape(
+        kinematics=kinematics,
+        body=tuple(kinematics.body_names.index(name) for name in values["body"]),
+        start=torch.tensor(values["start"]) * mirror,
+        end=torch.tensor(values["end"]) * mirror,
+        radius_m=torch.tensor(values["radius_m"]),
+    )

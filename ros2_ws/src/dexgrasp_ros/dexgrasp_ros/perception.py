@@ -1,0 +1,283 @@
+"""Watches the object on the table, without ROS: a steady first view and a plan, then the view that a policy learnt with.
+
+    watcher = ObjectWatcher(contract, intrinsics, hand=...)
+    sight = watcher.look(frame)            while nothing moves; None until enough frames agree
+    watcher.begin()                        the first view is frozen, a grasp begins
+    sight = watcher.follow(frame, robot)   each frame behind the hand; held objects go along with the palm
+    sight = watcher.carry(robot, stamp_s)  between frames
+
+Contract `view.mode` decides what a frame changes: nothing (frozen), all (refreshed), the pose (tracked, corrected).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from perception.best_pregrasp import Reachable, best_pregrasp
+from perception.carrying import PalmMotion
+from perception.depth import DepthFrame, Intrinsics
+from perception.geometry import Kinematics, invert
+from perception.grasp_style import GraspStyle
+from perception.object_view import CLEAR_M, Frame, ObjectView
+from perception.plane import NoPlaneError
+from perception.pregrasp import clear
+from perception.robot_body import ArmBody, HandBody, join
+from perception.segment import NoObjectError, SegmentCfg, Segmentation, Segmenter
+from perception.steady import FIRST_FRAMES, steady_depth
+from policies.runtime import Plan
+
+MOVED_M, MOVED_SHARE = 0.008, 0.3
+"""Between frames of a steady view the object's middle and the palm move less than this, its pixels change by less."""
+
+Array = NDArray[np.float64]
+
+
+class NotSteadyError(ValueError):
+    """There is no first view to begin with."""
+
+
+@dataclass(frozen=True)
+class Robot:
+    """Where the robot was at one moment."""
+
+    joint_pos: Array
+    """(joint,) of the hand, in the contract's order [rad]."""
+    palm_pos_w: Array
+    """(3,) [m]."""
+    palm_quat_w: Array
+    """(4,) wxyz."""
+    arm_pos: Array | None = None
+    """(arm joint,) [rad]; None where no arm is known."""
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What is known of the object."""
+
+    points_w: NDArray[np.float32]
+    """(point, 3) world frame [m]."""
+    visible_fraction: float
+    """Pixels in the newest frame, as a share of those in the first view."""
+    view_fresh: bool
+    """Whether that frame was of use."""
+    stamp_s: float
+    """When the newest frame was taken [s]."""
+    plan: Plan | None = None
+    """The pre-grasp, while nothing has begun."""
+
+
+class ObjectWatcher:
+    """One object, one camera, one bundle."""
+
+    def __init__(
+        self,
+        contract: Mapping[str, Any],
+        intrinsics: Intrinsics,
+        segment: SegmentCfg | None = None,
+        hand: HandBody | None = None,
+        arm: ArmBody | None = None,
+        reachable: Reachable | None = None,
+        seed: int = 0,
+    ) -> None:
+        """`hand`: needed where the mode looks at further frames. `reachable`: palm poses that the arm can take.
+
+        `seed` decides the chance in the pipeline, the same for each frame.
+        """
+        view = contract["view"]
+        self.intrinsics, self._hand, self._arm, self._reachable = intrinsics, hand, arm, reachable
+        self._seed = seed
+        self._live, self._carried = view["mode"] != "frozen", bool(view["carried"])
+        if self._live and hand is None:
+            raise ValueError(f"view.mode={view['mode']} must know the hand that hides the object: pass `hand`")
+        self._segmenter = Segmenter(replace(segment or SegmentCfg(), points=view["points"]), intrinsics)
+        self._view = ObjectView(view["mode"], view["min_points"], 1, view["points"])
+        self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracker is not None else None
+        self._grasps = _Grasps(contract)
+        self._palm, self._palm_known, self._camera_w = PalmMotion(1), False, torch.zeros(1, 3)
+        self._gathered: list[_Gathered] = []
+        self._first: tuple[Segmentation, Plan] | None = None
+        self.following = False
+        """Whether a grasp has begun."""
+        self.counts: dict[str, int] = {}
+        """Points of the newest frame left after each stage."""
+
+    @property
+    def gathered(self) -> int:
+        """Frames of the next steady view so far."""
+        return len(self._gathered)
+
+    def look(self, frame: DepthFrame, robot: Robot | None = None) -> Sight | None:
+        """The first view as it is known now, None until enough frames agree. Raises NoObjectError, NoPlaneError.
+
+        `robot`: left out of the image where it is known. Ends a grasp that had begun.
+        """
+        if self.following:
+            self.forget()
+        try:
+            self._gather(frame, robot)
+        except (NoObjectError, NoPlaneError):
+            self.forget()
+            raise
+        if self._first is None:
+            return None
+        found, plan = self._first
+        return Sight(found.points_w, 1.0, True, frame.stamp_s, plan)
+
+    def begin(self) -> None:
+        """Freeze the first view and follow the object from now on. Raises NotSteadyError where there is none."""
+        if self._first is None:
+            raise NotSteadyError(f"a grasp begins with a steady first view: {self.gathered} of {FIRST_FRAMES} frames")
+        self._view.begin(torch.tensor([0]), torch.from_numpy(self._first[0].points_w)[None])
+        self._palm_known, self.following = False, True
+
+    def forget(self) -> None:
+        """Nothing has been seen."""
+        self._gathered.clear()
+        self._first, self.following = None, False
+
+    def follow(self, frame: DepthFrame, robot: Robot | None, held: bool) -> Sight:
+        """A frame behind the hand; `robot` at the time of the frame. `held`: the object goes along with the palm."""
+        if robot is not None:
+            self._carry(robot, held)
+        if self._live:
+            if robot is None:
+                raise ValueError("joint and palm readings are needed to tell the hand from the object")
+            self._view.update(torch.tensor([0]), self._shown(frame, robot))
+        return self._sight(frame.stamp_s)
+
+    def carry(self, robot: Robot, held: bool, stamp_s: float) -> Sight:
+        """The palm is there now; `stamp_s` is that of the newest frame."""
+        self._carry(robot, held)
+        return self._sight(stamp_s)
+
+    def _gather(self, frame: DepthFrame, robot: Robot | None) -> None:
+        found = self._segment(frame, robot)
+        step = self._segmenter.cfg.stride
+        gathered = _Gathered(frame.depth_m[::step, ::step].copy(), found.cloud_w.mean(axis=0), len(found.cloud_w), robot)
+        if self._gathered and self._gathered[0].differs(gathered):
+            self.forget()
+        self._gathered.append(gathered)
+        if len(self._gathered) == FIRST_FRAMES:
+            depth_m = np.zeros_like(frame.depth_m)
+            depth_m[::step, ::step] = steady_depth(np.stack([one.depth_m for one in self._gathered]))
+            self._gathered.clear()
+            found = self._segment(replace(frame, depth_m=depth_m), robot)
+            self._first = found, self._grasps.plan(found.points_w, _place(frame), self._reachable)
+
+    def _segment(self, frame: DepthFrame, robot: Robot | None) -> Segmentation:
+        self._camera_w = torch.from_numpy(_place(frame))[None]
+        self.counts = {}
+        try:
+            found = self._segmenter(frame, None if robot is None else self._capsules(robot), seed=self._seed)
+        except NoObjectError as error:
+            self.counts = error.counts
+            raise
+        self.counts = found.counts
+        return found
+
+    def _capsules(self, robot: Robot) -> Any:
+        parts = []
+        if self._hand is not None:
+            parts.append(self._hand.capsules(*_tensors(robot)))
+        if self._arm is not None and robot.arm_pos is not None:
+            parts.append(self._arm.capsules(torch.from_numpy(robot.arm_pos)))
+        return join(parts) if parts else None
+
+    def _shown(self, frame: DepthFrame, robot: Robot) -> Frame:
+        """The object in this frame; no points where it is not found."""
+        assert self._first is not None
+        points_w, pixels = self._view.points_w, 0
+        try:
+            found = self._segment(frame, robot)
+            points_w, pixels = torch.from_numpy(found.points_w)[None], len(found.cloud_w)
+        except (NoObjectError, NoPlaneError):
+            pass
+        unhidden = None
+        if self._shadow is not None and self._view.tracker is not None:
+            matched_w = self._view.tracker.matched_w(torch.tensor([0]))
+            palm_pos_w, palm_quat_w, joint_pos = (value[None] for value in _tensors(robot))
+            unhidden = ~self._shadow.covers(matched_w, self._camera_w, palm_pos_w, palm_quat_w, joint_pos)
+        count = torch.tensor([min(pixels, points_w.shape[1])])
+        share = torch.tensor([min(1.0, pixels / len(self._first[0].cloud_w))])
+        return Frame(points_w, count, share, unhidden)
+
+    def _carry(self, robot: Robot, held: bool) -> None:
+        shift, turn = self._palm.read(*(value[None] for value in _tensors(robot)[:2]))
+        if held and self._carried and self._palm_known:
+            self._view.carry(torch.tensor([0]), shift, turn)
+        self._palm_known = True
+
+    def _sight(self, stamp_s: float) -> Sight:
+        points_w = self._view.points_w[0].numpy().copy()
+        return Sight(points_w, float(self._view.fraction[0]), bool(self._view.fresh[0]), stamp_s)
+
+
+@dataclass(frozen=True)
+class _Gathered:
+    """What tells whether a frame shows the same as another."""
+
+    depth_m: NDArray[np.float32]
+    """Thinned as the pipeline thins it."""
+    middle_w: NDArray[np.float32]
+    pixels: int
+    robot: Robot | None
+
+    def differs(self, other: "_Gathered") -> bool:
+        """Whether object or robot moved from one to the other."""
+        moved = float(np.linalg.norm(other.middle_w - self.middle_w)) > MOVED_M
+        grown = abs(other.pixels - self.pixels) > MOVED_SHARE * self.pixels
+        if (self.robot is None) != (other.robot is None):
+            return True
+        if self.robot is not None and other.robot is not None:
+            moved |= float(np.linalg.norm(other.robot.palm_pos_w - self.robot.palm_pos_w)) > MOVED_M
+        return moved or grown
+
+
+class _Grasps:
+    """How the hand of a contract takes hold: from points to a plan."""
+
+    def __init__(self, contract: Mapping[str, Any]) -> None:
+        hand, grasp = contract["hand"], contract["grasp"]
+        self._kinematics = Kinematics.from_dict(hand["kinematics"], torch.float64)
+        self._base = invert(*(torch.tensor(hand[name]).double() for name in ("palm_pos_b", "palm_quat_b")))
+        self._limits = tuple(torch.tensor(hand[name]).double() for name in ("joint_lower_rad", "joint_upper_rad"))
+        self._power, self._pinch = (_style(grasp[name]) for name in ("power", "pinch"))
+        self._distances = {name: grasp["pregrasp"][name] for name in ("standoff_m", "clearance_m")}
+
+    def plan(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> Plan:
+        """The best pre-grasp for points (point, 3) seen from (3,), clear of table and object."""
+        points, camera = torch.from_numpy(points_w)[None].double(), torch.from_numpy(camera_w)[None]
+        zero = points.new_zeros(1), points.new_zeros(1, 2)
+        found = best_pregrasp(
+            points, camera, self._power, self._pinch, self._open_hand, *zero, reachable, **self._distances
+        )
+        found = clear(found, self._open_hand(found.style.open_pose), points)
+        style = found.style
+        fingers = style.open_pose.clamp(*self._limits)
+        values = (found.palm_pos_w, found.palm_quat_w, found.depth_m, style.closing, style.floor_m, fingers)
+        return Plan(*(value[0].numpy() for value in values))
+
+    def _open_hand(self, joint_pos: torch.Tensor) -> torch.Tensor:
+        """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
+        pos_p, quat_p = (value.expand(len(joint_pos), -1) for value in self._base)
+        return self._kinematics.keypoints(pos_p, quat_p, joint_pos)
+
+
+def _style(values: Mapping[str, Any]) -> GraspStyle:
+    return GraspStyle(**{item.name: torch.tensor(values[item.name]).double() for item in fields(GraspStyle)})
+
+
+def _tensors(robot: Robot) -> Sequence[torch.Tensor]:
+    """Palm position, palm orientation, joints."""
+    return [torch.from_numpy(value) for value in (robot.palm_pos_w, robot.palm_quat_w, robot.joint_pos)]
+
+
+def _place(frame: DepthFrame) -> Array:
+    """Where the camera stands (3,), world frame [m]."""
+    if frame.T_world_cam is None:
+        raise ValueError("the frame has no camera pose: run `dexgrasp calibrate camera` and pass the file it writes")
+    return frame.T_world_cam[:3, 3].copy()

@@ -1,0 +1,182 @@
+"""The perception node and its pure part: what it sees is what the simulator's camera sees."""
+
+import copy
+from dataclasses import replace
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+import assets
+from dexgrasp_ros.perception import NotSteadyError, ObjectWatcher, Robot
+from perception.depth import DepthFrame
+from perception.hand_shape import HandShape
+from perception.robot_body import read_arm_body, read_hand_body
+from perception.segment import NoObjectError
+from perception.steady import FIRST_FRAMES
+from policies.bundle import read_contract
+from sim import render
+from sim.capsule_files import arm_capsules, hand_capsules
+from sim.hand_capsules import hand_shape, robot_capsules
+from sim.hands import HandSpec
+from sim.mounts import attach
+from sim.rendered_camera import CAMERA
+from sim.starts import Planner
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
+from sim.view_cfg import ViewCfg
+
+BUNDLE = "policies/allegro/student/bundle"
+SAME_M = 2e-6
+"""Poses of the robot are in single precision here, in double there."""
+ROWS = 2
+
+
+@pytest.fixture(scope="module")
+def contract():
+    return read_contract(assets.path(BUNDLE))
+
+
+@pytest.fixture(scope="module")
+def body(contract):
+    return read_hand_body(assets.path("hands/allegro"), contract["hand"])
+
+
+def with_view(contract, **view):
+    changed = copy.deepcopy(contract)
+    changed["view"].update(view)
+    return changed
+
+
+@pytest.mark.parametrize("name", ["allegro", "leap"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_capsules_read_from_the_file_are_those_made_from_the_model(name, side):
+    hand = HandSpec.load(name, side)
+    stated = {"side": side, "kinematics": hand.kinematics().to_dict()}
+    stated |= {"palm_pos_b": hand.palm_pos_b.tolist(), "palm_quat_b": hand.palm_quat_b.tolist()}
+    read, made = read_hand_body(assets.path(f"hands/{name}"), stated), hand_shape(hand)
+    assert read.outline.body == made.body
+
+    def sticks(shape: HandShape):  # the two ends of a mirrored capsule may change places
+        middle, axis = (shape.start + shape.end) / 2, ((shape.end - shape.start) / 2).abs()
+        rows = torch.cat([torch.tensor(shape.body)[:, None], middle, axis, shape.radius_m[:, None]], dim=1)
+        return sorted([round(1e4 * value) for value in row] for row in rows.tolist())
+
+    assert sticks(read.outline) == sticks(made)
+
+
+@pytest.mark.parametrize("name", ["allegro", "leap"])
+def test_the_shipped_capsule_files_are_up_to_date(name):
+    import json
+
+    stored = json.loads(assets.path(f"hands/{name}/capsules.json").read_text())
+    assert stored == hand_capsules(assets.path(f"hands/{name}"))
+    assert json.loads(assets.path("arms/ur5e/capsules.json").read_text()) == arm_capsules("ur5e")
+
+
+def test_capsules_of_hand_and_arm_stand_where_the_simulator_has_them(contract, body, allegro):
+    spec = mujoco.MjSpec()
+    attach(spec, allegro, "ur5e")
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(0)
+    arm = read_arm_body(assets.path("arms/ur5e"))
+    q_arm, q_hand = rng.uniform(-1, 1, 6), rng.uniform(0, 1, 16)
+    for names, values in ((arm.joint_names, q_arm), (allegro.joint_names, q_hand)):
+        for name, value in zip(names, values, strict=True):
+            data.joint(name).qpos = value
+    mujoco.mj_kinematics(model, data)
+    truth = robot_capsules(model, data, range(model.ngeom))
+    base, quat = torch.tensor(data.body("palm").xpos), torch.tensor(data.body("palm").xquat)
+    from perception.geometry import compose
+
+    palm = compose(base, quat, torch.tensor(allegro.palm_pos_b), torch.tensor(allegro.palm_quat_b))
+    found = [arm.capsules(torch.tensor(q_arm)), body.capsules(*palm, torch.tensor(q_hand))]
+    start, end, radius = (np.concatenate([getattr(part, key) for part in found]) for key in
+                          ("start_w", "end_w", "radius_m"))  # fmt: skip
+    order, theirs = (np.lexsort(np.round(rows, 4).T) for rows in (start, truth.start_w))
+    np.testing.assert_allclose(start[order], truth.start_w[theirs], atol=2e-6)
+    np.testing.assert_allclose(end[order], truth.end_w[theirs], atol=2e-6)
+    np.testing.assert_allclose(radius[order], truth.radius_m[theirs], atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def make(household, balanced, allegro):
+    try:
+        render.backend()
+    except render.RenderUnavailable as error:
+        pytest.skip(str(error))
+
+    def build(mode):
+        view = ViewCfg(mode=mode, camera="rendered", period_steps=2, held_period_steps=2, latency_steps=0)
+        cfg = replace(TaskCfg(grasp_s=0.5, lift_s=0.4, hold_s=0.1), view=view)
+        task = GraspTask(cfg, allegro, household, balanced, ROWS, 1, in_order=True, auto_reset=False)
+        task.reset(range(ROWS))
+        return task
+
+    return build
+
+
+def shown(task, row, step):
+    """The frame that the task's camera took of a row at this step."""
+    camera, zero = task.view.camera, torch.zeros(3)
+    model, data = task.engine.get_model(row), task.engine.get_data(row)
+    return camera.take(row, model, data, task.view.camera_w[row], zero, step)[0]
+
+
+def look(watcher, frame):
+    for _ in range(FIRST_FRAMES - 1):
+        assert watcher.look(frame) is None
+    return watcher.look(frame)
+
+
+def robot_of(task, row):
+    sensed = task.sensed
+    return Robot(*(value[row].double().numpy() for value in (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w)))
+
+
+@pytest.mark.parametrize("mode", ["frozen", "refreshed", "tracked", "corrected"])
+def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(make, contract, body, mode):
+    task = make(mode)
+    watchers = []
+    for row in range(ROWS):
+        seed = task.view.camera.seed(row)
+        watcher = ObjectWatcher(with_view(contract, mode=mode, min_points=8), CAMERA, hand=body, seed=seed)
+        sight = look(watcher, shown(task, row, 0))
+        np.testing.assert_allclose(sight.points_w, task.view.points_w[row], atol=0)
+        watcher.begin()
+        watchers.append(watcher)
+    shares = []
+    for step in range(1, task.episode_steps + 1):
+        task.step(torch.zeros(ROWS, 22))
+        held = step > task.grasp_steps
+        for row, watcher in enumerate(watchers):
+            if step % 2:
+                sight = watcher.carry(robot_of(task, row), held, 0.0)
+            else:
+                sight = watcher.follow(shown(task, row, step), robot_of(task, row), held)
+            np.testing.assert_allclose(sight.points_w, task.view.points_w[row], atol=SAME_M)
+            assert sight.visible_fraction == pytest.approx(float(task.view.fraction[row]), abs=1e-6)
+            assert sight.view_fresh == bool(task.view.fresh[row])
+        shares.append(sight.visible_fraction)
+    assert mode == "frozen" or min(shares) < 0.8  # the hand did hide something
+    assert np.linalg.norm(sight.points_w.mean(0) - watchers[-1]._first[0].points_w.mean(0)) > 0.03  # and lifted
+
+
+def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, body, allegro):
+    task = make("frozen")
+    planner = Planner(allegro, "floating", task.cfg.reset)
+    draws = task.draws.rows(torch.arange(ROWS))
+    quiet = {name: torch.zeros_like(getattr(draws, name)) for name in ("standoff", "palm_offset", "roll", "tilt")}
+    expected = planner(task.view.points_w, task.view.camera_w, replace(draws, **quiet))
+    for row in range(ROWS):
+        watcher = ObjectWatcher(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))
+        sight = look(watcher, shown(task, row, 0))
+        plan, style = sight.plan, expected.style
+        np.testing.assert_allclose(plan.palm_pos_w, expected.palm_pos_w[row], atol=1e-9)
+        np.testing.assert_allclose(plan.palm_quat_w, expected.palm_quat_w[row], atol=1e-9)
+        np.testing.assert_allclose(plan.depth_m, expected.depth_m[row], atol=1e-9)
+        np.testing.assert_allclose(plan.closing, style.closing[row], atol=1e-12)
+        np.testing.assert_allclose(plan.floor_m, style.floor_m[row], atol=1e-9)
+        np.testing.assert_allclose(plan.joint_pos, style.open_pose[row], atol=1e-12)
