@@ -27,13 +27,14 @@ class Capsules:
 
     def hold(self, points_w: NDArray[np.float32], margin_m: float) -> NDArray[np.bool_]:
         """Which points (3, n) lie within the capsules enlarged by `margin_m`; shape (n,)."""
-        held = np.zeros(points_w.shape[1], bool)
-        for start, end, radius in zip(self.start_w, self.end_w, self.radius_m + margin_m, strict=True):
-            axis = np.asarray(end - start, np.float32)
-            reach = radius + np.abs(axis) / 2
-            middle = ((start + end) / 2).astype(np.float32)
-            near = np.flatnonzero((np.abs(points_w - middle[:, None]) < reach[:, None]).all(0))
-            offset = points_w[:, near] - start.astype(np.float32)[:, None]
-            along = np.clip(axis @ offset / max(float(axis @ axis), 1e-12), 0.0, 1.0)
-            held[near] |= ((offset - axis[:, None] * along) ** 2).sum(0) < radius**2
-        return held
+        if not points_w.shape[1]:
+            return np.zeros(0, bool)
+        centre = points_w.mean(axis=1, keepdims=True)  # squares of small numbers lose little
+        points = points_w - centre
+        start, axis = (ends.astype(np.float32) for ends in (self.start_w - centre.T, self.end_w - self.start_w))
+        along = axis @ points - (axis * start).sum(axis=1)[:, None]
+        length = np.maximum((axis**2).sum(axis=1), 1e-12)[:, None]
+        part = np.clip(along / length, 0.0, 1.0)
+        square = (points**2).sum(axis=0) - 2 * (start @ points) + (start**2).sum(axis=1)[:, None]
+        square += part * (part * length - 2 * along)
+        return (square < ((self.radius_m + margin_m) ** 2).astype(np.float32)[:, None]).any(axis=0)

@@ -1,7 +1,8 @@
 """The bodies of hands and arms as capsules, read from `capsules.json`: what a camera must not take for an object.
 
 hand   {"side": "right", "solid": CAPSULES, "outline": CAPSULES}
-arm    {"joint_names": [...], "kinematics": {...}, "base": {"pos_w", "quat_w"}, "solid": CAPSULES}
+arm    {"joint_names": [...], "kinematics": {...}, "base": {"pos_w", "quat_w"}, "flange": {"body", "pos", "quat"},
+        "solid": CAPSULES}
 CAPSULES = {"body": [name, ...], "start": [[x, y, z], ...], "end": [[x, y, z], ...], "radius_m": [r, ...]}, each in the
 frame of its body. `solid` leaves no corner out, `outline` is rounder and serves to tell what is hidden.
 """
@@ -39,6 +40,10 @@ class HandBody:
         base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
         return _placed(self.solid, *base, joint_pos)
 
+    def palm(self, base_pos_w: Tensor, base_quat_w: Tensor) -> tuple[Tensor, Tensor]:
+        """Pose of the palm, (3,) [m] and (4,), where the hand's base is there."""
+        return compose(base_pos_w, base_quat_w, *invert(*self.base_in_palm))
+
     def shadow(self, margin_m: float) -> Shadow:
         """What the hand hides, enlarged by `margin_m`."""
         return Shadow(self.outline, self.base_in_palm, margin_m)
@@ -52,10 +57,19 @@ class ArmBody:
     solid: HandShape
     base: tuple[Tensor, Tensor]
     """Pose of the arm's base in the world, (3,) [m] and (4,)."""
+    last: int
+    """Index of the body that carries the flange."""
+    flange: tuple[Tensor, Tensor]
+    """Pose of the flange, where the hand base frame is, in that body."""
 
     def capsules(self, joint_pos: Tensor) -> Capsules:
         """The arm at joint positions (joint,) [rad]."""
         return _placed(self.solid, *self.base, joint_pos)
+
+    def hand_base(self, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Pose of the hand's base in the world, (3,) [m] and (4,), at joint positions (joint,) [rad]."""
+        pos, quat = self.solid.kinematics.forward(*(value.float() for value in (*self.base, joint_pos)))
+        return compose(pos[self.last].double(), quat[self.last].double(), *self.flange)
 
 
 def join(parts: Sequence[Capsules]) -> Capsules:
@@ -69,17 +83,27 @@ def read_hand_body(folder: str | Path, hand: Mapping[str, Any]) -> HandBody:
     file, values = _read(folder, ("side", "solid", "outline"))
     mirror = torch.tensor(MIRROR if values["side"] != hand["side"] else (1.0, 1.0, 1.0))
     kinematics = Kinematics.from_dict(hand["kinematics"])
-    base_in_palm = invert(torch.tensor(hand["palm_pos_b"]).double(), torch.tensor(hand["palm_quat_b"]).double())
+    base_in_palm = invert(*_pose(hand["palm_pos_b"], hand["palm_quat_b"]))
     solid, outline = (_shape(file, values[name], kinematics, mirror) for name in ("solid", "outline"))
     return HandBody(solid, base_in_palm, outline)
 
 
 def read_arm_body(folder: str | Path, base: tuple[Tensor, Tensor] | None = None) -> ArmBody:
     """The body of an arm from its folder or a capsules.json; `base` is its pose in the world where that is another."""
-    file, values = _read(folder, ("joint_names", "kinematics", "base", "solid"))
-    kinematics = Kinematics.from_dict(values["kinematics"])
-    place = base or tuple(torch.tensor(values["base"][name]).double() for name in ("pos_w", "quat_w"))
-    return ArmBody(tuple(values["joint_names"]), _shape(file, values["solid"], kinematics, torch.ones(3)), place)
+    file, values = _read(folder, ("joint_names", "kinematics", "base", "flange", "solid"))
+    kinematics, flange = Kinematics.from_dict(values["kinematics"]), values["flange"]
+    place = base or _pose(values["base"]["pos_w"], values["base"]["quat_w"])
+    return ArmBody(
+        joint_names=tuple(values["joint_names"]),
+        solid=_shape(file, values["solid"], kinematics, torch.ones(3)),
+        base=place,
+        last=kinematics.body_names.index(flange["body"]),
+        flange=_pose(flange["pos"], flange["quat"]),
+    )
+
+
+def _pose(pos: Sequence[float], quat: Sequence[float]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(pos, dtype=torch.float64), torch.tensor(quat, dtype=torch.float64)
 
 
 def _placed(shape: HandShape, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> Capsules:

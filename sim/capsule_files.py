@@ -36,11 +36,16 @@ def arm_capsules(name: str) -> dict[str, Any]:
     """What capsules.json holds of an arm."""
     arm = ArmSpec.load(name)
     model = arm.to_mjspec().compile()
-    kinematics = kinematics_of(model, arm.joint_names, [arm.flange])
+    kinematics, flange = kinematics_of(model, arm.joint_names, [arm.flange]), model.site(arm.flange)
     return {
         "joint_names": list(arm.joint_names),
         "kinematics": kinematics.to_dict(),
         "base": {"pos_w": model.body_pos[1].tolist(), "quat_w": model.body_quat[1].tolist()},
+        "flange": {
+            "body": model.body(flange.bodyid[0]).name,
+            "pos": flange.pos.tolist(),
+            "quat": flange.quat.tolist(),
+        },
         "solid": _capsules(model, 2),
     }
 

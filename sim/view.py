@@ -54,7 +54,7 @@ class View:
         """What sees."""
         self._known = ObjectView(cfg.mode, cfg.min_points, num_envs, POINTS)
         self.points_w, self.fraction = self._known.points_w, self._known.fraction
-        """(env, POINTS, 3) visible points, world frame [m]; (env,) pixels in the last frame that arrived, as a share."""
+        """(env, POINTS, 3) visible points, world frame [m]; (env,) pixels in the last frame there was, as a share."""
         self.fresh, self.seen = self._known.fresh, self._known.seen
         """(env,) whether that frame was of use; (env,) whether it had enough points."""
         self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64)

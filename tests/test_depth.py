@@ -39,6 +39,17 @@ def test_twelve_frames_have_a_third_of_the_noise_and_few_flying_pixels():
     assert (np.abs(steady_depth(frames_m) - true) > 0.01).mean() < 0.02
 
 
+def test_the_steady_image_is_the_median_of_what_is_seen():
+    rng = np.random.default_rng(1)
+    frames_m = rng.uniform(0.3, 1.0, (12, 20, 30)).astype(np.float32)
+    frames_m[rng.uniform(size=frames_m.shape) < 0.3] = 0.0
+    seen = np.where(frames_m > 0, frames_m, np.nan)
+    expected = np.where(2 * (frames_m > 0).sum(axis=0) >= 12, np.nanmedian(seen, axis=0), 0.0)
+    found = steady_depth(frames_m)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, expected.astype(np.float32))
+
+
 def test_a_pixel_with_depth_in_less_than_half_of_the_frames_is_a_hole():
     frames_m = np.array([[0.5, 0.5], [0.52, 0.0], [0.51, 0.0], [0.0, 0.0]])[:, None]
     assert steady_depth(frames_m)[0] == pytest.approx([0.51, 0.0])

@@ -29,7 +29,7 @@ MAY_IMPORT = {
 }
 """Arrows between the packages, in the direction in which data flows; of `policies` a robot takes these modules only."""
 
-SIMULATES = ("/arm.py", "/identify.py", "/sim_camera.py", "/sim_robot.py")
+SIMULATES = ("/arm.py", "/identify_hand.py", "/sim_camera.py", "/sim_robot.py")
 """Files of dexgrasp_ros that may import the simulator and its presets: inverse kinematics, fits, simulated robot."""
 
 ROS = "ros2_ws/src/dexgrasp_ros/dexgrasp_ros"
@@ -45,7 +45,7 @@ DOORS = {
     "manifold3d": ("sim/",),
     "matplotlib": ("policies/", "sim/"),
     "mink": ("sim/",),
-    "mujoco": ("sim/", "policies/bench.py", f"{ROS}/sim_camera.py", f"{ROS}/sim_robot.py", f"{ROS}/identify.py"),
+    "mujoco": ("sim/", "policies/bench.py", f"{ROS}/sim_camera.py", f"{ROS}/sim_robot.py", f"{ROS}/identify"),
     "mujoco_warp": ("sim/warp.py",),
     "omegaconf": ("configs/",),
     "onnxruntime": ("policies/runtime.py",),
@@ -56,7 +56,7 @@ DOORS = {
     "rclpy": (f"{ROS}/",),
     "rosbags": (f"{ROS}/",),
     "stable_baselines3": ("policies/", "sim/vec_env.py"),
-    "torch": ("perception/", "sim/", "policies/", f"{ROS}/arm.py", f"{ROS}/sim_robot.py"),
+    "torch": ("perception/", "sim/", "policies/", f"{ROS}/arm.py", f"{ROS}/perception", f"{ROS}/sim_robot.py"),
     "trimesh": ("sim/",),
     "viser": ("policies/viewer_page.py",),
     "warp": ("sim/warp.py",),

@@ -9,11 +9,9 @@ import pytest
 import torch
 
 import assets
-from dexgrasp_ros.perception import NotSteadyError, ObjectWatcher, Robot
-from perception.depth import DepthFrame
+from dexgrasp_ros.perception import ObjectWatcher, Robot
 from perception.hand_shape import HandShape
 from perception.robot_body import read_arm_body, read_hand_body
-from perception.segment import NoObjectError
 from perception.steady import FIRST_FRAMES
 from policies.bundle import read_contract
 from sim import render

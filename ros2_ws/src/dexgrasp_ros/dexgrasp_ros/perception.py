@@ -1,4 +1,4 @@
-"""Watches the object on the table, without ROS: a steady first view and a plan, then the view that a policy learnt with.
+"""Watches the object on the table, without ROS: a steady first view, a plan, then what the policy is used to.
 
     watcher = ObjectWatcher(contract, intrinsics, hand=...)
     sight = watcher.look(frame)            while nothing moves; None until enough frames agree
@@ -26,7 +26,7 @@ from perception.object_view import CLEAR_M, Frame, ObjectView
 from perception.plane import NoPlaneError
 from perception.pregrasp import clear
 from perception.robot_body import ArmBody, HandBody, join
-from perception.segment import NoObjectError, SegmentCfg, Segmentation, Segmenter
+from perception.segment import NoObjectError, Segmentation, SegmentCfg, Segmenter
 from perception.steady import FIRST_FRAMES, steady_depth
 from policies.runtime import Plan
 
@@ -52,6 +52,12 @@ class Robot:
     """(4,) wxyz."""
     arm_pos: Array | None = None
     """(arm joint,) [rad]; None where no arm is known."""
+
+
+def on_arm(arm: ArmBody, hand: HandBody, joint_pos: Array, arm_pos: Array) -> Robot:
+    """The robot whose hand (joint,) [rad] is carried by an arm (arm joint,) [rad]."""
+    palm = hand.palm(*arm.hand_base(torch.from_numpy(arm_pos)))
+    return Robot(joint_pos, palm[0].numpy(), palm[1].numpy(), arm_pos)
 
 
 @dataclass(frozen=True)
@@ -98,7 +104,7 @@ class ObjectWatcher:
         self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracker is not None else None
         self._grasps = _Grasps(contract)
         self._palm, self._palm_known, self._camera_w = PalmMotion(1), False, torch.zeros(1, 3)
-        self._gathered: list[_Gathered] = []
+        self._gathered: list[_Still] = []
         self._first: tuple[Segmentation, Plan] | None = None
         self.following = False
         """Whether a grasp has begun."""
@@ -107,13 +113,13 @@ class ObjectWatcher:
 
     @property
     def gathered(self) -> int:
-        """Frames of the next steady view so far."""
-        return len(self._gathered)
+        """Frames that agree so far, of the FIRST_FRAMES of a steady view."""
+        return FIRST_FRAMES if self._first is not None else len(self._gathered)
 
     def look(self, frame: DepthFrame, robot: Robot | None = None) -> Sight | None:
-        """The first view as it is known now, None until enough frames agree. Raises NoObjectError, NoPlaneError.
+        """The first view, None until enough frames agree; it stays while object and robot do not move.
 
-        `robot`: left out of the image where it is known. Ends a grasp that had begun.
+        `robot`: left out of the image where it is known. Ends a grasp. Raises NoObjectError, NoPlaneError.
         """
         if self.following:
             self.forget()
@@ -139,6 +145,10 @@ class ObjectWatcher:
         self._gathered.clear()
         self._first, self.following = None, False
 
+    def keep(self, stamp_s: float) -> Sight:
+        """All that is known stays; a frame of that time was not looked at."""
+        return self._sight(stamp_s)
+
     def follow(self, frame: DepthFrame, robot: Robot | None, held: bool) -> Sight:
         """A frame behind the hand; `robot` at the time of the frame. `held`: the object goes along with the palm."""
         if robot is not None:
@@ -157,16 +167,18 @@ class ObjectWatcher:
     def _gather(self, frame: DepthFrame, robot: Robot | None) -> None:
         found = self._segment(frame, robot)
         step = self._segmenter.cfg.stride
-        gathered = _Gathered(frame.depth_m[::step, ::step].copy(), found.cloud_w.mean(axis=0), len(found.cloud_w), robot)
-        if self._gathered and self._gathered[0].differs(gathered):
+        still = _Still(frame.depth_m[::step, ::step].copy(), found.cloud_w.mean(axis=0), len(found.cloud_w), robot)
+        if self._gathered and self._gathered[0].differs(still):
             self.forget()
-        self._gathered.append(gathered)
+        if self._first is not None:
+            return
+        self._gathered.append(still)
         if len(self._gathered) == FIRST_FRAMES:
             depth_m = np.zeros_like(frame.depth_m)
             depth_m[::step, ::step] = steady_depth(np.stack([one.depth_m for one in self._gathered]))
-            self._gathered.clear()
             found = self._segment(replace(frame, depth_m=depth_m), robot)
             self._first = found, self._grasps.plan(found.points_w, _place(frame), self._reachable)
+            del self._gathered[1:]
 
     def _segment(self, frame: DepthFrame, robot: Robot | None) -> Segmentation:
         self._camera_w = torch.from_numpy(_place(frame))[None]
@@ -217,7 +229,7 @@ class ObjectWatcher:
 
 
 @dataclass(frozen=True)
-class _Gathered:
+class _Still:
     """What tells whether a frame shows the same as another."""
 
     depth_m: NDArray[np.float32]
@@ -226,12 +238,10 @@ class _Gathered:
     pixels: int
     robot: Robot | None
 
-    def differs(self, other: "_Gathered") -> bool:
+    def differs(self, other: "_Still") -> bool:
         """Whether object or robot moved from one to the other."""
         moved = float(np.linalg.norm(other.middle_w - self.middle_w)) > MOVED_M
         grown = abs(other.pixels - self.pixels) > MOVED_SHARE * self.pixels
-        if (self.robot is None) != (other.robot is None):
-            return True
         if self.robot is not None and other.robot is not None:
             moved |= float(np.linalg.norm(other.robot.palm_pos_w - self.robot.palm_pos_w)) > MOVED_M
         return moved or grown
@@ -243,8 +253,8 @@ class _Grasps:
     def __init__(self, contract: Mapping[str, Any]) -> None:
         hand, grasp = contract["hand"], contract["grasp"]
         self._kinematics = Kinematics.from_dict(hand["kinematics"], torch.float64)
-        self._base = invert(*(torch.tensor(hand[name]).double() for name in ("palm_pos_b", "palm_quat_b")))
-        self._limits = tuple(torch.tensor(hand[name]).double() for name in ("joint_lower_rad", "joint_upper_rad"))
+        self._base = invert(*(_double(hand[name]) for name in ("palm_pos_b", "palm_quat_b")))
+        self._limits = tuple(_double(hand[name]) for name in ("joint_lower_rad", "joint_upper_rad"))
         self._power, self._pinch = (_style(grasp[name]) for name in ("power", "pinch"))
         self._distances = {name: grasp["pregrasp"][name] for name in ("standoff_m", "clearance_m")}
 
@@ -268,7 +278,11 @@ class _Grasps:
 
 
 def _style(values: Mapping[str, Any]) -> GraspStyle:
-    return GraspStyle(**{item.name: torch.tensor(values[item.name]).double() for item in fields(GraspStyle)})
+    return GraspStyle(**{item.name: _double(values[item.name]) for item in fields(GraspStyle)})
+
+
+def _double(values: Any) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def _tensors(robot: Robot) -> Sequence[torch.Tensor]:

@@ -1,0 +1,85 @@
+"""Targets that make a joint show what drives it: steps, a slow triangle, a chirp; one joint at a time, numpy alone.
+
+    hold   small and middle steps   from end to end and back   triangle, slow   chirp   hold
+
+Small steps tell gain and friction, the way from end to end the effort limit and the damping, the triangle friction, the
+chirp gain, damping and delay.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ExcitationCfg:
+    """How a joint is moved."""
+
+    rate_hz: float = 100.0
+    """Targets per second."""
+    margin_rad: float = 0.05
+    """Distance from the ends of the range."""
+    reach_rad: float = 0.5
+    """Furthest from the rest pose."""
+    small_rad: float = 0.08
+    """Of small steps."""
+    step_s: float = 0.4
+    """A step is held so long."""
+    jump_rad: float = 0.7
+    """Largest step of a target: one that asks for more than the effort limit shows where that is."""
+    triangle_rad_s: float = 0.4
+    """Speed of the slow triangle."""
+    chirp_rad: float = 0.1
+    """Amplitude of the chirp."""
+    chirp_hz: tuple[float, float] = (0.5, 6.0)
+    """Its frequencies."""
+    chirp_s: float = 2.0
+    """How long it takes."""
+
+    def __post_init__(self) -> None:
+        if not self.rate_hz >= 50:
+            raise ValueError(f"rate_hz must be at least 50 to see what servos do, got {self.rate_hz}")
+        lengths = (self.reach_rad, self.small_rad, self.jump_rad, self.step_s, self.triangle_rad_s)
+        if min(lengths) <= 0:
+            raise ValueError("reach_rad, small_rad, jump_rad, step_s and triangle_rad_s must be positive")
+
+
+def excite(rest_rad: float, lower_rad: float, upper_rad: float, cfg: ExcitationCfg) -> Array:
+    """Targets (tick,) [rad] of one joint at 1 / rate_hz, from rest to rest, within its range."""
+    low = max(lower_rad + cfg.margin_rad, rest_rad - cfg.reach_rad)
+    high = min(upper_rad - cfg.margin_rad, rest_rad + cfg.reach_rad)
+    if not low < rest_rad < high:
+        raise ValueError(f"the rest pose {rest_rad:.3f} rad is not within {low:.3f} and {high:.3f} rad")
+    ticks = round(cfg.step_s * cfg.rate_hz)
+    small = [rest_rad + cfg.small_rad, rest_rad, rest_rad - cfg.small_rad, rest_rad]
+    middle = [rest_rad + (high - rest_rad) / 2, rest_rad + (low - rest_rad) / 2]
+    near, far = (low, min(low + cfg.jump_rad, high)), (max(high - cfg.jump_rad, low), high)
+    steps = np.repeat([rest_rad, rest_rad, *small, *middle, *near, *near, *far, *far, rest_rad], ticks)
+    amplitude = min(cfg.chirp_rad, high - rest_rad, rest_rad - low)
+    slow, fast = rest_rad + _triangle(amplitude, cfg), rest_rad + amplitude * _chirp(cfg)
+    goal = np.concatenate([steps, slow, np.full(ticks, rest_rad), fast, np.full(2 * ticks, rest_rad)])
+    return _limited(np.clip(goal, low, high), cfg.jump_rad)
+
+
+def _triangle(amplitude: float, cfg: ExcitationCfg) -> Array:
+    corners = np.cumsum([0.0, 1.0, 2.0, 2.0, 1.0]) * amplitude / cfg.triangle_rad_s
+    time_s = np.arange(0.0, corners[-1], 1.0 / cfg.rate_hz)
+    return np.interp(time_s, corners, amplitude * np.array([0.0, 1.0, -1.0, 1.0, 0.0]))
+
+
+def _chirp(cfg: ExcitationCfg) -> Array:
+    """Frequency rises evenly from one end to the other."""
+    time_s = np.arange(0.0, cfg.chirp_s, 1.0 / cfg.rate_hz)
+    first, last = cfg.chirp_hz
+    return np.sin(2 * np.pi * (first * time_s + (last - first) / (2 * cfg.chirp_s) * time_s**2))
+
+
+def _limited(goal: Array, step: float) -> Array:
+    """The same, no further than `step` from one tick to the next."""
+    target = goal.copy()
+    for i in range(1, len(goal)):
+        target[i] = target[i - 1] + np.clip(goal[i] - target[i - 1], -step, step)
+    return target

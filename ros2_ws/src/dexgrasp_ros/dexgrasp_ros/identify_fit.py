@@ -1,0 +1,230 @@
+"""System identification: parameters of a hand's servos from a log of targets and positions, by simulation in MuJoCo.
+
+Each joint alone: a hinge with the inertia that the hand's model gives it where the test was made, driven by a position
+servo with an effort limit. The response is simulated without delay and read `delay_s` later, so that everything is
+smooth in the parameters. Least squares with weak priors; what the log does not tell stays where it began and is named.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import mujoco
+import numpy as np
+from mujoco import rollout
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+Array = NDArray[np.float64]
+STEP_S = 0.002
+"""Of the simulation."""
+NAMES = ("kp", "kd", "damping", "friction_loss", "effort_limit", "delay_s", "bias_rad")
+STEPS = np.array([0.02, 0.02, 0.02, 0.02, 0.02, 5e-4, 1e-4])
+"""Of the differences: logarithms of the first five, seconds, radians."""
+PRIOR_SD = np.array([1.0, 1.0, 1.0, 1.5, 0.7, 0.05, 0.05])
+"""How little is known before, in the same units."""
+LARGEST_DELAY_S = 0.2
+LEAST = 1e-4
+"""Of what is fitted as a logarithm [SI units]."""
+NOISE_RAD = 5e-4
+"""Positions are taken for no better than this: the model is not exact either."""
+KNOWN_SD = 0.15
+"""A parameter is identified if its relative standard deviation is smaller; of the delay, in units of 20 ms."""
+GOOD = 2.0
+"""A fit is good when its residuals are this many times the noise; else it is tried from elsewhere."""
+STARTS = ((1.0, 1.0), (0.3, 0.6), (3.0, 1.5))
+"""Factors on the gain and the effort limit of the first guess."""
+SATURATED_S = 0.02
+"""The effort limit is identified only if the servo was at it for so long."""
+
+
+@dataclass(frozen=True)
+class JointParameters:
+    """What drives a joint."""
+
+    kp: float
+    """Position gain [N m/rad]."""
+    kd: float
+    """Velocity gain of the servo, within its effort limit [N m s/rad]."""
+    damping: float
+    """Damping of the joint itself [N m s/rad]."""
+    friction_loss: float
+    """Dry friction [N m]."""
+    effort_limit: float
+    """Largest torque [N m]."""
+    delay_s: float = 0.0
+    """From a target that is sent to a position that is read [s], beside what the servo takes."""
+    bias_rad: float = 0.0
+    """What is read where the joint is at 0 [rad]: homing, gravity."""
+
+
+@dataclass(frozen=True)
+class JointLog:
+    """The test of one joint."""
+
+    name: str
+    target_time_s: Array
+    """(target,) when each was sent."""
+    target: Array
+    """(target,) [rad]; holds until the next."""
+    time_s: Array
+    """(reading,) of the same clock."""
+    position: Array
+    """(reading,) [rad]."""
+    inertia: float
+    """About the joint, with the rotor [kg m2]."""
+
+
+@dataclass(frozen=True)
+class JointFit:
+    """What the log of a joint says."""
+
+    name: str
+    parameters: JointParameters
+    relative_sd: dict[str, float]
+    """Standard deviation of each parameter, as a share of it; of delay and bias in seconds and radians."""
+    rms_rad: float
+    """Of measured against fitted positions."""
+    noise_rad: float
+    """Of positions at rest."""
+    fitted: Array = field(repr=False)
+    """(reading,) [rad]."""
+
+    @property
+    def unknown(self) -> list[str]:
+        """Parameters that the log does not tell."""
+        limits = {"delay_s": KNOWN_SD * 0.02, "bias_rad": np.inf}
+        return [name for name, sd in self.relative_sd.items() if sd > limits.get(name, KNOWN_SD)]
+
+    @property
+    def total_damping(self) -> float:
+        """Of servo and joint together [N m s/rad]: what is felt below the effort limit."""
+        return self.parameters.kd + self.parameters.damping
+
+
+class Servo:
+    """A hinge and its position servo in MuJoCo."""
+
+    def __init__(self, inertia: float) -> None:
+        spec = mujoco.MjSpec()
+        spec.option.timestep, spec.option.integrator = STEP_S, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
+        spec.option.gravity = [0.0, 0.0, 0.0]
+        body = spec.worldbody.add_body(mass=1e-6, inertia=[1e-12] * 3)
+        body.explicitinertial = True
+        body.add_joint(name="joint", type=mujoco.mjtJoint.mjJNT_HINGE, axis=[0, 0, 1], armature=inertia)
+        servo = spec.add_actuator(name="servo", target="joint", trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        servo.set_to_position(kp=1.0, kv=1.0)
+        servo.forcerange, servo.forcelimited = [-1.0, 1.0], mujoco.mjtLimited.mjLIMITED_TRUE
+        self._model = spec.compile()
+        self._data = mujoco.MjData(self._model)
+        self._size = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
+
+    def respond(self, parameters: JointParameters, targets: Array) -> Array:
+        """Positions (step,) after each step, from rest at the first of the targets (step,)."""
+        return self._roll(parameters, targets)[:, 1]
+
+    def saturated_s(self, parameters: JointParameters, targets: Array) -> float:
+        """How long the servo wants more than its effort limit."""
+        states = self._roll(parameters, targets)
+        wanted = parameters.kp * (targets[1:] - states[:-1, 1]) - parameters.kd * states[:-1, 2]
+        return float((np.abs(wanted) > parameters.effort_limit).sum() * STEP_S)
+
+    def _roll(self, parameters: JointParameters, targets: Array) -> Array:
+        """States (step, 3): time, position, velocity."""
+        model = self._model
+        model.dof_damping[0], model.dof_frictionloss[0] = parameters.damping, parameters.friction_loss
+        model.actuator_gainprm[0, 0] = parameters.kp
+        model.actuator_biasprm[0, 1:3] = -parameters.kp, -parameters.kd
+        model.actuator_forcerange[0] = -parameters.effort_limit, parameters.effort_limit
+        start = np.zeros((1, self._size))
+        start[0, 1] = targets[0]
+        states, _ = rollout.rollout(model, self._data, start, targets[None, :, None])
+        return states[0]
+
+
+def fit_joint(log: JointLog, guess: JointParameters) -> JointFit:
+    """The parameters that explain the log best, beginning with a guess."""
+    problem = _Problem(log, guess)
+    best = None
+    for gain, effort in STARTS:
+        other = replace(guess, kp=guess.kp * gain, effort_limit=guess.effort_limit * effort)
+        start = problem.delayed(problem.vector(other))
+        jacobian: Any = problem.jacobian  # scipy's annotations know names of methods only
+        found = least_squares(
+            problem.residuals, start, jacobian, problem.bounds, loss="soft_l1", x_scale=PRIOR_SD, max_nfev=40
+        )
+        best = found if best is None or found.cost < best.cost else best
+        if problem.rms(best.x) < GOOD * problem.noise_rad:
+            break
+    assert best is not None
+    return problem.answer(best.x)
+
+
+class _Problem:
+    """The least squares of one joint. A vector holds logarithms of the first five parameters, delay and bias."""
+
+    def __init__(self, log: JointLog, guess: JointParameters) -> None:
+        self._log, self._servo = log, Servo(log.inertia)
+        end_s = max(log.time_s[-1], log.target_time_s[-1]) + STEP_S
+        self._grid_s = np.arange(log.target_time_s[0], end_s, STEP_S)
+        sent = np.searchsorted(log.target_time_s, self._grid_s, side="right") - 1
+        self._targets = log.target[np.maximum(sent, 0)]
+        first_move = log.target_time_s[np.flatnonzero(log.target != log.target[0])[0]]
+        resting = log.position[log.time_s < first_move]
+        if len(resting) < 10:
+            raise ValueError(f"{log.name}: {len(resting)} readings before the joint is moved, 10 are needed")
+        self.noise_rad = float(max(resting.std(), NOISE_RAD))
+        self._prior = self.vector(guess)
+        self._prior[6] = np.median(resting) - log.target[0]
+        low, high = self._prior - 4 * PRIOR_SD, self._prior + 4 * PRIOR_SD
+        low[5], high[5] = 0.0, LARGEST_DELAY_S
+        self.bounds = low, high
+
+    def vector(self, parameters: JointParameters) -> Array:
+        values = np.array([getattr(parameters, name) for name in NAMES])
+        return np.concatenate([np.log(np.maximum(values[:5], LEAST)), values[5:]])
+
+    def parameters(self, x: Array) -> JointParameters:
+        return JointParameters(*(float(value) for value in [*np.exp(x[:5]), *x[5:]]))
+
+    def delayed(self, x: Array) -> Array:
+        """The same with the delay that fits best."""
+        response = self._servo.respond(self.parameters(x), self._targets)
+        x[6] = self._prior[6]
+        delays = np.arange(0.0, LARGEST_DELAY_S, 0.002)
+        errors = [np.square(self._read(response, delay) + x[6] - self._log.position).sum() for delay in delays]
+        x[5] = np.clip(delays[int(np.argmin(errors))], 1e-4, LARGEST_DELAY_S - 1e-4)
+        return x
+
+    def residuals(self, x: Array) -> Array:
+        return np.concatenate([(self.positions(x) - self._log.position) / self.noise_rad, self._priors(x)])
+
+    def positions(self, x: Array) -> Array:
+        return self._read(self._servo.respond(self.parameters(x), self._targets), x[5]) + x[6]
+
+    def jacobian(self, x: Array) -> Array:
+        here, columns = self.positions(x), []
+        for i, step in enumerate(STEPS):
+            ahead = x.copy()
+            ahead[i] += step
+            columns.append((self.positions(ahead) - here) / (step * self.noise_rad))
+        return np.concatenate([np.stack(columns, axis=1), np.diag(1.0 / PRIOR_SD)])
+
+    def rms(self, x: Array) -> float:
+        return float(np.sqrt(np.mean(np.square(self.positions(x) - self._log.position))))
+
+    def answer(self, x: Array) -> JointFit:
+        inflation = max(1.0, self.rms(x) / self.noise_rad)
+        slope = self.jacobian(x)[: len(self._log.position)] / inflation
+        spread = np.sqrt(np.diag(np.linalg.inv(slope.T @ slope + np.diag(PRIOR_SD**-2.0))))
+        sd: dict[str, float] = {name: float(value) for name, value in zip(NAMES, spread, strict=True)}
+        if self._servo.saturated_s(self.parameters(x), self._targets) < SATURATED_S:
+            sd["effort_limit"] = np.inf
+        return JointFit(self._log.name, self.parameters(x), sd, self.rms(x), self.noise_rad, self.positions(x))
+
+    def _priors(self, x: Array) -> Array:
+        return (x - self._prior) / PRIOR_SD
+
+    def _read(self, response: Array, delay_s: float) -> Array:
+        """The response (step,), which is of the ends of the steps, as it is read `delay_s` later (reading,)."""
+        ends_s = self._grid_s + STEP_S
+        return np.interp(self._log.time_s - delay_s, ends_s, response)
