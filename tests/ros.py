@@ -170,4 +170,6 @@ class Process:
 def _yaml(value):
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, (str, Path)):
+        return f"'{value}'"
     return f"[{', '.join(map(_yaml, value))}]" if isinstance(value, (list, tuple)) else str(value)

@@ -1,5 +1,6 @@
 """Parameters of nodes from dataclasses; nodes as processes that end safely; the package's own files."""
 
+import ast
 import importlib
 import re
 import signal
@@ -11,6 +12,7 @@ import pytest
 
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from ros import LATCHED, PACKAGE, Process
@@ -23,6 +25,7 @@ pytestmark = pytest.mark.ros
 
 PROBE = """
 from std_msgs.msg import String
+from rclpy.lifecycle import LifecycleNode
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from dexgrasp_ros.process import acknowledged, run
@@ -172,6 +175,22 @@ def test_a_node_that_cannot_be_made_says_why(ros, probe):
         assert process.wait() == 2
         assert "cannot start: the bundle is not there" in process.text()
         assert "Traceback" not in process.text()
+
+
+def test_no_node_overwrites_what_rclpy_keeps_in_it(ros):
+    taken = set(dir(ros.add(LifecycleNode("taken", context=ros.context))))
+    for path in (PACKAGE / "dexgrasp_ros").glob("*.py"):
+        for kind in ast.walk(ast.parse(path.read_text())):
+            if isinstance(kind, ast.ClassDef) and {"Node", "LifecycleNode"} & {
+                ast.unparse(base) for base in kind.bases
+            }:
+                set_here = {
+                    node.attr
+                    for node in ast.walk(kind)
+                    if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
+                    if ast.unparse(node.value) == "self"
+                }
+                assert not set_here & taken, f"{path.name}: {kind.name}"
 
 
 def test_the_manifest_is_valid_and_agrees_with_the_package():

@@ -1,0 +1,38 @@
+"""Brings up a grasping robot: `ros2 launch dexgrasp_ros grasp.launch.py --show-args` lists the arguments."""
+
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from dexgrasp_ros import bringup
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+
+def generate_launch_description() -> LaunchDescription:
+    """The arguments, and what they start."""
+    arguments = [
+        DeclareLaunchArgument(
+            item.name, default_value=item.default, description=item.meaning, choices=list(item.choices) or None
+        )
+        for item in bringup.ARGUMENTS
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+
+
+def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Transport and nodes, now that the arguments are known."""
+    given = {item.name: LaunchConfiguration(item.name).perform(context) for item in bringup.ARGUMENTS}
+    further = [given["params"]] if given["params"] else []
+    variables = [SetEnvironmentVariable(name, value) for name, value in bringup.environment(given).items()]
+    nodes = [
+        Node(
+            package="dexgrasp_ros",
+            executable=item.executable,
+            name=item.name,
+            parameters=[item.parameters, *further],
+            output="screen",
+            emulate_tty=True,
+        )
+        for item in bringup.nodes(given)
+    ]
+    return [*variables, *nodes]
