@@ -135,6 +135,12 @@ COMMANDS = (
         "policies.bench_views:bench_views",
     ),
     Command(
+        "bench ros",
+        "Grasp over ROS 2 with a simulated robot; milliseconds from the depth image's stamp to the command.",
+        "dexgrasp_ros.bench:RosBenchCfg",
+        "dexgrasp_ros.bench:bench_ros",
+    ),
+    Command(
         "bench ablations",
         "Train variants of the method at equal budget and compare them.",
         "policies.ablations:AblationsCfg",

@@ -4,6 +4,7 @@ Importing a command to print its help would import torch and MuJoCo: two seconds
 """
 
 import ast
+import importlib.util
 import shutil
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +14,6 @@ from typing import Any
 
 import configs
 
-ROOT = Path(__file__).resolve().parent.parent
 KEY_COLUMN = 34
 
 
@@ -126,7 +126,9 @@ def _constant(tree: ast.Module, name: str) -> ast.expr:
 
 
 def _file(module: str) -> Path:
-    return ROOT / (module.replace(".", "/") + ".py")
+    spec = importlib.util.find_spec(module)  # imports the package around it, which holds nothing
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin)
 
 
 def _yaml_values(config: str) -> dict[str, Any]:

@@ -23,6 +23,7 @@ MAY_IMPORT = {
         "perception",
         "policies.bundle",
         "policies.limiter",
+        "policies.runs",
         "policies.runtime",
         "policies.safety",
     },

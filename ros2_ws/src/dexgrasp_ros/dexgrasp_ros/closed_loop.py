@@ -1,0 +1,261 @@
+"""The closed loop on one machine: simulated robot, perception and grasp as processes, and an operator who asks.
+
+    with ClosedLoop(bundle, logs) as loop:
+        trial = loop.grasp("3", seed=0)          real messages only; the truth comes from the simulator
+
+Needs ROS_DOMAIN_ID and the Fast DDS profile in the environment, as `dexgrasp_ros.environment` sets them.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
+
+from dexgrasp_ros import config, messages
+
+NODES = ("sim_robot", "perception", "grasp")
+LIFTED_M = 0.1
+"""An object that is this much above its start after the hold has been grasped."""
+HOLD_S = 3.0
+START_S, ANSWER_S, PLAN_S, GRASP_S = 60.0, 10.0, 20.0, 60.0
+"""Patience with the start of a process, an answer, a plan, and a grasp [s of this machine]."""
+
+
+class NotAnsweredError(TimeoutError):
+    """A node did not do what was asked for in time; the text says which and what it wrote last."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt."""
+
+    object: str
+    seed: int
+    success: bool
+    lifted_m: float
+    """Rise of the object at the end of the hold."""
+    state: str
+    """The grasp node's state then."""
+    reason: str
+    """Why the trial ended early, or nothing."""
+    wall_s: float
+
+
+class ClosedLoop:
+    """Three nodes in processes of their own."""
+
+    def __init__(self, bundle: str | Path, logs: Path, **parameters: Mapping[str, Any]) -> None:
+        """`logs`: folder for what the nodes write. `parameters`: of sim_robot, perception, grasp, by name."""
+        if unknown := sorted(set(parameters) - set(NODES)):
+            raise ValueError(f"no nodes {unknown}; there are {list(NODES)}")
+        folder = str(Path(bundle).resolve())
+        own: dict[str, dict[str, Any]] = {
+            "sim_robot": {},
+            "perception": {
+                "bundle": folder,
+                "arm": "sim_ur5e",
+                "camera_file": str(config("cameras/sim.yaml")),
+                "use_sim_time": True,
+            },
+            "grasp": {"bundle": folder, "autostart": False, "use_sim_time": True},
+        }
+        self._logs = logs
+        self._parameters = {name: own[name] | dict(parameters.get(name, {})) for name in NODES}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        """The nodes by name."""
+        self.state, self.lifted_m = "", np.nan
+        """The grasp node's state; rise of the object since the last reset."""
+        self.timing: dict[str, str] = {}
+        """The grasp node's report of its timing, newest values by name."""
+        self._object_m: tuple[float, float] = np.nan, np.nan  # stamp, height
+        self._start_m = self._plan_s = np.nan
+
+    def __enter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self._node = Node("operator", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        listen = self._node.create_subscription
+        listen(String, "/grasp/state", lambda message: setattr(self, "state", message.data), latched)
+        listen(PoseStamped, "/sim_robot/object_pose", self._saw_object, QoSProfile(depth=1))
+        listen(Float64MultiArray, "/perception/plan", self._saw_plan, QoSProfile(depth=1))
+        listen(DiagnosticArray, "/diagnostics", self._saw_report, QoSProfile(depth=10))
+        try:
+            for name in NODES:
+                self.start(name)
+            self.until(lambda: np.isfinite(self._object_m[0]), "sim_robot", "shows the object", START_S)
+            self._active = False
+            self.until(lambda: self._node.count_services("/grasp/change_state"), "grasp", "is there", START_S)
+            self.transition(Transition.TRANSITION_CONFIGURE)
+            self.until(lambda: self.state != "", "grasp", "tells its state")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self, name: str) -> None:
+        """Start a node, for instance after it was killed."""
+        words = [word for item in self._parameters[name].items() for word in ("-p", "{}:={}".format(*_written(item)))]
+        command = [sys.executable, "-m", f"dexgrasp_ros.{name}_node", "--ros-args", *words]
+        with (self._logs / f"{name}.log").open("ab") as log:
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    def close(self) -> None:
+        """End the nodes as a launch does."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(ANSWER_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._executor.shutdown(timeout_sec=0.0)
+        self._node.destroy_node()
+        rclpy.try_shutdown(context=self._context)
+
+    def grasp(self, thing: str, seed: int = 0, during: Callable[[str], None] = lambda state: None) -> Trial:
+        """Put an object on the table, grasp it, and see whether it is held. `during` is called all the while."""
+        began_s = time.monotonic()
+        self.reset(thing, seed)
+        reason = self._ask_for_grasp()
+        if not reason:
+            reason = self._watch(during)
+        success = not reason and self.lifted_m > LIFTED_M
+        return Trial(thing, seed, success, self.lifted_m, self.state, reason, time.monotonic() - began_s)
+
+    def reset(self, thing: str, seed: int) -> None:
+        """The arm at home, the object on the table, the grasp node ready; inactive meanwhile, it sends nothing."""
+        if self._active:
+            self._active = not self.transition(Transition.TRANSITION_DEACTIVATE)
+        client = AsyncParameterClient(self._node, "sim_robot")
+        self.until(client.services_are_ready, "sim_robot", "offers its parameters")
+        # numbers are names of objects too: the parameter is a string
+        values = [Parameter("object", value=str(thing)), Parameter("seed", value=seed)]
+        answer = client.set_parameters(values)
+        self.until(answer.done, "sim_robot", "takes its parameters")
+        self.call("/sim_robot/reset")
+        reset_s = self._object_m[0]
+        self.until(lambda: self._object_m[0] > reset_s + 0.1, "sim_robot", "shows the object")
+        self._start_m = self._object_m[1]
+        self.until(lambda: self.transition(Transition.TRANSITION_ACTIVATE), "grasp", "is active")
+        self._active = True
+
+    def transition(self, number: int) -> bool:
+        """Whether the grasp node made a transition of its life cycle."""
+        answer = self._call(ChangeState, "/grasp/change_state", ChangeState.Request(transition=Transition(id=number)))
+        return bool(answer.success)
+
+    def call(self, service: str) -> Trigger.Response:
+        """The answer of a service."""
+        return self._call(Trigger, service, Trigger.Request())
+
+    def _call(self, kind: Any, service: str, request: Any) -> Any:
+        client = self._node.create_client(kind, service)
+        name = service.split("/")[1]
+        try:
+            self.until(client.service_is_ready, name, f"offers {service}")
+            answer = client.call_async(request)
+            self.until(answer.done, name, f"answers {service}")
+            return answer.result()
+        finally:
+            self._node.destroy_client(client)
+
+    def spin(self, time_s: float) -> None:
+        """Listen for so long."""
+        end_s = time.monotonic() + time_s
+        while time.monotonic() < end_s:
+            self._executor.spin_once(timeout_sec=0.01)
+
+    def until(self, condition: Callable[[], Any], name: str, what: str, patience_s: float = ANSWER_S) -> None:
+        """Spin until it holds. Raises NotAnsweredError where node `name` does not bring that about."""
+        end_s = time.monotonic() + patience_s
+        while not condition():
+            if time.monotonic() > end_s or self.processes[name].poll():
+                last = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()[-5:]
+                raise NotAnsweredError(f"waited {patience_s:.0f} s at most until {name} {what}; its last lines: {last}")
+            self._executor.spin_once(timeout_sec=0.01)
+
+    def _insist(self, service: str, patience_s: float) -> str:
+        """Ask until it is granted; the last refusal where it is not."""
+        end_s, answer = time.monotonic() + patience_s, self.call(service)
+        while not answer.success and time.monotonic() < end_s:
+            self._executor.spin_once(timeout_sec=0.05)
+            answer = self.call(service)
+        return "" if answer.success else str(answer.message)
+
+    def _ask_for_grasp(self) -> str:
+        """Why no grasp began, or nothing."""
+        after_s = self._object_m[0]
+        try:
+            self.until(lambda: self._plan_s > after_s, "perception", "plans a grasp", PLAN_S)
+        except NotAnsweredError as error:
+            return str(error)
+        if refusal := self._insist("/grasp/grasp", ANSWER_S):
+            return refusal
+        self.until(lambda: self.state != "idle", "grasp", "begins")
+        return ""
+
+    def _watch(self, during: Callable[[str], None]) -> str:
+        """Until the hold is over. Why it ended early, or nothing."""
+        end_s, held_from_s = time.monotonic() + GRASP_S, np.inf
+        while self._object_m[0] < held_from_s + HOLD_S:
+            self._executor.spin_once(timeout_sec=0.01)
+            during(self.state)
+            if self.state == "hold" and np.isinf(held_from_s):
+                held_from_s = self._object_m[0]
+            if dead := [name for name, process in self.processes.items() if process.poll() is not None]:
+                return f"{dead} ended in {self.state}"
+            if self.state in ("fault", "idle"):
+                return f"the grasp ended in {self.state}"
+            if time.monotonic() > end_s:
+                return f"no end within {GRASP_S:.0f} s, in {self.state}"
+        return ""
+
+    def _saw_object(self, message: PoseStamped) -> None:
+        pos, _ = messages.pose_from_message(message)
+        self._object_m = messages.seconds(message.header.stamp), float(pos[2])
+        self.lifted_m = self._object_m[1] - self._start_m
+
+    def _saw_plan(self, message: Float64MultiArray) -> None:
+        self._plan_s = messages.plan_from_message(message)[1]
+
+    def _saw_report(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "grasp: timing":
+                self.timing = {item.key: item.value for item in status.values}
+
+
+def _written(item: tuple[str, Any]) -> tuple[str, str]:
+    """A parameter as the command line takes it."""
+    name, value = item
+    return name, str(value).lower() if isinstance(value, bool) else str(value)
