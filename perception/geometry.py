@@ -101,6 +101,9 @@ def plane_basis(normal: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _cross(a: Tensor, b: Tensor) -> Tensor:
+    if a.dtype != b.dtype:  # a GPU simulates in single precision, targets are double
+        kind = torch.promote_types(a.dtype, b.dtype)
+        a, b = a.to(kind), b.to(kind)
     return torch.linalg.cross(*torch.broadcast_tensors(a, b))
 
 

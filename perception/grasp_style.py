@@ -29,6 +29,10 @@ class GraspStyle:
     floor_m: Tensor
     """() least height of the palm centre over the table while the fingers are open."""
 
+    def to(self, device: torch.device | str) -> "GraspStyle":
+        """The same style on another device."""
+        return GraspStyle(**{item.name: getattr(self, item.name).to(device) for item in fields(self)})
+
     def write(self, rows: Tensor, styles: "GraspStyle") -> None:
         """Set the styles of some environments."""
         for item in fields(self):

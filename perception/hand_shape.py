@@ -47,6 +47,11 @@ class Shadow:
     margin_m: float
     """The hand hides this much more than it is."""
 
+    def to(self, device: torch.device | str) -> Self:
+        """The same shadow on another device."""
+        pos, quat = self.base_in_palm
+        return replace(self, shape=self.shape.to(device), base_in_palm=(pos.to(device), quat.to(device)))
+
     def covers(
         self, points_w: Tensor, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor
     ) -> Tensor:

@@ -39,18 +39,20 @@ class Frame:
 class ObjectView:
     """The points of all objects, and how good they are."""
 
-    def __init__(self, mode: Mode, min_points: int, num_envs: int, points: int) -> None:
+    def __init__(
+        self, mode: Mode, min_points: int, num_envs: int, points: int, device: torch.device | str = "cpu"
+    ) -> None:
         """With fewer than `min_points` in a frame what is known stays as it was."""
         self._mode, self._min_points = mode, min_points
-        self.points_w = torch.zeros(num_envs, points, 3)
+        self.points_w = torch.zeros(num_envs, points, 3, device=device)
         """(env, point, 3) world frame [m]."""
-        self.fraction = torch.ones(num_envs)
+        self.fraction = torch.ones(num_envs, device=device)
         """(env,) pixels in the last frame, as a share of those in the first view."""
-        self.fresh = torch.ones(num_envs, dtype=torch.bool)
+        self.fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
         """(env,) whether that frame was of use: enough points, and where the object is tracked, on it."""
-        self.seen = torch.ones(num_envs, dtype=torch.bool)
+        self.seen = torch.ones(num_envs, dtype=torch.bool, device=device)
         """(env,) whether that frame had enough points."""
-        self.tracker = Tracker(num_envs, points) if mode in ("tracked", "corrected") else None
+        self.tracker = Tracker(num_envs, points, device) if mode in ("tracked", "corrected") else None
         """Follows the objects, in modes that do."""
 
     def begin(self, rows: Tensor, points_w: Tensor) -> None:

@@ -88,10 +88,10 @@ def student_layout(joints: int, keypoints: int, actions: int, live: bool = False
 class History:
     """The last frames of `MOVES`, scaled as in the layout, oldest first; a new episode has always stood still."""
 
-    def __init__(self, num_envs: int, layout: Layout) -> None:
+    def __init__(self, num_envs: int, layout: Layout, device: torch.device | str = "cpu") -> None:
         self._terms = tuple(term for term in layout.terms if term.name in MOVES)
         width = sum(term.size for term in self._terms)
-        self.frames = torch.zeros(num_envs, HISTORY, width)
+        self.frames = torch.zeros(num_envs, HISTORY, width, device=device)
         """(env, frame, value)."""
 
     def begin(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:

@@ -134,7 +134,7 @@ class ControlLaw:
     def _script(
         self, prior: PriorCfg, course: Course, closing: Tensor, floor_m: Tensor, height_m: Tensor, phases: Phases
     ) -> Advance:
-        x = torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64)
+        x = course.palm_pos_w.new_tensor([1.0, 0.0, 0.0])
         return prior_step(
             prior,
             closing=closing,
@@ -153,15 +153,24 @@ class ControlLaw:
 class HandControl:
     """Targets of the palm and the fingers of all environments, step by step."""
 
-    def __init__(self, hand: HandSpec, scales: Scales, prior: PriorCfg | None, step_s: float, num_envs: int) -> None:
+    def __init__(
+        self,
+        hand: HandSpec,
+        scales: Scales,
+        prior: PriorCfg | None,
+        step_s: float,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """`prior`: None gives the published method's plain residual."""
-        limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
+        limits = torch.tensor(hand.joint_lower, device=device), torch.tensor(hand.joint_upper, device=device)
         self.law = ControlLaw(scales, prior, step_s, *limits)
         """What an action means."""
-        self.style = blend(hand.power, hand.pinch, torch.zeros(num_envs))
+        self.style = blend(hand.power.to(device), hand.pinch.to(device), torch.zeros(num_envs, device=device))
         """How each environment's object is taken hold of."""
         sizes = ((3,), (4,), (3,), (4,), (), ())
-        self.course = Course(*(torch.zeros(num_envs, *size, dtype=torch.float64) for size in sizes))
+        empty = {"dtype": torch.float64, "device": device}
+        self.course = Course(*(torch.zeros(num_envs, *size, **empty) for size in sizes))
         """Where the palms began and should be."""
 
     @property

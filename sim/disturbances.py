@@ -59,15 +59,17 @@ def disturbance_named(name: str) -> Disturbance:
 class Disturber:
     """Acts out disturbances on the episodes of a batch: one kind in all of them, or a mixture."""
 
-    def __init__(self, name: str, hand: HandSpec, num_envs: int, step_s: float) -> None:
+    def __init__(
+        self, name: str, hand: HandSpec, num_envs: int, step_s: float, device: torch.device | str = "cpu"
+    ) -> None:
         self.name, self._step_s = name, step_s
         self._kinds = [disturbance_named(kind) for kind in (SHARES if name == MIXED else (name,))]
-        self._until = torch.tensor(list(SHARES.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double()
+        self._until = torch.tensor(list(SHARES.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double().to(device)
         self.level = 1.0
         """Strength of a mixture, from 0 to 1; acts on the episodes that begin from now on."""
-        self._thumb, self._fingers = torch.tensor(hand.thumb_mask), torch.tensor(hand.finger_mask)
-        self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64) for _ in range(2))
-        self.shifted, self.gripped = torch.zeros(num_envs, dtype=torch.bool), torch.zeros(num_envs, dtype=torch.bool)
+        self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
+        self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64, device=device) for _ in range(2))
+        self.shifted, self.gripped = (torch.zeros(num_envs, dtype=torch.bool, device=device) for _ in range(2))
         """(env,) the object was moved; thumb and finger have both touched it."""
 
     def reset(self, rows: Tensor, draws: Episode) -> None:
@@ -78,7 +80,7 @@ class Disturber:
         amount = self.level * amount if self.name == MIXED else torch.ones_like(amount)
 
         def column(values: list[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float64)[kind]
+            return amount.new_tensor(values)[kind]
 
         reach = self.level if self.name == MIXED else 1.0  # the shift is drawn in a disc, the force's time by the grip
         self._shift_m[rows] = reach * column([kind.shift_m for kind in self._kinds])
@@ -111,16 +113,16 @@ class Disturber:
         touching = state.object_contact
         self.gripped |= (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
         turn = (phases.step * self._step_s / FORCE_TURN_S).long() % draws.force.shape[1]
-        direction = draws.force[torch.arange(len(turn)), turn]
+        direction = draws.force[torch.arange(len(turn), device=turn.device), turn]
         return direction * (self._force_n * self.gripped)[:, None]
 
     def _shift(self, engine: Engine, draws: Episode, rows: Tensor, points_o: Tensor) -> None:
         if not len(rows):
             return
         state = engine.state
-        pos = state.object_pos_w[rows]
+        pos, keypoints_w = state.object_pos_w[rows].double(), state.keypoints_w[rows].double()
         points_w = quat_rotate(state.object_quat_w[rows][:, None], points_o[rows].double()) + pos[:, None]
-        pos[:, :2] += free_shift(draws.shift[rows], self._shift_m[rows], points_w, state.keypoints_w[rows])
+        pos[:, :2] += free_shift(draws.shift[rows], self._shift_m[rows], points_w, keypoints_w)
         engine.move_object(rows, pos)
         self.shifted[rows] = True
 
@@ -134,7 +136,7 @@ def free_shift(tries: Tensor, shift_m: Tensor, points_w: Tensor, keypoints_w: Te
     clearance = torch.stack([_clearance(points_w, keypoints_w, tries[:, k]) for k in range(tries.shape[1])], dim=1)
     free = clearance > CLEARANCE_M
     pick = torch.where(free.any(dim=1), free.int().argmax(dim=1), clearance.argmax(dim=1))
-    return tries[torch.arange(len(tries)), pick]
+    return tries[torch.arange(len(tries), device=tries.device), pick]
 
 
 def _clearance(points_w: Tensor, keypoints_w: Tensor, shift_xy: Tensor) -> Tensor:

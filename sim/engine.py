@@ -91,7 +91,7 @@ class Variation:
     def none(rows: int, joints: int) -> "Variation":
         """The nominal physics of `rows` environments."""
         one, ones = torch.ones(rows, dtype=torch.float64), torch.ones(rows, joints, dtype=torch.float64)
-        down = torch.tensor([0.0, 0.0, -GRAVITY_M_S2], dtype=torch.float64).expand(rows, 3)
+        down = torch.tensor([0.0, 0.0, -GRAVITY_M_S2], dtype=torch.float64).repeat(rows, 1)
         frictions = NOMINAL_FRICTION * one, NOMINAL_TABLE_FRICTION * one
         return Variation(*frictions, one, torch.zeros_like(down), one, ones, ones, ones, ones, down)
 
@@ -124,6 +124,8 @@ class Engine(Protocol):
     """A batch of scenes. Rows are environments; a call touches only the rows that it is given."""
 
     num_envs: int
+    device: torch.device
+    """Where the state lives, and whatever the engine is given."""
     state: State
     body_names: list[str]
     """All bodies but the world, in the order of `body_states`; the hand's base is "palm", the last is "object"."""
@@ -170,6 +172,10 @@ class Engine(Protocol):
 
     def finite(self) -> Tensor:
         """(env,) bool: the physics state is finite, and MuJoCo neither warned nor gave up since the reset."""
+        ...
+
+    def check(self) -> None:
+        """Raise `BufferError`, which says what to raise, if physics has left something out since the last call."""
         ...
 
     def get_model(self, row: int) -> mujoco.MjModel:

@@ -14,13 +14,13 @@ log = logging.getLogger(__name__)
 class Guard:
     """Keeps the actions of the running episodes, so that a failed one can be replayed from its trial and actions."""
 
-    def __init__(self, num_envs: int, episode_steps: int, num_actions: int) -> None:
+    def __init__(self, num_envs: int, episode_steps: int, num_actions: int, device: torch.device | str = "cpu") -> None:
         self.counts = {"not_finite": 0, "left_workspace": 0}
         """Episodes ended for each reason since the task was made."""
         self.dump_dir: Path | None = None
         """Where the one dump goes; None writes none."""
-        self._actions = torch.zeros(num_envs, episode_steps, num_actions)
-        self._ended = torch.zeros(num_envs, dtype=torch.bool)
+        self._actions = torch.zeros(num_envs, episode_steps, num_actions, device=device)
+        self._ended = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self._dumped = False
 
     def reset(self, rows: Tensor) -> None:
@@ -31,7 +31,7 @@ class Guard:
     def record(self, step_index: Tensor, action: Tensor) -> None:
         """Remember the actions (env, action) that are about to be taken."""
         step = step_index.clamp(max=self._actions.shape[1] - 1)
-        self._actions[torch.arange(len(step)), step] = action
+        self._actions[torch.arange(len(step), device=step.device), step] = action
 
     def count(self, not_finite: Tensor, left_workspace: Tensor) -> None:
         """Count each failing episode once, at its first failing step. Masks (env,)."""
@@ -45,6 +45,6 @@ class Guard:
             return
         path = self.dump_dir / "unstable.npz"
         identity = {"trial": trial, "seed": seed, "object": name, "steps": steps}
-        np.savez(path, actions=self._actions[row, :steps].numpy(), identity=json.dumps(identity))
+        np.savez(path, actions=self._actions[row, :steps].cpu().numpy(), identity=json.dumps(identity))
         log.warning("physics failed on %s, trial %d: %s replays it", name, trial, path)
         self._dumped = True

@@ -8,7 +8,7 @@ ur5e       arm 6, fingers 16                       arm targets 6 [rad], finger t
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import mink
 import mujoco
@@ -37,17 +37,23 @@ _ARM_KEYS = ("name", "xml", "flange", "source", "base", "joints")
 _JOINT_KEYS = ("range", "effort_limit", "speed_limit", "kp", "kd", "armature", "home")
 _PREFIX = "attached/"
 
+Turn = Literal["geodesic", "axes"]
+
 
 def mounts() -> list[str]:
     """Names of all mounts: floating, and every arm in assets/arms."""
     return ["floating", *assets.names("arms")]
 
 
-def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str) -> None:
-    """Add the hand, and what carries it, to a world; the hand base frame is body "palm"; orders as above."""
+def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str, turn: Turn = "geodesic") -> None:
+    """Add the hand, and what carries it, to a world; the hand base frame is body "palm"; orders as above.
+
+    `turn`: the servo that turns a floating hand. geodesic: MuJoCo's orientation actuator. axes: one position servo per
+    axis of the rotation vector, for simulators without that actuator; its controls are the same in number and place.
+    """
     demand_known([mount], mounts(), "mount")
     if mount == "floating":
-        _attach_floating(world, hand)
+        _attach_floating(world, hand, turn)
     else:
         arm = ArmSpec.load(mount)
         spec = arm.to_mjspec()
@@ -56,7 +62,7 @@ def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str) -> None:
         _attach_tree(world, world.worldbody.add_frame(), spec)
 
 
-def _attach_floating(world: mujoco.MjSpec, hand: HandSpec) -> None:
+def _attach_floating(world: mujoco.MjSpec, hand: HandSpec, turn: Turn) -> None:
     """World-axis slides, then a ball: at qpos = (p, q) the hand base frame is at p with orientation q."""
     spec = hand.to_mjspec()
     palm = spec.body("palm")
@@ -67,9 +73,16 @@ def _attach_floating(world: mujoco.MjSpec, hand: HandSpec) -> None:
         servo.set_to_position(kp=SLIDE_KP, kv=SLIDE_KV)
         servo.forcerange = [-SLIDE_FORCE_N, SLIDE_FORCE_N]
     palm.add_joint(name=BALL_NAME, type=mujoco.mjtJoint.mjJNT_BALL, armature=PALM_ARMATURE)
-    servo = world.add_actuator(name=BALL_NAME, target=BALL_NAME, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-    servo.set_to_orientation(kp=BALL_KP, kv=BALL_KV)
-    servo.forcerange = [0.0, BALL_TORQUE_NM]  # of the norm of the torque
+    for axis in (None,) if turn == "geodesic" else range(3):
+        name = BALL_NAME if axis is None else f"{BALL_NAME}_{'xyz'[axis]}"
+        servo = world.add_actuator(name=name, target=BALL_NAME, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+        if axis is None:
+            servo.set_to_orientation(kp=BALL_KP, kv=BALL_KV)
+            servo.forcerange = [0.0, BALL_TORQUE_NM]  # of the norm of the torque
+        else:
+            servo.set_to_position(kp=BALL_KP, kv=BALL_KV)
+            servo.gear = [float(axis == k) for k in range(6)]
+            servo.forcerange = [-BALL_TORQUE_NM, BALL_TORQUE_NM]
     _attach_tree(world, world.worldbody.add_frame(), spec)
 
 

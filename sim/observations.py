@@ -47,7 +47,7 @@ def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[
 def hand_terms(hand: Readings, joint_target: Tensor, course: Course) -> dict[str, Tensor]:
     """Proprioception: the hand as it is sensed, against where it started and where it should be."""
     palm, start = hand.palm_quat_w, quat_conjugate(course.start_quat_w)
-    up = torch.tensor([0.0, 0.0, 1.0], dtype=palm.dtype)
+    up = palm.new_tensor([0.0, 0.0, 1.0])
     return {
         "joint_pos": hand.joint_pos,
         "tracking_error": joint_target - hand.joint_pos,

@@ -1,5 +1,6 @@
 """Whether a trial succeeded, and if not, how it failed."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -42,9 +43,9 @@ class Outcome:
 class Judge:
     """Follows the episodes of a batch and decides their outcomes from the object's true state."""
 
-    def __init__(self, num_envs: int, step_s: float) -> None:
+    def __init__(self, num_envs: int, step_s: float, device: torch.device | str = "cpu") -> None:
         def zeros(*size: int) -> Tensor:
-            return torch.zeros(num_envs, *size, dtype=torch.float64)
+            return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
 
         self._grace = max(1, round(TOUCH_GRACE_S / step_s))
         self.start_pos_w = zeros(3)
@@ -58,7 +59,7 @@ class Judge:
 
     def reset(self, rows: Tensor, state: State) -> None:
         """Begin the episodes of `rows` with the object where it is."""
-        self.start_pos_w[rows] = state.object_pos_w[rows]
+        self.start_pos_w[rows] = state.object_pos_w[rows].double()
         self.held[rows] = self.unstable[rows] = self._lost[rows] = False
         for tracked in (self.rise_m, self._best_rise_m, self._lift_end_rise_m, self.slip_m, self.penetration_m):
             tracked[rows] = 0.0
@@ -87,16 +88,28 @@ class Judge:
 
     def failure(self, row: int) -> str:
         """How the finished episode of `row` failed; empty for a success."""
-        if self.held[row]:
-            return ""
-        if self.unstable[row]:
-            return "unstable"
-        if self._best_rise_m[row] < LEFT_TABLE_M:
-            return "pushed_away" if self._pushed_m[row] > PUSHED_M else "missed"
-        return "dropped_in_lift" if self._lift_end_rise_m[row] < RISE_M else "dropped_in_hold"
+        return self.outcomes([row], [0], [""], "")[0].failure
 
-    def outcome(self, row: int, trial: int, name: str, disturbance: str) -> Outcome:
-        """The finished episode of `row` as a record."""
-        failure = self.failure(row)
-        numbers = (float(t[row]) for t in (self.rise_m, self.slip_m, self.penetration_m))
-        return Outcome(trial, name, disturbance, not failure, failure, *numbers)
+    def outcomes(
+        self, rows: Sequence[int], trials: Sequence[int], names: Sequence[str], disturbance: str
+    ) -> list[Outcome]:
+        """The finished episodes of `rows` as records."""
+        of_lift = (self._best_rise_m, self._lift_end_rise_m, self._pushed_m)
+        columns = (self.held, self.unstable, *of_lift, self.rise_m, self.slip_m, self.penetration_m)
+        table = torch.stack([column[list(rows)].double() for column in columns], dim=1).tolist()
+        records = []
+        for trial, name, values in zip(trials, names, table, strict=True):
+            failure = _failure(*values[:5])
+            records.append(Outcome(trial, name, disturbance, not failure, failure, *values[5:]))
+        return records
+
+
+def _failure(held: float, unstable: float, best_rise_m: float, lift_end_rise_m: float, pushed_m: float) -> str:
+    """How a finished episode failed; empty for a success."""
+    if held:
+        return ""
+    if unstable:
+        return "unstable"
+    if best_rise_m < LEFT_TABLE_M:
+        return "pushed_away" if pushed_m > PUSHED_M else "missed"
+    return "dropped_in_lift" if lift_end_rise_m < RISE_M else "dropped_in_hold"

@@ -192,18 +192,17 @@ class Episode:
     """(env, 2) numbers in [0, 1): which disturbance of a mixture, and how much of it."""
 
     @staticmethod
-    def empty(num_envs: int, num_joints: int) -> "Episode":
+    def empty(num_envs: int, num_joints: int, device: torch.device | str = "cpu") -> "Episode":
         """Storage for `num_envs` rows."""
         nominal = draw_episode(trial_generator(0, 0), ResetCfg(), RandomizeCfg(), num_joints)
-        return Episode(
-            **{name: torch.zeros(num_envs, *np.shape(v), dtype=torch.float64) for name, v in nominal.items()}
-        )
+        kind = {"dtype": torch.float64, "device": device}
+        return Episode(**{name: torch.zeros(num_envs, *np.shape(value), **kind) for name, value in nominal.items()})
 
     def write(self, rows: Tensor, draws: Sequence[Mapping[str, np.ndarray | float]]) -> None:
         """Set the draws of some environments."""
         for item in fields(self):
             column = np.stack([np.asarray(drawn[item.name], dtype=np.float64) for drawn in draws])
-            getattr(self, item.name)[rows] = torch.from_numpy(column)
+            getattr(self, item.name)[rows] = torch.from_numpy(column).to(rows.device)
 
     def rows(self, rows: Tensor) -> "Episode":
         """The draws of some environments, copied."""

@@ -93,11 +93,11 @@ def action(value: Tensor) -> Tensor:
 class Rewards:
     """All terms of a step, weighted; built for one hand."""
 
-    def __init__(self, cfg: RewardCfg, hand: HandSpec, lift_m: float) -> None:
+    def __init__(self, cfg: RewardCfg, hand: HandSpec, lift_m: float, device: torch.device | str = "cpu") -> None:
         self._cfg, self._lift_m = cfg, lift_m
-        self._keypoint_weights = torch.tensor(hand.keypoint_weights).float()
-        self._contact_weights = torch.tensor(hand.contact_weights).float()
-        self._thumb, self._fingers = torch.tensor(hand.thumb_mask), torch.tensor(hand.finger_mask)
+        self._keypoint_weights = torch.tensor(hand.keypoint_weights, device=device).float()
+        self._contact_weights = torch.tensor(hand.contact_weights, device=device).float()
+        self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
 
     def __call__(
         self,

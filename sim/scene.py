@@ -14,7 +14,7 @@ import numpy as np
 
 from sim.engine import NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
 from sim.hands import HandSpec
-from sim.mounts import attach
+from sim.mounts import Turn, attach
 from sim.objects import ObjectLibrary, ObjectModel
 
 TABLE, OBJECT, HAND, THUMB = 4, 2, 1, 8
@@ -77,14 +77,19 @@ class PhysicsCfg:
             raise ValueError("physics.impratio, tolerance, friction_scale and contact_time_s must be positive")
 
 
-def build_model(hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: str, slots: int) -> mujoco.MjModel:
-    """Compiled scene with `obj` in a layout of `slots` convex pieces; world z up, table plane z = 0."""
+def build_model(
+    hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: str, slots: int, turn: Turn = "geodesic"
+) -> mujoco.MjModel:
+    """Compiled scene with `obj` in a layout of `slots` convex pieces; world z up, table plane z = 0.
+
+    `turn`: see `sim.mounts.attach`.
+    """
     if len(obj.pieces) > slots:
         raise ValueError(f"object '{obj.name}' has {len(obj.pieces)} convex pieces, the scene only {slots} slots")
     spec = mujoco.MjSpec()
     _set_options(spec, physics)
     _add_table(spec, physics)
-    attach(spec, hand, mount)
+    attach(spec, hand, mount, turn)
     of_hand = {geom.name for geom in spec.body("palm").find_all(mujoco.mjtObj.mjOBJ_GEOM)}
     for geom in spec.geoms:
         if geom.name in of_hand:
@@ -100,6 +105,14 @@ def build_model(hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: st
     model.geom_conaffinity[unused] = 0
     mujoco.mj_setConst(model, mujoco.MjData(model))
     return model
+
+
+def build_object(obj: ObjectModel, physics: PhysicsCfg) -> mujoco.MjModel:
+    """The object alone, compiled: its meshes, geoms and inertia are those that it has in a scene."""
+    spec = mujoco.MjSpec()
+    _set_options(spec, physics)
+    _add_object(spec, obj, physics, len(obj.pieces))
+    return spec.compile()
 
 
 def _hand_bits(physics: PhysicsCfg, of_thumb: bool) -> tuple[int, int]:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from perception.geometry import compose, invert, quat_from_rotvec, quat_multiply
+from sim.drawn import Drawn
 from sim.engine import State
 from sim.hands import HandSpec
 from sim.randomize import Episode, RandomizeCfg
@@ -42,9 +43,10 @@ class DelayLine:
     Inside: slot k holds the values of k steps ago.   push -> [now, 1 ago, 2 ago, ...] -> pick by delay
     """
 
-    def __init__(self, num_envs: int, longest: int, sizes: Sequence[int]) -> None:
+    def __init__(self, num_envs: int, longest: int, sizes: Sequence[int], device: torch.device | str = "cpu") -> None:
         """`longest` delay in steps; one value of each size per step and environment."""
-        self._slots = [torch.zeros(longest + 1, num_envs, size, dtype=torch.float64) for size in sizes]
+        kind = {"dtype": torch.float64, "device": device}
+        self._slots = [torch.zeros(longest + 1, num_envs, size, **kind) for size in sizes]
 
     def fill(self, rows: Tensor, values: Sequence[Tensor]) -> None:
         """In `rows` it has always been like this; values (row, size)."""
@@ -59,14 +61,16 @@ class DelayLine:
 
     def pick(self, delay: Tensor) -> list[Tensor]:
         """The values (env, size) of `delay` (env,) steps ago."""
-        row = torch.arange(len(delay))
+        row = torch.arange(len(delay), device=delay.device)
         return [slots[delay.long(), row] for slots in self._slots]
 
 
 class Sensing:
     """Delay, bias and noise of the readings, drawn per trial."""
 
-    def __init__(self, cfg: RandomizeCfg, hand: HandSpec, num_envs: int, steps: int) -> None:
+    def __init__(
+        self, cfg: RandomizeCfg, hand: HandSpec, num_envs: int, steps: int, device: torch.device | str = "cpu"
+    ) -> None:
         joints = len(hand.joint_names)
         self._cfg, self._shape = cfg, (steps + 1, joints + 6)
         self.exact = not (
@@ -76,20 +80,22 @@ class Sensing:
         self._half_width = np.array(
             [cfg.joint_noise_rad] * joints + [cfg.palm_noise_m] * 3 + [cfg.palm_noise_rad] * 3, dtype=np.float32
         )
-        self._noise = torch.zeros(0 if self.exact else num_envs, *self._shape)
-        self._line = DelayLine(num_envs, cfg.observation_delay, (joints, 3, 4))
-        self._kinematics = hand.kinematics().to(torch.float64)
-        self._base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
+        self._noise = Drawn(torch.zeros(0 if self.exact else num_envs, *self._shape), device)
+        self._line = DelayLine(num_envs, cfg.observation_delay, (joints, 3, 4), device)
+        self._kinematics = hand.kinematics().to(torch.float64, device)
+        palm = torch.tensor(hand.palm_pos_b, device=device), torch.tensor(hand.palm_quat_b, device=device)
+        self._base_in_palm = invert(*palm)
         self._joints = joints
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
         """Draw the noise of a whole episode."""
         if not self.exact:
             noise = rng.uniform(-1, 1, self._shape).astype(np.float32) * self._half_width
-            self._noise[row] = torch.from_numpy(noise)
+            self._noise.host[row] = torch.from_numpy(noise)
 
     def begin(self, rows: Tensor, state: State) -> None:
         """The hands of `rows` have rested where they are."""
+        self._noise.send(rows)
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def advance(self, state: State) -> None:
@@ -102,7 +108,8 @@ class Sensing:
         if self.exact:
             return exact(state)
         joints, pos, quat = self._line.pick(draws.observation_delay)
-        noise = self._noise[torch.arange(len(step)), step.clamp(max=self._shape[0] - 1)].double()
+        row = torch.arange(len(step), device=step.device)
+        noise = self._noise.there[row, step.clamp(max=self._shape[0] - 1)].double()
         joints = joints + draws.joint_bias + noise[:, : self._joints]
         pos = pos + noise[:, self._joints : self._joints + 3]
         quat = quat_multiply(quat, quat_from_rotvec(noise[:, self._joints + 3 :]))
@@ -113,22 +120,26 @@ class Sensing:
 class Commanding:
     """Delay of the commands, drawn per trial."""
 
-    def __init__(self, cfg: RandomizeCfg, num_joints: int, num_envs: int, steps: int) -> None:
-        self._share = cfg.action_late
-        self._late = torch.zeros(num_envs, steps if self._share else 0, dtype=torch.bool)
-        self._line = DelayLine(num_envs, cfg.action_delay, (num_joints, 3, 4))
+    def __init__(
+        self, cfg: RandomizeCfg, num_joints: int, num_envs: int, steps: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self._share, self._steps = cfg.action_late, steps
+        self._late = Drawn(torch.zeros(num_envs if self._share else 0, steps, dtype=torch.bool), device)
+        self._line = DelayLine(num_envs, cfg.action_delay, (num_joints, 3, 4), device)
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
         """Draw which steps of an episode get their finger targets late."""
         if self._share:
-            self._late[row] = torch.from_numpy(rng.uniform(size=self._late.shape[1]) < self._share)
+            self._late.host[row] = torch.from_numpy(rng.uniform(size=self._steps) < self._share)
 
     def begin(self, rows: Tensor, state: State) -> None:
         """The hands of `rows` have been told to stay where they are."""
+        self._late.send(rows)
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def send(self, targets: Sequence[Tensor], draws: Episode, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Targets that arrive in this step, and which environments get theirs late in it: (env,) bool, None if none."""
         self._line.push(targets)
-        late = self._late[torch.arange(len(step)), step.clamp(max=self._late.shape[1] - 1)] if self._share else None
+        row = torch.arange(len(step), device=step.device)
+        late = self._late.there[row, step.clamp(max=self._steps - 1)] if self._share else None
         return self._line.pick(draws.action_delay), late

@@ -22,12 +22,14 @@ from sim.sample_camera import POINTS
 
 def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) -> tuple[Tensor, Tensor]:
     """Stable poses (row, 3), (row, 4) in the world: resting pose by probability, then yaw and place."""
-    pos, quat = torch.empty(len(names), 3, dtype=torch.float64), torch.empty(len(names), 4, dtype=torch.float64)
-    for i, name in enumerate(names):
+    heights, quats = np.empty(len(names)), np.empty((len(names), 4))
+    for i, (name, chance, size) in enumerate(zip(names, draws.rest.tolist(), draws.size.tolist(), strict=True)):
         obj = library[name]
-        pose = rest_pose(obj, float(draws.rest[i]))
-        pos[i, 2] = obj.rest_height[pose] * draws.size[i]
-        quat[i] = torch.as_tensor(obj.rest_quat[pose])
+        pose = rest_pose(obj, chance)
+        heights[i], quats[i] = obj.rest_height[pose] * size, obj.rest_quat[pose]
+    quat = torch.from_numpy(quats).to(draws.yaw.device)
+    pos = torch.zeros_like(quat[:, :3])
+    pos[:, 2] = torch.from_numpy(heights).to(pos.device)
     half = draws.yaw / 2
     zero = torch.zeros_like(half)
     _, quat = compose(pos, torch.stack([half.cos(), zero, zero, half.sin()], dim=1), pos, quat)
@@ -42,7 +44,7 @@ def rest_pose(obj: ObjectModel, number: float) -> int:
 
 def surface(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tensor:
     """Points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
-    points = torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names]))
+    points = torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names])).to(sizes.device)
     return points * sizes[:, None, None].float()
 
 
@@ -63,7 +65,7 @@ class Planner:
         return clear(pregrasp, open_hand(self._hand, pregrasp.style.open_pose), points_w)
 
     def _choose(self, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
-        power, pinch = self._hand.power, self._hand.pinch
+        power, pinch = (style.to(points_w.device) for style in (self._hand.power, self._hand.pinch))
         if self._approach == "camera_line":
             return plan_pregrasp(points_w, camera_w, power, pinch, draws.roll, draws.tilt)
         kinds = (TOP_DOWN,) if self._approach == "top_down" else None
@@ -75,15 +77,16 @@ class Planner:
 
 def open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:
     """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
-    base = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
+    device = joint_pos.device
+    base = invert(torch.tensor(hand.palm_pos_b, device=device), torch.tensor(hand.palm_quat_b, device=device))
     pos_p, quat_p = (value.expand(len(joint_pos), -1) for value in base)
-    return hand.kinematics().to(torch.float64).keypoints(pos_p, quat_p, joint_pos)
+    return hand.kinematics().to(torch.float64, device).keypoints(pos_p, quat_p, joint_pos)
 
 
 def start(hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: Episode) -> Start:
     """Initial conditions of the rows for the engine."""
     fingers = palm.style.open_pose + draws.finger_offset
-    limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
+    limits = (torch.tensor(limit, device=fingers.device) for limit in (hand.joint_lower, hand.joint_upper))
     return Start(
         objects=names,
         object_pos_w=pos_w,

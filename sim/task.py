@@ -19,9 +19,9 @@ from perception.geometry import quat_rotate, quat_rotate_inverse
 from perception.observation import History, student_layout
 from sim import starts
 from sim.actions import HandControl, Phases, Scales
-from sim.cpu import CpuEngine
 from sim.disturbances import Disturber
 from sim.engine import Engine
+from sim.engines import EngineName, WarpCfg, make_engine
 from sim.guard import Guard
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
@@ -71,13 +71,20 @@ class GraspTask:
         disturbance: str = "none",
         auto_reset: bool = True,
         in_order: bool = False,
+        engine: EngineName = "cpu",
+        warp: WarpCfg | None = None,
     ) -> None:
-        """`in_order`: trial i is about object i modulo the library's size; else objects are drawn evenly."""
+        """`in_order`: trial i is about object i modulo the library's size; else objects are drawn evenly.
+
+        All tensors that come and go lie on `device`, the engine's; `warp`: buffers of engine=warp.
+        """
         check_rates(cfg, physics)
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
         pool = ModelPool(hand, library, physics, mount)
-        self.engine: Engine = CpuEngine(pool, num_envs, num_threads)
+        self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
+        self.device = device = self.engine.device
+        """Where the task lives."""
         self._plan = starts.Planner(hand, mount, cfg.reset)
         self.step_s = 1.0 / cfg.rate_hz
         self.grasp_steps, self.lift_steps, self.episode_steps = cfg.phase_steps
@@ -89,30 +96,30 @@ class GraspTask:
         }
         scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
         prior = cfg.scripted if cfg.prior == "on" else None
-        self.control = HandControl(hand, scales, prior, self.step_s, num_envs)
-        self.sensing = Sensing(cfg.randomize, hand, num_envs, self.episode_steps)
+        self.control = HandControl(hand, scales, prior, self.step_s, num_envs, device)
+        self.sensing = Sensing(cfg.randomize, hand, num_envs, self.episode_steps, device)
         self.view = make_view(cfg.view, cfg.randomize, pool, self.engine)
-        self.commanding = Commanding(cfg.randomize, joints, num_envs, self.episode_steps)
-        self.disturber = Disturber(disturbance, hand, num_envs, self.step_s)
-        self.rewards = Rewards(cfg.reward, hand, cfg.lift_m)
-        self.judge = Judge(num_envs, self.step_s)
-        self.guard = Guard(num_envs, self.episode_steps, self.num_actions)
-        self.history = History(num_envs, self.layouts["student"])
+        self.commanding = Commanding(cfg.randomize, joints, num_envs, self.episode_steps, device)
+        self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
+        self.rewards = Rewards(cfg.reward, hand, cfg.lift_m, device)
+        self.judge = Judge(num_envs, self.step_s, device)
+        self.guard = Guard(num_envs, self.episode_steps, self.num_actions, device)
+        self.history = History(num_envs, self.layouts["student"], device)
         self._allocate()
 
     def _allocate(self) -> None:
-        n = self.num_envs
+        n, device = self.num_envs, self.device
         self.seeds = torch.full((n,), self.seed, dtype=torch.int64)
         """(env,) with the trial's number, the source of all that is random; may be written between episodes."""
         self.object_weights: np.ndarray | None = None
         """(object,) probabilities with which objects are drawn, see sim.weighting; None: evenly."""
         self.trial = torch.full((n,), -1, dtype=torch.int64)
         self.objects, self._next_trial = [""] * n, 0
-        self.step_index = torch.zeros(n, dtype=torch.int64)
-        self.draws = Episode.empty(n, len(self.hand.joint_names))
-        self._last_palm_pos_w = torch.zeros(n, 3, dtype=torch.float64)
-        self._action = torch.zeros(n, self.num_actions)
-        self._points_o = torch.zeros(n, POINTS, 3)  # the whole surface, object frame
+        self.step_index = torch.zeros(n, dtype=torch.int64, device=device)
+        self.draws = Episode.empty(n, len(self.hand.joint_names), device)
+        self._last_palm_pos_w = torch.zeros(n, 3, dtype=torch.float64, device=device)
+        self._action = torch.zeros(n, self.num_actions, device=device)
+        self._points_o = torch.zeros(n, POINTS, 3, device=device)  # the whole surface, object frame
 
     @property
     def phases(self) -> Phases:
@@ -123,12 +130,12 @@ class GraspTask:
         """Start an episode in every environment; `trials`, one number each, make them reproducible alone."""
         if trials is not None and len(trials) != self.num_envs:
             raise ValueError(f"reset needs one trial per environment ({self.num_envs}), got {len(trials)}")
-        self._begin(torch.arange(self.num_envs), trials)
+        self._begin(torch.arange(self.num_envs, device=self.device), trials)
         return self.observe()
 
     def restart(self, rows: Tensor, trials: Sequence[int]) -> dict[str, Tensor]:
         """Start episodes `trials` in `rows` (sorted), leave the others alone; observations of all environments."""
-        self._begin(rows, trials)
+        self._begin(rows.to(self.device), trials)
         return self.observe()
 
     def _begin(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
@@ -165,7 +172,8 @@ class GraspTask:
         self.engine.reset(rows, starts.start(self.hand, names, pos, quat, palm, draws))
         self._points_o[rows] = starts.surface(self.library, names, draws.size)
         state = self.engine.state  # an arm may not reach the planned pose
-        palm = replace(palm, palm_pos_w=state.palm_pos_w[rows], palm_quat_w=state.palm_quat_w[rows])
+        pos, quat = state.palm_pos_w[rows].double(), state.palm_quat_w[rows].double()
+        palm = replace(palm, palm_pos_w=pos, palm_quat_w=quat)
         self.control.reset(rows, palm)
         self._last_palm_pos_w[rows] = palm.palm_pos_w
         self.sensing.begin(rows, state)
@@ -173,7 +181,7 @@ class GraspTask:
 
     def step(self, action: Tensor) -> Step:
         """One control step with actions (env, num_actions); see the module docstring for what they mean."""
-        self._action = action.detach().float().clamp(-self.cfg.action_clip, self.cfg.action_clip)
+        self._action = action.detach().to(self.device, torch.float32).clamp(-self.cfg.action_clip, self.cfg.action_clip)
         self.guard.record(self.step_index, self._action)
         distance = self._object_vectors.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
@@ -250,8 +258,10 @@ class GraspTask:
 
     def _ended(self, done: Tensor) -> list[Outcome]:
         rows = done.nonzero().squeeze(1).tolist()
-        return [self.judge.outcome(r, int(self.trial[r]), self.objects[r], self.disturber.name) for r in rows]
+        names, trials = [self.objects[row] for row in rows], self.trial[rows].tolist()
+        return self.judge.outcomes(rows, trials, names, self.disturber.name)
 
     def outcomes(self) -> list[Outcome]:
         """Outcomes of all environments' episodes as they stand."""
-        return self._ended(torch.ones(self.num_envs, dtype=torch.bool))
+        self.engine.check()
+        return self._ended(torch.ones_like(self.judge.held))

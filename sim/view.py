@@ -47,24 +47,31 @@ class Camera(Protocol):
 class View:
     """The points that features are made of."""
 
-    def __init__(self, cfg: ViewCfg, camera: Camera, num_envs: int, hand: HandSpec | None = None) -> None:
+    def __init__(
+        self,
+        cfg: ViewCfg,
+        camera: Camera,
+        num_envs: int,
+        hand: HandSpec | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
         """`hand`: what stands before the object; the modes that track it need that."""
         self._cfg = cfg
         self.camera = camera
         """What sees."""
-        self._known = ObjectView(cfg.mode, cfg.min_points, num_envs, POINTS)
+        self._known = ObjectView(cfg.mode, cfg.min_points, num_envs, POINTS, device)
         self.points_w, self.fraction = self._known.points_w, self._known.fraction
         """(env, POINTS, 3) visible points, world frame [m]; (env,) pixels in the last frame there was, as a share."""
         self.fresh, self.seen = self._known.fresh, self._known.seen
         """(env,) whether that frame was of use; (env,) whether it had enough points."""
-        self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64)
+        self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64, device=device)
         """(env, 3) where it stands, world frame [m]."""
-        self._waiting = torch.zeros(num_envs, POINTS, 3)
-        self._arrival = torch.zeros(num_envs, dtype=torch.int64)  # the step at which the waiting frame is there
-        self._count, self._share = torch.zeros(num_envs, dtype=torch.int64), torch.ones(num_envs)
-        self._palm = PalmMotion(num_envs)
-        self._shadow = hand_shadow(_required(hand), CLEAR_M) if cfg.tracks else None
-        self._clear = torch.ones(num_envs, MODEL, dtype=torch.bool)  # what the hand does not hide of the tracked points
+        self._waiting = torch.zeros(num_envs, POINTS, 3, device=device)
+        self._arrival = torch.zeros_like(self.fresh, dtype=torch.int64)  # the step at which the waiting frame is there
+        self._count, self._share = torch.zeros_like(self._arrival), torch.ones_like(self.fraction)
+        self._palm = PalmMotion(num_envs, device)
+        self._shadow = hand_shadow(_required(hand), CLEAR_M).to(device) if cfg.tracks else None
+        self._clear = self.fresh[:, None].repeat(1, MODEL)  # what the hand does not hide of the tracked points
 
     def draw(self, row: int, rng: np.random.Generator) -> None:
         """Draw the errors of one episode."""
@@ -104,7 +111,7 @@ class View:
         """The first views (env, POINTS, 3) where the tracker has them now, world frame [m]; in modes that track."""
         if self._known.tracker is None:
             raise ValueError(f"view.mode={self._cfg.mode} tracks nothing; tracked and corrected do")
-        return self._known.tracker.points_w(torch.arange(len(self.points_w)))
+        return self._known.tracker.points_w(torch.arange(len(self.points_w), device=self.points_w.device))
 
     def terms(self) -> dict[str, Tensor]:
         """What a policy is told about the view, beside the points."""
@@ -149,8 +156,10 @@ def make_view(cfg: ViewCfg, domain: RandomizeCfg, pool: ModelPool, engine: Engin
         from sim.rendered_camera import RenderedCamera
 
         try:
+            if engine.device.type != "cpu":
+                raise ValueError("perception=rendered draws and segments depth on the CPU: use engine=cpu with it")
             return View(cfg, RenderedCamera(pool, engine), engine.num_envs, pool.hand)
         except RenderUnavailable as error:
             raise OSError(f"depth cannot be rendered: {error}; or take perception=model") from error
-    camera = SampleCamera(cfg, domain, pool.hand, pool.library, engine.num_envs)
-    return View(cfg, camera, engine.num_envs, pool.hand)
+    camera = SampleCamera(cfg, domain, pool.hand, pool.library, engine.num_envs, engine.device)
+    return View(cfg, camera, engine.num_envs, pool.hand, engine.device)

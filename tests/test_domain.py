@@ -228,7 +228,7 @@ def test_one_push_acts_on_the_lifted_object_for_a_fifth_of_a_second(make):
     task.draws.push[:] = torch.tensor([0.0, 0.0, 1.5])
     task.draws.push_at[:] = 0.25  # a quarter of the 12 steps after the 16 of the grasp: step 19
     pushed = []
-    body = task.engine._object_body
+    body = task.engine.slots.object_body
     for _ in range(24):
         task.step(torch.zeros(ENVS, 22))
         pushed.append(task.engine.batch.xfrc_applied[0, body, 2])

@@ -165,7 +165,7 @@ def test_a_force_on_the_object_accelerates_it(engine, start):
 
 def test_object_spin_is_given_in_the_world_frame(engine, start):
     engine.move_object(torch.arange(3), start.object_pos_w + torch.tensor([0.3, 0.0, 0.5]))
-    engine.batch.qvel[:, engine._object_v.start + 3 : engine._object_v.stop] = [1.0, -2.0, 3.0]
+    engine.batch.qvel[:, engine.slots.object_v.start + 3 : engine.slots.object_v.stop] = [1.0, -2.0, 3.0]
     hold(engine)
     for row in range(3):
         model, data, velocity = engine.get_model(row), engine.get_data(row), np.zeros(6)
@@ -247,7 +247,7 @@ def test_finger_torques_keep_to_the_servos_limit(engine, allegro):
 
 
 def test_state_tensors_live_on_the_rows_of_the_batch(engine):
-    engine.batch.qpos[2, engine._finger_q.start] = 0.123
+    engine.batch.qpos[2, engine.slots.finger_q.start] = 0.123
     assert float(engine.state.joint_pos[2, 0]) == 0.123
 
 

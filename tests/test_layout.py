@@ -47,7 +47,7 @@ DOORS = {
     "matplotlib": ("policies/", "sim/"),
     "mink": ("sim/",),
     "mujoco": ("sim/", "policies/bench.py", f"{ROS}/sim_camera.py", f"{ROS}/sim_robot.py", f"{ROS}/identify"),
-    "mujoco_warp": ("sim/warp.py",),
+    "mujoco_warp": ("sim/warp",),
     "omegaconf": ("configs/",),
     "onnxruntime": ("policies/runtime.py",),
     "open3d": ("perception/",),
@@ -60,7 +60,7 @@ DOORS = {
     "torch": ("perception/", "sim/", "policies/", f"{ROS}/arm.py", f"{ROS}/perception", f"{ROS}/sim_robot.py"),
     "trimesh": ("sim/",),
     "viser": ("policies/viewer_page.py",),
-    "warp": ("sim/warp.py",),
+    "warp": ("sim/warp",),
 }
 """Heavy dependencies, and the only places that may import them."""
 

@@ -55,7 +55,7 @@ def failure(*args, **options):
 
 
 def test_an_object_held_high_to_the_end_is_a_success():
-    outcome = run().outcome(0, 7, "mug", "none")
+    (outcome,) = run().outcomes([0], [7], ["mug"], "none")
     assert (outcome.trial, outcome.object, outcome.disturbance) == (7, "mug", "none")
     assert outcome.success
     assert outcome.failure == ""

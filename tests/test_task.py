@@ -231,7 +231,7 @@ def test_the_force_pushes_only_once_the_object_is_gripped(make):
     assert (task.engine.batch.xfrc_applied == 0).all()
     task.disturber.gripped[2] = True
     disturb(task)
-    force = np.linalg.norm(task.engine.batch.xfrc_applied[:, task.engine._object_body, :3], axis=1)
+    force = np.linalg.norm(task.engine.batch.xfrc_applied[:, task.engine.slots.object_body, :3], axis=1)
     np.testing.assert_allclose(force, [0, 0, 2.5, 0], atol=1e-12)
 
 

@@ -1,0 +1,29 @@
+"""How the physics of one environment departs from its object's compiled model."""
+
+import mujoco
+
+from sim.batch_state import Slots
+from sim.engine import Variation
+from sim.scene import PhysicsCfg
+
+
+def vary(
+    model: mujoco.MjModel, slots: Slots, physics: PhysicsCfg, variation: Variation, i: int, scratch: mujoco.MjData
+) -> None:
+    """Write row `i` of the variation into a nominal model; `scratch` is of the same layout."""
+    scale = physics.friction_scale
+    model.geom_friction[slots.object_geoms, 0] = float(variation.friction[i]) * scale
+    model.geom_friction[slots.table, 0] = float(variation.table_friction[i]) * scale
+    model.opt.gravity[:] = variation.gravity[i]
+    kp, kd = variation.kp_scale[i].numpy(), variation.kd_scale[i].numpy()
+    model.actuator_gainprm[slots.actuators, 0] *= kp
+    model.actuator_biasprm[slots.actuators, 1] *= kp
+    model.actuator_biasprm[slots.actuators, 2] *= kd
+    model.actuator_forcerange[slots.actuators] *= variation.effort_scale[i].numpy()[:, None]
+    model.dof_damping[slots.finger_v] *= variation.damping_scale[i].numpy()
+    mass, com = float(variation.mass_scale[i]), variation.com_offset[i].numpy()
+    if mass != 1.0 or com.any():
+        model.body_mass[slots.object_body] *= mass
+        model.body_inertia[slots.object_body] *= mass
+        model.body_ipos[slots.object_body] += com
+        mujoco.mj_setConst(model, scratch)

@@ -1,0 +1,257 @@
+"""The GPU engine: MuJoCo Warp, all scenes in one model whose objects are rows of numbers.
+
+    targets -> schedule (chunk, env, ctrl) -> [ servo -> physics -> counters ] x substeps -> state
+
+On a GPU the brackets are one CUDA graph. The state tensors share Warp's memory, and a step reads nothing back to the
+host. On a machine without a GPU the same code runs, slowly, on Warp's CPU backend.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+
+import mujoco
+import torch
+from torch import Tensor
+
+from sim.batch_state import BatchState, RawRows, Slots, chunks_of
+from sim.engine import Start, Variation
+from sim.engines import WarpCfg
+from sim.scene import ModelPool
+from sim.variation import vary
+
+try:
+    import mujoco_warp as mjw
+    import warp as wp
+except ImportError as error:
+    raise ImportError(f"engine=warp needs the extra `gpu` ({error}): pip install 'dexgrasp[gpu]'") from error
+
+from sim.warp_buffers import Buffers
+from sim.warp_objects import ObjectTable, WorldModels
+from sim.warp_scene import compile_scene, put_model
+from sim.warp_servo import PalmServo
+
+WILD = 1e10
+"""Positions, velocities and accelerations beyond this are no physics; MuJoCo's mjMAXVAL."""
+
+
+class WarpEngine:
+    """`num_envs` scenes on one device, in float32; on a GPU not repeatable to the last bit."""
+
+    def __init__(self, pool: ModelPool, num_envs: int, cfg: WarpCfg, device: str = "cpu") -> None:
+        """`cfg` with sizes, see `sim.warp_warmup`; `device` of torch and Warp, "cpu" or "cuda:0".
+
+        Raises ValueError for what Warp cannot simulate.
+        """
+        self.pool, self.num_envs, self.device = pool, num_envs, torch.device(device)
+        self._wp_device = wp.get_device(device)
+        self._compiled = compiled = compile_scene(pool)
+        with self._on_device():
+            self._model = put_model(compiled, num_envs, cfg)
+            self._data = mjw.make_data(compiled, nworld=num_envs, nconmax=cfg.nconmax, njmax=cfg.njmax)
+            self.buffers = Buffers(self._model, self._data)
+            self._raw = self._bind()
+            self._rows = BatchState(pool, compiled, self._raw)
+            self.slots, self.state = self._rows.slots, self._rows.named
+            self._objects = ObjectTable(self._model, compiled, pool.library, pool.physics)
+            self._worlds = WorldModels(self._model, compiled, self.slots, pool.physics)
+            self._targets = wp.zeros((num_envs, compiled.nu), dtype=float)
+            self._model.callback.control = PalmServo(compiled, self._targets)
+        self._graphs: dict[tuple[int, int], wp.Graph] = {}
+        self._schedule = torch.zeros(0, device=self.device)
+        self.body_names = [compiled.body(i).name for i in range(1, compiled.nbody)]
+        self._names = [pool.library.names[0]] * num_envs
+        self._variation = _moved(Variation.none(num_envs, len(pool.hand.joint_names)), self.device)
+        self._furnish(torch.arange(num_envs, device=self.device), self._names, self._variation)
+
+    def _bind(self) -> RawRows:
+        """Tensors that share Warp's memory; the controls are the task's, in the layout of MuJoCo's own model."""
+        data = self._data
+        tensors = {
+            name: wp.to_torch(getattr(data, name))
+            for name in ("qpos", "qvel", "xfrc_applied", "actuator_force", "sensordata", "qacc", "qacc_warmstart")
+        }
+        self._qacc, self._warmstart = tensors.pop("qacc"), tensors.pop("qacc_warmstart")
+        return RawRows(**tensors, ctrl=torch.zeros(self.num_envs, self._compiled.nu, device=self.device))
+
+    def reset(self, rows: Tensor, start: Start) -> None:
+        """See `Engine.reset`; the one call that waits for the device, to look at its buffers."""
+        self.check()
+        variation, raw = _moved(start.variation, self.device), self._raw
+        for row, name in zip(rows.tolist(), start.objects, strict=True):
+            self._names[row] = name
+        for item in fields(Variation):
+            getattr(self._variation, item.name)[rows] = getattr(variation, item.name)
+        self._furnish(rows, start.objects, variation)
+        raw.qpos[rows] = torch.from_numpy(self._compiled.qpos0).to(raw.qpos)
+        for cleared in (raw.qvel, raw.ctrl, raw.xfrc_applied, self._qacc, self._warmstart):
+            cleared[rows] = 0.0
+        self._rows.place(rows, start)
+        with self._kept_of_others(rows):
+            self._forward()
+        self._rows.refresh()
+
+    def _furnish(self, rows: Tensor, names: list[str], variation: Variation) -> None:
+        """Give the worlds `rows` their objects."""
+        with self._on_device():
+            numbers, changed = self._objects.find(names, variation.size.tolist())
+            self._worlds.write(rows, self._objects.take(numbers), _moved(variation, torch.float32))
+        if changed:  # arrays moved: what was recorded points to old ones
+            self._graphs.clear()
+        self.state.object_mass[rows] = self._worlds.object_mass(rows)
+        self.state.object_friction[rows] = variation.friction.float()
+
+    def step(
+        self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
+    ) -> None:
+        """See `Engine.step`."""
+        fingers, carrier = self._rows.fingers, self._rows.carrier
+        target = joint_target.to(fingers.dtype)
+        fingers.copy_(target if late is None else torch.where(late[:, None], fingers, target))
+        substeps = round(period_s / self.pool.physics.timestep_s)
+        chunks = chunks_of(substeps)
+        schedule = self._scheduled(chunks)
+        self._rows.aim(palm_pos_w, palm_quat_w)
+        for chunk in range(chunks):
+            carrier.advance((chunk + 1) / chunks)
+            schedule[chunk].copy_(self._raw.ctrl)
+            fingers.copy_(target)
+        self._run(chunks, substeps // chunks)
+        self._rows.refresh()
+
+    def _scheduled(self, chunks: int) -> Tensor:
+        """Room for the controls of so many parts of a control step."""
+        if len(self._schedule) < chunks:
+            self._schedule = self._raw.ctrl.new_zeros(chunks, *self._raw.ctrl.shape)
+            self._graphs.clear()
+        return self._schedule
+
+    def _run(self, chunks: int, substeps: int) -> None:
+        """`substeps` with each of the scheduled controls."""
+        with self._on_device():
+            if not self._wp_device.is_cuda:
+                self._play(chunks, substeps)
+                return
+            if (chunks, substeps) not in self._graphs:
+                self._graphs[chunks, substeps] = self._record(chunks, substeps)
+            wp.capture_launch(self._graphs[chunks, substeps])
+
+    def _play(self, chunks: int, substeps: int) -> None:
+        for chunk in range(chunks):
+            wp.copy(self._targets, wp.from_torch(self._schedule[chunk]))
+            for _ in range(substeps):
+                mjw.step(self._model, self._data)
+                self.buffers.remember()
+
+    def _record(self, chunks: int, substeps: int) -> "wp.Graph":
+        """The CUDA graph of `_play`; kernels are loaded by a substep that leaves no trace."""
+        memory = self._raw.qpos, self._raw.qvel, self._warmstart, wp.to_torch(self._data.time)
+        kept = [tensor.clone() for tensor in memory]
+        mjw.step(self._model, self._data)
+        self.buffers.remember()
+        for tensor, value in zip(memory, kept, strict=True):
+            tensor.copy_(value)
+        wp.synchronize_device(self._wp_device)
+        with wp.ScopedStream(wp.Stream(self._wp_device)), wp.ScopedCapture(self._wp_device) as capture:
+            self._play(chunks, substeps)
+        return capture.graph
+
+    def _forward(self) -> None:
+        """Everything that follows from positions, velocities and controls, as they are."""
+        with self._on_device():
+            wp.copy(self._targets, wp.from_torch(self._raw.ctrl))
+            mjw.forward(self._model, self._data)
+            self.buffers.remember()
+
+    @contextmanager
+    def _kept_of_others(self, rows: Tensor | None = None) -> Iterator[None]:
+        """What sensors and actuators said stays as it was in all environments but `rows`."""
+        others = torch.ones(self.num_envs, 1, dtype=torch.bool, device=self.device)
+        if rows is not None:
+            others[rows] = False
+        shown = self._raw.sensordata, self._raw.actuator_force, self._qacc
+        kept = [tensor.clone() for tensor in shown]
+        yield
+        for tensor, value in zip(shown, kept, strict=True):
+            tensor.copy_(torch.where(others, value, tensor))
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Warp works on this engine's device, on torch's stream."""
+        with ExitStack() as stack:
+            stack.enter_context(wp.ScopedDevice(self._wp_device))
+            if self._wp_device.is_cuda:
+                stack.enter_context(wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(self.device))))
+            yield
+
+    def push(self, force_w: Tensor) -> None:
+        """See `Engine.push`."""
+        self._rows.push(force_w)
+
+    def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
+        """See `Engine.move_object`."""
+        self._rows.move_object(rows, object_pos_w)
+
+    def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """See `Engine.write`."""
+        self._rows.write(rows, values)
+
+    def simulate(self, substeps: int = 1) -> None:
+        """See `Engine.simulate`."""
+        self._scheduled(1)[0].copy_(self._raw.ctrl)
+        self._run(1, substeps)
+        self._rows.refresh()
+
+    def body_states(self) -> Tensor:
+        """See `Engine.body_states`."""
+        model, data = self._model, self._data
+        with self._on_device():
+            mjw.kinematics(model, data)
+            mjw.com_pos(model, data)
+            mjw.com_vel(model, data)
+            names = ("xpos", "xquat", "cvel", "subtree_com")
+            pos, quat, cvel, com = (wp.to_torch(getattr(data, name)) for name in names)
+        root = torch.from_numpy(self._compiled.body_rootid).long().to(self.device)
+        spin, lever = cvel[..., :3], pos - com[:, root]
+        velocity = cvel[..., 3:] + torch.linalg.cross(spin, lever)  # cvel belongs to the tree's centre of mass
+        return torch.cat([pos, quat, velocity, spin], dim=2)[:, 1:]
+
+    def contact_forces(self) -> Tensor:
+        """See `Engine.contact_forces`."""
+        with self._kept_of_others(), self._on_device():
+            self._forward()
+            mjw.rne_postconstraint(self._model, self._data)
+        return wp.to_torch(self._data.cfrc_ext)[:, 1:, 3:] - self._raw.xfrc_applied[:, 1:, :3]
+
+    def finite(self) -> Tensor:
+        """See `Engine.finite`."""
+        numbers = self._raw.qpos, self._raw.qvel, self._qacc
+        return torch.stack([(number.abs() < WILD).all(dim=1) for number in numbers]).all(dim=0)
+
+    def check(self) -> None:
+        """See `Engine.check`; waits for the device."""
+        self.buffers.check()
+
+    def get_model(self, row: int) -> mujoco.MjModel:
+        """See `Engine.get_model`: the model that the CPU engine would have."""
+        own = {item.name: getattr(self._variation, item.name)[row : row + 1].cpu() for item in fields(Variation)}
+        model, variation = self.pool.get(self._names[row], float(own["size"])), Variation(**own)
+        if bool(variation.departs()):
+            model = copy.copy(model)
+            vary(model, Slots(self.pool, model), self.pool.physics, variation, 0, mujoco.MjData(model))
+        return model
+
+    def get_data(self, row: int) -> mujoco.MjData:
+        """See `Engine.get_data`; poses and contacts are computed afresh from the row's state, by MuJoCo."""
+        model = self.get_model(row)
+        data = mujoco.MjData(model)
+        for name in ("qpos", "qvel", "ctrl", "xfrc_applied"):
+            getattr(data, name)[:] = getattr(self._raw, name)[row].cpu().numpy()
+        mujoco.mj_forward(model, data)
+        return data
+
+
+def _moved(variation: Variation, to: torch.device | torch.dtype) -> Variation:
+    """The same variation on another device or in another type."""
+    return Variation(**{item.name: getattr(variation, item.name).to(to) for item in fields(Variation)})

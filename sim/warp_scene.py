@@ -1,0 +1,68 @@
+"""The scene as Warp simulates it, and what Warp lacks.
+
+The table, by MuJoCo Warp 4.0.0:
+    orientation servo    missing; sim/warp_servo.py makes it of three servos
+    solver tolerance     not below 1e-6: numbers are float32
+    arms                 not here: their inverse kinematics runs on the CPU
+"""
+
+import logging
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import torch
+import warp as wp
+
+from sim.engines import WarpCfg
+from sim.scene import OBJECT, TABLE, ModelPool, build_model
+from sim.warp_objects import PER_WORLD
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = 1e-6
+"""Warp raises a lower solver tolerance to this."""
+
+
+def warp_device(index: int) -> str:
+    """The GPU of that number for Warp and torch, "cpu" where there is none; ValueError where only one finds it."""
+    wp.config.quiet = True
+    if not wp.is_cuda_available():
+        log.warning("engine=warp: no GPU here, physics runs slowly on Warp's CPU backend")
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"engine=warp: Warp finds a GPU, this torch ({torch.__version__}) does not; install a build of torch "
+            "for CUDA, or hide the GPU with CUDA_VISIBLE_DEVICES="
+        )
+    return f"cuda:{index % torch.cuda.device_count()}"
+
+
+def compile_scene(pool: ModelPool) -> mujoco.MjModel:
+    """The scene with every slot of the object able to touch; which ones do is decided per world."""
+    if pool.mount != "floating":
+        raise ValueError(
+            f"engine=warp knows mount=floating, got '{pool.mount}': the inverse kinematics of an arm runs on the CPU; "
+            "use engine=cpu"
+        )
+    obj = pool.library[pool.library.names[0]]
+    model = build_model(pool.hand, obj, pool.physics, pool.mount, pool.slots, turn="axes")
+    slots = [model.geom(f"object_{i}").id for i in range(pool.slots)]
+    model.geom_contype[slots], model.geom_conaffinity[slots] = OBJECT, TABLE
+    return model
+
+
+def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Model:
+    """The model on the device, with the fields that each world has for itself; ValueError for what Warp lacks."""
+    worlds = max(num_envs, 2)  # Warp looks for absent pieces only where it sees several rows of them
+    try:
+        model = mjw.put_model(compiled, batch_sizes=dict.fromkeys(PER_WORLD, worlds))
+    except NotImplementedError as error:
+        raise ValueError(
+            f"engine=warp cannot simulate this scene, MuJoCo Warp says: {error}; use engine=cpu"
+        ) from error
+    if compiled.opt.tolerance < TOLERANCE:
+        log.info("engine=warp: solver tolerance %g instead of %g", TOLERANCE, compiled.opt.tolerance)
+    model.opt.contact_sensor_maxmatch = cfg.matches
+    model.opt.gravity = wp.array(np.tile(compiled.opt.gravity, (worlds, 1)), dtype=wp.vec3)
+    return model

@@ -1,0 +1,83 @@
+"""How large Warp's buffers must be: hands are pressed on objects and on the table, and what that asks for is counted."""
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from perception.geometry import quat_rotate
+from sim.engine import Start, Variation
+from sim.engines import WarpCfg
+from sim.objects import ObjectModel
+from sim.scene import ModelPool
+from sim.warp import WarpEngine
+from sim.warp_buffers import HighWater
+
+log = logging.getLogger(__name__)
+
+WORLDS, STEPS, PERIOD_S = 16, 12, 0.05
+ROOM = WarpCfg(nconmax=256, njmax=960)
+"""Buffers of the warm-up itself."""
+FEW_ENVS, FEW_NCONMAX = 256, 128
+"""So few environments do not share their room well: a crowded one has too few empty neighbours."""
+ABOVE_M, DOWN_M = 0.06, 0.05
+"""Where the palm starts above an object, and how far it goes down on it."""
+DOWN = (0.5**0.5, 0.0, 0.5**0.5, 0.0)
+"""Palm frame whose normal, +x, points down."""
+
+
+def measured(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: str) -> WarpCfg:
+    """`cfg` with every size that is 0 replaced by what a warm-up needs, with a margin."""
+    if cfg.nconmax and cfg.njmax:
+        return cfg
+    marks = press(pool, device, cfg.matches)
+    nconmax, njmax = marks.sizes(WORLDS)
+    nconmax = max(nconmax, FEW_NCONMAX) if num_envs < FEW_ENVS else nconmax
+    sized = replace(cfg, nconmax=cfg.nconmax or nconmax, njmax=cfg.njmax or njmax)
+    log.info(
+        "engine=warp: a warm-up of %d environments needed %d contacts, %d pairs and %d rows; nconmax=%d njmax=%d",
+        *(WORLDS, marks.contacts, marks.pairs, marks.rows, sized.nconmax, sized.njmax),
+    )
+    return sized
+
+
+def press(pool: ModelPool, device: str, matches: int) -> HighWater:
+    """What hands ask for that go down, closing, on objects of the library, those with the most pieces first."""
+    engine = WarpEngine(pool, WORLDS, replace(ROOM, matches=matches), device)
+    start = _start(pool)
+    engine.reset(torch.arange(WORLDS, device=engine.device), start)
+    state, hand = engine.state, pool.hand
+    closing = hand.power.closing.to(engine.device)
+    for step in range(STEPS):
+        way = torch.tensor([0.0, 0.0, DOWN_M * min(1.0, 2 * (step + 1) / STEPS)])
+        palm = start.palm_pos_w - way.double()
+        engine.step(
+            state.joint_pos + 0.3 * closing, palm.to(engine.device), start.palm_quat_w.to(engine.device), PERIOD_S
+        )
+    return engine.buffers.high_water()
+
+
+def _start(pool: ModelPool) -> Start:
+    library, hand = pool.library, pool.hand
+    names = sorted(library.names, key=lambda name: -library.entry(name).pieces)
+    names = [names[i % len(names)] for i in range(WORLDS)]
+    objects = [library[name] for name in names]
+    heights = torch.tensor([float(obj.rest_height[0]) for obj in objects]).double()
+    zero = torch.zeros_like(heights)
+    tops = torch.tensor([_top_m(obj) for obj in objects]).double()
+    return Start(
+        objects=names,
+        object_pos_w=torch.stack([zero, zero, heights], dim=1),
+        object_quat_w=torch.tensor(np.stack([obj.rest_quat[0] for obj in objects])),
+        palm_pos_w=torch.stack([zero, zero, tops + ABOVE_M], dim=1),
+        palm_quat_w=torch.tensor(DOWN).double().expand(WORLDS, 4).clone(),
+        joint_pos=hand.power.open_pose.double().expand(WORLDS, -1).clone(),
+        variation=Variation.none(WORLDS, len(hand.joint_names)),
+    )
+
+
+def _top_m(obj: ObjectModel) -> float:
+    """Height of the resting object over the table [m]."""
+    turned = quat_rotate(torch.from_numpy(obj.rest_quat[0]).double(), torch.from_numpy(obj.points).double())
+    return float(turned[:, 2].max() + obj.rest_height[0])
