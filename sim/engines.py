@@ -5,8 +5,6 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
-
 from sim.cpu import CpuEngine
 from sim.engine import Engine
 from sim.scene import ModelPool

@@ -7,7 +7,7 @@ host. On a machine without a GPU the same code runs, slowly, on Warp's CPU backe
 """
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields
 
@@ -26,6 +26,8 @@ try:
     import warp as wp
 except ImportError as error:
     raise ImportError(f"engine=warp needs the extra `gpu` ({error}): pip install 'dexgrasp[gpu]'") from error
+
+wp.config.log_level = wp.LOG_WARNING  # not every kernel that is loaded
 
 from sim.warp_buffers import Buffers
 from sim.warp_objects import ObjectTable, WorldModels
@@ -92,7 +94,7 @@ class WarpEngine:
             self._forward()
         self._rows.refresh()
 
-    def _furnish(self, rows: Tensor, names: list[str], variation: Variation) -> None:
+    def _furnish(self, rows: Tensor, names: Sequence[str], variation: Variation) -> None:
         """Give the worlds `rows` their objects."""
         with self._on_device():
             numbers, changed = self._objects.find(names, variation.size.tolist())
@@ -155,7 +157,7 @@ class WarpEngine:
         wp.synchronize_device(self._wp_device)
         with wp.ScopedStream(wp.Stream(self._wp_device)), wp.ScopedCapture(self._wp_device) as capture:
             self._play(chunks, substeps)
-        return capture.graph
+        return capture.graph  # pyright: ignore[reportReturnType]
 
     def _forward(self) -> None:
         """Everything that follows from positions, velocities and controls, as they are."""
@@ -253,5 +255,5 @@ class WarpEngine:
 
 
 def _moved(variation: Variation, to: torch.device | torch.dtype) -> Variation:
-    """The same variation on another device or in another type."""
-    return Variation(**{item.name: getattr(variation, item.name).to(to) for item in fields(Variation)})
+    """A copy of the variation on another device or in another type."""
+    return Variation(**{item.name: getattr(variation, item.name).to(to, copy=True) for item in fields(Variation)})

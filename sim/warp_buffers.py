@@ -12,6 +12,8 @@ import mujoco_warp as mjw
 import numpy as np
 import warp as wp
 
+from sim.warp_kernels import remember
+
 log = logging.getLogger(__name__)
 
 MARGIN = 1.5
@@ -39,15 +41,6 @@ class HighWater:
         return max(LEAST_CONTACTS, math.ceil(margin * per_env)), max(LEAST_ROWS, math.ceil(margin * self.rows))
 
 
-@wp.kernel
-def _remember(nefc: wp.array[int], nacon: wp.array[int], ncollision: wp.array[int], marks: wp.array[int]):  # noqa: ANN202
-    world = wp.tid()
-    wp.atomic_max(marks, 0, nefc[world])
-    if world == 0:
-        wp.atomic_max(marks, 1, nacon[0])
-        wp.atomic_max(marks, 2, ncollision[0])
-
-
 class Buffers:
     """Watches the buffers of a batch."""
 
@@ -59,7 +52,7 @@ class Buffers:
     def remember(self) -> None:
         """Take in what the last substep asked for; nothing is read back."""
         data = self._data
-        wp.launch(_remember, data.nworld, [data.nefc, data.nacon, data.ncollision], [self._marks])
+        wp.launch(remember, data.nworld, [data.nefc, data.nacon, data.ncollision], [self._marks])
 
     def high_water(self) -> HighWater:
         """The most so far; waits for the device."""

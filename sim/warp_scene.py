@@ -26,7 +26,6 @@ TOLERANCE = 1e-6
 
 def warp_device(index: int) -> str:
     """The GPU of that number for Warp and torch, "cpu" where there is none; ValueError where only one finds it."""
-    wp.config.quiet = True
     if not wp.is_cuda_available():
         log.warning("engine=warp: no GPU here, physics runs slowly on Warp's CPU backend")
         return "cpu"

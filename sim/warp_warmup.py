@@ -1,4 +1,4 @@
-"""How large Warp's buffers must be: hands are pressed on objects and on the table, and what that asks for is counted."""
+"""How large Warp's buffers must be: hands are pressed on objects, and what that asks for is counted."""
 
 import logging
 from dataclasses import replace

@@ -1,0 +1,80 @@
+"""What runs on the device beside MuJoCo Warp: controls of the palm, and counters; in Warp's own Python."""
+
+# The types of kernel code are Warp's, not Python's.
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportIndexIssue=false, reportOperatorIssue=false
+
+import warp as wp
+
+
+@wp.kernel
+def remember(nefc: wp.array[int], nacon: wp.array[int], ncollision: wp.array[int], marks: wp.array[int]) -> None:
+    """Raise `marks` to the constraint rows of a world, and to contacts and pairs of all of them."""
+    world = wp.tid()
+    wp.atomic_max(marks, 0, nefc[world])
+    if world == 0:
+        wp.atomic_max(marks, 1, nacon[0])
+        wp.atomic_max(marks, 2, ncollision[0])
+
+
+@wp.func
+def _rotvec(q: wp.vec4) -> wp.vec3:
+    """Rotation vector of a unit quaternion wxyz, as Warp's transmissions have it."""
+    axis = wp.vec3(q[1], q[2], q[3])
+    sine = wp.length(axis)
+    if sine == 0.0:
+        return wp.vec3(0.0)
+    angle = 2.0 * wp.atan2(sine, q[0])
+    if angle > wp.pi:
+        angle -= 2.0 * wp.pi
+    return axis * (angle / sine)
+
+
+@wp.func
+def _relative(a: wp.vec4, b: wp.vec4) -> wp.vec4:
+    """a^-1 b of unit quaternions wxyz."""
+    return wp.vec4(
+        a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3],
+        a[0] * b[1] - a[1] * b[0] - a[2] * b[3] + a[3] * b[2],
+        a[0] * b[2] + a[1] * b[3] - a[2] * b[0] - a[3] * b[1],
+        a[0] * b[3] - a[1] * b[2] + a[2] * b[1] - a[3] * b[0],
+    )
+
+
+@wp.kernel
+def control(
+    qpos: wp.array2d[float],
+    qvel: wp.array2d[float],
+    target: wp.array2d[float],
+    ball: wp.vec4i,
+    gains: wp.vec3,
+    ctrl: wp.array2d[float],
+    forcerange: wp.array2d[wp.vec2],
+) -> None:
+    """Controls `ctrl` (world, u) of the device model from targets (world, u) in the layout of MuJoCo's own model.
+
+    `ball`: addresses of the palm's ball joint in qpos and in qvel, of its controls, and of its actuators; `gains`: kp,
+    kv and the limit, which `forcerange` (world, actuator) gets.
+    """
+    world = wp.tid()
+    for i in range(target.shape[1]):
+        ctrl[world, i] = target[world, i]
+    q, v, u, actuator = ball[0], ball[1], ball[2], ball[3]
+    now = wp.normalize(wp.vec4(qpos[world, q], qpos[world, q + 1], qpos[world, q + 2], qpos[world, q + 3]))
+    goal = wp.vec3(target[world, u], target[world, u + 1], target[world, u + 2])
+    half = 0.5 * wp.length(goal)
+    sinc = float(0.5)  # noqa: UP018 - a variable of the kernel, no constant
+    if half > 1.0e-8:
+        sinc = 0.5 * wp.sin(half) / half
+    aim = wp.vec4(wp.cos(half), sinc * goal[0], sinc * goal[1], sinc * goal[2])
+    kp, kv, limit = gains[0], gains[1], gains[2]
+    damping = kv * wp.vec3(qvel[world, v], qvel[world, v + 1], qvel[world, v + 2])
+    torque = kp * _rotvec(_relative(now, aim)) - damping
+    share = wp.min(1.0, limit / wp.max(wp.length(torque), 1.0e-9))
+    command = _rotvec(now) + (torque + damping) / kp
+    for i in range(3):
+        ctrl[world, u + i] = command[i]
+        most = limit
+        if share < 1.0:
+            most = share * wp.abs(torque[i])
+        forcerange[world, actuator + i] = wp.vec2(-most, most)

@@ -1,0 +1,412 @@
+"""The Warp engine against the CPU engine, on Warp's CPU backend: the same states and targets, the same answers.
+
+The first run compiles Warp's kernels, which takes minutes; they are kept under ~/.cache/warp.
+"""
+
+import sys
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import torch
+from scipy.spatial.transform import Rotation
+
+pytest.importorskip("mujoco_warp", reason="needs the extra `gpu`")
+
+import warp as wp
+
+from sim.cpu import CpuEngine
+from sim.engine import Start, Variation
+from sim.engines import WarpCfg, make_engine
+from sim.scene import ModelPool
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
+from sim.warp import WarpEngine
+from sim.warp_objects import PER_WORLD
+
+PERIOD_S = 0.05
+ROOM = WarpCfg(nconmax=128, njmax=400)
+"""One size for all tests: kernels are compiled for it."""
+FREE = {1: 2e-6, 10: 5e-6, 100: 1e-5}
+"""By control steps, without contact: joints [rad], palm and keypoints [m], quaternions. Warp counts in float32."""
+OBJECT = {1: 2e-6, 10: 2e-5, 100: 2e-4}
+"""Likewise of an object that flies and spins: its quaternion drifts, as float32 does."""
+DEPTH_M = 1e-4
+"""Depth of contacts: both find the deepest point by their own search."""
+
+
+@pytest.fixture(scope="module")
+def pool(allegro, household, balanced):
+    return ModelPool(allegro, household, balanced)
+
+
+def start_of(names, library, hand, lift_m=0.0):
+    """Objects at rest, or higher by `lift_m`, in the middle; hands above them, palms facing down."""
+    rows = len(names)
+    heights = torch.tensor([float(library[name].rest_height[0]) for name in names]).double() + lift_m
+    down = torch.tensor(Rotation.from_euler("xyz", [10, 80, 20], degrees=True).as_quat()[[3, 0, 1, 2]])
+    return Start(
+        objects=names,
+        object_pos_w=torch.stack([0 * heights, 0 * heights, heights], dim=1),
+        object_quat_w=torch.tensor(np.stack([library[name].rest_quat[0] for name in names])),
+        palm_pos_w=torch.tensor([0.1, 0.05, 0.5]).double().repeat(rows, 1),
+        palm_quat_w=down.repeat(rows, 1),
+        joint_pos=torch.tensor(hand.open_pose).repeat(rows, 1),
+        variation=Variation.none(rows, len(hand.joint_names)),
+    )
+
+
+@pytest.fixture(scope="module")
+def engines(pool):
+    """Both engines with three environments: box, hammer, capsule."""
+    return CpuEngine(pool, 3, 1), WarpEngine(pool, 3, ROOM)
+
+
+@pytest.fixture
+def start(pool, allegro):
+    names = pool.library.names
+    return start_of([names[0], names[2], names[3]], pool.library, allegro)
+
+
+@pytest.fixture
+def both(engines, start):
+    """The two of them, reset."""
+    for engine in engines:
+        engine.reset(torch.arange(3), start)
+    return engines
+
+
+def gap(both, name):
+    """Greatest difference of a quantity of the state."""
+    cpu, warp = (getattr(engine.state, name) for engine in both)
+    assert warp.dtype == (torch.bool if cpu.dtype == torch.bool else torch.float32)
+    return float((cpu.double() - warp.double()).abs().max())
+
+
+HAND = ("joint_pos", "joint_target", "palm_pos_w", "palm_quat_w", "keypoints_w")
+FLIGHT = ("object_pos_w", "object_quat_w", "object_linvel_w", "object_angvel_w")
+
+
+def test_after_a_reset_both_are_where_it_says(both):
+    assert all(gap(both, name) < 1e-6 for name in (*HAND, *FLIGHT, "object_mass", "object_friction"))
+    assert both[1].body_names == both[0].body_names
+
+
+def test_without_contact_they_agree_over_1_10_and_100_steps(engines, start):
+    """Fingers to random targets, palms on a curve, objects that fly and spin in weightlessness."""
+    floating = replace(start.variation, gravity=torch.zeros(3, 3).double())
+    high = replace(start, object_pos_w=start.object_pos_w + torch.tensor([0.6, 0.0, 0.6]), variation=floating)
+    for engine in engines:
+        engine.reset(torch.arange(3), high)
+        speed = {
+            "object_linvel_w": torch.tensor([[0.1, 0.0, 0.05]]),
+            "object_angvel_w": torch.tensor([[0.3, 0.5, -0.2]]),
+        }
+        engine.write(torch.arange(3), {name: value.repeat(3, 1) for name, value in speed.items()})
+    rng = np.random.default_rng(0)
+    for step in range(1, 101):
+        fingers = start.joint_pos + torch.from_numpy(rng.normal(0, 0.2, (3, 16)))
+        turn = torch.from_numpy(Rotation.from_rotvec([0.02 * step, 0.0, 0.01 * step]).as_quat()[[3, 0, 1, 2]])
+        palm = start.palm_pos_w + 0.05 * torch.tensor([np.sin(step / 9), np.cos(step / 7), 0.0])
+        for engine in engines:
+            engine.step(fingers, palm, turn.repeat(3, 1), PERIOD_S)
+        if step in FREE:
+            worst = {name: gap(engines, name) for name in (*HAND, *FLIGHT)}
+            assert all(worst[name] < FREE[step] for name in HAND), (step, worst)
+            assert all(worst[name] < OBJECT[step] for name in FLIGHT), (step, worst)
+            assert gap(engines, "joint_vel") < 1e-4
+            assert gap(engines, "joint_torque") < 1e-5
+    assert not engines[0].state.object_contact.any()
+
+
+def test_a_palm_far_from_its_target_turns_as_fast_as_its_torque_allows(both, start):
+    """The servo that Warp lacks, where its limit counts."""
+    turn = torch.from_numpy(Rotation.from_euler("xyz", [-120, 40, 100], degrees=True).as_quat()[[3, 0, 1, 2]])
+    for engine in both:
+        engine.step(start.joint_pos, start.palm_pos_w, turn.repeat(3, 1), PERIOD_S)
+    way = (both[0].state.palm_quat_w * start.palm_quat_w).sum(dim=1).abs()
+    assert way.max() < 0.99  # 16 degrees and more
+    assert gap(both, "palm_quat_w") < 2e-3
+    for engine in both:
+        for _ in range(20):
+            engine.step(start.joint_pos, start.palm_pos_w, turn.repeat(3, 1), PERIOD_S)
+    assert gap(both, "palm_quat_w") < 1e-5
+
+
+def deepest(engine, row):
+    """Depth of the object in the table in MuJoCo's own contacts of this row's model and state."""
+    model, data = engine.get_model(row), engine.get_data(row)
+    body, table = model.body("object").id, model.geom("table").id
+    bodies = model.geom_bodyid[data.contact.geom]
+    own = (bodies == body).any(axis=1) & (data.contact.geom == table).any(axis=1)
+    return float(data.contact.dist[own].min())
+
+
+def deepest_in_warp(engine):
+    """The same of every environment, in Warp's contacts."""
+    contact, count = engine._data.contact, int(engine._data.nacon.numpy()[0])
+    geoms, dist, world = (getattr(contact, name).numpy()[:count] for name in ("geom", "dist", "worldid"))
+    own = np.isin(geoms, engine.slots.object_geoms).any(axis=1) & (geoms == engine.slots.table).any(axis=1)
+    return [float(dist[own & (world == row)].min()) for row in range(engine.num_envs)]
+
+
+def test_each_environment_has_the_contact_geometry_of_its_own_object(both, start):
+    """Sunk and tilted, so that every object touches the table with another part of its own."""
+    tilt = torch.tensor(Rotation.from_euler("xy", [25, 35], degrees=True).as_quat()[[3, 0, 1, 2]])
+    tilted = replace(start, object_quat_w=tilt.repeat(3, 1))
+    for engine in both:
+        engine.reset(torch.arange(3), tilted)
+    want = [deepest(both[0], row) for row in range(3)]
+    assert len({round(depth, 4) for depth in want}) == 3
+    np.testing.assert_allclose(deepest_in_warp(both[1]), want, atol=DEPTH_M)
+
+
+def test_objects_are_redrawn_at_a_reset_and_the_others_stay(both, start, pool, allegro):
+    """The box becomes a mug, whose pieces are many and new in the pool."""
+    for engine in both:
+        engine.step(start.joint_pos, start.palm_pos_w, start.palm_quat_w, PERIOD_S)
+    warp = both[1]
+    before = {item.name: getattr(warp.state, item.name).clone() for item in fields(warp.state)}
+    memory = [tensor.clone() for tensor in (warp._raw.qpos, warp._raw.qvel, warp._warmstart)]
+    mug = start_of([pool.library.names[1]], pool.library, allegro)
+    mug = replace(mug, object_pos_w=mug.object_pos_w - torch.tensor([0.0, 0.0, 0.004]))
+    for engine in both:
+        engine.reset(torch.tensor([0]), mug)
+    assert deepest_in_warp(warp)[0] == pytest.approx(deepest(both[0], 0), abs=DEPTH_M)
+    assert float(warp.state.object_mass[0]) == pytest.approx(pool.library[pool.library.names[1]].mass)
+    for name, value in before.items():
+        assert torch.equal(getattr(warp.state, name)[1:], value[1:]), name
+    for tensor, value in zip((warp._raw.qpos, warp._raw.qvel, warp._warmstart), memory, strict=True):
+        assert torch.equal(tensor[1:], value[1:])
+
+
+def test_a_pool_that_grows_keeps_its_pieces(engines, pool, start, monkeypatch):
+    monkeypatch.setattr("sim.warp_meshes.FIRST_PIECES", 1)
+    small = WarpEngine(pool, 3, ROOM)
+    engines[1].reset(torch.arange(3), start)
+    small.reset(torch.arange(3), start)
+    assert small._objects.pool.pieces > 1
+    assert deepest_in_warp(small) == deepest_in_warp(engines[1])
+
+
+def test_randomised_physics_is_that_of_the_cpus_models(both, start):
+    """Of every environment and in every field, those that MuJoCo derives (mj_setConst) included."""
+    rng = np.random.default_rng(1)
+
+    def draw(low, high, *size):
+        return torch.from_numpy(rng.uniform(low, high, (3, *size)))
+
+    variation = Variation(
+        friction=draw(0.3, 1.1),
+        table_friction=draw(0.2, 0.5),
+        mass_scale=draw(0.5, 2.0),
+        com_offset=draw(-0.02, 0.02, 3),
+        size=torch.ones(3).double(),
+        kp_scale=draw(0.7, 1.3, 16),
+        kd_scale=draw(0.7, 1.3, 16),
+        damping_scale=draw(0.5, 2.0, 16),
+        effort_scale=draw(0.8, 1.2, 16),
+        gravity=draw(-1.0, 1.0, 3),
+    )
+    for engine in both:
+        engine.reset(torch.arange(3), replace(start, variation=variation))
+    cpu, warp = both
+    there = {name: getattr(warp._model, name).numpy() for name in PER_WORLD}
+    cut = slice(-6, None)  # the actuators of the palm differ, those of the fingers come last
+    fingers = slice(-16, None)
+    for row in range(3):
+        own = cpu.get_model(row)
+        for name in PER_WORLD:
+            if name == "geom_dataid":
+                continue
+            ours, theirs = there[name][row], getattr(own, name)
+            ours, theirs = (ours[fingers], theirs[fingers]) if name.startswith("actuator") else (ours, theirs)
+            used = own.geom_contype != 0
+            if name in ("geom_pos", "geom_quat", "geom_size", "geom_aabb", "geom_rbound"):
+                ours, theirs = ours[used], theirs[used]
+            np.testing.assert_allclose(ours.reshape(theirs.shape), theirs, rtol=2e-5, atol=1e-7, err_msg=name)
+        np.testing.assert_allclose(warp._model.opt.gravity.numpy()[row], own.opt.gravity, rtol=1e-6)
+        np.testing.assert_allclose(there["dof_invweight0"][row, cut], own.dof_invweight0[cut], rtol=2e-5)
+        again = warp.get_model(row)
+        np.testing.assert_array_equal(again.body_inertia, own.body_inertia)
+        np.testing.assert_array_equal(again.dof_damping, own.dof_damping)
+
+
+STORED = ("mesh_", "nmesh", "bvh_", "nbuffer", "npolygonmax")
+"""Storage of meshes, which the pool holds, and trees for rays."""
+UNUSED = {"dof_M0", "dof_length", "geom_rgba", "light_poscom0"}
+"""What Warp looks at for sleeping and drawing alone."""
+
+
+def test_all_that_two_objects_differ_in_is_given_to_each_world(pool):
+    """Else a world would have its object's shape with something of another's."""
+    models = [pool.get(name) for name in pool.library.names]
+    kinds = (np.ndarray, int, float)
+    names = [
+        name for name in dir(models[0]) if not name.startswith("_") and isinstance(getattr(models[0], name), kinds)
+    ]
+    differ = {
+        name
+        for name in names
+        for model in models[1:]
+        if not np.array_equal(getattr(models[0], name), getattr(model, name))
+    }
+    differ = {name for name in differ if not name.startswith(STORED)} - UNUSED
+    assert {"geom_size", "body_inertia", "dof_invweight0"} <= differ <= {*PER_WORLD, "geom_contype", "geom_conaffinity"}
+
+
+def test_pushes_moves_and_late_commands_act_alike(both, start):
+    force = torch.tensor([[2.5, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, -1.0, 0.0]])
+    late = torch.tensor([True, False, True])
+    for engine in both:
+        engine.move_object(torch.tensor([1, 2]), torch.tensor([[0.5, 0.1, 0.6], [0.5, 0.0, 0.7]]).double())
+        engine.push(force)
+        engine.step(start.joint_pos + 0.1, start.palm_pos_w, start.palm_quat_w, PERIOD_S, late)
+    assert gap(both, "joint_pos") < 1e-5
+    assert (both[1].state.joint_pos[0] - both[1].state.joint_pos[1]).abs().max() > 1e-3  # row 0 was late
+    assert float((both[0].state.object_linvel_w[2] - both[1].state.object_linvel_w[2]).abs().max()) < 1e-4
+    assert float(both[1].state.object_linvel_w[2, 1]) < -0.02
+
+
+def test_bodies_and_contact_forces_are_given_alike(both, start):
+    """The object rests on the table: it bears the weight."""
+    for engine in both:
+        engine.simulate(60)
+    cpu, warp = both
+    torch.testing.assert_close(warp.body_states()[:, :-1], cpu.body_states().float()[:, :-1], rtol=0, atol=2e-5)
+    sensors = warp._raw.sensordata.clone()
+    up = warp.contact_forces()[:, -1, 2]
+    torch.testing.assert_close(up, cpu.contact_forces().float()[:, -1, 2], rtol=0.05, atol=0.02)
+    torch.testing.assert_close(up, warp.state.object_mass * 9.81, rtol=0.05, atol=0.02)
+    assert torch.equal(warp._raw.sensordata, sensors)
+
+
+def test_a_hand_on_its_object_feels_the_same_bodies(both, start, allegro):
+    """Palms go down on the objects: sensors, forces and depths of both engines, one control step at a time."""
+    for engine in both:
+        engine.reset(torch.arange(3), replace(start, palm_pos_w=start.object_pos_w + torch.tensor([-0.02, 0.0, 0.16])))
+    agreed, touched = 0, 0
+    for _ in range(12):
+        target = both[0].state.palm_pos_w - torch.tensor([0.0, 0.0, 0.01])
+        for engine in both:
+            engine.step(start.joint_pos, target, start.palm_quat_w, PERIOD_S)
+        same = both[0].state.object_contact == both[1].state.object_contact
+        agreed, touched = agreed + int(same.sum()), touched + int(both[0].state.object_contact.sum())
+    assert touched > 10
+    assert agreed > 0.97 * 12 * same.numel()
+    assert gap(both, "penetration_m") < 1e-3
+    total = [engine.state.object_force_w.sum(dim=1).norm(dim=1).double() for engine in both]
+    torch.testing.assert_close(total[1], total[0], rtol=0.3, atol=0.5)
+
+
+def test_a_row_that_is_not_finite_is_reported_until_its_reset(both, start):
+    warp = both[1]
+    warp._raw.qvel[1, 0] = np.nan
+    assert warp.finite().tolist() == [True, False, True]
+    warp.simulate(1)
+    assert warp.finite().tolist() == [True, False, True]
+    one = replace(start_of(start.objects[1:2], warp.pool.library, warp.pool.hand))
+    warp.reset(torch.tensor([1]), one)
+    warp.simulate(1)
+    assert warp.finite().all()
+
+
+@pytest.mark.parametrize(
+    ("room", "message"),
+    [
+        (WarpCfg(nconmax=128, njmax=16), r"constraints out: an environment needed \d+ rows .* set warp\.njmax=\d+"),
+        (WarpCfg(nconmax=1, njmax=400), r"contacts out: 3 environments needed \d+ pairs .* set warp\.nconmax=\d+"),
+    ],
+)
+def test_a_buffer_that_is_too_small_is_an_error_that_says_which_number_to_raise(pool, start, room, message):
+    engine = WarpEngine(pool, 3, room)
+    low = replace(start, object_pos_w=start.object_pos_w - torch.tensor([0.0, 0.0, 0.002]))
+    engine.reset(torch.arange(3), low)
+    engine.simulate(2)
+    with pytest.raises(BufferError, match=message) as caught:
+        engine.check()
+    number = int(str(caught.value).rpartition("=")[2])
+    assert number > (16 if "njmax" in message else 1)
+    with pytest.raises(BufferError):  # and no new episode begins on such physics
+        engine.reset(torch.arange(3), start)
+
+
+def test_high_water_marks_count_the_most_that_was_asked_for(pool, start):
+    """Boxes on the table: MuJoCo lists as many contacts and rows for each."""
+    box = pool.library.names[0]
+    engine = WarpEngine(pool, 3, ROOM)
+    low = start_of([box] * 3, pool.library, pool.hand, lift_m=-0.001)
+    engine.reset(torch.arange(3), low)
+    marks = engine.buffers.high_water()
+    alone = engine.get_data(0)
+    assert marks.contacts == 3 * alone.ncon > 0
+    assert marks.rows == alone.nefc
+    nconmax, njmax = marks.sizes(1000, margin=2.0)
+    assert (nconmax, njmax) == (24, 80)  # the least there is
+    assert replace(marks, pairs=40_000, rows=100).sizes(1000, margin=2.0) == (80, 200)
+
+
+def test_an_arm_is_refused_and_an_unknown_engine_named(allegro, household, balanced):
+    with pytest.raises(ValueError, match=r"mount=floating, got 'ur5e'.*engine=cpu"):
+        WarpEngine(ModelPool(allegro, household, balanced, "ur5e"), 1, ROOM)
+    with pytest.raises(ValueError, match="engine must be cpu or warp, got 'gpu'"):
+        make_engine("gpu", ModelPool(allegro, household, balanced), 1)
+    with pytest.raises(ValueError, match="must not be negative"):
+        WarpCfg(njmax=-1)
+
+
+def test_what_warp_lacks_is_said_at_construction(allegro, household, balanced, monkeypatch):
+    """MuJoCo's own orientation servo, for one."""
+    monkeypatch.setattr("sim.warp_scene.build_model", lambda *args, turn: _built(*args))
+    from sim.scene import build_model as _built
+
+    with pytest.raises(ValueError, match=r"cannot simulate this scene.*mjTRN_SO3.*engine=cpu"):
+        WarpEngine(ModelPool(allegro, household, balanced), 1, ROOM)
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "mujoco_warp", None)
+    monkeypatch.delitem(sys.modules, "sim.warp")
+    with pytest.raises(ImportError, match=r"engine=warp needs the extra `gpu`.*pip install"):
+        import sim.warp  # noqa: F401
+
+
+def test_the_task_plays_whole_episodes_on_it(allegro, household, balanced):
+    """The scripted grasp of four objects, whatever their masses and frictions: most are held at the end."""
+    task = GraspTask(
+        TaskCfg(hold_s=0.5), allegro, household, balanced, 4, in_order=True, auto_reset=False, engine="warp", warp=ROOM
+    )
+    obs = task.reset(range(4))
+    for _ in range(task.episode_steps):
+        step = task.step(torch.zeros(4, task.num_actions))
+        assert all(values.isfinite().all() and values.dtype == torch.float32 for values in step.obs.values())
+    assert obs["student"].device == task.device
+    outcomes = task.outcomes()
+    assert [outcome.object for outcome in outcomes] == household.names
+    assert sum(outcome.success for outcome in outcomes) >= 3, outcomes
+
+
+def test_one_environment_alone_has_its_own_object(pool, start, allegro):
+    """Warp looks for absent pieces only where it sees rows of several worlds."""
+    mug = pool.library.names[1]
+    alone = WarpEngine(pool, 1, ROOM)
+    box = start_of([pool.library.names[0]], pool.library, allegro, lift_m=-0.001)
+    alone.reset(torch.arange(1), box)
+    assert len(pool.library[mug].pieces) > 1
+    assert int(alone._data.nacon.numpy()[0]) == alone.get_data(0).ncon > 0
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_the_recorded_graph_does_what_single_substeps_do(pool, start):
+    if not wp.is_cuda_available():
+        pytest.fail("no NVIDIA GPU here")
+    engines = CpuEngine(pool, 3, 1), WarpEngine(pool, 3, ROOM, "cuda:0")
+    for engine in engines:
+        engine.reset(torch.arange(3, device=engine.device), start)
+    for _ in range(10):
+        for engine in engines:
+            target = (value.to(engine.device) for value in (start.joint_pos + 0.1, start.palm_pos_w, start.palm_quat_w))
+            engine.step(*target, PERIOD_S)
+    for name in HAND:
+        ours, theirs = getattr(engines[1].state, name).cpu().double(), getattr(engines[0].state, name)
+        assert float((ours - theirs).abs().max()) < FREE[10], name
