@@ -27,8 +27,6 @@ try:
 except ImportError as error:
     raise ImportError(f"engine=warp needs the extra `gpu` ({error}): pip install 'dexgrasp[gpu]'") from error
 
-wp.config.log_level = wp.LOG_WARNING  # not every kernel that is loaded
-
 from sim.warp_buffers import Buffers
 from sim.warp_objects import ObjectTable, WorldModels
 from sim.warp_scene import compile_scene, put_model

@@ -6,6 +6,8 @@
 
 import warp as wp
 
+wp.config.log_level = wp.LOG_WARNING  # not every kernel that is loaded
+
 
 @wp.kernel
 def remember(nefc: wp.array[int], nacon: wp.array[int], ncollision: wp.array[int], marks: wp.array[int]) -> None:
