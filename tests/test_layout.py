@@ -86,6 +86,7 @@ DISTRIBUTIONS = {
     "rosgraph_msgs": "ros-jazzy-rclpy",
     "sensor_msgs": "ros-jazzy-sensor-msgs",
     "stable_baselines3": "stable-baselines3",
+    "warp": "warp-lang",
     "std_msgs": "ros-jazzy-sensor-msgs",
     "std_srvs": "ros-jazzy-std-srvs",
     "trajectory_msgs": "ros-jazzy-trajectory-msgs",
