@@ -6,6 +6,7 @@ The first run compiles Warp's kernels, which takes minutes; they are kept under 
 import sys
 from dataclasses import fields, replace
 
+import mujoco
 import numpy as np
 import pytest
 import torch
