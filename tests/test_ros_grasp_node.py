@@ -325,6 +325,17 @@ def test_inactive_it_is_silent(bench):
     assert ros.call(ChangeState, "/grasp/change_state", request).success
 
 
+def test_a_transition_at_the_wrong_time_does_not_end_the_node(ros, tmp_path):
+    with Process("dexgrasp_ros.grasp_node", tmp_path, node="alone", bundle=BUNDLE, autostart=False) as process:
+        client = ros.node.create_client(ChangeState, "/alone/change_state")
+        ros.until(client.service_is_ready, "the service")
+        early, in_time = ChangeState.Request(), ChangeState.Request()
+        early.transition.id, in_time.transition.id = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CONFIGURE
+        client.call_async(early)
+        ros.until(lambda: "does not allow" in process.text(), "the refusal")
+        assert ros.call(ChangeState, "/alone/change_state", in_time).success
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_leaves_the_robot_holding_where_it_is(bench, number):
     module, folder = "dexgrasp_ros.grasp_node", bench.folder

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol, cast
 
 import rclpy
+from rclpy._rclpy_pybind11 import RCLError
 from rclpy.duration import Duration
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
@@ -27,6 +28,10 @@ ACKNOWLEDGED_S = 0.5
 """How long a stopping node waits until its last messages have arrived."""
 STOPPED, FAILED, REFUSED = 0, 1, 2
 """Exit codes: stopped by a signal; an error while running; the node could not be made as it was asked to be."""
+
+
+UNREGISTERED = "Transition is not registered"
+"""rclpy raises this out of the executor where a client asks for a transition at the wrong time; no reason to end."""
 
 
 class Closes(Protocol):
@@ -73,7 +78,12 @@ def _spin(node: Node, stop: threading.Event) -> int:
     executor.add_node(node)
     try:
         while not stop.is_set():
-            executor.spin_once(timeout_sec=SPIN_S)
+            try:
+                executor.spin_once(timeout_sec=SPIN_S)
+            except RCLError as error:
+                if UNREGISTERED not in str(error):
+                    raise
+                node.get_logger().error("a change of the life cycle was asked for that its state does not allow")
     except ExternalShutdownException:
         return STOPPED
     except Exception:  # whatever a callback raised: say it, then leave the robot safe
