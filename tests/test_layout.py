@@ -30,8 +30,8 @@ MAY_IMPORT = {
 }
 """Arrows between the packages, in the direction in which data flows; of `policies` a robot takes these modules only."""
 
-SIMULATES = ("/arm.py", "/identify_hand.py", "/sim_camera.py", "/sim_robot.py")
-"""Files of dexgrasp_ros that may import the simulator and its presets: inverse kinematics, fits, simulated robot."""
+SIMULATES = ("/arm.py", "/film.py", "/identify_hand.py", "/sim_camera.py", "/sim_robot.py")
+"""Files of dexgrasp_ros that may import the simulator and its presets."""
 
 ROS = "ros2_ws/src/dexgrasp_ros/dexgrasp_ros"
 ELSEWHERE = {"dexgrasp_ros": ROS}

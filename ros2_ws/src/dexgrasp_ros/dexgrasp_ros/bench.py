@@ -12,6 +12,7 @@ from rich.table import Table
 import assets
 from dexgrasp_ros import config
 from dexgrasp_ros.closed_loop import ClosedLoop, Trial
+from dexgrasp_ros.film import film
 from dexgrasp_ros.timing import PERCENTILES
 from policies.runs import Run, write_json
 
@@ -29,6 +30,8 @@ class RosBenchCfg:
     """Grasps, of objects spread over the shipped library."""
     domain: int = 77
     """ROS_DOMAIN_ID, 0 to 101; on it no other robot may live."""
+    video: bool = False
+    """Also RUN/grasp.mp4 of the first object that was held, drawn from what the robot said."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
 
@@ -45,13 +48,19 @@ def bench_ros(cfg: RosBenchCfg) -> dict[str, Any]:
     with Run.open(cfg.out, cfg) as run:
         local_transport(cfg.domain, run.path)
         with ClosedLoop(bundle, run.path / "nodes") as loop:
-            trials = [grasped(loop, str(i * 144 // cfg.trials)) for i in range(cfg.trials)]
+            trials, seen = [], []
+            for i in range(cfg.trials):
+                trials.append(grasped(loop, str(i * 144 // cfg.trials)))
+                seen = seen or (trials[-1].success and list(loop.moments))
             loop.spin(1.5)  # the last report
             timing = dict(loop.timing)
         result = {"timing_ms": {name: float(value) for name, value in timing.items()}, "facts": run.facts}
         result["trials"] = [asdict(trial) for trial in trials]
         write_json(run.path / "bench.json", result)
         show(result["timing_ms"], trials)
+        if cfg.video and seen:
+            film(run.path / "grasp.mp4", seen, next(trial.object for trial in trials if trial.success))
+            print(f"video: {run.path / 'grasp.mp4'}")
     return result
 
 

@@ -28,10 +28,12 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from dexgrasp_ros import config, messages
+from dexgrasp_ros.film import RATE_HZ, Moment
 
 NODES = ("sim_robot", "perception", "grasp")
 LIFTED_M = 0.1
@@ -87,6 +89,9 @@ class ClosedLoop:
         """The grasp node's state; rise of the object since the last reset."""
         self.timing: dict[str, str] = {}
         """The grasp node's report of its timing, newest values by name."""
+        self.moments: list[Moment] = []
+        """What was seen since the last reset, for a video."""
+        self._joints: dict[str, float] = {}
         self._object_m: tuple[float, float] = np.nan, np.nan  # stamp, height
         self._start_m = self._plan_s = np.nan
 
@@ -101,6 +106,7 @@ class ClosedLoop:
         listen = self._node.create_subscription
         listen(String, "/grasp/state", lambda message: setattr(self, "state", message.data), latched)
         listen(PoseStamped, "/sim_robot/object_pose", self._saw_object, QoSProfile(depth=1))
+        listen(JointState, "/joint_states", self._saw_joints, QoSProfile(depth=1))
         listen(Float64MultiArray, "/perception/plan", self._saw_plan, QoSProfile(depth=1))
         listen(DiagnosticArray, "/diagnostics", self._saw_report, QoSProfile(depth=10))
         try:
@@ -167,6 +173,7 @@ class ClosedLoop:
         reset_s = self._object_m[0]
         self.until(lambda: self._object_m[0] > reset_s + 0.1, "sim_robot", "shows the object")
         self._start_m = self._object_m[1]
+        self.moments.clear()
         self.until(lambda: self.transition(Transition.TRANSITION_ACTIVATE), "grasp", "is active")
         self._active = True
 
@@ -242,9 +249,16 @@ class ClosedLoop:
         return ""
 
     def _saw_object(self, message: PoseStamped) -> None:
-        pos, _ = messages.pose_from_message(message)
-        self._object_m = messages.seconds(message.header.stamp), float(pos[2])
+        pos, quat = messages.pose_from_message(message)
+        stamp_s = messages.seconds(message.header.stamp)
+        self._object_m = stamp_s, float(pos[2])
         self.lifted_m = self._object_m[1] - self._start_m
+        last_s = self.moments[-1].stamp_s if self.moments else -np.inf
+        if self._joints and stamp_s >= last_s + 1 / RATE_HZ - 1e-6:
+            self.moments.append(Moment(stamp_s, self._joints, pos, quat, self.state))
+
+    def _saw_joints(self, message: JointState) -> None:
+        self._joints = messages.joints_from_message(message)
 
     def _saw_plan(self, message: Float64MultiArray) -> None:
         self._plan_s = messages.plan_from_message(message)[1]

@@ -226,6 +226,15 @@ class SimRobot:
         touched = bool(data.sensordata[: 4 * bodies : 4].any())  # see sim.scene: found and force per body
         return Truth(pos, quat, palm_pos_w, palm_quat_w, float(pos[2] - self._start_z), touched)
 
+    def show(
+        self, joint_pos: Mapping[str, float], object_pos_w: ArrayLike, object_quat_w: ArrayLike
+    ) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """Put joints (by name) [rad] and object where they are said to be, for a picture; nothing moves by itself."""
+        self._data.qpos[self._q] = [joint_pos[name] for name in self.names]
+        self._data.qpos[self._object_q] = np.concatenate([object_pos_w, object_quat_w])
+        mujoco.mj_forward(self._model, self._data)
+        return self._model, self._data
+
     def scene(self) -> Scene:
         """This moment, for a camera that draws it elsewhere."""
         return Scene(self._model, self._data.qpos.copy(), self.time_s)
