@@ -49,7 +49,8 @@ class EvaluateCfg:
     """synergy (the scripted prior alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
     What of hand, task and view belongs to a trained policy is taken from it."""
     objects: str = "shipped"
-    """Object library: shipped, a library folder, or a folder of OBJ/STL/PLY/GLB meshes."""
+    """Object library: shipped; generated:N (training objects, :test or :validation behind it for others);
+    random_urdfs (PyBullet's 1,000, loaded once); a library folder; or a folder of OBJ/STL/PLY/GLB meshes."""
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
     side: Literal["right", "left"] = "right"

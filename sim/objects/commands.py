@@ -51,8 +51,9 @@ class ImportCfg:
     """[kg]"""
     mass_max: float = 0.5
     """[kg]"""
-    decomposition: Literal["auto", "cuts", "coacd"] = "auto"
-    """How convex pieces are found; auto: plane cuts, and CoACD where they leave walls thick."""
+    decomposition: Literal["auto", "cuts", "coacd", "parts"] = "auto"
+    """How convex pieces are found; auto: plane cuts, and CoACD where they leave walls thick; parts: the bodies of the
+    mesh where all are convex, some merged where there are too many, else as auto."""
     pieces: int = MAX_PIECES
     """Most convex pieces of one object."""
     workers: int = 0

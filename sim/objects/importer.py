@@ -25,7 +25,7 @@ VERSION = 1
 """Raised when an import gives other objects than before, so that old caches are not used."""
 SUFFIXES = (".obj", ".stl", ".ply", ".glb")
 SAMPLED_FOR_UNIT = 25
-DECOMPOSITIONS = ("auto", "cuts", "coacd")
+DECOMPOSITIONS = ("auto", "cuts", "coacd", "parts")
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class ImportSettings:
     """[kg]; most objects of RobustDexGrasp weigh 0.24875 kg, which lies in this range."""
     friction: float = 0.8
     decomposition: str = "auto"
-    """"auto": plane cuts, and CoACD where they leave walls thick; "cuts" or "coacd" alone."""
+    """"auto": plane cuts, and CoACD where they leave walls thick; "cuts" or "coacd" alone; "parts": the bodies of
+    the mesh where all are convex, some merged where there are more than `pieces`, else as "auto"."""
     pieces: int = MAX_PIECES
     """Most convex pieces."""
 
@@ -102,11 +103,15 @@ def import_meshes(
     settings: ImportSettings | None = None,
     workers: int | None = None,
     progress: bool = True,
+    most: int | None = None,
 ) -> ImportReport:
-    """Imports every OBJ, STL, PLY and GLB under `folder` into library `out`; what was imported before is kept."""
+    """Imports every OBJ, STL, PLY and GLB under `folder`, or the first `most` of them, into library `out`.
+
+    What was imported before is kept.
+    """
     settings = settings or ImportSettings()
     folder, out = Path(folder), Path(out)
-    meshes = _mesh_files(folder)
+    meshes = _mesh_files(folder)[:most]
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in meshes}
     with files.folder_lock(out):
         files.sweep_partials(out)

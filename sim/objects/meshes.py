@@ -12,8 +12,11 @@ from sim.objects.assembly import assemble
 from sim.objects.decompose import as_manifold, decompose
 from sim.objects.importer import ImportSettings
 from sim.objects.library import ObjectModel
+from sim.objects.merging import are_convex, merged
 from sim.objects.surface import mass_properties
 
+Surface = tuple[np.ndarray, np.ndarray]
+"""Vertices (v, 3) and faces (f, 3)."""
 UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 TYPICAL_M = 0.12
 """Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
@@ -35,8 +38,11 @@ class Limits:
     """Shortest side of the tightest box; beneath it a mesh is a sheet."""
 
 
-def read_mesh(path: Path) -> trimesh.Trimesh:
-    """The file as one mesh in its own unit; RefusedMeshError when it is unreadable, empty or not finite."""
+def read_mesh(path: Path, merge: bool = True) -> trimesh.Trimesh:
+    """The file as one mesh in its own unit; RefusedMeshError when it is unreadable, empty or not finite.
+
+    `merge`: vertices at one place become one.
+    """
     try:
         loaded = trimesh.load_scene(path, process=False, skip_materials=True).to_mesh()
     except Exception as error:  # each format's reader raises its own kinds, none of them documented
@@ -46,7 +52,7 @@ def read_mesh(path: Path) -> trimesh.Trimesh:
     if not np.isfinite(loaded.vertices).all():
         bad = int((~np.isfinite(loaded.vertices)).any(axis=1).sum())
         raise RefusedMeshError(f"not finite: {bad} of {len(loaded.vertices)} vertices are NaN or infinite")
-    return trimesh.Trimesh(np.asarray(loaded.vertices, float), np.asarray(loaded.faces), process=True)
+    return trimesh.Trimesh(np.asarray(loaded.vertices, float), np.asarray(loaded.faces), process=merge)
 
 
 def guess_folder_unit(files: list[Path]) -> tuple[float, str]:
@@ -67,30 +73,43 @@ def guess_unit(longest: list[float]) -> str:
     return min(UNITS_M, key=lambda unit: abs(np.log(middle * UNITS_M[unit] / TYPICAL_M)))
 
 
-def clean_mesh(mesh: trimesh.Trimesh, scale: float, limits: Limits) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (v, 3) [m] and outward faces (f, 3) of a closed surface; or RefusedMeshError says why not."""
+def clean_parts(mesh: trimesh.Trimesh, scale: float, limits: Limits, apart: bool = False) -> list[Surface]:
+    """The closed parts of a mesh [m], faces outward; or RefusedMeshError says why there are none.
+
+    `apart`: bodies without common vertices stay apart, also where they touch.
+    """
     mesh = mesh.copy()
     mesh.apply_scale(scale)
     _check_size(mesh, limits)
+    bodies = mesh.split(only_watertight=False) if apart else [mesh]
+    solids = [solid for body in bodies for solid in _solids(body)]
+    parts: list[Surface] = [(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12]
+    if not parts:
+        raise RefusedMeshError("empty: the surface encloses no volume")
+    return parts
+
+
+def _solids(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
     _repair(mesh)
     if not mesh.is_watertight:
         edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
         open_edges = int((edges != 2).sum())
         raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
-    solids = [part if part.volume > 0 else _turned(part) for part in mesh.split(only_watertight=True)]
-    vertices, faces = _united([(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12])
-    if len(faces) == 0:
-        raise RefusedMeshError("empty: the surface encloses no volume")
-    return vertices, faces
+    return [part if part.volume > 0 else _turned(part) for part in mesh.split(only_watertight=True)]
 
 
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
     """The object of one mesh file; RefusedMeshError when there is none to be had from it."""
-    vertices, faces = clean_mesh(read_mesh(path), scale, Limits())
+    apart = settings.decomposition == "parts"
+    parts = clean_parts(read_mesh(path, merge=not apart), scale, Limits(), apart)
+    vertices, faces = _united(parts)
     volume = mass_properties(vertices, faces)[0]
     mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
     try:
-        pieces = decompose(vertices, faces, settings.pieces, settings.decomposition)
+        if apart and are_convex(parts):
+            pieces = merged([points for points, _ in parts], settings.pieces)
+        else:
+            pieces = decompose(vertices, faces, settings.pieces, "auto" if apart else settings.decomposition)
         rng = np.random.default_rng(zlib.crc32(name.encode()))
         return assemble(name, "mesh", "imported", 0, (vertices, faces), pieces, mass, settings.friction, rng)
     except (ValueError, RuntimeError) as error:
@@ -127,13 +146,13 @@ def _turned(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
     return mesh
 
 
-def _united(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _united(parts: list[Surface]) -> Surface:
     """One surface around all parts, simplified when very fine; the parts as they are when they are no manifolds.
 
     A cavity inside a solid is filled: neither hand nor table reaches it.
     """
     solids = [solid for part in parts if (solid := as_manifold(*part)) is not None]
-    if not parts or len(solids) < len(parts):
+    if len(solids) < len(parts):
         return _stacked(parts)
     if len(solids) == 1 and len(parts[0][1]) <= MOST_FACES:
         return parts[0]
@@ -145,9 +164,7 @@ def _united(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.
     return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts, np.int32)
 
 
-def _stacked(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-    if not parts:
-        return np.zeros((0, 3)), np.zeros((0, 3), np.int32)
+def _stacked(parts: list[Surface]) -> Surface:
     starts = np.cumsum([0] + [len(vertices) for vertices, _ in parts[:-1]])
     faces = [faces + start for (_, faces), start in zip(parts, starts, strict=True)]
     return np.concatenate([vertices for vertices, _ in parts]), np.concatenate(faces)

@@ -12,7 +12,8 @@ def open_library(spec: str | Path) -> ObjectLibrary:
     """The library named by `spec`.
 
     "shipped"; "generated:N": N training objects, made on first use and cached, "generated:N:validation" or ":test"
-    those of another split; a library folder; or a folder of meshes, imported into the cache on first use.
+    those of another split; "random_urdfs": the 1,000 objects of that name from PyBullet, "random_urdfs:N" the first N;
+    a library folder; or a folder of meshes, imported into the cache on first use.
     """
     if str(spec) == "shipped":
         return ObjectLibrary(assets.path("objects"))
@@ -20,13 +21,18 @@ def open_library(spec: str | Path) -> ObjectLibrary:
         from sim.objects.generator import cached_library
 
         return cached_library(int(made[1]), split=made[2] or "train")
+    if public := re.fullmatch(r"random_urdfs(?::(\d+))?", str(spec)):
+        from sim.objects import random_urdfs
+
+        return random_urdfs.cached_library(int(public[1] or random_urdfs.COUNT))
     path = Path(spec).expanduser()
     if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
         return ObjectLibrary(path)
     if not path.is_dir():
         raise FileNotFoundError(
             f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', 'generated:N' (N training "
-            f"objects), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
+            f"objects), 'random_urdfs' (PyBullet's 1,000), a library folder (with {MANIFEST}) or a folder of OBJ, STL, "
+            f"PLY or GLB meshes"
         )
     from sim.objects.importer import import_to_cache
 
