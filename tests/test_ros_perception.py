@@ -19,6 +19,7 @@ from sim.capsule_files import arm_capsules, hand_capsules
 from sim.hand_capsules import hand_shape, robot_capsules
 from sim.hands import HandSpec
 from sim.mounts import attach
+from sim.randomize import ResetCfg
 from sim.rendered_camera import CAMERA
 from sim.starts import Planner
 from sim.task import GraspTask
@@ -106,9 +107,9 @@ def make(household, balanced, allegro):
     except render.RenderUnavailable as error:
         pytest.skip(str(error))
 
-    def build(mode):
+    def build(mode, camera="on_axis"):
         view = ViewCfg(mode=mode, camera="rendered", period_steps=2, held_period_steps=2, latency_steps=0)
-        cfg = replace(TaskCfg(grasp_s=0.5, lift_s=0.4, hold_s=0.1), view=view)
+        cfg = replace(TaskCfg(grasp_s=0.5, lift_s=0.4, hold_s=0.1), view=view, reset=ResetCfg(camera=camera))
         task = GraspTask(cfg, allegro, household, balanced, ROWS, 1, in_order=True, auto_reset=False)
         task.reset(range(ROWS))
         return task
@@ -162,12 +163,15 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
     assert np.linalg.norm(sight.points_w.mean(0) - watchers[-1]._first[0].points_w.mean(0)) > 0.03  # and lifted
 
 
-def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, body, allegro):
-    task = make("frozen")
+@pytest.mark.parametrize("camera", ["on_axis", "aside"])
+def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, body, allegro, camera):
+    task = make("frozen", camera)
     planner = Planner(allegro, "floating", task.cfg.reset)
     draws = task.draws.rows(torch.arange(ROWS))
     quiet = {name: torch.zeros_like(getattr(draws, name)) for name in ("standoff", "palm_offset", "roll", "tilt")}
-    expected = planner(task.view.points_w, task.view.camera_w, replace(draws, **quiet))
+    above_w = torch.cat([task.view.points_w.mean(dim=1)[:, :2], torch.full((ROWS, 1), 0.76)], dim=1).double()
+    origin_w = task.view.camera_w if camera == "on_axis" else above_w
+    expected = planner(task.view.points_w, origin_w, replace(draws, **quiet))
     for row in range(ROWS):
         watcher = ObjectWatcher(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))
         sight = look(watcher, shown(task, row, 0))

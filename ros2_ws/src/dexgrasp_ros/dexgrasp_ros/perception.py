@@ -10,21 +10,19 @@ Contract `view.mode` decides what a frame changes: nothing (frozen), all (refres
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from perception.best_pregrasp import Reachable, best_pregrasp
+from dexgrasp_ros.perception_plan import GraspPlanner
+from perception.best_pregrasp import Reachable
 from perception.carrying import PalmMotion
 from perception.depth import DepthFrame, Intrinsics
-from perception.geometry import Kinematics, invert
-from perception.grasp_style import GraspStyle
 from perception.object_view import CLEAR_M, Frame, ObjectView
 from perception.plane import NoPlaneError
-from perception.pregrasp import clear
 from perception.robot_body import ArmBody, HandBody, join
 from perception.segment import NoObjectError, Segmentation, SegmentCfg, Segmenter
 from perception.steady import FIRST_FRAMES, steady_depth
@@ -102,7 +100,7 @@ class ObjectWatcher:
         self._segmenter = Segmenter(replace(segment or SegmentCfg(), points=view["points"]), intrinsics)
         self._view = ObjectView(view["mode"], view["min_points"], 1, view["points"])
         self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracker is not None else None
-        self._grasps = _Grasps(contract)
+        self._grasps = GraspPlanner(contract)
         self._palm, self._palm_known, self._camera_w = PalmMotion(1), False, torch.zeros(1, 3)
         self._gathered: list[_Still] = []
         self._first: tuple[Segmentation, Plan] | None = None
@@ -245,44 +243,6 @@ class _Still:
         if self.robot is not None and other.robot is not None:
             moved |= float(np.linalg.norm(other.robot.palm_pos_w - self.robot.palm_pos_w)) > MOVED_M
         return moved or grown
-
-
-class _Grasps:
-    """How the hand of a contract takes hold: from points to a plan."""
-
-    def __init__(self, contract: Mapping[str, Any]) -> None:
-        hand, grasp = contract["hand"], contract["grasp"]
-        self._kinematics = Kinematics.from_dict(hand["kinematics"], torch.float64)
-        self._base = invert(*(_double(hand[name]) for name in ("palm_pos_b", "palm_quat_b")))
-        self._limits = tuple(_double(hand[name]) for name in ("joint_lower_rad", "joint_upper_rad"))
-        self._power, self._pinch = (_style(grasp[name]) for name in ("power", "pinch"))
-        self._distances = {name: grasp["pregrasp"][name] for name in ("standoff_m", "clearance_m")}
-
-    def plan(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> Plan:
-        """The best pre-grasp for points (point, 3) seen from (3,), clear of table and object."""
-        points, camera = torch.from_numpy(points_w)[None].double(), torch.from_numpy(camera_w)[None]
-        zero = points.new_zeros(1), points.new_zeros(1, 2)
-        found = best_pregrasp(
-            points, camera, self._power, self._pinch, self._open_hand, *zero, reachable, **self._distances
-        )
-        found = clear(found, self._open_hand(found.style.open_pose), points)
-        style = found.style
-        fingers = style.open_pose.clamp(*self._limits)
-        values = (found.palm_pos_w, found.palm_quat_w, found.depth_m, style.closing, style.floor_m, fingers)
-        return Plan(*(value[0].numpy() for value in values))
-
-    def _open_hand(self, joint_pos: torch.Tensor) -> torch.Tensor:
-        """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
-        pos_p, quat_p = (value.expand(len(joint_pos), -1) for value in self._base)
-        return self._kinematics.keypoints(pos_p, quat_p, joint_pos)
-
-
-def _style(values: Mapping[str, Any]) -> GraspStyle:
-    return GraspStyle(**{item.name: _double(values[item.name]) for item in fields(GraspStyle)})
-
-
-def _double(values: Any) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)
 
 
 def _tensors(robot: Robot) -> Sequence[torch.Tensor]:
