@@ -20,7 +20,7 @@ from dexgrasp_ros import config
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "ros2_ws" / "src" / "dexgrasp_ros"
-WAIT_S = 30.0
+WAIT_S = 60.0
 """Discovery alone may take 3 s; a busy machine starts a node in 10 s."""
 DOMAINS = range(1, 100)
 """Higher ones use ports that Linux hands out to anybody."""
