@@ -57,7 +57,10 @@ DOORS = {
     "rclpy": (f"{ROS}/",),
     "rosbags": (f"{ROS}/",),
     "stable_baselines3": ("policies/", "sim/vec_env.py"),
-    "torch": ("perception/", "sim/", "policies/", f"{ROS}/arm.py", f"{ROS}/perception", f"{ROS}/sim_robot.py"),
+    "torch": (
+        *("perception/", "sim/", "policies/"),
+        *(f"{ROS}/{name}" for name in ("arm.py", "perception", "sim_robot.py", "wave_check.py")),
+    ),
     "trimesh": ("sim/",),
     "viser": ("policies/viewer_page.py",),
     "warp": ("sim/warp",),

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
@@ -39,6 +39,7 @@ def test_order_sign_zero_and_unit_worked_by_hand():
     assert conversion.read({"B": math.pi, "x": 9.0, "A": 0.5, "C": 0.0}) == pytest.approx([0.0, 0.0, 0.0])
 
 
+@settings(deadline=None)
 @given(
     order=st.permutations(["A", "B", "C"]),
     sign=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3),
@@ -53,6 +54,7 @@ def test_there_and_back_is_where_it_was(order, sign, offset, scale, values):
     np.testing.assert_allclose(conversion.read(dict(zip(order, sent, strict=True))), values, atol=1e-13 / min(scale))
 
 
+@settings(deadline=None)
 @given(order=st.permutations(["A", "B", "C"]), sign=st.tuples(*[st.sampled_from([-1.0, 1.0])] * 3))
 def test_without_offset_and_unit_the_round_trip_is_exact(order, sign):
     conversion = JointMap(JOINTS, DRIVER, order, Units(sign))
@@ -197,6 +199,17 @@ def test_what_is_wrong_with_a_message_is_said_and_nothing_of_it_counts(change, r
     assert states.newest("hand")[0] is None
 
 
+def test_joints_of_others_are_let_pass_where_only_the_hand_matters():
+    hand = JointAdapter(load("hands", "sim_allegro"), joints_of("hands", "allegro")[0])
+    states = JointStates({"hand": hand}, others=True)
+    states.take("/joint_states", dict.fromkeys([*hand.state_map.order, "elbow"], 0.25), 1.0, 1.0)
+    assert states.newest("hand")[0].tolist() == [0.25] * 16
+    states.take("/joint_states", {"elbow": 0.0}, 2.0, 2.0)
+    assert states.newest("hand")[1] == 1.0
+    with pytest.raises(JointStateError, match="lack"):
+        states.take("/joint_states", {"ffj0": 0.0, "elbow": 0.0}, 3.0, 3.0)
+
+
 def test_an_empty_stamp_is_refused_or_replaced_as_the_description_says():
     cfg = load("hands", "allegro_v4")
     joints, _ = joints_of("hands", "allegro")
@@ -225,6 +238,7 @@ poses = st.builds(
 )
 
 
+@settings(deadline=None)
 @given(a=poses, b=poses)
 def test_poses_multiply_as_their_matrices_do(a, b):
     def matrix(pose):
@@ -251,6 +265,7 @@ def test_a_pose_for_a_cartesian_controller_by_hand():
     np.testing.assert_allclose(np.abs(found.quat), down)
 
 
+@settings(deadline=None)
 @given(palm=poses, mounted=poses)
 def test_a_cartesian_pose_there_and_back_is_where_it_was(palm, mounted):
     adapter = PoseAdapter(load("arms", "cartesian_pose"), mounted)

@@ -42,7 +42,7 @@ class Robot:
         """Of the arm, where they are needed."""
         if self.kinematics is not None:
             adapters["arm"] = JointAdapter(arm_cfg, self.kinematics.joint_names)
-        self._states = JointStates(adapters)
+        self._states = JointStates(adapters, others=self.kinematics is None)
         self._hand = JointDriver(node, adapters["hand"], period_s, cfg.preview)
         if arm_cfg.command.type in JOINT_TYPES:
             assert self.kinematics is not None

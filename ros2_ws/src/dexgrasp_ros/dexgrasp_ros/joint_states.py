@@ -14,8 +14,9 @@ Array = NDArray[np.float64]
 class JointStates:
     """Positions by the name of the adapter, as `hand` or `arm`."""
 
-    def __init__(self, adapters: Mapping[str, JointAdapter]) -> None:
-        self._adapters = dict(adapters)
+    def __init__(self, adapters: Mapping[str, JointAdapter], others: bool = False) -> None:
+        """`others`: joints that no adapter knows belong to somebody else; without it they are an error."""
+        self._adapters, self._others = dict(adapters), others
         self._newest: dict[str, tuple[Array, float]] = {}
 
     @property
@@ -30,7 +31,8 @@ class JointStates:
         """
         readers = {name: item for name, item in self._adapters.items() if item.state.topic == topic}
         known = {joint for item in readers.values() for joint in (*item.state_map.order, *item.state.ignore)}
-        if unknown := sorted(set(values) - known):
+        unknown = sorted(set(values) - known)
+        if unknown and not self._others:
             raise JointStateError(f"{topic}: unknown joints {unknown}; expected {sorted(known)}; see state.ignore")
         found = {name: (item.read(values), _stamp(topic, item, stamp_s, arrived_s)) for name, item in readers.items()}
         self._newest |= {name: (joints, at_s) for name, (joints, at_s) in found.items() if joints is not None}
