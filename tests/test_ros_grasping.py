@@ -250,6 +250,19 @@ def test_stop_acts_at_the_next_tick_and_brakes():
     assert world.outputs[-1].safe.palm_pos_w[2] == pytest.approx(height_m, abs=0.02)
 
 
+def test_a_hold_does_not_creep_after_a_robot_that_sags():
+    world = in_state("idle")
+    world.ask("stop")
+    world.tick()
+    held = world.palm
+    for _ in range(40):  # 1 mm and 0.01 rad further down in each tick
+        world.palm = Pose(world.palm.pos_m - np.array([0.0, 0.0, 0.001]), DOWN)
+        world.joints = world.joints - 0.01
+        output = world.tick(follow=False)
+    assert held.distance_m(Pose(output.safe.palm_pos_w, DOWN)) < 1e-9
+    np.testing.assert_allclose(output.safe.joint_target, open_pose() * 0.8, atol=0.021)
+
+
 def test_a_fault_is_reset_only_when_all_is_well():
     world = in_state("grasp")
     world.tick(estop=True)
