@@ -11,9 +11,11 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import resource
 import signal
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -36,6 +38,8 @@ from sim.starts import rest_pose
 
 RETRIES = 5
 """A block whose worker died this many times and once more is given up."""
+BLOCKS_PER_PROCESS = 200
+"""Then a worker makes room for a fresh one: what its allocator has scattered over thousands of models is given back."""
 WAITING = 2
 """Blocks that are given out, per core: the next lies ready when one is done."""
 
@@ -132,7 +136,7 @@ def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[Block]) -> 
     import ray
 
     threads = cfg.num_threads or 1
-    work = ray.remote(num_cpus=threads, max_retries=RETRIES)(_run_checked)
+    work = ray.remote(num_cpus=threads, max_retries=RETRIES, max_calls=BLOCKS_PER_PROCESS)(_run_checked)
     sent = replace(cfg, policy=_anywhere(cfg.policy), hand=_anywhere(cfg.hand), num_threads=threads)
     waiting, out = iter(todo), {}
     with _connected(cfg.ray):
@@ -181,17 +185,40 @@ def _connected(address: str) -> Iterator[None]:
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     on_terminate = signal.getsignal(signal.SIGTERM)
-    ray.init(
-        address=None if address == "auto" else address,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-    )
+    try:
+        ray.init(find_cluster(address), include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+    except ConnectionError as error:
+        raise ConnectionError(f"{error} (a cluster that asks for a token needs RAY_AUTH_MODE=token here)") from error
     signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def find_cluster(asked: str) -> str | None:
+    """What Ray is to connect to; None leaves the search to Ray, which finds a cluster of this machine or starts one.
+
+    Whether a cluster answers is tried first: for one that is gone Ray would wait minutes.
+    """
+    if asked != "auto":
+        if re.fullmatch(r"[^/:]+:\d+", asked) and not _answers(asked):
+            raise ConnectionError(
+                f"no Ray cluster answers at {asked}: 'ray start --head' starts one; ray=local needs none"
+            )
+        return asked
+    record = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster")
+    gone = not os.environ.get("RAY_ADDRESS") and record.is_file() and not _answers(record.read_text().strip())
+    return "local" if gone else None
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=5).close()
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def _cores() -> int:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -89,6 +90,22 @@ def test_the_last_block_is_as_long_as_the_others_but_counts_only_what_was_asked_
     cfg = replace(cfg, trials=5)
     assert [list(block.trials) for block in sharding.blocks(cfg)] == [[0, 1], [2, 3], [4, 5]]
     assert sharding._keys(cfg, sharding.blocks(cfg)[2]) == [("heavy", 4)]
+
+
+def test_a_cluster_that_is_gone_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
+    assert sharding.find_cluster("auto") is None
+    record = tmp_path / "ray" / "ray_current_cluster"
+    record.parent.mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        record.write_text(address)
+        assert sharding.find_cluster("auto") is None
+        assert sharding.find_cluster(address) == address
+    assert sharding.find_cluster("auto") == "local" == sharding.find_cluster("local")
+    with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {address}: 'ray start --head' starts one"):
+        sharding.find_cluster(address)
 
 
 def test_a_worker_with_other_versions_is_refused(cfg, household):
