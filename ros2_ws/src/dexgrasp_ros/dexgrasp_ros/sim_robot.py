@@ -47,8 +47,8 @@ class SimRobotCfg:
     """Object that ~/reset puts on the table: its number in the library, or its name."""
     seed: int = 0
     """Decides where the object lies after ~/reset, and all noise: as in the object's trial of `dexgrasp evaluate`."""
-    physics: str = "balanced"
-    """Physics preset: reference, balanced or turbo."""
+    physics: str = "reference"
+    """Physics preset: reference, balanced or turbo. The arm follows its targets worse with the long steps of the others."""
     camera: str = "cameras/sim.yaml"
     """Pose of the camera in the world, as calibration writes it."""
     width: int = 640
