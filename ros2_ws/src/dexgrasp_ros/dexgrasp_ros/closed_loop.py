@@ -28,6 +28,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.parameter_client import AsyncParameterClient
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
@@ -104,7 +105,7 @@ class ClosedLoop:
         self._executor.add_node(self._node)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         listen = self._node.create_subscription
-        listen(String, "/grasp/state", lambda message: setattr(self, "state", message.data), latched)
+        listen(String, "/grasp/state", self._saw_state, latched)
         listen(PoseStamped, "/sim_robot/object_pose", self._saw_object, QoSProfile(depth=1))
         listen(JointState, "/joint_states", self._saw_joints, QoSProfile(depth=1))
         listen(Float64MultiArray, "/perception/plan", self._saw_plan, QoSProfile(depth=1))
@@ -147,7 +148,7 @@ class ClosedLoop:
                 process.wait()
         self._executor.shutdown(timeout_sec=0.0)
         self._node.destroy_node()
-        rclpy.try_shutdown(context=self._context)
+        try_shutdown(context=self._context)
 
     def grasp(self, thing: str, seed: int = 0, during: Callable[[str], None] = lambda state: None) -> Trial:
         """Put an object on the table, grasp it, and see whether it is held. `during` is called all the while."""
@@ -247,6 +248,9 @@ class ClosedLoop:
             if time.monotonic() > end_s:
                 return f"no end within {GRASP_S:.0f} s, in {self.state}"
         return ""
+
+    def _saw_state(self, message: String) -> None:
+        self.state = str(message.data)
 
     def _saw_object(self, message: PoseStamped) -> None:
         pos, quat = messages.pose_from_message(message)

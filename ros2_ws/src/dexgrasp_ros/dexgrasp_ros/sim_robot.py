@@ -48,7 +48,7 @@ class SimRobotCfg:
     seed: int = 0
     """Decides where the object lies after ~/reset, and all noise: as in the object's trial of `dexgrasp evaluate`."""
     physics: str = "reference"
-    """Physics preset: reference, balanced or turbo. The arm follows its targets worse with the long steps of the others."""
+    """Physics preset: reference, balanced or turbo; with the long steps of the last two the arm follows worse."""
     camera: str = "cameras/sim.yaml"
     """Pose of the camera in the world, as calibration writes it."""
     width: int = 640
