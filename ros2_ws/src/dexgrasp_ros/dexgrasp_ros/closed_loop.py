@@ -73,7 +73,7 @@ class ClosedLoop:
             raise ValueError(f"no nodes {unknown}; there are {list(NODES)}")
         folder = str(Path(bundle).resolve())
         own: dict[str, dict[str, Any]] = {
-            "sim_robot": {},
+            "sim_robot": {"physics": "reference"},
             "perception": {
                 "bundle": folder,
                 "arm": "sim_ur5e",

@@ -47,7 +47,7 @@ class SimRobotCfg:
     """Object that ~/reset puts on the table: its number in the library, or its name."""
     seed: int = 0
     """Decides where the object lies after ~/reset, and all noise: as in the object's trial of `dexgrasp evaluate`."""
-    physics: str = "reference"
+    physics: str = "balanced"
     """Physics preset: reference, balanced or turbo; with the long steps of the last two the arm follows worse."""
     camera: str = "cameras/sim.yaml"
     """Pose of the camera in the world, as calibration writes it."""
