@@ -44,7 +44,7 @@ DOORS = {
     "hydra": ("configs/",),
     "imageio": ("sim/render.py",),
     "manifold3d": ("sim/",),
-    "matplotlib": ("policies/", "sim/"),
+    "matplotlib": ("policies/", "sim/", f"{ROS}/identify"),
     "mink": ("sim/",),
     "mujoco": ("sim/", "policies/bench.py", f"{ROS}/sim_camera.py", f"{ROS}/sim_robot.py", f"{ROS}/identify"),
     "mujoco_warp": ("sim/warp",),

@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 
 NAME = "dexgrasp_ros"
-NODES = ("grasp_node", "leap_states", "perception_node", "record", "sim_robot_node", "wave")
+NODES = ("grasp_node", "identify", "leap_states", "perception_node", "record", "sim_robot_node", "wave")
 """Modules with a `main`, each an executable of the same name."""
 
 

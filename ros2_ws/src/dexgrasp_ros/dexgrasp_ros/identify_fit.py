@@ -31,6 +31,8 @@ KNOWN_SD = 0.15
 """A parameter is identified if its relative standard deviation is smaller; of the delay, in units of 20 ms."""
 GOOD = 2.0
 """A fit is good when its residuals are this many times the noise; else it is tried from elsewhere."""
+POOR, POOR_RAD = 3.0, 0.003
+"""A fit is poor when its residuals are more than so many times the noise, and more than this."""
 STARTS = ((1.0, 1.0), (0.3, 0.6), (3.0, 1.5))
 """Factors on the gain and the effort limit of the first guess."""
 SATURATED_S = 0.02
@@ -96,6 +98,11 @@ class JointFit:
         return [name for name, sd in self.relative_sd.items() if sd > limits.get(name, KNOWN_SD)]
 
     @property
+    def poor(self) -> bool:
+        """Whether something else than servo and inertia moved the joint, or clocks and computers were late."""
+        return self.rms_rad > max(POOR * self.noise_rad, POOR_RAD)
+
+    @property
     def total_damping(self) -> float:
         """Of servo and joint together [N m s/rad]: what is felt below the effort limit."""
         return self.parameters.kd + self.parameters.damping
@@ -150,7 +157,7 @@ def fit_joint(log: JointLog, guess: JointParameters) -> JointFit:
         start = problem.delayed(problem.vector(other))
         jacobian: Any = problem.jacobian  # scipy's annotations know names of methods only
         found = least_squares(
-            problem.residuals, start, jacobian, problem.bounds, loss="soft_l1", x_scale=PRIOR_SD, max_nfev=40
+            problem.residuals, start, jacobian, problem.bounds, loss="soft_l1", x_scale=PRIOR_SD, ftol=1e-6, max_nfev=40
         )
         best = found if best is None or found.cost < best.cost else best
         if problem.rms(best.x) < GOOD * problem.noise_rad:
@@ -166,7 +173,7 @@ class _Problem:
         self._log, self._servo = log, Servo(log.inertia)
         end_s = max(log.time_s[-1], log.target_time_s[-1]) + STEP_S
         self._grid_s = np.arange(log.target_time_s[0], end_s, STEP_S)
-        sent = np.searchsorted(log.target_time_s, self._grid_s, side="right") - 1
+        sent = np.searchsorted(log.target_time_s, self._grid_s + STEP_S / 2, side="right") - 1
         self._targets = log.target[np.maximum(sent, 0)]
         first_move = log.target_time_s[np.flatnonzero(log.target != log.target[0])[0]]
         resting = log.position[log.time_s < first_move]

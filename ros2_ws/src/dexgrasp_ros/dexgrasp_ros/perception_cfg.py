@@ -106,7 +106,7 @@ def make_robot(cfg: PerceptionCfg) -> Robot:
         reachable = _reachable(driver, contract) if cfg.reach else None
     T_world_cam = camera_pose(cfg).T_world_cam
     scene = Scene(contract, T_world_cam, body, arm, cfg.segment, reachable, cfg.readings_timeout_s)
-    return Robot(scene, JointStates(adapters))
+    return Robot(scene, JointStates(adapters, others=arm is None))
 
 
 def asset(name: str, parameter: str) -> Path:

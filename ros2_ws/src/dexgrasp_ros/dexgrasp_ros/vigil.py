@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticStatus
 
 from dexgrasp_ros.messages import ERROR, OK, STALE, WARN, diagnostic
 from dexgrasp_ros.timing import PERCENTILES, Timing
-from dexgrasp_ros.watching import RESTING, Watch
+from dexgrasp_ros.watching import Watch
 
 SILENT_S = 1.0
 """A camera that was heard longer ago is gone."""
@@ -81,7 +81,7 @@ class Vigil:
         level, text = OK, "seen"
         if trouble:
             level, text = ERROR, trouble
-        elif watch.state in RESTING and watch.waiting:
+        elif watch.looking and watch.waiting:
             level, text = WARN, f"no first view yet: {watch.waiting}"
         return diagnostic("perception: object", level, text, {"state": watch.state} | watch.counts)
 

@@ -4,9 +4,9 @@ idle, home      frames are looked at until a steady first view is there; it is p
 pregrasp        the first view is frozen; frames only tell that the camera lives
 grasp           frames are followed
 lift, hold      frames are followed, and what is known goes along with the palm
-release, fault  as pregrasp
+release, fault  as before a fault that came at rest; else as pregrasp
 
-Only a state of rest, idle or home, begins anew.
+A grasp ends with a state of rest, idle or home.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,8 @@ from perception.robot_body import ArmBody, HandBody
 from perception.segment import SegmentCfg
 from perception.steady import FIRST_FRAMES
 
-RESTING, FOLLOWING, HELD = ("idle", "home"), ("grasp", "lift", "hold"), ("lift", "hold")
+RESTING, UNDER_WAY = ("idle", "home"), ("pregrasp", "grasp", "lift", "hold", "release")
+FOLLOWING, HELD = ("grasp", "lift", "hold"), ("lift", "hold")
 """States of the grasp node; see above."""
 
 Array = NDArray[np.float64]
@@ -80,6 +81,12 @@ class Watch:
         return "" if gathered == FIRST_FRAMES else f"{gathered} of {FIRST_FRAMES} frames agree: is anything moving?"
 
     @property
+    def looking(self) -> bool:
+        """Whether frames make a first view: no grasp is under way, nor did one end in a fault."""
+        begun = self._watcher is not None and self._watcher.following
+        return self.state in RESTING or not (self.state in UNDER_WAY or begun or self._lost)
+
+    @property
     def robot_known(self) -> bool:
         """Whether the robot could be left out of the newest frame."""
         return self._robot(self._stamp_s) is not None
@@ -119,7 +126,7 @@ class Watch:
         except ValueError as error:
             raise FrameError(f"{error}: do image and camera_info belong together?") from error
         robot = self._robot(stamp_s)
-        if self.state in RESTING:
+        if self.looking:
             return watcher.look(frame, robot)
         if self._lost or not watcher.following:
             raise FrameError(self._lost or f"in {self.state} without a first view: let the robot go back to idle")
@@ -157,7 +164,7 @@ class Watch:
         if back == 0:
             raise FrameError("a frame has the stamp of the one before: the camera repeats itself")
         if self._watcher is None or self._watcher.intrinsics != self._intrinsics:
-            if self._watcher is not None and self.state not in RESTING:
+            if self._watcher is not None and not self.looking:
                 self._lost = "the camera changed during a grasp"
                 raise FrameError(f"{self._lost}: let the robot go back to idle")
             scene = self._scene
@@ -168,7 +175,7 @@ class Watch:
 
     def _restart(self, reason: str) -> None:
         """Forget what was read by another clock."""
-        if self.state not in RESTING:
+        if not self.looking:
             self._lost = reason
         elif self._watcher is not None:
             self._watcher.forget()
