@@ -11,174 +11,15 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from types import FrameType
 
 import configs
 from policies import usage
+from policies.commands import COMMANDS, Command
 from policies.runs import log
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-
-
-@dataclass(frozen=True)
-class Command:
-    """One command: its words, the dataclass that configures it, and the function that runs it."""
-
-    words: str
-    """As typed: `objects import`. Its YAML has underscores in place of the blanks."""
-    summary: str
-    schema: str = ""
-    """module:Class of the configuration."""
-    function: str = ""
-    """module:function, called with the configuration; may return an exit status."""
-    positional: tuple[str, ...] = ()
-    """Keys that may be given without `key=`, in this order."""
-    later: str = ""
-    """Set while the command does not exist yet: what it arrives with."""
-
-    @property
-    def config(self) -> str:
-        """Name of its YAML under configs/."""
-        return self.words.replace(" ", "_")
-
-
-COMMANDS = (
-    Command(
-        "demo",
-        "Let a hand pick up the shipped objects; ends with the success rate, a video and a report.",
-        "policies.evaluate:EvaluateCfg",
-        "policies.demo:demo",
-    ),
-    Command(
-        "objects generate",
-        "Make a library of objects from families of shapes; the same seed gives the same bytes.",
-        "sim.objects.commands:GenerateCfg",
-        "sim.objects.commands:generate",
-    ),
-    Command(
-        "objects import",
-        "Turn a folder of meshes into a library: repair, convex pieces, mass, resting poses.",
-        "sim.objects.commands:ImportCfg",
-        "sim.objects.commands:import_meshes",
-        ("source",),
-    ),
-    Command(
-        "objects show",
-        "Draw a contact sheet of a library.",
-        "sim.objects.commands:ShowCfg",
-        "sim.objects.commands:show",
-        ("library",),
-    ),
-    Command(
-        "objects compare",
-        "Compare a library with a folder of meshes: sizes, masses, shapes.",
-        "sim.objects.commands:CompareCfg",
-        "sim.objects.commands:compare",
-        ("library", "meshes"),
-    ),
-    Command("train", "Train a teacher or a student.", "policies.train:TrainCfg", "policies.train:train"),
-    Command(
-        "evaluate",
-        "Measure the success rate of a policy on a set of objects, with and without disturbances.",
-        "policies.evaluate:EvaluateCfg",
-        "policies.evaluate:evaluate",
-    ),
-    Command(
-        "compare",
-        "Run two policies on the same trials; exit status 1 if the second does significantly worse.",
-        "policies.compare:CompareCfg",
-        "policies.compare:compare",
-        ("a", "b"),
-    ),
-    Command(
-        "export",
-        "Write a trained student as a bundle that a robot runs; refused unless it repeats its checkpoint.",
-        "policies.export:ExportCfg",
-        "policies.export:export",
-    ),
-    Command(
-        "ship",
-        "Put a trained policy, its bundle and its model card into one folder.",
-        "policies.ship:ShipCfg",
-        "policies.ship:ship",
-    ),
-    Command(
-        "bench engine",
-        "Measure the speed and the memory of the batched simulation.",
-        "policies.bench:BenchCfg",
-        "policies.bench:bench_engine",
-    ),
-    Command(
-        "bench physics",
-        "Measure what each physics preset costs and how far its outcomes agree with the reference.",
-        "policies.presets:PresetsCfg",
-        "policies.presets:bench_physics",
-    ),
-    Command(
-        "bench perception",
-        "Measure the time from a depth image to the features, stage by stage.",
-        "policies.bench_perception:BenchPerceptionCfg",
-        "policies.bench_perception:bench_perception",
-    ),
-    Command(
-        "bench segmentation",
-        "Measure how well objects are found in synthetic depth images with truth.",
-        "policies.bench_segmentation:BenchSegmentationCfg",
-        "policies.bench_segmentation:bench_segmentation",
-    ),
-    Command(
-        "bench views",
-        "Measure how far the camera of training is from drawn depth, in the vectors that a policy gets.",
-        "policies.bench_views:ViewsCfg",
-        "policies.bench_views:bench_views",
-    ),
-    Command(
-        "bench ros",
-        "Grasp over ROS 2 with a simulated robot; milliseconds from the depth image's stamp to the command.",
-        "dexgrasp_ros.bench:RosBenchCfg",
-        "dexgrasp_ros.bench:bench_ros",
-    ),
-    Command(
-        "bench ablations",
-        "Train variants of the method at equal budget and compare them.",
-        "policies.ablations:AblationsCfg",
-        "policies.ablations:bench_ablations",
-    ),
-    Command(
-        "bench runtime",
-        "Measure what a control step of an exported policy costs, and what the safety gate adds.",
-        "policies.bench_runtime:BenchRuntimeCfg",
-        "policies.bench_runtime:bench_runtime",
-    ),
-    Command(
-        "calibrate board",
-        "Draw the calibration board to print.",
-        "policies.calibration:PrintBoardCfg",
-        "policies.calibration:print_board",
-    ),
-    Command(
-        "calibrate camera",
-        "Find where the camera stands from images of the board; writes the YAML that others read.",
-        "policies.calibration:CalibrateCameraCfg",
-        "policies.calibration:calibrate_camera",
-        ("source",),
-    ),
-    Command(
-        "randomization show",
-        "Show what domain randomisation draws: ranges, their sources, one draw, histograms.",
-        "policies.randomization:ShowRandomizationCfg",
-        "policies.randomization:show_randomization",
-    ),
-    Command(
-        "view",
-        "Show the camera, what the pipeline finds, the hand and the policy in a browser.",
-        "policies.view:ViewPageCfg",
-        "policies.view:view",
-        ("perception",),
-    ),
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -279,7 +120,12 @@ def _name_positionals(command: Command, words: Sequence[str]) -> list[str]:
 
 def _resolve(name: str):  # noqa: ANN202 - a class or a function, as the table says
     module, _, attribute = name.partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name != "dexgrasp_ros":
+            raise
+        raise ImportError("this needs the package dexgrasp_ros: build ros2_ws with colcon and source it") from error
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

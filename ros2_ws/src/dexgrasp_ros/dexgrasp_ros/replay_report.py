@@ -1,0 +1,59 @@
+"""What a replay has compared, and the first difference."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Recorded and replayed are not the same."""
+
+    time_s: float
+    """Since the beginning of the bag."""
+    topic: str
+    text: str
+
+
+@dataclass
+class Report:
+    """Comparisons by topic."""
+
+    counts: dict[str, int] = field(default_factory=dict)
+    worst: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Largest gap of each kind, by topic."""
+    differences: list[Difference] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What could not be compared."""
+
+    @property
+    def first(self) -> Difference | None:
+        """The earliest difference."""
+        return min(self.differences, key=lambda item: item.time_s, default=None)
+
+    def compared(self, topic: str, time_s: float, gaps: dict[str, float], limits: dict[str, float]) -> None:
+        """One message; `gaps` by kind, those above `limits` make a difference."""
+        self.counts[topic] = self.counts.get(topic, 0) + 1
+        worst = self.worst.setdefault(topic, {})
+        for kind, gap in gaps.items():
+            worst[kind] = max(worst.get(kind, 0.0), gap)
+        wrong = [f"{kind} {gap:.3g} (> {limits[kind]:g})" for kind, gap in gaps.items() if not gap <= limits[kind]]
+        if wrong:
+            self.differs(topic, time_s, "recorded and replayed differ by " + ", ".join(wrong))
+
+    def differs(self, topic: str, time_s: float, text: str) -> None:
+        """A difference that is no number."""
+        self.differences.append(Difference(time_s, topic, text))
+
+    def text(self) -> str:
+        """For people."""
+        lines = [f"{topic}: {count} compared{self._gaps(topic)}" for topic, count in sorted(self.counts.items())]
+        lines += self.notes
+        if self.first is None:
+            return "\n".join([*lines, "no difference" if self.counts else "nothing was compared"])
+        later = len(self.differences) - 1
+        more = f" ({later} more after it)" if later else ""
+        first = f"first difference at {self.first.time_s:.3f} s in {self.first.topic}: {self.first.text}{more}"
+        return "\n".join([*lines, first])
+
+    def _gaps(self, topic: str) -> str:
+        gaps = ", ".join(f"{kind} {gap:.2g}" for kind, gap in self.worst.get(topic, {}).items())
+        return f"; at most {gaps}" if gaps else ""
