@@ -137,7 +137,7 @@ class StudentPPO(GraspPPO):
     def recall(self, path: Path) -> None:
         """Take back the roll-outs that `checkpoint` put beside `path`; without them imitation begins with new ones."""
         try:
-            kept = torch.load(path.with_suffix(".window"), weights_only=True)
+            kept = torch.load(path.with_suffix(".window"), map_location=self.device, weights_only=True)
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             log.warning("%s cannot be read (%s): imitation goes on with new roll-outs", path.stem + ".window", error)
             return

@@ -25,6 +25,7 @@ from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
 from policies.synergy import POLICIES, Policy, check_policy, make_policy
 from sim.disturbances import DISTURBANCES
+from sim.engines import EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library, trained_on
 from sim.objects.files import folder_lock
@@ -77,6 +78,10 @@ class EvaluateCfg:
     ray: str = ""
     """Spread the trials over processes and machines by Ray: auto = the cluster of this machine, else its own cores;
     local; or the address of a cluster. Trials are then stored as Parquet in RUN/trials; the numbers are the same."""
+    engine: EngineName = "cpu"
+    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, slowly on the CPU where there is none; needs the extra `gpu`."""
+    warp: WarpCfg = field(default_factory=WarpCfg)
+    """Buffers of engine=warp."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """Phases, control rate, success criterion, reset noise."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
@@ -88,6 +93,8 @@ class EvaluateCfg:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
+        if self.ray and self.engine != "cpu":
+            raise ValueError("ray spreads trials over processors: with engine=warp leave ray out")
         check_policy(self.policy)
 
     def disturbances(self) -> list[str]:
@@ -152,6 +159,8 @@ def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturba
         disturbance=disturbance,
         auto_reset=False,
         in_order=True,
+        engine=cfg.engine,
+        warp=cfg.warp,
     )
 
 

@@ -15,14 +15,19 @@ def plan_of(task: GraspTask) -> Plan:
     """The pre-grasps of all environments, whose episodes have just begun."""
     course, style = task.control.course, task.control.style
     values = (course.start_pos_w, course.start_quat_w, course.depth_m, style.closing, style.floor_m)
-    return Plan(*(value.numpy().copy() for value in (*values, task.engine.state.joint_target)))
+    return Plan(*(_array(value.double()) for value in (*values, task.engine.state.joint_target)))
 
 
 def readings_of(task: GraspTask) -> Readings:
     """What all robots sense now."""
     sensed, view = task.sensed, task.view
-    hand = (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w)
-    return Readings(*(value.numpy().copy() for value in (*hand, view.points_w, view.fraction, view.fresh)))
+    hand = (value.double() for value in (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w))
+    return Readings(*(_array(value) for value in (*hand, view.points_w, view.fraction, view.fresh)))
+
+
+def _array(value: Tensor) -> np.ndarray:
+    """A copy as a robot would have it."""
+    return value.cpu().numpy().copy()
 
 
 class ExportedPolicy:
@@ -47,7 +52,7 @@ class ExportedPolicy:
         if self._command is not None:
             self._compare(self._command)
         self._command = self._policy.act(readings_of(self._task))
-        return torch.from_numpy(self._command.action)
+        return torch.from_numpy(self._command.action).to(self._task.device)
 
     def _compare(self, command: Command) -> None:
         """Raises ValueError where the task understood the last action otherwise than the bundle."""
@@ -57,6 +62,6 @@ class ExportedPolicy:
             pairs.append(("joint targets", command.joint_target, task.engine.state.joint_target))
         for name, ours, theirs in pairs:
             rows = task.step_index == self._policy.step  # an episode that physics broke has begun anew
-            gap = np.abs(ours - theirs.numpy())[rows.numpy()].max(initial=0.0)
+            gap = np.abs(ours - _array(theirs))[_array(rows)].max(initial=0.0)
             if gap > TOLERANCE:
                 raise ValueError(f"bundle and task disagree on the {name} by {gap:.2g}: was it exported for this task?")

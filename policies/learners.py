@@ -7,6 +7,8 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 import configs
 from policies.checkpoint import find_checkpoint, load_checkpoint
 from policies.curriculum import StudentPPO
@@ -46,9 +48,9 @@ def make_model(cfg: "TrainCfg", env: GraspVecEnv, path: Path) -> GraspPPO:
     return model
 
 
-def load_teacher(cfg: "TrainCfg") -> GraspPolicy:
+def load_teacher(cfg: "TrainCfg", device: torch.device | str = "cpu") -> GraspPolicy:
     """The policy that labels what the student sees."""
-    policy = read_learner(GraspPPO, known_policy(cfg, "teacher"), device="cpu").policy
+    policy = read_learner(GraspPPO, known_policy(cfg, "teacher"), device=device).policy
     policy.set_training_mode(False)
     return policy
 
@@ -87,15 +89,15 @@ def _meaning(task: TaskCfg) -> dict[str, Any]:
 
 
 def _resumed(cfg: "TrainCfg", env: GraspVecEnv, last: Path) -> GraspPPO:
-    model = read_learner(learner_of(cfg), last, env=env)
+    model = read_learner(learner_of(cfg), last, env=env, device=env.task.device)
     if isinstance(model, StudentPPO):
         model.recall(last)
-        model.teacher = load_teacher(cfg)
+        model.teacher = load_teacher(cfg, env.task.device)
     return model.go_on()
 
 
 def _student(cfg: "TrainCfg", env: GraspVecEnv) -> StudentPPO:
-    teacher = load_teacher(cfg)
+    teacher = load_teacher(cfg, env.task.device)
     options = _options(cfg, env)
     options["policy_kwargs"] |= {"layouts": env.task.layouts, "encoder": cfg.encoder}
     if cfg.copy:
@@ -111,6 +113,7 @@ def _student(cfg: "TrainCfg", env: GraspVecEnv) -> StudentPPO:
 def _options(cfg: "TrainCfg", env: GraspVecEnv) -> dict[str, Any]:
     return {
         "env": env,
+        "device": env.task.device,
         "learning_rate": cfg.learning_rate,
         "minibatches": cfg.minibatches,
         "n_epochs": cfg.epochs,

@@ -178,6 +178,8 @@ class Validation(Milestone):
             num_threads=cfg.num_threads,
             auto_reset=False,
             in_order=True,
+            engine=cfg.engine,
+            warp=cfg.warp,
         )
         return self._task
 

@@ -1,10 +1,10 @@
-"""Where the CPU time of training goes: printed at its end, and in TensorBoard as profile/*."""
+"""Where the time of training goes, CPU or GPU: printed at its end, and in TensorBoard as profile/*."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from policies.milestones import Milestone
-from policies.stopwatch import Stopwatch
+from policies.stopwatch import Stopwatch, device_clock
 
 if TYPE_CHECKING:
     from policies.ppo import GraspPPO
@@ -14,7 +14,7 @@ PARTS = ("physics", "task", "policy", "update", "aside")
 
 
 class Profile(Milestone):
-    """Measures the parts of training as shares of the CPU time of this process. To be the last of the callbacks."""
+    """Measures the parts of training as shares of the process's CPU time, or of time on a GPU. The last callback."""
 
     model: "GraspPPO"  # pyright: ignore[reportIncompatibleVariableOverride]
 
@@ -24,7 +24,8 @@ class Profile(Milestone):
         self._watch, self._aside = Stopwatch(), aside
 
     def _on_training_start(self) -> None:
-        env, watch = self.model.env, self._watch
+        env = self.model.env
+        watch = self._watch = Stopwatch(device_clock(env.task.device))
         watch.wrap(env.task.engine, "step", "physics")
         for method in ("step", "reset"):
             watch.wrap(env.streams, method, "task")

@@ -14,7 +14,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,8 @@ import configs
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy")
+WARP_PACKAGES = ("mujoco-warp", "warp-lang")
+"""Besides, of what runs with engine=warp."""
 
 log = logging.getLogger("dexgrasp")
 
@@ -51,6 +53,7 @@ class Run:
         if may_differ is not None:
             _refuse_other_config(path, cfg, may_differ)
         facts = collect_facts(getattr(cfg, "seed", None))
+        facts["versions"] |= versions(WARP_PACKAGES) if getattr(cfg, "engine", "cpu") == "warp" else {}
         facts |= {"kind": _command_name(cfg), "starts": [*_earlier(path).get("starts", []), utc_now()]}
         configs.save(cfg, path / "config.yaml")
         write_json(path / "run.json", facts)
@@ -119,10 +122,10 @@ def collect_facts(seed: int | None) -> dict[str, Any]:
     }
 
 
-def versions() -> dict[str, str | None]:
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
     """Versions of Python and of the packages that decide a result; None for one that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
@@ -183,7 +186,8 @@ def _refuse_other_config(path: Path, cfg: Any, may_differ: Collection[str]) -> N
     saved = path / "config.yaml"
     if not saved.is_file():
         return
-    before, now = flat(configs.read_plain(saved)), flat(configs.as_dict(cfg))
+    usual = flat(configs.as_dict(type(cfg)()))  # options that came after the run count as they are by default
+    before, now = usual | flat(configs.read_plain(saved)), flat(configs.as_dict(cfg))
     changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
     if changed:
         shown = ", ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed)

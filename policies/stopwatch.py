@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import torch
 
 
 class Laps:
@@ -25,10 +26,23 @@ class Laps:
         self._last_s = time.perf_counter()
 
 
-class Stopwatch:
-    """CPU seconds of the process spent in named parts, nested parts counted once."""
+def device_clock(device: torch.device) -> Callable[[], float]:
+    """Seconds of work on `device`: CPU time, or what passes until a GPU has done all that it was given."""
+    if device.type != "cuda":
+        return time.process_time
 
-    def __init__(self) -> None:
+    def now() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return now
+
+
+class Stopwatch:
+    """Seconds spent in named parts, nested parts counted once; of the CPU, all threads of the process."""
+
+    def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
+        self._clock = clock
         self.seconds: dict[str, float] = {}
         self._open: list[str] = []
 
@@ -45,11 +59,11 @@ class Stopwatch:
     @contextmanager
     def timing(self, part: str) -> Iterator[None]:
         """Time a block as `part`; what it holds of other parts is theirs."""
-        start = time.process_time()
+        start = self._clock()
         self._open.append(part)
         yield
         self._open.pop()
-        spent = time.process_time() - start
+        spent = self._clock() - start
         self.seconds[part] = self.seconds.get(part, 0.0) + spent
         if self._open:
             self.seconds[self._open[-1]] = self.seconds.get(self._open[-1], 0.0) - spent

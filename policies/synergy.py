@@ -28,7 +28,7 @@ class ZeroPolicy:
     """No correction at all: with the task's prior, the scripted grasp (approach, close, keep closed in the lift)."""
 
     def __init__(self, task: GraspTask) -> None:
-        self._action = torch.zeros(task.num_envs, task.num_actions)
+        self._action = torch.zeros(task.num_envs, task.num_actions, device=task.device)
 
     def reset(self, trials: Sequence[int]) -> None:
         """Nothing to forget."""
@@ -43,13 +43,13 @@ class RandomPolicy:
 
     def __init__(self, task: GraspTask) -> None:
         self._shape = (task.episode_steps, task.num_actions)
-        self._seed = task.seed
+        self._seed, self._device = task.seed, task.device
         self.reset(range(task.num_envs))
 
     def reset(self, trials: Sequence[int]) -> None:
         """Draw the episode's actions of every row."""
         draws = [np.random.default_rng([self._seed, trial]).standard_normal(self._shape) for trial in trials]
-        self._actions = torch.from_numpy(np.stack(draws, axis=1).astype(np.float32))
+        self._actions = torch.from_numpy(np.stack(draws, axis=1).astype(np.float32)).to(self._device)
         self._step = 0
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:

@@ -29,13 +29,14 @@ from policies.runs import Run
 from policies.statistics import success_summary
 from policies.stopping import StopRequest
 from policies.student import Encoder
+from sim.engines import BUFFERS, EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.scene import PhysicsCfg
 from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
-MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau")
+MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau", *BUFFERS)
 """What a training run may change when it goes on."""
 
 log = logging.getLogger("dexgrasp")
@@ -71,6 +72,10 @@ class TrainCfg:
     """Trials of each validation."""
     plateau: int = 0
     """Stop after so many validations without a better one; 0: never."""
+    engine: EngineName = "cpu"
+    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, with roll-outs and learning there; needs the extra `gpu`."""
+    warp: WarpCfg = field(default_factory=WarpCfg)
+    """Buffers of engine=warp."""
     seed: int = 0
     """Seed of all chance."""
     out: str = ""
@@ -162,7 +167,7 @@ def _learn(cfg: TrainCfg, path: Path) -> dict[str, Any]:
     if ranks.index() == 0:
         print(summary(cfg, path, model, done=steps <= model.num_timesteps))
         if left:
-            print(f"CPU time         {profile}")
+            print(f"{env.task.device.type.upper() + ' time':17}{profile}")
     return {"best": validation.best, "path": str(path), "iteration": model.iteration}
 
 
@@ -208,6 +213,8 @@ def make_env(cfg: TrainCfg) -> GraspVecEnv:
         task=cfg.task,
         physics=cfg.physics,
         num_threads=cfg.num_threads or max(1, (os.cpu_count() or 1) // ranks.count()),
+        engine=cfg.engine,
+        warp=cfg.warp,
     )
 
 
@@ -228,4 +235,5 @@ def _join_ranks(cfg: TrainCfg) -> None:
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if not cfg.out:
             raise ValueError("out: several processes need one run directory; give out=DIR")
-        dist.init_process_group("gloo")
+        on_gpu = cfg.engine == "warp" and torch.cuda.is_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")

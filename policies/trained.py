@@ -90,7 +90,7 @@ class CheckpointPolicy:
             raise ValueError(
                 f"{checkpoint.path} observes {size} values, the task gives {given}: another task.view.mode?"
             )
-        self._actor, self._group = checkpoint.actor, checkpoint.stage
+        self._actor, self._group = checkpoint.actor.to(task.device), checkpoint.stage
 
     def reset(self, trials: Sequence[int]) -> None:
         """Nothing to forget."""

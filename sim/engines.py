@@ -11,6 +11,9 @@ from sim.scene import ModelPool
 
 EngineName = Literal["cpu", "warp"]
 
+BUFFERS = ("warp.nconmax", "warp.njmax", "warp.matches")
+"""Options that change no outcome: what does not fit is an error."""
+
 log = logging.getLogger(__name__)
 
 

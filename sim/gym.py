@@ -48,7 +48,7 @@ def action_space(task: GraspTask) -> Space[NDArray[np.float32]]:
 
 def observation(obs: dict[str, Tensor], group: str, row: int | slice) -> Observation:
     """The observation that `observation_space` describes, of one environment or of a slice of them."""
-    arrays = {name: value[row].numpy() for name, value in sorted(obs.items())}
+    arrays = {name: value[row].cpu().numpy() for name, value in sorted(obs.items())}
     return arrays if group == BOTH else arrays[group]
 
 
@@ -169,7 +169,8 @@ class GraspVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
             infos = self._add_info(infos, _start_info(self.task, row), row)
         self._follow()
         obs = observation(step.obs, self._group, slice(None))
-        return obs, step.reward.double().numpy(), step.terminated.numpy(), step.truncated.numpy(), infos
+        ends = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()
+        return obs, step.reward.double().cpu().numpy(), *ends, infos
 
     def render(self) -> tuple[NDArray[np.uint8], ...] | None:
         """One picture per environment; in mode "human", the window that follows the first one."""

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from sim.engines import EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.randomize import RandomizeCfg
@@ -30,10 +31,13 @@ def make_task(
     randomize: RandomizeCfg | None = None,
     num_threads: int = 0,
     seed: int = 0,
+    engine: EngineName = "cpu",
+    warp: WarpCfg | None = None,
 ) -> GraspTask:
     """A task that leaves resets to its caller. `randomize` replaces that of `task`; None takes a class's defaults.
 
-    `num_threads` 0 takes all cores, but no more than there are environments; results do not depend on it.
+    `num_threads` 0 takes all cores, but no more than there are environments; results do not depend on it. `engine`:
+    cpu, or warp for a GPU, whose buffers `warp` sizes.
     """
     for name, value, kind in (
         ("task", task, TaskCfg),
@@ -57,6 +61,8 @@ def make_task(
         mount=mount,
         disturbance=disturbance,
         auto_reset=False,
+        engine=engine,
+        warp=warp,
     )
 
 
@@ -82,6 +88,7 @@ class TrialStreams:
     def reset(self, rows: Tensor | None = None) -> dict[str, Tensor]:
         """Start the next trial in `rows` (sorted, int64; None: all). Observation groups of all environments."""
         rows = torch.arange(self.task.num_envs) if rows is None else rows
+        rows = rows.cpu()
         obs = self.task.restart(rows, self.next_trial[rows].tolist())
         self.next_trial[rows] += 1
         return obs

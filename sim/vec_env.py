@@ -104,11 +104,11 @@ class GraspVecEnv(VecEnv):
     def step_wait(self) -> tuple[Observation, NDArray[np.float32], NDArray[np.bool_], list[dict[str, Any]]]:
         """One control step of all environments."""
         step = self.streams.step(self._actions)
-        rewards = step.reward.numpy()
-        dones = (step.terminated | step.truncated).numpy()
+        rewards = step.reward.cpu().numpy()
+        dones = (step.terminated | step.truncated).cpu().numpy()
         self._returns += rewards
         self._lengths += 1
-        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": bool(truncated)} for truncated in step.truncated]
+        infos: list[dict[str, Any]] = [{"TimeLimit.truncated": truncated} for truncated in step.truncated.tolist()]
         for row, outcome in zip(np.flatnonzero(dones).tolist(), step.info["outcomes"], strict=True):
             final = observation(step.info["final_obs"], self._group, row)
             infos[row] |= final_info(outcome) | {"terminal_observation": final, "episode": self._episode(row)}
