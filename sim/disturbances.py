@@ -69,6 +69,7 @@ class Disturber:
         """Strength of a mixture, from 0 to 1; acts on the episodes that begin from now on."""
         self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
         self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64, device=device) for _ in range(2))
+        self._pushes = False
         self.shifted, self.gripped = (torch.zeros(num_envs, dtype=torch.bool, device=device) for _ in range(2))
         """(env,) the object was moved; thumb and finger have both touched it."""
 
@@ -85,6 +86,7 @@ class Disturber:
         reach = self.level if self.name == MIXED else 1.0  # the shift is drawn in a disc, the force's time by the grip
         self._shift_m[rows] = reach * column([kind.shift_m for kind in self._kinds])
         self._force_n[rows] = reach * column([kind.force_n for kind in self._kinds])
+        self._pushes = bool((self._force_n > 0).any())
         draws.mass_scale *= 1 + amount * (column([kind.mass_scale for kind in self._kinds]) - 1)
         slippery = column([kind.friction or 0.0 for kind in self._kinds])
         mixed = (1 - amount) * draws.friction + amount * slippery
@@ -98,7 +100,7 @@ class Disturber:
         near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping & (self._shift_m > 0)
         self._shift(engine, draws, near.nonzero().squeeze(1), points_o)
         force = self._push(draws, phases)
-        if (self._force_n > 0).any():
+        if self._pushes:
             force = force + self._steady_force(engine.state, draws, phases)
         engine.push(force)
 

@@ -10,13 +10,15 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
+REASONS = ("not_finite", "left_workspace")
+"""Why an episode may end before its time."""
+
 
 class Guard:
     """Keeps the actions of the running episodes, so that a failed one can be replayed from its trial and actions."""
 
     def __init__(self, num_envs: int, episode_steps: int, num_actions: int, device: torch.device | str = "cpu") -> None:
-        self.counts = {"not_finite": 0, "left_workspace": 0}
-        """Episodes ended for each reason since the task was made."""
+        self._counts = torch.zeros(len(REASONS), dtype=torch.int64, device=device)
         self.dump_dir: Path | None = None
         """Where the one dump goes; None writes none."""
         self._actions = torch.zeros(num_envs, episode_steps, num_actions, device=device)
@@ -33,10 +35,15 @@ class Guard:
         step = step_index.clamp(max=self._actions.shape[1] - 1)
         self._actions[torch.arange(len(step), device=step.device), step] = action
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Episodes ended for each reason since the task was made."""
+        return dict(zip(REASONS, self._counts.tolist(), strict=True))
+
     def count(self, not_finite: Tensor, left_workspace: Tensor) -> None:
         """Count each failing episode once, at its first failing step. Masks (env,)."""
-        self.counts["not_finite"] += int((not_finite & ~self._ended).sum())
-        self.counts["left_workspace"] += int((left_workspace & ~not_finite & ~self._ended).sum())
+        reasons = torch.stack([not_finite, left_workspace & ~not_finite])
+        self._counts += (reasons & ~self._ended).sum(dim=1)
         self._ended |= not_finite | left_workspace
 
     def dump(self, row: int, trial: int, seed: int, name: str, steps: int) -> None:

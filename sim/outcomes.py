@@ -94,6 +94,8 @@ class Judge:
         self, rows: Sequence[int], trials: Sequence[int], names: Sequence[str], disturbance: str
     ) -> list[Outcome]:
         """The finished episodes of `rows` as records."""
+        if not rows:
+            return []
         of_lift = (self._best_rise_m, self._lift_end_rise_m, self._pushed_m)
         columns = (self.held, self.unstable, *of_lift, self.rise_m, self.slip_m, self.penetration_m)
         table = torch.stack([column[list(rows)].double() for column in columns], dim=1).tolist()

@@ -202,11 +202,12 @@ class GraspTask:
     def _advance_clock(self) -> tuple[Tensor, Tensor]:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
         phases, broken = self.phases, ~self.engine.finite()
-        for row in broken.nonzero().squeeze(1).tolist():
-            trial, seed = int(self.trial[row]), int(self.seeds[row])
-            self.guard.dump(row, trial, seed, self.objects[row], int(phases.step[row]) + 1)
-        if broken.any():  # nothing that is not finite may reach rewards and observations
-            self._place(broken.nonzero().squeeze(1))
+        rows = broken.nonzero().squeeze(1)
+        if len(rows):  # nothing that is not finite may reach rewards and observations
+            for row in rows.tolist():
+                trial, seed = int(self.trial[row]), int(self.seeds[row])
+                self.guard.dump(row, trial, seed, self.objects[row], int(phases.step[row]) + 1)
+            self._place(rows)
         pos = self.engine.state.object_pos_w
         strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < -0.05)
         self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed)
@@ -257,7 +258,8 @@ class GraspTask:
         return {group: layout.assemble(values[group]) for group, layout in self.layouts.items()}
 
     def _ended(self, done: Tensor) -> list[Outcome]:
-        rows = done.nonzero().squeeze(1).tolist()
+        ended = done.nonzero().squeeze(1)
+        rows = ended.tolist() if len(ended) else []
         names, trials = [self.objects[row] for row in rows], self.trial[rows].tolist()
         return self.judge.outcomes(rows, trials, names, self.disturber.name)
 
