@@ -4,11 +4,9 @@ CPU seconds are those of all threads, so that a busy machine changes them little
 of the very same episodes through `mujoco.batch.Batch.step` alone; both end in the same state, bit for bit.
 """
 
-import gc
-import multiprocessing
 import os
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +19,12 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
+from policies import bench_gpu
+from policies.memory import memory_mb_per_env
 from policies.runs import Run, write_json
 from policies.stopwatch import RecordedBatch, Stopwatch
 from sim.cpu import CpuEngine
+from sim.engines import EngineName, WarpCfg
 from sim.gym import GraspEnv
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
@@ -52,6 +53,10 @@ class BenchCfg:
     """Physics presets."""
     repeats: int = 2
     """Runs per cell; the fastest counts."""
+    engine: EngineName = "cpu"
+    """cpu: MuJoCo's batch. warp: MuJoCo Warp, where threads and memory of the process play no part."""
+    warp: WarpCfg = field(default_factory=WarpCfg)
+    """Buffers of engine=warp."""
     seed: int = 0
     """Seed of objects, poses and actions."""
     out: str = ""
@@ -87,8 +92,12 @@ def bench_engine(cfg: BenchCfg) -> None:
     torch.set_num_threads(1)
     physics = {name: configs.load_option(PhysicsCfg, "physics", name) for name in cfg.presets}
     hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
+    if cfg.engine == "warp":
+        bench_gpu.bench_stepping(cfg, hand, library, list(physics.values()))
+        return
     with Run.open(cfg.out, cfg) as run:
-        cells, memory = [], {envs: memory_mb_per_env(cfg, physics[cfg.presets[0]], envs) for envs in cfg.num_envs}
+        cells, first = [], physics[cfg.presets[0]]
+        memory = {envs: memory_mb_per_env(cfg, first, envs) for envs in cfg.num_envs}
         for preset in cfg.presets:
             for threads in cfg.threads:
                 for envs in cfg.num_envs:
@@ -257,27 +266,6 @@ def async_rate(cfg: BenchCfg, physics: PhysicsCfg) -> dict:
     rate = envs * steps / (time.perf_counter() - wall)
     vector.close()
     return {"envs": envs, "what": "whole task, gymnasium AsyncVectorEnv, one process each", "per_wall_s": rate}
-
-
-def memory_mb_per_env(cfg: BenchCfg, physics: PhysicsCfg, envs: int) -> float:
-    """Growth of a fresh process by a task of `envs` environments, over `envs` [MB]."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
-        return child.submit(_task_mb, cfg, physics, envs).result() / envs
-
-
-def _task_mb(cfg: BenchCfg, physics: PhysicsCfg, envs: int) -> float:
-    hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
-    before = _resident_mb()
-    task = GraspTask(cfg.task, hand, library, physics, envs, 1, cfg.seed, in_order=True, auto_reset=False)
-    task.reset(range(envs))
-    task.step(torch.zeros(envs, task.num_actions))
-    return _resident_mb() - before
-
-
-def _resident_mb() -> float:
-    gc.collect()
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def _line(cell: Cell) -> str:

@@ -99,6 +99,12 @@ COMMANDS = (
         "policies.bench:bench_engine",
     ),
     Command(
+        "bench gpu",
+        "Measure engine=warp on a GPU: parity with the CPU, stepping, learning, buffers.",
+        "policies.bench_gpu:BenchGpuCfg",
+        "policies.bench_gpu:bench_gpu",
+    ),
+    Command(
         "bench physics",
         "Measure what each physics preset costs and how far its outcomes agree with the reference.",
         "policies.presets:PresetsCfg",

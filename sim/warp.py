@@ -229,6 +229,11 @@ class WarpEngine:
         numbers = self._raw.qpos, self._raw.qvel, self._qacc
         return torch.stack([(number.abs() < WILD).all(dim=1) for number in numbers]).all(dim=0)
 
+    @property
+    def room(self) -> dict[str, int]:
+        """Sizes of the buffers: constraint rows per environment, contacts of all."""
+        return {"njmax": self._data.njmax, "naconmax": self._data.naconmax}
+
     def check(self) -> None:
         """See `Engine.check`; waits for the device."""
         self.buffers.check()

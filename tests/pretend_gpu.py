@@ -1,6 +1,6 @@
 """A GPU that is not there: tensors that say they lie on another device and compute on the CPU.
 
-What would fail on a real GPU fails here alike: an operation on tensors of two devices, `numpy()` of a tensor on the GPU.
+What would fail on a real GPU fails here alike: an operation on tensors of two devices, `numpy()` of one on the GPU.
 What would wait for the GPU is counted: reading a value back to Python, finding out how many entries a mask has.
 """
 
@@ -102,7 +102,11 @@ class _Values(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         name, kwargs = getattr(func, "__name__", ""), dict(kwargs or {})
-        if name in ("tensor", "as_tensor") and kwargs.get("device") is not None and torch.device(kwargs["device"]) == GPU:
+        if (
+            name in ("tensor", "as_tensor")
+            and kwargs.get("device") is not None
+            and torch.device(kwargs["device"]) == GPU
+        ):
             return wrap(func(*args, **kwargs | {"device": "cpu"}))
         if args and isinstance(args[0], OnGpu):
             if name == "numpy":
@@ -125,5 +129,7 @@ def _sent(index):
 
 
 def _note():
-    frames = [frame for frame in traceback.extract_stack() if "/sim/" in frame.filename or "/perception/" in frame.filename]
+    frames = [
+        frame for frame in traceback.extract_stack() if "/sim/" in frame.filename or "/perception/" in frame.filename
+    ]
     waits[f"{frames[-1].filename.rpartition('/')[2]}: {frames[-1].line}" if frames else "elsewhere"] += 1

@@ -3,9 +3,10 @@
 Nothing is left behind on the CPU, every number is the one of a run on the CPU, and how often the host waits is counted.
 """
 
-import configs
 import pytest
 import torch
+
+import configs
 
 pytest.importorskip("mujoco_warp", reason="needs the extra `gpu`")
 

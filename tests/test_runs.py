@@ -59,6 +59,15 @@ def test_a_run_with_another_configuration_is_refused_and_the_difference_is_named
         Run.open(tmp_path / "run", DigCfg(trials=20, depth_m=0.6), may_differ=("trials",))
 
 
+def test_an_option_that_came_after_the_run_counts_as_it_is_by_default(tmp_path):
+    Run.open(tmp_path / "run", DigCfg()).close()
+    (tmp_path / "run/config.yaml").write_text("seed: 7\ntrials: 10\n")
+    Run.open(tmp_path / "run", DigCfg(), may_differ=()).close()
+    (tmp_path / "run/config.yaml").write_text("seed: 7\ntrials: 10\n")
+    with pytest.raises(ValueError, match=r"depth_m: 0\.5 then, 0\.6 now\)"):
+        Run.open(tmp_path / "run", DigCfg(depth_m=0.6), may_differ=())
+
+
 def test_the_default_directory_is_named_after_command_and_time_and_is_new(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     paths = []
