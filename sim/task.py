@@ -34,6 +34,8 @@ from sim.sensing import Commanding, Sensing, exact
 from sim.task_cfg import TaskCfg, check_rates
 from sim.view import POINTS, make_view
 
+KEPT_OBJECTS = 8192
+"""Most objects that are held in memory on a GPU's behalf; 0.1 MB each."""
 WORKSPACE_M = 0.35
 """An object that strays further than this from the origin, or below the table, ends the episode."""
 
@@ -81,6 +83,8 @@ class GraspTask:
         check_rates(cfg, physics)
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
+        if engine == "warp":  # thousands of environments begin at once: files read again would take longer than they
+            library.keep(min(len(library), KEPT_OBJECTS))
         pool = ModelPool(hand, library, physics, mount)
         self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
         self.device = device = self.engine.device

@@ -138,3 +138,14 @@ def test_upright_poses_are_those_in_which_the_z_axis_points_up():
     assert len(upright.rest_prob) < len(model.rest_prob) and upright.rest_prob.sum() == pytest.approx(1)
     _, x, y, _ = upright.rest_quat[0]
     assert 1 - 2 * (x * x + y * y) > np.cos(np.deg2rad(20))
+
+
+def test_a_library_holds_as_many_models_as_it_was_asked_to(household):
+    small = ObjectLibrary(household.path, cache=1)
+    first = small[small.names[0]]
+    assert small[small.names[1]] and small[small.names[0]] is not first
+    small.keep(2)
+    first = small[small.names[0]]
+    assert small[small.names[1]] and small[small.names[0]] is first
+    small.keep(1)  # never fewer
+    assert small[small.names[1]] and small[small.names[0]] is first

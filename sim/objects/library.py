@@ -166,6 +166,10 @@ class ObjectLibrary:
         self._cache: OrderedDict[str, ObjectModel] = OrderedDict()
         self._cache_size = cache
 
+    def keep(self, models: int) -> None:
+        """Hold at least so many loaded models from now on."""
+        self._cache_size = max(self._cache_size, models)
+
     @property
     def names(self) -> list[str]:
         """Names of all objects, in the order of the manifest."""
