@@ -10,6 +10,7 @@ from sim.objects import commands, compare, generator, open_library, sheet
 from sim.objects.commands import CompareCfg, GenerateCfg, ImportCfg, ShowCfg
 from sim.objects.families import FAMILIES
 from sim.objects.generator import Request, generate
+from sim.objects.library import ObjectLibrary
 from sim.objects.weighting import sampling_weights
 
 
