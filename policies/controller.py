@@ -61,7 +61,8 @@ class Controller(nn.Module):
         self._body = HandFeatures(hand.kinematics().to(torch.float64), *palm)
         scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
         limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
-        self._law = ControlLaw(scales, cfg.scripted if cfg.prior == "on" else None, self.step_s, *limits)
+        prior = cfg.scripted if cfg.prior == "on" else None
+        self._law = ControlLaw(scales, prior, cfg.wrist, self.step_s, *limits)
 
     @property
     def inputs(self) -> dict[str, Shape]:

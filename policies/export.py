@@ -133,6 +133,7 @@ def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, A
             "palm_action_rad_s": cfg.palm_action_rad_s,
             "finger_action_rad": cfg.finger_action_rad,
             "action_clip": cfg.action_clip,
+            "wrist": configs.as_dict(cfg.wrist),
             "prior": configs.as_dict(cfg.scripted) if cfg.prior == "on" else None,
         },
         "view": configs.as_dict(cfg.view) | {"points": controller.points},

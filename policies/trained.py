@@ -35,6 +35,7 @@ BELONGS_TO_POLICY = (
     "finger_action_rad",
     "action_clip",
     "scripted",
+    "wrist",
 )
 """What of the task decides the meaning of an action or of an observation."""
 BELONGS_TO_VIEW = ("mode", "carried", "period_steps", "held_period_steps", "latency_steps", "min_points")

@@ -4,7 +4,8 @@
     action[3:6]   palm rotation vector in the palm frame, times TaskCfg.palm_action_rad_s / rate
     action[6:]    finger targets about the measured positions, times TaskCfg.finger_action_rad
 
-Palm actions count in the grasp phase alone; the lift raises the palm, the fingers stay the policy's to the end.
+Palm actions count in the grasp phase alone; the lift raises the palm, the fingers stay the policy's to the end. Whatever
+it wants, the palm stays where an arm can hold it: see `WristCfg`.
 """
 
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from perception.geometry import quat_from_rotvec, quat_multiply, quat_rotate
+from perception.geometry import quat_conjugate, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from perception.grasp_style import blend
 from perception.pregrasp import Pregrasp
 from perception.prior import Advance, PriorCfg, prior_step
@@ -62,6 +63,18 @@ class Scales:
 
 
 @dataclass(frozen=True)
+class WristCfg:
+    """The arm's last joint as the hand must reckon with it, whatever carries it."""
+
+    behind_m: float = 0.195
+    """From the palm to its middle, against the fingers' direction: of a UR5e that carries an Allegro hand."""
+    clearance_m: float = 0.055
+    """Least height of its middle above the table: its radius and a margin."""
+    turn_rad: float = 0.8
+    """How far the palm turns from its pre-grasp at most: an arm that follows further folds onto what the hand holds."""
+
+
+@dataclass(frozen=True)
 class Course:
     """Where the palm began, where it should be now, how far its approach has come. First dimension: environment."""
 
@@ -91,6 +104,7 @@ class ControlLaw:
     scales: Scales
     prior: PriorCfg | None
     """None: the published method's plain residual."""
+    wrist: WristCfg
     step_s: float
     joint_lower: Tensor
     """(joint,) [rad]."""
@@ -123,13 +137,25 @@ class ControlLaw:
             fingers = fingers + script.finger_rad
             travelled_m = travelled_m + torch.where(phases.grasping, script.palm_m, 0.0)
         turn = quat_from_rotvec(action[:, 3:6] * (self.scales.palm_rad_s * self.step_s))
-        turned = quat_multiply(course.palm_quat_w, turn)
+        turned = self._near(course.start_quat_w, quat_multiply(course.palm_quat_w, turn))
         pos = course.palm_pos_w + torch.where(grasping, quat_rotate(course.palm_quat_w, increment), 0.0)
         rise = torch.where(phases.lifting, self.scales.lift_m / phases.lift_steps, 0.0)
-        pos = torch.cat([pos[:, :2], pos[:, 2:] + rise[:, None]], dim=1)
         quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), course.palm_quat_w)
+        height = torch.maximum(pos[:, 2] + rise, self._least_height(quat))
+        pos = torch.cat([pos[:, :2], height[:, None]], dim=1)
         target = (joint_pos + fingers).clamp(self.joint_lower, self.joint_upper)
         return target, replace(course, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m)
+
+    def _near(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
+        """The orientation (env, 4), turned back towards the start where it is further than allowed."""
+        turn = rotvec_from_quat(quat_multiply(quat_conjugate(start_quat_w), palm_quat_w))
+        share = self.wrist.turn_rad / turn.norm(dim=1, keepdim=True).clamp(min=self.wrist.turn_rad)
+        return quat_multiply(start_quat_w, quat_from_rotvec(share * turn))
+
+    def _least_height(self, palm_quat_w: Tensor) -> Tensor:
+        """Heights (env,) of the palm [m] under which the wrist would come too near to the table."""
+        fingers = quat_rotate(palm_quat_w, palm_quat_w.new_tensor([0.0, 0.0, 1.0]))
+        return self.wrist.clearance_m + self.wrist.behind_m * fingers[:, 2]
 
     def _script(
         self, prior: PriorCfg, course: Course, closing: Tensor, floor_m: Tensor, height_m: Tensor, phases: Phases
@@ -158,13 +184,14 @@ class HandControl:
         hand: HandSpec,
         scales: Scales,
         prior: PriorCfg | None,
+        wrist: WristCfg,
         step_s: float,
         num_envs: int,
         device: torch.device | str = "cpu",
     ) -> None:
         """`prior`: None gives the published method's plain residual."""
         limits = torch.tensor(hand.joint_lower, device=device), torch.tensor(hand.joint_upper, device=device)
-        self.law = ControlLaw(scales, prior, step_s, *limits)
+        self.law = ControlLaw(scales, prior, wrist, step_s, *limits)
         """What an action means."""
         self.style = blend(hand.power.to(device), hand.pinch.to(device), torch.zeros(num_envs, device=device))
         """How each environment's object is taken hold of."""

@@ -84,6 +84,8 @@ class Variation:
     """(row, joint) factor on the joint damping."""
     effort_scale: Tensor
     """(row, joint) factor on the effort limits."""
+    palm_stiffness: Tensor
+    """(row,) factor on the stiffness of a floating palm's servos, whose damping gain grows as its root."""
     gravity: Tensor
     """(row, 3) [m/s^2]."""
 
@@ -93,7 +95,7 @@ class Variation:
         one, ones = torch.ones(rows, dtype=torch.float64), torch.ones(rows, joints, dtype=torch.float64)
         down = torch.tensor([0.0, 0.0, -GRAVITY_M_S2], dtype=torch.float64).repeat(rows, 1)
         frictions = NOMINAL_FRICTION * one, NOMINAL_TABLE_FRICTION * one
-        return Variation(*frictions, one, torch.zeros_like(down), one, ones, ones, ones, ones, down)
+        return Variation(*frictions, one, torch.zeros_like(down), one, ones, ones, ones, ones, one, down)
 
     def departs(self) -> Tensor:
         """(row,) bool: anything but the size differs from the nominal; sizes are models of their own."""

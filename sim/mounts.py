@@ -62,6 +62,12 @@ def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str, turn: Turn = "geode
         _attach_tree(world, world.worldbody.add_frame(), spec)
 
 
+def palm_actuators(model: mujoco.MjModel) -> list[str]:
+    """Names of the servos of a floating palm, in order; none where an arm carries it."""
+    names = [model.actuator(i).name for i in range(model.nactuator)]
+    return [name for name in names if name.startswith((*SLIDE_NAMES, BALL_NAME))]
+
+
 def _attach_floating(world: mujoco.MjSpec, hand: HandSpec, turn: Turn) -> None:
     """World-axis slides, then a ball: at qpos = (p, q) the hand base frame is at p with orientation q."""
     spec = hand.to_mjspec()

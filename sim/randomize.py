@@ -90,6 +90,9 @@ class RandomizeCfg:
     """Factor on each finger joint's damping."""
     effort_scale: Range = (1.0, 1.0)
     """Factor on each finger joint's effort limit."""
+    palm_stiffness: Range = (1.0, 1.0)
+    """Factor on the stiffness of what carries a floating palm, evenly drawn in its logarithm; the damping gain follows
+    as its root. An arm has its own."""
     gravity_rad: float = 0.0
     """Half-width of the direction of gravity about two axes: a table that is not level [rad]."""
     joint_noise_rad: float = 0.0
@@ -174,6 +177,8 @@ class Episode:
     """(env, joint)."""
     effort_scale: Tensor
     """(env, joint)."""
+    palm_stiffness: Tensor
+    """(env,)."""
     gravity: Tensor
     """(env, 3) [m/s^2]."""
     joint_bias: Tensor
@@ -265,6 +270,7 @@ def _draw_domain(rng: np.random.Generator, cfg: RandomizeCfg, num_joints: int) -
         "push_at": rng.uniform(),
         "camera_bias": rng.uniform(-cfg.camera_bias_m, cfg.camera_bias_m, 3),
         "mishap": rng.uniform(size=2),
+        "palm_stiffness": np.exp(rng.uniform(*np.log(cfg.palm_stiffness))),
     }
 
 

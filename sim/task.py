@@ -100,7 +100,7 @@ class GraspTask:
         }
         scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
         prior = cfg.scripted if cfg.prior == "on" else None
-        self.control = HandControl(hand, scales, prior, self.step_s, num_envs, device)
+        self.control = HandControl(hand, scales, prior, cfg.wrist, self.step_s, num_envs, device)
         self.sensing = Sensing(cfg.randomize, hand, num_envs, self.episode_steps, device)
         self.view = make_view(cfg.view, cfg.randomize, pool, self.engine)
         self.commanding = Commanding(cfg.randomize, joints, num_envs, self.episode_steps, device)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perception.prior import PriorCfg
+from sim.actions import WristCfg
 from sim.randomize import RandomizeCfg, ResetCfg
 from sim.rewards import RewardCfg
 from sim.scene import PhysicsCfg
@@ -37,6 +38,7 @@ class TaskCfg:
     action_clip: float = 3.0
     """Actions are clipped to this magnitude."""
     scripted: PriorCfg = field(default_factory=PriorCfg)
+    wrist: WristCfg = field(default_factory=WristCfg)
     reset: ResetCfg = field(default_factory=ResetCfg)
     randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
     reward: RewardCfg = field(default_factory=RewardCfg)

@@ -19,6 +19,10 @@ def vary(
     model.actuator_gainprm[slots.actuators, 0] *= kp
     model.actuator_biasprm[slots.actuators, 1] *= kp
     model.actuator_biasprm[slots.actuators, 2] *= kd
+    stiffness = float(variation.palm_stiffness[i])
+    model.actuator_gainprm[slots.palm_actuators, 0] *= stiffness
+    model.actuator_biasprm[slots.palm_actuators, 1] *= stiffness
+    model.actuator_biasprm[slots.palm_actuators, 2] *= stiffness**0.5
     model.actuator_forcerange[slots.actuators] *= variation.effort_scale[i].numpy()[:, None]
     model.dof_damping[slots.finger_v] *= variation.damping_scale[i].numpy()
     mass, com = float(variation.mass_scale[i]), variation.com_offset[i].numpy()

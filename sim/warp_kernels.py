@@ -5,6 +5,7 @@
 # pyright: reportIndexIssue=false, reportOperatorIssue=false
 
 import warp as wp
+from mujoco_warp._src.types import vec10
 
 wp.config.log_level = wp.LOG_WARNING  # not every kernel that is loaded
 
@@ -49,14 +50,16 @@ def control(
     qvel: wp.array2d[float],
     target: wp.array2d[float],
     ball: wp.vec4i,
-    gains: wp.vec3,
+    limit: float,
+    gainprm: wp.array2d[vec10],
+    biasprm: wp.array2d[vec10],
     ctrl: wp.array2d[float],
     forcerange: wp.array2d[wp.vec2],
 ) -> None:
     """Controls `ctrl` (world, u) of the device model from targets (world, u) in the layout of MuJoCo's own model.
 
-    `ball`: addresses of the palm's ball joint in qpos and in qvel, of its controls, and of its actuators; `gains`: kp,
-    kv and the limit, which `forcerange` (world, actuator) gets.
+    `ball`: addresses of the palm's ball joint in qpos and in qvel, of its controls, and of its actuators; `limit`: of
+    the norm of its torque, from which `forcerange` (world, actuator) follows.
     """
     world = wp.tid()
     for i in range(target.shape[1]):
@@ -69,7 +72,7 @@ def control(
     if half > 1.0e-8:
         sinc = 0.5 * wp.sin(half) / half
     aim = wp.vec4(wp.cos(half), sinc * goal[0], sinc * goal[1], sinc * goal[2])
-    kp, kv, limit = gains[0], gains[1], gains[2]
+    kp, kv = gainprm[world, actuator][0], -biasprm[world, actuator][2]
     damping = kv * wp.vec3(qvel[world, v], qvel[world, v + 1], qvel[world, v + 2])
     torque = kp * _rotvec(_relative(now, aim)) - damping
     share = wp.min(1.0, limit / wp.max(wp.length(torque), 1.0e-9))

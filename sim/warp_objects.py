@@ -129,6 +129,12 @@ class WorldModels:
         fields["actuator_gainprm"][rows[:, None], servo, 0] = gain[:, 0] * variation.kp_scale
         fields["actuator_biasprm"][rows[:, None], servo, 1] = bias[:, 1] * variation.kp_scale
         fields["actuator_biasprm"][rows[:, None], servo, 2] = bias[:, 2] * variation.kd_scale
+        palm = torch.tensor(slots.palm_actuators, device=rows.device, dtype=torch.int64)
+        gain, bias = nominal["actuator_gainprm"][palm], nominal["actuator_biasprm"][palm]
+        stiffness = variation.palm_stiffness[:, None]
+        fields["actuator_gainprm"][rows[:, None], palm, 0] = gain[:, 0] * stiffness
+        fields["actuator_biasprm"][rows[:, None], palm, 1] = bias[:, 1] * stiffness
+        fields["actuator_biasprm"][rows[:, None], palm, 2] = bias[:, 2] * stiffness.sqrt()
         force = nominal["actuator_forcerange"][servo] * variation.effort_scale[..., None]
         fields["actuator_forcerange"][rows[:, None], servo] = force
         fields["dof_damping"][rows, slots.finger_v] = nominal["dof_damping"][slots.finger_v] * variation.damping_scale

@@ -10,7 +10,7 @@ import mujoco
 import mujoco_warp as mjw
 import warp as wp
 
-from sim.mounts import BALL_KP, BALL_KV, BALL_NAME, BALL_TORQUE_NM
+from sim.mounts import BALL_NAME, BALL_TORQUE_NM
 from sim.warp_kernels import control
 
 
@@ -23,9 +23,9 @@ class PalmServo:
         joint, servo = compiled.joint(BALL_NAME), compiled.actuator(f"{BALL_NAME}_x").id
         first = int(compiled.actuator_ctrladr[servo])
         self._ball = wp.vec4i(int(joint.qposadr[0]), int(joint.dofadr[0]), first, servo)
-        self._gains = wp.vec3(BALL_KP, BALL_KV, BALL_TORQUE_NM)
 
     def __call__(self, model: mjw.Model, data: mjw.Data) -> None:
         """Write `data.ctrl`, and the limits of the servos."""
-        inputs = [data.qpos, data.qvel, self._targets, self._ball, self._gains]
+        inputs = [data.qpos, data.qvel, self._targets, self._ball, BALL_TORQUE_NM]
+        inputs += [model.actuator_gainprm, model.actuator_biasprm]
         wp.launch(control, data.nworld, inputs, [data.ctrl, model.actuator_forcerange])

@@ -190,6 +190,7 @@ def test_randomised_physics_is_that_of_the_cpus_models(both, start):
         kd_scale=draw(0.7, 1.3, 16),
         damping_scale=draw(0.5, 2.0, 16),
         effort_scale=draw(0.8, 1.2, 16),
+        palm_stiffness=draw(1.0, 6.0),
         gravity=draw(-1.0, 1.0, 3),
     )
     for engine in both:
