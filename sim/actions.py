@@ -4,8 +4,8 @@
     action[3:6]   palm rotation vector in the palm frame, times TaskCfg.palm_action_rad_s / rate
     action[6:]    finger targets about the measured positions, times TaskCfg.finger_action_rad
 
-Palm actions count in the grasp phase alone; the lift raises the palm, the fingers stay the policy's to the end. Whatever
-it wants, the palm stays where an arm can hold it: see `WristCfg`.
+Palm actions count in the grasp phase alone; the lift raises the palm, the fingers stay the policy's to the end. The
+palm stays where an arm can hold it, whatever the policy wants: see `WristCfg`.
 """
 
 from dataclasses import dataclass, replace

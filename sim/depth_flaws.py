@@ -1,5 +1,7 @@
 """What a stereo camera gets wrong: noise that grows with distance, steps, holes, pixels that fly behind an edge."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -17,22 +19,54 @@ EDGE_M = 0.015
 """A step in depth that makes pixels fly."""
 
 
-def add_flaws(depth_m: NDArray[np.float64], camera: Intrinsics, rng: np.random.Generator, missing: float) -> NDArray:
-    """Spoils a depth image in place; `missing` is the share of pixels that become holes. Returns which pixels fly."""
-    near = ndimage.minimum_filter(np.where(depth_m > 0, depth_m, np.inf), 3)
-    far = ndimage.maximum_filter(depth_m, 3)
-    edge = (far - near > EDGE_M) & (depth_m > 0)
-    chance = rng.uniform(size=depth_m.shape)
-    flying = edge & (chance < 0.4)
-    depth_m[flying] = near[flying] + (far - near)[flying] * rng.uniform(size=int(flying.sum()))
-    depth_m[edge & (chance > 0.8)] = 0
-    depth_m[rng.uniform(size=depth_m.shape) < missing] = 0
-    noise = ndimage.gaussian_filter(rng.standard_normal(depth_m.shape).astype(np.float32), MATCH_WIDTH)
-    sd_m = depth_m**2 * (DISPARITY_SD / (camera.fx * BASELINE_M))
-    depth_m += noise / noise.std() * sd_m
+@dataclass(frozen=True)
+class Chance:
+    """All that is drawn for one image; each (rows, columns)."""
+
+    at_edge: NDArray[np.float32]
+    """In [0, 1): what becomes of a pixel beside an edge."""
+    part: NDArray[np.float32]
+    """In [0, 1): how far behind the edge it flies."""
+    hole: NDArray[np.bool_]
+    """Holes anywhere."""
+    noise: NDArray[np.float32]
+    """Of standard deviation 1, alike among neighbours."""
+
+    @classmethod
+    def draw(cls, shape: tuple[int, int], rng: np.random.Generator, missing: float) -> "Chance":
+        """`missing`: share of pixels that become holes."""
+        at_edge, part = rng.random((2, *shape), np.float32)
+        hole = rng.random(shape, np.float32) < missing
+        noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), MATCH_WIDTH)
+        return cls(at_edge, part, hole, noise / noise.std())
+
+    def turned(self, rng: np.random.Generator) -> "Chance":
+        """The same seen in one of four ways: another image for the price of a view."""
+        rows, columns = (slice(None, None, int(step)) for step in rng.choice([-1, 1], 2))
+        return Chance(*(value[rows, columns] for value in (self.at_edge, self.part, self.hole, self.noise)))
+
+
+def add_flaws(depth_m: NDArray[np.floating], camera: Intrinsics, chance: Chance) -> NDArray[np.bool_]:
+    """Spoils a depth image (rows, columns) [m] in place. Returns which pixels fly."""
+    known = depth_m > 0
+    near, far = _around(np.where(known, depth_m, np.inf), np.minimum), _around(depth_m, np.maximum)
+    step = far - near
+    edge = (step > EDGE_M) & known
+    flying = edge & (chance.at_edge < 0.4)
+    depth_m[flying] = near[flying] + step[flying] * chance.part[flying]
+    depth_m[(edge & (chance.at_edge > 0.8)) | chance.hole] = 0
+    depth_m += depth_m**2 * (DISPARITY_SD / (camera.fx * BASELINE_M)) * chance.noise
     np.rint(depth_m / UNIT_M, out=depth_m)
     depth_m *= UNIT_M
     return flying
+
+
+def _around(image: NDArray[np.floating], extreme: np.ufunc) -> NDArray[np.floating]:
+    """The extreme of each pixel (rows, columns) and its eight neighbours."""
+    for axis in (0, 1):
+        padded = np.pad(np.moveaxis(image, axis, 0), ((1, 1), (0, 0)), "edge")
+        image = np.moveaxis(extreme(extreme(padded[:-2], padded[2:]), padded[1:-1]), 0, axis)
+    return image
 
 
 def glossy_holes(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:

@@ -18,7 +18,7 @@ from perception.depth import DepthFrame, Intrinsics
 from perception.plane import NoPlaneError
 from perception.segment import NoObjectError, SegmentCfg, Segmenter
 from perception.steady import FIRST_FRAMES, steady_depth
-from sim.depth_flaws import add_flaws
+from sim.depth_flaws import Chance, add_flaws
 from sim.engine import Engine, State
 from sim.hand_capsules import robot_capsules
 from sim.randomize import Episode
@@ -120,5 +120,5 @@ class RenderedCamera:
         """One frame as a D435 takes it; what several have in common, while everything stands still."""
         frames = np.stack([depth_m] * (FIRST_FRAMES if still else 1))
         for frame in frames:
-            add_flaws(frame, CAMERA, rng, MISSING)
+            add_flaws(frame, CAMERA, Chance.draw(frame.shape, rng, MISSING))
         return steady_depth(frames) if still else frames[0]

@@ -85,6 +85,20 @@ def test_a_position_gain_stays_balanced_by_its_bias(make):
     np.testing.assert_array_equal(model.actuator_gainprm[ids, 0], -model.actuator_biasprm[ids, 1])
 
 
+def test_a_stiff_palm_gives_way_in_proportion_and_is_damped_by_the_root(make, plain):
+    task = make(palm_stiffness=(2.0, 6.0))
+    own, nominal = task.engine.get_model(1), plain.engine.get_model(1)
+    factor = float(task.draws.palm_stiffness[1])
+    assert 2.0 < factor < 6.0
+    servos = [own.actuator(name).id for name in ("palm_x", "palm_y", "palm_z", "palm_ball")]
+    for column, power in ((1, 1.0), (2, 0.5)):
+        ratio = own.actuator_biasprm[servos, column] / nominal.actuator_biasprm[servos, column]
+        np.testing.assert_allclose(ratio, factor**power, rtol=1e-12)
+    np.testing.assert_array_equal(own.actuator_gainprm[servos, 0], -own.actuator_biasprm[servos, 1])
+    np.testing.assert_array_equal(own.actuator_forcerange[servos], nominal.actuator_forcerange[servos])
+    assert nominal.actuator_gainprm[servos[0], 0] == 2000.0  # N/m
+
+
 def test_half_the_effort_is_what_a_blocked_finger_gives(make):
     task = make(effort_scale=(0.5, 0.5))
     push = torch.full((ENVS, 22), 3.0)

@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 
 from sim.disturbances import DISTURBANCES, free_shift
 from sim.hands import HandSpec
@@ -140,6 +141,29 @@ def test_a_palm_action_moves_the_target_in_the_palm_frame(make):
     w, x, y, z = quat.unbind(1)
     third = torch.stack([2 * (x * z + w * y), 2 * (y * z - w * x), 1 - 2 * (x * x + y * y)], dim=1)
     torch.testing.assert_close(task.control.palm_pos_w - start, 0.005 * third, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("sign", [-3.0, 3.0])
+def test_however_the_policy_turns_and_sinks_the_palm_an_arm_can_hold_it(make, axis, sign):
+    task = make(replace(SHORT, prior="off"))
+    task.reset([0, 1, 2, 3])
+    start = Rotation.from_quat(task.control.palm_quat_w.numpy(), scalar_first=True)
+    action = torch.zeros(4, 22)
+    action[:, 3 + axis] = sign
+    for _ in range(task.grasp_steps):
+        action[:, :3] = to_palm_axes(task, [0.0, 0.0, -1.0])
+        task.step(action)
+        now = Rotation.from_quat(task.control.palm_quat_w.numpy(), scalar_first=True)
+        wrist = task.control.palm_pos_w.numpy() + now.apply([0.0, 0.0, -0.195])
+        assert wrist[:, 2].min() >= 0.055 - 1e-9
+        assert (start.inv() * now).magnitude().max() <= 0.8 + 1e-9
+    assert (start.inv() * now).magnitude().max() == pytest.approx(0.8)  # 16 steps of 0.09 rad would be more
+
+
+def to_palm_axes(task: GraspTask, direction_w) -> torch.Tensor:
+    turned = Rotation.from_quat(task.control.palm_quat_w.numpy(), scalar_first=True).inv().apply(direction_w)
+    return torch.from_numpy(turned).float()
 
 
 def test_actions_are_clipped(make):

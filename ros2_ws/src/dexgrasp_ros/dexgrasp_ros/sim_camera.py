@@ -8,12 +8,15 @@ from dexgrasp_ros import config
 from dexgrasp_ros.sim_robot import Scene, SimRobotCfg
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose
-from sim.depth_flaws import add_flaws
+from sim.depth_flaws import Chance, add_flaws
 from sim.render_depth import DepthRenderer, camera_looking_at
 from sim.rendered_camera import CAMERA, MISSING
 
 UPRIGHT_TOLERANCE = 1e-3
+DRAWN = 8
+"""Drawings of a camera's chance, each used in four ways: drawing one takes longer than the picture."""
 Array = NDArray[np.float64]
+Image = NDArray[np.float32]
 
 
 class DepthCamera:
@@ -23,20 +26,23 @@ class DepthCamera:
         """Raises RenderUnavailable where no OpenGL works."""
         self.intrinsics = pinhole(cfg.width, cfg.height)
         self.pose = upright(CameraPose.load(config(cfg.camera)).T_world_cam, cfg.camera)
-        self._flaws, self._rng = cfg.flaws, np.random.default_rng([cfg.seed, 2])
+        self._rng = np.random.default_rng([cfg.seed, 2])
+        shape = self.intrinsics.height, self.intrinsics.width
+        self._chances = [Chance.draw(shape, self._rng, MISSING) for _ in range(DRAWN * cfg.flaws)]
         self._renderer = DepthRenderer(self.intrinsics)
         self._drawn: tuple[mujoco.MjModel, mujoco.MjData] | None = None
 
-    def take(self, scene: Scene) -> Array:
+    def take(self, scene: Scene) -> Image:
         """Depth (rows, columns) [m], 0 = hole."""
         if self._drawn is None or self._drawn[0] is not scene.model:
             self._drawn = scene.model, mujoco.MjData(scene.model)
         data = self._drawn[1]
         data.qpos[:] = scene.qpos
         mujoco.mj_kinematics(scene.model, data)
-        depth_m = self._renderer.draw(scene.model, data, self.pose)
-        if self._flaws:
-            add_flaws(depth_m, self.intrinsics, self._rng, MISSING)
+        depth_m = self._renderer.draw(scene.model, data, self.pose).astype(np.float32)
+        if self._chances:
+            chance = self._chances[self._rng.integers(DRAWN)].turned(self._rng)
+            add_flaws(depth_m, self.intrinsics, chance)
         return depth_m
 
 
