@@ -26,11 +26,10 @@ from sim.task import GraspTask
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of training; `mix`, `reward` and `view` replace fields of the full method's."""
+    """One way of training; `train`, `mix`, `reward`, `view` and `task` replace fields of the full method's."""
 
     stage: str = "student"
-    teacher: bool = True
-    """Whether the student starts as its teacher."""
+    train: dict[str, Any] = field(default_factory=dict)
     mix: dict[str, Any] = field(default_factory=dict)
     reward: dict[str, Any] = field(default_factory=dict)
     view: dict[str, Any] = field(default_factory=dict)
@@ -38,14 +37,17 @@ class Variant:
 
 
 RL_ONLY = {"imitation": 0.0, "start": 0.0, "end": 0.0, "ceiling": 1.0}
+STAGES = {"teacher": {"init_std": 0.35, "target_kl": 0.03}, "student": {"init_std": 0.12, "target_kl": 0.01}}
+"""What configs/stage has for them."""
 VARIANTS = {
     "student": Variant(),
     "imitation only": Variant(mix={"ceiling": 0.0}),
     "reinforcement only": Variant(mix=RL_ONLY),
     "fixed ratio": Variant(mix={"start": 0.0, "end": 0.0, "ceiling": 0.5}),
-    "no privileged learning": Variant(teacher=False, mix=RL_ONLY),
+    "no privileged learning": Variant(train={"copy": False, "init_std": 0.35, "target_kl": 0.03}, mix=RL_ONLY),
     "frozen view": Variant(view={"mode": "frozen"}),
     "refreshed view": Variant(view={"mode": "refreshed"}),
+    "LSTM reads the history": Variant(train={"encoder": "lstm"}),
     "teacher": Variant(stage="teacher"),
     "teacher, no lift reward": Variant(stage="teacher", reward={"lift": 0.0, "success": 0.0}),
     "teacher, vectors along world axes": Variant(stage="teacher", task={"vectors": "world"}),
@@ -104,9 +106,9 @@ def varied(cfg: AblationsCfg, variant: Variant, out: Path) -> TrainCfg:
         view=replace(cfg.task.view, **variant.view),
         **variant.task,
     )
-    plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.mix, **variant.mix), "out": str(out)}
     steps = cfg.num_envs * task.phase_steps[-1]
-    plain |= {"copy": variant.teacher, "iterations": max(2, round(1e6 * cfg.budget / steps))}
+    plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.mix, **variant.mix), "out": str(out)}
+    plain |= {"iterations": max(2, round(1e6 * cfg.budget / steps))} | STAGES[variant.stage] | variant.train
     return TrainCfg(**plain)
 
 

@@ -1,10 +1,13 @@
 """From teacher to student: schedule and losses by hand, a copy that acts as its teacher, imitation that learns."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
+import configs
+from policies.ablations import VARIANTS, AblationsCfg, varied
 from policies.curriculum import MixCfg, StudentPPO
 from policies.losses import imitation_loss, reconstruction_loss
 from policies.networks import GraspPolicy
@@ -118,3 +121,16 @@ def test_without_a_teacher_to_imitate_the_student_is_told_nothing(env):
     assert model.iteration_stats["imitation"] == 0.0
     assert model.iteration_stats["rho"] == 1.0
     assert isinstance(model.policy, GraspPolicy)
+
+
+def test_an_ablation_changes_what_it_names_and_nothing_else():
+    cfg = configs.load(AblationsCfg, "bench_ablations", ["teacher=allegro/teacher", "budget=0.5"])
+    full, frozen = (varied(cfg, VARIANTS[name], Path("run")) for name in ("student", "frozen view"))
+    assert full.iterations == 63  # 0.5 million over 128 environments of 62 steps
+    assert (full.task.view.mode, frozen.task.view.mode) == ("corrected", "frozen")
+    assert replace(frozen, task=replace(frozen.task, view=full.task.view)) == full
+    imitation, scratch = (
+        varied(cfg, VARIANTS[name], Path("run")) for name in ("imitation only", "no privileged learning")
+    )
+    assert (imitation.mix.ceiling, imitation.copy) == (0.0, True)
+    assert (scratch.mix.imitation, scratch.mix.ceiling, scratch.copy) == (0.0, 1.0, False)
