@@ -15,6 +15,8 @@ FAR_M = 5.0
 """Beyond this there is nothing."""
 CONTEXTS = 72
 """Scenes whose meshes are kept in OpenGL; the least recently drawn goes first."""
+UNSEEN = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX)
+"""What takes time to draw and has no depth."""
 AWAY_W = (0.0, 0.0, -50.0)
 
 
@@ -67,6 +69,8 @@ class DepthRenderer:
         if renderer is None:
             renderer = open_renderer(model, self.intrinsics.width, self.intrinsics.height, samples=0)
             renderer.enable_depth_rendering()
+            for flag in UNSEEN:
+                renderer.scene.flags[flag] = 0
         self._renderers[id(model)] = model, renderer
         while len(self._renderers) > CONTEXTS:
             self._renderers.popitem(last=False)[1][1].close()

@@ -129,8 +129,7 @@ def test_an_ablation_changes_what_it_names_and_nothing_else():
     assert full.iterations == 63  # 0.5 million over 128 environments of 62 steps
     assert (full.task.view.mode, frozen.task.view.mode) == ("corrected", "frozen")
     assert replace(frozen, task=replace(frozen.task, view=full.task.view)) == full
-    imitation, scratch = (
-        varied(cfg, VARIANTS[name], Path("run")) for name in ("imitation only", "no privileged learning")
-    )
+    imitation = varied(cfg, VARIANTS["imitation only"], Path("run"))
+    scratch = varied(cfg, VARIANTS["no privileged learning"], Path("run"))
     assert (imitation.mix.ceiling, imitation.copy) == (0.0, True)
     assert (scratch.mix.imitation, scratch.mix.ceiling, scratch.copy) == (0.0, 1.0, False)
