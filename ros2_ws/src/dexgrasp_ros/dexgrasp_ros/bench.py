@@ -47,7 +47,7 @@ def bench_ros(cfg: RosBenchCfg) -> dict[str, Any]:
     bundle = Path(cfg.bundle) if cfg.bundle else assets.path("policies/allegro/student/bundle")
     with Run.open(cfg.out, cfg) as run:
         local_transport(cfg.domain, run.path)
-        with ClosedLoop(bundle, run.path / "nodes") as loop:
+        with ClosedLoop(bundle, run.path / "nodes", cfg.video) as loop:
             trials, seen = [], []
             for i in range(cfg.trials):
                 trials.append(grasped(loop, str(i * 144 // cfg.trials)))

@@ -67,8 +67,8 @@ class Trial:
 class ClosedLoop:
     """Three nodes in processes of their own."""
 
-    def __init__(self, bundle: str | Path, logs: Path, **parameters: Mapping[str, Any]) -> None:
-        """`logs`: folder for what the nodes write. `parameters`: of sim_robot, perception, grasp, by name."""
+    def __init__(self, bundle: str | Path, logs: Path, film: bool = False, **parameters: Mapping[str, Any]) -> None:
+        """`logs`: folder for what nodes write. `film`: remember what is seen. `parameters`: of the nodes, by name."""
         if unknown := sorted(set(parameters) - set(NODES)):
             raise ValueError(f"no nodes {unknown}; there are {list(NODES)}")
         folder = str(Path(bundle).resolve())
@@ -82,7 +82,7 @@ class ClosedLoop:
             },
             "grasp": {"bundle": folder, "autostart": False, "use_sim_time": True},
         }
-        self._logs = logs
+        self._logs, self._film = logs, film
         self._parameters = {name: own[name] | dict(parameters.get(name, {})) for name in NODES}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         """The nodes by name."""
@@ -91,7 +91,7 @@ class ClosedLoop:
         self.timing: dict[str, str] = {}
         """The grasp node's report of its timing, newest values by name."""
         self.moments: list[Moment] = []
-        """What was seen since the last reset, for a video."""
+        """What was seen since the last reset, for a video; only where one is wanted, it takes time."""
         self._joints: dict[str, float] = {}
         self._object_m: tuple[float, float] = np.nan, np.nan  # stamp, height
         self._start_m = self._plan_s = np.nan
@@ -107,7 +107,8 @@ class ClosedLoop:
         listen = self._node.create_subscription
         listen(String, "/grasp/state", self._saw_state, latched)
         listen(PoseStamped, "/sim_robot/object_pose", self._saw_object, QoSProfile(depth=1))
-        listen(JointState, "/joint_states", self._saw_joints, QoSProfile(depth=1))
+        if self._film:
+            listen(JointState, "/joint_states", self._saw_joints, QoSProfile(depth=1))
         listen(Float64MultiArray, "/perception/plan", self._saw_plan, QoSProfile(depth=1))
         listen(DiagnosticArray, "/diagnostics", self._saw_report, QoSProfile(depth=10))
         try:
