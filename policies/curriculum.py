@@ -46,6 +46,8 @@ class MixCfg:
     """Weight of the reconstruction of contacts and forces."""
     window: int = 10
     """Roll-outs that imitation learns from together."""
+    keep: int = 32768
+    """Samples that are kept of each of them, at random where there are more: bounds memory and RUN/last.window."""
     updates: int = 60
     """Gradient steps of an iteration that only imitates."""
     batch: int = 1024
@@ -60,8 +62,8 @@ class MixCfg:
             raise ValueError(f"mix.start must lie in 0..mix.end, got start={self.start} and end={self.end}")
         if not 0 <= self.ceiling <= 1:
             raise ValueError(f"mix.ceiling must lie in 0..1, got {self.ceiling}")
-        if min(self.window, self.updates, self.batch) < 1:
-            raise ValueError("mix.window, mix.updates and mix.batch must be at least 1")
+        if min(self.window, self.keep, self.updates, self.batch) < 1:
+            raise ValueError("mix.window, mix.keep, mix.updates and mix.batch must be at least 1")
 
     def rho(self, where: float) -> float:
         """The share of reinforcement at `where`, an iteration as a share of all or a success rate."""
@@ -148,8 +150,12 @@ class StudentPPO(GraspPPO):
 
     @torch.no_grad()
     def _remember(self) -> None:
-        """Keep what the student saw, with the teacher's labels."""
+        """Keep what the student saw, or `mix.keep` samples of it, with the teacher's labels."""
         obs = {group: values.flatten(0, 1) for group, values in self.rollout_buffer.obs.items()}
+        seen = len(obs["student"])
+        if seen > self.mix.keep:
+            rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[: self.mix.keep]
+            obs = {group: values[rows.to(values.device)] for group, values in obs.items()}
         limit = self.env.task.cfg.action_clip
         true = self.policy.actor.felt_normaliser(obs["teacher"][:, self.policy.felt])
         kept = {"student": obs["student"].clone(), "true": true}

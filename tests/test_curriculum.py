@@ -114,6 +114,28 @@ def test_while_it_imitates_the_student_acts_without_noise_and_comes_nearer(env):
     assert errors[-1][1] < 0.7 * errors[0][1], errors
 
 
+def test_of_a_large_rollout_some_samples_are_kept_whole_and_the_file_stays_small(env, tmp_path):
+    """What 4,096 environments see would take 0.7 GiB per roll-out."""
+    keep = 50
+    model = make_student(env, MixCfg(keep=keep, window=2, updates=2, batch=16, start=1.0, end=1.0), iterations=60)
+    model.meet(make_teacher(env))
+    model.learn(3 * 16 * model.n_steps, reset_num_timesteps=False)
+    assert [len(kept["true"]) for kept in model._window] == [keep, keep] and 16 * model.n_steps > 4 * keep
+    newest = model._window[-1]
+    seen = {group: values.flatten(0, 1) for group, values in model.rollout_buffer.obs.items()}
+    rows = (newest["student"][:, None] == seen["student"]).all(dim=2).int().argmax(dim=1)
+    assert torch.equal(newest["student"], seen["student"][rows]) and len(set(rows.tolist())) == keep
+    with torch.no_grad():
+        felt = model.policy.actor.felt_normaliser(seen["teacher"][rows][:, model.policy.felt])
+        labels = model.teacher.mean({group: values[rows] for group, values in seen.items()})
+    torch.testing.assert_close(newest["true"], felt)
+    limit = env.task.cfg.action_clip
+    torch.testing.assert_close(newest["labels"], labels.clamp(-limit, limit), atol=1e-5, rtol=1e-5)
+    model.checkpoint(tmp_path / "last.zip")
+    numbers = 2 * keep * sum(values.shape[1] for values in newest.values())
+    assert (tmp_path / "last.window").stat().st_size < 4 * numbers + 10_000  # zip and names
+
+
 def test_without_a_teacher_to_imitate_the_student_is_told_nothing(env):
     model = make_student(env, replace(MixCfg(), start=0.0, end=0.0, ceiling=1.0, imitation=0.0))
     model.iteration = 1

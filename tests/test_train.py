@@ -138,9 +138,11 @@ def test_a_student_goes_on_without_the_rollouts_that_a_kill_has_damaged(teacher,
     assert "last.window cannot be read" in caplog.text
 
 
-def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path):
+@pytest.mark.parametrize("keep", [32768, 30])
+def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path, keep):
+    """Whether imitation keeps all of the 80 samples of a roll-out or some."""
     student = ("stage=student", f"teacher={teacher / 'best.zip'}", "num_envs=8", "mix.start=0.4", "mix.end=0.8")
-    small = (*student, "mix.updates=3", "mix.batch=32")
+    small = (*student, "mix.updates=3", "mix.batch=32", f"mix.keep={keep}")
     train(tiny(tmp_path / "through", *small, "iterations=4"))
     first = tiny(tmp_path / "stopped", *small, "iterations=4", "time_limit=0.0001")
     assert train(first)["iteration"] == 2
