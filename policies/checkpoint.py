@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 import configs
 from perception.observation import student_layout
+from policies import manifest
 from policies.networks import Actor
 from policies.student import StudentActor
 from sim.hands import HandSpec
@@ -39,7 +40,7 @@ class Checkpoint:
     actor: nn.Module
     """Observation (env, size) of its stage's group to the mean action."""
     training: dict[str, Any]
-    """Plain facts: the run's configuration, versions, git state; SHA-256 of the checkpoint."""
+    """Plain facts: the run's configuration, versions, git state, of run.json or the manifest; SHA-256 of the file."""
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -131,7 +132,8 @@ def _student(weights: dict[str, Tensor], config: dict[str, Any], hand: HandSpec,
 
 
 def _run_facts(path: Path) -> dict[str, Any]:
+    """Of run.json beside the checkpoint, else of the manifest in it."""
     try:
         return json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return {}
+        return {name: fact for name, fact in manifest.read(path).items() if name != "config"}

@@ -20,10 +20,11 @@ from stable_baselines3.common.callbacks import BaseCallback
 from torch import Tensor, nn
 from torch.nn import functional
 
-from policies import ranks
+from policies import manifest, ranks
 from policies.losses import gaussian_kl, log_prob, mean_record, standardise, surrogate_loss
 from policies.networks import GraspPolicy
 from policies.rollout import DeviceRolloutBuffer, Minibatch
+from policies.runs import utc_now
 from sim.outcomes import Outcome
 from sim.task import Step
 from sim.vec_env import GraspVecEnv
@@ -82,6 +83,8 @@ class GraspPPO(PPO):
         """Weights of the objects and strength of the disturbances that the open episodes were drawn with."""
         self.outcomes: list[Outcome] = []
         """Of the last iteration's episodes."""
+        self.made_by: dict[str, Any] = {}
+        """Plain facts that every checkpoint takes along: configuration, git state, versions, command, machine, seed."""
         super().__init__(
             policy,
             env,  # pyright: ignore[reportArgumentType]
@@ -251,6 +254,8 @@ class GraspPPO(PPO):
         self.resume = {"trials": task.trial.tolist(), "weights": task.object_weights}
         partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.zip")
         super().save(partial, exclude, include)
+        saved = {"iteration": self.iteration, "control_steps": self.num_timesteps, "saved": utc_now()}
+        manifest.add(partial, self.made_by | saved)
         os.replace(partial, path)
 
     def checkpoint(self, path: Path) -> None:
@@ -269,4 +274,4 @@ class GraspPPO(PPO):
         return self
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "outcomes"]
+        return [*super()._excluded_save_params(), "outcomes", "made_by"]

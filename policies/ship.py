@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 import configs
+from policies import manifest
 from policies.checkpoint import find_checkpoint, read_config
 from policies.curves import read_columns
 from policies.export import ExportCfg, export
@@ -48,7 +49,7 @@ def ship(cfg: ShipCfg) -> None:
     checkpoint, out = find_checkpoint(cfg.run), Path(cfg.out)
     run, config = checkpoint.parent, read_config(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(checkpoint, out / "policy.zip")
+    manifest.copy(checkpoint, out / "policy.zip", _untied(manifest.read(checkpoint)))
     write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", out / "curves.png")
@@ -126,6 +127,15 @@ def _stage_row(stage: dict[str, Any]) -> str:
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
     """The configuration without the folders of one machine."""
     return config | {key: Path(config[key]).name for key in PATHS if Path(config[key]).is_absolute()}
+
+
+def _untied(facts: dict[str, Any]) -> dict[str, Any]:
+    """A manifest without the folders of one machine."""
+    if not facts:
+        return {}
+    words = [word.rpartition("=") for word in facts["command"]]
+    command = [key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words]
+    return facts | {"config": _portable(facts["config"]), "command": command}
 
 
 def _differences(config: dict[str, Any]) -> list[str]:

@@ -1,7 +1,7 @@
 """`dexgrasp train`: a teacher that knows the simulator, or a student that learns from it what one camera can see.
 
 RUN/last.zip        the policy after the last iteration; the same command with `out=RUN` goes on from it exactly
-RUN/best.zip        the one that did best on objects that training does not know
+RUN/best.zip        the one that did best on objects that training does not know; both with a manifest inside
 RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard --logdir RUN` shows it
 """
 
@@ -18,6 +18,7 @@ import torch.distributed as dist
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
+import configs
 from policies import ranks
 from policies.curriculum import MixCfg
 from policies.curves import ProgressCsv, draw_curves
@@ -134,18 +135,19 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     _join_ranks(cfg)
     cfg = as_released(cfg) if cfg.paper else cfg
     if ranks.index() > 0:
-        result = _learn(cfg, Path(cfg.out))
+        result = _learn(cfg, Path(cfg.out), {})
     else:
         with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if _begun(cfg) else None) as run:
-            result = _learn(cfg, run.path)
+            result = _learn(cfg, run.path, run.facts)
     ranks.part()
     return result
 
 
-def _learn(cfg: TrainCfg, path: Path) -> dict[str, Any]:
-    """What every rank does; the first one writes."""
+def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    """What every rank does; the first one writes, `facts` of the run among it."""
     env = make_env(cfg)
     model = make_model(cfg, env, path)
+    model.made_by = facts | {"config": configs.as_dict(cfg)}
     model.set_logger(_logger(path, model.num_timesteps))
     validation, checkpoints = Validation(path, cfg), Checkpoints(path)
     profile = Profile([checkpoints, validation])

@@ -1,15 +1,18 @@
 """`dexgrasp train` as a user runs it: stopped and gone on with, in two processes, from a teacher to a student."""
 
+import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import zipfile
 
 import pytest
 import torch
 
 import configs
+from policies import manifest
 from policies.curves import read_columns
 from policies.ppo import GraspPPO
 from policies.profiling import PARTS
@@ -36,6 +39,11 @@ def weights(path):
     return GraspPPO.load(path, device="cpu").policy.state_dict()
 
 
+def load_plain(path):
+    """What Stable-Baselines3 wrote beside the tensors."""
+    return json.loads(zipfile.ZipFile(path).read("data"))
+
+
 def assert_same(one, two, atol=0.0, rtol=0.0):
     got = weights(two)
     for name, want in weights(one).items():
@@ -55,6 +63,17 @@ def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
     steps, success = read_columns(teacher / "progress.csv")["rollout/success"]
     assert steps == [80.0, 160.0, 240.0, 320.0]  # 8 environments, 10 steps an episode
     assert all(0 <= rate <= 1 for rate in success)
+
+
+def test_every_checkpoint_says_what_made_it(teacher):
+    """As the run directory does, from which it may be taken away."""
+    facts, config = json.loads((teacher / "run.json").read_text()), configs.read_plain(teacher / "config.yaml")
+    for name, iteration in (("last.zip", 4), ("best.zip", load_plain(teacher / "best.zip")["iteration"])):
+        found = manifest.read(teacher / name)
+        assert found["config"] == config
+        assert {key: found[key] for key in facts} == facts  # git, versions, machine, seed, command, starts
+        assert found["iteration"] == iteration and found["control_steps"] == 80 * iteration
+    assert found["versions"]["torch"] == torch.__version__ and found["command"]
 
 
 def test_a_run_says_where_its_time_went(teacher):
