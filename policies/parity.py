@@ -1,5 +1,10 @@
-"""How far the engines agree: to the last digits without contact, in their successes with it."""
+"""How far the engines agree: to the last digits without contact, in their successes with it.
 
+The CPU engine repeats itself to the last bit. Warp on a GPU adds contacts up in any order, and what touches amplifies
+the last bit; it keeps to a band instead, `ALIKE` and `rate_band`, about the CPU engine and about itself.
+"""
+
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +21,7 @@ from sim.engine import Engine, Start, Variation
 from sim.engines import EngineName
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
+from sim.outcomes import Outcome
 
 PERIOD_S = 0.05
 AFTER = (1, 10, 100)
@@ -24,6 +30,8 @@ HAND = ("joint_pos", "palm_pos_w", "palm_quat_w", "keypoints_w")
 FLIGHT = ("object_pos_w", "object_quat_w", "object_linvel_w", "object_angvel_w")
 ALLOWED = {1: (1e-6, 1e-6), 10: (2e-6, 5e-6), 100: (5e-6, 5e-5)}
 """By control steps, what float32 explains: of HAND [rad, m], and of FLIGHT, whose turning adds its errors up."""
+ALIKE = 0.95
+"""Least share of trials that end on Warp as on the CPU engine, and as they do when Warp plays them again."""
 
 
 def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> Start:
@@ -87,23 +95,94 @@ def _gap(engines: Sequence[Engine], name: str) -> float:
 class Grasps:
     """Successes of the scripted grasp on the same trials."""
 
-    cpu: dict[str, object]
-    warp: dict[str, object]
+    cpu: dict[str, Any]
+    warp: dict[str, Any]
     agree: float
     """Share of the trials that end alike."""
+
+    @property
+    def apart(self) -> float:
+        """Distance of the two success rates."""
+        return abs(self.cpu["success_rate"] - self.warp["success_rate"])
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """The scripted grasp with several seeds, each on both engines, and with the first of them on Warp once more."""
+
+    seeds: dict[int, Grasps]
+    again: float
+    """Share of the trials that end alike on Warp both times."""
+    exact: bool
+    """Whether they did to the last bit of lift, slip and penetration."""
+
+    @property
+    def band(self) -> float:
+        """How far apart the rates of a seed may be."""
+        return rate_band(next(iter(self.seeds.values())).warp["trials"])
+
+    @property
+    def kept(self) -> bool:
+        """Whether every seed, and the repetition, stays within the band."""
+        within = (one.agree >= ALIKE and one.apart <= self.band for one in self.seeds.values())
+        return self.again >= ALIKE and all(within)
+
+    def lines(self) -> list[str]:
+        """For the screen."""
+        shown = []
+        for seed, one in self.seeds.items():
+            rates = ", ".join(f"{name} {_rate(found)}" for name, found in (("CPU", one.cpu), ("Warp", one.warp)))
+            shown.append(f"scripted grasp, seed {seed}: {rates}; {100 * one.agree:.1f} % end alike")
+        last = "to the last bit" if self.exact else "not to the last bit"
+        shown.append(f"seed {next(iter(self.seeds))} on Warp once more: {100 * self.again:.1f} % end alike, {last}")
+        allowed = f"at least {100 * ALIKE:.0f} % alike, rates not over {100 * self.band:.1f} points apart"
+        return [*shown, f"band: {allowed}: {'kept' if self.kept else 'LEFT'}"]
+
+
+def rate_band(trials: int) -> float:
+    """How far apart two success rates may be if all but a share 1 - ALIKE of the trials end alike.
+
+    Three standard deviations: each of the others moves the difference up or down by one, with equal chance.
+    """
+    return 3 * math.sqrt((1 - ALIKE) / trials)
+
+
+def repeats(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, seeds: int = 3) -> Repeats:
+    """`cfg.trials` trials with each of `seeds` seeds on both engines, and with the first on Warp once more."""
+    played = {seed: _on_both(replace(cfg, seed=seed), hand, library) for seed in range(cfg.seed, cfg.seed + seeds)}
+    before, after = played[cfg.seed][1], _outcomes(replace(cfg, engine="warp"), hand, library)
+    found = {seed: _compared(*pair) for seed, pair in played.items()}
+    return Repeats(found, _alike(before, after), exact=repr(before) == repr(after))
 
 
 def grasps(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> Grasps:
     """`cfg.trials` trials of the scripted grasp on both engines."""
+    return _compared(*_on_both(cfg, hand, library))
+
+
+def _on_both(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> tuple[list[Outcome], list[Outcome]]:
     names: tuple[EngineName, ...] = ("cpu", "warp")
-    won = [_successes(replace(cfg, engine=name), hand, library) for name in names]
-    counts = [success_summary(sum(one), len(one)) for one in won]
-    return Grasps(counts[0], counts[1], agree=float(np.mean(np.equal(won[0], won[1]))))
+    cpu, warp = (_outcomes(replace(cfg, engine=name), hand, library) for name in names)
+    return cpu, warp
 
 
-def _successes(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> list[bool]:
+def _compared(cpu: list[Outcome], warp: list[Outcome]) -> Grasps:
+    counts = [success_summary(sum(one.success for one in won), len(won)) for won in (cpu, warp)]
+    return Grasps(counts[0], counts[1], agree=_alike(cpu, warp))
+
+
+def _alike(one: list[Outcome], other: list[Outcome]) -> float:
+    return float(np.mean([a.success == b.success for a, b in zip(one, other, strict=True)]))
+
+
+def _rate(found: dict[str, Any]) -> str:
+    low, high = (100 * end for end in found["wilson95"])
+    return f"{found['successes']} of {found['trials']} ({100 * found['success_rate']:.1f} %, {low:.1f} – {high:.1f})"
+
+
+def _outcomes(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> list[Outcome]:
     task = make_task(cfg, hand, library, "none", cfg.rows())
-    policy, won = make_policy("synergy", task), []
+    policy, outcomes = make_policy("synergy", task), []
     for first in range(0, cfg.trials, cfg.rows()):
-        won += [outcome.success for outcome in run_block(task, policy, range(first, first + cfg.rows()))]
-    return won[: cfg.trials]
+        outcomes += run_block(task, policy, range(first, first + cfg.rows()))
+    return outcomes[: cfg.trials]
