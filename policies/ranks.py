@@ -1,5 +1,6 @@
 """Several processes that train one policy (torchrun); with one process, nothing happens here."""
 
+import importlib
 from collections.abc import Iterable
 
 import torch
@@ -15,6 +16,14 @@ def count() -> int:
 def index() -> int:
     """Number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def join(backend: str) -> None:
+    """Meet the others, as torchrun says in the environment."""
+    # Imported later, on the first step of an optimiser, its default arguments would hold the group, and with it threads
+    # that outlive the interpreter, which aborts the process now and then.
+    importlib.import_module("torch.distributed.nn.functional")
+    dist.init_process_group(backend)
 
 
 def part() -> None:

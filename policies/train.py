@@ -238,4 +238,4 @@ def _join_ranks(cfg: TrainCfg) -> None:
         if not cfg.out:
             raise ValueError("out: several processes need one run directory; give out=DIR")
         on_gpu = cfg.engine == "warp" and torch.cuda.is_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        ranks.join("cpu:gloo,cuda:nccl" if on_gpu else "gloo")

@@ -179,3 +179,29 @@ def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert_same(tmp_path / "one/last.zip", tmp_path / "two/last.zip", atol=2e-4, rtol=1e-3)
+
+
+PARTING = """
+import os
+from pathlib import Path
+import torch
+from policies import ranks
+ranks.join("gloo")
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = torch.optim.Adam([weight])
+weight.sum().backward()
+ranks.average_gradients([weight])
+optimizer.step()
+ranks.total(torch.ones(1))
+ranks.part()
+print([task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_no_thread_of_the_group_outlives_it():
+    """One that does aborts the process now and then, when the interpreter ends."""
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", PARTING], capture_output=True, text=True, env=os.environ | alone)
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout
