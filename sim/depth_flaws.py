@@ -43,7 +43,8 @@ class Chance:
     def turned(self, rng: np.random.Generator) -> "Chance":
         """The same seen in one of four ways: another image for the price of a view."""
         rows, columns = (slice(None, None, int(step)) for step in rng.choice([-1, 1], 2))
-        return Chance(*(value[rows, columns] for value in (self.at_edge, self.part, self.hole, self.noise)))
+        way = rows, columns
+        return Chance(self.at_edge[way], self.part[way], self.hole[way], self.noise[way])
 
 
 def add_flaws(depth_m: NDArray[np.floating], camera: Intrinsics, chance: Chance) -> NDArray[np.bool_]:

@@ -10,6 +10,7 @@ import torch
 
 import assets
 from dexgrasp_ros.perception import ObjectWatcher, Robot
+from perception.depth import DepthFrame
 from perception.hand_shape import HandShape
 from perception.robot_body import read_arm_body, read_hand_body
 from perception.steady import FIRST_FRAMES
@@ -182,3 +183,19 @@ def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, bod
         np.testing.assert_allclose(plan.closing, style.closing[row], atol=1e-12)
         np.testing.assert_allclose(plan.floor_m, style.floor_m[row], atol=1e-9)
         np.testing.assert_allclose(plan.joint_pos, style.open_pose[row], atol=1e-12)
+
+
+def stairs(left_m, right_m):
+    """From 0.7 m above a table: a block of 8 cm by 6 cm, of one height left and another right."""
+    T = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0.7], [0, 0, 0, 1]])
+    x, y = CAMERA.rays() * 0.65  # where rays are 5 cm above the table
+    height = np.where(np.abs(y) < 0.03, np.where(np.abs(x) < 0.04, np.where(x < 0, left_m, right_m), 0.0), 0.0)
+    return DepthFrame((0.7 - height).astype(np.float32), CAMERA, 0.0, T)
+
+
+def test_another_object_in_the_same_place_is_looked_at_anew(contract, body):
+    watcher = ObjectWatcher(contract, CAMERA, hand=body)
+    assert look(watcher, stairs(0.07, 0.03)).plan is not None
+    assert watcher.look(stairs(0.07, 0.03)) is not None
+    assert watcher.look(stairs(0.03, 0.07)) is None  # as many pixels, its middle where the first one's was
+    assert watcher.gathered == 1

@@ -30,6 +30,8 @@ from policies.runtime import Plan
 
 MOVED_M, MOVED_SHARE = 0.008, 0.3
 """Between frames of a steady view the object's middle and the palm move less than this, its pixels change by less."""
+OTHER_M = 0.012
+"""A pixel whose depth changes by more shows something else; where that is true of many, another object lies there."""
 
 Array = NDArray[np.float64]
 
@@ -165,7 +167,7 @@ class ObjectWatcher:
     def _gather(self, frame: DepthFrame, robot: Robot | None) -> None:
         found = self._segment(frame, robot)
         step = self._segmenter.cfg.stride
-        still = _Still(frame.depth_m[::step, ::step].copy(), found.cloud_w.mean(axis=0), len(found.cloud_w), robot)
+        still = _Still(frame.depth_m[::step, ::step].copy(), found.mask, found.cloud_w.mean(axis=0), robot)
         if self._gathered and self._gathered[0].differs(still):
             self.forget()
         if self._first is not None:
@@ -232,14 +234,19 @@ class _Still:
 
     depth_m: NDArray[np.float32]
     """Thinned as the pipeline thins it."""
+    mask: NDArray[np.bool_]
+    """The object's pixels."""
     middle_w: NDArray[np.float32]
-    pixels: int
     robot: Robot | None
 
     def differs(self, other: "_Still") -> bool:
         """Whether object or robot moved from one to the other."""
         moved = float(np.linalg.norm(other.middle_w - self.middle_w)) > MOVED_M
-        grown = abs(other.pixels - self.pixels) > MOVED_SHARE * self.pixels
+        pixels = int(self.mask.sum())
+        grown = abs(int(other.mask.sum()) - pixels) > MOVED_SHARE * pixels
+        before_m, now_m = self.depth_m[self.mask], other.depth_m[self.mask]
+        changed = (np.abs(now_m - before_m) > OTHER_M) & (before_m > 0) & (now_m > 0)
+        grown |= int(changed.sum()) > MOVED_SHARE * pixels
         if self.robot is not None and other.robot is not None:
             moved |= float(np.linalg.norm(other.robot.palm_pos_w - self.robot.palm_pos_w)) > MOVED_M
         return moved or grown
