@@ -12,6 +12,8 @@ SUPPORT = 2
 """Of a pixel's eight neighbours, at least so many lie on the same surface, or it is noise."""
 CELL_POINTS = 2
 """Cells with fewer points are empty."""
+PART_CELL_M, PART_SHARE, PART_POINTS = 0.02, 0.03, 8
+"""Parts of an object that lie further apart than such a cell, and have fewer points than both, are no parts of it."""
 AXES = ((0, 1), (1, 0), (1, 1), (1, -1))
 EIGHT = np.ones((3, 3), bool)
 
@@ -66,3 +68,19 @@ def largest_cluster(
     sizes = np.bincount(footprint[flat[sure]], minlength=1)
     sizes[0] = 0
     return footprint[flat] == sizes.argmax() if sizes.any() else np.zeros(len(sure), bool)
+
+
+def in_large_parts(points_w: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which points (3, n) of one object are no splinters: small groups with air around, shape (n,).
+
+    Along the outline of a hand that hovers over the object pixels fly between the two; seen from above they belong.
+    """
+    if not points_w.shape[1]:
+        return np.zeros(0, bool)
+    cell = ((points_w - points_w.min(1, keepdims=True)) / np.float32(PART_CELL_M)).astype(np.int64)
+    filled = np.zeros(cell.max(1) + 1, bool)
+    filled[tuple(cell)] = True
+    labels, _ = ndimage.label(filled, np.ones((3, 3, 3), bool))  # pyright: ignore[reportGeneralTypeIssues]
+    part = labels[tuple(cell)]
+    sizes = np.bincount(part)
+    return (sizes >= min(max(PART_POINTS, PART_SHARE * len(part)), sizes.max()))[part]

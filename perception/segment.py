@@ -1,6 +1,7 @@
 """From a depth image to the few hundred points of the object on the table that a policy sees.
 
-valid range -> points -> workspace -> table -> above it -> not the robot -> no flying pixels -> one object -> sample
+valid range -> points -> workspace -> table -> above it -> not the robot -> no flying pixels -> one object
+    -> no splinters -> sample
 """
 
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perception.capsules import Capsules
-from perception.clutter import largest_cluster, on_surfaces
+from perception.clutter import in_large_parts, largest_cluster, on_surfaces
 from perception.depth import DepthFrame, Intrinsics, deproject, to_frame
 from perception.plane import TABLE, Plane, fit_plane
 from perception.sampling import Sampling, sample_points
@@ -132,6 +133,7 @@ class Segmenter:
         else:
             chosen = mask[:: self.cfg.stride, :: self.cfg.stride].reshape(-1)[cloud.index]
         cloud.keep("object", chosen)
+        cloud.keep("no splinters", in_large_parts(cloud.points_w))
         if len(cloud.index) < self.cfg.min_points:
             raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points), cloud.counts)
         few = sample_points(cloud.points_w, self.cfg.points, self.cfg.sampling, seed)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perception.capsules import Capsules
-from perception.clutter import on_surfaces
+from perception.clutter import in_large_parts, on_surfaces
 from perception.depth import DepthFrame, Intrinsics
 from perception.extrinsics import pose_matrix
 from perception.plane import NoPlaneError, Plane, fit_plane
@@ -261,3 +261,18 @@ def test_the_benches_run_and_write_their_tables(tmp_path, capsys):
     assert (tmp_path / "a/segmentation.json").is_file() and (tmp_path / "b/bench.json").is_file()
     with pytest.raises(ValueError, match="frames must be at least 1"):
         bench_perception(BenchPerceptionCfg(frames=0))
+
+
+def test_points_in_the_air_over_an_object_are_no_part_of_it_but_a_tip_behind_a_finger_is():
+    rng = np.random.default_rng(0)
+    block = rng.uniform([-0.03, -0.03, 0.0], [0.03, 0.03, 0.05], (300, 3))
+    flying = rng.uniform([-0.01, -0.01, 0.28], [0.01, 0.01, 0.3], (5, 3))  # 5 < 8
+    tip = rng.uniform([-0.02, -0.02, 0.1], [0.02, 0.02, 0.12], (40, 3))  # 5 cm apart, but 40 > 0.03 x 345
+    kept = in_large_parts(np.concatenate([block, flying, tip]).T.astype(np.float32))
+    np.testing.assert_array_equal(kept, [True] * 300 + [False] * 5 + [True] * 40)
+
+
+def test_what_is_all_small_parts_keeps_the_largest():
+    points = np.array([[0.0, 0.0, 0.0], [0.001, 0.0, 0.0], [0.3, 0.0, 0.0]], np.float32)
+    np.testing.assert_array_equal(in_large_parts(points.T), [True, True, False])
+    assert in_large_parts(np.zeros((3, 0), np.float32)).shape == (0,)
