@@ -36,6 +36,7 @@ GRID_LINES = 13
 FOVY_DEG = 36.0
 LOOK_AT_HEIGHT_M = 0.15
 OBJECT_BODY = "object"
+ARM_BODY = "arm_base"
 
 APT_PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1", "osmesa": "libosmesa6"}
 """Debian packages of each headless backend, best one first."""
@@ -107,6 +108,9 @@ class Photographer:
         self._renderer, self._model = open_renderer(visual, *self._size), model
         x, y, _ = data.body(OBJECT_BODY).xpos
         self._camera = _camera((x, y, LOOK_AT_HEIGHT_M), distance_m=0.68)
+        if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, ARM_BODY) >= 0:
+            self._camera = _camera((x - 0.1, y, 0.2), distance_m=1.3, elevation_deg=-22.0)
+            self._camera.azimuth = 75.0  # from the arm's side, which from the front would hide the hand
 
 
 class Recorder:
