@@ -13,6 +13,7 @@ import pickle
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -85,6 +86,7 @@ class StudentPPO(GraspPPO):
         self.teacher: GraspPolicy | None = None
         """Labels what the student saw; None where nothing is imitated."""
         self._window: deque[dict[str, Tensor]] = deque(maxlen=self.mix.window)
+        self._samples: Iterator[dict[str, Tensor]] = iter(())
         super().__init__(*args, **options)
 
     @property
@@ -115,12 +117,13 @@ class StudentPPO(GraspPPO):
     def train(self) -> None:
         """Learn from the roll-out, and from the last ones what the teacher would have done."""
         self._remember()
+        self._samples = self._labelled()
         if self.rho > 0:
             super().train()
             return
         self.policy.set_training_mode(True)
         self._set_rate(self.mix.imitation_rate * 3 ** -(self.iteration / self.iterations / max(self.mix.start, 1e-6)))
-        means = mean_record([self._imitate(batch) for batch in self._labelled(self.mix.updates)])
+        means = mean_record([self._imitate(batch) for batch in islice(self._samples, self.mix.updates)])
         self.iteration_stats |= means | {"std": 0.0, "lr": self.lr, "rho": 0.0}
         for name, value in self.iteration_stats.items():
             self.logger.record(f"train/{name}", value)
@@ -146,7 +149,7 @@ class StudentPPO(GraspPPO):
         self._window = deque(kept, maxlen=self.mix.window)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "teacher", "_window"]
+        return [*super()._excluded_save_params(), "teacher", "_window", "_samples"]
 
     @torch.no_grad()
     def _remember(self) -> None:
@@ -163,11 +166,11 @@ class StudentPPO(GraspPPO):
             kept["labels"] = self.teacher.mean(obs).clamp(-limit, limit)
         self._window.append(kept)
 
-    def _labelled(self, number: int) -> Iterator[dict[str, Tensor]]:
-        """Random samples of the window."""
+    def _labelled(self) -> Iterator[dict[str, Tensor]]:
+        """Random samples of the window, always new ones; the same in the same iteration."""
         generator = torch.Generator().manual_seed(self.iteration)
         sizes = torch.tensor([len(kept["true"]) for kept in self._window])
-        for _ in range(number):
+        while True:
             which = torch.randint(len(self._window), (self.mix.batch,), generator=generator)
             parts = []
             for i, kept in enumerate(self._window):
@@ -190,5 +193,5 @@ class StudentPPO(GraspPPO):
 
     def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
         ppo, record = super()._loss(batch)
-        rest, more = self._imitation(next(self._labelled(1)))
+        rest, more = self._imitation(next(self._samples))
         return self.rho * ppo + rest, record | more | {"rho": self.rho}

@@ -155,3 +155,13 @@ def test_an_ablation_changes_what_it_names_and_nothing_else():
     scratch = varied(cfg, VARIANTS["no privileged learning"], Path("run"))
     assert (imitation.mix.ceiling, imitation.copy) == (0.0, True)
     assert (scratch.mix.imitation, scratch.mix.ceiling, scratch.copy) == (0.0, 1.0, False)
+
+
+def test_every_step_of_a_mixed_iteration_imitates_other_samples(env, monkeypatch):
+    student, seen = make_student(env, MixCfg(start=0.0, end=0.0, ceiling=0.5, batch=16)), []
+    imitation = student._imitation
+    monkeypatch.setattr(student, "_imitation", lambda batch: seen.append(batch["student"]) or imitation(batch))
+    student.meet(make_teacher(env))
+    student.learn(env.num_envs * student.n_steps)
+    assert len(seen) == student.n_epochs * student.minibatches
+    assert len({float(batch.sum()) for batch in seen}) == len(seen)
