@@ -2,6 +2,7 @@
 
 import json
 import signal
+import time
 
 import numpy as np
 import pytest
@@ -163,6 +164,18 @@ def test_the_first_commands_are_where_the_robot_is_measured(bench):
     assert reach_s == pytest.approx(0.1)  # two control periods
     np.testing.assert_allclose([first[name] for name in first], [arm[name] for name in first], atol=2e-3)
     assert bench.state == "idle"
+
+
+def test_a_clock_that_stands_still_is_a_fault_because_no_tick_comes(bench, robot):
+    bench.start()
+    robot.send(signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        bench.ros.until(lambda: bench.state == "fault", "a fault")
+        assert 0.2 < time.monotonic() - began_s < 2.0  # 0.25 s, and what a busy machine adds
+        assert "clock stands still" in bench.report("grasp: state", messages.ERROR)[1]["fault"]
+    finally:
+        robot.send(signal.SIGCONT)
 
 
 def test_it_grasps_lifts_holds_and_releases_and_says_how_long_things_take(bench):

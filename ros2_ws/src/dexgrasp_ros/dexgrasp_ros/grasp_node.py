@@ -34,6 +34,8 @@ from policies.runtime import Policy
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 START_S, REPORT_S = 0.1, 1.0
+WATCH_S, STILL_S = 0.02, 0.25
+"""How often this machine's clock is looked at, and how long no tick may come by it [s]."""
 MODES = {(False, False): "live", (True, False): "dry run", (False, True): "shadow", (True, True): "shadow"}
 
 
@@ -48,7 +50,8 @@ class GraspNode(LifecycleNode):
         self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
         self._refusal, self._told, self._beat_s = "", "", np.nan
         self._parts: tuple[GraspMachine, Robot, Inbox] | None = None
-        self._timer: Timer | None = None
+        self._timers: list[Timer] = []
+        self._ticked_s = np.inf  # on this machine's clock
         self._output = Output("idle", "", None)
         self._state_topic = self.create_publisher(String, "~/state", LATCHED)
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
@@ -76,7 +79,11 @@ class GraspNode(LifecycleNode):
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         machine = GraspMachine(policy, self.cfg.grasp, self.cfg.safety, home, self.cfg.shadow)
         self._parts = machine, robot, Inbox(self, self.cfg, robot)
-        self._timer = self.create_timer(machine.period_s, self._beat)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timers = [
+            self.create_timer(machine.period_s, self._beat),
+            self.create_timer(WATCH_S, self._watch_clock, clock=steady),
+        ]
         self._tell(Output("idle", "", None))
         self.get_logger().info(f"configured: {self.cfg.bundle} at {policy.rate_hz:g} Hz, {self._mode}")
         return super().on_configure(state)
@@ -153,7 +160,7 @@ class GraspNode(LifecycleNode):
         """One control period."""
         assert self._parts is not None
         machine, robot, inbox = self._parts
-        start_s = time.perf_counter()
+        start_s = self._ticked_s = time.perf_counter()
         inputs = self._inputs()
         palm, stamp_s = inbox.palm()
         if palm is not None:
@@ -168,6 +175,14 @@ class GraspNode(LifecycleNode):
             machine.fail(f"arm: {error}")
         self._time(start_s, inputs, output)
         self._tell(output)
+
+    def _watch_clock(self) -> None:
+        """Simulated time that stands still brings no ticks: whoever made it is gone."""
+        assert self._parts is not None
+        machine, still_s = self._parts[0], time.perf_counter() - self._ticked_s
+        if still_s > STILL_S and machine.begun and machine.state != "fault":
+            machine.fail(f"the clock stands still: no tick for {still_s:.2f} s")
+            self._tell(Output(machine.state, machine.fault, None))
 
     def _time(self, start_s: float, inputs: Inputs, output: Output) -> None:
         end_s = time.perf_counter()
@@ -200,9 +215,9 @@ class GraspNode(LifecycleNode):
         if self._parts is not None:
             for part in self._parts[1:]:
                 part.destroy()
-        if self._timer is not None:
-            self.destroy_timer(self._timer)
-        self._parts = self._timer = None
+        for timer in self._timers:
+            self.destroy_timer(timer)
+        self._parts, self._timers = None, []
 
     def _refuse(self, reason: str) -> TransitionCallbackReturn:
         self._refusal = reason
