@@ -83,8 +83,8 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
         "",
         "## Measured",
         "",
-        "| objects | physics | randomisation | view | perception | disturbance | trials | success |",
-        "|---|---|---|---|---|---|---|---|",
+        "| objects | mount | physics | randomisation | view | perception | disturbance | trials | success |",
+        "|---|---|---|---|---|---|---|---|---|",
         *(row for result in results for row in _rows(result)),
         "",
         "With the 95 % Wilson interval; success: 0.1 m above the start, held 3 s, moving < 8 cm in the hand.",
@@ -160,7 +160,8 @@ def _rows(result: dict[str, Any]) -> list[str]:
         low, high = (100 * end for end in summary["wilson95"])
         task = config["task"]
         rows.append(
-            f"| {Path(config['objects']).name} | {config['physics']['name']} | {task['randomize']['name']} "
+            f"| {Path(config['objects']).name} | {config['mount']} | {config['physics']['name']} "
+            f"| {task['randomize']['name']} "
             f"| {task['view']['mode']} | {config['perception']} | {disturbance} | {summary['trials']} "
             f"| {100 * summary['success_rate']:.1f} % ({low:.1f} – {high:.1f}) |"
         )

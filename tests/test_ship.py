@@ -32,7 +32,10 @@ def test_the_card_counts_steps_and_gives_results_with_their_intervals(shipped):
     result = json.loads((shipped / "eval/result.json").read_text())
     low, high = (100 * end for end in result["wilson95"])
     rate = 100 * result["success_rate"]
-    assert f"| shipped | turbo | off | frozen | model | none | 4 | {rate:.1f} % ({low:.1f} – {high:.1f}) |" in text
+    assert (
+        f"| shipped | floating | turbo | off | frozen | model | none | 4 | {rate:.1f} % ({low:.1f} – {high:.1f}) |"
+        in text
+    )
 
 
 def test_nothing_names_a_folder_of_the_machine(shipped):
