@@ -1,5 +1,7 @@
 """Which points of a depth image are real, and which of them are one object."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -80,7 +82,8 @@ def in_large_parts(points_w: NDArray[np.float32]) -> NDArray[np.bool_]:
     cell = ((points_w - points_w.min(1, keepdims=True)) / np.float32(PART_CELL_M)).astype(np.int64)
     filled = np.zeros(cell.max(1) + 1, bool)
     filled[tuple(cell)] = True
-    labels, _ = ndimage.label(filled, np.ones((3, 3, 3), bool))  # pyright: ignore[reportGeneralTypeIssues]
-    part = labels[tuple(cell)]
+    labels: Any = ndimage.label(filled, np.ones((3, 3, 3), bool))[0]  # pyright: ignore[reportIndexIssue]
+    part = np.asarray(labels, np.int64)[tuple(cell)]
     sizes = np.bincount(part)
-    return (sizes >= min(max(PART_POINTS, PART_SHARE * len(part)), sizes.max()))[part]
+    large = sizes >= min(max(PART_POINTS, PART_SHARE * len(part)), int(sizes.max()))
+    return large[part]

@@ -29,14 +29,10 @@ OBJECT: Rgba = (0.96, 0.49, 0.16, 1.0)
 HIDDEN: Rgba = (0.0, 0.0, 0.0, 0.0)
 FLOOR: Rgba = (0.92, 0.93, 0.95, 1.0)
 GRID: Rgba = (0.80, 0.82, 0.86, 1.0)
-FLOOR_HALF_M = 20.0
 LAMP_CUTOFF_DEG, SHADOW_HALF_ANGLE_DEG = 180.0, 25.0
-GRID_PITCH_M = 0.1
-GRID_LINES = 13
-FOVY_DEG = 36.0
-LOOK_AT_HEIGHT_M = 0.15
-OBJECT_BODY = "object"
-ARM_BODY = "arm_base"
+FLOOR_HALF_M, GRID_PITCH_M, GRID_LINES = 20.0, 0.1, 13
+FOVY_DEG, LOOK_AT_HEIGHT_M = 36.0, 0.15
+OBJECT_BODY, ARM_BODY = "object", "arm_base"
 
 APT_PACKAGES = {"egl": "libegl1 libegl-mesa0 libgl1", "osmesa": "libosmesa6"}
 """Debian packages of each headless backend, best one first."""
@@ -107,10 +103,8 @@ class Photographer:
         visual = _still_life(*self._mesh) if self._mesh is not None and only_pieces else model
         self._renderer, self._model = open_renderer(visual, *self._size), model
         x, y, _ = data.body(OBJECT_BODY).xpos
-        self._camera = _camera((x, y, LOOK_AT_HEIGHT_M), distance_m=0.68)
-        if mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, ARM_BODY) >= 0:
-            self._camera = _camera((x - 0.1, y, 0.2), distance_m=1.3, elevation_deg=-22.0)
-            self._camera.azimuth = 75.0  # from the arm's side, which from the front would hide the hand
+        arm = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, ARM_BODY) >= 0  # from its side, else it hides the hand
+        self._camera = _camera((x, y, 0.2), 1.3, -22.0, 75.0) if arm else _camera((x, y, LOOK_AT_HEIGHT_M), 0.68)
 
 
 class Recorder:
@@ -206,11 +200,13 @@ def _set_optics(model: mujoco.MjModel, width: int, height: int, samples: int = 4
     model.vis.quality.offsamples, model.vis.quality.shadowsize = samples, 1024
 
 
-def _camera(lookat_w: Sequence[float], distance_m: float, elevation_deg: float = -25.0) -> mujoco.MjvCamera:
-    """Free camera at 135 degrees of azimuth; the elevation keeps the horizon out of the picture."""
+def _camera(
+    lookat_w: Sequence[float], distance_m: float, elevation_deg: float = -25.0, azimuth_deg: float = 135.0
+) -> mujoco.MjvCamera:
+    """Free camera; the elevation keeps the horizon out of the picture."""
     camera = mujoco.MjvCamera()
     camera.lookat[:] = lookat_w
-    camera.azimuth, camera.elevation, camera.distance = 135.0, elevation_deg, distance_m
+    camera.azimuth, camera.elevation, camera.distance = azimuth_deg, elevation_deg, distance_m
     return camera
 
 

@@ -50,7 +50,7 @@ class GraspNode(LifecycleNode):
         self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
         self._refusal, self._told, self._beat_s = "", "", np.nan
         self._parts: tuple[GraspMachine, Robot, Inbox] | None = None
-        self._timers: list[Timer] = []
+        self._beats: list[Timer] = []
         self._ticked_s = np.inf  # on this machine's clock
         self._output = Output("idle", "", None)
         self._state_topic = self.create_publisher(String, "~/state", LATCHED)
@@ -80,7 +80,7 @@ class GraspNode(LifecycleNode):
         machine = GraspMachine(policy, self.cfg.grasp, self.cfg.safety, home, self.cfg.shadow)
         self._parts = machine, robot, Inbox(self, self.cfg, robot)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self._timers = [
+        self._beats = [
             self.create_timer(machine.period_s, self._beat),
             self.create_timer(WATCH_S, self._watch_clock, clock=steady),
         ]
@@ -215,9 +215,9 @@ class GraspNode(LifecycleNode):
         if self._parts is not None:
             for part in self._parts[1:]:
                 part.destroy()
-        for timer in self._timers:
+        for timer in self._beats:
             self.destroy_timer(timer)
-        self._parts, self._timers = None, []
+        self._parts, self._beats = None, []
 
     def _refuse(self, reason: str) -> TransitionCallbackReturn:
         self._refusal = reason
