@@ -226,7 +226,8 @@ def test_no_sequence_of_inputs_gets_a_command_past_the_limits(ticks, slow):
         made(Wanted(joints, pos, quat, at), Sensed(seen, place, turn, read, points), now_s)
         for joints, pos, quat, at, seen, place, turn, read, points, now_s in ticks
     ]
-    keeps_its_limits(made, answers)
+    # what is asked for too early is the last answer, no command of a period of its own
+    keeps_its_limits(made, [answer for last, answer in pairwise([None, *answers]) if answer is not last])
 
 
 @settings(max_examples=150, deadline=None)

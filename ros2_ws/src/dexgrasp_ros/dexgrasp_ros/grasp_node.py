@@ -58,11 +58,11 @@ class GraspNode(LifecycleNode):
         self._report_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         for name in REQUESTS:
             self.create_service(Trigger, f"~/{name}", self._asked(name))
-        self.create_timer(REPORT_S, self._report)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # the robot's time may stand still, or not have begun
+        self.create_timer(REPORT_S, self._report, clock=steady)
         if self.cfg.autostart:
             if self.trigger_configure() != DONE:
                 raise ValueError(self._refusal)
-            steady = Clock(clock_type=ClockType.STEADY_TIME)  # the robot's time may not have begun
             self._start_from_s = time.monotonic() + self.cfg.settle_s
             self._starter = self.create_timer(START_S, self._start, clock=steady)
 
