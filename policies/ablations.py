@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+import configs
 from policies.evaluate import run_block
 from policies.learners import known_policy, learner_of
 from policies.milestones import Deterministic
@@ -29,6 +30,8 @@ class Variant:
     """One way of training; `train`, `mix`, `reward`, `view` and `task` replace fields of the full method's."""
 
     stage: str = "student"
+    steps_as: str = ""
+    """The stage whose exploration and size of steps it has; empty = its own."""
     train: dict[str, Any] = field(default_factory=dict)
     mix: dict[str, Any] = field(default_factory=dict)
     reward: dict[str, Any] = field(default_factory=dict)
@@ -37,14 +40,12 @@ class Variant:
 
 
 RL_ONLY = {"imitation": 0.0, "start": 0.0, "end": 0.0, "ceiling": 1.0}
-STAGES = {"teacher": {"init_std": 0.35, "target_kl": 0.03}, "student": {"init_std": 0.12, "target_kl": 0.01}}
-"""What configs/stage has for them."""
 VARIANTS = {
     "student": Variant(),
     "imitation only": Variant(mix={"ceiling": 0.0}),
     "reinforcement only": Variant(mix=RL_ONLY),
     "fixed ratio": Variant(mix={"start": 0.0, "end": 0.0, "ceiling": 0.5}),
-    "no privileged learning": Variant(train={"copy": False, "init_std": 0.35, "target_kl": 0.03}, mix=RL_ONLY),
+    "no privileged learning": Variant(steps_as="teacher", train={"copy": False}, mix=RL_ONLY),
     "frozen view": Variant(view={"mode": "frozen"}),
     "refreshed view": Variant(view={"mode": "refreshed"}),
     "LSTM reads the history": Variant(train={"encoder": "lstm"}),
@@ -108,7 +109,9 @@ def varied(cfg: AblationsCfg, variant: Variant, out: Path) -> TrainCfg:
     )
     steps = cfg.num_envs * task.phase_steps[-1]
     plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.mix, **variant.mix), "out": str(out)}
-    plain |= {"iterations": max(2, round(1e6 * cfg.budget / steps))} | STAGES[variant.stage] | variant.train
+    own = configs.load(TrainCfg, "train", [f"stage={variant.steps_as or variant.stage}"])
+    plain |= {"iterations": max(2, round(1e6 * cfg.budget / steps)), "init_std": own.init_std}
+    plain |= {"target_kl": own.target_kl} | variant.train
     return TrainCfg(**plain)
 
 

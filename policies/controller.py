@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from perception.features import HandFeatures, nearest_vectors
 from perception.geometry import quat_rotate_inverse
 from perception.observation import HISTORY, MOVES, Layout, student_layout
-from sim.actions import ControlLaw, Course, Phases, Scales
+from sim.actions import ControlLaw, Course, Phases
 from sim.hands import HandSpec
 from sim.observations import hand_terms, progress_terms
 from sim.sensing import Readings
@@ -59,10 +59,8 @@ class Controller(nn.Module):
         self._moves = Layout(tuple(term for term in self.layout.terms if term.name in MOVES))
         palm = torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b)
         self._body = HandFeatures(hand.kinematics().to(torch.float64), *palm)
-        scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
         limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
-        prior = cfg.scripted if cfg.prior == "on" else None
-        self._law = ControlLaw(scales, prior, cfg.wrist, self.step_s, *limits)
+        self._law = ControlLaw(cfg.scales, cfg.corrected, cfg.wrist, self.step_s, *limits)
 
     @property
     def inputs(self) -> dict[str, Shape]:

@@ -134,7 +134,7 @@ def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, A
             "finger_action_rad": cfg.finger_action_rad,
             "action_clip": cfg.action_clip,
             "wrist": configs.as_dict(cfg.wrist),
-            "prior": configs.as_dict(cfg.scripted) if cfg.prior == "on" else None,
+            "prior": configs.as_dict(cfg.corrected) if cfg.corrected else None,
         },
         "view": configs.as_dict(cfg.view) | {"points": controller.points},
         "grasp": _grasp(checkpoint.hand),

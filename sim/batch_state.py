@@ -43,7 +43,7 @@ class Slots:
     def __init__(self, pool: ModelPool, model: mujoco.MjModel) -> None:
         names = pool.hand.joint_names
         self.actuators = [model.actuator(name).id for name in names]
-        self.palm_actuators = [model.actuator(name).id for name in palm_actuators(model)]
+        self.palm_actuators = palm_actuators(model)
         self.table = model.geom("table").id
         self.object_body = model.body("object").id
         self.object_geoms = [model.geom(f"object_{i}").id for i in range(pool.slots)]

@@ -62,10 +62,9 @@ def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str, turn: Turn = "geode
         _attach_tree(world, world.worldbody.add_frame(), spec)
 
 
-def palm_actuators(model: mujoco.MjModel) -> list[str]:
-    """Names of the servos of a floating palm, in order; none where an arm carries it."""
-    names = [model.actuator(i).name for i in range(model.nactuator)]
-    return [name for name in names if name.startswith((*SLIDE_NAMES, BALL_NAME))]
+def palm_actuators(model: mujoco.MjModel) -> list[int]:
+    """The servos of a floating palm; none where an arm carries it."""
+    return [i for i in range(model.nactuator) if model.actuator(i).name.startswith((*SLIDE_NAMES, BALL_NAME))]
 
 
 def _attach_floating(world: mujoco.MjSpec, hand: HandSpec, turn: Turn) -> None:

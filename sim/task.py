@@ -18,7 +18,7 @@ from perception.features import nearest_vectors
 from perception.geometry import quat_rotate, quat_rotate_inverse
 from perception.observation import History, student_layout
 from sim import starts
-from sim.actions import HandControl, Phases, Scales
+from sim.actions import HandControl, Phases
 from sim.disturbances import Disturber
 from sim.engine import Engine
 from sim.engines import EngineName, WarpCfg, make_engine
@@ -98,9 +98,7 @@ class GraspTask:
             "teacher": teacher_layout(joints, keypoints, self.num_actions, bodies),
             "student": student_layout(joints, keypoints, self.num_actions, cfg.view.live),
         }
-        scales = Scales(cfg.palm_action_m_s, cfg.palm_action_rad_s, cfg.finger_action_rad, cfg.lift_m)
-        prior = cfg.scripted if cfg.prior == "on" else None
-        self.control = HandControl(hand, scales, prior, cfg.wrist, self.step_s, num_envs, device)
+        self.control = HandControl(hand, cfg.scales, cfg.corrected, cfg.wrist, self.step_s, num_envs, device)
         self.sensing = Sensing(cfg.randomize, hand, num_envs, self.episode_steps, device)
         self.view = make_view(cfg.view, cfg.randomize, pool, self.engine)
         self.commanding = Commanding(cfg.randomize, joints, num_envs, self.episode_steps, device)

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from perception.prior import PriorCfg
-from sim.actions import WristCfg
+from sim.actions import Scales, WristCfg
 from sim.randomize import RandomizeCfg, ResetCfg
 from sim.rewards import RewardCfg
 from sim.scene import PhysicsCfg
@@ -53,6 +53,16 @@ class TaskCfg:
             raise ValueError("task.grasp_s, lift_s and hold_s must each last at least one control step")
         if self.lift_m <= 0.1:
             raise ValueError(f"task.lift_m must exceed the 0.1 m that success asks for, got {self.lift_m}")
+
+    @property
+    def scales(self) -> Scales:
+        """What a unit of action is."""
+        return Scales(self.palm_action_m_s, self.palm_action_rad_s, self.finger_action_rad, self.lift_m)
+
+    @property
+    def corrected(self) -> PriorCfg | None:
+        """The scripted prior that actions correct; None: there is none."""
+        return self.scripted if self.prior == "on" else None
 
     def steps(self, seconds: float) -> int:
         """Control steps in a phase of that length."""

@@ -15,14 +15,14 @@ def vary(
     model.geom_friction[slots.object_geoms, 0] = float(variation.friction[i]) * scale
     model.geom_friction[slots.table, 0] = float(variation.table_friction[i]) * scale
     model.opt.gravity[:] = variation.gravity[i]
-    kp, kd = variation.kp_scale[i].numpy(), variation.kd_scale[i].numpy()
-    model.actuator_gainprm[slots.actuators, 0] *= kp
-    model.actuator_biasprm[slots.actuators, 1] *= kp
-    model.actuator_biasprm[slots.actuators, 2] *= kd
     stiffness = float(variation.palm_stiffness[i])
-    model.actuator_gainprm[slots.palm_actuators, 0] *= stiffness
-    model.actuator_biasprm[slots.palm_actuators, 1] *= stiffness
-    model.actuator_biasprm[slots.palm_actuators, 2] *= stiffness**0.5
+    for servos, kp, kd in (
+        (slots.actuators, variation.kp_scale[i].numpy(), variation.kd_scale[i].numpy()),
+        (slots.palm_actuators, stiffness, stiffness**0.5),
+    ):
+        model.actuator_gainprm[servos, 0] *= kp
+        model.actuator_biasprm[servos, 1] *= kp
+        model.actuator_biasprm[servos, 2] *= kd
     model.actuator_forcerange[slots.actuators] *= variation.effort_scale[i].numpy()[:, None]
     model.dof_damping[slots.finger_v] *= variation.damping_scale[i].numpy()
     mass, com = float(variation.mass_scale[i]), variation.com_offset[i].numpy()

@@ -91,7 +91,9 @@ class WorldModels:
         self._fields = {name: wp.to_torch(getattr(model, name)) for name in PER_WORLD}
         self._gravity = wp.to_torch(model.opt.gravity)
         self._nominal = {name: self._fields[name][0].clone() for name in VARIED}
-        self._geoms = torch.tensor(slots.object_geoms, device=self._gravity.device)
+        device = self._gravity.device
+        self._geoms = torch.tensor(slots.object_geoms, device=device)
+        self._fingers, self._palm = (torch.tensor(x, device=device) for x in (slots.actuators, slots.palm_actuators))
         self._hand_mass = float(compiled.body_subtreemass[0] - compiled.body_mass[slots.object_body])
 
     def write(self, rows: Tensor, records: dict[str, Tensor], variation: Variation) -> None:
@@ -124,19 +126,17 @@ class WorldModels:
         scale = self._friction_scale
         fields["geom_friction"][rows[:, None], self._geoms, 0] = (variation.friction * scale)[:, None]
         fields["geom_friction"][rows, slots.table, 0] = variation.table_friction * scale
-        servo = torch.tensor(slots.actuators, device=rows.device)
-        gain, bias = nominal["actuator_gainprm"][servo], nominal["actuator_biasprm"][servo]
-        fields["actuator_gainprm"][rows[:, None], servo, 0] = gain[:, 0] * variation.kp_scale
-        fields["actuator_biasprm"][rows[:, None], servo, 1] = bias[:, 1] * variation.kp_scale
-        fields["actuator_biasprm"][rows[:, None], servo, 2] = bias[:, 2] * variation.kd_scale
-        palm = torch.tensor(slots.palm_actuators, device=rows.device, dtype=torch.int64)
-        gain, bias = nominal["actuator_gainprm"][palm], nominal["actuator_biasprm"][palm]
         stiffness = variation.palm_stiffness[:, None]
-        fields["actuator_gainprm"][rows[:, None], palm, 0] = gain[:, 0] * stiffness
-        fields["actuator_biasprm"][rows[:, None], palm, 1] = bias[:, 1] * stiffness
-        fields["actuator_biasprm"][rows[:, None], palm, 2] = bias[:, 2] * stiffness.sqrt()
-        force = nominal["actuator_forcerange"][servo] * variation.effort_scale[..., None]
-        fields["actuator_forcerange"][rows[:, None], servo] = force
+        for servos, kp, kd in (
+            (self._fingers, variation.kp_scale, variation.kd_scale),
+            (self._palm, stiffness, stiffness.sqrt()),
+        ):
+            gain, bias = nominal["actuator_gainprm"][servos], nominal["actuator_biasprm"][servos]
+            fields["actuator_gainprm"][rows[:, None], servos, 0] = gain[:, 0] * kp
+            fields["actuator_biasprm"][rows[:, None], servos, 1] = bias[:, 1] * kp
+            fields["actuator_biasprm"][rows[:, None], servos, 2] = bias[:, 2] * kd
+        force = nominal["actuator_forcerange"][self._fingers] * variation.effort_scale[..., None]
+        fields["actuator_forcerange"][rows[:, None], self._fingers] = force
         fields["dof_damping"][rows, slots.finger_v] = nominal["dof_damping"][slots.finger_v] * variation.damping_scale
 
 

@@ -58,13 +58,13 @@ class GraspNode(LifecycleNode):
         self._report_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         for name in REQUESTS:
             self.create_service(Trigger, f"~/{name}", self._asked(name))
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # the robot's time may stand still, or not have begun
-        self.create_timer(REPORT_S, self._report, clock=steady)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # the robot's time may stand still, or not have begun
+        self.create_timer(REPORT_S, self._report, clock=self._steady)
         if self.cfg.autostart:
             if self.trigger_configure() != DONE:
                 raise ValueError(self._refusal)
             self._start_from_s = time.monotonic() + self.cfg.settle_s
-            self._starter = self.create_timer(START_S, self._start, clock=steady)
+            self._starter = self.create_timer(START_S, self._start, clock=self._steady)
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Loads the bundle and the descriptions of hand and arm; refuses with the reason."""
@@ -79,10 +79,9 @@ class GraspNode(LifecycleNode):
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         machine = GraspMachine(policy, self.cfg.grasp, self.cfg.safety, home, self.cfg.shadow)
         self._parts = machine, robot, Inbox(self, self.cfg, robot)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
         self._beats = [
             self.create_timer(machine.period_s, self._beat),
-            self.create_timer(WATCH_S, self._watch_clock, clock=steady),
+            self.create_timer(WATCH_S, self._watch_clock, clock=self._steady),
         ]
         self._tell(Output("idle", "", None))
         self.get_logger().info(f"configured: {self.cfg.bundle} at {policy.rate_hz:g} Hz, {self._mode}")

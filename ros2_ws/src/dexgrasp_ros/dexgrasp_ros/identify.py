@@ -7,7 +7,6 @@ Nothing may be in the hand or near its fingers: targets jump. OUT/log.npz is the
 and the ranges for domain randomisation, OUT/identified.png measured against fitted positions.
 """
 
-import signal
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,7 +28,7 @@ from dexgrasp_ros.identify_log import Course, HandLog
 from dexgrasp_ros.identify_report import draw, table, warnings, write_parameters
 from dexgrasp_ros.joint_states import JointStates
 from dexgrasp_ros.parameters import declare
-from dexgrasp_ros.process import acknowledged, run
+from dexgrasp_ros.process import acknowledged, run_to_end
 from dexgrasp_ros.readiness import outside
 from dexgrasp_ros.wave_stamp import check_stamp, stamp_path
 
@@ -198,15 +197,7 @@ class IdentifyNode(Node):
 
 def main() -> int:
     """Runs the identification; 0 if parameters were written."""
-    made: list[IdentifyNode] = []
-
-    def make() -> IdentifyNode:
-        node = IdentifyNode()
-        made.append(node)
-        node.create_timer(0.1, lambda: signal.raise_signal(signal.SIGINT) if node.finished else None)
-        return node
-
-    return run(make) or int(bool(made[0].failure))
+    return run_to_end(IdentifyNode)
 
 
 if __name__ == "__main__":

@@ -53,6 +53,31 @@ def run(make_node: Callable[[], Closes], args: Sequence[str] | None = None) -> i
             try_shutdown()
 
 
+class Ends(Closes, Protocol):
+    """A node that has something to do and is done with it."""
+
+    finished: bool
+    failure: str
+    """Why it did not succeed, or nothing."""
+
+    def create_timer(self, timer_period_sec: float, callback: Callable[[], None]) -> Any:
+        """Of rclpy's Node."""
+        ...
+
+
+def run_to_end(make_node: Callable[[], Ends]) -> int:
+    """As `run`, until the node is finished; 0 if it succeeded."""
+    made: list[Ends] = []
+
+    def make() -> Ends:
+        node = make_node()
+        made.append(node)
+        node.create_timer(0.1, lambda: signal.raise_signal(signal.SIGINT) if node.finished else None)
+        return node
+
+    return run(make) or int(bool(made[0].failure))
+
+
 def acknowledged(publishers: Sequence[Publisher], timeout_s: float = ACKNOWLEDGED_S) -> bool:
     """Whether all that was published has arrived with reliable subscribers within the time."""
     arrived = [publisher.wait_for_all_acked(Duration(seconds=timeout_s)) for publisher in publishers]

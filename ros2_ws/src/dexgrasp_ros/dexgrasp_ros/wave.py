@@ -7,7 +7,6 @@ on a real robot when somebody has confirmed each motion, that is recorded: witho
 """
 
 import json
-import signal
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -26,7 +25,7 @@ from dexgrasp_ros.adapters import JointAdapter
 from dexgrasp_ros.drivers import JointDriver, listen_joints
 from dexgrasp_ros.joint_states import JointStates
 from dexgrasp_ros.parameters import declare
-from dexgrasp_ros.process import acknowledged, run
+from dexgrasp_ros.process import acknowledged, run_to_end
 from dexgrasp_ros.readiness import outside
 from dexgrasp_ros.wave_check import Verdict, Wave, WaveCfg, as_dicts, table
 from dexgrasp_ros.wave_stamp import stamp_path, write_stamp
@@ -218,15 +217,7 @@ def _read_reference(path: Path | None) -> dict[str, float] | None:
 
 def main() -> int:
     """Runs the test; 0 if all joints passed."""
-    made: list[WaveNode] = []
-
-    def make() -> WaveNode:
-        node = WaveNode()
-        made.append(node)
-        node.create_timer(0.1, lambda: signal.raise_signal(signal.SIGINT) if node.finished else None)
-        return node
-
-    return run(make) or int(bool(made[0].failure))
+    return run_to_end(WaveNode)
 
 
 if __name__ == "__main__":
