@@ -15,6 +15,9 @@ SHIFT_TRIGGER_M = 0.07
 """The object is moved when the first keypoint comes this close; method page, section 1.9."""
 CLEARANCE_M = 0.02
 """Least distance of the moved object's points from every keypoint: fingers are 12 mm thick."""
+GRIP_S = 0.25
+"""Thumb and a finger have touched the object for so long without a pause: it is gripped. At their first touch the force
+would throw a free object of 40 g away, at 60 m/s^2, before any hand can close."""
 FORCE_TURN_S = 1.0
 """The direction of the force changes this often."""
 PUSH_S = 0.2
@@ -28,7 +31,7 @@ class Disturbance:
     shift_m: float = 0.0
     """Radius of the disc within which the object is moved, once, unseen [m]."""
     force_n: float = 0.0
-    """Force on the object's centre of mass from the first two-sided contact on [N]."""
+    """Force on the object's centre of mass once it is gripped, and from then on [N]."""
     mass_scale: float = 1.0
     friction: float | None = None
 
@@ -45,7 +48,7 @@ DISTURBANCES = {
 
 MIXED = "mixed"
 """For training: each episode draws one of the kinds, or none, at up to `Disturber.level` of its strength."""
-SHARES = {"none": 0.3, "shift5": 0.35, "force": 0.15, "heavy": 0.1, "slippery": 0.1}
+SHARES = {"none": 0.2, "shift5": 0.3, "force": 0.2, "heavy": 0.05, "slippery": 0.25}
 """How often each kind comes in the mixture."""
 
 
@@ -71,11 +74,13 @@ class Disturber:
         self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64, device=device) for _ in range(2))
         self._pushes = False
         self.shifted, self.gripped = (torch.zeros(num_envs, dtype=torch.bool, device=device) for _ in range(2))
-        """(env,) the object was moved; thumb and finger have both touched it."""
+        """(env,) the object was moved; it was gripped."""
+        self._touched_steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._grip_steps = max(1, round(GRIP_S / step_s))
 
     def reset(self, rows: Tensor, draws: Episode) -> None:
         """New episodes begin in `rows`: their draws of mass and friction change as the disturbance says."""
-        self.shifted[rows], self.gripped[rows] = False, False
+        self.shifted[rows], self.gripped[rows], self._touched_steps[rows] = False, False, 0
         pick, amount = draws.mishap.T.contiguous()
         kind = torch.bucketize(pick, self._until, right=True)
         amount = self.level * amount if self.name == MIXED else torch.ones_like(amount)
@@ -111,9 +116,11 @@ class Disturber:
         return torch.where(((since_s >= 0) & (since_s < PUSH_S))[:, None], draws.push, 0.0)
 
     def _steady_force(self, state: State, draws: Episode, phases: Phases) -> Tensor:
-        """The force of the evaluation (env, 3) [N], from the first grip on."""
+        """The force of the evaluation (env, 3) [N], from the grip on."""
         touching = state.object_contact
-        self.gripped |= (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
+        both = (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
+        self._touched_steps = torch.where(both, self._touched_steps + 1, 0)
+        self.gripped |= self._touched_steps >= self._grip_steps
         turn = (phases.step * self._step_s / FORCE_TURN_S).long() % draws.force.shape[1]
         direction = draws.force[torch.arange(len(turn), device=turn.device), turn]
         return direction * (self._force_n * self.gripped)[:, None]

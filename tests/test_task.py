@@ -1,6 +1,7 @@
 """The grasping task: what an episode is, who decides its outcome, and that it is reproducible."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import mujoco
 import numpy as np
@@ -8,9 +9,11 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from sim.disturbances import DISTURBANCES, free_shift
+from sim.actions import Phases
+from sim.disturbances import DISTURBANCES, Disturber, free_shift
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
+from sim.randomize import Episode
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
@@ -257,6 +260,22 @@ def test_the_force_pushes_only_once_the_object_is_gripped(make):
     disturb(task)
     force = np.linalg.norm(task.engine.batch.xfrc_applied[:, task.engine.slots.object_body, :3], axis=1)
     np.testing.assert_allclose(force, [0, 0, 2.5, 0], atol=1e-12)
+
+
+def test_an_object_is_gripped_when_thumb_and_finger_have_touched_it_for_a_quarter_of_a_second(allegro):
+    """Steps of 50 ms: five in a row; a pause begins the count again."""
+    disturber = Disturber("force", allegro, 2, 0.05)
+    draws = Episode.empty(2, 16)
+    disturber.reset(torch.arange(2), draws)
+    both = torch.tensor(allegro.thumb_mask | allegro.finger_mask).expand(2, -1)
+    gripped = []
+    for step in range(6):
+        touching = both.clone()
+        touching[1] &= step != 2
+        engine = SimpleNamespace(state=SimpleNamespace(object_contact=touching), push=lambda force: None)
+        disturber.act(engine, draws, Phases(torch.full((2,), step), 36, 16, 112), torch.ones(2), torch.zeros(2, 1, 3))
+        gripped.append(disturber.gripped.tolist())
+    assert gripped == [[False, False]] * 4 + [[True, False]] * 2
 
 
 @pytest.mark.parametrize(
