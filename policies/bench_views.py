@@ -6,7 +6,7 @@ drawings of one scene are apart that differ by chance alone. A vector to somethi
 far may jump from one side of the object to the other, so those of keypoints near it are reported by themselves.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -24,7 +24,6 @@ from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.progress import Progress
-from sim.randomize import trial_generator
 from sim.rendered_camera import RenderedCamera
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask
@@ -140,11 +139,8 @@ def _block(cfg: ViewsCfg, task: GraspTask, trials: range) -> Comparison:
     state, objects = task.engine.state, task.objects
     clouds = [task.view.points_w.clone()]
     for number, camera in enumerate(drawn):
-        for row, trial in enumerate(trials):
-            camera.draw(row, trial_generator(cfg.seed + number, trial))
-        clouds.append(
-            camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.view.camera_w, task.draws)
-        )
+        other = replace(task.draws, key=task.draws.key + number)  # another chance for each
+        clouds.append(camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.view.camera_w, other))
     policy = make_policy("synergy", task)
     policy.reset(trials)
     live, parts = cfg.task.view.live, []

@@ -7,12 +7,16 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+import torch
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
+from torch import Tensor
 
 import configs
 from policies.runs import Run
-from sim.randomize import RandomizeCfg, ResetCfg, draw_episode, trial_generator
+from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode
+from sim.trial_random import TrialRandom
 
 matplotlib.use("Agg")
 JOINTS = 16
@@ -45,12 +49,18 @@ def show_randomization(cfg: ShowRandomizationCfg) -> None:
     """Print the table, write RUN/histograms.png."""
     domain = cfg.randomize
     with Run.open(cfg.out, cfg) as run:
-        draw = draw_episode(trial_generator(cfg.seed, cfg.trial), cfg.reset, domain, JOINTS)
         _print(domain, sources(configs.ROOT / "randomize" / f"{domain.name}.yaml"))
-        _print_draw(draw, cfg.trial)
+        _print_draw(_drawn(cfg, torch.tensor([cfg.trial])), cfg.trial)
         path = run.file("histograms.png")
-        _plot([draw_episode(trial_generator(cfg.seed, i), cfg.reset, domain, JOINTS) for i in range(cfg.n)], path)
+        _plot(_drawn(cfg, torch.arange(cfg.n)), path)
         print(f"histograms of {cfg.n} resets: {path}")
+
+
+def _drawn(cfg: ShowRandomizationCfg, trials: Tensor) -> dict[str, NDArray[np.float64]]:
+    """What the trials draw, by name; (trial, ...)."""
+    random = TrialRandom.of_trials(torch.full_like(trials, cfg.seed), trials)
+    draws = draw_episode(random, cfg.reset, cfg.randomize, JOINTS)
+    return {item.name: getattr(draws, item.name).numpy() for item in fields(Episode) if item.name != "key"}
 
 
 def sources(path: Path) -> dict[str, str]:
@@ -68,7 +78,7 @@ def _print(domain: RandomizeCfg, source: dict[str, str]) -> None:
     Console(width=120).print(table)
 
 
-def _print_draw(draw: dict[str, Any], trial: int) -> None:
+def _print_draw(draw: dict[str, NDArray[np.float64]], trial: int) -> None:
     table = Table("draw", "value", title=f"trial {trial}")
     for name, value in draw.items():
         flat = np.ravel(value)
@@ -80,18 +90,17 @@ def _text(value: Any) -> str:
     return " .. ".join(f"{x:g}" for x in value) if isinstance(value, tuple) else f"{value:g}"
 
 
-def _plot(draws: list[dict[str, Any]], path: Path) -> None:
+def _plot(draws: dict[str, NDArray[np.float64]], path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    names = list(draws[0])
-    rows = -(-len(names) // COLUMNS)
+    rows = -(-len(draws) // COLUMNS)
     figure, axes = plt.subplots(rows, COLUMNS, figsize=(3.0 * COLUMNS, 1.9 * rows), layout="constrained")
-    for axis, name in zip(axes.flat, names, strict=False):
-        axis.hist(np.ravel([draw[name] for draw in draws]), bins=50, color="#4878a8")
+    for axis, (name, values) in zip(axes.flat, draws.items(), strict=False):
+        axis.hist(values.ravel(), bins=50, color="#4878a8")
         axis.set_title(name, fontsize=9)
         axis.set_yticks([])
         axis.tick_params(labelsize=7)
-    for axis in axes.flat[len(names) :]:
+    for axis in axes.flat[len(draws) :]:
         axis.axis("off")
     figure.savefig(path, dpi=90)
     plt.close(figure)

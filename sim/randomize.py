@@ -1,19 +1,18 @@
-"""Everything random about an episode, drawn from one generator per trial.
+"""Everything random about an episode, drawn for many at once.
 
-A trial is reproducible from its seed and number alone, whatever runs beside it. Where things start (ResetCfg) is drawn
-first and is the same however the domain is randomised (RandomizeCfg).
+A trial is reproducible from its seed and number alone, whatever runs beside it; where things start (ResetCfg) is the
+same however the domain is randomised (RandomizeCfg).
 """
 
-from collections.abc import Mapping, Sequence
+import math
 from dataclasses import dataclass, fields
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from sim.engine import GRAVITY_M_S2, NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
-from sim.objects import ObjectLibrary
+from sim.trial_random import TrialRandom
 
 SHIFT_TRIES = 12
 FORCE_TURNS = 8
@@ -135,6 +134,8 @@ class RandomizeCfg:
 class Episode:
     """The draws of a batch of episodes; row i belongs to environment i. Lengths in m, angles in rad, forces in N."""
 
+    key: Tensor
+    """(env,) int64: what noise within the episode comes from, see TrialRandom."""
     object_xy: Tensor
     """(env, 2)."""
     rest: Tensor
@@ -198,90 +199,87 @@ class Episode:
 
     @staticmethod
     def empty(num_envs: int, num_joints: int, device: torch.device | str = "cpu") -> "Episode":
-        """Storage for `num_envs` rows."""
-        nominal = draw_episode(trial_generator(0, 0), ResetCfg(), RandomizeCfg(), num_joints)
-        kind = {"dtype": torch.float64, "device": device}
-        return Episode(**{name: torch.zeros(num_envs, *np.shape(value), **kind) for name, value in nominal.items()})
+        """Storage for `num_envs` rows, all zero."""
+        random = TrialRandom(torch.zeros(num_envs, dtype=torch.int64, device=device))
+        draws = draw_episode(random, ResetCfg(), RandomizeCfg(), num_joints)
+        return Episode(**{f.name: torch.zeros_like(getattr(draws, f.name)) for f in fields(Episode)})
 
-    def write(self, rows: Tensor, draws: Sequence[Mapping[str, np.ndarray | float]]) -> None:
+    def write(self, rows: Tensor, draws: "Episode") -> None:
         """Set the draws of some environments."""
         for item in fields(self):
-            column = np.stack([np.asarray(drawn[item.name], dtype=np.float64) for drawn in draws])
-            getattr(self, item.name)[rows] = torch.from_numpy(column).to(rows.device)
+            getattr(self, item.name)[rows] = getattr(draws, item.name)
 
     def rows(self, rows: Tensor) -> "Episode":
         """The draws of some environments, copied."""
         return Episode(**{f.name: getattr(self, f.name)[rows] for f in fields(Episode)})
 
 
-def trial_generator(seed: int, trial: int) -> np.random.Generator:
-    """The only source of randomness of one trial."""
-    return np.random.default_rng([seed, trial])
+def draw_episode(random: TrialRandom, reset: ResetCfg, domain: RandomizeCfg, num_joints: int) -> Episode:
+    """Draws of one episode per row of `random`, on its device."""
+    return Episode(key=random.key, **_draw_start(random, reset, num_joints), **_draw_domain(random, domain, num_joints))
 
 
-def draw_episode(
-    rng: np.random.Generator, reset: ResetCfg, domain: RandomizeCfg, num_joints: int
-) -> dict[str, np.ndarray | float]:
-    """Draws of one episode, by name of `Episode`'s fields."""
-    return _draw_start(rng, reset, num_joints) | _draw_domain(rng, domain, num_joints)
+def _draw_start(random: TrialRandom, cfg: ResetCfg, num_joints: int) -> dict[str, Tensor]:
+    def within(name: str, half_width: float, *size: int) -> Tensor:
+        return random.uniform(name, -half_width, half_width, size)
 
-
-def _draw_start(rng: np.random.Generator, cfg: ResetCfg, num_joints: int) -> dict[str, np.ndarray | float]:
-    above = np.append(rng.uniform(-cfg.camera_m, cfg.camera_m, 2), cfg.camera_height_m)
-    radius, angle = np.sqrt(rng.uniform(size=SHIFT_TRIES)), rng.uniform(0, 2 * np.pi, SHIFT_TRIES)
-    start: dict[str, np.ndarray | float] = {
-        "object_xy": rng.uniform(-cfg.place_m, cfg.place_m, 2),
-        "rest": rng.uniform(),
-        "yaw": rng.uniform(-np.pi, np.pi),
-        "approach_offset": above,
-        "tilt": rng.normal(0.0, cfg.tilt_sd_rad, 2),
-        "standoff": rng.uniform(-cfg.standoff_m, cfg.standoff_m),
-        "palm_offset": rng.uniform(-cfg.palm_m, cfg.palm_m, 2),
-        "roll": rng.integers(2) * np.pi + rng.uniform(0, np.pi / ROLLS),
-        "finger_offset": rng.uniform(-cfg.finger_rad, cfg.finger_rad, num_joints),
-        "shift": np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1),
-        "force": _directions(rng, FORCE_TURNS),
-    }
-    aside = cfg.camera == "aside" or (cfg.camera == "both" and rng.uniform() < 0.5)
-    start["camera_offset"] = _place_aside(rng, cfg) if aside else above
-    return start
-
-
-def _place_aside(rng: np.random.Generator, cfg: ResetCfg) -> np.ndarray:
-    azimuth, elevation = (np.radians(rng.uniform(*span)) for span in (cfg.aside_azimuth_deg, cfg.aside_elevation_deg))
-    level = np.array([np.cos(azimuth), np.sin(azimuth), 0.0]) * np.cos(elevation)
-    return rng.uniform(*cfg.aside_distance_m) * (level + np.array([0.0, 0.0, np.sin(elevation)]))
-
-
-def _draw_domain(rng: np.random.Generator, cfg: RandomizeCfg, num_joints: int) -> dict[str, np.ndarray | float]:
-    tilt = rng.uniform(-cfg.gravity_rad, cfg.gravity_rad, 2)
-    down = np.array([np.sin(tilt[0]), np.sin(tilt[1]), -np.sqrt(1 - (np.sin(tilt) ** 2).sum())])
-    joint_scales = ("kp_scale", "kd_scale", "damping_scale", "effort_scale")
+    across = within("camera", cfg.camera_m, 2)
+    above = torch.cat([across, torch.full_like(across[:, :1], cfg.camera_height_m)], dim=1)
+    radius = random.uniform("shift, radius", size=(SHIFT_TRIES,)).sqrt()
+    angle = random.uniform("shift, angle", 0.0, 2 * math.pi, (SHIFT_TRIES,))
+    aside = {"on_axis": 0.0, "aside": 1.0, "both": 0.5}[cfg.camera]
     return {
-        **{name: rng.uniform(*getattr(cfg, name)) for name in ("friction", "table_friction", "mass_scale")},
-        **{name: rng.uniform(*getattr(cfg, name), size=num_joints) for name in joint_scales},
-        "com_offset": rng.uniform(-cfg.com_m, cfg.com_m, 3),
-        "size": cfg.sizes[rng.integers(len(cfg.sizes))],
-        "gravity": GRAVITY_M_S2 * down,
-        "joint_bias": rng.uniform(-cfg.joint_bias_rad, cfg.joint_bias_rad, num_joints),
-        "action_delay": float(rng.integers(cfg.action_delay + 1)),
-        "observation_delay": float(rng.integers(cfg.observation_delay + 1)),
-        "push": rng.uniform(0, cfg.push_n) * _directions(rng, 1)[0],
-        "push_at": rng.uniform(),
-        "camera_bias": rng.uniform(-cfg.camera_bias_m, cfg.camera_bias_m, 3),
-        "mishap": rng.uniform(size=2),
-        "palm_stiffness": np.exp(rng.uniform(*np.log(cfg.palm_stiffness))),
+        "object_xy": within("object_xy", cfg.place_m, 2),
+        "rest": random.uniform("rest"),
+        "yaw": within("yaw", math.pi),
+        "camera_offset": torch.where(random.uniform("aside", size=(1,)) < aside, _place_aside(random, cfg), above),
+        "approach_offset": above,
+        "tilt": random.normal("tilt", cfg.tilt_sd_rad, (2,)),
+        "standoff": within("standoff", cfg.standoff_m),
+        "palm_offset": within("palm_offset", cfg.palm_m, 2),
+        "roll": random.integers("side", 2) * math.pi + random.uniform("roll", 0.0, math.pi / ROLLS),
+        "finger_offset": within("finger_offset", cfg.finger_rad, num_joints),
+        "shift": torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1),
+        "force": random.directions("force", (FORCE_TURNS,)),
     }
 
 
-def _directions(rng: np.random.Generator, n: int) -> np.ndarray:
-    vectors = rng.normal(size=(n, 3))
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+def _place_aside(random: TrialRandom, cfg: ResetCfg) -> Tensor:
+    azimuth, elevation, distance = (
+        random.uniform(name, *getattr(cfg, name))
+        for name in ("aside_azimuth_deg", "aside_elevation_deg", "aside_distance_m")
+    )
+    azimuth, elevation = azimuth.deg2rad(), elevation.deg2rad()
+    level = elevation.cos()
+    return distance[:, None] * torch.stack([azimuth.cos() * level, azimuth.sin() * level, elevation.sin()], dim=1)
 
 
-def draw_object(rng: np.random.Generator, library: ObjectLibrary, weights: np.ndarray | None = None) -> str:
-    """Name of the object of one episode, evenly or by `weights` (object,), which sum to 1; one draw either way."""
-    number = rng.uniform()
+def _draw_domain(random: TrialRandom, cfg: RandomizeCfg, num_joints: int) -> dict[str, Tensor]:
+    tilt = random.uniform("gravity", -cfg.gravity_rad, cfg.gravity_rad, (2,)).sin()
+    down = -(1 - tilt.square().sum(dim=1, keepdim=True)).sqrt()
+    sizes = torch.tensor(cfg.sizes, dtype=torch.float64, device=random.key.device)
+    low, high = (math.log(factor) for factor in cfg.palm_stiffness)
+    one_each = ("friction", "table_friction", "mass_scale")
+    per_joint = ("kp_scale", "kd_scale", "damping_scale", "effort_scale")
+    return {
+        **{name: random.uniform(name, *getattr(cfg, name)) for name in one_each},
+        **{name: random.uniform(name, *getattr(cfg, name), size=(num_joints,)) for name in per_joint},
+        "com_offset": random.uniform("com_offset", -cfg.com_m, cfg.com_m, (3,)),
+        "size": sizes[random.integers("size", len(sizes))],
+        "palm_stiffness": random.uniform("palm_stiffness", low, high).exp(),
+        "gravity": GRAVITY_M_S2 * torch.cat([tilt, down], dim=1),
+        "joint_bias": random.uniform("joint_bias", -cfg.joint_bias_rad, cfg.joint_bias_rad, (num_joints,)),
+        "action_delay": random.integers("action_delay", cfg.action_delay + 1).double(),
+        "observation_delay": random.integers("observation_delay", cfg.observation_delay + 1).double(),
+        "push": random.uniform("push", 0.0, cfg.push_n, (1,)) * random.directions("push, direction"),
+        "push_at": random.uniform("push_at"),
+        "camera_bias": random.uniform("camera_bias", -cfg.camera_bias_m, cfg.camera_bias_m, (3,)),
+        "mishap": random.uniform("mishap", size=(2,)),
+    }
+
+
+def draw_object(random: TrialRandom, count: int, weights: Tensor | None = None) -> Tensor:
+    """Number (row,) int64 of the object of each episode, evenly or by `weights` (count,), which sum to 1."""
     if weights is None:
-        return library.names[int(number * len(library))]
-    return library.names[min(int(np.searchsorted(np.cumsum(weights), number, side="right")), len(library) - 1)]
+        return random.integers("object", count)
+    return torch.searchsorted(weights.cumsum(0), random.uniform("object"), right=True).clamp(max=count - 1)

@@ -25,6 +25,7 @@ from sim.randomize import Episode
 from sim.render_depth import DepthRenderer, camera_looking_at
 from sim.sample_camera import POINTS
 from sim.scene import ModelPool
+from sim.trial_random import TrialRandom
 
 log = logging.getLogger("dexgrasp")
 
@@ -50,15 +51,12 @@ class RenderedCamera:
         object_body = model.body("object").id
         self._robot = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, object_body)]
 
-    def draw(self, row: int, rng: np.random.Generator) -> None:
-        """Draw the errors of one episode."""
-        self._seeds[row] = rng.integers(2**31)
-
     def first(
         self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor, draws: Episode
     ) -> Tensor:
         """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), before the hand."""
         points = torch.zeros(len(rows), POINTS, 3)
+        self._seeds[rows.numpy()] = TrialRandom(draws.key).integers("image", 2**31).numpy()
         for i, row in enumerate(rows.tolist()):
             model = self._pool.get(names[i], float(draws.size[i]))
             data = mujoco.MjData(model)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from perception.geometry import matrix_from_quat, quat_rotate, quat_rotate_inverse
 from sim.camera import pick_points, visible_and_edge
-from sim.drawn import Drawn
 from sim.engine import State
 from sim.hand_capsules import hand_shadow
 from sim.hands import HandSpec
 from sim.objects import SURFACE_POINTS, ObjectLibrary
 from sim.randomize import Episode, RandomizeCfg
+from sim.trial_random import TrialRandom
 from sim.view_cfg import ViewCfg
 
 POINTS = 256
@@ -46,10 +46,11 @@ class SampleCamera:
         device: torch.device | str = "cpu",
     ) -> None:
         self._cfg, self._domain, self._library = cfg, domain, library
-        self._noise = Drawn(torch.zeros(num_envs if domain.points_noise_m else 0, POINTS, 3), device)
-        kept = torch.ones(num_envs if domain.points_dropout else 0, SURFACE_POINTS, dtype=torch.bool)
-        self._kept = Drawn(kept, device)
-        self._chance = Drawn(torch.zeros(num_envs, dtype=torch.int64), device)  # where an episode reads the tables
+        self._noise = torch.zeros(num_envs if domain.points_noise_m else 0, POINTS, 3, device=device)
+        self._kept = torch.ones(
+            num_envs if domain.points_dropout else 0, SURFACE_POINTS, dtype=torch.bool, device=device
+        )
+        self._chance = torch.zeros(num_envs, dtype=torch.int64, device=device)  # where an episode reads the tables
         generator = torch.Generator().manual_seed(0)
         self._normal = torch.randn(TABLE + SURFACE_POINTS, generator=generator).to(device)
         self._uniform = torch.rand(TABLE + SURFACE_POINTS, generator=generator).to(device)
@@ -58,23 +59,11 @@ class SampleCamera:
         self._first = torch.ones(fresh, device=device)
         self._shadow = hand_shadow(hand, cfg.hand_margin_m).to(device)
 
-    def draw(self, row: int, rng: np.random.Generator) -> None:
-        """Draw the errors of one episode."""
-        if self._domain.points_noise_m:
-            noise = rng.normal(0, self._domain.points_noise_m, (POINTS, 3))
-            self._noise.host[row] = torch.from_numpy(noise.astype(np.float32))
-        if self._domain.points_dropout:
-            share = rng.uniform(0, self._domain.points_dropout)
-            self._kept.host[row] = torch.from_numpy(rng.uniform(size=SURFACE_POINTS) >= share)
-        if not self._cfg.exact:
-            self._chance.host[row] = int(rng.integers(TABLE))
-
     def first(
         self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor, draws: Episode
     ) -> Tensor:
         """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), before the hand."""
-        for drawn in (self._noise, self._kept, self._chance):
-            drawn.send(rows)
+        self._draw(rows, TrialRandom(draws.key))
         objects, device = [self._library[name] for name in names], rows.device
         points = torch.from_numpy(np.stack([obj.points for obj in objects])).to(device).double()
         normals = torch.from_numpy(np.stack([obj.normals for obj in objects])).to(device).double()
@@ -83,7 +72,7 @@ class SampleCamera:
         normals_w = quat_rotate(quat_w[:, None], normals)
         mask, edge = visible_and_edge(points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.steep)
         if self._domain.points_dropout:
-            mask = _without(mask, ~self._kept.there[rows])
+            mask = _without(mask, ~self._kept[rows])
         visible = mask[:, :FRESH].sum(dim=1)
         if not self._cfg.exact:
             points_w, kept = self._spoil(rows, points_w, edge, camera_w, torch.zeros_like(rows))
@@ -92,7 +81,17 @@ class SampleCamera:
             self._points_o[rows], self._normals_o[rows] = points[:, :FRESH].float(), normals[:, :FRESH].float()
             self._first[rows] = visible.clamp(min=1).float()
         seen_w = (_take(points_w, pick_points(mask, POINTS)) + draws.camera_bias[:, None]).float()
-        return seen_w + self._noise.there[rows] if self._domain.points_noise_m else seen_w
+        return seen_w + self._noise[rows] if self._domain.points_noise_m else seen_w
+
+    def _draw(self, rows: Tensor, random: TrialRandom) -> None:
+        """The errors of the episodes that begin in `rows`."""
+        domain = self._domain
+        if domain.points_noise_m:
+            self._noise[rows] = random.normal("points", domain.points_noise_m, (POINTS, 3)).float()
+        if domain.points_dropout:
+            share = random.uniform("dropout", 0.0, domain.points_dropout, (1,))
+            self._kept[rows] = random.uniform("points lost", size=(SURFACE_POINTS,)) >= share
+        self._chance[rows] = random.integers("flaws", TABLE)
 
     def frame(
         self, rows: Tensor, state: State, camera_w: Tensor, draws: Episode, step: Tensor
@@ -108,7 +107,7 @@ class SampleCamera:
         samples = self._points_o[rows], self._normals_o[rows]
         mask, edge = visible_and_edge(*samples, camera_o, not self._cfg.exact, self._cfg.steep)
         if self._domain.points_dropout:
-            mask &= self._kept.there[rows, :FRESH]
+            mask &= self._kept[rows, :FRESH]
         facing = mask.sum(dim=1)
         index = pick_points(mask, PICKED)
         points_o = _take(samples[0], index)
@@ -123,7 +122,7 @@ class SampleCamera:
         seen_w = _take(points_w, pick_points(clear, POINTS)) + draws.camera_bias[rows, None].float()
         if self._domain.points_noise_m:
             turn = (torch.arange(POINTS, device=rows.device) + 37 * step[:, None]) % POINTS  # others have it now
-            seen_w = seen_w + self._noise.there[rows[:, None], turn]
+            seen_w = seen_w + self._noise[rows[:, None], turn]
         return seen_w, clear.sum(dim=1), fraction
 
     def _spoil(
@@ -131,7 +130,7 @@ class SampleCamera:
     ) -> tuple[Tensor, Tensor]:
         """Points (row, point, 3) with noise, steps and flying along their rays; which of them (row, point) are left."""
         cfg, ray = self._cfg, points_w - camera_w[:, None]
-        start = (self._chance.there[rows] + STRIDE * step) % TABLE
+        start = (self._chance[rows] + STRIDE * step) % TABLE
         place = start[:, None] + torch.arange(points_w.shape[1], device=rows.device)
         chance = self._uniform[place]
         distance = ray.norm(dim=-1)

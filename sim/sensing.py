@@ -7,15 +7,14 @@ biased joint moves them as it would there.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from perception.geometry import compose, invert, quat_from_rotvec, quat_multiply
-from sim.drawn import Drawn
 from sim.engine import State
 from sim.hands import HandSpec
 from sim.randomize import Episode, RandomizeCfg
+from sim.trial_random import TrialRandom
 
 
 @dataclass(frozen=True)
@@ -68,34 +67,22 @@ class DelayLine:
 class Sensing:
     """Delay, bias and noise of the readings, drawn per trial."""
 
-    def __init__(
-        self, cfg: RandomizeCfg, hand: HandSpec, num_envs: int, steps: int, device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, cfg: RandomizeCfg, hand: HandSpec, num_envs: int, device: torch.device | str = "cpu") -> None:
         joints = len(hand.joint_names)
-        self._cfg, self._shape = cfg, (steps + 1, joints + 6)
         self.exact = not (
             cfg.joint_noise_rad or cfg.joint_bias_rad or cfg.palm_noise_m or cfg.palm_noise_rad or cfg.observation_delay
         )
         """Whether readings are the state itself."""
-        self._half_width = np.array(
-            [cfg.joint_noise_rad] * joints + [cfg.palm_noise_m] * 3 + [cfg.palm_noise_rad] * 3, dtype=np.float32
-        )
-        self._noise = Drawn(torch.zeros(0 if self.exact else num_envs, *self._shape), device)
+        widths = [cfg.joint_noise_rad] * joints + [cfg.palm_noise_m] * 3 + [cfg.palm_noise_rad] * 3
+        self._half_width = torch.tensor(widths, dtype=torch.float64, device=device)
         self._line = DelayLine(num_envs, cfg.observation_delay, (joints, 3, 4), device)
         self._kinematics = hand.kinematics().to(torch.float64, device)
         palm = torch.tensor(hand.palm_pos_b, device=device), torch.tensor(hand.palm_quat_b, device=device)
         self._base_in_palm = invert(*palm)
         self._joints = joints
 
-    def draw(self, row: int, rng: np.random.Generator) -> None:
-        """Draw the noise of a whole episode."""
-        if not self.exact:
-            noise = rng.uniform(-1, 1, self._shape).astype(np.float32) * self._half_width
-            self._noise.host[row] = torch.from_numpy(noise)
-
     def begin(self, rows: Tensor, state: State) -> None:
         """The hands of `rows` have rested where they are."""
-        self._noise.send(rows)
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def advance(self, state: State) -> None:
@@ -108,8 +95,9 @@ class Sensing:
         if self.exact:
             return exact(state)
         joints, pos, quat = self._line.pick(draws.observation_delay)
-        row = torch.arange(len(step), device=step.device)
-        noise = self._noise.there[row, step.clamp(max=self._shape[0] - 1)].double()
+        noise = (
+            TrialRandom(draws.key).uniform("readings", -1.0, 1.0, self._half_width.shape, at=step) * self._half_width
+        )
         joints = joints + draws.joint_bias + noise[:, : self._joints]
         pos = pos + noise[:, self._joints : self._joints + 3]
         quat = quat_multiply(quat, quat_from_rotvec(noise[:, self._joints + 3 :]))
@@ -120,26 +108,16 @@ class Sensing:
 class Commanding:
     """Delay of the commands, drawn per trial."""
 
-    def __init__(
-        self, cfg: RandomizeCfg, num_joints: int, num_envs: int, steps: int, device: torch.device | str = "cpu"
-    ) -> None:
-        self._share, self._steps = cfg.action_late, steps
-        self._late = Drawn(torch.zeros(num_envs if self._share else 0, steps, dtype=torch.bool), device)
+    def __init__(self, cfg: RandomizeCfg, num_joints: int, num_envs: int, device: torch.device | str = "cpu") -> None:
+        self._share = cfg.action_late
         self._line = DelayLine(num_envs, cfg.action_delay, (num_joints, 3, 4), device)
-
-    def draw(self, row: int, rng: np.random.Generator) -> None:
-        """Draw which steps of an episode get their finger targets late."""
-        if self._share:
-            self._late.host[row] = torch.from_numpy(rng.uniform(size=self._steps) < self._share)
 
     def begin(self, rows: Tensor, state: State) -> None:
         """The hands of `rows` have been told to stay where they are."""
-        self._late.send(rows)
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def send(self, targets: Sequence[Tensor], draws: Episode, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Targets that arrive in this step, and which environments get theirs late in it: (env,) bool, None if none."""
         self._line.push(targets)
-        row = torch.arange(len(step), device=step.device)
-        late = self._late.there[row, step.clamp(max=self._steps - 1)] if self._share else None
+        late = TrialRandom(draws.key).uniform("late", at=step) < self._share if self._share else None
         return self._line.pick(draws.action_delay), late

@@ -27,11 +27,12 @@ from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
 from sim.outcomes import Judge, Outcome
-from sim.randomize import Episode, draw_episode, draw_object, trial_generator
+from sim.randomize import Episode, draw_episode, draw_object
 from sim.rewards import Rewards
 from sim.scene import ModelPool, PhysicsCfg
 from sim.sensing import Commanding, Sensing, exact
 from sim.task_cfg import TaskCfg, check_rates
+from sim.trial_random import TrialRandom
 from sim.view import POINTS, make_view
 
 KEPT_OBJECTS = 8192
@@ -99,9 +100,9 @@ class GraspTask:
             "student": student_layout(joints, keypoints, self.num_actions, cfg.view.live),
         }
         self.control = HandControl(hand, cfg.scales, cfg.corrected, cfg.wrist, self.step_s, num_envs, device)
-        self.sensing = Sensing(cfg.randomize, hand, num_envs, self.episode_steps, device)
+        self.sensing = Sensing(cfg.randomize, hand, num_envs, device)
         self.view = make_view(cfg.view, cfg.randomize, pool, self.engine)
-        self.commanding = Commanding(cfg.randomize, joints, num_envs, self.episode_steps, device)
+        self.commanding = Commanding(cfg.randomize, joints, num_envs, device)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
         self.rewards = Rewards(cfg.reward, hand, cfg.lift_m, device)
         self.judge = Judge(num_envs, self.step_s, device)
@@ -111,11 +112,11 @@ class GraspTask:
 
     def _allocate(self) -> None:
         n, device = self.num_envs, self.device
-        self.seeds = torch.full((n,), self.seed, dtype=torch.int64)
+        self.seeds = torch.full((n,), self.seed, dtype=torch.int64, device=device)
         """(env,) with the trial's number, the source of all that is random; may be written between episodes."""
         self.object_weights: np.ndarray | None = None
         """(object,) probabilities with which objects are drawn, see sim.weighting; None: evenly."""
-        self.trial = torch.full((n,), -1, dtype=torch.int64)
+        self.trial = torch.full((n,), -1, dtype=torch.int64, device=device)
         self.objects, self._next_trial = [""] * n, 0
         self.step_index = torch.zeros(n, dtype=torch.int64, device=device)
         self.draws = Episode.empty(n, len(self.hand.joint_names), device)
@@ -145,23 +146,24 @@ class GraspTask:
         if trials is None:
             trials = range(self._next_trial, self._next_trial + len(rows))
             self._next_trial += len(rows)
-        draws = []
-        for row, trial in zip(rows.tolist(), trials, strict=True):
-            rng = trial_generator(int(self.seeds[row]), trial)
-            drawn = draw_object(rng, self.library, self.object_weights)
-            self.objects[row] = self.library.names[trial % len(self.library)] if self.in_order else drawn
-            self.trial[row] = trial
-            draws.append(draw_episode(rng, self.cfg.reset, self.cfg.randomize, len(self.hand.joint_names)))
-            self.view.draw(row, rng)
-            self.sensing.draw(row, rng)
-            self.commanding.draw(row, rng)
-        self.draws.write(rows, draws)
+        self.trial[rows] = torch.tensor(trials, device=self.device)
+        random = TrialRandom.of_trials(self.seeds[rows], self.trial[rows])
+        for row, number in zip(rows.tolist(), self._object_numbers(rows, random).tolist(), strict=True):
+            self.objects[row] = self.library.names[number]
+        self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomize, len(self.hand.joint_names)))
         self._place(rows)
         self._action[rows], self.step_index[rows] = 0.0, 0
         self.judge.reset(rows, self.engine.state)
         self.guard.reset(rows)
         self._measure()
         self.history.begin(rows, self._felt)
+
+    def _object_numbers(self, rows: Tensor, random: TrialRandom) -> Tensor:
+        """Which object of the library (row,) each trial is about."""
+        if self.in_order:
+            return self.trial[rows] % len(self.library)
+        weights = None if self.object_weights is None else torch.from_numpy(self.object_weights).to(self.device)
+        return draw_object(random, len(self.library), weights)
 
     def _place(self, rows: Tensor) -> None:
         """Put the scenes of `rows` where their trials start."""
@@ -261,8 +263,10 @@ class GraspTask:
 
     def _ended(self, done: Tensor) -> list[Outcome]:
         ended = done.nonzero().squeeze(1)
-        rows = ended.tolist() if len(ended) else []
-        names, trials = [self.objects[row] for row in rows], self.trial[rows].tolist()
+        if not len(ended):
+            return []
+        rows, trials = torch.stack([ended, self.trial[ended]]).tolist()
+        names = [self.objects[row] for row in rows]
         return self.judge.outcomes(rows, trials, names, self.disturber.name)
 
     def outcomes(self) -> list[Outcome]:

@@ -7,7 +7,6 @@ in lift and hold everything known, a frame on its way included, goes along with 
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,10 +25,6 @@ from sim.view_cfg import ViewCfg
 
 class Camera(Protocol):
     """Sees the objects: samples of training, or rendered depth."""
-
-    def draw(self, row: int, rng: np.random.Generator) -> None:
-        """Draw the errors of one episode."""
-        ...
 
     def first(
         self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor, draws: Episode
@@ -72,10 +67,6 @@ class View:
         self._palm = PalmMotion(num_envs, device)
         self._shadow = hand_shadow(_required(hand), CLEAR_M).to(device) if cfg.tracks else None
         self._clear = self.fresh[:, None].repeat(1, MODEL)  # what the hand does not hide of the tracked points
-
-    def draw(self, row: int, rng: np.random.Generator) -> None:
-        """Draw the errors of one episode."""
-        self.camera.draw(row, rng)
 
     def look(self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, draws: Episode) -> Tensor:
         """See the objects `names` of `rows` at these poses for the first time; where the palm comes from (row, 3) [m].

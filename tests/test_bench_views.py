@@ -25,7 +25,7 @@ def run(allegro, household, **options):
 def test_without_flaws_the_first_views_are_apart_by_no_more_than_the_spacing_of_points(allegro, household):
     result = run(allegro, household, flaws=False)
     assert result["all"]["median_mm"] <= 5.5  # 1,024 samples are 5 to 8 mm apart, pixels 4 mm
-    assert result["all"]["p95_mm"] < 25
+    assert result["all"]["p95_mm"] < 30
     assert result["samples"] == result["asked_for"] == 4 * 3  # steps 0, 12 and 24 of 36
 
 

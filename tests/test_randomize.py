@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_object, trial_generator
+from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_object
+from sim.trial_random import TrialRandom
 
 CFG = RandomizeCfg(friction=(0.4, 1.2), mass_scale=(0.5, 2.0))
 STILL = ResetCfg(place_m=0, camera_m=0, tilt_sd_rad=0, standoff_m=0, palm_m=0, finger_rad=0)
@@ -14,12 +15,14 @@ RESET = ResetCfg()
 TRIALS = 400
 
 
+def trials(seed, numbers):
+    numbers = torch.tensor(numbers)
+    return TrialRandom.of_trials(torch.full_like(numbers, seed), numbers)
+
+
 @pytest.fixture(scope="module")
 def draws():
-    episode = Episode.empty(TRIALS, 16)
-    for trial in range(TRIALS):
-        episode.write(torch.tensor([trial]), [draw_episode(trial_generator(0, trial), RESET, CFG, 16)])
-    return episode
+    return draw_episode(trials(0, range(TRIALS)), RESET, CFG, 16)
 
 
 @pytest.mark.parametrize(
@@ -69,35 +72,33 @@ def test_forces_are_unit_vectors_in_all_directions(draws):
     assert draws.force.mean(dim=(0, 1)).abs().max() < 0.06  # 6 standard errors of 3,200 directions
 
 
-def test_a_trial_is_decided_by_its_seed_and_number_alone():
-    one, again = (draw_episode(trial_generator(3, 17), RESET, CFG, 16) for _ in range(2))
-    for name, value in one.items():
-        np.testing.assert_array_equal(value, again[name])
-    for other in (trial_generator(3, 18), trial_generator(4, 17)):
-        assert draw_episode(other, RESET, CFG, 16)["yaw"] != one["yaw"]
+def test_a_trial_is_decided_by_its_seed_and_number_alone(draws):
+    alone = draw_episode(trials(0, [17]), RESET, CFG, 16)
+    for item in fields(Episode):
+        assert torch.equal(getattr(alone, item.name)[0], getattr(draws, item.name)[17]), item.name
+    yaws = [float(draw_episode(trials(seed, [number]), RESET, CFG, 16).yaw) for seed, number in ((3, 17), (17, 3))]
+    assert len({*draws.yaw.tolist(), *yaws}) == TRIALS + 2
 
 
-def test_wider_ranges_leave_the_other_draws_as_they_were():
-    one = draw_episode(trial_generator(0, 5), RESET, CFG, 16)
-    wide = draw_episode(trial_generator(0, 5), replace(RESET, place_m=0.1), replace(CFG, friction=(0.8, 0.8)), 16)
-    np.testing.assert_allclose(wide["object_xy"], 2 * one["object_xy"])
-    assert wide["friction"] == 0.8
-    for name in one.keys() - {"object_xy", "friction"}:
-        np.testing.assert_array_equal(wide[name], one[name])
+def test_wider_ranges_leave_the_other_draws_as_they_were(draws):
+    wide = draw_episode(trials(0, range(TRIALS)), replace(RESET, place_m=0.1), replace(CFG, friction=(0.8, 0.8)), 16)
+    torch.testing.assert_close(wide.object_xy, 2 * draws.object_xy)
+    assert (wide.friction == 0.8).all()
+    for name in {item.name for item in fields(Episode)} - {"object_xy", "friction"}:
+        assert torch.equal(getattr(wide, name), getattr(draws, name)), name
 
 
 def test_ranges_of_zero_width_draw_their_middle():
-    still = draw_episode(trial_generator(0, 1), STILL, RandomizeCfg(), 16)
+    still = draw_episode(trials(0, [1]), STILL, RandomizeCfg(), 16)
     for name in ("object_xy", "tilt", "standoff", "palm_offset", "finger_offset"):
-        assert not np.any(still[name]), name
-    np.testing.assert_array_equal(still["camera_offset"], [0, 0, 0.76])
+        assert not getattr(still, name).any(), name
+    assert still.camera_offset.tolist() == [[0, 0, 0.76]]
 
 
-def test_every_field_of_the_episode_is_drawn(draws):
-    drawn = draw_episode(trial_generator(0, 0), RESET, CFG, 16)
-    assert set(drawn) == {field.name for field in fields(Episode)}
-    for name, value in drawn.items():
-        np.testing.assert_array_equal(getattr(draws, name)[0].numpy(), value)
+def test_quantities_are_drawn_independently_of_one_another(draws):
+    values = torch.stack([draws.yaw, draws.rest, draws.friction, *draws.object_xy.T, *draws.finger_offset.T[:4]])
+    apart = torch.corrcoef(values) - torch.eye(len(values))
+    assert apart.abs().max() < 0.2  # 4 standard errors of 400 draws
 
 
 def test_rows_are_copies(draws):
@@ -108,12 +109,12 @@ def test_rows_are_copies(draws):
     assert draws.friction[2].item() == before
 
 
-def test_objects_are_drawn_evenly_or_by_weight(household):
-    evenly = [draw_object(trial_generator(0, trial), household) for trial in range(TRIALS)]
-    counts = np.array([evenly.count(name) for name in household.names])
-    assert (np.abs(counts - TRIALS / 4) < 50).all()  # 6 standard deviations
-    only = np.array([0.0, 1.0, 0.0, 0.0])
-    assert {draw_object(trial_generator(0, t), household, only) for t in range(20)} == {household.names[1]}
+def test_objects_are_drawn_evenly_or_by_weight():
+    random = trials(0, range(TRIALS))
+    assert (draw_object(random, 4).bincount() - TRIALS / 4).abs().max() < 50  # 6 standard deviations
+    weighted = draw_object(random, 4, torch.tensor([0.0, 0.75, 0.0, 0.25])).bincount(minlength=4)
+    assert weighted[[0, 2]].tolist() == [0, 0]
+    assert abs(int(weighted[1]) - 300) < 50
 
 
 @pytest.mark.parametrize("name", ["friction", "mass_scale"])

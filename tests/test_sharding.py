@@ -13,14 +13,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from policies import sharding, trial_table
 from policies.evaluate import EvaluateCfg, begun, evaluate, run_trials
 from sim.hands import HandSpec
 from sim.outcomes import Outcome
-from sim.randomize import RandomizeCfg, ResetCfg, draw_episode, draw_object, trial_generator
+from sim.randomize import RandomizeCfg, ResetCfg, draw_episode
 from sim.scene import PhysicsCfg
 from sim.task_cfg import TaskCfg
+from sim.trial_random import TrialRandom
 
 ROOT = Path(__file__).resolve().parent.parent
 FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramidal", impratio=5.0, condim=3)
@@ -61,11 +63,10 @@ def test_blocks_alone_in_any_order_give_the_outcomes_of_the_whole_run(cfg, house
     names = [name for name in trial_table.COLUMNS if name in asdict(whole[0])]
     assert [[row[name] for name in names] for row in found] == [[getattr(o, name) for name in names] for o in whole]
     for row in found:
-        rng = trial_generator(cfg.seed, row["trial"])
-        draw_object(rng, household)
-        drawn = draw_episode(rng, ResetCfg(), RandomizeCfg(), 16)
+        random = TrialRandom.of_trials(torch.tensor([cfg.seed]), torch.tensor([row["trial"]]))
+        drawn = draw_episode(random, ResetCfg(), RandomizeCfg(), 16)
         chances = np.cumsum(household[row["object"]].rest_prob)
-        assert row["rest_pose"] == next(i for i, chance in enumerate(chances) if drawn["rest"] <= chance)
+        assert row["rest_pose"] == next(i for i, chance in enumerate(chances) if float(drawn.rest) <= chance)
 
 
 def test_a_block_brings_its_objects_and_no_others(household):

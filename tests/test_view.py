@@ -16,11 +16,12 @@ from perception.tracking import FRESH, MODEL, Tracker, corrected, surface_normal
 from sim.camera import visible_and_edge
 from sim.hand_capsules import hand_shape, robot_capsules
 from sim.hands import HandSpec
-from sim.randomize import RandomizeCfg, ResetCfg, draw_episode, trial_generator
+from sim.randomize import RandomizeCfg, ResetCfg, draw_episode
 from sim.scene import fibonacci_sphere
 from sim.sensing import Readings
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
+from sim.trial_random import TrialRandom
 from sim.view import POINTS, View
 from sim.view_cfg import ViewCfg
 
@@ -269,15 +270,15 @@ def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alon
     cfg = ResetCfg(
         camera="aside", aside_azimuth_deg=(80, 100), aside_elevation_deg=(30, 40), aside_distance_m=(0.6, 0.7)
     )
-    for trial in range(20):
-        drawn = draw_episode(trial_generator(0, trial), cfg, RandomizeCfg(), 16)
-        plain = draw_episode(trial_generator(0, trial), ResetCfg(), RandomizeCfg(), 16)
-        x, y, z = drawn["camera_offset"]
-        assert 0.6 <= np.linalg.norm([x, y, z]) <= 0.7
-        assert 30 <= np.degrees(np.arcsin(z / np.linalg.norm([x, y, z]))) <= 40
-        assert 80 <= np.degrees(np.arctan2(y, x)) <= 100
-        assert np.array_equal(plain["camera_offset"], drawn["approach_offset"])
-        assert np.array_equal(plain["force"], drawn["force"])
+    random = TrialRandom.of_trials(torch.zeros(20, dtype=torch.int64), torch.arange(20))
+    drawn, plain = (draw_episode(random, reset, RandomizeCfg(), 16) for reset in (cfg, ResetCfg()))
+    x, y, z = drawn.camera_offset.T
+    distance = drawn.camera_offset.norm(dim=1)
+    for value, (low, high) in ((distance, (0.6, 0.7)), ((z / distance).asin().rad2deg(), (30, 40))):
+        assert ((low <= value) & (value <= high)).all()
+    assert ((torch.atan2(y, x).rad2deg() >= 80) & (torch.atan2(y, x).rad2deg() <= 100)).all()
+    assert torch.equal(plain.camera_offset, drawn.approach_offset)
+    assert torch.equal(plain.force, drawn.force)
 
 
 @pytest.mark.parametrize("mode", ["refreshed", "tracked", "corrected"])

@@ -19,8 +19,9 @@ from sim import starts
 from sim.hands import HandSpec
 from sim.mounts import ArmSpec
 from sim.objects import open_library
-from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_object, trial_generator
+from sim.randomize import RandomizeCfg, ResetCfg, draw_episode
 from sim.scene import ModelPool, PhysicsCfg
+from sim.trial_random import TrialRandom
 
 PUSH_S = 0.2
 """How long the object is pushed."""
@@ -180,10 +181,8 @@ class SimRobot:
         self.object = self._named(thing)
         self.cfg = replace(self.cfg, object=str(thing), seed=seed)
         trial = self.library.names.index(self.object)
-        rng = trial_generator(seed, trial)
-        draw_object(rng, self.library)  # as the task does
-        draws = Episode.empty(1, len(self.hand.joint_names))
-        draws.write(torch.tensor([0]), [draw_episode(rng, ResetCfg(), RandomizeCfg(), len(self.hand.joint_names))])
+        random = TrialRandom.of_trials(torch.tensor([seed]), torch.tensor([trial]))
+        draws = draw_episode(random, ResetCfg(), RandomizeCfg(), len(self.hand.joint_names))
         pos, quat = starts.place_objects(self.library, [self.object], draws)
         self._rng = np.random.default_rng([seed, trial, 1])
         self._open(self._pool.get(self.object), torch.cat([pos[0], quat[0]]).numpy())
