@@ -52,16 +52,42 @@ class Shadow:
         pos, quat = self.base_in_palm
         return replace(self, shape=self.shape.to(device), base_in_palm=(pos.to(device), quat.to(device)))
 
-    def covers(
-        self, points_w: Tensor, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor
-    ) -> Tensor:
-        """Mask (row, point) of the places points_w (row, point, 3) that a camera at camera_w (row, 3) does not see.
+    def sight(self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> "Sight":
+        """What a camera at camera_w (row, 3) has before it.
 
         `palm_pos_w` (row, 3), `palm_quat_w` (row, 4), `joint_pos` (row, joint): where the hand is.
         """
         base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
         ends = self.shape.pose(base[0].float(), base[1].float(), joint_pos.float())
-        return hidden(points_w, camera_w.float(), *ends, (self.shape.radius_m + self.margin_m).tolist())
+        return Sight(torch.cat([camera_w[:, None].float(), *ends], dim=1), self.radii_m)
+
+    def no_sight(self, rows: int, device: torch.device | str) -> "Sight":
+        """Room for the sights of so many rows."""
+        return Sight(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
+
+    @property
+    def radii_m(self) -> list[float]:
+        """Of the capsules, the margin included."""
+        return (self.shape.radius_m + self.margin_m).tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """Cameras and the hands before them, as they were when frames were taken."""
+
+    places_w: Tensor
+    """(row, 1 + 2 capsules, 3) of the camera, of the one ends of the capsules' axes, of the others [m]."""
+    radii_m: list[float]
+    """Of the capsules."""
+
+    def __getitem__(self, rows: Tensor) -> "Sight":
+        """Those of some rows."""
+        return Sight(self.places_w[rows], self.radii_m)
+
+    def sees(self, points_w: Tensor) -> Tensor:
+        """Mask (row, point) of the places points_w (row, point, 3) that the hand does not hide."""
+        starts_w, ends_w = self.places_w[:, 1:].chunk(2, dim=1)
+        return ~hidden(points_w, self.places_w[:, 0], starts_w, ends_w, self.radii_m)
 
 
 def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor, radii_m: Sequence[float]) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from perception.carrying import carried
+from perception.hand_shape import Sight
 from perception.tracking import Tracker, corrected
 
 Mode = Literal["frozen", "refreshed", "tracked", "corrected"]
@@ -32,8 +33,8 @@ class Frame:
     """(row,) how many of them there are; the others repeat or mean nothing."""
     share: Tensor
     """(row,) pixels of the object, as a share of those in the first view."""
-    clear: Tensor | None = None
-    """(row, MODEL) which of the tracked points the hand does not hide; modes that track need it."""
+    sight: Sight | None = None
+    """What the camera had before it; modes that track need it."""
 
 
 class ObjectView:
@@ -76,8 +77,8 @@ class ObjectView:
         if self.tracker is None:
             self.points_w[rows] = fresh_w
         elif len(rows):
-            if frame.clear is None:
-                raise ValueError(f"view mode {self._mode} must be told which tracked points the hand does not hide")
-            self.fresh[rows] = self.tracker.follow(rows, fresh_w, frame.count[enough], frame.clear[enough])
+            if frame.sight is None:
+                raise ValueError(f"view mode {self._mode} must be told what the hand hides: a frame without a sight")
+            self.fresh[rows] = self.tracker.follow(rows, fresh_w, frame.count[enough], frame.sight[enough])
             followed_w = self.tracker.points_w(rows)
             self.points_w[rows] = corrected(followed_w, fresh_w) if self._mode == "corrected" else followed_w

@@ -6,10 +6,13 @@ with a point-to-point part; Cauchy weights; Levenberg damping holds what cannot 
 Points that the first view lacks do nothing: they are far from it. Nothing but points is used, so a robot runs the same.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
 from perception.geometry import matrix_from_quat, quat_from_rotvec, quat_multiply, quat_rotate
+from perception.hand_shape import Sight
 
 MODEL, FRESH = 96, 48
 """So many points of the first view and of a frame are matched."""
@@ -20,7 +23,13 @@ SLIDING = 0.1
 SCALES_M = (0.02, 0.01)
 """Gap at which a pair counts half, iteration by iteration."""
 AGAIN = 2
-"""Rows that fit badly are registered from a second start, so many times over."""
+"""Rows that fit badly are registered from other starts, so many times over from each."""
+STARTS = 2
+"""So many of them: those of the JUMPS that explain the new points best."""
+JUMP_M, JUMP_STEP_M = 0.065, 0.025
+"""An object on the table may have jumped so far; other starts are so far apart."""
+FEW_FRESH, FEW_MODEL = 24, 32
+"""Points that starts are compared by."""
 ON_IT_M = 0.008
 """A point this close to the first view lies on the object: three times the noise of a D435 at 0.75 m."""
 GOOD = 0.7
@@ -29,12 +38,26 @@ EXPECTED = 0.5
 """Weight of a point that should be seen, against one that is."""
 COVERED_M = 0.015
 """A point that should be seen has a fresh one so near."""
+TOLD = 5
+"""With fewer points that should be seen nothing follows from their absence."""
 USABLE = 0.3
 """Of a worse fit nothing is taken over."""
 ENOUGH = 0.6
 """Share of the new points that must lie on the object; else it is lost."""
 DAMPING = 0.02
 """Of the mean curvature."""
+
+
+def _jump_grid() -> Tensor:
+    """Level shifts (shift, 3) [m] on a hexagonal grid."""
+    rows, columns = range(-4, 5), range(-4, 5)
+    places = [
+        (JUMP_STEP_M * (i + 0.5 * (j % 2)), JUMP_STEP_M * j * math.sqrt(0.75), 0.0) for j in rows for i in columns
+    ]
+    return torch.tensor([place for place in places if math.hypot(*place) <= JUMP_M])
+
+
+JUMPS = _jump_grid()
 
 
 class Tracker:
@@ -68,34 +91,54 @@ class Tracker:
         """Those of the points (row, MODEL, 3) that are matched with frames, where they are expected."""
         return _moved(self._pos_w[rows], self._quat[rows], self._points[rows, :MODEL])
 
-    def follow(self, rows: Tensor, fresh_w: Tensor, count: Tensor, clear: Tensor) -> Tensor:
+    def follow(self, rows: Tensor, fresh_w: Tensor, count: Tensor, sight: Sight) -> Tensor:
         """Take in a frame's points (row, point, 3), `count` (row,) of which are distinct; (row,) bool: still on track.
 
-        `clear` (row, MODEL) bool: which of `matched_w` the hand does not hide: they should be in the frame.
+        `sight`, of the rows: what the hand does not hide should be in the frame.
 
         An object that is lost stays where it was last seen, and the next frame tries again.
         """
         fresh_w = fresh_w[:, :FRESH]
-        pos, quat, fit = self._register(rows, fresh_w, clear, self._pos_w[rows], self._quat[rows])
-        if (bad := fit < GOOD).any():
-            some, points_w, open_ = rows[bad], fresh_w[bad], clear[bad]
-            shift = _middle(points_w) - _middle(self.matched_w(some), open_)
-            start_pos, start_quat = self._pos_w[some] + shift, self._quat[some]
-            for _ in range(AGAIN):
-                start_pos, start_quat, better = self._register(some, points_w, open_, start_pos, start_quat)
-            improved = better > fit[bad]
-            which = bad.nonzero().squeeze(1)[improved]
-            pos[which], quat[which], fit[which] = start_pos[improved], start_quat[improved], better[improved]
+        pos, quat, fit = self._register(rows, fresh_w, sight, self._pos_w[rows], self._quat[rows])
+        bad = (fit < GOOD).nonzero().squeeze(1)
+        if len(bad):
+            some = rows[bad], fresh_w[bad], sight[bad]
+            for jump in self._jumps(*some).unbind(1):
+                tried_pos, tried_quat, better = self._pos_w[rows[bad]] + jump, self._quat[rows[bad]], fit[bad]
+                for _ in range(AGAIN):
+                    tried_pos, tried_quat, better = self._register(*some, tried_pos, tried_quat)
+                improved = better > fit[bad]
+                which = bad[improved]
+                pos[which], quat[which], fit[which] = tried_pos[improved], tried_quat[improved], better[improved]
         use = (fit >= USABLE) & (count > 0)
         self._pos_w[rows[use]], self._quat[rows[use]] = pos[use], quat[use]
         return (fit >= ENOUGH) & (count > 0)
 
+    def _jumps(self, rows: Tensor, fresh_w: Tensor, sight: Sight) -> Tensor:
+        """The shifts (row, STARTS, 3) [m] after which the first view explains the new points best.
+
+        Tried: level ones all around, and the one from the middle of what should be seen to that of what is.
+        """
+        model_w = self.matched_w(rows)
+        middle = _middle(fresh_w) - _middle(model_w, sight.sees(model_w))
+        level = JUMPS.to(fresh_w).expand(len(rows), -1, -1)
+        shifts = torch.cat([middle[:, None], level], dim=1)
+        moved_w = (model_w[:, None, :FEW_MODEL] + shifts[:, :, None]).flatten(1, 2)
+        expected = sight.sees(moved_w).unflatten(1, (-1, FEW_MODEL)).float()
+        square = _squares(fresh_w[:, :FEW_FRESH], moved_w).unflatten(2, (-1, FEW_MODEL))  # (row, fresh, shift, model)
+        explained = (1.0 / (1.0 + square.amin(dim=3) / SCALES_M[-1] ** 2)).mean(dim=1)
+        covered = (expected / (1.0 + square.amin(dim=1) / COVERED_M**2)).sum(dim=2)
+        told = expected.sum(dim=2)
+        covered = torch.where(told < TOLD, 0.5, covered / told.clamp(min=1))
+        best = torch.minimum(explained, covered).topk(STARTS, dim=1).indices
+        return shifts.gather(1, best[..., None].expand(-1, -1, 3))
+
     def _register(
-        self, rows: Tensor, fresh_w: Tensor, clear: Tensor, pos: Tensor, quat: Tensor
+        self, rows: Tensor, fresh_w: Tensor, sight: Sight, pos: Tensor, quat: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The poses after one round of iterations from these, and how well they fit (row,), before the last."""
         points, normals, radius = self._points[rows, :MODEL], self._normals[rows], self._radius[rows, None]
-        fit = torch.zeros_like(pos[:, 0])
+        fit, known = torch.zeros_like(pos[:, 0]), sight.sees(_moved(pos, quat, points)).float()
         for scale_m in SCALES_M:
             R = matrix_from_quat(quat).transpose(1, 2)
             arms, turned = points @ R, normals @ R
@@ -107,10 +150,9 @@ class Tracker:
             arm = torch.cat([arms.gather(1, index), arms], dim=1)
             normal = torch.cat([turned.gather(1, index), turned], dim=1)
             gap = torch.cat([fresh_w, fresh_w.gather(1, other)], dim=1) - pos[:, None] - arm
-            known = clear.float()
             weight = torch.cat([1.0 / (1.0 + near / scale_m**2), EXPECTED * known / (1.0 + back / scale_m**2)], dim=1)
             covered = ((back < COVERED_M**2) * known).sum(dim=1) / known.sum(dim=1).clamp(min=1)
-            covered = torch.where(known.sum(dim=1) < 5, 1.0, covered)
+            covered = torch.where(known.sum(dim=1) < TOLD, 1.0, covered)
             fit = torch.minimum((near < ON_IT_M**2).float().mean(dim=1), covered)
             step = _step(arm / radius[..., None], normal, gap, weight)
             quat = quat_multiply(quat_from_rotvec(step[:, :3] / radius), quat)

@@ -113,7 +113,7 @@ class SampleCamera:
         points_o = _take(samples[0], index)
         points_w = torch.baddbmm(pos_w[:, None], points_o, matrix_from_quat(quat).transpose(1, 2))
         hand = state.palm_pos_w[rows], state.palm_quat_w[rows], state.joint_pos[rows]
-        clear = ~self._shadow.covers(points_w, camera_w, *hand)
+        clear = self._shadow.sight(camera_w, *hand).sees(points_w)
         clear &= torch.arange(PICKED, device=rows.device) < facing[:, None]
         fraction = clear.sum(dim=1) / facing.clamp(min=1, max=PICKED) * (facing / self._first[rows]).clamp(max=1.0)
         if not self._cfg.exact:

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from perception.carrying import PalmMotion, carried
 from perception.object_view import CLEAR_M, Frame, ObjectView
-from perception.tracking import MODEL
 from sim.engine import Engine, State
 from sim.hand_capsules import hand_shadow
 from sim.hands import HandSpec
@@ -66,7 +65,7 @@ class View:
         self._count, self._share = torch.zeros_like(self._arrival), torch.ones_like(self.fraction)
         self._palm = PalmMotion(num_envs, device)
         self._shadow = hand_shadow(_required(hand), CLEAR_M).to(device) if cfg.tracks else None
-        self._clear = self.fresh[:, None].repeat(1, MODEL)  # what the hand does not hide of the tracked points
+        self._sight = self._shadow.no_sight(num_envs, device) if self._shadow else None  # of the waiting frames
 
     def look(self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, draws: Episode) -> Tensor:
         """See the objects `names` of `rows` at these poses for the first time; where the palm comes from (row, 3) [m].
@@ -116,7 +115,8 @@ class View:
             return
         self._known.carry(rows, shift[rows], turn[rows])
         if self._cfg.live:
-            self._waiting[rows] = carried(self._waiting[rows], shift[rows], turn[rows])
+            for places_w in [self._waiting] + ([self._sight.places_w] if self._sight else []):
+                places_w[rows] = carried(places_w[rows], shift[rows], turn[rows])
 
     def _take(self, rows: Tensor, state: State, draws: Episode, step: Tensor, sensed: Readings) -> None:
         if not len(rows):
@@ -124,14 +124,14 @@ class View:
         seen = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])
         self._waiting[rows], self._count[rows], self._share[rows] = seen
         self._arrival[rows] = step[rows] + self._cfg.latency_steps
-        if self._known.tracker is not None and self._shadow is not None:
+        if self._shadow and self._sight:
             hand = sensed.palm_pos_w[rows], sensed.palm_quat_w[rows], sensed.joint_pos[rows]
-            self._clear[rows] = ~self._shadow.covers(self._known.tracker.matched_w(rows), self.camera_w[rows], *hand)
+            self._sight.places_w[rows] = self._shadow.sight(self.camera_w[rows], *hand).places_w
 
     def _arrive(self, rows: Tensor) -> None:
         if len(rows):
-            frame = Frame(self._waiting[rows], self._count[rows], self._share[rows], self._clear[rows])
-            self._known.update(rows, frame)
+            sight = self._sight[rows] if self._sight else None
+            self._known.update(rows, Frame(self._waiting[rows], self._count[rows], self._share[rows], sight))
 
 
 def _required(hand: HandSpec | None) -> HandSpec:

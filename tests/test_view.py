@@ -11,8 +11,8 @@ import torch
 import configs
 from perception.carrying import PalmMotion, carried
 from perception.geometry import quat_from_rotvec, quat_rotate, quat_rotate_inverse
-from perception.hand_shape import hidden
-from perception.tracking import FRESH, MODEL, Tracker, corrected, surface_normals
+from perception.hand_shape import Sight, hidden
+from perception.tracking import FRESH, Tracker, corrected, surface_normals
 from sim.camera import visible_and_edge
 from sim.hand_capsules import hand_shape, robot_capsules
 from sim.hands import HandSpec
@@ -304,6 +304,25 @@ def bent_plate(count: int = POINTS) -> torch.Tensor:
     return torch.from_numpy(points).float()
 
 
+def behind(x_m, rows=1):
+    """A camera 1 m above, and half way a bar along y that hides what lies between x_m - 0.2 m and x_m."""
+    middle = 0.5 * x_m - 0.05
+    places = torch.tensor([[0.0, 0.0, 1.0], [middle, -0.5, 0.5], [middle, 0.5, 0.5]])
+    return Sight(places.expand(rows, -1, -1), [0.05])
+
+
+OPEN = -1.0
+"""Nothing is behind a bar that far away."""
+
+
+def test_a_bar_hides_what_lies_behind_it():
+    x = torch.linspace(-0.3, 0.1, 41)
+    points = torch.stack([x, torch.zeros(41), torch.zeros(41)], dim=1)[None]
+    expected = (x < -0.2) | (x > 0.0)
+    assert (behind(0.0).sees(points)[0] == expected).float().mean() > 0.95  # the bar is round
+    assert behind(OPEN, rows=1).sees(points).all()
+
+
 def test_the_tracker_finds_a_small_motion_from_noisy_points_of_which_half_are_hidden():
     points = bent_plate()
     turn, shift = quat_from_rotvec(torch.tensor([[0.06, -0.04, 0.08]])), torch.tensor([0.012, -0.008, 0.005])
@@ -313,7 +332,7 @@ def test_the_tracker_finds_a_small_motion_from_noisy_points_of_which_half_are_hi
     shown = moved[:, moved[0, :, 0] > moved[0, :, 0].median()].repeat(1, 2, 1)
     shown = shown + 0.0015 * torch.randn(shown.shape, generator=torch.manual_seed(0))
     for _ in range(3):
-        tracked = tracker.follow(row, shown, torch.tensor([POINTS // 2]), points[None, :MODEL, 0] > 0.0)
+        tracked = tracker.follow(row, shown, torch.tensor([POINTS // 2]), behind(0.01))
     assert tracked.all()
     error = (tracker.points_w(row) - moved).norm(dim=-1)
     assert error.mean() < 0.003
@@ -324,18 +343,39 @@ def test_the_tracker_finds_an_object_that_jumped_by_five_centimetres():
     tracker.begin(row, points[None])
     moved = points[None] + torch.tensor([0.03, 0.04, 0.0])
     for _ in range(2):
-        tracked = tracker.follow(row, moved, torch.tensor([POINTS]), torch.ones(1, MODEL, dtype=torch.bool))
+        tracked = tracker.follow(row, moved, torch.tensor([POINTS]), behind(OPEN))
     assert tracked.all()
     assert (tracker.points_w(row) - moved).norm(dim=-1).mean() < 0.002
+
+
+def test_the_tracker_finds_an_object_that_jumped_half_behind_the_hand():
+    """In any direction. The middle of what is still seen of it is up to 4 cm from its own."""
+    angle = torch.arange(8) * (2 * np.pi / 8)
+    tracker, rows, points = Tracker(8, POINTS), torch.arange(8), bent_plate()
+    tracker.begin(rows, points.expand(8, -1, -1))
+    moved = points + 0.05 * torch.stack([angle.cos(), angle.sin(), torch.zeros(8)], dim=1)[:, None]
+    sight = Sight(torch.stack([behind(float(x)).places_w[0] for x in 0.05 * angle.cos()]), [0.05])
+    seen, noise = sight.sees(moved), 0.0015 * torch.randn(moved.shape, generator=torch.manual_seed(0))
+    assert (seen.float().mean(dim=1) > 0.3).all()
+    assert (seen.float().mean(dim=1) < 0.7).all()
+    shown = torch.stack(
+        [
+            (place + jitter)[mask][np.arange(POINTS) % int(mask.sum())]
+            for place, jitter, mask in zip(moved, noise, seen, strict=True)
+        ]
+    )
+    for _ in range(2):
+        tracked = tracker.follow(rows, shown, seen.sum(dim=1), sight)
+    assert tracked.all()
+    assert (tracker.points_w(rows) - moved).norm(dim=-1).mean(dim=1).max() < 0.005
 
 
 def test_the_tracker_says_that_it_lost_the_object_and_holds_the_pose():
     tracker, rows = Tracker(2, POINTS), torch.arange(2)
     points = bent_plate().expand(2, -1, -1)
     tracker.begin(rows, points)
-    clear = torch.ones(2, MODEL, dtype=torch.bool)
     other = torch.rand(1, POINTS, 3, generator=torch.manual_seed(0)) * 0.5 + 0.2  # nothing like the object
-    tracked = tracker.follow(rows, torch.cat([points[:1], other]), torch.tensor([POINTS, POINTS]), clear)
+    tracked = tracker.follow(rows, torch.cat([points[:1], other]), torch.tensor([POINTS, POINTS]), behind(OPEN, rows=2))
     assert tracked.tolist() == [True, False]
     torch.testing.assert_close(tracker.points_w(rows), points, rtol=0, atol=1e-3)
 

@@ -208,14 +208,12 @@ class ObjectWatcher:
             points_w, pixels = torch.from_numpy(found.points_w)[None], len(found.cloud_w)
         except (NoObjectError, NoPlaneError):
             pass
-        unhidden = None
-        if self._shadow is not None and self._view.tracker is not None:
-            matched_w = self._view.tracker.matched_w(torch.tensor([0]))
-            palm_pos_w, palm_quat_w, joint_pos = (value[None] for value in _tensors(robot))
-            unhidden = ~self._shadow.covers(matched_w, self._camera_w, palm_pos_w, palm_quat_w, joint_pos)
+        sight = None
+        if self._shadow is not None:
+            sight = self._shadow.sight(self._camera_w, *(value[None] for value in _tensors(robot)))
         count = torch.tensor([min(pixels, points_w.shape[1])])
         share = torch.tensor([min(1.0, pixels / len(self._first[0].cloud_w))])
-        return Frame(points_w, count, share, unhidden)
+        return Frame(points_w, count, share, sight)
 
     def _carry(self, robot: Robot, held: bool) -> None:
         shift, turn = self._palm.read(*(value[None] for value in _tensors(robot)[:2]))
