@@ -25,12 +25,23 @@ class PriorCfg:
     """Height over the table at which the lowest keypoint should be while the hand closes."""
     sink_m: float = 0.006
     """Furthest that the palm advances while closing, beyond the end of the approach."""
+    follow_m_s: float = 0.3
+    """Speed at which the approach follows an object that moved over the table; 0: it does not."""
+    follow_from_m: float = 0.015
+    """Motion of the object up to which the approach stays as it was planned: trackers drift."""
+    follow_fully_m: float = 0.025
+    """Motion from which on it is followed in full."""
 
     def __post_init__(self) -> None:
         if not 0 < self.approach_fraction < 1:
             raise ValueError(f"prior.approach_fraction must lie between 0 and 1, got {self.approach_fraction}")
         if not 0 < self.close_rad < 1:
             raise ValueError(f"prior.close_rad must lie between 0 and 1 rad, got {self.close_rad}")
+        if self.follow_m_s < 0 or not 0 <= self.follow_from_m < self.follow_fully_m:
+            raise ValueError(
+                "prior.follow_m_s must not be negative, and follow_from_m lie between 0 and follow_fully_m, got "
+                f"{self.follow_m_s}, {self.follow_from_m} and {self.follow_fully_m}"
+            )
 
 
 @dataclass(frozen=True)
@@ -75,3 +86,18 @@ def prior_step(
     sink = torch.where(phase_s < grasp_s, sink, torch.zeros_like(sink))
     fingers = torch.where(approaching[:, None], 0.0, cfg.close_rad) * closing
     return Advance(torch.where(approaching, advance, sink), fingers)
+
+
+def follow_step(
+    cfg: PriorCfg, moved_m: Tensor, followed_m: Tensor, step_s: float, phase_s: Tensor, grasp_s: float
+) -> Tensor:
+    """Level motion (env, 2) of the palm target [m] in one step of the approach, after an object that moved.
+
+    `moved_m` (env, 2): how far the object is from where the plan was made for it; `followed_m` (env, 2): how much of
+    that the palm target has made up for. Nothing after the approach.
+    """
+    distance = moved_m.norm(dim=1, keepdim=True)
+    share = ((distance - cfg.follow_from_m) / (cfg.follow_fully_m - cfg.follow_from_m)).clamp(0.0, 1.0)
+    left_m = share * moved_m - followed_m
+    step_m = left_m * (cfg.follow_m_s * step_s / left_m.norm(dim=1, keepdim=True).clamp(min=1e-9)).clamp(max=1.0)
+    return torch.where((phase_s < cfg.approach_fraction * grasp_s)[:, None], step_m, 0.0)

@@ -218,6 +218,11 @@ def _squares(points: Tensor, others: Tensor) -> Tensor:
     return torch.baddbmm(total, a, b.transpose(1, 2), alpha=-2.0).clamp_(min=0.0)
 
 
+def middle_xy(points_w: Tensor) -> Tensor:
+    """Level place (row, 2) of the objects [m], float64, by the tracked among the points (row, point, 3) of a view."""
+    return points_w[:, :-FRESH, :2].double().mean(dim=1)
+
+
 def corrected(followed_w: Tensor, fresh_w: Tensor) -> Tensor:
     """The followed points (row, point, 3), the last of them replaced by those fresh ones that they do not explain."""
     few = fresh_w[:, :FRESH]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from perception.features import HandFeatures, nearest_vectors
 from perception.geometry import quat_rotate_inverse
 from perception.observation import HISTORY, MOVES, Layout, student_layout
+from perception.tracking import middle_xy
 from sim.actions import ControlLaw, Course, Phases
 from sim.hands import HandSpec
 from sim.observations import hand_terms, progress_terms
@@ -32,6 +33,8 @@ CARRIED = (
     "target_pos_w",
     "target_quat_w",
     "travelled_m",
+    "object_xy_w",
+    "followed_m",
     "last_action",
     "history",
 )
@@ -83,6 +86,8 @@ class Controller(nn.Module):
             "target_pos_w": Shape((3,)),
             "target_quat_w": Shape((4,)),
             "travelled_m": Shape(()),
+            "object_xy_w": Shape((2,)),
+            "followed_m": Shape((2,)),
             "last_action": Shape((6 + joints,), torch.float32),
             "history": Shape((HISTORY, self._moves.size), torch.float32),
         }
@@ -97,18 +102,17 @@ class Controller(nn.Module):
         """The next state, in the order of `outputs`; targets and action are part of it. `values` as `inputs` says."""
         given = dict(zip(self.inputs, values, strict=True))
         phases = Phases(given["step"], *self.cfg.phase_steps)
-        course = Course(
-            *(given[name] for name in (*PLAN[:2], "target_pos_w", "target_quat_w", "depth_m", "travelled_m"))
-        )
+        poses = (*PLAN[:2], "target_pos_w", "target_quat_w")
+        course = Course(*(given[name] for name in (*poses, "depth_m", "travelled_m", "object_xy_w", "followed_m")))
         pose = given["palm_pos_w"], given["palm_quat_w"]
         sensed = Readings(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
         history, obs = self._observe(given, sensed, course, phases)
         action = self.actor(obs).clamp(-self.cfg.action_clip, self.cfg.action_clip)
-        target, course = self._law(
-            action, course, given["closing"], given["floor_m"], sensed.joint_pos, sensed.keypoints_w[..., 2], phases
-        )
-        pose = course.palm_pos_w, course.palm_quat_w
-        return phases.step + 1, target, *pose, course.travelled_m, action, history
+        style, heights = (given["closing"], given["floor_m"]), sensed.keypoints_w[..., 2]
+        object_xy_w = middle_xy(given["points_w"])
+        target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases)
+        done = course.palm_pos_w, course.palm_quat_w, course.travelled_m, course.object_xy_w, course.followed_m
+        return phases.step + 1, target, *done, action, history
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
         """Keypoints (env, keypoint, 3) in the world [m]."""

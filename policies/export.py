@@ -186,7 +186,7 @@ def _graph(controller: Controller) -> dict[str, Any]:
         "readings": [name for name in (*READINGS, *WATCH) if name in inputs],
         "plan": list(PLAN),
         "carried": list(CARRIED),
-        "initial": "step, travelled_m, last_action, history: 0; target_*: the start pose; joint_target: as commanded",
+        "initial": "target_*: the start pose; joint_target: as commanded; all else: 0",
         "normaliser": "inside the graph, from `actor.normaliser` of the checkpoint",
     }
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from perception.geometry import quat_conjugate, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from perception.grasp_style import blend
 from perception.pregrasp import Pregrasp
-from perception.prior import Advance, PriorCfg, prior_step
+from perception.prior import Advance, PriorCfg, follow_step, prior_step
 from sim.hands import HandSpec
 from sim.sensing import Readings
 
@@ -90,6 +90,10 @@ class Course:
     """(env,) length of the planned approach."""
     travelled_m: Tensor
     """(env,) what of it is done."""
+    object_xy_w: Tensor
+    """(env, 2) where the middle of the object was seen when the palm began [m]."""
+    followed_m: Tensor
+    """(env, 2) what of the object's motion since then the palm has followed [m]."""
 
     @property
     def remaining_m(self) -> Tensor:
@@ -119,32 +123,38 @@ class ControlLaw:
         floor_m: Tensor,
         joint_pos: Tensor,
         keypoint_height_m: Tensor,
+        object_xy_w: Tensor,
         phases: Phases,
     ) -> tuple[Tensor, Course]:
         """Finger targets (env, joint) [rad] and the course after this step.
 
         `action` (env, action). `closing` (env, joint), `floor_m` (env,): of the grasp style. `joint_pos` (env, joint)
-        [rad] and `keypoint_height_m` (env, keypoint) are as sensed.
+        [rad] and `keypoint_height_m` (env, keypoint) are as sensed. `object_xy_w` (env, 2): the object's middle, as it
+        is known now [m].
         """
         action = action.double()
         grasping = phases.grasping[:, None]
         increment = action[:, :3] * (self.scales.palm_m_s * self.step_s)
         fingers = action[:, 6:] * self.scales.finger_rad
-        travelled_m = course.travelled_m
+        travelled_m, follow_m = course.travelled_m, torch.zeros_like(course.followed_m)
+        began_w = torch.where((phases.step == 0)[:, None], object_xy_w, course.object_xy_w)
         if self.prior is not None:
             script = self._script(self.prior, course, closing, floor_m, keypoint_height_m, phases)
             increment = torch.cat([increment[:, :1] + script.palm_m[:, None], increment[:, 1:]], dim=1)
             fingers = fingers + script.finger_rad
             travelled_m = travelled_m + torch.where(phases.grasping, script.palm_m, 0.0)
+            times = self.step_s, phases.step * self.step_s, phases.grasp_steps * self.step_s
+            follow_m = follow_step(self.prior, object_xy_w - began_w, course.followed_m, *times)
         turn = quat_from_rotvec(action[:, 3:6] * (self.scales.palm_rad_s * self.step_s))
         turned = self._near(course.start_quat_w, quat_multiply(course.palm_quat_w, turn))
         pos = course.palm_pos_w + torch.where(grasping, quat_rotate(course.palm_quat_w, increment), 0.0)
         rise = torch.where(phases.lifting, self.scales.lift_m / phases.lift_steps, 0.0)
         quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), course.palm_quat_w)
         height = torch.maximum(pos[:, 2] + rise, self._least_height(quat))
-        pos = torch.cat([pos[:, :2], height[:, None]], dim=1)
+        pos = torch.cat([pos[:, :2] + follow_m, height[:, None]], dim=1)
         target = (joint_pos + fingers).clamp(self.joint_lower, self.joint_upper)
-        return target, replace(course, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m)
+        followed = {"object_xy_w": began_w, "followed_m": course.followed_m + follow_m}
+        return target, replace(course, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m, **followed)
 
     def _near(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
         """The orientation (env, 4), turned back towards the start where it is further than allowed."""
@@ -195,7 +205,7 @@ class HandControl:
         """What an action means."""
         self.style = blend(hand.power.to(device), hand.pinch.to(device), torch.zeros(num_envs, device=device))
         """How each environment's object is taken hold of."""
-        sizes = ((3,), (4,), (3,), (4,), (), ())
+        sizes = ((3,), (4,), (3,), (4,), (), (), (2,), (2,))
         empty = {"dtype": torch.float64, "device": device}
         self.course = Course(*(torch.zeros(num_envs, *size, **empty) for size in sizes))
         """Where the palms began and should be."""
@@ -215,14 +225,19 @@ class HandControl:
         course = self.course
         course.start_pos_w[rows] = course.palm_pos_w[rows] = pregrasp.palm_pos_w
         course.start_quat_w[rows] = course.palm_quat_w[rows] = pregrasp.palm_quat_w
-        course.depth_m[rows], course.travelled_m[rows] = pregrasp.depth_m, 0.0
+        course.depth_m[rows], course.travelled_m[rows], course.followed_m[rows] = pregrasp.depth_m, 0.0, 0.0
         self.style.write(rows, pregrasp.style)
 
-    def act(self, action: Tensor, sensed: Readings, phases: Phases) -> tuple[Tensor, Tensor, Tensor]:
-        """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period."""
+    def act(
+        self, action: Tensor, sensed: Readings, object_xy_w: Tensor, phases: Phases
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period.
+
+        `object_xy_w` (env, 2): the object's middle, as it is known.
+        """
         style, heights = self.style, sensed.keypoints_w[..., 2]
         target, self.course = self.law(
-            _finite(action), self.course, style.closing, style.floor_m, sensed.joint_pos, heights, phases
+            _finite(action), self.course, style.closing, style.floor_m, sensed.joint_pos, heights, object_xy_w, phases
         )
         return target, self.palm_pos_w, self.palm_quat_w
 

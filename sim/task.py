@@ -17,6 +17,7 @@ from torch import Tensor
 from perception.features import nearest_vectors
 from perception.geometry import quat_rotate, quat_rotate_inverse
 from perception.observation import History, student_layout
+from perception.tracking import middle_xy
 from sim import starts
 from sim.actions import HandControl, Phases
 from sim.disturbances import Disturber
@@ -189,7 +190,7 @@ class GraspTask:
         self.guard.record(self.step_index, self._action)
         distance = self._object_vectors.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
-        targets = self.control.act(self._action, self.sensed, self.phases)
+        targets = self.control.act(self._action, self.sensed, middle_xy(self.view.points_w), self.phases)
         (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.step_index)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
         self.sensing.advance(self.engine.state)

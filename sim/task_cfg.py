@@ -1,6 +1,6 @@
 """Options of the grasping task."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from perception.prior import PriorCfg
@@ -61,8 +61,10 @@ class TaskCfg:
 
     @property
     def corrected(self) -> PriorCfg | None:
-        """The scripted prior that actions correct; None: there is none."""
-        return self.scripted if self.prior == "on" else None
+        """The scripted prior that actions correct, which follows what the view tracks; None: there is none."""
+        if self.prior == "off":
+            return None
+        return self.scripted if self.view.tracks else replace(self.scripted, follow_m_s=0.0)
 
     def steps(self, seconds: float) -> int:
         """Control steps in a phase of that length."""
