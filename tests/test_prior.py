@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perception.prior import PriorCfg, prior_step
+from perception.prior import PriorCfg, follow_step, prior_step
 
 CFG = PriorCfg(
     approach_fraction=0.5, close_rad=0.1, sink_gain_hz=4.0, sink_speed_m_s=0.2, keypoint_floor_m=0.01, sink_m=0.03
@@ -103,3 +103,30 @@ def test_each_environment_is_in_its_own_phase():
 def test_impossible_settings_are_refused_by_name(change):
     with pytest.raises(ValueError, match=f"prior.{next(iter(change))}"):
         replace(CFG, **change)
+
+
+@pytest.mark.parametrize(
+    ("moved", "followed", "phase_s", "wanted"),
+    [
+        ((0.01, 0.0), (0.0, 0.0), 0.0, (0.0, 0.0)),  # less than follow_from_m: trackers drift
+        ((0.02, 0.0), (0.0, 0.0), 0.0, (0.01, 0.0)),  # half way between the two: half of the 20 mm
+        ((0.03, 0.04), (0.0, 0.0), 0.0, (0.009, 0.012)),  # 50 mm in full, at 0.3 m/s for 50 ms: 15 mm along (3, 4) / 5
+        ((0.03, 0.04), (0.03, 0.035), 0.0, (0.0, 0.005)),  # what is left is less than that
+        ((0.0, 0.0), (0.03, 0.0), 0.0, (-0.015, 0.0)),  # and back again
+        ((0.03, 0.04), (0.0, 0.0), 0.8, (0.0, 0.0)),  # the approach ends after 0.43 of 1.8 s
+    ],
+)
+def test_the_approach_follows_an_object_that_moved(moved, followed, phase_s, wanted):
+    def pair(value):
+        return torch.tensor([value], dtype=torch.float64)
+
+    step = follow_step(PriorCfg(), pair(moved), pair(followed), 0.05, torch.tensor([phase_s]), 1.8)
+    torch.testing.assert_close(step, pair(wanted))
+
+
+def test_the_approach_follows_nothing_where_that_is_off_and_impossible_ranges_are_refused():
+    moved = torch.tensor([[0.05, 0.0]])
+    still = follow_step(PriorCfg(follow_m_s=0.0), moved, torch.zeros(1, 2), 0.05, torch.tensor([0.0]), 1.8)
+    assert not still.any()
+    with pytest.raises(ValueError, match="follow_from_m lie between 0 and follow_fully_m"):
+        PriorCfg(follow_from_m=0.03)
