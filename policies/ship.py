@@ -159,10 +159,11 @@ def _rows(result: dict[str, Any]) -> list[str]:
     for disturbance, summary in result["per_disturbance"].items():
         low, high = (100 * end for end in summary["wilson95"])
         task = config["task"]
+        errors = ", errors of a D435" if task["view"].get("disparity_sd_px") else ""
         rows.append(
             f"| {Path(config['objects']).name} | {config['mount']} | {config['physics']['name']} "
             f"| {task['randomize']['name']} "
-            f"| {task['view']['mode']} | {config['perception']} | {disturbance} | {summary['trials']} "
+            f"| {task['view']['mode']} | {config['perception']}{errors} | {disturbance} | {summary['trials']} "
             f"| {100 * summary['success_rate']:.1f} % ({low:.1f} – {high:.1f}) |"
         )
     return rows

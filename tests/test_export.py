@@ -42,9 +42,9 @@ def evaluation(policy, household, **options):
     )
 
 
-def task_for(policy, household, rows=6):
+def task_for(policy, household, rows=6, disturbance="none"):
     cfg = with_policy(evaluation(policy, household))
-    return make_task(cfg, HandSpec.load("allegro"), household, "none", rows)
+    return make_task(cfg, HandSpec.load("allegro"), household, disturbance, rows)
 
 
 def test_an_episode_in_the_task_is_the_episode_of_the_bundle(student_run, bundle, household):
@@ -65,6 +65,13 @@ def test_an_episode_in_the_task_is_the_episode_of_the_bundle(student_run, bundle
         np.testing.assert_allclose(command.palm_quat_w, task.control.palm_quat_w, atol=1e-5)
     assert policy.phase == "hold"
     assert moved > 0.3  # the actions matter
+
+
+def test_the_shipped_bundle_follows_a_moved_object_as_the_task_does(household):
+    """`ExportedPolicy` raises where the palm targets of the two part."""
+    task = task_for("allegro/student", household, disturbance="shift5")
+    run_block(task, make_policy("allegro/student", task), range(6))
+    assert task.control.course.followed_m.norm(dim=1).max() > 0.02
 
 
 def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bundle, household):
