@@ -279,10 +279,10 @@ def test_impossible_ranges_are_refused_by_name(change, message):
 
 
 def test_a_mixture_of_disturbances_draws_each_kind_as_often_as_it_should(allegro):
-    """Shares 0.2, 0.3, 0.2, 0.05, 0.25 of the unit interval: none, shift5, force, heavy, slippery."""
+    """Shares 0.3, 0.35, 0.15, 0.1, 0.1 of the unit interval: none, shift5, force, heavy, slippery."""
     disturber = Disturber("mixed", allegro, 5, 0.05)
     draws = Episode.empty(5, 16)
-    draws.mishap[:, 0] = torch.tensor([0.19, 0.21, 0.51, 0.71, 0.76])
+    draws.mishap[:, 0] = torch.tensor([0.29, 0.31, 0.66, 0.81, 0.91])
     draws.mishap[:, 1], draws.mass_scale[:], draws.friction[:] = 0.5, 1.0, 0.8
     disturber.reset(torch.arange(5), draws)
     assert disturber._shift_m.tolist() == [0, 0.05, 0, 0, 0]
