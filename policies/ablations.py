@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
-from perception.prior import PriorCfg
 from policies.evaluate import run_block
 from policies.learners import known_policy, learner_of
 from policies.milestones import Deterministic
@@ -49,7 +48,6 @@ VARIANTS = {
     "no privileged learning": Variant(steps_as="teacher", train={"copy": False}, mix=RL_ONLY),
     "frozen view": Variant(view={"mode": "frozen"}),
     "refreshed view": Variant(view={"mode": "refreshed"}),
-    "approach as planned": Variant(task={"scripted": PriorCfg(follow_m_s=0.0)}),
     "LSTM reads the history": Variant(train={"encoder": "lstm"}),
     "teacher": Variant(stage="teacher"),
     "teacher, no lift reward": Variant(stage="teacher", reward={"lift": 0.0, "success": 0.0}),
