@@ -44,6 +44,7 @@ QUICK = {
     "arm_speed": 0.8,
     "settle_s": 0.0,
     "safety.joints_timeout_s": 1.0,
+    "clock_timeout_s": 2.0,
     "safety.points_timeout_s": 2.0,
     "grasp.late_periods": 20.0,
 }
@@ -167,7 +168,7 @@ def test_the_first_commands_are_where_the_robot_is_measured(bench):
 
 
 def test_a_clock_that_stands_still_is_a_fault_because_no_tick_comes(bench, robot):
-    bench.start()
+    bench.start(clock_timeout_s=0.25)
     robot.send(signal.SIGSTOP)
     try:
         began_s = time.monotonic()

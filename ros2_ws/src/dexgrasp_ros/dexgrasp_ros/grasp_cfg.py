@@ -28,6 +28,8 @@ class GraspNodeCfg:
     """Configure and activate without a lifecycle manager."""
     settle_s: float = 1.0
     """Autostart waits so long before it activates, to hear an emergency stop that was pressed before."""
+    clock_timeout_s: float = 0.25
+    """Simulated time that stands still so long is a fault: no tick comes, whoever made it is gone."""
     palm_source: Literal["arm", "topic"] = "arm"
     """Where the palm is: from the arm's joint states and its kinematics, or from `palm_topic`."""
     palm_topic: str = "/palm_pose"
@@ -54,6 +56,8 @@ class GraspNodeCfg:
     def __post_init__(self) -> None:
         if not 0 <= self.settle_s <= 60:
             raise ValueError(f"settle_s lies within 0 and 60, got {self.settle_s}")
+        if not 0.1 <= self.clock_timeout_s <= 60:
+            raise ValueError(f"clock_timeout_s lies within 0.1 and 60, got {self.clock_timeout_s}")
         if not 0 < self.arm_speed <= 1:
             raise ValueError(f"arm_speed is a share of the limits, within 0 and 1, got {self.arm_speed}")
 

@@ -34,8 +34,8 @@ from policies.runtime import Policy
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 START_S, REPORT_S = 0.1, 1.0
-WATCH_S, STILL_S = 0.02, 0.25
-"""How often this machine's clock is looked at, and how long no tick may come by it [s]."""
+WATCH_S = 0.02
+"""How often this machine's clock is looked at [s]."""
 MODES = {(False, False): "live", (True, False): "dry run", (False, True): "shadow", (True, True): "shadow"}
 
 
@@ -179,7 +179,7 @@ class GraspNode(LifecycleNode):
         """Simulated time that stands still brings no ticks: whoever made it is gone."""
         assert self._parts is not None
         machine, still_s = self._parts[0], time.perf_counter() - self._ticked_s
-        if still_s > STILL_S and machine.begun and machine.state != "fault":
+        if still_s > self.cfg.clock_timeout_s and machine.begun and machine.state != "fault":
             machine.fail(f"the clock stands still: no tick for {still_s:.2f} s")
             self._tell(Output(machine.state, machine.fault, None))
 
