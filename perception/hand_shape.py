@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Self
 
 import torch
@@ -65,9 +66,9 @@ class Shadow:
         """Room for the sights of so many rows."""
         return Sight(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
 
-    @property
+    @cached_property
     def radii_m(self) -> list[float]:
-        """Of the capsules, the margin included."""
+        """Of the capsules, the margin included; read from the device once, not with every frame."""
         return (self.shape.radius_m + self.margin_m).tolist()
 
 

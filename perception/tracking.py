@@ -87,10 +87,6 @@ class Tracker:
         """The first views (row, point, 3) where their objects are now, world frame [m]."""
         return _moved(self._pos_w[rows], self._quat[rows], self._points[rows])
 
-    def matched_w(self, rows: Tensor) -> Tensor:
-        """Those of the points (row, MODEL, 3) that are matched with frames, where they are expected."""
-        return _moved(self._pos_w[rows], self._quat[rows], self._points[rows, :MODEL])
-
     def follow(self, rows: Tensor, fresh_w: Tensor, count: Tensor, sight: Sight) -> Tensor:
         """Take in a frame's points (row, point, 3), `count` (row,) of which are distinct; (row,) bool: still on track.
 
@@ -119,7 +115,7 @@ class Tracker:
 
         Tried: level ones all around, and the one from the middle of what should be seen to that of what is.
         """
-        model_w = self.matched_w(rows)
+        model_w = _moved(self._pos_w[rows], self._quat[rows], self._points[rows, :MODEL])
         middle = _middle(fresh_w) - _middle(model_w, sight.sees(model_w))
         level = JUMPS.to(fresh_w).expand(len(rows), -1, -1)
         shifts = torch.cat([middle[:, None], level], dim=1)

@@ -115,8 +115,9 @@ class View:
             return
         self._known.carry(rows, shift[rows], turn[rows])
         if self._cfg.live:
-            for places_w in [self._waiting] + ([self._sight.places_w] if self._sight else []):
-                places_w[rows] = carried(places_w[rows], shift[rows], turn[rows])
+            self._waiting[rows] = carried(self._waiting[rows], shift[rows], turn[rows])
+        if self._sight:
+            self._sight.places_w[rows] = carried(self._sight.places_w[rows], shift[rows], turn[rows])
 
     def _take(self, rows: Tensor, state: State, draws: Episode, step: Tensor, sensed: Readings) -> None:
         if not len(rows):
