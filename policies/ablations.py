@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
-from policies.evaluate import run_block
+from policies.attempts import play
 from policies.learners import known_policy, learner_of
 from policies.milestones import Deterministic
 from policies.ppo import GraspPPO
@@ -132,7 +132,7 @@ def measure(cfg: AblationsCfg, variant: TrainCfg, model: GraspPPO, disturbance: 
     )
     outcomes = []
     for first in range(0, cfg.trials, rows):
-        outcomes += run_block(task, Deterministic(model), range(first, first + rows))
+        outcomes += play(task, Deterministic(model), range(first, first + rows))
     won = sum(outcome.success for outcome in outcomes[: cfg.trials])
     return success_summary(won, cfg.trials)
 

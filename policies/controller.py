@@ -15,6 +15,8 @@ from perception.features import HandFeatures, nearest_vectors
 from perception.geometry import quat_rotate_inverse
 from perception.observation import HISTORY, MOVES, Layout, student_layout
 from perception.tracking import middle_xy
+from policies.gripping import grip
+from policies.student import StudentActor
 from sim.actions import ControlLaw, Course, Phases
 from sim.hands import HandSpec
 from sim.observations import hand_terms, progress_terms
@@ -39,6 +41,8 @@ CARRIED = (
     "history",
 )
 """State that every step renews; outputs of the graph with `next_` before the name."""
+FELT = ("grip",)
+"""The other outputs."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class Shape:
 class Controller(nn.Module):
     """Sensor values to targets for the grasp, the lift and the hold."""
 
-    def __init__(self, actor: nn.Module, hand: HandSpec, cfg: TaskCfg, points: int) -> None:
-        """`actor`: student's observation (env, size) to mean action. `points`: of the object, in every frame."""
+    def __init__(self, actor: StudentActor, hand: HandSpec, cfg: TaskCfg, points: int) -> None:
+        """`points`: of the object, in every frame."""
         super().__init__()
         joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
         self.actor, self.hand, self.cfg, self.points = actor, hand, cfg, points
@@ -96,10 +100,10 @@ class Controller(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` returns, in order."""
-        return [f"next_{name}" for name in CARRIED]
+        return [*(f"next_{name}" for name in CARRIED), *FELT]
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """The next state, in the order of `outputs`; targets and action are part of it. `values` as `inputs` says."""
+        """The next state, targets and action among it, and the grip, as `outputs` says. `values` as `inputs` says."""
         given = dict(zip(self.inputs, values, strict=True))
         phases = Phases(given["step"], *self.cfg.phase_steps)
         poses = (*PLAN[:2], "target_pos_w", "target_quat_w")
@@ -107,12 +111,13 @@ class Controller(nn.Module):
         pose = given["palm_pos_w"], given["palm_quat_w"]
         sensed = Readings(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
         history, obs = self._observe(given, sensed, course, phases)
-        action = self.actor(obs).clamp(-self.cfg.action_clip, self.cfg.action_clip)
+        action, felt = self.actor.both(obs)
+        action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
         style, heights = (given["closing"], given["floor_m"]), sensed.keypoints_w[..., 2]
         object_xy_w = middle_xy(given["points_w"])
         target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases)
         done = course.palm_pos_w, course.palm_quat_w, course.travelled_m, course.object_xy_w, course.followed_m
-        return phases.step + 1, target, *done, action, history
+        return phases.step + 1, target, *done, action, history, grip(self.actor.contacts(felt), self.hand)
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
         """Keypoints (env, keypoint, 3) in the world [m]."""

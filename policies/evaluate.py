@@ -20,6 +20,7 @@ import torch
 
 import configs
 from policies import report, trained, trial_log, videos
+from policies.attempts import ATTEMPTS, play
 from policies.runs import Run, write_json
 from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
@@ -65,6 +66,8 @@ class EvaluateCfg:
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
     """What goes wrong on purpose; all = each in turn, with the same trials."""
+    attempts: int = ATTEMPTS
+    """Grasps in a trial at most: a student that feels its hand empty goes back and tries again; others have one."""
     seed: int = 0
     """Seed of all chance; a trial is decided by the seed and its number."""
     out: str = ""
@@ -88,7 +91,7 @@ class EvaluateCfg:
     """Physics settings; numbers to report are measured on reference."""
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 1), ("num_envs", 1), ("videos", 0), ("num_threads", 0)):
+        for name, least in (("trials", 1), ("attempts", 1), ("num_envs", 1), ("videos", 0), ("num_threads", 0)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
@@ -174,7 +177,7 @@ def film(
         return task, make_policy(cfg.policy, task)
 
     try:
-        return videos.record(outcomes, cfg.videos, folder, library, rerun)
+        return videos.record(outcomes, cfg.videos, folder, library, cfg.attempts, rerun)
     except RenderUnavailable as error:
         log.warning("no videos: %s", error)
         return []
@@ -200,7 +203,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
             task.guard.dump_dir = path.parent
             policy = make_policy(cfg.policy, task)
             for start in range(first, cfg.trials, cfg.rows()):
-                block = run_block(task, policy, range(start, start + cfg.rows()))[: cfg.trials - start]
+                block = play(task, policy, range(start, start + cfg.rows()), cfg.attempts)[: cfg.trials - start]
                 trial_log.append(path, block)
                 stored += block
                 simulated += len(block)
@@ -210,15 +213,6 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
     return sorted(ran, key=lambda outcome: (order[outcome.disturbance], outcome.trial)), simulated
 
 
-def run_block(task: GraspTask, policy: Policy, trials: Sequence[int]) -> list[Outcome]:
-    """One episode in every row of `task`, row i being trial `trials[i]`."""
-    obs = task.reset(trials=list(trials))
-    policy.reset(trials)
-    for _ in range(task.episode_steps):
-        obs = task.step(policy.act(obs)).obs
-    return task.outcomes()
-
-
 def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, Any]) -> dict[str, Any]:
     """What result.json holds. With several disturbances the counts are of all their trials."""
     success = [outcome.success for outcome in outcomes]
@@ -226,9 +220,14 @@ def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, An
     failed = Counter(outcome.failure for outcome in outcomes if not outcome.success)
     if unknown := sorted(set(failed) - set(FAILURES)):
         raise ValueError(f"the task reports failures {unknown}; known: {list(FAILURES)}")
+    at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
     return success_summary(sum(success), len(success)) | {
+        "at_first_attempt": at_once.total(),
         "per_object": count_by([outcome.object for outcome in outcomes], success),
-        "per_disturbance": {name: success_summary(**by_disturbance[name]) for name in cfg.disturbances()},
+        "per_disturbance": {
+            name: success_summary(**by_disturbance[name]) | {"at_first_attempt": at_once[name]}
+            for name in cfg.disturbances()
+        },
         "failures": {name: failed[name] for name in FAILURES},
         "config": configs.as_dict(cfg),
         "versions": facts["versions"],

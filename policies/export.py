@@ -27,9 +27,11 @@ from policies.bundle import CONTRACT, GRAPH, write_bundle
 from policies.checkpoint import Checkpoint, load_checkpoint
 from policies.controller import CARRIED, PLAN, READINGS, WATCH, Controller
 from policies.graph import OPSET, example_inputs, write_graph
+from policies.gripping import EMPTY
 from policies.rehearsal import Parity, record, repeat
 from policies.runs import collect_facts
 from policies.runtime import Policy
+from policies.student import StudentActor
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.randomize import RandomizeCfg
@@ -89,7 +91,9 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
 def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> Parity:
     """Write a bundle into a new folder and prove it."""
     folder.mkdir()
-    controller = Controller(checkpoint.actor, checkpoint.hand, checkpoint.task, POINTS).eval()
+    actor = checkpoint.actor
+    assert isinstance(actor, StudentActor)
+    controller = Controller(actor, checkpoint.hand, checkpoint.task, POINTS).eval()
     write_graph(controller, folder / GRAPH)
     contract = make_contract(checkpoint, controller)
     write_bundle(folder, contract, _golden(controller, []))
@@ -127,6 +131,7 @@ def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, A
             "grasp_steps": grasp,
             "lift_steps": lift,
             "hold": "from then on, until the caller ends it",
+            "empty_grip": EMPTY,
             "lift_m": cfg.lift_m,
             "vectors": cfg.vectors,
             "palm_action_m_s": cfg.palm_action_m_s,

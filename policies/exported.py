@@ -39,6 +39,8 @@ class ExportedPolicy:
     def __init__(self, folder: Path, task: GraspTask) -> None:
         self._policy = Policy.load(folder, task.hand.joint_names)
         self._task, self._command = task, None
+        self.grip: Tensor | None = None
+        """(env,) see `policies.synergy.Policy`."""
         late = task.cfg.randomize
         self._immediate = not (late.action_delay or late.action_late)
 
@@ -51,8 +53,16 @@ class ExportedPolicy:
         """Actions (env, action); the observation is not looked at, the bundle makes its own."""
         if self._command is not None:
             self._compare(self._command)
+            self._begin_again()
         self._command = self._policy.act(readings_of(self._task))
+        self.grip = torch.from_numpy(self._command.grip).to(self._task.device)
         return torch.from_numpy(self._command.action).to(self._task.device)
+
+    def _begin_again(self) -> None:
+        """Some palms may stand at another pre-grasp."""
+        rows = (self._task.clock == 0).nonzero().squeeze(1).tolist()
+        if rows:
+            self._policy.begin(plan_of(self._task), rows)
 
     def _compare(self, command: Command) -> None:
         """Raises ValueError where the task understood the last action otherwise than the bundle."""
@@ -61,7 +71,7 @@ class ExportedPolicy:
         if self._immediate:
             pairs.append(("joint targets", command.joint_target, task.engine.state.joint_target))
         for name, ours, theirs in pairs:
-            rows = task.step_index == self._policy.step  # an episode that physics broke has begun anew
-            gap = np.abs(ours - _array(theirs))[_array(rows)].max(initial=0.0)
+            rows = task.clock.cpu().numpy() == self._policy.steps  # the others are on their way to a new pre-grasp
+            gap = np.abs(ours - _array(theirs))[rows].max(initial=0.0)
             if gap > TOLERANCE:
                 raise ValueError(f"bundle and task disagree on the {name} by {gap:.2g}: was it exported for this task?")

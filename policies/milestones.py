@@ -11,7 +11,7 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from policies import ranks
-from policies.evaluate import run_block
+from policies.attempts import play
 from policies.statistics import success_summary
 from policies.stopping import StopRequest
 from sim.objects import open_library
@@ -187,6 +187,8 @@ class Validation(Milestone):
 class Deterministic:
     """The mean actions of a learner, as a policy of an evaluation."""
 
+    grip = None
+
     def __init__(self, model: "GraspPPO") -> None:
         self._policy = model.policy
 
@@ -202,4 +204,4 @@ class Deterministic:
 def validate(model: "GraspPPO", task: GraspTask) -> int:
     """Successes in one trial of every environment of `task`."""
     model.policy.set_training_mode(False)
-    return sum(outcome.success for outcome in run_block(task, Deterministic(model), range(task.num_envs)))
+    return sum(outcome.success for outcome in play(task, Deterministic(model), range(task.num_envs)))

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from perception.geometry import quat_from_rotvec, quat_multiply
-from policies.evaluate import EvaluateCfg, make_task, run_block
+from policies.attempts import play
+from policies.evaluate import EvaluateCfg, make_task
 from policies.statistics import success_summary
 from policies.synergy import make_policy
 from sim.engine import Engine, Start, Variation
@@ -184,5 +185,5 @@ def _outcomes(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> list[
     task = make_task(cfg, hand, library, "none", cfg.rows())
     policy, outcomes = make_policy("synergy", task), []
     for first in range(0, cfg.trials, cfg.rows()):
-        outcomes += run_block(task, policy, range(first, first + cfg.rows()))
+        outcomes += play(task, policy, range(first, first + cfg.rows()))
     return outcomes[: cfg.trials]

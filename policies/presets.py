@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
-from policies.evaluate import EvaluateCfg, make_task, run_block
+from policies.attempts import play
+from policies.evaluate import EvaluateCfg, make_task
 from policies.runs import Run, write_json
 from policies.statistics import percentile, success_summary, wilson_interval
 from policies.synergy import make_policy
@@ -74,7 +75,7 @@ def _run(cfg: PresetsCfg, preset: str, progress: Progress) -> tuple[list[Outcome
     outcomes: list[Outcome] = []
     start = time.process_time()
     for first in range(0, cfg.trials, evaluation.rows()):
-        outcomes += run_block(task, policy, range(first, first + evaluation.rows()))[: cfg.trials - first]
+        outcomes += play(task, policy, range(first, first + evaluation.rows()))[: cfg.trials - first]
         progress.advance(min(evaluation.rows(), cfg.trials - first))
     return outcomes, time.process_time() - start
 

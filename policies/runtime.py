@@ -72,6 +72,8 @@ class Command:
     """(4,) wxyz."""
     action: Array
     """(action,) the policy's correction of the scripted prior."""
+    grip: Array
+    """() how surely thumb and another finger touch the object, 0 to 1, as felt through the joints."""
 
 
 class Policy:
@@ -87,6 +89,7 @@ class Policy:
         self._carried: list[str] = contract["graph"]["carried"]
         self._plan: dict[str, Array] = {}
         self._state: dict[str, Array] = {}
+        self._grip: Array = np.zeros(0)
         self._single = True
 
     @classmethod
@@ -108,9 +111,14 @@ class Policy:
         return self.contract["hand"]["joint_names"]
 
     @property
+    def steps(self) -> Array:
+        """(env,) control steps since `begin`."""
+        return self._state["step"]
+
+    @property
     def step(self) -> int:
-        """Control steps since `begin`, of the first row."""
-        return int(self._state["step"][0]) if self._state else 0
+        """The same of the first row."""
+        return int(self.steps[0]) if self._state else 0
 
     @property
     def phase(self) -> str:
@@ -120,10 +128,10 @@ class Policy:
             return "grasp"
         return "lift" if self.step < control["grasp_steps"] + control["lift_steps"] else "hold"
 
-    def begin(self, plan: Plan) -> None:
-        """A new episode; every field of `plan` with a leading batch dimension, or none."""
+    def begin(self, plan: Plan, rows: Sequence[int] | None = None) -> None:
+        """A new grasp; each field of `plan` with a leading batch dimension, or none. `rows`: these alone."""
         self._single = np.ndim(plan.palm_pos_w) == 1
-        rows = 1 if self._single else len(np.asarray(plan.palm_pos_w))
+        number = 1 if self._single else len(np.asarray(plan.palm_pos_w))
         given = {item.name: getattr(plan, item.name) for item in fields(plan)}
         values = {
             "start_pos_w": given["palm_pos_w"],
@@ -136,16 +144,25 @@ class Policy:
             "floor_m": given["floor_m"],
         }
         graph = self.contract["graph"]
-        self._plan = {name: self._batch(name, values[name], rows) for name in graph["plan"]}
-        self._state = {
-            name: self._batch(name, values[name], rows) if name in values else self._zeros(name, rows)
-            for name in self._carried
-        }
+        begun = (
+            {name: self._batch(name, values[name], number) for name in graph["plan"]},
+            {
+                name: self._batch(name, values[name], number) if name in values else self._zeros(name, number)
+                for name in self._carried
+            },
+        )
+        if rows is None:
+            self._plan, self._state = begun
+            return
+        for kept, new in zip((self._plan, self._state), begun, strict=True):
+            for name, value in new.items():
+                kept[name] = kept[name].copy()
+                kept[name][rows] = value[rows]
 
     def act(self, readings: Readings) -> Command:
         """Targets for the next control period. Values that are not finite or of the wrong size change nothing."""
-        outputs = self._compute(self.feed(readings))
-        self._state = dict(zip(self._carried, outputs, strict=True))
+        *state, self._grip = self._compute(self.feed(readings))
+        self._state = dict(zip(self._carried, state, strict=True))
         return self._command()
 
     def feed(self, readings: Readings) -> dict[str, Array]:
@@ -162,7 +179,8 @@ class Policy:
     def _command(self) -> Command:
         found = self._state
         names = ("joint_target", "target_pos_w", "target_quat_w", "last_action")
-        return Command(*(found[name][0] if self._single else found[name] for name in names))
+        values = (*(found[name] for name in names), self._grip)
+        return Command(*(value[0] if self._single else value for value in values))
 
     def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
         """As the graph takes it, or a ValueError that says what is wrong with it."""

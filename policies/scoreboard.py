@@ -25,13 +25,13 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], consol
         f"{config['policy']}, {config['hand']}, {config['objects']}, physics {_physics(config)}", markup=False
     )
     table = Table()
-    for heading in ("disturbance", "success", "95 % interval", "trials"):
+    for heading in ("disturbance", "success", "95 % interval", "trials", "first attempt"):
         table.add_column(heading, justify="left" if heading == "disturbance" else "right")
     for name, row in result["per_disturbance"].items():
-        table.add_row(name, *_cells(row))
+        table.add_row(name, *_cells(row), _at_once(row))
     if len(result["per_disturbance"]) > 1:
         table.add_section()
-        table.add_row("together", *_cells(result))
+        table.add_row("together", *_cells(result), _at_once(result))
     console.print(table)
     _print_families(result, notes, console)
     facts = Table.grid(padding=(0, 2))
@@ -83,6 +83,10 @@ def _physics(config: Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     low, high = row["wilson95"]
     return [f"{100 * row['success_rate']:.1f} %", f"{100 * low:.1f} – {100 * high:.1f} %", f"{row['trials']}"]
+
+
+def _at_once(row: Mapping[str, Any]) -> str:
+    return f"{100 * row['at_first_attempt'] / row['trials']:.1f} %"
 
 
 def _facts(result: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str]:

@@ -26,7 +26,8 @@ from typing import Any
 import torch
 
 from policies import trial_log, trial_table
-from policies.evaluate import EvaluateCfg, make_task, run_block
+from policies.attempts import play
+from policies.evaluate import EvaluateCfg, make_task
 from policies.runs import git_state, versions
 from policies.synergy import make_policy
 from policies.trial_table import Row
@@ -103,7 +104,7 @@ def run_one(cfg: EvaluateCfg, objects: ObjectLibrary, block: Block) -> list[Row]
     start_s = time.monotonic()
     torch.set_num_threads(1)
     task = make_task(cfg, HandSpec.load(cfg.hand, side=cfg.side), objects, block.disturbance, len(block.trials))
-    outcomes = run_block(task, make_policy(cfg.policy, task), block.trials)
+    outcomes = play(task, make_policy(cfg.policy, task), block.trials, cfg.attempts)
     poses = [rest_pose(objects[outcome.object], float(task.draws.rest[i])) for i, outcome in enumerate(outcomes)]
     about = {
         "seed": cfg.seed,

@@ -93,6 +93,11 @@ class StudentActor(nn.Module):
         felt = self.encoder(history.unflatten(1, (HISTORY, -1)))
         return self.net(torch.cat([own, felt], dim=1)), felt
 
+    def contacts(self, felt: Tensor) -> Tensor:
+        """The contact bodies' part of what is felt (env, felt), as chances (env, body) that they touch the object."""
+        chances = felt * self.felt_normaliser.deviation + self.felt_normaliser.mean
+        return chances[:, : chances.shape[1] // len(RECONSTRUCTED)].clamp(0.0, 1.0)
+
 
 class StudentPolicy(GraspPolicy):
     """Actor on the student's group, critic on the teacher's."""

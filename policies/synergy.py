@@ -15,6 +15,11 @@ from sim.task import GraspTask
 class Policy(Protocol):
     """What acts in a GraspTask."""
 
+    @property
+    def grip(self) -> Tensor | None:
+        """(env,) how surely thumb and fingers touched something when it acted last, 0 to 1; None: it cannot tell."""
+        ...
+
     def reset(self, trials: Sequence[int]) -> None:
         """A new episode starts in every row; row i is trial `trials[i]`, which alone decides any chance."""
         ...
@@ -26,6 +31,8 @@ class Policy(Protocol):
 
 class ZeroPolicy:
     """No correction at all: with the task's prior, the scripted grasp (approach, close, keep closed in the lift)."""
+
+    grip = None
 
     def __init__(self, task: GraspTask) -> None:
         self._action = torch.zeros(task.num_envs, task.num_actions, device=task.device)
@@ -40,6 +47,8 @@ class ZeroPolicy:
 
 class RandomPolicy:
     """Standard normal actions, drawn per trial, so that a trial repeats alone and whatever ran beside it."""
+
+    grip = None
 
     def __init__(self, task: GraspTask) -> None:
         self._shape = (task.episode_steps, task.num_actions)

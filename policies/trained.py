@@ -19,6 +19,8 @@ import assets
 import configs
 from policies.bundle import CONTRACT, read_contract
 from policies.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
+from policies.gripping import grip
+from policies.student import StudentActor
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
@@ -91,7 +93,10 @@ class CheckpointPolicy:
             raise ValueError(
                 f"{checkpoint.path} observes {size} values, the task gives {given}: another task.view.mode?"
             )
-        self._actor, self._group = checkpoint.actor.to(task.device), checkpoint.stage
+        self._actor, self._hand = checkpoint.actor.to(task.device), task.hand
+        self._contact = task.layouts["teacher"].slices()["contact"]
+        self.grip: Tensor | None = None
+        """(env,) see `policies.synergy.Policy`: a student feels contacts, a teacher knows them."""
 
     def reset(self, trials: Sequence[int]) -> None:
         """Nothing to forget."""
@@ -99,7 +104,12 @@ class CheckpointPolicy:
     @torch.no_grad()
     def act(self, obs: dict[str, Tensor]) -> Tensor:
         """Mean actions (env, action)."""
-        return self._actor(obs[self._group])
+        if not isinstance(self._actor, StudentActor):
+            self.grip = grip(obs["teacher"][:, self._contact], self._hand)
+            return self._actor(obs["teacher"])
+        action, felt = self._actor.both(obs["student"])
+        self.grip = grip(self._actor.contacts(felt), self._hand)
+        return action
 
 
 def load(name: str, task: GraspTask) -> Any:

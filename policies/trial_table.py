@@ -21,6 +21,7 @@ COLUMNS = {
     "lift_m": "double",
     "slip_m": "double",
     "penetration_m": "double",
+    "attempts": "int16",
     "seed": "int64",
     "block_s": "double",
     "worker": "string",

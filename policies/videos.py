@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+from policies.attempts import play
 from policies.synergy import Policy
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome
@@ -17,7 +18,9 @@ Rerun = Callable[[str, int], tuple[GraspTask, Policy]]
 """Makes the task of a disturbance with so many rows, and the policy on it."""
 
 
-def record(outcomes: Sequence[Outcome], count: int, folder: Path, library: ObjectLibrary, rerun: Rerun) -> list[Path]:
+def record(
+    outcomes: Sequence[Outcome], count: int, folder: Path, library: ObjectLibrary, attempts: int, rerun: Rerun
+) -> list[Path]:
     """Repeat up to `count` successes and `count` failures and film them. Raises RenderUnavailable without OpenGL."""
     backend()
     chosen = choose(outcomes, count)
@@ -26,7 +29,7 @@ def record(outcomes: Sequence[Outcome], count: int, folder: Path, library: Objec
         wanted = [outcome for outcome in chosen if outcome.disturbance == disturbance]
         missing = [outcome for outcome in wanted if not (folder / file_name(outcome)).exists()]
         if missing:
-            film(missing, folder, library, *rerun(disturbance, len(missing)))
+            film(missing, folder, library, attempts, *rerun(disturbance, len(missing)))
         paths += [folder / file_name(outcome) for outcome in wanted]
     return paths
 
@@ -43,22 +46,25 @@ def choose(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
     return chosen
 
 
-def film(wanted: Sequence[Outcome], folder: Path, library: ObjectLibrary, task: GraspTask, policy: Policy) -> None:
+def film(
+    wanted: Sequence[Outcome], folder: Path, library: ObjectLibrary, attempts: int, task: GraspTask, policy: Policy
+) -> None:
     """Run the trials of `wanted` side by side, one video each, real time."""
     trials = [outcome.trial for outcome in wanted]
-    obs = task.reset(trials=trials)
-    policy.reset(trials)
     with ExitStack() as stack:
         recorders = []
         for outcome in wanted:
             model = library[outcome.object]
             recorder = Recorder(folder / file_name(outcome), task.cfg.rate_hz, (model.vertices, model.faces))
             recorders.append(stack.enter_context(recorder))
-        for step in range(task.episode_steps):
-            for row, (recorder, outcome) in enumerate(zip(recorders, wanted, strict=True)):
-                recorder.capture(task.engine.get_model(row), task.engine.get_data(row), caption(outcome, step, task))
-            obs = task.step(policy.act(obs)).obs
-    for outcome, again in zip(wanted, task.outcomes(), strict=True):
+
+        def watch() -> None:
+            for row in (task.clock < task.episode_steps).nonzero().squeeze(1).tolist():
+                words = caption(wanted[row], int(task.step_index[row]), task)
+                recorders[row].capture(task.engine.get_model(row), task.engine.get_data(row), words)
+
+        repeated = play(task, policy, trials, attempts, watch)
+    for outcome, again in zip(wanted, repeated, strict=True):
         if (outcome.success, outcome.failure) != (again.success, again.failure):
             log.warning("trial %d was '%s' but its video shows '%s'", outcome.trial, _verdict(outcome), _verdict(again))
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from perception.depth import CameraError, DepthSource, EndOfFramesError, FrameTimeoutError
 from perception.features import nearest_vectors
 from perception.segment import SegmentCfg
+from policies.attempts import ATTEMPTS, Attempts
 from policies.synergy import Policy
 from policies.viewer_snapshot import Eye, HandPose, Snapshot, plan_hand
 from sim.geom_meshes import GeomMesh, geom_meshes
@@ -119,6 +120,7 @@ class TaskWorld:
         if not isinstance(task.view.camera, RenderedCamera) or task.num_envs != 1:
             raise ValueError("the viewer needs one environment and drawn depth: task.view.camera=rendered")
         self._task, self._policy, self._eye, self._camera = task, policy, Eye(segment), task.view.camera
+        self._actor = Attempts(task, policy, ATTEMPTS)
         self._begin(trial)
         model = task.engine.get_model(0)
         bodies = [number for number in range(1, model.nbody) if model.body(number).name != "object"]
@@ -134,7 +136,7 @@ class TaskWorld:
         state = task.engine.state
         pose = state.object_pos_w[0].numpy().copy(), state.object_quat_w[0].numpy().copy()
         known_w = task.view.points_w[0].numpy().copy()
-        phase = "grasp" if task.phases.grasping[0] else "hold" if task.phases.holding[0] else "lift"
+        phase = task.phases.name(0)
         words = f"trial {int(task.trial[0])}", task.objects[0], phase, f"{step * task.step_s:.2f} s"
         hand = self._hand_pose(data.xpos[1:], data.xquat[1:])
         return Snapshot(seen, known_w, hand, " · ".join(words), self._verdict, pose)
@@ -148,7 +150,7 @@ class TaskWorld:
         if self._verdict:
             self._begin(int(self._task.trial[0]) + 1)
             return AGAIN_S
-        step = self._task.step(self._policy.act(self._obs))
+        step = self._actor.step(self._obs)
         self._obs = step.obs
         if step.info["outcomes"]:
             outcome = step.info["outcomes"][0]
@@ -168,17 +170,14 @@ class TaskWorld:
         self._verdict = ""
         model = self._task.library[self._task.objects[0]]
         self._mesh = model.vertices * np.float32(self._task.draws.size[0]), model.faces
-        state = self._task.engine.state
-        self._plan = state.palm_pos_w[0].numpy().copy(), state.palm_quat_w[0].numpy().copy()
-        self._depth_m = float(self._task.control.course.remaining_m[0])
 
     def _hand_pose(self, bodies_pos_w: NDArray[np.float64], bodies_quat_w: NDArray[np.float64]) -> HandPose:
         """The hand as it measures itself."""
-        sensed, known_w = self._task.sensed, self._task.view.points_w
+        sensed, known_w, course = self._task.sensed, self._task.view.points_w, self._task.control.course
         keypoints_w = sensed.keypoints_w.float()
         return HandPose(
-            plan=self._plan,
-            depth_m=self._depth_m,
+            plan=(course.start_pos_w[0].numpy().copy(), course.start_quat_w[0].numpy().copy()),
+            depth_m=float(course.depth_m[0]),
             palm=(sensed.palm_pos_w[0].numpy().copy(), sensed.palm_quat_w[0].numpy().copy()),
             keypoints_w=keypoints_w[0].numpy().copy(),
             vectors_w=nearest_vectors(keypoints_w, known_w)[0].numpy(),

@@ -26,7 +26,7 @@ class Phases:
     """Where the episodes are; masks are (env,) bool."""
 
     step: Tensor
-    """(env,) control steps since the reset."""
+    """(env,) control steps since the palm was at its pre-grasp; negative on the way to a new one."""
     grasp_steps: int
     lift_steps: int
     episode_steps: int
@@ -50,6 +50,12 @@ class Phases:
     def holding(self) -> Tensor:
         """The palm rests, the object must stay."""
         return self.step >= self.grasp_steps + self.lift_steps
+
+    def name(self, row: int) -> str:
+        """The phase of one episode."""
+        if self.step[row] < 0:
+            return "retreat"
+        return "grasp" if self.grasping[row] else "lift" if self.lifting[row] else "hold"
 
 
 @dataclass(frozen=True)
@@ -225,8 +231,17 @@ class HandControl:
         course = self.course
         course.start_pos_w[rows] = course.palm_pos_w[rows] = pregrasp.palm_pos_w
         course.start_quat_w[rows] = course.palm_quat_w[rows] = pregrasp.palm_quat_w
-        course.depth_m[rows], course.travelled_m[rows], course.followed_m[rows] = pregrasp.depth_m, 0.0, 0.0
+        course.depth_m[rows] = pregrasp.depth_m
         self.style.write(rows, pregrasp.style)
+        self.start(rows)
+
+    def start(self, rows: Tensor) -> None:
+        """Nothing of the approaches of `rows` is done yet."""
+        self.course.travelled_m[rows] = self.course.followed_m[rows] = 0.0
+
+    def steer(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
+        """The palm targets of `rows` are (row, 3) [m] and (row, 4), whatever the actions were."""
+        self.course.palm_pos_w[rows], self.course.palm_quat_w[rows] = palm_pos_w, palm_quat_w
 
     def act(
         self, action: Tensor, sensed: Readings, object_xy_w: Tensor, phases: Phases

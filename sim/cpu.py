@@ -35,7 +35,7 @@ class CpuEngine:
         self._models: list[mujoco.MjModel] = [model] * num_envs
         self.batch = Batch(model, nsim=num_envs, nthread=num_threads or os.cpu_count() or 1)
         self.batch.set_models(self._models)
-        self._failed = torch.zeros(num_envs, dtype=torch.bool)
+        self._failed, self._resting = (torch.zeros(num_envs, dtype=torch.bool) for _ in range(2))
         self._scratch = mujoco.MjData(model)
         self._raw, self._warning = self._bind()
         self._rows = BatchState(pool, model, self._raw)
@@ -68,7 +68,7 @@ class CpuEngine:
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         self._rows.place(rows, start)
         self.batch.forward(ids)
-        self._failed[rows] = False
+        self._failed[rows] = self._resting[rows] = False
         self._rows.refresh()
 
     def step(
@@ -88,11 +88,16 @@ class CpuEngine:
         self._rows.refresh()
 
     def _run(self, substeps: int) -> None:
+        ids = (~self._resting).nonzero().squeeze(1).numpy().astype(np.int32) if self._resting.any() else None
         try:
-            self.batch.step(nstep=substeps)
+            self.batch.step(ids, nstep=substeps)
         except SimulationError as error:  # these rows stand still, the others have run to completion
             self._failed[error.ids] = True
             log.warning("%s", error)
+
+    def rest(self, rows: Tensor) -> None:
+        """See `Engine.rest`."""
+        self._resting[rows] = True
 
     def push(self, force_w: Tensor) -> None:
         """See `Engine.push`."""

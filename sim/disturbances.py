@@ -31,7 +31,7 @@ class Disturbance:
     shift_m: float = 0.0
     """Radius of the disc within which the object is moved, once, unseen [m]."""
     force_n: float = 0.0
-    """Force on the object's centre of mass once it is gripped, and from then on [N]."""
+    """Force on the object's centre of mass once it is gripped, and from then on, until the hand opens [N]."""
     mass_scale: float = 1.0
     friction: float | None = None
 
@@ -80,7 +80,8 @@ class Disturber:
 
     def reset(self, rows: Tensor, draws: Episode) -> None:
         """New episodes begin in `rows`: their draws of mass and friction change as the disturbance says."""
-        self.shifted[rows], self.gripped[rows], self._touched_steps[rows] = False, False, 0
+        self.shifted[rows] = False
+        self.let_go(rows)
         pick, amount = draws.mishap.T.contiguous()
         kind = torch.bucketize(pick, self._until, right=True)
         amount = self.level * amount if self.name == MIXED else torch.ones_like(amount)
@@ -96,6 +97,10 @@ class Disturber:
         slippery = column([kind.friction or 0.0 for kind in self._kinds])
         mixed = (1 - amount) * draws.friction + amount * slippery
         draws.friction[:] = torch.where(slippery > 0, mixed, draws.friction)
+
+    def let_go(self, rows: Tensor) -> None:
+        """The hands of `rows` open: the steady force waits for their next grip."""
+        self.gripped[rows], self._touched_steps[rows] = False, 0
 
     def act(self, engine: Engine, draws: Episode, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
         """Before a step: move or push objects.

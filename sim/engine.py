@@ -145,6 +145,10 @@ class Engine(Protocol):
         """
         ...
 
+    def rest(self, rows: Tensor) -> None:
+        """Nobody looks at `rows` until their reset: an engine that gains by it lets them stand still."""
+        ...
+
     def push(self, force_w: Tensor) -> None:
         """External force (env, 3) on the objects' centres of mass until the next call [N]."""
         ...

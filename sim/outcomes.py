@@ -38,6 +38,8 @@ class Outcome:
     """Furthest motion relative to the palm during the hold."""
     penetration_m: float
     """Deepest penetration of hand and object during the trial."""
+    attempts: int = 1
+    """Grasps that were begun."""
 
 
 class Judge:
@@ -55,6 +57,8 @@ class Judge:
         self.rise_m, self._best_rise_m, self._lift_end_rise_m = zeros(), zeros(), zeros()
         self.slip_m, self.penetration_m, self._untouched = zeros(), zeros(), zeros()
         self._pushed_m = zeros()
+        self.attempts = torch.ones_like(self._pushed_m, dtype=torch.int64)
+        """(env,) grasps that were begun."""
         self.unstable, self._lost = zeros().bool(), zeros().bool()
 
     def reset(self, rows: Tensor, state: State) -> None:
@@ -65,6 +69,13 @@ class Judge:
             tracked[rows] = 0.0
         self._pushed_m[rows] = 0.0
         self._untouched[rows] = 0.0
+        self.attempts[rows] = 1
+
+    def try_again(self, rows: Tensor) -> None:
+        """The grasps of `rows` were given up: the next ones decide."""
+        self.held[rows] = False
+        self._best_rise_m[rows] = self._lift_end_rise_m[rows] = 0.0
+        self.attempts[rows] += 1
 
     def update(
         self, state: State, lifting: Tensor, lift_ends: Tensor, holding: Tensor, unstable: Tensor, strayed: Tensor
@@ -97,12 +108,12 @@ class Judge:
         if not rows:
             return []
         of_lift = (self._best_rise_m, self._lift_end_rise_m, self._pushed_m)
-        columns = (self.held, self.unstable, *of_lift, self.rise_m, self.slip_m, self.penetration_m)
+        columns = (self.held, self.unstable, *of_lift, self.rise_m, self.slip_m, self.penetration_m, self.attempts)
         table = torch.stack([column[list(rows)].double() for column in columns], dim=1).tolist()
         records = []
         for trial, name, values in zip(trials, names, table, strict=True):
-            failure = _failure(*values[:5])
-            records.append(Outcome(trial, name, disturbance, not failure, failure, *values[5:]))
+            failure, attempts = _failure(*values[:5]), int(values[8])
+            records.append(Outcome(trial, name, disturbance, not failure, failure, *values[5:8], attempts=attempts))
         return records
 
 

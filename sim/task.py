@@ -8,7 +8,7 @@ joint positions, so that a constant action on a blocked finger is a constant tor
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -29,9 +29,11 @@ from sim.objects import ObjectLibrary
 from sim.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
 from sim.outcomes import Judge, Outcome
 from sim.randomize import Episode, draw_episode, draw_object
+from sim.retreat import Retreat
 from sim.rewards import Rewards
 from sim.scene import ModelPool, PhysicsCfg
 from sim.sensing import Commanding, Sensing, exact
+from sim.step import Step
 from sim.task_cfg import TaskCfg, check_rates
 from sim.trial_random import TrialRandom
 from sim.view import POINTS, make_view
@@ -40,23 +42,6 @@ KEPT_OBJECTS = 8192
 """Most objects that are held in memory on a GPU's behalf; 0.1 MB each."""
 WORKSPACE_M = 0.35
 """An object that strays further than this from the origin, or below the table, ends the episode."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one control step returns; first dimension: environment."""
-
-    obs: dict[str, Tensor]
-    """Observation groups "teacher" and "student", float32."""
-    reward: Tensor
-    """(env,) float32."""
-    terminated: Tensor
-    """(env,) bool: the episode ended because physics failed or the object left the workspace."""
-    truncated: Tensor
-    """(env,) bool: the episode reached its full length."""
-    info: dict
-    """"terms": mean of each weighted reward term; "outcomes": list of Outcome of the episodes that ended; "final_obs":
-    observations before the reset, where episodes ended and the task resets them itself."""
 
 
 class GraspTask:
@@ -108,6 +93,7 @@ class GraspTask:
         self.rewards = Rewards(cfg.reward, hand, cfg.lift_m, device)
         self.judge = Judge(num_envs, self.step_s, device)
         self.guard = Guard(num_envs, self.episode_steps, self.num_actions, device)
+        self._retreat = Retreat(num_envs, joints, self.step_s, device)
         self.history = History(num_envs, self.layouts["student"], device)
         self._allocate()
 
@@ -120,6 +106,9 @@ class GraspTask:
         self.trial = torch.full((n,), -1, dtype=torch.int64, device=device)
         self.objects, self._next_trial = [""] * n, 0
         self.step_index = torch.zeros(n, dtype=torch.int64, device=device)
+        """(env,) control steps since the reset."""
+        self.clock = torch.zeros_like(self.step_index)
+        """(env,) the same, but since the palm was at its last pre-grasp; negative on the way there."""
         self.draws = Episode.empty(n, len(self.hand.joint_names), device)
         self._last_palm_pos_w = torch.zeros(n, 3, dtype=torch.float64, device=device)
         self._action = torch.zeros(n, self.num_actions, device=device)
@@ -128,7 +117,7 @@ class GraspTask:
     @property
     def phases(self) -> Phases:
         """Where the episodes are."""
-        return Phases(self.step_index, self.grasp_steps, self.lift_steps, self.episode_steps)
+        return Phases(self.clock, self.grasp_steps, self.lift_steps, self.episode_steps)
 
     def reset(self, trials: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Start an episode in every environment; `trials`, one number each, make them reproducible alone."""
@@ -153,7 +142,7 @@ class GraspTask:
             self.objects[row] = self.library.names[number]
         self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomize, len(self.hand.joint_names)))
         self._place(rows)
-        self._action[rows], self.step_index[rows] = 0.0, 0
+        self._action[rows], self.step_index[rows], self.clock[rows] = 0.0, 0, 0
         self.judge.reset(rows, self.engine.state)
         self.guard.reset(rows)
         self._measure()
@@ -191,18 +180,50 @@ class GraspTask:
         distance = self._object_vectors.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
         targets = self.control.act(self._action, self.sensed, middle_xy(self.view.points_w), self.phases)
+        targets = self._retreat.steer(self.control, self.clock, targets)
         (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.step_index)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
         self.sensing.advance(self.engine.state)
         terminated, truncated = self._advance_clock()
+        arrived = self._arrive()
         self._measure(look=True)
         self.history.push(self._felt)
+        self.history.begin(arrived, self._felt)
         reward, terms = self._reward()
         info: dict = {"terms": terms, "outcomes": self._ended(terminated | truncated)}
         if self.auto_reset and (terminated | truncated).any():
             info["final_obs"] = self.observe()
             self._begin((terminated | truncated).nonzero().squeeze(1))
         return Step(self.observe(), reward, terminated, truncated, info)
+
+    def try_again(self, rows: Tensor) -> None:
+        """Give up the grasps of `rows` (sorted): palms go aside, the camera looks, another grasp is planned and begun.
+
+        From the next step on actions count for nothing there, until the clock stands at zero and the grasp phase is
+        back. That is for whoever acts to decide: `policies.attempts`.
+        """
+        self.clock[rows] = -self._retreat.aside(rows, self.control)
+        self.judge.try_again(rows)
+        self.disturber.let_go(rows)
+
+    def _arrive(self) -> Tensor:
+        """Palms that went aside go on to a new pre-grasp; where others have come to theirs (row,) a grasp begins."""
+        there = ((self.clock == 0) & (self.step_index > 0)).nonzero().squeeze(1)
+        looks = self._retreat.looks[there]
+        self._plan_again(there[looks])
+        self.control.start(there[~looks])
+        self._action[there[~looks]] = 0.0
+        return there[~looks]
+
+    def _plan_again(self, rows: Tensor) -> None:
+        if not len(rows):
+            return
+        self.view.look_again(rows, self.engine.state, self.draws, self.step_index)
+        points_w, draws = self.view.points_w[rows], self.draws.rows(rows)
+        place_w = torch.nn.functional.pad(middle_xy(points_w), (0, 1))
+        plan = self._plan(points_w, place_w + draws.approach_offset, draws)
+        self.clock[rows] = -self._retreat.on(rows, self.control, plan)
+        self.control.reset(rows, plan)
 
     def _advance_clock(self) -> tuple[Tensor, Tensor]:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
@@ -211,15 +232,16 @@ class GraspTask:
         if len(rows):  # nothing that is not finite may reach rewards and observations
             for row in rows.tolist():
                 trial, seed = int(self.trial[row]), int(self.seeds[row])
-                self.guard.dump(row, trial, seed, self.objects[row], int(phases.step[row]) + 1)
+                self.guard.dump(row, trial, seed, self.objects[row], int(self.step_index[row]) + 1)
             self._place(rows)
         pos = self.engine.state.object_pos_w
         strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < -0.05)
         self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed)
         self.guard.count(broken, strayed)
         self.step_index += 1
+        self.clock += 1
         terminated = broken | strayed
-        return terminated, (self.step_index >= self.episode_steps) & ~terminated
+        return terminated, (self.clock >= self.episode_steps) & ~terminated
 
     def _measure(self, look: bool = False) -> None:
         """Readings, after a step a look, and hand-centric vectors in the palm frame: true ones, those of the view."""
@@ -227,9 +249,7 @@ class GraspTask:
         self.sensed = sensed = self.sensing.read(state, self.draws, self.step_index)
         self._felt = hand_terms(sensed, state.joint_target, self.control.course)
         if look:  # in lift and hold the object goes along with the palm
-            held, resting = (
-                self.step_index > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps)
-            )
+            held, resting = (self.clock > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps))
             self.view.update(state, self.draws, self.step_index, sensed, held, resting)
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
@@ -242,11 +262,11 @@ class GraspTask:
             self._visible_vectors = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
 
     def _reward(self) -> tuple[Tensor, dict[str, float]]:
-        state, just_done = self.engine.state, replace(self.phases, step=self.step_index - 1)
+        state, just_done = self.engine.state, replace(self.phases, step=self.clock - 1)
         palm_velocity = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
         self._last_palm_pos_w.copy_(state.palm_pos_w)
         offset = state.object_pos_w - self.judge.start_pos_w
-        success = (self.step_index == self.episode_steps) & self.judge.held
+        success = (self.clock == self.episode_steps) & self.judge.held
         return self.rewards(state, just_done, self._object_vectors, palm_velocity, offset, success, self._action)
 
     def observe(self) -> dict[str, Tensor]:
@@ -270,7 +290,7 @@ class GraspTask:
         names = [self.objects[row] for row in rows]
         return self.judge.outcomes(rows, trials, names, self.disturber.name)
 
-    def outcomes(self) -> list[Outcome]:
-        """Outcomes of all environments' episodes as they stand."""
+    def outcomes(self, mask: Tensor | None = None) -> list[Outcome]:
+        """Outcomes of the episodes as they stand, of those in `mask` (env,) or of all."""
         self.engine.check()
-        return self._ended(torch.ones_like(self.judge.held))
+        return self._ended(torch.ones_like(self.judge.held) if mask is None else mask)

@@ -97,6 +97,16 @@ class View:
         if not self._cfg.latency_steps:
             self._arrive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
 
+    def look_again(self, rows: Tensor, state: State, draws: Episode, step: Tensor) -> None:
+        """What is seen of the objects of `rows` now, nothing before them, takes the place of their first views.
+
+        `draws`, `step` and `state` are of all environments. Where too little is seen what is known remains.
+        """
+        points_w, count, _ = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])
+        seen = count >= self._cfg.min_points
+        self._known.begin(rows[seen], points_w[seen])
+        self._arrival[rows] = 0
+
     def tracked_w(self) -> Tensor:
         """The first views (env, POINTS, 3) where the tracker has them now, world frame [m]; in modes that track."""
         if self._known.tracker is None:

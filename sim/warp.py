@@ -185,6 +185,9 @@ class WarpEngine:
                 stack.enter_context(wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(self.device))))
             yield
 
+    def rest(self, rows: Tensor) -> None:
+        """See `Engine.rest`: all environments are one launch."""
+
     def push(self, force_w: Tensor) -> None:
         """See `Engine.push`."""
         self._rows.push(force_w)

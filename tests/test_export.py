@@ -15,7 +15,8 @@ import configs
 from policies import trained
 from policies.checkpoint import load_checkpoint
 from policies.controller import Controller
-from policies.evaluate import EvaluateCfg, make_task, run_block, with_policy
+from policies.attempts import play
+from policies.evaluate import EvaluateCfg, make_task, with_policy
 from policies.export import ExportCfg, export, make_contract
 from policies.export import make_task as make_rehearsal
 from policies.exported import plan_of, readings_of
@@ -70,7 +71,7 @@ def test_an_episode_in_the_task_is_the_episode_of_the_bundle(student_run, bundle
 def test_the_shipped_bundle_follows_a_moved_object_as_the_task_does(household):
     """`ExportedPolicy` raises where the palm targets of the two part."""
     task = task_for("allegro/student", household, disturbance="shift5")
-    run_block(task, make_policy("allegro/student", task), range(6))
+    play(task, make_policy("allegro/student", task), range(6))
     assert task.control.course.followed_m.norm(dim=1).max() > 0.02
 
 
@@ -78,7 +79,7 @@ def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bu
     ends = {}
     for policy in (student_run, bundle):
         task = task_for(policy, household)
-        outcomes = run_block(task, make_policy(str(policy), task), range(6))
+        outcomes = play(task, make_policy(str(policy), task), range(6))
         ends[policy] = [(one.object, one.success, one.failure) for one in outcomes]
     assert ends[student_run] == ends[bundle]
 

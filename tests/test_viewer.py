@@ -21,7 +21,8 @@ from perception.segment import SegmentCfg, Segmenter
 from perception.sources import FrameFolder, save_folder
 from policies import viewer_drawing as drawing
 from policies.cli import main
-from policies.evaluate import EvaluateCfg, make_task, run_block
+from policies.attempts import play
+from policies.evaluate import EvaluateCfg, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
 from policies.viewer_snapshot import NO_POSE, UNPOSED, Eye, Snapshot, plan_hand
@@ -258,7 +259,7 @@ def evaluation(balanced):
 
 
 @pytest.fixture
-def play(evaluation, allegro, household):
+def worlds(evaluation, allegro, household):
     def build(trial):
         task = make_task(evaluation, allegro, household, "none", rows=1)
         return TaskWorld(task, make_policy("synergy", task), SegmentCfg(), trial), task
@@ -267,9 +268,9 @@ def play(evaluation, allegro, household):
 
 
 def test_a_trial_in_the_viewer_is_that_of_the_evaluation_and_shows_what_the_policy_sees(
-    play, evaluation, allegro, household
+    worlds, evaluation, allegro, household
 ):
-    world, task = play(2)
+    world, task = worlds(2)
     first = world.look()
     np.testing.assert_array_equal(first.seen.points_w, first.known_w)  # the very pipeline, the very chance
     layout = task.layouts["student"]
@@ -288,13 +289,13 @@ def test_a_trial_in_the_viewer_is_that_of_the_evaluation_and_shows_what_the_poli
         assert world.advance() == task.step_s
     assert shown.seen.frame.depth_m.shape == (480, 640)
     again = make_task(evaluation, allegro, household, "none", rows=1)
-    outcome = run_block(again, make_policy("synergy", again), [2])[0]
+    outcome = play(again, make_policy("synergy", again), [2])[0]
     expected = "success" if outcome.success else outcome.failure.replace("_", " ")
     assert world.look().verdict == expected and task.outcomes()[0] == outcome
 
 
-def test_after_the_verdict_comes_the_next_trial_and_buttons_choose_it_too(play, household):
-    world, task = play(0)
+def test_after_the_verdict_comes_the_next_trial_and_buttons_choose_it_too(worlds, household):
+    world, task = worlds(0)
     mesh = world.object_mesh()
     world.press("next object")
     assert world.look().caption == f"trial 1 · {household.names[1]} · grasp · 0.00 s"

@@ -9,7 +9,7 @@ from dexgrasp_ros.scripted import MotionCfg
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe
 
-STATES = ("idle", "pregrasp", "grasp", "lift", "hold", "release", "home", "fault")
+STATES = ("idle", "pregrasp", "grasp", "lift", "hold", "retreat", "release", "home", "fault")
 """Of the machine."""
 POLICY_STATES = ("grasp", "lift", "hold")
 """In which the policy runs."""
@@ -27,6 +27,10 @@ class GraspCfg:
     """A scripted motion that takes longer is a fault."""
     retreat_m: float = 0.12
     """How far the palm backs off after a release."""
+    attempts: int = 3
+    """Grasps at most, each after the policy felt its hand empty; 1: no second one."""
+    look_timeout_s: float = 5.0
+    """The hand is out of the way after an empty grasp and no plan has come for so long: the grasp is over."""
     plan_timeout_s: float = 1.0
     """A plan older than this starts no grasp."""
     late_periods: float = 3.0
@@ -46,6 +50,8 @@ class GraspCfg:
         values = {name: value for name, value in vars(self).items() if isinstance(value, float)}
         if wrong := [name for name, value in values.items() if not (np.isfinite(value) and value > 0)]:
             raise ValueError(f"{wrong} must be positive")
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1, got {self.attempts}")
         if self.late_periods < 1.5:
             raise ValueError(f"late_periods must be at least 1.5, got {self.late_periods}")
 

@@ -1,6 +1,8 @@
 """The grasp as a state machine, without ROS: what is known goes in, what may be sent comes out, each control period.
 
     idle -> pregrasp -> grasp -> lift -> hold -> release -> idle          home; fault from anywhere
+               ^          |        |
+               +- retreat +--------+     the policy feels that the hand is empty, and there are attempts left
 
 `tick` and `request` never raise. Whatever goes wrong ends in `fault`: the gate brakes, holds where the robot was
 measured, and nothing but `reset_fault` leads out of it.
@@ -8,15 +10,14 @@ measured, and nothing but `reset_fault` leads out of it.
 
 from collections.abc import Callable
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output
 from dexgrasp_ros.poses import Pose
-from dexgrasp_ros.readiness import astray, beside, jumped, measured, outside, stamp_s
-from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, within
+from dexgrasp_ros.readiness import astray, fingers_within, jumped, measured, not_ready, parts, stamp_s
+from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, stand_aside, within
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe, SafetyCfg, SafetyGate, Sensed, Wanted
 
@@ -36,17 +37,20 @@ class GraspMachine:
         contract = policy.contract
         self.cfg, self.shadow, self._policy = cfg, shadow, policy
         self.gate = SafetyGate(contract["hand"], policy.rate_hz, safety)
+        self._box = self.gate.palm.lower, self.gate.palm.upper
+        self._range = self.gate.joints.lower, self.gate.joints.upper
         self.period_s = 1.0 / policy.rate_hz
         self.watches = contract["view"]["mode"] != "frozen"
         """Whether points that are too old are a fault while the policy runs."""
         self._open = np.array(contract["grasp"]["power"]["open_pose"], dtype=np.float64)
-        self._lower, self._upper = (np.array(contract["hand"][f"joint_{side}_rad"]) for side in ("lower", "upper"))
+        self._joints = len(contract["hand"]["joint_names"])
         self._home, self._home_given = home, home is not None
         self.state, self.fault = "idle", ""
         self.begun = False
         """Whether commands are sent."""
         self._script: Script | None = None
         self._plan: Plan | None = None
+        self._attempts_left, self._empty_grip = 0, contract["control"]["empty_grip"]
         self._lift_from_m: float | None = None
         self._since_s = self._last_s = -np.inf
         self._target: tuple[Array, Pose] | None = None
@@ -57,6 +61,7 @@ class GraspMachine:
         self._steps: dict[str, Callable[[Inputs, Array, Pose], None]] = {
             "pregrasp": self._pregrasp,
             **dict.fromkeys(POLICY_STATES, self._run_policy),
+            "retreat": self._retreat,
             "release": self._leave,
             "home": self._leave,
         }
@@ -106,20 +111,7 @@ class GraspMachine:
 
     def not_ready(self, inputs: Inputs) -> str:
         """Why commands must not begin now, or nothing."""
-        if inputs.estop:
-            return "the emergency stop is pressed"
-        if inputs.joint_pos is None or inputs.palm_pos_w is None:
-            what = "joint states of the hand" if inputs.joint_pos is None else "pose of the palm"
-            return f"no {what} yet" + (f": {inputs.trouble}" if inputs.trouble else "")
-        try:
-            joints, palm = measured(inputs, len(self._lower))
-        except ValueError as error:
-            return str(error)
-        age_s, limit_s = inputs.now_s - stamp_s(inputs), self.gate.cfg.joints_timeout_s
-        if not -self.period_s <= age_s <= limit_s:
-            return f"readings are {age_s:.3f} s old, {limit_s} s are allowed. {inputs.trouble}".rstrip()
-        names = self._policy.contract["hand"]["joint_names"]
-        return outside(joints, names, self._lower, self._upper, self.cfg.outside_rad) or beside(palm, *self._box)
+        return not_ready(inputs, self._policy.contract["hand"], self.gate, self.period_s, self.cfg.outside_rad)
 
     def _advance(self, inputs: Inputs) -> None:
         """The state's own work; what is wrong is a fault."""
@@ -138,7 +130,7 @@ class GraspMachine:
         """Takes the readings if they are of use; else says why not."""
         self._sensed = None
         try:
-            now = measured(inputs, len(self._lower))
+            now = measured(inputs, self._joints)
         except ValueError as error:
             return str(error)
         if self._seen is not None and (reason := jumped(self._seen, now, max(1.0, gap_s / self.period_s))):
@@ -153,8 +145,8 @@ class GraspMachine:
         target = self._sensed if self.state == "fault" else self._target
         watched = self.watches and self.state in POLICY_STATES
         points_stamp_s = (inputs.view.stamp_s if inputs.view else np.nan) if watched else None
-        wanted = Wanted(*_parts(target), inputs.now_s)
-        safe = self.gate(wanted, Sensed(*_parts(self._sensed), stamp_s(inputs), points_stamp_s), inputs.now_s)
+        wanted = Wanted(*parts(target), inputs.now_s)
+        safe = self.gate(wanted, Sensed(*parts(self._sensed), stamp_s(inputs), points_stamp_s), inputs.now_s)
         if self.gate.fault and self.state != "fault":
             self.fail(f"{self.state}: {self.gate.fault}. {inputs.trouble}".rstrip(". "))
         if self.state == "fault":
@@ -194,11 +186,17 @@ class GraspMachine:
         age_s = inputs.now_s - inputs.plan_stamp_s
         if not -self.period_s <= age_s <= limit_s:
             return f"the plan is {age_s:.2f} s old, {limit_s} s are allowed"
-        goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), self._fingers(plan.joint_pos)
+        self._attempts_left = self.cfg.attempts
+        return self._approach(plan, inputs)
+
+    def _approach(self, plan: Plan, inputs: Inputs) -> str:
+        """Set out for the pre-grasp. Returns why not, or nothing."""
+        goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), fingers_within(plan.joint_pos, *self._range)
         if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
             return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
         self._policy.begin(plan)  # refuses a plan that does not fit
         self._plan, self._lift_from_m = plan, None
+        self._attempts_left -= 1
         self._start("pregrasp", approach(self.sent()[1], goal, fingers, self.cfg.motion.transit_height_m), inputs)
         return ""
 
@@ -209,18 +207,18 @@ class GraspMachine:
             self.state = "idle"
             return ""
         palm = self.sent()[1]
-        fingers = self._open if self._plan is None else self._fingers(self._plan.joint_pos)
+        fingers = self._open if self._plan is None else fingers_within(self._plan.joint_pos, *self._range)
         lowered_m = 0.0 if self._lift_from_m is None else max(palm.pos_m[2] - self._lift_from_m, 0.0)
         self._start("release", let_go(palm, lowered_m, fingers, self.cfg.retreat_m), inputs)
         return ""
 
     def _ask_home(self, inputs: Inputs) -> str:
-        if self.state not in ("idle", "pregrasp"):
-            return f"home is reached from idle or pregrasp, not from {self.state}: release first"
+        if self.state not in ("idle", "pregrasp", "retreat"):
+            return f"home is reached from idle, pregrasp or retreat, not from {self.state}: release first"
         if self.shadow or self._home is None:
             return "somebody else moves the robot"
         palm, transit_m = self.sent()[1], self.cfg.motion.transit_height_m
-        self._start("home", go_home(palm, self._home, self._fingers(self._open), transit_m), inputs)
+        self._start("home", go_home(palm, self._home, fingers_within(self._open, *self._range), transit_m), inputs)
         return ""
 
     def _start(self, state: str, stages: list[Stage], inputs: Inputs) -> None:
@@ -240,6 +238,18 @@ class GraspMachine:
             self._policy.begin(self._plan)
             self._run_policy(inputs, joints, palm)
 
+    def _retreat(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
+        """Aside; then a plan is awaited whose frame was taken after the palm had arrived."""
+        assert self._script is not None
+        if not self._script.done:
+            if self._scripted(inputs, joints, palm):
+                self._since_s = inputs.now_s
+            return
+        plan = inputs.plan if inputs.plan_stamp_s > self._since_s else None
+        refused = plan is None or self._approach(plan, inputs)
+        if refused and inputs.now_s - self._since_s > self.cfg.look_timeout_s:
+            self.state, self._plan, self._lift_from_m = "idle", None, None
+
     def _leave(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
         if self._scripted(inputs, joints, palm) and self.state != "fault":
             self.state, self._plan, self._lift_from_m = "idle", None, None
@@ -257,7 +267,8 @@ class GraspMachine:
     def _run_policy(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
         if inputs.view is None:
             raise ValueError("no points of the object")
-        self.state = phase = self._policy.phase
+        before, phase = self.state, self._policy.phase
+        self.state = phase
         view, start_s = inputs.view, perf_counter()
         readings = Readings(joints, palm.pos_m, palm.quat, view.points_w, view.visible_fraction, view.view_fresh)
         command = self._policy.act(readings)
@@ -265,28 +276,19 @@ class GraspMachine:
         self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
         if phase == "grasp":
             self._lift_from_m = float(self._target[1].pos_m[2])
+        elif phase != before and self._attempts_left and command.grip < self._empty_grip and not self.shadow:
+            assert self._plan is not None
+            self._start(
+                "retreat", stand_aside(self.sent()[1], fingers_within(self._plan.joint_pos, *self._range)), inputs
+            )
+            self._retreat(inputs, joints, palm)
 
     def _begin(self, inputs: Inputs) -> None:
         """From where the robot is measured to be."""
-        joints, palm = measured(inputs, len(self._lower))
+        joints, palm = measured(inputs, self._joints)
         self.gate.begin(joints, palm.pos_m, palm.quat, inputs.now_s)
         self._home = self._home if self._home_given else palm
         self._seen = self._sensed = joints, palm
         self._last_s, self._script = inputs.now_s, None
         self._target = self.sent()
         self.state, self.fault = "idle", ""
-
-    def _fingers(self, value: Any) -> Array:
-        joints = np.asarray(value, dtype=np.float64)
-        if joints.shape != self._lower.shape or not np.isfinite(joints).all():
-            raise ValueError(f"the plan's fingers are not {len(self._lower)} finite values")
-        return np.clip(joints, self.gate.joints.lower, self.gate.joints.upper)
-
-    @property
-    def _box(self) -> tuple[Array, Array]:
-        return self.gate.palm.lower, self.gate.palm.upper
-
-
-def _parts(state: tuple[Array, Pose] | None) -> tuple[Array | None, Array | None, Array | None]:
-    """Joints, position and orientation, or nothing of each."""
-    return (None, None, None) if state is None else (state[0], state[1].pos_m, state[1].quat)

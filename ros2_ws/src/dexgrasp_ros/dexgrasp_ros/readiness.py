@@ -1,17 +1,35 @@
 """What may be made of readings, and why a robot must not be commanded from where it is said to be."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from dexgrasp_ros.grasp_types import Inputs
 from dexgrasp_ros.poses import Pose
+from policies.safety import SafetyGate
 
 Array = NDArray[np.float64]
 BOX_TOLERANCE_M = 0.01
 JUMP_RAD, JUMP_M, JUMP_TURN_RAD = 0.8, 0.08, 0.5
 """More than any joint, the palm, or its orientation moves in a control period of a twentieth of a second."""
+
+
+def not_ready(inputs: Inputs, hand: Mapping[str, Any], gate: SafetyGate, period_s: float, outside_rad: float) -> str:
+    """Why commands must not begin now, or nothing. `hand`: of the contract."""
+    if reason := "the emergency stop is pressed" if inputs.estop else missing(inputs):
+        return reason
+    names, (lower, upper) = hand["joint_names"], (np.array(hand[f"joint_{side}_rad"]) for side in ("lower", "upper"))
+    try:
+        joints, palm = measured(inputs, len(names))
+    except ValueError as error:
+        return str(error)
+    return (
+        stale(inputs, period_s, gate.cfg.joints_timeout_s)
+        or outside(joints, names, lower, upper, outside_rad)
+        or beside(palm, gate.palm.lower, gate.palm.upper)
+    )
 
 
 def measured(inputs: Inputs, joints: int) -> tuple[Array, Pose]:
@@ -20,6 +38,35 @@ def measured(inputs: Inputs, joints: int) -> tuple[Array, Pose]:
     if pos.shape != (joints,) or not np.isfinite(pos).all():
         raise ValueError(f"joint positions are not {joints} finite values. {inputs.trouble}".rstrip())
     return pos, Pose.of(inputs.palm_pos_w, inputs.palm_quat_w)
+
+
+def parts(state: tuple[Array, Pose] | None) -> tuple[Array | None, Array | None, Array | None]:
+    """Joints, position and orientation, or nothing of each."""
+    return (None, None, None) if state is None else (state[0], state[1].pos_m, state[1].quat)
+
+
+def fingers_within(value: ArrayLike, lower: Array, upper: Array) -> Array:
+    """A plan's finger positions (joint,) within limits [rad]. Raises ValueError where they are of no use."""
+    joints = np.asarray(value, dtype=np.float64)
+    if joints.shape != lower.shape or not np.isfinite(joints).all():
+        raise ValueError(f"the plan's fingers are not {len(lower)} finite values")
+    return np.clip(joints, lower, upper)
+
+
+def missing(inputs: Inputs) -> str:
+    """What has never been read, or nothing."""
+    if inputs.joint_pos is not None and inputs.palm_pos_w is not None:
+        return ""
+    what = "joint states of the hand" if inputs.joint_pos is None else "pose of the palm"
+    return f"no {what} yet" + (f": {inputs.trouble}" if inputs.trouble else "")
+
+
+def stale(inputs: Inputs, period_s: float, limit_s: float) -> str:
+    """How old the readings are, if older than the limit or more than a period from the future; else nothing."""
+    age_s = inputs.now_s - stamp_s(inputs)
+    if -period_s <= age_s <= limit_s:
+        return ""
+    return f"readings are {age_s:.3f} s old, {limit_s} s are allowed. {inputs.trouble}".rstrip()
 
 
 def stamp_s(inputs: Inputs) -> float:

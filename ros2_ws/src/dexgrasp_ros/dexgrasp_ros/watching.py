@@ -1,6 +1,7 @@
 """What the perception node does with its messages, without ROS: readings and frames go in, what to publish comes out.
 
-idle, home      frames are looked at until a steady first view is there; it is published with its plan
+idle, home,     frames are looked at until a steady first view is there; it is published with its plan
+retreat
 pregrasp        the first view is frozen; frames only tell that the camera lives
 grasp           frames are followed
 lift, hold      frames are followed, and what is known goes along with the palm
@@ -24,7 +25,7 @@ from perception.robot_body import ArmBody, HandBody
 from perception.segment import SegmentCfg
 from perception.steady import FIRST_FRAMES
 
-RESTING, UNDER_WAY = ("idle", "home"), ("pregrasp", "grasp", "lift", "hold", "release")
+RESTING, UNDER_WAY = ("idle", "home", "retreat"), ("pregrasp", "grasp", "lift", "hold", "release")
 FOLLOWING, HELD = ("grasp", "lift", "hold"), ("lift", "hold")
 """States of the grasp node; see above."""
 

@@ -1,0 +1,135 @@
+"""A second attempt: what the hand feels, the way back to another pre-grasp, and how the trial is then judged."""
+
+import math
+
+import pytest
+import torch
+
+import configs
+from perception.geometry import quat_rotate
+from policies.attempts import Attempts, play
+from policies.evaluate import EvaluateCfg, make_task, with_policy
+from policies.gripping import EMPTY, grip
+from policies.synergy import make_policy
+from sim.retreat import ABOVE_M, ASIDE_M, LOOK_S, OPEN_S, PALM_M_S
+
+
+class Scripted:
+    """The scripted grasp with a sense of touch that is made up."""
+
+    def __init__(self, task, grip):
+        self._action, self.grip = torch.zeros(task.num_envs, task.num_actions), grip
+
+    def reset(self, trials):
+        """Nothing to forget."""
+
+    def act(self, obs):
+        """No correction."""
+        return self._action
+
+
+@pytest.fixture
+def make(household, allegro):
+    def build(rows, *words, disturbance="none"):
+        words = ["policy=synergy", "view=corrected", "physics=balanced", "num_threads=1", "task.hold_s=0.5", *words]
+        cfg = with_policy(configs.load(EvaluateCfg, "evaluate", words))
+        return make_task(cfg, allegro, household, disturbance, rows)
+
+    return build
+
+
+def until(task, actor, obs, arrived):
+    """Steps until the clock is where it should be."""
+    while not arrived(int(task.clock[0])):
+        obs = actor.step(obs).obs
+    return obs
+
+
+def test_the_grip_is_the_weaker_of_thumb_and_strongest_finger(allegro):
+    contact = torch.zeros(4, len(allegro.contact_bodies))
+    thumb, fingers = (mask.nonzero()[0] for mask in (allegro.thumb_mask, allegro.finger_mask))
+    contact[0, thumb[0]] = 0.9  # the thumb alone
+    contact[1, thumb[-1]], contact[1, fingers[2]], contact[1, fingers[5]] = 0.6, 0.2, 0.8
+    contact[2, 0], contact[2, fingers[0]] = 1.0, 1.0  # the palm is neither
+    contact[3, thumb[0]], contact[3, fingers[0]] = 0.5, 0.4
+    torch.testing.assert_close(grip(contact, allegro), torch.tensor([0.0, 0.6, 0.0, 0.4]))
+
+
+def test_a_hand_that_feels_empty_goes_up_and_aside_and_on_to_a_new_pregrasp(make):
+    task = make(1)
+    actor = Attempts(task, Scripted(task, torch.zeros(1)), attempts=2)
+    obs = until(task, actor, task.reset([1]), lambda clock: clock == task.grasp_steps)
+    start_w, quat_w = task.control.palm_pos_w[0].clone(), task.control.palm_quat_w[0].clone()
+    open_pose, floor = task.control.style.open_pose[0].clone(), task.engine.state.object_pos_w[0].clone()
+    up = math.ceil(max((ABOVE_M - float(start_w[2])) / PALM_M_S, OPEN_S) / task.step_s)
+    across = math.ceil(ASIDE_M / PALM_M_S / task.step_s)
+    obs = actor.step(obs).obs
+    assert int(task.clock[0]) == 1 - (up + across + round(LOOK_S / task.step_s))
+    assert task.phases.name(0) == "retreat" and task.judge.attempts.tolist() == [2]
+    for _ in range(up - 1):
+        obs = actor.step(obs).obs
+    torch.testing.assert_close(task.control.palm_pos_w[0], torch.tensor([*start_w[:2], ABOVE_M], dtype=torch.float64))
+    torch.testing.assert_close(task.engine.state.joint_target[0], open_pose)
+    for _ in range(across):
+        obs = actor.step(obs).obs
+    back_w = -quat_rotate(quat_w, quat_w.new_tensor([0.0, 0.0, 1.0]))[:2]
+    torch.testing.assert_close(task.control.palm_pos_w[0, :2], start_w[:2] + ASIDE_M * back_w / back_w.norm())
+    torch.testing.assert_close(task.control.palm_quat_w[0], quat_w)
+    obs = until(task, actor, obs, lambda clock: clock == 0)
+    course, palm_w = task.control.course, task.engine.state.palm_pos_w[0]
+    torch.testing.assert_close(course.palm_pos_w, course.start_pos_w)
+    assert float(course.travelled_m[0]) == 0.0 < float(course.depth_m[0])
+    assert (palm_w - course.start_pos_w[0]).norm() < 0.01
+    assert (task.engine.state.object_pos_w[0] - floor).norm() < 0.05  # it was let go, not carried away
+    obs = until(task, actor, obs, lambda clock: clock == task.episode_steps)
+    assert task.judge.attempts.tolist() == [2]  # both are used up, whatever is felt
+
+
+def test_the_next_attempt_is_made_where_the_object_is_now(make):
+    task = make(1)
+    actor = Attempts(task, Scripted(task, torch.zeros(1)), attempts=2)
+    obs = until(task, actor, task.reset([0]), lambda clock: clock == task.grasp_steps)
+    obs = until(task, actor, actor.step(obs).obs, lambda clock: clock == -1)
+    pos_w = task.engine.state.object_pos_w.double().clone()
+    pos_w[0, :2] += torch.tensor([-0.12, 0.1])  # further than any tracker looks
+    task.engine.move_object(torch.tensor([0]), pos_w)
+    obs = until(task, actor, obs, lambda clock: clock == 1)
+    assert (task.control.course.object_xy_w[0] - pos_w[0, :2]).norm() < 0.015
+
+
+def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
+    """The object is put out of reach until the first attempt is over; both rows end in one block."""
+    task = make(4, disturbance="none")
+    once = play(task, make_policy("synergy", task), range(4))
+    assert [outcome.attempts for outcome in once] == [1] * 4
+    felt = torch.tensor([EMPTY + 0.01, EMPTY - 0.01, EMPTY + 0.01, EMPTY + 0.01])
+    again = play(task, Scripted(task, felt), range(4), attempts=3)
+    assert [outcome.attempts for outcome in again] == [1, 3, 1, 1]
+    assert [again[i] for i in (0, 2, 3)] == [once[i] for i in (0, 2, 3)]  # to the last bit, though the block took longer
+    assert sum(outcome.success for outcome in again) >= 3
+
+
+def test_what_looked_only_once_has_one_attempt_and_so_has_what_feels_nothing(make):
+    blind, numb = make(1, "view=frozen"), make(1)
+    assert play(blind, Scripted(blind, torch.zeros(1)), [0], attempts=3)[0].attempts == 1
+    assert play(numb, make_policy("synergy", numb), [0], attempts=3)[0].attempts == 1
+
+
+@pytest.mark.parametrize("policy", ["allegro/student", "allegro/student/policy.zip"])
+def test_the_shipped_student_feels_whether_it_holds_something(make, policy):
+    """Four grasps; then the same with the object taken away at the start: bundle and checkpoint feel both."""
+    import assets
+
+    name = policy if policy == "allegro/student" else str(assets.path(f"policies/{policy}"))
+    for taken, expected in ((False, True), (True, False)):
+        task = make(4, f"policy={name}")
+        actor = make_policy(name, task)
+        obs = task.reset(range(4))
+        actor.reset(range(4))
+        for step in range(task.grasp_steps + 1):
+            if taken and step == task.grasp_steps // 2:
+                pos_w = task.engine.state.object_pos_w.double().clone()
+                pos_w[:, :2] += 0.2
+                task.engine.move_object(torch.arange(4), pos_w)
+            obs = task.step(actor.act(obs)).obs
+        assert ((actor.grip > EMPTY) == expected).all(), (taken, actor.grip)
