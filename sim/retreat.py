@@ -18,8 +18,8 @@ OPEN_S = 0.4
 """The fingers have at least so long before the palm moves across."""
 ASIDE_M, ABOVE_M = 0.25, 0.3
 """The palm goes so far back, against the fingers' direction, and so high over the table, to let the camera see."""
-LOOK_S = 0.2
-"""The palm has rested so long when the camera looks."""
+REST_S = 0.2
+"""The palm rests so long at the end of each way."""
 
 
 class Retreat:
@@ -47,7 +47,6 @@ class Retreat:
         )
         self.looks[rows] = True
         self._set_out(rows, control, goal, quat, control.style.open_pose[rows])
-        self._steps[rows] += round(LOOK_S / self._step_s)
         return self._steps[rows].long()
 
     def on(self, rows: Tensor, control: HandControl, plan: Pregrasp) -> Tensor:
@@ -80,7 +79,7 @@ class Retreat:
         across_s = torch.maximum((pos_w - via).norm(dim=1) / PALM_M_S, self._turn(rows).norm(dim=1) / PALM_RAD_S)
         self._up_steps[rows] = (up_s / self._step_s).ceil()
         self._across_steps[rows] = (across_s / self._step_s).ceil().clamp(min=1.0)
-        self._steps[rows] = self._up_steps[rows] + self._across_steps[rows]
+        self._steps[rows] = self._up_steps[rows] + self._across_steps[rows] + round(REST_S / self._step_s)
 
     def _via(self, rows: Tensor) -> Tensor:
         """Above the start (row, 3), as high as the higher end."""

@@ -101,7 +101,7 @@ class Wild:
 
     def __init__(self):
         self.contract = contract()
-        self.answer, self.steps = 0.0, 0
+        self.answer, self.steps, self.grip = 0.0, 0, 1.0
 
     @property
     def phase(self):
@@ -115,7 +115,7 @@ class Wild:
         if isinstance(self.answer, Exception):
             raise self.answer
         scale = self.answer
-        return Command(readings.joint_pos + scale, readings.palm_pos_w + scale, readings.palm_quat_w, np.zeros(22))
+        return Command(readings.joint_pos + scale, readings.palm_pos_w + scale, readings.palm_quat_w, np.zeros(22), self.grip)
 
 
 def in_state(state, policy=None):

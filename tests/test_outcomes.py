@@ -34,6 +34,11 @@ def run(change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=()
     """Judge of one episode; `change` edits the state of each step."""
     judge, state = Judge(1, STEP_S), world()
     judge.reset(torch.tensor([0]), state)
+    return play(judge, change, heights, strayed, unstable, steps)
+
+
+def play(judge, change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
+    """The same judge after a grasp, a lift and a hold more."""
     for step in range(steps):
         state = world()
         state.object_pos_w[:, 2] += heights[step]
@@ -152,6 +157,21 @@ def test_penetration_is_the_deepest_of_the_trial():
         state.penetration_m[:] = 0.001 * (step + 1) if step < 4 else 0.0
 
     assert float(run(dig).penetration_m) == pytest.approx(0.004)
+
+
+def test_the_last_attempt_decides_and_says_how_it_failed():
+    """A drop in the first one, an object that was not lifted in the second."""
+    dropped = [0.0, 0.0, 0.05, 0.15, 0.15, 0.0, 0.0, 0.0]
+    judge = run(heights=dropped)
+    assert judge.failure(0) == "dropped_in_hold"
+    judge.try_again(torch.tensor([0]))
+    play(judge, heights=[0.0] * STEPS)
+    (outcome,) = judge.outcomes([0], [0], ["mug"], "none")
+    assert (outcome.failure, outcome.attempts) == ("missed", 2)
+    judge.try_again(torch.tensor([0]))
+    play(judge)
+    (outcome,) = judge.outcomes([0], [0], ["mug"], "none")
+    assert outcome.success and outcome.attempts == 3
 
 
 def test_a_reset_forgets_the_given_rows_only():

@@ -15,7 +15,7 @@ from dexgrasp_ros.timing import Timing
 
 
 def test_the_whole_sequence_with_the_shipped_policy():
-    world = World(student()).begin()
+    world = World(student(), attempts=1).begin()
     first = world.tick()
     np.testing.assert_allclose(first.safe.joint_target, open_pose() * 0.8, atol=1e-12)
     np.testing.assert_allclose(first.safe.palm_pos_w, HOME.pos_m, atol=1e-12)
@@ -39,6 +39,25 @@ def test_the_whole_sequence_with_the_shipped_policy():
     assert world.ask("home") == ""
     world.run_until("idle")
     assert world.palm.distance_m(HOME) < 0.011
+
+
+def test_a_hand_that_feels_empty_stands_aside_and_takes_the_next_plan():
+    """There is no object in this world but in the camera: the shipped student feels that, twice."""
+    world = World(student(), attempts=2).begin()
+    assert world.ask("grasp") == ""
+    world.run_until("retreat")
+    low = world.palm
+    world.changes = {"plan_stamp_s": world.now_s}  # no newer one for now
+    for _ in range(200):
+        world.tick()
+        if world.outputs[-1].safe.palm_speed_m_s < 1e-6 if hasattr(world.outputs[-1].safe, "palm_speed_m_s") else False:
+            break
+        if world.palm.distance_m(low) > 0.3 and world.outputs[-1].state != "retreat":
+            break
+    world.changes = {}
+    world.run_until("grasp")
+    world.run_until("lift")
+    assert world.states() == ["idle", "pregrasp", "grasp", "retreat", "pregrasp", "grasp", "lift"]
 
 
 def test_a_release_lowers_before_it_opens_and_only_then_backs_off():
