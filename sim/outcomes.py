@@ -74,7 +74,7 @@ class Judge:
     def try_again(self, rows: Tensor) -> None:
         """The grasps of `rows` were given up: the next ones decide."""
         self.held[rows] = False
-        self._best_rise_m[rows] = self._lift_end_rise_m[rows] = 0.0
+        self._best_rise_m[rows] = self._lift_end_rise_m[rows] = self.slip_m[rows] = 0.0
         self.attempts[rows] += 1
 
     def update(

@@ -34,6 +34,8 @@ class Retreat:
         self._from_pos_w, self._from_quat_w = zeros(3), zeros(4)
         self._to_pos_w, self._to_quat_w, self._fingers = zeros(3), zeros(4), zeros(joints)
         self._up_steps, self._across_steps, self._steps = zeros(), zeros(), zeros()
+        self.under_way = False
+        """Whether any palm may be on its way; a GPU is not asked."""
         self.looks = zeros().bool()
         """(env,) the way leads aside, for the camera to see; else to a pre-grasp."""
 
@@ -45,7 +47,7 @@ class Retreat:
         goal = torch.nn.functional.pad(
             pos[:, :2] + ASIDE_M * back / back.norm(dim=1, keepdim=True), (0, 1), value=ABOVE_M
         )
-        self.looks[rows] = True
+        self.looks[rows] = self.under_way = True
         self._set_out(rows, control, goal, quat, control.style.open_pose[rows])
         return self._steps[rows].long()
 
@@ -59,9 +61,9 @@ class Retreat:
         self, control: HandControl, clock: Tensor, targets: tuple[Tensor, Tensor, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`targets` of `control`, but for the palms on their way, whose `clock` (env,) counts up to zero."""
-        rows = (clock < 0).nonzero().squeeze(1)
-        if not len(rows):
+        if not self.under_way:
             return targets
+        rows = (clock < 0).nonzero().squeeze(1)
         step = self._steps[rows] + clock[rows] + 1  # the first is 1
         up = (step / self._up_steps[rows]).clamp(max=1.0)[:, None]
         across = ((step - self._up_steps[rows]) / self._across_steps[rows]).clamp(0.0, 1.0)[:, None]

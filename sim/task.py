@@ -185,10 +185,11 @@ class GraspTask:
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
         self.sensing.advance(self.engine.state)
         terminated, truncated = self._advance_clock()
-        arrived = self._arrive()
+        arrived = self._arrive() if self._retreat.under_way else None
         self._measure(look=True)
         self.history.push(self._felt)
-        self.history.begin(arrived, self._felt)
+        if arrived is not None:
+            self.history.begin(arrived, self._felt)
         reward, terms = self._reward()
         info: dict = {"terms": terms, "outcomes": self._ended(terminated | truncated)}
         if self.auto_reset and (terminated | truncated).any():
@@ -211,6 +212,7 @@ class GraspTask:
         there = ((self.clock == 0) & (self.step_index > 0)).nonzero().squeeze(1)
         looks = self._retreat.looks[there]
         self._plan_again(there[looks])
+        self._retreat.under_way = bool((self.clock < 0).any())
         self.control.start(there[~looks])
         self._action[there[~looks]] = 0.0
         return there[~looks]
@@ -230,7 +232,7 @@ class GraspTask:
         phases, broken = self.phases, ~self.engine.finite()
         rows = broken.nonzero().squeeze(1)
         if len(rows):  # nothing that is not finite may reach rewards and observations
-            for row in rows.tolist():
+            for row in rows[self.judge.attempts[rows] == 1].tolist():  # actions alone repeat no second attempt
                 trial, seed = int(self.trial[row]), int(self.seeds[row])
                 self.guard.dump(row, trial, seed, self.objects[row], int(self.step_index[row]) + 1)
             self._place(rows)

@@ -115,7 +115,9 @@ class Wild:
         if isinstance(self.answer, Exception):
             raise self.answer
         scale = self.answer
-        return Command(readings.joint_pos + scale, readings.palm_pos_w + scale, readings.palm_quat_w, np.zeros(22), self.grip)
+        return Command(
+            readings.joint_pos + scale, readings.palm_pos_w + scale, readings.palm_quat_w, np.zeros(22), self.grip
+        )
 
 
 def in_state(state, policy=None):
@@ -127,6 +129,8 @@ def in_state(state, policy=None):
     if state in ("pregrasp", "home"):
         world.tick()
         return world
+    if state == "retreat":
+        world.machine._policy.grip = 0.0
     world.run_until("hold" if state == "release" else state)
     if state == "release":
         assert world.ask("release") == ""

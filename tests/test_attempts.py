@@ -106,7 +106,9 @@ def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
     felt = torch.tensor([EMPTY + 0.01, EMPTY - 0.01, EMPTY + 0.01, EMPTY + 0.01])
     again = play(task, Scripted(task, felt), range(4), attempts=3)
     assert [outcome.attempts for outcome in again] == [1, 3, 1, 1]
-    assert [again[i] for i in (0, 2, 3)] == [once[i] for i in (0, 2, 3)]  # to the last bit, though the block took longer
+    assert [again[i] for i in (0, 2, 3)] == [
+        once[i] for i in (0, 2, 3)
+    ]  # to the last bit, though the block took longer
     assert sum(outcome.success for outcome in again) >= 3
 
 

@@ -13,13 +13,14 @@ from trained_student import TASK, make_run, write_checkpoint
 
 import configs
 from policies import trained
+from policies.attempts import play
 from policies.checkpoint import load_checkpoint
 from policies.controller import Controller
-from policies.attempts import play
 from policies.evaluate import EvaluateCfg, make_task, with_policy
 from policies.export import ExportCfg, export, make_contract
 from policies.export import make_task as make_rehearsal
 from policies.exported import plan_of, readings_of
+from policies.gripping import EMPTY
 from policies.networks import Actor
 from policies.rehearsal import record, repeat
 from policies.runtime import Policy
@@ -86,7 +87,7 @@ def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bu
 
 def test_the_bundle_says_what_its_numbers_mean(bundle, allegro):
     contract = json.loads((bundle / "contract.json").read_text())
-    assert contract["schema"] == 1
+    assert contract["schema"] == 2 and contract["control"]["empty_grip"] == EMPTY
     assert contract["hand"]["joint_names"] == list(allegro.joint_names)
     assert contract["hand"]["effort_limit_nm"] == allegro.effort_limit.tolist()
     control = contract["control"]

@@ -10,7 +10,7 @@ from grasping_world import DOWN, DT, GOAL, HOME, Wild, World, a_plan, contract, 
 
 from dexgrasp_ros.grasp_types import REQUESTS, STATES, GraspCfg, View
 from dexgrasp_ros.poses import Pose
-from dexgrasp_ros.scripted import MotionCfg, Script, Stage, approach, back_off, go_home, let_go
+from dexgrasp_ros.scripted import ABOVE_M, ASIDE_M, MotionCfg, Script, Stage, approach, back_off, go_home, let_go
 from dexgrasp_ros.timing import Timing
 
 
@@ -41,23 +41,45 @@ def test_the_whole_sequence_with_the_shipped_policy():
     assert world.palm.distance_m(HOME) < 0.011
 
 
-def test_a_hand_that_feels_empty_stands_aside_and_takes_the_next_plan():
-    """There is no object in this world but in the camera: the shipped student feels that, twice."""
+def test_the_shipped_policy_feels_that_there_is_nothing_and_tries_again():
+    """In this world there is no object but in the camera; the last attempt lifts, whatever it feels."""
     world = World(student(), attempts=2).begin()
     assert world.ask("grasp") == ""
-    world.run_until("retreat")
-    low = world.palm
-    world.changes = {"plan_stamp_s": world.now_s}  # no newer one for now
-    for _ in range(200):
-        world.tick()
-        if world.outputs[-1].safe.palm_speed_m_s < 1e-6 if hasattr(world.outputs[-1].safe, "palm_speed_m_s") else False:
-            break
-        if world.palm.distance_m(low) > 0.3 and world.outputs[-1].state != "retreat":
-            break
-    world.changes = {}
-    world.run_until("grasp")
     world.run_until("lift")
-    assert world.states() == ["idle", "pregrasp", "grasp", "retreat", "pregrasp", "grasp", "lift"]
+    assert world.states() == ["pregrasp", "grasp", "retreat", "pregrasp", "grasp", "lift"]
+
+
+@pytest.mark.parametrize("phase", ["lift", "hold"])
+def test_an_empty_hand_stands_aside_and_waits_for_a_plan_made_from_there(phase):
+    policy = Wild()
+    world = in_state("grasp" if phase == "lift" else "lift", policy)
+    policy.grip, low = 0.0, world.palm
+    world.run_until("retreat")
+    assert phase not in world.states()  # the hand was found empty before the first command of that phase
+    stale_s = world.now_s
+    for _ in range(120):
+        assert world.tick(plan_stamp_s=stale_s).state == "retreat"
+    assert world.palm.pos_m[2] == pytest.approx(ABOVE_M, abs=0.01)
+    np.testing.assert_allclose(world.palm.pos_m[:2], low.pos_m[:2] - [ASIDE_M, 0.0], atol=0.01)  # fingers point along x
+    np.testing.assert_allclose(world.joints, open_pose(), atol=0.03)
+    assert world.tick(plan_stamp_s=stale_s, plan=a_plan(HOME)).state == "retreat"
+    policy.grip = 1.0
+    assert world.tick().state == "pregrasp"
+    world.run_until("hold")
+    assert world.states()[-4:] == ["pregrasp", "grasp", "lift", "hold"]
+
+
+def test_an_empty_hand_that_sees_nothing_gives_up():
+    policy = Wild()
+    world = in_state("grasp", policy)
+    policy.grip = 0.0
+    world.run_until("retreat")
+    stale_s, cfg = world.now_s, world.machine.cfg
+    while world.tick(plan_stamp_s=stale_s).state == "retreat":
+        assert world.now_s < stale_s + cfg.timeout_s
+    assert world.machine.state == "idle" and world.machine.fault == ""
+    assert world.now_s - stale_s > cfg.look_timeout_s
+    assert world.ask("grasp") == ""
 
 
 def test_a_release_lowers_before_it_opens_and_only_then_backs_off():

@@ -20,8 +20,8 @@ from perception.plane import Plane
 from perception.segment import SegmentCfg, Segmenter
 from perception.sources import FrameFolder, save_folder
 from policies import viewer_drawing as drawing
-from policies.cli import main
 from policies.attempts import play
+from policies.cli import main
 from policies.evaluate import EvaluateCfg, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
