@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output
 from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.readiness import astray, fingers_within, jumped, measured, not_ready, parts, stamp_s
-from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, stand_aside, within
+from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, within
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe, SafetyCfg, SafetyGate, Sensed, Wanted
 
@@ -217,9 +217,14 @@ class GraspMachine:
             return f"home is reached from idle, pregrasp or retreat, not from {self.state}: release first"
         if self.shadow or self._home is None:
             return "somebody else moves the robot"
-        palm, transit_m = self.sent()[1], self.cfg.motion.transit_height_m
-        self._start("home", go_home(palm, self._home, fingers_within(self._open, *self._range), transit_m), inputs)
+        self._go_home("home", inputs)
         return ""
+
+    def _go_home(self, state: str, inputs: Inputs) -> None:
+        assert self._home is not None
+        fingers = fingers_within(self._open, *self._range)
+        stages = go_home(self.sent()[1], self._home, fingers, self.cfg.motion.transit_height_m)
+        self._start(state, [Stage("open", None, fingers), *stages], inputs)
 
     def _start(self, state: str, stages: list[Stage], inputs: Inputs) -> None:
         fingers, palm = self.sent()
@@ -239,7 +244,7 @@ class GraspMachine:
             self._run_policy(inputs, joints, palm)
 
     def _retreat(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
-        """Aside; then a plan is awaited whose frame was taken after the palm had arrived."""
+        """Home; then a plan is awaited whose frame was taken after the palm had arrived."""
         assert self._script is not None
         if not self._script.done:
             if self._scripted(inputs, joints, palm):
@@ -277,10 +282,7 @@ class GraspMachine:
         if phase == "grasp":
             self._lift_from_m = float(self._target[1].pos_m[2])
         elif phase != before and self._attempts_left and command.grip < self._empty_grip and not self.shadow:
-            assert self._plan is not None
-            self._start(
-                "retreat", stand_aside(self.sent()[1], fingers_within(self._plan.joint_pos, *self._range)), inputs
-            )
+            self._go_home("retreat", inputs)
             self._retreat(inputs, joints, palm)
 
     def _begin(self, inputs: Inputs) -> None:

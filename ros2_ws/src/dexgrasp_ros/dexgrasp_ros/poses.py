@@ -10,7 +10,7 @@ from policies.limiter import multiply, quaternion, rotation_vector
 
 Array = NDArray[np.float64]
 CONJUGATE = np.array([1.0, -1.0, -1.0, -1.0])
-X, Z = np.array([1.0, 0.0, 0.0]), np.array([0.0, 0.0, 1.0])
+X = np.array([1.0, 0.0, 0.0])
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +45,6 @@ class Pose:
     def normal(self) -> Array:
         """(3,) x axis of the frame: where a palm looks."""
         return rotate(self.quat, X)
-
-    @property
-    def fingers(self) -> Array:
-        """(3,) z axis of the frame: where the fingers of a palm point."""
-        return rotate(self.quat, Z)
 
     def distance_m(self, other: "Pose") -> float:
         """Between the origins [m]."""

@@ -17,8 +17,6 @@ DOWN = 0.7
 """A palm that looks down by at least this (cosine) comes down along its normal all the way."""
 SIDE_M = 0.1
 """Another one comes down beside the object, this much further away than its pre-grasp."""
-ASIDE_M, ABOVE_M = 0.25, 0.3
-"""Out of the camera's way: so far back against the fingers' direction, and so high over the table."""
 
 GAP_M = 0.005
 
@@ -152,17 +150,6 @@ def let_go(palm: Pose, lowered_m: float, fingers: Array, retreat_m: float) -> li
     back = Pose(down.pos_m - down.normal * retreat_m, down.quat)
     lower = [Stage("lower", down)] if lowered_m > 0 else []
     return [*lower, Stage("open", None, fingers), Stage("retreat", back)]
-
-
-def stand_aside(palm: Pose, fingers: Array) -> list[Stage]:
-    """Out of a grasp that holds nothing: up while the fingers (joint,) open, then back, for the camera to see."""
-    height_m = max(palm.pos_m[2], ABOVE_M)
-    back = -palm.fingers[:2] / max(float(np.linalg.norm(palm.fingers[:2])), 1e-9)
-    raised = at_height(palm, height_m)
-    return [
-        Stage("open", raised, fingers),
-        Stage("aside", Pose(raised.pos_m + ASIDE_M * np.array([*back, 0.0]), palm.quat)),
-    ]
 
 
 def go_home(start: Pose, home: Pose, fingers: Array, transit_m: float) -> list[Stage]:
