@@ -1,14 +1,16 @@
-"""Try again: a policy that feels nothing between thumb and fingers goes back to a new pre-grasp instead of lifting air.
+"""Try again: a policy whose hand is empty goes back to a new pre-grasp instead of holding air.
 
-What is asked is what the student learnt to feel from its own joints, whatever the camera sees: twice in an attempt,
-when the grasp phase ends and when the lift does. A policy that feels nothing (synergy) has one attempt.
+Twice in an attempt, when the grasp phase ends and when the lift does, it is asked what it feels between thumb and
+fingers: a student has learnt that from its own joints. When the lift ends, what the camera shows must have risen too.
+A policy that feels nothing (synergy) has one attempt.
 """
 
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
-from policies.gripping import EMPTY
+from policies.gripping import EMPTY, LEFT_SHARE, base_m
 from policies.synergy import Policy
 from sim.outcomes import Outcome
 from sim.step import Step
@@ -24,17 +26,26 @@ class Attempts:
     def __init__(self, task: GraspTask, policy: Policy, attempts: int = 1) -> None:
         self._task, self._policy = task, policy
         self._attempts = attempts if task.cfg.view.live else 1  # what only looked once does not know where to go
+        self._base_m = torch.zeros(task.num_envs, device=task.device)  # when the lift began
 
     def step(self, obs: dict[str, Tensor]) -> Step:
         """One control step."""
         task, action = self._task, self._policy.act(obs)
         felt = self._policy.grip
         if self._attempts > 1 and felt is not None:
-            asked = (task.clock == task.grasp_steps) | (task.clock == task.grasp_steps + task.lift_steps)
-            rows = (asked & (felt < EMPTY) & (task.judge.attempts < self._attempts)).nonzero().squeeze(1)
+            rows = (self._empty(felt) & (task.judge.attempts < self._attempts)).nonzero().squeeze(1)
             if len(rows):
                 task.try_again(rows)
         return task.step(action)
+
+    def _empty(self, felt: Tensor) -> Tensor:
+        """(env,) whether an attempt is asked now and took hold of nothing."""
+        task = self._task
+        begins, ended = (task.clock == step for step in (task.grasp_steps, task.grasp_steps + task.lift_steps))
+        now_m = base_m(task.view.points_w)
+        self._base_m = torch.where(begins, now_m, self._base_m)
+        left_behind = ended & (now_m - self._base_m < LEFT_SHARE * task.cfg.lift_m)
+        return (begins | ended) & (felt < EMPTY) | left_behind
 
 
 def play(

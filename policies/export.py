@@ -27,7 +27,7 @@ from policies.bundle import CONTRACT, GRAPH, write_bundle
 from policies.checkpoint import Checkpoint, load_checkpoint
 from policies.controller import CARRIED, PLAN, READINGS, WATCH, Controller
 from policies.graph import OPSET, example_inputs, write_graph
-from policies.gripping import EMPTY
+from policies.gripping import EMPTY, LEFT_SHARE
 from policies.rehearsal import Parity, record, repeat
 from policies.runs import collect_facts
 from policies.runtime import Policy
@@ -132,6 +132,7 @@ def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, A
             "lift_steps": lift,
             "hold": "from then on, until the caller ends it",
             "empty_grip": EMPTY,
+            "left_share": LEFT_SHARE,
             "lift_m": cfg.lift_m,
             "vectors": cfg.vectors,
             "palm_action_m_s": cfg.palm_action_m_s,

@@ -200,8 +200,7 @@ class GraspTask:
     def try_again(self, rows: Tensor) -> None:
         """Give up the grasps of `rows` (sorted): palms go aside, the camera looks, another grasp is planned and begun.
 
-        From the next step on actions count for nothing there, until the clock stands at zero and the grasp phase is
-        back. That is for whoever acts to decide: `policies.attempts`.
+        Until the clock stands at zero actions count for nothing there. Whoever acts decides: `policies.attempts`.
         """
         self.clock[rows] = -self._retreat.aside(rows, self.control)
         self.judge.try_again(rows)
@@ -211,21 +210,24 @@ class GraspTask:
         """Palms that went aside go on to a new pre-grasp; where others have come to theirs (row,) a grasp begins."""
         there = ((self.clock == 0) & (self.step_index > 0)).nonzero().squeeze(1)
         looks = self._retreat.looks[there]
-        self._plan_again(there[looks])
+        if looks.any():
+            self._plan_again(there[looks])
         self._retreat.under_way = bool((self.clock < 0).any())
         self.control.start(there[~looks])
         self._action[there[~looks]] = 0.0
         return there[~looks]
 
     def _plan_again(self, rows: Tensor) -> None:
-        if not len(rows):
-            return
+        """A look and a plan; the trial ends where the object is out of reach."""
         self.view.look_again(rows, self.engine.state, self.draws, self.step_index)
-        points_w, draws = self.view.points_w[rows], self.draws.rows(rows)
-        place_w = torch.nn.functional.pad(middle_xy(points_w), (0, 1))
-        plan = self._plan(points_w, place_w + draws.approach_offset, draws)
-        self.clock[rows] = -self._retreat.on(rows, self.control, plan)
-        self.control.reset(rows, plan)
+        gone = (middle_xy(self.view.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
+        self.clock[rows[gone]] = self.episode_steps - 1
+        if len(rows := rows[~gone]):
+            points_w, draws = self.view.points_w[rows], self.draws.rows(rows)
+            place_w = torch.nn.functional.pad(middle_xy(points_w), (0, 1))
+            plan = self._plan(points_w, place_w + draws.approach_offset, draws)
+            self.clock[rows] = -self._retreat.on(rows, self.control, plan)
+            self.control.reset(rows, plan)
 
     def _advance_clock(self) -> tuple[Tensor, Tensor]:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""

@@ -45,10 +45,10 @@ def points():
 
 
 class World:
-    """A robot that is where it was told to be, a tick later, and a camera that always sees."""
+    """A robot that is where it was told to be, a tick later, and a camera that always sees what always stays there."""
 
     def __init__(self, policy, shadow=False, **cfg):
-        self.machine = GraspMachine(policy, GraspCfg(**cfg), SafetyCfg(), shadow=shadow)
+        self.machine = GraspMachine(policy, GraspCfg(**({"attempts": 1} | cfg)), SafetyCfg(), shadow=shadow)
         self.now_s, self.joints, self.palm = 100.0, open_pose() * 0.8, HOME
         self.changes = {}
         self.outputs = []
@@ -122,7 +122,7 @@ class Wild:
 
 def in_state(state, policy=None):
     """A world in which the machine is in that state; by default with a policy that stays where it is."""
-    world = World(policy or Wild()).begin()
+    world = World(policy or Wild(), attempts=2 if state == "retreat" else 1).begin()
     if state == "idle":
         return world
     assert world.ask("home" if state == "home" else "grasp") == ""

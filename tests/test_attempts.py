@@ -10,7 +10,7 @@ import configs
 from perception.geometry import quat_rotate
 from policies.attempts import Attempts, play
 from policies.evaluate import EvaluateCfg, make_task, with_policy
-from policies.gripping import EMPTY, grip
+from policies.gripping import EMPTY, base_m, grip
 from policies.synergy import make_policy
 from sim.retreat import ABOVE_M, ASIDE_M, OPEN_S, PALM_M_S, REST_S
 
@@ -110,6 +110,39 @@ def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
         once[i] for i in (0, 2, 3)
     ]  # to the last bit, though the block took longer
     assert sum(outcome.success for outcome in again) >= 3
+
+
+def test_what_did_not_rise_was_left_behind_whatever_is_felt(make):
+    """The object is taken out of the hand before the lift; fingers that press each other would feel a grip."""
+    task = make(2)
+    actor = Attempts(task, Scripted(task, torch.ones(2)), attempts=2)
+    obs = until(task, actor, task.reset([0, 1]), lambda clock: clock == task.grasp_steps + 1)
+    pos_w = task.engine.state.object_pos_w[:1].double()
+    pos_w[0, 0] += 0.15
+    task.engine.move_object(torch.tensor([0]), pos_w)
+    until(task, actor, obs, lambda clock: clock == task.grasp_steps + task.lift_steps)
+    assert task.judge.attempts.tolist() == [1, 1]
+    actor.step(obs)
+    assert task.judge.attempts.tolist() == [2, 1]
+    assert task.judge.rise_m[1] > 0.1
+
+
+def test_an_object_out_of_reach_is_not_pursued(make):
+    task = make(1)
+    actor = Attempts(task, Scripted(task, torch.zeros(1)), attempts=3)
+    obs = until(task, actor, task.reset([0]), lambda clock: clock == task.grasp_steps)
+    obs = until(task, actor, actor.step(obs).obs, lambda clock: clock == -1)
+    task.engine.move_object(torch.tensor([0]), torch.tensor([[1e4, 0.0, 0.05]], dtype=torch.float64))
+    until(task, actor, obs, lambda clock: clock == task.episode_steps)
+    (outcome,) = task.outcomes()
+    assert not outcome.success and outcome.attempts == 2
+    assert task.engine.state.palm_pos_w.abs().max() < 0.6
+
+
+def test_the_height_of_the_lowest_quarter_by_hand():
+    heights = torch.tensor([[0.3, 0.1, 0.2, 0.5, 0.6, 0.7, 0.8, 0.9]])
+    points_w = torch.nn.functional.pad(heights[..., None], (2, 0))
+    assert base_m(points_w).item() == pytest.approx(0.15)
 
 
 def test_what_looked_only_once_has_one_attempt_and_so_has_what_feels_nothing(make):

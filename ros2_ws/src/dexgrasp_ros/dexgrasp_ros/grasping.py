@@ -14,9 +14,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output
+from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output, View
 from dexgrasp_ros.poses import Pose
-from dexgrasp_ros.readiness import astray, fingers_within, jumped, measured, not_ready, parts, stamp_s
+from dexgrasp_ros.readiness import astray, base_m, fingers_within, jumped, measured, not_ready, parts, stamp_s
 from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, within
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe, SafetyCfg, SafetyGate, Sensed, Wanted
@@ -50,7 +50,7 @@ class GraspMachine:
         """Whether commands are sent."""
         self._script: Script | None = None
         self._plan: Plan | None = None
-        self._attempts_left, self._empty_grip = 0, contract["control"]["empty_grip"]
+        self._attempts_left, self._base_m = 0, np.nan
         self._lift_from_m: float | None = None
         self._since_s = self._last_s = -np.inf
         self._target: tuple[Array, Pose] | None = None
@@ -172,8 +172,7 @@ class GraspMachine:
     def _reset(self, inputs: Inputs) -> str:
         if self.state != "fault":
             return "there is no fault"
-        reason = self.not_ready(inputs)
-        if not reason:
+        if not (reason := self.not_ready(inputs)):
             self._begin(inputs)
         return reason
 
@@ -221,9 +220,8 @@ class GraspMachine:
         return ""
 
     def _go_home(self, state: str, inputs: Inputs) -> None:
-        assert self._home is not None
         fingers = fingers_within(self._open, *self._range)
-        stages = go_home(self.sent()[1], self._home, fingers, self.cfg.motion.transit_height_m)
+        stages = go_home(self.sent()[1], self._home or self.sent()[1], fingers, self.cfg.motion.transit_height_m)
         self._start(state, [Stage("open", None, fingers), *stages], inputs)
 
     def _start(self, state: str, stages: list[Stage], inputs: Inputs) -> None:
@@ -281,9 +279,15 @@ class GraspMachine:
         self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
         if phase == "grasp":
             self._lift_from_m = float(self._target[1].pos_m[2])
-        elif phase != before and self._attempts_left and command.grip < self._empty_grip and not self.shadow:
+        elif phase != before and self._empty(command, view) and self._attempts_left and not self.shadow:
             self._go_home("retreat", inputs)
             self._retreat(inputs, joints, palm)
+
+    def _empty(self, command: Command, view: View) -> bool:
+        """Whether the hand holds nothing, by what it feels, and after the lift by what has not risen."""
+        control, before_m, self._base_m = self._policy.contract["control"], self._base_m, base_m(view.points_w)
+        rose_m = self._base_m - before_m if self.state == "hold" else np.inf
+        return bool(command.grip < control["empty_grip"]) or rose_m < control["left_share"] * control["lift_m"]
 
     def _begin(self, inputs: Inputs) -> None:
         """From where the robot is measured to be."""
