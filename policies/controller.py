@@ -15,7 +15,7 @@ from perception.features import HandFeatures, nearest_vectors
 from perception.geometry import quat_rotate_inverse
 from perception.observation import HISTORY, MOVES, Layout, student_layout
 from perception.tracking import middle_xy
-from policies.gripping import grip
+from policies.gripping import base_m, grip
 from policies.student import StudentActor
 from sim.actions import ControlLaw, Course, Phases
 from sim.hands import HandSpec
@@ -41,8 +41,8 @@ CARRIED = (
     "history",
 )
 """State that every step renews; outputs of the graph with `next_` before the name."""
-FELT = ("grip",)
-"""The other outputs."""
+NOTICED = ("grip", "base_m")
+"""The other outputs: whether the hand holds something."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ class Controller(nn.Module):
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` returns, in order."""
-        return [*(f"next_{name}" for name in CARRIED), *FELT]
+        return [*(f"next_{name}" for name in CARRIED), *NOTICED]
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """The next state, targets and action among it, and the grip, as `outputs` says. `values` as `inputs` says."""
+        """From `values`, as `inputs` says, to the next state, targets and action among it, and what is noticed."""
         given = dict(zip(self.inputs, values, strict=True))
         phases = Phases(given["step"], *self.cfg.phase_steps)
         poses = (*PLAN[:2], "target_pos_w", "target_quat_w")
@@ -117,7 +117,8 @@ class Controller(nn.Module):
         object_xy_w = middle_xy(given["points_w"])
         target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases)
         done = course.palm_pos_w, course.palm_quat_w, course.travelled_m, course.object_xy_w, course.followed_m
-        return phases.step + 1, target, *done, action, history, grip(self.actor.contacts(felt), self.hand)
+        noticed = grip(self.actor.contacts(felt), self.hand), base_m(given["points_w"])
+        return phases.step + 1, target, *done, action, history, *noticed
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
         """Keypoints (env, keypoint, 3) in the world [m]."""

@@ -67,7 +67,7 @@ class EvaluateCfg:
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
     """What goes wrong on purpose; all = each in turn, with the same trials."""
     attempts: int = ATTEMPTS
-    """Grasps in a trial at most: a student that feels its hand empty goes back and tries again; others have one."""
+    """Grasps in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
     seed: int = 0
     """Seed of all chance; a trial is decided by the seed and its number."""
     out: str = ""
@@ -126,7 +126,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
             outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
         result = summarise(cfg, outcomes, run.facts)
         write_json(run.file("result.json"), result)
-        notes = diagnose(outcomes, library) | speed(cfg.task, simulated, time.monotonic() - start_s)
+        notes = diagnose(outcomes, library) | speed(simulated, time.monotonic() - start_s)
         write_json(run.file("diagnostics.json"), notes)
         print_scoreboard(result, notes)
         log.info("%d of %d trials succeeded", result["successes"], result["trials"])
@@ -265,12 +265,10 @@ def spread(values: Sequence[float]) -> dict[str, float | None]:
     return {name: percentile(finite, mark) if finite else None for name, mark in marks.items()}
 
 
-def speed(task: TaskCfg, simulated: int, wall_s: float) -> dict[str, float | int]:
+def speed(simulated: int, wall_s: float) -> dict[str, float | int]:
     """How fast this start of the run went."""
-    steps = task.phase_steps[-1]
     return {
         "trials_simulated": simulated,
         "wall_s": wall_s,
         "trials_per_s": simulated / wall_s,
-        "control_steps_per_s": simulated * steps / wall_s,
     }

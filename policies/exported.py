@@ -12,7 +12,7 @@ from sim.task import GraspTask
 
 
 def plan_of(task: GraspTask) -> Plan:
-    """The pre-grasps of all environments, whose episodes have just begun."""
+    """The pre-grasps of all environments."""
     course, style = task.control.course, task.control.style
     values = (course.start_pos_w, course.start_quat_w, course.depth_m, style.closing, style.floor_m)
     return Plan(*(_array(value.double()) for value in (*values, task.engine.state.joint_target)))
@@ -39,6 +39,7 @@ class ExportedPolicy:
     def __init__(self, folder: Path, task: GraspTask) -> None:
         self._policy = Policy.load(folder, task.hand.joint_names)
         self._task, self._command = task, None
+        self._away = np.zeros(task.num_envs, bool)  # rows on their way to another pre-grasp, or given up
         self.grip: Tensor | None = None
         """(env,) see `policies.synergy.Policy`."""
         late = task.cfg.randomize
@@ -47,10 +48,11 @@ class ExportedPolicy:
     def reset(self, trials: Sequence[int]) -> None:
         """The palms stand at their pre-grasps."""
         self._policy.begin(plan_of(self._task))
-        self._command = None
+        self._command, self._away[:] = None, False
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
         """Actions (env, action); the observation is not looked at, the bundle makes its own."""
+        self._away |= _array(self._task.clock < 0)
         if self._command is not None:
             self._compare(self._command)
             self._begin_again()
@@ -63,6 +65,7 @@ class ExportedPolicy:
         rows = (self._task.clock == 0).nonzero().squeeze(1).tolist()
         if rows:
             self._policy.begin(plan_of(self._task), rows)
+            self._away[rows] = False
 
     def _compare(self, command: Command) -> None:
         """Raises ValueError where the task understood the last action otherwise than the bundle."""
@@ -71,7 +74,7 @@ class ExportedPolicy:
         if self._immediate:
             pairs.append(("joint targets", command.joint_target, task.engine.state.joint_target))
         for name, ours, theirs in pairs:
-            rows = task.clock.cpu().numpy() == self._policy.steps  # the others are on their way to a new pre-grasp
+            rows = ~(self._away | _array(task.judge.unstable))
             gap = np.abs(ours - _array(theirs))[rows].max(initial=0.0)
             if gap > TOLERANCE:
                 raise ValueError(f"bundle and task disagree on the {name} by {gap:.2g}: was it exported for this task?")

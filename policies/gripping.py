@@ -8,8 +8,6 @@ from sim.hands import HandSpec
 EMPTY = 0.3
 """The hand is empty where the grip is less. Of 953 grasps of validation objects that were to succeed the student felt
 4 so weak at the end of the lift, and of 324 that had failed it took 6 for a grip."""
-
-
 LEFT_SHARE = 1 / 3
 """What rose by less than this share of the lift was left behind. Fingers that press each other feel a grip."""
 

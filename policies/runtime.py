@@ -74,6 +74,8 @@ class Command:
     """(action,) the policy's correction of the scripted prior."""
     grip: Array
     """() how surely thumb and another finger touch the object, 0 to 1, as felt through the joints."""
+    base_m: Array
+    """() mean height of the lowest quarter of the object's points [m]."""
 
 
 class Policy:
@@ -89,7 +91,7 @@ class Policy:
         self._carried: list[str] = contract["graph"]["carried"]
         self._plan: dict[str, Array] = {}
         self._state: dict[str, Array] = {}
-        self._grip: Array = np.zeros(0)
+        self._noticed: list[Array] = []
         self._single = True
 
     @classmethod
@@ -161,8 +163,9 @@ class Policy:
 
     def act(self, readings: Readings) -> Command:
         """Targets for the next control period. Values that are not finite or of the wrong size change nothing."""
-        *state, self._grip = self._compute(self.feed(readings))
-        self._state = dict(zip(self._carried, state, strict=True))
+        found = self._compute(self.feed(readings))
+        self._state = dict(zip(self._carried, found, strict=False))
+        self._noticed = found[len(self._carried) :]
         return self._command()
 
     def feed(self, readings: Readings) -> dict[str, Array]:
@@ -179,7 +182,7 @@ class Policy:
     def _command(self) -> Command:
         found = self._state
         names = ("joint_target", "target_pos_w", "target_quat_w", "last_action")
-        values = (*(found[name] for name in names), self._grip)
+        values = (*(found[name] for name in names), *self._noticed)
         return Command(*(value[0] if self._single else value for value in values))
 
     def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:

@@ -42,6 +42,8 @@ def read(path: Path) -> list[Outcome]:
         rows = [json.loads(line) for line in lines[:-1]]
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged before its last line ({error}); choose another out=") from error
+    if any("attempts" not in row for row in rows):
+        raise ValueError(f"{path} is of a version whose trials had one attempt: choose another out=")
     return [Outcome(**_numbers(row)) for row in rows]
 
 

@@ -124,7 +124,7 @@ class Disturber:
         """The force of the evaluation (env, 3) [N], from the grip on."""
         touching = state.object_contact
         both = (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
-        self._touched_steps = torch.where(both, self._touched_steps + 1, 0)
+        self._touched_steps = torch.where(both & (phases.step >= 0), self._touched_steps + 1, 0)
         self.gripped |= self._touched_steps >= self._grip_steps
         turn = (phases.step * self._step_s / FORCE_TURN_S).long() % draws.force.shape[1]
         direction = draws.force[torch.arange(len(turn), device=turn.device), turn]

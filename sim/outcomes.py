@@ -72,7 +72,7 @@ class Judge:
         self.attempts[rows] = 1
 
     def try_again(self, rows: Tensor) -> None:
-        """The grasps of `rows` were given up: the next ones decide."""
+        """The grasps of `rows` were given up: the next ones decide. Heights still count from the start of the trial."""
         self.held[rows] = False
         self._best_rise_m[rows] = self._lift_end_rise_m[rows] = self.slip_m[rows] = 0.0
         self.attempts[rows] += 1

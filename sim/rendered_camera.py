@@ -52,9 +52,16 @@ class RenderedCamera:
         self._robot = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, object_body)]
 
     def first(
-        self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor, draws: Episode
+        self,
+        rows: Tensor,
+        names: Sequence[str],
+        pos_w: Tensor,
+        quat_w: Tensor,
+        camera_w: Tensor,
+        draws: Episode,
+        again: bool = False,
     ) -> Tensor:
-        """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), before the hand."""
+        """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand before them."""
         points = torch.zeros(len(rows), POINTS, 3)
         self._seeds[rows.numpy()] = TrialRandom(draws.key).integers("image", 2**31).numpy()
         for i, row in enumerate(rows.tolist()):
@@ -62,7 +69,8 @@ class RenderedCamera:
             data = mujoco.MjData(model)
             data.qpos[self._object_q : self._object_q + 7] = torch.cat([pos_w[i], quat_w[i]]).numpy()
             mujoco.mj_kinematics(model, data)
-            self._place_w[row] = [*pos_w[i, :2].tolist(), 0.0]
+            if not again:  # a camera that looks again has not turned
+                self._place_w[row] = [*pos_w[i, :2].tolist(), 0.0]
             points[i], count = self._see(row, model, data, camera_w[i], draws.camera_bias[i], 0)
             self._first[row] = max(count, 1)
             if not count:

@@ -60,9 +60,16 @@ class SampleCamera:
         self._shadow = hand_shadow(hand, cfg.hand_margin_m).to(device)
 
     def first(
-        self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor, draws: Episode
+        self,
+        rows: Tensor,
+        names: Sequence[str],
+        pos_w: Tensor,
+        quat_w: Tensor,
+        camera_w: Tensor,
+        draws: Episode,
+        again: bool = False,
     ) -> Tensor:
-        """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), before the hand."""
+        """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand before them."""
         self._draw(rows, TrialRandom(draws.key))
         objects, device = [self._library[name] for name in names], rows.device
         points = torch.from_numpy(np.stack([obj.points for obj in objects])).to(device).double()

@@ -200,7 +200,7 @@ class GraspTask:
     def try_again(self, rows: Tensor) -> None:
         """Give up the grasps of `rows` (sorted): palms go aside, the camera looks, another grasp is planned and begun.
 
-        Until the clock stands at zero actions count for nothing there. Whoever acts decides: `policies.attempts`.
+        Until the clock stands at zero actions count for nothing there. `policies.attempts` decides when.
         """
         self.clock[rows] = -self._retreat.aside(rows, self.control)
         self.judge.try_again(rows)
@@ -209,18 +209,18 @@ class GraspTask:
     def _arrive(self) -> Tensor:
         """Palms that went aside go on to a new pre-grasp; where others have come to theirs (row,) a grasp begins."""
         there = ((self.clock == 0) & (self.step_index > 0)).nonzero().squeeze(1)
-        looks = self._retreat.looks[there]
-        if looks.any():
+        if (looks := self._retreat.looks[there]).any():
             self._plan_again(there[looks])
         self._retreat.under_way = bool((self.clock < 0).any())
-        self.control.start(there[~looks])
-        self._action[there[~looks]] = 0.0
-        return there[~looks]
+        begun = there[~looks]
+        self.control.start(begun)
+        self._action[begun] = 0.0
+        return begun
 
     def _plan_again(self, rows: Tensor) -> None:
-        """A look and a plan; the trial ends where the object is out of reach."""
-        self.view.look_again(rows, self.engine.state, self.draws, self.step_index)
-        gone = (middle_xy(self.view.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
+        """A look and a plan; the trial ends where the object is not seen or out of reach."""
+        seen = self.view.look_again(rows, self.objects, self.engine.state, self.draws, self.step_index)
+        gone = ~seen | (middle_xy(self.view.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
         self.clock[rows[gone]] = self.episode_steps - 1
         if len(rows := rows[~gone]):
             points_w, draws = self.view.points_w[rows], self.draws.rows(rows)
@@ -234,7 +234,7 @@ class GraspTask:
         phases, broken = self.phases, ~self.engine.finite()
         rows = broken.nonzero().squeeze(1)
         if len(rows):  # nothing that is not finite may reach rewards and observations
-            for row in rows[self.judge.attempts[rows] == 1].tolist():  # actions alone repeat no second attempt
+            for row in rows[(self.judge.attempts[rows] == 1) & (phases.step[rows] < self.episode_steps)].tolist():
                 trial, seed = int(self.trial[row]), int(self.seeds[row])
                 self.guard.dump(row, trial, seed, self.objects[row], int(self.step_index[row]) + 1)
             self._place(rows)

@@ -26,9 +26,16 @@ class Camera(Protocol):
     """Sees the objects: samples of training, or rendered depth."""
 
     def first(
-        self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, camera_w: Tensor, draws: Episode
+        self,
+        rows: Tensor,
+        names: Sequence[str],
+        pos_w: Tensor,
+        quat_w: Tensor,
+        camera_w: Tensor,
+        draws: Episode,
+        again: bool = False,
     ) -> Tensor:
-        """Points (row, POINTS, 3) before the hand is there; `draws` are of the rows."""
+        """Points (row, POINTS, 3) before the hand is there, or `again` when it is aside; `draws` are of the rows."""
         ...
 
     def frame(
@@ -97,15 +104,21 @@ class View:
         if not self._cfg.latency_steps:
             self._arrive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
 
-    def look_again(self, rows: Tensor, state: State, draws: Episode, step: Tensor) -> None:
-        """What is seen of the objects of `rows` now, nothing before them, takes the place of their first views.
+    def look_again(self, rows: Tensor, names: Sequence[str], state: State, draws: Episode, step: Tensor) -> Tensor:
+        """Another first view of the objects of `rows`, the hand aside; (row,) bool: there was enough to see.
 
-        `draws`, `step` and `state` are of all environments. Where too little is seen what is known remains.
+        All but `rows` is of all environments. Where too little is seen what is known remains.
         """
-        points_w, count, _ = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])
+        count = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])[1]
         seen = count >= self._cfg.min_points
-        self._known.begin(rows[seen], points_w[seen])
+        some = rows[seen]
+        if len(some):
+            shown: list[str] = [names[row] for row in some.tolist()]
+            pose = state.object_pos_w[some].double(), state.object_quat_w[some].double()
+            points_w = self.camera.first(some, shown, *pose, self.camera_w[some], draws.rows(some), again=True)
+            self._known.begin(some, points_w)
         self._arrival[rows] = 0
+        return seen
 
     def tracked_w(self) -> Tensor:
         """The first views (env, POINTS, 3) where the tracker has them now, world frame [m]; in modes that track."""

@@ -40,8 +40,8 @@ NODES = ("sim_robot", "perception", "grasp")
 LIFTED_M = 0.1
 """An object that is this much above its start after the hold has been grasped."""
 HOLD_S = 3.0
-START_S, ANSWER_S, PLAN_S, GRASP_S = 60.0, 10.0, 20.0, 60.0
-"""Patience with the start of a process, an answer, a plan, and a grasp [s of this machine]."""
+START_S, ANSWER_S, PLAN_S, GRASP_S = 60.0, 10.0, 20.0, 150.0
+"""Patience with the start of a process, an answer, a plan, and a grasp with all its attempts [s of this machine]."""
 
 
 class NotAnsweredError(TimeoutError):
@@ -50,7 +50,7 @@ class NotAnsweredError(TimeoutError):
 
 @dataclass(frozen=True)
 class Trial:
-    """One attempt."""
+    """One grasp, with all its attempts."""
 
     object: str
     seed: int

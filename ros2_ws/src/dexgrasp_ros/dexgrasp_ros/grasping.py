@@ -14,9 +14,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output, View
+from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output
 from dexgrasp_ros.poses import Pose
-from dexgrasp_ros.readiness import astray, base_m, fingers_within, jumped, measured, not_ready, parts, stamp_s
+from dexgrasp_ros.readiness import astray, fingers_within, jumped, measured, not_ready, parts, stamp_s
 from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, within
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe, SafetyCfg, SafetyGate, Sensed, Wanted
@@ -37,8 +37,7 @@ class GraspMachine:
         contract = policy.contract
         self.cfg, self.shadow, self._policy = cfg, shadow, policy
         self.gate = SafetyGate(contract["hand"], policy.rate_hz, safety)
-        self._box = self.gate.palm.lower, self.gate.palm.upper
-        self._range = self.gate.joints.lower, self.gate.joints.upper
+        self._box, self._range = ((limit.lower, limit.upper) for limit in (self.gate.palm, self.gate.joints))
         self.period_s = 1.0 / policy.rate_hz
         self.watches = contract["view"]["mode"] != "frozen"
         """Whether points that are too old are a fault while the policy runs."""
@@ -185,7 +184,7 @@ class GraspMachine:
         age_s = inputs.now_s - inputs.plan_stamp_s
         if not -self.period_s <= age_s <= limit_s:
             return f"the plan is {age_s:.2f} s old, {limit_s} s are allowed"
-        self._attempts_left = self.cfg.attempts
+        self._attempts_left = self.cfg.attempts if self.watches else 1  # one look shows no second place
         return self._approach(plan, inputs)
 
     def _approach(self, plan: Plan, inputs: Inputs) -> str:
@@ -205,10 +204,7 @@ class GraspMachine:
         if self.shadow:
             self.state = "idle"
             return ""
-        palm = self.sent()[1]
-        fingers = self._open if self._plan is None else fingers_within(self._plan.joint_pos, *self._range)
-        lowered_m = 0.0 if self._lift_from_m is None else max(palm.pos_m[2] - self._lift_from_m, 0.0)
-        self._start("release", let_go(palm, lowered_m, fingers, self.cfg.retreat_m), inputs)
+        self._start("release", self._way_out(), inputs)
         return ""
 
     def _ask_home(self, inputs: Inputs) -> str:
@@ -216,13 +212,18 @@ class GraspMachine:
             return f"home is reached from idle, pregrasp or retreat, not from {self.state}: release first"
         if self.shadow or self._home is None:
             return "somebody else moves the robot"
-        self._go_home("home", inputs)
+        self._start("home", self._way_home(), inputs)
         return ""
 
-    def _go_home(self, state: str, inputs: Inputs) -> None:
-        fingers = fingers_within(self._open, *self._range)
-        stages = go_home(self.sent()[1], self._home or self.sent()[1], fingers, self.cfg.motion.transit_height_m)
-        self._start(state, [Stage("open", None, fingers), *stages], inputs)
+    def _way_home(self) -> list[Stage]:
+        palm, fingers = self.sent()[1], fingers_within(self._open, *self._range)
+        return go_home(palm, self._home or palm, fingers, self.cfg.motion.transit_height_m)
+
+    def _way_out(self) -> list[Stage]:
+        """Lower by what was lifted, open, back off."""
+        palm, fingers = self.sent()[1], self._open if self._plan is None else self._plan.joint_pos
+        lowered_m = 0.0 if self._lift_from_m is None else max(palm.pos_m[2] - self._lift_from_m, 0.0)
+        return let_go(palm, lowered_m, fingers_within(fingers, *self._range), self.cfg.retreat_m)
 
     def _start(self, state: str, stages: list[Stage], inputs: Inputs) -> None:
         fingers, palm = self.sent()
@@ -276,16 +277,16 @@ class GraspMachine:
         readings = Readings(joints, palm.pos_m, palm.quat, view.points_w, view.visible_fraction, view.view_fresh)
         command = self._policy.act(readings)
         self._policy_s, self._proposal = perf_counter() - start_s, command
+        if phase not in ("grasp", before) and self._empty(command) and self._attempts_left and not self.shadow:
+            self._start("retreat", self._way_out() + self._way_home(), inputs)
+            return
         self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
         if phase == "grasp":
             self._lift_from_m = float(self._target[1].pos_m[2])
-        elif phase != before and self._empty(command, view) and self._attempts_left and not self.shadow:
-            self._go_home("retreat", inputs)
-            self._retreat(inputs, joints, palm)
 
-    def _empty(self, command: Command, view: View) -> bool:
+    def _empty(self, command: Command) -> bool:
         """Whether the hand holds nothing, by what it feels, and after the lift by what has not risen."""
-        control, before_m, self._base_m = self._policy.contract["control"], self._base_m, base_m(view.points_w)
+        control, before_m, self._base_m = self._policy.contract["control"], self._base_m, float(command.base_m)
         rose_m = self._base_m - before_m if self.state == "hold" else np.inf
         return bool(command.grip < control["empty_grip"]) or rose_m < control["left_share"] * control["lift_m"]
 

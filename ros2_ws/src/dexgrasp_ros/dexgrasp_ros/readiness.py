@@ -53,12 +53,6 @@ def fingers_within(value: ArrayLike, lower: Array, upper: Array) -> Array:
     return np.clip(joints, lower, upper)
 
 
-def base_m(points_w: ArrayLike) -> float:
-    """Mean height of the lowest quarter of the points (point, 3) [m]."""
-    heights = np.sort(np.asarray(points_w, dtype=np.float64)[:, 2])
-    return float(heights[: max(1, len(heights) // 4)].mean())
-
-
 def missing(inputs: Inputs) -> str:
     """What has never been read, or nothing."""
     if inputs.joint_pos is not None and inputs.palm_pos_w is not None:

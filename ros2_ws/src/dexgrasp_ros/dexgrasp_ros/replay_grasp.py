@@ -159,7 +159,8 @@ class GraspReplay:
             return False
         if machine.state == "fault" and self._state != "fault" and not machine.request("reset_fault", inputs):
             self._goal = tick.commands.get("arm")
-        asked = ASKED.get(tick.state)
+        by_itself = (machine.state, tick.state) == ("retreat", "pregrasp")
+        asked = "" if by_itself else ASKED.get(tick.state)
         if asked and machine.state != self._state and (refused := machine.request(asked, inputs)):
             self._report.differs(self._cfg.topics.state, tick.time_s, f"{asked} was granted, now: {refused}")
         return True

@@ -7,7 +7,7 @@ grasp           frames are followed
 lift, hold      frames are followed, and what is known goes along with the palm
 release, fault  as before a fault that came at rest; else as pregrasp
 
-A grasp ends with a state of rest, idle or home.
+A grasp ends with a state of rest.
 """
 
 from collections.abc import Mapping
