@@ -113,7 +113,7 @@ class View:
         seen = count >= self._cfg.min_points
         some = rows[seen]
         if len(some):
-            shown: list[str] = [names[row] for row in some.tolist()]
+            shown = [names[int(row)] for row in some]
             pose = state.object_pos_w[some].double(), state.object_quat_w[some].double()
             points_w = self.camera.first(some, shown, *pose, self.camera_w[some], draws.rows(some), again=True)
             self._known.begin(some, points_w)

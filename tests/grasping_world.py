@@ -115,9 +115,8 @@ class Wild:
         if isinstance(self.answer, Exception):
             raise self.answer
         scale = self.answer
-        return Command(
-            readings.joint_pos + scale, readings.palm_pos_w + scale, readings.palm_quat_w, np.zeros(22), self.grip
-        )
+        palm = readings.palm_pos_w + scale, readings.palm_quat_w
+        return Command(readings.joint_pos + scale, *palm, np.zeros(22), np.array(self.grip), np.zeros(()))
 
 
 def in_state(state, policy=None):

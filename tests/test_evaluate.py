@@ -131,6 +131,13 @@ def test_a_log_that_is_damaged_in_the_middle_is_refused(copied):
         evaluate(replace(CFG, out=str(copied)))
 
 
+def test_trials_of_a_version_that_knew_no_second_attempt_are_refused(copied):
+    log = copied / "trials.jsonl"
+    log.write_text(log.read_text().replace(', "attempts": 1', ""))
+    with pytest.raises(ValueError, match="trials had one attempt: choose another out="):
+        evaluate(replace(CFG, out=str(copied)))
+
+
 def test_stored_trials_of_other_objects_are_refused():
     stored = [outcome(0, "box"), outcome(1, "cup")]
     with pytest.raises(ValueError, match="trial 1 with 'cup' stands where trial 1 with 'mug' belongs"):

@@ -76,6 +76,23 @@ def test_the_shipped_bundle_follows_a_moved_object_as_the_task_does(household):
     assert task.control.course.followed_m.norm(dim=1).max() > 0.02
 
 
+def test_the_shipped_bundle_begins_anew_where_its_rows_do(household):
+    """One row tries again, one gives up because its object is gone; `ExportedPolicy` compares the targets of all."""
+    task = task_for("allegro/student", household)
+    policy = make_policy("allegro/student", task)
+    obs = task.reset(range(6))
+    policy.reset(range(6))
+    while (task.clock < task.episode_steps).any():
+        action = policy.act(obs)
+        if (task.clock == task.grasp_steps).all():
+            task.try_again(torch.tensor([0, 3]))
+        if task.clock[3] == -1 and task._retreat.looks[3]:
+            task.engine.move_object(torch.tensor([3]), torch.tensor([[5.0, 0.0, 0.05]], dtype=torch.float64))
+        obs = task.step(action).obs
+    assert task.judge.attempts.tolist() == [2, 1, 1, 2, 1, 1]
+    assert policy._policy.steps[0] == task.clock[0]  # begun anew, and compared to the end
+
+
 def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bundle, household):
     ends = {}
     for policy in (student_run, bundle):

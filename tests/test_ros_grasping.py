@@ -73,6 +73,17 @@ def test_an_empty_hand_goes_home_and_waits_for_a_plan_made_from_there(phase, gri
     assert world.states()[-4:] == ["pregrasp", "grasp", "lift", "hold"]
 
 
+def test_a_policy_that_looked_once_lifts_whatever_it_feels():
+    """Nothing that it knows of the object rises with the palm, and it could not look for another place."""
+    policy = Wild()
+    policy.contract = contract() | {"view": contract()["view"] | {"mode": "frozen"}}
+    policy.grip = 0.0
+    world = World(policy, attempts=3).begin()
+    assert world.ask("grasp") == ""
+    world.run_until("hold")
+    assert world.states() == ["pregrasp", "grasp", "lift", "hold"]
+
+
 def test_an_empty_hand_that_sees_nothing_gives_up():
     world = in_state("retreat")
     stale_s, cfg = world.now_s, world.machine.cfg

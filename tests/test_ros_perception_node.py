@@ -137,7 +137,8 @@ def test_points_and_plan_are_those_of_the_pure_part(robot, scene):
     assert float(robot.status("perception: camera")[2]["rate_hz"]) > 1
 
 
-def test_a_grasp_follows_the_first_view_and_ends_with_a_new_one(robot):
+@pytest.mark.parametrize("rest", ["idle", "retreat"])
+def test_a_grasp_follows_the_first_view_and_ends_with_a_new_one(robot, rest):
     robot.until_seen()
     robot.state.publish(String(data="pregrasp"))
     robot.ros.spin(0.2)
@@ -164,7 +165,7 @@ def test_a_grasp_follows_the_first_view_and_ends_with_a_new_one(robot):
     robot.ros.until(moved, "points that go along with the palm")
     shift = cloud_from_message(robot.points[-1]).points_w.mean(0) - middle
     np.testing.assert_allclose(shift, (0, 0, 0.05), atol=0.004)
-    robot.state.publish(String(data="idle"))
+    robot.state.publish(String(data=rest))
     robot.ros.spin(0.2)
     robot.until_seen()
 

@@ -5,6 +5,7 @@ The inbox stores what comes; a timer at the policy's rate makes inputs of it, as
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,7 +78,9 @@ class GraspNode(LifecycleNode):
             robot.destroy()
             return self._refuse(f"not configured: {reason}")
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
-        machine = GraspMachine(policy, self.cfg.grasp, self.cfg.safety, home, self.cfg.shadow)
+        once = replace(self.cfg.grasp, attempts=1)  # a hand that only believes to move is always empty
+        grasp = once if self.cfg.dry_run else self.cfg.grasp
+        machine = GraspMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
         self._parts = machine, robot, Inbox(self, self.cfg, robot)
         self._beats = [
             self.create_timer(machine.period_s, self._beat),
