@@ -67,8 +67,7 @@ class GraspMachine:
 
     def begin(self, inputs: Inputs) -> str:
         """Start to send commands, from where the robot is measured to be. Returns why not, or nothing."""
-        reason = self.not_ready(inputs)
-        if not reason:
+        if not (reason := self.not_ready(inputs)):
             self._begin(inputs)
             self.begun, self._lift_from_m, self._plan = True, None, None
         return reason
