@@ -22,10 +22,10 @@ def write_graph(controller: Controller, path: Path) -> None:
     op: Any = opset18  # its types are those of a graph that is already built
 
     def cross(a: Any, b: Any, dim: int = -1) -> Any:
-        """Seven operations on whole vectors in place of twelve on components."""
-        after, before = op.Constant(value_ints=[1, 2, 0]), op.Constant(value_ints=[2, 0, 1])
-        left = op.Mul(op.Gather(a, after, axis=dim), op.Gather(b, before, axis=dim))
-        return op.Sub(left, op.Mul(op.Gather(a, before, axis=dim), op.Gather(b, after, axis=dim)))
+        """Five operations on whole vectors in place of twelve on components."""
+        left, right = op.Constant(value_ints=[1, 2, 0, 2, 0, 1]), op.Constant(value_ints=[2, 0, 1, 1, 2, 0])
+        products = op.Mul(op.Gather(a, left, axis=dim), op.Gather(b, right, axis=dim))
+        return op.Sub(*op.Split(products, axis=dim, num_outputs=2))
 
     def atan2(y: Any, x: Any) -> Any:
         """For x >= 0, all that rotations ask for. onnxruntime has Atan in single precision alone."""
