@@ -220,14 +220,9 @@ def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, An
     failed = Counter(outcome.failure for outcome in outcomes if not outcome.success)
     if unknown := sorted(set(failed) - set(FAILURES)):
         raise ValueError(f"the task reports failures {unknown}; known: {list(FAILURES)}")
-    at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
     return success_summary(sum(success), len(success)) | {
-        "at_first_attempt": at_once.total(),
         "per_object": count_by([outcome.object for outcome in outcomes], success),
-        "per_disturbance": {
-            name: success_summary(**by_disturbance[name]) | {"at_first_attempt": at_once[name]}
-            for name in cfg.disturbances()
-        },
+        "per_disturbance": {name: success_summary(**by_disturbance[name]) for name in cfg.disturbances()},
         "failures": {name: failed[name] for name in FAILURES},
         "config": configs.as_dict(cfg),
         "versions": facts["versions"],
@@ -240,7 +235,11 @@ def diagnose(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, A
     """What helps to read a result, over all trials; lengths in m. Objects as the library describes them."""
     seen = {outcome.object for outcome in outcomes}
     entries = [library.entry(name) for name in library.names if name in seen]
+    at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
     return {
+        "at_first_attempt": {
+            name: at_once[name] for name in dict.fromkeys(outcome.disturbance for outcome in outcomes)
+        },
         "penetration_m": spread([outcome.penetration_m for outcome in outcomes]),
         "slip_of_successes_m": spread([outcome.slip_m for outcome in outcomes if outcome.success]),
         "lift_m": spread([outcome.lift_m for outcome in outcomes]),

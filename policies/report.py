@@ -79,7 +79,7 @@ def _headline(result: Json, notes: Json) -> str:
         f'<header><p class="kicker">dexgrasp evaluation</p><div class="big"><b>{100 * result["success_rate"]:.1f}'
         f"<i>%</i></b><div><p>{result['successes']} of {result['trials']} trials succeeded</p>"
         f"<p>95 % interval {100 * low:.1f} – {100 * high:.1f} % (Wilson); "
-        f"{result['at_first_attempt']} at the first attempt</p></div></div>"
+        f"{sum(notes['at_first_attempt'].values())} at the first attempt</p></div></div>"
         f'{interval_gauge(result["success_rate"], low, high)}<div class="chips">{spelled}</div>'
         + "".join(f'<p class="warning">{escape(text)}</p>' for text in warnings(config, notes))
         + "</header>"

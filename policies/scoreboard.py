@@ -28,10 +28,11 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], consol
     for heading in ("disturbance", "success", "95 % interval", "trials", "first attempt"):
         table.add_column(heading, justify="left" if heading == "disturbance" else "right")
     for name, row in result["per_disturbance"].items():
-        table.add_row(name, *_cells(row), _at_once(row))
+        table.add_row(name, *_cells(row), percent(notes["at_first_attempt"][name], row["trials"]))
     if len(result["per_disturbance"]) > 1:
         table.add_section()
-        table.add_row("together", *_cells(result), _at_once(result))
+        at_once = sum(notes["at_first_attempt"].values())
+        table.add_row("together", *_cells(result), percent(at_once, result["trials"]))
     console.print(table)
     _print_families(result, notes, console)
     facts = Table.grid(padding=(0, 2))
@@ -85,8 +86,9 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     return [f"{100 * row['success_rate']:.1f} %", f"{100 * low:.1f} – {100 * high:.1f} %", f"{row['trials']}"]
 
 
-def _at_once(row: Mapping[str, Any]) -> str:
-    return f"{100 * row['at_first_attempt'] / row['trials']:.1f} %"
+def percent(successes: int, trials: int) -> str:
+    """With one decimal place."""
+    return f"{100 * successes / trials:.1f} %"
 
 
 def _facts(result: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str]:

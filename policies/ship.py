@@ -20,6 +20,7 @@ from policies.checkpoint import find_checkpoint, read_config
 from policies.curves import read_columns
 from policies.export import ExportCfg, export
 from policies.runs import flat, write_text
+from policies.scoreboard import percent
 from policies.train import TrainCfg
 
 PATHS = ("objects", "validation", "out", "start", "teacher")
@@ -56,7 +57,7 @@ def ship(cfg: ShipCfg) -> None:
     if config["stage"] == "student":
         export(configs.load(ExportCfg, "export", [f"run={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
     stages = [_stage(Path(path)) for path in (*cfg.history, run)]
-    results = [json.loads((Path(path) / "result.json").read_text(encoding="utf-8")) for path in cfg.results]
+    results = [_result(Path(path)) for path in cfg.results]
     write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
     print(f"shipped: {out}")
 
@@ -156,6 +157,14 @@ def _starts(elapsed_s: list[float]) -> list[float]:
     return [now for now, then in zip(elapsed_s, [*elapsed_s[1:], -1.0], strict=True) if then < now]
 
 
+def _result(run: Path) -> dict[str, Any]:
+    """What an evaluation says in result.json, and in diagnostics.json of first attempts."""
+    result, notes = (
+        json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("result", "diagnostics")
+    )
+    return result | {"at_first_attempt": notes["at_first_attempt"]}
+
+
 def _rows(result: dict[str, Any]) -> list[str]:
     config, rows = result["config"], []
     for disturbance, summary in result["per_disturbance"].items():
@@ -167,6 +176,6 @@ def _rows(result: dict[str, Any]) -> list[str]:
             f"| {task['randomize']['name']} "
             f"| {task['view']['mode']} | {config['perception']}{errors} | {disturbance} | {summary['trials']} "
             f"| {100 * summary['success_rate']:.1f} % ({low:.1f} – {high:.1f}) "
-            f"| {100 * summary['at_first_attempt'] / summary['trials']:.1f} % |"
+            f"| {percent(result['at_first_attempt'][disturbance], summary['trials'])} |"
         )
     return rows

@@ -31,7 +31,7 @@ def run_of(folder, cfg=None, failure="missed", **facts):
         Outcome(i, library.names[i % 4], "none", i not in failed, failure if i in failed else "", 0.15, 0.01, 0.001)
         for i in range(8)
     ]
-    notes = diagnose(outcomes, library) | speed(cfg.task, 8, 2.0) | facts
+    notes = diagnose(outcomes, library) | speed(8, 2.0) | facts
     (folder / "result.json").write_text(json.dumps(summarise(cfg, outcomes, FACTS)))
     (folder / "diagnostics.json").write_text(json.dumps(notes))
     return folder
