@@ -3,7 +3,6 @@
 It needs joint positions, the palm pose and the pre-grasp plan, all known on a robot. Alone it is the baseline policy.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -26,8 +25,6 @@ class PriorCfg:
     """Height over the table at which the lowest keypoint should be while the hand closes."""
     sink_m: float = 0.006
     """Furthest that the palm advances while closing, beyond the end of the approach."""
-    close_at_grip: float = 0.5
-    """A hand that feels such a grip on the approach closes at once; 1: never."""
     follow_m_s: float = 0.3
     """Speed at which the approach follows an object that moved over the table; 0: it does not."""
     follow_from_m: float = 0.015
@@ -40,8 +37,6 @@ class PriorCfg:
             raise ValueError(f"prior.approach_fraction must lie between 0 and 1, got {self.approach_fraction}")
         if not 0 < self.close_rad < 1:
             raise ValueError(f"prior.close_rad must lie between 0 and 1 rad, got {self.close_rad}")
-        if not 0 < self.close_at_grip <= 1:
-            raise ValueError(f"prior.close_at_grip must lie between 0 and 1, got {self.close_at_grip}")
         if self.follow_m_s < 0 or not 0 <= self.follow_from_m < self.follow_fully_m:
             raise ValueError(
                 "prior.follow_m_s must not be negative, and follow_from_m lie between 0 and follow_fully_m, got "
@@ -91,15 +86,6 @@ def prior_step(
     sink = torch.where(phase_s < grasp_s, sink, torch.zeros_like(sink))
     fingers = torch.where(approaching[:, None], 0.0, cfg.close_rad) * closing
     return Advance(torch.where(approaching, advance, sink), fingers)
-
-
-def hastened(cfg: PriorCfg, step: Tensor, grip: Tensor, grasp_steps: int) -> Tensor:
-    """The clock (env,) that stands at `step`, put forward to the closing where the hand grips on the approach already.
-
-    `grip` (env,): how surely thumb and another finger touch the object, 0 to 1.
-    """
-    closing = math.ceil(cfg.approach_fraction * grasp_steps)
-    return torch.where((step > 0) & (step < closing) & (grip > cfg.close_at_grip), closing, step)
 
 
 def follow_step(

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from perception.features import HandFeatures, nearest_vectors
 from perception.geometry import quat_rotate_inverse
 from perception.observation import HISTORY, MOVES, Layout, student_layout
-from perception.prior import hastened
 from perception.tracking import middle_xy
 from policies.gripping import base_m, grip
 from policies.student import StudentActor
@@ -118,11 +117,8 @@ class Controller(nn.Module):
         object_xy_w = middle_xy(given["points_w"])
         target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases)
         done = course.palm_pos_w, course.palm_quat_w, course.travelled_m, course.object_xy_w, course.followed_m
-        held = grip(self.actor.contacts(felt), self.hand)
-        step, prior = phases.step + 1, self._law.prior
-        if prior is not None:
-            step = hastened(prior, step, held, phases.grasp_steps)
-        return step, target, *done, action, history, held, base_m(given["points_w"])
+        noticed = grip(self.actor.contacts(felt), self.hand), base_m(given["points_w"])
+        return phases.step + 1, target, *done, action, history, *noticed
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
         """Keypoints (env, keypoint, 3) in the world [m]."""

@@ -15,7 +15,6 @@ from policies.checkpoint import Checkpoint
 from policies.controller import Controller
 from policies.exported import plan_of, readings_of
 from policies.runtime import TOLERANCE, Plan, Policy, Readings
-from policies.trained import CheckpointPolicy
 from sim.task import GraspTask
 
 TIE_M = 2e-6
@@ -48,11 +47,11 @@ class Parity:
 def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> Recording:
     """Play one episode in every environment with the checkpoint's mean actions."""
     obs = task.reset(trials)
-    recording, policy = Recording(plan_of(task)), CheckpointPolicy(checkpoint, task)
+    recording = Recording(plan_of(task))
     for _ in range(task.episode_steps):
         recording.readings.append(readings_of(task))
-        action = policy.act(obs)
-        obs = task.step(action, policy.grip).obs
+        action = checkpoint.actor(obs[checkpoint.stage])
+        obs = task.step(action).obs
         limit = task.cfg.action_clip
         recording.commands.append(
             {

@@ -95,10 +95,8 @@ class CheckpointPolicy:
             )
         self._actor, self._hand = checkpoint.actor.to(task.device), task.hand
         self._contact = task.layouts["teacher"].slices()["contact"]
-        self._live = task.cfg.view.live
         self.grip: Tensor | None = None
-        """(env,) see `policies.synergy.Policy`: a student feels contacts, a teacher knows them but is asked only where
-        the view goes on seeing."""
+        """(env,) see `policies.synergy.Policy`: a student feels contacts, a teacher knows them."""
 
     def reset(self, trials: Sequence[int]) -> None:
         """Nothing to forget."""
@@ -107,8 +105,7 @@ class CheckpointPolicy:
     def act(self, obs: dict[str, Tensor]) -> Tensor:
         """Mean actions (env, action)."""
         if not isinstance(self._actor, StudentActor):
-            if self._live:
-                self.grip = grip(obs["teacher"][:, self._contact], self._hand)
+            self.grip = grip(obs["teacher"][:, self._contact], self._hand)
             return self._actor(obs["teacher"])
         action, felt = self._actor.both(obs["student"])
         self.grip = grip(self._actor.contacts(felt), self._hand)

@@ -16,7 +16,7 @@ from torch import Tensor
 from perception.geometry import quat_conjugate, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from perception.grasp_style import blend
 from perception.pregrasp import Pregrasp
-from perception.prior import Advance, PriorCfg, follow_step, hastened, prior_step
+from perception.prior import Advance, PriorCfg, follow_step, prior_step
 from sim.hands import HandSpec
 from sim.sensing import Readings
 
@@ -238,11 +238,6 @@ class HandControl:
     def start(self, rows: Tensor) -> None:
         """Nothing of the approaches of `rows` is done yet."""
         self.course.travelled_m[rows] = self.course.followed_m[rows] = 0.0
-
-    def hastened(self, clock: Tensor, grip: Tensor | None, grasp_steps: int) -> Tensor:
-        """The clock (env,), as the prior puts it forward by what is felt (env,); see `perception.prior.hastened`."""
-        prior = self.law.prior
-        return clock if prior is None or grip is None else hastened(prior, clock, grip, grasp_steps)
 
     def steer(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
         """The palm targets of `rows` are (row, 3) [m] and (row, 4), whatever the actions were."""

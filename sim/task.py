@@ -173,8 +173,8 @@ class GraspTask:
         self.sensing.begin(rows, state)
         self.commanding.begin(rows, state)
 
-    def step(self, action: Tensor, grip: Tensor | None = None) -> Step:
-        """One control step with actions (env, num_actions), see the module; `grip` (env,): what whoever acts feels."""
+    def step(self, action: Tensor) -> Step:
+        """One control step with actions (env, num_actions); see the module docstring for what they mean."""
         self._action = action.detach().to(self.device, torch.float32).clamp(-self.cfg.action_clip, self.cfg.action_clip)
         self.guard.record(self.step_index, self._action)
         distance = self._object_vectors.norm(dim=-1).amin(dim=1)
@@ -184,7 +184,7 @@ class GraspTask:
         (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.step_index)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
         self.sensing.advance(self.engine.state)
-        terminated, truncated = self._advance_clock(grip)
+        terminated, truncated = self._advance_clock()
         arrived = self._arrive() if self._retreat.under_way else None
         self._measure(look=True)
         self.history.push(self._felt)
@@ -229,7 +229,7 @@ class GraspTask:
             self.clock[rows] = -self._retreat.on(rows, self.control, plan)
             self.control.reset(rows, plan)
 
-    def _advance_clock(self, grip: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _advance_clock(self) -> tuple[Tensor, Tensor]:
         """After physics: judge the episodes; which (env,) terminated, and which reached their full length."""
         phases, broken = self.phases, ~self.engine.finite()
         rows = broken.nonzero().squeeze(1)
@@ -243,7 +243,7 @@ class GraspTask:
         self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed)
         self.guard.count(broken, strayed)
         self.step_index += 1
-        self.clock = self.control.hastened(self.clock + 1, grip, self.grasp_steps)
+        self.clock += 1
         terminated = broken | strayed
         return terminated, (self.clock >= self.episode_steps) & ~terminated
 

@@ -167,13 +167,3 @@ def test_the_shipped_student_feels_what_it_touches(make, allegro, file):
         obs = task.step(actor.act(obs)).obs
     assert torch.equal(actor.grip > EMPTY, touched)
     assert not touched[taken].any() and touched.sum() >= 3
-
-
-def test_a_hand_that_grips_on_the_approach_closes_at_once(make):
-    """The closing begins with step 16 of 36; every later phase comes as much earlier."""
-    task = make(2)
-    obs = task.reset([0, 1])
-    actor = Attempts(task, Scripted(task, torch.tensor([0.9, 0.1])))
-    for _ in range(3):
-        obs = actor.step(obs).obs
-    assert task.clock.tolist() == [18, 3] and task.step_index.tolist() == [3, 3]

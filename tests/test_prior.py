@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perception.prior import PriorCfg, follow_step, hastened, prior_step
+from perception.prior import PriorCfg, follow_step, prior_step
 
 CFG = PriorCfg(
     approach_fraction=0.5, close_rad=0.1, sink_gain_hz=4.0, sink_speed_m_s=0.2, keypoint_floor_m=0.01, sink_m=0.03
@@ -130,11 +130,3 @@ def test_the_approach_follows_nothing_where_that_is_off_and_impossible_ranges_ar
     assert not still.any()
     with pytest.raises(ValueError, match="follow_from_m lie between 0 and follow_fully_m"):
         PriorCfg(follow_from_m=0.03)
-
-
-def test_a_grip_on_the_approach_puts_the_clock_forward_to_the_closing():
-    """0.43 of 36 steps: the closing begins with step 16. Not before the start, not where the closing has begun."""
-    step = torch.tensor([-3, 0, 1, 10, 10, 15, 16, 30])
-    grip = torch.tensor([0.9, 0.9, 0.6, 0.51, 0.5, 1.0, 1.0, 1.0])
-    assert hastened(PriorCfg(), step, grip, 36).tolist() == [-3, 0, 16, 16, 10, 16, 16, 30]
-    assert hastened(PriorCfg(close_at_grip=1.0), step, grip, 36).tolist() == step.tolist()
