@@ -80,9 +80,9 @@ class Recorder:
     def __init__(self, batch):
         self.batch, self.calls = batch, []
 
-    def step(self, nstep):
+    def step(self, ids, nstep):
         self.calls.append((self.batch.ctrl.copy(), nstep))
-        self.batch.step(nstep=nstep)
+        self.batch.step(ids, nstep=nstep)
 
     def __getattr__(self, name):
         return getattr(self.batch, name)
@@ -173,6 +173,22 @@ def test_object_spin_is_given_in_the_world_frame(engine, start):
         mujoco.mj_objectVelocity(model, data, mujoco.mjtObj.mjOBJ_BODY, body, velocity, 0)
         np.testing.assert_allclose(engine.state.object_angvel_w[row], velocity[:3], atol=EXACT)
         assert np.linalg.norm(velocity[:3]) > 1.0
+
+
+def test_a_row_that_nobody_looks_at_stands_still_until_its_reset_and_changes_no_other(engine, start):
+    other = torch.tensor([0, 2])
+    targets = engine.state.joint_pos + 0.1, engine.state.palm_pos_w.clone(), engine.state.palm_quat_w.clone()
+    engine.step(*targets, 0.05)
+    moved = engine.state.joint_pos.clone()
+    engine.reset(torch.arange(3), start)
+    engine.rest(torch.tensor([1]))
+    before = engine.state.joint_pos[1].clone()
+    engine.step(*targets, 0.05)
+    assert torch.equal(engine.state.joint_pos[1], before) and not torch.equal(moved[1], before)
+    assert torch.equal(engine.state.joint_pos[other], moved[other])
+    engine.reset(torch.arange(3), start)
+    engine.step(*targets, 0.05)
+    assert torch.equal(engine.state.joint_pos, moved)
 
 
 def test_an_object_at_rest_stays_where_it_was_put(engine, start):

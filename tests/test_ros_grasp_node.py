@@ -38,6 +38,7 @@ HAND, ARM = "/hand_controller/commands", "/scaled_joint_trajectory_controller/jo
 DOWN = [0.5**0.5, 0.0, 0.5**0.5, 0.0]
 GOAL = [0.05, 0.05, 0.26]
 QUICK = {
+    "grasp.attempts": 1,
     "grasp.motion.palm_speed_m_s": 0.3,
     "grasp.motion.palm_speed_rad_s": 1.5,
     "grasp.motion.transit_height_m": 0.32,
