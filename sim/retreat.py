@@ -44,9 +44,8 @@ class Retreat:
         course = control.course
         pos, quat = course.palm_pos_w[rows], course.palm_quat_w[rows]
         back = -quat_rotate(quat, quat.new_tensor([0.0, 0.0, 1.0]))[:, :2]
-        goal = torch.nn.functional.pad(
-            pos[:, :2] + ASIDE_M * back / back.norm(dim=1, keepdim=True), (0, 1), value=ABOVE_M
-        )
+        away = ASIDE_M * back / back.norm(dim=1, keepdim=True).clamp(min=1e-9)
+        goal = torch.nn.functional.pad(pos[:, :2] + away, (0, 1), value=ABOVE_M)
         self.looks[rows] = self.under_way = True
         self._set_out(rows, control, goal, quat, control.style.open_pose[rows])
         return self._steps[rows].long()
