@@ -42,10 +42,13 @@ class Attempts:
         """(env,) whether an attempt is asked now and took hold of nothing."""
         task = self._task
         begins, ended = (task.clock == step for step in (task.grasp_steps, task.grasp_steps + task.lift_steps))
+        asked = begins | ended
+        if not asked.any():
+            return asked
         now_m = base_m(task.view.points_w)
         self._base_m = torch.where(begins, now_m, self._base_m)
         left_behind = ended & (now_m - self._base_m < LEFT_SHARE * task.cfg.lift_m)
-        return (begins | ended) & (felt < EMPTY) | left_behind
+        return asked & (felt < EMPTY) | left_behind
 
 
 def play(

@@ -26,7 +26,7 @@ from policies.networks import GraspPolicy
 from policies.rollout import DeviceRolloutBuffer, Minibatch
 from policies.runs import utc_now
 from sim.outcomes import Outcome
-from sim.task import Step
+from sim.step import Step
 from sim.vec_env import GraspVecEnv
 
 CLIP = 0.2

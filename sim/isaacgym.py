@@ -14,8 +14,8 @@ from torch import Tensor
 
 from sim import gymapi
 from sim.outcomes import Outcome
+from sim.step import Step
 from sim.streams import TrialStreams, make_task
-from sim.task import Step
 from sim.task_cfg import TaskCfg
 from sim.window import Window, check_mode
 

@@ -16,7 +16,8 @@ from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.randomize import RandomizeCfg
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask, Step
+from sim.step import Step
+from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 
 
