@@ -34,7 +34,7 @@ def run(folder, hand="sim_allegro", joints=("ffj1", "mfj1"), **parameters):
         "wave_test": str(folder / "wave.json"),
         "wave.settle_s": 0.3,
         "wave.speed_rad_s": 1.0,
-        "safety.joints_timeout_s": 1.0,
+        "safety.joints_timeout_s": 30.0,
         **({"joints": list(joints)} if joints else {}),
         **parameters,
     }
