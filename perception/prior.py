@@ -25,6 +25,8 @@ class PriorCfg:
     """Height over the table at which the lowest keypoint should be while the hand closes."""
     sink_m: float = 0.006
     """Furthest that the palm advances while closing, beyond the end of the approach."""
+    close_at_grip: float = 0.5
+    """A hand that feels more of a grip than this closes on the approach already; 1: never."""
     follow_m_s: float = 0.3
     """Speed at which the approach follows an object that moved over the table; 0: it does not."""
     follow_from_m: float = 0.015
@@ -37,6 +39,8 @@ class PriorCfg:
             raise ValueError(f"prior.approach_fraction must lie between 0 and 1, got {self.approach_fraction}")
         if not 0 < self.close_rad < 1:
             raise ValueError(f"prior.close_rad must lie between 0 and 1 rad, got {self.close_rad}")
+        if not 0 < self.close_at_grip <= 1:
+            raise ValueError(f"prior.close_at_grip must lie between 0 and 1, got {self.close_at_grip}")
         if self.follow_m_s < 0 or not 0 <= self.follow_from_m < self.follow_fully_m:
             raise ValueError(
                 "prior.follow_m_s must not be negative, and follow_from_m lie between 0 and follow_fully_m, got "
@@ -66,12 +70,14 @@ def prior_step(
     palm_height_m: Tensor,
     palm_down: Tensor,
     keypoint_height_m: Tensor,
+    grip: Tensor,
 ) -> Advance:
     """One step of approach or closing, shapes (env,) unless said.
 
     `phase_s`: time since the grasp phase began. `travelled_m`, `depth_m`: how far the palm came along its normal, and
     how far the plan goes. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
-    `keypoint_height_m` (env, keypoint): heights over the table. `closing` (env, joint): direction of closing.
+    `keypoint_height_m` (env, keypoint): heights over the table. `closing` (env, joint): direction of closing. `grip`:
+    how surely thumb and another finger touch the object, 0 to 1.
     """
     approach_s = cfg.approach_fraction * grasp_s
     approaching = phase_s < approach_s
@@ -84,7 +90,8 @@ def prior_step(
     sink = (cfg.sink_gain_hz * step_s * (lowest - cfg.keypoint_floor_m)).clamp(-limit, limit)
     sink = torch.minimum(sink, (depth_m + cfg.sink_m - travelled_m).clamp(min=-limit))
     sink = torch.where(phase_s < grasp_s, sink, torch.zeros_like(sink))
-    fingers = torch.where(approaching[:, None], 0.0, cfg.close_rad) * closing
+    early = (grip > cfg.close_at_grip) & (phase_s > 0)
+    fingers = torch.where((approaching & ~early)[:, None], 0.0, cfg.close_rad) * closing
     return Advance(torch.where(approaching, advance, sink), fingers)
 
 

@@ -132,7 +132,7 @@ def measure(cfg: AblationsCfg, variant: TrainCfg, model: GraspPPO, disturbance: 
     )
     outcomes = []
     for first in range(0, cfg.trials, rows):
-        outcomes += play(task, Deterministic(model), range(first, first + rows))
+        outcomes += play(task, Deterministic(model, task), range(first, first + rows))
     won = sum(outcome.success for outcome in outcomes[: cfg.trials])
     return success_summary(won, cfg.trials)
 

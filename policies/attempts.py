@@ -36,7 +36,7 @@ class Attempts:
             rows = (self._empty(felt) & (task.judge.attempts < self._attempts)).nonzero().squeeze(1)
             if len(rows):
                 task.try_again(rows)
-        return task.step(action)
+        return task.step(action, felt)
 
     def _empty(self, felt: Tensor) -> Tensor:
         """(env,) whether an attempt is asked now and took hold of nothing."""

@@ -115,10 +115,10 @@ class Controller(nn.Module):
         action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
         style, heights = (given["closing"], given["floor_m"]), sensed.keypoints_w[..., 2]
         object_xy_w = middle_xy(given["points_w"])
-        target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases)
+        held = grip(self.actor.contacts(felt), self.hand)
+        target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases, held)
         done = course.palm_pos_w, course.palm_quat_w, course.travelled_m, course.object_xy_w, course.followed_m
-        noticed = grip(self.actor.contacts(felt), self.hand), base_m(given["points_w"])
-        return phases.step + 1, target, *done, action, history, *noticed
+        return phases.step + 1, target, *done, action, history, held, base_m(given["points_w"])
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
         """Keypoints (env, keypoint, 3) in the world [m]."""

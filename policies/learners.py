@@ -90,6 +90,7 @@ def _meaning(task: TaskCfg) -> dict[str, Any]:
 
 def _resumed(cfg: "TrainCfg", env: GraspVecEnv, last: Path) -> GraspPPO:
     model = read_learner(learner_of(cfg), last, env=env, device=env.task.device)
+    model.bf16 = _half(cfg, env)
     if isinstance(model, StudentPPO):
         model.recall(last)
         model.teacher = load_teacher(cfg, env.task.device)
@@ -110,6 +111,16 @@ def _student(cfg: "TrainCfg", env: GraspVecEnv) -> StudentPPO:
     return model
 
 
+def _half(cfg: "TrainCfg", env: GraspVecEnv) -> bool:
+    """Whether the networks learn in half precision; auto: where the processor has instructions for bfloat16."""
+    if cfg.precision != "auto":
+        return cfg.precision == "half"
+    if env.task.device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
 def _options(cfg: "TrainCfg", env: GraspVecEnv) -> dict[str, Any]:
     return {
         "env": env,
@@ -120,6 +131,7 @@ def _options(cfg: "TrainCfg", env: GraspVecEnv) -> dict[str, Any]:
         "gamma": cfg.gamma,
         "target_kl": cfg.target_kl,
         "seed": cfg.seed,
+        "bf16": _half(cfg, env),
         "frozen_std": cfg.init_std if cfg.paper else 0.0,
         "policy_kwargs": {"hidden": cfg.hidden, "init_std": cfg.init_std},
     }

@@ -12,6 +12,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from policies import ranks
 from policies.attempts import play
+from policies.gripping import Feeling
 from policies.statistics import success_summary
 from policies.stopping import StopRequest
 from sim.objects import open_library
@@ -187,10 +188,10 @@ class Validation(Milestone):
 class Deterministic:
     """The mean actions of a learner, as a policy of an evaluation."""
 
-    grip = None
-
-    def __init__(self, model: "GraspPPO") -> None:
-        self._policy = model.policy
+    def __init__(self, model: "GraspPPO", task: GraspTask) -> None:
+        self._actor, self._feeling = model.policy.actor, Feeling(task)
+        self.grip: torch.Tensor | None = None
+        """(env,) see `policies.synergy.Policy`."""
 
     def reset(self, trials: Any) -> None:
         """Nothing to forget."""
@@ -198,10 +199,11 @@ class Deterministic:
     def act(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
         """Mean actions (env, action)."""
         with torch.no_grad():
-            return self._policy.mean(obs)
+            action, self.grip = self._feeling(self._actor, obs)
+        return action
 
 
 def validate(model: "GraspPPO", task: GraspTask) -> int:
     """Successes in one trial of every environment of `task`."""
     model.policy.set_training_mode(False)
-    return sum(outcome.success for outcome in play(task, Deterministic(model), range(task.num_envs)))
+    return sum(outcome.success for outcome in play(task, Deterministic(model, task), range(task.num_envs)))

@@ -66,12 +66,24 @@ class Normaliser(nn.Module):
         self.count.copy_(both)
 
 
+class Head(nn.Linear):
+    """A last layer: in single precision where autocast computes those before it in half."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(..., in) to (..., out), float32."""
+        if not torch.is_autocast_enabled(input.device.type):  # no such branch in what is exported
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return super().forward(input.float())
+
+
 def mlp(sizes: Sequence[int], gain_out: float) -> nn.Sequential:
     """Linear layers with ELU between them, orthogonal weights; the last layer's are scaled by `gain_out`."""
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
-        linear = nn.Linear(fan_in, fan_out)
-        nn.init.orthogonal_(linear.weight, gain_out if i == len(sizes) - 2 else 2**0.5)
+        last = i == len(sizes) - 2
+        linear = Head(fan_in, fan_out) if last else nn.Linear(fan_in, fan_out)
+        nn.init.orthogonal_(linear.weight, gain_out if last else 2**0.5)
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.ELU()]
     return nn.Sequential(*layers[:-1])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from policies import manifest, ranks
+from policies.gripping import Feeling
 from policies.losses import gaussian_kl, log_prob, mean_record, standardise, surrogate_loss
 from policies.networks import GraspPolicy
 from policies.rollout import DeviceRolloutBuffer, Minibatch
@@ -57,18 +58,20 @@ class GraspPPO(PPO):
         vf_coef: float = 1.0,
         reward_scale: float = 0.2,
         frozen_std: float = 0.0,
+        bf16: bool = False,
         device: str = "cpu",
         **options: Any,
     ) -> None:
         """`n_steps` 0: whole episodes. `target_kl`: of a minibatch step, at the start; a third of it at the end.
         `frozen_std`: roll-outs explore with this deviation whatever is learnt, as the published release does; 0: not.
+        `bf16`: the networks compute in half precision up to their last layers, in roll-outs and updates alike.
         `options`: those of PPO.
         """
         if env is not None and not isinstance(env.observation_space, spaces.Dict):
             raise TypeError("GraspPPO needs both observation groups: make the environment with group='both'")
         n_steps = n_steps or (env.task.episode_steps if env else 1)
         self.minibatches = minibatches
-        self.reward_scale, self.frozen_std = reward_scale, frozen_std
+        self.reward_scale, self.frozen_std, self.bf16 = reward_scale, frozen_std, bf16
         self.iteration = 0
         """Rollouts finished so far."""
         self.lr = learning_rate
@@ -116,14 +119,15 @@ class GraspPPO(PPO):
         callback.on_rollout_start()
         outcomes, terms = [], []
         obs, noise = self._open(env), self._noise(n_rollout_steps, env.num_envs)
-        std = self.exploration.detach()
+        std, feeling = self.exploration.detach(), Feeling(env.task)
         self._behaviour_log_std = log_std = self.policy.std.log().detach()
         with torch.no_grad():
             for t in range(n_rollout_steps):
-                means, values = self.policy.mean(obs), self.policy.predict_values(obs)
+                with self.autocast():
+                    (means, grip), values = feeling(self.policy.actor, obs), self.policy.predict_values(obs)
                 actions = means + std * noise[t]
                 log_probs = log_prob(actions, means, log_std)
-                step = env.streams.step(actions)
+                step = env.streams.step(actions, grip)
                 rewards, dones = self._reward(step), step.terminated | step.truncated
                 stored = {"actions": actions, "means": means, "values": values, "log_probs": log_probs}
                 rollout_buffer.add(obs, rewards, dones, **stored)
@@ -135,7 +139,7 @@ class GraspPPO(PPO):
                 if not callback.on_step():  # a roll-out that was broken off does not count
                     self.num_timesteps -= (t + 1) * env.num_envs * ranks.count()
                     return False
-            rollout_buffer.finish(self.policy.predict_values(obs))
+            rollout_buffer.finish(self._values(obs))
         self._open(env)  # before the curriculum moves on, so that `go_on` draws all of them alike
         self._summarise(outcomes, terms)
         callback.update_locals(locals())
@@ -165,8 +169,17 @@ class GraspPPO(PPO):
         rows = step.truncated.nonzero().squeeze(1)
         if len(rows):
             final = {group: values[rows] for group, values in step.info["final_obs"].items()}
-            rewards[rows] += self.gamma * self.policy.predict_values(final)
+            rewards[rows] += self.gamma * self._values(final)
         return rewards
+
+    def _values(self, obs: dict[str, Tensor]) -> Tensor:
+        """Values (env,) in the precision of roll-outs."""
+        with self.autocast():
+            return self.policy.predict_values(obs)
+
+    def autocast(self) -> torch.autocast:
+        """Within it networks compute in half precision if this learner does."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _summarise(self, outcomes: list, terms: list[dict[str, float]]) -> None:
         won = torch.tensor([float(sum(o.success for o in outcomes)), float(len(outcomes))], dtype=torch.float64)
@@ -206,7 +219,8 @@ class GraspPPO(PPO):
 
     def _update(self, batch: Minibatch) -> dict[str, float]:
         """One gradient step; what is worth knowing about it."""
-        loss, record = self._loss(batch)
+        with self.autocast():
+            loss, record = self._loss(batch)
         self._follow(record["kl"])
         self._descend(loss)
         return record

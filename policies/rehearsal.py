@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from policies.checkpoint import Checkpoint
 from policies.controller import Controller
 from policies.exported import plan_of, readings_of
+from policies.gripping import Feeling
 from policies.runtime import TOLERANCE, Plan, Policy, Readings
 from sim.task import GraspTask
 
@@ -47,11 +48,11 @@ class Parity:
 def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> Recording:
     """Play one episode in every environment with the checkpoint's mean actions."""
     obs = task.reset(trials)
-    recording = Recording(plan_of(task))
+    recording, feeling = Recording(plan_of(task)), Feeling(task)
     for _ in range(task.episode_steps):
         recording.readings.append(readings_of(task))
-        action = checkpoint.actor(obs[checkpoint.stage])
-        obs = task.step(action).obs
+        action, grip = feeling(checkpoint.actor, obs)
+        obs = task.step(action, grip).obs
         limit = task.cfg.action_clip
         recording.commands.append(
             {

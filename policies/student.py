@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.observation import HISTORY, Layout
-from policies.networks import Actor, GraspPolicy, Normaliser, mlp
+from policies.networks import Actor, GraspPolicy, Head, Normaliser, mlp
 
 Encoder = Literal["lstm", "mlp", "conv"]
 RECONSTRUCTED = ("contact", "contact_force")
@@ -39,7 +39,7 @@ class LstmEncoder(nn.Module):
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.lstm, self.head = nn.LSTM(width, 64, num_layers=3, batch_first=True), nn.Linear(64, out)
+        self.lstm, self.head = nn.LSTM(width, 64, num_layers=3, batch_first=True), Head(64, out)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(sample, frame, width) to (sample, out)."""
@@ -58,7 +58,7 @@ class ConvEncoder(nn.Module):
             nn.ELU(),
             nn.Flatten(),
         )
-        self.head = nn.Linear(64, out)
+        self.head = Head(64, out)
 
     def forward(self, frames: Tensor) -> Tensor:
         """(sample, frame, width) to (sample, out)."""

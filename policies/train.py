@@ -99,6 +99,8 @@ class TrainCfg:
     """Exploration at the start, in units of the action."""
     hidden: tuple[int, ...] = (256, 128)
     """Widths of actor and critic; those of the teacher for a student that starts as it."""
+    precision: Literal["auto", "single", "half"] = "auto"
+    """half: the networks learn in bfloat16, but for their last layers; auto: where the processor computes in it."""
     teacher: str = ""
     """Whom the student imitates: the best.zip of a teacher's run."""
     copy: bool = True

@@ -19,8 +19,7 @@ import assets
 import configs
 from policies.bundle import CONTRACT, read_contract
 from policies.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
-from policies.gripping import grip
-from policies.student import StudentActor
+from policies.gripping import Feeling
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
@@ -93,8 +92,7 @@ class CheckpointPolicy:
             raise ValueError(
                 f"{checkpoint.path} observes {size} values, the task gives {given}: another task.view.mode?"
             )
-        self._actor, self._hand = checkpoint.actor.to(task.device), task.hand
-        self._contact = task.layouts["teacher"].slices()["contact"]
+        self._actor, self._feeling = checkpoint.actor.to(task.device), Feeling(task)
         self.grip: Tensor | None = None
         """(env,) see `policies.synergy.Policy`: a student feels contacts, a teacher knows them."""
 
@@ -104,11 +102,7 @@ class CheckpointPolicy:
     @torch.no_grad()
     def act(self, obs: dict[str, Tensor]) -> Tensor:
         """Mean actions (env, action)."""
-        if not isinstance(self._actor, StudentActor):
-            self.grip = grip(obs["teacher"][:, self._contact], self._hand)
-            return self._actor(obs["teacher"])
-        action, felt = self._actor.both(obs["student"])
-        self.grip = grip(self._actor.contacts(felt), self._hand)
+        action, self.grip = self._feeling(self._actor, obs)
         return action
 
 

@@ -131,12 +131,13 @@ class ControlLaw:
         keypoint_height_m: Tensor,
         object_xy_w: Tensor,
         phases: Phases,
+        grip: Tensor,
     ) -> tuple[Tensor, Course]:
         """Finger targets (env, joint) [rad] and the course after this step.
 
         `action` (env, action). `closing` (env, joint), `floor_m` (env,): of the grasp style. `joint_pos` (env, joint)
         [rad] and `keypoint_height_m` (env, keypoint) are as sensed. `object_xy_w` (env, 2): the object's middle, as it
-        is known now [m].
+        is known now [m]. `grip` (env,): how surely thumb and another finger are felt to touch it, 0 to 1.
         """
         action = action.double()
         grasping = phases.grasping[:, None]
@@ -145,7 +146,7 @@ class ControlLaw:
         travelled_m, follow_m = course.travelled_m, torch.zeros_like(course.followed_m)
         began_w = torch.where((phases.step == 0)[:, None], object_xy_w, course.object_xy_w)
         if self.prior is not None:
-            script = self._script(self.prior, course, closing, floor_m, keypoint_height_m, phases)
+            script = self._script(self.prior, course, closing, floor_m, keypoint_height_m, phases, grip)
             increment = torch.cat([increment[:, :1] + script.palm_m[:, None], increment[:, 1:]], dim=1)
             fingers = fingers + script.finger_rad
             travelled_m = travelled_m + torch.where(phases.grasping, script.palm_m, 0.0)
@@ -174,7 +175,14 @@ class ControlLaw:
         return self.wrist.clearance_m + self.wrist.behind_m * fingers[:, 2]
 
     def _script(
-        self, prior: PriorCfg, course: Course, closing: Tensor, floor_m: Tensor, height_m: Tensor, phases: Phases
+        self,
+        prior: PriorCfg,
+        course: Course,
+        closing: Tensor,
+        floor_m: Tensor,
+        height_m: Tensor,
+        phases: Phases,
+        grip: Tensor,
     ) -> Advance:
         x = course.palm_pos_w.new_tensor([1.0, 0.0, 0.0])
         return prior_step(
@@ -189,6 +197,7 @@ class ControlLaw:
             palm_height_m=course.palm_pos_w[:, 2],
             palm_down=-quat_rotate(course.palm_quat_w, x)[:, 2],
             keypoint_height_m=height_m,
+            grip=grip,
         )
 
 
@@ -244,16 +253,15 @@ class HandControl:
         self.course.palm_pos_w[rows], self.course.palm_quat_w[rows] = palm_pos_w, palm_quat_w
 
     def act(
-        self, action: Tensor, sensed: Readings, object_xy_w: Tensor, phases: Phases
+        self, action: Tensor, sensed: Readings, object_xy_w: Tensor, phases: Phases, grip: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period.
 
-        `object_xy_w` (env, 2): the object's middle, as it is known.
+        `object_xy_w` (env, 2): the object's middle, as it is known. `grip` (env,): as it is felt; None: it is not.
         """
-        style, heights = self.style, sensed.keypoints_w[..., 2]
-        target, self.course = self.law(
-            _finite(action), self.course, style.closing, style.floor_m, sensed.joint_pos, heights, object_xy_w, phases
-        )
+        grip = torch.zeros_like(self.course.depth_m) if grip is None else grip
+        style, known = self.style, (sensed.joint_pos, sensed.keypoints_w[..., 2], object_xy_w, phases, grip)
+        target, self.course = self.law(_finite(action), self.course, style.closing, style.floor_m, *known)
         return target, self.palm_pos_w, self.palm_quat_w
 
 

@@ -48,7 +48,7 @@ DISTURBANCES = {
 
 MIXED = "mixed"
 """For training: each episode draws one of the kinds, or none, at up to `Disturber.level` of its strength."""
-SHARES = {"none": 0.3, "shift5": 0.35, "force": 0.15, "heavy": 0.1, "slippery": 0.1}
+SHARES = {"none": 0.3, "shift5": 0.2, "force": 0.3, "heavy": 0.05, "slippery": 0.15}
 """How often each kind comes in the mixture."""
 
 

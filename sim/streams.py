@@ -94,9 +94,9 @@ class TrialStreams:
         self.next_trial[rows] += 1
         return obs
 
-    def step(self, action: Tensor) -> Step:
-        """One control step. Where episodes ended, `obs` opens the next ones and info["final_obs"] closes these."""
-        step = self.task.step(action)
+    def step(self, action: Tensor, grip: Tensor | None = None) -> Step:
+        """One step of the task. Where episodes ended, `obs` opens the next ones and info["final_obs"] closes these."""
+        step = self.task.step(action, grip)
         ended = (step.terminated | step.truncated).nonzero().squeeze(1)
         if not len(ended):
             return step

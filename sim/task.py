@@ -173,13 +173,13 @@ class GraspTask:
         self.sensing.begin(rows, state)
         self.commanding.begin(rows, state)
 
-    def step(self, action: Tensor) -> Step:
-        """One control step with actions (env, num_actions); see the module docstring for what they mean."""
+    def step(self, action: Tensor, grip: Tensor | None = None) -> Step:
+        """One control step with actions (env, num_actions), see the module; `grip` (env,): what whoever acts feels."""
         self._action = action.detach().to(self.device, torch.float32).clamp(-self.cfg.action_clip, self.cfg.action_clip)
         self.guard.record(self.step_index, self._action)
         distance = self._object_vectors.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
-        targets = self.control.act(self._action, self.sensed, middle_xy(self.view.points_w), self.phases)
+        targets = self.control.act(self._action, self.sensed, middle_xy(self.view.points_w), self.phases, grip)
         targets = self._retreat.steer(self.control, self.clock, targets)
         (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.step_index)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)

@@ -87,7 +87,7 @@ def measure(case: Case) -> dict:
         obs = task.reset(trials)
         policy.reset(trials)
         for step in range(task.episode_steps):
-            done = task.step(policy.act(obs))
+            done = task.step(policy.act(obs), policy.grip)
             obs, terms = done.obs, done.info["terms"]
             _add(whole, terms, cfg.rows() / cfg.trials)
             if step < cfg.task.steps(OPENING_S):

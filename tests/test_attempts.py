@@ -115,7 +115,7 @@ def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
 def test_what_did_not_rise_was_left_behind_whatever_is_felt(make):
     """The object is taken out of the hand before the lift; fingers that press each other would feel a grip."""
     task = make(2)
-    actor = Attempts(task, Scripted(task, torch.ones(2)), attempts=2)
+    actor = Attempts(task, Scripted(task, torch.full((2,), 0.5)), attempts=2)
     obs = until(task, actor, task.reset([0, 1]), lambda clock: clock == task.grasp_steps + 1)
     pos_w = task.engine.state.object_pos_w[:1].double()
     pos_w[0, 0] += 0.15

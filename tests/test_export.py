@@ -60,7 +60,7 @@ def test_an_episode_in_the_task_is_the_episode_of_the_bundle(student_run, bundle
         command = policy.act(readings_of(task))
         with torch.no_grad():
             action = checkpoint.actor(obs["student"])
-        obs = task.step(action).obs
+        obs = task.step(action, torch.from_numpy(command.grip)).obs
         moved = max(moved, float(action.abs().max()))
         np.testing.assert_allclose(command.joint_target, task.engine.state.joint_target, atol=1e-5)
         np.testing.assert_allclose(command.palm_pos_w, task.control.palm_pos_w, atol=1e-5)
@@ -88,7 +88,7 @@ def test_the_shipped_bundle_begins_anew_where_its_rows_do(household):
             task.try_again(torch.tensor([0, 3]))
         if task.clock[3] == -1 and task._retreat.looks[3]:
             task.engine.move_object(torch.tensor([3]), torch.tensor([[5.0, 0.0, 0.05]], dtype=torch.float64))
-        obs = task.step(action).obs
+        obs = task.step(action, policy.grip).obs
     assert task.judge.attempts.tolist() == [2, 1, 1, 2, 1, 1]
     assert policy._policy.steps[0] == task.clock[0]  # begun anew, and compared to the end
 

@@ -14,7 +14,7 @@ STEP_S, GRASP_S = 0.1, 2.0
 CLOSING = torch.tensor([0.0, 1.0, 0.6], dtype=torch.float64)
 
 
-def advance(cfg=CFG, phase_s=0.0, travelled=0.0, depth=0.1, height=0.5, down=1.0, keypoints=(0.2, 0.3)):
+def advance(cfg=CFG, phase_s=0.0, travelled=0.0, depth=0.1, height=0.5, down=1.0, keypoints=(0.2, 0.3), grip=0.0):
     """One step of one environment: palm advance [m] and finger offsets [rad]."""
 
     def one(value):
@@ -32,6 +32,7 @@ def advance(cfg=CFG, phase_s=0.0, travelled=0.0, depth=0.1, height=0.5, down=1.0
         palm_height_m=one(height),
         palm_down=one(down),
         keypoint_height_m=torch.tensor([keypoints], dtype=torch.float64),
+        grip=one(grip),
     )
     return float(step.palm_m), step.finger_rad[0].tolist()
 
@@ -56,6 +57,14 @@ def test_fingers_stay_until_the_approach_is_over_and_then_close():
     assert advance(phase_s=0.9)[1] == [0.0, 0.0, 0.0]
     assert advance(phase_s=1.0)[1] == pytest.approx([0.0, 0.1, 0.06])
     assert advance(phase_s=7.0)[1] == pytest.approx([0.0, 0.1, 0.06])  # also while lifting and holding
+
+
+def test_fingers_that_feel_a_grip_close_while_the_palm_still_comes():
+    early = advance(phase_s=0.6, travelled=0.04, grip=0.6)
+    assert early[0] == pytest.approx(0.06 * 0.1 / 0.4)
+    assert early[1] == pytest.approx([0.0, 0.1, 0.06])
+    assert advance(phase_s=0.6, grip=0.5)[1] == advance(phase_s=0.0, grip=1.0)[1] == [0.0, 0.0, 0.0]
+    assert advance(replace(CFG, close_at_grip=1.0), phase_s=0.6, grip=1.0)[1] == [0.0, 0.0, 0.0]
 
 
 def test_the_palm_stops_at_its_floor():
@@ -94,12 +103,15 @@ def test_each_environment_is_in_its_own_phase():
     phase = torch.tensor([0.0, 1.2, 2.5], dtype=torch.float64)
     same = torch.full((3,), 0.1, dtype=torch.float64)
     keypoints = torch.full((3, 2), 0.03, dtype=torch.float64)
-    step = prior_step(CFG, CLOSING, 0.12, STEP_S, phase, GRASP_S, 0 * same, same, 5 * same, 10 * same, keypoints)
+    heights = 5 * same, 10 * same, keypoints
+    step = prior_step(CFG, CLOSING, 0.12, STEP_S, phase, GRASP_S, 0 * same, same, *heights, 0 * same)
     assert step.palm_m.tolist() == pytest.approx([0.01, 0.008, 0.0])
     assert step.finger_rad[:, 1].tolist() == pytest.approx([0.0, 0.1, 0.1])
 
 
-@pytest.mark.parametrize("change", [{"approach_fraction": 0.0}, {"approach_fraction": 1.0}, {"close_rad": 0.0}])
+@pytest.mark.parametrize(
+    "change", [{"approach_fraction": 0.0}, {"approach_fraction": 1.0}, {"close_rad": 0.0}, {"close_at_grip": 0.0}]
+)
 def test_impossible_settings_are_refused_by_name(change):
     with pytest.raises(ValueError, match=f"prior.{next(iter(change))}"):
         replace(CFG, **change)
