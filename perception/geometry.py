@@ -12,14 +12,19 @@ import torch
 from torch import Tensor
 
 SMALL_ANGLE = 1e-4  # rad: below it sin(x)/x is its series to the second order, exact to 1e-17
+_HAMILTON = torch.tensor(
+    [[1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1],
+     [0, -1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 1, 0, 0, -1, 0],
+     [0, 0, -1, 0, 0, 0, 0, -1, 1, 0, 0, 0, 0, 1, 0, 0],
+     [0, 0, 0, -1, 0, 0, 1, 0, 0, -1, 0, 0, 1, 0, 0, 0]],
+    dtype=torch.float64,
+)  # fmt: skip
+"""b @ this: the matrix, row by row, that turns a into the product of a and b."""
 
 
 def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Rotation b followed by rotation a, (..., 4)."""
-    aw, av, bw, bv = a[..., :1], a[..., 1:], b[..., :1], b[..., 1:]
-    w = aw * bw - (av * bv).sum(-1, keepdim=True)
-    v = aw * bv + bw * av + _cross(av, bv)
-    return torch.cat([w, v], dim=-1)
+    """Rotation b followed by rotation a, (..., 4); in whole vectors, a third of the operations of the usual formula."""
+    return (a[..., None, :] * (b @ _HAMILTON.to(b)).unflatten(-1, (4, 4))).sum(-1)
 
 
 def quat_conjugate(q: Tensor) -> Tensor:
