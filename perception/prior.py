@@ -26,7 +26,9 @@ class PriorCfg:
     sink_m: float = 0.006
     """Furthest that the palm advances while closing, beyond the end of the approach."""
     close_at_grip: float = 0.5
-    """A hand that feels more of a grip than this closes on the approach already; 1: never."""
+    """A hand that feels more of a grip than this closes before the approach is over; 1: never."""
+    close_within_m: float = 0.055
+    """What may be left of the approach then: a hand that closes sooner grasps less deep."""
     follow_m_s: float = 0.3
     """Speed at which the approach follows an object that moved over the table; 0: it does not."""
     follow_from_m: float = 0.015
@@ -90,7 +92,7 @@ def prior_step(
     sink = (cfg.sink_gain_hz * step_s * (lowest - cfg.keypoint_floor_m)).clamp(-limit, limit)
     sink = torch.minimum(sink, (depth_m + cfg.sink_m - travelled_m).clamp(min=-limit))
     sink = torch.where(phase_s < grasp_s, sink, torch.zeros_like(sink))
-    early = (grip > cfg.close_at_grip) & (phase_s > 0)
+    early = (grip > cfg.close_at_grip) & (depth_m - travelled_m < cfg.close_within_m)
     fingers = torch.where((approaching & ~early)[:, None], 0.0, cfg.close_rad) * closing
     return Advance(torch.where(approaching, advance, sink), fingers)
 

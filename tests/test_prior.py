@@ -60,11 +60,13 @@ def test_fingers_stay_until_the_approach_is_over_and_then_close():
 
 
 def test_fingers_that_feel_a_grip_close_while_the_palm_still_comes():
-    early = advance(phase_s=0.6, travelled=0.04, grip=0.6)
-    assert early[0] == pytest.approx(0.06 * 0.1 / 0.4)
+    early = advance(phase_s=0.6, travelled=0.05, grip=0.6)
+    assert early[0] == pytest.approx(0.05 * 0.1 / 0.4)
     assert early[1] == pytest.approx([0.0, 0.1, 0.06])
-    assert advance(phase_s=0.6, grip=0.5)[1] == advance(phase_s=0.0, grip=1.0)[1] == [0.0, 0.0, 0.0]
-    assert advance(replace(CFG, close_at_grip=1.0), phase_s=0.6, grip=1.0)[1] == [0.0, 0.0, 0.0]
+    open_still = [0.0, 0.0, 0.0]
+    assert advance(phase_s=0.6, travelled=0.05, grip=0.5)[1] == open_still
+    assert advance(phase_s=0.6, travelled=0.04, grip=1.0)[1] == open_still  # 6 cm are left
+    assert advance(replace(CFG, close_at_grip=1.0), phase_s=0.6, travelled=0.05, grip=1.0)[1] == open_still
 
 
 def test_the_palm_stops_at_its_floor():
