@@ -43,6 +43,8 @@ class PriorCfg:
             raise ValueError(f"prior.close_rad must lie between 0 and 1 rad, got {self.close_rad}")
         if not 0 < self.close_at_grip <= 1:
             raise ValueError(f"prior.close_at_grip must lie between 0 and 1, got {self.close_at_grip}")
+        if self.close_within_m < 0:
+            raise ValueError(f"prior.close_within_m must not be negative, got {self.close_within_m}")
         if self.follow_m_s < 0 or not 0 <= self.follow_from_m < self.follow_fully_m:
             raise ValueError(
                 "prior.follow_m_s must not be negative, and follow_from_m lie between 0 and follow_fully_m, got "

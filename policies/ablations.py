@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
+from policies.actor_policy import ActorPolicy
 from policies.attempts import play
 from policies.learners import known_policy, learner_of
-from policies.milestones import Deterministic
 from policies.ppo import GraspPPO
 from policies.runs import Run, write_json
 from policies.statistics import success_summary
@@ -132,7 +132,7 @@ def measure(cfg: AblationsCfg, variant: TrainCfg, model: GraspPPO, disturbance: 
     )
     outcomes = []
     for first in range(0, cfg.trials, rows):
-        outcomes += play(task, Deterministic(model, task), range(first, first + rows))
+        outcomes += play(task, ActorPolicy(model.policy.actor, task), range(first, first + rows))
     won = sum(outcome.success for outcome in outcomes[: cfg.trials])
     return success_summary(won, cfg.trials)
 

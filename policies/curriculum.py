@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from policies.gripping import Feeling
+from policies.actor_policy import ActorPolicy
 from policies.losses import imitation_loss, mean_record, reconstruction_loss
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
@@ -105,11 +105,11 @@ class StudentPPO(GraspPPO):
     @torch.no_grad()
     def meet(self, teacher: GraspPolicy, copy: bool = True) -> None:
         """Watch `teacher` for one episode in every environment, then start as a copy of it, or from nothing."""
-        self.teacher, feeling, seen = teacher, Feeling(self.env.task), []
+        self.teacher, seen, policy = teacher, [], ActorPolicy(teacher.actor, self.env.task)
         obs = self.env.streams.reset()
         for _ in range(self.n_steps):
             seen.append(obs)
-            obs = self.env.streams.step(*feeling(teacher.actor, obs)).obs
+            obs = self.env.streams.step(policy.act(obs), policy.grip).obs
         self.policy.learn_scales({group: torch.stack([step[group] for step in seen]) for group in obs})
         if copy:
             self.policy.take_over(teacher)

@@ -1,11 +1,9 @@
 """Whether a hand holds something: by what is felt of its contacts, and by what is seen of the object."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from policies.student import StudentActor
 from sim.hands import HandSpec
-from sim.task import GraspTask
 
 EMPTY = 0.3
 """The hand is empty where the grip is less. Of 953 grasps of validation objects that were to succeed the student felt
@@ -26,17 +24,3 @@ def base_m(points_w: Tensor) -> Tensor:
     """Mean height (env,) of the lowest quarter of the points (env, point, 3) [m]."""
     count = points_w.shape[1] // 4
     return points_w[..., 2].topk(count, dim=1, largest=False).values.mean(dim=1)
-
-
-class Feeling:
-    """Mean actions of an actor of either stage, and what it feels: a student through its joints, a teacher knows."""
-
-    def __init__(self, task: GraspTask) -> None:
-        self._hand, self._contact = task.hand, task.layouts["teacher"].slices()["contact"]
-
-    def __call__(self, actor: nn.Module, obs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Actions (env, action) and the grip (env,)."""
-        if not isinstance(actor, StudentActor):
-            return actor(obs["teacher"]), grip(obs["teacher"][:, self._contact], self._hand)
-        action, felt = actor.both(obs["student"])
-        return action, grip(actor.contacts(felt), self._hand)

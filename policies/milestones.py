@@ -11,8 +11,8 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from policies import ranks
+from policies.actor_policy import ActorPolicy
 from policies.attempts import play
-from policies.gripping import Feeling
 from policies.statistics import success_summary
 from policies.stopping import StopRequest
 from sim.objects import open_library
@@ -185,25 +185,8 @@ class Validation(Milestone):
         return self._task
 
 
-class Deterministic:
-    """The mean actions of a learner, as a policy of an evaluation."""
-
-    def __init__(self, model: "GraspPPO", task: GraspTask) -> None:
-        self._actor, self._feeling = model.policy.actor, Feeling(task)
-        self.grip: torch.Tensor | None = None
-        """(env,) see `policies.synergy.Policy`."""
-
-    def reset(self, trials: Any) -> None:
-        """Nothing to forget."""
-
-    def act(self, obs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Mean actions (env, action)."""
-        with torch.no_grad():
-            action, self.grip = self._feeling(self._actor, obs)
-        return action
-
-
 def validate(model: "GraspPPO", task: GraspTask) -> int:
     """Successes in one trial of every environment of `task`."""
     model.policy.set_training_mode(False)
-    return sum(outcome.success for outcome in play(task, Deterministic(model, task), range(task.num_envs)))
+    policy = ActorPolicy(model.policy.actor, task)
+    return sum(outcome.success for outcome in play(task, policy, range(task.num_envs)))

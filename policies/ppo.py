@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from policies import manifest, ranks
-from policies.gripping import Feeling
+from policies.actor_policy import ActorPolicy
 from policies.losses import gaussian_kl, log_prob, mean_record, standardise, surrogate_loss
 from policies.networks import GraspPolicy
 from policies.rollout import DeviceRolloutBuffer, Minibatch
@@ -119,15 +119,15 @@ class GraspPPO(PPO):
         callback.on_rollout_start()
         outcomes, terms = [], []
         obs, noise = self._open(env), self._noise(n_rollout_steps, env.num_envs)
-        std, feeling = self.exploration.detach(), Feeling(env.task)
+        std, policy = self.exploration.detach(), ActorPolicy(self.policy.actor, env.task)
         self._behaviour_log_std = log_std = self.policy.std.log().detach()
         with torch.no_grad():
             for t in range(n_rollout_steps):
                 with self.autocast():
-                    (means, grip), values = feeling(self.policy.actor, obs), self.policy.predict_values(obs)
+                    means, values = policy.act(obs), self.policy.predict_values(obs)
                 actions = means + std * noise[t]
                 log_probs = log_prob(actions, means, log_std)
-                step = env.streams.step(actions, grip)
+                step = env.streams.step(actions, policy.grip)
                 rewards, dones = self._reward(step), step.terminated | step.truncated
                 stored = {"actions": actions, "means": means, "values": values, "log_probs": log_probs}
                 rollout_buffer.add(obs, rewards, dones, **stored)

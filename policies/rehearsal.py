@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from policies.actor_policy import ActorPolicy
 from policies.checkpoint import Checkpoint
 from policies.controller import Controller
 from policies.exported import plan_of, readings_of
-from policies.gripping import Feeling
 from policies.runtime import TOLERANCE, Plan, Policy, Readings
 from sim.task import GraspTask
 
@@ -48,11 +48,11 @@ class Parity:
 def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> Recording:
     """Play one episode in every environment with the checkpoint's mean actions."""
     obs = task.reset(trials)
-    recording, feeling = Recording(plan_of(task)), Feeling(task)
+    recording, policy = Recording(plan_of(task)), ActorPolicy(checkpoint.actor, task)
     for _ in range(task.episode_steps):
         recording.readings.append(readings_of(task))
-        action, grip = feeling(checkpoint.actor, obs)
-        obs = task.step(action, grip).obs
+        action = policy.act(obs)
+        obs = task.step(action, policy.grip).obs
         limit = task.cfg.action_clip
         recording.commands.append(
             {

@@ -12,14 +12,11 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
-from torch import Tensor
-
 import assets
 import configs
+from policies.actor_policy import ActorPolicy
 from policies.bundle import CONTRACT, read_contract
 from policies.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
-from policies.gripping import Feeling
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
@@ -79,7 +76,7 @@ def place(name: str) -> Path:
     return shipped if not Path(name).exists() and shipped.is_dir() else Path(name)
 
 
-class CheckpointPolicy:
+class CheckpointPolicy(ActorPolicy):
     """The mean actions of a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, task: GraspTask) -> None:
@@ -92,18 +89,7 @@ class CheckpointPolicy:
             raise ValueError(
                 f"{checkpoint.path} observes {size} values, the task gives {given}: another task.view.mode?"
             )
-        self._actor, self._feeling = checkpoint.actor.to(task.device), Feeling(task)
-        self.grip: Tensor | None = None
-        """(env,) see `policies.synergy.Policy`: a student feels contacts, a teacher knows them."""
-
-    def reset(self, trials: Sequence[int]) -> None:
-        """Nothing to forget."""
-
-    @torch.no_grad()
-    def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """Mean actions (env, action)."""
-        action, self.grip = self._feeling(self._actor, obs)
-        return action
+        super().__init__(checkpoint.actor.to(task.device), task)
 
 
 def load(name: str, task: GraspTask) -> Any:

@@ -112,7 +112,14 @@ def test_each_environment_is_in_its_own_phase():
 
 
 @pytest.mark.parametrize(
-    "change", [{"approach_fraction": 0.0}, {"approach_fraction": 1.0}, {"close_rad": 0.0}, {"close_at_grip": 0.0}]
+    "change",
+    [
+        {"approach_fraction": 0.0},
+        {"approach_fraction": 1.0},
+        {"close_rad": 0.0},
+        {"close_at_grip": 0.0},
+        {"close_within_m": -0.1},
+    ],
 )
 def test_impossible_settings_are_refused_by_name(change):
     with pytest.raises(ValueError, match=f"prior.{next(iter(change))}"):

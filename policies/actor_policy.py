@@ -1,0 +1,33 @@
+"""An actor as a policy: its mean actions, and the grip that it feels meanwhile."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from policies.gripping import grip
+from policies.student import StudentActor
+from sim.task import GraspTask
+
+
+class ActorPolicy:
+    """The mean actions of an actor of either stage."""
+
+    def __init__(self, actor: nn.Module, task: GraspTask) -> None:
+        self._actor, self._hand = actor, task.hand
+        self._contact = task.layouts["teacher"].slices()["contact"]
+        self.grip: Tensor | None = None
+        """(env,) see `policies.synergy.Policy`: a student feels contacts, a teacher knows them."""
+
+    def reset(self, trials: Sequence[int]) -> None:
+        """Nothing to forget."""
+
+    @torch.no_grad()
+    def act(self, obs: dict[str, Tensor]) -> Tensor:
+        """Mean actions (env, action)."""
+        if not isinstance(self._actor, StudentActor):
+            self.grip = grip(obs["teacher"][:, self._contact], self._hand)
+            return self._actor(obs["teacher"])
+        action, felt = self._actor.both(obs["student"])
+        self.grip = grip(self._actor.contacts(felt), self._hand)
+        return action
