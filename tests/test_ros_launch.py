@@ -20,8 +20,11 @@ from rosbags.highlevel import AnyReader
 from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
+import assets
 import dexgrasp_ros
 from dexgrasp_ros import bringup, config, messages
+from policies.bundle import read_contract
+from sim.hands import HandSpec
 
 pytestmark = pytest.mark.ros
 
@@ -178,7 +181,6 @@ def test_further_parameters_come_last_and_win(description):
         ({"camera": "topic"}, "a simulated robot brings its own camera"),
         ({**REAL, "camera_file": ""}, "where does the camera stand"),
         ({"hand": "shadow"}, "hand:=shadow: choose one of allegro, allegro_v5, leap"),
-        ({"hand": "leap"}, "no policy is shipped for hand:=leap: give bundle:="),
         ({"seed": "x"}, "seed:=x is not a whole number"),
     ],
     ids=lambda item: "-".join(item.values()) if isinstance(item, dict) else "",
@@ -186,6 +188,15 @@ def test_further_parameters_come_last_and_win(description):
 def test_arguments_that_do_not_fit_together_are_refused_with_what_to_do(given, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         bringup.nodes(DEFAULTS | given)
+
+
+@pytest.mark.parametrize("hand", ["allegro", "allegro_v5", "leap"])
+def test_without_a_bundle_the_shipped_student_of_the_hand_runs(hand, monkeypatch, tmp_path):
+    joints = read_contract(bringup.shipped_bundle(hand))["hand"]["joint_names"]
+    assert joints == list(HandSpec.load(hand.removesuffix("_v5")).joint_names)
+    monkeypatch.setattr(assets, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match=f"no policy is shipped for hand:={hand}: give bundle:="):
+        bringup.nodes(DEFAULTS | {"hand": hand})
 
 
 def test_the_drivers_that_are_named_are_shipped():
