@@ -228,14 +228,17 @@ class GraspNode(LifecycleNode):
 
     def _tell(self, output: Output) -> None:
         """The state, where it has changed."""
-        self._output = output
-        if output.state != self._told:
-            self._told = output.state
-            self._state_topic.publish(String(data=output.state))
-            if output.fault:  # a logger keeps one severity per line of code
-                self.get_logger().error(f"fault: {output.fault}")
-            else:
-                self.get_logger().info(output.state)
+        self._output, before = output, self._told
+        if output.state == before:
+            return
+        self._told = output.state
+        self._state_topic.publish(String(data=output.state))
+        if output.fault:  # a logger keeps one severity per line of code
+            self.get_logger().error(f"fault: {output.fault}")
+        elif (before, output.state) == ("retreat", "idle") and self._parts and self._parts[0].begun:
+            self.get_logger().warning(f"given up: no new plan within {self.cfg.grasp.look_timeout_s:g} s, idle")
+        else:
+            self.get_logger().info(output.state)
 
     def _report(self) -> None:
         if self._parts is None:
