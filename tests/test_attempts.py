@@ -164,6 +164,6 @@ def test_the_shipped_student_feels_what_it_touches(make, allegro, file):
             pos_w[:, 1] += 0.2
             task.engine.move_object(taken, pos_w)
         touched = grip(task.engine.state.object_contact.float(), allegro) > 0
-        obs = task.step(actor.act(obs)).obs
+        obs = task.step(actor.act(obs), actor.grip).obs
     assert torch.equal(actor.grip > EMPTY, touched)
     assert not touched[taken].any() and touched.sum() >= 3

@@ -170,7 +170,7 @@ def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path, keep):
 
 
 def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
-    alike = ("iterations=3", "minibatches=1", "epochs=2", "validate_every=100")
+    alike = ("iterations=3", "minibatches=1", "epochs=2", "validate_every=100", "precision=single")
     train(tiny(tmp_path / "one", "num_envs=8", *alike))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     command = [*torchrun, "-m", "policies.cli", "train", *TINY, f"out={tmp_path / 'two'}", "num_envs=4", *alike]
