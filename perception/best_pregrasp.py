@@ -16,6 +16,7 @@ from perception.geometry import quat_from_matrix
 from perception.grasp_score import FREE_M, ScoreCfg, Stances, stances
 from perception.grasp_style import GraspStyle, mix
 from perception.pregrasp import Pregrasp
+from perception.tried import cost, mark
 
 SHARES = (0.0, 0.5, 1.0)
 """Styles that are tried, from a pinch to the whole hand."""
@@ -42,19 +43,21 @@ def best_pregrasp(
     cfg: ScoreCfg | None = None,
     standoff_m: float = 0.15,
     clearance_m: float = 0.09,
+    tried: Tensor | None = None,
 ) -> Pregrasp:
     """The best pre-grasp from visible points (env, point, 3) and the camera (env, 3), world frame.
 
-    `kinds` of approaches (perception/candidates.py) to choose from; None: all. The rest as of `plan_pregrasp`.
+    `kinds` of approaches (perception/candidates.py) to choose from; None: all. `tried` (env, grasp, MARK): what took
+    hold of nothing (perception/tried.py). The rest as of `plan_pregrasp`.
     """
     ways = candidates(points_w.float(), camera_pos_w.float(), roll_offset_rad.float(), tilt_rad.float(), kinds)
     few_w = points_w[:, :SCORED_POINTS].float()
-    tried: list[Stances] = []
+    by_style: list[Stances] = []
     for share in SHARES:
         style = mix(power, pinch, points_w.new_full(points_w.shape[:1], share))
         hand_p = hand(style.open_pose)[:, 1:].float()
-        tried.append(stances(few_w, ways, _single(style), share, hand_p, cfg or ScoreCfg()))
-    joined, number = Stances.join(tried), len(ways.kind)
+        by_style.append(stances(few_w, ways, _single(style), share, hand_p, cfg or ScoreCfg()))
+    joined, number = Stances.join(by_style), len(ways.kind)
     start_m = torch.clamp(ways.top_m + clearance_m, min=standoff_m).repeat(1, len(SHARES))  # from the target
     depth_m = (start_m - joined.ahead_m).clamp(min=0.0)
 
@@ -63,13 +66,19 @@ def best_pregrasp(
         quat_w = quat_from_matrix(axes_w)
         return joined.palm_pos_w[rows, chosen] - axes_w[..., 0] * depth_m[rows, chosen, None], quat_w
 
+    marks = mark(
+        joined.palm_pos_w - points_w.mean(dim=1, keepdim=True).float(),
+        ways.axes_w.repeat(1, len(SHARES), 1, 1),
+        few_w.new_tensor(SHARES).repeat_interleave(number).expand_as(joined.score),
+    )
+    scores = joined.score if tried is None else joined.score - cost(marks, tried)
     ask = None if reachable is None else lambda rows, chosen: reachable(*pose(rows, chosen))
-    best = choose(joined.score, joined.blocked_m <= FREE_M, ask)
+    best = choose(scores, joined.blocked_m <= FREE_M, ask)
     rows = torch.arange(len(best), device=best.device)
     share = torch.tensor(SHARES, dtype=points_w.dtype, device=best.device)[best // number]
-    floor_m, depth, score = (v[rows, best].to(points_w.dtype) for v in (joined.floor_m, depth_m, joined.score))
+    floor_m, depth, score = (v[rows, best].to(points_w.dtype) for v in (joined.floor_m, depth_m, scores))
     style = replace(mix(power, pinch, share), floor_m=floor_m)
-    return Pregrasp(*pose(rows, best), depth, style, ways.kind[best % number], score)
+    return Pregrasp(*pose(rows, best), depth, style, ways.kind[best % number], score, marks[rows, best])
 
 
 def _single(style: GraspStyle) -> GraspStyle:

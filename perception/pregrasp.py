@@ -36,6 +36,8 @@ class Pregrasp:
     """(env,) kind of the approach (perception/candidates.py); None where there was nothing to choose from."""
     score: Tensor | None = None
     """(env,) its score, see perception/grasp_score.py."""
+    mark: Tensor | None = None
+    """(env, MARK) what tells it from others, see perception/tried.py."""
 
 
 def plan_pregrasp(

@@ -110,8 +110,8 @@ def varied(cfg: AblationsCfg, variant: Variant, out: Path) -> TrainCfg:
     steps = cfg.num_envs * task.phase_steps[-1]
     plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.mix, **variant.mix), "out": str(out)}
     own = configs.load(TrainCfg, "train", [f"stage={variant.steps_as or variant.stage}"])
-    plain |= {"iterations": max(2, round(1e6 * cfg.budget / steps)), "init_std": own.init_std}
-    plain |= {"target_kl": own.target_kl} | variant.train
+    plain |= {"iterations": max(2, round(1e6 * cfg.budget / steps))}
+    plain |= {name: getattr(own, name) for name in ("init_std", "final_std", "target_kl")} | variant.train
     return TrainCfg(**plain)
 
 

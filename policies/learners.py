@@ -133,5 +133,6 @@ def _options(cfg: "TrainCfg", env: GraspVecEnv) -> dict[str, Any]:
         "seed": cfg.seed,
         "bf16": _half(cfg, env),
         "frozen_std": cfg.init_std if cfg.paper else 0.0,
+        "final_std": cfg.final_std,
         "policy_kwargs": {"hidden": cfg.hidden, "init_std": cfg.init_std},
     }

@@ -142,18 +142,18 @@ class GraspPolicy(ActorCriticPolicy):
             if group not in groups:
                 raise ValueError(f"no observation group '{group}'; groups: {sorted(groups)}")
         self.actor_group, self.critic_group = actor_group, critic_group
-        self.hidden, self._init_std = tuple(hidden), init_std
+        self.hidden, self.init_std = tuple(hidden), init_std
         super().__init__(observation_space, action_space, lr_schedule, **options)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         own = {"actor_group": self.actor_group, "critic_group": self.critic_group}
-        return super()._get_constructor_parameters() | own | {"hidden": self.hidden, "init_std": self._init_std}
+        return super()._get_constructor_parameters() | own | {"hidden": self.hidden, "init_std": self.init_std}
 
     def _build(self, lr_schedule: Schedule) -> None:
         actions = self.action_space.shape[0]  # pyright: ignore[reportOptionalSubscript]
         self.actor = self._make_actor(actions)
         self.critic = Critic(self._size(self.critic_group), self.hidden)
-        self.log_std = nn.Parameter(torch.full((actions,), self._init_std).log())
+        self.log_std = nn.Parameter(torch.full((actions,), self.init_std).log())
         self.optimizer = self.optimizer_class(
             self.parameters(),
             lr=lr_schedule(1.0),  # pyright: ignore[reportCallIssue]

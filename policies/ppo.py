@@ -58,12 +58,14 @@ class GraspPPO(PPO):
         vf_coef: float = 1.0,
         reward_scale: float = 0.2,
         frozen_std: float = 0.0,
+        final_std: float = 0.0,
         bf16: bool = False,
         device: str = "cpu",
         **options: Any,
     ) -> None:
         """`n_steps` 0: whole episodes. `target_kl`: of a minibatch step, at the start; a third of it at the end.
         `frozen_std`: roll-outs explore with this deviation whatever is learnt, as the published release does; 0: not.
+        `final_std`: to what the deviation is brought down by the end of learning, evenly in its logarithm; 0: not.
         `bf16`: the networks compute in half precision up to their last layers, in roll-outs and updates alike.
         `options`: those of PPO.
         """
@@ -71,7 +73,7 @@ class GraspPPO(PPO):
             raise TypeError("GraspPPO needs both observation groups: make the environment with group='both'")
         n_steps = n_steps or (env.task.episode_steps if env else 1)
         self.minibatches = minibatches
-        self.reward_scale, self.frozen_std, self.bf16 = reward_scale, frozen_std, bf16
+        self.reward_scale, self.frozen_std, self.final_std, self.bf16 = reward_scale, frozen_std, final_std, bf16
         self.iteration = 0
         """Rollouts finished so far."""
         self.lr = learning_rate
@@ -208,7 +210,16 @@ class GraspPPO(PPO):
             for name in (*means, "std", "lr"):
                 self.logger.record(f"train/{name}", self.iteration_stats[name])
         self.policy.update_normalisers(buffer.obs)
+        self._narrow()
         self.iteration += 1
+
+    @torch.no_grad()
+    def _narrow(self) -> None:
+        """Keep exploration under the line from where it began to `final_std`."""
+        if self.final_std:
+            left = self._current_progress_remaining
+            most = left * math.log(self.policy.init_std) + (1 - left) * math.log(self.final_std)
+            self.policy.log_std.clamp_(max=most)
 
     def _minibatches(self) -> Iterator[Minibatch]:
         """All minibatches of all epochs."""

@@ -97,6 +97,8 @@ class TrainCfg:
     """Discount per control step."""
     init_std: float = 0.3
     """Exploration at the start, in units of the action."""
+    final_std: float = 0.0
+    """To what it is brought down by the end of `iterations`; 0: it is left to what is learnt."""
     hidden: tuple[int, ...] = (256, 128)
     """Widths of actor and critic; those of the teacher for a student that starts as it."""
     precision: Literal["auto", "single", "half"] = "auto"
@@ -119,7 +121,7 @@ class TrainCfg:
 
     def __post_init__(self) -> None:
         ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
-        zeros = ("num_threads", "plateau", "time_limit", "seed")
+        zeros = ("num_threads", "plateau", "time_limit", "seed", "final_std")
         for name, least in (*((name, 1) for name in ones), *((name, 0) for name in zeros)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -203,7 +205,7 @@ def as_released(cfg: TrainCfg) -> TrainCfg:
     """The configuration with the slips of the published release (method page, section 7)."""
     task = cfg.task
     reward, domain = replace(task.reward, floor=-math.inf), replace(task.randomize, palm_noise_m=0.0)
-    return replace(cfg, task=replace(task, reward=reward, randomize=domain))
+    return replace(cfg, final_std=0.0, task=replace(task, reward=reward, randomize=domain))
 
 
 def make_env(cfg: TrainCfg) -> GraspVecEnv:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from perception.geometry import quat_conjugate, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from perception.pregrasp import Pregrasp
+from perception.tried import Tried
 from sim.actions import HandControl
 
 PALM_M_S, PALM_RAD_S = 0.3, 1.5
@@ -38,6 +39,13 @@ class Retreat:
         """Whether any palm may be on its way; a GPU is not asked."""
         self.looks = zeros().bool()
         """(env,) the way leads aside, for the camera to see; else to a pre-grasp."""
+        self.tried = Tried(num_envs, device)
+        """Grasps that were begun in each trial."""
+
+    def begin(self, rows: Tensor, plan: Pregrasp) -> None:
+        """The trials of `rows` begin, with their first grasps."""
+        self.tried.forget(rows)
+        self.tried.add(rows, plan.mark)
 
     def aside(self, rows: Tensor, control: HandControl) -> Tensor:
         """The palms of `rows` set out from their targets to where they are in nobody's way; control steps (row,)."""
@@ -51,7 +59,8 @@ class Retreat:
         return self._steps[rows].long()
 
     def on(self, rows: Tensor, control: HandControl, plan: Pregrasp) -> Tensor:
-        """The palms of `rows` go on to their pre-grasps; control steps (row,)."""
+        """The palms of `rows` go on to their next pre-grasps; control steps (row,)."""
+        self.tried.add(rows, plan.mark)
         self.looks[rows] = False
         self._set_out(rows, control, plan.palm_pos_w, plan.palm_quat_w, plan.style.open_pose)
         return self._steps[rows].long()

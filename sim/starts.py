@@ -55,24 +55,26 @@ class Planner:
         self._hand, self._approach = hand, cfg.approach
         self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount), hand).reaches
 
-    def __call__(self, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
-        """Pre-grasp from visible points (row, point, 3) and the camera (row, 3), with the reset noise of the draws."""
+    def __call__(self, points_w: Tensor, camera_w: Tensor, draws: Episode, tried: Tensor | None = None) -> Pregrasp:
+        """Pre-grasp from visible points (row, point, 3) and the camera (row, 3), with the reset noise of the draws.
+
+        `tried` (row, grasp, MARK): grasps that took hold of nothing.
+        """
         points_w = points_w.double()
-        pregrasp = self._choose(points_w, camera_w, draws)
+        pregrasp = self._choose(points_w, camera_w, draws, tried)
         offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
         pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
         pregrasp = replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
         return clear(pregrasp, open_hand(self._hand, pregrasp.style.open_pose), points_w)
 
-    def _choose(self, points_w: Tensor, camera_w: Tensor, draws: Episode) -> Pregrasp:
+    def _choose(self, points_w: Tensor, camera_w: Tensor, draws: Episode, tried: Tensor | None) -> Pregrasp:
         power, pinch = (style.to(points_w.device) for style in (self._hand.power, self._hand.pinch))
         if self._approach == "camera_line":
             return plan_pregrasp(points_w, camera_w, power, pinch, draws.roll, draws.tilt)
         kinds = (TOP_DOWN,) if self._approach == "top_down" else None
         keypoints = partial(open_hand, self._hand)
-        return best_pregrasp(
-            points_w, camera_w, power, pinch, keypoints, draws.roll, draws.tilt, self._reachable, kinds
-        )
+        noise = draws.roll, draws.tilt
+        return best_pregrasp(points_w, camera_w, power, pinch, keypoints, *noise, self._reachable, kinds, tried=tried)
 
 
 def open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:

@@ -163,11 +163,11 @@ class GraspTask:
         pos, quat = starts.place_objects(self.library, names, draws)
         camera = self.view.look(rows, names, pos, quat, draws)
         palm = self._plan(self.view.points_w[rows], camera, draws)
+        self._retreat.begin(rows, palm)
         self.engine.reset(rows, starts.start(self.hand, names, pos, quat, palm, draws))
         self._points_o[rows] = starts.surface(self.library, names, draws.size)
         state = self.engine.state  # an arm may not reach the planned pose
-        pos, quat = state.palm_pos_w[rows].double(), state.palm_quat_w[rows].double()
-        palm = replace(palm, palm_pos_w=pos, palm_quat_w=quat)
+        palm = replace(palm, palm_pos_w=state.palm_pos_w[rows].double(), palm_quat_w=state.palm_quat_w[rows].double())
         self.control.reset(rows, palm)
         self._last_palm_pos_w[rows] = palm.palm_pos_w
         self.sensing.begin(rows, state)
@@ -225,7 +225,7 @@ class GraspTask:
         if len(rows := rows[~gone]):
             points_w, draws = self.view.points_w[rows], self.draws.rows(rows)
             place_w = torch.nn.functional.pad(middle_xy(points_w), (0, 1))
-            plan = self._plan(points_w, place_w + draws.approach_offset, draws)
+            plan = self._plan(points_w, place_w + draws.approach_offset, draws, self._retreat.tried.marks[rows])
             self.clock[rows] = -self._retreat.on(rows, self.control, plan)
             self.control.reset(rows, plan)
 

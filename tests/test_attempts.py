@@ -98,6 +98,20 @@ def test_the_next_attempt_is_made_where_the_object_is_now(make):
     assert (task.control.course.object_xy_w[0] - pos_w[0, :2]).norm() < 0.015
 
 
+def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_best(make):
+    task = make(1)
+    actor, tried = Attempts(task, Scripted(task, torch.zeros(1)), attempts=3), task._retreat.tried
+    obs = task.reset([3])
+    first = tried.marks[0, 0].clone()
+    obs = until(task, actor, obs, lambda clock: clock == task.grasp_steps)
+    until(task, actor, actor.step(obs).obs, lambda clock: clock == 0)
+    assert torch.equal(tried.marks[0, 1], first)
+    assert (tried.marks[0, 0] - first).norm() > 0.5
+    task.reset([3])
+    assert torch.equal(tried.marks[0, 0], first)
+    assert (tried.marks[0, 1:] - first).norm(dim=1).min() > 1e3
+
+
 def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
     """The object is put out of reach until the first attempt is over; both rows end in one block."""
     task = make(4, disturbance="none")

@@ -154,6 +154,17 @@ def test_the_learning_rate_follows_the_divergence(env):
     assert model.lr == pytest.approx(1e-4)
 
 
+def test_exploration_is_narrowed_evenly_in_its_logarithm_and_never_widened(env):
+    model = GraspPPO(env=env, final_std=0.1, policy_kwargs={"init_std": 0.4})
+    for left, deviation in ((1.0, 0.4), (0.5, 0.2), (0.0, 0.1)):
+        model._current_progress_remaining = left
+        model._narrow()
+        assert model.policy.std.tolist() == pytest.approx([deviation] * env.task.num_actions)
+    model._current_progress_remaining = 1.0
+    model._narrow()
+    assert float(model.policy.std.detach().max()) == pytest.approx(0.1)
+
+
 def test_ppo_learns_to_keep_off_the_table():
     """With nothing but the table's contact in the reward, the hand must learn to stay above it."""
     off = dict.fromkeys([name for name in RewardCfg.__dataclass_fields__ if name != "floor"], 0.0)

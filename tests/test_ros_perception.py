@@ -199,3 +199,20 @@ def test_another_object_in_the_same_place_is_looked_at_anew(contract, body):
     assert watcher.look(stairs(0.07, 0.03)) is not None
     assert watcher.look(stairs(0.03, 0.07)) is None  # as many pixels, its middle where the first one's was
     assert watcher.gathered == 1
+
+
+def test_after_an_empty_grasp_another_one_is_planned_until_the_robot_rests(contract, body):
+    watcher = ObjectWatcher(contract, CAMERA, hand=body)
+
+    def planned():
+        plan = look(watcher, stairs(0.05, 0.05)).plan
+        watcher.begin()
+        return np.concatenate([plan.palm_pos_w, plan.palm_quat_w, plan.joint_pos])
+
+    first = planned()
+    watcher.end(empty=True)
+    second = planned()
+    watcher.end(empty=True)
+    assert min(np.abs(second - first).max(), np.abs(planned() - first).max()) > 0.02
+    watcher.end(empty=False)
+    np.testing.assert_array_equal(planned(), first)

@@ -34,19 +34,24 @@ class GraspPlanner:
         self._power, self._pinch = (_style(grasp[name]) for name in ("power", "pinch"))
         self._distances = {name: grasp["pregrasp"][name] for name in ("standoff_m", "clearance_m")}
 
-    def plan(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> Plan:
-        """The best pre-grasp for points (point, 3) seen from (3,), clear of table and object."""
+    def plan(
+        self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None, tried: torch.Tensor
+    ) -> tuple[Plan, torch.Tensor]:
+        """The best pre-grasp for points (point, 3) seen from (3,), clear of table and object, and its mark (1, MARK).
+
+        `tried` (1, grasp, MARK): grasps that took hold of nothing (perception/tried.py).
+        """
         points = torch.from_numpy(points_w)[None].double()
         origin = torch.from_numpy(_origin(points_w.mean(axis=0), camera_w))[None]
         zero = points.new_zeros(1), points.new_zeros(1, 2)
-        found = best_pregrasp(
-            points, origin, self._power, self._pinch, self._open_hand, *zero, reachable, **self._distances
-        )
+        hand = self._power, self._pinch, self._open_hand
+        found = best_pregrasp(points, origin, *hand, *zero, reachable, **self._distances, tried=tried)
+        assert found.mark is not None
         found = clear(found, self._open_hand(found.style.open_pose), points)
         style = found.style
         fingers = style.open_pose.clamp(*self._limits)
         values = (found.palm_pos_w, found.palm_quat_w, found.depth_m, style.closing, style.floor_m, fingers)
-        return Plan(*(value[0].numpy() for value in values))
+        return Plan(*(value[0].numpy() for value in values)), found.mark
 
     def _open_hand(self, joint_pos: torch.Tensor) -> torch.Tensor:
         """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""

@@ -7,7 +7,7 @@ grasp           frames are followed
 lift, hold      frames are followed, and what is known goes along with the palm
 release, fault  as before a fault that came at rest; else as pregrasp
 
-A grasp ends with a state of rest.
+A grasp ends with a state of rest; after a retreat another kind of grasp is planned than those that were tried.
 """
 
 from collections.abc import Mapping
@@ -110,8 +110,8 @@ class Watch:
         self.state = name
         if name in RESTING:
             self._lost = ""
-            if self._watcher is not None and self._watcher.following:
-                self._watcher.forget()
+            if self._watcher is not None:
+                self._watcher.end(empty=name == "retreat")
         elif name == "pregrasp" and not (self._watcher is not None and self._watcher.following):
             self._begin()
 
