@@ -1,4 +1,4 @@
-# make demo | test | check | setup | clean. Each does its own set-up on a fresh machine; a second run starts at once.
+# make demo | train | test | check | setup | clean. Each does its own set-up on a fresh machine; a second run starts at once.
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -8,12 +8,15 @@ VENV := .venv
 READY := $(VENV)/.ready
 APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
 JOBS ?= 2
+HAND ?= allegro
+RUNS ?= runs/$(HAND)
 CODE := assets configs perception policies ros2_ws/src sim tests
 
-.PHONY: help setup system demo test test-regression test-ros build-ros check format clean
+.PHONY: help setup system demo train test test-regression test-ros build-ros check format clean
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
+	@echo "make train   set up, train a teacher and then a student in $(JOBS) processes (HAND=$(HAND)), export it; goes on where it stopped"
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
 	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
@@ -47,6 +50,13 @@ system:
 
 demo: $(READY)
 	@$(VENV)/bin/dexgrasp demo $(ARGS)
+
+LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m policies.cli train hand=$(HAND) num_envs=$$((256 / $(JOBS)))
+
+train: $(READY)
+	$(LEARN) stage=teacher out=$(RUNS)/teacher $(ARGS)
+	$(LEARN) stage=student out=$(RUNS)/student teacher=$(RUNS)/teacher/best.zip $(ARGS)
+	$(VENV)/bin/dexgrasp export run=$(RUNS)/student out=$(RUNS)/bundle
 
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)

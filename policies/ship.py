@@ -92,7 +92,7 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
         "With the 95 % Wilson interval; success: 0.1 m above the start, held 3 s, moving < 8 cm in the hand. A student "
         "that feels its hand empty tries again, as the README says.",
         "",
-        f"`dexgrasp train stage={config['stage']}` trains such a policy with the defaults of now; see the README.",
+        f"`make train HAND={config['hand']}` trains teacher and student with the defaults of now; see the README.",
     ]
     return "\n".join(lines) + "\n"
 
