@@ -19,6 +19,8 @@ PANELS = {
     "imitation": ("train/imitation", "train/reconstruction", "train/rho"),
 }
 """Columns of progress.csv by panel; those that a run does not have are left out."""
+LABELS = {"rollout/success": "training", "validation/success": "validation"}
+"""Of the curves that do not go by the last part of their column's name."""
 
 
 class ProgressCsv(CSVOutputFormat):
@@ -52,7 +54,9 @@ def draw_curves(progress: Path, picture: Path) -> None:
     for axis, (title, names) in zip(axes[0], panels.items(), strict=True):
         for name in names:
             steps, values = columns[name]
-            axis.plot([1e-6 * step for step in steps], values, label=name.partition("/")[2], linewidth=1.2)
+            axis.plot(
+                [1e-6 * step for step in steps], values, label=LABELS.get(name, name.partition("/")[2]), linewidth=1.2
+            )
         axis.set(title=title, xlabel="million control steps")
         axis.grid(alpha=0.3)
         if names:

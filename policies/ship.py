@@ -116,7 +116,7 @@ def _stage(run: Path) -> dict[str, Any]:
         "minutes": sum(_starts(columns["time/time_elapsed"][1])) / 60,
         "start": Path(config.get("start", "")).parent.name or Path(config.get("teacher", "")).stem or "scratch",
         "machine": f"{facts['machine']['cpus']} processor cores",
-        "differs": _differences(config),
+        "differs": _processes(config, columns["rollout/success"][0]) + _differences(config),
     }
 
 
@@ -125,6 +125,14 @@ def _stage_row(stage: dict[str, Any]) -> str:
         f"| {stage['name']} | {stage['iterations']} | {1e-6 * stage['steps']:.2f} | {stage['minutes']:.0f} "
         f"| {stage['start']} | {', '.join(stage['differs'])} |"
     )
+
+
+def _processes(config: dict[str, Any], steps: list[float]) -> list[str]:
+    """How many processes trained, where it was more than one: what they counted together against one's episodes."""
+    task = config["task"]
+    episode = sum(round(task[phase] * task["rate_hz"]) for phase in ("grasp_s", "lift_s", "hold_s"))
+    count = round(steps[-1] / (len(steps) * config["num_envs"] * episode))
+    return [f"{count} processes"] if count > 1 else []
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import configs
 from policies import manifest
 from policies.checkpoint import load_checkpoint
 from policies.evaluate import EvaluateCfg, evaluate
-from policies.ship import ShipCfg, _starts, ship
+from policies.ship import ShipCfg, _processes, _starts, ship
 from policies.train import TrainCfg, train
 from tests.test_train import TINY
 
@@ -82,3 +82,9 @@ def test_a_shipped_policy_is_evaluated_by_its_folder(shipped):
 
 def test_the_clock_of_every_start_counts():
     assert _starts([10.0, 20.0, 5.0, 7.0]) == [20.0, 7.0]
+
+
+def test_the_steps_of_an_iteration_tell_how_many_processes_there_were():
+    task = {"rate_hz": 20.0, "grasp_s": 1.8, "lift_s": 0.8, "hold_s": 1.5}  # 82 steps
+    assert _processes({"num_envs": 128, "task": task}, [2 * 128 * 82.0, 4 * 128 * 82.0]) == ["2 processes"]
+    assert _processes({"num_envs": 256, "task": task}, [256 * 82.0]) == []
