@@ -6,6 +6,7 @@
 Actor and critic may look at different groups: what only a simulator knows can go to the critic alone.
 """
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -174,6 +175,12 @@ class GraspPolicy(ActorCriticPolicy):
     def std(self) -> Tensor:
         """(action,) standard deviation of the exploration."""
         return self.log_std.exp().clamp(min=LEAST_STD)
+
+    @torch.no_grad()
+    def narrow(self, final_std: float, progress: float) -> None:
+        """Keep exploration under the line from `init_std` to `final_std`, even in its logarithm; `progress` 0 to 1."""
+        most = (1 - progress) * math.log(self.init_std) + progress * math.log(final_std)
+        self.log_std.clamp_(max=most)
 
     def update_normalisers(self, obs: dict[str, Tensor]) -> None:
         """Take in observations (..., size) of both groups."""

@@ -210,16 +210,9 @@ class GraspPPO(PPO):
             for name in (*means, "std", "lr"):
                 self.logger.record(f"train/{name}", self.iteration_stats[name])
         self.policy.update_normalisers(buffer.obs)
-        self._narrow()
-        self.iteration += 1
-
-    @torch.no_grad()
-    def _narrow(self) -> None:
-        """Keep exploration under the line from where it began to `final_std`."""
         if self.final_std:
-            left = self._current_progress_remaining
-            most = left * math.log(self.policy.init_std) + (1 - left) * math.log(self.final_std)
-            self.policy.log_std.clamp_(max=most)
+            self.policy.narrow(self.final_std, 1 - self._current_progress_remaining)
+        self.iteration += 1
 
     def _minibatches(self) -> Iterator[Minibatch]:
         """All minibatches of all epochs."""

@@ -155,14 +155,16 @@ def test_the_learning_rate_follows_the_divergence(env):
 
 
 def test_exploration_is_narrowed_evenly_in_its_logarithm_and_never_widened(env):
-    model = GraspPPO(env=env, final_std=0.1, policy_kwargs={"init_std": 0.4})
-    for left, deviation in ((1.0, 0.4), (0.5, 0.2), (0.0, 0.1)):
-        model._current_progress_remaining = left
-        model._narrow()
-        assert model.policy.std.tolist() == pytest.approx([deviation] * env.task.num_actions)
-    model._current_progress_remaining = 1.0
-    model._narrow()
-    assert float(model.policy.std.detach().max()) == pytest.approx(0.1)
+    policy = GraspPPO(env=env, policy_kwargs={"init_std": 0.4}).policy
+    for progress, deviation in ((0.0, 0.4), (0.5, 0.2), (1.0, 0.1), (0.0, 0.1)):
+        policy.narrow(0.1, progress)
+        assert policy.std.tolist() == pytest.approx([deviation] * env.task.num_actions)
+
+
+def test_at_the_end_of_learning_exploration_is_as_narrow_as_was_asked_for(env):
+    model = GraspPPO(env=env, seed=0, final_std=0.1)
+    model.learn(2 * 24 * model.n_steps)
+    assert float(model.policy.std.detach().max()) <= 0.1 + 1e-6
 
 
 def test_ppo_learns_to_keep_off_the_table():
