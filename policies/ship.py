@@ -114,10 +114,15 @@ def _stage(run: Path) -> dict[str, Any]:
         "steps": columns["rollout/success"][0][-1],
         "iterations": len(columns["rollout/success"][0]),
         "minutes": sum(_starts(columns["time/time_elapsed"][1])) / 60,
-        "start": Path(config.get("start", "")).parent.name or Path(config.get("teacher", "")).stem or "scratch",
+        "start": _named(config.get("start", "")) or _named(config.get("teacher", "")) or "scratch",
         "machine": f"{facts['machine']['cpus']} processor cores",
         "differs": _processes(config, columns["rollout/success"][0]) + _differences(config),
     }
+
+
+def _named(checkpoint: str) -> str:
+    """The run that a checkpoint is of; its own name where no folder is known."""
+    return Path(checkpoint).parent.name or Path(checkpoint).stem
 
 
 def _stage_row(stage: dict[str, Any]) -> str:
