@@ -63,13 +63,19 @@ def cases() -> list[Case]:
 
 
 def machine() -> dict[str, str | None]:
-    """All that decides the last place of a number."""
-    cpu = Path("/proc/cpuinfo")
-    lines = cpu.read_text().splitlines() if cpu.is_file() else []
-    vendor = next((line.split(":")[1].strip() for line in lines if line.startswith("vendor_id")), platform.processor())
+    """All that decides the last place of a number: libraries choose their kernels by the model of the processor."""
     packages = {name: versions()[name] for name in ("mujoco", "torch", "numpy")}
     kind = {"system": platform.system(), "machine": platform.machine(), "libc": " ".join(platform.libc_ver())}
-    return kind | {"vendor": vendor, "torch_capability": torch.backends.cpu.get_cpu_capability()} | packages
+    return kind | {"processor": processor(), "torch_capability": torch.backends.cpu.get_cpu_capability()} | packages
+
+
+def processor() -> str:
+    """Vendor, family and model, where Linux tells them."""
+    file = Path("/proc/cpuinfo")
+    first = file.read_text(encoding="utf-8").partition("\n\n")[0] if file.is_file() else ""
+    told = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
+    known = [told[key] for key in ("vendor_id", "cpu family", "model") if key in told]
+    return " ".join(known) or platform.processor() or platform.machine()
 
 
 def measure(case: Case) -> dict:
