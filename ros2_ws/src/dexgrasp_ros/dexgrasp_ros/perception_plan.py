@@ -46,12 +46,12 @@ class GraspPlanner:
         zero = points.new_zeros(1), points.new_zeros(1, 2)
         hand = self._power, self._pinch, self._open_hand
         found = best_pregrasp(points, origin, *hand, *zero, reachable, **self._distances, tried=tried)
-        assert found.mark is not None
+        assert (mark := found.mark) is not None
         found = clear(found, self._open_hand(found.style.open_pose), points)
         style = found.style
         fingers = style.open_pose.clamp(*self._limits)
         values = (found.palm_pos_w, found.palm_quat_w, found.depth_m, style.closing, style.floor_m, fingers)
-        return Plan(*(value[0].numpy() for value in values)), found.mark
+        return Plan(*(value[0].numpy() for value in values)), mark
 
     def _open_hand(self, joint_pos: torch.Tensor) -> torch.Tensor:
         """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
