@@ -66,8 +66,7 @@ class GraspPPO(PPO):
         """`n_steps` 0: whole episodes. `target_kl`: of a minibatch step, at the start; a third of it at the end.
         `frozen_std`: roll-outs explore with this deviation whatever is learnt, as the published release does; 0: not.
         `final_std`: to what the deviation is brought down by the end of learning, evenly in its logarithm; 0: not.
-        `bf16`: the networks compute in half precision up to their last layers, in roll-outs and updates alike.
-        `options`: those of PPO.
+        `bf16`: networks always compute in half precision up to their last layers. `options`: those of PPO.
         """
         if env is not None and not isinstance(env.observation_space, spaces.Dict):
             raise TypeError("GraspPPO needs both observation groups: make the environment with group='both'")

@@ -46,7 +46,8 @@ class GraspPlanner:
         zero = points.new_zeros(1), points.new_zeros(1, 2)
         hand = self._power, self._pinch, self._open_hand
         found = best_pregrasp(points, origin, *hand, *zero, reachable, **self._distances, tried=tried)
-        assert (mark := found.mark) is not None
+        mark = found.mark
+        assert mark is not None  # there was a choice
         found = clear(found, self._open_hand(found.style.open_pose), points)
         style = found.style
         fingers = style.open_pose.clamp(*self._limits)
