@@ -66,19 +66,21 @@ def best_pregrasp(
         quat_w = quat_from_matrix(axes_w)
         return joined.palm_pos_w[rows, chosen] - axes_w[..., 0] * depth_m[rows, chosen, None], quat_w
 
-    marks = mark(
-        joined.palm_pos_w - points_w.mean(dim=1, keepdim=True).float(),
-        ways.axes_w.repeat(1, len(SHARES), 1, 1),
-        few_w.new_tensor(SHARES).repeat_interleave(number).expand_as(joined.score),
-    )
-    scores = joined.score if tried is None else joined.score - cost(marks, tried)
+    place_m, shares = joined.palm_pos_w - points_w.mean(dim=1, keepdim=True).float(), few_w.new_tensor(SHARES)
+
+    def marks(rows: Tensor, chosen: Tensor) -> Tensor:
+        return mark(place_m[rows, chosen], ways.axes_w[rows, chosen % number], shares[chosen // number])
+
+    rows, scores = torch.arange(len(points_w), device=points_w.device), joined.score
+    if tried is not None:
+        every = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
+        scores = scores - cost(marks(rows[:, None], every), tried)
     ask = None if reachable is None else lambda rows, chosen: reachable(*pose(rows, chosen))
     best = choose(scores, joined.blocked_m <= FREE_M, ask)
-    rows = torch.arange(len(best), device=best.device)
     share = torch.tensor(SHARES, dtype=points_w.dtype, device=best.device)[best // number]
     floor_m, depth, score = (v[rows, best].to(points_w.dtype) for v in (joined.floor_m, depth_m, scores))
     style = replace(mix(power, pinch, share), floor_m=floor_m)
-    return Pregrasp(*pose(rows, best), depth, style, ways.kind[best % number], score, marks[rows, best])
+    return Pregrasp(*pose(rows, best), depth, style, ways.kind[best % number], score, marks(rows, best))
 
 
 def _single(style: GraspStyle) -> GraspStyle:

@@ -22,6 +22,7 @@ from policies.export import ExportCfg, export
 from policies.runs import flat, write_text
 from policies.scoreboard import percent
 from policies.train import TrainCfg
+from sim.task_cfg import TaskCfg
 
 PATHS = ("objects", "validation", "out", "start", "teacher")
 """Keys of a training's configuration that name folders."""
@@ -134,9 +135,8 @@ def _stage_row(stage: dict[str, Any]) -> str:
 
 def _processes(config: dict[str, Any], steps: list[float]) -> list[str]:
     """How many processes trained, where it was more than one: what they counted together against one's episodes."""
-    task = config["task"]
-    episode = sum(round(task[phase] * task["rate_hz"]) for phase in ("grasp_s", "lift_s", "hold_s"))
-    count = round(steps[-1] / (len(steps) * config["num_envs"] * episode))
+    episode_steps = configs.from_dict(TaskCfg, config["task"], "task").phase_steps[-1]
+    count = round(steps[-1] / (len(steps) * config["num_envs"] * episode_steps))
     return [f"{count} processes"] if count > 1 else []
 
 

@@ -9,9 +9,7 @@ import torch
 from perception.best_pregrasp import best_pregrasp
 from perception.tried import AXIS, COST, MARK, PLACE_M, SHARE, Tried, cost, mark
 from sim.starts import open_hand
-
-OVERHEAD = torch.tensor([[0.0, 0.0, 0.7]], dtype=torch.float64)
-STILL = torch.zeros(1, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
+from tests.test_best_pregrasp import OVERHEAD, STILL
 
 
 def marked(x_m=0.0, turn_rad=0.0, share=0.0):

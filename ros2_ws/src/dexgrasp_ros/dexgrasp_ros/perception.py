@@ -27,7 +27,6 @@ from perception.plane import NoPlaneError
 from perception.robot_body import ArmBody, HandBody, join
 from perception.segment import NoObjectError, Segmentation, SegmentCfg, Segmenter
 from perception.steady import FIRST_FRAMES, steady_depth
-from perception.tried import Tried
 from policies.runtime import Plan
 
 MOVED_M, MOVED_SHARE = 0.008, 0.3
@@ -35,8 +34,6 @@ MOVED_M, MOVED_SHARE = 0.008, 0.3
 OTHER_M = 0.012
 """A pixel whose depth changes by more shows something else; where that is true of many, another object lies there."""
 
-ROW = torch.tensor([0])
-"""The only one of all batches."""
 Array = NDArray[np.float64]
 
 
@@ -109,8 +106,7 @@ class ObjectWatcher:
         self._grasps = GraspPlanner(contract)
         self._palm, self._palm_known, self._camera_w = PalmMotion(1), False, torch.zeros(1, 3)
         self._gathered: list[_Still] = []
-        self._first: tuple[Segmentation, Plan, torch.Tensor] | None = None  # with the plan's mark
-        self._tried = Tried(1)
+        self._first: tuple[Segmentation, Plan] | None = None
         self.following = False
         """Whether a grasp has begun."""
         self.counts: dict[str, int] = {}
@@ -135,22 +131,22 @@ class ObjectWatcher:
             raise
         if self._first is None:
             return None
-        found, plan, _ = self._first
+        found, plan = self._first
         return Sight(found.points_w, 1.0, True, frame.stamp_s, plan)
 
     def begin(self) -> None:
         """Freeze the first view and follow the object from now on. Raises NotSteadyError where there is none."""
         if self._first is None:
             raise NotSteadyError(f"a grasp begins with a steady first view: {self.gathered} of {FIRST_FRAMES} frames")
-        self._view.begin(ROW, torch.from_numpy(self._first[0].points_w)[None])
+        self._view.begin(torch.tensor([0]), torch.from_numpy(self._first[0].points_w)[None])
         self._palm_known, self.following = False, True
 
     def end(self, empty: bool) -> None:
         """No grasp is under way any more. `empty`: the hand took hold of nothing; what is planned next is another."""
         if not empty:
-            self._tried.forget(ROW)
-        elif self.following and self._first is not None:
-            self._tried.add(ROW, self._first[2])
+            self._grasps.begin_anew()
+        elif self.following:
+            self._grasps.failed()
         if self.following:
             self.forget()
 
@@ -170,7 +166,7 @@ class ObjectWatcher:
         if self._live:
             if robot is None:
                 raise ValueError("joint and palm readings are needed to tell the hand from the object")
-            self._view.update(ROW, self._shown(frame, robot))
+            self._view.update(torch.tensor([0]), self._shown(frame, robot))
         return self._sight(frame.stamp_s)
 
     def carry(self, robot: Robot, held: bool, stamp_s: float) -> Sight:
@@ -191,8 +187,7 @@ class ObjectWatcher:
             depth_m = np.zeros_like(frame.depth_m)
             depth_m[::step, ::step] = steady_depth(np.stack([one.depth_m for one in self._gathered]))
             found = self._segment(replace(frame, depth_m=depth_m), robot)
-            plan = self._grasps.plan(found.points_w, _place(frame), self._reachable, self._tried.marks)
-            self._first = found, *plan
+            self._first = found, self._grasps.plan(found.points_w, _place(frame), self._reachable)
             del self._gathered[1:]
 
     def _segment(self, frame: DepthFrame, robot: Robot | None) -> Segmentation:
@@ -233,7 +228,7 @@ class ObjectWatcher:
     def _carry(self, robot: Robot, held: bool) -> None:
         shift, turn = self._palm.read(*(value[None] for value in _tensors(robot)[:2]))
         if held and self._carried and self._palm_known:
-            self._view.carry(ROW, shift, turn)
+            self._view.carry(torch.tensor([0]), shift, turn)
         self._palm_known = True
 
     def _sight(self, stamp_s: float) -> Sight:

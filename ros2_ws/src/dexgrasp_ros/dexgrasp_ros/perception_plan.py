@@ -13,6 +13,7 @@ from perception.best_pregrasp import Reachable, best_pregrasp
 from perception.geometry import Kinematics, invert
 from perception.grasp_style import GraspStyle
 from perception.pregrasp import clear
+from perception.tried import Tried
 from policies.runtime import Plan
 
 ASIDE_RAD = math.radians(25.0)
@@ -33,26 +34,30 @@ class GraspPlanner:
         self._limits = tuple(_double(hand[name]) for name in ("joint_lower_rad", "joint_upper_rad"))
         self._power, self._pinch = (_style(grasp[name]) for name in ("power", "pinch"))
         self._distances = {name: grasp["pregrasp"][name] for name in ("standoff_m", "clearance_m")}
+        self._tried = Tried(1)
+        self._planned: torch.Tensor | None = None  # mark of the last plan
 
-    def plan(
-        self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None, tried: torch.Tensor
-    ) -> tuple[Plan, torch.Tensor]:
-        """The best pre-grasp for points (point, 3) seen from (3,), clear of table and object, and its mark (1, MARK).
-
-        `tried` (1, grasp, MARK): grasps that took hold of nothing (perception/tried.py).
-        """
+    def plan(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> Plan:
+        """The best pre-grasp for points (point, 3) seen from (3,), clear of table and object, unlike what failed."""
         points = torch.from_numpy(points_w)[None].double()
         origin = torch.from_numpy(_origin(points_w.mean(axis=0), camera_w))[None]
         zero = points.new_zeros(1), points.new_zeros(1, 2)
         hand = self._power, self._pinch, self._open_hand
-        found = best_pregrasp(points, origin, *hand, *zero, reachable, **self._distances, tried=tried)
-        mark = found.mark
-        assert mark is not None  # there was a choice
+        found = best_pregrasp(points, origin, *hand, *zero, reachable, **self._distances, tried=self._tried.marks)
+        self._planned = found.mark
         found = clear(found, self._open_hand(found.style.open_pose), points)
         style = found.style
         fingers = style.open_pose.clamp(*self._limits)
         values = (found.palm_pos_w, found.palm_quat_w, found.depth_m, style.closing, style.floor_m, fingers)
-        return Plan(*(value[0].numpy() for value in values)), mark
+        return Plan(*(value[0].numpy() for value in values))
+
+    def failed(self) -> None:
+        """The last plan led to an empty hand: what is planned next is another kind of grasp."""
+        self._tried.add(torch.tensor([0]), self._planned)
+
+    def begin_anew(self) -> None:
+        """Nothing has failed."""
+        self._tried.forget(torch.tensor([0]))
 
     def _open_hand(self, joint_pos: torch.Tensor) -> torch.Tensor:
         """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
