@@ -1,7 +1,7 @@
 """Try again: a policy whose hand is empty goes back to a new pre-grasp instead of holding air.
 
-Twice in an attempt, when the grasp phase ends and when the lift does, it is asked what it feels between thumb and
-fingers: a student has learnt that from its own joints. When the lift ends, what the camera shows must have risen too.
+When the lift ends the hand is empty if the object is seen not to have risen, or is not seen, the hand above it, and not
+surely felt between thumb and fingers: a student has learnt that from its own joints.
 A policy that feels nothing (synergy) has one attempt.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from policies.gripping import EMPTY, LEFT_SHARE, base_m
+from policies.gripping import base_m, empty
 from policies.synergy import Policy
 from sim.outcomes import Outcome
 from sim.step import Step
@@ -39,16 +39,14 @@ class Attempts:
         return task.step(action, felt)
 
     def _empty(self, felt: Tensor) -> Tensor:
-        """(env,) whether an attempt is asked now and took hold of nothing."""
+        """(env,) whether a lift ends now that took nothing along."""
         task = self._task
-        begins, ended = (task.clock == step for step in (task.grasp_steps, task.grasp_steps + task.lift_steps))
-        asked = begins | ended
-        if not asked.any():
-            return asked
+        begins, ends = (task.clock == step for step in (task.grasp_steps, task.grasp_steps + task.lift_steps))
+        if not (begins | ends).any():
+            return ends
         now_m = base_m(task.view.points_w)
         self._base_m = torch.where(begins, now_m, self._base_m)
-        left_behind = ended & (now_m - self._base_m < LEFT_SHARE * task.cfg.lift_m)
-        return asked & (felt < EMPTY) | left_behind
+        return ends & empty(felt, now_m - self._base_m, task.view.fraction, task.cfg.lift_m)
 
 
 def play(

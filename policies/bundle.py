@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of the contract; a runtime reads its own alone."""
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
 SECTIONS = ("hand", "control", "view", "grasp", "graph", "training", "files")

@@ -27,7 +27,7 @@ from policies.bundle import CONTRACT, GRAPH, write_bundle
 from policies.checkpoint import Checkpoint, load_checkpoint
 from policies.controller import CARRIED, PLAN, READINGS, WATCH, Controller
 from policies.graph import OPSET, example_inputs, write_graph
-from policies.gripping import EMPTY, LEFT_SHARE
+from policies.gripping import LEFT_SHARE, SURE_GRIP, UNSEEN_SHARE
 from policies.rehearsal import Parity, record, repeat
 from policies.runs import collect_facts
 from policies.runtime import Policy
@@ -131,8 +131,9 @@ def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, A
             "grasp_steps": grasp,
             "lift_steps": lift,
             "hold": "from then on, until the caller ends it",
-            "empty_grip": EMPTY,
             "left_share": LEFT_SHARE,
+            "unseen_share": UNSEEN_SHARE,
+            "sure_grip": SURE_GRIP,
             "lift_m": cfg.lift_m,
             "vectors": cfg.vectors,
             "palm_action_m_s": cfg.palm_action_m_s,

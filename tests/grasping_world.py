@@ -101,7 +101,7 @@ class Wild:
 
     def __init__(self):
         self.contract = contract()
-        self.answer, self.steps, self.grip = 0.0, 0, 1.0
+        self.answer, self.steps, self.grip, self.base_m = 0.0, 0, 1.0, 0.0
 
     @property
     def phase(self):
@@ -116,7 +116,7 @@ class Wild:
             raise self.answer
         scale = self.answer
         palm = readings.palm_pos_w + scale, readings.palm_quat_w
-        return Command(readings.joint_pos + scale, *palm, np.zeros(22), np.array(self.grip), np.zeros(()))
+        return Command(readings.joint_pos + scale, *palm, np.zeros(22), np.array(self.grip), np.array(self.base_m))
 
 
 def in_state(state, policy=None):
@@ -128,8 +128,6 @@ def in_state(state, policy=None):
     if state in ("pregrasp", "home"):
         world.tick()
         return world
-    if state == "retreat":
-        world.machine._policy.grip = 0.0
     world.run_until("hold" if state == "release" else state)
     if state == "release":
         assert world.ask("release") == ""

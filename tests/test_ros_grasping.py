@@ -41,24 +41,41 @@ def test_the_whole_sequence_with_the_shipped_policy():
     assert world.palm.distance_m(HOME) < 0.011
 
 
-def test_the_shipped_policy_feels_that_there_is_nothing_and_tries_again():
-    """In this world there is no object but in the camera's eye; the last attempt lifts, whatever it feels."""
+def test_the_shipped_policy_notices_that_nothing_rose_and_tries_again():
+    """In this world there is no object but in the camera's eye; the last attempt holds, whatever it feels."""
     world = World(student(), attempts=2).begin()
     assert world.ask("grasp") == ""
-    world.run_until("lift")
-    assert world.states() == ["pregrasp", "grasp", "retreat", "pregrasp", "grasp", "lift"]
+    world.run_until("hold")
+    assert world.states() == ["pregrasp", "grasp", "lift", "retreat", "pregrasp", "grasp", "lift", "hold"]
 
 
-@pytest.mark.parametrize(("phase", "grip"), [("lift", 0.0), ("hold", 0.0), ("hold", 1.0)])
-def test_an_empty_hand_goes_home_and_waits_for_a_plan_made_from_there(phase, grip):
-    """What the camera sees does not rise here: after the lift that counts more than a grip that is felt."""
+@pytest.mark.parametrize(
+    ("rise_m", "fraction", "grip", "empty"),
+    [
+        (0.0, 1.0, 1.0, True),  # seen where it was
+        (0.15, 1.0, 0.0, False),
+        (0.15, 0.05, 0.6, True),  # the hand hides it, or it is not there
+        (0.15, 0.05, 0.8, False),
+    ],
+)
+def test_what_is_seen_to_rise_is_held_and_what_is_not_seen_must_be_felt(rise_m, fraction, grip, empty):
     policy = Wild()
     world = World(policy, attempts=2).begin()
     assert world.ask("grasp") == ""
-    world.run_until("grasp" if phase == "lift" else "lift")
-    policy.grip = grip
+    world.run_until("lift")
+    policy.base_m, policy.grip = policy.base_m + rise_m, grip
+    world.changes = {"view": replace(world.inputs().view, visible_fraction=fraction)}
+    while world.tick().state == "lift":
+        world.changes["view"] = replace(world.changes["view"], stamp_s=world.now_s + DT)
+    assert world.machine.state == ("retreat" if empty else "hold")
+
+
+def test_an_empty_hand_goes_home_and_waits_for_a_plan_made_from_there():
+    policy = Wild()
+    world = World(policy, attempts=2).begin()
+    assert world.ask("grasp") == ""
     world.run_until("retreat")
-    assert phase not in world.states()  # the hand was found empty before the first command of that phase
+    assert world.states() == ["pregrasp", "grasp", "lift", "retreat"]
     stale_s = world.now_s
     while not world.machine._script.done:
         world.tick(plan_stamp_s=stale_s)
@@ -67,7 +84,6 @@ def test_an_empty_hand_goes_home_and_waits_for_a_plan_made_from_there(phase, gri
     assert world.palm.distance_m(HOME) < 0.011
     np.testing.assert_allclose(world.joints, open_pose(), atol=0.03)
     assert world.tick(plan_stamp_s=stale_s, plan=a_plan(HOME)).state == "retreat"
-    policy.grip = 1.0
     assert world.tick().state == "pregrasp"
     world.run_until("hold")
     assert world.states()[-4:] == ["pregrasp", "grasp", "lift", "hold"]

@@ -123,8 +123,8 @@ def test_a_missing_a_truncated_and_a_changed_file_are_clear_errors(copied, name)
 
 
 def test_a_contract_of_another_version_is_refused(copied):
-    rewrite(copied, lambda contract: contract.update(schema=1))
-    with pytest.raises(BundleError, match="schema 1, this version reads 2"):
+    rewrite(copied, lambda contract: contract.update(schema=2))
+    with pytest.raises(BundleError, match="schema 2, this version reads 3"):
         Policy.load(copied)
 
 

@@ -1,8 +1,8 @@
 """The grasp as a state machine, without ROS: what is known goes in, what may be sent comes out, each control period.
 
     idle -> pregrasp -> grasp -> lift -> hold -> release -> idle          home; fault from anywhere
-               ^          |        |
-               +- retreat +--------+     the policy feels that the hand is empty, and there are attempts left
+               ^                    |
+               +----- retreat ------+     the lift took nothing along, and there are attempts left
 
 `tick` and `request` never raise. Whatever goes wrong ends in `fault`: the gate brakes, holds where the robot was
 measured, and nothing but `reset_fault` leads out of it.
@@ -202,8 +202,8 @@ class GraspMachine:
             return f"nothing to release in {self.state}"
         if self.shadow:
             self.state = "idle"
-            return ""
-        self._start("release", self._way_out(), inputs)
+        else:
+            self._start("release", self._way_out(), inputs)
         return ""
 
     def _ask_home(self, inputs: Inputs) -> str:
@@ -276,18 +276,19 @@ class GraspMachine:
         readings = Readings(joints, palm.pos_m, palm.quat, view.points_w, view.visible_fraction, view.view_fresh)
         command = self._policy.act(readings)
         self._policy_s, self._proposal = perf_counter() - start_s, command
-        if phase not in ("grasp", before) and self._empty(command) and self._attempts_left and not self.shadow:
+        lifted = phase == "hold" != before and not self.shadow
+        if lifted and self._attempts_left and self._empty(command, view.visible_fraction):
             self._start("retreat", self._way_out() + self._way_home(), inputs)
             return
         self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
         if phase == "grasp":
-            self._lift_from_m = float(self._target[1].pos_m[2])
+            self._lift_from_m, self._base_m = float(self._target[1].pos_m[2]), float(command.base_m)
 
-    def _empty(self, command: Command) -> bool:
-        """Whether the hand holds nothing, by what it feels, and after the lift by what has not risen."""
-        control, before_m, self._base_m = self._policy.contract["control"], self._base_m, float(command.base_m)
-        rose_m = self._base_m - before_m if self.state == "hold" else np.inf
-        return bool(command.grip < control["empty_grip"]) or rose_m < control["left_share"] * control["lift_m"]
+    def _empty(self, command: Command, visible_fraction: float) -> bool:
+        """Whether the lift took nothing along, as `policies.gripping.empty` has it."""
+        control, rise_m = self._policy.contract["control"], float(command.base_m) - self._base_m
+        unsure = visible_fraction < control["unseen_share"] and bool(command.grip < control["sure_grip"])
+        return unsure or rise_m < control["left_share"] * control["lift_m"]
 
     def _begin(self, inputs: Inputs) -> None:
         """From where the robot is measured to be."""
