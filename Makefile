@@ -16,7 +16,7 @@ CODE := assets configs perception policies ros2_ws/src sim tests
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
-	@echo "make train   set up, train a teacher and then a student in $(JOBS) processes (HAND=$(HAND)), export it; goes on where it stopped"
+	@echo "make train   set up, train a teacher, a student of it, refine that in $(JOBS) processes (HAND=$(HAND)), export it; goes on where it stopped"
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
 	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
@@ -56,7 +56,8 @@ LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m polic
 train: $(READY)
 	$(LEARN) stage=teacher out=$(RUNS)/teacher $(ARGS)
 	$(LEARN) stage=student out=$(RUNS)/student teacher=$(RUNS)/teacher/best.zip $(ARGS)
-	$(VENV)/bin/dexgrasp export run=$(RUNS)/student out=$(RUNS)/bundle
+	$(LEARN) stage=refinement out=$(RUNS)/refinement start=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher/best.zip $(ARGS)
+	$(VENV)/bin/dexgrasp export run=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)

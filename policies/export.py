@@ -27,7 +27,7 @@ from policies.bundle import CONTRACT, GRAPH, write_bundle
 from policies.checkpoint import Checkpoint, load_checkpoint
 from policies.controller import CARRIED, PLAN, READINGS, WATCH, Controller
 from policies.graph import OPSET, example_inputs, write_graph
-from policies.gripping import LEFT_SHARE, SURE_GRIP, UNSEEN_SHARE
+from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
 from policies.rehearsal import Parity, record, repeat
 from policies.runs import collect_facts
 from policies.runtime import Policy
@@ -134,6 +134,7 @@ def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, A
             "left_share": LEFT_SHARE,
             "unseen_share": UNSEEN_SHARE,
             "sure_grip": SURE_GRIP,
+            "lost_grip": LOST_GRIP,
             "lift_m": cfg.lift_m,
             "vectors": cfg.vectors,
             "palm_action_m_s": cfg.palm_action_m_s,

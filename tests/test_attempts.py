@@ -10,7 +10,7 @@ import configs
 from perception.geometry import quat_rotate
 from policies.attempts import Attempts, play
 from policies.evaluate import EvaluateCfg, make_task, with_policy
-from policies.gripping import UNSEEN_SHARE, base_m, empty, grip
+from policies.gripping import LOST_GRIP, UNSEEN_SHARE, base_m, empty, grip
 from policies.synergy import make_policy
 from sim.retreat import ABOVE_M, ASIDE_M, OPEN_S, PALM_M_S, REST_S
 
@@ -131,11 +131,12 @@ def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_bes
 
 
 def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
-    """The camera sees nothing in one row, and nothing is felt: that row makes the block longer."""
+    """The camera sees nothing in one row, and little is felt: that row makes the block longer."""
     task = make(4, disturbance="none")
     once = play(task, make_policy("synergy", task), range(4))
     assert [outcome.attempts for outcome in once] == [1] * 4
-    again = play(task, Scripted(task, torch.zeros(4)), range(4), 3, lambda: task.view.fraction[1].zero_())
+    felt = torch.full((4,), LOST_GRIP + 0.01)
+    again = play(task, Scripted(task, felt), range(4), 3, lambda: task.view.fraction[1].zero_())
     assert [outcome.attempts for outcome in again] == [1, 3, 1, 1]
     assert [again[i] for i in (0, 2, 3)] == [
         once[i] for i in (0, 2, 3)
@@ -156,6 +157,21 @@ def test_what_did_not_rise_was_left_behind_whatever_is_felt(make):
     actor.step(obs)
     assert task.judge.attempts.tolist() == [2, 1]
     assert task.judge.rise_m[1] > 0.1
+
+
+def test_an_object_that_is_lost_in_the_hold_is_grasped_again(make):
+    """Two hands hold; after five steps of the hold one feels nothing any more."""
+    task = make(2)
+    policy = Scripted(task, torch.ones(2))
+    actor = Attempts(task, policy, attempts=2)
+    lifted = task.grasp_steps + task.lift_steps
+    obs = until(task, actor, task.reset([0, 1]), lambda clock: clock == lifted + 5)
+    assert task.judge.held.all() and task.judge.attempts.tolist() == [1, 1]
+    policy.grip = torch.tensor([LOST_GRIP - 0.01, LOST_GRIP + 0.01])
+    obs = actor.step(obs).obs
+    assert task.judge.attempts.tolist() == [2, 1]
+    assert task.judge.held.tolist() == [False, True]
+    assert task.phases.name(0) == "retreat"
 
 
 def test_an_object_out_of_reach_is_not_pursued(make):

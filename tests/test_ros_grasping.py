@@ -70,6 +70,18 @@ def test_what_is_seen_to_rise_is_held_and_what_is_not_seen_must_be_felt(rise_m, 
     assert world.machine.state == ("retreat" if empty else "hold")
 
 
+def test_an_object_that_is_lost_in_the_hold_is_grasped_again():
+    policy = Wild()
+    world = World(policy, attempts=2).begin()
+    assert world.ask("grasp") == ""
+    world.run_until("lift")
+    policy.base_m += contract()["control"]["lift_m"]
+    world.run_until("hold")
+    assert [world.tick().state for _ in range(5)] == ["hold"] * 5
+    policy.grip = contract()["control"]["lost_grip"] - 0.01
+    assert world.tick().state == "retreat"
+
+
 def test_an_empty_hand_goes_home_and_waits_for_a_plan_made_from_there():
     policy = Wild()
     world = World(policy, attempts=2).begin()

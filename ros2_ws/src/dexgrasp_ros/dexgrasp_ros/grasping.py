@@ -1,8 +1,8 @@
 """The grasp as a state machine, without ROS: what is known goes in, what may be sent comes out, each control period.
 
     idle -> pregrasp -> grasp -> lift -> hold -> release -> idle          home; fault from anywhere
-               ^                    |
-               +----- retreat ------+     the lift took nothing along, and there are attempts left
+               ^                           |
+               +--------- retreat ---------+      nothing came along or it was lost, and there are attempts left
 
 `tick` and `request` never raise. Whatever goes wrong ends in `fault`: the gate brakes, holds where the robot was
 measured, and nothing but `reset_fault` leads out of it.
@@ -192,8 +192,7 @@ class GraspMachine:
         if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
             return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
         self._policy.begin(plan)  # refuses a plan that does not fit
-        self._plan, self._lift_from_m = plan, None
-        self._attempts_left -= 1
+        self._plan, self._lift_from_m, self._attempts_left = plan, None, self._attempts_left - 1
         self._start("pregrasp", approach(self.sent()[1], goal, fingers, self.cfg.motion.transit_height_m), inputs)
         return ""
 
@@ -270,25 +269,25 @@ class GraspMachine:
     def _run_policy(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
         if inputs.view is None:
             raise ValueError("no points of the object")
-        before, phase = self.state, self._policy.phase
-        self.state = phase
+        before, self.state = self.state, self._policy.phase
         view, start_s = inputs.view, perf_counter()
         readings = Readings(joints, palm.pos_m, palm.quat, view.points_w, view.visible_fraction, view.view_fresh)
         command = self._policy.act(readings)
         self._policy_s, self._proposal = perf_counter() - start_s, command
-        lifted = phase == "hold" != before and not self.shadow
-        if lifted and self._attempts_left and self._empty(command, view.visible_fraction):
+        may_retry = self.state == "hold" and self._attempts_left > 0 and not self.shadow
+        if may_retry and self._empty(command, view.visible_fraction, ends=before != "hold"):
             self._start("retreat", self._way_out() + self._way_home(), inputs)
             return
         self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
-        if phase == "grasp":
+        if self.state == "grasp":
             self._lift_from_m, self._base_m = float(self._target[1].pos_m[2]), float(command.base_m)
 
-    def _empty(self, command: Command, visible_fraction: float) -> bool:
-        """Whether the lift took nothing along, as `policies.gripping.empty` has it."""
+    def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
+        """Whether the lift, if it `ends` now, took nothing along, else whether the object is lost: `policies.gripping`."""
         control, rise_m = self._policy.contract["control"], float(command.base_m) - self._base_m
-        unsure = visible_fraction < control["unseen_share"] and bool(command.grip < control["sure_grip"])
-        return unsure or rise_m < control["left_share"] * control["lift_m"]
+        weak = bool(command.grip < control["sure_grip" if ends else "lost_grip"])
+        left_behind = ends and rise_m < control["left_share"] * control["lift_m"]
+        return left_behind or weak and (not ends or visible_fraction < control["unseen_share"])
 
     def _begin(self, inputs: Inputs) -> None:
         """From where the robot is measured to be."""
