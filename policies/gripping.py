@@ -11,7 +11,7 @@ SURE_GRIP = 0.7
 """What is not seen is held where the grip is at least this. After 1,296 lifts of validation objects, everything
 randomised, moved or pushed, two students found so 145 of 150 empty hands, and took 21 of 1,146 that held for empty."""
 LOST_GRIP = 0.3
-"""In the hold the object was lost where the grip is less. So a student noticed 57 of 67 failures in the hold, most of them
+"""In the hold the object was lost where the grip is less. So a student noticed 57 of 67 failures in the hold, mostly
 under `force`, and took none of 704 grasps of validation objects that succeeded for lost."""
 LEFT_SHARE = 1 / 3
 """What rose by less than this share of the lift was left behind. Fingers that press each other feel a grip."""
