@@ -283,7 +283,7 @@ class GraspMachine:
             self._lift_from_m, self._base_m = float(self._target[1].pos_m[2]), float(command.base_m)
 
     def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
-        """Whether the lift, if it `ends` now, took nothing along, or later the object was lost; see `policies.gripping`."""
+        """Whether the lift, if it `ends` now, took nothing along, or later the object was lost, as in `gripping`."""
         control, rise_m = self._policy.contract["control"], float(command.base_m) - self._base_m
         weak = bool(command.grip < control["sure_grip" if ends else "lost_grip"])
         left_behind = ends and rise_m < control["left_share"] * control["lift_m"]
