@@ -20,7 +20,7 @@ from policies.evaluate import EvaluateCfg, make_task, with_policy
 from policies.export import ExportCfg, export, make_contract
 from policies.export import make_task as make_rehearsal
 from policies.exported import plan_of, readings_of
-from policies.gripping import SURE_GRIP
+from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
 from policies.networks import Actor
 from policies.rehearsal import record, repeat
 from policies.runtime import Policy
@@ -104,7 +104,9 @@ def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bu
 
 def test_the_bundle_says_what_its_numbers_mean(bundle, allegro):
     contract = json.loads((bundle / "contract.json").read_text())
-    assert contract["schema"] == 3 and contract["control"]["sure_grip"] == SURE_GRIP
+    assert contract["schema"] == 3
+    told = [contract["control"][name] for name in ("left_share", "unseen_share", "sure_grip", "lost_grip")]
+    assert told == [LEFT_SHARE, UNSEEN_SHARE, SURE_GRIP, LOST_GRIP]
     assert contract["hand"]["joint_names"] == list(allegro.joint_names)
     assert contract["hand"]["effort_limit_nm"] == allegro.effort_limit.tolist()
     control = contract["control"]
