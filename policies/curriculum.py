@@ -128,7 +128,7 @@ class StudentPPO(GraspPPO):
         self.iteration_stats |= means | {"std": 0.0, "lr": self.lr, "rho": 0.0}
         for name, value in self.iteration_stats.items():
             self.logger.record(f"train/{name}", value)
-        self.policy.critic.returns.update(self.rollout_buffer.returns[..., None])
+        self.policy.critic.returns.update(self.rollout_buffer.lived(self.rollout_buffer.returns)[:, None])
         self.iteration += 1
         if self.rho > 0:
             self._set_rate(self.mix.ppo_rate)
@@ -155,7 +155,7 @@ class StudentPPO(GraspPPO):
     @torch.no_grad()
     def _remember(self) -> None:
         """Keep what the student saw, or `mix.keep` samples of it, with the teacher's labels."""
-        obs = {group: values.flatten(0, 1) for group, values in self.rollout_buffer.obs.items()}
+        obs = {group: self.rollout_buffer.lived(values) for group, values in self.rollout_buffer.obs.items()}
         seen = len(obs["student"])
         if seen > self.mix.keep:
             rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[: self.mix.keep]

@@ -132,6 +132,7 @@ def _options(cfg: "TrainCfg", env: GraspVecEnv) -> dict[str, Any]:
         "target_kl": cfg.target_kl,
         "seed": cfg.seed,
         "bf16": _half(cfg, env),
+        "restarts": cfg.engine == "cpu",  # a reset of a few rows costs a GPU as much as one of all
         "frozen_std": cfg.init_std if cfg.paper else 0.0,
         "final_std": cfg.final_std,
         "policy_kwargs": {"hidden": cfg.hidden, "init_std": cfg.init_std},

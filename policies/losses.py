@@ -38,9 +38,10 @@ def mean_record(records: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 @torch.no_grad()
-def standardise(advantages: Tensor) -> None:
-    """To mean 0 and deviation 1 over all samples of all ranks, in place."""
-    moments = torch.stack([advantages.new_tensor(advantages.numel()), advantages.sum(), advantages.square().sum()])
+def standardise(advantages: Tensor, counted: Tensor) -> None:
+    """To mean 0 and deviation 1 over the samples of all ranks that are `counted` (bool, same shape), in place."""
+    samples = advantages[counted]
+    moments = torch.stack([samples.new_tensor(samples.numel()), samples.sum(), samples.square().sum()])
     number, first, second = ranks.total(moments.double())
     mean = first / number
     advantages.sub_(mean).div_((second / number - mean.square()).clamp(min=0).sqrt() + 1e-8)

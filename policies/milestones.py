@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 FORGET = 0.98
 """Old trials of an object count this much less with every iteration."""
-RAISE_AT, LOWER_AT, LEVEL_STEP = 0.75, 0.65, 0.02
+RAISE_AT, LOWER_AT = 0.75, 0.65
 """Disturbances grow by a step while objects succeed this often, each counted alike, and shrink below the second."""
 LEARNT = ("rho", "imitation", "reconstruction")
 """What a student's line shows beside."""
@@ -62,6 +62,11 @@ class Milestone(BaseCallback):
 class ObjectCurriculum(Milestone):
     """Hard objects come more often, and disturbances grow with success."""
 
+    def __init__(self, level_step: float = 0.02) -> None:
+        """`level_step`: by how much disturbances grow or shrink with an iteration."""
+        super().__init__()
+        self._level_step = level_step
+
     def _on_rollout_end(self) -> None:
         task, counts = self.model.env.task, self.model.mastery
         index = {name: i for i, name in enumerate(task.library.names)}
@@ -75,7 +80,7 @@ class ObjectCurriculum(Milestone):
         task.object_weights = sampling_weights(task.library.entries, *self.model.mastery)
         tried = self.model.mastery[1] > 0
         won = (self.model.mastery[0, tried] / self.model.mastery[1, tried]).mean()
-        step = LEVEL_STEP * (int(won > RAISE_AT) - int(won < LOWER_AT))
+        step = self._level_step * (int(won > RAISE_AT) - int(won < LOWER_AT))
         self.model.level = task.disturber.level = float(np.clip(self.model.level + step, 0.0, 1.0))
         self.logger.record("curriculum/disturbance", self.model.level)
         self.logger.record("curriculum/mastery", won)

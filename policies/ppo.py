@@ -60,20 +60,22 @@ class GraspPPO(PPO):
         frozen_std: float = 0.0,
         final_std: float = 0.0,
         bf16: bool = False,
+        restarts: bool = True,
         device: str = "cpu",
         **options: Any,
     ) -> None:
         """`n_steps` 0: whole episodes. `target_kl`: of a minibatch step, at the start; a third of it at the end.
         `frozen_std`: roll-outs explore with this deviation whatever is learnt, as the published release does; 0: not.
         `final_std`: to what the deviation is brought down by the end of learning, evenly in its logarithm; 0: not.
-        `bf16`: networks always compute in half precision up to their last layers. `options`: those of PPO.
+        `bf16`: networks always compute in half precision up to their last layers. `restarts`: what ends early is
+        followed by another episode; else it waits for the others, and nothing is learnt from that. `options`: PPO's.
         """
         if env is not None and not isinstance(env.observation_space, spaces.Dict):
             raise TypeError("GraspPPO needs both observation groups: make the environment with group='both'")
         n_steps = n_steps or (env.task.episode_steps if env else 1)
         self.minibatches = minibatches
         self.reward_scale, self.frozen_std, self.final_std, self.bf16 = reward_scale, frozen_std, final_std, bf16
-        self.iteration = 0
+        self.restarts, self.iteration = restarts, 0
         """Rollouts finished so far."""
         self.lr = learning_rate
         """The learning rate now."""
@@ -118,7 +120,7 @@ class GraspPPO(PPO):
         self.policy.set_training_mode(False)
         rollout_buffer.reset()
         callback.on_rollout_start()
-        outcomes, terms = [], []
+        outcomes, terms, alive = [], [], torch.ones(env.num_envs, dtype=torch.bool, device=self.device)
         obs, noise = self._open(env), self._noise(n_rollout_steps, env.num_envs)
         std, policy = self.exploration.detach(), ActorPolicy(self.policy.actor, env.task)
         self._behaviour_log_std = log_std = self.policy.std.log().detach()
@@ -128,10 +130,11 @@ class GraspPPO(PPO):
                     means, values = policy.act(obs), self.policy.predict_values(obs)
                 actions = means + std * noise[t]
                 log_probs = log_prob(actions, means, log_std)
-                step = env.streams.step(actions, policy.grip)
+                step = env.streams.step(actions, policy.grip, self.restarts)
                 rewards, dones = self._reward(step), step.terminated | step.truncated
                 stored = {"actions": actions, "means": means, "values": values, "log_probs": log_probs}
-                rollout_buffer.add(obs, rewards, dones, **stored)
+                rollout_buffer.add(obs, rewards, dones, alive=alive, **stored)
+                alive = alive & ~dones | self.restarts
                 obs = step.obs
                 outcomes += step.info["outcomes"]
                 terms.append(step.info["terms"])
@@ -141,6 +144,7 @@ class GraspPPO(PPO):
                     self.num_timesteps -= (t + 1) * env.num_envs * ranks.count()
                     return False
             rollout_buffer.finish(self._values(obs))
+        outcomes = outcomes if self.restarts else env.task.outcomes()
         self._open(env)  # before the curriculum moves on, so that `go_on` draws all of them alike
         self._summarise(outcomes, terms)
         callback.update_locals(locals())
@@ -169,7 +173,7 @@ class GraspPPO(PPO):
         rewards = step.reward * self.reward_scale
         rows = step.truncated.nonzero().squeeze(1)
         if len(rows):
-            final = {group: values[rows] for group, values in step.info["final_obs"].items()}
+            final = {group: values[rows] for group, values in step.info.get("final_obs", step.obs).items()}
             rewards[rows] += self.gamma * self._values(final)
         return rewards
 
@@ -199,16 +203,16 @@ class GraspPPO(PPO):
         """Update the policy from the rollout; the first one only teaches the normalisers their scales."""
         self.policy.set_training_mode(True)
         buffer = self.rollout_buffer
-        self.policy.critic.returns.update(buffer.returns[..., None])
+        self.policy.critic.returns.update(buffer.lived(buffer.returns)[:, None])
         if self.iteration > 0:
-            standardise(buffer.advantages)
+            standardise(buffer.advantages, buffer.alive)
             records = [self._update(batch) for batch in self._minibatches()]
             means = mean_record(records)
             self._n_updates += len(records)
             self.iteration_stats |= means | {"std": float(self.policy.std.detach().mean()), "lr": self.lr}
             for name in (*means, "std", "lr"):
                 self.logger.record(f"train/{name}", self.iteration_stats[name])
-        self.policy.update_normalisers(buffer.obs)
+        self.policy.update_normalisers({group: buffer.lived(seen) for group, seen in buffer.obs.items()})
         if self.final_std:
             self.policy.narrow(self.final_std, 1 - self._current_progress_remaining)
         self.iteration += 1

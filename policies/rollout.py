@@ -54,6 +54,7 @@ class DeviceRolloutBuffer:
         self.actions, self.means = zeros(*action_space.shape), zeros(*action_space.shape)
         self.rewards, self.values, self.log_probs, self.ends = zeros(), zeros(), zeros(), zeros()
         self.advantages, self.returns = zeros(), zeros()
+        self.alive = zeros() == 0.0
         self.pos = 0
 
     @property
@@ -66,7 +67,10 @@ class DeviceRolloutBuffer:
         self.pos = 0
 
     def add(self, obs: dict[str, Tensor], reward: Tensor, end: Tensor, **values: Tensor) -> None:
-        """Store step `pos`: what was seen before it, `reward` and `end` (env,) after; `values` by their names."""
+        """Store step `pos`: what was seen before it, `reward` and `end` (env,) after; `values` by their names.
+
+        One of them may be `alive` (env,): false from the end of an episode on that no other one follows.
+        """
         for name, buffer in self.obs.items():
             buffer[self.pos] = obs[name]
         self.rewards[self.pos], self.ends[self.pos] = reward, end.float()
@@ -88,13 +92,19 @@ class DeviceRolloutBuffer:
             self.advantages[t], following = advantage, self.values[t]
         torch.add(self.advantages, self.values, out=self.returns)
 
+    def lived(self, values: Tensor) -> Tensor:
+        """(sample, ...) of `values` (time, env, ...): those of steps that belong to an episode."""
+        flat = values.flatten(0, 1)
+        return flat if self.alive.all() else flat[self.alive.flatten()]
+
     def minibatches(self, number: int, generator: torch.Generator | None = None) -> Iterator[Minibatch]:
-        """All transitions once, shuffled, in `number` parts."""
+        """All transitions of episodes once, shuffled, in `number` parts."""
         flat: dict[str, Any] = {
             name: getattr(self, name).flatten(0, 1)
             for name in ("actions", "means", "log_probs", "values", "advantages", "returns")
         }
-        order = torch.randperm(self.buffer_size * self.n_envs, generator=generator, device=self.rewards.device)
+        samples = self.alive.flatten().nonzero().squeeze(1)
+        order = samples[torch.randperm(len(samples), generator=generator, device=samples.device)]
         for rows in order.chunk(number):
             obs = {name: buffer.flatten(0, 1)[rows] for name, buffer in self.obs.items()}
             yield Minibatch(obs, **{name: value[rows] for name, value in flat.items()})

@@ -59,6 +59,8 @@ class TrainCfg:
     """Objects on which the best checkpoint is chosen."""
     disturbance: Literal["none", "mixed"] = "mixed"
     """mixed: objects are shifted, pushed, heavy or slippery, more so as success grows."""
+    level_step: float = 0.02
+    """By how much disturbances grow with an iteration that goes well; at 1 they have their full strength."""
     iterations: int = 400
     """Roll-outs, each of one episode in every environment."""
     time_limit: float = 0.0
@@ -121,7 +123,7 @@ class TrainCfg:
 
     def __post_init__(self) -> None:
         ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
-        zeros = ("num_threads", "plateau", "time_limit", "seed", "final_std")
+        zeros = ("num_threads", "plateau", "time_limit", "seed", "final_std", "level_step")
         for name, least in (*((name, 1) for name in ones), *((name, 0) for name in zeros)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
@@ -159,7 +161,7 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
     stop, left = StopRequest("after this iteration"), max(steps - model.num_timesteps, 0)
     console = Console(cfg.iterations, cfg.time_limit, stop)
-    callbacks = [ObjectCurriculum(), console, checkpoints, validation, profile]
+    callbacks = [ObjectCurriculum(cfg.level_step), console, checkpoints, validation, profile]
     try:
         with stop if ranks.count() == 1 else nullcontext():  # several would not stop at the same iteration
             if left:

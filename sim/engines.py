@@ -25,7 +25,7 @@ class WarpCfg:
     """Contacts, and pairs of geoms that may touch, per environment; all environments share the sum."""
     njmax: int = 0
     """Constraint rows of any one environment."""
-    matches: int = 64
+    matches: int = 256
     """Contacts that belong to one contact sensor."""
 
     def __post_init__(self) -> None:

@@ -94,10 +94,13 @@ class TrialStreams:
         self.next_trial[rows] += 1
         return obs
 
-    def step(self, action: Tensor, grip: Tensor | None = None) -> Step:
-        """One step of the task. Where episodes ended, `obs` opens the next ones and info["final_obs"] closes these."""
+    def step(self, action: Tensor, grip: Tensor | None = None, restart: bool = True) -> Step:
+        """One step of the task. Where episodes ended, `obs` opens the next ones and info["final_obs"] closes these.
+
+        Without `restart` they go on, as episodes that have ended.
+        """
         step = self.task.step(action, grip)
         ended = (step.terminated | step.truncated).nonzero().squeeze(1)
-        if not len(ended):
+        if not restart or not len(ended):
             return step
         return replace(step, obs=self.reset(ended), info=step.info | {"final_obs": step.obs})

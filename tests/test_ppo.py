@@ -98,11 +98,13 @@ def test_values_are_in_units_of_the_returns():
     torch.testing.assert_close(critic(obs), 20 + 10 * critic.standard(obs).squeeze(-1))
 
 
-def test_advantages_are_standardised_in_place():
-    advantages = torch.tensor([[1.0, 2.0], [3.0, 6.0]])
-    standardise(advantages)
-    assert float(advantages.mean()) == pytest.approx(0.0, abs=1e-6)
-    assert float(advantages.std(unbiased=False)) == pytest.approx(1.0, abs=1e-6)
+def test_advantages_that_count_are_standardised_in_place():
+    advantages = torch.tensor([[1.0, 2.0], [3.0, 6.0], [99.0, 2.0]])
+    counted = torch.tensor([[True, True], [True, True], [False, False]])
+    standardise(advantages, counted)
+    assert float(advantages[counted].mean()) == pytest.approx(0.0, abs=1e-6)
+    assert float(advantages[counted].std(unbiased=False)) == pytest.approx(1.0, abs=1e-6)
+    assert float(advantages[2, 1]) == pytest.approx(float(advantages[0, 1]))
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,26 @@ def test_what_time_alone_ended_is_credited_with_its_value(env):
     last = model.rollout_buffer.rewards[-1]
     assert model.rollout_buffer.ends[-1].all() and not model.rollout_buffer.ends[:-1].any()
     assert (last > 0.9 * 40 - 5).all()  # against rewards of at most 1 without it
+
+
+def test_without_restarts_nothing_is_learnt_from_what_follows_an_end(env):
+    model, gone = GraspPPO(env=env, seed=0, restarts=False), torch.tensor([2, 5])
+
+    class Throw(BaseCallback):
+        def _on_step(self):
+            if self.n_calls == 3:
+                env.task.engine.move_object(gone, torch.tensor([[0.0, 0.9, 0.1]]).repeat(2, 1))
+            return True
+
+    model.learn(24 * model.n_steps, callback=Throw())
+    buffer = model.rollout_buffer
+    assert buffer.alive.sum(dim=0).tolist() == [4 if row in gone else model.n_steps for row in range(24)]
+    assert len(model.outcomes) == 24 and all(model.outcomes[row].failure == "pushed_away" for row in gone)
+    lived = 22 * model.n_steps + 2 * 4
+    assert len(buffer.lived(buffer.rewards)) == model.policy.actor.normaliser.count == lived
+    batches = list(buffer.minibatches(3, torch.Generator().manual_seed(0)))
+    learnt = torch.cat([batch.returns for batch in batches])
+    assert torch.equal(learnt.sort().values, buffer.lived(buffer.returns).sort().values)
 
 
 def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp_path):

@@ -12,7 +12,7 @@ import configs
 from perception.carrying import PalmMotion, carried
 from perception.geometry import quat_from_rotvec, quat_rotate, quat_rotate_inverse
 from perception.hand_shape import Sight, hidden
-from perception.tracking import FRESH, Tracker, corrected, surface_normals
+from perception.tracking import FRESH, Tracker, corrected, least_axis, surface_normals
 from sim.camera import visible_and_edge
 from sim.hand_capsules import hand_shape, robot_capsules
 from sim.hands import HandSpec
@@ -384,6 +384,18 @@ def test_normals_of_a_sphere_are_its_radii():
     sphere = torch.from_numpy(fibonacci_sphere(512)).float()[None]
     normals = surface_normals(0.05 * sphere)
     assert ((normals * sphere).sum(-1).abs() > 0.98).all()
+
+
+def test_the_least_axis_is_the_eigenvector_of_the_least_eigenvalue_at_any_size():
+    patches = torch.randn(500, 12, 3, generator=torch.manual_seed(0)) * torch.tensor([1.0, 0.6, 0.3])
+    spread = patches.transpose(1, 2) @ patches
+    values, vectors = torch.linalg.eigh(spread.double())
+    clear = values[:, 0] < 0.9 * values[:, 1]
+    for size in (1e-3, 1.0, 1e3):
+        along = (least_axis(size**2 * spread) * vectors[..., 0]).sum(-1).abs()
+        assert (along[clear] > 0.9999).all()
+    line = torch.diag(torch.tensor([1.0, 0.0, 0.0]))
+    assert torch.equal(least_axis(line), torch.zeros(3))
 
 
 def test_a_live_view_costs_the_first_frame_nothing_but_its_errors(make):
