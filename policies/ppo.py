@@ -54,8 +54,6 @@ class GraspPPO(PPO):
         n_epochs: int = 5,
         gamma: float = 0.99,
         target_kl: float = 0.02,
-        max_grad_norm: float = 1.0,
-        vf_coef: float = 1.0,
         reward_scale: float = 0.2,
         frozen_std: float = 0.0,
         final_std: float = 0.0,
@@ -73,9 +71,9 @@ class GraspPPO(PPO):
         if env is not None and not isinstance(env.observation_space, spaces.Dict):
             raise TypeError("GraspPPO needs both observation groups: make the environment with group='both'")
         n_steps = n_steps or (env.task.episode_steps if env else 1)
-        self.minibatches = minibatches
-        self.reward_scale, self.frozen_std, self.final_std, self.bf16 = reward_scale, frozen_std, final_std, bf16
-        self.restarts, self.iteration = restarts, 0
+        self.minibatches, self.bf16, self.restarts = minibatches, bf16, restarts
+        self.reward_scale, self.frozen_std, self.final_std = reward_scale, frozen_std, final_std
+        self.iteration = 0
         """Rollouts finished so far."""
         self.lr = learning_rate
         """The learning rate now."""
@@ -100,11 +98,9 @@ class GraspPPO(PPO):
             n_epochs=n_epochs,
             gamma=gamma,
             target_kl=target_kl,
-            max_grad_norm=max_grad_norm,
-            vf_coef=vf_coef,
             rollout_buffer_class=DeviceRolloutBuffer,  # pyright: ignore[reportArgumentType]
             device=device,
-            **options,
+            **dict[str, Any](max_grad_norm=1.0, vf_coef=1.0) | options,
         )
 
     def set_random_seed(self, seed: int | None = None) -> None:
