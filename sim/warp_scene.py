@@ -7,6 +7,7 @@ The table, by MuJoCo Warp 4.0.0:
 """
 
 import logging
+from pathlib import Path
 
 import mujoco
 import mujoco_warp as mjw
@@ -34,6 +35,8 @@ def warp_device(index: int) -> str:
             f"engine=warp: Warp finds a GPU, this torch ({torch.__version__}) does not; install a build of torch "
             "for CUDA, or hide the GPU with CUDA_VISIBLE_DEVICES="
         )
+    if not any(Path(wp.config.kernel_cache_dir or "").rglob("*.cubin")):
+        log.warning("engine=warp: compiling kernels for this GPU, once; that takes minutes")
     return f"cuda:{index % torch.cuda.device_count()}"
 
 
