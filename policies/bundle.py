@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 SCHEMA = 3
 """Version of the contract; a runtime reads its own alone."""
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
+TOGETHER = 16
+"""Rows come to a network in multiples of this: matrix products of other numbers of rows add up in another order."""
 SECTIONS = ("hand", "control", "view", "grasp", "graph", "training", "files")
 
 

@@ -16,11 +16,10 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from policies.bundle import GRAPH, Bundle, BundleError, read_bundle
+from policies.bundle import GRAPH, TOGETHER, Bundle, BundleError, read_bundle
 
 TOLERANCE = 1e-5
 """Largest difference from a recorded output [rad, m or 1]."""
-
 Array = NDArray[Any]
 
 
@@ -177,7 +176,13 @@ class Policy:
         return given | self._plan | self._state
 
     def _compute(self, feed: dict[str, Array]) -> list[Array]:
-        return self._session.run(None, feed)  # pyright: ignore[reportReturnType]
+        """The graph's outputs; those of a row among others do not depend on how many there are."""
+        rows = len(feed["step"])
+        missing = 0 if self._single else -rows % TOGETHER
+        if missing:
+            feed = {name: np.concatenate([value, value[-1:].repeat(missing, axis=0)]) for name, value in feed.items()}
+        found: list[Array] = self._session.run(None, feed)  # pyright: ignore[reportAssignmentType]
+        return [value[:rows] for value in found]
 
     def _command(self) -> Command:
         found = self._state

@@ -56,6 +56,20 @@ def test_one_row_gives_what_a_batch_gives(bundle):
         np.testing.assert_allclose(three.palm_pos_w[2], one.palm_pos_w, atol=1e-6)
 
 
+def test_a_row_does_not_depend_on_how_many_there_are(bundle):
+    plan, readings = recorded(bundle)
+    plans = type(plan)(*(np.stack([value] * 21) for value in vars(plan).values()))
+    found = {}
+    for rows in (21, 1, 3, 7):
+        policy = Policy.load(bundle)
+        policy.begin(type(plan)(*(value[:rows] for value in vars(plans).values())))
+        for step in range(5):
+            seen = [vars(sensed).values() for sensed in readings[step : step + rows]]
+            found[rows] = policy.act(type(readings[0])(*(np.stack(values) for values in zip(*seen, strict=True))))
+        for name, value in vars(found[rows]).items():
+            np.testing.assert_array_equal(value, vars(found[21])[name][:rows], err_msg=f"{name}, {rows} rows")
+
+
 def test_the_phases_follow_the_contract_and_the_lift_is_the_contracts(bundle):
     policy = Policy.load(bundle)
     plan, readings = recorded(bundle)
