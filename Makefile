@@ -55,8 +55,8 @@ LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m polic
 
 train: $(READY)
 	$(LEARN) stage=teacher out=$(RUNS)/teacher $(ARGS)
-	$(LEARN) stage=student out=$(RUNS)/student teacher=$(RUNS)/teacher/best.zip $(ARGS)
-	$(LEARN) stage=refinement out=$(RUNS)/refinement start=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher/best.zip $(ARGS)
+	$(LEARN) stage=student out=$(RUNS)/student teacher=$(RUNS)/teacher $(ARGS)
+	$(LEARN) stage=refinement out=$(RUNS)/refinement start=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
 	$(VENV)/bin/dexgrasp export run=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
 test: $(READY)
