@@ -231,9 +231,9 @@ def learning(cfg: TrainCfg, iterations: int) -> dict[str, Any]:
     model = make_model(cfg, env, Path("no-run"))
     model.set_logger(Logger(None, []))
     steps = env.num_envs * model.n_steps
-    model.learn(steps, ObjectCurriculum(), reset_num_timesteps=False)
+    model.learn(steps, ObjectCurriculum(cfg.level_step), reset_num_timesteps=False)
     profile = Profile([])
-    callbacks = CallbackList([ObjectCurriculum(), profile])
+    callbacks = CallbackList([ObjectCurriculum(cfg.level_step), profile])
     wall_s = _timed(env.task, lambda: model.learn(iterations * steps, callbacks, reset_num_timesteps=False))
     shares = profile.shares()
     return {"envs": env.num_envs, "per_s": iterations * steps / wall_s, "shares": shares, "buffers": _buffers(env.task)}

@@ -62,7 +62,7 @@ class Milestone(BaseCallback):
 class ObjectCurriculum(Milestone):
     """Hard objects come more often, and disturbances grow with success."""
 
-    def __init__(self, level_step: float = 0.02) -> None:
+    def __init__(self, level_step: float) -> None:
         """`level_step`: by how much disturbances grow or shrink with an iteration."""
         super().__init__()
         self._level_step = level_step

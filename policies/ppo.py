@@ -126,7 +126,7 @@ class GraspPPO(PPO):
                     means, values = policy.act(obs), self.policy.predict_values(obs)
                 actions = means + std * noise[t]
                 log_probs = log_prob(actions, means, log_std)
-                step = env.streams.step(actions, policy.grip, self.restarts)
+                step = (env.streams if self.restarts else env.task).step(actions, policy.grip)
                 rewards, dones = self._reward(step), step.terminated | step.truncated
                 stored = {"actions": actions, "means": means, "values": values, "log_probs": log_probs}
                 rollout_buffer.add(obs, rewards, dones, alive=alive, **stored)

@@ -20,6 +20,7 @@ from policies.bundle import GRAPH, TOGETHER, Bundle, BundleError, read_bundle
 
 TOLERANCE = 1e-5
 """Largest difference from a recorded output [rad, m or 1]."""
+
 Array = NDArray[Any]
 
 

@@ -94,13 +94,10 @@ class TrialStreams:
         self.next_trial[rows] += 1
         return obs
 
-    def step(self, action: Tensor, grip: Tensor | None = None, restart: bool = True) -> Step:
-        """One step of the task. Where episodes ended, `obs` opens the next ones and info["final_obs"] closes these.
-
-        Without `restart` they go on, as episodes that have ended.
-        """
+    def step(self, action: Tensor, grip: Tensor | None = None) -> Step:
+        """One step of the task. Where episodes ended, `obs` opens the next ones and info["final_obs"] closes these."""
         step = self.task.step(action, grip)
         ended = (step.terminated | step.truncated).nonzero().squeeze(1)
-        if not restart or not len(ended):
+        if not len(ended):
             return step
         return replace(step, obs=self.reset(ended), info=step.info | {"final_obs": step.obs})
