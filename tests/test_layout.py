@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "policies": {"assets", "configs", "perception", "sim"},
     "dexgrasp_ros": {
         "assets",
+        "configs",
         "perception",
         "policies.bundle",
         "policies.limiter",

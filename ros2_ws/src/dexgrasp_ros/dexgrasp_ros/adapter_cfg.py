@@ -9,6 +9,7 @@ Types of commands: float64_array, joint_trajectory and joint_state of joints; tw
 """
 
 import hashlib
+import json
 import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -19,6 +20,7 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 import yaml
 
+import configs
 from dexgrasp_ros.joint_map import PerJoint
 
 T = TypeVar("T")
@@ -150,8 +152,10 @@ class AdapterCfg:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with anything that a wave test tells about."""
-        return hashlib.sha256(repr((self.command, self.state, self.hand, self.arm, self.base)).encode()).hexdigest()
+        """SHA-256 of all values that a joint test depends on, as canonical JSON without names of classes."""
+        values = configs.as_dict(self)
+        tested = {key: values[key] for key in ("command", "state", "hand", "arm", "base")}
+        return hashlib.sha256(json.dumps(tested, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def load(kind: Literal["hands", "arms"], name: str) -> AdapterCfg:
