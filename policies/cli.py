@@ -11,10 +11,10 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from types import FrameType
 
 import configs
+from dexgrasp.utils.text import comma_separated, did_you_mean
 from policies import usage
 from policies.commands import COMMANDS, Command
 from policies.runs import log
@@ -70,9 +70,8 @@ def _no_such_command(given: Sequence[str]) -> int:
         return OK if len(given) > 1 else MISUSED
     names = [words for words, _ in group] or [command.words for command in COMMANDS]
     words = " ".join(given[:2] if group else given[:1])
-    near = get_close_matches(words, names, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    print(f"dexgrasp: error: no command '{words}'{hint} Known: {', '.join(names)}", file=sys.stderr)
+    hint = did_you_mean(words, names)
+    print(f"dexgrasp: error: no command '{words}'.{hint} Known: {comma_separated(names)}", file=sys.stderr)
     return MISUSED
 
 

@@ -1,13 +1,13 @@
 """Policies by name. Those that need no training: the scripted grasp of the prior, and two that test everything else."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dexgrasp.utils.text import comma_separated, did_you_mean
 from policies import trained
 from sim.task import GraspTask
 
@@ -92,6 +92,5 @@ def check_policy(name: str) -> None:
     try:
         trained.find(name)
     except OSError as error:
-        near = get_close_matches(name, POLICIES, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"no policy '{name}'; {hint}known policies: {', '.join(POLICIES)}; {error}") from error
+        known = comma_separated(POLICIES)
+        raise ValueError(f"no policy '{name}'.{did_you_mean(name, POLICIES)} Known: {known}; {error}") from error

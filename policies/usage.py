@@ -133,7 +133,8 @@ def _file(module: str) -> Path:
 
 def _yaml_values(config: str) -> dict[str, Any]:
     """Values of a command's YAML and of the groups it chooses, by dotted key."""
-    own = configs.read_plain(configs.ROOT / f"{config}.yaml")
+    file = configs.ROOT / f"{config}.yaml"
+    own = configs.read_plain(file) if file.is_file() else {}
     own.pop("defaults", None)
     values: dict[str, Any] = {}
     for word, group in configs.groups(config).items():

@@ -98,8 +98,8 @@ def test_a_command_that_is_not_there_yet_says_so_and_fails(command, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evalaute"], "dexgrasp: error: no command 'evalaute'; did you mean 'evaluate'?"),
-        (["objects", "improt"], "dexgrasp: error: no command 'objects improt'; did you mean 'objects import'?"),
+        (["evalaute"], "dexgrasp: error: no command 'evalaute'. Did you mean 'evaluate'? Known: "),
+        (["objects", "improt"], "dexgrasp: error: no command 'objects improt'. Did you mean 'objects import'? Known: "),
     ],
 )
 def test_an_unknown_command_names_the_nearest(words, message, capsys):

@@ -183,7 +183,7 @@ def test_another_meaning_of_its_actions_is_refused(student_run, household):
 
 def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path):
     with pytest.raises(
-        ValueError, match=r"no policy 'runs/none'; known policies: .*; 'runs/none' is no bundle \(contract\.json\)"
+        ValueError, match=r"no policy 'runs/none'\. Known: .*; 'runs/none' is no bundle \(contract\.json\)"
     ):
         EvaluateCfg(policy="runs/none")
     with pytest.raises(ValueError, match="neither a zip file nor a folder with one of"):

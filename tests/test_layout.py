@@ -14,13 +14,15 @@ ROOT = Path(__file__).resolve().parent.parent
 
 MAY_IMPORT = {
     "assets": set(),
-    "configs": set(),
-    "perception": set(),
-    "sim": {"assets", "perception"},
-    "policies": {"assets", "configs", "perception", "sim"},
+    "configs": {"dexgrasp"},
+    "dexgrasp": set(),
+    "perception": {"dexgrasp"},
+    "sim": {"assets", "dexgrasp", "perception"},
+    "policies": {"assets", "configs", "dexgrasp", "perception", "sim"},
     "dexgrasp_ros": {
         "assets",
         "configs",
+        "dexgrasp",
         "perception",
         "policies.bundle",
         "policies.limiter",

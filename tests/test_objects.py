@@ -135,7 +135,7 @@ def test_a_library_lists_what_it_holds_and_loads_on_demand(library):
 
 
 def test_an_unknown_object_is_an_error_that_names_near_ones(library):
-    with pytest.raises(KeyError, match="did you mean mug_train_s5_00001"):
+    with pytest.raises(KeyError, match="Did you mean 'mug_train_s5_00001'"):
         library.entry("mug_train_s5_0001")
 
 

@@ -321,7 +321,7 @@ def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
     assert "perception=nowhere: no such file or folder" in complaint(capsys, "nowhere")
     assert "camera.json is missing: it holds width" in complaint(capsys, str(tmp_path))
     assert "camera" in complaint(capsys, "realsense:000")
-    assert "no policy 'sinergy'; did you mean 'synergy'? known policies:" in complaint(capsys, "policy=sinergy")
+    assert "no policy 'sinergy'. Did you mean 'synergy'? Known:" in complaint(capsys, "policy=sinergy")
     assert "nowhere.yaml" in complaint(capsys, str(tmp_path), f"camera={tmp_path}/nowhere.yaml")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

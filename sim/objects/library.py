@@ -5,7 +5,6 @@ folder with a manifest is complete.  Models are loaded when asked for, never all
 """
 
 import copy
-import difflib
 import hashlib
 import io
 import json
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dexgrasp.utils.text import comma_separated, did_you_mean
 from sim.objects.files import write_atomic
 from sim.objects.manifest import ObjectEntry, entry_from_dict
 
@@ -183,8 +183,8 @@ class ObjectLibrary:
     def entry(self, name: str) -> ObjectEntry:
         """What the manifest says of one object."""
         if name not in self._entries:
-            near = difflib.get_close_matches(name, self._entries, n=3) or self.names[:5]
-            raise KeyError(f"no object '{name}' in {self.path} ({len(self)} objects); did you mean {', '.join(near)}?")
+            hint = did_you_mean(name, self._entries, most=3) or f" It has {comma_separated(self.names[:5])}"
+            raise KeyError(f"no object '{name}' in {self.path} ({len(self)} objects).{hint}")
         return self._entries[name]
 
     def __len__(self) -> int:

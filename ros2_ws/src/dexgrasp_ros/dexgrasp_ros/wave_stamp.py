@@ -14,7 +14,7 @@ VERSION = 2
 _V1_FIELDS = {
     "QosCfg": ("reliability", "durability", "depth"),
     "FrameCfg": ("id", "link", "pos_w", "quat_w"),
-    "CommandCfg": tuple(["type", "topic", "joints", "sign", "offset_rad", "scale", "rate_hz", "frame", "gain_hz", "qos"]),
+    "CommandCfg": ("type", "topic", "joints", "sign", "offset_rad", "scale", "rate_hz", "frame", "gain_hz", "qos"),
     "StateCfg": ("topic", "names", "sign", "offset_rad", "scale", "ignore", "stamp", "qos"),
     "BaseCfg": ("pos_w", "yaw_rad"),
 }
