@@ -187,10 +187,8 @@ def _refuse_other_config(path: Path, cfg: Any, may_differ: Collection[str]) -> N
     if not saved.is_file():
         return
     usual = flat(configs.as_dict(type(cfg)()))  # options that came after the run count as they are by default
-    before, now = (
-        usual | flat(configs.upgrade(type(cfg), configs.read_plain(saved), str(saved))),
-        flat(configs.as_dict(cfg)),
-    )
+    before = usual | flat(configs.upgrade(type(cfg), configs.read_plain(saved), str(saved)))
+    now = flat(configs.as_dict(cfg))
     changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
     if changed:
         shown = ", ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed)

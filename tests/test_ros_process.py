@@ -93,9 +93,9 @@ def test_every_field_is_a_parameter_with_its_meaning(ros):
     assert declare(made, Cfg) == Cfg("b")
     assert names(Cfg) == ["bundle", "source", "steps", "enabled", "folder", "joints", "limits.speed", "limits.box_m"]
     assert {made.has_parameter(name) for name in names(Cfg)} == {True}
-    assert made.describe_parameter("bundle").description == "Folder of the exported policy. (text, required)"
+    assert made.describe_parameter("bundle").description == "Folder of the exported policy. (str, required)"
     assert made.describe_parameter("source").description == "Where the palm's pose comes from. (one of topic, arm)"
-    assert made.describe_parameter("limits.speed").description == "Share of the servos' speed. (a number)"
+    assert made.describe_parameter("limits.speed").description == "Share of the servos' speed. (float)"
     assert made.get_parameter("limits.speed").value == 0.25
 
 
@@ -117,12 +117,12 @@ def test_values_come_as_the_types_of_their_fields(ros):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({}, "'bundle' has no value; give --ros-args -p bundle:=<text>"),
+        ({}, "'bundle' has no value; give --ros-args -p bundle:=<str>"),
         ({"source": "tf"}, "'source' expects one of topic, arm, got 'tf'"),
-        ({"steps": 1.5}, "'steps' expects a whole number, got 1.5"),
+        ({"steps": 1.5}, "'steps' expects int, got 1.5"),
         ({"enabled": 1}, "'enabled' expects true or false, got 1"),
-        ({"limits__speed": float("nan")}, "'limits.speed' expects a number, got nan"),
-        ({"limits__box_m": [1.0]}, "'limits.box_m' expects 3 values of a number"),
+        ({"limits__speed": float("nan")}, "'limits.speed' expects float, got nan"),
+        ({"limits__box_m": [1.0]}, "'limits.box_m' expects 3 values (float, float, float), got 1 values: [1.0]"),
         ({"limits__speed": 2.0}, "limits: speed is a share, got 2.0"),
     ],
 )
