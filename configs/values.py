@@ -181,7 +181,7 @@ def _find(level: Any, path: Sequence[str]) -> tuple[dataclasses.Field, Any] | No
         field = next((field for field in dataclasses.fields(level) if field.name == part), None)
         if field is None:
             return None
-        hint = fields(level)[part]
+        hint = fields(cast(type, level))[part]
         found, level = (field, hint), nested(hint)
         if not dataclasses.is_dataclass(level):
             break

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from policies.bundle import TOGETHER
+from policies.bundle import BATCH_MULTIPLE
 from policies.gripping import grip
 from policies.student import StudentActor
 from sim.task import GraspTask
@@ -28,12 +28,12 @@ class ActorPolicy:
         """Mean actions (env, action)."""
         if not isinstance(self._actor, StudentActor):
             self.grip = grip(obs["teacher"][:, self._contact], self._hand)
-            return self._actor(_together(obs["teacher"]))[: len(self.grip)]
-        action, felt = (found[: len(obs["student"])] for found in self._actor.both(_together(obs["student"])))
+            return self._actor(_pad_batch(obs["teacher"]))[: len(self.grip)]
+        action, felt = (found[: len(obs["student"])] for found in self._actor.both(_pad_batch(obs["student"])))
         self.grip = grip(self._actor.contacts(felt), self._hand)
         return action
 
 
-def _together(obs: Tensor) -> Tensor:
-    """Observations (env, size), the last one repeated up to a multiple of TOGETHER."""
-    return torch.cat([obs, obs[-1:].expand(-len(obs) % TOGETHER, -1)])
+def _pad_batch(obs: Tensor) -> Tensor:
+    """Return observations (env, size), the last row repeated up to a multiple of BATCH_MULTIPLE."""
+    return torch.cat([obs, obs[-1:].expand(-len(obs) % BATCH_MULTIPLE, -1)])

@@ -56,7 +56,7 @@ def measure(folder: Path, cfg: BenchRuntimeCfg) -> dict[str, Any]:
     """Milliseconds of `act` and of the gate, over recorded readings; wall clock, and CPU time of the thread."""
     policy, plan, readings = Policy.load(folder), *recorded(folder)
     policy.begin(plan)
-    gate = SafetyGate(policy.contract["hand"], policy.rate_hz, cfg.safety)
+    gate = SafetyGate(policy.contract.hand, policy.rate_hz, cfg.safety)
     first = readings[0]
     gate.begin(first.joint_pos, first.palm_pos_w, first.palm_quat_w, 0.0)
     command = policy.act(first)
@@ -66,18 +66,34 @@ def measure(folder: Path, cfg: BenchRuntimeCfg) -> dict[str, Any]:
 
     def guard(i: int) -> None:
         now_s, sensed = i / policy.rate_hz, readings[i % len(readings)]
-        pose = sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w
-        wanted = Wanted(command.joint_target, command.palm_pos_w, command.palm_quat_w, now_s)
-        gate(wanted, Sensed(*pose, now_s), now_s)
+        wanted = Wanted(
+            joint_target=command.joint_target,
+            palm_pos_w=command.palm_pos_w,
+            palm_quat_w=command.palm_quat_w,
+            stamp_s=now_s,
+        )
+        measured = Sensed(
+            joint_pos=sensed.joint_pos,
+            palm_pos_w=sensed.palm_pos_w,
+            palm_quat_w=sensed.palm_quat_w,
+            stamp_s=now_s,
+        )
+        gate(wanted, measured, now_s)
 
     return {"act": _time(act, cfg.steps), "safety_gate": _time(guard, cfg.steps)}
 
 
 def recorded(folder: Path) -> tuple[Plan, list[Readings]]:
-    """A plan and the readings of a bundle's recording, without batch dimension."""
+    """Return a plan and the readings of a bundle's recording, without batch dimension."""
     golden = read_bundle(folder).golden
-    names = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m", "joint_target")
-    plan = Plan(*(golden[f"in/{name}"][0] for name in names))
+    plan = Plan(
+        palm_pos_w=golden["in/start_pos_w"][0],
+        palm_quat_w=golden["in/start_quat_w"][0],
+        depth_m=golden["in/depth_m"][0],
+        closing=golden["in/closing"][0],
+        floor_m=golden["in/floor_m"][0],
+        joint_pos=golden["in/joint_target"][0],
+    )
     sensed = [name for name in Readings.__dataclass_fields__ if f"in/{name}" in golden]
     rows = len(golden["in/joint_pos"])
     return plan, [Readings(**{name: golden[f"in/{name}"][row] for name in sensed}) for row in range(rows)]

@@ -12,21 +12,33 @@ from sim.task import GraspTask
 
 
 def plan_of(task: GraspTask) -> Plan:
-    """The pre-grasps of all environments."""
+    """Return the pre-grasps of all environments."""
     course, style = task.control.course, task.control.style
-    values = (course.start_pos_w, course.start_quat_w, course.depth_m, style.closing, style.floor_m)
-    return Plan(*(_array(value.double()) for value in (*values, task.engine.state.joint_target)))
+    return Plan(
+        palm_pos_w=_array(course.start_pos_w.double()),
+        palm_quat_w=_array(course.start_quat_w.double()),
+        depth_m=_array(course.depth_m.double()),
+        closing=_array(style.closing.double()),
+        floor_m=_array(style.floor_m.double()),
+        joint_pos=_array(task.engine.state.joint_target.double()),
+    )
 
 
 def readings_of(task: GraspTask) -> Readings:
-    """What all robots sense now."""
+    """Return the present sensor readings of all environments."""
     sensed, view = task.sensed, task.view
-    hand = (value.double() for value in (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w))
-    return Readings(*(_array(value) for value in (*hand, view.points_w, view.fraction, view.fresh)))
+    return Readings(
+        joint_pos=_array(sensed.joint_pos.double()),
+        palm_pos_w=_array(sensed.palm_pos_w.double()),
+        palm_quat_w=_array(sensed.palm_quat_w.double()),
+        points_w=_array(view.points_w),
+        visible_fraction=_array(view.fraction),
+        view_fresh=_array(view.fresh),
+    )
 
 
 def _array(value: Tensor) -> np.ndarray:
-    """A copy as a robot would have it."""
+    """Return a copy as a numpy array."""
     return value.cpu().numpy().copy()
 
 

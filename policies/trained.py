@@ -54,7 +54,7 @@ class Source:
 
     def config(self) -> dict[str, Any]:
         """The configuration of the training: `hand`, `side`, `task`, ..."""
-        return read_contract(self.path)["training"]["config"] if self.bundle else read_config(self.path)
+        return dict(read_contract(self.path).training.config) if self.bundle else read_config(self.path)
 
 
 def find(name: str) -> Source:

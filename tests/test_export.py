@@ -14,6 +14,7 @@ from trained_student import TASK, make_run, write_checkpoint
 import configs
 from policies import trained
 from policies.attempts import play
+from policies.bundle import read_contract
 from policies.checkpoint import load_checkpoint
 from policies.controller import Controller
 from policies.evaluate import EvaluateCfg, make_task, with_policy
@@ -103,20 +104,20 @@ def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bu
 
 
 def test_the_bundle_says_what_its_numbers_mean(bundle, allegro):
-    contract = json.loads((bundle / "contract.json").read_text())
-    assert contract["schema"] == 3
-    told = [contract["control"][name] for name in ("left_share", "unseen_share", "sure_grip", "lost_grip")]
-    assert told == [LEFT_SHARE, UNSEEN_SHARE, SURE_GRIP, LOST_GRIP]
-    assert contract["hand"]["joint_names"] == list(allegro.joint_names)
-    assert contract["hand"]["effort_limit_nm"] == allegro.effort_limit.tolist()
-    control = contract["control"]
-    assert (control["rate_hz"], control["grasp_steps"], control["lift_steps"]) == (20.0, 32, 14)
-    assert control["finger_action_rad"] == 0.2
-    assert control["vectors"] == "palm"
-    assert control["prior"]["close_rad"] == TASK.scripted.close_rad
-    assert contract["view"]["mode"] == "refreshed"
-    assert contract["parity"]["steps"] >= 1000
-    assert max(contract["parity"]["error"].values()) <= 1e-5
+    assert json.loads((bundle / "contract.json").read_text())["schema"] == 4
+    contract = read_contract(bundle)
+    control = contract.control
+    assert (control.min_rise_fraction, control.min_visible_fraction) == (LEFT_SHARE, UNSEEN_SHARE)
+    assert (control.grip_threshold_unseen, control.grip_threshold_hold) == (SURE_GRIP, LOST_GRIP)
+    assert contract.hand.joint_names == tuple(allegro.joint_names)
+    assert list(contract.hand.effort_limit_nm) == allegro.effort_limit.tolist()
+    assert (control.rate_hz, control.grasp_steps, control.lift_steps) == (20.0, 32, 14)
+    assert control.finger_action_rad == 0.2
+    assert control.vector_frame == "palm"
+    assert control.scripted_grasp.close_rad == TASK.scripted.close_rad
+    assert (contract.camera.mode, contract.camera.model) == ("latest", "points")
+    assert contract.parity.steps >= 1000
+    assert max(contract.parity.error.values()) <= 1e-5
     golden = np.load(bundle / "golden.npz", allow_pickle=False)
     assert len(golden["in/step"]) >= 32
     assert golden["in/step"].max() > 46  # the lift and the hold are recorded too

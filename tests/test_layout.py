@@ -25,6 +25,7 @@ MAY_IMPORT = {
         "dexgrasp",
         "perception",
         "policies.bundle",
+        "policies.contract",
         "policies.limiter",
         "policies.runs",
         "policies.runtime",
@@ -73,11 +74,15 @@ DOORS = {
 RUNS_ON_ROBOT = (
     "policies/__init__.py",
     "policies/bundle.py",
+    "policies/contract.py",
     "policies/limiter.py",
     "policies/runtime.py",
     "policies/safety.py",
 )
 """What a robot imports: numpy, onnxruntime, the standard library, and each other."""
+
+SCHEMA = {"configs.values"}
+"""Reads the contract on a robot: the standard library and yaml."""
 
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -157,7 +162,7 @@ def test_a_heavy_dependency_is_imported_behind_its_door_only(file):
 @pytest.mark.parametrize("file", RUNS_ON_ROBOT)
 def test_what_runs_on_a_robot_imports_little(file):
     ours = {name.removesuffix(".py").replace("/", ".") for name in RUNS_ON_ROBOT}
-    heavy = {name for name in imports(TREES[file]) if name.split(".")[0] not in sys.stdlib_module_names} - ours
+    heavy = {name for name in imports(TREES[file]) if name.split(".")[0] not in sys.stdlib_module_names} - ours - SCHEMA
     allowed = {"numpy", "numpy.typing"} | ({"onnxruntime"} if file == "policies/runtime.py" else set())
     assert heavy <= allowed, (
         f"{file} imports {sorted(heavy - allowed)}; a robot has {sorted(allowed)} and {sorted(ours)}"

@@ -53,15 +53,15 @@ class Course:
     def __init__(self, scene, camera_file):
         self.scene, self.messages, self.now_s = scene, [], 100.0
         policy = Policy.load(BUNDLE)
-        hand = policy.contract["hand"]
+        hand = policy.contract.hand
         drivers = adapter_cfg.load("hands", "sim_allegro"), adapter_cfg.load("arms", "sim_ur5e")
         self.arm = Arm(drivers[1].arm, hand, 1 / policy.rate_hz)
-        self.adapters = [JointAdapter(d, n) for d, n in zip(drivers, (hand["joint_names"], self.arm.joint_names),
+        self.adapters = [JointAdapter(d, n) for d, n in zip(drivers, (hand.joint_names, self.arm.joint_names),
                                                             strict=True)]  # fmt: skip
         self.machine = GraspMachine(policy, GraspCfg(attempts=2), SafetyCfg(), self.arm.palm(self.arm.home))
         cfg = PerceptionCfg(bundle=str(BUNDLE), arm="sim_ur5e", camera_file=str(camera_file), reach=False)
         self.watch = Watch(make_robot(cfg).scene)
-        self.q_hand = np.array(policy.contract["grasp"]["power"]["open_pose"])
+        self.q_hand = np.array(policy.contract.grasp.power.open_pose)
         self.q_arm, self.goal = self.arm.home.copy(), None
         self.period_s, self.view, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
         self.states = [""]

@@ -15,7 +15,7 @@ STEP_S = 0.05
 
 @pytest.fixture(scope="module")
 def hand():
-    return read_contract(assets.path("policies/allegro/student/bundle"))["hand"]
+    return read_contract(assets.path("policies/allegro/student/bundle")).hand
 
 
 @pytest.fixture(scope="module")

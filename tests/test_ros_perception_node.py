@@ -20,10 +20,10 @@ import assets
 from dexgrasp_ros import messages as m
 from dexgrasp_ros.camera_messages import cloud_from_message, depth_from_image, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.perception import ObjectWatcher
+from dexgrasp_ros.perception_cfg import hand_body
 from dexgrasp_ros.perception_node import PerceptionNode
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose, pose_to_dict
-from perception.robot_body import read_hand_body
 from perception.sources import save_folder
 from perception.steady import FIRST_FRAMES
 from policies.bundle import read_contract
@@ -32,7 +32,7 @@ from sim.depth_scenes import make_scene
 pytestmark = pytest.mark.ros
 
 BUNDLE = assets.path("policies/allegro/student/bundle")
-JOINTS = read_contract(BUNDLE)["hand"]["joint_names"]
+JOINTS = read_contract(BUNDLE).hand.joint_names
 AWAY = (0.3, 0.3, 0.6)
 """Where the palm waits, outside the picture."""
 
@@ -109,7 +109,7 @@ def robot(ros, scene):
 def expected(scene):
     """What the pure part makes of twelve such frames."""
     contract = read_contract(BUNDLE)
-    body = read_hand_body(assets.path("hands/allegro"), contract["hand"])
+    body = hand_body(assets.path("hands/allegro"), contract.hand)
     watcher = ObjectWatcher(contract, scene.frame.intrinsics, hand=body)
     depth_m = depth_from_image(image_from_depth(scene.frame.depth_m, 0.0, "camera"))
     for _ in range(FIRST_FRAMES):

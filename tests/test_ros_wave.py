@@ -9,15 +9,15 @@ from dexgrasp_ros.wave_check import Verdict, Wave, WaveCfg, judge, table
 from policies.bundle import read_contract
 
 BUNDLE = str(assets.path("policies/allegro/student/bundle"))
-HAND = read_contract(BUNDLE)["hand"]
-NAMES = HAND["joint_names"]
-LOWER, UPPER = np.array(HAND["joint_lower_rad"]), np.array(HAND["joint_upper_rad"])
+HAND = read_contract(BUNDLE).hand
+NAMES = HAND.joint_names
+LOWER, UPPER = np.array(HAND.joint_lower_rad), np.array(HAND.joint_upper_rad)
 DT = 0.05
 
 
 def waved(answer, chosen=NAMES):
     """Verdicts on a hand that makes `answer(target)` of its targets."""
-    wave = Wave(NAMES, LOWER, UPPER, chosen, WaveCfg(settle_s=0.1), DT, HAND["kinematics"], HAND["palm_quat_b"])
+    wave = Wave(NAMES, LOWER, UPPER, chosen, WaveCfg(settle_s=0.1), DT, vars(HAND.kinematics), HAND.palm_quat_b)
     rest = LOWER + 0.3 * (UPPER - LOWER)
     joints = rest
     wave.begin(rest)
@@ -35,7 +35,7 @@ def waved(answer, chosen=NAMES):
 def test_a_hand_that_follows_passes_and_comes_back():
     wave = waved(lambda target, rest: target)
     assert wave.passed
-    assert [verdict.joint for verdict in wave.verdicts] == NAMES
+    assert [verdict.joint for verdict in wave.verdicts] == list(NAMES)
     assert all(verdict.measured_rad == pytest.approx(verdict.commanded_rad) for verdict in wave.verdicts)
     np.testing.assert_allclose([abs(verdict.commanded_rad) for verdict in wave.verdicts], 0.15)
 
@@ -104,7 +104,7 @@ def test_an_unknown_joint_is_refused():
 def test_words_say_what_mujoco_shows(allegro):
     model = mujoco.MjModel.from_xml_path(str(assets.path("hands/allegro/hand.xml")))
     data = mujoco.MjData(model)
-    wave = Wave(NAMES, LOWER, UPPER, NAMES, WaveCfg(), DT, HAND["kinematics"], HAND["palm_quat_b"])
+    wave = Wave(NAMES, LOWER, UPPER, NAMES, WaveCfg(), DT, vars(HAND.kinematics), HAND.palm_quat_b)
     rest = LOWER + 0.3 * (UPPER - LOWER)
     words = {name: wave.motion(k, rest, 0.15) for k, name in enumerate(NAMES)}
     for k, name in enumerate(NAMES):

@@ -9,16 +9,35 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from policies.contract import HandContract, KinematicsContract
 from policies.limiter import Limiter, TurnLimiter, brake, multiply, quaternion, rotation_vector
 from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
 
-HAND = {
-    "joint_lower_rad": [-1.0, 0.0, -0.2],
-    "joint_upper_rad": [1.0, 2.0, 1.7],
-    "speed_limit_rad_s": [4.0, 4.0, 7.0],
-    "effort_limit_nm": [0.7, 0.7, 1.4],
-    "kp_nm_rad": [3.5, 3.5, 3.5],
-}
+HAND = HandContract(
+    name="three joints",
+    side="right",
+    joint_names=("a", "b", "c"),
+    joint_lower_rad=(-1.0, 0.0, -0.2),
+    joint_upper_rad=(1.0, 2.0, 1.7),
+    effort_limit_nm=(0.7, 0.7, 1.4),
+    speed_limit_rad_s=(4.0, 4.0, 7.0),
+    kp_nm_rad=(3.5, 3.5, 3.5),
+    kd_nms_rad=(0.1, 0.1, 0.1),
+    palm_pos_b=(0.0, 0.0, 0.0),
+    palm_quat_b=(1.0, 0.0, 0.0, 0.0),
+    kinematics=KinematicsContract(
+        body_names=(),
+        parent=(),
+        pos=(),
+        quat=(),
+        joint_of_body=(),
+        axis=(),
+        keypoint_names=(),
+        keypoint_body=(),
+        keypoint_pos=(),
+    ),
+    conventions="",
+)
 RATE_HZ = 20.0
 STILL = (1.0, 0.0, 0.0, 0.0)
 HOME = ([0.0, 0.5, 0.5], [0.0, 0.0, 0.3], STILL)
@@ -201,13 +220,13 @@ def keeps_its_limits(made, answers):
     quats = [np.array(STILL), *(safe.palm_quat_w for safe in answers)]
     assert np.isfinite(joints).all()
     assert np.isfinite(palm).all()
-    lower, upper = np.array(HAND["joint_lower_rad"]), np.array(HAND["joint_upper_rad"])
+    lower, upper = np.array(HAND.joint_lower_rad), np.array(HAND.joint_upper_rad)
     assert (joints >= lower + cfg.joint_margin_rad).all()
     assert (joints <= upper - cfg.joint_margin_rad).all()
     assert (palm >= cfg.lower_m).all()
     assert (palm <= cfg.box_upper_m).all()
     steps = np.diff(np.vstack([joints[:1], joints]), axis=0)  # the first one, at rest, included
-    assert (np.abs(steps) <= np.array(HAND["speed_limit_rad_s"]) * cfg.joint_speed * dt + 1e-9).all()
+    assert (np.abs(steps) <= np.array(HAND.speed_limit_rad_s) * cfg.joint_speed * dt + 1e-9).all()
     assert (np.abs(np.diff(steps, axis=0)) <= cfg.joint_acceleration_rad_s2 * dt**2 + 1e-9).all()
     moves = np.diff(np.vstack([palm[:1], palm]), axis=0)
     assert (np.linalg.norm(moves, axis=1) <= cfg.palm_speed_m_s * dt + 1e-9).all()

@@ -1,6 +1,5 @@
 """Kinematics of the arm that carries the hand. The one file of the control side that needs the simulator's packages."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dexgrasp_ros.poses import Pose
+from policies.contract import HandContract
 
 Array = NDArray[np.float64]
 
@@ -18,7 +18,7 @@ class Arm:
     def __init__(
         self,
         name: str,
-        hand: Mapping[str, Any],
+        hand: HandContract,
         step_s: float,
         base: tuple[tuple[float, float, float], float] | None = None,
         speed: float = 0.4,
@@ -36,7 +36,7 @@ class Arm:
         if base is not None:
             spec = replace(spec, base_pos_w=np.array(base[0]), base_yaw_rad=base[1])
         self._ik = ArmIK(spec, step_s=step_s)
-        self._flange_palm = Pose.of(hand["palm_pos_b"], hand["palm_quat_b"])
+        self._flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
         self.joint_names: tuple[str, ...] = spec.joint_names
         """From base to flange."""
         self.home: Array = spec.home

@@ -1,7 +1,5 @@
 """One hand and the arm that carries it, as their drivers speak: readings by name, commands, the pose of the palm."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
@@ -16,6 +14,7 @@ from dexgrasp_ros.drivers import ArmDriver, JointDriver, PoseDriver, listen_join
 from dexgrasp_ros.grasp_cfg import GraspNodeCfg
 from dexgrasp_ros.joint_states import JointStates
 from dexgrasp_ros.poses import Pose
+from policies.contract import Contract
 from policies.safety import Safe
 
 Array = NDArray[np.float64]
@@ -24,17 +23,17 @@ Array = NDArray[np.float64]
 class Robot:
     """Made when the node is configured."""
 
-    def __init__(self, node: Node, cfg: GraspNodeCfg, contract: dict[str, Any], period_s: float) -> None:
+    def __init__(self, node: Node, cfg: GraspNodeCfg, contract: Contract, period_s: float) -> None:
         """Raises AdapterError, or what the arm's kinematics raise."""
-        hand = contract["hand"]
+        hand = contract.hand
         self._node = node
         self.hand_cfg, arm_cfg = load("hands", cfg.hand), load("arms", cfg.arm)
         """Description of the hand's driver."""
-        if self.hand_cfg.hand != hand["name"]:
-            raise AdapterError(f"{cfg.hand} describes the hand {self.hand_cfg.hand}, the policy is for {hand['name']}")
-        flange_palm = Pose.of(hand["palm_pos_b"], hand["palm_quat_b"])
+        if self.hand_cfg.hand != hand.name:
+            raise AdapterError(f"{cfg.hand} describes the hand {self.hand_cfg.hand}, the policy is for {hand.name}")
+        flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
         base = arm_cfg.base and (arm_cfg.base.pos_w, arm_cfg.base.yaw_rad)
-        adapters = {"hand": JointAdapter(self.hand_cfg, hand["joint_names"])}
+        adapters = {"hand": JointAdapter(self.hand_cfg, hand.joint_names)}
         needs_arm = arm_cfg.command.type in JOINT_TYPES or cfg.palm_source == "arm"
         if needs_arm and (arm_cfg.arm is None or arm_cfg.state is None):
             raise AdapterError(f"{cfg.arm} names no arm whose kinematics are known: start with palm_source:=topic")

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from dexgrasp_ros.scripted import MotionCfg
+from policies.contract import Contract
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe
 
@@ -119,8 +120,8 @@ class Output:
 class GraspPolicy(Protocol):
     """What the machine asks of a policy: policies.runtime.Policy."""
 
-    contract: dict[str, Any]
-    """contract.json of its bundle."""
+    contract: Contract
+    """Of its bundle."""
 
     @property
     def rate_hz(self) -> float:

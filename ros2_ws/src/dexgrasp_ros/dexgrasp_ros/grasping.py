@@ -36,13 +36,13 @@ class GraspMachine:
         """
         contract = policy.contract
         self.cfg, self.shadow, self._policy = cfg, shadow, policy
-        self.gate = SafetyGate(contract["hand"], policy.rate_hz, safety)
+        self.gate = SafetyGate(contract.hand, policy.rate_hz, safety)
         self._box, self._range = ((limit.lower, limit.upper) for limit in (self.gate.palm, self.gate.joints))
         self.period_s = 1.0 / policy.rate_hz
-        self.watches = contract["view"]["mode"] != "frozen"
+        self.watches = contract.camera.is_live
         """Whether points that are too old are a fault while the policy runs."""
-        self._open = np.array(contract["grasp"]["power"]["open_pose"], dtype=np.float64)
-        self._joints = len(contract["hand"]["joint_names"])
+        self._open = np.array(contract.grasp.power.open_pose, dtype=np.float64)
+        self._joints = len(contract.hand.joint_names)
         self._home, self._home_given = home, home is not None
         self.state, self.fault = "idle", ""
         self.begun = False
@@ -109,7 +109,7 @@ class GraspMachine:
 
     def not_ready(self, inputs: Inputs) -> str:
         """Why commands must not begin now, or nothing."""
-        return not_ready(inputs, self._policy.contract["hand"], self.gate, self.period_s, self.cfg.outside_rad)
+        return not_ready(inputs, self._policy.contract.hand, self.gate, self.period_s, self.cfg.outside_rad)
 
     def _advance(self, inputs: Inputs) -> None:
         """The state's own work; what is wrong is a fault."""
@@ -284,10 +284,10 @@ class GraspMachine:
 
     def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
         """Whether the lift, if it `ends` now, took nothing along, or later the object was lost, as in `gripping`."""
-        control, rise_m = self._policy.contract["control"], float(command.base_m) - self._base_m
-        weak = bool(command.grip < control["sure_grip" if ends else "lost_grip"])
-        left_behind = ends and rise_m < control["left_share"] * control["lift_m"]
-        return left_behind or (weak and (not ends or visible_fraction < control["unseen_share"]))
+        control, rise_m = self._policy.contract.control, float(command.base_m) - self._base_m
+        weak = bool(command.grip < (control.grip_threshold_unseen if ends else control.grip_threshold_hold))
+        left_behind = ends and rise_m < control.min_rise_fraction * control.lift_m
+        return left_behind or (weak and (not ends or visible_fraction < control.min_visible_fraction))
 
     def _begin(self, inputs: Inputs) -> None:
         """From where the robot is measured to be."""

@@ -7,10 +7,11 @@
     sight = watcher.carry(robot, stamp_s)  between frames
     watcher.end(empty=False)               the grasp is over; after an empty one another kind of grasp is planned
 
-Contract `view.mode` decides what a frame changes: nothing (frozen), all (refreshed), the pose (tracked, corrected).
+The contract's `camera.mode` decides what a frame changes: nothing (first_frame), all points (latest), their pose
+(tracked), their pose and points that the tracked ones do not explain (tracked_updated).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,17 +23,26 @@ from dexgrasp_ros.perception_plan import GraspPlanner
 from perception.best_pregrasp import Reachable
 from perception.carrying import PalmMotion
 from perception.depth import DepthFrame, Intrinsics
-from perception.object_view import CLEAR_M, Frame, ObjectView
+from perception.object_view import CLEAR_M, Frame, Mode, ObjectView
 from perception.plane import NoPlaneError
 from perception.robot_body import ArmBody, HandBody, join
 from perception.segment import NoObjectError, Segmentation, SegmentCfg, Segmenter
 from perception.steady import FIRST_FRAMES, steady_depth
+from policies.contract import Contract
 from policies.runtime import Plan
 
 MOVED_M, MOVED_SHARE = 0.008, 0.3
 """Between frames of a steady view the object's middle and the palm move less than this, its pixels change by less."""
 OTHER_M = 0.012
 """A pixel whose depth changes by more shows something else; where that is true of many, another object lies there."""
+
+VIEW_MODES: dict[str, Mode] = {
+    "first_frame": "frozen",
+    "latest": "refreshed",
+    "tracked": "tracked",
+    "tracked_updated": "corrected",
+}
+"""The contract's `camera.mode` -> mode of ObjectView."""
 
 Array = NDArray[np.float64]
 
@@ -82,7 +92,7 @@ class ObjectWatcher:
 
     def __init__(
         self,
-        contract: Mapping[str, Any],
+        contract: Contract,
         intrinsics: Intrinsics,
         segment: SegmentCfg | None = None,
         hand: HandBody | None = None,
@@ -94,14 +104,14 @@ class ObjectWatcher:
 
         `seed` decides the chance in the pipeline, the same for each frame.
         """
-        view = contract["view"]
+        camera = contract.camera
         self.intrinsics, self._hand, self._arm, self._reachable = intrinsics, hand, arm, reachable
         self._seed = seed
-        self._live, self._carried = view["mode"] != "frozen", bool(view["carried"])
+        self._live, self._carried = camera.is_live, camera.move_with_palm
         if self._live and hand is None:
-            raise ValueError(f"view.mode={view['mode']} must know the hand that hides the object: pass `hand`")
-        self._segmenter = Segmenter(replace(segment or SegmentCfg(), points=view["points"]), intrinsics)
-        self._view = ObjectView(view["mode"], view["min_points"], 1, view["points"])
+            raise ValueError(f"camera.mode={camera.mode} needs the hand, which hides the object: pass `hand`")
+        self._segmenter = Segmenter(replace(segment or SegmentCfg(), points=camera.points), intrinsics)
+        self._view = ObjectView(VIEW_MODES[camera.mode], camera.min_points, 1, camera.points)
         self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracker is not None else None
         self._grasps = GraspPlanner(contract)
         self._palm, self._palm_known, self._camera_w = PalmMotion(1), False, torch.zeros(1, 3)

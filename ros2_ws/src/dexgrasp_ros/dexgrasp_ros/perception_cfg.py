@@ -1,10 +1,8 @@
 """Parameters of the perception node, and what they make: camera pose, bodies of hand and arm."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -18,9 +16,10 @@ from dexgrasp_ros.watching import Scene
 from perception.best_pregrasp import Reachable
 from perception.extrinsics import CameraPose, pose_matrix
 from perception.realsense import RealSenseCfg
-from perception.robot_body import ArmBody, read_arm_body, read_hand_body
+from perception.robot_body import ArmBody, HandBody, read_arm_body, read_hand_body
 from perception.segment import SegmentCfg
 from policies.bundle import read_contract
+from policies.contract import Contract, HandContract
 
 
 @dataclass(frozen=True)
@@ -93,11 +92,12 @@ def make_robot(cfg: PerceptionCfg) -> Robot:
     """Everything that the node looks at and reads; what is wrong with the parameters is an error here."""
     contract = read_contract(cfg.bundle)
     hand = adapter_cfg.load("hands", cfg.hand)
-    name = contract["hand"]["name"]
+    made_for = contract.hand
+    name = made_for.name
     if hand.hand != name:
         raise ValueError(f"the bundle {cfg.bundle} is for the hand '{name}', '{cfg.hand}' drives '{hand.hand}'")
-    body = read_hand_body(cfg.hand_body or asset(f"hands/{name}", "hand_body"), contract["hand"])
-    adapters = {"hand": JointAdapter(hand, contract["hand"]["joint_names"])}
+    body = hand_body(cfg.hand_body or asset(f"hands/{name}", "hand_body"), made_for)
+    adapters = {"hand": JointAdapter(hand, made_for.joint_names)}
     arm = reachable = None
     if cfg.arm:
         driver = adapter_cfg.load("arms", cfg.arm)
@@ -107,6 +107,17 @@ def make_robot(cfg: PerceptionCfg) -> Robot:
     T_world_cam = camera_pose(cfg).T_world_cam
     scene = Scene(contract, T_world_cam, body, arm, cfg.segment, reachable, cfg.readings_timeout_s)
     return Robot(scene, JointStates(adapters, others=arm is None))
+
+
+def hand_body(place: str | Path, hand: HandContract) -> HandBody:
+    """Return the capsule model of a bundle's hand from the hand's folder or a capsules.json."""
+    return read_hand_body(
+        place,
+        side=hand.side,
+        kinematics=vars(hand.kinematics),
+        palm_pos_b=hand.palm_pos_b,
+        palm_quat_b=hand.palm_quat_b,
+    )
 
 
 def asset(name: str, parameter: str) -> Path:
@@ -129,9 +140,9 @@ def _arm_body(driver: AdapterCfg, name: str) -> ArmBody:
     return read_arm_body(asset(f"arms/{driver.arm}", "no arm"), base)
 
 
-def _reachable(driver: AdapterCfg, contract: Mapping[str, Any]) -> Reachable:
+def _reachable(driver: AdapterCfg, contract: Contract) -> Reachable:
     base = None if driver.base is None else (driver.base.pos_w, driver.base.yaw_rad)
-    arm = Arm(str(driver.arm), contract["hand"], 1.0 / contract["control"]["rate_hz"], base)
+    arm = Arm(str(driver.arm), contract.hand, 1.0 / contract.control.rate_hz, base)
 
     def reaches(pos_w: torch.Tensor, quat_w: torch.Tensor) -> torch.Tensor:
         poses = zip(pos_w.numpy(), quat_w.numpy(), strict=True)

@@ -1,7 +1,6 @@
 """From the first view to a pre-grasp: how the hand of a bundle takes hold of what is seen."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +13,7 @@ from perception.geometry import Kinematics, invert
 from perception.grasp_style import GraspStyle
 from perception.pregrasp import clear
 from perception.tried import Tried
+from policies.contract import Contract, GraspStyleContract
 from policies.runtime import Plan
 
 ASIDE_RAD = math.radians(25.0)
@@ -27,13 +27,13 @@ Array = NDArray[np.float64]
 class GraspPlanner:
     """Of one bundle."""
 
-    def __init__(self, contract: Mapping[str, Any]) -> None:
-        hand, grasp = contract["hand"], contract["grasp"]
-        self._kinematics = Kinematics.from_dict(hand["kinematics"], torch.float64)
-        self._base = invert(*(_double(hand[name]) for name in ("palm_pos_b", "palm_quat_b")))
-        self._limits = tuple(_double(hand[name]) for name in ("joint_lower_rad", "joint_upper_rad"))
-        self._power, self._pinch = (_style(grasp[name]) for name in ("power", "pinch"))
-        self._distances = {name: grasp["pregrasp"][name] for name in ("standoff_m", "clearance_m")}
+    def __init__(self, contract: Contract) -> None:
+        hand, grasp = contract.hand, contract.grasp
+        self._kinematics = Kinematics.from_dict(vars(hand.kinematics), torch.float64)
+        self._base = invert(_double(hand.palm_pos_b), _double(hand.palm_quat_b))
+        self._limits = _double(hand.joint_lower_rad), _double(hand.joint_upper_rad)
+        self._power, self._pinch = _style(grasp.power), _style(grasp.pinch)
+        self._rule = grasp.pregrasp
         self._tried = Tried(1)
         self._planned: torch.Tensor | None = None  # mark of the last plan
 
@@ -43,13 +43,28 @@ class GraspPlanner:
         origin = torch.from_numpy(_origin(points_w.mean(axis=0), camera_w))[None]
         zero = points.new_zeros(1), points.new_zeros(1, 2)
         hand = self._power, self._pinch, self._open_hand
-        found = best_pregrasp(points, origin, *hand, *zero, reachable, **self._distances, tried=self._tried.marks)
+        found = best_pregrasp(
+            points,
+            origin,
+            *hand,
+            *zero,
+            reachable,
+            standoff_m=self._rule.standoff_m,
+            clearance_m=self._rule.clearance_m,
+            tried=self._tried.marks,
+        )
         self._planned = found.mark
         found = clear(found, self._open_hand(found.style.open_pose), points)
         style = found.style
         fingers = style.open_pose.clamp(*self._limits)
-        values = (found.palm_pos_w, found.palm_quat_w, found.depth_m, style.closing, style.floor_m, fingers)
-        return Plan(*(value[0].numpy() for value in values))
+        return Plan(
+            palm_pos_w=found.palm_pos_w[0].numpy(),
+            palm_quat_w=found.palm_quat_w[0].numpy(),
+            depth_m=found.depth_m[0].numpy(),
+            closing=style.closing[0].numpy(),
+            floor_m=style.floor_m[0].numpy(),
+            joint_pos=fingers[0].numpy(),
+        )
 
     def failed(self) -> None:
         """The last plan led to an empty hand: what is planned next is another kind of grasp."""
@@ -72,8 +87,8 @@ def _origin(middle_w: NDArray[np.float32], camera_w: Array) -> Array:
     return np.array([middle_w[0], middle_w[1], ABOVE_M], np.float64) if aside else camera_w
 
 
-def _style(values: Mapping[str, Any]) -> GraspStyle:
-    return GraspStyle(**{item.name: _double(values[item.name]) for item in fields(GraspStyle)})
+def _style(values: GraspStyleContract) -> GraspStyle:
+    return GraspStyle(**{item.name: _double(getattr(values, item.name)) for item in fields(GraspStyle)})
 
 
 def _double(values: Any) -> torch.Tensor:

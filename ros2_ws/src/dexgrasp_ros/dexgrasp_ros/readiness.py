@@ -1,13 +1,13 @@
 """What may be made of readings, and why a robot must not be commanded from where it is said to be."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dexgrasp_ros.grasp_types import Inputs
 from dexgrasp_ros.poses import Pose
+from policies.contract import HandContract
 from policies.safety import SafetyGate
 
 Array = NDArray[np.float64]
@@ -16,11 +16,11 @@ JUMP_RAD, JUMP_M, JUMP_TURN_RAD = 0.8, 0.08, 0.5
 """More than any joint, the palm, or its orientation moves in a control period of a twentieth of a second."""
 
 
-def not_ready(inputs: Inputs, hand: Mapping[str, Any], gate: SafetyGate, period_s: float, outside_rad: float) -> str:
+def not_ready(inputs: Inputs, hand: HandContract, gate: SafetyGate, period_s: float, outside_rad: float) -> str:
     """Why commands must not begin now, or nothing. `hand`: of the contract."""
     if reason := "the emergency stop is pressed" if inputs.estop else missing(inputs):
         return reason
-    names, (lower, upper) = hand["joint_names"], (np.array(hand[f"joint_{side}_rad"]) for side in ("lower", "upper"))
+    names, lower, upper = hand.joint_names, np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
     try:
         joints, palm = measured(inputs, len(names))
     except ValueError as error:

@@ -20,6 +20,7 @@ from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.replay import ReplayCfg
 from dexgrasp_ros.replay_bag import Bag, Event
 from dexgrasp_ros.replay_report import Report
+from policies.contract import HandContract
 from policies.runtime import Policy
 
 Array = NDArray[np.float64]
@@ -47,10 +48,10 @@ class GraspReplay:
 
     def __init__(self, bag: Bag, cfg: ReplayCfg, report: Report) -> None:
         policy = Policy.load(cfg.bundle)
-        hand = policy.contract["hand"]
+        hand = policy.contract.hand
         drivers = {"hand": load("hands", cfg.hand)} | ({"arm": load("arms", cfg.arm)} if cfg.arm else {})
         self._arm = _arm(drivers.get("arm"), hand, 1.0 / policy.rate_hz)
-        names = {"hand": hand["joint_names"], "arm": () if self._arm is None else self._arm.joint_names}
+        names = {"hand": hand.joint_names, "arm": () if self._arm is None else self._arm.joint_names}
         self._adapters = {part: JointAdapter(drivers[part], names[part]) for part in drivers if names[part]}
         self._joints = JointStates(self._adapters, others=self._arm is None)
         self._cfg, self._report, self._start_s = cfg, report, bag.start_s
@@ -196,7 +197,7 @@ class GraspReplay:
         return self._adapters[part].cfg.command.topic
 
 
-def _arm(driver: AdapterCfg | None, hand: Any, period_s: float) -> Arm | None:
+def _arm(driver: AdapterCfg | None, hand: HandContract, period_s: float) -> Arm | None:
     if driver is None or driver.arm is None or driver.state is None:
         return None
     base = None if driver.base is None else (driver.base.pos_w, driver.base.yaw_rad)

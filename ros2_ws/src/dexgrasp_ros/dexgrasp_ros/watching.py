@@ -10,9 +10,7 @@ release, fault  as before a fault that came at rest; else as pregrasp
 A grasp ends with a state of rest; after a retreat another kind of grasp is planned than those that were tried.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +22,7 @@ from perception.depth import DepthFrame, Intrinsics
 from perception.robot_body import ArmBody, HandBody
 from perception.segment import SegmentCfg
 from perception.steady import FIRST_FRAMES
+from policies.contract import Contract
 
 RESTING, UNDER_WAY = ("idle", "home", "retreat"), ("pregrasp", "grasp", "lift", "hold", "release")
 FOLLOWING, HELD = ("grasp", "lift", "hold"), ("lift", "hold")
@@ -40,7 +39,7 @@ class FrameError(ValueError):
 class Scene:
     """What does not change while the node runs."""
 
-    contract: Mapping[str, Any]
+    contract: Contract
     """Of the bundle."""
     T_world_cam: Array
     """(4, 4) camera to world."""

@@ -71,22 +71,27 @@ class WaveNode(Node):
         super().__init__("wave", context=context, **options)
         self.cfg = cfg = declare(self, WaveNodeCfg)
         contract = read_contract(cfg.bundle)
-        hand, rate_hz = contract["hand"], contract["control"]["rate_hz"]
-        self._names: list[str] = hand["joint_names"]
-        self._range = np.array(hand["joint_lower_rad"]), np.array(hand["joint_upper_rad"])
+        hand, rate_hz = contract.hand, contract.control.rate_hz
+        self._names = hand.joint_names
+        self._range = np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
         self._adapter_cfg = load("hands", cfg.hand)
-        if self._adapter_cfg.hand != hand["name"]:
-            raise BundleError(
-                f"{cfg.hand} describes the hand {self._adapter_cfg.hand}, the bundle is for {hand['name']}"
-            )
+        if self._adapter_cfg.hand != hand.name:
+            raise BundleError(f"{cfg.hand} describes the hand {self._adapter_cfg.hand}, the bundle is for {hand.name}")
         self._reference = _read_reference(cfg.reference)
         adapter = JointAdapter(self._adapter_cfg, self._names)
         self._states, self._trouble = JointStates({"hand": adapter}, others=True), ""
         self._driver = JointDriver(self, adapter, 1.0 / rate_hz, preview=False)
         self._gate = SafetyGate(hand, rate_hz, cfg.safety)
-        limits = self._gate.joints.lower, self._gate.joints.upper
-        chosen = cfg.joints or tuple(self._names)
-        self.wave = Wave(self._names, *limits, chosen, cfg.wave, 1.0 / rate_hz, hand["kinematics"], hand["palm_quat_b"])
+        self.wave = Wave(
+            names=self._names,
+            lower=self._gate.joints.lower,
+            upper=self._gate.joints.upper,
+            chosen=cfg.joints or self._names,
+            cfg=cfg.wave,
+            period_s=1.0 / rate_hz,
+            kinematics=vars(hand.kinematics),
+            palm_quat_b=hand.palm_quat_b,
+        )
         """The sequence and what it found."""
         self._began, self._waited_s, self._answer = False, 0.0, Answer()
         self.failure = "ended before all joints had their turn"

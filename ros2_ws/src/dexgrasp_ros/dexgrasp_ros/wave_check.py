@@ -95,7 +95,7 @@ class Wave:
     cfg: WaveCfg
     period_s: float
     kinematics: Mapping[str, Any]
-    """Of the contract's hand."""
+    """Forward kinematics of the contract's hand, as plain values."""
     palm_quat_b: Sequence[float]
     verdicts: list[Verdict] = field(default_factory=list)
     """Of the joints that have had their turn."""
