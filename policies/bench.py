@@ -19,10 +19,10 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
+from dexgrasp.utils.timers import RecordedBatch, Stopwatch
 from policies import bench_gpu
 from policies.memory import memory_mb_per_env
 from policies.runs import Run, write_json
-from policies.stopwatch import RecordedBatch, Stopwatch
 from sim.cpu import CpuEngine
 from sim.engines import EngineName, WarpCfg
 from sim.gym import GraspEnv

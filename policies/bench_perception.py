@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dexgrasp.utils.timers import Laps
 from perception.features import nearest_vectors
 from perception.segment import SegmentCfg, Segmenter
 from policies.runs import Run, write_json
-from policies.stopwatch import Laps
 from sim.depth_scenes import SCENES, DepthScene, make_scene
 from sim.hands import HandSpec
 from sim.objects import open_library

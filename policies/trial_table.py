@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sim.objects.files import sweep_partials, write_atomic
+from dexgrasp.utils.files import sweep_partials, write_atomic
 from sim.outcomes import Outcome
 
 COLUMNS = {

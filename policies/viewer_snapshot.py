@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dexgrasp.utils.timers import Laps
 from perception.capsules import Capsules
 from perception.depth import DepthFrame, deproject, to_frame
 from perception.features import nearest_vectors
 from perception.geometry import compose, invert
 from perception.plane import NoPlaneError, Plane
 from perception.segment import NoObjectError, SegmentCfg, Segmenter
-from policies.stopwatch import Laps
 from sim import starts
 from sim.hands import HandSpec
 from sim.randomize import Episode, ResetCfg

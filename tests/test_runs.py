@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
+from dexgrasp.utils.progress import Progress
 from policies import runs
 from policies.runs import Run, write_json
-from sim.progress import Progress
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.limiter import Limiter, TurnLimiter, brake, multiply, quaternion, rotation_vector
+from dexgrasp.utils.rotations import multiply, quaternion, rotation_vector
+from policies.limiter import Limiter, TurnLimiter, brake
 from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
 
 HAND = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.objects.files import write_atomic
+from dexgrasp.utils.files import write_atomic
 from sim.objects.library import ObjectLibrary
 from sim.objects.manifest import ObjectEntry
 

@@ -14,10 +14,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sim.objects import crew, files
+from dexgrasp.utils import files, process_pool
+from dexgrasp.utils.progress import track
 from sim.objects.library import MAX_PIECES, ObjectLibrary, write_library
 from sim.objects.manifest import ObjectEntry, entry_from_dict
-from sim.progress import track
 
 log = logging.getLogger("dexgrasp")
 
@@ -118,7 +118,7 @@ def import_meshes(
         scale, unit = _scale(meshes, digests, settings, out)
         jobs = _jobs(folder, meshes, digests, scale, settings, out)
         fresh = [job for job in jobs if not _is_done(job)]
-        _run(fresh, workers or crew.available_cores(), progress)
+        _run(fresh, workers or process_pool.available_cores(), progress)
         return _finish(jobs, len(jobs) - len(fresh), scale, unit, out)
 
 
@@ -177,7 +177,7 @@ def _jobs(
 
 
 def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
-    with closing(crew.spread(_import_one, jobs, workers)) as finished:
+    with closing(process_pool.spread(_import_one, jobs, workers)) as finished:
         for job, done in track(finished, len(jobs), "import", progress):
             if done is None:
                 reason = "unreadable: its process died while it was imported (a crash, or out of memory)"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.objects.files import write_atomic
+from dexgrasp.utils.files import write_atomic
 from sim.objects.manifest import ObjectEntry, entry_from_dict
 
 PIECE_POINTS = 64

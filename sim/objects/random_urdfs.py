@@ -16,7 +16,8 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from sim.objects import crew, files, importer
+from dexgrasp.utils import files, process_pool
+from sim.objects import importer
 from sim.objects.library import MANIFEST, ObjectLibrary
 
 COUNT = 1000
@@ -59,7 +60,7 @@ def cached_library(n: int = COUNT) -> ObjectLibrary:
         scale=float(SCALE.split()[0]), mass_min=MASS_KG, mass_max=MASS_KG, decomposition="parts"
     )
     folder = meshes(files.cache_folder() / "random_urdfs")
-    workers = min(crew.available_cores(), -(-n // WORTH_A_PROCESS))
+    workers = min(process_pool.available_cores(), -(-n // WORTH_A_PROCESS))
     report = importer.import_meshes(folder, out, settings, workers, most=n)
     if report.refused:
         log.warning(report.summary())

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from PIL import Image, ImageDraw
 
-from sim.objects.files import write_atomic
+from dexgrasp.utils.files import write_atomic
 from sim.objects.library import ObjectLibrary, ObjectModel
 from sim.objects.manifest import ObjectEntry
 from sim.objects.surface import scatter

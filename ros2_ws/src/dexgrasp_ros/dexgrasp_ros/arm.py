@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp_ros.poses import Pose
+from dexgrasp.utils.rotations import Pose
 
 Array = NDArray[np.float64]
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import Inputs
-from dexgrasp_ros.poses import Pose
 from policies.safety import SafetyGate
 
 Array = NDArray[np.float64]

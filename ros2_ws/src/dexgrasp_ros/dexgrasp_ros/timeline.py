@@ -5,8 +5,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_ros.poses import Pose
-from policies.limiter import multiply, quaternion
+from dexgrasp.utils.rotations import Pose, multiply, quaternion
 
 Array = NDArray[np.float64]
 KEPT_S = 1.0

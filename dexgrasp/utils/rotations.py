@@ -6,8 +6,6 @@ from typing import Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from policies.limiter import multiply, quaternion, rotation_vector
-
 Array = NDArray[np.float64]
 CONJUGATE = np.array([1.0, -1.0, -1.0, -1.0])
 X = np.array([1.0, 0.0, 0.0])
@@ -74,3 +72,22 @@ def rotate(quat: Array, vector: Array) -> Array:
     axis = quat[1:]
     once = 2.0 * np.cross(axis, vector)
     return vector + quat[0] * once + np.cross(axis, once)
+
+
+def multiply(a: Array, b: Array) -> Array:
+    """Rotation b followed by rotation a, both (4,) wxyz."""
+    w = a[0] * b[0] - a[1:] @ b[1:]
+    return np.concatenate([[w], a[0] * b[1:] + b[0] * a[1:] + np.cross(a[1:], b[1:])])
+
+
+def quaternion(turn: Array) -> Array:
+    """(4,) wxyz of a rotation vector (3,) [rad]."""
+    angle = float(np.linalg.norm(turn))
+    return np.concatenate([[np.cos(angle / 2)], 0.5 * np.sinc(angle / 2 / np.pi) * turn])
+
+
+def rotation_vector(quat: Array) -> Array:
+    """(3,) [rad], at most pi long, of a unit quaternion."""
+    quat = -quat if quat[0] < 0 else quat
+    sine = float(np.linalg.norm(quat[1:]))
+    return quat[1:] * (2.0 * np.arctan2(sine, quat[0]) / sine if sine > 1e-9 else 2.0)
