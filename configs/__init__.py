@@ -7,7 +7,6 @@ Hydra composes the files; the dataclass decides which keys exist, their types an
 """
 
 import dataclasses
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import yaml
 
 from configs.values import ConfigError, Typed, Yaml, convert, fields, listed, nearest, spell
+from dexgrasp.utils.files import write_text
 
 ROOT = Path(__file__).resolve().parent
 EVERYWHERE = "_global_"
@@ -53,10 +53,7 @@ def from_dict(schema: type[T], tree: Mapping[str, Any], name: str) -> T:
 
 def save(cfg: Any, path: Path) -> None:
     """Writes the resolved configuration (a dataclass) as YAML; the file appears complete or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True))
 
 
 def read_plain(path: Path) -> dict[str, Any]:

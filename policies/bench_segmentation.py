@@ -8,9 +8,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 from perception.segment import SegmentCfg, Segmenter
-from policies.runs import Run, write_json
+from policies.runs import Run
 from sim.depth_scenes import CAMERA, SCENES, make_scene, overlap
 from sim.objects import open_library
 

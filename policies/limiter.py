@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dexgrasp.utils.rotations import Array, multiply, quaternion, rotation_vector
+from dexgrasp.utils.rotations import Array, quat_from_rotvec, quat_multiply, rotvec_from_quat
 
 
 def brake(distance: Array, slowing: Array) -> Array:
@@ -67,12 +67,12 @@ class TurnLimiter:
 
     def towards(self, quat: Array) -> Array:
         """One tick towards a finite quaternion of any length but zero; returns the new one (4,)."""
-        turn = rotation_vector(multiply(quat / np.linalg.norm(quat), self.quat * (1, -1, -1, -1)))
+        turn = rotvec_from_quat(quat_multiply(quat / np.linalg.norm(quat), self.quat * (1, -1, -1, -1)))
         angle = float(np.linalg.norm(turn))
         wish = float(min(angle, brake(np.array(angle), np.array(self.change)), self.greatest))
         change = turn * (wish / max(angle, 1e-12)) - self.step
         size = float(np.linalg.norm(change))
         self.step = self.step + change * min(1.0, self.change / max(size, 1e-12))
-        moved = multiply(quaternion(self.step), self.quat)
+        moved = quat_multiply(quat_from_rotvec(self.step), self.quat)
         self.quat = moved / np.linalg.norm(moved)
         return self.quat

@@ -8,10 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
+from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 from policies.attempts import play
 from policies.evaluate import EvaluateCfg, make_task
-from policies.runs import Run, write_json
+from policies.runs import Run
 from policies.statistics import percentile, success_summary, wilson_interval
 from policies.synergy import make_policy
 from sim.hands import HandSpec

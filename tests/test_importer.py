@@ -214,4 +214,5 @@ def _dies_on_three(number: int) -> int:
 
 
 def test_a_process_that_dies_takes_only_its_own_task_with_it():
-    assert dict(process_pool.spread(_dies_on_three, [1, 2, 3, 4], workers=2)) == {1: 10, 2: 20, 3: None, 4: 40}
+    finished = dict(process_pool.run_in_processes(_dies_on_three, [1, 2, 3, 4], workers=2))
+    assert finished == {1: 10, 2: 20, 3: None, 4: 40}

@@ -1,36 +1,82 @@
-"""Folders that survive kills and company: files written in one step, a lock for each folder, the cache."""
+"""Write files atomically, lock folders, convert values to JSON, and locate the cache folder."""
 
 import contextlib
 import fcntl
+import json
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+PARTIAL = ".partial-"
+"""Prefix of files that are being written."""
 
 
-def write_atomic(path: Path, data: bytes) -> None:
-    """Writes a file in one step: to a name beside it that carries the process id, then renamed over it."""
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` at the end, or delete it after an exception.
+
+    The temporary name carries the process id and keeps the suffix of `path`. Missing parent folders are created. Where
+    a folder is created at the temporary path, it replaces the folder at `path`.
+    """
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    partial.write_bytes(data)
-    os.replace(partial, path)
+    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    try:
+        yield partial
+        if partial.is_dir():  # only an empty folder can be replaced in one step
+            shutil.rmtree(path, ignore_errors=True)
+        os.replace(partial, path)
+    finally:
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        partial.unlink(missing_ok=True)
+
+
+def write_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to a file atomically."""
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write `text` to a file as UTF-8, atomically."""
+    write_bytes(path, text.encode())
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Write `value` to a file as JSON, atomically and with full precision.
+
+    `value` may contain arrays, tensors and paths. Raises ValueError for NaN and infinity, which JSON does not have.
+    """
+    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_to_json) + "\n")
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in `folder`; hold its `folder_lock` meanwhile."""
+    for partial in folder.rglob(f"{PARTIAL}*"):
+        partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Holds the folder for one process at a time; the system frees it when the process ends in whatever way."""
+    """Lock `folder` for this process; the operating system releases the lock when the process ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / ".lock", "w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
-def sweep_partials(folder: Path) -> None:
-    """Removes partial files that killed processes left; call it while holding the folder's lock."""
-    for partial in folder.rglob(".partial-*"):
-        partial.unlink(missing_ok=True)
-
-
 def cache_folder() -> Path:
-    """Where libraries are kept that nobody gave a place: $DEXGRASP_CACHE, else the user's cache folder."""
+    """Return the folder of generated and imported libraries: $DEXGRASP_CACHE/objects, or below the user's cache."""
     base = os.environ.get("DEXGRASP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dexgrasp"
     return Path(base).expanduser() / "objects"
+
+
+def _to_json(value: Any) -> Any:
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")

@@ -73,7 +73,7 @@ def meshes(folder: Path) -> Path:
         return folder
     with files.folder_lock(folder):
         if not (folder / "LICENSE.txt").is_file():
-            files.sweep_partials(folder)
+            files.remove_partials(folder)
             with tempfile.TemporaryDirectory() as place:
                 wheel = folder / WHEEL if (folder / WHEEL).is_file() else fetch(Path(place), folder)
                 unpack(wheel, folder)
@@ -110,8 +110,8 @@ def unpack(wheel: Path, folder: Path) -> None:
         for name in urdfs:
             check_urdf(archive.read(name).decode(), name)
             number = Path(name).stem
-            files.write_atomic(folder / f"random_{number}.obj", archive.read(name.replace(".urdf", ".obj")))
-        files.write_atomic(folder / "LICENSE.txt", archive.read(licence))
+            files.write_bytes(folder / f"random_{number}.obj", archive.read(name.replace(".urdf", ".obj")))
+        files.write_bytes(folder / "LICENSE.txt", archive.read(licence))
 
 
 def check_urdf(text: str, name: str) -> None:
