@@ -10,7 +10,8 @@ exist, their types and their ranges (configs/values.py).
 import dataclasses
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +30,7 @@ from configs.values import (
     put,
     upgrade,
 )
+from dexgrasp.utils.files import write_text
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 __all__ = [
@@ -77,11 +79,8 @@ def load_option(schema: type[T], group: str, option: str, root: Path = ROOT) -> 
 
 
 def save(cfg: Any, path: Path) -> None:
-    """Write the resolved configuration (a dataclass) as YAML; the file appears complete or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    partial.write_text(yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True), encoding="utf-8")
-    os.replace(partial, path)
+    """Writes the resolved configuration (a dataclass) as YAML; the file appears complete or not at all."""
+    write_text(path, yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True))
 
 
 def read_plain(path: Path) -> dict[str, Any]:

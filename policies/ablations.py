@@ -12,11 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
+from dexgrasp.utils.files import write_json
 from policies.actor_policy import ActorPolicy
 from policies.attempts import play
 from policies.learners import known_policy, learner_of
 from policies.ppo import GraspPPO
-from policies.runs import Run, write_json
+from policies.runs import Run
 from policies.statistics import success_summary
 from policies.train import TrainCfg, train
 from sim.disturbances import DISTURBANCES

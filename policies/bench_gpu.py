@@ -22,13 +22,14 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 
 import configs
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import Stopwatch, device_clock
 from policies.evaluate import EvaluateCfg
 from policies.learners import make_model
 from policies.milestones import ObjectCurriculum
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
 from policies.profiling import Profile
-from policies.runs import WARP_PACKAGES, Run, versions, write_json
-from policies.stopwatch import Stopwatch, device_clock
+from policies.runs import WARP_PACKAGES, Run, versions
 from policies.train import TrainCfg, make_env
 from sim.cpu import CpuEngine
 from sim.engines import WarpCfg, make_engine

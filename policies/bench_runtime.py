@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import latency_summary
 from policies import trained
 from policies.bundle import read_bundle
-from policies.runs import Run, write_json
+from policies.runs import Run
 from policies.runtime import Command, Plan, Policy, Readings
 from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
 
@@ -106,8 +106,4 @@ def _time(call: Callable[[int], Any], steps: int) -> dict[str, dict[str, float]]
         call(i)
         cpu.append(1e3 * (time.thread_time() - thread_s))
         wall.append(1e3 * (time.perf_counter() - start_s))
-    return {"wall_ms": _row(wall[WARM_UP:]), "cpu_ms": _row(cpu[WARM_UP:])}
-
-
-def _row(ms: list[float]) -> dict[str, float]:
-    return {"median": float(np.median(ms)), "p99": float(np.percentile(ms, 99)), "min": min(ms)}
+    return {"wall_ms": latency_summary(wall[WARM_UP:], 99), "cpu_ms": latency_summary(cpu[WARM_UP:], 99)}

@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from dexgrasp.utils.progress import Progress
 from perception.geometry import quat_rotate, quat_rotate_inverse
 from policies.statistics import percentile, wilson_interval
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
-from sim.progress import Progress
 from sim.randomize import ResetCfg
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask, TaskCfg

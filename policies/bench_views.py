@@ -15,15 +15,16 @@ from rich.table import Table
 from torch import Tensor
 
 import configs
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.progress import Progress
 from perception.features import nearest_vectors
 from policies import bench_tracking
 from policies.bench import cpu_engine
-from policies.runs import Run, write_json
+from policies.runs import Run
 from policies.statistics import percentile
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
-from sim.progress import Progress
 from sim.rendered_camera import RenderedCamera
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask

@@ -15,13 +15,14 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from dexgrasp.utils.files import write_json
 from perception.calibrate import BadCalibrationError, LimitsCfg, Mounted, calibrate
 from perception.charuco import BoardCfg, View, draw_board, find_board
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose, pose_from_dict, pose_matrix
 from perception.realsense import RealSense, RealSenseCfg
 from perception.sources import read_intrinsics
-from policies.runs import Run, log, write_json
+from policies.runs import Run, log
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"

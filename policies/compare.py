@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
+from dexgrasp.utils.files import write_json
 from policies.evaluate import EvaluateCfg, evaluate, with_policy
-from policies.runs import Run, default_path, write_json
+from policies.runs import Run, default_path
 from policies.trial_log import read
 from sim.outcomes import Outcome
 

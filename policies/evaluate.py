@@ -19,9 +19,11 @@ from typing import Any, Literal
 import torch
 
 import configs
+from dexgrasp.utils.files import folder_lock, write_json
+from dexgrasp.utils.progress import Progress
 from policies import report, trained, trial_log, videos
 from policies.attempts import ATTEMPTS, play
-from policies.runs import Run, write_json
+from policies.runs import Run
 from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
 from policies.synergy import POLICIES, Policy, check_policy, make_policy
@@ -29,9 +31,7 @@ from sim.disturbances import DISTURBANCES
 from sim.engines import EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library, trained_on
-from sim.objects.files import folder_lock
 from sim.outcomes import FAILURES, Outcome
-from sim.progress import Progress
 from sim.render import RenderUnavailable
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask

@@ -8,9 +8,6 @@ OUT/golden.npz      recorded inputs and outputs that the runtime repeats before 
 import dataclasses
 import inspect
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 import configs
+from dexgrasp.utils.files import atomic_path
 from perception import grasp_style, pregrasp
 from perception.grasp_style import GraspStyle
 from policies.bundle import CONTRACT, GRAPH, write_bundle
@@ -96,11 +94,8 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     checkpoint = load_checkpoint(cfg.run)
     if checkpoint.stage != "student":
         raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
-        parity = write(checkpoint, cfg, Path(name, "bundle"))
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(Path(name, "bundle"), out)
+    with atomic_path(out) as partial:
+        parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())
     log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
     print(f"bundle: {out}")

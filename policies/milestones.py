@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from dexgrasp.utils.interrupt import StopRequest
 from policies import ranks
 from policies.actor_policy import ActorPolicy
 from policies.attempts import play
 from policies.statistics import success_summary
-from policies.stopping import StopRequest
 from sim.objects import open_library
 from sim.objects.weighting import sampling_weights
 from sim.task import GraspTask

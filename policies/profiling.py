@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from dexgrasp.utils.timers import Stopwatch, device_clock
 from policies.milestones import Milestone
-from policies.stopwatch import Stopwatch, device_clock
 
 if TYPE_CHECKING:
     from policies.ppo import GraspPPO

@@ -5,7 +5,6 @@ RUN/run.json      git hash, versions, machine, seed, command line, time of each 
 RUN/run.log       what was logged, with times
 """
 
-import contextlib
 import importlib.metadata
 import json
 import logging
@@ -13,14 +12,14 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import configs
+from dexgrasp.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy")
@@ -85,25 +84,6 @@ class Run:
         self._handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as JSON; the file appears complete or not at all. NaN is refused: it is not JSON.
-
-    Arrays, tensors and paths may be inside; numbers keep their full precision.
-    """
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_jsonable) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 `text`; the file appears complete or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def default_path(command: str) -> Path:
     """runs/<command>-<UTC time>, a directory that does not exist yet."""
     stem = Path("runs") / f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -145,14 +125,6 @@ def git_state() -> dict[str, Any] | None:
 def utc_now() -> str:
     """The time as 2025-01-31T12:00:00Z."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
-@contextlib.contextmanager
-def elapsed(what: str) -> Iterator[None]:
-    """Logs how long the block took."""
-    start_s = time.monotonic()
-    yield
-    log.info("%s took %.1f s", what, time.monotonic() - start_s)
 
 
 def _git(*arguments: str) -> str | None:
@@ -209,11 +181,3 @@ def _attach_log(path: Path) -> logging.Handler:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     return handler
-
-
-def _jsonable(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")

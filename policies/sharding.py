@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 
+from dexgrasp.utils.progress import Progress
 from policies import trial_log, trial_table
 from policies.attempts import play
 from policies.evaluate import EvaluateCfg, make_task
@@ -34,7 +35,6 @@ from policies.trial_table import Row
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome
-from sim.progress import Progress
 from sim.starts import rest_pose
 
 RETRIES = 5

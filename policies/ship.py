@@ -15,11 +15,12 @@ from typing import Any
 import yaml
 
 import configs
+from dexgrasp.utils.files import write_text
 from policies import manifest
 from policies.checkpoint import find_checkpoint, read_config
 from policies.curves import read_columns
 from policies.export import ExportCfg, export
-from policies.runs import flat, write_text
+from policies.runs import flat
 from policies.scoreboard import percent
 from policies.train import TrainCfg
 from sim.task_cfg import TaskCfg

@@ -19,6 +19,7 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 import configs
+from dexgrasp.utils.interrupt import StopRequest
 from policies import ranks
 from policies.curriculum import MixCfg
 from policies.curves import ProgressCsv, draw_curves
@@ -28,7 +29,6 @@ from policies.ppo import GraspPPO
 from policies.profiling import Profile
 from policies.runs import Run
 from policies.statistics import success_summary
-from policies.stopping import StopRequest
 from policies.student import Encoder
 from sim.engines import BUFFERS, EngineName, WarpCfg
 from sim.hands import HandSpec

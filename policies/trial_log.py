@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from policies.runs import write_text
+from dexgrasp.utils.files import write_text
 from sim.outcomes import Outcome
 
 

@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from sim.objects.files import sweep_partials, write_atomic
+from dexgrasp.utils.files import remove_partials, write_bytes
 from sim.outcomes import Outcome
 
 COLUMNS = {
@@ -41,7 +41,7 @@ def append(folder: Path, rows: Sequence[Row]) -> None:
     schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
     table, sink = pa.Table.from_pylist(list(rows), schema), pa.BufferOutputStream()
     pq.write_table(table, sink)
-    write_atomic(folder / f"{rows[0]['disturbance']}-{rows[0]['trial']:09d}.parquet", sink.getvalue().to_pybytes())
+    write_bytes(folder / f"{rows[0]['disturbance']}-{rows[0]['trial']:09d}.parquet", sink.getvalue().to_pybytes())
 
 
 def read(folder: Path) -> list[Outcome]:
@@ -49,7 +49,7 @@ def read(folder: Path) -> list[Outcome]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    sweep_partials(folder)
+    remove_partials(folder)
     outcomes: list[Outcome] = []
     names = [item.name for item in fields(Outcome)]
     for path in sorted(folder.glob("*.parquet")):

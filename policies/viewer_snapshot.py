@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dexgrasp.utils.timers import LapTimer
 from perception.capsules import Capsules
 from perception.depth import DepthFrame, deproject, to_frame
 from perception.features import nearest_vectors
 from perception.geometry import compose, invert
 from perception.plane import NoPlaneError, Plane
 from perception.segment import NoObjectError, SegmentCfg, Segmenter
-from policies.stopwatch import Laps
 from sim import starts
 from sim.hands import HandSpec
 from sim.randomize import Episode, ResetCfg
@@ -107,7 +107,7 @@ class Eye:
             self._few = chance < SCENE_POINTS / chance.size  # always the same pixels: else the picture would flicker
         if frame.T_world_cam is None:
             return self._unseen(frame, UNPOSED, NO_POSE, {})
-        laps = Laps()
+        laps = LapTimer()
         laps.start()
         try:
             found = self._segmenter(frame, capsules, seed=seed, lap=laps)
@@ -143,7 +143,7 @@ class Eye:
         return to_frame(T_world_cam, deproject(depth_m[kept], self._rays[:, kept])).T
 
 
-def _times(laps: Laps) -> dict[str, float]:
+def _times(laps: LapTimer) -> dict[str, float]:
     return {stage: sum(spent) for stage, spent in laps.ms.items()}
 
 

@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 
 import assets
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import GraspCfg, Inputs, View
 from dexgrasp_ros.grasping import GraspMachine
-from dexgrasp_ros.poses import Pose
 from policies.runtime import Command, Plan, Policy
 from policies.safety import SafetyCfg
 

@@ -15,8 +15,9 @@ import torch
 
 import assets
 import configs
+from dexgrasp.utils.files import write_json
 from policies.evaluate import EvaluateCfg, make_task, with_policy
-from policies.runs import versions, write_json
+from policies.runs import versions
 from policies.synergy import POLICIES, make_policy
 from sim.hands import HandSpec
 from sim.objects import open_library

@@ -62,7 +62,7 @@ DOORS = {
     "rosbags": (f"{ROS}/",),
     "stable_baselines3": ("policies/", "sim/vec_env.py"),
     "torch": (
-        *("perception/", "sim/", "policies/"),
+        *("dexgrasp/utils/timers.py", "perception/", "sim/", "policies/"),
         *(f"{ROS}/{name}" for name in ("arm.py", "perception", "sim_robot.py", "wave_check.py")),
     ),
     "trimesh": ("sim/",),
@@ -72,6 +72,9 @@ DOORS = {
 """Heavy dependencies, and the only places that may import them."""
 
 RUNS_ON_ROBOT = (
+    "dexgrasp/__init__.py",
+    "dexgrasp/utils/__init__.py",
+    "dexgrasp/utils/rotations.py",
     "policies/__init__.py",
     "policies/bundle.py",
     "policies/contract.py",

@@ -20,6 +20,7 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64MultiArray, String
 
 import assets
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import adapter_cfg
 from dexgrasp_ros import messages as m
 from dexgrasp_ros.adapters import JointAdapter
@@ -29,7 +30,6 @@ from dexgrasp_ros.drivers import joint_command
 from dexgrasp_ros.grasp_types import GraspCfg, Inputs, View
 from dexgrasp_ros.grasping import GraspMachine
 from dexgrasp_ros.perception_cfg import PerceptionCfg, make_robot
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.replay_bag import Bag
 from dexgrasp_ros.watching import Watch
 from perception.extrinsics import CameraPose

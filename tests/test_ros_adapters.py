@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import assets
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.adapter_cfg import CONFIG, AdapterCfg, AdapterError, CommandCfg, StateCfg, load, shipped
 from dexgrasp_ros.adapters import JointAdapter, PoseAdapter, Ramp
 from dexgrasp_ros.joint_map import JointMap, JointStateError, Units
 from dexgrasp_ros.joint_states import JointStates
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.wave_stamp import check_stamp, fingerprint_v1
 
 JOINTS = ("a", "b", "c")

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import assets
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.arm import Arm
-from dexgrasp_ros.poses import Pose
 from policies.bundle import read_contract
 from sim.mounts import ArmIK, ArmSpec
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from grasping_world import DOWN, DT, GOAL, HOME, Wild, World, a_plan, contract, in_state, open_pose, points, student
 
+from dexgrasp.utils.rotations import Pose
+from dexgrasp.utils.timers import Timing
 from dexgrasp_ros.grasp_types import REQUESTS, STATES, GraspCfg, View
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.scripted import MotionCfg, Script, Stage, approach, back_off, go_home, let_go
-from dexgrasp_ros.timing import Timing
 
 
 def test_the_whole_sequence_with_the_shipped_policy():

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dexgrasp.utils.rotations import quat_from_rotvec, quat_multiply, rotvec_from_quat
 from policies.contract import HandContract, KinematicsContract
-from policies.limiter import Limiter, TurnLimiter, brake, multiply, quaternion, rotation_vector
+from policies.limiter import Limiter, TurnLimiter, brake
 from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
 
 HAND = HandContract(
@@ -117,9 +118,10 @@ def test_the_palm_stays_in_its_box_and_above_the_table():
 
 
 def test_the_palm_turns_no_faster_than_it_may_and_arrives():
-    goal = quaternion(np.array([0.0, 0.0, 1.0]))
+    goal = quat_from_rotvec(np.array([0.0, 0.0, 1.0]))
     found = run(gate(), HOME[0], 60, quat=goal)
-    turns = [rotation_vector(multiply(b.palm_quat_w, a.palm_quat_w * (1, -1, -1, -1))) for a, b in pairwise(found)]
+    quats = pairwise(safe.palm_quat_w for safe in found)
+    turns = [rotvec_from_quat(quat_multiply(after, before * (1, -1, -1, -1))) for before, after in quats]
     assert max(np.linalg.norm(turn) for turn in turns) == pytest.approx(0.1)  # 2 rad/s at 20 Hz
     np.testing.assert_allclose(found[-1].palm_quat_w, goal, atol=1e-9)
 
@@ -233,7 +235,7 @@ def keeps_its_limits(made, answers):
     assert (np.linalg.norm(np.diff(moves, axis=0), axis=1) <= cfg.palm_acceleration_m_s2 * dt**2 + 1e-9).all()
     for before, after in pairwise(quats):
         assert np.linalg.norm(after) == pytest.approx(1.0, abs=1e-9)
-        angle = np.linalg.norm(rotation_vector(multiply(after, before * (1, -1, -1, -1))))
+        angle = np.linalg.norm(rotvec_from_quat(quat_multiply(after, before * (1, -1, -1, -1))))
         assert angle <= cfg.palm_speed_rad_s * dt + 1e-6
 
 
@@ -254,7 +256,7 @@ def test_no_sequence_of_inputs_gets_a_command_past_the_limits(ticks, slow):
 def test_no_wild_command_gets_past_the_limits_while_nothing_is_at_fault(ticks, slow):
     made, joints, answers = gate(joint_acceleration_rad_s2=slow), HOME[0], []
     for k, (goal, place, turn) in enumerate(ticks, 1):
-        now_s, quat = k / RATE_HZ, quaternion(np.array(turn))
+        now_s, quat = k / RATE_HZ, quat_from_rotvec(np.array(turn))
         answers.append(made(wanted(goal, place, quat, now_s), sensed(joints, stamp_s=now_s), now_s))
         joints = answers[-1].joint_target
     assert all(safe.fault == "" for safe in answers)
@@ -268,6 +270,6 @@ def test_a_turn_never_exceeds_its_acceleration(turn, step, change):
     limiter.begin(np.array(STILL))
     before = limiter.step
     for _ in range(30):
-        limiter.towards(quaternion(3 * np.array(turn)))
+        limiter.towards(quat_from_rotvec(3 * np.array(turn)))
         assert np.linalg.norm(limiter.step - before) <= change + 1e-12
         before = limiter.step

@@ -142,7 +142,7 @@ def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly
     done = len([first, *rest.splitlines()])
     assert run.returncode == 130 and 0 < done < 4
     assert said.splitlines()[-2:] == [
-        "stopping after this iteration; once more: at once",
+        "stopping after this iteration; press Ctrl-C once more to stop at once",
         f"dexgrasp train: interrupted; stopped after iteration {done}, the same with out={tmp_path} goes on",
     ]
     train(tiny(tmp_path, "num_envs=8", "iterations=4"))

@@ -14,10 +14,10 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sim.objects import crew, files
+from dexgrasp.utils import files, process_pool
+from dexgrasp.utils.progress import track
 from sim.objects.library import MAX_PIECES, ObjectLibrary, write_library
 from sim.objects.manifest import ObjectEntry, entry_from_dict
-from sim.progress import track
 
 log = logging.getLogger("dexgrasp")
 
@@ -114,11 +114,11 @@ def import_meshes(
     meshes = _mesh_files(folder)[:most]
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in meshes}
     with files.folder_lock(out):
-        files.sweep_partials(out)
+        files.remove_partials(out)
         scale, unit = _scale(meshes, digests, settings, out)
         jobs = _jobs(folder, meshes, digests, scale, settings, out)
         fresh = [job for job in jobs if not _is_done(job)]
-        _run(fresh, workers or crew.available_cores(), progress)
+        _run(fresh, workers or process_pool.available_cores(), progress)
         return _finish(jobs, len(jobs) - len(fresh), scale, unit, out)
 
 
@@ -152,7 +152,7 @@ def _scale(meshes: list[Path], digests: dict[Path, str], settings: ImportSetting
         from sim.objects.meshes import guess_folder_unit
 
         step = max(1, len(meshes) // SAMPLED_FOR_UNIT)
-        files.write_atomic(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
+        files.write_bytes(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
     scale, unit = json.loads(record.read_text())
     return scale, unit
 
@@ -177,7 +177,7 @@ def _jobs(
 
 
 def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
-    with closing(crew.spread(_import_one, jobs, workers)) as finished:
+    with closing(process_pool.run_in_processes(_import_one, jobs, workers)) as finished:
         for job, done in track(finished, len(jobs), "import", progress):
             if done is None:
                 reason = "unreadable: its process died while it was imported (a crash, or out of memory)"
@@ -196,7 +196,7 @@ def _import_one(job: _Job) -> bool:
         return True
     data = model.to_bytes()
     file = f"objects/{job.name}.npz"
-    files.write_atomic(job.out / file, data)
+    files.write_bytes(job.out / file, data)
     _write_record(job, {"entry": asdict(describe(model, file, data, source=job.source))})
     return True
 
@@ -236,4 +236,4 @@ def _is_done(job: _Job) -> bool:
 
 
 def _write_record(job: _Job, record: dict[str, object]) -> None:
-    files.write_atomic(_record_path(job), json.dumps(record).encode())
+    files.write_bytes(_record_path(job), json.dumps(record).encode())

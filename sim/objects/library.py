@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
+from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean
-from sim.objects.files import write_atomic
 from sim.objects.manifest import ObjectEntry, entry_from_dict
 
 PIECE_POINTS = 64
@@ -135,7 +135,7 @@ class ObjectModel:
 
     def save(self, path: str | Path) -> None:
         """Writes one .npz in one step: after a kill the file is old, new or absent, never half."""
-        write_atomic(Path(path), self.to_bytes())
+        write_bytes(Path(path), self.to_bytes())
 
     @staticmethod
     def load(path: str | Path) -> "ObjectModel":
@@ -249,5 +249,5 @@ def write_library(
     `request` is what was asked for, `command` the command line that asks for the same again.
     """
     manifest = {"format": FORMAT, "command": command, "request": request, "objects": [asdict(e) for e in entries]}
-    write_atomic(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    write_bytes(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return ObjectLibrary(path)

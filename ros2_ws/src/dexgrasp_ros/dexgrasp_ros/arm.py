@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp_ros.poses import Pose
+from dexgrasp.utils.rotations import Pose
 from policies.contract import HandContract
 
 Array = NDArray[np.float64]

@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 import assets
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import PERCENTILES
 from dexgrasp_ros import config
 from dexgrasp_ros.closed_loop import ClosedLoop, Trial
 from dexgrasp_ros.film import film
-from dexgrasp_ros.timing import PERCENTILES
-from policies.runs import Run, write_json
+from policies.runs import Run
 
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 """Newest depth when the policy runs; the policy; tick to sent; depth stamp to command; time between commands."""

@@ -11,12 +11,12 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Bool, Float64MultiArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
 from dexgrasp_ros.camera_messages import cloud_from_message
 from dexgrasp_ros.grasp_cfg import GraspNodeCfg
 from dexgrasp_ros.grasp_robot import Robot
 from dexgrasp_ros.grasp_types import Inputs, View
-from dexgrasp_ros.poses import Pose
 from policies.safety import Safe
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)

@@ -20,6 +20,7 @@ from rclpy.timer import Timer
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import messages
 from dexgrasp_ros.grasp_cfg import GraspNodeCfg
 from dexgrasp_ros.grasp_inbox import LATCHED, Inbox
@@ -29,7 +30,6 @@ from dexgrasp_ros.grasp_types import REQUESTS, Inputs, Output
 from dexgrasp_ros.grasping import GraspMachine
 from dexgrasp_ros.parameters import declare
 from dexgrasp_ros.process import acknowledged, run
-from dexgrasp_ros.timing import Timing
 from dexgrasp_ros.wave_stamp import check_stamp, stamp_path
 from policies.runtime import Policy
 

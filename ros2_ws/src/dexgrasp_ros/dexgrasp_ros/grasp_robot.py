@@ -6,6 +6,7 @@ from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
 from dexgrasp_ros.adapter_cfg import JOINT_TYPES, AdapterError, load
 from dexgrasp_ros.adapters import JointAdapter, PoseAdapter
@@ -13,7 +14,6 @@ from dexgrasp_ros.arm import Arm
 from dexgrasp_ros.drivers import ArmDriver, JointDriver, PoseDriver, listen_joints
 from dexgrasp_ros.grasp_cfg import GraspNodeCfg
 from dexgrasp_ros.joint_states import JointStates
-from dexgrasp_ros.poses import Pose
 from policies.contract import Contract
 from policies.safety import Safe
 

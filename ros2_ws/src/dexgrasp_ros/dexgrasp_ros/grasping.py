@@ -14,8 +14,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.readiness import astray, fingers_within, jumped, measured, not_ready, parts, stamp_s
 from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, within
 from policies.runtime import Command, Plan, Readings

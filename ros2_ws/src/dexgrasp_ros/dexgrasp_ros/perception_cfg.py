@@ -6,12 +6,12 @@ from pathlib import Path
 
 import torch
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import adapter_cfg
 from dexgrasp_ros.adapter_cfg import AdapterCfg
 from dexgrasp_ros.adapters import JointAdapter
 from dexgrasp_ros.arm import Arm
 from dexgrasp_ros.joint_states import JointStates
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.watching import Scene
 from perception.best_pregrasp import Reachable
 from perception.extrinsics import CameraPose, pose_matrix

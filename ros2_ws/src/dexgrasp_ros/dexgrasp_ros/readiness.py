@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import Inputs
-from dexgrasp_ros.poses import Pose
 from policies.contract import HandContract
 from policies.safety import SafetyGate
 

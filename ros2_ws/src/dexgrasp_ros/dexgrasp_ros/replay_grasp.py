@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
 from dexgrasp_ros.adapter_cfg import JOINT_TYPES, AdapterCfg, load
 from dexgrasp_ros.adapters import JointAdapter
@@ -16,7 +17,6 @@ from dexgrasp_ros.camera_messages import cloud_from_message
 from dexgrasp_ros.grasp_types import Inputs, Output, View
 from dexgrasp_ros.grasping import GraspMachine
 from dexgrasp_ros.joint_states import JointStates
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.replay import ReplayCfg
 from dexgrasp_ros.replay_bag import Bag, Event
 from dexgrasp_ros.replay_report import Report

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
 from dexgrasp_ros.camera_messages import cloud_from_message, depth_from_image, intrinsics_from_info
 from dexgrasp_ros.perception import Sight
 from dexgrasp_ros.perception_cfg import PerceptionCfg, make_robot
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.replay_bag import Bag, Event
 from dexgrasp_ros.replay_cfg import ReplayToleranceCfg, ReplayTopicsCfg
 from dexgrasp_ros.replay_report import Report

@@ -1,4 +1,4 @@
-"""Ctrl-C during long work: the first one asks to stop where nothing is lost, the second one stops at once."""
+"""Stop long work gracefully: the first Ctrl-C asks it to stop at the next safe point, the second one stops at once."""
 
 import logging
 import signal
@@ -12,24 +12,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequest:
-    """Whether somebody has asked to stop; listens while it is entered, in the main thread alone."""
+    """Catch SIGINT and SIGTERM inside a `with` block; only the main thread can catch signals."""
 
     def __init__(self, when: str) -> None:
-        """`when`: where the work will stop, in words."""
+        """`when`: the point at which the work will stop, for the log message ("after this iteration")."""
         self.asked = False
+        """Whether a signal has arrived."""
         self._when, self._previous = when, dict[signal.Signals, Any]()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._previous = {name: signal.signal(name, self._hear) for name in SIGNALS}
+            self._previous = {name: signal.signal(name, self._on_signal) for name in SIGNALS}
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for name, handler in self._previous.items():
             signal.signal(name, handler)
 
-    def _hear(self, _: int, __: FrameType | None) -> None:
+    def _on_signal(self, _: int, __: FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        log.info("stopping %s; once more: at once", self._when)
+        log.info("stopping %s; press Ctrl-C once more to stop at once", self._when)

@@ -1,4 +1,4 @@
-"""Work spread over processes that survive a bad task."""
+"""Run a task for many items in spawned processes; a process that crashes loses its own item only."""
 
 import contextlib
 import multiprocessing
@@ -18,16 +18,18 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-def spread(task: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[tuple[T, R | None], None, None]:
-    """(item, task(item)) as they finish; (item, None) for an item whose process died (a crash, or out of memory).
+def run_in_processes(
+    task: Callable[[T], R], items: Sequence[T], workers: int
+) -> Generator[tuple[T, R | None], None, None]:
+    """Yield (item, task(item)) in order of completion, or (item, None) where the process died.
 
-    One worker works in this process.  Otherwise processes are spawned with single-threaded numerics; they end when
-    this process does, also when it is killed.  Close the generator (contextlib.closing) when you may stop early:
-    that drops what has not begun.
+    With one worker or one item the task runs in this process. Otherwise processes are spawned with single-threaded
+    numerics; they end with this process, even if it is killed. Close the generator (`contextlib.closing`) if you may
+    stop early: items that have not started are then cancelled.
     """
     if workers <= 1 or len(items) <= 1:
         for item in items:
@@ -35,17 +37,17 @@ def spread(task: Callable[[T], R], items: Sequence[T], workers: int) -> Generato
         return
     pending = list(items)
     with _single_threaded():
-        with contextlib.closing(_pooled(task, items, workers)) as finished:
+        with contextlib.closing(_run_in_pool(task, items, workers)) as finished:
             for item, result in finished:
                 pending.remove(item)
                 yield item, result
-        for item in pending:  # a process died: each of the rest gets a pool of its own, so only the culprit fails
-            yield item, dict(_pooled(task, [item], 1)).get(item)
+        for item in pending:  # after a crash: one pool per remaining item, so that only the crashing one fails
+            yield item, dict(_run_in_pool(task, [item], 1)).get(item)
 
 
-def _pooled(task: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[tuple[T, R | None], None, None]:
+def _run_in_pool(task: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[tuple[T, R], None, None]:
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_watch_parent, initargs=(os.getpid(),))
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),))
     futures: dict[Future[R], T] = {pool.submit(task, item): item for item in items}
     try:
         for future in as_completed(futures):
@@ -53,11 +55,11 @@ def _pooled(task: Callable[[T], R], items: Sequence[T], workers: int) -> Generat
     except BrokenProcessPool:
         return
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # after an interruption: drop what has not begun
+        pool.shutdown(wait=True, cancel_futures=True)  # after an interruption: cancel what has not started
 
 
-def _watch_parent(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what an interruption means
+def _end_with_parent(parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
 
     def watch() -> None:
         while os.getppid() == parent:

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, else a plain line every few seconds."""
+"""Show the progress of long work: a bar on a terminal, otherwise a plain line every few seconds."""
 
 import sys
 import time
@@ -10,7 +10,7 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Progress of `total` equal pieces of work: a bar with rate and time left on a terminal, else a line every 5 s.
+    """Show on stderr how many of `total` equal steps are done, at which rate, and the time left.
 
     with Progress(len(trials), "evaluate") as progress:
         for trial in trials:
@@ -18,14 +18,14 @@ class Progress:
     """
 
     def __init__(self, total: int, what: str, done: int = 0) -> None:
-        """`done` pieces were finished in an earlier run: they count in the share, not in the rate."""
+        """`done`: steps finished by an earlier run; they count in the share done, not in the rate."""
         self.total, self.what, self.done, self._from = total, what, done, done
         self._note = ""
         self._started_s = self._line_s = time.monotonic()
         self._bar = _terminal_bar() if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """`count` more pieces are finished; `note` is shown behind them, for instance the success rate so far."""
+        """Count `count` more steps as done; `note` is shown after the counts, for instance the success rate so far."""
         self.done += count
         self._note = note or self._note
         if self._bar is not None:
@@ -34,7 +34,7 @@ class Progress:
             self._print_line()
 
     def rate_hz(self) -> float:
-        """Pieces per second since the start of this run."""
+        """Return the steps per second since the start of this run."""
         return (self.done - self._from) / max(time.monotonic() - self._started_s, 1e-9)
 
     def __enter__(self) -> "Progress":
@@ -61,7 +61,7 @@ class Progress:
 
 
 def track(items: Iterable[T], total: int, what: str, show: bool = True) -> Iterator[T]:
-    """The items again, with their progress on stderr."""
+    """Yield `items` and show the progress on stderr unless `show` is false."""
     if not show:
         yield from items
         return
