@@ -24,7 +24,7 @@ from policies.memory import memory_mb_per_env
 from policies.runs import Run, write_json
 from policies.stopwatch import RecordedBatch, Stopwatch
 from sim.cpu import CpuEngine
-from sim.engines import EngineName, WarpCfg
+from sim.engine_cfg import EngineName, WarpCfg
 from sim.gym import GraspEnv
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library

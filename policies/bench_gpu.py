@@ -31,7 +31,8 @@ from policies.runs import WARP_PACKAGES, Run, versions, write_json
 from policies.stopwatch import Stopwatch, device_clock
 from policies.train import TrainCfg, make_env
 from sim.cpu import CpuEngine
-from sim.engines import WarpCfg, make_engine
+from sim.engine_cfg import WarpCfg
+from sim.engines import make_engine
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.scene import ModelPool, PhysicsCfg

@@ -26,7 +26,7 @@ from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
 from policies.synergy import POLICIES, Policy, check_policy, make_policy
 from sim.disturbances import DISTURBANCES
-from sim.engines import EngineName, WarpCfg
+from sim.engine_cfg import EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library, trained_on
 from sim.objects.files import folder_lock

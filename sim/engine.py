@@ -11,9 +11,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION = 0.8, 0.3
-"""Sliding friction of an object against the hand, the published method's evaluation value, and on the table."""
-GRAVITY_M_S2 = 9.81
+from sim.scene import GRAVITY_M_S2, NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
 
 
 @dataclass

@@ -22,7 +22,8 @@ from sim import starts
 from sim.actions import HandControl, Phases
 from sim.disturbances import Disturber
 from sim.engine import Engine
-from sim.engines import EngineName, WarpCfg, make_engine
+from sim.engine_cfg import EngineName, WarpCfg
+from sim.engines import make_engine
 from sim.guard import Guard
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sim.batch_state import BatchState, RawRows, Slots, chunks_of
 from sim.engine import Start, Variation
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.scene import ModelPool
 from sim.variation import vary
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import warp as wp
 
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.scene import OBJECT, TABLE, ModelPool, build_model
 from sim.warp_objects import PER_WORLD
 

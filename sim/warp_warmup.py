@@ -8,7 +8,7 @@ import torch
 
 from perception.geometry import quat_rotate
 from sim.engine import Start, Variation
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.objects import ObjectModel
 from sim.scene import ModelPool
 from sim.warp import WarpEngine
