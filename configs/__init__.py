@@ -158,7 +158,10 @@ def _compose(name: str, choices: Sequence[str], root: Path) -> dict[str, Any]:
 def _put(tree: dict[str, Any], key: str, text: Typed) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        if not isinstance(tree.get(parent), dict):
+        before = tree.get(parent)
+        if isinstance(before, Typed) and isinstance(typed := yaml.load(before, Loader=Yaml), dict):
+            tree[parent] = typed  # key={a: 1}, then key.b=2
+        elif not isinstance(before, dict):
             tree[parent] = {}
         tree = tree[parent]
     tree[last] = text

@@ -41,7 +41,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (tuple, list, Sequence) and isinstance(value, (list, tuple)):
         return _convert_items(value, origin, args, hint, where)
     if origin in (dict, Mapping) and isinstance(value, Mapping):
-        return {key: convert(item, args[1], f"{where}[{key}]") for key, item in value.items()}
+        return _convert_mapping(value, args, hint, where)
     if hint is Any or (hint in (bool, str) and type(value) is hint) or (hint is type(None) and value is None):
         return value
     if hint is Path and isinstance(value, str):
@@ -73,6 +73,8 @@ def spell(hint: Any) -> str:
     if origin in (tuple, list, Sequence):
         fixed = origin is tuple and Ellipsis not in args
         return f"{len(args)} values ({listed([spell(arg) for arg in args])})" if fixed else f"list of {spell(args[0])}"
+    if origin in (dict, Mapping):
+        return f"a mapping of {spell(args[0])} to {spell(args[1])}"
     if dataclasses.is_dataclass(hint):
         return f"a mapping with the keys {listed(list(fields(hint)))}"  # type: ignore[arg-type]
     words = {type(None): "null", Path: "path", bool: "true or false", Any: "anything"}
@@ -100,7 +102,7 @@ def _convert_typed(text: Typed, hint: Any, where: str) -> Any:
     try:
         return convert(value, hint, where)
     except ConfigError:
-        if isinstance(value, str):
+        if isinstance(value, (str, Mapping)):
             raise
         return convert(raw, hint, where)
 
@@ -116,6 +118,18 @@ def _convert_union(value: Any, args: tuple[Any, ...], hint: Any, where: str) -> 
         except ConfigError:
             continue
     raise ConfigError(f"{where} expects {spell(hint)}, got {value!r}")
+
+
+def _convert_mapping(value: Mapping[Any, Any], args: tuple[Any, ...], hint: Any, where: str) -> dict[Any, Any]:
+    """Convert keys and items; errors name the item by its dotted key, as it is typed on the command line."""
+    given = {}
+    for key, item in value.items():
+        try:
+            known = convert(key, args[0], where)
+        except ConfigError:
+            raise ConfigError(f"{where} expects {spell(hint)}, got the key {key!r}") from None
+        given[known] = convert(item, args[1], f"{where[:-1]}.{key}'" if where.endswith("'") else f"{where}.{key}")
+    return given
 
 
 def _convert_items(value: Sequence[Any], origin: Any, args: tuple[Any, ...], hint: Any, where: str) -> Any:

@@ -149,7 +149,12 @@ def _episode(task: GraspTask, seed: int) -> dict:
     watch, engine = Stopwatch(), cpu_engine(task)
     batch = engine.batch
     recorder = engine.batch = RecordedBatch(batch, watch)
-    timed = {"_measure": "features", "observe": "features", "_reward": "rewards", "_begin": "reset"}
+    timed = {
+        "_update_measurements": "features",
+        "observe": "features",
+        "compute_reward": "rewards",
+        "_new_episodes": "reset",
+    }
     for method, part in timed.items():
         watch.wrap(task, method, part)
     noise = torch.randn(task.episode_steps, task.num_envs, task.num_actions, generator=torch.manual_seed(seed))

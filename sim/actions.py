@@ -20,6 +20,9 @@ from perception.prior import Advance, PriorCfg, follow_step, prior_step
 from sim.hands import HandSpec
 from sim.sensing import Readings
 
+Targets = tuple[Tensor, Tensor, Tensor]
+"""Finger targets (env, joint) [rad], palm target positions (env, 3) [m] and orientations (env, 4) wxyz."""
+
 
 @dataclass(frozen=True)
 class Phases:
@@ -236,26 +239,26 @@ class HandControl:
         return self.course.palm_quat_w
 
     def reset(self, rows: Tensor, pregrasp: Pregrasp) -> None:
-        """The palms of `rows` are at their pre-grasp."""
+        """Set the palm targets of `rows` to their pre-grasp, with the whole approach ahead."""
         course = self.course
         course.start_pos_w[rows] = course.palm_pos_w[rows] = pregrasp.palm_pos_w
         course.start_quat_w[rows] = course.palm_quat_w[rows] = pregrasp.palm_quat_w
         course.depth_m[rows] = pregrasp.depth_m
         self.style.write(rows, pregrasp.style)
-        self.start(rows)
+        self.restart_approach(rows)
 
-    def start(self, rows: Tensor) -> None:
-        """Nothing of the approaches of `rows` is done yet."""
+    def restart_approach(self, rows: Tensor) -> None:
+        """Set what `rows` have done of their approaches to zero."""
         self.course.travelled_m[rows] = self.course.followed_m[rows] = 0.0
 
-    def steer(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
-        """The palm targets of `rows` are (row, 3) [m] and (row, 4), whatever the actions were."""
+    def set_palm_target(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
+        """Set the palm targets of `rows` to (row, 3) [m] and (row, 4), whatever the actions were."""
         self.course.palm_pos_w[rows], self.course.palm_quat_w[rows] = palm_pos_w, palm_quat_w
 
     def act(
         self, action: Tensor, sensed: Readings, object_xy_w: Tensor, phases: Phases, grip: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period.
+    ) -> Targets:
+        """Return the targets of the next control period.
 
         `object_xy_w` (env, 2): the object's middle, as it is known. `grip` (env,): as it is felt; None: it is not.
         """

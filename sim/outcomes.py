@@ -15,6 +15,8 @@ SLIP_M = 0.08
 """And has moved less than this relative to the palm since the end of the lift."""
 TOUCH_GRACE_S = 0.1
 """And was touched by the hand within this time: contacts flicker for a step."""
+WORKSPACE_M = 0.35
+"""An object further than this from the origin along x or y, or below the table, ends the episode."""
 LEFT_TABLE_M = 0.02
 """Below this rise during the lift, the object was missed or pushed away rather than dropped."""
 PUSHED_M = 0.08

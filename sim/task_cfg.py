@@ -15,6 +15,8 @@ from sim.view_cfg import ViewCfg
 class TaskCfg:
     """Rates, phases and scales of the task."""
 
+    class_name: str = "GraspTask"
+    """Class of the task: GraspTask, or a subclass by the name under which a plugin registered it."""
     rate_hz: float = 20.0
     """Control rate, 10 to 50 Hz."""
     grasp_s: float = 1.8

@@ -285,7 +285,7 @@ def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alon
 def test_a_trial_is_seen_alike_whatever_runs_beside_it(make, mode):
     flaws = {"mode": mode, "disparity_sd_px": 0.08, "edge_loss": 0.3, "flying": 0.02}
     together, alone = make([0, 1, 2, 3], **flaws), make([2], **flaws)
-    together._begin(torch.tensor([1]), [5])
+    together._new_episodes(torch.tensor([1]), [5])
     for task in (together, alone):
         run(task, 7)
     torch.testing.assert_close(together.view.points_w[2], alone.view.points_w[0], rtol=0, atol=1e-4)
