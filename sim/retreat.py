@@ -152,7 +152,7 @@ class Regrasp:
 
     def _replan(self, rows: Tensor) -> None:
         """Plan another grasp in `rows` and move there; end the trial where the object is unseen or out of reach."""
-        seen = self._view.look_again(rows, self._objects, self._engine.state, self._draws, self._since_reset)
+        seen = self._view.first_frame_again(rows, self._objects, self._engine.state, self._draws, self._since_reset)
         gone = ~seen | (middle_xy(self._view.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
         self._since_pregrasp[rows[gone]] = self._episode_steps - 1
         rows = rows[~gone]

@@ -209,7 +209,7 @@ class GraspTask:
         self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
         pos, quat = starts.place_objects(self.library, names, draws)
-        camera = self.view.look(rows, names, pos, quat, draws)
+        camera = self.view.first_frame(rows, names, pos, quat, draws)
         palm = self._planner(self.view.points_w[rows], camera, draws)
         self.regrasp.reset(rows, palm)
         self.engine.reset(rows, starts.start(self.hand, names, pos, quat, palm, draws))
@@ -266,7 +266,7 @@ class GraspTask:
         self._felt = hand_terms(sensed, state.joint_target, self.control.course)
         if after_step:
             held, resting = (self.clock > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps))
-            self.view.update(state, self.draws, self.step_index, sensed, held, resting)
+            self.view.step(state, self.draws, self.step_index, sensed, held, resting)
             self._palm_linvel_w = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
             self._last_palm_pos_w.copy_(state.palm_pos_w)
             at_pregrasp = (self.clock == 0)[:, None]  # of a regrasp: its grasp starts without a past
