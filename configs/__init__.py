@@ -9,9 +9,7 @@ exist, their types and their ranges (configs/values.py).
 
 import dataclasses
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 

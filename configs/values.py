@@ -70,7 +70,10 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
     """Set a dotted key in nested dicts; what stands in its way is replaced."""
     *parents, last = key.split(".")
     for parent in parents:
-        if not isinstance(tree.get(parent), dict):
+        before = tree.get(parent)
+        if isinstance(before, Typed) and isinstance(typed := yaml.load(before, Loader=Yaml), dict):
+            tree[parent] = typed  # key={a: 1}, then key.b=2
+        elif not isinstance(before, dict):
             tree[parent] = {}
         tree = tree[parent]
     tree[last] = value
@@ -111,6 +114,8 @@ def spell(hint: Any) -> str:
         if origin is tuple and Ellipsis not in args:
             return f"{len(args)} values ({comma_separated([spell(arg) for arg in args])})"
         return f"list of {spell(args[0])}"
+    if origin in (dict, Mapping):
+        return f"a mapping of {spell(args[0])} to {spell(args[1])}"
     if dataclasses.is_dataclass(hint):
         return f"a mapping with the keys {comma_separated(fields(hint))}"  # type: ignore[arg-type]
     words = {type(None): "null", Path: "path", bool: "true or false", Any: "anything"}

@@ -26,7 +26,7 @@ from policies import bench_gpu
 from policies.memory import make_task, memory_mb_per_env
 from policies.runs import Run
 from sim.cpu import CpuEngine
-from sim.engines import EngineName, WarpCfg
+from sim.engine_cfg import EngineName, WarpCfg
 from sim.gym import GraspEnv
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
@@ -157,7 +157,12 @@ def _episode(task: GraspTask, seed: int) -> dict:
     watch, engine = Stopwatch(), cpu_engine(task)
     batch = engine.batch
     recorder = engine.batch = RecordedBatch(batch, watch)
-    timed = {"_measure": "features", "observe": "features", "_reward": "rewards", "_begin": "reset"}
+    timed = {
+        "_update_measurements": "features",
+        "observe": "features",
+        "compute_reward": "rewards",
+        "_new_episodes": "reset",
+    }
     for method, part in timed.items():
         watch.wrap(task, method, part)
     noise = torch.randn(task.episode_steps, task.num_envs, task.num_actions, generator=torch.manual_seed(seed))

@@ -32,7 +32,8 @@ from policies.profiling import Profile
 from policies.runs import WARP_PACKAGES, Run, versions
 from policies.train import TrainCfg, make_env
 from sim.cpu import CpuEngine
-from sim.engines import WarpCfg, make_engine
+from sim.engine_cfg import WarpCfg
+from sim.engines import make_engine
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.scene import ModelPool, PhysicsCfg
@@ -44,7 +45,12 @@ GOALS = {"stepping": 100_000, "learning": 80_000}
 """Control steps per second asked of one data-centre GPU."""
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp: what training does."""
-TIMED = {"_measure": "features", "observe": "features", "_reward": "rewards", "_begin": "reset"}
+TIMED = {
+    "_update_measurements": "features",
+    "observe": "features",
+    "compute_reward": "rewards",
+    "_new_episodes": "reset",
+}
 NO_GPU = "no GPU here: Warp's CPU backend at tiny size. These figures show that it works; they are NOT a GPU's."
 
 log = logging.getLogger("dexgrasp")

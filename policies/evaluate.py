@@ -28,13 +28,13 @@ from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
 from policies.synergy import POLICIES, Policy, check_policy, make_policy
 from sim.disturbances import DISTURBANCES
-from sim.engines import EngineName, WarpCfg
+from sim.engine_cfg import EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library, trained_on
 from sim.outcomes import FAILURES, Outcome
 from sim.render import RenderUnavailable
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask
+from sim.task import GraspTask, task_class
 from sim.task_cfg import TaskCfg
 
 MAY_DIFFER = ("trials", "videos", "out", "num_threads", "ray")
@@ -150,7 +150,7 @@ def with_policy(cfg: EvaluateCfg) -> EvaluateCfg:
 def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturbance: str, rows: int) -> GraspTask:
     """The task of one disturbance with `rows` environments."""
     view = replace(cfg.task.view, camera="rendered") if cfg.perception == "rendered" else cfg.task.view
-    return GraspTask(
+    return task_class(cfg.task)(
         replace(cfg.task, view=view),
         hand,
         library,

@@ -53,7 +53,7 @@ from sim.objects import open_library
 from sim.randomize import RandomizeCfg
 from sim.sample_camera import POINTS
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask
+from sim.task import GraspTask, task_class
 from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
 
@@ -123,7 +123,7 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> Parity:
 
 def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
     """The task of the recorded episodes: the checkpoint's own with exact readings, and the hold of an evaluation."""
-    return GraspTask(
+    return task_class(checkpoint.task)(
         replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomize=RandomizeCfg()),
         checkpoint.hand,
         open_library(cfg.objects),

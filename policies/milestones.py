@@ -17,7 +17,7 @@ from policies.attempts import play
 from policies.statistics import success_summary
 from sim.objects import open_library
 from sim.objects.weighting import sampling_weights
-from sim.task import GraspTask
+from sim.task import GraspTask, task_class
 
 if TYPE_CHECKING:
     from policies.ppo import GraspPPO
@@ -175,7 +175,7 @@ class Validation(Milestone):
 
     def _make_task(self) -> GraspTask:
         cfg = self._cfg
-        self._task = GraspTask(
+        self._task = task_class(cfg.task)(
             replace(cfg.task, hold_s=1.5),
             self.model.env.task.hand,
             open_library(cfg.validation),

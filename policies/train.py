@@ -30,7 +30,7 @@ from policies.profiling import Profile
 from policies.runs import Run
 from policies.statistics import success_summary
 from policies.student import Encoder
-from sim.engines import BUFFERS, EngineName, WarpCfg
+from sim.engine_cfg import BUFFERS, EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.scene import PhysicsCfg

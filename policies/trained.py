@@ -109,7 +109,7 @@ def adopt(cfg: Cfg, name: str) -> Cfg:
     """
     config = find(name).config()
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
-    keep = BELONGS_TO_POLICY
+    keep = ("class_name", *BELONGS_TO_POLICY)
     task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
     if config.get("stage") != "teacher":
         view = _merge(task.view, trained.view, ViewCfg(), BELONGS_TO_VIEW, "task.view.", name)

@@ -112,7 +112,7 @@ def _default(tree: ast.Module, field: ast.AnnAssign, given: object) -> str:
         return "(required)"
     value = _constant(tree, field.value.id) if isinstance(field.value, ast.Name) else field.value
     text = ast.unparse(value)
-    return "null" if text == "None" else text.strip("'")
+    return {"None": "null", "field(default_factory=dict)": "{}"}.get(text, text.strip("'"))
 
 
 def _constant(tree: ast.Module, name: str) -> ast.expr:

@@ -11,13 +11,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from sim.engines import EngineName, WarpCfg
+from sim.engine_cfg import EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.randomize import RandomizeCfg
 from sim.scene import PhysicsCfg
 from sim.step import Step
-from sim.task import GraspTask
+from sim.task import GraspTask, task_class
 from sim.task_cfg import TaskCfg
 
 
@@ -51,7 +51,7 @@ def make_task(
                 f'configs.load_option({kind.__name__}, "{name}", "{value}")'
             )
     cfg = task or TaskCfg()
-    return GraspTask(
+    return task_class(cfg)(
         cfg if randomize is None else replace(cfg, randomize=randomize),
         HandSpec.load(hand) if isinstance(hand, str) else hand,
         open_library(objects) if isinstance(objects, str) else objects,

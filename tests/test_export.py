@@ -87,7 +87,7 @@ def test_the_shipped_bundle_begins_anew_where_its_rows_do(household):
         action = policy.act(obs)
         if (task.clock == task.grasp_steps).all():
             task.try_again(torch.tensor([0, 3]))
-        if task.clock[3] == -1 and task._retreat.looks[3]:
+        if task.clock[3] == -1 and task.regrasp.looking[3]:
             task.engine.move_object(torch.tensor([3]), torch.tensor([[5.0, 0.0, 0.05]], dtype=torch.float64))
         obs = task.step(action, policy.grip).obs
     assert task.judge.attempts.tolist() == [2, 1, 1, 2, 1, 1]

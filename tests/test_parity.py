@@ -7,7 +7,7 @@ import pytest
 from policies.evaluate import EvaluateCfg
 from policies.parity import Grasps, Repeats, rate_band, repeats
 from policies.statistics import success_summary
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.task_cfg import TaskCfg
 
 

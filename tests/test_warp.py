@@ -21,7 +21,8 @@ from policies.evaluate import EvaluateCfg
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, grasps, moved
 from sim.cpu import CpuEngine
 from sim.engine import Start, Variation
-from sim.engines import WarpCfg, make_engine
+from sim.engine_cfg import WarpCfg
+from sim.engines import make_engine
 from sim.objects import open_library
 from sim.scene import ModelPool, PhysicsCfg
 from sim.task import GraspTask

@@ -112,7 +112,7 @@ class ObjectWatcher:
             raise ValueError(f"camera.mode={camera.mode} needs the hand, which hides the object: pass `hand`")
         self._segmenter = Segmenter(replace(segment or SegmentCfg(), points=camera.points), intrinsics)
         self._view = ObjectView(VIEW_MODES[camera.mode], camera.min_points, 1, camera.points)
-        self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracker is not None else None
+        self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracks else None
         self._grasps = GraspPlanner(contract)
         self._palm, self._palm_known, self._camera_w = PalmMotion(1), False, torch.zeros(1, 3)
         self._gathered: list[_Still] = []
