@@ -8,7 +8,7 @@ import numpy as np
 
 import assets
 from dexgrasp_ros.grasp_types import GraspCfg, Inputs, View
-from dexgrasp_ros.grasping import GraspMachine
+from dexgrasp_ros.grasping import GraspStateMachine
 from dexgrasp_ros.poses import Pose
 from policies.runtime import Command, Plan, Policy
 from policies.safety import SafetyCfg
@@ -48,7 +48,7 @@ class World:
     """A robot that is where it was told to be, a tick later, and a camera that always sees what always stays there."""
 
     def __init__(self, policy, shadow=False, **cfg):
-        self.machine = GraspMachine(policy, GraspCfg(**({"attempts": 1} | cfg)), SafetyCfg(), shadow=shadow)
+        self.machine = GraspStateMachine(policy, GraspCfg(**({"attempts": 1} | cfg)), SafetyCfg(), shadow=shadow)
         self.now_s, self.joints, self.palm = 100.0, open_pose() * 0.8, HOME
         self.changes = {}
         self.outputs = []

@@ -10,7 +10,7 @@ import yaml
 from dexgrasp_ros.excitation import ExcitationCfg, excite
 from dexgrasp_ros.identify_fit import JointLog, JointParameters, Servo, fit_joint
 from dexgrasp_ros.identify_hand import load_hand
-from dexgrasp_ros.identify_log import Course, HandLog
+from dexgrasp_ros.identify_log import IdentificationSequence, HandLog
 from dexgrasp_ros.identify_report import draw, parameters, table, warnings, write_parameters
 from sim.randomize import RandomizeCfg
 
@@ -66,7 +66,7 @@ def drawn(hand, seed):
 
 def found_again(hand, allegro, joints, seed):
     truth = drawn(hand, seed)
-    course = Course(hand.rest, hand.free_lower, hand.free_upper, joints, SHORT, 0.5)
+    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, joints, SHORT, 0.5)
     log = simulate(allegro, hand, truth, course, seed)
     fits = [fit_joint(one, hand.guess[i]) for i, one in zip(joints, log.joints(), strict=True)]
     for i, fit in zip(joints, fits, strict=True):
@@ -164,7 +164,7 @@ def test_no_joint_of_a_hand_touches_another_one_within_its_free_range(hand, alle
 
 
 def test_a_joint_that_strays_ends_the_course(hand):
-    course = Course(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
+    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
     course.step(hand.rest, 0.0)
     course.step(hand.rest, 0.01)
     astray = hand.rest.copy()
@@ -174,7 +174,7 @@ def test_a_joint_that_strays_ends_the_course(hand):
 
 
 def test_the_course_goes_to_the_rest_pose_slowly_and_moves_one_joint_alone(hand):
-    course = Course(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
+    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
     joints = hand.rest + 0.02
     sent = [course.step(joints, 0.01 * k).copy() for k in range(60)]
     assert np.abs(np.diff(sent, axis=0))[:4].max() <= 0.5 / SHORT.rate_hz + 1e-12

@@ -27,11 +27,11 @@ from dexgrasp_ros.arm import Arm
 from dexgrasp_ros.camera_messages import Cloud, cloud_message, depth_from_image, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.drivers import joint_command
 from dexgrasp_ros.grasp_types import GraspCfg, Inputs, View
-from dexgrasp_ros.grasping import GraspMachine
+from dexgrasp_ros.grasping import GraspStateMachine
 from dexgrasp_ros.perception_cfg import PerceptionCfg, make_robot
 from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.replay_bag import Bag
-from dexgrasp_ros.watching import Watch
+from dexgrasp_ros.watching import PerceptionStateMachine
 from perception.extrinsics import CameraPose
 from policies import cli
 from policies.runtime import Policy
@@ -47,7 +47,7 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 KINDS = {"sensor_msgs/msg/PointCloud2": PointCloud2, "std_msgs/msg/Float64MultiArray": Float64MultiArray}
 
 
-class Course:
+class IdentificationSequence:
     """A grasp by the nodes' pure parts, with a robot that does what it is told; all messages, as they would come."""
 
     def __init__(self, scene, camera_file):
@@ -58,9 +58,9 @@ class Course:
         self.arm = Arm(drivers[1].arm, hand, 1 / policy.rate_hz)
         self.adapters = [JointAdapter(d, n) for d, n in zip(drivers, (hand["joint_names"], self.arm.joint_names),
                                                             strict=True)]  # fmt: skip
-        self.machine = GraspMachine(policy, GraspCfg(attempts=2), SafetyCfg(), self.arm.palm(self.arm.home))
+        self.machine = GraspStateMachine(policy, GraspCfg(attempts=2), SafetyCfg(), self.arm.palm(self.arm.home))
         cfg = PerceptionCfg(bundle=str(BUNDLE), arm="sim_ur5e", camera_file=str(camera_file), reach=False)
-        self.watch = Watch(make_robot(cfg).scene)
+        self.watch = PerceptionStateMachine(make_robot(cfg).scene)
         self.q_hand = np.array(policy.contract["grasp"]["power"]["open_pose"])
         self.q_arm, self.goal = self.arm.home.copy(), None
         self.period_s, self.view, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
@@ -170,7 +170,7 @@ def recorded(household, tmp_path_factory):
     scene = make_scene("plain", household, 3)
     camera_file = tmp_path_factory.mktemp("camera") / "camera.yaml"
     CameraPose(scene.frame.T_world_cam).save(camera_file)
-    course = Course(scene, camera_file)
+    course = IdentificationSequence(scene, camera_file)
     raw = []
     course.tell = lambda topic, message: raw.append((topic, type_name(message), cdr(message)))
     course.run()

@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 import assets
 from dexgrasp_ros.adapter_cfg import CONFIG, AdapterError, load, shipped
-from dexgrasp_ros.adapters import JointAdapter, PoseAdapter, Ramp
+from dexgrasp_ros.adapters import JointAdapter, PoseAdapter, JointInterpolator
 from dexgrasp_ros.joint_map import JointMap, JointStateError, Units
 from dexgrasp_ros.joint_states import JointStates
 from dexgrasp_ros.poses import Pose
@@ -291,7 +291,7 @@ def test_a_twist_leads_to_the_goal():
 
 
 def test_commands_between_ticks_by_hand():
-    ramp = Ramp(0.1)
+    ramp = JointInterpolator(0.1)
     ramp.aim(np.array([1.0, 0.0]), 0.0)
     assert ramp.at(0.0).tolist() == ramp.at(9.0).tolist() == [1.0, 0.0]  # the first at once
     ramp.aim(np.array([2.0, 0.0]), 1.0)

@@ -10,7 +10,7 @@ from grasping_world import DOWN, DT, GOAL, HOME, Wild, World, a_plan, contract, 
 
 from dexgrasp_ros.grasp_types import REQUESTS, STATES, GraspCfg, View
 from dexgrasp_ros.poses import Pose
-from dexgrasp_ros.scripted import MotionCfg, Script, Stage, approach, back_off, go_home, let_go
+from dexgrasp_ros.scripted import MotionCfg, ScriptedMotion, MotionStage, approach, back_off, go_home, let_go
 from dexgrasp_ros.timing import Timing
 
 
@@ -352,7 +352,7 @@ def test_in_shadow_mode_the_policy_waits_for_the_operator_and_moves_nothing_itse
 def test_a_stage_waits_for_the_robot_and_moves_no_faster_than_it_may():
     cfg = MotionCfg(palm_speed_m_s=0.2, joint_speed_rad_s=1.0)
     goal = Pose(np.array([0.35, 0.0, 0.45]), DOWN)
-    script = Script([Stage("go", goal, np.full(2, 0.5))], HOME, np.zeros(2), cfg, DT)
+    script = ScriptedMotion([MotionStage("go", goal, np.full(2, 0.5))], HOME, np.zeros(2), cfg, DT)
     for k in range(1, 4):
         pose, fingers = script.step(HOME, np.zeros(2))
         assert pose.distance_m(HOME) == pytest.approx(0.01 * k)  # 0.2 m/s at 20 Hz
@@ -369,7 +369,7 @@ def test_a_stage_waits_for_the_robot_and_moves_no_faster_than_it_may():
 def test_what_is_in_the_way_of_a_release_is_given_time_but_a_pregrasp_must_be_reached():
     blocked, goal = HOME, Pose(HOME.pos_m - np.array([0.0, 0.0, 0.03]), DOWN)
     for exact in (False, True):
-        script = Script([Stage("lower", goal, exact=exact)], HOME, np.zeros(2), MotionCfg(settle_s=0.5), DT)
+        script = ScriptedMotion([MotionStage("lower", goal, exact=exact)], HOME, np.zeros(2), MotionCfg(settle_s=0.5), DT)
         ticks = 0
         while not script.done and ticks < 100:
             script.step(blocked, np.zeros(2))

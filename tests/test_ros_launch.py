@@ -32,7 +32,7 @@ CFGS = {
     "sim_robot_node": ("sim_robot", "SimRobotCfg"),
     "perception_node": ("perception_cfg", "PerceptionCfg"),
     "grasp_node": ("grasp_cfg", "GraspNodeCfg"),
-    "record": ("record", "RecordCfg"),
+    "record": ("record", "RecorderCfg"),
 }
 """The dataclass that each executable declares as its parameters."""
 DEFAULTS = {item.name: item.default for item in bringup.ARGUMENTS}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import assets
-from dexgrasp_ros.perception import ObjectWatcher, Robot
+from dexgrasp_ros.perception import ObjectObserver, Robot
 from perception.depth import DepthFrame
 from perception.hand_shape import HandShape
 from perception.robot_body import read_arm_body, read_hand_body
@@ -142,7 +142,7 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
     watchers = []
     for row in range(ROWS):
         seed = task.view.camera.seed(row)
-        watcher = ObjectWatcher(with_view(contract, mode=mode, min_points=8), CAMERA, hand=body, seed=seed)
+        watcher = ObjectObserver(with_view(contract, mode=mode, min_points=8), CAMERA, hand=body, seed=seed)
         sight = look(watcher, shown(task, row, 0))
         np.testing.assert_allclose(sight.points_w, task.view.points_w[row], atol=0)
         watcher.begin()
@@ -174,7 +174,7 @@ def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, bod
     origin_w = task.view.camera_w if camera == "on_axis" else above_w
     expected = planner(task.view.points_w, origin_w, replace(draws, **quiet))
     for row in range(ROWS):
-        watcher = ObjectWatcher(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))
+        watcher = ObjectObserver(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))
         sight = look(watcher, shown(task, row, 0))
         plan, style = sight.plan, expected.style
         np.testing.assert_allclose(plan.palm_pos_w, expected.palm_pos_w[row], atol=1e-9)
@@ -194,7 +194,7 @@ def stairs(left_m, right_m):
 
 
 def test_another_object_in_the_same_place_is_looked_at_anew(contract, body):
-    watcher = ObjectWatcher(contract, CAMERA, hand=body)
+    watcher = ObjectObserver(contract, CAMERA, hand=body)
     assert look(watcher, stairs(0.07, 0.03)).plan is not None
     assert watcher.look(stairs(0.07, 0.03)) is not None
     assert watcher.look(stairs(0.03, 0.07)) is None  # as many pixels, its middle where the first one's was
@@ -202,7 +202,7 @@ def test_another_object_in_the_same_place_is_looked_at_anew(contract, body):
 
 
 def test_after_an_empty_grasp_another_one_is_planned_until_the_robot_rests(contract, body):
-    watcher = ObjectWatcher(contract, CAMERA, hand=body)
+    watcher = ObjectObserver(contract, CAMERA, hand=body)
 
     def planned():
         plan = look(watcher, stairs(0.05, 0.05)).plan

@@ -19,7 +19,7 @@ from std_msgs.msg import Float64MultiArray, String
 import assets
 from dexgrasp_ros import messages as m
 from dexgrasp_ros.camera_messages import cloud_from_message, depth_from_image, image_from_depth, info_from_intrinsics
-from dexgrasp_ros.perception import ObjectWatcher
+from dexgrasp_ros.perception import ObjectObserver
 from dexgrasp_ros.perception_node import PerceptionNode
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose, pose_to_dict
@@ -110,7 +110,7 @@ def expected(scene):
     """What the pure part makes of twelve such frames."""
     contract = read_contract(BUNDLE)
     body = read_hand_body(assets.path("hands/allegro"), contract["hand"])
-    watcher = ObjectWatcher(contract, scene.frame.intrinsics, hand=body)
+    watcher = ObjectObserver(contract, scene.frame.intrinsics, hand=body)
     depth_m = depth_from_image(image_from_depth(scene.frame.depth_m, 0.0, "camera"))
     for _ in range(FIRST_FRAMES):
         sight = watcher.look(replace(scene.frame, depth_m=depth_m))

@@ -18,7 +18,7 @@ from std_msgs.msg import String
 
 from dexgrasp_ros import messages
 from dexgrasp_ros.camera_messages import image_from_depth
-from dexgrasp_ros.record import RecordCfg, Recorder
+from dexgrasp_ros.record import RecorderCfg, Recorder
 
 pytestmark = pytest.mark.ros
 
@@ -106,4 +106,4 @@ def test_a_folder_that_exists_is_refused(ros_domain, tmp_path):
 
 def test_a_pattern_that_is_none_is_refused():
     with pytest.raises(ValueError, match=r"'\(' is none"):
-        RecordCfg(topics=("(",))
+        RecorderCfg(topics=("(",))

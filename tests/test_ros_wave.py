@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import assets
-from dexgrasp_ros.wave_check import Verdict, Wave, WaveCfg, judge, table
+from dexgrasp_ros.wave_check import Verdict, JointTest, JointTestCfg, judge, table
 from policies.bundle import read_contract
 
 BUNDLE = str(assets.path("policies/allegro/student/bundle"))
@@ -17,7 +17,7 @@ DT = 0.05
 
 def waved(answer, chosen=NAMES):
     """Verdicts on a hand that makes `answer(target)` of its targets."""
-    wave = Wave(NAMES, LOWER, UPPER, chosen, WaveCfg(settle_s=0.1), DT, HAND["kinematics"], HAND["palm_quat_b"])
+    wave = JointTest(NAMES, LOWER, UPPER, chosen, JointTestCfg(settle_s=0.1), DT, HAND["kinematics"], HAND["palm_quat_b"])
     rest = LOWER + 0.3 * (UPPER - LOWER)
     joints = rest
     wave.begin(rest)
@@ -104,7 +104,7 @@ def test_an_unknown_joint_is_refused():
 def test_words_say_what_mujoco_shows(allegro):
     model = mujoco.MjModel.from_xml_path(str(assets.path("hands/allegro/hand.xml")))
     data = mujoco.MjData(model)
-    wave = Wave(NAMES, LOWER, UPPER, NAMES, WaveCfg(), DT, HAND["kinematics"], HAND["palm_quat_b"])
+    wave = JointTest(NAMES, LOWER, UPPER, NAMES, JointTestCfg(), DT, HAND["kinematics"], HAND["palm_quat_b"])
     rest = LOWER + 0.3 * (UPPER - LOWER)
     words = {name: wave.motion(k, rest, 0.15) for k, name in enumerate(NAMES)}
     for k, name in enumerate(NAMES):

@@ -26,7 +26,7 @@ PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
 @dataclass(frozen=True)
-class Argument:
+class LaunchArgument:
     """One argument of the launch file."""
 
     name: str
@@ -36,27 +36,29 @@ class Argument:
 
 
 ARGUMENTS = (
-    Argument("hand", "allegro", "The hand.", tuple(HANDS)),
-    Argument("arm", "ur5e", "The arm, and the controller that drives it.", tuple(ARMS)),
-    Argument("robot", "sim", "sim: it is started too. real: its drivers run already.", ("sim", "real")),
-    Argument(
+    LaunchArgument("hand", "allegro", "The hand.", tuple(HANDS)),
+    LaunchArgument("arm", "ur5e", "The arm, and the controller that drives it.", tuple(ARMS)),
+    LaunchArgument("robot", "sim", "sim: it is started too. real: its drivers run already.", ("sim", "real")),
+    LaunchArgument(
         "camera",
         "sim",
         "sim: the simulated robot's. realsense: read here. topic: a camera node publishes it.",
         ("sim", "realsense", "topic"),
     ),
-    Argument("camera_file", "", "Where the camera stands, from `dexgrasp calibrate camera`; needed for a real one."),
-    Argument("bundle", "", "Folder of the exported policy; empty: the shipped student of the hand."),
-    Argument("dry_run", "false", "Commands go to topics below /preview alone.", YES_NO),
-    Argument("shadow", "false", "Somebody else moves the robot; what the policy would do is compared.", YES_NO),
-    Argument("record", "false", "Write every topic into a bag.", YES_NO),
-    Argument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
-    Argument("object", "0", "Object on the simulated table: number or name."),
-    Argument("seed", "0", "Decides where it lies."),
-    Argument("hand_driver", "", "Another description of the hand's driver: a name in config/hands, or a .yaml."),
-    Argument("arm_driver", "", "The same of the arm."),
-    Argument("params", "", "A YAML of further parameters of the nodes; they win."),
-    Argument(
+    LaunchArgument(
+        "camera_file", "", "Where the camera stands, from `dexgrasp calibrate camera`; needed for a real one."
+    ),
+    LaunchArgument("bundle", "", "Folder of the exported policy; empty: the shipped student of the hand."),
+    LaunchArgument("dry_run", "false", "Commands go to topics below /preview alone.", YES_NO),
+    LaunchArgument("shadow", "false", "Somebody else moves the robot; what the policy would do is compared.", YES_NO),
+    LaunchArgument("record", "false", "Write every topic into a bag.", YES_NO),
+    LaunchArgument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
+    LaunchArgument("object", "0", "Object on the simulated table: number or name."),
+    LaunchArgument("seed", "0", "Decides where it lies."),
+    LaunchArgument("hand_driver", "", "Another description of the hand's driver: a name in config/hands, or a .yaml."),
+    LaunchArgument("arm_driver", "", "The same of the arm."),
+    LaunchArgument("params", "", "A YAML of further parameters of the nodes; they win."),
+    LaunchArgument(
         "dds",
         "auto",
         "Fast DDS profile. local: this machine alone. network: drivers elsewhere. off: as the environment says. "
@@ -67,7 +69,7 @@ ARGUMENTS = (
 
 
 @dataclass(frozen=True)
-class Start:
+class NodeSpec:
     """One node to start."""
 
     executable: str
@@ -75,7 +77,7 @@ class Start:
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def nodes(given: Mapping[str, str]) -> list[Start]:
+def nodes(given: Mapping[str, str]) -> list[NodeSpec]:
     """The nodes for arguments as they were typed. Raises ValueError where they do not fit together."""
     check(given)
     simulated = given["robot"] == "sim"
@@ -86,15 +88,15 @@ def nodes(given: Mapping[str, str]) -> list[Start]:
     source = {"source": "realsense" if given["camera"] == "realsense" else "topic"}
     modes = {name: given[name] == "true" for name in ("dry_run", "shadow")}
     found = [
-        Start("perception_node", "perception", {**both, **camera, **source}),
-        Start("grasp_node", "grasp", {**both, "robot": given["robot"], **modes}),
+        NodeSpec("perception_node", "perception", {**both, **camera, **source}),
+        NodeSpec("grasp_node", "grasp", {**both, "robot": given["robot"], **modes}),
     ]
     if simulated:
         names = {"hand": HANDS[given["hand"]][0], "arm": ARMS[given["arm"]][0]}
         thing = {"object": given["object"], "seed": int(given["seed"])}
-        found.insert(0, Start("sim_robot_node", "sim_robot", {**names, **thing, "camera": camera["camera_file"]}))
+        found.insert(0, NodeSpec("sim_robot_node", "sim_robot", {**names, **thing, "camera": camera["camera_file"]}))
     if given["record"] == "true":
-        found.append(Start("record", "record", {"folder": given["bag"], **clock}))
+        found.append(NodeSpec("record", "record", {"folder": given["bag"], **clock}))
     return found
 
 

@@ -34,7 +34,7 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from dexgrasp_ros import config, messages
-from dexgrasp_ros.film import RATE_HZ, Moment
+from dexgrasp_ros.film import RATE_HZ, VideoFrameState
 
 NODES = ("sim_robot", "perception", "grasp")
 LIFTED_M = 0.1
@@ -90,7 +90,7 @@ class ClosedLoop:
         """The grasp node's state; rise of the object since the last reset."""
         self.timing: dict[str, str] = {}
         """The grasp node's report of its timing, newest values by name."""
-        self.moments: list[Moment] = []
+        self.moments: list[VideoFrameState] = []
         """What was seen since the last reset, for a video; only where one is wanted, it takes time."""
         self._joints: dict[str, float] = {}
         self._object_m: tuple[float, float] = np.nan, np.nan  # stamp, height
@@ -260,7 +260,7 @@ class ClosedLoop:
         self.lifted_m = self._object_m[1] - self._start_m
         last_s = self.moments[-1].stamp_s if self.moments else -np.inf
         if self._joints and stamp_s >= last_s + 1 / RATE_HZ - 1e-6:
-            self.moments.append(Moment(stamp_s, self._joints, pos, quat, self.state))
+            self.moments.append(VideoFrameState(stamp_s, self._joints, pos, quat, self.state))
 
     def _saw_joints(self, message: JointState) -> None:
         self._joints = messages.joints_from_message(message)

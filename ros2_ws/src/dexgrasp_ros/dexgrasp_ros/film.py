@@ -15,7 +15,7 @@ RATE_HZ = 25.0
 
 
 @dataclass(frozen=True)
-class Moment:
+class VideoFrameState:
     """What was known at one time."""
 
     stamp_s: float
@@ -28,7 +28,7 @@ class Moment:
     caption: str
 
 
-def film(path: Path, moments: Sequence[Moment], thing: str) -> None:
+def film(path: Path, moments: Sequence[VideoFrameState], thing: str) -> None:
     """Draw the moments as an MP4 in real time. Raises sim.render.RenderUnavailable without OpenGL."""
     robot = SimRobot(SimRobotCfg(object=thing, camera_rate_hz=0.0))
     model = robot.library[robot.object]

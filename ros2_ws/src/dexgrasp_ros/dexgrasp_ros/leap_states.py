@@ -19,7 +19,7 @@ from dexgrasp_ros.process import run
 
 
 @dataclass(frozen=True)
-class LeapStatesCfg:
+class LeapStateCfg:
     """What is asked and where it is published."""
 
     service: str = "/leap_position"
@@ -44,12 +44,12 @@ class LeapStatesCfg:
             raise ValueError("rate_hz lies within 0 and 90; timeout_s and motors are positive")
 
 
-class LeapStates(Node):
+class LeapStateNode(Node):
     """One question at a time; the stamp is that of the question, so that no reading looks newer than it is."""
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("leap_states", context=context, **options)
-        self._cfg = cfg = declare(self, LeapStatesCfg)
+        self._cfg = cfg = declare(self, LeapStateCfg)
         self._type = _service_type(cfg.service_type)
         self._client = self.create_client(self._type, cfg.service)
         self._states = self.create_publisher(JointState, cfg.topic, QoSProfile(depth=1))
@@ -96,7 +96,7 @@ def _service_type(name: str) -> Any:
 
 def main() -> int:
     """Runs the node."""
-    return run(LeapStates)
+    return run(LeapStateNode)
 
 
 if __name__ == "__main__":

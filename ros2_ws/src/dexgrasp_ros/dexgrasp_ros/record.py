@@ -44,7 +44,7 @@ NO_LIMIT = QosTime(0, 0)
 
 
 @dataclass(frozen=True)
-class RecordCfg:
+class RecorderCfg:
     """What is recorded."""
 
     folder: str = ""
@@ -67,12 +67,12 @@ class RecordCfg:
         return wanted and not unwanted
 
 
-class Recorder(Node):
+class RecorderNode(Node):
     """Subscribes to what is published, with the publishers' own quality of service."""
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("record", context=context, **options)
-        self.cfg = declare(self, RecordCfg)
+        self.cfg = declare(self, RecorderCfg)
         self.folder = Path(self.cfg.folder or datetime.now().strftime("bags/grasp_%Y%m%d_%H%M%S")).resolve()
         if self.folder.exists():
             raise FileExistsError(f"{self.folder} exists: name another folder")
@@ -175,7 +175,7 @@ def stored(qos: QoSProfile) -> Qos:
 
 def main() -> int:
     """Runs the node."""
-    return run(Recorder)
+    return run(RecorderNode)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp_ros import config
-from dexgrasp_ros.sim_robot import Scene, SimRobotCfg
+from dexgrasp_ros.sim_robot import SceneSnapshot, SimRobotCfg
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose
 from sim.depth_flaws import Chance, add_flaws
@@ -19,7 +19,7 @@ Array = NDArray[np.float64]
 Image = NDArray[np.float32]
 
 
-class DepthCamera:
+class SimDepthCamera:
     """Draws scenes as a D435 would take them. Belongs to the thread that made it, because OpenGL does."""
 
     def __init__(self, cfg: SimRobotCfg) -> None:
@@ -32,7 +32,7 @@ class DepthCamera:
         self._renderer = DepthRenderer(self.intrinsics)
         self._drawn: tuple[mujoco.MjModel, mujoco.MjData] | None = None
 
-    def take(self, scene: Scene) -> Image:
+    def take(self, scene: SceneSnapshot) -> Image:
         """Depth (rows, columns) [m], 0 = hole."""
         if self._drawn is None or self._drawn[0] is not scene.model:
             self._drawn = scene.model, mujoco.MjData(scene.model)

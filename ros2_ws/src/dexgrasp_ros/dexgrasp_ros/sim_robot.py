@@ -113,7 +113,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Scene:
+class SceneSnapshot:
     """One moment, for the camera."""
 
     model: mujoco.MjModel
@@ -234,9 +234,9 @@ class SimRobot:
         mujoco.mj_forward(self._model, self._data)
         return self._model, self._data
 
-    def scene(self) -> Scene:
+    def scene(self) -> SceneSnapshot:
         """This moment, for a camera that draws it elsewhere."""
-        return Scene(self._model, self._data.qpos.copy(), self.time_s)
+        return SceneSnapshot(self._model, self._data.qpos.copy(), self.time_s)
 
     def _named(self, thing: str | int) -> str:
         names = self.library.names

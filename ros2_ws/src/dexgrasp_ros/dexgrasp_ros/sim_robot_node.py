@@ -31,8 +31,8 @@ from dexgrasp_ros.camera_messages import image_from_depth, info_from_intrinsics
 from dexgrasp_ros.messages import MessageError
 from dexgrasp_ros.parameters import declare, read
 from dexgrasp_ros.process import run
-from dexgrasp_ros.sim_camera import DepthCamera
-from dexgrasp_ros.sim_robot import CommandError, Group, Scene, SimRobot, SimRobotCfg
+from dexgrasp_ros.sim_camera import SimDepthCamera
+from dexgrasp_ros.sim_robot import CommandError, Group, SceneSnapshot, SimRobot, SimRobotCfg
 from perception.depth import Intrinsics
 
 CAMERA_FRAME, WORLD_FRAME = "camera_depth_optical_frame", "world"
@@ -63,7 +63,7 @@ class SimRobotNode(Node):
         self._now = self.create_publisher(ClockMessage, "/clock", newest)
         self._truth = self.create_publisher(PoseStamped, "~/object_pose", newest)
         self._report = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        self._camera = Camera(self, self.cfg) if self.cfg.camera_rate_hz else None
+        self._camera = CameraThread(self, self.cfg) if self.cfg.camera_rate_hz else None
         self._listen()
         self.create_service(Trigger, "~/reset", self._reset)
         self.create_service(Trigger, "~/push", self._push)
@@ -181,7 +181,7 @@ class SimRobotNode(Node):
         return bool(self.cfg.drop) and self._rng.uniform() < self.cfg.drop
 
 
-class Camera:
+class CameraThread:
     """Draws in a thread: one picture takes longer than a period of the physics. Late frames are left out."""
 
     def __init__(self, node: SimRobotNode, cfg: SimRobotCfg) -> None:
@@ -189,7 +189,7 @@ class Camera:
         newest = QoSProfile(depth=1)
         self._image = node.create_publisher(Image, "/camera/camera/depth/image_rect_raw", newest)
         self._info = node.create_publisher(CameraInfo, "/camera/camera/depth/camera_info", newest)
-        self._waiting: SimpleQueue[Scene | None] = SimpleQueue()
+        self._waiting: SimpleQueue[SceneSnapshot | None] = SimpleQueue()
         self._next_s, self._count = 0.0, 0
         self._failure: Exception | None = None
         opened = threading.Event()
@@ -220,7 +220,7 @@ class Camera:
 
     def _work(self, opened: threading.Event) -> None:
         try:
-            camera = DepthCamera(self._cfg)
+            camera = SimDepthCamera(self._cfg)
             opened.set()
             while (scene := self._newest()) is not None:
                 self._send(camera.take(scene), scene.stamp_s, camera.intrinsics)
@@ -233,7 +233,7 @@ class Camera:
         self._info.publish(info_from_intrinsics(intrinsics, stamp_s, CAMERA_FRAME))
         self._node.publish(self._image, image_from_depth(depth_m, stamp_s, CAMERA_FRAME))
 
-    def _newest(self) -> Scene | None:
+    def _newest(self) -> SceneSnapshot | None:
         scene = self._waiting.get()
         while scene is not None:
             try:
