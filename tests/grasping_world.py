@@ -7,8 +7,9 @@ from functools import cache
 import numpy as np
 
 import assets
-from dexgrasp_ros.grasp_types import GraspCfg, Inputs, View
+from dexgrasp_ros.grasp_types import GraspCfg, Inputs
 from dexgrasp_ros.grasping import GraspStateMachine
+from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.poses import Pose
 from policies.runtime import Command, Plan, Policy
 from policies.safety import SafetyCfg
@@ -61,14 +62,14 @@ class World:
             palm_pos_w=self.palm.pos_m,
             palm_quat_w=self.palm.quat,
             palm_stamp_s=self.now_s,
-            view=View(points(), 1.0, True, self.now_s),
+            estimate=ObjectEstimate(points(), stamp_s=self.now_s),
             plan=a_plan(),
             plan_stamp_s=self.now_s,
         )
         return replace(given, **(self.changes | changes))
 
     def begin(self):
-        assert self.machine.begin(self.inputs()) == ""
+        assert self.machine.activate(self.inputs()) == ""
         return self
 
     def ask(self, name, **changes):

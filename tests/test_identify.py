@@ -10,7 +10,7 @@ import yaml
 from dexgrasp_ros.excitation import ExcitationCfg, excite
 from dexgrasp_ros.identify_fit import JointLog, JointParameters, Servo, fit_joint
 from dexgrasp_ros.identify_hand import load_hand
-from dexgrasp_ros.identify_log import IdentificationSequence, HandLog
+from dexgrasp_ros.identify_log import HandLog, IdentificationSequence
 from dexgrasp_ros.identify_report import draw, parameters, table, warnings, write_parameters
 from sim.randomize import RandomizeCfg
 
@@ -44,7 +44,7 @@ def simulate(allegro, hand, truth, course, seed=0):
         k = len(sent)
         if k % tick == 0:
             joints = data.qpos[qpos] + rng.normal(0, NOISE_RAD, 16) + truth[0].bias_rad
-            course.read(joints, k * STEP_S)
+            course.add_reading(joints, k * STEP_S)
             target = course.step(joints, k * STEP_S).copy()
         sent.append(target)
         data.ctrl[ctrl] = sent[max(0, k - delay)]
@@ -169,7 +169,7 @@ def test_a_joint_that_strays_ends_the_course(hand):
     course.step(hand.rest, 0.01)
     astray = hand.rest.copy()
     astray[5] += 0.5
-    with pytest.raises(ValueError, match=r"joint 5 is 0\.50 rad from where it should rest"):
+    with pytest.raises(ValueError, match=r"joint 5 is 0\.50 rad from its rest position"):
         course.step(astray, 0.02)
 
 

@@ -18,7 +18,7 @@ from std_msgs.msg import String
 
 from dexgrasp_ros import messages
 from dexgrasp_ros.camera_messages import image_from_depth
-from dexgrasp_ros.record import RecorderCfg, Recorder
+from dexgrasp_ros.record import RecorderCfg, RecorderNode
 
 pytestmark = pytest.mark.ros
 
@@ -31,7 +31,7 @@ def recorder(ros, tmp_path):
     def make(**parameters):
         given = {"folder": str(tmp_path / "bag")} | parameters
         overrides = [Parameter(name, value=value) for name, value in given.items()]
-        made.append(ros.add(Recorder(context=ros.context, parameter_overrides=overrides)))
+        made.append(ros.add(RecorderNode(context=ros.context, parameter_overrides=overrides)))
         return made[-1]
 
     yield make

@@ -66,7 +66,7 @@ def image_from_depth(depth_m: NDArray[Any], stamp_s: float, frame_id: str, encod
 
 def intrinsics_from_info(message: CameraInfo) -> Intrinsics:
     """Return the intrinsics of a depth camera. Raises MessageError for cropped, binned or uncalibrated images."""
-    k, d = list(message.k), [float(value) for value in message.d]
+    k, d = ([float(value) for value in values] for values in (message.k, message.d))
     if message.binning_x > 1 or message.binning_y > 1 or message.roi.width or message.roi.height:
         raise MessageError("camera_info describes a binned or cropped image; publish the full image")
     if not np.isfinite([*k, *d]).all() or not (k[0] > 0 and k[4] > 0):

@@ -28,7 +28,7 @@ from dexgrasp_ros.identify_log import HandLog, IdentificationSequence
 from dexgrasp_ros.identify_report import draw, table, warnings, write_parameters
 from dexgrasp_ros.joint_states import JointStates
 from dexgrasp_ros.parameters import declare
-from dexgrasp_ros.process import acknowledged, run_to_end
+from dexgrasp_ros.process import acknowledged, run_until_finished
 from dexgrasp_ros.readiness import outside_joint_range
 from dexgrasp_ros.wave_stamp import check_stamp, stamp_path
 
@@ -203,7 +203,7 @@ class IdentificationNode(Node):
 
 def main() -> int:
     """Run the identification; return 0 if parameters were written."""
-    return run_to_end(IdentificationNode)
+    return run_until_finished(IdentificationNode)
 
 
 if __name__ == "__main__":

@@ -80,14 +80,14 @@ def twist_message(linear: ArrayLike, angular: ArrayLike, stamp_s: float, frame_i
 def joint_message(
     names: Sequence[str], position: ArrayLike, stamp_s: float, velocity: ArrayLike = (), effort: ArrayLike = ()
 ) -> JointState:
-    """Joint positions [rad], where known velocities [rad/s] and efforts [N m]."""
+    """Return a joint state message of positions [rad] and, where given, velocities [rad/s] and efforts [N m]."""
     values = (np.asarray(column, float).tolist() for column in (position, velocity, effort))
     columns = dict(zip(("position", "velocity", "effort"), values, strict=True))
     return JointState(header=header(stamp_s), name=list(names), **columns)
 
 
 def joints_from_message(message: JointState, column: str = "position") -> dict[str, float]:
-    """Values of one column (position, velocity, effort) by joint name."""
+    """Return the values of one column (position, velocity, effort) by joint name. Raises MessageError."""
     return _named(list(message.name), getattr(message, column), f"joint state: {column}")
 
 

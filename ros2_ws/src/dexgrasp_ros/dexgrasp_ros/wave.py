@@ -25,7 +25,7 @@ from dexgrasp_ros.adapters import JointAdapter
 from dexgrasp_ros.drivers import JointDriver, subscribe_joint_states
 from dexgrasp_ros.joint_states import JointStates
 from dexgrasp_ros.parameters import declare
-from dexgrasp_ros.process import acknowledged, run_to_end
+from dexgrasp_ros.process import acknowledged, run_until_finished
 from dexgrasp_ros.readiness import outside_joint_range
 from dexgrasp_ros.wave_check import JointTest, JointTestCfg, Verdict, as_dicts, table
 from dexgrasp_ros.wave_stamp import stamp_path, write_stamp
@@ -231,7 +231,7 @@ def _read_reference(path: Path | None) -> dict[str, float] | None:
 
 def main() -> int:
     """Run the joint test; return 0 if all joints passed."""
-    return run_to_end(JointTestNode)
+    return run_until_finished(JointTestNode)
 
 
 if __name__ == "__main__":
