@@ -99,7 +99,7 @@ def test_known_parameters_come_back(hand, allegro, tmp_path):
     assert (tmp_path / "identified.png").stat().st_size > 10_000
     assert "ffj2" in table(fits)
     assert warnings(fits) == []
-    assert "ffj2: measured and fitted positions are 20.0 mrad apart" in warnings([replace(fits[0], rms_rad=0.02)])[0]
+    assert "ffj2: measured and fitted positions differ by 20.0 mrad" in warnings([replace(fits[0], rms_rad=0.02)])[0]
 
 
 @pytest.mark.slow

@@ -52,12 +52,12 @@ def node(ros, **values):
 
 
 def test_a_real_hand_is_not_moved_before_its_wave_test(ros, tmp_path):
-    with pytest.raises(ValueError, match="no wave test of this hand is recorded"):
+    with pytest.raises(ValueError, match="no joint test of this hand is recorded"):
         node(ros, robot="real", wave_test=str(tmp_path / "none.json"))
 
 
 def test_a_joint_that_the_hand_has_not_is_named(ros):
-    with pytest.raises(ValueError, match=r"unknown joints \['ffj9'\]; the hand has \['ffj0'"):
+    with pytest.raises(ValueError, match=r"unknown joints \['ffj9'\]; joints of the hand: \['ffj0'"):
         node(ros, joints=["ffj9"])
 
 

@@ -179,7 +179,7 @@ def test_further_parameters_come_last_and_win(description):
     ("given", "text"),
     [
         ({"robot": "real"}, "a real one needs camera:=realsense or camera:=topic"),
-        ({"camera": "topic"}, "a simulated robot brings its own camera"),
+        ({"camera": "topic"}, "a simulated robot has its own camera"),
         ({**REAL, "camera_file": ""}, "the camera pose is missing"),
         ({"hand": "shadow"}, "hand:=shadow: choose one of allegro, allegro_v5, leap"),
         ({"seed": "x"}, "seed:=x is not a whole number"),
@@ -189,6 +189,12 @@ def test_further_parameters_come_last_and_win(description):
 def test_arguments_that_do_not_fit_together_are_refused_with_what_to_do(given, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         bringup.nodes(DEFAULTS | given)
+
+
+@pytest.mark.parametrize(("executable", "name"), NODES.items())
+def test_each_executable_has_a_main(executable, name):
+    assert executable.endswith("_node")
+    assert callable(importlib.import_module(f"dexgrasp_ros.{name}").main)
 
 
 @pytest.mark.parametrize("hand", ["allegro", "allegro_v5", "leap"])
@@ -259,10 +265,11 @@ def test_colcon_builds_what_a_robot_runs(tmp_path):
     place = tmp_path / "install" / "dexgrasp_ros"
     assert (place / "share" / "dexgrasp_ros" / "launch" / "grasp.launch.py").is_file()
     assert (place / "share" / "dexgrasp_ros" / "config" / "hands" / "allegro_v4.yaml").is_file()
+    assert {path.name for path in (place / "lib" / "dexgrasp_ros").iterdir()} == set(NODES)
     node = place / "lib" / "dexgrasp_ros" / "sim_robot_node"
     where = "import dexgrasp_ros; print(dexgrasp_ros.__file__)"
     refused = installed(tmp_path, node, "--ros-args", "-p", "drop:=1.5")
-    assert (refused.returncode, "drop is a share" in refused.stderr) == (2, True), refused.stderr
+    assert (refused.returncode, "drop is a fraction" in refused.stderr) == (2, True), refused.stderr
     assert Path(installed(tmp_path, sys.executable, "-c", where).stdout.strip()).is_relative_to(place)
 
 

@@ -60,7 +60,7 @@ def test_an_answer_of_another_length_is_not_published(ros):
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({"service_type": "leap_hand/srv/LeapPosition"}, "Build and source the maker's package"),
+        ({"service_type": "leap_hand/srv/LeapPosition"}, "Build and source the manufacturer's package"),
         ({"service_type": "LeapPosition"}, "package/srv/Name"),
         ({"rate_hz": 200.0}, "within 0 and 90"),
     ],

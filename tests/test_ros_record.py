@@ -101,9 +101,9 @@ def test_a_stopped_process_leaves_a_complete_bag(ros, tmp_path):
 def test_a_folder_that_exists_is_refused(ros_domain, tmp_path):
     with Process("dexgrasp_ros.record", tmp_path, folder=tmp_path) as process:
         assert process.wait() == 2
-        assert "exists: name another folder" in process.text()
+        assert "exists: give a folder that does not exist" in process.text()
 
 
 def test_a_pattern_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"'\(' is none"):
+    with pytest.raises(ValueError, match=r"'\(' is invalid"):
         RecorderCfg(topics=("(",))

@@ -212,5 +212,5 @@ def test_a_small_image_has_the_same_field_of_view(robot):
 def test_a_tilted_camera_is_refused():
     T = CameraPose.load(config("cameras/sim.yaml")).T_world_cam.copy()
     T[:3, :2] = T[:3, :2] @ np.array([[0.8, -0.6], [0.6, 0.8]])
-    with pytest.raises(ValueError, match="upright"):
+    with pytest.raises(ValueError, match="x axis of the simulated camera must be horizontal"):
         upright(T, "tilted.yaml")
