@@ -88,7 +88,7 @@ COMMANDS = (
     Command(
         "replay",
         "Run perception and policy again on a recorded bag; exit status 1 at the first difference.",
-        "dexgrasp_ros.replay:ReplayCfg",
+        "dexgrasp_ros.replay_cfg:ReplayCfg",
         "dexgrasp_ros.replay:replay",
         ("bag",),
     ),

@@ -8,8 +8,9 @@ import numpy as np
 
 import assets
 from dexgrasp.utils.rotations import Pose
-from dexgrasp_ros.grasp_types import GraspCfg, Inputs, View
-from dexgrasp_ros.grasping import GraspMachine
+from dexgrasp_ros.grasp_types import GraspCfg, Inputs
+from dexgrasp_ros.grasping import GraspStateMachine
+from dexgrasp_ros.object_estimate import ObjectEstimate
 from policies.runtime import Command, Plan, Policy
 from policies.safety import SafetyCfg
 
@@ -55,7 +56,7 @@ class World:
     """A robot that is where it was told to be, a tick later, and a camera that always sees what always stays there."""
 
     def __init__(self, policy, shadow=False, **cfg):
-        self.machine = GraspMachine(policy, GraspCfg(**({"attempts": 1} | cfg)), SafetyCfg(), shadow=shadow)
+        self.machine = GraspStateMachine(policy, GraspCfg(**({"attempts": 1} | cfg)), SafetyCfg(), shadow=shadow)
         self.now_s, self.joints, self.palm = 100.0, open_pose() * 0.8, HOME
         self.changes = {}
         self.outputs = []
@@ -68,14 +69,14 @@ class World:
             palm_pos_w=self.palm.pos_m,
             palm_quat_w=self.palm.quat,
             palm_stamp_s=self.now_s,
-            view=View(points(), 1.0, True, self.now_s),
+            estimate=ObjectEstimate(points(), stamp_s=self.now_s),
             plan=a_plan(),
             plan_stamp_s=self.now_s,
         )
         return replace(given, **(self.changes | changes))
 
     def begin(self):
-        assert self.machine.begin(self.inputs()) == ""
+        assert self.machine.activate(self.inputs()) == ""
         return self
 
     def ask(self, name, **changes):

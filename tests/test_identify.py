@@ -10,7 +10,7 @@ import yaml
 from dexgrasp_ros.excitation import ExcitationCfg, excite
 from dexgrasp_ros.identify_fit import JointLog, JointParameters, Servo, fit_joint
 from dexgrasp_ros.identify_hand import load_hand
-from dexgrasp_ros.identify_log import Course, HandLog
+from dexgrasp_ros.identify_log import HandLog, IdentificationSequence
 from dexgrasp_ros.identify_report import draw, parameters, table, warnings, write_parameters
 from sim.randomize import RandomizeCfg
 
@@ -44,7 +44,7 @@ def simulate(allegro, hand, truth, course, seed=0):
         k = len(sent)
         if k % tick == 0:
             joints = data.qpos[qpos] + rng.normal(0, NOISE_RAD, 16) + truth[0].bias_rad
-            course.read(joints, k * STEP_S)
+            course.add_reading(joints, k * STEP_S)
             target = course.step(joints, k * STEP_S).copy()
         sent.append(target)
         data.ctrl[ctrl] = sent[max(0, k - delay)]
@@ -66,7 +66,7 @@ def drawn(hand, seed):
 
 def found_again(hand, allegro, joints, seed):
     truth = drawn(hand, seed)
-    course = Course(hand.rest, hand.free_lower, hand.free_upper, joints, SHORT, 0.5)
+    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, joints, SHORT, 0.5)
     log = simulate(allegro, hand, truth, course, seed)
     fits = [fit_joint(one, hand.guess[i]) for i, one in zip(joints, log.joints(), strict=True)]
     for i, fit in zip(joints, fits, strict=True):
@@ -99,7 +99,7 @@ def test_known_parameters_come_back(hand, allegro, tmp_path):
     assert (tmp_path / "identified.png").stat().st_size > 10_000
     assert "ffj2" in table(fits)
     assert warnings(fits) == []
-    assert "ffj2: measured and fitted positions are 20.0 mrad apart" in warnings([replace(fits[0], rms_rad=0.02)])[0]
+    assert "ffj2: measured and fitted positions differ by 20.0 mrad" in warnings([replace(fits[0], rms_rad=0.02)])[0]
 
 
 @pytest.mark.slow
@@ -164,17 +164,17 @@ def test_no_joint_of_a_hand_touches_another_one_within_its_free_range(hand, alle
 
 
 def test_a_joint_that_strays_ends_the_course(hand):
-    course = Course(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
+    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
     course.step(hand.rest, 0.0)
     course.step(hand.rest, 0.01)
     astray = hand.rest.copy()
     astray[5] += 0.5
-    with pytest.raises(ValueError, match=r"joint 5 is 0\.50 rad from where it should rest"):
+    with pytest.raises(ValueError, match=r"joint 5 is 0\.50 rad from its rest position"):
         course.step(astray, 0.02)
 
 
 def test_the_course_goes_to_the_rest_pose_slowly_and_moves_one_joint_alone(hand):
-    course = Course(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
+    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
     joints = hand.rest + 0.02
     sent = [course.step(joints, 0.01 * k).copy() for k in range(60)]
     assert np.abs(np.diff(sent, axis=0))[:4].max() <= 0.5 / SHORT.rate_hz + 1e-12

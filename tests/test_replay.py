@@ -24,14 +24,14 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import adapter_cfg
 from dexgrasp_ros import messages as m
 from dexgrasp_ros.adapters import JointAdapter
-from dexgrasp_ros.arm import Arm
-from dexgrasp_ros.camera_messages import Cloud, cloud_message, depth_from_image, image_from_depth, info_from_intrinsics
+from dexgrasp_ros.arm import ArmKinematics
+from dexgrasp_ros.camera_messages import depth_from_image, estimate_message, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.drivers import joint_command
-from dexgrasp_ros.grasp_types import GraspCfg, Inputs, View
-from dexgrasp_ros.grasping import GraspMachine
-from dexgrasp_ros.perception_cfg import PerceptionCfg, make_robot
+from dexgrasp_ros.grasp_types import GraspCfg, Inputs
+from dexgrasp_ros.grasping import GraspStateMachine
+from dexgrasp_ros.perception_cfg import PerceptionCfg, make_inputs
 from dexgrasp_ros.replay_bag import Bag
-from dexgrasp_ros.watching import Watch
+from dexgrasp_ros.watching import PerceptionStateMachine
 from perception.extrinsics import CameraPose
 from policies import cli
 from policies.runtime import Policy
@@ -47,7 +47,7 @@ TYPES = get_typestore(Stores.ROS2_JAZZY)
 KINDS = {"sensor_msgs/msg/PointCloud2": PointCloud2, "std_msgs/msg/Float64MultiArray": Float64MultiArray}
 
 
-class Course:
+class RecordedGrasp:
     """A grasp by the nodes' pure parts, with a robot that does what it is told; all messages, as they would come."""
 
     def __init__(self, scene, camera_file):
@@ -55,15 +55,15 @@ class Course:
         policy = Policy.load(BUNDLE)
         hand = policy.contract.hand
         drivers = adapter_cfg.load("hands", "sim_allegro"), adapter_cfg.load("arms", "sim_ur5e")
-        self.arm = Arm(drivers[1].arm, hand, 1 / policy.rate_hz)
+        self.arm = ArmKinematics(drivers[1].arm, hand, 1 / policy.rate_hz)
         self.adapters = [JointAdapter(d, n) for d, n in zip(drivers, (hand.joint_names, self.arm.joint_names),
                                                             strict=True)]  # fmt: skip
-        self.machine = GraspMachine(policy, GraspCfg(attempts=2), SafetyCfg(), self.arm.palm(self.arm.home))
-        cfg = PerceptionCfg(bundle=str(BUNDLE), arm="sim_ur5e", camera_file=str(camera_file), reach=False)
-        self.watch = Watch(make_robot(cfg).scene)
+        self.machine = GraspStateMachine(policy, GraspCfg(attempts=2), SafetyCfg(), self.arm.palm(self.arm.home))
+        cfg = PerceptionCfg(bundle=str(BUNDLE), arm="sim_ur5e", camera_file=str(camera_file), check_reachability=False)
+        self.watch = PerceptionStateMachine(make_inputs(cfg).setup)
         self.q_hand = np.array(policy.contract.grasp.power.open_pose)
         self.q_arm, self.goal = self.arm.home.copy(), None
-        self.period_s, self.view, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
+        self.period_s, self.estimate, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
         self.states = [""]
         self.image = image_from_depth(scene.frame.depth_m, 0.0, "camera")
 
@@ -89,32 +89,40 @@ class Course:
         position = np.concatenate([a.state_map.to_driver(v) for a, v in zip(adapters, values, strict=True)])
         self.tell("/joint_states", m.joint_message(names, position, self.now_s))
         for part, value in zip(("hand", "arm"), values, strict=True):
-            self.watch.joints(part, value, self.now_s)
+            self.watch.on_joint_state(part, value, self.now_s)
 
     def look(self):
         camera = self.scene.frame.intrinsics
-        self.watch.camera(camera)
+        self.watch.on_camera_info(camera)
         self.tell(INFO, info_from_intrinsics(camera, self.now_s, "camera"))
         self.image.header = m.header(self.now_s, "camera")
         self.tell(DEPTH, self.image)
-        self.publish(self.watch.depth(depth_from_image(self.image), self.now_s))
+        self.publish(self.watch.on_depth(depth_from_image(self.image), self.now_s))
 
-    def publish(self, sight):
-        if sight is None:
+    def publish(self, estimate):
+        if estimate is None:
             return
-        cloud = Cloud(sight.points_w, sight.visible_fraction, sight.view_fresh, sight.stamp_s)
-        if sight.plan is not None:
-            self.tell("/perception/plan", m.plan_message(sight.plan, sight.stamp_s))
-            self.plan, self.plan_s = sight.plan, sight.stamp_s
-        self.tell("/perception/points", cloud_message(cloud))
-        self.view = View(sight.points_w, sight.visible_fraction, sight.view_fresh, sight.stamp_s)
+        if estimate.plan is not None:
+            self.tell("/perception/plan", m.plan_message(estimate.plan, estimate.stamp_s))
+            self.plan, self.plan_s = estimate.plan, estimate.stamp_s
+        self.tell("/perception/points", estimate_message(estimate, "world"))
+        self.estimate = estimate
 
     def tick(self, request):
         palm = self.arm.palm(self.q_arm)
-        parts = (self.q_hand, self.now_s, palm.pos_m, palm.quat, self.now_s, self.view, self.plan, self.plan_s)
-        inputs = Inputs(self.now_s, *parts)
-        if not self.machine.begun:
-            assert self.machine.begin(inputs) == ""
+        inputs = Inputs(
+            now_s=self.now_s,
+            joint_pos=self.q_hand,
+            joints_stamp_s=self.now_s,
+            palm_pos_w=palm.pos_m,
+            palm_quat_w=palm.quat,
+            palm_stamp_s=self.now_s,
+            estimate=self.estimate,
+            plan=self.plan,
+            plan_stamp_s=self.plan_s,
+        )
+        if not self.machine.active:
+            assert self.machine.activate(inputs) == ""
             self.goal = self.q_arm
         if request:
             assert self.machine.request(request, inputs) == ""
@@ -130,7 +138,7 @@ class Course:
         if output.state != self.states[-1]:
             self.states.append(output.state)
             self.tell("/grasp/state", String(data=output.state))
-            self.watch.grasp_state(output.state)
+            self.watch.on_grasp_state(output.state)
 
 
 def type_name(message):
@@ -170,11 +178,11 @@ def recorded(household, tmp_path_factory):
     scene = make_scene("plain", household, 3)
     camera_file = tmp_path_factory.mktemp("camera") / "camera.yaml"
     CameraPose(scene.frame.T_world_cam).save(camera_file)
-    course = Course(scene, camera_file)
+    grasp = RecordedGrasp(scene, camera_file)
     raw = []
-    course.tell = lambda topic, message: raw.append((topic, type_name(message), cdr(message)))
-    course.run()
-    assert course.machine.state == "hold" and course.states.count("pregrasp") == 2
+    grasp.tell = lambda topic, message: raw.append((topic, type_name(message), cdr(message)))
+    grasp.run()
+    assert grasp.machine.state == "hold" and grasp.states.count("pregrasp") == 2
     return raw, camera_file
 
 
@@ -184,8 +192,8 @@ def bag(recorded, tmp_path_factory):
 
 
 def words(bag, camera_file, **others):
-    return ["replay", str(bag), f"bundle={BUNDLE}", f"camera_file={camera_file}", "reach=false", "grasp.attempts=2",
-            *(f"{key}={value}" for key, value in others.items())]  # fmt: skip
+    return ["replay", str(bag), f"bundle={BUNDLE}", f"camera_file={camera_file}", "check_reachability=false",
+            "grasp.attempts=2", *(f"{key}={value}" for key, value in others.items())]  # fmt: skip
 
 
 def counted(text, topic):

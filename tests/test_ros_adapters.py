@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 import assets
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.adapter_cfg import CONFIG, AdapterCfg, AdapterError, CommandCfg, StateCfg, load, shipped
-from dexgrasp_ros.adapters import JointAdapter, PoseAdapter, Ramp
+from dexgrasp_ros.adapters import JointAdapter, JointInterpolator, PoseAdapter
 from dexgrasp_ros.joint_map import JointMap, JointStateError, Units
 from dexgrasp_ros.joint_states import JointStates
 from dexgrasp_ros.wave_stamp import check_stamp, fingerprint_v1
@@ -240,10 +240,10 @@ def test_hand_and_arm_may_share_a_topic():
     fingers, q = np.linspace(0.3, 0.45, 16), np.arange(6.0)
     both = [*hand.state_map.order, *arm.state_map.order]
     values = [*hand.command(fingers), *arm.command(q)]
-    states.take("/joint_states", dict(zip(both[::-1], values[::-1], strict=True)), 5.0, 5.1)
+    states.update("/joint_states", dict(zip(both[::-1], values[::-1], strict=True)), 5.0, 5.1)
     np.testing.assert_allclose(states.newest("hand")[0], fingers)
     np.testing.assert_allclose(states.newest("arm")[0], q)
-    states.take("/joint_states", dict(zip(arm.state_map.order, arm.command(q + 1), strict=True)), 6.0, 6.1)
+    states.update("/joint_states", dict(zip(arm.state_map.order, arm.command(q + 1), strict=True)), 6.0, 6.1)
     assert (states.newest("hand")[1], states.newest("arm")[1]) == (5.0, 6.0)
 
 
@@ -258,19 +258,19 @@ def test_what_is_wrong_with_a_message_is_said_and_nothing_of_it_counts(change, r
     states = shared_states()
     names = change(list(states._adapters["hand"].state_map.order))
     with pytest.raises(JointStateError, match=reason):
-        states.take("/joint_states", dict.fromkeys(names, 0.0), 1.0, 1.0)
+        states.update("/joint_states", dict.fromkeys(names, 0.0), 1.0, 1.0)
     assert states.newest("hand")[0] is None
 
 
 def test_joints_of_others_are_let_pass_where_only_the_hand_matters():
     hand = JointAdapter(load("hands", "sim_allegro"), joints_of("hands", "allegro")[0])
     states = JointStates({"hand": hand}, others=True)
-    states.take("/joint_states", dict.fromkeys([*hand.state_map.order, "elbow"], 0.25), 1.0, 1.0)
+    states.update("/joint_states", dict.fromkeys([*hand.state_map.order, "elbow"], 0.25), 1.0, 1.0)
     assert states.newest("hand")[0].tolist() == [0.25] * 16
-    states.take("/joint_states", {"elbow": 0.0}, 2.0, 2.0)
+    states.update("/joint_states", {"elbow": 0.0}, 2.0, 2.0)
     assert states.newest("hand")[1] == 1.0
     with pytest.raises(JointStateError, match="lack"):
-        states.take("/joint_states", {"ffj0": 0.0, "elbow": 0.0}, 3.0, 3.0)
+        states.update("/joint_states", {"ffj0": 0.0, "elbow": 0.0}, 3.0, 3.0)
 
 
 def test_an_empty_stamp_is_refused_or_replaced_as_the_description_says():
@@ -281,9 +281,9 @@ def test_an_empty_stamp_is_refused_or_replaced_as_the_description_says():
         states = JointStates({"hand": adapter})
         if expected is None:
             with pytest.raises(JointStateError, match="stamp is empty"):
-                states.take("/joint_states", dict.fromkeys(adapter.state_map.order, 0.0), 0.0, 7.0)
+                states.update("/joint_states", dict.fromkeys(adapter.state_map.order, 0.0), 0.0, 7.0)
         else:
-            states.take("/joint_states", dict.fromkeys(adapter.state_map.order, 0.0), 0.0, 7.0)
+            states.update("/joint_states", dict.fromkeys(adapter.state_map.order, 0.0), 0.0, 7.0)
             assert states.newest("hand")[1] == expected
 
 
@@ -354,10 +354,10 @@ def test_a_twist_leads_to_the_goal():
 
 
 def test_commands_between_ticks_by_hand():
-    ramp = Ramp(0.1)
-    ramp.aim(np.array([1.0, 0.0]), 0.0)
+    ramp = JointInterpolator(0.1)
+    ramp.set_goal(np.array([1.0, 0.0]), 0.0)
     assert ramp.at(0.0).tolist() == ramp.at(9.0).tolist() == [1.0, 0.0]  # the first at once
-    ramp.aim(np.array([2.0, 0.0]), 1.0)
+    ramp.set_goal(np.array([2.0, 0.0]), 1.0)
     assert [float(ramp.at(now_s)[0]) for now_s in (0.9, 1.0, 1.05, 1.1, 5.0)] == pytest.approx([1, 1, 1.5, 2, 2])
-    ramp.aim(np.array([0.0, 4.0]), 1.05)  # early: from where it is
+    ramp.set_goal(np.array([0.0, 4.0]), 1.05)  # early: from where it is
     assert ramp.at(1.1).tolist() == pytest.approx([0.75, 2.0])

@@ -6,7 +6,7 @@ import torch
 
 import assets
 from dexgrasp.utils.rotations import Pose
-from dexgrasp_ros.arm import Arm
+from dexgrasp_ros.arm import ArmKinematics
 from policies.bundle import read_contract
 from sim.mounts import ArmIK, ArmSpec
 
@@ -20,7 +20,7 @@ def hand():
 
 @pytest.fixture(scope="module")
 def arm(hand):
-    return Arm("ur5e", hand, STEP_S, speed=0.5)
+    return ArmKinematics("ur5e", hand, STEP_S, speed=0.5)
 
 
 def test_the_palm_is_where_the_simulator_has_it(arm, allegro):
@@ -59,7 +59,9 @@ def test_a_pose_is_reached_at_the_speed_that_is_allowed(arm):
 
 
 def test_a_base_that_stands_elsewhere_carries_the_palm_along(arm, hand):
-    moved = Arm("ur5e", hand, STEP_S, base=((-0.35, 0.1, 0.02), np.pi))  # 0.1 m to the front and left, a little higher
+    moved = ArmKinematics(
+        "ur5e", hand, STEP_S, base=((-0.35, 0.1, 0.02), np.pi)
+    )  # 0.1 m to the front and left, a little higher
     np.testing.assert_allclose(moved.palm(arm.home).pos_m, arm.palm(arm.home).pos_m + np.array([0.1, 0.1, 0.02]))
 
 

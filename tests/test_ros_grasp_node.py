@@ -25,8 +25,9 @@ from trajectory_msgs.msg import JointTrajectory
 import assets
 from dexgrasp_ros import config, messages
 from dexgrasp_ros.adapter_cfg import load
-from dexgrasp_ros.camera_messages import Cloud, cloud_message
+from dexgrasp_ros.camera_messages import estimate_message
 from dexgrasp_ros.grasp_node import GraspNode
+from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.wave_stamp import check_stamp, write_stamp
 from policies.bundle import read_contract
 from policies.runtime import Plan
@@ -132,7 +133,7 @@ class Bench:
         def publish():
             if self.times:
                 plans.publish(messages.plan_message(what, self.now_s))
-                clouds.publish(cloud_message(Cloud(some, 1.0, True, self.now_s)))
+                clouds.publish(estimate_message(ObjectEstimate(some, stamp_s=self.now_s), "world"))
 
         timer = self.ros.node.create_timer(0.05, publish)
         self.ros.until(lambda: plans.get_subscription_count() and clouds.get_subscription_count(), "the node's ears")
@@ -196,7 +197,7 @@ def test_it_grasps_lifts_holds_and_releases_and_says_how_long_things_take(bench)
         values
     )
     assert 0 < float(values["policy_p50_ms"]) < float(values["command_p50_ms"])
-    assert "home is reached from idle" in bench.ask("home").message
+    assert "home starts in idle" in bench.ask("home").message
     assert bench.ask("release").success
     bench.ros.until(lambda: bench.state == "idle", "release", 120.0)
     assert [message.data for message in bench.states] == [
@@ -268,7 +269,7 @@ def test_malformed_joint_states_are_reported_and_start_nothing(bench):
     changes = {
         "unknown joints ['gripper']": lambda m: m.name.append("gripper") or m.position.append(0.0),
         "lack ['thj3']": lambda m: m.name.pop() and m.position.pop(),
-        "each name has one": lambda m: m.position.pop(),
+        "expected one per name": lambda m: m.position.pop(),
         "not finite": lambda m: m.position.__setitem__(0, float("nan")),
         "stamp is empty": lambda m: setattr(m.header, "stamp", messages.to_stamp(0.0)),
     }
@@ -281,8 +282,8 @@ def test_malformed_joint_states_are_reported_and_start_nothing(bench):
         message = messages.joint_message(names, [newest[name] for name in names], bench.now_s)
         change(message)
         wrong.publish(message)
-        robot = node._parts[1]
-        bench.ros.until(lambda reason=reason, robot=robot: reason in robot.trouble, reason)
+        robot = node._configured.robot
+        bench.ros.until(lambda reason=reason, robot=robot: reason in robot.errors, reason)
         assert robot.refused == count
     text, values = bench.report("grasp: inputs", messages.ERROR)
     assert values["joints_refused"] == "5"
@@ -308,9 +309,11 @@ def test_in_shadow_mode_it_says_what_it_would_do(bench):
     bench.perceive()
     assert bench.ask("grasp").success
     bench.ros.until(lambda: bench.state == "grasp", "the policy")
-    bench.ros.until(lambda: "would go" in bench.report("grasp: shadow")[0], "what the policy would do")
+    bench.ros.until(
+        lambda: "policy and robot differ by" in bench.report("grasp: shadow")[0], "what the policy would do"
+    )
     text, values = bench.report("grasp: shadow")
-    assert "the palm would go" in text
+    assert "policy and robot differ by" in text
     assert float(values["palm_m"]) > 0.01
     assert not bench.hand and not bench.arm
 
@@ -379,10 +382,10 @@ def test_a_signal_leaves_the_robot_holding_where_it_is(bench, number):
     ("parameters", "reason"),
     [
         ({"bundle": "/nowhere"}, "/nowhere is not a bundle"),
-        ({"hand": "sim_leap"}, "describes the hand leap, the policy is for allegro"),
+        ({"hand": "sim_leap"}, "is a driver of the hand leap, the policy is for allegro"),
         ({"arm": "ur10"}, "no arm 'ur10'; shipped:"),
-        ({"arm": "cartesian_pose"}, "palm_source:=topic"),
-        ({"robot": "real"}, "no wave test of this hand is recorded"),
+        ({"arm": "cartesian_pose"}, "palm_pose_source:=topic"),
+        ({"robot": "real"}, "no joint test of this hand is recorded"),
     ],
 )
 def test_it_refuses_to_start_with_the_reason(ros, tmp_path, parameters, reason):
@@ -395,7 +398,7 @@ def test_a_real_robot_needs_a_wave_test_of_the_very_description(ros, tmp_path):
     path, cfg = tmp_path / "wave.json", load("hands", "sim_allegro")
     names = CONTRACT.hand.joint_names
     write_stamp(path, cfg, names[:-1])
-    assert "left out ['thj3']" in check_stamp(path, cfg, names)
+    assert "did not include ['thj3']" in check_stamp(path, cfg, names)
     write_stamp(path, cfg, names)
     assert check_stamp(path, cfg, names) == ""
     assert "has changed since" in check_stamp(path, load("hands", "allegro_v4"), names)

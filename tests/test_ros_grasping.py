@@ -10,8 +10,17 @@ from grasping_world import DOWN, DT, GOAL, HOME, Wild, World, a_plan, contract, 
 
 from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import Timing
-from dexgrasp_ros.grasp_types import REQUESTS, STATES, GraspCfg, View
-from dexgrasp_ros.scripted import MotionCfg, Script, Stage, approach, back_off, go_home, let_go
+from dexgrasp_ros.grasp_types import REQUESTS, STATES, GraspCfg
+from dexgrasp_ros.object_estimate import ObjectEstimate
+from dexgrasp_ros.scripted import (
+    MotionCfg,
+    MotionStage,
+    ScriptedMotion,
+    approach,
+    back_off,
+    go_home,
+    release,
+)
 
 
 def test_the_whole_sequence_with_the_shipped_policy():
@@ -64,9 +73,9 @@ def test_what_is_seen_to_rise_is_held_and_what_is_not_seen_must_be_felt(rise_m, 
     assert world.ask("grasp") == ""
     world.run_until("lift")
     policy.base_m, policy.grip = policy.base_m + rise_m, grip
-    world.changes = {"view": replace(world.inputs().view, visible_fraction=fraction)}
+    world.changes = {"estimate": replace(world.inputs().estimate, visible_fraction=fraction)}
     while world.tick().state == "lift":
-        world.changes["view"] = replace(world.changes["view"], stamp_s=world.now_s + DT)
+        world.changes["estimate"] = replace(world.changes["estimate"], stamp_s=world.now_s + DT)
     assert world.machine.state == ("retreat" if empty else "hold")
 
 
@@ -177,9 +186,9 @@ def test_points_that_are_too_old_stop_the_policy(state):
     world = in_state(state)
     stamp_s = world.now_s
     for _ in range(5):
-        assert world.tick(view=View(points(), 1.0, True, stamp_s)).state != "fault"
-    world.tick(view=View(points(), 1.0, True, stamp_s))
-    output = world.tick(view=View(points(), 1.0, True, stamp_s))
+        assert world.tick(estimate=ObjectEstimate(points(), stamp_s=stamp_s)).state != "fault"
+    world.tick(estimate=ObjectEstimate(points(), stamp_s=stamp_s))
+    output = world.tick(estimate=ObjectEstimate(points(), stamp_s=stamp_s))
     assert output.state == "fault"
     assert "points: 0.350 s old" in output.fault
 
@@ -188,20 +197,20 @@ def test_points_that_are_too_old_stop_the_policy(state):
 def test_points_count_only_while_the_policy_watches(state):
     world = in_state(state)
     for _ in range(5):
-        assert world.tick(view=None).state == state
+        assert world.tick(estimate=None).state == state
 
 
 @pytest.mark.parametrize(
-    ("view", "reason"),
+    ("estimate", "reason"),
     [
-        (None, "no points"),
-        (View(np.zeros((7, 3)), 1.0, True, math.inf), "points_w: expected shape"),
-        (View(np.full((256, 3), np.nan), 1.0, True, math.inf), "points_w is not finite"),
+        (None, "no object points"),
+        (ObjectEstimate(np.zeros((7, 3)), stamp_s=math.inf), "points_w: expected shape"),
+        (ObjectEstimate(np.full((256, 3), np.nan), stamp_s=math.inf), "points_w is not finite"),
     ],
 )
-def test_points_that_do_not_fit_stop_the_policy(view, reason):
+def test_points_that_do_not_fit_stop_the_policy(estimate, reason):
     world = in_state("grasp", student())
-    output = world.tick(view=view and replace(view, stamp_s=world.now_s + DT))
+    output = world.tick(estimate=estimate and replace(estimate, stamp_s=world.now_s + DT))
     assert output.state == "fault"
     assert reason in output.fault
 
@@ -247,8 +256,8 @@ def test_a_fault_is_reset_only_when_all_is_well():
     assert world.ask("reset_fault", estop=True) == "the emergency stop is pressed"
     assert "s old" in world.ask("reset_fault", joints_stamp_s=0.0)
     assert "finite" in world.ask("reset_fault", joint_pos=[math.nan] * 16)
-    assert world.ask("reset_fault", joint_pos=None, trouble="unknown joints") == (
-        "no joint states of the hand yet: unknown joints"
+    assert world.ask("reset_fault", joint_pos=None, input_errors="unknown joints") == (
+        "no joint states of the hand received: unknown joints"
     )
     assert world.machine.state == "fault"
     assert world.ask("reset_fault") == ""
@@ -261,9 +270,9 @@ def test_commands_do_not_begin_where_the_robot_cannot_be():
     world = World(Wild())
     joints = world.joints.copy()
     joints[5] += math.pi
-    assert "joint mfj1 is measured at" in world.machine.begin(world.inputs(joint_pos=joints))
-    assert "outside its workspace" in world.machine.begin(world.inputs(palm_pos_w=[0.0, 0.0, 1.2]))
-    assert "no pose of the palm yet" in world.machine.begin(world.inputs(palm_pos_w=None))
+    assert "joint mfj1 is measured at" in world.machine.activate(world.inputs(joint_pos=joints))
+    assert "outside its workspace" in world.machine.activate(world.inputs(palm_pos_w=[0.0, 0.0, 1.2]))
+    assert "no palm pose received" in world.machine.activate(world.inputs(palm_pos_w=None))
     output = world.tick()
     assert output.safe is None
     assert world.ask("grasp") == "the node is not active"
@@ -272,7 +281,7 @@ def test_commands_do_not_begin_where_the_robot_cannot_be():
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"plan": None}, "no plan yet"),
+        ({"plan": None}, "no plan received"),
         ({"plan_stamp_s": 0.0}, "the plan is 100.00 s old"),
         ({"plan": a_plan(Pose(np.array([0.9, 0.0, 0.3]), DOWN))}, "outside the palm's workspace"),
         ({"plan": replace(a_plan(), closing=[0.0] * 3)}, "closing: expected shape"),
@@ -305,7 +314,7 @@ def test_what_may_be_asked_for_in_which_state(state, refused):
         if state == "fault":
             world.tick(estop=True)
         assert bool(world.ask(name)) == (name in refused), (state, name)
-    assert "there are" in world.ask("dance")
+    assert "known: " in world.ask("dance")
 
 
 def test_an_arm_that_is_held_up_makes_the_palm_wait_and_then_time_out():
@@ -346,13 +355,13 @@ def test_in_shadow_mode_the_policy_waits_for_the_operator_and_moves_nothing_itse
     assert world.outputs[-1].proposal is not None
     assert world.ask("release") == ""
     assert world.tick(follow=False).state == "idle"
-    assert world.ask("home") == "somebody else moves the robot"
+    assert world.ask("home") == "in shadow mode another controller moves the robot"
 
 
 def test_a_stage_waits_for_the_robot_and_moves_no_faster_than_it_may():
     cfg = MotionCfg(palm_speed_m_s=0.2, joint_speed_rad_s=1.0)
     goal = Pose(np.array([0.35, 0.0, 0.45]), DOWN)
-    script = Script([Stage("go", goal, np.full(2, 0.5))], HOME, np.zeros(2), cfg, DT)
+    script = ScriptedMotion([MotionStage("go", goal, np.full(2, 0.5))], HOME, np.zeros(2), cfg, DT)
     for k in range(1, 4):
         pose, fingers = script.step(HOME, np.zeros(2))
         assert pose.distance_m(HOME) == pytest.approx(0.01 * k)  # 0.2 m/s at 20 Hz
@@ -369,7 +378,9 @@ def test_a_stage_waits_for_the_robot_and_moves_no_faster_than_it_may():
 def test_what_is_in_the_way_of_a_release_is_given_time_but_a_pregrasp_must_be_reached():
     blocked, goal = HOME, Pose(HOME.pos_m - np.array([0.0, 0.0, 0.03]), DOWN)
     for exact in (False, True):
-        script = Script([Stage("lower", goal, exact=exact)], HOME, np.zeros(2), MotionCfg(settle_s=0.5), DT)
+        script = ScriptedMotion(
+            [MotionStage("lower", goal, exact=exact)], HOME, np.zeros(2), MotionCfg(settle_s=0.5), DT
+        )
         ticks = 0
         while not script.done and ticks < 100:
             script.step(blocked, np.zeros(2))
@@ -401,10 +412,10 @@ def test_a_palm_that_looks_sideways_comes_down_beside_the_object():
 
 def test_ways_out_and_home_by_hand():
     held = Pose(np.array([0.0, 0.0, 0.3]), DOWN)
-    lower, opened, retreat = let_go(held, 0.15, open_pose(), 0.1)
+    lower, opened, retreat = release(held, 0.15, open_pose(), 0.1)
     np.testing.assert_allclose([lower.palm.pos_m[2], retreat.palm.pos_m[2]], [0.155, 0.255])
     assert opened.palm is None
-    assert [stage.name for stage in let_go(held, 0.0, open_pose(), 0.1)] == ["open", "retreat"]
+    assert [stage.name for stage in release(held, 0.0, open_pose(), 0.1)] == ["open", "retreat"]
     heights = [stage.palm.pos_m[2] for stage in go_home(held, HOME, open_pose(), 0.4)]
     assert heights == pytest.approx([0.45, 0.45, 0.45])
 

@@ -8,7 +8,8 @@ from grasping_world import DT, Wild, in_state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dexgrasp_ros.grasp_types import REQUESTS, View
+from dexgrasp_ros.grasp_types import REQUESTS
+from dexgrasp_ros.object_estimate import ObjectEstimate
 from policies.runtime import Plan
 
 nasty = st.one_of(st.just(math.nan), st.just(math.inf), st.floats(-1e3, 1e3), st.floats(-0.2, 0.2))
@@ -19,7 +20,9 @@ change = st.one_of(
     st.fixed_dictionaries({"joint_pos": st.one_of(st.none(), st.lists(nasty, min_size=15, max_size=16))}),
     st.fixed_dictionaries({"palm_pos_w": st.one_of(st.none(), st.lists(nasty, min_size=3, max_size=3))}),
     st.fixed_dictionaries({"palm_quat_w": st.lists(nasty, min_size=4, max_size=4)}),
-    st.fixed_dictionaries({"view": st.one_of(st.none(), st.builds(View, st.just("no"), nasty, st.booleans(), nasty))}),
+    st.fixed_dictionaries(
+        {"estimate": st.one_of(st.none(), st.builds(ObjectEstimate, st.just("no"), nasty, st.booleans(), nasty))}
+    ),
     st.fixed_dictionaries({"plan": st.one_of(st.none(), st.builds(Plan, *[st.lists(nasty, max_size=4)] * 6))}),
     st.fixed_dictionaries({"estop": st.just(True)}),
 )

@@ -13,7 +13,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 
 from dexgrasp_ros import messages as m
-from dexgrasp_ros.identify import IdentifyNode
+from dexgrasp_ros.identify import IdentificationNode
 from sim.hands import HandSpec
 
 pytestmark = pytest.mark.ros
@@ -48,16 +48,16 @@ def test_joint_states_that_fall_silent_end_it_with_the_hand_held(ros, tmp_path):
 
 def node(ros, **values):
     given = [Parameter(name, value=value) for name, value in values.items()]
-    return IdentifyNode(context=ros.context, parameter_overrides=given)
+    return IdentificationNode(context=ros.context, parameter_overrides=given)
 
 
 def test_a_real_hand_is_not_moved_before_its_wave_test(ros, tmp_path):
-    with pytest.raises(ValueError, match="no wave test of this hand is recorded"):
+    with pytest.raises(ValueError, match="no joint test of this hand is recorded"):
         node(ros, robot="real", wave_test=str(tmp_path / "none.json"))
 
 
 def test_a_joint_that_the_hand_has_not_is_named(ros):
-    with pytest.raises(ValueError, match=r"unknown joints \['ffj9'\]; the hand has \['ffj0'"):
+    with pytest.raises(ValueError, match=r"unknown joints \['ffj9'\]; joints of the hand: \['ffj0'"):
         node(ros, joints=["ffj9"])
 
 

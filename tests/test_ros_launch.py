@@ -32,9 +32,11 @@ CFGS = {
     "sim_robot_node": ("sim_robot", "SimRobotCfg"),
     "perception_node": ("perception_cfg", "PerceptionCfg"),
     "grasp_node": ("grasp_cfg", "GraspNodeCfg"),
-    "record": ("record", "RecordCfg"),
+    "recorder_node": ("record", "RecorderCfg"),
 }
 """The dataclass that each executable declares as its parameters."""
+NODES = eval(re.search(r"^NODES = ({.*?})$", (PACKAGE / "setup.py").read_text(), re.M | re.S)[1])
+"""Executable -> module, as installed."""
 DEFAULTS = {item.name: item.default for item in bringup.ARGUMENTS}
 REAL = {"robot": "real", "camera": "topic", "camera_file": "camera.yaml", "bundle": "here"}
 
@@ -138,10 +140,9 @@ def test_every_argument_says_what_it_means_and_its_default_is_one_of_the_choices
     ids=lambda given: "-".join(given.values()) or "default",
 )
 def test_what_is_started_exists_and_what_is_set_is_declared(description, given):
-    executables = eval(re.search(r"^NODES[^=]*= (\(.*?\))$", (PACKAGE / "setup.py").read_text(), re.M | re.S)[1])
     for executable, node in started(description, **given).items():
         assert node.package == dexgrasp_ros.__name__
-        assert executable in executables
+        assert executable in NODES
         parameters = dict(node.parameters[0])
         assert isinstance(parameters.pop("use_sim_time", False), bool)
         cfg = cfg_of(executable)(**parameters)  # an undeclared one is a TypeError, an impossible one a ValueError
@@ -154,7 +155,7 @@ def test_what_is_started_exists_and_what_is_set_is_declared(description, given):
 def test_a_real_robot_starts_no_simulation_and_takes_the_real_clock(description, robot):
     nodes = started(description, **(REAL if robot == "real" else {}))
     assert ("sim_robot_node" in nodes) == (robot == "sim")
-    assert "record" not in nodes
+    assert "recorder_node" not in nodes
     assert nodes["grasp_node"].parameters[0]["use_sim_time"] == (robot == "sim")
     assert nodes["perception_node"].parameters[0]["hand"] == ("sim_allegro" if robot == "sim" else "allegro_v4")
 
@@ -178,8 +179,8 @@ def test_further_parameters_come_last_and_win(description):
     ("given", "text"),
     [
         ({"robot": "real"}, "a real one needs camera:=realsense or camera:=topic"),
-        ({"camera": "topic"}, "a simulated robot brings its own camera"),
-        ({**REAL, "camera_file": ""}, "where does the camera stand"),
+        ({"camera": "topic"}, "a simulated robot has its own camera"),
+        ({**REAL, "camera_file": ""}, "the camera pose is missing"),
         ({"hand": "shadow"}, "hand:=shadow: choose one of allegro, allegro_v5, leap"),
         ({"seed": "x"}, "seed:=x is not a whole number"),
     ],
@@ -188,6 +189,12 @@ def test_further_parameters_come_last_and_win(description):
 def test_arguments_that_do_not_fit_together_are_refused_with_what_to_do(given, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         bringup.nodes(DEFAULTS | given)
+
+
+@pytest.mark.parametrize(("executable", "name"), NODES.items())
+def test_each_executable_has_a_main(executable, name):
+    assert executable.endswith("_node")
+    assert callable(importlib.import_module(f"dexgrasp_ros.{name}").main)
 
 
 @pytest.mark.parametrize("hand", ["allegro", "allegro_v5", "leap"])
@@ -212,7 +219,9 @@ def test_what_a_launch_starts_sees_the_object_and_stops_with_a_complete_bag(ros,
     given = DEFAULTS | {"record": "true", "bag": str(tmp_path / "bag")}
     with ExitStack() as stack:
         running = [
-            stack.enter_context(Process(f"dexgrasp_ros.{item.executable}", tmp_path, node=item.name, **item.parameters))
+            stack.enter_context(
+                Process(f"dexgrasp_ros.{NODES[item.executable]}", tmp_path, node=item.name, **item.parameters)
+            )
             for item in bringup.nodes(given)
         ]
 
@@ -256,10 +265,11 @@ def test_colcon_builds_what_a_robot_runs(tmp_path):
     place = tmp_path / "install" / "dexgrasp_ros"
     assert (place / "share" / "dexgrasp_ros" / "launch" / "grasp.launch.py").is_file()
     assert (place / "share" / "dexgrasp_ros" / "config" / "hands" / "allegro_v4.yaml").is_file()
+    assert {path.name for path in (place / "lib" / "dexgrasp_ros").iterdir()} == set(NODES)
     node = place / "lib" / "dexgrasp_ros" / "sim_robot_node"
     where = "import dexgrasp_ros; print(dexgrasp_ros.__file__)"
     refused = installed(tmp_path, node, "--ros-args", "-p", "drop:=1.5")
-    assert (refused.returncode, "drop is a share" in refused.stderr) == (2, True), refused.stderr
+    assert (refused.returncode, "drop is a fraction" in refused.stderr) == (2, True), refused.stderr
     assert Path(installed(tmp_path, sys.executable, "-c", where).stdout.strip()).is_relative_to(place)
 
 

@@ -12,7 +12,7 @@ from sensor_msgs.msg import JointState
 from dexgrasp_ros import messages
 from dexgrasp_ros.adapter_cfg import load
 from dexgrasp_ros.adapters import JointAdapter
-from dexgrasp_ros.leap_states import LeapStates
+from dexgrasp_ros.leap_states import LeapStateNode
 
 pytestmark = pytest.mark.ros
 
@@ -21,7 +21,7 @@ def start(ros, **parameters):
     """The node, which asks a service of the same shape as the maker's: numbers in the answer."""
     given = {"service_type": "rcl_interfaces/srv/GetParameterTypes", "field": "types", **parameters}
     overrides = [Parameter(name, value=value) for name, value in given.items()]
-    return ros.add(LeapStates(context=ros.context, parameter_overrides=overrides))
+    return ros.add(LeapStateNode(context=ros.context, parameter_overrides=overrides))
 
 
 def test_what_the_service_tells_arrives_by_the_names_of_the_description(ros):
@@ -60,7 +60,7 @@ def test_an_answer_of_another_length_is_not_published(ros):
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({"service_type": "leap_hand/srv/LeapPosition"}, "Build and source the maker's package"),
+        ({"service_type": "leap_hand/srv/LeapPosition"}, "Build and source the manufacturer's package"),
         ({"service_type": "LeapPosition"}, "package/srv/Name"),
         ({"rate_hz": 200.0}, "within 0 and 90"),
     ],

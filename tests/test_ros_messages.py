@@ -16,14 +16,14 @@ from trajectory_msgs.msg import JointTrajectory
 
 from dexgrasp_ros import messages as m
 from dexgrasp_ros.camera_messages import (
-    Cloud,
-    cloud_from_message,
-    cloud_message,
     depth_from_image,
+    estimate_from_message,
+    estimate_message,
     image_from_depth,
     info_from_intrinsics,
     intrinsics_from_info,
 )
+from dexgrasp_ros.object_estimate import ObjectEstimate
 from perception.depth import Intrinsics
 from policies.runtime import Plan
 
@@ -117,16 +117,21 @@ def test_a_camera_without_usable_intrinsics_is_refused(change, text):
 
 
 def test_an_empty_camera_info_is_refused():
-    with pytest.raises(m.MessageError, match="is the camera calibrated"):
+    with pytest.raises(m.MessageError, match="calibrate the camera"):
         intrinsics_from_info(CameraInfo())
 
 
 def test_points_come_back_from_the_wire_with_what_is_known_of_the_view():
     points_w = np.random.default_rng(0).normal(size=(512, 3)).astype(np.float32)
-    message = through_the_wire(cloud_message(Cloud(points_w, 0.25, False, 3.5, "world")))
-    found = cloud_from_message(message)
+    message = through_the_wire(estimate_message(ObjectEstimate(points_w, 0.25, False, 3.5), "world"))
+    found = estimate_from_message(message)
     np.testing.assert_array_equal(found.points_w, points_w)
-    assert (found.visible_fraction, found.view_fresh, found.stamp_s, found.frame_id) == (0.25, False, 3.5, "world")
+    assert (found.visible_fraction, found.view_fresh, found.stamp_s, message.header.frame_id) == (
+        0.25,
+        False,
+        3.5,
+        "world",
+    )
 
 
 def test_a_foreign_cloud_is_read_by_the_names_of_its_fields():
@@ -136,7 +141,7 @@ def test_a_foreign_cloud_is_read_by_the_names_of_its_fields():
     message = PointCloud2(
         height=1, width=2, fields=fields, point_step=16, row_step=32, data=array.array("B", rows.tobytes())
     )
-    found = cloud_from_message(message)
+    found = estimate_from_message(message)
     np.testing.assert_array_equal(found.points_w, [[1, 3, 5], [2, 4, 6]])
     assert (found.visible_fraction, found.view_fresh) == (1.0, True)
 
@@ -144,18 +149,18 @@ def test_a_foreign_cloud_is_read_by_the_names_of_its_fields():
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"fields": [PointField(name="x", datatype=7, count=1)]}, "lacking"),
-        ({"width": 3}, "3 points of 20 bytes has 60 bytes, got 40"),
+        ({"fields": [PointField(name="x", datatype=7, count=1)]}, "missing"),
+        ({"width": 3}, "3 points of 20 bytes needs 60 bytes, got 40"),
         ({"point_step": 8}, "points of 8 bytes"),
         ({"data": array.array("B", np.full(10, np.nan, "<f4").tobytes())}, "finite"),
     ],
 )
 def test_a_cloud_that_contradicts_itself_is_refused(change, text):
-    message = cloud_message(Cloud(np.zeros((2, 3), np.float32)))
+    message = estimate_message(ObjectEstimate(np.zeros((2, 3), np.float32)), "world")
     for name, value in change.items():
         setattr(message, name, value)
     with pytest.raises(m.MessageError, match=text):
-        cloud_from_message(message)
+        estimate_from_message(message)
 
 
 def test_a_pose_has_its_scalar_last_in_the_message_and_first_here():
@@ -183,7 +188,7 @@ def test_joints_are_found_by_name():
     ("names", "position", "text"),
     [
         (["a", "b"], [1.0], "1 values for the 2 names"),
-        (["a", "a"], [1.0, 2.0], "each name has one"),
+        (["a", "a"], [1.0, 2.0], "expected one per name"),
         (["a", "b"], [1.0, float("nan")], r"values of \['b'\] are not finite"),
     ],
 )

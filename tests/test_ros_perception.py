@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import assets
-from dexgrasp_ros.perception import ObjectWatcher, Robot
+from dexgrasp_ros.perception import ObjectObserver, RobotState
 from dexgrasp_ros.perception_cfg import hand_body
 from perception.depth import DepthFrame
 from perception.hand_shape import HandShape
@@ -129,45 +129,49 @@ def shown(task, row, step):
     return camera.take(row, model, data, task.view.camera_w[row], zero, step)[0]
 
 
-def look(watcher, frame):
+def look(observer, frame):
     for _ in range(FIRST_FRAMES - 1):
-        assert watcher.look(frame) is None
-    return watcher.look(frame)
+        assert observer.observe(frame) is None
+    return observer.observe(frame)
 
 
 def robot_of(task, row):
     sensed = task.sensed
-    return Robot(*(value[row].double().numpy() for value in (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w)))
+    values = (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w)
+    return RobotState(*(value[row].double().numpy() for value in values))
 
 
 @pytest.mark.parametrize("mode", ["frozen", "refreshed", "tracked", "corrected"])
 def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(make, contract, body, mode):
     task = make(mode)
-    watchers = []
+    observers = []
     for row in range(ROWS):
         seed = task.view.camera.seed(row)
-        watcher = ObjectWatcher(
+        observer = ObjectObserver(
             with_camera(contract, mode=CAMERA_MODES[mode], min_points=8), CAMERA, hand=body, seed=seed
         )
-        sight = look(watcher, shown(task, row, 0))
-        np.testing.assert_allclose(sight.points_w, task.view.points_w[row], atol=0)
-        watcher.begin()
-        watchers.append(watcher)
+        estimate = look(observer, shown(task, row, 0))
+        np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=0)
+        observer.start_grasp()
+        observers.append(observer)
     shares = []
     for step in range(1, task.episode_steps + 1):
         task.step(torch.zeros(ROWS, 22))
         held = step > task.grasp_steps
-        for row, watcher in enumerate(watchers):
+        for row, observer in enumerate(observers):
             if step % 2:
-                sight = watcher.carry(robot_of(task, row), held, 0.0)
+                observer.move_with_palm(robot_of(task, row), held)
             else:
-                sight = watcher.follow(shown(task, row, step), robot_of(task, row), held)
-            np.testing.assert_allclose(sight.points_w, task.view.points_w[row], atol=SAME_M)
-            assert sight.visible_fraction == pytest.approx(float(task.view.fraction[row]), abs=1e-6)
-            assert sight.view_fresh == bool(task.view.fresh[row])
-        shares.append(sight.visible_fraction)
+                observer.update(shown(task, row, step), robot_of(task, row), held)
+            estimate = observer.estimate(0.0)
+            np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=SAME_M)
+            assert estimate.visible_fraction == pytest.approx(float(task.view.fraction[row]), abs=1e-6)
+            assert estimate.view_fresh == bool(task.view.fresh[row])
+        shares.append(estimate.visible_fraction)
     assert mode == "frozen" or min(shares) < 0.8  # the hand did hide something
-    assert np.linalg.norm(sight.points_w.mean(0) - watchers[-1]._first[0].points_w.mean(0)) > 0.03  # and lifted
+    assert (
+        np.linalg.norm(estimate.points_w.mean(0) - observers[-1]._first_view[0].points_w.mean(0)) > 0.03
+    )  # and lifted
 
 
 @pytest.mark.parametrize("camera", ["on_axis", "aside"])
@@ -180,9 +184,9 @@ def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, bod
     origin_w = task.view.camera_w if camera == "on_axis" else above_w
     expected = planner(task.view.points_w, origin_w, replace(draws, **quiet))
     for row in range(ROWS):
-        watcher = ObjectWatcher(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))
-        sight = look(watcher, shown(task, row, 0))
-        plan, style = sight.plan, expected.style
+        observer = ObjectObserver(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))
+        estimate = look(observer, shown(task, row, 0))
+        plan, style = estimate.plan, expected.style
         np.testing.assert_allclose(plan.palm_pos_w, expected.palm_pos_w[row], atol=1e-9)
         np.testing.assert_allclose(plan.palm_quat_w, expected.palm_quat_w[row], atol=1e-9)
         np.testing.assert_allclose(plan.depth_m, expected.depth_m[row], atol=1e-9)
@@ -200,25 +204,25 @@ def stairs(left_m, right_m):
 
 
 def test_another_object_in_the_same_place_is_looked_at_anew(contract, body):
-    watcher = ObjectWatcher(contract, CAMERA, hand=body)
-    assert look(watcher, stairs(0.07, 0.03)).plan is not None
-    assert watcher.look(stairs(0.07, 0.03)) is not None
-    assert watcher.look(stairs(0.03, 0.07)) is None  # as many pixels, its middle where the first one's was
-    assert watcher.gathered == 1
+    observer = ObjectObserver(contract, CAMERA, hand=body)
+    assert look(observer, stairs(0.07, 0.03)).plan is not None
+    assert observer.observe(stairs(0.07, 0.03)) is not None
+    assert observer.observe(stairs(0.03, 0.07)) is None  # as many pixels, its middle where the first one's was
+    assert observer.frames_agreeing == 1
 
 
 def test_after_an_empty_grasp_another_one_is_planned_until_the_robot_rests(contract, body):
-    watcher = ObjectWatcher(contract, CAMERA, hand=body)
+    observer = ObjectObserver(contract, CAMERA, hand=body)
 
     def planned():
-        plan = look(watcher, stairs(0.05, 0.05)).plan
-        watcher.begin()
+        plan = look(observer, stairs(0.05, 0.05)).plan
+        observer.start_grasp()
         return np.concatenate([plan.palm_pos_w, plan.palm_quat_w, plan.joint_pos])
 
     first = planned()
-    watcher.end(empty=True)
+    observer.end_grasp(empty=True)
     second = planned()
-    watcher.end(empty=True)
+    observer.end_grasp(empty=True)
     assert min(np.abs(second - first).max(), np.abs(planned() - first).max()) > 0.02
-    watcher.end(empty=False)
+    observer.end_grasp(empty=False)
     np.testing.assert_array_equal(planned(), first)

@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dexgrasp_ros.perception_cfg import hand_body
+
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -18,9 +20,13 @@ from std_msgs.msg import Float64MultiArray, String
 
 import assets
 from dexgrasp_ros import messages as m
-from dexgrasp_ros.camera_messages import cloud_from_message, depth_from_image, image_from_depth, info_from_intrinsics
-from dexgrasp_ros.perception import ObjectWatcher
-from dexgrasp_ros.perception_cfg import hand_body
+from dexgrasp_ros.camera_messages import (
+    depth_from_image,
+    estimate_from_message,
+    image_from_depth,
+    info_from_intrinsics,
+)
+from dexgrasp_ros.perception import ObjectObserver
 from dexgrasp_ros.perception_node import PerceptionNode
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose, pose_to_dict
@@ -106,31 +112,35 @@ def robot(ros, scene):
     return Robot(ros, scene)
 
 
+def newest(robot):
+    return estimate_from_message(robot.points[-1])
+
+
 def expected(scene):
     """What the pure part makes of twelve such frames."""
     contract = read_contract(BUNDLE)
     body = hand_body(assets.path("hands/allegro"), contract.hand)
-    watcher = ObjectWatcher(contract, scene.frame.intrinsics, hand=body)
+    observer = ObjectObserver(contract, scene.frame.intrinsics, hand=body)
     depth_m = depth_from_image(image_from_depth(scene.frame.depth_m, 0.0, "camera"))
     for _ in range(FIRST_FRAMES):
-        sight = watcher.look(replace(scene.frame, depth_m=depth_m))
-    return sight
+        estimate = observer.observe(replace(scene.frame, depth_m=depth_m))
+    return estimate
 
 
 def test_points_and_plan_are_those_of_the_pure_part(robot, scene):
     robot.until_seen()
     last_s = robot.frame()
-    robot.ros.until(lambda: cloud_from_message(robot.points[-1]).stamp_s == pytest.approx(last_s, abs=1e-6), "points")
+    robot.ros.until(lambda: newest(robot).stamp_s == pytest.approx(last_s, abs=1e-6), "points")
     robot.ros.until(lambda: m.plan_from_message(robot.plans[-1])[1] == pytest.approx(last_s, abs=1e-6), "its plan")
-    sight, cloud = expected(scene), cloud_from_message(robot.points[-1])
-    np.testing.assert_allclose(cloud.points_w, sight.points_w, atol=1e-6)
-    assert (cloud.visible_fraction, cloud.view_fresh, cloud.frame_id) == (1.0, True, "world")
+    estimate, found = expected(scene), newest(robot)
+    np.testing.assert_allclose(found.points_w, estimate.points_w, atol=1e-6)
+    assert (found.visible_fraction, found.view_fresh, robot.points[-1].header.frame_id) == (1.0, True, "world")
     plan, _ = m.plan_from_message(robot.plans[-1])
-    for name, value in vars(sight.plan).items():
+    for name, value in vars(estimate.plan).items():
         np.testing.assert_allclose(getattr(plan, name), value, atol=1e-9)
     pos, quat = m.pose_from_message(robot.pregrasps[-1])
-    np.testing.assert_allclose(pos, sight.plan.palm_pos_w, atol=1e-9)
-    np.testing.assert_allclose(quat, sight.plan.palm_quat_w, atol=1e-9)
+    np.testing.assert_allclose(pos, estimate.plan.palm_pos_w, atol=1e-9)
+    np.testing.assert_allclose(quat, estimate.plan.palm_quat_w, atol=1e-9)
     level, _, values = robot.until_told("perception: object", "seen")
     assert level == m.OK
     assert int(values["object"]) > 100
@@ -145,7 +155,7 @@ def test_a_grasp_follows_the_first_view_and_ends_with_a_new_one(robot, rest):
     del robot.points[:], robot.plans[:]
     last_s = robot.frame()
     robot.ros.until(lambda: robot.points, "points")
-    first = cloud_from_message(robot.points[-1])
+    first = newest(robot)
     assert first.stamp_s == pytest.approx(last_s, abs=1e-6)
     assert (robot.plans, first.visible_fraction) == ([], 1.0)
     robot.state.publish(String(data="lift"))
@@ -159,11 +169,11 @@ def test_a_grasp_follows_the_first_view_and_ends_with_a_new_one(robot, rest):
     robot.palm.publish(m.pose_message(np.add(AWAY, (0, 0, 0.05)), (1, 0, 0, 0), later_s, "world"))
 
     def moved():
-        return robot.points and np.linalg.norm(cloud_from_message(robot.points[-1]).points_w.mean(0) - middle) > 0.045
+        return robot.points and np.linalg.norm(newest(robot).points_w.mean(0) - middle) > 0.045
 
     middle = first.points_w.mean(0)
     robot.ros.until(moved, "points that go along with the palm")
-    shift = cloud_from_message(robot.points[-1]).points_w.mean(0) - middle
+    shift = newest(robot).points_w.mean(0) - middle
     np.testing.assert_allclose(shift, (0, 0, 0.05), atol=0.004)
     robot.state.publish(String(data=rest))
     robot.ros.spin(0.2)
@@ -219,7 +229,7 @@ def test_zero_intrinsics_are_told_of(robot):
     level, _, _ = robot.until_told("perception: readings", "no usable intrinsics")
     assert level == m.ERROR
     robot.depth.publish(robot.image(robot.now_s()))
-    robot.until_told("perception: object", "no camera_info yet")
+    robot.until_told("perception: object", "no camera_info received")
     assert robot.points == []
 
 
@@ -259,7 +269,7 @@ def test_a_recording_is_played_and_its_end_is_told(ros, scene, tmp_path):
     node = ros.add(PerceptionNode(context=ros.context, parameter_overrides=parameters(scene, **given)))
     try:
         ros.until(lambda: points, "points of the recording")
-        np.testing.assert_allclose(cloud_from_message(points[0]).points_w, expected(scene).points_w, atol=1e-6)
+        np.testing.assert_allclose(estimate_from_message(points[0]).points_w, expected(scene).points_w, atol=1e-6)
         ros.until(lambda: any("has no more" in s.message for a in diagnostics for s in a.status), "its end")
     finally:
         node.close()
@@ -276,9 +286,9 @@ def test_the_process_ends_when_asked_to(ros, scene, tmp_path):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({"camera_quat_wxyz": ""}, "where does the camera stand"),
+        ({"camera_quat_wxyz": ""}, "the camera pose is missing"),
         ({"camera_file": "none.yaml"}, "none.yaml"),
-        ({"hand": "sim_leap"}, "is for the hand 'allegro', 'sim_leap' drives 'leap'"),
+        ({"hand": "sim_leap"}, "is for the hand 'allegro', driver 'sim_leap' is for 'leap'"),
         ({"arm": "cartesian_pose"}, "leave `arm` empty"),
         ({"bundle": "nowhere"}, "nowhere is not a bundle"),
         ({"hand_body": "nowhere.json"}, r"nowhere.json cannot be read .*python -m sim.capsule_files"),

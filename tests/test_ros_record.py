@@ -18,7 +18,7 @@ from std_msgs.msg import String
 
 from dexgrasp_ros import messages
 from dexgrasp_ros.camera_messages import image_from_depth
-from dexgrasp_ros.record import RecordCfg, Recorder
+from dexgrasp_ros.record import RecorderCfg, RecorderNode
 
 pytestmark = pytest.mark.ros
 
@@ -31,7 +31,7 @@ def recorder(ros, tmp_path):
     def make(**parameters):
         given = {"folder": str(tmp_path / "bag")} | parameters
         overrides = [Parameter(name, value=value) for name, value in given.items()]
-        made.append(ros.add(Recorder(context=ros.context, parameter_overrides=overrides)))
+        made.append(ros.add(RecorderNode(context=ros.context, parameter_overrides=overrides)))
         return made[-1]
 
     yield make
@@ -101,9 +101,9 @@ def test_a_stopped_process_leaves_a_complete_bag(ros, tmp_path):
 def test_a_folder_that_exists_is_refused(ros_domain, tmp_path):
     with Process("dexgrasp_ros.record", tmp_path, folder=tmp_path) as process:
         assert process.wait() == 2
-        assert "exists: name another folder" in process.text()
+        assert "exists: give a folder that does not exist" in process.text()
 
 
 def test_a_pattern_that_is_none_is_refused():
-    with pytest.raises(ValueError, match=r"'\(' is none"):
-        RecordCfg(topics=("(",))
+    with pytest.raises(ValueError, match=r"'\(' is invalid"):
+        RecorderCfg(topics=("(",))

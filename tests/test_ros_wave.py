@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import assets
-from dexgrasp_ros.wave_check import Verdict, Wave, WaveCfg, judge, table
+from dexgrasp_ros.wave_check import JointTest, JointTestCfg, Verdict, judge, table
 from policies.bundle import read_contract
 
 BUNDLE = str(assets.path("policies/allegro/student/bundle"))
@@ -15,12 +15,25 @@ LOWER, UPPER = np.array(HAND.joint_lower_rad), np.array(HAND.joint_upper_rad)
 DT = 0.05
 
 
+def joint_test(chosen, cfg):
+    return JointTest(
+        names=NAMES,
+        lower=LOWER,
+        upper=UPPER,
+        chosen=chosen,
+        cfg=cfg,
+        period_s=DT,
+        kinematics=HAND["kinematics"],
+        palm_quat_b=HAND["palm_quat_b"],
+    )
+
+
 def waved(answer, chosen=NAMES):
     """Verdicts on a hand that makes `answer(target)` of its targets."""
-    wave = Wave(NAMES, LOWER, UPPER, chosen, WaveCfg(settle_s=0.1), DT, vars(HAND.kinematics), HAND.palm_quat_b)
+    wave = joint_test(chosen, JointTestCfg(settle_s=0.1))
     rest = LOWER + 0.3 * (UPPER - LOWER)
     joints = rest
-    wave.begin(rest)
+    wave.start(rest)
     for _ in range(1000):
         target, _ = wave.step(joints)
         assert (target >= LOWER).all() and (target <= UPPER).all()
@@ -70,7 +83,7 @@ def test_a_joint_that_is_coupled_to_another_is_found():
         return joints
 
     wave = waved(coupled, ["ffj2", "ffj3"])
-    assert [verdict.fault for verdict in wave.verdicts] == ["ffj3 moved along", ""]
+    assert [verdict.fault for verdict in wave.verdicts] == ["ffj3 moved as well", ""]
 
 
 def test_swapped_and_turned_round_by_hand():
@@ -92,7 +105,7 @@ def test_a_joint_that_does_not_stay_where_it_is_told_to_ends_the_test():
 
     wave = waved(turned)
     assert [(verdict.joint, verdict.commanded_rad) for verdict in wave.verdicts] == [("mfj1", 0.0)]
-    assert "told to stay" in wave.verdicts[0].fault
+    assert "commanded to hold" in wave.verdicts[0].fault
     assert not wave.passed
 
 
@@ -104,7 +117,7 @@ def test_an_unknown_joint_is_refused():
 def test_words_say_what_mujoco_shows(allegro):
     model = mujoco.MjModel.from_xml_path(str(assets.path("hands/allegro/hand.xml")))
     data = mujoco.MjData(model)
-    wave = Wave(NAMES, LOWER, UPPER, NAMES, WaveCfg(), DT, vars(HAND.kinematics), HAND.palm_quat_b)
+    wave = joint_test(NAMES, JointTestCfg())
     rest = LOWER + 0.3 * (UPPER - LOWER)
     words = {name: wave.motion(k, rest, 0.15) for k, name in enumerate(NAMES)}
     for k, name in enumerate(NAMES):

@@ -90,5 +90,5 @@ def test_all_joints_are_recorded_and_the_reference_is_printed_beside(robot, tmp_
 def test_a_real_robot_asks_whoever_watches(robot, tmp_path):
     code, text = run(tmp_path, joints=("ffj1",), robot="real")  # the terminal of a test is empty
     assert code == 1
-    assert "Did the hand do just this: index_tip" in text
+    assert "Was this the motion of the hand: index_tip" in text
     assert "FAILED: ffj1: the motion was not confirmed" in text

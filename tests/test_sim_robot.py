@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from dexgrasp_ros import config
-from dexgrasp_ros.sim_camera import DepthCamera, pinhole, upright
-from dexgrasp_ros.sim_robot import PUSH_S, CommandError, Servos, SimRobot, SimRobotCfg
+from dexgrasp_ros.sim_camera import SimDepthCamera, pinhole, upright
+from dexgrasp_ros.sim_robot import PUSH_S, CommandError, JointServos, SimRobot, SimRobotCfg
 from perception.extrinsics import CameraPose
 from sim.mounts import ArmIK
 from sim.objects import open_library
@@ -25,13 +25,13 @@ def robot():
 
 
 def joint(robot, name, column="position"):
-    joints = robot.read()
+    joints = robot.read_joints()
     return getattr(joints, column)[joints.names.index(name)]
 
 
 def test_targets_move_evenly_to_what_was_commanded_last():
-    servos = Servos(["a", "b"])
-    servos.rest([0.0, 1.0])
+    servos = JointServos(["a", "b"])
+    servos.reset([0.0, 1.0])
     servos.command([1.0, 1.0], act_s=2.0, reach_s=0.5)
     servos.command({"b": 3.0, "a": 0.5}, act_s=2.25, reach_s=0.25)
     assert servos.targets(1.9).tolist() == [0.0, 1.0]
@@ -53,8 +53,8 @@ def test_targets_move_evenly_to_what_was_commanded_last():
     ],
 )
 def test_a_command_that_does_not_fit_moves_nothing(target, text):
-    servos = Servos(["a", "b"])
-    servos.rest([0.1, 0.2])
+    servos = JointServos(["a", "b"])
+    servos.reset([0.1, 0.2])
     with pytest.raises(CommandError, match=text):
         servos.command(target, 0.0, 0.0)
     assert servos.targets(10.0).tolist() == [0.1, 0.2]
@@ -62,14 +62,14 @@ def test_a_command_that_does_not_fit_moves_nothing(target, text):
 
 def test_a_commanded_joint_arrives_and_the_others_stay(robot):
     robot.reset(0, 0)
-    start = robot.read()
+    start = robot.read_joints()
     goal = dict(zip(robot.arm.joint_names, robot.arm.home, strict=True)) | {"wrist_3": robot.arm.home[-1] + 0.3}
     fingers = robot.hand.open_pose.copy()
     fingers[1] += 0.4
     robot.command("arm", goal, reach_s=0.5)
     robot.command("hand", fingers)
     robot.step_to(robot.time_s + 2.0)
-    change = robot.read().position - start.position
+    change = robot.read_joints().position - start.position
     wanted = np.zeros(len(robot.names))
     wanted[robot.names.index("wrist_3")], wanted[robot.names.index("ffj1")] = 0.3, 0.4
     np.testing.assert_allclose(change, wanted, atol=2e-3)  # servos without an integral part
@@ -79,13 +79,13 @@ def test_efforts_are_those_of_the_servos_law(robot):
     robot.reset(0, 0)
     robot.command("hand", robot.hand.open_pose - 0.05)
     robot.step_to(robot.time_s + 3 * DT)
-    before = robot.read()
+    before = robot.read_joints()
     robot.step_to(robot.time_s + DT)  # MuJoCo's efforts are those that led to the state
     hand = slice(len(robot.arm.joint_names), None)
     target = np.clip(robot.hand.open_pose - 0.05, robot.hand.joint_lower, robot.hand.joint_upper)
     law = robot.hand.kp * (target - before.position[hand]) - robot.hand.kd * before.velocity[hand]
     assert np.abs(law).max() > 0.05
-    np.testing.assert_allclose(robot.read().effort[hand], law, rtol=0.02, atol=2e-3)
+    np.testing.assert_allclose(robot.read_joints().effort[hand], law, rtol=0.02, atol=2e-3)
 
 
 def test_a_command_acts_after_the_latency(robot):
@@ -101,7 +101,7 @@ def test_a_command_acts_after_the_latency(robot):
 
 def test_noise_of_readings_has_its_width_and_is_not_in_the_joints():
     noisy = SimRobot(SimRobotCfg(joint_noise_rad=0.01))
-    readings = np.stack([noisy.read().position for _ in range(300)])
+    readings = np.stack([noisy.read_joints().position for _ in range(300)])
     assert 0.009 < np.ptp(readings, axis=0).max() / 2 <= 0.01
     np.testing.assert_allclose(readings.mean(0)[:6], noisy.arm.home, atol=0.002)
 
@@ -110,9 +110,9 @@ def test_the_arms_kinematics_puts_the_palm_where_mujoco_has_it(robot):
     robot.reset(0, 0)
     robot.command("arm", robot.arm.home + np.array([0.2, -0.1, 0.15, 0.3, -0.2, 0.5]), reach_s=0.5)
     robot.step_to(robot.time_s + 1.5)
-    q = torch.from_numpy(robot.read().position[:6])[None]
+    q = torch.from_numpy(robot.read_joints().position[:6])[None]
     pos, quat = ArmIK(robot.arm, robot.hand).forward(q)
-    truth = robot.truth()
+    truth = robot.ground_truth()
     np.testing.assert_allclose(pos[0], truth.palm_pos_w, atol=1e-6)
     assert abs(float(quat[0] @ torch.from_numpy(truth.palm_quat_w))) == pytest.approx(1.0, abs=1e-6)
 
@@ -122,38 +122,38 @@ def test_an_object_lies_where_evaluation_would_put_it(robot, allegro, balanced):
     task.reset([3])
     robot.reset(3, 7)
     assert robot.object == task.objects[0]
-    truth = robot.truth()
+    truth = robot.ground_truth()
     np.testing.assert_allclose(truth.object_pos_w, task.engine.state.object_pos_w[0], atol=1e-12)
     np.testing.assert_allclose(truth.object_quat_w, task.engine.state.object_quat_w[0], atol=1e-12)
     robot.reset(robot.object, 7)
-    np.testing.assert_array_equal(robot.truth().object_pos_w, truth.object_pos_w)
+    np.testing.assert_array_equal(robot.ground_truth().object_pos_w, truth.object_pos_w)
 
 
 def test_a_reset_brings_everything_back_but_the_clock(robot):
     robot.reset(0, 0)
-    start, time_s = robot.truth(), robot.time_s
+    start, time_s = robot.ground_truth(), robot.time_s
     robot.command("arm", robot.arm.home - 0.2)
     robot.push()
     robot.step_to(time_s + 0.5)
     robot.command("hand", robot.hand.open_pose - 0.1)
     robot.reset(0, 0)
     robot.step_to(robot.time_s + 0.5)
-    np.testing.assert_allclose(robot.truth().palm_pos_w, start.palm_pos_w, atol=2e-3)
-    np.testing.assert_allclose(robot.truth().object_pos_w, start.object_pos_w, atol=2e-3)
+    np.testing.assert_allclose(robot.ground_truth().palm_pos_w, start.palm_pos_w, atol=2e-3)
+    np.testing.assert_allclose(robot.ground_truth().object_pos_w, start.object_pos_w, atol=2e-3)
     assert robot.time_s == pytest.approx(time_s + 1.0, abs=2 * DT)
 
 
 def test_a_push_moves_the_object_and_ends(robot):
     robot.reset("box_test_s0_00000", 0)
-    start = robot.truth().object_pos_w
+    start = robot.ground_truth().object_pos_w
     robot.step_to(robot.time_s + 0.5)
-    assert np.linalg.norm(robot.truth().object_pos_w - start) < 1e-3
+    assert np.linalg.norm(robot.ground_truth().object_pos_w - start) < 1e-3
     robot.push()
     robot.step_to(robot.time_s + PUSH_S + 1.0)
-    pushed = robot.truth()
+    pushed = robot.ground_truth()
     assert np.linalg.norm((pushed.object_pos_w - start)[:2]) > 5e-3
     robot.step_to(robot.time_s + 0.5)
-    np.testing.assert_allclose(robot.truth().object_pos_w, pushed.object_pos_w, atol=1e-3)
+    np.testing.assert_allclose(robot.ground_truth().object_pos_w, pushed.object_pos_w, atol=1e-3)
     assert not pushed.touched
     assert abs(pushed.lifted_m) < 0.1
 
@@ -175,14 +175,14 @@ def test_impossible_options_are_refused(wrong):
 
 def camera(**options):
     try:
-        return DepthCamera(SimRobotCfg(**options))
+        return SimDepthCamera(SimRobotCfg(**options))
     except RenderUnavailable as error:
         pytest.skip(str(error))
 
 
 def test_depth_of_the_table_is_its_distance(robot):
     robot.reset(0, 0)
-    depth_m = camera(flaws=False).take(robot.scene())
+    depth_m = camera(flaws=False).capture(robot.snapshot())
     T = CameraPose.load(config("cameras/sim.yaml")).T_world_cam
     x, y = pinhole(640, 480).rays().astype(float)
     table_m = -T[2, 3] / (T[2, 0] * x + T[2, 1] * y + T[2, 2])  # where the ray meets z = 0
@@ -193,7 +193,7 @@ def test_depth_of_the_table_is_its_distance(robot):
 
 def test_flaws_are_those_of_a_stereo_camera(robot):
     robot.reset(0, 0)
-    exact, spoiled = camera(flaws=False).take(robot.scene()), camera().take(robot.scene())
+    exact, spoiled = camera(flaws=False).capture(robot.snapshot()), camera().capture(robot.snapshot())
     near = slice(360, None)
     assert 0.015 < (spoiled[near] == 0).mean() < 0.03
     seen = spoiled[near] > 0
@@ -205,12 +205,12 @@ def test_flaws_are_those_of_a_stereo_camera(robot):
 def test_a_small_image_has_the_same_field_of_view(robot):
     small = camera(flaws=False, width=160, height=120)
     assert small.intrinsics.fx == pytest.approx(385 / 4)
-    full = camera(flaws=False).take(robot.scene())
-    np.testing.assert_allclose(small.take(robot.scene())[100, 80], full[400:404, 320:324].mean(), rtol=5e-3)
+    full = camera(flaws=False).capture(robot.snapshot())
+    np.testing.assert_allclose(small.capture(robot.snapshot())[100, 80], full[400:404, 320:324].mean(), rtol=5e-3)
 
 
 def test_a_tilted_camera_is_refused():
     T = CameraPose.load(config("cameras/sim.yaml")).T_world_cam.copy()
     T[:3, :2] = T[:3, :2] @ np.array([[0.8, -0.6], [0.6, 0.8]])
-    with pytest.raises(ValueError, match="upright"):
+    with pytest.raises(ValueError, match="x axis of the simulated camera must be horizontal"):
         upright(T, "tilted.yaml")

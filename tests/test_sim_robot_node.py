@@ -99,7 +99,7 @@ def test_commands_come_in_by_the_topics_of_real_drivers(ros, start):
 )
 def test_a_command_that_does_not_fit_is_refused_with_the_reason_and_moves_nothing(ros, start, topic, message, text):
     heard, node = ros.listen(DiagnosticArray, "/diagnostics"), start()
-    before = node.robot.read().position
+    before = node.robot.read_joints().position
     ros.publisher(type(message), topic).publish(message)
 
     def refusals():
@@ -109,7 +109,7 @@ def test_a_command_that_does_not_fit_is_refused_with_the_reason_and_moves_nothin
     assert refusals()[0].name == "sim_robot: commands"
     assert text in refusals()[0].message
     wait_for_time(ros, node, 0.2)
-    np.testing.assert_allclose(node.robot.read().position, before, atol=1e-3)
+    np.testing.assert_allclose(node.robot.read_joints().position, before, atol=1e-3)
 
 
 def test_the_share_of_lost_messages_is_as_asked(ros, start):
@@ -122,8 +122,8 @@ def test_the_share_of_lost_messages_is_as_asked(ros, start):
     for _ in range(400):
         publisher.publish(command)
         ros.spin(0.002)
-    ros.until(lambda: node._taken > 280, "commands")
-    assert 280 < node._taken < 360
+    ros.until(lambda: node._accepted > 280, "commands")
+    assert 280 < node._accepted < 360
 
 
 def test_the_clock_never_jumps_back_not_even_at_a_reset(ros, start):
@@ -185,4 +185,4 @@ def test_images_come_with_their_camera_and_one_clock(ros, tmp_path):
 def test_a_wrong_option_ends_the_process_with_the_reason(ros_domain, tmp_path):
     with Process("dexgrasp_ros.sim_robot_node", tmp_path, drop=1.5) as process:
         assert process.wait() == 2
-        assert "cannot start: sim_robot: drop is a share of messages in 0..1, got 1.5" in process.text()
+        assert "cannot start: sim_robot: drop is a fraction of messages" in process.text()

@@ -1,16 +1,24 @@
-"""Built by colcon: nodes go to lib/dexgrasp_ros, launch files and configuration to share/dexgrasp_ros."""
+"""Package build by colcon: executables in lib/dexgrasp_ros, launch files and configuration in share/dexgrasp_ros."""
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 NAME = "dexgrasp_ros"
-NODES = ("grasp_node", "identify", "leap_states", "perception_node", "record", "sim_robot_node", "wave")
-"""Modules with a `main`, each an executable of the same name."""
+NODES = {
+    "grasp_node": "grasp_node",
+    "identification_node": "identify",
+    "joint_test_node": "wave",
+    "leap_state_node": "leap_states",
+    "perception_node": "perception_node",
+    "recorder_node": "record",
+    "sim_robot_node": "sim_robot_node",
+}
+"""Executable -> module with its `main`."""
 
 
-def shared(folder: Path, place: str) -> list[tuple[str, list[str]]]:
-    """All files below a folder, as `data_files` wants them."""
+def data_files(folder: Path, place: str) -> list[tuple[str, list[str]]]:
+    """List all files below a folder in the form of the argument `data_files` of setuptools."""
     folders = [folder, *(path for path in folder.rglob("*") if path.is_dir() and path.name != "__pycache__")]
     return [
         (
@@ -24,13 +32,13 @@ def shared(folder: Path, place: str) -> list[tuple[str, list[str]]]:
 setup(
     name=NAME,
     version="0.1.0",
-    packages=[NAME],
+    packages=find_packages(include=[NAME, f"{NAME}.*"]),
     package_data={NAME: ["config/*", "config/*/*"]},
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        *shared(Path("launch"), "launch"),
-        *shared(Path(NAME, "config"), "config"),
+        *data_files(Path("launch"), "launch"),
+        *data_files(Path(NAME, "config"), "config"),
     ],
     install_requires=["setuptools"],
     zip_safe=False,
@@ -38,5 +46,5 @@ setup(
     maintainer_email="dexgrasp@example.org",
     description="Dexterous grasping from a single depth camera on a robot",
     license="Apache-2.0",
-    entry_points={"console_scripts": [f"{node} = {NAME}.{node}:main" for node in NODES]},
+    entry_points={"console_scripts": [f"{name} = {NAME}.{module}:main" for name, module in NODES.items()]},
 )

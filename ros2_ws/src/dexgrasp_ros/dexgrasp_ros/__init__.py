@@ -1,13 +1,13 @@
-"""Nodes that grasp with a real or simulated robot over ROS 2: thin wires around `perception` and `policies.runtime`."""
+"""ROS 2 nodes that grasp with a real or simulated robot, around `perception` and `policies.runtime`."""
 
 from pathlib import Path
 
 CONFIG = Path(__file__).resolve().parent / "config"
-"""Shipped configuration: adapters of hands and arms, transport profiles."""
+"""Folder of the shipped configuration: drivers of hands and arms, cameras, transport profiles."""
 
 
 def config(name: str) -> Path:
-    """A shipped configuration file, for instance "hands/allegro.yaml"; a file of one's own is given by its path."""
+    """Return the path of a shipped configuration file ("hands/allegro_v4.yaml") or of a file given by its path."""
     for path in (Path(name), CONFIG / name):
         if path.is_file():
             return path

@@ -1,4 +1,7 @@
-"""Kinematics of the arm that carries the hand. The one file of the control side that needs the simulator's packages."""
+"""Kinematics of the arm with the hand: palm pose from joints, joints from palm pose.
+
+The only file of the grasp node that imports the simulator, and with it MuJoCo, mink and torch.
+"""
 
 from dataclasses import replace
 from typing import Any
@@ -12,8 +15,8 @@ from policies.contract import HandContract
 Array = NDArray[np.float64]
 
 
-class Arm:
-    """Joint positions to the pose of the palm in the world, and back by small steps."""
+class ArmKinematics:
+    """Forward kinematics of the palm, and differential inverse kinematics."""
 
     def __init__(
         self,
@@ -23,14 +26,16 @@ class Arm:
         base: tuple[tuple[float, float, float], float] | None = None,
         speed: float = 0.4,
     ) -> None:
-        """`name` in assets/arms; `hand`: of the contract; `base`: position [m] and yaw [rad] where it stands.
+        """`name` in assets/arms; `hand`: of the contract; `base`: position [m] and yaw [rad] of the arm's base.
 
-        `speed`: share of the joints' speed limits that may be used; they matter near singular poses alone.
+        `speed`: fraction of the joint speed limits; they are reached near singular poses only.
         """
         try:
             from sim.mounts import ArmIK, ArmSpec
         except ImportError as error:
-            raise ImportError(f"kinematics of an arm need the packages `sim` and `assets`: {error}") from error
+            raise ImportError(
+                f"arm kinematics need the packages `sim` and `assets` with MuJoCo, mink and torch: {error}"
+            ) from error
         spec = ArmSpec.load(name)
         spec = replace(spec, speed_limit=spec.speed_limit * speed)
         if base is not None:
@@ -38,29 +43,29 @@ class Arm:
         self._ik = ArmIK(spec, step_s=step_s)
         self._flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
         self.joint_names: tuple[str, ...] = spec.joint_names
-        """From base to flange."""
+        """Joint names from base to flange."""
         self.home: Array = spec.home
-        """(joint,) [rad] palm over the middle of the workspace, facing down."""
-        self.towards(self.home, self.palm(self.home))  # the first solution takes longer than a control period
+        """Home position (joint,) [rad]: palm above the centre of the workspace, facing down."""
+        self.towards(self.home, self.palm(self.home))  # warm up: the first solution takes longer than a control period
 
     def palm(self, q_arm: ArrayLike) -> Pose:
-        """T_world_palm at joint positions (joint,) [rad]."""
+        """Return T_world_palm at joint positions (joint,) [rad]."""
         pos, quat = self._ik.forward(_row(q_arm))
         return Pose(pos[0].numpy(), quat[0].numpy()) @ self._flange_palm
 
     def towards(self, q_arm: Array, T_world_palm: Pose) -> Array:
-        """Joint targets (joint,) [rad] one control period from `q_arm` towards a pose, at its speed at most."""
+        """Return joint targets (joint,) [rad] one control period from `q_arm` towards a pose, within speed limits."""
         flange = T_world_palm @ self._flange_palm.inverse()
         return self._ik.solve(_row(q_arm), _row(flange.pos_m), _row(flange.quat))[0].numpy()
 
     def reaches(self, T_world_palm: Pose) -> bool:
-        """Whether some joint positions hold the palm there."""
+        """Return whether a joint configuration for this palm pose exists."""
         flange = T_world_palm @ self._flange_palm.inverse()
         return bool(self._ik.reaches(_row(flange.pos_m), _row(flange.quat))[0])
 
 
 def _row(values: ArrayLike) -> Any:
-    """(1, n) float64 tensor."""
+    """Return values (n,) as a float64 tensor (1, n)."""
     import torch
 
     return torch.from_numpy(np.array(values, dtype=np.float64)[None])

@@ -1,4 +1,4 @@
-"""`dexgrasp bench ros`: from the depth image's stamp to the command, and how even commands are, in the closed loop."""
+"""`dexgrasp bench ros`: latency from depth image to command and jitter of commands, in the closed loop."""
 
 import os
 import tempfile
@@ -14,27 +14,27 @@ from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import PERCENTILES
 from dexgrasp_ros import config
 from dexgrasp_ros.closed_loop import ClosedLoop, Trial
-from dexgrasp_ros.film import film
+from dexgrasp_ros.film import write_video
 from policies.runs import Run
 
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
-"""Newest depth when the policy runs; the policy; tick to sent; depth stamp to command; time between commands."""
+"""Rows: age of the newest depth image when the policy runs; policy; tick to command; depth stamp to command; period."""
 
 
 @dataclass(frozen=True)
 class RosBenchCfg:
-    """Grasp with simulated robot, perception and grasp node in processes of their own, and time the messages."""
+    """Options of the closed-loop benchmark: simulated robot, perception and grasp node in processes of their own."""
 
     bundle: str = ""
-    """Exported policy; empty = the shipped student of the Allegro hand."""
+    """Folder of the exported policy; empty: the shipped student of the Allegro hand."""
     trials: int = 10
-    """Grasps, of objects spread over the shipped library."""
+    """Number of grasps, of objects spread evenly over the shipped library."""
     domain: int = 77
-    """ROS_DOMAIN_ID, 0 to 101; on it no other robot may live."""
+    """ROS_DOMAIN_ID, 0 to 101; no other robot may use it."""
     video: bool = False
-    """Also RUN/grasp.mp4 of the first object that was held, drawn from what the robot said."""
+    """Also write RUN/grasp.mp4 of the first successful grasp, rendered from joint states and object poses."""
     out: str = ""
-    """Run directory; empty = a new one under runs/."""
+    """Run directory; empty: a new one under runs/."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -44,45 +44,45 @@ class RosBenchCfg:
 
 
 def bench_ros(cfg: RosBenchCfg) -> dict[str, Any]:
-    """Measure, print the table, write RUN/bench.json; returns what it holds."""
+    """Run the benchmark, print the table and write RUN/bench.json; return its content."""
     bundle = Path(cfg.bundle) if cfg.bundle else assets.path("policies/allegro/student/bundle")
     with Run.open(cfg.out, cfg) as run:
-        local_transport(cfg.domain, run.path)
+        set_local_transport(cfg.domain, run.path)
         with ClosedLoop(bundle, run.path / "nodes", cfg.video) as loop:
-            trials, seen = [], []
+            trials, frames = [], []
             for i in range(cfg.trials):
-                trials.append(grasped(loop, str(i * 144 // cfg.trials)))
-                seen = seen or (trials[-1].success and list(loop.moments))
-            loop.spin(1.5)  # the last report
+                trials.append(run_trial(loop, str(i * 144 // cfg.trials)))
+                frames = frames or (trials[-1].success and list(loop.frames))
+            loop.spin(1.5)  # until the last timing report has arrived
             timing = dict(loop.timing)
         result = {"timing_ms": {name: float(value) for name, value in timing.items()}, "facts": run.facts}
         result["trials"] = [asdict(trial) for trial in trials]
         write_json(run.path / "bench.json", result)
         show(result["timing_ms"], trials)
-        if cfg.video and seen:
-            film(run.path / "grasp.mp4", seen, next(trial.object for trial in trials if trial.success))
+        if cfg.video and frames:
+            write_video(run.path / "grasp.mp4", frames, next(trial.object for trial in trials if trial.success))
             print(f"video: {run.path / 'grasp.mp4'}")
     return result
 
 
-def grasped(loop: ClosedLoop, thing: str) -> Trial:
-    """One grasp, with a line about it."""
-    trial = loop.grasp(thing)
+def run_trial(loop: ClosedLoop, name: str) -> Trial:
+    """Grasp an object, given by number or name, and print the result."""
+    trial = loop.grasp(name)
     print(
-        f"object {thing:>4}  {'held' if trial.success else 'lost'}  {trial.lifted_m:6.3f} m  {trial.reason}", flush=True
+        f"object {name:>4}  {'held' if trial.success else 'lost'}  {trial.lifted_m:6.3f} m  {trial.reason}", flush=True
     )
     return trial
 
 
-def local_transport(domain: int, logs: Path) -> None:
-    """Set what all nodes of this machine need: a domain, a transport that loses no images, a place for logs."""
+def set_local_transport(domain: int, logs: Path) -> None:
+    """Set domain, transport and log folder of all nodes in the environment of this process."""
     os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(config("fastdds.xml")))
     os.environ.setdefault("ROS_LOG_DIR", str(logs if logs.is_dir() else tempfile.gettempdir()))
     os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
 
 
 def show(timing_ms: dict[str, float], trials: list[Trial]) -> None:
-    """The table."""
+    """Print the table of percentiles."""
     held = sum(trial.success for trial in trials)
     columns = (f"p{percent}" for percent in PERCENTILES)
     table = Table("milliseconds", *columns, title=f"closed loop, {held} of {len(trials)} objects held")

@@ -1,6 +1,6 @@
-"""What a launch starts: from the words hand, arm, robot and camera to nodes with their parameters.
+"""Turns launch arguments into nodes with parameters; launch/grasp.launch.py wraps it.
 
-Plain Python, so that it can be tested without a distribution of ROS; launch/grasp.launch.py only wraps it.
+It does not import `launch`, so that it is tested without a ROS distribution.
 """
 
 from collections.abc import Mapping
@@ -15,51 +15,55 @@ HANDS = {
     "allegro_v5": ("allegro", "sim_allegro", "allegro_v5"),
     "leap": ("leap", "sim_leap", "leap"),
 }
-"""Hand: its name in assets/hands, its simulated driver, its real one."""
+"""Hand argument -> name in assets/hands, simulated driver, real driver."""
 ARMS = {
     "ur5e": ("ur5e", "sim_ur5e", "ur5e_scaled_trajectory"),
     "ur5e_forward": ("ur5e", "sim_ur5e", "ur5e_forward_position"),
 }
-"""The same of arms."""
+"""Arm argument -> name in assets/arms, simulated driver, real driver."""
 PROFILES = {"local": "fastdds.xml", "network": "fastdds_network.xml"}
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
 
 @dataclass(frozen=True)
-class Argument:
-    """One argument of the launch file."""
+class LaunchArgument:
+    """Argument of the launch file: name, default, description, allowed values."""
 
     name: str
     default: str
-    meaning: str
+    description: str
     choices: tuple[str, ...] = ()
 
 
 ARGUMENTS = (
-    Argument("hand", "allegro", "The hand.", tuple(HANDS)),
-    Argument("arm", "ur5e", "The arm, and the controller that drives it.", tuple(ARMS)),
-    Argument("robot", "sim", "sim: it is started too. real: its drivers run already.", ("sim", "real")),
-    Argument(
+    LaunchArgument("hand", "allegro", "Hand.", tuple(HANDS)),
+    LaunchArgument("arm", "ur5e", "Arm and its controller.", tuple(ARMS)),
+    LaunchArgument(
+        "robot", "sim", "sim: a simulated robot is started. real: the drivers must be running.", ("sim", "real")
+    ),
+    LaunchArgument(
         "camera",
         "sim",
-        "sim: the simulated robot's. realsense: read here. topic: a camera node publishes it.",
+        "sim: camera of the simulated robot. realsense: read by the perception node. topic: read from its topics.",
         ("sim", "realsense", "topic"),
     ),
-    Argument("camera_file", "", "Where the camera stands, from `dexgrasp calibrate camera`; needed for a real one."),
-    Argument("bundle", "", "Folder of the exported policy; empty: the shipped student of the hand."),
-    Argument("dry_run", "false", "Commands go to topics below /preview alone.", YES_NO),
-    Argument("shadow", "false", "Somebody else moves the robot; what the policy would do is compared.", YES_NO),
-    Argument("record", "false", "Write every topic into a bag.", YES_NO),
-    Argument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
-    Argument("object", "0", "Object on the simulated table: number or name."),
-    Argument("seed", "0", "Decides where it lies."),
-    Argument("hand_driver", "", "Another description of the hand's driver: a name in config/hands, or a .yaml."),
-    Argument("arm_driver", "", "The same of the arm."),
-    Argument("params", "", "A YAML of further parameters of the nodes; they win."),
-    Argument(
+    LaunchArgument("camera_file", "", "Camera pose file from `dexgrasp calibrate camera`; required for a real camera."),
+    LaunchArgument("bundle", "", "Folder of the exported policy; empty: the shipped student of the hand."),
+    LaunchArgument("dry_run", "false", "Publish commands below /preview only.", YES_NO),
+    LaunchArgument("shadow", "false", "Run the policy beside another controller and report the differences.", YES_NO),
+    LaunchArgument("record", "false", "Record all topics into a bag.", YES_NO),
+    LaunchArgument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
+    LaunchArgument("object", "0", "Object on the simulated table, by number or name."),
+    LaunchArgument("seed", "0", "Seed of the pose of the simulated object."),
+    LaunchArgument(
+        "hand_driver", "", "Driver of the hand: a name in config/hands or a .yaml; empty: the one of `hand`."
+    ),
+    LaunchArgument("arm_driver", "", "Driver of the arm: a name in config/arms or a .yaml; empty: the one of `arm`."),
+    LaunchArgument("params", "", "YAML file of node parameters, which override all others."),
+    LaunchArgument(
         "dds",
         "auto",
-        "Fast DDS profile. local: this machine alone. network: drivers elsewhere. off: as the environment says. "
+        "Fast DDS profile. local: this machine only. network: drivers on other machines. off: from the environment. "
         "auto: local for a simulated robot, network for a real one.",
         ("auto", "local", "network", "off"),
     ),
@@ -67,16 +71,16 @@ ARGUMENTS = (
 
 
 @dataclass(frozen=True)
-class Start:
-    """One node to start."""
+class NodeSpec:
+    """A node to start: executable, node name, parameters."""
 
     executable: str
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
 
 
-def nodes(given: Mapping[str, str]) -> list[Start]:
-    """The nodes for arguments as they were typed. Raises ValueError where they do not fit together."""
+def nodes(given: Mapping[str, str]) -> list[NodeSpec]:
+    """Return the nodes to start for launch arguments. Raises ValueError for arguments that contradict each other."""
     check(given)
     simulated = given["robot"] == "sim"
     clock = {"use_sim_time": simulated}
@@ -86,20 +90,20 @@ def nodes(given: Mapping[str, str]) -> list[Start]:
     source = {"source": "realsense" if given["camera"] == "realsense" else "topic"}
     modes = {name: given[name] == "true" for name in ("dry_run", "shadow")}
     found = [
-        Start("perception_node", "perception", {**both, **camera, **source}),
-        Start("grasp_node", "grasp", {**both, "robot": given["robot"], **modes}),
+        NodeSpec("perception_node", "perception", {**both, **camera, **source}),
+        NodeSpec("grasp_node", "grasp", {**both, "robot": given["robot"], **modes}),
     ]
     if simulated:
         names = {"hand": HANDS[given["hand"]][0], "arm": ARMS[given["arm"]][0]}
         thing = {"object": given["object"], "seed": int(given["seed"])}
-        found.insert(0, Start("sim_robot_node", "sim_robot", {**names, **thing, "camera": camera["camera_file"]}))
+        found.insert(0, NodeSpec("sim_robot_node", "sim_robot", {**names, **thing, "camera": camera["camera_file"]}))
     if given["record"] == "true":
-        found.append(Start("record", "record", {"folder": given["bag"], **clock}))
+        found.append(NodeSpec("recorder_node", "record", {"folder": given["bag"], **clock}))
     return found
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """Variables that every node needs: all of them must use one transport."""
+    """Return the environment variables of all nodes; they select one transport."""
     profile = given["dds"]
     if profile == "auto":
         profile = "local" if given["robot"] == "sim" else "network"
@@ -107,30 +111,30 @@ def environment(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def check(given: Mapping[str, str]) -> None:
-    """Raises ValueError with what to do where arguments are unknown or do not fit together."""
+    """Raise ValueError with advice for unknown values and for arguments that contradict each other."""
     for argument in ARGUMENTS:
         value = given[argument.name]
         if argument.choices and value not in argument.choices:
             raise ValueError(f"{argument.name}:={value}: choose one of {', '.join(argument.choices)}")
     if (given["robot"] == "sim") != (given["camera"] == "sim"):
         raise ValueError(
-            f"robot:={given['robot']} camera:={given['camera']}: a simulated robot brings its own "
+            f"robot:={given['robot']} camera:={given['camera']}: a simulated robot has its own "
             "camera (camera:=sim), a real one needs camera:=realsense or camera:=topic"
         )
     if given["camera"] != "sim" and not given["camera_file"]:
-        raise ValueError("where does the camera stand? Give camera_file:=..., made by `dexgrasp calibrate camera`")
+        raise ValueError("the camera pose is missing: give camera_file:=..., written by `dexgrasp calibrate camera`")
     if not given["seed"].lstrip("-").isdigit():
         raise ValueError(f"seed:={given['seed']} is not a whole number")
 
 
 def driver(given: Mapping[str, str], part: str, known: Mapping[str, tuple[str, str, str]]) -> str:
-    """Name or path of a driver's description."""
+    """Return name or path of the driver of "hand" or "arm"."""
     _, simulated, real = known[given[part]]
     return given[f"{part}_driver"] or (simulated if given["robot"] == "sim" else real)
 
 
 def shipped_bundle(hand: str) -> str:
-    """The bundle of the shipped student for a hand. Raises ValueError where none is shipped."""
+    """Return the bundle of the shipped student for a hand. Raises ValueError where none is shipped."""
     try:
         import assets
 

@@ -1,8 +1,7 @@
-"""Between ROS messages of cameras and arrays: depth images, intrinsics, points of the object."""
+"""Converts ROS messages of cameras to arrays and back: depth images, intrinsics, object points."""
 
 import array
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
 from dexgrasp_ros.messages import MessageError, header, seconds
+from dexgrasp_ros.object_estimate import ObjectEstimate
 from perception.depth import Intrinsics
 
 MM = 0.001
@@ -27,31 +27,16 @@ _NUMBERS = {
 }
 
 
-@dataclass(frozen=True)
-class Cloud:
-    """What perception knows of the object's points."""
-
-    points_w: NDArray[np.float32]
-    """(point, 3) [m] in the frame `frame_id`."""
-    visible_fraction: float = 1.0
-    """Points in the newest frame, as a share of the first one's."""
-    view_fresh: bool = True
-    """Whether that frame was of use."""
-    stamp_s: float = 0.0
-    """When the newest depth frame was taken [s]."""
-    frame_id: str = "world"
-
-
 def depth_from_image(message: Image) -> NDArray[np.float32]:
-    """Depth (rows, columns) [m] of an image in millimetres (16UC1) or metres (32FC1); 0 = hole, also for NaN."""
+    """Return depth (row, column) [m] of an image in millimetres (16UC1) or metres (32FC1); holes and NaN are 0."""
     if message.encoding not in _DEPTHS:
-        raise MessageError(f"a depth image has encoding 16UC1 (mm) or 32FC1 (m), got '{message.encoding}'")
+        raise MessageError(f"a depth image needs encoding 16UC1 (mm) or 32FC1 (m), got '{message.encoding}'")
     kind, unit_m = _DEPTHS[message.encoding]
     size = np.dtype(kind).itemsize
     rows, columns, step = message.height, message.width, message.step
     if min(rows, columns) < 1 or step < columns * size or step % size or len(message.data) != rows * step:
         raise MessageError(
-            f"a {columns}x{rows} image of {message.encoding} has {rows} rows of at least {columns * size} bytes; "
+            f"a {columns}x{rows} image of {message.encoding} needs {rows} rows of at least {columns * size} bytes; "
             f"got step {step} and {len(message.data)} bytes"
         )
     stored = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
@@ -63,7 +48,7 @@ def depth_from_image(message: Image) -> NDArray[np.float32]:
 
 
 def image_from_depth(depth_m: NDArray[Any], stamp_s: float, frame_id: str, encoding: str = "16UC1") -> Image:
-    """An image of depth (rows, columns) [m], 0 = hole: millimetres as cameras send it, or metres with NaN."""
+    """Return an image of depth (row, column) [m], 0 = hole: 16UC1 in millimetres, or 32FC1 in metres with NaN."""
     if encoding == "16UC1":
         values = np.clip(np.rint(depth_m / MM), 0, np.iinfo(np.uint16).max).astype(np.uint16)
     else:
@@ -80,12 +65,12 @@ def image_from_depth(depth_m: NDArray[Any], stamp_s: float, frame_id: str, encod
 
 
 def intrinsics_from_info(message: CameraInfo) -> Intrinsics:
-    """The camera of a depth image."""
-    k, d = list(message.k), [float(value) for value in message.d]
+    """Return the intrinsics of a depth camera. Raises MessageError for cropped, binned or uncalibrated images."""
+    k, d = ([float(value) for value in values] for values in (message.k, message.d))
     if message.binning_x > 1 or message.binning_y > 1 or message.roi.width or message.roi.height:
-        raise MessageError("camera_info describes a binned or cropped image; give that of the whole image")
+        raise MessageError("camera_info describes a binned or cropped image; publish the full image")
     if not np.isfinite([*k, *d]).all() or not (k[0] > 0 and k[4] > 0):
-        raise MessageError(f"camera_info has no usable intrinsics: k = {k}, d = {d}; is the camera calibrated?")
+        raise MessageError(f"camera_info has no usable intrinsics: k = {k}, d = {d}; calibrate the camera")
     if any(d) and (message.distortion_model != "plumb_bob" or len(d) != 5):
         raise MessageError(
             f"camera_info: distortion must be plumb_bob with 5 coefficients, got '{message.distortion_model}' "
@@ -99,9 +84,11 @@ def intrinsics_from_info(message: CameraInfo) -> Intrinsics:
 
 
 def info_from_intrinsics(camera: Intrinsics, stamp_s: float, frame_id: str) -> CameraInfo:
-    """The message that goes with every image of this camera."""
+    """Return the camera_info message of a camera. Raises MessageError for distortion models that it cannot express."""
     if camera.distortion not in ("none", "brown_conrady"):
-        raise MessageError(f"camera_info knows no distortion '{camera.distortion}', only none and brown_conrady")
+        raise MessageError(
+            f"camera_info cannot express distortion '{camera.distortion}'; none and brown_conrady are supported"
+        )
     k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
     return CameraInfo(
         header=header(stamp_s, frame_id),
@@ -115,13 +102,13 @@ def info_from_intrinsics(camera: Intrinsics, stamp_s: float, frame_id: str) -> C
     )
 
 
-def cloud_message(cloud: Cloud) -> PointCloud2:
-    """Points with visible_fraction and view_fresh, constant over the cloud, as further columns."""
-    rows = np.empty((len(cloud.points_w), len(CLOUD_FIELDS)), "<f4")
-    rows[:, :3], rows[:, 3], rows[:, 4] = cloud.points_w, cloud.visible_fraction, cloud.view_fresh
+def estimate_message(estimate: ObjectEstimate, frame_id: str) -> PointCloud2:
+    """Return the points as a cloud, with visible_fraction and view_fresh as constant columns."""
+    rows = np.empty((len(estimate.points_w), len(CLOUD_FIELDS)), "<f4")
+    rows[:, :3], rows[:, 3], rows[:, 4] = estimate.points_w, estimate.visible_fraction, estimate.view_fresh
     columns = enumerate(CLOUD_FIELDS)
     return PointCloud2(
-        header=header(cloud.stamp_s, cloud.frame_id),
+        header=header(estimate.stamp_s, frame_id),
         height=1,
         width=len(rows),
         fields=[PointField(name=n, offset=4 * i, datatype=PointField.FLOAT32, count=1) for i, n in columns],
@@ -133,19 +120,22 @@ def cloud_message(cloud: Cloud) -> PointCloud2:
     )
 
 
-def cloud_from_message(message: PointCloud2) -> Cloud:
-    """Points of any cloud with x, y, z; without the further columns everything is visible and fresh."""
+def estimate_from_message(message: PointCloud2) -> ObjectEstimate:
+    """Return the estimate of any cloud with x, y, z; without the other columns it is fully visible and fresh.
+
+    The frame of the points is `message.header.frame_id`. Raises MessageError.
+    """
     order = ">" if message.is_bigendian else "<"
     known = {item.name: item for item in message.fields if item.count == 1 and item.datatype in _NUMBERS}
     if missing := [name for name in CLOUD_FIELDS[:3] if name not in known]:
         raise MessageError(
-            f"a cloud has fields x, y, z; got {[item.name for item in message.fields]}, lacking {missing}"
+            f"a cloud needs fields x, y, z; got {[item.name for item in message.fields]}, missing {missing}"
         )
     count, step = message.width * message.height, message.point_step
     ends = [item.offset + np.dtype(_NUMBERS[item.datatype]).itemsize for item in known.values()]
     if step < max(ends) or message.row_step != message.width * step or len(message.data) != count * step:
         raise MessageError(
-            f"a cloud of {count} points of {step} bytes has {count * step} bytes, got {len(message.data)}"
+            f"a cloud of {count} points of {step} bytes needs {count * step} bytes, got {len(message.data)}"
         )
     kind = np.dtype(
         {
@@ -159,11 +149,10 @@ def cloud_from_message(message: PointCloud2) -> Cloud:
     points_w = np.stack([rows[name] for name in CLOUD_FIELDS[:3]], axis=1).astype(np.float32)
     extra = {name: float(rows[name][0]) for name in CLOUD_FIELDS[3:] if name in known and count}
     if not np.isfinite(points_w).all() or not np.isfinite(list(extra.values())).all():
-        raise MessageError("a cloud of the object's points must be finite")
-    return Cloud(
-        points_w,
-        extra.get("visible_fraction", 1.0),
-        bool(extra.get("view_fresh", True)),
-        seconds(message.header.stamp),
-        message.header.frame_id,
+        raise MessageError("the points of a cloud must be finite")
+    return ObjectEstimate(
+        points_w=points_w,
+        visible_fraction=extra.get("visible_fraction", 1.0),
+        view_fresh=bool(extra.get("view_fresh", True)),
+        stamp_s=seconds(message.header.stamp),
     )

@@ -1,9 +1,9 @@
-"""The closed loop on one machine: simulated robot, perception and grasp as processes, and an operator who asks.
+"""Closed loop on one machine: simulated robot, perception and grasp node as processes, with an operator node.
 
     with ClosedLoop(bundle, logs) as loop:
-        trial = loop.grasp("3", seed=0)          real messages only; the truth comes from the simulator
+        trial = loop.grasp("3", seed=0)          success is decided by the pose of the object in the simulator
 
-Needs ROS_DOMAIN_ID and the Fast DDS profile in the environment, as `dexgrasp_ros.environment` sets them.
+ROS_DOMAIN_ID and the Fast DDS profile must be set in the environment, see `bench.set_local_transport`.
 """
 
 import os
@@ -34,43 +34,44 @@ from std_msgs.msg import Float64MultiArray, String
 from std_srvs.srv import Trigger
 
 from dexgrasp_ros import config, messages
-from dexgrasp_ros.film import RATE_HZ, Moment
+from dexgrasp_ros.film import RATE_HZ, VideoFrameState
 
 NODES = ("sim_robot", "perception", "grasp")
 LIFTED_M = 0.1
-"""An object that is this much above its start after the hold has been grasped."""
+"""Rise of the object at the end of the hold from which a trial is a success [m]."""
 HOLD_S = 3.0
+"""Duration of the hold that is observed [s, simulated]."""
 START_S, ANSWER_S, PLAN_S, GRASP_S = 60.0, 10.0, 20.0, 150.0
-"""Patience with the start of a process, an answer, a plan, and a grasp with all its attempts [s of this machine]."""
+"""Time limits of a process start, an answer, a plan, and a grasp with all attempts [s, wall time]."""
 
 
 class NotAnsweredError(TimeoutError):
-    """A node did not do what was asked for in time; the text says which and what it wrote last."""
+    """Raised where a node does not react in time; the text names it and quotes its last output."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One grasp, with all its attempts."""
+    """Result of one grasp with all its attempts."""
 
     object: str
     seed: int
     success: bool
     lifted_m: float
-    """Rise of the object at the end of the hold."""
+    """Rise of the object at the end of the hold [m]."""
     state: str
-    """The grasp node's state then."""
+    """State of the grasp node at the end."""
     reason: str
-    """Why the trial ended early, or nothing."""
+    """Why the trial ended early; empty otherwise."""
     wall_s: float
 
 
 class ClosedLoop:
-    """Three nodes in processes of their own."""
+    """Starts simulated robot, perception and grasp node as processes and operates them."""
 
-    def __init__(self, bundle: str | Path, logs: Path, film: bool = False, **parameters: Mapping[str, Any]) -> None:
-        """`logs`: folder for what nodes write. `film`: remember what is seen. `parameters`: of the nodes, by name."""
+    def __init__(self, bundle: str | Path, logs: Path, video: bool = False, **parameters: Mapping[str, Any]) -> None:
+        """`logs`: folder of node outputs. `video`: keep states for a video. `parameters`: overrides by node name."""
         if unknown := sorted(set(parameters) - set(NODES)):
-            raise ValueError(f"no nodes {unknown}; there are {list(NODES)}")
+            raise ValueError(f"unknown nodes {unknown}; nodes: {list(NODES)}")
         folder = str(Path(bundle).resolve())
         own: dict[str, dict[str, Any]] = {
             "sim_robot": {"physics": "reference"},
@@ -82,16 +83,16 @@ class ClosedLoop:
             },
             "grasp": {"bundle": folder, "autostart": False, "use_sim_time": True},
         }
-        self._logs, self._film = logs, film
+        self._logs, self._video = logs, video
         self._parameters = {name: own[name] | dict(parameters.get(name, {})) for name in NODES}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        """The nodes by name."""
+        """Node processes by name."""
         self.state, self.lifted_m = "", np.nan
-        """The grasp node's state; rise of the object since the last reset."""
+        """State of the grasp node; rise of the object since the last reset [m]."""
         self.timing: dict[str, str] = {}
-        """The grasp node's report of its timing, newest values by name."""
-        self.moments: list[Moment] = []
-        """What was seen since the last reset, for a video; only where one is wanted, it takes time."""
+        """Newest timing report of the grasp node, values by name."""
+        self.frames: list[VideoFrameState] = []
+        """States since the last reset, kept only for a video."""
         self._joints: dict[str, float] = {}
         self._object_m: tuple[float, float] = np.nan, np.nan  # stamp, height
         self._start_m = self._plan_s = np.nan
@@ -105,20 +106,20 @@ class ClosedLoop:
         self._executor.add_node(self._node)
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         listen = self._node.create_subscription
-        listen(String, "/grasp/state", self._saw_state, latched)
-        listen(PoseStamped, "/sim_robot/object_pose", self._saw_object, QoSProfile(depth=1))
-        if self._film:
-            listen(JointState, "/joint_states", self._saw_joints, QoSProfile(depth=1))
-        listen(Float64MultiArray, "/perception/plan", self._saw_plan, QoSProfile(depth=1))
-        listen(DiagnosticArray, "/diagnostics", self._saw_report, QoSProfile(depth=10))
+        listen(String, "/grasp/state", self._on_state, latched)
+        listen(PoseStamped, "/sim_robot/object_pose", self._on_object, QoSProfile(depth=1))
+        if self._video:
+            listen(JointState, "/joint_states", self._on_joints, QoSProfile(depth=1))
+        listen(Float64MultiArray, "/perception/plan", self._on_plan, QoSProfile(depth=1))
+        listen(DiagnosticArray, "/diagnostics", self._on_report, QoSProfile(depth=10))
         try:
             for name in NODES:
                 self.start(name)
-            self.until(lambda: np.isfinite(self._object_m[0]), "sim_robot", "shows the object", START_S)
+            self.until(lambda: np.isfinite(self._object_m[0]), "sim_robot", "publishes the object pose", START_S)
             self._active = False
-            self.until(lambda: self._node.count_services("/grasp/change_state"), "grasp", "is there", START_S)
+            self.until(lambda: self._node.count_services("/grasp/change_state"), "grasp", "has started", START_S)
             self.transition(Transition.TRANSITION_CONFIGURE)
-            self.until(lambda: self.state != "", "grasp", "tells its state")
+            self.until(lambda: self.state != "", "grasp", "publishes its state")
         except BaseException:
             self.close()
             raise
@@ -130,7 +131,7 @@ class ClosedLoop:
         self.close()
 
     def start(self, name: str) -> None:
-        """Start a node, for instance after it was killed."""
+        """Start a node process; also used after it was killed."""
         words = [word for item in self._parameters[name].items() for word in ("-p", "{}:={}".format(*_written(item)))]
         command = [sys.executable, "-m", f"dexgrasp_ros.{name}_node", "--ros-args", *words]
         with (self._logs / f"{name}.log").open("ab") as log:
@@ -138,7 +139,7 @@ class ClosedLoop:
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
 
     def close(self) -> None:
-        """End the nodes as a launch does."""
+        """Terminate the nodes, as a launch does."""
         for process in self.processes.values():
             process.terminate()
         for process in self.processes.values():
@@ -151,41 +152,46 @@ class ClosedLoop:
         self._node.destroy_node()
         try_shutdown(context=self._context)
 
-    def grasp(self, thing: str, seed: int = 0, during: Callable[[str], None] = lambda state: None) -> Trial:
-        """Put an object on the table, grasp it, and see whether it is held. `during` is called all the while."""
-        began_s = time.monotonic()
-        self.reset(thing, seed)
-        reason = self._ask_for_grasp()
-        if not reason:
-            reason = self._watch(during)
+    def grasp(self, name: str, seed: int = 0, during: Callable[[str], None] = lambda state: None) -> Trial:
+        """Place an object, grasp it and return whether it is held; `during` is called repeatedly with the state."""
+        start_s = time.monotonic()
+        self.reset(name, seed)
+        reason = self._request_grasp() or self._wait_for_hold(during)
         success = not reason and self.lifted_m > LIFTED_M
-        return Trial(thing, seed, success, self.lifted_m, self.state, reason, time.monotonic() - began_s)
+        return Trial(
+            object=name,
+            seed=seed,
+            success=success,
+            lifted_m=self.lifted_m,
+            state=self.state,
+            reason=reason,
+            wall_s=time.monotonic() - start_s,
+        )
 
-    def reset(self, thing: str, seed: int) -> None:
-        """The arm at home, the object on the table, the grasp node ready; inactive meanwhile, it sends nothing."""
+    def reset(self, name: str, seed: int) -> None:
+        """Reset the simulated robot with an object; the grasp node is inactive meanwhile and active afterwards."""
         if self._active:
             self._active = not self.transition(Transition.TRANSITION_DEACTIVATE)
         client = AsyncParameterClient(self._node, "sim_robot")
         self.until(client.services_are_ready, "sim_robot", "offers its parameters")
-        # numbers are names of objects too: the parameter is a string
-        values = [Parameter("object", value=str(thing)), Parameter("seed", value=seed)]
+        values = [Parameter("object", value=str(name)), Parameter("seed", value=seed)]
         answer = client.set_parameters(values)
-        self.until(answer.done, "sim_robot", "takes its parameters")
+        self.until(answer.done, "sim_robot", "sets its parameters")
         self.call("/sim_robot/reset")
         reset_s = self._object_m[0]
-        self.until(lambda: self._object_m[0] > reset_s + 0.1, "sim_robot", "shows the object")
+        self.until(lambda: self._object_m[0] > reset_s + 0.1, "sim_robot", "publishes the object pose")
         self._start_m = self._object_m[1]
-        self.moments.clear()
+        self.frames.clear()
         self.until(lambda: self.transition(Transition.TRANSITION_ACTIVATE), "grasp", "is active")
         self._active = True
 
     def transition(self, number: int) -> bool:
-        """Whether the grasp node made a transition of its life cycle."""
+        """Request a lifecycle transition of the grasp node; return whether it succeeded."""
         answer = self._call(ChangeState, "/grasp/change_state", ChangeState.Request(transition=Transition(id=number)))
         return bool(answer.success)
 
     def call(self, service: str) -> Trigger.Response:
-        """The answer of a service."""
+        """Call a Trigger service and return its answer."""
         return self._call(Trigger, service, Trigger.Request())
 
     def _call(self, kind: Any, service: str, request: Any) -> Any:
@@ -200,42 +206,42 @@ class ClosedLoop:
             self._node.destroy_client(client)
 
     def spin(self, time_s: float) -> None:
-        """Listen for so long."""
+        """Process messages for a duration [s]."""
         end_s = time.monotonic() + time_s
         while time.monotonic() < end_s:
             self._executor.spin_once(timeout_sec=0.01)
 
     def until(self, condition: Callable[[], Any], name: str, what: str, patience_s: float = ANSWER_S) -> None:
-        """Spin until it holds. Raises NotAnsweredError where node `name` does not bring that about."""
+        """Process messages until a condition holds. Raises NotAnsweredError naming node `name` after the time limit."""
         end_s = time.monotonic() + patience_s
         while not condition():
             if time.monotonic() > end_s or self.processes[name].poll():
                 last = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()[-5:]
-                raise NotAnsweredError(f"waited {patience_s:.0f} s at most until {name} {what}; its last lines: {last}")
+                raise NotAnsweredError(f"waited up to {patience_s:.0f} s until {name} {what}; its last lines: {last}")
             self._executor.spin_once(timeout_sec=0.01)
 
-    def _insist(self, service: str, patience_s: float) -> str:
-        """Ask until it is granted; the last refusal where it is not."""
+    def _call_until_accepted(self, service: str, patience_s: float) -> str:
+        """Call a service until it succeeds; return the last refusal, or an empty text."""
         end_s, answer = time.monotonic() + patience_s, self.call(service)
         while not answer.success and time.monotonic() < end_s:
             self._executor.spin_once(timeout_sec=0.05)
             answer = self.call(service)
         return "" if answer.success else str(answer.message)
 
-    def _ask_for_grasp(self) -> str:
-        """Why no grasp began, or nothing."""
+    def _request_grasp(self) -> str:
+        """Request a grasp once a plan has arrived; return why none started, or an empty text."""
         after_s = self._object_m[0]
         try:
             self.until(lambda: self._plan_s > after_s, "perception", "plans a grasp", PLAN_S)
         except NotAnsweredError as error:
             return str(error)
-        if refusal := self._insist("/grasp/grasp", ANSWER_S):
+        if refusal := self._call_until_accepted("/grasp/grasp", ANSWER_S):
             return refusal
-        self.until(lambda: self.state != "idle", "grasp", "begins")
+        self.until(lambda: self.state != "idle", "grasp", "starts")
         return ""
 
-    def _watch(self, during: Callable[[str], None]) -> str:
-        """Until the hold is over. Why it ended early, or nothing."""
+    def _wait_for_hold(self, during: Callable[[str], None]) -> str:
+        """Wait until the hold is over; return why it ended early, or an empty text."""
         end_s, held_from_s = time.monotonic() + GRASP_S, np.inf
         while self._object_m[0] < held_from_s + HOLD_S:
             self._executor.spin_once(timeout_sec=0.01)
@@ -247,34 +253,34 @@ class ClosedLoop:
             if self.state in ("fault", "idle"):
                 return f"the grasp ended in {self.state}"
             if time.monotonic() > end_s:
-                return f"no end within {GRASP_S:.0f} s, in {self.state}"
+                return f"not finished within {GRASP_S:.0f} s, in {self.state}"
         return ""
 
-    def _saw_state(self, message: String) -> None:
+    def _on_state(self, message: String) -> None:
         self.state = str(message.data)
 
-    def _saw_object(self, message: PoseStamped) -> None:
+    def _on_object(self, message: PoseStamped) -> None:
         pos, quat = messages.pose_from_message(message)
         stamp_s = messages.seconds(message.header.stamp)
         self._object_m = stamp_s, float(pos[2])
         self.lifted_m = self._object_m[1] - self._start_m
-        last_s = self.moments[-1].stamp_s if self.moments else -np.inf
+        last_s = self.frames[-1].stamp_s if self.frames else -np.inf
         if self._joints and stamp_s >= last_s + 1 / RATE_HZ - 1e-6:
-            self.moments.append(Moment(stamp_s, self._joints, pos, quat, self.state))
+            self.frames.append(VideoFrameState(stamp_s, self._joints, pos, quat, self.state))
 
-    def _saw_joints(self, message: JointState) -> None:
+    def _on_joints(self, message: JointState) -> None:
         self._joints = messages.joints_from_message(message)
 
-    def _saw_plan(self, message: Float64MultiArray) -> None:
+    def _on_plan(self, message: Float64MultiArray) -> None:
         self._plan_s = messages.plan_from_message(message)[1]
 
-    def _saw_report(self, message: DiagnosticArray) -> None:
+    def _on_report(self, message: DiagnosticArray) -> None:
         for status in message.status:
             if status.name == "grasp: timing":
                 self.timing = {item.key: item.value for item in status.values}
 
 
 def _written(item: tuple[str, Any]) -> tuple[str, str]:
-    """A parameter as the command line takes it."""
+    """Return name and value of a parameter in command-line form."""
     name, value = item
     return name, str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,9 +1,9 @@
-"""Targets that make a joint show what drives it: steps, a slow triangle, a chirp; one joint at a time, numpy alone.
+"""Excitation targets of one joint for system identification: steps, a slow triangle, a chirp.
 
-    hold   small and middle steps   from end to end and back   triangle, slow   chirp   hold
+    hold, small and medium steps, full range and back, slow triangle, chirp, hold
 
-Small steps tell gain and friction, the way from end to end the effort limit and the damping, the triangle friction, the
-chirp gain, damping and delay.
+Small steps identify gain and friction; the full range effort limit and damping; the triangle friction; the chirp gain,
+damping and delay.
 """
 
 from dataclasses import dataclass
@@ -16,48 +16,48 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ExcitationCfg:
-    """How a joint is moved."""
+    """Excitation of a joint."""
 
     rate_hz: float = 100.0
-    """Targets per second."""
+    """Rate of the targets [Hz]."""
     margin_rad: float = 0.05
-    """Distance from the ends of the range."""
+    """Distance from the ends of the joint range [rad]."""
     reach_rad: float = 0.5
-    """Furthest from the rest pose."""
+    """Largest distance from the rest pose [rad]."""
     small_rad: float = 0.08
-    """Of small steps."""
+    """Size of small steps [rad]."""
     step_s: float = 0.4
-    """A step is held so long."""
+    """Hold time of a step [s]."""
     jump_rad: float = 0.7
-    """Largest step of a target: one that asks for more than the effort limit shows where that is."""
+    """Largest step of a target; steps that saturate the servo identify its effort limit [rad]."""
     triangle_rad_s: float = 0.4
-    """Speed of the slow triangle."""
+    """Speed of the slow triangle [rad/s]."""
     chirp_rad: float = 0.1
-    """Amplitude of the chirp."""
+    """Amplitude of the chirp [rad]."""
     chirp_hz: tuple[float, float] = (0.5, 6.0)
-    """Its frequencies."""
+    """First and last frequency of the chirp [Hz]."""
     chirp_s: float = 2.0
-    """How long it takes."""
+    """Duration of the chirp [s]."""
 
     def __post_init__(self) -> None:
         if not self.rate_hz >= 50:
-            raise ValueError(f"rate_hz must be at least 50 to see what servos do, got {self.rate_hz}")
+            raise ValueError(f"rate_hz must be at least 50 to resolve the servo response, got {self.rate_hz}")
         lengths = (self.reach_rad, self.small_rad, self.jump_rad, self.step_s, self.triangle_rad_s)
         if min(lengths) <= 0:
             raise ValueError("reach_rad, small_rad, jump_rad, step_s and triangle_rad_s must be positive")
 
 
 def excite(rest_rad: float, lower_rad: float, upper_rad: float, cfg: ExcitationCfg) -> Array:
-    """Targets (tick,) [rad] of one joint at 1 / rate_hz, from rest to rest, within its range."""
+    """Return targets (tick,) [rad] of one joint at `rate_hz`, starting and ending at rest, within its range."""
     low = max(lower_rad + cfg.margin_rad, rest_rad - cfg.reach_rad)
     high = min(upper_rad - cfg.margin_rad, rest_rad + cfg.reach_rad)
     if not low < rest_rad < high:
         raise ValueError(f"the rest pose {rest_rad:.3f} rad is not within {low:.3f} and {high:.3f} rad")
     ticks = round(cfg.step_s * cfg.rate_hz)
     small = [rest_rad + cfg.small_rad, rest_rad, rest_rad - cfg.small_rad, rest_rad]
-    middle = [rest_rad + (high - rest_rad) / 2, rest_rad + (low - rest_rad) / 2]
+    medium = [rest_rad + (high - rest_rad) / 2, rest_rad + (low - rest_rad) / 2]
     near, far = (low, min(low + cfg.jump_rad, high)), (max(high - cfg.jump_rad, low), high)
-    steps = np.repeat([rest_rad, rest_rad, *small, *middle, *near, *near, *far, *far, rest_rad], ticks)
+    steps = np.repeat([rest_rad, rest_rad, *small, *medium, *near, *near, *far, *far, rest_rad], ticks)
     amplitude = min(cfg.chirp_rad, high - rest_rad, rest_rad - low)
     slow, fast = rest_rad + _triangle(amplitude, cfg), rest_rad + amplitude * _chirp(cfg)
     goal = np.concatenate([steps, slow, np.full(ticks, rest_rad), fast, np.full(2 * ticks, rest_rad)])
@@ -71,14 +71,14 @@ def _triangle(amplitude: float, cfg: ExcitationCfg) -> Array:
 
 
 def _chirp(cfg: ExcitationCfg) -> Array:
-    """Frequency rises evenly from one end to the other."""
+    """Return a sine whose frequency rises linearly (tick,)."""
     time_s = np.arange(0.0, cfg.chirp_s, 1.0 / cfg.rate_hz)
     first, last = cfg.chirp_hz
     return np.sin(2 * np.pi * (first * time_s + (last - first) / (2 * cfg.chirp_s) * time_s**2))
 
 
 def _limited(goal: Array, step: float) -> Array:
-    """The same, no further than `step` from one tick to the next."""
+    """Return the targets with each change limited to `step`."""
     target = goal.copy()
     for i in range(1, len(goal)):
         target[i] = target[i - 1] + np.clip(goal[i] - target[i - 1], -step, step)

@@ -1,4 +1,4 @@
-"""A video of a grasp, drawn from what the simulated robot said over ROS: joint states and the object's true pose."""
+"""Renders the video of a closed-loop grasp from joint states and the true pose of the object."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ from dexgrasp_ros.sim_robot import SimRobot, SimRobotCfg
 from sim.render import Recorder
 
 RATE_HZ = 25.0
-"""Pictures per second of simulated time."""
+"""Frames per second of simulated time."""
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What was known at one time."""
+class VideoFrameState:
+    """State of robot and object in one video frame."""
 
     stamp_s: float
     joint_pos: Mapping[str, float]
-    """By name [rad]."""
+    """Joint positions by name [rad]."""
     object_pos_w: NDArray[np.float64]
-    """(3,) [m]."""
+    """(3,) world frame [m]."""
     object_quat_w: NDArray[np.float64]
     """(4,) wxyz."""
     caption: str
 
 
-def film(path: Path, moments: Sequence[Moment], thing: str) -> None:
-    """Draw the moments as an MP4 in real time. Raises sim.render.RenderUnavailable without OpenGL."""
-    robot = SimRobot(SimRobotCfg(object=thing, camera_rate_hz=0.0))
-    model = robot.library[robot.object]
-    start_s = moments[0].stamp_s
-    with Recorder(path, RATE_HZ, (model.vertices, model.faces)) as recorder:
-        for moment in moments:
-            scene = robot.show(moment.joint_pos, moment.object_pos_w, moment.object_quat_w)
-            recorder.capture(*scene, f"{moment.caption}  ·  {moment.stamp_s - start_s:.1f} s")
+def write_video(path: Path, frames: Sequence[VideoFrameState], name: str) -> None:
+    """Render frames with the object `name` as an MP4 in real time. Raises sim.render.RenderUnavailable."""
+    robot = SimRobot(SimRobotCfg(object=name, camera_rate_hz=0.0))
+    shape = robot.library[robot.object]
+    start_s = frames[0].stamp_s
+    with Recorder(path, RATE_HZ, (shape.vertices, shape.faces)) as recorder:
+        for frame in frames:
+            model, data = robot.set_pose(frame.joint_pos, frame.object_pos_w, frame.object_quat_w)
+            recorder.capture(model, data, f"{frame.caption}  ·  {frame.stamp_s - start_s:.1f} s")

@@ -1,6 +1,6 @@
-"""Frames of a camera that the node reads itself, or of a recording: read in a thread, taken one at a time.
+"""Reads depth frames of a camera or a recording in a thread; the node gets the newest one.
 
-Of frames that come faster than they are taken, the newest counts.
+Frames that arrive faster than the node fetches them are dropped.
 """
 
 import threading
@@ -10,32 +10,32 @@ from collections.abc import Callable
 from perception.depth import CameraError, DepthFrame, DepthSource, FrameTimeoutError
 
 READ_S = 1.0
-"""A camera that delivers nothing for so long is told of."""
+"""A camera that delivers no frame within this time is an error [s]."""
 
 
 class FrameReader:
-    """Reads a source until it ends or is closed."""
+    """Reads a source in a thread until the source ends or `close` is called."""
 
     def __init__(self, source: DepthSource, paced: bool, arrived: Callable[[], None]) -> None:
-        """`paced`: a recording, read no faster than it was taken. The thread calls `arrived` after each frame."""
+        """`paced`: play a recording in real time. The thread calls `arrived` after each frame and at the end."""
         self._source, self._paced, self._arrived = source, paced, arrived
         self._lock, self._stop = threading.Lock(), threading.Event()
         self._frame: DepthFrame | None = None
-        self.trouble = ""
-        """Why no frame comes, or nothing."""
+        self.error = ""
+        """Why no frame arrives; empty while frames arrive."""
         self.ended = False
-        """Whether none will come any more."""
+        """Whether the source delivers no further frames."""
         self._thread = threading.Thread(target=self._read, name="frames", daemon=True)
         self._thread.start()
 
-    def take(self) -> DepthFrame | None:
-        """The newest frame, once."""
+    def pop(self) -> DepthFrame | None:
+        """Return the newest frame and remove it; None where no new frame has arrived."""
         with self._lock:
             frame, self._frame = self._frame, None
         return frame
 
     def close(self) -> None:
-        """Release the source; more than once does no harm."""
+        """Stop the thread and release the source; may be called again."""
         self._stop.set()
         self._thread.join()
         self._source.close()
@@ -46,15 +46,15 @@ class FrameReader:
             try:
                 frame = self._source.read(READ_S)
             except FrameTimeoutError as error:
-                self.trouble = str(error)
+                self.error = str(error)
                 continue
             except CameraError as error:
-                self.trouble, self.ended = str(error), True
+                self.error, self.ended = str(error), True
                 break
             if self._paced:
                 start_s = time.monotonic() - frame.stamp_s if start_s is None else start_s
                 self._stop.wait(max(0.0, start_s + frame.stamp_s - time.monotonic()))
             with self._lock:
-                self._frame, self.trouble = frame, ""
+                self._frame, self.error = frame, ""
             self._arrived()
         self._arrived()

@@ -1,4 +1,4 @@
-"""What the grasp node says of itself on /diagnostics."""
+"""Diagnostics of the grasp node: state, inputs, timing, shadow mode."""
 
 from collections.abc import Mapping
 
@@ -12,7 +12,7 @@ from dexgrasp_ros.messages import ERROR, OK, WARN, diagnostic
 
 
 def state_report(output: Output, active: bool, mode: str) -> DiagnosticStatus:
-    """Where the sequence is; an error while it is in fault."""
+    """Return the status of the state machine: ERROR in fault, WARN while not active."""
     values = {"state": output.state, "fault": output.fault, "active": active, "mode": mode}
     if output.state == "fault":
         return diagnostic("grasp: state", ERROR, output.fault, values)
@@ -20,23 +20,23 @@ def state_report(output: Output, active: bool, mode: str) -> DiagnosticStatus:
 
 
 def inputs_report(inputs: Inputs, refused: Mapping[str, int]) -> DiagnosticStatus:
-    """Ages of what came last, and how many messages were of no use."""
+    """Return the status of the inputs: ages of the newest messages, and numbers of refused ones by kind."""
     stamps_s = {
         "joints": inputs.joints_stamp_s,
         "palm": inputs.palm_stamp_s,
-        "points": -np.inf if inputs.view is None else inputs.view.stamp_s,
+        "points": -np.inf if inputs.estimate is None else inputs.estimate.stamp_s,
         "plan": inputs.plan_stamp_s,
     }
     ages = {f"{name}_age_s": inputs.now_s - stamp_s for name, stamp_s in stamps_s.items()}
     counts = {f"{name}_refused": count for name, count in refused.items()}
-    values = {**ages, **counts, "estop": inputs.estop, "trouble": inputs.trouble}
-    if inputs.trouble:
-        return diagnostic("grasp: inputs", ERROR, inputs.trouble, values)
+    values = {**ages, **counts, "estop": inputs.estop, "trouble": inputs.input_errors}
+    if inputs.input_errors:
+        return diagnostic("grasp: inputs", ERROR, inputs.input_errors, values)
     return diagnostic("grasp: inputs", OK, "emergency stop" if inputs.estop else "ok", values)
 
 
 def timing_report(timing: Timing) -> DiagnosticStatus:
-    """Percentiles of what takes time [ms]."""
+    """Return the status of the timing: percentiles by name [ms]."""
     values = {
         f"{name}_p{percent}_ms": value
         for name, found in timing.percentiles_ms().items()
@@ -46,17 +46,18 @@ def timing_report(timing: Timing) -> DiagnosticStatus:
 
 
 def shadow_report(output: Output, inputs: Inputs) -> DiagnosticStatus:
-    """How far what the policy would do is from what the robot does."""
-    wish = output.proposal
-    if wish is None or inputs.joint_pos is None or inputs.palm_pos_w is None:
+    """Return the status of shadow mode: difference between the policy's command and the measured robot."""
+    proposal = output.proposal
+    if proposal is None or inputs.joint_pos is None or inputs.palm_pos_w is None:
         return diagnostic("grasp: shadow", OK, "the policy does not run")
-    wanted, palm = Pose.of(wish.palm_pos_w, wish.palm_quat_w), Pose.of(inputs.palm_pos_w, inputs.palm_quat_w)
-    fingers = np.abs(np.asarray(wish.joint_target) - np.asarray(inputs.joint_pos))
+    target = Pose.of(proposal.palm_pos_w, proposal.palm_quat_w)
+    palm = Pose.of(inputs.palm_pos_w, inputs.palm_quat_w)
+    fingers = np.abs(np.asarray(proposal.joint_target) - np.asarray(inputs.joint_pos))
     values = {
-        "palm_m": wanted.distance_m(palm),
-        "palm_rad": wanted.angle_rad(palm),
+        "palm_m": target.distance_m(palm),
+        "palm_rad": target.angle_rad(palm),
         "joints_mean_rad": float(fingers.mean()),
         "joints_max_rad": float(fingers.max()),
     }
-    text = f"the palm would go {values['palm_m']:.3f} m away, the fingers {values['joints_max_rad']:.2f} rad at most"
+    text = f"policy and robot differ by {values['palm_m']:.3f} m (palm), {values['joints_max_rad']:.2f} rad (joint)"
     return diagnostic("grasp: shadow", OK, text, values)

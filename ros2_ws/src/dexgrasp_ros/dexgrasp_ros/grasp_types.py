@@ -1,56 +1,57 @@
-"""What the grasp machine is told and what it answers, and its settings."""
+"""Settings, inputs and outputs of the grasp state machine."""
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 
+from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.scripted import MotionCfg
 from policies.contract import Contract
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe
 
 STATES = ("idle", "pregrasp", "grasp", "lift", "hold", "retreat", "release", "home", "fault")
-"""Of the machine."""
+"""States of the grasp state machine."""
 POLICY_STATES = ("grasp", "lift", "hold")
-"""In which the policy runs."""
+"""States in which the policy runs."""
 REQUESTS = ("grasp", "release", "home", "stop", "reset_fault")
-"""What an operator may ask for."""
+"""Requests of the operator, each a service of the grasp node."""
 
 
 @dataclass(frozen=True)
 class GraspCfg:
-    """Everything about the sequence that is neither the policy's nor a safety limit."""
+    """Settings of the grasp sequence, without those of policy and safety gate."""
 
     motion: MotionCfg = field(default_factory=MotionCfg)
     """Speeds and tolerances of scripted motions."""
     timeout_s: float = 30.0
-    """A scripted motion that takes longer is a fault."""
+    """Time limit of a scripted motion; exceeding it is a fault [s]."""
     retreat_m: float = 0.12
-    """How far the palm backs off after a release."""
+    """Distance that the palm retreats along its normal after a release [m]."""
     attempts: int = 3
-    """Grasps at most, each after the policy felt its hand empty; 1: no second one."""
+    """Maximum number of grasps; a further one starts where the hand is found empty. 1: no regrasp."""
     look_timeout_s: float = 5.0
-    """The hand is out of the way after an empty grasp and no plan has come for so long: the grasp is over."""
+    """Time limit for a new plan after an empty grasp, from the arrival at home; then the grasp is given up [s]."""
     plan_timeout_s: float = 1.0
-    """A plan older than this starts no grasp."""
+    """Maximum age of a plan at the start of a grasp [s]."""
     late_periods: float = 3.0
-    """A tick that comes so many control periods after the last one is a fault."""
+    """Maximum time between two ticks, in control periods; exceeding it is a fault."""
     follow_m: float = 0.12
-    """The palm further from its target is a fault: something holds the arm."""
+    """Maximum distance of the palm from its target; exceeding it is a fault (a blocked or stopped arm) [m]."""
     follow_rad: float = 0.6
-    """The same for its orientation."""
+    """Maximum angle between the palm and its target; exceeding it is a fault [rad]."""
     outside_rad: float = 0.15
-    """A joint measured this far outside its range: the driver's zero or sign is not what the configuration says."""
+    """Maximum excess of a measured joint over its range at the start: beyond it, zero or sign are wrong [rad]."""
     shadow_m: float = 0.03
-    """In shadow mode: near enough to the pre-grasp."""
+    """Shadow mode: distance to the pre-grasp at which the policy starts [m]."""
     shadow_rad: float = 0.25
-    """The same for its orientation."""
+    """Shadow mode: angle to the pre-grasp at which the policy starts [rad]."""
 
     def __post_init__(self) -> None:
         values = {name: value for name, value in vars(self).items() if isinstance(value, float)}
         if wrong := [name for name, value in values.items() if not (np.isfinite(value) and value > 0)]:
-            raise ValueError(f"{wrong} must be positive")
+            raise ValueError(f"grasp: {wrong} must be positive and finite")
         if self.attempts < 1:
             raise ValueError(f"attempts must be at least 1, got {self.attempts}")
         if self.late_periods < 1.5:
@@ -58,85 +59,77 @@ class GraspCfg:
 
 
 @dataclass(frozen=True)
-class View:
-    """The object as perception saw it last."""
-
-    points_w: Any
-    """(point, 3) [m]."""
-    visible_fraction: float
-    """Of the points of the first frame."""
-    view_fresh: bool
-    """Whether the newest frame was of use."""
-    stamp_s: float
-    """When that frame was taken."""
-
-
-@dataclass(frozen=True)
 class Inputs:
-    """What is known at a tick; None where nothing has come yet."""
+    """Newest readings at a tick; None where none has arrived."""
 
     now_s: float
-    """Of the clock of all stamps."""
+    """Time of the tick, on the clock of all stamps [s]."""
     joint_pos: Any = None
-    """(joint,) [rad] in the contract's order."""
+    """(joint,) in the order of the contract [rad]."""
     joints_stamp_s: float = -np.inf
-    """When the joints were read, the oldest of them."""
+    """Stamp of the joint positions [s]."""
     palm_pos_w: Any = None
-    """(3,) [m]."""
+    """(3,) world frame [m]."""
     palm_quat_w: Any = None
     """(4,) wxyz."""
     palm_stamp_s: float = -np.inf
-    """When the palm was where it is said to be."""
-    view: View | None = None
-    """The object."""
+    """Stamp of the palm pose [s]."""
+    estimate: ObjectEstimate | None = None
+    """Newest estimate of the object."""
     plan: Plan | None = None
-    """The newest plan."""
+    """Newest pre-grasp plan."""
     plan_stamp_s: float = -np.inf
-    """When the frame was taken that it was made from."""
+    """Stamp of the depth frame that the plan was made from [s]."""
     estop: bool = False
-    """The emergency stop is pressed."""
-    trouble: str = ""
-    """Why an input that came was of no use; told with the fault that follows."""
+    """Whether the emergency stop is pressed."""
+    input_errors: str = ""
+    """Why received messages were refused; appended to the text of a fault that follows."""
+
+    def with_robot_at(self, command: Safe) -> Self:
+        """Return the inputs of a robot that has reached a command."""
+        return replace(
+            self, joint_pos=command.joint_target, palm_pos_w=command.palm_pos_w, palm_quat_w=command.palm_quat_w
+        )
 
 
 @dataclass(frozen=True)
 class Output:
-    """What a tick led to."""
+    """Result of a tick."""
 
     state: str
-    """One of STATES."""
+    """State after the tick, one of STATES."""
     fault: str
-    """Why, in the state `fault`."""
+    """Reason of the state `fault`; empty in other states."""
     safe: Safe | None
-    """What may be sent; None before `begin`."""
+    """Command that may be sent; None while the machine is not active."""
     proposal: Command | None = None
-    """What the policy wanted at this tick, before the gate."""
+    """Command of the policy before the safety gate; None where it did not run."""
     policy_s: float = np.nan
-    """How long it took [s]."""
+    """Run time of the policy [s]."""
     camera_age_s: float = np.nan
-    """Age of the points it was given [s]."""
+    """Age of the points given to the policy [s]."""
 
 
-class GraspPolicy(Protocol):
-    """What the machine asks of a policy: policies.runtime.Policy."""
+class DeployedPolicy(Protocol):
+    """Interface of policies.runtime.Policy that the grasp state machine uses."""
 
     contract: Contract
-    """Of its bundle."""
+    """Contract of the bundle."""
 
     @property
     def rate_hz(self) -> float:
-        """Calls of `act` per second."""
+        """Number of calls of `act` per second."""
         ...
 
     @property
     def phase(self) -> str:
-        """One of POLICY_STATES: what the next call belongs to."""
+        """Phase of the next call of `act`, one of POLICY_STATES."""
         ...
 
     def begin(self, plan: Plan) -> None:
-        """A new episode. Raises ValueError where the plan does not fit."""
+        """Start an episode. Raises ValueError where the plan does not match the contract."""
         ...
 
     def act(self, readings: Readings) -> Command:
-        """Targets of the next control period. Raises ValueError where the readings do not fit."""
+        """Return the targets of the next control period. Raises ValueError for invalid readings."""
         ...

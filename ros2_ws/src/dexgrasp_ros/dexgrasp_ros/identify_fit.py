@@ -1,8 +1,8 @@
-"""System identification: parameters of a hand's servos from a log of targets and positions, by simulation in MuJoCo.
+"""Fits servo parameters of a joint to a log of targets and positions, by simulation in MuJoCo.
 
-Each joint alone: a hinge with the inertia that the hand's model gives it where the test was made, driven by a position
-servo with an effort limit. The response is simulated without delay and read `delay_s` later, so that everything is
-smooth in the parameters. Least squares with weak priors; what the log does not tell stays where it began and is named.
+Model: a hinge with the inertia of the hand model in the rest pose, driven by a position servo with an effort limit. The
+response is simulated without delay and read `delay_s` later, which keeps it smooth in the parameters. Least squares
+with weak priors; parameters that the log does not identify stay at the first guess and are reported.
 """
 
 from dataclasses import dataclass, field, replace
@@ -16,32 +16,33 @@ from scipy.optimize import least_squares
 
 Array = NDArray[np.float64]
 STEP_S = 0.002
-"""Of the simulation."""
+"""Time step of the simulation [s]."""
 NAMES = ("kp", "kd", "damping", "friction_loss", "effort_limit", "delay_s", "bias_rad")
 STEPS = np.array([0.02, 0.02, 0.02, 0.02, 0.02, 5e-4, 1e-4])
-"""Of the differences: logarithms of the first five, seconds, radians."""
+"""Steps of the finite differences: logarithms of the first five parameters, then seconds and radians."""
 PRIOR_SD = np.array([1.0, 1.0, 1.0, 1.5, 0.7, 0.05, 0.05])
-"""How little is known before, in the same units."""
+"""Standard deviations of the priors, in the units of STEPS."""
 LARGEST_DELAY_S = 0.2
+"""Upper bound of the fitted delay [s]."""
 LEAST = 1e-4
-"""Of what is fitted as a logarithm [SI units]."""
+"""Lower bound of the parameters that are fitted as logarithms [SI units]."""
 NOISE_RAD = 5e-4
-"""Positions are taken for no better than this: the model is not exact either."""
+"""Smallest assumed noise of positions, because the model is not exact [rad]."""
 KNOWN_SD = 0.15
-"""A parameter is identified if its relative standard deviation is smaller; of the delay, in units of 20 ms."""
+"""Relative standard deviation below which a parameter is identified; that of the delay in units of 20 ms."""
 GOOD = 2.0
-"""A fit is good when its residuals are this many times the noise; else it is tried from elsewhere."""
+"""Ratio of residuals to noise below which no further start values are tried."""
 POOR, POOR_RAD = 3.0, 0.003
-"""A fit is poor when its residuals are more than so many times the noise, and more than this."""
+"""A fit is poor if its residuals exceed this multiple of the noise and this value [rad]."""
 STARTS = ((1.0, 1.0), (0.3, 0.6), (3.0, 1.5))
-"""Factors on the gain and the effort limit of the first guess."""
+"""Start values, as factors on gain and effort limit of the first guess."""
 SATURATED_S = 0.02
-"""The effort limit is identified only if the servo was at it for so long."""
+"""Time that the servo must saturate for its effort limit to be identified [s]."""
 
 
 @dataclass(frozen=True)
 class JointParameters:
-    """What drives a joint."""
+    """Servo parameters of a joint."""
 
     kp: float
     """Position gain [N m/rad]."""
@@ -54,62 +55,62 @@ class JointParameters:
     effort_limit: float
     """Largest torque [N m]."""
     delay_s: float = 0.0
-    """From a target that is sent to a position that is read [s], beside what the servo takes."""
+    """Delay from a sent target to the reading of its effect, without the servo response [s]."""
     bias_rad: float = 0.0
-    """What is read where the joint is at 0 [rad]: homing, gravity."""
+    """Reading of the joint at 0, from homing and gravity [rad]."""
 
 
 @dataclass(frozen=True)
 class JointLog:
-    """The test of one joint."""
+    """Log of the test of one joint."""
 
     name: str
     target_time_s: Array
-    """(target,) when each was sent."""
+    """(target,) send times [s]."""
     target: Array
-    """(target,) [rad]; holds until the next."""
+    """(target,) targets, each valid until the next [rad]."""
     time_s: Array
-    """(reading,) of the same clock."""
+    """(reading,) stamps, on the clock of `target_time_s` [s]."""
     position: Array
-    """(reading,) [rad]."""
+    """(reading,) measured positions [rad]."""
     inertia: float
-    """About the joint, with the rotor [kg m2]."""
+    """Inertia about the joint, with the rotor [kg m2]."""
 
 
 @dataclass(frozen=True)
 class JointFit:
-    """What the log of a joint says."""
+    """Result of the fit of a joint."""
 
     name: str
     parameters: JointParameters
     relative_sd: dict[str, float]
-    """Standard deviation of each parameter, as a share of it; of delay and bias in seconds and radians."""
+    """Relative standard deviation per parameter; of delay and bias absolute, in seconds and radians."""
     rms_rad: float
-    """Of measured against fitted positions."""
+    """RMS of measured against fitted positions [rad]."""
     noise_rad: float
-    """Of positions at rest."""
+    """Noise of positions at rest [rad]."""
     fitted: Array = field(repr=False)
-    """(reading,) [rad]."""
+    """(reading,) fitted positions [rad]."""
 
     @property
     def unknown(self) -> list[str]:
-        """Parameters that the log does not tell."""
+        """Names of the parameters that the log does not identify."""
         limits = {"delay_s": KNOWN_SD * 0.02, "bias_rad": np.inf}
         return [name for name, sd in self.relative_sd.items() if sd > limits.get(name, KNOWN_SD)]
 
     @property
     def poor(self) -> bool:
-        """Whether something else than servo and inertia moved the joint, or clocks and computers were late."""
+        """Whether the model does not explain the log: contacts, or delayed clocks and computers."""
         return self.rms_rad > max(POOR * self.noise_rad, POOR_RAD)
 
     @property
     def total_damping(self) -> float:
-        """Of servo and joint together [N m s/rad]: what is felt below the effort limit."""
+        """Damping of servo and joint together, effective below the effort limit [N m s/rad]."""
         return self.parameters.kd + self.parameters.damping
 
 
 class Servo:
-    """A hinge and its position servo in MuJoCo."""
+    """MuJoCo model of a hinge with a position servo."""
 
     def __init__(self, inertia: float) -> None:
         spec = mujoco.MjSpec()
@@ -126,17 +127,17 @@ class Servo:
         self._size = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
 
     def respond(self, parameters: JointParameters, targets: Array) -> Array:
-        """Positions (step,) after each step, from rest at the first of the targets (step,)."""
-        return self._roll(parameters, targets)[:, 1]
+        """Return positions (step,) after each step, starting at rest at the first of the targets (step,) [rad]."""
+        return self._simulate(parameters, targets)[:, 1]
 
     def saturated_s(self, parameters: JointParameters, targets: Array) -> float:
-        """How long the servo wants more than its effort limit."""
-        states = self._roll(parameters, targets)
-        wanted = parameters.kp * (targets[1:] - states[:-1, 1]) - parameters.kd * states[:-1, 2]
-        return float((np.abs(wanted) > parameters.effort_limit).sum() * STEP_S)
+        """Return how long the servo demands more than its effort limit [s]."""
+        states = self._simulate(parameters, targets)
+        demand = parameters.kp * (targets[1:] - states[:-1, 1]) - parameters.kd * states[:-1, 2]
+        return float((np.abs(demand) > parameters.effort_limit).sum() * STEP_S)
 
-    def _roll(self, parameters: JointParameters, targets: Array) -> Array:
-        """States (step, 3): time, position, velocity."""
+    def _simulate(self, parameters: JointParameters, targets: Array) -> Array:
+        """Return states (step, 3): time, position, velocity."""
         model = self._model
         model.dof_damping[0], model.dof_frictionloss[0] = parameters.damping, parameters.friction_loss
         model.actuator_gainprm[0, 0] = parameters.kp
@@ -149,13 +150,13 @@ class Servo:
 
 
 def fit_joint(log: JointLog, guess: JointParameters) -> JointFit:
-    """The parameters that explain the log best, beginning with a guess."""
+    """Fit the parameters of a joint to its log, starting from a guess."""
     problem = _Problem(log, guess)
     best = None
     for gain, effort in STARTS:
         other = replace(guess, kp=guess.kp * gain, effort_limit=guess.effort_limit * effort)
-        start = problem.delayed(problem.vector(other))
-        jacobian: Any = problem.jacobian  # scipy's annotations know names of methods only
+        start = problem.with_best_delay(problem.vector(other))
+        jacobian: Any = problem.jacobian  # the annotations of scipy allow method names only
         found = least_squares(
             problem.residuals, start, jacobian, problem.bounds, loss="soft_l1", x_scale=PRIOR_SD, ftol=1e-6, max_nfev=40
         )
@@ -163,11 +164,11 @@ def fit_joint(log: JointLog, guess: JointParameters) -> JointFit:
         if problem.rms(best.x) < GOOD * problem.noise_rad:
             break
     assert best is not None
-    return problem.answer(best.x)
+    return problem.result(best.x)
 
 
 class _Problem:
-    """The least squares of one joint. A vector holds logarithms of the first five parameters, delay and bias."""
+    """Least-squares problem of one joint; vector: logarithms of the first five parameters, delay, bias."""
 
     def __init__(self, log: JointLog, guess: JointParameters) -> None:
         self._log, self._servo = log, Servo(log.inertia)
@@ -178,7 +179,7 @@ class _Problem:
         first_move = log.target_time_s[np.flatnonzero(log.target != log.target[0])[0]]
         resting = log.position[log.time_s < first_move]
         if len(resting) < 10:
-            raise ValueError(f"{log.name}: {len(resting)} readings before the joint is moved, 10 are needed")
+            raise ValueError(f"{log.name}: {len(resting)} readings before the joint moves, at least 10 are needed")
         self.noise_rad = float(max(resting.std(), NOISE_RAD))
         self._prior = self.vector(guess)
         self._prior[6] = np.median(resting) - log.target[0]
@@ -191,10 +192,10 @@ class _Problem:
         return np.concatenate([np.log(np.maximum(values[:5], LEAST)), values[5:]])
 
     def parameters(self, x: Array) -> JointParameters:
-        return JointParameters(*(float(value) for value in [*np.exp(x[:5]), *x[5:]]))
+        return JointParameters(**dict(zip(NAMES, map(float, [*np.exp(x[:5]), *x[5:]]), strict=True)))
 
-    def delayed(self, x: Array) -> Array:
-        """The same with the delay that fits best."""
+    def with_best_delay(self, x: Array) -> Array:
+        """Set the delay of a vector to the best value of a grid, and return the vector."""
         response = self._servo.respond(self.parameters(x), self._targets)
         x[6] = self._prior[6]
         delays = np.arange(0.0, LARGEST_DELAY_S, 0.002)
@@ -219,19 +220,26 @@ class _Problem:
     def rms(self, x: Array) -> float:
         return float(np.sqrt(np.mean(np.square(self.positions(x) - self._log.position))))
 
-    def answer(self, x: Array) -> JointFit:
+    def result(self, x: Array) -> JointFit:
         inflation = max(1.0, self.rms(x) / self.noise_rad)
         slope = self.jacobian(x)[: len(self._log.position)] / inflation
         spread = np.sqrt(np.diag(np.linalg.inv(slope.T @ slope + np.diag(PRIOR_SD**-2.0))))
         sd: dict[str, float] = {name: float(value) for name, value in zip(NAMES, spread, strict=True)}
         if self._servo.saturated_s(self.parameters(x), self._targets) < SATURATED_S:
             sd["effort_limit"] = np.inf
-        return JointFit(self._log.name, self.parameters(x), sd, self.rms(x), self.noise_rad, self.positions(x))
+        return JointFit(
+            name=self._log.name,
+            parameters=self.parameters(x),
+            relative_sd=sd,
+            rms_rad=self.rms(x),
+            noise_rad=self.noise_rad,
+            fitted=self.positions(x),
+        )
 
     def _priors(self, x: Array) -> Array:
         return (x - self._prior) / PRIOR_SD
 
     def _read(self, response: Array, delay_s: float) -> Array:
-        """The response (step,), which is of the ends of the steps, as it is read `delay_s` later (reading,)."""
+        """Return the response (step,), given at the ends of the steps, as read `delay_s` later (reading,)."""
         ends_s = self._grid_s + STEP_S
         return np.interp(self._log.time_s - delay_s, ends_s, response)

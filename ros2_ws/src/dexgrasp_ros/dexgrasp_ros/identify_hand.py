@@ -1,4 +1,4 @@
-"""What the simulator knows of a hand before its servos are identified: a rest pose, free ranges, inertias, a guess."""
+"""Hand model for system identification from the simulator: rest pose, free ranges, inertias, first guess."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,35 +13,37 @@ from sim.hands import HandSpec
 
 Array = NDArray[np.float64]
 SCAN_RAD = 0.02
+"""Step of the search for contacts along a joint range [rad]."""
 CLEAR_M = 0.003
-"""Fingers stay this far apart."""
+"""Smallest distance between fingers [m]."""
 GUESSED_FRICTION_NM = 0.01
+"""First guess of the dry friction [N m]."""
 
 
 @dataclass(frozen=True)
 class HandModel:
-    """One hand, joints in the order of its description."""
+    """Model of one hand, joints in the order of hand.yaml."""
 
     name: str
     joint_names: Sequence[str]
     lower: Array
-    """(joint,) [rad] of its range."""
+    """(joint,) lower ends of the joint ranges [rad]."""
     upper: Array
-    """(joint,) [rad]"""
+    """(joint,) upper ends of the joint ranges [rad]."""
     rest: Array
-    """(joint,) [rad] where the joints are while another one is tested."""
+    """(joint,) position of the joints while another one is tested [rad]."""
     free_lower: Array
-    """(joint,) [rad] how far each may go from the rest pose without touching anything."""
+    """(joint,) lower ends of the contact-free ranges about the rest pose [rad]."""
     free_upper: Array
-    """(joint,) [rad]"""
+    """(joint,) upper ends of the contact-free ranges [rad]."""
     inertia: Array
-    """(joint,) [kg m2] about each joint at rest, with its rotor."""
+    """(joint,) inertia about each joint in the rest pose, with its rotor [kg m2]."""
     guess: Sequence[JointParameters]
-    """Of the description."""
+    """First guess of the servo parameters, from hand.yaml."""
 
 
 def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
-    """The hand of assets/hands, or of a folder."""
+    """Load a hand of assets/hands or of a folder, and choose the rest pose with the largest free ranges."""
     hand = HandSpec.load(name)
     spec = hand.to_mjspec()
     for geom in spec.geoms:
@@ -63,14 +65,20 @@ def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
         free_upper=high,
         inertia=_inertias(model, data, address, rest, hand),
         guess=[
-            JointParameters(hand.kp[i], hand.kd[i], hand.damping[i], GUESSED_FRICTION_NM, hand.effort_limit[i])
+            JointParameters(
+                kp=hand.kp[i],
+                kd=hand.kd[i],
+                damping=hand.damping[i],
+                friction_loss=GUESSED_FRICTION_NM,
+                effort_limit=hand.effort_limit[i],
+            )
             for i in range(len(hand.joint_names))
         ],
     )
 
 
 def _poses(hand: HandSpec, cfg: ExcitationCfg) -> list[Array]:
-    """Rest poses to choose from: the open hand, the stretched hand, the middle; with room on either side."""
+    """Return candidate rest poses: open hand, stretched hand, centre of the ranges; with room on either side."""
     room = cfg.margin_rad + 2 * cfg.small_rad
     known = [hand.power.open_pose.numpy(), hand.pinch.open_pose.numpy(), np.zeros(len(hand.joint_names))]
     return [np.clip(pose, hand.joint_lower + room, hand.joint_upper - room) for pose in
@@ -80,7 +88,7 @@ def _poses(hand: HandSpec, cfg: ExcitationCfg) -> list[Array]:
 def _free(
     model: mujoco.MjModel, data: mujoco.MjData, address: list[int], rest: Array, hand: HandSpec, cfg: ExcitationCfg
 ) -> tuple[Array, Array]:
-    """Ends (joint,), (joint,) [rad] of the free ranges about a pose."""
+    """Return lower and upper ends (joint,) [rad] of the contact-free ranges about a pose."""
     low, high = rest.copy(), rest.copy()
     for i in range(len(rest)):
         for ends, way in ((low, -SCAN_RAD), (high, SCAN_RAD)):

@@ -1,4 +1,4 @@
-"""What an identification found: hand parameters and ranges for domain randomisation as YAML, pictures of the fits."""
+"""Results of an identification: hand parameters and randomisation ranges as YAML, plots of the fits."""
 
 import math
 from collections.abc import Sequence
@@ -12,22 +12,22 @@ import yaml
 from dexgrasp_ros.identify_fit import JointFit, JointLog
 
 LEAST_SPREAD = 0.1
-"""Randomise by so much at least: servos change with temperature and load."""
+"""Smallest relative randomisation: servos change with temperature and load."""
 UNKNOWN = {"kp": (0.7, 1.4), "kd": (0.5, 2.0), "damping": (0.5, 2.0), "effort_limit": (0.7, 1.2)}
-"""Factors on what the log did not tell of all joints."""
+"""Randomisation factors of parameters that the log does not identify for every joint."""
 SCALES = {"kp": "kp_scale", "kd": "kd_scale", "damping": "damping_scale", "effort_limit": "effort_scale"}
 LATE_S = 0.005
-"""A rest of the delay longer than this is a command that arrives late."""
+"""Remainder of the delay above which commands are randomised to arrive late [s]."""
 HEAD = """\
-# Identified by `python -m dexgrasp_ros.identify`. SI units.
-# joints: what hand.yaml takes for each joint. Dry friction is not among it; see `measured`.
-# measured: all that was fitted, how far measured and fitted positions are apart (rms), what the log does not tell.
-# randomize: an option for configs/randomize, about the joints above; delays at {rate_hz:g} Hz control.
+# Identified by `ros2 run dexgrasp_ros identification_node`. SI units.
+# joints: values per joint for hand.yaml; it has no dry friction, which is listed in `measured`.
+# measured: all fitted parameters, rms of measured against fitted positions, parameters that the log does not identify.
+# randomize: an option for configs/randomize, about the joints above; delays in periods of {rate_hz:g} Hz.
 """
 
 
 def parameters(hand: str, fits: Sequence[JointFit], rate_hz: float) -> dict[str, Any]:
-    """Everything that is written, as plain values."""
+    """Return the content of the YAML as plain values."""
     return {
         "hand": hand,
         "joints": {fit.name: _for_hand(fit) for fit in fits},
@@ -37,7 +37,7 @@ def parameters(hand: str, fits: Sequence[JointFit], rate_hz: float) -> dict[str,
 
 
 def randomization(fits: Sequence[JointFit], rate_hz: float) -> dict[str, Any]:
-    """Ranges for sim.randomize.RandomizeCfg: as wide as the joints are uncertain."""
+    """Return randomisation ranges for sim.randomize.RandomizeCfg, as wide as the joints are uncertain."""
     ranges: dict[str, Any] = {"name": "identified"}
     for name, scale in SCALES.items():
         spread = max(LEAST_SPREAD, *(2 * fit.relative_sd[name] for fit in fits))
@@ -54,13 +54,13 @@ def randomization(fits: Sequence[JointFit], rate_hz: float) -> dict[str, Any]:
 
 
 def write_parameters(path: Path, hand: str, fits: Sequence[JointFit], rate_hz: float) -> None:
-    """The YAML."""
+    """Write the parameters and ranges as YAML."""
     text = yaml.safe_dump(parameters(hand, fits, rate_hz), sort_keys=False, default_flow_style=None, width=110)
     path.write_text(HEAD.format(rate_hz=rate_hz) + text, encoding="utf-8")
 
 
 def draw(path: Path, logs: Sequence[JointLog], fits: Sequence[JointFit]) -> None:
-    """Measured against fitted positions, one row per joint, as PNG."""
+    """Plot measured and fitted positions, one row per joint, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -85,7 +85,7 @@ def draw(path: Path, logs: Sequence[JointLog], fits: Sequence[JointFit]) -> None
 
 
 def table(fits: Sequence[JointFit]) -> str:
-    """One line per joint; a question mark behind what the log does not tell."""
+    """Return a table with one line per joint; a question mark marks parameters that are not identified."""
     titles = ["joint", "kp", "kd", "damping", "friction_loss", "effort_limit", "delay_s", "bias_rad", "rms_rad"]
     rows = [titles]
     for fit in fits:
@@ -98,10 +98,10 @@ def table(fits: Sequence[JointFit]) -> str:
 
 
 def warnings(fits: Sequence[JointFit]) -> list[str]:
-    """One line for each joint that the fit does not explain."""
+    """Return one line per joint whose fit is poor."""
     return [
-        f"{fit.name}: measured and fitted positions are {1e3 * fit.rms_rad:.1f} mrad apart. Did the finger touch "
-        "something, or was a computer busy? Test it again"
+        f"{fit.name}: measured and fitted positions differ by {1e3 * fit.rms_rad:.1f} mrad. Did the finger touch "
+        "something, or was a computer overloaded? Repeat the test"
         for fit in fits
         if fit.poor
     ]

@@ -1,8 +1,8 @@
-"""The joints of a driver and those of the contract: other names, another order, other signs, zeros and units.
+"""Maps joints of a driver to joints of the contract: names, order, signs, zeros, units.
 
     driver = sign * scale * contract + offset_rad          per joint
 
-Everything is matched by name; an index never leaves this file.
+Joints are matched by name; no index leaves this file.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,19 +16,19 @@ PerJoint = float | tuple[float, ...]
 
 
 class JointStateError(ValueError):
-    """Joint states that cannot be used; the text says which joint and why."""
+    """Raised for unusable joint states; the text says which joint and why."""
 
 
 @dataclass(frozen=True)
 class Units:
-    """How a driver counts, each one for all joints or one for each in the driver's order."""
+    """Sign, zero and unit of a driver: one value for all joints, or one per joint in the driver's order."""
 
     sign: PerJoint = 1.0
-    """1 or -1."""
+    """Sign of the direction, 1 or -1."""
     offset_rad: PerJoint = 0.0
-    """What the driver reports where the contract says 0, in the driver's unit."""
+    """Driver value at the zero of the contract, in the driver's unit."""
     scale: PerJoint = 1.0
-    """Driver's units per radian."""
+    """Driver units per radian."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
@@ -37,36 +37,36 @@ class Units:
         if not (np.abs(self.sign) == 1).all():
             raise ValueError(f"sign must be 1 or -1, got {self.sign}")
         if not (np.asarray(self.scale) > 0).all():
-            raise ValueError(f"scale must be positive (sign turns a joint round), got {self.scale}")
+            raise ValueError(f"scale must be positive (use sign to reverse a joint), got {self.scale}")
 
 
 class JointMap:
-    """Conversion both ways for one driver."""
+    """Converts joint values between the contract and one driver."""
 
     def __init__(
         self, joint_names: Sequence[str], driver_of: Mapping[str, str], order: Sequence[str], units: Units
     ) -> None:
-        """`joint_names`: the contract's; `driver_of`: the driver's name of each; `order`: the driver's, all of them."""
+        """`joint_names`: of the contract; `driver_of`: driver name of each; `order`: all driver names in its order."""
         _check(joint_names, driver_of, order)
         self.joint_names, self.order = tuple(joint_names), tuple(order)
-        """The contract's and the driver's names, each in its own order."""
+        """Joint names of the contract and of the driver, each in its own order."""
         self._to = np.array([self.joint_names.index(_contract(driver_of)[name]) for name in order])
         self._from = np.argsort(self._to)
         factor, offset = (np.broadcast_to(np.array(v, dtype=np.float64), len(order)) for v in _line(units, len(order)))
         self._factor, self._offset = factor.copy(), offset.copy()
 
     def to_driver(self, values: ArrayLike) -> Array:
-        """(driver joint,) from values (joint,) [rad] in the contract's order."""
+        """Return driver values (driver joint,) for values (joint,) [rad] in the order of the contract."""
         return _row(values, len(self._to))[self._to] * self._factor + self._offset
 
     def from_driver(self, values: ArrayLike) -> Array:
-        """(joint,) [rad] in the contract's order from values (driver joint,)."""
+        """Return values (joint,) [rad] in the order of the contract for driver values (driver joint,)."""
         return ((_row(values, len(self._to)) - self._offset) / self._factor)[self._from]
 
     def read(self, values: Mapping[str, float]) -> Array:
-        """(joint,) [rad] from positions by the driver's names, of which there may be others as well."""
+        """Return values (joint,) [rad] for driver values by name; additional names are ignored."""
         if missing := [name for name in self.order if name not in values]:
-            raise JointStateError(f"joint states lack {missing}; they report {sorted(values)}")
+            raise JointStateError(f"joint states lack {missing}; they contain {sorted(values)}")
         return self.from_driver([values[name] for name in self.order])
 
 
@@ -76,9 +76,11 @@ def _check(joint_names: Sequence[str], driver_of: Mapping[str, str], order: Sequ
     if unknown := [name for name in driver_of if name not in joint_names]:
         raise ValueError(f"names: {unknown} are not joints of this hand or arm: {list(joint_names)}")
     if twice := sorted({name for name in order if list(order).count(name) > 1}):
-        raise ValueError(f"joints: {twice} more than once")
+        raise ValueError(f"joints: {twice} are listed more than once")
     if sorted(order) != sorted(driver_of.values()):
-        raise ValueError(f"joints and names speak of other joints: {sorted(set(order) ^ set(driver_of.values()))}")
+        raise ValueError(
+            f"joints and names must list equal driver joints; different: {sorted(set(order) ^ set(driver_of.values()))}"
+        )
 
 
 def _contract(driver_of: Mapping[str, str]) -> dict[str, str]:
@@ -86,7 +88,7 @@ def _contract(driver_of: Mapping[str, str]) -> dict[str, str]:
 
 
 def _line(units: Units, joints: int) -> tuple[Array, Array]:
-    """Factor and offset of each joint."""
+    """Return factor and offset of each joint."""
     for name, value in vars(units).items():
         if np.ndim(value) and len(np.asarray(value)) != joints:
             raise ValueError(f"{name}: expected one value or {joints}, got {len(np.asarray(value))}")

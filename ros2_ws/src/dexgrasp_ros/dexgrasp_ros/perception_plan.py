@@ -1,4 +1,4 @@
-"""From the first view to a pre-grasp: how the hand of a bundle takes hold of what is seen."""
+"""Plans the pre-grasp of a bundle's hand from the first view of the object."""
 
 import math
 from dataclasses import fields
@@ -16,16 +16,16 @@ from perception.tried import Tried
 from policies.contract import Contract, GraspStyleContract
 from policies.runtime import Plan
 
-ASIDE_RAD = math.radians(25.0)
-"""A camera further from the vertical over the object looks on from the side, and the palm does not come from there."""
-ABOVE_M = 0.76
-"""It comes from straight above then: cameras over the object stood so high in training."""
+SIDE_CAMERA_RAD = math.radians(25.0)
+"""Angle between the vertical and the line object-camera above which the palm does not approach along that line."""
+OVERHEAD_M = 0.76
+"""Height of the approach origin above the table for side cameras: the height of overhead cameras in training [m]."""
 
 Array = NDArray[np.float64]
 
 
 class GraspPlanner:
-    """Of one bundle."""
+    """Plans pre-grasps of one bundle, and avoids the kinds of grasp that failed."""
 
     def __init__(self, contract: Contract) -> None:
         hand, grasp = contract.hand, contract.grasp
@@ -35,12 +35,15 @@ class GraspPlanner:
         self._power, self._pinch = _style(grasp.power), _style(grasp.pinch)
         self._rule = grasp.pregrasp
         self._tried = Tried(1)
-        self._planned: torch.Tensor | None = None  # mark of the last plan
+        self._planned: torch.Tensor | None = None  # descriptor of the last plan
 
     def plan(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> Plan:
-        """The best pre-grasp for points (point, 3) seen from (3,), clear of table and object, unlike what failed."""
+        """Return the best collision-free pre-grasp for points (point, 3) [m], unlike grasps that failed.
+
+        `camera_w` (3,): position of the camera [m]. `reachable`: filter of palm poses.
+        """
         points = torch.from_numpy(points_w)[None].double()
-        origin = torch.from_numpy(_origin(points_w.mean(axis=0), camera_w))[None]
+        origin = torch.from_numpy(_approach_origin(points_w.mean(axis=0), camera_w))[None]
         zero = points.new_zeros(1), points.new_zeros(1, 2)
         hand = self._power, self._pinch, self._open_hand
         found = best_pregrasp(
@@ -66,25 +69,25 @@ class GraspPlanner:
             joint_pos=fingers[0].numpy(),
         )
 
-    def failed(self) -> None:
-        """The last plan led to an empty hand: what is planned next is another kind of grasp."""
+    def mark_failed(self) -> None:
+        """Record that the last plan ended with an empty hand: the next plan is a different grasp."""
         self._tried.add(torch.tensor([0]), self._planned)
 
-    def begin_anew(self) -> None:
-        """Nothing has failed."""
+    def clear_failures(self) -> None:
+        """Forget all failed grasps."""
         self._tried.forget(torch.tensor([0]))
 
     def _open_hand(self, joint_pos: torch.Tensor) -> torch.Tensor:
-        """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
+        """Return keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint) [rad]."""
         pos_p, quat_p = (value.expand(len(joint_pos), -1) for value in self._base)
         return self._kinematics.keypoints(pos_p, quat_p, joint_pos)
 
 
-def _origin(middle_w: NDArray[np.float32], camera_w: Array) -> Array:
-    """Whence the palm comes (3,) for an object there (3,)."""
-    line = camera_w - middle_w
-    aside = math.atan2(float(np.linalg.norm(line[:2])), float(line[2])) > ASIDE_RAD
-    return np.array([middle_w[0], middle_w[1], ABOVE_M], np.float64) if aside else camera_w
+def _approach_origin(centroid_w: NDArray[np.float32], camera_w: Array) -> Array:
+    """Return the point (3,) [m] from which the palm approaches: the camera, or above the object for a side camera."""
+    line = camera_w - centroid_w
+    from_side = math.atan2(float(np.linalg.norm(line[:2])), float(line[2])) > SIDE_CAMERA_RAD
+    return np.array([centroid_w[0], centroid_w[1], OVERHEAD_M], np.float64) if from_side else camera_w
 
 
 def _style(values: GraspStyleContract) -> GraspStyle:

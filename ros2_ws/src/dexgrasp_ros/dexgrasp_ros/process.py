@@ -1,7 +1,7 @@
-"""One node as one process that ends safely.
+"""Runs one node as one process that shuts down safely.
 
-rclpy's own signal handlers invalidate the context at once, and the last command that a stopping node publishes is lost.
-Here a signal only asks; the node publishes what makes the robot hold, then everything is taken down.
+The signal handlers of rclpy invalidate the context at once, and the last command of a stopping node is lost. Here a
+signal sets a flag; the node publishes the commands that hold the robot, then the context is shut down.
 """
 
 import signal
@@ -23,53 +23,52 @@ from rclpy.utilities import try_shutdown
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SPIN_S = 0.05
-"""Longest time until a signal is seen."""
+"""Longest time until a signal is handled [s]."""
 ACKNOWLEDGED_S = 0.5
-"""How long a stopping node waits until its last messages have arrived."""
+"""Time limit of a stopping node for the arrival of its last messages [s]."""
 STOPPED, FAILED, REFUSED = 0, 1, 2
-"""Exit codes: stopped by a signal; an error while running; the node could not be made as it was asked to be."""
-
+"""Exit codes: stopped by a signal; an error while running; the node could not be created with its parameters."""
 
 UNREGISTERED = "Transition is not registered"
-"""rclpy raises this out of the executor where a client asks for a transition at the wrong time; no reason to end."""
+"""Text of the error that rclpy raises in the executor for an invalid transition request; the node continues."""
 
 
-class Closes(Protocol):
-    """A node that leaves the robot safe: `close` publishes what it must and waits for it; twice does no harm."""
+class ClosableNode(Protocol):
+    """A node whose `close` holds the robot and waits for the arrival of the commands; it may be called again."""
 
     def close(self) -> None:
-        """Called once before the node is destroyed, while the context is still valid."""
+        """Hold the robot; called before the node is destroyed, while the context is valid."""
         ...
 
 
-def run(make_node: Callable[[], Closes], args: Sequence[str] | None = None) -> int:
-    """Spins the node until SIGINT or SIGTERM; closes it in any case. Returns the exit code of the process."""
+def run(make_node: Callable[[], ClosableNode], args: Sequence[str] | None = None) -> int:
+    """Spin the node until SIGINT or SIGTERM and close it in any case; return the exit code."""
     stop = threading.Event()
     with _handlers(stop):
         rclpy.init(args=None if args is None else list(args), signal_handler_options=SignalHandlerOptions.NO)
         try:
-            return _live(make_node, stop)
+            return _create_and_spin(make_node, stop)
         finally:
             try_shutdown()
 
 
-class Ends(Closes, Protocol):
-    """A node that has something to do and is done with it."""
+class FinishingNode(ClosableNode, Protocol):
+    """A node that ends by itself once its task is finished."""
 
     finished: bool
     failure: str
-    """Why it did not succeed, or nothing."""
+    """Why the task failed; empty if it succeeded."""
 
     def create_timer(self, timer_period_sec: float, callback: Callable[[], None]) -> Any:
-        """Of rclpy's Node."""
+        """Create a timer, as rclpy's Node does."""
         ...
 
 
-def run_to_end(make_node: Callable[[], Ends]) -> int:
-    """As `run`, until the node is finished; 0 if it succeeded."""
-    made: list[Ends] = []
+def run_until_finished(make_node: Callable[[], FinishingNode]) -> int:
+    """Spin the node until it is finished or a signal arrives; return 0 if it succeeded."""
+    made: list[FinishingNode] = []
 
-    def make() -> Ends:
+    def make() -> FinishingNode:
         node = make_node()
         made.append(node)
         node.create_timer(0.1, lambda: signal.raise_signal(signal.SIGINT) if node.finished else None)
@@ -79,12 +78,12 @@ def run_to_end(make_node: Callable[[], Ends]) -> int:
 
 
 def acknowledged(publishers: Sequence[Publisher], timeout_s: float = ACKNOWLEDGED_S) -> bool:
-    """Whether all that was published has arrived with reliable subscribers within the time."""
+    """Wait until reliable subscribers have received all messages; return whether they did within the time limit."""
     arrived = [publisher.wait_for_all_acked(Duration(seconds=timeout_s)) for publisher in publishers]
     return all(arrived)
 
 
-def _live(make_node: Callable[[], Closes], stop: threading.Event) -> int:
+def _create_and_spin(make_node: Callable[[], ClosableNode], stop: threading.Event) -> int:
     try:
         node = make_node()
     except (ValueError, OSError, RuntimeError) as error:
@@ -108,10 +107,10 @@ def _spin(node: Node, stop: threading.Event) -> int:
             except RCLError as error:
                 if UNREGISTERED not in str(error):
                     raise
-                node.get_logger().error("a change of the life cycle was asked for that its state does not allow")
+                node.get_logger().error("a lifecycle transition was requested that the current state does not allow")
     except ExternalShutdownException:
         return STOPPED
-    except Exception:  # whatever a callback raised: say it, then leave the robot safe
+    except Exception:  # any error of a callback: print it, then hold the robot
         traceback.print_exc()
         return FAILED
     finally:
@@ -120,7 +119,7 @@ def _spin(node: Node, stop: threading.Event) -> int:
     return STOPPED
 
 
-def _close(node: Closes) -> int:
+def _close(node: ClosableNode) -> int:
     code = STOPPED
     try:
         node.close()
@@ -133,12 +132,12 @@ def _close(node: Closes) -> int:
 
 @contextmanager
 def _handlers(stop: threading.Event) -> Iterator[None]:
-    """SIGINT and SIGTERM set `stop`, however often they come: a launch and a terminal may both send them."""
+    """Let SIGINT and SIGTERM set `stop`; repeated signals, for instance of launch and terminal, do no harm."""
 
-    def ask(*_: Any) -> None:
+    def request_stop(*_: Any) -> None:
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in SIGNALS}
+    before = {number: signal.signal(number, request_stop) for number in SIGNALS}
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""`dexgrasp replay BAG`: perception and policy once more on what was recorded; the first difference ends with status 1.
+"""`dexgrasp replay BAG`: runs perception and policy on a recorded bag; exit status 1 where results differ.
 
-The bag is one of record.py (MCAP); it is read with rosbags, without ROS. Each stage gets what was recorded before it:
-perception the frames and readings, the grasp machine the readings, points and plans. Commands of services are not in a
-bag: what an operator asked for follows from the recorded states.
+The bag is one of the recorder node (MCAP); it is read with rosbags, without ROS. Each stage gets its recorded inputs:
+perception the frames and readings, the grasp state machine the readings, points and plans. Service calls are not in a
+bag: requests of the operator are derived from the recorded states.
 """
 
 import importlib
@@ -10,64 +10,20 @@ import importlib.util
 import sys
 import types
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from dexgrasp_ros.grasp_types import GraspCfg
-from dexgrasp_ros.replay_cfg import ReplayToleranceCfg, ReplayTopicsCfg
-from perception.segment import SegmentCfg
-from policies.safety import SafetyCfg
+from dexgrasp_ros.replay_cfg import ReplayCfg
 
 PACKAGES = ("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "sensor_msgs", "std_msgs", "trajectory_msgs")
 
 
-@dataclass(frozen=True)
-class ReplayCfg:
-    """A bag, and what the nodes were told that wrote it."""
-
-    bag: str
-    """Folder of the bag."""
-    bundle: str
-    """Folder of the exported policy."""
-    hand: str = "sim_allegro"
-    """Driver of the hand."""
-    arm: str = "sim_ur5e"
-    """Driver of the arm; empty: none was known to perception, and the arm's commands are not compared."""
-    hand_body: str = ""
-    """capsules.json of the hand; empty = that of assets/hands."""
-    camera_file: str = ""
-    """Where the camera stood; empty = the simulated camera."""
-    palm_source: str = "arm"
-    """arm or topic, as the grasp node was told."""
-    reach: bool = True
-    """Whether perception asked what the arm can reach."""
-    preview: bool = False
-    """The bag is of a dry run or of shadow mode."""
-    shadow: bool = False
-    """It is of shadow mode."""
-    perception: bool = True
-    """Compare points and plans."""
-    policy: bool = True
-    """Compare states and commands."""
-    segment: SegmentCfg = field(default_factory=SegmentCfg)
-    """Of the perception node."""
-    grasp: GraspCfg = field(default_factory=GraspCfg)
-    """Of the grasp node."""
-    safety: SafetyCfg = field(default_factory=SafetyCfg)
-    """Of the grasp node."""
-    topics: ReplayTopicsCfg = field(default_factory=ReplayTopicsCfg)
-    """Where to find what."""
-    tolerance: ReplayToleranceCfg = field(default_factory=ReplayToleranceCfg)
-    """What counts as the same."""
-
-
 def replay(cfg: ReplayCfg) -> int:
-    """Replays the bag and prints what was compared; 1 where something differs."""
+    """Replay the bag and print the comparison; return 1 where results differ, else 0."""
     if importlib.util.find_spec("rosbags") is None:
-        raise ImportError("bags are read with rosbags: pip install rosbags, or 'dexgrasp[ros]'")
+        raise ImportError("reading a bag needs rosbags: pip install 'dexgrasp[ros]'")
     if not Path(cfg.bag).exists():
-        raise FileNotFoundError(f"no bag '{cfg.bag}'")
-    stand_in()
+        raise FileNotFoundError(f"no bag '{cfg.bag}': give the folder that the recorder node wrote")
+    provide_message_packages()  # before the imports of the stages
     from dexgrasp_ros.replay_run import run
 
     report = run(cfg)
@@ -75,8 +31,8 @@ def replay(cfg: ReplayCfg) -> int:
     return int(report.first is not None)
 
 
-def stand_in() -> None:
-    """Where the messages of ROS are not installed, those of rosbags take their place."""
+def provide_message_packages() -> None:
+    """Register the message classes of rosbags under the names of ROS packages, where these are not installed."""
     with suppress(ImportError):
         for package in PACKAGES:
             importlib.import_module(f"{package}.msg")

@@ -1,39 +1,83 @@
-"""Where a replay finds what in a bag, and what counts as the same."""
+"""Configuration of `dexgrasp replay`: bag, nodes, topics, tolerances."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+from dexgrasp_ros.grasp_types import GraspCfg
+from perception.segment import SegmentCfg
+from policies.safety import SafetyCfg
 
 
 @dataclass(frozen=True)
 class ReplayTopicsCfg:
-    """Names of topics in the bag."""
+    """Names of the topics in the bag."""
 
     depth: str = "/camera/camera/depth/image_rect_raw"
-    """Depth images."""
+    """Topic of depth images."""
     camera_info: str = "/camera/camera/depth/camera_info"
-    """Their intrinsics."""
+    """Topic of the intrinsics of the depth images."""
     points: str = "/perception/points"
-    """What perception published."""
+    """Topic of the object points."""
     plan: str = "/perception/plan"
-    """Its plans."""
+    """Topic of the pre-grasp plans."""
     state: str = "/grasp/state"
-    """States of the grasp node."""
+    """Topic of the state of the grasp node."""
     palm: str = "/grasp/palm"
-    """Where the palm was at each of its ticks."""
+    """Topic of the palm pose, published at each tick of the grasp node."""
     estop: str = "/estop"
-    """The emergency stop."""
+    """Topic of the emergency stop."""
 
 
 @dataclass(frozen=True)
 class ReplayToleranceCfg:
-    """What counts as the same. Readings may have come to a node and to the recorder in another order."""
+    """Largest accepted differences; node and recorder may have received readings in different orders."""
 
     points_m: float = 0.01
-    """Largest distance of a point from the nearest of the other cloud."""
+    """Largest distance of a point from the nearest point of the other cloud [m]."""
     fraction: float = 0.05
-    """Of visible_fraction."""
+    """Largest difference of visible_fraction."""
     plan_m: float = 0.002
-    """Of the palm in a plan, and of its lengths."""
+    """Largest difference of palm position and lengths of a plan [m]."""
     plan_rad: float = 0.02
-    """Of its orientation and joints."""
+    """Largest difference of palm orientation and joints of a plan [rad]."""
     joints_rad: float = 0.03
-    """Of joint commands to hand and arm."""
+    """Largest difference of joint commands to hand and arm [rad]."""
+
+
+@dataclass(frozen=True)
+class ReplayCfg:
+    """Bag to replay, and the parameters of the recorded nodes."""
+
+    bag: str
+    """Folder of the bag."""
+    bundle: str
+    """Folder of the exported policy."""
+    hand: str = "sim_allegro"
+    """Driver of the hand: a name in config/hands or the path of a .yaml."""
+    arm: str = "sim_ur5e"
+    """Driver of the arm; empty: perception had none, and commands of the arm are not compared."""
+    hand_body: str = ""
+    """File capsules.json of the hand; empty: the one in assets/hands."""
+    camera_file: str = ""
+    """Camera pose file; empty: the pose of the simulated camera."""
+    palm_pose_source: str = "arm"
+    """Source of the palm pose in the grasp node: arm or topic."""
+    check_reachability: bool = True
+    """Whether perception preferred pre-grasps that the arm can reach."""
+    preview: bool = False
+    """Whether the bag is of a dry run or of shadow mode."""
+    shadow: bool = False
+    """Whether the bag is of shadow mode."""
+    perception: bool = True
+    """Whether points and plans are compared."""
+    policy: bool = True
+    """Whether states and commands are compared."""
+    segment: SegmentCfg = field(default_factory=SegmentCfg)
+    """Segmentation settings of the perception node."""
+    grasp: GraspCfg = field(default_factory=GraspCfg)
+    """Sequence settings of the grasp node."""
+    safety: SafetyCfg = field(default_factory=SafetyCfg)
+    """Safety limits of the grasp node."""
+    topics: ReplayTopicsCfg = field(default_factory=ReplayTopicsCfg)
+    """Names of the topics in the bag."""
+    tolerance: ReplayToleranceCfg = field(default_factory=ReplayToleranceCfg)
+    """Largest accepted differences."""

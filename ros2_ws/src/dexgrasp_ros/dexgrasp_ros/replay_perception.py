@@ -1,4 +1,4 @@
-"""Perception once more: which frames it used is known from the clouds that answered them."""
+"""Replays perception on recorded frames; the stamps of the recorded clouds tell which frames were used."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,106 +8,113 @@ from numpy.typing import ArrayLike, NDArray
 
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
-from dexgrasp_ros.camera_messages import cloud_from_message, depth_from_image, intrinsics_from_info
-from dexgrasp_ros.perception import Sight
-from dexgrasp_ros.perception_cfg import PerceptionCfg, make_robot
-from dexgrasp_ros.replay_bag import Bag, Event
+from dexgrasp_ros.camera_messages import (
+    depth_from_image,
+    estimate_from_message,
+    intrinsics_from_info,
+)
+from dexgrasp_ros.object_estimate import ObjectEstimate
+from dexgrasp_ros.perception_cfg import PerceptionCfg, make_inputs
+from dexgrasp_ros.replay_bag import Bag, RecordedMessage
 from dexgrasp_ros.replay_cfg import ReplayToleranceCfg, ReplayTopicsCfg
-from dexgrasp_ros.replay_report import Report
-from dexgrasp_ros.watching import Watch
+from dexgrasp_ros.replay_report import ReplayReport
+from dexgrasp_ros.watching import PerceptionStateMachine
 from perception.steady import FIRST_FRAMES
 from policies.runtime import Plan
 
 
 class PerceptionReplay:
-    """Feeds frames and readings, compares clouds and plans by the stamps of their frames."""
+    """Runs perception on recorded frames and readings, and compares clouds and plans by frame stamp."""
 
     def __init__(
-        self, bag: Bag, topics: ReplayTopicsCfg, cfg: PerceptionCfg, tolerance: ReplayToleranceCfg, report: Report
+        self, bag: Bag, topics: ReplayTopicsCfg, cfg: PerceptionCfg, tolerance: ReplayToleranceCfg, report: ReplayReport
     ) -> None:
-        robot = make_robot(cfg)
-        self._watch, self._joints, self._names = Watch(robot.scene), robot.joints, topics
+        inputs = make_inputs(cfg)
+        self._machine, self._joints, self._names = PerceptionStateMachine(inputs.setup), inputs.joints, topics
         self._tolerance, self._report, self._start_s = tolerance, report, bag.start_s
-        self._taken: dict[str, Callable[[Any, float], None]] = {
-            topics.depth: self._depth,
-            topics.camera_info: lambda message, _: self._watch.camera(intrinsics_from_info(message)),
-            topics.state: lambda message, _: self._watch.grasp_state(message.data),
-            topics.points: self._points,
-            topics.plan: self._plan,
+        self._callbacks: dict[str, Callable[[Any, float], None]] = {
+            topics.depth: self._on_depth,
+            topics.camera_info: lambda message, _: self._machine.on_camera_info(intrinsics_from_info(message)),
+            topics.state: lambda message, _: self._machine.on_grasp_state(message.data),
+            topics.points: self._on_points,
+            topics.plan: self._on_plan,
         }
-        if robot.scene.arm is None:
-            self._taken[topics.palm] = self._palm
+        if inputs.setup.arm is None:
+            self._callbacks[topics.palm] = self._on_palm_pose
         for topic in self._joints.topics:
-            self._taken[topic] = lambda message, time_s, topic=topic: self._joint_state(topic, message, time_s)
-        self.topics = set(self._taken)
-        """What it reads."""
-        self._used = used_frames(bag, topics)
-        self._sights: dict[int, Sight] = {}
+            self._callbacks[topic] = lambda message, time_s, topic=topic: self._on_joint_state(topic, message, time_s)
+        self.topics = set(self._callbacks)
+        """Topics that the replay reads."""
+        self._first_view_frames, self._answered_frames = used_frames(bag, topics)
+        self._estimates: dict[int, ObjectEstimate] = {}
         self._clouds: dict[int, tuple[float, Any]] = {}
         self._plans: dict[int, tuple[float, Plan]] = {}
         self._refused: dict[int, str] = {}
 
-    def take(self, event: Event) -> None:
-        """The next message of the bag; what the node would refuse changes nothing here either."""
+    def process(self, recorded: RecordedMessage) -> None:
+        """Process the next message of the bag; a message that the node would refuse is skipped."""
         try:
-            self._taken[event.topic](event.message, event.time_s)
+            self._callbacks[recorded.topic](recorded.message, recorded.time_s)
         except ValueError as error:
-            if event.topic == self._names.depth:
-                self._refused[_stamp(event.message)] = str(error)
+            if recorded.topic == self._names.depth:
+                self._refused[_stamp_us(recorded.message)] = str(error)
 
-    def end(self) -> None:
-        """Compare."""
+    def finish(self) -> None:
+        """Compare the recorded clouds and plans with those of the replay."""
         for key, (time_s, message) in self._clouds.items():
-            if (sight := self._sight(key, time_s, self._names.points)) is not None:
-                self._compare_points(time_s, cloud_from_message(message), sight)
+            if (estimate := self._estimate(key, time_s, self._names.points)) is not None:
+                self._compare_points(time_s, estimate_from_message(message), estimate)
         for key, (time_s, plan) in self._plans.items():
-            sight = self._sight(key, time_s, self._names.plan)
-            if sight is not None and sight.plan is None:
-                self._report.differs(self._names.plan, time_s, "a plan was recorded, the replay makes none here")
-            elif sight is not None and sight.plan is not None:
-                self._compare_plans(time_s, plan, sight.plan)
+            estimate = self._estimate(key, time_s, self._names.plan)
+            if estimate is None:
+                continue
+            if estimate.plan is None:
+                self._report.add_difference(self._names.plan, time_s, "a plan was recorded, the replay makes none here")
+            else:
+                self._compare_plans(time_s, plan, estimate.plan)
 
-    def _depth(self, message: Any, _: float) -> None:
-        key = _stamp(message)
-        if key in (self._used[0] if self._watch.looking else self._used[1]):
-            sight = self._watch.depth(depth_from_image(message), messages.seconds(message.header.stamp))
-            if sight is not None:
-                self._sights[key] = sight
+    def _on_depth(self, message: Any, _: float) -> None:
+        key = _stamp_us(message)
+        if key in (self._first_view_frames if self._machine.collecting_first_view else self._answered_frames):
+            estimate = self._machine.on_depth(depth_from_image(message), messages.seconds(message.header.stamp))
+            if estimate is not None:
+                self._estimates[key] = estimate
 
-    def _joint_state(self, topic: str, message: Any, time_s: float) -> None:
+    def _on_joint_state(self, topic: str, message: Any, time_s: float) -> None:
         stamp_s = messages.seconds(message.header.stamp)
-        self._joints.take(topic, messages.joints_from_message(message), stamp_s, time_s)
+        self._joints.update(topic, messages.joints_from_message(message), stamp_s, time_s)
         for part in ("hand", "arm"):
             joint_pos, at_s = self._joints.newest(part)
             if joint_pos is not None:
-                self._watch.joints(part, joint_pos, at_s)
+                self._machine.on_joint_state(part, joint_pos, at_s)
 
-    def _palm(self, message: Any, _: float) -> None:
-        self._watch.palm(*messages.pose_from_message(message), messages.seconds(message.header.stamp))
+    def _on_palm_pose(self, message: Any, _: float) -> None:
+        self._machine.on_palm_pose(*messages.pose_from_message(message), messages.seconds(message.header.stamp))
 
-    def _points(self, message: Any, time_s: float) -> None:
-        """The first cloud of each frame; those that follow were carried by readings that came later."""
-        self._clouds.setdefault(_stamp(message), (time_s - self._start_s, message))
+    def _on_points(self, message: Any, time_s: float) -> None:
+        """Store the first cloud of each frame; later ones were moved with the palm by readings after the frame."""
+        self._clouds.setdefault(_stamp_us(message), (time_s - self._start_s, message))
 
-    def _plan(self, message: Any, time_s: float) -> None:
+    def _on_plan(self, message: Any, time_s: float) -> None:
         plan, stamp_s = messages.plan_from_message(message)
         self._plans.setdefault(round(stamp_s * 1e6), (time_s - self._start_s, plan))
 
-    def _sight(self, key: int, time_s: float, topic: str) -> Sight | None:
-        """What the replay made of the frame, or a difference where it made nothing."""
-        if key not in self._sights:
-            reason = self._refused.get(key, "the frame is not in the bag, or no first view was ready")
-            self._report.differs(topic, time_s, f"recorded for a frame of which the replay makes nothing: {reason}")
-        return self._sights.get(key)
+    def _estimate(self, key: int, time_s: float, topic: str) -> ObjectEstimate | None:
+        """Return the estimate of the replay for a frame; add a difference where there is none."""
+        if key not in self._estimates:
+            reason = self._refused.get(key, "the frame is not in the bag, or no first view was complete")
+            text = f"recorded for a frame without result in the replay: {reason}"
+            self._report.add_difference(topic, time_s, text)
+        return self._estimates.get(key)
 
-    def _compare_points(self, time_s: float, cloud: Any, sight: Sight) -> None:
+    def _compare_points(self, time_s: float, recorded: ObjectEstimate, replayed: ObjectEstimate) -> None:
         gaps = {
-            "points [m]": spread(cloud.points_w, sight.points_w),
-            "visible_fraction": abs(cloud.visible_fraction - sight.visible_fraction),
-            "view_fresh": float(cloud.view_fresh != sight.view_fresh),
+            "points [m]": hausdorff_m(recorded.points_w, replayed.points_w),
+            "visible_fraction": abs(recorded.visible_fraction - replayed.visible_fraction),
+            "view_fresh": float(recorded.view_fresh != replayed.view_fresh),
         }
         limits = {"points [m]": self._tolerance.points_m, "visible_fraction": self._tolerance.fraction, "view_fresh": 0}
-        self._report.compared(self._names.points, time_s, gaps, limits)
+        self._report.add_comparison(self._names.points, time_s, gaps, limits)
 
     def _compare_plans(self, time_s: float, recorded: Plan, replayed: Plan) -> None:
         one, other = (Pose.of(plan.palm_pos_w, plan.palm_quat_w) for plan in (recorded, replayed))
@@ -121,13 +128,13 @@ class PerceptionReplay:
         }
         metres, radians = self._tolerance.plan_m, self._tolerance.plan_rad
         limits = {kind: metres if kind.endswith("[m]") else radians for kind in gaps}
-        self._report.compared(self._names.plan, time_s, gaps, limits)
+        self._report.add_comparison(self._names.plan, time_s, gaps, limits)
 
 
 def used_frames(bag: Bag, topics: ReplayTopicsCfg) -> tuple[set[int], set[int]]:
-    """Frames that may have made first views, and those that were answered with a cloud, by stamp [us]."""
-    frames = [_stamp(event.message) for event in bag.events({topics.depth})]
-    answered = {_stamp(event.message) for event in bag.events({topics.points})}
+    """Return the stamps [us] of frames that may belong to first views, and of those that have a cloud."""
+    frames = [_stamp_us(recorded.message) for recorded in bag.messages({topics.depth})]
+    answered = {_stamp_us(recorded.message) for recorded in bag.messages({topics.points})}
     gathered = set(answered)
     for number, stamp in enumerate(frames):
         if stamp in answered:
@@ -135,8 +142,8 @@ def used_frames(bag: Bag, topics: ReplayTopicsCfg) -> tuple[set[int], set[int]]:
     return gathered, answered
 
 
-def spread(points: NDArray[np.float32], others: NDArray[np.float32]) -> float:
-    """Largest distance of a point (point, 3) of either cloud from the nearest of the other [m]."""
+def hausdorff_m(points: NDArray[np.float32], others: NDArray[np.float32]) -> float:
+    """Return the Hausdorff distance between two clouds (point, 3) [m]."""
     gaps = np.linalg.norm(points[:, None] - others, axis=2)
     return float(max(gaps.min(axis=0).max(), gaps.min(axis=1).max()))
 
@@ -145,7 +152,7 @@ def _gap(a: ArrayLike, b: ArrayLike) -> float:
     return float(np.abs(np.subtract(a, b)).max())
 
 
-def _stamp(message: Any) -> int:
-    """Of a message's header, in microseconds: what a float of seconds still tells apart."""
+def _stamp_us(message: Any) -> int:
+    """Return the stamp of a message in microseconds, the resolution of float seconds."""
     stamp = message.header.stamp
     return round((stamp.sec * 10**9 + stamp.nanosec) / 1000)

@@ -1,50 +1,50 @@
-"""What a replay has compared, and the first difference."""
+"""Collects the comparisons of a replay and its first difference."""
 
 from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Recorded and replayed are not the same."""
+    """A difference between recorded and replayed results."""
 
     time_s: float
-    """Since the beginning of the bag."""
+    """Time since the start of the bag [s]."""
     topic: str
     text: str
 
 
 @dataclass
-class Report:
-    """Comparisons by topic."""
+class ReplayReport:
+    """Comparisons by topic and their differences."""
 
     counts: dict[str, int] = field(default_factory=dict)
     worst: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Largest gap of each kind, by topic."""
+    """Largest difference of each quantity, by topic."""
     differences: list[Difference] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """What could not be compared."""
+    """Topics that could not be compared, and why."""
 
     @property
     def first(self) -> Difference | None:
-        """The earliest difference."""
+        """The earliest difference; None without one."""
         return min(self.differences, key=lambda item: item.time_s, default=None)
 
-    def compared(self, topic: str, time_s: float, gaps: dict[str, float], limits: dict[str, float]) -> None:
-        """One message; `gaps` by kind, those above `limits` make a difference."""
+    def add_comparison(self, topic: str, time_s: float, gaps: dict[str, float], limits: dict[str, float]) -> None:
+        """Add the comparison of a message: differences by quantity; one above its limit is reported."""
         self.counts[topic] = self.counts.get(topic, 0) + 1
         worst = self.worst.setdefault(topic, {})
         for kind, gap in gaps.items():
             worst[kind] = max(worst.get(kind, 0.0), gap)
         wrong = [f"{kind} {gap:.3g} (> {limits[kind]:g})" for kind, gap in gaps.items() if not gap <= limits[kind]]
         if wrong:
-            self.differs(topic, time_s, "recorded and replayed differ by " + ", ".join(wrong))
+            self.add_difference(topic, time_s, "recorded and replayed differ by " + ", ".join(wrong))
 
-    def differs(self, topic: str, time_s: float, text: str) -> None:
-        """A difference that is no number."""
+    def add_difference(self, topic: str, time_s: float, text: str) -> None:
+        """Add a difference that is described in words."""
         self.differences.append(Difference(time_s, topic, text))
 
     def text(self) -> str:
-        """For people."""
+        """Return the report as text."""
         lines = [f"{topic}: {count} compared{self._gaps(topic)}" for topic, count in sorted(self.counts.items())]
         lines += self.notes
         if self.first is None:

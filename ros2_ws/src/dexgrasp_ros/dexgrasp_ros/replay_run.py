@@ -1,17 +1,17 @@
-"""Runs a bag through perception and the grasp machine. Imported once message classes are there, see replay.py."""
+"""Runs a bag through perception and the grasp state machine; imported after `provide_message_packages`."""
 
 from dexgrasp_ros import config
 from dexgrasp_ros.perception_cfg import PerceptionCfg
-from dexgrasp_ros.replay import ReplayCfg
 from dexgrasp_ros.replay_bag import Bag
+from dexgrasp_ros.replay_cfg import ReplayCfg
 from dexgrasp_ros.replay_grasp import GraspReplay
 from dexgrasp_ros.replay_perception import PerceptionReplay
-from dexgrasp_ros.replay_report import Report
+from dexgrasp_ros.replay_report import ReplayReport
 
 
-def run(cfg: ReplayCfg) -> Report:
-    """Compare what the bag holds with what comes out now."""
-    bag, report = Bag(cfg.bag), Report()
+def run(cfg: ReplayCfg) -> ReplayReport:
+    """Compare the results recorded in the bag with those of the current code."""
+    bag, report = Bag(cfg.bag), ReplayReport()
     stages = []
     if cfg.perception:
         stages.append(PerceptionReplay(bag, cfg.topics, perception_cfg(cfg), cfg.tolerance, report))
@@ -20,23 +20,23 @@ def run(cfg: ReplayCfg) -> Report:
     topics = {topic for stage in stages for topic in stage.topics}
     if missing := sorted({cfg.topics.points, cfg.topics.state} & topics - set(bag.topics)):
         report.notes.append(f"not in the bag: {', '.join(missing)}")
-    for event in bag.events(topics):
+    for recorded in bag.messages(topics):
         for stage in stages:
-            if event.topic in stage.topics:
-                stage.take(event)
+            if recorded.topic in stage.topics:
+                stage.process(recorded)
     for stage in stages:
-        stage.end()
+        stage.finish()
     return report
 
 
 def perception_cfg(cfg: ReplayCfg) -> PerceptionCfg:
-    """What the perception node was told."""
+    """Return the parameters of the recorded perception node."""
     return PerceptionCfg(
         bundle=cfg.bundle,
         hand=cfg.hand,
         arm=cfg.arm,
         hand_body=cfg.hand_body,
         camera_file=cfg.camera_file or str(config("cameras/sim.yaml")),
-        reach=cfg.reach,
+        check_reachability=cfg.check_reachability,
         segment=cfg.segment,
     )

@@ -1,6 +1,6 @@
-"""The simulated robot as a node: what drivers of arm, hand and camera publish and take, in real time, with /clock.
+"""Node of the simulated robot: topics of real arm, hand and camera drivers, in real time, with /clock.
 
-Where real time cannot be kept /clock runs slower, and /diagnostics says so. Depth is drawn by a thread of its own.
+On a machine that is too slow, /clock runs slower, which /diagnostics reports. A thread renders the depth images.
 """
 
 import sys
@@ -31,8 +31,8 @@ from dexgrasp_ros.camera_messages import image_from_depth, info_from_intrinsics
 from dexgrasp_ros.messages import MessageError
 from dexgrasp_ros.parameters import declare, read
 from dexgrasp_ros.process import run
-from dexgrasp_ros.sim_camera import DepthCamera
-from dexgrasp_ros.sim_robot import CommandError, Group, Scene, SimRobot, SimRobotCfg
+from dexgrasp_ros.sim_camera import SimDepthCamera
+from dexgrasp_ros.sim_robot import CommandError, Group, SceneSnapshot, SimRobot, SimRobotCfg
 from perception.depth import Intrinsics
 
 CAMERA_FRAME, WORLD_FRAME = "camera_depth_optical_frame", "world"
@@ -40,18 +40,19 @@ DRIVERS: tuple[tuple[Group, str, str], ...] = (
     ("arm", "/scaled_joint_trajectory_controller/joint_trajectory", "/forward_position_controller/commands"),
     ("hand", "/hand_controller/joint_trajectory", "/hand_controller/commands"),
 )
-"""Topics of a joint trajectory controller and of a forward command controller."""
+"""Group, topic of its joint trajectory controller, topic of its forward command controller."""
 BEHIND_S = 0.1
-"""A simulation that falls behind real time by more gives the time up."""
+"""Lag behind real time above which the simulation does not catch up [s]."""
 REPORT_S = 1.0
+"""Period of diagnostics [s]."""
 SWITCH_S = 0.0005
-"""How long camera and physics wait for each other to let go of Python; its own 5 ms make frames late."""
+"""Switch interval of Python threads; the default of 5 ms delays camera frames [s]."""
 SLOW = 0.95
-"""Below this share of real time, or of the camera's rate, the report is a warning."""
+"""Fraction of real time or camera rate below which diagnostics are a warning."""
 
 
 class SimRobotNode(Node):
-    """Publishes joint states, depth images, the clock and the object's true pose; takes commands of arm and hand."""
+    """Publishes joint states, depth images, clock and true object pose; subscribes to commands of arm and hand."""
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("sim_robot", context=context, **options)
@@ -63,82 +64,89 @@ class SimRobotNode(Node):
         self._now = self.create_publisher(ClockMessage, "/clock", newest)
         self._truth = self.create_publisher(PoseStamped, "~/object_pose", newest)
         self._report = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        self._camera = Camera(self, self.cfg) if self.cfg.camera_rate_hz else None
-        self._listen()
+        self._camera = CameraThread(self, self.cfg) if self.cfg.camera_rate_hz else None
+        self._subscribe_to_commands()
         self.create_service(Trigger, "~/reset", self._reset)
         self.create_service(Trigger, "~/push", self._push)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # not the time that this node makes
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # not the simulated time that this node publishes
         self.create_timer(1 / self.cfg.state_rate_hz, self._tick, clock=steady)
         self.create_timer(REPORT_S, self._diagnose, clock=steady)
-        self._taken = self._refused = 0
+        self._accepted, self._refused = 0, 0
         self._last_refusal = "none"
         self._restart_pace()
         self._reported: tuple[float, float] | None = None
 
     def close(self) -> None:
-        """Ends the camera's thread."""
+        """Stop the camera thread."""
         if self._camera is not None:
             self._camera.close()
 
     def publish(self, publisher: Publisher, message: Any) -> None:
-        """Sends a message, or loses it."""
-        if not self._lost():
+        """Publish a message, or drop it with the configured probability."""
+        if not self._dropped():
             publisher.publish(message)
 
-    def _listen(self) -> None:
-        """The topics of real drivers, by group."""
+    def _subscribe_to_commands(self) -> None:
+        """Subscribe to the command topics of real drivers."""
         topics: list[tuple[type, str, Callable[[Any], None]]] = []
         for group, stream, forward in DRIVERS:
-            topics.append((JointTrajectory, stream, self._taker(group, messages.trajectory_point)))
-            topics.append((Float64MultiArray, forward, self._taker(group, self._in_order(group))))
-        by_name = self._taker("hand", lambda message: (messages.joints_from_message(message), 0.0))
+            topics.append((JointTrajectory, stream, self._command_callback(group, messages.trajectory_point)))
+            topics.append((Float64MultiArray, forward, self._command_callback(group, self._array_converter(group))))
+        by_name = self._command_callback("hand", lambda message: (messages.joints_from_message(message), 0.0))
         topics.append((JointState, "/hand_controller/joint_cmd", by_name))
         for kind, topic, callback in topics:
             self.create_subscription(kind, topic, callback, QoSProfile(depth=10))
 
-    def _in_order(self, group: Group) -> Callable[[Float64MultiArray], tuple[Any, float]]:
+    def _array_converter(self, group: Group) -> Callable[[Float64MultiArray], tuple[Any, float]]:
         size = len(self.robot.servos[group].names)
         return lambda message: (messages.array_from_message(message, size), 0.0)
 
-    def _taker(self, group: Group, convert: Callable[[Any], tuple[Any, float]]) -> Callable[[Any], None]:
-        """The callback of one command topic; `convert` makes target and time to reach it of a message."""
+    def _command_callback(self, group: Group, convert: Callable[[Any], tuple[Any, float]]) -> Callable[[Any], None]:
+        """Return the callback of a command topic; `convert` returns target and time to reach it."""
 
-        def take(message: Any) -> None:
-            if self._lost():
+        def on_command(message: Any) -> None:
+            if self._dropped():
                 return
             try:
-                self.robot.command(group, *convert(message))
-                self._taken += 1
+                target, reach_s = convert(message)
+                self.robot.command(group, target, reach_s)
+                self._accepted += 1
             except (CommandError, MessageError) as error:
                 self._refuse(f"{group}: {error}")
 
-        return take
+        return on_command
 
     def _refuse(self, reason: str) -> None:
         self._refused += 1
         self._last_refusal = reason
         self.get_logger().warning(f"command refused: {reason}", throttle_duration_sec=1.0)
-        self._say(messages.diagnostic("sim_robot: commands", messages.ERROR, f"command refused: {reason}"))
+        self._publish_status(messages.diagnostic("sim_robot: commands", messages.ERROR, f"command refused: {reason}"))
 
     def _tick(self) -> None:
-        """Physics up to now, then what the drivers of arm and hand publish."""
+        """Step the physics up to now, then publish clock, joint states and object pose."""
         due_s = self._start_time_s + time.monotonic() - self._start
         if due_s - self.robot.time_s > BEHIND_S:
             self._restart_pace()
             due_s = self.robot.time_s + 1 / self.cfg.state_rate_hz
         if not self.robot.step_to(due_s):
             return
-        joints = self.robot.read()
+        joints = self.robot.read_joints()
         self._now.publish(ClockMessage(clock=messages.to_stamp(joints.stamp_s)))
-        columns = joints.names, joints.position, joints.stamp_s, joints.velocity, joints.effort
-        self.publish(self._joints, messages.joint_message(*columns))
-        truth = self.robot.truth()
+        message = messages.joint_message(
+            names=joints.names,
+            position=joints.position,
+            stamp_s=joints.stamp_s,
+            velocity=joints.velocity,
+            effort=joints.effort,
+        )
+        self.publish(self._joints, message)
+        truth = self.robot.ground_truth()
         self._truth.publish(messages.pose_message(truth.object_pos_w, truth.object_quat_w, joints.stamp_s, WORLD_FRAME))
         if self._camera is not None:
-            self._camera.offer(self.robot)
+            self._camera.capture_if_due(self.robot)
 
     def _restart_pace(self) -> None:
-        """Real time and simulated time are together now."""
+        """Align real and simulated time at this moment."""
         self._start, self._start_time_s = time.monotonic(), self.robot.time_s
 
     def _reset(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -160,36 +168,40 @@ class SimRobotNode(Node):
     def _diagnose(self) -> None:
         now, last = (time.monotonic(), self.robot.time_s), self._reported
         self._reported, frames = now, self._camera.frames() if self._camera is not None else 0
-        if last is None:  # the first period is still starting up
+        if last is None:  # the first period includes the start
             return
         wall_s = now[0] - last[0]
         pace, frames_hz = (now[1] - last[1]) / wall_s, frames / wall_s
         slow = pace < SLOW or frames_hz < SLOW * self.cfg.camera_rate_hz * pace
         text = f"{pace:.2f} of real time, {frames_hz:.1f} images/s" + (": this machine is too slow" if slow else "")
         values = {"pace": pace, "images_hz": frames_hz, "unstable": self.robot.unstable}
-        self._say(messages.diagnostic("sim_robot: pace", messages.WARN if slow else messages.OK, text, values))
-        truth = self.robot.truth()
-        counts = {"taken": self._taken, "refused": self._refused, "last refusal": self._last_refusal}
-        self._say(messages.diagnostic("sim_robot: commands", messages.OK, f"{self._refused} refused", counts))
+        self._publish_status(
+            messages.diagnostic("sim_robot: pace", messages.WARN if slow else messages.OK, text, values)
+        )
+        truth = self.robot.ground_truth()
+        counts = {"taken": self._accepted, "refused": self._refused, "last refusal": self._last_refusal}
+        self._publish_status(
+            messages.diagnostic("sim_robot: commands", messages.OK, f"{self._refused} refused", counts)
+        )
         held = {"object": self.robot.object, "lifted_m": truth.lifted_m, "touched": truth.touched}
-        self._say(messages.diagnostic("sim_robot: object", messages.OK, self.robot.object, held))
+        self._publish_status(messages.diagnostic("sim_robot: object", messages.OK, self.robot.object, held))
 
-    def _say(self, status: DiagnosticStatus) -> None:
+    def _publish_status(self, status: DiagnosticStatus) -> None:
         self._report.publish(messages.diagnostics_message([status], self.robot.time_s))
 
-    def _lost(self) -> bool:
+    def _dropped(self) -> bool:
         return bool(self.cfg.drop) and self._rng.uniform() < self.cfg.drop
 
 
-class Camera:
-    """Draws in a thread: one picture takes longer than a period of the physics. Late frames are left out."""
+class CameraThread:
+    """Renders depth images in a thread, because one takes longer than a tick; late frames are dropped."""
 
     def __init__(self, node: SimRobotNode, cfg: SimRobotCfg) -> None:
         self._node, self._cfg = node, cfg
         newest = QoSProfile(depth=1)
         self._image = node.create_publisher(Image, "/camera/camera/depth/image_rect_raw", newest)
         self._info = node.create_publisher(CameraInfo, "/camera/camera/depth/camera_info", newest)
-        self._waiting: SimpleQueue[Scene | None] = SimpleQueue()
+        self._waiting: SimpleQueue[SceneSnapshot | None] = SimpleQueue()
         self._next_s, self._count = 0.0, 0
         self._failure: Exception | None = None
         opened = threading.Event()
@@ -199,41 +211,41 @@ class Camera:
         if self._failure is not None:
             raise self._failure
 
-    def offer(self, robot: SimRobot) -> None:
-        """Takes a picture if one is due and the last is done. Raises what the camera failed with."""
+    def capture_if_due(self, robot: SimRobot) -> None:
+        """Start to render if an image is due and the last is done. Raises the error of the camera thread."""
         if self._failure is not None:
             raise self._failure
         if robot.time_s >= self._next_s:
             self._next_s = max(self._next_s + 1 / self._cfg.camera_rate_hz, robot.time_s)
             if self._waiting.empty():
-                self._waiting.put(robot.scene())
+                self._waiting.put(robot.snapshot())
 
     def frames(self) -> int:
-        """Images since the last call."""
+        """Return the number of images since the last call."""
         count, self._count = self._count, 0
         return count
 
     def close(self) -> None:
-        """Ends the thread; twice does no harm."""
+        """Stop the thread; may be called again."""
         self._waiting.put(None)
         self._thread.join()
 
     def _work(self, opened: threading.Event) -> None:
         try:
-            camera = DepthCamera(self._cfg)
+            camera = SimDepthCamera(self._cfg)
             opened.set()
             while (scene := self._newest()) is not None:
-                self._send(camera.take(scene), scene.stamp_s, camera.intrinsics)
-        except Exception as error:  # the node's own thread raises it
+                self._publish(camera.capture(scene), scene.stamp_s, camera.intrinsics)
+        except Exception as error:  # raised in the thread of the node
             self._failure = error
             opened.set()
 
-    def _send(self, depth_m: NDArray[np.float32], stamp_s: float, intrinsics: Intrinsics) -> None:
+    def _publish(self, depth_m: NDArray[np.float32], stamp_s: float, intrinsics: Intrinsics) -> None:
         self._count += 1
         self._info.publish(info_from_intrinsics(intrinsics, stamp_s, CAMERA_FRAME))
         self._node.publish(self._image, image_from_depth(depth_m, stamp_s, CAMERA_FRAME))
 
-    def _newest(self) -> Scene | None:
+    def _newest(self) -> SceneSnapshot | None:
         scene = self._waiting.get()
         while scene is not None:
             try:
@@ -244,7 +256,7 @@ class Camera:
 
 
 def main() -> int:
-    """Runs the node."""
+    """Run the node until a signal; return the exit code."""
     sys.setswitchinterval(SWITCH_S)
     return run(SimRobotNode)
 

@@ -1,13 +1,13 @@
-"""What the perception node does with its messages, without ROS: readings and frames go in, what to publish comes out.
+"""State machine of the perception node, without ROS: readings, frames and grasp states in, object estimates out.
 
-idle, home,     frames are looked at until a steady first view is there; it is published with its plan
-retreat
-pregrasp        the first view is frozen; frames only tell that the camera lives
-grasp           frames are followed
-lift, hold      frames are followed, and what is known goes along with the palm
-release, fault  as before a fault that came at rest; else as pregrasp
+idle, home, retreat   frames are collected until the first view is complete; it is published with its plan
+pregrasp              the first view is frozen; frames are not used
+grasp                 frames update the points
+lift, hold            frames update the points, and the points move with the palm
+release               as pregrasp
+fault                 as pregrasp if a grasp has started, else as idle
 
-A grasp ends with a state of rest; after a retreat another kind of grasp is planned than those that were tried.
+Each grasp ends with idle, home or retreat; after retreat (an empty grasp) a different grasp is planned.
 """
 
 from dataclasses import dataclass, field
@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_ros.perception import ObjectWatcher, Robot, Sight, on_arm
-from dexgrasp_ros.timeline import PoseTimeline, Timeline
+from dexgrasp_ros.object_estimate import ObjectEstimate
+from dexgrasp_ros.perception import ObjectObserver, RobotState, robot_state
+from dexgrasp_ros.timeline import StampedBuffer, StampedPoseBuffer
 from perception.best_pregrasp import Reachable
 from perception.depth import DepthFrame, Intrinsics
 from perception.robot_body import ArmBody, HandBody
@@ -24,187 +25,203 @@ from perception.segment import SegmentCfg
 from perception.steady import FIRST_FRAMES
 from policies.contract import Contract
 
-RESTING, UNDER_WAY = ("idle", "home", "retreat"), ("pregrasp", "grasp", "lift", "hold", "release")
-FOLLOWING, HELD = ("grasp", "lift", "hold"), ("lift", "hold")
-"""States of the grasp node; see above."""
+FIRST_VIEW_STATES = ("idle", "home", "retreat")
+"""Grasp states in which a first view is collected."""
+GRASP_STATES = ("pregrasp", "grasp", "lift", "hold", "release")
+"""Grasp states in which the first view is frozen."""
+UPDATE_STATES, HELD_STATES = ("grasp", "lift", "hold"), ("lift", "hold")
+"""Grasp states in which frames update the points, and in which the points move with the palm."""
 
 Array = NDArray[np.float64]
 
 
 class FrameError(ValueError):
-    """A frame that must not be used; the text says why."""
+    """Raised for a depth frame that must not be used; the text says why."""
 
 
 @dataclass(frozen=True)
-class Scene:
-    """What does not change while the node runs."""
+class PerceptionSetup:
+    """Camera, robot model and settings, constant while the node runs."""
 
     contract: Contract
-    """Of the bundle."""
+    """Contract of the bundle."""
     T_world_cam: Array
     """(4, 4) camera to world."""
     hand: HandBody
+    """Capsule model of the hand."""
     arm: ArmBody | None = None
-    """None: the palm comes as a pose, and no arm is left out of the image."""
+    """Capsule model of the arm; None: the arm is not removed from the image and the palm pose comes on a topic."""
     segment: SegmentCfg = field(default_factory=SegmentCfg)
+    """Settings of the segmentation."""
     reachable: Reachable | None = None
-    """Palm poses that the arm can take."""
+    """Filter of palm poses that the arm can reach."""
     timeout_s: float = 0.1
-    """Readings may be so much older or newer than a frame [s]."""
+    """Largest difference between the stamps of a frame and of the robot readings used with it [s]."""
 
 
-class Watch:
-    """One camera on one robot. Methods that return a Sight return what is to be published, or None."""
+class PerceptionStateMachine:
+    """Decides per grasp state what a depth frame is used for. Each event returns the estimate to publish, or None."""
 
-    def __init__(self, scene: Scene) -> None:
-        self._scene = scene
-        self._joints = {name: Timeline(scene.timeout_s) for name in ("hand", "arm")}
-        self._palm = PoseTimeline(scene.timeout_s)
+    def __init__(self, setup: PerceptionSetup) -> None:
+        self._setup = setup
+        self._joints = {name: StampedBuffer(setup.timeout_s) for name in ("hand", "arm")}
+        self._palm = StampedPoseBuffer(setup.timeout_s)
         self._intrinsics: Intrinsics | None = None
-        self._watcher: ObjectWatcher | None = None
-        self._stamp_s = -np.inf
-        self._lost = ""  # why nothing may be published until the robot rests
+        self._observer: ObjectObserver | None = None
+        self._frame_stamp_s = -np.inf
+        self._grasp_error = ""  # why nothing is published until the grasp ends
         self.state = "idle"
-        """Of the grasp node; without one, idle."""
+        """State of the grasp node; idle without one."""
 
     @property
     def counts(self) -> dict[str, int]:
-        """Points of the newest frame left after each stage."""
-        return {} if self._watcher is None else self._watcher.counts
+        """Number of points of the newest frame after each stage of the segmentation."""
+        return {} if self._observer is None else self._observer.counts
 
     @property
-    def waiting(self) -> str:
-        """What a first view waits for, or nothing."""
-        if self._watcher is None:
-            return "no camera_info yet" if self._intrinsics is None else "no frame yet"
-        gathered = self._watcher.gathered
-        return "" if gathered == FIRST_FRAMES else f"{gathered} of {FIRST_FRAMES} frames agree: is anything moving?"
+    def waiting_for(self) -> str:
+        """What the first view is waiting for; empty when it is complete."""
+        if self._observer is None:
+            return "no camera_info received" if self._intrinsics is None else "no frame received"
+        frames = self._observer.frames_agreeing
+        return "" if frames == FIRST_FRAMES else f"{frames} of {FIRST_FRAMES} frames agree: is anything moving?"
 
     @property
-    def looking(self) -> bool:
-        """Whether frames make a first view: no grasp is under way, nor did one end in a fault."""
-        begun = self._watcher is not None and self._watcher.following
-        return self.state in RESTING or not (self.state in UNDER_WAY or begun or self._lost)
+    def collecting_first_view(self) -> bool:
+        """Whether frames are used for a first view: no grasp is under way, nor interrupted by a fault."""
+        in_grasp = self._observer is not None and self._observer.in_grasp
+        return self.state in FIRST_VIEW_STATES or not (self.state in GRASP_STATES or in_grasp or self._grasp_error)
 
     @property
     def robot_known(self) -> bool:
-        """Whether the robot could be left out of the newest frame."""
-        return self._robot(self._stamp_s) is not None
+        """Whether robot readings are available for the newest frame, to remove the robot from it."""
+        return self._robot_at(self._frame_stamp_s) is not None
 
-    def camera(self, intrinsics: Intrinsics) -> None:
-        """The camera of the frames that follow."""
+    def on_camera_info(self, intrinsics: Intrinsics) -> None:
+        """Set the intrinsics of the following frames."""
         self._intrinsics = intrinsics
 
-    def joints(self, part: str, joint_pos: Array, stamp_s: float) -> None:
-        """Positions (joint,) [rad] of "hand" or "arm"; what was told before is passed over."""
+    def on_joint_state(self, part: str, joint_pos: Array, stamp_s: float) -> None:
+        """Store positions (joint,) [rad] of "hand" or "arm"; a repeated stamp is ignored."""
         if stamp_s != self._joints[part].newest_s:
             self._joints[part].add(stamp_s, joint_pos)
 
-    def palm(self, pos_w: Array, quat_w: Array, stamp_s: float) -> None:
-        """The palm's pose (3,) [m], (4,) wxyz; ignored where an arm tells it."""
+    def on_palm_pose(self, pos_w: Array, quat_w: Array, stamp_s: float) -> None:
+        """Store the palm pose (3,) [m], (4,) wxyz; not used where the setup has an arm."""
         self._palm.add(stamp_s, pos_w, quat_w)
 
-    def grasp_state(self, name: str) -> None:
-        """The grasp node is in another state. Raises FrameError where a grasp begins without a first view."""
+    def on_grasp_state(self, name: str) -> None:
+        """Follow the state of the grasp node. Raises FrameError where a grasp starts without a first view."""
         self.state = name
-        if name in RESTING:
-            self._lost = ""
-            if self._watcher is not None:
-                self._watcher.end(empty=name == "retreat")
-        elif name == "pregrasp" and not (self._watcher is not None and self._watcher.following):
-            self._begin()
+        if name in FIRST_VIEW_STATES:
+            self._grasp_error = ""
+            if self._observer is not None:
+                self._observer.end_grasp(empty=name == "retreat")
+        elif name == "pregrasp" and not (self._observer is not None and self._observer.in_grasp):
+            self._start_grasp()
 
-    def depth(self, depth_m: NDArray[np.float32], stamp_s: float, T_world_cam: Array | None = None) -> Sight | None:
-        """A frame (rows, columns) [m]. Raises FrameError, or while at rest NoObjectError and NoPlaneError.
+    def on_depth(
+        self, depth_m: NDArray[np.float32], stamp_s: float, T_world_cam: Array | None = None
+    ) -> ObjectEstimate | None:
+        """Use a depth image (row, column) [m]; `T_world_cam` (4, 4) overrides the camera pose of the setup.
 
-        `T_world_cam` (4, 4): where the source knows better than the scene.
+        Raises FrameError, and while a first view is collected NoObjectError and NoPlaneError.
         """
-        watcher = self._ready(stamp_s)
-        place = self._scene.T_world_cam if T_world_cam is None else T_world_cam
+        observer = self._observer_for(stamp_s)
         try:
-            frame = DepthFrame(depth_m, watcher.intrinsics, stamp_s, place)
+            pose = self._setup.T_world_cam if T_world_cam is None else T_world_cam
+            frame = DepthFrame(depth_m, observer.intrinsics, stamp_s, pose)
         except ValueError as error:
             raise FrameError(f"{error}: do image and camera_info belong together?") from error
-        robot = self._robot(stamp_s)
-        if self.looking:
-            return watcher.look(frame, robot)
-        if self._lost or not watcher.following:
-            raise FrameError(self._lost or f"in {self.state} without a first view: let the robot go back to idle")
-        if self.state not in FOLLOWING:
-            return watcher.keep(stamp_s)
-        if robot is None:
-            raise FrameError(self._missing(stamp_s))
-        watcher.follow(frame, robot, self.state in HELD)
-        return self.carry() or watcher.keep(stamp_s)
-
-    def carry(self) -> Sight | None:
-        """What is known, moved to where the palm is now; None where nothing is held."""
-        if self.state not in HELD or self._watcher is None or not self._watcher.following or self._lost:
-            return None
-        robot = self._robot(self._newest_s())
-        return None if robot is None else self._watcher.carry(robot, True, self._stamp_s)
-
-    def _begin(self) -> None:
-        self._lost = ""
-        try:
-            if self._watcher is None:
-                raise ValueError("no frame has been seen")
-            self._watcher.begin()
-        except ValueError as error:
-            self._lost = f"a grasp began without a first view: {error}"
-            raise FrameError(self._lost) from error
-
-    def _ready(self, stamp_s: float) -> ObjectWatcher:
-        """The watcher for a frame of that time."""
-        if self._intrinsics is None:
-            raise FrameError("no camera_info yet: is its topic the right one?")
-        back, self._stamp_s = stamp_s - self._stamp_s, stamp_s
-        if back < 0:
-            self._restart(f"the clock jumped back by {-back:.3f} s")
-        if back == 0:
-            raise FrameError("a frame has the stamp of the one before: the camera repeats itself")
-        if self._watcher is None or self._watcher.intrinsics != self._intrinsics:
-            if self._watcher is not None and not self.looking:
-                self._lost = "the camera changed during a grasp"
-                raise FrameError(f"{self._lost}: let the robot go back to idle")
-            scene = self._scene
-            self._watcher = ObjectWatcher(
-                scene.contract, self._intrinsics, scene.segment, scene.hand, scene.arm, scene.reachable
+        robot = self._robot_at(stamp_s)
+        if self.collecting_first_view:
+            return observer.observe(frame, robot)
+        if self._grasp_error or not observer.in_grasp:
+            raise FrameError(
+                self._grasp_error or f"in {self.state} without a first view: return the grasp node to idle"
             )
-        return self._watcher
+        if self.state in UPDATE_STATES:
+            if robot is None:
+                raise FrameError(self._missing_readings(stamp_s))
+            observer.update(frame, robot, self.state in HELD_STATES)
+        return self.move_with_palm() or observer.estimate(stamp_s)
 
-    def _restart(self, reason: str) -> None:
-        """Forget what was read by another clock."""
-        if not self.looking:
-            self._lost = reason
-        elif self._watcher is not None:
-            self._watcher.forget()
-        raise FrameError(f"{reason}: nothing seen before counts")
+    def move_with_palm(self) -> ObjectEstimate | None:
+        """Move a held object to the newest palm pose; None where nothing is held."""
+        if self.state not in HELD_STATES or self._observer is None or not self._observer.in_grasp or self._grasp_error:
+            return None
+        robot = self._robot_at(self._newest_robot_s())
+        if robot is None:
+            return None
+        self._observer.move_with_palm(robot, held=True)
+        return self._observer.estimate(self._frame_stamp_s)
 
-    def _robot(self, stamp_s: float) -> Robot | None:
-        """Where the robot was at that time; None where that is not known."""
+    def _start_grasp(self) -> None:
+        self._grasp_error = ""
+        try:
+            if self._observer is None:
+                raise ValueError("no frame received")
+            self._observer.start_grasp()
+        except ValueError as error:
+            self._grasp_error = f"a grasp started without a first view: {error}"
+            raise FrameError(self._grasp_error) from error
+
+    def _observer_for(self, stamp_s: float) -> ObjectObserver:
+        """Return the observer for a frame of that stamp; a changed camera gets a new one."""
+        if self._intrinsics is None:
+            raise FrameError("no camera_info received: check parameter camera_info_topic")
+        elapsed_s, self._frame_stamp_s = stamp_s - self._frame_stamp_s, stamp_s
+        if elapsed_s < 0:
+            self._reset_after_clock_jump(-elapsed_s)
+        if elapsed_s == 0:
+            raise FrameError("two frames have the same stamp: the camera driver repeats a frame")
+        if self._observer is None or self._observer.intrinsics != self._intrinsics:
+            if self._observer is not None and not self.collecting_first_view:
+                self._grasp_error = "the camera changed during a grasp"
+                raise FrameError(f"{self._grasp_error}: return the grasp node to idle")
+            setup = self._setup
+            self._observer = ObjectObserver(
+                contract=setup.contract,
+                intrinsics=self._intrinsics,
+                segment=setup.segment,
+                hand=setup.hand,
+                arm=setup.arm,
+                reachable=setup.reachable,
+            )
+        return self._observer
+
+    def _reset_after_clock_jump(self, jump_s: float) -> None:
+        """Discard what was seen with stamps of another clock, and refuse the frame."""
+        reason = f"the clock jumped back by {jump_s:.3f} s"
+        if not self.collecting_first_view:
+            self._grasp_error = reason
+        elif self._observer is not None:
+            self._observer.reset()
+        raise FrameError(f"{reason}: earlier frames are discarded")
+
+    def _robot_at(self, stamp_s: float) -> RobotState | None:
+        """Return the robot state at a stamp, or None where no readings are near it."""
         hand, arm = (self._joints[part].at(stamp_s) for part in ("hand", "arm"))
         if hand is None:
             return None
-        if self._scene.arm is None:
+        if self._setup.arm is None:
             pose = self._palm.at(stamp_s)
-            return None if pose is None else Robot(hand, pose.pos_m, pose.quat)
+            return None if pose is None else RobotState(hand, pose.pos_m, pose.quat)
         if arm is None:
             return None
-        return on_arm(self._scene.arm, self._scene.hand, hand, arm)
+        return robot_state(self._setup.arm, self._setup.hand, hand, arm)
 
-    def _newest_s(self) -> float:
-        """The newest time at which the whole robot is known."""
-        palm_s = self._palm.newest_s if self._scene.arm is None else self._joints["arm"].newest_s
+    def _newest_robot_s(self) -> float:
+        """Return the newest stamp up to which hand and palm are both known [s]."""
+        palm_s = self._palm.newest_s if self._setup.arm is None else self._joints["arm"].newest_s
         return min(self._joints["hand"].newest_s, palm_s)
 
-    def _missing(self, stamp_s: float) -> str:
-        old = {part: stamp_s - line.newest_s for part, line in self._joints.items()}
-        ages = {"joint states of the hand": old["hand"]}
-        ages |= (
-            {"pose of the palm": stamp_s - self._palm.newest_s}
-            if self._scene.arm is None
-            else {"joint states of the arm": old["arm"]}
-        )
-        what, age_s = max(ages.items(), key=lambda item: abs(item[1]))
-        return f"no {what} for this frame (newest {age_s:.2f} s before it): hand and object cannot be told apart"
+    def _missing_readings(self, stamp_s: float) -> str:
+        """Name the robot reading that is furthest from a stamp."""
+        ages = {"joint states of the hand": stamp_s - self._joints["hand"].newest_s}
+        if self._setup.arm is None:
+            ages["palm pose"] = stamp_s - self._palm.newest_s
+        else:
+            ages["joint states of the arm"] = stamp_s - self._joints["arm"].newest_s
+        name, age_s = max(ages.items(), key=lambda item: abs(item[1]))
+        return f"no {name} for this frame (newest {age_s:.2f} s before it): hand and object cannot be separated"

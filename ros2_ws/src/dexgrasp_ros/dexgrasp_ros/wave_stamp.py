@@ -1,4 +1,4 @@
-"""The record that joints were found to move as their description says: without it no policy runs on a real robot."""
+"""Record of a passed joint test; without it no policy runs on a real robot."""
 
 import hashlib
 import json
@@ -23,13 +23,13 @@ _V1_NESTED = {"qos": "QosCfg", "frame": "FrameCfg"}
 
 
 def stamp_path(hand: str) -> Path:
-    """Where the record for a description of a hand lies, if nothing else is said."""
+    """Return the default file of the record for a hand driver."""
     folder = Path(os.environ.get("ROS_HOME") or Path.home() / ".ros")
     return folder / "dexgrasp_ros" / f"wave_{Path(hand).stem}.json"
 
 
 def write_stamp(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> None:
-    """Records that these joints of the contract passed with this description."""
+    """Write the record that these joints of the contract passed with this driver."""
     content = {
         "version": VERSION,
         "fingerprint": cfg.fingerprint,
@@ -41,21 +41,21 @@ def write_stamp(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> None:
 
 
 def check_stamp(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> str:
-    """Why the record does not allow a policy to run, or nothing."""
-    remedy = "run the wave test (python -m dexgrasp_ros.wave) first"
+    """Return why the record does not allow a policy to run, or an empty text."""
+    remedy = "run the joint test (ros2 run dexgrasp_ros joint_test_node) first"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["version"] not in (1, VERSION):
-            return f"the wave test recorded in {path} has version {content['version']!r}, not {VERSION}: {remedy}"
+            return f"the joint test recorded in {path} has version {content['version']!r}, not {VERSION}: {remedy}"
         missing = [name for name in joints if name not in content["joints"]]
         same = content["fingerprint"] == (fingerprint_v1(cfg) if content["version"] == 1 else cfg.fingerprint)
     except FileNotFoundError:
-        return f"no wave test of this hand is recorded in {path}: {remedy}"
+        return f"no joint test of this hand is recorded in {path}: {remedy}"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"the wave test recorded in {path} cannot be read ({error}): {remedy}"
+        return f"the joint test recorded in {path} cannot be read ({error}): {remedy}"
     if not same:
-        return f"the hand's description has changed since the wave test recorded in {path}: {remedy}"
-    return f"the wave test recorded in {path} left out {missing}: {remedy}" if missing else ""
+        return f"the driver description of the hand has changed since the joint test recorded in {path}: {remedy}"
+    return f"the joint test recorded in {path} did not include {missing}: {remedy}" if missing else ""
 
 
 def fingerprint_v1(cfg: AdapterCfg) -> str:

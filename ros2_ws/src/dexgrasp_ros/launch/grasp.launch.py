@@ -1,4 +1,4 @@
-"""Brings up a grasping robot: `ros2 launch dexgrasp_ros grasp.launch.py --show-args` lists the arguments."""
+"""Launch file of a grasping robot: `ros2 launch dexgrasp_ros grasp.launch.py --show-args` lists the arguments."""
 
 from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
@@ -9,27 +9,27 @@ from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 
 def generate_launch_description() -> LaunchDescription:
-    """The arguments, and what they start."""
+    """Declare the arguments and start nodes from them."""
     arguments = [
         DeclareLaunchArgument(
-            item.name, default_value=item.default, description=item.meaning, choices=list(item.choices) or None
+            item.name, default_value=item.default, description=item.description, choices=list(item.choices) or None
         )
         for item in bringup.ARGUMENTS
     ]
-    return LaunchDescription([*arguments, OpaqueFunction(function=start)])
+    return LaunchDescription([*arguments, OpaqueFunction(function=start_nodes)])
 
 
-def start(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    """Transport and nodes, now that the arguments are known."""
+def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    """Set the transport and start the nodes for the given arguments."""
     given = {item.name: LaunchConfiguration(item.name).perform(context) for item in bringup.ARGUMENTS}
-    further = [given["params"]] if given["params"] else []
+    params = [given["params"]] if given["params"] else []
     variables = [SetEnvironmentVariable(name, value) for name, value in bringup.environment(given).items()]
     nodes = [
         Node(
             package="dexgrasp_ros",
             executable=item.executable,
             name=item.name,
-            parameters=[item.parameters, *further],
+            parameters=[item.parameters, *params],
             output="screen",
             emulate_tty=True,
         )
