@@ -271,7 +271,14 @@ class GraspMachine:
             raise ValueError("no points of the object")
         before, self.state = self.state, self._policy.phase
         view, start_s = inputs.view, perf_counter()
-        readings = Readings(joints, palm.pos_m, palm.quat, view.points_w, view.visible_fraction, view.view_fresh)
+        readings = Readings(
+            joint_pos=joints,
+            palm_pos_w=palm.pos_m,
+            palm_quat_w=palm.quat,
+            points_w=view.points_w,
+            visible_fraction=view.visible_fraction,
+            view_fresh=view.view_fresh,
+        )
         command = self._policy.act(readings)
         self._policy_s, self._proposal = perf_counter() - start_s, command
         may_retry = self.state == "hold" and self._attempts_left > 0 and not self.shadow
