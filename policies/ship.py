@@ -19,6 +19,7 @@ from dexgrasp.utils.files import write_text
 from policies import manifest
 from policies.checkpoint import find_checkpoint, read_config
 from policies.curves import read_columns
+from policies.evaluate import EvaluateCfg
 from policies.export import ExportCfg, export
 from policies.runs import flat
 from policies.scoreboard import percent
@@ -48,9 +49,9 @@ class ShipCfg:
 
 
 def ship(cfg: ShipCfg) -> None:
-    """Write the folder."""
+    """Write policy, configuration, bundle, curves and model card into the folder `out`."""
     checkpoint, out = find_checkpoint(cfg.run), Path(cfg.out)
-    run, config = checkpoint.parent, read_config(checkpoint)
+    run, config = checkpoint.parent, _train_config(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     manifest.copy(checkpoint, out / "policy.zip", _untied(manifest.read(checkpoint)))
     write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
@@ -106,10 +107,15 @@ def _knows(config: dict[str, Any]) -> list[str]:
     return [f"Knows proprioception and one depth camera's points (view `{view}`); `bundle/` is what a robot runs."]
 
 
+def _train_config(checkpoint: Path) -> dict[str, Any]:
+    """The configuration of a training under the key names of this version."""
+    return configs.upgrade(TrainCfg, read_config(checkpoint), str(checkpoint.parent / "config.yaml"))
+
+
 def _stage(run: Path) -> dict[str, Any]:
-    """What a run directory says about itself."""
+    """Facts of a run directory for the model card."""
     run = run if run.is_dir() else run.parent
-    facts, config = json.loads((run / "run.json").read_text(encoding="utf-8")), read_config(run / "config.yaml")
+    facts, config = json.loads((run / "run.json").read_text(encoding="utf-8")), _train_config(run / "config.yaml")
     columns = read_columns(run / "progress.csv")
     return {
         "name": run.name,
@@ -176,7 +182,8 @@ def _result(run: Path) -> dict[str, Any]:
     result, notes = (
         json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("result", "diagnostics")
     )
-    return result | {"at_first_attempt": notes["at_first_attempt"]}
+    config = configs.upgrade(EvaluateCfg, result["config"], str(run / "result.json"))
+    return result | {"config": config, "at_first_attempt": notes["at_first_attempt"]}
 
 
 def _rows(result: dict[str, Any]) -> list[str]:
