@@ -8,15 +8,14 @@ OUT/README.md                 the model card: how it came about, what it does; n
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import configs
-from policies import manifest
-from policies.checkpoint import find_checkpoint, read_config
+from policies.checkpoint import config_of, find_checkpoint, read_checkpoint, write_checkpoint
 from policies.curves import read_columns
 from policies.export import ExportCfg, export
 from policies.runs import flat, write_text
@@ -49,9 +48,10 @@ class ShipCfg:
 def ship(cfg: ShipCfg) -> None:
     """Write the folder."""
     checkpoint, out = find_checkpoint(cfg.run), Path(cfg.out)
-    run, config = checkpoint.parent, read_config(checkpoint)
+    run, data = checkpoint.parent, read_checkpoint(checkpoint)
+    config = config_of(checkpoint, data.manifest)
     out.mkdir(parents=True, exist_ok=True)
-    manifest.copy(checkpoint, out / "policy.zip", _untied(manifest.read(checkpoint)))
+    write_checkpoint(out / "policy.zip", replace(data, manifest=_untied(data.manifest)))
     write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", out / "curves.png")
@@ -108,7 +108,7 @@ def _knows(config: dict[str, Any]) -> list[str]:
 def _stage(run: Path) -> dict[str, Any]:
     """What a run directory says about itself."""
     run = run if run.is_dir() else run.parent
-    facts, config = json.loads((run / "run.json").read_text(encoding="utf-8")), read_config(run / "config.yaml")
+    facts, config = json.loads((run / "run.json").read_text(encoding="utf-8")), configs.read_plain(run / "config.yaml")
     columns = read_columns(run / "progress.csv")
     return {
         "name": run.name,
@@ -146,10 +146,8 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _untied(facts: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without the folders of one machine."""
-    if not facts:
-        return {}
-    words = [word.rpartition("=") for word in facts["command"]]
+    """Return a manifest without the folders of one machine."""
+    words = [word.rpartition("=") for word in facts.get("command", [])]
     command = [key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words]
     return facts | {"config": _portable(facts["config"]), "command": command}
 

@@ -1,7 +1,7 @@
-"""`dexgrasp train`: a teacher that knows the simulator, or a student that learns from it what one camera can see.
+"""`dexgrasp train`: trains a teacher on privileged observations, or a student that imitates it from one camera.
 
-RUN/last.zip        the policy after the last iteration; the same command with `out=RUN` goes on from it exactly
-RUN/best.zip        the one that did best on objects that training does not know; both with a manifest inside
+RUN/last.zip        checkpoint of the last iteration; the command repeated with `out=RUN` resumes from it exactly
+RUN/best.zip        checkpoint with the highest success rate on the validation objects
 RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard --logdir RUN` shows it
 """
 
@@ -15,7 +15,6 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
 
 import configs
@@ -24,21 +23,24 @@ from policies.curriculum import MixCfg
 from policies.curves import ProgressCsv, draw_curves
 from policies.learners import make_model
 from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
+from policies.networks import Encoder
 from policies.ppo import GraspPPO
 from policies.profiling import Profile
 from policies.runs import Run
 from policies.statistics import success_summary
 from policies.stopping import StopRequest
-from policies.student import Encoder
 from sim.engines import BUFFERS, EngineName, WarpCfg
 from sim.hands import HandSpec
-from sim.objects import open_library
+from sim.objects import open_library, refuse_overlap, refuse_test_objects
 from sim.scene import PhysicsCfg
+from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
 MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau", *BUFFERS)
-"""What a training run may change when it goes on."""
+"""Options that may differ when a run is resumed."""
+VALIDATION_HOLD_S = 1.5
+"""Hold of every validation trial, whatever the training holds: success rates of all runs stay comparable."""
 
 log = logging.getLogger("dexgrasp")
 
@@ -135,9 +137,10 @@ class TrainCfg:
 
 
 def train(cfg: TrainCfg) -> dict[str, Any]:
-    """Train, or go on; returns the best validation and where the policies are."""
+    """Train, or resume a run; returns the best validation of this start, the run directory and the last iteration."""
     torch.set_num_threads(1)  # the networks are small; the physics has its own threads
     torch.set_flush_denormal(True)
+    check_objects(cfg)
     _join_ranks(cfg)
     cfg = as_released(cfg) if cfg.paper else cfg
     if ranks.index() > 0:
@@ -149,44 +152,51 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     return result
 
 
+def check_objects(cfg: TrainCfg) -> None:
+    """Raise ValueError where test objects would be used, or objects of the training for validation as well."""
+    training, validation = open_library(cfg.objects), open_library(cfg.validation)
+    refuse_test_objects(training, f"objects={cfg.objects}")
+    refuse_test_objects(validation, f"validation={cfg.validation}")
+    refuse_overlap(training, validation)
+
+
 def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """What every rank does; the first one writes, `facts` of the run among it."""
+    """Run the learner of this rank; the first rank writes, with `facts` of the run in every checkpoint."""
     env = make_env(cfg)
-    model = make_model(cfg, env, path)
-    model.made_by = facts | {"config": configs.as_dict(cfg)}
-    model.set_logger(_logger(path, model.num_timesteps))
-    validation, checkpoints = Validation(path, cfg), Checkpoints(path)
+    learner = make_model(cfg, env, path, facts | {"config": configs.as_dict(cfg)})
+    learner.set_logger(_logger(path, learner.num_timesteps))
+    checkpoints = Checkpoints(path)
+    validation = Validation(path, lambda: make_validation_task(cfg), cfg.validate_every, cfg.plateau)
     profile = Profile([checkpoints, validation])
-    steps = env.num_envs * ranks.count() * model.n_steps * cfg.iterations
+    steps = env.num_envs * ranks.count() * learner.num_steps * cfg.iterations
     log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
-    stop, left = StopRequest("after this iteration"), max(steps - model.num_timesteps, 0)
+    stop, unfinished = StopRequest("after this iteration"), steps > learner.num_timesteps
     console = Console(cfg.iterations, cfg.time_limit, stop)
-    callbacks = [ObjectCurriculum(cfg.level_step), console, checkpoints, validation, profile]
     try:
         with stop if ranks.count() == 1 else nullcontext():  # several would not stop at the same iteration
-            if left:
-                model.learn(left, CallbackList(callbacks), log_interval=1, reset_num_timesteps=False)
+            if unfinished:
+                learner.learn(steps, [ObjectCurriculum(cfg.level_step), console, checkpoints, validation, profile])
     finally:
-        model.logger.close()
+        learner.logger.close()
     if ranks.index() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
     if stop.asked:
-        raise KeyboardInterrupt(f"stopped after iteration {model.iteration}, the same with out={path} goes on")
+        raise KeyboardInterrupt(f"stopped after iteration {learner.iteration}, the same with out={path} goes on")
     if ranks.index() == 0:
-        print(summary(cfg, path, model, done=steps <= model.num_timesteps))
-        if left:
+        print(summary(cfg, path, learner, done=steps <= learner.num_timesteps))
+        if unfinished:
             print(f"{env.task.device.type.upper() + ' time':17}{profile}")
-    return {"best": validation.best, "path": str(path), "iteration": model.iteration}
+    return {"best": validation.best, "path": str(path), "iteration": learner.iteration}
 
 
-def summary(cfg: TrainCfg, path: Path, model: GraspPPO, done: bool) -> str:
-    """The last lines: how it went, where things are, what comes next."""
+def summary(cfg: TrainCfg, path: Path, learner: GraspPPO, done: bool) -> str:
+    """Return the last lines of a training: result, files, next commands."""
     best = "none yet"
     if (path / "best.zip").is_file():
-        result = success_summary(round(model.best * cfg.validation_trials), cfg.validation_trials)
+        result = success_summary(round(learner.best_validation * cfg.validation_trials), cfg.validation_trials)
         low, high = (100 * end for end in result["wilson95"])
         count = f"{result['successes']} of {result['trials']} trials; 95 % interval {low:.1f} – {high:.1f} %"
-        best = f"{100 * model.best:.1f} % ({count}): {path / 'best.zip'}"
+        best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
     following = {
         "teacher": f"dexgrasp train stage=student teacher={path}",
         "student": f"dexgrasp export run={path} out={path / 'bundle'}",
@@ -194,7 +204,7 @@ def summary(cfg: TrainCfg, path: Path, model: GraspPPO, done: bool) -> str:
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
     return "\n".join(
         (
-            f"iterations       {model.iteration}; to go on: {more}",
+            f"iterations       {learner.iteration}; to go on: {more}",
             f"best validation  {best}",
             f"curves           {path / 'curves.png'}",
             f"next             dexgrasp evaluate policy={path}",
@@ -204,14 +214,17 @@ def summary(cfg: TrainCfg, path: Path, model: GraspPPO, done: bool) -> str:
 
 
 def as_released(cfg: TrainCfg) -> TrainCfg:
-    """The configuration with the slips of the published release (method page, section 7)."""
+    """Return the configuration with the deviations of the published RobustDexGrasp release from its paper.
+
+    Exploration stays at `init_std`, rewards have no floor, the palm's position has no noise.
+    """
     task = cfg.task
     reward, domain = replace(task.reward, floor=-math.inf), replace(task.randomize, palm_noise_m=0.0)
     return replace(cfg, final_std=0.0, task=replace(task, reward=reward, randomize=domain))
 
 
 def make_env(cfg: TrainCfg) -> GraspVecEnv:
-    """The training environments of this rank."""
+    """Return the training environments of this rank."""
     return GraspVecEnv(
         cfg.num_envs,
         objects=open_library(cfg.objects),
@@ -226,12 +239,28 @@ def make_env(cfg: TrainCfg) -> GraspVecEnv:
     )
 
 
+def make_validation_task(cfg: TrainCfg) -> GraspTask:
+    """Return the task of the validations, one trial per environment."""
+    return GraspTask(
+        replace(cfg.task, hold_s=VALIDATION_HOLD_S),
+        HandSpec.load(cfg.hand, side=cfg.side),
+        open_library(cfg.validation),
+        cfg.physics,
+        num_envs=cfg.validation_trials,
+        num_threads=cfg.num_threads,
+        auto_reset=False,
+        in_order=True,
+        engine=cfg.engine,
+        warp=cfg.warp,
+    )
+
+
 def _begun(cfg: TrainCfg) -> bool:
     return bool(cfg.out) and cfg.resume == "auto" and Path(cfg.out, "last.zip").is_file()
 
 
 def _logger(path: Path, steps: int) -> Logger:
-    """RUN/progress.csv and TensorBoard, of the first rank."""
+    """Return the writer of RUN/progress.csv and TensorBoard files; only the first rank writes."""
     formats = (
         [ProgressCsv(path / "progress.csv", steps), TensorBoardOutputFormat(str(path))] if not ranks.index() else []
     )
@@ -239,7 +268,7 @@ def _logger(path: Path, steps: int) -> Logger:
 
 
 def _join_ranks(cfg: TrainCfg) -> None:
-    """torchrun tells each process of the others by its environment."""
+    """Join the process group that torchrun describes in the environment."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if not cfg.out:
             raise ValueError("out: several processes need one run directory; give out=DIR")
