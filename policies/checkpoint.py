@@ -157,7 +157,7 @@ def read_checkpoint(path: str | Path) -> CheckpointData:
 
 def refuse_old_format(path: Path) -> None:
     """Raise CheckpointError, which names the command that converts it, where `path` is a zip of an older version."""
-    if set(entry_names(path)) >= SB3_ENTRIES:
+    if SB3_ENTRIES.issubset(entry_names(path)):
         raise CheckpointError(
             f"{path} was written by an older dexgrasp (a zip of Stable-Baselines3 with pickled classes, which are not "
             f"loaded): convert it once with `dexgrasp checkpoint upgrade {path}`"
