@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common import logger as sb3_logger
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
 import configs
 from policies import ranks
@@ -260,10 +261,14 @@ def _begun(cfg: TrainCfg) -> bool:
 
 
 def _logger(path: Path, steps: int) -> Logger:
-    """Return the writer of RUN/progress.csv and TensorBoard files; only the first rank writes."""
-    formats = (
-        [ProgressCsv(path / "progress.csv", steps), TensorBoardOutputFormat(str(path))] if not ranks.index() else []
-    )
+    """Return the writer of RUN/progress.csv and, where it is installed, of TensorBoard; the first rank alone writes."""
+    if ranks.index() > 0:
+        return Logger(str(path), [])
+    formats: list[KVWriter] = [ProgressCsv(path / "progress.csv", steps)]
+    if sb3_logger.SummaryWriter is None:
+        log.info("TensorBoard is not installed, curves go to progress.csv alone; pip install 'dexgrasp[tensorboard]'")
+    else:
+        formats.append(TensorBoardOutputFormat(str(path)))
     return Logger(str(path), formats)
 
 
