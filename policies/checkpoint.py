@@ -142,7 +142,7 @@ def read_checkpoint(path: str | Path) -> CheckpointData:
         raise CheckpointError(
             f"{path} has version {str(version)[:20]}, this dexgrasp reads 1 to {VERSION}: update dexgrasp"
         )
-    parts = {name: header.get(name) for name in ("architecture", "state", "manifest")}
+    parts: dict[str, Any] = {name: header.get(name) for name in ("architecture", "state", "manifest")}
     for name, part in parts.items():
         if not isinstance(part, dict):
             raise CheckpointError(f"{path}: '{name}' of its header is a {type(part).__name__}, expected an object")

@@ -94,7 +94,8 @@ class StudentPPO(GraspPPO):
         **options: Any,
     ) -> None:
         """`iterations`: of the whole run, for the schedule. `teacher`: labels rollouts; None: nothing is imitated."""
-        self.mix, self.iterations, self.teacher, self._encoder = mix or MixCfg(), iterations, teacher, encoder
+        self.mix, self.iterations, self.teacher = mix or MixCfg(), iterations, teacher
+        self._encoder: Encoder = encoder
         self._rollouts: deque[dict[str, Tensor]] = deque(maxlen=self.mix.window)
         self._samples: Iterator[dict[str, Tensor]] = iter(())
         super().__init__(env, **options)

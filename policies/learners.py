@@ -30,7 +30,7 @@ def make_model(cfg: "TrainCfg", env: GraspVecEnv, path: Path, provenance: dict[s
     """
     last = path / "last.zip"
     resumes = cfg.resume == "auto" and last.is_file()
-    options = _options(cfg, env) | {"provenance": provenance}
+    options: dict[str, Any] = _options(cfg, env) | {"provenance": provenance}
     if cfg.stage == "teacher":
         learner = GraspPPO(env, **options)
     else:

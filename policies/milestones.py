@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ import torch
 from policies import ranks
 from policies.actor_policy import ActorPolicy
 from policies.attempts import play
-from policies.ppo import GraspPPO, IterationCallback
+from policies.learner import IterationCallback, Learner
 from policies.statistics import success_summary
 from policies.stopping import StopRequest
 from sim.objects.weighting import sampling_weights
@@ -36,7 +37,7 @@ class ObjectCurriculum(IterationCallback):
         """`level_step`: change of the disturbances' strength with an iteration."""
         self._level_step = level_step
 
-    def on_rollout_end(self, learner: GraspPPO) -> None:
+    def on_rollout_end(self, learner: Learner) -> None:
         """Count successes of each object; set the weights and disturbances of the episodes after the open ones."""
         library, counts = learner.env.task.library, learner.curriculum.counts
         index = {name: i for i, name in enumerate(library.names)}
@@ -61,7 +62,7 @@ class Console(IterationCallback):
     def __init__(self, iterations: int, time_limit_min: float, stop: StopRequest) -> None:
         self._iterations, self._limit_s, self._stop = iterations, 60 * time_limit_min, stop
 
-    def on_training_start(self, learner: GraspPPO) -> None:
+    def on_training_start(self, learner: Learner) -> None:
         """Start the clock."""
         self._start_s, self._first_iteration, self._first_step = (
             time.monotonic(),
@@ -69,15 +70,15 @@ class Console(IterationCallback):
             learner.num_timesteps,
         )
 
-    def on_iteration_end(self, learner: GraspPPO) -> None:
+    def on_iteration_end(self, learner: Learner) -> None:
         """Print the line; end training where time is up or a stop was requested."""
         passed_s = time.monotonic() - self._start_s
-        if self._stop.asked or (self._limit_s and passed_s > self._limit_s):
-            learner.stop()
         if ranks.index() == 0:
             print(self._line(learner, passed_s), flush=True)
+        if self._stop.asked or (self._limit_s and passed_s > self._limit_s):
+            learner.stop()
 
-    def _line(self, learner: GraspPPO, passed_s: float) -> str:
+    def _line(self, learner: Learner, passed_s: float) -> str:
         stats = learner.iteration_stats
         rate_hz = (learner.num_timesteps - self._first_step) / passed_s
         left_s = passed_s * (self._iterations - learner.iteration) / max(learner.iteration - self._first_iteration, 1)
@@ -98,13 +99,13 @@ class Checkpoints(IterationCallback):
     def __init__(self, path: Path, period_s: float = 60.0) -> None:
         self._path, self._period_s, self._saved_s = path, period_s, time.monotonic()
 
-    def on_iteration_end(self, learner: GraspPPO) -> None:
+    def on_iteration_end(self, learner: Learner) -> None:
         """Save, if the last time is long ago."""
         if time.monotonic() - self._saved_s > self._period_s:
             self.on_training_end(learner)
             self._saved_s = time.monotonic()
 
-    def on_training_end(self, learner: GraspPPO) -> None:
+    def on_training_end(self, learner: Learner) -> None:
         """Save."""
         if ranks.index() == 0:
             learner.save(self._path / "last.zip", with_rollouts=True)
@@ -122,22 +123,22 @@ class Validation(IterationCallback):
         self._path, self._make_task, self._interval, self._patience = path, make_task, interval, patience
         self._task: GraspTask | None = None
         self._since_best = 0
-        self.best: dict[str, float] = {}
+        self.best: dict[str, Any] = {}
         """Summary of the best validation of this start."""
 
-    def on_training_start(self, learner: GraspPPO) -> None:
+    def on_training_start(self, learner: Learner) -> None:
         """Repeat a validation after which the run was stopped: its value was not written to progress.csv yet."""
         if learner.iteration_stats:
             self.on_iteration_end(learner)
 
-    def on_iteration_end(self, learner: GraspPPO) -> None:
+    def on_iteration_end(self, learner: Learner) -> None:
         """Validate after every `interval` iterations; end training where it has not improved for long."""
         if ranks.index() == 0 and learner.iteration % self._interval == 0:
             self._validate(learner)
         if self._patience and self._since_best >= self._patience:
             learner.stop()
 
-    def _validate(self, learner: GraspPPO) -> None:
+    def _validate(self, learner: Learner) -> None:
         self._task = self._task or self._make_task()
         won, trials = validate(learner, self._task), self._task.num_envs
         result = success_summary(won, trials) | {"iteration": learner.iteration}
@@ -149,7 +150,7 @@ class Validation(IterationCallback):
             learner.save(self._path / "best.zip")
 
 
-def validate(learner: GraspPPO, task: GraspTask) -> int:
+def validate(learner: Learner, task: GraspTask) -> int:
     """Return the successes of the deterministic policy in one trial of every environment of `task`."""
     learner.policy.eval()
     policy = ActorPolicy(learner.policy.actor, task)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from policies.ppo import GraspPPO, IterationCallback
+from policies.learner import IterationCallback, Learner
 from policies.stopwatch import Stopwatch, device_clock
 
 PARTS = ("physics", "task", "policy", "update", "aside")
@@ -16,7 +16,7 @@ class Profile(IterationCallback):
         """`aside`: callbacks whose work after an iteration counts as `aside`, not as update."""
         self._watch, self._aside = Stopwatch(), aside
 
-    def on_training_start(self, learner: GraspPPO) -> None:
+    def on_training_start(self, learner: Learner) -> None:
         """Start the clock."""
         env = learner.env
         watch = self._watch = Stopwatch(device_clock(env.task.device))
@@ -28,17 +28,17 @@ class Profile(IterationCallback):
         self._part = watch.timing("aside")
         self._part.__enter__()
 
-    def on_rollout_start(self, learner: GraspPPO) -> None:
+    def on_rollout_start(self, learner: Learner) -> None:
         """Log the shares so far; what follows is the rollout's."""
         self._turn("policy")
         for part, share in self.shares().items():
             learner.logger.record(f"profile/{part}", share)
 
-    def on_rollout_end(self, learner: GraspPPO) -> None:
+    def on_rollout_end(self, learner: Learner) -> None:
         """Count what follows as update."""
         self._turn("update")
 
-    def on_training_end(self, learner: GraspPPO) -> None:
+    def on_training_end(self, learner: Learner) -> None:
         """Stop the clock."""
         self._part.__exit__(None, None, None)
 

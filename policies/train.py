@@ -15,17 +15,16 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from stable_baselines3.common import logger as sb3_logger
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
 import configs
 from policies import ranks
 from policies.curriculum import MixCfg
 from policies.curves import ProgressCsv, draw_curves
+from policies.learner import Learner
 from policies.learners import make_model
 from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
 from policies.networks import Encoder
-from policies.ppo import GraspPPO
 from policies.profiling import Profile
 from policies.runs import Run
 from policies.statistics import success_summary
@@ -190,7 +189,7 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     return {"best": validation.best, "path": str(path), "iteration": learner.iteration}
 
 
-def summary(cfg: TrainCfg, path: Path, learner: GraspPPO, done: bool) -> str:
+def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
     """Return the last lines of a training: result, files, next commands."""
     best = "none yet"
     if (path / "best.zip").is_file():
@@ -265,10 +264,10 @@ def _logger(path: Path, steps: int) -> Logger:
     if ranks.index() > 0:
         return Logger(str(path), [])
     formats: list[KVWriter] = [ProgressCsv(path / "progress.csv", steps)]
-    if sb3_logger.SummaryWriter is None:
-        log.info("TensorBoard is not installed, curves go to progress.csv alone; pip install 'dexgrasp[tensorboard]'")
-    else:
+    try:
         formats.append(TensorBoardOutputFormat(str(path)))
+    except AssertionError:  # its way to say that the package is missing
+        log.info("TensorBoard is not installed, curves go to progress.csv alone; pip install 'dexgrasp[tensorboard]'")
     return Logger(str(path), formats)
 
 

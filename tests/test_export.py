@@ -204,7 +204,7 @@ def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):
     other_view = {"task": task | {"view": task["view"] | {"mode": "frozen"}}}
     for change, error in (
         (other_view, r"not a student of allegro.*'visible_fraction': 1 values and is missing"),
-        ({"hand": "leap"}, r"not a student of leap.*student observation"),
+        ({"side": "middle"}, "side must be one of"),
         ({"hand": "shadow"}, "shadow"),
         ({"hand": 3}, "lacks a configuration with hand, side, task"),
     ):

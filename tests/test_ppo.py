@@ -6,9 +6,10 @@ import pytest
 import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
+from policies.learner import IterationCallback
 from policies.losses import gaussian_kl, log_prob, normalize_advantages, surrogate_loss
 from policies.networks import Critic, Normaliser
-from policies.ppo import GraspPPO, IterationCallback
+from policies.ppo import GraspPPO
 from policies.rollout import RolloutBuffer
 from sim.rewards import RewardCfg
 from sim.task_cfg import TaskCfg

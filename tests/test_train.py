@@ -119,7 +119,8 @@ def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
 
 
 def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, tmp_path):
-    words = [sys.executable, "-m", "policies.cli", "train", *TINY, "num_envs=8", "iterations=4", f"out={tmp_path}"]
+    rare = ("num_envs=8", "iterations=4", "validate_every=100")
+    words = [sys.executable, "-m", "policies.cli", "train", *TINY, *rare, f"out={tmp_path}"]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = run.stdout.readline()  # of the first iteration: the second has begun
     run.send_signal(signal.SIGINT)
@@ -130,7 +131,7 @@ def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly
         "stopping after this iteration; once more: at once",
         f"dexgrasp train: interrupted; stopped after iteration {done}, the same with out={tmp_path} goes on",
     ]
-    train(tiny(tmp_path, "num_envs=8", "iterations=4"))
+    train(tiny(tmp_path, *rare))
     assert_same(teacher / "last.zip", tmp_path / "last.zip")
 
 
