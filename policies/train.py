@@ -47,79 +47,79 @@ log = logging.getLogger("dexgrasp")
 
 @dataclass(frozen=True)
 class TrainCfg:
-    """Train a policy; the same command with the same `out` goes on where it stopped."""
+    """Train a policy; the command repeated with its `out` resumes where it stopped."""
 
     stage: Literal["teacher", "student"] = "teacher"
-    """teacher: knows contacts, forces, the whole object and its motion. student: proprioception and one camera."""
+    """teacher: observes contacts, forces, the whole object and its motion. student: proprioception and one camera."""
     hand: str = "allegro"
-    """Hand by name (a folder of assets/hands) or path."""
+    """Hand: name of a folder of assets/hands, or a path."""
     side: Literal["right", "left"] = "right"
-    """Which hand; left ones are mirrored."""
+    """Side of the hand; a left hand is mirrored from the right one."""
     objects: str = "generated:1440"
-    """Training objects: generated:N (made on first use), a library, or a folder of meshes."""
+    """Training objects: generated:N (made on first use), a library, or a folder of meshes; no test objects."""
     validation: str = "generated:216:validation"
-    """Objects on which the best checkpoint is chosen."""
+    """Objects on which the best checkpoint is chosen: none of the training and none of the test split."""
     disturbance: Literal["none", "mixed"] = "mixed"
-    """mixed: objects are shifted, pushed, heavy or slippery, more so as success grows."""
+    """mixed: objects are shifted, pushed, heavy or slippery, more strongly as success grows. none: undisturbed."""
     level_step: float = 0.02
-    """By how much disturbances grow with an iteration that goes well; at 1 they have their full strength."""
+    """Growth of the disturbances' strength with an iteration of high success; their full strength is 1."""
     iterations: int = 400
-    """Roll-outs, each of one episode in every environment."""
+    """Iterations: rollouts of one episode in every environment, each followed by an update."""
     time_limit: float = 0.0
-    """Stop after so many minutes of this start; 0: only after `iterations`."""
+    """Minutes after which this start ends; 0: no limit."""
     num_envs: int = 256
-    """Episodes side by side, of each process."""
+    """Environments of each process."""
     num_threads: int = 0
-    """Threads of the physics; 0 = all cores."""
+    """Threads of the physics; 0: all cores."""
     validate_every: int = 25
     """Iterations between validations."""
     validation_trials: int = 216
     """Trials of each validation."""
     plateau: int = 0
-    """Stop after so many validations without a better one; 0: never."""
+    """Validations without a better success rate after which training ends; 0: never."""
     engine: EngineName = "cpu"
-    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, with roll-outs and learning there; needs the extra `gpu`."""
+    """cpu: MuJoCo. warp: MuJoCo Warp, rollouts and learning on a GPU; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
     """Buffers of engine=warp."""
     seed: int = 0
-    """Seed of all chance."""
+    """Seed of all random numbers."""
     out: str = ""
-    """Run directory; empty = a new one under runs/."""
+    """Run directory; empty: a new one under runs/."""
     resume: Literal["auto", "never"] = "auto"
-    """auto: go on from RUN/last.zip where there is one."""
+    """auto: resume from RUN/last.zip where there is one. never: start anew."""
     start: str = ""
-    """Policy to start from: the last.zip or best.zip of another run of the same stage."""
+    """Checkpoint to start from: last.zip or best.zip of another run of this stage."""
     learning_rate: float = 3e-4
-    """At the start; it follows `target_kl` from there."""
+    """Learning rate at the start; it follows `target_kl` afterwards."""
     target_kl: float = 0.02
-    """KL divergence of a minibatch step that the learning rate aims at, at the start; a third of it at the end."""
+    """KL divergence of a minibatch step that the learning rate aims at; it falls to a third until the end."""
     epochs: int = 5
-    """Passes over each roll-out."""
+    """Passes over each rollout."""
     minibatches: int = 4
-    """Parts of each pass."""
+    """Minibatches of each pass over a rollout."""
     gamma: float = 0.99
     """Discount per control step."""
     init_std: float = 0.3
-    """Exploration at the start, in units of the action."""
+    """Standard deviation of the exploration at the start, in units of the action."""
     final_std: float = 0.0
-    """To what it is brought down by the end of `iterations`; 0: it is left to what is learnt."""
+    """Standard deviation to which exploration is limited at the end of `iterations`; 0: no limit."""
     hidden: tuple[int, ...] = (256, 128)
-    """Widths of actor and critic; those of the teacher for a student that starts as it."""
+    """Widths of the hidden layers of actor and critic; a student with copy=true has those of its teacher."""
     precision: Literal["auto", "single", "half"] = "auto"
-    """half: the networks learn in bfloat16, but for their last layers; auto: where the processor computes in it."""
+    """half: networks compute in bfloat16 up to their last layers. auto: half where the processor supports it."""
     teacher: str = ""
-    """Whom the student imitates: the best.zip of a teacher's run."""
+    """Teacher that the student imitates: a run, its best.zip, or a shipped teacher (HAND/teacher)."""
     copy: bool = True
-    """Whether the student starts as its teacher, as far as both know the same."""
+    """Initialise the student from the teacher where observation terms match."""
     encoder: Encoder = "conv"
-    """How the student reads its history: lstm (the published method), conv or mlp."""
+    """Network that reads the student's history: lstm (the published method), conv or mlp."""
     mix: MixCfg = field(default_factory=MixCfg)
-    """How the student goes over from imitation to reinforcement."""
+    """Schedule of the student from imitation to reinforcement."""
     paper: bool = False
-    """true: the slips of the published release as they are there: exploration frozen at `init_std`, rewards without
-    their floor, no noise of the palm's position."""
+    """true: deviate from the paper as the published release does: exploration stays at `init_std`, rewards have no
+    floor, the palm's position has no noise."""
     task: TaskCfg = field(default_factory=TaskCfg)
-    """The task; training holds for a shorter time than evaluation."""
+    """Task of the training; its hold is shorter than that of an evaluation."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
 
