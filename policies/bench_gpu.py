@@ -18,8 +18,6 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
-from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import Logger
 
 import configs
 from dexgrasp.utils.files import write_json
@@ -236,12 +234,11 @@ def learning(cfg: TrainCfg, iterations: int) -> dict[str, Any]:
     """Rate of so many iterations, roll-outs, resets and updates together, after one to warm up; shares of the parts."""
     env = make_env(cfg)
     model = make_model(cfg, env, Path("no-run"))
-    model.set_logger(Logger(None, []))
-    steps = env.num_envs * model.n_steps
-    model.learn(steps, ObjectCurriculum(cfg.level_step), reset_num_timesteps=False)
+    steps = env.num_envs * model.num_steps
+    model.learn(steps, [ObjectCurriculum(cfg.level_step)])
     profile = Profile([])
-    callbacks = CallbackList([ObjectCurriculum(cfg.level_step), profile])
-    wall_s = _timed(env.task, lambda: model.learn(iterations * steps, callbacks, reset_num_timesteps=False))
+    callbacks = [ObjectCurriculum(cfg.level_step), profile]
+    wall_s = _timed(env.task, lambda: model.learn((1 + iterations) * steps, callbacks))
     shares = profile.shares()
     return {"envs": env.num_envs, "per_s": iterations * steps / wall_s, "shares": shares, "buffers": _buffers(env.task)}
 

@@ -86,6 +86,20 @@ COMMANDS = (
         "policies.ship:ship",
     ),
     Command(
+        "checkpoint upgrade",
+        "Convert checkpoints of older versions into the present format; no code in them is run.",
+        "policies.checkpoint_upgrade:UpgradeCfg",
+        "policies.checkpoint_upgrade:upgrade",
+        ("source",),
+    ),
+    Command(
+        "checkpoint sb3",
+        "Write a trained policy as a zip file that stable_baselines3.PPO.load opens.",
+        "policies.checkpoint_upgrade:Sb3Cfg",
+        "policies.checkpoint_upgrade:export_sb3",
+        ("policy",),
+    ),
+    Command(
         "replay",
         "Run perception and policy again on a recorded bag; exit status 1 at the first difference.",
         "dexgrasp_ros.replay_cfg:ReplayCfg",

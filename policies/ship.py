@@ -8,7 +8,7 @@ OUT/README.md                 the model card: how it came about, what it does; n
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,7 @@ import yaml
 
 import configs
 from dexgrasp.utils.files import write_text
-from policies import manifest
-from policies.checkpoint import find_checkpoint, read_config
+from policies.checkpoint import config_of, find_checkpoint, read_checkpoint, write_checkpoint
 from policies.curves import read_columns
 from policies.evaluate import EvaluateCfg
 from policies.export import ExportCfg, export
@@ -51,9 +50,10 @@ class ShipCfg:
 def ship(cfg: ShipCfg) -> None:
     """Write policy, configuration, bundle, curves and model card into the folder `out`."""
     checkpoint, out = find_checkpoint(cfg.run), Path(cfg.out)
-    run, config = checkpoint.parent, _train_config(checkpoint)
+    run, data = checkpoint.parent, read_checkpoint(checkpoint)
+    config = _current(config_of(checkpoint, data.manifest), checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    manifest.copy(checkpoint, out / "policy.zip", _untied(manifest.read(checkpoint)))
+    write_checkpoint(out / "policy.zip", replace(data, manifest=_untied(data.manifest)))
     write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", out / "curves.png")
@@ -107,15 +107,16 @@ def _knows(config: dict[str, Any]) -> list[str]:
     return [f"Knows proprioception and one depth camera's points (view `{view}`); `bundle/` is what a robot runs."]
 
 
-def _train_config(checkpoint: Path) -> dict[str, Any]:
-    """The configuration of a training under the key names of this version."""
-    return configs.upgrade(TrainCfg, read_config(checkpoint), str(checkpoint.parent / "config.yaml"))
+def _current(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the configuration of a training under the key names of this version."""
+    return configs.upgrade(TrainCfg, config, str(path))
 
 
 def _stage(run: Path) -> dict[str, Any]:
     """Facts of a run directory for the model card."""
     run = run if run.is_dir() else run.parent
-    facts, config = json.loads((run / "run.json").read_text(encoding="utf-8")), _train_config(run / "config.yaml")
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    config = _current(configs.read_plain(run / "config.yaml"), run / "config.yaml")
     columns = read_columns(run / "progress.csv")
     return {
         "name": run.name,
@@ -153,10 +154,8 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _untied(facts: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without the folders of one machine."""
-    if not facts:
-        return {}
-    words = [word.rpartition("=") for word in facts["command"]]
+    """Return a manifest without the folders of one machine."""
+    words = [word.rpartition("=") for word in facts.get("command", [])]
     command = [key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words]
     return facts | {"config": _portable(facts["config"]), "command": command}
 

@@ -7,9 +7,19 @@ from perception.geometry import quat_conjugate, quat_multiply, quat_rotate, quat
 from perception.observation import Layout, Term, student_layout
 from sim.actions import Course, Phases
 from sim.engine import State
+from sim.hands import HandSpec
 from sim.sensing import Readings
 
 FORCE_LIMIT_N = 30.0
+
+
+def observation_layouts(hand: HandSpec, live: bool) -> dict[str, Layout]:
+    """Return the layouts of both observation groups; `live`: whether the camera delivers more than the first frame."""
+    joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
+    return {
+        "teacher": teacher_layout(joints, keypoints, 6 + joints, len(hand.contact_bodies)),
+        "student": student_layout(joints, keypoints, 6 + joints, live),
+    }
 
 
 def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> Layout:

@@ -2,27 +2,25 @@
 
 import json
 import os
-import pickle
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from trained_student import TASK, make_run, write_checkpoint
+from trained_student import TASK, make_run, make_teacher_run
 
 import configs
 from policies import trained
 from policies.attempts import play
 from policies.bundle import read_contract
-from policies.checkpoint import load_checkpoint
+from policies.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from policies.controller import Controller
 from policies.evaluate import EvaluateCfg, make_task, with_policy
 from policies.export import ExportCfg, export, make_contract
 from policies.export import make_task as make_rehearsal
 from policies.exported import plan_of, readings_of
 from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
-from policies.networks import Actor
 from policies.rehearsal import record, repeat
 from policies.runtime import Policy
 from policies.synergy import make_policy
@@ -201,72 +199,20 @@ def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_pa
     assert trained.find("allegro/student") == trained.Source(place / "bundle", bundle=True)
 
 
-def broken_checkpoints():
-    """What is done to best.zip, and the error."""
-
-    def cut(path):
-        path.write_bytes(path.read_bytes()[:-5000])
-
-    def text(path):
-        path.write_text("not a zip")
-
-    def other(path):
-        write_checkpoint(path, {"weights": torch.zeros(3)})
-
-    def fewer(path):
-        tensors = load_checkpoint(path).actor.state_dict()
-        del tensors["net.0.bias"]
-        write_checkpoint(path, {f"actor.{name}": value for name, value in tensors.items()})
-
-    whole = "not a whole checkpoint of Stable-Baselines3"
-    return [
-        (cut, whole),
-        (text, whole),
-        (other, r"holds no tensors 'actor\.net"),
-        (fewer, r"not those of a student.*net\.0\.bias"),
-    ]
-
-
-@pytest.mark.parametrize(("damage", "error"), broken_checkpoints(), ids=lambda value: getattr(value, "__name__", ""))
-def test_a_damaged_checkpoint_is_a_clear_error(copied_run, damage, error):
-    damage(copied_run / "best.zip")
-    with pytest.raises(ValueError, match=error):
-        load_checkpoint(copied_run)
-
-
 def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):
-    config = copied_run / "config.yaml"
-    right = config.read_text()
-    config.write_text(right.replace("mode: refreshed", "mode: frozen"))
-    with pytest.raises(ValueError, match=r"not those of a student"):
-        load_checkpoint(copied_run)
-    config.write_text(right.replace("hand: allegro", "hand: shadow"))
-    with pytest.raises(OSError, match="shadow"):
-        load_checkpoint(copied_run)
-    config.unlink()
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml is missing: it says what the actions of best\.zip mean"):
-        load_checkpoint(copied_run)
-
-
-class Trap:
-    """Executes on unpickling."""
-
-    def __init__(self, flag):
-        self.flag = flag
-
-    def __reduce__(self):
-        return (os.mkdir, (self.flag,))
-
-
-def test_a_checkpoint_executes_nothing(copied_run, tmp_path):
-    flag = str(tmp_path / "executed")
-    tensors = {f"actor.{name}": value for name, value in load_checkpoint(copied_run).actor.state_dict().items()}
-    write_checkpoint(copied_run / "best.zip", tensors, data=pickle.dumps(Trap(flag)))
-    load_checkpoint(copied_run)  # `data` is not even read
-    write_checkpoint(copied_run / "best.zip", tensors | {"actor.trap": Trap(flag)})
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
-        load_checkpoint(copied_run)
-    assert not os.path.exists(flag)
+    data = read_checkpoint(copied_run / "best.zip")
+    task = data.manifest["config"]["task"]
+    other_view = {"task": task | {"view": task["view"] | {"mode": "frozen"}}}
+    for change, error in (
+        (other_view, r"not a student of allegro.*'visible_fraction': 1 values and is missing"),
+        ({"side": "middle"}, "side must be one of"),
+        ({"hand": "shadow"}, "shadow"),
+        ({"hand": 3}, "lacks a configuration with hand, side, task"),
+    ):
+        manifest = {"config": data.manifest["config"] | change}
+        write_checkpoint(copied_run / "best.zip", replace(data, manifest=manifest))
+        with pytest.raises((ValueError, OSError), match=error):
+            load_checkpoint(copied_run)
 
 
 def test_export_writes_over_nothing_but_a_bundle_and_takes_students_alone(student_run, copied_run, tmp_path):
@@ -274,8 +220,7 @@ def test_export_writes_over_nothing_but_a_bundle_and_takes_students_alone(studen
     (tmp_path / "precious" / "thesis.txt").write_text("years")
     with pytest.raises(ValueError, match="exists and is not a bundle"):
         export(ExportCfg(str(student_run), str(tmp_path / "precious")))
-    teacher = Actor(170, 22, (64, 32)).state_dict()
-    write_checkpoint(copied_run / "best.zip", {f"actor.{name}": value for name, value in teacher.items()})
+    make_teacher_run(copied_run)
     with pytest.raises(ValueError, match="is a teacher"):
         export(ExportCfg(str(copied_run), str(tmp_path / "bundle")))
     assert not (tmp_path / "bundle").exists()
