@@ -23,20 +23,26 @@ ATTEMPTS = 3
 class Attempts:
     """A policy in the task, with so many attempts for each episode."""
 
-    def __init__(self, task: GraspTask, policy: Policy, attempts: int = 1) -> None:
+    def __init__(self, task: GraspTask, policy: Policy | None, attempts: int = 1) -> None:
+        """`policy` may be None where the caller steps the task and calls `regrasp` before each step."""
         self._task, self._policy = task, policy
         self._attempts = attempts if task.cfg.view.live else 1  # what only looked once does not know where to go
         self._base_m = torch.zeros(task.num_envs, device=task.device)  # when the lift began
 
     def step(self, obs: dict[str, Tensor]) -> Step:
         """One control step."""
-        task, action = self._task, self._policy.act(obs)
-        felt = self._policy.grip
-        if self._attempts > 1 and felt is not None:
-            rows = (self._empty(felt) & (task.judge.attempts < self._attempts)).nonzero().squeeze(1)
-            if len(rows):
-                task.try_again(rows)
-        return task.step(action, felt)
+        assert self._policy is not None
+        action, grip = self._policy.act(obs), self._policy.grip
+        self.regrasp(grip)
+        return self._task.step(action, grip)
+
+    def regrasp(self, grip: Tensor | None) -> None:
+        """Start another attempt where the hand is empty; `grip` (env,) as the policy feels it, None: it cannot tell."""
+        if self._attempts < 2 or grip is None:
+            return
+        rows = (self._empty(grip) & (self._task.judge.attempts < self._attempts)).nonzero().squeeze(1)
+        if len(rows):
+            self._task.try_again(rows)
 
     def _empty(self, felt: Tensor) -> Tensor:
         """(env,) whether a lift ends now that took nothing along, or the object was lost in the hold."""

@@ -8,21 +8,18 @@ import torch
 from torch import Tensor
 
 from policies.runtime import TOLERANCE, Command, Plan, Policy, Readings
+from sim.robot_observations import pregrasp, readings
 from sim.task import GraspTask
 
 
 def plan_of(task: GraspTask) -> Plan:
-    """The pre-grasps of all environments."""
-    course, style = task.control.course, task.control.style
-    values = (course.start_pos_w, course.start_quat_w, course.depth_m, style.closing, style.floor_m)
-    return Plan(*(_array(value.double()) for value in (*values, task.engine.state.joint_target)))
+    """Return the pre-grasps of all environments."""
+    return Plan(**{name: _array(value) for name, value in pregrasp(task).items()})
 
 
 def readings_of(task: GraspTask) -> Readings:
-    """What all robots sense now."""
-    sensed, view = task.sensed, task.view
-    hand = (value.double() for value in (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w))
-    return Readings(*(_array(value) for value in (*hand, view.points_w, view.fraction, view.fresh)))
+    """Return the sensor readings of all environments."""
+    return Readings(**{name: _array(value) for name, value in readings(task).items()})
 
 
 def _array(value: Tensor) -> np.ndarray:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import configs
-from policies.checkpoint import find_checkpoint, load_checkpoint
+from policies import trained
+from policies.checkpoint import load_checkpoint
 from policies.curriculum import StudentPPO
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
 from policies.runs import flat
 from policies.student import StudentPolicy
-from policies.trained import BELONGS_TO_POLICY, place
+from policies.trained import BELONGS_TO_POLICY
 from sim.hands import HandSpec
 from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
@@ -60,10 +61,7 @@ def known_policy(cfg: "TrainCfg", key: str) -> Path:
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
     if not name:
         raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train stage={stage}` leaves in out=RUN")
-    try:
-        path = find_checkpoint(place(name))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{key}: {error}; one comes from `dexgrasp train stage={stage}`") from error
+    path = trained.find(name, key, "checkpoint").path
     made = load_checkpoint(path)
     if made.stage != stage:
         raise ValueError(f"{key}: {path} is a {made.stage}, a {stage} is needed")

@@ -69,7 +69,7 @@ class GraspPPO(PPO):
         followed by another episode; else it waits for the others, and nothing is learnt from that. `options`: PPO's.
         """
         if env is not None and not isinstance(env.observation_space, spaces.Dict):
-            raise TypeError("GraspPPO needs both observation groups: make the environment with group='both'")
+            raise TypeError("GraspPPO needs both observation groups: make the environment with obs='both'")
         n_steps = n_steps or (env.task.episode_steps if env else 1)
         self.minibatches, self.bf16, self.restarts = minibatches, bf16, restarts
         self.reward_scale, self.frozen_std, self.final_std = reward_scale, frozen_std, final_std

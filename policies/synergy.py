@@ -1,7 +1,6 @@
 """Policies by name. Those that need no training: the scripted grasp of the prior, and two that test everything else."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
@@ -85,13 +84,11 @@ def make_policy(name: str, task: GraspTask) -> Policy:
     return POLICIES[name](task) if name in POLICIES else trained.load(name, task)
 
 
-def check_policy(name: str) -> None:
-    """Raises ValueError if there is no policy of that name."""
+def check_policy(name: str, key: str = "policy") -> None:
+    """Raise ValueError if there is no policy `name`; `key` is the option in the message."""
     if name in POLICIES:
         return
     try:
-        trained.find(name)
+        trained.find(name, key, also=list(POLICIES))
     except OSError as error:
-        near = get_close_matches(name, POLICIES, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"no policy '{name}'; {hint}known policies: {', '.join(POLICIES)}; {error}") from error
+        raise ValueError(str(error)) from error

@@ -216,7 +216,7 @@ def make_env(cfg: TrainCfg) -> GraspVecEnv:
         cfg.num_envs,
         objects=open_library(cfg.objects),
         hand=HandSpec.load(cfg.hand, side=cfg.side),
-        group="both",
+        obs="both",
         disturbance=cfg.disturbance,
         task=cfg.task,
         physics=cfg.physics,

@@ -8,15 +8,17 @@ policy=allegro/student          shipped under assets/policies: the bundle, or th
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import assets
 import configs
 from policies.actor_policy import ActorPolicy
 from policies.bundle import CONTRACT, read_contract
 from policies.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
+from sim.hands import HandSpec
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
@@ -51,29 +53,61 @@ class Source:
     path: Path
     """Folder of a bundle, or a checkpoint."""
     bundle: bool
+    """Whether `path` is a bundle."""
 
     def config(self) -> dict[str, Any]:
-        """The configuration of the training: `hand`, `side`, `task`, ..."""
+        """Return the configuration of the training: `hand`, `side`, `task`, ..."""
         return read_contract(self.path)["training"]["config"] if self.bundle else read_config(self.path)
 
 
-def find(name: str) -> Source:
-    """The trained policy of that name. Raises FileNotFoundError, which says what was looked for."""
+class PolicyNotFoundError(FileNotFoundError):
+    """No policy of the given name; the message says what was expected and which policies are shipped."""
+
+
+def find(
+    name: str, key: str = "policy", kind: Literal["any", "checkpoint", "bundle"] = "any", also: Sequence[str] = ()
+) -> Source:
+    """Return the policy `name`: a shipped name, run directory, checkpoint file or bundle directory.
+
+    `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes.
+    Raises PolicyNotFoundError, or ValueError where the policy is not of that kind.
+    """
     path = place(name)
-    for folder in (path, path / "bundle"):
-        if (folder / CONTRACT).is_file():
-            return Source(folder, bundle=True)
+    bundles = [folder for folder in (path, path / "bundle") if (folder / CONTRACT).is_file()]
+    if bundles and kind != "checkpoint":
+        return Source(bundles[0], bundle=True)
+    checkpoint = None
     if path.exists():
-        return Source(find_checkpoint(path), bundle=False)
-    raise FileNotFoundError(
-        f"'{name}' is no bundle ({CONTRACT}), no run or checkpoint ({', '.join(NAMES)}) and not shipped as HAND/STAGE"
+        with suppress(FileNotFoundError):
+            checkpoint = find_checkpoint(path)
+    if checkpoint is not None and kind != "bundle":
+        return Source(checkpoint, bundle=False)
+    if checkpoint is not None:
+        raise ValueError(f"{key}: '{name}' is a checkpoint, a bundle is needed: dexgrasp export policy={name} out=...")
+    if bundles:
+        raise ValueError(f"{key}: '{name}' is a bundle, a checkpoint is needed: give the run it was exported from")
+    raise PolicyNotFoundError(_not_found(name, key, path, also))
+
+
+def shipped() -> list[str]:
+    """Return the names of the shipped policies, HAND/STAGE."""
+    root = assets.ROOT / "policies"
+    return sorted(f"{folder.parent.name}/{folder.name}" for folder in root.glob("*/*") if folder.is_dir())
+
+
+def _not_found(name: str, key: str, path: Path, also: Sequence[str]) -> str:
+    names = [*also, *shipped()]
+    what = f"{path} holds neither a checkpoint nor a bundle" if path.exists() else f"no policy '{name}'"
+    return (
+        f"{key}: {what}{configs.nearest(name, names)}. Expected {', '.join(names)}, or the path of a run directory or "
+        f"checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
     )
 
 
 def place(name: str) -> Path:
-    """The file or folder of that name, or that of HAND/STAGE among the shipped ones."""
-    shipped = assets.ROOT / "policies" / name
-    return shipped if not Path(name).exists() and shipped.is_dir() else Path(name)
+    """Return the path `name`, or the folder of the shipped policy HAND/STAGE where no such path exists."""
+    folder = assets.ROOT / "policies" / name
+    return folder if not Path(name).exists() and folder.is_dir() else Path(name)
 
 
 class CheckpointPolicy(ActorPolicy):
@@ -93,7 +127,7 @@ class CheckpointPolicy(ActorPolicy):
 
 
 def load(name: str, task: GraspTask) -> Any:
-    """The trained policy of that name for `task`: something with `reset(trials)` and `act(obs)`."""
+    """Return the trained policy `name` for `task`, with `reset(trials)` and `act(obs)`."""
     source = find(name)
     if source.bundle:
         from policies.exported import ExportedPolicy  # onnxruntime: only here
@@ -119,6 +153,22 @@ def adopt(cfg: Cfg, name: str) -> Cfg:
     for key, value in whose.items():
         _check(key, getattr(cfg, key), value, defaults[key], name)
     return replace(cfg, task=task, **whose)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def check_task(name: str, task: GraspTask) -> None:
+    """Raise ValueError if `task` differs from what the policy `name` was trained for."""
+    config = find(name).config()
+    cfg = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
+    pairs = [("hand", task.hand.name, HandSpec.load(config["hand"]).name), ("side", task.hand.side, config["side"])]
+    for key in BELONGS_TO_POLICY:
+        pairs += [("task." + pair[0], *pair[1:]) for pair in _leaves(key, getattr(task.cfg, key), getattr(cfg, key))]
+    if config.get("stage") != "teacher":
+        pairs += [(f"task.view.{key}", getattr(task.cfg.view, key), getattr(cfg.view, key)) for key in BELONGS_TO_VIEW]
+    differ = [f"{key}={wanted}, not {given}" for key, given, wanted in pairs if given != wanted]
+    if differ:
+        raise ValueError(
+            f"'{name}' was trained with {', '.join(differ)}: make the task with these, or with policy='{name}'"
+        )
 
 
 def _merge(given: Any, trained: Any, default: Any, keys: Sequence[str], prefix: str, name: str) -> Any:

@@ -1,9 +1,10 @@
-"""The task as a `VecTask` of IsaacGymEnvs: its buffers, hooks and constructor arguments, over our engine.
+"""The task as a `VecTask` of IsaacGymEnvs: its buffers, hooks and constructor arguments.
 
-One difference is meant: an episode that ends is reset in the same step, so that the observation that comes back opens
-the next one, as rl_games assumes and as Isaac Lab does. IsaacGymEnvs resets one step later and wastes an action.
+Difference to IsaacGymEnvs: an episode that ends is reset in the same step, so that the returned observation starts the
+next one, as rl_games assumes and as in Isaac Lab. IsaacGymEnvs resets one step later and discards an action.
 """
 
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,12 +20,22 @@ from sim.streams import TrialStreams, make_task
 from sim.task_cfg import TaskCfg
 from sim.window import Window, check_mode
 
-TASKS = ("Grasp",)
+OPTIONS = (
+    "sim_device",
+    "rl_device",
+    "graphics_device_id",
+    "headless",
+    "obs_group",
+    "states_group",
+    "clip_observations",
+    "clip_actions",
+)
+"""Names of the options that `VecTask` has besides those of `sim.streams.make_task`."""
 
 
 def make(
     seed: int = 0,
-    task: str = "Grasp",
+    task: "str | type[VecTask]" = "Grasp",
     num_envs: int = 64,
     sim_device: str = "cpu",
     rl_device: str = "cpu",
@@ -32,10 +43,9 @@ def make(
     headless: bool = True,
     **options: Any,
 ) -> "VecTask":
-    """A task by name, with the arguments of `isaacgymenvs.make`; `options` are those of `VecTask`."""
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {list(TASKS)}, got '{task}'")
-    return VecTask(num_envs, rl_device, sim_device, graphics_device_id, headless, seed=seed, **options)
+    """Return a task by name or class, with the arguments of `isaacgymenvs.make`; `options` are those of the class."""
+    kind = task_class(task)
+    return kind(num_envs, rl_device, sim_device, graphics_device_id, headless, seed=seed, **options)
 
 
 class VecTask:
@@ -252,6 +262,33 @@ class VecTask:
         if env_state is not None:
             self._streams.seed(env_state["seeds"])
             self._streams.next_trial[:] = torch.tensor(env_state["next_trial"])
+
+
+isaacgym_task_map: dict[str, type[VecTask]] = {"Grasp": VecTask}
+"""Tasks by name, as in IsaacGymEnvs; see `register`."""
+
+
+def register(name: str, task: type[VecTask]) -> None:
+    """Add a subclass of `VecTask` under a name that `make(task=name)` takes."""
+    if not (isinstance(task, type) and issubclass(task, VecTask)):
+        raise TypeError(f"task '{name}' must be a subclass of VecTask, got {task!r}")
+    if isaacgym_task_map.get(name, task) is not task:
+        raise ValueError(f"task '{name}' is registered already, as {isaacgym_task_map[name].__name__}: choose another name")
+    isaacgym_task_map[name] = task
+
+
+def task_class(task: str | type[VecTask]) -> type[VecTask]:
+    """Return the class of a registered name, or `task` itself where it is a subclass of `VecTask`."""
+    if isinstance(task, type) and issubclass(task, VecTask):
+        return task
+    if not isinstance(task, str) or task not in isaacgym_task_map:
+        near = get_close_matches(str(task), isaacgym_task_map, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(
+            f"task must be a subclass of VecTask or one of {sorted(isaacgym_task_map)}, got {task!r}{hint} "
+            f"(add names with sim.isaacgym.register)"
+        )
+    return isaacgym_task_map[task]
 
 
 def _box(limit: float, size: int) -> Box:

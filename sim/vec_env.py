@@ -11,11 +11,19 @@ from numpy.typing import NDArray
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 
-from sim.gym import Observation, action_space, final_info, observation, observation_space
+from sim.gym import (
+    Observation,
+    action_space,
+    final_info,
+    make_streams,
+    obs_mode,
+    observation,
+    observation_space,
+)
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome
-from sim.streams import TrialStreams, make_task
+from sim.streams import make_task
 from sim.task import GraspTask
 from sim.window import Window, check_mode
 
@@ -64,7 +72,7 @@ class GraspVecEnv(VecEnv):
 
     infos[i] of a step that ends an episode: "terminal_observation", "TimeLimit.truncated", "is_success", "outcome" and
     "episode" (return r, length l, seconds t), which is what a `Monitor` would add; therefore `env_is_wrapped(Monitor)`.
-    `group="both"` gives the two observation groups as a dictionary, for `MultiInputPolicy` and asymmetric critics.
+    `obs="both"` gives the two observation vectors as a dictionary, for `MultiInputPolicy` and asymmetric critics.
     """
 
     def __init__(
@@ -72,19 +80,21 @@ class GraspVecEnv(VecEnv):
         num_envs: int = 1,
         objects: str | ObjectLibrary = "shipped",
         hand: str | HandSpec = "allegro",
-        group: str = "student",
+        obs: str = "student",
         render_mode: str | None = None,
+        group: str | None = None,
         **options: Any,
     ) -> None:
-        """`options`: those of `sim.streams.make_task`: mount, disturbance, task, physics, randomize, seed."""
+        """`obs`: see `sim.gym.OBS_MODES`. `options`: those of `sim.streams.make_task`: mount, task, physics, seed, ..."""
         check_mode(render_mode)
-        self.task, self._group = make_task(num_envs, objects, hand, **options), group
-        self.streams = TrialStreams(self.task)
+        self._obs = obs_mode(obs, group)
+        self.task = make_task(num_envs, objects, hand, **options)
+        self.streams = make_streams(self.task, self._obs)
         self.rows = [Row(self.task, row, render_mode) for row in range(num_envs)]
         self._began_s = time.time()
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self._actions = torch.zeros(num_envs, self.task.num_actions)
-        super().__init__(num_envs, observation_space(self.task, group), action_space(self.task))
+        super().__init__(num_envs, observation_space(self.task, self._obs), action_space(self.task))
         self.metadata |= {"render_fps": self.task.cfg.rate_hz}  # pyright: ignore[reportOperatorIssue]
 
     def reset(self) -> Observation:
@@ -95,7 +105,7 @@ class GraspVecEnv(VecEnv):
         self._returns[:], self._lengths[:] = 0.0, 0
         obs = self.streams.reset()
         self.reset_infos = [{"trial": row.trial, "object": row.object} for row in self.rows]
-        return observation(obs, self._group, slice(None))
+        return observation(obs, self._obs, slice(None))
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
         """Take the actions (env, num_actions) for the next `step_wait`."""
@@ -110,11 +120,11 @@ class GraspVecEnv(VecEnv):
         self._lengths += 1
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": truncated} for truncated in step.truncated.tolist()]
         for row, outcome in zip(np.flatnonzero(dones).tolist(), step.info["outcomes"], strict=True):
-            final = observation(step.info["final_obs"], self._group, row)
+            final = observation(step.info["final_obs"], self._obs, row)
             infos[row] |= final_info(outcome) | {"terminal_observation": final, "episode": self._episode(row)}
             self.rows[row].outcome = outcome
             self.reset_infos[row] = {"trial": self.rows[row].trial, "object": self.rows[row].object}
-        return observation(step.obs, self._group, slice(None)), rewards, dones, infos
+        return observation(step.obs, self._obs, slice(None)), rewards, dones, infos
 
     def _episode(self, row: int) -> dict[str, float | int]:
         """Statistics of the episode that ends in `row`, which start anew."""
