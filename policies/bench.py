@@ -63,6 +63,8 @@ class BenchCfg:
     """Run directory; empty: runs/bench-engine-<time>."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task; a training episode by default."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if min(self.num_envs) < 1 or min(self.threads) < 1 or self.repeats < 1:

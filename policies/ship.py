@@ -1,4 +1,4 @@
-"""`dexgrasp ship`: a trained policy with everything that belongs to it, ready to be passed on.
+"""`dexgrasp publish`: a trained policy with everything that belongs to it, ready to be passed on.
 
 OUT/policy.zip, config.yaml   the best checkpoint and its configuration: evaluate, export, train start=... take them
 OUT/bundle/                   of a student: what a robot runs
@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 import configs
-from policies import manifest
-from policies.checkpoint import find_checkpoint, read_config
+from policies import manifest, trained
+from policies.checkpoint import read_config
 from policies.curves import read_columns
 from policies.export import ExportCfg, export
 from policies.runs import flat, write_text
@@ -34,8 +34,8 @@ UNTOLD = (*PATHS, "num_threads", "time_limit", "validate_every")
 class ShipCfg:
     """Put a trained policy and its model card into one folder."""
 
-    run: str
-    """Run directory of the training, or one of its checkpoints."""
+    policy: str
+    """Policy to publish: the run directory of its training, or one of its checkpoints."""
     out: str
     """Folder to write, for instance assets/policies/allegro/student."""
     results: tuple[str, ...] = ()
@@ -44,11 +44,13 @@ class ShipCfg:
     """What the objects of the training were, in words, where the configuration names a folder."""
     history: tuple[str, ...] = ()
     """Run directories that this run was started from, oldest first; their steps and minutes count."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
 def ship(cfg: ShipCfg) -> None:
     """Write the folder."""
-    checkpoint, out = find_checkpoint(cfg.run), Path(cfg.out)
+    checkpoint, out = trained.find(cfg.policy, kind="checkpoint").path, Path(cfg.out)
     run, config = checkpoint.parent, read_config(checkpoint)
     out.mkdir(parents=True, exist_ok=True)
     manifest.copy(checkpoint, out / "policy.zip", _untied(manifest.read(checkpoint)))
@@ -56,11 +58,11 @@ def ship(cfg: ShipCfg) -> None:
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", out / "curves.png")
     if config["stage"] == "student":
-        export(configs.load(ExportCfg, "export", [f"run={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
+        export(configs.load(ExportCfg, "export", [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
     stages = [_stage(Path(path)) for path in (*cfg.history, run)]
     results = [_result(Path(path)) for path in cfg.results]
     write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
-    print(f"shipped: {out}")
+    print(f"published: {out}")
 
 
 def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:

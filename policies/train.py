@@ -86,7 +86,7 @@ class TrainCfg:
     resume: Literal["auto", "never"] = "auto"
     """auto: go on from RUN/last.zip where there is one."""
     start: str = ""
-    """Policy to start from: the last.zip or best.zip of another run of the same stage."""
+    """Policy of the same stage to start from: a shipped name, a run directory or a checkpoint file."""
     learning_rate: float = 3e-4
     """At the start; it follows `target_kl` from there."""
     target_kl: float = 0.02
@@ -120,6 +120,8 @@ class TrainCfg:
     """The task; training holds for a shorter time than evaluation."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
@@ -189,7 +191,7 @@ def summary(cfg: TrainCfg, path: Path, model: GraspPPO, done: bool) -> str:
         best = f"{100 * model.best:.1f} % ({count}): {path / 'best.zip'}"
     following = {
         "teacher": f"dexgrasp train stage=student teacher={path}",
-        "student": f"dexgrasp export run={path} out={path / 'bundle'}",
+        "student": f"dexgrasp export policy={path} out={path / 'bundle'}",
     }[cfg.stage]
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
     return "\n".join(

@@ -69,6 +69,8 @@ class ViewPageCfg:
     """The task in sim."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics in sim."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:

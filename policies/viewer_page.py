@@ -123,7 +123,7 @@ class Page:
         gui = self._server.gui
         gui.configure_theme(show_logo=False, show_share_button=False)
         gui.main_panel.dock_right()
-        gui.set_panel_label("dexgrasp view")
+        gui.set_panel_label("dexgrasp viewer")
         self._play = gui.add_checkbox("play", True)
         for name in ("step", *buttons):
             gui.add_button(name).on_click(lambda _, name=name: self._clicks.put(name))
@@ -216,7 +216,7 @@ def _viser() -> Any:
     try:
         import viser
     except ImportError as error:
-        raise ImportError(f"the viewer needs viser: pip install -e '.[viz]' ({error})") from error
+        raise ImportError(f"the viewer needs viser: pip install 'dexgrasp[viz]' ({error})") from error
     return viser
 
 

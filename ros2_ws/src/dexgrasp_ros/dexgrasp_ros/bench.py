@@ -9,11 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import assets
 from dexgrasp_ros import config
 from dexgrasp_ros.closed_loop import ClosedLoop, Trial
 from dexgrasp_ros.film import film
 from dexgrasp_ros.timing import PERCENTILES
+from policies import trained
 from policies.runs import Run, write_json
 
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
@@ -24,8 +24,8 @@ ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 class RosBenchCfg:
     """Grasp with simulated robot, perception and grasp node in processes of their own, and time the messages."""
 
-    bundle: str = ""
-    """Exported policy; empty = the shipped student of the Allegro hand."""
+    policy: str = "allegro/student"
+    """Exported policy: a shipped name or a bundle directory."""
     trials: int = 10
     """Grasps, of objects spread over the shipped library."""
     domain: int = 77
@@ -44,7 +44,7 @@ class RosBenchCfg:
 
 def bench_ros(cfg: RosBenchCfg) -> dict[str, Any]:
     """Measure, print the table, write RUN/bench.json; returns what it holds."""
-    bundle = Path(cfg.bundle) if cfg.bundle else assets.path("policies/allegro/student/bundle")
+    bundle = trained.find(cfg.policy, kind="bundle").path
     with Run.open(cfg.out, cfg) as run:
         local_transport(cfg.domain, run.path)
         with ClosedLoop(bundle, run.path / "nodes", cfg.video) as loop:

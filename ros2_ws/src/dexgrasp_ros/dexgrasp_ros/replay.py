@@ -16,6 +16,7 @@ from pathlib import Path
 from dexgrasp_ros.grasp_types import GraspCfg
 from dexgrasp_ros.replay_cfg import ReplayToleranceCfg, ReplayTopicsCfg
 from perception.segment import SegmentCfg
+from policies.bundle import CONTRACT
 from policies.safety import SafetyCfg
 
 PACKAGES = ("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "sensor_msgs", "std_msgs", "trajectory_msgs")
@@ -27,8 +28,8 @@ class ReplayCfg:
 
     bag: str
     """Folder of the bag."""
-    bundle: str
-    """Folder of the exported policy."""
+    policy: str
+    """Exported policy: a shipped name (allegro/student) or a bundle directory."""
     hand: str = "sim_allegro"
     """Driver of the hand."""
     arm: str = "sim_ur5e"
@@ -47,7 +48,7 @@ class ReplayCfg:
     """It is of shadow mode."""
     perception: bool = True
     """Compare points and plans."""
-    policy: bool = True
+    compare_policy: bool = True
     """Compare states and commands."""
     segment: SegmentCfg = field(default_factory=SegmentCfg)
     """Of the perception node."""
@@ -64,7 +65,7 @@ class ReplayCfg:
 def replay(cfg: ReplayCfg) -> int:
     """Replays the bag and prints what was compared; 1 where something differs."""
     if importlib.util.find_spec("rosbags") is None:
-        raise ImportError("bags are read with rosbags: pip install rosbags, or 'dexgrasp[ros]'")
+        raise ImportError("reading bags needs rosbags: pip install 'dexgrasp[ros]'")
     if not Path(cfg.bag).exists():
         raise FileNotFoundError(f"no bag '{cfg.bag}'")
     stand_in()
@@ -73,6 +74,15 @@ def replay(cfg: ReplayCfg) -> int:
     report = run(cfg)
     print(report.text())
     return int(report.first is not None)
+
+
+def bundle_folder(policy: str) -> Path:
+    """Return the bundle directory of a policy; shipped names and runs need the simulator's packages."""
+    if (Path(policy) / CONTRACT).is_file():
+        return Path(policy)
+    from policies import trained
+
+    return trained.find(policy, kind="bundle").path
 
 
 def stand_in() -> None:

@@ -2,7 +2,7 @@
 
 from dexgrasp_ros import config
 from dexgrasp_ros.perception_cfg import PerceptionCfg
-from dexgrasp_ros.replay import ReplayCfg
+from dexgrasp_ros.replay import ReplayCfg, bundle_folder
 from dexgrasp_ros.replay_bag import Bag
 from dexgrasp_ros.replay_grasp import GraspReplay
 from dexgrasp_ros.replay_perception import PerceptionReplay
@@ -15,7 +15,7 @@ def run(cfg: ReplayCfg) -> Report:
     stages = []
     if cfg.perception:
         stages.append(PerceptionReplay(bag, cfg.topics, perception_cfg(cfg), cfg.tolerance, report))
-    if cfg.policy:
+    if cfg.compare_policy:
         stages.append(GraspReplay(bag, cfg, report))
     topics = {topic for stage in stages for topic in stage.topics}
     if missing := sorted({cfg.topics.points, cfg.topics.state} & topics - set(bag.topics)):
@@ -32,7 +32,7 @@ def run(cfg: ReplayCfg) -> Report:
 def perception_cfg(cfg: ReplayCfg) -> PerceptionCfg:
     """What the perception node was told."""
     return PerceptionCfg(
-        bundle=cfg.bundle,
+        bundle=bundle_folder(cfg.policy),
         hand=cfg.hand,
         arm=cfg.arm,
         hand_body=cfg.hand_body,
