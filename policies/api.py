@@ -193,6 +193,13 @@ def register_reward(name: str, function: Callable[..., Any]) -> None:
     register(name, function)
 
 
+def register_task(name: str, task: "type[GraspTask]") -> None:
+    """Add a subclass of `GraspTask` that `task.class_name=name` selects; see `sim.task.register_task`."""
+    from sim.task import register_task as register  # pyright: ignore[reportAttributeAccessIssue]
+
+    register(name, task)
+
+
 def register_isaacgym_task(name: str, task: "type[VecTask]") -> None:
     """Add a subclass of `sim.isaacgym.VecTask` under the name that `make_isaacgym(task=name)` takes."""
     from sim import isaacgym

@@ -1,14 +1,15 @@
 """The result of `dexgrasp.evaluate`."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from policies import trial_log, trial_table
 from policies.evaluate import EvaluateCfg, evaluate
+from policies.plugins import import_plugins
 from policies.runs import default_path
-from policies.task_options import check_names, load
+from policies.task_options import load
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome
 
@@ -37,9 +38,9 @@ def evaluate_policy(
     policy: str, objects: str | Path | ObjectLibrary, trials: int, options: Mapping[str, Any]
 ) -> EvaluationResult:
     """Run the evaluation and return its result; `options`: those of `dexgrasp evaluate`, see `policies.task_options`."""
-    check_names("evaluate", options, EvaluateCfg, "evaluate")
+    import_plugins(_names(options.get("plugins", ())))
     given = {"policy": policy, "objects": objects.path if isinstance(objects, ObjectLibrary) else objects}
-    cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials})
+    cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")
     cfg = replace(cfg, out=cfg.out or str(default_path("evaluate")))
     result, folder = evaluate(cfg), Path(cfg.out)
     outcomes = trial_table.read(folder / "trials") if cfg.ray else trial_log.read(folder / "trials.jsonl")
@@ -55,3 +56,7 @@ def evaluate_policy(
         outcomes=sorted(kept, key=lambda outcome: (order[outcome.disturbance], outcome.trial)),
         folder=folder,
     )
+
+
+def _names(plugins: str | Sequence[str]) -> list[str]:
+    return [name.strip() for name in plugins.split(",")] if isinstance(plugins, str) else list(plugins)

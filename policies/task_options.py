@@ -63,14 +63,13 @@ def task_arguments(
     `policy`: a trained policy whose hand, task and camera settings replace the defaults. `function` and `known`, the
     names of its other arguments, appear in the message of the ValueError that an unknown option raises.
     """
-    check_names(function, options, MakeCfg, "make", known)
     values = dict(options)
     spec = hand if isinstance(hand, HandSpec) else None
     if spec is not None:
         values |= {"hand": spec.name, "side": spec.side}
     elif hand is not None:
         values["hand"] = str(hand)
-    cfg = load(MakeCfg, "make", values)
+    cfg = load(MakeCfg, "make", values, function, known)
     if policy is not None:
         cfg = trained.adopt(cfg, policy)
         if hand is not None and cfg.hand != values["hand"]:
@@ -79,11 +78,20 @@ def task_arguments(
     return given | {"hand": spec or HandSpec.load(cfg.hand, side=cfg.side)}
 
 
-def load(schema: type[T], name: str, options: Mapping[str, Any]) -> T:
-    """Return the configuration `name` with `options`: presets by name, plain values, dictionaries, dataclass instances."""
+def load(
+    schema: type[T], name: str, options: Mapping[str, Any], function: str, known: Collection[str] = ()
+) -> T:
+    """Return the configuration `name` with `options`: presets by name, plain values, dictionaries, dataclass instances.
+
+    `function` and `known`, the names of its other arguments, appear in the ValueError that an unknown option raises.
+    """
     objects = {key: value for key, value in options.items() if is_dataclass(value)}
     plain = _flat({key: value for key, value in options.items() if key not in objects})
-    cfg = configs.load(schema, name, [f"{key}={_text(value)}" for key, value in plain.items()])
+    try:
+        cfg = configs.load(schema, name, [f"{key}={_text(value)}" for key, value in plain.items()])
+    except configs.ConfigError as error:
+        _refuse_unknown(function, options, [*known, *(item.name for item in fields(schema))], name)  # pyright: ignore
+        raise ValueError(f"{function}: {str(error).removeprefix(f'{name}: ')}") from error
     for key, value in objects.items():
         if mixed := [other for other in plain if other.startswith(f"{key}.")]:
             raise ValueError(f"{name}: {key} is given as a {type(value).__name__}, and {', '.join(mixed)} beside it")
@@ -97,16 +105,13 @@ def load(schema: type[T], name: str, options: Mapping[str, Any]) -> T:
     return cfg
 
 
-def check_names(
-    function: str, options: Mapping[str, Any], schema: type, name: str, known: Collection[str] = ()
-) -> None:
+def _refuse_unknown(function: str, options: Mapping[str, Any], known: Collection[str], name: str) -> None:
     """Raise ValueError for the first option that neither `function` nor the configuration `name` has."""
-    words = list(dict.fromkeys([*known, *(item.name for item in fields(schema)), *configs.groups(name)]))  # pyright: ignore
+    words = list(dict.fromkeys([*known, *configs.groups(name)]))
     for key in options:
         if key.partition(".")[0] not in words:
-            raise ValueError(
-                f"{function}: unknown option '{key}'{configs.nearest(key, words)}. Options: {', '.join(words)}"
-            )
+            hint = configs.nearest(key, words) or "."
+            raise ValueError(f"{function}: unknown option '{key}'{hint} Options: {', '.join(words)}")
 
 
 def objects_argument(objects: str | Path | ObjectLibrary) -> str | ObjectLibrary:
