@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from policies.env_agent import EnvAgent
     from policies.results import EvaluationResult
     from policies.synergy import Policy
-    from sim.gym import GraspEnv
     from sim.hands import HandSpec
     from sim.isaacgym import VecTask
     from sim.objects import ObjectLibrary
@@ -42,8 +41,9 @@ def make(
 ) -> "GraspTask":
     """Return a batch of `num_envs` episodes on torch tensors.
 
-    `hand`, `objects`: names, folders or loaded objects; the default hand is the policy's, else allegro. `policy`: a
-    trained policy whose hand, task and camera settings are used. `auto_reset`: the next trial starts in the step that ends an episode. `options`: see the module.
+    `hand`, `objects`: names, folders or loaded objects; the default hand is the policy's, else allegro.
+    `policy`: a trained policy whose hand, task and camera settings are used.
+    `auto_reset`: the next trial starts in the step that ends an episode. `options`: see the module.
     """
     return _make("make", hand, objects, num_envs, policy, options | {"auto_reset": auto_reset})
 
@@ -87,7 +87,7 @@ def make_gym_vec(
     group: str | None = None,
     **options: Any,
 ) -> "gymnasium.vector.VectorEnv[Any, Any, Any]":
-    """Return a `gymnasium.vector.VectorEnv`; finished episodes are reset in the same step. Arguments: see `make_gym`."""
+    """Return a `gymnasium.vector.VectorEnv` that resets finished episodes in the same step. See `make_gym`."""
     from sim.gym import GraspVectorEnv
 
     given = _arguments("make_gym_vec", hand, objects, policy, options, GYM_OPTIONS)

@@ -1,9 +1,9 @@
-"""`dexgrasp bench cameras` and `dexgrasp bench tracking`: how far the camera of training is from drawn depth, in what the policy gets: the vectors.
+"""`dexgrasp bench cameras`, `bench tracking`: training camera against rendered depth, tracked against true points.
 
-Both cameras see the same scenes from the same place. While the scripted grasp runs, the vectors from the hand's
-keypoints to the nearest point are computed for both; their difference is the distance reported. The floor is what two
-drawings of one scene are apart that differ by chance alone. A vector to something
-far may jump from one side of the object to the other, so those of keypoints near it are reported by themselves.
+Both cameras see the same scenes from the same place. During the scripted grasp the vectors from the hand's keypoints to
+the nearest object point are computed for both; their difference is reported. The floor is the difference of two
+renderings with independent noise. A vector to a distant object may jump from one side of it to the other, so keypoints
+near the object are reported separately.
 """
 
 from dataclasses import dataclass, field, replace

@@ -25,8 +25,8 @@ OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return the exit status.
 
-    0: done; 1: the output was closed before its end; 2: wrong usage, or an error reported in one line; 130: interrupted.
-    DEXGRASP_DEBUG=1 shows tracebacks instead.
+    0: done; 1: the output was closed before its end; 2: wrong usage, or an error reported in one line (DEXGRASP_DEBUG=1
+    shows its traceback); 130: interrupted.
     """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))

@@ -97,7 +97,11 @@ COMMANDS = (
         "dexgrasp_ros.replay:ReplayCfg",
         "dexgrasp_ros.replay:replay",
         ("bag",),
-        renamed=(("policy=true", "compare_policy=true"), ("policy=false", "compare_policy=false"), ("bundle", "policy")),
+        renamed=(
+            ("policy=true", "compare_policy=true"),
+            ("policy=false", "compare_policy=false"),
+            ("bundle", "policy"),
+        ),
     ),
     Command(
         "bench engine",

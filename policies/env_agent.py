@@ -1,6 +1,6 @@
 """A trained policy that acts on NumPy observations of the Gymnasium and Stable-Baselines3 environments.
 
-A bundle runs on what a robot has (obs="dict"): readings, pre-grasp and phase. A checkpoint runs on the vector of its stage.
+A bundle acts on readings, pre-grasp and phase (obs="dict"), a checkpoint on the vector of its stage.
 """
 
 from collections.abc import Mapping
@@ -78,7 +78,9 @@ class BundleEnvAgent(EnvAgent):
         at_pregrasp = entries[STEP] == 0
         if self._rows != len(at_pregrasp):
             if not at_pregrasp.all():
-                raise ValueError("the policy must see an episode from its start: call env.reset() before policy.act(obs)")
+                raise ValueError(
+                    "the policy must see an episode from its start: call env.reset() before policy.act(obs)"
+                )
             self._policy.begin(plan)
             self._rows = len(at_pregrasp)
         elif at_pregrasp.any():
@@ -99,7 +101,9 @@ class CheckpointEnvAgent(EnvAgent):
         if not isinstance(obs, Mapping):
             return {self._stage: obs}
         if self._stage not in obs:
-            raise ValueError(f'the policy acts on the {self._stage} vector: make the environment with obs="{self._stage}"')
+            raise ValueError(
+                f'the policy acts on the {self._stage} vector: make the environment with obs="{self._stage}"'
+            )
         return {self._stage: obs[self._stage]}
 
     def _is_single(self, entries: Mapping[str, Array]) -> bool:
@@ -123,7 +127,8 @@ def load_env_agent(name: str, env: Any = None) -> EnvAgent:
         base = getattr(env, "unwrapped", env)
         if not (hasattr(base, "task") and hasattr(base, "streams")):
             raise TypeError(
-                f"task must be a GraspTask or an environment of make_gym, make_gym_vec or make_sb3, got {type(env).__name__}"
+                f"task must be a GraspTask or an environment of make_gym, make_gym_vec or make_sb3, "
+                f"got {type(env).__name__}"
             )
         trained.check_task(name, base.task)
     source = trained.find(name)

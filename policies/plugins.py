@@ -14,7 +14,7 @@ class PluginError(ImportError):
 
 
 def import_plugins(names: Sequence[str]) -> None:
-    """Import each module of `names`: a name on the path or in the working directory, or a .py file. Raises PluginError."""
+    """Import modules by name, from the path or the working directory, or as .py files. Raises PluginError."""
     for name in names:
         try:
             _import(name)

@@ -37,7 +37,7 @@ class EvaluationResult:
 def evaluate_policy(
     policy: str, objects: str | Path | ObjectLibrary, trials: int, options: Mapping[str, Any]
 ) -> EvaluationResult:
-    """Run the evaluation and return its result; `options`: those of `dexgrasp evaluate`, see `policies.task_options`."""
+    """Run the evaluation and return its result; `options`: those of `dexgrasp evaluate`."""
     import_plugins(_names(options.get("plugins", ())))
     given = {"policy": policy, "objects": objects.path if isinstance(objects, ObjectLibrary) else objects}
     cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")

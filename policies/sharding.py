@@ -28,8 +28,8 @@ import torch
 from policies import trial_log, trial_table
 from policies.attempts import play
 from policies.evaluate import EvaluateCfg, make_task
-from policies.runs import git_state, versions
 from policies.plugins import import_plugins, portable
+from policies.runs import git_state, versions
 from policies.synergy import make_policy
 from policies.trial_table import Row
 from sim.hands import HandSpec

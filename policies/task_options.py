@@ -1,7 +1,7 @@
 """Options of `dexgrasp.make` and of the environments: the values of the command line, or objects, or dictionaries.
 
-    physics="turbo"          one of configs/physics, as on the command line     physics=PhysicsCfg(...)   the object itself
-    task={"hold_s": 1.0}     some keys of it                                    **{"task.hold_s": 1.0}    likewise
+physics="turbo"          one of configs/physics, as on the command line     physics=PhysicsCfg(...)   the object itself
+task={"hold_s": 1.0}     some keys of it                                    **{"task.hold_s": 1.0}    likewise
 """
 
 import json
@@ -78,9 +78,7 @@ def task_arguments(
     return given | {"hand": spec or HandSpec.load(cfg.hand, side=cfg.side)}
 
 
-def load(
-    schema: type[T], name: str, options: Mapping[str, Any], function: str, known: Collection[str] = ()
-) -> T:
+def load(schema: type[T], name: str, options: Mapping[str, Any], function: str, known: Collection[str] = ()) -> T:
     """Return the configuration `name` with `options`: presets by name, plain values, dictionaries, dataclass instances.
 
     `function` and `known`, the names of its other arguments, appear in the ValueError that an unknown option raises.

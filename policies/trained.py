@@ -99,8 +99,8 @@ def _not_found(name: str, key: str, path: Path, also: Sequence[str]) -> str:
     names = [*also, *shipped()]
     what = f"{path} holds neither a checkpoint nor a bundle" if path.exists() else f"no policy '{name}'"
     return (
-        f"{key}: {what}{configs.nearest(name, names) or '.'} Expected {', '.join(names)}, or the path of a run directory or "
-        f"checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
+        f"{key}: {what}{configs.nearest(name, names) or '.'} Expected {', '.join(names)}, "
+        f"or the path of a run directory or checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
     )
 
 

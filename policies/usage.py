@@ -1,4 +1,4 @@
-"""Prints help: keys, types, defaults and descriptions come from the source of a command's dataclass, not from importing it.
+"""Prints help: keys, types, defaults and descriptions are read from the source of a command's dataclass.
 
 Importing a command to print its help would import torch and MuJoCo: two seconds instead of a tenth.
 """
@@ -68,7 +68,9 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
         if nested:
             yield from _walk(nested, kind.rpartition(".")[2], given, f"{prefix}{key}.")
         else:
-            yield Key(prefix + key, _spell(tree, field.annotation), _default(tree, field, given.get(prefix + key)), meaning)
+            yield Key(
+                prefix + key, _spell(tree, field.annotation), _default(tree, field, given.get(prefix + key)), meaning
+            )
 
 
 def _fields(body: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:

@@ -1,8 +1,9 @@
 """Gymnasium environments of the grasping task: a single one, and many in one batch of the engine.
 
-    obs="student"   flat vector of what a robot can measure           obs="both"   dictionary of the two vectors
-    obs="teacher"   flat vector of the simulator's state              obs="dict"   "both", and named sensor readings and the
-                                                                                   pre-grasp: any trained policy acts on it
+    obs="student"   flat vector of what a robot can measure
+    obs="teacher"   flat vector with contacts, forces and the true object
+    obs="both"      dictionary of the two vectors
+    obs="dict"      the two vectors, sensor readings, pre-grasp and phase by name: any trained policy acts on it
 
 Importing this file registers "dexgrasp/Grasp-v0" for `gymnasium.make` and `gymnasium.make_vec`.
 """
@@ -39,7 +40,9 @@ Observation = NDArray[Any] | dict[str, NDArray[Any]]
 def obs_mode(obs: str, group: str | None = None) -> str:
     """Return the observation mode after a check; `group` is the former name of the option."""
     if group is not None:
-        warnings.warn("group= is now called obs=; group= will go with the next release", DeprecationWarning, stacklevel=3)
+        warnings.warn(
+            "group= is now called obs=; group= will go with the next release", DeprecationWarning, stacklevel=3
+        )
         obs = group
     if obs not in OBS_MODES:
         raise ValueError(f"obs must be one of {list(OBS_MODES)}, got '{obs}'")
@@ -63,7 +66,7 @@ def observation_space(task: GraspTask, obs: str) -> Space[Any]:
 
 def _box(shape: tuple[int, ...], dtype: torch.dtype) -> Box:
     if dtype == torch.bool:
-        return Box(0, 1, shape, np.bool_)
+        return Box(0, 1, shape, np.bool_)  # pyright: ignore[reportArgumentType, reportCallIssue]
     if dtype == torch.int64:
         return Box(np.iinfo(np.int64).min, np.iinfo(np.int64).max, shape, np.int64)
     return Box(-np.inf, np.inf, shape, np.float32 if dtype == torch.float32 else np.float64)
@@ -110,7 +113,7 @@ class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.metadata = type(self).metadata | {"render_fps": self.task.cfg.rate_hz}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
-        """Start the next trial; `seed` restarts the sequence of trials, options["trials"] = [n] continues it at trial n."""
+        """Start the next trial; `seed` restarts the sequence of trials, options["trials"] = [n] goes to trial n."""
         super().reset(seed=seed)
         self.streams.seed([seed])
         self.streams.continue_at(_trials(options, 1))
@@ -179,7 +182,8 @@ class GraspVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start the next trials, of all environments or where options["reset_mask"] (env,) is true.
 
-        `seed`: one for all (environment i takes seed + i) or a list. options["trials"]: the number of each one's next trial.
+        `seed`: an integer (environment i takes seed + i) or one per environment. options["trials"]: numbers of the
+        trials that start, one per environment.
         """
         super().reset(seed=seed if isinstance(seed, int) else None)
         rows = _masked_rows((options or {}).get("reset_mask"), self.num_envs)

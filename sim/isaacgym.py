@@ -273,7 +273,9 @@ def register(name: str, task: type[VecTask]) -> None:
     if not (isinstance(task, type) and issubclass(task, VecTask)):
         raise TypeError(f"task '{name}' must be a subclass of VecTask, got {task!r}")
     if isaacgym_task_map.get(name, task) is not task:
-        raise ValueError(f"task '{name}' is registered already, as {isaacgym_task_map[name].__name__}: choose another name")
+        raise ValueError(
+            f"task '{name}' is registered already, as {isaacgym_task_map[name].__name__}: choose another name"
+        )
     isaacgym_task_map[name] = task
 
 

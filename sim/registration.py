@@ -1,7 +1,6 @@
 """Registers the task with Gymnasium by name; imports neither torch nor MuJoCo."""
 
 ENV_ID = "dexgrasp/Grasp-v0"
-FACTORIES = {"entry_point": "policies.api:make_gym", "vector_entry_point": "policies.api:make_gym_vec"}
 
 
 def register_envs() -> None:
@@ -9,4 +8,4 @@ def register_envs() -> None:
     import gymnasium
 
     if ENV_ID not in gymnasium.registry:
-        gymnasium.register(ENV_ID, **FACTORIES)
+        gymnasium.register(ENV_ID, entry_point="policies.api:make_gym", vector_entry_point="policies.api:make_gym_vec")

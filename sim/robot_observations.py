@@ -1,7 +1,6 @@
-"""What a robot knows in the task, as named tensors: sensor readings, the pre-grasp, and the phase of the episode.
+"""Returns sensor readings, pre-grasp and phase of the task as named tensors: the inputs of an exported policy.
 
-The names are those of `policies.runtime.Readings` and, after `pregrasp_`, of `policies.runtime.Plan`, so that an exported
-policy can be played on them without access to the simulator.
+The names are those of `policies.runtime.Readings` and, after `pregrasp_`, of `policies.runtime.Plan`.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """Makes a task from options, and runs one seeded sequence of trials per environment.
 
-Environment i runs the trials 0, 1, 2, ... of seed i one after another, independent of its neighbours, so that one row of
-a batch repeats a single environment of that seed.
+Environment i runs the trials 0, 1, 2, ... of seed i one after another, independent of its neighbours: a row of a batch
+repeats a single environment of that seed.
 """
 
 import os
@@ -75,7 +75,7 @@ class TrialStreams:
     """A task in which each environment continues with the next trial of its own seed when an episode ends."""
 
     def __init__(self, task: GraspTask, observe: Callable[[GraspTask], dict[str, Tensor]] | None = None) -> None:
-        """`observe` returns tensors that are added to the observation groups; they must not share memory with the task."""
+        """`observe` returns further observations, which must not share memory with the task."""
         if task.auto_reset:
             raise ValueError("the task resets finished episodes itself; make it with auto_reset=False")
         self.task, self._observe = task, observe

@@ -85,7 +85,7 @@ class GraspVecEnv(VecEnv):
         group: str | None = None,
         **options: Any,
     ) -> None:
-        """`obs`: see `sim.gym.OBS_MODES`. `options`: those of `sim.streams.make_task`: mount, task, physics, seed, ..."""
+        """`obs`: see `sim.gym`. `options`: those of `sim.streams.make_task`: mount, task, physics, seed, ..."""
         check_mode(render_mode)
         self._obs = obs_mode(obs, group)
         self.task = make_task(num_envs, objects, hand, **options)

@@ -14,8 +14,8 @@ from stable_baselines3.common.evaluation import evaluate_policy
 import assets
 import configs
 from policies import api
-from policies.env_agent import BundleEnvAgent, CheckpointEnvAgent
 from policies.attempts import play
+from policies.env_agent import BundleEnvAgent, CheckpointEnvAgent
 from policies.evaluate import EvaluateCfg, make_task, with_policy
 from policies.regrasp_wrapper import RegraspWrapper, VectorRegraspWrapper
 from policies.synergy import make_policy
@@ -51,9 +51,7 @@ def test_make_returns_a_task_on_which_a_policy_acts(small):
 
 def test_presets_are_given_by_name_as_on_the_command_line(household):
     task = api.make(num_envs=1, objects=household, physics="turbo", task="paper", randomize="train", view="corrected")
-    want = configs.load(
-        EvaluateCfg, "evaluate", ["physics=turbo", "task=paper", "randomize=train", "view=corrected"]
-    )
+    want = configs.load(EvaluateCfg, "evaluate", ["physics=turbo", "task=paper", "randomize=train", "view=corrected"])
     assert task.cfg == want.task
     assert task.engine.get_model(0).opt.timestep == want.physics.timestep_s
 
@@ -63,7 +61,12 @@ def test_presets_dictionaries_dotted_keys_and_objects_give_the_same_task(househo
         api.make(num_envs=1, objects=household, task={"hold_s": 0.5}, view="tracked"),
         api.make(num_envs=1, objects=household, view="tracked", **{"task.hold_s": 0.5}),
         api.make(num_envs=1, objects=household, view="tracked", task=TaskCfg(hold_s=0.5)),
-        api.make(num_envs=1, objects=household, view=configs.load_option(ViewCfg, "view", "tracked"), task=TaskCfg(hold_s=0.5)),
+        api.make(
+            num_envs=1,
+            objects=household,
+            view=configs.load_option(ViewCfg, "view", "tracked"),
+            task=TaskCfg(hold_s=0.5),
+        ),
     ]
     assert all(task.cfg == made[0].cfg for task in made)
     assert (made[0].cfg.hold_s, made[0].cfg.view.mode) == (0.5, "tracked")
@@ -83,7 +86,11 @@ def test_the_defaults_are_those_of_an_evaluation_and_of_the_dataclasses(househol
 @pytest.mark.parametrize(
     ("function", "options", "message"),
     [
-        ("make", {"objcts": "shipped"}, r"^make: unknown option 'objcts'; did you mean 'objects'\? Options: hand, objects,"),
+        (
+            "make",
+            {"objcts": "shipped"},
+            r"^make: unknown option 'objcts'; did you mean 'objects'\? Options: hand, objects,",
+        ),
         ("make_gym", {"rendermode": "human"}, r"^make_gym: unknown option 'rendermode'; did you mean 'render_mode'\?"),
         ("make_gym_vec", {"physic": "turbo"}, r"^make_gym_vec: unknown option 'physic'; did you mean 'physics'\?"),
         ("make_sb3", {"physics": "trubo"}, r"^make_sb3: .*group 'physics' has no 'trubo'; did you mean 'turbo'\?"),
@@ -105,7 +112,9 @@ def test_a_wrong_option_is_one_line_with_the_nearest_name(function, options, mes
 
 
 def test_a_wrong_type_of_an_object_is_refused(household):
-    with pytest.raises(TypeError, match="physics must be the name of a preset, a dictionary or a PhysicsCfg, got TaskCfg"):
+    with pytest.raises(
+        TypeError, match="physics must be the name of a preset, a dictionary or a PhysicsCfg, got TaskCfg"
+    ):
         api.make(num_envs=1, objects=household, physics=TaskCfg())
 
 
@@ -130,7 +139,7 @@ def test_registering_and_importing_the_functions_loads_neither_torch_nor_mujoco(
     code = (
         "import sys; from policies import api; assert 'gymnasium' not in sys.modules; api.register_envs();"
         "import gymnasium; assert 'dexgrasp/Grasp-v0' in gymnasium.registry;"
-        "sys.exit(str({'torch', 'mujoco', 'policies.trained'} & set(sys.modules)) if {'torch', 'mujoco', 'policies.trained'} & set(sys.modules) else 0)"
+        "heavy = {'torch', 'mujoco', 'policies.trained'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -184,7 +193,9 @@ def test_the_vector_environment_repeats_an_evaluation_trial_by_trial(policy):
     options = {"physics": "balanced", "randomize": "train", "num_threads": 1}
     env = api.make_gym_vec(num_envs=count, obs="dict", policy=policy, attempts=3, in_order=True, **options)
     told = outcomes_of(env, api.load_policy(policy, env), [0] * count, list(trials))
-    cfg = with_policy(configs.load(EvaluateCfg, "evaluate", [f"policy={policy}", "physics=balanced", "randomize=train"]))
+    cfg = with_policy(
+        configs.load(EvaluateCfg, "evaluate", [f"policy={policy}", "physics=balanced", "randomize=train"])
+    )
     task = make_task(cfg, HandSpec.load(cfg.hand), open_library(cfg.objects), "none", 5)  # two rows beside the three
     outcomes = play(task, make_policy(policy, task), range(16, 21), attempts=3)[:count]
     for row, outcome in enumerate(outcomes):
@@ -246,7 +257,9 @@ def test_stable_baselines3_evaluates_a_shipped_policy(small):
 
 def test_a_policy_on_a_task_or_observation_that_it_was_not_trained_for_is_refused_with_the_way_out(small):
     env = api.make_gym_vec(num_envs=1, obs="dict", **small)
-    with pytest.raises(ValueError, match=r"trained with task.view.mode=corrected, not frozen.*: make .* with policy='allegro/student'"):
+    with pytest.raises(
+        ValueError, match=r"trained with task.view.mode=corrected, not frozen.*: make .* with policy='allegro/student'"
+    ):
         api.load_policy(STUDENT, env)
     with pytest.raises(ValueError, match="hand=leap, not allegro"):
         api.load_policy("leap/student", env)
@@ -270,7 +283,9 @@ def test_a_bundle_that_joins_an_episode_late_is_refused(small):
 
 
 def test_evaluate_returns_numbers_outcomes_and_the_run_directory(household, tmp_path, capsys):
-    result = api.evaluate("synergy", household, trials=4, physics="balanced", out=tmp_path / "run", task={"hold_s": 0.5})
+    result = api.evaluate(
+        "synergy", household, trials=4, physics="balanced", out=tmp_path / "run", task={"hold_s": 0.5}
+    )
     assert result.trials == len(result.outcomes) == 4
     assert [outcome.trial for outcome in result.outcomes] == [0, 1, 2, 3]
     assert result.successes == sum(outcome.success for outcome in result.outcomes)
@@ -297,7 +312,10 @@ def registered(monkeypatch):
 
 
 def test_the_isaac_gym_face_takes_a_users_task_by_class_and_by_name(small, registered):
-    for env in (api.make_isaacgym(num_envs=2, task=Height, **small), api.make_isaacgym(num_envs=2, task="Height", **small)):
+    for env in (
+        api.make_isaacgym(num_envs=2, task=Height, **small),
+        api.make_isaacgym(num_envs=2, task="Height", **small),
+    ):
         assert isinstance(env, Height)
         env.reset()
         _, reward, *_ = env.step(torch.zeros(2, 22))

@@ -129,7 +129,10 @@ def test_a_former_name_of_a_key_works_for_one_release(words, capsys):
     (command,) = (command for command in COMMANDS if command.words == words)
     old = "bundle" if words in ("bench ros", "replay") else "run"
     assert cli._renamed(command, [f"{old}=a=b", "out=x"]) == ["policy=a=b", "out=x"]
-    assert capsys.readouterr().err == f"dexgrasp: `{old}=` is now called `policy=`; the old name will go with the next release\n"
+    assert (
+        capsys.readouterr().err
+        == f"dexgrasp: `{old}=` is now called `policy=`; the old name will go with the next release\n"
+    )
 
 
 def test_replay_still_takes_its_former_switch(capsys):
@@ -155,7 +158,10 @@ def test_a_plugin_is_imported_before_the_configuration_is_built(monkeypatch, tmp
     [
         ("x = 1\n1 / 0\n", r"ZeroDivisionError: division by zero \(.*broken_plugin\.py:2\)"),
         ("def f(:\n", r"SyntaxError: .* \(.*broken_plugin\.py:1\)"),
-        ("import no_such_package\n", r"ModuleNotFoundError: No module named 'no_such_package' \(.*broken_plugin\.py:1\)"),
+        (
+            "import no_such_package\n",
+            r"ModuleNotFoundError: No module named 'no_such_package' \(.*broken_plugin\.py:1\)",
+        ),
     ],
 )
 def test_a_plugin_that_raises_is_one_line_with_its_place(text, message, tmp_path, capsys):
@@ -167,7 +173,9 @@ def test_a_plugin_that_raises_is_one_line_with_its_place(text, message, tmp_path
 
 def test_a_plugin_that_does_not_exist_is_one_line(capsys):
     assert main(["evaluate", "plugins=no_such_plugin"]) == 2
-    assert capsys.readouterr().err.endswith("plugins=no_such_plugin: ModuleNotFoundError: No module named 'no_such_plugin'\n")
+    assert capsys.readouterr().err.endswith(
+        "plugins=no_such_plugin: ModuleNotFoundError: No module named 'no_such_plugin'\n"
+    )
 
 
 def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
@@ -196,7 +204,8 @@ def hints():
 def test_install_hints_name_an_extra_that_brings_the_missing_package():
     project = tomllib.loads((configs.ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {
-        name: " ".join(packages).lower().replace("-", "_") for name, packages in project["optional-dependencies"].items()
+        name: " ".join(packages).lower().replace("-", "_")
+        for name, packages in project["optional-dependencies"].items()
     }
     modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
     modules |= {name: name for name in ("viser", "onnx", "onnxscript", "pyrealsense2", "rosbags")}

@@ -196,7 +196,9 @@ def test_the_kind_of_policy_that_a_command_needs_is_named(bundle, student_run):
         trained.find(str(bundle), "teacher", "checkpoint")
     with pytest.raises(ValueError, match=r"policy: '.*' is a checkpoint, a bundle is needed: dexgrasp export policy="):
         trained.find(str(student_run), kind="bundle")
-    with pytest.raises(trained.PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'; did you mean 'allegro/student'\?"):
+    with pytest.raises(
+        trained.PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'; did you mean 'allegro/student'\?"
+    ):
         trained.find("allegro/studnt", "start")
 
 

@@ -32,7 +32,7 @@ def run(cfg: ReplayCfg) -> Report:
 def perception_cfg(cfg: ReplayCfg) -> PerceptionCfg:
     """What the perception node was told."""
     return PerceptionCfg(
-        bundle=bundle_folder(cfg.policy),
+        bundle=str(bundle_folder(cfg.policy)),
         hand=cfg.hand,
         arm=cfg.arm,
         hand_body=cfg.hand_body,
