@@ -1,4 +1,4 @@
-"""Trained policies by name: a bundle, a run, a checkpoint, or one that is shipped; and the task that each was made for.
+"""Finds trained policies by name and applies the task settings they were trained for.
 
 policy=runs/student             its best checkpoint (config.yaml beside it says what its actions mean)
 policy=runs/student/last.zip    that checkpoint
@@ -37,9 +37,9 @@ BELONGS_TO_POLICY = (
     "scripted",
     "wrist",
 )
-"""What of the task decides the meaning of an action or of an observation."""
+"""Task options that define the meaning of actions and observations."""
 BELONGS_TO_VIEW = ("mode", "carried", "period_steps", "held_period_steps", "latency_steps", "min_points")
-"""The same of a student's view; errors of the camera belong to the evaluation."""
+"""Camera options that define the meaning of a student's observation; camera errors belong to the evaluation."""
 
 log = logging.getLogger("dexgrasp")
 
@@ -48,7 +48,7 @@ Cfg = TypeVar("Cfg")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a trained policy lies."""
+    """Location of a trained policy."""
 
     path: Path
     """Folder of a bundle, or a checkpoint."""
@@ -111,7 +111,7 @@ def place(name: str) -> Path:
 
 
 class CheckpointPolicy(ActorPolicy):
-    """The mean actions of a checkpoint."""
+    """Acts with the mean actions of a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, task: GraspTask) -> None:
         if checkpoint.hand.joint_names != task.hand.joint_names:
@@ -137,9 +137,9 @@ def load(name: str, task: GraspTask) -> Any:
 
 
 def adopt(cfg: Cfg, name: str) -> Cfg:
-    """`cfg`, a command's configuration with `hand`, `side` and `task`, with what belongs to the policy `name`.
+    """Return `cfg`, which has `hand`, `side` and `task`, with the settings that the policy `name` was trained for.
 
-    What stands at its default is taken over and logged; what was set otherwise is refused.
+    Values at their defaults are replaced and logged. Raises ValueError for other values that differ.
     """
     config = find(name).config()
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")

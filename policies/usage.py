@@ -20,7 +20,7 @@ KEY_COLUMN = 34
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a command as its help shows it."""
+    """Name, type, default and description of one key of a command."""
 
     name: str
     kind: str
@@ -29,7 +29,7 @@ class Key:
 
 
 def overview(commands: Sequence[tuple[str, str]]) -> str:
-    """Help of `dexgrasp`: the commands with one line each."""
+    """Return the help of `dexgrasp`: the commands with one line each."""
     width = max(len(words) for words, _ in commands) + 2
     lines = [f"  {words:<{width}}{summary}" for words, summary in commands]
     head = "usage: dexgrasp COMMAND [key=value ...]\n\n"
@@ -37,7 +37,7 @@ def overview(commands: Sequence[tuple[str, str]]) -> str:
 
 
 def command_help(words: str, summary: str, schema: str, config: str, positional: Sequence[str]) -> str:
-    """Help of one command; `schema` is the module:Class of its dataclass, `config` the name of its YAML."""
+    """Return the help of one command; `schema` is the module:Class of its dataclass, `config` the name of its YAML."""
     places = "".join(f" {key.upper()}" for key in positional)
     head = f"usage: dexgrasp {words}{places} [key=value ...]\n\n{summary}\n"
     if not schema:
@@ -46,7 +46,7 @@ def command_help(words: str, summary: str, schema: str, config: str, positional:
 
 
 def keys(schema: str, config: str) -> list[Key]:
-    """Every key of the dataclass `module:Class`, nested ones dotted, with the default that the YAML `config` gives."""
+    """Return every key of the dataclass `module:Class`, nested ones dotted, with the defaults of the YAML `config`."""
     module, _, name = schema.partition(":")
     chosen = [
         Key(word, "group", group.option, f"One of {', '.join(configs.options(word))}; sets {group.what}")
@@ -74,7 +74,7 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
 
 
 def _fields(body: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
-    """Annotated fields of a class, each with the docstring that stands below it."""
+    """Yield the annotated fields of a class, each with the docstring below it."""
     for statement, after in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
             text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
@@ -89,7 +89,7 @@ def _class(tree: ast.Module, name: str, module: str) -> ast.ClassDef:
 
 
 def _origin(tree: ast.Module, kind: str) -> str:
-    """Module of this project that defines the dataclass `kind` used in `tree`; empty for any other type."""
+    """Return the module of this project that defines the dataclass `kind` used in `tree`; empty for other types."""
     module, _, name = kind.rpartition(".")
     if not name.endswith("Cfg"):
         return ""
@@ -125,7 +125,7 @@ def _spell(tree: ast.Module, annotation: ast.expr) -> str:
 
 
 def _default(tree: ast.Module, field: ast.AnnAssign, given: object) -> str:
-    """The value that YAML gives, else the one in the source, with the name of a constant replaced by its value."""
+    """Return the value in the YAML, else the one in the source, with constants replaced by their values."""
     if given is not None:
         return str(given)
     if field.value is None:
@@ -162,7 +162,7 @@ def _file(module: str) -> Path:
 
 
 def _yaml_values(config: str) -> dict[str, Any]:
-    """Values of a command's YAML and of the groups it chooses, by dotted key."""
+    """Return the values of a command's YAML and of its default groups, by dotted key."""
     own = configs.read_plain(configs.ROOT / f"{config}.yaml")
     own.pop("defaults", None)
     values: dict[str, Any] = {}
