@@ -69,7 +69,7 @@ def task_arguments(
         values |= {"hand": spec.name, "side": spec.side}
     elif hand is not None:
         values["hand"] = str(hand)
-    cfg = load(MakeCfg, "make", values, function, known)
+    cfg = load(MakeCfg, "evaluate", values, function, known)  # its YAML holds presets alone
     if policy is not None:
         cfg = trained.adopt(cfg, policy)
         if hand is not None and cfg.hand != values["hand"]:

@@ -13,11 +13,11 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import assets
 import configs
 from policies.actor_policy import ActorPolicy
 from policies.bundle import CONTRACT, read_contract
 from policies.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
+from policies.shipped import PolicyNotFoundError, bundle_of, place
 from sim.hands import HandSpec
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
@@ -60,10 +60,6 @@ class Source:
         return read_contract(self.path)["training"]["config"] if self.bundle else read_config(self.path)
 
 
-class PolicyNotFoundError(FileNotFoundError):
-    """No policy of the given name; the message says what was expected and which policies are shipped."""
-
-
 def find(
     name: str, key: str = "policy", kind: Literal["any", "checkpoint", "bundle"] = "any", also: Sequence[str] = ()
 ) -> Source:
@@ -72,42 +68,21 @@ def find(
     `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes.
     Raises PolicyNotFoundError, or ValueError where the policy is not of that kind.
     """
-    path = place(name)
-    bundles = [folder for folder in (path, path / "bundle") if (folder / CONTRACT).is_file()]
-    if bundles and kind != "checkpoint":
-        return Source(bundles[0], bundle=True)
+    bundle = bundle_of(name)
+    if bundle is not None and kind != "checkpoint":
+        return Source(bundle, bundle=True)
     checkpoint = None
-    if path.exists():
+    if place(name).exists():
         with suppress(FileNotFoundError):
-            checkpoint = find_checkpoint(path)
+            checkpoint = find_checkpoint(place(name))
     if checkpoint is not None and kind != "bundle":
         return Source(checkpoint, bundle=False)
     if checkpoint is not None:
         raise ValueError(f"{key}: '{name}' is a checkpoint, a bundle is needed: dexgrasp export policy={name} out=...")
-    if bundles:
+    if bundle is not None:
         raise ValueError(f"{key}: '{name}' is a bundle, a checkpoint is needed: give the run it was exported from")
-    raise PolicyNotFoundError(_not_found(name, key, path, also))
-
-
-def shipped() -> list[str]:
-    """Return the names of the shipped policies, HAND/STAGE."""
-    root = assets.ROOT / "policies"
-    return sorted(f"{folder.parent.name}/{folder.name}" for folder in root.glob("*/*") if folder.is_dir())
-
-
-def _not_found(name: str, key: str, path: Path, also: Sequence[str]) -> str:
-    names = [*also, *shipped()]
-    what = f"{path} holds neither a checkpoint nor a bundle" if path.exists() else f"no policy '{name}'"
-    return (
-        f"{key}: {what}{configs.nearest(name, names) or '.'} Expected {', '.join(names)}, "
-        f"or the path of a run directory or checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
-    )
-
-
-def place(name: str) -> Path:
-    """Return the path `name`, or the folder of the shipped policy HAND/STAGE where no such path exists."""
-    folder = assets.ROOT / "policies" / name
-    return folder if not Path(name).exists() and folder.is_dir() else Path(name)
+    expected = f"a run directory or checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
+    raise PolicyNotFoundError(name, key, expected, also)
 
 
 class CheckpointPolicy(ActorPolicy):

@@ -25,6 +25,7 @@ from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
 from policies.networks import Actor
 from policies.rehearsal import record, repeat
 from policies.runtime import Policy
+from policies.shipped import PolicyNotFoundError
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.scene import PhysicsCfg
@@ -186,7 +187,7 @@ def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path
     expected = r"Expected random, synergy, zero, .*leap/teacher, or the path of a run directory .*bundle directory"
     with pytest.raises(ValueError, match=rf"no policy 'runs/none'\. {expected}"):
         EvaluateCfg(policy="runs/none")
-    with pytest.raises(ValueError, match=rf"{tmp_path} holds neither a checkpoint nor a bundle\. {expected}"):
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds no such policy\. {expected}"):
         EvaluateCfg(policy=str(tmp_path))
 
 
@@ -197,7 +198,7 @@ def test_the_kind_of_policy_that_a_command_needs_is_named(bundle, student_run):
     with pytest.raises(ValueError, match=r"policy: '.*' is a checkpoint, a bundle is needed: dexgrasp export policy="):
         trained.find(str(student_run), kind="bundle")
     with pytest.raises(
-        trained.PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'; did you mean 'allegro/student'\?"
+        PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'; did you mean 'allegro/student'\?"
     ):
         trained.find("allegro/studnt", "start")
 

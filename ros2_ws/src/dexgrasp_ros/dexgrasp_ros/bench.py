@@ -13,8 +13,8 @@ from dexgrasp_ros import config
 from dexgrasp_ros.closed_loop import ClosedLoop, Trial
 from dexgrasp_ros.film import film
 from dexgrasp_ros.timing import PERCENTILES
-from policies import trained
 from policies.runs import Run, write_json
+from policies.shipped import find_bundle
 
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 """Newest depth when the policy runs; the policy; tick to sent; depth stamp to command; time between commands."""
@@ -44,7 +44,7 @@ class RosBenchCfg:
 
 def bench_ros(cfg: RosBenchCfg) -> dict[str, Any]:
     """Measure, print the table, write RUN/bench.json; returns what it holds."""
-    bundle = trained.find(cfg.policy, kind="bundle").path
+    bundle = find_bundle(cfg.policy)
     with Run.open(cfg.out, cfg) as run:
         local_transport(cfg.domain, run.path)
         with ClosedLoop(bundle, run.path / "nodes", cfg.video) as loop:

@@ -16,7 +16,6 @@ from pathlib import Path
 from dexgrasp_ros.grasp_types import GraspCfg
 from dexgrasp_ros.replay_cfg import ReplayToleranceCfg, ReplayTopicsCfg
 from perception.segment import SegmentCfg
-from policies.bundle import CONTRACT
 from policies.safety import SafetyCfg
 
 PACKAGES = ("builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "sensor_msgs", "std_msgs", "trajectory_msgs")
@@ -74,15 +73,6 @@ def replay(cfg: ReplayCfg) -> int:
     report = run(cfg)
     print(report.text())
     return int(report.first is not None)
-
-
-def bundle_folder(policy: str) -> Path:
-    """Return the bundle directory of a policy; shipped names and runs need the simulator's packages."""
-    if (Path(policy) / CONTRACT).is_file():
-        return Path(policy)
-    from policies import trained
-
-    return trained.find(policy, kind="bundle").path
 
 
 def stand_in() -> None:

@@ -17,10 +17,11 @@ from dexgrasp_ros.grasp_types import Inputs, Output, View
 from dexgrasp_ros.grasping import GraspMachine
 from dexgrasp_ros.joint_states import JointStates
 from dexgrasp_ros.poses import Pose
-from dexgrasp_ros.replay import ReplayCfg, bundle_folder
+from dexgrasp_ros.replay import ReplayCfg
 from dexgrasp_ros.replay_bag import Bag, Event
 from dexgrasp_ros.replay_report import Report
 from policies.runtime import Policy
+from policies.shipped import find_bundle
 
 Array = NDArray[np.float64]
 CLOCK = "/clock"
@@ -46,7 +47,7 @@ class GraspReplay:
     """From the first command on, feeds the machine what was recorded and compares states and commands."""
 
     def __init__(self, bag: Bag, cfg: ReplayCfg, report: Report) -> None:
-        policy = Policy.load(bundle_folder(cfg.policy))
+        policy = Policy.load(find_bundle(cfg.policy))
         hand = policy.contract["hand"]
         drivers = {"hand": load("hands", cfg.hand)} | ({"arm": load("arms", cfg.arm)} if cfg.arm else {})
         self._arm = _arm(drivers.get("arm"), hand, 1.0 / policy.rate_hz)

@@ -2,11 +2,12 @@
 
 from dexgrasp_ros import config
 from dexgrasp_ros.perception_cfg import PerceptionCfg
-from dexgrasp_ros.replay import ReplayCfg, bundle_folder
+from dexgrasp_ros.replay import ReplayCfg
 from dexgrasp_ros.replay_bag import Bag
 from dexgrasp_ros.replay_grasp import GraspReplay
 from dexgrasp_ros.replay_perception import PerceptionReplay
 from dexgrasp_ros.replay_report import Report
+from policies.shipped import find_bundle
 
 
 def run(cfg: ReplayCfg) -> Report:
@@ -32,7 +33,7 @@ def run(cfg: ReplayCfg) -> Report:
 def perception_cfg(cfg: ReplayCfg) -> PerceptionCfg:
     """What the perception node was told."""
     return PerceptionCfg(
-        bundle=str(bundle_folder(cfg.policy)),
+        bundle=str(find_bundle(cfg.policy)),
         hand=cfg.hand,
         arm=cfg.arm,
         hand_body=cfg.hand_body,
