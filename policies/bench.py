@@ -65,6 +65,8 @@ class BenchCfg:
     """Run directory; empty: runs/bench-engine-<time>."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task; a training episode by default."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if not (self.num_envs and self.threads and self.presets):

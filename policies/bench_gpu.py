@@ -82,6 +82,8 @@ class BenchGpuCfg:
     """The task; a training episode by default."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if not self.num_envs or min(self.num_envs) < 1 or min(self.trials, self.seeds, self.iterations) < 1:

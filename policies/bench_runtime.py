@@ -1,4 +1,4 @@
-"""`dexgrasp bench runtime`: what a control step of an exported policy costs on one core, and the safety gate."""
+"""`dexgrasp bench deploy`: what a control step of an exported policy costs on one core, and the safety gate."""
 
 import time
 from collections.abc import Callable
@@ -19,10 +19,10 @@ WARM_UP = 50
 
 @dataclass(frozen=True)
 class BenchRuntimeCfg:
-    """What `dexgrasp bench runtime` measures."""
+    """What `dexgrasp bench deploy` measures."""
 
     policy: str = "allegro/student"
-    """A bundle: its folder, or HAND/student for a shipped one."""
+    """Exported policy: a shipped name (allegro/student) or a bundle directory."""
     steps: int = 2000
     """Control steps that are timed."""
     out: str = ""
@@ -37,9 +37,7 @@ class BenchRuntimeCfg:
 
 def bench_runtime(cfg: BenchRuntimeCfg) -> None:
     """Measure, print, write RUN/bench.json."""
-    source = trained.find(cfg.policy)
-    if not source.bundle:
-        raise ValueError(f"policy={cfg.policy} is no bundle: make one with `dexgrasp export run={cfg.policy} out=...`")
+    source = trained.find(cfg.policy, kind="bundle")
     with Run.open(cfg.out, cfg) as run:
         timed = measure(source.path, cfg)
         write_json(run.file("bench.json"), timed | {"facts": run.facts})

@@ -89,6 +89,8 @@ class EvaluateCfg:
     """Phases, control rate, success criterion, reset noise."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings; numbers to report are measured on reference."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("attempts", 1), ("num_envs", 1), ("videos", 0), ("num_threads", 0)):

@@ -21,6 +21,7 @@ import configs
 from dexgrasp.utils.files import atomic_path
 from perception import grasp_style, pregrasp
 from perception.grasp_style import GraspStyle
+from policies import trained
 from policies.bundle import CONTRACT, GRAPH, write_bundle
 from policies.checkpoint import Checkpoint, load_checkpoint
 from policies.contract import (
@@ -68,8 +69,8 @@ log = logging.getLogger("dexgrasp")
 class ExportCfg:
     """Write a trained student as a bundle, after it has repeated recorded episodes of its checkpoint."""
 
-    run: str
-    """Run directory of a student's training, or a checkpoint (zip file)."""
+    policy: str
+    """Student to export: a shipped name (allegro/student), a run directory or a checkpoint file."""
     out: str
     """Folder of the bundle; it must not hold anything else."""
     objects: str = "shipped"
@@ -80,6 +81,8 @@ class ExportCfg:
     """Seed of the recorded episodes."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics of the recorded episodes."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -91,7 +94,7 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     torch.set_num_threads(1)
     out = Path(cfg.out)
     _check_out(out)
-    checkpoint = load_checkpoint(cfg.run)
+    checkpoint = load_checkpoint(trained.find(cfg.policy, kind="checkpoint").path)
     if checkpoint.stage != "student":
         raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
     with atomic_path(out) as partial:

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import configs
-from policies.checkpoint import Checkpoint, find_checkpoint, load_checkpoint
+from policies import trained
+from policies.checkpoint import Checkpoint, load_checkpoint
 from policies.curriculum import StudentPPO
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
 from policies.runs import flat
-from policies.trained import BELONGS_TO_POLICY, place
+from policies.trained import BELONGS_TO_POLICY
 from sim.hands import HandSpec
 from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
@@ -60,14 +61,10 @@ def known_policy(cfg: "TrainCfg", key: str) -> Checkpoint:
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
     if not name:
         raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train stage={stage}` leaves in out=RUN")
-    try:
-        checkpoint = load_checkpoint(find_checkpoint(place(name)))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{key}: {error}; one comes from `dexgrasp train stage={stage}`") from error
-    except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+    path = trained.find(name, key, "checkpoint").path
+    checkpoint = load_checkpoint(path)
     if checkpoint.stage != stage:
-        raise ValueError(f"{key}: {checkpoint.path} is a {checkpoint.stage}, a {stage} is needed")
+        raise ValueError(f"{key}: {path} is a {checkpoint.stage}, a {stage} is needed")
     there = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side} | _meaning(checkpoint.task)
     here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _meaning(cfg.task)
     if differ := [f"{item}: {there[item]} there, {here[item]} here" for item in here if here[item] != there[item]]:

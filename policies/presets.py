@@ -44,6 +44,8 @@ class PresetsCfg:
     """Run directory; empty = a new one under runs/."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
 def bench_physics(cfg: PresetsCfg) -> None:

@@ -29,6 +29,7 @@ from dexgrasp.utils.progress import Progress
 from policies import trial_log, trial_table
 from policies.attempts import play
 from policies.evaluate import EvaluateCfg, make_task
+from policies.plugins import import_plugins, portable
 from policies.runs import git_state, versions
 from policies.synergy import make_policy
 from policies.trial_table import Row
@@ -103,6 +104,7 @@ def run_one(cfg: EvaluateCfg, objects: ObjectLibrary, block: Block) -> list[Row]
     """Run one block, on a worker: a row of the table for each trial that was asked for."""
     start_s = time.monotonic()
     torch.set_num_threads(1)
+    import_plugins(cfg.plugins)
     task = make_task(cfg, HandSpec.load(cfg.hand, side=cfg.side), objects, block.disturbance, len(block.trials))
     outcomes = play(task, make_policy(cfg.policy, task), block.trials, cfg.attempts)
     poses = [rest_pose(objects[outcome.object], float(task.draws.rest[i])) for i, outcome in enumerate(outcomes)]
@@ -139,6 +141,7 @@ def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[Block]) -> 
     threads = cfg.num_threads or 1
     work = ray.remote(num_cpus=threads, max_retries=RETRIES, max_calls=BLOCKS_PER_PROCESS)(_run_checked)
     sent = replace(cfg, policy=_anywhere(cfg.policy), hand=_anywhere(cfg.hand), num_threads=threads)
+    sent = replace(sent, plugins=portable(cfg.plugins))
     waiting, out = iter(todo), {}
     with _connected(cfg.ray):
         log.info("%d blocks of %d trials on %d cores", len(todo), cfg.rows(), _cores())

@@ -1,4 +1,4 @@
-"""`dexgrasp ship`: a trained policy with everything that belongs to it, ready to be passed on.
+"""`dexgrasp publish`: a trained policy with everything that belongs to it, ready to be passed on.
 
 OUT/policy.zip, config.yaml   the best checkpoint and its configuration: evaluate, export, train start=... take them
 OUT/bundle/                   of a student: what a robot runs
@@ -16,7 +16,8 @@ import yaml
 
 import configs
 from dexgrasp.utils.files import write_text
-from policies.checkpoint import config_of, find_checkpoint, read_checkpoint, write_checkpoint
+from policies import trained
+from policies.checkpoint import config_of, read_checkpoint, write_checkpoint
 from policies.curves import read_columns
 from policies.evaluate import EvaluateCfg
 from policies.export import ExportCfg, export
@@ -35,8 +36,8 @@ UNTOLD = (*PATHS, "num_threads", "time_limit", "validate_every")
 class ShipCfg:
     """Put a trained policy and its model card into one folder."""
 
-    run: str
-    """Run directory of the training, or one of its checkpoints."""
+    policy: str
+    """Policy to publish: the run directory of its training, or one of its checkpoints."""
     out: str
     """Folder to write, for instance assets/policies/allegro/student."""
     results: tuple[str, ...] = ()
@@ -45,11 +46,13 @@ class ShipCfg:
     """What the objects of the training were, in words, where the configuration names a folder."""
     history: tuple[str, ...] = ()
     """Run directories that this run was started from, oldest first; their steps and minutes count."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
 def ship(cfg: ShipCfg) -> None:
     """Write policy, configuration, bundle, curves and model card into the folder `out`."""
-    checkpoint, out = find_checkpoint(cfg.run), Path(cfg.out)
+    checkpoint, out = trained.find(cfg.policy, kind="checkpoint").path, Path(cfg.out)
     run, data = checkpoint.parent, read_checkpoint(checkpoint)
     config = _current(config_of(checkpoint, data.manifest), checkpoint)
     out.mkdir(parents=True, exist_ok=True)
@@ -58,11 +61,11 @@ def ship(cfg: ShipCfg) -> None:
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", out / "curves.png")
     if config["stage"] == "student":
-        export(configs.load(ExportCfg, "export", [f"run={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
+        export(configs.load(ExportCfg, "export", [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
     stages = [_stage(Path(path)) for path in (*cfg.history, run)]
     results = [_result(Path(path)) for path in cfg.results]
     write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
-    print(f"shipped: {out}")
+    print(f"published: {out}")
 
 
 def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:

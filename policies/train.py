@@ -88,7 +88,7 @@ class TrainCfg:
     resume: Literal["auto", "never"] = "auto"
     """auto: resume from RUN/last.zip where there is one. never: start anew."""
     start: str = ""
-    """Checkpoint to start from: last.zip or best.zip of another run of this stage."""
+    """Policy of the same stage to start from: a shipped name, a run directory or a checkpoint file."""
     learning_rate: float = 3e-4
     """Learning rate at the start; it follows `target_kl` afterwards."""
     target_kl: float = 0.02
@@ -122,6 +122,8 @@ class TrainCfg:
     """Task of the training; its hold is shorter than that of an evaluation."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
@@ -199,7 +201,7 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
         best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
     following = {
         "teacher": f"dexgrasp train stage=student teacher={path}",
-        "student": f"dexgrasp export run={path} out={path / 'bundle'}",
+        "student": f"dexgrasp export policy={path} out={path / 'bundle'}",
     }[cfg.stage]
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
     return "\n".join(
@@ -229,7 +231,7 @@ def make_env(cfg: TrainCfg) -> GraspVecEnv:
         cfg.num_envs,
         objects=open_library(cfg.objects),
         hand=HandSpec.load(cfg.hand, side=cfg.side),
-        group="both",
+        obs="both",
         disturbance=cfg.disturbance,
         task=cfg.task,
         physics=cfg.physics,

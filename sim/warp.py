@@ -25,7 +25,7 @@ try:
     import mujoco_warp as mjw
     import warp as wp
 except ImportError as error:
-    raise ImportError(f"engine=warp needs the extra `gpu` ({error}): pip install 'dexgrasp[gpu]'") from error
+    raise ImportError(f"engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]' ({error})") from error
 
 from sim.warp_buffers import Buffers
 from sim.warp_objects import ObjectTable, WorldModels

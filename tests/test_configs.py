@@ -50,7 +50,7 @@ def root(tmp_path):
     return tmp_path
 
 
-COMMANDS = {command.config: command for command in cli.COMMANDS if not command.later}
+COMMANDS = {command.config: command for command in cli.COMMANDS}
 
 
 def load_command(name, *overrides):

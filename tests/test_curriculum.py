@@ -21,7 +21,7 @@ SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
 
 @pytest.fixture(scope="module")
 def env():
-    return GraspVecEnv(16, group="both", task=SHORT, num_threads=1)
+    return GraspVecEnv(16, obs="both", task=SHORT, num_threads=1)
 
 
 def make_student(env, mix, iterations=4, teacher=None):

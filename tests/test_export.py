@@ -10,6 +10,7 @@ import pytest
 import torch
 from trained_student import TASK, make_run, make_teacher_run
 
+import assets
 import configs
 from policies import trained
 from policies.attempts import play
@@ -23,6 +24,7 @@ from policies.exported import plan_of, readings_of
 from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
 from policies.rehearsal import record, repeat
 from policies.runtime import Policy
+from policies.shipped import PolicyNotFoundError
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.scene import PhysicsCfg
@@ -181,12 +183,23 @@ def test_another_meaning_of_its_actions_is_refused(student_run, household):
 
 
 def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"no policy 'runs/none'\. Known: .*; 'runs/none' is no bundle \(contract\.json\)"
-    ):
+    expected = r"Expected random, synergy, zero, .*leap/teacher, or the path of a run directory .*bundle directory"
+    with pytest.raises(ValueError, match=rf"no policy 'runs/none'\. {expected}"):
         EvaluateCfg(policy="runs/none")
-    with pytest.raises(ValueError, match="neither a zip file nor a folder with one of"):
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds no such policy\. {expected}"):
         EvaluateCfg(policy=str(tmp_path))
+
+
+def test_the_kind_of_policy_that_a_command_needs_is_named(bundle, student_run):
+    assert trained.find("allegro/student", kind="checkpoint").path == assets.path("policies/allegro/student/policy.zip")
+    with pytest.raises(ValueError, match=r"teacher: '.*' is a bundle, a checkpoint is needed"):
+        trained.find(str(bundle), "teacher", "checkpoint")
+    with pytest.raises(ValueError, match=r"policy: '.*' is a checkpoint, a bundle is needed: dexgrasp export policy="):
+        trained.find(str(student_run), kind="bundle")
+    with pytest.raises(
+        PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'; did you mean 'allegro/student'\?"
+    ):
+        trained.find("allegro/studnt", "start")
 
 
 def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_path, monkeypatch):

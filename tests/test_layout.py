@@ -30,6 +30,7 @@ MAY_IMPORT = {
         "policies.runs",
         "policies.runtime",
         "policies.safety",
+        "policies.shipped",
     },
 }
 """Arrows between the packages, in the direction in which data flows; of `policies` a robot takes these modules only."""

@@ -108,7 +108,7 @@ def test_advantages_that_count_are_standardised_in_place():
 
 @pytest.fixture(scope="module")
 def env():
-    return GraspVecEnv(24, group="both", task=SHORT, num_threads=1)
+    return GraspVecEnv(24, obs="both", task=SHORT, num_threads=1)
 
 
 def test_what_time_alone_ended_is_credited_with_its_value(env):
@@ -164,8 +164,8 @@ def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp
 
 
 def test_both_observation_groups_are_asked_for():
-    with pytest.raises(TypeError, match="group='both'"):
-        GraspPPO(GraspVecEnv(2, group="teacher", task=SHORT))
+    with pytest.raises(TypeError, match="obs='both'"):
+        GraspPPO(env=GraspVecEnv(2, obs="teacher", task=SHORT))
 
 
 def test_the_learning_rate_follows_the_divergence(env):
@@ -195,7 +195,7 @@ def test_ppo_learns_to_keep_off_the_table():
     """With nothing but the table's contact in the reward, the hand must learn to stay above it."""
     off = dict.fromkeys([name for name in RewardCfg.__dataclass_fields__ if name not in ("floor", "extra")], 0.0)
     easy = replace(SHORT, reward=RewardCfg(**off | {"table_contact": -1.0}), palm_action_m_s=0.4)
-    model = GraspPPO(GraspVecEnv(32, group="both", task=easy, num_threads=2), seed=0, target_kl=0.1)
+    model = GraspPPO(env=GraspVecEnv(32, obs="both", task=easy, num_threads=2), seed=0, target_kl=0.1)
     returns = []
 
     class Watch(IterationCallback):

@@ -192,7 +192,7 @@ def bag(recorded, tmp_path_factory):
 
 
 def words(bag, camera_file, **others):
-    return ["replay", str(bag), f"bundle={BUNDLE}", f"camera_file={camera_file}", "check_reachability=false",
+    return ["replay", str(bag), f"policy={BUNDLE}", f"camera_file={camera_file}", "check_reachability=false",
             "grasp.attempts=2", *(f"{key}={value}" for key, value in others.items())]  # fmt: skip
 
 
@@ -263,7 +263,7 @@ class Hidden:
             raise ModuleNotFoundError(f"hidden: {{name}}", name=name)
 sys.meta_path.insert(0, Hidden())
 from policies import cli
-raise SystemExit(cli.main({words(bag, recorded[1], policy="false")}))
+raise SystemExit(cli.main({words(bag, recorded[1], compare_policy="false")}))
 """
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'ros2_ws/src/dexgrasp_ros'}"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | path)
@@ -274,7 +274,7 @@ raise SystemExit(cli.main({words(bag, recorded[1], policy="false")}))
 def test_what_is_no_bag_is_said(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for name, text in (("none", "no bag"), ("empty", "is not a bag that can be read")):
-        assert cli.main(["replay", str(tmp_path / name), f"bundle={BUNDLE}"]) == 2
+        assert cli.main(["replay", str(tmp_path / name), f"policy={BUNDLE}"]) == 2
         assert text in capsys.readouterr().err
 
 

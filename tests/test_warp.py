@@ -353,7 +353,7 @@ def test_what_warp_lacks_is_said_at_construction(allegro, household, balanced, m
 def test_without_the_extra_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "mujoco_warp", None)
     monkeypatch.delitem(sys.modules, "sim.warp")
-    with pytest.raises(ImportError, match=r"engine=warp needs the extra `gpu`.*pip install"):
+    with pytest.raises(ImportError, match=r"engine=warp needs mujoco_warp and warp: pip install"):
         import sim.warp  # noqa: F401
 
 

@@ -21,6 +21,7 @@ from dexgrasp_ros.replay_bag import Bag, RecordedMessage
 from dexgrasp_ros.replay_cfg import ReplayCfg
 from dexgrasp_ros.replay_report import ReplayReport
 from policies.runtime import Policy
+from policies.shipped import find_bundle
 
 Array = NDArray[np.float64]
 CLOCK = "/clock"
@@ -47,7 +48,7 @@ class GraspReplay:
     """Runs the grasp state machine on recorded inputs from the first command on; compares states and commands."""
 
     def __init__(self, bag: Bag, cfg: ReplayCfg, report: ReplayReport) -> None:
-        policy = Policy.load(cfg.bundle)
+        policy = Policy.load(find_bundle(cfg.policy))
         hand = policy.contract.hand
         drivers = {"hand": load("hands", cfg.hand)} | ({"arm": load("arms", cfg.arm)} if cfg.arm else {})
         self._arm = _arm(drivers.get("arm"), hand, 1.0 / policy.rate_hz)
