@@ -24,7 +24,7 @@ from stable_baselines3.common.logger import Logger
 import configs
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch, device_clock
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 from policies.learners import make_model
 from policies.milestones import ObjectCurriculum
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
