@@ -22,7 +22,7 @@ from rich.table import Table
 import configs
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch, device_clock
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 from policies.learners import make_model
 from policies.milestones import ObjectCurriculum
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, repeats

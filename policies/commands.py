@@ -32,7 +32,7 @@ COMMANDS = (
     Command(
         "demo",
         "Let a hand pick up the shipped objects; ends with the success rate, a video and a report.",
-        "policies.evaluate:EvaluateCfg",
+        "policies.evaluate_cfg:EvaluateCfg",
         "policies.demo:demo",
     ),
     Command(
@@ -66,7 +66,7 @@ COMMANDS = (
     Command(
         "evaluate",
         "Measure the success rate of a policy on a set of objects, with and without disturbances.",
-        "policies.evaluate:EvaluateCfg",
+        "policies.evaluate_cfg:EvaluateCfg",
         "policies.evaluate:evaluate",
     ),
     Command(

@@ -11,7 +11,7 @@ import configs
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 from policies.attempts import play
-from policies.evaluate import EvaluateCfg, make_task
+from policies.evaluate_cfg import EvaluateCfg, make_task
 from policies.runs import Run
 from policies.statistics import percentile, success_summary, wilson_interval
 from policies.synergy import make_policy

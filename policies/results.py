@@ -5,11 +5,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from policies import trial_log, trial_table
-from policies.evaluate import EvaluateCfg, evaluate
+from policies.evaluate import evaluate
+from policies.evaluate_cfg import EvaluateCfg
 from policies.plugins import import_plugins
 from policies.runs import default_path
 from policies.task_options import load
+from policies.trial_store import JsonLinesStore, ParquetStore, TrialPlan
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome
 
@@ -43,9 +44,7 @@ def evaluate_policy(
     cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")
     cfg = replace(cfg, out=cfg.out or str(default_path("evaluate")))
     result, folder = evaluate(cfg), Path(cfg.out)
-    outcomes = trial_table.read(folder / "trials") if cfg.ray else trial_log.read(folder / "trials.jsonl")
-    order = {name: i for i, name in enumerate(cfg.disturbances())}
-    kept = [outcome for outcome in outcomes if outcome.disturbance in order and outcome.trial < cfg.trials]
+    store = ParquetStore(folder / "trials") if cfg.ray else JsonLinesStore(folder / "trials.jsonl")
     low, high = result["wilson95"]
     return EvaluationResult(
         success_rate=result["success_rate"],
@@ -53,7 +52,9 @@ def evaluate_policy(
         successes=result["successes"],
         trials=result["trials"],
         failures=result["failures"],
-        outcomes=sorted(kept, key=lambda outcome: (order[outcome.disturbance], outcome.trial)),
+        outcomes=TrialPlan(disturbances=cfg.disturbances(), trials=cfg.trials, rows=cfg.rows(), objects=()).select(
+            store.read()
+        ),
         folder=folder,
     )
 

@@ -19,7 +19,7 @@ from dexgrasp.utils.files import write_text
 from policies import trained
 from policies.checkpoint import config_of, read_checkpoint, write_checkpoint
 from policies.curves import read_columns
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 from policies.export import ExportCfg, export
 from policies.runs import flat
 from policies.scoreboard import percent

@@ -16,7 +16,7 @@ from perception.extrinsics import CameraPose
 from perception.realsense import RealSenseCfg
 from perception.segment import SegmentCfg
 from perception.sources import open_source
-from policies.evaluate import EvaluateCfg, make_task, with_policy
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
 from policies.viewer_worlds import FrameWorld, TaskWorld, World
@@ -161,7 +161,7 @@ def _open_task(cfg: ViewPageCfg, hand: HandSpec) -> TaskWorld:
         task=cfg.task,
         physics=cfg.physics,
     )
-    evaluation = with_policy(evaluation)
+    evaluation = apply_policy_config(evaluation)
     hand = HandSpec.load(evaluation.hand, side=evaluation.side)
     task = make_task(evaluation, hand, open_library(cfg.objects), cfg.disturbance, rows=1)
     return TaskWorld(task, make_policy(cfg.policy, task), cfg.segment, cfg.trial)

@@ -16,7 +16,7 @@ import configs
 from policies import api
 from policies.attempts import play
 from policies.env_agent import BundleEnvAgent, CheckpointEnvAgent
-from policies.evaluate import EvaluateCfg, make_task, with_policy
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.regrasp_wrapper import RegraspWrapper, VectorRegraspWrapper
 from policies.synergy import make_policy
 from sim import isaacgym
@@ -193,7 +193,7 @@ def test_the_vector_environment_repeats_an_evaluation_trial_by_trial(policy):
     options = {"physics": "balanced", "randomize": "train", "num_threads": 1}
     env = api.make_gym_vec(num_envs=count, obs="dict", policy=policy, attempts=3, in_order=True, **options)
     told = outcomes_of(env, api.load_policy(policy, env), [0] * count, list(trials))
-    cfg = with_policy(
+    cfg = apply_policy_config(
         configs.load(EvaluateCfg, "evaluate", [f"policy={policy}", "physics=balanced", "randomize=train"])
     )
     task = make_task(cfg, HandSpec.load(cfg.hand), open_library(cfg.objects), "none", 5)  # two rows beside the three

@@ -17,7 +17,7 @@ from policies.attempts import play
 from policies.bundle import read_contract
 from policies.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from policies.controller import Controller
-from policies.evaluate import EvaluateCfg, make_task, with_policy
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.export import ExportCfg, export, make_contract
 from policies.export import make_task as make_rehearsal
 from policies.exported import plan_of, readings_of
@@ -46,7 +46,7 @@ def evaluation(policy, household, **options):
 
 
 def task_for(policy, household, rows=6, disturbance="none"):
-    cfg = with_policy(evaluation(policy, household))
+    cfg = apply_policy_config(evaluation(policy, household))
     return make_task(cfg, HandSpec.load("allegro"), household, disturbance, rows)
 
 
@@ -169,7 +169,7 @@ def test_a_controller_for_another_task_does_not_repeat_it(tmp_path, household):
 
 def test_what_belongs_to_the_policy_is_adopted(student_run, bundle, household):
     for policy in (student_run, bundle):
-        task = with_policy(evaluation(policy, household)).task
+        task = apply_policy_config(evaluation(policy, household)).task
         assert (task.grasp_s, task.finger_action_rad, task.view.mode) == (1.6, 0.2, "refreshed")
         assert task.hold_s == 3.0  # the evaluation's own
 
@@ -177,9 +177,9 @@ def test_what_belongs_to_the_policy_is_adopted(student_run, bundle, household):
 def test_another_meaning_of_its_actions_is_refused(student_run, household):
     other = replace(evaluation(student_run, household).task, palm_action_m_s=0.2)
     with pytest.raises(ValueError, match=r"task\.palm_action_m_s=0\.2, but '.*' was trained with 0\.1"):
-        with_policy(evaluation(student_run, household, task=other))
+        apply_policy_config(evaluation(student_run, household, task=other))
     with pytest.raises(ValueError, match=r"hand=leap, but '.*' was trained with allegro"):
-        with_policy(evaluation(student_run, household, hand="leap"))
+        apply_policy_config(evaluation(student_run, household, hand="leap"))
 
 
 def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path):

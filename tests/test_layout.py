@@ -56,7 +56,7 @@ DOORS = {
     "omegaconf": ("configs/",),
     "onnxruntime": ("policies/runtime.py",),
     "open3d": ("perception/",),
-    "pyarrow": ("policies/sharding.py", "policies/trial_table.py"),
+    "pyarrow": ("policies/sharding.py", "policies/trial_store.py"),
     "pyrealsense2": ("perception/realsense.py",),
     "ray": ("policies/sharding.py",),
     "rclpy": (f"{ROS}/",),

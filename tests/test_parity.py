@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 from policies.parity import Grasps, Repeats, rate_band, repeats
 from policies.statistics import success_summary
 from sim.engine_cfg import WarpCfg

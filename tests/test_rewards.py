@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import configs
 from configs import ConfigError
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 from sim import rewards
 from sim.rewards import RewardCfg, register_reward
 from sim.task import GraspTask

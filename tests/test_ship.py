@@ -7,7 +7,8 @@ import torch
 
 import configs
 from policies.checkpoint import load_checkpoint, read_checkpoint
-from policies.evaluate import EvaluateCfg, evaluate
+from policies.evaluate import evaluate
+from policies.evaluate_cfg import EvaluateCfg
 from policies.ship import ShipCfg, _processes, _starts, ship
 from policies.train import TrainCfg, train
 from tests.test_train import TINY

@@ -22,7 +22,7 @@ from perception.sources import FrameFolder, save_folder
 from policies import viewer_drawing as drawing
 from policies.attempts import play
 from policies.cli import main
-from policies.evaluate import EvaluateCfg, make_task
+from policies.evaluate_cfg import EvaluateCfg, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
 from policies.viewer_snapshot import NO_POSE, UNPOSED, Eye, Snapshot, plan_hand

@@ -17,7 +17,7 @@ pytest.importorskip("mujoco_warp", reason="needs the extra `gpu`")
 import warp as wp
 
 import configs
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, grasps, moved
 from sim.cpu import CpuEngine
 from sim.engine import Start, Variation
