@@ -18,7 +18,7 @@ import yaml
 from configs.renamed_keys import RENAMED_GROUPS, RENAMED_OPTIONS
 from configs.values import (
     ConfigError,
-    Typed,
+    CommandLineValue,
     Yaml,
     as_dict,
     build,
@@ -118,7 +118,9 @@ def options(group: str, root: Path = ROOT) -> list[str]:
     return sorted(path.stem for path in (root / group).glob("*.yaml"))
 
 
-def _split(overrides: Sequence[str], schema: type, name: str, root: Path) -> tuple[list[str], list[tuple[str, Typed]]]:
+def _split(
+    overrides: Sequence[str], schema: type, name: str, root: Path
+) -> tuple[list[str], list[tuple[str, CommandLineValue]]]:
     """Separate overrides into choices of groups (for Hydra) and values of keys (for the dataclass)."""
     choices, values, composed = [], [], groups(name, root)
     renamed: list[str] = []
@@ -135,7 +137,7 @@ def _split(overrides: Sequence[str], schema: type, name: str, root: Path) -> tup
             choices.append(f"{group}={option}" if place == group else f"{group}@{place}={option}")
             new = f"{group}={option}"
         else:
-            new_key, value = current_name(schema, key, Typed(text))
+            new_key, value = current_name(schema, key, CommandLineValue(text))
             values.append((new_key, value))
             new = f"{new_key}={value}"
         if new != f"{key}={text}":

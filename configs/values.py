@@ -40,7 +40,7 @@ class Yaml(yaml.SafeLoader):
 Yaml.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
-class Typed(str):
+class CommandLineValue(str):
     """A value as typed on the command line; the field that receives it decides how it is parsed."""
 
     __slots__ = ()
@@ -71,7 +71,7 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         before = tree.get(parent)
-        if isinstance(before, Typed) and isinstance(typed := yaml.load(before, Loader=Yaml), dict):
+        if isinstance(before, CommandLineValue) and isinstance(typed := yaml.load(before, Loader=Yaml), dict):
             tree[parent] = typed  # key={a: 1}, then key.b=2
         elif not isinstance(before, dict):
             tree[parent] = {}
@@ -103,19 +103,19 @@ def field_docstrings(schema: type) -> dict[str, str]:
     }
 
 
-def spell(hint: Any) -> str:
+def describe_type(hint: Any) -> str:
     """Return the type in words: `one of a, b`, `list of float`, `int or null`."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Literal:
         return f"one of {comma_separated(args)}"
     if origin in (Union, types.UnionType):
-        return " or ".join(spell(arg) for arg in args)
+        return " or ".join(describe_type(arg) for arg in args)
     if origin in (tuple, list, Sequence):
         if origin is tuple and Ellipsis not in args:
-            return f"{len(args)} values ({comma_separated([spell(arg) for arg in args])})"
-        return f"list of {spell(args[0])}"
+            return f"{len(args)} values ({comma_separated([describe_type(arg) for arg in args])})"
+        return f"list of {describe_type(args[0])}"
     if origin in (dict, Mapping):
-        return f"a mapping of {spell(args[0])} to {spell(args[1])}"
+        return f"a mapping of {describe_type(args[0])} to {describe_type(args[1])}"
     if dataclasses.is_dataclass(hint):
         return f"a mapping with the keys {comma_separated(fields(hint))}"  # type: ignore[arg-type]
     words = {type(None): "null", Path: "path", bool: "true or false", Any: "anything"}
@@ -265,7 +265,7 @@ class _Reader:
             elif field.default is field.default_factory is dataclasses.MISSING:
                 if not dataclasses.is_dataclass(hint):
                     key = prefix + field.name
-                    raise ConfigError(f"{self.name}: '{key}' has no value; give {key}=<{spell(hint)}>")
+                    raise ConfigError(f"{self.name}: '{key}' has no value; give {key}=<{describe_type(hint)}>")
                 given[field.name] = self.build(cast(type, hint), {}, f"{prefix}{field.name}.")
         try:
             return schema(**given)
@@ -275,7 +275,7 @@ class _Reader:
 
     def convert(self, value: Any, hint: Any, key: str) -> Any:
         """Return `value` as the type `hint`; only int to float, list to tuple and text to path change the type."""
-        if isinstance(value, Typed):
+        if isinstance(value, CommandLineValue):
             return self._typed(value, hint, key)
         origin, args = get_origin(hint), get_args(hint)
         if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
@@ -296,9 +296,9 @@ class _Reader:
         if hint in (int, float) and type(value) in (int, hint) and math.isfinite(value):  # NaN passes range checks
             return hint(value)
         near = did_you_mean(str(value), args) if origin is Literal else ""
-        raise ConfigError(f"{self.name}: '{key}' expects {spell(hint)}, got {value!r}{near and '.'}{near}")
+        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {value!r}{near and '.'}{near}")
 
-    def _typed(self, text: Typed, hint: Any, key: str) -> Any:
+    def _typed(self, text: CommandLineValue, hint: Any, key: str) -> Any:
         """Parse what was typed: text stays text, all else is YAML (`1e-5`, `[1, 2]`, `null`, `off`)."""
         raw = str(text)
         if hint in (str, Path):
@@ -326,12 +326,14 @@ class _Reader:
                 return self.convert(value, arg, key)
             except ConfigError:
                 continue
-        raise ConfigError(f"{self.name}: '{key}' expects {spell(hint)}, got {value!r}")
+        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {value!r}")
 
     def _items(self, value: Sequence[Any], origin: Any, args: Sequence[Any], hint: Any, key: str) -> Any:
         fixed = origin is tuple and not (len(args) == 2 and args[1] is Ellipsis)
         if fixed and len(value) != len(args):
-            raise ConfigError(f"{self.name}: '{key}' expects {spell(hint)}, got {len(value)} values: {list(value)!r}")
+            raise ConfigError(
+                f"{self.name}: '{key}' expects {describe_type(hint)}, got {len(value)} values: {list(value)!r}"
+            )
         kinds = args if fixed else [args[0]] * len(value)
         items = [
             self.convert(item, kind, f"{key}[{i}]") for i, (item, kind) in enumerate(zip(value, kinds, strict=True))

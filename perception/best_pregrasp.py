@@ -13,10 +13,10 @@ from torch import Tensor
 
 from perception.candidates import candidates
 from perception.geometry import quat_from_matrix
-from perception.grasp_score import FREE_M, ScoreCfg, Stances, stances
+from perception.grasp_score import FREE_M, ScoreCfg, ScoredCandidates, score_candidates
 from perception.grasp_style import GraspStyle, mix
 from perception.pregrasp import Pregrasp
-from perception.tried import cost, mark
+from perception.tried import repetition_penalty, grasp_descriptor
 
 SHARES = (0.0, 0.5, 1.0)
 """Styles that are tried, from a pinch to the whole hand."""
@@ -52,12 +52,12 @@ def best_pregrasp(
     """
     ways = candidates(points_w.float(), camera_pos_w.float(), roll_offset_rad.float(), tilt_rad.float(), kinds)
     few_w = points_w[:, :SCORED_POINTS].float()
-    by_style: list[Stances] = []
+    by_style: list[ScoredCandidates] = []
     for share in SHARES:
         style = mix(power, pinch, points_w.new_full(points_w.shape[:1], share))
         hand_p = hand(style.open_pose)[:, 1:].float()
-        by_style.append(stances(few_w, ways, _single(style), share, hand_p, cfg or ScoreCfg()))
-    joined, number = Stances.join(by_style), len(ways.kind)
+        by_style.append(score_candidates(few_w, ways, _single(style), share, hand_p, cfg or ScoreCfg()))
+    joined, number = ScoredCandidates.join(by_style), len(ways.kind)
     start_m = torch.clamp(ways.top_m + clearance_m, min=standoff_m).repeat(1, len(SHARES))  # from the target
     depth_m = (start_m - joined.ahead_m).clamp(min=0.0)
 
@@ -69,12 +69,12 @@ def best_pregrasp(
     place_m, shares = joined.palm_pos_w - points_w.mean(dim=1, keepdim=True).float(), few_w.new_tensor(SHARES)
 
     def marks(rows: Tensor, chosen: Tensor) -> Tensor:
-        return mark(place_m[rows, chosen], ways.axes_w[rows, chosen % number], shares[chosen // number])
+        return grasp_descriptor(place_m[rows, chosen], ways.axes_w[rows, chosen % number], shares[chosen // number])
 
     rows, scores = torch.arange(len(points_w), device=points_w.device), joined.score
     if tried is not None:
         every = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-        scores = scores - cost(marks(rows[:, None], every), tried)
+        scores = scores - repetition_penalty(marks(rows[:, None], every), tried)
     ask = None if reachable is None else lambda rows, chosen: reachable(*pose(rows, chosen))
     best = choose(scores, joined.blocked_m <= FREE_M, ask)
     share = torch.tensor(SHARES, dtype=points_w.dtype, device=best.device)[best // number]

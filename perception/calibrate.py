@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, least_squares
 from scipy.spatial.transform import Rotation
 
-from perception.charuco import BoardCfg, View
+from perception.charuco import BoardCfg, BoardDetection
 from perception.depth import check_rigid
 
 Mounted = Literal["flange", "table"]
@@ -80,7 +80,7 @@ class Calibration:
 
 
 def calibrate(
-    views: Sequence[View],
+    views: Sequence[BoardDetection],
     T_world_carrier: NDArray[np.float64],
     board: BoardCfg,
     focal_px: float,
@@ -109,7 +109,7 @@ class _Problem:
 
     def __init__(
         self,
-        views: Sequence[View],
+        views: Sequence[BoardDetection],
         T_world_carrier: NDArray[np.float64],
         board: BoardCfg,
         focal_px: float,
@@ -163,7 +163,7 @@ def _judge(problem: _Problem, fit: OptimizeResult, seen: NDArray[np.float64]) ->
     )
 
 
-def _check_set(views: Sequence[View], carriers: NDArray[np.float64], mounted: Mounted) -> None:
+def _check_set(views: Sequence[BoardDetection], carriers: NDArray[np.float64], mounted: Mounted) -> None:
     least = LEAST_VIEWS[mounted]
     if len(views) < least:
         raise BadCalibrationError(

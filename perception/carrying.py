@@ -32,6 +32,6 @@ class PalmMotion:
         return shift.float(), turn.float()
 
 
-def carried(points_w: Tensor, shift: Tensor, turn: Tensor) -> Tensor:
+def move_rigidly(points_w: Tensor, shift: Tensor, turn: Tensor) -> Tensor:
     """Return points (env, point, 3) moved by `shift` (env, 3) [m] and `turn` (env, 4): x -> turn x + shift."""
     return torch.baddbmm(shift[:, None], points_w, matrix_from_quat(turn).transpose(1, 2))

@@ -44,7 +44,7 @@ class BoardCfg:
 
 
 @dataclass(frozen=True)
-class View:
+class BoardDetection:
     """The board in one image."""
 
     name: str
@@ -56,7 +56,7 @@ class View:
     """(4, 4) from this image alone."""
 
 
-def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, name: str) -> View:
+def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, name: str) -> BoardDetection:
     """The board in an image (rows, columns) or (rows, columns, 3 RGB). ValueError if too little of it is seen."""
     cv2 = _opencv()
     if image.shape[:2] != (camera.height, camera.width):
@@ -73,7 +73,7 @@ def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, na
         )
     number = ids.reshape(-1).astype(np.int64)
     rays = camera.rays_at(corners.reshape(-1, 2))
-    return View(name, number, rays, board_pose(board, number, rays))
+    return BoardDetection(name, number, rays, board_pose(board, number, rays))
 
 
 def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64]) -> NDArray[np.float64]:

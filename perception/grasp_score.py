@@ -70,7 +70,7 @@ class ScoreCfg:
 
 
 @dataclass(frozen=True)
-class Stances:
+class ScoredCandidates:
     """The palm at the end of the approach, one stance per candidate of one style."""
 
     palm_pos_w: Tensor
@@ -85,15 +85,15 @@ class Stances:
     """(env, cand) distance of the target from the palm along its normal."""
 
     @staticmethod
-    def join(several: Sequence["Stances"]) -> "Stances":
+    def join(several: Sequence["ScoredCandidates"]) -> "ScoredCandidates":
         """The stances of several styles in a row."""
-        columns = {item.name: [getattr(one, item.name) for one in several] for item in fields(Stances)}
-        return Stances(**{name: torch.cat(column, dim=1) for name, column in columns.items()})
+        columns = {item.name: [getattr(one, item.name) for one in several] for item in fields(ScoredCandidates)}
+        return ScoredCandidates(**{name: torch.cat(column, dim=1) for name, column in columns.items()})
 
 
-def stances(
+def score_candidates(
     points_w: Tensor, ways: Candidates, style: GraspStyle, share: float, hand_p: Tensor, cfg: ScoreCfg
-) -> Stances:
+) -> ScoredCandidates:
     """Where the palm would stand with a style (fields with a leading (env,)), and how promising that is.
 
     `points_w` (env, point, 3); `hand_p` (env, keypoint, 3): the open hand in the palm frame.
@@ -111,7 +111,7 @@ def stances(
     short = ((floor - palm_w[..., 2]) / down.clamp(min=0.2)).clamp(min=0.0)
     score = score - cfg.off_centre * off_centre - cfg.short * short - cfg.angle * down.clamp(-1.0, 1.0).acos()
     score = score - cfg.blocked * (blocked - BLOCKED_M).clamp(min=0.0)
-    return Stances(palm_w, floor, score, blocked, ahead)
+    return ScoredCandidates(palm_w, floor, score, blocked, ahead)
 
 
 def _fit(points_w: Tensor, points_p: Tensor, share: float, cfg: ScoreCfg) -> Tensor:

@@ -12,7 +12,7 @@ from perception.geometry import Kinematics, compose, quat_rotate
 
 
 @dataclass(frozen=True, eq=False)
-class HandShape:
+class HandCapsules:
     """Model a hand by capsules, each fixed to a body."""
 
     kinematics: Kinematics
@@ -39,10 +39,10 @@ class HandShape:
 
 
 @dataclass(frozen=True, eq=False)
-class Shadow:
+class HandOcclusion:
     """Compute the occlusion by a hand from joint and palm readings."""
 
-    shape: HandShape
+    shape: HandCapsules
     base_in_palm: tuple[Tensor, Tensor]
     """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
     margin_m: float
@@ -53,18 +53,18 @@ class Shadow:
         pos, quat = self.base_in_palm
         return replace(self, shape=self.shape.to(device), base_in_palm=(pos.to(device), quat.to(device)))
 
-    def sight(self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> "Sight":
+    def sight(self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> "CameraOcclusion":
         """Return the occlusion for a camera at camera_w (row, 3) [m].
 
         Pose of the hand: `palm_pos_w` (row, 3) [m], `palm_quat_w` (row, 4), `joint_pos` (row, joint) [rad].
         """
         base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
         ends = self.shape.pose(base[0].float(), base[1].float(), joint_pos.float())
-        return Sight(torch.cat([camera_w[:, None].float(), *ends], dim=1), self.radii_m)
+        return CameraOcclusion(torch.cat([camera_w[:, None].float(), *ends], dim=1), self.radii_m)
 
-    def no_sight(self, rows: int, device: torch.device | str) -> "Sight":
+    def no_sight(self, rows: int, device: torch.device | str) -> "CameraOcclusion":
         """Allocate the occlusions of `rows` rows."""
-        return Sight(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
+        return CameraOcclusion(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
 
     @cached_property
     def radii_m(self) -> list[float]:
@@ -73,7 +73,7 @@ class Shadow:
 
 
 @dataclass(frozen=True, eq=False)
-class Sight:
+class CameraOcclusion:
     """Hold the camera and hand poses of some frames, to tell which points the hand hides."""
 
     places_w: Tensor
@@ -81,9 +81,9 @@ class Sight:
     radii_m: list[float]
     """Radii of the capsules [m]."""
 
-    def __getitem__(self, rows: Tensor) -> "Sight":
+    def __getitem__(self, rows: Tensor) -> "CameraOcclusion":
         """Return a copy of some rows."""
-        return Sight(self.places_w[rows], self.radii_m)
+        return CameraOcclusion(self.places_w[rows], self.radii_m)
 
     def sees(self, points_w: Tensor) -> Tensor:
         """Return the mask (row, point) of the points_w (row, point, 3) that the hand does not hide."""

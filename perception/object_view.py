@@ -9,10 +9,10 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from perception.carrying import carried
+from perception.carrying import move_rigidly
 from perception.geometry import quat_multiply, quat_rotate
-from perception.hand_shape import Sight
-from perception.tracking import DEFAULT, IcpCfg, Reference, corrected, register, surface_normals, transform
+from perception.hand_shape import CameraOcclusion
+from perception.tracking import DEFAULT, IcpCfg, Reference, add_unexplained_points, register, surface_normals, transform
 
 Mode = Literal["frozen", "refreshed", "tracked", "corrected"]
 """frozen: the first view only. refreshed: the visible points of each new frame, none behind the hand. tracked: the
@@ -24,7 +24,7 @@ CLEAR_M = 0.012
 
 
 @dataclass(frozen=True, eq=False)
-class Frame:
+class ObjectFrame:
     """Hold the object points of one depth image; first dimension: row."""
 
     points_w: Tensor
@@ -33,7 +33,7 @@ class Frame:
     """(row,) number of distinct points; the others repeat or mean nothing."""
     share: Tensor
     """(row,) pixels of the object relative to its first view."""
-    sight: Sight | None = None
+    sight: CameraOcclusion | None = None
     """Camera and hand when the frame was taken; needed by the modes that track."""
 
     def __getitem__(self, rows: Tensor) -> Self:
@@ -41,7 +41,7 @@ class Frame:
         sight = None if self.sight is None else self.sight[rows]
         return type(self)(self.points_w[rows], self.count[rows], self.share[rows], sight)
 
-    def write(self, rows: Tensor, frame: "Frame") -> None:
+    def write(self, rows: Tensor, frame: "ObjectFrame") -> None:
         """Overwrite `rows` with the rows of `frame`."""
         self.points_w[rows], self.count[rows], self.share[rows] = frame.points_w, frame.count, frame.share
         if self.sight is not None and frame.sight is not None:
@@ -49,12 +49,12 @@ class Frame:
 
     def carry(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
         """Move `rows`, with camera and hand, by `shift` (row, 3) [m] and `turn` (row, 4): x -> turn x + shift."""
-        self.points_w[rows] = carried(self.points_w[rows], shift, turn)
+        self.points_w[rows] = move_rigidly(self.points_w[rows], shift, turn)
         if self.sight is not None:
-            self.sight.places_w[rows] = carried(self.sight.places_w[rows], shift, turn)
+            self.sight.places_w[rows] = move_rigidly(self.sight.places_w[rows], shift, turn)
 
 
-class ObjectView:
+class ObjectPoints:
     """Own the points of all objects, the poses of the tracked ones, and the quality of the last frame."""
 
     def __init__(
@@ -96,12 +96,12 @@ class ObjectView:
 
     def carry(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
         """Move the objects of `rows` by `shift` (row, 3) [m] and `turn` (row, 4): x -> turn x + shift."""
-        self.points_w[rows] = carried(self.points_w[rows], shift, turn)
+        self.points_w[rows] = move_rigidly(self.points_w[rows], shift, turn)
         if self.tracks:
             self._pos_w[rows] = quat_rotate(turn, self._pos_w[rows]) + shift
             self._quat[rows] = quat_multiply(turn, self._quat[rows])
 
-    def update(self, rows: Tensor, frame: Frame) -> None:
+    def update(self, rows: Tensor, frame: ObjectFrame) -> None:
         """Update the objects of `rows` from a frame with one row for each."""
         enough = frame.count >= self._min_points
         self.fraction[rows], self.fresh[rows], self.seen[rows] = frame.share, enough, enough
@@ -112,7 +112,9 @@ class ObjectView:
             self.fresh[rows] = self._track(rows, frame)
             tracked_w = self.tracked_w(rows)
             is_corrected = self._mode == "corrected"
-            self.points_w[rows] = corrected(tracked_w, frame.points_w, self._icp) if is_corrected else tracked_w
+            self.points_w[rows] = (
+                add_unexplained_points(tracked_w, frame.points_w, self._icp) if is_corrected else tracked_w
+            )
 
     def tracked_w(self, rows: Tensor | None = None) -> Tensor:
         """Return the first views (row, point, 3) at the tracked poses, world frame [m]; `rows` None: of all.
@@ -132,7 +134,7 @@ class ObjectView:
         self._quat[rows] = points.new_tensor([1.0, 0.0, 0.0, 0.0])
         self._radius[rows] = points.square().sum(-1).mean(dim=1).sqrt().clamp(min=0.01)
 
-    def _track(self, rows: Tensor, frame: Frame) -> Tensor:
+    def _track(self, rows: Tensor, frame: ObjectFrame) -> Tensor:
         """Register the objects of `rows` to a frame; return which are on track (row,). Lost ones keep their poses."""
         if frame.sight is None:
             raise ValueError(f"view mode {self._mode} needs the hand that hides the object: pass a frame with a sight")

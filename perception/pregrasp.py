@@ -74,7 +74,7 @@ def plan_pregrasp(
     return Pregrasp(pos, quat, (distance - top - style.gap_m).clamp(min=0.0), style)
 
 
-def clear(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
+def move_start_clear(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
     """The plan started where the open hand is clear of the table z = 0 and of the visible points; see `step_back`.
 
     The palm first rises, then steps back along its normal, which must not point upwards: so neither undoes the other.
@@ -83,7 +83,7 @@ def clear(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp
     rise = (TABLE_M - hand_w[..., 2].amin(dim=1)).clamp(min=0.0)
     raised_w = pregrasp.palm_pos_w.clone()
     raised_w[:, 2] += rise
-    return step_back(replace(pregrasp, palm_pos_w=raised_w), keypoints_p, points_w)
+    return back_off_from_points(replace(pregrasp, palm_pos_w=raised_w), keypoints_p, points_w)
 
 
 def _between(keypoints_p: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ def _between(keypoints_p: Tensor) -> Tensor:
     return torch.cat([keypoints_p, (keypoints_p[:, 1:] + keypoints_p[:, :-1]) / 2], dim=1)
 
 
-def step_back(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
+def back_off_from_points(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
     """The plan with its start moved back along the normal until the open hand is clear of the visible points.
 
     `keypoints_p` (env, keypoint, 3): of the open hand, palm frame; `points_w` (env, point, 3). The approach ends where

@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class PriorCfg:
+class ScriptedGraspCfg:
     """Configure timing and strength of the scripted grasp."""
 
     approach_fraction: float = 0.43
@@ -53,7 +53,7 @@ class PriorCfg:
 
 
 @dataclass(frozen=True)
-class Advance:
+class ScriptedStep:
     """Hold the command of the scripted grasp for one control step."""
 
     palm_m: Tensor
@@ -63,7 +63,7 @@ class Advance:
 
 
 def prior_step(
-    cfg: PriorCfg,
+    cfg: ScriptedGraspCfg,
     closing: Tensor,
     floor_m: Tensor,
     step_s: float,
@@ -75,7 +75,7 @@ def prior_step(
     palm_down: Tensor,
     keypoint_height_m: Tensor,
     grip: Tensor,
-) -> Advance:
+) -> ScriptedStep:
     """Compute one step of approach or closing; shapes (env,) unless stated.
 
     `phase_s`: time since the start of the grasp phase. `travelled_m`, `depth_m`: done and planned length of the
@@ -96,11 +96,11 @@ def prior_step(
     sink = torch.where(phase_s < grasp_s, sink, torch.zeros_like(sink))
     early = (grip > cfg.close_at_grip) & (depth_m - travelled_m < cfg.close_within_m)
     fingers = torch.where((approaching & ~early)[:, None], 0.0, cfg.close_rad) * closing
-    return Advance(palm_m=torch.where(approaching, advance, sink), finger_rad=fingers)
+    return ScriptedStep(palm_m=torch.where(approaching, advance, sink), finger_rad=fingers)
 
 
 def follow_step(
-    cfg: PriorCfg, moved_m: Tensor, followed_m: Tensor, step_s: float, phase_s: Tensor, grasp_s: float
+    cfg: ScriptedGraspCfg, moved_m: Tensor, followed_m: Tensor, step_s: float, phase_s: Tensor, grasp_s: float
 ) -> Tensor:
     """Compute the horizontal motion (env, 2) [m] of the palm target in one step, after an object that moved.
 

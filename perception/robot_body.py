@@ -19,7 +19,7 @@ from torch import Tensor
 
 from perception.capsules import Capsules
 from perception.geometry import Kinematics, compose, invert
-from perception.hand_shape import HandShape, Shadow
+from perception.hand_shape import HandCapsules, HandOcclusion
 
 FILE = "capsules.json"
 MIRROR = (1.0, -1.0, 1.0)
@@ -30,10 +30,10 @@ MIRROR = (1.0, -1.0, 1.0)
 class HandBody:
     """A hand in the camera's view, placed by its palm and its joints."""
 
-    solid: HandShape
+    solid: HandCapsules
     base_in_palm: tuple[Tensor, Tensor]
     """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
-    outline: HandShape
+    outline: HandCapsules
 
     def capsules(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Capsules:
         """The hand with its palm at (3,) [m], (4,) and its joints (joint,) [rad]."""
@@ -44,9 +44,9 @@ class HandBody:
         """Pose of the palm, (3,) [m] and (4,), where the hand's base is there."""
         return compose(base_pos_w, base_quat_w, *invert(*self.base_in_palm))
 
-    def shadow(self, margin_m: float) -> Shadow:
+    def shadow(self, margin_m: float) -> HandOcclusion:
         """What the hand hides, enlarged by `margin_m`."""
-        return Shadow(self.outline, self.base_in_palm, margin_m)
+        return HandOcclusion(self.outline, self.base_in_palm, margin_m)
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ class ArmBody:
     """An arm in the camera's view, placed by its joints."""
 
     joint_names: tuple[str, ...]
-    solid: HandShape
+    solid: HandCapsules
     base: tuple[Tensor, Tensor]
     """Pose of the arm's base in the world, (3,) [m] and (4,)."""
     last: int
@@ -113,7 +113,7 @@ def _pose(pos: Sequence[float], quat: Sequence[float]) -> tuple[Tensor, Tensor]:
     return torch.tensor(pos, dtype=torch.float64), torch.tensor(quat, dtype=torch.float64)
 
 
-def _placed(shape: HandShape, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> Capsules:
+def _placed(shape: HandCapsules, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> Capsules:
     placed = (value.float()[None] for value in (base_pos_w, base_quat_w, joint_pos))
     start_w, end_w = shape.pose(*placed)
     return Capsules(start_w[0].numpy(), end_w[0].numpy(), shape.radius_m.numpy())
@@ -135,11 +135,11 @@ def _read(place: str | Path, keys: Sequence[str]) -> tuple[Path, dict[str, Any]]
     return file, values
 
 
-def _shape(file: Path, values: Mapping[str, Any], kinematics: Kinematics, mirror: Tensor) -> HandShape:
+def _shape(file: Path, values: Mapping[str, Any], kinematics: Kinematics, mirror: Tensor) -> HandCapsules:
     unknown = sorted(set(values["body"]) - set(kinematics.body_names))
     if unknown:
         raise ValueError(f"{file}: bodies {unknown} are not in the bundle's hand; it has {kinematics.body_names}")
-    return HandShape(
+    return HandCapsules(
         kinematics=kinematics,
         body=tuple(kinematics.body_names.index(name) for name in values["body"]),
         start=torch.tensor(values["start"]) * mirror,

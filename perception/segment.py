@@ -33,7 +33,7 @@ class NoObjectError(ValueError):
 
 
 @dataclass(frozen=True)
-class SegmentCfg:
+class SegmentationCfg:
     """How the object is found. Lengths in metres, world frame: the table is about z = 0."""
 
     range_m: tuple[float, float] = (0.25, 1.5)
@@ -96,7 +96,7 @@ class Segmentation:
 class Segmenter:
     """The pipeline for one camera: what depends on the intrinsics only is computed once."""
 
-    def __init__(self, cfg: SegmentCfg, intrinsics: Intrinsics, plane: Plane = TABLE) -> None:
+    def __init__(self, cfg: SegmentationCfg, intrinsics: Intrinsics, plane: Plane = TABLE) -> None:
         """`plane`: the table where `cfg.plane` is "known"."""
         self.cfg, self.intrinsics, self._plane = cfg, intrinsics, plane
         self._rays = intrinsics.rays(cfg.stride).reshape(2, -1)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from perception.geometry import matrix_from_quat, quat_from_rotvec, quat_multiply
-from perception.hand_shape import Sight
+from perception.hand_shape import CameraOcclusion
 
 FRAME_POINTS = 48
 """Points at the end of a corrected cloud that belong to the newest frame; the others are tracked."""
@@ -96,7 +96,7 @@ class Reference:
 
 
 def register(
-    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, sight: Sight
+    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, sight: CameraOcclusion
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return poses (row, 3), (row, 4) of the references in a frame, and their fits (row,) in [0, 1].
 
@@ -122,7 +122,7 @@ def register(
 
 
 def _best_shifts(
-    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, sight: Sight
+    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, sight: CameraOcclusion
 ) -> Tensor:
     """Return the shifts (row, restarts, 3) [m] after which the first view explains the new points best.
 
@@ -146,7 +146,7 @@ def _best_shifts(
 
 
 def _iterate(
-    cfg: IcpCfg, reference: Reference, pos: Tensor, quat: Tensor, frame_w: Tensor, sight: Sight
+    cfg: IcpCfg, reference: Reference, pos: Tensor, quat: Tensor, frame_w: Tensor, sight: CameraOcclusion
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the poses after one round of iterations, and the fits (row,) before the last of them."""
     points, normals, radius = reference.points, reference.normals, reference.radius_m[:, None]
@@ -249,12 +249,12 @@ def _squares(points: Tensor, others: Tensor) -> Tensor:
     return torch.baddbmm(total, a, b.transpose(1, 2), alpha=-2.0).clamp_(min=0.0)
 
 
-def middle_xy(points_w: Tensor) -> Tensor:
+def centroid_xy(points_w: Tensor) -> Tensor:
     """Return the horizontal centroids (row, 2) of the tracked points of a cloud (row, point, 3) [m], float64."""
     return points_w[:, :-FRAME_POINTS, :2].double().mean(dim=1)
 
 
-def corrected(followed_w: Tensor, fresh_w: Tensor, cfg: IcpCfg = DEFAULT) -> Tensor:
+def add_unexplained_points(followed_w: Tensor, fresh_w: Tensor, cfg: IcpCfg = DEFAULT) -> Tensor:
     """Return the tracked points (row, point, 3), the last replaced by new points (row, new, 3) off the object."""
     few = fresh_w[:, :FRAME_POINTS]
     unexplained = _squares(few, followed_w).amin(dim=2) > cfg.inlier_m**2

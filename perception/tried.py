@@ -19,7 +19,7 @@ NOTHING = 1e4
 """Entry of an empty mark: further than any two marks are apart."""
 
 
-def mark(place_m: Tensor, axes_w: Tensor, share: Tensor) -> Tensor:
+def grasp_descriptor(place_m: Tensor, axes_w: Tensor, share: Tensor) -> Tensor:
     """Return marks (..., MARK) of grasps.
 
     `place_m` (..., 3): palm at the end of the approach relative to the centroid of the points, world axes. `axes_w`
@@ -29,13 +29,13 @@ def mark(place_m: Tensor, axes_w: Tensor, share: Tensor) -> Tensor:
     return torch.cat([place_m / PLACE_M, normal / AXIS, fingers / AXIS, share[..., None] / SHARE], dim=-1)
 
 
-def cost(marks: Tensor, tried: Tensor) -> Tensor:
+def repetition_penalty(marks: Tensor, tried: Tensor) -> Tensor:
     """Return the penalty (env, cand) of candidates (env, cand, MARK) for failed grasps (env, grasp, MARK), log-odds."""
     apart = (marks[:, :, None] - tried[:, None]).square().sum(dim=-1)
     return COST * torch.exp(-apart).sum(dim=-1)
 
 
-class Tried:
+class FailedGrasps:
     """Remembers the latest grasps of each environment's trial."""
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu", kept: int = 4) -> None:

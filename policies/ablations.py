@@ -14,10 +14,10 @@ from rich.table import Table
 
 import configs
 from dexgrasp.utils.files import write_json
-from policies.actor_policy import ActorPolicy
+from policies.actor_policy import ActorAgent
 from policies.attempts import play
 from policies.checkpoint import Checkpoint, load_checkpoint
-from policies.learners import known_policy
+from policies.learners import find_compatible_checkpoint
 from policies.runs import Run
 from policies.statistics import success_summary
 from policies.train import TrainCfg, train
@@ -59,7 +59,7 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
-class AblationsCfg(TrainCfg):
+class BenchAblationsCfg(TrainCfg):
     """Train every variant on `budget` control steps and compare them; options of `train` hold for all of them."""
 
     budget: float = 1.0
@@ -82,11 +82,11 @@ class AblationsCfg(TrainCfg):
             raise ValueError(f"budget must be positive and trials at least 1, got {self.budget} and {self.trials}")
 
 
-def bench_ablations(cfg: AblationsCfg) -> dict[str, Any]:
+def bench_ablations(cfg: BenchAblationsCfg) -> dict[str, Any]:
     """Train and measure, print the table, write RUN/bench.json; returns what it holds."""
     results: dict[str, Any] = {}
     if any(VARIANTS[name].stage == "student" for name in cfg.variants):
-        known_policy(cfg, "teacher")  # before anything is trained
+        find_compatible_checkpoint(cfg, "teacher")  # before anything is trained
     with Run.open(cfg.out, cfg) as run:
         for name in cfg.variants:
             variant = varied(cfg, VARIANTS[name], run.path / name.replace(" ", "_").replace(",", ""))
@@ -101,24 +101,24 @@ def bench_ablations(cfg: AblationsCfg) -> dict[str, Any]:
     return results
 
 
-def varied(cfg: AblationsCfg, variant: Variant, out: Path) -> TrainCfg:
+def varied(cfg: BenchAblationsCfg, variant: Variant, out: Path) -> TrainCfg:
     """The configuration that trains a variant."""
     plain: dict[str, Any] = {name: getattr(cfg, name) for name in TrainCfg.__dataclass_fields__}
     task = replace(
         cfg.task,
         reward=replace(cfg.task.reward, **variant.reward),
-        view=replace(cfg.task.view, **variant.view),
+        view=replace(cfg.task.camera, **variant.view),
         **variant.task,
     )
     steps = cfg.num_envs * task.phase_steps[-1]
-    plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.mix, **variant.mix), "out": str(out)}
+    plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.distillation, **variant.mix), "out": str(out)}
     own = configs.load(TrainCfg, "train", [f"stage={variant.steps_as or variant.stage}"])
     plain |= {"iterations": max(2, round(1e6 * cfg.budget / steps))}
     plain |= {name: getattr(own, name) for name in ("init_std", "final_std", "target_kl")} | variant.train
     return TrainCfg(**plain)
 
 
-def measure(cfg: AblationsCfg, variant: TrainCfg, checkpoint: Checkpoint, disturbance: str) -> dict[str, Any]:
+def measure(cfg: BenchAblationsCfg, variant: TrainCfg, checkpoint: Checkpoint, disturbance: str) -> dict[str, Any]:
     """Successes with a hold of three seconds on objects of the test split."""
     rows = min(cfg.trials, 108)
     task = GraspTask(
@@ -135,12 +135,12 @@ def measure(cfg: AblationsCfg, variant: TrainCfg, checkpoint: Checkpoint, distur
     )
     outcomes = []
     for first in range(0, cfg.trials, rows):
-        outcomes += play(task, ActorPolicy(checkpoint.actor, task), range(first, first + rows))
+        outcomes += play(task, ActorAgent(checkpoint.actor, task), range(first, first + rows))
     won = sum(outcome.success for outcome in outcomes[: cfg.trials])
     return success_summary(won, cfg.trials)
 
 
-def show(cfg: AblationsCfg, results: dict[str, Any]) -> None:
+def show(cfg: BenchAblationsCfg, results: dict[str, Any]) -> None:
     """The table."""
     table = Table("variant", "million steps", *cfg.disturbances, title=f"{cfg.budget:g} million control steps each")
     for name, result in results.items():

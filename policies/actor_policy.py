@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from policies.bundle import BATCH_MULTIPLE
-from policies.gripping import grip
+from policies.gripping import grip_confidence
 from policies.student import StudentActor
 from sim.task import GraspTask
 
 
-class ActorPolicy:
+class ActorAgent:
     """Acts with the mean actions of a teacher's or student's actor."""
 
     def __init__(self, actor: nn.Module, task: GraspTask) -> None:
@@ -27,10 +27,10 @@ class ActorPolicy:
     def act(self, obs: dict[str, Tensor]) -> Tensor:
         """Return the mean actions (env, action)."""
         if not isinstance(self._actor, StudentActor):
-            self.grip = grip(obs["teacher"][:, self._contact], self._hand)
+            self.grip = grip_confidence(obs["teacher"][:, self._contact], self._hand)
             return self._actor(_pad_batch(obs["teacher"]))[: len(self.grip)]
         action, felt = (found[: len(obs["student"])] for found in self._actor.both(_pad_batch(obs["student"])))
-        self.grip = grip(self._actor.contacts(felt), self._hand)
+        self.grip = grip_confidence(self._actor.contacts(felt), self._hand)
         return action
 
 

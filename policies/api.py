@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from policies.env_agent import EnvAgent
     from policies.results import EvaluationResult
-    from policies.synergy import Policy
+    from policies.synergy import Agent
     from sim.hands import HandSpec
     from sim.isaacgym import VecTask
     from sim.objects import ObjectLibrary
@@ -147,7 +147,7 @@ def make_isaacgym(
     return isaacgym.make(task=task, num_envs=num_envs, task_cfg=given.pop("task"), **own, **given)
 
 
-def load_policy(policy: str | Path, task: Any = None) -> "Policy | EnvAgent":
+def load_policy(policy: str | Path, task: Any = None) -> "Agent | EnvAgent":
     """Return a trained policy by shipped name, run directory, checkpoint or bundle.
 
     `task`: a `GraspTask` (also for the names zero, random and synergy) gives a policy on torch tensors; an environment

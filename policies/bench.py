@@ -30,7 +30,7 @@ from sim.engine_cfg import EngineName, WarpCfg
 from sim.gym import GraspEnv
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
-from sim.randomize import RandomizeCfg
+from sim.randomize import RandomizationCfg
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
@@ -40,7 +40,7 @@ NOISE_SD = 0.3
 
 
 @dataclass(frozen=True)
-class BenchCfg:
+class BenchEngineCfg:
     """What `dexgrasp bench engine` measures."""
 
     objects: str = "shipped"
@@ -58,7 +58,7 @@ class BenchCfg:
     engine: EngineName = "cpu"
     """cpu: MuJoCo's batch. warp: MuJoCo Warp, where threads and memory of the process play no part."""
     warp: WarpCfg = field(default_factory=WarpCfg)
-    """Buffers of engine=warp."""
+    """BufferMonitor of engine=warp."""
     seed: int = 0
     """Seed of objects, poses and actions."""
     out: str = ""
@@ -93,7 +93,7 @@ class Cell:
     mb_per_env: float
 
 
-def bench_engine(cfg: BenchCfg) -> None:
+def bench_engine(cfg: BenchEngineCfg) -> None:
     """Measure every cell, print the table, write RUN/bench.json."""
     torch.set_num_threads(1)
     physics = {name: configs.load_option(PhysicsCfg, "physics", name) for name in cfg.presets}
@@ -116,7 +116,7 @@ def bench_engine(cfg: BenchCfg) -> None:
             "thread_pool": thread_pool_rate(cfg, hand, library, usual),
             "async_vector_env": async_rate(cfg, usual),
         }
-        if cfg.task.randomize != RandomizeCfg():
+        if cfg.task.randomization != RandomizationCfg():
             others["randomization"] = randomization_cost(cfg, hand, library, usual)
         table = {"cells": [vars(cell) for cell in cells], "others": others, "cpu_count": os.cpu_count()}
         write_json(run.path / "bench.json", table | {"facts": run.facts})
@@ -124,7 +124,7 @@ def bench_engine(cfg: BenchCfg) -> None:
 
 
 def measure(
-    cfg: BenchCfg,
+    cfg: BenchEngineCfg,
     hand: HandSpec,
     library: ObjectLibrary,
     physics: PhysicsCfg,
@@ -171,7 +171,7 @@ def _episode(task: GraspTask, seed: int) -> dict:
     wall, cpu = time.perf_counter(), time.process_time()
     with watch.timing("rest"):
         task.reset(range(task.num_envs))
-        start, approach = batch.state.copy(), round(task.grasp_steps * task.cfg.scripted.approach_fraction)
+        start, approach = batch.state.copy(), round(task.grasp_steps * task.cfg.scripted_grasp.approach_fraction)
         grasp_cpu = 0.0
         for step in range(task.episode_steps):
             if step == approach:
@@ -237,7 +237,7 @@ def _bare_cpu_s(
     return spent
 
 
-def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
+def thread_pool_rate(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
     """Rates of a Python thread pool over `mj_step`, bare physics of the same controls, at the largest size."""
     envs, threads = max(cfg.num_envs), max(cfg.threads)
     task = make_task(cfg.task, hand, library, physics, envs=envs, threads=threads, seed=cfg.seed)
@@ -263,19 +263,19 @@ def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, phys
     return {"envs": envs, "threads": threads, "what": what, **rates, **ours}
 
 
-def randomization_cost(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
+def randomization_cost(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
     """CPU time of the whole task with randomisation over that without, at the largest size, runs in turn."""
-    envs, plain = max(cfg.num_envs), replace(cfg.task, randomize=RandomizeCfg())
+    envs, plain = max(cfg.num_envs), replace(cfg.task, randomize=RandomizationCfg())
     tasks = [
         make_task(task, hand, library, physics, envs=envs, threads=1, seed=cfg.seed)
-        for task in (plain, replace(plain, randomize=replace(cfg.task.randomize, sizes=(1.0,))))
+        for task in (plain, replace(plain, randomize=replace(cfg.task.randomization, sizes=(1.0,))))
     ]
     for task in tasks:
         task.reset(range(envs))
     rounds = [[_overhead_s(_episode(task, cfg.seed)) for task in tasks] for _ in range(cfg.repeats)]
     off, on = (min(column) for column in zip(*rounds, strict=True))
     physics_s = min(_episode(tasks[0], cfg.seed)["parts"]["physics"] for _ in range(cfg.repeats))
-    what = f"randomize={cfg.task.randomize.name} over off, share of stepping time"
+    what = f"randomize={cfg.task.randomization.name} over off, share of stepping time"
     return {"envs": envs, "what": what, "share": (on - off) / (physics_s + off)}
 
 
@@ -284,7 +284,7 @@ def _overhead_s(episode: dict) -> float:
     return sum(seconds for part, seconds in episode["parts"].items() if part != "physics")
 
 
-def async_rate(cfg: BenchCfg, physics: PhysicsCfg) -> dict:
+def async_rate(cfg: BenchEngineCfg, physics: PhysicsCfg) -> dict:
     """Wall rate of `gymnasium.vector.AsyncVectorEnv` over single environments, one process each."""
     envs, steps = min(8, max(cfg.num_envs)), 60
 

@@ -23,10 +23,10 @@ import configs
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch, device_clock
 from policies.evaluate_cfg import EvaluateCfg
-from policies.learners import make_model
+from policies.learners import make_learner
 from policies.milestones import ObjectCurriculum
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
-from policies.profiling import Profile
+from policies.profiling import ProfilerCallback
 from policies.runs import WARP_PACKAGES, Run, versions
 from policies.train import TrainCfg, make_env
 from sim.cpu import CpuEngine
@@ -77,7 +77,7 @@ class BenchGpuCfg:
     out: str = ""
     """Run directory; empty: runs/bench-gpu-<time>."""
     warp: WarpCfg = field(default_factory=WarpCfg)
-    """Buffers."""
+    """BufferMonitor."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task; a training episode by default."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
@@ -235,11 +235,11 @@ def _learning(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[
 def learning(cfg: TrainCfg, iterations: int) -> dict[str, Any]:
     """Rate of so many iterations, roll-outs, resets and updates together, after one to warm up; shares of the parts."""
     env = make_env(cfg)
-    model = make_model(cfg, env, Path("no-run"))
+    model = make_learner(cfg, env, Path("no-run"))
     steps = env.num_envs * model.num_steps
-    model.learn(steps, [ObjectCurriculum(cfg.level_step)])
-    profile = Profile([])
-    callbacks = [ObjectCurriculum(cfg.level_step), profile]
+    model.learn(steps, [ObjectCurriculum(cfg.disturbance_step)])
+    profile = ProfilerCallback([])
+    callbacks = [ObjectCurriculum(cfg.disturbance_step), profile]
     wall_s = _timed(env.task, lambda: model.learn((1 + iterations) * steps, callbacks))
     shares = profile.shares()
     return {"envs": env.num_envs, "per_s": iterations * steps / wall_s, "shares": shares, "buffers": _buffers(env.task)}

@@ -12,7 +12,7 @@ from rich.table import Table
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import LapTimer, latency_summary
 from perception.features import nearest_vectors
-from perception.segment import SegmentCfg, Segmenter
+from perception.segment import SegmentationCfg, Segmenter
 from policies.runs import Run
 from sim.depth_scenes import SCENES, DepthScene, make_scene
 from sim.hands import HandSpec
@@ -37,7 +37,7 @@ class BenchPerceptionCfg:
     """Seed of the scenes."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
-    segment: SegmentCfg = field(default_factory=SegmentCfg)
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """The pipeline."""
 
     def __post_init__(self) -> None:

@@ -11,14 +11,14 @@ from dexgrasp.utils.timers import latency_summary
 from policies import trained
 from policies.bundle import read_bundle
 from policies.runs import Run
-from policies.runtime import Command, Plan, Policy, Readings
-from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
+from policies.runtime import Command, PregraspPlan, Policy, Observation
+from policies.safety import SafetyCfg, SafetyGate, MeasuredState, DesiredCommand
 
 WARM_UP = 50
 
 
 @dataclass(frozen=True)
-class BenchRuntimeCfg:
+class BenchDeployCfg:
     """What `dexgrasp bench deploy` measures."""
 
     policy: str = "allegro/student"
@@ -35,9 +35,9 @@ class BenchRuntimeCfg:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
 
-def bench_runtime(cfg: BenchRuntimeCfg) -> None:
+def bench_runtime(cfg: BenchDeployCfg) -> None:
     """Measure, print, write RUN/bench.json."""
-    source = trained.find(cfg.policy, kind="bundle")
+    source = trained.find_policy(cfg.policy, kind="bundle")
     with Run.open(cfg.out, cfg) as run:
         timed = measure(source.path, cfg)
         write_json(run.file("bench.json"), timed | {"facts": run.facts})
@@ -50,7 +50,7 @@ def bench_runtime(cfg: BenchRuntimeCfg) -> None:
         print(f"bench: {run.path / 'bench.json'}")
 
 
-def measure(folder: Path, cfg: BenchRuntimeCfg) -> dict[str, Any]:
+def measure(folder: Path, cfg: BenchDeployCfg) -> dict[str, Any]:
     """Milliseconds of `act` and of the gate, over recorded readings; wall clock, and CPU time of the thread."""
     policy, plan, readings = Policy.load(folder), *recorded(folder)
     policy.begin(plan)
@@ -64,13 +64,13 @@ def measure(folder: Path, cfg: BenchRuntimeCfg) -> dict[str, Any]:
 
     def guard(i: int) -> None:
         now_s, sensed = i / policy.rate_hz, readings[i % len(readings)]
-        wanted = Wanted(
+        wanted = DesiredCommand(
             joint_target=command.joint_target,
             palm_pos_w=command.palm_pos_w,
             palm_quat_w=command.palm_quat_w,
             stamp_s=now_s,
         )
-        measured = Sensed(
+        measured = MeasuredState(
             joint_pos=sensed.joint_pos,
             palm_pos_w=sensed.palm_pos_w,
             palm_quat_w=sensed.palm_quat_w,
@@ -81,10 +81,10 @@ def measure(folder: Path, cfg: BenchRuntimeCfg) -> dict[str, Any]:
     return {"act": _time(act, cfg.steps), "safety_gate": _time(guard, cfg.steps)}
 
 
-def recorded(folder: Path) -> tuple[Plan, list[Readings]]:
+def recorded(folder: Path) -> tuple[PregraspPlan, list[Observation]]:
     """Return a plan and the readings of a bundle's recording, without batch dimension."""
     golden = read_bundle(folder).golden
-    plan = Plan(
+    plan = PregraspPlan(
         palm_pos_w=golden["in/start_pos_w"][0],
         palm_quat_w=golden["in/start_quat_w"][0],
         depth_m=golden["in/depth_m"][0],
@@ -92,9 +92,9 @@ def recorded(folder: Path) -> tuple[Plan, list[Readings]]:
         floor_m=golden["in/floor_m"][0],
         joint_pos=golden["in/joint_target"][0],
     )
-    sensed = [name for name in Readings.__dataclass_fields__ if f"in/{name}" in golden]
+    sensed = [name for name in Observation.__dataclass_fields__ if f"in/{name}" in golden]
     rows = len(golden["in/joint_pos"])
-    return plan, [Readings(**{name: golden[f"in/{name}"][row] for name in sensed}) for row in range(rows)]
+    return plan, [Observation(**{name: golden[f"in/{name}"][row] for name in sensed}) for row in range(rows)]
 
 
 def _time(call: Callable[[int], Any], steps: int) -> dict[str, dict[str, float]]:

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
-from perception.segment import SegmentCfg, Segmenter
+from perception.segment import SegmentationCfg, Segmenter
 from policies.runs import Run
 from sim.depth_scenes import CAMERA, SCENES, make_scene, overlap
 from sim.objects import open_library
@@ -33,7 +33,7 @@ class BenchSegmentationCfg:
     """Number of the first scene of each kind."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
-    segment: SegmentCfg = field(default_factory=SegmentCfg)
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """The pipeline."""
 
     def __post_init__(self) -> None:

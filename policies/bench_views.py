@@ -25,11 +25,11 @@ from policies.statistics import percentile
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
-from sim.rendered_camera import RenderedCamera
+from sim.rendered_camera import DepthCamera
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
-from sim.view import Camera
+from sim.view import CameraModel
 
 Disturbed = Literal["none", "shift3", "shift5", "force", "heavy", "slippery"]
 NEAR_M = 0.05
@@ -37,7 +37,7 @@ NEAR_M = 0.05
 
 
 @dataclass(frozen=True)
-class ViewsCfg:
+class BenchCamerasCfg:
     """Compare cameras: view=frozen the first frames, view=refreshed frames with the hand in them; view=tracked and
     corrected compare the tracked points with the true ones."""
 
@@ -85,37 +85,37 @@ class Comparison:
     """Samples that were asked for; in the others a camera saw too little."""
 
 
-def bench_views(cfg: ViewsCfg) -> dict:
+def bench_views(cfg: BenchCamerasCfg) -> dict:
     """Compare, print the table, write RUN/bench.json; returns what it holds."""
     torch.set_num_threads(1)
     hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
     with Run.open(cfg.out, cfg) as run:
-        result = _tracked(cfg, hand, library) if cfg.task.view.tracks else _compared(cfg, hand, library)
+        result = _tracked(cfg, hand, library) if cfg.task.camera.tracks else _compared(cfg, hand, library)
         write_json(run.path / "bench.json", result | {"facts": run.facts})
         print(f"bench: {run.path / 'bench.json'}")
     return result
 
 
-def _compared(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
+def _compared(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
     result = summarise(compare(cfg, hand, library), hand.keypoint_names)
     _show(result, cfg)
     return result
 
 
-def _tracked(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
+def _tracked(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
     task, physics = cfg.task, configs.load_option(PhysicsCfg, "physics", "balanced")
     tracks = bench_tracking.track(task, hand, library, physics, _blocks(cfg, library), cfg.disturbance, cfg.seed)
     result = {camera: bench_tracking.summarise(track, *task.phase_steps[:2]) for camera, track in tracks.items()}
-    bench_tracking.show(result, f"view={task.view.mode} against the truth, disturbance={cfg.disturbance}")
+    bench_tracking.show(result, f"view={task.camera.mode} against the truth, disturbance={cfg.disturbance}")
     return {"tracked": result}
 
 
-def _blocks(cfg: ViewsCfg, library: ObjectLibrary) -> list[range]:
+def _blocks(cfg: BenchCamerasCfg, library: ObjectLibrary) -> list[range]:
     total = cfg.trials or len(library)
     return [range(first, min(first + cfg.num_envs, total)) for first in range(0, total, cfg.num_envs)]
 
 
-def compare(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> Comparison:
+def compare(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> Comparison:
     """Run the scenes and compare the vectors."""
     blocks = _blocks(cfg, library)
     physics = configs.load_option(PhysicsCfg, "physics", "balanced")
@@ -135,10 +135,10 @@ def _joined(parts: list[Comparison]) -> Comparison:
     return Comparison([name for p in parts for name in p.objects], gap, length, again, sum(p.seen for p in parts))
 
 
-def _block(cfg: ViewsCfg, task: GraspTask, trials: range) -> Comparison:
+def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
     """One grasp in every row."""
     obs, rows = task.reset(trials), torch.arange(task.num_envs)
-    drawn = [RenderedCamera(cpu_engine(task).pool, task.engine, cfg.flaws) for _ in range(2)]
+    drawn = [DepthCamera(cpu_engine(task).pool, task.engine, cfg.flaws) for _ in range(2)]
     state, objects = task.engine.state, task.objects
     clouds = [task.view.points_w.clone()]
     for number, camera in enumerate(drawn):
@@ -146,21 +146,21 @@ def _block(cfg: ViewsCfg, task: GraspTask, trials: range) -> Comparison:
         clouds.append(camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.view.camera_w, other))
     policy = make_policy("synergy", task)
     policy.reset(trials)
-    live, parts = cfg.task.view.live, []
+    live, parts = cfg.task.camera.live, []
     for step in range(task.grasp_steps):
         if step % cfg.every_steps == 0 and (step or not live):
             enough = torch.ones_like(rows, dtype=torch.bool)
             if live:
                 frames = [_frame(task, camera, rows) for camera in (task.view.camera, *drawn)]
                 clouds = [points for points, _ in frames]
-                enough = torch.stack([count for _, count in frames]).amin(dim=0) >= cfg.task.view.min_points
+                enough = torch.stack([count for _, count in frames]).amin(dim=0) >= cfg.task.camera.min_points
             parts.append(_sample(state.keypoints_w.float(), clouds, enough, objects))
         obs = task.step(policy.act(obs)).obs
     return _joined(parts)
 
 
-def _frame(task: GraspTask, camera: Camera, rows: Tensor) -> tuple[Tensor, Tensor]:
-    return camera.frame(rows, task.engine.state, task.view.camera_w, task.draws, task.step_index)[:2]
+def _frame(task: GraspTask, camera: CameraModel, rows: Tensor) -> tuple[Tensor, Tensor]:
+    return camera.frame(rows, task.engine.state, task.view.camera_w, task.draws, task.steps_since_reset)[:2]
 
 
 def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: list[str]) -> Comparison:
@@ -193,8 +193,8 @@ def _spread(values_mm: Tensor) -> dict[str, float]:
     return {"median_mm": percentile(values, 50.0), "p95_mm": percentile(values, 95.0)}
 
 
-def _show(result: dict, cfg: ViewsCfg) -> None:
-    what = "frames" if cfg.task.view.live else "first views"
+def _show(result: dict, cfg: BenchCamerasCfg) -> None:
+    what = "frames" if cfg.task.camera.live else "first views"
     table = Table("keypoint", "median", "95 %", title=f"{what}, model against drawn depth")
     near = f"within {1e3 * NEAR_M:.0f} mm ({result['near_share']:.0%})"
     rows = {"all": result["all"], near: result["near"], "drawn twice": result["drawn_again"]}

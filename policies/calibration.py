@@ -17,7 +17,7 @@ from PIL import Image
 
 from dexgrasp.utils.files import write_json
 from perception.calibrate import BadCalibrationError, LimitsCfg, Mounted, calibrate
-from perception.charuco import BoardCfg, View, draw_board, find_board
+from perception.charuco import BoardCfg, BoardDetection, draw_board, find_board
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose, pose_from_dict, pose_matrix
 from perception.realsense import RealSense, RealSenseCfg
@@ -116,7 +116,7 @@ def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], 
         return images, frame.intrinsics, source.serial
 
 
-def _find(board: BoardCfg, images: dict[str, NDArray[np.uint8]], camera: Intrinsics) -> list[View]:
+def _find(board: BoardCfg, images: dict[str, NDArray[np.uint8]], camera: Intrinsics) -> list[BoardDetection]:
     views = []
     for name, image in images.items():
         try:
@@ -128,7 +128,7 @@ def _find(board: BoardCfg, images: dict[str, NDArray[np.uint8]], camera: Intrins
     return views
 
 
-def _carriers(cfg: CalibrateCameraCfg, views: list[View], path: Path) -> NDArray[np.float64]:
+def _carriers(cfg: CalibrateCameraCfg, views: list[BoardDetection], path: Path) -> NDArray[np.float64]:
     """Return the poses (view, 4, 4) of the flange or of the board in the world."""
     if not path.is_file():
         if cfg.mounted == "flange":

@@ -1,4 +1,4 @@
-"""Checkpoints of training as plain data: `policy.zip`, `last.zip`, `best.zip`. Reading one runs no code.
+"""CheckpointCallback of training as plain data: `policy.zip`, `last.zip`, `best.zip`. Reading one runs no code.
 
 A checkpoint is an archive of JSON and tensors (policies/tensor_archive.py) and explains itself without files beside it:
 
@@ -28,7 +28,7 @@ from sim.task_cfg import TaskCfg
 FORMAT, VERSION = "dexgrasp checkpoint", 1
 """First entries of the header. The version grows whenever an older reader would misread the file."""
 NAMES = ("best.zip", "last.zip", "policy.zip")
-"""Checkpoints of a run directory; the first that exists is taken."""
+"""CheckpointCallback of a run directory; the first that exists is taken."""
 SB3_ENTRIES = {"data", "policy.pth"}
 """Entries of a zip file of Stable-Baselines3, which older versions wrote."""
 
@@ -192,7 +192,7 @@ def config_of(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def build_policy(path: Path, data: CheckpointData, hand: HandSpec, task: TaskCfg) -> GraspPolicy:
     """Build the policy of a checkpoint, if its networks are those of the hand and the task."""
-    stored, layouts = data.architecture, observation_layouts(hand, task.view.live)
+    stored, layouts = data.architecture, observation_layouts(hand, task.camera.live)
     known = {
         group: {term.name: term.size for term in layouts[group].terms}
         for group in stored.observations

@@ -203,7 +203,7 @@ def _values(tree: Any, budget: int) -> int:
 def _architecture(
     plain: dict[str, Any], weights: dict[str, Tensor], config: dict[str, Any], hand: HandSpec, task: TaskCfg
 ) -> Architecture:
-    layouts, shape = observation_layouts(hand, task.view.live), plain.get("policy_kwargs") or {}
+    layouts, shape = observation_layouts(hand, task.camera.live), plain.get("policy_kwargs") or {}
     student = any(name.startswith("actor.encoder.") for name in weights)
     layers = sorted(
         int(name.split(".")[2]) for name in weights if name.startswith("actor.net.") and name.endswith(".bias")

@@ -17,7 +17,7 @@ import configs
 from configs.values import fields
 from dexgrasp.utils.text import comma_separated, did_you_mean
 from policies import usage
-from policies.commands import COMMANDS, Command
+from policies.commands import COMMANDS, CliCommand
 from policies.plugins import import_plugins
 from policies.runs import log
 
@@ -53,7 +53,7 @@ def _main(given: list[str]) -> int:
     return _guarded(command, rest)
 
 
-def _find(given: Sequence[str]) -> tuple[Command | None, list[str]]:
+def _find(given: Sequence[str]) -> tuple[CliCommand | None, list[str]]:
     for length in (2, 1):
         for command in COMMANDS:
             words = " ".join(given[:length])
@@ -78,7 +78,7 @@ def _no_such_command(given: Sequence[str]) -> int:
     return MISUSED
 
 
-def _guarded(command: Command, words: Sequence[str]) -> int:
+def _guarded(command: CliCommand, words: Sequence[str]) -> int:
     handler = _Screen(logging.INFO)
     log.addHandler(handler)
     previous = signal.signal(signal.SIGTERM, _interrupt)
@@ -99,7 +99,7 @@ def _guarded(command: Command, words: Sequence[str]) -> int:
         log.removeHandler(handler)
 
 
-def _run(command: Command, words: Sequence[str]) -> int:
+def _run(command: CliCommand, words: Sequence[str]) -> int:
     overrides = _renamed(command, _name_positionals(command, words))
     schema = _resolve(command.schema)
     if "plugins" in fields(schema):
@@ -109,7 +109,7 @@ def _run(command: Command, words: Sequence[str]) -> int:
     return status if isinstance(status, int) else OK
 
 
-def _name_positionals(command: Command, words: Sequence[str]) -> list[str]:
+def _name_positionals(command: CliCommand, words: Sequence[str]) -> list[str]:
     """Give each word without a key the key of its place; words that are `key=value` already stay."""
     free = list(command.positional)
     overrides = []
@@ -122,7 +122,7 @@ def _name_positionals(command: Command, words: Sequence[str]) -> list[str]:
     return overrides
 
 
-def _renamed(command: Command, overrides: Sequence[str]) -> list[str]:
+def _renamed(command: CliCommand, overrides: Sequence[str]) -> list[str]:
     """Replace former names of keys, or of whole `key=value` words, by the present ones."""
     found = []
     for override in overrides:

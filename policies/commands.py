@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Command:
+class CliCommand:
     """One command: its words, the dataclass that configures it, and the function that runs it."""
 
     words: str
@@ -29,83 +29,83 @@ class Command:
 
 
 COMMANDS = (
-    Command(
+    CliCommand(
         "demo",
         "Let a hand pick up the shipped objects; ends with the success rate, a video and a report.",
         "policies.evaluate_cfg:EvaluateCfg",
         "policies.demo:demo",
     ),
-    Command(
+    CliCommand(
         "objects generate",
         "Make a library of objects from families of shapes; the same seed gives the same bytes.",
         "sim.objects.commands:GenerateCfg",
         "sim.objects.commands:generate",
     ),
-    Command(
+    CliCommand(
         "objects import",
         "Turn a folder of meshes into a library: repair, convex pieces, mass, resting poses.",
         "sim.objects.commands:ImportCfg",
         "sim.objects.commands:import_meshes",
         ("source",),
     ),
-    Command(
+    CliCommand(
         "objects show",
         "Draw a contact sheet of a library.",
         "sim.objects.commands:ShowCfg",
         "sim.objects.commands:show",
         ("library",),
     ),
-    Command(
+    CliCommand(
         "objects compare",
         "Compare a library with a folder of meshes: sizes, masses, shapes.",
-        "sim.objects.commands:CompareCfg",
+        "sim.objects.commands:CompareLibraryCfg",
         "sim.objects.commands:compare",
         ("library", "meshes"),
     ),
-    Command("train", "Train a teacher or a student.", "policies.train:TrainCfg", "policies.train:train"),
-    Command(
+    CliCommand("train", "Train a teacher or a student.", "policies.train:TrainCfg", "policies.train:train"),
+    CliCommand(
         "evaluate",
         "Measure the success rate of a policy on a set of objects, with and without disturbances.",
         "policies.evaluate_cfg:EvaluateCfg",
         "policies.evaluate:evaluate",
     ),
-    Command(
+    CliCommand(
         "compare",
         "Run two policies on the same trials; exit status 1 if the second does significantly worse.",
-        "policies.compare:CompareCfg",
+        "policies.compare:CompareLibraryCfg",
         "policies.compare:compare",
         ("a", "b"),
     ),
-    Command(
+    CliCommand(
         "export",
         "Write a trained student as a bundle that a robot runs; refused unless it repeats its checkpoint.",
         "policies.export:ExportCfg",
         "policies.export:export",
         renamed=(("run", "policy"),),
     ),
-    Command(
+    CliCommand(
         "publish",
         "Put a trained policy, its bundle and its model card into one folder.",
-        "policies.ship:ShipCfg",
+        "policies.ship:PublishCfg",
         "policies.ship:ship",
         former="ship",
         renamed=(("run", "policy"),),
     ),
-    Command(
+    CliCommand(
         "checkpoint upgrade",
         "Convert checkpoints of older versions into the present format; no code in them is run.",
         "policies.checkpoint_upgrade:UpgradeCfg",
         "policies.checkpoint_upgrade:upgrade",
         ("source",),
     ),
-    Command(
+    CliCommand(
         "checkpoint sb3",
         "Write a trained policy as a zip file that stable_baselines3.PPO.load opens.",
         "policies.checkpoint_upgrade:Sb3Cfg",
         "policies.checkpoint_upgrade:export_sb3",
         ("policy",),
     ),
-    Command(
+    CliCommand(
         "replay",
         "Run perception and policy again on a recorded bag; exit status 1 at the first difference.",
         "dexgrasp_ros.replay_cfg:ReplayCfg",
@@ -117,92 +117,92 @@ COMMANDS = (
             ("bundle", "policy"),
         ),
     ),
-    Command(
+    CliCommand(
         "bench engine",
         "Measure the speed and the memory of the batched simulation.",
-        "policies.bench:BenchCfg",
+        "policies.bench:BenchEngineCfg",
         "policies.bench:bench_engine",
     ),
-    Command(
+    CliCommand(
         "bench gpu",
         "Measure engine=warp on a GPU: parity with the CPU, stepping, learning, buffers.",
         "policies.bench_gpu:BenchGpuCfg",
         "policies.bench_gpu:bench_gpu",
     ),
-    Command(
+    CliCommand(
         "bench physics",
         "Measure what each physics preset costs and how far its outcomes agree with the reference.",
-        "policies.presets:PresetsCfg",
+        "policies.presets:BenchPhysicsCfg",
         "policies.presets:bench_physics",
     ),
-    Command(
+    CliCommand(
         "bench perception",
         "Measure the time from a depth image to the features, stage by stage.",
         "policies.bench_perception:BenchPerceptionCfg",
         "policies.bench_perception:bench_perception",
     ),
-    Command(
+    CliCommand(
         "bench segmentation",
         "Measure how well objects are found in synthetic depth images with truth.",
         "policies.bench_segmentation:BenchSegmentationCfg",
         "policies.bench_segmentation:bench_segmentation",
     ),
-    Command(
+    CliCommand(
         "bench cameras",
         "Compare the camera model of training with rendered depth images, in the vectors that a policy observes.",
-        "policies.bench_views:ViewsCfg",
+        "policies.bench_views:BenchCamerasCfg",
         "policies.bench_views:bench_views",
         former="bench views",
     ),
-    Command(
+    CliCommand(
         "bench tracking",
         "Compare the tracked object points with the true ones, over whole episodes.",
-        "policies.bench_views:ViewsCfg",
+        "policies.bench_views:BenchCamerasCfg",
         "policies.bench_views:bench_views",
     ),
-    Command(
+    CliCommand(
         "bench ros",
         "Grasp over ROS 2 with a simulated robot; milliseconds from the depth image's stamp to the command.",
         "dexgrasp_ros.bench:RosBenchCfg",
         "dexgrasp_ros.bench:bench_ros",
         renamed=(("bundle", "policy"),),
     ),
-    Command(
+    CliCommand(
         "bench ablations",
         "Train variants of the method at equal budget and compare them.",
-        "policies.ablations:AblationsCfg",
+        "policies.ablations:BenchAblationsCfg",
         "policies.ablations:bench_ablations",
     ),
-    Command(
+    CliCommand(
         "bench deploy",
         "Measure the latency of a control step of an exported policy and of the safety gate.",
-        "policies.bench_runtime:BenchRuntimeCfg",
+        "policies.bench_runtime:BenchDeployCfg",
         "policies.bench_runtime:bench_runtime",
         former="bench runtime",
     ),
-    Command(
+    CliCommand(
         "calibrate board",
         "Draw the calibration board to print.",
         "policies.calibration:PrintBoardCfg",
         "policies.calibration:print_board",
     ),
-    Command(
+    CliCommand(
         "calibrate camera",
         "Find where the camera stands from images of the board; writes the YAML that others read.",
         "policies.calibration:CalibrateCameraCfg",
         "policies.calibration:calibrate_camera",
         ("source",),
     ),
-    Command(
+    CliCommand(
         "randomization show",
         "Show what domain randomisation draws: ranges, their sources, one draw, histograms.",
         "policies.randomization:ShowRandomizationCfg",
         "policies.randomization:show_randomization",
     ),
-    Command(
+    CliCommand(
         "viewer",
         "Show depth images, perception results, the hand and a policy in a browser.",
-        "policies.view:ViewPageCfg",
+        "policies.view:ViewerCfg",
         "policies.view:view",
         ("perception",),
         former="view",

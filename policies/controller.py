@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from perception.features import HandFeatures, nearest_vectors
 from perception.geometry import quat_rotate_inverse
 from perception.observation import HISTORY, MOVES, Layout, student_layout
-from perception.tracking import middle_xy
-from policies.gripping import base_m, grip
+from perception.tracking import centroid_xy
+from policies.gripping import lowest_height_m, grip_confidence
 from policies.student import StudentActor
-from sim.actions import ControlLaw, Course, Phases
+from sim.actions import ControlLaw, PalmTrajectory, Phases
 from sim.hands import HandSpec
 from sim.observations import hand_terms, progress_terms
-from sim.sensing import Readings
+from sim.sensing import ProprioceptiveState
 from sim.task_cfg import TaskCfg
 
 READINGS = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
@@ -46,14 +46,14 @@ NOTICED = ("grip", "base_m")
 
 
 @dataclass(frozen=True)
-class Shape:
+class TensorSpec:
     """An input or output of the controller without its batch dimension."""
 
     size: tuple[int, ...]
     dtype: torch.dtype = torch.float64
 
 
-class Controller(nn.Module):
+class DeployableController(nn.Module):
     """Sensor values to targets for the grasp, the lift and the hold."""
 
     def __init__(self, actor: StudentActor, hand: HandSpec, cfg: TaskCfg, points: int) -> None:
@@ -62,7 +62,7 @@ class Controller(nn.Module):
         joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
         self.actor, self.hand, self.cfg, self.points = actor, hand, cfg, points
         self.step_s = 1.0 / cfg.rate_hz
-        self.layout = student_layout(joints, keypoints, 6 + joints, cfg.view.live)
+        self.layout = student_layout(joints, keypoints, 6 + joints, cfg.camera.live)
         self._moves = Layout(tuple(term for term in self.layout.terms if term.name in MOVES))
         palm = torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b)
         self._body = HandFeatures(hand.kinematics().to(torch.float64), *palm)
@@ -70,32 +70,32 @@ class Controller(nn.Module):
         self._law = ControlLaw(cfg.scales, cfg.corrected, cfg.wrist, self.step_s, *limits)
 
     @property
-    def inputs(self) -> dict[str, Shape]:
+    def inputs(self) -> dict[str, TensorSpec]:
         """Sensor values, then the plan, then the state of the last step, in the order of `forward`."""
         joints = len(self.hand.joint_names)
         known = {
-            "joint_pos": Shape((joints,)),
-            "palm_pos_w": Shape((3,)),
-            "palm_quat_w": Shape((4,)),
-            "points_w": Shape((self.points, 3), torch.float32),
-            "visible_fraction": Shape((), torch.float32),
-            "view_fresh": Shape((), torch.bool),
-            "start_pos_w": Shape((3,)),
-            "start_quat_w": Shape((4,)),
-            "depth_m": Shape(()),
-            "closing": Shape((joints,)),
-            "floor_m": Shape(()),
-            "step": Shape((), torch.int64),
-            "joint_target": Shape((joints,)),
-            "target_pos_w": Shape((3,)),
-            "target_quat_w": Shape((4,)),
-            "travelled_m": Shape(()),
-            "object_xy_w": Shape((2,)),
-            "followed_m": Shape((2,)),
-            "last_action": Shape((6 + joints,), torch.float32),
-            "history": Shape((HISTORY, self._moves.size), torch.float32),
+            "joint_pos": TensorSpec((joints,)),
+            "palm_pos_w": TensorSpec((3,)),
+            "palm_quat_w": TensorSpec((4,)),
+            "points_w": TensorSpec((self.points, 3), torch.float32),
+            "visible_fraction": TensorSpec((), torch.float32),
+            "view_fresh": TensorSpec((), torch.bool),
+            "start_pos_w": TensorSpec((3,)),
+            "start_quat_w": TensorSpec((4,)),
+            "depth_m": TensorSpec(()),
+            "closing": TensorSpec((joints,)),
+            "floor_m": TensorSpec(()),
+            "step": TensorSpec((), torch.int64),
+            "joint_target": TensorSpec((joints,)),
+            "target_pos_w": TensorSpec((3,)),
+            "target_quat_w": TensorSpec((4,)),
+            "travelled_m": TensorSpec(()),
+            "object_xy_w": TensorSpec((2,)),
+            "followed_m": TensorSpec((2,)),
+            "last_action": TensorSpec((6 + joints,), torch.float32),
+            "history": TensorSpec((HISTORY, self._moves.size), torch.float32),
         }
-        return {name: known[name] for name in (*READINGS, *(WATCH if self.cfg.view.live else ()), *PLAN, *STATE)}
+        return {name: known[name] for name in (*READINGS, *(WATCH if self.cfg.camera.live else ()), *PLAN, *STATE)}
 
     @property
     def outputs(self) -> list[str]:
@@ -106,7 +106,7 @@ class Controller(nn.Module):
         """From `values`, as `inputs` says, to the next state, targets and action among it, and what is noticed."""
         given = dict(zip(self.inputs, values, strict=True))
         phases = Phases(given["step"], *self.cfg.phase_steps)
-        course = Course(
+        course = PalmTrajectory(
             start_pos_w=given["start_pos_w"],
             start_quat_w=given["start_quat_w"],
             palm_pos_w=given["target_pos_w"],
@@ -117,23 +117,23 @@ class Controller(nn.Module):
             followed_m=given["followed_m"],
         )
         pose = given["palm_pos_w"], given["palm_quat_w"]
-        sensed = Readings(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
+        sensed = ProprioceptiveState(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
         history, obs = self._observe(given, sensed, course, phases)
         action, felt = self.actor.both(obs)
         action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
         style, heights = (given["closing"], given["floor_m"]), sensed.keypoints_w[..., 2]
-        object_xy_w = middle_xy(given["points_w"])
-        held = grip(self.actor.contacts(felt), self.hand)
+        object_xy_w = centroid_xy(given["points_w"])
+        held = grip_confidence(self.actor.contacts(felt), self.hand)
         target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases, held)
         done = course.palm_pos_w, course.palm_quat_w, course.travelled_m, course.object_xy_w, course.followed_m
-        return phases.step + 1, target, *done, action, history, held, base_m(given["points_w"])
+        return phases.step + 1, target, *done, action, history, held, lowest_height_m(given["points_w"])
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
         """Keypoints (env, keypoint, 3) in the world [m]."""
         return self._body.keypoints(palm_pos_w, palm_quat_w, joint_pos)
 
     def _observe(
-        self, given: dict[str, Tensor], sensed: Readings, course: Course, phases: Phases
+        self, given: dict[str, Tensor], sensed: ProprioceptiveState, course: PalmTrajectory, phases: Phases
     ) -> tuple[Tensor, Tensor]:
         """The history with this step, and the student's observation (env, size)."""
         felt = hand_terms(sensed, given["joint_target"], course)
@@ -144,5 +144,5 @@ class Controller(nn.Module):
         values = felt | progress_terms(phases, course.remaining_m, given["last_action"])
         values |= {name: given[name] for name in WATCH if name in given}
         turned = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
-        values["visible_vectors"] = to_visible_w if self.cfg.vectors == "world" else turned
+        values["visible_vectors"] = to_visible_w if self.cfg.vector_frame == "world" else turned
         return history, self.layout.assemble(values | {"history": history})

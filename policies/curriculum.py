@@ -19,7 +19,7 @@ from typing import Any, Literal, Self
 import torch
 from torch import Tensor
 
-from policies.actor_policy import ActorPolicy
+from policies.actor_policy import ActorAgent
 from policies.checkpoint import CheckpointData, TrainingState
 from policies.losses import imitation_loss, mean_record, reconstruction_loss
 from policies.networks import Encoder, GraspPolicy
@@ -33,28 +33,28 @@ log = logging.getLogger("dexgrasp")
 
 
 @dataclass(frozen=True)
-class MixCfg:
+class DistillationCfg:
     """Schedule from imitation to reinforcement, and the weights and sizes of imitation."""
 
-    by: Literal["iteration", "success"] = "iteration"
+    schedule: Literal["iteration", "success"] = "iteration"
     """Quantity that rho follows: the number of the iteration, or the success rate of the last rollouts."""
-    start: float = 0.5
+    rho_start: float = 0.5
     """Share of the iterations, or success rate, at which rho starts to rise from 0."""
-    end: float = 0.8
+    rho_end: float = 0.8
     """Share of the iterations, or success rate, at which rho reaches `ceiling`."""
-    ceiling: float = 0.9
+    rho_max: float = 0.9
     """Highest rho; the rest to 1 stays imitation."""
-    imitation: float = 1.0
+    imitation_weight: float = 1.0
     """Weight of the imitation loss; 0: no imitation."""
-    reconstruction: float = 0.2
+    reconstruction_weight: float = 0.2
     """Weight of the loss of reconstructed contacts and forces."""
-    window: int = 10
+    num_rollouts: int = 10
     """Number of rollouts that imitation learns from together."""
-    keep: int = 32768
+    samples_per_rollout: int = 32768
     """Samples kept of each rollout, chosen at random: limits memory and the size of RUN/last.window."""
-    updates: int = 60
+    gradient_steps: int = 60
     """Gradient steps of an iteration while rho is 0."""
-    batch: int = 1024
+    batch_size: int = 1024
     """Samples of an imitation batch."""
     imitation_rate: float = 1e-3
     """Learning rate while rho is 0; it falls to a third until rho rises."""
@@ -62,20 +62,20 @@ class MixCfg:
     """Learning rate when reinforcement starts."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end:
-            raise ValueError(f"mix.start must lie in 0..mix.end, got start={self.start} and end={self.end}")
-        if not 0 <= self.ceiling <= 1:
-            raise ValueError(f"mix.ceiling must lie in 0..1, got {self.ceiling}")
-        if min(self.window, self.keep, self.updates, self.batch) < 1:
+        if not 0 <= self.rho_start <= self.rho_end:
+            raise ValueError(f"mix.start must lie in 0..mix.end, got start={self.rho_start} and end={self.rho_end}")
+        if not 0 <= self.rho_max <= 1:
+            raise ValueError(f"mix.ceiling must lie in 0..1, got {self.rho_max}")
+        if min(self.num_rollouts, self.samples_per_rollout, self.gradient_steps, self.batch_size) < 1:
             raise ValueError("mix.window, mix.keep, mix.updates and mix.batch must be at least 1")
 
     def rho(self, where: float) -> float:
         """Return the share of reinforcement at `where`, a share of the iterations or a success rate."""
-        if where >= self.end:
-            return self.ceiling
-        if where <= self.start:
+        if where >= self.rho_end:
+            return self.rho_max
+        if where <= self.rho_start:
             return 0.0
-        return self.ceiling * (where - self.start) / (self.end - self.start)
+        return self.rho_max * (where - self.rho_start) / (self.rho_end - self.rho_start)
 
 
 class StudentPPO(GraspPPO):
@@ -87,16 +87,16 @@ class StudentPPO(GraspPPO):
         self,
         env: GraspVecEnv,
         *,
-        mix: MixCfg | None = None,
+        mix: DistillationCfg | None = None,
         iterations: int = 1,
         teacher: GraspPolicy | None = None,
         encoder: Encoder = "conv",
         **options: Any,
     ) -> None:
         """`iterations`: of the whole run, for the schedule. `teacher`: labels rollouts; None: nothing is imitated."""
-        self.mix, self.iterations, self.teacher = mix or MixCfg(), iterations, teacher
+        self.mix, self.iterations, self.teacher = mix or DistillationCfg(), iterations, teacher
         self._encoder: Encoder = encoder
-        self._rollouts: deque[dict[str, Tensor]] = deque(maxlen=self.mix.window)
+        self._rollouts: deque[dict[str, Tensor]] = deque(maxlen=self.mix.num_rollouts)
         self._samples: Iterator[dict[str, Tensor]] = iter(())
         super().__init__(env, **options)
 
@@ -107,7 +107,7 @@ class StudentPPO(GraspPPO):
     @property
     def rho(self) -> float:
         """Share of reinforcement in this iteration."""
-        if self.mix.by == "success":
+        if self.mix.schedule == "success":
             return self.mix.rho(self.iteration_stats.get("won", 0.0))
         return self.mix.rho(self.iteration / self.iterations)
 
@@ -121,7 +121,7 @@ class StudentPPO(GraspPPO):
         """Set the student's scales from one episode of its teacher in every environment; `copy`: its weights, too."""
         teacher, seen = self.teacher, []
         assert teacher is not None
-        policy, obs = ActorPolicy(teacher.actor, self.env.task), self.env.streams.reset()
+        policy, obs = ActorAgent(teacher.actor, self.env.task), self.env.streams.reset()
         for _ in range(self.num_steps):
             seen.append(obs)
             obs = self.env.streams.step(policy.act(obs), policy.grip).obs
@@ -138,9 +138,9 @@ class StudentPPO(GraspPPO):
             super()._update()
             return
         self.policy.train()
-        decay = 3 ** -(self.iteration / self.iterations / max(self.mix.start, 1e-6))
+        decay = 3 ** -(self.iteration / self.iterations / max(self.mix.rho_start, 1e-6))
         self._set_learning_rate(self.mix.imitation_rate * decay)
-        means = mean_record([self._imitate(batch) for batch in islice(self._samples, self.mix.updates)])
+        means = mean_record([self._imitate(batch) for batch in islice(self._samples, self.mix.gradient_steps)])
         self.iteration_stats |= means | {"std": 0.0, "lr": self.learning_rate, "rho": 0.0}
         for name, value in self.iteration_stats.items():
             self.logger.record(f"train/{name}", value)
@@ -200,8 +200,8 @@ class StudentPPO(GraspPPO):
         """Keep the observations of the rollout, or `mix.keep` samples of them, with the teacher's labels."""
         obs = {group: self.rollout_buffer.valid(values) for group, values in self.rollout_buffer.obs.items()}
         seen = len(obs["student"])
-        if seen > self.mix.keep:
-            rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[: self.mix.keep]
+        if seen > self.mix.samples_per_rollout:
+            rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[: self.mix.samples_per_rollout]
             obs = {group: values[rows.to(values.device)] for group, values in obs.items()}
         limit = self.env.task.cfg.action_clip
         true = self.policy.actor.felt_normaliser(obs["teacher"][:, self.policy.felt])
@@ -215,7 +215,7 @@ class StudentPPO(GraspPPO):
         generator = torch.Generator().manual_seed(self.iteration)
         sizes = torch.tensor([len(kept["true"]) for kept in self._rollouts])
         while True:
-            which = torch.randint(len(self._rollouts), (self.mix.batch,), generator=generator)
+            which = torch.randint(len(self._rollouts), (self.mix.batch_size,), generator=generator)
             parts = []
             for i, kept in enumerate(self._rollouts):
                 rows = torch.randint(int(sizes[i]), (int((which == i).sum()),), generator=generator)
@@ -235,7 +235,7 @@ class StudentPPO(GraspPPO):
         rebuilt = reconstruction_loss(felt, batch["true"])
         imitated = imitation_loss(means, batch["labels"]) if "labels" in batch else rebuilt.new_zeros(())
         record = {"imitation": float(imitated.detach()), "reconstruction": float(rebuilt.detach())}
-        return (1 - self.rho) * self.mix.imitation * imitated + self.mix.reconstruction * rebuilt, record
+        return (1 - self.rho) * self.mix.imitation_weight * imitated + self.mix.reconstruction_weight * rebuilt, record
 
     def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
         ppo, record = super()._loss(batch)

@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 
 from policies import trained
-from policies.actor_policy import ActorPolicy
+from policies.actor_policy import ActorAgent
 from policies.checkpoint import load_checkpoint
-from policies.runtime import Plan, Policy, Readings
+from policies.runtime import PregraspPlan, Policy, Observation
 from policies.synergy import POLICIES
 from sim.observations import teacher_layout
 from sim.robot_observations import PREGRASP, STEP
@@ -74,7 +74,9 @@ class BundleEnvAgent(EnvAgent):
         return entries[STEP].ndim == 0
 
     def _act(self, entries: dict[str, Array]) -> tuple[Array, Array]:
-        plan = Plan(**{name.removeprefix(PREGRASP): entries[name] for name in entries if name.startswith(PREGRASP)})
+        plan = PregraspPlan(
+            **{name.removeprefix(PREGRASP): entries[name] for name in entries if name.startswith(PREGRASP)}
+        )
         at_pregrasp = entries[STEP] == 0
         if self._rows != len(at_pregrasp):
             if not at_pregrasp.all():
@@ -86,14 +88,14 @@ class BundleEnvAgent(EnvAgent):
         elif at_pregrasp.any():
             self._policy.begin(plan, np.flatnonzero(at_pregrasp).tolist())
         names = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w", "visible_fraction", "view_fresh")
-        command = self._policy.act(Readings(**{name: entries[name] for name in names}))
+        command = self._policy.act(Observation(**{name: entries[name] for name in names}))
         return command.action, command.grip
 
 
 class CheckpointEnvAgent(EnvAgent):
     """The mean actions of a checkpoint on the vector of its stage, student or teacher."""
 
-    def __init__(self, actor: ActorPolicy, stage: str, env: Any = None) -> None:
+    def __init__(self, actor: ActorAgent, stage: str, env: Any = None) -> None:
         super().__init__(env)
         self._actor, self._stage = actor, stage
 
@@ -131,7 +133,7 @@ def load_env_agent(name: str, env: Any = None) -> EnvAgent:
                 f"got {type(env).__name__}"
             )
         trained.check_task(name, base.task)
-    source = trained.find(name)
+    source = trained.find_policy(name)
     if source.bundle:
         joints = None if base is None else base.task.hand.joint_names
         return BundleEnvAgent(Policy.load(source.path, joints), base)
@@ -140,7 +142,7 @@ def load_env_agent(name: str, env: Any = None) -> EnvAgent:
     sizes = (len(hand.joint_names), len(hand.keypoint_names), 6 + len(hand.joint_names), len(hand.contact_bodies))
     known = SimpleNamespace(hand=hand, layouts={"teacher": teacher_layout(*sizes)})
     _check_size(checkpoint.actor, checkpoint.stage, base, name)
-    return CheckpointEnvAgent(ActorPolicy(checkpoint.actor, known), checkpoint.stage, base)  # pyright: ignore
+    return CheckpointEnvAgent(ActorAgent(checkpoint.actor, known), checkpoint.stage, base)  # pyright: ignore
 
 
 def _check_size(actor: Any, stage: str, base: Any, name: str) -> None:

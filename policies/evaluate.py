@@ -29,7 +29,7 @@ from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.runs import Run
 from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
-from policies.synergy import Policy, make_policy
+from policies.synergy import Agent, make_policy
 from policies.trial_store import JsonLinesStore, has_trials
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library, trained_on
@@ -46,13 +46,13 @@ log = logging.getLogger("dexgrasp")
 def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     """Run (or resume) the trials, write the run directory, print a table; return the content of result.json."""
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
-    if cfg.ray:
+    if cfg.cluster:
         sharding.check_installed()
     cfg = apply_policy_config(cfg)
     hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
     with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if has_results(cfg.out) else None) as run, folder_lock(run.path):
         start_s = time.monotonic()
-        if cfg.ray:
+        if cfg.cluster:
             outcomes, simulated = sharding.run_trials(cfg, library, run.path)
         else:
             outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
@@ -78,7 +78,7 @@ def record_videos(
 ) -> list[Path]:
     """Record videos of some trials; without OpenGL log a warning that says what to install, and return none."""
 
-    def rerun(disturbance: str, rows: int) -> tuple[GraspTask, Policy]:
+    def rerun(disturbance: str, rows: int) -> tuple[GraspTask, Agent]:
         task = make_task(cfg, hand, library, disturbance, rows)
         return task, make_policy(cfg.policy, task)
 

@@ -41,7 +41,7 @@ class EvaluateCfg:
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
     """What goes wrong on purpose; all = each in turn, with the same trials."""
     attempts: int = ATTEMPTS
-    """Grasps in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
+    """EngineComparison in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
     seed: int = 0
     """Seed of all chance; a trial is decided by the seed and its number."""
     out: str = ""
@@ -52,13 +52,13 @@ class EvaluateCfg:
     """Trials that run side by side."""
     num_threads: int = 0
     """Threads of the physics; 0 = all cores; with ray, of each worker, 0 = one."""
-    ray: str = ""
+    cluster: str = ""
     """Run the trials on many processes and machines with Ray: auto = the cluster in RAY_ADDRESS, else this machine's
     cores; local = this machine's cores; or host:port of a cluster. Trials are then stored as Parquet in RUN/trials."""
     engine: EngineName = "cpu"
     """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, slowly on the CPU where there is none; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
-    """Buffers of engine=warp."""
+    """BufferMonitor of engine=warp."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """Phases, control rate, success criterion, reset noise."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
@@ -72,7 +72,7 @@ class EvaluateCfg:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
-        if self.ray and self.engine != "cpu":
+        if self.cluster and self.engine != "cpu":
             raise ValueError("ray spreads trials over processors: with engine=warp leave ray out")
         check_policy(self.policy)
 
@@ -94,12 +94,12 @@ def apply_policy_config(cfg: EvaluateCfg) -> EvaluateCfg:
 
     Raises ValueError where `cfg` sets one of them to another value.
     """
-    return cfg if cfg.policy in POLICIES else trained.adopt(cfg, cfg.policy)
+    return cfg if cfg.policy in POLICIES else trained.apply_policy_config(cfg, cfg.policy)
 
 
 def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturbance: str, rows: int) -> GraspTask:
     """Return the task of one disturbance with `rows` environments."""
-    view = replace(cfg.task.view, camera="rendered") if cfg.perception == "rendered" else cfg.task.view
+    view = replace(cfg.task.camera, camera="rendered") if cfg.perception == "rendered" else cfg.task.camera
     return task_class(cfg.task)(
         replace(cfg.task, view=view),
         hand,

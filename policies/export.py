@@ -42,21 +42,21 @@ from policies.contract import (
     TrainingContract,
     WristContract,
 )
-from policies.controller import PLAN, READINGS, STATE, WATCH, Controller
+from policies.controller import PLAN, READINGS, STATE, WATCH, DeployableController
 from policies.graph import OPSET, example_inputs, write_graph
 from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
-from policies.rehearsal import Parity, record, repeat
+from policies.rehearsal import ReplayError, record, repeat
 from policies.runs import collect_facts
 from policies.runtime import Policy
 from policies.student import StudentActor
 from sim.hands import HandSpec
 from sim.objects import open_library
-from sim.randomize import RandomizeCfg
+from sim.randomize import RandomizationCfg
 from sim.sample_camera import POINTS
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask, task_class
 from sim.task_cfg import TaskCfg
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 GOLDEN_PAIRS = 64
 LEAST_STEPS = 1000
@@ -94,7 +94,7 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     torch.set_num_threads(1)
     out = Path(cfg.out)
     _check_out(out)
-    checkpoint = load_checkpoint(trained.find(cfg.policy, kind="checkpoint").path)
+    checkpoint = load_checkpoint(trained.find_policy(cfg.policy, kind="checkpoint").path)
     if checkpoint.stage != "student":
         raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
     with atomic_path(out) as partial:
@@ -105,12 +105,12 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     return dataclasses.asdict(parity)
 
 
-def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> Parity:
+def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
     """Write a bundle into a new folder and prove it."""
     folder.mkdir()
     actor = checkpoint.actor
     assert isinstance(actor, StudentActor)
-    controller = Controller(actor, checkpoint.hand, checkpoint.task, POINTS).eval()
+    controller = DeployableController(actor, checkpoint.hand, checkpoint.task, POINTS).eval()
     write_graph(controller, folder / GRAPH)
     contract = make_contract(checkpoint, controller)
     write_bundle(folder, contract, _golden(controller, []))
@@ -127,7 +127,7 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> Parity:
 def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
     """The task of the recorded episodes: the checkpoint's own with exact readings, and the hold of an evaluation."""
     return task_class(checkpoint.task)(
-        replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomize=RandomizeCfg()),
+        replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomize=RandomizationCfg()),
         checkpoint.hand,
         open_library(cfg.objects),
         cfg.physics,
@@ -139,13 +139,13 @@ def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
     )
 
 
-def make_contract(checkpoint: Checkpoint, controller: Controller) -> Contract:
+def make_contract(checkpoint: Checkpoint, controller: DeployableController) -> Contract:
     """Return the contract of a checkpoint's bundle, in full precision; parity and files are still empty."""
     facts = collect_facts(None)
     return Contract(
         hand=_hand(checkpoint.hand),
         control=_control(checkpoint.task),
-        camera=_camera(checkpoint.task.view, controller.points),
+        camera=_camera(checkpoint.task.camera, controller.points),
         grasp=_grasp(checkpoint.hand),
         graph=_graph(controller),
         training=TrainingContract(stage=checkpoint.stage, checkpoint=checkpoint.path.name, **checkpoint.training),  # pyright: ignore[reportArgumentType]
@@ -183,7 +183,7 @@ def _control(cfg: TaskCfg) -> ControlContract:
         grip_threshold_unseen=SURE_GRIP,
         grip_threshold_hold=LOST_GRIP,
         lift_m=cfg.lift_m,
-        vector_frame=cfg.vectors,
+        vector_frame=cfg.vector_frame,
         palm_action_m_s=cfg.palm_action_m_s,
         palm_action_rad_s=cfg.palm_action_rad_s,
         finger_action_rad=cfg.finger_action_rad,
@@ -195,19 +195,19 @@ def _control(cfg: TaskCfg) -> ControlContract:
     )
 
 
-def _camera(view: ViewCfg, points: int) -> CameraContract:
+def _camera(view: CameraCfg, points: int) -> CameraContract:
     return CameraContract(
         mode=CAMERA_MODES.get(view.mode, view.mode),  # pyright: ignore[reportArgumentType]
-        move_with_palm=view.carried,
-        model=CAMERA_MODELS.get(view.camera, view.camera),  # pyright: ignore[reportArgumentType]
-        frame_interval_steps=view.period_steps,
-        hold_frame_interval_steps=view.held_period_steps,
+        move_with_palm=view.move_with_palm,
+        model=CAMERA_MODELS.get(view.model, view.model),  # pyright: ignore[reportArgumentType]
+        frame_interval_steps=view.frame_interval_steps,
+        hold_frame_interval_steps=view.hold_frame_interval_steps,
         latency_steps=view.latency_steps,
         disparity_sd_px=view.disparity_sd_px,
         depth_unit_m=view.depth_unit_m,
-        edge_dropout=view.edge_loss,
-        flying_pixel_rate=view.flying,
-        include_grazing_angles=view.steep,
+        edge_dropout=view.edge_dropout,
+        flying_pixel_rate=view.flying_pixel_rate,
+        include_grazing_angles=view.include_grazing_angles,
         hand_margin_m=view.hand_margin_m,
         min_points=view.min_points,
         points=points,
@@ -231,7 +231,7 @@ def _style(style: GraspStyle) -> GraspStyleContract:
     return configs.from_dict(GraspStyleContract, values, "grasp style")
 
 
-def _graph(controller: Controller) -> GraphContract:
+def _graph(controller: DeployableController) -> GraphContract:
     inputs = {
         name: TensorContract(size=shape.size, dtype=str(shape.dtype).removeprefix("torch."))  # pyright: ignore[reportArgumentType]
         for name, shape in controller.inputs.items()
@@ -248,7 +248,7 @@ def _graph(controller: Controller) -> GraphContract:
     )
 
 
-def _golden(controller: Controller, feeds: list[dict[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
+def _golden(controller: DeployableController, feeds: list[dict[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
     """Inputs spread over time and environments, and what the torch module makes of them; zeros without `feeds`."""
     if not feeds:
         picked = dict(zip(controller.inputs, (value.numpy() for value in example_inputs(controller)), strict=True))

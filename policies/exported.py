@@ -7,19 +7,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies.runtime import TOLERANCE, Command, Plan, Policy, Readings
+from policies.runtime import TOLERANCE, Command, PregraspPlan, Policy, Observation
 from sim.robot_observations import pregrasp, readings
 from sim.task import GraspTask
 
 
-def plan_of(task: GraspTask) -> Plan:
+def plan_of(task: GraspTask) -> PregraspPlan:
     """Return the pre-grasps of all environments."""
-    return Plan(**{name: _array(value) for name, value in pregrasp(task).items()})
+    return PregraspPlan(**{name: _array(value) for name, value in pregrasp(task).items()})
 
 
-def readings_of(task: GraspTask) -> Readings:
+def readings_of(task: GraspTask) -> Observation:
     """Return the sensor readings of all environments."""
-    return Readings(**{name: _array(value) for name, value in readings(task).items()})
+    return Observation(**{name: _array(value) for name, value in readings(task).items()})
 
 
 def _array(value: Tensor) -> np.ndarray:
@@ -27,7 +27,7 @@ def _array(value: Tensor) -> np.ndarray:
     return value.cpu().numpy().copy()
 
 
-class ExportedPolicy:
+class BundleAgent:
     """Runs a bundle as the policy of an evaluation, one graph for all environments.
 
     The bundle integrates its own targets; at every step they must equal those that the task computed from its actions.
@@ -39,8 +39,8 @@ class ExportedPolicy:
         self._away = np.zeros(task.num_envs, bool)  # rows that move to another pre-grasp, or have given up
         self.grip: Tensor | None = None
         """(env,) see `policies.synergy.Policy`."""
-        late = task.cfg.randomize
-        self._immediate = not (late.action_delay or late.action_late)
+        late = task.cfg.randomization
+        self._immediate = not (late.action_delay or late.late_action_probability)
 
     def reset(self, trials: Sequence[int]) -> None:
         """Start an episode at the pre-grasps of all environments."""
@@ -49,7 +49,7 @@ class ExportedPolicy:
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
         """Return actions (env, action); `obs` is not used, the bundle computes its own observation."""
-        self._away |= _array(self._task.clock < 0)
+        self._away |= _array(self._task.steps_since_pregrasp < 0)
         if self._command is not None:
             self._compare(self._command)
             self._begin_again()
@@ -59,7 +59,7 @@ class ExportedPolicy:
 
     def _begin_again(self) -> None:
         """Start another attempt in the environments that have arrived at a new pre-grasp."""
-        rows = (self._task.clock == 0).nonzero().squeeze(1).tolist()
+        rows = (self._task.steps_since_pregrasp == 0).nonzero().squeeze(1).tolist()
         if rows:
             self._policy.begin(plan_of(self._task), rows)
             self._away[rows] = False

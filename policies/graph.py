@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from policies.controller import Controller
+from policies.controller import DeployableController
 
 OPSET = 18
 
 
-def write_graph(controller: Controller, path: Path) -> None:
+def write_graph(controller: DeployableController, path: Path) -> None:
     """Write the controller with a free batch size; needs the extra `export`."""
     try:
         from onnxscript import opset18
@@ -50,7 +50,7 @@ def write_graph(controller: Controller, path: Path) -> None:
         )
 
 
-def example_inputs(controller: Controller, rows: int = 2) -> tuple[torch.Tensor, ...]:
+def example_inputs(controller: DeployableController, rows: int = 2) -> tuple[torch.Tensor, ...]:
     """Inputs of the right sizes and types: zeros, no rotation."""
     values = {name: torch.zeros(rows, *shape.size, dtype=shape.dtype) for name, shape in controller.inputs.items()}
     for name, value in values.items():

@@ -18,7 +18,7 @@ LEFT_SHARE = 1 / 3
 """What rose by less than this share of the lift was left behind. Fingers that press each other feel a grip."""
 
 
-def empty(felt: Tensor, rise_m: Tensor, visible_fraction: Tensor, lift_m: float) -> Tensor:
+def is_hand_empty(felt: Tensor, rise_m: Tensor, visible_fraction: Tensor, lift_m: float) -> Tensor:
     """(env,) whether a hand that has risen by `lift_m` [m] holds nothing; all inputs (env,).
 
     `felt` as `grip` says; `rise_m`: of the object's lowest points as they are known [m]; `visible_fraction`: pixels in
@@ -27,7 +27,7 @@ def empty(felt: Tensor, rise_m: Tensor, visible_fraction: Tensor, lift_m: float)
     return (rise_m < LEFT_SHARE * lift_m) | ((visible_fraction < UNSEEN_SHARE) & (felt < SURE_GRIP))
 
 
-def grip(contact: Tensor, hand: HandSpec) -> Tensor:
+def grip_confidence(contact: Tensor, hand: HandSpec) -> Tensor:
     """How surely (env,) thumb and another finger touch the object, from the chance of each body's (env, body)."""
     thumb, fingers = (
         contact[:, mask.nonzero()[0].tolist()].amax(dim=1) for mask in (hand.thumb_mask, hand.finger_mask)
@@ -35,7 +35,7 @@ def grip(contact: Tensor, hand: HandSpec) -> Tensor:
     return torch.minimum(thumb, fingers)
 
 
-def base_m(points_w: Tensor) -> Tensor:
+def lowest_height_m(points_w: Tensor) -> Tensor:
     """Mean height (env,) of the lowest quarter of the points (env, point, 3) [m]."""
     count = points_w.shape[1] // 4
     return points_w[..., 2].topk(count, dim=1, largest=False).values.mean(dim=1)

@@ -132,7 +132,7 @@ class Learner(ABC):
         self.logger = Logger(None, [])
         if seed is not None:  # all ranks start with one policy, each with environments of its own
             set_random_seed(seed, using_cuda=self.device.type == "cuda")
-            env.seed((seed << 16) + ranks.index() * env.num_envs)
+            env.seed((seed << 16) + ranks.rank() * env.num_envs)
         self.policy = self._make_policy(hidden, init_std).to(self.device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=learning_rate, eps=ADAM_EPS)
         self._recent_successes: deque[bool] = deque(maxlen=RECENT)
@@ -200,7 +200,7 @@ class Learner(ABC):
             self._log_progress(iterations, first_step, start_ns)
             self._update()
             self._call(callbacks, "on_iteration_end")
-            self._stopping = bool(ranks.total(torch.tensor(float(self._stopping))))  # all ranks or none
+            self._stopping = bool(ranks.all_reduce_sum(torch.tensor(float(self._stopping))))  # all ranks or none
         self._call(callbacks, "on_training_end")
 
     def _call(self, callbacks: Sequence[IterationCallback], method: str) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("dexgrasp")
 
 
-def make_model(cfg: "TrainCfg", env: GraspVecEnv, path: Path, provenance: dict[str, Any] | None = None) -> GraspPPO:
+def make_learner(cfg: "TrainCfg", env: GraspVecEnv, path: Path, provenance: dict[str, Any] | None = None) -> GraspPPO:
     """Return a new learner, that of RUN/last.zip, or one that starts from another run's policy.
 
     `provenance`: plain facts for the manifest of every checkpoint.
@@ -36,49 +36,49 @@ def make_model(cfg: "TrainCfg", env: GraspVecEnv, path: Path, provenance: dict[s
         learner = GraspPPO(env, **options)
     else:
         teacher = load_teacher(cfg, env.task.device)
-        if cfg.copy:
+        if cfg.init_from_teacher:
             options["hidden"] = teacher.hidden
         learner = StudentPPO(
-            env, mix=cfg.mix, iterations=cfg.iterations, teacher=teacher, encoder=cfg.encoder, **options
+            env, mix=cfg.distillation, iterations=cfg.iterations, teacher=teacher, encoder=cfg.history_encoder, **options
         )
     if resumes:
         log.info("going on from %s", last)
         return learner.resume(last)
     if cfg.start:
-        learner.start_from(known_policy(cfg, "start"))
+        learner.start_from(find_compatible_checkpoint(cfg, "start"))
     elif isinstance(learner, StudentPPO):
-        learner.start_from_teacher(copy=cfg.copy)
+        learner.start_from_teacher(copy=cfg.init_from_teacher)
     return learner
 
 
 def load_teacher(cfg: "TrainCfg", device: torch.device | str = "cpu") -> GraspPolicy:
     """Return the policy that labels the student's observations."""
-    return known_policy(cfg, "teacher").policy.to(device)
+    return find_compatible_checkpoint(cfg, "teacher").policy.to(device)
 
 
-def known_policy(cfg: "TrainCfg", key: str) -> Checkpoint:
+def find_compatible_checkpoint(cfg: "TrainCfg", key: str) -> Checkpoint:
     """Return the checkpoint that `teacher` or `start` names, if it has the hand, the stage and the actions of `cfg`."""
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
     if not name:
         raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train stage={stage}` leaves in out=RUN")
-    path = trained.find(name, key, "checkpoint").path
+    path = trained.find_policy(name, key, "checkpoint").path
     checkpoint = load_checkpoint(path)
     if checkpoint.stage != stage:
         raise ValueError(f"{key}: {path} is a {checkpoint.stage}, a {stage} is needed")
-    there = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side} | _meaning(checkpoint.task)
-    here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _meaning(cfg.task)
+    there = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side} | _action_semantics(checkpoint.task)
+    here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _action_semantics(cfg.task)
     if differ := [f"{item}: {there[item]} there, {here[item]} here" for item in here if here[item] != there[item]]:
         raise ValueError(f"{key}: {checkpoint.path} was trained for something else ({', '.join(differ)})")
     return checkpoint
 
 
-def _meaning(task: TaskCfg) -> dict[str, Any]:
+def _action_semantics(task: TaskCfg) -> dict[str, Any]:
     """Return the options of the task that decide the meaning of an action, by dotted key."""
     plain = configs.as_dict(task)
     return flat({name: plain[name] for name in BELONGS_TO_POLICY}, "task.")
 
 
-def _half(cfg: "TrainCfg", env: GraspVecEnv) -> bool:
+def _use_bf16(cfg: "TrainCfg", env: GraspVecEnv) -> bool:
     """Whether the networks learn in half precision; auto: where the processor has instructions for bfloat16."""
     if cfg.precision != "auto":
         return cfg.precision == "half"
@@ -93,13 +93,13 @@ def _options(cfg: "TrainCfg", env: GraspVecEnv) -> dict[str, Any]:
         "hidden": cfg.hidden,
         "init_std": cfg.init_std,
         "learning_rate": cfg.learning_rate,
-        "minibatches": cfg.minibatches,
-        "num_epochs": cfg.epochs,
+        "minibatches": cfg.num_minibatches,
+        "num_epochs": cfg.num_epochs,
         "gamma": cfg.gamma,
         "target_kl": cfg.target_kl,
-        "frozen_std": cfg.init_std if cfg.paper else 0.0,
+        "frozen_std": cfg.init_std if cfg.reproduce_release else 0.0,
         "final_std": cfg.final_std,
-        "bf16": _half(cfg, env),
+        "bf16": _use_bf16(cfg, env),
         "restarts": cfg.engine == "cpu",  # a reset of a few rows costs a GPU as much as one of all
         "seed": cfg.seed,
     }

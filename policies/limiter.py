@@ -21,7 +21,7 @@ def brake(distance: Array, slowing: Array) -> Array:
     return distance / ticks + slowing * (ticks - 1.0) / 2.0
 
 
-class Limiter:
+class RateLimiter:
     """Moves values towards goals and keeps each within its bounds, its speed and its acceleration."""
 
     def __init__(self, lower: Any, upper: Any, step: Any, change: Any) -> None:
@@ -50,7 +50,7 @@ class Limiter:
         return value
 
 
-class TurnLimiter:
+class RotationRateLimiter:
     """Turns an orientation towards goals within an angular speed and acceleration."""
 
     def __init__(self, step: float, change: float) -> None:

@@ -42,7 +42,7 @@ def normalize_advantages(advantages: Tensor, counted: Tensor) -> None:
     """Scale advantages in place to mean 0 and deviation 1 over the `counted` samples (bool mask) of all ranks."""
     samples = advantages[counted]
     moments = torch.stack([samples.new_tensor(samples.numel()), samples.sum(), samples.square().sum()])
-    number, first, second = ranks.total(moments.double())
+    number, first, second = ranks.all_reduce_sum(moments.double())
     mean = first / number
     advantages.sub_(mean).div_((second / number - mean.square()).clamp(min=0).sqrt() + 1e-8)
 

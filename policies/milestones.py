@@ -11,7 +11,7 @@ import torch
 
 from dexgrasp.utils.interrupt import StopRequest
 from policies import ranks
-from policies.actor_policy import ActorPolicy
+from policies.actor_policy import ActorAgent
 from policies.attempts import play
 from policies.learner import IterationCallback, Learner
 from policies.statistics import success_summary
@@ -46,7 +46,7 @@ class ObjectCurriculum(IterationCallback):
         latest = np.zeros_like(counts)
         for outcome in learner.outcomes:
             latest[:, index[outcome.object]] += outcome.success, 1
-        counts = FORGET * counts + ranks.total(torch.from_numpy(latest)).numpy()
+        counts = FORGET * counts + ranks.all_reduce_sum(torch.from_numpy(latest)).numpy()
         tried = counts[1] > 0
         won = (counts[0, tried] / counts[1, tried]).mean()
         step = self._level_step * (int(won > RAISE_AT) - int(won < LOWER_AT))
@@ -56,7 +56,7 @@ class ObjectCurriculum(IterationCallback):
         learner.logger.record("curriculum/mastery", won)
 
 
-class Console(IterationCallback):
+class ConsoleCallback(IterationCallback):
     """Prints one aligned line per iteration; stops training at the time limit or on Ctrl-C."""
 
     def __init__(self, iterations: int, time_limit_min: float, stop: StopRequest) -> None:
@@ -73,7 +73,7 @@ class Console(IterationCallback):
     def on_iteration_end(self, learner: Learner) -> None:
         """Print the line; end training where time is up or a stop was requested."""
         passed_s = time.monotonic() - self._start_s
-        if ranks.index() == 0:
+        if ranks.rank() == 0:
             print(self._line(learner, passed_s), flush=True)
         if self._stop.asked or (self._limit_s and passed_s > self._limit_s):
             learner.stop()
@@ -93,7 +93,7 @@ class Console(IterationCallback):
         )
 
 
-class Checkpoints(IterationCallback):
+class CheckpointCallback(IterationCallback):
     """Saves RUN/last.zip, at most once per period, and at the end of training."""
 
     def __init__(self, path: Path, period_s: float = 60.0) -> None:
@@ -107,11 +107,11 @@ class Checkpoints(IterationCallback):
 
     def on_training_end(self, learner: Learner) -> None:
         """Save."""
-        if ranks.index() == 0:
+        if ranks.rank() == 0:
             learner.save(self._path / "last.zip", with_rollouts=True)
 
 
-class Validation(IterationCallback):
+class ValidationCallback(IterationCallback):
     """Measures the deterministic policy on objects that training does not use; saves the best one as RUN/best.zip."""
 
     def __init__(self, path: Path, make_task: Callable[[], GraspTask], interval: int, patience: int = 0) -> None:
@@ -133,7 +133,7 @@ class Validation(IterationCallback):
 
     def on_iteration_end(self, learner: Learner) -> None:
         """Validate after every `interval` iterations; end training where it has not improved for long."""
-        if ranks.index() == 0 and learner.iteration % self._interval == 0:
+        if ranks.rank() == 0 and learner.iteration % self._interval == 0:
             self._validate(learner)
         if self._patience and self._since_best >= self._patience:
             learner.stop()
@@ -153,5 +153,5 @@ class Validation(IterationCallback):
 def validate(learner: Learner, task: GraspTask) -> int:
     """Return the successes of the deterministic policy in one trial of every environment of `task`."""
     learner.policy.eval()
-    policy = ActorPolicy(learner.policy.actor, task)
+    policy = ActorAgent(learner.policy.actor, task)
     return sum(outcome.success for outcome in play(task, policy, range(task.num_envs)))

@@ -94,7 +94,7 @@ class Normaliser(nn.Module):
         """Merge values (..., size) into the statistics."""
         flat = value.reshape(-1, value.shape[-1]).double()
         moments = torch.cat([flat.new_tensor([float(len(flat))]), flat.sum(0), flat.square().sum(0)])
-        moments = ranks.total(moments)
+        moments = ranks.all_reduce_sum(moments)
         number, size = moments[0], flat.shape[1]
         mean = moments[1 : 1 + size] / number
         var = (moments[1 + size :] / number - mean.square()).clamp(min=0.0)
@@ -106,7 +106,7 @@ class Normaliser(nn.Module):
         self.count.copy_(both)
 
 
-class Head(nn.Linear):
+class OutputLayer(nn.Linear):
     """Last layer of a network: computes in single precision where autocast runs the layers before it in half."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -122,7 +122,7 @@ def mlp(sizes: Sequence[int], gain_out: float) -> nn.Sequential:
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
-        linear = Head(fan_in, fan_out) if last else nn.Linear(fan_in, fan_out)
+        linear = OutputLayer(fan_in, fan_out) if last else nn.Linear(fan_in, fan_out)
         nn.init.orthogonal_(linear.weight, gain_out if last else 2**0.5)
         nn.init.zeros_(linear.bias)
         layers += [linear, nn.ELU()]

@@ -18,7 +18,7 @@ from policies.attempts import play
 from policies.evaluate_cfg import EvaluateCfg, make_task
 from policies.statistics import success_summary
 from policies.synergy import make_policy
-from sim.engine import Engine, Start, Variation
+from sim.engine import Engine, InitialState, PhysicsVariation
 from sim.engine_cfg import EngineName
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
@@ -35,13 +35,13 @@ ALIKE = 0.95
 """Least share of trials that end on Warp as on the CPU engine, and as they do when Warp plays them again."""
 
 
-def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> Start:
+def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> InitialState:
     """Objects high beside the hands, without weight: nothing touches anything."""
     names = [library.names[row % len(library)] for row in range(rows)]
     spread = torch.linspace(-0.1, 0.1, rows).double()
     away = torch.stack([spread + 0.7, spread, 0 * spread + 0.6], dim=1)
     down = torch.tensor([0.5**0.5, 0.0, 0.5**0.5, 0.0]).double().repeat(rows, 1)
-    return Start(
+    return InitialState(
         objects=names,
         object_pos_w=away,
         object_quat_w=quat_from_rotvec(torch.stack([3 * spread, 0 * spread, 5 * spread], dim=1)),
@@ -49,7 +49,7 @@ def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> Start:
         palm_quat_w=down,
         joint_pos=torch.tensor(hand.open_pose).repeat(rows, 1),
         variation=replace(
-            Variation.none(rows, len(hand.joint_names)), gravity=torch.zeros(rows, 3, dtype=torch.float64)
+            PhysicsVariation.none(rows, len(hand.joint_names)), gravity=torch.zeros(rows, 3, dtype=torch.float64)
         ),
     )
 
@@ -80,10 +80,10 @@ def free_motion(engines: Sequence[Engine], hand: HandSpec, library: ObjectLibrar
     return found
 
 
-def moved(start: Start, device: torch.device) -> Start:
+def moved(start: InitialState, device: torch.device) -> InitialState:
     """The same start on another device."""
     places: dict[str, Any] = {k: value.to(device) for k, value in vars(start).items() if isinstance(value, Tensor)}
-    places["variation"] = Variation(**{name: value.to(device) for name, value in vars(start.variation).items()})
+    places["variation"] = PhysicsVariation(**{name: value.to(device) for name, value in vars(start.variation).items()})
     return replace(start, **places)
 
 
@@ -93,7 +93,7 @@ def _gap(engines: Sequence[Engine], name: str) -> float:
 
 
 @dataclass(frozen=True)
-class Grasps:
+class EngineComparison:
     """Successes of the scripted grasp on the same trials."""
 
     cpu: dict[str, Any]
@@ -108,10 +108,10 @@ class Grasps:
 
 
 @dataclass(frozen=True)
-class Repeats:
+class RepeatedComparison:
     """The scripted grasp with several seeds, each on both engines, and with the first of them on Warp once more."""
 
-    seeds: dict[int, Grasps]
+    seeds: dict[int, EngineComparison]
     again: float
     """Share of the trials that end alike on Warp both times."""
     exact: bool
@@ -148,15 +148,15 @@ def rate_band(trials: int) -> float:
     return 3 * math.sqrt((1 - ALIKE) / trials)
 
 
-def repeats(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, seeds: int = 3) -> Repeats:
+def repeats(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, seeds: int = 3) -> RepeatedComparison:
     """`cfg.trials` trials with each of `seeds` seeds on both engines, and with the first on Warp once more."""
     played = {seed: _on_both(replace(cfg, seed=seed), hand, library) for seed in range(cfg.seed, cfg.seed + seeds)}
     before, after = played[cfg.seed][1], _outcomes(replace(cfg, engine="warp"), hand, library)
     found = {seed: _compared(*pair) for seed, pair in played.items()}
-    return Repeats(found, _alike(before, after), exact=repr(before) == repr(after))
+    return RepeatedComparison(found, _alike(before, after), exact=repr(before) == repr(after))
 
 
-def grasps(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> Grasps:
+def grasps(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> EngineComparison:
     """`cfg.trials` trials of the scripted grasp on both engines."""
     return _compared(*_on_both(cfg, hand, library))
 
@@ -167,9 +167,9 @@ def _on_both(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> tuple[
     return cpu, warp
 
 
-def _compared(cpu: list[Outcome], warp: list[Outcome]) -> Grasps:
+def _compared(cpu: list[Outcome], warp: list[Outcome]) -> EngineComparison:
     counts = [success_summary(sum(one.success for one in won), len(won)) for won in (cpu, warp)]
-    return Grasps(counts[0], counts[1], agree=_alike(cpu, warp))
+    return EngineComparison(counts[0], counts[1], agree=_alike(cpu, warp))
 
 
 def _alike(one: list[Outcome], other: list[Outcome]) -> float:

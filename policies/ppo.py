@@ -15,12 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from policies import ranks
-from policies.actor_policy import ActorPolicy
+from policies.actor_policy import ActorAgent
 from policies.learner import Learner
 from policies.losses import gaussian_kl, log_prob, mean_record, normalize_advantages, surrogate_loss
 from policies.rollout import Minibatch, RolloutBuffer
 from sim.outcomes import Outcome
-from sim.step import Step
+from sim.step import StepResult
 from sim.vec_env import GraspVecEnv
 
 CLIP = 0.2
@@ -73,7 +73,7 @@ class GraspPPO(Learner):
         buffer.reset()
         outcomes, terms, alive = [], [], torch.ones(env.num_envs, dtype=torch.bool, device=self.device)
         obs, noise = self._new_episodes(), self._noise(self.num_steps, env.num_envs)
-        std, policy = self.exploration.detach(), ActorPolicy(self.policy.actor, env.task)
+        std, policy = self.exploration.detach(), ActorAgent(self.policy.actor, env.task)
         self._behaviour_log_std = log_std = self.policy.std.log().detach()
         with torch.no_grad():
             for t in range(self.num_steps):
@@ -89,7 +89,7 @@ class GraspPPO(Learner):
                 obs = step.obs
                 outcomes += step.info["outcomes"]
                 terms.append(step.info["terms"])
-                self.num_timesteps += env.num_envs * ranks.count()
+                self.num_timesteps += env.num_envs * ranks.world_size()
             buffer.compute_returns_and_advantages(self._values(obs))
         outcomes = outcomes if self.restarts else env.task.outcomes()
         self._new_episodes()  # before the curriculum moves on, so that `resume` draws all of them alike
@@ -103,17 +103,17 @@ class GraspPPO(Learner):
     def _new_episodes(self) -> dict[str, Tensor]:
         """Open an episode in every environment whose episode has begun; return the observations."""
         task = self.env.task
-        begun = (task.step_index > 0).nonzero().squeeze(1)
+        begun = (task.steps_since_reset > 0).nonzero().squeeze(1)
         return self.env.streams.reset(begun) if len(begun) else task.observe()
 
     def _noise(self, steps: int, num_envs: int) -> Tensor:
         """Draw standard normal noise (time, env, action) by seed and iteration, for the environments of this rank."""
         generator = torch.Generator().manual_seed(((self.seed or 0) << 20) + self.iteration)
-        shape = (steps, num_envs * ranks.count(), self.env.task.num_actions)
-        first = ranks.index() * num_envs
+        shape = (steps, num_envs * ranks.world_size(), self.env.task.num_actions)
+        first = ranks.rank() * num_envs
         return torch.randn(shape, generator=generator)[:, first : first + num_envs].to(self.device)
 
-    def _reward(self, step: Step) -> Tensor:
+    def _reward(self, step: StepResult) -> Tensor:
         """Return scaled rewards (env,); a truncated episode is credited with the value of its final state."""
         rewards = step.reward * REWARD_SCALE
         rows = step.truncated.nonzero().squeeze(1)
@@ -134,10 +134,10 @@ class GraspPPO(Learner):
     def _summarise(self, outcomes: list[Outcome], terms: list[dict[str, float]]) -> None:
         """Average success and reward terms over all ranks and log them."""
         won = torch.tensor([float(sum(o.success for o in outcomes)), float(len(outcomes))], dtype=torch.float64)
-        won = ranks.total(won)
+        won = ranks.all_reduce_sum(won)
         self.outcomes = outcomes
         sums = torch.tensor([[term[name] for name in terms[0]] for term in terms], dtype=torch.float64).sum(dim=0)
-        means = dict(zip(terms[0], ranks.mean(sums).tolist(), strict=True))
+        means = dict(zip(terms[0], ranks.all_reduce_mean(sums).tolist(), strict=True))
         rate = float(won[0] / won[1].clamp(min=1))
         self.iteration_stats = {"won": rate, "return": sum(means.values()), **means}
         self._recent_successes.extend(outcome.success for outcome in outcomes)
@@ -190,7 +190,7 @@ class GraspPPO(Learner):
         surrogate, clipped = surrogate_loss(present, batch.log_probs, batch.advantages, CLIP)
         value = self._value_loss(batch)
         with torch.no_grad():
-            kl = ranks.mean(gaussian_kl(batch.means, self._behaviour_log_std, means, log_std).mean())
+            kl = ranks.all_reduce_mean(gaussian_kl(batch.means, self._behaviour_log_std, means, log_std).mean())
         record = {"kl": kl, "surrogate": surrogate, "value": value, "clipped": clipped}
         return surrogate + value, {name: float(part.detach()) for name, part in record.items()}
 

@@ -23,7 +23,7 @@ from sim.task_cfg import TaskCfg
 
 
 @dataclass(frozen=True)
-class PresetsCfg:
+class BenchPhysicsCfg:
     """Run the same trials on every physics preset and compare each outcome with that on the first."""
 
     presets: tuple[str, ...] = ("reference", "balanced", "turbo")
@@ -48,7 +48,7 @@ class PresetsCfg:
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
-def bench_physics(cfg: PresetsCfg) -> None:
+def bench_physics(cfg: BenchPhysicsCfg) -> None:
     """Run all presets, print the table, write RUN/bench.json."""
     torch.set_num_threads(1)
     with Run.open(cfg.out, cfg) as run:
@@ -62,7 +62,7 @@ def bench_physics(cfg: PresetsCfg) -> None:
         print(f"bench: {run.path / 'bench.json'}")
 
 
-def _run(cfg: PresetsCfg, preset: str, progress: Progress) -> tuple[list[Outcome], float]:
+def _run(cfg: BenchPhysicsCfg, preset: str, progress: Progress) -> tuple[list[Outcome], float]:
     """Outcomes of all trials on one preset, and the CPU seconds that they took."""
     evaluation = EvaluateCfg(
         policy=cfg.policy,
@@ -98,7 +98,7 @@ def _row(outcomes: list[Outcome], reference: list[Outcome], task: TaskCfg, cpu_s
     }
 
 
-def _show(rows: dict[str, dict], cfg: PresetsCfg) -> None:
+def _show(rows: dict[str, dict], cfg: BenchPhysicsCfg) -> None:
     columns = "preset|success|agreement|only here|only reference|steps/cpu-s|x real time|penetration p99"
     table = Table(*columns.split("|"), title=f"{cfg.policy}, {cfg.hand}, {cfg.objects}, {cfg.trials} trials")
     for name, row in rows.items():

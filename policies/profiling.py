@@ -9,7 +9,7 @@ PARTS = ("physics", "task", "policy", "update", "aside")
 """Physics steps; observations, rewards, camera and resets; networks in the rollout; updates; everything else."""
 
 
-class Profile(IterationCallback):
+class ProfilerCallback(IterationCallback):
     """Measures the parts of training as shares of the process's CPU time, or of time on a GPU. The last callback."""
 
     def __init__(self, aside: Sequence[IterationCallback]) -> None:

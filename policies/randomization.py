@@ -15,7 +15,7 @@ from torch import Tensor
 
 import configs
 from policies.runs import Run
-from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode
+from sim.randomize import EpisodeDraws, RandomizationCfg, ResetCfg, draw_episode
 from sim.trial_random import TrialRandom
 
 matplotlib.use("Agg")
@@ -37,7 +37,7 @@ class ShowRandomizationCfg:
     """Run directory; empty = a new one under runs/."""
     reset: ResetCfg = field(default_factory=ResetCfg)
     """Ranges of the initial state of an episode."""
-    randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
+    randomize: RandomizationCfg = field(default_factory=RandomizationCfg)
     """Ranges of the domain randomisation: off, paper or train."""
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ def _drawn(cfg: ShowRandomizationCfg, trials: Tensor) -> dict[str, NDArray[np.fl
     """Return the drawn values of the trials by name, (trial, ...)."""
     random = TrialRandom.of_trials(torch.full_like(trials, cfg.seed), trials)
     draws = draw_episode(random, cfg.reset, cfg.randomize, JOINTS)
-    return {item.name: getattr(draws, item.name).numpy() for item in fields(Episode) if item.name != "key"}
+    return {item.name: getattr(draws, item.name).numpy() for item in fields(EpisodeDraws) if item.name != "key"}
 
 
 def sources(path: Path) -> dict[str, str]:
@@ -69,7 +69,7 @@ def sources(path: Path) -> dict[str, str]:
     return {match[1]: match[2] for match in lines if match}
 
 
-def _print(domain: RandomizeCfg, source: dict[str, str]) -> None:
+def _print(domain: RandomizationCfg, source: dict[str, str]) -> None:
     table = Table("quantity", "range", "off", "source", title=f"randomize={domain.name}")
     for item in fields(domain)[1:]:  # the name is no range
         value, off = getattr(domain, item.name), item.default

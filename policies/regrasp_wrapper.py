@@ -9,7 +9,7 @@ from typing import Any
 import gymnasium
 from gymnasium.vector import VectorWrapper
 
-from policies.attempts import ATTEMPTS, Attempts
+from policies.attempts import ATTEMPTS, RegraspRunner
 
 
 class RegraspWrapper(gymnasium.Wrapper):
@@ -38,9 +38,9 @@ class VectorRegraspWrapper(VectorWrapper):
         return self.env.step(actions)
 
 
-def _attempts(env: Any, attempts: int) -> Attempts:
+def _attempts(env: Any, attempts: int) -> RegraspRunner:
     if attempts < 1:
         raise ValueError(f"attempts must be at least 1, got {attempts}")
     if not hasattr(env, "streams"):
         raise TypeError(f"attempts need a GraspEnv or GraspVectorEnv, got {type(env).__name__}")
-    return Attempts(env.task, None, attempts)
+    return RegraspRunner(env.task, None, attempts)

@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from policies.actor_policy import ActorPolicy
+from policies.actor_policy import ActorAgent
 from policies.checkpoint import Checkpoint
-from policies.controller import Controller
+from policies.controller import DeployableController
 from policies.exported import plan_of, readings_of
-from policies.runtime import TOLERANCE, Plan, Policy, Readings
+from policies.runtime import TOLERANCE, PregraspPlan, Policy, Observation
 from sim.task import GraspTask
 
 TIE_M = 2e-6
@@ -23,17 +23,17 @@ TIE_M = 2e-6
 
 
 @dataclass
-class Recording:
+class RecordedEpisodes:
     """Episodes of the checkpoint in the task; lists over time, arrays with the environment first."""
 
-    plan: Plan
-    readings: list[Readings] = field(default_factory=list)
+    plan: PregraspPlan
+    readings: list[Observation] = field(default_factory=list)
     commands: list[dict[str, NDArray]] = field(default_factory=list)
     """What the task commanded: joint_target, palm_pos_w, palm_quat_w, action."""
 
 
 @dataclass(frozen=True)
-class Parity:
+class ReplayError:
     """How closely a bundle repeats a recording."""
 
     steps: int
@@ -45,10 +45,10 @@ class Parity:
 
 
 @torch.no_grad()
-def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> Recording:
+def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> RecordedEpisodes:
     """Play one episode in every environment with the checkpoint's mean actions."""
     obs = task.reset(trials)
-    recording, policy = Recording(plan_of(task)), ActorPolicy(checkpoint.actor, task)
+    recording, policy = RecordedEpisodes(plan_of(task)), ActorAgent(checkpoint.actor, task)
     for _ in range(task.episode_steps):
         recording.readings.append(readings_of(task))
         action = policy.act(obs)
@@ -65,7 +65,9 @@ def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> Re
     return recording
 
 
-def repeat(policy: Policy, recording: Recording, controller: Controller) -> tuple[Parity, list[dict[str, NDArray]]]:
+def repeat(
+    policy: Policy, recording: RecordedEpisodes, controller: DeployableController
+) -> tuple[ReplayError, list[dict[str, NDArray]]]:
     """Give the recorded readings to `policy`; how closely it commands the same, and its inputs at every step.
 
     Raises ValueError where it does not, and no two points were equally near.
@@ -85,10 +87,10 @@ def repeat(policy: Policy, recording: Recording, controller: Controller) -> tupl
         alive, ties = alive & ~tied, ties + int(tied.sum())
         steps += int(alive.sum())
         error = {name: max(error[name], float(gap[alive].max(initial=0.0))) for name, gap in gaps.items()}
-    return Parity(steps, ties, error), feeds
+    return ReplayError(steps, ties, error), feeds
 
 
-def equally_near(controller: Controller, readings: Readings) -> NDArray[np.bool_]:
+def equally_near(controller: DeployableController, readings: Observation) -> NDArray[np.bool_]:
     """(env,) whether for some keypoint two different points are equally near."""
     joints, pos, quat, points = (
         torch.as_tensor(getattr(readings, name)).double()

@@ -44,7 +44,7 @@ def evaluate_policy(
     cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")
     cfg = replace(cfg, out=cfg.out or str(default_path("evaluate")))
     result, folder = evaluate(cfg), Path(cfg.out)
-    store = ParquetStore(folder / "trials") if cfg.ray else JsonLinesStore(folder / "trials.jsonl")
+    store = ParquetStore(folder / "trials") if cfg.cluster else JsonLinesStore(folder / "trials.jsonl")
     low, high = result["wilson95"]
     return EvaluationResult(
         success_rate=result["success_rate"],

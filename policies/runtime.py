@@ -2,7 +2,7 @@
 
     policy = Policy.load("bundle", joint_names)          refused unless hashes, joints and recorded outputs agree
     policy.begin(Plan(...))                              the palm stands at its pre-grasp
-    command = policy.act(Readings(...))                  rate_hz times a second: grasp, lift, hold
+    command = policy.act(ProprioceptiveState(...))                  rate_hz times a second: grasp, lift, hold
 
 Everything has a leading batch dimension or none; a robot has none.
 """
@@ -26,7 +26,7 @@ Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class Plan:
+class PregraspPlan:
     """The pre-grasp of an episode."""
 
     palm_pos_w: ArrayLike
@@ -44,7 +44,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Readings:
+class Observation:
     """What the robot senses now."""
 
     joint_pos: ArrayLike
@@ -131,7 +131,7 @@ class Policy:
             return "grasp"
         return "lift" if self.step < control.grasp_steps + control.lift_steps else "hold"
 
-    def begin(self, plan: Plan, rows: Sequence[int] | None = None) -> None:
+    def begin(self, plan: PregraspPlan, rows: Sequence[int] | None = None) -> None:
         """A new grasp; each field of `plan` with a leading batch dimension, or none. `rows`: these alone."""
         self._single = np.ndim(plan.palm_pos_w) == 1
         number = 1 if self._single else len(np.asarray(plan.palm_pos_w))
@@ -161,14 +161,14 @@ class Policy:
                 kept[name] = kept[name].copy()
                 kept[name][rows] = value[rows]
 
-    def act(self, readings: Readings) -> Command:
+    def act(self, readings: Observation) -> Command:
         """Targets for the next control period. Values that are not finite or of the wrong size change nothing."""
         found = self._compute(self.feed(readings))
         self._state = dict(zip(self._state_names, found, strict=False))
         self._others = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
         return self._command()
 
-    def feed(self, readings: Readings) -> dict[str, Array]:
+    def feed(self, readings: Observation) -> dict[str, Array]:
         """The graph's inputs for `readings` and the state so far."""
         if not self._state:
             raise RuntimeError("begin(plan) comes before act(readings)")

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policies.contract import HandContract
-from policies.limiter import Limiter, TurnLimiter
+from policies.limiter import RateLimiter, RotationRateLimiter
 
 Array = NDArray[np.float64]
 EARLY = 0.5
@@ -79,7 +79,7 @@ class SafetyCfg:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class DesiredCommand:
     """What a policy commands."""
 
     joint_target: Any
@@ -93,7 +93,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Sensed:
+class MeasuredState:
     """What the robot reports."""
 
     joint_pos: Any
@@ -109,7 +109,7 @@ class Sensed:
 
 
 @dataclass(frozen=True)
-class Safe:
+class SafeCommand:
     """What may be sent."""
 
     joint_target: Array
@@ -137,14 +137,14 @@ class SafetyGate:
             raise ValueError(f"safety.joint_margin_rad={cfg.joint_margin_rad} leaves a joint no room")
         speed = np.array(hand.speed_limit_rad_s, dtype=np.float64) * cfg.joint_speed
         step = np.minimum(speed * dt, cfg.joint_step_rad)
-        self.joints = Limiter(lower, upper, step, cfg.joint_acceleration_rad_s2 * dt**2)
+        self.joints = RateLimiter(lower, upper, step, cfg.joint_acceleration_rad_s2 * dt**2)
         """Of the joint targets."""
         axis = 3**-0.5  # each axis has its share, so that the whole keeps to the limit
-        self.palm = Limiter(
+        self.palm = RateLimiter(
             cfg.lower_m, cfg.box_upper_m, axis * cfg.palm_speed_m_s * dt, axis * cfg.palm_acceleration_m_s2 * dt**2
         )
         """Of the palm's place."""
-        self.turn = TurnLimiter(cfg.palm_speed_rad_s * dt, cfg.palm_acceleration_rad_s2 * dt**2)
+        self.turn = RotationRateLimiter(cfg.palm_speed_rad_s * dt, cfg.palm_acceleration_rad_s2 * dt**2)
         """Of the palm's orientation."""
         self.effort_limit_nm = np.array(hand.effort_limit_nm, dtype=np.float64) * cfg.effort
         """(joint,) [N m]."""
@@ -154,7 +154,7 @@ class SafetyGate:
         """Why the gate holds; empty while it follows."""
         self._now_s = -np.inf
         self._hold: tuple[Array, Array, Array] | None = None
-        self._last: Safe | None = None
+        self._last: SafeCommand | None = None
 
     def begin(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
         """Start, or start again after a fault, where the robot is measured to be. Raises ValueError on bad values."""
@@ -171,7 +171,7 @@ class SafetyGate:
         self.turn.begin(quat)
         self.fault, self._now_s, self._last = "", float(now_s), None
 
-    def __call__(self, wanted: Wanted, sensed: Sensed, now_s: float) -> Safe:
+    def __call__(self, wanted: DesiredCommand, sensed: MeasuredState, now_s: float) -> SafeCommand:
         """What may be sent now; to be called once per control period, with `now_s` of the clock of the stamps."""
         if self._hold is None:
             raise RuntimeError("begin(...) comes before the first command")
@@ -190,7 +190,7 @@ class SafetyGate:
         else:
             ahead = np.clip(goal[0], measured[0] - self.lead_rad, measured[0] + self.lead_rad)
             goal = ahead, goal[1], goal[2]
-        self._last = Safe(
+        self._last = SafeCommand(
             joint_target=self.joints.towards(goal[0]).copy(),
             palm_pos_w=self.palm.towards(goal[1]).copy(),
             palm_quat_w=self.turn.towards(goal[2]).copy(),

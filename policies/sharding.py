@@ -114,7 +114,7 @@ def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock]
     sent = replace(cfg, policy=_anywhere(cfg.policy), hand=_anywhere(cfg.hand), num_threads=threads)
     sent = replace(sent, plugins=portable(cfg.plugins))
     waiting, out = iter(todo), {}
-    with _connected(cfg.ray):
+    with _connected(cfg.cluster):
         log.info("%d blocks of %d trials on %d cores", len(todo), cfg.rows(), _cores())
         while True:
             room = max(1, WAITING * _cores() // threads) - len(out)

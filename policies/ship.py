@@ -33,7 +33,7 @@ UNTOLD = (*PATHS, "num_threads", "time_limit", "validate_every")
 
 
 @dataclass(frozen=True)
-class ShipCfg:
+class PublishCfg:
     """Put a trained policy and its model card into one folder."""
 
     policy: str
@@ -50,9 +50,9 @@ class ShipCfg:
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
-def ship(cfg: ShipCfg) -> None:
+def ship(cfg: PublishCfg) -> None:
     """Write policy, configuration, bundle, curves and model card into the folder `out`."""
-    checkpoint, out = trained.find(cfg.policy, kind="checkpoint").path, Path(cfg.out)
+    checkpoint, out = trained.find_policy(cfg.policy, kind="checkpoint").path, Path(cfg.out)
     run, data = checkpoint.parent, read_checkpoint(checkpoint)
     config = _current(config_of(checkpoint, data.manifest), checkpoint)
     out.mkdir(parents=True, exist_ok=True)

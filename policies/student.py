@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.observation import HISTORY, Layout
-from policies.networks import Actor, Architecture, Encoder, GraspPolicy, Head, Normaliser, mlp
+from policies.networks import Actor, Architecture, Encoder, GraspPolicy, OutputLayer, Normaliser, mlp
 
 RECONSTRUCTED = ("contact", "contact_force")
 """Teacher terms that the student reconstructs from its history."""
@@ -39,7 +39,7 @@ class LstmEncoder(nn.Module):
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
-        self.lstm, self.head = nn.LSTM(width, 64, num_layers=3, batch_first=True), Head(64, out)
+        self.lstm, self.head = nn.LSTM(width, 64, num_layers=3, batch_first=True), OutputLayer(64, out)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map (sample, frame, width) to (sample, out)."""
@@ -58,7 +58,7 @@ class ConvEncoder(nn.Module):
             nn.ELU(),
             nn.Flatten(),
         )
-        self.head = Head(64, out)
+        self.head = OutputLayer(64, out)
 
     def forward(self, frames: Tensor) -> Tensor:
         """Map (sample, frame, width) to (sample, out)."""

@@ -11,7 +11,7 @@ from policies import trained
 from sim.task import GraspTask
 
 
-class Policy(Protocol):
+class Agent(Protocol):
     """Protocol of a policy that acts in a GraspTask."""
 
     @property
@@ -28,7 +28,7 @@ class Policy(Protocol):
         ...
 
 
-class ZeroPolicy:
+class ZeroAgent:
     """Zero actions: with the task's prior, the scripted grasp (approach, close, keep closed in the lift)."""
 
     grip = None
@@ -44,7 +44,7 @@ class ZeroPolicy:
         return self._action
 
 
-class RandomPolicy:
+class RandomAgent:
     """Standard normal actions, drawn per trial: a trial repeats in any batch."""
 
     grip = None
@@ -67,21 +67,21 @@ class RandomPolicy:
         return action
 
 
-def _synergy(task: GraspTask) -> Policy:
-    if task.cfg.prior == "off":
+def _synergy(task: GraspTask) -> Agent:
+    if task.cfg.use_scripted_grasp == "off":
         raise ValueError(
             "policy=synergy is the task's scripted prior, which task.prior=off removes; use policy=zero instead"
         )
-    return ZeroPolicy(task)
+    return ZeroAgent(task)
 
 
-POLICIES: dict[str, Callable[[GraspTask], Policy]] = {"random": RandomPolicy, "synergy": _synergy, "zero": ZeroPolicy}
+POLICIES: dict[str, Callable[[GraspTask], Agent]] = {"random": RandomAgent, "synergy": _synergy, "zero": ZeroAgent}
 
 
-def make_policy(name: str, task: GraspTask) -> Policy:
+def make_policy(name: str, task: GraspTask) -> Agent:
     """Return the policy `name` for `task`: zero, random, synergy (the scripted grasp), or a trained one."""
     check_policy(name)
-    return POLICIES[name](task) if name in POLICIES else trained.load(name, task)
+    return POLICIES[name](task) if name in POLICIES else trained.load_policy(name, task)
 
 
 def check_policy(name: str, key: str = "policy") -> None:
@@ -89,6 +89,6 @@ def check_policy(name: str, key: str = "policy") -> None:
     if name in POLICIES:
         return
     try:
-        trained.find(name, key, also=list(POLICIES))
+        trained.find_policy(name, key, also=list(POLICIES))
     except OSError as error:
         raise ValueError(str(error)) from error

@@ -72,7 +72,7 @@ def task_arguments(
         values["hand"] = str(hand)
     cfg = load(MakeCfg, "evaluate", values, function, known)  # its YAML holds presets alone
     if policy is not None:
-        cfg = trained.adopt(cfg, policy)
+        cfg = trained.apply_policy_config(cfg, policy)
         if hand is not None and cfg.hand != values["hand"]:
             raise ValueError(f"{function}: '{policy}' was trained with the hand {cfg.hand}, not {values['hand']}")
     given = {item.name: getattr(cfg, item.name) for item in fields(cfg) if item.name not in ("hand", "side")}

@@ -20,13 +20,13 @@ from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputF
 import configs
 from dexgrasp.utils.interrupt import StopRequest
 from policies import ranks
-from policies.curriculum import MixCfg
+from policies.curriculum import DistillationCfg
 from policies.curves import ProgressCsv, draw_curves
 from policies.learner import Learner
-from policies.learners import make_model
-from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
+from policies.learners import make_learner
+from policies.milestones import CheckpointCallback, ConsoleCallback, ObjectCurriculum, ValidationCallback
 from policies.networks import Encoder
-from policies.profiling import Profile
+from policies.profiling import ProfilerCallback
 from policies.runs import Run
 from policies.statistics import success_summary
 from sim.engine_cfg import BUFFERS, EngineName, WarpCfg
@@ -57,45 +57,45 @@ class TrainCfg:
     """Side of the hand; a left hand is mirrored from the right one."""
     objects: str = "generated:1440"
     """Training objects: generated:N (made on first use), a library, or a folder of meshes; no test objects."""
-    validation: str = "generated:216:validation"
+    validation_objects: str = "generated:216:validation"
     """Objects on which the best checkpoint is chosen: none of the training and none of the test split."""
     disturbance: Literal["none", "mixed"] = "mixed"
     """mixed: objects are shifted, pushed, heavy or slippery, more strongly as success grows. none: undisturbed."""
-    level_step: float = 0.02
+    disturbance_step: float = 0.02
     """Growth of the disturbances' strength with an iteration of high success; their full strength is 1."""
     iterations: int = 400
     """Iterations: rollouts of one episode in every environment, each followed by an update."""
-    time_limit: float = 0.0
+    time_limit_min: float = 0.0
     """Minutes after which this start ends; 0: no limit."""
     num_envs: int = 256
     """Environments of each process."""
     num_threads: int = 0
     """Threads of the physics; 0: all cores."""
-    validate_every: int = 25
+    validation_interval: int = 25
     """Iterations between validations."""
     validation_trials: int = 216
     """Trials of each validation."""
-    plateau: int = 0
+    early_stop_patience: int = 0
     """Validations without a better success rate after which training ends; 0: never."""
     engine: EngineName = "cpu"
     """cpu: MuJoCo. warp: MuJoCo Warp, rollouts and learning on a GPU; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
-    """Buffers of engine=warp."""
+    """BufferMonitor of engine=warp."""
     seed: int = 0
     """Seed of all random numbers."""
     out: str = ""
     """Run directory; empty: a new one under runs/."""
     resume: Literal["auto", "never"] = "auto"
     """auto: resume from RUN/last.zip where there is one. never: start anew."""
-    start: str = ""
+    init_checkpoint: str = ""
     """Policy of the same stage to start from: a shipped name, a run directory or a checkpoint file."""
     learning_rate: float = 3e-4
     """Learning rate at the start; it follows `target_kl` afterwards."""
     target_kl: float = 0.02
     """KL divergence of a minibatch step that the learning rate aims at; it falls to a third until the end."""
-    epochs: int = 5
+    num_epochs: int = 5
     """Passes over each rollout."""
-    minibatches: int = 4
+    num_minibatches: int = 4
     """Minibatches of each pass over a rollout."""
     gamma: float = 0.99
     """Discount per control step."""
@@ -109,13 +109,13 @@ class TrainCfg:
     """half: networks compute in bfloat16 up to their last layers. auto: half where the processor supports it."""
     teacher: str = ""
     """Teacher that the student imitates: a run, its best.zip, or a shipped teacher (HAND/teacher)."""
-    copy: bool = True
+    init_from_teacher: bool = True
     """Initialise the student from the teacher where observation terms match."""
-    encoder: Encoder = "conv"
+    history_encoder: Encoder = "conv"
     """Network that reads the student's history: lstm (the published method), conv or mlp."""
-    mix: MixCfg = field(default_factory=MixCfg)
+    distillation: DistillationCfg = field(default_factory=DistillationCfg)
     """Schedule of the student from imitation to reinforcement."""
-    paper: bool = False
+    reproduce_release: bool = False
     """true: deviate from the paper as the published release does: exploration stays at `init_std`, rewards have no
     floor, the palm's position has no noise."""
     task: TaskCfg = field(default_factory=TaskCfg)
@@ -144,47 +144,47 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     torch.set_flush_denormal(True)
     check_objects(cfg)
     _join_ranks(cfg)
-    cfg = as_released(cfg) if cfg.paper else cfg
-    if ranks.index() > 0:
+    cfg = reproduce_published_release(cfg) if cfg.reproduce_release else cfg
+    if ranks.rank() > 0:
         result = _learn(cfg, Path(cfg.out), {})
     else:
         with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if _begun(cfg) else None) as run:
             result = _learn(cfg, run.path, run.facts)
-    ranks.part()
+    ranks.shutdown()
     return result
 
 
 def check_objects(cfg: TrainCfg) -> None:
     """Raise ValueError where test objects would be used, or objects of the training for validation as well."""
-    training, validation = open_library(cfg.objects), open_library(cfg.validation)
+    training, validation = open_library(cfg.objects), open_library(cfg.validation_objects)
     refuse_test_objects(training, f"objects={cfg.objects}")
-    refuse_test_objects(validation, f"validation={cfg.validation}")
+    refuse_test_objects(validation, f"validation={cfg.validation_objects}")
     refuse_overlap(training, validation)
 
 
 def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Run the learner of this rank; the first rank writes, with `facts` of the run in every checkpoint."""
     env = make_env(cfg)
-    learner = make_model(cfg, env, path, facts | {"config": configs.as_dict(cfg)})
+    learner = make_learner(cfg, env, path, facts | {"config": configs.as_dict(cfg)})
     learner.set_logger(_logger(path, learner.num_timesteps))
-    checkpoints = Checkpoints(path)
-    validation = Validation(path, lambda: make_validation_task(cfg), cfg.validate_every, cfg.plateau)
-    profile = Profile([checkpoints, validation])
-    steps = env.num_envs * ranks.count() * learner.num_steps * cfg.iterations
+    checkpoints = CheckpointCallback(path)
+    validation = ValidationCallback(path, lambda: make_validation_task(cfg), cfg.validation_interval, cfg.early_stop_patience)
+    profile = ProfilerCallback([checkpoints, validation])
+    steps = env.num_envs * ranks.world_size() * learner.num_steps * cfg.iterations
     log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
     stop, unfinished = StopRequest("after this iteration"), steps > learner.num_timesteps
-    console = Console(cfg.iterations, cfg.time_limit, stop)
+    console = ConsoleCallback(cfg.iterations, cfg.time_limit_min, stop)
     try:
-        with stop if ranks.count() == 1 else nullcontext():  # several would not stop at the same iteration
+        with stop if ranks.world_size() == 1 else nullcontext():  # several would not stop at the same iteration
             if unfinished:
-                learner.learn(steps, [ObjectCurriculum(cfg.level_step), console, checkpoints, validation, profile])
+                learner.learn(steps, [ObjectCurriculum(cfg.disturbance_step), console, checkpoints, validation, profile])
     finally:
         learner.logger.close()
-    if ranks.index() == 0 and (path / "progress.csv").is_file():
+    if ranks.rank() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
     if stop.asked:
         raise KeyboardInterrupt(f"stopped after iteration {learner.iteration}, the same with out={path} goes on")
-    if ranks.index() == 0:
+    if ranks.rank() == 0:
         print(summary(cfg, path, learner, done=steps <= learner.num_timesteps))
         if unfinished:
             print(f"{env.task.device.type.upper() + ' time':17}{profile}")
@@ -215,13 +215,13 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
     )
 
 
-def as_released(cfg: TrainCfg) -> TrainCfg:
+def reproduce_published_release(cfg: TrainCfg) -> TrainCfg:
     """Return the configuration with the deviations of the published RobustDexGrasp release from its paper.
 
     Exploration stays at `init_std`, rewards have no floor, the palm's position has no noise.
     """
     task = cfg.task
-    reward, domain = replace(task.reward, floor=-math.inf), replace(task.randomize, palm_noise_m=0.0)
+    reward, domain = replace(task.reward, floor=-math.inf), replace(task.randomization, palm_noise_m=0.0)
     return replace(cfg, final_std=0.0, task=replace(task, reward=reward, randomize=domain))
 
 
@@ -235,7 +235,7 @@ def make_env(cfg: TrainCfg) -> GraspVecEnv:
         disturbance=cfg.disturbance,
         task=cfg.task,
         physics=cfg.physics,
-        num_threads=cfg.num_threads or max(1, (os.cpu_count() or 1) // ranks.count()),
+        num_threads=cfg.num_threads or max(1, (os.cpu_count() or 1) // ranks.world_size()),
         engine=cfg.engine,
         warp=cfg.warp,
     )
@@ -246,7 +246,7 @@ def make_validation_task(cfg: TrainCfg) -> GraspTask:
     return task_class(cfg.task)(
         replace(cfg.task, hold_s=VALIDATION_HOLD_S),
         HandSpec.load(cfg.hand, side=cfg.side),
-        open_library(cfg.validation),
+        open_library(cfg.validation_objects),
         cfg.physics,
         num_envs=cfg.validation_trials,
         num_threads=cfg.num_threads,
@@ -263,7 +263,7 @@ def _begun(cfg: TrainCfg) -> bool:
 
 def _logger(path: Path, steps: int) -> Logger:
     """Return the writer of RUN/progress.csv and, where it is installed, of TensorBoard; the first rank alone writes."""
-    if ranks.index() > 0:
+    if ranks.rank() > 0:
         return Logger(str(path), [])
     formats: list[KVWriter] = [ProgressCsv(path / "progress.csv", steps)]
     try:
@@ -279,4 +279,4 @@ def _join_ranks(cfg: TrainCfg) -> None:
         if not cfg.out:
             raise ValueError("out: several processes need one run directory; give out=DIR")
         on_gpu = cfg.engine == "warp" and torch.cuda.is_available()
-        ranks.join("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+        ranks.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import configs
-from policies.actor_policy import ActorPolicy
+from policies.actor_policy import ActorAgent
 from policies.bundle import CONTRACT, read_contract
 from policies.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
 from policies.shipped import PolicyNotFoundError, bundle_of, place
 from sim.hands import HandSpec
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 BELONGS_TO_POLICY = (
     "rate_hz",
@@ -47,7 +47,7 @@ Cfg = TypeVar("Cfg")
 
 
 @dataclass(frozen=True)
-class Source:
+class PolicyLocation:
     """Location of a trained policy."""
 
     path: Path
@@ -60,9 +60,9 @@ class Source:
         return dict(read_contract(self.path).training.config) if self.bundle else read_config(self.path)
 
 
-def find(
+def find_policy(
     name: str, key: str = "policy", kind: Literal["any", "checkpoint", "bundle"] = "any", also: Sequence[str] = ()
-) -> Source:
+) -> PolicyLocation:
     """Return the policy `name`: a shipped name, run directory, checkpoint file or bundle directory.
 
     `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes.
@@ -70,13 +70,13 @@ def find(
     """
     bundle = bundle_of(name)
     if bundle is not None and kind != "checkpoint":
-        return Source(bundle, bundle=True)
+        return PolicyLocation(bundle, bundle=True)
     checkpoint = None
     if place(name).exists():
         with suppress(FileNotFoundError):
             checkpoint = find_checkpoint(place(name))
     if checkpoint is not None and kind != "bundle":
-        return Source(checkpoint, bundle=False)
+        return PolicyLocation(checkpoint, bundle=False)
     if checkpoint is not None:
         raise ValueError(f"{key}: '{name}' is a checkpoint, a bundle is needed: dexgrasp export policy={name} out=...")
     if bundle is not None:
@@ -85,7 +85,7 @@ def find(
     raise PolicyNotFoundError(name, key, expected, also)
 
 
-class CheckpointPolicy(ActorPolicy):
+class CheckpointAgent(ActorAgent):
     """Acts with the mean actions of a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, task: GraspTask) -> None:
@@ -101,27 +101,27 @@ class CheckpointPolicy(ActorPolicy):
         super().__init__(checkpoint.actor.to(task.device), task)
 
 
-def load(name: str, task: GraspTask) -> Any:
+def load_policy(name: str, task: GraspTask) -> Any:
     """Return the trained policy `name` for `task`, with `reset(trials)` and `act(obs)`."""
-    source = find(name)
+    source = find_policy(name)
     if source.bundle:
-        from policies.exported import ExportedPolicy  # onnxruntime: only here
+        from policies.exported import BundleAgent  # onnxruntime: only here
 
-        return ExportedPolicy(source.path, task)
-    return CheckpointPolicy(load_checkpoint(source.path), task)
+        return BundleAgent(source.path, task)
+    return CheckpointAgent(load_checkpoint(source.path), task)
 
 
-def adopt(cfg: Cfg, name: str) -> Cfg:
+def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
     """Return `cfg`, which has `hand`, `side` and `task`, with the settings that the policy `name` was trained for.
 
     Values at their defaults are replaced and logged. Raises ValueError for other values that differ.
     """
-    config = find(name).config()
+    config = find_policy(name).config()
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
     keep = ("class_name", *BELONGS_TO_POLICY)
     task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
     if config.get("stage") != "teacher":
-        view = _merge(task.view, trained.view, ViewCfg(), BELONGS_TO_VIEW, "task.view.", name)
+        view = _merge(task.view, trained.camera, CameraCfg(), BELONGS_TO_VIEW, "task.view.", name)
         task = replace(task, view=view)
     whose = {key: config[key] for key in ("hand", "side")}
     defaults = {item.name: item.default for item in fields(cfg) if item.name in whose}  # pyright: ignore[reportArgumentType]
@@ -132,13 +132,13 @@ def adopt(cfg: Cfg, name: str) -> Cfg:
 
 def check_task(name: str, task: GraspTask) -> None:
     """Raise ValueError if `task` differs from what the policy `name` was trained for."""
-    config = find(name).config()
+    config = find_policy(name).config()
     cfg = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
     pairs = [("hand", task.hand.name, HandSpec.load(config["hand"]).name), ("side", task.hand.side, config["side"])]
     for key in BELONGS_TO_POLICY:
         pairs += [("task." + pair[0], *pair[1:]) for pair in _leaves(key, getattr(task.cfg, key), getattr(cfg, key))]
     if config.get("stage") != "teacher":
-        pairs += [(f"task.view.{key}", getattr(task.cfg.view, key), getattr(cfg.view, key)) for key in BELONGS_TO_VIEW]
+        pairs += [(f"task.view.{key}", getattr(task.cfg.camera, key), getattr(cfg.camera, key)) for key in BELONGS_TO_VIEW]
     differ = [f"{key}={wanted}, not {given}" for key, given, wanted in pairs if given != wanted]
     if differ:
         raise ValueError(

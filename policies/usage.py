@@ -19,7 +19,7 @@ KEY_COLUMN = 34
 
 
 @dataclass(frozen=True)
-class Key:
+class OptionHelp:
     """Name, type, default and description of one key of a command."""
 
     name: str
@@ -45,11 +45,11 @@ def command_help(words: str, summary: str, schema: str, config: str, positional:
     return head + "\n" + "\n".join(_line(key) for key in keys(schema, config))
 
 
-def keys(schema: str, config: str) -> list[Key]:
+def keys(schema: str, config: str) -> list[OptionHelp]:
     """Return every key of the dataclass `module:Class`, nested ones dotted, with the defaults of the YAML `config`."""
     module, _, name = schema.partition(":")
     chosen = [
-        Key(word, "group", group.option, f"One of {', '.join(configs.options(word))}; sets {group.what}")
+        OptionHelp(word, "group", group.option, f"One of {', '.join(configs.options(word))}; sets {group.what}")
         for word, group in configs.groups(config).items()
     ]
     words = {key.name for key in chosen}
@@ -57,7 +57,7 @@ def keys(schema: str, config: str) -> list[Key]:
     return [*(key for key in plain if "." not in key.name), *chosen, *(key for key in plain if "." in key.name)]
 
 
-def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iterator[Key]:
+def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iterator[OptionHelp]:
     tree = ast.parse(_file(module).read_text(encoding="utf-8"))
     body = _class(tree, name, module)
     for base in map(ast.unparse, body.bases):
@@ -68,7 +68,7 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
         if nested:
             yield from _walk(nested, kind.rpartition(".")[2], given, f"{prefix}{key}.")
         else:
-            yield Key(
+            yield OptionHelp(
                 prefix + key, _spell(tree, field.annotation), _default(tree, field, given.get(prefix + key)), meaning
             )
 
@@ -180,7 +180,7 @@ def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return leaves
 
 
-def _line(key: Key) -> str:
+def _line(key: OptionHelp) -> str:
     head = f"  {key.name}={key.default}"
     text = f"({key.kind}) {key.meaning}" if key.meaning else f"({key.kind})"
     width = max(60, min(120, shutil.get_terminal_size((110, 20)).columns)) - KEY_COLUMN

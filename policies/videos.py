@@ -6,15 +6,15 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from policies.attempts import play
-from policies.synergy import Policy
+from policies.synergy import Agent
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome
-from sim.render import Recorder, backend
+from sim.render import VideoRecorder, backend
 from sim.task import GraspTask
 
 log = logging.getLogger("dexgrasp")
 
-Rerun = Callable[[str, int], tuple[GraspTask, Policy]]
+Rerun = Callable[[str, int], tuple[GraspTask, Agent]]
 """Makes the task of a disturbance with so many rows, and the policy on it."""
 
 
@@ -47,7 +47,7 @@ def choose(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
 
 
 def film(
-    wanted: Sequence[Outcome], folder: Path, library: ObjectLibrary, attempts: int, task: GraspTask, policy: Policy
+    wanted: Sequence[Outcome], folder: Path, library: ObjectLibrary, attempts: int, task: GraspTask, policy: Agent
 ) -> None:
     """Run the trials of `wanted` side by side, one video each, real time."""
     trials = [outcome.trial for outcome in wanted]
@@ -55,12 +55,12 @@ def film(
         recorders = []
         for outcome in wanted:
             model = library[outcome.object]
-            recorder = Recorder(folder / file_name(outcome), task.cfg.rate_hz, (model.vertices, model.faces))
+            recorder = VideoRecorder(folder / file_name(outcome), task.cfg.rate_hz, (model.vertices, model.faces))
             recorders.append(stack.enter_context(recorder))
 
         def watch() -> None:
-            for row in (task.clock < task.episode_steps).nonzero().squeeze(1).tolist():
-                words = caption(wanted[row], int(task.step_index[row]), task)
+            for row in (task.steps_since_pregrasp < task.episode_steps).nonzero().squeeze(1).tolist():
+                words = caption(wanted[row], int(task.steps_since_reset[row]), task)
                 recorders[row].capture(task.engine.get_model(row), task.engine.get_data(row), words)
 
         repeated = play(task, policy, trials, attempts, watch)

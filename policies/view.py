@@ -14,12 +14,12 @@ import torch
 from perception.depth import DepthSource
 from perception.extrinsics import CameraPose
 from perception.realsense import RealSenseCfg
-from perception.segment import SegmentCfg
+from perception.segment import SegmentationCfg
 from perception.sources import open_source
 from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
-from policies.viewer_worlds import FrameWorld, TaskWorld, World
+from policies.viewer_worlds import CameraPlayer, TaskPlayer, Player
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.scene import PhysicsCfg
@@ -30,7 +30,7 @@ IDLE_S = 0.05
 
 
 @dataclass(frozen=True)
-class ViewPageCfg:
+class ViewerCfg:
     """Show depth images, perception results, the hand and a policy in a browser."""
 
     perception: str = "sim"
@@ -61,7 +61,7 @@ class ViewPageCfg:
     """Number of frames before the viewer stops; 0 = until Ctrl-C."""
     rate_hz: float = 0.0
     """Highest frame rate [Hz]; 0 = real time of the camera or the simulation."""
-    segment: SegmentCfg = field(default_factory=SegmentCfg)
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Segmentation of the shown frames."""
     realsense: RealSenseCfg = field(default_factory=RealSenseCfg)
     """Settings of a RealSense camera."""
@@ -79,10 +79,10 @@ class ViewPageCfg:
             raise ValueError("frames, rate_hz, trial and seed must not be negative")
 
 
-def view(cfg: ViewPageCfg) -> None:
+def view(cfg: ViewerCfg) -> None:
     """Serve the page until Ctrl-C, or for `frames` frames."""
     torch.set_num_threads(1)
-    buttons = TaskWorld.buttons if cfg.perception == "sim" else FrameWorld.buttons
+    buttons = TaskPlayer.buttons if cfg.perception == "sim" else CameraPlayer.buttons
     with Page(cfg.host, cfg.port, cfg.segment, buttons) as page:
         world = _open_world(cfg)
         try:
@@ -94,7 +94,7 @@ def view(cfg: ViewPageCfg) -> None:
             world.close()
 
 
-def show(world: World, page: Page, frames: int = 0, rate_hz: float = 0.0) -> None:
+def show(world: Player, page: Page, frames: int = 0, rate_hz: float = 0.0) -> None:
     """Play `world` on the page; print the address after the first frame."""
     shown, speed, began_s = 0, 1.0, time.monotonic()
     while True:
@@ -115,7 +115,7 @@ def show(world: World, page: Page, frames: int = 0, rate_hz: float = 0.0) -> Non
         speed, began_s = seen_s / max(now_s - began_s, 1e-6), now_s
 
 
-def _pressed(world: World, page: Page) -> bool:
+def _pressed(world: Player, page: Page) -> bool:
     """Wait while the page is paused; return whether a button changed the present snapshot."""
     while True:
         changed = False
@@ -129,7 +129,7 @@ def _pressed(world: World, page: Page) -> bool:
         time.sleep(IDLE_S)
 
 
-def _open_world(cfg: ViewPageCfg) -> World:
+def _open_world(cfg: ViewerCfg) -> Player:
     """Open the source of snapshots. Raises ValueError or OSError, in one line, if it does not exist."""
     hand = HandSpec.load(cfg.hand, side=cfg.side)
     if cfg.perception == "sim":
@@ -144,10 +144,10 @@ def _open_world(cfg: ViewPageCfg) -> World:
     def open_frames() -> DepthSource:
         return open_source(cfg.perception, pose, cfg.realsense)
 
-    return FrameWorld(open_frames, hand, cfg.segment, path.name)
+    return CameraPlayer(open_frames, hand, cfg.segment, path.name)
 
 
-def _open_task(cfg: ViewPageCfg, hand: HandSpec) -> TaskWorld:
+def _open_task(cfg: ViewerCfg, hand: HandSpec) -> TaskPlayer:
     """Return one environment of an evaluation on rendered depth."""
     evaluation = EvaluateCfg(
         policy=cfg.policy,
@@ -164,4 +164,4 @@ def _open_task(cfg: ViewPageCfg, hand: HandSpec) -> TaskWorld:
     evaluation = apply_policy_config(evaluation)
     hand = HandSpec.load(evaluation.hand, side=evaluation.side)
     task = make_task(evaluation, hand, open_library(cfg.objects), cfg.disturbance, rows=1)
-    return TaskWorld(task, make_policy(cfg.policy, task), cfg.segment, cfg.trial)
+    return TaskPlayer(task, make_policy(cfg.policy, task), cfg.segment, cfg.trial)

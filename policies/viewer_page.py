@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from perception.geometry import quat_from_matrix
 from perception.plane import TABLE
-from perception.segment import SegmentCfg
+from perception.segment import SegmentationCfg
 from policies import viewer_drawing as drawing
 from policies.viewer_snapshot import HandPose, Seen, Snapshot
 from policies.viewer_worlds import Mesh
@@ -51,7 +51,7 @@ EYE_M, EYE_TURN_RAD, EYE_HEIGHT_M, EYE_FOV_RAD = 1.0, 0.9, 0.62, 0.75
 class Page:
     """Serves the page to any number of browsers; their clicks are queued until `pressed` is called."""
 
-    def __init__(self, host: str, port: int, segment: SegmentCfg, buttons: Sequence[str]) -> None:
+    def __init__(self, host: str, port: int, segment: SegmentationCfg, buttons: Sequence[str]) -> None:
         """Start the server; `port` 0: any free one. Raises ImportError without viser, OSError if it is taken."""
         viser = _viser()
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # a browser that goes away is no error
@@ -140,7 +140,7 @@ class Page:
             layer = self._server.scene.add_frame(_node(name), show_axes=False, visible=box.value)
             box.on_update(lambda event, layer=layer: setattr(layer, "visible", event.target.value))
 
-    def _build_scene(self, segment: SegmentCfg) -> None:
+    def _build_scene(self, segment: SegmentationCfg) -> None:
         scene, lower_m, upper_m = self._server.scene, segment.box_lower_m, segment.box_upper_m
         scene.configure_default_lights(cast_shadow=False)
         self._scene = self._add_points("everything else", drawing.SCENE, 0.002)

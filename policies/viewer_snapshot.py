@@ -12,10 +12,10 @@ from perception.depth import DepthFrame, deproject, to_frame
 from perception.features import nearest_vectors
 from perception.geometry import compose, invert
 from perception.plane import NoPlaneError, Plane
-from perception.segment import NoObjectError, SegmentCfg, Segmenter
+from perception.segment import NoObjectError, SegmentationCfg, Segmenter
 from sim import starts
 from sim.hands import HandSpec
-from sim.randomize import Episode, ResetCfg
+from sim.randomize import EpisodeDraws, ResetCfg
 
 SCENE_POINTS = 20_000
 """About so many points of the surroundings are drawn: what browsers without a graphics card still turn smoothly."""
@@ -91,10 +91,10 @@ class Snapshot:
         return self.known_w.mean(axis=0, dtype=np.float64) if len(self.known_w) else np.array([0.0, 0.0, 0.05])
 
 
-class Eye:
+class PipelineInspector:
     """Runs the robot's pipeline with timing; a frame without an object becomes a warning."""
 
-    def __init__(self, cfg: SegmentCfg) -> None:
+    def __init__(self, cfg: SegmentationCfg) -> None:
         self._cfg = cfg
         self._segmenter: Segmenter | None = None
 
@@ -152,8 +152,10 @@ def plan_hand(
 ) -> HandPose:
     """Return the open hand at the pre-grasp that the task plans for points (p, 3) and camera (3,), without noise."""
     points = torch.from_numpy(points_w)[None]
-    still = Episode.empty(1, len(hand.joint_names))
-    plan = starts.Planner(hand, "floating", reset or ResetCfg())(points, torch.from_numpy(camera_w)[None], still)
+    still = EpisodeDraws.empty(1, len(hand.joint_names))
+    plan = starts.PregraspPlanner(hand, "floating", reset or ResetCfg())(
+        points, torch.from_numpy(camera_w)[None], still
+    )
     to_base = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
     base = compose(plan.palm_pos_w, plan.palm_quat_w, *(part[None] for part in to_base))
     kinematics = hand.kinematics().to(torch.float64)

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 
 from perception.depth import CameraError, DepthSource, EndOfFramesError, FrameTimeoutError
 from perception.features import nearest_vectors
-from perception.segment import SegmentCfg
-from policies.attempts import ATTEMPTS, Attempts
-from policies.synergy import Policy
-from policies.viewer_snapshot import Eye, HandPose, Snapshot, plan_hand
+from perception.segment import SegmentationCfg
+from policies.attempts import ATTEMPTS, RegraspRunner
+from policies.synergy import Agent
+from policies.viewer_snapshot import PipelineInspector, HandPose, Snapshot, plan_hand
 from sim.geom_meshes import GeomMesh, geom_meshes
 from sim.hands import HandSpec
-from sim.rendered_camera import RenderedCamera
+from sim.rendered_camera import DepthCamera
 from sim.task import GraspTask
 
 START_S = 5.0
@@ -25,7 +25,7 @@ Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
 """Vertices (v, 3) [m] and triangles (f, 3)."""
 
 
-class World(Protocol):
+class Player(Protocol):
     """Protocol of a source of snapshots."""
 
     robot: list[GeomMesh]
@@ -52,18 +52,20 @@ class World(Protocol):
         ...
 
 
-class FrameWorld:
+class CameraPlayer:
     """Plays frames of a camera, a recording or a folder in a loop, with the hand at the planned pre-grasp."""
 
     buttons: tuple[str, ...] = ()
     """What can be asked for, beside going on."""
 
-    def __init__(self, open_frames: Callable[[], DepthSource], hand: HandSpec, segment: SegmentCfg, name: str) -> None:
+    def __init__(
+        self, open_frames: Callable[[], DepthSource], hand: HandSpec, segment: SegmentationCfg, name: str
+    ) -> None:
         """`open_frames` opens the source; it is called again after the last frame."""
         self._open, self._hand, self._name = open_frames, hand, name
         model = hand.to_mjspec().compile()
         self.robot = geom_meshes(model, range(1, model.nbody))
-        self._eye = Eye(segment)
+        self._eye = PipelineInspector(segment)
         self._source = open_frames()
         try:
             self._frame, self._number = self._source.read(timeout_s=START_S), 0
@@ -109,18 +111,18 @@ class FrameWorld:
         self._source.close()
 
 
-class TaskWorld:
+class TaskPlayer:
     """Plays a policy in the simulated task, trial after trial, with depth rendered at every control step."""
 
     buttons: tuple[str, ...] = ("next object", "restart")
     """What can be asked for, beside going on."""
 
-    def __init__(self, task: GraspTask, policy: Policy, segment: SegmentCfg, trial: int) -> None:
-        """`task`: one environment with a RenderedCamera; `trial`: number of the first episode."""
-        if not isinstance(task.view.camera, RenderedCamera) or task.num_envs != 1:
+    def __init__(self, task: GraspTask, policy: Agent, segment: SegmentationCfg, trial: int) -> None:
+        """`task`: one environment with a DepthCamera; `trial`: number of the first episode."""
+        if not isinstance(task.view.camera, DepthCamera) or task.num_envs != 1:
             raise ValueError("the viewer needs one environment and drawn depth: task.view.camera=rendered")
-        self._task, self._policy, self._eye, self._camera = task, policy, Eye(segment), task.view.camera
-        self._actor = Attempts(task, policy, ATTEMPTS)
+        self._task, self._policy, self._eye, self._camera = task, policy, PipelineInspector(segment), task.view.camera
+        self._actor = RegraspRunner(task, policy, ATTEMPTS)
         self._begin(trial)
         model = task.engine.get_model(0)
         bodies = [number for number in range(1, model.nbody) if model.body(number).name != "object"]
@@ -129,7 +131,7 @@ class TaskWorld:
     def look(self) -> Snapshot:
         """Return the present frame, its pipeline results, and vectors to the points that the policy observes."""
         task = self._task
-        step, data = int(task.step_index[0]), task.engine.get_data(0)
+        step, data = int(task.steps_since_reset[0]), task.engine.get_data(0)
         position, bias = task.view.camera_w[0], task.draws.camera_bias[0]
         frame, robot = self._camera.take(0, task.engine.get_model(0), data, position, bias, step)
         seen = self._eye(frame, robot, self._camera.seed(0))

@@ -16,9 +16,9 @@ from torch import Tensor
 from perception.geometry import quat_conjugate, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from perception.grasp_style import blend
 from perception.pregrasp import Pregrasp
-from perception.prior import Advance, PriorCfg, follow_step, prior_step
+from perception.prior import ScriptedStep, ScriptedGraspCfg, follow_step, prior_step
 from sim.hands import HandSpec
-from sim.sensing import Readings
+from sim.sensing import ProprioceptiveState
 
 Targets = tuple[Tensor, Tensor, Tensor]
 """Finger targets (env, joint) [rad], palm target positions (env, 3) [m] and orientations (env, 4) wxyz."""
@@ -62,7 +62,7 @@ class Phases:
 
 
 @dataclass(frozen=True)
-class Scales:
+class ActionScales:
     """Scale a unit of action to palm speeds and a finger offset."""
 
     palm_m_s: float
@@ -84,7 +84,7 @@ class WristCfg:
 
 
 @dataclass(frozen=True)
-class Course:
+class PalmTrajectory:
     """Hold start and target of each palm and the progress of its approach; first dimension: environment."""
 
     start_pos_w: Tensor
@@ -114,8 +114,8 @@ class Course:
 class ControlLaw:
     """Compute targets from an action, without memory; simulator and exported policy share it."""
 
-    scales: Scales
-    prior: PriorCfg | None
+    scales: ActionScales
+    prior: ScriptedGraspCfg | None
     """None: the published method's plain residual."""
     wrist: WristCfg
     step_s: float
@@ -127,7 +127,7 @@ class ControlLaw:
     def __call__(
         self,
         action: Tensor,
-        course: Course,
+        course: PalmTrajectory,
         closing: Tensor,
         floor_m: Tensor,
         joint_pos: Tensor,
@@ -135,7 +135,7 @@ class ControlLaw:
         object_xy_w: Tensor,
         phases: Phases,
         grip: Tensor,
-    ) -> tuple[Tensor, Course]:
+    ) -> tuple[Tensor, PalmTrajectory]:
         """Return finger targets (env, joint) [rad] and the course after this step.
 
         `action` (env, action). `closing` (env, joint), `floor_m` (env,): of the grasp style. `joint_pos` (env, joint)
@@ -179,14 +179,14 @@ class ControlLaw:
 
     def _script(
         self,
-        prior: PriorCfg,
-        course: Course,
+        prior: ScriptedGraspCfg,
+        course: PalmTrajectory,
         closing: Tensor,
         floor_m: Tensor,
         height_m: Tensor,
         phases: Phases,
         grip: Tensor,
-    ) -> Advance:
+    ) -> ScriptedStep:
         x = course.palm_pos_w.new_tensor([1.0, 0.0, 0.0])
         return prior_step(
             prior,
@@ -204,14 +204,14 @@ class ControlLaw:
         )
 
 
-class HandControl:
+class HandController:
     """Hold the palm and finger targets of all environments and advance them step by step."""
 
     def __init__(
         self,
         hand: HandSpec,
-        scales: Scales,
-        prior: PriorCfg | None,
+        scales: ActionScales,
+        prior: ScriptedGraspCfg | None,
         wrist: WristCfg,
         step_s: float,
         num_envs: int,
@@ -227,7 +227,7 @@ class HandControl:
         def zeros(*size: int) -> Tensor:
             return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
 
-        self.course = Course(
+        self.course = PalmTrajectory(
             start_pos_w=zeros(3),
             start_quat_w=zeros(4),
             palm_pos_w=zeros(3),
@@ -267,7 +267,12 @@ class HandControl:
         self.course.palm_pos_w[rows], self.course.palm_quat_w[rows] = palm_pos_w, palm_quat_w
 
     def act(
-        self, action: Tensor, sensed: Readings, object_xy_w: Tensor, phases: Phases, grip: Tensor | None = None
+        self,
+        action: Tensor,
+        sensed: ProprioceptiveState,
+        object_xy_w: Tensor,
+        phases: Phases,
+        grip: Tensor | None = None,
     ) -> Targets:
         """Return the targets of the next control period.
 

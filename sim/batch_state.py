@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perception.geometry import compose, invert, quat_rotate, quat_rotate_inverse
 from sim.carriers import make_carrier
-from sim.engine import Start, State
+from sim.engine import InitialState, State
 from sim.mounts import palm_actuators
 from sim.scene import ModelPool
 
@@ -25,7 +25,7 @@ WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
 
 
 @dataclass(frozen=True)
-class RawRows:
+class RawBatch:
     """Hold MuJoCo's arrays as live tensors of one float type on one device; first dimension: environment."""
 
     qpos: Tensor
@@ -37,7 +37,7 @@ class RawRows:
     sensordata: Tensor
 
 
-class Slots:
+class SceneIndices:
     """Finds the indices of hand, object and table in a scene's arrays, by name."""
 
     def __init__(self, pool: ModelPool, model: mujoco.MjModel) -> None:
@@ -58,9 +58,9 @@ class Slots:
 class BatchState:
     """Names the state of all environments and changes it on request."""
 
-    def __init__(self, pool: ModelPool, model: mujoco.MjModel, raw: RawRows) -> None:
+    def __init__(self, pool: ModelPool, model: mujoco.MjModel, raw: RawBatch) -> None:
         self._raw, self._hand = raw, pool.hand
-        self.slots = Slots(pool, model)
+        self.slots = SceneIndices(pool, model)
         self.carrier = make_carrier(pool.mount, model, raw.qpos, raw.ctrl)
         self._kinematics = pool.hand.kinematics().to(raw.qpos.dtype, raw.qpos.device)
         in_base = torch.tensor(pool.hand.palm_pos_b), torch.tensor(pool.hand.palm_quat_b)
@@ -102,7 +102,7 @@ class BatchState:
             object_friction=zeros(),
         )
 
-    def place(self, rows: Tensor, start: Start) -> None:
+    def place(self, rows: Tensor, start: InitialState) -> None:
         """Place hand and object of `rows` at `start`; the caller clears velocities and forces before."""
         raw, slots = self._raw, self.slots
         joint_pos = start.joint_pos.to(raw.qpos)
@@ -115,9 +115,11 @@ class BatchState:
         """Place the palms of `rows` at poses (row, 3) [m], (row, 4), as state and as target."""
         self.carrier.place(rows, *compose(pos_w, quat_w, *self._base_in_palm))
 
-    def aim(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
+    def set_palm_target(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
         """Set the palm targets (env, 3) [m], (env, 4) for the end of the next control period."""
-        self.carrier.aim(*compose(palm_pos_w.to(self._raw.qpos), palm_quat_w.to(self._raw.qpos), *self._base_in_palm))
+        self.carrier.set_palm_target(
+            *compose(palm_pos_w.to(self._raw.qpos), palm_quat_w.to(self._raw.qpos), *self._base_in_palm)
+        )
 
     def refresh(self) -> None:
         """Recompute the tensors of the state that are no views."""

@@ -15,11 +15,11 @@ import torch
 from mujoco.batch import Batch, SimulationError
 from torch import Tensor
 
-from sim.batch_state import BatchState, RawRows, chunks_of
+from sim.batch_state import BatchState, RawBatch, chunks_of
 from sim.bodies import body_states, contact_forces
-from sim.engine import Start
+from sim.engine import InitialState
 from sim.scene import ModelPool
-from sim.variation import vary
+from sim.variation import apply_variation
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class CpuEngine:
         self.slots, self.state = self._rows.slots, self._rows.named
         self.body_names = [model.body(i).name for i in range(1, model.nbody)]
 
-    def _bind(self) -> tuple[RawRows, Tensor]:
+    def _bind(self) -> tuple[RawBatch, Tensor]:
         """Live tensors over the batch's rows, and MuJoCo's warnings."""
         fields = ("qpos", "qvel", "ctrl", "xfrc_applied", "actuator_force", "sensordata", "warning")
         live = {name: getattr(self.batch, name) for name in fields}
@@ -50,16 +50,16 @@ class CpuEngine:
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")  # derived fields are read-only
             tensors = {name: torch.from_numpy(array) for name, array in live.items()}
         warning = tensors.pop("warning")
-        return RawRows(**tensors), warning
+        return RawBatch(**tensors), warning
 
-    def reset(self, rows: Tensor, start: Start) -> None:
+    def reset(self, rows: Tensor, start: InitialState) -> None:
         """See `Engine.reset`. Rows whose physics departs from the nominal get a copy of their object's model."""
-        variation, varied = start.variation, start.variation.departs().tolist()
+        variation, varied = start.variation, start.variation.differs_from_nominal().tolist()
         for i, row in enumerate(rows.tolist()):
             model = self.pool.get(start.objects[i], float(variation.size[i]))
             if varied[i]:
                 model = copy.copy(model)
-                vary(model, self.slots, self.pool.physics, variation, i, self._scratch)
+                apply_variation(model, self.slots, self.pool.physics, variation, i, self._scratch)
             self._models[row] = model
             self.state.object_mass[row] = model.body_mass[self.slots.object_body]
         self.state.object_friction[rows] = variation.friction
@@ -80,9 +80,9 @@ class CpuEngine:
         fingers.copy_(target if late is None else torch.where(late[:, None], fingers, target))
         substeps = round(period_s / self.pool.physics.timestep_s)
         chunks = chunks_of(substeps)
-        self._rows.aim(palm_pos_w, palm_quat_w)
+        self._rows.set_palm_target(palm_pos_w, palm_quat_w)
         for chunk in range(1, chunks + 1):
-            self._rows.carrier.advance(chunk / chunks)
+            self._rows.carrier.interpolate(chunk / chunks)
             self._run(substeps // chunks)
             fingers.copy_(target)
         self._rows.refresh()
@@ -95,7 +95,7 @@ class CpuEngine:
             self._failed[error.ids] = True
             log.warning("%s", error)
 
-    def rest(self, rows: Tensor) -> None:
+    def freeze(self, rows: Tensor) -> None:
         """See `Engine.rest`."""
         self._resting[rows] = True
 

@@ -21,7 +21,7 @@ EDGE_M = 0.015
 
 
 @dataclass(frozen=True)
-class Chance:
+class DepthNoiseDraws:
     """Hold the random numbers of one image; each (rows, columns)."""
 
     at_edge: NDArray[np.float32]
@@ -34,21 +34,21 @@ class Chance:
     """Noise of standard deviation 1, correlated among neighbours."""
 
     @classmethod
-    def draw(cls, shape: tuple[int, int], rng: np.random.Generator, missing: float) -> "Chance":
+    def draw(cls, shape: tuple[int, int], rng: np.random.Generator, missing: float) -> "DepthNoiseDraws":
         """Draw the numbers of one image; `missing`: fraction of pixels that become holes."""
         at_edge, part = rng.random((2, *shape), np.float32)
         hole = rng.random(shape, np.float32) < missing
         noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), MATCH_WIDTH)
         return cls(at_edge, part, hole, noise / noise.std())
 
-    def turned(self, rng: np.random.Generator) -> "Chance":
+    def turned(self, rng: np.random.Generator) -> "DepthNoiseDraws":
         """Return one of the four mirror images: another image without another draw."""
         rows, columns = (slice(None, None, int(step)) for step in rng.choice([-1, 1], 2))
         way = rows, columns
-        return Chance(self.at_edge[way], self.part[way], self.hole[way], self.noise[way])
+        return DepthNoiseDraws(self.at_edge[way], self.part[way], self.hole[way], self.noise[way])
 
 
-def add_flaws(depth_m: NDArray[np.floating], camera: Intrinsics, chance: Chance) -> NDArray[np.bool_]:
+def add_flaws(depth_m: NDArray[np.floating], camera: Intrinsics, chance: DepthNoiseDraws) -> NDArray[np.bool_]:
     """Add depth errors to an image (rows, columns) [m] in place. Return the mask of flying pixels."""
     known = depth_m > 0
     near, far = _around(np.where(known, depth_m, np.inf), np.minimum), _around(depth_m, np.maximum)

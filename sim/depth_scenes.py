@@ -15,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from perception.capsules import Capsules
 from perception.depth import DepthFrame, Intrinsics
 from perception.geometry import quat_rotate_inverse
-from sim.depth_flaws import Chance, add_flaws, bumps, glossy_holes
+from sim.depth_flaws import DepthNoiseDraws, add_flaws, bumps, glossy_holes
 from sim.objects import ObjectLibrary, ObjectModel
 
 CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
@@ -78,7 +78,9 @@ def make_scene(kind: str, library: ObjectLibrary, seed: int) -> DepthScene:
         depth_m += np.where(labels == 0, bumps(depth_m, CAMERA, T_world_cam, sd_m, width_m, rng), 0)
     if kind == "glossy":
         depth_m[glossy_holes(labels > 0, rng)] = 0
-    flying = add_flaws(depth_m, CAMERA, Chance.draw(depth_m.shape, rng, missing=0.4 if kind == "missing" else 0.02))
+    flying = add_flaws(
+        depth_m, CAMERA, DepthNoiseDraws.draw(depth_m.shape, rng, missing=0.4 if kind == "missing" else 0.02)
+    )
     labels[(depth_m == 0) | flying] = 0
     frame = DepthFrame(depth_m.astype(np.float32), CAMERA, 0.0, T_world_cam)
     return DepthScene(kind, frame, np.maximum(labels, 0).astype(np.int8), capsules)

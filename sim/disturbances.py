@@ -9,7 +9,7 @@ from perception.geometry import quat_rotate
 from sim.actions import Phases
 from sim.engine import Engine, State
 from sim.hands import HandSpec
-from sim.randomize import Episode
+from sim.randomize import EpisodeDraws
 
 SHIFT_TRIGGER_M = 0.07
 """Distance between object and nearest keypoint at which the object is moved, once."""
@@ -80,7 +80,7 @@ class Disturber:
         self._touched_steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._grip_steps = max(1, round(GRIP_S / step_s))
 
-    def reset(self, rows: Tensor, draws: Episode) -> None:
+    def reset(self, rows: Tensor, draws: EpisodeDraws) -> None:
         """Reset `rows`: choose their disturbance, and change their draws of mass and friction accordingly."""
         self.shifted[rows] = False
         self.let_go(rows)
@@ -104,7 +104,7 @@ class Disturber:
         """Open the hands of `rows`: the steady force waits for the next grip."""
         self.gripped[rows], self._touched_steps[rows] = False, 0
 
-    def act(self, engine: Engine, draws: Episode, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
+    def act(self, engine: Engine, draws: EpisodeDraws, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
         """Move or push objects before a physics step.
 
         `distance_m` (env,): nearest keypoint from the object. `points_o` (env, point, 3): its surface, object frame.
@@ -116,13 +116,13 @@ class Disturber:
             force = force + self._steady_force(engine.state, draws, phases)
         engine.push(force)
 
-    def _push(self, draws: Episode, phases: Phases) -> Tensor:
+    def _push(self, draws: EpisodeDraws, phases: Phases) -> Tensor:
         """Return the push of domain randomisation (env, 3) [N]; in lift or hold, as it would throw a free object."""
         held_steps = phases.episode_steps - phases.grasp_steps
         since_s = (phases.step - phases.grasp_steps - (draws.push_at * held_steps).floor()) * self._step_s
         return torch.where(((since_s >= 0) & (since_s < PUSH_S))[:, None], draws.push, 0.0)
 
-    def _steady_force(self, state: State, draws: Episode, phases: Phases) -> Tensor:
+    def _steady_force(self, state: State, draws: EpisodeDraws, phases: Phases) -> Tensor:
         """Return the force of the evaluation (env, 3) [N], which acts from the grip on."""
         touching = state.object_contact
         both = (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
@@ -132,7 +132,7 @@ class Disturber:
         direction = draws.force[torch.arange(len(turn), device=turn.device), turn]
         return direction * (self._force_n * self.gripped)[:, None]
 
-    def _shift(self, engine: Engine, draws: Episode, rows: Tensor, points_o: Tensor) -> None:
+    def _shift(self, engine: Engine, draws: EpisodeDraws, rows: Tensor, points_o: Tensor) -> None:
         if not len(rows):
             return
         state = engine.state

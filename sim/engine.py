@@ -61,7 +61,7 @@ class State:
 
 
 @dataclass(frozen=True)
-class Variation:
+class PhysicsVariation:
     """Set physics parameters of some rows relative to the nominal model; first dimension: those rows."""
 
     friction: Tensor
@@ -88,11 +88,11 @@ class Variation:
     """(row, 3) [m/s^2]."""
 
     @staticmethod
-    def none(rows: int, joints: int) -> "Variation":
+    def none(rows: int, joints: int) -> "PhysicsVariation":
         """Return the nominal physics of `rows` environments."""
         one, ones = torch.ones(rows, dtype=torch.float64), torch.ones(rows, joints, dtype=torch.float64)
         down = torch.tensor([0.0, 0.0, -GRAVITY_M_S2], dtype=torch.float64).repeat(rows, 1)
-        return Variation(
+        return PhysicsVariation(
             friction=NOMINAL_FRICTION * one,
             table_friction=NOMINAL_TABLE_FRICTION * one,
             mass_scale=one,
@@ -106,9 +106,9 @@ class Variation:
             gravity=down,
         )
 
-    def departs(self) -> Tensor:
+    def differs_from_nominal(self) -> Tensor:
         """Return where anything but the size differs from the nominal (row,) bool; a size is a model of its own."""
-        nominal = Variation.none(*self.kp_scale.shape)
+        nominal = PhysicsVariation.none(*self.kp_scale.shape)
         differs = torch.zeros(len(self.friction), dtype=torch.bool)
         for item in fields(self):
             if item.name != "size":
@@ -118,7 +118,7 @@ class Variation:
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialState:
     """Hold the initial conditions of a reset; first dimension: the rows that are reset."""
 
     objects: Sequence[str]
@@ -133,7 +133,7 @@ class Start:
     """(row, 4) wxyz."""
     joint_pos: Tensor
     """(row, joint) [rad]."""
-    variation: Variation
+    variation: PhysicsVariation
 
 
 class Engine(Protocol):
@@ -146,7 +146,7 @@ class Engine(Protocol):
     body_names: list[str]
     """All bodies but the world, in the order of `body_states`; the hand's base is "palm", the last is "object"."""
 
-    def reset(self, rows: Tensor, start: Start) -> None:
+    def reset(self, rows: Tensor, start: InitialState) -> None:
         """Reset the scenes `rows` (sorted, int64) to `start`, at rest."""
         ...
 
@@ -159,7 +159,7 @@ class Engine(Protocol):
         """
         ...
 
-    def rest(self, rows: Tensor) -> None:
+    def freeze(self, rows: Tensor) -> None:
         """Stop stepping `rows` until their reset, where the engine gains by it; their state is not read until then."""
         ...
 

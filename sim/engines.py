@@ -18,7 +18,7 @@ def make_engine(
         raise ValueError(f"engine must be cpu or warp, got '{name}'")
     from sim.warp import WarpEngine  # first: it says which extra is missing
     from sim.warp_scene import warp_device
-    from sim.warp_warmup import measured
+    from sim.warp_warmup import with_measured_buffers
 
     device = warp_device(int(os.environ.get("LOCAL_RANK", "0")))
-    return WarpEngine(pool, num_envs, measured(warp or WarpCfg(), pool, num_envs, device), device)
+    return WarpEngine(pool, num_envs, with_measured_buffers(warp or WarpCfg(), pool, num_envs, device), device)

@@ -1,4 +1,4 @@
-"""Guard against non-finite physics: counts failed episodes and dumps the first one for replay."""
+"""NanGuard against non-finite physics: counts failed episodes and dumps the first one for replay."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ REASONS = ("not_finite", "left_workspace")
 """Reasons for which an episode ends early."""
 
 
-class Guard:
+class NanGuard:
     """Records the actions of the running episodes, so that a failed one can be replayed."""
 
     def __init__(self, num_envs: int, episode_steps: int, num_actions: int, device: torch.device | str = "cpu") -> None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from perception.capsules import Capsules
 from perception.geometry import invert
-from perception.hand_shape import HandShape, Shadow
+from perception.hand_shape import HandCapsules, HandOcclusion
 from sim.hands import HandSpec
 
 ROUND = (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER)
@@ -21,13 +21,13 @@ Stick = tuple[NDArray[np.float64], NDArray[np.float64], float]
 """Two ends [m] and a radius [m]."""
 
 
-def hand_shape(hand: HandSpec) -> HandShape:
+def hand_shape(hand: HandSpec) -> HandCapsules:
     """Return capsules around the collision geoms of a hand, in float32."""
     model = hand.to_mjspec().compile()
     kinematics = hand.kinematics()
     sticks = [(model.geom_bodyid[i] - 1, *stick) for i in range(model.ngeom) for stick in body_sticks(model, i)]
     body, start, end, radius = zip(*sticks, strict=True)
-    return HandShape(
+    return HandCapsules(
         kinematics=kinematics,
         body=tuple(int(number) for number in body),
         start=torch.from_numpy(np.stack(start)).float(),
@@ -36,10 +36,10 @@ def hand_shape(hand: HandSpec) -> HandShape:
     )
 
 
-def hand_shadow(hand: HandSpec, margin_m: float) -> Shadow:
+def hand_shadow(hand: HandSpec, margin_m: float) -> HandOcclusion:
     """Return the occlusion model of a hand enlarged by `margin_m` [m]."""
     base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
-    return Shadow(hand_shape(hand), base_in_palm, margin_m)
+    return HandOcclusion(hand_shape(hand), base_in_palm, margin_m)
 
 
 def robot_capsules(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[int]) -> Capsules:

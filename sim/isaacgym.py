@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sim import gymapi
 from sim.outcomes import Outcome
-from sim.step import Step
+from sim.step import StepResult
 from sim.streams import TrialStreams, make_task
 from sim.task_cfg import TaskCfg
 from sim.window import Window, check_mode
@@ -196,7 +196,7 @@ class VecTask:
         if self._states_group:
             self.states_buf = self._groups[self._states_group]
 
-    def _describe(self, step: Step) -> None:
+    def _describe(self, step: StepResult) -> None:
         outcomes: list[Outcome] = step.info["outcomes"]
         self.extras["outcomes"] = outcomes
         if outcomes:

@@ -68,7 +68,7 @@ def palm_actuators(model: mujoco.MjModel) -> list[int]:
 
 
 def _attach_floating(world: mujoco.MjSpec, hand: HandSpec, turn: Turn) -> None:
-    """World-axis slides, then a ball: at qpos = (p, q) the hand base frame is at p with orientation q."""
+    """Player-axis slides, then a ball: at qpos = (p, q) the hand base frame is at p with orientation q."""
     spec = hand.to_mjspec()
     palm = spec.body("palm")
     for i, name in enumerate(SLIDE_NAMES):

@@ -5,10 +5,10 @@ from torch import Tensor
 
 from perception.geometry import quat_conjugate, quat_multiply, quat_rotate, quat_rotate_inverse, rotvec_from_quat
 from perception.observation import Layout, Term, student_layout
-from sim.actions import Course, Phases
+from sim.actions import PalmTrajectory, Phases
 from sim.engine import State
 from sim.hands import HandSpec
-from sim.sensing import Readings
+from sim.sensing import ProprioceptiveState
 
 FORCE_LIMIT_N = 30.0
 
@@ -54,7 +54,7 @@ def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[
     }
 
 
-def hand_terms(hand: Readings, joint_target: Tensor, course: Course) -> dict[str, Tensor]:
+def hand_terms(hand: ProprioceptiveState, joint_target: Tensor, course: PalmTrajectory) -> dict[str, Tensor]:
     """Return the proprioceptive terms: the measured hand relative to its start and to its target."""
     palm, start = hand.palm_quat_w, quat_conjugate(course.start_quat_w)
     up = palm.new_tensor([0.0, 0.0, 1.0])

@@ -44,7 +44,7 @@ class Outcome:
     """Number of grasps."""
 
 
-class Judge:
+class OutcomeTracker:
     """Decides the outcomes of a batch of episodes from the true states of the objects."""
 
     def __init__(self, num_envs: int, step_s: float, device: torch.device | str = "cpu") -> None:

@@ -1,7 +1,7 @@
 """Everything random about an episode, drawn for many at once.
 
 A trial is reproducible from its seed and number alone, whatever runs beside it; where things start (ResetCfg) is the
-same however the domain is randomised (RandomizeCfg).
+same however the domain is randomised (RandomizationCfg).
 """
 
 import math
@@ -24,13 +24,13 @@ Range = tuple[float, float]
 class ResetCfg:
     """Where an episode starts. Half-widths are of uniform distributions around zero, "sd" of normal ones."""
 
-    place_m: float = 0.05
+    object_xy_range_m: float = 0.05
     """Half-width of the object's place on the table, x and y [m]."""
     camera_m: float = 0.2
     """Half-width of the camera's place in x and y around the object [m]."""
     camera_height_m: float = 0.76
     """Height of the camera over the table [m]; RobustDexGrasp's camera point."""
-    camera: Literal["on_axis", "aside", "both"] = "on_axis"
+    camera_placement: Literal["on_axis", "aside", "both"] = "on_axis"
     """on_axis: the camera looks from above. aside: it looks on from elsewhere, where the hand hides less. both: half of
     the episodes each."""
     aside_azimuth_deg: Range = (-180.0, 180.0)
@@ -44,11 +44,11 @@ class ResetCfg:
     scored of these, of approaches to edges and of slanted ones."""
     tilt_sd_rad: float = 0.06
     """Error of the approach direction [rad]."""
-    standoff_m: float = 0.02
+    standoff_range_m: float = 0.02
     """Half-width of the distance at which the approach starts [m]."""
-    palm_m: float = 0.012
+    palm_xy_range_m: float = 0.012
     """Half-width of the palm's start across the approach [m]."""
-    finger_rad: float = 0.05
+    finger_range_rad: float = 0.05
     """Half-width of the fingers' start about the open pose [rad]."""
 
     def __post_init__(self) -> None:
@@ -62,7 +62,7 @@ class ResetCfg:
 
 
 @dataclass(frozen=True)
-class RandomizeCfg:
+class RandomizationCfg:
     """Domain randomisation; the defaults are no randomisation at all.
 
     Ranges are (low, high) of uniform draws per episode, half-widths of uniform distributions around zero. The values in
@@ -77,9 +77,9 @@ class RandomizeCfg:
     """Sliding friction of the object on the table."""
     mass_scale: Range = (1.0, 1.0)
     """Factor on the object's mass and inertia."""
-    com_m: float = 0.0
+    com_range_m: float = 0.0
     """Half-width of the centre of mass about the uniform body's, each axis [m]."""
-    sizes: tuple[float, ...] = (1.0,)
+    size_scales: tuple[float, ...] = (1.0,)
     """Factors on the object's size, one of them drawn; few, because each is compiled."""
     kp_scale: Range = (1.0, 1.0)
     """Factor on each finger joint's position gain."""
@@ -104,11 +104,11 @@ class RandomizeCfg:
     """The same of the palm orientation, rotation vector [rad]."""
     action_delay: int = 0
     """Commands arrive up to this many control steps late, constant in an episode."""
-    action_late: float = 0.0
+    late_action_probability: float = 0.0
     """Probability that a step's finger targets arrive late by a part of the control period."""
     observation_delay: int = 0
-    """Readings are up to this many control steps old, constant in an episode."""
-    push_n: float = 0.0
+    """ProprioceptiveState are up to this many control steps old, constant in an episode."""
+    max_push_n: float = 0.0
     """Greatest force of the one push on the lifted object per episode [N]; direction and moment are drawn."""
     camera_bias_m: float = 0.0
     """Half-width of the error of the camera's position, each axis: all points move with it [m]."""
@@ -124,14 +124,14 @@ class RandomizeCfg:
                 raise ValueError(f"randomize.{item.name} must satisfy 0 < low <= high, got {value}")
             if item.type in (float, int) and value < 0:
                 raise ValueError(f"randomize.{item.name} must not be negative, got {value}")
-        if self.points_dropout >= 1 or self.action_late > 1:
+        if self.points_dropout >= 1 or self.late_action_probability > 1:
             raise ValueError("randomize.points_dropout must lie below 1, randomize.action_late must not exceed 1")
-        if not self.sizes or min(self.sizes) <= 0:
-            raise ValueError(f"randomize.sizes must be positive factors, got {self.sizes}")
+        if not self.size_scales or min(self.size_scales) <= 0:
+            raise ValueError(f"randomize.sizes must be positive factors, got {self.size_scales}")
 
 
 @dataclass
-class Episode:
+class EpisodeDraws:
     """The draws of a batch of episodes; row i belongs to environment i. Lengths in m, angles in rad, forces in N."""
 
     key: Tensor
@@ -198,25 +198,27 @@ class Episode:
     """(env, 2) numbers in [0, 1): which disturbance of a mixture, and how much of it."""
 
     @staticmethod
-    def empty(num_envs: int, num_joints: int, device: torch.device | str = "cpu") -> "Episode":
+    def empty(num_envs: int, num_joints: int, device: torch.device | str = "cpu") -> "EpisodeDraws":
         """Storage for `num_envs` rows, all zero."""
         random = TrialRandom(torch.zeros(num_envs, dtype=torch.int64, device=device))
-        draws = draw_episode(random, ResetCfg(), RandomizeCfg(), num_joints)
-        return Episode(**{f.name: torch.zeros_like(getattr(draws, f.name)) for f in fields(Episode)})
+        draws = draw_episode(random, ResetCfg(), RandomizationCfg(), num_joints)
+        return EpisodeDraws(**{f.name: torch.zeros_like(getattr(draws, f.name)) for f in fields(EpisodeDraws)})
 
-    def write(self, rows: Tensor, draws: "Episode") -> None:
+    def write(self, rows: Tensor, draws: "EpisodeDraws") -> None:
         """Set the draws of some environments."""
         for item in fields(self):
             getattr(self, item.name)[rows] = getattr(draws, item.name)
 
-    def rows(self, rows: Tensor) -> "Episode":
+    def rows(self, rows: Tensor) -> "EpisodeDraws":
         """The draws of some environments, copied."""
-        return Episode(**{f.name: getattr(self, f.name)[rows] for f in fields(Episode)})
+        return EpisodeDraws(**{f.name: getattr(self, f.name)[rows] for f in fields(EpisodeDraws)})
 
 
-def draw_episode(random: TrialRandom, reset: ResetCfg, domain: RandomizeCfg, num_joints: int) -> Episode:
+def draw_episode(random: TrialRandom, reset: ResetCfg, domain: RandomizationCfg, num_joints: int) -> EpisodeDraws:
     """Draws of one episode per row of `random`, on its device."""
-    return Episode(key=random.key, **_draw_start(random, reset, num_joints), **_draw_domain(random, domain, num_joints))
+    return EpisodeDraws(
+        key=random.key, **_draw_start(random, reset, num_joints), **_draw_domain(random, domain, num_joints)
+    )
 
 
 def _draw_start(random: TrialRandom, cfg: ResetCfg, num_joints: int) -> dict[str, Tensor]:
@@ -227,18 +229,18 @@ def _draw_start(random: TrialRandom, cfg: ResetCfg, num_joints: int) -> dict[str
     above = torch.cat([across, torch.full_like(across[:, :1], cfg.camera_height_m)], dim=1)
     radius = random.uniform("shift, radius", size=(SHIFT_TRIES,)).sqrt()
     angle = random.uniform("shift, angle", 0.0, 2 * math.pi, (SHIFT_TRIES,))
-    aside = {"on_axis": 0.0, "aside": 1.0, "both": 0.5}[cfg.camera]
+    aside = {"on_axis": 0.0, "aside": 1.0, "both": 0.5}[cfg.camera_placement]
     return {
-        "object_xy": within("object_xy", cfg.place_m, 2),
+        "object_xy": within("object_xy", cfg.object_xy_range_m, 2),
         "rest": random.uniform("rest"),
         "yaw": within("yaw", math.pi),
         "camera_offset": torch.where(random.uniform("aside", size=(1,)) < aside, _place_aside(random, cfg), above),
         "approach_offset": above,
         "tilt": random.normal("tilt", cfg.tilt_sd_rad, (2,)),
-        "standoff": within("standoff", cfg.standoff_m),
-        "palm_offset": within("palm_offset", cfg.palm_m, 2),
+        "standoff": within("standoff", cfg.standoff_range_m),
+        "palm_offset": within("palm_offset", cfg.palm_xy_range_m, 2),
         "roll": random.integers("side", 2) * math.pi + random.uniform("roll", 0.0, math.pi / ROLLS),
-        "finger_offset": within("finger_offset", cfg.finger_rad, num_joints),
+        "finger_offset": within("finger_offset", cfg.finger_range_rad, num_joints),
         "shift": torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1),
         "force": random.directions("force", (FORCE_TURNS,)),
     }
@@ -254,24 +256,24 @@ def _place_aside(random: TrialRandom, cfg: ResetCfg) -> Tensor:
     return distance[:, None] * torch.stack([azimuth.cos() * level, azimuth.sin() * level, elevation.sin()], dim=1)
 
 
-def _draw_domain(random: TrialRandom, cfg: RandomizeCfg, num_joints: int) -> dict[str, Tensor]:
+def _draw_domain(random: TrialRandom, cfg: RandomizationCfg, num_joints: int) -> dict[str, Tensor]:
     tilt = random.uniform("gravity", -cfg.gravity_rad, cfg.gravity_rad, (2,)).sin()
     down = -(1 - tilt.square().sum(dim=1, keepdim=True)).sqrt()
-    sizes = torch.tensor(cfg.sizes, dtype=torch.float64, device=random.key.device)
+    sizes = torch.tensor(cfg.size_scales, dtype=torch.float64, device=random.key.device)
     low, high = (math.log(factor) for factor in cfg.palm_stiffness)
     one_each = ("friction", "table_friction", "mass_scale")
     per_joint = ("kp_scale", "kd_scale", "damping_scale", "effort_scale")
     return {
         **{name: random.uniform(name, *getattr(cfg, name)) for name in one_each},
         **{name: random.uniform(name, *getattr(cfg, name), size=(num_joints,)) for name in per_joint},
-        "com_offset": random.uniform("com_offset", -cfg.com_m, cfg.com_m, (3,)),
+        "com_offset": random.uniform("com_offset", -cfg.com_range_m, cfg.com_range_m, (3,)),
         "size": sizes[random.integers("size", len(sizes))],
         "palm_stiffness": random.uniform("palm_stiffness", low, high).exp(),
         "gravity": GRAVITY_M_S2 * torch.cat([tilt, down], dim=1),
         "joint_bias": random.uniform("joint_bias", -cfg.joint_bias_rad, cfg.joint_bias_rad, (num_joints,)),
         "action_delay": random.integers("action_delay", cfg.action_delay + 1).double(),
         "observation_delay": random.integers("observation_delay", cfg.observation_delay + 1).double(),
-        "push": random.uniform("push", 0.0, cfg.push_n, (1,)) * random.directions("push, direction"),
+        "push": random.uniform("push", 0.0, cfg.max_push_n, (1,)) * random.directions("push, direction"),
         "push_at": random.uniform("push_at"),
         "camera_bias": random.uniform("camera_bias", -cfg.camera_bias_m, cfg.camera_bias_m, (3,)),
         "mishap": random.uniform("mishap", size=(2,)),

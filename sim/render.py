@@ -77,7 +77,7 @@ def open_renderer(model: mujoco.MjModel, width: int, height: int, samples: int =
     return mujoco.Renderer(model, height=height, width=width)
 
 
-class Photographer:
+class Renderer:
     """Pictures of one environment, `width` x `height` pixels, from a camera that looks at where the object started."""
 
     def __init__(self, mesh: Mesh | None = None, width: int = 640, height: int = 480) -> None:
@@ -109,7 +109,7 @@ class Photographer:
         self._camera = _camera((x, y, 0.2), 1.3, -22.0, 75.0) if arm else _camera((x, y, LOOK_AT_HEIGHT_M), 0.68)
 
 
-class Recorder:
+class VideoRecorder:
     """One MP4 of one environment: H.264, yuv420p, real time when `capture` is called at `rate_hz`.
 
     Frames go to the encoder as they come. The file appears under its name only when `close` has finished it; leaving
@@ -125,7 +125,7 @@ class Recorder:
         if width % 16 or height % 16:
             raise ValueError(f"width and height of a video must be multiples of 16 pixels, got {width} x {height}")
         self.path, self.frames = Path(path), 0
-        self._photographer = Photographer(mesh, width, height)
+        self._photographer = Renderer(mesh, width, height)
         self._output = atomic_path(self.path)
         options = ["-movflags", "+faststart", "-crf", "20", "-threads", "1"]
         self._writer = imageio.get_writer(

@@ -16,12 +16,12 @@ from torch import Tensor
 from perception.capsules import Capsules
 from perception.depth import DepthFrame, Intrinsics
 from perception.plane import NoPlaneError
-from perception.segment import NoObjectError, SegmentCfg, Segmenter
+from perception.segment import NoObjectError, SegmentationCfg, Segmenter
 from perception.steady import FIRST_FRAMES, steady_depth
-from sim.depth_flaws import Chance, add_flaws
+from sim.depth_flaws import DepthNoiseDraws, add_flaws
 from sim.engine import Engine, State
 from sim.hand_capsules import robot_capsules
-from sim.randomize import Episode
+from sim.randomize import EpisodeDraws
 from sim.render_depth import DepthRenderer, camera_looking_at
 from sim.sample_camera import POINTS
 from sim.scene import ModelPool
@@ -35,14 +35,14 @@ MISSING = 0.02
 """Fraction of pixels without depth."""
 
 
-class RenderedCamera:
+class DepthCamera:
     """Renders and segments depth. The trial's random numbers alone decide the errors of its images."""
 
     def __init__(self, pool: ModelPool, engine: Engine, flaws: bool = True) -> None:
         """`flaws`: add depth errors; without them images are exact."""
         self._pool, self._engine, self._flaws = pool, engine, flaws
         self._renderer = DepthRenderer(CAMERA)
-        self._segmenter = Segmenter(SegmentCfg(points=POINTS), CAMERA)
+        self._segmenter = Segmenter(SegmentationCfg(points=POINTS), CAMERA)
         self._seeds = np.zeros(engine.num_envs, np.int64)
         self._first = torch.ones(engine.num_envs)
         self._place_w = np.zeros((engine.num_envs, 3))
@@ -58,7 +58,7 @@ class RenderedCamera:
         pos_w: Tensor,
         quat_w: Tensor,
         camera_w: Tensor,
-        draws: Episode,
+        draws: EpisodeDraws,
         again: bool = False,
     ) -> Tensor:
         """Return points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand."""
@@ -78,7 +78,7 @@ class RenderedCamera:
         return points
 
     def frame(
-        self, rows: Tensor, state: State, camera_w: Tensor, draws: Episode, step: Tensor
+        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the points that the hands leave visible after `step` (row,) control steps.
 
@@ -128,5 +128,5 @@ class RenderedCamera:
         """Return one frame with a D435's errors; the median of several where `still`."""
         frames = np.stack([depth_m] * (FIRST_FRAMES if still else 1))
         for frame in frames:
-            add_flaws(frame, CAMERA, Chance.draw(frame.shape, rng, MISSING))
+            add_flaws(frame, CAMERA, DepthNoiseDraws.draw(frame.shape, rng, MISSING))
         return steady_depth(frames) if still else frames[0]

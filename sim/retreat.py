@@ -12,14 +12,14 @@ from torch import Tensor
 
 from perception.geometry import quat_conjugate, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from perception.pregrasp import Pregrasp
-from perception.tracking import middle_xy
-from perception.tried import Tried
-from sim.actions import HandControl, Targets
+from perception.tracking import centroid_xy
+from perception.tried import FailedGrasps
+from sim.actions import HandController, Targets
 from sim.engine import Engine
 from sim.outcomes import WORKSPACE_M
-from sim.randomize import Episode
-from sim.starts import Planner
-from sim.view import View
+from sim.randomize import EpisodeDraws
+from sim.starts import PregraspPlanner
+from sim.view import ObjectCamera
 
 PALM_M_S, PALM_RAD_S = 0.3, 1.5
 """Mean speeds of the palm; a UR5e turns twice as fast."""
@@ -91,12 +91,12 @@ class Regrasp:
     def __init__(
         self,
         *,
-        control: HandControl,
-        planner: Planner,
-        view: View,
+        control: HandController,
+        planner: PregraspPlanner,
+        view: ObjectCamera,
         engine: Engine,
         objects: Sequence[str],
-        draws: Episode,
+        draws: EpisodeDraws,
         steps_since_pregrasp: Tensor,
         steps_since_reset: Tensor,
         episode_steps: int,
@@ -113,8 +113,8 @@ class Regrasp:
         """Host-side flag, so that no device sync is needed: false while no palm is moving."""
         self.looking = torch.zeros(num_envs, dtype=torch.bool, device=device)
         """(env,) the current motion ends aside, where the camera looks; otherwise at a pre-grasp."""
-        self.failed = Tried(num_envs, device)
-        """Grasps started in each trial, the current one included."""
+        self.failed = FailedGrasps(num_envs, device)
+        """EngineComparison started in each trial, the current one included."""
 
     def reset(self, rows: Tensor, plan: Pregrasp) -> None:
         """Reset the memory of `rows` to the first grasp of their new trials."""
@@ -153,13 +153,13 @@ class Regrasp:
     def _replan(self, rows: Tensor) -> None:
         """Plan another grasp in `rows` and move there; end the trial where the object is unseen or out of reach."""
         seen = self._view.first_frame_again(rows, self._objects, self._engine.state, self._draws, self._since_reset)
-        gone = ~seen | (middle_xy(self._view.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
+        gone = ~seen | (centroid_xy(self._view.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
         self._since_pregrasp[rows[gone]] = self._episode_steps - 1
         rows = rows[~gone]
         if not len(rows):
             return
         points_w, draws, control = self._view.points_w[rows], self._draws.rows(rows), self._control
-        place_w = torch.nn.functional.pad(middle_xy(points_w), (0, 1))
+        place_w = torch.nn.functional.pad(centroid_xy(points_w), (0, 1))
         plan = self._planner(points_w, place_w + draws.approach_offset, draws, self.failed.marks[rows])
         self.failed.add(rows, plan.mark)
         self.looking[rows] = False

@@ -1,6 +1,6 @@
 """Returns sensor readings, pre-grasp and phase of the task as named tensors: the inputs of an exported policy.
 
-The names are those of `policies.runtime.Readings` and, after `pregrasp_`, of `policies.runtime.Plan`.
+The names are those of `policies.runtime.ProprioceptiveState` and, after `pregrasp_`, of `policies.runtime.Plan`.
 """
 
 import torch
@@ -44,7 +44,9 @@ def pregrasp(task: GraspTask) -> dict[str, Tensor]:
 def robot_observations(task: GraspTask) -> dict[str, Tensor]:
     """Return copies of readings, pre-grasp (names with `PREGRASP`) and phase of all environments."""
     planned = {PREGRASP + name: value for name, value in pregrasp(task).items()}
-    return {name: value.clone() for name, value in (readings(task) | planned | {STEP: task.clock}).items()}
+    return {
+        name: value.clone() for name, value in (readings(task) | planned | {STEP: task.steps_since_pregrasp}).items()
+    }
 
 
 def specification(task: GraspTask) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:

@@ -16,9 +16,9 @@ from sim.engine import State
 from sim.hand_capsules import hand_shadow
 from sim.hands import HandSpec
 from sim.objects import SURFACE_POINTS, ObjectLibrary
-from sim.randomize import Episode, RandomizeCfg
+from sim.randomize import EpisodeDraws, RandomizationCfg
 from sim.trial_random import TrialRandom
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 POINTS = 256
 """Object points per environment, of the visible side and of the whole surface."""
@@ -34,13 +34,13 @@ STRIDE = 40503
 """Offset between the table entries of successive frames; odd, so that each frame of an episode reads others."""
 
 
-class SampleCamera:
+class PointCamera:
     """Returns visible surface samples. The trial's random numbers alone decide the errors of an episode."""
 
     def __init__(
         self,
-        cfg: ViewCfg,
-        domain: RandomizeCfg,
+        cfg: CameraCfg,
+        domain: RandomizationCfg,
         hand: HandSpec,
         library: ObjectLibrary,
         num_envs: int,
@@ -67,7 +67,7 @@ class SampleCamera:
         pos_w: Tensor,
         quat_w: Tensor,
         camera_w: Tensor,
-        draws: Episode,
+        draws: EpisodeDraws,
         again: bool = False,
     ) -> Tensor:
         """Return points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand."""
@@ -78,7 +78,7 @@ class SampleCamera:
         points = points * draws.size[:, None, None]
         points_w = quat_rotate(quat_w[:, None], points) + pos_w[:, None]
         normals_w = quat_rotate(quat_w[:, None], normals)
-        mask, edge = visible_and_edge(points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.steep)
+        mask, edge = visible_and_edge(points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.include_grazing_angles)
         if self._domain.points_dropout:
             mask = _without(mask, ~self._kept[rows])
         visible = mask[:, :FRESH].sum(dim=1)
@@ -102,7 +102,7 @@ class SampleCamera:
         self._chance[rows] = random.integers("flaws", TABLE)
 
     def frame(
-        self, rows: Tensor, state: State, camera_w: Tensor, draws: Episode, step: Tensor
+        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the points that the hands leave visible after `step` (row,) control steps.
 
@@ -113,7 +113,7 @@ class SampleCamera:
         quat = state.object_quat_w[rows].float()
         camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # what is visible is so in any frame
         samples = self._points_o[rows], self._normals_o[rows]
-        mask, edge = visible_and_edge(*samples, camera_o, not self._cfg.exact, self._cfg.steep)
+        mask, edge = visible_and_edge(*samples, camera_o, not self._cfg.exact, self._cfg.include_grazing_angles)
         if self._domain.points_dropout:
             mask &= self._kept[rows, :FRESH]
         facing = mask.sum(dim=1)
@@ -144,11 +144,11 @@ class SampleCamera:
         distance = ray.norm(dim=-1)
         spread = cfg.disparity_sd_px / (FOCAL_PX * BASELINE_M)
         measured = distance + distance.square() * (spread * self._normal[place].to(distance))
-        behind = FLYING_M / cfg.flying if cfg.flying else 0.0
-        measured = measured + torch.where(edge & (chance < cfg.flying), chance * behind, 0.0)
+        behind = FLYING_M / cfg.flying_pixel_rate if cfg.flying_pixel_rate else 0.0
+        measured = measured + torch.where(edge & (chance < cfg.flying_pixel_rate), chance * behind, 0.0)
         if cfg.depth_unit_m:
             measured = (measured / cfg.depth_unit_m).round() * cfg.depth_unit_m
-        lost = edge & (chance > 1.0 - cfg.edge_loss)
+        lost = edge & (chance > 1.0 - cfg.edge_dropout)
         return torch.addcmul(camera_w[:, None], ray, (measured / distance)[..., None]), ~lost
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from perception.geometry import compose, invert, quat_from_rotvec, quat_multiply
 from sim.engine import State
 from sim.hands import HandSpec
-from sim.randomize import Episode, RandomizeCfg
+from sim.randomize import EpisodeDraws, RandomizationCfg
 from sim.trial_random import TrialRandom
 
 
 @dataclass(frozen=True)
-class Readings:
+class ProprioceptiveState:
     """Hold the measured state of the hand; first dimension: environment."""
 
     joint_pos: Tensor
@@ -30,9 +30,9 @@ class Readings:
     """(env, keypoint, 3) [m]."""
 
 
-def exact(state: State) -> Readings:
+def exact(state: State) -> ProprioceptiveState:
     """Return the true state of the hand as readings."""
-    return Readings(
+    return ProprioceptiveState(
         joint_pos=state.joint_pos,
         palm_pos_w=state.palm_pos_w,
         palm_quat_w=state.palm_quat_w,
@@ -68,10 +68,12 @@ class DelayLine:
         return [slots[delay.long(), row] for slots in self._slots]
 
 
-class Sensing:
+class ProprioceptionModel:
     """Measures the hand with a delay, bias and noise drawn per trial."""
 
-    def __init__(self, cfg: RandomizeCfg, hand: HandSpec, num_envs: int, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, cfg: RandomizationCfg, hand: HandSpec, num_envs: int, device: torch.device | str = "cpu"
+    ) -> None:
         joints = len(hand.joint_names)
         self.exact = not (
             cfg.joint_noise_rad or cfg.joint_bias_rad or cfg.palm_noise_m or cfg.palm_noise_rad or cfg.observation_delay
@@ -94,7 +96,7 @@ class Sensing:
         if not self.exact:
             self._line.push((state.joint_pos, state.palm_pos_w, state.palm_quat_w))
 
-    def read(self, state: State, draws: Episode, step: Tensor) -> Readings:
+    def read(self, state: State, draws: EpisodeDraws, step: Tensor) -> ProprioceptiveState:
         """Return the readings after `step` (env,) control steps of the episodes."""
         if self.exact:
             return exact(state)
@@ -106,7 +108,7 @@ class Sensing:
         pos = pos + noise[:, self._joints : self._joints + 3]
         quat = quat_multiply(quat, quat_from_rotvec(noise[:, self._joints + 3 :]))
         base = compose(pos, quat, *self._base_in_palm)
-        return Readings(
+        return ProprioceptiveState(
             joint_pos=joints,
             palm_pos_w=pos,
             palm_quat_w=quat,
@@ -114,18 +116,20 @@ class Sensing:
         )
 
 
-class Commanding:
+class CommandDelay:
     """Delays the commands by a time drawn per trial."""
 
-    def __init__(self, cfg: RandomizeCfg, num_joints: int, num_envs: int, device: torch.device | str = "cpu") -> None:
-        self._share = cfg.action_late
+    def __init__(
+        self, cfg: RandomizationCfg, num_joints: int, num_envs: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self._share = cfg.late_action_probability
         self._line = DelayLine(num_envs, cfg.action_delay, (num_joints, 3, 4), device)
 
     def begin(self, rows: Tensor, state: State) -> None:
         """Reset the delay line of `rows` to the present state."""
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
-    def send(self, targets: Sequence[Tensor], draws: Episode, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
+    def send(self, targets: Sequence[Tensor], draws: EpisodeDraws, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Return the targets that arrive in this step, and where they arrive late in it, (env,) bool, or None."""
         self._line.push(targets)
         late = TrialRandom(draws.key).uniform("late", at=step) < self._share if self._share else None

@@ -11,16 +11,16 @@ from torch import Tensor
 from perception.best_pregrasp import best_pregrasp
 from perception.candidates import TOP_DOWN
 from perception.geometry import compose, invert, quat_rotate
-from perception.pregrasp import Pregrasp, clear, plan_pregrasp
-from sim.engine import Start, Variation
+from perception.pregrasp import Pregrasp, move_start_clear, plan_pregrasp
+from sim.engine import InitialState, PhysicsVariation
 from sim.hands import HandSpec
 from sim.mounts import ArmIK, ArmSpec
 from sim.objects import ObjectLibrary, ObjectModel
-from sim.randomize import Episode, ResetCfg
+from sim.randomize import EpisodeDraws, ResetCfg
 from sim.sample_camera import POINTS
 
 
-def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) -> tuple[Tensor, Tensor]:
+def place_objects(library: ObjectLibrary, names: Sequence[str], draws: EpisodeDraws) -> tuple[Tensor, Tensor]:
     """Return stable object poses (row, 3), (row, 4) in the world: resting pose by probability, then yaw and place."""
     heights, quats = np.empty(len(names)), np.empty((len(names), 4))
     for i, (name, chance, size) in enumerate(zip(names, draws.rest.tolist(), draws.size.tolist(), strict=True)):
@@ -42,20 +42,22 @@ def rest_pose(obj: ObjectModel, number: float) -> int:
     return min(int(np.searchsorted(np.cumsum(obj.rest_prob), number)), len(obj.rest_prob) - 1)
 
 
-def surface(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tensor:
+def object_surface_points(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tensor:
     """Return points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
     points = torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names])).to(sizes.device)
     return points * sizes[:, None, None].float()
 
 
-class Planner:
+class PregraspPlanner:
     """Plans pre-grasps for one hand on one mount."""
 
     def __init__(self, hand: HandSpec, mount: str, cfg: ResetCfg) -> None:
         self._hand, self._approach = hand, cfg.approach
         self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount), hand).reaches
 
-    def __call__(self, points_w: Tensor, camera_w: Tensor, draws: Episode, tried: Tensor | None = None) -> Pregrasp:
+    def __call__(
+        self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None = None
+    ) -> Pregrasp:
         """Plan from visible points (row, point, 3) and the camera position (row, 3), with the reset noise of `draws`.
 
         `tried` (row, grasp, MARK): failed grasps, which the plan avoids.
@@ -65,9 +67,9 @@ class Planner:
         offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
         pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
         pregrasp = replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
-        return clear(pregrasp, open_hand(self._hand, pregrasp.style.open_pose), points_w)
+        return move_start_clear(pregrasp, open_hand_keypoints(self._hand, pregrasp.style.open_pose), points_w)
 
-    def _choose(self, points_w: Tensor, camera_w: Tensor, draws: Episode, tried: Tensor | None) -> Pregrasp:
+    def _choose(self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None) -> Pregrasp:
         power, pinch = (style.to(points_w.device) for style in (self._hand.power, self._hand.pinch))
         if self._approach == "camera_line":
             return plan_pregrasp(points_w, camera_w, power, pinch, draws.roll, draws.tilt)
@@ -77,7 +79,7 @@ class Planner:
             camera_w,
             power,
             pinch,
-            partial(open_hand, self._hand),
+            partial(open_hand_keypoints, self._hand),
             draws.roll,
             draws.tilt,
             self._reachable,
@@ -86,7 +88,7 @@ class Planner:
         )
 
 
-def open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:
+def open_hand_keypoints(hand: HandSpec, joint_pos: Tensor) -> Tensor:
     """Return keypoints (row, keypoint, 3) in the palm frame [m] at joint_pos (row, joint) [rad]."""
     device = joint_pos.device
     base = invert(torch.tensor(hand.palm_pos_b, device=device), torch.tensor(hand.palm_quat_b, device=device))
@@ -94,16 +96,18 @@ def open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:
     return hand.kinematics().to(torch.float64, device).keypoints(pos_p, quat_p, joint_pos)
 
 
-def start(hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: Episode) -> Start:
+def initial_state(
+    hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: EpisodeDraws
+) -> InitialState:
     """Return the initial conditions of the rows for the engine."""
     fingers = palm.style.open_pose + draws.finger_offset
     limits = (torch.tensor(limit, device=fingers.device) for limit in (hand.joint_lower, hand.joint_upper))
-    return Start(
+    return InitialState(
         objects=names,
         object_pos_w=pos_w,
         object_quat_w=quat_w,
         palm_pos_w=palm.palm_pos_w,
         palm_quat_w=palm.palm_quat_w,
         joint_pos=fingers.clamp(*limits),
-        variation=Variation(**{item.name: getattr(draws, item.name) for item in fields(Variation)}),
+        variation=PhysicsVariation(**{item.name: getattr(draws, item.name) for item in fields(PhysicsVariation)}),
     )

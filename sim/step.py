@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class Step:
+class StepResult:
     """Hold the result of one control step; first dimension: environment."""
 
     obs: dict[str, Tensor]

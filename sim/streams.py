@@ -14,9 +14,9 @@ from torch import Tensor
 from sim.engine_cfg import EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
-from sim.randomize import RandomizeCfg
+from sim.randomize import RandomizationCfg
 from sim.scene import PhysicsCfg
-from sim.step import Step
+from sim.step import StepResult
 from sim.task import GraspTask, task_class
 from sim.task_cfg import TaskCfg
 
@@ -29,7 +29,7 @@ def make_task(
     disturbance: str = "none",
     task: TaskCfg | None = None,
     physics: PhysicsCfg | None = None,
-    randomize: RandomizeCfg | None = None,
+    randomize: RandomizationCfg | None = None,
     num_threads: int = 0,
     seed: int = 0,
     engine: EngineName = "cpu",
@@ -46,7 +46,7 @@ def make_task(
     for name, value, kind in (
         ("task", task, TaskCfg),
         ("physics", physics, PhysicsCfg),
-        ("randomize", randomize, RandomizeCfg),
+        ("randomize", randomize, RandomizationCfg),
     ):
         if value is not None and not isinstance(value, kind):
             raise TypeError(
@@ -102,11 +102,11 @@ class TrialStreams:
         """Start the next trial in `rows` (sorted, int64; None: all); return the observations of all environments."""
         rows = torch.arange(self.task.num_envs) if rows is None else rows
         rows = rows.cpu()
-        obs = self.task.restart(rows, self.next_trial[rows].tolist())
+        obs = self.task.reset_rows(rows, self.next_trial[rows].tolist())
         self.next_trial[rows] += 1
         return self._extended(obs)
 
-    def step(self, action: Tensor, grip: Tensor | None = None, reset: bool = True) -> Step:
+    def step(self, action: Tensor, grip: Tensor | None = None, reset: bool = True) -> StepResult:
         """Step the task with `grip`, else with the reported one, and reset finished episodes unless `reset` is False.
 
         Where episodes ended, `obs` starts the next ones and info["final_obs"] ends the finished ones.

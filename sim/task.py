@@ -17,25 +17,25 @@ from torch import Tensor
 from perception.features import nearest_vectors
 from perception.geometry import quat_rotate, quat_rotate_inverse
 from perception.observation import History, Layout, student_layout
-from perception.tracking import middle_xy
+from perception.tracking import centroid_xy
 from sim import starts
-from sim.actions import HandControl, Phases
+from sim.actions import HandController, Phases
 from sim.disturbances import Disturber
 from sim.engine import Engine
 from sim.engine_cfg import EngineName, WarpCfg
 from sim.engines import make_engine
-from sim.guard import Guard
+from sim.guard import NanGuard
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
-from sim.outcomes import WORKSPACE_M, Judge, Outcome
-from sim.randomize import Episode, draw_episode, draw_object
+from sim.outcomes import WORKSPACE_M, OutcomeTracker, Outcome
+from sim.randomize import EpisodeDraws, draw_episode, draw_object
 from sim.registry import Registry
 from sim.retreat import Regrasp
 from sim.rewards import RewardContext, Rewards
 from sim.scene import ModelPool, PhysicsCfg
-from sim.sensing import Commanding, Sensing, exact
-from sim.step import Step
+from sim.sensing import CommandDelay, ProprioceptionModel, exact
+from sim.step import StepResult
 from sim.task_cfg import TaskCfg, check_rates
 from sim.trial_random import TrialRandom
 from sim.view import POINTS, make_view
@@ -87,17 +87,17 @@ class GraspTask:
         joints = len(hand.joint_names)
         self.num_actions = 6 + joints
         self.layouts = self.make_layouts()
-        self.control = HandControl(hand, cfg.scales, cfg.corrected, cfg.wrist, self.step_s, num_envs, device)
-        self.sensing = Sensing(cfg.randomize, hand, num_envs, device)
-        self.view = make_view(cfg.view, cfg.randomize, pool, self.engine)
-        self.commanding = Commanding(cfg.randomize, joints, num_envs, device)
+        self.control = HandController(hand, cfg.scales, cfg.corrected, cfg.wrist, self.step_s, num_envs, device)
+        self.sensing = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
+        self.view = make_view(cfg.camera, cfg.randomization, pool, self.engine)
+        self.commanding = CommandDelay(cfg.randomization, joints, num_envs, device)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
         self.rewards = Rewards(cfg.reward, hand, device)
-        self.judge = Judge(num_envs, self.step_s, device)
-        self.guard = Guard(num_envs, self.episode_steps, self.num_actions, device)
+        self.judge = OutcomeTracker(num_envs, self.step_s, device)
+        self.guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
         self.history = History(num_envs, self.layouts["student"], device)
         self._allocate()
-        self._planner = starts.Planner(hand, mount, cfg.reset)
+        self._planner = starts.PregraspPlanner(hand, mount, cfg.reset)
         self.regrasp = Regrasp(
             control=self.control,
             planner=self._planner,
@@ -105,8 +105,8 @@ class GraspTask:
             engine=self.engine,
             objects=self.objects,
             draws=self.draws,
-            steps_since_pregrasp=self.clock,
-            steps_since_reset=self.step_index,
+            steps_since_pregrasp=self.steps_since_pregrasp,
+            steps_since_reset=self.steps_since_reset,
             episode_steps=self.episode_steps,
             step_s=self.step_s,
         )
@@ -121,11 +121,11 @@ class GraspTask:
         self.trial = torch.full((n,), -1, dtype=torch.int64, device=device)
         """(env,) number of the current trial."""
         self.objects, self._next_trial = [""] * n, 0
-        self.step_index = torch.zeros(n, dtype=torch.int64, device=device)
+        self.steps_since_reset = torch.zeros(n, dtype=torch.int64, device=device)
         """(env,) control steps since the reset."""
-        self.clock = torch.zeros_like(self.step_index)
+        self.steps_since_pregrasp = torch.zeros_like(self.steps_since_reset)
         """(env,) control steps since the palm was at its latest pre-grasp; negative while it moves there."""
-        self.draws = Episode.empty(n, len(self.hand.joint_names), device)
+        self.draws = EpisodeDraws.empty(n, len(self.hand.joint_names), device)
         self._last_palm_pos_w, self._palm_linvel_w = (
             torch.zeros(n, 3, dtype=torch.float64, device=device) for _ in range(2)
         )
@@ -135,7 +135,7 @@ class GraspTask:
     @property
     def phases(self) -> Phases:
         """Phases of all environments."""
-        return Phases(self.clock, self.grasp_steps, self.lift_steps, self.episode_steps)
+        return Phases(self.steps_since_pregrasp, self.grasp_steps, self.lift_steps, self.episode_steps)
 
     def reset(self, trials: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Start an episode in every environment and return the observations.
@@ -147,12 +147,12 @@ class GraspTask:
         self._new_episodes(torch.arange(self.num_envs, device=self.device), trials)
         return self.observe()
 
-    def restart(self, rows: Tensor, trials: Sequence[int]) -> dict[str, Tensor]:
+    def reset_rows(self, rows: Tensor, trials: Sequence[int]) -> dict[str, Tensor]:
         """Start episodes `trials` in `rows` (sorted) alone; return the observations of all environments."""
         self._new_episodes(rows.to(self.device), trials)
         return self.observe()
 
-    def step(self, action: Tensor, grip: Tensor | None = None) -> Step:
+    def step(self, action: Tensor, grip: Tensor | None = None) -> StepResult:
         """Advance every environment by one control period.
 
         `action` (env, action), clipped to task.action_clip. `grip` (env,): confidence of the policy that thumb and
@@ -168,9 +168,9 @@ class GraspTask:
         if self.auto_reset and done.any():
             info["final_obs"] = self.observe()
             self._new_episodes(done.nonzero().squeeze(1))
-        return Step(self.observe(), reward, terminated, truncated, info)
+        return StepResult(self.observe(), reward, terminated, truncated, info)
 
-    def try_again(self, rows: Tensor) -> None:
+    def start_regrasp(self, rows: Tensor) -> None:
         """Give up the grasps of `rows` (sorted) and start a regrasp: move aside, look, replan, move to the pre-grasp.
 
         Actions are ignored while `clock` is negative. `policies.attempts` decides when to call it.
@@ -188,9 +188,9 @@ class GraspTask:
         random = TrialRandom.of_trials(self.seeds[rows], self.trial[rows])
         for row, number in zip(rows.tolist(), self._object_numbers(rows, random).tolist(), strict=True):
             self.objects[row] = self.library.names[number]
-        self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomize, len(self.hand.joint_names)))
+        self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, len(self.hand.joint_names)))
         self.reset_scene(rows)
-        self._action[rows], self.step_index[rows], self.clock[rows] = 0.0, 0, 0
+        self._action[rows], self.steps_since_reset[rows], self.steps_since_pregrasp[rows] = 0.0, 0, 0
         self.judge.reset(rows, self.engine.state)
         self.guard.reset(rows)
         self._update_measurements()
@@ -212,8 +212,8 @@ class GraspTask:
         camera = self.view.first_frame(rows, names, pos, quat, draws)
         palm = self._planner(self.view.points_w[rows], camera, draws)
         self.regrasp.reset(rows, palm)
-        self.engine.reset(rows, starts.start(self.hand, names, pos, quat, palm, draws))
-        self._points_o[rows] = starts.surface(self.library, names, draws.size)
+        self.engine.reset(rows, starts.initial_state(self.hand, names, pos, quat, palm, draws))
+        self._points_o[rows] = starts.object_surface_points(self.library, names, draws.size)
         state = self.engine.state  # an arm may not reach the planned pose
         palm = replace(palm, palm_pos_w=state.palm_pos_w[rows].double(), palm_quat_w=state.palm_quat_w[rows].double())
         self.control.reset(rows, palm)
@@ -224,12 +224,12 @@ class GraspTask:
     def _act(self, action: Tensor, grip: Tensor | None) -> None:
         """Turn the actions into targets, disturb the objects, and step the physics by one control period."""
         self._action = action.detach().to(self.device, torch.float32).clamp(-self.cfg.action_clip, self.cfg.action_clip)
-        self.guard.record(self.step_index, self._action)
+        self.guard.record(self.steps_since_reset, self._action)
         distance = self._object_vectors.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
-        targets = self.control.act(self._action, self.sensed, middle_xy(self.view.points_w), self.phases, grip)
+        targets = self.control.act(self._action, self.sensed, centroid_xy(self.view.points_w), self.phases, grip)
         targets = self.regrasp.override_targets(targets)
-        (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.step_index)
+        (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.steps_since_reset)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
         self.sensing.advance(self.engine.state)
 
@@ -241,10 +241,10 @@ class GraspTask:
         strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < BELOW_TABLE_M)
         self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed)
         self.guard.count(broken, strayed)
-        self.step_index += 1
-        self.clock += 1
+        self.steps_since_reset += 1
+        self.steps_since_pregrasp += 1
         terminated = broken | strayed
-        return terminated, (self.clock >= self.episode_steps) & ~terminated
+        return terminated, (self.steps_since_pregrasp >= self.episode_steps) & ~terminated
 
     def _reset_broken(self, rows: Tensor) -> None:
         """Reset scenes whose physics is not finite, before rewards and observations read them; dump the first."""
@@ -253,7 +253,7 @@ class GraspTask:
         running = (self.judge.attempts[rows] == 1) & (self.phases.step[rows] < self.episode_steps)
         for row in rows[running].tolist():
             trial, seed = int(self.trial[row]), int(self.seeds[row])
-            self.guard.dump(row, trial, seed, self.objects[row], int(self.step_index[row]) + 1)
+            self.guard.dump(row, trial, seed, self.objects[row], int(self.steps_since_reset[row]) + 1)
         self.reset_scene(rows)
 
     def _update_measurements(self, after_step: bool = False) -> None:
@@ -262,21 +262,23 @@ class GraspTask:
         `after_step`: a control step has passed; otherwise an episode was reset.
         """
         state = self.engine.state
-        self.sensed = sensed = self.sensing.read(state, self.draws, self.step_index)
+        self.sensed = sensed = self.sensing.read(state, self.draws, self.steps_since_reset)
         self._felt = hand_terms(sensed, state.joint_target, self.control.course)
         if after_step:
-            held, resting = (self.clock > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps))
-            self.view.step(state, self.draws, self.step_index, sensed, held, resting)
+            held, resting = (
+                self.steps_since_pregrasp > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps)
+            )
+            self.view.step(state, self.draws, self.steps_since_reset, sensed, held, resting)
             self._palm_linvel_w = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
             self._last_palm_pos_w.copy_(state.palm_pos_w)
-            at_pregrasp = (self.clock == 0)[:, None]  # of a regrasp: its grasp starts without a past
+            at_pregrasp = (self.steps_since_pregrasp == 0)[:, None]  # of a regrasp: its grasp starts without a past
             self._action = self._action.masked_fill(at_pregrasp, 0.0)
             self.history.push(self._felt, at_pregrasp)
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
         to_visible_w = nearest_vectors(sensed.keypoints_w.float(), self.view.points_w)
-        if self.cfg.vectors == "world":
+        if self.cfg.vector_frame == "world":
             self._object_vectors, self._visible_vectors = to_object_w, to_visible_w
         else:
             self._object_vectors = quat_rotate_inverse(state.palm_quat_w[:, None].float(), to_object_w)
@@ -291,11 +293,11 @@ class GraspTask:
         state = self.engine.state
         return RewardContext(
             state=state,
-            phases=replace(self.phases, step=self.clock - 1),
+            phases=replace(self.phases, step=self.steps_since_pregrasp - 1),
             object_vectors_p=self._object_vectors,
             palm_linvel_w=self._palm_linvel_w,
             object_offset_w=state.object_pos_w - self.judge.start_pos_w,
-            success=(self.clock == self.episode_steps) & self.judge.held,
+            success=(self.steps_since_pregrasp == self.episode_steps) & self.judge.held,
             action=self._action,
             hand=self.hand,
             lift_m=self.cfg.lift_m,
@@ -308,7 +310,7 @@ class GraspTask:
         bodies, actions = len(self.hand.contact_bodies), self.num_actions
         return {
             "teacher": teacher_layout(joints, keypoints, actions, bodies),
-            "student": student_layout(joints, keypoints, actions, self.cfg.view.live),
+            "student": student_layout(joints, keypoints, actions, self.cfg.camera.live),
         }
 
     def observation_terms(self) -> dict[str, Mapping[str, Tensor]]:

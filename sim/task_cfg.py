@@ -3,12 +3,12 @@
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from perception.prior import PriorCfg
-from sim.actions import Scales, WristCfg
-from sim.randomize import RandomizeCfg, ResetCfg
+from perception.prior import ScriptedGraspCfg
+from sim.actions import ActionScales, WristCfg
+from sim.randomize import RandomizationCfg, ResetCfg
 from sim.rewards import RewardCfg
 from sim.scene import PhysicsCfg
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 
 @dataclass(frozen=True)
@@ -27,9 +27,9 @@ class TaskCfg:
     """Length of the hold [s]."""
     lift_m: float = 0.15
     """Height by which the palm rises in the lift [m]."""
-    vectors: Literal["palm", "world"] = "palm"
+    vector_frame: Literal["palm", "world"] = "palm"
     """Frame of the vectors from keypoints to the object: palm, or world as in the published method."""
-    prior: str = "on"
+    use_scripted_grasp: str = "on"
     """on: actions correct the scripted grasp; off: the plain residual of the published method."""
     palm_action_m_s: float = 0.1
     """Palm speed per unit of action."""
@@ -39,27 +39,27 @@ class TaskCfg:
     """Finger target ahead of the measured position per unit of action."""
     action_clip: float = 3.0
     """Actions are clipped to this magnitude."""
-    scripted: PriorCfg = field(default_factory=PriorCfg)
+    scripted_grasp: ScriptedGraspCfg = field(default_factory=ScriptedGraspCfg)
     wrist: WristCfg = field(default_factory=WristCfg)
     reset: ResetCfg = field(default_factory=ResetCfg)
-    randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
+    randomization: RandomizationCfg = field(default_factory=RandomizationCfg)
     reward: RewardCfg = field(default_factory=RewardCfg)
-    view: ViewCfg = field(default_factory=ViewCfg)
+    camera: CameraCfg = field(default_factory=CameraCfg)
 
     def __post_init__(self) -> None:
         if not 10 <= self.rate_hz <= 50:
             raise ValueError(f"task.rate_hz must lie in 10..50 Hz, got {self.rate_hz}")
-        if self.prior not in ("on", "off"):
-            raise ValueError(f"task.prior must be 'on' or 'off', got '{self.prior}'")
+        if self.use_scripted_grasp not in ("on", "off"):
+            raise ValueError(f"task.prior must be 'on' or 'off', got '{self.use_scripted_grasp}'")
         if min(map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))) < 1:
             raise ValueError("task.grasp_s, lift_s and hold_s must each last at least one control step")
         if self.lift_m <= 0.1:
             raise ValueError(f"task.lift_m must exceed the 0.1 m that success asks for, got {self.lift_m}")
 
     @property
-    def scales(self) -> Scales:
+    def scales(self) -> ActionScales:
         """Scales of a unit of action."""
-        return Scales(
+        return ActionScales(
             palm_m_s=self.palm_action_m_s,
             palm_rad_s=self.palm_action_rad_s,
             finger_rad=self.finger_action_rad,
@@ -67,11 +67,11 @@ class TaskCfg:
         )
 
     @property
-    def corrected(self) -> PriorCfg | None:
+    def corrected(self) -> ScriptedGraspCfg | None:
         """Scripted grasp that actions correct, which follows the object only where it is tracked; None: prior=off."""
-        if self.prior == "off":
+        if self.use_scripted_grasp == "off":
             return None
-        return self.scripted if self.view.tracks else replace(self.scripted, follow_m_s=0.0)
+        return self.scripted_grasp if self.camera.tracks else replace(self.scripted_grasp, follow_m_s=0.0)
 
     def steps(self, seconds: float) -> int:
         """Return the number of control steps in a time."""

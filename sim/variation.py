@@ -2,13 +2,18 @@
 
 import mujoco
 
-from sim.batch_state import Slots
-from sim.engine import Variation
+from sim.batch_state import SceneIndices
+from sim.engine import PhysicsVariation
 from sim.scene import PhysicsCfg
 
 
-def vary(
-    model: mujoco.MjModel, slots: Slots, physics: PhysicsCfg, variation: Variation, i: int, scratch: mujoco.MjData
+def apply_variation(
+    model: mujoco.MjModel,
+    slots: SceneIndices,
+    physics: PhysicsCfg,
+    variation: PhysicsVariation,
+    i: int,
+    scratch: mujoco.MjData,
 ) -> None:
     """Write row `i` of the variation into a nominal model; `scratch`: data of a model with that layout."""
     scale = physics.friction_scale

@@ -28,7 +28,7 @@ from sim.task import GraspTask
 from sim.window import Window, check_mode
 
 
-class Row:
+class EnvView:
     """View of one environment of the batch for `get_attr`, `set_attr` and `env_method`."""
 
     spec = None
@@ -90,7 +90,7 @@ class GraspVecEnv(VecEnv):
         self._obs = obs_mode(obs, group)
         self.task = make_task(num_envs, objects, hand, **options)
         self.streams = make_streams(self.task, self._obs)
-        self.rows = [Row(self.task, row, render_mode) for row in range(num_envs)]
+        self.rows = [EnvView(self.task, row, render_mode) for row in range(num_envs)]
         self._began_s = time.time()
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self._actions = torch.zeros(num_envs, self.task.num_actions)
@@ -143,30 +143,30 @@ class GraspVecEnv(VecEnv):
         return [row.render() for row in self.rows]
 
     def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """Return an attribute of each environment's `Row`, or one set by `set_attr`."""
+        """Return an attribute of each environment's `EnvView`, or one set by `set_attr`."""
         return [_attribute(row, attr_name) for row in self._select(indices)]
 
     def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of each environment's `Row`; the task itself is `self.task`."""
+        """Set an attribute of each environment's `EnvView`; the task itself is `self.task`."""
         for row in self._select(indices):
             setattr(row, attr_name, value)
 
     def env_method(
         self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any
     ) -> list[Any]:
-        """Call a method of `Row` on each environment."""
+        """Call a method of `EnvView` on each environment."""
         return [_attribute(row, method_name)(*method_args, **method_kwargs) for row in self._select(indices)]
 
     def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
         """Return True for `Monitor`, whose statistics are built in, False for other wrappers."""
         return [wrapper_class is Monitor for _ in self._select(indices)]
 
-    def _select(self, indices: VecEnvIndices) -> list[Row]:
+    def _select(self, indices: VecEnvIndices) -> list[EnvView]:
         return [self.rows[i] for i in self._get_indices(indices)]
 
 
-def _attribute(row: Row, name: str) -> Any:
+def _attribute(row: EnvView, name: str) -> Any:
     if not hasattr(row, name):
-        known = sorted(key for key in {*vars(row), *vars(Row)} if not key.startswith("_"))
+        known = sorted(key for key in {*vars(row), *vars(EnvView)} if not key.startswith("_"))
         raise AttributeError(f"environments of a GraspVecEnv have no attribute '{name}'; known: {known}")
     return getattr(row, name)

@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from perception.carrying import PalmMotion
-from perception.object_view import CLEAR_M, Frame, ObjectView
+from perception.object_view import CLEAR_M, ObjectFrame, ObjectPoints
 from sim.engine import Engine, State
 from sim.hand_capsules import hand_shadow
 from sim.hands import HandSpec
-from sim.randomize import Episode, RandomizeCfg
-from sim.sample_camera import POINTS, SampleCamera
+from sim.randomize import EpisodeDraws, RandomizationCfg
+from sim.sample_camera import POINTS, PointCamera
 from sim.scene import ModelPool
-from sim.sensing import Readings
-from sim.view_cfg import ViewCfg
+from sim.sensing import ProprioceptiveState
+from sim.view_cfg import CameraCfg
 
 
-class Camera(Protocol):
+class CameraModel(Protocol):
     """Returns object points of one frame: surface samples, or rendered depth."""
 
     def first(
@@ -32,14 +32,14 @@ class Camera(Protocol):
         pos_w: Tensor,
         quat_w: Tensor,
         camera_w: Tensor,
-        draws: Episode,
+        draws: EpisodeDraws,
         again: bool = False,
     ) -> Tensor:
         """Return points (row, POINTS, 3) without the hand, or `again` with the hand aside; `draws` are of the rows."""
         ...
 
     def frame(
-        self, rows: Tensor, state: State, camera_w: Tensor, draws: Episode, step: Tensor
+        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return points (row, POINTS, 3), their number (row,) and pixels relative to the first view (row,).
 
@@ -48,13 +48,13 @@ class Camera(Protocol):
         ...
 
 
-class View(ObjectView):
+class ObjectCamera(ObjectPoints):
     """Feeds the object points with frames of a simulated camera."""
 
     def __init__(
         self,
-        cfg: ViewCfg,
-        camera: Camera,
+        cfg: CameraCfg,
+        camera: CameraModel,
         num_envs: int,
         hand: HandSpec | None = None,
         device: torch.device | str = "cpu",
@@ -69,14 +69,16 @@ class View(ObjectView):
         self._palm = PalmMotion(num_envs, device)
         self._shadow = hand_shadow(_required(hand), CLEAR_M).to(device) if cfg.tracks else None
         self._arrival = torch.zeros(num_envs, dtype=torch.int64, device=device)  # step at which the pending frame comes
-        self._pending = Frame(
+        self._pending = ObjectFrame(
             points_w=torch.zeros(num_envs if cfg.live else 0, POINTS, 3, device=device),
             count=torch.zeros_like(self._arrival),
             share=torch.ones_like(self.fraction),
             sight=self._shadow.no_sight(num_envs, device) if self._shadow else None,
         )
 
-    def first_frame(self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, draws: Episode) -> Tensor:
+    def first_frame(
+        self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, draws: EpisodeDraws
+    ) -> Tensor:
         """Take the first view of the objects `names` of `rows` at these poses, without the hand.
 
         Return the point (row, 3) from whose direction the palm approaches, world frame [m]: the camera itself, or a
@@ -89,7 +91,7 @@ class View(ObjectView):
         return place_w + draws.approach_offset
 
     def first_frame_again(
-        self, rows: Tensor, names: Sequence[str], state: State, draws: Episode, step: Tensor
+        self, rows: Tensor, names: Sequence[str], state: State, draws: EpisodeDraws, step: Tensor
     ) -> Tensor:
         """Replace the first view of the objects of `rows`, the hand aside; return where enough was seen, (row,) bool.
 
@@ -105,18 +107,26 @@ class View(ObjectView):
         self._arrival[rows] = 0
         return seen
 
-    def step(self, state: State, draws: Episode, step: Tensor, sensed: Readings, held: Tensor, resting: Tensor) -> None:
+    def step(
+        self,
+        state: State,
+        draws: EpisodeDraws,
+        step: Tensor,
+        sensed: ProprioceptiveState,
+        held: Tensor,
+        resting: Tensor,
+    ) -> None:
         """Move the points with the palm, take frames and receive those that are due; once after each control step.
 
         `step` (env,): control steps since the reset. `sensed`: measured hand. `held` (env,) bool: the object moves
         with the palm as far as a policy can know, in lift and hold. `resting` (env,) bool: the palm stays, in hold.
         """
-        if self._cfg.carried:
+        if self._cfg.move_with_palm:
             shift, turn = self._palm.read(sensed.palm_pos_w, sensed.palm_quat_w)
             self._move_with_palm(held.nonzero().squeeze(1), shift, turn)
         if not self._cfg.live:
             return
-        period = torch.where(resting, self._cfg.held_period_steps, self._cfg.period_steps)
+        period = torch.where(resting, self._cfg.hold_frame_interval_steps, self._cfg.frame_interval_steps)
         if self._cfg.latency_steps:  # a frame may arrive as the next is taken
             self._receive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
         self._take(((step % period == 0) & (step > 0)).nonzero().squeeze(1), state, draws, step, sensed)
@@ -136,7 +146,7 @@ class View(ObjectView):
         if self._cfg.live:
             self._pending.carry(rows, shift[rows], turn[rows])
 
-    def _take(self, rows: Tensor, state: State, draws: Episode, step: Tensor, sensed: Readings) -> None:
+    def _take(self, rows: Tensor, state: State, draws: EpisodeDraws, step: Tensor, sensed: ProprioceptiveState) -> None:
         if not len(rows):
             return
         camera_w, sight = self.camera_w[rows], None
@@ -148,7 +158,7 @@ class View(ObjectView):
                 palm_quat_w=sensed.palm_quat_w[rows],
                 joint_pos=sensed.joint_pos[rows],
             )
-        self._pending.write(rows, Frame(points_w, count, share, sight))
+        self._pending.write(rows, ObjectFrame(points_w, count, share, sight))
         self._arrival[rows] = step[rows] + self._cfg.latency_steps
 
     def _receive(self, rows: Tensor) -> None:
@@ -162,17 +172,17 @@ def _required(hand: HandSpec | None) -> HandSpec:
     return hand
 
 
-def make_view(cfg: ViewCfg, domain: RandomizeCfg, pool: ModelPool, engine: Engine) -> View:
+def make_view(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine: Engine) -> ObjectCamera:
     """Return the camera that `cfg` describes. Raise OSError where OpenGL is needed and missing."""
-    if cfg.camera == "rendered":
+    if cfg.model == "rendered":
         from sim.render import RenderUnavailable  # OpenGL, pictures: only here
-        from sim.rendered_camera import RenderedCamera
+        from sim.rendered_camera import DepthCamera
 
         try:
             if engine.device.type != "cpu":
                 raise ValueError("perception=rendered draws and segments depth on the CPU: use engine=cpu with it")
-            return View(cfg, RenderedCamera(pool, engine), engine.num_envs, pool.hand)
+            return ObjectCamera(cfg, DepthCamera(pool, engine), engine.num_envs, pool.hand)
         except RenderUnavailable as error:
             raise OSError(f"depth cannot be rendered: {error}; or take perception=model") from error
-    camera = SampleCamera(cfg, domain, pool.hand, pool.library, engine.num_envs, engine.device)
-    return View(cfg, camera, engine.num_envs, pool.hand, engine.device)
+    camera = PointCamera(cfg, domain, pool.hand, pool.library, engine.num_envs, engine.device)
+    return ObjectCamera(cfg, camera, engine.num_envs, pool.hand, engine.device)

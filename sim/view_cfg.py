@@ -7,7 +7,7 @@ from perception.object_view import Mode
 
 
 @dataclass(frozen=True)
-class ViewCfg:
+class CameraCfg:
     """Configure the camera; the defaults are an exact camera that takes one frame.
 
     Calibration error, point noise and dropout belong to the domain: `randomize.camera_bias_m`, `points_noise_m` and
@@ -18,13 +18,13 @@ class ViewCfg:
     """frozen: the first view only. refreshed: the visible points of each new frame, none behind the hand. tracked: the
     first view, moved with the object as new frames show it. corrected: the tracked first view, and the points of the
     newest frame that it does not explain."""
-    carried: bool = True
+    move_with_palm: bool = True
     """Move the object points with the palm in lift and hold, between frames too."""
-    camera: Literal["model", "rendered"] = "model"
+    model: Literal["model", "rendered"] = "model"
     """model: surface samples, fast. rendered: depth rendered by MuJoCo, through the robot's perception pipeline."""
-    period_steps: int = 2
+    frame_interval_steps: int = 2
     """Control steps between frames in grasp and lift."""
-    held_period_steps: int = 2
+    hold_frame_interval_steps: int = 2
     """Control steps between frames in hold, where palm and object stay."""
     latency_steps: int = 1
     """Control steps between taking a frame and its arrival."""
@@ -32,11 +32,11 @@ class ViewCfg:
     """Error of stereo matching [pixel]; the depth noise is depth^2 / (focal length x baseline) times this."""
     depth_unit_m: float = 0.0
     """Resolution of the depth values [m]; 0: continuous."""
-    edge_loss: float = 0.0
+    edge_dropout: float = 0.0
     """Fraction of the points at silhouette edges that are missing."""
-    flying: float = 0.0
+    flying_pixel_rate: float = 0.0
     """Fraction of the points at silhouette edges that lie behind the object."""
-    steep: bool = False
+    include_grazing_angles: bool = False
     """Keep points on surfaces seen at grazing angles, as a depth image does; false drops them."""
     hand_margin_m: float = 0.0
     """Margin by which the hand hides more than its shape [m]: segmentation drops points and pixels near it."""
@@ -44,18 +44,18 @@ class ViewCfg:
     """Least number of points of a frame that changes the object points."""
 
     def __post_init__(self) -> None:
-        if min(self.period_steps, self.held_period_steps) < 1:
+        if min(self.frame_interval_steps, self.hold_frame_interval_steps) < 1:
             raise ValueError("view.period_steps and held_period_steps must be at least 1")
-        if not 0 <= self.latency_steps <= min(self.period_steps, self.held_period_steps):
+        if not 0 <= self.latency_steps <= min(self.frame_interval_steps, self.hold_frame_interval_steps):
             raise ValueError(
                 f"view.latency_steps lie in 0..period_steps, and 0..held_period_steps, got {self.latency_steps}, "
-                f"{self.period_steps} and {self.held_period_steps}"
+                f"{self.frame_interval_steps} and {self.hold_frame_interval_steps}"
             )
-        if min(self.disparity_sd_px, self.depth_unit_m, self.edge_loss, self.flying, self.hand_margin_m) < 0:
+        if min(self.disparity_sd_px, self.depth_unit_m, self.edge_dropout, self.flying_pixel_rate, self.hand_margin_m) < 0:
             raise ValueError(
                 "view.disparity_sd_px, depth_unit_m, edge_loss, flying and hand_margin_m must not be negative"
             )
-        if self.edge_loss + self.flying > 1 or self.min_points < 1:
+        if self.edge_dropout + self.flying_pixel_rate > 1 or self.min_points < 1:
             raise ValueError("view.edge_loss + view.flying must not exceed 1, view.min_points be at least 1")
 
     @property
@@ -71,4 +71,4 @@ class ViewCfg:
     @property
     def exact(self) -> bool:
         """Whether the camera has no errors of its own."""
-        return not (self.disparity_sd_px or self.depth_unit_m or self.edge_loss or self.flying)
+        return not (self.disparity_sd_px or self.depth_unit_m or self.edge_dropout or self.flying_pixel_rate)

@@ -15,11 +15,11 @@ import mujoco
 import torch
 from torch import Tensor
 
-from sim.batch_state import BatchState, RawRows, Slots, chunks_of
-from sim.engine import Start, Variation
+from sim.batch_state import BatchState, RawBatch, SceneIndices, chunks_of
+from sim.engine import InitialState, PhysicsVariation
 from sim.engine_cfg import WarpCfg
 from sim.scene import ModelPool
-from sim.variation import vary
+from sim.variation import apply_variation
 
 try:
     import mujoco_warp as mjw
@@ -27,8 +27,8 @@ try:
 except ImportError as error:
     raise ImportError(f"engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]' ({error})") from error
 
-from sim.warp_buffers import Buffers
-from sim.warp_objects import ObjectTable, WorldModels
+from sim.warp_buffers import BufferMonitor
+from sim.warp_objects import ObjectTable, PerWorldFields
 from sim.warp_scene import compile_scene, put_model
 from sim.warp_servo import PalmServo
 
@@ -50,22 +50,22 @@ class WarpEngine:
         with self._on_device():
             self._model = put_model(compiled, num_envs, cfg)
             self._data = mjw.make_data(compiled, nworld=num_envs, nconmax=cfg.nconmax, njmax=cfg.njmax)
-            self.buffers = Buffers(self._model, self._data)
+            self.buffers = BufferMonitor(self._model, self._data)
             self._raw = self._bind()
             self._rows = BatchState(pool, compiled, self._raw)
             self.slots, self.state = self._rows.slots, self._rows.named
             self._objects = ObjectTable(self._model, compiled, pool.library, pool.physics)
-            self._worlds = WorldModels(self._model, compiled, self.slots, pool.physics)
+            self._worlds = PerWorldFields(self._model, compiled, self.slots, pool.physics)
             self._targets = wp.zeros((num_envs, compiled.nu), dtype=float)
             self._model.callback.control = PalmServo(compiled, self._targets)
         self._graphs: dict[tuple[int, int], wp.Graph] = {}
         self._schedule = torch.zeros(0, device=self.device)
         self.body_names = [compiled.body(i).name for i in range(1, compiled.nbody)]
         self._names = [pool.library.names[0]] * num_envs
-        self._variation = _moved(Variation.none(num_envs, len(pool.hand.joint_names)), self.device)
+        self._variation = _moved(PhysicsVariation.none(num_envs, len(pool.hand.joint_names)), self.device)
         self._furnish(torch.arange(num_envs, device=self.device), self._names, self._variation)
 
-    def _bind(self) -> RawRows:
+    def _bind(self) -> RawBatch:
         """Return tensors that share Warp's memory; controls have the layout of MuJoCo's own model."""
         data = self._data
         tensors = {
@@ -73,15 +73,15 @@ class WarpEngine:
             for name in ("qpos", "qvel", "xfrc_applied", "actuator_force", "sensordata", "qacc", "qacc_warmstart")
         }
         self._qacc, self._warmstart = tensors.pop("qacc"), tensors.pop("qacc_warmstart")
-        return RawRows(**tensors, ctrl=torch.zeros(self.num_envs, self._compiled.nu, device=self.device))
+        return RawBatch(**tensors, ctrl=torch.zeros(self.num_envs, self._compiled.nu, device=self.device))
 
-    def reset(self, rows: Tensor, start: Start) -> None:
+    def reset(self, rows: Tensor, start: InitialState) -> None:
         """See `Engine.reset`; the only call that synchronises with the device, to check its buffers."""
         self.check()
         variation, raw = _moved(start.variation, self.device), self._raw
         for row, name in zip(rows.tolist(), start.objects, strict=True):
             self._names[row] = name
-        for item in fields(Variation):
+        for item in fields(PhysicsVariation):
             getattr(self._variation, item.name)[rows] = getattr(variation, item.name)
         self._furnish(rows, start.objects, variation)
         raw.qpos[rows] = torch.from_numpy(self._compiled.qpos0).to(raw.qpos)
@@ -92,7 +92,7 @@ class WarpEngine:
             self._forward()
         self._rows.refresh()
 
-    def _furnish(self, rows: Tensor, names: Sequence[str], variation: Variation) -> None:
+    def _furnish(self, rows: Tensor, names: Sequence[str], variation: PhysicsVariation) -> None:
         """Write the objects and physics parameters of the worlds `rows`."""
         with self._on_device():
             numbers, changed = self._objects.find(names, variation.size.tolist())
@@ -112,9 +112,9 @@ class WarpEngine:
         substeps = round(period_s / self.pool.physics.timestep_s)
         chunks = chunks_of(substeps)
         schedule = self._scheduled(chunks)
-        self._rows.aim(palm_pos_w, palm_quat_w)
+        self._rows.set_palm_target(palm_pos_w, palm_quat_w)
         for chunk in range(chunks):
-            carrier.advance((chunk + 1) / chunks)
+            carrier.interpolate((chunk + 1) / chunks)
             schedule[chunk].copy_(self._raw.ctrl)
             fingers.copy_(target)
         self._run(chunks, substeps // chunks)
@@ -185,7 +185,7 @@ class WarpEngine:
                 stack.enter_context(wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(self.device))))
             yield
 
-    def rest(self, rows: Tensor) -> None:
+    def freeze(self, rows: Tensor) -> None:
         """See `Engine.rest`: all environments are one launch."""
 
     def push(self, force_w: Tensor) -> None:
@@ -243,11 +243,13 @@ class WarpEngine:
 
     def get_model(self, row: int) -> mujoco.MjModel:
         """See `Engine.get_model`: the model that the CPU engine would have."""
-        own = {item.name: getattr(self._variation, item.name)[row : row + 1].cpu() for item in fields(Variation)}
-        model, variation = self.pool.get(self._names[row], float(own["size"])), Variation(**own)
-        if bool(variation.departs()):
+        own = {item.name: getattr(self._variation, item.name)[row : row + 1].cpu() for item in fields(PhysicsVariation)}
+        model, variation = self.pool.get(self._names[row], float(own["size"])), PhysicsVariation(**own)
+        if bool(variation.differs_from_nominal()):
             model = copy.copy(model)
-            vary(model, Slots(self.pool, model), self.pool.physics, variation, 0, mujoco.MjData(model))
+            apply_variation(
+                model, SceneIndices(self.pool, model), self.pool.physics, variation, 0, mujoco.MjData(model)
+            )
         return model
 
     def get_data(self, row: int) -> mujoco.MjData:
@@ -260,6 +262,8 @@ class WarpEngine:
         return data
 
 
-def _moved(variation: Variation, to: torch.device | torch.dtype) -> Variation:
+def _moved(variation: PhysicsVariation, to: torch.device | torch.dtype) -> PhysicsVariation:
     """Return a copy on another device or in another type."""
-    return Variation(**{item.name: getattr(variation, item.name).to(to, copy=True) for item in fields(Variation)})
+    return PhysicsVariation(
+        **{item.name: getattr(variation, item.name).to(to, copy=True) for item in fields(PhysicsVariation)}
+    )

@@ -1,4 +1,4 @@
-"""Buffers for contacts and constraints on the device: usage counters, and an error on overflow.
+"""BufferMonitor for contacts and constraints on the device: usage counters, and an error on overflow.
 
 Warp allocates once and drops what does not fit. Counters on the device hold the maximum that was requested, so that an
 error can name a sufficient size.
@@ -25,7 +25,7 @@ NOT_LOST = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
 
 
 @dataclass(frozen=True)
-class HighWater:
+class BufferUsage:
     """Hold the largest buffer use of a batch so far."""
 
     rows: int
@@ -41,7 +41,7 @@ class HighWater:
         return max(LEAST_CONTACTS, math.ceil(margin * per_env)), max(LEAST_ROWS, math.ceil(margin * self.rows))
 
 
-class Buffers:
+class BufferMonitor:
     """Monitors the buffers of a batch."""
 
     def __init__(self, model: mjw.Model, data: mjw.Data) -> None:
@@ -54,9 +54,9 @@ class Buffers:
         data = self._data
         wp.launch(remember, data.nworld, [data.nefc, data.nacon, data.ncollision], [self._marks])
 
-    def high_water(self) -> HighWater:
+    def high_water(self) -> BufferUsage:
         """Return the largest use so far; synchronises with the device."""
-        return HighWater(*(int(mark) for mark in self._marks.numpy()))
+        return BufferUsage(*(int(mark) for mark in self._marks.numpy()))
 
     def check(self) -> None:
         """Raise BufferError if anything was dropped; synchronises with the device."""

@@ -15,8 +15,8 @@ import warp as wp
 from torch import Tensor
 
 from perception.geometry import quat_rotate_inverse
-from sim.batch_state import Slots
-from sim.engine import Variation
+from sim.batch_state import SceneIndices
+from sim.engine import PhysicsVariation
 from sim.objects import ObjectLibrary
 from sim.scene import PhysicsCfg, build_object
 from sim.warp_meshes import MeshPool
@@ -83,10 +83,10 @@ class ObjectTable:
         return {name: value if name == "geom_dataid" else value.float() for name, value in record.items()}
 
 
-class WorldModels:
+class PerWorldFields:
     """Writes the per-world fields of a device model through tensors that share its memory."""
 
-    def __init__(self, model: mjw.Model, compiled: mujoco.MjModel, slots: Slots, physics: PhysicsCfg) -> None:
+    def __init__(self, model: mjw.Model, compiled: mujoco.MjModel, slots: SceneIndices, physics: PhysicsCfg) -> None:
         self._slots, self._friction_scale = slots, physics.friction_scale
         self._fields = {name: wp.to_torch(getattr(model, name)) for name in PER_WORLD}
         self._gravity = wp.to_torch(model.opt.gravity)
@@ -96,7 +96,7 @@ class WorldModels:
         self._fingers, self._palm = (torch.tensor(x, device=device) for x in (slots.actuators, slots.palm_actuators))
         self._hand_mass = float(compiled.body_subtreemass[0] - compiled.body_mass[slots.object_body])
 
-    def write(self, rows: Tensor, records: dict[str, Tensor], variation: Variation) -> None:
+    def write(self, rows: Tensor, records: dict[str, Tensor], variation: PhysicsVariation) -> None:
         """Write objects and variation, both (row, ...) on the device, into the worlds `rows`."""
         fields, slots, body = self._fields, self._slots, self._slots.object_body
         for name in OF_GEOMS:
@@ -120,7 +120,7 @@ class WorldModels:
         """Return the object masses (row,) [kg]."""
         return self._fields["body_mass"][rows, self._slots.object_body]
 
-    def _vary(self, rows: Tensor, variation: Variation) -> None:
+    def _vary(self, rows: Tensor, variation: PhysicsVariation) -> None:
         fields, nominal, slots = self._fields, self._nominal, self._slots
         self._gravity[rows] = variation.gravity
         scale = self._friction_scale

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 
 from perception.geometry import quat_rotate
-from sim.engine import Start, Variation
+from sim.engine import InitialState, PhysicsVariation
 from sim.engine_cfg import WarpCfg
 from sim.objects import ObjectModel
 from sim.scene import ModelPool
 from sim.warp import WarpEngine
-from sim.warp_buffers import HighWater
+from sim.warp_buffers import BufferUsage
 
 log = logging.getLogger(__name__)
 
@@ -27,11 +27,11 @@ DOWN = (0.5**0.5, 0.0, 0.5**0.5, 0.0)
 """Palm frame whose normal, +x, points down."""
 
 
-def measured(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: str) -> WarpCfg:
+def with_measured_buffers(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: str) -> WarpCfg:
     """Return `cfg` with every size of 0 replaced by the measured need of a warm-up, with a margin."""
     if cfg.nconmax and cfg.njmax:
         return cfg
-    marks = press(pool, device, cfg.matches)
+    marks = measure_contact_load(pool, device, cfg.matches)
     nconmax, njmax = marks.sizes(WORLDS)
     nconmax = max(nconmax, FEW_NCONMAX) if num_envs < FEW_ENVS else nconmax
     sized = replace(cfg, nconmax=cfg.nconmax or nconmax, njmax=cfg.njmax or njmax)
@@ -42,7 +42,7 @@ def measured(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: str) -> WarpC
     return sized
 
 
-def press(pool: ModelPool, device: str, matches: int) -> HighWater:
+def measure_contact_load(pool: ModelPool, device: str, matches: int) -> BufferUsage:
     """Measure the buffers needed while closing hands press on the objects with the most pieces."""
     engine = WarpEngine(pool, WORLDS, replace(ROOM, matches=matches), device)
     start = _start(pool)
@@ -58,7 +58,7 @@ def press(pool: ModelPool, device: str, matches: int) -> HighWater:
     return engine.buffers.high_water()
 
 
-def _start(pool: ModelPool) -> Start:
+def _start(pool: ModelPool) -> InitialState:
     library, hand = pool.library, pool.hand
     names = sorted(library.names, key=lambda name: -library.entry(name).pieces)
     names = [names[i % len(names)] for i in range(WORLDS)]
@@ -66,14 +66,14 @@ def _start(pool: ModelPool) -> Start:
     heights = torch.tensor([float(obj.rest_height[0]) for obj in objects]).double()
     zero = torch.zeros_like(heights)
     tops = torch.tensor([_top_m(obj) for obj in objects]).double()
-    return Start(
+    return InitialState(
         objects=names,
         object_pos_w=torch.stack([zero, zero, heights], dim=1),
         object_quat_w=torch.tensor(np.stack([obj.rest_quat[0] for obj in objects])),
         palm_pos_w=torch.stack([zero, zero, tops + ABOVE_M], dim=1),
         palm_quat_w=torch.tensor(DOWN).double().expand(WORLDS, 4).clone(),
         joint_pos=hand.power.open_pose.double().expand(WORLDS, -1).clone(),
-        variation=Variation.none(WORLDS, len(hand.joint_names)),
+        variation=PhysicsVariation.none(WORLDS, len(hand.joint_names)),
     )
 
 

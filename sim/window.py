@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from sim.render import Photographer
+from sim.render import Renderer
 from sim.task import GraspTask
 
 MODES = ("human", "rgb_array")
@@ -47,7 +47,7 @@ class Window:
 
     def __init__(self, task: GraspTask, row: int = 0, width: int = 640, height: int = 480) -> None:
         self._task, self._row, self._size = task, row, (width, height)
-        self._photographer: Photographer | None = None
+        self._photographer: Renderer | None = None
         self._subject: tuple[str, float] | None = None
         self._window: Any = None
         self._threads: set[threading.Thread] = set()
@@ -59,7 +59,7 @@ class Window:
         if self._photographer is None or self._subject != (name, size):
             self._close_photographer()
             shape = self._task.library[name]
-            self._photographer = Photographer((shape.vertices * np.float32(size), shape.faces), *self._size)
+            self._photographer = Renderer((shape.vertices * np.float32(size), shape.faces), *self._size)
             self._subject = name, size
         engine = self._task.engine
         return self._photographer.shoot(engine.get_model(self._row), engine.get_data(self._row))

@@ -11,7 +11,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import GraspCfg, Inputs
 from dexgrasp_ros.grasping import GraspStateMachine
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from policies.runtime import Command, Plan, Policy
+from policies.runtime import Command, PregraspPlan, Policy
 from policies.safety import SafetyCfg
 
 DT = 0.05
@@ -38,7 +38,7 @@ def open_pose():
 
 def a_plan(goal=GOAL):
     style = contract().grasp.power
-    return Plan(
+    return PregraspPlan(
         palm_pos_w=goal.pos_m,
         palm_quat_w=goal.quat,
         depth_m=0.1,

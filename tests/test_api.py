@@ -23,12 +23,12 @@ from sim import isaacgym
 from sim.gym import GraspEnv, GraspVectorEnv
 from sim.hands import HandSpec
 from sim.objects import open_library
-from sim.randomize import RandomizeCfg
+from sim.randomize import RandomizationCfg
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 STUDENT = "allegro/student"
 SHORT = {"task.hold_s": 0.5}  # 36 + 16 + 10 steps
@@ -64,15 +64,15 @@ def test_presets_dictionaries_dotted_keys_and_objects_give_the_same_task(househo
         api.make(
             num_envs=1,
             objects=household,
-            view=configs.load_option(ViewCfg, "view", "tracked"),
+            view=configs.load_option(CameraCfg, "view", "tracked"),
             task=TaskCfg(hold_s=0.5),
         ),
     ]
     assert all(task.cfg == made[0].cfg for task in made)
-    assert (made[0].cfg.hold_s, made[0].cfg.view.mode) == (0.5, "tracked")
-    domain = RandomizeCfg(mass_scale=(2.0, 2.0))
+    assert (made[0].cfg.hold_s, made[0].cfg.camera.mode) == (0.5, "tracked")
+    domain = RandomizationCfg(mass_scale=(2.0, 2.0))
     task = api.make(num_envs=1, objects=household, randomize=domain, physics=PhysicsCfg(timestep_s=0.01))
-    assert task.cfg.randomize == domain
+    assert task.cfg.randomization == domain
     assert task.engine.get_model(0).opt.timestep == 0.01
 
 
@@ -320,7 +320,7 @@ def test_the_isaac_gym_face_takes_a_users_task_by_class_and_by_name(small, regis
         env.reset()
         _, reward, *_ = env.step(torch.zeros(2, 22))
         torch.testing.assert_close(reward, env.task.engine.state.object_pos_w[:, 2].float())
-    assert api.make_isaacgym(num_envs=1, task_cfg="paper", **small).task.cfg.prior == "off"
+    assert api.make_isaacgym(num_envs=1, task_cfg="paper", **small).task.cfg.use_scripted_grasp == "off"
 
 
 def test_a_task_for_the_isaac_gym_face_is_refused_where_it_is_none_or_its_name_is_taken(registered):

@@ -8,9 +8,9 @@ import torch
 import assets
 import configs
 from perception.geometry import quat_rotate
-from policies.attempts import Attempts, play
+from policies.attempts import RegraspRunner, play
 from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
-from policies.gripping import LOST_GRIP, UNSEEN_SHARE, base_m, empty, grip
+from policies.gripping import LOST_GRIP, UNSEEN_SHARE, lowest_height_m, is_hand_empty, grip_confidence
 from policies.synergy import make_policy
 from sim.retreat import ABOVE_M, ASIDE_M, OPEN_S, PALM_M_S, REST_S
 
@@ -60,7 +60,7 @@ def test_the_grip_is_the_weaker_of_thumb_and_strongest_finger(allegro):
     contact[1, thumb[-1]], contact[1, fingers[2]], contact[1, fingers[5]] = 0.6, 0.2, 0.8
     contact[2, 0], contact[2, fingers[0]] = 1.0, 1.0  # the palm is neither
     contact[3, thumb[0]], contact[3, fingers[0]] = 0.5, 0.4
-    torch.testing.assert_close(grip(contact, allegro), torch.tensor([0.0, 0.6, 0.0, 0.4]))
+    torch.testing.assert_close(grip_confidence(contact, allegro), torch.tensor([0.0, 0.6, 0.0, 0.4]))
 
 
 def test_what_is_seen_to_rise_is_held_and_what_is_not_seen_must_be_felt():
@@ -73,12 +73,12 @@ def test_what_is_seen_to_rise_is_held_and_what_is_not_seen_must_be_felt():
         (0.75, 0.14, 0.05, False),
     )
     felt, rise_m, fraction, wanted = (torch.tensor(column) for column in zip(*rows, strict=True))
-    assert torch.equal(empty(felt, rise_m, fraction, lift_m), wanted)
+    assert torch.equal(is_hand_empty(felt, rise_m, fraction, lift_m), wanted)
 
 
 def test_an_empty_hand_goes_up_and_aside_and_on_to_a_new_pregrasp(make):
     task = make(1)
-    actor = Attempts(task, Scripted(task, torch.zeros(1)), attempts=2)
+    actor = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=2)
     obs = lifted(task, actor, 1)
     start_w, quat_w = task.control.palm_pos_w[0].clone(), task.control.palm_quat_w[0].clone()
     open_pose = task.control.style.open_pose[0].clone()
@@ -108,7 +108,7 @@ def test_an_empty_hand_goes_up_and_aside_and_on_to_a_new_pregrasp(make):
 
 def test_the_next_attempt_is_made_where_the_object_is_now(make):
     task = make(1)
-    actor = Attempts(task, Scripted(task, torch.zeros(1)), attempts=2)
+    actor = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=2)
     obs = until(task, actor, actor.step(lifted(task, actor, 0)).obs, lambda clock: clock == -1)
     pos_w = task.engine.state.object_pos_w.double().clone()
     pos_w[0, :2] += torch.tensor([-0.12, 0.1])  # further than any tracker looks
@@ -119,7 +119,7 @@ def test_the_next_attempt_is_made_where_the_object_is_now(make):
 
 def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_best(make):
     task = make(1)
-    actor, tried = Attempts(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed
+    actor, tried = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed
     obs = lifted(task, actor, 3)
     first = tried.marks[0, 0].clone()
     until(task, actor, actor.step(obs).obs, lambda clock: clock == 0)
@@ -147,7 +147,7 @@ def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
 def test_what_did_not_rise_was_left_behind_whatever_is_felt(make):
     """The object is taken out of the hand before the lift; fingers that press each other would feel a grip."""
     task = make(2)
-    actor = Attempts(task, Scripted(task, torch.full((2,), 0.5)), attempts=2)
+    actor = RegraspRunner(task, Scripted(task, torch.full((2,), 0.5)), attempts=2)
     obs = until(task, actor, task.reset([0, 1]), lambda clock: clock == task.grasp_steps + 1)
     pos_w = task.engine.state.object_pos_w[:1].double()
     pos_w[0, 0] += 0.15
@@ -163,7 +163,7 @@ def test_an_object_that_is_lost_in_the_hold_is_grasped_again(make):
     """Two hands hold; after five steps of the hold one feels nothing any more."""
     task = make(2)
     policy = Scripted(task, torch.ones(2))
-    actor = Attempts(task, policy, attempts=2)
+    actor = RegraspRunner(task, policy, attempts=2)
     held_steps = task.grasp_steps + task.lift_steps + 5
     obs = until(task, actor, task.reset([0, 1]), lambda clock: clock == held_steps)
     assert task.judge.held.all() and task.judge.attempts.tolist() == [1, 1]
@@ -176,7 +176,7 @@ def test_an_object_that_is_lost_in_the_hold_is_grasped_again(make):
 
 def test_an_object_out_of_reach_is_not_pursued(make):
     task = make(1)
-    actor = Attempts(task, Scripted(task, torch.zeros(1)), attempts=3)
+    actor = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3)
     obs = until(task, actor, actor.step(lifted(task, actor, 0)).obs, lambda clock: clock == -1)
     task.engine.move_object(torch.tensor([0]), torch.tensor([[1e4, 0.0, 0.05]], dtype=torch.float64))
     until(task, actor, obs, lambda clock: clock == task.episode_steps)
@@ -188,7 +188,7 @@ def test_an_object_out_of_reach_is_not_pursued(make):
 def test_the_height_of_the_lowest_quarter_by_hand():
     heights = torch.tensor([[0.3, 0.1, 0.2, 0.5, 0.6, 0.7, 0.8, 0.9]])
     points_w = torch.nn.functional.pad(heights[..., None], (2, 0))
-    assert base_m(points_w).item() == pytest.approx(0.15)
+    assert lowest_height_m(points_w).item() == pytest.approx(0.15)
 
 
 def test_what_looked_only_once_has_one_attempt_and_so_has_what_feels_nothing(make):
@@ -209,7 +209,7 @@ def test_the_shipped_student_feels_what_it_touches(make, allegro, file):
             pos_w = task.engine.state.object_pos_w[taken].double()
             pos_w[:, 1] += 0.2
             task.engine.move_object(taken, pos_w)
-        touched = grip(task.engine.state.object_contact.float(), allegro) > 0
+        touched = grip_confidence(task.engine.state.object_contact.float(), allegro) > 0
         obs = task.step(actor.act(obs), actor.grip).obs
     assert torch.equal(actor.grip > LOST_GRIP, touched)
     assert not touched[taken].any() and touched.sum() >= 3

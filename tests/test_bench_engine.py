@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from policies import bench
-from policies.bench import BenchCfg
+from policies.bench import BenchEngineCfg
 from policies.cli import main
 from policies.memory import make_task
 from sim.hands import HandSpec
@@ -25,7 +25,7 @@ def task(household):
 def test_impossible_options_are_refused():
     for wrong in ({"num_envs": (0,)}, {"threads": ()}, {"presets": ()}, {"repeats": 0}):
         with pytest.raises(ValueError, match="bench: "):
-            BenchCfg(**wrong)
+            BenchEngineCfg(**wrong)
 
 
 def test_an_episode_is_timed_and_its_controls_end_in_its_last_state(task):

@@ -20,7 +20,7 @@ def test_impossible_options_are_refused():
     with pytest.raises(ValueError, match="must be at least 1"):
         BenchGpuCfg(num_envs=())
     with pytest.raises(ValueError, match="with engine=warp leave ray out"):
-        EvaluateCfg(ray="local", engine="warp")
+        EvaluateCfg(cluster="local", engine="warp")
 
 
 @pytest.mark.slow

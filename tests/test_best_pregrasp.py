@@ -12,10 +12,10 @@ from hypothesis.extra.numpy import arrays
 from perception.best_pregrasp import REACH_TRIES, best_pregrasp, choose
 from perception.candidates import CAMERA_LINE, EDGE, SLANTED, TOP_DOWN, candidates, highest
 from perception.geometry import quat_rotate
-from perception.grasp_score import ScoreCfg, stances
+from perception.grasp_score import ScoreCfg, score_candidates
 from perception.grasp_style import GraspStyle
-from perception.pregrasp import CLEAR_M, TABLE_M, clear, plan_pregrasp
-from sim.starts import open_hand
+from perception.pregrasp import CLEAR_M, TABLE_M, move_start_clear, plan_pregrasp
+from sim.starts import open_hand_keypoints
 
 OVERHEAD = torch.tensor([[0.0, 0.0, 0.7]], dtype=torch.float64)
 STILL = torch.zeros(1, dtype=torch.float64), torch.zeros(1, 2, dtype=torch.float64)
@@ -89,7 +89,9 @@ def test_the_top_is_the_97th_percentile(count):
 
 def test_what_the_arm_cannot_take_is_passed_over(allegro):
     points = torch.rand(1, 128, 3, generator=torch.manual_seed(0)).double() * torch.tensor([0.2, 0.03, 0.05]).double()
-    plan = partial(best_pregrasp, points, OVERHEAD, allegro.power, allegro.pinch, partial(open_hand, allegro), *STILL)
+    plan = partial(
+        best_pregrasp, points, OVERHEAD, allegro.power, allegro.pinch, partial(open_hand_keypoints, allegro), *STILL
+    )
     best = plan()
     asked = []
 
@@ -111,7 +113,7 @@ def test_the_tilt_of_a_reset_tilts_every_approach():
 
 def scored(points, fingers, share, keypoints=(THUMB, FINGER), kind=TOP_DOWN, taken=PLAIN):
     ways = candidates(points, OVERHEAD, *STILL)
-    result = stances(points, ways, taken, share, hand(*keypoints), ScoreCfg())
+    result = score_candidates(points, ways, taken, share, hand(*keypoints), ScoreCfg())
     number = along(ways, kind, fingers)
     return result, number, float(result.score[0, number])
 
@@ -190,7 +192,9 @@ def test_reachability_is_asked_for_where_it_is_open_and_not_for_ever():
 
 def test_a_long_thing_is_held_across_and_choices_are_deterministic(allegro):
     points = torch.rand(1, 128, 3, generator=torch.manual_seed(0)).double() * torch.tensor([0.2, 0.03, 0.05]).double()
-    plan = partial(best_pregrasp, points, OVERHEAD, allegro.power, allegro.pinch, partial(open_hand, allegro), *STILL)
+    plan = partial(
+        best_pregrasp, points, OVERHEAD, allegro.power, allegro.pinch, partial(open_hand_keypoints, allegro), *STILL
+    )
     first, second = plan(), plan()
     assert torch.equal(first.palm_pos_w, second.palm_pos_w)
     fingers = quat_rotate(first.palm_quat_w, torch.tensor([0.0, 0.0, 1.0]).double())
@@ -209,7 +213,7 @@ def test_no_pregrasp_starts_in_the_points_or_below_the_table(allegro, points, x,
     points_w[..., 2] += 0.15  # on the table and up to 30 cm over it
     camera = torch.tensor([[4 * x, 4 * y, 0.6]], dtype=torch.float64)
     turn, lean = torch.tensor([roll], dtype=torch.float64), torch.tensor([[tilt, -tilt]], dtype=torch.float64)
-    keypoints = partial(open_hand, allegro)
+    keypoints = partial(open_hand_keypoints, allegro)
     plans = [
         best_pregrasp(points_w, camera, allegro.power, allegro.pinch, keypoints, turn, lean),
         plan_pregrasp(points_w, camera, allegro.power, allegro.pinch, turn, lean),
@@ -218,7 +222,7 @@ def test_no_pregrasp_starts_in_the_points_or_below_the_table(allegro, points, x,
         moved = quat_rotate(plan.palm_quat_w, torch.tensor([[0.02, aside / 10, -aside / 10]]).double())
         plan.palm_pos_w.add_(moved)  # the reset noise
         hand_p = keypoints(plan.style.open_pose)
-        start = clear(plan, hand_p, points_w)
+        start = move_start_clear(plan, hand_p, points_w)
         hand_p = torch.cat([hand_p, (hand_p[:, 1:] + hand_p[:, :-1]) / 2], dim=1)
         hand_w = quat_rotate(start.palm_quat_w[:, None], hand_p) + start.palm_pos_w[:, None]
         assert float(hand_w[..., 2].min()) >= TABLE_M - EXACT

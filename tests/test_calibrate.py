@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from perception.calibrate import BadCalibrationError, LimitsCfg, calibrate
-from perception.charuco import BoardCfg, View, board_pose, draw_board, find_board
+from perception.charuco import BoardCfg, BoardDetection, board_pose, draw_board, find_board
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose, pose_matrix, pose_to_dict
 from perception.geometry import quat_from_rotvec
@@ -113,7 +113,7 @@ def test_exact_corners_give_the_exact_pose():
     poses = np.stack(poses_before_the_camera(6, np.random.default_rng(0)))
     points = BOARD.corners_m() @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
     ids = np.arange(len(BOARD.corners_m()))
-    views = [View("", ids, ray, board_pose(BOARD, ids, ray)) for ray in points[..., :2] / points[..., 2:]]
+    views = [BoardDetection("", ids, ray, board_pose(BOARD, ids, ray)) for ray in points[..., :2] / points[..., 2:]]
     result = calibrate(views, on_flange(poses), BOARD, CAMERA.fx, "flange")
     np.testing.assert_allclose(result.T_world_cam, T_WORLD_CAM, atol=1e-7)
 

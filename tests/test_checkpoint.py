@@ -1,4 +1,4 @@
-"""Checkpoints: plain data that runs no code, refusal of damaged and hostile files, old files, Stable-Baselines3."""
+"""CheckpointCallback: plain data that runs no code, refusal of damaged and hostile files, old files, Stable-Baselines3."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ from trained_student import TASK, make_run, make_teacher_run
 
 import configs
 from policies import trained
-from policies.actor_policy import ActorPolicy
+from policies.actor_policy import ActorAgent
 from policies.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from policies.checkpoint_upgrade import Sb3Cfg, UpgradeCfg, export_sb3, read_sb3_checkpoint, upgrade
 from policies.cli import main
@@ -438,7 +438,7 @@ def test_ppo_of_stable_baselines_loads_and_plays_an_exported_policy(tmp_path, ho
     task = replace(TASK, grasp_s=0.4, lift_s=0.2, hold_s=0.2)
     env = GraspVecEnv(3, objects=household, hand=allegro, group=group, task=task, num_threads=1)
     model = PPO.load(tmp_path / "sb3.zip", env=env, device="cpu")
-    ours = ActorPolicy(load_checkpoint(folder).actor, env.task)
+    ours = ActorAgent(load_checkpoint(folder).actor, env.task)
     obs = env.reset()
     for _ in range(4):
         groups = env.task.observe()

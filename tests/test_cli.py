@@ -14,7 +14,7 @@ import pytest
 
 import configs
 from policies import cli, usage
-from policies.cli import COMMANDS, Command, main
+from policies.cli import COMMANDS, CliCommand, main
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def walk(cfg):
 def walking(monkeypatch, tmp_path):
     """Adds the command `walk` in place of all others."""
     (tmp_path / "walk.yaml").write_text("steps: 4\n")
-    command = Command("walk", "Walk.", f"{__name__}:WalkCfg", f"{__name__}:walk", ("place",))
+    command = CliCommand("walk", "Walk.", f"{__name__}:WalkCfg", f"{__name__}:walk", ("place",))
     monkeypatch.setattr(cli, "COMMANDS", (command,))
     load = configs.load
     monkeypatch.setattr(configs, "load", lambda schema, name, words: load(schema, name, words, root=tmp_path))

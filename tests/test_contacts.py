@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from sim.engine import Start, Variation
+from sim.engine import InitialState, PhysicsVariation
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 
@@ -25,7 +25,9 @@ def gripping(allegro, household, balanced):
     poses = {name: getattr(state, name).clone() for name in names}
     poses["object_pos_w"][0, 0] += 0.3  # the first hand has nothing but the table, in which a fingertip sinks
     poses["palm_pos_w"][0, 2] -= state.keypoints_w[0, :, 2].min()
-    task.engine.reset(torch.arange(4), Start(objects=task.objects, variation=Variation.none(4, 16), **poses))
+    task.engine.reset(
+        torch.arange(4), InitialState(objects=task.objects, variation=PhysicsVariation.none(4, 16), **poses)
+    )
     return task.engine
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import configs
-from policies.ablations import VARIANTS, AblationsCfg, varied
-from policies.curriculum import MixCfg, StudentPPO
+from policies.ablations import VARIANTS, BenchAblationsCfg, varied
+from policies.curriculum import DistillationCfg, StudentPPO
 from policies.losses import imitation_loss, reconstruction_loss
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
@@ -38,17 +38,17 @@ def make_teacher(env):
 
 
 def test_rho_rises_in_a_straight_line_and_stays():
-    mix = MixCfg(start=0.2, end=0.6, ceiling=0.8)
+    mix = DistillationCfg(rho_start=0.2, rho_end=0.6, rho_max=0.8)
     assert [mix.rho(where) for where in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([0, 0, 0.4, 0.8, 0.8])
 
 
 def test_the_published_schedule_can_be_had():
-    mix = MixCfg(start=0.0, end=0.4, ceiling=1.0)  # 2,000 of 5,000 iterations
+    mix = DistillationCfg(rho_start=0.0, rho_end=0.4, rho_max=1.0)  # 2,000 of 5,000 iterations
     assert mix.rho(1000 / 5000) == pytest.approx(0.5)
 
 
 def test_rho_may_follow_success(env):
-    model = make_student(env, MixCfg(by="success", start=0.5, end=0.9, ceiling=1.0))
+    model = make_student(env, DistillationCfg(schedule="success", rho_start=0.5, rho_end=0.9, rho_max=1.0))
     model.iteration_stats = {"won": 0.7}
     assert model.rho == pytest.approx(0.5)
 
@@ -60,7 +60,7 @@ def test_both_losses_are_mean_squares():
 
 
 def test_the_parts_of_the_loss_are_mixed_as_the_method_says(env):
-    model = make_student(env, MixCfg(start=0.0, end=0.0, ceiling=0.25, imitation=2.0, reconstruction=0.5))
+    model = make_student(env, DistillationCfg(rho_start=0.0, rho_end=0.0, rho_max=0.25, imitation_weight=2.0, reconstruction_weight=0.5))
     batch = {
         "student": torch.randn(8, env.task.layouts["student"].size),
         "true": torch.randn(8, len(model.policy.felt)),
@@ -73,7 +73,7 @@ def test_the_parts_of_the_loss_are_mixed_as_the_method_says(env):
 def test_a_copy_acts_as_its_teacher_where_both_know_the_same(env, monkeypatch):
     """With the true contacts in place of what is felt, and no difference between seen and true vectors."""
     monkeypatch.setattr("policies.networks.CLIP", 1e9)
-    teacher, student = make_teacher(env), make_student(env, MixCfg()).policy
+    teacher, student = make_teacher(env), make_student(env, DistillationCfg()).policy
     obs = env.streams.reset()
     seen = {group: values.clone() for group, values in obs.items()}
     student.learn_scales(seen)
@@ -102,7 +102,7 @@ def test_encoders_read_the_whole_history(kind):
 
 
 def test_while_it_imitates_the_student_acts_without_noise_and_comes_nearer(env):
-    mix = MixCfg(start=1.0, end=1.0, updates=150, batch=256, window=3)
+    mix = DistillationCfg(rho_start=1.0, rho_end=1.0, gradient_steps=150, batch_size=256, num_rollouts=3)
     model = make_student(env, mix, iterations=60, teacher=make_teacher(env))
     model.start_from_teacher(copy=False)
     errors = []
@@ -117,7 +117,7 @@ def test_while_it_imitates_the_student_acts_without_noise_and_comes_nearer(env):
 def test_of_a_large_rollout_some_samples_are_kept_whole_and_the_file_stays_small(env, tmp_path):
     """What 4,096 environments see would take 0.7 GiB per roll-out."""
     keep = 50
-    mix = MixCfg(keep=keep, window=2, updates=2, batch=16, start=1.0, end=1.0)
+    mix = DistillationCfg(samples_per_rollout=keep, num_rollouts=2, gradient_steps=2, batch_size=16, rho_start=1.0, rho_end=1.0)
     model = make_student(env, mix, iterations=60, teacher=make_teacher(env))
     model.start_from_teacher()
     model.learn(3 * 16 * model.num_steps)
@@ -141,7 +141,7 @@ def test_of_a_large_rollout_some_samples_are_kept_whole_and_the_file_stays_small
 
 
 def test_without_a_teacher_to_imitate_the_student_is_told_nothing(env):
-    model = make_student(env, replace(MixCfg(), start=0.0, end=0.0, ceiling=1.0, imitation=0.0))
+    model = make_student(env, replace(DistillationCfg(), start=0.0, end=0.0, ceiling=1.0, imitation=0.0))
     model.iteration = 1
     model.learn(16 * model.num_steps)
     assert model.iteration_stats["imitation"] == 0.0
@@ -150,19 +150,19 @@ def test_without_a_teacher_to_imitate_the_student_is_told_nothing(env):
 
 
 def test_an_ablation_changes_what_it_names_and_nothing_else():
-    cfg = configs.load(AblationsCfg, "bench_ablations", ["teacher=allegro/teacher", "budget=0.5"])
+    cfg = configs.load(BenchAblationsCfg, "bench_ablations", ["teacher=allegro/teacher", "budget=0.5"])
     full, frozen = (varied(cfg, VARIANTS[name], Path("run")) for name in ("student", "frozen view"))
     assert full.iterations == 63  # 0.5 million over 128 environments of 62 steps
-    assert (full.task.view.mode, frozen.task.view.mode) == ("corrected", "frozen")
-    assert replace(frozen, task=replace(frozen.task, view=full.task.view)) == full
+    assert (full.task.camera.mode, frozen.task.camera.mode) == ("corrected", "frozen")
+    assert replace(frozen, task=replace(frozen.task, view=full.task.camera)) == full
     imitation = varied(cfg, VARIANTS["imitation only"], Path("run"))
     scratch = varied(cfg, VARIANTS["no privileged learning"], Path("run"))
-    assert (imitation.mix.ceiling, imitation.copy) == (0.0, True)
-    assert (scratch.mix.imitation, scratch.mix.ceiling, scratch.copy) == (0.0, 1.0, False)
+    assert (imitation.distillation.rho_max, imitation.init_from_teacher) == (0.0, True)
+    assert (scratch.distillation.imitation_weight, scratch.distillation.rho_max, scratch.init_from_teacher) == (0.0, 1.0, False)
 
 
 def test_every_step_of_a_mixed_iteration_imitates_other_samples(env, monkeypatch):
-    student = make_student(env, MixCfg(start=0.0, end=0.0, ceiling=0.5, batch=16), teacher=make_teacher(env))
+    student = make_student(env, DistillationCfg(rho_start=0.0, rho_end=0.0, rho_max=0.5, batch_size=16), teacher=make_teacher(env))
     seen = []
     imitation = student._imitation
     monkeypatch.setattr(student, "_imitation", lambda batch: seen.append(batch["student"]) or imitation(batch))

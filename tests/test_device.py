@@ -15,10 +15,10 @@ import warp as wp
 from pretend_gpu import GPU, OnGpu, unwrap, wrap
 
 from sim.engine_cfg import WarpCfg
-from sim.randomize import RandomizeCfg
+from sim.randomize import RandomizationCfg
 from sim.streams import TrialStreams, make_task
 from sim.task_cfg import TaskCfg
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 ROOM = WarpCfg(nconmax=128, njmax=400)
 STEPS = 10
@@ -41,8 +41,8 @@ def gpu(monkeypatch):
 
 
 def options(household, balanced, view="frozen", randomize="train"):
-    cfg = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.2, view=configs.load_option(ViewCfg, "view", view))
-    domain = configs.load_option(RandomizeCfg, "randomize", randomize)
+    cfg = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.2, camera=configs.load_option(CameraCfg, "view", view))
+    domain = configs.load_option(RandomizationCfg, "randomize", randomize)
     shared = {"objects": household, "physics": balanced, "disturbance": "mixed", "seed": 3}
     return shared | {"task": cfg, "randomize": domain, "engine": "warp", "warp": ROOM}
 

@@ -10,7 +10,7 @@ import torch
 import configs
 from sim.disturbances import Disturber
 from sim.hands import HandSpec
-from sim.randomize import Episode, RandomizeCfg
+from sim.randomize import EpisodeDraws, RandomizationCfg
 from sim.sensing import DelayLine
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
@@ -24,7 +24,7 @@ def make(household, balanced):
     hand = HandSpec.load("allegro")
 
     def build(num_threads: int = 1, cfg: TaskCfg = SHORT, **domain) -> GraspTask:
-        cfg = replace(cfg, randomize=RandomizeCfg(**domain))
+        cfg = replace(cfg, randomize=RandomizationCfg(**domain))
         task = GraspTask(cfg, hand, household, balanced, ENVS, num_threads, in_order=True, auto_reset=False)
         task.reset(range(ENVS))
         return task
@@ -42,7 +42,7 @@ def fingers(model: mujoco.MjModel) -> list[int]:
 
 
 def test_off_is_the_default_and_the_models_are_the_compiled_ones(make, plain):
-    assert configs.load_option(RandomizeCfg, "randomize", "off") == RandomizeCfg()
+    assert configs.load_option(RandomizationCfg, "randomize", "off") == RandomizationCfg()
     for row in range(ENVS):
         own, nominal = plain.engine.get_model(row), plain.engine.pool[plain.objects[row]]
         for field in ("body_mass", "body_inertia", "body_ipos", "actuator_gainprm", "actuator_biasprm", "dof_damping"):
@@ -251,7 +251,7 @@ def test_one_push_acts_on_the_lifted_object_for_a_fifth_of_a_second(make):
 
 def test_fully_randomised_trials_are_reproducible_and_finite(household, balanced):
     hand = HandSpec.load("allegro")
-    cfg = replace(SHORT, randomize=configs.load_option(RandomizeCfg, "randomize", "train"))
+    cfg = replace(SHORT, randomize=configs.load_option(RandomizationCfg, "randomize", "train"))
     runs = []
     for threads, trials in ((1, [3, 4]), (2, [4, 3])):
         task = GraspTask(cfg, hand, household, balanced, 2, threads, in_order=True, auto_reset=False)
@@ -275,13 +275,13 @@ def test_fully_randomised_trials_are_reproducible_and_finite(household, balanced
 )
 def test_impossible_ranges_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
-        RandomizeCfg(**change)
+        RandomizationCfg(**change)
 
 
 def test_a_mixture_of_disturbances_draws_each_kind_as_often_as_it_should(allegro):
     """Shares 0.3, 0.35, 0.15, 0.1, 0.1 of the unit interval: none, shift5, force, heavy, slippery."""
     disturber = Disturber("mixed", allegro, 5, 0.05)
-    draws = Episode.empty(5, 16)
+    draws = EpisodeDraws.empty(5, 16)
     draws.mishap[:, 0] = torch.tensor([0.29, 0.31, 0.66, 0.81, 0.91])
     draws.mishap[:, 1], draws.mass_scale[:], draws.friction[:] = 0.5, 1.0, 0.8
     disturber.reset(torch.arange(5), draws)
@@ -294,7 +294,7 @@ def test_a_mixture_of_disturbances_draws_each_kind_as_often_as_it_should(allegro
 def test_a_mixture_at_level_zero_disturbs_nothing(allegro):
     disturber = Disturber("mixed", allegro, 3, 0.05)
     disturber.level = 0.0
-    draws = Episode.empty(3, 16)
+    draws = EpisodeDraws.empty(3, 16)
     draws.mishap[:, 0] = torch.tensor([0.5, 0.7, 0.95])
     draws.mass_scale[:], draws.friction[:] = 1.2, 0.7
     disturber.reset(torch.arange(3), draws)

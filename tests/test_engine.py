@@ -10,7 +10,7 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from sim.cpu import CpuEngine
-from sim.engine import Start, Variation
+from sim.engine import InitialState, PhysicsVariation
 from sim.scene import ModelPool
 
 PERIOD_S = 0.05
@@ -31,14 +31,14 @@ def start(allegro, household):
     names = [household.names[0], household.names[2], household.names[3]]
     heights = torch.tensor([household[name].rest_height[0] for name in names])
     down = torch.tensor(Rotation.from_euler("xyz", [10, 80, 20], degrees=True).as_quat()[[3, 0, 1, 2]])
-    return Start(
+    return InitialState(
         objects=names,
         object_pos_w=torch.stack([torch.tensor([0.01, 0.02, 0.03]).double(), 0 * heights, heights], dim=1),
         object_quat_w=torch.tensor(np.stack([household[name].rest_quat[0] for name in names])),
         palm_pos_w=torch.tensor([[0.0, 0.0, 0.4], [0.1, 0.05, 0.5], [0.0, -0.1, 0.45]]).double(),
         palm_quat_w=down.expand(3, 4).clone(),
         joint_pos=torch.tensor(allegro.open_pose).expand(3, -1).clone(),
-        variation=Variation.none(3, 16),
+        variation=PhysicsVariation.none(3, 16),
     )
 
 
@@ -67,7 +67,7 @@ def row_of(start, row):
             if field.name != "variation"
         }
 
-    return Start(**cut(start), variation=Variation(**cut(start.variation)))
+    return InitialState(**cut(start), variation=PhysicsVariation(**cut(start.variation)))
 
 
 def values(state):

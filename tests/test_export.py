@@ -16,7 +16,7 @@ from policies import trained
 from policies.attempts import play
 from policies.bundle import read_contract
 from policies.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
-from policies.controller import Controller
+from policies.controller import DeployableController
 from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.export import ExportCfg, export, make_contract
 from policies.export import make_task as make_rehearsal
@@ -28,7 +28,7 @@ from policies.shipped import PolicyNotFoundError
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.scene import PhysicsCfg
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 TURBO = configs.load_option(PhysicsCfg, "physics", "turbo")
 
@@ -71,27 +71,27 @@ def test_an_episode_in_the_task_is_the_episode_of_the_bundle(student_run, bundle
 
 
 def test_the_shipped_bundle_follows_a_moved_object_as_the_task_does(household):
-    """`ExportedPolicy` raises where the palm targets of the two part."""
+    """`BundleAgent` raises where the palm targets of the two part."""
     task = task_for("allegro/student", household, disturbance="shift5")
     play(task, make_policy("allegro/student", task), range(6))
     assert task.control.course.followed_m.norm(dim=1).max() > 0.02
 
 
 def test_the_shipped_bundle_begins_anew_where_its_rows_do(household):
-    """One row tries again, one gives up because its object is gone; `ExportedPolicy` compares the targets of all."""
+    """One row tries again, one gives up because its object is gone; `BundleAgent` compares the targets of all."""
     task = task_for("allegro/student", household)
     policy = make_policy("allegro/student", task)
     obs = task.reset(range(6))
     policy.reset(range(6))
-    while (task.clock < task.episode_steps).any():
+    while (task.steps_since_pregrasp < task.episode_steps).any():
         action = policy.act(obs)
-        if (task.clock == task.grasp_steps).all():
-            task.try_again(torch.tensor([0, 3]))
-        if task.clock[3] == -1 and task.regrasp.looking[3]:
+        if (task.steps_since_pregrasp == task.grasp_steps).all():
+            task.start_regrasp(torch.tensor([0, 3]))
+        if task.steps_since_pregrasp[3] == -1 and task.regrasp.looking[3]:
             task.engine.move_object(torch.tensor([3]), torch.tensor([[5.0, 0.0, 0.05]], dtype=torch.float64))
         obs = task.step(action, policy.grip).obs
     assert task.judge.attempts.tolist() == [2, 1, 1, 2, 1, 1]
-    assert policy._policy.steps[0] == task.clock[0]  # begun anew, and compared to the end
+    assert policy._policy.steps[0] == task.steps_since_pregrasp[0]  # begun anew, and compared to the end
 
 
 def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bundle, household):
@@ -114,7 +114,7 @@ def test_the_bundle_says_what_its_numbers_mean(bundle, allegro):
     assert (control.rate_hz, control.grasp_steps, control.lift_steps) == (20.0, 32, 14)
     assert control.finger_action_rad == 0.2
     assert control.vector_frame == "palm"
-    assert control.scripted_grasp.close_rad == TASK.scripted.close_rad
+    assert control.scripted_grasp.close_rad == TASK.scripted_grasp.close_rad
     assert (contract.camera.mode, contract.camera.model) == ("latest", "points")
     assert contract.parity.steps >= 1000
     assert max(contract.parity.error.values()) <= 1e-5
@@ -140,12 +140,12 @@ class TorchSession:
     [
         ("lstm", TASK),
         ("conv", replace(TASK, vectors="world", rate_hz=25.0)),
-        ("mlp", replace(TASK, prior="off", view=ViewCfg(mode="frozen"))),
+        ("mlp", replace(TASK, prior="off", view=CameraCfg(mode="frozen"))),
     ],
 )
 def test_the_controller_repeats_the_task_whatever_the_student_is(tmp_path, household, encoder, task):
     checkpoint = load_checkpoint(make_run(tmp_path, encoder, task))
-    controller = Controller(checkpoint.actor, checkpoint.hand, checkpoint.task, 256).eval()
+    controller = DeployableController(checkpoint.actor, checkpoint.hand, checkpoint.task, 256).eval()
     recording = record(
         checkpoint, make_rehearsal(checkpoint, ExportCfg("", "", str(household.path), 3, 0, TURBO)), range(3)
     )
@@ -162,7 +162,9 @@ def test_a_controller_for_another_task_does_not_repeat_it(tmp_path, household):
         checkpoint, make_rehearsal(checkpoint, ExportCfg("", "", str(household.path), 2, 0, TURBO)), range(2)
     )
     for other, name in (({"lift_s": 0.75}, "palm_pos_w"), ({"finger_action_rad": 0.202}, "joint_target")):
-        controller = Controller(checkpoint.actor, checkpoint.hand, replace(checkpoint.task, **other), 256).eval()
+        controller = DeployableController(
+            checkpoint.actor, checkpoint.hand, replace(checkpoint.task, **other), 256
+        ).eval()
         with pytest.raises(ValueError, match=f"parity: step .*: {name} is off"):
             repeat(Policy(make_contract(checkpoint, controller), TorchSession(controller)), recording, controller)
 
@@ -170,7 +172,7 @@ def test_a_controller_for_another_task_does_not_repeat_it(tmp_path, household):
 def test_what_belongs_to_the_policy_is_adopted(student_run, bundle, household):
     for policy in (student_run, bundle):
         task = apply_policy_config(evaluation(policy, household)).task
-        assert (task.grasp_s, task.finger_action_rad, task.view.mode) == (1.6, 0.2, "refreshed")
+        assert (task.grasp_s, task.finger_action_rad, task.camera.mode) == (1.6, 0.2, "refreshed")
         assert task.hold_s == 3.0  # the evaluation's own
 
 
@@ -191,15 +193,17 @@ def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path
 
 
 def test_the_kind_of_policy_that_a_command_needs_is_named(bundle, student_run):
-    assert trained.find("allegro/student", kind="checkpoint").path == assets.path("policies/allegro/student/policy.zip")
+    assert trained.find_policy("allegro/student", kind="checkpoint").path == assets.path(
+        "policies/allegro/student/policy.zip"
+    )
     with pytest.raises(ValueError, match=r"teacher: '.*' is a bundle, a checkpoint is needed"):
-        trained.find(str(bundle), "teacher", "checkpoint")
+        trained.find_policy(str(bundle), "teacher", "checkpoint")
     with pytest.raises(ValueError, match=r"policy: '.*' is a checkpoint, a bundle is needed: dexgrasp export policy="):
-        trained.find(str(student_run), kind="bundle")
+        trained.find_policy(str(student_run), kind="bundle")
     with pytest.raises(
         PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'; did you mean 'allegro/student'\?"
     ):
-        trained.find("allegro/studnt", "start")
+        trained.find_policy("allegro/studnt", "start")
 
 
 def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_path, monkeypatch):
@@ -207,9 +211,9 @@ def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_pa
     shutil.copytree(student_run, place)
     os.rename(place / "best.zip", place / "policy.zip")
     monkeypatch.setattr("assets.ROOT", tmp_path)
-    assert trained.find("allegro/student") == trained.Source(place / "policy.zip", bundle=False)
+    assert trained.find_policy("allegro/student") == trained.PolicyLocation(place / "policy.zip", bundle=False)
     shutil.copytree(bundle, place / "bundle")
-    assert trained.find("allegro/student") == trained.Source(place / "bundle", bundle=True)
+    assert trained.find_policy("allegro/student") == trained.PolicyLocation(place / "bundle", bundle=True)
 
 
 def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):

@@ -17,11 +17,11 @@ from manifold3d import Manifold, OpType
 from scipy.spatial import ConvexHull
 
 from sim.objects import ObjectLibrary, ObjectModel, generator, resting
-from sim.objects.draws import STRIPES, Draw, stripe_owner
+from sim.objects.draws import STRIPES, ParameterSampler, stripe_owner
 from sim.objects.families import FAMILIES
-from sim.objects.generator import Request, build, generate
+from sim.objects.generator import ObjectRequest, build, generate
 
-SAMPLE = [Request(family, split, 7, k) for k, family in enumerate(FAMILIES) for split in ("train",)]
+SAMPLE = [ObjectRequest(family, split, 7, k) for k, family in enumerate(FAMILIES) for split in ("train",)]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def test_every_family_makes_closed_meshes_of_the_allowed_size_and_mass(built, fa
     seed=st.integers(0, 10_000),
 )
 def test_any_object_of_any_seed_is_closed_covered_by_its_pieces_and_has_a_valid_body(family, split, seed):
-    model = build(Request(family, split, seed, 0))
+    model = build(ObjectRequest(family, split, seed, 0))
     mesh = trimesh.Trimesh(model.vertices, model.faces, process=False)
     assert mesh.is_watertight and mesh.volume > 0
     assert stripe_owner(model.proportion) == split
@@ -105,7 +105,9 @@ def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path)
 
 
 def test_another_seed_or_split_gives_other_objects():
-    masses = {build(Request("box", split, seed, 0)).mass for split, seed in (("train", 0), ("train", 1), ("test", 0))}
+    masses = {
+        build(ObjectRequest("box", split, seed, 0)).mass for split, seed in (("train", 0), ("train", 1), ("test", 0))
+    }
     assert len(masses) == 3
 
 
@@ -116,7 +118,7 @@ def test_the_stripes_of_the_splits_cover_the_unit_interval_without_overlap():
 
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_proportions_are_drawn_only_from_the_stripes_of_the_split(split):
-    draw = Draw(np.random.default_rng(0), split)
+    draw = ParameterSampler(np.random.default_rng(0), split)
     values = [draw.proportion(2.0, 4.0) for _ in range(300)]
     assert {stripe_owner((v - 2.0) / 2.0) for v in values} == {split}
     assert min(values) < 3.0 < max(values)  # the stripes interleave: each split sees both ends of the range
@@ -124,9 +126,9 @@ def test_proportions_are_drawn_only_from_the_stripes_of_the_split(split):
 
 def test_proportions_of_another_split_are_refused():
     with pytest.raises(ValueError, match="belong to other splits than 'train'"):
-        generator.check_split(Request("box", "train", 0, 0), [0.01, 0.37])
+        generator.check_split(ObjectRequest("box", "train", 0, 0), [0.01, 0.37])
     with pytest.raises(ValueError, match="draws no proportion"):
-        generator.check_split(Request("box", "train", 0, 0), [])
+        generator.check_split(ObjectRequest("box", "train", 0, 0), [])
 
 
 def test_unknown_families_and_splits_are_errors_that_list_the_known(tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sim.guard import Guard
+from sim.guard import NanGuard
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 
@@ -126,13 +126,13 @@ def test_actions_that_are_not_finite_are_refused_with_their_environments(make):
 
 def test_without_a_folder_no_dump_is_written(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    guard = Guard(1, 3, 2)
+    guard = NanGuard(1, 3, 2)
     guard.dump(0, 0, 0, "mug", 2)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_only_the_first_failure_is_dumped(tmp_path):
-    guard = Guard(2, 3, 2)
+    guard = NanGuard(2, 3, 2)
     guard.dump_dir = tmp_path
     guard.record(torch.tensor([0, 0]), torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
     guard.dump(1, 11, 0, "mug", 1)
@@ -143,7 +143,7 @@ def test_only_the_first_failure_is_dumped(tmp_path):
 
 
 def test_actions_are_kept_by_step_and_forgotten_at_a_reset(tmp_path):
-    guard = Guard(2, 3, 1)
+    guard = NanGuard(2, 3, 1)
     for step in range(3):
         guard.record(torch.tensor([step, step]), torch.tensor([[1.0 + step], [10.0 + step]]))
     guard.reset(torch.tensor([0]))

@@ -12,7 +12,7 @@ from dexgrasp_ros.identify_fit import JointLog, JointParameters, Servo, fit_join
 from dexgrasp_ros.identify_hand import load_hand
 from dexgrasp_ros.identify_log import HandLog, IdentificationSequence
 from dexgrasp_ros.identify_report import draw, parameters, table, warnings, write_parameters
-from sim.randomize import RandomizeCfg
+from sim.randomize import RandomizationCfg
 
 SHORT = ExcitationCfg(step_s=0.3, chirp_s=1.5)
 NOISE_RAD = 1e-3
@@ -92,8 +92,8 @@ def test_known_parameters_come_back(hand, allegro, tmp_path):
     assert written == parameters(log.hand, fits, 20.0)
     assert written["joints"]["ffj2"]["kp"] == pytest.approx(fits[0].parameters.kp, rel=1e-3)
     ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in written["randomize"].items()}
-    domain = RandomizeCfg(**ranges)
-    assert (domain.action_delay, domain.action_late) == (0, 1.0)  # one period of 50 ms holds the whole delay
+    domain = RandomizationCfg(**ranges)
+    assert (domain.action_delay, domain.late_action_probability) == (0, 1.0)  # one period of 50 ms holds the whole delay
     assert domain.joint_noise_rad == pytest.approx(3**0.5 * NOISE_RAD, rel=0.3)
     draw(tmp_path / "identified.png", log.joints(), fits)
     assert (tmp_path / "identified.png").stat().st_size > 10_000

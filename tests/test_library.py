@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from sim.objects import commands, compare, generator, open_library, sheet
-from sim.objects.commands import CompareCfg, GenerateCfg, ImportCfg, ShowCfg
+from sim.objects.commands import CompareLibraryCfg, GenerateCfg, ImportCfg, ShowCfg
 from sim.objects.families import FAMILIES
-from sim.objects.generator import Request, generate
+from sim.objects.generator import ObjectRequest, generate
 from sim.objects.library import ObjectLibrary
 from sim.objects.weighting import sampling_weights
 
@@ -65,7 +65,7 @@ def test_a_library_covers_itself_but_not_its_opposite(library, tmp_path):
 
 
 def test_the_comparison_is_written_as_numbers_and_plots(library, tmp_path):
-    commands.compare(CompareCfg(str(library.path), str(library.path), str(tmp_path / "out")))
+    commands.compare(CompareLibraryCfg(str(library.path), str(library.path), str(tmp_path / "out")))
     rows = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [row["name"] for row in rows] == list(compare.UNITS)
     with Image.open(tmp_path / "out" / "compare.png") as plots:
@@ -121,7 +121,7 @@ def test_the_shipped_set_is_what_the_generator_makes_today():
     shipped = open_library("shipped")
     for index, family in enumerate(FAMILIES):  # the same geometry on any machine; the last bits may differ
         name = f"{family}_test_s0_{index:05d}"
-        model = generator.build(Request(family, "test", 0, index))
+        model = generator.build(ObjectRequest(family, "test", 0, index))
         np.testing.assert_allclose(model.pieces, shipped[name].pieces, atol=1e-4)
         np.testing.assert_allclose(model.mass, shipped[name].mass, rtol=1e-4)
 
@@ -134,7 +134,7 @@ def test_a_training_library_is_generated_on_first_use_and_cached(tmp_path, monke
 
 
 def test_upright_poses_are_those_in_which_the_z_axis_points_up():
-    model = generator.build(Request("wine_glass", "train", 0, 0))
+    model = generator.build(ObjectRequest("wine_glass", "train", 0, 0))
     upright = model.upright()
     assert len(upright.rest_prob) < len(model.rest_prob) and upright.rest_prob.sum() == pytest.approx(1)
     _, x, y, _ = upright.rest_quat[0]

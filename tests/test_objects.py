@@ -23,7 +23,7 @@ from sim.objects import (
     trained_on,
 )
 from sim.objects.assembly import describe
-from sim.objects.generator import Request, build, generate
+from sim.objects.generator import ObjectRequest, build, generate
 from sim.objects.library import write_library
 from sim.objects.manifest import entry_from_dict
 
@@ -37,7 +37,7 @@ def library(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def mug():
-    return build(Request("mug", "train", 0, 1))
+    return build(ObjectRequest("mug", "train", 0, 1))
 
 
 def test_mass_properties_of_a_box_are_those_of_the_textbook():

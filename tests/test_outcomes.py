@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sim.engine import State
-from sim.outcomes import FAILURES, Judge
+from sim.outcomes import FAILURES, OutcomeTracker
 
 STEP_S = 0.05
 GRASP, LIFT, HOLD = 2, 2, 4
@@ -31,8 +31,8 @@ def _size(name, sizes):
 
 
 def run(change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
-    """Judge of one episode; `change` edits the state of each step."""
-    judge, state = Judge(1, STEP_S), world()
+    """OutcomeTracker of one episode; `change` edits the state of each step."""
+    judge, state = OutcomeTracker(1, STEP_S), world()
     judge.reset(torch.tensor([0]), state)
     return play(judge, change, heights, strayed, unstable, steps)
 
@@ -175,7 +175,7 @@ def test_the_last_attempt_decides_and_says_how_it_failed():
 
 
 def test_a_reset_forgets_the_given_rows_only():
-    judge, state = Judge(2, STEP_S), world(2)
+    judge, state = OutcomeTracker(2, STEP_S), world(2)
     judge.reset(torch.tensor([0, 1]), state)
     state.penetration_m[:] = 0.003
     no, yes = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from policies.evaluate_cfg import EvaluateCfg
-from policies.parity import Grasps, Repeats, rate_band, repeats
+from policies.parity import EngineComparison, RepeatedComparison, rate_band, repeats
 from policies.statistics import success_summary
 from sim.engine_cfg import WarpCfg
 from sim.task_cfg import TaskCfg
@@ -17,11 +17,11 @@ def test_the_band_is_three_deviations_of_what_the_trials_that_differ_add_up_to()
 
 
 def seed_with(warp, agree):
-    return Grasps(success_summary(85, 100), success_summary(warp, 100), agree)
+    return EngineComparison(success_summary(85, 100), success_summary(warp, 100), agree)
 
 
 def test_one_seed_that_leaves_the_band_is_enough():
-    good = Repeats({0: seed_with(86, 0.97), 1: seed_with(91, 0.95)}, again=1.0, exact=False)
+    good = RepeatedComparison({0: seed_with(86, 0.97), 1: seed_with(91, 0.95)}, again=1.0, exact=False)
     assert good.kept and good.lines()[-1] == "band: at least 95 % alike, rates not over 6.7 points apart: kept"
     assert not replace(good, again=0.94).kept
     assert not replace(good, seeds=good.seeds | {2: seed_with(85, 0.94)}).kept

@@ -7,7 +7,7 @@ import torch
 
 from perception.geometry import matrix_from_quat, plane_basis, quat_rotate, quat_rotate_inverse
 from perception.grasp_style import GraspStyle
-from perception.pregrasp import CLEAR_M, plan_pregrasp, step_back
+from perception.pregrasp import CLEAR_M, plan_pregrasp, back_off_from_points
 
 
 def style(**scalars):
@@ -152,7 +152,7 @@ def hand_and_points(palm, keypoints_p, points_p):
 def test_the_start_steps_back_until_the_open_hand_is_clear_of_what_it_would_begin_in():
     palm = plan(slab(), ASIDE)
     thumb, rim = [0.13, 0.04, 0.0], [0.1, 0.05, 0.0]  # 1 cm beside the thumb's way and 3 cm short of its tip
-    back = step_back(palm, *hand_and_points(palm, [thumb, thumb], [rim, [0.2, 0.0, 0.0]]))
+    back = back_off_from_points(palm, *hand_and_points(palm, [thumb, thumb], [rim, [0.2, 0.0, 0.0]]))
     assert float(back.depth_m - palm.depth_m) == pytest.approx(0.03 + CLEAR_M)
     normal, _, _ = axes(palm)
     torch.testing.assert_close(back.palm_pos_w[0], palm.palm_pos_w[0] - (0.03 + CLEAR_M) * normal, rtol=0, atol=EXACT_M)
@@ -163,7 +163,7 @@ def test_the_start_steps_back_until_the_open_hand_is_clear_of_what_it_would_begi
 def test_the_start_stays_where_points_are_far_ahead_or_aside(point):
     palm = plan(slab(), ASIDE)
     thumb = [0.13, 0.04, 0.0]
-    back = step_back(palm, *hand_and_points(palm, [thumb, thumb], [point]))
+    back = back_off_from_points(palm, *hand_and_points(palm, [thumb, thumb], [point]))
     assert torch.equal(back.palm_pos_w, palm.palm_pos_w)
     assert torch.equal(back.depth_m, palm.depth_m)
 
@@ -171,5 +171,5 @@ def test_the_start_stays_where_points_are_far_ahead_or_aside(point):
 def test_points_between_two_keypoints_are_in_the_way_too():
     palm = plan(slab(), ASIDE)
     keypoints = [[0.1, -0.03, 0.0], [0.1, 0.03, 0.0]]
-    back = step_back(palm, *hand_and_points(palm, keypoints, [[0.1, 0.0, 0.0]]))
+    back = back_off_from_points(palm, *hand_and_points(palm, keypoints, [[0.1, 0.0, 0.0]]))
     assert float(back.depth_m - palm.depth_m) == pytest.approx(CLEAR_M)

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from perception.prior import PriorCfg, follow_step, prior_step
+from perception.prior import ScriptedGraspCfg, follow_step, prior_step
 
-CFG = PriorCfg(
+CFG = ScriptedGraspCfg(
     approach_fraction=0.5, close_rad=0.1, sink_gain_hz=4.0, sink_speed_m_s=0.2, keypoint_floor_m=0.01, sink_m=0.03
 )
 STEP_S, GRASP_S = 0.1, 2.0
@@ -141,13 +141,13 @@ def test_the_approach_follows_an_object_that_moved(moved, followed, phase_s, wan
     def pair(value):
         return torch.tensor([value], dtype=torch.float64)
 
-    step = follow_step(PriorCfg(), pair(moved), pair(followed), 0.05, torch.tensor([phase_s]), 1.8)
+    step = follow_step(ScriptedGraspCfg(), pair(moved), pair(followed), 0.05, torch.tensor([phase_s]), 1.8)
     torch.testing.assert_close(step, pair(wanted))
 
 
 def test_the_approach_follows_nothing_where_that_is_off_and_impossible_ranges_are_refused():
     moved = torch.tensor([[0.05, 0.0]])
-    still = follow_step(PriorCfg(follow_m_s=0.0), moved, torch.zeros(1, 2), 0.05, torch.tensor([0.0]), 1.8)
+    still = follow_step(ScriptedGraspCfg(follow_m_s=0.0), moved, torch.zeros(1, 2), 0.05, torch.tensor([0.0]), 1.8)
     assert not still.any()
     with pytest.raises(ValueError, match="follow_from_m lie between 0 and follow_fully_m"):
-        PriorCfg(follow_from_m=0.03)
+        ScriptedGraspCfg(follow_from_m=0.03)

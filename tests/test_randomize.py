@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from sim.randomize import Episode, RandomizeCfg, ResetCfg, draw_episode, draw_object
+from sim.randomize import EpisodeDraws, RandomizationCfg, ResetCfg, draw_episode, draw_object
 from sim.trial_random import TrialRandom
 
-CFG = RandomizeCfg(friction=(0.4, 1.2), mass_scale=(0.5, 2.0))
-STILL = ResetCfg(place_m=0, camera_m=0, tilt_sd_rad=0, standoff_m=0, palm_m=0, finger_rad=0)
+CFG = RandomizationCfg(friction=(0.4, 1.2), mass_scale=(0.5, 2.0))
+STILL = ResetCfg(object_xy_range_m=0, camera_m=0, tilt_sd_rad=0, standoff_range_m=0, palm_xy_range_m=0, finger_range_rad=0)
 RESET = ResetCfg()
 TRIALS = 400
 
@@ -74,7 +74,7 @@ def test_forces_are_unit_vectors_in_all_directions(draws):
 
 def test_a_trial_is_decided_by_its_seed_and_number_alone(draws):
     alone = draw_episode(trials(0, [17]), RESET, CFG, 16)
-    for item in fields(Episode):
+    for item in fields(EpisodeDraws):
         assert torch.equal(getattr(alone, item.name)[0], getattr(draws, item.name)[17]), item.name
     yaws = [float(draw_episode(trials(seed, [number]), RESET, CFG, 16).yaw) for seed, number in ((3, 17), (17, 3))]
     assert len({*draws.yaw.tolist(), *yaws}) == TRIALS + 2
@@ -84,12 +84,12 @@ def test_wider_ranges_leave_the_other_draws_as_they_were(draws):
     wide = draw_episode(trials(0, range(TRIALS)), replace(RESET, place_m=0.1), replace(CFG, friction=(0.8, 0.8)), 16)
     torch.testing.assert_close(wide.object_xy, 2 * draws.object_xy)
     assert (wide.friction == 0.8).all()
-    for name in {item.name for item in fields(Episode)} - {"object_xy", "friction"}:
+    for name in {item.name for item in fields(EpisodeDraws)} - {"object_xy", "friction"}:
         assert torch.equal(getattr(wide, name), getattr(draws, name)), name
 
 
 def test_ranges_of_zero_width_draw_their_middle():
-    still = draw_episode(trials(0, [1]), STILL, RandomizeCfg(), 16)
+    still = draw_episode(trials(0, [1]), STILL, RandomizationCfg(), 16)
     for name in ("object_xy", "tilt", "standoff", "palm_offset", "finger_offset"):
         assert not getattr(still, name).any(), name
     assert still.camera_offset.tolist() == [[0, 0, 0.76]]
@@ -121,4 +121,4 @@ def test_objects_are_drawn_evenly_or_by_weight():
 @pytest.mark.parametrize("value", [(0.0, 1.0), (2.0, 1.0), (-1.0, 1.0)])
 def test_impossible_ranges_are_refused_by_name(name, value):
     with pytest.raises(ValueError, match=f"randomize.{name} must satisfy 0 < low <= high"):
-        RandomizeCfg(**{name: value})
+        RandomizationCfg(**{name: value})

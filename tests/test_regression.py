@@ -13,7 +13,7 @@ from regression import SHIPPED, cases, machine, measure, read, regenerate
 
 from policies.bundle import read_contract
 from policies.checkpoint import load_checkpoint
-from policies.controller import Controller
+from policies.controller import DeployableController
 from policies.export import make_contract
 from policies.runtime import TOLERANCE, Policy
 from sim.sample_camera import POINTS
@@ -70,7 +70,7 @@ def test_the_shipped_contract_is_what_an_export_would_write(case):
     folder = SHIPPED / case.policy
     shipped = read_contract(folder / "bundle")
     checkpoint = load_checkpoint(folder)
-    controller = Controller(checkpoint.actor, checkpoint.hand, checkpoint.task, POINTS)
+    controller = DeployableController(checkpoint.actor, checkpoint.hand, checkpoint.task, POINTS)
     contract = make_contract(checkpoint, controller)
     for section in ("hand", "control", "camera", "grasp", "graph"):
         assert getattr(shipped, section) == getattr(contract, section), section
@@ -83,7 +83,7 @@ def test_checkpoint_and_bundle_repeat_the_golden_pairs(case):
     folder = SHIPPED / case.policy
     checkpoint = load_checkpoint(folder)
     Policy.load(folder / "bundle", checkpoint.hand.joint_names)
-    controller = Controller(checkpoint.actor, checkpoint.hand, checkpoint.task, POINTS).eval()
+    controller = DeployableController(checkpoint.actor, checkpoint.hand, checkpoint.task, POINTS).eval()
     with np.load(folder / "bundle" / "golden.npz") as golden, torch.no_grad():
         found = controller(*(torch.from_numpy(golden[f"in/{name}"]) for name in controller.inputs))
         for name, value in zip(controller.outputs, found, strict=True):

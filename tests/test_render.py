@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sim import render
-from sim.render import Recorder, RenderUnavailable
+from sim.render import VideoRecorder, RenderUnavailable
 
 BOX = np.array([[x, y, z] for x in (0.0, 0.06) for y in (-0.03, 0.03) for z in (-0.04, 0.04)], dtype=np.float32)
 QUADS = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]
@@ -52,7 +52,7 @@ def scene(opengl):
 
 
 def film(path, scene, frames=1, caption="", **options):
-    with Recorder(path, rate_hz=20, **options) as recorder:
+    with VideoRecorder(path, rate_hz=20, **options) as recorder:
         for _ in range(frames):
             recorder.capture(*scene, caption)
     return read_video(path)
@@ -149,7 +149,7 @@ def test_pieces_that_are_not_drawn_leave_no_trace(tmp_path, opengl):
 
 def test_the_object_moves_in_the_picture_when_it_moves_in_the_world(tmp_path, scene):
     model, data = scene
-    with Recorder(tmp_path / "a.mp4", rate_hz=20, mesh=(BOX, FACES)) as recorder:
+    with VideoRecorder(tmp_path / "a.mp4", rate_hz=20, mesh=(BOX, FACES)) as recorder:
         recorder.capture(model, data)
         data.qpos[2] += 0.1
         mujoco.mj_forward(model, data)
@@ -170,7 +170,7 @@ def test_a_caption_changes_only_the_lower_left_corner():
 
 
 def test_an_exception_leaves_no_file_behind(tmp_path, scene):
-    with pytest.raises(RuntimeError, match="stop"), Recorder(tmp_path / "a.mp4", rate_hz=20) as recorder:
+    with pytest.raises(RuntimeError, match="stop"), VideoRecorder(tmp_path / "a.mp4", rate_hz=20) as recorder:
         recorder.capture(*scene)
         raise RuntimeError("stop")
     assert list(tmp_path.iterdir()) == []
@@ -178,12 +178,12 @@ def test_an_exception_leaves_no_file_behind(tmp_path, scene):
 
 def test_a_recording_needs_a_playable_name_and_size(tmp_path):
     with pytest.raises(ValueError, match=r"is an \.mp4 file, got '.*a\.avi'"):
-        Recorder(tmp_path / "a.avi", rate_hz=20)
+        VideoRecorder(tmp_path / "a.avi", rate_hz=20)
     with pytest.raises(ValueError, match="multiples of 16 pixels, got 650 x 480"):
-        Recorder(tmp_path / "a.mp4", rate_hz=20, width=650)
+        VideoRecorder(tmp_path / "a.mp4", rate_hz=20, width=650)
 
 
 def test_a_recording_without_frames_leaves_no_file(tmp_path):
-    with Recorder(tmp_path / "a.mp4", rate_hz=20):
+    with VideoRecorder(tmp_path / "a.mp4", rate_hz=20):
         pass
     assert list(tmp_path.iterdir()) == []

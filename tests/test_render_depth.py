@@ -16,7 +16,7 @@ from sim.render_depth import DepthRenderer, camera_looking_at
 from sim.rendered_camera import CAMERA
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 try:
     render.backend()
@@ -27,7 +27,7 @@ except render.RenderUnavailable as error:
 @pytest.fixture(scope="module")
 def make(household, balanced, allegro):
     def build(**view) -> GraspTask:
-        cfg = replace(TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2), view=ViewCfg(**view))
+        cfg = replace(TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2), view=CameraCfg(**view))
         task = GraspTask(cfg, allegro, household, balanced, 4, 1, in_order=True, auto_reset=False)
         task.reset(range(4))
         return task

@@ -30,7 +30,7 @@ from dexgrasp_ros.grasp_node import GraspNode
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.wave_stamp import check_stamp, write_stamp
 from policies.bundle import read_contract
-from policies.runtime import Plan
+from policies.runtime import PregraspPlan
 
 pytestmark = pytest.mark.ros
 BUNDLE = str(assets.path("policies/allegro/student/bundle"))
@@ -126,7 +126,7 @@ class Bench:
         plans = self.ros.node.create_publisher(Float64MultiArray, "/perception/plan", 1)
         clouds = self.ros.node.create_publisher(PointCloud2, "/perception/points", 1)
         style = CONTRACT.grasp.power
-        what = Plan(GOAL, DOWN, 0.08, style.closing, style.floor_m, style.open_pose)
+        what = PregraspPlan(GOAL, DOWN, 0.08, style.closing, style.floor_m, style.open_pose)
         rng = np.random.default_rng(0)
         some = rng.uniform([0.02, 0.02, 0.0], [0.08, 0.08, 0.06], (256, 3)).astype(np.float32)
 

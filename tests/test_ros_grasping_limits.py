@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dexgrasp_ros.grasp_types import REQUESTS
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from policies.runtime import Plan
+from policies.runtime import PregraspPlan
 
 nasty = st.one_of(st.just(math.nan), st.just(math.inf), st.floats(-1e3, 1e3), st.floats(-0.2, 0.2))
 change = st.one_of(
@@ -23,7 +23,7 @@ change = st.one_of(
     st.fixed_dictionaries(
         {"estimate": st.one_of(st.none(), st.builds(ObjectEstimate, st.just("no"), nasty, st.booleans(), nasty))}
     ),
-    st.fixed_dictionaries({"plan": st.one_of(st.none(), st.builds(Plan, *[st.lists(nasty, max_size=4)] * 6))}),
+    st.fixed_dictionaries({"plan": st.one_of(st.none(), st.builds(PregraspPlan, *[st.lists(nasty, max_size=4)] * 6))}),
     st.fixed_dictionaries({"estop": st.just(True)}),
 )
 event = st.tuples(

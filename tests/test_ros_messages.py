@@ -25,12 +25,14 @@ from dexgrasp_ros.camera_messages import (
 )
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from perception.depth import Intrinsics
-from policies.runtime import Plan
+from policies.runtime import PregraspPlan
 
 pytestmark = pytest.mark.ros
 
 CAMERA = Intrinsics(640, 480, 385.0, 386.0, 319.5, 239.5, "brown_conrady", (0.1, -0.2, 0.001, 0.002, 0.03))
-PLAN = Plan(np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]), 0.05, np.arange(16.0), 0.07, -np.arange(16.0))
+PLAN = PregraspPlan(
+    np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]), 0.05, np.arange(16.0), 0.07, -np.arange(16.0)
+)
 
 
 def through_the_wire(message):

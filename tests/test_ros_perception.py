@@ -11,7 +11,7 @@ import assets
 from dexgrasp_ros.perception import ObjectObserver, RobotState
 from dexgrasp_ros.perception_cfg import hand_body
 from perception.depth import DepthFrame
-from perception.hand_shape import HandShape
+from perception.hand_shape import HandCapsules
 from perception.robot_body import read_arm_body, read_hand_body
 from perception.steady import FIRST_FRAMES
 from policies.bundle import read_contract
@@ -23,10 +23,10 @@ from sim.hands import HandSpec
 from sim.mounts import attach
 from sim.randomize import ResetCfg
 from sim.rendered_camera import CAMERA
-from sim.starts import Planner
+from sim.starts import PregraspPlanner
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
 BUNDLE = "policies/allegro/student/bundle"
 SAME_M = 2e-6
@@ -62,7 +62,7 @@ def test_capsules_read_from_the_file_are_those_made_from_the_model(name, side):
     made = hand_shape(hand)
     assert read.outline.body == made.body
 
-    def sticks(shape: HandShape):  # the two ends of a mirrored capsule may change places
+    def sticks(shape: HandCapsules):  # the two ends of a mirrored capsule may change places
         middle, axis = (shape.start + shape.end) / 2, ((shape.end - shape.start) / 2).abs()
         rows = torch.cat([torch.tensor(shape.body)[:, None], middle, axis, shape.radius_m[:, None]], dim=1)
         return sorted([round(1e4 * value) for value in row] for row in rows.tolist())
@@ -113,8 +113,8 @@ def make(household, balanced, allegro):
         pytest.skip(str(error))
 
     def build(mode, camera="on_axis"):
-        view = ViewCfg(mode=mode, camera="rendered", period_steps=2, held_period_steps=2, latency_steps=0)
-        cfg = replace(TaskCfg(grasp_s=0.5, lift_s=0.4, hold_s=0.1), view=view, reset=ResetCfg(camera=camera))
+        view = CameraCfg(mode=mode, model="rendered", frame_interval_steps=2, hold_frame_interval_steps=2, latency_steps=0)
+        cfg = replace(TaskCfg(grasp_s=0.5, lift_s=0.4, hold_s=0.1), view=view, reset=ResetCfg(camera_placement=camera))
         task = GraspTask(cfg, allegro, household, balanced, ROWS, 1, in_order=True, auto_reset=False)
         task.reset(range(ROWS))
         return task
@@ -177,7 +177,7 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
 @pytest.mark.parametrize("camera", ["on_axis", "aside"])
 def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, body, allegro, camera):
     task = make("frozen", camera)
-    planner = Planner(allegro, "floating", task.cfg.reset)
+    planner = PregraspPlanner(allegro, "floating", task.cfg.reset)
     draws = task.draws.rows(torch.arange(ROWS))
     quiet = {name: torch.zeros_like(getattr(draws, name)) for name in ("standoff", "palm_offset", "roll", "tilt")}
     above_w = torch.cat([task.view.points_w.mean(dim=1)[:, :2], torch.full((ROWS, 1), 0.76)], dim=1).double()

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policies.bench_runtime import BenchRuntimeCfg, measure, recorded
+from policies.bench_runtime import BenchDeployCfg, measure, recorded
 from policies.bundle import BundleError, contract_sha256, read_contract, sha256, write_contract
 from policies.runtime import Policy
 
@@ -289,6 +289,6 @@ def test_a_bundle_executes_no_pickle(copied, tmp_path):
 
 
 def test_act_and_gate_fit_into_a_control_period(bundle):
-    timed = measure(bundle, BenchRuntimeCfg(steps=300))
+    timed = measure(bundle, BenchDeployCfg(steps=300))
     assert timed["act"]["cpu_ms"]["median"] < 3.0  # 0.3 ms are asked for; a loaded machine gets ten times that
     assert timed["safety_gate"]["cpu_ms"]["median"] < 3.0

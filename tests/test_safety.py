@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dexgrasp.utils.rotations import quat_from_rotvec, quat_multiply, rotvec_from_quat
 from policies.contract import HandContract, KinematicsContract
-from policies.limiter import Limiter, TurnLimiter, brake
-from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
+from policies.limiter import RateLimiter, RotationRateLimiter, brake
+from policies.safety import SafetyCfg, SafetyGate, MeasuredState, DesiredCommand
 
 HAND = HandContract(
     name="three joints",
@@ -51,11 +51,11 @@ def gate(**cfg):
 
 
 def wanted(joints=HOME[0], pos=HOME[1], quat=STILL, stamp_s=0.0):
-    return Wanted(joints, pos, quat, stamp_s)
+    return DesiredCommand(joints, pos, quat, stamp_s)
 
 
 def sensed(joints=HOME[0], pos=HOME[1], quat=STILL, stamp_s=0.0, points_stamp_s=None):
-    return Sensed(joints, pos, quat, stamp_s, points_stamp_s)
+    return MeasuredState(joints, pos, quat, stamp_s, points_stamp_s)
 
 
 def run(made, goal, ticks, follow=True, **poses):
@@ -74,7 +74,7 @@ def test_braking_distances_worked_by_hand():
 
 
 def test_a_value_speeds_up_brakes_and_arrives_without_overshoot():
-    limiter = Limiter([-100.0], [100.0], step=3.0, change=1.0)
+    limiter = RateLimiter([-100.0], [100.0], step=3.0, change=1.0)
     limiter.begin(np.zeros(1))
     path = [float(limiter.towards(np.array([12.0]))[0]) for _ in range(8)]
     # steps: 1, 2, 3, then what is left, 6, is just what 3, 2, 1 covers
@@ -82,7 +82,7 @@ def test_a_value_speeds_up_brakes_and_arrives_without_overshoot():
 
 
 def test_a_goal_that_turns_round_is_met_by_braking_first():
-    limiter = Limiter([-100.0], [100.0], step=3.0, change=1.0)
+    limiter = RateLimiter([-100.0], [100.0], step=3.0, change=1.0)
     limiter.begin(np.zeros(1))
     for _ in range(3):
         limiter.towards(np.array([50.0]))  # 1, 2, 3 -> at 6 with step 3
@@ -244,7 +244,7 @@ def keeps_its_limits(made, answers):
 def test_no_sequence_of_inputs_gets_a_command_past_the_limits(ticks, slow):
     made = gate(joint_acceleration_rad_s2=slow)
     answers = [
-        made(Wanted(joints, pos, quat, at), Sensed(seen, place, turn, read, points), now_s)
+        made(DesiredCommand(joints, pos, quat, at), MeasuredState(seen, place, turn, read, points), now_s)
         for joints, pos, quat, at, seen, place, turn, read, points, now_s in ticks
     ]
     # what is asked for too early is the last answer, no command of a period of its own
@@ -266,7 +266,7 @@ def test_no_wild_command_gets_past_the_limits_while_nothing_is_at_fault(ticks, s
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(0.01, 0.2), st.floats(0.005, 0.1))
 def test_a_turn_never_exceeds_its_acceleration(turn, step, change):
-    limiter = TurnLimiter(step, change)
+    limiter = RotationRateLimiter(step, change)
     limiter.begin(np.array(STILL))
     before = limiter.step
     for _ in range(30):

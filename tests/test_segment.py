@@ -11,7 +11,7 @@ from perception.depth import DepthFrame, Intrinsics
 from perception.extrinsics import pose_matrix
 from perception.plane import NoPlaneError, Plane, fit_plane
 from perception.sampling import sample_points
-from perception.segment import NoObjectError, SegmentCfg, Segmenter
+from perception.segment import NoObjectError, SegmentationCfg, Segmenter
 from policies.bench_perception import BenchPerceptionCfg, bench_perception
 from policies.bench_segmentation import BenchSegmentationCfg, measure, summarise
 from policies.cli import main
@@ -22,7 +22,7 @@ from sim.objects import open_library
 CAMERA = Intrinsics(640, 480, 400.0, 400.0, 319.5, 239.5)
 ABOVE = pose_matrix((0.0, 0.0, 0.6), (0.0, 1.0, 0.0, 0.0))
 """0.6 m above the table, looking straight down: pixel to table 1.5 mm, image up is world +y."""
-CFG = SegmentCfg(stride=1)
+CFG = SegmentationCfg(stride=1)
 
 
 def look(*boxes, noise_m=0.0, seed=0):
@@ -212,7 +212,7 @@ def test_a_frame_without_pose_or_of_another_camera_or_a_mask_of_another_shape_is
 )
 def test_impossible_settings_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
-        SegmentCfg(**change)
+        SegmentationCfg(**change)
 
 
 def test_capsules_of_wrong_shapes_or_from_missing_readings_are_refused():

@@ -21,7 +21,7 @@ from policies.evaluate_cfg import EvaluateCfg
 from policies.trial_store import COLUMNS, FIELDS, JsonLinesStore, ParquetStore, TrialBlock, TrialPlan
 from sim.hands import HandSpec
 from sim.outcomes import Outcome
-from sim.randomize import RandomizeCfg, ResetCfg, draw_episode
+from sim.randomize import RandomizationCfg, ResetCfg, draw_episode
 from sim.scene import PhysicsCfg
 from sim.task_cfg import TaskCfg
 from sim.trial_random import TrialRandom
@@ -77,7 +77,7 @@ def test_blocks_alone_in_any_order_give_the_outcomes_of_the_whole_run(cfg, house
     assert all(row.keys() == COLUMNS.keys() for row in found)
     for row in found:
         random = TrialRandom.of_trials(torch.tensor([cfg.seed]), torch.tensor([row["trial"]]))
-        drawn = draw_episode(random, ResetCfg(), RandomizeCfg(), 16)
+        drawn = draw_episode(random, ResetCfg(), RandomizationCfg(), 16)
         chances = np.cumsum(household[row["object"]].rest_prob)
         assert row["rest_pose"] == next(i for i, chance in enumerate(chances) if float(drawn.rest) <= chance)
 

@@ -9,7 +9,7 @@ import configs
 from policies.checkpoint import load_checkpoint, read_checkpoint
 from policies.evaluate import evaluate
 from policies.evaluate_cfg import EvaluateCfg
-from policies.ship import ShipCfg, _processes, _starts, ship
+from policies.ship import PublishCfg, _processes, _starts, ship
 from policies.train import TrainCfg, train
 from tests.test_train import TINY
 
@@ -21,7 +21,7 @@ def shipped(tmp_path_factory):
     train(configs.load(TrainCfg, "train", small))
     short = ["trials=4", "num_threads=1", "physics=turbo", "task.hold_s=0.2"]
     evaluate(configs.load(EvaluateCfg, "evaluate", [f"policy={root / 'run'}", f"out={root / 'eval'}", *short]))
-    ship(ShipCfg(str(root / "run"), str(root / "out"), (str(root / "eval"),), "a few things"))
+    ship(PublishCfg(str(root / "run"), str(root / "out"), (str(root / "eval"),), "a few things"))
     return root
 
 

@@ -16,7 +16,7 @@ from sim.actions import Phases
 from sim.disturbances import DISTURBANCES, Disturber, free_shift
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
-from sim.randomize import Episode
+from sim.randomize import EpisodeDraws
 from sim.scene import PhysicsCfg
 from sim.streams import make_task
 from sim.task import GraspTask, register_task, task_class
@@ -269,7 +269,7 @@ def test_the_force_pushes_only_once_the_object_is_gripped(make):
 def test_an_object_is_gripped_when_thumb_and_finger_have_touched_it_for_a_quarter_of_a_second(allegro):
     """Steps of 50 ms: five in a row; a pause begins the count again."""
     disturber = Disturber("force", allegro, 2, 0.05)
-    draws = Episode.empty(2, 16)
+    draws = EpisodeDraws.empty(2, 16)
     disturber.reset(torch.arange(2), draws)
     both = torch.tensor(allegro.thumb_mask | allegro.finger_mask).expand(2, -1)
     gripped = []
@@ -345,8 +345,8 @@ def test_a_task_that_nobody_registered_is_named_with_the_remedy():
     with pytest.raises(ValueError, match=r"^task 'Tall' is not registered; import the module that registers it: "
                                          r"plugins=my_module \(registered: GraspTask\)$"):  # fmt: skip
         task_class(replace(SHORT, class_name="Tall"))
-    with pytest.raises(TypeError, match=r"task 'Judge' must be a subclass of sim\.task\.GraspTask, got"):
-        register_task("Judge", object)
+    with pytest.raises(TypeError, match=r"task 'OutcomeTracker' must be a subclass of sim\.task\.GraspTask, got"):
+        register_task("OutcomeTracker", object)
     with pytest.raises(ValueError, match=r"task 'GraspTask' is registered already, by sim\.task\.GraspTask"):
         register_task("GraspTask", Tall)
 

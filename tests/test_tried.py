@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from perception.best_pregrasp import best_pregrasp
-from perception.tried import AXIS, COST, MARK, PLACE_M, SHARE, Tried, cost, mark
-from sim.starts import open_hand
+from perception.tried import AXIS, COST, MARK, PLACE_M, SHARE, FailedGrasps, repetition_penalty, grasp_descriptor
+from sim.starts import open_hand_keypoints
 from tests.test_best_pregrasp import OVERHEAD, STILL
 
 
@@ -16,7 +16,7 @@ def marked(x_m=0.0, turn_rad=0.0, share=0.0):
     """A palm above the middle that points down, beside it along x, turned about the vertical."""
     c, s = math.cos(turn_rad), math.sin(turn_rad)
     axes = torch.tensor([[0.0, s, c], [0.0, -c, s], [-1.0, 0.0, 0.0]])  # columns: normal, y, fingers
-    return mark(torch.tensor([x_m, 0.0, 0.1]), axes, torch.tensor(share))
+    return grasp_descriptor(torch.tensor([x_m, 0.0, 0.1]), axes, torch.tensor(share))
 
 
 @pytest.mark.parametrize(
@@ -30,22 +30,22 @@ def marked(x_m=0.0, turn_rad=0.0, share=0.0):
     ],
 )
 def test_the_less_a_grasp_is_like_one_that_was_tried_the_less_it_loses(other, distance2):
-    lost = cost(marked().expand(1, 1, MARK), other.expand(1, 1, MARK))
+    lost = repetition_penalty(marked().expand(1, 1, MARK), other.expand(1, 1, MARK))
     assert lost.item() == pytest.approx(COST * math.exp(-distance2), abs=1e-6)
 
 
 def test_losses_of_several_grasps_add_up_and_what_was_not_tried_costs_nothing():
-    tried = Tried(2, kept=3)
+    tried = FailedGrasps(2, kept=3)
     tried.add(torch.tensor([1]), marked()[None])
     tried.add(torch.tensor([1]), marked(x_m=PLACE_M)[None])
-    lost = cost(marked().expand(2, 1, MARK), tried.marks)
+    lost = repetition_penalty(marked().expand(2, 1, MARK), tried.marks)
     assert lost[:, 0].tolist() == pytest.approx([0.0, COST * (1 + math.exp(-1))])
     tried.forget(torch.tensor([1]))
-    assert cost(marked().expand(2, 1, MARK), tried.marks).tolist() == [[0.0], [0.0]]
+    assert repetition_penalty(marked().expand(2, 1, MARK), tried.marks).tolist() == [[0.0], [0.0]]
 
 
 def test_the_newest_grasps_are_kept():
-    tried = Tried(1, kept=2)
+    tried = FailedGrasps(1, kept=2)
     for x_m in (0.1, 0.2, 0.3):
         tried.add(torch.tensor([0]), marked(x_m=x_m)[None])
     tried.add(torch.tensor([0]), None)
@@ -54,8 +54,8 @@ def test_the_newest_grasps_are_kept():
 
 def test_three_grasps_of_a_thing_that_lies_still_are_three_different_ones(allegro):
     points = torch.rand(1, 128, 3, generator=torch.manual_seed(0)).double() * torch.tensor([0.2, 0.03, 0.05]).double()
-    hand = allegro.power, allegro.pinch, partial(open_hand, allegro)
-    tried, scores = Tried(1), []
+    hand = allegro.power, allegro.pinch, partial(open_hand_keypoints, allegro)
+    tried, scores = FailedGrasps(1), []
     for _ in range(3):
         plan = best_pregrasp(points, OVERHEAD, *hand, *STILL, tried=tried.marks)
         tried.add(torch.tensor([0]), plan.mark)

@@ -9,22 +9,22 @@ import pytest
 import torch
 
 import configs
-from perception.carrying import PalmMotion, carried
+from perception.carrying import PalmMotion, move_rigidly
 from perception.geometry import quat_from_rotvec, quat_rotate, quat_rotate_inverse
-from perception.hand_shape import Sight, hidden
-from perception.object_view import Frame, ObjectView
-from perception.tracking import DEFAULT, FRAME_POINTS, IcpCfg, corrected, least_axis, surface_normals
+from perception.hand_shape import CameraOcclusion, hidden
+from perception.object_view import ObjectFrame, ObjectPoints
+from perception.tracking import DEFAULT, FRAME_POINTS, IcpCfg, add_unexplained_points, least_axis, surface_normals
 from sim.camera import visible_and_edge
 from sim.hand_capsules import hand_shape, robot_capsules
 from sim.hands import HandSpec
-from sim.randomize import RandomizeCfg, ResetCfg, draw_episode
+from sim.randomize import RandomizationCfg, ResetCfg, draw_episode
 from sim.scene import fibonacci_sphere
-from sim.sensing import Readings
+from sim.sensing import ProprioceptiveState
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.trial_random import TrialRandom
-from sim.view import POINTS, View
-from sim.view_cfg import ViewCfg
+from sim.view import POINTS, ObjectCamera
+from sim.view_cfg import CameraCfg
 
 SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
 ENVS = 4
@@ -32,8 +32,8 @@ ENVS = 4
 
 @pytest.fixture(scope="module")
 def make(household, balanced, allegro):
-    def build(trials=range(ENVS), reset: ResetCfg | None = None, domain: RandomizeCfg | None = None, **view):
-        cfg = replace(SHORT, view=ViewCfg(**view), reset=reset or ResetCfg(), randomize=domain or RandomizeCfg())
+    def build(trials=range(ENVS), reset: ResetCfg | None = None, domain: RandomizationCfg | None = None, **view):
+        cfg = replace(SHORT, view=CameraCfg(**view), reset=reset or ResetCfg(), randomize=domain or RandomizationCfg())
         task = GraspTask(cfg, allegro, household, balanced, len(trials), 1, in_order=True, auto_reset=False)
         task.reset(trials)
         return task
@@ -102,7 +102,7 @@ def test_the_cells_at_the_outline_of_a_plate_are_edges_and_those_inside_are_not(
 def test_depth_noise_grows_with_the_square_of_the_distance(make):
     spread = []
     for height in (0.5, 1.0):
-        reset = ResetCfg(camera_m=0.0, place_m=0.0, camera_height_m=height)
+        reset = ResetCfg(camera_m=0.0, object_xy_range_m=0.0, camera_height_m=height)
         clean, noisy = make(reset=reset), make(reset=reset, disparity_sd_px=0.08)
         error = (noisy.view.points_w - clean.view.points_w).norm(dim=-1)
         depth = (clean.view.points_w - torch.tensor([0.0, 0.0, height])).norm(dim=-1)
@@ -139,26 +139,26 @@ def camera_of(points, count=POINTS):
 STILL = torch.zeros(2, dtype=torch.bool)
 
 
-def reading(pos, turn=(0.0, 0.0, 0.0)) -> Readings:
+def reading(pos, turn=(0.0, 0.0, 0.0)) -> ProprioceptiveState:
     """Two palms at `pos` [m], turned by the rotation vector `turn` [rad]; nothing else of the hand is known."""
     palm = torch.tensor([pos, pos], dtype=torch.float64), quat_from_rotvec(torch.tensor([turn, turn]).double())
-    return Readings(torch.zeros(2, 16), *palm, torch.zeros(2, 17, 3))
+    return ProprioceptiveState(torch.zeros(2, 16), *palm, torch.zeros(2, 17, 3))
 
 
-def at_rest() -> tuple[Readings, torch.Tensor, torch.Tensor]:
+def at_rest() -> tuple[ProprioceptiveState, torch.Tensor, torch.Tensor]:
     """A hand at rest, and that nothing is held."""
     return reading((0.0, 0.0, 0.0)), STILL, STILL
 
 
-def opened(cfg: ViewCfg, count: int = POINTS) -> tuple[View, torch.Tensor]:
+def opened(cfg: CameraCfg, count: int = POINTS) -> tuple[ObjectCamera, torch.Tensor]:
     points = torch.randn(2, POINTS, 3, generator=torch.manual_seed(0)) * 0.03
-    view, zero = View(cfg, camera_of(points, count), 2), torch.zeros(2, 3, dtype=torch.float64)
+    view, zero = ObjectCamera(cfg, camera_of(points, count), 2), torch.zeros(2, 3, dtype=torch.float64)
     view.first_frame(torch.arange(2), ["a", "b"], zero, zero, SimpleNamespace(camera_offset=zero, approach_offset=zero))
     return view, points
 
 
 def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
-    view, points = opened(ViewCfg(mode="refreshed", period_steps=3, latency_steps=2))
+    view, points = opened(CameraCfg(mode="refreshed", frame_interval_steps=3, latency_steps=2))
     shown = []
     for step in range(1, 10):
         view.step(None, None, torch.tensor([step, 0]), *at_rest())
@@ -169,14 +169,14 @@ def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
 
 @pytest.mark.parametrize("latency", [0, 2])
 def test_latency_may_be_none_or_a_whole_period(latency):
-    view, points = opened(ViewCfg(mode="refreshed", period_steps=2, latency_steps=latency))
+    view, points = opened(CameraCfg(mode="refreshed", frame_interval_steps=2, latency_steps=latency))
     for step in range(1, 7):
         view.step(None, None, torch.full((2,), step), *at_rest())
     assert float((view.points_w - points).mean() * 1000) == pytest.approx(6 - latency)
 
 
 def test_too_few_points_leave_the_view_as_it_was_and_it_is_said():
-    view, points = opened(ViewCfg(mode="refreshed", period_steps=1, latency_steps=0, min_points=8), count=7)
+    view, points = opened(CameraCfg(mode="refreshed", frame_interval_steps=1, latency_steps=0, min_points=8), count=7)
     view.step(None, None, torch.tensor([1, 1]), *at_rest())
     assert torch.equal(view.points_w, points)
     assert view.terms()["view_fresh"].tolist() == [False, False]
@@ -184,7 +184,7 @@ def test_too_few_points_leave_the_view_as_it_was_and_it_is_said():
 
 
 def test_what_is_held_goes_along_with_the_palm_and_what_is_not_stays():
-    view, points = opened(ViewCfg())
+    view, points = opened(CameraCfg())
     start, turned = reading((0.1, 0.0, 0.2)), reading((0.1, 0.0, 0.3), (0.0, 0.0, np.pi / 2))
     view.step(None, None, torch.tensor([1, 1]), start, STILL, STILL)
     view.step(None, None, torch.tensor([2, 2]), turned, torch.tensor([True, False]), STILL)
@@ -192,14 +192,14 @@ def test_what_is_held_goes_along_with_the_palm_and_what_is_not_stays():
     expected = torch.stack([-y, x, z], dim=-1) + torch.tensor([0.1, 0.0, 0.3])
     torch.testing.assert_close(view.points_w[0], expected, rtol=0, atol=1e-6)
     assert torch.equal(view.points_w[1], points[1])
-    published, points = opened(configs.load_option(ViewCfg, "view", "published"))
+    published, points = opened(configs.load_option(CameraCfg, "view", "published"))
     for step, palm in enumerate((start, turned), 1):
         published.step(None, None, torch.tensor([step, step]), palm, ~STILL, STILL)
     assert torch.equal(published.points_w, points)
 
 
 def test_a_frame_that_arrives_late_has_gone_along_with_the_palm():
-    view, points = opened(ViewCfg(mode="refreshed", period_steps=2, latency_steps=1))
+    view, points = opened(CameraCfg(mode="refreshed", frame_interval_steps=2, latency_steps=1))
     for step, height in enumerate((0.0, 0.0, 0.05), 1):
         view.step(
             None, None, torch.tensor([step, step]), reading((0.0, 0.0, height)), torch.tensor([True, False]), STILL
@@ -216,14 +216,14 @@ def test_motions_between_noisy_readings_do_not_add_up():
         if step in (0, 199):
             pos[:], turn[:] = 0.0, 0.0
         shift_turn = motion.read(torch.from_numpy(pos), quat_from_rotvec(torch.from_numpy(turn)))
-        moved = carried(moved, *shift_turn) if step else moved
+        moved = move_rigidly(moved, *shift_turn) if step else moved
     torch.testing.assert_close(moved, points, rtol=0, atol=1e-5)
 
 
 def test_a_corrected_cloud_keeps_what_is_explained_and_takes_in_what_is_not():
     followed = bent_plate()[None]
     near, far = followed[:, :1] + 0.002, followed[:, :1] + torch.tensor([0.1, 0.0, 0.0])
-    united = corrected(followed, torch.cat([near, far, far + 0.05], dim=1).repeat(1, POINTS // 3, 1))
+    united = add_unexplained_points(followed, torch.cat([near, far, far + 0.05], dim=1).repeat(1, POINTS // 3, 1))
     assert (torch.cdist(united, far)[0, :, 0] < 1e-6).any()
     assert torch.cdist(united, near)[0, :, 0].min() > 1e-3  # 3.5 mm from a point that was known
     assert torch.equal(united[:, : POINTS - FRAME_POINTS], followed[:, : POINTS - FRAME_POINTS])
@@ -254,7 +254,7 @@ def test_a_refreshed_view_follows_an_object_that_is_moved(make):
 def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
     trials = range(16)
     on_axis = make(trials, mode="refreshed", period_steps=1, latency_steps=0)
-    aside = make(trials, reset=ResetCfg(camera="aside"), mode="refreshed", period_steps=1, latency_steps=0)
+    aside = make(trials, reset=ResetCfg(camera_placement="aside"), mode="refreshed", period_steps=1, latency_steps=0)
     assert torch.equal(on_axis.draws.approach_offset, aside.draws.approach_offset)  # the palm comes from there
     seen = {}
     for name, task in (("on_axis", on_axis), ("aside", aside)):
@@ -269,10 +269,10 @@ def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
 
 def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alone():
     cfg = ResetCfg(
-        camera="aside", aside_azimuth_deg=(80, 100), aside_elevation_deg=(30, 40), aside_distance_m=(0.6, 0.7)
+        camera_placement="aside", aside_azimuth_deg=(80, 100), aside_elevation_deg=(30, 40), aside_distance_m=(0.6, 0.7)
     )
     random = TrialRandom.of_trials(torch.zeros(20, dtype=torch.int64), torch.arange(20))
-    drawn, plain = (draw_episode(random, reset, RandomizeCfg(), 16) for reset in (cfg, ResetCfg()))
+    drawn, plain = (draw_episode(random, reset, RandomizationCfg(), 16) for reset in (cfg, ResetCfg()))
     x, y, z = drawn.camera_offset.T
     distance = drawn.camera_offset.norm(dim=1)
     for value, (low, high) in ((distance, (0.6, 0.7)), ((z / distance).asin().rad2deg(), (30, 40))):
@@ -309,20 +309,22 @@ def behind(x_m, rows=1):
     """A camera 1 m above, and half way a bar along y that hides what lies between x_m - 0.2 m and x_m."""
     middle = 0.5 * x_m - 0.05
     places = torch.tensor([[0.0, 0.0, 1.0], [middle, -0.5, 0.5], [middle, 0.5, 0.5]])
-    return Sight(places.expand(rows, -1, -1), [0.05])
+    return CameraOcclusion(places.expand(rows, -1, -1), [0.05])
 
 
-def tracking(points_w: torch.Tensor, icp: IcpCfg = DEFAULT) -> ObjectView:
+def tracking(points_w: torch.Tensor, icp: IcpCfg = DEFAULT) -> ObjectPoints:
     """Objects whose first views are points_w (row, point, 3)."""
-    known = ObjectView("tracked", 1, len(points_w), points_w.shape[1], icp=icp)
+    known = ObjectPoints("tracked", 1, len(points_w), points_w.shape[1], icp=icp)
     known.begin(torch.arange(len(points_w)), points_w)
     return known
 
 
-def show(known: ObjectView, points_w: torch.Tensor, count: torch.Tensor, sight: Sight, times: int) -> torch.Tensor:
+def show(
+    known: ObjectPoints, points_w: torch.Tensor, count: torch.Tensor, sight: CameraOcclusion, times: int
+) -> torch.Tensor:
     """One frame several times over; which objects (row,) are on track after it."""
     for _ in range(times):
-        known.update(torch.arange(len(points_w)), Frame(points_w, count, torch.ones(len(points_w)), sight))
+        known.update(torch.arange(len(points_w)), ObjectFrame(points_w, count, torch.ones(len(points_w)), sight))
     return known.fresh
 
 
@@ -386,9 +388,9 @@ def test_what_tracks_must_be_told_what_hides_the_object_and_what_does_not_has_no
     known, points = tracking(bent_plate()[None]), bent_plate()[None]
     one = torch.ones(1)
     with pytest.raises(ValueError, match="view mode tracked needs the hand that hides the object"):
-        known.update(torch.tensor([0]), Frame(points, POINTS * one, one))
+        known.update(torch.tensor([0]), ObjectFrame(points, POINTS * one, one))
     with pytest.raises(ValueError, match=r"view\.mode=refreshed tracks nothing; tracked and corrected do"):
-        ObjectView("refreshed", 1, 1, POINTS).tracked_w()
+        ObjectPoints("refreshed", 1, 1, POINTS).tracked_w()
 
 
 def test_the_tracker_finds_an_object_that_jumped_half_behind_the_hand():
@@ -397,7 +399,7 @@ def test_the_tracker_finds_an_object_that_jumped_half_behind_the_hand():
     points = bent_plate()
     known = tracking(points.expand(8, -1, -1))
     moved = points + 0.05 * torch.stack([angle.cos(), angle.sin(), torch.zeros(8)], dim=1)[:, None]
-    sight = Sight(torch.stack([behind(float(x)).places_w[0] for x in 0.05 * angle.cos()]), [0.05])
+    sight = CameraOcclusion(torch.stack([behind(float(x)).places_w[0] for x in 0.05 * angle.cos()]), [0.05])
     seen, noise = sight.sees(moved), 0.0015 * torch.randn(moved.shape, generator=torch.manual_seed(0))
     assert (seen.float().mean(dim=1) > 0.3).all()
     assert (seen.float().mean(dim=1) < 0.7).all()
@@ -444,12 +446,12 @@ def test_a_live_view_costs_the_first_frame_nothing_but_its_errors(make):
 
 def test_each_option_of_the_view_is_named_as_its_mode():
     for name in configs.options("view"):
-        assert configs.load_option(ViewCfg, "view", name).mode == ("frozen" if name == "published" else name)
-    assert configs.load_option(ViewCfg, "view", "frozen") == ViewCfg()
+        assert configs.load_option(CameraCfg, "view", name).mode == ("frozen" if name == "published" else name)
+    assert configs.load_option(CameraCfg, "view", "frozen") == CameraCfg()
 
 
 def test_what_cannot_be_is_refused():
     with pytest.raises(ValueError, match=r"view\.latency_steps lie in 0\.\.period_steps.*got 3, 2 and 2"):
-        ViewCfg(period_steps=2, latency_steps=3)
+        CameraCfg(frame_interval_steps=2, latency_steps=3)
     with pytest.raises(ValueError, match="aside_elevation_deg"):
         ResetCfg(aside_elevation_deg=(0.0, 30.0))

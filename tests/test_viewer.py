@@ -17,7 +17,7 @@ from scipy.spatial import cKDTree
 from perception.depth import CameraError, DepthFrame, EndOfFramesError, FrameTimeoutError, Intrinsics
 from perception.geometry import matrix_from_quat, quat_rotate_inverse
 from perception.plane import Plane
-from perception.segment import SegmentCfg, Segmenter
+from perception.segment import SegmentationCfg, Segmenter
 from perception.sources import FrameFolder, save_folder
 from policies import viewer_drawing as drawing
 from policies.attempts import play
@@ -25,14 +25,14 @@ from policies.cli import main
 from policies.evaluate_cfg import EvaluateCfg, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
-from policies.viewer_snapshot import NO_POSE, UNPOSED, Eye, Snapshot, plan_hand
-from policies.viewer_worlds import AGAIN_S, FrameWorld, TaskWorld
+from policies.viewer_snapshot import NO_POSE, UNPOSED, PipelineInspector, Snapshot, plan_hand
+from policies.viewer_worlds import AGAIN_S, CameraPlayer, TaskPlayer
 from sim import render
 from sim.depth_scenes import make_scene
 from sim.geom_meshes import geom_meshes
 from sim.objects import open_library
-from sim.randomize import Episode, ResetCfg
-from sim.starts import Planner
+from sim.randomize import EpisodeDraws, ResetCfg
+from sim.starts import PregraspPlanner
 from sim.task_cfg import TaskCfg
 
 SMALL = Intrinsics(160, 120, 96.0, 96.0, 79.5, 59.5)
@@ -52,7 +52,7 @@ def tilted():
 
 @pytest.fixture(scope="module")
 def seen(tilted):
-    return Eye(SegmentCfg())(tilted)
+    return PipelineInspector(SegmentationCfg())(tilted)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def hand(allegro, seen):
 
 @pytest.fixture(scope="module")
 def page():
-    with Page("127.0.0.1", 0, SegmentCfg(), ("next object",)) as opened:
+    with Page("127.0.0.1", 0, SegmentationCfg(), ("next object",)) as opened:
         yield opened
 
 
@@ -71,7 +71,7 @@ def rotation(quat):
 
 
 def test_what_is_shown_of_a_frame_is_the_output_of_the_pipeline(tilted, seen):
-    found = Segmenter(SegmentCfg(), tilted.intrinsics)(tilted)
+    found = Segmenter(SegmentationCfg(), tilted.intrinsics)(tilted)
     np.testing.assert_array_equal(seen.object_w, found.cloud_w)
     np.testing.assert_array_equal(seen.points_w, found.points_w)
     np.testing.assert_array_equal(seen.plane.normal_w, found.plane.normal_w)
@@ -111,8 +111,8 @@ def blended_open_pose(allegro, seen):
 
 def test_the_palm_is_where_the_task_would_plan_it(allegro, seen, hand):
     points, camera = torch.from_numpy(seen.points_w)[None], torch.from_numpy(seen.T_world_cam[None, :3, 3])
-    planner = Planner(allegro, "floating", ResetCfg(approach="camera_line"))
-    plan = planner(points, camera, Episode.empty(1, len(allegro.joint_names)))
+    planner = PregraspPlanner(allegro, "floating", ResetCfg(approach="camera_line"))
+    plan = planner(points, camera, EpisodeDraws.empty(1, len(allegro.joint_names)))
     np.testing.assert_allclose(hand.plan[0], plan.palm_pos_w[0], atol=1e-9)
     np.testing.assert_allclose(hand.plan[1], plan.palm_quat_w[0], atol=1e-9)
     start, end = drawing.approach_segment(hand)[0]
@@ -182,7 +182,7 @@ def test_the_page_gets_these_arrays_and_poses(page, allegro, seen, hand):
 
 def test_an_empty_table_is_a_warning_in_the_panel_and_no_hand(page, allegro):
     frame = looking_down(np.full((120, 160), 0.6))
-    seen = Eye(SegmentCfg(stride=1))(frame)
+    seen = PipelineInspector(SegmentationCfg(stride=1))(frame)
     # a pixel is 0.6 / 96 m wide: 128 columns lie within the workspace's 0.8 m, and all 120 rows
     assert seen.warning == "no object above the table in the workspace (0 of 15,360 points)"
     assert not len(seen.object_w) and seen.plane is None and len(seen.scene_w) > 1000
@@ -194,7 +194,7 @@ def test_an_empty_table_is_a_warning_in_the_panel_and_no_hand(page, allegro):
 def test_a_frame_without_a_pose_is_shown_as_it_would_look_from_half_a_metre():
     depth_m = np.zeros((120, 160))
     depth_m[60, 80] = 0.7
-    seen = Eye(SegmentCfg(stride=1))(looking_down(depth_m, T=False))
+    seen = PipelineInspector(SegmentationCfg(stride=1))(looking_down(depth_m, T=False))
     assert seen.warning == NO_POSE
     # the pixel is half a pixel right of and below the axis: 0.7 * 0.5 / 96 = 3.6 mm; x ahead, y left, z up
     np.testing.assert_allclose(seen.T_world_cam, UNPOSED)
@@ -221,7 +221,7 @@ def test_frames_are_seen_as_long_as_their_stamps_say_and_start_again_at_the_end(
     empty = looking_down(np.full((120, 160), 0.6))
     tapes = [Tape(empty, replace(empty, stamp_s=0.2), FrameTimeoutError("late")), Tape(empty)]
     opened = iter(tapes)
-    world = FrameWorld(lambda: next(opened), allegro, SegmentCfg(), "tape")
+    world = CameraPlayer(lambda: next(opened), allegro, SegmentationCfg(), "tape")
     assert world.look().caption == "tape · frame 0"
     assert world.advance() == pytest.approx(0.2)
     assert world.advance() == 0.0
@@ -235,13 +235,13 @@ def test_frames_are_seen_as_long_as_their_stamps_say_and_start_again_at_the_end(
 def test_a_recording_without_a_frame_says_so_and_is_closed(allegro):
     tape = Tape()
     with pytest.raises(CameraError, match="tape holds no frame"):
-        FrameWorld(lambda: tape, allegro, SegmentCfg(), "tape")
+        CameraPlayer(lambda: tape, allegro, SegmentationCfg(), "tape")
     assert tape.closed
 
 
 def test_a_folder_of_frames_plays(tilted, allegro, tmp_path):
     save_folder(tmp_path, [tilted, tilted], rate_hz=10)
-    world = FrameWorld(lambda: FrameFolder(tmp_path), allegro, SegmentCfg(), "folder")
+    world = CameraPlayer(lambda: FrameFolder(tmp_path), allegro, SegmentationCfg(), "folder")
     first = world.look()
     assert first.hand.bodies_pos_w.shape == (len(allegro.kinematics().body_names), 3)
     assert world.advance() == pytest.approx(0.1)
@@ -262,7 +262,7 @@ def evaluation(balanced):
 def worlds(evaluation, allegro, household):
     def build(trial):
         task = make_task(evaluation, allegro, household, "none", rows=1)
-        return TaskWorld(task, make_policy("synergy", task), SegmentCfg(), trial), task
+        return TaskPlayer(task, make_policy("synergy", task), SegmentationCfg(), trial), task
 
     return build
 

@@ -20,7 +20,7 @@ import configs
 from policies.evaluate_cfg import EvaluateCfg
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, grasps, moved
 from sim.cpu import CpuEngine
-from sim.engine import Start, Variation
+from sim.engine import InitialState, PhysicsVariation
 from sim.engine_cfg import WarpCfg
 from sim.engines import make_engine
 from sim.objects import open_library
@@ -29,7 +29,7 @@ from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.warp import WarpEngine
 from sim.warp_objects import PER_WORLD
-from sim.warp_warmup import measured
+from sim.warp_warmup import with_measured_buffers
 
 PERIOD_S = 0.05
 ROOM = WarpCfg(nconmax=128, njmax=400)
@@ -48,14 +48,14 @@ def start_of(names, library, hand, lift_m=0.0):
     rows = len(names)
     heights = torch.tensor([float(library[name].rest_height[0]) for name in names]).double() + lift_m
     down = torch.tensor(Rotation.from_euler("xyz", [10, 80, 20], degrees=True).as_quat()[[3, 0, 1, 2]])
-    return Start(
+    return InitialState(
         objects=names,
         object_pos_w=torch.stack([0 * heights, 0 * heights, heights], dim=1),
         object_quat_w=torch.tensor(np.stack([library[name].rest_quat[0] for name in names])),
         palm_pos_w=torch.tensor([0.1, 0.05, 0.5]).double().repeat(rows, 1),
         palm_quat_w=down.repeat(rows, 1),
         joint_pos=torch.tensor(hand.open_pose).repeat(rows, 1),
-        variation=Variation.none(rows, len(hand.joint_names)),
+        variation=PhysicsVariation.none(rows, len(hand.joint_names)),
     )
 
 
@@ -181,7 +181,7 @@ def test_randomised_physics_is_that_of_the_cpus_models(both, start):
     def draw(low, high, *size):
         return torch.from_numpy(rng.uniform(low, high, (3, *size)))
 
-    variation = Variation(
+    variation = PhysicsVariation(
         friction=draw(0.3, 1.1),
         table_friction=draw(0.2, 0.5),
         mass_scale=draw(0.5, 2.0),
@@ -404,10 +404,10 @@ def test_the_other_presets_move_alike(allegro, household, preset):
 
 @pytest.mark.slow
 def test_a_warm_up_finds_buffers_that_are_large_enough(pool, allegro, household, balanced):
-    sized = measured(WarpCfg(), pool, 1024, "cpu")
+    sized = with_measured_buffers(WarpCfg(), pool, 1024, "cpu")
     assert 24 <= sized.nconmax < 200
     assert 80 <= sized.njmax < 900
-    assert measured(ROOM, pool, 4, "cpu") is ROOM
+    assert with_measured_buffers(ROOM, pool, 4, "cpu") is ROOM
     task = GraspTask(TaskCfg(), allegro, household, balanced, 4, auto_reset=False, engine="warp", warp=sized)
     task.reset(range(4))
     for _ in range(task.episode_steps):

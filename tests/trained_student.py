@@ -10,9 +10,11 @@ from policies.train import TrainCfg
 from sim.hands import HandSpec
 from sim.observations import observation_layouts
 from sim.task_cfg import TaskCfg
-from sim.view_cfg import ViewCfg
+from sim.view_cfg import CameraCfg
 
-TASK = TaskCfg(rate_hz=20.0, grasp_s=1.6, lift_s=0.7, hold_s=0.5, finger_action_rad=0.2, view=ViewCfg(mode="refreshed"))
+TASK = TaskCfg(
+    rate_hz=20.0, grasp_s=1.6, lift_s=0.7, hold_s=0.5, finger_action_rad=0.2, camera=CameraCfg(mode="refreshed")
+)
 """Unlike the defaults of an evaluation in what belongs to a policy."""
 
 
@@ -20,20 +22,20 @@ def make_run(folder, encoder="conv", task=TASK):
     """best.zip and config.yaml of a student in `folder`."""
     torch.manual_seed(7)
     hand = HandSpec.load("allegro")
-    layouts = observation_layouts(hand, task.view.live)
+    layouts = observation_layouts(hand, task.camera.live)
     policy = StudentPolicy(layouts, 6 + len(hand.joint_names), encoder, hidden=(64, 32))
     with torch.no_grad():
         policy.actor.net[-1].weight.mul_(40.0)
         policy.actor.normaliser.mean.normal_(0.0, 0.1)
         policy.actor.normaliser.var.uniform_(0.05, 0.5)
-    save(folder, policy, TrainCfg(stage="student", encoder=encoder, task=task, hidden=(64, 32)))
+    save(folder, policy, TrainCfg(stage="student", history_encoder=encoder, task=task, hidden=(64, 32)))
     return folder
 
 
 def make_teacher_run(folder, task=TASK):
     """best.zip and config.yaml of a teacher in `folder`."""
     hand = HandSpec.load("allegro")
-    policy = GraspPolicy(observation_layouts(hand, task.view.live), 6 + len(hand.joint_names), hidden=(64, 32))
+    policy = GraspPolicy(observation_layouts(hand, task.camera.live), 6 + len(hand.joint_names), hidden=(64, 32))
     save(folder, policy, TrainCfg(stage="teacher", task=task, hidden=(64, 32)))
     return folder
 

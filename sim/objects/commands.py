@@ -96,7 +96,7 @@ class ShowCfg:
 
 
 @dataclass(frozen=True)
-class CompareCfg:
+class CompareLibraryCfg:
     """Compare a library with real meshes: sizes, masses, shapes."""
 
     library: str
@@ -134,7 +134,7 @@ def show(cfg: ShowCfg) -> None:
     print(f"{min(cfg.most, len(library))} of {len(library)} objects of {library.path} drawn in {path}")
 
 
-def compare(cfg: CompareCfg) -> None:
+def compare(cfg: CompareLibraryCfg) -> None:
     """Print each quantity's distribution in both sets and the share of real objects that the library covers."""
     from sim.objects import compare as comparison
 

@@ -21,7 +21,7 @@ def stripe_owner(unit: float) -> str:
     return {_VALIDATION: "validation", _TEST: "test"}.get(place, "train")
 
 
-class Draw:
+class ParameterSampler:
     """Parameters of one object: a random stream, and the split whose stripes its proportions must lie in."""
 
     def __init__(self, rng: np.random.Generator, split: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.progress import track
 from sim.objects import assembly, surface
-from sim.objects.draws import Draw, stripe_owner
+from sim.objects.draws import ParameterSampler, stripe_owner
 from sim.objects.families import FAMILIES
 from sim.objects.library import MANIFEST, MAX_PIECES, ObjectLibrary, ObjectModel, write_library
 from sim.objects.manifest import ObjectEntry
@@ -33,7 +33,7 @@ _WORTH_A_PROCESS = 30
 
 
 @dataclass(frozen=True)
-class Request:
+class ObjectRequest:
     """One object to be generated; the same request gives the same bytes."""
 
     family: str
@@ -68,7 +68,7 @@ def generate(
         raise ValueError(f"n must be at least 1, got {n}")
     out = Path(out)
     request = {"n": n, "seed": seed, "split": split, "families": names}
-    wanted = [Request(names[k % len(names)], split, seed, k) for k in range(n)]
+    wanted = [ObjectRequest(names[k % len(names)], split, seed, k) for k in range(n)]
     with files.folder_lock(out):
         if (out / MANIFEST).is_file():
             return _same_request(ObjectLibrary(out), request)
@@ -87,12 +87,12 @@ def cached_library(n: int, seed: int = 0, split: str = "train") -> ObjectLibrary
     return generate(n, files.cache_folder() / f"generated-v{VERSION}-{split}-s{seed}-n{n}", seed, split=split)
 
 
-def build(request: Request) -> ObjectModel:
+def build(request: ObjectRequest) -> ObjectModel:
     """The object of a request: drawn again until it has the size that a hand can hold."""
     stream = [request.seed, request.index, GENERATED_SPLITS.index(request.split), zlib.crc32(request.family.encode())]
     rng = np.random.default_rng(stream)
     for _ in range(_MOST_TRIES):
-        draw = Draw(rng, request.split)
+        draw = ParameterSampler(rng, request.split)
         shape = FAMILIES[request.family](draw)
         mesh = shape.mesh()
         if not _fits(np.ptp(mesh[0], axis=0)) or len(shape.pieces) > MAX_PIECES:
@@ -110,7 +110,7 @@ def build(request: Request) -> ObjectModel:
     )
 
 
-def check_split(request: Request, proportions: Sequence[float]) -> None:
+def check_split(request: ObjectRequest, proportions: Sequence[float]) -> None:
     """Raises unless the object has a proportion, and every one lies in the stripes of its split."""
     if not proportions:
         raise ValueError(
@@ -130,7 +130,7 @@ def checked_families(families: Sequence[str] | None) -> list[str]:
     return names
 
 
-def _build_all(wanted: list[Request], out: Path, workers: int, progress: bool) -> dict[str, ObjectEntry]:
+def _build_all(wanted: list[ObjectRequest], out: Path, workers: int, progress: bool) -> dict[str, ObjectEntry]:
     jobs = [(request, out) for request in wanted]
     entries = {}
     with closing(process_pool.run_in_processes(_write_one, jobs, workers)) as finished:
@@ -141,7 +141,7 @@ def _build_all(wanted: list[Request], out: Path, workers: int, progress: bool) -
     return entries
 
 
-def _write_one(job: tuple[Request, Path]) -> ObjectEntry:
+def _write_one(job: tuple[ObjectRequest, Path]) -> ObjectEntry:
     request, out = job
     file = f"objects/{request.name}.npz"
     if (out / file).is_file():  # left by a run that was stopped: whole, for files appear in one step
@@ -157,7 +157,7 @@ def _fits(extents: np.ndarray) -> bool:
     return LONGEST_M[0] <= extents.max() <= LONGEST_M[1] and extents.min() >= THINNEST_M
 
 
-def _draw_mass(volume: float, draw: Draw) -> float:
+def _draw_mass(volume: float, draw: ParameterSampler) -> float:
     low = max(MASS_KG[0], DENSITY[0] * volume)
     high = min(MASS_KG[1], DENSITY[1] * volume)
     if high <= low:  # a sheet lighter than the lightest, or a block heavier than the heaviest

@@ -6,11 +6,11 @@ recentres and weighs.
 
 from collections.abc import Callable
 
-from sim.objects.draws import Draw
+from sim.objects.draws import ParameterSampler
 from sim.objects.families import containers, figures, solids, tools, wear
 from sim.objects.shapes import Shape
 
-FAMILIES: dict[str, Callable[[Draw], Shape]] = {
+FAMILIES: dict[str, Callable[[ParameterSampler], Shape]] = {
     "box": solids.box,
     "cylinder": solids.cylinder,
     "capsule": solids.capsule,

@@ -3,11 +3,11 @@
 import numpy as np
 
 from sim.objects import shapes
-from sim.objects.draws import Draw
+from sim.objects.draws import ParameterSampler
 from sim.objects.shapes import Shape
 
 
-def bottle(draw: Draw) -> Shape:
+def bottle(draw: ParameterSampler) -> Shape:
     """A closed bottle: body, shoulder, neck, cap; sometimes a waist, sometimes flattened."""
     height_m = draw.uniform(0.11, 0.195)
     radius_m = height_m * draw.proportion(0.13, 0.26)
@@ -26,7 +26,7 @@ def bottle(draw: Draw) -> Shape:
     return shapes.lathe(profile).scaled(1, min(flat, 1.0), 1)
 
 
-def jar(draw: Draw) -> Shape:
+def jar(draw: ParameterSampler) -> Shape:
     """A closed jar or tub: a bellied body under a lid that is wider or narrower than it."""
     height_m = draw.uniform(0.05, 0.14)
     radius_m = np.clip(height_m * draw.proportion(0.25, 0.75), 0.02, 0.05)
@@ -39,7 +39,7 @@ def jar(draw: Draw) -> Shape:
     return shapes.lathe(np.array(rows) * [radius_m, height_m])
 
 
-def mug(draw: Draw) -> Shape:
+def mug(draw: ParameterSampler) -> Shape:
     """A mug: a cup with a wall, a floor and a handle."""
     height_m = draw.uniform(0.06, 0.11)
     radius_m = min(height_m * draw.proportion(0.35, 0.6), 0.048)
@@ -49,7 +49,7 @@ def mug(draw: Draw) -> Shape:
     return cup + _ear(radius_m * (1 + base) / 2 - 0.5 * wall_m, height_m, draw)
 
 
-def cup(draw: Draw) -> Shape:
+def cup(draw: ParameterSampler) -> Shape:
     """A cup, glass, flower pot or pencil holder: a thin wall, straight or flaring, no handle."""
     height_m = draw.uniform(0.05, 0.15)
     radius_m = np.clip(height_m * draw.proportion(0.25, 0.75), 0.022, 0.055)
@@ -58,7 +58,7 @@ def cup(draw: Draw) -> Shape:
     return _vessel([(base * radius_m, 0.0), (radius_m, height_m)], wall_m, 1.5 * wall_m, sectors=23)
 
 
-def bowl(draw: Draw) -> Shape:
+def bowl(draw: ParameterSampler) -> Shape:
     """A thin-walled bowl: a curved wall from a small foot to a wide rim."""
     rim_m = draw.uniform(0.045, 0.085)
     height_m = max(2 * rim_m * draw.proportion(0.25, 0.6), 0.025)
@@ -70,7 +70,7 @@ def bowl(draw: Draw) -> Shape:
     return _vessel(np.column_stack([radius, height]), wall_m, 1.3 * wall_m, sectors=11, rows=(3,))
 
 
-def pot(draw: Draw) -> Shape:
+def pot(draw: ParameterSampler) -> Shape:
     """A cooking pot or sugar bowl: a steep wall and two ears."""
     radius_m = draw.uniform(0.035, 0.065)
     height_m = max(2 * radius_m * draw.proportion(0.4, 1.1), 0.03)
@@ -84,7 +84,7 @@ def pot(draw: Draw) -> Shape:
     return _vessel(outer, wall_m, 1.5 * wall_m, sectors=16) + ear + ear.turned("z", np.pi)
 
 
-def pan(draw: Draw) -> Shape:
+def pan(draw: ParameterSampler) -> Shape:
     """A frying pan, ladle or scoop: a low round vessel with one long handle."""
     radius_m = draw.uniform(0.03, 0.055)
     height_m = max(2 * radius_m * draw.proportion(0.18, 0.55), 0.0155)
@@ -98,7 +98,7 @@ def pan(draw: Draw) -> Shape:
     return _vessel(outer, wall_m, 1.4 * wall_m, sectors=20) + handle
 
 
-def plate(draw: Draw) -> Shape:
+def plate(draw: ParameterSampler) -> Shape:
     """A plate, saucer or lid: a flat disc whose rim rises a little."""
     rim_m = draw.uniform(0.05, 0.095)
     height_m = np.clip(2 * rim_m * draw.proportion(0.08, 0.25), 0.0155, 0.035)
@@ -108,7 +108,7 @@ def plate(draw: Draw) -> Shape:
     return _vessel(outer, wall_m, wall_m, sectors=23)
 
 
-def tray(draw: Draw) -> Shape:
+def tray(draw: ParameterSampler) -> Shape:
     """An open box: a carton without its lid, a tray, a drawer insert, a soap dish."""
     long_m = draw.uniform(0.07, 0.18)
     across_m = max(long_m * draw.proportion(0.4, 1.0), 0.04)
@@ -123,7 +123,7 @@ def tray(draw: Draw) -> Shape:
     return shapes.join([floor, *walls])
 
 
-def wine_glass(draw: Draw) -> Shape:
+def wine_glass(draw: ParameterSampler) -> Shape:
     """A wine glass or goblet: foot, stem and a thin bowl."""
     height_m = draw.uniform(0.11, 0.19)
     bowl_m = height_m * draw.proportion(0.16, 0.3)
@@ -141,7 +141,7 @@ def wine_glass(draw: Draw) -> Shape:
     return stand + _vessel(outer, wall_m, 1.5 * wall_m, sectors=9, rows=(2,))
 
 
-def ring(draw: Draw) -> Shape:
+def ring(draw: ParameterSampler) -> Shape:
     """A ring, bracelet, roll of tape or napkin ring: round, square or flat in section."""
     radius_m = draw.uniform(0.027, 0.075)
     high_m = np.clip(2 * radius_m * draw.proportion(0.12, 0.6), 0.0155, 0.06)
@@ -168,7 +168,7 @@ def _vessel(outer: object, wall_m: float, floor_m: float, sectors: int, rows: tu
     return shapes.shell(outer, inner, sectors, rows)
 
 
-def _ear(start_m: float, height_m: float, draw: Draw) -> Shape:
+def _ear(start_m: float, height_m: float, draw: ParameterSampler) -> Shape:
     """A handle in the x, z plane from x = start_m outward: an arc of five links."""
     reach_m, span_m = draw.uniform(0.022, 0.034), height_m * draw.uniform(0.25, 0.36)
     turn = np.linspace(-np.pi / 2, np.pi / 2, 6)

@@ -3,11 +3,11 @@
 import numpy as np
 
 from sim.objects import shapes
-from sim.objects.draws import Draw
+from sim.objects.draws import ParameterSampler
 from sim.objects.shapes import Shape
 
 
-def figure(draw: Draw) -> Shape:
+def figure(draw: ParameterSampler) -> Shape:
     """A doll or action figure: torso, head, two arms and two legs, standing, striding or with arms raised."""
     tall_m = draw.uniform(0.09, 0.19)
     stout = draw.proportion(0.7, 1.6)
@@ -33,7 +33,7 @@ def figure(draw: Draw) -> Shape:
     return shapes.join(parts)
 
 
-def animal(draw: Draw) -> Shape:
+def animal(draw: ParameterSampler) -> Shape:
     """A toy animal: barrel, neck, head with snout, four legs, tail; horse, dog, dinosaur or pig by proportions."""
     long_m = draw.uniform(0.07, 0.12)
     stout = draw.proportion(0.16, 0.36)
@@ -64,7 +64,7 @@ def animal(draw: Draw) -> Shape:
     return shapes.join(parts)
 
 
-def vehicle(draw: Draw) -> Shape:
+def vehicle(draw: ParameterSampler) -> Shape:
     """A toy car, truck, bus or train: a body, a cabin and four to six wheels."""
     long_m = draw.uniform(0.07, 0.18)
     wide_m = max(long_m * draw.proportion(0.32, 0.6), 0.025)
@@ -88,7 +88,7 @@ def vehicle(draw: Draw) -> Shape:
     return shapes.join(parts)
 
 
-def airplane(draw: Draw) -> Shape:
+def airplane(draw: ParameterSampler) -> Shape:
     """A toy aeroplane: fuselage, wings, tail; one pair of wings or two."""
     long_m = draw.uniform(0.09, 0.18)
     span_m = np.clip(long_m * draw.proportion(0.7, 1.2), 0.07, 0.19)
@@ -114,7 +114,7 @@ def airplane(draw: Draw) -> Shape:
     return shapes.join(parts)
 
 
-def _tail(draw: Draw, root: np.ndarray, belly_m: float, long_m: float) -> Shape:
+def _tail(draw: ParameterSampler, root: np.ndarray, belly_m: float, long_m: float) -> Shape:
     reach_m, droop = long_m * draw.uniform(0.15, 0.6), draw.uniform(-0.7, 0.5)
     middle = root + reach_m * 0.5 * np.array([-1, 0, 0.6 * droop])
     tip = root + reach_m * np.array([-1, 0, droop])

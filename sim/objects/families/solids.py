@@ -3,11 +3,11 @@
 import numpy as np
 
 from sim.objects import shapes
-from sim.objects.draws import Draw
+from sim.objects.draws import ParameterSampler
 from sim.objects.shapes import Shape
 
 
-def box(draw: Draw) -> Shape:
+def box(draw: ParameterSampler) -> Shape:
     """Cartons, wooden blocks, phones: a box, most with rounded edges."""
     long_m = draw.uniform(0.05, 0.19)
     middle_m = np.clip(long_m * draw.proportion(0.25, 1.0), 0.02, 0.14)
@@ -15,7 +15,7 @@ def box(draw: Draw) -> Shape:
     return shapes.box(long_m, middle_m, short_m, round_m=draw.choice([0.0, 0.002, 0.005]))
 
 
-def cylinder(draw: Draw) -> Shape:
+def cylinder(draw: ParameterSampler) -> Shape:
     """Tins, candles, pucks: a cylinder with chamfered edges, sometimes a little conical."""
     radius_m = draw.uniform(0.012, 0.045)
     height_m = np.clip(2 * radius_m * draw.proportion(0.3, 3.5), 0.016, 0.19)
@@ -29,7 +29,7 @@ def cylinder(draw: Draw) -> Shape:
     return shapes.lathe(np.array(profile))
 
 
-def capsule(draw: Draw) -> Shape:
+def capsule(draw: ParameterSampler) -> Shape:
     """Rounded rods and eggs: two balls of drawn sizes and the hull between them."""
     radius_m = draw.uniform(0.011, 0.038)
     other_m = radius_m * draw.uniform(0.6, 1.0)
@@ -39,7 +39,7 @@ def capsule(draw: Draw) -> Shape:
     return shapes.convex(np.concatenate([ends[0] + radius_m * ball, ends[1] + other_m * ball]))
 
 
-def superquadric(draw: Draw) -> Shape:
+def superquadric(draw: ParameterSampler) -> Shape:
     """Soaps, pillows, odd sweets: between box, cylinder, ball and octahedron."""
     long_m = draw.uniform(0.05, 0.17)
     middle_m = max(long_m * draw.proportion(0.3, 1.0), 0.02)
@@ -47,7 +47,7 @@ def superquadric(draw: Draw) -> Shape:
     return shapes.superquadric(long_m, middle_m, short_m, draw.uniform(0.2, 1.6), draw.uniform(0.2, 1.6))
 
 
-def ellipsoid(draw: Draw) -> Shape:
+def ellipsoid(draw: ParameterSampler) -> Shape:
     """Balls, eggs, plums, lemons: an ellipsoid, a third of them spheres."""
     long_m = draw.uniform(0.05, 0.11)
     middle = draw.proportion(0.55, 1.0)
@@ -58,7 +58,7 @@ def ellipsoid(draw: Draw) -> Shape:
     )
 
 
-def rock(draw: Draw) -> Shape:
+def rock(draw: ParameterSampler) -> Shape:
     """Stones and crumpled things: the hull of random points."""
     corners = shapes.bumpy_points(draw.rng, draw.integer(12, 40), draw.uniform(0.1, 0.5))
     long_m = draw.uniform(0.055, 0.14)
@@ -66,7 +66,7 @@ def rock(draw: Draw) -> Shape:
     return shapes.convex(corners * [long_m / 2, middle_m / 2, max(middle_m * draw.uniform(0.5, 1.0), 0.025) / 2])
 
 
-def blob(draw: Draw) -> Shape:
+def blob(draw: ParameterSampler) -> Shape:
     """Concave lumps, ginger, coral: rocks grown onto one another."""
     long_m, stretch = draw.uniform(0.03, 0.06), draw.proportion(0.5, 1.3)
     parts, centre = [], np.zeros(3)
@@ -79,7 +79,7 @@ def blob(draw: Draw) -> Shape:
     return shapes.join(parts)
 
 
-def banana(draw: Draw) -> Shape:
+def banana(draw: ParameterSampler) -> Shape:
     """Bananas, cucumbers, croissants: a bent tapered tube."""
     length_m, bend = draw.uniform(0.09, 0.19), draw.proportion(0.1, 2.4)
     thick_m = max(length_m * draw.uniform(0.07, 0.13), 0.009)
@@ -90,7 +90,7 @@ def banana(draw: Draw) -> Shape:
     return shapes.chain(path, np.maximum(thick_m * taper, 0.003))
 
 
-def toy_brick(draw: Draw) -> Shape:
+def toy_brick(draw: ParameterSampler) -> Shape:
     """Building bricks: a box with studs on top, sometimes a second one stacked across it."""
     pitch_m = draw.uniform(0.016, 0.026)
     along, across = draw.integer(2, 4), draw.integer(1, 2)
@@ -102,7 +102,7 @@ def toy_brick(draw: Draw) -> Shape:
     return brick
 
 
-def angle(draw: Draw) -> Shape:
+def angle(draw: ParameterSampler) -> Shape:
     """L, T, U and Z shapes: brackets, angle irons, letters, blocks of a puzzle."""
     long_m, thick_m = draw.uniform(0.08, 0.18), draw.uniform(0.012, 0.03)
     arm_m = max(long_m * draw.proportion(0.25, 0.9), 1.4 * thick_m)
@@ -118,7 +118,7 @@ def angle(draw: Draw) -> Shape:
     return beam + arm.moved(x=end) + other.moved(x=-end)
 
 
-def dumbbell(draw: Draw) -> Shape:
+def dumbbell(draw: ParameterSampler) -> Shape:
     """Dumb-bells, bones, spools, bolts: two weights on a bar."""
     length_m = draw.uniform(0.07, 0.19)
     head_m = max(length_m * draw.proportion(0.10, 0.24), 0.0095)

@@ -3,11 +3,11 @@
 import numpy as np
 
 from sim.objects import shapes
-from sim.objects.draws import Draw
+from sim.objects.draws import ParameterSampler
 from sim.objects.shapes import Shape
 
 
-def hammer(draw: Draw) -> Shape:
+def hammer(draw: ParameterSampler) -> Shape:
     """A hammer or mallet: a handle along z, a head across its top."""
     length_m = draw.uniform(0.12, 0.19)
     handle_m = draw.uniform(0.008, 0.013)
@@ -24,7 +24,7 @@ def hammer(draw: Draw) -> Shape:
     return handle + head.moved(x=-shift, z=length_m - thick_m)
 
 
-def screwdriver(draw: Draw) -> Shape:
+def screwdriver(draw: ParameterSampler) -> Shape:
     """A screwdriver, chisel or brush: a thick grip and a thin shaft, sometimes with a flat end."""
     length_m = draw.uniform(0.11, 0.195)
     grip = draw.proportion(0.35, 0.65)
@@ -39,7 +39,7 @@ def screwdriver(draw: Draw) -> Shape:
     return handle + shaft
 
 
-def pen(draw: Draw) -> Shape:
+def pen(draw: ParameterSampler) -> Shape:
     """A pen, marker, stick, candle or toothbrush case: long and thin, round or six-sided."""
     radius_m = draw.uniform(0.0078, 0.012)
     length_m = np.clip(2 * radius_m * draw.proportion(4.5, 11.0), 0.085, 0.19)
@@ -53,7 +53,7 @@ def pen(draw: Draw) -> Shape:
     return shapes.lathe(np.array(rows) * [radius_m, length_m])
 
 
-def clamp(draw: Draw) -> Shape:
+def clamp(draw: ParameterSampler) -> Shape:
     """A C-clamp or caliper: a frame of three bars, a screw and its toggle."""
     tall_m = draw.uniform(0.09, 0.18)
     reach_m = tall_m * draw.proportion(0.4, 0.85)
@@ -70,7 +70,7 @@ def clamp(draw: Draw) -> Shape:
     return frame + screw + toggle
 
 
-def wrench(draw: Draw) -> Shape:
+def wrench(draw: ParameterSampler) -> Shape:
     """A wrench, can opener or pair of tongs: a flat bar with an open jaw at one or both ends."""
     length_m, deep_m = draw.uniform(0.12, 0.19), draw.uniform(0.0155, 0.02)
     jaw_m = length_m * draw.proportion(0.12, 0.24)
@@ -83,7 +83,7 @@ def wrench(draw: Draw) -> Shape:
     return bar + jaw + grip.turned("y", np.pi / 2).moved(x=-length_m / 2)
 
 
-def spoon(draw: Draw) -> Shape:
+def spoon(draw: ParameterSampler) -> Shape:
     """A big spoon, ladle or spoon rest: a shallow oval bowl on a bent handle."""
     length_m = draw.uniform(0.12, 0.19)
     bowl_m = length_m * draw.proportion(0.14, 0.24)
@@ -101,7 +101,7 @@ def spoon(draw: Draw) -> Shape:
     return bowl + shapes.chain(path, draw.uniform(0.0025, 0.004), stretch=(1, draw.uniform(1.5, 2.5), 1))
 
 
-def drill(draw: Draw) -> Shape:
+def drill(draw: ParameterSampler) -> Shape:
     """A power drill, glue gun or spray gun: a barrel with a grip beneath it, and a foot."""
     long_m = draw.uniform(0.10, 0.18)
     tall_m = long_m * draw.proportion(0.65, 1.05)
@@ -118,7 +118,7 @@ def drill(draw: Draw) -> Shape:
     return parts
 
 
-def torch(draw: Draw) -> Shape:
+def torch(draw: ParameterSampler) -> Shape:
     """A torch, microphone, whisk or pepper mill: a grip that widens into a head."""
     length_m = draw.uniform(0.09, 0.19)
     head_m = max(length_m * draw.proportion(0.11, 0.24), 0.013)
@@ -130,7 +130,7 @@ def torch(draw: Draw) -> Shape:
     return shapes.lathe(np.array(rows) * [1, length_m])
 
 
-def _head_profile(draw: Draw) -> np.ndarray:
+def _head_profile(draw: ParameterSampler) -> np.ndarray:
     waist, peen = draw.uniform(0.65, 1.0), draw.uniform(0.5, 1.0)
     front = [(0.95, 0.0), (1.0, 0.03), (1.0, 0.25), (waist, 0.35)]
     return np.array([*front, (waist, 0.65), (peen, 0.8), (0.8 * peen, 1.0)])

@@ -3,11 +3,11 @@
 import numpy as np
 
 from sim.objects import shapes
-from sim.objects.draws import Draw
+from sim.objects.draws import ParameterSampler
 from sim.objects.shapes import Shape
 
 
-def shoe(draw: Draw) -> Shape:
+def shoe(draw: ParameterSampler) -> Shape:
     """A shoe, sneaker or boot with an open shaft: sole, toe cap, instep, and a thin wall round the ankle."""
     long_m = draw.uniform(0.10, 0.18)
     wide_m = long_m * draw.proportion(0.3, 0.45)
@@ -34,7 +34,7 @@ def shoe(draw: Draw) -> Shape:
     return sole + upper + _shaft(draw, long_m, wide_m, low, shaft_m)
 
 
-def headphones(draw: Draw) -> Shape:
+def headphones(draw: ParameterSampler) -> Shape:
     """Headphones, ear muffs or a hair band with pads: a bow and two cushions."""
     wide_m = draw.uniform(0.08, 0.16)
     tall_m = wide_m * draw.proportion(0.75, 1.1)
@@ -48,7 +48,7 @@ def headphones(draw: Draw) -> Shape:
     return bow + pad + pad.turned("z", np.pi)
 
 
-def _shaft(draw: Draw, long_m: float, wide_m: float, low: float, high: float) -> Shape:
+def _shaft(draw: ParameterSampler, long_m: float, wide_m: float, low: float, high: float) -> Shape:
     """The wall round the ankle: an oval ring, thin, a little narrower at its top."""
     wall_m = draw.uniform(0.003, 0.006)
     half = 0.36 * wide_m

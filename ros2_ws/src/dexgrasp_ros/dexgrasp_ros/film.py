@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp_ros.sim_robot import SimRobot, SimRobotCfg
-from sim.render import Recorder
+from sim.render import VideoRecorder
 
 RATE_HZ = 25.0
 """Frames per second of simulated time."""
@@ -33,7 +33,7 @@ def write_video(path: Path, frames: Sequence[VideoFrameState], name: str) -> Non
     robot = SimRobot(SimRobotCfg(object=name, camera_rate_hz=0.0))
     shape = robot.library[robot.object]
     start_s = frames[0].stamp_s
-    with Recorder(path, RATE_HZ, (shape.vertices, shape.faces)) as recorder:
+    with VideoRecorder(path, RATE_HZ, (shape.vertices, shape.faces)) as recorder:
         for frame in frames:
             model, data = robot.set_pose(frame.joint_pos, frame.object_pos_w, frame.object_quat_w)
             recorder.capture(model, data, f"{frame.caption}  ·  {frame.stamp_s - start_s:.1f} s")

@@ -17,8 +17,8 @@ from dexgrasp_ros.grasp_cfg import GraspNodeCfg
 from dexgrasp_ros.grasp_robot import RobotInterface
 from dexgrasp_ros.grasp_types import Inputs
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from policies.runtime import Plan
-from policies.safety import Safe
+from policies.runtime import PregraspPlan
+from policies.safety import SafeCommand
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
@@ -31,7 +31,7 @@ class InputBuffer:
     def __init__(self, node: Node, cfg: GraspNodeCfg, robot: RobotInterface) -> None:
         self._node, self._cfg, self._robot = node, cfg, robot
         self._estimate: ObjectEstimate | None = None
-        self._plan: tuple[Plan | None, float] = None, -np.inf
+        self._plan: tuple[PregraspPlan | None, float] = None, -np.inf
         self._topic_palm: tuple[Pose | None, float] = None, -np.inf
         self._arm_palm: tuple[Pose | None, float] = None, -np.inf
         self._estop = False
@@ -63,7 +63,7 @@ class InputBuffer:
             self._arm_palm = self._robot.palm()
         return self._arm_palm
 
-    def inputs(self, now_s: float, assumed: Safe | None = None) -> Inputs:
+    def inputs(self, now_s: float, assumed: SafeCommand | None = None) -> Inputs:
         """Return the inputs of a tick; `assumed`: the command that a dry run assumes the robot to have reached."""
         joints, joints_stamp_s = self._robot.hand()
         palm, palm_stamp_s = self.palm()

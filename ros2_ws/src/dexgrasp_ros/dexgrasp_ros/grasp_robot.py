@@ -15,7 +15,7 @@ from dexgrasp_ros.drivers import ArmDriver, JointDriver, PoseDriver, subscribe_j
 from dexgrasp_ros.grasp_cfg import GraspNodeCfg
 from dexgrasp_ros.joint_states import JointStates
 from policies.contract import Contract
-from policies.safety import Safe
+from policies.safety import SafeCommand
 
 Array = NDArray[np.float64]
 
@@ -87,7 +87,7 @@ class RobotInterface:
         self._hand.reset()
         return self._arm.reset(self._states.newest("arm")[0])
 
-    def send(self, safe: Safe, measured: Pose | None) -> None:
+    def send(self, safe: SafeCommand, measured: Pose | None) -> None:
         """Publish the commands of a control period; `measured`: T_world_palm, None where it is not known."""
         self._hand.send(safe.joint_target)
         self._arm.send(Pose(safe.palm_pos_w, safe.palm_quat_w), measured)

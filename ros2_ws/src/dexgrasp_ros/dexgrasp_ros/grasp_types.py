@@ -8,8 +8,8 @@ import numpy as np
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.scripted import MotionCfg
 from policies.contract import Contract
-from policies.runtime import Command, Plan, Readings
-from policies.safety import Safe
+from policies.runtime import Command, PregraspPlan, Observation
+from policies.safety import SafeCommand
 
 STATES = ("idle", "pregrasp", "grasp", "lift", "hold", "retreat", "release", "home", "fault")
 """States of the grasp state machine."""
@@ -44,9 +44,9 @@ class GraspCfg:
     outside_rad: float = 0.15
     """Maximum excess of a measured joint over its range at the start: beyond it, zero or sign are wrong [rad]."""
     shadow_m: float = 0.03
-    """Shadow mode: distance to the pre-grasp at which the policy starts [m]."""
+    """HandOcclusion mode: distance to the pre-grasp at which the policy starts [m]."""
     shadow_rad: float = 0.25
-    """Shadow mode: angle to the pre-grasp at which the policy starts [rad]."""
+    """HandOcclusion mode: angle to the pre-grasp at which the policy starts [rad]."""
 
     def __post_init__(self) -> None:
         values = {name: value for name, value in vars(self).items() if isinstance(value, float)}
@@ -76,7 +76,7 @@ class Inputs:
     """Stamp of the palm pose [s]."""
     estimate: ObjectEstimate | None = None
     """Newest estimate of the object."""
-    plan: Plan | None = None
+    plan: PregraspPlan | None = None
     """Newest pre-grasp plan."""
     plan_stamp_s: float = -np.inf
     """Stamp of the depth frame that the plan was made from [s]."""
@@ -85,7 +85,7 @@ class Inputs:
     input_errors: str = ""
     """Why received messages were refused; appended to the text of a fault that follows."""
 
-    def with_robot_at(self, command: Safe) -> Self:
+    def with_robot_at(self, command: SafeCommand) -> Self:
         """Return the inputs of a robot that has reached a command."""
         return replace(
             self, joint_pos=command.joint_target, palm_pos_w=command.palm_pos_w, palm_quat_w=command.palm_quat_w
@@ -100,7 +100,7 @@ class Output:
     """State after the tick, one of STATES."""
     fault: str
     """Reason of the state `fault`; empty in other states."""
-    safe: Safe | None
+    safe: SafeCommand | None
     """Command that may be sent; None while the machine is not active."""
     proposal: Command | None = None
     """Command of the policy before the safety gate; None where it did not run."""
@@ -126,10 +126,10 @@ class DeployedPolicy(Protocol):
         """Phase of the next call of `act`, one of POLICY_STATES."""
         ...
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: PregraspPlan) -> None:
         """Start an episode. Raises ValueError where the plan does not match the contract."""
         ...
 
-    def act(self, readings: Readings) -> Command:
+    def act(self, readings: Observation) -> Command:
         """Return the targets of the next control period. Raises ValueError for invalid readings."""
         ...

@@ -32,8 +32,8 @@ from dexgrasp_ros.scripted import (
     go_home,
     release,
 )
-from policies.runtime import Command, Plan, Readings
-from policies.safety import Safe, SafetyCfg, SafetyGate, Sensed, Wanted
+from policies.runtime import Command, PregraspPlan, Observation
+from policies.safety import SafeCommand, SafetyCfg, SafetyGate, MeasuredState, DesiredCommand
 
 Array = NDArray[np.float64]
 
@@ -62,7 +62,7 @@ class GraspStateMachine:
         self.active = False
         """Whether commands are sent."""
         self._script: ScriptedMotion | None = None
-        self._plan: Plan | None = None
+        self._plan: PregraspPlan | None = None
         self._attempts_left, self._base_m = 0, np.nan
         self._lift_from_m: float | None = None
         self._state_since_s, self._last_tick_s = -np.inf, -np.inf
@@ -163,10 +163,10 @@ class GraspStateMachine:
             return ""
         return palm_far_from_target(self.last_sent()[1], now[1], self.cfg.follow_m, self.cfg.follow_rad)
 
-    def _apply_gate(self, inputs: Inputs) -> Safe:
+    def _apply_gate(self, inputs: Inputs) -> SafeCommand:
         """Pass the target of the state through the safety gate; in a fault the measured position is the target."""
         joints, palm = (self._measured if self.state == "fault" else self._target) or (None, None)
-        desired = Wanted(
+        desired = DesiredCommand(
             joint_target=joints,
             palm_pos_w=None if palm is None else palm.pos_m,
             palm_quat_w=None if palm is None else palm.quat,
@@ -176,7 +176,7 @@ class GraspStateMachine:
         points_stamp_s = None
         if self.uses_live_points and self.state in POLICY_STATES:
             points_stamp_s = np.nan if inputs.estimate is None else inputs.estimate.stamp_s
-        measured = Sensed(
+        measured = MeasuredState(
             joint_pos=joints,
             palm_pos_w=None if palm is None else palm.pos_m,
             palm_quat_w=None if palm is None else palm.quat,
@@ -226,7 +226,7 @@ class GraspStateMachine:
         self._attempts_left = self.cfg.attempts if self.uses_live_points else 1  # a frozen view gives no new plan
         return self._start_pregrasp(plan, inputs)
 
-    def _start_pregrasp(self, plan: Plan, inputs: Inputs) -> str:
+    def _start_pregrasp(self, plan: PregraspPlan, inputs: Inputs) -> str:
         """Start the motion to the pre-grasp; return why it is refused, or an empty text."""
         goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), clip_fingers(plan.joint_pos, *self._range)
         if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
@@ -319,7 +319,7 @@ class GraspStateMachine:
             raise ValueError("no object points received")
         before, self.state = self.state, self._policy.phase
         start_s = perf_counter()
-        observation = Readings(
+        observation = Observation(
             joint_pos=joints,
             palm_pos_w=palm.pos_m,
             palm_quat_w=palm.quat,

@@ -37,7 +37,7 @@ def parameters(hand: str, fits: Sequence[JointFit], rate_hz: float) -> dict[str,
 
 
 def randomization(fits: Sequence[JointFit], rate_hz: float) -> dict[str, Any]:
-    """Return randomisation ranges for sim.randomize.RandomizeCfg, as wide as the joints are uncertain."""
+    """Return randomisation ranges for sim.randomize.RandomizationCfg, as wide as the joints are uncertain."""
     ranges: dict[str, Any] = {"name": "identified"}
     for name, scale in SCALES.items():
         spread = max(LEAST_SPREAD, *(2 * fit.relative_sd[name] for fit in fits))

@@ -17,7 +17,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, Header, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
-from policies.runtime import Plan
+from policies.runtime import PregraspPlan
 
 UNIT_TOLERANCE = 1e-2
 """Accepted deviation of the norm of a quaternion in a message from 1."""
@@ -121,7 +121,7 @@ def array_from_message(message: Float64MultiArray, size: int) -> NDArray[np.floa
     return values
 
 
-def plan_message(plan: Plan, stamp_s: float) -> Float64MultiArray:
+def plan_message(plan: PregraspPlan, stamp_s: float) -> Float64MultiArray:
     """Return the fields of a plan in one array; `layout.dim` names each and gives its size."""
     parts = {"stamp_s": np.array([stamp_s])}
     parts |= {item.name: np.asarray(getattr(plan, item.name), float).ravel() for item in fields(plan)}
@@ -130,10 +130,10 @@ def plan_message(plan: Plan, stamp_s: float) -> Float64MultiArray:
     return message
 
 
-def plan_from_message(message: Float64MultiArray) -> tuple[Plan, float]:
+def plan_from_message(message: Float64MultiArray) -> tuple[PregraspPlan, float]:
     """Return the plan, and the stamp of the depth frame it was made from [s]. Raises MessageError."""
     sizes = {item.label: item.size for item in message.layout.dim}
-    wanted = {"stamp_s", *(item.name for item in fields(Plan))}
+    wanted = {"stamp_s", *(item.name for item in fields(PregraspPlan))}
     values = np.array(message.data, float)
     if set(sizes) != wanted or len(message.layout.dim) != len(wanted) or sum(sizes.values()) != len(values):
         raise MessageError(f"a plan needs the fields {sorted(wanted)}; got {sizes} for {len(values)} values")
@@ -145,7 +145,7 @@ def plan_from_message(message: Float64MultiArray) -> tuple[Plan, float]:
         if sizes[name] != size:
             raise MessageError(f"field {name} of a plan needs {size} values, got {sizes[name]}")
     stamp_s, depth_m, floor_m = (float(parts.pop(name)[0]) for name in ("stamp_s", "depth_m", "floor_m"))
-    return Plan(depth_m=depth_m, floor_m=floor_m, **parts), stamp_s
+    return PregraspPlan(depth_m=depth_m, floor_m=floor_m, **parts), stamp_s
 
 
 def diagnostic(name: str, level: bytes, message: str, values: Mapping[str, Any] | None = None) -> DiagnosticStatus:

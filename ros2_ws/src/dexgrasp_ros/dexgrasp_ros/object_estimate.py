@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.runtime import Plan
+from policies.runtime import PregraspPlan
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,5 +20,5 @@ class ObjectEstimate:
     """Whether the newest depth frame was used to update the points."""
     stamp_s: float = 0.0
     """Stamp of the newest depth frame [s]."""
-    plan: Plan | None = None
+    plan: PregraspPlan | None = None
     """Pre-grasp planned from the first view; None during a grasp and where points come from a message."""

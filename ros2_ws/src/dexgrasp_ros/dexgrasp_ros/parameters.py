@@ -12,7 +12,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
 import configs
-from configs.values import current_name, field_docstrings, fields, put, spell
+from configs.values import current_name, field_docstrings, fields, put, describe_type
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 T = TypeVar("T")
@@ -44,7 +44,9 @@ def declare(node: Node, schema: type[T], changeable: Sequence[str] = ()) -> T:
     known = list(_walk(schema))
     earlier = _given_by_earlier_names(node, schema, [parameter.name for parameter in known])
     for parameter in known:
-        text = f"{parameter.meaning} ({spell(parameter.hint)}{', required' if parameter.required else ''})".strip()
+        text = (
+            f"{parameter.meaning} ({describe_type(parameter.hint)}{', required' if parameter.required else ''})".strip()
+        )
         default = None if parameter.required else _plain(parameter.default)
         descriptor = ParameterDescriptor(
             name=parameter.name, description=text, read_only=parameter.name not in changeable, dynamic_typing=True
@@ -60,7 +62,7 @@ def read(node: Node, schema: type[T]) -> T:
         name = parameter.name
         value = _from_ros(node.get_parameter(name).value, parameter.hint)
         if value is None and parameter.required:
-            give = f"give --ros-args -p {name}:=<{spell(parameter.hint)}>"
+            give = f"give --ros-args -p {name}:=<{describe_type(parameter.hint)}>"
             raise ParameterError(f"{node.get_name()}: '{name}' has no value; {give}")
         put(tree, name, value)
     try:

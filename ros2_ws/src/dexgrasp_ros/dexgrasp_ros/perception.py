@@ -25,13 +25,13 @@ from dexgrasp_ros.perception_plan import GraspPlanner
 from perception.best_pregrasp import Reachable
 from perception.carrying import PalmMotion
 from perception.depth import DepthFrame, Intrinsics
-from perception.object_view import CLEAR_M, Frame, Mode, ObjectView
+from perception.object_view import CLEAR_M, ObjectFrame, Mode, ObjectPoints
 from perception.plane import NoPlaneError
 from perception.robot_body import ArmBody, HandBody, join
-from perception.segment import NoObjectError, Segmentation, SegmentCfg, Segmenter
+from perception.segment import NoObjectError, Segmentation, SegmentationCfg, Segmenter
 from perception.steady import FIRST_FRAMES, steady_depth
 from policies.contract import Contract
-from policies.runtime import Plan
+from policies.runtime import PregraspPlan
 
 STILL_M = 0.008
 """Frames agree if the object's centroid and the palm move less than this between them [m]."""
@@ -46,7 +46,7 @@ VIEW_MODES: dict[str, Mode] = {
     "tracked": "tracked",
     "tracked_updated": "corrected",
 }
-"""The contract's `camera.mode` -> mode of ObjectView."""
+"""The contract's `camera.mode` -> mode of ObjectPoints."""
 
 Array = NDArray[np.float64]
 
@@ -84,7 +84,7 @@ class ObjectObserver:
         self,
         contract: Contract,
         intrinsics: Intrinsics,
-        segment: SegmentCfg | None = None,
+        segment: SegmentationCfg | None = None,
         hand: HandBody | None = None,
         arm: ArmBody | None = None,
         reachable: Reachable | None = None,
@@ -100,14 +100,14 @@ class ObjectObserver:
         self._live, self._carried = camera.is_live, camera.move_with_palm
         if self._live and hand is None:
             raise ValueError(f"camera.mode={camera.mode} needs the capsule model of the hand: pass `hand`")
-        self._segmenter = Segmenter(replace(segment or SegmentCfg(), points=camera.points), intrinsics)
-        self._view = ObjectView(VIEW_MODES[camera.mode], camera.min_points, 1, camera.points)
+        self._segmenter = Segmenter(replace(segment or SegmentationCfg(), points=camera.points), intrinsics)
+        self._view = ObjectPoints(VIEW_MODES[camera.mode], camera.min_points, 1, camera.points)
         self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracks else None
         self._planner = GraspPlanner(contract)
         self._palm, self._palm_known = PalmMotion(1), False
         self._camera_w = torch.zeros(1, 3)
         self._still_frames: list[_StillFrame] = []
-        self._first_view: tuple[Segmentation, Plan] | None = None
+        self._first_view: tuple[Segmentation, PregraspPlan] | None = None
         self.in_grasp = False
         """Whether the first view is frozen and a grasp under way."""
         self.counts: dict[str, int] = {}
@@ -228,7 +228,7 @@ class ObjectObserver:
             parts.append(self._arm.capsules(torch.from_numpy(robot.arm_pos)))
         return join(parts) if parts else None
 
-    def _object_frame(self, frame: DepthFrame, robot: RobotState) -> Frame:
+    def _object_frame(self, frame: DepthFrame, robot: RobotState) -> ObjectFrame:
         """Return the object's points in this frame, with a count of 0 where the object is not found."""
         assert self._first_view is not None
         points_w, pixels = self._view.points_w, 0
@@ -240,7 +240,7 @@ class ObjectObserver:
         sight = None if self._shadow is None else self._shadow.sight(self._camera_w, *_batch(robot))
         count = torch.tensor([min(pixels, points_w.shape[1])])
         share = torch.tensor([min(1.0, pixels / len(self._first_view[0].cloud_w))])
-        return Frame(points_w, count, share, sight)
+        return ObjectFrame(points_w, count, share, sight)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from perception.best_pregrasp import Reachable
 from perception.extrinsics import CameraPose, pose_matrix
 from perception.realsense import RealSenseCfg
 from perception.robot_body import ArmBody, HandBody, read_arm_body, read_hand_body
-from perception.segment import SegmentCfg
+from perception.segment import SegmentationCfg
 from policies.bundle import read_contract
 from policies.contract import Contract, HandContract
 
@@ -58,7 +58,7 @@ class PerceptionCfg:
     """Largest difference between the stamps of a frame and of the robot readings used with it [s]."""
     held_object_rate_hz: float = 60.0
     """Rate at which the points of a held object are published between frames [Hz]."""
-    segment: SegmentCfg = field(default_factory=SegmentCfg)
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Settings of the object segmentation."""
     realsense: RealSenseCfg = field(default_factory=RealSenseCfg)
     """Settings of a RealSense camera read by this node."""

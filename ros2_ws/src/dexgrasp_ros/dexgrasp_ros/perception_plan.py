@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from perception.best_pregrasp import Reachable, best_pregrasp
 from perception.geometry import Kinematics, invert
 from perception.grasp_style import GraspStyle
-from perception.pregrasp import clear
-from perception.tried import Tried
+from perception.pregrasp import move_start_clear
+from perception.tried import FailedGrasps
 from policies.contract import Contract, GraspStyleContract
-from policies.runtime import Plan
+from policies.runtime import PregraspPlan
 
 SIDE_CAMERA_RAD = math.radians(25.0)
 """Angle between the vertical and the line object-camera above which the palm does not approach along that line."""
@@ -34,10 +34,10 @@ class GraspPlanner:
         self._limits = _double(hand.joint_lower_rad), _double(hand.joint_upper_rad)
         self._power, self._pinch = _style(grasp.power), _style(grasp.pinch)
         self._rule = grasp.pregrasp
-        self._tried = Tried(1)
+        self._tried = FailedGrasps(1)
         self._planned: torch.Tensor | None = None  # descriptor of the last plan
 
-    def plan(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> Plan:
+    def plan(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> PregraspPlan:
         """Return the best collision-free pre-grasp for points (point, 3) [m], unlike grasps that failed.
 
         `camera_w` (3,): position of the camera [m]. `reachable`: filter of palm poses.
@@ -57,10 +57,10 @@ class GraspPlanner:
             tried=self._tried.marks,
         )
         self._planned = found.mark
-        found = clear(found, self._open_hand(found.style.open_pose), points)
+        found = move_start_clear(found, self._open_hand(found.style.open_pose), points)
         style = found.style
         fingers = style.open_pose.clamp(*self._limits)
-        return Plan(
+        return PregraspPlan(
             palm_pos_w=found.palm_pos_w[0].numpy(),
             palm_quat_w=found.palm_quat_w[0].numpy(),
             depth_m=found.depth_m[0].numpy(),

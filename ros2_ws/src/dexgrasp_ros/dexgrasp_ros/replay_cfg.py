@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from dexgrasp_ros.grasp_types import GraspCfg
-from perception.segment import SegmentCfg
+from perception.segment import SegmentationCfg
 from policies.safety import SafetyCfg
 
 
@@ -71,7 +71,7 @@ class ReplayCfg:
     """Whether points and plans are compared."""
     compare_policy: bool = True
     """Whether states and commands are compared."""
-    segment: SegmentCfg = field(default_factory=SegmentCfg)
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Segmentation settings of the perception node."""
     grasp: GraspCfg = field(default_factory=GraspCfg)
     """Sequence settings of the grasp node."""

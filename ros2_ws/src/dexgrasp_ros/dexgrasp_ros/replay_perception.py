@@ -20,7 +20,7 @@ from dexgrasp_ros.replay_cfg import ReplayToleranceCfg, ReplayTopicsCfg
 from dexgrasp_ros.replay_report import ReplayReport
 from dexgrasp_ros.watching import PerceptionStateMachine
 from perception.steady import FIRST_FRAMES
-from policies.runtime import Plan
+from policies.runtime import PregraspPlan
 
 
 class PerceptionReplay:
@@ -48,7 +48,7 @@ class PerceptionReplay:
         self._first_view_frames, self._answered_frames = used_frames(bag, topics)
         self._estimates: dict[int, ObjectEstimate] = {}
         self._clouds: dict[int, tuple[float, Any]] = {}
-        self._plans: dict[int, tuple[float, Plan]] = {}
+        self._plans: dict[int, tuple[float, PregraspPlan]] = {}
         self._refused: dict[int, str] = {}
 
     def process(self, recorded: RecordedMessage) -> None:
@@ -116,7 +116,7 @@ class PerceptionReplay:
         limits = {"points [m]": self._tolerance.points_m, "visible_fraction": self._tolerance.fraction, "view_fresh": 0}
         self._report.add_comparison(self._names.points, time_s, gaps, limits)
 
-    def _compare_plans(self, time_s: float, recorded: Plan, replayed: Plan) -> None:
+    def _compare_plans(self, time_s: float, recorded: PregraspPlan, replayed: PregraspPlan) -> None:
         one, other = (Pose.of(plan.palm_pos_w, plan.palm_quat_w) for plan in (recorded, replayed))
         gaps = {
             "palm [m]": one.distance_m(other),

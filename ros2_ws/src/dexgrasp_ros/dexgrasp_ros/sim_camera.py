@@ -8,7 +8,7 @@ from dexgrasp_ros import config
 from dexgrasp_ros.sim_robot import SceneSnapshot, SimRobotCfg
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose
-from sim.depth_flaws import Chance, add_flaws
+from sim.depth_flaws import DepthNoiseDraws, add_flaws
 from sim.render_depth import DepthRenderer, camera_looking_at
 from sim.rendered_camera import CAMERA, MISSING
 
@@ -29,7 +29,7 @@ class SimDepthCamera:
         self.pose = upright(CameraPose.load(config(cfg.camera)).T_world_cam, cfg.camera)
         self._rng = np.random.default_rng([cfg.seed, 2])
         shape = self.intrinsics.height, self.intrinsics.width
-        self._chances = [Chance.draw(shape, self._rng, MISSING) for _ in range(NOISE_DRAWS * cfg.flaws)]
+        self._chances = [DepthNoiseDraws.draw(shape, self._rng, MISSING) for _ in range(NOISE_DRAWS * cfg.flaws)]
         self._renderer = DepthRenderer(self.intrinsics)
         self._drawn: tuple[mujoco.MjModel, mujoco.MjData] | None = None
 

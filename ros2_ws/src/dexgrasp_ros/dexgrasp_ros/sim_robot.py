@@ -19,7 +19,7 @@ from sim import starts
 from sim.hands import HandSpec
 from sim.mounts import ArmSpec
 from sim.objects import open_library
-from sim.randomize import RandomizeCfg, ResetCfg, draw_episode
+from sim.randomize import RandomizationCfg, ResetCfg, draw_episode
 from sim.scene import ModelPool, PhysicsCfg
 from sim.trial_random import TrialRandom
 
@@ -83,7 +83,7 @@ class SimRobotCfg:
 
 @dataclass(frozen=True)
 class JointReadings:
-    """Readings of all joints: arm, then hand."""
+    """ProprioceptiveState of all joints: arm, then hand."""
 
     names: tuple[str, ...]
     position: Array
@@ -186,7 +186,7 @@ class SimRobot:
         self.cfg = replace(self.cfg, object=str(name), seed=seed)
         trial = self.library.names.index(self.object)
         random = TrialRandom.of_trials(torch.tensor([seed]), torch.tensor([trial]))
-        draws = draw_episode(random, ResetCfg(), RandomizeCfg(), len(self.hand.joint_names))
+        draws = draw_episode(random, ResetCfg(), RandomizationCfg(), len(self.hand.joint_names))
         pos, quat = starts.place_objects(self.library, [self.object], draws)
         self._rng = np.random.default_rng([seed, trial, 1])
         self._start_scene(self._pool.get(self.object), torch.cat([pos[0], quat[0]]).numpy())

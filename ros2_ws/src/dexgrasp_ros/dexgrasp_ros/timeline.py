@@ -1,4 +1,4 @@
-"""Buffers of stamped readings, interpolated at the stamp of a depth frame."""
+"""BufferMonitor of stamped readings, interpolated at the stamp of a depth frame."""
 
 from collections import deque
 
@@ -9,7 +9,7 @@ from dexgrasp.utils.rotations import Pose, quat_from_rotvec, quat_multiply
 
 Array = NDArray[np.float64]
 KEPT_S = 1.0
-"""Readings older than this against the newest are discarded [s]."""
+"""ProprioceptiveState older than this against the newest are discarded [s]."""
 
 
 class StampedBuffer:

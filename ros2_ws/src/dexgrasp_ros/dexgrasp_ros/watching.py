@@ -21,7 +21,7 @@ from dexgrasp_ros.timeline import StampedBuffer, StampedPoseBuffer
 from perception.best_pregrasp import Reachable
 from perception.depth import DepthFrame, Intrinsics
 from perception.robot_body import ArmBody, HandBody
-from perception.segment import SegmentCfg
+from perception.segment import SegmentationCfg
 from perception.steady import FIRST_FRAMES
 from policies.contract import Contract
 
@@ -51,7 +51,7 @@ class PerceptionSetup:
     """Capsule model of the hand."""
     arm: ArmBody | None = None
     """Capsule model of the arm; None: the arm is not removed from the image and the palm pose comes on a topic."""
-    segment: SegmentCfg = field(default_factory=SegmentCfg)
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Settings of the segmentation."""
     reachable: Reachable | None = None
     """Filter of palm poses that the arm can reach."""

@@ -30,7 +30,7 @@ from dexgrasp_ros.readiness import outside_joint_range
 from dexgrasp_ros.wave_check import JointTest, JointTestCfg, Verdict, as_dicts, table
 from dexgrasp_ros.wave_stamp import stamp_path, write_stamp
 from policies.bundle import BundleError, read_contract
-from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
+from policies.safety import SafetyCfg, SafetyGate, MeasuredState, DesiredCommand
 
 Array = NDArray[np.float64]
 PALM: tuple[Any, Any] = (np.array([0.0, 0.0, 0.4]), np.array([1.0, 0.0, 0.0, 0.0]))
@@ -152,8 +152,8 @@ class JointTestNode(Node):
         target, verdict = self.test.step(joints)
         now_s, (palm_pos_w, palm_quat_w) = self._now_s(), PALM
         safe = self._gate(
-            Wanted(joint_target=target, palm_pos_w=palm_pos_w, palm_quat_w=palm_quat_w, stamp_s=now_s),
-            Sensed(joint_pos=joints, palm_pos_w=palm_pos_w, palm_quat_w=palm_quat_w, stamp_s=stamp_s),
+            DesiredCommand(joint_target=target, palm_pos_w=palm_pos_w, palm_quat_w=palm_quat_w, stamp_s=now_s),
+            MeasuredState(joint_pos=joints, palm_pos_w=palm_pos_w, palm_quat_w=palm_quat_w, stamp_s=stamp_s),
             now_s,
         )
         self._driver.send(safe.joint_target)
