@@ -54,9 +54,9 @@ demo: $(READY)
 LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m policies.cli train hand=$(HAND) num_envs=$$((256 / $(JOBS)))
 
 train: $(READY)
-	$(LEARN) stage=teacher out=$(RUNS)/teacher $(ARGS)
-	$(LEARN) stage=student out=$(RUNS)/student teacher=$(RUNS)/teacher $(ARGS)
-	$(LEARN) stage=refinement out=$(RUNS)/refinement start=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
+	$(LEARN) recipe=teacher out=$(RUNS)/teacher $(ARGS)
+	$(LEARN) recipe=student out=$(RUNS)/student teacher=$(RUNS)/teacher $(ARGS)
+	$(LEARN) recipe=refinement out=$(RUNS)/refinement start=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
 	$(VENV)/bin/dexgrasp export policy=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
 test: $(READY)

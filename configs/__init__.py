@@ -17,8 +17,8 @@ import yaml
 
 from configs.renamed_keys import RENAMED_GROUPS, RENAMED_OPTIONS
 from configs.values import (
-    ConfigError,
     CommandLineValue,
+    ConfigError,
     Yaml,
     as_dict,
     build,

@@ -16,7 +16,7 @@ from perception.geometry import quat_from_matrix
 from perception.grasp_score import FREE_M, ScoreCfg, ScoredCandidates, score_candidates
 from perception.grasp_style import GraspStyle, mix
 from perception.pregrasp import Pregrasp
-from perception.tried import repetition_penalty, grasp_descriptor
+from perception.tried import grasp_descriptor, repetition_penalty
 
 SHARES = (0.0, 0.5, 1.0)
 """Styles that are tried, from a pinch to the whole hand."""

@@ -14,7 +14,7 @@ from perception.geometry import quat_multiply, quat_rotate
 from perception.hand_shape import CameraOcclusion
 from perception.tracking import DEFAULT, IcpCfg, Reference, add_unexplained_points, register, surface_normals, transform
 
-Mode = Literal["frozen", "refreshed", "tracked", "corrected"]
+Mode = Literal["first_frame", "latest", "tracked", "tracked_updated"]
 """frozen: the first view only. refreshed: the visible points of each new frame, none behind the hand. tracked: the
 first view, moved with the object as new frames show it. corrected: the tracked first view, and the points of the newest
 frame that it does not explain."""
@@ -85,7 +85,7 @@ class ObjectPoints:
     @property
     def tracks(self) -> bool:
         """Whether the first view is registered to new frames, which must come with a sight."""
-        return self._mode in ("tracked", "corrected")
+        return self._mode in ("tracked", "tracked_updated")
 
     def begin(self, rows: Tensor, points_w: Tensor) -> None:
         """Set the first views (row, point, 3) of the objects of `rows` [m]."""
@@ -111,7 +111,7 @@ class ObjectPoints:
         elif len(rows):
             self.fresh[rows] = self._track(rows, frame)
             tracked_w = self.tracked_w(rows)
-            is_corrected = self._mode == "corrected"
+            is_corrected = self._mode == "tracked_updated"
             self.points_w[rows] = (
                 add_unexplained_points(tracked_w, frame.points_w, self._icp) if is_corrected else tracked_w
             )
@@ -122,7 +122,7 @@ class ObjectPoints:
         Raise ValueError in a mode that does not track.
         """
         if not self.tracks:
-            raise ValueError(f"view.mode={self._mode} tracks nothing; tracked and corrected do")
+            raise ValueError(f"camera.mode={self._mode} tracks nothing; tracked and corrected do")
         rows = torch.arange(len(self.points_w), device=self.points_w.device) if rows is None else rows
         return transform(self._pos_w[rows], self._quat[rows], self._first[rows])
 

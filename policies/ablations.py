@@ -29,32 +29,32 @@ from sim.task import GraspTask
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of training; `train`, `mix`, `reward`, `view` and `task` replace fields of the full method's."""
+    """One way of training; `train`, `distillation`, `reward`, `camera` and `task` replace fields of the full method's."""
 
     stage: str = "student"
     steps_as: str = ""
     """The stage whose exploration and size of steps it has; empty = its own."""
     train: dict[str, Any] = field(default_factory=dict)
-    mix: dict[str, Any] = field(default_factory=dict)
+    distillation: dict[str, Any] = field(default_factory=dict)
     reward: dict[str, Any] = field(default_factory=dict)
-    view: dict[str, Any] = field(default_factory=dict)
+    camera: dict[str, Any] = field(default_factory=dict)
     task: dict[str, Any] = field(default_factory=dict)
 
 
-RL_ONLY = {"imitation": 0.0, "start": 0.0, "end": 0.0, "ceiling": 1.0}
+RL_ONLY = {"imitation_weight": 0.0, "rho_start": 0.0, "rho_end": 0.0, "rho_max": 1.0}
 VARIANTS = {
     "student": Variant(),
-    "imitation only": Variant(mix={"ceiling": 0.0}),
-    "reinforcement only": Variant(mix=RL_ONLY),
-    "fixed ratio": Variant(mix={"start": 0.0, "end": 0.0, "ceiling": 0.5}),
-    "no privileged learning": Variant(steps_as="teacher", train={"copy": False}, mix=RL_ONLY),
-    "frozen view": Variant(view={"mode": "frozen"}),
-    "refreshed view": Variant(view={"mode": "refreshed"}),
-    "LSTM reads the history": Variant(train={"encoder": "lstm"}),
+    "imitation only": Variant(distillation={"rho_max": 0.0}),
+    "reinforcement only": Variant(distillation=RL_ONLY),
+    "fixed ratio": Variant(distillation={"rho_start": 0.0, "rho_end": 0.0, "rho_max": 0.5}),
+    "no privileged learning": Variant(steps_as="teacher", train={"init_from_teacher": False}, distillation=RL_ONLY),
+    "frozen view": Variant(camera={"mode": "first_frame"}),
+    "refreshed view": Variant(camera={"mode": "latest"}),
+    "LSTM reads the history": Variant(train={"history_encoder": "lstm"}),
     "teacher": Variant(stage="teacher"),
     "teacher, no lift reward": Variant(stage="teacher", reward={"lift": 0.0, "success": 0.0}),
-    "teacher, vectors along world axes": Variant(stage="teacher", task={"vectors": "world"}),
-    "teacher, no scripted prior": Variant(stage="teacher", task={"prior": "off"}),
+    "teacher, vectors along world axes": Variant(stage="teacher", task={"vector_frame": "world"}),
+    "teacher, no scripted prior": Variant(stage="teacher", task={"use_scripted_grasp": False}),
 }
 
 
@@ -107,11 +107,16 @@ def varied(cfg: BenchAblationsCfg, variant: Variant, out: Path) -> TrainCfg:
     task = replace(
         cfg.task,
         reward=replace(cfg.task.reward, **variant.reward),
-        view=replace(cfg.task.camera, **variant.view),
+        camera=replace(cfg.task.camera, **variant.camera),
         **variant.task,
     )
     steps = cfg.num_envs * task.phase_steps[-1]
-    plain |= {"stage": variant.stage, "task": task, "mix": replace(cfg.distillation, **variant.mix), "out": str(out)}
+    plain |= {
+        "stage": variant.stage,
+        "task": task,
+        "distillation": replace(cfg.distillation, **variant.distillation),
+        "out": str(out),
+    }
     own = configs.load(TrainCfg, "train", [f"stage={variant.steps_as or variant.stage}"])
     plain |= {"iterations": max(2, round(1e6 * cfg.budget / steps))}
     plain |= {name: getattr(own, name) for name in ("init_std", "final_std", "target_kl")} | variant.train

@@ -6,7 +6,7 @@
     while True:
         obs, reward, terminated, truncated, info = env.step(policy.act(obs))
 
-Options are those of the command line: physics="turbo", task="paper", randomize="train", view="corrected",
+Options are those of the command line: physics="turbo", task="paper", randomize="train", view="tracked_updated",
 **{"task.hold_s": 1.0}; a dataclass instance or a dictionary of some keys is accepted in place of a preset's name.
 """
 

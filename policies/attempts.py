@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from policies.gripping import LOST_GRIP, lowest_height_m, is_hand_empty
+from policies.gripping import LOST_GRIP, is_hand_empty, lowest_height_m
 from policies.synergy import Agent
 from sim.outcomes import Outcome
 from sim.step import StepResult

@@ -265,10 +265,10 @@ def thread_pool_rate(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary
 
 def randomization_cost(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
     """CPU time of the whole task with randomisation over that without, at the largest size, runs in turn."""
-    envs, plain = max(cfg.num_envs), replace(cfg.task, randomize=RandomizationCfg())
+    envs, plain = max(cfg.num_envs), replace(cfg.task, randomization=RandomizationCfg())
     tasks = [
         make_task(task, hand, library, physics, envs=envs, threads=1, seed=cfg.seed)
-        for task in (plain, replace(plain, randomize=replace(cfg.task.randomization, sizes=(1.0,))))
+        for task in (plain, replace(plain, randomization=replace(cfg.task.randomization, size_scales=(1.0,))))
     ]
     for task in tasks:
         task.reset(range(envs))

@@ -92,7 +92,7 @@ class BenchGpuCfg:
     def tiny(self) -> "BenchGpuCfg":
         """Small enough for a processor."""
         task = replace(self.task, grasp_s=0.6, lift_s=0.3, hold_s=0.2)
-        sizes = WarpCfg(self.warp.nconmax or 160, self.warp.njmax or 480, self.warp.matches)
+        sizes = WarpCfg(self.warp.nconmax or 160, self.warp.njmax or 480, self.warp.max_contacts_per_sensor)
         return replace(self, num_envs=(4,), trials=min(self.trials, 4), iterations=1, task=task, warp=sizes)
 
 

@@ -11,8 +11,8 @@ from dexgrasp.utils.timers import latency_summary
 from policies import trained
 from policies.bundle import read_bundle
 from policies.runs import Run
-from policies.runtime import Command, PregraspPlan, Policy, Observation
-from policies.safety import SafetyCfg, SafetyGate, MeasuredState, DesiredCommand
+from policies.runtime import Command, Observation, Policy, PregraspPlan
+from policies.safety import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
 
 WARM_UP = 50
 

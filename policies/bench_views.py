@@ -38,7 +38,7 @@ NEAR_M = 0.05
 
 @dataclass(frozen=True)
 class BenchCamerasCfg:
-    """Compare cameras: view=frozen the first frames, view=refreshed frames with the hand in them; view=tracked and
+    """Compare cameras: camera=first_frame the first frames, camera=latest frames with the hand in them; camera=tracked and
     corrected compare the tracked points with the true ones."""
 
     objects: str = "shipped"

@@ -15,7 +15,7 @@ from perception.features import HandFeatures, nearest_vectors
 from perception.geometry import quat_rotate_inverse
 from perception.observation import HISTORY, MOVES, Layout, student_layout
 from perception.tracking import centroid_xy
-from policies.gripping import lowest_height_m, grip_confidence
+from policies.gripping import grip_confidence, lowest_height_m
 from policies.student import StudentActor
 from sim.actions import ControlLaw, PalmTrajectory, Phases
 from sim.hands import HandSpec

@@ -197,11 +197,13 @@ class StudentPPO(GraspPPO):
 
     @torch.no_grad()
     def _store_rollout(self) -> None:
-        """Keep the observations of the rollout, or `mix.keep` samples of them, with the teacher's labels."""
+        """Keep the observations of the rollout, or `distillation.samples_per_rollout` samples of them, with the teacher's labels."""
         obs = {group: self.rollout_buffer.valid(values) for group, values in self.rollout_buffer.obs.items()}
         seen = len(obs["student"])
         if seen > self.mix.samples_per_rollout:
-            rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[: self.mix.samples_per_rollout]
+            rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[
+                : self.mix.samples_per_rollout
+            ]
             obs = {group: values[rows.to(values.device)] for group, values in obs.items()}
         limit = self.env.task.cfg.action_clip
         true = self.policy.actor.felt_normaliser(obs["teacher"][:, self.policy.felt])

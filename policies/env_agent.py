@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from policies import trained
 from policies.actor_policy import ActorAgent
 from policies.checkpoint import load_checkpoint
-from policies.runtime import PregraspPlan, Policy, Observation
+from policies.runtime import Observation, Policy, PregraspPlan
 from policies.synergy import POLICIES
 from sim.observations import teacher_layout
 from sim.robot_observations import PREGRASP, STEP

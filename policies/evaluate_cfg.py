@@ -1,7 +1,7 @@
 """Options of `dexgrasp evaluate`, and the task that they describe."""
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from policies import trained
@@ -33,9 +33,6 @@ class EvaluateCfg:
     """Which hand; left ones are mirrored."""
     mount: str = "floating"
     """What carries the hand: floating or ur5e."""
-    perception: Literal["model", "rendered"] = "model"
-    """model: the camera of training, surface samples. rendered: depth images drawn by MuJoCo, with a D435's flaws,
-    through the robot's own pipeline."""
     trials: int = 200
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
@@ -99,9 +96,8 @@ def apply_policy_config(cfg: EvaluateCfg) -> EvaluateCfg:
 
 def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturbance: str, rows: int) -> GraspTask:
     """Return the task of one disturbance with `rows` environments."""
-    view = replace(cfg.task.camera, camera="rendered") if cfg.perception == "rendered" else cfg.task.camera
     return task_class(cfg.task)(
-        replace(cfg.task, view=view),
+        cfg.task,
         hand,
         library,
         cfg.physics,

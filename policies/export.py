@@ -127,7 +127,7 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
 def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
     """The task of the recorded episodes: the checkpoint's own with exact readings, and the hold of an evaluation."""
     return task_class(checkpoint.task)(
-        replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomize=RandomizationCfg()),
+        replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomization=RandomizationCfg()),
         checkpoint.hand,
         open_library(cfg.objects),
         cfg.physics,
@@ -189,7 +189,7 @@ def _control(cfg: TaskCfg) -> ControlContract:
         finger_action_rad=cfg.finger_action_rad,
         action_clip=cfg.action_clip,
         wrist=WristContract(
-            offset_m=cfg.wrist.behind_m, clearance_m=cfg.wrist.clearance_m, max_turn_rad=cfg.wrist.turn_rad
+            offset_m=cfg.wrist.offset_m, clearance_m=cfg.wrist.clearance_m, max_turn_rad=cfg.wrist.max_turn_rad
         ),
         scripted_grasp=ScriptedGraspContract(**configs.as_dict(cfg.corrected)) if cfg.corrected else None,
     )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from policies.runtime import TOLERANCE, Command, PregraspPlan, Policy, Observation
+from policies.runtime import TOLERANCE, Command, Observation, Policy, PregraspPlan
 from sim.robot_observations import pregrasp, readings
 from sim.task import GraspTask
 

@@ -39,12 +39,17 @@ def make_learner(cfg: "TrainCfg", env: GraspVecEnv, path: Path, provenance: dict
         if cfg.init_from_teacher:
             options["hidden"] = teacher.hidden
         learner = StudentPPO(
-            env, mix=cfg.distillation, iterations=cfg.iterations, teacher=teacher, encoder=cfg.history_encoder, **options
+            env,
+            mix=cfg.distillation,
+            iterations=cfg.iterations,
+            teacher=teacher,
+            history_encoder=cfg.history_encoder,
+            **options,
         )
     if resumes:
         log.info("going on from %s", last)
         return learner.resume(last)
-    if cfg.start:
+    if cfg.init_checkpoint:
         learner.start_from(find_compatible_checkpoint(cfg, "start"))
     elif isinstance(learner, StudentPPO):
         learner.start_from_teacher(copy=cfg.init_from_teacher)
@@ -81,7 +86,7 @@ def _action_semantics(task: TaskCfg) -> dict[str, Any]:
 def _use_bf16(cfg: "TrainCfg", env: GraspVecEnv) -> bool:
     """Whether the networks learn in half precision; auto: where the processor has instructions for bfloat16."""
     if cfg.precision != "auto":
-        return cfg.precision == "half"
+        return cfg.precision == "bf16"
     if env.task.device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     able = torch.cpu.get_capabilities()

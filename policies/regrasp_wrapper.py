@@ -1,7 +1,7 @@
 """Gymnasium wrappers that let a policy grasp again when its hand is empty after the lift, as `dexgrasp evaluate` does.
 
 The policy must report its grip before each step: `dexgrasp.load_policy(name, env)` does so, others set
-`env.unwrapped.streams.grip`. Without it, and with task.view.mode=frozen, one attempt is made.
+`env.unwrapped.streams.grip`. Without it, and with task.camera.mode=first_frame, one attempt is made.
 """
 
 from typing import Any

@@ -15,7 +15,7 @@ from policies.actor_policy import ActorAgent
 from policies.checkpoint import Checkpoint
 from policies.controller import DeployableController
 from policies.exported import plan_of, readings_of
-from policies.runtime import TOLERANCE, PregraspPlan, Policy, Observation
+from policies.runtime import TOLERANCE, Observation, Policy, PregraspPlan
 from sim.task import GraspTask
 
 TIE_M = 2e-6

@@ -106,7 +106,7 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
 def _knows(config: dict[str, Any]) -> list[str]:
     if config["stage"] == "teacher":
         return ["Privileged: knows contacts, forces, the whole object and its motion. For simulation only."]
-    view = config["task"]["view"]["mode"]
+    view = config["task"]["camera"]["mode"]
     return [f"Knows proprioception and one depth camera's points (view `{view}`); `bundle/` is what a robot runs."]
 
 
@@ -126,7 +126,7 @@ def _stage(run: Path) -> dict[str, Any]:
         "steps": columns["rollout/success"][0][-1],
         "iterations": len(columns["rollout/success"][0]),
         "minutes": sum(_starts(columns["time/time_elapsed"][1])) / 60,
-        "start": _named(config.get("start", "")) or _named(config.get("teacher", "")) or "scratch",
+        "start": _named(config.get("init_checkpoint", "")) or _named(config.get("teacher", "")) or "scratch",
         "machine": f"{facts['machine']['cpus']} processor cores",
         "differs": _processes(config, columns["rollout/success"][0]) + _differences(config),
     }
@@ -193,7 +193,7 @@ def _rows(result: dict[str, Any]) -> list[str]:
     for disturbance, summary in result["per_disturbance"].items():
         low, high = (100 * end for end in summary["wilson95"])
         task = config["task"]
-        errors = ", errors of a D435" if task["view"].get("disparity_sd_px") else ""
+        errors = ", errors of a D435" if task["camera"].get("disparity_sd_px") else ""
         rows.append(
             f"| {Path(config['objects']).name} | {config['mount']} | {config['physics']['name']} "
             f"| {task['randomize']['name']} "

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from perception.observation import HISTORY, Layout
-from policies.networks import Actor, Architecture, Encoder, GraspPolicy, OutputLayer, Normaliser, mlp
+from policies.networks import Actor, Architecture, Encoder, GraspPolicy, Normaliser, OutputLayer, mlp
 
 RECONSTRUCTED = ("contact", "contact_force")
 """Teacher terms that the student reconstructs from its history."""
@@ -122,7 +122,7 @@ class StudentPolicy(GraspPolicy):
     @property
     def architecture(self) -> Architecture:
         """What a checkpoint stores of the networks beside their tensors."""
-        return replace(super().architecture, encoder=self._encoder)
+        return replace(super().architecture, history_encoder=self._encoder)
 
     def update_normalisers(self, obs: Mapping[str, Tensor]) -> None:
         """Merge observations (..., size) of both groups into the normalisers."""

@@ -68,9 +68,9 @@ class RandomAgent:
 
 
 def _synergy(task: GraspTask) -> Agent:
-    if task.cfg.use_scripted_grasp == "off":
+    if not task.cfg.use_scripted_grasp:
         raise ValueError(
-            "policy=synergy is the task's scripted prior, which task.prior=off removes; use policy=zero instead"
+            "policy=synergy is the task's scripted prior, which task.use_scripted_grasp=false removes; use policy=zero instead"
         )
     return ZeroAgent(task)
 

@@ -104,9 +104,9 @@ class TrainCfg:
     final_std: float = 0.0
     """Standard deviation to which exploration is limited at the end of `iterations`; 0: no limit."""
     hidden: tuple[int, ...] = (256, 128)
-    """Widths of the hidden layers of actor and critic; a student with copy=true has those of its teacher."""
-    precision: Literal["auto", "single", "half"] = "auto"
-    """half: networks compute in bfloat16 up to their last layers. auto: half where the processor supports it."""
+    """Widths of the hidden layers of actor and critic; a student with init_from_teacher=true has those of its teacher."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: networks compute in bfloat16 up to their last layers. auto: bf16 where the processor supports it."""
     teacher: str = ""
     """Teacher that the student imitates: a run, its best.zip, or a shipped teacher (HAND/teacher)."""
     init_from_teacher: bool = True
@@ -158,7 +158,7 @@ def check_objects(cfg: TrainCfg) -> None:
     """Raise ValueError where test objects would be used, or objects of the training for validation as well."""
     training, validation = open_library(cfg.objects), open_library(cfg.validation_objects)
     refuse_test_objects(training, f"objects={cfg.objects}")
-    refuse_test_objects(validation, f"validation={cfg.validation_objects}")
+    refuse_test_objects(validation, f"validation_objects={cfg.validation_objects}")
     refuse_overlap(training, validation)
 
 
@@ -168,7 +168,9 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     learner = make_learner(cfg, env, path, facts | {"config": configs.as_dict(cfg)})
     learner.set_logger(_logger(path, learner.num_timesteps))
     checkpoints = CheckpointCallback(path)
-    validation = ValidationCallback(path, lambda: make_validation_task(cfg), cfg.validation_interval, cfg.early_stop_patience)
+    validation = ValidationCallback(
+        path, lambda: make_validation_task(cfg), cfg.validation_interval, cfg.early_stop_patience
+    )
     profile = ProfilerCallback([checkpoints, validation])
     steps = env.num_envs * ranks.world_size() * learner.num_steps * cfg.iterations
     log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
@@ -177,7 +179,9 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     try:
         with stop if ranks.world_size() == 1 else nullcontext():  # several would not stop at the same iteration
             if unfinished:
-                learner.learn(steps, [ObjectCurriculum(cfg.disturbance_step), console, checkpoints, validation, profile])
+                learner.learn(
+                    steps, [ObjectCurriculum(cfg.disturbance_step), console, checkpoints, validation, profile]
+                )
     finally:
         learner.logger.close()
     if ranks.rank() == 0 and (path / "progress.csv").is_file():
@@ -200,7 +204,7 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
         count = f"{result['successes']} of {result['trials']} trials; 95 % interval {low:.1f} – {high:.1f} %"
         best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
     following = {
-        "teacher": f"dexgrasp train stage=student teacher={path}",
+        "teacher": f"dexgrasp train recipe=student teacher={path}",
         "student": f"dexgrasp export policy={path} out={path / 'bundle'}",
     }[cfg.stage]
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
@@ -222,7 +226,7 @@ def reproduce_published_release(cfg: TrainCfg) -> TrainCfg:
     """
     task = cfg.task
     reward, domain = replace(task.reward, floor=-math.inf), replace(task.randomization, palm_noise_m=0.0)
-    return replace(cfg, final_std=0.0, task=replace(task, reward=reward, randomize=domain))
+    return replace(cfg, final_std=0.0, task=replace(task, reward=reward, randomization=domain))
 
 
 def make_env(cfg: TrainCfg) -> GraspVecEnv:

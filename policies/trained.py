@@ -122,7 +122,7 @@ def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
     task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
     if config.get("stage") != "teacher":
         view = _merge(task.view, trained.camera, CameraCfg(), BELONGS_TO_VIEW, "task.view.", name)
-        task = replace(task, view=view)
+        task = replace(task, camera=view)
     whose = {key: config[key] for key in ("hand", "side")}
     defaults = {item.name: item.default for item in fields(cfg) if item.name in whose}  # pyright: ignore[reportArgumentType]
     for key, value in whose.items():
@@ -138,7 +138,9 @@ def check_task(name: str, task: GraspTask) -> None:
     for key in BELONGS_TO_POLICY:
         pairs += [("task." + pair[0], *pair[1:]) for pair in _leaves(key, getattr(task.cfg, key), getattr(cfg, key))]
     if config.get("stage") != "teacher":
-        pairs += [(f"task.view.{key}", getattr(task.cfg.camera, key), getattr(cfg.camera, key)) for key in BELONGS_TO_VIEW]
+        pairs += [
+            (f"task.view.{key}", getattr(task.cfg.camera, key), getattr(cfg.camera, key)) for key in BELONGS_TO_VIEW
+        ]
     differ = [f"{key}={wanted}, not {given}" for key, given, wanted in pairs if given != wanted]
     if differ:
         raise ValueError(

@@ -5,7 +5,7 @@ rendered depth.
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +19,7 @@ from perception.sources import open_source
 from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
-from policies.viewer_worlds import CameraPlayer, TaskPlayer, Player
+from policies.viewer_worlds import CameraPlayer, Player, TaskPlayer
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.scene import PhysicsCfg
@@ -52,7 +52,7 @@ class ViewerCfg:
     seed: int = 0
     """Seed of all random numbers in sim."""
     trial: int = 0
-    """First trial in sim; seed, trial and options give the episode of `evaluate perception=rendered`."""
+    """First trial in sim; seed, trial and options give the episode of `evaluate task.camera.model=rendered`."""
     host: str = "127.0.0.1"
     """Address of the server: 127.0.0.1 = this machine only, 0.0.0.0 = the network, without a password."""
     port: int = 8080
@@ -155,10 +155,9 @@ def _open_task(cfg: ViewerCfg, hand: HandSpec) -> TaskPlayer:
         hand=cfg.hand,
         side=cfg.side,
         mount=cfg.mount,
-        perception="rendered",
         seed=cfg.seed,
         num_threads=1,
-        task=cfg.task,
+        task=replace(cfg.task, camera=replace(cfg.task.camera, model="rendered")),
         physics=cfg.physics,
     )
     evaluation = apply_policy_config(evaluation)

@@ -11,7 +11,7 @@ from perception.features import nearest_vectors
 from perception.segment import SegmentationCfg
 from policies.attempts import ATTEMPTS, RegraspRunner
 from policies.synergy import Agent
-from policies.viewer_snapshot import PipelineInspector, HandPose, Snapshot, plan_hand
+from policies.viewer_snapshot import HandPose, PipelineInspector, Snapshot, plan_hand
 from sim.geom_meshes import GeomMesh, geom_meshes
 from sim.hands import HandSpec
 from sim.rendered_camera import DepthCamera
@@ -120,7 +120,7 @@ class TaskPlayer:
     def __init__(self, task: GraspTask, policy: Agent, segment: SegmentationCfg, trial: int) -> None:
         """`task`: one environment with a DepthCamera; `trial`: number of the first episode."""
         if not isinstance(task.view.camera, DepthCamera) or task.num_envs != 1:
-            raise ValueError("the viewer needs one environment and drawn depth: task.view.camera=rendered")
+            raise ValueError("the viewer needs one environment and drawn depth: task.camera.model=rendered")
         self._task, self._policy, self._eye, self._camera = task, policy, PipelineInspector(segment), task.view.camera
         self._actor = RegraspRunner(task, policy, ATTEMPTS)
         self._begin(trial)

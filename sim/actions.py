@@ -16,7 +16,7 @@ from torch import Tensor
 from perception.geometry import quat_conjugate, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from perception.grasp_style import blend
 from perception.pregrasp import Pregrasp
-from perception.prior import ScriptedStep, ScriptedGraspCfg, follow_step, prior_step
+from perception.prior import ScriptedGraspCfg, ScriptedStep, follow_step, prior_step
 from sim.hands import HandSpec
 from sim.sensing import ProprioceptiveState
 
@@ -75,11 +75,11 @@ class ActionScales:
 class WristCfg:
     """Limit palm poses to those that an arm behind the hand can hold, whatever the mount is."""
 
-    behind_m: float = 0.195
+    offset_m: float = 0.195
     """Distance from the palm to the centre of the last arm joint, against the fingers [m]; of a UR5e and an Allegro."""
     clearance_m: float = 0.055
     """Least height of that centre above the table: the joint's radius and a margin [m]."""
-    turn_rad: float = 0.8
+    max_turn_rad: float = 0.8
     """Largest rotation of the palm from its pre-grasp [rad]; beyond it the arm would fold onto the object."""
 
 
@@ -169,13 +169,13 @@ class ControlLaw:
     def _near(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
         """Return the orientations (env, 4), limited to the largest rotation from the start."""
         turn = rotvec_from_quat(quat_multiply(quat_conjugate(start_quat_w), palm_quat_w))
-        share = self.wrist.turn_rad / turn.norm(dim=1, keepdim=True).clamp(min=self.wrist.turn_rad)
+        share = self.wrist.max_turn_rad / turn.norm(dim=1, keepdim=True).clamp(min=self.wrist.max_turn_rad)
         return quat_multiply(start_quat_w, quat_from_rotvec(share * turn))
 
     def _least_height(self, palm_quat_w: Tensor) -> Tensor:
         """Return the least heights (env,) of the palm [m] at which the wrist is clear of the table."""
         fingers = quat_rotate(palm_quat_w, palm_quat_w.new_tensor([0.0, 0.0, 1.0]))
-        return self.wrist.clearance_m + self.wrist.behind_m * fingers[:, 2]
+        return self.wrist.clearance_m + self.wrist.offset_m * fingers[:, 2]
 
     def _script(
         self,

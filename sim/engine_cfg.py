@@ -5,7 +5,7 @@ from typing import Literal
 
 EngineName = Literal["cpu", "warp"]
 
-BUFFERS = ("warp.nconmax", "warp.njmax", "warp.matches")
+BUFFERS = ("warp.nconmax", "warp.njmax", "warp.max_contacts_per_sensor")
 """Options that change no outcome: a buffer that is too small is an error."""
 
 
@@ -18,9 +18,11 @@ class WarpCfg:
     warm-up, with a margin."""
     njmax: int = 0
     """Constraint rows of any one environment. 0: measured by a warm-up, with a margin."""
-    matches: int = 256
+    max_contacts_per_sensor: int = 256
     """Contacts that belong to one contact sensor."""
 
     def __post_init__(self) -> None:
-        if min(self.nconmax, self.njmax) < 0 or self.matches < 1:
-            raise ValueError(f"warp.nconmax and njmax must not be negative, warp.matches be at least 1, got {self}")
+        if min(self.nconmax, self.njmax) < 0 or self.max_contacts_per_sensor < 1:
+            raise ValueError(
+                f"warp.nconmax and njmax must not be negative, warp.max_contacts_per_sensor be at least 1, got {self}"
+            )

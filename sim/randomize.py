@@ -30,18 +30,17 @@ class ResetCfg:
     """Half-width of the camera's place in x and y around the object [m]."""
     camera_height_m: float = 0.76
     """Height of the camera over the table [m]; RobustDexGrasp's camera point."""
-    camera_placement: Literal["on_axis", "aside", "both"] = "on_axis"
-    """on_axis: the camera looks from above. aside: it looks on from elsewhere, where the hand hides less. both: half of
-    the episodes each."""
+    camera_placement: Literal["overhead", "side", "mixed"] = "overhead"
+    """overhead: above the object. side: at an angle from which the hand hides less. mixed: half of the episodes each."""
     aside_azimuth_deg: Range = (-180.0, 180.0)
     """Where a camera that stands aside may stand around the object; 0 is +x [degree]."""
     aside_elevation_deg: Range = (30.0, 60.0)
     """The same above the table [degree]."""
     aside_distance_m: Range = (0.55, 0.85)
     """The same from the object's place on the table [m]."""
-    approach: Literal["camera_line", "top_down", "best"] = "best"
-    """camera_line: from the camera at the middle, as published. top_down: straight down at the middle. best: the best
-    scored of these, of approaches to edges and of slanted ones."""
+    approach: Literal["camera_line", "top_down", "scored"] = "scored"
+    """camera_line: from the camera at the middle, as published. top_down: straight down at the middle. scored: the
+    candidate with the best score, among these, approaches to edges and slanted ones."""
     tilt_sd_rad: float = 0.06
     """Error of the approach direction [rad]."""
     standoff_range_m: float = 0.02
@@ -66,7 +65,7 @@ class RandomizationCfg:
     """Domain randomisation; the defaults are no randomisation at all.
 
     Ranges are (low, high) of uniform draws per episode, half-widths of uniform distributions around zero. The values in
-    use, with their sources: configs/randomize.
+    use, with their sources: configs/randomization.
     """
 
     name: str = "off"
@@ -125,9 +124,11 @@ class RandomizationCfg:
             if item.type in (float, int) and value < 0:
                 raise ValueError(f"randomize.{item.name} must not be negative, got {value}")
         if self.points_dropout >= 1 or self.late_action_probability > 1:
-            raise ValueError("randomize.points_dropout must lie below 1, randomize.action_late must not exceed 1")
+            raise ValueError(
+                "randomization.points_dropout must lie below 1, randomization.late_action_probability must not exceed 1"
+            )
         if not self.size_scales or min(self.size_scales) <= 0:
-            raise ValueError(f"randomize.sizes must be positive factors, got {self.size_scales}")
+            raise ValueError(f"randomization.size_scales must be positive factors, got {self.size_scales}")
 
 
 @dataclass
@@ -229,7 +230,7 @@ def _draw_start(random: TrialRandom, cfg: ResetCfg, num_joints: int) -> dict[str
     above = torch.cat([across, torch.full_like(across[:, :1], cfg.camera_height_m)], dim=1)
     radius = random.uniform("shift, radius", size=(SHIFT_TRIES,)).sqrt()
     angle = random.uniform("shift, angle", 0.0, 2 * math.pi, (SHIFT_TRIES,))
-    aside = {"on_axis": 0.0, "aside": 1.0, "both": 0.5}[cfg.camera_placement]
+    aside = {"overhead": 0.0, "side": 1.0, "mixed": 0.5}[cfg.camera_placement]
     return {
         "object_xy": within("object_xy", cfg.object_xy_range_m, 2),
         "rest": random.uniform("rest"),

@@ -78,7 +78,9 @@ class PointCamera:
         points = points * draws.size[:, None, None]
         points_w = quat_rotate(quat_w[:, None], points) + pos_w[:, None]
         normals_w = quat_rotate(quat_w[:, None], normals)
-        mask, edge = visible_and_edge(points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.include_grazing_angles)
+        mask, edge = visible_and_edge(
+            points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.include_grazing_angles
+        )
         if self._domain.points_dropout:
             mask = _without(mask, ~self._kept[rows])
         visible = mask[:, :FRESH].sum(dim=1)

@@ -55,7 +55,7 @@ def make_task(
             )
     cfg = task or TaskCfg()
     return task_class(cfg)(
-        cfg if randomize is None else replace(cfg, randomize=randomize),
+        cfg if randomize is None else replace(cfg, randomization=randomize),
         HandSpec.load(hand) if isinstance(hand, str) else hand,
         open_library(objects) if isinstance(objects, str) else objects,
         physics or PhysicsCfg(),

@@ -28,7 +28,7 @@ from sim.guard import NanGuard
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
-from sim.outcomes import WORKSPACE_M, OutcomeTracker, Outcome
+from sim.outcomes import WORKSPACE_M, Outcome, OutcomeTracker
 from sim.randomize import EpisodeDraws, draw_episode, draw_object
 from sim.registry import Registry
 from sim.retreat import Regrasp

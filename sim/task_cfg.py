@@ -29,8 +29,8 @@ class TaskCfg:
     """Height by which the palm rises in the lift [m]."""
     vector_frame: Literal["palm", "world"] = "palm"
     """Frame of the vectors from keypoints to the object: palm, or world as in the published method."""
-    use_scripted_grasp: str = "on"
-    """on: actions correct the scripted grasp; off: the plain residual of the published method."""
+    use_scripted_grasp: bool = True
+    """true: actions correct the scripted grasp. false: actions alone move hand and palm, as in the published method."""
     palm_action_m_s: float = 0.1
     """Palm speed per unit of action."""
     palm_action_rad_s: float = 0.6
@@ -49,8 +49,6 @@ class TaskCfg:
     def __post_init__(self) -> None:
         if not 10 <= self.rate_hz <= 50:
             raise ValueError(f"task.rate_hz must lie in 10..50 Hz, got {self.rate_hz}")
-        if self.use_scripted_grasp not in ("on", "off"):
-            raise ValueError(f"task.prior must be 'on' or 'off', got '{self.use_scripted_grasp}'")
         if min(map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))) < 1:
             raise ValueError("task.grasp_s, lift_s and hold_s must each last at least one control step")
         if self.lift_m <= 0.1:
@@ -69,7 +67,7 @@ class TaskCfg:
     @property
     def corrected(self) -> ScriptedGraspCfg | None:
         """Scripted grasp that actions correct, which follows the object only where it is tracked; None: prior=off."""
-        if self.use_scripted_grasp == "off":
+        if not self.use_scripted_grasp:
             return None
         return self.scripted_grasp if self.camera.tracks else replace(self.scripted_grasp, follow_m_s=0.0)
 

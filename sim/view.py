@@ -168,7 +168,7 @@ class ObjectCamera(ObjectPoints):
 
 def _required(hand: HandSpec | None) -> HandSpec:
     if hand is None:
-        raise ValueError("view.mode=tracked and corrected need the hand that hides the object: pass `hand`")
+        raise ValueError("camera.mode=tracked and corrected need the hand that hides the object: pass `hand`")
     return hand
 
 
@@ -180,9 +180,11 @@ def make_view(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine:
 
         try:
             if engine.device.type != "cpu":
-                raise ValueError("perception=rendered draws and segments depth on the CPU: use engine=cpu with it")
+                raise ValueError(
+                    "task.camera.model=rendered draws and segments depth on the CPU: use engine=cpu with it"
+                )
             return ObjectCamera(cfg, DepthCamera(pool, engine), engine.num_envs, pool.hand)
         except RenderUnavailable as error:
-            raise OSError(f"depth cannot be rendered: {error}; or take perception=model") from error
+            raise OSError(f"depth cannot be rendered: {error}; or set task.camera.model=points") from error
     camera = PointCamera(cfg, domain, pool.hand, pool.library, engine.num_envs, engine.device)
     return ObjectCamera(cfg, camera, engine.num_envs, pool.hand, engine.device)

@@ -80,7 +80,7 @@ class BufferMonitor:
         if bits & mjw.OverflowType.CONTACT_MATCH:
             raise BufferError(
                 f"Warp left contacts out of a contact sensor: more than {self._model.opt.contact_sensor_maxmatch} "
-                "belong to one; set warp.matches to twice as many"
+                "belong to one; set warp.max_contacts_per_sensor to twice as many"
             )
         if bits & ~NOT_LOST:
             log.warning("Warp gave up on some contacts of this batch: %s", (bits & ~NOT_LOST).name)

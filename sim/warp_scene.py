@@ -65,6 +65,6 @@ def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Mode
         ) from error
     if compiled.opt.tolerance < TOLERANCE:
         log.info("engine=warp: solver tolerance %g instead of %g", TOLERANCE, compiled.opt.tolerance)
-    model.opt.contact_sensor_maxmatch = cfg.matches
+    model.opt.contact_sensor_maxmatch = cfg.max_contacts_per_sensor
     model.opt.gravity = wp.array(np.tile(compiled.opt.gravity, (worlds, 1)), dtype=wp.vec3)
     return model

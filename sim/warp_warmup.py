@@ -31,7 +31,7 @@ def with_measured_buffers(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: 
     """Return `cfg` with every size of 0 replaced by the measured need of a warm-up, with a margin."""
     if cfg.nconmax and cfg.njmax:
         return cfg
-    marks = measure_contact_load(pool, device, cfg.matches)
+    marks = measure_contact_load(pool, device, cfg.max_contacts_per_sensor)
     nconmax, njmax = marks.sizes(WORLDS)
     nconmax = max(nconmax, FEW_NCONMAX) if num_envs < FEW_ENVS else nconmax
     sized = replace(cfg, nconmax=cfg.nconmax or nconmax, njmax=cfg.njmax or njmax)

@@ -11,7 +11,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import GraspCfg, Inputs
 from dexgrasp_ros.grasping import GraspStateMachine
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from policies.runtime import Command, PregraspPlan, Policy
+from policies.runtime import Command, Policy, PregraspPlan
 from policies.safety import SafetyCfg
 
 DT = 0.05

@@ -50,8 +50,12 @@ def test_make_returns_a_task_on_which_a_policy_acts(small):
 
 
 def test_presets_are_given_by_name_as_on_the_command_line(household):
-    task = api.make(num_envs=1, objects=household, physics="turbo", task="paper", randomize="train", view="corrected")
-    want = configs.load(EvaluateCfg, "evaluate", ["physics=turbo", "task=paper", "randomize=train", "view=corrected"])
+    task = api.make(
+        num_envs=1, objects=household, physics="turbo", task="paper", randomize="train", view="tracked_updated"
+    )
+    want = configs.load(
+        EvaluateCfg, "evaluate", ["physics=turbo", "task=paper", "randomization=train", "camera=tracked_updated"]
+    )
     assert task.cfg == want.task
     assert task.engine.get_model(0).opt.timestep == want.physics.timestep_s
 
@@ -64,7 +68,7 @@ def test_presets_dictionaries_dotted_keys_and_objects_give_the_same_task(househo
         api.make(
             num_envs=1,
             objects=household,
-            view=configs.load_option(CameraCfg, "view", "tracked"),
+            view=configs.load_option(CameraCfg, "camera", "tracked"),
             task=TaskCfg(hold_s=0.5),
         ),
     ]
@@ -129,8 +133,8 @@ def test_environments_are_those_of_their_libraries(small):
 
 
 def test_gymnasium_makes_the_environment_by_name_with_presets(small):
-    env = gymnasium.make("dexgrasp/Grasp-v0", view="corrected", **small)
-    assert env.unwrapped.task.cfg.view.mode == "corrected"
+    env = gymnasium.make("dexgrasp/Grasp-v0", view="tracked_updated", **small)
+    assert env.unwrapped.task.cfg.view.mode == "tracked_updated"
     batch = gymnasium.make_vec("dexgrasp/Grasp-v0", num_envs=2, randomize="train", **small)
     assert batch.task.cfg.randomize.name == "train"
 
@@ -194,7 +198,7 @@ def test_the_vector_environment_repeats_an_evaluation_trial_by_trial(policy):
     env = api.make_gym_vec(num_envs=count, obs="dict", policy=policy, attempts=3, in_order=True, **options)
     told = outcomes_of(env, api.load_policy(policy, env), [0] * count, list(trials))
     cfg = apply_policy_config(
-        configs.load(EvaluateCfg, "evaluate", [f"policy={policy}", "physics=balanced", "randomize=train"])
+        configs.load(EvaluateCfg, "evaluate", [f"policy={policy}", "physics=balanced", "randomization=train"])
     )
     task = make_task(cfg, HandSpec.load(cfg.hand), open_library(cfg.objects), "none", 5)  # two rows beside the three
     outcomes = play(task, make_policy(policy, task), range(16, 21), attempts=3)[:count]
@@ -258,7 +262,8 @@ def test_stable_baselines3_evaluates_a_shipped_policy(small):
 def test_a_policy_on_a_task_or_observation_that_it_was_not_trained_for_is_refused_with_the_way_out(small):
     env = api.make_gym_vec(num_envs=1, obs="dict", **small)
     with pytest.raises(
-        ValueError, match=r"trained with task.view.mode=corrected, not frozen.*: make .* with policy='allegro/student'"
+        ValueError,
+        match=r"trained with task.camera.mode=tracked_updated, not frozen.*: make .* with policy='allegro/student'",
     ):
         api.load_policy(STUDENT, env)
     with pytest.raises(ValueError, match="hand=leap, not allegro"):
@@ -320,7 +325,7 @@ def test_the_isaac_gym_face_takes_a_users_task_by_class_and_by_name(small, regis
         env.reset()
         _, reward, *_ = env.step(torch.zeros(2, 22))
         torch.testing.assert_close(reward, env.task.engine.state.object_pos_w[:, 2].float())
-    assert api.make_isaacgym(num_envs=1, task_cfg="paper", **small).task.cfg.use_scripted_grasp == "off"
+    assert not api.make_isaacgym(num_envs=1, task_cfg="paper", **small).task.cfg.use_scripted_grasp
 
 
 def test_a_task_for_the_isaac_gym_face_is_refused_where_it_is_none_or_its_name_is_taken(registered):

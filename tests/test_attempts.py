@@ -10,7 +10,7 @@ import configs
 from perception.geometry import quat_rotate
 from policies.attempts import RegraspRunner, play
 from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
-from policies.gripping import LOST_GRIP, UNSEEN_SHARE, lowest_height_m, is_hand_empty, grip_confidence
+from policies.gripping import LOST_GRIP, UNSEEN_SHARE, grip_confidence, is_hand_empty, lowest_height_m
 from policies.synergy import make_policy
 from sim.retreat import ABOVE_M, ASIDE_M, OPEN_S, PALM_M_S, REST_S
 
@@ -32,7 +32,14 @@ class Scripted:
 @pytest.fixture
 def make(household, allegro):
     def build(rows, *words, disturbance="none"):
-        words = ["policy=synergy", "view=corrected", "physics=balanced", "num_threads=1", "task.hold_s=0.5", *words]
+        words = [
+            "policy=synergy",
+            "camera=tracked_updated",
+            "physics=balanced",
+            "num_threads=1",
+            "task.hold_s=0.5",
+            *words,
+        ]
         cfg = apply_policy_config(configs.load(EvaluateCfg, "evaluate", words))
         return make_task(cfg, allegro, household, disturbance, rows)
 
@@ -192,7 +199,7 @@ def test_the_height_of_the_lowest_quarter_by_hand():
 
 
 def test_what_looked_only_once_has_one_attempt_and_so_has_what_feels_nothing(make):
-    blind, numb = make(1, "view=frozen"), make(1)
+    blind, numb = make(1, "camera=first_frame"), make(1)
     assert play(blind, Scripted(blind, torch.zeros(1)), [0], attempts=3)[0].attempts == 1
     assert play(numb, make_policy("synergy", numb), [0], attempts=3)[0].attempts == 1
 

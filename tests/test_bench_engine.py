@@ -53,7 +53,7 @@ def test_steps_of_single_rows_are_not_recorded_as_steps_of_all(task):
 @pytest.mark.slow
 def test_the_command_measures_every_cell(tmp_path, household, capsys):
     words = [f"{key}={value}" for key, value in (("grasp_s", 0.4), ("lift_s", 0.2), ("hold_s", 0.2))]
-    words = [f"task.{word}" for word in words] + ["randomize=train", f"objects={household.path}", f"out={tmp_path}"]
+    words = [f"task.{word}" for word in words] + ["randomization=train", f"objects={household.path}", f"out={tmp_path}"]
     assert main(["bench", "engine", "num_envs=[2]", "threads=[1]", "presets=[turbo]", "repeats=1", *words]) == 0
     found = json.loads((tmp_path / "bench.json").read_text())
     (cell,) = found["cells"]

@@ -58,7 +58,7 @@ def test_training_runs_on_it_goes_on_and_spreads_over_ranks(processes, tmp_path,
         "engine=warp",
         "num_envs=2",
         f"objects={household.path}",
-        "validate_every=9",
+        "validation_interval=9",
         f"out={tmp_path / 'run'}",
         *TINY,
     )

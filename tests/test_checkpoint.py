@@ -269,7 +269,12 @@ def test_weights_that_are_not_finite_are_refused(copied):
 
 def test_every_command_refuses_a_hostile_checkpoint_in_one_line(copied, tmp_path, capsys):
     rewrite(copied, extra=[("policy.pth", pickle.dumps(Trap(str(tmp_path / "ran"))))])
-    stage = ["stage=student", f"out={tmp_path / 'new'}", "objects=generated:8", "validation=generated:4:validation"]
+    stage = [
+        "recipe=student",
+        f"out={tmp_path / 'new'}",
+        "objects=generated:8",
+        "validation_objects=generated:4:validation",
+    ]
     for words in (
         ["evaluate", f"policy={copied}", "trials=2"],
         ["export", f"run={copied}", f"out={tmp_path / 'bundle'}"],
@@ -338,7 +343,7 @@ def resume_words(folder):
             f"{key}={text[key]}"
             for key in ("objects", "validation", "num_envs", "num_threads", "precision", "iterations")
         ),
-        *("physics=turbo", "hidden=[8]", "minibatches=2", "validation_trials=2", "validate_every=9"),
+        *("physics=turbo", "hidden=[8]", "num_minibatches=2", "validation_trials=2", "validation_interval=9"),
         *(f"task.{key}={task[key]}" for key in ("rate_hz", "grasp_s", "lift_s", "hold_s")),
         f"out={folder}",
     ]

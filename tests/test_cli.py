@@ -103,7 +103,7 @@ def test_help_lists_the_choices_behind_an_alias():
     assert kinds["engine"] == "one of cpu, warp"
     assert kinds["encoder"] == "one of lstm, mlp, conv"
     assert kinds["task.view.mode"] == "one of frozen, refreshed, tracked, corrected"
-    assert kinds["task.randomize.friction"] == "2 values (float, float)"
+    assert kinds["task.randomization.friction"] == "2 values (float, float)"
 
 
 @pytest.mark.parametrize(

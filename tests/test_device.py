@@ -40,7 +40,7 @@ def gpu(monkeypatch):
     assert pretend_gpu.waits  # the pretence was at work
 
 
-def options(household, balanced, view="frozen", randomize="train"):
+def options(household, balanced, view="first_frame", randomize="train"):
     cfg = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.2, camera=configs.load_option(CameraCfg, "view", view))
     domain = configs.load_option(RandomizationCfg, "randomize", randomize)
     shared = {"objects": household, "physics": balanced, "disturbance": "mixed", "seed": 3}
@@ -60,7 +60,7 @@ def play(task, steps=STEPS):
     return [*shown, state], step.info["outcomes"], task.outcomes()
 
 
-@pytest.mark.parametrize("view", ["frozen", "corrected"])
+@pytest.mark.parametrize("view", ["first_frame", "tracked_updated"])
 def test_a_run_on_a_gpu_is_the_run_on_the_cpu(request, household, balanced, view):
     """Delayed, noisy, disturbed; with episodes that end and begin."""
     given = options(household, balanced, view)

@@ -24,7 +24,7 @@ def make(household, balanced):
     hand = HandSpec.load("allegro")
 
     def build(num_threads: int = 1, cfg: TaskCfg = SHORT, **domain) -> GraspTask:
-        cfg = replace(cfg, randomize=RandomizationCfg(**domain))
+        cfg = replace(cfg, randomization=RandomizationCfg(**domain))
         task = GraspTask(cfg, hand, household, balanced, ENVS, num_threads, in_order=True, auto_reset=False)
         task.reset(range(ENVS))
         return task
@@ -42,7 +42,7 @@ def fingers(model: mujoco.MjModel) -> list[int]:
 
 
 def test_off_is_the_default_and_the_models_are_the_compiled_ones(make, plain):
-    assert configs.load_option(RandomizationCfg, "randomize", "off") == RandomizationCfg()
+    assert configs.load_option(RandomizationCfg, "randomization", "off") == RandomizationCfg()
     for row in range(ENVS):
         own, nominal = plain.engine.get_model(row), plain.engine.pool[plain.objects[row]]
         for field in ("body_mass", "body_inertia", "body_ipos", "actuator_gainprm", "actuator_biasprm", "dof_damping"):
@@ -251,7 +251,7 @@ def test_one_push_acts_on_the_lifted_object_for_a_fifth_of_a_second(make):
 
 def test_fully_randomised_trials_are_reproducible_and_finite(household, balanced):
     hand = HandSpec.load("allegro")
-    cfg = replace(SHORT, randomize=configs.load_option(RandomizationCfg, "randomize", "train"))
+    cfg = replace(SHORT, randomization=configs.load_option(RandomizationCfg, "randomization", "train"))
     runs = []
     for threads, trials in ((1, [3, 4]), (2, [4, 3])):
         task = GraspTask(cfg, hand, household, balanced, 2, threads, in_order=True, auto_reset=False)

@@ -200,7 +200,7 @@ def test_failures_are_counted_by_name_and_an_unknown_one_is_an_error():
 def test_the_synergy_is_the_prior_without_correction_and_needs_it():
     task = task_of(2)
     assert (make_policy("synergy", task).act({}) == torch.zeros(2, task.num_actions)).all()
-    without = task_of(1, replace(CFG, task=replace(SHORT, prior="off")))
+    without = task_of(1, replace(CFG, task=replace(SHORT, use_scripted_grasp=False)))
     with pytest.raises(ValueError, match=r"policy=synergy .* task\.prior=off removes"):
         make_policy("synergy", without)
 

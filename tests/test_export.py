@@ -139,8 +139,8 @@ class TorchSession:
     ("encoder", "task"),
     [
         ("lstm", TASK),
-        ("conv", replace(TASK, vectors="world", rate_hz=25.0)),
-        ("mlp", replace(TASK, prior="off", view=CameraCfg(mode="frozen"))),
+        ("conv", replace(TASK, vector_frame="world", rate_hz=25.0)),
+        ("mlp", replace(TASK, use_scripted_grasp=False, camera=CameraCfg(mode="first_frame"))),
     ],
 )
 def test_the_controller_repeats_the_task_whatever_the_student_is(tmp_path, household, encoder, task):
@@ -172,7 +172,7 @@ def test_a_controller_for_another_task_does_not_repeat_it(tmp_path, household):
 def test_what_belongs_to_the_policy_is_adopted(student_run, bundle, household):
     for policy in (student_run, bundle):
         task = apply_policy_config(evaluation(policy, household)).task
-        assert (task.grasp_s, task.finger_action_rad, task.camera.mode) == (1.6, 0.2, "refreshed")
+        assert (task.grasp_s, task.finger_action_rad, task.camera.mode) == (1.6, 0.2, "latest")
         assert task.hold_s == 3.0  # the evaluation's own
 
 
@@ -219,7 +219,7 @@ def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_pa
 def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):
     data = read_checkpoint(copied_run / "best.zip")
     task = data.manifest["config"]["task"]
-    other_view = {"task": task | {"view": task["view"] | {"mode": "frozen"}}}
+    other_view = {"task": task | {"view": task["view"] | {"mode": "first_frame"}}}
     for change, error in (
         (other_view, r"not a student of allegro.*'visible_fraction': 1 values and is missing"),
         ({"side": "middle"}, "side must be one of"),

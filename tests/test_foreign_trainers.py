@@ -139,7 +139,7 @@ def test_rl_games_trains_on_the_vec_task(options, tmp_path, central_value):
     vecenv.register("DEXGRASP", create)
     env_configurations.register("dexgrasp", {"vecenv_type": "DEXGRASP", "env_creator": None})
     runner = Runner(Observer())
-    runner.load({"params": rl_games_params(tmp_path, epochs=3, horizon=8, central_value=central_value)})
+    runner.load({"params": rl_games_params(tmp_path, num_epochs=3, horizon=8, central_value=central_value)})
     runner.run({"train": True, "play": False})
     (env,) = made
     assert env.steps == 3 * 8
@@ -187,7 +187,7 @@ def test_rl_games_trains_on_a_users_subclass_with_its_own_reward(options, tmp_pa
     vecenv.register("DEXGRASP_TWO", create)
     env_configurations.register("dexgrasp", {"vecenv_type": "DEXGRASP_TWO", "env_creator": None})
     runner = Runner(Observer())
-    runner.load({"params": rl_games_params(tmp_path, epochs=3, horizon=8, central_value=False)})
+    runner.load({"params": rl_games_params(tmp_path, num_epochs=3, horizon=8, central_value=False)})
     runner.run({"train": True, "play": False})
     assert float(scalars["rewards/step"][-1]) == 2.0 * EPISODE
     assert torch.isfinite(weights[-1]).all()
@@ -199,7 +199,7 @@ def test_the_training_script_in_the_readme_runs(options, tmp_path, monkeypatch):
     (script,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "rl_games" in block)
     assert len(script.splitlines()) <= 15
     monkeypatch.chdir(tmp_path)
-    params = rl_games_params(tmp_path, epochs=1, horizon=4, central_value=False)
+    params = rl_games_params(tmp_path, num_epochs=1, horizon=4, central_value=False)
     Path("ppo.yaml").write_text(yaml.safe_dump({"params": params}), encoding="utf-8")
     made, make = [], isaacgym.make
 

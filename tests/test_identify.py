@@ -93,7 +93,10 @@ def test_known_parameters_come_back(hand, allegro, tmp_path):
     assert written["joints"]["ffj2"]["kp"] == pytest.approx(fits[0].parameters.kp, rel=1e-3)
     ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in written["randomize"].items()}
     domain = RandomizationCfg(**ranges)
-    assert (domain.action_delay, domain.late_action_probability) == (0, 1.0)  # one period of 50 ms holds the whole delay
+    assert (domain.action_delay, domain.late_action_probability) == (
+        0,
+        1.0,
+    )  # one period of 50 ms holds the whole delay
     assert domain.joint_noise_rad == pytest.approx(3**0.5 * NOISE_RAD, rel=0.3)
     draw(tmp_path / "identified.png", log.joints(), fits)
     assert (tmp_path / "identified.png").stat().st_size > 10_000

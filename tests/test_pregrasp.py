@@ -7,7 +7,7 @@ import torch
 
 from perception.geometry import matrix_from_quat, plane_basis, quat_rotate, quat_rotate_inverse
 from perception.grasp_style import GraspStyle
-from perception.pregrasp import CLEAR_M, plan_pregrasp, back_off_from_points
+from perception.pregrasp import CLEAR_M, back_off_from_points, plan_pregrasp
 
 
 def style(**scalars):

@@ -10,7 +10,9 @@ from sim.randomize import EpisodeDraws, RandomizationCfg, ResetCfg, draw_episode
 from sim.trial_random import TrialRandom
 
 CFG = RandomizationCfg(friction=(0.4, 1.2), mass_scale=(0.5, 2.0))
-STILL = ResetCfg(object_xy_range_m=0, camera_m=0, tilt_sd_rad=0, standoff_range_m=0, palm_xy_range_m=0, finger_range_rad=0)
+STILL = ResetCfg(
+    object_xy_range_m=0, camera_m=0, tilt_sd_rad=0, standoff_range_m=0, palm_xy_range_m=0, finger_range_rad=0
+)
 RESET = ResetCfg()
 TRIALS = 400
 
@@ -81,7 +83,9 @@ def test_a_trial_is_decided_by_its_seed_and_number_alone(draws):
 
 
 def test_wider_ranges_leave_the_other_draws_as_they_were(draws):
-    wide = draw_episode(trials(0, range(TRIALS)), replace(RESET, place_m=0.1), replace(CFG, friction=(0.8, 0.8)), 16)
+    wide = draw_episode(
+        trials(0, range(TRIALS)), replace(RESET, object_xy_range_m=0.1), replace(CFG, friction=(0.8, 0.8)), 16
+    )
     torch.testing.assert_close(wide.object_xy, 2 * draws.object_xy)
     assert (wide.friction == 0.8).all()
     for name in {item.name for item in fields(EpisodeDraws)} - {"object_xy", "friction"}:

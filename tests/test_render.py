@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from sim import render
-from sim.render import VideoRecorder, RenderUnavailable
+from sim.render import RenderUnavailable, VideoRecorder
 
 BOX = np.array([[x, y, z] for x in (0.0, 0.06) for y in (-0.03, 0.03) for z in (-0.04, 0.04)], dtype=np.float32)
 QUADS = [[0, 1, 3, 2], [4, 6, 7, 5], [0, 4, 5, 1], [2, 3, 7, 6], [0, 2, 6, 4], [1, 5, 7, 3]]

@@ -27,7 +27,7 @@ except render.RenderUnavailable as error:
 @pytest.fixture(scope="module")
 def make(household, balanced, allegro):
     def build(**view) -> GraspTask:
-        cfg = replace(TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2), view=CameraCfg(**view))
+        cfg = replace(TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2), camera=CameraCfg(**view))
         task = GraspTask(cfg, allegro, household, balanced, 4, 1, in_order=True, auto_reset=False)
         task.reset(range(4))
         return task
@@ -94,7 +94,7 @@ def test_the_first_view_lies_on_the_object_and_the_hand_is_not_in_it(make):
 
 
 def test_frames_after_it_lie_on_the_object_too_though_the_hand_is_in_them(make):
-    task = make(camera="rendered", mode="refreshed", period_steps=4, latency_steps=0)
+    task = make(camera="rendered", mode="latest", period_steps=4, latency_steps=0)
     for _ in range(8):
         task.step(torch.zeros(4, 22))
     fresh = task.view.fresh.nonzero().squeeze(1).tolist()
@@ -109,9 +109,11 @@ def test_without_opengl_the_command_says_what_is_missing(monkeypatch, capsys, tm
         raise render.RenderUnavailable({"egl": "no display"})
 
     monkeypatch.setattr("sim.render_depth.backend", fail)
-    status = cli.main(["evaluate", "perception=rendered", "trials=1", "physics=balanced", f"out={tmp_path / 'run'}"])
+    status = cli.main(
+        ["evaluate", "task.camera.model=rendered", "trials=1", "physics=balanced", f"out={tmp_path / 'run'}"]
+    )
     error = capsys.readouterr().err
     assert status == 2
     assert "depth cannot be rendered" in error
     assert "apt-get install" in error
-    assert "perception=model" in error
+    assert "task.camera.model=points" in error

@@ -162,7 +162,7 @@ def as_schema_3(contract):
     assert camera["mode"] == "latest"
     assert camera["model"] == "points"
     contract["view"] = {
-        "mode": "refreshed",
+        "mode": "latest",
         "carried": camera["move_with_palm"],
         "camera": "model",
         "period_steps": camera["frame_interval_steps"],
@@ -208,7 +208,11 @@ def test_a_contract_that_is_written_is_read_back_equal(bundle, copied):
         ("control", {"rate_hz": None}, "'control.rate_hz' expects float, got None"),
         ("control", {"rate_hz": 0.0}, "control.rate_hz must lie in 1..1000 Hz, got 0.0"),
         ("control", {"grip_threshold_hold": 1.5}, "control.grip_threshold_hold must lie in 0..1, got 1.5"),
-        ("camera", {"mode": "corrected"}, "'camera.mode' expects one of first_frame, latest, tracked, tracked_updated"),
+        (
+            "camera",
+            {"mode": "tracked_updated"},
+            "'camera.mode' expects one of first_frame, latest, tracked, tracked_updated",
+        ),
         ("hand", {"kp_nm_rad": [1.0]}, "['kp_nm_rad'] must hold 16 values, as joint_names does"),
         ("hand", {"kp_nm_rad": [0.0] * 16}, "hand.kp_nm_rad must be positive, got 0.0"),
         ("hand", {"joint_lower_rad": [9.0] * 16}, "hand.joint_lower_rad must be below hand.joint_upper_rad"),

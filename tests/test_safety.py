@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dexgrasp.utils.rotations import quat_from_rotvec, quat_multiply, rotvec_from_quat
 from policies.contract import HandContract, KinematicsContract
 from policies.limiter import RateLimiter, RotationRateLimiter, brake
-from policies.safety import SafetyCfg, SafetyGate, MeasuredState, DesiredCommand
+from policies.safety import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
 
 HAND = HandContract(
     name="three joints",

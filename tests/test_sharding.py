@@ -150,7 +150,7 @@ def test_a_worker_with_other_versions_is_refused(cfg, household):
 def test_without_ray_the_error_says_what_to_install(monkeypatch, cfg, missing, tmp_path):
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r"ray=\.\.\. needs Ray and pyarrow: pip install 'dexgrasp\[ray\]'"):
-        evaluate(replace(cfg, ray="auto", out=str(tmp_path / "run")))
+        evaluate(replace(cfg, cluster="auto", out=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
 
 
@@ -252,7 +252,9 @@ def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(household, tmp
 @pytest.mark.slow
 def test_an_error_on_a_worker_is_told_as_if_it_were_here(household, tmp_path):
     pytest.importorskip("ray", reason="needs the extra `ray`")
-    words = command(tmp_path / "run", household, "ray=local", "task.prior=off")
+    words = command(tmp_path / "run", household, "ray=local", "task.use_scripted_grasp=false")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
-    assert "error: policy=synergy is the task's scripted prior, which task.prior=off removes" in done.stderr
+    assert (
+        "error: policy=synergy is the task's scripted prior, which task.use_scripted_grasp=false removes" in done.stderr
+    )

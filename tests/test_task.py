@@ -129,7 +129,7 @@ def test_finished_episodes_report_an_outcome_and_their_last_observation(make):
 
 
 def test_zero_action_without_the_prior_keeps_the_palm_still(make):
-    task = make(replace(SHORT, prior="off"))
+    task = make(replace(SHORT, use_scripted_grasp=False))
     task.reset([0, 1, 2, 3])
     start = task.control.palm_pos_w.clone()
     for _ in range(10):
@@ -138,7 +138,7 @@ def test_zero_action_without_the_prior_keeps_the_palm_still(make):
 
 
 def test_a_palm_action_moves_the_target_in_the_palm_frame(make):
-    task = make(replace(SHORT, prior="off"))
+    task = make(replace(SHORT, use_scripted_grasp=False))
     task.reset([0, 1, 2, 3])
     start, quat = task.control.palm_pos_w.clone(), task.control.palm_quat_w.clone()
     action = torch.zeros(4, 22)
@@ -153,7 +153,7 @@ def test_a_palm_action_moves_the_target_in_the_palm_frame(make):
 @pytest.mark.parametrize("axis", [0, 1, 2])
 @pytest.mark.parametrize("sign", [-3.0, 3.0])
 def test_however_the_policy_turns_and_sinks_the_palm_an_arm_can_hold_it(make, axis, sign):
-    task = make(replace(SHORT, prior="off"))
+    task = make(replace(SHORT, use_scripted_grasp=False))
     task.reset([0, 1, 2, 3])
     start = Rotation.from_quat(task.control.palm_quat_w.numpy(), scalar_first=True)
     action = torch.zeros(4, 22)
@@ -174,7 +174,7 @@ def to_palm_axes(task: GraspTask, direction_w) -> torch.Tensor:
 
 
 def test_actions_are_clipped(make):
-    wild, limit = make(replace(SHORT, prior="off")), make(replace(SHORT, prior="off"))
+    wild, limit = make(replace(SHORT, use_scripted_grasp=False)), make(replace(SHORT, use_scripted_grasp=False))
     wild.reset([0, 1, 2, 3])
     limit.reset([0, 1, 2, 3])
     wild.step(torch.full((4, 22), 100.0))

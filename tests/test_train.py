@@ -18,9 +18,9 @@ from policies.train import TrainCfg, train
 
 TINY = (
     "objects=generated:8",
-    "validation=generated:4:validation",
+    "validation_objects=generated:4:validation",
     "validation_trials=4",
-    "validate_every=2",
+    "validation_interval=2",
     "num_threads=1",
     "task.rate_hz=10",
     "task.grasp_s=0.6",
@@ -73,7 +73,7 @@ def test_a_run_says_where_its_time_went(teacher):
 
 
 def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_path):
-    stopped = train(tiny(tmp_path, "num_envs=8", "iterations=4", "time_limit=0.0001"))
+    stopped = train(tiny(tmp_path, "num_envs=8", "iterations=4", "time_limit_min=0.0001"))
     assert stopped["iteration"] < 4
     train(tiny(tmp_path, "num_envs=8", "iterations=4"))
     assert_same(teacher / "last.zip", tmp_path / "last.zip")
@@ -89,13 +89,13 @@ def test_another_configuration_does_not_go_on_with_a_run(teacher):
 
 
 def test_a_student_without_a_teacher_is_told_where_to_get_one(tmp_path):
-    with pytest.raises(FileNotFoundError, match="dexgrasp train stage=teacher"):
-        train(tiny(tmp_path, "stage=student", "num_envs=4", "iterations=2"))
+    with pytest.raises(FileNotFoundError, match="dexgrasp train recipe=teacher"):
+        train(tiny(tmp_path, "recipe=student", "num_envs=4", "iterations=2"))
 
 
 def test_a_teacher_must_be_whole_and_of_the_same_hand_and_task(teacher, tmp_path):
     def student(whom, *more):
-        return tiny(tmp_path / "out", "stage=student", f"teacher={whom}", "num_envs=4", "iterations=2", *more)
+        return tiny(tmp_path / "out", "recipe=student", f"teacher={whom}", "num_envs=4", "iterations=2", *more)
 
     with pytest.raises(ValueError, match=r"teacher: .*trained for something else \(side: right there, left here\)"):
         train(student(teacher, "side=left"))
@@ -114,12 +114,12 @@ def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"iterations       4; to go on: the same command with out={teacher} and a greater iterations="
     assert lines[1].startswith("best validation") and "of 4 trials; 95 % interval" in lines[1]
-    assert lines[-1].endswith(f"dexgrasp train stage=student teacher={teacher}")
+    assert lines[-1].endswith(f"dexgrasp train recipe=student teacher={teacher}")
     assert (teacher / "progress.csv").read_text() == before
 
 
 def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, tmp_path):
-    rare = ("num_envs=8", "iterations=4", "validate_every=100")
+    rare = ("num_envs=8", "iterations=4", "validation_interval=100")
     words = [sys.executable, "-m", "policies.cli", "train", *TINY, *rare, f"out={tmp_path}"]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = run.stdout.readline()  # of the first iteration: the second has begun
@@ -136,7 +136,13 @@ def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly
 
 
 def test_a_student_goes_on_without_the_rollouts_that_a_kill_has_damaged(teacher, tmp_path, caplog):
-    small = ("stage=student", f"teacher={teacher}", "num_envs=4", "mix.updates=2", "mix.batch=16")
+    small = (
+        "recipe=student",
+        f"teacher={teacher}",
+        "num_envs=4",
+        "distillation.gradient_steps=2",
+        "distillation.batch_size=16",
+    )
     train(tiny(tmp_path, *small, "iterations=2"))
     (tmp_path / "last.window").write_bytes(b"cut")
     assert train(tiny(tmp_path, *small, "iterations=3"))["iteration"] == 4
@@ -146,17 +152,28 @@ def test_a_student_goes_on_without_the_rollouts_that_a_kill_has_damaged(teacher,
 @pytest.mark.parametrize("keep", [32768, 30])
 def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path, keep):
     """Whether imitation keeps all of the 80 samples of a roll-out or some."""
-    student = ("stage=student", f"teacher={teacher / 'best.zip'}", "num_envs=8", "mix.start=0.4", "mix.end=0.8")
-    small = (*student, "mix.updates=3", "mix.batch=32", f"mix.keep={keep}")
+    student = (
+        "recipe=student",
+        f"teacher={teacher / 'best.zip'}",
+        "num_envs=8",
+        "distillation.rho_start=0.4",
+        "distillation.rho_end=0.8",
+    )
+    small = (
+        *student,
+        "distillation.gradient_steps=3",
+        "distillation.batch_size=32",
+        f"distillation.samples_per_rollout={keep}",
+    )
     train(tiny(tmp_path / "through", *small, "iterations=4"))
-    first = tiny(tmp_path / "stopped", *small, "iterations=4", "time_limit=0.0001")
+    first = tiny(tmp_path / "stopped", *small, "iterations=4", "time_limit_min=0.0001")
     assert train(first)["iteration"] == 2
     train(tiny(tmp_path / "stopped", *small, "iterations=4"))
     assert_same(tmp_path / "through/last.zip", tmp_path / "stopped/last.zip")
 
 
 def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
-    alike = ("iterations=3", "minibatches=1", "epochs=2", "validate_every=100", "precision=single")
+    alike = ("iterations=3", "num_minibatches=1", "num_epochs=2", "validation_interval=100", "precision=fp32")
     train(tiny(tmp_path / "one", "num_envs=8", *alike))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
     command = [*torchrun, "-m", "policies.cli", "train", *TINY, f"out={tmp_path / 'two'}", "num_envs=4", *alike]
@@ -172,8 +189,11 @@ def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
     [
         (["objects=generated:4:test"], "objects=generated:4:test: 4 objects (box_test_s0_00000, "),
         (["objects=shipped"], "objects=shipped: 144 objects (box_test_s0_00000, "),
-        (["validation=generated:4:test"], "validation=generated:4:test: 4 objects (box_test_s0_00000, "),
-        (["validation=generated:4"], "validation: 4 objects (box_train_s0_00000, "),
+        (
+            ["validation_objects=generated:4:test"],
+            "validation_objects=generated:4:test: 4 objects (box_test_s0_00000, ",
+        ),
+        (["validation_objects=generated:4"], "validation: 4 objects (box_train_s0_00000, "),
     ],
 )
 def test_test_objects_and_shared_objects_are_refused_before_anything_is_written(words, message, tmp_path, capsys):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from perception.best_pregrasp import best_pregrasp
-from perception.tried import AXIS, COST, MARK, PLACE_M, SHARE, FailedGrasps, repetition_penalty, grasp_descriptor
+from perception.tried import AXIS, COST, MARK, PLACE_M, SHARE, FailedGrasps, grasp_descriptor, repetition_penalty
 from sim.starts import open_hand_keypoints
 from tests.test_best_pregrasp import OVERHEAD, STILL
 

@@ -33,7 +33,9 @@ ENVS = 4
 @pytest.fixture(scope="module")
 def make(household, balanced, allegro):
     def build(trials=range(ENVS), reset: ResetCfg | None = None, domain: RandomizationCfg | None = None, **view):
-        cfg = replace(SHORT, view=CameraCfg(**view), reset=reset or ResetCfg(), randomize=domain or RandomizationCfg())
+        cfg = replace(
+            SHORT, camera=CameraCfg(**view), reset=reset or ResetCfg(), randomization=domain or RandomizationCfg()
+        )
         task = GraspTask(cfg, allegro, household, balanced, len(trials), 1, in_order=True, auto_reset=False)
         task.reset(trials)
         return task
@@ -158,7 +160,7 @@ def opened(cfg: CameraCfg, count: int = POINTS) -> tuple[ObjectCamera, torch.Ten
 
 
 def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
-    view, points = opened(CameraCfg(mode="refreshed", frame_interval_steps=3, latency_steps=2))
+    view, points = opened(CameraCfg(mode="latest", frame_interval_steps=3, latency_steps=2))
     shown = []
     for step in range(1, 10):
         view.step(None, None, torch.tensor([step, 0]), *at_rest())
@@ -169,14 +171,14 @@ def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
 
 @pytest.mark.parametrize("latency", [0, 2])
 def test_latency_may_be_none_or_a_whole_period(latency):
-    view, points = opened(CameraCfg(mode="refreshed", frame_interval_steps=2, latency_steps=latency))
+    view, points = opened(CameraCfg(mode="latest", frame_interval_steps=2, latency_steps=latency))
     for step in range(1, 7):
         view.step(None, None, torch.full((2,), step), *at_rest())
     assert float((view.points_w - points).mean() * 1000) == pytest.approx(6 - latency)
 
 
 def test_too_few_points_leave_the_view_as_it_was_and_it_is_said():
-    view, points = opened(CameraCfg(mode="refreshed", frame_interval_steps=1, latency_steps=0, min_points=8), count=7)
+    view, points = opened(CameraCfg(mode="latest", frame_interval_steps=1, latency_steps=0, min_points=8), count=7)
     view.step(None, None, torch.tensor([1, 1]), *at_rest())
     assert torch.equal(view.points_w, points)
     assert view.terms()["view_fresh"].tolist() == [False, False]
@@ -192,14 +194,14 @@ def test_what_is_held_goes_along_with_the_palm_and_what_is_not_stays():
     expected = torch.stack([-y, x, z], dim=-1) + torch.tensor([0.1, 0.0, 0.3])
     torch.testing.assert_close(view.points_w[0], expected, rtol=0, atol=1e-6)
     assert torch.equal(view.points_w[1], points[1])
-    published, points = opened(configs.load_option(CameraCfg, "view", "published"))
+    published, points = opened(configs.load_option(CameraCfg, "camera", "published"))
     for step, palm in enumerate((start, turned), 1):
         published.step(None, None, torch.tensor([step, step]), palm, ~STILL, STILL)
     assert torch.equal(published.points_w, points)
 
 
 def test_a_frame_that_arrives_late_has_gone_along_with_the_palm():
-    view, points = opened(CameraCfg(mode="refreshed", frame_interval_steps=2, latency_steps=1))
+    view, points = opened(CameraCfg(mode="latest", frame_interval_steps=2, latency_steps=1))
     for step, height in enumerate((0.0, 0.0, 0.05), 1):
         view.step(
             None, None, torch.tensor([step, step]), reading((0.0, 0.0, height)), torch.tensor([True, False]), STILL
@@ -238,7 +240,7 @@ def test_a_frozen_view_stays_and_tells_the_policy_nothing_more(make):
 
 
 def test_a_refreshed_view_follows_an_object_that_is_moved(make):
-    task = make(mode="refreshed", period_steps=2, latency_steps=0)
+    task = make(mode="latest", period_steps=2, latency_steps=0)
     run(task, 1)
     rows = torch.arange(ENVS)
     task.engine.move_object(rows, task.engine.state.object_pos_w + torch.tensor([0.05, 0.0, 0.0]))
@@ -253,8 +255,8 @@ def test_a_refreshed_view_follows_an_object_that_is_moved(make):
 
 def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
     trials = range(16)
-    on_axis = make(trials, mode="refreshed", period_steps=1, latency_steps=0)
-    aside = make(trials, reset=ResetCfg(camera_placement="aside"), mode="refreshed", period_steps=1, latency_steps=0)
+    on_axis = make(trials, mode="latest", period_steps=1, latency_steps=0)
+    aside = make(trials, reset=ResetCfg(camera_placement="side"), mode="latest", period_steps=1, latency_steps=0)
     assert torch.equal(on_axis.draws.approach_offset, aside.draws.approach_offset)  # the palm comes from there
     seen = {}
     for name, task in (("on_axis", on_axis), ("aside", aside)):
@@ -269,7 +271,7 @@ def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
 
 def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alone():
     cfg = ResetCfg(
-        camera_placement="aside", aside_azimuth_deg=(80, 100), aside_elevation_deg=(30, 40), aside_distance_m=(0.6, 0.7)
+        camera_placement="side", aside_azimuth_deg=(80, 100), aside_elevation_deg=(30, 40), aside_distance_m=(0.6, 0.7)
     )
     random = TrialRandom.of_trials(torch.zeros(20, dtype=torch.int64), torch.arange(20))
     drawn, plain = (draw_episode(random, reset, RandomizationCfg(), 16) for reset in (cfg, ResetCfg()))
@@ -282,7 +284,7 @@ def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alon
     assert torch.equal(plain.force, drawn.force)
 
 
-@pytest.mark.parametrize("mode", ["refreshed", "tracked", "corrected"])
+@pytest.mark.parametrize("mode", ["latest", "tracked", "tracked_updated"])
 def test_a_trial_is_seen_alike_whatever_runs_beside_it(make, mode):
     flaws = {"mode": mode, "disparity_sd_px": 0.08, "edge_loss": 0.3, "flying": 0.02}
     together, alone = make([0, 1, 2, 3], **flaws), make([2], **flaws)
@@ -390,7 +392,7 @@ def test_what_tracks_must_be_told_what_hides_the_object_and_what_does_not_has_no
     with pytest.raises(ValueError, match="view mode tracked needs the hand that hides the object"):
         known.update(torch.tensor([0]), ObjectFrame(points, POINTS * one, one))
     with pytest.raises(ValueError, match=r"view\.mode=refreshed tracks nothing; tracked and corrected do"):
-        ObjectPoints("refreshed", 1, 1, POINTS).tracked_w()
+        ObjectPoints("latest", 1, 1, POINTS).tracked_w()
 
 
 def test_the_tracker_finds_an_object_that_jumped_half_behind_the_hand():
@@ -446,8 +448,8 @@ def test_a_live_view_costs_the_first_frame_nothing_but_its_errors(make):
 
 def test_each_option_of_the_view_is_named_as_its_mode():
     for name in configs.options("view"):
-        assert configs.load_option(CameraCfg, "view", name).mode == ("frozen" if name == "published" else name)
-    assert configs.load_option(CameraCfg, "view", "frozen") == CameraCfg()
+        assert configs.load_option(CameraCfg, "view", name).mode == ("first_frame" if name == "published" else name)
+    assert configs.load_option(CameraCfg, "camera", "first_frame") == CameraCfg()
 
 
 def test_what_cannot_be_is_refused():

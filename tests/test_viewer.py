@@ -255,7 +255,8 @@ def evaluation(balanced):
     except render.RenderUnavailable as error:
         pytest.skip(str(error))
     task = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
-    return EvaluateCfg(perception="rendered", num_threads=1, task=task, physics=balanced)
+    task = replace(task, camera=replace(task.camera, model="rendered"))
+    return EvaluateCfg(num_threads=1, task=task, physics=balanced)
 
 
 @pytest.fixture

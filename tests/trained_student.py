@@ -13,7 +13,7 @@ from sim.task_cfg import TaskCfg
 from sim.view_cfg import CameraCfg
 
 TASK = TaskCfg(
-    rate_hz=20.0, grasp_s=1.6, lift_s=0.7, hold_s=0.5, finger_action_rad=0.2, camera=CameraCfg(mode="refreshed")
+    rate_hz=20.0, grasp_s=1.6, lift_s=0.7, hold_s=0.5, finger_action_rad=0.2, camera=CameraCfg(mode="latest")
 )
 """Unlike the defaults of an evaluation in what belongs to a policy."""
 

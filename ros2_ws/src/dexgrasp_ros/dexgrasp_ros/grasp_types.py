@@ -8,7 +8,7 @@ import numpy as np
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.scripted import MotionCfg
 from policies.contract import Contract
-from policies.runtime import Command, PregraspPlan, Observation
+from policies.runtime import Command, Observation, PregraspPlan
 from policies.safety import SafeCommand
 
 STATES = ("idle", "pregrasp", "grasp", "lift", "hold", "retreat", "release", "home", "fault")

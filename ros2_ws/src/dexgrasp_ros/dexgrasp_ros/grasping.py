@@ -32,8 +32,8 @@ from dexgrasp_ros.scripted import (
     go_home,
     release,
 )
-from policies.runtime import Command, PregraspPlan, Observation
-from policies.safety import SafeCommand, SafetyCfg, SafetyGate, MeasuredState, DesiredCommand
+from policies.runtime import Command, Observation, PregraspPlan
+from policies.safety import DesiredCommand, MeasuredState, SafeCommand, SafetyCfg, SafetyGate
 
 Array = NDArray[np.float64]
 

@@ -22,7 +22,7 @@ HEAD = """\
 # Identified by `ros2 run dexgrasp_ros identification_node`. SI units.
 # joints: values per joint for hand.yaml; it has no dry friction, which is listed in `measured`.
 # measured: all fitted parameters, rms of measured against fitted positions, parameters that the log does not identify.
-# randomize: an option for configs/randomize, about the joints above; delays in periods of {rate_hz:g} Hz.
+# randomize: an option for configs/randomization, about the joints above; delays in periods of {rate_hz:g} Hz.
 """
 
 

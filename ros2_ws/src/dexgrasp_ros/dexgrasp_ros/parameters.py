@@ -12,7 +12,7 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
 import configs
-from configs.values import current_name, field_docstrings, fields, put, describe_type
+from configs.values import current_name, describe_type, field_docstrings, fields, put
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 T = TypeVar("T")

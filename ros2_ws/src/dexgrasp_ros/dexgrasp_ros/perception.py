@@ -25,7 +25,7 @@ from dexgrasp_ros.perception_plan import GraspPlanner
 from perception.best_pregrasp import Reachable
 from perception.carrying import PalmMotion
 from perception.depth import DepthFrame, Intrinsics
-from perception.object_view import CLEAR_M, ObjectFrame, Mode, ObjectPoints
+from perception.object_view import CLEAR_M, Mode, ObjectFrame, ObjectPoints
 from perception.plane import NoPlaneError
 from perception.robot_body import ArmBody, HandBody, join
 from perception.segment import NoObjectError, Segmentation, SegmentationCfg, Segmenter
@@ -41,10 +41,10 @@ CHANGED_DEPTH_M = 0.012
 """A pixel whose depth differs by more than this between two frames shows a different surface [m]."""
 
 VIEW_MODES: dict[str, Mode] = {
-    "first_frame": "frozen",
-    "latest": "refreshed",
+    "first_frame": "first_frame",
+    "latest": "latest",
     "tracked": "tracked",
-    "tracked_updated": "corrected",
+    "tracked_updated": "tracked_updated",
 }
 """The contract's `camera.mode` -> mode of ObjectPoints."""
 

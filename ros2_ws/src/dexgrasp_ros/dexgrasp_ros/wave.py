@@ -30,7 +30,7 @@ from dexgrasp_ros.readiness import outside_joint_range
 from dexgrasp_ros.wave_check import JointTest, JointTestCfg, Verdict, as_dicts, table
 from dexgrasp_ros.wave_stamp import stamp_path, write_stamp
 from policies.bundle import BundleError, read_contract
-from policies.safety import SafetyCfg, SafetyGate, MeasuredState, DesiredCommand
+from policies.safety import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
 
 Array = NDArray[np.float64]
 PALM: tuple[Any, Any] = (np.array([0.0, 0.0, 0.4]), np.array([1.0, 0.0, 0.0, 0.0]))
