@@ -4,6 +4,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -161,7 +162,7 @@ def test_physics_other_than_the_reference_is_said_on_screen_and_in_the_report(tm
     cfg = EvaluateCfg(trials=8)
     run = run_of(tmp_path, replace(cfg, physics=replace(cfg.physics, **change)))
     assert f"Careful: {words}" in screen_of(run)
-    assert words.replace("'", "&#x27;") in page_of(run)
+    assert words.replace("'", "&#39;") in page_of(run)
 
 
 def test_objects_of_the_training_split_are_said_on_screen_and_in_the_report(tmp_path, undrawn):
@@ -193,6 +194,41 @@ def test_a_stacked_bar_shares_its_width_by_count_and_leaves_out_nothings():
     chart = share_chart({"success": (3, "#111"), "missed": (1, "#222"), "unstable": (0, "#333")})
     assert re.findall(r'width="([\d.]+)"', chart) == ["568.5", "188.5"]  # 760 in the ratio 3 : 1, less the gaps
     assert "unstable" not in chart
+
+
+class Parsed(HTMLParser):
+    """Tags, attribute values and texts of a page, as a browser would read them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.values, self.texts = set(), [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        self.values += [value for _, value in attrs]
+
+    def handle_data(self, data):
+        self.texts.append(data.strip())
+
+
+def test_hostile_names_of_objects_policies_and_videos_stay_text(tmp_path, undrawn, monkeypatch):
+    run = run_of(tmp_path, EvaluateCfg(trials=8, policy="random"))
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "success_1.mp4").write_bytes(b"film")
+    harmless = Parsed(page_of(run))
+    evil, name = "\"><script>x</script>'{{ 7 }}", open_library("shipped").names[1]
+    for file in ("result.json", "diagnostics.json"):
+        text = (run / file).read_text().replace(json.dumps(name), json.dumps(evil))
+        (run / file).write_text(text.replace('"random"', json.dumps(evil)))
+    (tmp_path / "videos" / "success_1.mp4").rename(tmp_path / "videos" / "<script>.mp4")
+    monkeypatch.setattr(report, "open_library", lambda _: dict.fromkeys([*open_library("shipped").names, evil]))
+    page = Parsed(page_of(run))
+    assert page.tags == harmless.tags and "script" not in page.tags
+    assert page.values.count(evil) == harmless.values.count(name) == 1  # alt of its picture
+    assert page.texts.count(evil) == harmless.texts.count(name) + harmless.texts.count("random") > 3
+    assert f"{evil} on allegro: 62.5 %" in page.texts
+    assert "<script>" in page.texts
 
 
 def test_names_are_escaped_in_charts():

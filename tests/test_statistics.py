@@ -54,6 +54,10 @@ def test_a_percentile_is_one_of_the_values():
     assert percentile(values, 50) == 100.0
     assert percentile([3.0, 1.0, 2.0], 100) == 3.0
     assert percentile([5.0], 0) == 5.0
+    assert percentile([4.0, 3.0, 2.0, 1.0], 25) == 1.0  # one of four does not exceed 1
+    assert percentile([4.0, 3.0, 2.0, 1.0], 25.1) == 2.0
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 50)
 
 
 def test_pooling_adds_up_groups_and_puts_the_worst_first():
