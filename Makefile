@@ -57,7 +57,7 @@ train: $(READY)
 	$(LEARN) stage=teacher out=$(RUNS)/teacher $(ARGS)
 	$(LEARN) stage=student out=$(RUNS)/student teacher=$(RUNS)/teacher $(ARGS)
 	$(LEARN) stage=refinement out=$(RUNS)/refinement start=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
-	$(VENV)/bin/dexgrasp export run=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
+	$(VENV)/bin/dexgrasp export policy=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
 test: $(READY)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) $(ARGS)

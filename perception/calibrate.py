@@ -13,13 +13,12 @@ from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import OptimizeResult, least_squares
+from scipy.spatial.transform import Rotation
 
 from perception.charuco import BoardCfg, View
 from perception.depth import check_rigid
-from perception.geometry import matrix_from_quat, quat_from_matrix, quat_from_rotvec, rotvec_from_quat
 
 Mounted = Literal["flange", "table"]
 LEAST_VIEWS = {"flange": 6, "table": 3}
@@ -231,11 +230,11 @@ def _nearest_rotation(M: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _rotvec(R: NDArray[np.float64]) -> NDArray[np.float64]:
-    return rotvec_from_quat(quat_from_matrix(torch.from_numpy(np.ascontiguousarray(R)))).numpy()
+    return Rotation.from_matrix(R).as_rotvec()
 
 
 def _small(change: NDArray[np.float64]) -> NDArray[np.float64]:
     T = np.eye(4)
-    T[:3, :3] = matrix_from_quat(quat_from_rotvec(torch.from_numpy(np.ascontiguousarray(change[:3])))).numpy()
+    T[:3, :3] = Rotation.from_rotvec(change[:3]).as_matrix()
     T[:3, 3] = change[3:6]
     return T

@@ -1,8 +1,8 @@
-"""What is held moves with the palm: where points go between frames, from palm readings alone.
+"""Moves object points with the palm between frames, from palm readings alone.
 
-An arm knows its palm. In lift and hold the object goes along with it, so that what is known of the object is moved by
-each reading as the palm moved since the one before; frames correct it. The motions of an episode multiply to the one
-from its first to its last reading: noise of the readings does not add up.
+In lift and hold the object moves with the palm, so that each reading moves its points by the motion of the palm since
+the last one; frames correct them. The motions of an episode multiply to the one from its first to its last reading:
+noise of the readings does not accumulate.
 """
 
 import torch
@@ -12,7 +12,7 @@ from perception.geometry import matrix_from_quat, quat_conjugate, quat_multiply,
 
 
 class PalmMotion:
-    """How each palm moved since the last reading, as a rigid motion in world coordinates."""
+    """Computes the motion of each palm since its last reading, as a rigid motion in world coordinates."""
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu") -> None:
         self._pos_w = torch.zeros(num_envs, 3, dtype=torch.float64, device=device)
@@ -20,10 +20,10 @@ class PalmMotion:
         self._quat_w[:, 0] = 1.0
 
     def read(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> tuple[Tensor, Tensor]:
-        """Shift (env, 3) [m] and turn (env, 4) that took a point fixed to the palm, x -> turn x + shift, float32.
+        """Return shift (env, 3) [m] and turn (env, 4) of a point fixed to the palm, x -> turn x + shift, float32.
 
-        `palm_pos_w` (env, 3) [m] and `palm_quat_w` (env, 4) are the new readings. Those of an episode's first call are
-        compared with the last of another; nothing is held then.
+        `palm_pos_w` (env, 3) [m] and `palm_quat_w` (env, 4) are the new readings. The first result of an episode means
+        nothing: it starts from the last reading of another episode.
         """
         turn = quat_multiply(palm_quat_w, quat_conjugate(self._quat_w))
         shift = palm_pos_w - quat_rotate(turn, self._pos_w)
@@ -33,5 +33,5 @@ class PalmMotion:
 
 
 def carried(points_w: Tensor, shift: Tensor, turn: Tensor) -> Tensor:
-    """Points (env, point, 3) after the motion `shift` (env, 3) [m], `turn` (env, 4) of what carries them."""
+    """Return points (env, point, 3) moved by `shift` (env, 3) [m] and `turn` (env, 4): x -> turn x + shift."""
     return torch.baddbmm(shift[:, None], points_w, matrix_from_quat(turn).transpose(1, 2))

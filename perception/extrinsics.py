@@ -8,7 +8,6 @@ serial: "..."           # of the camera; empty = any
 residuals: {...}        # how good it is, for people
 """
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ import torch
 import yaml
 from numpy.typing import ArrayLike, NDArray
 
+from dexgrasp.utils.files import write_text
 from perception.depth import check_rigid
 from perception.geometry import matrix_from_quat, quat_from_matrix
 
@@ -72,11 +72,8 @@ class CameraPose:
             "serial": self.serial,
             "residuals": dict(self.residuals),
         }
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         head = "# Pose of the camera, written by `dexgrasp calibrate camera`. Metres; quaternion wxyz; OpenCV axes.\n"
-        partial.write_text(head + yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-        os.replace(partial, path)
+        write_text(path, head + yaml.safe_dump(values, sort_keys=False))
 
 
 def pose_from_dict(values: Any, name: str) -> NDArray[np.float64]:

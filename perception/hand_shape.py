@@ -1,4 +1,4 @@
-"""The hand's body as capsules that follow its joints: what hides the object from the camera."""
+"""Occlusion of the object by the hand: capsules that follow the joints, and lines of sight that they cut."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from perception.geometry import Kinematics, compose, quat_rotate
 
 @dataclass(frozen=True, eq=False)
 class HandShape:
-    """Capsules, each fixed to a body of the hand."""
+    """Model a hand by capsules, each fixed to a body."""
 
     kinematics: Kinematics
     body: tuple[int, ...]
@@ -21,81 +21,81 @@ class HandShape:
     start: Tensor
     """(capsule, 3) one end of the axis, frame of the body [m]."""
     end: Tensor
-    """(capsule, 3) the other end."""
+    """(capsule, 3) other end of the axis, frame of the body [m]."""
     radius_m: Tensor
-    """(capsule,)"""
+    """(capsule,) [m]."""
 
     def pose(self, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Both ends of the axes (env, capsule, 3) in the world, from the pose of the hand's base and its joints."""
+        """Return both ends of the axes (env, capsule, 3) in the world, from base pose and joints."""
         pos, quat = self.kinematics.forward(base_pos_w, base_quat_w, joint_pos)
         body = torch.tensor(self.body, device=pos.device)
         pos, quat = pos.index_select(1, body), quat.index_select(1, body)
         return pos + quat_rotate(quat, self.start), pos + quat_rotate(quat, self.end)
 
     def to(self, device: torch.device | str) -> Self:
-        """The same hand on another device."""
+        """Return a copy on another device."""
         moved = {name: getattr(self, name).to(device) for name in ("start", "end", "radius_m")}
         return replace(self, kinematics=self.kinematics.to(device=device), **moved)
 
 
 @dataclass(frozen=True, eq=False)
 class Shadow:
-    """What the hand hides from a camera, from readings alone."""
+    """Compute the occlusion by a hand from joint and palm readings."""
 
     shape: HandShape
     base_in_palm: tuple[Tensor, Tensor]
     """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
     margin_m: float
-    """The hand hides this much more than it is."""
+    """Margin by which the hand hides more than its shape [m]."""
 
     def to(self, device: torch.device | str) -> Self:
-        """The same shadow on another device."""
+        """Return a copy on another device."""
         pos, quat = self.base_in_palm
         return replace(self, shape=self.shape.to(device), base_in_palm=(pos.to(device), quat.to(device)))
 
     def sight(self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> "Sight":
-        """What a camera at camera_w (row, 3) has before it.
+        """Return the occlusion for a camera at camera_w (row, 3) [m].
 
-        `palm_pos_w` (row, 3), `palm_quat_w` (row, 4), `joint_pos` (row, joint): where the hand is.
+        Pose of the hand: `palm_pos_w` (row, 3) [m], `palm_quat_w` (row, 4), `joint_pos` (row, joint) [rad].
         """
         base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
         ends = self.shape.pose(base[0].float(), base[1].float(), joint_pos.float())
         return Sight(torch.cat([camera_w[:, None].float(), *ends], dim=1), self.radii_m)
 
     def no_sight(self, rows: int, device: torch.device | str) -> "Sight":
-        """Room for the sights of so many rows."""
+        """Allocate the occlusions of `rows` rows."""
         return Sight(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
 
     @cached_property
     def radii_m(self) -> list[float]:
-        """Of the capsules, the margin included; read from the device once, not with every frame."""
+        """Radii of the capsules with the margin [m]; read from the device once, not with every frame."""
         return (self.shape.radius_m + self.margin_m).tolist()
 
 
 @dataclass(frozen=True, eq=False)
 class Sight:
-    """Cameras and the hands before them, as they were when frames were taken."""
+    """Hold the camera and hand poses of some frames, to tell which points the hand hides."""
 
     places_w: Tensor
-    """(row, 1 + 2 capsules, 3) of the camera, of the one ends of the capsules' axes, of the others [m]."""
+    """(row, 1 + 2 capsules, 3) position of the camera, first ends and second ends of the capsules' axes [m]."""
     radii_m: list[float]
-    """Of the capsules."""
+    """Radii of the capsules [m]."""
 
     def __getitem__(self, rows: Tensor) -> "Sight":
-        """Those of some rows."""
+        """Return a copy of some rows."""
         return Sight(self.places_w[rows], self.radii_m)
 
     def sees(self, points_w: Tensor) -> Tensor:
-        """Mask (row, point) of the places points_w (row, point, 3) that the hand does not hide."""
+        """Return the mask (row, point) of the points_w (row, point, 3) that the hand does not hide."""
         starts_w, ends_w = self.places_w[:, 1:].chunk(2, dim=1)
         return ~hidden(points_w, self.places_w[:, 0], starts_w, ends_w, self.radii_m)
 
 
 def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor, radii_m: Sequence[float]) -> Tensor:
-    """Mask (env, point) of the points whose line to the camera (env, 3) passes through a capsule (env, capsule, 3).
+    """Return the mask (env, point) of points whose line to the camera (env, 3) meets a capsule (env, capsule, 3).
 
-    Exact: the point of the axis that is nearest to the line of sight, as both are straight. One capsule at a time, so
-    that the numbers stay in the processor's cache.
+    Exact: uses the point of each axis nearest to the line of sight. One capsule at a time, so that the numbers stay in
+    the processor's cache.
     """
     sight = points_w - camera_w[:, None]
     length = sight.norm(dim=-1)

@@ -98,6 +98,8 @@ class History:
         """Episodes begin in `rows`; `values` are of all environments."""
         self.frames[rows] = Layout(self._terms).assemble(values)[rows, None]
 
-    def push(self, values: Mapping[str, Tensor]) -> None:
-        """A control step has passed."""
-        self.frames = torch.cat([self.frames[:, 1:], Layout(self._terms).assemble(values)[:, None]], dim=1)
+    def push(self, values: Mapping[str, Tensor], restart: Tensor) -> None:
+        """Append the frame of a control step; in the mask `restart` (env, 1) it replaces the whole history."""
+        frame = Layout(self._terms).assemble(values)[:, None]
+        moved = torch.cat([self.frames[:, 1:], frame], dim=1)
+        self.frames = torch.where(restart[..., None], frame, moved)

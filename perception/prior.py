@@ -1,6 +1,6 @@
-"""The scripted prior that every policy corrects: advance to the object, close the hand, keep it closed while lifting.
+"""Scripted grasp that policies correct: approach the object, close the hand, keep it closed while lifting.
 
-It needs joint positions, the palm pose and the pre-grasp plan, all known on a robot. Alone it is the baseline policy.
+It reads joint positions, the palm pose and the pre-grasp plan, all available on a robot. Alone it is the baseline.
 """
 
 from dataclasses import dataclass
@@ -11,30 +11,30 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class PriorCfg:
-    """Timing and strength of the scripted grasp."""
+    """Configure timing and strength of the scripted grasp."""
 
     approach_fraction: float = 0.43
-    """Share of the grasp phase spent on the approach."""
+    """Fraction of the grasp phase spent on the approach."""
     close_rad: float = 0.15
     """Finger target ahead of the measured position, per unit of the hand's closing direction [rad]."""
     sink_gain_hz: float = 5.0
-    """Palm speed along its normal per metre that the lowest keypoint is above `keypoint_floor_m` [1/s]."""
+    """Palm speed along its normal per metre of the lowest keypoint's height above `keypoint_floor_m` [1/s]."""
     sink_speed_m_s: float = 0.1
-    """Limit of that speed."""
+    """Largest palm speed along its normal while closing [m/s]."""
     keypoint_floor_m: float = 0.0105
-    """Height over the table at which the lowest keypoint should be while the hand closes."""
+    """Height over the table of the lowest keypoint while the hand closes [m]."""
     sink_m: float = 0.006
-    """Furthest that the palm advances while closing, beyond the end of the approach."""
+    """Largest advance of the palm while closing, beyond the end of the approach [m]."""
     close_at_grip: float = 0.5
-    """A hand that feels more of a grip than this closes before the approach is over; 1: never."""
+    """Grip confidence above which the hand closes before the approach is over; 1: never."""
     close_within_m: float = 0.055
-    """What may be left of the approach then: a hand that closes sooner grasps less deep."""
+    """Longest remaining approach at which it may close early [m]; an earlier grasp is shallower."""
     follow_m_s: float = 0.3
-    """Speed at which the approach follows an object that moved over the table; 0: it does not."""
+    """Speed at which the approach follows an object that moved over the table [m/s]; 0: not at all."""
     follow_from_m: float = 0.015
-    """Motion of the object up to which the approach stays as it was planned: trackers drift."""
+    """Motion of the object up to which the approach is not changed, as trackers drift [m]."""
     follow_fully_m: float = 0.025
-    """Motion from which on it is followed in full."""
+    """Motion of the object from which on the approach follows in full [m]."""
 
     def __post_init__(self) -> None:
         if not 0 < self.approach_fraction < 1:
@@ -54,7 +54,7 @@ class PriorCfg:
 
 @dataclass(frozen=True)
 class Advance:
-    """What the prior asks for in one control step."""
+    """Hold the command of the scripted grasp for one control step."""
 
     palm_m: Tensor
     """(env,) advance of the palm target along its normal [m]."""
@@ -76,12 +76,12 @@ def prior_step(
     keypoint_height_m: Tensor,
     grip: Tensor,
 ) -> Advance:
-    """One step of approach or closing, shapes (env,) unless said.
+    """Compute one step of approach or closing; shapes (env,) unless stated.
 
-    `phase_s`: time since the grasp phase began. `travelled_m`, `depth_m`: how far the palm came along its normal, and
-    how far the plan goes. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
+    `phase_s`: time since the start of the grasp phase. `travelled_m`, `depth_m`: done and planned length of the
+    approach. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
     `keypoint_height_m` (env, keypoint): heights over the table. `closing` (env, joint): direction of closing. `grip`:
-    how surely thumb and another finger touch the object, 0 to 1.
+    confidence that thumb and another finger touch the object, 0 to 1.
     """
     approach_s = cfg.approach_fraction * grasp_s
     approaching = phase_s < approach_s
@@ -96,16 +96,16 @@ def prior_step(
     sink = torch.where(phase_s < grasp_s, sink, torch.zeros_like(sink))
     early = (grip > cfg.close_at_grip) & (depth_m - travelled_m < cfg.close_within_m)
     fingers = torch.where((approaching & ~early)[:, None], 0.0, cfg.close_rad) * closing
-    return Advance(torch.where(approaching, advance, sink), fingers)
+    return Advance(palm_m=torch.where(approaching, advance, sink), finger_rad=fingers)
 
 
 def follow_step(
     cfg: PriorCfg, moved_m: Tensor, followed_m: Tensor, step_s: float, phase_s: Tensor, grasp_s: float
 ) -> Tensor:
-    """Level motion (env, 2) of the palm target [m] in one step of the approach, after an object that moved.
+    """Compute the horizontal motion (env, 2) [m] of the palm target in one step, after an object that moved.
 
-    `moved_m` (env, 2): how far the object is from where the plan was made for it; `followed_m` (env, 2): how much of
-    that the palm target has made up for. Nothing after the approach.
+    `moved_m` (env, 2): displacement of the object since the plan; `followed_m` (env, 2): part that the palm target has
+    followed. Zero after the approach.
     """
     distance = moved_m.norm(dim=1, keepdim=True)
     share = ((distance - cfg.follow_from_m) / (cfg.follow_fully_m - cfg.follow_from_m)).clamp(0.0, 1.0)

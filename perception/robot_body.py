@@ -78,13 +78,20 @@ def join(parts: Sequence[Capsules]) -> Capsules:
     return Capsules(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
-def read_hand_body(folder: str | Path, hand: Mapping[str, Any]) -> HandBody:
-    """The body of a bundle's hand (`hand` of its contract) from the hand's folder or a capsules.json."""
+def read_hand_body(
+    folder: str | Path,
+    *,
+    side: str,
+    kinematics: Mapping[str, Any],
+    palm_pos_b: Sequence[float],
+    palm_quat_b: Sequence[float],
+) -> HandBody:
+    """Return the body of a bundle's hand from the hand's folder or a capsules.json; all else as its contract says."""
     file, values = _read(folder, ("side", "solid", "outline"))
-    mirror = torch.tensor(MIRROR if values["side"] != hand["side"] else (1.0, 1.0, 1.0))
-    kinematics = Kinematics.from_dict(hand["kinematics"])
-    base_in_palm = invert(*_pose(hand["palm_pos_b"], hand["palm_quat_b"]))
-    solid, outline = (_shape(file, values[name], kinematics, mirror) for name in ("solid", "outline"))
+    mirror = torch.tensor(MIRROR if values["side"] != side else (1.0, 1.0, 1.0))
+    tree = Kinematics.from_dict(kinematics)
+    base_in_palm = invert(*_pose(palm_pos_b, palm_quat_b))
+    solid, outline = (_shape(file, values[name], tree, mirror) for name in ("solid", "outline"))
     return HandBody(solid, base_in_palm, outline)
 
 

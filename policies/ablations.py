@@ -4,6 +4,7 @@ RUN/<variant>/      the training run of each, as `dexgrasp train` leaves it; a r
 RUN/bench.json      successes of each on the same trials
 """
 
+import gc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
+from dexgrasp.utils.files import write_json
 from policies.actor_policy import ActorPolicy
 from policies.attempts import play
-from policies.learners import known_policy, learner_of
-from policies.ppo import GraspPPO
-from policies.runs import Run, write_json
+from policies.checkpoint import Checkpoint, load_checkpoint
+from policies.learners import known_policy
+from policies.runs import Run
 from policies.statistics import success_summary
 from policies.train import TrainCfg, train
 from sim.disturbances import DISTURBANCES
@@ -89,10 +91,11 @@ def bench_ablations(cfg: AblationsCfg) -> dict[str, Any]:
         for name in cfg.variants:
             variant = varied(cfg, VARIANTS[name], run.path / name.replace(" ", "_").replace(",", ""))
             train(variant)
-            model = learner_of(variant).load(Path(variant.out) / "last.zip", device="cpu")
+            gc.collect()  # the learner's engine and buffers, which refer to each other, before the next ones are made
+            checkpoint = load_checkpoint(Path(variant.out) / "last.zip")
             results[name] = {
-                disturbance: measure(cfg, variant, model, disturbance) for disturbance in cfg.disturbances
-            } | {"steps": model.num_timesteps}
+                disturbance: measure(cfg, variant, checkpoint, disturbance) for disturbance in cfg.disturbances
+            } | {"steps": checkpoint.state.num_timesteps}
             write_json(run.path / "bench.json", {"results": results, "facts": run.facts})
         show(cfg, results)
     return results
@@ -115,7 +118,7 @@ def varied(cfg: AblationsCfg, variant: Variant, out: Path) -> TrainCfg:
     return TrainCfg(**plain)
 
 
-def measure(cfg: AblationsCfg, variant: TrainCfg, model: GraspPPO, disturbance: str) -> dict[str, Any]:
+def measure(cfg: AblationsCfg, variant: TrainCfg, checkpoint: Checkpoint, disturbance: str) -> dict[str, Any]:
     """Successes with a hold of three seconds on objects of the test split."""
     rows = min(cfg.trials, 108)
     task = GraspTask(
@@ -132,7 +135,7 @@ def measure(cfg: AblationsCfg, variant: TrainCfg, model: GraspPPO, disturbance: 
     )
     outcomes = []
     for first in range(0, cfg.trials, rows):
-        outcomes += play(task, ActorPolicy(model.policy.actor, task), range(first, first + rows))
+        outcomes += play(task, ActorPolicy(checkpoint.actor, task), range(first, first + rows))
     won = sum(outcome.success for outcome in outcomes[: cfg.trials])
     return success_summary(won, cfg.trials)
 

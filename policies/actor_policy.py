@@ -1,39 +1,39 @@
-"""An actor as a policy: its mean actions, and the grip that it feels meanwhile."""
+"""Runs an actor network as a policy: its mean actions and its estimate of the grip."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
-from policies.bundle import TOGETHER
+from policies.bundle import BATCH_MULTIPLE
 from policies.gripping import grip
 from policies.student import StudentActor
 from sim.task import GraspTask
 
 
 class ActorPolicy:
-    """The mean actions of an actor of either stage."""
+    """Acts with the mean actions of a teacher's or student's actor."""
 
     def __init__(self, actor: nn.Module, task: GraspTask) -> None:
         self._actor, self._hand = actor, task.hand
         self._contact = task.layouts["teacher"].slices()["contact"]
         self.grip: Tensor | None = None
-        """(env,) see `policies.synergy.Policy`: a student feels contacts, a teacher knows them."""
+        """(env,) see `policies.synergy.Policy`; a student estimates contacts, a teacher observes them."""
 
     def reset(self, trials: Sequence[int]) -> None:
-        """Nothing to forget."""
+        """Do nothing: the policy has no state."""
 
     @torch.no_grad()
     def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """Mean actions (env, action)."""
+        """Return the mean actions (env, action)."""
         if not isinstance(self._actor, StudentActor):
             self.grip = grip(obs["teacher"][:, self._contact], self._hand)
-            return self._actor(_together(obs["teacher"]))[: len(self.grip)]
-        action, felt = (found[: len(obs["student"])] for found in self._actor.both(_together(obs["student"])))
+            return self._actor(_pad_batch(obs["teacher"]))[: len(self.grip)]
+        action, felt = (found[: len(obs["student"])] for found in self._actor.both(_pad_batch(obs["student"])))
         self.grip = grip(self._actor.contacts(felt), self._hand)
         return action
 
 
-def _together(obs: Tensor) -> Tensor:
-    """Observations (env, size), the last one repeated up to a multiple of TOGETHER."""
-    return torch.cat([obs, obs[-1:].expand(-len(obs) % TOGETHER, -1)])
+def _pad_batch(obs: Tensor) -> Tensor:
+    """Return observations (env, size), the last row repeated up to a multiple of BATCH_MULTIPLE."""
+    return torch.cat([obs, obs[-1:].expand(-len(obs) % BATCH_MULTIPLE, -1)])

@@ -1,4 +1,4 @@
-"""Try again: a policy whose hand is empty goes back to a new pre-grasp instead of holding air.
+"""Plays episodes, with another grasp from a new pre-grasp where the hand is empty after the lift.
 
 When the lift ends the hand is empty if the object is seen not to have risen, or is not seen, the hand above it, and not
 surely felt between thumb and fingers: a student has learnt that from its own joints. In the hold feeling alone decides.
@@ -21,25 +21,31 @@ ATTEMPTS = 3
 
 
 class Attempts:
-    """A policy in the task, with so many attempts for each episode."""
+    """Steps a policy in the task, with up to `attempts` grasps per episode."""
 
-    def __init__(self, task: GraspTask, policy: Policy, attempts: int = 1) -> None:
+    def __init__(self, task: GraspTask, policy: Policy | None, attempts: int = 1) -> None:
+        """`policy` may be None where the caller steps the task and calls `regrasp` before each step."""
         self._task, self._policy = task, policy
         self._attempts = attempts if task.cfg.view.live else 1  # what only looked once does not know where to go
         self._base_m = torch.zeros(task.num_envs, device=task.device)  # when the lift began
 
     def step(self, obs: dict[str, Tensor]) -> Step:
-        """One control step."""
-        task, action = self._task, self._policy.act(obs)
-        felt = self._policy.grip
-        if self._attempts > 1 and felt is not None:
-            rows = (self._empty(felt) & (task.judge.attempts < self._attempts)).nonzero().squeeze(1)
-            if len(rows):
-                task.try_again(rows)
-        return task.step(action, felt)
+        """Run one control step."""
+        assert self._policy is not None
+        action, grip = self._policy.act(obs), self._policy.grip
+        self.regrasp(grip)
+        return self._task.step(action, grip)
+
+    def regrasp(self, grip: Tensor | None) -> None:
+        """Start another attempt where the hand is empty; `grip` (env,) as the policy feels it, None: it cannot tell."""
+        if self._attempts < 2 or grip is None:
+            return
+        rows = (self._empty(grip) & (self._task.judge.attempts < self._attempts)).nonzero().squeeze(1)
+        if len(rows):
+            self._task.try_again(rows)
 
     def _empty(self, felt: Tensor) -> Tensor:
-        """(env,) whether a lift ends now that took nothing along, or the object was lost in the hold."""
+        """Return (env,) whether a lift ends now with an empty hand, or the object was lost in the hold."""
         task = self._task
         lifted = task.grasp_steps + task.lift_steps
         begins, ends = task.clock == task.grasp_steps, task.clock == lifted
@@ -58,7 +64,7 @@ def play(
     attempts: int = 1,
     watch: Callable[[], None] | None = None,
 ) -> list[Outcome]:
-    """One episode in every row of `task`, row i being trial `trials[i]`. `watch` is called before every step."""
+    """Run one episode in every row of `task`, row i being trial `trials[i]`; `watch` is called before each step."""
     obs = task.reset(trials=list(trials))
     policy.reset(trials)
     actor, outcomes = Attempts(task, policy, attempts), {}

@@ -1,7 +1,7 @@
-"""`dexgrasp bench engine`: how fast the task steps, where the time goes, what an environment costs in memory.
+"""`dexgrasp bench engine`: measure the speed of the task, the time of each of its parts, and its memory.
 
-CPU seconds are those of all threads, so that a busy machine changes them little. "Bare" replays the recorded controls
-of the very same episodes through `mujoco.batch.Batch.step` alone; both end in the same state, bit for bit.
+CPU seconds are summed over all threads, so that other work on the machine changes them little. "Bare" replays the
+recorded controls of the same episodes through `mujoco.batch.Batch.step` alone; the final states agree bit for bit.
 """
 
 import os
@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -19,12 +20,13 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import Stopwatch
 from policies import bench_gpu
-from policies.memory import memory_mb_per_env
-from policies.runs import Run, write_json
-from policies.stopwatch import RecordedBatch, Stopwatch
+from policies.memory import make_task, memory_mb_per_env
+from policies.runs import Run
 from sim.cpu import CpuEngine
-from sim.engines import EngineName, WarpCfg
+from sim.engine_cfg import EngineName, WarpCfg
 from sim.gym import GraspEnv
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
@@ -63,9 +65,13 @@ class BenchCfg:
     """Run directory; empty: runs/bench-engine-<time>."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task; a training episode by default."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
-        if min(self.num_envs) < 1 or min(self.threads) < 1 or self.repeats < 1:
+        if not (self.num_envs and self.threads and self.presets):
+            raise ValueError("bench: num_envs, threads and presets must not be empty")
+        if min(*self.num_envs, *self.threads, self.repeats) < 1:
             raise ValueError("bench: num_envs, threads and repeats must be at least 1")
 
 
@@ -97,18 +103,21 @@ def bench_engine(cfg: BenchCfg) -> None:
         return
     with Run.open(cfg.out, cfg) as run:
         cells, first = [], physics[cfg.presets[0]]
-        memory = {envs: memory_mb_per_env(cfg, first, envs) for envs in cfg.num_envs}
+        usual = physics.get("balanced", first)
+        fixed = {"cfg": cfg.task, "hand": cfg.hand, "objects": cfg.objects, "physics": first, "seed": cfg.seed}
+        memory = {envs: memory_mb_per_env(**fixed, envs=envs) for envs in cfg.num_envs}
         for preset in cfg.presets:
             for threads in cfg.threads:
                 for envs in cfg.num_envs:
-                    cells.append(measure(cfg, hand, library, physics[preset], envs, threads, memory[envs]))
+                    size = {"envs": envs, "threads": threads, "mb_per_env": memory[envs]}
+                    cells.append(measure(cfg, hand, library, physics[preset], **size))
                     print(_line(cells[-1]), flush=True)
         others = {
-            "thread_pool": thread_pool_rate(cfg, hand, library, physics["balanced"]),
-            "async_vector_env": async_rate(cfg, physics["balanced"]),
+            "thread_pool": thread_pool_rate(cfg, hand, library, usual),
+            "async_vector_env": async_rate(cfg, usual),
         }
         if cfg.task.randomize != RandomizeCfg():
-            others["randomization"] = randomization_cost(cfg, hand, library, physics["balanced"])
+            others["randomization"] = randomization_cost(cfg, hand, library, usual)
         table = {"cells": [vars(cell) for cell in cells], "others": others, "cpu_count": os.cpu_count()}
         write_json(run.path / "bench.json", table | {"facts": run.facts})
         _show(cells, others, run.path)
@@ -119,12 +128,13 @@ def measure(
     hand: HandSpec,
     library: ObjectLibrary,
     physics: PhysicsCfg,
+    *,
     envs: int,
     threads: int,
     mb_per_env: float,
 ) -> Cell:
-    """The fastest of `repeats` runs of one cell; a run is one episode of all environments, reset included."""
-    task = GraspTask(cfg.task, hand, library, physics, envs, threads, cfg.seed, in_order=True, auto_reset=False)
+    """Measure one cell: the fastest of `repeats` episodes of all environments, resets included."""
+    task = make_task(cfg.task, hand, library, physics, envs=envs, threads=threads, seed=cfg.seed)
     task.reset(range(envs))
     runs = [_episode(task, cfg.seed) for _ in range(cfg.repeats)]
     best = min(runs, key=lambda run: run["cpu_s"])
@@ -149,7 +159,12 @@ def _episode(task: GraspTask, seed: int) -> dict:
     watch, engine = Stopwatch(), cpu_engine(task)
     batch = engine.batch
     recorder = engine.batch = RecordedBatch(batch, watch)
-    timed = {"_measure": "features", "observe": "features", "_reward": "rewards", "_begin": "reset"}
+    timed = {
+        "_update_measurements": "features",
+        "observe": "features",
+        "compute_reward": "rewards",
+        "_new_episodes": "reset",
+    }
     for method, part in timed.items():
         watch.wrap(task, method, part)
     noise = torch.randn(task.episode_steps, task.num_envs, task.num_actions, generator=torch.manual_seed(seed))
@@ -176,6 +191,26 @@ def _episode(task: GraspTask, seed: int) -> dict:
         "start": start,
         "end": batch.state.copy(),
     }
+
+
+class RecordedBatch:
+    """Forwards everything to the engine's batch, times its steps, and records their controls and pushes."""
+
+    def __init__(self, batch: Any, watch: Stopwatch) -> None:
+        self._batch, self._watch = batch, watch
+        self.controls: list[tuple[np.ndarray, np.ndarray, int]] = []
+        """Controls, pushes and number of substeps of each call of `step`."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._batch, name)
+
+    def step(self, ids: np.ndarray | None = None, nstep: int = 1) -> None:
+        """Step all rows as `mujoco.batch.Batch.step` does; raises ValueError for `ids`: a replay steps all rows."""
+        if ids is not None:
+            raise ValueError(f"bench engine replays steps of all rows, the engine stepped rows {ids.tolist()} only")
+        self.controls.append((self._batch.ctrl.copy(), self._batch.xfrc_applied.copy(), nstep))
+        with self._watch.timing("physics"):
+            self._batch.step(nstep=nstep)
 
 
 def cpu_engine(task: GraspTask) -> CpuEngine:
@@ -205,7 +240,7 @@ def _bare_cpu_s(
 def thread_pool_rate(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
     """Rates of a Python thread pool over `mj_step`, bare physics of the same controls, at the largest size."""
     envs, threads = max(cfg.num_envs), max(cfg.threads)
-    task = GraspTask(cfg.task, hand, library, physics, envs, threads, cfg.seed, in_order=True, auto_reset=False)
+    task = make_task(cfg.task, hand, library, physics, envs=envs, threads=threads, seed=cfg.seed)
     episode = _episode(task, cfg.seed)
     cpu_engine(task).batch.state[:] = episode["start"]
     models = [task.engine.get_model(row) for row in range(envs)]
@@ -232,7 +267,7 @@ def randomization_cost(cfg: BenchCfg, hand: HandSpec, library: ObjectLibrary, ph
     """CPU time of the whole task with randomisation over that without, at the largest size, runs in turn."""
     envs, plain = max(cfg.num_envs), replace(cfg.task, randomize=RandomizeCfg())
     tasks = [
-        GraspTask(task, hand, library, physics, envs, 1, cfg.seed, in_order=True, auto_reset=False)
+        make_task(task, hand, library, physics, envs=envs, threads=1, seed=cfg.seed)
         for task in (plain, replace(plain, randomize=replace(cfg.task.randomize, sizes=(1.0,))))
     ]
     for task in tasks:
@@ -255,7 +290,7 @@ def async_rate(cfg: BenchCfg, physics: PhysicsCfg) -> dict:
 
     def make() -> GraspEnv:
         torch.set_num_threads(1)
-        return GraspEnv(cfg.objects, cfg.hand, task=cfg.task, physics=physics, seed=cfg.seed)
+        return GraspEnv(objects=cfg.objects, hand=cfg.hand, task=cfg.task, physics=physics, seed=cfg.seed)
 
     vector = gymnasium.vector.AsyncVectorEnv([make] * envs)
     vector.reset(seed=cfg.seed)

@@ -18,20 +18,20 @@ from typing import Any, Literal
 import torch
 from rich.console import Console
 from rich.table import Table
-from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import Logger
 
 import configs
-from policies.evaluate import EvaluateCfg
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import Stopwatch, device_clock
+from policies.evaluate_cfg import EvaluateCfg
 from policies.learners import make_model
 from policies.milestones import ObjectCurriculum
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
 from policies.profiling import Profile
-from policies.runs import WARP_PACKAGES, Run, versions, write_json
-from policies.stopwatch import Stopwatch, device_clock
+from policies.runs import WARP_PACKAGES, Run, versions
 from policies.train import TrainCfg, make_env
 from sim.cpu import CpuEngine
-from sim.engines import WarpCfg, make_engine
+from sim.engine_cfg import WarpCfg
+from sim.engines import make_engine
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.scene import ModelPool, PhysicsCfg
@@ -43,7 +43,12 @@ GOALS = {"stepping": 100_000, "learning": 80_000}
 """Control steps per second asked of one data-centre GPU."""
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp: what training does."""
-TIMED = {"_measure": "features", "observe": "features", "_reward": "rewards", "_begin": "reset"}
+TIMED = {
+    "_update_measurements": "features",
+    "observe": "features",
+    "compute_reward": "rewards",
+    "_new_episodes": "reset",
+}
 NO_GPU = "no GPU here: Warp's CPU backend at tiny size. These figures show that it works; they are NOT a GPU's."
 
 log = logging.getLogger("dexgrasp")
@@ -77,6 +82,8 @@ class BenchGpuCfg:
     """The task; a training episode by default."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if not self.num_envs or min(self.num_envs) < 1 or min(self.trials, self.seeds, self.iterations) < 1:
@@ -229,12 +236,11 @@ def learning(cfg: TrainCfg, iterations: int) -> dict[str, Any]:
     """Rate of so many iterations, roll-outs, resets and updates together, after one to warm up; shares of the parts."""
     env = make_env(cfg)
     model = make_model(cfg, env, Path("no-run"))
-    model.set_logger(Logger(None, []))
-    steps = env.num_envs * model.n_steps
-    model.learn(steps, ObjectCurriculum(cfg.level_step), reset_num_timesteps=False)
+    steps = env.num_envs * model.num_steps
+    model.learn(steps, [ObjectCurriculum(cfg.level_step)])
     profile = Profile([])
-    callbacks = CallbackList([ObjectCurriculum(cfg.level_step), profile])
-    wall_s = _timed(env.task, lambda: model.learn(iterations * steps, callbacks, reset_num_timesteps=False))
+    callbacks = [ObjectCurriculum(cfg.level_step), profile]
+    wall_s = _timed(env.task, lambda: model.learn((1 + iterations) * steps, callbacks))
     shares = profile.shares()
     return {"envs": env.num_envs, "per_s": iterations * steps / wall_s, "shares": shares, "buffers": _buffers(env.task)}
 

@@ -9,10 +9,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import LapTimer, latency_summary
 from perception.features import nearest_vectors
 from perception.segment import SegmentCfg, Segmenter
-from policies.runs import Run, write_json
-from policies.stopwatch import Laps
+from policies.runs import Run
 from sim.depth_scenes import SCENES, DepthScene, make_scene
 from sim.hands import HandSpec
 from sim.objects import open_library
@@ -51,13 +52,13 @@ def bench_perception(cfg: BenchPerceptionCfg) -> None:
         scenes = _scenes(cfg)
         hand = HandSpec.load(cfg.hand)
         laps, totals, clouds = _time(cfg, scenes, hand)
-        rows = {stage: _row(values) for stage, values in laps.ms.items()} | {"all": _row(totals)}
+        rows = {stage: latency_summary(values, 95) for stage, values in (laps.ms | {"all": totals}).items()}
         facts = {
             "stages_ms": rows,
             "frames": cfg.frames,
             "object_points_median": float(np.median(clouds)),
             "peak_mb": _peak_mb(cfg, scenes[0]),
-            "features_batch": {"envs": BATCH[0], "points": BATCH[1], "ms": _row(_time_batch())},
+            "features_batch": {"envs": BATCH[0], "points": BATCH[1], "ms": latency_summary(_time_batch(), 95)},
         }
         write_json(run.file("bench.json"), facts | {"facts": run.facts})
         _show(facts)
@@ -82,15 +83,15 @@ def _scenes(cfg: BenchPerceptionCfg) -> list[DepthScene]:
     return found
 
 
-def _time(cfg: BenchPerceptionCfg, scenes: list[DepthScene], hand: HandSpec) -> tuple[Laps, list[float], list[int]]:
+def _time(cfg: BenchPerceptionCfg, scenes: list[DepthScene], hand: HandSpec) -> tuple[LapTimer, list[float], list[int]]:
     """Times of the stages and of the whole, and numbers of points of the objects; the first images only warm up."""
     segmenter = Segmenter(cfg.segment, scenes[0].frame.intrinsics)
     kinematics, open_pose = hand.kinematics(), torch.tensor(hand.open_pose, dtype=torch.float32)[None]
     base = torch.tensor([[0.0, 0.0, 0.3]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
-    laps, totals, clouds = Laps(), [], []
+    laps, totals, clouds = LapTimer(), [], []
     for number in range(-WARM_UP, cfg.frames):
         if number == 0:
-            laps, totals, clouds = Laps(), [], []
+            laps, totals, clouds = LapTimer(), [], []
         scene = scenes[number % len(scenes)]
         laps.start()
         start_s = time.perf_counter()
@@ -122,10 +123,6 @@ def _time_batch(repeats: int = 30) -> list[float]:
         nearest_vectors(keypoints, points)
         spent.append(1e3 * (time.perf_counter() - start_s))
     return spent
-
-
-def _row(ms: list[float]) -> dict[str, float]:
-    return {"median": float(np.median(ms)), "p95": float(np.percentile(ms, 95)), "min": float(min(ms))}
 
 
 def _show(facts: dict) -> None:

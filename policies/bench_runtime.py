@@ -1,4 +1,4 @@
-"""`dexgrasp bench runtime`: what a control step of an exported policy costs on one core, and the safety gate."""
+"""`dexgrasp bench deploy`: what a control step of an exported policy costs on one core, and the safety gate."""
 
 import time
 from collections.abc import Callable
@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import latency_summary
 from policies import trained
 from policies.bundle import read_bundle
-from policies.runs import Run, write_json
+from policies.runs import Run
 from policies.runtime import Command, Plan, Policy, Readings
 from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
 
@@ -19,10 +19,10 @@ WARM_UP = 50
 
 @dataclass(frozen=True)
 class BenchRuntimeCfg:
-    """What `dexgrasp bench runtime` measures."""
+    """What `dexgrasp bench deploy` measures."""
 
     policy: str = "allegro/student"
-    """A bundle: its folder, or HAND/student for a shipped one."""
+    """Exported policy: a shipped name (allegro/student) or a bundle directory."""
     steps: int = 2000
     """Control steps that are timed."""
     out: str = ""
@@ -37,9 +37,7 @@ class BenchRuntimeCfg:
 
 def bench_runtime(cfg: BenchRuntimeCfg) -> None:
     """Measure, print, write RUN/bench.json."""
-    source = trained.find(cfg.policy)
-    if not source.bundle:
-        raise ValueError(f"policy={cfg.policy} is no bundle: make one with `dexgrasp export run={cfg.policy} out=...`")
+    source = trained.find(cfg.policy, kind="bundle")
     with Run.open(cfg.out, cfg) as run:
         timed = measure(source.path, cfg)
         write_json(run.file("bench.json"), timed | {"facts": run.facts})
@@ -56,7 +54,7 @@ def measure(folder: Path, cfg: BenchRuntimeCfg) -> dict[str, Any]:
     """Milliseconds of `act` and of the gate, over recorded readings; wall clock, and CPU time of the thread."""
     policy, plan, readings = Policy.load(folder), *recorded(folder)
     policy.begin(plan)
-    gate = SafetyGate(policy.contract["hand"], policy.rate_hz, cfg.safety)
+    gate = SafetyGate(policy.contract.hand, policy.rate_hz, cfg.safety)
     first = readings[0]
     gate.begin(first.joint_pos, first.palm_pos_w, first.palm_quat_w, 0.0)
     command = policy.act(first)
@@ -66,18 +64,34 @@ def measure(folder: Path, cfg: BenchRuntimeCfg) -> dict[str, Any]:
 
     def guard(i: int) -> None:
         now_s, sensed = i / policy.rate_hz, readings[i % len(readings)]
-        pose = sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w
-        wanted = Wanted(command.joint_target, command.palm_pos_w, command.palm_quat_w, now_s)
-        gate(wanted, Sensed(*pose, now_s), now_s)
+        wanted = Wanted(
+            joint_target=command.joint_target,
+            palm_pos_w=command.palm_pos_w,
+            palm_quat_w=command.palm_quat_w,
+            stamp_s=now_s,
+        )
+        measured = Sensed(
+            joint_pos=sensed.joint_pos,
+            palm_pos_w=sensed.palm_pos_w,
+            palm_quat_w=sensed.palm_quat_w,
+            stamp_s=now_s,
+        )
+        gate(wanted, measured, now_s)
 
     return {"act": _time(act, cfg.steps), "safety_gate": _time(guard, cfg.steps)}
 
 
 def recorded(folder: Path) -> tuple[Plan, list[Readings]]:
-    """A plan and the readings of a bundle's recording, without batch dimension."""
+    """Return a plan and the readings of a bundle's recording, without batch dimension."""
     golden = read_bundle(folder).golden
-    names = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m", "joint_target")
-    plan = Plan(*(golden[f"in/{name}"][0] for name in names))
+    plan = Plan(
+        palm_pos_w=golden["in/start_pos_w"][0],
+        palm_quat_w=golden["in/start_quat_w"][0],
+        depth_m=golden["in/depth_m"][0],
+        closing=golden["in/closing"][0],
+        floor_m=golden["in/floor_m"][0],
+        joint_pos=golden["in/joint_target"][0],
+    )
     sensed = [name for name in Readings.__dataclass_fields__ if f"in/{name}" in golden]
     rows = len(golden["in/joint_pos"])
     return plan, [Readings(**{name: golden[f"in/{name}"][row] for name in sensed}) for row in range(rows)]
@@ -90,8 +104,4 @@ def _time(call: Callable[[int], Any], steps: int) -> dict[str, dict[str, float]]
         call(i)
         cpu.append(1e3 * (time.thread_time() - thread_s))
         wall.append(1e3 * (time.perf_counter() - start_s))
-    return {"wall_ms": _row(wall[WARM_UP:]), "cpu_ms": _row(cpu[WARM_UP:])}
-
-
-def _row(ms: list[float]) -> dict[str, float]:
-    return {"median": float(np.median(ms)), "p99": float(np.percentile(ms, 99)), "min": min(ms)}
+    return {"wall_ms": latency_summary(wall[WARM_UP:], 99), "cpu_ms": latency_summary(cpu[WARM_UP:], 99)}

@@ -8,11 +8,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.progress import Progress
 from perception.segment import SegmentCfg, Segmenter
-from policies.runs import Run, write_json
+from policies.runs import Run
 from sim.depth_scenes import CAMERA, SCENES, make_scene, overlap
 from sim.objects import open_library
-from sim.progress import Progress
 
 GOOD = 0.8
 """An intersection over union from which on the object counts as found well."""

@@ -1,4 +1,4 @@
-"""`dexgrasp bench views view=tracked`: how far the tracked first view is from the truth, and whether it knows.
+"""`dexgrasp bench tracking`: how far the tracked first view is from the truth, and whether it knows.
 
 While the scripted grasp runs, the tracked points are compared with where they truly are on the object, and with the
 object's true surface. The second is what a policy feels: a bottle that turns about its axis is the same bottle.
@@ -12,12 +12,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from dexgrasp.utils.progress import Progress
 from perception.geometry import quat_rotate, quat_rotate_inverse
 from policies.statistics import percentile, wilson_interval
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
-from sim.progress import Progress
 from sim.randomize import ResetCfg
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask, TaskCfg
@@ -47,7 +47,7 @@ def track(cfg: TaskCfg, hand: HandSpec, library: ObjectLibrary, physics: Physics
           disturbance: str, seed: int) -> dict[str, Track]:  # fmt: skip
     """Run the trials, block by block, with the camera on the axis of the approach, and aside of it."""
     found: dict[str, list[Track]] = {camera: [] for camera in CAMERAS}
-    with Progress(len(CAMERAS) * sum(map(len, trials)), "bench views") as progress:
+    with Progress(len(CAMERAS) * sum(map(len, trials)), "bench tracking") as progress:
         for camera in CAMERAS:
             reset: ResetCfg = replace(cfg.reset, camera=camera)
             for block in trials:

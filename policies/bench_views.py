@@ -1,9 +1,9 @@
-"""`dexgrasp bench views`: how far the camera of training is from drawn depth, in what the policy gets: the vectors.
+"""`dexgrasp bench cameras`, `bench tracking`: training camera against rendered depth, tracked against true points.
 
-Both cameras see the same scenes from the same place. While the scripted grasp runs, the vectors from the hand's
-keypoints to the nearest point are computed for both; their difference is the distance reported. The floor is what two
-drawings of one scene are apart that differ by chance alone. A vector to something
-far may jump from one side of the object to the other, so those of keypoints near it are reported by themselves.
+Both cameras see the same scenes from the same place. During the scripted grasp the vectors from the hand's keypoints to
+the nearest object point are computed for both; their difference is reported. The floor is the difference of two
+renderings with independent noise. A vector to a distant object may jump from one side of it to the other, so keypoints
+near the object are reported separately.
 """
 
 from dataclasses import dataclass, field, replace
@@ -15,15 +15,16 @@ from rich.table import Table
 from torch import Tensor
 
 import configs
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.progress import Progress
 from perception.features import nearest_vectors
 from policies import bench_tracking
 from policies.bench import cpu_engine
-from policies.runs import Run, write_json
+from policies.runs import Run
 from policies.statistics import percentile
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
-from sim.progress import Progress
 from sim.rendered_camera import RenderedCamera
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask
@@ -37,8 +38,8 @@ NEAR_M = 0.05
 
 @dataclass(frozen=True)
 class ViewsCfg:
-    """What `dexgrasp bench views` compares: the first views; with `view=refreshed` the frames behind the hand; with
-    `view=tracked` or `corrected` the tracked first view with the truth, all the episode."""
+    """Compare cameras: view=frozen the first frames, view=refreshed frames with the hand in them; view=tracked and
+    corrected compare the tracked points with the true ones."""
 
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
@@ -60,10 +61,12 @@ class ViewsCfg:
     """Run directory; empty = a new one under runs/."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task; its view says what is compared."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if self.trials < 0 or min(self.num_envs, self.every_steps) < 1:
-            raise ValueError("bench views: trials must not be negative, num_envs and every_steps be at least 1")
+            raise ValueError("trials must not be negative, num_envs and every_steps be at least 1")
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def compare(cfg: ViewsCfg, hand: HandSpec, library: ObjectLibrary) -> Comparison
     blocks = _blocks(cfg, library)
     physics = configs.load_option(PhysicsCfg, "physics", "balanced")
     parts = []
-    with Progress(sum(map(len, blocks)), "bench views") as progress:
+    with Progress(sum(map(len, blocks)), "bench cameras") as progress:
         for trials in blocks:
             task = GraspTask(
                 cfg.task, hand, library, physics, len(trials), 1, cfg.seed, in_order=True, auto_reset=False

@@ -1,4 +1,4 @@
-"""`dexgrasp calibrate board` and `dexgrasp calibrate camera`: where the camera stands, as a YAML that others read.
+"""`dexgrasp calibrate board` and `dexgrasp calibrate camera`: the pose of the camera, written as YAML.
 
 FOLDER/camera.json     intrinsics of the camera that took the images, as in a folder of depth frames
 FOLDER/*.png           images of the board
@@ -15,13 +15,14 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from dexgrasp.utils.files import write_json
 from perception.calibrate import BadCalibrationError, LimitsCfg, Mounted, calibrate
 from perception.charuco import BoardCfg, View, draw_board, find_board
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose, pose_from_dict, pose_matrix
 from perception.realsense import RealSense, RealSenseCfg
 from perception.sources import read_intrinsics
-from policies.runs import Run, log, write_json
+from policies.runs import Run, log
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
@@ -29,40 +30,40 @@ POSES = "poses.yaml"
 
 @dataclass(frozen=True)
 class PrintBoardCfg:
-    """What `dexgrasp calibrate board` draws."""
+    """Draw the calibration board to print."""
 
     dpi: int = 300
-    """Dots per inch of the print; print without scaling, then measure a square."""
+    """Resolution of the print [dots per inch]; print without scaling, then measure a square."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     board: BoardCfg = field(default_factory=BoardCfg)
-    """The board."""
+    """Dimensions of the board."""
 
 
 @dataclass(frozen=True)
 class CalibrateCameraCfg:
-    """What `dexgrasp calibrate camera` works on."""
+    """Estimate the pose of the camera from images of the board."""
 
     source: str
-    """A folder of images, or realsense, or realsense:SERIAL (with the board lying on the table)."""
+    """Folder of images, or realsense, or realsense:SERIAL (with the board on the table)."""
     mounted: Literal["flange", "table"] = "table"
-    """Where the board is: on the robot's flange, or at a known place on the table."""
+    """Place of the board: on the robot's flange, or at a known pose on the table."""
     stream: Literal["color", "depth"] = "color"
-    """Which of the camera's frames the images are of; depth: those of the left infrared camera."""
+    """Stream of the images: color, or depth (the left infrared camera)."""
     serial: str = ""
     """Serial number of the camera, for images from a folder; empty = any."""
     board_pos_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """The print's top left corner in the world, with the board on the table and no poses.yaml."""
+    """Position of the print's top left corner in the world [m], for a board on the table without poses.yaml."""
     board_quat_wxyz: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
-    """Its orientation: x right on the print, z into the board; as given, the print's right is the world's x."""
+    """Orientation of the board: x right on the print, z into it; by default the print's right is the world's x."""
     views: int = 20
-    """Images taken from a camera; of a folder all are used."""
+    """Number of images taken from a camera; all images of a folder are used."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     board: BoardCfg = field(default_factory=BoardCfg)
-    """The board."""
+    """Dimensions of the board."""
     limits: LimitsCfg = field(default_factory=LimitsCfg)
-    """Where the result is refused."""
+    """Limits beyond which the result is refused."""
 
 
 def print_board(cfg: PrintBoardCfg) -> None:
@@ -74,7 +75,7 @@ def print_board(cfg: PrintBoardCfg) -> None:
 
 
 def calibrate_camera(cfg: CalibrateCameraCfg) -> None:
-    """Write RUN/camera.yaml and RUN/residuals.json, or refuse."""
+    """Write RUN/camera.yaml and RUN/residuals.json. Raises BadCalibrationError for a bad result."""
     with Run.open(cfg.out, cfg) as run:
         live = cfg.source.split(":")[0] == "realsense"
         images, camera, serial = _photograph(cfg) if live else (*_read_images(Path(cfg.source)), cfg.serial)
@@ -101,7 +102,7 @@ def _read_images(folder: Path) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics
 
 
 def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics, str]:
-    """Colour images of a camera; depth is aligned to colour so that the frame carries the colour intrinsics."""
+    """Return colour images of a camera, its colour intrinsics and serial number."""
     mounted: Mounted = cfg.mounted
     if mounted == "flange" or cfg.stream != "color":
         raise ValueError("a camera is read with mounted=table and stream=color only; give a folder of images else")
@@ -128,7 +129,7 @@ def _find(board: BoardCfg, images: dict[str, NDArray[np.uint8]], camera: Intrins
 
 
 def _carriers(cfg: CalibrateCameraCfg, views: list[View], path: Path) -> NDArray[np.float64]:
-    """(view, 4, 4) poses of the flange or of the board in the world."""
+    """Return the poses (view, 4, 4) of the flange or of the board in the world."""
     if not path.is_file():
         if cfg.mounted == "flange":
             raise FileNotFoundError(f"{path} is missing: the pose of the flange in the world for each image")

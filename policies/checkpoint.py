@@ -1,15 +1,16 @@
-"""A trained actor from a checkpoint, without executing anything that the file brings.
+"""Checkpoints of training as plain data: `policy.zip`, `last.zip`, `best.zip`. Reading one runs no code.
 
-A checkpoint of Stable-Baselines3 is a zip with pickles in it. Only its tensors are read (`policy.pth`, with
-`weights_only`); sizes follow from them, everything else from the run's config.yaml beside it.
+A checkpoint is an archive of JSON and tensors (policies/tensor_archive.py) and explains itself without files beside it:
+
+architecture   what decides the networks' shapes
+state          counters, curriculum and open trials, from which training continues exactly
+manifest       what made it: configuration of the run, git state, versions, command, machine
+tensors        policy/*, optimizer/PARAMETER/*, curriculum/*
 """
 
 import hashlib
-import io
-import json
-import pickle
-import zipfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +18,93 @@ import torch
 from torch import Tensor, nn
 
 import configs
-from perception.observation import student_layout
-from policies import manifest
-from policies.networks import Actor
-from policies.student import StudentActor
+from policies.networks import Architecture, GraspPolicy
+from policies.student import make_policy
+from policies.tensor_archive import ArchiveError, entry_names, read_archive, write_archive
 from sim.hands import HandSpec
+from sim.observations import observation_layouts
 from sim.task_cfg import TaskCfg
 
+FORMAT, VERSION = "dexgrasp checkpoint", 1
+"""First entries of the header. The version grows whenever an older reader would misread the file."""
 NAMES = ("best.zip", "last.zip", "policy.zip")
-"""Checkpoints of a run directory, the first that exists is taken."""
+"""Checkpoints of a run directory; the first that exists is taken."""
+SB3_ENTRIES = {"data", "policy.pth"}
+"""Entries of a zip file of Stable-Baselines3, which older versions wrote."""
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file and the reason, in one line."""
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Counters of a learner, and what reopens its running episodes."""
+
+    iteration: int = 0
+    """Finished iterations."""
+    num_timesteps: int = 0
+    """Control steps of all environments and ranks."""
+    learning_rate: float = 0.0
+    """Present learning rate."""
+    best_validation: float = 0.0
+    """Highest success rate of a validation."""
+    schedule_iterations: int = 1
+    """Iterations over which a student's schedule runs."""
+    level: float = 0.0
+    """Strength of the disturbances, 0 to 1."""
+    open_level: float = 0.0
+    """Strength of the disturbances when the running episodes were drawn."""
+    trials: tuple[int, ...] = ()
+    """Number of the running trial of each environment."""
+    iteration_stats: dict[str, float] = field(default_factory=dict)
+    """Statistics of the last iteration."""
+    recent_successes: tuple[bool, ...] = ()
+    """Outcomes of the most recent episodes."""
+
+
+@dataclass(frozen=True)
+class CheckpointData:
+    """Content of a checkpoint file."""
+
+    architecture: Architecture
+    state: TrainingState
+    manifest: dict[str, Any]
+    """Plain facts; `config` is the configuration of the run."""
+    tensors: dict[str, Tensor]
+
+    def group(self, name: str) -> dict[str, Tensor]:
+        """Return the tensors under `name/`, by the rest of their names."""
+        return {
+            key.removeprefix(f"{name}/"): value for key, value in self.tensors.items() if key.startswith(f"{name}/")
+        }
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """An actor and what it was trained for."""
+    """A trained policy and what it was trained for."""
 
     path: Path
-    stage: str
-    """teacher or student."""
     hand: HandSpec
     task: TaskCfg
-    actor: nn.Module
-    """Observation (env, size) of its stage's group to the mean action."""
+    policy: GraspPolicy
+    state: TrainingState
     training: dict[str, Any]
-    """Plain facts: the run's configuration, versions, git state, of run.json or the manifest; SHA-256 of the file."""
+    """Plain facts: `config` and `run` of the manifest, `sha256` of the file."""
+
+    @property
+    def stage(self) -> str:
+        """teacher or student."""
+        return self.policy.stage
+
+    @property
+    def actor(self) -> nn.Module:
+        """Observation (env, size) of the stage's group to the mean action."""
+        return self.policy.actor
 
 
 def find_checkpoint(path: str | Path) -> Path:
-    """The checkpoint at `path`, a zip file or a run directory."""
+    """Return the checkpoint at `path`, a file or a run directory."""
     path = Path(path)
     if path.is_file():
         return path
@@ -54,86 +114,123 @@ def find_checkpoint(path: str | Path) -> Path:
     return found[0]
 
 
-def load_checkpoint(path: str | Path) -> Checkpoint:
-    """The actor of a run directory or zip file. Raises ValueError, which says what is wrong with the file."""
-    path = find_checkpoint(path)
-    config = read_config(path)
-    hand = HandSpec.load(config["hand"], side=config["side"])
-    task = configs.from_dict(TaskCfg, config["task"], f"{path.parent / 'config.yaml'}: task")
-    content = path.read_bytes()
-    weights = _weights(path, content)
-    stage = "student" if any(name.startswith("encoder.") for name in weights) else "teacher"
-    actor = _student(weights, config, hand, task) if stage == "student" else _teacher(weights)
+def write_checkpoint(path: Path, data: CheckpointData) -> None:
+    """Write a checkpoint; the file appears complete or not at all. Tensors that are not finite are refused."""
+    _check_finite(path, data.tensors)
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "architecture": configs.as_dict(data.architecture),
+        "state": configs.as_dict(data.state),
+        "manifest": data.manifest,
+    }
+    write_archive(path, header, data.tensors)
+
+
+def read_checkpoint(path: str | Path) -> CheckpointData:
+    """Return the content of a checkpoint file. Raises CheckpointError."""
+    path = Path(path)
     try:
-        actor.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: its tensors are not those of a {stage}: {' '.join(str(error).split())[:300]}"
-        ) from error
-    size, actions = actor.normaliser.mean.shape[0], 6 + len(hand.joint_names)
-    if actor.net[-1].out_features != actions:
-        raise ValueError(f"{path}: gives {actor.net[-1].out_features} actions, {hand.name} takes {actions}")
-    if stage == "student" and size != actor.layout.size:
-        raise ValueError(f"{path}: observes {size} values, a student of {hand.name} {actor.layout.size}")
-    training = {"config": config, "run": _run_facts(path), "sha256": hashlib.sha256(content).hexdigest()}
-    return Checkpoint(path, stage, hand, task, actor.eval(), training)
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """config.yaml beside a checkpoint."""
-    file = path.parent / "config.yaml"
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"{file} is missing: it says what the actions of {path.name} mean (hand, rate, scales, view)"
+        header, tensors = read_archive(path)
+    except ArchiveError as error:
+        refuse_old_format(path)
+        raise CheckpointError(f"{path} is not a whole checkpoint: {str(error).removeprefix(f'{path}: ')}") from error
+    if header.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is no checkpoint: its header says format {str(header.get('format'))[:40]!r}")
+    version = header.get("version")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise CheckpointError(
+            f"{path} has version {str(version)[:20]}, this dexgrasp reads 1 to {VERSION}: update dexgrasp"
         )
-    config = configs.read_plain(file)
-    if missing := [name for name in ("hand", "side", "task") if name not in config]:
-        raise ValueError(f"{file} lacks {missing}: not the configuration of a training run")
+    parts: dict[str, Any] = {name: header.get(name) for name in ("architecture", "state", "manifest")}
+    for name, part in parts.items():
+        if not isinstance(part, dict):
+            raise CheckpointError(f"{path}: '{name}' of its header is a {type(part).__name__}, expected an object")
+    try:
+        architecture = configs.from_dict(Architecture, parts["architecture"], "architecture")
+        state = configs.from_dict(TrainingState, parts["state"], "state")
+    except configs.ConfigError as error:
+        raise CheckpointError(f"{path}: {str(error)[:300]}") from error
+    _check_finite(path, tensors)
+    return CheckpointData(architecture, state, parts["manifest"], tensors)
+
+
+def refuse_old_format(path: Path) -> None:
+    """Raise CheckpointError, which names the command that converts it, where `path` is a zip of an older version."""
+    if SB3_ENTRIES.issubset(entry_names(path)):
+        raise CheckpointError(
+            f"{path} was written by an older dexgrasp (a zip of Stable-Baselines3 with pickled classes, which are not "
+            f"loaded): convert it once with `dexgrasp checkpoint upgrade {path}`"
+        )
+
+
+def load_checkpoint(path: str | Path) -> Checkpoint:
+    """Return the policy of a run directory or checkpoint file. Raises ValueError, which says what is wrong."""
+    path = find_checkpoint(path)
+    data = read_checkpoint(path)
+    config = config_of(path, data.manifest)
+    hand = HandSpec.load(config["hand"], side=config["side"])
+    task = configs.from_dict(TaskCfg, config["task"], f"{path}: task")
+    facts = {name: fact for name, fact in data.manifest.items() if name != "config"}
+    training = {"config": config, "run": facts, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return Checkpoint(path, hand, task, build_policy(path, data, hand, task), data.state, training)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """Return the configuration of the run that wrote the checkpoint."""
+    return config_of(Path(path), read_checkpoint(path).manifest)
+
+
+def config_of(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration in a manifest, if it says what the actions of the policy mean."""
+    config = manifest.get("config")
+    kinds = {"hand": str, "side": str, "task": dict}
+    if not isinstance(config, dict) or any(not isinstance(config.get(name), kind) for name, kind in kinds.items()):
+        raise CheckpointError(f"{path}: its manifest lacks a configuration with {', '.join(kinds)} of the training")
     return config
 
 
-def _weights(path: Path, content: bytes) -> dict[str, Tensor]:
-    """Tensors of the actor, by their names in it."""
+def build_policy(path: Path, data: CheckpointData, hand: HandSpec, task: TaskCfg) -> GraspPolicy:
+    """Build the policy of a checkpoint, if its networks are those of the hand and the task."""
+    stored, layouts = data.architecture, observation_layouts(hand, task.view.live)
+    known = {
+        group: {term.name: term.size for term in layouts[group].terms}
+        for group in stored.observations
+        if group in layouts
+    }
+    groups = {"teacher"} if stored.stage == "teacher" else {"teacher", "student"}
+    if set(stored.observations) != groups:
+        raise CheckpointError(
+            f"{path}: a {stored.stage} observes {sorted(groups)}, not {sorted(stored.observations)[:4]}"
+        )
+    wanted = replace(stored, observations=known, num_actions=6 + len(hand.joint_names))
+    if difference := stored.difference(wanted):
+        raise CheckpointError(f"{path} is not a {stored.stage} of {hand.name} and its task: {difference}")
+    weights = data.group("policy")
+    widths = _widths(weights)
+    if widths != list(stored.hidden):  # before networks of these sizes are made
+        raise CheckpointError(
+            f"{path}: its tensors are those of hidden={widths[:8]}, it states {list(stored.hidden)[:8]}"
+        )
+    policy = make_policy(stored, layouts)
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            stored = io.BytesIO(archive.read("policy.pth"))
-        tensors = torch.load(stored, map_location="cpu", weights_only=True)
-    except (zipfile.BadZipFile, KeyError, OSError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
-        why = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} is not a whole checkpoint of Stable-Baselines3: {why}") from error
-    if not isinstance(tensors, dict) or not any(str(name).startswith("actor.net.") for name in tensors):
-        raise ValueError(f"{path} is a checkpoint of something else: it holds no tensors 'actor.net.*'")
-    return {name.removeprefix("actor."): value for name, value in tensors.items() if name.startswith("actor.")}
+        policy.load_state_dict(weights)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path}: its tensors are not those of a {stored.stage}: {why}") from error
+    return policy.eval()
 
 
-def _hidden(weights: dict[str, Tensor]) -> list[int]:
-    layers = sorted(
-        (int(name.split(".")[1]), value)
-        for name, value in weights.items()
-        if name.endswith(".weight") and name.startswith("net.")
-    )
-    return [len(value) for _, value in layers][:-1]
+def _widths(weights: Mapping[str, Tensor]) -> list[int]:
+    """Return the widths of the actor's hidden layers, from its biases."""
+    layers = {
+        name: value for name, value in weights.items() if name.startswith("actor.net.") and name.endswith(".bias")
+    }
+    ordered = sorted(layers, key=lambda name: (len(name), name))  # layers of two digits last
+    return [value.numel() for value in (layers[name] for name in ordered)][:-1]
 
 
-def _actions(weights: dict[str, Tensor]) -> int:
-    last = max(int(name.split(".")[1]) for name in weights if name.startswith("net."))
-    return len(weights[f"net.{last}.weight"])
-
-
-def _teacher(weights: dict[str, Tensor]) -> Actor:
-    return Actor(len(weights["normaliser.mean"]), _actions(weights), _hidden(weights))
-
-
-def _student(weights: dict[str, Tensor], config: dict[str, Any], hand: HandSpec, task: TaskCfg) -> StudentActor:
-    joints = len(hand.joint_names)
-    layout = student_layout(joints, len(hand.keypoint_names), 6 + joints, task.view.live)
-    felt = len(weights["felt_normaliser.mean"])
-    return StudentActor(layout, felt, _actions(weights), _hidden(weights), config.get("encoder", "conv"))
-
-
-def _run_facts(path: Path) -> dict[str, Any]:
-    """Of run.json beside the checkpoint, else of the manifest in it."""
-    try:
-        return json.loads((path.parent / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {name: fact for name, fact in manifest.read(path).items() if name != "config"}
+def _check_finite(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, value in tensors.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise CheckpointError(f"{path}: tensor '{name[:80]}' holds values that are not finite: learning diverged")

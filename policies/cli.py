@@ -1,6 +1,6 @@
-"""The command `dexgrasp`: finds the command, loads its configuration, runs it, and turns failures into one line.
+"""The command `dexgrasp`: finds the command, loads its configuration, runs it, and reports errors in one line.
 
-Nothing heavy is imported here: a command's own module is imported when it runs, and its help is read from its source.
+Heavy modules are not imported here: a command's own module is imported when it runs, its help is read from the source.
 """
 
 import importlib
@@ -11,22 +11,24 @@ import re
 import signal
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from types import FrameType
 
 import configs
+from configs.values import fields
+from dexgrasp.utils.text import comma_separated, did_you_mean
 from policies import usage
 from policies.commands import COMMANDS, Command
+from policies.plugins import import_plugins
 from policies.runs import log
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command line (default: that of the process) and returns the exit status.
+    """Run one command line (default: that of the process) and return the exit status.
 
-    0 done, 1 nobody read the output to its end, 2 misuse or an error in one line, 130 interrupted. DEXGRASP_DEBUG=1
-    shows tracebacks instead.
+    0: done; 1: the output was closed before its end; 2: wrong usage, or an error reported in one line (DEXGRASP_DEBUG=1
+    shows its traceback); 130: interrupted.
     """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
@@ -48,31 +50,31 @@ def _main(given: list[str]) -> int:
     if any(word in ("-h", "--help") for word in rest):
         print(usage.command_help(command.words, command.summary, command.schema, command.config, command.positional))
         return OK
-    if command.later:
-        print(f"dexgrasp {command.words}: not yet: arrives with {command.later}", file=sys.stderr)
-        return MISUSED
     return _guarded(command, rest)
 
 
 def _find(given: Sequence[str]) -> tuple[Command | None, list[str]]:
     for length in (2, 1):
         for command in COMMANDS:
-            if command.words == " ".join(given[:length]):
+            words = " ".join(given[:length])
+            if command.words == words:
+                return command, list(given[length:])
+            if command.former == words:
+                _deprecated(f"`dexgrasp {words}`", f"`dexgrasp {command.words}`")
                 return command, list(given[length:])
     return None, []
 
 
 def _no_such_command(given: Sequence[str]) -> int:
-    """Help of a group of commands (`dexgrasp objects`), or the nearest command."""
+    """Print the help of a group of commands (`dexgrasp objects`), or an error with the nearest command."""
     group = [(command.words, command.summary) for command in COMMANDS if command.words.startswith(given[0] + " ")]
     if group and (len(given) == 1 or given[1] in ("-h", "--help")):
         print(usage.overview(group))
         return OK if len(given) > 1 else MISUSED
     names = [words for words, _ in group] or [command.words for command in COMMANDS]
     words = " ".join(given[:2] if group else given[:1])
-    near = get_close_matches(words, names, n=1)
-    hint = f"; did you mean '{near[0]}'?" if near else ""
-    print(f"dexgrasp: error: no command '{words}'{hint} Known: {', '.join(names)}", file=sys.stderr)
+    hint = did_you_mean(words, names)
+    print(f"dexgrasp: error: no command '{words}'.{hint} Known: {comma_separated(names)}", file=sys.stderr)
     return MISUSED
 
 
@@ -98,15 +100,17 @@ def _guarded(command: Command, words: Sequence[str]) -> int:
 
 
 def _run(command: Command, words: Sequence[str]) -> int:
-    overrides = _name_positionals(command, words)
+    overrides = _renamed(command, _name_positionals(command, words))
     schema = _resolve(command.schema)
+    if "plugins" in fields(schema):
+        import_plugins([name for word in overrides for name in _plugins(word)])
     cfg = configs.load(schema, command.config, overrides)
     status = _resolve(command.function)(cfg)
     return status if isinstance(status, int) else OK
 
 
 def _name_positionals(command: Command, words: Sequence[str]) -> list[str]:
-    """Gives each bare word the key of its place; words that are `key=value` already stay."""
+    """Give each word without a key the key of its place; words that are `key=value` already stay."""
     free = list(command.positional)
     overrides = []
     for word in words:
@@ -116,6 +120,29 @@ def _name_positionals(command: Command, words: Sequence[str]) -> list[str]:
             word = f"{free.pop(0)}={word}"
         overrides.append(word)
     return overrides
+
+
+def _renamed(command: Command, overrides: Sequence[str]) -> list[str]:
+    """Replace former names of keys, or of whole `key=value` words, by the present ones."""
+    found = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        for old, new in command.renamed:
+            if old in (key, override):
+                _deprecated(f"`{old}`" if "=" in old else f"`{old}=`", f"`{new}`" if "=" in new else f"`{new}=`")
+                override = new if old == override else f"{new}={value}"
+                break
+        found.append(override)
+    return found
+
+
+def _deprecated(old: str, new: str) -> None:
+    print(f"dexgrasp: {old} is now called {new}; the old name will go with the next release", file=sys.stderr)
+
+
+def _plugins(override: str) -> list[str]:
+    key, _, value = override.partition("=")
+    return [name.strip() for name in value.strip("[]").split(",") if name.strip()] if key == "plugins" else []
 
 
 def _resolve(name: str):  # noqa: ANN202 - a class or a function, as the table says
@@ -133,7 +160,7 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 class _Screen(logging.Handler):
-    """The log on stderr as it is at that moment: a progress bar replaces it while it draws."""
+    """Writes the log to the present stderr, which a progress bar replaces while it draws."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""

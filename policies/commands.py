@@ -8,16 +8,19 @@ class Command:
     """One command: its words, the dataclass that configures it, and the function that runs it."""
 
     words: str
-    """As typed: `objects import`. Its YAML has underscores in place of the blanks."""
+    """Name as typed: `objects import`. Its YAML has underscores in place of the blanks."""
     summary: str
-    schema: str = ""
+    """One line of help."""
+    schema: str
     """module:Class of the configuration."""
-    function: str = ""
+    function: str
     """module:function, called with the configuration; may return an exit status."""
     positional: tuple[str, ...] = ()
     """Keys that may be given without `key=`, in this order."""
-    later: str = ""
-    """Set while the command does not exist yet: what it arrives with."""
+    former: str = ""
+    """Former name of the command, accepted for one release."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """(former, present) names of keys, accepted for one release."""
 
     @property
     def config(self) -> str:
@@ -29,7 +32,7 @@ COMMANDS = (
     Command(
         "demo",
         "Let a hand pick up the shipped objects; ends with the success rate, a video and a report.",
-        "policies.evaluate:EvaluateCfg",
+        "policies.evaluate_cfg:EvaluateCfg",
         "policies.demo:demo",
     ),
     Command(
@@ -63,7 +66,7 @@ COMMANDS = (
     Command(
         "evaluate",
         "Measure the success rate of a policy on a set of objects, with and without disturbances.",
-        "policies.evaluate:EvaluateCfg",
+        "policies.evaluate_cfg:EvaluateCfg",
         "policies.evaluate:evaluate",
     ),
     Command(
@@ -78,12 +81,29 @@ COMMANDS = (
         "Write a trained student as a bundle that a robot runs; refused unless it repeats its checkpoint.",
         "policies.export:ExportCfg",
         "policies.export:export",
+        renamed=(("run", "policy"),),
     ),
     Command(
-        "ship",
+        "publish",
         "Put a trained policy, its bundle and its model card into one folder.",
         "policies.ship:ShipCfg",
         "policies.ship:ship",
+        former="ship",
+        renamed=(("run", "policy"),),
+    ),
+    Command(
+        "checkpoint upgrade",
+        "Convert checkpoints of older versions into the present format; no code in them is run.",
+        "policies.checkpoint_upgrade:UpgradeCfg",
+        "policies.checkpoint_upgrade:upgrade",
+        ("source",),
+    ),
+    Command(
+        "checkpoint sb3",
+        "Write a trained policy as a zip file that stable_baselines3.PPO.load opens.",
+        "policies.checkpoint_upgrade:Sb3Cfg",
+        "policies.checkpoint_upgrade:export_sb3",
+        ("policy",),
     ),
     Command(
         "replay",
@@ -91,6 +111,11 @@ COMMANDS = (
         "dexgrasp_ros.replay_cfg:ReplayCfg",
         "dexgrasp_ros.replay:replay",
         ("bag",),
+        renamed=(
+            ("policy=true", "compare_policy=true"),
+            ("policy=false", "compare_policy=false"),
+            ("bundle", "policy"),
+        ),
     ),
     Command(
         "bench engine",
@@ -123,8 +148,15 @@ COMMANDS = (
         "policies.bench_segmentation:bench_segmentation",
     ),
     Command(
-        "bench views",
-        "Measure how far the camera of training is from drawn depth, in the vectors that a policy gets.",
+        "bench cameras",
+        "Compare the camera model of training with rendered depth images, in the vectors that a policy observes.",
+        "policies.bench_views:ViewsCfg",
+        "policies.bench_views:bench_views",
+        former="bench views",
+    ),
+    Command(
+        "bench tracking",
+        "Compare the tracked object points with the true ones, over whole episodes.",
         "policies.bench_views:ViewsCfg",
         "policies.bench_views:bench_views",
     ),
@@ -133,6 +165,7 @@ COMMANDS = (
         "Grasp over ROS 2 with a simulated robot; milliseconds from the depth image's stamp to the command.",
         "dexgrasp_ros.bench:RosBenchCfg",
         "dexgrasp_ros.bench:bench_ros",
+        renamed=(("bundle", "policy"),),
     ),
     Command(
         "bench ablations",
@@ -141,10 +174,11 @@ COMMANDS = (
         "policies.ablations:bench_ablations",
     ),
     Command(
-        "bench runtime",
-        "Measure what a control step of an exported policy costs, and what the safety gate adds.",
+        "bench deploy",
+        "Measure the latency of a control step of an exported policy and of the safety gate.",
         "policies.bench_runtime:BenchRuntimeCfg",
         "policies.bench_runtime:bench_runtime",
+        former="bench runtime",
     ),
     Command(
         "calibrate board",
@@ -166,10 +200,11 @@ COMMANDS = (
         "policies.randomization:show_randomization",
     ),
     Command(
-        "view",
-        "Show the camera, what the pipeline finds, the hand and the policy in a browser.",
+        "viewer",
+        "Show depth images, perception results, the hand and a policy in a browser.",
         "policies.view:ViewPageCfg",
         "policies.view:view",
         ("perception",),
+        former="view",
     ),
 )

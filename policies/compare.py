@@ -12,9 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
-from policies.evaluate import EvaluateCfg, evaluate, with_policy
-from policies.runs import Run, default_path, write_json
-from policies.trial_log import read
+from dexgrasp.utils.files import write_json
+from policies.evaluate import evaluate
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config
+from policies.runs import Run, default_path
+from policies.trial_store import JsonLinesStore
 from sim.outcomes import Outcome
 
 LOSS = 1
@@ -92,11 +94,11 @@ def compare(cfg: CompareCfg) -> int:
     out = Path(cfg.out) if cfg.out else default_path("compare")
     sides = {"a": cfg.a, "b": cfg.b}
     for side, policy in sides.items():  # both, before the first is run
-        with_policy(cfg.evaluation(policy, out / side))
+        apply_policy_config(cfg.evaluation(policy, out / side))
     with Run.open(out, cfg) as run:
         for side, policy in sides.items():
             evaluate(cfg.evaluation(policy, out / side))
-        paired = pair(*(read(out / side / "trials.jsonl") for side in sides))
+        paired = pair(*(JsonLinesStore(out / side / "trials.jsonl").read() for side in sides))
         worse = paired.p_value("less") < cfg.alpha
         write_json(run.path / "compare.json", summary(cfg, paired) | {"facts": run.facts})
         _show(cfg, paired, worse)

@@ -29,7 +29,7 @@ WATCH = ("visible_fraction", "view_fresh")
 """Inputs of one that goes on seeing the object."""
 PLAN = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m")
 """State that the pre-grasp decides and no step changes."""
-CARRIED = (
+STATE = (
     "step",
     "joint_target",
     "target_pos_w",
@@ -40,7 +40,7 @@ CARRIED = (
     "last_action",
     "history",
 )
-"""State that every step renews; outputs of the graph with `next_` before the name."""
+"""State that every step changes; outputs of the graph with `next_` before the name."""
 NOTICED = ("grip", "base_m")
 """The other outputs: whether the hand holds something."""
 
@@ -95,19 +95,27 @@ class Controller(nn.Module):
             "last_action": Shape((6 + joints,), torch.float32),
             "history": Shape((HISTORY, self._moves.size), torch.float32),
         }
-        return {name: known[name] for name in (*READINGS, *(WATCH if self.cfg.view.live else ()), *PLAN, *CARRIED)}
+        return {name: known[name] for name in (*READINGS, *(WATCH if self.cfg.view.live else ()), *PLAN, *STATE)}
 
     @property
     def outputs(self) -> list[str]:
         """Names of what `forward` returns, in order."""
-        return [*(f"next_{name}" for name in CARRIED), *NOTICED]
+        return [*(f"next_{name}" for name in STATE), *NOTICED]
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """From `values`, as `inputs` says, to the next state, targets and action among it, and what is noticed."""
         given = dict(zip(self.inputs, values, strict=True))
         phases = Phases(given["step"], *self.cfg.phase_steps)
-        poses = (*PLAN[:2], "target_pos_w", "target_quat_w")
-        course = Course(*(given[name] for name in (*poses, "depth_m", "travelled_m", "object_xy_w", "followed_m")))
+        course = Course(
+            start_pos_w=given["start_pos_w"],
+            start_quat_w=given["start_quat_w"],
+            palm_pos_w=given["target_pos_w"],
+            palm_quat_w=given["target_quat_w"],
+            depth_m=given["depth_m"],
+            travelled_m=given["travelled_m"],
+            object_xy_w=given["object_xy_w"],
+            followed_m=given["followed_m"],
+        )
         pose = given["palm_pos_w"], given["palm_quat_w"]
         sensed = Readings(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
         history, obs = self._observe(given, sensed, course, phases)

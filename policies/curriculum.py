@@ -1,63 +1,65 @@
-"""From teacher to student: imitation first, reinforcement later, and the mixture between them.
+"""Distillation of a teacher into a student: imitation first, reinforcement later, and the mixture between them.
 
     L = rho L_PPO + L_reconstruction + (1 - rho) w L_imitation            (RobustDexGrasp, student)
 
-The student drives the roll-outs; the teacher, who knows the simulator's state, labels what it saw there (DAgger, Ross
-et al. 2011). While rho is zero the student acts without noise and learns from the last roll-outs together; from then on
-the clipped surrogate of PPO counts more and more.
+The student drives the rollouts; the teacher, which reads the simulator's state, labels the visited states (DAgger, Ross
+et al. 2011). While rho is zero the student acts without noise and learns from several rollouts together; afterwards the
+weight of PPO's clipped surrogate grows with rho.
 """
 
 import logging
 import os
-import pickle
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
 from policies.actor_policy import ActorPolicy
+from policies.checkpoint import CheckpointData, TrainingState
 from policies.losses import imitation_loss, mean_record, reconstruction_loss
-from policies.networks import GraspPolicy
+from policies.networks import Encoder, GraspPolicy
 from policies.ppo import GraspPPO
 from policies.rollout import Minibatch
 from policies.student import StudentPolicy
+from policies.tensor_archive import ArchiveError, read_archive, write_archive
+from sim.vec_env import GraspVecEnv
 
 log = logging.getLogger("dexgrasp")
 
 
 @dataclass(frozen=True)
 class MixCfg:
-    """How the student's learning goes over from imitation to reinforcement."""
+    """Schedule from imitation to reinforcement, and the weights and sizes of imitation."""
 
     by: Literal["iteration", "success"] = "iteration"
-    """What rho follows: the number of the iteration, or the success of the last roll-outs."""
+    """Quantity that rho follows: the number of the iteration, or the success rate of the last rollouts."""
     start: float = 0.5
-    """Iteration, as a share of all, or success rate, from which rho rises from 0."""
+    """Share of the iterations, or success rate, at which rho starts to rise from 0."""
     end: float = 0.8
-    """Likewise, at which it arrives at `ceiling`."""
+    """Share of the iterations, or success rate, at which rho reaches `ceiling`."""
     ceiling: float = 0.9
-    """The greatest rho; what is missing to 1 stays imitation."""
+    """Highest rho; the rest to 1 stays imitation."""
     imitation: float = 1.0
-    """Weight w of the imitation; 0: none."""
+    """Weight of the imitation loss; 0: no imitation."""
     reconstruction: float = 0.2
-    """Weight of the reconstruction of contacts and forces."""
+    """Weight of the loss of reconstructed contacts and forces."""
     window: int = 10
-    """Roll-outs that imitation learns from together."""
+    """Number of rollouts that imitation learns from together."""
     keep: int = 32768
-    """Samples that are kept of each of them, at random where there are more: bounds memory and RUN/last.window."""
+    """Samples kept of each rollout, chosen at random: limits memory and the size of RUN/last.window."""
     updates: int = 60
-    """Gradient steps of an iteration that only imitates."""
+    """Gradient steps of an iteration while rho is 0."""
     batch: int = 1024
-    """Samples of each."""
+    """Samples of an imitation batch."""
     imitation_rate: float = 1e-3
-    """Learning rate while rho is 0, falling to a third until it rises."""
+    """Learning rate while rho is 0; it falls to a third until rho rises."""
     ppo_rate: float = 3e-5
-    """Learning rate where reinforcement begins."""
+    """Learning rate when reinforcement starts."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.end:
@@ -68,7 +70,7 @@ class MixCfg:
             raise ValueError("mix.window, mix.keep, mix.updates and mix.batch must be at least 1")
 
     def rho(self, where: float) -> float:
-        """The share of reinforcement at `where`, an iteration as a share of all or a success rate."""
+        """Return the share of reinforcement at `where`, a share of the iterations or a success rate."""
         if where >= self.end:
             return self.ceiling
         if where <= self.start:
@@ -81,33 +83,46 @@ class StudentPPO(GraspPPO):
 
     policy: StudentPolicy
 
-    def __init__(self, *args: Any, mix: MixCfg | None = None, iterations: int = 1, **options: Any) -> None:
-        """`iterations`: of the whole run, for the schedule."""
-        self.mix, self.iterations = mix or MixCfg(), iterations
-        self.teacher: GraspPolicy | None = None
-        """Labels what the student saw; None where nothing is imitated."""
-        self._window: deque[dict[str, Tensor]] = deque(maxlen=self.mix.window)
+    def __init__(
+        self,
+        env: GraspVecEnv,
+        *,
+        mix: MixCfg | None = None,
+        iterations: int = 1,
+        teacher: GraspPolicy | None = None,
+        encoder: Encoder = "conv",
+        **options: Any,
+    ) -> None:
+        """`iterations`: of the whole run, for the schedule. `teacher`: labels rollouts; None: nothing is imitated."""
+        self.mix, self.iterations, self.teacher = mix or MixCfg(), iterations, teacher
+        self._encoder: Encoder = encoder
+        self._rollouts: deque[dict[str, Tensor]] = deque(maxlen=self.mix.window)
         self._samples: Iterator[dict[str, Tensor]] = iter(())
-        super().__init__(*args, **options)
+        super().__init__(env, **options)
+
+    def _make_policy(self, hidden: Sequence[int], init_std: float) -> StudentPolicy:
+        task = self.env.task
+        return StudentPolicy(task.layouts, task.num_actions, self._encoder, hidden=hidden, init_std=init_std)
 
     @property
     def rho(self) -> float:
-        """The share of reinforcement in this iteration."""
+        """Share of reinforcement in this iteration."""
         if self.mix.by == "success":
             return self.mix.rho(self.iteration_stats.get("won", 0.0))
         return self.mix.rho(self.iteration / self.iterations)
 
     @property
     def exploration(self) -> Tensor:
-        """(action,) no noise while the student only imitates."""
+        """Standard deviation (action,) of the actions' noise; zero while the student only imitates."""
         return super().exploration if self.rho > 0 else torch.zeros_like(self.policy.std)
 
     @torch.no_grad()
-    def meet(self, teacher: GraspPolicy, copy: bool = True) -> None:
-        """Watch `teacher` for one episode in every environment, then start as a copy of it, or from nothing."""
-        self.teacher, seen, policy = teacher, [], ActorPolicy(teacher.actor, self.env.task)
-        obs = self.env.streams.reset()
-        for _ in range(self.n_steps):
+    def start_from_teacher(self, copy: bool = True) -> None:
+        """Set the student's scales from one episode of its teacher in every environment; `copy`: its weights, too."""
+        teacher, seen = self.teacher, []
+        assert teacher is not None
+        policy, obs = ActorPolicy(teacher.actor, self.env.task), self.env.streams.reset()
+        for _ in range(self.num_steps):
             seen.append(obs)
             obs = self.env.streams.step(policy.act(obs), policy.grip).obs
         self.policy.learn_scales({group: torch.stack([step[group] for step in seen]) for group in obs})
@@ -115,47 +130,75 @@ class StudentPPO(GraspPPO):
             self.policy.take_over(teacher)
         self.iteration = 1
 
-    def train(self) -> None:
-        """Learn from the roll-out, and from the last ones what the teacher would have done."""
-        self._remember()
-        self._samples = self._labelled()
+    def _update(self) -> None:
+        """Learn from the rollout by PPO, and from the teacher's labels of this and earlier rollouts by imitation."""
+        self._store_rollout()
+        self._samples = self._labelled_batches()
         if self.rho > 0:
-            super().train()
+            super()._update()
             return
-        self.policy.set_training_mode(True)
-        self._set_rate(self.mix.imitation_rate * 3 ** -(self.iteration / self.iterations / max(self.mix.start, 1e-6)))
+        self.policy.train()
+        decay = 3 ** -(self.iteration / self.iterations / max(self.mix.start, 1e-6))
+        self._set_learning_rate(self.mix.imitation_rate * decay)
         means = mean_record([self._imitate(batch) for batch in islice(self._samples, self.mix.updates)])
-        self.iteration_stats |= means | {"std": 0.0, "lr": self.lr, "rho": 0.0}
+        self.iteration_stats |= means | {"std": 0.0, "lr": self.learning_rate, "rho": 0.0}
         for name, value in self.iteration_stats.items():
             self.logger.record(f"train/{name}", value)
-        self.policy.critic.returns.update(self.rollout_buffer.lived(self.rollout_buffer.returns)[:, None])
+        self.policy.critic.returns.update(self.rollout_buffer.valid(self.rollout_buffer.returns)[:, None])
         self.iteration += 1
         if self.rho > 0:
-            self._set_rate(self.mix.ppo_rate)
+            self._set_learning_rate(self.mix.ppo_rate)
 
-    def checkpoint(self, path: Path) -> None:
-        """As its base does; the roll-outs that imitation learns from go beside the policy."""
-        partial = Path(path).with_name(f".{Path(path).name}.{os.getpid()}.window")
-        torch.save(list(self._window), partial)  # takes longest: whenever it is killed, the two of before are whole
-        super().checkpoint(path)
-        os.replace(partial, Path(path).with_suffix(".window"))
+    def save(self, path: Path, with_rollouts: bool = False) -> None:
+        """Write a checkpoint; `with_rollouts`: beside it, in NAME.window, the rollouts that imitation learns from."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.window")
+        if with_rollouts:  # takes longest, and is renamed last: a kill before leaves both files as they were
+            stored = enumerate(self._rollouts)
+            write_archive(partial, {}, {f"{i}/{name}": value for i, kept in stored for name, value in kept.items()})
+        super().save(path)
+        if with_rollouts:
+            os.replace(partial, path.with_suffix(".window"))
 
-    def recall(self, path: Path) -> None:
-        """Take back the roll-outs that `checkpoint` put beside `path`; without them imitation begins with new ones."""
+    def resume(self, path: Path) -> Self:
+        """Continue from a checkpoint of a learner with these settings, with the rollouts beside it."""
+        super().resume(path)
+        self.load_rollouts(path)
+        return self
+
+    def load_rollouts(self, path: Path) -> None:
+        """Read the rollouts that `save` wrote beside `path`; without them imitation starts with new ones."""
+        file = path.with_suffix(".window")
+        rollouts: dict[str, dict[str, Tensor]] = {}
         try:
-            kept = torch.load(path.with_suffix(".window"), map_location=self.device, weights_only=True)
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            log.warning("%s cannot be read (%s): imitation goes on with new roll-outs", path.stem + ".window", error)
+            for name, value in read_archive(file)[1].items():
+                number, _, term = name.partition("/")
+                rollouts.setdefault(number, {})[term] = value.to(self.device)
+            if not all(map(self._is_rollout, rollouts.values())):
+                raise ArchiveError("its tensors are not rollouts of this student")
+        except (OSError, ArchiveError) as error:
+            log.warning("%s cannot be read (%s): imitation goes on with new rollouts", file.name, error)
             return
-        self._window = deque(kept, maxlen=self.mix.window)
+        self._rollouts.extend(rollouts.values())
 
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "teacher", "_window", "_samples"]
+    def _is_rollout(self, kept: dict[str, Tensor]) -> bool:
+        """Whether these tensors are a stored rollout: `student` (sample, size), `true` (sample, felt), `labels`."""
+        widths = {"student": self.policy.layouts["student"].size, "true": len(self.policy.felt)}
+        widths |= {"labels": self.policy.num_actions} if self.teacher else {}
+        shapes = {name: (len(kept.get("true", ())), width) for name, width in widths.items()}
+        return {name: tuple(value.shape) for name, value in kept.items()} == shapes
+
+    def _state(self) -> TrainingState:
+        return replace(super()._state(), schedule_iterations=self.iterations)
+
+    def _load_state(self, path: Path, data: CheckpointData) -> None:
+        super()._load_state(path, data)
+        self.iterations = data.state.schedule_iterations  # the schedule stays that of the first start
 
     @torch.no_grad()
-    def _remember(self) -> None:
-        """Keep what the student saw, or `mix.keep` samples of it, with the teacher's labels."""
-        obs = {group: self.rollout_buffer.lived(values) for group, values in self.rollout_buffer.obs.items()}
+    def _store_rollout(self) -> None:
+        """Keep the observations of the rollout, or `mix.keep` samples of them, with the teacher's labels."""
+        obs = {group: self.rollout_buffer.valid(values) for group, values in self.rollout_buffer.obs.items()}
         seen = len(obs["student"])
         if seen > self.mix.keep:
             rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[: self.mix.keep]
@@ -165,28 +208,29 @@ class StudentPPO(GraspPPO):
         kept = {"student": obs["student"].clone(), "true": true}
         if self.teacher is not None:
             kept["labels"] = self.teacher.mean(obs).clamp(-limit, limit)
-        self._window.append(kept)
+        self._rollouts.append(kept)
 
-    def _labelled(self) -> Iterator[dict[str, Tensor]]:
-        """Random samples of the window, always new ones; the same in the same iteration."""
+    def _labelled_batches(self) -> Iterator[dict[str, Tensor]]:
+        """Yield random batches of the stored rollouts without end; the iteration's number decides them."""
         generator = torch.Generator().manual_seed(self.iteration)
-        sizes = torch.tensor([len(kept["true"]) for kept in self._window])
+        sizes = torch.tensor([len(kept["true"]) for kept in self._rollouts])
         while True:
-            which = torch.randint(len(self._window), (self.mix.batch,), generator=generator)
+            which = torch.randint(len(self._rollouts), (self.mix.batch,), generator=generator)
             parts = []
-            for i, kept in enumerate(self._window):
+            for i, kept in enumerate(self._rollouts):
                 rows = torch.randint(int(sizes[i]), (int((which == i).sum()),), generator=generator)
                 parts.append({name: value[rows] for name, value in kept.items()})
             yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _imitate(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """Take one gradient step of imitation and reconstruction; return its losses."""
         with self.autocast():
             loss, record = self._imitation(batch)
-        self._descend(loss)
+        self._gradient_step(loss)
         return record
 
     def _imitation(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """w L_imitation + L_reconstruction of labelled samples."""
+        """Return the weighted loss of imitation and reconstruction of labelled samples, and its parts."""
         means, felt = self.policy.actor.both(batch["student"])
         rebuilt = reconstruction_loss(felt, batch["true"])
         imitated = imitation_loss(means, batch["labels"]) if "labels" in batch else rebuilt.new_zeros(())

@@ -1,4 +1,4 @@
-"""Learning curves of a training run: kept in RUN/progress.csv over all its starts, drawn as a picture."""
+"""Learning curves of a training run: RUN/progress.csv, continued over all starts, and its plot."""
 
 import csv
 from pathlib import Path
@@ -18,16 +18,16 @@ PANELS = {
     "update": ("train/kl", "train/std", "train/value"),
     "imitation": ("train/imitation", "train/reconstruction", "train/rho"),
 }
-"""Columns of progress.csv by panel; those that a run does not have are left out."""
+"""Columns of progress.csv by panel; columns that a run lacks are left out."""
 LABELS = {"rollout/success": "training", "validation/success": "validation"}
-"""Of the curves that do not go by the last part of their column's name."""
+"""Labels of curves that differ from the last part of their column's name."""
 
 
 class ProgressCsv(CSVOutputFormat):
-    """The progress.csv of Stable-Baselines3, which goes on where a run goes on from."""
+    """CSV writer of Stable-Baselines3 that continues the file of a resumed run."""
 
     def __init__(self, path: Path, steps: int) -> None:
-        """Rows of more than `steps` control steps belong to iterations that a kill undid."""
+        """Keep the rows up to `steps` control steps; later ones belong to iterations that a kill undid."""
         header, rows = [], []
         if path.is_file():
             with path.open(newline="") as file:
@@ -41,7 +41,7 @@ class ProgressCsv(CSVOutputFormat):
 
 
 def draw_curves(progress: Path, picture: Path) -> None:
-    """Draw RUN/progress.csv against the control steps."""
+    """Plot RUN/progress.csv against the control steps."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -67,7 +67,7 @@ def draw_curves(progress: Path, picture: Path) -> None:
 
 
 def read_columns(progress: Path) -> dict[str, tuple[list[float], list[float]]]:
-    """Control steps and values of every column of a progress.csv; empty cells are left out."""
+    """Return control steps and values of every column of a progress.csv, without empty cells."""
     with progress.open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns: dict[str, tuple[list[float], list[float]]] = {}

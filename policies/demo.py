@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from policies.evaluate import EvaluateCfg, evaluate
+from policies.evaluate import evaluate
+from policies.evaluate_cfg import EvaluateCfg
 from policies.runs import default_path
 
 

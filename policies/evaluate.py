@@ -1,10 +1,10 @@
-"""How often a policy succeeds, on which objects, and how it fails.
+"""`dexgrasp evaluate`: measure the success rate of a policy by object and disturbance, and how its grasps fail.
 
-RUN/trials.jsonl        one line per finished trial, in order; where a run stopped, the same command goes on
-RUN/trials/*.parquet    with ray=...: one row per finished trial, in no order, as policies.trial_table says
-RUN/result.json         the numbers
-RUN/diagnostics.json    what helps to read them: penetration, slip, lift, objects, speed
-RUN/report.html         the same for the eye; RUN/videos/*.mp4
+RUN/trials.jsonl        one line per finished trial, in order; the same command resumes an interrupted run
+RUN/trials/*.parquet    with ray=...: one row per finished trial, in no order (`policies.trial_store.COLUMNS`)
+RUN/result.json         the success rates
+RUN/diagnostics.json    penetration, slip, lift, objects, speed
+RUN/report.html         report with charts; RUN/videos/*.mp4
 """
 
 import logging
@@ -12,113 +12,45 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 import configs
-from policies import report, trained, trial_log, videos
-from policies.attempts import ATTEMPTS, play
-from policies.runs import Run, write_json
+from dexgrasp.utils.files import folder_lock, write_json
+from dexgrasp.utils.progress import Progress
+from policies import report, sharding, videos
+from policies.attempts import play
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
+from policies.runs import Run
 from policies.scoreboard import print_scoreboard
 from policies.statistics import count_by, percentile, success_summary
-from policies.synergy import POLICIES, Policy, check_policy, make_policy
-from sim.disturbances import DISTURBANCES
-from sim.engines import EngineName, WarpCfg
+from policies.synergy import Policy, make_policy
+from policies.trial_store import JsonLinesStore, has_trials
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library, trained_on
-from sim.objects.files import folder_lock
 from sim.outcomes import FAILURES, Outcome
-from sim.progress import Progress
 from sim.render import RenderUnavailable
-from sim.scene import PhysicsCfg
 from sim.task import GraspTask
-from sim.task_cfg import TaskCfg
 
 MAY_DIFFER = ("trials", "videos", "out", "num_threads", "ray")
-"""What the same evaluation may change when it goes on: none of it changes the outcome of a trial."""
+"""Options that may change when a run is resumed: none of them changes the outcome of a trial."""
 
 log = logging.getLogger("dexgrasp")
 
 
-@dataclass(frozen=True)
-class EvaluateCfg:
-    """Measure the success rate of a policy; the same command with the same `out` goes on where it stopped."""
-
-    policy: str = "synergy"
-    """synergy (the scripted prior alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
-    What of hand, task and view belongs to a trained policy is taken from it."""
-    objects: str = "shipped"
-    """Object library: shipped; generated:N (training objects, :test or :validation behind it for others);
-    random_urdfs (PyBullet's 1,000, loaded once); a library folder; or a folder of OBJ/STL/PLY/GLB meshes."""
-    hand: str = "allegro"
-    """Hand by name (a folder of assets/hands) or path."""
-    side: Literal["right", "left"] = "right"
-    """Which hand; left ones are mirrored."""
-    mount: str = "floating"
-    """What carries the hand: floating or ur5e."""
-    perception: Literal["model", "rendered"] = "model"
-    """model: the camera of training, surface samples. rendered: depth images drawn by MuJoCo, with a D435's flaws,
-    through the robot's own pipeline."""
-    trials: int = 200
-    """Trials per disturbance; trial i takes object i modulo the number of objects."""
-    disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
-    """What goes wrong on purpose; all = each in turn, with the same trials."""
-    attempts: int = ATTEMPTS
-    """Grasps in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
-    seed: int = 0
-    """Seed of all chance; a trial is decided by the seed and its number."""
-    out: str = ""
-    """Run directory; empty = a new one under runs/."""
-    videos: int = 0
-    """At most so many videos of successes, and of failures."""
-    num_envs: int = 64
-    """Trials that run side by side."""
-    num_threads: int = 0
-    """Threads of the physics; 0 = all cores; with ray, of each worker, 0 = one."""
-    ray: str = ""
-    """Spread the trials over processes and machines by Ray: auto = the cluster of this machine, else its own cores;
-    local; or the address of a cluster. Trials are then stored as Parquet in RUN/trials; the numbers are the same."""
-    engine: EngineName = "cpu"
-    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, slowly on the CPU where there is none; needs the extra `gpu`."""
-    warp: WarpCfg = field(default_factory=WarpCfg)
-    """Buffers of engine=warp."""
-    task: TaskCfg = field(default_factory=TaskCfg)
-    """Phases, control rate, success criterion, reset noise."""
-    physics: PhysicsCfg = field(default_factory=PhysicsCfg)
-    """Physics settings; numbers to report are measured on reference."""
-
-    def __post_init__(self) -> None:
-        for name, least in (("trials", 1), ("attempts", 1), ("num_envs", 1), ("videos", 0), ("num_threads", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
-        if self.ray and self.engine != "cpu":
-            raise ValueError("ray spreads trials over processors: with engine=warp leave ray out")
-        check_policy(self.policy)
-
-    def disturbances(self) -> list[str]:
-        """Names of the disturbances to run, in order."""
-        return list(DISTURBANCES) if self.disturbance == "all" else [self.disturbance]
-
-    def rows(self) -> int:
-        """Trials per block: at most num_envs, and all blocks alike."""
-        return math.ceil(self.trials / math.ceil(self.trials / self.num_envs))
-
-
 def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
-    """Run (or finish) the trials, write the run directory, print a table, return what result.json holds."""
-    from policies import sharding  # built on this module
-
+    """Run (or resume) the trials, write the run directory, print a table; return the content of result.json."""
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
     if cfg.ray:
         sharding.check_installed()
-    cfg = with_policy(cfg)
+    cfg = apply_policy_config(cfg)
     hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
-    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if begun(cfg.out) else None) as run, folder_lock(run.path):
+    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if has_results(cfg.out) else None) as run, folder_lock(run.path):
         start_s = time.monotonic()
         if cfg.ray:
             outcomes, simulated = sharding.run_trials(cfg, library, run.path)
@@ -126,51 +58,25 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
             outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
         result = summarise(cfg, outcomes, run.facts)
         write_json(run.file("result.json"), result)
-        notes = diagnose(outcomes, library) | speed(simulated, time.monotonic() - start_s)
+        notes = diagnostics(outcomes, library) | speed(simulated, time.monotonic() - start_s)
         write_json(run.file("diagnostics.json"), notes)
         print_scoreboard(result, notes)
         log.info("%d of %d trials succeeded", result["successes"], result["trials"])
         if cfg.videos:
-            film(cfg, hand, library, outcomes, run.path / "videos")
+            record_videos(cfg, hand, library, outcomes, run.path / "videos")
         print(f"report: {report.write_report(run.path)}")
     return result
 
 
-def begun(out: str) -> bool:
-    """Whether trials are stored in the run directory `out`: only then could two experiments be mixed."""
-    stored = [Path(out, "trials.jsonl"), *Path(out, "trials").glob("*.parquet")] if out else []
-    return any(path.is_file() and path.stat().st_size > 0 for path in stored)
+def has_results(out: str) -> bool:
+    """Return whether the run directory `out` contains stored trials, which must not be mixed with another run's."""
+    return bool(out) and has_trials(Path(out))
 
 
-def with_policy(cfg: EvaluateCfg) -> EvaluateCfg:
-    """`cfg` with what of hand, task and view belongs to its policy; ValueError where something else was asked for."""
-    return cfg if cfg.policy in POLICIES else trained.adopt(cfg, cfg.policy)
-
-
-def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturbance: str, rows: int) -> GraspTask:
-    """The task of one disturbance with `rows` environments."""
-    view = replace(cfg.task.view, camera="rendered") if cfg.perception == "rendered" else cfg.task.view
-    return GraspTask(
-        replace(cfg.task, view=view),
-        hand,
-        library,
-        cfg.physics,
-        num_envs=rows,
-        num_threads=cfg.num_threads,
-        seed=cfg.seed,
-        mount=cfg.mount,
-        disturbance=disturbance,
-        auto_reset=False,
-        in_order=True,
-        engine=cfg.engine,
-        warp=cfg.warp,
-    )
-
-
-def film(
+def record_videos(
     cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, outcomes: Sequence[Outcome], folder: Path
 ) -> list[Path]:
-    """Videos of some of the trials; without OpenGL none, and a warning that says what to install."""
+    """Record videos of some trials; without OpenGL log a warning that says what to install, and return none."""
 
     def rerun(disturbance: str, rows: int) -> tuple[GraspTask, Policy]:
         task = make_task(cfg, hand, library, disturbance, rows)
@@ -184,37 +90,28 @@ def film(
 
 
 def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: Path) -> tuple[list[Outcome], int]:
-    """Outcomes of all trials of all disturbances, in order, and how many of them were simulated now.
-
-    Trials are run in blocks of the same rows however often the run was stopped, and a block is stored as a whole.
-    """
-    stored = trial_log.read(path)
-    stored = trial_log.keep_whole_blocks(stored, cfg.disturbances(), cfg.trials, cfg.rows(), library.names)
-    trial_log.rewrite(path, stored)
+    """Run the trials that `path` does not have yet; return the outcomes of all, in order, and how many were run."""
+    plan, store = cfg.plan(library), JsonLinesStore(path)
+    stored = store.resume(plan)
     simulated = 0
     total = cfg.trials * len(cfg.disturbances())
     with Progress(total, "evaluate", done=min(len(stored), total)) as progress:
-        for disturbance in cfg.disturbances():
-            first = sum(outcome.disturbance == disturbance for outcome in stored)
-            if first >= cfg.trials:
-                continue
-            log.info("disturbance %s: trials %d to %d on %d objects", disturbance, first, cfg.trials - 1, len(library))
+        for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
+            log.info("disturbance %s: up to trial %d on %d objects", disturbance, cfg.trials - 1, len(library))
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
             task.guard.dump_dir = path.parent
             policy = make_policy(cfg.policy, task)
-            for start in range(first, cfg.trials, cfg.rows()):
-                block = play(task, policy, range(start, start + cfg.rows()), cfg.attempts)[: cfg.trials - start]
-                trial_log.append(path, block)
-                stored += block
-                simulated += len(block)
-                progress.advance(len(block), f"{sum(outcome.success for outcome in stored)} successes")
-    order = {name: i for i, name in enumerate(cfg.disturbances())}
-    ran = [outcome for outcome in stored if outcome.trial < cfg.trials]
-    return sorted(ran, key=lambda outcome: (order[outcome.disturbance], outcome.trial)), simulated
+            for block in blocks:
+                outcomes = play(task, policy, block.trials, cfg.attempts)[: len(plan.requested(block))]
+                store.append([asdict(outcome) for outcome in outcomes])
+                stored += outcomes
+                simulated += len(outcomes)
+                progress.advance(len(outcomes), f"{sum(outcome.success for outcome in stored)} successes")
+    return plan.select(stored), simulated
 
 
 def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, Any]) -> dict[str, Any]:
-    """What result.json holds. With several disturbances the counts are of all their trials."""
+    """Return the content of result.json; with several disturbances the counts are those of all their trials."""
     success = [outcome.success for outcome in outcomes]
     by_disturbance = count_by([outcome.disturbance for outcome in outcomes], success)
     failed = Counter(outcome.failure for outcome in outcomes if not outcome.success)
@@ -231,8 +128,8 @@ def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, An
     }
 
 
-def diagnose(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, Any]:
-    """What helps to read a result, over all trials; lengths in m. Objects as the library describes them."""
+def diagnostics(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, Any]:
+    """Return the content of diagnostics.json except the speed: statistics over all trials [m], and the objects."""
     seen = {outcome.object for outcome in outcomes}
     entries = [library.entry(name) for name in library.names if name in seen]
     at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
@@ -240,9 +137,9 @@ def diagnose(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, A
         "at_first_attempt": {
             name: at_once[name] for name in dict.fromkeys(outcome.disturbance for outcome in outcomes)
         },
-        "penetration_m": spread([outcome.penetration_m for outcome in outcomes]),
-        "slip_of_successes_m": spread([outcome.slip_m for outcome in outcomes if outcome.success]),
-        "lift_m": spread([outcome.lift_m for outcome in outcomes]),
+        "penetration_m": summarize_distribution([outcome.penetration_m for outcome in outcomes]),
+        "slip_of_successes_m": summarize_distribution([outcome.slip_m for outcome in outcomes if outcome.success]),
+        "lift_m": summarize_distribution([outcome.lift_m for outcome in outcomes]),
         "unstable_resets": sum(outcome.failure == "unstable" for outcome in outcomes),
         "trained_on": trained_on(entries),
         "objects": {
@@ -257,15 +154,15 @@ def diagnose(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, A
     }
 
 
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Median, 99th percentile and largest of the finite values; None without any."""
+def summarize_distribution(values: Sequence[float]) -> dict[str, float | None]:
+    """Return median, 99th percentile and maximum of the finite values; None without any."""
     finite = [value for value in values if math.isfinite(value)]
     marks = {"median": 50.0, "p99": 99.0, "max": 100.0}
     return {name: percentile(finite, mark) if finite else None for name, mark in marks.items()}
 
 
 def speed(simulated: int, wall_s: float) -> dict[str, float | int]:
-    """How fast this start of the run went."""
+    """Return the number of trials that this start of the run simulated, and their rate."""
     return {
         "trials_simulated": simulated,
         "wall_s": wall_s,

@@ -8,9 +8,6 @@ OUT/golden.npz      recorded inputs and outputs that the runtime repeats before 
 import dataclasses
 import inspect
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,11 +18,31 @@ import torch
 from numpy.typing import NDArray
 
 import configs
+from dexgrasp.utils.files import atomic_path
 from perception import grasp_style, pregrasp
 from perception.grasp_style import GraspStyle
+from policies import trained
 from policies.bundle import CONTRACT, GRAPH, write_bundle
 from policies.checkpoint import Checkpoint, load_checkpoint
-from policies.controller import CARRIED, PLAN, READINGS, WATCH, Controller
+from policies.contract import (
+    CAMERA_MODELS,
+    CAMERA_MODES,
+    CameraContract,
+    Contract,
+    ControlContract,
+    GraphContract,
+    GraspContract,
+    GraspStyleContract,
+    HandContract,
+    KinematicsContract,
+    ParityContract,
+    PregraspContract,
+    ScriptedGraspContract,
+    TensorContract,
+    TrainingContract,
+    WristContract,
+)
+from policies.controller import PLAN, READINGS, STATE, WATCH, Controller
 from policies.graph import OPSET, example_inputs, write_graph
 from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
 from policies.rehearsal import Parity, record, repeat
@@ -37,8 +54,9 @@ from sim.objects import open_library
 from sim.randomize import RandomizeCfg
 from sim.sample_camera import POINTS
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask
+from sim.task import GraspTask, task_class
 from sim.task_cfg import TaskCfg
+from sim.view_cfg import ViewCfg
 
 GOLDEN_PAIRS = 64
 LEAST_STEPS = 1000
@@ -51,8 +69,8 @@ log = logging.getLogger("dexgrasp")
 class ExportCfg:
     """Write a trained student as a bundle, after it has repeated recorded episodes of its checkpoint."""
 
-    run: str
-    """Run directory of a student's training, or a checkpoint (zip file)."""
+    policy: str
+    """Student to export: a shipped name (allegro/student), a run directory or a checkpoint file."""
     out: str
     """Folder of the bundle; it must not hold anything else."""
     objects: str = "shipped"
@@ -63,6 +81,8 @@ class ExportCfg:
     """Seed of the recorded episodes."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics of the recorded episodes."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if self.trials < 1:
@@ -74,14 +94,11 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     torch.set_num_threads(1)
     out = Path(cfg.out)
     _check_out(out)
-    checkpoint = load_checkpoint(cfg.run)
+    checkpoint = load_checkpoint(trained.find(cfg.policy, kind="checkpoint").path)
     if checkpoint.stage != "student":
         raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
-        parity = write(checkpoint, cfg, Path(name, "bundle"))
-        shutil.rmtree(out, ignore_errors=True)
-        os.replace(Path(name, "bundle"), out)
+    with atomic_path(out) as partial:
+        parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())
     log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
     print(f"bundle: {out}")
@@ -101,14 +118,15 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> Parity:
     parity, feeds = repeat(Policy.load(folder, checkpoint.hand.joint_names), recording, controller)
     if parity.steps < LEAST_STEPS:
         raise ValueError(f"parity was compared over {parity.steps} steps, {LEAST_STEPS} are needed: raise trials")
-    write_bundle(folder, contract | {"parity": dataclasses.asdict(parity)}, _golden(controller, feeds))
+    contract = replace(contract, parity=ParityContract(**dataclasses.asdict(parity)))
+    write_bundle(folder, contract, _golden(controller, feeds))
     Policy.load(folder, checkpoint.hand.joint_names)
     return parity
 
 
 def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
     """The task of the recorded episodes: the checkpoint's own with exact readings, and the hold of an evaluation."""
-    return GraspTask(
+    return task_class(checkpoint.task)(
         replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomize=RandomizeCfg()),
         checkpoint.hand,
         open_library(cfg.objects),
@@ -121,82 +139,113 @@ def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
     )
 
 
-def make_contract(checkpoint: Checkpoint, controller: Controller) -> dict[str, Any]:
-    """Everything that a robot must know beside the graph, as plain values in full precision."""
-    cfg, (grasp, lift, _) = checkpoint.task, checkpoint.task.phase_steps
-    return {
-        "hand": _hand(checkpoint.hand),
-        "control": {
-            "rate_hz": cfg.rate_hz,
-            "grasp_steps": grasp,
-            "lift_steps": lift,
-            "hold": "from then on, until the caller ends it",
-            "left_share": LEFT_SHARE,
-            "unseen_share": UNSEEN_SHARE,
-            "sure_grip": SURE_GRIP,
-            "lost_grip": LOST_GRIP,
-            "lift_m": cfg.lift_m,
-            "vectors": cfg.vectors,
-            "palm_action_m_s": cfg.palm_action_m_s,
-            "palm_action_rad_s": cfg.palm_action_rad_s,
-            "finger_action_rad": cfg.finger_action_rad,
-            "action_clip": cfg.action_clip,
-            "wrist": configs.as_dict(cfg.wrist),
-            "prior": configs.as_dict(cfg.corrected) if cfg.corrected else None,
-        },
-        "view": configs.as_dict(cfg.view) | {"points": controller.points},
-        "grasp": _grasp(checkpoint.hand),
-        "graph": _graph(controller),
-        "training": {"stage": checkpoint.stage, "checkpoint": checkpoint.path.name} | checkpoint.training,
-        "export": {name: fact for name, fact in collect_facts(None).items() if name != "command"},  # has paths in it
-    }
+def make_contract(checkpoint: Checkpoint, controller: Controller) -> Contract:
+    """Return the contract of a checkpoint's bundle, in full precision; parity and files are still empty."""
+    facts = collect_facts(None)
+    return Contract(
+        hand=_hand(checkpoint.hand),
+        control=_control(checkpoint.task),
+        camera=_camera(checkpoint.task.view, controller.points),
+        grasp=_grasp(checkpoint.hand),
+        graph=_graph(controller),
+        training=TrainingContract(stage=checkpoint.stage, checkpoint=checkpoint.path.name, **checkpoint.training),  # pyright: ignore[reportArgumentType]
+        export={name: fact for name, fact in facts.items() if name != "command"},  # it holds paths of this machine
+    )
 
 
-def _hand(hand: HandSpec) -> dict[str, Any]:
-    return {
-        "name": hand.name,
-        "side": hand.side,
-        "joint_names": list(hand.joint_names),
-        "joint_lower_rad": hand.joint_lower.tolist(),
-        "joint_upper_rad": hand.joint_upper.tolist(),
-        "effort_limit_nm": hand.effort_limit.tolist(),
-        "speed_limit_rad_s": hand.speed_limit.tolist(),
-        "kp_nm_rad": hand.kp.tolist(),
-        "kd_nms_rad": hand.kd.tolist(),
-        "palm_pos_b": hand.palm_pos_b.tolist(),
-        "palm_quat_b": hand.palm_quat_b.tolist(),
-        "kinematics": hand.kinematics().to_dict(),
-        "conventions": "SI units; quaternions wxyz; world z up, the table at z = 0; palm frame: +x normal, +z fingers",
-    }
+def _hand(hand: HandSpec) -> HandContract:
+    return HandContract(
+        name=hand.name,
+        side="left" if hand.side == "left" else "right",
+        joint_names=tuple(hand.joint_names),
+        joint_lower_rad=tuple(hand.joint_lower.tolist()),
+        joint_upper_rad=tuple(hand.joint_upper.tolist()),
+        effort_limit_nm=tuple(hand.effort_limit.tolist()),
+        speed_limit_rad_s=tuple(hand.speed_limit.tolist()),
+        kp_nm_rad=tuple(hand.kp.tolist()),
+        kd_nms_rad=tuple(hand.kd.tolist()),
+        palm_pos_b=tuple(hand.palm_pos_b.tolist()),
+        palm_quat_b=tuple(hand.palm_quat_b.tolist()),
+        kinematics=configs.from_dict(KinematicsContract, hand.kinematics().to_dict(), "hand.kinematics"),
+        conventions="SI units; quaternions wxyz; world z up, the table at z = 0; palm frame: +x normal, +z fingers",
+    )
 
 
-def _grasp(hand: HandSpec) -> dict[str, Any]:
+def _control(cfg: TaskCfg) -> ControlContract:
+    grasp, lift, _ = cfg.phase_steps
+    return ControlContract(
+        rate_hz=cfg.rate_hz,
+        grasp_steps=grasp,
+        lift_steps=lift,
+        hold="from then on, until the caller ends it",
+        min_rise_fraction=LEFT_SHARE,
+        min_visible_fraction=UNSEEN_SHARE,
+        grip_threshold_unseen=SURE_GRIP,
+        grip_threshold_hold=LOST_GRIP,
+        lift_m=cfg.lift_m,
+        vector_frame=cfg.vectors,
+        palm_action_m_s=cfg.palm_action_m_s,
+        palm_action_rad_s=cfg.palm_action_rad_s,
+        finger_action_rad=cfg.finger_action_rad,
+        action_clip=cfg.action_clip,
+        wrist=WristContract(
+            offset_m=cfg.wrist.behind_m, clearance_m=cfg.wrist.clearance_m, max_turn_rad=cfg.wrist.turn_rad
+        ),
+        scripted_grasp=ScriptedGraspContract(**configs.as_dict(cfg.corrected)) if cfg.corrected else None,
+    )
+
+
+def _camera(view: ViewCfg, points: int) -> CameraContract:
+    return CameraContract(
+        mode=CAMERA_MODES.get(view.mode, view.mode),  # pyright: ignore[reportArgumentType]
+        move_with_palm=view.carried,
+        model=CAMERA_MODELS.get(view.camera, view.camera),  # pyright: ignore[reportArgumentType]
+        frame_interval_steps=view.period_steps,
+        hold_frame_interval_steps=view.held_period_steps,
+        latency_steps=view.latency_steps,
+        disparity_sd_px=view.disparity_sd_px,
+        depth_unit_m=view.depth_unit_m,
+        edge_dropout=view.edge_loss,
+        flying_pixel_rate=view.flying,
+        include_grazing_angles=view.steep,
+        hand_margin_m=view.hand_margin_m,
+        min_points=view.min_points,
+        points=points,
+    )
+
+
+def _grasp(hand: HandSpec) -> GraspContract:
     """The hand's grasp styles and the numbers of the pre-grasp rule."""
-    styles = {name: _style(getattr(hand, name)) for name in ("power", "pinch")}
-    rule = inspect.signature(pregrasp.plan_pregrasp).parameters.values()
-    stated = {item.name: item.default for item in rule if isinstance(item.default, (int, float))}
-    return styles | {"pinch_m": grasp_style.PINCH_M, "power_m": grasp_style.POWER_M, "pregrasp": stated}
+    rule = inspect.signature(pregrasp.plan_pregrasp).parameters
+    return GraspContract(
+        power=_style(hand.power),
+        pinch=_style(hand.pinch),
+        pinch_m=grasp_style.PINCH_M,
+        power_m=grasp_style.POWER_M,
+        pregrasp=PregraspContract(**{name: rule[name].default for name in ("standoff_m", "clearance_m", "rolls")}),
+    )
 
 
-def _style(style: GraspStyle) -> dict[str, Any]:
-    return {item.name: getattr(style, item.name).tolist() for item in dataclasses.fields(style)}
+def _style(style: GraspStyle) -> GraspStyleContract:
+    values = {item.name: getattr(style, item.name).tolist() for item in dataclasses.fields(style)}
+    return configs.from_dict(GraspStyleContract, values, "grasp style")
 
 
-def _graph(controller: Controller) -> dict[str, Any]:
+def _graph(controller: Controller) -> GraphContract:
     inputs = {
-        name: {"size": list(shape.size), "dtype": str(shape.dtype).removeprefix("torch.")}
+        name: TensorContract(size=shape.size, dtype=str(shape.dtype).removeprefix("torch."))  # pyright: ignore[reportArgumentType]
         for name, shape in controller.inputs.items()
     }
-    return {
-        "opset": OPSET,
-        "inputs": inputs,
-        "outputs": controller.outputs,
-        "readings": [name for name in (*READINGS, *WATCH) if name in inputs],
-        "plan": list(PLAN),
-        "carried": list(CARRIED),
-        "initial": "target_*: the start pose; joint_target: as commanded; all else: 0",
-        "normaliser": "inside the graph, from `actor.normaliser` of the checkpoint",
-    }
+    return GraphContract(
+        opset=OPSET,
+        inputs=inputs,
+        outputs=tuple(controller.outputs),
+        readings=tuple(name for name in (*READINGS, *WATCH) if name in inputs),
+        plan=PLAN,
+        state=STATE,
+        initial="target_*: the start pose; joint_target: as commanded; all else: 0",
+        normaliser="inside the graph, from `actor.normaliser` of the checkpoint",
+    )
 
 
 def _golden(controller: Controller, feeds: list[dict[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:

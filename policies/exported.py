@@ -1,4 +1,4 @@
-"""An exported policy in the simulated task: what a robot would tell it, and what the task makes of its answer."""
+"""Runs an exported policy in the simulated task and checks that both compute the same targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,50 +8,47 @@ import torch
 from torch import Tensor
 
 from policies.runtime import TOLERANCE, Command, Plan, Policy, Readings
+from sim.robot_observations import pregrasp, readings
 from sim.task import GraspTask
 
 
 def plan_of(task: GraspTask) -> Plan:
-    """The pre-grasps of all environments."""
-    course, style = task.control.course, task.control.style
-    values = (course.start_pos_w, course.start_quat_w, course.depth_m, style.closing, style.floor_m)
-    return Plan(*(_array(value.double()) for value in (*values, task.engine.state.joint_target)))
+    """Return the pre-grasps of all environments."""
+    return Plan(**{name: _array(value) for name, value in pregrasp(task).items()})
 
 
 def readings_of(task: GraspTask) -> Readings:
-    """What all robots sense now."""
-    sensed, view = task.sensed, task.view
-    hand = (value.double() for value in (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w))
-    return Readings(*(_array(value) for value in (*hand, view.points_w, view.fraction, view.fresh)))
+    """Return the sensor readings of all environments."""
+    return Readings(**{name: _array(value) for name, value in readings(task).items()})
 
 
 def _array(value: Tensor) -> np.ndarray:
-    """A copy as a robot would have it."""
+    """Return a copy as a NumPy array."""
     return value.cpu().numpy().copy()
 
 
 class ExportedPolicy:
-    """A bundle as the policy of an evaluation: one graph for all environments.
+    """Runs a bundle as the policy of an evaluation, one graph for all environments.
 
-    The bundle keeps its own targets; at every step they must be those that the task made of its actions.
+    The bundle integrates its own targets; at every step they must equal those that the task computed from its actions.
     """
 
     def __init__(self, folder: Path, task: GraspTask) -> None:
         self._policy = Policy.load(folder, task.hand.joint_names)
         self._task, self._command = task, None
-        self._away = np.zeros(task.num_envs, bool)  # rows on their way to another pre-grasp, or given up
+        self._away = np.zeros(task.num_envs, bool)  # rows that move to another pre-grasp, or have given up
         self.grip: Tensor | None = None
         """(env,) see `policies.synergy.Policy`."""
         late = task.cfg.randomize
         self._immediate = not (late.action_delay or late.action_late)
 
     def reset(self, trials: Sequence[int]) -> None:
-        """The palms stand at their pre-grasps."""
+        """Start an episode at the pre-grasps of all environments."""
         self._policy.begin(plan_of(self._task))
         self._command, self._away[:] = None, False
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """Actions (env, action); the observation is not looked at, the bundle makes its own."""
+        """Return actions (env, action); `obs` is not used, the bundle computes its own observation."""
         self._away |= _array(self._task.clock < 0)
         if self._command is not None:
             self._compare(self._command)
@@ -61,14 +58,14 @@ class ExportedPolicy:
         return torch.from_numpy(self._command.action).to(self._task.device)
 
     def _begin_again(self) -> None:
-        """Some palms may stand at another pre-grasp."""
+        """Start another attempt in the environments that have arrived at a new pre-grasp."""
         rows = (self._task.clock == 0).nonzero().squeeze(1).tolist()
         if rows:
             self._policy.begin(plan_of(self._task), rows)
             self._away[rows] = False
 
     def _compare(self, command: Command) -> None:
-        """Raises ValueError where the task understood the last action otherwise than the bundle."""
+        """Raise ValueError where task and bundle computed different targets from the last action."""
         task = self._task
         pairs = [("palm target", command.palm_pos_w, task.control.palm_pos_w)]
         if self._immediate:

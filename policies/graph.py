@@ -17,7 +17,7 @@ def write_graph(controller: Controller, path: Path) -> None:
     try:
         from onnxscript import opset18
     except ImportError as error:
-        raise ImportError("export needs the extra `export`: pip install -e '.[export]' -c constraints.txt") from error
+        raise ImportError(f"export needs onnx and onnxscript: pip install 'dexgrasp[export]' ({error})") from error
 
     op: Any = opset18  # its types are those of a graph that is already built
 

@@ -10,9 +10,8 @@ bounds, so what brakes for its goal brakes for its bound as well.
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
+from dexgrasp.utils.rotations import Array, quat_from_rotvec, quat_multiply, rotvec_from_quat
 
 
 def brake(distance: Array, slowing: Array) -> Array:
@@ -68,31 +67,12 @@ class TurnLimiter:
 
     def towards(self, quat: Array) -> Array:
         """One tick towards a finite quaternion of any length but zero; returns the new one (4,)."""
-        turn = rotation_vector(multiply(quat / np.linalg.norm(quat), self.quat * (1, -1, -1, -1)))
+        turn = rotvec_from_quat(quat_multiply(quat / np.linalg.norm(quat), self.quat * (1, -1, -1, -1)))
         angle = float(np.linalg.norm(turn))
         wish = float(min(angle, brake(np.array(angle), np.array(self.change)), self.greatest))
         change = turn * (wish / max(angle, 1e-12)) - self.step
         size = float(np.linalg.norm(change))
         self.step = self.step + change * min(1.0, self.change / max(size, 1e-12))
-        moved = multiply(quaternion(self.step), self.quat)
+        moved = quat_multiply(quat_from_rotvec(self.step), self.quat)
         self.quat = moved / np.linalg.norm(moved)
         return self.quat
-
-
-def multiply(a: Array, b: Array) -> Array:
-    """Rotation b followed by rotation a, both (4,) wxyz."""
-    w = a[0] * b[0] - a[1:] @ b[1:]
-    return np.concatenate([[w], a[0] * b[1:] + b[0] * a[1:] + np.cross(a[1:], b[1:])])
-
-
-def quaternion(turn: Array) -> Array:
-    """(4,) wxyz of a rotation vector (3,) [rad]."""
-    angle = float(np.linalg.norm(turn))
-    return np.concatenate([[np.cos(angle / 2)], 0.5 * np.sinc(angle / 2 / np.pi) * turn])
-
-
-def rotation_vector(quat: Array) -> Array:
-    """(3,) [rad], at most pi long, of a unit quaternion."""
-    quat = -quat if quat[0] < 0 else quat
-    sine = float(np.linalg.norm(quat[1:]))
-    return quat[1:] * (2.0 * np.arctan2(sine, quat[0]) / sine if sine > 1e-9 else 2.0)

@@ -1,33 +1,41 @@
-"""What an environment costs in memory, measured in a process of its own."""
+"""Measure the memory of an environment, in a process of its own."""
 
 import gc
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from sim.hands import HandSpec
-from sim.objects import open_library
+from sim.objects import ObjectLibrary, open_library
 from sim.scene import PhysicsCfg
 from sim.task import GraspTask
-
-if TYPE_CHECKING:
-    from policies.bench import BenchCfg
+from sim.task_cfg import TaskCfg
 
 
-def memory_mb_per_env(cfg: "BenchCfg", physics: PhysicsCfg, envs: int) -> float:
-    """Growth of a fresh process by a task of `envs` environments, over `envs` [MB]."""
+def make_task(
+    cfg: TaskCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, *, envs: int, threads: int, seed: int
+) -> GraspTask:
+    """Return the task that `bench engine` measures: object i in trial i, no automatic resets."""
+    return GraspTask(
+        cfg, hand, library, physics, num_envs=envs, num_threads=threads, seed=seed, in_order=True, auto_reset=False
+    )
+
+
+def memory_mb_per_env(*, cfg: TaskCfg, hand: str, objects: str, physics: PhysicsCfg, envs: int, seed: int) -> float:
+    """Return the growth of a new process by a task of `envs` environments, divided by `envs` [MB]."""
+    job = partial(_task_mb, cfg=cfg, hand=hand, objects=objects, physics=physics, envs=envs, seed=seed)
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as child:
-        return child.submit(_task_mb, cfg, physics, envs).result() / envs
+        return child.submit(job).result() / envs
 
 
-def _task_mb(cfg: "BenchCfg", physics: PhysicsCfg, envs: int) -> float:
-    hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
+def _task_mb(cfg: TaskCfg, hand: str, objects: str, physics: PhysicsCfg, envs: int, seed: int) -> float:
+    spec, library = HandSpec.load(hand), open_library(objects)
     before = _resident_mb()
-    task = GraspTask(cfg.task, hand, library, physics, envs, 1, cfg.seed, in_order=True, auto_reset=False)
+    task = make_task(cfg, spec, library, physics, envs=envs, threads=1, seed=seed)
     task.reset(range(envs))
     task.step(torch.zeros(envs, task.num_actions))
     return _resident_mb() - before

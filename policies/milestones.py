@@ -1,197 +1,157 @@
-"""What happens between the iterations of training, as callbacks of Stable-Baselines3."""
+"""Callbacks of training: curriculum of objects and disturbances, progress line, checkpoints, validation."""
 
 import logging
 import time
-from dataclasses import replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
-from stable_baselines3.common.callbacks import BaseCallback
 
+from dexgrasp.utils.interrupt import StopRequest
 from policies import ranks
 from policies.actor_policy import ActorPolicy
 from policies.attempts import play
+from policies.learner import IterationCallback, Learner
 from policies.statistics import success_summary
-from policies.stopping import StopRequest
-from sim.objects import open_library
 from sim.objects.weighting import sampling_weights
 from sim.task import GraspTask
 
-if TYPE_CHECKING:
-    from policies.ppo import GraspPPO
-    from policies.train import TrainCfg
-
 FORGET = 0.98
-"""Old trials of an object count this much less with every iteration."""
+"""Factor by which earlier trials of an object lose weight with every iteration."""
 RAISE_AT, LOWER_AT = 0.75, 0.65
-"""Disturbances grow by a step while objects succeed this often, each counted alike, and shrink below the second."""
+"""Mean success rates over the objects above which disturbances grow by a step, and below which they shrink."""
 LEARNT = ("rho", "imitation", "reconstruction")
-"""What a student's line shows beside."""
+"""Statistics that only a student's progress line shows."""
 REWARDS = ("reach", "contact", "lift", "success")
-"""Terms of the reward on the printed line; all of them are in progress.csv."""
+"""Reward terms of the progress line; all of them are in progress.csv."""
 
 log = logging.getLogger("dexgrasp")
 
 
-class Milestone(BaseCallback):
-    """Acts between iterations."""
-
-    model: "GraspPPO"  # pyright: ignore[reportIncompatibleVariableOverride]
-    _acted = -1  # after this iteration
-
-    def _on_step(self) -> bool:
-        return True
-
-    def _on_rollout_start(self) -> None:
-        self._act()
-
-    def _on_training_end(self) -> None:
-        self._act()
-
-    def _act(self) -> None:
-        if self.model.iteration_stats and self.model.iteration != self._acted:
-            self._acted = self.model.iteration
-            self.between()
-
-    def between(self) -> None:
-        """An iteration has ended."""
-
-
-class ObjectCurriculum(Milestone):
-    """Hard objects come more often, and disturbances grow with success."""
+class ObjectCurriculum(IterationCallback):
+    """Draws objects more often that fail more often, and strengthens disturbances with success."""
 
     def __init__(self, level_step: float) -> None:
-        """`level_step`: by how much disturbances grow or shrink with an iteration."""
-        super().__init__()
+        """`level_step`: change of the disturbances' strength with an iteration."""
         self._level_step = level_step
 
-    def _on_rollout_end(self) -> None:
-        task, counts = self.model.env.task, self.model.mastery
-        index = {name: i for i, name in enumerate(task.library.names)}
+    def on_rollout_end(self, learner: Learner) -> None:
+        """Count successes of each object; set the weights and disturbances of the episodes after the open ones."""
+        library, counts = learner.env.task.library, learner.curriculum.counts
+        index = {name: i for i, name in enumerate(library.names)}
         if counts is None:
             counts = np.zeros((2, len(index)))
-        now = np.zeros_like(counts)
-        for outcome in self.model.outcomes:
-            now[:, index[outcome.object]] += outcome.success, 1
-        self.model.opened_with = (task.object_weights, task.disturber.level)  # the next episodes are open already
-        self.model.mastery = FORGET * counts + ranks.total(torch.from_numpy(now)).numpy()
-        task.object_weights = sampling_weights(task.library.entries, *self.model.mastery)
-        tried = self.model.mastery[1] > 0
-        won = (self.model.mastery[0, tried] / self.model.mastery[1, tried]).mean()
+        latest = np.zeros_like(counts)
+        for outcome in learner.outcomes:
+            latest[:, index[outcome.object]] += outcome.success, 1
+        counts = FORGET * counts + ranks.total(torch.from_numpy(latest)).numpy()
+        tried = counts[1] > 0
+        won = (counts[0, tried] / counts[1, tried]).mean()
         step = self._level_step * (int(won > RAISE_AT) - int(won < LOWER_AT))
-        self.model.level = task.disturber.level = float(np.clip(self.model.level + step, 0.0, 1.0))
-        self.logger.record("curriculum/disturbance", self.model.level)
-        self.logger.record("curriculum/mastery", won)
+        level = float(np.clip(learner.curriculum.level + step, 0.0, 1.0))
+        learner.advance_curriculum(level, weights=sampling_weights(library.entries, *counts), counts=counts)
+        learner.logger.record("curriculum/disturbance", level)
+        learner.logger.record("curriculum/mastery", won)
 
 
-class Console(Milestone):
-    """One aligned line per iteration; the time limit, and the wish to stop."""
+class Console(IterationCallback):
+    """Prints one aligned line per iteration; stops training at the time limit or on Ctrl-C."""
 
     def __init__(self, iterations: int, time_limit_min: float, stop: StopRequest) -> None:
-        super().__init__()
         self._iterations, self._limit_s, self._stop = iterations, 60 * time_limit_min, stop
 
-    def _on_training_start(self) -> None:
-        self._start_s, self._first = time.monotonic(), self.model.iteration
-        self._steps = self.model.num_timesteps
-        self._acted = self._first  # a run that goes on has printed it
+    def on_training_start(self, learner: Learner) -> None:
+        """Start the clock."""
+        self._start_s, self._first_iteration, self._first_step = (
+            time.monotonic(),
+            learner.iteration,
+            learner.num_timesteps,
+        )
 
-    def _on_step(self) -> bool:
-        opens = self.n_calls % self.model.n_steps == 1  # nothing is lost: an iteration that goes on opens these again
-        begun = opens and self.model.iteration > self._first
-        late = self._limit_s and time.monotonic() - self._start_s > self._limit_s
-        return not (begun and (late or self._stop.asked))
-
-    def between(self) -> None:
-        """Print the line."""
-        if ranks.index():
-            return
-        model, stats = self.model, self.model.iteration_stats
+    def on_iteration_end(self, learner: Learner) -> None:
+        """Print the line; end training where time is up or a stop was requested."""
         passed_s = time.monotonic() - self._start_s
-        rate_hz = (model.num_timesteps - self._steps) / passed_s
-        left_s = passed_s * (self._iterations - model.iteration) / max(model.iteration - self._first, 1)
+        if ranks.index() == 0:
+            print(self._line(learner, passed_s), flush=True)
+        if self._stop.asked or (self._limit_s and passed_s > self._limit_s):
+            learner.stop()
+
+    def _line(self, learner: Learner, passed_s: float) -> str:
+        stats = learner.iteration_stats
+        rate_hz = (learner.num_timesteps - self._first_step) / passed_s
+        left_s = passed_s * (self._iterations - learner.iteration) / max(learner.iteration - self._first_iteration, 1)
         left_s = min(left_s, self._limit_s - passed_s) if self._limit_s else left_s
         terms = " ".join(f"{name} {stats[name]:+5.2f}" for name in REWARDS)
-        learnt = "".join(
-            f"{name} {stats[name]:.3f}  " for name in ("rho", "imitation", "reconstruction") if name in stats
-        )
-        print(
-            f"{model.iteration:5d}  {1e-6 * model.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
-            f"return {stats['return']:6.2f} ({terms})  disturbed {model.level:.2f}  kl {stats.get('kl', 0.0):.3f}  "
-            f"std {stats.get('std', 0.0):.3f}  {learnt}lr {model.lr:.0e}  {rate_hz:6,.0f}/s  "
-            f"left {max(left_s, 0) // 60:3.0f} min",
-            flush=True,
+        learnt = "".join(f"{name} {stats[name]:.3f}  " for name in LEARNT if name in stats)
+        return (
+            f"{learner.iteration:5d}  {1e-6 * learner.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
+            f"return {stats['return']:6.2f} ({terms})  disturbed {learner.curriculum.level:.2f}  "
+            f"kl {stats.get('kl', 0.0):.3f}  std {stats.get('std', 0.0):.3f}  {learnt}lr {learner.learning_rate:.0e}  "
+            f"{rate_hz:6,.0f}/s  left {max(left_s, 0) // 60:3.0f} min"
         )
 
 
-class Checkpoints(Milestone):
-    """RUN/last.zip, at most once a minute, and at the end."""
+class Checkpoints(IterationCallback):
+    """Saves RUN/last.zip, at most once per period, and at the end of training."""
 
     def __init__(self, path: Path, period_s: float = 60.0) -> None:
-        super().__init__()
         self._path, self._period_s, self._saved_s = path, period_s, time.monotonic()
 
-    def between(self) -> None:
-        """Save."""
-        if ranks.index() == 0 and time.monotonic() - self._saved_s > self._period_s:
-            self.model.checkpoint(self._path / "last.zip")
+    def on_iteration_end(self, learner: Learner) -> None:
+        """Save, if the last time is long ago."""
+        if time.monotonic() - self._saved_s > self._period_s:
+            self.on_training_end(learner)
             self._saved_s = time.monotonic()
 
-    def _on_training_end(self) -> None:
+    def on_training_end(self, learner: Learner) -> None:
+        """Save."""
         if ranks.index() == 0:
-            self.model.checkpoint(self._path / "last.zip")
+            learner.save(self._path / "last.zip", with_rollouts=True)
 
 
-class Validation(Milestone):
-    """Success of the deterministic policy on objects that training does not know; RUN/best.zip."""
+class Validation(IterationCallback):
+    """Measures the deterministic policy on objects that training does not use; saves the best one as RUN/best.zip."""
 
-    def __init__(self, path: Path, cfg: "TrainCfg") -> None:
-        super().__init__()
-        self._path, self._cfg = path, cfg
+    def __init__(self, path: Path, make_task: Callable[[], GraspTask], interval: int, patience: int = 0) -> None:
+        """`make_task`: of the validation, one trial per environment; called at the first one.
+
+        `interval`: iterations between validations. `patience`: validations without a better one that end training;
+        0: any number.
+        """
+        self._path, self._make_task, self._interval, self._patience = path, make_task, interval, patience
         self._task: GraspTask | None = None
+        self._since_best = 0
         self.best: dict[str, Any] = {}
-        """The best validation so far."""
-        self._since = 0
+        """Summary of the best validation of this start."""
 
-    def between(self) -> None:
-        """Validate, and keep the policy if it is the best."""
-        if ranks.index() == 0 and self.model.iteration % self._cfg.validate_every == 0:
-            self._validate()
+    def on_training_start(self, learner: Learner) -> None:
+        """Repeat a validation after which the run was stopped: its value was not written to progress.csv yet."""
+        if learner.iteration_stats:
+            self.on_iteration_end(learner)
 
-    def _on_step(self) -> bool:
-        return not (self._cfg.plateau and self._since >= self._cfg.plateau)
+    def on_iteration_end(self, learner: Learner) -> None:
+        """Validate after every `interval` iterations; end training where it has not improved for long."""
+        if ranks.index() == 0 and learner.iteration % self._interval == 0:
+            self._validate(learner)
+        if self._patience and self._since_best >= self._patience:
+            learner.stop()
 
-    def _validate(self) -> None:
-        won = validate(self.model, self._task or self._make_task())
-        result = success_summary(won, self._cfg.validation_trials) | {"iteration": self.model.iteration}
-        log.info("validation: %d of %d, %.1f %%", won, self._cfg.validation_trials, 100 * result["success_rate"])
-        self.logger.record("validation/success", result["success_rate"])
-        self._since += 1
-        if result["success_rate"] >= self.model.best:
-            self.model.best, self.best, self._since = result["success_rate"], result, 0
-            self.model.save(self._path / "best.zip")
-
-    def _make_task(self) -> GraspTask:
-        cfg = self._cfg
-        self._task = GraspTask(
-            replace(cfg.task, hold_s=1.5),
-            self.model.env.task.hand,
-            open_library(cfg.validation),
-            cfg.physics,
-            num_envs=cfg.validation_trials,
-            num_threads=cfg.num_threads,
-            auto_reset=False,
-            in_order=True,
-            engine=cfg.engine,
-            warp=cfg.warp,
-        )
-        return self._task
+    def _validate(self, learner: Learner) -> None:
+        self._task = self._task or self._make_task()
+        won, trials = validate(learner, self._task), self._task.num_envs
+        result = success_summary(won, trials) | {"iteration": learner.iteration}
+        log.info("validation: %d of %d, %.1f %%", won, trials, 100 * result["success_rate"])
+        learner.logger.record("validation/success", result["success_rate"])
+        self._since_best += 1
+        if learner.record_validation(result["success_rate"]):
+            self.best, self._since_best = result, 0
+            learner.save(self._path / "best.zip")
 
 
-def validate(model: "GraspPPO", task: GraspTask) -> int:
-    """Successes in one trial of every environment of `task`."""
-    model.policy.set_training_mode(False)
-    policy = ActorPolicy(model.policy.actor, task)
+def validate(learner: Learner, task: GraspTask) -> int:
+    """Return the successes of the deterministic policy in one trial of every environment of `task`."""
+    learner.policy.eval()
+    policy = ActorPolicy(learner.policy.actor, task)
     return sum(outcome.success for outcome in play(task, policy, range(task.num_envs)))

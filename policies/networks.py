@@ -1,28 +1,67 @@
-"""Actor, critic and normaliser, as a policy of Stable-Baselines3.
+"""Actor, critic and observation normaliser.
 
     observation groups -> normaliser -> actor MLP  -> mean of a diagonal Gaussian (one learnt deviation per action)
                        -> normaliser -> critic MLP -> value, in units of the returns seen so far
 
-Actor and critic may look at different groups: what only a simulator knows can go to the critic alone.
+Actor and critic may read different groups: what only a simulator knows can go to the critic alone.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from gymnasium import spaces
-from stable_baselines3.common.policies import ActorCriticPolicy
-from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from perception.observation import Layout
 from policies import ranks
 
 CLIP = 5.0
 """Normalised observations are clipped to so many standard deviations."""
 LEAST_STD = 0.05
 """Exploration does not fall below this, in units of the action."""
+
+Stage = Literal["teacher", "student"]
+Encoder = Literal["lstm", "mlp", "conv"]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Everything that decides the shapes of a policy's networks, as plain values that a checkpoint stores."""
+
+    stage: Stage
+    """teacher: actor and critic read the teacher's observations. student: the actor reads the student's."""
+    observations: dict[str, dict[str, int]]
+    """Sizes of the terms of each observation group, in order."""
+    num_actions: int
+    """Size of the action."""
+    hidden: tuple[int, ...]
+    """Widths of the hidden layers of actor and critic."""
+    init_std: float
+    """Standard deviation of the exploration at the start, in units of the action."""
+    encoder: Encoder | None = None
+    """How a student reads its history; None for a teacher."""
+
+    def __post_init__(self) -> None:
+        if self.init_std <= 0:
+            raise ValueError(f"init_std must be positive, got {self.init_std}")
+
+    def difference(self, other: "Architecture") -> str:
+        """Return the first difference of the two networks' shapes as text; empty where they agree."""
+        for group in sorted(set(self.observations) & set(other.observations)):
+            ours, theirs = self.observations[group], other.observations[group]
+            for name in {**ours, **theirs}:
+                if ours.get(name) != theirs.get(name):
+                    sizes = [f"{size} values" if size else "is missing" for size in (ours.get(name), theirs.get(name))]
+                    return f"{group} observation '{name}': {sizes[0]} and {sizes[1]}"
+            if list(ours) != list(theirs):
+                return f"{group} observations are in another order"
+        for name in ("stage", "num_actions", "hidden", "encoder"):
+            if getattr(self, name) != getattr(other, name):
+                return f"{name}: {getattr(self, name)} and {getattr(other, name)}"
+        return ""
 
 
 class Normaliser(nn.Module):
@@ -38,21 +77,21 @@ class Normaliser(nn.Module):
         self.register_buffer("count", torch.zeros((), dtype=torch.float64))
 
     def forward(self, value: Tensor) -> Tensor:
-        """Values (..., size) in standard deviations from the mean, clipped."""
+        """Return values (..., size) in standard deviations from the mean, clipped."""
         return ((value - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-CLIP, CLIP)
 
     def inverse(self, value: Tensor) -> Tensor:
-        """What `forward` made `value` from, where it was not clipped."""
+        """Undo `forward`, where it did not clip."""
         return value * self.deviation + self.mean
 
     @property
     def deviation(self) -> Tensor:
-        """(size,) standard deviation."""
+        """Standard deviation (size,)."""
         return (self.var + 1e-8).sqrt()
 
     @torch.no_grad()
     def update(self, value: Tensor) -> None:
-        """Take in values (..., size)."""
+        """Merge values (..., size) into the statistics."""
         flat = value.reshape(-1, value.shape[-1]).double()
         moments = torch.cat([flat.new_tensor([float(len(flat))]), flat.sum(0), flat.square().sum(0)])
         moments = ranks.total(moments)
@@ -68,10 +107,10 @@ class Normaliser(nn.Module):
 
 
 class Head(nn.Linear):
-    """A last layer: in single precision where autocast computes those before it in half."""
+    """Last layer of a network: computes in single precision where autocast runs the layers before it in half."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """(..., in) to (..., out), float32."""
+        """Map (..., in) to (..., out), float32."""
         if not torch.is_autocast_enabled(input.device.type):  # no such branch in what is exported
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
@@ -79,7 +118,7 @@ class Head(nn.Linear):
 
 
 def mlp(sizes: Sequence[int], gain_out: float) -> nn.Sequential:
-    """Linear layers with ELU between them, orthogonal weights; the last layer's are scaled by `gain_out`."""
+    """Build linear layers with ELU between them, weights orthogonal; `gain_out` scales those of the last layer."""
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
@@ -102,12 +141,12 @@ class Actor(nn.Module):
         self.net = mlp([size, *hidden, actions], gain_out=0.01)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Mean of the action distribution."""
+        """Return the mean of the action distribution."""
         return self.net(self.normaliser(obs))
 
 
 class Critic(nn.Module):
-    """Observation vector (env, size) to the value (env,); it learns in units of the returns that it has seen."""
+    """Observation vector (env, size) to the value (env,), learnt in units of the returns seen so far."""
 
     def __init__(self, size: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -115,65 +154,66 @@ class Critic(nn.Module):
         self.net = mlp([size, *hidden, 1], gain_out=1.0)
 
     def standard(self, obs: Tensor) -> Tensor:
-        """The value in standard deviations of the returns."""
+        """Return the value (env, 1) in standard deviations of the returns."""
         return self.net(self.normaliser(obs))
 
     def forward(self, obs: Tensor) -> Tensor:
-        """The expected discounted return."""
+        """Return the expected discounted return (env,)."""
         return self.returns.inverse(self.standard(obs)).squeeze(-1)
 
 
-class GraspPolicy(ActorCriticPolicy):
-    """Actor and critic on observation groups (a dictionary), with what Stable-Baselines3 expects of a policy."""
+class GraspPolicy(nn.Module):
+    """Actor and critic on observation groups (a dictionary), and the learnt deviation of the exploration."""
+
+    stage: Stage = "teacher"
+    actor_group: Stage = "teacher"
+    """Group of observations that the actor reads."""
+    critic_group: Stage = "teacher"
+    """Group of observations that the critic reads."""
 
     def __init__(
         self,
-        observation_space: spaces.Space[Any],
-        action_space: spaces.Space[Any],
-        lr_schedule: Schedule,
-        actor_group: str = "teacher",
-        critic_group: str = "teacher",
+        layouts: Mapping[str, Layout],
+        num_actions: int,
         hidden: Sequence[int] = (256, 128),
         init_std: float = 0.3,
-        **options: Any,
     ) -> None:
-        """`hidden`: widths of actor and critic. `init_std`: exploration at the start, in units of the action."""
-        groups = observation_space.spaces  # pyright: ignore[reportAttributeAccessIssue]
-        for group in (actor_group, critic_group):
-            if group not in groups:
-                raise ValueError(f"no observation group '{group}'; groups: {sorted(groups)}")
-        self.actor_group, self.critic_group = actor_group, critic_group
+        """`layouts`: of the observation groups. `hidden`: widths of actor and critic. `init_std`: at the start."""
+        super().__init__()
+        self.layouts, self.num_actions = dict(layouts), num_actions
         self.hidden, self.init_std = tuple(hidden), init_std
-        super().__init__(observation_space, action_space, lr_schedule, **options)
+        self.actor = self._make_actor()
+        self.critic = Critic(self.layouts[self.critic_group].size, self.hidden)
+        self.log_std = nn.Parameter(torch.full((num_actions,), init_std).log())
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        own = {"actor_group": self.actor_group, "critic_group": self.critic_group}
-        return super()._get_constructor_parameters() | own | {"hidden": self.hidden, "init_std": self.init_std}
+    def _make_actor(self) -> Any:
+        return Actor(self.layouts[self.actor_group].size, self.num_actions, self.hidden)
 
-    def _build(self, lr_schedule: Schedule) -> None:
-        actions = self.action_space.shape[0]  # pyright: ignore[reportOptionalSubscript]
-        self.actor = self._make_actor(actions)
-        self.critic = Critic(self._size(self.critic_group), self.hidden)
-        self.log_std = nn.Parameter(torch.full((actions,), self.init_std).log())
-        self.optimizer = self.optimizer_class(
-            self.parameters(),
-            lr=lr_schedule(1.0),  # pyright: ignore[reportCallIssue]
-            **self.optimizer_kwargs,
+    @property
+    def architecture(self) -> Architecture:
+        """What a checkpoint stores of the networks beside their tensors."""
+        return Architecture(
+            stage=self.stage,
+            observations={
+                group: {term.name: term.size for term in self.layouts[group].terms}
+                for group in dict.fromkeys((self.actor_group, self.critic_group))
+            },
+            num_actions=self.num_actions,
+            hidden=self.hidden,
+            init_std=self.init_std,
         )
 
-    def _size(self, group: str) -> int:
-        return self.observation_space[group].shape[0]  # pyright: ignore[reportIndexIssue]
-
-    def _make_actor(self, actions: int) -> Any:
-        return Actor(self._size(self.actor_group), actions, self.hidden)
-
-    def mean(self, obs: dict[str, Tensor]) -> Tensor:
-        """Mean action (env, action)."""
+    def mean(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean action (env, action)."""
         return self.actor(obs[self.actor_group])
+
+    def predict_values(self, obs: Mapping[str, Tensor]) -> Tensor:
+        """Return the values (env,)."""
+        return self.critic(obs[self.critic_group])
 
     @property
     def std(self) -> Tensor:
-        """(action,) standard deviation of the exploration."""
+        """Standard deviation (action,) of the exploration."""
         return self.log_std.exp().clamp(min=LEAST_STD)
 
     @torch.no_grad()
@@ -182,29 +222,7 @@ class GraspPolicy(ActorCriticPolicy):
         most = (1 - progress) * math.log(self.init_std) + progress * math.log(final_std)
         self.log_std.clamp_(max=most)
 
-    def update_normalisers(self, obs: dict[str, Tensor]) -> None:
-        """Take in observations (..., size) of both groups."""
+    def update_normalisers(self, obs: Mapping[str, Tensor]) -> None:
+        """Merge observations (..., size) of both groups into the normalisers."""
         self.actor.normaliser.update(obs[self.actor_group])
         self.critic.normaliser.update(obs[self.critic_group])
-
-    def predict_values(self, obs: dict[str, Tensor]) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Values (env,)."""
-        return self.critic(obs[self.critic_group])
-
-    def get_distribution(self, obs: dict[str, Tensor]) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """The action distribution of Stable-Baselines3."""
-        return self.action_dist.proba_distribution(self.mean(obs), self.std.log())  # pyright: ignore[reportCallIssue]
-
-    def forward(self, obs: dict[str, Tensor], deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Actions (env, action), values (env,) and log-probabilities (env,)."""
-        distribution = self.get_distribution(obs)
-        actions = distribution.get_actions(deterministic=deterministic)
-        return actions, self.predict_values(obs), distribution.log_prob(actions)
-
-    def evaluate_actions(self, obs: dict[str, Tensor], actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Values (env,), log-probabilities (env,) of the actions, entropy (env,)."""
-        distribution = self.get_distribution(obs)
-        return self.predict_values(obs), distribution.log_prob(actions), distribution.entropy()
-
-    def _predict(self, observation: dict[str, Tensor], deterministic: bool = False) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return self.get_distribution(observation).get_actions(deterministic=deterministic)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from perception.geometry import quat_from_rotvec, quat_multiply
 from policies.attempts import play
-from policies.evaluate import EvaluateCfg, make_task
+from policies.evaluate_cfg import EvaluateCfg, make_task
 from policies.statistics import success_summary
 from policies.synergy import make_policy
 from sim.engine import Engine, Start, Variation
-from sim.engines import EngineName
+from sim.engine_cfg import EngineName
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome

@@ -8,15 +8,16 @@ from rich.console import Console
 from rich.table import Table
 
 import configs
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.progress import Progress
 from policies.attempts import play
-from policies.evaluate import EvaluateCfg, make_task
-from policies.runs import Run, write_json
+from policies.evaluate_cfg import EvaluateCfg, make_task
+from policies.runs import Run
 from policies.statistics import percentile, success_summary, wilson_interval
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.outcomes import Outcome
-from sim.progress import Progress
 from sim.scene import PhysicsCfg
 from sim.task_cfg import TaskCfg
 
@@ -43,6 +44,8 @@ class PresetsCfg:
     """Run directory; empty = a new one under runs/."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
 def bench_physics(cfg: PresetsCfg) -> None:

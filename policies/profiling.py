@@ -1,48 +1,45 @@
-"""Where the time of training goes, CPU or GPU: printed at its end, and in TensorBoard as profile/*."""
+"""Profile of training: shares of CPU or GPU time, printed at the end and logged as profile/*."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from policies.milestones import Milestone
-from policies.stopwatch import Stopwatch, device_clock
-
-if TYPE_CHECKING:
-    from policies.ppo import GraspPPO
+from dexgrasp.utils.timers import Stopwatch, device_clock
+from policies.learner import IterationCallback, Learner
 
 PARTS = ("physics", "task", "policy", "update", "aside")
-"""Physics steps; observations, rewards, view and resets; the networks in the roll-out; learning; the rest."""
+"""Physics steps; observations, rewards, camera and resets; networks in the rollout; updates; everything else."""
 
 
-class Profile(Milestone):
+class Profile(IterationCallback):
     """Measures the parts of training as shares of the process's CPU time, or of time on a GPU. The last callback."""
 
-    model: "GraspPPO"  # pyright: ignore[reportIncompatibleVariableOverride]
-
-    def __init__(self, aside: Sequence[Milestone]) -> None:
-        """`aside`: what these do between iterations is not learning."""
-        super().__init__()
+    def __init__(self, aside: Sequence[IterationCallback]) -> None:
+        """`aside`: callbacks whose work after an iteration counts as `aside`, not as update."""
         self._watch, self._aside = Stopwatch(), aside
 
-    def _on_training_start(self) -> None:
-        env = self.model.env
+    def on_training_start(self, learner: Learner) -> None:
+        """Start the clock."""
+        env = learner.env
         watch = self._watch = Stopwatch(device_clock(env.task.device))
         watch.wrap(env.task.engine, "step", "physics")
         for method in ("step", "reset"):
             watch.wrap(env.streams, method, "task")
-        for milestone in self._aside:
-            watch.wrap(milestone, "between", "aside")
+        for callback in self._aside:
+            watch.wrap(callback, "on_iteration_end", "aside")
         self._part = watch.timing("aside")
         self._part.__enter__()
 
-    def _on_rollout_start(self) -> None:
+    def on_rollout_start(self, learner: Learner) -> None:
+        """Log the shares so far; what follows is the rollout's."""
         self._turn("policy")
         for part, share in self.shares().items():
-            self.logger.record(f"profile/{part}", share)
+            learner.logger.record(f"profile/{part}", share)
 
-    def _on_rollout_end(self) -> None:
+    def on_rollout_end(self, learner: Learner) -> None:
+        """Count what follows as update."""
         self._turn("update")
 
-    def _on_training_end(self) -> None:
+    def on_training_end(self, learner: Learner) -> None:
+        """Stop the clock."""
         self._part.__exit__(None, None, None)
 
     def _turn(self, part: str) -> None:
@@ -51,7 +48,7 @@ class Profile(Milestone):
         self._part.__enter__()
 
     def shares(self) -> dict[str, float]:
-        """Share of each part so far."""
+        """Return the share of each part so far."""
         total = sum(self._watch.seconds.values())
         return {part: self._watch.seconds.get(part, 0.0) / total for part in PARTS} if total > 0 else {}
 

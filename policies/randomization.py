@@ -30,15 +30,15 @@ class ShowRandomizationCfg:
     n: int = 10_000
     """Number of resets in the histograms."""
     trial: int = 0
-    """The trial whose draws are printed."""
+    """Number of the trial whose values are printed."""
     seed: int = 0
-    """Seed of the draws."""
+    """Seed of the random numbers."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     reset: ResetCfg = field(default_factory=ResetCfg)
-    """Where episodes start."""
+    """Ranges of the initial state of an episode."""
     randomize: RandomizeCfg = field(default_factory=RandomizeCfg)
-    """Which randomisation: off, paper or train."""
+    """Ranges of the domain randomisation: off, paper or train."""
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -57,14 +57,14 @@ def show_randomization(cfg: ShowRandomizationCfg) -> None:
 
 
 def _drawn(cfg: ShowRandomizationCfg, trials: Tensor) -> dict[str, NDArray[np.float64]]:
-    """What the trials draw, by name; (trial, ...)."""
+    """Return the drawn values of the trials by name, (trial, ...)."""
     random = TrialRandom.of_trials(torch.full_like(trials, cfg.seed), trials)
     draws = draw_episode(random, cfg.reset, cfg.randomize, JOINTS)
     return {item.name: getattr(draws, item.name).numpy() for item in fields(Episode) if item.name != "key"}
 
 
 def sources(path: Path) -> dict[str, str]:
-    """The comment behind each key of a YAML file: where its range comes from."""
+    """Return the comment behind each key of a YAML file: the source of its range."""
     lines = (re.match(r"(\w+):[^#]*#\s*(.+)", line) for line in path.read_text(encoding="utf-8").splitlines())
     return {match[1]: match[2] for match in lines if match}
 

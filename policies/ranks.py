@@ -1,4 +1,4 @@
-"""Several processes that train one policy (torchrun); with one process, nothing happens here."""
+"""Helpers for several processes that train one policy (torchrun); with one process they do nothing."""
 
 import importlib
 from collections.abc import Iterable
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 
 def count() -> int:
-    """Processes that train together."""
+    """Return the number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def index() -> int:
-    """Number of this process, from 0."""
+    """Return the number of this process, from 0."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def join(backend: str) -> None:
-    """Meet the others, as torchrun says in the environment."""
+    """Join the process group that torchrun describes in the environment."""
     # Imported later, on the first step of an optimiser, its default arguments would hold the group, and with it threads
     # that outlive the interpreter, which aborts the process now and then.
     importlib.import_module("torch.distributed.nn.functional")
@@ -27,14 +27,14 @@ def join(backend: str) -> None:
 
 
 def part() -> None:
-    """Wait for the others and leave them: who goes first would else break the last messages of the rest."""
+    """Wait at a barrier, then destroy the process group: an early exit would break the last messages of others."""
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()
 
 
 def total(value: Tensor) -> Tensor:
-    """The sum of `value` over all ranks."""
+    """Return the sum of `value` over all ranks."""
     if count() == 1:
         return value
     value = value.clone()
@@ -43,7 +43,7 @@ def total(value: Tensor) -> Tensor:
 
 
 def mean(value: Tensor) -> Tensor:
-    """The mean of `value` over all ranks."""
+    """Return the mean of `value` over all ranks."""
     return total(value) / count()
 
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from dexgrasp.utils.files import write_text
 from perception.geometry import quat_rotate
 from policies.charts import GOOD, Bar, interval_gauge, rate_chart, share_chart
-from policies.runs import write_text
 from policies.scoreboard import warnings
 from sim.objects import ObjectModel, open_library
 from sim.render import RenderUnavailable, render_mesh

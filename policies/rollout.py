@@ -1,20 +1,19 @@
-"""Rollout buffer that stays on the task's device.
+"""Rollout buffer on the task's device, with generalised advantage estimation.
 
 Inside: [time, env, ...], so that step t is one contiguous write.   Outside: minibatches [time * env, ...], shuffled.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from gymnasium import spaces
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Minibatch:
-    """Some transitions; first dimension: sample."""
+    """Transitions; first dimension: sample."""
 
     obs: dict[str, Tensor]
     actions: Tensor
@@ -31,45 +30,40 @@ class Minibatch:
     """(sample,)."""
 
 
-class DeviceRolloutBuffer:
-    """What one iteration has seen; made with the arguments of a RolloutBuffer of Stable-Baselines3."""
+class RolloutBuffer:
+    """Transitions of one iteration."""
 
     def __init__(
         self,
-        buffer_size: int,
-        observation_space: spaces.Dict,
-        action_space: spaces.Box,
-        device: torch.device | str = "cpu",
-        gae_lambda: float = 0.95,
+        num_steps: int,
+        num_envs: int,
+        observations: Mapping[str, int],
+        num_actions: int,
         gamma: float = 0.99,
-        n_envs: int = 1,
+        gae_lambda: float = 0.95,
+        device: torch.device | str = "cpu",
     ) -> None:
-        """`buffer_size`: control steps per iteration."""
-        self.buffer_size, self.n_envs, self.gamma, self.gae_lambda = buffer_size, n_envs, gamma, gae_lambda
+        """`num_steps`: control steps per iteration. `observations`: size of each group."""
+        self.num_steps, self.gamma, self.gae_lambda = num_steps, gamma, gae_lambda
 
         def zeros(*size: int) -> Tensor:
-            return torch.zeros(buffer_size, n_envs, *size, device=device)
+            return torch.zeros(num_steps, num_envs, *size, device=device)
 
-        self.obs = {name: zeros(*space.shape) for name, space in observation_space.spaces.items() if space.shape}
-        self.actions, self.means = zeros(*action_space.shape), zeros(*action_space.shape)
+        self.obs = {name: zeros(size) for name, size in observations.items()}
+        self.actions, self.means = zeros(num_actions), zeros(num_actions)
         self.rewards, self.values, self.log_probs, self.ends = zeros(), zeros(), zeros(), zeros()
         self.advantages, self.returns = zeros(), zeros()
         self.alive = zeros() == 0.0
         self.pos = 0
 
-    @property
-    def full(self) -> bool:
-        """Whether every step is filled."""
-        return self.pos == self.buffer_size
-
     def reset(self) -> None:
-        """Start over."""
+        """Write from the first step again."""
         self.pos = 0
 
-    def add(self, obs: dict[str, Tensor], reward: Tensor, end: Tensor, **values: Tensor) -> None:
-        """Store step `pos`: what was seen before it, `reward` and `end` (env,) after; `values` by their names.
+    def add(self, obs: Mapping[str, Tensor], reward: Tensor, end: Tensor, **values: Tensor) -> None:
+        """Store step `pos`: observations before it, `reward` and `end` (env,) after it; `values` by their names.
 
-        One of them may be `alive` (env,): false from the end of an episode on that no other one follows.
+        One of `values` may be `alive` (env,): false after the end of an episode that no other episode follows.
         """
         for name, buffer in self.obs.items():
             buffer[self.pos] = obs[name]
@@ -78,27 +72,27 @@ class DeviceRolloutBuffer:
             getattr(self, name)[self.pos] = value
         self.pos += 1
 
-    def finish(self, last_value: Tensor) -> None:
-        """Advantages and returns, once full; `last_value` (env,): of what comes after the last step.
+    def compute_returns_and_advantages(self, last_value: Tensor) -> None:
+        """Fill `returns` and `advantages` once every step is stored; `last_value` (env,): after the last step.
 
         Schulman et al. 2016, "High-dimensional continuous control using generalized advantage estimation". An end cuts
-        the sum; what an episode that was only cut short would have gone on to earn is in its last reward already.
+        the sum; the last reward of a truncated episode holds the value of its final state already.
         """
-        following, advantage = last_value, torch.zeros_like(last_value)
-        for t in reversed(range(self.buffer_size)):
+        next_value, advantage = last_value, torch.zeros_like(last_value)
+        for t in reversed(range(self.num_steps)):
             goes_on = 1.0 - self.ends[t]
-            delta = self.rewards[t] + self.gamma * following * goes_on - self.values[t]
+            delta = self.rewards[t] + self.gamma * next_value * goes_on - self.values[t]
             advantage = delta + self.gamma * self.gae_lambda * goes_on * advantage
-            self.advantages[t], following = advantage, self.values[t]
+            self.advantages[t], next_value = advantage, self.values[t]
         torch.add(self.advantages, self.values, out=self.returns)
 
-    def lived(self, values: Tensor) -> Tensor:
-        """(sample, ...) of `values` (time, env, ...): those of steps that belong to an episode."""
+    def valid(self, values: Tensor) -> Tensor:
+        """Return those (sample, ...) of `values` (time, env, ...) whose steps belong to an episode."""
         flat = values.flatten(0, 1)
         return flat if self.alive.all() else flat[self.alive.flatten()]
 
     def minibatches(self, number: int, generator: torch.Generator | None = None) -> Iterator[Minibatch]:
-        """All transitions of episodes once, shuffled, in `number` parts."""
+        """Yield all transitions of episodes once, shuffled, in `number` parts."""
         flat: dict[str, Any] = {
             name: getattr(self, name).flatten(0, 1)
             for name in ("actions", "means", "log_probs", "values", "advantages", "returns")

@@ -5,7 +5,6 @@ RUN/run.json      git hash, versions, machine, seed, command line, time of each 
 RUN/run.log       what was logged, with times
 """
 
-import contextlib
 import importlib.metadata
 import json
 import logging
@@ -13,14 +12,14 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import configs
+from dexgrasp.utils.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy")
@@ -85,25 +84,6 @@ class Run:
         self._handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
 
 
-def write_json(path: str | Path, value: Any) -> None:
-    """Writes `value` as JSON; the file appears complete or not at all. NaN is refused: it is not JSON.
-
-    Arrays, tensors and paths may be inside; numbers keep their full precision.
-    """
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False, default=_jsonable) + "\n")
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Writes UTF-8 `text`; the file appears complete or not at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 def default_path(command: str) -> Path:
     """runs/<command>-<UTC time>, a directory that does not exist yet."""
     stem = Path("runs") / f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
@@ -147,14 +127,6 @@ def utc_now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
-@contextlib.contextmanager
-def elapsed(what: str) -> Iterator[None]:
-    """Logs how long the block took."""
-    start_s = time.monotonic()
-    yield
-    log.info("%s took %.1f s", what, time.monotonic() - start_s)
-
-
 def _git(*arguments: str) -> str | None:
     try:
         done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, timeout=10)
@@ -187,7 +159,8 @@ def _refuse_other_config(path: Path, cfg: Any, may_differ: Collection[str]) -> N
     if not saved.is_file():
         return
     usual = flat(configs.as_dict(type(cfg)()))  # options that came after the run count as they are by default
-    before, now = usual | flat(configs.read_plain(saved)), flat(configs.as_dict(cfg))
+    before = usual | flat(configs.upgrade(type(cfg), configs.read_plain(saved), str(saved)))
+    now = flat(configs.as_dict(cfg))
     changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
     if changed:
         shown = ", ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed)
@@ -208,11 +181,3 @@ def _attach_log(path: Path) -> logging.Handler:
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     return handler
-
-
-def _jsonable(value: Any) -> Any:
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON: {value!r}")

@@ -16,7 +16,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from policies.bundle import GRAPH, TOGETHER, Bundle, BundleError, read_bundle
+from policies.bundle import BATCH_MULTIPLE, GRAPH, Bundle, BundleError, read_bundle
+from policies.contract import Contract
 
 TOLERANCE = 1e-5
 """Largest difference from a recorded output [rad, m or 1]."""
@@ -62,7 +63,7 @@ class Readings:
 
 @dataclass(frozen=True)
 class Command:
-    """What hand and arm should do in the next control period."""
+    """Targets of hand and arm for the next control period."""
 
     joint_target: Array
     """(joint,) [rad]."""
@@ -81,17 +82,17 @@ class Command:
 class Policy:
     """An exported policy and the state of its episode."""
 
-    def __init__(self, contract: dict[str, Any], session: onnxruntime.InferenceSession) -> None:
+    def __init__(self, contract: Contract, session: onnxruntime.InferenceSession) -> None:
         self.contract = contract
-        """contract.json."""
+        """Meaning of its inputs and outputs."""
         self._session = session
-        self._inputs = contract["graph"]["inputs"]
-        self._outputs = contract["graph"]["outputs"]
-        self._readings = {name: self._inputs[name] for name in contract["graph"]["readings"]}
-        self._carried: list[str] = contract["graph"]["carried"]
+        self._inputs = contract.graph.inputs
+        self._outputs = contract.graph.outputs
+        self._readings = {name: self._inputs[name] for name in contract.graph.readings}
+        self._state_names = contract.graph.state
         self._plan: dict[str, Array] = {}
         self._state: dict[str, Array] = {}
-        self._noticed: list[Array] = []
+        self._others: dict[str, Array] = {}
         self._single = True
 
     @classmethod
@@ -105,12 +106,12 @@ class Policy:
     @property
     def rate_hz(self) -> float:
         """Calls of `act` per second."""
-        return self.contract["control"]["rate_hz"]
+        return self.contract.control.rate_hz
 
     @property
-    def joint_names(self) -> list[str]:
-        """The order of everything per joint."""
-        return self.contract["hand"]["joint_names"]
+    def joint_names(self) -> tuple[str, ...]:
+        """Joints in the order of everything per joint."""
+        return self.contract.hand.joint_names
 
     @property
     def steps(self) -> Array:
@@ -125,10 +126,10 @@ class Policy:
     @property
     def phase(self) -> str:
         """grasp, lift or hold: what the next step belongs to."""
-        control = self.contract["control"]
-        if self.step < control["grasp_steps"]:
+        control = self.contract.control
+        if self.step < control.grasp_steps:
             return "grasp"
-        return "lift" if self.step < control["grasp_steps"] + control["lift_steps"] else "hold"
+        return "lift" if self.step < control.grasp_steps + control.lift_steps else "hold"
 
     def begin(self, plan: Plan, rows: Sequence[int] | None = None) -> None:
         """A new grasp; each field of `plan` with a leading batch dimension, or none. `rows`: these alone."""
@@ -145,12 +146,11 @@ class Policy:
             "closing": given["closing"],
             "floor_m": given["floor_m"],
         }
-        graph = self.contract["graph"]
         begun = (
-            {name: self._batch(name, values[name], number) for name in graph["plan"]},
+            {name: self._batch(name, values[name], number) for name in self.contract.graph.plan},
             {
                 name: self._batch(name, values[name], number) if name in values else self._zeros(name, number)
-                for name in self._carried
+                for name in self._state_names
             },
         )
         if rows is None:
@@ -164,8 +164,8 @@ class Policy:
     def act(self, readings: Readings) -> Command:
         """Targets for the next control period. Values that are not finite or of the wrong size change nothing."""
         found = self._compute(self.feed(readings))
-        self._state = dict(zip(self._carried, found, strict=False))
-        self._noticed = found[len(self._carried) :]
+        self._state = dict(zip(self._state_names, found, strict=False))
+        self._others = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
         return self._command()
 
     def feed(self, readings: Readings) -> dict[str, Array]:
@@ -179,32 +179,38 @@ class Policy:
     def _compute(self, feed: dict[str, Array]) -> list[Array]:
         """The graph's outputs; those of a row among others do not depend on how many there are."""
         rows = len(feed["step"])
-        missing = 0 if self._single else -rows % TOGETHER
+        missing = 0 if self._single else -rows % BATCH_MULTIPLE
         if missing:
             feed = {name: np.concatenate([value, value[-1:].repeat(missing, axis=0)]) for name, value in feed.items()}
         found: list[Array] = self._session.run(None, feed)  # pyright: ignore[reportAssignmentType]
         return [value[:rows] for value in found]
 
     def _command(self) -> Command:
-        found = self._state
-        names = ("joint_target", "target_pos_w", "target_quat_w", "last_action")
-        values = (*(found[name] for name in names), *self._noticed)
-        return Command(*(value[0] if self._single else value for value in values))
+        found = self._state | self._others
+        found = {name: value[0] for name, value in found.items()} if self._single else found
+        return Command(
+            joint_target=found["joint_target"],
+            palm_pos_w=found["target_pos_w"],
+            palm_quat_w=found["target_quat_w"],
+            action=found["last_action"],
+            grip=found["grip"],
+            base_m=found["base_m"],
+        )
 
     def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
         """As the graph takes it, or a ValueError that says what is wrong with it."""
         spec = self._inputs[name]
-        array = np.asarray(value, dtype=spec["dtype"])
+        array = np.asarray(value, dtype=spec.dtype)
         if self._single:
             array = array[None]
-        if array.shape != (rows, *spec["size"]):
-            raise ValueError(f"{name}: expected shape {(rows, *spec['size'])}, batch first, got {array.shape}")
+        if array.shape != (rows, *spec.size):
+            raise ValueError(f"{name}: expected shape {(rows, *spec.size)}, batch first, got {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} is not finite")
         return array
 
     def _zeros(self, name: str, rows: int) -> Array:
-        return np.zeros((rows, *self._inputs[name]["size"]), dtype=self._inputs[name]["dtype"])
+        return np.zeros((rows, *self._inputs[name].size), dtype=self._inputs[name].dtype)
 
     def _replay(self, folder: str | Path, bundle: Bundle) -> None:
         """Raises BundleError where a recorded output does not come out again."""
@@ -235,10 +241,10 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
         session = onnxruntime.InferenceSession(bundle.graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes have no public base
         raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {error}") from error
-    graph = bundle.contract["graph"]
+    graph = bundle.contract.graph
     for kind, stated, found in (
-        ("inputs", list(graph["inputs"]), [item.name for item in session.get_inputs()]),
-        ("outputs", graph["outputs"], [item.name for item in session.get_outputs()]),
+        ("inputs", list(graph.inputs), [item.name for item in session.get_inputs()]),
+        ("outputs", list(graph.outputs), [item.name for item in session.get_outputs()]),
     ):
         if stated != found:
             raise BundleError(f"{Path(folder) / GRAPH}: {kind} are {found}, the contract states {stated}")

@@ -1,6 +1,6 @@
 """Between a policy and the motors: whatever comes in, what goes out stays within the limits. numpy alone.
 
-    gate = SafetyGate(contract["hand"], contract["control"]["rate_hz"], SafetyCfg())
+    gate = SafetyGate(contract.hand, contract.control.rate_hz, SafetyCfg())
     gate.begin(joint_pos, palm_pos_w, palm_quat_w, now_s)
     safe = gate(command, sensed, now_s)          once per control period
 
@@ -9,13 +9,13 @@ input that is too old - is a fault: the gate then brakes, brings the targets bac
 last, and stays there until `begin`. After `begin` no input makes it raise.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from policies.contract import HandContract
 from policies.limiter import Limiter, TurnLimiter
 
 Array = NDArray[np.float64]
@@ -127,15 +127,15 @@ class Safe:
 class SafetyGate:
     """The last thing that every command passes. Limits count per control period of 1 / rate_hz."""
 
-    def __init__(self, hand: Mapping[str, Any], rate_hz: float, cfg: SafetyCfg | None = None) -> None:
-        """`hand`: the section of a bundle's contract."""
+    def __init__(self, hand: HandContract, rate_hz: float, cfg: SafetyCfg | None = None) -> None:
+        """`hand`: of the bundle's contract."""
         self.cfg = cfg = cfg or SafetyCfg()
         self.period_s = dt = 1.0 / rate_hz
-        lower, upper = (np.array(hand[f"joint_{side}_rad"], dtype=np.float64) for side in ("lower", "upper"))
+        lower, upper = (np.array(limit, dtype=np.float64) for limit in (hand.joint_lower_rad, hand.joint_upper_rad))
         lower, upper = lower + cfg.joint_margin_rad, upper - cfg.joint_margin_rad
         if not (lower < upper).all():
             raise ValueError(f"safety.joint_margin_rad={cfg.joint_margin_rad} leaves a joint no room")
-        speed = np.array(hand["speed_limit_rad_s"], dtype=np.float64) * cfg.joint_speed
+        speed = np.array(hand.speed_limit_rad_s, dtype=np.float64) * cfg.joint_speed
         step = np.minimum(speed * dt, cfg.joint_step_rad)
         self.joints = Limiter(lower, upper, step, cfg.joint_acceleration_rad_s2 * dt**2)
         """Of the joint targets."""
@@ -146,9 +146,9 @@ class SafetyGate:
         """Of the palm's place."""
         self.turn = TurnLimiter(cfg.palm_speed_rad_s * dt, cfg.palm_acceleration_rad_s2 * dt**2)
         """Of the palm's orientation."""
-        self.effort_limit_nm = np.array(hand["effort_limit_nm"], dtype=np.float64) * cfg.effort
+        self.effort_limit_nm = np.array(hand.effort_limit_nm, dtype=np.float64) * cfg.effort
         """(joint,) [N m]."""
-        self.lead_rad = self.effort_limit_nm / np.array(hand["kp_nm_rad"], dtype=np.float64)
+        self.lead_rad = self.effort_limit_nm / np.array(hand.kp_nm_rad, dtype=np.float64)
         """(joint,) how far a target may be ahead of its joint: more would only be more effort."""
         self.fault = ""
         """Why the gate holds; empty while it follows."""
@@ -191,11 +191,11 @@ class SafetyGate:
             ahead = np.clip(goal[0], measured[0] - self.lead_rad, measured[0] + self.lead_rad)
             goal = ahead, goal[1], goal[2]
         self._last = Safe(
-            self.joints.towards(goal[0]).copy(),
-            self.palm.towards(goal[1]).copy(),
-            self.turn.towards(goal[2]).copy(),
-            self.effort_limit_nm.copy(),
-            self.fault,
+            joint_target=self.joints.towards(goal[0]).copy(),
+            palm_pos_w=self.palm.towards(goal[1]).copy(),
+            palm_quat_w=self.turn.towards(goal[2]).copy(),
+            effort_limit_nm=self.effort_limit_nm.copy(),
+            fault=self.fault,
         )
         return self._last
 

@@ -1,10 +1,10 @@
-"""An evaluation spread over processes and machines by Ray: blocks of trials go out, rows of Parquet come back.
+"""Run the trials of an evaluation on many processes and machines with Ray, and store them as Parquet.
 
-    driver: the blocks that are not stored yet --(configuration, their objects' files)--> workers
-    workers: one block each, as `evaluate` alone would run it --(rows)--> driver, the only one that writes
+    driver: the blocks that are not stored yet --(configuration, files of their objects)--> workers
+    workers: one block each, as in `evaluate` on one machine --(rows)--> driver, the only process that writes
 
-A block that dies with its worker is run elsewhere; a driver that dies goes on with the same command. Blocks are those
-of a run in one process, so the numbers are the same, on machines of one kind to the last bit.
+A block whose worker dies is run on another one; after the driver dies, the same command resumes the run. Blocks are
+those of a run in one process, so that the numbers are equal, bit for bit on machines of one kind.
 """
 
 import contextlib
@@ -15,48 +15,39 @@ import re
 import resource
 import signal
 import socket
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from policies import trial_log, trial_table
+from dexgrasp.utils.progress import Progress
 from policies.attempts import play
-from policies.evaluate import EvaluateCfg, make_task
+from policies.evaluate_cfg import EvaluateCfg, make_task
+from policies.plugins import import_plugins, portable
 from policies.runs import git_state, versions
 from policies.synergy import make_policy
-from policies.trial_table import Row
+from policies.trial_store import JsonLinesStore, ParquetStore, Row, TrialBlock
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary
 from sim.outcomes import Outcome
-from sim.progress import Progress
 from sim.starts import rest_pose
 
 RETRIES = 5
-"""A block whose worker died this many times and once more is given up."""
+"""Workers that may die at one block, one after another; at the next death the evaluation stops with an error."""
 BLOCKS_PER_PROCESS = 200
-"""Then a worker makes room for a fresh one: what its allocator has scattered over thousands of models is given back."""
+"""Blocks after which a worker process is replaced: its memory is fragmented by thousands of models."""
 WAITING = 2
-"""Blocks that are given out, per core: the next lies ready when one is done."""
+"""Blocks submitted per core, so that a worker never waits for the driver."""
 
 log = logging.getLogger("dexgrasp")
 
 
-@dataclass(frozen=True)
-class Block:
-    """Trials that run side by side; the last block may reach beyond the trials that are asked for."""
-
-    disturbance: str
-    trials: range
-
-
 def check_installed() -> None:
-    """Raises ImportError, which says what to install, where Ray or pyarrow is missing."""
+    """Raise ImportError with the package to install where Ray or pyarrow is missing."""
     try:
         import pyarrow.parquet  # noqa: F401
         import ray  # noqa: F401
@@ -65,44 +56,42 @@ def check_installed() -> None:
 
 
 def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, folder: Path) -> tuple[list[Outcome], int]:
-    """Outcomes of all trials of all disturbances, in order, and how many of them were simulated now.
+    """Run the trials that are not stored yet; return the outcomes of all, in order, and how many were run.
 
-    They are stored block by block under folder/trials, and at the end in folder/trials.jsonl as well.
+    Blocks are stored under folder/trials as they finish, and at the end all trials in folder/trials.jsonl as well.
     """
-    table, wanted = folder / "trials", [(name, trial) for name in cfg.disturbances() for trial in range(cfg.trials)]
-    stored = _stored(table, library.names)
-    todo = [block for block in blocks(cfg) if any(key not in stored for key in _keys(cfg, block))]
-    simulated, done, won = 0, sum(key in stored for key in wanted), sum(outcome.success for outcome in stored.values())
-    with Progress(len(wanted), "evaluate", done) as progress:
+    plan, store = cfg.plan(library), ParquetStore(folder / "trials")
+    stored = store.resume(plan)
+    todo, simulated = plan.remaining(stored), 0
+    known = {(outcome.disturbance, outcome.trial) for outcome in stored}
+    done, won = len(plan.select(stored)), sum(outcome.success for outcome in stored)
+    with Progress(cfg.trials * len(cfg.disturbances()), "evaluate", done) as progress:
         for rows in _spread(cfg, library, todo) if todo else ():
-            fresh = [row for row in rows if (row["disturbance"], row["trial"]) not in stored]
-            trial_table.append(table, fresh)
+            fresh = [row for row in rows if (row["disturbance"], row["trial"]) not in known]
+            store.append(fresh)
             simulated += len(fresh)
             won += sum(row["success"] for row in fresh)
             progress.advance(len(fresh), f"{won} successes")
-    stored = _stored(table, library.names)
-    outcomes = [stored[key] for key in wanted]
-    trial_log.rewrite(folder / "trials.jsonl", outcomes)
+    stored = store.resume(plan)
+    if missing := plan.remaining(stored):
+        raise RuntimeError(f"{len(missing)} blocks of trials are missing in {store.folder}: run the same command again")
+    outcomes = plan.select(stored)
+    JsonLinesStore(folder / "trials.jsonl").rewrite(outcomes)
     return outcomes, simulated
 
 
-def blocks(cfg: EvaluateCfg) -> list[Block]:
-    """All blocks, those of a run in one process."""
-    rows = cfg.rows()
-    return [Block(name, range(i, i + rows)) for name in cfg.disturbances() for i in range(0, cfg.trials, rows)]
-
-
 def part_for(library: ObjectLibrary, trials: range) -> ObjectLibrary:
-    """The objects of successive trials, where `trial % number of objects` finds them as in the whole library."""
+    """Return the objects of successive trials, ordered so that `trial % len(part)` finds them as in the library."""
     names, count = library.names, min(len(trials), len(library))
     place = {trial % count: names[trial % len(names)] for trial in trials}
     return library.part([place[i] for i in range(count)])
 
 
-def run_one(cfg: EvaluateCfg, objects: ObjectLibrary, block: Block) -> list[Row]:
-    """Run one block, on a worker: a row of the table for each trial that was asked for."""
+def run_one(cfg: EvaluateCfg, objects: ObjectLibrary, block: TrialBlock) -> list[Row]:
+    """Run one block on a worker; return one row for each requested trial."""
     start_s = time.monotonic()
     torch.set_num_threads(1)
+    import_plugins(cfg.plugins)
     task = make_task(cfg, HandSpec.load(cfg.hand, side=cfg.side), objects, block.disturbance, len(block.trials))
     outcomes = play(task, make_policy(cfg.policy, task), block.trials, cfg.attempts)
     poses = [rest_pose(objects[outcome.object], float(task.draws.rest[i])) for i, outcome in enumerate(outcomes)]
@@ -116,29 +105,14 @@ def run_one(cfg: EvaluateCfg, objects: ObjectLibrary, block: Block) -> list[Row]
     return [row for row in rows if row["trial"] < cfg.trials]
 
 
-def _keys(cfg: EvaluateCfg, block: Block) -> list[tuple[str, int]]:
-    return [(block.disturbance, trial) for trial in block.trials if trial < cfg.trials]
-
-
-def _stored(table: Path, names: Sequence[str]) -> dict[tuple[str, int], Outcome]:
-    """Outcomes by disturbance and trial; ValueError where they are of other objects."""
-    outcomes = trial_table.read(table)
-    for outcome in outcomes:
-        if outcome.object != names[outcome.trial % len(names)]:
-            raise ValueError(
-                f"{table} has trial {outcome.trial} with '{outcome.object}', not with "
-                f"'{names[outcome.trial % len(names)]}': the objects have changed; choose another out="
-            )
-    return {(outcome.disturbance, outcome.trial): outcome for outcome in outcomes}
-
-
-def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[Block]) -> Iterator[list[Row]]:
-    """Rows of the blocks as they finish; a window of them is out at any time, whatever machines come and go."""
+def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock]) -> Iterator[list[Row]]:
+    """Yield the rows of each block as it finishes; only a window of blocks is submitted at a time."""
     import ray
 
     threads = cfg.num_threads or 1
     work = ray.remote(num_cpus=threads, max_retries=RETRIES, max_calls=BLOCKS_PER_PROCESS)(_run_checked)
     sent = replace(cfg, policy=_anywhere(cfg.policy), hand=_anywhere(cfg.hand), num_threads=threads)
+    sent = replace(sent, plugins=portable(cfg.plugins))
     waiting, out = iter(todo), {}
     with _connected(cfg.ray):
         log.info("%d blocks of %d trials on %d cores", len(todo), cfg.rows(), _cores())
@@ -153,15 +127,15 @@ def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[Block]) -> 
 
 
 def _run_checked(
-    cfg: EvaluateCfg, objects: ObjectLibrary, block: Block, expected: dict[str, str | None]
+    cfg: EvaluateCfg, objects: ObjectLibrary, block: TrialBlock, expected: dict[str, str | None]
 ) -> tuple[list[Row], str]:
-    """`run_one` where the versions are those of the driver, and the commit that it ran."""
+    """Check that this worker has the driver's versions, run one block; return its rows and the worker's commit."""
     if versions() != expected:
         raise ValueError(f"{socket.gethostname()} has {versions()}, the driver has {expected}: install the same there")
     return run_one(cfg, objects, block), _commit()
 
 
-def _result(ready: Any, block: Block) -> list[Row]:
+def _result(ready: Any, block: TrialBlock) -> list[Row]:
     import ray
     from ray.exceptions import RayError, RayTaskError
 
@@ -181,7 +155,7 @@ def _result(ready: Any, block: Block) -> list[Row]:
 
 @contextlib.contextmanager
 def _connected(address: str) -> Iterator[None]:
-    """Ray at the address; "auto": the cluster that this machine is part of, else one of its own cores."""
+    """Connect to the Ray cluster at `address` (see `find_cluster`) and disconnect at the end."""
     import ray
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -190,27 +164,24 @@ def _connected(address: str) -> Iterator[None]:
         ray.init(find_cluster(address), include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     except ConnectionError as error:
         raise ConnectionError(f"{error} (a cluster that asks for a token needs RAY_AUTH_MODE=token here)") from error
-    signal.signal(signal.SIGTERM, on_terminate)  # Ray has put its own there
+    signal.signal(signal.SIGTERM, on_terminate)  # Ray has installed its own handler
     try:
         yield
     finally:
         ray.shutdown()
 
 
-def find_cluster(asked: str) -> str | None:
-    """What Ray is to connect to; None leaves the search to Ray, which finds a cluster of this machine or starts one.
+def find_cluster(asked: str) -> str:
+    """Return the address for Ray; "auto" means the cluster in RAY_ADDRESS, or this machine's cores if it is not set.
 
-    Whether a cluster answers is tried first: for one that is gone Ray would wait minutes.
+    Raises ConnectionError where no cluster answers at host:port: Ray itself would wait for minutes.
     """
-    if asked != "auto":
-        if re.fullmatch(r"[^/:]+:\d+", asked) and not _answers(asked):
-            raise ConnectionError(
-                f"no Ray cluster answers at {asked}: 'ray start --head' starts one; ray=local needs none"
-            )
-        return asked
-    record = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir(), "ray", "ray_current_cluster")
-    gone = not os.environ.get("RAY_ADDRESS") and record.is_file() and not _answers(record.read_text().strip())
-    return "local" if gone else None
+    address = (os.environ.get("RAY_ADDRESS") or "local") if asked == "auto" else asked
+    if re.fullmatch(r"[^/:]+:\d+", address) and not _answers(address):
+        raise ConnectionError(
+            f"no Ray cluster answers at {address}: 'ray start --head' starts one; ray=local needs none"
+        )
+    return address
 
 
 def _answers(address: str) -> bool:
@@ -229,13 +200,13 @@ def _cores() -> int:
 
 
 def _anywhere(name: str) -> str:
-    """A path that does not depend on the working directory; a name stays."""
+    """Return the absolute path of a file or folder; a name is returned as it is."""
     return str(Path(name).resolve()) if Path(name).exists() else name
 
 
 @functools.cache
 def _commit() -> str:
-    """The commit that this process runs: found once, for the files may change under it."""
+    """Return the commit of this process; cached, because the checkout may change meanwhile."""
     return (git_state() or {}).get("hash", "")
 
 

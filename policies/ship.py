@@ -1,4 +1,4 @@
-"""`dexgrasp ship`: a trained policy with everything that belongs to it, ready to be passed on.
+"""`dexgrasp publish`: a trained policy with everything that belongs to it, ready to be passed on.
 
 OUT/policy.zip, config.yaml   the best checkpoint and its configuration: evaluate, export, train start=... take them
 OUT/bundle/                   of a student: what a robot runs
@@ -8,18 +8,20 @@ OUT/README.md                 the model card: how it came about, what it does; n
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 import configs
-from policies import manifest
-from policies.checkpoint import find_checkpoint, read_config
+from dexgrasp.utils.files import write_text
+from policies import trained
+from policies.checkpoint import config_of, read_checkpoint, write_checkpoint
 from policies.curves import read_columns
+from policies.evaluate_cfg import EvaluateCfg
 from policies.export import ExportCfg, export
-from policies.runs import flat, write_text
+from policies.runs import flat
 from policies.scoreboard import percent
 from policies.train import TrainCfg
 from sim.task_cfg import TaskCfg
@@ -34,8 +36,8 @@ UNTOLD = (*PATHS, "num_threads", "time_limit", "validate_every")
 class ShipCfg:
     """Put a trained policy and its model card into one folder."""
 
-    run: str
-    """Run directory of the training, or one of its checkpoints."""
+    policy: str
+    """Policy to publish: the run directory of its training, or one of its checkpoints."""
     out: str
     """Folder to write, for instance assets/policies/allegro/student."""
     results: tuple[str, ...] = ()
@@ -44,23 +46,26 @@ class ShipCfg:
     """What the objects of the training were, in words, where the configuration names a folder."""
     history: tuple[str, ...] = ()
     """Run directories that this run was started from, oldest first; their steps and minutes count."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
 def ship(cfg: ShipCfg) -> None:
-    """Write the folder."""
-    checkpoint, out = find_checkpoint(cfg.run), Path(cfg.out)
-    run, config = checkpoint.parent, read_config(checkpoint)
+    """Write policy, configuration, bundle, curves and model card into the folder `out`."""
+    checkpoint, out = trained.find(cfg.policy, kind="checkpoint").path, Path(cfg.out)
+    run, data = checkpoint.parent, read_checkpoint(checkpoint)
+    config = _current(config_of(checkpoint, data.manifest), checkpoint)
     out.mkdir(parents=True, exist_ok=True)
-    manifest.copy(checkpoint, out / "policy.zip", _untied(manifest.read(checkpoint)))
+    write_checkpoint(out / "policy.zip", replace(data, manifest=_untied(data.manifest)))
     write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", out / "curves.png")
     if config["stage"] == "student":
-        export(configs.load(ExportCfg, "export", [f"run={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
+        export(configs.load(ExportCfg, "export", [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
     stages = [_stage(Path(path)) for path in (*cfg.history, run)]
     results = [_result(Path(path)) for path in cfg.results]
     write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
-    print(f"shipped: {out}")
+    print(f"published: {out}")
 
 
 def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
@@ -105,10 +110,16 @@ def _knows(config: dict[str, Any]) -> list[str]:
     return [f"Knows proprioception and one depth camera's points (view `{view}`); `bundle/` is what a robot runs."]
 
 
+def _current(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the configuration of a training under the key names of this version."""
+    return configs.upgrade(TrainCfg, config, str(path))
+
+
 def _stage(run: Path) -> dict[str, Any]:
-    """What a run directory says about itself."""
+    """Facts of a run directory for the model card."""
     run = run if run.is_dir() else run.parent
-    facts, config = json.loads((run / "run.json").read_text(encoding="utf-8")), read_config(run / "config.yaml")
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    config = _current(configs.read_plain(run / "config.yaml"), run / "config.yaml")
     columns = read_columns(run / "progress.csv")
     return {
         "name": run.name,
@@ -146,10 +157,8 @@ def _portable(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _untied(facts: dict[str, Any]) -> dict[str, Any]:
-    """A manifest without the folders of one machine."""
-    if not facts:
-        return {}
-    words = [word.rpartition("=") for word in facts["command"]]
+    """Return a manifest without the folders of one machine."""
+    words = [word.rpartition("=") for word in facts.get("command", [])]
     command = [key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words]
     return facts | {"config": _portable(facts["config"]), "command": command}
 
@@ -175,7 +184,8 @@ def _result(run: Path) -> dict[str, Any]:
     result, notes = (
         json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("result", "diagnostics")
     )
-    return result | {"at_first_attempt": notes["at_first_attempt"]}
+    config = configs.upgrade(EvaluateCfg, result["config"], str(run / "result.json"))
+    return result | {"config": config, "at_first_attempt": notes["at_first_attempt"]}
 
 
 def _rows(result: dict[str, Any]) -> list[str]:

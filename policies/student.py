@@ -1,30 +1,30 @@
-"""The student: sees one camera's points, and feels through the history of its own joints what it touches.
+"""Student policy: reads one camera's points, and predicts contacts and forces from the history of its own joints.
 
-    history (frame, proprioception) -> encoder -> contacts and forces, as the teacher knows them
-    the rest of the observation, those predictions -> actor MLP -> mean action
+    history (frame, proprioception) -> encoder -> contacts and forces (privileged values of the teacher)
+    rest of the observation, predicted contacts and forces -> actor MLP -> mean action
 
-It starts as its teacher wherever both know the same: columns of the first layer are carried over by the names of the
-observation's terms, with the visible points in place of the whole object.
+It can start from its teacher's weights: columns of the first layer are copied by the names of the observation terms,
+with the visible points in place of the whole object.
 """
 
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from perception.observation import HISTORY, Layout
-from policies.networks import Actor, GraspPolicy, Head, Normaliser, mlp
+from policies.networks import Actor, Architecture, Encoder, GraspPolicy, Head, Normaliser, mlp
 
-Encoder = Literal["lstm", "mlp", "conv"]
 RECONSTRUCTED = ("contact", "contact_force")
-"""What the student learns to feel, by the names of the teacher's terms."""
+"""Teacher terms that the student reconstructs from its history."""
 STANDS_FOR = {"visible_vectors": "object_vectors"}
-"""Student terms that take the place of other terms of the teacher."""
+"""Student terms that replace teacher terms of another name."""
 
 
 def make_encoder(kind: Encoder, width: int, out: int) -> nn.Module:
-    """History (sample, frame, width) to features (sample, out)."""
+    """Build the network from the history (sample, frame, width) to features (sample, out)."""
     if kind == "lstm":
         return LstmEncoder(width, out)
     if kind == "mlp":
@@ -35,19 +35,19 @@ def make_encoder(kind: Encoder, width: int, out: int) -> nn.Module:
 
 
 class LstmEncoder(nn.Module):
-    """Three layers of 64, read from a zero state over the frames (RobustDexGrasp, student)."""
+    """Three LSTM layers of 64 over the frames, from a zero state (RobustDexGrasp, student)."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
         self.lstm, self.head = nn.LSTM(width, 64, num_layers=3, batch_first=True), Head(64, out)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(sample, frame, width) to (sample, out)."""
+        """Map (sample, frame, width) to (sample, out)."""
         return self.head(self.lstm(frames)[0][:, -1])
 
 
 class ConvEncoder(nn.Module):
-    """Two convolutions over time: a tenth of the cost of the LSTM."""
+    """Two convolutions over time, at a tenth of the cost of the LSTM."""
 
     def __init__(self, width: int, out: int) -> None:
         super().__init__()
@@ -61,16 +61,16 @@ class ConvEncoder(nn.Module):
         self.head = Head(64, out)
 
     def forward(self, frames: Tensor) -> Tensor:
-        """(sample, frame, width) to (sample, out)."""
+        """Map (sample, frame, width) to (sample, out)."""
         recent = frames[:, 1:].transpose(1, 2)  # windows of three, two apart: these end at the newest frame
         return self.head(self.net(recent))
 
 
 class StudentActor(nn.Module):
-    """Observation vector of the student (env, size) to the mean action (env, action), and what it feels."""
+    """Student observation (env, size) to the mean action (env, action) and the reconstructed contacts and forces."""
 
     def __init__(self, layout: Layout, felt: int, actions: int, hidden: Sequence[int], encoder: Encoder) -> None:
-        """`felt`: numbers that it learns to feel."""
+        """`felt`: number of reconstructed values."""
         super().__init__()
         self.layout = layout
         self._history = layout.slices()["history"]
@@ -83,18 +83,18 @@ class StudentActor(nn.Module):
         self.net = mlp([own + felt, *hidden, actions], gain_out=0.01)
 
     def forward(self, obs: Tensor) -> Tensor:
-        """Mean of the action distribution."""
+        """Return the mean of the action distribution."""
         return self.both(obs)[0]
 
     def both(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean actions (env, action), and what is felt (env, felt) in standard deviations."""
+        """Return mean actions (env, action) and reconstructed values (env, felt) in standard deviations."""
         standard = self.normaliser(obs)
         own, history = standard[:, : self._history.start], standard[:, self._history]
         felt = self.encoder(history.unflatten(1, (HISTORY, -1)))
         return self.net(torch.cat([own, felt], dim=1)), felt
 
     def contacts(self, felt: Tensor) -> Tensor:
-        """The contact bodies' part of what is felt (env, felt), as chances (env, body) that they touch the object."""
+        """Return chances (env, body) that contact bodies touch the object, from reconstructed values (env, felt)."""
         chances = felt * self.felt_normaliser.deviation + self.felt_normaliser.mean
         return chances[:, : chances.shape[1] // len(RECONSTRUCTED)].clamp(0.0, 1.0)
 
@@ -102,34 +102,42 @@ class StudentActor(nn.Module):
 class StudentPolicy(GraspPolicy):
     """Actor on the student's group, critic on the teacher's."""
 
+    stage = "student"
+    actor_group = "student"
     actor: StudentActor
 
-    def __init__(self, *args: Any, layouts: dict[str, Layout], encoder: Encoder = "conv", **options: Any) -> None:
-        """`layouts`: of both observation groups."""
-        self.layouts: dict[str, Layout] = layouts
+    def __init__(
+        self, layouts: Mapping[str, Layout], num_actions: int, encoder: Encoder = "conv", **options: Any
+    ) -> None:
+        """`layouts`: of both observation groups. `options`: those of GraspPolicy."""
         self._encoder: Encoder = encoder
         teacher = layouts["teacher"].slices()
         self.felt = [column for name in RECONSTRUCTED for column in range(teacher[name].start, teacher[name].stop)]
-        """Columns of the teacher's group that are learnt to be felt."""
-        super().__init__(*args, actor_group="student", critic_group="teacher", **options)
+        """Columns of the teacher's group that are reconstructed."""
+        super().__init__(layouts, num_actions, **options)
 
-    def _make_actor(self, actions: int) -> nn.Module:
-        return StudentActor(self.layouts["student"], len(self.felt), actions, self.hidden, self._encoder)
+    def _make_actor(self) -> nn.Module:
+        return StudentActor(self.layouts["student"], len(self.felt), self.num_actions, self.hidden, self._encoder)
 
-    def update_normalisers(self, obs: dict[str, Tensor]) -> None:
-        """Take in observations (..., size) of both groups."""
+    @property
+    def architecture(self) -> Architecture:
+        """What a checkpoint stores of the networks beside their tensors."""
+        return replace(super().architecture, encoder=self._encoder)
+
+    def update_normalisers(self, obs: Mapping[str, Tensor]) -> None:
+        """Merge observations (..., size) of both groups into the normalisers."""
         self.learn_scales(obs)
         self.critic.normaliser.update(obs["teacher"])
 
     @torch.no_grad()
-    def learn_scales(self, obs: dict[str, Tensor]) -> None:
-        """The student's scales, before it takes over its teacher's weights; observations (..., size)."""
+    def learn_scales(self, obs: Mapping[str, Tensor]) -> None:
+        """Merge observations (..., size) into the actor's normalisers, before it copies its teacher's weights."""
         self.actor.normaliser.update(obs["student"])
         self.actor.felt_normaliser.update(obs["teacher"][..., self.felt])
 
     @torch.no_grad()
     def take_over(self, teacher: GraspPolicy) -> None:
-        """Act as `teacher` does as far as both know the same; the critic is the teacher's.
+        """Copy the teacher's weights where observation terms match; the critic is copied whole.
 
         The first layer of the teacher is W (x - m) / s + b; with the student's own scales the same function has the
         columns W s'/s and the offset b + W (m' - m) / s.
@@ -153,7 +161,7 @@ class StudentPolicy(GraspPolicy):
             layer.load_state_dict(other.state_dict())
 
     def _pairs(self) -> list[tuple[slice, slice]]:
-        """Columns of the actor's input, and the teacher's columns that they stand for."""
+        """Return pairs: columns of the actor's input, columns of the teacher's that they correspond to."""
         mine, theirs = self.layouts["student"].slices(), self.layouts["teacher"].slices()
         named = [(part, STANDS_FOR.get(name, name)) for name, part in mine.items()]
         pairs = [(part, theirs[name]) for part, name in named if name in theirs]
@@ -164,6 +172,10 @@ class StudentPolicy(GraspPolicy):
             start += size
         return pairs
 
-    def _get_constructor_parameters(self) -> dict[str, Any]:
-        found = super()._get_constructor_parameters() | {"layouts": self.layouts, "encoder": self._encoder}
-        return {name: value for name, value in found.items() if name not in ("actor_group", "critic_group")}
+
+def make_policy(architecture: Architecture, layouts: Mapping[str, Layout]) -> GraspPolicy:
+    """Build the policy that a checkpoint describes; `layouts`: of the observation groups, with these sizes."""
+    shape = {"hidden": architecture.hidden, "init_std": architecture.init_std}
+    if architecture.stage == "teacher":
+        return GraspPolicy(layouts, architecture.num_actions, **shape)
+    return StudentPolicy(layouts, architecture.num_actions, architecture.encoder or "conv", **shape)

@@ -1,7 +1,6 @@
-"""Policies by name. Those that need no training: the scripted grasp of the prior, and two that test everything else."""
+"""Policies by name: the scripted grasp, zero and random actions, and trained ones."""
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from typing import Protocol
 
 import numpy as np
@@ -13,24 +12,24 @@ from sim.task import GraspTask
 
 
 class Policy(Protocol):
-    """What acts in a GraspTask."""
+    """Protocol of a policy that acts in a GraspTask."""
 
     @property
     def grip(self) -> Tensor | None:
-        """(env,) how surely thumb and fingers touched something when it acted last, 0 to 1; None: it cannot tell."""
+        """Return the certainty (env,) that thumb and a finger touched the object at the last `act`, 0 to 1, or None."""
         ...
 
     def reset(self, trials: Sequence[int]) -> None:
-        """A new episode starts in every row; row i is trial `trials[i]`, which alone decides any chance."""
+        """Start a new episode in every row; row i is trial `trials[i]`, the seed of all random numbers."""
         ...
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """Actions (env, action) float32 for observations of the groups "teacher" and "student"."""
+        """Return actions (env, action) float32 for the observation groups "teacher" and "student"."""
         ...
 
 
 class ZeroPolicy:
-    """No correction at all: with the task's prior, the scripted grasp (approach, close, keep closed in the lift)."""
+    """Zero actions: with the task's prior, the scripted grasp (approach, close, keep closed in the lift)."""
 
     grip = None
 
@@ -38,15 +37,15 @@ class ZeroPolicy:
         self._action = torch.zeros(task.num_envs, task.num_actions, device=task.device)
 
     def reset(self, trials: Sequence[int]) -> None:
-        """Nothing to forget."""
+        """Do nothing: the policy has no state."""
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """Zeros (env, action)."""
+        """Return zeros (env, action)."""
         return self._action
 
 
 class RandomPolicy:
-    """Standard normal actions, drawn per trial, so that a trial repeats alone and whatever ran beside it."""
+    """Standard normal actions, drawn per trial: a trial repeats in any batch."""
 
     grip = None
 
@@ -62,7 +61,7 @@ class RandomPolicy:
         self._step = 0
 
     def act(self, obs: dict[str, Tensor]) -> Tensor:
-        """The next drawn actions (env, action); they start over when an episode is outlasted."""
+        """Return the next drawn actions (env, action), from the first again after the length of an episode."""
         action = self._actions[self._step % len(self._actions)]
         self._step += 1
         return action
@@ -80,18 +79,16 @@ POLICIES: dict[str, Callable[[GraspTask], Policy]] = {"random": RandomPolicy, "s
 
 
 def make_policy(name: str, task: GraspTask) -> Policy:
-    """The policy called `name` for `task`: zero, random, synergy (the prior alone), or a trained one."""
+    """Return the policy `name` for `task`: zero, random, synergy (the scripted grasp), or a trained one."""
     check_policy(name)
     return POLICIES[name](task) if name in POLICIES else trained.load(name, task)
 
 
-def check_policy(name: str) -> None:
-    """Raises ValueError if there is no policy of that name."""
+def check_policy(name: str, key: str = "policy") -> None:
+    """Raise ValueError if there is no policy `name`; `key` is the option in the message."""
     if name in POLICIES:
         return
     try:
-        trained.find(name)
+        trained.find(name, key, also=list(POLICIES))
     except OSError as error:
-        near = get_close_matches(name, POLICIES, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise ValueError(f"no policy '{name}'; {hint}known policies: {', '.join(POLICIES)}; {error}") from error
+        raise ValueError(str(error)) from error

@@ -1,7 +1,7 @@
-"""`dexgrasp train`: a teacher that knows the simulator, or a student that learns from it what one camera can see.
+"""`dexgrasp train`: trains a teacher on privileged observations, or a student that imitates it from one camera.
 
-RUN/last.zip        the policy after the last iteration; the same command with `out=RUN` goes on from it exactly
-RUN/best.zip        the one that did best on objects that training does not know; both with a manifest inside
+RUN/last.zip        checkpoint of the last iteration; the command repeated with `out=RUN` resumes from it exactly
+RUN/best.zip        checkpoint with the highest success rate on the validation objects
 RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard --logdir RUN` shows it
 """
 
@@ -15,111 +15,115 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
-from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
 import configs
+from dexgrasp.utils.interrupt import StopRequest
 from policies import ranks
 from policies.curriculum import MixCfg
 from policies.curves import ProgressCsv, draw_curves
+from policies.learner import Learner
 from policies.learners import make_model
 from policies.milestones import Checkpoints, Console, ObjectCurriculum, Validation
-from policies.ppo import GraspPPO
+from policies.networks import Encoder
 from policies.profiling import Profile
 from policies.runs import Run
 from policies.statistics import success_summary
-from policies.stopping import StopRequest
-from policies.student import Encoder
-from sim.engines import BUFFERS, EngineName, WarpCfg
+from sim.engine_cfg import BUFFERS, EngineName, WarpCfg
 from sim.hands import HandSpec
-from sim.objects import open_library
+from sim.objects import open_library, refuse_overlap, refuse_test_objects
 from sim.scene import PhysicsCfg
+from sim.task import GraspTask, task_class
 from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
 MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau", *BUFFERS)
-"""What a training run may change when it goes on."""
+"""Options that may differ when a run is resumed."""
+VALIDATION_HOLD_S = 1.5
+"""Hold of every validation trial, whatever the training holds: success rates of all runs stay comparable."""
 
 log = logging.getLogger("dexgrasp")
 
 
 @dataclass(frozen=True)
 class TrainCfg:
-    """Train a policy; the same command with the same `out` goes on where it stopped."""
+    """Train a policy; the command repeated with its `out` resumes where it stopped."""
 
     stage: Literal["teacher", "student"] = "teacher"
-    """teacher: knows contacts, forces, the whole object and its motion. student: proprioception and one camera."""
+    """teacher: observes contacts, forces, the whole object and its motion. student: proprioception and one camera."""
     hand: str = "allegro"
-    """Hand by name (a folder of assets/hands) or path."""
+    """Hand: name of a folder of assets/hands, or a path."""
     side: Literal["right", "left"] = "right"
-    """Which hand; left ones are mirrored."""
+    """Side of the hand; a left hand is mirrored from the right one."""
     objects: str = "generated:1440"
-    """Training objects: generated:N (made on first use), a library, or a folder of meshes."""
+    """Training objects: generated:N (made on first use), a library, or a folder of meshes; no test objects."""
     validation: str = "generated:216:validation"
-    """Objects on which the best checkpoint is chosen."""
+    """Objects on which the best checkpoint is chosen: none of the training and none of the test split."""
     disturbance: Literal["none", "mixed"] = "mixed"
-    """mixed: objects are shifted, pushed, heavy or slippery, more so as success grows."""
+    """mixed: objects are shifted, pushed, heavy or slippery, more strongly as success grows. none: undisturbed."""
     level_step: float = 0.02
-    """By how much disturbances grow with an iteration that goes well; at 1 they have their full strength."""
+    """Growth of the disturbances' strength with an iteration of high success; their full strength is 1."""
     iterations: int = 400
-    """Roll-outs, each of one episode in every environment."""
+    """Iterations: rollouts of one episode in every environment, each followed by an update."""
     time_limit: float = 0.0
-    """Stop after so many minutes of this start; 0: only after `iterations`."""
+    """Minutes after which this start ends; 0: no limit."""
     num_envs: int = 256
-    """Episodes side by side, of each process."""
+    """Environments of each process."""
     num_threads: int = 0
-    """Threads of the physics; 0 = all cores."""
+    """Threads of the physics; 0: all cores."""
     validate_every: int = 25
     """Iterations between validations."""
     validation_trials: int = 216
     """Trials of each validation."""
     plateau: int = 0
-    """Stop after so many validations without a better one; 0: never."""
+    """Validations without a better success rate after which training ends; 0: never."""
     engine: EngineName = "cpu"
-    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, with roll-outs and learning there; needs the extra `gpu`."""
+    """cpu: MuJoCo. warp: MuJoCo Warp, rollouts and learning on a GPU; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
     """Buffers of engine=warp."""
     seed: int = 0
-    """Seed of all chance."""
+    """Seed of all random numbers."""
     out: str = ""
-    """Run directory; empty = a new one under runs/."""
+    """Run directory; empty: a new one under runs/."""
     resume: Literal["auto", "never"] = "auto"
-    """auto: go on from RUN/last.zip where there is one."""
+    """auto: resume from RUN/last.zip where there is one. never: start anew."""
     start: str = ""
-    """Policy to start from: the last.zip or best.zip of another run of the same stage."""
+    """Policy of the same stage to start from: a shipped name, a run directory or a checkpoint file."""
     learning_rate: float = 3e-4
-    """At the start; it follows `target_kl` from there."""
+    """Learning rate at the start; it follows `target_kl` afterwards."""
     target_kl: float = 0.02
-    """KL divergence of a minibatch step that the learning rate aims at, at the start; a third of it at the end."""
+    """KL divergence of a minibatch step that the learning rate aims at; it falls to a third until the end."""
     epochs: int = 5
-    """Passes over each roll-out."""
+    """Passes over each rollout."""
     minibatches: int = 4
-    """Parts of each pass."""
+    """Minibatches of each pass over a rollout."""
     gamma: float = 0.99
     """Discount per control step."""
     init_std: float = 0.3
-    """Exploration at the start, in units of the action."""
+    """Standard deviation of the exploration at the start, in units of the action."""
     final_std: float = 0.0
-    """To what it is brought down by the end of `iterations`; 0: it is left to what is learnt."""
+    """Standard deviation to which exploration is limited at the end of `iterations`; 0: no limit."""
     hidden: tuple[int, ...] = (256, 128)
-    """Widths of actor and critic; those of the teacher for a student that starts as it."""
+    """Widths of the hidden layers of actor and critic; a student with copy=true has those of its teacher."""
     precision: Literal["auto", "single", "half"] = "auto"
-    """half: the networks learn in bfloat16, but for their last layers; auto: where the processor computes in it."""
+    """half: networks compute in bfloat16 up to their last layers. auto: half where the processor supports it."""
     teacher: str = ""
-    """Whom the student imitates: the best.zip of a teacher's run."""
+    """Teacher that the student imitates: a run, its best.zip, or a shipped teacher (HAND/teacher)."""
     copy: bool = True
-    """Whether the student starts as its teacher, as far as both know the same."""
+    """Initialise the student from the teacher where observation terms match."""
     encoder: Encoder = "conv"
-    """How the student reads its history: lstm (the published method), conv or mlp."""
+    """Network that reads the student's history: lstm (the published method), conv or mlp."""
     mix: MixCfg = field(default_factory=MixCfg)
-    """How the student goes over from imitation to reinforcement."""
+    """Schedule of the student from imitation to reinforcement."""
     paper: bool = False
-    """true: the slips of the published release as they are there: exploration frozen at `init_std`, rewards without
-    their floor, no noise of the palm's position."""
+    """true: deviate from the paper as the published release does: exploration stays at `init_std`, rewards have no
+    floor, the palm's position has no noise."""
     task: TaskCfg = field(default_factory=TaskCfg)
-    """The task; training holds for a shorter time than evaluation."""
+    """Task of the training; its hold is shorter than that of an evaluation."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
@@ -135,9 +139,10 @@ class TrainCfg:
 
 
 def train(cfg: TrainCfg) -> dict[str, Any]:
-    """Train, or go on; returns the best validation and where the policies are."""
+    """Train, or resume a run; returns the best validation of this start, the run directory and the last iteration."""
     torch.set_num_threads(1)  # the networks are small; the physics has its own threads
     torch.set_flush_denormal(True)
+    check_objects(cfg)
     _join_ranks(cfg)
     cfg = as_released(cfg) if cfg.paper else cfg
     if ranks.index() > 0:
@@ -149,52 +154,59 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     return result
 
 
+def check_objects(cfg: TrainCfg) -> None:
+    """Raise ValueError where test objects would be used, or objects of the training for validation as well."""
+    training, validation = open_library(cfg.objects), open_library(cfg.validation)
+    refuse_test_objects(training, f"objects={cfg.objects}")
+    refuse_test_objects(validation, f"validation={cfg.validation}")
+    refuse_overlap(training, validation)
+
+
 def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """What every rank does; the first one writes, `facts` of the run among it."""
+    """Run the learner of this rank; the first rank writes, with `facts` of the run in every checkpoint."""
     env = make_env(cfg)
-    model = make_model(cfg, env, path)
-    model.made_by = facts | {"config": configs.as_dict(cfg)}
-    model.set_logger(_logger(path, model.num_timesteps))
-    validation, checkpoints = Validation(path, cfg), Checkpoints(path)
+    learner = make_model(cfg, env, path, facts | {"config": configs.as_dict(cfg)})
+    learner.set_logger(_logger(path, learner.num_timesteps))
+    checkpoints = Checkpoints(path)
+    validation = Validation(path, lambda: make_validation_task(cfg), cfg.validate_every, cfg.plateau)
     profile = Profile([checkpoints, validation])
-    steps = env.num_envs * ranks.count() * model.n_steps * cfg.iterations
+    steps = env.num_envs * ranks.count() * learner.num_steps * cfg.iterations
     log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
-    stop, left = StopRequest("after this iteration"), max(steps - model.num_timesteps, 0)
+    stop, unfinished = StopRequest("after this iteration"), steps > learner.num_timesteps
     console = Console(cfg.iterations, cfg.time_limit, stop)
-    callbacks = [ObjectCurriculum(cfg.level_step), console, checkpoints, validation, profile]
     try:
         with stop if ranks.count() == 1 else nullcontext():  # several would not stop at the same iteration
-            if left:
-                model.learn(left, CallbackList(callbacks), log_interval=1, reset_num_timesteps=False)
+            if unfinished:
+                learner.learn(steps, [ObjectCurriculum(cfg.level_step), console, checkpoints, validation, profile])
     finally:
-        model.logger.close()
+        learner.logger.close()
     if ranks.index() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
     if stop.asked:
-        raise KeyboardInterrupt(f"stopped after iteration {model.iteration}, the same with out={path} goes on")
+        raise KeyboardInterrupt(f"stopped after iteration {learner.iteration}, the same with out={path} goes on")
     if ranks.index() == 0:
-        print(summary(cfg, path, model, done=steps <= model.num_timesteps))
-        if left:
+        print(summary(cfg, path, learner, done=steps <= learner.num_timesteps))
+        if unfinished:
             print(f"{env.task.device.type.upper() + ' time':17}{profile}")
-    return {"best": validation.best, "path": str(path), "iteration": model.iteration}
+    return {"best": validation.best, "path": str(path), "iteration": learner.iteration}
 
 
-def summary(cfg: TrainCfg, path: Path, model: GraspPPO, done: bool) -> str:
-    """The last lines: how it went, where things are, what comes next."""
+def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
+    """Return the last lines of a training: result, files, next commands."""
     best = "none yet"
     if (path / "best.zip").is_file():
-        result = success_summary(round(model.best * cfg.validation_trials), cfg.validation_trials)
+        result = success_summary(round(learner.best_validation * cfg.validation_trials), cfg.validation_trials)
         low, high = (100 * end for end in result["wilson95"])
         count = f"{result['successes']} of {result['trials']} trials; 95 % interval {low:.1f} – {high:.1f} %"
-        best = f"{100 * model.best:.1f} % ({count}): {path / 'best.zip'}"
+        best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
     following = {
         "teacher": f"dexgrasp train stage=student teacher={path}",
-        "student": f"dexgrasp export run={path} out={path / 'bundle'}",
+        "student": f"dexgrasp export policy={path} out={path / 'bundle'}",
     }[cfg.stage]
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
     return "\n".join(
         (
-            f"iterations       {model.iteration}; to go on: {more}",
+            f"iterations       {learner.iteration}; to go on: {more}",
             f"best validation  {best}",
             f"curves           {path / 'curves.png'}",
             f"next             dexgrasp evaluate policy={path}",
@@ -204,23 +216,42 @@ def summary(cfg: TrainCfg, path: Path, model: GraspPPO, done: bool) -> str:
 
 
 def as_released(cfg: TrainCfg) -> TrainCfg:
-    """The configuration with the slips of the published release (method page, section 7)."""
+    """Return the configuration with the deviations of the published RobustDexGrasp release from its paper.
+
+    Exploration stays at `init_std`, rewards have no floor, the palm's position has no noise.
+    """
     task = cfg.task
     reward, domain = replace(task.reward, floor=-math.inf), replace(task.randomize, palm_noise_m=0.0)
     return replace(cfg, final_std=0.0, task=replace(task, reward=reward, randomize=domain))
 
 
 def make_env(cfg: TrainCfg) -> GraspVecEnv:
-    """The training environments of this rank."""
+    """Return the training environments of this rank."""
     return GraspVecEnv(
         cfg.num_envs,
         objects=open_library(cfg.objects),
         hand=HandSpec.load(cfg.hand, side=cfg.side),
-        group="both",
+        obs="both",
         disturbance=cfg.disturbance,
         task=cfg.task,
         physics=cfg.physics,
         num_threads=cfg.num_threads or max(1, (os.cpu_count() or 1) // ranks.count()),
+        engine=cfg.engine,
+        warp=cfg.warp,
+    )
+
+
+def make_validation_task(cfg: TrainCfg) -> GraspTask:
+    """Return the task of the validations, one trial per environment."""
+    return task_class(cfg.task)(
+        replace(cfg.task, hold_s=VALIDATION_HOLD_S),
+        HandSpec.load(cfg.hand, side=cfg.side),
+        open_library(cfg.validation),
+        cfg.physics,
+        num_envs=cfg.validation_trials,
+        num_threads=cfg.num_threads,
+        auto_reset=False,
+        in_order=True,
         engine=cfg.engine,
         warp=cfg.warp,
     )
@@ -231,15 +262,19 @@ def _begun(cfg: TrainCfg) -> bool:
 
 
 def _logger(path: Path, steps: int) -> Logger:
-    """RUN/progress.csv and TensorBoard, of the first rank."""
-    formats = (
-        [ProgressCsv(path / "progress.csv", steps), TensorBoardOutputFormat(str(path))] if not ranks.index() else []
-    )
+    """Return the writer of RUN/progress.csv and, where it is installed, of TensorBoard; the first rank alone writes."""
+    if ranks.index() > 0:
+        return Logger(str(path), [])
+    formats: list[KVWriter] = [ProgressCsv(path / "progress.csv", steps)]
+    try:
+        formats.append(TensorBoardOutputFormat(str(path)))
+    except AssertionError:  # its way to say that the package is missing
+        log.info("TensorBoard is not installed, curves go to progress.csv alone; pip install 'dexgrasp[tensorboard]'")
     return Logger(str(path), formats)
 
 
 def _join_ranks(cfg: TrainCfg) -> None:
-    """torchrun tells each process of the others by its environment."""
+    """Join the process group that torchrun describes in the environment."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized():
         if not cfg.out:
             raise ValueError("out: several processes need one run directory; give out=DIR")

@@ -1,4 +1,4 @@
-"""Trained policies by name: a bundle, a run, a checkpoint, or one that is shipped; and the task that each was made for.
+"""Finds trained policies by name and applies the task settings they were trained for.
 
 policy=runs/student             its best checkpoint (config.yaml beside it says what its actions mean)
 policy=runs/student/last.zip    that checkpoint
@@ -8,15 +8,17 @@ policy=allegro/student          shipped under assets/policies: the bundle, or th
 
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-import assets
 import configs
 from policies.actor_policy import ActorPolicy
 from policies.bundle import CONTRACT, read_contract
 from policies.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
+from policies.shipped import PolicyNotFoundError, bundle_of, place
+from sim.hands import HandSpec
 from sim.task import GraspTask
 from sim.task_cfg import TaskCfg
 from sim.view_cfg import ViewCfg
@@ -35,9 +37,9 @@ BELONGS_TO_POLICY = (
     "scripted",
     "wrist",
 )
-"""What of the task decides the meaning of an action or of an observation."""
+"""Task options that define the meaning of actions and observations."""
 BELONGS_TO_VIEW = ("mode", "carried", "period_steps", "held_period_steps", "latency_steps", "min_points")
-"""The same of a student's view; errors of the camera belong to the evaluation."""
+"""Camera options that define the meaning of a student's observation; camera errors belong to the evaluation."""
 
 log = logging.getLogger("dexgrasp")
 
@@ -46,38 +48,45 @@ Cfg = TypeVar("Cfg")
 
 @dataclass(frozen=True)
 class Source:
-    """Where a trained policy lies."""
+    """Location of a trained policy."""
 
     path: Path
     """Folder of a bundle, or a checkpoint."""
     bundle: bool
+    """Whether `path` is a bundle."""
 
     def config(self) -> dict[str, Any]:
-        """The configuration of the training: `hand`, `side`, `task`, ..."""
-        return read_contract(self.path)["training"]["config"] if self.bundle else read_config(self.path)
+        """Return the configuration of the training: `hand`, `side`, `task`, ..."""
+        return dict(read_contract(self.path).training.config) if self.bundle else read_config(self.path)
 
 
-def find(name: str) -> Source:
-    """The trained policy of that name. Raises FileNotFoundError, which says what was looked for."""
-    path = place(name)
-    for folder in (path, path / "bundle"):
-        if (folder / CONTRACT).is_file():
-            return Source(folder, bundle=True)
-    if path.exists():
-        return Source(find_checkpoint(path), bundle=False)
-    raise FileNotFoundError(
-        f"'{name}' is no bundle ({CONTRACT}), no run or checkpoint ({', '.join(NAMES)}) and not shipped as HAND/STAGE"
-    )
+def find(
+    name: str, key: str = "policy", kind: Literal["any", "checkpoint", "bundle"] = "any", also: Sequence[str] = ()
+) -> Source:
+    """Return the policy `name`: a shipped name, run directory, checkpoint file or bundle directory.
 
-
-def place(name: str) -> Path:
-    """The file or folder of that name, or that of HAND/STAGE among the shipped ones."""
-    shipped = assets.ROOT / "policies" / name
-    return shipped if not Path(name).exists() and shipped.is_dir() else Path(name)
+    `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes.
+    Raises PolicyNotFoundError, or ValueError where the policy is not of that kind.
+    """
+    bundle = bundle_of(name)
+    if bundle is not None and kind != "checkpoint":
+        return Source(bundle, bundle=True)
+    checkpoint = None
+    if place(name).exists():
+        with suppress(FileNotFoundError):
+            checkpoint = find_checkpoint(place(name))
+    if checkpoint is not None and kind != "bundle":
+        return Source(checkpoint, bundle=False)
+    if checkpoint is not None:
+        raise ValueError(f"{key}: '{name}' is a checkpoint, a bundle is needed: dexgrasp export policy={name} out=...")
+    if bundle is not None:
+        raise ValueError(f"{key}: '{name}' is a bundle, a checkpoint is needed: give the run it was exported from")
+    expected = f"a run directory or checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
+    raise PolicyNotFoundError(name, key, expected, also)
 
 
 class CheckpointPolicy(ActorPolicy):
-    """The mean actions of a checkpoint."""
+    """Acts with the mean actions of a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, task: GraspTask) -> None:
         if checkpoint.hand.joint_names != task.hand.joint_names:
@@ -93,7 +102,7 @@ class CheckpointPolicy(ActorPolicy):
 
 
 def load(name: str, task: GraspTask) -> Any:
-    """The trained policy of that name for `task`: something with `reset(trials)` and `act(obs)`."""
+    """Return the trained policy `name` for `task`, with `reset(trials)` and `act(obs)`."""
     source = find(name)
     if source.bundle:
         from policies.exported import ExportedPolicy  # onnxruntime: only here
@@ -103,13 +112,13 @@ def load(name: str, task: GraspTask) -> Any:
 
 
 def adopt(cfg: Cfg, name: str) -> Cfg:
-    """`cfg`, a command's configuration with `hand`, `side` and `task`, with what belongs to the policy `name`.
+    """Return `cfg`, which has `hand`, `side` and `task`, with the settings that the policy `name` was trained for.
 
-    What stands at its default is taken over and logged; what was set otherwise is refused.
+    Values at their defaults are replaced and logged. Raises ValueError for other values that differ.
     """
     config = find(name).config()
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
-    keep = BELONGS_TO_POLICY
+    keep = ("class_name", *BELONGS_TO_POLICY)
     task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
     if config.get("stage") != "teacher":
         view = _merge(task.view, trained.view, ViewCfg(), BELONGS_TO_VIEW, "task.view.", name)
@@ -119,6 +128,22 @@ def adopt(cfg: Cfg, name: str) -> Cfg:
     for key, value in whose.items():
         _check(key, getattr(cfg, key), value, defaults[key], name)
     return replace(cfg, task=task, **whose)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def check_task(name: str, task: GraspTask) -> None:
+    """Raise ValueError if `task` differs from what the policy `name` was trained for."""
+    config = find(name).config()
+    cfg = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
+    pairs = [("hand", task.hand.name, HandSpec.load(config["hand"]).name), ("side", task.hand.side, config["side"])]
+    for key in BELONGS_TO_POLICY:
+        pairs += [("task." + pair[0], *pair[1:]) for pair in _leaves(key, getattr(task.cfg, key), getattr(cfg, key))]
+    if config.get("stage") != "teacher":
+        pairs += [(f"task.view.{key}", getattr(task.cfg.view, key), getattr(cfg.view, key)) for key in BELONGS_TO_VIEW]
+    differ = [f"{key}={wanted}, not {given}" for key, given, wanted in pairs if given != wanted]
+    if differ:
+        raise ValueError(
+            f"'{name}' was trained with {', '.join(differ)}: make the task with these, or with policy='{name}'"
+        )
 
 
 def _merge(given: Any, trained: Any, default: Any, keys: Sequence[str], prefix: str, name: str) -> Any:

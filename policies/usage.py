@@ -1,9 +1,10 @@
-"""Help texts. Keys, types, defaults and meanings are read from the source of a command's dataclass, without running it.
+"""Prints help: keys, types, defaults and descriptions are read from the source of a command's dataclass.
 
 Importing a command to print its help would import torch and MuJoCo: two seconds instead of a tenth.
 """
 
 import ast
+import builtins
 import importlib.util
 import shutil
 import textwrap
@@ -19,7 +20,7 @@ KEY_COLUMN = 34
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a command as its help shows it."""
+    """Name, type, default and description of one key of a command."""
 
     name: str
     kind: str
@@ -28,7 +29,7 @@ class Key:
 
 
 def overview(commands: Sequence[tuple[str, str]]) -> str:
-    """Help of `dexgrasp`: the commands with one line each."""
+    """Return the help of `dexgrasp`: the commands with one line each."""
     width = max(len(words) for words, _ in commands) + 2
     lines = [f"  {words:<{width}}{summary}" for words, summary in commands]
     head = "usage: dexgrasp COMMAND [key=value ...]\n\n"
@@ -36,7 +37,7 @@ def overview(commands: Sequence[tuple[str, str]]) -> str:
 
 
 def command_help(words: str, summary: str, schema: str, config: str, positional: Sequence[str]) -> str:
-    """Help of one command; `schema` is the module:Class of its dataclass, `config` the name of its YAML."""
+    """Return the help of one command; `schema` is the module:Class of its dataclass, `config` the name of its YAML."""
     places = "".join(f" {key.upper()}" for key in positional)
     head = f"usage: dexgrasp {words}{places} [key=value ...]\n\n{summary}\n"
     if not schema:
@@ -45,7 +46,7 @@ def command_help(words: str, summary: str, schema: str, config: str, positional:
 
 
 def keys(schema: str, config: str) -> list[Key]:
-    """Every key of the dataclass `module:Class`, nested ones dotted, with the default that the YAML `config` gives."""
+    """Return every key of the dataclass `module:Class`, nested ones dotted, with the defaults of the YAML `config`."""
     module, _, name = schema.partition(":")
     chosen = [
         Key(word, "group", group.option, f"One of {', '.join(configs.options(word))}; sets {group.what}")
@@ -68,11 +69,13 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
         if nested:
             yield from _walk(nested, kind.rpartition(".")[2], given, f"{prefix}{key}.")
         else:
-            yield Key(prefix + key, _spell(field.annotation), _default(tree, field, given.get(prefix + key)), meaning)
+            yield Key(
+                prefix + key, _spell(tree, field.annotation), _default(tree, field, given.get(prefix + key)), meaning
+            )
 
 
 def _fields(body: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
-    """Annotated fields of a class, each with the docstring that stands below it."""
+    """Yield the annotated fields of a class, each with the docstring below it."""
     for statement, after in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
             text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
@@ -87,7 +90,7 @@ def _class(tree: ast.Module, name: str, module: str) -> ast.ClassDef:
 
 
 def _origin(tree: ast.Module, kind: str) -> str:
-    """Module of this project that defines the dataclass `kind` used in `tree`; empty for any other type."""
+    """Return the module of this project that defines the dataclass `kind` used in `tree`; empty for other types."""
     module, _, name = kind.rpartition(".")
     if not name.endswith("Cfg"):
         return ""
@@ -97,33 +100,60 @@ def _origin(tree: ast.Module, kind: str) -> str:
     raise ValueError(f"{kind} is used but not imported")
 
 
-def _spell(annotation: ast.expr) -> str:
-    """A type as help shows it: `Literal["a", "b"]` as the choice that it is."""
-    if isinstance(annotation, ast.Subscript) and ast.unparse(annotation.value) == "Literal":
-        choices = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
-        return "one of " + ", ".join(ast.unparse(choice).strip("'") for choice in choices)
-    return ast.unparse(annotation).replace("None", "null")
+def _spell(tree: ast.Module, annotation: ast.expr) -> str:
+    """Return a type in the words of `configs.spell`, with the names of aliases replaced by what they stand for."""
+    if isinstance(annotation, ast.Name):
+        words = {"bool": "true or false", "Path": "path", "Any": "anything"}
+        if annotation.id in words or annotation.id in dir(builtins):
+            return words.get(annotation.id, annotation.id)
+        value, origin = _constant(tree, annotation.id)
+        return annotation.id if isinstance(value, ast.Name) else _spell(origin, value)
+    if isinstance(annotation, ast.Constant):
+        return "null" if annotation.value is None else str(annotation.value)
+    if isinstance(annotation, ast.BinOp):
+        return f"{_spell(tree, annotation.left)} or {_spell(tree, annotation.right)}"
+    if not isinstance(annotation, ast.Subscript):
+        return ast.unparse(annotation)
+    parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+    kind = ast.unparse(annotation.value)
+    if kind == "Literal":
+        return "one of " + ", ".join(ast.unparse(part).strip("'") for part in parts)
+    if kind in ("tuple", "list", "Sequence"):
+        if kind != "tuple" or ast.unparse(parts[-1]) == "...":
+            return f"list of {_spell(tree, parts[0])}"
+        return f"{len(parts)} values ({', '.join(_spell(tree, part) for part in parts)})"
+    return ast.unparse(annotation)
 
 
 def _default(tree: ast.Module, field: ast.AnnAssign, given: object) -> str:
-    """The value that YAML gives, else the one in the source, with the name of a constant replaced by its value."""
+    """Return the value in the YAML, else the one in the source, with constants replaced by their values."""
     if given is not None:
         return str(given)
     if field.value is None:
         return "(required)"
-    value = _constant(tree, field.value.id) if isinstance(field.value, ast.Name) else field.value
+    value = _constant(tree, field.value.id)[0] if isinstance(field.value, ast.Name) else field.value
+    if isinstance(value, ast.Tuple):
+        return "[" + ", ".join(ast.unparse(item).strip("'") for item in value.elts) + "]"
     text = ast.unparse(value)
-    return "null" if text == "None" else text.strip("'")
+    return {"None": "null", "field(default_factory=dict)": "{}"}.get(text, text.strip("'"))
 
 
-def _constant(tree: ast.Module, name: str) -> ast.expr:
-    """Value of the module-level constant `name`, found in `tree` or in the module it is imported from."""
+def _constant(tree: ast.Module, name: str) -> tuple[ast.expr, ast.Module]:
+    """Return the value of the module-level constant `name` and the module that assigns it, `tree` or one it imports."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and name in [ast.unparse(target) for target in statement.targets]:
-            return statement.value
+            return statement.value, tree
         if isinstance(statement, ast.ImportFrom) and statement.module and name in {a.name for a in statement.names}:
+            if not _is_ours(statement.module):
+                break
             return _constant(ast.parse(_file(statement.module).read_text(encoding="utf-8")), name)
-    return ast.Name(name)
+    return ast.Name(name), tree
+
+
+def _is_ours(module: str) -> bool:
+    """Return whether the module is one of this project's packages: beside `configs`, or named as it."""
+    first = module.partition(".")[0]
+    return first == configs.__name__.partition(".")[0] or (configs.ROOT.parent / first).is_dir() or "dexgrasp" in first
 
 
 def _file(module: str) -> Path:
@@ -133,8 +163,9 @@ def _file(module: str) -> Path:
 
 
 def _yaml_values(config: str) -> dict[str, Any]:
-    """Values of a command's YAML and of the groups it chooses, by dotted key."""
-    own = configs.read_plain(configs.ROOT / f"{config}.yaml")
+    """Return the values of a command's YAML and of its default groups, by dotted key."""
+    file = configs.ROOT / f"{config}.yaml"
+    own = configs.read_plain(file) if file.is_file() else {}
     own.pop("defaults", None)
     values: dict[str, Any] = {}
     for word, group in configs.groups(config).items():

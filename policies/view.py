@@ -1,7 +1,7 @@
-"""`dexgrasp view`: what the camera sees, what the pipeline makes of it, and the hand, in a browser.
+"""`dexgrasp viewer`: depth images, perception results and the hand in a browser.
 
-A camera, a recording or a folder of frames shows where the hand would be sent; `sim` plays a policy on depth that
-MuJoCo draws.
+With a camera, a recording or a folder of frames the hand is shown at the planned pre-grasp; `sim` runs a policy on
+rendered depth.
 """
 
 import time
@@ -16,7 +16,7 @@ from perception.extrinsics import CameraPose
 from perception.realsense import RealSenseCfg
 from perception.segment import SegmentCfg
 from perception.sources import open_source
-from policies.evaluate import EvaluateCfg, make_task, with_policy
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
 from policies.viewer_worlds import FrameWorld, TaskWorld, World
@@ -26,49 +26,51 @@ from sim.scene import PhysicsCfg
 from sim.task_cfg import TaskCfg
 
 IDLE_S = 0.05
-"""How often a page that stands still asks whether something was pressed."""
+"""Interval at which a paused page polls its buttons [s]."""
 
 
 @dataclass(frozen=True)
 class ViewPageCfg:
-    """What to look at, and where the page is served."""
+    """Show depth images, perception results, the hand and a policy in a browser."""
 
     perception: str = "sim"
     """sim, realsense, realsense:SERIAL, a recording (.db3, .bag), or a folder of depth images with camera.json."""
     camera: str = ""
     """Pose of the camera, the YAML that `dexgrasp calibrate camera` writes; empty = the folder's own, or none."""
     policy: str = "synergy"
-    """What acts in sim, as in `evaluate`."""
+    """Policy in sim: synergy, zero, random, or a shipped name, run directory, checkpoint or bundle directory."""
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
     side: Literal["right", "left"] = "right"
-    """Which hand; left ones are mirrored."""
+    """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """What carries the hand in sim: floating or ur5e."""
+    """Mount of the hand in sim: floating or ur5e."""
     objects: str = "shipped"
     """Object library in sim, as in `evaluate`."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery"] = "none"
-    """What goes wrong on purpose in sim."""
+    """Disturbance in sim."""
     seed: int = 0
-    """Seed of all chance in sim."""
+    """Seed of all random numbers in sim."""
     trial: int = 0
-    """The trial that sim begins with; with the same seed and options it is that of `evaluate perception=rendered`."""
+    """First trial in sim; seed, trial and options give the episode of `evaluate perception=rendered`."""
     host: str = "127.0.0.1"
-    """Address to serve on: 127.0.0.1 = for this machine, 0.0.0.0 = for the network, without a password."""
+    """Address of the server: 127.0.0.1 = this machine only, 0.0.0.0 = the network, without a password."""
     port: int = 8080
-    """Port to serve on; 0 = any free one."""
+    """Port of the server; 0 = any free one."""
     frames: int = 0
-    """Stop after so many frames; 0 = on Ctrl-C."""
+    """Number of frames before the viewer stops; 0 = until Ctrl-C."""
     rate_hz: float = 0.0
-    """Frames per second at most; 0 = real time, as the camera delivered them or the simulated hand moves."""
+    """Highest frame rate [Hz]; 0 = real time of the camera or the simulation."""
     segment: SegmentCfg = field(default_factory=SegmentCfg)
-    """The pipeline of what is shown."""
+    """Segmentation of the shown frames."""
     realsense: RealSenseCfg = field(default_factory=RealSenseCfg)
-    """How a RealSense camera is run."""
+    """Settings of a RealSense camera."""
     task: TaskCfg = field(default_factory=TaskCfg)
-    """The task in sim."""
+    """Task in sim."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
-    """Physics in sim."""
+    """Physics settings in sim."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
@@ -78,7 +80,7 @@ class ViewPageCfg:
 
 
 def view(cfg: ViewPageCfg) -> None:
-    """Serve the page until Ctrl-C, or for so many frames."""
+    """Serve the page until Ctrl-C, or for `frames` frames."""
     torch.set_num_threads(1)
     buttons = TaskWorld.buttons if cfg.perception == "sim" else FrameWorld.buttons
     with Page(cfg.host, cfg.port, cfg.segment, buttons) as page:
@@ -93,7 +95,7 @@ def view(cfg: ViewPageCfg) -> None:
 
 
 def show(world: World, page: Page, frames: int = 0, rate_hz: float = 0.0) -> None:
-    """Play the world on the page; the address is printed when there is something to see."""
+    """Play `world` on the page; print the address after the first frame."""
     shown, speed, began_s = 0, 1.0, time.monotonic()
     while True:
         snapshot = world.look()
@@ -114,7 +116,7 @@ def show(world: World, page: Page, frames: int = 0, rate_hz: float = 0.0) -> Non
 
 
 def _pressed(world: World, page: Page) -> bool:
-    """Wait while the page stands still; whether something was pressed that changed the present moment."""
+    """Wait while the page is paused; return whether a button changed the present snapshot."""
     while True:
         changed = False
         pressed = page.pressed()
@@ -128,7 +130,7 @@ def _pressed(world: World, page: Page) -> bool:
 
 
 def _open_world(cfg: ViewPageCfg) -> World:
-    """Raises ValueError or OSError, in one line, where there is nothing to look at."""
+    """Open the source of snapshots. Raises ValueError or OSError, in one line, if it does not exist."""
     hand = HandSpec.load(cfg.hand, side=cfg.side)
     if cfg.perception == "sim":
         return _open_task(cfg, hand)
@@ -146,7 +148,7 @@ def _open_world(cfg: ViewPageCfg) -> World:
 
 
 def _open_task(cfg: ViewPageCfg, hand: HandSpec) -> TaskWorld:
-    """One environment of an evaluation on drawn depth."""
+    """Return one environment of an evaluation on rendered depth."""
     evaluation = EvaluateCfg(
         policy=cfg.policy,
         objects=cfg.objects,
@@ -159,7 +161,7 @@ def _open_task(cfg: ViewPageCfg, hand: HandSpec) -> TaskWorld:
         task=cfg.task,
         physics=cfg.physics,
     )
-    evaluation = with_policy(evaluation)
+    evaluation = apply_policy_config(evaluation)
     hand = HandSpec.load(evaluation.hand, side=evaluation.side)
     task = make_task(evaluation, hand, open_library(cfg.objects), cfg.disturbance, rows=1)
     return TaskWorld(task, make_policy(cfg.policy, task), cfg.segment, cfg.trial)

@@ -1,4 +1,4 @@
-"""How the viewer draws what a snapshot holds: colours, the depth as a picture, poses, the numbers in the panel."""
+"""Converts a snapshot to drawing primitives: colours, depth image, poses, numbers of the panel."""
 
 from html import escape
 
@@ -37,7 +37,7 @@ LEGEND = (
 
 
 def depth_picture(depth_m: NDArray[np.float32], range_m: tuple[float, float]) -> NDArray[np.uint8]:
-    """Depth (rows, columns) as a thinned RGB picture: red at the near end of the range, violet at the far."""
+    """Return depth (rows, columns) as a subsampled RGB image: red near, violet far."""
     stride = max(1, round(depth_m.shape[1] / PICTURE_COLUMNS))
     thin = depth_m[::stride, ::stride]
     place = (thin - range_m[0]) / (range_m[1] - range_m[0]) * (len(RAMP) - 1)
@@ -48,7 +48,7 @@ def depth_picture(depth_m: NDArray[np.float32], range_m: tuple[float, float]) ->
 
 
 def depth_span(depth_m: NDArray[np.float32]) -> tuple[float, float]:
-    """Nearest and farthest depth of an image, without the farthest percent; 0 and 1 where there is none."""
+    """Return nearest and farthest depth of an image without the farthest percent; 0 and 1 without depth."""
     some = depth_m[depth_m > 0][::7]
     if not len(some):
         return 0.0, 1.0
@@ -57,7 +57,7 @@ def depth_span(depth_m: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def plane_pose(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Position (3,), above or below the world's origin, and orientation (4,) of a frame whose z is the normal."""
+    """Return position (3,) above or below the world origin and orientation (4,) of a frame with z along the normal."""
     normal = torch.from_numpy(plane.normal_w)
     side, up = plane_basis(normal)
     quat = quat_from_matrix(torch.stack([-up, side, normal], dim=1))
@@ -65,7 +65,7 @@ def plane_pose(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
 
 def box_edges(lower_m: tuple[float, ...], upper_m: tuple[float, ...]) -> NDArray[np.float32]:
-    """The twelve edges (12, 2, 3) of a box."""
+    """Return the twelve edges (12, 2, 3) of a box."""
     corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)])
     pairs = [(i, j) for i in range(8) for j in range(i + 1, 8) if abs(corners[i] - corners[j]).sum() == 1]
     lower, upper = np.array(lower_m), np.array(upper_m)
@@ -73,25 +73,25 @@ def box_edges(lower_m: tuple[float, ...], upper_m: tuple[float, ...]) -> NDArray
 
 
 def vector_segments(hand: HandPose) -> NDArray[np.float32]:
-    """The vectors as line segments (keypoint, 2, 3), from the keypoint to the point."""
+    """Return the vectors as line segments (keypoint, 2, 3), from the keypoint to the point."""
     return np.stack([hand.keypoints_w, hand.keypoints_w + hand.vectors_w], axis=1)
 
 
 def approach_segment(hand: HandPose) -> NDArray[np.float32]:
-    """The way of the palm centre that is planned (1, 2, 3)."""
+    """Return the planned approach of the palm centre as a line segment (1, 2, 3)."""
     (w, x, y, z), start = hand.plan[1], hand.plan[0]
     normal = np.array([1 - 2 * (y * y + z * z), 2 * (x * y + w * z), 2 * (x * z - w * y)])
     return np.array([[start, start + hand.depth_m * normal]], np.float32)
 
 
 def legend_html() -> str:
-    """What the colours mean."""
+    """Return the legend of the colours as HTML."""
     square = '<span style="display:inline-block;width:0.8em;height:0.8em;margin-right:0.5em;background:rgb{}"></span>{}'
     return _box("<br>".join(square.format(color, text) for color, text in LEGEND))
 
 
 def panel_html(snapshot: Snapshot, speed: float) -> str:
-    """The numbers of a snapshot; `speed` in multiples of real time."""
+    """Return the numbers of a snapshot as HTML; `speed` in multiples of real time."""
     seen = snapshot.seen
     notes = f"<b>{escape(snapshot.caption)}</b>"
     if snapshot.verdict:
@@ -109,7 +109,7 @@ def panel_html(snapshot: Snapshot, speed: float) -> str:
 
 
 def _points(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Points after the stages that matter."""
+    """Return the numbers of points after each stage."""
     counts = snapshot.seen.counts
     stages = ("in range", "in workspace", "above the table")
     rows = [(f"points {stage}", f"{counts[stage]:,}") for stage in stages if stage in counts]
@@ -118,7 +118,7 @@ def _points(snapshot: Snapshot) -> list[tuple[str, str]]:
 
 
 def _heights(snapshot: Snapshot) -> list[tuple[str, str]]:
-    """Heights over the table that was found, and how near the hand is."""
+    """Return heights above the detected table and the distance of the hand."""
     rows, plane, hand = [], snapshot.seen.plane, snapshot.hand
     if plane is not None:
         rows.append(("tilt of the table", f"{np.degrees(plane.tilt_rad):.1f}°"))

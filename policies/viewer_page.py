@@ -49,10 +49,10 @@ EYE_M, EYE_TURN_RAD, EYE_HEIGHT_M, EYE_FOV_RAD = 1.0, 0.9, 0.62, 0.75
 
 
 class Page:
-    """Serves the page. Several browsers may look; their clicks wait in `pressed` until the loop asks."""
+    """Serves the page to any number of browsers; their clicks are queued until `pressed` is called."""
 
     def __init__(self, host: str, port: int, segment: SegmentCfg, buttons: Sequence[str]) -> None:
-        """`port` 0 takes any free one. Raises ImportError without viser, OSError where the port is taken."""
+        """Start the server; `port` 0: any free one. Raises ImportError without viser, OSError if it is taken."""
         viser = _viser()
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # a browser that goes away is no error
         _demand_free(host, port)
@@ -69,21 +69,21 @@ class Page:
 
     @property
     def url(self) -> str:
-        """Where to look from this machine."""
+        """Return the address of the page on this machine."""
         host = self._server.get_host()
         return f"http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{self._server.get_port()}"
 
     @property
     def playing(self) -> bool:
-        """Whether the box `play` is ticked."""
+        """Return whether the box `play` is ticked."""
         return self._play.value
 
     def pressed(self) -> list[str]:
-        """Buttons that were pressed since the last call; "step" asks for one moment more."""
+        """Return the buttons pressed since the last call; "step" asks for one more snapshot."""
         return [self._clicks.get() for _ in range(self._clicks.qsize())]
 
     def close(self) -> None:
-        """Browsers are told that nobody is there."""
+        """Stop the server and disconnect the browsers."""
         with _silence():
             self._server.stop()
 
@@ -96,14 +96,14 @@ class Page:
         self.close()
 
     def add_robot(self, meshes: Sequence[GeomMesh]) -> None:
-        """What the hand looks like; `show` moves it."""
+        """Add the meshes of the hand, which `show` moves."""
         add = self._server.scene.add_mesh_simple
         for mesh in meshes:
             handle = add(f"/hand/{mesh.name}", mesh.vertices_b, mesh.faces, color=mesh.rgb, opacity=HAND_OPACITY)
             self._robot.append((mesh, handle))
 
     def stand_beside(self, T_world_cam: NDArray[np.float64], target_w: NDArray[np.floating]) -> None:
-        """Visitors begin beside the camera, looking at target_w (3,)."""
+        """Place the initial viewpoint beside the camera, towards target_w (3,)."""
         offset = T_world_cam[:2, 3] - target_w[:2]
         turn = np.arctan2(offset[1], offset[0]) + EYE_TURN_RAD
         eye_w = target_w + np.array([EYE_M * np.cos(turn), EYE_M * np.sin(turn), EYE_HEIGHT_M])
@@ -111,7 +111,7 @@ class Page:
         first.position, first.look_at, first.fov = eye_w, target_w, EYE_FOV_RAD
 
     def show(self, snapshot: Snapshot, speed: float, true_mesh: Mesh | None = None) -> None:
-        """Put one moment on the page; `speed` in multiples of real time."""
+        """Show one snapshot; `speed` in multiples of real time."""
         with self._server.atomic():
             self._show_seen(snapshot.seen)
             _put_points(self._known, snapshot.known_w)
@@ -123,7 +123,7 @@ class Page:
         gui = self._server.gui
         gui.configure_theme(show_logo=False, show_share_button=False)
         gui.main_panel.dock_right()
-        gui.set_panel_label("dexgrasp view")
+        gui.set_panel_label("dexgrasp viewer")
         self._play = gui.add_checkbox("play", True)
         for name in ("step", *buttons):
             gui.add_button(name).on_click(lambda _, name=name: self._clicks.put(name))
@@ -135,7 +135,7 @@ class Page:
             gui.add_html(drawing.legend_html())
 
     def _build_layers(self) -> None:
-        """Each layer is a node of the scene that its box shows or hides with all that is in it."""
+        """Create one scene node per layer; its checkbox shows or hides all of its content."""
         for name, box in self._boxes.items():
             layer = self._server.scene.add_frame(_node(name), show_axes=False, visible=box.value)
             box.on_update(lambda event, layer=layer: setattr(layer, "visible", event.target.value))
@@ -206,7 +206,7 @@ def _node(layer: str) -> str:
 
 
 def _put_points(cloud: Any, points_w: NDArray[np.float32]) -> None:
-    """Points (n, 3) into a cloud; without any it is hidden."""
+    """Write points (n, 3) into a cloud; an empty cloud is hidden."""
     cloud.visible = len(points_w) > 0
     if len(points_w):
         cloud.points = points_w
@@ -216,17 +216,17 @@ def _viser() -> Any:
     try:
         import viser
     except ImportError as error:
-        raise ImportError(f"the viewer needs viser: pip install -e '.[viz]' ({error})") from error
+        raise ImportError(f"the viewer needs viser: pip install 'dexgrasp[viz]' ({error})") from error
     return viser
 
 
 def _silence() -> AbstractContextManager:
-    """viser announces its start and its end on stdout; the command says what is to be known in a line of its own."""
+    """Suppress viser's messages on stdout; the command prints the address itself."""
     return redirect_stdout(StringIO())
 
 
 def _demand_free(host: str, port: int) -> None:
-    """viser takes the next free port in silence; whoever named one wants that one."""
+    """Raise OSError if the port is taken; viser would silently use the next free one."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

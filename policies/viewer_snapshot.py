@@ -1,4 +1,4 @@
-"""What the viewer shows of one moment, as plain arrays: what the pipeline made of a frame, and where the hand is."""
+"""Snapshots for the viewer, as plain arrays: a frame, the results of the pipeline, the pose of the hand."""
 
 from dataclasses import dataclass, field
 
@@ -6,13 +6,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dexgrasp.utils.timers import LapTimer
 from perception.capsules import Capsules
 from perception.depth import DepthFrame, deproject, to_frame
 from perception.features import nearest_vectors
 from perception.geometry import compose, invert
 from perception.plane import NoPlaneError, Plane
 from perception.segment import NoObjectError, SegmentCfg, Segmenter
-from policies.stopwatch import Laps
 from sim import starts
 from sim.hands import HandSpec
 from sim.randomize import Episode, ResetCfg
@@ -29,7 +29,7 @@ NO_POSE = (
 
 @dataclass(frozen=True, eq=False)
 class Seen:
-    """One frame and what the pipeline found in it."""
+    """One frame and the results of the pipeline."""
 
     frame: DepthFrame
     T_world_cam: NDArray[np.float64]
@@ -52,7 +52,7 @@ class Seen:
 
 @dataclass(frozen=True, eq=False)
 class HandPose:
-    """Where a hand is, in which plan, and what it feels of the object. World frame."""
+    """Pose and plan of a hand, and its vectors to the object, in the world frame."""
 
     plan: tuple[NDArray[np.float64], NDArray[np.float64]]
     """(3,) [m] and (4,) wxyz: the palm at the start of the approach."""
@@ -72,7 +72,7 @@ class HandPose:
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """One moment."""
+    """Frame, hand and object at one time."""
 
     seen: Seen
     known_w: NDArray[np.float32]
@@ -87,19 +87,19 @@ class Snapshot:
     """True position [m] and orientation of a simulated object."""
 
     def centre_w(self) -> NDArray[np.float64]:
-        """The middle (3,) of what is to be looked at: the object, or else the table [m]."""
+        """Return the centre (3,) of the object, or of the table without one [m]."""
         return self.known_w.mean(axis=0, dtype=np.float64) if len(self.known_w) else np.array([0.0, 0.0, 0.05])
 
 
 class Eye:
-    """The pipeline of the robot, with its times; where it finds nothing, that becomes a warning."""
+    """Runs the robot's pipeline with timing; a frame without an object becomes a warning."""
 
     def __init__(self, cfg: SegmentCfg) -> None:
         self._cfg = cfg
         self._segmenter: Segmenter | None = None
 
     def __call__(self, frame: DepthFrame, capsules: Capsules | None = None, seed: int = 0) -> Seen:
-        """Looks at one frame, in which the robot fills the `capsules`."""
+        """Process one frame; the robot occupies the `capsules`."""
         if self._segmenter is None or self._segmenter.intrinsics != frame.intrinsics:
             self._segmenter = Segmenter(self._cfg, frame.intrinsics)
             self._rays = frame.intrinsics.rays(self._cfg.stride)
@@ -107,7 +107,7 @@ class Eye:
             self._few = chance < SCENE_POINTS / chance.size  # always the same pixels: else the picture would flicker
         if frame.T_world_cam is None:
             return self._unseen(frame, UNPOSED, NO_POSE, {})
-        laps = Laps()
+        laps = LapTimer()
         laps.start()
         try:
             found = self._segmenter(frame, capsules, seed=seed, lap=laps)
@@ -127,14 +127,14 @@ class Eye:
     def _unseen(
         self, frame: DepthFrame, T_world_cam: NDArray[np.float64], warning: str, times: dict[str, float]
     ) -> Seen:
-        """A frame without an object."""
+        """Return the result of a frame without an object."""
         none = np.zeros((0, 3), np.float32)
         return Seen(frame, T_world_cam, self._scene(frame, T_world_cam), none, none, None, {}, times, warning)
 
     def _scene(
         self, frame: DepthFrame, T_world_cam: NDArray[np.float64], but: NDArray[np.bool_] | None = None
     ) -> NDArray[np.float32]:
-        """Points (n, 3) within the range, about SCENE_POINTS of them; pixels `but` (rows, columns) are left out."""
+        """Return about SCENE_POINTS points (n, 3) within the range, without the pixels `but` (rows, columns)."""
         stride, (near, far) = self._cfg.stride, self._cfg.range_m
         depth_m = frame.depth_m[::stride, ::stride]
         kept = self._few & (depth_m > near) & (depth_m < far)
@@ -143,14 +143,14 @@ class Eye:
         return to_frame(T_world_cam, deproject(depth_m[kept], self._rays[:, kept])).T
 
 
-def _times(laps: Laps) -> dict[str, float]:
+def _times(laps: LapTimer) -> dict[str, float]:
     return {stage: sum(spent) for stage, spent in laps.ms.items()}
 
 
 def plan_hand(
     hand: HandSpec, points_w: NDArray[np.float32], camera_w: NDArray[np.float64], reset: ResetCfg | None = None
 ) -> HandPose:
-    """The open hand where the task would plan it for these points (p, 3) and this camera (3,), without noise."""
+    """Return the open hand at the pre-grasp that the task plans for points (p, 3) and camera (3,), without noise."""
     points = torch.from_numpy(points_w)[None]
     still = Episode.empty(1, len(hand.joint_names))
     plan = starts.Planner(hand, "floating", reset or ResetCfg())(points, torch.from_numpy(camera_w)[None], still)

@@ -1,4 +1,4 @@
-"""What the viewer looks at: frames of a camera, or the simulated task with a policy in it."""
+"""Sources of snapshots for the viewer: frames of a camera, or a policy in the simulated task."""
 
 from collections.abc import Callable
 from typing import Protocol
@@ -26,40 +26,40 @@ Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
 
 
 class World(Protocol):
-    """Something that has a present and goes on."""
+    """Protocol of a source of snapshots."""
 
     robot: list[GeomMesh]
     """What the hand, and an arm if there is one, look like."""
 
     def look(self) -> Snapshot:
-        """The present moment."""
+        """Return the present snapshot."""
         ...
 
     def object_mesh(self) -> Mesh | None:
-        """The true object of the present moment, own frame, where it is known; the same arrays until it changes."""
+        """Return the true mesh of the object in its own frame, or None; identical arrays until it changes."""
         ...
 
     def advance(self) -> float:
-        """Go on to the next moment, and for how long the present one is to be seen [s]."""
+        """Advance to the next snapshot; return how long the present one is shown [s]."""
         ...
 
     def press(self, button: str) -> None:
-        """A button of this world was pressed."""
+        """Handle a button of this source."""
         ...
 
     def close(self) -> None:
-        """Let go of the camera."""
+        """Release the camera."""
         ...
 
 
 class FrameWorld:
-    """Frames of a camera, a recording or a folder; what has an end starts again. The hand is where it would be sent."""
+    """Plays frames of a camera, a recording or a folder in a loop, with the hand at the planned pre-grasp."""
 
     buttons: tuple[str, ...] = ()
     """What can be asked for, beside going on."""
 
     def __init__(self, open_frames: Callable[[], DepthSource], hand: HandSpec, segment: SegmentCfg, name: str) -> None:
-        """`open_frames` opens the source, again after its end."""
+        """`open_frames` opens the source; it is called again after the last frame."""
         self._open, self._hand, self._name = open_frames, hand, name
         model = hand.to_mjspec().compile()
         self.robot = geom_meshes(model, range(1, model.nbody))
@@ -76,18 +76,18 @@ class FrameWorld:
         self._trouble = ""
 
     def look(self) -> Snapshot:
-        """The last frame that came."""
+        """Return the snapshot of the last frame."""
         seen = self._eye(self._frame)
         hand = None if not len(seen.points_w) else plan_hand(self._hand, seen.points_w, seen.T_world_cam[:3, 3])
         caption = f"{self._name} · frame {self._number}" + (f" · {self._trouble}" if self._trouble else "")
         return Snapshot(seen, seen.points_w, hand, caption)
 
     def object_mesh(self) -> Mesh | None:
-        """Nobody knows."""
+        """Return None: the true object is unknown."""
         return None
 
     def advance(self) -> float:
-        """The next frame; the wait is what their stamps say. A camera that is late keeps its last frame in view."""
+        """Read the next frame; return the difference of the time stamps [s]. A late camera keeps its last frame."""
         before_s = self._frame.stamp_s
         try:
             self._frame, self._number, self._trouble = self._source.read(), self._number + 1, ""
@@ -102,7 +102,7 @@ class FrameWorld:
         return min(max(self._frame.stamp_s - before_s, 0.0), AGAIN_S)
 
     def press(self, button: str) -> None:
-        """There are none."""
+        """Do nothing: there are no buttons."""
 
     def close(self) -> None:
         """Release the camera or the file."""
@@ -110,13 +110,13 @@ class FrameWorld:
 
 
 class TaskWorld:
-    """A policy in the simulated task, one trial after another. Depth is drawn by MuJoCo at every control step."""
+    """Plays a policy in the simulated task, trial after trial, with depth rendered at every control step."""
 
     buttons: tuple[str, ...] = ("next object", "restart")
     """What can be asked for, beside going on."""
 
     def __init__(self, task: GraspTask, policy: Policy, segment: SegmentCfg, trial: int) -> None:
-        """`task`: one environment, seen by a RenderedCamera; it begins with `trial`."""
+        """`task`: one environment with a RenderedCamera; `trial`: number of the first episode."""
         if not isinstance(task.view.camera, RenderedCamera) or task.num_envs != 1:
             raise ValueError("the viewer needs one environment and drawn depth: task.view.camera=rendered")
         self._task, self._policy, self._eye, self._camera = task, policy, Eye(segment), task.view.camera
@@ -127,7 +127,7 @@ class TaskWorld:
         self.robot = geom_meshes(model, bodies)
 
     def look(self) -> Snapshot:
-        """The present frame through the pipeline; the vectors go to the points that the policy knows."""
+        """Return the present frame, its pipeline results, and vectors to the points that the policy observes."""
         task = self._task
         step, data = int(task.step_index[0]), task.engine.get_data(0)
         position, bias = task.view.camera_w[0], task.draws.camera_bias[0]
@@ -142,11 +142,11 @@ class TaskWorld:
         return Snapshot(seen, known_w, hand, " · ".join(words), self._verdict, pose)
 
     def object_mesh(self) -> Mesh | None:
-        """The object of this trial, in its true size."""
+        """Return the mesh of this trial's object in its true size."""
         return self._mesh
 
     def advance(self) -> float:
-        """One control step; when the trial has ended, the next one."""
+        """Run one control step; start the next trial after the last."""
         if self._verdict:
             self._begin(int(self._task.trial[0]) + 1)
             return AGAIN_S
@@ -158,11 +158,11 @@ class TaskWorld:
         return self._task.step_s
 
     def press(self, button: str) -> None:
-        """Another object, or this trial once more."""
+        """Start the next trial, or this one again."""
         self._begin(int(self._task.trial[0]) + (button == "next object"))
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no resource is open."""
 
     def _begin(self, trial: int) -> None:
         self._obs = self._task.reset(trials=[trial])
@@ -172,7 +172,7 @@ class TaskWorld:
         self._mesh = model.vertices * np.float32(self._task.draws.size[0]), model.faces
 
     def _hand_pose(self, bodies_pos_w: NDArray[np.float64], bodies_quat_w: NDArray[np.float64]) -> HandPose:
-        """The hand as it measures itself."""
+        """Return the measured pose of the hand."""
         sensed, known_w, course = self._task.sensed, self._task.view.points_w, self._task.control.course
         keypoints_w = sensed.keypoints_w.float()
         return HandPose(

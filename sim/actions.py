@@ -1,11 +1,11 @@
-"""What an action means: a correction of the scripted prior, turned into palm and finger targets.
+"""Action -> palm and finger targets: an action corrects the scripted grasp.
 
     action[0:3]   palm increment along the palm's axes, times TaskCfg.palm_action_m_s / rate
     action[3:6]   palm rotation vector in the palm frame, times TaskCfg.palm_action_rad_s / rate
     action[6:]    finger targets about the measured positions, times TaskCfg.finger_action_rad
 
-Palm actions count in the grasp phase alone; the lift raises the palm, the fingers stay the policy's to the end. The
-palm stays where an arm can hold it, whatever the policy wants: see `WristCfg`.
+Palm actions act in the grasp phase alone; the lift raises the palm, and the policy moves the fingers to the end.
+`WristCfg` limits palm poses to those an arm can hold.
 """
 
 from dataclasses import dataclass, replace
@@ -20,39 +20,42 @@ from perception.prior import Advance, PriorCfg, follow_step, prior_step
 from sim.hands import HandSpec
 from sim.sensing import Readings
 
+Targets = tuple[Tensor, Tensor, Tensor]
+"""Finger targets (env, joint) [rad], palm target positions (env, 3) [m] and orientations (env, 4) wxyz."""
+
 
 @dataclass(frozen=True)
 class Phases:
-    """Where the episodes are; masks are (env,) bool."""
+    """Give the phase of each episode; masks are (env,) bool."""
 
     step: Tensor
-    """(env,) control steps since the palm was at its pre-grasp; negative on the way to a new one."""
+    """(env,) control steps since the palm was at its pre-grasp; negative while it moves to a new one."""
     grasp_steps: int
     lift_steps: int
     episode_steps: int
 
     @property
     def grasping(self) -> Tensor:
-        """The policy moves the palm."""
+        """Mask of the grasp phase, in which the policy moves the palm."""
         return self.step < self.grasp_steps
 
     @property
     def lifting(self) -> Tensor:
-        """The palm rises."""
+        """Mask of the lift, in which the palm rises."""
         return ~self.grasping & ~self.holding
 
     @property
     def lift_ends(self) -> Tensor:
-        """Last step of the lift."""
+        """Mask of the last step of the lift."""
         return self.step == self.grasp_steps + self.lift_steps - 1
 
     @property
     def holding(self) -> Tensor:
-        """The palm rests, the object must stay."""
+        """Mask of the hold, in which the palm stays and the object must too."""
         return self.step >= self.grasp_steps + self.lift_steps
 
     def name(self, row: int) -> str:
-        """The phase of one episode."""
+        """Return the name of the phase of one episode."""
         if self.step[row] < 0:
             return "retreat"
         return "grasp" if self.grasping[row] else "lift" if self.lifting[row] else "hold"
@@ -60,7 +63,7 @@ class Phases:
 
 @dataclass(frozen=True)
 class Scales:
-    """Palm speeds and finger offset per unit of action."""
+    """Scale a unit of action to palm speeds and a finger offset."""
 
     palm_m_s: float
     palm_rad_s: float
@@ -70,19 +73,19 @@ class Scales:
 
 @dataclass(frozen=True)
 class WristCfg:
-    """The arm's last joint as the hand must reckon with it, whatever carries it."""
+    """Limit palm poses to those that an arm behind the hand can hold, whatever the mount is."""
 
     behind_m: float = 0.195
-    """From the palm to its middle, against the fingers' direction: of a UR5e that carries an Allegro hand."""
+    """Distance from the palm to the centre of the last arm joint, against the fingers [m]; of a UR5e and an Allegro."""
     clearance_m: float = 0.055
-    """Least height of its middle above the table: its radius and a margin."""
+    """Least height of that centre above the table: the joint's radius and a margin [m]."""
     turn_rad: float = 0.8
-    """How far the palm turns from its pre-grasp at most: an arm that follows further folds onto what the hand holds."""
+    """Largest rotation of the palm from its pre-grasp [rad]; beyond it the arm would fold onto the object."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """Where the palm began, where it should be now, how far its approach has come. First dimension: environment."""
+    """Hold start and target of each palm and the progress of its approach; first dimension: environment."""
 
     start_pos_w: Tensor
     """(env, 3) [m]."""
@@ -95,21 +98,21 @@ class Course:
     depth_m: Tensor
     """(env,) length of the planned approach."""
     travelled_m: Tensor
-    """(env,) what of it is done."""
+    """(env,) length of the approach that is done [m]."""
     object_xy_w: Tensor
-    """(env, 2) where the middle of the object was seen when the palm began [m]."""
+    """(env, 2) centroid of the object's points at the start of the grasp [m]."""
     followed_m: Tensor
-    """(env, 2) what of the object's motion since then the palm has followed [m]."""
+    """(env, 2) motion of the palm target after an object that moved since then [m]."""
 
     @property
     def remaining_m(self) -> Tensor:
-        """(env,) what is left of the planned approach."""
+        """(env,) length of the approach that is left [m]."""
         return self.depth_m - self.travelled_m
 
 
 @dataclass(frozen=True)
 class ControlLaw:
-    """From an action to targets, as a function without memory: simulator and exported policy share it."""
+    """Compute targets from an action, without memory; simulator and exported policy share it."""
 
     scales: Scales
     prior: PriorCfg | None
@@ -133,11 +136,11 @@ class ControlLaw:
         phases: Phases,
         grip: Tensor,
     ) -> tuple[Tensor, Course]:
-        """Finger targets (env, joint) [rad] and the course after this step.
+        """Return finger targets (env, joint) [rad] and the course after this step.
 
         `action` (env, action). `closing` (env, joint), `floor_m` (env,): of the grasp style. `joint_pos` (env, joint)
-        [rad] and `keypoint_height_m` (env, keypoint) are as sensed. `object_xy_w` (env, 2): the object's middle, as it
-        is known now [m]. `grip` (env,): how surely thumb and another finger are felt to touch it, 0 to 1.
+        [rad] and `keypoint_height_m` (env, keypoint) [m] are measured. `object_xy_w` (env, 2): centroid of the object's
+        points [m]. `grip` (env,): confidence that thumb and another finger touch the object, 0 to 1.
         """
         action = action.double()
         grasping = phases.grasping[:, None]
@@ -164,13 +167,13 @@ class ControlLaw:
         return target, replace(course, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m, **followed)
 
     def _near(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
-        """The orientation (env, 4), turned back towards the start where it is further than allowed."""
+        """Return the orientations (env, 4), limited to the largest rotation from the start."""
         turn = rotvec_from_quat(quat_multiply(quat_conjugate(start_quat_w), palm_quat_w))
         share = self.wrist.turn_rad / turn.norm(dim=1, keepdim=True).clamp(min=self.wrist.turn_rad)
         return quat_multiply(start_quat_w, quat_from_rotvec(share * turn))
 
     def _least_height(self, palm_quat_w: Tensor) -> Tensor:
-        """Heights (env,) of the palm [m] under which the wrist would come too near to the table."""
+        """Return the least heights (env,) of the palm [m] at which the wrist is clear of the table."""
         fingers = quat_rotate(palm_quat_w, palm_quat_w.new_tensor([0.0, 0.0, 1.0]))
         return self.wrist.clearance_m + self.wrist.behind_m * fingers[:, 2]
 
@@ -202,7 +205,7 @@ class ControlLaw:
 
 
 class HandControl:
-    """Targets of the palm and the fingers of all environments, step by step."""
+    """Hold the palm and finger targets of all environments and advance them step by step."""
 
     def __init__(
         self,
@@ -217,13 +220,24 @@ class HandControl:
         """`prior`: None gives the published method's plain residual."""
         limits = torch.tensor(hand.joint_lower, device=device), torch.tensor(hand.joint_upper, device=device)
         self.law = ControlLaw(scales, prior, wrist, step_s, *limits)
-        """What an action means."""
+        """Maps an action to targets."""
         self.style = blend(hand.power.to(device), hand.pinch.to(device), torch.zeros(num_envs, device=device))
-        """How each environment's object is taken hold of."""
-        sizes = ((3,), (4,), (3,), (4,), (), (), (2,), (2,))
-        empty = {"dtype": torch.float64, "device": device}
-        self.course = Course(*(torch.zeros(num_envs, *size, **empty) for size in sizes))
-        """Where the palms began and should be."""
+        """Grasp style of each environment."""
+
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
+
+        self.course = Course(
+            start_pos_w=zeros(3),
+            start_quat_w=zeros(4),
+            palm_pos_w=zeros(3),
+            palm_quat_w=zeros(4),
+            depth_m=zeros(),
+            travelled_m=zeros(),
+            object_xy_w=zeros(2),
+            followed_m=zeros(2),
+        )
+        """Start, target and approach of each palm."""
 
     @property
     def palm_pos_w(self) -> Tensor:
@@ -236,32 +250,41 @@ class HandControl:
         return self.course.palm_quat_w
 
     def reset(self, rows: Tensor, pregrasp: Pregrasp) -> None:
-        """The palms of `rows` are at their pre-grasp."""
+        """Set the palm targets of `rows` to their pre-grasp, with the whole approach ahead."""
         course = self.course
         course.start_pos_w[rows] = course.palm_pos_w[rows] = pregrasp.palm_pos_w
         course.start_quat_w[rows] = course.palm_quat_w[rows] = pregrasp.palm_quat_w
         course.depth_m[rows] = pregrasp.depth_m
         self.style.write(rows, pregrasp.style)
-        self.start(rows)
+        self.restart_approach(rows)
 
-    def start(self, rows: Tensor) -> None:
-        """Nothing of the approaches of `rows` is done yet."""
+    def restart_approach(self, rows: Tensor) -> None:
+        """Set what `rows` have done of their approaches to zero."""
         self.course.travelled_m[rows] = self.course.followed_m[rows] = 0.0
 
-    def steer(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
-        """The palm targets of `rows` are (row, 3) [m] and (row, 4), whatever the actions were."""
+    def set_palm_target(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
+        """Set the palm targets of `rows` to (row, 3) [m] and (row, 4), whatever the actions were."""
         self.course.palm_pos_w[rows], self.course.palm_quat_w[rows] = palm_pos_w, palm_quat_w
 
     def act(
         self, action: Tensor, sensed: Readings, object_xy_w: Tensor, phases: Phases, grip: Tensor | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Finger targets (env, joint) [rad] and the palm target pose (env, 3), (env, 4) of the next control period.
+    ) -> Targets:
+        """Return the targets of the next control period.
 
-        `object_xy_w` (env, 2): the object's middle, as it is known. `grip` (env,): as it is felt; None: it is not.
+        `object_xy_w` (env, 2): centroid of the object's points [m]. `grip` (env,): confidence that thumb and another
+        finger touch the object, 0 to 1; None: zero. Raise FloatingPointError where an action is not finite.
         """
-        grip = torch.zeros_like(self.course.depth_m) if grip is None else grip
-        style, known = self.style, (sensed.joint_pos, sensed.keypoints_w[..., 2], object_xy_w, phases, grip)
-        target, self.course = self.law(_finite(action), self.course, style.closing, style.floor_m, *known)
+        target, self.course = self.law(
+            _finite(action),
+            self.course,
+            closing=self.style.closing,
+            floor_m=self.style.floor_m,
+            joint_pos=sensed.joint_pos,
+            keypoint_height_m=sensed.keypoints_w[..., 2],
+            object_xy_w=object_xy_w,
+            phases=phases,
+            grip=torch.zeros_like(self.course.depth_m) if grip is None else grip,
+        )
         return target, self.palm_pos_w, self.palm_quat_w
 
 
@@ -269,6 +292,6 @@ def _finite(action: Tensor) -> Tensor:
     bad = (~torch.isfinite(action)).any(dim=1).nonzero().squeeze(1)
     if len(bad):
         raise FloatingPointError(
-            f"actions are not finite in environments {bad.tolist()}: look at the policy that gave them"
+            f"actions are not finite in environments {bad.tolist()}: check the outputs of the policy"
         )
     return action

@@ -1,6 +1,6 @@
-"""What the engines share: the raw rows of a batch, as MuJoCo orders them, and the named state that lies on them.
+"""Named state over the raw arrays of a MuJoCo batch; shared by the engines.
 
-A quantity of the state is a view of the rows wherever MuJoCo stores it; the rest is computed by `refresh`.
+A quantity of the state is a view of the arrays wherever MuJoCo stores it; `refresh` computes the others.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ from sim.mounts import palm_actuators
 from sim.scene import ModelPool
 
 MAX_CHUNKS = 5
-"""The palm target moves in at most this many pieces per control step."""
+"""Most parts in which the palm target moves per control step."""
 
 LIVE = {"joint_pos", "joint_vel", "joint_target", "object_pos_w", "object_quat_w", "object_linvel_w"}
-"""Quantities of the state that are the simulation's own memory."""
+"""Quantities of the state that share the simulation's memory."""
 WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
 
 
 @dataclass(frozen=True)
 class RawRows:
-    """Live tensors of one float type on one device; first dimension: environment."""
+    """Hold MuJoCo's arrays as live tensors of one float type on one device; first dimension: environment."""
 
     qpos: Tensor
     qvel: Tensor
@@ -38,7 +38,7 @@ class RawRows:
 
 
 class Slots:
-    """Where hand, object and table lie in a scene's arrays; every index is found here, by name, once."""
+    """Finds the indices of hand, object and table in a scene's arrays, by name."""
 
     def __init__(self, pool: ModelPool, model: mujoco.MjModel) -> None:
         names = pool.hand.joint_names
@@ -56,7 +56,7 @@ class Slots:
 
 
 class BatchState:
-    """The state of all environments over their raw rows, and the ways to change it from outside."""
+    """Names the state of all environments and changes it on request."""
 
     def __init__(self, pool: ModelPool, model: mujoco.MjModel, raw: RawRows) -> None:
         self._raw, self._hand = raw, pool.hand
@@ -103,7 +103,7 @@ class BatchState:
         )
 
     def place(self, rows: Tensor, start: Start) -> None:
-        """Hand and object of `rows` at `start`; whatever else the rows hold is the caller's to clear before."""
+        """Place hand and object of `rows` at `start`; the caller clears velocities and forces before."""
         raw, slots = self._raw, self.slots
         joint_pos = start.joint_pos.to(raw.qpos)
         raw.qpos[rows, slots.finger_q] = joint_pos
@@ -112,15 +112,15 @@ class BatchState:
         self.place_palm(rows, start.palm_pos_w.to(raw.qpos), start.palm_quat_w.to(raw.qpos))
 
     def place_palm(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
-        """The palms of `rows` at these poses, as state and as target."""
+        """Place the palms of `rows` at poses (row, 3) [m], (row, 4), as state and as target."""
         self.carrier.place(rows, *compose(pos_w, quat_w, *self._base_in_palm))
 
     def aim(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
-        """Where the palms should be at the end of the control period that begins."""
+        """Set the palm targets (env, 3) [m], (env, 4) for the end of the next control period."""
         self.carrier.aim(*compose(palm_pos_w.to(self._raw.qpos), palm_quat_w.to(self._raw.qpos), *self._base_in_palm))
 
     def refresh(self) -> None:
-        """Bring the tensors that are no views up to date."""
+        """Recompute the tensors of the state that are no views."""
         state = self.named
         base = self.carrier.base_pose()
         pos, quat = compose(*base, *self._palm_in_base)
@@ -163,12 +163,12 @@ class BatchState:
 
 
 def chunks_of(substeps: int) -> int:
-    """Into how many equal parts of a control step of so many substeps the palm's way is divided."""
+    """Return the number of equal parts into which the palm motion of a control step is divided."""
     return max(n for n in range(1, MAX_CHUNKS + 1) if substeps % n == 0)
 
 
 def span(indices: Sequence[int]) -> slice:
-    """Consecutive indices as a slice, so that indexing with it gives a view."""
+    """Return consecutive indices as a slice, which gives views. Raise ValueError where they are not consecutive."""
     start = int(indices[0])
     if [int(i) for i in indices] != list(range(start, start + len(indices))):
         raise ValueError(f"the hand's joints are not stored one after another: {list(indices)}")

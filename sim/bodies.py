@@ -1,7 +1,7 @@
-"""Poses, velocities and contact forces of every body of a scene, computed on a copy when somebody asks.
+"""Poses, velocities and contact forces of every body of a scene, computed on demand on a copy.
 
-MuJoCo keeps them as they were before the last substep; bringing the batch itself up to date would change what the next
-step starts from and what the contact sensors say.
+MuJoCo's own are those before the last substep; updating the batch itself would change the start of the next step and
+the contact sensors.
 """
 
 import mujoco
@@ -12,9 +12,10 @@ Rows = NDArray[np.float64]
 
 
 def body_states(model: mujoco.MjModel, data: mujoco.MjData, qpos: Rows, qvel: Rows) -> Rows:
-    """All bodies but the world (body, 13): position [m], quaternion wxyz, velocity [m/s], angular velocity [rad/s].
+    """Return the states of all bodies but the world (body, 13), world frame.
 
-    In the world frame, velocity of the frame's origin. `data` is scratch of the same layout.
+    Position [m], quaternion wxyz, velocity of the body frame's origin [m/s], angular velocity [rad/s]. `data`:
+    scratch of that layout.
     """
     data.qpos[:], data.qvel[:] = qpos, qvel
     mujoco.mj_kinematics(model, data)
@@ -28,7 +29,10 @@ def body_states(model: mujoco.MjModel, data: mujoco.MjData, qpos: Rows, qvel: Ro
 def contact_forces(
     model: mujoco.MjModel, data: mujoco.MjData, qpos: Rows, qvel: Rows, ctrl: Rows, warmstart: Rows, push: Rows
 ) -> Rows:
-    """Net contact force on all bodies but the world (body, 3), world frame [N]; `push` (body, 6): external wrenches."""
+    """Return the net contact force on all bodies but the world (body, 3), world frame [N].
+
+    `push` (body, 6): external wrenches, which do not count.
+    """
     data.qpos[:], data.qvel[:], data.ctrl[:], data.qacc_warmstart[:] = qpos, qvel, ctrl, warmstart
     data.xfrc_applied[:] = push
     mujoco.mj_forward(model, data)

@@ -1,6 +1,6 @@
-"""What one depth camera sees of an object, as surface samples: fast and batched, for training.
+"""Visible surface samples of an object from one depth camera: fast and batched, for training.
 
-A sample is visible when it faces the camera and no other sample of the same image cell is clearly nearer.
+A sample is visible when it faces the camera and no other sample of its image cell is clearly nearer.
 """
 
 from itertools import product
@@ -13,15 +13,15 @@ from perception.geometry import plane_basis
 CELL_RAD = 0.012
 """Angular size of an image cell; about 9 mm at 0.76 m, above the spacing of 1,024 samples on a 15 cm object."""
 NEARER_M = 0.012
-"""A sample this much behind the nearest one of its cell is hidden."""
+"""Distance behind the nearest sample of its cell beyond which a sample is hidden."""
 STEEPEST_M = 0.04
-"""On a steep surface, at most this much."""
+"""Largest value of that distance on surfaces seen at grazing angles."""
 EDGE_M, EDGE_CELLS = 0.015, 3
-"""A step in depth that makes pixels fly, and how many neighbouring cells make an edge: a lone hole makes none."""
+"""Least depth step at an edge, and number of deeper neighbour cells that make one: a single hole makes none."""
 
 
 def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor:
-    """Mask (env, point) of the surface samples that a camera at `camera_pos_w` (env, 3) sees.
+    """Return the mask (env, point) of the surface samples that a camera at `camera_pos_w` (env, 3) sees.
 
     `points_w`, `normals_w`: (env, point, 3), world frame; at least one sample per object is always kept (the nearest).
     """
@@ -31,10 +31,10 @@ def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor
 def visible_and_edge(
     points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor, edges: bool = True, steep: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The same, and a mask of the samples in image cells at an edge: EDGE_CELLS of the eight about it lie deeper.
+    """Return the mask of `visible` and the mask of samples in edge cells, both (env, point).
 
-    `steep`: surfaces that turn away from the camera are seen too. A cell covers more of their depth, so that they may
-    lie further behind the nearest sample, up to STEEPEST_M; without it they are given up.
+    EDGE_CELLS of the eight neighbours of an edge cell are deeper. `steep`: keep surfaces seen at grazing angles. A cell
+    covers more of their depth, so that they may lie up to STEEPEST_M behind the nearest sample.
     """
     ray = points_w - camera_pos_w[:, None]
     distance = ray.norm(dim=-1)
@@ -50,7 +50,7 @@ def visible_and_edge(
 
 
 def _edge_cells(image: Tensor) -> Tensor:
-    """Mask (env, row, column) of the cells of a depth image that are at an edge; its border is empty."""
+    """Return the mask (env, row, column) of the edge cells of a depth image whose border is empty."""
     deeper = torch.zeros(image[:, 1:-1, 1:-1].shape, dtype=torch.int8, device=image.device)
     rows, columns = image.shape[1:]
     limit = image[:, 1:-1, 1:-1] + EDGE_M
@@ -60,7 +60,7 @@ def _edge_cells(image: Tensor) -> Tensor:
 
 
 def _depth_image(direction: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
-    """Distance of the nearest sample in each cell (env, row, column), infinite where none is; each sample's cell."""
+    """Return the least distance in each cell (env, row, column), infinite in empty ones, and each sample's cell."""
     side, up = plane_basis(direction.mean(dim=1))
     plane = direction @ torch.stack([side, up], dim=-1)
     place = ((plane - plane.amin(dim=1, keepdim=True)) / CELL_RAD).long() + 1
@@ -72,7 +72,7 @@ def _depth_image(direction: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pick_points(mask: Tensor, count: int) -> Tensor:
-    """Indices (env, count) of the first `count` visible samples; few of them are repeated in turn.
+    """Return the indices (env, count) of the first `count` visible samples; fewer are repeated in turn.
 
     Samples are stored in farthest-point order, so that the first ones are spread over the whole visible side.
     """

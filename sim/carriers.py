@@ -1,4 +1,4 @@
-"""What carries the palm in a batch: where its base is, how a reset places it, how a target becomes controls."""
+"""Palm actuation of a batch: pose of the hand base, placement at a reset, targets to controls."""
 
 from typing import Protocol
 
@@ -11,27 +11,27 @@ from sim.mounts import ArmIK, ArmSpec
 
 
 class Carrier(Protocol):
-    """The batch's rows as poses of the hand base: position (env, 3) [m] and quaternion (env, 4) wxyz in the world."""
+    """Actuates the hand base; poses are (env, 3) [m] and (env, 4) wxyz in the world."""
 
     def base_pose(self) -> tuple[Tensor, Tensor]:
-        """Pose of the hand base, from the current joint positions."""
+        """Return the pose of the hand base at the current joint positions."""
         ...
 
     def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
-        """Put the base of `rows` there, or as near as it can be, at rest, as state and as target."""
+        """Place the base of `rows` at a pose, or as near as it can reach, at rest, as state and as target."""
         ...
 
     def aim(self, pos_w: Tensor, quat_w: Tensor) -> None:
-        """The servo target of all rows for the end of the control period that begins."""
+        """Set the target poses of all rows for the end of the next control period."""
         ...
 
     def advance(self, part: float) -> None:
-        """Set the controls for the share `part` of the way from the last target to this one, in (0, 1]."""
+        """Set the controls for the fraction `part` in (0, 1] between the last target and the present one."""
         ...
 
 
 class FloatingCarrier:
-    """Three slides and a ball joint in the world frame; controls are the position and the rotation vector."""
+    """Actuates three slides and a ball joint in the world frame; controls are position and rotation vector."""
 
     def __init__(self, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> None:
         slide, ball = model.joint("palm_x").qposadr[0], model.joint("palm_ball").qposadr[0]
@@ -60,7 +60,7 @@ class FloatingCarrier:
 
 
 class ArmCarrier:
-    """An arm; controls are its joint targets, found by differential inverse kinematics once per control period."""
+    """Actuates an arm by joint targets from differential inverse kinematics, once per control period."""
 
     def __init__(self, arm: ArmSpec, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> None:
         first, n = model.joint(arm.joint_names[0]).qposadr[0], len(arm.joint_names)
@@ -88,7 +88,7 @@ class ArmCarrier:
 
 
 def make_carrier(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> Carrier:
-    """The carrier of scenes that were built with `mount`; `qpos` and `ctrl` are the batch's live rows."""
+    """Return the actuation of scenes built with `mount`; `qpos` and `ctrl` are the batch's live tensors."""
     if mount == "floating":
         return FloatingCarrier(model, qpos, ctrl)
     return ArmCarrier(ArmSpec.load(mount), model, qpos, ctrl)

@@ -1,4 +1,4 @@
-"""What a stereo camera gets wrong: noise that grows with distance, steps, holes, pixels that fly behind an edge."""
+"""Stereo depth errors: noise that grows with distance, quantisation, holes, flying pixels at edges."""
 
 from dataclasses import dataclass
 
@@ -9,46 +9,47 @@ from scipy import ndimage
 from perception.depth import Intrinsics
 
 BASELINE_M = 0.05
-"""Of a D435."""
+"""Baseline of a D435."""
 DISPARITY_SD = 0.08
-"""Error of matching [pixel]: the vendor's tuning guide gives 0.05 to 0.1 for textured surfaces."""
+"""Standard deviation of the disparity [pixel]: the vendor's tuning guide gives 0.05 to 0.1 for textured surfaces."""
 MATCH_WIDTH = 1.2
-"""Neighbouring pixels share their error over about so many pixels: matching looks at windows."""
+"""Correlation length of the noise [pixel]: stereo matching compares windows."""
 UNIT_M = 0.001
+"""Resolution of depth values."""
 EDGE_M = 0.015
-"""A step in depth that makes pixels fly."""
+"""Least depth step at which pixels fly."""
 
 
 @dataclass(frozen=True)
 class Chance:
-    """All that is drawn for one image; each (rows, columns)."""
+    """Hold the random numbers of one image; each (rows, columns)."""
 
     at_edge: NDArray[np.float32]
-    """In [0, 1): what becomes of a pixel beside an edge."""
+    """In [0, 1): decides whether a pixel beside an edge flies, stays or is lost."""
     part: NDArray[np.float32]
-    """In [0, 1): how far behind the edge it flies."""
+    """In [0, 1): position of a flying pixel between near and far side of its edge."""
     hole: NDArray[np.bool_]
-    """Holes anywhere."""
+    """Pixels without depth."""
     noise: NDArray[np.float32]
-    """Of standard deviation 1, alike among neighbours."""
+    """Noise of standard deviation 1, correlated among neighbours."""
 
     @classmethod
     def draw(cls, shape: tuple[int, int], rng: np.random.Generator, missing: float) -> "Chance":
-        """`missing`: share of pixels that become holes."""
+        """Draw the numbers of one image; `missing`: fraction of pixels that become holes."""
         at_edge, part = rng.random((2, *shape), np.float32)
         hole = rng.random(shape, np.float32) < missing
         noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), MATCH_WIDTH)
         return cls(at_edge, part, hole, noise / noise.std())
 
     def turned(self, rng: np.random.Generator) -> "Chance":
-        """The same seen in one of four ways: another image for the price of a view."""
+        """Return one of the four mirror images: another image without another draw."""
         rows, columns = (slice(None, None, int(step)) for step in rng.choice([-1, 1], 2))
         way = rows, columns
         return Chance(self.at_edge[way], self.part[way], self.hole[way], self.noise[way])
 
 
 def add_flaws(depth_m: NDArray[np.floating], camera: Intrinsics, chance: Chance) -> NDArray[np.bool_]:
-    """Spoils a depth image (rows, columns) [m] in place. Returns which pixels fly."""
+    """Add depth errors to an image (rows, columns) [m] in place. Return the mask of flying pixels."""
     known = depth_m > 0
     near, far = _around(np.where(known, depth_m, np.inf), np.minimum), _around(depth_m, np.maximum)
     step = far - near
@@ -63,7 +64,7 @@ def add_flaws(depth_m: NDArray[np.floating], camera: Intrinsics, chance: Chance)
 
 
 def _around(image: NDArray[np.floating], extreme: np.ufunc) -> NDArray[np.floating]:
-    """The extreme of each pixel (rows, columns) and its eight neighbours."""
+    """Return the extreme of each pixel (rows, columns) and its eight neighbours."""
     for axis in (0, 1):
         padded = np.pad(np.moveaxis(image, axis, 0), ((1, 1), (0, 0)), "edge")
         image = np.moveaxis(extreme(extreme(padded[:-2], padded[2:]), padded[1:-1]), 0, axis)
@@ -71,7 +72,7 @@ def _around(image: NDArray[np.floating], extreme: np.ufunc) -> NDArray[np.floati
 
 
 def glossy_holes(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Ellipses over about a third of the pixels of `mask` (rows, columns): what a highlight leaves."""
+    """Return elliptic holes, as highlights leave them, over about a third of the pixels of `mask` (rows, columns)."""
     row, column = np.nonzero(mask)
     holes = np.zeros_like(mask)
     if not len(row):
@@ -93,7 +94,7 @@ def bumps(
     width_m: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Change of depth where the table's height (world z) varies smoothly: standard deviation and width of bumps."""
+    """Return the change of depth by a table whose height (world z) varies with `sd_m` over bumps of `width_m`."""
     rays = camera.rays().astype(np.float64)
     slope = np.tensordot(T_world_cam[2, :2], rays, 1) + T_world_cam[2, 2]  # height per depth along each ray
     along = [np.tensordot(row[:2], rays, 1) + row[2] for row in T_world_cam[:2, :3]]

@@ -10,6 +10,7 @@ import mujoco
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 from perception.capsules import Capsules
 from perception.depth import DepthFrame, Intrinsics
@@ -131,12 +132,10 @@ def _add_object(
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
     """Puts an object at rest on the table, clear of a first one; returns a place beside it."""
-    turn = np.empty(4)
-    mujoco.mju_mulQuat(turn, _yaw(rng), model.rest_quat[rest])
+    yaw, resting = (Rotation.from_quat(quat, scalar_first=True) for quat in (_yaw(rng), model.rest_quat[rest]))
     radius = float(np.linalg.norm(model.vertices, axis=1).max())
     pos = tilt @ (beside_w[0] + (radius if number > 1 else 0), 0, model.rest_height[rest])
-    quat = np.empty(4)
-    mujoco.mju_mulQuat(quat, _quat(tilt), turn)
+    quat = (Rotation.from_matrix(tilt) * yaw * resting).as_quat(scalar_first=True)
     name = f"object{number}"
     mesh = spec.add_mesh(name=name, uservert=model.vertices.ravel().tolist(), userface=model.faces.ravel().tolist())
     mesh.inertia = mujoco.mjtMeshInertia.mjMESH_INERTIA_SHELL
@@ -192,9 +191,7 @@ def _tilt(rng: np.random.Generator, angle_rad: float) -> NDArray[np.float64]:
 
 
 def _quat(R: NDArray[np.float64]) -> NDArray[np.float64]:
-    quat = np.empty(4)
-    mujoco.mju_mat2Quat(quat, R.ravel())
-    return quat
+    return Rotation.from_matrix(R).as_quat(scalar_first=True)
 
 
 def _yaw(rng: np.random.Generator) -> NDArray[np.float64]:

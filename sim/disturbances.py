@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: the object is moved or pushed unseen, heavier than it looks, or slippery."""
+"""Disturbances: the object is moved or pushed unseen, heavier than it looks, or slippery."""
 
 from dataclasses import dataclass
 
@@ -12,28 +12,30 @@ from sim.hands import HandSpec
 from sim.randomize import Episode
 
 SHIFT_TRIGGER_M = 0.07
-"""The object is moved when the first keypoint comes this close; method page, section 1.9."""
+"""Distance between object and nearest keypoint at which the object is moved, once."""
 CLEARANCE_M = 0.02
 """Least distance of the moved object's points from every keypoint: fingers are 12 mm thick."""
 GRIP_S = 0.25
-"""Thumb and a finger have touched the object for so long without a pause: it is gripped. At their first touch the force
-would throw a free object of 40 g away, at 60 m/s^2, before any hand can close."""
+"""Time of uninterrupted touch by thumb and a finger after which the object counts as gripped. At the first touch the
+force would accelerate a free object of 40 g with 60 m/s^2, before any hand can close."""
 FORCE_TURN_S = 1.0
-"""The direction of the force changes this often."""
+"""Time after which the direction of the force changes."""
 PUSH_S = 0.2
 """Length of the push of domain randomisation."""
 
 
 @dataclass(frozen=True)
 class Disturbance:
-    """One kind of disturbance of the evaluation; zero or one where it does not act."""
+    """Set one kind of disturbance of an evaluation; the defaults disturb nothing."""
 
     shift_m: float = 0.0
     """Radius of the disc within which the object is moved, once, unseen [m]."""
     force_n: float = 0.0
-    """Force on the object's centre of mass once it is gripped, and from then on, until the hand opens [N]."""
+    """Force on the object's centre of mass from the grip on until the hand opens [N]."""
     mass_scale: float = 1.0
+    """Factor on the object's mass."""
     friction: float | None = None
+    """Sliding friction of the object against the hand; None: as drawn."""
 
 
 DISTURBANCES = {
@@ -47,20 +49,20 @@ DISTURBANCES = {
 
 
 MIXED = "mixed"
-"""For training: each episode draws one of the kinds, or none, at up to `Disturber.level` of its strength."""
+"""Name of the mixture for training: each episode draws a kind, or none, at up to `Disturber.level` of its strength."""
 SHARES = {"none": 0.3, "shift5": 0.2, "force": 0.3, "heavy": 0.05, "slippery": 0.15}
-"""How often each kind comes in the mixture."""
+"""Probability of each kind in the mixture."""
 
 
 def disturbance_named(name: str) -> Disturbance:
-    """The disturbance of that name, or an error that lists them."""
+    """Return the disturbance `name`. Raise ValueError, which lists them, where there is none."""
     if name not in DISTURBANCES:
         raise ValueError(f"disturbance must be one of {[*DISTURBANCES, MIXED]}, got '{name}'")
     return DISTURBANCES[name]
 
 
 class Disturber:
-    """Acts out disturbances on the episodes of a batch: one kind in all of them, or a mixture."""
+    """Disturbs the episodes of a batch: with one kind in all of them, or with a mixture."""
 
     def __init__(
         self, name: str, hand: HandSpec, num_envs: int, step_s: float, device: torch.device | str = "cpu"
@@ -69,17 +71,17 @@ class Disturber:
         self._kinds = [disturbance_named(kind) for kind in (SHARES if name == MIXED else (name,))]
         self._until = torch.tensor(list(SHARES.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double().to(device)
         self.level = 1.0
-        """Strength of a mixture, from 0 to 1; acts on the episodes that begin from now on."""
+        """Strength of a mixture, from 0 to 1; read at every reset."""
         self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
         self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64, device=device) for _ in range(2))
         self._pushes = False
         self.shifted, self.gripped = (torch.zeros(num_envs, dtype=torch.bool, device=device) for _ in range(2))
-        """(env,) the object was moved; it was gripped."""
+        """(env,) whether the object was moved, and whether it is gripped."""
         self._touched_steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
         self._grip_steps = max(1, round(GRIP_S / step_s))
 
     def reset(self, rows: Tensor, draws: Episode) -> None:
-        """New episodes begin in `rows`: their draws of mass and friction change as the disturbance says."""
+        """Reset `rows`: choose their disturbance, and change their draws of mass and friction accordingly."""
         self.shifted[rows] = False
         self.let_go(rows)
         pick, amount = draws.mishap.T.contiguous()
@@ -99,11 +101,11 @@ class Disturber:
         draws.friction[:] = torch.where(slippery > 0, mixed, draws.friction)
 
     def let_go(self, rows: Tensor) -> None:
-        """The hands of `rows` open: the steady force waits for their next grip."""
+        """Open the hands of `rows`: the steady force waits for the next grip."""
         self.gripped[rows], self._touched_steps[rows] = False, 0
 
     def act(self, engine: Engine, draws: Episode, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
-        """Before a step: move or push objects.
+        """Move or push objects before a physics step.
 
         `distance_m` (env,): nearest keypoint from the object. `points_o` (env, point, 3): its surface, object frame.
         """
@@ -115,13 +117,13 @@ class Disturber:
         engine.push(force)
 
     def _push(self, draws: Episode, phases: Phases) -> Tensor:
-        """The one push of domain randomisation (env, 3) [N], in lift or hold: a free object would be thrown away."""
+        """Return the push of domain randomisation (env, 3) [N]; in lift or hold, as it would throw a free object."""
         held_steps = phases.episode_steps - phases.grasp_steps
         since_s = (phases.step - phases.grasp_steps - (draws.push_at * held_steps).floor()) * self._step_s
         return torch.where(((since_s >= 0) & (since_s < PUSH_S))[:, None], draws.push, 0.0)
 
     def _steady_force(self, state: State, draws: Episode, phases: Phases) -> Tensor:
-        """The force of the evaluation (env, 3) [N], from the grip on."""
+        """Return the force of the evaluation (env, 3) [N], which acts from the grip on."""
         touching = state.object_contact
         both = (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
         self._touched_steps = torch.where(both & (phases.step >= 0), self._touched_steps + 1, 0)
@@ -142,8 +144,9 @@ class Disturber:
 
 
 def free_shift(tries: Tensor, shift_m: Tensor, points_w: Tensor, keypoints_w: Tensor) -> Tensor:
-    """First of the displacements `tries` (row, try, 2), times `shift_m` (row,), that keeps clear of the hand (row, 2).
+    """Return the first of the displacements that keeps clear of the hand (row, 2) [m].
 
+    Displacements are `tries` (row, try, 2) times `shift_m` (row,).
     `points_w` (row, point, 3), `keypoints_w` (row, keypoint, 3). Where none is free, the clearest one is taken.
     """
     tries = tries * shift_m[:, None, None]
@@ -154,7 +157,7 @@ def free_shift(tries: Tensor, shift_m: Tensor, points_w: Tensor, keypoints_w: Te
 
 
 def _clearance(points_w: Tensor, keypoints_w: Tensor, shift_xy: Tensor) -> Tensor:
-    """Distance of the nearest keypoint, or midpoint between successive ones, from the moved points (row,) [m]."""
+    """Return the distance of the moved points from the nearest keypoint, or midpoint of two, (row,) [m]."""
     hand = torch.cat([keypoints_w, (keypoints_w[:, 1:] + keypoints_w[:, :-1]) / 2], dim=1)
     moved = points_w.clone()
     moved[..., :2] += shift_xy[:, None]

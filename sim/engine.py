@@ -1,6 +1,6 @@
-"""What the task asks of a physics engine: named, batched state, and stepping towards targets.
+"""Interface of the physics engines: named, batched state, and stepping towards targets.
 
-The task knows neither thread pools nor Warp; an engine knows neither rewards nor episodes.
+A task depends on neither thread pools nor Warp; an engine depends on neither rewards nor episodes.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,9 +11,7 @@ import mujoco
 import torch
 from torch import Tensor
 
-NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION = 0.8, 0.3
-"""Sliding friction of an object against the hand, the published method's evaluation value, and on the table."""
-GRAVITY_M_S2 = 9.81
+from sim.scene import GRAVITY_M_S2, NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
 
 
 @dataclass
@@ -64,7 +62,7 @@ class State:
 
 @dataclass(frozen=True)
 class Variation:
-    """How the physics of some rows departs from the nominal model; first dimension: those rows."""
+    """Set physics parameters of some rows relative to the nominal model; first dimension: those rows."""
 
     friction: Tensor
     """(row,) sliding friction of the object against the hand."""
@@ -91,14 +89,25 @@ class Variation:
 
     @staticmethod
     def none(rows: int, joints: int) -> "Variation":
-        """The nominal physics of `rows` environments."""
+        """Return the nominal physics of `rows` environments."""
         one, ones = torch.ones(rows, dtype=torch.float64), torch.ones(rows, joints, dtype=torch.float64)
         down = torch.tensor([0.0, 0.0, -GRAVITY_M_S2], dtype=torch.float64).repeat(rows, 1)
-        frictions = NOMINAL_FRICTION * one, NOMINAL_TABLE_FRICTION * one
-        return Variation(*frictions, one, torch.zeros_like(down), one, ones, ones, ones, ones, one, down)
+        return Variation(
+            friction=NOMINAL_FRICTION * one,
+            table_friction=NOMINAL_TABLE_FRICTION * one,
+            mass_scale=one,
+            com_offset=torch.zeros_like(down),
+            size=one,
+            kp_scale=ones,
+            kd_scale=ones,
+            damping_scale=ones,
+            effort_scale=ones,
+            palm_stiffness=one,
+            gravity=down,
+        )
 
     def departs(self) -> Tensor:
-        """(row,) bool: anything but the size differs from the nominal; sizes are models of their own."""
+        """Return where anything but the size differs from the nominal (row,) bool; a size is a model of its own."""
         nominal = Variation.none(*self.kp_scale.shape)
         differs = torch.zeros(len(self.friction), dtype=torch.bool)
         for item in fields(self):
@@ -110,84 +119,89 @@ class Variation:
 
 @dataclass(frozen=True)
 class Start:
-    """Initial conditions of the rows that a reset touches; first dimension: those rows."""
+    """Hold the initial conditions of a reset; first dimension: the rows that are reset."""
 
     objects: Sequence[str]
     """Object name per row."""
     object_pos_w: Tensor
+    """(row, 3) [m]."""
     object_quat_w: Tensor
+    """(row, 4) wxyz."""
     palm_pos_w: Tensor
+    """(row, 3) [m]."""
     palm_quat_w: Tensor
+    """(row, 4) wxyz."""
     joint_pos: Tensor
+    """(row, joint) [rad]."""
     variation: Variation
 
 
 class Engine(Protocol):
-    """A batch of scenes. Rows are environments; a call touches only the rows that it is given."""
+    """Simulates a batch of scenes. Rows are environments; a call changes only the rows that it is given."""
 
     num_envs: int
     device: torch.device
-    """Where the state lives, and whatever the engine is given."""
+    """Device of the state and of all arguments."""
     state: State
     body_names: list[str]
     """All bodies but the world, in the order of `body_states`; the hand's base is "palm", the last is "object"."""
 
     def reset(self, rows: Tensor, start: Start) -> None:
-        """Put the scenes `rows` (sorted, int64) at rest at `start`."""
+        """Reset the scenes `rows` (sorted, int64) to `start`, at rest."""
         ...
 
     def step(
         self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
     ) -> None:
-        """Move on by one control period; palm targets are interpolated from the last, fingers get theirs at once.
+        """Simulate one control period; palm targets are interpolated from the last, finger targets apply at once.
 
-        In environments that are `late` (env,) bool, the fingers get theirs when a part of the period has passed.
+        Where `late` (env,) bool is set, finger targets apply after the first part of the period.
         """
         ...
 
     def rest(self, rows: Tensor) -> None:
-        """Nobody looks at `rows` until their reset: an engine that gains by it lets them stand still."""
+        """Stop stepping `rows` until their reset, where the engine gains by it; their state is not read until then."""
         ...
 
     def push(self, force_w: Tensor) -> None:
-        """External force (env, 3) on the objects' centres of mass until the next call [N]."""
+        """Apply an external force (env, 3) to the objects' centres of mass until the next call [N]."""
         ...
 
     def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
-        """Place the objects of `rows` elsewhere, at rest, without telling the policy."""
+        """Place the objects of `rows` at object_pos_w (row, 3) [m], at rest."""
         ...
 
     def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Overwrite, in `rows`, quantities of the state by name: of the joints, the object, or the palm's pose.
+        """Overwrite quantities of the state in `rows` by name: of the joints, the object, or the palm's pose.
 
-        A palm that is placed is at rest there, and its target with it.
+        A palm is placed at rest, and its target with it.
         """
         ...
 
     def simulate(self, substeps: int = 1) -> None:
-        """Let physics run with the targets as they are."""
+        """Simulate `substeps` physics steps with the present targets."""
         ...
 
     def body_states(self) -> Tensor:
-        """All bodies (env, body, 13), computed when asked: position [m], quaternion wxyz, velocities [m/s, rad/s]."""
+        """Compute the states of all bodies (env, body, 13): position [m], quaternion wxyz, velocities [m/s, rad/s]."""
         ...
 
     def contact_forces(self) -> Tensor:
-        """Net force of all contacts on every body (env, body, 3), world frame [N], computed when asked."""
+        """Compute the net contact force on every body (env, body, 3), world frame [N]."""
         ...
 
     def finite(self) -> Tensor:
-        """(env,) bool: the physics state is finite, and MuJoCo neither warned nor gave up since the reset."""
+        """Return where the state is finite and MuJoCo neither warned nor failed since the reset, (env,) bool."""
         ...
 
     def check(self) -> None:
-        """Raise `BufferError`, which says what to raise, if physics has left something out since the last call."""
+        """Raise BufferError, which names the option to raise, if physics dropped contacts or constraints."""
         ...
 
     def get_model(self, row: int) -> mujoco.MjModel:
-        """The scene of one environment, for rendering."""
+        """Return the model of one environment, for rendering."""
         ...
 
     def get_data(self, row: int) -> mujoco.MjData:
-        """The state of one environment, for rendering."""
+        """Return the data of one environment, for rendering."""
         ...

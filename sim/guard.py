@@ -1,4 +1,4 @@
-"""Watches for physics that fails: counts such episodes and keeps, once, what replays the first of them."""
+"""Guard against non-finite physics: counts failed episodes and dumps the first one for replay."""
 
 import json
 import logging
@@ -11,33 +11,33 @@ from torch import Tensor
 log = logging.getLogger(__name__)
 
 REASONS = ("not_finite", "left_workspace")
-"""Why an episode may end before its time."""
+"""Reasons for which an episode ends early."""
 
 
 class Guard:
-    """Keeps the actions of the running episodes, so that a failed one can be replayed from its trial and actions."""
+    """Records the actions of the running episodes, so that a failed one can be replayed."""
 
     def __init__(self, num_envs: int, episode_steps: int, num_actions: int, device: torch.device | str = "cpu") -> None:
         self._counts = torch.zeros(len(REASONS), dtype=torch.int64, device=device)
         self.dump_dir: Path | None = None
-        """Where the one dump goes; None writes none."""
+        """Folder of the dump; None writes none."""
         self._actions = torch.zeros(num_envs, episode_steps, num_actions, device=device)
         self._ended = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self._dumped = False
 
     def reset(self, rows: Tensor) -> None:
-        """New episodes begin in `rows`."""
+        """Reset the records of `rows`."""
         self._actions[rows] = 0.0
         self._ended[rows] = False
 
     def record(self, step_index: Tensor, action: Tensor) -> None:
-        """Remember the actions (env, action) that are about to be taken."""
+        """Record the actions (env, action) of the next step, `step_index` (env,) steps after the reset."""
         step = step_index.clamp(max=self._actions.shape[1] - 1)
         self._actions[torch.arange(len(step), device=step.device), step] = action
 
     @property
     def counts(self) -> dict[str, int]:
-        """Episodes ended for each reason since the task was made."""
+        """Number of episodes that ended for each reason since the task was made."""
         return dict(zip(REASONS, self._counts.tolist(), strict=True))
 
     def count(self, not_finite: Tensor, left_workspace: Tensor) -> None:

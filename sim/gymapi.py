@@ -1,4 +1,4 @@
-"""Isaac Gym's tensor API over the engine: flat tensors that are read by `refresh_*` and written by `set_*`.
+"""Implements Isaac Gym's tensor API on the engine: flat tensors, read by `refresh_*` and written by `set_*`.
 
 Each environment holds two actors: 0 "hand", whose degrees of freedom are the fingers and whose root is the hand base,
 and 1 "object". What carries the palm, servos or an arm, is no actor: placing the root places it, at rest.
@@ -28,7 +28,7 @@ _XYZW, _WXYZ = [1, 2, 3, 0], [3, 0, 1, 2]
 
 
 class Sim:
-    """The simulation behind a task, and the tensors that were acquired from it."""
+    """Holds the simulation of a task and the tensors acquired from it."""
 
     def __init__(self, task: GraspTask) -> None:
         self.engine, self.hand, self.num_envs = task.engine, task.hand, task.num_envs
@@ -39,91 +39,91 @@ class Sim:
 
 @dataclass(frozen=True)
 class EnvHandle:
-    """One environment of a simulation."""
+    """Identifies one environment of a simulation."""
 
     sim: Sim
     row: int
 
 
 class Gym:
-    """The functions of Isaac Gym that training code calls, under their names."""
+    """Provides the functions of Isaac Gym that training code calls, under their names."""
 
     def create_sim(self, task: GraspTask) -> Sim:
-        """A simulation handle on a task that exists; compute device, graphics and engine are not chosen here."""
+        """Return a simulation handle on an existing task; device, graphics and engine arguments are ignored."""
         return Sim(task)
 
     def prepare_sim(self, sim: Sim) -> bool:
-        """Nothing is left to prepare."""
+        """Do nothing: the simulation is ready."""
         return sim.num_envs > 0
 
     def simulate(self, sim: Sim) -> None:
-        """One physics step with the targets as they are; `VecTask.dt` long."""
+        """Run one physics step of `VecTask.dt` with the present targets."""
         sim.engine.simulate()
 
     def fetch_results(self, sim: Sim, wait: bool = True) -> None:
-        """Nothing to wait for: `simulate` has returned."""
+        """Do nothing: `simulate` is synchronous."""
 
     def get_env_count(self, sim: Sim) -> int:
-        """Number of environments."""
+        """Return the number of environments."""
         return sim.num_envs
 
     def get_sim_actor_count(self, sim: Sim) -> int:
-        """Number of actors over all environments."""
+        """Return the number of actors over all environments."""
         return sim.num_envs * len(ACTORS)
 
     def get_sim_dof_count(self, sim: Sim) -> int:
-        """Number of finger joints over all environments."""
+        """Return the number of finger joints over all environments."""
         return sim.num_envs * len(sim.hand.joint_names)
 
     def get_sim_rigid_body_count(self, sim: Sim) -> int:
-        """Number of bodies over all environments."""
+        """Return the number of bodies over all environments."""
         return sim.num_envs * len(sim.body_names)
 
     def get_env(self, sim: Sim, index: int) -> EnvHandle:
-        """Handle of one environment."""
+        """Return the handle of one environment."""
         return EnvHandle(sim, index)
 
     def find_actor_handle(self, env: EnvHandle, name: str) -> int:
-        """Actor "hand" or "object" within an environment."""
+        """Return the actor "hand" or "object" within an environment."""
         return _find(name, ACTORS, "actor")
 
     def get_actor_index(self, env: EnvHandle, actor: int, domain: int = DOMAIN_SIM) -> int:
-        """Row of an actor in the root states of its environment, or of all."""
+        """Return the row of an actor in the root states of its environment, or of all."""
         return actor + (env.row * len(ACTORS) if domain == DOMAIN_SIM else 0)
 
     def get_actor_dof_names(self, env: EnvHandle, actor: int) -> list[str]:
-        """Names of the joints of an actor, in the order of the dof states."""
+        """Return the names of the joints of an actor, in the order of the dof states."""
         return list(env.sim.hand.joint_names) if actor == HAND else []
 
     def find_actor_dof_index(self, env: EnvHandle, actor: int, name: str, domain: int = DOMAIN_SIM) -> int:
-        """Row of a joint in the dof states of its environment, or of all."""
+        """Return the row of a joint in the dof states of its environment, or of all."""
         names = self.get_actor_dof_names(env, actor)
         return _find(name, names, "dof") + (env.row * len(names) if domain == DOMAIN_SIM else 0)
 
     def get_actor_rigid_body_names(self, env: EnvHandle, actor: int) -> list[str]:
-        """Names of the bodies of an actor, in the order of the rigid body states."""
+        """Return the names of the bodies of an actor, in the order of the rigid body states."""
         return [name for name in env.sim.body_names if (name == "object") == (actor == OBJECT)]
 
     def find_actor_rigid_body_index(self, env: EnvHandle, actor: int, name: str, domain: int = DOMAIN_SIM) -> int:
-        """Row of a body in the rigid body states of its environment, or of all."""
+        """Return the row of a body in the rigid body states of its environment, or of all."""
         _find(name, self.get_actor_rigid_body_names(env, actor), "rigid body")
         names = env.sim.body_names
         return names.index(name) + (env.row * len(names) if domain == DOMAIN_SIM else 0)
 
     def acquire_actor_root_state_tensor(self, sim: Sim) -> TensorHandle:
-        """Handle on the root states (env * actor, 13)."""
+        """Return a handle on the root states (env * actor, 13)."""
         return self._acquire(sim, "root")
 
     def acquire_dof_state_tensor(self, sim: Sim) -> TensorHandle:
-        """Handle on the dof states (env * dof, 2)."""
+        """Return a handle on the dof states (env * dof, 2)."""
         return self._acquire(sim, "dof")
 
     def acquire_rigid_body_state_tensor(self, sim: Sim) -> TensorHandle:
-        """Handle on the rigid body states (env * body, 13)."""
+        """Return a handle on the rigid body states (env * body, 13)."""
         return self._acquire(sim, "body")
 
     def acquire_net_contact_force_tensor(self, sim: Sim) -> TensorHandle:
-        """Handle on the net contact forces (env * body, 3)."""
+        """Return a handle on the net contact forces (env * body, 3)."""
         return self._acquire(sim, "contact")
 
     def _acquire(self, sim: Sim, kind: str) -> TensorHandle:
@@ -132,19 +132,19 @@ class Gym:
         return TensorHandle(sim.tensors[kind])
 
     def refresh_actor_root_state_tensor(self, sim: Sim) -> bool:
-        """Bring the acquired root states up to date."""
+        """Update the acquired root states."""
         return self._refresh(sim, "root")
 
     def refresh_dof_state_tensor(self, sim: Sim) -> bool:
-        """Bring the acquired dof states up to date."""
+        """Update the acquired dof states."""
         return self._refresh(sim, "dof")
 
     def refresh_rigid_body_state_tensor(self, sim: Sim) -> bool:
-        """Bring the acquired rigid body states up to date."""
+        """Update the acquired rigid body states."""
         return self._refresh(sim, "body")
 
     def refresh_net_contact_force_tensor(self, sim: Sim) -> bool:
-        """Bring the acquired net contact forces up to date."""
+        """Update the acquired net contact forces."""
         return self._refresh(sim, "contact")
 
     def _refresh(self, sim: Sim, kind: str) -> bool:
@@ -176,11 +176,11 @@ class Gym:
         return True
 
     def set_dof_state_tensor(self, sim: Sim, states: TensorHandle) -> bool:
-        """Put all finger joints where the states (env * dof, 2) say; the targets stay."""
+        """Set the states (env * dof, 2) of all finger joints; targets are kept."""
         return self._set_dof_states(sim, states, torch.arange(sim.num_envs))
 
     def set_dof_state_tensor_indexed(self, sim: Sim, states: TensorHandle, actors: TensorHandle, count: int) -> bool:
-        """The same for the first `count` of the listed actors; objects have no joints."""
+        """Set the finger joint states of the first `count` actors of a list; objects have no joints."""
         return self._set_dof_states(sim, states, _rows(actors, count, HAND))
 
     def _set_dof_states(self, sim: Sim, states: TensorHandle, rows: Tensor) -> bool:
@@ -189,13 +189,13 @@ class Gym:
         return True
 
     def set_dof_position_target_tensor(self, sim: Sim, targets: TensorHandle) -> bool:
-        """Targets of all finger servos (env * dof,) [rad]."""
+        """Set the targets (env * dof,) [rad] of all finger servos."""
         return self._set_targets(sim, targets, torch.arange(sim.num_envs))
 
     def set_dof_position_target_tensor_indexed(
         self, sim: Sim, targets: TensorHandle, actors: TensorHandle, count: int
     ) -> bool:
-        """The same for the first `count` of the listed actors."""
+        """Set the servo targets of the first `count` actors of a list."""
         return self._set_targets(sim, targets, _rows(actors, count, HAND))
 
     def _set_targets(self, sim: Sim, targets: TensorHandle, rows: Tensor) -> bool:
@@ -207,12 +207,12 @@ _GYM = Gym()
 
 
 def acquire_gym() -> Gym:
-    """The one `Gym`; it holds no state."""
+    """Return the `Gym`, which holds no state."""
     return _GYM
 
 
 def _bodies(sim: Sim) -> Tensor:
-    """(env, body, 13) float32 with quaternions xyzw."""
+    """Return body states (env, body, 13) float32 with quaternions xyzw."""
     states = sim.engine.body_states().float()
     return torch.cat([states[..., :3], states[..., 3:7][..., _XYZW], states[..., 7:]], dim=-1)
 
@@ -230,7 +230,7 @@ _READ = {
 
 
 def _rows(actors: TensorHandle, count: int, kind: int) -> Tensor:
-    """Environments, sorted, whose actor of that kind is among the first `count` indices."""
+    """Return the sorted environments whose actor of that kind is among the first `count` indices."""
     chosen = actors.tensor.flatten()[:count].long()
     return torch.unique(chosen[chosen % len(ACTORS) == kind] // len(ACTORS))
 

@@ -1,4 +1,4 @@
-"""Isaac Gym's `gymtorch` by name: what crosses between the tensor API and PyTorch. Here both sides are PyTorch."""
+"""Converts between tensor API and PyTorch under the names of Isaac Gym's `gymtorch`; both sides are PyTorch here."""
 
 from dataclasses import dataclass
 
@@ -7,16 +7,16 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TensorHandle:
-    """What `Gym.acquire_*` returns and `Gym.set_*` takes."""
+    """Holds the tensor that `Gym.acquire_*` returns and `Gym.set_*` takes."""
 
     tensor: Tensor
 
 
 def wrap_tensor(handle: TensorHandle) -> Tensor:
-    """The tensor behind a handle; `Gym.refresh_*` writes new values into it."""
+    """Return the tensor of a handle; `Gym.refresh_*` writes new values into it."""
     return handle.tensor
 
 
 def unwrap_tensor(tensor: Tensor) -> TensorHandle:
-    """A handle on a tensor."""
+    """Return a handle on a tensor."""
     return TensorHandle(tensor)

@@ -22,7 +22,7 @@ Stick = tuple[NDArray[np.float64], NDArray[np.float64], float]
 
 
 def hand_shape(hand: HandSpec) -> HandShape:
-    """Capsules of the collision geoms of a hand, in float32."""
+    """Return capsules around the collision geoms of a hand, in float32."""
     model = hand.to_mjspec().compile()
     kinematics = hand.kinematics()
     sticks = [(model.geom_bodyid[i] - 1, *stick) for i in range(model.ngeom) for stick in body_sticks(model, i)]
@@ -37,13 +37,13 @@ def hand_shape(hand: HandSpec) -> HandShape:
 
 
 def hand_shadow(hand: HandSpec, margin_m: float) -> Shadow:
-    """What a hand enlarged by `margin_m` hides."""
+    """Return the occlusion model of a hand enlarged by `margin_m` [m]."""
     base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
     return Shadow(hand_shape(hand), base_in_palm, margin_m)
 
 
 def robot_capsules(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[int]) -> Capsules:
-    """Capsules about these geoms where `data` has them, world frame; corners stand out by 0.4 of half a side."""
+    """Return capsules around these geoms where `data` has them, world frame; corners stand out by 0.2 of a side."""
     sticks = [(i, *stick) for i in geoms for stick in _sticks(model, i, layers=2)]
     place = [(data.geom_xpos[i], data.geom_xmat[i].reshape(3, 3)) for i, *_ in sticks]
     ends = np.array([[p + R @ a, p + R @ b] for (p, R), (_, a, b, _) in zip(place, sticks, strict=True)])
@@ -52,7 +52,7 @@ def robot_capsules(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[i
 
 
 def body_sticks(model: mujoco.MjModel, geom: int, layers: int = 1) -> list[Stick]:
-    """Capsules of a geom in the frame of its body."""
+    """Return the capsules of a geom in the frame of its body."""
     rotation = np.empty(9)
     mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
     R, p = rotation.reshape(3, 3), model.geom_pos[geom]
@@ -60,7 +60,7 @@ def body_sticks(model: mujoco.MjModel, geom: int, layers: int = 1) -> list[Stick
 
 
 def _sticks(model: mujoco.MjModel, geom: int, layers: int = 1) -> list[Stick]:
-    """Capsules of a geom in its own frame."""
+    """Return the capsules of a geom in its own frame."""
     kind, size = mujoco.mjtGeom(model.geom_type[geom]), model.geom_size[geom]
     if kind == mujoco.mjtGeom.mjGEOM_SPHERE:
         return [(np.zeros(3), np.zeros(3), float(size[0]))]
@@ -88,7 +88,7 @@ def _of_box(centre: NDArray[np.float64], half: NDArray[np.float64], layers: int)
 
 
 def _spread(room: float, radius: float) -> NDArray[np.float64]:
-    """Places from -room to room, at most two radii apart; one in the middle where there is no room."""
+    """Return positions from -room to room, at most two radii apart; one in the middle where there is no room."""
     if room < 0.1 * radius:
         return np.zeros(1)
     return np.linspace(-room, room, max(2, int(np.ceil(room / radius)) + 1))

@@ -1,6 +1,5 @@
 """hand.yaml read and checked: the description of a hand as the fields of HandSpec."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 import yaml
 
 import assets
+from dexgrasp.utils.text import did_you_mean
 from perception.geometry import quat_from_matrix
 from perception.grasp_style import GraspStyle
 
@@ -33,8 +33,8 @@ def find_hand(name_or_path: str | Path) -> Path:
     if str(name_or_path) in known:
         return assets.path(f"hands/{name_or_path}/hand.yaml")
     raise FileNotFoundError(
-        f"no hand '{name_or_path}': expected one of {known}, a folder with hand.yaml and hand.xml, or a hand.yaml"
-        + _nearest(str(name_or_path), known)
+        f"no hand '{name_or_path}': expected one of {known}, a folder with hand.yaml and hand.xml, or a hand.yaml."
+        + did_you_mean(str(name_or_path), known)
     )
 
 
@@ -127,15 +127,10 @@ def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None
     known = list(known)
     for name in wanted:
         if name not in known:
-            raise ValueError(f"{what} '{name}' is unknown; known: {known}{_nearest(name, known)}")
+            raise ValueError(f"{what} '{name}' is unknown; known: {known}.{did_you_mean(name, known)}")
 
 
 def _demand_exactly(mapping: Mapping[str, Any], keys: Sequence[str], where: str) -> None:
     demand_known(mapping, keys, f"{where} key")
     if missing := [key for key in keys if key not in mapping]:
         raise ValueError(f"{where} lacks the keys {missing}; expected {list(keys)}")
-
-
-def _nearest(name: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f". Did you mean '{close[0]}'?" if close else ""

@@ -1,9 +1,10 @@
-"""The task as a `VecTask` of IsaacGymEnvs: its buffers, hooks and constructor arguments, over our engine.
+"""The task as a `VecTask` of IsaacGymEnvs: its buffers, hooks and constructor arguments.
 
-One difference is meant: an episode that ends is reset in the same step, so that the observation that comes back opens
-the next one, as rl_games assumes and as Isaac Lab does. IsaacGymEnvs resets one step later and wastes an action.
+Difference to IsaacGymEnvs: an episode that ends is reset in the same step, so that the returned observation starts the
+next one, as rl_games assumes and as in Isaac Lab. IsaacGymEnvs resets one step later and discards an action.
 """
 
+from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,12 +20,22 @@ from sim.streams import TrialStreams, make_task
 from sim.task_cfg import TaskCfg
 from sim.window import Window, check_mode
 
-TASKS = ("Grasp",)
+OPTIONS = (
+    "sim_device",
+    "rl_device",
+    "graphics_device_id",
+    "headless",
+    "obs_group",
+    "states_group",
+    "clip_observations",
+    "clip_actions",
+)
+"""Names of the options that `VecTask` has besides those of `sim.streams.make_task`."""
 
 
 def make(
     seed: int = 0,
-    task: str = "Grasp",
+    task: "str | type[VecTask]" = "Grasp",
     num_envs: int = 64,
     sim_device: str = "cpu",
     rl_device: str = "cpu",
@@ -32,14 +43,13 @@ def make(
     headless: bool = True,
     **options: Any,
 ) -> "VecTask":
-    """A task by name, with the arguments of `isaacgymenvs.make`; `options` are those of `VecTask`."""
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {list(TASKS)}, got '{task}'")
-    return VecTask(num_envs, rl_device, sim_device, graphics_device_id, headless, seed=seed, **options)
+    """Return a task by name or class, with the arguments of `isaacgymenvs.make`; `options` are those of the class."""
+    kind = task_class(task)
+    return kind(num_envs, rl_device, sim_device, graphics_device_id, headless, seed=seed, **options)
 
 
 class VecTask:
-    """`num_envs` episodes at once as tensors on `rl_device`; actions in the units of `sim.actions`, nominally ±1.
+    """Runs `num_envs` episodes at once, with tensors on `rl_device` and actions in the units of `sim.actions`.
 
     A subclass may override the hooks, in the order of a step: `pre_physics_step`, `compute_reward` (which also says who
     is reset), `reset_idx`, `compute_observations`. The tensor API is reached through `gym` and `sim`.
@@ -61,7 +71,7 @@ class VecTask:
         task_cfg: TaskCfg | None = None,
         **options: Any,
     ) -> None:
-        """`states_group`: what the critic sees, None for nothing. `clip_actions`: None takes the task's own limit.
+        """`states_group`: observation of the critic, or None. `clip_actions`: None takes the task's own limit.
 
         Further `options`: those of `sim.streams.make_task`, whose `task` is `task_cfg` here.
         """
@@ -94,7 +104,7 @@ class VecTask:
         return group
 
     def allocate_buffers(self) -> None:
-        """Buffers, first dimension environment; reset_buf and timeout_buf speak of the step that was taken last."""
+        """Allocate the buffers (env, ...); reset_buf and timeout_buf describe the last step."""
         n = self.num_envs
         self.obs_buf, self.states_buf = torch.zeros(n, self.num_obs), torch.zeros(n, self.num_states)
         self.actions, self.rew_buf = torch.zeros(n, self.num_actions), torch.zeros(n)
@@ -106,27 +116,27 @@ class VecTask:
 
     @property
     def num_envs(self) -> int:
-        """Number of environments."""
+        """Return the number of environments."""
         return self.num_environments
 
     @property
     def num_obs(self) -> int:
-        """Length of the policy's observation."""
+        """Return the length of the policy's observation."""
         return self.num_observations
 
     @property
     def num_acts(self) -> int:
-        """Length of an action."""
+        """Return the length of an action."""
         return self.num_actions
 
     @property
     def observation_space(self) -> Box:
-        """Of one environment's "obs"."""
+        """Return the space of one environment's "obs"."""
         return self.obs_space
 
     @property
     def action_space(self) -> Box:
-        """Of one environment, ±1; what lies outside is clipped at `clip_actions`."""
+        """Return the action space of one environment, ±1; larger actions are clipped at `clip_actions`."""
         return self.act_space
 
     def reset(self) -> dict[str, Tensor]:
@@ -142,11 +152,11 @@ class VecTask:
         self.progress_buf[rows] = self.randomize_buf[rows] = 0
 
     def reset_done(self) -> tuple[dict[str, Tensor], Tensor]:
-        """Observations, and the environments whose episode ended in the last step; they have been reset already."""
+        """Return the observations, and the environments whose episode ended in the last step (already reset)."""
         return self.obs_dict, self.reset_buf.nonzero().flatten().to(self.rl_device)
 
     def step(self, actions: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Any]]:
-        """One control step: ({"obs", "states"}, reward (env,), reset (env,), extras); "time_outs" is in extras."""
+        """Run one control step; return {"obs", "states"}, reward (env,), reset (env,), extras with "time_outs"."""
         self.extras = {}
         self.pre_physics_step(actions.to(self.device).clamp(-self.clip_actions, self.clip_actions))
         self._step = self.task.step(self.actions)
@@ -158,11 +168,11 @@ class VecTask:
         return self._publish(), self.rew_buf.to(self.rl_device), self.reset_buf.to(self.rl_device), self.extras
 
     def pre_physics_step(self, actions: Tensor) -> None:
-        """Hook: the clipped actions (env, num_actions), which physics will follow in `self.actions`."""
+        """Hook: store the clipped actions (env, num_actions) that physics follows in `self.actions`."""
         self.actions = actions.clone()
 
     def post_physics_step(self) -> None:
-        """Hook: rewards and resets of the step that was taken, then the observations of what follows."""
+        """Hook: compute rewards and resets of the last step, reset, then compute observations."""
         self.progress_buf += 1
         self.randomize_buf += 1
         self._groups = self._step.obs
@@ -207,11 +217,11 @@ class VecTask:
         return observation.clamp(-self.clip_obs, self.clip_obs).to(self.rl_device)
 
     def get_state(self) -> Tensor:
-        """What the critic sees, clipped."""
+        """Return the clipped observation of the critic."""
         return self._to_learner(self.states_buf)
 
     def render(self, mode: str = "rgb_array") -> NDArray[np.uint8] | None:
-        """Picture (480, 640, 3) of environment 0, or its window brought up to date."""
+        """Return an image (480, 640, 3) of environment 0, or update its window."""
         check_mode(mode)
         if mode == "rgb_array":
             return self._window.picture()
@@ -223,35 +233,64 @@ class VecTask:
         self._window.close()
 
     def seed(self, seed: int) -> None:
-        """Environment i follows the trials of seed + i from its next reset on."""
+        """Set the seeds: environment i runs the trials of seed + i from its next reset on."""
         self._streams.seed(range(seed, seed + self.num_envs))
 
     def get_env_info(self) -> dict[str, Any]:
-        """What rl_games asks of a vector environment; with the following it can be registered as one."""
+        """Return the spaces and the number of agents, as rl_games asks of a vector environment."""
         spaces = {"action_space": self.action_space, "observation_space": self.observation_space, "agents": 1}
         return spaces | ({"state_space": self.state_space} if self.num_states else {})
 
     def get_number_of_agents(self) -> int:
-        """One hand per environment."""
+        """Return the number of agents per environment, 1."""
         return self.num_agents
 
     def has_action_masks(self) -> bool:
-        """All actions are allowed at any time."""
+        """Return False: all actions are allowed at any time."""
         return False
 
     def set_train_info(self, env_frames: int, *args: Any, **kwargs: Any) -> None:
-        """The learner tells how far it is; nothing here depends on it."""
+        """Store the learner's number of environment steps; the task does not depend on it."""
         self.total_train_env_frames = env_frames
 
     def get_env_state(self) -> dict[str, list[int]]:
-        """What a checkpoint keeps: where each environment is in the sequence of its trials."""
+        """Return seed and next trial of each environment, for a checkpoint."""
         return {"seeds": self.task.seeds.tolist(), "next_trial": self._streams.next_trial.tolist()}
 
     def set_env_state(self, env_state: dict[str, list[int]] | None) -> None:
-        """Go on, from the next reset, where `get_env_state` was."""
+        """Continue, from the next reset on, with the trials of `get_env_state`."""
         if env_state is not None:
             self._streams.seed(env_state["seeds"])
             self._streams.next_trial[:] = torch.tensor(env_state["next_trial"])
+
+
+isaacgym_task_map: dict[str, type[VecTask]] = {"Grasp": VecTask}
+"""Tasks by name, as in IsaacGymEnvs; see `register`."""
+
+
+def register(name: str, task: type[VecTask]) -> None:
+    """Add a subclass of `VecTask` under a name that `make(task=name)` takes."""
+    if not (isinstance(task, type) and issubclass(task, VecTask)):
+        raise TypeError(f"task '{name}' must be a subclass of VecTask, got {task!r}")
+    if isaacgym_task_map.get(name, task) is not task:
+        raise ValueError(
+            f"task '{name}' is registered already, as {isaacgym_task_map[name].__name__}: choose another name"
+        )
+    isaacgym_task_map[name] = task
+
+
+def task_class(task: str | type[VecTask]) -> type[VecTask]:
+    """Return the class of a registered name, or `task` itself where it is a subclass of `VecTask`."""
+    if isinstance(task, type) and issubclass(task, VecTask):
+        return task
+    if not isinstance(task, str) or task not in isaacgym_task_map:
+        near = get_close_matches(str(task), isaacgym_task_map, n=1)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(
+            f"task must be a subclass of VecTask or one of {sorted(isaacgym_task_map)}, got {task!r}{hint} "
+            f"(add names with sim.isaacgym.register)"
+        )
+    return isaacgym_task_map[task]
 
 
 def _box(limit: float, size: int) -> Box:

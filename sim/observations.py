@@ -1,4 +1,4 @@
-"""The terms of both observation groups; the teacher has proprioception plus what only a simulator knows."""
+"""Terms of both observation groups; the teacher has proprioception plus privileged terms of the simulator."""
 
 import torch
 from torch import Tensor
@@ -7,13 +7,23 @@ from perception.geometry import quat_conjugate, quat_multiply, quat_rotate, quat
 from perception.observation import Layout, Term, student_layout
 from sim.actions import Course, Phases
 from sim.engine import State
+from sim.hands import HandSpec
 from sim.sensing import Readings
 
 FORCE_LIMIT_N = 30.0
 
 
+def observation_layouts(hand: HandSpec, live: bool) -> dict[str, Layout]:
+    """Return the layouts of both observation groups; `live`: whether the camera delivers more than the first frame."""
+    joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
+    return {
+        "teacher": teacher_layout(joints, keypoints, 6 + joints, len(hand.contact_bodies)),
+        "student": student_layout(joints, keypoints, 6 + joints, live),
+    }
+
+
 def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> Layout:
-    """Privileged layout: contacts, forces, vectors to the live full cloud, object motion, mass and friction."""
+    """Return the privileged layout: contacts, forces, vectors to the true surface, object motion, mass, friction."""
     own = ("visible_vectors", "history")
     shared = tuple(term for term in student_layout(joints, keypoints, actions).terms if term.name not in own)
     return Layout(
@@ -33,7 +43,7 @@ def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> La
 
 
 def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[str, Tensor]:
-    """Where the episode is and what was done last."""
+    """Return the progress of the episode and the last action."""
     step = phases.step.to(torch.float32)
     grasp = (step / phases.grasp_steps).clamp(0, 1)
     lift = ((step - phases.grasp_steps) / phases.lift_steps).clamp(0, 1)
@@ -45,7 +55,7 @@ def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[
 
 
 def hand_terms(hand: Readings, joint_target: Tensor, course: Course) -> dict[str, Tensor]:
-    """Proprioception: the hand as it is sensed, against where it started and where it should be."""
+    """Return the proprioceptive terms: the measured hand relative to its start and to its target."""
     palm, start = hand.palm_quat_w, quat_conjugate(course.start_quat_w)
     up = palm.new_tensor([0.0, 0.0, 1.0])
     return {
@@ -61,7 +71,7 @@ def hand_terms(hand: Readings, joint_target: Tensor, course: Course) -> dict[str
 
 
 def privileged_terms(state: State, object_start_w: Tensor, object_vectors_p: Tensor) -> dict[str, Tensor]:
-    """True contacts, and the true object, in the palm frame."""
+    """Return true contacts, and the true motion of the object, in the palm frame."""
     palm = state.palm_quat_w
     return {
         "contact": state.object_contact,

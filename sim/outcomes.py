@@ -1,4 +1,4 @@
-"""Whether a trial succeeded, and if not, how it failed."""
+"""Success and failure kinds of a trial, decided from the true state of the object."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,21 +10,23 @@ from perception.geometry import quat_rotate_inverse
 from sim.engine import State
 
 RISE_M = 0.1
-"""Success: the object is held at least this much above its start."""
+"""Least rise of the object above its start for success."""
 SLIP_M = 0.08
-"""And has moved less than this relative to the palm since the end of the lift."""
+"""Largest motion of the object relative to the palm since the end of the lift for success."""
 TOUCH_GRACE_S = 0.1
-"""And was touched by the hand within this time: contacts flicker for a step."""
+"""Longest time without contact for success: contacts flicker for a step."""
+WORKSPACE_M = 0.35
+"""An object further than this from the origin along x or y, or below the table, ends the episode."""
 LEFT_TABLE_M = 0.02
-"""Below this rise during the lift, the object was missed or pushed away rather than dropped."""
+"""Rise during the lift below which the object was missed or pushed away rather than dropped."""
 PUSHED_M = 0.08
-"""An object that was missed but moved further than this over the table was pushed away."""
+"""Motion over the table beyond which a missed object was pushed away."""
 FAILURES = ("missed", "dropped_in_lift", "dropped_in_hold", "pushed_away", "unstable")
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one trial. Lengths in metres."""
+    """Record the result of one trial. Lengths in metres."""
 
     trial: int
     object: str
@@ -39,11 +41,11 @@ class Outcome:
     penetration_m: float
     """Deepest penetration of hand and object during the trial."""
     attempts: int = 1
-    """Grasps that were begun."""
+    """Number of grasps."""
 
 
 class Judge:
-    """Follows the episodes of a batch and decides their outcomes from the object's true state."""
+    """Decides the outcomes of a batch of episodes from the true states of the objects."""
 
     def __init__(self, num_envs: int, step_s: float, device: torch.device | str = "cpu") -> None:
         def zeros(*size: int) -> Tensor:
@@ -53,16 +55,16 @@ class Judge:
         self.start_pos_w = zeros(3)
         self._anchor_p = zeros(3)
         self.held = zeros().bool()
-        """(env,) the object has been held since the lift ended."""
+        """(env,) whether the object has been held since the lift ended."""
         self.rise_m, self._best_rise_m, self._lift_end_rise_m = zeros(), zeros(), zeros()
         self.slip_m, self.penetration_m, self._untouched = zeros(), zeros(), zeros()
         self._pushed_m = zeros()
         self.attempts = torch.ones_like(self._pushed_m, dtype=torch.int64)
-        """(env,) grasps that were begun."""
+        """(env,) number of grasps."""
         self.unstable, self._lost = zeros().bool(), zeros().bool()
 
     def reset(self, rows: Tensor, state: State) -> None:
-        """Begin the episodes of `rows` with the object where it is."""
+        """Reset the episodes of `rows`; heights count from the present positions of the objects."""
         self.start_pos_w[rows] = state.object_pos_w[rows].double()
         self.held[rows] = self.unstable[rows] = self._lost[rows] = False
         for tracked in (self.rise_m, self._best_rise_m, self._lift_end_rise_m, self.slip_m, self.penetration_m):
@@ -72,7 +74,7 @@ class Judge:
         self.attempts[rows] = 1
 
     def try_again(self, rows: Tensor) -> None:
-        """The grasps of `rows` were given up: the next ones decide. Heights still count from the start of the trial."""
+        """Discard the grasps of `rows`: the next ones decide. Heights still count from the start of the trial."""
         self.held[rows] = False
         self._best_rise_m[rows] = self._lift_end_rise_m[rows] = self.slip_m[rows] = 0.0
         self.attempts[rows] += 1
@@ -80,7 +82,10 @@ class Judge:
     def update(
         self, state: State, lifting: Tensor, lift_ends: Tensor, holding: Tensor, unstable: Tensor, strayed: Tensor
     ) -> None:
-        """Take in one step. Masks (env,): in the lift, at its last step, in the hold, physics failed, strayed."""
+        """Update after a control step.
+
+        Masks (env,): in the lift, at its last step, in the hold, physics not finite, object out of the workspace.
+        """
         offset = state.object_pos_w - self.start_pos_w
         in_palm = quat_rotate_inverse(state.palm_quat_w, state.object_pos_w - state.palm_pos_w)
         self.rise_m = offset[:, 2].clone()
@@ -98,13 +103,13 @@ class Judge:
         self.held = (self.held | lift_ends) & (good | ~holding) & ~self.unstable & ~self._lost
 
     def failure(self, row: int) -> str:
-        """How the finished episode of `row` failed; empty for a success."""
+        """Return the failure of the finished episode of `row`; empty for a success."""
         return self.outcomes([row], [0], [""], "")[0].failure
 
     def outcomes(
         self, rows: Sequence[int], trials: Sequence[int], names: Sequence[str], disturbance: str
     ) -> list[Outcome]:
-        """The finished episodes of `rows` as records."""
+        """Return the finished episodes of `rows` as records."""
         if not rows:
             return []
         of_lift = (self._best_rise_m, self._lift_end_rise_m, self._pushed_m)
@@ -112,13 +117,32 @@ class Judge:
         table = torch.stack([column[list(rows)].double() for column in columns], dim=1).tolist()
         records = []
         for trial, name, values in zip(trials, names, table, strict=True):
-            failure, attempts = _failure(*values[:5]), int(values[8])
-            records.append(Outcome(trial, name, disturbance, not failure, failure, *values[5:8], attempts=attempts))
+            held, unstable, best_rise_m, lift_end_rise_m, pushed_m, rise_m, slip_m, penetration_m, attempts = values
+            failure = _failure(
+                held=held,
+                unstable=unstable,
+                best_rise_m=best_rise_m,
+                lift_end_rise_m=lift_end_rise_m,
+                pushed_m=pushed_m,
+            )
+            records.append(
+                Outcome(
+                    trial=trial,
+                    object=name,
+                    disturbance=disturbance,
+                    success=not failure,
+                    failure=failure,
+                    lift_m=rise_m,
+                    slip_m=slip_m,
+                    penetration_m=penetration_m,
+                    attempts=int(attempts),
+                )
+            )
         return records
 
 
-def _failure(held: float, unstable: float, best_rise_m: float, lift_end_rise_m: float, pushed_m: float) -> str:
-    """How a finished episode failed; empty for a success."""
+def _failure(*, held: float, unstable: float, best_rise_m: float, lift_end_rise_m: float, pushed_m: float) -> str:
+    """Return how a finished episode failed; empty for a success."""
     if held:
         return ""
     if unstable:

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from sim.engine import GRAVITY_M_S2, NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
+from sim.scene import GRAVITY_M_S2, NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
 from sim.trial_random import TrialRandom
 
 SHIFT_TRIES = 12

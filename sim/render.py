@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from dexgrasp.utils.files import atomic_path
+
 Rgba = tuple[float, float, float, float]
 Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
 """Vertices (v, 3) [m] and triangles (f, 3)."""
@@ -123,12 +125,16 @@ class Recorder:
         if width % 16 or height % 16:
             raise ValueError(f"width and height of a video must be multiples of 16 pixels, got {width} x {height}")
         self.path, self.frames = Path(path), 0
-        self._partial = self.path.with_name(f".{self.path.stem}.partial.mp4")
         self._photographer = Photographer(mesh, width, height)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._output = atomic_path(self.path)
         options = ["-movflags", "+faststart", "-crf", "20", "-threads", "1"]
         self._writer = imageio.get_writer(
-            self._partial, fps=rate_hz, codec="libx264", pixelformat="yuv420p", quality=None, output_params=options
+            self._output.__enter__(),
+            fps=rate_hz,
+            codec="libx264",
+            pixelformat="yuv420p",
+            quality=None,
+            output_params=options,
         )
 
     def capture(self, model: mujoco.MjModel, data: mujoco.MjData, caption: str = "") -> None:
@@ -142,14 +148,15 @@ class Recorder:
         self._writer.close()
         if not self.frames:
             raise ValueError(f"nothing was captured for {self.path}")
-        os.replace(self._partial, self.path)
+        self._output.__exit__(None, None, None)
         return self.path
 
     def discard(self) -> None:
         """Free OpenGL and remove what was written."""
         self._photographer.close()
         self._writer.close()
-        self._partial.unlink(missing_ok=True)
+        error = RuntimeError("the recording was discarded")
+        self._output.__exit__(RuntimeError, error, None)
 
     def __enter__(self) -> Self:
         return self

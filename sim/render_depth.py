@@ -1,4 +1,4 @@
-"""Depth images of a scene drawn by MuJoCo on OpenGL, as a pinhole camera of given intrinsics would take them."""
+"""Depth images of a MuJoCo scene, rendered by OpenGL for a pinhole camera of given intrinsics."""
 
 import weakref
 from collections import OrderedDict
@@ -12,16 +12,16 @@ from perception.depth import Intrinsics
 from sim.render import backend, open_renderer
 
 FAR_M = 5.0
-"""Beyond this there is nothing."""
+"""Depth beyond which a pixel is empty."""
 CONTEXTS = 72
-"""Scenes whose meshes are kept in OpenGL; the least recently drawn goes first."""
+"""Most models whose meshes stay in OpenGL; the least recently rendered is dropped first."""
 UNSEEN = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX)
-"""What takes time to draw and has no depth."""
+"""Rendering features that cost time and have no depth."""
 AWAY_W = (0.0, 0.0, -50.0)
 
 
 def camera_looking_at(camera_w: ArrayLike, target_w: ArrayLike) -> tuple[mujoco.MjvCamera, NDArray]:
-    """MuJoCo's camera at `camera_w` that looks at `target_w`, upright, and its T_world_cam (4, 4), OpenCV axes."""
+    """Return MuJoCo's camera at `camera_w` upright towards `target_w`, and its T_world_cam (4, 4), OpenCV axes."""
     offset = np.asarray(target_w, float) - np.asarray(camera_w, float)
     distance = float(np.linalg.norm(offset))
     forward = offset / distance
@@ -37,7 +37,7 @@ def camera_looking_at(camera_w: ArrayLike, target_w: ArrayLike) -> tuple[mujoco.
 
 
 class DepthRenderer:
-    """Draws depth. Raises RenderUnavailable at once where no OpenGL works; frees it when it goes itself."""
+    """Renders depth. Raises RenderUnavailable when made where no OpenGL works; frees OpenGL when collected."""
 
     def __init__(self, intrinsics: Intrinsics) -> None:
         centre = ((intrinsics.width - 1) / 2, (intrinsics.height - 1) / 2)
@@ -52,7 +52,7 @@ class DepthRenderer:
     def draw(
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera, hide: Sequence[int] = ()
     ) -> NDArray[np.float64]:
-        """Depth (rows, columns) along the camera's axis [m], 0 where nothing is; geoms `hide` are left out."""
+        """Return depth (rows, columns) along the camera's axis [m], 0 in empty pixels; geoms `hide` are left out."""
         renderer = self._open(model)
         model.vis.global_.fovy = self._fovy_deg
         renderer.update_scene(data, camera)

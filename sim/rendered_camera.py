@@ -1,7 +1,7 @@
-"""The camera of evaluation: depth drawn by MuJoCo, spoiled like a D435's, through the robot's own pipeline.
+"""Evaluation camera: depth rendered by MuJoCo with a D435's errors, through the robot's perception pipeline.
 
-The pipeline gets the image, the camera's pose with its calibration error, and the capsules of hand and arm; no mask and
-no pose of the object. The first frame is taken before the hand comes.
+The pipeline receives the image, the camera's pose with its calibration error, and the capsules of hand and arm; no mask
+and no pose of the object. The first frame is taken without the hand.
 """
 
 import logging
@@ -30,16 +30,16 @@ from sim.trial_random import TrialRandom
 log = logging.getLogger("dexgrasp")
 
 CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
-"""The pinhole of a D435 at this size."""
+"""Pinhole model of a D435 at this size."""
 MISSING = 0.02
-"""Share of pixels without depth."""
+"""Fraction of pixels without depth."""
 
 
 class RenderedCamera:
-    """Sees what is drawn. Flaws of the image come from the trial's generator, as everything of a trial."""
+    """Renders and segments depth. The trial's random numbers alone decide the errors of its images."""
 
     def __init__(self, pool: ModelPool, engine: Engine, flaws: bool = True) -> None:
-        """`flaws`: whether the images are spoiled; exact ones serve comparisons."""
+        """`flaws`: add depth errors; without them images are exact."""
         self._pool, self._engine, self._flaws = pool, engine, flaws
         self._renderer = DepthRenderer(CAMERA)
         self._segmenter = Segmenter(SegmentCfg(points=POINTS), CAMERA)
@@ -61,7 +61,7 @@ class RenderedCamera:
         draws: Episode,
         again: bool = False,
     ) -> Tensor:
-        """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand before them."""
+        """Return points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand."""
         points = torch.zeros(len(rows), POINTS, 3)
         self._seeds[rows.numpy()] = TrialRandom(draws.key).integers("image", 2**31).numpy()
         for i, row in enumerate(rows.tolist()):
@@ -80,9 +80,10 @@ class RenderedCamera:
     def frame(
         self, rows: Tensor, state: State, camera_w: Tensor, draws: Episode, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The objects of `rows` behind their hands after `step` (row,) control steps; `draws` are of all environments.
+        """Return the points that the hands leave visible after `step` (row,) control steps.
 
-        Points (row, POINTS, 3), how many of them there are (row,), and the share of the first frame's pixels (row,).
+        Points (row, POINTS, 3), the number of distinct ones (row,), and the object's pixels relative to the first frame
+        (row,). `draws` are of all environments.
         """
         points, pixels = torch.zeros(len(rows), POINTS, 3), torch.zeros(len(rows))
         for i, row in enumerate(rows.tolist()):
@@ -94,9 +95,10 @@ class RenderedCamera:
     def take(
         self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
     ) -> tuple[DepthFrame, Capsules | None]:
-        """The frame of one scene after `step` control steps from camera_w (3,), and the robot in it.
+        """Return a frame of one scene after `step` control steps, and the robot's capsules in it.
 
-        In the first frame, step 0, the robot is not there. `bias_w` (3,) is the error of the calibration.
+        In the first frame, step 0, there is no robot. `camera_w` (3,): position of the camera; `bias_w` (3,):
+        calibration error [m].
         """
         camera, T_world_cam = camera_looking_at(camera_w.numpy(), self._place_w[row])
         depth_m = self._renderer.draw(model, data, camera, self._robot if step == 0 else ())
@@ -107,13 +109,13 @@ class RenderedCamera:
         return frame, robot_capsules(model, data, self._robot) if step else None
 
     def seed(self, row: int) -> int:
-        """What decides the chance in the pipeline of one episode."""
+        """Return the random seed of the pipeline in one episode."""
         return int(self._seeds[row])
 
     def _see(
         self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
     ) -> tuple[Tensor, int]:
-        """Points (POINTS, 3) and how many pixels the object has; the place on the table and 0 where none is found."""
+        """Return points (POINTS, 3) and the number of object pixels; the object's place and 0 where none is found."""
         frame, capsules = self.take(row, model, data, camera_w, bias_w, step)
         try:
             found = self._segmenter(frame, capsules, seed=self.seed(row))
@@ -123,7 +125,7 @@ class RenderedCamera:
 
     @staticmethod
     def _spoiled(depth_m: NDArray[np.float64], rng: np.random.Generator, still: bool) -> NDArray[np.float64]:
-        """One frame as a D435 takes it; what several have in common, while everything stands still."""
+        """Return one frame with a D435's errors; the median of several where `still`."""
         frames = np.stack([depth_m] * (FIRST_FRAMES if still else 1))
         for frame in frames:
             add_flaws(frame, CAMERA, Chance.draw(frame.shape, rng, MISSING))

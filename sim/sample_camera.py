@@ -1,7 +1,7 @@
-"""The camera of training: which surface samples it sees, and what it gets wrong; batched, no picture is drawn.
+"""Training camera: visible surface samples of the objects with depth errors; batched, nothing is rendered.
 
-A frame shows the samples that face the camera, are not behind others of the object, and not behind the hand. An arm
-hides nothing here; cameras stand where it does not.
+A frame holds the samples that face the camera and are hidden neither by other samples of the object nor by the hand. An
+arm hides nothing; cameras stand where a real arm would not either.
 """
 
 from collections.abc import Sequence
@@ -23,18 +23,19 @@ from sim.view_cfg import ViewCfg
 POINTS = 256
 """Object points per environment, of the visible side and of the whole surface."""
 FRESH, PICKED = 512, 96
-"""Samples that a frame after the first is made of, and how many of the visible ones are gone on with."""
+"""Samples tested per frame after the first, and largest number of visible ones that are processed further."""
 FOCAL_PX, BASELINE_M = 385.0, 0.05
-"""Of a D435 at 640 columns, data sheet."""
+"""Focal length and baseline of a D435 at 640 columns, from its data sheet."""
 FLYING_M = 0.03
-"""Points at edges fly up to this far behind the object."""
+"""Largest distance of flying edge points behind the object."""
 TABLE = 1 << 16
+"""Length of the tables of random numbers."""
 STRIDE = 40503
-"""Odd: each frame of an episode reads the table elsewhere."""
+"""Offset between the table entries of successive frames; odd, so that each frame of an episode reads others."""
 
 
 class SampleCamera:
-    """Sees surface samples. Errors of an episode come from its trial's generator alone."""
+    """Returns visible surface samples. The trial's random numbers alone decide the errors of an episode."""
 
     def __init__(
         self,
@@ -69,7 +70,7 @@ class SampleCamera:
         draws: Episode,
         again: bool = False,
     ) -> Tensor:
-        """Points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand before them."""
+        """Return points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand."""
         self._draw(rows, TrialRandom(draws.key))
         objects, device = [self._library[name] for name in names], rows.device
         points = torch.from_numpy(np.stack([obj.points for obj in objects])).to(device).double()
@@ -91,7 +92,7 @@ class SampleCamera:
         return seen_w + self._noise[rows] if self._domain.points_noise_m else seen_w
 
     def _draw(self, rows: Tensor, random: TrialRandom) -> None:
-        """The errors of the episodes that begin in `rows`."""
+        """Draw the errors of the new episodes in `rows`."""
         domain = self._domain
         if domain.points_noise_m:
             self._noise[rows] = random.normal("points", domain.points_noise_m, (POINTS, 3)).float()
@@ -103,10 +104,10 @@ class SampleCamera:
     def frame(
         self, rows: Tensor, state: State, camera_w: Tensor, draws: Episode, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The objects of `rows` behind their hands after `step` (row,) control steps; `draws` are of all environments.
+        """Return the points that the hands leave visible after `step` (row,) control steps.
 
-        Points (row, POINTS, 3), how many of them there are (row,), repetitions not counted, and the share of the first
-        view's that the camera still sees (row,).
+        Points (row, POINTS, 3), the number of distinct ones (row,), and the visible fraction of the first view (row,).
+        `draws` are of all environments.
         """
         camera_w, pos_w = camera_w.float(), state.object_pos_w[rows].float()
         quat = state.object_quat_w[rows].float()
@@ -135,7 +136,7 @@ class SampleCamera:
     def _spoil(
         self, rows: Tensor, points_w: Tensor, edge: Tensor, camera_w: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Points (row, point, 3) with noise, steps and flying along their rays; which of them (row, point) are left."""
+        """Return points (row, point, 3) with depth errors along their rays, and the mask (row, point) of those kept."""
         cfg, ray = self._cfg, points_w - camera_w[:, None]
         start = (self._chance[rows] + STRIDE * step) % TABLE
         place = start[:, None] + torch.arange(points_w.shape[1], device=rows.device)
@@ -156,6 +157,6 @@ def _take(points_w: Tensor, index: Tensor) -> Tensor:
 
 
 def _without(mask: Tensor, dropped: Tensor) -> Tensor:
-    """The mask (row, point) less what is dropped; where that would leave nothing, the mask."""
+    """Return the mask (row, point) without `dropped`; unchanged where nothing would be left."""
     rest = mask & ~dropped
     return torch.where(rest.any(dim=1, keepdim=True), rest, mask)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from sim.engine import NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
 from sim.hands import HandSpec
 from sim.mounts import Turn, attach
 from sim.objects import ObjectLibrary, ObjectModel
@@ -20,6 +19,9 @@ from sim.objects import ObjectLibrary, ObjectModel
 TABLE, OBJECT, HAND, THUMB = 4, 2, 1, 8
 """Collision bits. The table meets hand and object, the object meets the hand, the hand meets itself or its thumb."""
 
+NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION = 0.8, 0.3
+"""Sliding friction of an object against the hand, the published method's evaluation value, and on the table."""
+GRAVITY_M_S2 = 9.81
 HAND_FRICTION = 0.1
 """Below every object's friction, so that MuJoCo's maximum rule lets the object decide."""
 INTEGRATORS = {

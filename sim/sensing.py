@@ -1,7 +1,6 @@
-"""Between controller and hand: late and noisy readings one way, late commands the other.
+"""Proprioception and command delay: late, biased and noisy readings of the hand, and late commands to it.
 
-On a robot everything follows from joint and palm readings; so the keypoints are computed from what was read, and a
-biased joint moves them as it would there.
+Keypoints are computed from the measured joints and palm as on a robot, so that a biased joint moves them too.
 """
 
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from sim.trial_random import TrialRandom
 
 @dataclass(frozen=True)
 class Readings:
-    """The hand as it is sensed; first dimension: environment."""
+    """Hold the measured state of the hand; first dimension: environment."""
 
     joint_pos: Tensor
     """(env, joint) [rad]."""
@@ -32,14 +31,19 @@ class Readings:
 
 
 def exact(state: State) -> Readings:
-    """Readings without any error."""
-    return Readings(state.joint_pos, state.palm_pos_w, state.palm_quat_w, state.keypoints_w)
+    """Return the true state of the hand as readings."""
+    return Readings(
+        joint_pos=state.joint_pos,
+        palm_pos_w=state.palm_pos_w,
+        palm_quat_w=state.palm_quat_w,
+        keypoints_w=state.keypoints_w,
+    )
 
 
 class DelayLine:
-    """Gives back what was put in some steps ago, per environment.
+    """Delays values by a number of steps per environment.
 
-    Inside: slot k holds the values of k steps ago.   push -> [now, 1 ago, 2 ago, ...] -> pick by delay
+    Slot k holds the values of k steps ago.   push -> [now, 1 ago, 2 ago, ...] -> pick by delay
     """
 
     def __init__(self, num_envs: int, longest: int, sizes: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -48,31 +52,31 @@ class DelayLine:
         self._slots = [torch.zeros(longest + 1, num_envs, size, **kind) for size in sizes]
 
     def fill(self, rows: Tensor, values: Sequence[Tensor]) -> None:
-        """In `rows` it has always been like this; values (row, size)."""
+        """Fill all slots of `rows` with values (row, size)."""
         for slots, value in zip(self._slots, values, strict=True):
             slots[:, rows] = value.double()
 
     def push(self, values: Sequence[Tensor]) -> None:
-        """Take in the values (env, size) of a new step."""
+        """Append the values (env, size) of a new step."""
         for slots, value in zip(self._slots, values, strict=True):
             slots[1:] = slots[:-1].clone()
             slots[0] = value
 
     def pick(self, delay: Tensor) -> list[Tensor]:
-        """The values (env, size) of `delay` (env,) steps ago."""
+        """Return the values (env, size) of `delay` (env,) steps ago."""
         row = torch.arange(len(delay), device=delay.device)
         return [slots[delay.long(), row] for slots in self._slots]
 
 
 class Sensing:
-    """Delay, bias and noise of the readings, drawn per trial."""
+    """Measures the hand with a delay, bias and noise drawn per trial."""
 
     def __init__(self, cfg: RandomizeCfg, hand: HandSpec, num_envs: int, device: torch.device | str = "cpu") -> None:
         joints = len(hand.joint_names)
         self.exact = not (
             cfg.joint_noise_rad or cfg.joint_bias_rad or cfg.palm_noise_m or cfg.palm_noise_rad or cfg.observation_delay
         )
-        """Whether readings are the state itself."""
+        """Whether readings equal the true state."""
         widths = [cfg.joint_noise_rad] * joints + [cfg.palm_noise_m] * 3 + [cfg.palm_noise_rad] * 3
         self._half_width = torch.tensor(widths, dtype=torch.float64, device=device)
         self._line = DelayLine(num_envs, cfg.observation_delay, (joints, 3, 4), device)
@@ -82,16 +86,16 @@ class Sensing:
         self._joints = joints
 
     def begin(self, rows: Tensor, state: State) -> None:
-        """The hands of `rows` have rested where they are."""
+        """Reset the delay line of `rows` to the present state."""
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def advance(self, state: State) -> None:
-        """A control step has passed."""
+        """Append the state after a control step."""
         if not self.exact:
             self._line.push((state.joint_pos, state.palm_pos_w, state.palm_quat_w))
 
     def read(self, state: State, draws: Episode, step: Tensor) -> Readings:
-        """Readings after `step` (env,) control steps of the episodes."""
+        """Return the readings after `step` (env,) control steps of the episodes."""
         if self.exact:
             return exact(state)
         joints, pos, quat = self._line.pick(draws.observation_delay)
@@ -102,22 +106,27 @@ class Sensing:
         pos = pos + noise[:, self._joints : self._joints + 3]
         quat = quat_multiply(quat, quat_from_rotvec(noise[:, self._joints + 3 :]))
         base = compose(pos, quat, *self._base_in_palm)
-        return Readings(joints, pos, quat, self._kinematics.keypoints(*base, joints))
+        return Readings(
+            joint_pos=joints,
+            palm_pos_w=pos,
+            palm_quat_w=quat,
+            keypoints_w=self._kinematics.keypoints(*base, joints),
+        )
 
 
 class Commanding:
-    """Delay of the commands, drawn per trial."""
+    """Delays the commands by a time drawn per trial."""
 
     def __init__(self, cfg: RandomizeCfg, num_joints: int, num_envs: int, device: torch.device | str = "cpu") -> None:
         self._share = cfg.action_late
         self._line = DelayLine(num_envs, cfg.action_delay, (num_joints, 3, 4), device)
 
     def begin(self, rows: Tensor, state: State) -> None:
-        """The hands of `rows` have been told to stay where they are."""
+        """Reset the delay line of `rows` to the present state."""
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def send(self, targets: Sequence[Tensor], draws: Episode, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Targets that arrive in this step, and which environments get theirs late in it: (env,) bool, None if none."""
+        """Return the targets that arrive in this step, and where they arrive late in it, (env,) bool, or None."""
         self._line.push(targets)
         late = TrialRandom(draws.key).uniform("late", at=step) < self._share if self._share else None
         return self._line.pick(draws.action_delay), late

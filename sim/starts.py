@@ -1,4 +1,4 @@
-"""How an episode opens: the object lies on the table, a camera sees one side of it, that view places the palm."""
+"""Reset of an episode: object at rest on the table, first view of one side, pre-grasp planned from that view."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -21,7 +21,7 @@ from sim.sample_camera import POINTS
 
 
 def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) -> tuple[Tensor, Tensor]:
-    """Stable poses (row, 3), (row, 4) in the world: resting pose by probability, then yaw and place."""
+    """Return stable object poses (row, 3), (row, 4) in the world: resting pose by probability, then yaw and place."""
     heights, quats = np.empty(len(names)), np.empty((len(names), 4))
     for i, (name, chance, size) in enumerate(zip(names, draws.rest.tolist(), draws.size.tolist(), strict=True)):
         obj = library[name]
@@ -38,27 +38,27 @@ def place_objects(library: ObjectLibrary, names: Sequence[str], draws: Episode) 
 
 
 def rest_pose(obj: ObjectModel, number: float) -> int:
-    """Index of the resting pose that a number in [0, 1) picks by probability."""
+    """Return the index of the resting pose that a number in [0, 1) selects by probability."""
     return min(int(np.searchsorted(np.cumsum(obj.rest_prob), number)), len(obj.rest_prob) - 1)
 
 
 def surface(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tensor:
-    """Points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
+    """Return points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
     points = torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names])).to(sizes.device)
     return points * sizes[:, None, None].float()
 
 
 class Planner:
-    """Plans where palms start: for one hand, on what carries it."""
+    """Plans pre-grasps for one hand on one mount."""
 
     def __init__(self, hand: HandSpec, mount: str, cfg: ResetCfg) -> None:
         self._hand, self._approach = hand, cfg.approach
         self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount), hand).reaches
 
     def __call__(self, points_w: Tensor, camera_w: Tensor, draws: Episode, tried: Tensor | None = None) -> Pregrasp:
-        """Pre-grasp from visible points (row, point, 3) and the camera (row, 3), with the reset noise of the draws.
+        """Plan from visible points (row, point, 3) and the camera position (row, 3), with the reset noise of `draws`.
 
-        `tried` (row, grasp, MARK): grasps that took hold of nothing.
+        `tried` (row, grasp, MARK): failed grasps, which the plan avoids.
         """
         points_w = points_w.double()
         pregrasp = self._choose(points_w, camera_w, draws, tried)
@@ -72,13 +72,22 @@ class Planner:
         if self._approach == "camera_line":
             return plan_pregrasp(points_w, camera_w, power, pinch, draws.roll, draws.tilt)
         kinds = (TOP_DOWN,) if self._approach == "top_down" else None
-        keypoints = partial(open_hand, self._hand)
-        noise = draws.roll, draws.tilt
-        return best_pregrasp(points_w, camera_w, power, pinch, keypoints, *noise, self._reachable, kinds, tried=tried)
+        return best_pregrasp(
+            points_w,
+            camera_w,
+            power,
+            pinch,
+            partial(open_hand, self._hand),
+            draws.roll,
+            draws.tilt,
+            self._reachable,
+            kinds,
+            tried=tried,
+        )
 
 
 def open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:
-    """Keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint)."""
+    """Return keypoints (row, keypoint, 3) in the palm frame [m] at joint_pos (row, joint) [rad]."""
     device = joint_pos.device
     base = invert(torch.tensor(hand.palm_pos_b, device=device), torch.tensor(hand.palm_quat_b, device=device))
     pos_p, quat_p = (value.expand(len(joint_pos), -1) for value in base)
@@ -86,7 +95,7 @@ def open_hand(hand: HandSpec, joint_pos: Tensor) -> Tensor:
 
 
 def start(hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: Episode) -> Start:
-    """Initial conditions of the rows for the engine."""
+    """Return the initial conditions of the rows for the engine."""
     fingers = palm.style.open_pose + draws.finger_offset
     limits = (torch.tensor(limit, device=fingers.device) for limit in (hand.joint_lower, hand.joint_upper))
     return Start(

@@ -1,4 +1,4 @@
-"""What one control step of the task returns."""
+"""Result of one control step of the task."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Step:
-    """What one control step returns; first dimension: environment."""
+    """Hold the result of one control step; first dimension: environment."""
 
     obs: dict[str, Tensor]
     """Observation groups "teacher" and "student", float32."""

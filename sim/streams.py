@@ -1,23 +1,23 @@
-"""What the faces of the task share: how it is made from options, and environments that each follow their own seed.
+"""Makes a task from options, and runs one seeded sequence of trials per environment.
 
-Environment i plays the trials 0, 1, 2, ... of seed i one after another, whatever ends beside it; so one row of a batch
-repeats what a single environment of that seed does.
+Environment i runs the trials 0, 1, 2, ... of seed i one after another, independent of its neighbours: a row of a batch
+repeats a single environment of that seed.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from sim.engines import EngineName, WarpCfg
+from sim.engine_cfg import EngineName, WarpCfg
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.randomize import RandomizeCfg
 from sim.scene import PhysicsCfg
 from sim.step import Step
-from sim.task import GraspTask
+from sim.task import GraspTask, task_class
 from sim.task_cfg import TaskCfg
 
 
@@ -34,11 +34,14 @@ def make_task(
     seed: int = 0,
     engine: EngineName = "cpu",
     warp: WarpCfg | None = None,
+    in_order: bool = False,
+    auto_reset: bool = False,
 ) -> GraspTask:
-    """A task that leaves resets to its caller. `randomize` replaces that of `task`; None takes a class's defaults.
+    """Return a task. `randomize` replaces that of `task`; None takes the defaults of the dataclass.
 
     `num_threads` 0 takes all cores, but no more than there are environments; results do not depend on it. `engine`:
-    cpu, or warp for a GPU, whose buffers `warp` sizes.
+    cpu, or warp for a GPU, with the buffer sizes `warp`. `in_order`: trial i uses object i modulo the library's size,
+    otherwise objects are drawn evenly. `auto_reset`: the task starts the next trial where an episode ended.
     """
     for name, value, kind in (
         ("task", task, TaskCfg),
@@ -47,11 +50,11 @@ def make_task(
     ):
         if value is not None and not isinstance(value, kind):
             raise TypeError(
-                f"{name} must be a {kind.__name__}, got {value!r}; for one of configs/{name} write "
-                f'configs.load_option({kind.__name__}, "{name}", "{value}")'
+                f"{name} must be a {kind.__name__}, got {value!r}; dexgrasp.make and dexgrasp.make_gym take the names "
+                f"of presets"
             )
     cfg = task or TaskCfg()
-    return GraspTask(
+    return task_class(cfg)(
         cfg if randomize is None else replace(cfg, randomize=randomize),
         HandSpec.load(hand) if isinstance(hand, str) else hand,
         open_library(objects) if isinstance(objects, str) else objects,
@@ -61,43 +64,60 @@ def make_task(
         seed=seed,
         mount=mount,
         disturbance=disturbance,
-        auto_reset=False,
+        auto_reset=auto_reset,
+        in_order=in_order,
         engine=engine,
         warp=warp,
     )
 
 
 class TrialStreams:
-    """A task whose finished environments go on at once with the next trial of their own seed."""
+    """A task in which each environment continues with the next trial of its own seed when an episode ends."""
 
-    def __init__(self, task: GraspTask) -> None:
+    def __init__(self, task: GraspTask, observe: Callable[[GraspTask], dict[str, Tensor]] | None = None) -> None:
+        """`observe` returns further observations, which must not share memory with the task."""
         if task.auto_reset:
             raise ValueError("the task resets finished episodes itself; make it with auto_reset=False")
-        self.task = task
+        self.task, self._observe = task, observe
         self.next_trial = torch.zeros(task.num_envs, dtype=torch.int64)
         """(env,) number of the trial that the next reset starts."""
+        self.grip: Tensor | None = None
+        """(env,) grip that the policy feels, 0 to 1, for the next step: see `GraspTask.step`; None: not known."""
         self.seed(range(task.seed, task.seed + task.num_envs))
 
     def seed(self, seeds: Sequence[int | None]) -> None:
-        """One seed per environment, from its next reset on; None leaves that environment's stream alone."""
+        """Set one seed per environment, from its next reset on; None keeps that environment's sequence."""
         if len(seeds) != self.task.num_envs:
             raise ValueError(f"one seed per environment is needed ({self.task.num_envs}), got {len(seeds)}")
         for row, seed in enumerate(seeds):
             if seed is not None:
                 self.task.seeds[row], self.next_trial[row] = seed, 0
 
+    def continue_at(self, trials: Sequence[int] | None) -> None:
+        """Set the number of each environment's next trial; None changes nothing."""
+        if trials is not None:
+            self.next_trial[:] = torch.tensor(trials)
+
     def reset(self, rows: Tensor | None = None) -> dict[str, Tensor]:
-        """Start the next trial in `rows` (sorted, int64; None: all). Observation groups of all environments."""
+        """Start the next trial in `rows` (sorted, int64; None: all); return the observations of all environments."""
         rows = torch.arange(self.task.num_envs) if rows is None else rows
         rows = rows.cpu()
         obs = self.task.restart(rows, self.next_trial[rows].tolist())
         self.next_trial[rows] += 1
-        return obs
+        return self._extended(obs)
 
-    def step(self, action: Tensor, grip: Tensor | None = None) -> Step:
-        """One step of the task. Where episodes ended, `obs` opens the next ones and info["final_obs"] closes these."""
-        step = self.task.step(action, grip)
+    def step(self, action: Tensor, grip: Tensor | None = None, reset: bool = True) -> Step:
+        """Step the task with `grip`, else with the reported one, and reset finished episodes unless `reset` is False.
+
+        Where episodes ended, `obs` starts the next ones and info["final_obs"] ends the finished ones.
+        """
+        step = self.task.step(action, self.grip if grip is None else grip)
+        self.grip = None
+        step = replace(step, obs=self._extended(step.obs))
         ended = (step.terminated | step.truncated).nonzero().squeeze(1)
-        if not len(ended):
+        if not len(ended) or not reset:
             return step
         return replace(step, obs=self.reset(ended), info=step.info | {"final_obs": step.obs})
+
+    def _extended(self, obs: dict[str, Tensor]) -> dict[str, Tensor]:
+        return obs if self._observe is None else obs | self._observe(self.task)

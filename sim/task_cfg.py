@@ -13,8 +13,10 @@ from sim.view_cfg import ViewCfg
 
 @dataclass(frozen=True)
 class TaskCfg:
-    """Rates, phases and scales of the task."""
+    """Configure rates, phases and scales of the task."""
 
+    class_name: str = "GraspTask"
+    """Class of the task: GraspTask, or a subclass by the name under which a plugin registered it."""
     rate_hz: float = 20.0
     """Control rate, 10 to 50 Hz."""
     grasp_s: float = 1.8
@@ -24,11 +26,11 @@ class TaskCfg:
     hold_s: float = 3.0
     """Length of the hold [s]."""
     lift_m: float = 0.15
-    """How far the palm rises."""
+    """Height by which the palm rises in the lift [m]."""
     vectors: Literal["palm", "world"] = "palm"
-    """Axes of the vectors from keypoints to the object: the palm's, or the world's as in the published method."""
+    """Frame of the vectors from keypoints to the object: palm, or world as in the published method."""
     prior: str = "on"
-    """on: actions correct the scripted prior; off: the published method's plain residual."""
+    """on: actions correct the scripted grasp; off: the plain residual of the published method."""
     palm_action_m_s: float = 0.1
     """Palm speed per unit of action."""
     palm_action_rad_s: float = 0.6
@@ -56,18 +58,23 @@ class TaskCfg:
 
     @property
     def scales(self) -> Scales:
-        """What a unit of action is."""
-        return Scales(self.palm_action_m_s, self.palm_action_rad_s, self.finger_action_rad, self.lift_m)
+        """Scales of a unit of action."""
+        return Scales(
+            palm_m_s=self.palm_action_m_s,
+            palm_rad_s=self.palm_action_rad_s,
+            finger_rad=self.finger_action_rad,
+            lift_m=self.lift_m,
+        )
 
     @property
     def corrected(self) -> PriorCfg | None:
-        """The scripted prior that actions correct, which follows what the view tracks; None: there is none."""
+        """Scripted grasp that actions correct, which follows the object only where it is tracked; None: prior=off."""
         if self.prior == "off":
             return None
         return self.scripted if self.view.tracks else replace(self.scripted, follow_m_s=0.0)
 
     def steps(self, seconds: float) -> int:
-        """Control steps in a phase of that length."""
+        """Return the number of control steps in a time."""
         return round(seconds * self.rate_hz)
 
     @property

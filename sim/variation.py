@@ -1,4 +1,4 @@
-"""How the physics of one environment departs from its object's compiled model."""
+"""Physics of one environment: writes its parameters into the model of its object."""
 
 import mujoco
 
@@ -10,7 +10,7 @@ from sim.scene import PhysicsCfg
 def vary(
     model: mujoco.MjModel, slots: Slots, physics: PhysicsCfg, variation: Variation, i: int, scratch: mujoco.MjData
 ) -> None:
-    """Write row `i` of the variation into a nominal model; `scratch` is of the same layout."""
+    """Write row `i` of the variation into a nominal model; `scratch`: data of a model with that layout."""
     scale = physics.friction_scale
     model.geom_friction[slots.object_geoms, 0] = float(variation.friction[i]) * scale
     model.geom_friction[slots.table, 0] = float(variation.table_friction[i]) * scale

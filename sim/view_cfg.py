@@ -1,4 +1,4 @@
-"""How the policy goes on seeing the object after the first frame, and what the camera gets wrong."""
+"""Options of the simulated camera: use of frames after the first, frame timing, and measurement errors."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,39 +8,40 @@ from perception.object_view import Mode
 
 @dataclass(frozen=True)
 class ViewCfg:
-    """View modes and the errors of a depth camera; the defaults are an exact camera that looks once.
+    """Configure the camera; the defaults are an exact camera that takes one frame.
 
-    Calibration and holes are of the domain: `randomize.camera_bias_m`, `points_noise_m`, `points_dropout`.
+    Calibration error, point noise and dropout belong to the domain: `randomize.camera_bias_m`, `points_noise_m` and
+    `points_dropout`.
     """
 
     mode: Mode = "frozen"
-    """frozen: the first view only. refreshed: what is visible in each new frame, behind the hand nothing. tracked: the
-    first view, moved with the object as new frames show it. corrected: the same, and those points of the newest frame
-    that it does not explain."""
+    """frozen: the first view only. refreshed: the visible points of each new frame, none behind the hand. tracked: the
+    first view, moved with the object as new frames show it. corrected: the tracked first view, and the points of the
+    newest frame that it does not explain."""
     carried: bool = True
-    """In lift and hold all that is known of the object goes along with the palm, frame or not; false: it stays."""
+    """Move the object points with the palm in lift and hold, between frames too."""
     camera: Literal["model", "rendered"] = "model"
-    """model: surface samples, fast. rendered: depth drawn by MuJoCo, through the perception pipeline of the robot."""
+    """model: surface samples, fast. rendered: depth rendered by MuJoCo, through the robot's perception pipeline."""
     period_steps: int = 2
-    """A frame every so many control steps of grasp and lift."""
+    """Control steps between frames in grasp and lift."""
     held_period_steps: int = 2
-    """The same in hold, where palm and object rest."""
+    """Control steps between frames in hold, where palm and object stay."""
     latency_steps: int = 1
-    """A frame arrives so many control steps after it was taken."""
+    """Control steps between taking a frame and its arrival."""
     disparity_sd_px: float = 0.0
     """Error of stereo matching [pixel]; the depth noise is depth^2 / (focal length x baseline) times this."""
     depth_unit_m: float = 0.0
-    """Depth comes in steps of this [m]; 0: continuous."""
+    """Resolution of the depth values [m]; 0: continuous."""
     edge_loss: float = 0.0
-    """Share of the points at edges of the silhouette that are missing."""
+    """Fraction of the points at silhouette edges that are missing."""
     flying: float = 0.0
-    """Share of the points at edges that lie behind the object."""
+    """Fraction of the points at silhouette edges that lie behind the object."""
     steep: bool = False
-    """Whether surfaces seen at a steep angle are; a depth image has them, the samples of the plain model do not."""
+    """Keep points on surfaces seen at grazing angles, as a depth image does; false drops them."""
     hand_margin_m: float = 0.0
-    """The hand hides this much more than it is: the pipeline leaves out points near it, and pixels at its outline."""
+    """Margin by which the hand hides more than its shape [m]: segmentation drops points and pixels near it."""
     min_points: int = 8
-    """With fewer points in a frame the view stays as it was."""
+    """Least number of points of a frame that changes the object points."""
 
     def __post_init__(self) -> None:
         if min(self.period_steps, self.held_period_steps) < 1:
@@ -59,15 +60,15 @@ class ViewCfg:
 
     @property
     def live(self) -> bool:
-        """Whether there is more than the first view."""
+        """Whether frames are taken after the first view."""
         return self.mode != "frozen"
 
     @property
     def tracks(self) -> bool:
-        """Whether the object is followed by registering its first view."""
+        """Whether the first view is registered to new frames."""
         return self.mode in ("tracked", "corrected")
 
     @property
     def exact(self) -> bool:
-        """Whether the camera makes no errors of its own."""
+        """Whether the camera has no errors of its own."""
         return not (self.disparity_sd_px or self.depth_unit_m or self.edge_loss or self.flying)

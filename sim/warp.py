@@ -1,4 +1,4 @@
-"""The GPU engine: MuJoCo Warp, all scenes in one model whose objects are rows of numbers.
+"""GPU engine on MuJoCo Warp: one model for all scenes, whose objects are rows of its arrays.
 
     targets -> schedule (chunk, env, ctrl) -> [ servo -> physics -> counters ] x substeps -> state
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sim.batch_state import BatchState, RawRows, Slots, chunks_of
 from sim.engine import Start, Variation
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.scene import ModelPool
 from sim.variation import vary
 
@@ -25,7 +25,7 @@ try:
     import mujoco_warp as mjw
     import warp as wp
 except ImportError as error:
-    raise ImportError(f"engine=warp needs the extra `gpu` ({error}): pip install 'dexgrasp[gpu]'") from error
+    raise ImportError(f"engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]' ({error})") from error
 
 from sim.warp_buffers import Buffers
 from sim.warp_objects import ObjectTable, WorldModels
@@ -33,11 +33,11 @@ from sim.warp_scene import compile_scene, put_model
 from sim.warp_servo import PalmServo
 
 WILD = 1e10
-"""Positions, velocities and accelerations beyond this are no physics; MuJoCo's mjMAXVAL."""
+"""Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""
 
 
 class WarpEngine:
-    """`num_envs` scenes on one device, in float32; on a GPU not repeatable to the last bit."""
+    """Simulates `num_envs` scenes on one device in float32; on a GPU not repeatable bit by bit."""
 
     def __init__(self, pool: ModelPool, num_envs: int, cfg: WarpCfg, device: str = "cpu") -> None:
         """`cfg` with sizes, see `sim.warp_warmup`; `device` of torch and Warp, "cpu" or "cuda:0".
@@ -66,7 +66,7 @@ class WarpEngine:
         self._furnish(torch.arange(num_envs, device=self.device), self._names, self._variation)
 
     def _bind(self) -> RawRows:
-        """Tensors that share Warp's memory; the controls are the task's, in the layout of MuJoCo's own model."""
+        """Return tensors that share Warp's memory; controls have the layout of MuJoCo's own model."""
         data = self._data
         tensors = {
             name: wp.to_torch(getattr(data, name))
@@ -76,7 +76,7 @@ class WarpEngine:
         return RawRows(**tensors, ctrl=torch.zeros(self.num_envs, self._compiled.nu, device=self.device))
 
     def reset(self, rows: Tensor, start: Start) -> None:
-        """See `Engine.reset`; the one call that waits for the device, to look at its buffers."""
+        """See `Engine.reset`; the only call that synchronises with the device, to check its buffers."""
         self.check()
         variation, raw = _moved(start.variation, self.device), self._raw
         for row, name in zip(rows.tolist(), start.objects, strict=True):
@@ -93,7 +93,7 @@ class WarpEngine:
         self._rows.refresh()
 
     def _furnish(self, rows: Tensor, names: Sequence[str], variation: Variation) -> None:
-        """Give the worlds `rows` their objects."""
+        """Write the objects and physics parameters of the worlds `rows`."""
         with self._on_device():
             numbers, changed = self._objects.find(names, variation.size.tolist())
             self._worlds.write(rows, self._objects.take(numbers), _moved(variation, torch.float32))
@@ -121,14 +121,14 @@ class WarpEngine:
         self._rows.refresh()
 
     def _scheduled(self, chunks: int) -> Tensor:
-        """Room for the controls of so many parts of a control step."""
+        """Return the buffer for the controls of `chunks` parts of a control step."""
         if len(self._schedule) < chunks:
             self._schedule = self._raw.ctrl.new_zeros(chunks, *self._raw.ctrl.shape)
             self._graphs.clear()
         return self._schedule
 
     def _run(self, chunks: int, substeps: int) -> None:
-        """`substeps` with each of the scheduled controls."""
+        """Simulate `substeps` with each of the scheduled controls."""
         with self._on_device():
             if not self._wp_device.is_cuda:
                 self._play(chunks, substeps)
@@ -145,7 +145,7 @@ class WarpEngine:
                 self.buffers.remember()
 
     def _record(self, chunks: int, substeps: int) -> "wp.Graph":
-        """The CUDA graph of `_play`; kernels are loaded by a substep that leaves no trace."""
+        """Record `_play` as a CUDA graph, after loading its kernels by a substep that is undone."""
         memory = self._raw.qpos, self._raw.qvel, self._warmstart, wp.to_torch(self._data.time)
         kept = [tensor.clone() for tensor in memory]
         mjw.step(self._model, self._data)
@@ -158,7 +158,7 @@ class WarpEngine:
         return capture.graph  # pyright: ignore[reportReturnType]
 
     def _forward(self) -> None:
-        """Everything that follows from positions, velocities and controls, as they are."""
+        """Compute all quantities derived from positions, velocities and controls."""
         with self._on_device():
             wp.copy(self._targets, wp.from_torch(self._raw.ctrl))
             mjw.forward(self._model, self._data)
@@ -166,7 +166,7 @@ class WarpEngine:
 
     @contextmanager
     def _kept_of_others(self, rows: Tensor | None = None) -> Iterator[None]:
-        """What sensors and actuators said stays as it was in all environments but `rows`."""
+        """Restore sensor and actuator values in all environments but `rows`."""
         others = torch.ones(self.num_envs, 1, dtype=torch.bool, device=self.device)
         if rows is not None:
             others[rows] = False
@@ -178,7 +178,7 @@ class WarpEngine:
 
     @contextmanager
     def _on_device(self) -> Iterator[None]:
-        """Warp works on this engine's device, on torch's stream."""
+        """Run Warp on this engine's device and torch's stream."""
         with ExitStack() as stack:
             stack.enter_context(wp.ScopedDevice(self._wp_device))
             if self._wp_device.is_cuda:
@@ -234,11 +234,11 @@ class WarpEngine:
 
     @property
     def room(self) -> dict[str, int]:
-        """Sizes of the buffers: constraint rows per environment, contacts of all."""
+        """Return the buffer sizes: constraint rows per environment, contacts of all."""
         return {"njmax": self._data.njmax, "naconmax": self._data.naconmax}
 
     def check(self) -> None:
-        """See `Engine.check`; waits for the device."""
+        """See `Engine.check`; synchronises with the device."""
         self.buffers.check()
 
     def get_model(self, row: int) -> mujoco.MjModel:
@@ -261,5 +261,5 @@ class WarpEngine:
 
 
 def _moved(variation: Variation, to: torch.device | torch.dtype) -> Variation:
-    """A copy of the variation on another device or in another type."""
+    """Return a copy on another device or in another type."""
     return Variation(**{item.name: getattr(variation, item.name).to(to, copy=True) for item in fields(Variation)})

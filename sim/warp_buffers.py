@@ -1,7 +1,7 @@
-"""Memory for contacts and constraints on the device: how much a batch needs, and an error when it was too little.
+"""Buffers for contacts and constraints on the device: usage counters, and an error on overflow.
 
-Warp allocates once and leaves out what does not fit. Counters on the device remember the most that was asked for, so
-that an overflow can name the number that would have done.
+Warp allocates once and drops what does not fit. Counters on the device hold the maximum that was requested, so that an
+error can name a sufficient size.
 """
 
 import logging
@@ -17,32 +17,32 @@ from sim.warp_kernels import remember
 log = logging.getLogger(__name__)
 
 MARGIN = 1.5
-"""Factor on what a warm-up has needed."""
+"""Factor on the need of a warm-up."""
 LEAST_CONTACTS, LEAST_ROWS = 24, 80
-"""No buffer is smaller, whatever a warm-up says: a hand that lies on the table has as many."""
+"""Least buffer sizes: a hand that lies on the table needs as many."""
 NOT_LOST = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
-"""The solver stopped at its last iteration: less exact, nothing left out."""
+"""Overflow bits of a solver that reached its last iteration: less exact, but nothing dropped."""
 
 
 @dataclass(frozen=True)
 class HighWater:
-    """The most that a batch has asked for so far."""
+    """Hold the largest buffer use of a batch so far."""
 
     rows: int
     """Constraint rows of one environment."""
     contacts: int
     """Contacts of all environments together."""
     pairs: int
-    """Pairs of geoms of all environments together that were near enough to be looked at."""
+    """Pairs of geoms of all environments together that passed the broad phase."""
 
     def sizes(self, num_envs: int, margin: float = MARGIN) -> tuple[int, int]:
-        """(nconmax, njmax) for as much, with a margin."""
+        """Return (nconmax, njmax) for that use, with a margin."""
         per_env = max(self.contacts, self.pairs) / num_envs
         return max(LEAST_CONTACTS, math.ceil(margin * per_env)), max(LEAST_ROWS, math.ceil(margin * self.rows))
 
 
 class Buffers:
-    """Watches the buffers of a batch."""
+    """Monitors the buffers of a batch."""
 
     def __init__(self, model: mjw.Model, data: mjw.Data) -> None:
         model.opt.warn_overflow = 0  # no printing from kernels: `check` says it once
@@ -50,16 +50,16 @@ class Buffers:
         self._marks = wp.zeros(3, dtype=int)
 
     def remember(self) -> None:
-        """Take in what the last substep asked for; nothing is read back."""
+        """Update the counters after a substep; nothing is read back."""
         data = self._data
         wp.launch(remember, data.nworld, [data.nefc, data.nacon, data.ncollision], [self._marks])
 
     def high_water(self) -> HighWater:
-        """The most so far; waits for the device."""
+        """Return the largest use so far; synchronises with the device."""
         return HighWater(*(int(mark) for mark in self._marks.numpy()))
 
     def check(self) -> None:
-        """Raise BufferError if anything was left out; waits for the device."""
+        """Raise BufferError if anything was dropped; synchronises with the device."""
         data, marks = self._data, self.high_water()
         nconmax, njmax = marks.sizes(data.nworld)
         if marks.rows > data.njmax:
@@ -75,7 +75,7 @@ class Buffers:
         self._check_bits()
 
     def _check_bits(self) -> None:
-        """What Warp reports without a number."""
+        """Check the overflow bits, which Warp reports without a number."""
         bits = mjw.OverflowType(int(np.bitwise_or.reduce(self._data.overflow.numpy())))
         if bits & mjw.OverflowType.CONTACT_MATCH:
             raise BufferError(

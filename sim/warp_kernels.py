@@ -1,4 +1,4 @@
-"""What runs on the device beside MuJoCo Warp: controls of the palm, and counters; in Warp's own Python."""
+"""Warp kernels: palm servo and overflow counters."""
 
 # The types of kernel code are Warp's, not Python's.
 # pyright: reportArgumentType=false, reportAttributeAccessIssue=false, reportCallIssue=false
@@ -22,7 +22,7 @@ def remember(nefc: wp.array[int], nacon: wp.array[int], ncollision: wp.array[int
 
 @wp.func
 def _rotvec(q: wp.vec4) -> wp.vec3:
-    """Rotation vector of a unit quaternion wxyz, as Warp's transmissions have it."""
+    """Return the rotation vector of a unit quaternion wxyz, as Warp's transmissions have it."""
     axis = wp.vec3(q[1], q[2], q[3])
     sine = wp.length(axis)
     if sine == 0.0:
@@ -35,7 +35,7 @@ def _rotvec(q: wp.vec4) -> wp.vec3:
 
 @wp.func
 def _relative(a: wp.vec4, b: wp.vec4) -> wp.vec4:
-    """a^-1 b of unit quaternions wxyz."""
+    """Return a^-1 b of unit quaternions wxyz."""
     return wp.vec4(
         a[0] * b[0] + a[1] * b[1] + a[2] * b[2] + a[3] * b[3],
         a[0] * b[1] - a[1] * b[0] - a[2] * b[3] + a[3] * b[2],
@@ -56,7 +56,7 @@ def control(
     ctrl: wp.array2d[float],
     forcerange: wp.array2d[wp.vec2],
 ) -> None:
-    """Controls `ctrl` (world, u) of the device model from targets (world, u) in the layout of MuJoCo's own model.
+    """Write controls `ctrl` (world, u) of the device model from targets (world, u) in the layout of MuJoCo's own model.
 
     `ball`: addresses of the palm's ball joint in qpos and in qvel, of its controls, and of its actuators; `limit`: of
     the norm of its torque, from which `forcerange` (world, actuator) follows.

@@ -1,4 +1,4 @@
-"""The convex pieces of all objects in one mesh pool on the device; a world shows a piece by its number.
+"""Mesh pool on the device with the convex pieces of all objects; a world selects pieces by number.
 
 All pieces have the same vertices and faces (sim/objects), so that each takes a block of the same size in every array of
 the model; addresses follow from its number. Pieces are added as objects are first drawn; a pool that is full doubles.
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 FIRST_PIECES = 64
-"""Pieces that a new pool has room for."""
+"""Capacity of a new pool, in pieces."""
 VECTORS = ("mesh_vert", "mesh_polynormal")
 
 
@@ -27,7 +27,7 @@ class MeshPool:
         self._graph = _graph_size(compiled)
         self._device = wp.device_to_torch(wp.get_device())
         self.pieces = 0
-        """Pieces in the pool."""
+        """Number of pieces in the pool."""
         self._sizes = {
             "mesh_vert": (self._verts, 3),
             "mesh_graph": (self._graph,),
@@ -44,7 +44,7 @@ class MeshPool:
         self._allocate(FIRST_PIECES)
 
     def add(self, compiled: mujoco.MjModel) -> tuple[list[int], bool]:
-        """Numbers of the meshes of `compiled`, now in the pool, and whether arrays or sizes of the model changed."""
+        """Add the meshes of `compiled`; return their numbers, and whether arrays or sizes of the model changed."""
         numbers = list(range(self.pieces, self.pieces + compiled.nmesh))
         grown = numbers[-1] >= len(self._blocks["mesh_polynum"])
         if grown:
@@ -72,7 +72,7 @@ class MeshPool:
             setattr(self._model, name, wp.from_torch(values))
 
     def _block(self, compiled: mujoco.MjModel, mesh: int, number: int) -> dict[str, NDArray]:
-        """The part of every array that describes this mesh, with the addresses of piece `number`."""
+        """Return the part of every array that describes this mesh, with the addresses of piece `number`."""
         if (compiled.mesh_vertnum[mesh], compiled.mesh_facenum[mesh]) != (self._verts, self._faces):
             raise ValueError(
                 f"a convex piece has {compiled.mesh_vertnum[mesh]} vertices and {compiled.mesh_facenum[mesh]} faces, "
@@ -98,7 +98,7 @@ class MeshPool:
         }
 
     def _widen(self, compiled: mujoco.MjModel) -> bool:
-        """Let the scratch memory of collisions be large enough for the polygons of these meshes."""
+        """Enlarge the scratch memory of collisions to the polygons of these meshes."""
         corners = max(self._model.npolygonmax, compiled.npolygonmax)
         degree = max(self._model.nmeshdegmax, compiled.nmeshdegmax)
         wider = (corners, degree) != (self._model.npolygonmax, self._model.nmeshdegmax)
@@ -107,7 +107,7 @@ class MeshPool:
 
 
 def _graph_size(compiled: mujoco.MjModel) -> int:
-    """Integers that describe the hull of one piece; MuJoCo's layout (mesh_graph) follows from vertices and faces."""
+    """Return the length of one piece's hull description (MuJoCo's mesh_graph), from its vertices and faces."""
     verts, faces = compiled.mesh_vertnum[0], compiled.mesh_facenum[0]
     return int(2 + 3 * verts + 6 * faces)
 

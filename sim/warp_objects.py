@@ -1,4 +1,4 @@
-"""What the world of one environment takes from its object, on the device: rows of numbers that a reset copies.
+"""Per-world objects on the device: each object is a record of model fields that a reset copies.
 
 Every object (and size) that was ever drawn has a record: the numbers of its pieces in the mesh pool and all that
 depends on the object in a compiled scene. Swapping objects is copying records into the per-world fields of the model;
@@ -26,11 +26,11 @@ OF_BODY = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
 DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0")
 VARIED = ("geom_friction", "actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "dof_damping")
 PER_WORLD = (*OF_GEOMS, *OF_BODY, *DERIVED, *VARIED)
-"""Fields of the model that each world has for itself; `opt.gravity` besides."""
+"""Per-world fields of the model; `opt.gravity` is one too."""
 
 
 class ObjectTable:
-    """Objects as records on the device of a model."""
+    """Stores objects as records on the device of a model."""
 
     def __init__(self, model: mjw.Model, compiled: mujoco.MjModel, library: ObjectLibrary, physics: PhysicsCfg) -> None:
         self._library, self._physics = library, physics
@@ -41,7 +41,7 @@ class ObjectTable:
         self._device = wp.device_to_torch(wp.get_device())
 
     def find(self, names: Sequence[str], sizes: Sequence[float]) -> tuple[Tensor, bool]:
-        """Record numbers (row,) int64, and whether the model's arrays changed because an object is new."""
+        """Return record numbers (row,) int64, and whether a new object changed the model's arrays."""
         changed = False
         for key in dict.fromkeys(zip(names, sizes, strict=True)):
             if key not in self._numbers:
@@ -50,7 +50,7 @@ class ObjectTable:
         return torch.tensor(numbers, device=self._device), changed
 
     def take(self, numbers: Tensor) -> dict[str, Tensor]:
-        """The fields of these records, copied."""
+        """Return copies of the fields of these records."""
         return {name: column[numbers] for name, column in self._columns.items()}
 
     def _add(self, name: str, size: float) -> bool:
@@ -69,7 +69,7 @@ class ObjectTable:
         return changed
 
     def _record(self, compiled: mujoco.MjModel, pieces: list[int]) -> dict[str, Tensor]:
-        """The object's part of every field: per slot of the scene, and of the body."""
+        """Return the object's part of every field: per slot of the scene, and of the body."""
         body, record = compiled.body("object").id, {}
         for name in OF_GEOMS:
             values = np.asarray(pieces, np.int32) if name == "geom_dataid" else getattr(compiled, name)
@@ -84,7 +84,7 @@ class ObjectTable:
 
 
 class WorldModels:
-    """The per-world fields of a device model, as tensors that share its memory."""
+    """Writes the per-world fields of a device model through tensors that share its memory."""
 
     def __init__(self, model: mjw.Model, compiled: mujoco.MjModel, slots: Slots, physics: PhysicsCfg) -> None:
         self._slots, self._friction_scale = slots, physics.friction_scale
@@ -97,7 +97,7 @@ class WorldModels:
         self._hand_mass = float(compiled.body_subtreemass[0] - compiled.body_mass[slots.object_body])
 
     def write(self, rows: Tensor, records: dict[str, Tensor], variation: Variation) -> None:
-        """Give the worlds `rows` these objects and this variation, both (row, ...) on the device."""
+        """Write objects and variation, both (row, ...) on the device, into the worlds `rows`."""
         fields, slots, body = self._fields, self._slots, self._slots.object_body
         for name in OF_GEOMS:
             fields[name][rows[:, None], self._geoms] = records[name]
@@ -117,7 +117,7 @@ class WorldModels:
         self._vary(rows, variation)
 
     def object_mass(self, rows: Tensor) -> Tensor:
-        """(row,) [kg]."""
+        """Return the object masses (row,) [kg]."""
         return self._fields["body_mass"][rows, self._slots.object_body]
 
     def _vary(self, rows: Tensor, variation: Variation) -> None:
@@ -141,7 +141,7 @@ class WorldModels:
 
 
 def inverse_weights(mass: Tensor, inertia: Tensor, ipos: Tensor, iquat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean inverse inertia (row,) of a free body, which MuJoCo scales constraints by; mj_setConst computes the same.
+    """Return the mean inverse inertia (row,) of a free body, which scales constraints, as mj_setConst does.
 
     Of translation at the centre of mass and at the body's origin [1/kg], and of rotation [1/(kg m^2)].
     """

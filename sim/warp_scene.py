@@ -1,4 +1,4 @@
-"""The scene as Warp simulates it, and what Warp lacks.
+"""Scene of the Warp engine, and the features that Warp lacks.
 
 The table, by MuJoCo Warp 4.0.0:
     orientation servo    missing; sim/warp_servo.py makes it of three servos
@@ -15,18 +15,18 @@ import numpy as np
 import torch
 import warp as wp
 
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.scene import OBJECT, TABLE, ModelPool, build_model
 from sim.warp_objects import PER_WORLD
 
 log = logging.getLogger(__name__)
 
 TOLERANCE = 1e-6
-"""Warp raises a lower solver tolerance to this."""
+"""Least solver tolerance of Warp."""
 
 
 def warp_device(index: int) -> str:
-    """The GPU of that number for Warp and torch, "cpu" where there is none; ValueError where only one finds it."""
+    """Return the GPU `index` for Warp and torch, "cpu" without one. Raise ValueError where only Warp finds it."""
     if not wp.is_cuda_available():
         log.warning("engine=warp: no GPU here, physics runs slowly on Warp's CPU backend")
         return "cpu"
@@ -41,7 +41,7 @@ def warp_device(index: int) -> str:
 
 
 def compile_scene(pool: ModelPool) -> mujoco.MjModel:
-    """The scene with every slot of the object able to touch; which ones do is decided per world."""
+    """Compile the scene with all object slots collidable; each world enables its own."""
     if pool.mount != "floating":
         raise ValueError(
             f"engine=warp knows mount=floating, got '{pool.mount}': the inverse kinematics of an arm runs on the CPU; "
@@ -55,7 +55,7 @@ def compile_scene(pool: ModelPool) -> mujoco.MjModel:
 
 
 def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Model:
-    """The model on the device, with the fields that each world has for itself; ValueError for what Warp lacks."""
+    """Put the model on the device with its per-world fields. Raise ValueError where Warp lacks a feature."""
     worlds = max(num_envs, 2)  # Warp looks for absent pieces only where it sees several rows of them
     try:
         model = mjw.put_model(compiled, batch_sizes=dict.fromkeys(PER_WORLD, worlds))

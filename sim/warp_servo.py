@@ -1,4 +1,4 @@
-"""Controls on the device: MuJoCo's orientation servo, which Warp lacks, out of three servos of a ball joint.
+"""Palm servo on the device: MuJoCo's orientation servo, which Warp lacks, from three servos of a ball joint.
 
 A position servo of each axis makes the torque kp (u - r(q)) - kv w with the rotation vector r of the joint. With
 u = r(q) + log(q^-1 q_target), set anew in every substep, that is MuJoCo's kp log(q^-1 q_target) - kv w. Where its norm
@@ -18,7 +18,7 @@ class PalmServo:
     """Turns targets, laid out as MuJoCo's own controls, into those of the device model; a callback of every substep."""
 
     def __init__(self, compiled: mujoco.MjModel, targets: wp.array) -> None:
-        """`targets` (env, ctrl): what the controls of the CPU's model would be."""
+        """`targets` (env, ctrl): controls in the layout of the CPU engine's model."""
         self._targets = targets
         joint, servo = compiled.joint(BALL_NAME), compiled.actuator(f"{BALL_NAME}_x").id
         first = int(compiled.actuator_ctrladr[servo])

@@ -1,4 +1,4 @@
-"""How large Warp's buffers must be: hands are pressed on objects, and what that asks for is counted."""
+"""Sizes of Warp's contact buffers, measured by pressing hands on objects."""
 
 import logging
 from dataclasses import replace
@@ -8,7 +8,7 @@ import torch
 
 from perception.geometry import quat_rotate
 from sim.engine import Start, Variation
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.objects import ObjectModel
 from sim.scene import ModelPool
 from sim.warp import WarpEngine
@@ -18,17 +18,17 @@ log = logging.getLogger(__name__)
 
 WORLDS, STEPS, PERIOD_S = 16, 12, 0.05
 ROOM = WarpCfg(nconmax=256, njmax=960)
-"""Buffers of the warm-up itself."""
+"""Buffer sizes of the warm-up."""
 FEW_ENVS, FEW_NCONMAX = 256, 128
-"""So few environments do not share their room well: a crowded one has too few empty neighbours."""
+"""Below FEW_ENVS environments nconmax is at least FEW_NCONMAX: contacts of one average out over too few others."""
 ABOVE_M, DOWN_M = 0.06, 0.05
-"""Where the palm starts above an object, and how far it goes down on it."""
+"""Start height of the palm above an object, and its way down."""
 DOWN = (0.5**0.5, 0.0, 0.5**0.5, 0.0)
 """Palm frame whose normal, +x, points down."""
 
 
 def measured(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: str) -> WarpCfg:
-    """`cfg` with every size that is 0 replaced by what a warm-up needs, with a margin."""
+    """Return `cfg` with every size of 0 replaced by the measured need of a warm-up, with a margin."""
     if cfg.nconmax and cfg.njmax:
         return cfg
     marks = press(pool, device, cfg.matches)
@@ -43,7 +43,7 @@ def measured(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: str) -> WarpC
 
 
 def press(pool: ModelPool, device: str, matches: int) -> HighWater:
-    """What hands ask for that go down, closing, on objects of the library, those with the most pieces first."""
+    """Measure the buffers needed while closing hands press on the objects with the most pieces."""
     engine = WarpEngine(pool, WORLDS, replace(ROOM, matches=matches), device)
     start = _start(pool)
     engine.reset(torch.arange(WORLDS, device=engine.device), start)
@@ -78,6 +78,6 @@ def _start(pool: ModelPool) -> Start:
 
 
 def _top_m(obj: ObjectModel) -> float:
-    """Height of the resting object over the table [m]."""
+    """Return the height of the resting object over the table [m]."""
     turned = quat_rotate(torch.from_numpy(obj.rest_quat[0]).double(), torch.from_numpy(obj.points).double())
     return float(turned[:, 2].max() + obj.rest_height[0])

@@ -1,4 +1,4 @@
-"""What a person sees of one environment: a picture, or a window that follows it."""
+"""Renders one environment as an image, or in a window."""
 
 import threading
 import warnings
@@ -13,11 +13,11 @@ from sim.task import GraspTask
 
 MODES = ("human", "rgb_array")
 CLOSING_S = 5.0
-"""A window that closes is waited for so long."""
+"""Longest wait for a window to close [s]."""
 
 
-class NoDisplay(RuntimeError):  # noqa: N818 - says what it is, like StopIteration
-    """No window can be opened here."""
+class NoDisplay(RuntimeError):  # noqa: N818 - as StopIteration
+    """The process has no display for a window."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -27,7 +27,7 @@ class NoDisplay(RuntimeError):  # noqa: N818 - says what it is, like StopIterati
 
 
 def check_mode(mode: str | None) -> None:
-    """Refuse a render mode that is unknown, or that cannot work on this machine."""
+    """Raise ValueError for an unknown render mode, NoDisplay where a window cannot be opened."""
     if mode is not None and mode not in MODES:
         raise ValueError(f"render_mode must be None or one of {list(MODES)}, got '{mode}'")
     if mode == "human" and not _has_display():
@@ -43,7 +43,7 @@ def _has_display() -> bool:
 
 
 class Window:
-    """One environment of a task in pictures, `width` x `height` pixels, or in a window."""
+    """Renders one environment of a task, `width` x `height` pixels."""
 
     def __init__(self, task: GraspTask, row: int = 0, width: int = 640, height: int = 480) -> None:
         self._task, self._row, self._size = task, row, (width, height)
@@ -54,7 +54,7 @@ class Window:
         self._shown: tuple[mujoco.MjModel, mujoco.MjData] | None = None
 
     def picture(self) -> NDArray[np.uint8]:
-        """The present state, (height, width, 3); raises RenderUnavailable where there is no OpenGL."""
+        """Return an image (height, width, 3) of the present state. Raises RenderUnavailable without OpenGL."""
         name, size = self._task.objects[self._row], float(self._task.draws.size[self._row])
         if self._photographer is None or self._subject != (name, size):
             self._close_photographer()
@@ -65,7 +65,7 @@ class Window:
         return self._photographer.shoot(engine.get_model(self._row), engine.get_data(self._row))
 
     def show(self) -> None:
-        """Bring the window up to date; it opens anew with each episode, whose scene is another model."""
+        """Update the window; each episode has another model, for which it is opened anew."""
         import mujoco.viewer
 
         engine = self._task.engine

@@ -7,6 +7,10 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"): 
 
 os.environ.setdefault("ROS_PYTHON_CHECK_FIELDS", "1")  # before anything imports messages
 
+import tempfile  # noqa: E402
+
+os.environ.setdefault("DEXGRASP_CACHE", os.path.join(tempfile.gettempdir(), f"dexgrasp-tests-{os.getuid()}"))
+
 import pytest  # noqa: E402
 
 

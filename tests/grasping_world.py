@@ -7,10 +7,10 @@ from functools import cache
 import numpy as np
 
 import assets
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import GraspCfg, Inputs
 from dexgrasp_ros.grasping import GraspStateMachine
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from dexgrasp_ros.poses import Pose
 from policies.runtime import Command, Plan, Policy
 from policies.safety import SafetyCfg
 
@@ -33,12 +33,19 @@ def contract():
 
 
 def open_pose():
-    return np.array(contract()["grasp"]["power"]["open_pose"])
+    return np.array(contract().grasp.power.open_pose)
 
 
 def a_plan(goal=GOAL):
-    style = contract()["grasp"]["power"]
-    return Plan(goal.pos_m, goal.quat, 0.1, style["closing"], style["floor_m"], style["open_pose"])
+    style = contract().grasp.power
+    return Plan(
+        palm_pos_w=goal.pos_m,
+        palm_quat_w=goal.quat,
+        depth_m=0.1,
+        closing=style.closing,
+        floor_m=style.floor_m,
+        joint_pos=style.open_pose,
+    )
 
 
 def points():

@@ -15,8 +15,9 @@ import torch
 
 import assets
 import configs
-from policies.evaluate import EvaluateCfg, make_task, with_policy
-from policies.runs import versions, write_json
+from dexgrasp.utils.files import write_json
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
+from policies.runs import versions
 from policies.synergy import POLICIES, make_policy
 from sim.hands import HandSpec
 from sim.objects import open_library
@@ -84,7 +85,7 @@ def measure(case: Case) -> dict:
     library = open_library("shipped")
     physics = configs.load_option(PhysicsCfg, "physics", "balanced")
     cfg = EvaluateCfg(case.policy, hand=case.hand, trials=len(library), num_envs=72, physics=physics)
-    cfg = with_policy(replace(cfg, task=replace(cfg.task, hold_s=1.0)))
+    cfg = apply_policy_config(replace(cfg, task=replace(cfg.task, hold_s=1.0)))
     task = make_task(cfg, HandSpec.load(cfg.hand, side=cfg.side), library, "none", cfg.rows())
     policy = make_policy(case.policy, task)
     opening, whole, outcomes = {}, {}, []

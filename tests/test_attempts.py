@@ -9,7 +9,7 @@ import assets
 import configs
 from perception.geometry import quat_rotate
 from policies.attempts import Attempts, play
-from policies.evaluate import EvaluateCfg, make_task, with_policy
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.gripping import LOST_GRIP, UNSEEN_SHARE, base_m, empty, grip
 from policies.synergy import make_policy
 from sim.retreat import ABOVE_M, ASIDE_M, OPEN_S, PALM_M_S, REST_S
@@ -33,7 +33,7 @@ class Scripted:
 def make(household, allegro):
     def build(rows, *words, disturbance="none"):
         words = ["policy=synergy", "view=corrected", "physics=balanced", "num_threads=1", "task.hold_s=0.5", *words]
-        cfg = with_policy(configs.load(EvaluateCfg, "evaluate", words))
+        cfg = apply_policy_config(configs.load(EvaluateCfg, "evaluate", words))
         return make_task(cfg, allegro, household, disturbance, rows)
 
     return build
@@ -119,7 +119,7 @@ def test_the_next_attempt_is_made_where_the_object_is_now(make):
 
 def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_best(make):
     task = make(1)
-    actor, tried = Attempts(task, Scripted(task, torch.zeros(1)), attempts=3), task._retreat.tried
+    actor, tried = Attempts(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed
     obs = lifted(task, actor, 3)
     first = tried.marks[0, 0].clone()
     until(task, actor, actor.step(obs).obs, lambda clock: clock == 0)

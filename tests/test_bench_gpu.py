@@ -10,7 +10,7 @@ import pytest
 
 from policies.bench_gpu import NO_GPU, BenchGpuCfg
 from policies.cli import main
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 
 ROOT = Path(__file__).resolve().parent.parent
 TINY = ("warp.nconmax=160", "warp.njmax=480", "task.grasp_s=0.4", "task.lift_s=0.2", "task.hold_s=0.2")

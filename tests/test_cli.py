@@ -1,10 +1,13 @@
 """The command line: commands, help without heavy imports, one-line errors, exit statuses, signals."""
 
+import ast
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import dataclass
 
 import pytest
@@ -12,8 +15,6 @@ import pytest
 import configs
 from policies import cli, usage
 from policies.cli import COMMANDS, Command, main
-
-READY = [command for command in COMMANDS if not command.later]
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def test_version_is_that_of_the_package(capsys):
     assert capsys.readouterr().out.startswith("dexgrasp 0.")
 
 
-@pytest.mark.parametrize("command", READY, ids=lambda command: command.words)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
 def test_help_of_a_command_lists_every_key_of_its_dataclass(command, capsys):
     assert main([*command.words.split(), "--help"]) == 0
     text = capsys.readouterr().out
@@ -74,7 +75,7 @@ def test_help_of_a_command_lists_every_key_of_its_dataclass(command, capsys):
         assert f"  {key}=" in text, f"{key} is missing"
 
 
-@pytest.mark.parametrize("command", READY, ids=lambda command: command.words)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
 def test_the_defaults_that_help_shows_are_those_that_load_gives(command):
     keys = [key for key in usage.keys(command.schema, command.config) if key.kind != "group"]
     required = [key.name for key in keys if key.default == "(required)"]
@@ -89,17 +90,141 @@ def test_the_defaults_that_help_shows_are_those_that_load_gives(command):
             assert str(value) == key.default, key.name
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.later], ids=lambda command: command.words)
-def test_a_command_that_is_not_there_yet_says_so_and_fails(command, capsys):
-    assert main([command.words]) == 2
-    assert capsys.readouterr().err == f"dexgrasp {command.words}: not yet: arrives with {command.later}\n"
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
+def test_help_spells_types_in_words_and_not_as_names_of_aliases(command):
+    words = "one of|list of|[0-9]+ values|int|float|str|path|true or false|null|group|anything|or"
+    for key in usage.keys(command.schema, command.config):
+        if "one of" not in key.kind:
+            assert not re.sub(rf"\b({words})\b|[(), ]", "", key.kind), f"{key.name}: {key.kind}"
+
+
+def test_help_lists_the_choices_behind_an_alias():
+    kinds = {key.name: key.kind for key in usage.keys("policies.train:TrainCfg", "train")}
+    assert kinds["engine"] == "one of cpu, warp"
+    assert kinds["encoder"] == "one of lstm, mlp, conv"
+    assert kinds["task.view.mode"] == "one of frozen, refreshed, tracked, corrected"
+    assert kinds["task.randomize.friction"] == "2 values (float, float)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ship", "publish"),
+        ("view", "viewer"),
+        ("bench views", "bench cameras"),
+        ("bench runtime", "bench deploy"),
+    ],
+)
+def test_a_former_name_of_a_command_works_for_one_release(old, new, capsys):
+    assert main([*old.split(), "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: dexgrasp {new} ")
+    assert err == (
+        f"dexgrasp: `dexgrasp {old}` is now called `dexgrasp {new}`; the old name will go with the next release\n"
+    )
+
+
+@pytest.mark.parametrize("words", ["export", "publish", "bench ros", "replay"])
+def test_a_former_name_of_a_key_works_for_one_release(words, capsys):
+    (command,) = (command for command in COMMANDS if command.words == words)
+    old = "bundle" if words in ("bench ros", "replay") else "run"
+    assert cli._renamed(command, [f"{old}=a=b", "out=x"]) == ["policy=a=b", "out=x"]
+    assert (
+        capsys.readouterr().err
+        == f"dexgrasp: `{old}=` is now called `policy=`; the old name will go with the next release\n"
+    )
+
+
+def test_replay_still_takes_its_former_switch(capsys):
+    (command,) = (command for command in COMMANDS if command.words == "replay")
+    words = ["policy=false", "policy=runs/bundle"]
+    assert cli._renamed(command, words) == ["compare_policy=false", "policy=runs/bundle"]
+
+
+def test_a_plugin_is_imported_before_the_configuration_is_built(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugin_by_name.py").write_text("print('name')\n")
+    (tmp_path / "plugin_by_file.py").write_text("print('file')\n")
+    assert main(["evaluate", f"plugins=plugin_by_name,{tmp_path}/plugin_by_file.py", "trials=0"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "name\nfile\n"
+    assert "trials must be at least 1" in err
+    assert main(["evaluate", "plugins=[plugin_by_name]", "trials=0"]) == 2
+    assert capsys.readouterr().out == ""  # it is imported once
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n1 / 0\n", r"ZeroDivisionError: division by zero \(.*broken_plugin\.py:2\)"),
+        ("def f(:\n", r"SyntaxError: .* \(.*broken_plugin\.py:1\)"),
+        (
+            "import no_such_package\n",
+            r"ModuleNotFoundError: No module named 'no_such_package' \(.*broken_plugin\.py:1\)",
+        ),
+    ],
+)
+def test_a_plugin_that_raises_is_one_line_with_its_place(text, message, tmp_path, capsys):
+    (tmp_path / "broken_plugin.py").write_text(text)
+    assert main(["train", f"plugins={tmp_path}/broken_plugin.py"]) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(rf"dexgrasp train: error: plugins=.*broken_plugin\.py: {message}\n", err)
+
+
+def test_a_plugin_that_does_not_exist_is_one_line(capsys):
+    assert main(["evaluate", "plugins=no_such_plugin"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "plugins=no_such_plugin: ModuleNotFoundError: No module named 'no_such_plugin'\n"
+    )
+
+
+def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
+    without = {command.words for command in COMMANDS if "plugins" not in configs.fields(cli._resolve(command.schema))}
+    assert without == {
+        *("objects generate", "objects import", "objects show", "objects compare"),
+        *("calibrate board", "calibrate camera", "randomization show"),
+        *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
+    }
+
+
+HINT = re.compile(r"pip install '?dexgrasp\[(\w+)\]")
+
+
+def hints():
+    """(file, message, package hint) of every message of an ImportError in the code that says what to install."""
+    for folder in ("assets", "configs", "perception", "policies", "sim", "ros2_ws/src/dexgrasp_ros/dexgrasp_ros"):
+        for file in sorted((configs.ROOT.parent / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, (ast.Constant, ast.JoinedStr)):
+                    text = ast.unparse(node)
+                    if "pip install" in text:
+                        yield file, text
+
+
+def test_install_hints_name_an_extra_that_brings_the_missing_package():
+    project = tomllib.loads((configs.ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name: " ".join(packages).lower().replace("-", "_")
+        for name, packages in project["optional-dependencies"].items()
+    }
+    modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
+    modules |= {name: name for name in ("viser", "onnx", "onnxscript", "pyrealsense2", "rosbags")}
+    found = set()
+    for file, text in hints():
+        extra = HINT.search(text)
+        assert extra, f"{file.name}: {text}"
+        named = [package for word, package in modules.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)]
+        assert named, f"{file.name}: {text} names no package"
+        assert all(package in extras[extra[1]] for package in named), f"{file.name}: {text}"
+        found.add(extra[1])
+    assert found == {"calibrate", "export", "gpu", "ray", "realsense", "ros", "viz"}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["evalaute"], "dexgrasp: error: no command 'evalaute'; did you mean 'evaluate'?"),
-        (["objects", "improt"], "dexgrasp: error: no command 'objects improt'; did you mean 'objects import'?"),
+        (["evalaute"], "dexgrasp: error: no command 'evalaute'. Did you mean 'evaluate'? Known: "),
+        (["objects", "improt"], "dexgrasp: error: no command 'objects improt'. Did you mean 'objects import'? Known: "),
     ],
 )
 def test_an_unknown_command_names_the_nearest(words, message, capsys):

@@ -1,14 +1,20 @@
 """The configuration loader: composition, strictness, and the words of its errors."""
 
 import dataclasses
+import logging
+import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import yaml
 
 import configs
 from configs import ConfigError
+from configs.renamed_keys import RENAMED_KEYS, RENAMED_VALUES
+from configs.values import current_name, field_docstrings, fields
+from dexgrasp.utils.text import comma_separated, did_you_mean
 from policies import cli
 
 
@@ -44,7 +50,7 @@ def root(tmp_path):
     return tmp_path
 
 
-COMMANDS = {command.config: command for command in cli.COMMANDS if not command.later}
+COMMANDS = {command.config: command for command in cli.COMMANDS}
 
 
 def load_command(name, *overrides):
@@ -123,7 +129,7 @@ def test_an_unknown_key_inside_a_yaml_file_is_refused_too(root):
 
 
 def test_an_unknown_option_of_a_group_lists_the_options(root):
-    assert error(root, "motor=fats") == "trip: group 'motor' has no 'fats'; did you mean 'fast'?. Known: fast, slow"
+    assert error(root, "motor=fats") == "trip: group 'motor' has no 'fats'. Did you mean 'fast'? Known: fast, slow"
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ def test_an_unknown_option_of_a_group_lists_the_options(root):
         ("motor.rate_hz=.nan", "trip: 'motor.rate_hz' expects float, got '.nan'"),
         ("motor.rate_hz=quick", "trip: 'motor.rate_hz' expects float, got 'quick'"),
         ("prior=maybe", "trip: 'prior' expects true or false, got 'maybe'"),
-        ("push=forse", "trip: 'push' expects one of none, off, force, got 'forse'; did you mean 'force'?"),
+        ("push=forse", "trip: 'push' expects one of none, off, force, got 'forse'. Did you mean 'force'?"),
         ("size_m=[1, 2, 3]", "trip: 'size_m' expects 2 values (float, float), got "),
         ("motor=", "trip: group 'motor' has no ''"),
         ("motor.rate_hz=-1", "trip: motor: rate_hz must be positive, got -1.0"),
@@ -148,7 +154,7 @@ def test_a_wrong_value_is_refused_with_the_key_and_what_was_expected(root, overr
 
 def test_an_option_of_a_group_can_be_loaded_by_itself(root):
     assert configs.load_option(MotorCfg, "motor", "fast", root=root) == MotorCfg(rate_hz=50.0, condim=3)
-    with pytest.raises(ConfigError, match="group 'motor' has no 'fats'; did you mean 'fast'"):
+    with pytest.raises(ConfigError, match=r"group 'motor' has no 'fats'. Did you mean 'fast'"):
         configs.load_option(MotorCfg, "motor", "fats", root=root)
 
 
@@ -162,9 +168,17 @@ def test_a_required_key_without_a_value_says_how_to_give_one(root):
     assert error(root) == "trip: 'policy' has no value; give policy=<str>"
 
 
-def test_an_unknown_command_lists_the_known_ones(root):
-    with pytest.raises(ConfigError, match="no configuration 'trap'; did you mean 'trip'"):
-        configs.load(TripCfg, "trap", (), root=root)
+def test_a_command_without_yaml_takes_its_dataclass(root):
+    @dataclasses.dataclass(frozen=True)
+    class BareCfg:
+        trials: int = 3
+        motor: MotorCfg = MotorCfg(rate_hz=5.0)
+
+    assert configs.load(BareCfg, "bare", (), root=root) == BareCfg()
+    assert configs.load(BareCfg, "bare", ["trials=4"], root=root) == BareCfg(trials=4)
+    assert configs.groups("bare", root) == {}
+    with pytest.raises(ConfigError, match=r"bare: unknown key 'trails'\. Did you mean 'trials'"):
+        configs.load(BareCfg, "bare", ["trails=4"], root=root)
 
 
 def test_a_saved_configuration_is_read_back_equal(root, tmp_path):
@@ -190,8 +204,182 @@ def test_every_yaml_is_accepted_by_its_command_with_every_option_of_its_groups(n
             load_command(name, f"{group}={option}")
 
 
-def test_every_command_has_a_yaml():
-    assert {path.stem for path in configs.ROOT.glob("*.yaml")} == set(COMMANDS)
+def test_every_yaml_is_of_a_command_and_holds_a_key():
+    found = {path.stem: configs.read_plain(path) for path in configs.ROOT.glob("*.yaml")}
+    assert set(found) <= set(COMMANDS)
+    assert all(found.values())
+
+
+@pytest.mark.parametrize("name", sorted(set(COMMANDS) - {path.stem for path in configs.ROOT.glob("*.yaml")}))
+def test_every_command_without_yaml_loads_and_has_help(name, capsys):
+    load_command(name)
+    assert cli.main([*COMMANDS[name].words.split(), "--help"]) == 0
+    assert capsys.readouterr().out.count("=") > 2
+
+
+def nested_schema(keys, name="Top"):
+    """A dataclass with these dotted keys, each of any type."""
+    below = {}
+    for key in keys:
+        first, _, rest = key.partition(".")
+        below.setdefault(first, set()).update({rest} if rest else set())
+    parts = {first: nested_schema(rests, first.title()) if rests else Any for first, rests in below.items()}
+    made = [(key, kind, dataclasses.field(default=None)) for key, kind in parts.items()]
+    return dataclasses.make_dataclass(name, made, frozen=True)
+
+
+ALL_NEW = nested_schema([*RENAMED_KEYS.values(), *RENAMED_VALUES, "stage", "teacher", "distillation.ppo_rate"])
+
+
+@pytest.mark.parametrize("old", RENAMED_KEYS)
+def test_every_renamed_key_leads_to_its_new_name_from_the_top_and_from_within(old):
+    new = RENAMED_KEYS[old]
+    assert current_name(ALL_NEW, old, 1) == (new, 1)
+    section, _, last = old.rpartition(".")
+    if section and new.count(".") == old.count("."):
+        level = ALL_NEW
+        for part in new.split(".")[:-1]:
+            level = fields(level)[part]
+        assert current_name(level, last, 1) == (new.rpartition(".")[2], 1)
+
+
+def test_a_section_that_was_renamed_takes_its_other_keys_along():
+    assert current_name(ALL_NEW, "mix.ppo_rate", 1) == ("distillation.ppo_rate", 1)
+    assert current_name(ALL_NEW, "mix.pqo_rate", 1) == ("mix.pqo_rate", 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class CameraCfg:
+    mode: Literal["first_frame", "latest", "tracked", "tracked_updated"] = "first_frame"
+    model: Literal["points", "rendered"] = "points"
+    include_grazing_angles: bool = False
+    min_points: int = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class GraspCfg:
+    use_scripted_grasp: bool = True
+    camera: CameraCfg = dataclasses.field(default_factory=CameraCfg)
+
+
+@dataclasses.dataclass(frozen=True)
+class RunCfg:
+    num_epochs: int = 5
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    task: GraspCfg = dataclasses.field(default_factory=GraspCfg)
+
+
+OLD = {
+    "epochs": 7,
+    "precision": "half",
+    "perception": "model",
+    "task": {"prior": "off", "view": {"mode": "corrected", "camera": "rendered", "steep": True, "min_points": 5}},
+}
+
+
+def test_a_saved_configuration_of_an_earlier_version_is_read_with_one_line_in_the_log(caplog):
+    caplog.set_level(logging.INFO, "dexgrasp")
+    camera = CameraCfg(mode="tracked_updated", model="rendered", include_grazing_angles=True, min_points=5)
+    assert configs.from_dict(RunCfg, OLD, "old.yaml") == RunCfg(7, "bf16", GraspCfg(False, camera))
+    (record,) = caplog.records
+    text = record.getMessage()
+    assert text.startswith(
+        "old.yaml: keys of an earlier version: epochs -> num_epochs, precision=half -> precision=bf16"
+    )
+    assert "task.prior -> task.use_scripted_grasp" in text
+    assert "task.view.min_points -> task.camera.min_points" in text
+
+
+def test_of_two_old_keys_for_one_the_value_that_is_no_default_counts():
+    for perception, camera in (("rendered", "model"), ("model", "rendered"), ("rendered", "rendered")):
+        old = {"perception": perception, "task": {"view": {"camera": camera}}}
+        assert configs.from_dict(RunCfg, old, "old").task.camera.model == "rendered"
+    old = {"perception": "model", "task": {"view": {"camera": "model"}}}
+    assert configs.from_dict(RunCfg, old, "old").task.camera.model == "points"
+
+
+def test_a_configuration_of_this_version_is_read_without_a_word(caplog):
+    caplog.set_level(logging.INFO, "dexgrasp")
+    cfg = RunCfg(task=GraspCfg(False, CameraCfg("latest")))
+    assert configs.from_dict(RunCfg, configs.as_dict(cfg), "new") == cfg
+    assert not caplog.records
+
+
+def test_an_old_name_that_this_schema_never_had_is_unknown():
+    with pytest.raises(ConfigError, match="old: unknown key 'copy'"):
+        configs.from_dict(RunCfg, {"copy": True}, "old")
+    with pytest.raises(ConfigError, match="'precision' expects one of auto, fp32, bf16, got 'quarter'"):
+        configs.from_dict(RunCfg, {"precision": "quarter"}, "old")
+
+
+@pytest.fixture
+def renamed_root(tmp_path):
+    """A config folder whose command composes the group `camera`."""
+    (tmp_path / "camera").mkdir()
+    (tmp_path / "camera/first_frame.yaml").write_text("mode: first_frame\n")
+    (tmp_path / "camera/tracked_updated.yaml").write_text("mode: tracked_updated\nmin_points: 9\n")
+    (tmp_path / "run.yaml").write_text("defaults:\n  - camera@task.camera: first_frame\n  - _self_\n")
+    return tmp_path
+
+
+def test_old_names_on_the_command_line_are_accepted_with_one_warning(renamed_root, caplog):
+    typed = ["view=corrected", "task.view.steep=true", "epochs=3", "task.prior=off", "precision=single"]
+    found = configs.load(RunCfg, "run", typed, root=renamed_root)
+    camera = CameraCfg("tracked_updated", include_grazing_angles=True, min_points=9)
+    assert found == RunCfg(3, "fp32", GraspCfg(False, camera))
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        "run: old names, accepted until the next release: view=corrected is now camera=tracked_updated, "
+        "task.view.steep=true is now task.camera.include_grazing_angles=true, epochs=3 is now num_epochs=3, "
+        "task.prior=off is now task.use_scripted_grasp=off, precision=single is now precision=fp32"
+    )
+
+
+def test_an_unknown_option_of_a_renamed_group_lists_the_new_ones(renamed_root):
+    with pytest.raises(ConfigError, match=r"group 'camera' has no 'none'. Known: first_frame, tracked_updated"):
+        configs.load(RunCfg, "run", ["view=none"], root=renamed_root)
+    with pytest.raises(ConfigError, match="unknown key 'randomize'"):  # a group that this command never had
+        configs.load(RunCfg, "run", ["randomize=off"], root=renamed_root)
+
+
+@dataclasses.dataclass(frozen=True)
+class ListsCfg:
+    motors: tuple[MotorCfg, ...] = ()
+    """The motors,
+    in order."""
+    spare: MotorCfg | None = None
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def test_dataclasses_in_lists_and_optional_ones_are_read_strictly():
+    tree = {"motors": [{"condim": 4}, {"rate_hz": 1}], "spare": {"condim": 6}, "names": {"a": "A"}}
+    found = configs.from_dict(ListsCfg, tree, "lists")
+    assert found == ListsCfg((MotorCfg(condim=4), MotorCfg(1.0)), MotorCfg(condim=6), {"a": "A"})
+    assert configs.from_dict(ListsCfg, configs.as_dict(found), "lists") == found
+    for wrong, text in (
+        ({"motors": [{"rate": 3}]}, "lists: unknown key 'motors[0].rate'. Did you mean 'motors[0].rate_hz'?"),
+        ({"spare": {"rate_hz": "x"}}, "lists: 'spare.rate_hz' expects float, got 'x'"),
+        ({"spare": {"rate_hz": 0}}, "lists: spare: rate_hz must be positive"),
+        ({"names": {1: "A"}}, "lists: 'a key of names' expects str, got 1"),
+        ({"names": {"a": 1}}, "lists: 'names[a]' expects str, got 1"),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(text)):
+            configs.from_dict(ListsCfg, wrong, "lists")
+
+
+def test_the_docstrings_of_fields_come_on_one_line():
+    assert field_docstrings(ListsCfg) == {"motors": "The motors, in order."}
+
+
+def test_the_nearest_names_and_names_in_a_row():
+    assert did_you_mean("trails", ["trials", "policy"]) == " Did you mean 'trials'?"
+    assert did_you_mean("mug_1", ["mug_2", "mug_3", "box"], most=2) in (
+        " Did you mean 'mug_3' or 'mug_2'?",
+        " Did you mean 'mug_2' or 'mug_3'?",
+    )
+    assert did_you_mean("x", ["trials"]) == ""
+    assert (comma_separated([1, "b"]), comma_separated([])) == ("1, b", "none")
 
 
 def test_every_group_is_used_by_a_command():

@@ -12,7 +12,7 @@ from policies.curriculum import MixCfg, StudentPPO
 from policies.losses import imitation_loss, reconstruction_loss
 from policies.networks import GraspPolicy
 from policies.ppo import GraspPPO
-from policies.student import StudentPolicy, make_encoder
+from policies.student import make_encoder
 from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
 
@@ -21,18 +21,17 @@ SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
 
 @pytest.fixture(scope="module")
 def env():
-    return GraspVecEnv(16, group="both", task=SHORT, num_threads=1)
+    return GraspVecEnv(16, obs="both", task=SHORT, num_threads=1)
 
 
-def make_student(env, mix, iterations=4, encoder="conv"):
-    shape = {"layouts": env.task.layouts, "encoder": encoder, "hidden": (32, 16)}
-    return StudentPPO(StudentPolicy, env=env, mix=mix, iterations=iterations, policy_kwargs=shape, seed=0)
+def make_student(env, mix, iterations=4, teacher=None):
+    return StudentPPO(env, mix=mix, iterations=iterations, teacher=teacher, hidden=(32, 16), seed=0)
 
 
 def make_teacher(env):
     """A teacher that acts: random weights, scales of one roll-out."""
-    model = GraspPPO(env=env, seed=1, policy_kwargs={"hidden": (32, 16)})
-    model.learn(16 * model.n_steps)
+    model = GraspPPO(env, seed=1, hidden=(32, 16))
+    model.learn(16 * model.num_steps)
     with torch.no_grad():
         model.policy.actor.net[-1].weight.mul_(50)
     return model.policy
@@ -103,11 +102,12 @@ def test_encoders_read_the_whole_history(kind):
 
 
 def test_while_it_imitates_the_student_acts_without_noise_and_comes_nearer(env):
-    model = make_student(env, MixCfg(start=1.0, end=1.0, updates=150, batch=256, window=3), iterations=60)
-    model.meet(make_teacher(env), copy=False)
+    mix = MixCfg(start=1.0, end=1.0, updates=150, batch=256, window=3)
+    model = make_student(env, mix, iterations=60, teacher=make_teacher(env))
+    model.start_from_teacher(copy=False)
     errors = []
     for _ in range(5):
-        model.learn(16 * model.n_steps, reset_num_timesteps=False)
+        model.learn(model.num_timesteps + 16 * model.num_steps)
         errors.append((model.iteration_stats["imitation"], model.iteration_stats["reconstruction"]))
     assert (model.exploration == 0).all()
     assert errors[-1][0] < 0.9 * errors[0][0], errors
@@ -117,11 +117,12 @@ def test_while_it_imitates_the_student_acts_without_noise_and_comes_nearer(env):
 def test_of_a_large_rollout_some_samples_are_kept_whole_and_the_file_stays_small(env, tmp_path):
     """What 4,096 environments see would take 0.7 GiB per roll-out."""
     keep = 50
-    model = make_student(env, MixCfg(keep=keep, window=2, updates=2, batch=16, start=1.0, end=1.0), iterations=60)
-    model.meet(make_teacher(env))
-    model.learn(3 * 16 * model.n_steps, reset_num_timesteps=False)
-    assert [len(kept["true"]) for kept in model._window] == [keep, keep] and 16 * model.n_steps > 4 * keep
-    newest = model._window[-1]
+    mix = MixCfg(keep=keep, window=2, updates=2, batch=16, start=1.0, end=1.0)
+    model = make_student(env, mix, iterations=60, teacher=make_teacher(env))
+    model.start_from_teacher()
+    model.learn(3 * 16 * model.num_steps)
+    assert [len(kept["true"]) for kept in model._rollouts] == [keep, keep] and 16 * model.num_steps > 4 * keep
+    newest = model._rollouts[-1]
     seen = {group: values.flatten(0, 1) for group, values in model.rollout_buffer.obs.items()}
     rows = (newest["student"][:, None] == seen["student"]).all(dim=2).int().argmax(dim=1)
     assert torch.equal(newest["student"], seen["student"][rows]) and len(set(rows.tolist())) == keep
@@ -131,15 +132,18 @@ def test_of_a_large_rollout_some_samples_are_kept_whole_and_the_file_stays_small
     torch.testing.assert_close(newest["true"], felt)
     limit = env.task.cfg.action_clip
     torch.testing.assert_close(newest["labels"], labels.clamp(-limit, limit), atol=1e-5, rtol=1e-5)
-    model.checkpoint(tmp_path / "last.zip")
+    model.save(tmp_path / "last.zip", with_rollouts=True)
     numbers = 2 * keep * sum(values.shape[1] for values in newest.values())
-    assert (tmp_path / "last.window").stat().st_size < 4 * numbers + 10_000  # zip and names
+    assert (tmp_path / "last.window").stat().st_size < 4 * numbers + 2000  # zip and names
+    again = make_student(env, mix, iterations=60, teacher=model.teacher).resume(tmp_path / "last.zip")
+    for kept, read in zip(model._rollouts, again._rollouts, strict=True):
+        assert kept.keys() == read.keys() and all(torch.equal(kept[name], read[name]) for name in kept)
 
 
 def test_without_a_teacher_to_imitate_the_student_is_told_nothing(env):
     model = make_student(env, replace(MixCfg(), start=0.0, end=0.0, ceiling=1.0, imitation=0.0))
     model.iteration = 1
-    model.learn(16 * model.n_steps)
+    model.learn(16 * model.num_steps)
     assert model.iteration_stats["imitation"] == 0.0
     assert model.iteration_stats["rho"] == 1.0
     assert isinstance(model.policy, GraspPolicy)
@@ -158,10 +162,11 @@ def test_an_ablation_changes_what_it_names_and_nothing_else():
 
 
 def test_every_step_of_a_mixed_iteration_imitates_other_samples(env, monkeypatch):
-    student, seen = make_student(env, MixCfg(start=0.0, end=0.0, ceiling=0.5, batch=16)), []
+    student = make_student(env, MixCfg(start=0.0, end=0.0, ceiling=0.5, batch=16), teacher=make_teacher(env))
+    seen = []
     imitation = student._imitation
     monkeypatch.setattr(student, "_imitation", lambda batch: seen.append(batch["student"]) or imitation(batch))
-    student.meet(make_teacher(env))
-    student.learn(env.num_envs * student.n_steps)
-    assert len(seen) == student.n_epochs * student.minibatches
+    student.start_from_teacher()
+    student.learn(env.num_envs * student.num_steps)
+    assert len(seen) == student.num_epochs * student.minibatches
     assert len({float(batch.sum()) for batch in seen}) == len(seen)

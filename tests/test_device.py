@@ -14,7 +14,7 @@ import pretend_gpu
 import warp as wp
 from pretend_gpu import GPU, OnGpu, unwrap, wrap
 
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.randomize import RandomizeCfg
 from sim.streams import TrialStreams, make_task
 from sim.task_cfg import TaskCfg

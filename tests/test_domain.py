@@ -189,7 +189,7 @@ def test_a_partial_reset_does_not_age_the_readings_of_the_others(make):
     for _ in range(3):
         task.step(torch.ones(ENVS, 22))
     before = task.sensed.joint_pos[[0, 2, 3]].clone()
-    task._begin(torch.tensor([1]), [9])
+    task._new_episodes(torch.tensor([1]), [9])
     assert torch.equal(task.sensed.joint_pos[[0, 2, 3]], before)
 
 

@@ -3,17 +3,19 @@
 import json
 import math
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import imageio_ffmpeg
 import pytest
 import torch
 
 from policies import evaluate as evaluation
-from policies import trial_log, videos
+from policies import videos
 from policies.demo import best_video, demo
-from policies.evaluate import EvaluateCfg, diagnose, evaluate, make_task, summarise
+from policies.evaluate import diagnostics, evaluate, summarise
+from policies.evaluate_cfg import EvaluateCfg, make_task
 from policies.synergy import make_policy
+from policies.trial_store import JsonLinesStore, TrialPlan, whole_blocks
 from sim.hands import HandSpec
 from sim.objects import open_library
 from sim.outcomes import FAILURES, Outcome
@@ -85,7 +87,7 @@ def test_the_result_has_exactly_its_keys_and_its_counts_add_up(finished):
 
 def test_objects_take_equal_turns(finished):
     names = open_library("shipped").names
-    stored = trial_log.read(finished / "trials.jsonl")
+    stored = JsonLinesStore(finished / "trials.jsonl").read()
     assert [(o.trial, o.object) for o in stored] == [(i, names[i % len(names)]) for i in range(5)]
 
 
@@ -108,10 +110,10 @@ def test_only_what_is_missing_is_simulated_again(copied):
 
 
 def test_more_trials_add_to_those_that_are_there(copied):
-    before = trial_log.read(copied / "trials.jsonl")
+    before = JsonLinesStore(copied / "trials.jsonl").read()
     result = evaluate(replace(CFG, out=str(copied), trials=7, num_threads=2))
     assert result["trials"] == 7
-    assert trial_log.read(copied / "trials.jsonl")[:5] == before
+    assert JsonLinesStore(copied / "trials.jsonl").read()[:5] == before
 
 
 def test_trials_do_not_depend_on_what_ran_beside_them(finished, tmp_path):
@@ -141,13 +143,14 @@ def test_trials_of_a_version_that_knew_no_second_attempt_are_refused(copied):
 def test_stored_trials_of_other_objects_are_refused():
     stored = [outcome(0, "box"), outcome(1, "cup")]
     with pytest.raises(ValueError, match="trial 1 with 'cup' stands where trial 1 with 'mug' belongs"):
-        trial_log.keep_whole_blocks(stored, ["none"], 4, 2, ["box", "mug"])
+        whole_blocks(stored, TrialPlan(disturbances=["none"], trials=4, rows=2, objects=["box", "mug"]))
 
 
 def test_a_number_that_is_not_finite_survives_the_log(tmp_path):
-    trial_log.append(tmp_path / "log", [outcome(0, failure="unstable", lift_m=math.nan)])
+    store = JsonLinesStore(tmp_path / "log")
+    store.append([asdict(outcome(0, failure="unstable", lift_m=math.nan))])
     assert '"lift_m": null' in (tmp_path / "log").read_text()
-    assert math.isnan(trial_log.read(tmp_path / "log")[0].lift_m)
+    assert math.isnan(store.read()[0].lift_m)
 
 
 @pytest.mark.parametrize(
@@ -167,14 +170,14 @@ def test_all_disturbances_run_the_same_trials_in_turn(tmp_path):
     names = ["none", "shift3", "shift5", "force", "heavy", "slippery"]
     assert list(result["per_disturbance"]) == names
     assert result["trials"] == 12 == result["successes"] + sum(result["failures"].values())
-    stored = trial_log.read(tmp_path / "run/trials.jsonl")
+    stored = JsonLinesStore(tmp_path / "run/trials.jsonl").read()
     assert [(o.disturbance, o.trial) for o in stored] == [(name, trial) for name in names for trial in (0, 1)]
 
 
 def test_what_succeeded_at_the_first_attempt_is_counted_apart():
     outcomes = [outcome(0, attempts=1), outcome(1, attempts=3), outcome(2, failure="missed", attempts=1)]
     outcomes += [outcome(i, disturbance="heavy", attempts=2 - i % 2) for i in range(3)]
-    notes = diagnose(outcomes, open_library("shipped"))
+    notes = diagnostics(outcomes, open_library("shipped"))
     assert notes["at_first_attempt"] == {"none": 1, "heavy": 1}
 
 
@@ -215,7 +218,8 @@ def test_random_actions_belong_to_the_trial_and_not_to_the_row():
 
 def test_an_unknown_policy_is_refused_with_the_nearest_and_the_known():
     with pytest.raises(
-        ValueError, match=r"no policy 'sinergy'; did you mean 'synergy'\? known policies: random, synergy, zero"
+        ValueError,
+        match=r"no policy 'sinergy'\. Did you mean 'synergy'\? Expected random, synergy, zero, allegro/student",
     ):
         make_policy("sinergy", task_of(1))
 

@@ -2,28 +2,29 @@
 
 import json
 import os
-import pickle
 import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from trained_student import TASK, make_run, write_checkpoint
+from trained_student import TASK, make_run, make_teacher_run
 
+import assets
 import configs
 from policies import trained
 from policies.attempts import play
-from policies.checkpoint import load_checkpoint
+from policies.bundle import read_contract
+from policies.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from policies.controller import Controller
-from policies.evaluate import EvaluateCfg, make_task, with_policy
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
 from policies.export import ExportCfg, export, make_contract
 from policies.export import make_task as make_rehearsal
 from policies.exported import plan_of, readings_of
 from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
-from policies.networks import Actor
 from policies.rehearsal import record, repeat
 from policies.runtime import Policy
+from policies.shipped import PolicyNotFoundError
 from policies.synergy import make_policy
 from sim.hands import HandSpec
 from sim.scene import PhysicsCfg
@@ -45,7 +46,7 @@ def evaluation(policy, household, **options):
 
 
 def task_for(policy, household, rows=6, disturbance="none"):
-    cfg = with_policy(evaluation(policy, household))
+    cfg = apply_policy_config(evaluation(policy, household))
     return make_task(cfg, HandSpec.load("allegro"), household, disturbance, rows)
 
 
@@ -86,7 +87,7 @@ def test_the_shipped_bundle_begins_anew_where_its_rows_do(household):
         action = policy.act(obs)
         if (task.clock == task.grasp_steps).all():
             task.try_again(torch.tensor([0, 3]))
-        if task.clock[3] == -1 and task._retreat.looks[3]:
+        if task.clock[3] == -1 and task.regrasp.looking[3]:
             task.engine.move_object(torch.tensor([3]), torch.tensor([[5.0, 0.0, 0.05]], dtype=torch.float64))
         obs = task.step(action, policy.grip).obs
     assert task.judge.attempts.tolist() == [2, 1, 1, 2, 1, 1]
@@ -103,20 +104,20 @@ def test_the_bundle_and_its_checkpoint_end_the_same_trials_alike(student_run, bu
 
 
 def test_the_bundle_says_what_its_numbers_mean(bundle, allegro):
-    contract = json.loads((bundle / "contract.json").read_text())
-    assert contract["schema"] == 3
-    told = [contract["control"][name] for name in ("left_share", "unseen_share", "sure_grip", "lost_grip")]
-    assert told == [LEFT_SHARE, UNSEEN_SHARE, SURE_GRIP, LOST_GRIP]
-    assert contract["hand"]["joint_names"] == list(allegro.joint_names)
-    assert contract["hand"]["effort_limit_nm"] == allegro.effort_limit.tolist()
-    control = contract["control"]
-    assert (control["rate_hz"], control["grasp_steps"], control["lift_steps"]) == (20.0, 32, 14)
-    assert control["finger_action_rad"] == 0.2
-    assert control["vectors"] == "palm"
-    assert control["prior"]["close_rad"] == TASK.scripted.close_rad
-    assert contract["view"]["mode"] == "refreshed"
-    assert contract["parity"]["steps"] >= 1000
-    assert max(contract["parity"]["error"].values()) <= 1e-5
+    assert json.loads((bundle / "contract.json").read_text())["schema"] == 4
+    contract = read_contract(bundle)
+    control = contract.control
+    assert (control.min_rise_fraction, control.min_visible_fraction) == (LEFT_SHARE, UNSEEN_SHARE)
+    assert (control.grip_threshold_unseen, control.grip_threshold_hold) == (SURE_GRIP, LOST_GRIP)
+    assert contract.hand.joint_names == tuple(allegro.joint_names)
+    assert list(contract.hand.effort_limit_nm) == allegro.effort_limit.tolist()
+    assert (control.rate_hz, control.grasp_steps, control.lift_steps) == (20.0, 32, 14)
+    assert control.finger_action_rad == 0.2
+    assert control.vector_frame == "palm"
+    assert control.scripted_grasp.close_rad == TASK.scripted.close_rad
+    assert (contract.camera.mode, contract.camera.model) == ("latest", "points")
+    assert contract.parity.steps >= 1000
+    assert max(contract.parity.error.values()) <= 1e-5
     golden = np.load(bundle / "golden.npz", allow_pickle=False)
     assert len(golden["in/step"]) >= 32
     assert golden["in/step"].max() > 46  # the lift and the hold are recorded too
@@ -168,7 +169,7 @@ def test_a_controller_for_another_task_does_not_repeat_it(tmp_path, household):
 
 def test_what_belongs_to_the_policy_is_adopted(student_run, bundle, household):
     for policy in (student_run, bundle):
-        task = with_policy(evaluation(policy, household)).task
+        task = apply_policy_config(evaluation(policy, household)).task
         assert (task.grasp_s, task.finger_action_rad, task.view.mode) == (1.6, 0.2, "refreshed")
         assert task.hold_s == 3.0  # the evaluation's own
 
@@ -176,18 +177,29 @@ def test_what_belongs_to_the_policy_is_adopted(student_run, bundle, household):
 def test_another_meaning_of_its_actions_is_refused(student_run, household):
     other = replace(evaluation(student_run, household).task, palm_action_m_s=0.2)
     with pytest.raises(ValueError, match=r"task\.palm_action_m_s=0\.2, but '.*' was trained with 0\.1"):
-        with_policy(evaluation(student_run, household, task=other))
+        apply_policy_config(evaluation(student_run, household, task=other))
     with pytest.raises(ValueError, match=r"hand=leap, but '.*' was trained with allegro"):
-        with_policy(evaluation(student_run, household, hand="leap"))
+        apply_policy_config(evaluation(student_run, household, hand="leap"))
 
 
 def test_a_policy_that_does_not_exist_is_named_with_what_was_looked_for(tmp_path):
-    with pytest.raises(
-        ValueError, match=r"no policy 'runs/none'; known policies: .*; 'runs/none' is no bundle \(contract\.json\)"
-    ):
+    expected = r"Expected random, synergy, zero, .*leap/teacher, or the path of a run directory .*bundle directory"
+    with pytest.raises(ValueError, match=rf"no policy 'runs/none'\. {expected}"):
         EvaluateCfg(policy="runs/none")
-    with pytest.raises(ValueError, match="neither a zip file nor a folder with one of"):
+    with pytest.raises(ValueError, match=rf"{tmp_path} holds no such policy\. {expected}"):
         EvaluateCfg(policy=str(tmp_path))
+
+
+def test_the_kind_of_policy_that_a_command_needs_is_named(bundle, student_run):
+    assert trained.find("allegro/student", kind="checkpoint").path == assets.path("policies/allegro/student/policy.zip")
+    with pytest.raises(ValueError, match=r"teacher: '.*' is a bundle, a checkpoint is needed"):
+        trained.find(str(bundle), "teacher", "checkpoint")
+    with pytest.raises(ValueError, match=r"policy: '.*' is a checkpoint, a bundle is needed: dexgrasp export policy="):
+        trained.find(str(student_run), kind="bundle")
+    with pytest.raises(
+        PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'; did you mean 'allegro/student'\?"
+    ):
+        trained.find("allegro/studnt", "start")
 
 
 def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_path, monkeypatch):
@@ -200,72 +212,20 @@ def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_pa
     assert trained.find("allegro/student") == trained.Source(place / "bundle", bundle=True)
 
 
-def broken_checkpoints():
-    """What is done to best.zip, and the error."""
-
-    def cut(path):
-        path.write_bytes(path.read_bytes()[:-5000])
-
-    def text(path):
-        path.write_text("not a zip")
-
-    def other(path):
-        write_checkpoint(path, {"weights": torch.zeros(3)})
-
-    def fewer(path):
-        tensors = load_checkpoint(path).actor.state_dict()
-        del tensors["net.0.bias"]
-        write_checkpoint(path, {f"actor.{name}": value for name, value in tensors.items()})
-
-    whole = "not a whole checkpoint of Stable-Baselines3"
-    return [
-        (cut, whole),
-        (text, whole),
-        (other, r"holds no tensors 'actor\.net"),
-        (fewer, r"not those of a student.*net\.0\.bias"),
-    ]
-
-
-@pytest.mark.parametrize(("damage", "error"), broken_checkpoints(), ids=lambda value: getattr(value, "__name__", ""))
-def test_a_damaged_checkpoint_is_a_clear_error(copied_run, damage, error):
-    damage(copied_run / "best.zip")
-    with pytest.raises(ValueError, match=error):
-        load_checkpoint(copied_run)
-
-
 def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):
-    config = copied_run / "config.yaml"
-    right = config.read_text()
-    config.write_text(right.replace("mode: refreshed", "mode: frozen"))
-    with pytest.raises(ValueError, match=r"not those of a student"):
-        load_checkpoint(copied_run)
-    config.write_text(right.replace("hand: allegro", "hand: shadow"))
-    with pytest.raises(OSError, match="shadow"):
-        load_checkpoint(copied_run)
-    config.unlink()
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml is missing: it says what the actions of best\.zip mean"):
-        load_checkpoint(copied_run)
-
-
-class Trap:
-    """Executes on unpickling."""
-
-    def __init__(self, flag):
-        self.flag = flag
-
-    def __reduce__(self):
-        return (os.mkdir, (self.flag,))
-
-
-def test_a_checkpoint_executes_nothing(copied_run, tmp_path):
-    flag = str(tmp_path / "executed")
-    tensors = {f"actor.{name}": value for name, value in load_checkpoint(copied_run).actor.state_dict().items()}
-    write_checkpoint(copied_run / "best.zip", tensors, data=pickle.dumps(Trap(flag)))
-    load_checkpoint(copied_run)  # `data` is not even read
-    write_checkpoint(copied_run / "best.zip", tensors | {"actor.trap": Trap(flag)})
-    with pytest.raises(ValueError, match="not a whole checkpoint"):
-        load_checkpoint(copied_run)
-    assert not os.path.exists(flag)
+    data = read_checkpoint(copied_run / "best.zip")
+    task = data.manifest["config"]["task"]
+    other_view = {"task": task | {"view": task["view"] | {"mode": "frozen"}}}
+    for change, error in (
+        (other_view, r"not a student of allegro.*'visible_fraction': 1 values and is missing"),
+        ({"side": "middle"}, "side must be one of"),
+        ({"hand": "shadow"}, "shadow"),
+        ({"hand": 3}, "lacks a configuration with hand, side, task"),
+    ):
+        manifest = {"config": data.manifest["config"] | change}
+        write_checkpoint(copied_run / "best.zip", replace(data, manifest=manifest))
+        with pytest.raises((ValueError, OSError), match=error):
+            load_checkpoint(copied_run)
 
 
 def test_export_writes_over_nothing_but_a_bundle_and_takes_students_alone(student_run, copied_run, tmp_path):
@@ -273,8 +233,7 @@ def test_export_writes_over_nothing_but_a_bundle_and_takes_students_alone(studen
     (tmp_path / "precious" / "thesis.txt").write_text("years")
     with pytest.raises(ValueError, match="exists and is not a bundle"):
         export(ExportCfg(str(student_run), str(tmp_path / "precious")))
-    teacher = Actor(170, 22, (64, 32)).state_dict()
-    write_checkpoint(copied_run / "best.zip", {f"actor.{name}": value for name, value in teacher.items()})
+    make_teacher_run(copied_run)
     with pytest.raises(ValueError, match="is a teacher"):
         export(ExportCfg(str(copied_run), str(tmp_path / "bundle")))
     assert not (tmp_path / "bundle").exists()

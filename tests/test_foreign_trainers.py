@@ -155,6 +155,45 @@ def test_rl_games_trains_on_the_vec_task(options, tmp_path, central_value):
     assert not central_value or not torch.equal(critics[0], critics[-1])
 
 
+class TwoPerStep(isaacgym.VecTask):
+    """A user's task: every step is worth 2."""
+
+    def compute_reward(self):
+        super().compute_reward()
+        self.rew_buf = torch.full((self.num_envs,), 2.0)
+
+
+def test_rl_games_trains_on_a_users_subclass_with_its_own_reward(options, tmp_path, monkeypatch):
+    from rl_games.common import env_configurations, vecenv
+    from rl_games.common.algo_observer import AlgoObserver
+    from rl_games.torch_runner import Runner
+
+    monkeypatch.setattr(isaacgym, "isaacgym_task_map", dict(isaacgym.isaacgym_task_map))
+    isaacgym.register("TwoPerStep", TwoPerStep)
+    scalars, weights = {}, []
+
+    class Observer(AlgoObserver):
+        def after_init(self, algo):
+            self.algo = algo
+            algo.writer.add_scalar = lambda name, value, step: scalars.setdefault(name, []).append(value)
+            weights.append(flat(algo.model))
+
+        def after_print_stats(self, frame, epoch_num, total_time):
+            weights.append(flat(self.algo.model))
+
+    def create(config_name, num_actors, **config):
+        return isaacgym.make(config["seed"], "TwoPerStep", num_actors, task_cfg=TINY, **options)
+
+    vecenv.register("DEXGRASP_TWO", create)
+    env_configurations.register("dexgrasp", {"vecenv_type": "DEXGRASP_TWO", "env_creator": None})
+    runner = Runner(Observer())
+    runner.load({"params": rl_games_params(tmp_path, epochs=3, horizon=8, central_value=False)})
+    runner.run({"train": True, "play": False})
+    assert float(scalars["rewards/step"][-1]) == 2.0 * EPISODE
+    assert torch.isfinite(weights[-1]).all()
+    assert not torch.equal(weights[0], weights[-1])
+
+
 def test_the_training_script_in_the_readme_runs(options, tmp_path, monkeypatch):
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
     (script,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "rl_games" in block)

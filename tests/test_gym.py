@@ -47,9 +47,9 @@ def play(env, seed, steps=STEPS):
     return np.stack(seen), np.array(rewards)
 
 
-@pytest.mark.parametrize("group", ["student", "teacher", "both"])
-def test_gymnasiums_checker_accepts_the_environment(options, group):
-    env = gymnasium.make(ENV_ID, group=group, **options).unwrapped
+@pytest.mark.parametrize("obs", sim.gym.OBS_MODES)
+def test_gymnasiums_checker_accepts_the_environment(options, obs):
+    env = gymnasium.make(ENV_ID, obs=obs, **options).unwrapped
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", ".*A Box observation space m.*imum value is -?infinity"
@@ -179,7 +179,12 @@ def test_every_disturbance_of_the_evaluation_reaches_the_task(options, name):
 
 
 def test_impossible_options_are_refused_at_construction(options):
-    with pytest.raises(ValueError, match=r"group must be one of \['student', 'teacher', 'both'\], got 'pupil'"):
+    with pytest.raises(ValueError, match=r"obs must be one of \['student', 'teacher', 'both', 'dict'\], got 'pupil'"):
+        GraspEnv(obs="pupil", **options)
+    with (
+        pytest.warns(DeprecationWarning, match="group= is now called obs="),
+        pytest.raises(ValueError, match="obs must be one of"),
+    ):
         GraspEnv(group="pupil", **options)
     with pytest.raises(ValueError, match=r"render_mode must be None or one of \['human', 'rgb_array'\], got 'ascii'"):
         GraspEnv(render_mode="ascii", **options)
@@ -239,4 +244,4 @@ def test_an_environment_without_a_render_mode_says_how_to_draw(options):
 
 def test_importing_gymnasium_and_the_face_is_enough_to_make_it():
     spec = gymnasium.spec(ENV_ID)
-    assert (spec.entry_point, spec.vector_entry_point) == ("sim.gym:GraspEnv", "sim.gym:GraspVectorEnv")
+    assert (spec.entry_point, spec.vector_entry_point) == ("policies.api:make_gym", "policies.api:make_gym_vec")

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 import trimesh
 
-from sim.objects import crew, meshes, open_library, shapes
+from dexgrasp.utils import process_pool
+from sim.objects import meshes, open_library, shapes
 from sim.objects.decompose import decompose
 from sim.objects.hulls import hull_volume
 from sim.objects.importer import ImportSettings, import_meshes
@@ -213,4 +214,5 @@ def _dies_on_three(number: int) -> int:
 
 
 def test_a_process_that_dies_takes_only_its_own_task_with_it():
-    assert dict(crew.spread(_dies_on_three, [1, 2, 3, 4], workers=2)) == {1: 10, 2: 20, 3: None, 4: 40}
+    finished = dict(process_pool.run_in_processes(_dies_on_three, [1, 2, 3, 4], workers=2))
+    assert finished == {1: 10, 2: 20, 3: None, 4: 40}

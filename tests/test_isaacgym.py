@@ -172,7 +172,7 @@ def test_a_checkpoint_goes_on_with_the_next_trials(make):
 def test_impossible_arguments_are_refused_at_construction(make):
     with pytest.raises(ValueError, match="sim_device must be 'cpu', got 'cuda:0'"):
         make(sim_device="cuda:0")
-    with pytest.raises(ValueError, match=r"task must be one of \['Grasp'\], got 'Ant'"):
+    with pytest.raises(ValueError, match=r"task must be a subclass of VecTask or one of \['Grasp'\], got 'Ant'"):
         make(task="Ant")
     with pytest.raises(ValueError, match=r"group must be one of \['student', 'teacher'\], got 'pupil'"):
         make(states_group="pupil")

@@ -1,6 +1,7 @@
 """Object models and libraries: what is stored, what is refused, what the geometry underneath computes."""
 
 import json
+from dataclasses import replace
 
 import mujoco
 import numpy as np
@@ -14,13 +15,16 @@ from sim.objects import (
     ObjectModel,
     hulls,
     open_library,
+    refuse_overlap,
     refuse_test_objects,
     resting,
     shapes,
     surface,
     trained_on,
 )
+from sim.objects.assembly import describe
 from sim.objects.generator import Request, build, generate
+from sim.objects.library import write_library
 from sim.objects.manifest import entry_from_dict
 
 
@@ -135,7 +139,7 @@ def test_a_library_lists_what_it_holds_and_loads_on_demand(library):
 
 
 def test_an_unknown_object_is_an_error_that_names_near_ones(library):
-    with pytest.raises(KeyError, match="did you mean mug_train_s5_00001"):
+    with pytest.raises(KeyError, match="Did you mean 'mug_train_s5_00001'"):
         library.entry("mug_train_s5_0001")
 
 
@@ -162,10 +166,24 @@ def test_a_manifest_with_an_unknown_key_is_refused(library):
         entry_from_dict({**row, "colour": "red"})
 
 
-def test_training_refuses_objects_kept_for_evaluation(library, tmp_path):
-    refuse_test_objects(library.entries)
+def test_objects_of_the_test_split_are_refused_with_what_to_take(library, tmp_path):
+    refuse_test_objects(library, "objects=here")
     assert len(trained_on(library.entries)) == 4
     held = generate(2, tmp_path / "test", split="test", families=["box"], workers=1, progress=False)
-    with pytest.raises(ValueError, match=r"not for training.*box_test_s0_00000"):
-        refuse_test_objects([*library.entries, *held.entries])
+    with pytest.raises(ValueError, match=r"objects=there: 2 objects \(box_test_s0_00000, .*Take generated:N to train"):
+        refuse_test_objects(held, "objects=there")
     assert trained_on(held.entries) == []
+
+
+def test_libraries_that_share_an_object_are_refused_by_name_and_by_mesh(library, tmp_path):
+    other = generate(4, tmp_path / "other", seed=5, split="validation", workers=1, progress=False)
+    refuse_overlap(library, other)
+    with pytest.raises(ValueError, match=r"validation: 4 objects \(.*, \.\.\.\) of the training"):
+        refuse_overlap(library, library)
+    twin = replace(library[library.names[1]], name="twin", split="validation")
+    (tmp_path / "twin/objects").mkdir(parents=True)
+    twin.save(tmp_path / "twin/objects/twin.npz")
+    data = twin.to_bytes()
+    disguised = write_library(tmp_path / "twin", [describe(twin, "objects/twin.npz", data)], {}, "")
+    with pytest.raises(ValueError, match=r"validation: 1 object \(twin\) of the training"):
+        refuse_overlap(library, disguised)

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 from policies.parity import Grasps, Repeats, rate_band, repeats
 from policies.statistics import success_summary
-from sim.engines import WarpCfg
+from sim.engine_cfg import WarpCfg
 from sim.task_cfg import TaskCfg
 
 

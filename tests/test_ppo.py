@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from gymnasium import spaces
 from stable_baselines3.common.callbacks import BaseCallback
 
-from policies.losses import gaussian_kl, log_prob, standardise, surrogate_loss
+from policies.learner import IterationCallback
+from policies.losses import gaussian_kl, log_prob, normalize_advantages, surrogate_loss
 from policies.networks import Critic, Normaliser
 from policies.ppo import GraspPPO
-from policies.rollout import DeviceRolloutBuffer
+from policies.rollout import RolloutBuffer
 from sim.rewards import RewardCfg
 from sim.task_cfg import TaskCfg
 from sim.vec_env import GraspVecEnv
@@ -19,8 +19,7 @@ SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
 
 
 def buffer(steps=2, envs=1, gamma=0.99, gae_lambda=0.95):
-    space = spaces.Dict({"teacher": spaces.Box(-1, 1, (1,))})
-    return DeviceRolloutBuffer(steps, space, spaces.Box(-1, 1, (1,)), gamma=gamma, gae_lambda=gae_lambda, n_envs=envs)
+    return RolloutBuffer(steps, envs, {"teacher": 1}, 1, gamma, gae_lambda)
 
 
 def fill(made, rewards, values, ends):
@@ -33,7 +32,7 @@ def fill(made, rewards, values, ends):
 
 def test_gae_is_the_discounted_sum_of_the_errors_of_the_value():
     made = fill(buffer(), [1.0, 2.0], [0.5, 1.0], [False, False])
-    made.finish(torch.tensor([3.0]))
+    made.compute_returns_and_advantages(torch.tensor([3.0]))
     later = 2.0 + 0.99 * 3.0 - 1.0  # 3.97
     first = 1.0 + 0.99 * 1.0 - 0.5 + 0.99 * 0.95 * later
     assert made.advantages[:, 0].tolist() == pytest.approx([first, later])
@@ -42,7 +41,7 @@ def test_gae_is_the_discounted_sum_of_the_errors_of_the_value():
 
 def test_gae_does_not_look_past_an_end():
     made = fill(buffer(), [1.0, 2.0], [0.5, 1.0], [True, False])
-    made.finish(torch.tensor([3.0]))
+    made.compute_returns_and_advantages(torch.tensor([3.0]))
     assert made.advantages[0, 0] == pytest.approx(1.0 - 0.5)
 
 
@@ -101,7 +100,7 @@ def test_values_are_in_units_of_the_returns():
 def test_advantages_that_count_are_standardised_in_place():
     advantages = torch.tensor([[1.0, 2.0], [3.0, 6.0], [99.0, 2.0]])
     counted = torch.tensor([[True, True], [True, True], [False, False]])
-    standardise(advantages, counted)
+    normalize_advantages(advantages, counted)
     assert float(advantages[counted].mean()) == pytest.approx(0.0, abs=1e-6)
     assert float(advantages[counted].std(unbiased=False)) == pytest.approx(1.0, abs=1e-6)
     assert float(advantages[2, 1]) == pytest.approx(float(advantages[0, 1]))
@@ -109,43 +108,46 @@ def test_advantages_that_count_are_standardised_in_place():
 
 @pytest.fixture(scope="module")
 def env():
-    return GraspVecEnv(24, group="both", task=SHORT, num_threads=1)
+    return GraspVecEnv(24, obs="both", task=SHORT, num_threads=1)
 
 
 def test_what_time_alone_ended_is_credited_with_its_value(env):
-    model = GraspPPO(env=env, seed=0, gamma=0.9)
+    model = GraspPPO(env, seed=0, gamma=0.9)
     model.policy.critic.returns.update(torch.tensor([[40.0], [60.0]]))  # every value is near 50
-    model.learn(24 * model.n_steps)
+    model.learn(24 * model.num_steps)
     last = model.rollout_buffer.rewards[-1]
     assert model.rollout_buffer.ends[-1].all() and not model.rollout_buffer.ends[:-1].any()
     assert (last > 0.9 * 40 - 5).all()  # against rewards of at most 1 without it
 
 
-def test_without_restarts_nothing_is_learnt_from_what_follows_an_end(env):
-    model, gone = GraspPPO(env=env, seed=0, restarts=False), torch.tensor([2, 5])
+def test_without_restarts_nothing_is_learnt_from_what_follows_an_end(env, monkeypatch):
+    model, gone = GraspPPO(env, seed=0, restarts=False), torch.tensor([2, 5])
+    step, calls = env.task.step, []
 
-    class Throw(BaseCallback):
-        def _on_step(self):
-            if self.n_calls == 3:
-                env.task.engine.move_object(gone, torch.tensor([[0.0, 0.9, 0.1]]).repeat(2, 1))
-            return True
+    def throw(*args):
+        done = step(*args)
+        calls.append(None)
+        if len(calls) == 3:
+            env.task.engine.move_object(gone, torch.tensor([[0.0, 0.9, 0.1]]).repeat(2, 1))
+        return done
 
-    model.learn(24 * model.n_steps, callback=Throw())
+    monkeypatch.setattr(env.task, "step", throw)
+    model.learn(24 * model.num_steps)
     buffer = model.rollout_buffer
-    assert buffer.alive.sum(dim=0).tolist() == [4 if row in gone else model.n_steps for row in range(24)]
+    assert buffer.alive.sum(dim=0).tolist() == [4 if row in gone else model.num_steps for row in range(24)]
     assert len(model.outcomes) == 24 and all(model.outcomes[row].failure == "pushed_away" for row in gone)
-    lived = 22 * model.n_steps + 2 * 4
-    assert len(buffer.lived(buffer.rewards)) == model.policy.actor.normaliser.count == lived
+    lived = 22 * model.num_steps + 2 * 4
+    assert len(buffer.valid(buffer.rewards)) == model.policy.actor.normaliser.count == lived
     batches = list(buffer.minibatches(3, torch.Generator().manual_seed(0)))
     learnt = torch.cat([batch.returns for batch in batches])
-    assert torch.equal(learnt.sort().values, buffer.lived(buffer.returns).sort().values)
+    assert torch.equal(learnt.sort().values, buffer.valid(buffer.returns).sort().values)
 
 
 def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp_path):
     def learner():
         env.streams.seed(range(24))
         env.task.object_weights = None
-        return GraspPPO(env=env, seed=3, minibatches=2, target_kl=1e9)  # its schedule knows the length of the run
+        return GraspPPO(env, seed=3, minibatches=2, target_kl=1e9)  # its schedule knows the length of the run
 
     steps = 24 * SHORT.steps(1.3)
     through = learner()
@@ -153,8 +155,8 @@ def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp
     stopped = learner()
     stopped.learn(2 * steps)
     stopped.save(tmp_path / "last.zip")
-    resumed = GraspPPO.load(tmp_path / "last.zip", env=env).go_on()
-    resumed.learn(2 * steps, reset_num_timesteps=False)
+    resumed = learner().resume(tmp_path / "last.zip")
+    resumed.learn(4 * steps)
     got = resumed.policy.state_dict()
     for name, want in through.policy.state_dict().items():
         assert torch.equal(want, got[name]), name
@@ -162,60 +164,54 @@ def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp
 
 
 def test_both_observation_groups_are_asked_for():
-    with pytest.raises(TypeError, match="group='both'"):
-        GraspPPO(env=GraspVecEnv(2, group="teacher", task=SHORT))
+    with pytest.raises(TypeError, match="obs='both'"):
+        GraspPPO(env=GraspVecEnv(2, obs="teacher", task=SHORT))
 
 
 def test_the_learning_rate_follows_the_divergence(env):
-    model = GraspPPO(env=env, target_kl=0.02, learning_rate=1e-4)
-    model._follow(0.05)  # against the target at the start
-    assert model.lr == pytest.approx(1e-4 / 1.3)
-    model._follow(0.005)
-    assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
-    model._follow(0.02)
-    assert model.lr == pytest.approx(1e-4)
+    model = GraspPPO(env, target_kl=0.02, learning_rate=1e-4)
+    model._adapt_learning_rate(0.05)  # against the target at the start
+    assert model.learning_rate == pytest.approx(1e-4 / 1.3)
+    model._adapt_learning_rate(0.005)
+    assert model.optimizer.param_groups[0]["lr"] == pytest.approx(1e-4)
+    model._adapt_learning_rate(0.02)
+    assert model.learning_rate == pytest.approx(1e-4)
 
 
 def test_exploration_is_narrowed_evenly_in_its_logarithm_and_never_widened(env):
-    policy = GraspPPO(env=env, policy_kwargs={"init_std": 0.4}).policy
+    policy = GraspPPO(env, init_std=0.4).policy
     for progress, deviation in ((0.0, 0.4), (0.5, 0.2), (1.0, 0.1), (0.0, 0.1)):
         policy.narrow(0.1, progress)
         assert policy.std.tolist() == pytest.approx([deviation] * env.task.num_actions)
 
 
 def test_at_the_end_of_learning_exploration_is_as_narrow_as_was_asked_for(env):
-    model = GraspPPO(env=env, seed=0, final_std=0.1)
-    model.learn(2 * 24 * model.n_steps)
+    model = GraspPPO(env, seed=0, final_std=0.1)
+    model.learn(2 * 24 * model.num_steps)
     assert float(model.policy.std.detach().max()) <= 0.1 + 1e-6
 
 
 def test_ppo_learns_to_keep_off_the_table():
     """With nothing but the table's contact in the reward, the hand must learn to stay above it."""
-    off = dict.fromkeys([name for name in RewardCfg.__dataclass_fields__ if name != "floor"], 0.0)
+    off = dict.fromkeys([name for name in RewardCfg.__dataclass_fields__ if name not in ("floor", "extra")], 0.0)
     easy = replace(SHORT, reward=RewardCfg(**off | {"table_contact": -1.0}), palm_action_m_s=0.4)
-    model = GraspPPO(env=GraspVecEnv(32, group="both", task=easy, num_threads=2), seed=0, target_kl=0.1)
+    model = GraspPPO(env=GraspVecEnv(32, obs="both", task=easy, num_threads=2), seed=0, target_kl=0.1)
     returns = []
 
-    class Watch(BaseCallback):
-        def _on_step(self):
-            return True
+    class Watch(IterationCallback):
+        def on_rollout_end(self, learner):
+            returns.append(learner.iteration_stats["return"])
 
-        def _on_rollout_end(self):
-            returns.append(self.model.iteration_stats["return"])
-
-    model.learn(16 * 32 * model.n_steps, callback=Watch())
+    model.learn(16 * 32 * model.num_steps, [Watch()])
     assert sum(returns[-3:]) > 0.6 * sum(returns[:3]), returns  # negative: much of the contact is gone
 
 
 def test_in_half_precision_the_update_sees_the_policy_of_the_roll_out(env):
-    model = GraspPPO(env=env, seed=0, bf16=True)
+    model = GraspPPO(env, seed=0, bf16=True)
     found = {}
 
-    class Watch(BaseCallback):
-        def _on_step(self):
-            return True
-
-        def _on_rollout_end(self):
+    class Watch(IterationCallback):
+        def on_rollout_end(self, learner):
             batch = next(model.rollout_buffer.minibatches(1, torch.Generator().manual_seed(0)))
             for name, half in (("half", True), ("single", False)):
                 with torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -227,7 +223,63 @@ def test_in_half_precision_the_update_sees_the_policy_of_the_roll_out(env):
                 gradients = [part.grad.flatten() for part in model.policy.parameters() if part.grad is not None]
                 found[name] |= {"means": (means - batch.means).abs().max(), "gradient": torch.cat(gradients)}
 
-    model.learn(24 * model.n_steps, callback=Watch())
+    model.learn(24 * model.num_steps, [Watch()])
     assert found["half"]["means"] < 1e-6 and found["half"]["kl"] < 1e-9
     assert 1e-6 < found["single"]["means"] < 2e-3  # against a deviation of 0.3
     assert torch.cosine_similarity(found["half"]["gradient"], found["single"]["gradient"], dim=0) > 0.99
+
+
+def test_callbacks_act_in_order_and_can_stop_training(env):
+    calls = []
+
+    class Record(IterationCallback):
+        def on_training_start(self, learner):
+            calls.append("start")
+
+        def on_rollout_start(self, learner):
+            calls.append(f"rollout {learner.iteration}")
+
+        def on_rollout_end(self, learner):
+            calls.append(f"outcomes {len(learner.outcomes) >= 24}")
+
+        def on_iteration_end(self, learner):
+            calls.append(f"iteration {learner.iteration}")
+            if learner.iteration == 2:
+                learner.stop()
+
+        def on_training_end(self, learner):
+            calls.append("end")
+
+    model = GraspPPO(env, seed=0)
+    model.learn(9 * 24 * model.num_steps, [Record()])
+    first, second = (["rollout 0", "outcomes True", "iteration 1"], ["rollout 1", "outcomes True", "iteration 2"])
+    assert calls == ["start", *first, *second, "end"]
+    assert model.num_timesteps == 2 * 24 * model.num_steps
+
+
+def test_a_callback_of_stable_baselines_is_refused_with_where_it_works(env):
+    class Theirs(BaseCallback):
+        def _on_step(self):
+            return True
+
+    with pytest.raises(TypeError, match=r"are IterationCallbacks, got Theirs; stable_baselines3\.PPO on a GraspVecEnv"):
+        GraspPPO(env).learn(1, [Theirs()])
+
+
+def test_a_checkpoint_of_other_networks_or_environments_is_refused(env, tmp_path):
+    GraspPPO(env, seed=0).save(tmp_path / "last.zip")
+    with pytest.raises(ValueError, match=r"other networks than this run: hidden: \(8,\) and \(256, 128\)"):
+        GraspPPO(env, hidden=(8,)).resume(tmp_path / "last.zip")
+    with pytest.raises(ValueError, match="holds 24 environments, this run has 2"):
+        GraspPPO(GraspVecEnv(2, group="both", task=SHORT)).resume(tmp_path / "last.zip")
+
+
+def test_a_learner_that_diverged_keeps_its_last_checkpoint(env, tmp_path):
+    model = GraspPPO(env, seed=0)
+    model.save(tmp_path / "last.zip")
+    before = (tmp_path / "last.zip").read_bytes()
+    model.policy.log_std.data[3] = float("nan")
+    with pytest.raises(ValueError, match="'policy/log_std' holds values that are not finite: learning diverged"):
+        model.save(tmp_path / "last.zip")
+    assert (tmp_path / "last.zip").read_bytes() == before
+    assert [file.name for file in tmp_path.iterdir()] == ["last.zip"]

@@ -20,6 +20,7 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Float64MultiArray, String
 
 import assets
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import adapter_cfg
 from dexgrasp_ros import messages as m
 from dexgrasp_ros.adapters import JointAdapter
@@ -29,7 +30,6 @@ from dexgrasp_ros.drivers import joint_command
 from dexgrasp_ros.grasp_types import GraspCfg, Inputs
 from dexgrasp_ros.grasping import GraspStateMachine
 from dexgrasp_ros.perception_cfg import PerceptionCfg, make_inputs
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.replay_bag import Bag
 from dexgrasp_ros.watching import PerceptionStateMachine
 from perception.extrinsics import CameraPose
@@ -53,15 +53,15 @@ class RecordedGrasp:
     def __init__(self, scene, camera_file):
         self.scene, self.messages, self.now_s = scene, [], 100.0
         policy = Policy.load(BUNDLE)
-        hand = policy.contract["hand"]
+        hand = policy.contract.hand
         drivers = adapter_cfg.load("hands", "sim_allegro"), adapter_cfg.load("arms", "sim_ur5e")
         self.arm = ArmKinematics(drivers[1].arm, hand, 1 / policy.rate_hz)
-        self.adapters = [JointAdapter(d, n) for d, n in zip(drivers, (hand["joint_names"], self.arm.joint_names),
+        self.adapters = [JointAdapter(d, n) for d, n in zip(drivers, (hand.joint_names, self.arm.joint_names),
                                                             strict=True)]  # fmt: skip
         self.machine = GraspStateMachine(policy, GraspCfg(attempts=2), SafetyCfg(), self.arm.palm(self.arm.home))
         cfg = PerceptionCfg(bundle=str(BUNDLE), arm="sim_ur5e", camera_file=str(camera_file), check_reachability=False)
         self.watch = PerceptionStateMachine(make_inputs(cfg).setup)
-        self.q_hand = np.array(policy.contract["grasp"]["power"]["open_pose"])
+        self.q_hand = np.array(policy.contract.grasp.power.open_pose)
         self.q_arm, self.goal = self.arm.home.copy(), None
         self.period_s, self.estimate, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
         self.states = [""]
@@ -192,7 +192,7 @@ def bag(recorded, tmp_path_factory):
 
 
 def words(bag, camera_file, **others):
-    return ["replay", str(bag), f"bundle={BUNDLE}", f"camera_file={camera_file}", "check_reachability=false",
+    return ["replay", str(bag), f"policy={BUNDLE}", f"camera_file={camera_file}", "check_reachability=false",
             "grasp.attempts=2", *(f"{key}={value}" for key, value in others.items())]  # fmt: skip
 
 
@@ -263,7 +263,7 @@ class Hidden:
             raise ModuleNotFoundError(f"hidden: {{name}}", name=name)
 sys.meta_path.insert(0, Hidden())
 from policies import cli
-raise SystemExit(cli.main({words(bag, recorded[1], policy="false")}))
+raise SystemExit(cli.main({words(bag, recorded[1], compare_policy="false")}))
 """
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'ros2_ws/src/dexgrasp_ros'}"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | path)
@@ -274,7 +274,7 @@ raise SystemExit(cli.main({words(bag, recorded[1], policy="false")}))
 def test_what_is_no_bag_is_said(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     for name, text in (("none", "no bag"), ("empty", "is not a bag that can be read")):
-        assert cli.main(["replay", str(tmp_path / name), f"bundle={BUNDLE}"]) == 2
+        assert cli.main(["replay", str(tmp_path / name), f"policy={BUNDLE}"]) == 2
         assert text in capsys.readouterr().err
 
 

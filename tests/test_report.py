@@ -12,7 +12,8 @@ from rich.console import Console
 import configs
 from policies import report
 from policies.charts import Bar, interval_gauge, rate_chart, share_chart
-from policies.evaluate import EvaluateCfg, diagnose, speed, summarise
+from policies.evaluate import diagnostics, speed, summarise
+from policies.evaluate_cfg import EvaluateCfg
 from policies.report import write_report
 from policies.scoreboard import print_scoreboard, warnings
 from sim.objects import open_library
@@ -31,7 +32,7 @@ def run_of(folder, cfg=None, failure="missed", **facts):
         Outcome(i, library.names[i % 4], "none", i not in failed, failure if i in failed else "", 0.15, 0.01, 0.001)
         for i in range(8)
     ]
-    notes = diagnose(outcomes, library) | speed(8, 2.0) | facts
+    notes = diagnostics(outcomes, library) | speed(8, 2.0) | facts
     (folder / "result.json").write_text(json.dumps(summarise(cfg, outcomes, FACTS)))
     (folder / "diagnostics.json").write_text(json.dumps(notes))
     return folder

@@ -1,5 +1,7 @@
 """Adapters: hand-worked conversions, round trips, every shipped description against the hand or arm that it names."""
 
+import hashlib
+import json
 import math
 from dataclasses import replace
 
@@ -11,11 +13,12 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import assets
-from dexgrasp_ros.adapter_cfg import CONFIG, AdapterError, load, shipped
+from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros.adapter_cfg import CONFIG, AdapterCfg, AdapterError, CommandCfg, StateCfg, load, shipped
 from dexgrasp_ros.adapters import JointAdapter, JointInterpolator, PoseAdapter
 from dexgrasp_ros.joint_map import JointMap, JointStateError, Units
 from dexgrasp_ros.joint_states import JointStates
-from dexgrasp_ros.poses import Pose
+from dexgrasp_ros.wave_stamp import check_stamp, fingerprint_v1
 
 JOINTS = ("a", "b", "c")
 DRIVER = {"a": "A", "b": "B", "c": "C"}
@@ -140,9 +143,15 @@ def test_the_first_digit_of_a_v4_joint_is_the_finger_and_0_is_the_thumb():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"comand": {}}, "comand: unknown key. Did you mean 'command'"),
-        ({"command": {"type": "float64_array", "topic": "/c", "joints": ["A"], "rate": 3}}, "command.rate: unknown"),
-        ({"command": {"type": "torque", "topic": "/c"}}, "command.type: expected"),
+        ({"comand": {}}, "unknown key 'comand'. Did you mean 'command'"),
+        (
+            {"command": {"type": "float64_array", "topic": "/c", "joints": ["A"], "rate": 3}},
+            "'command.rate'. Did you mean",
+        ),
+        (
+            {"command": {"type": "torque", "topic": "/c"}},
+            "'command.type' expects one of .*, got 'torque'",
+        ),
         ({"command": {"type": "float64_array", "topic": "/c"}}, "needs command.joints and state"),
         ({"command": {"type": "twist", "topic": "/c"}}, "needs command.frame"),
         ({"state": None}, "needs command.joints and state"),
@@ -169,6 +178,60 @@ def test_the_fingerprint_changes_with_what_a_wave_test_tells_about():
     turned = replace(cfg, command=replace(cfg.command, sign=-1.0))
     assert cfg.fingerprint == load("hands", "leap").fingerprint != turned.fingerprint
     assert replace(cfg, note="other").fingerprint == cfg.fingerprint
+
+
+SMALL = AdapterCfg(
+    command=CommandCfg(type="joint_state", topic="/c", joints=("A",)),
+    source="a test",
+    hand="leap",
+    state=StateCfg(topic="/s", names={"a": "A"}),
+)
+SMALL_JSON = (
+    '{"arm":null,"base":null,"command":{"frame":null,"gain_hz":4.0,"joints":["A"],"offset_rad":0.0,"qos":{"depth":1,'
+    '"durability":"volatile","reliability":"reliable"},"rate_hz":null,"scale":1.0,"sign":1.0,"topic":"/c",'
+    '"type":"joint_state"},"hand":"leap","state":{"ignore":[],"names":{"a":"A"},"offset_rad":null,"qos":{"depth":10,'
+    '"durability":"volatile","reliability":"best_effort"},"scale":null,"sign":null,"stamp":"header","topic":"/s"}}'
+)
+"""Canonical JSON of its values, written by hand: sorted keys, no blanks, no names of classes."""
+SMALL_REPR = (
+    "(CommandCfg(type='joint_state', topic='/c', joints=('A',), sign=1.0, offset_rad=0.0, scale=1.0, rate_hz=None, "
+    "frame=None, gain_hz=4.0, qos=QosCfg(reliability='reliable', durability='volatile', depth=1)), "
+    "StateCfg(topic='/s', names={'a': 'A'}, sign=None, offset_rad=None, scale=None, ignore=(), stamp='header', "
+    "qos=QosCfg(reliability='best_effort', durability='volatile', depth=10)), 'leap', None, None)"
+)
+"""What version 1 hashed."""
+
+
+def test_the_fingerprint_is_the_hash_of_plain_values_and_outlives_a_renamed_class():
+    by_hand = hashlib.sha256(SMALL_JSON.encode()).hexdigest()
+    assert SMALL.fingerprint == by_hand == "66ec515d0dd3c93f504e932451f071dbab5f81a16f353c5cb867fae20281bf86"
+
+    class RenamedCfg(CommandCfg):
+        pass
+
+    renamed = replace(SMALL, command=RenamedCfg(type="joint_state", topic="/c", joints=("A",)))
+    assert repr(renamed) != repr(SMALL)
+    assert renamed.fingerprint == SMALL.fingerprint
+    assert fingerprint_v1(renamed) == fingerprint_v1(SMALL)
+
+
+def test_a_record_of_version_1_stays_valid_for_the_values_that_it_was_made_for(tmp_path):
+    path = tmp_path / "wave.json"
+    record = {"version": 1, "fingerprint": hashlib.sha256(SMALL_REPR.encode()).hexdigest(), "joints": ["a"]}
+    path.write_text(json.dumps(record))
+    assert check_stamp(path, SMALL, ["a"]) == ""
+    turned = replace(SMALL, command=replace(SMALL.command, sign=-1.0))
+    assert "has changed since" in check_stamp(path, turned, ["a"])
+    path.write_text(json.dumps(record | {"version": 2}))  # the old hash under the new version
+    assert "has changed since" in check_stamp(path, SMALL, ["a"])
+    path.write_text(json.dumps(record | {"version": 3}))
+    assert "has version 3, not 2" in check_stamp(path, SMALL, ["a"])
+
+
+def test_a_record_of_every_shipped_hand_made_before_version_2_is_accepted():
+    # fingerprints that commit f8a0396 wrote
+    before = {"allegro_v4": "fe13080b45490e5d", "allegro_v5": "3b0b80cddef79dd7", "leap": "18f57c9076b23a49"}
+    assert {name: fingerprint_v1(load("hands", name))[:16] for name in before} == before
 
 
 def test_hand_and_arm_may_share_a_topic():

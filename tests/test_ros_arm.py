@@ -5,8 +5,8 @@ import pytest
 import torch
 
 import assets
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.arm import ArmKinematics
-from dexgrasp_ros.poses import Pose
 from policies.bundle import read_contract
 from sim.mounts import ArmIK, ArmSpec
 
@@ -15,7 +15,7 @@ STEP_S = 0.05
 
 @pytest.fixture(scope="module")
 def hand():
-    return read_contract(assets.path("policies/allegro/student/bundle"))["hand"]
+    return read_contract(assets.path("policies/allegro/student/bundle")).hand
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,8 @@ from ros import domain
 import assets
 import configs
 from dexgrasp_ros.closed_loop import ClosedLoop
-from policies.evaluate import EvaluateCfg, evaluate
+from policies.evaluate import evaluate
+from policies.evaluate_cfg import EvaluateCfg
 
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 BUNDLE = assets.path("policies/allegro/student/bundle")

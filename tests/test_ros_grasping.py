@@ -8,11 +8,19 @@ import numpy as np
 import pytest
 from grasping_world import DOWN, DT, GOAL, HOME, Wild, World, a_plan, contract, in_state, open_pose, points, student
 
+from dexgrasp.utils.rotations import Pose
+from dexgrasp.utils.timers import Timing
 from dexgrasp_ros.grasp_types import REQUESTS, STATES, GraspCfg
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from dexgrasp_ros.poses import Pose
-from dexgrasp_ros.scripted import MotionCfg, MotionStage, ScriptedMotion, approach, back_off, go_home, release
-from dexgrasp_ros.timing import Timing
+from dexgrasp_ros.scripted import (
+    MotionCfg,
+    MotionStage,
+    ScriptedMotion,
+    approach,
+    back_off,
+    go_home,
+    release,
+)
 
 
 def test_the_whole_sequence_with_the_shipped_policy():
@@ -25,12 +33,12 @@ def test_the_whole_sequence_with_the_shipped_policy():
     assert world.palm.distance_m(GOAL) < 0.02
     begun = len(world.outputs)
     world.run_until("lift")
-    assert len(world.outputs) - begun == contract()["control"]["grasp_steps"]
+    assert len(world.outputs) - begun == contract().control.grasp_steps
     low_m = world.outputs[-2].safe.palm_pos_w[2]
     world.run_until("hold")
     for _ in range(10):
         world.tick()
-    assert world.palm.pos_m[2] - low_m == pytest.approx(contract()["control"]["lift_m"], abs=0.01)
+    assert world.palm.pos_m[2] - low_m == pytest.approx(contract().control.lift_m, abs=0.01)
     assert world.outputs[-1].policy_s > 0
     assert world.outputs[-1].camera_age_s == pytest.approx(0.0)
     assert world.ask("release") == ""
@@ -76,10 +84,10 @@ def test_an_object_that_is_lost_in_the_hold_is_grasped_again():
     world = World(policy, attempts=2).begin()
     assert world.ask("grasp") == ""
     world.run_until("lift")
-    policy.base_m += contract()["control"]["lift_m"]
+    policy.base_m += contract().control.lift_m
     world.run_until("hold")
     assert [world.tick().state for _ in range(5)] == ["hold"] * 5
-    policy.grip = contract()["control"]["lost_grip"] - 0.01
+    policy.grip = contract().control.grip_threshold_hold - 0.01
     assert world.tick().state == "retreat"
 
 
@@ -105,7 +113,7 @@ def test_an_empty_hand_goes_home_and_waits_for_a_plan_made_from_there():
 def test_a_policy_that_looked_once_lifts_whatever_it_feels():
     """Nothing that it knows of the object rises with the palm, and it could not look for another place."""
     policy = Wild()
-    policy.contract = contract() | {"view": contract()["view"] | {"mode": "frozen"}}
+    policy.contract = replace(contract(), camera=replace(contract().camera, mode="first_frame"))
     policy.grip = 0.0
     world = World(policy, attempts=3).begin()
     assert world.ask("grasp") == ""
@@ -134,7 +142,7 @@ def test_a_release_lowers_before_it_opens_and_only_then_backs_off():
         opened.append(np.abs(world.machine.gate.joints.value - gripping).max())
     lowest = int(np.argmin(heights))
     first_open = next(k for k, value in enumerate(opened) if value > 0.05)
-    assert lifted_m - heights[lowest] == pytest.approx(contract()["control"]["lift_m"] - 0.005, abs=0.011)
+    assert lifted_m - heights[lowest] == pytest.approx(contract().control.lift_m - 0.005, abs=0.011)
     assert lowest <= first_open
     assert heights[-1] - heights[lowest] == pytest.approx(GraspCfg().retreat_m, abs=0.02)  # the palm looks down
 

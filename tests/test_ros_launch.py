@@ -199,8 +199,8 @@ def test_each_executable_has_a_main(executable, name):
 
 @pytest.mark.parametrize("hand", ["allegro", "allegro_v5", "leap"])
 def test_without_a_bundle_the_shipped_student_of_the_hand_runs(hand, monkeypatch, tmp_path):
-    joints = read_contract(bringup.shipped_bundle(hand))["hand"]["joint_names"]
-    assert joints == list(HandSpec.load(hand.removesuffix("_v5")).joint_names)
+    joints = read_contract(bringup.shipped_bundle(hand)).hand.joint_names
+    assert joints == tuple(HandSpec.load(hand.removesuffix("_v5")).joint_names)
     monkeypatch.setattr(assets, "ROOT", tmp_path)
     with pytest.raises(ValueError, match=f"no policy is shipped for hand:={hand}: give bundle:="):
         bringup.nodes(DEFAULTS | {"hand": hand})

@@ -1,6 +1,5 @@
 """The perception node and its pure part: what it sees is what the simulator's camera sees."""
 
-import copy
 from dataclasses import replace
 
 import mujoco
@@ -10,11 +9,13 @@ import torch
 
 import assets
 from dexgrasp_ros.perception import ObjectObserver, RobotState
+from dexgrasp_ros.perception_cfg import hand_body
 from perception.depth import DepthFrame
 from perception.hand_shape import HandShape
 from perception.robot_body import read_arm_body, read_hand_body
 from perception.steady import FIRST_FRAMES
 from policies.bundle import read_contract
+from policies.contract import CAMERA_MODES
 from sim import render
 from sim.capsule_files import arm_capsules, hand_capsules
 from sim.hand_capsules import hand_shape, robot_capsules
@@ -40,22 +41,25 @@ def contract():
 
 @pytest.fixture(scope="module")
 def body(contract):
-    return read_hand_body(assets.path("hands/allegro"), contract["hand"])
+    return hand_body(assets.path("hands/allegro"), contract.hand)
 
 
-def with_view(contract, **view):
-    changed = copy.deepcopy(contract)
-    changed["view"].update(view)
-    return changed
+def with_camera(contract, **camera):
+    return replace(contract, camera=replace(contract.camera, **camera))
 
 
 @pytest.mark.parametrize("name", ["allegro", "leap"])
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_capsules_read_from_the_file_are_those_made_from_the_model(name, side):
     hand = HandSpec.load(name, side)
-    stated = {"side": side, "kinematics": hand.kinematics().to_dict()}
-    stated |= {"palm_pos_b": hand.palm_pos_b.tolist(), "palm_quat_b": hand.palm_quat_b.tolist()}
-    read, made = read_hand_body(assets.path(f"hands/{name}"), stated), hand_shape(hand)
+    read = read_hand_body(
+        assets.path(f"hands/{name}"),
+        side=side,
+        kinematics=hand.kinematics().to_dict(),
+        palm_pos_b=hand.palm_pos_b.tolist(),
+        palm_quat_b=hand.palm_quat_b.tolist(),
+    )
+    made = hand_shape(hand)
     assert read.outline.body == made.body
 
     def sticks(shape: HandShape):  # the two ends of a mirrored capsule may change places
@@ -143,7 +147,9 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
     observers = []
     for row in range(ROWS):
         seed = task.view.camera.seed(row)
-        observer = ObjectObserver(with_view(contract, mode=mode, min_points=8), CAMERA, hand=body, seed=seed)
+        observer = ObjectObserver(
+            with_camera(contract, mode=CAMERA_MODES[mode], min_points=8), CAMERA, hand=body, seed=seed
+        )
         estimate = look(observer, shown(task, row, 0))
         np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=0)
         observer.start_grasp()

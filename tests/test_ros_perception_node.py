@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from dexgrasp_ros.perception_cfg import hand_body
+
 pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -18,12 +20,16 @@ from std_msgs.msg import Float64MultiArray, String
 
 import assets
 from dexgrasp_ros import messages as m
-from dexgrasp_ros.camera_messages import depth_from_image, estimate_from_message, image_from_depth, info_from_intrinsics
+from dexgrasp_ros.camera_messages import (
+    depth_from_image,
+    estimate_from_message,
+    image_from_depth,
+    info_from_intrinsics,
+)
 from dexgrasp_ros.perception import ObjectObserver
 from dexgrasp_ros.perception_node import PerceptionNode
 from perception.depth import Intrinsics
 from perception.extrinsics import CameraPose, pose_to_dict
-from perception.robot_body import read_hand_body
 from perception.sources import save_folder
 from perception.steady import FIRST_FRAMES
 from policies.bundle import read_contract
@@ -32,7 +38,7 @@ from sim.depth_scenes import make_scene
 pytestmark = pytest.mark.ros
 
 BUNDLE = assets.path("policies/allegro/student/bundle")
-JOINTS = read_contract(BUNDLE)["hand"]["joint_names"]
+JOINTS = read_contract(BUNDLE).hand.joint_names
 AWAY = (0.3, 0.3, 0.6)
 """Where the palm waits, outside the picture."""
 
@@ -113,7 +119,7 @@ def newest(robot):
 def expected(scene):
     """What the pure part makes of twelve such frames."""
     contract = read_contract(BUNDLE)
-    body = read_hand_body(assets.path("hands/allegro"), contract["hand"])
+    body = hand_body(assets.path("hands/allegro"), contract.hand)
     observer = ObjectObserver(contract, scene.frame.intrinsics, hand=body)
     depth_m = depth_from_image(image_from_depth(scene.frame.depth_m, 0.0, "camera"))
     for _ in range(FIRST_FRAMES):

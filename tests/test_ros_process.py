@@ -93,9 +93,9 @@ def test_every_field_is_a_parameter_with_its_meaning(ros):
     assert declare(made, Cfg) == Cfg("b")
     assert names(Cfg) == ["bundle", "source", "steps", "enabled", "folder", "joints", "limits.speed", "limits.box_m"]
     assert {made.has_parameter(name) for name in names(Cfg)} == {True}
-    assert made.describe_parameter("bundle").description == "Folder of the exported policy. (text, required)"
+    assert made.describe_parameter("bundle").description == "Folder of the exported policy. (str, required)"
     assert made.describe_parameter("source").description == "Where the palm's pose comes from. (one of topic, arm)"
-    assert made.describe_parameter("limits.speed").description == "Share of the servos' speed. (a number)"
+    assert made.describe_parameter("limits.speed").description == "Share of the servos' speed. (float)"
     assert made.get_parameter("limits.speed").value == 0.25
 
 
@@ -117,18 +117,39 @@ def test_values_come_as_the_types_of_their_fields(ros):
 @pytest.mark.parametrize(
     ("given", "text"),
     [
-        ({}, "'bundle' has no value; give --ros-args -p bundle:=<text>"),
+        ({}, "'bundle' has no value; give --ros-args -p bundle:=<str>"),
         ({"source": "tf"}, "'source' expects one of topic, arm, got 'tf'"),
-        ({"steps": 1.5}, "'steps' expects a whole number, got 1.5"),
+        ({"steps": 1.5}, "'steps' expects int, got 1.5"),
         ({"enabled": 1}, "'enabled' expects true or false, got 1"),
-        ({"limits__speed": float("nan")}, "'limits.speed' expects a number, got nan"),
-        ({"limits__box_m": [1.0]}, "'limits.box_m' expects 3 values of a number"),
+        ({"limits__speed": float("nan")}, "'limits.speed' expects float, got nan"),
+        ({"limits__box_m": [1.0]}, "'limits.box_m' expects 3 values (float, float, float), got 1 values: [1.0]"),
         ({"limits__speed": 2.0}, "limits: speed is a share, got 2.0"),
     ],
 )
 def test_a_wrong_value_is_refused_with_what_was_expected(ros, given, text):
     with pytest.raises(ParameterError, match=re.escape(text)):
         declare(node(ros, **({"bundle": "b"} if given else {}), **given), Cfg)
+
+
+def test_the_empty_text_is_nothing_and_a_number_serves_as_text(ros):
+    found = declare(node(ros, bundle=5, folder="", joints=[1, 2]), Cfg)
+    assert (found.bundle, found.folder, found.joints) == ("5", None, ("1", "2"))
+    assert declare(node(ros, bundle="b", folder=7, joints=""), Cfg) == Cfg("b", folder=Path("7"))
+
+
+@dataclass(frozen=True)
+class Renamed:
+    palm_pose_source: Literal["arm", "topic"] = "arm"
+    held_object_rate_hz: float = 30.0
+
+
+def test_a_parameter_of_the_last_release_counts_under_its_new_name(ros, capfd):
+    made = node(ros, palm_source="topic", carry_hz=5, carry=1.0)
+    assert declare(made, Renamed) == Renamed("topic", 5.0)
+    assert not made.has_parameter("palm_source")
+    told = capfd.readouterr().err
+    assert "parameter 'palm_source' is now 'palm_pose_source'" in told
+    assert "unknown parameter 'carry' is ignored. Known: palm_pose_source, held_object_rate_hz" in told
 
 
 def test_only_what_may_change_can_be_set(ros):

@@ -9,9 +9,9 @@ from dexgrasp_ros.wave_check import JointTest, JointTestCfg, Verdict, judge, tab
 from policies.bundle import read_contract
 
 BUNDLE = str(assets.path("policies/allegro/student/bundle"))
-HAND = read_contract(BUNDLE)["hand"]
-NAMES = HAND["joint_names"]
-LOWER, UPPER = np.array(HAND["joint_lower_rad"]), np.array(HAND["joint_upper_rad"])
+HAND = read_contract(BUNDLE).hand
+NAMES = HAND.joint_names
+LOWER, UPPER = np.array(HAND.joint_lower_rad), np.array(HAND.joint_upper_rad)
 DT = 0.05
 
 
@@ -48,7 +48,7 @@ def waved(answer, chosen=NAMES):
 def test_a_hand_that_follows_passes_and_comes_back():
     wave = waved(lambda target, rest: target)
     assert wave.passed
-    assert [verdict.joint for verdict in wave.verdicts] == NAMES
+    assert [verdict.joint for verdict in wave.verdicts] == list(NAMES)
     assert all(verdict.measured_rad == pytest.approx(verdict.commanded_rad) for verdict in wave.verdicts)
     np.testing.assert_allclose([abs(verdict.commanded_rad) for verdict in wave.verdicts], 0.15)
 

@@ -15,7 +15,7 @@ from policies.bundle import read_contract
 
 pytestmark = pytest.mark.ros
 BUNDLE = str(assets.path("policies/allegro/student/bundle"))
-NAMES = read_contract(BUNDLE)["hand"]["joint_names"]
+NAMES = read_contract(BUNDLE).hand.joint_names
 
 
 @pytest.fixture(scope="module")

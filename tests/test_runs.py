@@ -3,14 +3,15 @@
 import dataclasses
 import json
 import logging
+import time
 
 import numpy as np
 import pytest
 import yaml
 
+from dexgrasp.utils.progress import Progress
 from policies import runs
-from policies.runs import Run, write_json
-from sim.progress import Progress
+from policies.runs import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,23 +84,9 @@ def test_outside_a_checkout_the_git_state_is_unknown(tmp_path, monkeypatch):
     assert runs.git_state() is None
 
 
-def test_json_holds_arrays_and_paths_with_full_precision(tmp_path):
-    write_json(tmp_path / "a.json", {"x": np.float64(0.1) + np.float64(0.2), "v": np.arange(2), "p": tmp_path})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"x": 0.1 + 0.2, "v": [0, 1], "p": str(tmp_path)}
-
-
-@pytest.mark.parametrize(("value", "error"), [(float("nan"), ValueError), (object(), TypeError)])
-def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, value, error):
-    write_json(tmp_path / "a.json", 1)
-    with pytest.raises(error):
-        write_json(tmp_path / "a.json", value)
-    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
-    assert (tmp_path / "a.json").read_text() == "1\n"
-
-
 def test_without_a_terminal_progress_is_a_line_with_share_rate_and_time_left(monkeypatch, capsys):
     now_s = iter([100.0, 100.0, 102.0, 108.0, 108.0, 108.0, 108.0, 108.0, 108.0])
-    monkeypatch.setattr(runs.time, "monotonic", lambda: next(now_s))
+    monkeypatch.setattr(time, "monotonic", lambda: next(now_s))
     with Progress(10, "dig", done=2) as progress:
         progress.advance(2)  # 2 s after the start: nothing yet
         progress.advance(2, "1 worm")  # 8 s after the start: 4 pieces in 8 s, 4 left

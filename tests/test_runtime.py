@@ -1,18 +1,21 @@
 """The runtime of a robot: what it imports, what it refuses, what it answers."""
 
 import json
+import logging
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from policies.bench_runtime import BenchRuntimeCfg, measure, recorded
-from policies.bundle import BundleError, contract_sha256, sha256
+from policies.bundle import BundleError, contract_sha256, read_contract, sha256, write_contract
 from policies.runtime import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,7 +40,8 @@ def test_the_runtime_imports_neither_torch_nor_mujoco(bundle):
     code = (
         "import sys; from policies.runtime import Policy; from policies.safety import SafetyGate;"
         f"Policy.load({str(bundle)!r});"
-        "print([name for name in ('torch', 'mujoco', 'sim', 'scipy', 'perception') if name in sys.modules])"
+        "heavy = ('torch', 'mujoco', 'sim', 'scipy', 'perception', 'hydra', 'omegaconf');"
+        "print([name for name in heavy if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -78,10 +82,10 @@ def test_the_phases_follow_the_contract_and_the_lift_is_the_contracts(bundle):
     for _ in range(60):
         seen.append(policy.phase)
         heights.append(policy.act(readings[0]).palm_pos_w[2])
-    control = policy.contract["control"]
-    grasp, lift = control["grasp_steps"], control["lift_steps"]
+    control = policy.contract.control
+    grasp, lift = control.grasp_steps, control.lift_steps
     assert (seen.count("grasp"), seen.count("lift"), seen.count("hold")) == (grasp, lift, 60 - grasp - lift)
-    assert heights[grasp + lift - 1] - heights[grasp - 1] == pytest.approx(control["lift_m"], abs=1e-7)
+    assert heights[grasp + lift - 1] - heights[grasp - 1] == pytest.approx(control.lift_m, abs=1e-7)
     assert heights[-1] == heights[grasp + lift - 1]
 
 
@@ -138,8 +142,93 @@ def test_a_missing_a_truncated_and_a_changed_file_are_clear_errors(copied, name)
 
 def test_a_contract_of_another_version_is_refused(copied):
     rewrite(copied, lambda contract: contract.update(schema=2))
-    with pytest.raises(BundleError, match="schema 2, this version reads 3"):
+    with pytest.raises(BundleError, match="schema 2, this version reads 3 and 4"):
         Policy.load(copied)
+
+
+def as_schema_3(contract):
+    """The plain contract as the last release wrote it."""
+    contract["schema"] = 3
+    control, graph, camera = contract["control"], contract["graph"], contract.pop("camera")
+    control["left_share"] = control.pop("min_rise_fraction")
+    control["unseen_share"] = control.pop("min_visible_fraction")
+    control["sure_grip"] = control.pop("grip_threshold_unseen")
+    control["lost_grip"] = control.pop("grip_threshold_hold")
+    control["vectors"] = control.pop("vector_frame")
+    control["prior"] = control.pop("scripted_grasp")
+    control["wrist"]["behind_m"] = control["wrist"].pop("offset_m")
+    control["wrist"]["turn_rad"] = control["wrist"].pop("max_turn_rad")
+    graph["carried"] = graph.pop("state")
+    assert camera["mode"] == "latest"
+    assert camera["model"] == "points"
+    contract["view"] = {
+        "mode": "refreshed",
+        "carried": camera["move_with_palm"],
+        "camera": "model",
+        "period_steps": camera["frame_interval_steps"],
+        "held_period_steps": camera["hold_frame_interval_steps"],
+        "latency_steps": camera["latency_steps"],
+        "disparity_sd_px": camera["disparity_sd_px"],
+        "depth_unit_m": camera["depth_unit_m"],
+        "edge_loss": camera["edge_dropout"],
+        "flying": camera["flying_pixel_rate"],
+        "steep": camera["include_grazing_angles"],
+        "hand_margin_m": camera["hand_margin_m"],
+        "min_points": camera["min_points"],
+        "points": camera["points"],
+    }
+
+
+def test_a_bundle_of_schema_3_runs_as_one_of_schema_4(bundle, copied, caplog):
+    caplog.set_level(logging.INFO, "dexgrasp")
+    rewrite(copied, as_schema_3)
+    before, now = read_contract(copied), read_contract(bundle)
+    assert replace(before, sha256=now.sha256) == now
+    (record,) = caplog.records
+    assert "schema 3 is read as schema 4" in record.getMessage()
+    plan, readings = recorded(copied)
+    policies = [Policy.load(folder) for folder in (copied, bundle)]
+    for policy in policies:
+        policy.begin(plan)
+    old, new = (policy.act(readings[0]) for policy in policies)
+    np.testing.assert_array_equal(old.joint_target, new.joint_target)
+
+
+def test_a_contract_that_is_written_is_read_back_equal(bundle, copied):
+    contract = read_contract(bundle)
+    write_contract(copied, contract)
+    assert read_contract(copied) == contract
+    assert (copied / "contract.json").read_bytes() == (bundle / "contract.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("control", {"rate": 20.0}, "unknown key 'control.rate'. Did you mean 'control.rate_hz'?"),
+        ("control", {"rate_hz": None}, "'control.rate_hz' expects float, got None"),
+        ("control", {"rate_hz": 0.0}, "control.rate_hz must lie in 1..1000 Hz, got 0.0"),
+        ("control", {"grip_threshold_hold": 1.5}, "control.grip_threshold_hold must lie in 0..1, got 1.5"),
+        ("camera", {"mode": "corrected"}, "'camera.mode' expects one of first_frame, latest, tracked, tracked_updated"),
+        ("hand", {"kp_nm_rad": [1.0]}, "['kp_nm_rad'] must hold 16 values, as joint_names does"),
+        ("hand", {"kp_nm_rad": [0.0] * 16}, "hand.kp_nm_rad must be positive, got 0.0"),
+        ("hand", {"joint_lower_rad": [9.0] * 16}, "hand.joint_lower_rad must be below hand.joint_upper_rad"),
+        ("hand", {"joint_names": ["a"] * 16}, "hand.joint_names must be different names"),
+        ("hand", {"effort_limit_nm": [float("inf")] * 16}, "'hand.effort_limit_nm[0]' expects float, got inf"),
+        ("hand", {"palm_quat_b": [1.0, 1.0, 0.0, 0.0]}, "hand.palm_quat_b must be a unit quaternion"),
+        ("graph", {"plan": []}, "must stand in graph.inputs and in one of readings, plan, state"),
+        ("graph", {"outputs": ["grip"]}, "graph.outputs must begin with next_NAME"),
+    ],
+)
+def test_a_contract_that_cannot_be_right_is_refused_with_the_field(copied, section, change, message):
+    rewrite(copied, lambda contract: contract[section].update(change))
+    with pytest.raises(BundleError, match=re.escape(message)):
+        read_contract(copied)
+
+
+def test_a_contract_without_a_key_is_refused_by_its_name(copied):
+    rewrite(copied, lambda contract: contract["camera"].pop("min_points"))
+    with pytest.raises(BundleError, match=r"'camera\.min_points' has no value"):
+        read_contract(copied)
 
 
 def test_a_contract_without_a_section_is_refused(copied):
@@ -148,8 +237,13 @@ def test_a_contract_without_a_section_is_refused(copied):
         Policy.load(copied)
 
 
+def drop_input(contract):
+    del contract["graph"]["inputs"]["depth_m"]
+    contract["graph"]["plan"].remove("depth_m")
+
+
 def test_inputs_that_differ_from_the_graphs_are_refused(copied):
-    rewrite(copied, lambda contract: contract["graph"]["inputs"].pop("depth_m"))
+    rewrite(copied, drop_input)
     with pytest.raises(BundleError, match=r"inputs are .* the contract states"):
         Policy.load(copied)
 

@@ -9,16 +9,36 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from policies.limiter import Limiter, TurnLimiter, brake, multiply, quaternion, rotation_vector
+from dexgrasp.utils.rotations import quat_from_rotvec, quat_multiply, rotvec_from_quat
+from policies.contract import HandContract, KinematicsContract
+from policies.limiter import Limiter, TurnLimiter, brake
 from policies.safety import SafetyCfg, SafetyGate, Sensed, Wanted
 
-HAND = {
-    "joint_lower_rad": [-1.0, 0.0, -0.2],
-    "joint_upper_rad": [1.0, 2.0, 1.7],
-    "speed_limit_rad_s": [4.0, 4.0, 7.0],
-    "effort_limit_nm": [0.7, 0.7, 1.4],
-    "kp_nm_rad": [3.5, 3.5, 3.5],
-}
+HAND = HandContract(
+    name="three joints",
+    side="right",
+    joint_names=("a", "b", "c"),
+    joint_lower_rad=(-1.0, 0.0, -0.2),
+    joint_upper_rad=(1.0, 2.0, 1.7),
+    effort_limit_nm=(0.7, 0.7, 1.4),
+    speed_limit_rad_s=(4.0, 4.0, 7.0),
+    kp_nm_rad=(3.5, 3.5, 3.5),
+    kd_nms_rad=(0.1, 0.1, 0.1),
+    palm_pos_b=(0.0, 0.0, 0.0),
+    palm_quat_b=(1.0, 0.0, 0.0, 0.0),
+    kinematics=KinematicsContract(
+        body_names=(),
+        parent=(),
+        pos=(),
+        quat=(),
+        joint_of_body=(),
+        axis=(),
+        keypoint_names=(),
+        keypoint_body=(),
+        keypoint_pos=(),
+    ),
+    conventions="",
+)
 RATE_HZ = 20.0
 STILL = (1.0, 0.0, 0.0, 0.0)
 HOME = ([0.0, 0.5, 0.5], [0.0, 0.0, 0.3], STILL)
@@ -98,9 +118,10 @@ def test_the_palm_stays_in_its_box_and_above_the_table():
 
 
 def test_the_palm_turns_no_faster_than_it_may_and_arrives():
-    goal = quaternion(np.array([0.0, 0.0, 1.0]))
+    goal = quat_from_rotvec(np.array([0.0, 0.0, 1.0]))
     found = run(gate(), HOME[0], 60, quat=goal)
-    turns = [rotation_vector(multiply(b.palm_quat_w, a.palm_quat_w * (1, -1, -1, -1))) for a, b in pairwise(found)]
+    quats = pairwise(safe.palm_quat_w for safe in found)
+    turns = [rotvec_from_quat(quat_multiply(after, before * (1, -1, -1, -1))) for before, after in quats]
     assert max(np.linalg.norm(turn) for turn in turns) == pytest.approx(0.1)  # 2 rad/s at 20 Hz
     np.testing.assert_allclose(found[-1].palm_quat_w, goal, atol=1e-9)
 
@@ -201,20 +222,20 @@ def keeps_its_limits(made, answers):
     quats = [np.array(STILL), *(safe.palm_quat_w for safe in answers)]
     assert np.isfinite(joints).all()
     assert np.isfinite(palm).all()
-    lower, upper = np.array(HAND["joint_lower_rad"]), np.array(HAND["joint_upper_rad"])
+    lower, upper = np.array(HAND.joint_lower_rad), np.array(HAND.joint_upper_rad)
     assert (joints >= lower + cfg.joint_margin_rad).all()
     assert (joints <= upper - cfg.joint_margin_rad).all()
     assert (palm >= cfg.lower_m).all()
     assert (palm <= cfg.box_upper_m).all()
     steps = np.diff(np.vstack([joints[:1], joints]), axis=0)  # the first one, at rest, included
-    assert (np.abs(steps) <= np.array(HAND["speed_limit_rad_s"]) * cfg.joint_speed * dt + 1e-9).all()
+    assert (np.abs(steps) <= np.array(HAND.speed_limit_rad_s) * cfg.joint_speed * dt + 1e-9).all()
     assert (np.abs(np.diff(steps, axis=0)) <= cfg.joint_acceleration_rad_s2 * dt**2 + 1e-9).all()
     moves = np.diff(np.vstack([palm[:1], palm]), axis=0)
     assert (np.linalg.norm(moves, axis=1) <= cfg.palm_speed_m_s * dt + 1e-9).all()
     assert (np.linalg.norm(np.diff(moves, axis=0), axis=1) <= cfg.palm_acceleration_m_s2 * dt**2 + 1e-9).all()
     for before, after in pairwise(quats):
         assert np.linalg.norm(after) == pytest.approx(1.0, abs=1e-9)
-        angle = np.linalg.norm(rotation_vector(multiply(after, before * (1, -1, -1, -1))))
+        angle = np.linalg.norm(rotvec_from_quat(quat_multiply(after, before * (1, -1, -1, -1))))
         assert angle <= cfg.palm_speed_rad_s * dt + 1e-6
 
 
@@ -235,7 +256,7 @@ def test_no_sequence_of_inputs_gets_a_command_past_the_limits(ticks, slow):
 def test_no_wild_command_gets_past_the_limits_while_nothing_is_at_fault(ticks, slow):
     made, joints, answers = gate(joint_acceleration_rad_s2=slow), HOME[0], []
     for k, (goal, place, turn) in enumerate(ticks, 1):
-        now_s, quat = k / RATE_HZ, quaternion(np.array(turn))
+        now_s, quat = k / RATE_HZ, quat_from_rotvec(np.array(turn))
         answers.append(made(wanted(goal, place, quat, now_s), sensed(joints, stamp_s=now_s), now_s))
         joints = answers[-1].joint_target
     assert all(safe.fault == "" for safe in answers)
@@ -249,6 +270,6 @@ def test_a_turn_never_exceeds_its_acceleration(turn, step, change):
     limiter.begin(np.array(STILL))
     before = limiter.step
     for _ in range(30):
-        limiter.towards(quaternion(3 * np.array(turn)))
+        limiter.towards(quat_from_rotvec(3 * np.array(turn)))
         assert np.linalg.norm(limiter.step - before) <= change + 1e-12
         before = limiter.step

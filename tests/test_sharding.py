@@ -15,8 +15,10 @@ import numpy as np
 import pytest
 import torch
 
-from policies import sharding, trial_table
-from policies.evaluate import EvaluateCfg, begun, evaluate, run_trials
+from policies import sharding
+from policies.evaluate import evaluate, has_results, run_trials
+from policies.evaluate_cfg import EvaluateCfg
+from policies.trial_store import COLUMNS, FIELDS, JsonLinesStore, ParquetStore, TrialBlock, TrialPlan
 from sim.hands import HandSpec
 from sim.outcomes import Outcome
 from sim.randomize import RandomizeCfg, ResetCfg, draw_episode
@@ -46,22 +48,33 @@ def whole(cfg, household, tmp_path_factory):
     return run_trials(replace(cfg, num_envs=6), HandSpec.load("allegro"), household, path)[0]
 
 
+OUTCOME = {
+    "trial": 0,
+    "object": "box",
+    "disturbance": "none",
+    "success": True,
+    "failure": "",
+    "lift_m": 0.15,
+    "slip_m": 0.0,
+    "penetration_m": 0.001,
+}
+
+
 def row(trial, name="box", **changes):
-    outcome = Outcome(trial, name, "none", True, "", 0.15, 0.0, 0.001)
-    return (
-        asdict(outcome) | {"rest_pose": 0, "seed": 0, "block_s": 1.0, "worker": "host:1", "peak_mib": 300.0} | changes
-    )
+    outcome = Outcome(**OUTCOME | {"trial": trial, "object": name})
+    measured = {"rest_pose": 0, "seed": 0, "block_s": 1.0, "worker": "host:1", "peak_mib": 300.0}
+    return asdict(outcome) | measured | changes
 
 
 @pytest.mark.parametrize("rows", [2, 3])
 def test_blocks_alone_in_any_order_give_the_outcomes_of_the_whole_run(cfg, household, whole, rows):
     cfg = replace(cfg, num_envs=rows)
     found = []
-    for block in reversed(sharding.blocks(cfg)):
+    for block in reversed(cfg.plan(household).blocks()):
         found += sharding.run_one(cfg, sharding.part_for(household, block.trials), block)
     found.sort(key=lambda row: row["trial"])
-    names = [name for name in trial_table.COLUMNS if name in asdict(whole[0])]
-    assert [[row[name] for name in names] for row in found] == [[getattr(o, name) for name in names] for o in whole]
+    assert [{name: row[name] for name in FIELDS} for row in found] == [asdict(outcome) for outcome in whole]
+    assert all(row.keys() == COLUMNS.keys() for row in found)
     for row in found:
         random = TrialRandom.of_trials(torch.tensor([cfg.seed]), torch.tensor([row["trial"]]))
         drawn = draw_episode(random, ResetCfg(), RandomizeCfg(), 16)
@@ -87,31 +100,50 @@ def test_a_long_block_brings_each_object_once(household):
     assert sharding.part_for(household, range(8, 18)).names == household.names
 
 
-def test_the_last_block_is_as_long_as_the_others_but_counts_only_what_was_asked_for(cfg):
-    cfg = replace(cfg, trials=5)
-    assert [list(block.trials) for block in sharding.blocks(cfg)] == [[0, 1], [2, 3], [4, 5]]
-    assert sharding._keys(cfg, sharding.blocks(cfg)[2]) == [("heavy", 4)]
+def test_the_last_block_is_as_long_as_the_others_but_requests_only_what_was_asked_for():
+    plan = TrialPlan(disturbances=["none", "heavy"], trials=5, rows=2, objects=["box", "mug"])
+    blocks = plan.blocks()
+    assert [(block.disturbance, list(block.trials)) for block in blocks[2:4]] == [("none", [4, 5]), ("heavy", [0, 1])]
+    assert plan.requested(blocks[2]) == [("none", 4)]
+    stored = [Outcome(**OUTCOME | {"trial": trial, "disturbance": "heavy"}) for trial in (7, 3, 1, 0)]
+    assert plan.remaining(stored) == [*blocks[:3], *blocks[4:]]
+    assert [outcome.trial for outcome in plan.select(stored)] == [0, 1, 3]
 
 
-def test_a_cluster_that_is_gone_is_not_waited_for(tmp_path, monkeypatch):
+def test_both_stores_resume_with_whole_blocks(tmp_path):
+    """Rows of one and a half blocks: lines drop the half, Parquet has no half; both run trials 2 and 3 next."""
+    pytest.importorskip("pyarrow", reason="needs the extra `ray`")
+    plan = TrialPlan(disturbances=["none"], trials=5, rows=2, objects=["box", "mug"])
+    names = ["box", "mug", "box"]
+    lines, parquet = JsonLinesStore(tmp_path / "trials.jsonl"), ParquetStore(tmp_path / "trials")
+    for store in (lines, parquet):
+        assert store.resume(plan) == [] and plan.remaining([]) == plan.blocks()
+        store.append([row(trial, names[trial]) for trial in (0, 1)])
+    lines.append([row(2)])
+    for store in (lines, parquet):
+        stored = store.resume(plan)
+        assert [outcome.trial for outcome in stored] == [0, 1] == [outcome.trial for outcome in store.read()]
+        assert plan.remaining(stored) == [TrialBlock("none", range(2, 4)), TrialBlock("none", range(4, 6))]
+
+
+def test_auto_means_the_cluster_in_the_environment_or_this_machine(monkeypatch):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
-    assert sharding.find_cluster("auto") is None
-    record = tmp_path / "ray" / "ray_current_cluster"
-    record.parent.mkdir()
+    assert sharding.find_cluster("auto") == "local" == sharding.find_cluster("local")
+    assert sharding.find_cluster("ray://head:10001") == "ray://head:10001"
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"127.0.0.1:{server.getsockname()[1]}"
-        record.write_text(address)
-        assert sharding.find_cluster("auto") is None
         assert sharding.find_cluster(address) == address
-    assert sharding.find_cluster("auto") == "local" == sharding.find_cluster("local")
-    with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {address}: 'ray start --head' starts one"):
-        sharding.find_cluster(address)
+        monkeypatch.setenv("RAY_ADDRESS", address)
+        assert sharding.find_cluster("auto") == address
+        assert sharding.find_cluster("local") == "local"
+    for asked in (address, "auto"):  # gone: found out at once
+        with pytest.raises(ConnectionError, match=f"no Ray cluster answers at {address}: 'ray start --head' starts"):
+            sharding.find_cluster(asked)
 
 
 def test_a_worker_with_other_versions_is_refused(cfg, household):
     with pytest.raises(ValueError, match=r"the driver has .*'mujoco': '1\.0'.*: install the same there"):
-        sharding._run_checked(cfg, household, sharding.blocks(cfg)[0], sharding.versions() | {"mujoco": "1.0"})
+        sharding._run_checked(cfg, household, cfg.plan(household).blocks()[0], sharding.versions() | {"mujoco": "1.0"})
 
 
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
@@ -124,28 +156,31 @@ def test_without_ray_the_error_says_what_to_install(monkeypatch, cfg, missing, t
 
 def test_rows_come_back_from_parquet_as_they_were(tmp_path):
     pytest.importorskip("pyarrow", reason="needs the extra `ray`")
-    trial_table.append(tmp_path / "trials", [row(2), row(3, "mug", lift_m=math.nan, rest_pose=4)])
-    trial_table.append(tmp_path / "trials", [row(0)])
-    found = {outcome.trial: outcome for outcome in trial_table.read(tmp_path / "trials")}
+    store = ParquetStore(tmp_path / "trials")
+    store.append([row(2), row(3, "mug", lift_m=math.nan, rest_pose=4)])
+    store.append([row(0)])
+    found = {outcome.trial: outcome for outcome in store.read()}
     assert sorted(found) == [0, 2, 3]
-    assert found[2] == Outcome(2, "box", "none", True, "", 0.15, 0.0, 0.001)
+    assert found[2] == Outcome(**OUTCOME | {"trial": 2})
     assert math.isnan(found[3].lift_m) and found[3].object == "mug"
-    assert begun(str(tmp_path)) and not begun(str(tmp_path / "trials"))
+    assert has_results(str(tmp_path)) and not has_results(str(tmp_path / "trials"))
 
 
 def test_a_table_with_a_trial_twice_or_torn_or_of_other_objects_is_refused(tmp_path):
     pytest.importorskip("pyarrow", reason="needs the extra `ray`")
-    trial_table.append(tmp_path, [row(0), row(1, "mug")])
-    assert sharding._stored(tmp_path, ["box", "mug"]).keys() == {("none", 0), ("none", 1)}
+    store = ParquetStore(tmp_path)
+    store.append([row(0), row(1, "mug")])
+    plan = TrialPlan(disturbances=["none"], trials=2, rows=2, objects=["box", "mug"])
+    assert [outcome.trial for outcome in store.resume(plan)] == [0, 1]
     with pytest.raises(ValueError, match="trial 1 with 'mug', not with 'cup': the objects have changed"):
-        sharding._stored(tmp_path, ["box", "cup"])
-    trial_table.append(tmp_path, [row(1, "mug")])
+        store.resume(TrialPlan(disturbances=["none"], trials=2, rows=2, objects=["box", "cup"]))
+    store.append([row(1, "mug")])
     with pytest.raises(ValueError, match="holds trials twice"):
-        trial_table.read(tmp_path)
+        store.read()
     torn = tmp_path / "none-000000001.parquet"
     torn.write_bytes(torn.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"none-000000001\.parquet is damaged .* remove it"):
-        trial_table.read(tmp_path)
+        store.read()
 
 
 def command(out, household, *more):

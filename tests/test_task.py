@@ -1,5 +1,6 @@
 """The grasping task: what an episode is, who decides its outcome, and that it is reproducible."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -9,13 +10,16 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+import sim.task
+from perception.observation import Layout, Term
 from sim.actions import Phases
 from sim.disturbances import DISTURBANCES, Disturber, free_shift
 from sim.hands import HandSpec
 from sim.objects import ObjectLibrary, open_library
 from sim.randomize import Episode
 from sim.scene import PhysicsCfg
-from sim.task import GraspTask
+from sim.streams import make_task
+from sim.task import GraspTask, register_task, task_class
 from sim.task_cfg import TaskCfg
 
 SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
@@ -75,7 +79,7 @@ def test_a_partial_reset_touches_only_its_rows(make):
         task.step(torch.full((4, 22), 0.2))
     before, draws = task.observe(), task.draws.rows(torch.arange(4))
     state = task.engine.batch.state.copy()
-    task._begin(torch.tensor([1]), [9])
+    task._new_episodes(torch.tensor([1]), [9])
     after = task.observe()
     others = [0, 2, 3]
     np.testing.assert_array_equal(task.engine.batch.state[others], state[others])
@@ -93,7 +97,7 @@ def test_after_a_partial_reset_the_other_rows_go_on_bit_for_bit(make):
     action = torch.full((4, 22), 0.1)
     for step in range(15):
         if step == 7:
-            disturbed._begin(torch.tensor([1, 3]), [20, 21])
+            disturbed._new_episodes(torch.tensor([1, 3]), [20, 21])
         alone.step(action)
         disturbed.step(action)
     np.testing.assert_array_equal(alone.engine.batch.state[[0, 2]], disturbed.engine.batch.state[[0, 2]])
@@ -192,7 +196,7 @@ def test_the_student_sees_nothing_that_the_objects_true_state_moves(make):
     task.reset([0, 1, 2, 3])
     before = task.observe()
     task.engine.move_object(torch.arange(4), task.engine.state.object_pos_w + 0.02)
-    task._measure()
+    task._update_measurements()
     after = task.observe()
     assert torch.equal(before["student"], after["student"])
     assert not torch.equal(before["teacher"], after["teacher"])
@@ -300,3 +304,56 @@ def test_a_timestep_that_does_not_divide_the_control_period_is_refused(make, bal
 def test_an_unknown_disturbance_lists_the_known_ones(make):
     with pytest.raises(ValueError, match=r"shift3.*slippery.*'earthquake'"):
         make(disturbance="earthquake")
+
+
+class Tall(GraspTask):
+    """Rewards height alone, shows the object's height to the student, and starts every object 5 cm aside."""
+
+    def make_layouts(self):
+        layouts = super().make_layouts()
+        student = Layout((*layouts["student"].terms, Term("object_height", 1, "m", 10.0)))
+        return layouts | {"student": student}
+
+    def observation_terms(self):
+        terms = super().observation_terms()
+        height_m = self.engine.state.object_pos_w[:, 2]
+        return terms | {"student": terms["student"] | {"object_height": height_m}}
+
+    def compute_reward(self):
+        reward = self.engine.state.palm_pos_w[:, 2].float()
+        return reward, {"palm_height": float(reward.mean())}
+
+    def reset_scene(self, rows):
+        self.draws.object_xy[rows] = torch.tensor([0.05, 0.0], dtype=torch.float64)
+        super().reset_scene(rows)
+
+
+def test_a_registered_task_has_its_own_observations_reward_and_reset(household, balanced):
+    with registered("Tall", Tall):
+        task = make_task(2, household, task=replace(SHORT, class_name="Tall"), physics=balanced, num_threads=1)
+    assert type(task) is Tall
+    obs = task.reset([0, 1])
+    assert obs["student"].shape == (2, GraspTask.make_layouts(task)["student"].size + 1)
+    torch.testing.assert_close(task.engine.state.object_pos_w[:, 0], torch.full((2,), 0.05, dtype=torch.float64))
+    step = task.step(torch.zeros(2, task.num_actions))
+    torch.testing.assert_close(step.obs["student"][:, -1], 10 * task.engine.state.object_pos_w[:, 2].float())
+    torch.testing.assert_close(step.reward, task.engine.state.palm_pos_w[:, 2].float())
+    assert step.info["terms"] == {"palm_height": pytest.approx(float(step.reward.mean()))}
+
+
+def test_a_task_that_nobody_registered_is_named_with_the_remedy():
+    with pytest.raises(ValueError, match=r"^task 'Tall' is not registered; import the module that registers it: "
+                                         r"plugins=my_module \(registered: GraspTask\)$"):  # fmt: skip
+        task_class(replace(SHORT, class_name="Tall"))
+    with pytest.raises(TypeError, match=r"task 'Judge' must be a subclass of sim\.task\.GraspTask, got"):
+        register_task("Judge", object)
+    with pytest.raises(ValueError, match=r"task 'GraspTask' is registered already, by sim\.task\.GraspTask"):
+        register_task("GraspTask", Tall)
+
+
+@contextmanager
+def registered(name, task):
+    """Within it, the task is registered."""
+    register_task(name, task)
+    yield
+    del sim.task._REGISTRY._entries[name]

@@ -2,25 +2,23 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import zipfile
 
 import pytest
 import torch
 
 import configs
-from policies import manifest
+from policies.checkpoint import read_checkpoint
+from policies.cli import main
 from policies.curves import read_columns
-from policies.ppo import GraspPPO
 from policies.profiling import PARTS
 from policies.train import TrainCfg, train
 
 TINY = (
-    "objects=shipped",
-    "validation=shipped",
+    "objects=generated:8",
+    "validation=generated:4:validation",
     "validation_trials=4",
     "validate_every=2",
     "num_threads=1",
@@ -35,18 +33,9 @@ def tiny(path, *more):
     return configs.load(TrainCfg, "train", [*TINY, f"out={path}", *more])
 
 
-def weights(path):
-    return GraspPPO.load(path, device="cpu").policy.state_dict()
-
-
-def load_plain(path):
-    """What Stable-Baselines3 wrote beside the tensors."""
-    return json.loads(zipfile.ZipFile(path).read("data"))
-
-
 def assert_same(one, two, atol=0.0, rtol=0.0):
-    got = weights(two)
-    for name, want in weights(one).items():
+    got = read_checkpoint(two).group("policy")
+    for name, want in read_checkpoint(one).group("policy").items():
         torch.testing.assert_close(got[name], want, atol=atol, rtol=rtol, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -68,8 +57,8 @@ def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
 def test_every_checkpoint_says_what_made_it(teacher):
     """As the run directory does, from which it may be taken away."""
     facts, config = json.loads((teacher / "run.json").read_text()), configs.read_plain(teacher / "config.yaml")
-    for name, iteration in (("last.zip", 4), ("best.zip", load_plain(teacher / "best.zip")["iteration"])):
-        found = manifest.read(teacher / name)
+    for name, iteration in (("last.zip", 4), ("best.zip", read_checkpoint(teacher / "best.zip").state.iteration)):
+        found = read_checkpoint(teacher / name).manifest
         assert found["config"] == config
         assert {key: found[key] for key in facts} == facts  # git, versions, machine, seed, command, starts
         assert found["iteration"] == iteration and found["control_steps"] == 80 * iteration
@@ -112,12 +101,8 @@ def test_a_teacher_must_be_whole_and_of_the_same_hand_and_task(teacher, tmp_path
         train(student(teacher, "side=left"))
     with pytest.raises(ValueError, match=r"task\.finger_action_rad: 0\.3 there, 0\.2 here"):
         train(student(teacher, "task.finger_action_rad=0.2"))
-    shutil.copy(teacher / "best.zip", tmp_path / "best.zip")
-    with pytest.raises(FileNotFoundError, match=r"config\.yaml is missing: it says what the actions of best\.zip mean"):
-        train(student(tmp_path / "best.zip"))
-    shutil.copy(teacher / "config.yaml", tmp_path / "config.yaml")
     (tmp_path / "best.zip").write_bytes((teacher / "best.zip").read_bytes()[:100_000])
-    with pytest.raises(ValueError, match="is not a whole checkpoint"):
+    with pytest.raises(ValueError, match=r"teacher: .*best\.zip is not a whole checkpoint: "):
         train(student(tmp_path / "best.zip"))
     with pytest.raises(ValueError, match=r"start: .*best\.zip is a teacher, a student is needed"):
         train(student(teacher, f"start={teacher}"))
@@ -134,7 +119,8 @@ def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
 
 
 def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, tmp_path):
-    words = [sys.executable, "-m", "policies.cli", "train", *TINY, "num_envs=8", "iterations=4", f"out={tmp_path}"]
+    rare = ("num_envs=8", "iterations=4", "validate_every=100")
+    words = [sys.executable, "-m", "policies.cli", "train", *TINY, *rare, f"out={tmp_path}"]
     run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     first = run.stdout.readline()  # of the first iteration: the second has begun
     run.send_signal(signal.SIGINT)
@@ -142,10 +128,10 @@ def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly
     done = len([first, *rest.splitlines()])
     assert run.returncode == 130 and 0 < done < 4
     assert said.splitlines()[-2:] == [
-        "stopping after this iteration; once more: at once",
+        "stopping after this iteration; press Ctrl-C once more to stop at once",
         f"dexgrasp train: interrupted; stopped after iteration {done}, the same with out={tmp_path} goes on",
     ]
-    train(tiny(tmp_path, "num_envs=8", "iterations=4"))
+    train(tiny(tmp_path, *rare))
     assert_same(teacher / "last.zip", tmp_path / "last.zip")
 
 
@@ -179,6 +165,32 @@ def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert_same(tmp_path / "one/last.zip", tmp_path / "two/last.zip", atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["objects=generated:4:test"], "objects=generated:4:test: 4 objects (box_test_s0_00000, "),
+        (["objects=shipped"], "objects=shipped: 144 objects (box_test_s0_00000, "),
+        (["validation=generated:4:test"], "validation=generated:4:test: 4 objects (box_test_s0_00000, "),
+        (["validation=generated:4"], "validation: 4 objects (box_train_s0_00000, "),
+    ],
+)
+def test_test_objects_and_shared_objects_are_refused_before_anything_is_written(words, message, tmp_path, capsys):
+    assert main(["train", *TINY, *words, f"out={tmp_path / 'run'}", "num_envs=4", "iterations=1"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"dexgrasp train: error: {message}") and "ake " in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_tensorboard_training_says_so_in_one_line_and_goes_on(tmp_path):
+    blocked = (
+        "import sys; sys.modules['torch.utils.tensorboard'] = None; from policies.cli import main; sys.exit(main())"
+    )
+    words = ["train", *TINY, f"out={tmp_path}", "num_envs=4", "iterations=1", "validation_trials=2"]
+    done = subprocess.run([sys.executable, "-c", blocked, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr.count("TensorBoard is not installed") == 1, done.stderr
+    assert (tmp_path / "progress.csv").is_file() and (tmp_path / "last.zip").is_file()
 
 
 PARTING = """

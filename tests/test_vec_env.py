@@ -134,7 +134,7 @@ def test_stock_ppo_learns_on_it_and_is_evaluated_by_stock_means(env):
 
 
 def test_both_observation_groups_come_as_a_dictionary(options):
-    env = GraspVecEnv(2, group="both", **options)
+    env = GraspVecEnv(2, obs="both", **options)
     obs = env.reset()
     assert {name: value.shape for name, value in obs.items()} == {
         name: (2, layout.size) for name, layout in env.task.layouts.items()

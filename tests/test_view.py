@@ -12,7 +12,8 @@ import configs
 from perception.carrying import PalmMotion, carried
 from perception.geometry import quat_from_rotvec, quat_rotate, quat_rotate_inverse
 from perception.hand_shape import Sight, hidden
-from perception.tracking import FRESH, Tracker, corrected, least_axis, surface_normals
+from perception.object_view import Frame, ObjectView
+from perception.tracking import DEFAULT, FRAME_POINTS, IcpCfg, corrected, least_axis, surface_normals
 from sim.camera import visible_and_edge
 from sim.hand_capsules import hand_shape, robot_capsules
 from sim.hands import HandSpec
@@ -152,7 +153,7 @@ def at_rest() -> tuple[Readings, torch.Tensor, torch.Tensor]:
 def opened(cfg: ViewCfg, count: int = POINTS) -> tuple[View, torch.Tensor]:
     points = torch.randn(2, POINTS, 3, generator=torch.manual_seed(0)) * 0.03
     view, zero = View(cfg, camera_of(points, count), 2), torch.zeros(2, 3, dtype=torch.float64)
-    view.look(torch.arange(2), ["a", "b"], zero, zero, SimpleNamespace(camera_offset=zero, approach_offset=zero))
+    view.first_frame(torch.arange(2), ["a", "b"], zero, zero, SimpleNamespace(camera_offset=zero, approach_offset=zero))
     return view, points
 
 
@@ -160,7 +161,7 @@ def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
     view, points = opened(ViewCfg(mode="refreshed", period_steps=3, latency_steps=2))
     shown = []
     for step in range(1, 10):
-        view.update(None, None, torch.tensor([step, 0]), *at_rest())
+        view.step(None, None, torch.tensor([step, 0]), *at_rest())
         shown.append(round(float((view.points_w - points)[0].mean() * 1000)))
     assert shown == [0, 0, 0, 0, 3, 3, 3, 6, 6]
     assert torch.equal(view.points_w[1], points[1])  # its episode has not begun
@@ -170,13 +171,13 @@ def test_a_frame_is_taken_every_period_and_arrives_after_the_latency():
 def test_latency_may_be_none_or_a_whole_period(latency):
     view, points = opened(ViewCfg(mode="refreshed", period_steps=2, latency_steps=latency))
     for step in range(1, 7):
-        view.update(None, None, torch.full((2,), step), *at_rest())
+        view.step(None, None, torch.full((2,), step), *at_rest())
     assert float((view.points_w - points).mean() * 1000) == pytest.approx(6 - latency)
 
 
 def test_too_few_points_leave_the_view_as_it_was_and_it_is_said():
     view, points = opened(ViewCfg(mode="refreshed", period_steps=1, latency_steps=0, min_points=8), count=7)
-    view.update(None, None, torch.tensor([1, 1]), *at_rest())
+    view.step(None, None, torch.tensor([1, 1]), *at_rest())
     assert torch.equal(view.points_w, points)
     assert view.terms()["view_fresh"].tolist() == [False, False]
     assert view.terms()["visible_fraction"].tolist() == [0.5, 0.5]
@@ -185,22 +186,22 @@ def test_too_few_points_leave_the_view_as_it_was_and_it_is_said():
 def test_what_is_held_goes_along_with_the_palm_and_what_is_not_stays():
     view, points = opened(ViewCfg())
     start, turned = reading((0.1, 0.0, 0.2)), reading((0.1, 0.0, 0.3), (0.0, 0.0, np.pi / 2))
-    view.update(None, None, torch.tensor([1, 1]), start, STILL, STILL)
-    view.update(None, None, torch.tensor([2, 2]), turned, torch.tensor([True, False]), STILL)
+    view.step(None, None, torch.tensor([1, 1]), start, STILL, STILL)
+    view.step(None, None, torch.tensor([2, 2]), turned, torch.tensor([True, False]), STILL)
     x, y, z = (points[0] - torch.tensor([0.1, 0.0, 0.2])).unbind(-1)  # about the palm: a quarter turn, then up
     expected = torch.stack([-y, x, z], dim=-1) + torch.tensor([0.1, 0.0, 0.3])
     torch.testing.assert_close(view.points_w[0], expected, rtol=0, atol=1e-6)
     assert torch.equal(view.points_w[1], points[1])
     published, points = opened(configs.load_option(ViewCfg, "view", "published"))
     for step, palm in enumerate((start, turned), 1):
-        published.update(None, None, torch.tensor([step, step]), palm, ~STILL, STILL)
+        published.step(None, None, torch.tensor([step, step]), palm, ~STILL, STILL)
     assert torch.equal(published.points_w, points)
 
 
 def test_a_frame_that_arrives_late_has_gone_along_with_the_palm():
     view, points = opened(ViewCfg(mode="refreshed", period_steps=2, latency_steps=1))
     for step, height in enumerate((0.0, 0.0, 0.05), 1):
-        view.update(
+        view.step(
             None, None, torch.tensor([step, step]), reading((0.0, 0.0, height)), torch.tensor([True, False]), STILL
         )
     lifted = (view.points_w - points - 0.002).mean(dim=1)  # the stub's shift: taken at step 2
@@ -225,7 +226,7 @@ def test_a_corrected_cloud_keeps_what_is_explained_and_takes_in_what_is_not():
     united = corrected(followed, torch.cat([near, far, far + 0.05], dim=1).repeat(1, POINTS // 3, 1))
     assert (torch.cdist(united, far)[0, :, 0] < 1e-6).any()
     assert torch.cdist(united, near)[0, :, 0].min() > 1e-3  # 3.5 mm from a point that was known
-    assert torch.equal(united[:, : POINTS - FRESH], followed[:, : POINTS - FRESH])
+    assert torch.equal(united[:, : POINTS - FRAME_POINTS], followed[:, : POINTS - FRAME_POINTS])
 
 
 def test_a_frozen_view_stays_and_tells_the_policy_nothing_more(make):
@@ -285,7 +286,7 @@ def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alon
 def test_a_trial_is_seen_alike_whatever_runs_beside_it(make, mode):
     flaws = {"mode": mode, "disparity_sd_px": 0.08, "edge_loss": 0.3, "flying": 0.02}
     together, alone = make([0, 1, 2, 3], **flaws), make([2], **flaws)
-    together._begin(torch.tensor([1]), [5])
+    together._new_episodes(torch.tensor([1]), [5])
     for task in (together, alone):
         run(task, 7)
     torch.testing.assert_close(together.view.points_w[2], alone.view.points_w[0], rtol=0, atol=1e-4)
@@ -311,6 +312,20 @@ def behind(x_m, rows=1):
     return Sight(places.expand(rows, -1, -1), [0.05])
 
 
+def tracking(points_w: torch.Tensor, icp: IcpCfg = DEFAULT) -> ObjectView:
+    """Objects whose first views are points_w (row, point, 3)."""
+    known = ObjectView("tracked", 1, len(points_w), points_w.shape[1], icp=icp)
+    known.begin(torch.arange(len(points_w)), points_w)
+    return known
+
+
+def show(known: ObjectView, points_w: torch.Tensor, count: torch.Tensor, sight: Sight, times: int) -> torch.Tensor:
+    """One frame several times over; which objects (row,) are on track after it."""
+    for _ in range(times):
+        known.update(torch.arange(len(points_w)), Frame(points_w, count, torch.ones(len(points_w)), sight))
+    return known.fresh
+
+
 OPEN = -1.0
 """Nothing is behind a bar that far away."""
 
@@ -326,33 +341,61 @@ def test_a_bar_hides_what_lies_behind_it():
 def test_the_tracker_finds_a_small_motion_from_noisy_points_of_which_half_are_hidden():
     points = bent_plate()
     turn, shift = quat_from_rotvec(torch.tensor([[0.06, -0.04, 0.08]])), torch.tensor([0.012, -0.008, 0.005])
-    tracker, row = Tracker(1, POINTS), torch.tensor([0])
-    tracker.begin(row, points[None])
+    known = tracking(points[None])
     moved = quat_rotate(turn, points)[None] + shift
     shown = moved[:, moved[0, :, 0] > moved[0, :, 0].median()].repeat(1, 2, 1)
     shown = shown + 0.0015 * torch.randn(shown.shape, generator=torch.manual_seed(0))
-    for _ in range(3):
-        tracked = tracker.follow(row, shown, torch.tensor([POINTS // 2]), behind(0.01))
-    assert tracked.all()
-    error = (tracker.points_w(row) - moved).norm(dim=-1)
+    assert show(known, shown, torch.tensor([POINTS // 2]), behind(0.01), times=3).all()
+    error = (known.points_w - moved).norm(dim=-1)
     assert error.mean() < 0.003
 
 
 def test_the_tracker_finds_an_object_that_jumped_by_five_centimetres():
-    tracker, row, points = Tracker(1, POINTS), torch.tensor([0]), bent_plate()
-    tracker.begin(row, points[None])
-    moved = points[None] + torch.tensor([0.03, 0.04, 0.0])
-    for _ in range(2):
-        tracked = tracker.follow(row, moved, torch.tensor([POINTS]), behind(OPEN))
-    assert tracked.all()
-    assert (tracker.points_w(row) - moved).norm(dim=-1).mean() < 0.002
+    known, moved = tracking(bent_plate()[None]), bent_plate()[None] + torch.tensor([0.03, 0.04, 0.0])
+    assert show(known, moved, torch.tensor([POINTS]), behind(OPEN), times=2).all()
+    assert (known.points_w - moved).norm(dim=-1).mean() < 0.002
+
+
+def test_without_further_start_poses_the_tracker_loses_an_object_that_jumped():
+    """So the options of the registration arrive where they act."""
+    known = tracking(bent_plate()[None], IcpCfg(retry_below_fit=0.0))
+    moved = bent_plate()[None] + torch.tensor([0.03, 0.04, 0.0])
+    assert not show(known, moved, torch.tensor([POINTS]), behind(OPEN), times=1).any()
+
+
+def test_candidate_shifts_are_a_hexagonal_grid_within_reach():
+    shifts = IcpCfg(max_shift_m=0.026, shift_spacing_m=0.025).shifts
+    angle = torch.arange(6) * (np.pi / 3)
+    ring = 0.025 * torch.stack([angle.cos(), angle.sin(), torch.zeros(6)], dim=1)
+    assert shifts.shape == (7, 3)
+    assert torch.cdist(torch.cat([torch.zeros(1, 3), ring]), shifts).amin(dim=1).max() < 1e-6
+
+
+def test_the_object_moves_with_what_holds_it_whatever_is_shown_of_it():
+    """The tracked pose and the points take the same motion: a quarter turn about the vertical, then 10 cm up."""
+    known, points = tracking(bent_plate()[None]), bent_plate()[None]
+    shift, turn = torch.tensor([[0.0, 0.0, 0.1]]), quat_from_rotvec(torch.tensor([[0.0, 0.0, np.pi / 2]]))
+    known.carry(torch.tensor([0]), shift.float(), turn.float())
+    x, y, z = points.unbind(-1)
+    expected = torch.stack([-y, x, z + 0.1], dim=-1)
+    torch.testing.assert_close(known.points_w, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(known.tracked_w(), expected, rtol=0, atol=1e-6)
+
+
+def test_what_tracks_must_be_told_what_hides_the_object_and_what_does_not_has_no_tracked_points():
+    known, points = tracking(bent_plate()[None]), bent_plate()[None]
+    one = torch.ones(1)
+    with pytest.raises(ValueError, match="view mode tracked needs the hand that hides the object"):
+        known.update(torch.tensor([0]), Frame(points, POINTS * one, one))
+    with pytest.raises(ValueError, match=r"view\.mode=refreshed tracks nothing; tracked and corrected do"):
+        ObjectView("refreshed", 1, 1, POINTS).tracked_w()
 
 
 def test_the_tracker_finds_an_object_that_jumped_half_behind_the_hand():
     """In any direction. The middle of what is still seen of it is up to 4 cm from its own."""
     angle = torch.arange(8) * (2 * np.pi / 8)
-    tracker, rows, points = Tracker(8, POINTS), torch.arange(8), bent_plate()
-    tracker.begin(rows, points.expand(8, -1, -1))
+    points = bent_plate()
+    known = tracking(points.expand(8, -1, -1))
     moved = points + 0.05 * torch.stack([angle.cos(), angle.sin(), torch.zeros(8)], dim=1)[:, None]
     sight = Sight(torch.stack([behind(float(x)).places_w[0] for x in 0.05 * angle.cos()]), [0.05])
     seen, noise = sight.sees(moved), 0.0015 * torch.randn(moved.shape, generator=torch.manual_seed(0))
@@ -364,20 +407,17 @@ def test_the_tracker_finds_an_object_that_jumped_half_behind_the_hand():
             for place, jitter, mask in zip(moved, noise, seen, strict=True)
         ]
     )
-    for _ in range(2):
-        tracked = tracker.follow(rows, shown, seen.sum(dim=1), sight)
-    assert tracked.all()
-    assert (tracker.points_w(rows) - moved).norm(dim=-1).mean(dim=1).max() < 0.005
+    assert show(known, shown, seen.sum(dim=1), sight, times=2).all()
+    assert (known.points_w - moved).norm(dim=-1).mean(dim=1).max() < 0.005
 
 
 def test_the_tracker_says_that_it_lost_the_object_and_holds_the_pose():
-    tracker, rows = Tracker(2, POINTS), torch.arange(2)
     points = bent_plate().expand(2, -1, -1)
-    tracker.begin(rows, points)
+    known = tracking(points)
     other = torch.rand(1, POINTS, 3, generator=torch.manual_seed(0)) * 0.5 + 0.2  # nothing like the object
-    tracked = tracker.follow(rows, torch.cat([points[:1], other]), torch.tensor([POINTS, POINTS]), behind(OPEN, rows=2))
-    assert tracked.tolist() == [True, False]
-    torch.testing.assert_close(tracker.points_w(rows), points, rtol=0, atol=1e-3)
+    shown, count = torch.cat([points[:1], other]), torch.tensor([POINTS, POINTS])
+    assert show(known, shown, count, behind(OPEN, rows=2), times=1).tolist() == [True, False]
+    torch.testing.assert_close(known.points_w, points, rtol=0, atol=1e-3)
 
 
 def test_normals_of_a_sphere_are_its_radii():

@@ -22,7 +22,7 @@ from perception.sources import FrameFolder, save_folder
 from policies import viewer_drawing as drawing
 from policies.attempts import play
 from policies.cli import main
-from policies.evaluate import EvaluateCfg, make_task
+from policies.evaluate_cfg import EvaluateCfg, make_task
 from policies.synergy import make_policy
 from policies.viewer_page import Page
 from policies.viewer_snapshot import NO_POSE, UNPOSED, Eye, Snapshot, plan_hand
@@ -311,7 +311,7 @@ def test_after_the_verdict_comes_the_next_trial_and_buttons_choose_it_too(worlds
 
 
 def complaint(capsys, *words):
-    assert main(["view", "port=0", *words]) == 2
+    assert main(["viewer", "port=0", *words]) == 2
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     return captured.err
@@ -321,7 +321,7 @@ def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
     assert "perception=nowhere: no such file or folder" in complaint(capsys, "nowhere")
     assert "camera.json is missing: it holds width" in complaint(capsys, str(tmp_path))
     assert "camera" in complaint(capsys, "realsense:000")
-    assert "no policy 'sinergy'; did you mean 'synergy'? known policies:" in complaint(capsys, "policy=sinergy")
+    assert "no policy 'sinergy'. Did you mean 'synergy'? Expected" in complaint(capsys, "policy=sinergy")
     assert "nowhere.yaml" in complaint(capsys, str(tmp_path), f"camera={tmp_path}/nowhere.yaml")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -330,12 +330,12 @@ def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
         text = complaint(capsys, str(tmp_path), f"port={port}")
         assert f"cannot serve on 127.0.0.1:{port} (Address already in use); choose another port=" in text
     monkeypatch.setitem(sys.modules, "viser", None)
-    assert "the viewer needs viser: pip install -e '.[viz]'" in complaint(capsys, str(tmp_path))
+    assert "the viewer needs viser: pip install 'dexgrasp[viz]'" in complaint(capsys, str(tmp_path))
 
 
 def test_so_many_frames_and_one_line_with_the_address(tilted, tmp_path, capsys):
     save_folder(tmp_path, [tilted, tilted])
-    assert main(["view", str(tmp_path), "port=0", "frames=3", "rate_hz=100"]) == 0
+    assert main(["viewer", str(tmp_path), "port=0", "frames=3", "rate_hz=100"]) == 0
     captured = capsys.readouterr()
     assert re.fullmatch(r"viewer: http://localhost:\d+\n", captured.out) and captured.err == ""
 
@@ -344,7 +344,7 @@ def test_so_many_frames_and_one_line_with_the_address(tilted, tmp_path, capsys):
 def test_the_browser_shows_the_cloud_until_it_is_hidden_and_ctrl_c_ends(tilted, tmp_path):
     save_folder(tmp_path / "frames", [tilted])
     (tmp_path / "profile").mkdir()
-    command = [sys.executable, "-m", "policies.cli", "view", str(tmp_path / "frames"), "port=0"]
+    command = [sys.executable, "-m", "policies.cli", "viewer", str(tmp_path / "frames"), "port=0"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         url = server.stdout.readline().split()[-1]

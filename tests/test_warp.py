@@ -17,11 +17,12 @@ pytest.importorskip("mujoco_warp", reason="needs the extra `gpu`")
 import warp as wp
 
 import configs
-from policies.evaluate import EvaluateCfg
+from policies.evaluate_cfg import EvaluateCfg
 from policies.parity import ALLOWED, FLIGHT, HAND, free_motion, grasps, moved
 from sim.cpu import CpuEngine
 from sim.engine import Start, Variation
-from sim.engines import WarpCfg, make_engine
+from sim.engine_cfg import WarpCfg
+from sim.engines import make_engine
 from sim.objects import open_library
 from sim.scene import ModelPool, PhysicsCfg
 from sim.task import GraspTask
@@ -352,7 +353,7 @@ def test_what_warp_lacks_is_said_at_construction(allegro, household, balanced, m
 def test_without_the_extra_the_error_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "mujoco_warp", None)
     monkeypatch.delitem(sys.modules, "sim.warp")
-    with pytest.raises(ImportError, match=r"engine=warp needs the extra `gpu`.*pip install"):
+    with pytest.raises(ImportError, match=r"engine=warp needs mujoco_warp and warp: pip install"):
         import sim.warp  # noqa: F401
 
 

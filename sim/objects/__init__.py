@@ -10,6 +10,7 @@ from sim.objects.library import (
     SURFACE_POINTS,
     ObjectLibrary,
     ObjectModel,
+    refuse_overlap,
     refuse_test_objects,
     trained_on,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "ObjectLibrary",
     "ObjectModel",
     "open_library",
+    "refuse_overlap",
     "refuse_test_objects",
     "trained_on",
 ]

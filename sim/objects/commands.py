@@ -1,4 +1,4 @@
-"""What `dexgrasp objects generate | import | show | compare` do, each with its configuration."""
+"""The commands `dexgrasp objects generate | import | show | compare` and their configurations."""
 
 import resource
 import time
@@ -13,20 +13,20 @@ from sim.objects.opening import open_library
 
 @dataclass(frozen=True)
 class GenerateCfg:
-    """A library from families of shapes."""
+    """Generate a library of objects from families of shapes."""
 
     out: str
-    """Folder of the library."""
+    """Folder of the library to write."""
     n: int = 2000
-    """Number of objects; the families take turns."""
+    """Number of objects, spread evenly over the families."""
     seed: int = 0
-    """The same seed gives the same bytes."""
+    """Seed of the random shapes; it determines every byte of the library."""
     split: Literal["train", "validation", "test"] = "train"
-    """Each split has proportions of its own: no test object is a rescaled training object."""
+    """Split; their ranges of proportions are disjoint: no test object is a rescaled training object."""
     families: tuple[str, ...] = ()
-    """Families of shapes, for instance families=mug,bowl; empty: all."""
+    """Families of shapes, for instance families=mug,bowl; empty = all."""
     workers: int = 0
-    """Processes; 0: one per core."""
+    """Number of processes; 0 = one per core."""
 
     def __post_init__(self) -> None:
         if self.n < 1:
@@ -37,34 +37,34 @@ class GenerateCfg:
 
 @dataclass(frozen=True)
 class ImportCfg:
-    """A library from a folder of meshes."""
+    """Import a folder of meshes as a library of objects."""
 
     source: str
     """Folder with OBJ, STL, PLY or GLB files, nested or not."""
     out: str
-    """Folder of the library."""
+    """Folder of the library to write."""
     scale: float | None = None
-    """Factor from the files' unit to metres (0.001 for millimetres); null: guessed from the sizes, and said."""
+    """Factor from the files' unit to metres (0.001 for millimetres); null = guessed from the sizes, and printed."""
     density: float = 600.0
-    """[kg/m^3] of every object; masses are clipped to the range beneath."""
+    """Density of every object [kg/m^3]; masses are clipped to mass_min..mass_max."""
     mass_min: float = 0.03
-    """[kg]"""
+    """Smallest mass of an object [kg]."""
     mass_max: float = 0.5
-    """[kg]"""
+    """Largest mass of an object [kg]."""
     decomposition: Literal["auto", "cuts", "coacd", "parts"] = "auto"
-    """How convex pieces are found; auto: plane cuts, and CoACD where they leave walls thick; parts: the bodies of the
-    mesh where all are convex, some merged where there are too many, else as auto."""
+    """Convex decomposition. auto: plane cuts, or CoACD if these leave walls too thick; parts: the bodies of the mesh if
+    all are convex, merged if there are more than `pieces`, else as auto."""
     pieces: int = MAX_PIECES
-    """Most convex pieces of one object."""
+    """Largest number of convex pieces per object."""
     workers: int = 0
-    """Processes; 0: one per core."""
+    """Number of processes; 0 = one per core."""
 
     def __post_init__(self) -> None:
         _check_workers(self.workers)
         self.settings()
 
     def settings(self) -> importer.ImportSettings:
-        """The part of the configuration that objects depend on."""
+        """Return the settings that determine the imported objects."""
         return importer.ImportSettings(
             scale=self.scale,
             density=self.density,
@@ -77,16 +77,16 @@ class ImportCfg:
 
 @dataclass(frozen=True)
 class ShowCfg:
-    """A contact sheet."""
+    """Draw a contact sheet of a library."""
 
     library: str = "shipped"
-    """shipped, a library folder, or a folder of meshes."""
+    """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
     out: str = "objects.png"
-    """Picture to write."""
+    """PNG file to write."""
     most: int = 144
-    """Objects on the sheet, as many of each family as fit."""
+    """Largest number of objects on the sheet, spread evenly over the families."""
     pieces: bool = False
-    """Draw the convex pieces of the physics instead of the visual meshes."""
+    """Whether to draw the convex pieces of the physics instead of the visual meshes."""
 
     def __post_init__(self) -> None:
         if self.most < 1:
@@ -97,18 +97,18 @@ class ShowCfg:
 
 @dataclass(frozen=True)
 class CompareCfg:
-    """A library beside real meshes."""
+    """Compare a library with real meshes: sizes, masses, shapes."""
 
     library: str
-    """shipped, a library folder, or a folder of meshes."""
+    """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
     meshes: str
     """Folder of real meshes, or a library made from one."""
     out: str = "compare"
-    """Folder for compare.json and compare.png."""
+    """Folder of compare.json and compare.png."""
 
 
 def generate(cfg: GenerateCfg) -> None:
-    """Makes the library and prints rate and memory."""
+    """Generate the library; print rate and memory."""
     start = time.monotonic()
     library = generator.generate(
         cfg.n, cfg.out, cfg.seed, list(cfg.families) or None, cfg.split, cfg.workers or None, progress=True
@@ -121,12 +121,12 @@ def generate(cfg: GenerateCfg) -> None:
 
 
 def import_meshes(cfg: ImportCfg) -> None:
-    """Imports the folder and prints unit, volume ratios and every refused file with its reason."""
+    """Import the folder; print unit, volume ratios, and every refused file with the reason."""
     print(importer.import_meshes(cfg.source, cfg.out, cfg.settings(), cfg.workers or None).summary())
 
 
 def show(cfg: ShowCfg) -> None:
-    """Draws the sheet and prints its path."""
+    """Draw the sheet and print its path."""
     from sim.objects import sheet
 
     library = open_library(cfg.library)
@@ -135,7 +135,7 @@ def show(cfg: ShowCfg) -> None:
 
 
 def compare(cfg: CompareCfg) -> None:
-    """Prints each quantity's distribution in both sets and the share of real objects that the library covers."""
+    """Print each quantity's distribution in both sets and the share of real objects that the library covers."""
     from sim.objects import compare as comparison
 
     library, real = open_library(cfg.library), open_library(cfg.meshes)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.objects.files import write_atomic
+from dexgrasp.utils.files import write_bytes
 from sim.objects.library import ObjectLibrary
 from sim.objects.manifest import ObjectEntry
 
@@ -79,9 +79,9 @@ def report(marginals: list[Marginal]) -> str:
 
 def write_comparison(marginals: list[Marginal], library: ObjectLibrary, real: ObjectLibrary, out: Path) -> None:
     """Writes compare.json and compare.png (a histogram for each quantity) into a folder."""
-    write_atomic(out / "compare.json", (json.dumps([asdict(m) for m in marginals], indent=1) + "\n").encode())
+    write_bytes(out / "compare.json", (json.dumps([asdict(m) for m in marginals], indent=1) + "\n").encode())
     ours, theirs = _table(library), _table(real)
-    write_atomic(out / "compare.png", _plots(marginals, ours, theirs))
+    write_bytes(out / "compare.png", _plots(marginals, ours, theirs))
 
 
 def _table(library: ObjectLibrary) -> dict[str, np.ndarray]:

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.objects import assembly, crew, files, surface
+from dexgrasp.utils import files, process_pool
+from dexgrasp.utils.progress import track
+from sim.objects import assembly, surface
 from sim.objects.draws import Draw, stripe_owner
 from sim.objects.families import FAMILIES
 from sim.objects.library import MANIFEST, MAX_PIECES, ObjectLibrary, ObjectModel, write_library
 from sim.objects.manifest import ObjectEntry
-from sim.progress import track
 
 VERSION = 1
 """Raised when a seed gives other objects than before, so that old caches are not used."""
@@ -71,10 +72,10 @@ def generate(
     with files.folder_lock(out):
         if (out / MANIFEST).is_file():
             return _same_request(ObjectLibrary(out), request)
-        files.sweep_partials(out)
+        files.remove_partials(out)
         few = -(-n // _WORTH_A_PROCESS)
-        entries = _build_all(wanted, out, workers or min(crew.available_cores(), few), progress)
-        files.sweep_partials(out)  # of processes whose parent was killed, and that outlived the first sweep
+        entries = _build_all(wanted, out, workers or min(process_pool.available_cores(), few), progress)
+        files.remove_partials(out)  # of processes whose parent was killed, and that outlived the first sweep
         command = f"dexgrasp objects generate n={n} seed={seed} split={split} out=DIR"
         if families is not None:
             command += f" families={','.join(names)}"
@@ -132,7 +133,7 @@ def checked_families(families: Sequence[str] | None) -> list[str]:
 def _build_all(wanted: list[Request], out: Path, workers: int, progress: bool) -> dict[str, ObjectEntry]:
     jobs = [(request, out) for request in wanted]
     entries = {}
-    with closing(crew.spread(_write_one, jobs, workers)) as finished:
+    with closing(process_pool.run_in_processes(_write_one, jobs, workers)) as finished:
         for (request, _), entry in track(finished, len(jobs), "generate", progress):
             if entry is None:
                 raise ChildProcessError(f"the process that built {request.name} died; out of memory? Try workers=1")
@@ -148,7 +149,7 @@ def _write_one(job: tuple[Request, Path]) -> ObjectEntry:
         return assembly.describe(ObjectModel.from_bytes(data), file, data)
     model = build(request)
     data = model.to_bytes()
-    files.write_atomic(out / file, data)
+    files.write_bytes(out / file, data)
     return assembly.describe(model, file, data)
 
 

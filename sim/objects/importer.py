@@ -14,10 +14,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from sim.objects import crew, files
-from sim.objects.library import MAX_PIECES, ObjectLibrary, write_library
+from dexgrasp.utils import files, process_pool
+from dexgrasp.utils.progress import track
+from sim.objects.import_settings import ImportSettings
+from sim.objects.library import ObjectLibrary, write_library
 from sim.objects.manifest import ObjectEntry, entry_from_dict
-from sim.progress import track
 
 log = logging.getLogger("dexgrasp")
 
@@ -25,39 +26,6 @@ VERSION = 1
 """Raised when an import gives other objects than before, so that old caches are not used."""
 SUFFIXES = (".obj", ".stl", ".ply", ".glb")
 SAMPLED_FOR_UNIT = 25
-DECOMPOSITIONS = ("auto", "cuts", "coacd", "parts")
-
-
-@dataclass(frozen=True)
-class ImportSettings:
-    """What an imported object depends on besides its file."""
-
-    scale: float | None = None
-    """Factor from the files' unit to metres; None: guessed for the whole folder."""
-    density: float = 600.0
-    """[kg/m^3]; a light filled household thing.  The mass is clipped to the range beneath."""
-    mass_min: float = 0.03
-    """[kg]"""
-    mass_max: float = 0.5
-    """[kg]; most objects of RobustDexGrasp weigh 0.24875 kg, which lies in this range."""
-    friction: float = 0.8
-    decomposition: str = "auto"
-    """"auto": plane cuts, and CoACD where they leave walls thick; "cuts" or "coacd" alone; "parts": the bodies of
-    the mesh where all are convex, some merged where there are more than `pieces`, else as "auto"."""
-    pieces: int = MAX_PIECES
-    """Most convex pieces."""
-
-    def __post_init__(self) -> None:
-        if self.scale is not None and not self.scale > 0:
-            raise ValueError(f"scale must be positive (0.001 for millimetres), got {self.scale}")
-        if not 0 < self.mass_min <= self.mass_max:
-            raise ValueError(f"masses must satisfy 0 < mass_min <= mass_max, got {self.mass_min} and {self.mass_max}")
-        if not self.density > 0:
-            raise ValueError(f"density must be positive [kg/m^3], got {self.density}")
-        if self.decomposition not in DECOMPOSITIONS:
-            raise ValueError(f"unknown decomposition '{self.decomposition}'; known: {', '.join(DECOMPOSITIONS)}")
-        if not 1 <= self.pieces <= MAX_PIECES:
-            raise ValueError(f"pieces must be 1 to {MAX_PIECES}, got {self.pieces}")
 
 
 @dataclass(frozen=True)
@@ -114,11 +82,11 @@ def import_meshes(
     meshes = _mesh_files(folder)[:most]
     digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in meshes}
     with files.folder_lock(out):
-        files.sweep_partials(out)
+        files.remove_partials(out)
         scale, unit = _scale(meshes, digests, settings, out)
         jobs = _jobs(folder, meshes, digests, scale, settings, out)
         fresh = [job for job in jobs if not _is_done(job)]
-        _run(fresh, workers or crew.available_cores(), progress)
+        _run(fresh, workers or process_pool.available_cores(), progress)
         return _finish(jobs, len(jobs) - len(fresh), scale, unit, out)
 
 
@@ -152,7 +120,7 @@ def _scale(meshes: list[Path], digests: dict[Path, str], settings: ImportSetting
         from sim.objects.meshes import guess_folder_unit
 
         step = max(1, len(meshes) // SAMPLED_FOR_UNIT)
-        files.write_atomic(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
+        files.write_bytes(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
     scale, unit = json.loads(record.read_text())
     return scale, unit
 
@@ -177,7 +145,7 @@ def _jobs(
 
 
 def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
-    with closing(crew.spread(_import_one, jobs, workers)) as finished:
+    with closing(process_pool.run_in_processes(_import_one, jobs, workers)) as finished:
         for job, done in track(finished, len(jobs), "import", progress):
             if done is None:
                 reason = "unreadable: its process died while it was imported (a crash, or out of memory)"
@@ -196,7 +164,7 @@ def _import_one(job: _Job) -> bool:
         return True
     data = model.to_bytes()
     file = f"objects/{job.name}.npz"
-    files.write_atomic(job.out / file, data)
+    files.write_bytes(job.out / file, data)
     _write_record(job, {"entry": asdict(describe(model, file, data, source=job.source))})
     return True
 
@@ -236,4 +204,4 @@ def _is_done(job: _Job) -> bool:
 
 
 def _write_record(job: _Job, record: dict[str, object]) -> None:
-    files.write_atomic(_record_path(job), json.dumps(record).encode())
+    files.write_bytes(_record_path(job), json.dumps(record).encode())

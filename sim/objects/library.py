@@ -5,7 +5,6 @@ folder with a manifest is complete.  Models are loaded when asked for, never all
 """
 
 import copy
-import difflib
 import hashlib
 import io
 import json
@@ -17,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sim.objects.files import write_atomic
+from dexgrasp.utils.files import write_bytes
+from dexgrasp.utils.text import comma_separated, did_you_mean
 from sim.objects.manifest import ObjectEntry, entry_from_dict
 
 PIECE_POINTS = 64
@@ -27,7 +27,7 @@ MAX_PIECES = 24
 SURFACE_POINTS = 1024
 """Surface samples of one object."""
 SPLITS = ("train", "validation", "test", "imported")
-"""Where an object may be used; "imported" objects come from meshes and are for evaluation."""
+"""Where an object may be used; "imported" objects come from meshes."""
 UPRIGHT_RAD = np.deg2rad(20)
 """Most tilt of an object that counts as upright."""
 MANIFEST = "manifest.json"
@@ -135,7 +135,7 @@ class ObjectModel:
 
     def save(self, path: str | Path) -> None:
         """Writes one .npz in one step: after a kill the file is old, new or absent, never half."""
-        write_atomic(Path(path), self.to_bytes())
+        write_bytes(Path(path), self.to_bytes())
 
     @staticmethod
     def load(path: str | Path) -> "ObjectModel":
@@ -183,8 +183,8 @@ class ObjectLibrary:
     def entry(self, name: str) -> ObjectEntry:
         """What the manifest says of one object."""
         if name not in self._entries:
-            near = difflib.get_close_matches(name, self._entries, n=3) or self.names[:5]
-            raise KeyError(f"no object '{name}' in {self.path} ({len(self)} objects); did you mean {', '.join(near)}?")
+            hint = did_you_mean(name, self._entries, most=3) or f" It has {comma_separated(self.names[:5])}"
+            raise KeyError(f"no object '{name}' in {self.path} ({len(self)} objects).{hint}")
         return self._entries[name]
 
     def __len__(self) -> int:
@@ -225,19 +225,50 @@ class ObjectLibrary:
         return self._contents[name] if name in self._contents else (self.path / self.entry(name).file).read_bytes()
 
 
-def refuse_test_objects(entries: Iterable[ObjectEntry]) -> None:
-    """Raises when objects that are kept for evaluation are about to be trained on."""
-    held_out = [e.name for e in entries if e.split != "train"]
+def refuse_test_objects(library: ObjectLibrary, option: str) -> None:
+    """Raise ValueError if `library`, which `option` of a training names, holds objects of the test split."""
+    held_out = [entry.name for entry in library.entries if entry.split == "test"]
     if held_out:
-        shown = ", ".join(held_out[:5]) + (", ..." if len(held_out) > 5 else "")
         raise ValueError(
-            f"{len(held_out)} objects are not for training (split 'train' expected): {shown}. "
-            f"Generate a training library: dexgrasp objects generate n=2000 split=train out=DIR"
+            f"{option}: {_few(held_out)} of the test split, which is kept for evaluation: success on objects that a "
+            "policy or the choice of its checkpoint has seen says nothing. Take generated:N to train on, "
+            "generated:N:validation to validate on, or a folder of your own meshes"
         )
 
 
+def refuse_overlap(training: ObjectLibrary, validation: ObjectLibrary) -> None:
+    """Raise ValueError if the libraries share an object, by its name or by its mesh under whatever name."""
+    shared = [name for name in validation.names if name in training]
+    shapes: dict[tuple[object, ...], list[str]] = {}
+    for entry in training.entries:
+        shapes.setdefault(_shape(entry), []).append(entry.name)
+    for entry in validation.entries:
+        alike = shapes.get(_shape(entry), [])  # meshes are read only where the manifests agree
+        if any(_mesh_sha256(training[name]) == _mesh_sha256(validation[entry.name]) for name in alike):
+            shared.append(entry.name)
+    if shared:
+        raise ValueError(
+            f"validation: {_few(list(dict.fromkeys(shared)))} of the training: the best checkpoint would be chosen on "
+            "objects that it has learnt. Take others, for instance validation=generated:216:validation"
+        )
+
+
+def _shape(entry: ObjectEntry) -> tuple[object, ...]:
+    return entry.extents, entry.volume, entry.hull_volume
+
+
+def _mesh_sha256(model: ObjectModel) -> str:
+    return hashlib.sha256(model.vertices.tobytes() + model.faces.tobytes()).hexdigest()
+
+
+def _few(names: Sequence[str]) -> str:
+    """Return the number of objects and their first names."""
+    count = "1 object" if len(names) == 1 else f"{len(names)} objects"
+    return f"{count} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+
+
 def trained_on(entries: Iterable[ObjectEntry]) -> list[str]:
-    """Names of objects of the training split: a report of an evaluation must say so when there are any."""
+    """Return names of objects of the training split, which a report of an evaluation must mention."""
     return [e.name for e in entries if e.split == "train"]
 
 
@@ -249,5 +280,5 @@ def write_library(
     `request` is what was asked for, `command` the command line that asks for the same again.
     """
     manifest = {"format": FORMAT, "command": command, "request": request, "objects": [asdict(e) for e in entries]}
-    write_atomic(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+    write_bytes(path / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
     return ObjectLibrary(path)

@@ -10,7 +10,7 @@ from manifold3d import Manifold, OpType
 
 from sim.objects.assembly import assemble
 from sim.objects.decompose import as_manifold, decompose
-from sim.objects.importer import ImportSettings
+from sim.objects.import_settings import ImportSettings
 from sim.objects.library import ObjectModel
 from sim.objects.merging import are_convex, merged
 from sim.objects.surface import mass_properties

@@ -1,4 +1,4 @@
-"""One way to every library: by name, by number, by folder."""
+"""Opens object libraries by name, number or folder."""
 
 import json
 import re
@@ -9,10 +9,10 @@ from sim.objects.library import MANIFEST, ObjectLibrary
 
 
 def open_library(spec: str | Path) -> ObjectLibrary:
-    """The library named by `spec`.
+    """Return the object library named by `spec`.
 
-    "shipped"; "generated:N": N training objects, made on first use and cached, "generated:N:validation" or ":test"
-    those of another split; "random_urdfs": the 1,000 objects of that name from PyBullet, "random_urdfs:N" the first N;
+    "shipped"; "generated:N": N training objects, generated on first use and cached, "generated:N:validation" or ":test"
+    for another split; "random_urdfs": the 1,000 objects of PyBullet, "random_urdfs:N" the first N;
     a library folder; or a folder of meshes, imported into the cache on first use.
     """
     if str(spec) == "shipped":

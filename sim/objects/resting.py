@@ -180,6 +180,7 @@ def _down_angle(quat_a: np.ndarray, quat_b: np.ndarray) -> float:
 
 
 def _matrix(quat: np.ndarray) -> np.ndarray:
+    """Return the rotation matrix by MuJoCo's formula: the bytes of generated libraries depend on its rounding."""
     flat = np.zeros(9)
     mujoco.mju_quat2Mat(flat, np.asarray(quat, float))
     return flat.reshape(3, 3)

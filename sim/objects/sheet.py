@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
-import mujoco
 import numpy as np
 from PIL import Image, ImageDraw
+from scipy.spatial.transform import Rotation
 
-from sim.objects.files import write_atomic
+from dexgrasp.utils.files import write_bytes
 from sim.objects.library import ObjectLibrary, ObjectModel
 from sim.objects.manifest import ObjectEntry
 from sim.objects.surface import scatter
@@ -45,7 +45,7 @@ def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool 
         write.text((x + 6, y + TILE_PX + 12), f"{sides} cm, {1000 * entry.mass:.0f} g", fill=(120, 120, 120))
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", optimize=True)
-    write_atomic(Path(png), buffer.getvalue())
+    write_bytes(Path(png), buffer.getvalue())
     return Path(png)
 
 
@@ -54,7 +54,7 @@ def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
     vertices, faces = _pieces_mesh(model) if pieces else (model.vertices, model.faces)
     points, normals = scatter(vertices, faces, SPLATS, np.random.default_rng(0))
     best = int(np.argmax(model.rest_prob))
-    view = _view() @ _matrix(model.rest_quat[best])
+    view = _view() @ Rotation.from_quat(model.rest_quat[best], scalar_first=True).as_matrix()
     seen, facing = points @ view.T, normals @ view.T
     shade = 0.42 + 0.58 * np.clip(facing @ (_view() @ _LIGHT), 0, 1)
     colour = np.array(_family_colour(model.family)) * shade[:, None]
@@ -77,17 +77,8 @@ def spread_over_families(entries: Sequence[ObjectEntry], most: int) -> list[Obje
 
 
 def _view() -> np.ndarray:
-    """(3, 3) world to picture: x right, y up, z towards the eye, from above at an angle."""
-    c, s = np.cos(_VIEW_YAW), np.sin(_VIEW_YAW)
-    yaw = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
-    c, s = np.cos(_VIEW_PITCH), np.sin(_VIEW_PITCH)
-    return np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ yaw
-
-
-def _matrix(quat: np.ndarray) -> np.ndarray:
-    flat = np.zeros(9)
-    mujoco.mju_quat2Mat(flat, quat)
-    return flat.reshape(3, 3)
+    """Return the rotation (3, 3) from the world to the picture: x right, y up, z towards the viewer."""
+    return Rotation.from_euler("zx", [_VIEW_YAW, _VIEW_PITCH]).as_matrix()
 
 
 def _family_colour(family: str) -> tuple[float, float, float]:

@@ -1,7 +1,6 @@
-"""Which object comes next: hard ones more often, none never.
+"""Sampling weights of training objects: objects that fail often are drawn more often, every object keeps a floor.
 
-probability = floor / n + (1 - floor) (share of the difficulty, mixed with the share of the failures).  A policy that
-fails on an object sees it more often; one that has mastered it still sees it with the floor's probability.
+probability = floor / n + (1 - floor) (share of the difficulty, mixed with the share of the failures)
 """
 
 from collections.abc import Sequence
@@ -18,12 +17,12 @@ def sampling_weights(
     floor: float = 0.3,
     difficulty_share: float = 0.3,
 ) -> np.ndarray:
-    """Probabilities (object,) of drawing each object; at least floor / number of objects each.
+    """Return probabilities (object,) of drawing each object; at least floor / number of objects each.
 
-    successes and trials (object,): the trainer's counts so far; an object without trials counts as half mastered.
+    `successes` and `trials` (object,): counts so far; an object without trials counts as half mastered.
     """
     if not 0 < floor <= 1:
-        raise ValueError(f"floor must be in (0, 1], got {floor}: at 0 a mastered object would never come again")
+        raise ValueError(f"floor must be in (0, 1], got {floor}: at 0 a mastered object would never be drawn again")
     if not 0 <= difficulty_share <= 1:
         raise ValueError(f"difficulty_share must be in [0, 1], got {difficulty_share}")
     count = len(entries)

@@ -9,19 +9,18 @@ Types of commands: float64_array, joint_trajectory and joint_state of joints; tw
 """
 
 import hashlib
-import types
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Literal
 
 import yaml
 
+import configs
 from dexgrasp_ros.joint_map import PerJoint
 
-T = TypeVar("T")
 CONFIG = Path(__file__).resolve().parent / "config"
 JOINT_TYPES, POSE_TYPES = ("float64_array", "joint_trajectory", "joint_state"), ("twist", "pose")
 Vector3 = tuple[float, float, float]
@@ -150,19 +149,26 @@ class AdapterCfg:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes with anything that a wave test tells about."""
-        return hashlib.sha256(repr((self.command, self.state, self.hand, self.arm, self.base)).encode()).hexdigest()
+        """SHA-256 of all values that a joint test depends on, as canonical JSON without names of classes."""
+        values = configs.as_dict(self)
+        tested = {key: values[key] for key in ("command", "state", "hand", "arm", "base")}
+        return hashlib.sha256(json.dumps(tested, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def load(kind: Literal["hands", "arms"], name: str) -> AdapterCfg:
-    """A shipped description by its name, or any by its path."""
+    """Return a shipped driver description by name, or any by the path of its YAML. Raises AdapterError."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIG / kind / f"{name}.yaml"
     if not path.is_file():
         raise AdapterError(f"no {kind[:-1]} '{name}'; shipped: {', '.join(shipped(kind))}; or give the path of a .yaml")
     try:
-        cfg = _strict(AdapterCfg, yaml.safe_load(path.read_text(encoding="utf-8")), "")
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        raise AdapterError(f"{path.name}: {error}") from error
+        values = configs.read_plain(path)
+        if not isinstance(values, dict):
+            raise AdapterError(f"{path.name}: expected keys and values, got {values!r}")
+        cfg = configs.from_dict(AdapterCfg, values, path.name)
+    except yaml.YAMLError as error:
+        raise AdapterError(f"{path.name} is not YAML: {error}") from error
+    except configs.ConfigError as error:
+        raise AdapterError(str(error)) from error
     if (kind == "hands") != (cfg.hand is not None):
         raise AdapterError(f"{path.name}: {'`hand` is missing' if kind == 'hands' else 'it describes a hand'}")
     return cfg
@@ -171,56 +177,3 @@ def load(kind: Literal["hands", "arms"], name: str) -> AdapterCfg:
 def shipped(kind: Literal["hands", "arms"]) -> list[str]:
     """Names of the descriptions in config/."""
     return sorted(path.stem for path in (CONFIG / kind).glob("*.yaml"))
-
-
-def _strict(schema: type[T], value: Any, where: str) -> T:
-    """A dataclass from nested mappings, or a ValueError that names the key."""
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{where or 'the file'}: expected keys and values, got {value!r}")
-    hints, known = get_type_hints(schema), [item.name for item in fields(schema)]  # pyright: ignore[reportArgumentType]
-    for key in value:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            raise ValueError(f"{where}{key}: unknown key.{hint} Known: {', '.join(known)}")
-    given = {key: _convert(hints[key], item, f"{where}{key}") for key, item in value.items()}
-    try:
-        return schema(**given)
-    except TypeError as error:
-        raise ValueError(f"{where.rstrip('.') or 'the file'}: {error}") from error
-    except ValueError as error:
-        raise ValueError(f"{where}{error}") from error
-
-
-def _convert(hint: Any, value: Any, where: str) -> Any:
-    origin, args = get_origin(hint), get_args(hint)
-    if is_dataclass(hint):
-        return _strict(hint, value, f"{where}.")  # pyright: ignore[reportArgumentType]
-    if origin in (Union, types.UnionType):
-        return _convert_any(args, value, where)
-    if origin is Literal and value in args:
-        return value
-    if origin is tuple and isinstance(value, Sequence) and not isinstance(value, str):
-        kinds = args if args[-1] is not Ellipsis else (args[0],) * len(value)
-        if len(kinds) == len(value):
-            return tuple(_convert(kind, item, where) for kind, item in zip(kinds, value, strict=True))
-    if origin is Mapping and isinstance(value, Mapping):
-        return {_convert(args[0], key, where): _convert(args[1], item, where) for key, item in value.items()}
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint in (int, str, type(None)) and type(value) is hint:
-        return value
-    raise ValueError(f"{where}: expected {hint if origin else getattr(hint, '__name__', hint)}, got {value!r}")
-
-
-def _convert_any(kinds: Sequence[Any], value: Any, where: str) -> Any:
-    """The first kind that fits; of dataclasses the error says most."""
-    if value is None and type(None) in kinds:
-        return None
-    kinds = [kind for kind in kinds if kind is not type(None)]
-    for kind in kinds[:-1]:
-        try:
-            return _convert(kind, value, where)
-        except ValueError:
-            continue
-    return _convert(kinds[-1], value, where)

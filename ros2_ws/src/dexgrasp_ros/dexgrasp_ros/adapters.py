@@ -6,9 +6,9 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.adapter_cfg import AdapterCfg, AdapterError
 from dexgrasp_ros.joint_map import JointMap, Units
-from dexgrasp_ros.poses import Pose
 
 Array = NDArray[np.float64]
 

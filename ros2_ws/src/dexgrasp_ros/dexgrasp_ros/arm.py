@@ -3,14 +3,14 @@
 The only file of the grasp node that imports the simulator, and with it MuJoCo, mink and torch.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp_ros.poses import Pose
+from dexgrasp.utils.rotations import Pose
+from policies.contract import HandContract
 
 Array = NDArray[np.float64]
 
@@ -21,7 +21,7 @@ class ArmKinematics:
     def __init__(
         self,
         name: str,
-        hand: Mapping[str, Any],
+        hand: HandContract,
         step_s: float,
         base: tuple[tuple[float, float, float], float] | None = None,
         speed: float = 0.4,
@@ -41,7 +41,7 @@ class ArmKinematics:
         if base is not None:
             spec = replace(spec, base_pos_w=np.array(base[0]), base_yaw_rad=base[1])
         self._ik = ArmIK(spec, step_s=step_s)
-        self._flange_palm = Pose.of(hand["palm_pos_b"], hand["palm_quat_b"])
+        self._flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
         self.joint_names: tuple[str, ...] = spec.joint_names
         """Joint names from base to flange."""
         self.home: Array = spec.home

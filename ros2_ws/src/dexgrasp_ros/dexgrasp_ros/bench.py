@@ -9,12 +9,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-import assets
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import PERCENTILES
 from dexgrasp_ros import config
 from dexgrasp_ros.closed_loop import ClosedLoop, Trial
 from dexgrasp_ros.film import write_video
-from dexgrasp_ros.timing import PERCENTILES
-from policies.runs import Run, write_json
+from policies.runs import Run
+from policies.shipped import find_bundle
 
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 """Rows: age of the newest depth image when the policy runs; policy; tick to command; depth stamp to command; period."""
@@ -24,8 +25,8 @@ ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 class RosBenchCfg:
     """Options of the closed-loop benchmark, in which each node is a process."""
 
-    bundle: str = ""
-    """Folder of the exported policy; empty: the shipped student of the Allegro hand."""
+    policy: str = "allegro/student"
+    """Exported policy: a shipped name or a bundle directory."""
     trials: int = 10
     """Number of grasps, of objects spread evenly over the shipped library."""
     domain: int = 77
@@ -43,8 +44,8 @@ class RosBenchCfg:
 
 
 def bench_ros(cfg: RosBenchCfg) -> dict[str, Any]:
-    """Run the benchmark, print the table and write RUN/bench.json; return its content."""
-    bundle = Path(cfg.bundle) if cfg.bundle else assets.path("policies/allegro/student/bundle")
+    """Measure, print the table, write RUN/bench.json; returns what it holds."""
+    bundle = find_bundle(cfg.policy)
     with Run.open(cfg.out, cfg) as run:
         set_local_transport(cfg.domain, run.path)
         with ClosedLoop(bundle, run.path / "nodes", cfg.video) as loop:

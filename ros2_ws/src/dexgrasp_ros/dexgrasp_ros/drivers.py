@@ -16,11 +16,11 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
 from dexgrasp_ros.adapter_cfg import AdapterCfg, QosCfg
 from dexgrasp_ros.adapters import JointAdapter, JointInterpolator, PoseAdapter
 from dexgrasp_ros.arm import ArmKinematics
-from dexgrasp_ros.poses import Pose
 
 Array = NDArray[np.float64]
 PREVIEW = "/preview"

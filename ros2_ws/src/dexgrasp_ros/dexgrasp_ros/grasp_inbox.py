@@ -10,13 +10,13 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Bool, Float64MultiArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
 from dexgrasp_ros.camera_messages import estimate_from_message
 from dexgrasp_ros.grasp_cfg import GraspNodeCfg
 from dexgrasp_ros.grasp_robot import RobotInterface
 from dexgrasp_ros.grasp_types import Inputs
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from dexgrasp_ros.poses import Pose
 from policies.runtime import Plan
 from policies.safety import Safe
 

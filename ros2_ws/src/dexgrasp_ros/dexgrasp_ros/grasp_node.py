@@ -20,6 +20,7 @@ from rclpy.timer import Timer
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import messages
 from dexgrasp_ros.grasp_cfg import RENAMED, GraspNodeCfg
 from dexgrasp_ros.grasp_inbox import LATCHED, InputBuffer
@@ -30,7 +31,6 @@ from dexgrasp_ros.grasping import GraspStateMachine
 from dexgrasp_ros.parameters import declare
 from dexgrasp_ros.process import acknowledged, run
 from dexgrasp_ros.renamed_parameters import accept_old_names
-from dexgrasp_ros.timing import Timing
 from dexgrasp_ros.wave_stamp import check_stamp, stamp_path
 from policies.runtime import Policy
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from dexgrasp.utils.rotations import Pose
+from dexgrasp.utils.timers import PERCENTILES, Timing
 from dexgrasp_ros.grasp_types import Inputs, Output
 from dexgrasp_ros.messages import ERROR, OK, WARN, diagnostic
-from dexgrasp_ros.poses import Pose
-from dexgrasp_ros.timing import PERCENTILES, Timing
 
 
 def state_report(output: Output, active: bool, mode: str) -> DiagnosticStatus:

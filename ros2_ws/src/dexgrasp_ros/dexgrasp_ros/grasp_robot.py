@@ -1,13 +1,12 @@
 """Interface of the grasp node to hand and arm drivers: joint readings, commands, palm pose."""
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import JointState
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
 from dexgrasp_ros.adapter_cfg import JOINT_TYPES, AdapterError, load
 from dexgrasp_ros.adapters import JointAdapter, PoseAdapter
@@ -15,7 +14,7 @@ from dexgrasp_ros.arm import ArmKinematics
 from dexgrasp_ros.drivers import ArmDriver, JointDriver, PoseDriver, subscribe_joint_states
 from dexgrasp_ros.grasp_cfg import GraspNodeCfg
 from dexgrasp_ros.joint_states import JointStates
-from dexgrasp_ros.poses import Pose
+from policies.contract import Contract
 from policies.safety import Safe
 
 Array = NDArray[np.float64]
@@ -24,19 +23,19 @@ Array = NDArray[np.float64]
 class RobotInterface:
     """Subscribes to joint states and publishes commands of one hand and one arm; one per configured node."""
 
-    def __init__(self, node: Node, cfg: GraspNodeCfg, contract: dict[str, Any], period_s: float) -> None:
+    def __init__(self, node: Node, cfg: GraspNodeCfg, contract: Contract, period_s: float) -> None:
         """Raise AdapterError for drivers that do not match the contract, ImportError without kinematics."""
-        hand = contract["hand"]
+        hand = contract.hand
         self._node = node
         self.hand_cfg, arm_cfg = load("hands", cfg.hand), load("arms", cfg.arm)
         """Driver description of the hand."""
-        if self.hand_cfg.hand != hand["name"]:
+        if self.hand_cfg.hand != hand.name:
             raise AdapterError(
-                f"{cfg.hand} is a driver of the hand {self.hand_cfg.hand}, the policy is for {hand['name']}"
+                f"{cfg.hand} is a driver of the hand {self.hand_cfg.hand}, the policy is for {hand.name}"
             )
-        flange_palm = Pose.of(hand["palm_pos_b"], hand["palm_quat_b"])
+        flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
         base = arm_cfg.base and (arm_cfg.base.pos_w, arm_cfg.base.yaw_rad)
-        adapters = {"hand": JointAdapter(self.hand_cfg, hand["joint_names"])}
+        adapters = {"hand": JointAdapter(self.hand_cfg, hand.joint_names)}
         needs_arm = arm_cfg.command.type in JOINT_TYPES or cfg.palm_pose_source == "arm"
         if needs_arm and (arm_cfg.arm is None or arm_cfg.state is None):
             raise AdapterError(f"{cfg.arm} names no arm with known kinematics: set palm_pose_source:=topic")

@@ -7,6 +7,7 @@ import numpy as np
 
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.scripted import MotionCfg
+from policies.contract import Contract
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe
 
@@ -112,8 +113,8 @@ class Output:
 class DeployedPolicy(Protocol):
     """Interface of policies.runtime.Policy that the grasp state machine uses."""
 
-    contract: dict[str, Any]
-    """contract.json of the bundle."""
+    contract: Contract
+    """Contract of the bundle."""
 
     @property
     def rate_hz(self) -> float:

@@ -14,8 +14,8 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, DeployedPolicy, GraspCfg, Inputs, Output
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.readiness import (
     clip_fingers,
     jumped,
@@ -24,7 +24,14 @@ from dexgrasp_ros.readiness import (
     oldest_stamp_s,
     palm_far_from_target,
 )
-from dexgrasp_ros.scripted import MotionStage, ScriptedMotion, approach, clip_to_workspace, go_home, release
+from dexgrasp_ros.scripted import (
+    MotionStage,
+    ScriptedMotion,
+    approach,
+    clip_to_workspace,
+    go_home,
+    release,
+)
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe, SafetyCfg, SafetyGate, Sensed, Wanted
 
@@ -43,13 +50,13 @@ class GraspStateMachine:
         """
         contract = policy.contract
         self.cfg, self.shadow, self._policy = cfg, shadow, policy
-        self.gate = SafetyGate(contract["hand"], policy.rate_hz, safety)
+        self.gate = SafetyGate(contract.hand, policy.rate_hz, safety)
         self._box, self._range = ((limit.lower, limit.upper) for limit in (self.gate.palm, self.gate.joints))
         self.period_s = 1.0 / policy.rate_hz
-        self.uses_live_points = contract["view"]["mode"] != "frozen"
+        self.uses_live_points = contract.camera.is_live
         """Whether points that are too old are a fault while the policy runs."""
-        self._open = np.array(contract["grasp"]["power"]["open_pose"], dtype=np.float64)
-        self._joints = len(contract["hand"]["joint_names"])
+        self._open = np.array(contract.grasp.power.open_pose, dtype=np.float64)
+        self._joints = len(contract.hand.joint_names)
         self._home, self._home_given = home, home is not None
         self.state, self.fault = "idle", ""
         self.active = False
@@ -125,7 +132,7 @@ class GraspStateMachine:
 
     def not_ready(self, inputs: Inputs) -> str:
         """Return why no command may be sent from these readings; empty where they are valid."""
-        return not_ready(inputs, self._policy.contract["hand"], self.gate, self.period_s, self.cfg.outside_rad)
+        return not_ready(inputs, self._policy.contract.hand, self.gate, self.period_s, self.cfg.outside_rad)
 
     def _advance(self, inputs: Inputs) -> None:
         """Read the robot and run the step of the state; an error is a fault."""
@@ -332,10 +339,10 @@ class GraspStateMachine:
 
     def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
         """Return whether the hand is empty: at the end of the lift (`ends`), or by a loss after it."""
-        control, rise_m = self._policy.contract["control"], float(command.base_m) - self._base_m
-        weak = bool(command.grip < control["sure_grip" if ends else "lost_grip"])
-        left_behind = ends and rise_m < control["left_share"] * control["lift_m"]
-        return left_behind or (weak and (not ends or visible_fraction < control["unseen_share"]))
+        control, rise_m = self._policy.contract.control, float(command.base_m) - self._base_m
+        weak = bool(command.grip < (control.grip_threshold_unseen if ends else control.grip_threshold_hold))
+        left_behind = ends and rise_m < control.min_rise_fraction * control.lift_m
+        return left_behind or (weak and (not ends or visible_fraction < control.min_visible_fraction))
 
     def _start_from_measured(self, inputs: Inputs) -> None:
         """Reset gate and targets to the measured position, in idle."""

@@ -1,109 +1,89 @@
-"""A dataclass as the parameters of a node: declared, typed, described, checked. Nested dataclasses become dotted names.
+"""Declares a dataclass as the parameters of a node and reads it back; nested dataclasses become dotted names.
 
-What is wrong is said with the parameter, what was expected and what came; unknown names are warned of.
+Types, ranges and descriptions come from the dataclass (configs/values.py). Unknown parameters are warned of.
 """
 
-import ast
 import dataclasses
-import inspect
-import math
-import textwrap
-import types
 from collections.abc import Iterator, Sequence
-from difflib import get_close_matches
-from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin
 
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
+
+import configs
+from configs.values import current_name, field_docstrings, fields, put, spell
+from dexgrasp.utils.text import comma_separated, did_you_mean
 
 T = TypeVar("T")
 OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides")
 
 
 class ParameterError(ValueError):
-    """A parameter with a value that the node cannot take; the text names it and what is expected."""
+    """Refuses a parameter's value; the text names the parameter and what is expected."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parameter:
+    name: str
+    hint: Any
+    default: Any
+    meaning: str
+
+    @property
+    def required(self) -> bool:
+        return self.default is dataclasses.MISSING
 
 
 def declare(node: Node, schema: type[T], changeable: Sequence[str] = ()) -> T:
-    """Declares every field of the dataclass and returns it with the values that were given.
+    """Declare every field of the dataclass and return it with the values that were given. Raises ParameterError.
 
-    Parameters are read-only but for those named `changeable`: these `read` reads again.
+    Parameters are read-only except those named `changeable`, which `read` reads again. A parameter that was given
+    under its name of the last release counts, with a warning.
     """
-    known = []
-    for name, hint, default, meaning in _walk(schema):
-        text = f"{meaning} ({_spell(hint)}{'' if _is_set(default) else ', required'})".strip()
+    known = list(_walk(schema))
+    earlier = _given_by_earlier_names(node, schema, [parameter.name for parameter in known])
+    for parameter in known:
+        text = f"{parameter.meaning} ({spell(parameter.hint)}{', required' if parameter.required else ''})".strip()
+        default = None if parameter.required else _plain(parameter.default)
         descriptor = ParameterDescriptor(
-            name=name, description=text, read_only=name not in changeable, dynamic_typing=True
+            name=parameter.name, description=text, read_only=parameter.name not in changeable, dynamic_typing=True
         )
-        node.declare_parameter(name, _plain(default) if _is_set(default) else None, descriptor)
-        known.append(name)
-    _warn_of_unknown(node, known)
+        node.declare_parameter(parameter.name, earlier.get(parameter.name, default), descriptor)
     return read(node, schema)
 
 
 def read(node: Node, schema: type[T]) -> T:
-    """The dataclass with the values that its declared parameters have now. Raises ParameterError."""
-    return _build(node, schema, "")
+    """Return the dataclass with the values that its declared parameters have now. Raises ParameterError."""
+    tree: dict[str, Any] = {}
+    for parameter in _walk(schema):
+        name = parameter.name
+        value = _from_ros(node.get_parameter(name).value, parameter.hint)
+        if value is None and parameter.required:
+            give = f"give --ros-args -p {name}:=<{spell(parameter.hint)}>"
+            raise ParameterError(f"{node.get_name()}: '{name}' has no value; {give}")
+        put(tree, name, value)
+    try:
+        return configs.from_dict(schema, tree, node.get_name())
+    except configs.ConfigError as error:
+        raise ParameterError(str(error)) from error
 
 
 def names(schema: type) -> list[str]:
-    """Names of the parameters that `declare` declares."""
-    return [name for name, *_ in _walk(schema)]
+    """Return the names of the parameters that `declare` declares."""
+    return [parameter.name for parameter in _walk(schema)]
 
 
-def _build(node: Node, schema: type[T], prefix: str) -> T:
-    values = {}
-    for key, hint in _fields(schema).items():
+def _walk(schema: type, prefix: str = "", given: Any = dataclasses.MISSING) -> Iterator[_Parameter]:
+    """Parameters in the order of the fields; `given` is an instance whose values are the defaults."""
+    meanings, hints = field_docstrings(schema), fields(schema)
+    for field in dataclasses.fields(schema):
+        hint = hints[field.name]
+        default = _default(field) if given is dataclasses.MISSING else getattr(given, field.name)
         if dataclasses.is_dataclass(hint):
-            values[key] = _build(node, hint, f"{prefix}{key}.")  # pyright: ignore[reportArgumentType]
+            yield from _walk(cast(type, hint), f"{prefix}{field.name}.", default)
         else:
-            values[key] = convert(node.get_parameter(prefix + key).value, hint, prefix + key)
-    try:
-        return schema(**values)
-    except ValueError as error:
-        raise ParameterError(f"{prefix.rstrip('.') or node.get_name()}: {error}") from error
-
-
-def convert(value: Any, hint: Any, name: str) -> Any:
-    """A parameter's value as the type of its field: whole numbers serve as real ones, numbers as text."""
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        if value is None or value == "":
-            return None
-        return convert(value, next(arg for arg in args if arg is not type(None)), name)
-    if origin is tuple and _is_row(value):
-        kinds = args if args[-1] is not Ellipsis else [args[0]] * len(value)
-        if len(kinds) == len(value):
-            return tuple(convert(item, kind, name) for item, kind in zip(value, kinds, strict=True))
-    if origin is Literal and value in args:
-        return value
-    if hint is bool and isinstance(value, bool):
-        return value
-    if hint in (int, float) and type(value) in (int, hint) and math.isfinite(value):
-        return hint(value)
-    if hint in (str, Path) and type(value) in (str, int, float):
-        return hint(str(value))
-    if value is None:
-        raise ParameterError(f"parameter '{name}' has no value; give --ros-args -p {name}:=<{_spell(hint)}>")
-    raise ParameterError(f"parameter '{name}' expects {_spell(hint)}, got {value!r}")
-
-
-def _walk(schema: type, prefix: str = "", given: Any = dataclasses.MISSING) -> Iterator[tuple[str, Any, Any, str]]:
-    """Name, type, default and meaning of each parameter; `given` is an instance whose values are the defaults."""
-    meanings = _meanings(schema)
-    for field, hint in zip(dataclasses.fields(schema), _fields(schema).values(), strict=True):
-        default = getattr(given, field.name) if _is_set(given) else _default(field)
-        if dataclasses.is_dataclass(hint):
-            yield from _walk(hint, f"{prefix}{field.name}.", default)  # pyright: ignore[reportArgumentType]
-        else:
-            yield prefix + field.name, hint, default, meanings.get(field.name, "")
-
-
-def _fields(schema: type) -> dict[str, Any]:
-    hints = get_type_hints(schema)
-    return {field.name: hints[field.name] for field in dataclasses.fields(schema)}
+            yield _Parameter(prefix + field.name, hint, default, meanings.get(field.name, ""))
 
 
 def _default(field: dataclasses.Field) -> Any:
@@ -112,22 +92,8 @@ def _default(field: dataclasses.Field) -> Any:
     return field.default
 
 
-def _is_set(default: Any) -> bool:
-    return default is not dataclasses.MISSING
-
-
-def _meanings(schema: type) -> dict[str, str]:
-    """The docstring below each field of a dataclass."""
-    body = cast(ast.ClassDef, ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]).body
-    found = {}
-    for field, text in pairwise(body):
-        if isinstance(field, ast.AnnAssign) and isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant):
-            found[ast.unparse(field.target)] = " ".join(str(text.value.value).split())
-    return found
-
-
 def _plain(value: Any) -> Any:
-    """A default as ROS holds it; nothing stands for None and for an empty list, which has no type there."""
+    """A default as ROS holds it: the empty text for None and for an empty list, which has no type there."""
     if value is None:
         return ""
     if isinstance(value, tuple):
@@ -135,27 +101,32 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
-def _is_row(value: Any) -> bool:
-    return value == "" or (not isinstance(value, (str, bytes)) and hasattr(value, "__len__"))
+def _from_ros(value: Any, hint: Any) -> Any:
+    """A parameter's value as a plain value: ROS has no null and no empty list, and reads a typed `5` as a number."""
+    if get_origin(hint) is tuple:
+        if value is None or isinstance(value, (str, int, float)):
+            return [] if value == "" else value
+        return [_from_ros(item, get_args(hint)[0]) for item in value]
+    options = (hint, *get_args(hint))
+    if value == "" and type(None) in options:
+        return None
+    if type(value) in (int, float) and {str, Path}.intersection(options):
+        return str(value)
+    return value
 
 
-def _spell(hint: Any) -> str:
-    origin, args = get_origin(hint), get_args(hint)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, args))}"
-    if origin in (Union, types.UnionType):
-        return " or ".join(_spell(arg) for arg in args)
-    if origin is tuple:
-        size = "a list" if Ellipsis in args else f"{len(args)} values"
-        return f"{size} of {_spell(args[0])}"
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
-    return words.get(hint) or ("nothing" if hint is type(None) else str(hint))
-
-
-def _warn_of_unknown(node: Node, known: Sequence[str]) -> None:
-    given: dict[str, Any] = getattr(node, "_parameter_overrides", {})  # rclpy ignores them in silence
+def _given_by_earlier_names(node: Node, schema: type, known: Sequence[str]) -> dict[str, Any]:
+    """Values that were given under earlier names, by the name of now; warns of these and of unknown parameters."""
+    given: dict[str, Any] = getattr(node, "_parameter_overrides", {})  # rclpy ignores unknown ones in silence
+    found = {}
     for name in sorted(set(given) - set(known)):
-        if not node.has_parameter(name) and not name.startswith(OF_ROS):
-            near = get_close_matches(name, known, n=1)
-            hint = f" Did you mean '{near[0]}'?" if near else ""
-            node.get_logger().warning(f"unknown parameter '{name}' is ignored.{hint} Known: {', '.join(known)}")
+        if node.has_parameter(name) or name.startswith(OF_ROS):
+            continue
+        new_name, value = current_name(schema, name, given[name].value)
+        if new_name in known:
+            node.get_logger().warning(f"parameter '{name}' is now '{new_name}'; the old name ends next release")
+            found[new_name] = value
+        else:
+            hint = did_you_mean(name, known)
+            node.get_logger().warning(f"unknown parameter '{name}' is ignored.{hint} Known: {comma_separated(known)}")
+    return found

@@ -8,11 +8,11 @@
     estimate = observer.estimate(stamp_s)     points as they are now
     observer.end_grasp(empty=False)           after an empty grasp, the next plan is a different one
 
-The contract's `view.mode` decides what a frame updates: nothing (frozen), all points (refreshed), the pose (tracked,
-corrected).
+The contract's `camera.mode` decides what a frame updates: nothing (first_frame), all points (latest), the pose (tracked),
+the pose and points that the tracked ones do not explain (tracked_updated).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,11 +25,12 @@ from dexgrasp_ros.perception_plan import GraspPlanner
 from perception.best_pregrasp import Reachable
 from perception.carrying import PalmMotion
 from perception.depth import DepthFrame, Intrinsics
-from perception.object_view import CLEAR_M, Frame, ObjectView
+from perception.object_view import CLEAR_M, Frame, Mode, ObjectView
 from perception.plane import NoPlaneError
 from perception.robot_body import ArmBody, HandBody, join
 from perception.segment import NoObjectError, Segmentation, SegmentCfg, Segmenter
 from perception.steady import FIRST_FRAMES, steady_depth
+from policies.contract import Contract
 from policies.runtime import Plan
 
 STILL_M = 0.008
@@ -38,6 +39,14 @@ STILL_FRACTION = 0.3
 """Frames agree if the number of object pixels, and the pixels of other depth, change by less than this fraction."""
 CHANGED_DEPTH_M = 0.012
 """A pixel whose depth differs by more than this between two frames shows a different surface [m]."""
+
+VIEW_MODES: dict[str, Mode] = {
+    "first_frame": "frozen",
+    "latest": "refreshed",
+    "tracked": "tracked",
+    "tracked_updated": "corrected",
+}
+"""The contract's `camera.mode` -> mode of ObjectView."""
 
 Array = NDArray[np.float64]
 
@@ -73,7 +82,7 @@ class ObjectObserver:
 
     def __init__(
         self,
-        contract: Mapping[str, Any],
+        contract: Contract,
         intrinsics: Intrinsics,
         segment: SegmentCfg | None = None,
         hand: HandBody | None = None,
@@ -86,15 +95,15 @@ class ObjectObserver:
         `reachable`: filter of palm poses. `seed`: of the random choices of the segmentation,
         constant over frames. Raises ValueError without a required hand.
         """
-        view = contract["view"]
+        camera = contract.camera
         self.intrinsics, self._hand, self._arm, self._reachable = intrinsics, hand, arm, reachable
         self._seed = seed
-        self._live, self._carried = view["mode"] != "frozen", bool(view["carried"])
+        self._live, self._carried = camera.is_live, camera.move_with_palm
         if self._live and hand is None:
-            raise ValueError(f"view.mode={view['mode']} needs the capsule model of the hand: pass `hand`")
-        self._segmenter = Segmenter(replace(segment or SegmentCfg(), points=view["points"]), intrinsics)
-        self._view = ObjectView(view["mode"], view["min_points"], 1, view["points"])
-        self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracker is not None else None
+            raise ValueError(f"camera.mode={camera.mode} needs the capsule model of the hand: pass `hand`")
+        self._segmenter = Segmenter(replace(segment or SegmentCfg(), points=camera.points), intrinsics)
+        self._view = ObjectView(VIEW_MODES[camera.mode], camera.min_points, 1, camera.points)
+        self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracks else None
         self._planner = GraspPlanner(contract)
         self._palm, self._palm_known = PalmMotion(1), False
         self._camera_w = torch.zeros(1, 3)

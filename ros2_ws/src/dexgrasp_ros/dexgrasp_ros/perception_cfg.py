@@ -1,26 +1,25 @@
 """Parameters of the perception node, and the camera pose and robot model made from them."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import adapter_cfg
 from dexgrasp_ros.adapter_cfg import AdapterCfg
 from dexgrasp_ros.adapters import JointAdapter
 from dexgrasp_ros.arm import ArmKinematics
 from dexgrasp_ros.joint_states import JointStates
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.watching import PerceptionSetup
 from perception.best_pregrasp import Reachable
 from perception.extrinsics import CameraPose, pose_matrix
 from perception.realsense import RealSenseCfg
-from perception.robot_body import ArmBody, read_arm_body, read_hand_body
+from perception.robot_body import ArmBody, HandBody, read_arm_body, read_hand_body
 from perception.segment import SegmentCfg
 from policies.bundle import read_contract
+from policies.contract import Contract, HandContract
 
 
 @dataclass(frozen=True)
@@ -100,11 +99,12 @@ def make_inputs(cfg: PerceptionCfg) -> PerceptionInputs:
     """Read bundle, drivers, capsule models and camera pose. Raises ValueError, OSError or ImportError."""
     contract = read_contract(cfg.bundle)
     hand = adapter_cfg.load("hands", cfg.hand)
-    name = contract["hand"]["name"]
+    made_for = contract.hand
+    name = made_for.name
     if hand.hand != name:
         raise ValueError(f"the bundle {cfg.bundle} is for the hand '{name}', driver '{cfg.hand}' is for '{hand.hand}'")
-    body = read_hand_body(cfg.hand_body or asset(f"hands/{name}", "give hand_body"), contract["hand"])
-    adapters = {"hand": JointAdapter(hand, contract["hand"]["joint_names"])}
+    body = hand_body(cfg.hand_body or asset(f"hands/{name}", "give hand_body"), contract.hand)
+    adapters = {"hand": JointAdapter(hand, contract.hand.joint_names)}
     arm = reachable = None
     if cfg.arm:
         driver = adapter_cfg.load("arms", cfg.arm)
@@ -122,6 +122,17 @@ def make_inputs(cfg: PerceptionCfg) -> PerceptionInputs:
         timeout_s=cfg.readings_timeout_s,
     )
     return PerceptionInputs(setup, JointStates(adapters, others=arm is None))
+
+
+def hand_body(place: str | Path, hand: HandContract) -> HandBody:
+    """Return the capsule model of a bundle's hand from the hand's folder or a capsules.json."""
+    return read_hand_body(
+        place,
+        side=hand.side,
+        kinematics=vars(hand.kinematics),
+        palm_pos_b=hand.palm_pos_b,
+        palm_quat_b=hand.palm_quat_b,
+    )
 
 
 def asset(name: str, advice: str) -> Path:
@@ -147,10 +158,10 @@ def _arm_body(driver: AdapterCfg, name: str) -> ArmBody:
     return read_arm_body(asset(f"arms/{driver.arm}", "leave `arm` empty"), base)
 
 
-def _reachable(driver: AdapterCfg, contract: Mapping[str, Any]) -> Reachable:
+def _reachable(driver: AdapterCfg, contract: Contract) -> Reachable:
     """Return the filter of palm poses that the driver's arm can reach."""
     base = None if driver.base is None else (driver.base.pos_w, driver.base.yaw_rad)
-    arm = ArmKinematics(str(driver.arm), contract["hand"], 1.0 / contract["control"]["rate_hz"], base)
+    arm = ArmKinematics(str(driver.arm), contract.hand, 1.0 / contract.control.rate_hz, base)
 
     def reaches(pos_w: torch.Tensor, quat_w: torch.Tensor) -> torch.Tensor:
         poses = zip(pos_w.numpy(), quat_w.numpy(), strict=True)

@@ -1,7 +1,6 @@
 """Plans the pre-grasp of a bundle's hand from the first view of the object."""
 
 import math
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,6 +13,7 @@ from perception.geometry import Kinematics, invert
 from perception.grasp_style import GraspStyle
 from perception.pregrasp import clear
 from perception.tried import Tried
+from policies.contract import Contract, GraspStyleContract
 from policies.runtime import Plan
 
 SIDE_CAMERA_RAD = math.radians(25.0)
@@ -27,13 +27,13 @@ Array = NDArray[np.float64]
 class GraspPlanner:
     """Plans pre-grasps of one bundle, and avoids the kinds of grasp that failed."""
 
-    def __init__(self, contract: Mapping[str, Any]) -> None:
-        hand, grasp = contract["hand"], contract["grasp"]
-        self._kinematics = Kinematics.from_dict(hand["kinematics"], torch.float64)
-        self._base = invert(*(_double(hand[name]) for name in ("palm_pos_b", "palm_quat_b")))
-        self._limits = tuple(_double(hand[name]) for name in ("joint_lower_rad", "joint_upper_rad"))
-        self._power, self._pinch = (_style(grasp[name]) for name in ("power", "pinch"))
-        self._distances = {name: grasp["pregrasp"][name] for name in ("standoff_m", "clearance_m")}
+    def __init__(self, contract: Contract) -> None:
+        hand, grasp = contract.hand, contract.grasp
+        self._kinematics = Kinematics.from_dict(vars(hand.kinematics), torch.float64)
+        self._base = invert(_double(hand.palm_pos_b), _double(hand.palm_quat_b))
+        self._limits = _double(hand.joint_lower_rad), _double(hand.joint_upper_rad)
+        self._power, self._pinch = _style(grasp.power), _style(grasp.pinch)
+        self._rule = grasp.pregrasp
         self._tried = Tried(1)
         self._planned: torch.Tensor | None = None  # descriptor of the last plan
 
@@ -46,7 +46,16 @@ class GraspPlanner:
         origin = torch.from_numpy(_approach_origin(points_w.mean(axis=0), camera_w))[None]
         zero = points.new_zeros(1), points.new_zeros(1, 2)
         hand = self._power, self._pinch, self._open_hand
-        found = best_pregrasp(points, origin, *hand, *zero, reachable, **self._distances, tried=self._tried.marks)
+        found = best_pregrasp(
+            points,
+            origin,
+            *hand,
+            *zero,
+            reachable,
+            standoff_m=self._rule.standoff_m,
+            clearance_m=self._rule.clearance_m,
+            tried=self._tried.marks,
+        )
         self._planned = found.mark
         found = clear(found, self._open_hand(found.style.open_pose), points)
         style = found.style
@@ -81,8 +90,8 @@ def _approach_origin(centroid_w: NDArray[np.float32], camera_w: Array) -> Array:
     return np.array([centroid_w[0], centroid_w[1], OVERHEAD_M], np.float64) if from_side else camera_w
 
 
-def _style(values: Mapping[str, Any]) -> GraspStyle:
-    return GraspStyle(**{item.name: _double(values[item.name]) for item in fields(GraspStyle)})
+def _style(values: GraspStyleContract) -> GraspStyle:
+    return GraspStyle(**{item.name: _double(getattr(values, item.name)) for item in fields(GraspStyle)})
 
 
 def _double(values: Any) -> torch.Tensor:

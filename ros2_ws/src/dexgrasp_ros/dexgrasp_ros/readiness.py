@@ -1,13 +1,13 @@
 """Checks of the readings of the grasp node: each returns why they must not be used, or an empty text."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import Inputs
-from dexgrasp_ros.poses import Pose
+from policies.contract import HandContract
 from policies.safety import SafetyGate
 
 Array = NDArray[np.float64]
@@ -17,14 +17,11 @@ JUMP_RAD, JUMP_M, JUMP_TURN_RAD = 0.8, 0.08, 0.5
 """Motion of a joint, of the palm and of its orientation that is impossible within a control period of 0.05 s."""
 
 
-def not_ready(inputs: Inputs, hand: Mapping[str, Any], gate: SafetyGate, period_s: float, outside_rad: float) -> str:
-    """Return why no command may be sent from these readings; empty where they are valid.
-
-    `hand`: of the contract.
-    """
+def not_ready(inputs: Inputs, hand: HandContract, gate: SafetyGate, period_s: float, outside_rad: float) -> str:
+    """Return why no command may be sent from these readings; empty where they are valid."""
     if reason := "the emergency stop is pressed" if inputs.estop else never_received(inputs):
         return reason
-    names, (lower, upper) = hand["joint_names"], (np.array(hand[f"joint_{side}_rad"]) for side in ("lower", "upper"))
+    names, lower, upper = hand.joint_names, np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
     try:
         joints, palm = measured_state(inputs, len(names))
     except ValueError as error:

@@ -49,8 +49,8 @@ class ReplayCfg:
 
     bag: str
     """Folder of the bag."""
-    bundle: str
-    """Folder of the exported policy."""
+    policy: str
+    """Exported policy: a shipped name (allegro/student) or a bundle directory."""
     hand: str = "sim_allegro"
     """Driver of the hand: a name in config/hands or the path of a .yaml."""
     arm: str = "sim_ur5e"
@@ -69,7 +69,7 @@ class ReplayCfg:
     """Whether the bag is of shadow mode."""
     perception: bool = True
     """Whether points and plans are compared."""
-    policy: bool = True
+    compare_policy: bool = True
     """Whether states and commands are compared."""
     segment: SegmentCfg = field(default_factory=SegmentCfg)
     """Segmentation settings of the perception node."""

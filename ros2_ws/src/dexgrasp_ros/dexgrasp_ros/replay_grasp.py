@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
 from dexgrasp_ros.adapter_cfg import JOINT_TYPES, AdapterCfg, load
 from dexgrasp_ros.adapters import JointAdapter
@@ -16,11 +17,11 @@ from dexgrasp_ros.camera_messages import estimate_from_message
 from dexgrasp_ros.grasp_types import Inputs, Output
 from dexgrasp_ros.grasping import GraspStateMachine
 from dexgrasp_ros.joint_states import JointStates
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.replay_bag import Bag, RecordedMessage
 from dexgrasp_ros.replay_cfg import ReplayCfg
 from dexgrasp_ros.replay_report import ReplayReport
 from policies.runtime import Policy
+from policies.shipped import find_bundle
 
 Array = NDArray[np.float64]
 CLOCK = "/clock"
@@ -47,11 +48,11 @@ class GraspReplay:
     """Runs the grasp state machine on recorded inputs; compares states and commands."""
 
     def __init__(self, bag: Bag, cfg: ReplayCfg, report: ReplayReport) -> None:
-        policy = Policy.load(cfg.bundle)
-        hand = policy.contract["hand"]
+        policy = Policy.load(find_bundle(cfg.policy))
+        hand = policy.contract.hand
         drivers = {"hand": load("hands", cfg.hand)} | ({"arm": load("arms", cfg.arm)} if cfg.arm else {})
         self._arm = _arm(drivers.get("arm"), hand, 1.0 / policy.rate_hz)
-        names = {"hand": hand["joint_names"], "arm": () if self._arm is None else self._arm.joint_names}
+        names = {"hand": hand.joint_names, "arm": () if self._arm is None else self._arm.joint_names}
         self._adapters = {part: JointAdapter(drivers[part], names[part]) for part in drivers if names[part]}
         self._joints = JointStates(self._adapters, others=self._arm is None)
         self._cfg, self._report, self._start_s = cfg, report, bag.start_s

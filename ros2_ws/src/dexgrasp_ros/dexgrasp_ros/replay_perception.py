@@ -6,11 +6,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import messages
-from dexgrasp_ros.camera_messages import depth_from_image, estimate_from_message, intrinsics_from_info
+from dexgrasp_ros.camera_messages import (
+    depth_from_image,
+    estimate_from_message,
+    intrinsics_from_info,
+)
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.perception_cfg import PerceptionCfg, make_inputs
-from dexgrasp_ros.poses import Pose
 from dexgrasp_ros.replay_bag import Bag, RecordedMessage
 from dexgrasp_ros.replay_cfg import ReplayToleranceCfg, ReplayTopicsCfg
 from dexgrasp_ros.replay_report import ReplayReport

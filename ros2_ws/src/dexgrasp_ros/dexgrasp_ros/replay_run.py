@@ -7,6 +7,7 @@ from dexgrasp_ros.replay_cfg import ReplayCfg
 from dexgrasp_ros.replay_grasp import GraspReplay
 from dexgrasp_ros.replay_perception import PerceptionReplay
 from dexgrasp_ros.replay_report import ReplayReport
+from policies.shipped import find_bundle
 
 
 def run(cfg: ReplayCfg) -> ReplayReport:
@@ -15,7 +16,7 @@ def run(cfg: ReplayCfg) -> ReplayReport:
     stages = []
     if cfg.perception:
         stages.append(PerceptionReplay(bag, cfg.topics, perception_cfg(cfg), cfg.tolerance, report))
-    if cfg.policy:
+    if cfg.compare_policy:
         stages.append(GraspReplay(bag, cfg, report))
     topics = {topic for stage in stages for topic in stage.topics}
     if missing := sorted({cfg.topics.points, cfg.topics.state} & topics - set(bag.topics)):
@@ -32,7 +33,7 @@ def run(cfg: ReplayCfg) -> ReplayReport:
 def perception_cfg(cfg: ReplayCfg) -> PerceptionCfg:
     """Return the parameters of the recorded perception node."""
     return PerceptionCfg(
-        bundle=cfg.bundle,
+        bundle=str(find_bundle(cfg.policy)),
         hand=cfg.hand,
         arm=cfg.arm,
         hand_body=cfg.hand_body,

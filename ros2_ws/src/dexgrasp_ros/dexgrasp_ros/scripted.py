@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_ros.poses import Pose
+from dexgrasp.utils.rotations import Pose
 
 Array = NDArray[np.float64]
 DOWN = 0.7

@@ -5,8 +5,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp_ros.poses import Pose
-from policies.limiter import multiply, quaternion
+from dexgrasp.utils.rotations import Pose, quat_from_rotvec, quat_multiply
 
 Array = NDArray[np.float64]
 KEPT_S = 1.0
@@ -77,5 +76,5 @@ class StampedPoseBuffer:
             return None
         before, after = (Pose.of(row[:3], row[3:]) for row in found[:2])
         fraction = found[2]
-        turn = multiply(quaternion(before.turn_to(after) * fraction), before.quat)
+        turn = quat_multiply(quat_from_rotvec(before.turn_to(after) * fraction), before.quat)
         return Pose(before.pos_m + fraction * (after.pos_m - before.pos_m), turn)

@@ -7,8 +7,8 @@ from itertools import pairwise
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from dexgrasp.utils.timers import PERCENTILES, Timing
 from dexgrasp_ros.messages import ERROR, OK, STALE, WARN, diagnostic
-from dexgrasp_ros.timing import PERCENTILES, Timing
 from dexgrasp_ros.watching import PerceptionStateMachine
 
 SILENT_S = 1.0

@@ -10,9 +10,7 @@ fault                 as pregrasp if a grasp has started, else as idle
 Each grasp ends with idle, home or retreat; after retreat (an empty grasp) a different grasp is planned.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +23,7 @@ from perception.depth import DepthFrame, Intrinsics
 from perception.robot_body import ArmBody, HandBody
 from perception.segment import SegmentCfg
 from perception.steady import FIRST_FRAMES
+from policies.contract import Contract
 
 FIRST_VIEW_STATES = ("idle", "home", "retreat")
 """Grasp states in which a first view is collected."""
@@ -44,8 +43,8 @@ class FrameError(ValueError):
 class PerceptionSetup:
     """Camera, robot model and settings, constant while the node runs."""
 
-    contract: Mapping[str, Any]
-    """contract.json of the bundle."""
+    contract: Contract
+    """Contract of the bundle."""
     T_world_cam: Array
     """(4, 4) camera to world."""
     hand: HandBody

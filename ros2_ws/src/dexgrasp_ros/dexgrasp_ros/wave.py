@@ -72,13 +72,13 @@ class JointTestNode(Node):
         super().__init__("wave", context=context, **options)
         self.cfg = cfg = declare(self, JointTestNodeCfg)
         contract = read_contract(cfg.bundle)
-        hand, rate_hz = contract["hand"], contract["control"]["rate_hz"]
-        self._names: list[str] = hand["joint_names"]
-        self._range = np.array(hand["joint_lower_rad"]), np.array(hand["joint_upper_rad"])
+        hand, rate_hz = contract.hand, contract.control.rate_hz
+        self._names = hand.joint_names
+        self._range = np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
         self._adapter_cfg = load("hands", cfg.hand)
-        if self._adapter_cfg.hand != hand["name"]:
+        if self._adapter_cfg.hand != hand.name:
             raise BundleError(
-                f"{cfg.hand} is a driver of the hand {self._adapter_cfg.hand}, the bundle is for {hand['name']}"
+                f"{cfg.hand} is a driver of the hand {self._adapter_cfg.hand}, the bundle is for {hand.name}"
             )
         self._reference = _read_reference(cfg.reference)
         adapter = JointAdapter(self._adapter_cfg, self._names)
@@ -92,8 +92,8 @@ class JointTestNode(Node):
             chosen=cfg.joints or tuple(self._names),
             cfg=cfg.wave,
             period_s=1.0 / rate_hz,
-            kinematics=hand["kinematics"],
-            palm_quat_b=hand["palm_quat_b"],
+            kinematics=vars(hand.kinematics),
+            palm_quat_b=hand.palm_quat_b,
         )
         """Sequence of the test and its results."""
         self._moving, self._waited_s, self._prompt = False, 0.0, OperatorPrompt()

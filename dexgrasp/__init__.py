@@ -1,0 +1,1 @@
+"""Sim-to-real dexterous grasping from one depth camera."""

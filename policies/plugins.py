@@ -1,0 +1,71 @@
+"""Imports a user's modules by name or file, so that what they register exists before a configuration is built."""
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+
+class PluginError(ImportError):
+    """A module of `plugins=` that cannot be imported; the message says where it failed."""
+
+
+def import_plugins(names: Sequence[str]) -> None:
+    """Import modules by name, from the path or the working directory, or as .py files. Raises PluginError."""
+    for name in names:
+        try:
+            _import(name)
+        except Exception as error:
+            raise PluginError(f"plugins={name}: {_last_line(error)}") from error
+
+
+def portable(names: Sequence[str]) -> tuple[str, ...]:
+    """Return `names` with the absolute files of modules that are single files, for processes with another directory."""
+    return tuple(_portable(name) for name in names)
+
+
+def _import(name: str) -> ModuleType:
+    if not name.endswith(".py"):
+        if (folder := str(Path.cwd())) not in sys.path:
+            sys.path.append(folder)  # last: a file there must not hide an installed package
+        return importlib.import_module(name)
+    path = Path(name).expanduser().resolve()
+    known = sys.modules.get(path.stem)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    if known is not None:
+        raise ImportError(f"a module '{path.stem}' is imported already: rename the file")
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[path.stem]
+        raise
+    return module
+
+
+def _portable(name: str) -> str:
+    if name.endswith(".py"):
+        return str(Path(name).expanduser().resolve())
+    file = getattr(sys.modules.get(name), "__file__", None)
+    return file if file and "." not in name and Path(file).name != "__init__.py" else name
+
+
+def _last_line(error: Exception) -> str:
+    """Return the last line of the error's traceback, with file and line of the user's code that raised it."""
+    what = traceback.format_exception_only(error)[-1].strip()
+    if isinstance(error, SyntaxError):
+        return f"{what} ({error.filename}:{error.lineno})"
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_import_machinery(frame.filename)]
+    return f"{what} ({own[-1].filename}:{own[-1].lineno})" if own else what
+
+
+def _is_import_machinery(file: str) -> bool:
+    return file.startswith("<frozen importlib") or file in (__file__, importlib.__file__)

@@ -1,0 +1,26 @@
+"""Options of the physics engines, without the engines: which one runs, and the buffer sizes of MuJoCo Warp."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+EngineName = Literal["cpu", "warp"]
+
+BUFFERS = ("warp.nconmax", "warp.njmax", "warp.matches")
+"""Options that change no outcome: a buffer that is too small is an error."""
+
+
+@dataclass(frozen=True)
+class WarpCfg:
+    """Configure the buffers of MuJoCo Warp, which are allocated once."""
+
+    nconmax: int = 0
+    """Contacts, and pairs of geoms that may touch, per environment; all environments share the sum. 0: measured by a
+    warm-up, with a margin."""
+    njmax: int = 0
+    """Constraint rows of any one environment. 0: measured by a warm-up, with a margin."""
+    matches: int = 256
+    """Contacts that belong to one contact sensor."""
+
+    def __post_init__(self) -> None:
+        if min(self.nconmax, self.njmax) < 0 or self.matches < 1:
+            raise ValueError(f"warp.nconmax and njmax must not be negative, warp.matches be at least 1, got {self}")

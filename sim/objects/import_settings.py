@@ -1,0 +1,39 @@
+"""Settings of a mesh import: unit, mass, friction and convex decomposition."""
+
+from dataclasses import dataclass
+
+from sim.objects.library import MAX_PIECES
+
+DECOMPOSITIONS = ("auto", "cuts", "coacd", "parts")
+
+
+@dataclass(frozen=True)
+class ImportSettings:
+    """Decide how a mesh becomes an object; part of the key under which an import is cached."""
+
+    scale: float | None = None
+    """Factor from the files' unit to metres; None: guessed for the whole folder."""
+    density: float = 600.0
+    """[kg/m^3]; a light filled household thing.  The mass is clipped to the range beneath."""
+    mass_min: float = 0.03
+    """[kg]"""
+    mass_max: float = 0.5
+    """[kg]; most objects of RobustDexGrasp weigh 0.24875 kg, which lies in this range."""
+    friction: float = 0.8
+    decomposition: str = "auto"
+    """"auto": plane cuts, and CoACD where they leave walls thick; "cuts" or "coacd" alone; "parts": the bodies of
+    the mesh where all are convex, some merged where there are more than `pieces`, else as "auto"."""
+    pieces: int = MAX_PIECES
+    """Most convex pieces."""
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and not self.scale > 0:
+            raise ValueError(f"scale must be positive (0.001 for millimetres), got {self.scale}")
+        if not 0 < self.mass_min <= self.mass_max:
+            raise ValueError(f"masses must satisfy 0 < mass_min <= mass_max, got {self.mass_min} and {self.mass_max}")
+        if not self.density > 0:
+            raise ValueError(f"density must be positive [kg/m^3], got {self.density}")
+        if self.decomposition not in DECOMPOSITIONS:
+            raise ValueError(f"unknown decomposition '{self.decomposition}'; known: {', '.join(DECOMPOSITIONS)}")
+        if not 1 <= self.pieces <= MAX_PIECES:
+            raise ValueError(f"pieces must be 1 to {MAX_PIECES}, got {self.pieces}")

@@ -1,0 +1,344 @@
+"""The functions that users import: options as on the command line, environments, policies, evaluations, examples."""
+
+import subprocess
+import sys
+import warnings
+from dataclasses import asdict
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from stable_baselines3.common.evaluation import evaluate_policy
+
+import assets
+import configs
+from policies import api
+from policies.attempts import play
+from policies.env_agent import BundleEnvAgent, CheckpointEnvAgent
+from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
+from policies.regrasp_wrapper import RegraspWrapper, VectorRegraspWrapper
+from policies.synergy import make_policy
+from sim import isaacgym
+from sim.gym import GraspEnv, GraspVectorEnv
+from sim.hands import HandSpec
+from sim.objects import open_library
+from sim.randomize import RandomizeCfg
+from sim.scene import PhysicsCfg
+from sim.task import GraspTask
+from sim.task_cfg import TaskCfg
+from sim.vec_env import GraspVecEnv
+from sim.view_cfg import ViewCfg
+
+STUDENT = "allegro/student"
+SHORT = {"task.hold_s": 0.5}  # 36 + 16 + 10 steps
+
+
+@pytest.fixture(scope="module")
+def small(household):
+    return {"objects": household, "physics": "balanced", "num_threads": 1}
+
+
+def test_make_returns_a_task_on_which_a_policy_acts(small):
+    task = api.make("allegro", num_envs=3, **small)
+    assert isinstance(task, GraspTask)
+    assert (task.num_envs, task.auto_reset) == (3, True)
+    policy = api.load_policy("zero", task)
+    obs = task.reset()
+    step = task.step(policy.act(obs))
+    assert step.reward.shape == (3,)
+
+
+def test_presets_are_given_by_name_as_on_the_command_line(household):
+    task = api.make(num_envs=1, objects=household, physics="turbo", task="paper", randomize="train", view="corrected")
+    want = configs.load(EvaluateCfg, "evaluate", ["physics=turbo", "task=paper", "randomize=train", "view=corrected"])
+    assert task.cfg == want.task
+    assert task.engine.get_model(0).opt.timestep == want.physics.timestep_s
+
+
+def test_presets_dictionaries_dotted_keys_and_objects_give_the_same_task(household):
+    made = [
+        api.make(num_envs=1, objects=household, task={"hold_s": 0.5}, view="tracked"),
+        api.make(num_envs=1, objects=household, view="tracked", **{"task.hold_s": 0.5}),
+        api.make(num_envs=1, objects=household, view="tracked", task=TaskCfg(hold_s=0.5)),
+        api.make(
+            num_envs=1,
+            objects=household,
+            view=configs.load_option(ViewCfg, "view", "tracked"),
+            task=TaskCfg(hold_s=0.5),
+        ),
+    ]
+    assert all(task.cfg == made[0].cfg for task in made)
+    assert (made[0].cfg.hold_s, made[0].cfg.view.mode) == (0.5, "tracked")
+    domain = RandomizeCfg(mass_scale=(2.0, 2.0))
+    task = api.make(num_envs=1, objects=household, randomize=domain, physics=PhysicsCfg(timestep_s=0.01))
+    assert task.cfg.randomize == domain
+    assert task.engine.get_model(0).opt.timestep == 0.01
+
+
+def test_the_defaults_are_those_of_an_evaluation_and_of_the_dataclasses(household):
+    task = api.make(num_envs=1, objects=household)
+    assert task.cfg == TaskCfg() == configs.load(EvaluateCfg, "evaluate").task
+    assert task.hand.name == "allegro"
+    assert api.make(num_envs=1, objects=household, hand="leap", side="left").hand.side == "left"
+
+
+@pytest.mark.parametrize(
+    ("function", "options", "message"),
+    [
+        (
+            "make",
+            {"objcts": "shipped"},
+            r"^make: unknown option 'objcts'; did you mean 'objects'\? Options: hand, objects,",
+        ),
+        ("make_gym", {"rendermode": "human"}, r"^make_gym: unknown option 'rendermode'; did you mean 'render_mode'\?"),
+        ("make_gym_vec", {"physic": "turbo"}, r"^make_gym_vec: unknown option 'physic'; did you mean 'physics'\?"),
+        ("make_sb3", {"physics": "trubo"}, r"^make_sb3: .*group 'physics' has no 'trubo'; did you mean 'turbo'\?"),
+        ("make_isaacgym", {"clip_action": 1.0}, r"^make_isaacgym: .*'clip_action'; did you mean 'clip_actions'\?"),
+        ("make", {"task.hold": 1.0}, r"^make: unknown key 'task.hold'. Did you mean 'task.hold_s'\?"),
+        ("make", {"task": {"hold": 1.0}}, r"^make: unknown key 'task.hold'. Did you mean 'task.hold_s'\?"),
+        ("make", {"seed": "one"}, r"^make: 'seed' expects int, got 'one'"),
+        ("make", {"task": TaskCfg(), "task.hold_s": 1.0}, r"task is given as a TaskCfg, and task.hold_s beside it"),
+        ("make_gym", {"obs": "pupil"}, r"obs must be one of \['student', 'teacher', 'both', 'dict'\], got 'pupil'"),
+        ("make_gym", {"attempts": 0}, "attempts must be at least 1, got 0"),
+        ("make", {"policy": "allegro/studnt"}, r"no policy 'allegro/studnt'; did you mean 'allegro/student'\?"),
+        ("evaluate", {"trails": 3}, r"^evaluate: unknown option 'trails'; did you mean 'trials'\?"),
+    ],
+)
+def test_a_wrong_option_is_one_line_with_the_nearest_name(function, options, message, household):
+    with pytest.raises((ValueError, OSError), match=message) as caught:
+        getattr(api, function)(**({"objects": household} | options))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_wrong_type_of_an_object_is_refused(household):
+    with pytest.raises(
+        TypeError, match="physics must be the name of a preset, a dictionary or a PhysicsCfg, got TaskCfg"
+    ):
+        api.make(num_envs=1, objects=household, physics=TaskCfg())
+
+
+def test_environments_are_those_of_their_libraries(small):
+    assert isinstance(api.make_gym(**small), GraspEnv)
+    assert isinstance(api.make_gym_vec(num_envs=2, **small), GraspVectorEnv)
+    assert isinstance(api.make_gym(attempts=2, **small), RegraspWrapper)
+    assert isinstance(api.make_gym_vec(num_envs=2, attempts=2, **small), VectorRegraspWrapper)
+    env = api.make_sb3(num_envs=2, obs="both", **small)
+    assert isinstance(env, GraspVecEnv)
+    assert set(env.reset()) == {"student", "teacher"}
+
+
+def test_gymnasium_makes_the_environment_by_name_with_presets(small):
+    env = gymnasium.make("dexgrasp/Grasp-v0", view="corrected", **small)
+    assert env.unwrapped.task.cfg.view.mode == "corrected"
+    batch = gymnasium.make_vec("dexgrasp/Grasp-v0", num_envs=2, randomize="train", **small)
+    assert batch.task.cfg.randomize.name == "train"
+
+
+def test_registering_and_importing_the_functions_loads_neither_torch_nor_mujoco():
+    code = (
+        "import sys; from policies import api; assert 'gymnasium' not in sys.modules; api.register_envs();"
+        "import gymnasium; assert 'dexgrasp/Grasp-v0' in gymnasium.registry;"
+        "heavy = {'torch', 'mujoco', 'policies.trained'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_observation_dictionary_holds_what_a_bundle_reads(small):
+    env = api.make_gym_vec(num_envs=2, obs="dict", policy=STUDENT, **small)
+    obs, _ = env.reset(seed=0)
+    assert obs in env.observation_space
+    task, contract = env.task, api.load_policy(STUDENT)._policy.contract
+    for name in contract["graph"]["readings"]:
+        spec = contract["graph"]["inputs"][name]
+        assert obs[name].shape == (2, *spec["size"])
+        assert str(obs[name].dtype) == spec["dtype"]
+    np.testing.assert_array_equal(obs["pregrasp_palm_pos_w"], task.control.course.start_pos_w.numpy())
+    np.testing.assert_array_equal(obs["palm_pos_w"], task.sensed.palm_pos_w.numpy())
+    np.testing.assert_array_equal(obs["student"], task.observe()["student"].numpy())
+    assert obs["steps_since_pregrasp"].tolist() == [0, 0]
+    kept = obs["points_w"].copy()
+    later, *_ = env.step(np.zeros((2, 22), np.float32))
+    assert later["steps_since_pregrasp"].tolist() == [1, 1]
+    np.testing.assert_array_equal(obs["points_w"], kept)  # an observation is a copy
+
+
+def outcomes_of(env, policy, seeds, trials):
+    """Outcome of one trial per row of a vector environment, as a dictionary."""
+    obs, _ = env.reset(seed=seeds, options={"trials": trials})
+    found = {}
+    while len(found) < len(trials):
+        obs, _, terminated, truncated, info = env.step(policy.act(obs))
+        for row in np.flatnonzero(terminated | truncated):
+            told = info["final_info"]["outcome"]
+            found.setdefault(int(row), {name: told[name][row] for name in told if not name.startswith("_")})
+    return [found[row] for row in range(len(trials))]
+
+
+def assert_same(told, outcome):
+    for name, value in asdict(outcome).items():
+        if isinstance(value, float):
+            np.testing.assert_allclose(told[name], value, atol=1e-6)
+        else:
+            assert told[name] == value, (outcome.trial, name)
+
+
+@pytest.mark.parametrize("policy", ["allegro/student", "allegro/student/policy.zip", "allegro/teacher"])
+def test_the_vector_environment_repeats_an_evaluation_trial_by_trial(policy):
+    """With the grasps that are tried again: trial 17 needs its second and third attempt."""
+    if policy.endswith(".zip"):
+        policy = str(assets.path("policies") / policy)
+    trials, count = range(16, 19), 3
+    options = {"physics": "balanced", "randomize": "train", "num_threads": 1}
+    env = api.make_gym_vec(num_envs=count, obs="dict", policy=policy, attempts=3, in_order=True, **options)
+    told = outcomes_of(env, api.load_policy(policy, env), [0] * count, list(trials))
+    cfg = apply_policy_config(
+        configs.load(EvaluateCfg, "evaluate", [f"policy={policy}", "physics=balanced", "randomize=train"])
+    )
+    task = make_task(cfg, HandSpec.load(cfg.hand), open_library(cfg.objects), "none", 5)  # two rows beside the three
+    outcomes = play(task, make_policy(policy, task), range(16, 21), attempts=3)[:count]
+    for row, outcome in enumerate(outcomes):
+        assert_same(told[row], outcome)
+    if policy == STUDENT:
+        assert [outcome["attempts"] for outcome in told] == [1, 3, 1]
+
+
+def test_an_episode_of_a_single_environment_is_that_of_a_batch(small):
+    options = {"obs": "dict", "policy": STUDENT, "in_order": True, **SHORT, **small}
+    batch = api.make_gym_vec(num_envs=2, **options)
+    told = outcomes_of(batch, api.load_policy(STUDENT, batch), [0, 0], [0, 1])
+    env = api.make_gym(attempts=3, **options)
+    policy = api.load_policy(STUDENT, env)
+    obs, info = env.reset(seed=0, options={"trials": [1]})
+    assert info["trial"] == 1
+    done = False
+    while not done:
+        action = policy.act(obs)
+        assert action.shape == (22,)
+        obs, _, terminated, truncated, info = env.step(action)
+        done = terminated or truncated
+    assert info["outcome"]["success"] == told[1]["success"]
+    np.testing.assert_allclose(info["outcome"]["lift_m"], told[1]["lift_m"], atol=1e-6)
+
+
+def test_a_policy_without_an_environment_gives_the_actions_of_one_with_it(small):
+    env = api.make_gym_vec(num_envs=2, obs="dict", policy=STUDENT, **small)
+    bound, free = api.load_policy(STUDENT, env), api.load_policy(STUDENT)
+    assert isinstance(bound, BundleEnvAgent)
+    obs, _ = env.reset(seed=3)
+    for _ in range(3):
+        action = bound.act(obs)
+        np.testing.assert_array_equal(action, free.act(obs))
+        np.testing.assert_array_equal(bound.grip, env.streams.grip.numpy())
+        obs, *_ = env.step(action)
+        assert env.streams.grip is None  # used by the step
+
+
+def test_a_teacher_acts_on_its_own_vector(small):
+    env = api.make_gym_vec(num_envs=2, obs="teacher", policy="allegro/teacher", **small)
+    policy = api.load_policy("allegro/teacher", env)
+    assert isinstance(policy, CheckpointEnvAgent)
+    obs, _ = env.reset(seed=0)
+    action = policy.act(obs)
+    want = api.load_policy("allegro/teacher", env.task).act({"teacher": torch.from_numpy(obs)})
+    np.testing.assert_array_equal(action, want.numpy())
+    np.testing.assert_array_equal(policy.act(obs[0]), action[0])
+
+
+def test_stable_baselines3_evaluates_a_shipped_policy(small):
+    env = api.make_sb3(num_envs=2, obs="dict", policy=STUDENT, **SHORT, **small)
+    rewards, lengths = evaluate_policy(
+        api.load_policy(STUDENT, env), env, n_eval_episodes=2, return_episode_rewards=True, warn=False
+    )
+    assert lengths == [62, 62]
+    assert np.isfinite(rewards).all()
+
+
+def test_a_policy_on_a_task_or_observation_that_it_was_not_trained_for_is_refused_with_the_way_out(small):
+    env = api.make_gym_vec(num_envs=1, obs="dict", **small)
+    with pytest.raises(
+        ValueError, match=r"trained with task.view.mode=corrected, not frozen.*: make .* with policy='allegro/student'"
+    ):
+        api.load_policy(STUDENT, env)
+    with pytest.raises(ValueError, match="hand=leap, not allegro"):
+        api.load_policy("leap/student", env)
+    flat = api.make_gym_vec(num_envs=1, policy=STUDENT, **small)
+    with pytest.raises(ValueError, match='acts on sensor readings: make the environment with obs="dict"'):
+        api.load_policy(STUDENT, flat).act(flat.reset()[0])
+    with pytest.raises(ValueError, match="'leap/student' was trained with the hand leap, not allegro"):
+        api.make("allegro", policy="leap/student", num_envs=1, **small)
+    with pytest.raises(TypeError, match="task must be a GraspTask or an environment of make_gym"):
+        api.load_policy(STUDENT, gymnasium.make("CartPole-v1"))
+    with pytest.raises(ValueError, match="'zero' acts in a GraspTask only"):
+        api.load_policy("zero", env)
+
+
+def test_a_bundle_that_joins_an_episode_late_is_refused(small):
+    env = api.make_gym_vec(num_envs=2, obs="dict", policy=STUDENT, **small)
+    env.reset(seed=0)
+    obs, *_ = env.step(np.zeros((2, 22), np.float32))
+    with pytest.raises(ValueError, match=r"call env.reset\(\) before policy.act\(obs\)"):
+        api.load_policy(STUDENT, env).act(obs)
+
+
+def test_evaluate_returns_numbers_outcomes_and_the_run_directory(household, tmp_path, capsys):
+    result = api.evaluate(
+        "synergy", household, trials=4, physics="balanced", out=tmp_path / "run", task={"hold_s": 0.5}
+    )
+    assert result.trials == len(result.outcomes) == 4
+    assert [outcome.trial for outcome in result.outcomes] == [0, 1, 2, 3]
+    assert result.successes == sum(outcome.success for outcome in result.outcomes)
+    assert result.success_rate == result.successes / 4
+    low, high = result.interval
+    assert 0 <= low <= result.success_rate <= high <= 1
+    assert sum(result.failures.values()) == 4 - result.successes
+    assert result.folder == tmp_path / "run"
+    assert configs.read_plain(result.folder / "config.yaml")["task"]["hold_s"] == 0.5
+
+
+class Height(isaacgym.VecTask):
+    """Rewards the height of the object."""
+
+    def compute_reward(self):
+        super().compute_reward()
+        self.rew_buf = self.task.engine.state.object_pos_w[:, 2].float()
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(isaacgym, "isaacgym_task_map", dict(isaacgym.isaacgym_task_map))
+    api.register_isaacgym_task("Height", Height)
+
+
+def test_the_isaac_gym_face_takes_a_users_task_by_class_and_by_name(small, registered):
+    for env in (
+        api.make_isaacgym(num_envs=2, task=Height, **small),
+        api.make_isaacgym(num_envs=2, task="Height", **small),
+    ):
+        assert isinstance(env, Height)
+        env.reset()
+        _, reward, *_ = env.step(torch.zeros(2, 22))
+        torch.testing.assert_close(reward, env.task.engine.state.object_pos_w[:, 2].float())
+    assert api.make_isaacgym(num_envs=1, task_cfg="paper", **small).task.cfg.prior == "off"
+
+
+def test_a_task_for_the_isaac_gym_face_is_refused_where_it_is_none_or_its_name_is_taken(registered):
+    with pytest.raises(ValueError, match=r"one of \['Grasp', 'Height'\], got 'Heigth'; did you mean 'Height'\?"):
+        isaacgym.task_class("Heigth")
+    with pytest.raises(TypeError, match="task 'Other' must be a subclass of VecTask, got <class 'int'>"):
+        isaacgym.register("Other", int)
+    with pytest.raises(ValueError, match="task 'Height' is registered already, as Height: choose another name"):
+        isaacgym.register("Height", type("Other", (isaacgym.VecTask,), {}))
+
+
+def test_a_script_of_ten_lines_plays_the_shipped_student():
+    script = api.__doc__.split("\n\n")[1]
+    lines = [line.removeprefix("    ") for line in script.splitlines()]
+    assert len(lines) < 10
+    text = "\n".join(["import policies.api as dexgrasp", *lines]).replace("while True", "for _ in range(3)")
+    scope = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        exec(text, scope)
+    assert scope["obs"]["steps_since_pregrasp"].tolist() == [3] * 8
