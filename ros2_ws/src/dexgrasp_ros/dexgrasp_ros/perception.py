@@ -8,8 +8,8 @@
     estimate = observer.estimate(stamp_s)     points as they are now
     observer.end_grasp(empty=False)           after an empty grasp, the next plan is a different one
 
-The contract's `camera.mode` decides what a frame updates: nothing (first_frame), all points (latest), the pose (tracked),
-the pose and points that the tracked ones do not explain (tracked_updated).
+The contract's `camera.mode` decides what a frame updates: nothing (first_frame), all points (latest), the pose
+(tracked), the pose and points that the tracked ones do not explain (tracked_updated).
 """
 
 from collections.abc import Sequence
