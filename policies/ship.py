@@ -165,10 +165,10 @@ def _untied(facts: dict[str, Any]) -> dict[str, Any]:
 
 def _differences(config: dict[str, Any]) -> list[str]:
     """`key=value` of all that is not as the stage's configuration has it now."""
-    now = flat(configs.as_dict(configs.load(TrainCfg, "train", [f"stage={config['stage']}"])))
+    now = flat(configs.as_dict(configs.load(TrainCfg, "train", [f"recipe={config['stage']}"])))
     then = flat(config)
     changed = [key for key in then if key not in UNTOLD and then[key] != now.get(key)]
-    domain = "task.randomize."
+    domain = "task.randomization."
     if domain + "name" in changed:  # the name of the option says enough
         changed = [key for key in changed if not key.startswith(domain) or key == domain + "name"]
     return [f"{key}={then[key]}" for key in changed]
@@ -196,8 +196,8 @@ def _rows(result: dict[str, Any]) -> list[str]:
         errors = ", errors of a D435" if task["camera"].get("disparity_sd_px") else ""
         rows.append(
             f"| {Path(config['objects']).name} | {config['mount']} | {config['physics']['name']} "
-            f"| {task['randomize']['name']} "
-            f"| {task['view']['mode']} | {config['perception']}{errors} | {disturbance} | {summary['trials']} "
+            f"| {task['randomization']['name']} "
+            f"| {task['camera']['mode']} | {task['camera']['model']}{errors} | {disturbance} | {summary['trials']} "
             f"| {100 * summary['success_rate']:.1f} % ({low:.1f} – {high:.1f}) "
             f"| {percent(result['at_first_attempt'][disturbance], summary['trials'])} |"
         )

@@ -28,17 +28,24 @@ BELONGS_TO_POLICY = (
     "grasp_s",
     "lift_s",
     "lift_m",
-    "vectors",
-    "prior",
+    "vector_frame",
+    "use_scripted_grasp",
     "palm_action_m_s",
     "palm_action_rad_s",
     "finger_action_rad",
     "action_clip",
-    "scripted",
+    "scripted_grasp",
     "wrist",
 )
 """Task options that define the meaning of actions and observations."""
-BELONGS_TO_VIEW = ("mode", "carried", "period_steps", "held_period_steps", "latency_steps", "min_points")
+BELONGS_TO_CAMERA = (
+    "mode",
+    "move_with_palm",
+    "frame_interval_steps",
+    "hold_frame_interval_steps",
+    "latency_steps",
+    "min_points",
+)
 """Camera options that define the meaning of a student's observation; camera errors belong to the evaluation."""
 
 log = logging.getLogger("dexgrasp")
@@ -96,7 +103,7 @@ class CheckpointAgent(ActorAgent):
         size, given = len(checkpoint.actor.normaliser.mean), task.layouts[checkpoint.stage].size  # pyright: ignore
         if size != given:
             raise ValueError(
-                f"{checkpoint.path} observes {size} values, the task gives {given}: another task.view.mode?"
+                f"{checkpoint.path} observes {size} values, the task gives {given}: another task.camera.mode?"
             )
         super().__init__(checkpoint.actor.to(task.device), task)
 
@@ -121,7 +128,7 @@ def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
     keep = ("class_name", *BELONGS_TO_POLICY)
     task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
     if config.get("stage") != "teacher":
-        view = _merge(task.view, trained.camera, CameraCfg(), BELONGS_TO_VIEW, "task.view.", name)
+        view = _merge(task.view, trained.camera, CameraCfg(), BELONGS_TO_CAMERA, "task.camera.", name)
         task = replace(task, camera=view)
     whose = {key: config[key] for key in ("hand", "side")}
     defaults = {item.name: item.default for item in fields(cfg) if item.name in whose}  # pyright: ignore[reportArgumentType]
@@ -139,7 +146,7 @@ def check_task(name: str, task: GraspTask) -> None:
         pairs += [("task." + pair[0], *pair[1:]) for pair in _leaves(key, getattr(task.cfg, key), getattr(cfg, key))]
     if config.get("stage") != "teacher":
         pairs += [
-            (f"task.view.{key}", getattr(task.cfg.camera, key), getattr(cfg.camera, key)) for key in BELONGS_TO_VIEW
+            (f"task.camera.{key}", getattr(task.cfg.camera, key), getattr(cfg.camera, key)) for key in BELONGS_TO_CAMERA
         ]
     differ = [f"{key}={wanted}, not {given}" for key, given, wanted in pairs if given != wanted]
     if differ:

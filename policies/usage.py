@@ -64,7 +64,8 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
         yield from _walk(_origin(tree, base), base, given, prefix)
     for field, meaning in _fields(body):
         key, kind = ast.unparse(field.target), ast.unparse(field.annotation)
-        nested = _origin(tree, kind)
+        is_local = kind.endswith("Cfg") and kind in {item.name for item in tree.body if isinstance(item, ast.ClassDef)}
+        nested = module if is_local else _origin(tree, kind)
         if nested:
             yield from _walk(nested, kind.rpartition(".")[2], given, f"{prefix}{key}.")
         else:

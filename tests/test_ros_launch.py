@@ -191,12 +191,6 @@ def test_arguments_that_do_not_fit_together_are_refused_with_what_to_do(given, t
         bringup.nodes(DEFAULTS | given)
 
 
-@pytest.mark.parametrize(("executable", "name"), NODES.items())
-def test_each_executable_has_a_main(executable, name):
-    assert executable.endswith("_node")
-    assert callable(importlib.import_module(f"dexgrasp_ros.{name}").main)
-
-
 @pytest.mark.parametrize("hand", ["allegro", "allegro_v5", "leap"])
 def test_without_a_bundle_the_shipped_student_of_the_hand_runs(hand, monkeypatch, tmp_path):
     joints = read_contract(bringup.shipped_bundle(hand)).hand.joint_names

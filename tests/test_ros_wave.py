@@ -23,8 +23,8 @@ def joint_test(chosen, cfg):
         chosen=chosen,
         cfg=cfg,
         period_s=DT,
-        kinematics=HAND["kinematics"],
-        palm_quat_b=HAND["palm_quat_b"],
+        kinematics=vars(HAND.kinematics),
+        palm_quat_b=HAND.palm_quat_b,
     )
 
 

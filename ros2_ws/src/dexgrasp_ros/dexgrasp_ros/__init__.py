@@ -7,7 +7,7 @@ CONFIG = Path(__file__).resolve().parent / "config"
 
 
 def config(name: str) -> Path:
-    """Return the path of a shipped configuration file ("hands/allegro_v4.yaml") or of a file given by its path."""
+    """Return the path of a shipped configuration file ("hands/leap.yaml") or of a file given by its path."""
     for path in (Path(name), CONFIG / name):
         if path.is_file():
             return path

@@ -26,7 +26,7 @@ class ArmKinematics:
         base: tuple[tuple[float, float, float], float] | None = None,
         speed: float = 0.4,
     ) -> None:
-        """`name` in assets/arms; `hand`: of the contract; `base`: position [m] and yaw [rad] of the arm's base.
+        """`name` in assets/arms; `hand`: of the contract; `base`: position [m] and yaw [rad] of the base.
 
         `speed`: fraction of the joint speed limits; they are reached near singular poses only.
         """
@@ -54,7 +54,7 @@ class ArmKinematics:
         return Pose(pos[0].numpy(), quat[0].numpy()) @ self._flange_palm
 
     def towards(self, q_arm: Array, T_world_palm: Pose) -> Array:
-        """Return joint targets (joint,) [rad] one control period from `q_arm` towards a pose, within speed limits."""
+        """Return joint targets (joint,) [rad] of the next control period towards a pose, from `q_arm`."""
         flange = T_world_palm @ self._flange_palm.inverse()
         return self._ik.solve(_row(q_arm), _row(flange.pos_m), _row(flange.quat))[0].numpy()
 

@@ -1,4 +1,4 @@
-"""`dexgrasp bench ros`: latency from depth image to command and jitter of commands, in the closed loop."""
+"""`dexgrasp bench ros`: latency from depth image to command and command jitter, in closed loop."""
 
 import os
 import tempfile
@@ -23,7 +23,7 @@ ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 
 @dataclass(frozen=True)
 class RosBenchCfg:
-    """Options of the closed-loop benchmark: simulated robot, perception and grasp node in processes of their own."""
+    """Options of the closed-loop benchmark, in which each node is a process."""
 
     policy: str = "allegro/student"
     """Exported policy: a shipped name or a bundle directory."""

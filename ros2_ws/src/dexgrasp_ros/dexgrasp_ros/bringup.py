@@ -80,7 +80,7 @@ class NodeSpec:
 
 
 def nodes(given: Mapping[str, str]) -> list[NodeSpec]:
-    """Return the nodes to start for launch arguments. Raises ValueError for arguments that contradict each other."""
+    """Return the nodes to start for launch arguments. Raises ValueError for contradictory ones."""
     check(given)
     simulated = given["robot"] == "sim"
     clock = {"use_sim_time": simulated}

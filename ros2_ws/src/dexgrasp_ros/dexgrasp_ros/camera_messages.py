@@ -28,7 +28,7 @@ _NUMBERS = {
 
 
 def depth_from_image(message: Image) -> NDArray[np.float32]:
-    """Return depth (row, column) [m] of an image in millimetres (16UC1) or metres (32FC1); holes and NaN are 0."""
+    """Return depth (row, column) [m] of an image, 16UC1 (mm) or 32FC1 (m); holes and NaN are 0."""
     if message.encoding not in _DEPTHS:
         raise MessageError(f"a depth image needs encoding 16UC1 (mm) or 32FC1 (m), got '{message.encoding}'")
     kind, unit_m = _DEPTHS[message.encoding]
@@ -48,7 +48,7 @@ def depth_from_image(message: Image) -> NDArray[np.float32]:
 
 
 def image_from_depth(depth_m: NDArray[Any], stamp_s: float, frame_id: str, encoding: str = "16UC1") -> Image:
-    """Return an image of depth (row, column) [m], 0 = hole: 16UC1 in millimetres, or 32FC1 in metres with NaN."""
+    """Return an image of depth (row, column) [m], 0 = hole: 16UC1 in mm, or 32FC1 in m with NaN."""
     if encoding == "16UC1":
         values = np.clip(np.rint(depth_m / MM), 0, np.iinfo(np.uint16).max).astype(np.uint16)
     else:
@@ -65,7 +65,10 @@ def image_from_depth(depth_m: NDArray[Any], stamp_s: float, frame_id: str, encod
 
 
 def intrinsics_from_info(message: CameraInfo) -> Intrinsics:
-    """Return the intrinsics of a depth camera. Raises MessageError for cropped, binned or uncalibrated images."""
+    """Return the intrinsics of a depth camera.
+
+    Raises MessageError for cropped, binned or uncalibrated images.
+    """
     k, d = ([float(value) for value in values] for values in (message.k, message.d))
     if message.binning_x > 1 or message.binning_y > 1 or message.roi.width or message.roi.height:
         raise MessageError("camera_info describes a binned or cropped image; publish the full image")
@@ -84,7 +87,10 @@ def intrinsics_from_info(message: CameraInfo) -> Intrinsics:
 
 
 def info_from_intrinsics(camera: Intrinsics, stamp_s: float, frame_id: str) -> CameraInfo:
-    """Return the camera_info message of a camera. Raises MessageError for distortion models that it cannot express."""
+    """Return the camera_info message of a camera.
+
+    Raises MessageError for distortion models that it cannot express.
+    """
     if camera.distortion not in ("none", "brown_conrady"):
         raise MessageError(
             f"camera_info cannot express distortion '{camera.distortion}'; none and brown_conrady are supported"
@@ -121,9 +127,10 @@ def estimate_message(estimate: ObjectEstimate, frame_id: str) -> PointCloud2:
 
 
 def estimate_from_message(message: PointCloud2) -> ObjectEstimate:
-    """Return the estimate of any cloud with x, y, z; without the other columns it is fully visible and fresh.
+    """Return the object estimate of any cloud with x, y, z.
 
-    The frame of the points is `message.header.frame_id`. Raises MessageError.
+    Without the other columns the object is fully visible and the view fresh. The frame of the points is
+    `message.header.frame_id`. Raises MessageError.
     """
     order = ">" if message.is_bigendian else "<"
     known = {item.name: item for item in message.fields if item.count == 1 and item.datatype in _NUMBERS}

@@ -1,4 +1,4 @@
-"""Closed loop on one machine: simulated robot, perception and grasp node as processes, with an operator node.
+"""Closed loop on one machine: simulated robot, perception and grasp node, and an operator.
 
     with ClosedLoop(bundle, logs) as loop:
         trial = loop.grasp("3", seed=0)          success is decided by the pose of the object in the simulator
@@ -69,7 +69,7 @@ class ClosedLoop:
     """Starts simulated robot, perception and grasp node as processes and operates them."""
 
     def __init__(self, bundle: str | Path, logs: Path, video: bool = False, **parameters: Mapping[str, Any]) -> None:
-        """`logs`: folder of node outputs. `video`: keep states for a video. `parameters`: overrides by node name."""
+        """`logs`: folder of node outputs. `video`: keep states for a video. `parameters`: by node name."""
         if unknown := sorted(set(parameters) - set(NODES)):
             raise ValueError(f"unknown nodes {unknown}; nodes: {list(NODES)}")
         folder = str(Path(bundle).resolve())
@@ -153,7 +153,10 @@ class ClosedLoop:
         try_shutdown(context=self._context)
 
     def grasp(self, name: str, seed: int = 0, during: Callable[[str], None] = lambda state: None) -> Trial:
-        """Place an object, grasp it and return whether it is held; `during` is called repeatedly with the state."""
+        """Place an object, grasp it and return whether it is held.
+
+        `during` is called repeatedly with the state of the grasp node.
+        """
         start_s = time.monotonic()
         self.reset(name, seed)
         reason = self._request_grasp() or self._wait_for_hold(during)
@@ -169,7 +172,7 @@ class ClosedLoop:
         )
 
     def reset(self, name: str, seed: int) -> None:
-        """Reset the simulated robot with an object; the grasp node is inactive meanwhile and active afterwards."""
+        """Reset the simulated robot with an object and activate the grasp node."""
         if self._active:
             self._active = not self.transition(Transition.TRANSITION_DEACTIVATE)
         client = AsyncParameterClient(self._node, "sim_robot")
@@ -212,7 +215,10 @@ class ClosedLoop:
             self._executor.spin_once(timeout_sec=0.01)
 
     def until(self, condition: Callable[[], Any], name: str, what: str, patience_s: float = ANSWER_S) -> None:
-        """Process messages until a condition holds. Raises NotAnsweredError naming node `name` after the time limit."""
+        """Process messages until a condition holds.
+
+        Raises NotAnsweredError, which names node `name`, after the time limit.
+        """
         end_s = time.monotonic() + patience_s
         while not condition():
             if time.monotonic() > end_s or self.processes[name].poll():

@@ -187,7 +187,7 @@ class PoseDriver:
 
 
 def joint_command(kind: str, names: Sequence[str], values: Array, period_s: float, stamp_s: float) -> Any:
-    """Return the message of values (driver joint,) in the driver's order; the next one follows in `period_s`."""
+    """Return the command message of values (driver joint,) in the driver's order; next one in `period_s`."""
     if kind == "float64_array":
         return messages.array_message(values)
     if kind == "joint_trajectory":

@@ -48,7 +48,7 @@ class ExcitationCfg:
 
 
 def excite(rest_rad: float, lower_rad: float, upper_rad: float, cfg: ExcitationCfg) -> Array:
-    """Return targets (tick,) [rad] of one joint at `rate_hz`, starting and ending at rest, within its range."""
+    """Return targets (tick,) [rad] of one joint at `rate_hz`, from rest to rest within its range."""
     low = max(lower_rad + cfg.margin_rad, rest_rad - cfg.reach_rad)
     high = min(upper_rad - cfg.margin_rad, rest_rad + cfg.reach_rad)
     if not low < rest_rad < high:

@@ -1,4 +1,4 @@
-"""Keeps the newest message of each input topic of the grasp node and makes the inputs of a tick from them."""
+"""Keeps the newest message of each input topic of the grasp node; makes the inputs of a tick."""
 
 from collections.abc import Callable
 from typing import Any
@@ -64,7 +64,7 @@ class InputBuffer:
         return self._arm_palm
 
     def inputs(self, now_s: float, assumed: SafeCommand | None = None) -> Inputs:
-        """Return the inputs of a tick; `assumed`: the command that a dry run assumes the robot to have reached."""
+        """Return the inputs of a tick; `assumed`: the command that a dry run assumes to be reached."""
         joints, joints_stamp_s = self._robot.hand()
         palm, palm_stamp_s = self.palm()
         found = Inputs(

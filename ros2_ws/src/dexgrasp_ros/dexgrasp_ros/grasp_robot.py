@@ -24,7 +24,7 @@ class RobotInterface:
     """Subscribes to joint states and publishes commands of one hand and one arm; one per configured node."""
 
     def __init__(self, node: Node, cfg: GraspNodeCfg, contract: Contract, period_s: float) -> None:
-        """Raise AdapterError where drivers and contract do not match, ImportError without the arm's kinematics."""
+        """Raise AdapterError for drivers that do not match the contract, ImportError without kinematics."""
         hand = contract.hand
         self._node = node
         self.hand_cfg, arm_cfg = load("hands", cfg.hand), load("arms", cfg.arm)
@@ -83,7 +83,7 @@ class RobotInterface:
         return self._states.newest("arm")[1]
 
     def reset(self) -> str:
-        """Start the next commands from the newest joint states; return why that is impossible, or an empty text."""
+        """Start the next commands from the newest joint states; return why not, or an empty text."""
         self._hand.reset()
         return self._arm.reset(self._states.newest("arm")[0])
 
@@ -93,7 +93,7 @@ class RobotInterface:
         self._arm.send(Pose(safe.palm_pos_w, safe.palm_quat_w), measured)
 
     def hold(self, fingers: Array, palm: Pose | None) -> None:
-        """Publish the last commands: fingers (joint,) [rad] and the palm where measured; None: the last arm target."""
+        """Publish the last commands: fingers (joint,) [rad] and the measured palm; None: last arm target."""
         self._hand.hold(fingers)
         self._arm.hold(None if palm is None else self._states.newest("arm")[0], palm)
 

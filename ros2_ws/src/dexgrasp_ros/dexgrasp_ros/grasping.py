@@ -164,7 +164,7 @@ class GraspStateMachine:
         return palm_far_from_target(self.last_sent()[1], now[1], self.cfg.follow_m, self.cfg.follow_rad)
 
     def _apply_gate(self, inputs: Inputs) -> SafeCommand:
-        """Pass the target of the state through the safety gate; in a fault the measured position is the target."""
+        """Pass the target through the safety gate; in a fault the measured position is the target."""
         joints, palm = (self._measured if self.state == "fault" else self._target) or (None, None)
         desired = DesiredCommand(
             joint_target=joints,
@@ -338,7 +338,7 @@ class GraspStateMachine:
             self._lift_from_m, self._base_m = float(self._target[1].pos_m[2]), float(command.base_m)
 
     def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
-        """Return whether the hand is empty: at the end of the lift (`ends`), or because the object was lost later."""
+        """Return whether the hand is empty: at the end of the lift (`ends`), or by a loss after it."""
         control, rise_m = self._policy.contract.control, float(command.base_m) - self._base_m
         weak = bool(command.grip < (control.grip_threshold_unseen if ends else control.grip_threshold_hold))
         left_behind = ends and rise_m < control.min_rise_fraction * control.lift_m

@@ -1,4 +1,4 @@
-"""System identification node: excites each joint of a hand, fits servo parameters to the log, writes them.
+"""System identification node: excites each joint of a hand and fits servo parameters to the log.
 
     ros2 run dexgrasp_ros identification_node --ros-args -p hand:=allegro_v4 -p robot:=real -p out:=identified
     ros2 run dexgrasp_ros identification_node --ros-args -p log:=identified/log.npz     fit an existing log

@@ -127,7 +127,7 @@ class Servo:
         self._size = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
 
     def respond(self, parameters: JointParameters, targets: Array) -> Array:
-        """Return positions (step,) after each step, starting at rest at the first of the targets (step,) [rad]."""
+        """Return positions (step,) after each step, from rest at the first of the targets (step,) [rad]."""
         return self._simulate(parameters, targets)[:, 1]
 
     def saturated_s(self, parameters: JointParameters, targets: Array) -> float:
@@ -188,10 +188,12 @@ class _Problem:
         self.bounds = low, high
 
     def vector(self, parameters: JointParameters) -> Array:
+        """Return the vector of parameters."""
         values = np.array([getattr(parameters, name) for name in NAMES])
         return np.concatenate([np.log(np.maximum(values[:5], LEAST)), values[5:]])
 
     def parameters(self, x: Array) -> JointParameters:
+        """Return the parameters of a vector."""
         return JointParameters(**dict(zip(NAMES, map(float, [*np.exp(x[:5]), *x[5:]]), strict=True)))
 
     def with_best_delay(self, x: Array) -> Array:
@@ -204,12 +206,15 @@ class _Problem:
         return x
 
     def residuals(self, x: Array) -> Array:
+        """Return the residuals of positions and priors, each divided by its standard deviation."""
         return np.concatenate([(self.positions(x) - self._log.position) / self.noise_rad, self._priors(x)])
 
     def positions(self, x: Array) -> Array:
+        """Return the fitted positions (reading,) [rad]."""
         return self._read(self._servo.respond(self.parameters(x), self._targets), x[5]) + x[6]
 
     def jacobian(self, x: Array) -> Array:
+        """Return the Jacobian of the residuals by finite differences."""
         here, columns = self.positions(x), []
         for i, step in enumerate(STEPS):
             ahead = x.copy()
@@ -218,9 +223,11 @@ class _Problem:
         return np.concatenate([np.stack(columns, axis=1), np.diag(1.0 / PRIOR_SD)])
 
     def rms(self, x: Array) -> float:
+        """Return the RMS of measured against fitted positions [rad]."""
         return float(np.sqrt(np.mean(np.square(self.positions(x) - self._log.position))))
 
     def result(self, x: Array) -> JointFit:
+        """Return the fit of a vector, with standard deviations from the Jacobian."""
         inflation = max(1.0, self.rms(x) / self.noise_rad)
         slope = self.jacobian(x)[: len(self._log.position)] / inflation
         spread = np.sqrt(np.diag(np.linalg.inv(slope.T @ slope + np.diag(PRIOR_SD**-2.0))))

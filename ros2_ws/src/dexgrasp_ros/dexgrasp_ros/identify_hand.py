@@ -1,4 +1,4 @@
-"""Hand model for system identification from the simulator: rest pose, free ranges, inertias, first guess."""
+"""Hand model for system identification: rest pose, free ranges, inertias, first guess."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -78,7 +78,7 @@ def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
 
 
 def _poses(hand: HandSpec, cfg: ExcitationCfg) -> list[Array]:
-    """Return candidate rest poses: open hand, stretched hand, centre of the ranges; with room on either side."""
+    """Return candidate rest poses with room on either side: open, stretched, centre of the ranges."""
     room = cfg.margin_rad + 2 * cfg.small_rad
     known = [hand.power.open_pose.numpy(), hand.pinch.open_pose.numpy(), np.zeros(len(hand.joint_names))]
     return [np.clip(pose, hand.joint_lower + room, hand.joint_upper - room) for pose in

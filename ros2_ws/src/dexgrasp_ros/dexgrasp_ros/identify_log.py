@@ -72,12 +72,15 @@ class HandLog:
 
 
 class IdentificationSequence:
-    """Moves to the rest pose, then excites one joint after the other; call `step` at the rate of the targets."""
+    """Moves to the rest pose, then excites one joint after the other.
+
+    Call `step` at the rate of the targets.
+    """
 
     def __init__(
         self, rest: Array, lower: Array, upper: Array, chosen: Sequence[int], cfg: ExcitationCfg, speed_rad_s: float
     ) -> None:
-        """`lower`, `upper` (joint,): free range of each joint [rad]; `speed_rad_s`: of the motion to the rest pose."""
+        """`lower`, `upper` (joint,): free ranges [rad]; `speed_rad_s`: of the motion to the rest pose."""
         self._rest, self._cfg, self._limit = rest, cfg, speed_rad_s / cfg.rate_hz
         self._waiting = [(i, excite(rest[i], lower[i], upper[i], cfg)) for i in chosen]
         self._target: Array | None = None
@@ -107,7 +110,10 @@ class IdentificationSequence:
             self._read.append((stamp_s, joints.copy()))
 
     def step(self, joints: Array, now_s: float) -> Array:
-        """Return the targets (joint,) [rad] for measured `joints`. Raises ValueError if a joint at rest deviates."""
+        """Return the targets (joint,) [rad] for measured `joints` (joint,) [rad].
+
+        Raises ValueError if a joint at rest deviates.
+        """
         if self._target is None:
             self._target = joints.copy()
         gap = self._rest - self._target

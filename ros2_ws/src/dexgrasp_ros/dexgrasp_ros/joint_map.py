@@ -46,7 +46,7 @@ class JointMap:
     def __init__(
         self, joint_names: Sequence[str], driver_of: Mapping[str, str], order: Sequence[str], units: Units
     ) -> None:
-        """`joint_names`: of the contract; `driver_of`: driver name of each; `order`: all driver names in its order."""
+        """`joint_names`: of the contract; `driver_of`: driver name of each; `order`: of the driver."""
         _check(joint_names, driver_of, order)
         self.joint_names, self.order = tuple(joint_names), tuple(order)
         """Joint names of the contract and of the driver, each in its own order."""

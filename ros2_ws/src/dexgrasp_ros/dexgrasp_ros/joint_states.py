@@ -40,7 +40,7 @@ class JointStates:
         self._newest |= {name: (joints, at_s) for name, (joints, at_s) in found.items() if joints is not None}
 
     def newest(self, name: str) -> tuple[Array | None, float]:
-        """Return positions (joint,) [rad] in the order of the contract, and their stamp [s]; None before the first."""
+        """Return positions (joint,) [rad] in the order of the contract and their stamp [s]; None at first."""
         return self._newest.get(name, (None, -np.inf))
 
 

@@ -45,7 +45,7 @@ class LeapStateCfg:
 
 
 class LeapStateNode(Node):
-    """Calls the service, one call at a time; joint states get the stamp of the call, the oldest possible time."""
+    """Calls the service, one call at a time, and publishes the response with the stamp of the call."""
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("leap_states", context=context, **options)

@@ -1,5 +1,6 @@
-"""Converts ROS messages to arrays and back; only this file and camera_messages.py know message layouts.
+"""Converts ROS messages to arrays and back.
 
+Only this file and camera_messages.py know message layouts.
 Arrays are in SI units with quaternions wxyz; messages have xyzw. An invalid message raises MessageError.
 """
 
@@ -80,7 +81,7 @@ def twist_message(linear: ArrayLike, angular: ArrayLike, stamp_s: float, frame_i
 def joint_message(
     names: Sequence[str], position: ArrayLike, stamp_s: float, velocity: ArrayLike = (), effort: ArrayLike = ()
 ) -> JointState:
-    """Return a joint state message of positions [rad] and, where given, velocities [rad/s] and efforts [N m]."""
+    """Return a joint state message of positions [rad], velocities [rad/s] and efforts [N m]."""
     values = (np.asarray(column, float).tolist() for column in (position, velocity, effort))
     columns = dict(zip(("position", "velocity", "effort"), values, strict=True))
     return JointState(header=header(stamp_s), name=list(names), **columns)
@@ -94,7 +95,7 @@ def joints_from_message(message: JointState, column: str = "position") -> dict[s
 def trajectory_message(
     names: Sequence[str], position: ArrayLike, reach_s: float, stamp_s: float = 0.0
 ) -> JointTrajectory:
-    """Return a trajectory of one point, to be reached `reach_s` after its arrival (stamp 0) or after its stamp."""
+    """Return a trajectory of one point, to be reached `reach_s` after arrival (stamp 0) or stamp."""
     point = JointTrajectoryPoint(positions=np.asarray(position, float).tolist(), time_from_start=to_duration(reach_s))
     return JointTrajectory(header=header(stamp_s), joint_names=list(names), points=[point])
 

@@ -1,4 +1,4 @@
-"""The object as perception estimates it: exchanged by perception, grasping and the message conversions."""
+"""Estimate of the object, exchanged by perception, grasping and message conversions."""
 
 from dataclasses import dataclass
 

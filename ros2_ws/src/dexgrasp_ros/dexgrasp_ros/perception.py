@@ -1,4 +1,4 @@
-"""Observes one object in depth images, without ROS: first view, pre-grasp plan, points updated during the grasp.
+"""Observes one object in depth images, without ROS: first view, pre-grasp plan, updated points.
 
     observer = ObjectObserver(contract, intrinsics, hand=...)
     estimate = observer.observe(frame)        before the grasp; None until FIRST_FRAMES frames agree
@@ -8,8 +8,8 @@
     estimate = observer.estimate(stamp_s)     points as they are now
     observer.end_grasp(empty=False)           after an empty grasp, the next plan is a different one
 
-The contract's `camera.mode` decides what a frame updates: nothing (first_frame), all points (latest), the pose (tracked),
-the pose and points that the tracked ones do not explain (tracked_updated).
+The contract's `camera.mode` decides what a frame updates: nothing (first_frame), all points (latest), the pose
+(tracked), the pose and points that the tracked ones do not explain (tracked_updated).
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ class RobotState:
 
 
 def robot_state(arm: ArmBody, hand: HandBody, joint_pos: Array, arm_pos: Array) -> RobotState:
-    """Return the state of a hand (joint,) [rad] on an arm (arm joint,) [rad], with the palm pose by kinematics."""
+    """Return the state of a hand (joint,) [rad] on an arm (arm joint,) [rad], by kinematics."""
     palm_pos_w, palm_quat_w = hand.palm(*arm.hand_base(torch.from_numpy(arm_pos)))
     return RobotState(
         joint_pos=joint_pos, palm_pos_w=palm_pos_w.numpy(), palm_quat_w=palm_quat_w.numpy(), arm_pos=arm_pos
@@ -90,9 +90,10 @@ class ObjectObserver:
         reachable: Reachable | None = None,
         seed: int = 0,
     ) -> None:
-        """`hand`: required where the view mode uses frames after the first view. `reachable`: filter of palm poses.
+        """`hand`: required where the view mode uses frames after the first view.
 
-        `seed` fixes the random choices of the segmentation, per frame. Raises ValueError without a required hand.
+        `reachable`: filter of palm poses. `seed`: of the random choices of the segmentation,
+        constant over frames. Raises ValueError without a required hand.
         """
         camera = contract.camera
         self.intrinsics, self._hand, self._arm, self._reachable = intrinsics, hand, arm, reachable
@@ -186,7 +187,7 @@ class ObjectObserver:
         )
 
     def _collect(self, frame: DepthFrame, robot: RobotState | None) -> None:
-        """Add a frame to the first view; the last one completes it. A frame that does not agree starts it anew."""
+        """Add a frame to the first view, or start it anew where the frame does not agree."""
         segmentation = self._segment(frame, robot)
         stride = self._segmenter.cfg.stride
         still = _StillFrame(
@@ -274,7 +275,7 @@ def _batch(robot: RobotState) -> Sequence[torch.Tensor]:
 
 
 def _camera_position(frame: DepthFrame) -> Array:
-    """Return the position of the camera (3,) in the world frame [m]. Raises ValueError without a camera pose."""
+    """Return the camera position (3,), world frame [m]. Raises ValueError without a camera pose."""
     if frame.T_world_cam is None:
         raise ValueError("the frame has no camera pose: run `dexgrasp calibrate camera` and pass the file it writes")
     return frame.T_world_cam[:3, 3].copy()

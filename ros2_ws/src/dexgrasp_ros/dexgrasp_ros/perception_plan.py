@@ -84,7 +84,7 @@ class GraspPlanner:
 
 
 def _approach_origin(centroid_w: NDArray[np.float32], camera_w: Array) -> Array:
-    """Return the point (3,) [m] from which the palm approaches: the camera, or above the object for a side camera."""
+    """Return the origin (3,) [m] of the approach: the camera, or above the object for a side camera."""
     line = camera_w - centroid_w
     from_side = math.atan2(float(np.linalg.norm(line[:2])), float(line[2])) > SIDE_CAMERA_RAD
     return np.array([centroid_w[0], centroid_w[1], OVERHEAD_M], np.float64) if from_side else camera_w

@@ -34,7 +34,7 @@ UNREGISTERED = "Transition is not registered"
 
 
 class ClosableNode(Protocol):
-    """A node whose `close` holds the robot and waits for the arrival of the commands; it may be called again."""
+    """A node whose `close` holds the robot and waits for the commands; may be called again."""
 
     def close(self) -> None:
         """Hold the robot; called before the node is destroyed, while the context is valid."""
@@ -78,7 +78,7 @@ def run_until_finished(make_node: Callable[[], FinishingNode]) -> int:
 
 
 def acknowledged(publishers: Sequence[Publisher], timeout_s: float = ACKNOWLEDGED_S) -> bool:
-    """Wait until reliable subscribers have received all messages; return whether they did within the time limit."""
+    """Wait until reliable subscribers have received all messages; return whether they have."""
     arrived = [publisher.wait_for_all_acked(Duration(seconds=timeout_s)) for publisher in publishers]
     return all(arrived)
 
@@ -132,7 +132,7 @@ def _close(node: ClosableNode) -> int:
 
 @contextmanager
 def _handlers(stop: threading.Event) -> Iterator[None]:
-    """Let SIGINT and SIGTERM set `stop`; repeated signals, for instance of launch and terminal, do no harm."""
+    """Let SIGINT and SIGTERM set `stop`; repeated signals do no harm."""
 
     def request_stop(*_: Any) -> None:
         stop.set()

@@ -18,7 +18,7 @@ JUMP_RAD, JUMP_M, JUMP_TURN_RAD = 0.8, 0.08, 0.5
 
 
 def not_ready(inputs: Inputs, hand: HandContract, gate: SafetyGate, period_s: float, outside_rad: float) -> str:
-    """Return why no command may be sent from these readings; empty where they are valid. `hand`: of the contract."""
+    """Return why no command may be sent from these readings; empty where they are valid."""
     if reason := "the emergency stop is pressed" if inputs.estop else never_received(inputs):
         return reason
     names, lower, upper = hand.joint_names, np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
@@ -34,7 +34,7 @@ def not_ready(inputs: Inputs, hand: HandContract, gate: SafetyGate, period_s: fl
 
 
 def measured_state(inputs: Inputs, joints: int) -> tuple[Array, Pose]:
-    """Return joint positions (joint,) [rad] and T_world_palm. Raises ValueError for a wrong shape or values."""
+    """Return joint positions (joint,) [rad] and T_world_palm. Raises ValueError for invalid ones."""
     pos = np.asarray(inputs.joint_pos, dtype=np.float64)
     if pos.shape != (joints,) or not np.isfinite(pos).all():
         raise ValueError(f"joint positions are not {joints} finite values. {inputs.input_errors}".rstrip())
@@ -42,7 +42,7 @@ def measured_state(inputs: Inputs, joints: int) -> tuple[Array, Pose]:
 
 
 def clip_fingers(value: ArrayLike, lower: Array, upper: Array) -> Array:
-    """Return finger positions (joint,) of a plan, clipped to limits [rad]. Raises ValueError for a wrong shape."""
+    """Return finger positions (joint,) of a plan, clipped to limits [rad]. Raises ValueError."""
     joints = np.asarray(value, dtype=np.float64)
     if joints.shape != lower.shape or not np.isfinite(joints).all():
         raise ValueError(f"the finger positions of the plan are not {len(lower)} finite values")
@@ -58,7 +58,7 @@ def never_received(inputs: Inputs) -> str:
 
 
 def too_old(inputs: Inputs, period_s: float, limit_s: float) -> str:
-    """Return the age of the readings if it exceeds the limit or they are more than one period in the future."""
+    """Return the age of the readings if it exceeds the limit or is less than -`period_s`."""
     age_s = inputs.now_s - oldest_stamp_s(inputs)
     if -period_s <= age_s <= limit_s:
         return ""
@@ -71,7 +71,7 @@ def oldest_stamp_s(inputs: Inputs) -> float:
 
 
 def jumped(before: tuple[Array, Pose], after: tuple[Array, Pose], periods: float) -> str:
-    """Return which part moved further between two readings than is possible in this number of control periods."""
+    """Return what moved further between two readings than is possible in so many control periods."""
     far_rad = float(np.abs(after[0] - before[0]).max())
     far_m, turn_rad = before[1].distance_m(after[1]), before[1].angle_rad(after[1])
     if far_rad > periods * JUMP_RAD:

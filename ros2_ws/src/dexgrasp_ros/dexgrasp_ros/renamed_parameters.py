@@ -8,9 +8,9 @@ from rclpy.parameter import Parameter
 
 
 def accept_old_names(node: Node, renamed: Mapping[str, str]) -> None:
-    """Rename the parameter overrides of a node, old -> new name; call it before the parameters are declared.
+    """Rename the parameter overrides of a node, old -> new name.
 
-    Raises ValueError where a parameter is given under both names.
+    To be called before the parameters are declared. Raises ValueError where a parameter is given under both names.
     """
     given: dict[str, Any] = node._parameter_overrides  # rclpy has no public access to undeclared overrides
     for old, new in renamed.items():

@@ -1,4 +1,4 @@
-"""`dexgrasp replay BAG`: runs perception and policy on a recorded bag; exit status 1 where results differ.
+"""`dexgrasp replay BAG`: runs perception and policy on a bag; exit status 1 where results differ.
 
 The bag is one of the recorder node (MCAP); it is read with rosbags, without ROS. Each stage gets its recorded inputs:
 perception the frames and readings, the grasp state machine the readings, points and plans. Service calls are not in a
@@ -32,7 +32,7 @@ def replay(cfg: ReplayCfg) -> int:
 
 
 def provide_message_packages() -> None:
-    """Register the message classes of rosbags under the names of ROS packages, where these are not installed."""
+    """Register the message classes of rosbags as ROS packages, where these are not installed."""
     with suppress(ImportError):
         for package in PACKAGES:
             importlib.import_module(f"{package}.msg")

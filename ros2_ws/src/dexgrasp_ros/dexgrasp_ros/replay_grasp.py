@@ -1,4 +1,4 @@
-"""Replays the grasp state machine: each recorded palm pose is a tick, the commands until the next are its output."""
+"""Replays the grasp state machine: each recorded palm pose is a tick, the next commands its output."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -45,7 +45,7 @@ class RecordedTick:
 
 
 class GraspReplay:
-    """Runs the grasp state machine on recorded inputs from the first command on; compares states and commands."""
+    """Runs the grasp state machine on recorded inputs; compares states and commands."""
 
     def __init__(self, bag: Bag, cfg: ReplayCfg, report: ReplayReport) -> None:
         policy = Policy.load(find_bundle(cfg.policy))

@@ -1,4 +1,4 @@
-"""Replays perception on recorded frames; the stamps of the recorded clouds tell which frames were used."""
+"""Replays perception on recorded frames; recorded clouds tell which frames were used."""
 
 from collections.abc import Callable
 from typing import Any
@@ -92,7 +92,7 @@ class PerceptionReplay:
         self._machine.on_palm_pose(*messages.pose_from_message(message), messages.seconds(message.header.stamp))
 
     def _on_points(self, message: Any, time_s: float) -> None:
-        """Store the first cloud of each frame; later ones were moved with the palm by readings after the frame."""
+        """Store the first cloud of each frame; later ones were moved with the palm."""
         self._clouds.setdefault(_stamp_us(message), (time_s - self._start_s, message))
 
     def _on_plan(self, message: Any, time_s: float) -> None:

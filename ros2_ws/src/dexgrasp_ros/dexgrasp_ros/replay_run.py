@@ -1,4 +1,4 @@
-"""Runs a bag through perception and the grasp state machine; imported after `provide_message_packages`."""
+"""Runs a bag through perception and grasp state machine; import it after the message packages."""
 
 from dexgrasp_ros import config
 from dexgrasp_ros.perception_cfg import PerceptionCfg

@@ -1,4 +1,4 @@
-"""Scripted motions of palm and fingers: approach to the pre-grasp, release, home; a sequence of speed-limited stages.
+"""Scripted motions of palm and fingers (approach, release, home) as speed-limited stages.
 
 A stage moves a reference of the palm and one of the fingers. The palm reference waits for a robot that lags behind it,
 so that the robot does not catch up at high speed.
@@ -126,7 +126,7 @@ class ScriptedMotion:
 
 
 def approach(start: Pose, goal: Pose, fingers: Array, transit_m: float) -> list[MotionStage]:
-    """Return the stages to a pre-grasp: raise and open the fingers (joint,), move across, descend along the normal."""
+    """Return the stages to a pre-grasp: raise and open the fingers (joint,), move across, descend."""
     entry = back_off(goal, transit_m)
     height_m = max(start.pos_m[2], entry.pos_m[2], transit_m)
     return [

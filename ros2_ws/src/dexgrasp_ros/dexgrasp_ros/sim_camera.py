@@ -54,7 +54,7 @@ def pinhole(width: int, height: int) -> Intrinsics:
 
 
 def upright(T_world_cam: Array, name: str) -> mujoco.MjvCamera:
-    """Return the MuJoCo camera at a pose. Raises ValueError for a rolled camera, which MuJoCo does not support."""
+    """Return the MuJoCo camera at a pose. Raises ValueError for a rolled camera."""
     position, forward = T_world_cam[:3, 3], T_world_cam[:3, 2]
     camera, T_level = camera_looking_at(position, position + forward)
     if np.abs(T_level[:3, :3] - T_world_cam[:3, :3]).max() > UPRIGHT_TOLERANCE:

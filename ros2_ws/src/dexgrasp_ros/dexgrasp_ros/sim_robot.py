@@ -1,4 +1,4 @@
-"""Simulated robot in MuJoCo, without ROS: arm, hand, one object on a table; commands act after a latency.
+"""Simulated robot in MuJoCo, without ROS: arm, hand, one object on a table, delayed commands.
 
 Joint names are those of assets/arms and assets/hands.
 """
@@ -181,7 +181,7 @@ class SimRobot:
         self.reset(cfg.object, cfg.seed)
 
     def reset(self, name: str | int, seed: int) -> None:
-        """Move the arm home, open the hand, place the object (number or name) as in trial `seed` of `evaluate`."""
+        """Move the arm home, open the hand, place the object (number or name) as in trial `seed`."""
         self.object = self._object_name(name)
         self.cfg = replace(self.cfg, object=str(name), seed=seed)
         trial = self.library.names.index(self.object)
@@ -245,7 +245,7 @@ class SimRobot:
     def set_pose(
         self, joint_pos: Mapping[str, float], object_pos_w: ArrayLike, object_quat_w: ArrayLike
     ) -> tuple[mujoco.MjModel, mujoco.MjData]:
-        """Set joints (by name) [rad] and object pose without stepping, and return model and data for rendering."""
+        """Set joints (by name) [rad] and object pose without stepping; return model and data."""
         self._data.qpos[self._q] = [joint_pos[name] for name in self.names]
         self._data.qpos[self._object_q] = np.concatenate([object_pos_w, object_quat_w])
         mujoco.mj_forward(self._model, self._data)

@@ -52,7 +52,7 @@ SLOW = 0.95
 
 
 class SimRobotNode(Node):
-    """Publishes joint states, depth images, clock and true object pose; subscribes to commands of arm and hand."""
+    """Publishes joint states, depth images, clock and object pose; executes commands of arm and hand."""
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("sim_robot", context=context, **options)

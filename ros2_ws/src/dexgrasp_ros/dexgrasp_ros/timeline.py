@@ -13,7 +13,10 @@ KEPT_S = 1.0
 
 
 class StampedBuffer:
-    """Stores rows by stamp and interpolates between them; up to `timeout_s` outside it returns the nearest row."""
+    """Stores rows by stamp and interpolates between them.
+
+    Up to `timeout_s` outside the stored range it returns the nearest row.
+    """
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s

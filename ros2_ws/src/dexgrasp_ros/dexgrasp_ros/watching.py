@@ -1,4 +1,4 @@
-"""State machine of the perception node, without ROS: readings, frames and grasp states in, object estimates out.
+"""State machine of the perception node, without ROS: decides what each depth frame is used for.
 
 idle, home, retreat   frames are collected until the first view is complete; it is published with its plan
 pregrasp              the first view is frozen; frames are not used
@@ -60,7 +60,10 @@ class PerceptionSetup:
 
 
 class PerceptionStateMachine:
-    """Decides per grasp state what a depth frame is used for. Each event returns the estimate to publish, or None."""
+    """Decides per grasp state what a depth frame is used for.
+
+    Each event returns the estimate to publish, or None.
+    """
 
     def __init__(self, setup: PerceptionSetup) -> None:
         self._setup = setup

@@ -1,4 +1,4 @@
-"""Joint test node (wave test): moves each joint of a hand a little and back, and compares command and measurement.
+"""Joint test node (wave test): moves each joint of a hand and compares command and measurement.
 
     ros2 run dexgrasp_ros joint_test_node --ros-args -p hand:=allegro_v4 -p bundle:=DIR -p robot:=real
 

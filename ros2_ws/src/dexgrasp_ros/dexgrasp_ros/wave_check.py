@@ -1,4 +1,4 @@
-"""Joint test without ROS: moves one joint after the other a little and back, and evaluates the measured motions.
+"""Joint test without ROS: moves one joint after the other and evaluates the measured motions.
 
 A wrong order, sign, zero or unit of the commands shows in the measurements. An error that is equal in commands and
 states does not: therefore each motion is also described in words, to be confirmed by an observer.
@@ -206,7 +206,7 @@ class JointTest:
 
 
 def table(verdicts: Sequence[Verdict], reference: Mapping[str, float] | None = None) -> str:
-    """Return the results as text, one row per joint; `reference`: measured motions [rad] of an earlier test."""
+    """Return the results as text, one row per joint; `reference`: earlier measured motions [rad]."""
     titles = ["joint", "commanded rad", "moved rad", "largest other", "visible motion", "result"]
     rows = [
         [
