@@ -51,7 +51,7 @@ system:
 demo: $(READY)
 	@$(VENV)/bin/dexgrasp demo $(ARGS)
 
-LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m policies.cli train hand=$(HAND) num_envs=$$((256 / $(JOBS)))
+LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m dexgrasp.policies.cli.main train hand=$(HAND) num_envs=$$((256 / $(JOBS)))
 
 train: $(READY)
 	$(LEARN) recipe=teacher out=$(RUNS)/teacher $(ARGS)

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perception.capsules import Capsules
-from perception.geometry import Kinematics, compose, invert
-from perception.hand_shape import HandCapsules, HandOcclusion
+from dexgrasp.perception.occlusion import HandCapsules, HandOcclusion
+from dexgrasp.perception.robot_mask import Capsules
+from dexgrasp.perception.transforms import Kinematics, compose, invert
 
 FILE = "capsules.json"
 MIRROR = (1.0, -1.0, 1.0)
@@ -126,7 +126,7 @@ def _read(place: str | Path, keys: Sequence[str]) -> tuple[Path, dict[str, Any]]
     except OSError as error:
         raise FileNotFoundError(
             f"{file} cannot be read ({error.strerror}): it holds the body of a hand or an arm as capsules; "
-            "write it with `python -m sim.capsule_files FOLDER`"
+            "write it with `python -m dexgrasp.sim.robots.capsule_files FOLDER`"
         ) from error
     except ValueError as error:
         raise ValueError(f"{file} is not JSON: {error}") from error

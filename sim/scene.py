@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import mujoco
 import numpy as np
 
-from sim.hands import HandSpec
-from sim.mounts import Turn, attach
-from sim.objects import ObjectLibrary, ObjectModel
+from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.mount import Turn, attach
 
 TABLE, OBJECT, HAND, THUMB = 4, 2, 1, 8
 """Collision bits. The table meets hand and object, the object meets the hand, the hand meets itself or its thumb."""
@@ -84,7 +84,7 @@ def build_model(
 ) -> mujoco.MjModel:
     """Compiled scene with `obj` in a layout of `slots` convex pieces; world z up, table plane z = 0.
 
-    `turn`: see `sim.mounts.attach`.
+    `turn`: see `dexgrasp.sim.robots.mount.attach`.
     """
     if len(obj.pieces) > slots:
         raise ValueError(f"object '{obj.name}' has {len(obj.pieces)} convex pieces, the scene only {slots} slots")

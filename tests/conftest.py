@@ -37,8 +37,8 @@ def reference():
 
 
 def _preset(name):
-    import configs
-    from sim.scene import PhysicsCfg
+    from dexgrasp import configs
+    from dexgrasp.sim.scene import PhysicsCfg
 
     return configs.load_option(PhysicsCfg, "physics", name)
 
@@ -46,7 +46,7 @@ def _preset(name):
 @pytest.fixture(scope="session")
 def allegro():
     """The right Allegro hand."""
-    from sim.hands import HandSpec
+    from dexgrasp.sim.robots.hand import HandSpec
 
     return HandSpec.load("allegro")
 
@@ -54,7 +54,7 @@ def allegro():
 @pytest.fixture(scope="session")
 def household(tmp_path_factory):
     """A small library: one generated object each of a box, a mug with many pieces, a hammer and a capsule."""
-    from sim.objects.generator import generate
+    from dexgrasp.sim.objects.generator import generate
 
     families = ["box", "mug", "hammer", "capsule"]
     return generate(4, tmp_path_factory.mktemp("household"), families=families, workers=1, progress=False)
@@ -64,7 +64,7 @@ def household(tmp_path_factory):
 def ros_domain(tmp_path_factory):
     """A ROS domain that no other process on this machine uses, set in the environment of this one and its children."""
     pytest.importorskip("rclpy", reason="needs the extra `ros`")
-    from ros import domain
+    from tests.helpers.ros import domain
 
     with domain(tmp_path_factory.mktemp("ros")) as number:
         yield number
@@ -73,7 +73,7 @@ def ros_domain(tmp_path_factory):
 @pytest.fixture
 def ros(ros_domain):
     """A node beside those under test: listens, publishes, calls, waits."""
-    from ros import Peer
+    from tests.helpers.ros import Peer
 
     peer = Peer(ros_domain)
     yield peer
@@ -83,7 +83,7 @@ def ros(ros_domain):
 @pytest.fixture(scope="session")
 def student_run(tmp_path_factory):
     """Run directory of a student with random weights, whose actions are neither small nor clipped."""
-    from trained_student import make_run
+    from tests.helpers.untrained_checkpoint import make_run
 
     return make_run(tmp_path_factory.mktemp("student"))
 
@@ -92,9 +92,9 @@ def student_run(tmp_path_factory):
 def bundle(student_run, household, tmp_path_factory):
     """That student as a bundle."""
     pytest.importorskip("onnxscript", reason="needs the extra `export`")
-    import configs
-    from policies.export import ExportCfg, export
-    from sim.scene import PhysicsCfg
+    from dexgrasp import configs
+    from dexgrasp.policies.export.export import ExportCfg, export
+    from dexgrasp.sim.scene import PhysicsCfg
 
     out = tmp_path_factory.mktemp("exported") / "bundle"
     physics = configs.load_option(PhysicsCfg, "physics", "turbo")

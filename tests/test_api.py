@@ -11,24 +11,22 @@ import pytest
 import torch
 from stable_baselines3.common.evaluation import evaluate_policy
 
-import assets
-import configs
-from policies import api
-from policies.attempts import play
-from policies.env_agent import BundleEnvAgent, CheckpointEnvAgent
-from policies.evaluate_cfg import EvaluateCfg, apply_policy_config, make_task
-from policies.regrasp_wrapper import RegraspWrapper, VectorRegraspWrapper
-from policies.synergy import make_policy
-from sim import isaacgym
-from sim.gym import GraspEnv, GraspVectorEnv
-from sim.hands import HandSpec
-from sim.objects import open_library
-from sim.randomize import RandomizationCfg
-from sim.scene import PhysicsCfg
-from sim.task import GraspTask
-from sim.task_cfg import TaskCfg
-from sim.vec_env import GraspVecEnv
-from sim.view_cfg import CameraCfg
+from dexgrasp import api, assets, configs
+from dexgrasp.policies.agents.env_agent import BundleEnvAgent, CheckpointEnvAgent
+from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
+from dexgrasp.policies.evaluation.episodes import play
+from dexgrasp.policies.evaluation.regrasp_wrapper import RegraspWrapper, VectorRegraspWrapper
+from dexgrasp.sim.envs.gymnasium_env import GraspEnv, GraspVectorEnv
+from dexgrasp.sim.envs.isaacgym import vec_task
+from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.sensors.config import CameraCfg
+from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.task_cfg import TaskCfg
 
 STUDENT = "allegro/student"
 SHORT = {"task.hold_s": 0.5}  # 36 + 16 + 10 steps
@@ -143,7 +141,7 @@ def test_registering_and_importing_the_functions_loads_neither_torch_nor_mujoco(
     code = (
         "import sys; from policies import api; assert 'gymnasium' not in sys.modules; api.register_envs();"
         "import gymnasium; assert 'dexgrasp/Grasp-v0' in gymnasium.registry;"
-        "heavy = {'torch', 'mujoco', 'policies.trained'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
+        "heavy = {'torch', 'mujoco', 'dexgrasp.policies.agents.registry'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -302,7 +300,7 @@ def test_evaluate_returns_numbers_outcomes_and_the_run_directory(household, tmp_
     assert configs.read_plain(result.folder / "config.yaml")["task"]["hold_s"] == 0.5
 
 
-class Height(isaacgym.VecTask):
+class Height(vec_task.VecTask):
     """Rewards the height of the object."""
 
     def compute_reward(self):
@@ -312,7 +310,7 @@ class Height(isaacgym.VecTask):
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setattr(isaacgym, "isaacgym_task_map", dict(isaacgym.isaacgym_task_map))
+    monkeypatch.setattr(vec_task, "isaacgym_task_map", dict(vec_task.isaacgym_task_map))
     api.register_isaacgym_task("Height", Height)
 
 
@@ -330,18 +328,18 @@ def test_the_isaac_gym_face_takes_a_users_task_by_class_and_by_name(small, regis
 
 def test_a_task_for_the_isaac_gym_face_is_refused_where_it_is_none_or_its_name_is_taken(registered):
     with pytest.raises(ValueError, match=r"one of \['Grasp', 'Height'\], got 'Heigth'; did you mean 'Height'\?"):
-        isaacgym.task_class("Heigth")
+        vec_task.task_class("Heigth")
     with pytest.raises(TypeError, match="task 'Other' must be a subclass of VecTask, got <class 'int'>"):
-        isaacgym.register("Other", int)
+        vec_task.register("Other", int)
     with pytest.raises(ValueError, match="task 'Height' is registered already, as Height: choose another name"):
-        isaacgym.register("Height", type("Other", (isaacgym.VecTask,), {}))
+        vec_task.register("Height", type("Other", (vec_task.VecTask,), {}))
 
 
 def test_a_script_of_ten_lines_plays_the_shipped_student():
     script = api.__doc__.split("\n\n")[1]
     lines = [line.removeprefix("    ") for line in script.splitlines()]
     assert len(lines) < 10
-    text = "\n".join(["import policies.api as dexgrasp", *lines]).replace("while True", "for _ in range(3)")
+    text = "\n".join(["import dexgrasp.api as dexgrasp", *lines]).replace("while True", "for _ in range(3)")
     scope = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -9,14 +9,14 @@ import json
 import numpy as np
 import pytest
 import torch
-from regression import SHIPPED, cases, machine, measure, read, regenerate
 
-from policies.bundle import read_contract
-from policies.checkpoint import load_checkpoint
-from policies.controller import DeployableController
-from policies.export import make_contract
-from policies.runtime import TOLERANCE, Policy
-from sim.sample_camera import POINTS
+from dexgrasp.policies.agents.checkpoint import load_checkpoint
+from dexgrasp.policies.deploy.bundle import read_contract
+from dexgrasp.policies.deploy.policy import TOLERANCE, Policy
+from dexgrasp.policies.export.controller import DeployableController
+from dexgrasp.policies.export.export import make_contract
+from dexgrasp.sim.sensors.point_camera import POINTS
+from tests.helpers.golden_trials import SHIPPED, cases, machine, measure, read, regenerate
 
 pytestmark = pytest.mark.regression
 
@@ -91,7 +91,7 @@ def test_checkpoint_and_bundle_repeat_the_golden_pairs(case):
 
 
 def test_a_case_without_a_golden_file_says_how_to_make_it():
-    from regression import Case
+    from tests.helpers.golden_trials import Case
 
     with pytest.raises(AssertionError, match=r"no golden file synergy_none\.json: make it with .*--regenerate"):
         read(Case("synergy", "none"))

@@ -1,6 +1,6 @@
 """Compute with quaternions and rigid poses in numpy, for code that must not import torch.
 
-Quaternions are wxyz. `perception/geometry.py` has the batched torch versions under the same function names.
+Quaternions are wxyz. `perception/transforms.py` has the batched torch versions under the same function names.
 """
 
 from dataclasses import dataclass

@@ -4,7 +4,7 @@ shapes + families -> generator --> assembly (hulls, surface, resting) --> librar
 folder of meshes  -> importer --^
 """
 
-from sim.objects.library import (
+from dexgrasp.sim.objects.library import (
     MAX_PIECES,
     PIECE_POINTS,
     SURFACE_POINTS,
@@ -14,8 +14,8 @@ from sim.objects.library import (
     refuse_test_objects,
     trained_on,
 )
-from sim.objects.manifest import ObjectEntry
-from sim.objects.opening import open_library
+from dexgrasp.sim.objects.manifest import ObjectEntry
+from dexgrasp.sim.objects.registry import open_library
 
 __all__ = [
     "MAX_PIECES",

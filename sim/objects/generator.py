@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dexgrasp.sim.objects import model_builder, surface
+from dexgrasp.sim.objects.families import FAMILIES
+from dexgrasp.sim.objects.library import MANIFEST, MAX_PIECES, ObjectLibrary, ObjectModel, write_library
+from dexgrasp.sim.objects.manifest import ObjectEntry
+from dexgrasp.sim.objects.parameter_draws import ParameterSampler, stripe_owner
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.progress import track
-from sim.objects import assembly, surface
-from sim.objects.draws import ParameterSampler, stripe_owner
-from sim.objects.families import FAMILIES
-from sim.objects.library import MANIFEST, MAX_PIECES, ObjectLibrary, ObjectModel, write_library
-from sim.objects.manifest import ObjectEntry
 
 VERSION = 1
 """Raised when a seed gives other objects than before, so that old caches are not used."""
@@ -98,7 +98,7 @@ def build(request: ObjectRequest) -> ObjectModel:
         if not _fits(np.ptp(mesh[0], axis=0)) or len(shape.pieces) > MAX_PIECES:
             continue
         mass = _draw_mass(surface.mass_properties(*mesh)[0], draw)
-        model = assembly.assemble(
+        model = model_builder.assemble(
             request.name, request.family, request.split, request.seed, mesh, list(shape.pieces), mass,
             draw.uniform(*FRICTION), rng,
         )  # fmt: skip
@@ -146,11 +146,11 @@ def _write_one(job: tuple[ObjectRequest, Path]) -> ObjectEntry:
     file = f"objects/{request.name}.npz"
     if (out / file).is_file():  # left by a run that was stopped: whole, for files appear in one step
         data = (out / file).read_bytes()
-        return assembly.describe(ObjectModel.from_bytes(data), file, data)
+        return model_builder.describe(ObjectModel.from_bytes(data), file, data)
     model = build(request)
     data = model.to_bytes()
     files.write_bytes(out / file, data)
-    return assembly.describe(model, file, data)
+    return model_builder.describe(model, file, data)
 
 
 def _fits(extents: np.ndarray) -> bool:

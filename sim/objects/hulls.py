@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
-from sim.objects.library import PIECE_POINTS
+from dexgrasp.sim.objects.library import PIECE_POINTS
 
 BALL_M = 0.6e-3
 """Radius of the ball that rounds each piece: it keeps all support points distinct and on the hull."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sim.objects.library import MAX_PIECES
+from dexgrasp.sim.objects.library import MAX_PIECES
 
 DECOMPOSITIONS = ("auto", "cuts", "coacd", "parts")
 

@@ -14,11 +14,11 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from dexgrasp.sim.objects.import_settings import ImportSettings
+from dexgrasp.sim.objects.library import ObjectLibrary, write_library
+from dexgrasp.sim.objects.manifest import ObjectEntry, entry_from_dict
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.progress import track
-from sim.objects.import_settings import ImportSettings
-from sim.objects.library import ObjectLibrary, write_library
-from sim.objects.manifest import ObjectEntry, entry_from_dict
 
 log = logging.getLogger("dexgrasp")
 
@@ -117,7 +117,7 @@ def _scale(meshes: list[Path], digests: dict[Path, str], settings: ImportSetting
     key = hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()[:16]
     record = out / "imported" / f"unit-{key}.json"
     if not record.is_file():
-        from sim.objects.meshes import guess_folder_unit
+        from dexgrasp.sim.objects.meshes import guess_folder_unit
 
         step = max(1, len(meshes) // SAMPLED_FOR_UNIT)
         files.write_bytes(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
@@ -154,8 +154,8 @@ def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
 
 def _import_one(job: _Job) -> bool:
     """Imports one mesh and writes what became of it; never raises for a bad mesh."""
-    from sim.objects.assembly import describe
-    from sim.objects.meshes import RefusedMeshError, model_from_mesh
+    from dexgrasp.sim.objects.meshes import RefusedMeshError, model_from_mesh
+    from dexgrasp.sim.objects.model_builder import describe
 
     try:
         model = model_from_mesh(job.path, job.name, job.scale, job.settings)

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from dexgrasp.sim.objects.manifest import ObjectEntry, entry_from_dict
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean
-from sim.objects.manifest import ObjectEntry, entry_from_dict
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""

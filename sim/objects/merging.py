@@ -6,8 +6,8 @@ from itertools import combinations
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from sim.objects.hulls import hull_volume
-from sim.objects.surface import mass_properties
+from dexgrasp.sim.objects.hulls import hull_volume
+from dexgrasp.sim.objects.surface import mass_properties
 
 CONVEX_RATIO = 1.001
 """A part counts as convex where its hull's volume is less than this times its own."""

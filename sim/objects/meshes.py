@@ -8,12 +8,12 @@ import numpy as np
 import trimesh
 from manifold3d import Manifold, OpType
 
-from sim.objects.assembly import assemble
-from sim.objects.decompose import as_manifold, decompose
-from sim.objects.import_settings import ImportSettings
-from sim.objects.library import ObjectModel
-from sim.objects.merging import are_convex, merged
-from sim.objects.surface import mass_properties
+from dexgrasp.sim.objects.decomposition import as_manifold, decompose
+from dexgrasp.sim.objects.import_settings import ImportSettings
+from dexgrasp.sim.objects.library import ObjectModel
+from dexgrasp.sim.objects.merging import are_convex, merged
+from dexgrasp.sim.objects.model_builder import assemble
+from dexgrasp.sim.objects.surface import mass_properties
 
 Surface = tuple[np.ndarray, np.ndarray]
 """Vertices (v, 3) and faces (f, 3)."""

@@ -16,9 +16,9 @@ import zipfile
 from pathlib import Path
 from xml.etree import ElementTree
 
+from dexgrasp.sim.objects import importer
+from dexgrasp.sim.objects.library import MANIFEST, ObjectLibrary
 from dexgrasp.utils import files, process_pool
-from sim.objects import importer
-from sim.objects.library import MANIFEST, ObjectLibrary
 
 COUNT = 1000
 RELEASE = "pybullet==3.2.7"

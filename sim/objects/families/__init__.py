@@ -6,9 +6,9 @@ recentres and weighs.
 
 from collections.abc import Callable
 
-from sim.objects.draws import ParameterSampler
-from sim.objects.families import containers, figures, solids, tools, wear
-from sim.objects.shapes import Shape
+from dexgrasp.sim.objects.families import containers, solids, tools, toys, wearables
+from dexgrasp.sim.objects.parameter_draws import ParameterSampler
+from dexgrasp.sim.objects.shapes import Shape
 
 FAMILIES: dict[str, Callable[[ParameterSampler], Shape]] = {
     "box": solids.box,
@@ -41,10 +41,10 @@ FAMILIES: dict[str, Callable[[ParameterSampler], Shape]] = {
     "spoon": tools.spoon,
     "drill": tools.drill,
     "torch": tools.torch,
-    "figure": figures.figure,
-    "animal": figures.animal,
-    "vehicle": figures.vehicle,
-    "airplane": figures.airplane,
-    "shoe": wear.shoe,
-    "headphones": wear.headphones,
+    "figure": toys.figure,
+    "animal": toys.animal,
+    "vehicle": toys.vehicle,
+    "airplane": toys.airplane,
+    "shoe": wearables.shoe,
+    "headphones": wearables.headphones,
 }

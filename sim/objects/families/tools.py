@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from sim.objects import shapes
-from sim.objects.draws import ParameterSampler
-from sim.objects.shapes import Shape
+from dexgrasp.sim.objects import shapes
+from dexgrasp.sim.objects.parameter_draws import ParameterSampler
+from dexgrasp.sim.objects.shapes import Shape
 
 
 def hammer(draw: ParameterSampler) -> Shape:

@@ -1,4 +1,4 @@
-"""ROS 2 nodes that grasp with a real or simulated robot, around `perception` and `policies.runtime`."""
+"""ROS 2 nodes that grasp with a real or simulated robot, around `perception` and `dexgrasp.policies.deploy.policy`."""
 
 from pathlib import Path
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2, PointField
 
-from dexgrasp_ros.messages import MessageError, header, seconds
+from dexgrasp.perception.cameras.depth import Intrinsics
+from dexgrasp_ros.message_conversions import MessageError, header, seconds
 from dexgrasp_ros.object_estimate import ObjectEstimate
-from perception.depth import Intrinsics
 
 MM = 0.001
 CLOUD_FIELDS = ("x", "y", "z", "visible_fraction", "view_fresh")

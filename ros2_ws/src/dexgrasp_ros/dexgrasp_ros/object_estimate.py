@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policies.runtime import PregraspPlan
+from dexgrasp.policies.deploy.policy import PregraspPlan
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,6 @@
 """Declares a dataclass as the parameters of a node and reads it back; nested dataclasses become dotted names.
 
-Types, ranges and descriptions come from the dataclass (configs/values.py). Unknown parameters are warned of.
+Types, ranges and descriptions come from the dataclass (configs/schema.py). Unknown parameters are warned of.
 """
 
 import dataclasses
@@ -11,8 +11,8 @@ from typing import Any, TypeVar, cast, get_args, get_origin
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.node import Node
 
-import configs
-from configs.values import current_name, describe_type, field_docstrings, fields, put
+from dexgrasp import configs
+from dexgrasp.configs.schema import current_name, describe_type, field_docstrings, fields, put
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 T = TypeVar("T")

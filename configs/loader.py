@@ -1,0 +1,159 @@
+"""Composes the YAML beside this file and typed overrides into the dataclass of a command; refuses everything else.
+
+    configs/evaluate.yaml          the command: its own keys and the groups it composes (a Hydra defaults list)
+    configs/physics/turbo.yaml     one option of a group: `dexgrasp evaluate physics=turbo physics.condim=4`
+
+A command without YAML takes the defaults of its dataclass. Hydra composes the files; the dataclass decides which keys
+exist, their types and their ranges (configs/schema.py).
+"""
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from dexgrasp.configs.renamed_keys import RENAMED_GROUPS, RENAMED_OPTIONS
+from dexgrasp.configs.schema import (
+    CommandLineValue,
+    ConfigError,
+    Yaml,
+    as_dict,
+    build,
+    current_name,
+    known_keys,
+    put,
+)
+from dexgrasp.utils.files import write_text
+from dexgrasp.utils.text import comma_separated, did_you_mean
+
+ROOT = Path(__file__).resolve().parent
+EVERYWHERE = "_global_"
+"""Hydra's place of a group whose options set keys of the command itself."""
+
+log = logging.getLogger("dexgrasp")
+
+T = TypeVar("T")
+
+
+def load(schema: type[T], name: str, overrides: Sequence[str] = (), root: Path = ROOT) -> T:
+    """Return the configuration of the command `name` as an instance of the dataclass `schema`.
+
+    `overrides` are `key=value` (dots reach into nested dataclasses) or `group=option`; later ones win. Names of the
+    last release are accepted with a warning. Raises ConfigError with the key, what was expected and the nearest key.
+    """
+    choices, values = _split(overrides, schema, name, root)
+    tree = _compose(name, choices, root) if (root / f"{name}.yaml").is_file() else {}
+    for key, text in values:
+        put(tree, key, text)
+    return build(schema, tree, name)
+
+
+def load_option(schema: type[T], group: str, option: str, root: Path = ROOT) -> T:
+    """Return one option of a group by itself, for instance `load_option(PhysicsCfg, "physics", "balanced")`."""
+    _check_option(group, group, option, root)
+    return build(schema, read_plain(root / group / f"{option}.yaml"), f"{group}/{option}")
+
+
+def save(cfg: Any, path: Path) -> None:
+    """Writes the resolved configuration (a dataclass) as YAML; the file appears complete or not at all."""
+    write_text(path, yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True))
+
+
+def read_plain(path: Path) -> dict[str, Any]:
+    """Return a YAML file of keys and values as plain dicts, lists, numbers and strings; nothing is composed."""
+    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Yaml) or {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """A group that a command composes."""
+
+    place: str
+    """Dotted key of the command under which the content of the group goes."""
+    option: str
+    """The option taken when nothing else is asked for."""
+
+    @property
+    def what(self) -> str:
+        """The keys that it sets."""
+        return "keys of the command itself" if self.place == EVERYWHERE else f"{self.place}.*"
+
+
+def groups(name: str, root: Path = ROOT) -> dict[str, Group]:
+    """Return the groups in the defaults list of the command `name`, by what is typed before `=`."""
+    if not (root / f"{name}.yaml").is_file():
+        return {}
+    entries = read_plain(root / f"{name}.yaml").get("defaults", [])
+    found = {}
+    for group, option in (item for entry in entries if isinstance(entry, dict) for item in entry.items()):
+        word, _, place = group.partition("@")
+        found[word] = Group(place or word, option)
+    return found
+
+
+def options(group: str, root: Path = ROOT) -> list[str]:
+    """Return the names that `group=` accepts: the YAML files of the folder."""
+    return sorted(path.stem for path in (root / group).glob("*.yaml"))
+
+
+def _split(
+    overrides: Sequence[str], schema: type, name: str, root: Path
+) -> tuple[list[str], list[tuple[str, CommandLineValue]]]:
+    """Separate overrides into choices of groups (for Hydra) and values of keys (for the dataclass)."""
+    choices, values, composed = [], [], groups(name, root)
+    renamed: list[str] = []
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        key = key.lstrip("+").strip()
+        if not equals or not key:
+            known = comma_separated(known_keys(schema))
+            raise ConfigError(f"{name}: expected key=value, got '{override}'. Known keys: {known}")
+        group, option = _current_option(key, text, composed)
+        if group in composed:
+            _check_option(name, group, option, root)
+            place = composed[group].place
+            choices.append(f"{group}={option}" if place == group else f"{group}@{place}={option}")
+            new = f"{group}={option}"
+        else:
+            new_key, value = current_name(schema, key, CommandLineValue(text))
+            values.append((new_key, value))
+            new = f"{new_key}={value}"
+        if new != f"{key}={text}":
+            renamed.append(f"{key}={text} is now {new}")
+    if renamed:
+        log.warning("%s: old names, accepted until the next release: %s", name, comma_separated(renamed))
+    return choices, values
+
+
+def _current_option(group: str, option: str, composed: dict[str, Group]) -> tuple[str, str]:
+    """The group and option of this version for those of an earlier one."""
+    if group in composed or RENAMED_GROUPS.get(group) not in composed:
+        return group, option
+    group = RENAMED_GROUPS[group]
+    return group, RENAMED_OPTIONS.get(group, {}).get(option, option)
+
+
+def _check_option(name: str, group: str, option: str, root: Path) -> None:
+    known = options(group, root)
+    if option not in known:
+        hint = did_you_mean(option, known)
+        raise ConfigError(f"{name}: group '{group}' has no '{option}'.{hint} Known: {comma_separated(known)}")
+
+
+def _compose(name: str, choices: Sequence[str], root: Path) -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        with initialize_config_dir(config_dir=str(root.resolve()), version_base="1.3", job_name="dexgrasp"):
+            tree = OmegaConf.to_container(compose(name, overrides=list(choices)), resolve=True, throw_on_missing=False)
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{name}.yaml must hold keys and values, got a {type(tree).__name__}")
+    return {str(key): value for key, value in tree.items()}

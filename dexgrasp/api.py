@@ -1,0 +1,234 @@
+"""Public functions of dexgrasp: tasks, environments, policies, evaluations. Heavy modules are imported when called.
+
+    env = dexgrasp.make_gym_vec("allegro", num_envs=8, obs="dict", policy="allegro/student")
+    policy = dexgrasp.load_policy("allegro/student", env)
+    obs, info = env.reset(seed=0)
+    while True:
+        obs, reward, terminated, truncated, info = env.step(policy.act(obs))
+
+Options are those of the command line: physics="turbo", task="paper", randomize="train", view="tracked_updated",
+**{"task.hold_s": 1.0}; a dataclass instance or a dictionary of some keys is accepted in place of a preset's name.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import gymnasium
+
+    from dexgrasp.policies.agents.env_agent import EnvAgent
+    from dexgrasp.policies.agents.synergy import Agent
+    from dexgrasp.results import EvaluationResult
+    from dexgrasp.sim.envs.isaacgym.vec_task import VecTask
+    from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+    from dexgrasp.sim.objects import ObjectLibrary
+    from dexgrasp.sim.robots.hand import HandSpec
+    from dexgrasp.sim.task.grasp_task import GraspTask
+
+    Hand = str | Path | HandSpec | None
+    Objects = str | Path | ObjectLibrary
+
+
+def make(
+    hand: "Hand" = None,
+    objects: "Objects" = "shipped",
+    num_envs: int = 64,
+    *,
+    policy: str | None = None,
+    auto_reset: bool = True,
+    **options: Any,
+) -> "GraspTask":
+    """Return a batch of `num_envs` episodes on torch tensors.
+
+    `hand`, `objects`: names, folders or loaded objects; the default hand is the policy's, else allegro.
+    `policy`: a trained policy whose hand, task and camera settings are used.
+    `auto_reset`: the next trial starts in the step that ends an episode. `options`: see the module.
+    """
+    return _make("make", hand, objects, num_envs, policy, options | {"auto_reset": auto_reset})
+
+
+def make_gym(
+    hand: "Hand" = None,
+    objects: "Objects" = "shipped",
+    *,
+    obs: str = "student",
+    policy: str | None = None,
+    attempts: int = 1,
+    render_mode: str | None = None,
+    group: str | None = None,
+    **options: Any,
+) -> "gymnasium.Env[Any, Any]":
+    """Return a `gymnasium.Env` of one episode at a time.
+
+    `obs`: student, teacher, both or dict (what any trained policy needs). `attempts` > 1: grasps per episode, see
+    `RegraspWrapper`. Other arguments: see `make`.
+    """
+    from dexgrasp.sim.envs.gymnasium_env import GraspEnv
+
+    given = _arguments("make_gym", hand, objects, policy, options, GYM_OPTIONS)
+    env = GraspEnv(obs=obs, render_mode=render_mode, group=group, **given)
+    if attempts == 1:
+        return env
+    from dexgrasp.policies.evaluation.regrasp_wrapper import RegraspWrapper
+
+    return RegraspWrapper(env, attempts)
+
+
+def make_gym_vec(
+    hand: "Hand" = None,
+    objects: "Objects" = "shipped",
+    num_envs: int = 64,
+    *,
+    obs: str = "student",
+    policy: str | None = None,
+    attempts: int = 1,
+    render_mode: str | None = None,
+    group: str | None = None,
+    **options: Any,
+) -> "gymnasium.vector.VectorEnv[Any, Any, Any]":
+    """Return a `gymnasium.vector.VectorEnv` that resets finished episodes in the same step. See `make_gym`."""
+    from dexgrasp.sim.envs.gymnasium_env import GraspVectorEnv
+
+    given = _arguments("make_gym_vec", hand, objects, policy, options, GYM_OPTIONS)
+    env = GraspVectorEnv(num_envs, obs=obs, render_mode=render_mode, group=group, **given)
+    if attempts == 1:
+        return env
+    from dexgrasp.policies.evaluation.regrasp_wrapper import VectorRegraspWrapper
+
+    return VectorRegraspWrapper(env, attempts)
+
+
+RENDERING = {"render_modes": ["human", "rgb_array"], "render_fps": 20.0}
+make_gym.metadata = make_gym_vec.metadata = RENDERING  # pyright: ignore[reportFunctionMemberAccess] # for gymnasium.make
+GYM_OPTIONS = ("hand", "objects", "num_envs", "obs", "policy", "attempts", "render_mode")
+
+
+def make_sb3(
+    hand: "Hand" = None,
+    objects: "Objects" = "shipped",
+    num_envs: int = 64,
+    *,
+    obs: str = "student",
+    policy: str | None = None,
+    render_mode: str | None = None,
+    **options: Any,
+) -> "GraspVecEnv":
+    """Return a Stable-Baselines3 `VecEnv`. Arguments: see `make_gym`."""
+    from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+
+    given = _arguments("make_sb3", hand, objects, policy, options, GYM_OPTIONS)
+    return GraspVecEnv(num_envs, obs=obs, render_mode=render_mode, **given)
+
+
+def make_isaacgym(
+    hand: "Hand" = None,
+    objects: "Objects" = "shipped",
+    num_envs: int = 64,
+    *,
+    task: "str | type[VecTask]" = "Grasp",
+    task_cfg: Any = None,
+    policy: str | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> "VecTask":
+    """Return a `VecTask` of IsaacGymEnvs.
+
+    `task`: its name, or a subclass of `dexgrasp.sim.envs.isaacgym.vec_task.VecTask`; names are added with `dexgrasp.sim.envs.isaacgym.vec_task.register`. `task_cfg`:
+    the task's configuration, what `task` is in `make`. Options of `VecTask` are accepted besides those of `make`.
+    """
+    from dexgrasp.sim.envs.isaacgym import vec_task
+
+    own = {key: options.pop(key) for key in vec_task.OPTIONS if key in options}
+    if task_cfg is not None:
+        options["task"] = task_cfg
+    known = ("hand", "objects", "num_envs", "task_cfg", "policy", *vec_task.OPTIONS)
+    given = _arguments("make_isaacgym", hand, objects, policy, options | {"seed": seed}, known)
+    return vec_task.make(task=task, num_envs=num_envs, task_cfg=given.pop("task"), **own, **given)
+
+
+def load_policy(policy: str | Path, task: Any = None) -> "Agent | EnvAgent":
+    """Return a trained policy by shipped name, run directory, checkpoint or bundle.
+
+    `task`: a `GraspTask` (also for the names zero, random and synergy) gives a policy on torch tensors; an environment
+    of `make_gym`, `make_gym_vec` or `make_sb3`, one that acts on its observations; None, one for obs="dict".
+    """
+    from dexgrasp.sim.task.grasp_task import GraspTask
+
+    if isinstance(task, GraspTask):
+        from dexgrasp.policies.agents.synergy import make_policy
+
+        return make_policy(str(policy), task)
+    from dexgrasp.policies.agents.env_agent import load_env_agent
+
+    return load_env_agent(str(policy), task)
+
+
+def open_objects(objects: "str | Path" = "shipped") -> "ObjectLibrary":
+    """Return an object library: shipped, generated:N[:validation|:test], random_urdfs[:N], or a folder."""
+    from dexgrasp.sim.objects import open_library
+
+    return open_library(objects)
+
+
+def evaluate(
+    policy: str | Path = "synergy",
+    objects: "Objects" = "shipped",
+    trials: int = 200,
+    **options: Any,
+) -> "EvaluationResult":
+    """Measure the success rate of a policy as `dexgrasp evaluate` does. `options`: those of the command.
+
+    The run directory is `out`, by default a new one under runs/; a second call with it continues where it stopped.
+    """
+    from dexgrasp.results import evaluate_policy
+
+    return evaluate_policy(str(policy), objects, trials, options)
+
+
+def register_reward(name: str, function: Callable[..., Any]) -> None:
+    """Add a reward term that `task.reward.extra={name: weight}` turns on; see `dexgrasp.sim.task.rewards.register_reward`."""
+    from dexgrasp.sim.task.rewards import register_reward as register  # pyright: ignore[reportAttributeAccessIssue]
+
+    register(name, function)
+
+
+def register_task(name: str, task: "type[GraspTask]") -> None:
+    """Add a subclass of `GraspTask` that `task.class_name=name` selects; see `dexgrasp.sim.task.grasp_task.register_task`."""
+    from dexgrasp.sim.task.grasp_task import register_task as register  # pyright: ignore[reportAttributeAccessIssue]
+
+    register(name, task)
+
+
+def register_isaacgym_task(name: str, task: "type[VecTask]") -> None:
+    """Add a subclass of `dexgrasp.sim.envs.isaacgym.vec_task.VecTask` under the name that `make_isaacgym(task=name)` takes."""
+    from dexgrasp.sim.envs.isaacgym import vec_task
+
+    vec_task.register(name, task)
+
+
+def register_envs() -> None:
+    """Register "dexgrasp/Grasp-v0" with Gymnasium."""
+    from dexgrasp.sim.envs.registration import register_envs as register
+
+    register()
+
+
+def _make(
+    function: str, hand: "Hand", objects: "Objects", num_envs: int, policy: str | None, options: dict[str, Any]
+) -> "GraspTask":
+    from dexgrasp.sim.envs.trial_streams import make_task
+
+    given = _arguments(function, hand, objects, policy, options, ("hand", "objects", "num_envs", "policy"))
+    return make_task(num_envs, **given)
+
+
+def _arguments(
+    function: str, hand: "Hand", objects: "Objects", policy: str | None, options: dict[str, Any], known: tuple[str, ...]
+) -> dict[str, Any]:
+    """Return the keyword arguments of `dexgrasp.sim.envs.trial_streams.make_task` but the number of environments."""
+    from dexgrasp.task_options import objects_argument, task_arguments
+
+    hand = str(hand) if isinstance(hand, Path) else hand
+    given = task_arguments(function, hand, options, policy, known)
+    return given | {"objects": objects_argument(objects)}

@@ -1,0 +1,63 @@
+"""The result of `dexgrasp.evaluate`."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dexgrasp.policies.evaluation.config import EvaluateCfg
+from dexgrasp.policies.evaluation.evaluate import evaluate
+from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, TrialPlan
+from dexgrasp.policies.run_directory import default_path
+from dexgrasp.sim.objects import ObjectLibrary
+from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.task_options import load
+from dexgrasp.utils.plugins import import_plugins
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Success rate of a policy, with the outcome of every trial."""
+
+    success_rate: float
+    """Share of successful trials."""
+    interval: tuple[float, float]
+    """95 % Wilson interval of the success rate."""
+    successes: int
+    """Number of successful trials."""
+    trials: int
+    """Number of trials, of all disturbances."""
+    failures: dict[str, int]
+    """Number of failed trials by kind of failure."""
+    outcomes: list[Outcome]
+    """Outcome of every trial, ordered by disturbance and number."""
+    folder: Path
+    """Run directory: result.json, report.html, the trials."""
+
+
+def evaluate_policy(
+    policy: str, objects: str | Path | ObjectLibrary, trials: int, options: Mapping[str, Any]
+) -> EvaluationResult:
+    """Run the evaluation and return its result; `options`: those of `dexgrasp evaluate`."""
+    import_plugins(_names(options.get("plugins", ())))
+    given = {"policy": policy, "objects": objects.path if isinstance(objects, ObjectLibrary) else objects}
+    cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")
+    cfg = replace(cfg, out=cfg.out or str(default_path("evaluate")))
+    result, folder = evaluate(cfg), Path(cfg.out)
+    store = ParquetStore(folder / "trials") if cfg.cluster else JsonLinesStore(folder / "trials.jsonl")
+    low, high = result["wilson95"]
+    return EvaluationResult(
+        success_rate=result["success_rate"],
+        interval=(low, high),
+        successes=result["successes"],
+        trials=result["trials"],
+        failures=result["failures"],
+        outcomes=TrialPlan(disturbances=cfg.disturbances(), trials=cfg.trials, rows=cfg.rows(), objects=()).select(
+            store.read()
+        ),
+        folder=folder,
+    )
+
+
+def _names(plugins: str | Sequence[str]) -> list[str]:
+    return [name.strip() for name in plugins.split(",")] if isinstance(plugins, str) else list(plugins)

@@ -1,0 +1,2 @@
+from .charuco import BoardDetection as BoardDetection
+from .hand_eye import calibrate as calibrate

@@ -1,0 +1,149 @@
+"""Where frames come from: a camera, a recording of one, or a folder of images.
+
+FOLDER/camera.json      {"width": 640, "height": 480, "fx": ..., "fy": ..., "cx": ..., "cy": ...,
+                         "depth_unit_m": 0.001, "rate_hz": 30}; may hold distortion, coeffs, T_world_cam
+FOLDER/000000.png       16 bit depth in units of depth_unit_m; or .npy: uint16 as in a PNG, or float metres
+"""
+
+import json
+from dataclasses import asdict, fields
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dexgrasp.perception.cameras.depth import CameraError, DepthFrame, DepthSource, EndOfFramesError, Intrinsics
+from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_to_dict
+from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
+
+CAMERA_FILE = "camera.json"
+DEPTH_UNIT_M = 0.001
+"""What RealSense cameras and ROS write: millimetres."""
+RECORDINGS = (".db3", ".bag")
+
+
+def open_source(spec: str, pose: CameraPose | None = None, cfg: RealSenseCfg | None = None) -> DepthSource:
+    """Opens `realsense`, `realsense:SERIAL`, a recording (.db3, .bag) or a folder of frames.
+
+    `pose` is where the camera stands; without it, frames of a camera have none, a folder may bring its own.
+    """
+    word, _, serial = spec.partition(":")
+    if word == "realsense":
+        return RealSense.open(cfg or RealSenseCfg(), pose, serial)
+    path = Path(spec)
+    if path.suffix in RECORDINGS:
+        return RealSense.play(path, cfg or RealSenseCfg(), pose)
+    if path.is_dir():
+        return FrameFolder(path, pose)
+    raise FileNotFoundError(
+        f"no source of frames '{spec}'; known: realsense, realsense:SERIAL, a recording ({', '.join(RECORDINGS)}), "
+        f"a folder with {CAMERA_FILE} and .png or .npy images"
+    )
+
+
+class FrameFolder:
+    """A folder of depth images in the order of their names."""
+
+    def __init__(self, path: str | Path, pose: CameraPose | None = None) -> None:
+        self.path = Path(path)
+        self._intrinsics, settings = _read_camera(self.path / CAMERA_FILE)
+        self._unit_m, self._rate_hz = settings["depth_unit_m"], settings["rate_hz"]
+        own = settings.get("T_world_cam")
+        self._T_world_cam = pose.T_world_cam if pose else own and pose_from_dict(own, f"{path}: T_world_cam")
+        self._files = sorted(file for file in self.path.iterdir() if file.suffix in (".png", ".npy"))
+        self._next = 0
+        if not self._files:
+            raise FileNotFoundError(f"{path} holds no .png or .npy image")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, timeout_s: float = 1.0) -> DepthFrame:
+        """The next image. Raises EndOfFramesError behind the last one, CameraError for a file that is no such image."""
+        if self._next == len(self._files):
+            raise EndOfFramesError(f"{self.path} has no more than {len(self._files)} frames")
+        file, stamp_s = self._files[self._next], self._next / self._rate_hz
+        self._next += 1
+        return DepthFrame(self._metres(file), self._intrinsics, stamp_s, self._T_world_cam)
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _metres(self, file: Path) -> NDArray[np.float32]:
+        image = _read_image(file)
+        expected = (self._intrinsics.height, self._intrinsics.width)
+        if image.shape != expected:
+            raise CameraError(f"{file}: {image.shape} pixels, but {CAMERA_FILE} says {expected}")
+        if image.dtype == np.uint16:
+            return np.multiply(image, self._unit_m, dtype=np.float32)
+        if np.issubdtype(image.dtype, np.floating):
+            return np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+        raise CameraError(f"{file}: expected 16 bit depth or metres as floats, got {image.dtype}")
+
+
+def save_folder(path: str | Path, images: list[DepthFrame], rate_hz: float = 30.0) -> None:
+    """Writes frames of one camera as 16 bit PNG (millimetres) and their camera, as FrameFolder reads them."""
+    path = Path(path)
+    path.mkdir(parents=True, exist_ok=True)
+    camera: dict[str, Any] = {**asdict(images[0].intrinsics), "depth_unit_m": DEPTH_UNIT_M, "rate_hz": rate_hz}
+    if images[0].T_world_cam is not None:
+        camera["T_world_cam"] = pose_to_dict(images[0].T_world_cam)
+    (path / CAMERA_FILE).write_text(json.dumps(camera, indent=1), encoding="utf-8")
+    for number, frame in enumerate(images):
+        units = np.clip(np.rint(frame.depth_m / DEPTH_UNIT_M), 0, np.iinfo(np.uint16).max)
+        Image.fromarray(units.astype(np.uint16)).save(path / f"{number:06d}.png")
+
+
+def read_intrinsics(path: Path) -> Intrinsics:
+    """The camera of a camera.json file."""
+    return _read_camera(path)[0]
+
+
+def _read_camera(path: Path) -> tuple[Intrinsics, dict[str, Any]]:
+    """Intrinsics and the other settings; strict about keys, so that a typing error does not pass."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} is missing: it holds width, height, fx, fy, cx, cy of the camera") from error
+    except ValueError as error:
+        raise CameraError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CameraError(f"{path} must hold a JSON object, got a {type(values).__name__}")
+    names = {item.name for item in fields(Intrinsics)}
+    others = {"depth_unit_m", "rate_hz", "T_world_cam"}
+    missing = {"width", "height", "fx", "fy", "cx", "cy"} - set(values)
+    unknown = set(values) - names - others
+    if missing or unknown:
+        known = ", ".join(sorted(names | others))
+        raise CameraError(f"{path}: missing {sorted(missing)}, unknown {sorted(unknown)}; known keys: {known}")
+    settings = {"depth_unit_m": DEPTH_UNIT_M, "rate_hz": 30.0} | {key: values[key] for key in others & set(values)}
+    for key in ("depth_unit_m", "rate_hz"):
+        if not isinstance(settings[key], (int, float)) or not settings[key] > 0:
+            raise CameraError(f"{path}: {key} must be a positive number, got {settings[key]!r}")
+    given: dict[str, Any] = {key: values[key] for key in names & set(values)}
+    try:
+        given["coeffs"] = tuple(given.get("coeffs", (0.0,) * 5))
+        return Intrinsics(**given), settings
+    except (TypeError, ValueError) as error:
+        raise CameraError(f"{path}: {error}") from error
+
+
+def _read_image(file: Path) -> NDArray[Any]:
+    try:
+        if file.suffix == ".npy":
+            return np.load(file, allow_pickle=False)
+        with Image.open(file) as image:
+            return np.asarray(image)
+    except (OSError, ValueError, EOFError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+        raise CameraError(f"{file} cannot be read: {error}") from error

@@ -1,0 +1,5 @@
+"""Pre-grasp planning from object points."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

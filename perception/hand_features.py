@@ -1,0 +1,80 @@
+"""Hand-centric features: the object as the hand feels it, seventeen short vectors and heights.
+
+`nearest_vectors` is what simulation calls, which knows the keypoints; `HandFeatures` starts from joint readings and is
+one graph that can be exported to ONNX, for the robot.
+"""
+
+import warnings
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from dexgrasp.perception.transforms import Kinematics, compose, invert, quat_rotate_inverse
+
+OPSET = 18
+INPUTS = ("palm_pos_w", "palm_quat_w", "joint_pos", "points_w")
+OUTPUTS = ("vectors", "heights")
+
+
+def nearest_vectors(keypoints: Tensor, points: Tensor) -> Tensor:
+    """Vector from each keypoint (env, keypoint, 3) to the nearest point (env, point, 3), in their common frame [m].
+
+    RobustDexGrasp, hand-centric representation. Ties go to the first point. Shape (env, keypoint, 3).
+    """
+    square = points.square().sum(-1)[:, None]
+    score = torch.baddbmm(square, keypoints, points.transpose(1, 2), alpha=-2.0)  # |p|^2 - 2 k.p: distance^2 - |k|^2
+    index = score.argmin(dim=2)
+    nearest = points.gather(1, index[..., None].expand(-1, -1, 3))
+    return nearest - keypoints
+
+
+class HandFeatures(nn.Module):
+    """Forward kinematics, nearest vectors and heights of a hand in one module without parameters.
+
+    `frame`: the vectors are given in the palm frame, or in world axes as the published method has them.
+    """
+
+    def __init__(
+        self, kinematics: Kinematics, palm_pos_b: Tensor, palm_quat_b: Tensor, frame: Literal["palm", "world"] = "palm"
+    ) -> None:
+        """`palm_pos_b` (3,) [m], `palm_quat_b` (4,): the palm frame in the hand base frame, the kinematics' root."""
+        super().__init__()
+        if frame not in ("palm", "world"):
+            raise ValueError(f"frame must be 'palm' or 'world', got '{frame}'")
+        self.frame, self.kinematics = frame, kinematics
+        base_pos, base_quat = invert(palm_pos_b.to(kinematics.pos), palm_quat_b.to(kinematics.pos))
+        self.register_buffer("_base_pos_p", base_pos)
+        self.register_buffer("_base_quat_p", base_quat)
+
+    def forward(
+        self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor, points_w: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Vectors (env, keypoint, 3) to the nearest points and heights (env, keypoint) over the table [m].
+
+        `palm_pos_w` (env, 3) [m], `palm_quat_w` (env, 4), `joint_pos` (env, joint) [rad], `points_w` (env, point, 3)
+        [m], all of the kinematics' float type; the table is z = 0.
+        """
+        keypoints_w = self.keypoints(palm_pos_w, palm_quat_w, joint_pos)
+        vectors = nearest_vectors(keypoints_w, points_w)
+        if self.frame == "palm":
+            vectors = quat_rotate_inverse(palm_quat_w[:, None], vectors)
+        return vectors, keypoints_w[..., 2]
+
+    def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
+        """Keypoints (env, keypoint, 3) in the world [m]."""
+        base = compose(palm_pos_w, palm_quat_w, self.get_buffer("_base_pos_p"), self.get_buffer("_base_quat_p"))
+        return self.kinematics.keypoints(*base, joint_pos)
+
+    def export_onnx(self, path: str | Path, points: int = 256) -> None:
+        """Write the module as ONNX for one hand and `points` object points; needs the extra `export`."""
+        joints = max(self.kinematics.joint_of_body) + 1
+        example = (torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.zeros(1, joints))
+        example = tuple(value.to(self.kinematics.pos) for value in (*example, torch.rand(1, points, 3)))
+        names = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # the exporter of torch 2.13 uses what it deprecates itself
+            torch.onnx.export(
+                self.eval(), example, path, **names, opset_version=OPSET, external_data=False, verbose=False
+            )

@@ -1,0 +1,118 @@
+"""Occlusion of the object by the hand: capsules that follow the joints, and lines of sight that they cut."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.transforms import Kinematics, compose, quat_rotate
+
+
+@dataclass(frozen=True, eq=False)
+class HandCapsules:
+    """Model a hand by capsules, each fixed to a body."""
+
+    kinematics: Kinematics
+    body: tuple[int, ...]
+    """Index of each capsule's body in the kinematics."""
+    start: Tensor
+    """(capsule, 3) one end of the axis, frame of the body [m]."""
+    end: Tensor
+    """(capsule, 3) other end of the axis, frame of the body [m]."""
+    radius_m: Tensor
+    """(capsule,) [m]."""
+
+    def pose(self, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Return both ends of the axes (env, capsule, 3) in the world, from base pose and joints."""
+        pos, quat = self.kinematics.forward(base_pos_w, base_quat_w, joint_pos)
+        body = torch.tensor(self.body, device=pos.device)
+        pos, quat = pos.index_select(1, body), quat.index_select(1, body)
+        return pos + quat_rotate(quat, self.start), pos + quat_rotate(quat, self.end)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return a copy on another device."""
+        moved = {name: getattr(self, name).to(device) for name in ("start", "end", "radius_m")}
+        return replace(self, kinematics=self.kinematics.to(device=device), **moved)
+
+
+@dataclass(frozen=True, eq=False)
+class HandOcclusion:
+    """Compute the occlusion by a hand from joint and palm readings."""
+
+    shape: HandCapsules
+    base_in_palm: tuple[Tensor, Tensor]
+    """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
+    margin_m: float
+    """Margin by which the hand hides more than its shape [m]."""
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return a copy on another device."""
+        pos, quat = self.base_in_palm
+        return replace(self, shape=self.shape.to(device), base_in_palm=(pos.to(device), quat.to(device)))
+
+    def sight(self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> "CameraOcclusion":
+        """Return the occlusion for a camera at camera_w (row, 3) [m].
+
+        Pose of the hand: `palm_pos_w` (row, 3) [m], `palm_quat_w` (row, 4), `joint_pos` (row, joint) [rad].
+        """
+        base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
+        ends = self.shape.pose(base[0].float(), base[1].float(), joint_pos.float())
+        return CameraOcclusion(torch.cat([camera_w[:, None].float(), *ends], dim=1), self.radii_m)
+
+    def no_sight(self, rows: int, device: torch.device | str) -> "CameraOcclusion":
+        """Allocate the occlusions of `rows` rows."""
+        return CameraOcclusion(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
+
+    @cached_property
+    def radii_m(self) -> list[float]:
+        """Radii of the capsules with the margin [m]; read from the device once, not with every frame."""
+        return (self.shape.radius_m + self.margin_m).tolist()
+
+
+@dataclass(frozen=True, eq=False)
+class CameraOcclusion:
+    """Hold the camera and hand poses of some frames, to tell which points the hand hides."""
+
+    places_w: Tensor
+    """(row, 1 + 2 capsules, 3) position of the camera, first ends and second ends of the capsules' axes [m]."""
+    radii_m: list[float]
+    """Radii of the capsules [m]."""
+
+    def __getitem__(self, rows: Tensor) -> "CameraOcclusion":
+        """Return a copy of some rows."""
+        return CameraOcclusion(self.places_w[rows], self.radii_m)
+
+    def sees(self, points_w: Tensor) -> Tensor:
+        """Return the mask (row, point) of the points_w (row, point, 3) that the hand does not hide."""
+        starts_w, ends_w = self.places_w[:, 1:].chunk(2, dim=1)
+        return ~hidden(points_w, self.places_w[:, 0], starts_w, ends_w, self.radii_m)
+
+
+def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor, radii_m: Sequence[float]) -> Tensor:
+    """Return the mask (env, point) of points whose line to the camera (env, 3) meets a capsule (env, capsule, 3).
+
+    Exact: uses the point of each axis nearest to the line of sight. One capsule at a time, so that the numbers stay in
+    the processor's cache.
+    """
+    sight = points_w - camera_w[:, None]
+    length = sight.norm(dim=-1)
+    sight = sight / length[..., None]
+    axes = ends_w - starts_w
+    reach = axes.norm(dim=-1).clamp(min=1e-6)
+    axes = axes / reach[..., None]
+    offset = camera_w[:, None] - starts_w
+    cosine = torch.bmm(axes, sight.transpose(1, 2))  # (env, capsule, point): line and axis
+    ahead = torch.bmm(offset, sight.transpose(1, 2))
+    beside, square = (offset * axes).sum(-1), offset.square().sum(-1)
+    covered = torch.zeros_like(length, dtype=torch.bool)
+    for i, radius in enumerate(radii_m):
+        c, f, e = cosine[:, i], ahead[:, i], beside[:, i, None]
+        t = (e - c * f).div_((1.0 - c * c).clamp_(min=1e-9)).clamp_(min=0.0)
+        t = torch.minimum(t, reach[:, i, None])
+        s = torch.addcmul(-f, c, t)  # how far along the line of sight it is nearest to that place of the axis
+        gap = torch.addcmul(square[:, i, None] - s * s, t, t - 2.0 * e)
+        covered |= (gap < radius * radius) & (s < length) & (s > 0)
+    return covered

@@ -1,0 +1,5 @@
+"""Segmentation of the object on the table from one depth image."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

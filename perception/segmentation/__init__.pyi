@@ -1,0 +1,2 @@
+from .pipeline import SegmentationCfg as SegmentationCfg
+from .pipeline import Segmenter as Segmenter

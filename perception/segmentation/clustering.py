@@ -1,0 +1,89 @@
+"""Which points of a depth image are real, and which of them are one object."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dexgrasp.perception.segmentation.table_plane import Plane
+from dexgrasp.perception.transforms import plane_basis
+
+SUPPORT = 2
+"""Of a pixel's eight neighbours, at least so many lie on the same surface, or it is noise."""
+CELL_POINTS = 2
+"""Cells with fewer points are empty."""
+PART_CELL_M, PART_SHARE, PART_POINTS = 0.02, 0.03, 8
+"""Parts of an object that lie further apart than such a cell, and have fewer points than both, are no parts of it."""
+AXES = ((0, 1), (1, 0), (1, 1), (1, -1))
+EIGHT = np.ones((3, 3), bool)
+
+
+def on_surfaces(image: NDArray[np.float32], index: NDArray[np.int64], jump_m: float) -> NDArray[np.bool_]:
+    """Which pixels (flat indices into a depth image) lie on a surface, and not between two or alone; shape (n,).
+
+    A flying pixel lies on the ramp from one surface to another behind it: on some line through it the depth jumps in
+    the same direction before and behind it. Holes are no jumps, so that missing pixels do not eat their neighbours.
+    """
+    if not len(index):
+        return np.zeros(0, bool)
+    row, column = np.divmod(index, image.shape[1])
+    top, left = row.min(), column.min()
+    patch = np.pad(image, 1)[top : row.max() + 3, left : column.max() + 3]  # one pixel more on each side
+    centre = patch[1:-1, 1:-1]
+    flying, support = np.zeros(centre.shape, bool), np.zeros(centre.shape, np.int8)
+    for down, right in AXES:
+        after = _jump(patch, centre, down, right)
+        before = _jump(patch, centre, -down, -right)
+        flying |= ((after > jump_m) & (before < -jump_m)) | ((after < -jump_m) & (before > jump_m))
+        support += np.abs(after) < jump_m
+        support += np.abs(before) < jump_m
+    return (~flying & (support >= SUPPORT))[row - top, column - left]
+
+
+def _jump(patch: NDArray[np.float32], centre: NDArray[np.float32], down: int, right: int) -> NDArray[np.float32]:
+    """Depth of a neighbour less that of the centre; NaN where the neighbour is a hole: no comparison holds."""
+    rows, columns = centre.shape
+    neighbour = patch[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+    return np.where(neighbour > 0, neighbour - centre, np.float32(np.nan))
+
+
+def largest_cluster(
+    points_w: NDArray[np.float32], sure: NDArray[np.bool_], plane: Plane, cell_m: float
+) -> NDArray[np.bool_]:
+    """Which points (3, n) belong to the object with most `sure` (n,) points; parts closer than two cells are one.
+
+    Sure points decide where the object is, the others of its footprint are added: low parts that by themselves could
+    be noise of the table. Seen from above, because what is missing of an object (a highlight) rarely parts it there.
+    """
+    if not sure.any():
+        return np.zeros(len(sure), bool)
+    across = np.stack(plane_basis(torch.from_numpy(plane.normal_w))).astype(np.float32) @ points_w
+    cell = ((across - across.min(1, keepdims=True)) / np.float32(cell_m)).astype(np.int64)
+    shape = tuple(cell.max(1) + 1)
+    flat = cell[0] * shape[1] + cell[1]
+    filled = np.bincount(flat[sure], minlength=shape[0] * shape[1]).reshape(shape)
+    wide = ndimage.binary_dilation(filled >= CELL_POINTS, EIGHT)
+    labels, _ = ndimage.label(wide, EIGHT)  # pyright: ignore[reportGeneralTypeIssues]
+    footprint = np.where(ndimage.binary_erosion(wide, EIGHT, border_value=1), labels, 0).reshape(-1)
+    sizes = np.bincount(footprint[flat[sure]], minlength=1)
+    sizes[0] = 0
+    return footprint[flat] == sizes.argmax() if sizes.any() else np.zeros(len(sure), bool)
+
+
+def in_large_parts(points_w: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which points (3, n) of one object are no splinters: small groups with air around, shape (n,).
+
+    Along the outline of a hand that hovers over the object pixels fly between the two; seen from above they belong.
+    """
+    if not points_w.shape[1]:
+        return np.zeros(0, bool)
+    cell = ((points_w - points_w.min(1, keepdims=True)) / np.float32(PART_CELL_M)).astype(np.int64)
+    filled = np.zeros(cell.max(1) + 1, bool)
+    filled[tuple(cell)] = True
+    labels: Any = ndimage.label(filled, np.ones((3, 3, 3), bool))[0]  # pyright: ignore[reportIndexIssue]
+    part = np.asarray(labels, np.int64)[tuple(cell)]
+    sizes = np.bincount(part)
+    large = sizes >= min(max(PART_POINTS, PART_SHARE * len(part)), int(sizes.max()))
+    return large[part]

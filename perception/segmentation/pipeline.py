@@ -1,0 +1,221 @@
+"""From a depth image to the few hundred points of the object on the table that a policy sees.
+
+valid range -> points -> workspace -> table -> above it -> not the robot -> no flying pixels -> one object
+    -> no splinters -> sample
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics, deproject, to_frame
+from dexgrasp.perception.robot_mask import Capsules
+from dexgrasp.perception.segmentation.clustering import in_large_parts, largest_cluster, on_surfaces
+from dexgrasp.perception.segmentation.sampling import Sampling, sample_points
+from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
+
+STEEPEST = 6.0
+"""A surface is taken for one up to this many metres of depth per metre of image: seen 80 degrees from its normal."""
+CELL_PIXELS = 2.5
+"""A cell of the clustering is at least so many pixels wide: else far objects would fall apart."""
+
+
+class NoObjectError(ValueError):
+    """Nothing to grasp in the image; the text says how far the points came."""
+
+    def __init__(self, text: str, counts: dict[str, int]) -> None:
+        super().__init__(text)
+        self.counts = counts
+        """Points left after each stage."""
+
+
+@dataclass(frozen=True)
+class SegmentationCfg:
+    """How the object is found. Lengths in metres, world frame: the table is about z = 0."""
+
+    range_m: tuple[float, float] = (0.25, 1.5)
+    """Depths outside are holes. The lower bound is the least distance of a D435 at 640 columns."""
+    stride: int = 2
+    """Every so many pixels are looked at, both ways; 1 where the camera decimates."""
+    box_lower_m: tuple[float, float, float] = (-0.4, -0.4, -0.12)
+    """Corner of the workspace. It reaches below the table: a table may be tilted against the world."""
+    box_upper_m: tuple[float, float, float] = (0.4, 0.4, 0.5)
+    """The opposite corner."""
+    plane: Literal["ransac", "known"] = "ransac"
+    """Find the table in each image, or take the known one."""
+    plane_tolerance_m: float = 0.006
+    """How far from the table its points may lie while it is searched."""
+    max_tilt_deg: float = 20.0
+    """Most tilt of the table."""
+    min_height_m: float = 0.004
+    """Least height of an object's points over the table; more where the table looks rough."""
+    roughness_factor: float = 3.0
+    """Points this many standard deviations of the table's points above it tell where an object is."""
+    footprint_factor: float = 1.5
+    """The same for points within the footprint of the object that was found."""
+    cell_m: float = 0.008
+    """Objects are apart if, seen from above, two such cells fit between them; far from the camera cells are wider."""
+    hand_margin_m: float = 0.008
+    """Enlarges the robot's capsules: calibration and depth are not exact."""
+    min_points: int = 20
+    """Fewer points make no object."""
+    points: int = 256
+    """Points in the end."""
+    sampling: Sampling = "farthest"
+    """Spread out, or at random."""
+
+    def __post_init__(self) -> None:
+        near, far = self.range_m
+        if not 0 < near < far:
+            raise ValueError(f"range_m must satisfy 0 < near < far, got {self.range_m}")
+        if any(low >= high for low, high in zip(self.box_lower_m, self.box_upper_m, strict=True)):
+            raise ValueError(f"the workspace from {self.box_lower_m} to {self.box_upper_m} is empty")
+        if self.stride < 1 or self.points < 1 or self.min_points < 1:
+            raise ValueError("stride, points and min_points must be at least 1")
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """The object in one depth image."""
+
+    points_w: NDArray[np.float32]
+    """(points, 3) what the policy sees, world frame [m]."""
+    cloud_w: NDArray[np.float32] = field(repr=False)
+    """(n, 3) all points of the object."""
+    mask: NDArray[np.bool_] = field(repr=False)
+    """(rows, columns) the object's pixels in the image thinned by the stride."""
+    plane: Plane
+    """The table."""
+    counts: dict[str, int]
+    """Points left after each stage."""
+
+
+class Segmenter:
+    """The pipeline for one camera: what depends on the intrinsics only is computed once."""
+
+    def __init__(self, cfg: SegmentationCfg, intrinsics: Intrinsics, plane: Plane = TABLE) -> None:
+        """`plane`: the table where `cfg.plane` is "known"."""
+        self.cfg, self.intrinsics, self._plane = cfg, intrinsics, plane
+        self._rays = intrinsics.rays(cfg.stride).reshape(2, -1)
+        corners = np.array([cfg.box_lower_m, cfg.box_upper_m], np.float32)
+        self._lower, self._upper = corners[:, :, None]
+
+    def __call__(
+        self,
+        frame: DepthFrame,
+        capsules: Capsules | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        seed: int = 0,
+        lap: Callable[[str], None] = lambda stage: None,
+    ) -> Segmentation:
+        """The object's points. Raises NoObjectError or NoPlaneError; the same frame and seed give the same points.
+
+        `capsules`: the robot, whose points are left out. `mask` (height, width): the object's pixels, where the caller
+        knows them; without it the object with most points is taken. `lap` is called at the end of each stage.
+        """
+        T_world_cam = self._check(frame, mask)
+        cloud = self._cloud(frame, T_world_cam, lap)
+        cloud.keep("in workspace", self._in_workspace(cloud.points_w))
+        plane = self._table(cloud, seed)
+        lap("table")
+        least_m = max(self.cfg.min_height_m, self.cfg.footprint_factor * plane.roughness_m)
+        cloud.keep("above the table", plane.height(cloud.points_w) > least_m)
+        if capsules is not None:
+            cloud.keep("not the robot", ~capsules.hold(cloud.points_w, self.cfg.hand_margin_m))
+        pitch_m = self._pitch_m(cloud.points_w, T_world_cam)
+        cloud.keep("on surfaces", on_surfaces(cloud.image, cloud.index, STEEPEST * pitch_m))
+        if mask is None:
+            sure = plane.height(cloud.points_w) > self.cfg.roughness_factor * plane.roughness_m
+            chosen = largest_cluster(cloud.points_w, sure, plane, max(self.cfg.cell_m, CELL_PIXELS * pitch_m))
+        else:
+            chosen = mask[:: self.cfg.stride, :: self.cfg.stride].reshape(-1)[cloud.index]
+        cloud.keep("object", chosen)
+        cloud.keep("no splinters", in_large_parts(cloud.points_w))
+        if len(cloud.index) < self.cfg.min_points:
+            raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points), cloud.counts)
+        few = sample_points(cloud.points_w, self.cfg.points, self.cfg.sampling, seed)
+        lap("sampled")
+        return Segmentation(cloud.points_w.T[few], cloud.points_w.T, cloud.mask(), plane, cloud.counts)
+
+    def _cloud(self, frame: DepthFrame, T_world_cam: NDArray[np.float64], lap: Callable[[str], None]) -> "_Cloud":
+        image = np.ascontiguousarray(frame.depth_m[:: self.cfg.stride, :: self.cfg.stride])
+        flat, (near, far) = image.reshape(-1), self.cfg.range_m
+        index = np.flatnonzero((flat > near) & (flat < far))
+        lap("in range")
+        points_w = to_frame(T_world_cam, deproject(flat[index], self._rays[:, index]))
+        lap("deprojected")
+        return _Cloud(image, index, points_w, {"pixels": image.size, "in range": len(index)}, lap)
+
+    def _check(self, frame: DepthFrame, mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+        if frame.intrinsics != self.intrinsics:
+            raise ValueError(f"the frame is of another camera: {frame.intrinsics}, expected {self.intrinsics}")
+        if frame.T_world_cam is None:
+            raise ValueError(
+                "the frame has no camera pose: run `dexgrasp calibrate camera` and pass the file it writes"
+            )
+        if mask is not None and (mask.shape != frame.depth_m.shape or mask.dtype != bool):
+            raise ValueError(f"a mask is bool of shape {frame.depth_m.shape}, got {mask.dtype} {mask.shape}")
+        return frame.T_world_cam
+
+    def _in_workspace(self, points_w: NDArray[np.float32]) -> NDArray[np.bool_]:
+        return ((points_w > self._lower) & (points_w < self._upper)).all(axis=0)
+
+    def _table(self, cloud: "_Cloud", seed: int) -> Plane:
+        if len(cloud.index) < self.cfg.min_points:
+            raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points), cloud.counts)
+        if self.cfg.plane == "known":
+            return self._plane
+        return fit_plane(cloud.points_w, self.cfg.plane_tolerance_m, np.radians(self.cfg.max_tilt_deg), seed)
+
+    def _pitch_m(self, points_w: NDArray[np.float32], T_world_cam: NDArray[np.float64]) -> float:
+        """Distance between neighbouring pixels on a surface that faces the camera, at the points' mean depth."""
+        if not points_w.shape[1]:
+            return 0.0
+        depth_m = (points_w.mean(1) - T_world_cam[:3, 3]) @ T_world_cam[:3, 2]
+        return float(depth_m) * self.cfg.stride / self.intrinsics.fx
+
+
+@dataclass
+class _Cloud:
+    """Points on their way through the stages, each with the pixel it came from."""
+
+    image: NDArray[np.float32]
+    """(rows, columns) depth of the thinned image [m]."""
+    index: NDArray[np.int64]
+    """(n,) flat indices into it."""
+    points_w: NDArray[np.float32]
+    """(3, n), coordinates first: three times as fast."""
+    counts: dict[str, int]
+    lap: Callable[[str], None]
+
+    def keep(self, stage: str, kept: NDArray[np.bool_]) -> None:
+        """Go on with these points (n,) only."""
+        where = np.flatnonzero(kept)
+        self.index, self.points_w = self.index[where], self.points_w[:, where]
+        self.counts[stage] = len(where)
+        self.lap(stage)
+
+    def mask(self) -> NDArray[np.bool_]:
+        """The pixels that are left, as an image."""
+        pixels = np.zeros(self.image.shape, bool)
+        pixels.reshape(-1)[self.index] = True
+        return pixels
+
+
+def _nothing(counts: dict[str, int], least: int) -> str:
+    """Says at which stage the points ran out, and what that points to."""
+    if counts["in range"] == 0:
+        return f"no depth within the range (0 of {counts['pixels']:,} pixels): lens covered, too near, or too far?"
+    if counts["in workspace"] < least:
+        return (
+            f"nothing in the workspace ({counts['in workspace']:,} of {counts['in range']:,} points): "
+            "is the pose of the camera right, and the workspace?"
+        )
+    kept = counts.get("object", 0)
+    text = f"no object above the table in the workspace ({kept:,} of {counts['in workspace']:,} points"
+    above = counts.get("above the table", 0)
+    robot = above - counts.get("not the robot", above)
+    return text + (f"; {robot:,} more on the robot)" if robot else ")")

@@ -1,0 +1,5 @@
+"""Tracking of the object's points over time."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

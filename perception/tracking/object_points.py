@@ -1,0 +1,155 @@
+"""Object points over time: the first view kept, replaced by each frame, or moved along with the tracked object.
+
+Batched, one object per row; simulator and robot share it. The caller decides where frames come from and when.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.occlusion import CameraOcclusion
+from dexgrasp.perception.tracking.carrying import move_rigidly
+from dexgrasp.perception.tracking.icp import (
+    DEFAULT,
+    IcpCfg,
+    Reference,
+    add_unexplained_points,
+    register,
+    surface_normals,
+    transform,
+)
+from dexgrasp.perception.transforms import quat_multiply, quat_rotate
+
+Mode = Literal["first_frame", "latest", "tracked", "tracked_updated"]
+"""frozen: the first view only. refreshed: the visible points of each new frame, none behind the hand. tracked: the
+first view, moved with the object as new frames show it. corrected: the tracked first view, and the points of the newest
+frame that it does not explain."""
+
+CLEAR_M = 0.012
+"""Margin around the hand's outline [m]; an object point beside it should be visible."""
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectFrame:
+    """Hold the object points of one depth image; first dimension: row."""
+
+    points_w: Tensor
+    """(row, point, 3) world frame [m]."""
+    count: Tensor
+    """(row,) number of distinct points; the others repeat or mean nothing."""
+    share: Tensor
+    """(row,) pixels of the object relative to its first view."""
+    sight: CameraOcclusion | None = None
+    """Camera and hand when the frame was taken; needed by the modes that track."""
+
+    def __getitem__(self, rows: Tensor) -> Self:
+        """Return a copy of some rows."""
+        sight = None if self.sight is None else self.sight[rows]
+        return type(self)(self.points_w[rows], self.count[rows], self.share[rows], sight)
+
+    def write(self, rows: Tensor, frame: "ObjectFrame") -> None:
+        """Overwrite `rows` with the rows of `frame`."""
+        self.points_w[rows], self.count[rows], self.share[rows] = frame.points_w, frame.count, frame.share
+        if self.sight is not None and frame.sight is not None:
+            self.sight.places_w[rows] = frame.sight.places_w
+
+    def carry(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
+        """Move `rows`, with camera and hand, by `shift` (row, 3) [m] and `turn` (row, 4): x -> turn x + shift."""
+        self.points_w[rows] = move_rigidly(self.points_w[rows], shift, turn)
+        if self.sight is not None:
+            self.sight.places_w[rows] = move_rigidly(self.sight.places_w[rows], shift, turn)
+
+
+class ObjectPoints:
+    """Own the points of all objects, the poses of the tracked ones, and the quality of the last frame."""
+
+    def __init__(
+        self,
+        mode: Mode,
+        min_points: int,
+        num_envs: int,
+        points: int,
+        device: torch.device | str = "cpu",
+        icp: IcpCfg = DEFAULT,
+    ) -> None:
+        """`min_points`: frames with fewer points change nothing. `points`: of each object."""
+        self._mode, self._min_points, self._icp = mode, min_points, icp
+        self.points_w = torch.zeros(num_envs, points, 3, device=device)
+        """(env, point, 3) world frame [m]."""
+        self.fraction = torch.ones(num_envs, device=device)
+        """(env,) pixels of the object in the last frame, relative to its first view."""
+        self.fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
+        """(env,) the last frame had enough points and, in the modes that track, the object is on track."""
+        self.seen = torch.ones(num_envs, dtype=torch.bool, device=device)
+        """(env,) the last frame had enough points."""
+        tracked = num_envs if self.tracks else 0
+        self._first = torch.zeros(tracked, points, 3, device=device)  # first view about its centre
+        self._normals = torch.zeros(tracked, min(icp.model_points, points), 3, device=device)
+        self._radius = torch.ones(tracked, device=device)
+        self._pos_w, self._quat = torch.zeros(tracked, 3, device=device), torch.zeros(tracked, 4, device=device)
+
+    @property
+    def tracks(self) -> bool:
+        """Whether the first view is registered to new frames, which must come with a sight."""
+        return self._mode in ("tracked", "tracked_updated")
+
+    def begin(self, rows: Tensor, points_w: Tensor) -> None:
+        """Set the first views (row, point, 3) of the objects of `rows` [m]."""
+        self.points_w[rows] = points_w
+        self.fraction[rows], self.fresh[rows], self.seen[rows] = 1.0, True, True
+        if self.tracks:
+            self._begin_tracking(rows, self.points_w[rows])
+
+    def carry(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
+        """Move the objects of `rows` by `shift` (row, 3) [m] and `turn` (row, 4): x -> turn x + shift."""
+        self.points_w[rows] = move_rigidly(self.points_w[rows], shift, turn)
+        if self.tracks:
+            self._pos_w[rows] = quat_rotate(turn, self._pos_w[rows]) + shift
+            self._quat[rows] = quat_multiply(turn, self._quat[rows])
+
+    def update(self, rows: Tensor, frame: ObjectFrame) -> None:
+        """Update the objects of `rows` from a frame with one row for each."""
+        enough = frame.count >= self._min_points
+        self.fraction[rows], self.fresh[rows], self.seen[rows] = frame.share, enough, enough
+        rows, frame = rows[enough], frame[enough]
+        if not self.tracks:
+            self.points_w[rows] = frame.points_w
+        elif len(rows):
+            self.fresh[rows] = self._track(rows, frame)
+            tracked_w = self.tracked_w(rows)
+            is_corrected = self._mode == "tracked_updated"
+            self.points_w[rows] = (
+                add_unexplained_points(tracked_w, frame.points_w, self._icp) if is_corrected else tracked_w
+            )
+
+    def tracked_w(self, rows: Tensor | None = None) -> Tensor:
+        """Return the first views (row, point, 3) at the tracked poses, world frame [m]; `rows` None: of all.
+
+        Raise ValueError in a mode that does not track.
+        """
+        if not self.tracks:
+            raise ValueError(f"camera.mode={self._mode} tracks nothing; tracked and corrected do")
+        rows = torch.arange(len(self.points_w), device=self.points_w.device) if rows is None else rows
+        return transform(self._pos_w[rows], self._quat[rows], self._first[rows])
+
+    def _begin_tracking(self, rows: Tensor, points_w: Tensor) -> None:
+        centre_w = points_w.mean(dim=1)
+        points = points_w - centre_w[:, None]
+        self._first[rows], self._pos_w[rows] = points, centre_w
+        self._normals[rows] = surface_normals(points, self._icp.normal_neighbors)[:, : self._icp.model_points]
+        self._quat[rows] = points.new_tensor([1.0, 0.0, 0.0, 0.0])
+        self._radius[rows] = points.square().sum(-1).mean(dim=1).sqrt().clamp(min=0.01)
+
+    def _track(self, rows: Tensor, frame: ObjectFrame) -> Tensor:
+        """Register the objects of `rows` to a frame; return which are on track (row,). Lost ones keep their poses."""
+        if frame.sight is None:
+            raise ValueError(f"view mode {self._mode} needs the hand that hides the object: pass a frame with a sight")
+        reference = Reference(self._first[rows, : self._icp.model_points], self._normals[rows], self._radius[rows])
+        pose = self._pos_w[rows], self._quat[rows]
+        pos_w, quat, fit = register(self._icp, reference, *pose, frame.points_w, frame.sight)
+        visible = frame.count > 0
+        keep = (fit >= self._icp.keep_above_fit) & visible
+        self._pos_w[rows[keep]], self._quat[rows[keep]] = pos_w[keep], quat[keep]
+        return (fit >= self._icp.on_track_above_fit) & visible

@@ -1,0 +1,181 @@
+"""Finds trained policies by name and applies the task settings they were trained for.
+
+policy=runs/student             its best checkpoint (config.yaml beside it says what its actions mean)
+policy=runs/student/last.zip    that checkpoint
+policy=runs/bundle              a bundle, through the runtime of a robot
+policy=allegro/student          shipped under assets/policies: the bundle, or the checkpoint of a teacher
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from dexgrasp import configs
+from dexgrasp.policies.agents.base import ActorAgent
+from dexgrasp.policies.agents.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
+from dexgrasp.policies.deploy.bundle import CONTRACT, read_contract
+from dexgrasp.policies.deploy.shipped import PolicyNotFoundError, bundle_of, place
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.sensors.config import CameraCfg
+from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.task_cfg import TaskCfg
+
+BELONGS_TO_POLICY = (
+    "rate_hz",
+    "grasp_s",
+    "lift_s",
+    "lift_m",
+    "vector_frame",
+    "use_scripted_grasp",
+    "palm_action_m_s",
+    "palm_action_rad_s",
+    "finger_action_rad",
+    "action_clip",
+    "scripted_grasp",
+    "wrist",
+)
+"""Task options that define the meaning of actions and observations."""
+BELONGS_TO_CAMERA = (
+    "mode",
+    "move_with_palm",
+    "frame_interval_steps",
+    "hold_frame_interval_steps",
+    "latency_steps",
+    "min_points",
+)
+"""Camera options that define the meaning of a student's observation; camera errors belong to the evaluation."""
+
+log = logging.getLogger("dexgrasp")
+
+Cfg = TypeVar("Cfg")
+
+
+@dataclass(frozen=True)
+class PolicyLocation:
+    """Location of a trained policy."""
+
+    path: Path
+    """Folder of a bundle, or a checkpoint."""
+    bundle: bool
+    """Whether `path` is a bundle."""
+
+    def config(self) -> dict[str, Any]:
+        """Return the configuration of the training: `hand`, `side`, `task`, ..."""
+        return dict(read_contract(self.path).training.config) if self.bundle else read_config(self.path)
+
+
+def find_policy(
+    name: str, key: str = "policy", kind: Literal["any", "checkpoint", "bundle"] = "any", also: Sequence[str] = ()
+) -> PolicyLocation:
+    """Return the policy `name`: a shipped name, run directory, checkpoint file or bundle directory.
+
+    `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes.
+    Raises PolicyNotFoundError, or ValueError where the policy is not of that kind.
+    """
+    bundle = bundle_of(name)
+    if bundle is not None and kind != "checkpoint":
+        return PolicyLocation(bundle, bundle=True)
+    checkpoint = None
+    if place(name).exists():
+        with suppress(FileNotFoundError):
+            checkpoint = find_checkpoint(place(name))
+    if checkpoint is not None and kind != "bundle":
+        return PolicyLocation(checkpoint, bundle=False)
+    if checkpoint is not None:
+        raise ValueError(f"{key}: '{name}' is a checkpoint, a bundle is needed: dexgrasp export policy={name} out=...")
+    if bundle is not None:
+        raise ValueError(f"{key}: '{name}' is a bundle, a checkpoint is needed: give the run it was exported from")
+    expected = f"a run directory or checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
+    raise PolicyNotFoundError(name, key, expected, also)
+
+
+class CheckpointAgent(ActorAgent):
+    """Acts with the mean actions of a checkpoint."""
+
+    def __init__(self, checkpoint: Checkpoint, task: GraspTask) -> None:
+        if checkpoint.hand.joint_names != task.hand.joint_names:
+            raise ValueError(
+                f"{checkpoint.path} was trained with {checkpoint.hand.name}, the task has {task.hand.name}"
+            )
+        size, given = len(checkpoint.actor.normaliser.mean), task.layouts[checkpoint.stage].size  # pyright: ignore
+        if size != given:
+            raise ValueError(
+                f"{checkpoint.path} observes {size} values, the task gives {given}: another task.camera.mode?"
+            )
+        super().__init__(checkpoint.actor.to(task.device), task)
+
+
+def load_policy(name: str, task: GraspTask) -> Any:
+    """Return the trained policy `name` for `task`, with `reset(trials)` and `act(obs)`."""
+    source = find_policy(name)
+    if source.bundle:
+        from dexgrasp.policies.agents.bundle_agent import BundleAgent  # onnxruntime: only here
+
+        return BundleAgent(source.path, task)
+    return CheckpointAgent(load_checkpoint(source.path), task)
+
+
+def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
+    """Return `cfg`, which has `hand`, `side` and `task`, with the settings that the policy `name` was trained for.
+
+    Values at their defaults are replaced and logged. Raises ValueError for other values that differ.
+    """
+    config = find_policy(name).config()
+    trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
+    keep = ("class_name", *BELONGS_TO_POLICY)
+    task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
+    if config.get("stage") != "teacher":
+        view = _merge(task.view, trained.camera, CameraCfg(), BELONGS_TO_CAMERA, "task.camera.", name)
+        task = replace(task, camera=view)
+    whose = {key: config[key] for key in ("hand", "side")}
+    defaults = {item.name: item.default for item in fields(cfg) if item.name in whose}  # pyright: ignore[reportArgumentType]
+    for key, value in whose.items():
+        _check(key, getattr(cfg, key), value, defaults[key], name)
+    return replace(cfg, task=task, **whose)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def check_task(name: str, task: GraspTask) -> None:
+    """Raise ValueError if `task` differs from what the policy `name` was trained for."""
+    config = find_policy(name).config()
+    cfg = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
+    pairs = [("hand", task.hand.name, HandSpec.load(config["hand"]).name), ("side", task.hand.side, config["side"])]
+    for key in BELONGS_TO_POLICY:
+        pairs += [("task." + pair[0], *pair[1:]) for pair in _leaves(key, getattr(task.cfg, key), getattr(cfg, key))]
+    if config.get("stage") != "teacher":
+        pairs += [
+            (f"task.camera.{key}", getattr(task.cfg.camera, key), getattr(cfg.camera, key)) for key in BELONGS_TO_CAMERA
+        ]
+    differ = [f"{key}={wanted}, not {given}" for key, given, wanted in pairs if given != wanted]
+    if differ:
+        raise ValueError(
+            f"'{name}' was trained with {', '.join(differ)}: make the task with these, or with policy='{name}'"
+        )
+
+
+def _merge(given: Any, trained: Any, default: Any, keys: Sequence[str], prefix: str, name: str) -> Any:
+    taken = {}
+    for key in keys:
+        pairs = _leaves(key, getattr(given, key), getattr(trained, key), getattr(default, key))
+        for leaf, value, wanted, usual in pairs:
+            _check(prefix + leaf, value, wanted, usual, name)
+        taken[key] = getattr(trained, key)
+    return replace(given, **taken)
+
+
+def _leaves(key: str, *values: Any) -> Iterator[tuple[Any, ...]]:
+    if not is_dataclass(values[0]):
+        yield key, *values
+        return
+    for item in fields(values[0]):
+        yield from _leaves(f"{key}.{item.name}", *(getattr(value, item.name) for value in values))
+
+
+def _check(key: str, given: Any, wanted: Any, default: Any, name: str) -> None:
+    if given == wanted:
+        return
+    if given != default:
+        raise ValueError(f"{key}={given}, but '{name}' was trained with {wanted}: leave {key} out")
+    log.info("%s=%s, as '%s' was trained with", key, wanted, name)

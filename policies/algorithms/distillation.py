@@ -1,0 +1,245 @@
+"""Distillation of a teacher into a student: imitation first, reinforcement later, and the mixture between them.
+
+    L = rho L_PPO + L_reconstruction + (1 - rho) w L_imitation            (RobustDexGrasp, student)
+
+The student drives the rollouts; the teacher, which reads the simulator's state, labels the visited states (DAgger, Ross
+et al. 2011). While rho is zero the student acts without noise and learns from several rollouts together; afterwards the
+weight of PPO's clipped surrogate grows with rho.
+"""
+
+import logging
+import os
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import torch
+from torch import Tensor
+
+from dexgrasp.policies.agents.base import ActorAgent
+from dexgrasp.policies.agents.checkpoint import CheckpointData, TrainingState
+from dexgrasp.policies.algorithms.losses import imitation_loss, mean_record, reconstruction_loss
+from dexgrasp.policies.algorithms.ppo import GraspPPO
+from dexgrasp.policies.algorithms.rollout_buffer import Minibatch
+from dexgrasp.policies.networks.actor_critic import Encoder, GraspPolicy
+from dexgrasp.policies.networks.student import StudentPolicy
+from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.utils.tensor_archive import ArchiveError, read_archive, write_archive
+
+log = logging.getLogger("dexgrasp")
+
+
+@dataclass(frozen=True)
+class DistillationCfg:
+    """Schedule from imitation to reinforcement, and the weights and sizes of imitation."""
+
+    schedule: Literal["iteration", "success"] = "iteration"
+    """Quantity that rho follows: the number of the iteration, or the success rate of the last rollouts."""
+    rho_start: float = 0.5
+    """Share of the iterations, or success rate, at which rho starts to rise from 0."""
+    rho_end: float = 0.8
+    """Share of the iterations, or success rate, at which rho reaches `ceiling`."""
+    rho_max: float = 0.9
+    """Highest rho; the rest to 1 stays imitation."""
+    imitation_weight: float = 1.0
+    """Weight of the imitation loss; 0: no imitation."""
+    reconstruction_weight: float = 0.2
+    """Weight of the loss of reconstructed contacts and forces."""
+    num_rollouts: int = 10
+    """Number of rollouts that imitation learns from together."""
+    samples_per_rollout: int = 32768
+    """Samples kept of each rollout, chosen at random: limits memory and the size of RUN/last.window."""
+    gradient_steps: int = 60
+    """Gradient steps of an iteration while rho is 0."""
+    batch_size: int = 1024
+    """Samples of an imitation batch."""
+    imitation_rate: float = 1e-3
+    """Learning rate while rho is 0; it falls to a third until rho rises."""
+    ppo_rate: float = 3e-5
+    """Learning rate when reinforcement starts."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rho_start <= self.rho_end:
+            raise ValueError(f"mix.start must lie in 0..mix.end, got start={self.rho_start} and end={self.rho_end}")
+        if not 0 <= self.rho_max <= 1:
+            raise ValueError(f"mix.ceiling must lie in 0..1, got {self.rho_max}")
+        if min(self.num_rollouts, self.samples_per_rollout, self.gradient_steps, self.batch_size) < 1:
+            raise ValueError("mix.window, mix.keep, mix.updates and mix.batch must be at least 1")
+
+    def rho(self, where: float) -> float:
+        """Return the share of reinforcement at `where`, a share of the iterations or a success rate."""
+        if where >= self.rho_end:
+            return self.rho_max
+        if where <= self.rho_start:
+            return 0.0
+        return self.rho_max * (where - self.rho_start) / (self.rho_end - self.rho_start)
+
+
+class StudentPPO(GraspPPO):
+    """PPO on the student's observations whose loss is mixed with imitation of a teacher."""
+
+    policy: StudentPolicy
+
+    def __init__(
+        self,
+        env: GraspVecEnv,
+        *,
+        mix: DistillationCfg | None = None,
+        iterations: int = 1,
+        teacher: GraspPolicy | None = None,
+        encoder: Encoder = "conv",
+        **options: Any,
+    ) -> None:
+        """`iterations`: of the whole run, for the schedule. `teacher`: labels rollouts; None: nothing is imitated."""
+        self.mix, self.iterations, self.teacher = mix or DistillationCfg(), iterations, teacher
+        self._encoder: Encoder = encoder
+        self._rollouts: deque[dict[str, Tensor]] = deque(maxlen=self.mix.num_rollouts)
+        self._samples: Iterator[dict[str, Tensor]] = iter(())
+        super().__init__(env, **options)
+
+    def _make_policy(self, hidden: Sequence[int], init_std: float) -> StudentPolicy:
+        task = self.env.task
+        return StudentPolicy(task.layouts, task.num_actions, self._encoder, hidden=hidden, init_std=init_std)
+
+    @property
+    def rho(self) -> float:
+        """Share of reinforcement in this iteration."""
+        if self.mix.schedule == "success":
+            return self.mix.rho(self.iteration_stats.get("won", 0.0))
+        return self.mix.rho(self.iteration / self.iterations)
+
+    @property
+    def exploration(self) -> Tensor:
+        """Standard deviation (action,) of the actions' noise; zero while the student only imitates."""
+        return super().exploration if self.rho > 0 else torch.zeros_like(self.policy.std)
+
+    @torch.no_grad()
+    def start_from_teacher(self, copy: bool = True) -> None:
+        """Set the student's scales from one episode of its teacher in every environment; `copy`: its weights, too."""
+        teacher, seen = self.teacher, []
+        assert teacher is not None
+        policy, obs = ActorAgent(teacher.actor, self.env.task), self.env.streams.reset()
+        for _ in range(self.num_steps):
+            seen.append(obs)
+            obs = self.env.streams.step(policy.act(obs), policy.grip).obs
+        self.policy.learn_scales({group: torch.stack([step[group] for step in seen]) for group in obs})
+        if copy:
+            self.policy.take_over(teacher)
+        self.iteration = 1
+
+    def _update(self) -> None:
+        """Learn from the rollout by PPO, and from the teacher's labels of this and earlier rollouts by imitation."""
+        self._store_rollout()
+        self._samples = self._labelled_batches()
+        if self.rho > 0:
+            super()._update()
+            return
+        self.policy.train()
+        decay = 3 ** -(self.iteration / self.iterations / max(self.mix.rho_start, 1e-6))
+        self._set_learning_rate(self.mix.imitation_rate * decay)
+        means = mean_record([self._imitate(batch) for batch in islice(self._samples, self.mix.gradient_steps)])
+        self.iteration_stats |= means | {"std": 0.0, "lr": self.learning_rate, "rho": 0.0}
+        for name, value in self.iteration_stats.items():
+            self.logger.record(f"train/{name}", value)
+        self.policy.critic.returns.update(self.rollout_buffer.valid(self.rollout_buffer.returns)[:, None])
+        self.iteration += 1
+        if self.rho > 0:
+            self._set_learning_rate(self.mix.ppo_rate)
+
+    def save(self, path: Path, with_rollouts: bool = False) -> None:
+        """Write a checkpoint; `with_rollouts`: beside it, in NAME.window, the rollouts that imitation learns from."""
+        path = Path(path)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.window")
+        if with_rollouts:  # takes longest, and is renamed last: a kill before leaves both files as they were
+            stored = enumerate(self._rollouts)
+            write_archive(partial, {}, {f"{i}/{name}": value for i, kept in stored for name, value in kept.items()})
+        super().save(path)
+        if with_rollouts:
+            os.replace(partial, path.with_suffix(".window"))
+
+    def resume(self, path: Path) -> Self:
+        """Continue from a checkpoint of a learner with these settings, with the rollouts beside it."""
+        super().resume(path)
+        self.load_rollouts(path)
+        return self
+
+    def load_rollouts(self, path: Path) -> None:
+        """Read the rollouts that `save` wrote beside `path`; without them imitation starts with new ones."""
+        file = path.with_suffix(".window")
+        rollouts: dict[str, dict[str, Tensor]] = {}
+        try:
+            for name, value in read_archive(file)[1].items():
+                number, _, term = name.partition("/")
+                rollouts.setdefault(number, {})[term] = value.to(self.device)
+            if not all(map(self._is_rollout, rollouts.values())):
+                raise ArchiveError("its tensors are not rollouts of this student")
+        except (OSError, ArchiveError) as error:
+            log.warning("%s cannot be read (%s): imitation goes on with new rollouts", file.name, error)
+            return
+        self._rollouts.extend(rollouts.values())
+
+    def _is_rollout(self, kept: dict[str, Tensor]) -> bool:
+        """Whether these tensors are a stored rollout: `student` (sample, size), `true` (sample, felt), `labels`."""
+        widths = {"student": self.policy.layouts["student"].size, "true": len(self.policy.felt)}
+        widths |= {"labels": self.policy.num_actions} if self.teacher else {}
+        shapes = {name: (len(kept.get("true", ())), width) for name, width in widths.items()}
+        return {name: tuple(value.shape) for name, value in kept.items()} == shapes
+
+    def _state(self) -> TrainingState:
+        return replace(super()._state(), schedule_iterations=self.iterations)
+
+    def _load_state(self, path: Path, data: CheckpointData) -> None:
+        super()._load_state(path, data)
+        self.iterations = data.state.schedule_iterations  # the schedule stays that of the first start
+
+    @torch.no_grad()
+    def _store_rollout(self) -> None:
+        """Keep the observations of the rollout, or `distillation.samples_per_rollout` samples of them, with the teacher's labels."""
+        obs = {group: self.rollout_buffer.valid(values) for group, values in self.rollout_buffer.obs.items()}
+        seen = len(obs["student"])
+        if seen > self.mix.samples_per_rollout:
+            rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[
+                : self.mix.samples_per_rollout
+            ]
+            obs = {group: values[rows.to(values.device)] for group, values in obs.items()}
+        limit = self.env.task.cfg.action_clip
+        true = self.policy.actor.felt_normaliser(obs["teacher"][:, self.policy.felt])
+        kept = {"student": obs["student"].clone(), "true": true}
+        if self.teacher is not None:
+            kept["labels"] = self.teacher.mean(obs).clamp(-limit, limit)
+        self._rollouts.append(kept)
+
+    def _labelled_batches(self) -> Iterator[dict[str, Tensor]]:
+        """Yield random batches of the stored rollouts without end; the iteration's number decides them."""
+        generator = torch.Generator().manual_seed(self.iteration)
+        sizes = torch.tensor([len(kept["true"]) for kept in self._rollouts])
+        while True:
+            which = torch.randint(len(self._rollouts), (self.mix.batch_size,), generator=generator)
+            parts = []
+            for i, kept in enumerate(self._rollouts):
+                rows = torch.randint(int(sizes[i]), (int((which == i).sum()),), generator=generator)
+                parts.append({name: value[rows] for name, value in kept.items()})
+            yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def _imitate(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        """Take one gradient step of imitation and reconstruction; return its losses."""
+        with self.autocast():
+            loss, record = self._imitation(batch)
+        self._gradient_step(loss)
+        return record
+
+    def _imitation(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Return the weighted loss of imitation and reconstruction of labelled samples, and its parts."""
+        means, felt = self.policy.actor.both(batch["student"])
+        rebuilt = reconstruction_loss(felt, batch["true"])
+        imitated = imitation_loss(means, batch["labels"]) if "labels" in batch else rebuilt.new_zeros(())
+        record = {"imitation": float(imitated.detach()), "reconstruction": float(rebuilt.detach())}
+        return (1 - self.rho) * self.mix.imitation_weight * imitated + self.mix.reconstruction_weight * rebuilt, record
+
+    def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
+        ppo, record = super()._loss(batch)
+        rest, more = self._imitation(next(self._samples))
+        return self.rho * ppo + rest, record | more | {"rho": self.rho}

@@ -1,0 +1,208 @@
+"""Proximal policy optimisation on the task's device, with a learning rate that follows the KL divergence.
+
+Rollout   every iteration opens new episodes and plays them to their end; it depends on nothing but its number, so that
+          a run that was stopped continues exactly
+Update    clipped surrogate + value loss in units of the returns; after each minibatch the learning rate is raised or
+          lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does it as well)
+"""
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dexgrasp.policies.agents.base import ActorAgent
+from dexgrasp.policies.algorithms.learner import Learner
+from dexgrasp.policies.algorithms.losses import gaussian_kl, log_prob, mean_record, normalize_advantages, surrogate_loss
+from dexgrasp.policies.algorithms.rollout_buffer import Minibatch, RolloutBuffer
+from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.sim.task.step import StepResult
+from dexgrasp.utils import distributed
+
+CLIP = 0.2
+"""The surrogate is clipped where the ratio of probabilities leaves 1 by more than this."""
+RATE_STEP = 1.3
+"""Factor by which the learning rate follows the KL divergence."""
+LEARNING_RATES = (5e-6, 4e-4)
+"""Range of the learning rate."""
+REWARD_SCALE = 0.2
+MAX_GRAD_NORM = 1.0
+
+
+class GraspPPO(Learner):
+    """PPO whose actor and critic are those of a GraspPolicy."""
+
+    def __init__(
+        self,
+        env: GraspVecEnv,
+        *,
+        minibatches: int = 4,
+        num_epochs: int = 5,
+        gamma: float = 0.99,
+        target_kl: float = 0.02,
+        frozen_std: float = 0.0,
+        final_std: float = 0.0,
+        bf16: bool = False,
+        restarts: bool = True,
+        **options: Any,
+    ) -> None:
+        """`target_kl`: of a minibatch step, at the start; a third of it at the end.
+
+        `frozen_std`: rollouts explore with this deviation whatever is learnt, as the published release does; 0: off.
+        `final_std`: the deviation is limited so that it ends at this value, evenly in its logarithm; 0: off.
+        `bf16`: networks compute in half precision up to their last layers. `restarts`: an episode that ends early is
+        followed by another one; otherwise its environment waits, and nothing is learnt from the wait.
+        `options`: those of Learner.
+        """
+        super().__init__(env, **options)
+        self.minibatches, self.num_epochs, self.gamma, self.target_kl = minibatches, num_epochs, gamma, target_kl
+        self.frozen_std, self.final_std, self.bf16, self.restarts = frozen_std, final_std, bf16, restarts
+        sizes = {group: layout.size for group, layout in env.task.layouts.items()}
+        self.rollout_buffer = RolloutBuffer(
+            self.num_steps, env.num_envs, sizes, env.task.num_actions, gamma, device=self.device
+        )
+
+    def _collect_rollout(self) -> None:
+        """Play new episodes in all environments."""
+        env, buffer = self.env, self.rollout_buffer
+        self.policy.eval()
+        buffer.reset()
+        outcomes, terms, alive = [], [], torch.ones(env.num_envs, dtype=torch.bool, device=self.device)
+        obs, noise = self._new_episodes(), self._noise(self.num_steps, env.num_envs)
+        std, policy = self.exploration.detach(), ActorAgent(self.policy.actor, env.task)
+        self._behaviour_log_std = log_std = self.policy.std.log().detach()
+        with torch.no_grad():
+            for t in range(self.num_steps):
+                with self.autocast():
+                    means, values = policy.act(obs), self.policy.predict_values(obs)
+                actions = means + std * noise[t]
+                log_probs = log_prob(actions, means, log_std)
+                step = (env.streams if self.restarts else env.task).step(actions, policy.grip)
+                rewards, dones = self._reward(step), step.terminated | step.truncated
+                stored = {"actions": actions, "means": means, "values": values, "log_probs": log_probs}
+                buffer.add(obs, rewards, dones, alive=alive, **stored)
+                alive = alive & ~dones | self.restarts
+                obs = step.obs
+                outcomes += step.info["outcomes"]
+                terms.append(step.info["terms"])
+                self.num_timesteps += env.num_envs * distributed.world_size()
+            buffer.compute_returns_and_advantages(self._values(obs))
+        outcomes = outcomes if self.restarts else env.task.outcomes()
+        self._new_episodes()  # before the curriculum moves on, so that `resume` draws all of them alike
+        self._summarise(outcomes, terms)
+
+    @property
+    def exploration(self) -> Tensor:
+        """Standard deviation (action,) of the actions' noise; that of the start where `frozen_std` is set."""
+        return torch.full_like(self.policy.std, self.frozen_std) if self.frozen_std else self.policy.std
+
+    def _new_episodes(self) -> dict[str, Tensor]:
+        """Open an episode in every environment whose episode has begun; return the observations."""
+        task = self.env.task
+        begun = (task.steps_since_reset > 0).nonzero().squeeze(1)
+        return self.env.streams.reset(begun) if len(begun) else task.observe()
+
+    def _noise(self, steps: int, num_envs: int) -> Tensor:
+        """Draw standard normal noise (time, env, action) by seed and iteration, for the environments of this rank."""
+        generator = torch.Generator().manual_seed(((self.seed or 0) << 20) + self.iteration)
+        shape = (steps, num_envs * distributed.world_size(), self.env.task.num_actions)
+        first = distributed.rank() * num_envs
+        return torch.randn(shape, generator=generator)[:, first : first + num_envs].to(self.device)
+
+    def _reward(self, step: StepResult) -> Tensor:
+        """Return scaled rewards (env,); a truncated episode is credited with the value of its final state."""
+        rewards = step.reward * REWARD_SCALE
+        rows = step.truncated.nonzero().squeeze(1)
+        if len(rows):
+            final = {group: values[rows] for group, values in step.info.get("final_obs", step.obs).items()}
+            rewards[rows] += self.gamma * self._values(final)
+        return rewards
+
+    def _values(self, obs: dict[str, Tensor]) -> Tensor:
+        """Return values (env,) in the precision of rollouts."""
+        with self.autocast():
+            return self.policy.predict_values(obs)
+
+    def autocast(self) -> torch.autocast:
+        """Context in which networks compute in half precision if `bf16` is set."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    def _summarise(self, outcomes: list[Outcome], terms: list[dict[str, float]]) -> None:
+        """Average success and reward terms over all ranks and log them."""
+        won = torch.tensor([float(sum(o.success for o in outcomes)), float(len(outcomes))], dtype=torch.float64)
+        won = distributed.all_reduce_sum(won)
+        self.outcomes = outcomes
+        sums = torch.tensor([[term[name] for name in terms[0]] for term in terms], dtype=torch.float64).sum(dim=0)
+        means = dict(zip(terms[0], distributed.all_reduce_mean(sums).tolist(), strict=True))
+        rate = float(won[0] / won[1].clamp(min=1))
+        self.iteration_stats = {"won": rate, "return": sum(means.values()), **means}
+        self._recent_successes.extend(outcome.success for outcome in outcomes)
+        for name, value in means.items():
+            self.logger.record(f"reward/{name}", value)
+        self.logger.record("rollout/success", rate)
+
+    def _update(self) -> None:
+        """Update the policy from the rollout; the first rollout only sets the scales of the normalisers."""
+        self.policy.train()
+        buffer = self.rollout_buffer
+        self.policy.critic.returns.update(buffer.valid(buffer.returns)[:, None])
+        if self.iteration > 0:
+            normalize_advantages(buffer.advantages, buffer.alive)
+            means = mean_record([self._update_minibatch(batch) for batch in self._minibatches()])
+            self.iteration_stats |= means | {"std": float(self.policy.std.detach().mean()), "lr": self.learning_rate}
+            for name in (*means, "std", "lr"):
+                self.logger.record(f"train/{name}", self.iteration_stats[name])
+        self.policy.update_normalisers({group: buffer.valid(seen) for group, seen in buffer.obs.items()})
+        if self.final_std:
+            self.policy.narrow(self.final_std, 1 - self._progress_remaining)
+        self.iteration += 1
+
+    def _minibatches(self) -> Iterator[Minibatch]:
+        """Yield the minibatches of all epochs."""
+        generator = torch.Generator(device=self.device).manual_seed(self.iteration)
+        for _ in range(self.num_epochs):
+            yield from self.rollout_buffer.minibatches(self.minibatches, generator)
+
+    def _update_minibatch(self, batch: Minibatch) -> dict[str, float]:
+        """Take one gradient step; return its losses and its KL divergence."""
+        with self.autocast():
+            loss, record = self._loss(batch)
+        self._adapt_learning_rate(record["kl"])
+        self._gradient_step(loss)
+        return record
+
+    def _gradient_step(self, loss: Tensor) -> None:
+        """Take one step of the optimiser along the mean gradient of all ranks."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        distributed.average_gradients(self.policy.parameters())
+        nn.utils.clip_grad_norm_(self.policy.parameters(), MAX_GRAD_NORM)
+        self.optimizer.step()
+
+    def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
+        """Return the loss of a minibatch, and its parts."""
+        means, log_std = self.policy.mean(batch.obs), self.policy.std.log()
+        present = log_prob(batch.actions, means, log_std)
+        surrogate, clipped = surrogate_loss(present, batch.log_probs, batch.advantages, CLIP)
+        value = self._value_loss(batch)
+        with torch.no_grad():
+            kl = distributed.all_reduce_mean(gaussian_kl(batch.means, self._behaviour_log_std, means, log_std).mean())
+        record = {"kl": kl, "surrogate": surrogate, "value": value, "clipped": clipped}
+        return surrogate + value, {name: float(part.detach()) for name, part in record.items()}
+
+    def _value_loss(self, batch: Minibatch) -> Tensor:
+        critic = self.policy.critic
+        target = critic.returns(batch.returns[:, None])
+        return functional.mse_loss(critic.standard(batch.obs[self.policy.critic_group]), target)
+
+    def _adapt_learning_rate(self, kl: float) -> None:
+        """Raise or lower the learning rate so that the KL divergence of a step approaches its target."""
+        target = (self.target_kl or math.inf) * (1 + 2 * self._progress_remaining) / 3
+        if kl > 2 * target:
+            self._set_learning_rate(max(self.learning_rate / RATE_STEP, LEARNING_RATES[0]))
+        elif 0 < kl < target / 2:
+            self._set_learning_rate(min(self.learning_rate * RATE_STEP, LEARNING_RATES[1]))

@@ -1,0 +1,206 @@
+"""`dexgrasp bench cameras`, `bench tracking`: training camera against rendered depth, tracked against true points.
+
+Both cameras see the same scenes from the same place. During the scripted grasp the vectors from the hand's keypoints to
+the nearest object point are computed for both; their difference is reported. The floor is the difference of two
+renderings with independent noise. A vector to a distant object may jump from one side of it to the other, so keypoints
+near the object are reported separately.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from dexgrasp import configs
+from dexgrasp.perception.hand_features import nearest_vectors
+from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.benchmarks import tracking
+from dexgrasp.policies.benchmarks.engine import cpu_engine
+from dexgrasp.policies.evaluation.statistics import percentile
+from dexgrasp.policies.run_directory import Run
+from dexgrasp.sim.objects import ObjectLibrary, open_library
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.sensors.depth_camera import DepthCamera
+from dexgrasp.sim.sensors.object_camera import CameraModel
+from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.progress import Progress
+
+Disturbed = Literal["none", "shift3", "shift5", "force", "heavy", "slippery"]
+NEAR_M = 0.05
+"""A keypoint is near when its vector is shorter than this."""
+
+
+@dataclass(frozen=True)
+class BenchCamerasCfg:
+    """Compare cameras: camera=first_frame the first frames, camera=latest frames with the hand in them; camera=tracked and
+    corrected compare the tracked points with the true ones."""
+
+    objects: str = "shipped"
+    """Object library, as in `evaluate`."""
+    hand: str = "allegro"
+    """Hand."""
+    trials: int = 0
+    """Scenes; trial i is about object i modulo their number. 0: one of each object."""
+    flaws: bool = True
+    """Whether the drawn images have a D435's flaws."""
+    num_envs: int = 36
+    """Scenes side by side."""
+    every_steps: int = 6
+    """The vectors are compared after every so many control steps of the grasp phase, and at its start."""
+    disturbance: Disturbed = "none"
+    """What goes wrong on purpose, where the truth is compared with."""
+    seed: int = 0
+    """Seed of all chance."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    task: TaskCfg = field(default_factory=TaskCfg)
+    """The task; its view says what is compared."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 0 or min(self.num_envs, self.every_steps) < 1:
+            raise ValueError("trials must not be negative, num_envs and every_steps be at least 1")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Vectors of both cameras at the same moments."""
+
+    objects: list[str]
+    """Object of each sample."""
+    gap_m: Tensor
+    """(sample, keypoint) length of the difference."""
+    length_m: Tensor
+    """(sample, keypoint) length of the vector to the drawn points."""
+    again_m: Tensor
+    """(sample, keypoint) what two drawings that differ by chance alone, noise and choice of points, are apart."""
+    seen: int
+    """Samples that were asked for; in the others a camera saw too little."""
+
+
+def bench_views(cfg: BenchCamerasCfg) -> dict:
+    """Compare, print the table, write RUN/bench.json; returns what it holds."""
+    torch.set_num_threads(1)
+    hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
+    with Run.open(cfg.out, cfg) as run:
+        result = _tracked(cfg, hand, library) if cfg.task.camera.tracks else _compared(cfg, hand, library)
+        write_json(run.path / "bench.json", result | {"facts": run.facts})
+        print(f"bench: {run.path / 'bench.json'}")
+    return result
+
+
+def _compared(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
+    result = summarise(compare(cfg, hand, library), hand.keypoint_names)
+    _show(result, cfg)
+    return result
+
+
+def _tracked(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> dict:
+    task, physics = cfg.task, configs.load_option(PhysicsCfg, "physics", "balanced")
+    tracks = tracking.track(task, hand, library, physics, _blocks(cfg, library), cfg.disturbance, cfg.seed)
+    result = {camera: tracking.summarise(track, *task.phase_steps[:2]) for camera, track in tracks.items()}
+    tracking.show(result, f"view={task.camera.mode} against the truth, disturbance={cfg.disturbance}")
+    return {"tracked": result}
+
+
+def _blocks(cfg: BenchCamerasCfg, library: ObjectLibrary) -> list[range]:
+    total = cfg.trials or len(library)
+    return [range(first, min(first + cfg.num_envs, total)) for first in range(0, total, cfg.num_envs)]
+
+
+def compare(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> Comparison:
+    """Run the scenes and compare the vectors."""
+    blocks = _blocks(cfg, library)
+    physics = configs.load_option(PhysicsCfg, "physics", "balanced")
+    parts = []
+    with Progress(sum(map(len, blocks)), "bench cameras") as progress:
+        for trials in blocks:
+            task = GraspTask(
+                cfg.task, hand, library, physics, len(trials), 1, cfg.seed, in_order=True, auto_reset=False
+            )
+            parts.append(_block(cfg, task, trials))
+            progress.advance(len(trials))
+    return _joined(parts)
+
+
+def _joined(parts: list[Comparison]) -> Comparison:
+    gap, length, again = (torch.cat([getattr(p, name) for p in parts]) for name in ("gap_m", "length_m", "again_m"))
+    return Comparison([name for p in parts for name in p.objects], gap, length, again, sum(p.seen for p in parts))
+
+
+def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
+    """One grasp in every row."""
+    obs, rows = task.reset(trials), torch.arange(task.num_envs)
+    drawn = [DepthCamera(cpu_engine(task).pool, task.engine, cfg.flaws) for _ in range(2)]
+    state, objects = task.engine.state, task.objects
+    clouds = [task.view.points_w.clone()]
+    for number, camera in enumerate(drawn):
+        other = replace(task.draws, key=task.draws.key + number)  # another chance for each
+        clouds.append(camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.view.camera_w, other))
+    policy = make_policy("synergy", task)
+    policy.reset(trials)
+    live, parts = cfg.task.camera.live, []
+    for step in range(task.grasp_steps):
+        if step % cfg.every_steps == 0 and (step or not live):
+            enough = torch.ones_like(rows, dtype=torch.bool)
+            if live:
+                frames = [_frame(task, camera, rows) for camera in (task.view.camera, *drawn)]
+                clouds = [points for points, _ in frames]
+                enough = torch.stack([count for _, count in frames]).amin(dim=0) >= cfg.task.camera.min_points
+            parts.append(_sample(state.keypoints_w.float(), clouds, enough, objects))
+        obs = task.step(policy.act(obs)).obs
+    return _joined(parts)
+
+
+def _frame(task: GraspTask, camera: CameraModel, rows: Tensor) -> tuple[Tensor, Tensor]:
+    return camera.frame(rows, task.engine.state, task.view.camera_w, task.draws, task.steps_since_reset)[:2]
+
+
+def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: list[str]) -> Comparison:
+    """The vectors of one moment to the points of the model and of two drawings; rows in which each has `enough`."""
+    model, drawn, again = (nearest_vectors(keypoints_w, points_w)[enough] for points_w in clouds)
+    names = [name for name, kept in zip(objects, enough.tolist(), strict=True) if kept]
+    gap, repeat = (model - drawn).norm(dim=-1), (again - drawn).norm(dim=-1)
+    return Comparison(names, gap, drawn.norm(dim=-1), repeat, len(enough))
+
+
+def summarise(comparison: Comparison, keypoints: tuple[str, ...]) -> dict:
+    """Median and 95th percentile [mm] per keypoint, of all, of those near the object, and per object (median)."""
+    gap_mm, near = 1e3 * comparison.gap_m, comparison.length_m < NEAR_M
+    objects = sorted(set(comparison.objects))
+    of = {name: torch.tensor([other == name for other in comparison.objects]) for name in objects}
+    return {
+        "keypoints": {name: _spread(gap_mm[:, i]) for i, name in enumerate(keypoints)},
+        "all": _spread(gap_mm),
+        "near": _spread(gap_mm[near]),
+        "drawn_again": _spread(1e3 * comparison.again_m),
+        "near_share": float(near.float().mean()),
+        "objects": {name: float(gap_mm[rows].median()) for name, rows in of.items()},
+        "samples": len(gap_mm),
+        "asked_for": comparison.seen,
+    }
+
+
+def _spread(values_mm: Tensor) -> dict[str, float]:
+    values = values_mm.flatten().tolist()
+    return {"median_mm": percentile(values, 50.0), "p95_mm": percentile(values, 95.0)}
+
+
+def _show(result: dict, cfg: BenchCamerasCfg) -> None:
+    what = "frames" if cfg.task.camera.live else "first views"
+    table = Table("keypoint", "median", "95 %", title=f"{what}, model against drawn depth")
+    near = f"within {1e3 * NEAR_M:.0f} mm ({result['near_share']:.0%})"
+    rows = {"all": result["all"], near: result["near"], "drawn twice": result["drawn_again"]}
+    for name, row in {**result["keypoints"], **rows}.items():
+        table.add_row(name, f"{row['median_mm']:.1f} mm", f"{row['p95_mm']:.1f} mm")
+    Console(width=100).print(table)
+    print(f"{result['samples']} of {result['asked_for']} views show enough of the object to both")
+    worst = sorted(result["objects"].items(), key=lambda item: -item[1])[:5]
+    print("largest medians: " + ", ".join(f"{name} {median:.1f} mm" for name, median in worst))

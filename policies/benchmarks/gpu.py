@@ -1,0 +1,273 @@
+"""`dexgrasp bench gpu`: all that engine=warp is measured by on one GPU, in one command.
+
+parity      against the CPU engine: without contact in every quantity, with contact in the scripted grasp's successes,
+            with several seeds, and with one of them again
+stepping    control steps per second of the whole task, resets included, and where the time goes; buffers that it needs
+learning    the same with a teacher's learning
+
+Without a GPU everything runs tiny on Warp's CPU backend, which shows that it works and says nothing about a GPU.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dexgrasp import configs
+from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
+from dexgrasp.policies.evaluation.config import EvaluateCfg
+from dexgrasp.policies.run_directory import WARP_PACKAGES, Run, versions
+from dexgrasp.policies.training.callbacks import ObjectCurriculum
+from dexgrasp.policies.training.learners import make_learner
+from dexgrasp.policies.training.profiling import ProfilerCallback
+from dexgrasp.policies.training.train import TrainCfg, make_env
+from dexgrasp.sim.engine.config import WarpCfg
+from dexgrasp.sim.engine.cpu import CpuEngine
+from dexgrasp.sim.engine.factory import make_engine
+from dexgrasp.sim.objects import ObjectLibrary, open_library
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.scene import ModelPool, PhysicsCfg
+from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import Stopwatch, device_clock
+
+Part = Literal["parity", "stepping", "learning"]
+GOALS = {"stepping": 100_000, "learning": 80_000}
+"""Control steps per second asked of one data-centre GPU."""
+NOISE_SD = 0.3
+"""Standard deviation of the random actions on top of the scripted grasp: what training does."""
+TIMED = {
+    "_update_measurements": "features",
+    "observe": "features",
+    "compute_reward": "rewards",
+    "_new_episodes": "reset",
+}
+NO_GPU = "no GPU here: Warp's CPU backend at tiny size. These figures show that it works; they are NOT a GPU's."
+
+log = logging.getLogger("dexgrasp")
+
+
+@dataclass(frozen=True)
+class BenchGpuCfg:
+    """What `dexgrasp bench gpu` measures."""
+
+    parts: tuple[Part, ...] = ("parity", "stepping", "learning")
+    """Which measurements."""
+    objects: str = "shipped"
+    """Object library, as in `evaluate`."""
+    hand: str = "allegro"
+    """Hand."""
+    num_envs: tuple[int, ...] = (1024, 4096, 8192)
+    """Numbers of environments of the stepping; learning takes the second, or the only one."""
+    trials: int = 576
+    """Scripted grasps on each engine, with each seed."""
+    seeds: int = 3
+    """Seeds of the scripted grasps; the first is `seed`, and Warp plays it twice."""
+    iterations: int = 4
+    """Iterations of learning that are timed, after a first one that is not."""
+    seed: int = 0
+    """Seed of objects, poses and actions."""
+    out: str = ""
+    """Run directory; empty: runs/bench-gpu-<time>."""
+    warp: WarpCfg = field(default_factory=WarpCfg)
+    """BufferMonitor."""
+    task: TaskCfg = field(default_factory=TaskCfg)
+    """The task; a training episode by default."""
+    physics: PhysicsCfg = field(default_factory=PhysicsCfg)
+    """Physics settings."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
+
+    def __post_init__(self) -> None:
+        if not self.num_envs or min(self.num_envs) < 1 or min(self.trials, self.seeds, self.iterations) < 1:
+            raise ValueError("bench gpu: num_envs, trials, seeds and iterations must be at least 1")
+
+    def tiny(self) -> "BenchGpuCfg":
+        """Small enough for a processor."""
+        task = replace(self.task, grasp_s=0.6, lift_s=0.3, hold_s=0.2)
+        sizes = WarpCfg(self.warp.nconmax or 160, self.warp.njmax or 480, self.warp.max_contacts_per_sensor)
+        return replace(self, num_envs=(4,), trials=min(self.trials, 4), iterations=1, task=task, warp=sizes)
+
+
+def bench_gpu(cfg: BenchGpuCfg) -> None:
+    """Measure, print, write RUN/bench.json."""
+    torch.set_num_threads(1)
+    gpu = torch.cuda.is_available()
+    if not gpu:
+        print(NO_GPU)
+        cfg = cfg.tiny()
+    hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
+    found: dict[str, Any] = {"device": describe(), "is_gpu": gpu, "versions": versions(WARP_PACKAGES)}
+    with Run.open(cfg.out, cfg) as run:
+        for part in cfg.parts:
+            start_s = time.monotonic()
+            found[part] = {"parity": _parity, "stepping": _stepping, "learning": _learning}[part](cfg, hand, library)
+            log.info("%s: %.0f s", part, time.monotonic() - start_s)
+            write_json(run.path / "bench.json", found | {"facts": run.facts, "config": configs.as_dict(cfg)})
+        if not gpu:
+            print(NO_GPU)
+        print(f"bench: {run.path / 'bench.json'}")
+
+
+def describe() -> str:
+    """The GPU, in words."""
+    if not torch.cuda.is_available():
+        return "CPU"
+    about = torch.cuda.get_device_properties(0)
+    return f"{about.name}, {about.total_memory / 2**30:.0f} GiB, CUDA {torch.version.cuda}"
+
+
+def _parity(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[str, Any]:
+    pool, rows = ModelPool(hand, library, cfg.physics), min(16, max(cfg.num_envs))
+    engines = CpuEngine(pool, rows), make_engine("warp", pool, rows, warp=cfg.warp)
+    free = free_motion(engines, hand, library)
+    evaluation = EvaluateCfg(hand=cfg.hand, trials=cfg.trials, num_envs=cfg.trials, seed=cfg.seed, warp=cfg.warp)
+    with_contact = repeats(replace(evaluation, task=cfg.task, physics=cfg.physics), hand, library, cfg.seeds)
+    _show_parity(free)
+    print("\n".join(with_contact.lines()))
+    return {"free": free, "allowed": ALLOWED, "grasps": asdict(with_contact) | {"kept": with_contact.kept}}
+
+
+def _stepping(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> list[dict[str, Any]]:
+    cells = []
+    for envs in cfg.num_envs:
+        cells.append(stepping(cfg, hand, library, cfg.physics, envs))
+        print(_line("stepping", cells[-1]), flush=True)
+    show_stepping(cells)
+    return cells
+
+
+def stepping(cfg: Any, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, envs: int) -> dict[str, Any]:
+    """Rates, shares and buffers of one episode of `envs` environments, after another to warm up.
+
+    `cfg`: with `task`, `seed` and `warp`.
+    """
+    options = {"in_order": True, "auto_reset": False, "engine": "warp", "warp": cfg.warp}
+    task = GraspTask(cfg.task, hand, library, physics, envs, 1, cfg.seed, **options)
+    actions = NOISE_SD * torch.randn(
+        task.episode_steps, envs, task.num_actions, generator=torch.manual_seed(cfg.seed)
+    ).to(task.device)
+    _episode(task, actions)
+    wall_s = _timed(task, lambda: _episode(task, actions))
+    reset_s = _timed(task, lambda: task.reset(range(envs)))
+    steps = envs * task.episode_steps
+    state = task.engine.state
+    held = state.joint_target.clone(), state.palm_pos_w.clone(), state.palm_quat_w.clone()
+    physics_s = _timed(task, lambda: [task.engine.step(*held, task.step_s) for _ in range(10)]) / 10
+    return {
+        "preset": physics.name,
+        "envs": envs,
+        "per_s": steps / wall_s,
+        "without_resets_per_s": steps / max(wall_s - reset_s, 1e-9),
+        "physics_alone_per_s": envs / physics_s,
+        "shares": _shares(task, actions),
+        "buffers": _buffers(task),
+    }
+
+
+def bench_stepping(cfg: Any, hand: HandSpec, library: ObjectLibrary, presets: Sequence[PhysicsCfg]) -> None:
+    """`dexgrasp bench engine engine=warp`: every preset with every number of environments; RUN/bench.json."""
+    with Run.open(cfg.out, cfg) as run:
+        cells = []
+        for physics in presets:
+            for envs in cfg.num_envs:
+                cells.append(stepping(cfg, hand, library, physics, envs))
+                print(_line("stepping", cells[-1]), flush=True)
+        write_json(run.path / "bench.json", {"device": describe(), "cells": cells, "facts": run.facts})
+        show_stepping(cells)
+        print(f"bench: {run.path / 'bench.json'}" if torch.cuda.is_available() else NO_GPU)
+
+
+def _episode(task: GraspTask, actions: torch.Tensor) -> None:
+    task.reset(range(task.num_envs))
+    for action in actions:
+        task.step(action)
+
+
+def _timed(task: GraspTask, work: Any) -> float:
+    """Seconds that pass until the device has done the work."""
+    clock = device_clock(task.device) if task.device.type == "cuda" else time.perf_counter
+    start = clock()
+    work()
+    return clock() - start
+
+
+def _shares(task: GraspTask, actions: torch.Tensor) -> dict[str, float]:
+    """Share of each part of an episode; waiting for the device after each costs a little."""
+    watch = Stopwatch(device_clock(task.device))
+    watch.wrap(task.engine, "step", "physics")
+    for method, part in TIMED.items():
+        watch.wrap(task, method, part)
+    with watch.timing("rest"):
+        _episode(task, actions)
+    for owner, method in ((task.engine, "step"), *((task, method) for method in TIMED)):
+        delattr(owner, method)
+    total = sum(watch.seconds.values())
+    return {part: seconds / total for part, seconds in watch.seconds.items()}
+
+
+def _buffers(task: GraspTask) -> dict[str, Any]:
+    """The most that was asked for, and the room there is."""
+    from dexgrasp.sim.engine.warp import WarpEngine
+
+    assert isinstance(task.engine, WarpEngine)
+    used = torch.cuda.mem_get_info(task.device) if task.device.type == "cuda" else (0, 0)
+    return vars(task.engine.buffers.high_water()) | task.engine.room | {"gpu_gib": (used[1] - used[0]) / 2**30}
+
+
+def _learning(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[str, Any]:
+    envs = cfg.num_envs[min(1, len(cfg.num_envs) - 1)]
+    shared = {"objects": cfg.objects, "hand": cfg.hand, "task": cfg.task, "physics": cfg.physics, "seed": cfg.seed}
+    training = TrainCfg(stage="teacher", engine="warp", warp=cfg.warp, num_envs=envs, **shared)
+    found = learning(training, cfg.iterations)
+    print(_line("learning", found))
+    print("  " + ", ".join(f"{part} {share:.0%}" for part, share in found["shares"].items()))
+    return found
+
+
+def learning(cfg: TrainCfg, iterations: int) -> dict[str, Any]:
+    """Rate of so many iterations, roll-outs, resets and updates together, after one to warm up; shares of the parts."""
+    env = make_env(cfg)
+    model = make_learner(cfg, env, Path("no-run"))
+    steps = env.num_envs * model.num_steps
+    model.learn(steps, [ObjectCurriculum(cfg.disturbance_step)])
+    profile = ProfilerCallback([])
+    callbacks = [ObjectCurriculum(cfg.disturbance_step), profile]
+    wall_s = _timed(env.task, lambda: model.learn((1 + iterations) * steps, callbacks))
+    shares = profile.shares()
+    return {"envs": env.num_envs, "per_s": iterations * steps / wall_s, "shares": shares, "buffers": _buffers(env.task)}
+
+
+def _line(part: str, cell: dict[str, Any]) -> str:
+    goal = f" ({cell['per_s'] / GOALS[part]:.0%} of {GOALS[part]:,})" if torch.cuda.is_available() else ""
+    return f"{part}, {cell['envs']} environments: {cell['per_s']:,.0f} control steps/s{goal}"
+
+
+def _show_parity(free: dict[int, dict[str, float]]) -> None:
+    table = Table("quantity", *(f"{steps} steps" for steps in free), title="CPU and Warp without contact, differences")
+    for name in (*HAND, *FLIGHT):
+        table.add_row(name, *(f"{found[name]:.1e}" for found in free.values()))
+    for group, place in (("hand, allowed", 0), ("object, allowed", 1)):
+        table.add_row(group, *(f"{ALLOWED[steps][place]:.0e}" for steps in free))
+    Console(width=110).print(table)
+
+
+def show_stepping(cells: list[dict[str, Any]]) -> None:
+    """The table of the stepping."""
+    columns = "preset|envs|steps/s|no resets|physics alone|physics|features|rewards|reset|rest|rows|njmax|contacts|room"
+    table = Table(*columns.split("|"), title="engine=warp: control steps/s, shares of time, buffers")
+    for cell in cells:
+        rates = [f"{cell[name]:,.0f}" for name in ("per_s", "without_resets_per_s", "physics_alone_per_s")]
+        parts = [f"{cell['shares'].get(part, 0):.0%}" for part in ("physics", "features", "rewards", "reset", "rest")]
+        buffers = cell["buffers"]
+        most = str(max(buffers["contacts"], buffers["pairs"]))
+        room = [str(buffers["rows"]), str(buffers["njmax"]), most, str(buffers["naconmax"])]
+        table.add_row(cell["preset"], str(cell["envs"]), *rates, *parts, *room)
+    Console(width=150).print(table)

@@ -1,0 +1,139 @@
+"""`dexgrasp bench perception`: milliseconds per stage from a depth image to the features, one thread, 640x480."""
+
+import time
+import tracemalloc
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from dexgrasp.perception.hand_features import nearest_vectors
+from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
+from dexgrasp.policies.run_directory import Run
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.sensors.synthetic_scenes import SCENES, DepthScene, make_scene
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import LapTimer, latency_summary
+
+WARM_UP = 5
+BATCH = (256, 512)
+"""Environments and points of the features in training."""
+
+
+@dataclass(frozen=True)
+class BenchPerceptionCfg:
+    """What `dexgrasp bench perception` measures."""
+
+    frames: int = 200
+    """Images that are timed; they alternate between scenes of every kind."""
+    objects: str = "shipped"
+    """Object library, as in `evaluate`."""
+    hand: str = "allegro"
+    """Hand whose features are computed."""
+    seed: int = 0
+    """Seed of the scenes."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
+    """The pipeline."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 1:
+            raise ValueError(f"frames must be at least 1, got {self.frames}")
+
+
+def bench_perception(cfg: BenchPerceptionCfg) -> None:
+    """Measure, print the table, write RUN/bench.json."""
+    torch.set_num_threads(1)
+    with Run.open(cfg.out, cfg) as run:
+        scenes = _scenes(cfg)
+        hand = HandSpec.load(cfg.hand)
+        laps, totals, clouds = _time(cfg, scenes, hand)
+        rows = {stage: latency_summary(values, 95) for stage, values in (laps.ms | {"all": totals}).items()}
+        facts = {
+            "stages_ms": rows,
+            "frames": cfg.frames,
+            "object_points_median": float(np.median(clouds)),
+            "peak_mb": _peak_mb(cfg, scenes[0]),
+            "features_batch": {"envs": BATCH[0], "points": BATCH[1], "ms": latency_summary(_time_batch(), 95)},
+        }
+        write_json(run.file("bench.json"), facts | {"facts": run.facts})
+        _show(facts)
+        print(f"bench: {run.path / 'bench.json'}")
+
+
+def _scenes(cfg: BenchPerceptionCfg) -> list[DepthScene]:
+    """One scene of every kind in which there is something to find."""
+    library, segmenter, found = open_library(cfg.objects), None, []
+    for kind in SCENES:
+        for seed in range(cfg.seed, cfg.seed + 100):
+            scene = make_scene(kind, library, seed)
+            segmenter = segmenter or Segmenter(cfg.segment, scene.frame.intrinsics)
+            try:
+                segmenter(scene.frame, scene.capsules)
+            except ValueError:
+                continue
+            found.append(scene)
+            break
+    if not found:
+        raise ValueError("the pipeline finds no object in any scene: check segment.*")
+    return found
+
+
+def _time(cfg: BenchPerceptionCfg, scenes: list[DepthScene], hand: HandSpec) -> tuple[LapTimer, list[float], list[int]]:
+    """Times of the stages and of the whole, and numbers of points of the objects; the first images only warm up."""
+    segmenter = Segmenter(cfg.segment, scenes[0].frame.intrinsics)
+    kinematics, open_pose = hand.kinematics(), torch.tensor(hand.open_pose, dtype=torch.float32)[None]
+    base = torch.tensor([[0.0, 0.0, 0.3]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    laps, totals, clouds = LapTimer(), [], []
+    for number in range(-WARM_UP, cfg.frames):
+        if number == 0:
+            laps, totals, clouds = LapTimer(), [], []
+        scene = scenes[number % len(scenes)]
+        laps.start()
+        start_s = time.perf_counter()
+        seen = segmenter(scene.frame, scene.capsules, lap=laps)
+        laps.start()
+        keypoints_w = kinematics.keypoints(*base, open_pose)
+        nearest_vectors(keypoints_w, torch.from_numpy(seen.points_w)[None])
+        seen.plane.height(keypoints_w[0].numpy().T)
+        laps("features")
+        totals.append(1e3 * (time.perf_counter() - start_s))
+        clouds.append(len(seen.cloud_w))
+    return laps, totals, clouds
+
+
+def _peak_mb(cfg: BenchPerceptionCfg, scene: DepthScene) -> float:
+    """Most memory that the pipeline holds at once: its tables, an image and all that lies between [MB]."""
+    tracemalloc.start()
+    Segmenter(cfg.segment, scene.frame.intrinsics)(scene.frame, scene.capsules)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return (peak + scene.frame.depth_m.nbytes) / 1e6
+
+
+def _time_batch(repeats: int = 30) -> list[float]:
+    keypoints, points = torch.randn(BATCH[0], 17, 3), torch.randn(*BATCH, 3)
+    spent = []
+    for _ in range(repeats):
+        start_s = time.perf_counter()
+        nearest_vectors(keypoints, points)
+        spent.append(1e3 * (time.perf_counter() - start_s))
+    return spent
+
+
+def _show(facts: dict) -> None:
+    table = Table("stage", "median ms", "p95 ms", "min ms", title=f"{facts['frames']} images of 640x480, one thread")
+    for stage, row in facts["stages_ms"].items():
+        table.add_row(stage, *(f"{row[key]:.2f}" for key in ("median", "p95", "min")))
+    Console(width=100).print(table)
+    batch = facts["features_batch"]
+    print(
+        f"memory: {facts['peak_mb']:.1f} MB at most; objects have {facts['object_points_median']:.0f} points (median)"
+    )
+    print(
+        f"features of {batch['envs']} environments, {batch['points']} points: {batch['ms']['median']:.1f} ms (median)"
+    )

@@ -1,0 +1,101 @@
+"""`dexgrasp bench segmentation`: how well the object is told from everything else, on synthetic images with truth."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
+from dexgrasp.policies.run_directory import Run
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.sensors.synthetic_scenes import CAMERA, SCENES, make_scene, overlap
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.progress import Progress
+
+GOOD = 0.8
+"""An intersection over union from which on the object counts as found well."""
+
+
+@dataclass(frozen=True)
+class BenchSegmentationCfg:
+    """What `dexgrasp bench segmentation` measures."""
+
+    scenes: int = 500
+    """Images, shared out among the kinds of scenes."""
+    kinds: tuple[str, ...] = tuple(SCENES)
+    """Kinds of scenes."""
+    objects: str = "shipped"
+    """Object library, as in `evaluate`."""
+    seed: int = 0
+    """Number of the first scene of each kind."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
+    """The pipeline."""
+
+    def __post_init__(self) -> None:
+        unknown = [kind for kind in self.kinds if kind not in SCENES]
+        if unknown or not self.kinds or self.scenes < 1:
+            raise ValueError(f"bench: scenes at least 1, kinds of {', '.join(SCENES)}; got {self.scenes}, {unknown}")
+
+
+def bench_segmentation(cfg: BenchSegmentationCfg) -> None:
+    """Measure, print the table, write RUN/segmentation.json with every scene."""
+    with Run.open(cfg.out, cfg) as run:
+        results = measure(cfg)
+        rows = [summarise(kind, results[kind]) for kind in cfg.kinds if results[kind]]
+        rows.append(summarise("all", [result for kind in cfg.kinds for result in results[kind]]))
+        write_json(run.file("segmentation.json"), {"table": rows, "scenes": results, "facts": run.facts})
+        _show(rows)
+        print(f"segmentation: {run.path / 'segmentation.json'}")
+
+
+def measure(cfg: BenchSegmentationCfg) -> dict[str, list[dict[str, Any]]]:
+    """Per kind and scene {seed, iou, points, ms, error}; where nothing is found, iou is 0 and error says why."""
+    library, segmenter = open_library(cfg.objects), Segmenter(cfg.segment, CAMERA)
+    results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in cfg.kinds}
+    stride = cfg.segment.stride
+    with Progress(cfg.scenes, "bench segmentation") as progress:
+        for number in range(cfg.scenes):
+            kind, seed = cfg.kinds[number % len(cfg.kinds)], cfg.seed + number // len(cfg.kinds)
+            scene = make_scene(kind, library, seed)
+            start_s = time.perf_counter()
+            iou, points, error = 0.0, 0, ""
+            try:
+                found = segmenter(scene.frame, scene.capsules)
+                iou, points = overlap(found.mask, scene.labels[::stride, ::stride]), len(found.cloud_w)
+            except ValueError as refusal:
+                error = str(refusal)
+            ms = 1e3 * (time.perf_counter() - start_s)
+            results[kind].append({"seed": seed, "iou": iou, "points": points, "ms": ms, "error": error})
+            progress.advance()
+    return results
+
+
+def summarise(kind: str, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """One row of the table."""
+    iou = np.array([result["iou"] for result in results])
+    return {
+        "kind": kind,
+        "scenes": len(results),
+        "iou_median": float(np.median(iou)),
+        "iou_mean": float(iou.mean()),
+        "iou_p5": float(np.percentile(iou, 5)),
+        "good": float((iou >= GOOD).mean()),
+        "touched": float((iou > 0.2).mean()),
+        "nothing": sum(bool(result["error"]) for result in results),
+    }
+
+
+def _show(rows: list[dict[str, Any]]) -> None:
+    heads = ("scene", "what", "n", "median", "mean", "5 %", f">= {GOOD}", "> 0.2", "nothing found")
+    table = Table(*heads, title="intersection over union of the object's pixels with the truth")
+    for row in rows:
+        numbers = [f"{row[key]:.3f}" for key in ("iou_median", "iou_mean", "iou_p5")]
+        shares = [f"{row[key]:.0%}" for key in ("good", "touched")]
+        what = SCENES.get(row["kind"], "")
+        table.add_row(row["kind"], what, str(row["scenes"]), *numbers, *shares, str(row["nothing"]))
+    Console(width=150).print(table)

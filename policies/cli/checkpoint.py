@@ -1,0 +1,296 @@
+"""`dexgrasp checkpoint upgrade` reads checkpoints of older versions; `checkpoint sb3` writes a zip for the PPO of SB3.
+
+Older versions wrote zips of Stable-Baselines3. Torch reads their tensors with `weights_only`. The objects in their JSON
+are pickles; an unpickler that knows nothing else reads numbers, lists and arrays from them.
+"""
+
+import base64
+import io
+import json
+import os
+import pickle
+import shutil
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from dexgrasp import configs
+from dexgrasp.policies.agents.checkpoint import (
+    NAMES,
+    SB3_ENTRIES,
+    CheckpointData,
+    CheckpointError,
+    TrainingState,
+    build_policy,
+    config_of,
+    load_checkpoint,
+    read_checkpoint,
+    write_checkpoint,
+)
+from dexgrasp.policies.agents.registry import place
+from dexgrasp.policies.networks.actor_critic import Architecture
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.observations import observation_layouts
+from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.utils.tensor_archive import entry_names, write_archive
+
+LARGEST_ENTRY = 2**30
+"""Bytes of an entry of an old zip."""
+LARGEST_MANIFEST = 10_000
+"""Values of a manifest; the aliases of YAML can make a short text a huge tree."""
+
+
+@dataclass(frozen=True)
+class UpgradeCfg:
+    """Convert checkpoints of older versions of dexgrasp into the present format, bit by bit."""
+
+    source: str
+    """Run directory, or a checkpoint (zip file)."""
+    keep: bool = True
+    """Keep every old file, as NAME.old."""
+
+
+@dataclass(frozen=True)
+class Sb3Cfg:
+    """Write a trained policy as a zip file that `stable_baselines3.PPO.load` opens where dexgrasp is installed."""
+
+    policy: str
+    """Run directory, checkpoint, or a shipped policy (HAND/STAGE)."""
+    out: str
+    """Zip file to write."""
+    group: Literal["both", "teacher", "student"] = "both"
+    """Observations that it takes, as in `GraspVecEnv(group=...)`. both: a dictionary; needed to train it further."""
+
+
+def upgrade(cfg: UpgradeCfg) -> None:
+    """Convert every old file of a run directory, or one checkpoint."""
+    source = Path(cfg.source)
+    files = [source / name for name in (*NAMES, "last.window")] if source.is_dir() else [source]
+    files = [file for file in files if file.is_file()]
+    if not files:
+        raise FileNotFoundError(
+            f"no checkpoint at '{source}': neither a zip file nor a folder with one of {list(NAMES)}"
+        )
+    for file in files:
+        if not _is_old(file):
+            print(f"up to date  {file}")
+            continue
+        write = _upgrade_window if file.suffix == ".window" else _upgrade_checkpoint
+        if cfg.keep:
+            shutil.copy2(file, file.with_name(f"{file.name}.old"))
+        write(file)
+        print(f"converted   {file}" + (f" (before: {file.name}.old)" if cfg.keep else ""))
+
+
+def export_sb3(cfg: Sb3Cfg) -> None:
+    """Write the zip file."""
+    from dexgrasp.policies.agents.sb3_policy import write_sb3
+
+    checkpoint, out = load_checkpoint(place(cfg.policy)), Path(cfg.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_sb3(checkpoint, out, cfg.group)
+    print(f"written: {out} (load it with stable_baselines3.PPO.load; GraspVecEnv(group={cfg.group!r}) fits it)")
+
+
+def _is_old(file: Path) -> bool:
+    names = entry_names(file)
+    if file.suffix == ".window":
+        return any(name.endswith("data.pkl") for name in names)
+    if not SB3_ENTRIES.issubset(names):
+        read_checkpoint(file)  # which says what is wrong with a file that is neither old nor new
+        return False
+    return True
+
+
+def _upgrade_checkpoint(file: Path) -> None:
+    """Convert a checkpoint in place, once it is known to read as it was written."""
+    data, converted = read_sb3_checkpoint(file), file.with_name(f".{file.name}.converted")
+    write_checkpoint(converted, data)
+    written = read_checkpoint(converted)
+    if written.state != data.state or any(
+        not torch.equal(written.tensors[key], data.tensors[key]) for key in data.tensors
+    ):
+        raise CheckpointError(f"{converted} does not hold the content of {file}: please report this")
+    os.replace(converted, file)
+
+
+def _upgrade_window(file: Path) -> None:
+    kept = _load_tensors(file, file.read_bytes())
+    if not isinstance(kept, list) or not all(isinstance(rollout, dict) for rollout in kept):
+        raise CheckpointError(f"{file} holds no rollouts of a student")
+    write_archive(file, {}, {f"{i}/{name}": value for i, rollout in enumerate(kept) for name, value in rollout.items()})
+
+
+def read_sb3_checkpoint(file: Path) -> CheckpointData:
+    """Return the content of a checkpoint of an older version. Raises CheckpointError; no code of the file runs."""
+    entries = _read_old_entries(file)
+    try:
+        plain = json.loads(entries["data"])
+        weights, optimizer = (_load_tensors(file, entries[name]) for name in ("policy.pth", "policy.optimizer.pth"))
+        if "iteration" not in plain or not any(name.startswith("actor.net.") for name in weights):
+            raise CheckpointError(f"{file} is a zip of Stable-Baselines3, but no checkpoint of dexgrasp")
+        manifest = _manifest(file, entries)
+        config = config_of(file, manifest)
+        hand = HandSpec.load(config["hand"], side=config["side"])
+        task = configs.from_dict(TaskCfg, config["task"], f"{file}: task")
+        architecture = _architecture(plain, weights, config, hand, task)
+        tensors = {f"policy/{name}": value for name, value in weights.items()}
+        data = CheckpointData(architecture, _state(plain), manifest, tensors)
+        names = [name for name, _ in build_policy(file, data, hand, task).named_parameters()]
+        tensors |= {
+            f"optimizer/{names[number]}/{key}": value
+            for number, moments in optimizer["state"].items()
+            for key, value in moments.items()
+        }
+        tensors |= {f"curriculum/{name}": value for name, value in _curriculum(plain).items()}
+    except CheckpointError:
+        raise
+    except Exception as error:  # whatever a damaged or hostile file makes the readers raise
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise CheckpointError(f"{file} is not a whole checkpoint of an older version: {why}") from error
+    return data
+
+
+def _read_old_entries(file: Path) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            if any(info.file_size > LARGEST_ENTRY for info in archive.infolist()):
+                raise CheckpointError(f"{file}: an entry claims more than {LARGEST_ENTRY} bytes")
+            return {info.filename: archive.read(info) for info in archive.infolist()}
+    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
+        raise CheckpointError(f"{file} is not a whole zip file: {error}") from error
+
+
+def _load_tensors(file: Path, content: bytes) -> Any:
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds
+        raise CheckpointError(f"{file}: its tensors cannot be read: {' '.join(str(error).split())[:200]}") from error
+
+
+def _manifest(file: Path, entries: dict[str, bytes]) -> dict[str, Any]:
+    """Return the manifest in the zip, or one of the run's config.yaml beside it."""
+    beside = file.parent / "config.yaml"
+    found = yaml.safe_load(entries["manifest.yaml"]) if "manifest.yaml" in entries else {}
+    if "config" not in found:
+        if not beside.is_file():
+            raise CheckpointError(
+                f"{file} holds no configuration and {beside} is missing: put the run's config.yaml there"
+            )
+        found = found | {"config": configs.read_plain(beside)}
+    if _values(found, LARGEST_MANIFEST) <= 0:
+        raise CheckpointError(f"{file}: its manifest holds more than {LARGEST_MANIFEST} values")
+    return found
+
+
+def _values(tree: Any, budget: int) -> int:
+    """Return what remains of `budget` after counting the values of nested dictionaries and lists."""
+    budget -= 1
+    for item in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
+        if budget <= 0:
+            break
+        budget = _values(item, budget)
+    return budget
+
+
+def _architecture(
+    plain: dict[str, Any], weights: dict[str, Tensor], config: dict[str, Any], hand: HandSpec, task: TaskCfg
+) -> Architecture:
+    layouts, shape = observation_layouts(hand, task.camera.live), plain.get("policy_kwargs") or {}
+    student = any(name.startswith("actor.encoder.") for name in weights)
+    layers = sorted(
+        int(name.split(".")[2]) for name in weights if name.startswith("actor.net.") and name.endswith(".bias")
+    )
+    widths = [len(weights[f"actor.net.{layer}.bias"]) for layer in layers]
+    groups = ("student", "teacher") if student else ("teacher",)
+    return Architecture(
+        stage="student" if student else "teacher",
+        observations={group: {term.name: term.size for term in layouts[group].terms} for group in groups},
+        num_actions=widths[-1],
+        hidden=tuple(widths[:-1]),
+        init_std=float(shape.get("init_std", config.get("init_std", 0.3))),
+        encoder=shape.get("encoder", config.get("encoder", "conv")) if student else None,
+    )
+
+
+def _state(plain: dict[str, Any]) -> TrainingState:
+    opened = _object(plain.get("opened_with")) or (None, 0.0)
+    state = {
+        "iteration": plain["iteration"],
+        "num_timesteps": plain["num_timesteps"],
+        "learning_rate": plain["lr"],
+        "best_validation": plain.get("best", 0.0),
+        "schedule_iterations": plain.get("iterations", 1),
+        "level": plain.get("level", 0.0),
+        "open_level": opened[1],
+        "trials": (_object(plain.get("resume")) or {}).get("trials", []),
+        "iteration_stats": plain.get("iteration_stats", {}),
+        "recent_successes": _object(plain.get("ep_success_buffer")) or [],
+    }
+    return configs.from_dict(TrainingState, state, "state")
+
+
+def _curriculum(plain: dict[str, Any]) -> dict[str, Tensor]:
+    """Return the arrays of the curriculum, as CurriculumState names them."""
+    arrays = {
+        "counts": _object(plain.get("mastery")),
+        "weights": (_object(plain.get("resume")) or {}).get("weights"),
+        "open_weights": (_object(plain.get("opened_with")) or (None,))[0],
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+
+
+def _object(value: Any) -> Any:
+    """Return a value of the JSON in an old zip: plain, or a pickle of plain values."""
+    if not isinstance(value, dict) or ":serialized:" not in value:
+        return value
+    return _PlainUnpickler(io.BytesIO(base64.b64decode(value[":serialized:"]))).load()
+
+
+class _Dtype:
+    """Stands for a numpy.dtype while a pickle is read."""
+
+    def __init__(self, name: str) -> None:
+        if name not in ("f8", "f4", "i8", "b1"):
+            raise pickle.UnpicklingError(f"an array of type {name!r}")
+        self.name = name
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if state[1] not in ("<", "|"):
+            raise pickle.UnpicklingError(f"an array of byte order {state[1]!r}")
+
+
+def _dtype(name: str, *_: Any) -> _Dtype:
+    return _Dtype(name)
+
+
+def _array(content: bytes, dtype: _Dtype, shape: Sequence[int], order: str) -> np.ndarray:
+    return np.frombuffer(content, dtype.name).reshape(shape, order="F" if order == "F" else "C").copy()
+
+
+def _list(items: Sequence[Any] = (), *_: Any) -> list[Any]:
+    return list(items)
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Builds numbers, strings, lists, dictionaries and arrays; every other class or function is refused."""
+
+    KNOWN = {  # noqa: RUF012
+        ("numpy", "dtype"): _dtype,
+        ("numpy._core.numeric", "_frombuffer"): _array,
+        ("numpy.core.numeric", "_frombuffer"): _array,
+        ("collections", "deque"): _list,
+    }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in of a known name."""
+        if (module, name) not in self.KNOWN:
+            raise pickle.UnpicklingError(f"a pickle in it names {module}.{name}, which is no plain data")
+        return self.KNOWN[module, name]

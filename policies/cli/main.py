@@ -1,0 +1,171 @@
+"""The command `dexgrasp`: finds the command, loads its configuration, runs it, and reports errors in one line.
+
+Heavy modules are not imported here: a command's own module is imported when it runs, its help is read from the source.
+"""
+
+import importlib
+import importlib.metadata
+import logging
+import os
+import re
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+
+from dexgrasp import configs
+from dexgrasp.configs.schema import fields
+from dexgrasp.policies.cli import help
+from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
+from dexgrasp.policies.run_directory import log
+from dexgrasp.utils.plugins import import_plugins
+from dexgrasp.utils.text import comma_separated, did_you_mean
+
+OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (default: that of the process) and return the exit status.
+
+    0: done; 1: the output was closed before its end; 2: wrong usage, or an error reported in one line (DEXGRASP_DEBUG=1
+    shows its traceback); 130: interrupted.
+    """
+    try:
+        return _main(list(sys.argv[1:] if arguments is None else arguments))
+    except BrokenPipeError:  # `dexgrasp ... | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def _main(given: list[str]) -> int:
+    if not given or given[0] in ("-h", "--help", "help"):
+        print(help.overview([(command.words, command.summary) for command in COMMANDS]))
+        return OK if given else MISUSED
+    if given[0] == "--version":
+        print(f"dexgrasp {importlib.metadata.version('dexgrasp')}")
+        return OK
+    command, rest = _find(given)
+    if command is None:
+        return _no_such_command(given)
+    if any(word in ("-h", "--help") for word in rest):
+        print(help.command_help(command.words, command.summary, command.schema, command.config, command.positional))
+        return OK
+    return _guarded(command, rest)
+
+
+def _find(given: Sequence[str]) -> tuple[CliCommand | None, list[str]]:
+    for length in (2, 1):
+        for command in COMMANDS:
+            words = " ".join(given[:length])
+            if command.words == words:
+                return command, list(given[length:])
+            if command.former == words:
+                _deprecated(f"`dexgrasp {words}`", f"`dexgrasp {command.words}`")
+                return command, list(given[length:])
+    return None, []
+
+
+def _no_such_command(given: Sequence[str]) -> int:
+    """Print the help of a group of commands (`dexgrasp objects`), or an error with the nearest command."""
+    group = [(command.words, command.summary) for command in COMMANDS if command.words.startswith(given[0] + " ")]
+    if group and (len(given) == 1 or given[1] in ("-h", "--help")):
+        print(help.overview(group))
+        return OK if len(given) > 1 else MISUSED
+    names = [words for words, _ in group] or [command.words for command in COMMANDS]
+    words = " ".join(given[:2] if group else given[:1])
+    hint = did_you_mean(words, names)
+    print(f"dexgrasp: error: no command '{words}'.{hint} Known: {comma_separated(names)}", file=sys.stderr)
+    return MISUSED
+
+
+def _guarded(command: CliCommand, words: Sequence[str]) -> int:
+    handler = _Screen(logging.INFO)
+    log.addHandler(handler)
+    previous = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return _run(command, words)
+    except KeyboardInterrupt as stop:
+        print(f"dexgrasp {command.words}: interrupted; {str(stop) or 'what was finished is kept'}", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        raise
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("DEXGRASP_DEBUG") == "1":
+            raise
+        print(f"dexgrasp {command.words}: error: {error}", file=sys.stderr)
+        return MISUSED
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        log.removeHandler(handler)
+
+
+def _run(command: CliCommand, words: Sequence[str]) -> int:
+    overrides = _renamed(command, _name_positionals(command, words))
+    schema = _resolve(command.schema)
+    if "plugins" in fields(schema):
+        import_plugins([name for word in overrides for name in _plugins(word)])
+    cfg = configs.load(schema, command.config, overrides)
+    status = _resolve(command.function)(cfg)
+    return status if isinstance(status, int) else OK
+
+
+def _name_positionals(command: CliCommand, words: Sequence[str]) -> list[str]:
+    """Give each word without a key the key of its place; words that are `key=value` already stay."""
+    free = list(command.positional)
+    overrides = []
+    for word in words:
+        if word.startswith("--"):
+            raise configs.ConfigError(f"no option '{word}': options are written key=value (see --help)")
+        if not re.match(r"\+{0,2}[A-Za-z_][\w.]*=", word) and free:
+            word = f"{free.pop(0)}={word}"
+        overrides.append(word)
+    return overrides
+
+
+def _renamed(command: CliCommand, overrides: Sequence[str]) -> list[str]:
+    """Replace former names of keys, or of whole `key=value` words, by the present ones."""
+    found = []
+    for override in overrides:
+        key, _, value = override.partition("=")
+        for old, new in command.renamed:
+            if old in (key, override):
+                _deprecated(f"`{old}`" if "=" in old else f"`{old}=`", f"`{new}`" if "=" in new else f"`{new}=`")
+                override = new if old == override else f"{new}={value}"
+                break
+        found.append(override)
+    return found
+
+
+def _deprecated(old: str, new: str) -> None:
+    print(f"dexgrasp: {old} is now called {new}; the old name will go with the next release", file=sys.stderr)
+
+
+def _plugins(override: str) -> list[str]:
+    key, _, value = override.partition("=")
+    return [name.strip() for name in value.strip("[]").split(",") if name.strip()] if key == "plugins" else []
+
+
+def _resolve(name: str):  # noqa: ANN202 - a class or a function, as the table says
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        if error.name != "dexgrasp_ros":
+            raise
+        raise ImportError("this needs the package dexgrasp_ros: build ros2_ws with colcon and source it") from error
+
+
+def _interrupt(_: int, __: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+class _Screen(logging.Handler):
+    """Writes the log to the present stderr, which a progress bar replaces while it draws."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""
+        print(level + record.getMessage(), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The commands `dexgrasp objects generate | import | show | compare` and their configurations."""
+
+import resource
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from dexgrasp.sim.objects import generator, importer
+from dexgrasp.sim.objects.library import MAX_PIECES
+from dexgrasp.sim.objects.registry import open_library
+
+
+@dataclass(frozen=True)
+class GenerateCfg:
+    """Generate a library of objects from families of shapes."""
+
+    out: str
+    """Folder of the library to write."""
+    n: int = 2000
+    """Number of objects, spread evenly over the families."""
+    seed: int = 0
+    """Seed of the random shapes; it determines every byte of the library."""
+    split: Literal["train", "validation", "test"] = "train"
+    """Split; their ranges of proportions are disjoint: no test object is a rescaled training object."""
+    families: tuple[str, ...] = ()
+    """Families of shapes, for instance families=mug,bowl; empty = all."""
+    workers: int = 0
+    """Number of processes; 0 = one per core."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, got {self.n}")
+        _check_workers(self.workers)
+        generator.checked_families(self.families or None)
+
+
+@dataclass(frozen=True)
+class ImportCfg:
+    """Import a folder of meshes as a library of objects."""
+
+    source: str
+    """Folder with OBJ, STL, PLY or GLB files, nested or not."""
+    out: str
+    """Folder of the library to write."""
+    scale: float | None = None
+    """Factor from the files' unit to metres (0.001 for millimetres); null = guessed from the sizes, and printed."""
+    density: float = 600.0
+    """Density of every object [kg/m^3]; masses are clipped to mass_min..mass_max."""
+    mass_min: float = 0.03
+    """Smallest mass of an object [kg]."""
+    mass_max: float = 0.5
+    """Largest mass of an object [kg]."""
+    decomposition: Literal["auto", "cuts", "coacd", "parts"] = "auto"
+    """Convex decomposition. auto: plane cuts, or CoACD if these leave walls too thick; parts: the bodies of the mesh if
+    all are convex, merged if there are more than `pieces`, else as auto."""
+    pieces: int = MAX_PIECES
+    """Largest number of convex pieces per object."""
+    workers: int = 0
+    """Number of processes; 0 = one per core."""
+
+    def __post_init__(self) -> None:
+        _check_workers(self.workers)
+        self.settings()
+
+    def settings(self) -> importer.ImportSettings:
+        """Return the settings that determine the imported objects."""
+        return importer.ImportSettings(
+            scale=self.scale,
+            density=self.density,
+            mass_min=self.mass_min,
+            mass_max=self.mass_max,
+            decomposition=self.decomposition,
+            pieces=self.pieces,
+        )
+
+
+@dataclass(frozen=True)
+class ShowCfg:
+    """Draw a contact sheet of a library."""
+
+    library: str = "shipped"
+    """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
+    out: str = "objects.png"
+    """PNG file to write."""
+    most: int = 144
+    """Largest number of objects on the sheet, spread evenly over the families."""
+    pieces: bool = False
+    """Whether to draw the convex pieces of the physics instead of the visual meshes."""
+
+    def __post_init__(self) -> None:
+        if self.most < 1:
+            raise ValueError(f"most must be at least 1, got {self.most}")
+        if Path(self.out).suffix.lower() != ".png":
+            raise ValueError(f"out must be a .png file, got '{self.out}'")
+
+
+@dataclass(frozen=True)
+class CompareLibraryCfg:
+    """Compare a library with real meshes: sizes, masses, shapes."""
+
+    library: str
+    """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
+    meshes: str
+    """Folder of real meshes, or a library made from one."""
+    out: str = "compare"
+    """Folder of compare.json and compare.png."""
+
+
+def generate(cfg: GenerateCfg) -> None:
+    """Generate the library; print rate and memory."""
+    start = time.monotonic()
+    library = generator.generate(
+        cfg.n, cfg.out, cfg.seed, list(cfg.families) or None, cfg.split, cfg.workers or None, progress=True
+    )
+    took_s = time.monotonic() - start
+    families = sorted({e.family for e in library.entries})
+    kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(f"{len(library)} objects of {len(families)} families, split {cfg.split}, in {library.path}")
+    print(f"{took_s:.1f} s, {len(library) / took_s:.1f} objects/s, at most {kib / 1024:.0f} MiB in one process")
+
+
+def import_meshes(cfg: ImportCfg) -> None:
+    """Import the folder; print unit, volume ratios, and every refused file with the reason."""
+    print(importer.import_meshes(cfg.source, cfg.out, cfg.settings(), cfg.workers or None).summary())
+
+
+def show(cfg: ShowCfg) -> None:
+    """Draw the sheet and print its path."""
+    from dexgrasp.sim.objects import contact_sheet
+
+    library = open_library(cfg.library)
+    path = contact_sheet.show(library, cfg.out, cfg.most, cfg.pieces)
+    print(f"{min(cfg.most, len(library))} of {len(library)} objects of {library.path} drawn in {path}")
+
+
+def compare(cfg: CompareLibraryCfg) -> None:
+    """Print each quantity's distribution in both sets and the share of real objects that the library covers."""
+    from dexgrasp.sim.objects import comparison
+
+    library, real = open_library(cfg.library), open_library(cfg.meshes)
+    marginals = comparison.compare(library, real)
+    comparison.write_comparison(marginals, library, real, Path(cfg.out))
+    print(f"{library.path} ({len(library)} objects) beside {cfg.meshes} ({len(real)} objects)")
+    print(comparison.report(marginals))
+    print(f"numbers and plots in {cfg.out}/compare.json and compare.png")
+
+
+def _check_workers(workers: int) -> None:
+    if workers < 0:
+        raise ValueError(f"workers must be 0 (one per core) or more, got {workers}")

@@ -1,0 +1,106 @@
+"""`dexgrasp randomization show`: ranges, their sources, one draw, and histograms of many."""
+
+import re
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from dexgrasp import configs
+from dexgrasp.policies.run_directory import Run
+from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg, ResetCfg, draw_episode
+from dexgrasp.sim.randomization.trial_rng import TrialRandom
+
+matplotlib.use("Agg")
+JOINTS = 16
+COLUMNS = 5
+
+
+@dataclass(frozen=True)
+class ShowRandomizationCfg:
+    """Print what a randomisation draws, and plot the distributions of many resets."""
+
+    n: int = 10_000
+    """Number of resets in the histograms."""
+    trial: int = 0
+    """Number of the trial whose values are printed."""
+    seed: int = 0
+    """Seed of the random numbers."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    reset: ResetCfg = field(default_factory=ResetCfg)
+    """Ranges of the initial state of an episode."""
+    randomize: RandomizationCfg = field(default_factory=RandomizationCfg)
+    """Ranges of the domain randomisation: off, paper or train."""
+
+    def __post_init__(self) -> None:
+        if self.n < 1:
+            raise ValueError(f"n must be at least 1, got {self.n}")
+
+
+def show_randomization(cfg: ShowRandomizationCfg) -> None:
+    """Print the table, write RUN/histograms.png."""
+    domain = cfg.randomize
+    with Run.open(cfg.out, cfg) as run:
+        _print(domain, sources(configs.ROOT / "randomize" / f"{domain.name}.yaml"))
+        _print_draw(_drawn(cfg, torch.tensor([cfg.trial])), cfg.trial)
+        path = run.file("histograms.png")
+        _plot(_drawn(cfg, torch.arange(cfg.n)), path)
+        print(f"histograms of {cfg.n} resets: {path}")
+
+
+def _drawn(cfg: ShowRandomizationCfg, trials: Tensor) -> dict[str, NDArray[np.float64]]:
+    """Return the drawn values of the trials by name, (trial, ...)."""
+    random = TrialRandom.of_trials(torch.full_like(trials, cfg.seed), trials)
+    draws = draw_episode(random, cfg.reset, cfg.randomize, JOINTS)
+    return {item.name: getattr(draws, item.name).numpy() for item in fields(EpisodeDraws) if item.name != "key"}
+
+
+def sources(path: Path) -> dict[str, str]:
+    """Return the comment behind each key of a YAML file: the source of its range."""
+    lines = (re.match(r"(\w+):[^#]*#\s*(.+)", line) for line in path.read_text(encoding="utf-8").splitlines())
+    return {match[1]: match[2] for match in lines if match}
+
+
+def _print(domain: RandomizationCfg, source: dict[str, str]) -> None:
+    table = Table("quantity", "range", "off", "source", title=f"randomize={domain.name}")
+    for item in fields(domain)[1:]:  # the name is no range
+        value, off = getattr(domain, item.name), item.default
+        style = "dim" if value == off else ""
+        table.add_row(item.name, _text(value), _text(off), source.get(item.name, "not randomised"), style=style)
+    Console(width=120).print(table)
+
+
+def _print_draw(draw: dict[str, NDArray[np.float64]], trial: int) -> None:
+    table = Table("draw", "value", title=f"trial {trial}")
+    for name, value in draw.items():
+        flat = np.ravel(value)
+        table.add_row(name, " ".join(f"{x:.4g}" for x in flat[:6]) + (" ..." if len(flat) > 6 else ""))
+    Console(width=120).print(table)
+
+
+def _text(value: Any) -> str:
+    return " .. ".join(f"{x:g}" for x in value) if isinstance(value, tuple) else f"{value:g}"
+
+
+def _plot(draws: dict[str, NDArray[np.float64]], path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    rows = -(-len(draws) // COLUMNS)
+    figure, axes = plt.subplots(rows, COLUMNS, figsize=(3.0 * COLUMNS, 1.9 * rows), layout="constrained")
+    for axis, (name, values) in zip(axes.flat, draws.items(), strict=False):
+        axis.hist(values.ravel(), bins=50, color="#4878a8")
+        axis.set_title(name, fontsize=9)
+        axis.set_yticks([])
+        axis.tick_params(labelsize=7)
+    for axis in axes.flat[len(draws) :]:
+        axis.axis("off")
+    figure.savefig(path, dpi=90)
+    plt.close(figure)

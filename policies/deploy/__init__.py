@@ -1,0 +1,1 @@
+"""Exported policies on a robot: numpy and onnxruntime only."""

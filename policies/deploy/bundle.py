@@ -1,0 +1,137 @@
+"""Reads and writes a bundle: policy.onnx, golden.npz and the typed contract of both. Nothing in it is executed.
+
+contract.json   names, limits, rate, scales, frames, inputs and outputs, where it all comes from; SHA-256 of the others
+policy.onnx     sensor values and state in, targets and next state out
+golden.npz      recorded inputs (`in/NAME`) and outputs (`out/NAME`) that the runtime repeats before it starts
+"""
+
+import hashlib
+import io
+import json
+import logging
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexgrasp.configs.schema import ConfigError, as_dict, build
+from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
+
+CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
+BATCH_MULTIPLE = 16
+"""Batches are padded to a multiple of this: rounding of matrix products depends on the batch size."""
+
+log = logging.getLogger("dexgrasp")
+
+
+class BundleError(ValueError):
+    """Refuses a bundle that must not be run; the message names the file and the field."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Content of a bundle whose hashes were checked."""
+
+    contract: Contract
+    graph: bytes
+    """policy.onnx."""
+    golden: dict[str, NDArray[Any]]
+
+
+def read_bundle(folder: str | Path, joint_names: Sequence[str] | None = None) -> Bundle:
+    """Return the bundle in `folder`. Raises BundleError, also where its joints are not `joint_names` in this order."""
+    folder = Path(folder)
+    contract = read_contract(folder)
+    files = {name: _bytes(folder, name) for name in (GRAPH, GOLDEN)}
+    for name, content in files.items():
+        stated, found = contract.files.get(name), sha256(content)
+        if stated != found:
+            raise BundleError(
+                f"{folder / name}: its SHA-256 is {found[:12]}..., the contract states {str(stated)[:12]}..."
+            )
+    if joint_names is not None:
+        check_joints(contract, joint_names, folder)
+    return Bundle(contract, files[GRAPH], _arrays(folder, files[GOLDEN]))
+
+
+def read_contract(folder: str | Path) -> Contract:
+    """Return the contract of the bundle in `folder`. Raises BundleError where it is not whole or not of SCHEMA or 3."""
+    path = Path(folder) / CONTRACT
+    try:
+        values = json.loads(_bytes(Path(folder), CONTRACT))
+    except ValueError as error:
+        if isinstance(error, BundleError):
+            raise
+        raise BundleError(f"{path} is not JSON: {error}") from error
+    if not isinstance(values, dict) or "schema" not in values:
+        raise BundleError(f"{path} has no field 'schema': not a contract")
+    if values["schema"] not in (3, SCHEMA):
+        raise BundleError(
+            f"{path}: schema {values['schema']!r}, this version reads 3 and {SCHEMA}: export the policy again"
+        )
+    if values.get("sha256") != contract_sha256(values):
+        raise BundleError(f"{path}: field 'sha256' is not that of its content: it was changed or is incomplete")
+    if values["schema"] == 3:
+        log.info("%s: schema 3 is read as schema %d; `dexgrasp export` writes it anew", path, SCHEMA)
+        values = upgrade_schema_3(values)
+    sections = [item.name for item in fields(Contract) if item.default is item.default_factory is MISSING]
+    if missing := [name for name in sections if name not in values]:
+        raise BundleError(f"{path} lacks {missing}")
+    try:
+        return build(Contract, values, str(path))
+    except ConfigError as error:
+        raise BundleError(str(error)) from error
+
+
+def check_joints(contract: Contract, joint_names: Sequence[str], folder: Path) -> None:
+    """Raise BundleError at the first joint name that differs from the contract's."""
+    wanted, given = contract.hand.joint_names, list(joint_names)
+    if len(wanted) != len(given):
+        raise BundleError(f"{folder}: made for {len(wanted)} joints ({contract.hand.name}), the hand has {len(given)}")
+    for i, (ours, theirs) in enumerate(zip(wanted, given, strict=True)):
+        if ours != theirs:
+            raise BundleError(f"{folder}: hand.joint_names[{i}] is '{ours}', the hand has '{theirs}' there")
+
+
+def write_bundle(folder: Path, contract: Contract, golden: Mapping[str, NDArray[Any]]) -> None:
+    """Write golden.npz and, last of all, contract.json beside policy.onnx; files and hashes are filled in."""
+    np.savez_compressed(folder / GOLDEN, **golden)  # pyright: ignore[reportArgumentType]
+    hashes = {name: sha256((folder / name).read_bytes()) for name in (GRAPH, GOLDEN)}
+    write_contract(folder, replace(contract, files=hashes))
+
+
+def write_contract(folder: Path, contract: Contract) -> None:
+    """Write contract.json with its own hash."""
+    values = {"schema": contract.schema} | as_dict(contract)
+    values["sha256"] = contract_sha256(values)
+    (folder / CONTRACT).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def contract_sha256(contract: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of everything but the field `sha256`, in canonical JSON."""
+    rest = {name: value for name, value in contract.items() if name != "sha256"}
+    return sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode())
+
+
+def _bytes(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise BundleError(f"{folder} is not a bundle: {name} cannot be read ({error.strerror})") from error
+
+
+def _arrays(folder: Path, content: bytes) -> dict[str, NDArray[Any]]:
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise BundleError(f"{folder / GOLDEN} cannot be read: {error}") from error

@@ -1,0 +1,251 @@
+"""Runs an exported policy: numpy and onnxruntime, nothing else. This is what a robot imports.
+
+    policy = Policy.load("bundle", joint_names)          refused unless hashes, joints and recorded outputs agree
+    policy.begin(Plan(...))                              the palm stands at its pre-grasp
+    command = policy.act(ProprioceptiveState(...))                  rate_hz times a second: grasp, lift, hold
+
+Everything has a leading batch dimension or none; a robot has none.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime
+from numpy.typing import ArrayLike, NDArray
+
+from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GRAPH, Bundle, BundleError, read_bundle
+from dexgrasp.policies.deploy.contract import Contract
+
+TOLERANCE = 1e-5
+"""Largest difference from a recorded output [rad, m or 1]."""
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class PregraspPlan:
+    """The pre-grasp of an episode."""
+
+    palm_pos_w: ArrayLike
+    """(3,) where the palm stands [m]."""
+    palm_quat_w: ArrayLike
+    """(4,) wxyz."""
+    depth_m: ArrayLike
+    """() how far the approach goes along the palm normal."""
+    closing: ArrayLike
+    """(joint,) direction in which the fingers close, of the grasp style."""
+    floor_m: ArrayLike
+    """() least height of the palm while the fingers are open, of the grasp style."""
+    joint_pos: ArrayLike
+    """(joint,) finger targets at which the hand waits [rad]."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the robot senses now."""
+
+    joint_pos: ArrayLike
+    """(joint,) [rad], in the contract's order."""
+    palm_pos_w: ArrayLike
+    """(3,) [m]."""
+    palm_quat_w: ArrayLike
+    """(4,) wxyz."""
+    points_w: ArrayLike
+    """(point, 3) of the object [m]; as many as the contract says."""
+    visible_fraction: ArrayLike = 1.0
+    """() points in the newest frame, as a share of the first one's; a policy that looks once ignores it."""
+    view_fresh: ArrayLike = True
+    """() whether that frame was of use."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """Targets of hand and arm for the next control period."""
+
+    joint_target: Array
+    """(joint,) [rad]."""
+    palm_pos_w: Array
+    """(3,) [m]."""
+    palm_quat_w: Array
+    """(4,) wxyz."""
+    action: Array
+    """(action,) the policy's correction of the scripted prior."""
+    grip: Array
+    """() how surely thumb and another finger touch the object, 0 to 1, as felt through the joints."""
+    base_m: Array
+    """() mean height of the lowest quarter of the object's points [m]."""
+
+
+class Policy:
+    """An exported policy and the state of its episode."""
+
+    def __init__(self, contract: Contract, session: onnxruntime.InferenceSession) -> None:
+        self.contract = contract
+        """Meaning of its inputs and outputs."""
+        self._session = session
+        self._inputs = contract.graph.inputs
+        self._outputs = contract.graph.outputs
+        self._readings = {name: self._inputs[name] for name in contract.graph.readings}
+        self._state_names = contract.graph.state
+        self._plan: dict[str, Array] = {}
+        self._state: dict[str, Array] = {}
+        self._others: dict[str, Array] = {}
+        self._single = True
+
+    @classmethod
+    def load(cls, folder: str | Path, joint_names: Sequence[str] | None = None) -> Self:
+        """The policy of a bundle, after its recorded outputs came out again. Raises BundleError, which says why not."""
+        bundle = read_bundle(folder, joint_names)
+        policy = cls(bundle.contract, _session(folder, bundle))
+        policy._replay(folder, bundle)
+        return policy
+
+    @property
+    def rate_hz(self) -> float:
+        """Calls of `act` per second."""
+        return self.contract.control.rate_hz
+
+    @property
+    def joint_names(self) -> tuple[str, ...]:
+        """Joints in the order of everything per joint."""
+        return self.contract.hand.joint_names
+
+    @property
+    def steps(self) -> Array:
+        """(env,) control steps since `begin`."""
+        return self._state["step"]
+
+    @property
+    def step(self) -> int:
+        """The same of the first row."""
+        return int(self.steps[0]) if self._state else 0
+
+    @property
+    def phase(self) -> str:
+        """grasp, lift or hold: what the next step belongs to."""
+        control = self.contract.control
+        if self.step < control.grasp_steps:
+            return "grasp"
+        return "lift" if self.step < control.grasp_steps + control.lift_steps else "hold"
+
+    def begin(self, plan: PregraspPlan, rows: Sequence[int] | None = None) -> None:
+        """A new grasp; each field of `plan` with a leading batch dimension, or none. `rows`: these alone."""
+        self._single = np.ndim(plan.palm_pos_w) == 1
+        number = 1 if self._single else len(np.asarray(plan.palm_pos_w))
+        given = {item.name: getattr(plan, item.name) for item in fields(plan)}
+        values = {
+            "start_pos_w": given["palm_pos_w"],
+            "start_quat_w": given["palm_quat_w"],
+            "target_pos_w": given["palm_pos_w"],
+            "target_quat_w": given["palm_quat_w"],
+            "joint_target": given["joint_pos"],
+            "depth_m": given["depth_m"],
+            "closing": given["closing"],
+            "floor_m": given["floor_m"],
+        }
+        begun = (
+            {name: self._batch(name, values[name], number) for name in self.contract.graph.plan},
+            {
+                name: self._batch(name, values[name], number) if name in values else self._zeros(name, number)
+                for name in self._state_names
+            },
+        )
+        if rows is None:
+            self._plan, self._state = begun
+            return
+        for kept, new in zip((self._plan, self._state), begun, strict=True):
+            for name, value in new.items():
+                kept[name] = kept[name].copy()
+                kept[name][rows] = value[rows]
+
+    def act(self, readings: Observation) -> Command:
+        """Targets for the next control period. Values that are not finite or of the wrong size change nothing."""
+        found = self._compute(self.feed(readings))
+        self._state = dict(zip(self._state_names, found, strict=False))
+        self._others = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
+        return self._command()
+
+    def feed(self, readings: Observation) -> dict[str, Array]:
+        """The graph's inputs for `readings` and the state so far."""
+        if not self._state:
+            raise RuntimeError("begin(plan) comes before act(readings)")
+        rows = len(self._state["step"])
+        given = {name: self._batch(name, getattr(readings, name), rows) for name in self._readings}
+        return given | self._plan | self._state
+
+    def _compute(self, feed: dict[str, Array]) -> list[Array]:
+        """The graph's outputs; those of a row among others do not depend on how many there are."""
+        rows = len(feed["step"])
+        missing = 0 if self._single else -rows % BATCH_MULTIPLE
+        if missing:
+            feed = {name: np.concatenate([value, value[-1:].repeat(missing, axis=0)]) for name, value in feed.items()}
+        found: list[Array] = self._session.run(None, feed)  # pyright: ignore[reportAssignmentType]
+        return [value[:rows] for value in found]
+
+    def _command(self) -> Command:
+        found = self._state | self._others
+        found = {name: value[0] for name, value in found.items()} if self._single else found
+        return Command(
+            joint_target=found["joint_target"],
+            palm_pos_w=found["target_pos_w"],
+            palm_quat_w=found["target_quat_w"],
+            action=found["last_action"],
+            grip=found["grip"],
+            base_m=found["base_m"],
+        )
+
+    def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
+        """As the graph takes it, or a ValueError that says what is wrong with it."""
+        spec = self._inputs[name]
+        array = np.asarray(value, dtype=spec.dtype)
+        if self._single:
+            array = array[None]
+        if array.shape != (rows, *spec.size):
+            raise ValueError(f"{name}: expected shape {(rows, *spec.size)}, batch first, got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} is not finite")
+        return array
+
+    def _zeros(self, name: str, rows: int) -> Array:
+        return np.zeros((rows, *self._inputs[name].size), dtype=self._inputs[name].dtype)
+
+    def _replay(self, folder: str | Path, bundle: Bundle) -> None:
+        """Raises BundleError where a recorded output does not come out again."""
+        golden = bundle.golden
+        feed = {name: golden[f"in/{name}"] for name in self._inputs if f"in/{name}" in golden}
+        wanted = {name: golden[f"out/{name}"] for name in self._outputs if f"out/{name}" in golden}
+        if missing := [name for name in (*self._inputs, *self._outputs) if name not in feed | wanted]:
+            raise BundleError(f"{folder}: golden.npz lacks {missing}")
+        try:
+            found = self._compute(feed)
+        except Exception as error:  # onnxruntime's own classes have no public base
+            raise BundleError(f"{folder}: the recorded inputs do not fit the graph: {error}") from error
+        for name, value in zip(self._outputs, found, strict=True):
+            same_shape = value.shape == wanted[name].shape
+            gap = np.abs(value.astype(np.float64) - wanted[name]).max() if same_shape else np.inf
+            if not gap <= TOLERANCE:
+                raise BundleError(
+                    f"{folder}: replayed '{name}' differs from the recorded one by {gap:.3g} (> {TOLERANCE})"
+                )
+
+
+def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession:
+    """One thread that does not spin: the control loop shares its core."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        session = onnxruntime.InferenceSession(bundle.graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own classes have no public base
+        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {error}") from error
+    graph = bundle.contract.graph
+    for kind, stated, found in (
+        ("inputs", list(graph.inputs), [item.name for item in session.get_inputs()]),
+        ("outputs", list(graph.outputs), [item.name for item in session.get_outputs()]),
+    ):
+        if stated != found:
+            raise BundleError(f"{Path(folder) / GRAPH}: {kind} are {found}, the contract states {stated}")
+    return session

@@ -1,0 +1,265 @@
+"""Between a policy and the motors: whatever comes in, what goes out stays within the limits. numpy alone.
+
+    gate = SafetyGate(contract.hand, contract.control.rate_hz, SafetyCfg())
+    gate.begin(joint_pos, palm_pos_w, palm_quat_w, now_s)
+    safe = gate(command, sensed, now_s)          once per control period
+
+What is merely too fast or too far is limited. What must not happen - a value that is not finite, a wrong length, an
+input that is too old - is a fault: the gate then brakes, brings the targets back to where the robot was measured
+last, and stays there until `begin`. After `begin` no input makes it raise.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexgrasp.policies.deploy.contract import HandContract
+from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter
+
+Array = NDArray[np.float64]
+EARLY = 0.5
+"""A call that comes earlier than this share of a period after the last one repeats its answer."""
+
+
+@dataclass(frozen=True)
+class SafetyCfg:
+    """Limits of what is sent to a hand and to the arm that carries it."""
+
+    joint_margin_rad: float = 0.02
+    """Distance that joint targets keep from the joint limits."""
+    joint_speed: float = 0.5
+    """Speed of joint targets, as a share of the servos' speed limits."""
+    joint_acceleration_rad_s2: float = 100.0
+    """Acceleration of joint targets."""
+    joint_step_rad: float = 0.5
+    """Furthest that a joint target moves in one control period, whatever the rate."""
+    effort: float = 1.0
+    """Share of the servos' effort that may be used; targets lead the joints by no more than that is worth."""
+    palm_speed_m_s: float = 0.5
+    """Speed of the palm target."""
+    palm_acceleration_m_s2: float = 5.0
+    """Acceleration of the palm target."""
+    palm_speed_rad_s: float = 2.0
+    """Angular speed of the palm target."""
+    palm_acceleration_rad_s2: float = 20.0
+    """Angular acceleration of the palm target."""
+    box_lower_m: tuple[float, float, float] = (-0.5, -0.5, 0.0)
+    """Where the palm centre may be, world frame: least x, y, z."""
+    box_upper_m: tuple[float, float, float] = (0.5, 0.5, 0.8)
+    """Greatest x, y, z."""
+    table_clearance_m: float = 0.06
+    """Least height of the palm centre over the table, z = 0."""
+    joints_timeout_s: float = 0.1
+    """Joint and palm readings older than this are a fault."""
+    points_timeout_s: float = 0.3
+    """Points of the object older than this are a fault, while they are watched."""
+    command_timeout_periods: float = 2.0
+    """A command older than so many control periods is a fault."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not np.isfinite(value).all():
+                raise ValueError(f"safety.{name} must be finite, got {value}")
+            if isinstance(value, float) and (
+                value < 0 or (value == 0 and name not in ("joint_margin_rad", "table_clearance_m"))
+            ):
+                raise ValueError(f"safety.{name} must be positive, got {value}")
+        if self.joint_speed > 1 or self.effort > 1:
+            raise ValueError("safety.joint_speed and effort are shares: at most 1")
+        if not np.all(np.less(self.lower_m, self.box_upper_m)):
+            raise ValueError(f"safety: the palm's box is empty: {self.lower_m} to {self.box_upper_m}")
+
+    @property
+    def lower_m(self) -> tuple[float, float, float]:
+        """Least x, y, z of the palm centre, with the table."""
+        x, y, z = self.box_lower_m
+        return x, y, max(z, self.table_clearance_m)
+
+
+@dataclass(frozen=True)
+class DesiredCommand:
+    """What a policy commands."""
+
+    joint_target: Any
+    """(joint,) [rad]."""
+    palm_pos_w: Any
+    """(3,) [m]."""
+    palm_quat_w: Any
+    """(4,) wxyz."""
+    stamp_s: float
+    """When it was computed."""
+
+
+@dataclass(frozen=True)
+class MeasuredState:
+    """What the robot reports."""
+
+    joint_pos: Any
+    """(joint,) [rad]."""
+    palm_pos_w: Any
+    """(3,) [m]."""
+    palm_quat_w: Any
+    """(4,) wxyz."""
+    stamp_s: float
+    """When joints and palm were read."""
+    points_stamp_s: float | None = None
+    """When the object's newest points were taken; None: not watched, as for a policy that looks once."""
+
+
+@dataclass(frozen=True)
+class SafeCommand:
+    """What may be sent."""
+
+    joint_target: Array
+    """(joint,) [rad]."""
+    palm_pos_w: Array
+    """(3,) [m]."""
+    palm_quat_w: Array
+    """(4,) wxyz."""
+    effort_limit_nm: Array
+    """(joint,) the most that the servos may use."""
+    fault: str
+    """Why the gate holds; empty while it follows."""
+
+
+class SafetyGate:
+    """The last thing that every command passes. Limits count per control period of 1 / rate_hz."""
+
+    def __init__(self, hand: HandContract, rate_hz: float, cfg: SafetyCfg | None = None) -> None:
+        """`hand`: of the bundle's contract."""
+        self.cfg = cfg = cfg or SafetyCfg()
+        self.period_s = dt = 1.0 / rate_hz
+        lower, upper = (np.array(limit, dtype=np.float64) for limit in (hand.joint_lower_rad, hand.joint_upper_rad))
+        lower, upper = lower + cfg.joint_margin_rad, upper - cfg.joint_margin_rad
+        if not (lower < upper).all():
+            raise ValueError(f"safety.joint_margin_rad={cfg.joint_margin_rad} leaves a joint no room")
+        speed = np.array(hand.speed_limit_rad_s, dtype=np.float64) * cfg.joint_speed
+        step = np.minimum(speed * dt, cfg.joint_step_rad)
+        self.joints = RateLimiter(lower, upper, step, cfg.joint_acceleration_rad_s2 * dt**2)
+        """Of the joint targets."""
+        axis = 3**-0.5  # each axis has its share, so that the whole keeps to the limit
+        self.palm = RateLimiter(
+            cfg.lower_m, cfg.box_upper_m, axis * cfg.palm_speed_m_s * dt, axis * cfg.palm_acceleration_m_s2 * dt**2
+        )
+        """Of the palm's place."""
+        self.turn = RotationRateLimiter(cfg.palm_speed_rad_s * dt, cfg.palm_acceleration_rad_s2 * dt**2)
+        """Of the palm's orientation."""
+        self.effort_limit_nm = np.array(hand.effort_limit_nm, dtype=np.float64) * cfg.effort
+        """(joint,) [N m]."""
+        self.lead_rad = self.effort_limit_nm / np.array(hand.kp_nm_rad, dtype=np.float64)
+        """(joint,) how far a target may be ahead of its joint: more would only be more effort."""
+        self.fault = ""
+        """Why the gate holds; empty while it follows."""
+        self._now_s = -np.inf
+        self._hold: tuple[Array, Array, Array] | None = None
+        self._last: SafeCommand | None = None
+
+    def begin(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
+        """Start, or start again after a fault, where the robot is measured to be. Raises ValueError on bad values."""
+        joints, pos, quat = self._joints(joint_pos), _vector(palm_pos_w, 3), _quat(palm_quat_w)
+        named = {"joint_pos": joints, "palm_pos_w": pos, "palm_quat_w": quat}
+        if wrong := [name for name, value in named.items() if value is None]:
+            raise ValueError(f"the gate cannot begin: {wrong} are not finite or of the wrong length")
+        assert joints is not None and pos is not None and quat is not None
+        if not np.isfinite(now_s):
+            raise ValueError(f"the gate cannot begin at {now_s} s")
+        self._hold = joints, pos, quat
+        self.joints.begin(joints)
+        self.palm.begin(pos)
+        self.turn.begin(quat)
+        self.fault, self._now_s, self._last = "", float(now_s), None
+
+    def __call__(self, wanted: DesiredCommand, sensed: MeasuredState, now_s: float) -> SafeCommand:
+        """What may be sent now; to be called once per control period, with `now_s` of the clock of the stamps."""
+        if self._hold is None:
+            raise RuntimeError("begin(...) comes before the first command")
+        if self._last is not None and 0 <= _number(now_s) - self._now_s < EARLY * self.period_s:
+            return self._last
+        measured = self._measured(sensed)
+        goal = self._wanted(wanted)
+        if not self.fault:
+            self.fault = self._why_not(wanted, sensed, now_s, measured is None, goal is None)
+            if measured is not None:
+                self._hold = measured
+        if np.isfinite(_number(now_s)):
+            self._now_s = max(self._now_s, float(now_s))
+        if self.fault or goal is None or measured is None:
+            goal = self._hold
+        else:
+            ahead = np.clip(goal[0], measured[0] - self.lead_rad, measured[0] + self.lead_rad)
+            goal = ahead, goal[1], goal[2]
+        self._last = SafeCommand(
+            joint_target=self.joints.towards(goal[0]).copy(),
+            palm_pos_w=self.palm.towards(goal[1]).copy(),
+            palm_quat_w=self.turn.towards(goal[2]).copy(),
+            effort_limit_nm=self.effort_limit_nm.copy(),
+            fault=self.fault,
+        )
+        return self._last
+
+    def stop(self, reason: str) -> None:
+        """Hold from the next call on, for instance because someone pressed the emergency stop."""
+        self.fault = self.fault or reason
+
+    def _why_not(self, wanted: Any, sensed: Any, now_s: float, blind: bool, absurd: bool) -> str:
+        """The first reason to hold, or nothing."""
+        cfg, now_s = self.cfg, _number(now_s)
+        if not np.isfinite(now_s) or now_s < self._now_s:
+            return f"clock: {now_s} s after {self._now_s} s"
+        if blind:
+            return "readings: not finite, or of the wrong length"
+        if absurd:
+            return "command: not finite, or of the wrong length"
+        ages = [
+            ("readings", getattr(sensed, "stamp_s", None), cfg.joints_timeout_s),
+            ("command", getattr(wanted, "stamp_s", None), cfg.command_timeout_periods * self.period_s),
+        ]
+        points_stamp_s = getattr(sensed, "points_stamp_s", None)
+        if points_stamp_s is not None:
+            ages.append(("points", points_stamp_s, cfg.points_timeout_s))
+        for name, stamp_s, limit_s in ages:
+            age_s = now_s - _number(stamp_s)
+            if not -self.period_s <= age_s <= limit_s:
+                return f"{name}: {age_s:.3f} s old, {limit_s:.3f} s are allowed"
+        return ""
+
+    def _measured(self, sensed: Any) -> tuple[Array, Array, Array] | None:
+        return self._pose(getattr(sensed, "joint_pos", None), sensed)
+
+    def _wanted(self, wanted: Any) -> tuple[Array, Array, Array] | None:
+        return self._pose(getattr(wanted, "joint_target", None), wanted)
+
+    def _pose(self, joints: Any, whole: Any) -> tuple[Array, Array, Array] | None:
+        parts = (
+            self._joints(joints),
+            _vector(getattr(whole, "palm_pos_w", None), 3),
+            _quat(getattr(whole, "palm_quat_w", None)),
+        )
+        return None if any(part is None for part in parts) else parts  # pyright: ignore[reportReturnType]
+
+    def _joints(self, value: Any) -> Array | None:
+        return _vector(value, len(self.effort_limit_nm))
+
+
+def _vector(value: Any, size: int) -> Array | None:
+    """Finite numbers (size,) of which none is absurd, or None."""
+    try:
+        array = np.array(value, dtype=np.float64)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return array if array.shape == (size,) and (np.abs(array) < 1e6).all() else None
+
+
+def _quat(value: Any) -> Array | None:
+    """A quaternion (4,) of about unit length, or None."""
+    quat = _vector(value, 4)
+    return quat if quat is not None and 0.9 < np.linalg.norm(quat) < 1.1 else None
+
+
+def _number(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return float("nan")

@@ -1,0 +1,46 @@
+"""Finds policies on disk by name: shipped ones, run directories, bundles; needs neither torch nor the simulator."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dexgrasp import assets
+from dexgrasp.policies.deploy.bundle import CONTRACT
+from dexgrasp.utils.text import did_you_mean
+
+
+class PolicyNotFoundError(FileNotFoundError):
+    """No policy of the given name; the message says what was expected and which policies are shipped."""
+
+    def __init__(self, name: str, key: str, expected: str, also: Sequence[str] = ()) -> None:
+        """`key`: the option that was given; `expected`: accepted paths, in words; `also`: further accepted names."""
+        path, names = place(name), [*also, *shipped()]
+        what = f"no policy '{name}'.{did_you_mean(name, names)}"
+        if path.exists():
+            what = f"{path} holds no such policy."
+        super().__init__(f"{key}: {what} Expected {', '.join(names)}, or the path of {expected}")
+
+
+def shipped() -> list[str]:
+    """Return the names of the shipped policies, HAND/STAGE."""
+    root = assets.ROOT / "policies"
+    return sorted(f"{folder.parent.name}/{folder.name}" for folder in root.glob("*/*") if folder.is_dir())
+
+
+def place(name: str) -> Path:
+    """Return the path `name`, or the folder of the shipped policy HAND/STAGE where no such path exists."""
+    folder = assets.ROOT / "policies" / name
+    return folder if not Path(name).exists() and folder.is_dir() else Path(name)
+
+
+def bundle_of(name: str) -> Path | None:
+    """Return the bundle directory of a policy: the path itself or its subfolder `bundle`; None without one."""
+    path = place(name)
+    return next((folder for folder in (path, path / "bundle") if (folder / CONTRACT).is_file()), None)
+
+
+def find_bundle(name: str, key: str = "policy") -> Path:
+    """Return the bundle directory of a policy. Raises PolicyNotFoundError; `key` is the option in its message."""
+    found = bundle_of(name)
+    if found is None:
+        raise PolicyNotFoundError(name, key, f"a bundle directory ({CONTRACT}): dexgrasp export policy=... out=...")
+    return found

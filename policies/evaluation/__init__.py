@@ -1,0 +1,1 @@
+"""The commands `dexgrasp evaluate`, `demo` and `compare`."""

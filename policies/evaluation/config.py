@@ -1,0 +1,113 @@
+"""Options of `dexgrasp evaluate`, and the task that they describe."""
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dexgrasp.policies.agents import registry
+from dexgrasp.policies.agents.synergy import POLICIES, check_policy
+from dexgrasp.policies.evaluation.episodes import ATTEMPTS
+from dexgrasp.policies.evaluation.trial_store import TrialPlan
+from dexgrasp.sim.engine.config import EngineName, WarpCfg
+from dexgrasp.sim.objects import ObjectLibrary
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.task.disturbances import DISTURBANCES
+from dexgrasp.sim.task.grasp_task import GraspTask, task_class
+from dexgrasp.sim.task.task_cfg import TaskCfg
+
+
+@dataclass(frozen=True)
+class EvaluateCfg:
+    """Measure the success rate of a policy; the same command with the same `out` goes on where it stopped."""
+
+    policy: str = "synergy"
+    """synergy (the scripted prior alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
+    What of hand, task and view belongs to a trained policy is taken from it."""
+    objects: str = "shipped"
+    """Object library: shipped; generated:N (training objects, :test or :validation behind it for others);
+    random_urdfs (PyBullet's 1,000, loaded once); a library folder; or a folder of OBJ/STL/PLY/GLB meshes."""
+    hand: str = "allegro"
+    """Hand by name (a folder of assets/hands) or path."""
+    side: Literal["right", "left"] = "right"
+    """Which hand; left ones are mirrored."""
+    mount: str = "floating"
+    """What carries the hand: floating or ur5e."""
+    trials: int = 200
+    """Trials per disturbance; trial i takes object i modulo the number of objects."""
+    disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
+    """What goes wrong on purpose; all = each in turn, with the same trials."""
+    attempts: int = ATTEMPTS
+    """EngineComparison in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
+    seed: int = 0
+    """Seed of all chance; a trial is decided by the seed and its number."""
+    out: str = ""
+    """Run directory; empty = a new one under runs/."""
+    videos: int = 0
+    """At most so many videos of successes, and of failures."""
+    num_envs: int = 64
+    """Trials that run side by side."""
+    num_threads: int = 0
+    """Threads of the physics; 0 = all cores; with ray, of each worker, 0 = one."""
+    cluster: str = ""
+    """Run the trials on many processes and machines with Ray: auto = the cluster in RAY_ADDRESS, else this machine's
+    cores; local = this machine's cores; or host:port of a cluster. Trials are then stored as Parquet in RUN/trials."""
+    engine: EngineName = "cpu"
+    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, slowly on the CPU where there is none; needs the extra `gpu`."""
+    warp: WarpCfg = field(default_factory=WarpCfg)
+    """BufferMonitor of engine=warp."""
+    task: TaskCfg = field(default_factory=TaskCfg)
+    """Phases, control rate, success criterion, reset noise."""
+    physics: PhysicsCfg = field(default_factory=PhysicsCfg)
+    """Physics settings; numbers to report are measured on reference."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
+
+    def __post_init__(self) -> None:
+        for name, least in (("trials", 1), ("attempts", 1), ("num_envs", 1), ("videos", 0), ("num_threads", 0)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
+        if self.cluster and self.engine != "cpu":
+            raise ValueError("ray spreads trials over processors: with engine=warp leave ray out")
+        check_policy(self.policy)
+
+    def disturbances(self) -> list[str]:
+        """Return the names of the disturbances to run, in order."""
+        return list(DISTURBANCES) if self.disturbance == "all" else [self.disturbance]
+
+    def rows(self) -> int:
+        """Return the number of trials per block: at most num_envs, equal for all blocks."""
+        return math.ceil(self.trials / math.ceil(self.trials / self.num_envs))
+
+    def plan(self, library: ObjectLibrary) -> TrialPlan:
+        """Return the trials to run, in blocks."""
+        return TrialPlan(disturbances=self.disturbances(), trials=self.trials, rows=self.rows(), objects=library.names)
+
+
+def apply_policy_config(cfg: EvaluateCfg) -> EvaluateCfg:
+    """Return `cfg` with the hand, task and camera options that its policy prescribes.
+
+    Raises ValueError where `cfg` sets one of them to another value.
+    """
+    return cfg if cfg.policy in POLICIES else registry.apply_policy_config(cfg, cfg.policy)
+
+
+def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturbance: str, rows: int) -> GraspTask:
+    """Return the task of one disturbance with `rows` environments."""
+    return task_class(cfg.task)(
+        cfg.task,
+        hand,
+        library,
+        cfg.physics,
+        num_envs=rows,
+        num_threads=cfg.num_threads,
+        seed=cfg.seed,
+        mount=cfg.mount,
+        disturbance=disturbance,
+        auto_reset=False,
+        in_order=True,
+        engine=cfg.engine,
+        warp=cfg.warp,
+    )

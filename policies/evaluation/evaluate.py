@@ -1,0 +1,170 @@
+"""`dexgrasp evaluate`: measure the success rate of a policy by object and disturbance, and how its grasps fail.
+
+RUN/trials.jsonl        one line per finished trial, in order; the same command resumes an interrupted run
+RUN/trials/*.parquet    with ray=...: one row per finished trial, in no order (`dexgrasp.policies.evaluation.trial_store.COLUMNS`)
+RUN/result.json         the success rates
+RUN/diagnostics.json    penetration, slip, lift, objects, speed
+RUN/report.html         report with charts; RUN/videos/*.mp4
+"""
+
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dexgrasp import configs
+from dexgrasp.policies.agents.synergy import Agent, make_policy
+from dexgrasp.policies.evaluation import html_report, ray_backend, videos
+from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
+from dexgrasp.policies.evaluation.episodes import play
+from dexgrasp.policies.evaluation.statistics import count_by, percentile, success_summary
+from dexgrasp.policies.evaluation.summary import print_scoreboard
+from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, has_trials
+from dexgrasp.policies.run_directory import Run
+from dexgrasp.sim.objects import ObjectLibrary, open_library, trained_on
+from dexgrasp.sim.rendering.offscreen import RenderUnavailable
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.outcomes import FAILURES, Outcome
+from dexgrasp.utils.files import folder_lock, write_json
+from dexgrasp.utils.progress import Progress
+
+MAY_DIFFER = ("trials", "videos", "out", "num_threads", "ray")
+"""Options that may change when a run is resumed: none of them changes the outcome of a trial."""
+
+log = logging.getLogger("dexgrasp")
+
+
+def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
+    """Run (or resume) the trials, write the run directory, print a table; return the content of result.json."""
+    torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
+    if cfg.cluster:
+        ray_backend.check_installed()
+    cfg = apply_policy_config(cfg)
+    hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
+    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if has_results(cfg.out) else None) as run, folder_lock(run.path):
+        start_s = time.monotonic()
+        if cfg.cluster:
+            outcomes, simulated = ray_backend.run_trials(cfg, library, run.path)
+        else:
+            outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
+        result = summarise(cfg, outcomes, run.facts)
+        write_json(run.file("result.json"), result)
+        notes = diagnostics(outcomes, library) | speed(simulated, time.monotonic() - start_s)
+        write_json(run.file("diagnostics.json"), notes)
+        print_scoreboard(result, notes)
+        log.info("%d of %d trials succeeded", result["successes"], result["trials"])
+        if cfg.videos:
+            record_videos(cfg, hand, library, outcomes, run.path / "videos")
+        print(f"report: {html_report.write_report(run.path)}")
+    return result
+
+
+def has_results(out: str) -> bool:
+    """Return whether the run directory `out` contains stored trials, which must not be mixed with another run's."""
+    return bool(out) and has_trials(Path(out))
+
+
+def record_videos(
+    cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, outcomes: Sequence[Outcome], folder: Path
+) -> list[Path]:
+    """Record videos of some trials; without OpenGL log a warning that says what to install, and return none."""
+
+    def rerun(disturbance: str, rows: int) -> tuple[GraspTask, Agent]:
+        task = make_task(cfg, hand, library, disturbance, rows)
+        return task, make_policy(cfg.policy, task)
+
+    try:
+        return videos.record(outcomes, cfg.videos, folder, library, cfg.attempts, rerun)
+    except RenderUnavailable as error:
+        log.warning("no videos: %s", error)
+        return []
+
+
+def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: Path) -> tuple[list[Outcome], int]:
+    """Run the trials that `path` does not have yet; return the outcomes of all, in order, and how many were run."""
+    plan, store = cfg.plan(library), JsonLinesStore(path)
+    stored = store.resume(plan)
+    simulated = 0
+    total = cfg.trials * len(cfg.disturbances())
+    with Progress(total, "evaluate", done=min(len(stored), total)) as progress:
+        for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
+            log.info("disturbance %s: up to trial %d on %d objects", disturbance, cfg.trials - 1, len(library))
+            task = make_task(cfg, hand, library, disturbance, cfg.rows())
+            task.guard.dump_dir = path.parent
+            policy = make_policy(cfg.policy, task)
+            for block in blocks:
+                outcomes = play(task, policy, block.trials, cfg.attempts)[: len(plan.requested(block))]
+                store.append([asdict(outcome) for outcome in outcomes])
+                stored += outcomes
+                simulated += len(outcomes)
+                progress.advance(len(outcomes), f"{sum(outcome.success for outcome in stored)} successes")
+    return plan.select(stored), simulated
+
+
+def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of result.json; with several disturbances the counts are those of all their trials."""
+    success = [outcome.success for outcome in outcomes]
+    by_disturbance = count_by([outcome.disturbance for outcome in outcomes], success)
+    failed = Counter(outcome.failure for outcome in outcomes if not outcome.success)
+    if unknown := sorted(set(failed) - set(FAILURES)):
+        raise ValueError(f"the task reports failures {unknown}; known: {list(FAILURES)}")
+    return success_summary(sum(success), len(success)) | {
+        "per_object": count_by([outcome.object for outcome in outcomes], success),
+        "per_disturbance": {name: success_summary(**by_disturbance[name]) for name in cfg.disturbances()},
+        "failures": {name: failed[name] for name in FAILURES},
+        "config": configs.as_dict(cfg),
+        "versions": facts["versions"],
+        "git": facts["git"],
+        "seed": cfg.seed,
+    }
+
+
+def diagnostics(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, Any]:
+    """Return the content of diagnostics.json except the speed: statistics over all trials [m], and the objects."""
+    seen = {outcome.object for outcome in outcomes}
+    entries = [library.entry(name) for name in library.names if name in seen]
+    at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
+    return {
+        "at_first_attempt": {
+            name: at_once[name] for name in dict.fromkeys(outcome.disturbance for outcome in outcomes)
+        },
+        "penetration_m": summarize_distribution([outcome.penetration_m for outcome in outcomes]),
+        "slip_of_successes_m": summarize_distribution([outcome.slip_m for outcome in outcomes if outcome.success]),
+        "lift_m": summarize_distribution([outcome.lift_m for outcome in outcomes]),
+        "unstable_resets": sum(outcome.failure == "unstable" for outcome in outcomes),
+        "trained_on": trained_on(entries),
+        "objects": {
+            entry.name: {
+                "family": entry.family,
+                "split": entry.split,
+                "extents_m": list(entry.extents),
+                "mass_kg": entry.mass,
+            }
+            for entry in entries
+        },
+    }
+
+
+def summarize_distribution(values: Sequence[float]) -> dict[str, float | None]:
+    """Return median, 99th percentile and maximum of the finite values; None without any."""
+    finite = [value for value in values if math.isfinite(value)]
+    marks = {"median": 50.0, "p99": 99.0, "max": 100.0}
+    return {name: percentile(finite, mark) if finite else None for name, mark in marks.items()}
+
+
+def speed(simulated: int, wall_s: float) -> dict[str, float | int]:
+    """Return the number of trials that this start of the run simulated, and their rate."""
+    return {
+        "trials_simulated": simulated,
+        "wall_s": wall_s,
+        "trials_per_s": simulated / wall_s,
+    }

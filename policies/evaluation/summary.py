@@ -1,0 +1,108 @@
+"""The result of an evaluation as a table on the screen."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dexgrasp import configs
+from dexgrasp.policies.evaluation.statistics import pool, success_summary
+from dexgrasp.sim.scene import PhysicsCfg
+
+HOLD_S = 3.0
+"""Success asks for a hold of this length [s]."""
+WORST = 5
+"""Objects that are named on the screen."""
+
+
+def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console | None = None) -> None:
+    """Success rates with intervals, how trials failed, the worst objects, penetration, and what to be careful about."""
+    console = console or Console()
+    config = result["config"]
+    console.print(
+        f"{config['policy']}, {config['hand']}, {config['objects']}, physics {_physics(config)}", markup=False
+    )
+    table = Table()
+    for heading in ("disturbance", "success", "95 % interval", "trials", "first attempt"):
+        table.add_column(heading, justify="left" if heading == "disturbance" else "right")
+    for name, row in result["per_disturbance"].items():
+        table.add_row(name, *_cells(row), percent(notes["at_first_attempt"][name], row["trials"]))
+    if len(result["per_disturbance"]) > 1:
+        table.add_section()
+        at_once = sum(notes["at_first_attempt"].values())
+        table.add_row("together", *_cells(result), percent(at_once, result["trials"]))
+    console.print(table)
+    _print_families(result, notes, console)
+    facts = Table.grid(padding=(0, 2))
+    for name, text in _facts(result, notes).items():
+        facts.add_row(name, Text(text))
+    console.print(facts)
+    for text in warnings(config, notes):
+        console.print(f"[bold red]Careful:[/] {text}")
+
+
+def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console) -> None:
+    """One table by family of objects, worst first; nothing where all are of one."""
+    families = pool(result["per_object"], {name: facts["family"] for name, facts in notes["objects"].items()})
+    if len(families) < 2:
+        return
+    table = Table()
+    for heading in ("family", "success", "95 % interval", "trials"):
+        table.add_column(heading, justify="left" if heading == "family" else "right")
+    for family, row in families.items():
+        table.add_row(family, *_cells(success_summary(**row)))
+    console.print(table)
+
+
+def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before quoting the number."""
+    found = []
+    if not _is_reference(config):
+        found.append(f"physics is {_physics(config)}, not 'reference': do not compare this number with reported ones")
+    if config["task"]["hold_s"] < HOLD_S:
+        found.append(
+            f"held for {config['task']['hold_s']:g} s, not {HOLD_S:g} s: do not compare this number with others"
+        )
+    if notes["trained_on"]:
+        count, total = len(notes["trained_on"]), len(notes["objects"])
+        found.append(f"{count} of {total} objects are of the training split: this is no test on unseen objects")
+    return found
+
+
+def _is_reference(config: Mapping[str, Any]) -> bool:
+    return config["physics"] == configs.as_dict(PhysicsCfg())
+
+
+def _physics(config: Mapping[str, Any]) -> str:
+    """Name of the preset; one that was changed must not pass for the original."""
+    name = config["physics"]["name"]
+    return f"a changed '{name}'" if name == PhysicsCfg().name and not _is_reference(config) else f"'{name}'"
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    low, high = row["wilson95"]
+    return [f"{100 * row['success_rate']:.1f} %", f"{100 * low:.1f} – {100 * high:.1f} %", f"{row['trials']}"]
+
+
+def percent(successes: int, trials: int) -> str:
+    """With one decimal place."""
+    return f"{100 * successes / trials:.1f} %"
+
+
+def _facts(result: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str]:
+    failed = {name: count for name, count in result["failures"].items() if count}
+    failing = [(name, row) for name, row in result["per_object"].items() if row["successes"] < row["trials"]]
+    worst = sorted(failing, key=lambda item: item[1]["successes"] / item[1]["trials"])[:WORST]
+    depth_m = notes["penetration_m"]["p99"]
+    return {
+        "failures": _listed(f"{name} {count}" for name, count in failed.items()) or "none",
+        "worst objects": _listed(f"{name} {row['successes']}/{row['trials']}" for name, row in worst) or "none",
+        "penetration": "unknown" if depth_m is None else f"{1000 * depth_m:.2f} mm at the 99th percentile of trials",
+        "speed": f"{notes['trials_per_s']:.1f} trials/s, {notes['wall_s']:.0f} s",
+    }
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(words)

@@ -1,0 +1,223 @@
+"""Store the trials of an evaluation on disk, so that a killed run can be resumed.
+
+Trials run in blocks, side by side. A block is stored in one write and run again as a whole if that write was cut, so
+that a run gives bit-identical results however often it was stopped.
+
+JsonLinesStore   RUN/trials.jsonl: one line per trial, in order
+ParquetStore     RUN/trials/none-000000064.parquet: one file per block, named by disturbance and first trial
+"""
+
+import json
+import math
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Protocol
+
+from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.files import remove_partials, write_bytes, write_text
+
+COLUMNS = {
+    "object": "string",
+    "trial": "int64",
+    "rest_pose": "int16",
+    "disturbance": "string",
+    "success": "bool",
+    "failure": "string",
+    "lift_m": "double",
+    "slip_m": "double",
+    "penetration_m": "double",
+    "attempts": "int16",
+    "seed": "int64",
+    "block_s": "double",
+    "worker": "string",
+    "peak_mib": "double",
+}
+"""Columns of the Parquet files and their types: the fields of `Outcome` and rest_pose (index of the object's resting
+pose), block_s (duration of the trial's block, with models and policy [s]), worker (host and process id), peak_mib
+(peak memory of the worker until then)."""
+
+FIELDS = tuple(item.name for item in fields(Outcome))
+Row = dict[str, Any]
+"""One trial: the fields of `Outcome`; for Parquet also other COLUMNS."""
+
+
+@dataclass(frozen=True)
+class TrialBlock:
+    """Trials that run side by side; the last block of a disturbance may reach beyond the requested trials."""
+
+    disturbance: str
+    trials: range
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """The trials that an evaluation requests: `trials` per disturbance, in blocks of `rows`, one object after another.
+
+    Trial i uses object i modulo the number of objects.
+    """
+
+    disturbances: Sequence[str]
+    trials: int
+    rows: int
+    objects: Sequence[str]
+
+    def object_of(self, trial: int) -> str:
+        """Return the name of the object in a trial."""
+        return self.objects[trial % len(self.objects)]
+
+    def blocks(self) -> list[TrialBlock]:
+        """Return all blocks, in order."""
+        starts = range(0, self.trials, self.rows)
+        return [TrialBlock(name, range(i, i + self.rows)) for name in self.disturbances for i in starts]
+
+    def requested(self, block: TrialBlock) -> list[tuple[str, int]]:
+        """Return (disturbance, trial) of the block's trials that were requested."""
+        return [(block.disturbance, trial) for trial in block.trials if trial < self.trials]
+
+    def remaining(self, stored: Iterable[Outcome]) -> list[TrialBlock]:
+        """Return the blocks of which a requested trial is not stored."""
+        found = {(outcome.disturbance, outcome.trial) for outcome in stored}
+        return [block for block in self.blocks() if not found.issuperset(self.requested(block))]
+
+    def select(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
+        """Return the outcomes of the requested trials that are among `outcomes`, in order."""
+        order = {name: i for i, name in enumerate(self.disturbances)}
+        requested = [one for one in outcomes if one.disturbance in order and one.trial < self.trials]
+        return sorted(requested, key=lambda outcome: (order[outcome.disturbance], outcome.trial))
+
+
+class TrialStore(Protocol):
+    """Where trials are stored, block by block."""
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Store the trials of a block, all of them or none."""
+        ...
+
+    def read(self) -> list[Outcome]:
+        """Return the outcomes of all stored trials; raises ValueError where the store is damaged."""
+        ...
+
+    def resume(self, plan: TrialPlan) -> list[Outcome]:
+        """Return the stored outcomes that stay valid under `plan`; run `plan.remaining` of them next.
+
+        Raises ValueError where the stored trials used other objects.
+        """
+        ...
+
+
+class JsonLinesStore:
+    """A text file with one JSON object per trial, written by one process, in order."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Store the trials of a block; they are on the disk when this returns. Keeps the fields of `Outcome` alone."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(_to_line(row) for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read(self) -> list[Outcome]:
+        """Return the outcomes of all stored trials; a last line that was torn by a kill is ignored."""
+        if not self.path.exists():
+            return []
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+        try:
+            rows = [json.loads(line) for line in lines[:-1]]
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.path} is damaged before its last line ({error}); choose another out=") from error
+        if any("attempts" not in row for row in rows):
+            raise ValueError(f"{self.path} is of a version whose trials had one attempt: choose another out=")
+        return [_to_outcome(row) for row in rows]
+
+    def resume(self, plan: TrialPlan) -> list[Outcome]:
+        """Return the stored outcomes and delete those of unfinished blocks from the file."""
+        kept = whole_blocks(self.read(), plan)
+        self.rewrite(kept)
+        return kept
+
+    def rewrite(self, outcomes: Iterable[Outcome]) -> None:
+        """Replace the whole content, atomically."""
+        write_text(self.path, "".join(_to_line(asdict(outcome)) for outcome in outcomes))
+
+
+class ParquetStore:
+    """A folder of Parquet files, one per block; tools read it as one table. Needs the extra `ray` (pyarrow)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def append(self, rows: Sequence[Row]) -> None:
+        """Store the trials of a block, all of them or none."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in COLUMNS.items()])
+        table, sink = pa.Table.from_pylist(list(rows), schema), pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        name = f"{rows[0]['disturbance']}-{rows[0]['trial']:09d}.parquet"
+        write_bytes(self.folder / name, sink.getvalue().to_pybytes())
+
+    def read(self) -> list[Outcome]:
+        """Return the outcomes of all stored trials, in no order; raises ValueError where a trial is stored twice."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        remove_partials(self.folder)
+        outcomes: list[Outcome] = []
+        for path in sorted(self.folder.glob("*.parquet")):
+            try:
+                rows = pq.read_table(path, columns=list(FIELDS)).to_pylist()
+            except (pa.ArrowException, OSError) as error:
+                raise ValueError(f"{path} is damaged ({error}): remove it, its trials are then run again") from error
+            outcomes += [Outcome(**row) for row in rows]
+        if len({(outcome.disturbance, outcome.trial) for outcome in outcomes}) < len(outcomes):
+            raise ValueError(f"{self.folder} holds trials twice: choose another out=")
+        return outcomes
+
+    def resume(self, plan: TrialPlan) -> list[Outcome]:
+        """Return the stored outcomes; files are written whole, so that none has to be deleted."""
+        outcomes = self.read()
+        for outcome in outcomes:
+            if outcome.object != plan.object_of(outcome.trial):
+                raise ValueError(
+                    f"{self.folder} has trial {outcome.trial} with '{outcome.object}', not with "
+                    f"'{plan.object_of(outcome.trial)}': the objects have changed; choose another out="
+                )
+        return outcomes
+
+
+def has_trials(run: Path) -> bool:
+    """Return whether a run directory contains stored trials, of either kind."""
+    files: Collection[Path] = [run / "trials.jsonl", *(run / "trials").glob("*.parquet")]
+    return any(path.is_file() and path.stat().st_size > 0 for path in files)
+
+
+def whole_blocks(stored: Sequence[Outcome], plan: TrialPlan) -> list[Outcome]:
+    """Return the outcomes without those of unfinished blocks; raises ValueError where a trial used another object."""
+    kept: list[Outcome] = []
+    for disturbance in plan.disturbances:
+        outcomes = [outcome for outcome in stored if outcome.disturbance == disturbance]
+        for number, outcome in enumerate(outcomes):
+            if (outcome.trial, outcome.object) != (number, plan.object_of(number)):
+                raise ValueError(
+                    f"stored trial {outcome.trial} with '{outcome.object}' stands where trial {number} with "
+                    f"'{plan.object_of(number)}' belongs: the objects have changed; choose another out="
+                )
+        finished = len(outcomes) if len(outcomes) >= plan.trials else len(outcomes) // plan.rows * plan.rows
+        kept += outcomes[:finished]
+    return kept
+
+
+def _to_outcome(row: dict[str, Any]) -> Outcome:
+    fields: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
+    return Outcome(**fields)
+
+
+def _to_line(row: Row) -> str:
+    """Return one line of trials.jsonl; numbers that are not finite become null."""
+    plain = {key: None if isinstance(row[key], float) and not math.isfinite(row[key]) else row[key] for key in FIELDS}
+    return json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n"

@@ -1,0 +1,97 @@
+"""Videos of trials that were run before: a trial repeats from its seed and number."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from dexgrasp.policies.agents.synergy import Agent
+from dexgrasp.policies.evaluation.episodes import play
+from dexgrasp.sim.objects import ObjectLibrary
+from dexgrasp.sim.rendering.offscreen import VideoRecorder, backend
+from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.outcomes import Outcome
+
+log = logging.getLogger("dexgrasp")
+
+Rerun = Callable[[str, int], tuple[GraspTask, Agent]]
+"""Makes the task of a disturbance with so many rows, and the policy on it."""
+
+
+def record(
+    outcomes: Sequence[Outcome], count: int, folder: Path, library: ObjectLibrary, attempts: int, rerun: Rerun
+) -> list[Path]:
+    """Repeat up to `count` successes and `count` failures and film them. Raises RenderUnavailable without OpenGL."""
+    backend()
+    chosen = choose(outcomes, count)
+    paths: list[Path] = []
+    for disturbance in dict.fromkeys(outcome.disturbance for outcome in chosen):
+        wanted = [outcome for outcome in chosen if outcome.disturbance == disturbance]
+        missing = [outcome for outcome in wanted if not (folder / file_name(outcome)).exists()]
+        if missing:
+            film(missing, folder, library, attempts, *rerun(disturbance, len(missing)))
+        paths += [folder / file_name(outcome) for outcome in wanted]
+    return paths
+
+
+def choose(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
+    """The first `count` successes and failures, as different in object, disturbance and failure as possible."""
+    chosen: list[Outcome] = []
+    for success in (True, False):
+        pool = [outcome for outcome in outcomes if outcome.success is success]
+        for _ in range(min(count, len(pool))):
+            best = min(pool, key=lambda outcome: _sameness(outcome, chosen))
+            pool.remove(best)
+            chosen.append(best)
+    return chosen
+
+
+def film(
+    wanted: Sequence[Outcome], folder: Path, library: ObjectLibrary, attempts: int, task: GraspTask, policy: Agent
+) -> None:
+    """Run the trials of `wanted` side by side, one video each, real time."""
+    trials = [outcome.trial for outcome in wanted]
+    with ExitStack() as stack:
+        recorders = []
+        for outcome in wanted:
+            model = library[outcome.object]
+            recorder = VideoRecorder(folder / file_name(outcome), task.cfg.rate_hz, (model.vertices, model.faces))
+            recorders.append(stack.enter_context(recorder))
+
+        def watch() -> None:
+            for row in (task.steps_since_pregrasp < task.episode_steps).nonzero().squeeze(1).tolist():
+                words = caption(wanted[row], int(task.steps_since_reset[row]), task)
+                recorders[row].capture(task.engine.get_model(row), task.engine.get_data(row), words)
+
+        repeated = play(task, policy, trials, attempts, watch)
+    for outcome, again in zip(wanted, repeated, strict=True):
+        if (outcome.success, outcome.failure) != (again.success, again.failure):
+            log.warning("trial %d was '%s' but its video shows '%s'", outcome.trial, _verdict(outcome), _verdict(again))
+
+
+def file_name(outcome: Outcome) -> str:
+    """success_<trial>_<object>.mp4 or failure_...; a disturbance is named at the end."""
+    disturbance = "" if outcome.disturbance == "none" else f"_{outcome.disturbance}"
+    return f"{'success' if outcome.success else 'failure'}_{outcome.trial}_{outcome.object}{disturbance}.mp4"
+
+
+def caption(outcome: Outcome, step: int, task: GraspTask) -> str:
+    """What is seen: trial, object, verdict, time."""
+    words = [f"trial {outcome.trial}", outcome.object, _verdict(outcome), f"{step / task.cfg.rate_hz:.1f} s"]
+    if outcome.disturbance != "none":
+        words.insert(2, outcome.disturbance)
+    return "  ·  ".join(words)
+
+
+def _verdict(outcome: Outcome) -> str:
+    return "success" if outcome.success else outcome.failure.replace("_", " ")
+
+
+def _sameness(outcome: Outcome, chosen: Sequence[Outcome]) -> int:
+    """How many of `chosen` share the failure, the disturbance or the object."""
+    return sum(
+        (other.failure == outcome.failure)
+        + (other.disturbance == outcome.disturbance)
+        + (other.object == outcome.object)
+        for other in chosen
+    )

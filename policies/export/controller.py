@@ -1,0 +1,148 @@
+"""The whole controller as one module: sensor values and its own last state in, targets and its next state out.
+
+    readings -> forward kinematics -> hand-centric features, proprioception, history -> actor -> action -> targets
+
+It calls the very functions that the task calls, for any number of rows, and is what a bundle holds as ONNX. Positions
+and targets are double, so that a palm target which is moved on for a whole episode does not drift from the simulator's.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dexgrasp.perception.hand_features import HandFeatures, nearest_vectors
+from dexgrasp.perception.observations import HISTORY, MOVES, Layout, student_layout
+from dexgrasp.perception.tracking.icp import centroid_xy
+from dexgrasp.perception.transforms import quat_rotate_inverse
+from dexgrasp.policies.networks.student import StudentActor
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
+from dexgrasp.sim.task.actions import ControlLaw, PalmTrajectory, Phases
+from dexgrasp.sim.task.gripping import grip_confidence, lowest_height_m
+from dexgrasp.sim.task.observations import hand_terms, progress_terms
+from dexgrasp.sim.task.task_cfg import TaskCfg
+
+READINGS = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
+"""Inputs of every controller."""
+WATCH = ("visible_fraction", "view_fresh")
+"""Inputs of one that goes on seeing the object."""
+PLAN = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m")
+"""State that the pre-grasp decides and no step changes."""
+STATE = (
+    "step",
+    "joint_target",
+    "target_pos_w",
+    "target_quat_w",
+    "travelled_m",
+    "object_xy_w",
+    "followed_m",
+    "last_action",
+    "history",
+)
+"""State that every step changes; outputs of the graph with `next_` before the name."""
+NOTICED = ("grip", "base_m")
+"""The other outputs: whether the hand holds something."""
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """An input or output of the controller without its batch dimension."""
+
+    size: tuple[int, ...]
+    dtype: torch.dtype = torch.float64
+
+
+class DeployableController(nn.Module):
+    """Sensor values to targets for the grasp, the lift and the hold."""
+
+    def __init__(self, actor: StudentActor, hand: HandSpec, cfg: TaskCfg, points: int) -> None:
+        """`points`: of the object, in every frame."""
+        super().__init__()
+        joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
+        self.actor, self.hand, self.cfg, self.points = actor, hand, cfg, points
+        self.step_s = 1.0 / cfg.rate_hz
+        self.layout = student_layout(joints, keypoints, 6 + joints, cfg.camera.live)
+        self._moves = Layout(tuple(term for term in self.layout.terms if term.name in MOVES))
+        palm = torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b)
+        self._body = HandFeatures(hand.kinematics().to(torch.float64), *palm)
+        limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
+        self._law = ControlLaw(cfg.scales, cfg.corrected, cfg.wrist, self.step_s, *limits)
+
+    @property
+    def inputs(self) -> dict[str, TensorSpec]:
+        """Sensor values, then the plan, then the state of the last step, in the order of `forward`."""
+        joints = len(self.hand.joint_names)
+        known = {
+            "joint_pos": TensorSpec((joints,)),
+            "palm_pos_w": TensorSpec((3,)),
+            "palm_quat_w": TensorSpec((4,)),
+            "points_w": TensorSpec((self.points, 3), torch.float32),
+            "visible_fraction": TensorSpec((), torch.float32),
+            "view_fresh": TensorSpec((), torch.bool),
+            "start_pos_w": TensorSpec((3,)),
+            "start_quat_w": TensorSpec((4,)),
+            "depth_m": TensorSpec(()),
+            "closing": TensorSpec((joints,)),
+            "floor_m": TensorSpec(()),
+            "step": TensorSpec((), torch.int64),
+            "joint_target": TensorSpec((joints,)),
+            "target_pos_w": TensorSpec((3,)),
+            "target_quat_w": TensorSpec((4,)),
+            "travelled_m": TensorSpec(()),
+            "object_xy_w": TensorSpec((2,)),
+            "followed_m": TensorSpec((2,)),
+            "last_action": TensorSpec((6 + joints,), torch.float32),
+            "history": TensorSpec((HISTORY, self._moves.size), torch.float32),
+        }
+        return {name: known[name] for name in (*READINGS, *(WATCH if self.cfg.camera.live else ()), *PLAN, *STATE)}
+
+    @property
+    def outputs(self) -> list[str]:
+        """Names of what `forward` returns, in order."""
+        return [*(f"next_{name}" for name in STATE), *NOTICED]
+
+    def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
+        """From `values`, as `inputs` says, to the next state, targets and action among it, and what is noticed."""
+        given = dict(zip(self.inputs, values, strict=True))
+        phases = Phases(given["step"], *self.cfg.phase_steps)
+        course = PalmTrajectory(
+            start_pos_w=given["start_pos_w"],
+            start_quat_w=given["start_quat_w"],
+            palm_pos_w=given["target_pos_w"],
+            palm_quat_w=given["target_quat_w"],
+            depth_m=given["depth_m"],
+            travelled_m=given["travelled_m"],
+            object_xy_w=given["object_xy_w"],
+            followed_m=given["followed_m"],
+        )
+        pose = given["palm_pos_w"], given["palm_quat_w"]
+        sensed = ProprioceptiveState(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
+        history, obs = self._observe(given, sensed, course, phases)
+        action, felt = self.actor.both(obs)
+        action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
+        style, heights = (given["closing"], given["floor_m"]), sensed.keypoints_w[..., 2]
+        object_xy_w = centroid_xy(given["points_w"])
+        held = grip_confidence(self.actor.contacts(felt), self.hand)
+        target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases, held)
+        done = course.palm_pos_w, course.palm_quat_w, course.travelled_m, course.object_xy_w, course.followed_m
+        return phases.step + 1, target, *done, action, history, held, lowest_height_m(given["points_w"])
+
+    def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
+        """Keypoints (env, keypoint, 3) in the world [m]."""
+        return self._body.keypoints(palm_pos_w, palm_quat_w, joint_pos)
+
+    def _observe(
+        self, given: dict[str, Tensor], sensed: ProprioceptiveState, course: PalmTrajectory, phases: Phases
+    ) -> tuple[Tensor, Tensor]:
+        """The history with this step, and the student's observation (env, size)."""
+        felt = hand_terms(sensed, given["joint_target"], course)
+        frame = self._moves.assemble(felt)[:, None]
+        moved = torch.cat([given["history"][:, 1:], frame], dim=1)
+        history = torch.where(phases.step[:, None, None] == 0, frame.expand(-1, HISTORY, -1), moved)
+        to_visible_w = nearest_vectors(sensed.keypoints_w.float(), given["points_w"])
+        values = felt | progress_terms(phases, course.remaining_m, given["last_action"])
+        values |= {name: given[name] for name in WATCH if name in given}
+        turned = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
+        values["visible_vectors"] = to_visible_w if self.cfg.vector_frame == "world" else turned
+        return history, self.layout.assemble(values | {"history": history})

@@ -1,0 +1,268 @@
+"""`dexgrasp export`: a trained student as a bundle that a robot runs without torch and MuJoCo.
+
+OUT/policy.onnx     the whole controller, see policies/export/controller.py
+OUT/contract.json   what its numbers mean, see policies/deploy/bundle.py
+OUT/golden.npz      recorded inputs and outputs that the runtime repeats before it starts
+"""
+
+import dataclasses
+import inspect
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dexgrasp import configs
+from dexgrasp.perception.grasp_planning import grasp_style, pregrasp
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
+from dexgrasp.policies.agents import registry
+from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
+from dexgrasp.policies.deploy.bundle import CONTRACT, GRAPH, write_bundle
+from dexgrasp.policies.deploy.contract import (
+    CAMERA_MODELS,
+    CAMERA_MODES,
+    CameraContract,
+    Contract,
+    ControlContract,
+    GraphContract,
+    GraspContract,
+    GraspStyleContract,
+    HandContract,
+    KinematicsContract,
+    ParityContract,
+    PregraspContract,
+    ScriptedGraspContract,
+    TensorContract,
+    TrainingContract,
+    WristContract,
+)
+from dexgrasp.policies.deploy.policy import Policy
+from dexgrasp.policies.export.controller import PLAN, READINGS, STATE, WATCH, DeployableController
+from dexgrasp.policies.export.graph import OPSET, example_inputs, write_graph
+from dexgrasp.policies.export.replay_check import ReplayError, record, repeat
+from dexgrasp.policies.networks.student import StudentActor
+from dexgrasp.policies.run_directory import collect_facts
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.sensors.config import CameraCfg
+from dexgrasp.sim.sensors.point_camera import POINTS
+from dexgrasp.sim.task.grasp_task import GraspTask, task_class
+from dexgrasp.sim.task.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
+from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.utils.files import atomic_path
+
+GOLDEN_PAIRS = 64
+LEAST_STEPS = 1000
+"""Recorded steps over which a bundle must repeat its checkpoint."""
+
+log = logging.getLogger("dexgrasp")
+
+
+@dataclass(frozen=True)
+class ExportCfg:
+    """Write a trained student as a bundle, after it has repeated recorded episodes of its checkpoint."""
+
+    policy: str
+    """Student to export: a shipped name (allegro/student), a run directory or a checkpoint file."""
+    out: str
+    """Folder of the bundle; it must not hold anything else."""
+    objects: str = "shipped"
+    """Objects of the recorded episodes."""
+    trials: int = 16
+    """Recorded episodes."""
+    seed: int = 0
+    """Seed of the recorded episodes."""
+    physics: PhysicsCfg = field(default_factory=PhysicsCfg)
+    """Physics of the recorded episodes."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, got {self.trials}")
+
+
+def export(cfg: ExportCfg) -> dict[str, Any]:
+    """Write the bundle; returns how closely it repeats the checkpoint."""
+    torch.set_num_threads(1)
+    out = Path(cfg.out)
+    _check_out(out)
+    checkpoint = load_checkpoint(registry.find_policy(cfg.policy, kind="checkpoint").path)
+    if checkpoint.stage != "student":
+        raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
+    with atomic_path(out) as partial:
+        parity = write(checkpoint, cfg, partial)
+    worst = max(parity.error.values())
+    log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
+    print(f"bundle: {out}")
+    return dataclasses.asdict(parity)
+
+
+def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
+    """Write a bundle into a new folder and prove it."""
+    folder.mkdir()
+    actor = checkpoint.actor
+    assert isinstance(actor, StudentActor)
+    controller = DeployableController(actor, checkpoint.hand, checkpoint.task, POINTS).eval()
+    write_graph(controller, folder / GRAPH)
+    contract = make_contract(checkpoint, controller)
+    write_bundle(folder, contract, _golden(controller, []))
+    recording = record(checkpoint, make_task(checkpoint, cfg), range(cfg.trials))
+    parity, feeds = repeat(Policy.load(folder, checkpoint.hand.joint_names), recording, controller)
+    if parity.steps < LEAST_STEPS:
+        raise ValueError(f"parity was compared over {parity.steps} steps, {LEAST_STEPS} are needed: raise trials")
+    contract = replace(contract, parity=ParityContract(**dataclasses.asdict(parity)))
+    write_bundle(folder, contract, _golden(controller, feeds))
+    Policy.load(folder, checkpoint.hand.joint_names)
+    return parity
+
+
+def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
+    """The task of the recorded episodes: the checkpoint's own with exact readings, and the hold of an evaluation."""
+    return task_class(checkpoint.task)(
+        replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomization=RandomizationCfg()),
+        checkpoint.hand,
+        open_library(cfg.objects),
+        cfg.physics,
+        num_envs=cfg.trials,
+        num_threads=1,
+        seed=cfg.seed,
+        auto_reset=False,
+        in_order=True,
+    )
+
+
+def make_contract(checkpoint: Checkpoint, controller: DeployableController) -> Contract:
+    """Return the contract of a checkpoint's bundle, in full precision; parity and files are still empty."""
+    facts = collect_facts(None)
+    return Contract(
+        hand=_hand(checkpoint.hand),
+        control=_control(checkpoint.task),
+        camera=_camera(checkpoint.task.camera, controller.points),
+        grasp=_grasp(checkpoint.hand),
+        graph=_graph(controller),
+        training=TrainingContract(stage=checkpoint.stage, checkpoint=checkpoint.path.name, **checkpoint.training),  # pyright: ignore[reportArgumentType]
+        export={name: fact for name, fact in facts.items() if name != "command"},  # it holds paths of this machine
+    )
+
+
+def _hand(hand: HandSpec) -> HandContract:
+    return HandContract(
+        name=hand.name,
+        side="left" if hand.side == "left" else "right",
+        joint_names=tuple(hand.joint_names),
+        joint_lower_rad=tuple(hand.joint_lower.tolist()),
+        joint_upper_rad=tuple(hand.joint_upper.tolist()),
+        effort_limit_nm=tuple(hand.effort_limit.tolist()),
+        speed_limit_rad_s=tuple(hand.speed_limit.tolist()),
+        kp_nm_rad=tuple(hand.kp.tolist()),
+        kd_nms_rad=tuple(hand.kd.tolist()),
+        palm_pos_b=tuple(hand.palm_pos_b.tolist()),
+        palm_quat_b=tuple(hand.palm_quat_b.tolist()),
+        kinematics=configs.from_dict(KinematicsContract, hand.kinematics().to_dict(), "hand.kinematics"),
+        conventions="SI units; quaternions wxyz; world z up, the table at z = 0; palm frame: +x normal, +z fingers",
+    )
+
+
+def _control(cfg: TaskCfg) -> ControlContract:
+    grasp, lift, _ = cfg.phase_steps
+    return ControlContract(
+        rate_hz=cfg.rate_hz,
+        grasp_steps=grasp,
+        lift_steps=lift,
+        hold="from then on, until the caller ends it",
+        min_rise_fraction=LEFT_SHARE,
+        min_visible_fraction=UNSEEN_SHARE,
+        grip_threshold_unseen=SURE_GRIP,
+        grip_threshold_hold=LOST_GRIP,
+        lift_m=cfg.lift_m,
+        vector_frame=cfg.vector_frame,
+        palm_action_m_s=cfg.palm_action_m_s,
+        palm_action_rad_s=cfg.palm_action_rad_s,
+        finger_action_rad=cfg.finger_action_rad,
+        action_clip=cfg.action_clip,
+        wrist=WristContract(
+            offset_m=cfg.wrist.offset_m, clearance_m=cfg.wrist.clearance_m, max_turn_rad=cfg.wrist.max_turn_rad
+        ),
+        scripted_grasp=ScriptedGraspContract(**configs.as_dict(cfg.corrected)) if cfg.corrected else None,
+    )
+
+
+def _camera(view: CameraCfg, points: int) -> CameraContract:
+    return CameraContract(
+        mode=CAMERA_MODES.get(view.mode, view.mode),  # pyright: ignore[reportArgumentType]
+        move_with_palm=view.move_with_palm,
+        model=CAMERA_MODELS.get(view.model, view.model),  # pyright: ignore[reportArgumentType]
+        frame_interval_steps=view.frame_interval_steps,
+        hold_frame_interval_steps=view.hold_frame_interval_steps,
+        latency_steps=view.latency_steps,
+        disparity_sd_px=view.disparity_sd_px,
+        depth_unit_m=view.depth_unit_m,
+        edge_dropout=view.edge_dropout,
+        flying_pixel_rate=view.flying_pixel_rate,
+        include_grazing_angles=view.include_grazing_angles,
+        hand_margin_m=view.hand_margin_m,
+        min_points=view.min_points,
+        points=points,
+    )
+
+
+def _grasp(hand: HandSpec) -> GraspContract:
+    """The hand's grasp styles and the numbers of the pre-grasp rule."""
+    rule = inspect.signature(pregrasp.plan_pregrasp).parameters
+    return GraspContract(
+        power=_style(hand.power),
+        pinch=_style(hand.pinch),
+        pinch_m=grasp_style.PINCH_M,
+        power_m=grasp_style.POWER_M,
+        pregrasp=PregraspContract(**{name: rule[name].default for name in ("standoff_m", "clearance_m", "rolls")}),
+    )
+
+
+def _style(style: GraspStyle) -> GraspStyleContract:
+    values = {item.name: getattr(style, item.name).tolist() for item in dataclasses.fields(style)}
+    return configs.from_dict(GraspStyleContract, values, "grasp style")
+
+
+def _graph(controller: DeployableController) -> GraphContract:
+    inputs = {
+        name: TensorContract(size=shape.size, dtype=str(shape.dtype).removeprefix("torch."))  # pyright: ignore[reportArgumentType]
+        for name, shape in controller.inputs.items()
+    }
+    return GraphContract(
+        opset=OPSET,
+        inputs=inputs,
+        outputs=tuple(controller.outputs),
+        readings=tuple(name for name in (*READINGS, *WATCH) if name in inputs),
+        plan=PLAN,
+        state=STATE,
+        initial="target_*: the start pose; joint_target: as commanded; all else: 0",
+        normaliser="inside the graph, from `actor.normaliser` of the checkpoint",
+    )
+
+
+def _golden(controller: DeployableController, feeds: list[dict[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
+    """Inputs spread over time and environments, and what the torch module makes of them; zeros without `feeds`."""
+    if not feeds:
+        picked = dict(zip(controller.inputs, (value.numpy() for value in example_inputs(controller)), strict=True))
+    else:
+        rows = len(next(iter(feeds[0].values())))
+        places = [(round(i * (len(feeds) - 1) / (GOLDEN_PAIRS - 1)), i % rows) for i in range(GOLDEN_PAIRS)]
+        picked = {name: np.stack([feeds[t][name][row] for t, row in places]) for name in controller.inputs}
+    with torch.no_grad():
+        found = controller(*(torch.from_numpy(value) for value in picked.values()))
+    outputs = {f"out/{name}": value.numpy() for name, value in zip(controller.outputs, found, strict=True)}
+    return {f"in/{name}": value for name, value in picked.items()} | outputs
+
+
+def _check_out(out: Path) -> None:
+    """Only an empty place or an older bundle is written over."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CONTRACT).is_file()):
+        raise ValueError(f"out={out} exists and is not a bundle: choose another folder")

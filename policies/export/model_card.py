@@ -1,0 +1,204 @@
+"""`dexgrasp publish`: a trained policy with everything that belongs to it, ready to be passed on.
+
+OUT/policy.zip, config.yaml   the best checkpoint and its configuration: evaluate, export, train start=... take them
+OUT/bundle/                   of a student: what a robot runs
+OUT/curves.png                its learning curves
+OUT/README.md                 the model card: how it came about, what it does; numbers only as measured
+"""
+
+import json
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dexgrasp import configs
+from dexgrasp.policies.agents import registry
+from dexgrasp.policies.agents.checkpoint import config_of, read_checkpoint, write_checkpoint
+from dexgrasp.policies.evaluation.config import EvaluateCfg
+from dexgrasp.policies.evaluation.summary import percent
+from dexgrasp.policies.export.export import ExportCfg, export
+from dexgrasp.policies.run_directory import flat
+from dexgrasp.policies.training.learning_curves import read_columns
+from dexgrasp.policies.training.train import TrainCfg
+from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.utils.files import write_text
+
+PATHS = ("objects", "validation", "out", "start", "teacher")
+"""Keys of a training's configuration that name folders."""
+UNTOLD = (*PATHS, "num_threads", "time_limit", "validate_every")
+"""Keys that a model card does not list: what is learnt does not depend on them."""
+
+
+@dataclass(frozen=True)
+class PublishCfg:
+    """Put a trained policy and its model card into one folder."""
+
+    policy: str
+    """Policy to publish: the run directory of its training, or one of its checkpoints."""
+    out: str
+    """Folder to write, for instance assets/policies/allegro/student."""
+    results: tuple[str, ...] = ()
+    """Run directories of evaluations of this policy; their numbers go into the model card."""
+    objects: str = ""
+    """What the objects of the training were, in words, where the configuration names a folder."""
+    history: tuple[str, ...] = ()
+    """Run directories that this run was started from, oldest first; their steps and minutes count."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
+
+
+def ship(cfg: PublishCfg) -> None:
+    """Write policy, configuration, bundle, curves and model card into the folder `out`."""
+    checkpoint, out = registry.find_policy(cfg.policy, kind="checkpoint").path, Path(cfg.out)
+    run, data = checkpoint.parent, read_checkpoint(checkpoint)
+    config = _current(config_of(checkpoint, data.manifest), checkpoint)
+    out.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(out / "policy.zip", replace(data, manifest=_untied(data.manifest)))
+    write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
+    if (run / "curves.png").is_file():
+        shutil.copyfile(run / "curves.png", out / "curves.png")
+    if config["stage"] == "student":
+        export(configs.load(ExportCfg, "export", [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
+    stages = [_stage(Path(path)) for path in (*cfg.history, run)]
+    results = [_result(Path(path)) for path in cfg.results]
+    write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
+    print(f"published: {out}")
+
+
+def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
+    """The model card as Markdown."""
+    steps, minutes = sum(stage["steps"] for stage in stages), sum(stage["minutes"] for stage in stages)
+    lines = [
+        f"# {config['hand']}, {config['stage']}",
+        "",
+        *_knows(config),
+        "",
+        f"Trained on {objects}: {1e-6 * steps:.2f} million control steps in {minutes:.0f} minutes of "
+        f"{stages[-1]['machine']}, physics `{config['physics']['name']}`, randomisation "
+        f"`{config['task']['randomize']['name']}`. The scans that appear below were no part of it.",
+        "",
+        "| run | iterations | million steps | minutes | started from | other than the defaults |",
+        "|---|---|---|---|---|---|",
+        *(_stage_row(stage) for stage in stages),
+        "",
+        "Curves of the last run:",
+        "",
+        "![learning curves](curves.png)",
+        "",
+        "## Measured",
+        "",
+        "| objects | mount | physics | randomisation | view | perception | disturbance | trials | success "
+        "| at the first attempt |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+        *(row for result in results for row in _rows(result)),
+        "",
+        "With the 95 % Wilson interval; success: 0.1 m above the start, held 3 s, moving < 8 cm in the hand. A student "
+        "that feels its hand empty tries again, as the README says.",
+        "",
+        f"`make train HAND={config['hand']}` trains teacher and student with the defaults of now; see the README.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _knows(config: dict[str, Any]) -> list[str]:
+    if config["stage"] == "teacher":
+        return ["Privileged: knows contacts, forces, the whole object and its motion. For simulation only."]
+    view = config["task"]["camera"]["mode"]
+    return [f"Knows proprioception and one depth camera's points (view `{view}`); `bundle/` is what a robot runs."]
+
+
+def _current(config: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return the configuration of a training under the key names of this version."""
+    return configs.upgrade(TrainCfg, config, str(path))
+
+
+def _stage(run: Path) -> dict[str, Any]:
+    """Facts of a run directory for the model card."""
+    run = run if run.is_dir() else run.parent
+    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
+    config = _current(configs.read_plain(run / "config.yaml"), run / "config.yaml")
+    columns = read_columns(run / "progress.csv")
+    return {
+        "name": run.name,
+        "steps": columns["rollout/success"][0][-1],
+        "iterations": len(columns["rollout/success"][0]),
+        "minutes": sum(_starts(columns["time/time_elapsed"][1])) / 60,
+        "start": _named(config.get("init_checkpoint", "")) or _named(config.get("teacher", "")) or "scratch",
+        "machine": f"{facts['machine']['cpus']} processor cores",
+        "differs": _processes(config, columns["rollout/success"][0]) + _differences(config),
+    }
+
+
+def _named(checkpoint: str) -> str:
+    """The run that a checkpoint is of; its own name where no folder is known."""
+    return Path(checkpoint).parent.name or Path(checkpoint).stem
+
+
+def _stage_row(stage: dict[str, Any]) -> str:
+    return (
+        f"| {stage['name']} | {stage['iterations']} | {1e-6 * stage['steps']:.2f} | {stage['minutes']:.0f} "
+        f"| {stage['start']} | {', '.join(stage['differs'])} |"
+    )
+
+
+def _processes(config: dict[str, Any], steps: list[float]) -> list[str]:
+    """How many processes trained, where it was more than one: what they counted together against one's episodes."""
+    episode_steps = configs.from_dict(TaskCfg, config["task"], "task").phase_steps[-1]
+    count = round(steps[-1] / (len(steps) * config["num_envs"] * episode_steps))
+    return [f"{count} processes"] if count > 1 else []
+
+
+def _portable(config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration without the folders of one machine."""
+    return config | {key: Path(config[key]).name for key in PATHS if Path(config[key]).is_absolute()}
+
+
+def _untied(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return a manifest without the folders of one machine."""
+    words = [word.rpartition("=") for word in facts.get("command", [])]
+    command = [key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words]
+    return facts | {"config": _portable(facts["config"]), "command": command}
+
+
+def _differences(config: dict[str, Any]) -> list[str]:
+    """`key=value` of all that is not as the stage's configuration has it now."""
+    now = flat(configs.as_dict(configs.load(TrainCfg, "train", [f"recipe={config['stage']}"])))
+    then = flat(config)
+    changed = [key for key in then if key not in UNTOLD and then[key] != now.get(key)]
+    domain = "task.randomization."
+    if domain + "name" in changed:  # the name of the option says enough
+        changed = [key for key in changed if not key.startswith(domain) or key == domain + "name"]
+    return [f"{key}={then[key]}" for key in changed]
+
+
+def _starts(elapsed_s: list[float]) -> list[float]:
+    """Seconds of each start of a run, from a clock that begins again with every start."""
+    return [now for now, then in zip(elapsed_s, [*elapsed_s[1:], -1.0], strict=True) if then < now]
+
+
+def _result(run: Path) -> dict[str, Any]:
+    """What an evaluation says in result.json, and in diagnostics.json of first attempts."""
+    result, notes = (
+        json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("result", "diagnostics")
+    )
+    config = configs.upgrade(EvaluateCfg, result["config"], str(run / "result.json"))
+    return result | {"config": config, "at_first_attempt": notes["at_first_attempt"]}
+
+
+def _rows(result: dict[str, Any]) -> list[str]:
+    config, rows = result["config"], []
+    for disturbance, summary in result["per_disturbance"].items():
+        low, high = (100 * end for end in summary["wilson95"])
+        task = config["task"]
+        errors = ", errors of a D435" if task["camera"].get("disparity_sd_px") else ""
+        rows.append(
+            f"| {Path(config['objects']).name} | {config['mount']} | {config['physics']['name']} "
+            f"| {task['randomization']['name']} "
+            f"| {task['camera']['mode']} | {task['camera']['model']}{errors} | {disturbance} | {summary['trials']} "
+            f"| {100 * summary['success_rate']:.1f} % ({low:.1f} – {high:.1f}) "
+            f"| {percent(result['at_first_attempt'][disturbance], summary['trials'])} |"
+        )
+    return rows

@@ -1,0 +1,103 @@
+"""Before a bundle is trusted: episodes of the checkpoint in the simulator, repeated from sensor values alone.
+
+The simulator looks for nearest points in single precision: where two are equally near it may take the other one, which
+is a different observation. Such an episode counts up to there.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dexgrasp.policies.agents.base import ActorAgent
+from dexgrasp.policies.agents.bundle_agent import plan_of, readings_of
+from dexgrasp.policies.agents.checkpoint import Checkpoint
+from dexgrasp.policies.deploy.policy import TOLERANCE, Observation, Policy, PregraspPlan
+from dexgrasp.policies.export.controller import DeployableController
+from dexgrasp.sim.task.grasp_task import GraspTask
+
+TIE_M = 2e-6
+"""Points whose distances from a keypoint differ by less are equally near: single precision cannot tell them apart."""
+
+
+@dataclass
+class RecordedEpisodes:
+    """Episodes of the checkpoint in the task; lists over time, arrays with the environment first."""
+
+    plan: PregraspPlan
+    readings: list[Observation] = field(default_factory=list)
+    commands: list[dict[str, NDArray]] = field(default_factory=list)
+    """What the task commanded: joint_target, palm_pos_w, palm_quat_w, action."""
+
+
+@dataclass(frozen=True)
+class ReplayError:
+    """How closely a bundle repeats a recording."""
+
+    steps: int
+    """Control steps that were compared."""
+    ties: int
+    """Episodes that ended early because two points were equally near."""
+    error: dict[str, float]
+    """Largest difference of each quantity."""
+
+
+@torch.no_grad()
+def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> RecordedEpisodes:
+    """Play one episode in every environment with the checkpoint's mean actions."""
+    obs = task.reset(trials)
+    recording, policy = RecordedEpisodes(plan_of(task)), ActorAgent(checkpoint.actor, task)
+    for _ in range(task.episode_steps):
+        recording.readings.append(readings_of(task))
+        action = policy.act(obs)
+        obs = task.step(action, policy.grip).obs
+        limit = task.cfg.action_clip
+        recording.commands.append(
+            {
+                "joint_target": task.engine.state.joint_target.numpy().copy(),
+                "palm_pos_w": task.control.palm_pos_w.numpy().copy(),
+                "palm_quat_w": task.control.palm_quat_w.numpy().copy(),
+                "action": action.clamp(-limit, limit).numpy(),
+            }
+        )
+    return recording
+
+
+def repeat(
+    policy: Policy, recording: RecordedEpisodes, controller: DeployableController
+) -> tuple[ReplayError, list[dict[str, NDArray]]]:
+    """Give the recorded readings to `policy`; how closely it commands the same, and its inputs at every step.
+
+    Raises ValueError where it does not, and no two points were equally near.
+    """
+    policy.begin(recording.plan)
+    alive = np.ones(len(recording.commands[0]["action"]), dtype=bool)
+    error, steps, ties, feeds = dict.fromkeys(recording.commands[0], 0.0), 0, 0, []
+    for t, (readings, wanted) in enumerate(zip(recording.readings, recording.commands, strict=True)):
+        feeds.append(policy.feed(readings))
+        command = policy.act(readings)
+        gaps = {name: np.abs(getattr(command, name) - value).max(axis=1) for name, value in wanted.items()}
+        off = np.any([gap > TOLERANCE for gap in gaps.values()], axis=0) & alive
+        tied = off & equally_near(controller, readings)
+        for name, gap in gaps.items():
+            if (gap > TOLERANCE)[off & ~tied].any():
+                raise ValueError(f"parity: step {t}: {name} is off by {gap[off & ~tied].max():.2g} (> {TOLERANCE})")
+        alive, ties = alive & ~tied, ties + int(tied.sum())
+        steps += int(alive.sum())
+        error = {name: max(error[name], float(gap[alive].max(initial=0.0))) for name, gap in gaps.items()}
+    return ReplayError(steps, ties, error), feeds
+
+
+def equally_near(controller: DeployableController, readings: Observation) -> NDArray[np.bool_]:
+    """(env,) whether for some keypoint two different points are equally near."""
+    joints, pos, quat, points = (
+        torch.as_tensor(getattr(readings, name)).double()
+        for name in ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
+    )
+    distance = torch.cdist(controller.keypoints(pos, quat, joints), points, compute_mode="donot_use_mm_for_euclid_dist")
+    nearest = distance.argmin(dim=2)
+    same = (points[:, None] == points.gather(1, nearest[..., None].expand(-1, -1, 3))[:, :, None]).all(-1)
+    second = distance.masked_fill(same, torch.inf).amin(dim=2)
+    return ((second - distance.amin(dim=2)) < TIE_M).any(dim=1).numpy()

@@ -1,0 +1,1 @@
+"""Actor, critic and student networks."""

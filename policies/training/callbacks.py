@@ -1,0 +1,157 @@
+"""Callbacks of training: curriculum of objects and disturbances, progress line, checkpoints, validation."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from dexgrasp.policies.agents.base import ActorAgent
+from dexgrasp.policies.algorithms.learner import IterationCallback, Learner
+from dexgrasp.policies.evaluation.episodes import play
+from dexgrasp.policies.evaluation.statistics import success_summary
+from dexgrasp.policies.training.weighting import sampling_weights
+from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.utils import distributed
+from dexgrasp.utils.interrupt import StopRequest
+
+FORGET = 0.98
+"""Factor by which earlier trials of an object lose weight with every iteration."""
+RAISE_AT, LOWER_AT = 0.75, 0.65
+"""Mean success rates over the objects above which disturbances grow by a step, and below which they shrink."""
+LEARNT = ("rho", "imitation", "reconstruction")
+"""Statistics that only a student's progress line shows."""
+REWARDS = ("reach", "contact", "lift", "success")
+"""Reward terms of the progress line; all of them are in progress.csv."""
+
+log = logging.getLogger("dexgrasp")
+
+
+class ObjectCurriculum(IterationCallback):
+    """Draws objects more often that fail more often, and strengthens disturbances with success."""
+
+    def __init__(self, level_step: float) -> None:
+        """`level_step`: change of the disturbances' strength with an iteration."""
+        self._level_step = level_step
+
+    def on_rollout_end(self, learner: Learner) -> None:
+        """Count successes of each object; set the weights and disturbances of the episodes after the open ones."""
+        library, counts = learner.env.task.library, learner.curriculum.counts
+        index = {name: i for i, name in enumerate(library.names)}
+        if counts is None:
+            counts = np.zeros((2, len(index)))
+        latest = np.zeros_like(counts)
+        for outcome in learner.outcomes:
+            latest[:, index[outcome.object]] += outcome.success, 1
+        counts = FORGET * counts + distributed.all_reduce_sum(torch.from_numpy(latest)).numpy()
+        tried = counts[1] > 0
+        won = (counts[0, tried] / counts[1, tried]).mean()
+        step = self._level_step * (int(won > RAISE_AT) - int(won < LOWER_AT))
+        level = float(np.clip(learner.curriculum.level + step, 0.0, 1.0))
+        learner.advance_curriculum(level, weights=sampling_weights(library.entries, *counts), counts=counts)
+        learner.logger.record("curriculum/disturbance", level)
+        learner.logger.record("curriculum/mastery", won)
+
+
+class ConsoleCallback(IterationCallback):
+    """Prints one aligned line per iteration; stops training at the time limit or on Ctrl-C."""
+
+    def __init__(self, iterations: int, time_limit_min: float, stop: StopRequest) -> None:
+        self._iterations, self._limit_s, self._stop = iterations, 60 * time_limit_min, stop
+
+    def on_training_start(self, learner: Learner) -> None:
+        """Start the clock."""
+        self._start_s, self._first_iteration, self._first_step = (
+            time.monotonic(),
+            learner.iteration,
+            learner.num_timesteps,
+        )
+
+    def on_iteration_end(self, learner: Learner) -> None:
+        """Print the line; end training where time is up or a stop was requested."""
+        passed_s = time.monotonic() - self._start_s
+        if distributed.rank() == 0:
+            print(self._line(learner, passed_s), flush=True)
+        if self._stop.asked or (self._limit_s and passed_s > self._limit_s):
+            learner.stop()
+
+    def _line(self, learner: Learner, passed_s: float) -> str:
+        stats = learner.iteration_stats
+        rate_hz = (learner.num_timesteps - self._first_step) / passed_s
+        left_s = passed_s * (self._iterations - learner.iteration) / max(learner.iteration - self._first_iteration, 1)
+        left_s = min(left_s, self._limit_s - passed_s) if self._limit_s else left_s
+        terms = " ".join(f"{name} {stats[name]:+5.2f}" for name in REWARDS)
+        learnt = "".join(f"{name} {stats[name]:.3f}  " for name in LEARNT if name in stats)
+        return (
+            f"{learner.iteration:5d}  {1e-6 * learner.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
+            f"return {stats['return']:6.2f} ({terms})  disturbed {learner.curriculum.level:.2f}  "
+            f"kl {stats.get('kl', 0.0):.3f}  std {stats.get('std', 0.0):.3f}  {learnt}lr {learner.learning_rate:.0e}  "
+            f"{rate_hz:6,.0f}/s  left {max(left_s, 0) // 60:3.0f} min"
+        )
+
+
+class CheckpointCallback(IterationCallback):
+    """Saves RUN/last.zip, at most once per period, and at the end of training."""
+
+    def __init__(self, path: Path, period_s: float = 60.0) -> None:
+        self._path, self._period_s, self._saved_s = path, period_s, time.monotonic()
+
+    def on_iteration_end(self, learner: Learner) -> None:
+        """Save, if the last time is long ago."""
+        if time.monotonic() - self._saved_s > self._period_s:
+            self.on_training_end(learner)
+            self._saved_s = time.monotonic()
+
+    def on_training_end(self, learner: Learner) -> None:
+        """Save."""
+        if distributed.rank() == 0:
+            learner.save(self._path / "last.zip", with_rollouts=True)
+
+
+class ValidationCallback(IterationCallback):
+    """Measures the deterministic policy on objects that training does not use; saves the best one as RUN/best.zip."""
+
+    def __init__(self, path: Path, make_task: Callable[[], GraspTask], interval: int, patience: int = 0) -> None:
+        """`make_task`: of the validation, one trial per environment; called at the first one.
+
+        `interval`: iterations between validations. `patience`: validations without a better one that end training;
+        0: any number.
+        """
+        self._path, self._make_task, self._interval, self._patience = path, make_task, interval, patience
+        self._task: GraspTask | None = None
+        self._since_best = 0
+        self.best: dict[str, Any] = {}
+        """Summary of the best validation of this start."""
+
+    def on_training_start(self, learner: Learner) -> None:
+        """Repeat a validation after which the run was stopped: its value was not written to progress.csv yet."""
+        if learner.iteration_stats:
+            self.on_iteration_end(learner)
+
+    def on_iteration_end(self, learner: Learner) -> None:
+        """Validate after every `interval` iterations; end training where it has not improved for long."""
+        if distributed.rank() == 0 and learner.iteration % self._interval == 0:
+            self._validate(learner)
+        if self._patience and self._since_best >= self._patience:
+            learner.stop()
+
+    def _validate(self, learner: Learner) -> None:
+        self._task = self._task or self._make_task()
+        won, trials = validate(learner, self._task), self._task.num_envs
+        result = success_summary(won, trials) | {"iteration": learner.iteration}
+        log.info("validation: %d of %d, %.1f %%", won, trials, 100 * result["success_rate"])
+        learner.logger.record("validation/success", result["success_rate"])
+        self._since_best += 1
+        if learner.record_validation(result["success_rate"]):
+            self.best, self._since_best = result, 0
+            learner.save(self._path / "best.zip")
+
+
+def validate(learner: Learner, task: GraspTask) -> int:
+    """Return the successes of the deterministic policy in one trial of every environment of `task`."""
+    learner.policy.eval()
+    policy = ActorAgent(learner.policy.actor, task)
+    return sum(outcome.success for outcome in play(task, policy, range(task.num_envs)))

@@ -1,0 +1,1 @@
+"""The command `dexgrasp viewer`: task and camera in a browser."""

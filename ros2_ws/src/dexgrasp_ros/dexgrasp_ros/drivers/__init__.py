@@ -1,0 +1,1 @@
+"""Drivers of hands and arms: topics, joint order, units."""

@@ -1,0 +1,71 @@
+"""Kinematics of the arm with the hand: palm pose from joints, joints from palm pose.
+
+The only file of the grasp node that imports the simulator, and with it MuJoCo, mink and torch.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dexgrasp.policies.deploy.contract import HandContract
+from dexgrasp.utils.rotations import Pose
+
+Array = NDArray[np.float64]
+
+
+class ArmKinematics:
+    """Forward kinematics of the palm, and differential inverse kinematics."""
+
+    def __init__(
+        self,
+        name: str,
+        hand: HandContract,
+        step_s: float,
+        base: tuple[tuple[float, float, float], float] | None = None,
+        speed: float = 0.4,
+    ) -> None:
+        """`name` in assets/arms; `hand`: of the contract; `base`: position [m] and yaw [rad] of the base.
+
+        `speed`: fraction of the joint speed limits; they are reached near singular poses only.
+        """
+        try:
+            from dexgrasp.sim.robots.mount import ArmIK, ArmSpec
+        except ImportError as error:
+            raise ImportError(
+                f"arm kinematics need the packages `sim` and `assets` with MuJoCo, mink and torch: {error}"
+            ) from error
+        spec = ArmSpec.load(name)
+        spec = replace(spec, speed_limit=spec.speed_limit * speed)
+        if base is not None:
+            spec = replace(spec, base_pos_w=np.array(base[0]), base_yaw_rad=base[1])
+        self._ik = ArmIK(spec, step_s=step_s)
+        self._flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
+        self.joint_names: tuple[str, ...] = spec.joint_names
+        """Joint names from base to flange."""
+        self.home: Array = spec.home
+        """Home position (joint,) [rad]: palm above the centre of the workspace, facing down."""
+        self.towards(self.home, self.palm(self.home))  # warm up: the first solution takes longer than a control period
+
+    def palm(self, q_arm: ArrayLike) -> Pose:
+        """Return T_world_palm at joint positions (joint,) [rad]."""
+        pos, quat = self._ik.forward(_row(q_arm))
+        return Pose(pos[0].numpy(), quat[0].numpy()) @ self._flange_palm
+
+    def towards(self, q_arm: Array, T_world_palm: Pose) -> Array:
+        """Return joint targets (joint,) [rad] of the next control period towards a pose, from `q_arm`."""
+        flange = T_world_palm @ self._flange_palm.inverse()
+        return self._ik.solve(_row(q_arm), _row(flange.pos_m), _row(flange.quat))[0].numpy()
+
+    def reaches(self, T_world_palm: Pose) -> bool:
+        """Return whether a joint configuration for this palm pose exists."""
+        flange = T_world_palm @ self._flange_palm.inverse()
+        return bool(self._ik.reaches(_row(flange.pos_m), _row(flange.quat))[0])
+
+
+def _row(values: ArrayLike) -> Any:
+    """Return values (n,) as a float64 tensor (1, n)."""
+    import torch
+
+    return torch.from_numpy(np.array(values, dtype=np.float64)[None])

@@ -1,0 +1,1 @@
+"""Logic of the grasp node, without rclpy."""

@@ -1,0 +1,70 @@
+"""Parameters of the grasp node."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from dexgrasp.policies.deploy.safety_gate import SafetyCfg
+from dexgrasp_ros.grasping.types import GraspCfg
+
+RENAMED = {"palm_source": "palm_pose_source"}
+"""Old -> new names of parameters, accepted for one release."""
+
+
+@dataclass(frozen=True)
+class GraspNodeCfg:
+    """Parameters of the grasp node."""
+
+    bundle: str
+    """Folder of the exported policy."""
+    hand: str = "sim_allegro"
+    """Driver of the hand: a name in config/hands or the path of a .yaml."""
+    arm: str = "sim_ur5e"
+    """Driver of the arm: a name in config/arms or the path of a .yaml."""
+    robot: Literal["sim", "real"] = "sim"
+    """Kind of robot; on a real one the policy needs a recorded joint test of the hand."""
+    dry_run: bool = False
+    """Publish commands below /preview only and assume that the robot follows them."""
+    shadow: bool = False
+    """Run the policy beside another controller: commands go below /preview, differences to /diagnostics."""
+    autostart: bool = True
+    """Configure and activate without a lifecycle manager."""
+    settle_s: float = 1.0
+    """Delay of the autostart, in which an emergency stop pressed earlier is received [s]."""
+    clock_timeout_s: float = 0.25
+    """Simulated time that does not advance for this long is a fault: its publisher is gone [s]."""
+    palm_pose_source: Literal["arm", "topic"] = "arm"
+    """Source of the palm pose: joint states and kinematics of the arm, or `palm_topic`."""
+    palm_topic: str = "/palm_pose"
+    """Topic of the palm pose in `base_frame`, PoseStamped; read with palm_pose_source=topic."""
+    base_frame: str = "world"
+    """Frame of points and poses: z up, the table at z = 0."""
+    points_topic: str = "/perception/points"
+    """Topic of the object points, PointCloud2."""
+    plan_topic: str = "/perception/plan"
+    """Topic of the pre-grasp plan, Float64MultiArray."""
+    estop_topic: str = "/estop"
+    """Topic of the emergency stop, Bool, latched or not; true stops."""
+    arm_speed: float = 0.4
+    """Joint speed of the arm, as a fraction of its limits."""
+    require_wave_test: bool = True
+    """On a real robot: refuse to start without a recorded joint test of the hand with this driver."""
+    wave_test: Path | None = None
+    """Record of the joint test; empty: the default place of joint_test_node."""
+    grasp: GraspCfg = field(default_factory=GraspCfg)
+    """Settings of the grasp sequence."""
+    safety: SafetyCfg = field(default_factory=SafetyCfg)
+    """Limits of the safety gate, applied to every command."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.settle_s <= 60:
+            raise ValueError(f"settle_s must lie within 0 and 60, got {self.settle_s}")
+        if not 0.1 <= self.clock_timeout_s <= 60:
+            raise ValueError(f"clock_timeout_s must lie within 0.1 and 60, got {self.clock_timeout_s}")
+        if not 0 < self.arm_speed <= 1:
+            raise ValueError(f"arm_speed is a fraction of the limits, above 0 and at most 1, got {self.arm_speed}")
+
+    @property
+    def preview(self) -> bool:
+        """Whether commands are published below /preview only."""
+        return self.dry_run or self.shadow

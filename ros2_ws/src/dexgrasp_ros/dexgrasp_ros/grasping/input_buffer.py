@@ -1,0 +1,124 @@
+"""Keeps the newest message of each input topic of the grasp node; makes the inputs of a tick."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import PoseStamped
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Bool, Float64MultiArray
+
+from dexgrasp.policies.deploy.policy import PregraspPlan
+from dexgrasp.policies.deploy.safety_gate import SafeCommand
+from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros import message_conversions
+from dexgrasp_ros.camera_messages import estimate_from_message
+from dexgrasp_ros.grasping.config import GraspNodeCfg
+from dexgrasp_ros.grasping.robot_interface import RobotInterface
+from dexgrasp_ros.grasping.types import Inputs
+from dexgrasp_ros.object_estimate import ObjectEstimate
+
+NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=1)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+class InputBuffer:
+    """Subscribes to points, plan, palm pose and emergency stop until `destroy`."""
+
+    def __init__(self, node: Node, cfg: GraspNodeCfg, robot: RobotInterface) -> None:
+        self._node, self._cfg, self._robot = node, cfg, robot
+        self._estimate: ObjectEstimate | None = None
+        self._plan: tuple[PregraspPlan | None, float] = None, -np.inf
+        self._topic_palm: tuple[Pose | None, float] = None, -np.inf
+        self._arm_palm: tuple[Pose | None, float] = None, -np.inf
+        self._estop = False
+        self._errors: dict[str, str] = {}
+        self.refused: dict[str, int] = {}
+        """Number of refused messages by kind."""
+        topics: list[tuple[type, str, Callable[[Any], None], QoSProfile]] = [
+            (PointCloud2, cfg.points_topic, self._refusing("points", self._on_points), NEWEST),
+            (Float64MultiArray, cfg.plan_topic, self._refusing("plan", self._on_plan), RELIABLE),
+            (Bool, cfg.estop_topic, self._on_estop, LATCHED),
+            (Bool, cfg.estop_topic, self._on_estop, RELIABLE),  # LATCHED receives from latched publishers only
+        ]
+        if cfg.palm_pose_source == "topic":
+            topics.append((PoseStamped, cfg.palm_topic, self._refusing("palm", self._on_palm), NEWEST))
+        self._subscriptions = [
+            node.create_subscription(kind, topic, callback, qos) for kind, topic, callback, qos in topics
+        ]
+
+    @property
+    def errors(self) -> str:
+        """Why the newest messages were refused; empty where all were accepted."""
+        return "; ".join(filter(None, [self._robot.errors, *self._errors.values()]))
+
+    def palm(self) -> tuple[Pose | None, float]:
+        """Return T_world_palm and its stamp [s]; computed once per joint state of the arm."""
+        if self._cfg.palm_pose_source == "topic":
+            return self._topic_palm
+        if self._robot.arm_stamp_s != self._arm_palm[1]:
+            self._arm_palm = self._robot.palm()
+        return self._arm_palm
+
+    def inputs(self, now_s: float, assumed: SafeCommand | None = None) -> Inputs:
+        """Return the inputs of a tick; `assumed`: the command that a dry run assumes to be reached."""
+        joints, joints_stamp_s = self._robot.hand()
+        palm, palm_stamp_s = self.palm()
+        found = Inputs(
+            now_s=now_s,
+            joint_pos=joints,
+            joints_stamp_s=joints_stamp_s,
+            palm_pos_w=None if palm is None else palm.pos_m,
+            palm_quat_w=None if palm is None else palm.quat,
+            palm_stamp_s=palm_stamp_s,
+            estimate=self._estimate,
+            plan=self._plan[0],
+            plan_stamp_s=self._plan[1],
+            estop=self._estop,
+            input_errors=self.errors,
+        )
+        return found if assumed is None else found.with_robot_at(assumed)
+
+    def destroy(self) -> None:
+        """Unsubscribe from all topics."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+
+    def _refusing(self, kind: str, callback: Callable[[Any], None]) -> Callable[[Any], None]:
+        """Return the callback, with a message counted and logged where it raises ValueError."""
+
+        def guarded(message: Any) -> None:
+            try:
+                callback(message)
+            except ValueError as error:
+                self.refused[kind] = self.refused.get(kind, 0) + 1
+                self._errors[kind] = f"{kind}: {error}"
+                self._node.get_logger().error(f"{kind} refused: {error}", throttle_duration_sec=1.0)
+            else:
+                self._errors.pop(kind, None)
+
+        return guarded
+
+    def _on_points(self, message: PointCloud2) -> None:
+        self._check_frame(message.header.frame_id)
+        self._estimate = estimate_from_message(message)
+
+    def _on_plan(self, message: Float64MultiArray) -> None:
+        self._plan = message_conversions.plan_from_message(message)
+
+    def _on_palm(self, message: PoseStamped) -> None:
+        self._check_frame(message.header.frame_id)
+        self._topic_palm = (
+            Pose.of(*message_conversions.pose_from_message(message)),
+            message_conversions.seconds(message.header.stamp),
+        )
+
+    def _on_estop(self, message: Bool) -> None:
+        self._estop = message.data
+
+    def _check_frame(self, frame_id: str) -> None:
+        if frame_id != self._cfg.base_frame:
+            raise ValueError(f"frame '{frame_id}', expected '{self._cfg.base_frame}' (parameter base_frame)")

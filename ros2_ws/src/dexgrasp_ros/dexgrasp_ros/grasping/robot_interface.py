@@ -1,0 +1,117 @@
+"""Interface of the grasp node to hand and arm drivers: joint readings, commands, palm pose."""
+
+import numpy as np
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from sensor_msgs.msg import JointState
+
+from dexgrasp.policies.deploy.contract import Contract
+from dexgrasp.policies.deploy.safety_gate import SafeCommand
+from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros import message_conversions
+from dexgrasp_ros.drivers.adapters import JointAdapter, PoseAdapter
+from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
+from dexgrasp_ros.drivers.config import JOINT_TYPES, AdapterError, load
+from dexgrasp_ros.drivers.joint_states import JointStates
+from dexgrasp_ros.drivers.publishers import ArmDriver, JointDriver, PoseDriver, subscribe_joint_states
+from dexgrasp_ros.grasping.config import GraspNodeCfg
+
+Array = NDArray[np.float64]
+
+
+class RobotInterface:
+    """Subscribes to joint states and publishes commands of one hand and one arm; one per configured node."""
+
+    def __init__(self, node: Node, cfg: GraspNodeCfg, contract: Contract, period_s: float) -> None:
+        """Raise AdapterError for drivers that do not match the contract, ImportError without kinematics."""
+        hand = contract.hand
+        self._node = node
+        self.hand_cfg, arm_cfg = load("hands", cfg.hand), load("arms", cfg.arm)
+        """Driver description of the hand."""
+        if self.hand_cfg.hand != hand.name:
+            raise AdapterError(
+                f"{cfg.hand} is a driver of the hand {self.hand_cfg.hand}, the policy is for {hand.name}"
+            )
+        flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
+        base = arm_cfg.base and (arm_cfg.base.pos_w, arm_cfg.base.yaw_rad)
+        adapters = {"hand": JointAdapter(self.hand_cfg, hand.joint_names)}
+        needs_arm = arm_cfg.command.type in JOINT_TYPES or cfg.palm_pose_source == "arm"
+        if needs_arm and (arm_cfg.arm is None or arm_cfg.state is None):
+            raise AdapterError(f"{cfg.arm} names no arm with known kinematics: set palm_pose_source:=topic")
+        self.kinematics = (
+            ArmKinematics(arm_cfg.arm, hand, period_s, base, cfg.arm_speed) if needs_arm and arm_cfg.arm else None
+        )
+        """Kinematics of the arm; None where neither commands nor palm pose need them."""
+        if self.kinematics is not None:
+            adapters["arm"] = JointAdapter(arm_cfg, self.kinematics.joint_names)
+        self._states = JointStates(adapters, others=self.kinematics is None)
+        self._hand = JointDriver(node, adapters["hand"], period_s, cfg.preview)
+        if arm_cfg.command.type in JOINT_TYPES:
+            assert self.kinematics is not None
+            self._arm = ArmDriver(JointDriver(node, adapters["arm"], period_s, cfg.preview), self.kinematics)
+        else:
+            speed = cfg.safety.palm_speed_m_s, cfg.safety.palm_speed_rad_s
+            self._arm = PoseDriver(node, PoseAdapter(arm_cfg, flange_palm), cfg.preview, speed)
+        self.refused = 0
+        """Number of refused joint states."""
+        self._errors: dict[str, str] = {}
+        self._subscriptions = subscribe_joint_states(node, self._states.topics, self._on_joint_state)
+
+    @property
+    def publishers(self) -> list[Publisher]:
+        """Publishers of commands."""
+        return [self._hand.publisher, self._arm.publisher]
+
+    @property
+    def errors(self) -> str:
+        """Why the newest joint states were refused; empty where they were accepted."""
+        return "; ".join(self._errors.values())
+
+    def hand(self) -> tuple[Array | None, float]:
+        """Return finger joints (joint,) [rad] and their stamp [s]."""
+        return self._states.newest("hand")
+
+    def palm(self) -> tuple[Pose | None, float]:
+        """Return T_world_palm from the joint states of the arm, and their stamp [s]."""
+        q_arm, stamp_s = self._states.newest("arm")
+        return (None if q_arm is None or self.kinematics is None else self.kinematics.palm(q_arm)), stamp_s
+
+    @property
+    def arm_stamp_s(self) -> float:
+        """Stamp of the newest joint states of the arm [s]."""
+        return self._states.newest("arm")[1]
+
+    def reset(self) -> str:
+        """Start the next commands from the newest joint states; return why not, or an empty text."""
+        self._hand.reset()
+        return self._arm.reset(self._states.newest("arm")[0])
+
+    def send(self, safe: SafeCommand, measured: Pose | None) -> None:
+        """Publish the commands of a control period; `measured`: T_world_palm, None where it is not known."""
+        self._hand.send(safe.joint_target)
+        self._arm.send(Pose(safe.palm_pos_w, safe.palm_quat_w), measured)
+
+    def hold(self, fingers: Array, palm: Pose | None) -> None:
+        """Publish the last commands: fingers (joint,) [rad] and the measured palm; None: last arm target."""
+        self._hand.hold(fingers)
+        self._arm.hold(None if palm is None else self._states.newest("arm")[0], palm)
+
+    def destroy(self) -> None:
+        """Destroy publishers and subscriptions."""
+        for subscription in self._subscriptions:
+            self._node.destroy_subscription(subscription)
+        self._hand.destroy()
+        self._arm.destroy()
+
+    def _on_joint_state(self, topic: str, message: JointState) -> None:
+        arrived_s = self._node.get_clock().now().nanoseconds * 1e-9
+        try:
+            values = message_conversions.joints_from_message(message)
+            self._states.update(topic, values, message_conversions.seconds(message.header.stamp), arrived_s)
+        except ValueError as error:
+            self.refused += 1
+            self._errors[topic] = str(error)
+            self._node.get_logger().error(f"joint states refused: {error}", throttle_duration_sec=1.0)
+        else:
+            self._errors.pop(topic, None)

@@ -1,0 +1,355 @@
+"""State machine of a grasp, without ROS: readings in, a safe command out, once per control period.
+
+    idle -> pregrasp -> grasp -> lift -> hold -> release -> idle          home; fault from anywhere
+               ^                           |
+               +--------- retreat ---------+      the hand is empty, and attempts are left
+
+`tick` and `request` never raise. Any error ends in `fault`: the safety gate brakes and holds the measured position,
+and only `reset_fault` leaves the state.
+"""
+
+from collections.abc import Callable
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dexgrasp.policies.deploy.policy import Command, Observation, PregraspPlan
+from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafeCommand, SafetyCfg, SafetyGate
+from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros.grasping.input_checks import (
+    clip_fingers,
+    jumped,
+    measured_state,
+    not_ready,
+    oldest_stamp_s,
+    palm_far_from_target,
+)
+from dexgrasp_ros.grasping.scripted_motions import (
+    MotionStage,
+    ScriptedMotion,
+    approach,
+    clip_to_workspace,
+    go_home,
+    release,
+)
+from dexgrasp_ros.grasping.types import POLICY_STATES, REQUESTS, DeployedPolicy, GraspCfg, Inputs, Output
+
+Array = NDArray[np.float64]
+
+
+class GraspStateMachine:
+    """Sequences one grasp of one robot: scripted motions, policy, regrasps, faults."""
+
+    def __init__(
+        self, policy: DeployedPolicy, cfg: GraspCfg, safety: SafetyCfg, home: Pose | None = None, shadow: bool = False
+    ) -> None:
+        """`home`: T_world_palm; None: the pose at activation.
+
+        `shadow`: another controller moves the robot; the policy runs, unused, once the palm is at the pre-grasp.
+        """
+        contract = policy.contract
+        self.cfg, self.shadow, self._policy = cfg, shadow, policy
+        self.gate = SafetyGate(contract.hand, policy.rate_hz, safety)
+        self._box, self._range = ((limit.lower, limit.upper) for limit in (self.gate.palm, self.gate.joints))
+        self.period_s = 1.0 / policy.rate_hz
+        self.uses_live_points = contract.camera.is_live
+        """Whether points that are too old are a fault while the policy runs."""
+        self._open = np.array(contract.grasp.power.open_pose, dtype=np.float64)
+        self._joints = len(contract.hand.joint_names)
+        self._home, self._home_given = home, home is not None
+        self.state, self.fault = "idle", ""
+        self.active = False
+        """Whether commands are sent."""
+        self._script: ScriptedMotion | None = None
+        self._plan: PregraspPlan | None = None
+        self._attempts_left, self._base_m = 0, np.nan
+        self._lift_from_m: float | None = None
+        self._state_since_s, self._last_tick_s = -np.inf, -np.inf
+        self._target: tuple[Array, Pose] | None = None
+        self._measured: tuple[Array, Pose] | None = None  # at this tick
+        self._last_measured: tuple[Array, Pose] | None = None  # at the last tick with valid readings
+        self._proposal: Command | None = None
+        self._policy_s = np.nan
+        self._steps: dict[str, Callable[[Inputs, Array, Pose], None]] = {
+            "pregrasp": self._step_pregrasp,
+            **dict.fromkeys(POLICY_STATES, self._step_policy),
+            "retreat": self._step_retreat,
+            "release": self._step_to_idle,
+            "home": self._step_to_idle,
+        }
+
+    def activate(self, inputs: Inputs) -> str:
+        """Start to send commands from the measured position; return why that is refused, or an empty text."""
+        if not (reason := self.not_ready(inputs)):
+            self._start_from_measured(inputs)
+            self.active = True
+            self._forget_plan()
+        return reason
+
+    def deactivate(self) -> None:
+        """Send no commands until `activate`."""
+        self.active, self.state, self.fault = False, "idle", ""
+
+    def tick(self, inputs: Inputs) -> Output:
+        """Run one control period and return its command."""
+        if not self.active:
+            return Output(self.state, self.fault, None)
+        self._proposal, self._policy_s = None, np.nan
+        try:
+            self._advance(inputs)
+        except Exception as error:  # an error of policy or readings must not stop the ticks
+            self.fail(f"{self.state}: {error}")
+        safe = self._apply_gate(inputs)
+        age_s = np.nan
+        if self._proposal is not None and inputs.estimate is not None:
+            age_s = inputs.now_s - inputs.estimate.stamp_s
+        return Output(
+            state=self.state,
+            fault=self.fault,
+            safe=safe,
+            proposal=self._proposal,
+            policy_s=self._policy_s,
+            camera_age_s=age_s,
+        )
+
+    def request(self, name: str, inputs: Inputs) -> str:
+        """Handle an operator's request from the next tick on; return why it is refused, or an empty text."""
+        try:
+            return self._request(name, inputs)
+        except Exception as error:
+            return f"{name}: {error}"
+
+    def fail(self, reason: str) -> None:
+        """Enter the state `fault` with the next tick; a reason that is already set is kept."""
+        if self.active and self.state != "fault":
+            self.state, self.fault = "fault", reason
+            self._script = None
+
+    def last_sent(self) -> tuple[Array, Pose]:
+        """Return the last command of the safety gate: finger targets (joint,) [rad] and T_world_palm."""
+        return self.gate.joints.value.copy(), Pose(self.gate.palm.value.copy(), self.gate.turn.quat.copy())
+
+    def not_ready(self, inputs: Inputs) -> str:
+        """Return why no command may be sent from these readings; empty where they are valid."""
+        return not_ready(inputs, self._policy.contract.hand, self.gate, self.period_s, self.cfg.outside_rad)
+
+    def _advance(self, inputs: Inputs) -> None:
+        """Read the robot and run the step of the state; an error is a fault."""
+        gap_s, self._last_tick_s = inputs.now_s - self._last_tick_s, inputs.now_s
+        reason = self._read_robot(inputs, gap_s)
+        if inputs.estop:
+            reason = "emergency stop"
+        elif gap_s > self.cfg.late_periods * self.period_s:
+            reason = f"missed ticks: {gap_s:.3f} s since the last one"
+        if reason:
+            self.fail(reason)
+        elif self._measured is not None and self.state in self._steps:
+            joints, palm = self._measured
+            self._steps[self.state](inputs, joints, palm)
+
+    def _read_robot(self, inputs: Inputs, gap_s: float) -> str:
+        """Store the readings if they are valid; else return why not."""
+        self._measured = None
+        try:
+            now = measured_state(inputs, self._joints)
+        except ValueError as error:
+            return str(error)
+        before, periods = self._last_measured, max(1.0, gap_s / self.period_s)
+        if before is not None and (reason := jumped(before, now, periods)):
+            return reason
+        self._measured, self._last_measured = now, now
+        if self.shadow or self.state == "fault":
+            return ""
+        return palm_far_from_target(self.last_sent()[1], now[1], self.cfg.follow_m, self.cfg.follow_rad)
+
+    def _apply_gate(self, inputs: Inputs) -> SafeCommand:
+        """Pass the target through the safety gate; in a fault the measured position is the target."""
+        joints, palm = (self._measured if self.state == "fault" else self._target) or (None, None)
+        desired = DesiredCommand(
+            joint_target=joints,
+            palm_pos_w=None if palm is None else palm.pos_m,
+            palm_quat_w=None if palm is None else palm.quat,
+            stamp_s=inputs.now_s,
+        )
+        joints, palm = self._measured or (None, None)
+        points_stamp_s = None
+        if self.uses_live_points and self.state in POLICY_STATES:
+            points_stamp_s = np.nan if inputs.estimate is None else inputs.estimate.stamp_s
+        measured = MeasuredState(
+            joint_pos=joints,
+            palm_pos_w=None if palm is None else palm.pos_m,
+            palm_quat_w=None if palm is None else palm.quat,
+            stamp_s=oldest_stamp_s(inputs),
+            points_stamp_s=points_stamp_s,
+        )
+        safe = self.gate(desired, measured, inputs.now_s)
+        if self.gate.fault and self.state != "fault":
+            self.fail(f"{self.state}: {self.gate.fault}. {inputs.input_errors}".rstrip(". "))
+        if self.state == "fault":
+            self.gate.stop(self.fault)
+        return safe
+
+    def _request(self, name: str, inputs: Inputs) -> str:
+        if name not in REQUESTS:
+            return f"unknown request '{name}'; known: {', '.join(REQUESTS)}"
+        if not self.active:
+            return "the node is not active"
+        if name == "stop":
+            self.fail("stopped by request")
+            return ""
+        if name == "reset_fault":
+            return self._request_reset(inputs)
+        if self.state == "fault":
+            return f"in fault ({self.fault}): request reset_fault first"
+        if inputs.estop:
+            return "the emergency stop is pressed"
+        handlers = {"grasp": self._request_grasp, "release": self._request_release, "home": self._request_home}
+        return handlers[name](inputs)
+
+    def _request_reset(self, inputs: Inputs) -> str:
+        if self.state != "fault":
+            return "there is no fault"
+        if not (reason := self.not_ready(inputs)):
+            self._start_from_measured(inputs)
+        return reason
+
+    def _request_grasp(self, inputs: Inputs) -> str:
+        if self.state != "idle":
+            return f"a grasp starts in idle, not in {self.state}"
+        plan, limit_s = inputs.plan, self.cfg.plan_timeout_s
+        if plan is None:
+            return "no plan received: does perception see the object?"
+        age_s = inputs.now_s - inputs.plan_stamp_s
+        if not -self.period_s <= age_s <= limit_s:
+            return f"the plan is {age_s:.2f} s old, at most {limit_s} s are allowed"
+        self._attempts_left = self.cfg.attempts if self.uses_live_points else 1  # a frozen view gives no new plan
+        return self._start_pregrasp(plan, inputs)
+
+    def _start_pregrasp(self, plan: PregraspPlan, inputs: Inputs) -> str:
+        """Start the motion to the pre-grasp; return why it is refused, or an empty text."""
+        goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), clip_fingers(plan.joint_pos, *self._range)
+        if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
+            return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
+        self._policy.begin(plan)  # raises ValueError for a plan that does not match the contract
+        self._plan, self._lift_from_m, self._attempts_left = plan, None, self._attempts_left - 1
+        stages = approach(self.last_sent()[1], goal, fingers, self.cfg.motion.transit_height_m)
+        self._start_script("pregrasp", stages, inputs)
+        return ""
+
+    def _request_release(self, inputs: Inputs) -> str:
+        if self.state not in ("idle", *POLICY_STATES):
+            return f"nothing to release in {self.state}"
+        if self.shadow:
+            self.state = "idle"
+        else:
+            self._start_script("release", self._release_stages(), inputs)
+        return ""
+
+    def _request_home(self, inputs: Inputs) -> str:
+        if self.state not in ("idle", "pregrasp", "retreat"):
+            return f"home starts in idle, pregrasp or retreat, not in {self.state}: request release first"
+        if self.shadow or self._home is None:
+            return "in shadow mode another controller moves the robot"
+        self._start_script("home", self._home_stages(), inputs)
+        return ""
+
+    def _home_stages(self) -> list[MotionStage]:
+        palm, fingers = self.last_sent()[1], clip_fingers(self._open, *self._range)
+        return go_home(palm, self._home or palm, fingers, self.cfg.motion.transit_height_m)
+
+    def _release_stages(self) -> list[MotionStage]:
+        """Lower the object by the lifted height, open the fingers, retreat."""
+        palm, fingers = self.last_sent()[1], self._open if self._plan is None else self._plan.joint_pos
+        lowered_m = 0.0 if self._lift_from_m is None else max(palm.pos_m[2] - self._lift_from_m, 0.0)
+        return release(palm, lowered_m, clip_fingers(fingers, *self._range), self.cfg.retreat_m)
+
+    def _start_script(self, state: str, stages: list[MotionStage], inputs: Inputs) -> None:
+        fingers, palm = self.last_sent()
+        stages = clip_to_workspace(stages, *self._box)
+        self._script = ScriptedMotion(stages, palm, fingers, self.cfg.motion, self.period_s)
+        self.state, self._state_since_s = state, inputs.now_s
+
+    def _step_pregrasp(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
+        assert self._plan is not None
+        if self.shadow:
+            goal = Pose.of(self._plan.palm_pos_w, self._plan.palm_quat_w)
+            arrived = goal.distance_m(palm) <= self.cfg.shadow_m and goal.angle_rad(palm) <= self.cfg.shadow_rad
+            self._target = joints, palm
+        else:
+            arrived = self._step_script(inputs, joints, palm)
+        if arrived and self.state == "pregrasp":
+            self._policy.begin(self._plan)
+            self._step_policy(inputs, joints, palm)
+
+    def _step_retreat(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
+        """Move home, then start a grasp with the first plan from a frame taken after the palm arrived."""
+        assert self._script is not None
+        if not self._script.done:
+            if self._step_script(inputs, joints, palm):
+                self._state_since_s = inputs.now_s
+            return
+        plan = inputs.plan if inputs.plan_stamp_s > self._state_since_s else None
+        refused = plan is None or self._start_pregrasp(plan, inputs)
+        if refused and inputs.now_s - self._state_since_s > self.cfg.look_timeout_s:
+            self.state = "idle"
+            self._forget_plan()
+
+    def _step_to_idle(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
+        if self._step_script(inputs, joints, palm) and self.state != "fault":
+            self.state = "idle"
+            self._forget_plan()
+
+    def _forget_plan(self) -> None:
+        self._plan, self._lift_from_m = None, None
+
+    def _step_script(self, inputs: Inputs, joints: Array, palm: Pose) -> bool:
+        """Run one step of the scripted motion; return whether it is complete."""
+        assert self._script is not None
+        script = self._script
+        pose, fingers = script.step(palm, joints)
+        self._target = fingers, pose
+        if inputs.now_s - self._state_since_s > self.cfg.timeout_s:
+            self.fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.remaining(palm, joints)}")
+        return script.done
+
+    def _step_policy(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
+        estimate = inputs.estimate
+        if estimate is None:
+            raise ValueError("no object points received")
+        before, self.state = self.state, self._policy.phase
+        start_s = perf_counter()
+        observation = Observation(
+            joint_pos=joints,
+            palm_pos_w=palm.pos_m,
+            palm_quat_w=palm.quat,
+            points_w=estimate.points_w,
+            visible_fraction=estimate.visible_fraction,
+            view_fresh=estimate.view_fresh,
+        )
+        command = self._policy.act(observation)
+        self._policy_s, self._proposal = perf_counter() - start_s, command
+        may_retry = self.state == "hold" and self._attempts_left > 0 and not self.shadow
+        if may_retry and self._empty(command, estimate.visible_fraction, ends=before != "hold"):
+            self._start_script("retreat", self._release_stages() + self._home_stages(), inputs)
+            return
+        self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
+        if self.state == "grasp":
+            self._lift_from_m, self._base_m = float(self._target[1].pos_m[2]), float(command.base_m)
+
+    def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
+        """Return whether the hand is empty: at the end of the lift (`ends`), or by a loss after it."""
+        control, rise_m = self._policy.contract.control, float(command.base_m) - self._base_m
+        weak = bool(command.grip < (control.grip_threshold_unseen if ends else control.grip_threshold_hold))
+        left_behind = ends and rise_m < control.min_rise_fraction * control.lift_m
+        return left_behind or (weak and (not ends or visible_fraction < control.min_visible_fraction))
+
+    def _start_from_measured(self, inputs: Inputs) -> None:
+        """Reset gate and targets to the measured position, in idle."""
+        joints, palm = measured_state(inputs, self._joints)
+        self.gate.begin(joints, palm.pos_m, palm.quat, inputs.now_s)
+        self._home = self._home if self._home_given else palm
+        self._measured, self._last_measured = (joints, palm), (joints, palm)
+        self._last_tick_s, self._script = inputs.now_s, None
+        self._target = self.last_sent()
+        self.state, self.fault = "idle", ""

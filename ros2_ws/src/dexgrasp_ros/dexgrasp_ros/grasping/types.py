@@ -1,0 +1,135 @@
+"""Settings, inputs and outputs of the grasp state machine."""
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol, Self
+
+import numpy as np
+
+from dexgrasp.policies.deploy.contract import Contract
+from dexgrasp.policies.deploy.policy import Command, Observation, PregraspPlan
+from dexgrasp.policies.deploy.safety_gate import SafeCommand
+from dexgrasp_ros.grasping.scripted_motions import MotionCfg
+from dexgrasp_ros.object_estimate import ObjectEstimate
+
+STATES = ("idle", "pregrasp", "grasp", "lift", "hold", "retreat", "release", "home", "fault")
+"""States of the grasp state machine."""
+POLICY_STATES = ("grasp", "lift", "hold")
+"""States in which the policy runs."""
+REQUESTS = ("grasp", "release", "home", "stop", "reset_fault")
+"""Requests of the operator, each a service of the grasp node."""
+
+
+@dataclass(frozen=True)
+class GraspCfg:
+    """Settings of the grasp sequence, without those of policy and safety gate."""
+
+    motion: MotionCfg = field(default_factory=MotionCfg)
+    """Speeds and tolerances of scripted motions."""
+    timeout_s: float = 30.0
+    """Time limit of a scripted motion; exceeding it is a fault [s]."""
+    retreat_m: float = 0.12
+    """Distance that the palm retreats along its normal after a release [m]."""
+    attempts: int = 3
+    """Maximum number of grasps; a further one starts where the hand is found empty. 1: no regrasp."""
+    look_timeout_s: float = 5.0
+    """Time limit for a new plan after an empty grasp, from the arrival at home; then the grasp is given up [s]."""
+    plan_timeout_s: float = 1.0
+    """Maximum age of a plan at the start of a grasp [s]."""
+    late_periods: float = 3.0
+    """Maximum time between two ticks, in control periods; exceeding it is a fault."""
+    follow_m: float = 0.12
+    """Maximum distance of the palm from its target; exceeding it is a fault (a blocked or stopped arm) [m]."""
+    follow_rad: float = 0.6
+    """Maximum angle between the palm and its target; exceeding it is a fault [rad]."""
+    outside_rad: float = 0.15
+    """Maximum excess of a measured joint over its range at the start: beyond it, zero or sign are wrong [rad]."""
+    shadow_m: float = 0.03
+    """HandOcclusion mode: distance to the pre-grasp at which the policy starts [m]."""
+    shadow_rad: float = 0.25
+    """HandOcclusion mode: angle to the pre-grasp at which the policy starts [rad]."""
+
+    def __post_init__(self) -> None:
+        values = {name: value for name, value in vars(self).items() if isinstance(value, float)}
+        if wrong := [name for name, value in values.items() if not (np.isfinite(value) and value > 0)]:
+            raise ValueError(f"grasp: {wrong} must be positive and finite")
+        if self.attempts < 1:
+            raise ValueError(f"attempts must be at least 1, got {self.attempts}")
+        if self.late_periods < 1.5:
+            raise ValueError(f"late_periods must be at least 1.5, got {self.late_periods}")
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Newest readings at a tick; None where none has arrived."""
+
+    now_s: float
+    """Time of the tick, on the clock of all stamps [s]."""
+    joint_pos: Any = None
+    """(joint,) in the order of the contract [rad]."""
+    joints_stamp_s: float = -np.inf
+    """Stamp of the joint positions [s]."""
+    palm_pos_w: Any = None
+    """(3,) world frame [m]."""
+    palm_quat_w: Any = None
+    """(4,) wxyz."""
+    palm_stamp_s: float = -np.inf
+    """Stamp of the palm pose [s]."""
+    estimate: ObjectEstimate | None = None
+    """Newest estimate of the object."""
+    plan: PregraspPlan | None = None
+    """Newest pre-grasp plan."""
+    plan_stamp_s: float = -np.inf
+    """Stamp of the depth frame that the plan was made from [s]."""
+    estop: bool = False
+    """Whether the emergency stop is pressed."""
+    input_errors: str = ""
+    """Why received messages were refused; appended to the text of a fault that follows."""
+
+    def with_robot_at(self, command: SafeCommand) -> Self:
+        """Return the inputs of a robot that has reached a command."""
+        return replace(
+            self, joint_pos=command.joint_target, palm_pos_w=command.palm_pos_w, palm_quat_w=command.palm_quat_w
+        )
+
+
+@dataclass(frozen=True)
+class Output:
+    """Result of a tick."""
+
+    state: str
+    """State after the tick, one of STATES."""
+    fault: str
+    """Reason of the state `fault`; empty in other states."""
+    safe: SafeCommand | None
+    """Command that may be sent; None while the machine is not active."""
+    proposal: Command | None = None
+    """Command of the policy before the safety gate; None where it did not run."""
+    policy_s: float = np.nan
+    """Run time of the policy [s]."""
+    camera_age_s: float = np.nan
+    """Age of the points given to the policy [s]."""
+
+
+class DeployedPolicy(Protocol):
+    """Interface of dexgrasp.policies.deploy.policy.Policy that the grasp state machine uses."""
+
+    contract: Contract
+    """Contract of the bundle."""
+
+    @property
+    def rate_hz(self) -> float:
+        """Number of calls of `act` per second."""
+        ...
+
+    @property
+    def phase(self) -> str:
+        """Phase of the next call of `act`, one of POLICY_STATES."""
+        ...
+
+    def begin(self, plan: PregraspPlan) -> None:
+        """Start an episode. Raises ValueError where the plan does not match the contract."""
+        ...
+
+    def act(self, readings: Observation) -> Command:
+        """Return the targets of the next control period. Raises ValueError for invalid readings."""
+        ...

@@ -1,0 +1,1 @@
+"""System identification of a hand, without rclpy."""

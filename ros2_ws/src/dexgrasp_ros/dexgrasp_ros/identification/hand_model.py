@@ -1,0 +1,118 @@
+"""Hand model for system identification: rest pose, free ranges, inertias, first guess."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import mujoco
+import numpy as np
+from numpy.typing import NDArray
+
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp_ros.identification.excitation import ExcitationCfg
+from dexgrasp_ros.identification.fit import JointParameters
+
+Array = NDArray[np.float64]
+SCAN_RAD = 0.02
+"""Step of the search for contacts along a joint range [rad]."""
+CLEAR_M = 0.003
+"""Smallest distance between fingers [m]."""
+GUESSED_FRICTION_NM = 0.01
+"""First guess of the dry friction [N m]."""
+
+
+@dataclass(frozen=True)
+class HandModel:
+    """Model of one hand, joints in the order of hand.yaml."""
+
+    name: str
+    joint_names: Sequence[str]
+    lower: Array
+    """(joint,) lower ends of the joint ranges [rad]."""
+    upper: Array
+    """(joint,) upper ends of the joint ranges [rad]."""
+    rest: Array
+    """(joint,) position of the joints while another one is tested [rad]."""
+    free_lower: Array
+    """(joint,) lower ends of the contact-free ranges about the rest pose [rad]."""
+    free_upper: Array
+    """(joint,) upper ends of the contact-free ranges [rad]."""
+    inertia: Array
+    """(joint,) inertia about each joint in the rest pose, with its rotor [kg m2]."""
+    guess: Sequence[JointParameters]
+    """First guess of the servo parameters, from hand.yaml."""
+
+
+def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
+    """Load a hand of assets/hands or of a folder, and choose the rest pose with the largest free ranges."""
+    hand = HandSpec.load(name)
+    spec = hand.to_mjspec()
+    for geom in spec.geoms:
+        geom.margin = CLEAR_M / 2  # of a pair, the margins add up
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    address = [int(model.joint(joint).qposadr[0]) for joint in hand.joint_names]
+    rest, low, high = max(
+        ((pose, *_free(model, data, address, pose, hand, cfg)) for pose in _poses(hand, cfg)),
+        key=lambda item: float((item[2] - item[1]).min()),
+    )
+    return HandModel(
+        name=hand.name,
+        joint_names=hand.joint_names,
+        lower=hand.joint_lower,
+        upper=hand.joint_upper,
+        rest=rest,
+        free_lower=low,
+        free_upper=high,
+        inertia=_inertias(model, data, address, rest, hand),
+        guess=[
+            JointParameters(
+                kp=hand.kp[i],
+                kd=hand.kd[i],
+                damping=hand.damping[i],
+                friction_loss=GUESSED_FRICTION_NM,
+                effort_limit=hand.effort_limit[i],
+            )
+            for i in range(len(hand.joint_names))
+        ],
+    )
+
+
+def _poses(hand: HandSpec, cfg: ExcitationCfg) -> list[Array]:
+    """Return candidate rest poses with room on either side: open, stretched, centre of the ranges."""
+    room = cfg.margin_rad + 2 * cfg.small_rad
+    known = [hand.power.open_pose.numpy(), hand.pinch.open_pose.numpy(), np.zeros(len(hand.joint_names))]
+    return [np.clip(pose, hand.joint_lower + room, hand.joint_upper - room) for pose in
+            [*known, (hand.joint_lower + hand.joint_upper) / 2]]  # fmt: skip
+
+
+def _free(
+    model: mujoco.MjModel, data: mujoco.MjData, address: list[int], rest: Array, hand: HandSpec, cfg: ExcitationCfg
+) -> tuple[Array, Array]:
+    """Return lower and upper ends (joint,) [rad] of the contact-free ranges about a pose."""
+    low, high = rest.copy(), rest.copy()
+    for i in range(len(rest)):
+        for ends, way in ((low, -SCAN_RAD), (high, SCAN_RAD)):
+            while abs(ends[i] - rest[i]) < cfg.reach_rad + cfg.margin_rad:
+                pose = rest.copy()
+                pose[i] = ends[i] + way
+                inside = hand.joint_lower[i] <= pose[i] <= hand.joint_upper[i]
+                if not inside or _touches(model, data, address, pose):
+                    break
+                ends[i] = pose[i]
+    return low, high
+
+
+def _touches(model: mujoco.MjModel, data: mujoco.MjData, address: list[int], pose: Array) -> bool:
+    data.qpos[address] = pose
+    mujoco.mj_kinematics(model, data)
+    mujoco.mj_comPos(model, data)
+    mujoco.mj_collision(model, data)
+    return bool(data.ncon)
+
+
+def _inertias(model: mujoco.MjModel, data: mujoco.MjData, address: list[int], rest: Array, hand: HandSpec) -> Array:
+    data.qpos[address] = rest
+    mujoco.mj_forward(model, data)
+    whole = np.zeros((model.nv, model.nv))
+    mujoco.mj_fullM(model, data, whole)
+    return np.diag(whole)[[int(model.joint(joint).dofadr[0]) for joint in hand.joint_names]].copy()

@@ -1,0 +1,1 @@
+"""Joint (wave) test of a hand, without rclpy."""

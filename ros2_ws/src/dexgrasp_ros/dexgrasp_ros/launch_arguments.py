@@ -1,0 +1,143 @@
+"""Turns launch arguments into nodes with parameters; launch/grasp.launch.py wraps it.
+
+It does not import `launch`, so that it is tested without a ROS distribution.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from dexgrasp_ros import config
+
+YES_NO = ("true", "false")
+HANDS = {
+    "allegro": ("allegro", "sim_allegro", "allegro_v4"),
+    "allegro_v5": ("allegro", "sim_allegro", "allegro_v5"),
+    "leap": ("leap", "sim_leap", "leap"),
+}
+"""Hand argument -> name in assets/hands, simulated driver, real driver."""
+ARMS = {
+    "ur5e": ("ur5e", "sim_ur5e", "ur5e_scaled_trajectory"),
+    "ur5e_forward": ("ur5e", "sim_ur5e", "ur5e_forward_position"),
+}
+"""Arm argument -> name in assets/arms, simulated driver, real driver."""
+PROFILES = {"local": "fastdds.xml", "network": "fastdds_network.xml"}
+PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
+
+
+@dataclass(frozen=True)
+class LaunchArgument:
+    """Argument of the launch file: name, default, description, allowed values."""
+
+    name: str
+    default: str
+    description: str
+    choices: tuple[str, ...] = ()
+
+
+ARGUMENTS = (
+    LaunchArgument("hand", "allegro", "Hand.", tuple(HANDS)),
+    LaunchArgument("arm", "ur5e", "Arm and its controller.", tuple(ARMS)),
+    LaunchArgument(
+        "robot", "sim", "sim: a simulated robot is started. real: the drivers must be running.", ("sim", "real")
+    ),
+    LaunchArgument(
+        "camera",
+        "sim",
+        "sim: camera of the simulated robot. realsense: read by the perception node. topic: read from its topics.",
+        ("sim", "realsense", "topic"),
+    ),
+    LaunchArgument("camera_file", "", "Camera pose file from `dexgrasp calibrate camera`; required for a real camera."),
+    LaunchArgument("bundle", "", "Folder of the exported policy; empty: the shipped student of the hand."),
+    LaunchArgument("dry_run", "false", "Publish commands below /preview only.", YES_NO),
+    LaunchArgument("shadow", "false", "Run the policy beside another controller and report the differences.", YES_NO),
+    LaunchArgument("record", "false", "Record all topics into a bag.", YES_NO),
+    LaunchArgument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
+    LaunchArgument("object", "0", "Object on the simulated table, by number or name."),
+    LaunchArgument("seed", "0", "Seed of the pose of the simulated object."),
+    LaunchArgument(
+        "hand_driver", "", "Driver of the hand: a name in config/hands or a .yaml; empty: the one of `hand`."
+    ),
+    LaunchArgument("arm_driver", "", "Driver of the arm: a name in config/arms or a .yaml; empty: the one of `arm`."),
+    LaunchArgument("params", "", "YAML file of node parameters, which override all others."),
+    LaunchArgument(
+        "dds",
+        "auto",
+        "Fast DDS profile. local: this machine only. network: drivers on other machines. off: from the environment. "
+        "auto: local for a simulated robot, network for a real one.",
+        ("auto", "local", "network", "off"),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """A node to start: executable, node name, parameters."""
+
+    executable: str
+    name: str
+    parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def nodes(given: Mapping[str, str]) -> list[NodeSpec]:
+    """Return the nodes to start for launch arguments. Raises ValueError for contradictory ones."""
+    check(given)
+    simulated = given["robot"] == "sim"
+    clock = {"use_sim_time": simulated}
+    drivers = {"hand": driver(given, "hand", HANDS), "arm": driver(given, "arm", ARMS)}
+    both = {"bundle": given["bundle"] or shipped_bundle(given["hand"]), **drivers, **clock}
+    camera = {"camera_file": given["camera_file"] or str(config("cameras/sim.yaml"))}
+    source = {"source": "realsense" if given["camera"] == "realsense" else "topic"}
+    modes = {name: given[name] == "true" for name in ("dry_run", "shadow")}
+    found = [
+        NodeSpec("perception_node", "perception", {**both, **camera, **source}),
+        NodeSpec("grasp_node", "grasp", {**both, "robot": given["robot"], **modes}),
+    ]
+    if simulated:
+        names = {"hand": HANDS[given["hand"]][0], "arm": ARMS[given["arm"]][0]}
+        thing = {"object": given["object"], "seed": int(given["seed"])}
+        found.insert(0, NodeSpec("sim_robot_node", "sim_robot", {**names, **thing, "camera": camera["camera_file"]}))
+    if given["record"] == "true":
+        found.append(NodeSpec("recorder_node", "record", {"folder": given["bag"], **clock}))
+    return found
+
+
+def environment(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment variables of all nodes; they select one transport."""
+    profile = given["dds"]
+    if profile == "auto":
+        profile = "local" if given["robot"] == "sim" else "network"
+    return {} if profile == "off" else {PROFILE_VARIABLE: str(config(PROFILES[profile]))}
+
+
+def check(given: Mapping[str, str]) -> None:
+    """Raise ValueError with advice for unknown values and for arguments that contradict each other."""
+    for argument in ARGUMENTS:
+        value = given[argument.name]
+        if argument.choices and value not in argument.choices:
+            raise ValueError(f"{argument.name}:={value}: choose one of {', '.join(argument.choices)}")
+    if (given["robot"] == "sim") != (given["camera"] == "sim"):
+        raise ValueError(
+            f"robot:={given['robot']} camera:={given['camera']}: a simulated robot has its own "
+            "camera (camera:=sim), a real one needs camera:=realsense or camera:=topic"
+        )
+    if given["camera"] != "sim" and not given["camera_file"]:
+        raise ValueError("the camera pose is missing: give camera_file:=..., written by `dexgrasp calibrate camera`")
+    if not given["seed"].lstrip("-").isdigit():
+        raise ValueError(f"seed:={given['seed']} is not a whole number")
+
+
+def driver(given: Mapping[str, str], part: str, known: Mapping[str, tuple[str, str, str]]) -> str:
+    """Return name or path of the driver of "hand" or "arm"."""
+    _, simulated, real = known[given[part]]
+    return given[f"{part}_driver"] or (simulated if given["robot"] == "sim" else real)
+
+
+def shipped_bundle(hand: str) -> str:
+    """Return the bundle of the shipped student for a hand. Raises ValueError where none is shipped."""
+    try:
+        from dexgrasp import assets
+
+        return str(assets.path(f"policies/{HANDS[hand][0]}/student/bundle"))
+    except (ImportError, FileNotFoundError) as error:
+        raise ValueError(f"no policy is shipped for hand:={hand}: give bundle:=... ({error})") from error

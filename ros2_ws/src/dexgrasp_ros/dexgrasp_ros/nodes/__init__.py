@@ -1,0 +1,1 @@
+"""ROS nodes, one executable per module."""

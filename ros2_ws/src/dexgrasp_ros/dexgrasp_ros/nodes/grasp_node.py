@@ -1,0 +1,279 @@
+"""Lifecycle node around the grasp state machine; it sends commands only while active.
+
+A timer at the rate of the policy makes inputs from the newest messages, runs the state machine and sends its command.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.context import Context
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
+from rclpy.timer import Timer
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from dexgrasp.policies.deploy.policy import Policy
+from dexgrasp.utils.timers import Timing
+from dexgrasp_ros import message_conversions
+from dexgrasp_ros.grasping.config import RENAMED, GraspNodeCfg
+from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
+from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
+from dexgrasp_ros.grasping.robot_interface import RobotInterface
+from dexgrasp_ros.grasping.state_machine import GraspStateMachine
+from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
+from dexgrasp_ros.joint_test.record import check_stamp, stamp_path
+from dexgrasp_ros.node_process import acknowledged, run
+from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.renamed_parameters import accept_old_names
+
+DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
+START_S, REPORT_S = 0.1, 1.0
+CLOCK_CHECK_S = 0.02
+"""Period of the check that simulated time advances, in wall time [s]."""
+MODES = {(False, False): "live", (True, False): "dry run", (False, True): "shadow", (True, True): "shadow"}
+
+
+@dataclass(frozen=True)
+class _Configured:
+    """Parts of the node that exist from configure to cleanup."""
+
+    machine: GraspStateMachine
+    robot: RobotInterface
+    inputs: InputBuffer
+
+
+class GraspNode(LifecycleNode):
+    """EngineComparison the object that perception publishes, with the policy of a bundle."""
+
+    def __init__(self, context: Context | None = None, **options: Any) -> None:
+        super().__init__("grasp", context=context, **options)
+        accept_old_names(self, RENAMED)
+        self.cfg = declare(self, GraspNodeCfg)
+        self.timing = Timing()
+        """Durations [s]: camera_age, policy, command (tick to sent), camera_to_command, period."""
+        self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
+        self._refusal, self._published_state = "", ""
+        self._configured: _Configured | None = None
+        self._timers_of_configured: list[Timer] = []
+        self._last_tick_s, self._last_timed_s = np.inf, np.nan  # wall time
+        self._output = Output("idle", "", None)
+        self._state_topic = self.create_publisher(String, "~/state", LATCHED)
+        self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
+        self._report_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        for name in REQUESTS:
+            self.create_service(Trigger, f"~/{name}", self._request_service(name))
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
+        self.create_timer(REPORT_S, self._report, clock=self._steady)
+        if self.cfg.autostart:
+            if self.trigger_configure() != DONE:
+                raise ValueError(self._refusal)
+            self._autostart_after_s = time.monotonic() + self.cfg.settle_s
+            self._autostart_timer = self.create_timer(START_S, self._autostart, clock=self._steady)
+
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Load the bundle and the drivers of hand and arm; refuse with the reason."""
+        try:
+            policy = Policy.load(self.cfg.bundle)
+            robot = RobotInterface(self, self.cfg, policy.contract, 1.0 / policy.rate_hz)
+        except (ValueError, OSError, ImportError) as error:
+            return self._refuse(f"not configured: {error}")
+        if reason := self._joint_test_missing(policy, robot):
+            robot.destroy()
+            return self._refuse(f"not configured: {reason}")
+        home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
+        grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
+        machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
+        self._configured = _Configured(machine, robot, InputBuffer(self, self.cfg, robot))
+        self._timers_of_configured = [
+            self.create_timer(machine.period_s, self._tick),
+            self.create_timer(CLOCK_CHECK_S, self._check_clock, clock=self._steady),
+        ]
+        self._publish_state(Output("idle", "", None))
+        self.get_logger().info(f"configured: {self.cfg.bundle} at {policy.rate_hz:g} Hz, {self._mode}")
+        return super().on_configure(state)
+
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Start to send commands, from the measured position of the robot."""
+        assert self._configured is not None
+        machine, robot = self._configured.machine, self._configured.robot
+        if reason := machine.activate(self._inputs()) or robot.reset():
+            machine.deactivate()
+            return self._refuse(f"not activated: {reason}")
+        done = super().on_activate(state)
+        self.timing.clear()
+        self._last_timed_s = np.nan
+        self._tick()
+        self.get_logger().info("active")
+        return done
+
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Hold the robot and stop sending."""
+        self._hold()
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Release bundle, drivers and subscriptions."""
+        self._release()
+        return super().on_cleanup(state)
+
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
+        """Hold the robot, then release everything."""
+        self._hold()
+        self._release()
+        return super().on_shutdown(state)
+
+    def close(self) -> None:
+        """Hold the robot and wait until the commands have arrived; may be called again."""
+        if self._configured is not None and self._hold() and not acknowledged(self._configured.robot.publishers):
+            self.get_logger().warning("the drivers did not acknowledge the last commands")
+
+    def _autostart(self) -> None:
+        """Activate once all readings are valid; log the missing one when it changes."""
+        if self._configured is None or time.monotonic() < self._autostart_after_s:
+            return
+        reason = self._configured.machine.not_ready(self._inputs())
+        if not reason and self.trigger_activate() == DONE:
+            self._autostart_timer.cancel()
+        elif reason.split(":")[0] != self._refusal.split(":")[0]:
+            self._refusal = reason
+            self.get_logger().info(f"waiting to activate: {reason}")
+
+    def _joint_test_missing(self, policy: Policy, robot: RobotInterface) -> str:
+        """Return why the joint test of the hand does not allow the policy to run, or an empty text."""
+        if self.cfg.robot == "sim" or self.cfg.preview or not self.cfg.require_wave_test:
+            return ""
+        path = self.cfg.wave_test or stamp_path(self.cfg.hand)
+        return check_stamp(path, robot.hand_cfg, policy.joint_names)
+
+    def _request_service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+        """Return the service callback of a request."""
+
+        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+            reason = "the node is not configured"
+            if self._configured is not None:
+                reason = self._configured.machine.request(name, self._inputs())
+                if name == "reset_fault" and not reason:
+                    reason = self._configured.robot.reset()
+            response.success, response.message = not reason, reason or f"{name}: accepted"
+            self.get_logger().info(f"{name}: {reason or 'accepted'}")
+            return response
+
+        return answer
+
+    def _tick(self) -> None:
+        """Run one control period: read inputs, run the state machine, send its command."""
+        assert self._configured is not None
+        machine, robot = self._configured.machine, self._configured.robot
+        start_s = self._last_tick_s = time.perf_counter()
+        inputs = self._inputs()
+        palm, stamp_s = self._configured.inputs.palm()
+        if palm is not None:
+            self._palm_topic.publish(
+                message_conversions.pose_message(palm.pos_m, palm.quat, stamp_s, self.cfg.base_frame)
+            )
+        output = machine.tick(inputs)
+        if output.safe is None:
+            return
+        palm_is_fresh = inputs.now_s - stamp_s <= self.cfg.safety.joints_timeout_s
+        try:
+            robot.send(output.safe, palm if palm_is_fresh else None)
+        except Exception as error:  # any error of the inverse kinematics: without a solution nothing is sent
+            machine.fail(f"arm: {error}")
+        self._record_timing(start_s, output)
+        self._publish_state(output)
+
+    def _check_clock(self) -> None:
+        """Fail where simulated time stands still: its publisher is gone, and no tick arrives."""
+        assert self._configured is not None
+        machine, still_s = self._configured.machine, time.perf_counter() - self._last_tick_s
+        if still_s > self.cfg.clock_timeout_s and machine.active and machine.state != "fault":
+            machine.fail(f"the clock stands still: no tick for {still_s:.2f} s")
+            self._publish_state(Output(machine.state, machine.fault, None))
+
+    def _record_timing(self, start_s: float, output: Output) -> None:
+        end_s = time.perf_counter()
+        self.timing.add("period", start_s - self._last_timed_s)
+        self.timing.add("command", end_s - start_s)
+        self.timing.add("policy", output.policy_s)
+        self.timing.add("camera_age", output.camera_age_s)
+        self.timing.add("camera_to_command", output.camera_age_s + end_s - start_s)
+        self._last_timed_s = start_s
+
+    def _inputs(self) -> Inputs:
+        assert self._configured is not None
+        now_s = self.get_clock().now().nanoseconds * 1e-9
+        return self._configured.inputs.inputs(now_s, self._output.safe if self.cfg.dry_run else None)
+
+    def _hold(self) -> bool:
+        """Send the last commands, which hold the measured position; return whether any were sent."""
+        if self._configured is None or not self._configured.machine.active:
+            return False
+        machine, robot = self._configured.machine, self._configured.robot
+        inputs, palm = self._inputs(), self._configured.inputs.palm()[0]
+        fresh = inputs.now_s - inputs.joints_stamp_s <= self.cfg.safety.joints_timeout_s
+        fingers = inputs.joint_pos if fresh and inputs.joint_pos is not None else machine.last_sent()[0]
+        machine.deactivate()
+        robot.hold(np.clip(fingers, machine.gate.joints.lower, machine.gate.joints.upper), palm if fresh else None)
+        self._publish_state(Output("idle", "", None))
+        return True
+
+    def _release(self) -> None:
+        if self._configured is not None:
+            self._configured.robot.destroy()
+            self._configured.inputs.destroy()
+        for timer in self._timers_of_configured:
+            self.destroy_timer(timer)
+        self._configured, self._timers_of_configured = None, []
+
+    def _refuse(self, reason: str) -> TransitionCallbackReturn:
+        self._refusal = reason
+        self.get_logger().error(reason)
+        return REFUSED
+
+    def _publish_state(self, output: Output) -> None:
+        """Publish and log the state where it has changed."""
+        self._output, before = output, self._published_state
+        if output.state == before:
+            return
+        self._published_state = output.state
+        self._state_topic.publish(String(data=output.state))
+        if output.fault:  # rclpy allows one severity per line of code
+            self.get_logger().error(f"fault: {output.fault}")
+        elif (before, output.state) == ("retreat", "idle") and self._configured and self._configured.machine.active:
+            self.get_logger().warning(f"regrasp given up: no plan within {self.cfg.grasp.look_timeout_s:g} s, idle")
+        else:
+            self.get_logger().info(output.state)
+
+    def _report(self) -> None:
+        if self._configured is None:
+            statuses = [state_report(self._output, False, self._refusal or self._mode)]
+            now_s = self.get_clock().now().nanoseconds * 1e-9
+        else:
+            inputs = self._inputs()
+            now_s = inputs.now_s
+            refused = {"joints": self._configured.robot.refused, **self._configured.inputs.refused}
+            statuses = [
+                state_report(self._output, self._configured.machine.active, self._mode),
+                inputs_report(inputs, refused),
+                timing_report(self.timing),
+            ]
+            if self.cfg.shadow:
+                statuses.append(shadow_report(self._output, inputs))
+        self._report_topic.publish(message_conversions.diagnostics_message(statuses, now_s))
+
+
+def main() -> int:
+    """Run the node until a signal; return the exit code."""
+    return run(GraspNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,183 @@
+"""ROS node of perception: depth images in; points of the object and a pre-grasp plan out.
+
+~/points    PointCloud2         object points with visible_fraction and view_fresh; stamp of the newest depth frame
+~/plan      Float64MultiArray   the pre-grasp plan (dexgrasp.policies.deploy.policy.Plan), before a grasp
+~/pregrasp  PoseStamped         palm pose of the plan
+/diagnostics                    once per second, and at once for a new error
+"""
+
+# ruff: noqa: E402
+import os
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before numpy: more threads are slower here
+    os.environ.setdefault(variable, "1")
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import torch
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
+from std_msgs.msg import Float64MultiArray, String
+
+from dexgrasp.perception.cameras.open import open_source
+from dexgrasp_ros import message_conversions as m
+from dexgrasp_ros.camera_messages import depth_from_image, estimate_message, intrinsics_from_info
+from dexgrasp_ros.node_process import run
+from dexgrasp_ros.object_estimate import ObjectEstimate
+from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.perception.config import RENAMED, PerceptionCfg, camera_pose, make_inputs
+from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
+from dexgrasp_ros.perception.frame_reader import FrameReader
+from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
+from dexgrasp_ros.renamed_parameters import accept_old_names
+
+SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+RELIABLE = QoSProfile(depth=1)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+SYNCHRONOUS_S = 1.0
+"""Stamps of a camera read by this node are used if they lag the node clock by less than this; else the arrival time."""
+
+
+class PerceptionNode(Node):
+    """Converts messages and passes them to the perception state machine; publishes its estimates."""
+
+    def __init__(self, **options: Any) -> None:
+        """`options`: keyword arguments of rclpy's Node."""
+        super().__init__("perception", **options)
+        accept_old_names(self, RENAMED)
+        self.cfg = cfg = declare(self, PerceptionCfg)
+        inputs = make_inputs(cfg)
+        self._machine, self._joints = PerceptionStateMachine(inputs.setup), inputs.joints
+        self._diagnostics = PerceptionDiagnostics(cfg.source if cfg.source != "topic" else cfg.depth_topic)
+        self._points = self.create_publisher(PointCloud2, "~/points", RELIABLE)
+        self._plan = self.create_publisher(Float64MultiArray, "~/plan", RELIABLE)
+        self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
+        self._diagnostics_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._subscribe_all()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
+        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(1.0 / cfg.held_object_rate_hz, self._move_with_palm, clock=steady)
+        self._reader = self._open_source() if cfg.source != "topic" else None
+
+    def close(self) -> None:
+        """Stop the camera thread and release the camera."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _subscribe_all(self) -> None:
+        cfg = self.cfg
+        if cfg.source == "topic":
+            self._subscribe(CameraInfo, cfg.camera_info_topic, self._on_camera_info, SENSOR)
+            self._subscribe(Image, cfg.depth_topic, self._on_image, SENSOR)
+        for topic, adapter in self._joints.topics.items():
+            qos = QoSProfile(
+                depth=adapter.state.qos.depth,
+                reliability=ReliabilityPolicy[adapter.state.qos.reliability.upper()],
+                durability=DurabilityPolicy[adapter.state.qos.durability.upper()],
+            )
+            self._subscribe(JointState, topic, lambda message, topic=topic: self._on_joint_state(topic, message), qos)
+        if not cfg.arm:
+            self._subscribe(PoseStamped, cfg.palm_topic, self._on_palm_pose, SENSOR)
+        self._subscribe(String, cfg.state_topic, lambda message: self._machine.on_grasp_state(message.data), LATCHED)
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
+        """Subscribe to a topic; a message for which the callback raises ValueError is logged and dropped."""
+
+        def guarded(message: Any) -> None:
+            try:
+                callback(message)
+                self._diagnostics.topic_ok(topic)
+            except ValueError as error:
+                self._refuse(topic, str(error))
+
+        self.create_subscription(kind, topic, guarded, qos)
+
+    def _on_camera_info(self, message: CameraInfo) -> None:
+        self._machine.on_camera_info(intrinsics_from_info(message))
+
+    def _on_image(self, message: Image) -> None:
+        self._on_depth(depth_from_image(message), m.seconds(message.header.stamp))
+
+    def _on_joint_state(self, topic: str, message: JointState) -> None:
+        self._joints.update(topic, m.joints_from_message(message), m.seconds(message.header.stamp), self._now_s())
+        for part in ("hand", "arm"):
+            joint_pos, stamp_s = self._joints.newest(part)
+            if joint_pos is not None:
+                self._machine.on_joint_state(part, joint_pos, stamp_s)
+
+    def _on_palm_pose(self, message: PoseStamped) -> None:
+        if message.header.frame_id not in ("", self.cfg.base_frame):
+            raise m.MessageError(
+                f"the palm pose is in frame '{message.header.frame_id}', expected '{self.cfg.base_frame}'"
+            )
+        self._machine.on_palm_pose(*m.pose_from_message(message), m.seconds(message.header.stamp))
+
+    def _on_depth(self, depth_m: NDArray[Any], stamp_s: float, T_world_cam: NDArray[Any] | None = None) -> None:
+        start_s = perf_counter()
+        self._diagnostics.frame_arrived(self._now_s() - stamp_s)
+        self._publish(self._machine.on_depth(depth_m, stamp_s, T_world_cam))
+        self._diagnostics.frame_processed(perf_counter() - start_s)
+
+    def _move_with_palm(self) -> None:
+        self._publish(self._machine.move_with_palm())
+
+    def _publish(self, estimate: ObjectEstimate | None) -> None:
+        if estimate is None:
+            return
+        frame, plan = self.cfg.base_frame, estimate.plan
+        if plan is not None:
+            self._plan.publish(m.plan_message(plan, estimate.stamp_s))
+            self._pregrasp.publish(m.pose_message(plan.palm_pos_w, plan.palm_quat_w, estimate.stamp_s, frame))
+        self._points.publish(estimate_message(estimate, frame))
+
+    def _open_source(self) -> FrameReader:
+        """Open the camera or recording and read it in a thread that wakes this node per frame."""
+        cfg, live = self.cfg, self.cfg.source.startswith("realsense")
+        wake = self.create_guard_condition(self._on_frame_read)
+        return FrameReader(open_source(cfg.source, camera_pose(cfg), cfg.realsense), not live, wake.trigger)
+
+    def _on_frame_read(self) -> None:
+        frame = None if self._reader is None else self._reader.pop()
+        if frame is None:
+            return
+        now_s = self._now_s()
+        stamp_s = frame.stamp_s if 0 <= now_s - frame.stamp_s < SYNCHRONOUS_S else now_s
+        try:
+            self._machine.on_camera_info(frame.intrinsics)
+            self._on_depth(frame.depth_m, stamp_s, frame.T_world_cam)
+            self._diagnostics.topic_ok(self.cfg.source)
+        except ValueError as error:
+            self._refuse(self.cfg.source, str(error))
+
+    def _refuse(self, topic: str, error: str) -> None:
+        """Log the first error of a topic and report it at once."""
+        if self._diagnostics.topic_failed(topic, error):
+            self.get_logger().warning(f"{topic}: {error}")
+            self._report()
+
+    def _report(self) -> None:
+        if self._reader is not None and self._reader.error:
+            self._diagnostics.topic_failed(self.cfg.source, self._reader.error)
+        statuses = self._diagnostics.statuses(self._machine, self.count_publishers(self.cfg.depth_topic))
+        self._diagnostics_topic.publish(m.diagnostics_message(statuses, self._now_s()))
+
+    def _now_s(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
+
+
+def main() -> int:
+    """Run the node until a signal; return the exit code."""
+    torch.set_num_threads(1)
+    return run(PerceptionNode)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,1 @@
+"""Logic of the perception node, without rclpy."""

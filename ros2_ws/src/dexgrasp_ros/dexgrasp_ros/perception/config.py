@@ -1,0 +1,170 @@
+"""Parameters of the perception node, and the camera pose and robot model made from them."""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
+from dexgrasp.perception.cameras.realsense import RealSenseCfg
+from dexgrasp.perception.grasp_planning.planner import Reachable
+from dexgrasp.perception.robot_body import ArmBody, HandBody, read_arm_body, read_hand_body
+from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
+from dexgrasp.policies.deploy.bundle import read_contract
+from dexgrasp.policies.deploy.contract import Contract, HandContract
+from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros.drivers import config
+from dexgrasp_ros.drivers.adapters import JointAdapter
+from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
+from dexgrasp_ros.drivers.config import AdapterCfg
+from dexgrasp_ros.drivers.joint_states import JointStates
+from dexgrasp_ros.perception.state_machine import PerceptionSetup
+
+
+@dataclass(frozen=True)
+class PerceptionCfg:
+    """Parameters of the perception node."""
+
+    bundle: str
+    """Folder of the exported policy: its camera mode and the grasp styles of its hand are used."""
+    hand: str = "sim_allegro"
+    """Driver of the hand: a name in config/hands or the path of a .yaml; its joint states are read."""
+    arm: str = ""
+    """Driver of the arm, used to remove it from the image and for the palm pose; empty: palm pose from palm_topic."""
+    hand_body: str = ""
+    """File capsules.json of the hand; empty: the one in assets/hands."""
+    source: str = "topic"
+    """Source of depth images: topic, realsense, realsense:SERIAL, a recording (.db3, .bag) or a folder of frames."""
+    depth_topic: str = "/camera/camera/depth/image_rect_raw"
+    """Topic of depth images, 16UC1 in millimetres or 32FC1 in metres."""
+    camera_info_topic: str = "/camera/camera/depth/camera_info"
+    """Topic of the intrinsics of the depth images."""
+    palm_topic: str = "/grasp/palm"
+    """Topic of the palm pose in the base frame; read where no arm is given."""
+    state_topic: str = "/grasp/state"
+    """Topic of the state of the grasp node."""
+    base_frame: str = "world"
+    """Frame of published points and poses: z up, the table at z = 0."""
+    camera_file: str = ""
+    """Camera pose file from `dexgrasp calibrate camera`; empty: camera_pos_m and camera_quat_wxyz are used."""
+    camera_pos_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Position of the camera's optical frame in the base frame [m]."""
+    camera_quat_wxyz: tuple[float, ...] = ()
+    """Orientation of the camera's optical frame (x right, y down, z forward) in the base frame, w first."""
+    check_reachability: bool = True
+    """Prefer pre-grasps that the arm can reach; without effect where no arm is given."""
+    readings_timeout_s: float = 0.1
+    """Largest difference between the stamps of a frame and of the robot readings used with it [s]."""
+    held_object_rate_hz: float = 60.0
+    """Rate at which the points of a held object are published between frames [Hz]."""
+    segment: SegmentationCfg = field(default_factory=SegmentationCfg)
+    """Settings of the object segmentation."""
+    realsense: RealSenseCfg = field(default_factory=RealSenseCfg)
+    """Settings of a RealSense camera read by this node."""
+
+    def __post_init__(self) -> None:
+        if not self.readings_timeout_s > 0:
+            raise ValueError(f"readings_timeout_s must be positive, got {self.readings_timeout_s}")
+        if not 0 < self.held_object_rate_hz <= 1000:
+            raise ValueError(f"held_object_rate_hz must be above 0 and at most 1000, got {self.held_object_rate_hz}")
+        if not self.camera_file and not self.camera_quat_wxyz:
+            raise ValueError(
+                "the camera pose is missing: give camera_file, or camera_pos_m and camera_quat_wxyz (w first)"
+            )
+
+
+RENAMED = {"reach": "check_reachability", "carry_hz": "held_object_rate_hz"}
+"""Old -> new names of parameters, accepted for one release."""
+
+
+def camera_pose(cfg: PerceptionCfg) -> CameraPose:
+    """Return the camera pose of a file or of the two parameters."""
+    if cfg.camera_file:
+        return CameraPose.load(cfg.camera_file)
+    return CameraPose(pose_matrix(cfg.camera_pos_m, cfg.camera_quat_wxyz, "camera_pos_m and camera_quat_wxyz"))
+
+
+@dataclass(frozen=True)
+class PerceptionInputs:
+    """Inputs of the perception node, made from its parameters."""
+
+    setup: PerceptionSetup
+    """Camera, robot model and settings."""
+    joints: JointStates
+    """Joint states of "hand" and, where one is given, "arm"."""
+
+
+def make_inputs(cfg: PerceptionCfg) -> PerceptionInputs:
+    """Read bundle, drivers, capsule models and camera pose. Raises ValueError, OSError or ImportError."""
+    contract = read_contract(cfg.bundle)
+    hand = config.load("hands", cfg.hand)
+    made_for = contract.hand
+    name = made_for.name
+    if hand.hand != name:
+        raise ValueError(f"the bundle {cfg.bundle} is for the hand '{name}', driver '{cfg.hand}' is for '{hand.hand}'")
+    body = hand_body(cfg.hand_body or asset(f"hands/{name}", "give hand_body"), contract.hand)
+    adapters = {"hand": JointAdapter(hand, contract.hand.joint_names)}
+    arm = reachable = None
+    if cfg.arm:
+        driver = config.load("arms", cfg.arm)
+        arm = _arm_body(driver, cfg.arm)
+        adapters["arm"] = JointAdapter(driver, arm.joint_names)
+        reachable = _reachable(driver, contract) if cfg.check_reachability else None
+    T_world_cam = camera_pose(cfg).T_world_cam
+    setup = PerceptionSetup(
+        contract=contract,
+        T_world_cam=T_world_cam,
+        hand=body,
+        arm=arm,
+        segment=cfg.segment,
+        reachable=reachable,
+        timeout_s=cfg.readings_timeout_s,
+    )
+    return PerceptionInputs(setup, JointStates(adapters, others=arm is None))
+
+
+def hand_body(place: str | Path, hand: HandContract) -> HandBody:
+    """Return the capsule model of a bundle's hand from the hand's folder or a capsules.json."""
+    return read_hand_body(
+        place,
+        side=hand.side,
+        kinematics=vars(hand.kinematics),
+        palm_pos_b=hand.palm_pos_b,
+        palm_quat_b=hand.palm_quat_b,
+    )
+
+
+def asset(name: str, advice: str) -> Path:
+    """Return the path of an asset; `advice` ends the error where the assets are not installed."""
+    try:
+        from dexgrasp import assets
+    except ImportError as error:
+        raise ImportError(f"the package `assets` is not installed ({error}): {advice}") from error
+    return assets.path(name)
+
+
+def _arm_body(driver: AdapterCfg, name: str) -> ArmBody:
+    """Return the capsule model of a driver's arm at its base pose."""
+    if driver.arm is None:
+        raise ValueError(
+            f"driver '{name}' names no arm with known kinematics: leave `arm` empty and publish palm_topic"
+        )
+    base = None
+    if driver.base is not None:
+        half = driver.base.yaw_rad / 2
+        quat = [math.cos(half), 0.0, 0.0, math.sin(half)]
+        base = torch.tensor(driver.base.pos_w, dtype=torch.float64), torch.tensor(quat, dtype=torch.float64)
+    return read_arm_body(asset(f"arms/{driver.arm}", "leave `arm` empty"), base)
+
+
+def _reachable(driver: AdapterCfg, contract: Contract) -> Reachable:
+    """Return the filter of palm poses that the driver's arm can reach."""
+    base = None if driver.base is None else (driver.base.pos_w, driver.base.yaw_rad)
+    arm = ArmKinematics(str(driver.arm), contract.hand, 1.0 / contract.control.rate_hz, base)
+
+    def reaches(pos_w: torch.Tensor, quat_w: torch.Tensor) -> torch.Tensor:
+        poses = zip(pos_w.numpy(), quat_w.numpy(), strict=True)
+        return torch.tensor([arm.reaches(Pose.of(*pose)) for pose in poses])
+
+    return reaches

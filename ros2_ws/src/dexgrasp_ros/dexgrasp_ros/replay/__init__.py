@@ -1,0 +1,1 @@
+"""Replay of recorded bags through perception and grasp logic."""

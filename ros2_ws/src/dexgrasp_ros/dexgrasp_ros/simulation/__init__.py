@@ -1,0 +1,1 @@
+"""Simulated robot, closed loop and its benchmark."""

@@ -1,0 +1,92 @@
+"""`dexgrasp bench ros`: latency from depth image to command and command jitter, in closed loop."""
+
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dexgrasp.policies.deploy.shipped import find_bundle
+from dexgrasp.policies.run_directory import Run
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.timers import PERCENTILES
+from dexgrasp_ros import config
+from dexgrasp_ros.simulation.closed_loop import ClosedLoop, Trial
+from dexgrasp_ros.simulation.video import write_video
+
+ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
+"""Rows: age of the newest depth image when the policy runs; policy; tick to command; depth stamp to command; period."""
+
+
+@dataclass(frozen=True)
+class RosBenchCfg:
+    """Options of the closed-loop benchmark, in which each node is a process."""
+
+    policy: str = "allegro/student"
+    """Exported policy: a shipped name or a bundle directory."""
+    trials: int = 10
+    """Number of grasps, of objects spread evenly over the shipped library."""
+    domain: int = 77
+    """ROS_DOMAIN_ID, 0 to 101; no other robot may use it."""
+    video: bool = False
+    """Also write RUN/grasp.mp4 of the first successful grasp, rendered from joint states and object poses."""
+    out: str = ""
+    """Run directory; empty: a new one under runs/."""
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise ValueError(f"trials must be at least 1, got {self.trials}")
+        if not 0 <= self.domain <= 101:
+            raise ValueError(f"domain must lie in 0..101, got {self.domain}")
+
+
+def bench_ros(cfg: RosBenchCfg) -> dict[str, Any]:
+    """Measure, print the table, write RUN/bench.json; returns what it holds."""
+    bundle = find_bundle(cfg.policy)
+    with Run.open(cfg.out, cfg) as run:
+        set_local_transport(cfg.domain, run.path)
+        with ClosedLoop(bundle, run.path / "nodes", cfg.video) as loop:
+            trials, frames = [], []
+            for i in range(cfg.trials):
+                trials.append(run_trial(loop, str(i * 144 // cfg.trials)))
+                frames = frames or (trials[-1].success and list(loop.frames))
+            loop.spin(1.5)  # until the last timing report has arrived
+            timing = dict(loop.timing)
+        result = {"timing_ms": {name: float(value) for name, value in timing.items()}, "facts": run.facts}
+        result["trials"] = [asdict(trial) for trial in trials]
+        write_json(run.path / "bench.json", result)
+        show(result["timing_ms"], trials)
+        if cfg.video and frames:
+            write_video(run.path / "grasp.mp4", frames, next(trial.object for trial in trials if trial.success))
+            print(f"video: {run.path / 'grasp.mp4'}")
+    return result
+
+
+def run_trial(loop: ClosedLoop, name: str) -> Trial:
+    """Grasp an object, given by number or name, and print the result."""
+    trial = loop.grasp(name)
+    print(
+        f"object {name:>4}  {'held' if trial.success else 'lost'}  {trial.lifted_m:6.3f} m  {trial.reason}", flush=True
+    )
+    return trial
+
+
+def set_local_transport(domain: int, logs: Path) -> None:
+    """Set domain, transport and log folder of all nodes in the environment of this process."""
+    os.environ.setdefault("FASTRTPS_DEFAULT_PROFILES_FILE", str(config("fastdds.xml")))
+    os.environ.setdefault("ROS_LOG_DIR", str(logs if logs.is_dir() else tempfile.gettempdir()))
+    os.environ |= {"ROS_DOMAIN_ID": str(domain), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+
+
+def show(timing_ms: dict[str, float], trials: list[Trial]) -> None:
+    """Print the table of percentiles."""
+    held = sum(trial.success for trial in trials)
+    columns = (f"p{percent}" for percent in PERCENTILES)
+    table = Table("milliseconds", *columns, title=f"closed loop, {held} of {len(trials)} objects held")
+    for row in ROWS:
+        values = (timing_ms.get(f"{row}_p{percent}_ms", float("nan")) for percent in PERCENTILES)
+        table.add_row(row.replace("_", " "), *(f"{value:.1f}" for value in values))
+    Console(width=90).print(table)

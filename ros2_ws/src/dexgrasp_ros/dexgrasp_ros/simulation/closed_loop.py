@@ -1,0 +1,292 @@
+"""Closed loop on one machine: simulated robot, perception and grasp node, and an operator.
+
+    with ClosedLoop(bundle, logs) as loop:
+        trial = loop.grasp("3", seed=0)          success is decided by the pose of the object in the simulator
+
+ROS_DOMAIN_ID and the Fast DDS profile must be set in the environment, see `bench.set_local_transport`.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+from rclpy.parameter_client import AsyncParameterClient
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.utilities import try_shutdown
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
+
+from dexgrasp_ros import config, message_conversions
+from dexgrasp_ros.simulation.video import RATE_HZ, VideoFrameState
+
+NODES = ("sim_robot", "perception", "grasp")
+LIFTED_M = 0.1
+"""Rise of the object at the end of the hold from which a trial is a success [m]."""
+HOLD_S = 3.0
+"""Duration of the hold that is observed [s, simulated]."""
+START_S, ANSWER_S, PLAN_S, GRASP_S = 60.0, 10.0, 20.0, 150.0
+"""Time limits of a process start, an answer, a plan, and a grasp with all attempts [s, wall time]."""
+
+
+class NotAnsweredError(TimeoutError):
+    """Raised where a node does not react in time; the text names it and quotes its last output."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Result of one grasp with all its attempts."""
+
+    object: str
+    seed: int
+    success: bool
+    lifted_m: float
+    """Rise of the object at the end of the hold [m]."""
+    state: str
+    """State of the grasp node at the end."""
+    reason: str
+    """Why the trial ended early; empty otherwise."""
+    wall_s: float
+
+
+class ClosedLoop:
+    """Starts simulated robot, perception and grasp node as processes and operates them."""
+
+    def __init__(self, bundle: str | Path, logs: Path, video: bool = False, **parameters: Mapping[str, Any]) -> None:
+        """`logs`: folder of node outputs. `video`: keep states for a video. `parameters`: by node name."""
+        if unknown := sorted(set(parameters) - set(NODES)):
+            raise ValueError(f"unknown nodes {unknown}; nodes: {list(NODES)}")
+        folder = str(Path(bundle).resolve())
+        own: dict[str, dict[str, Any]] = {
+            "sim_robot": {"physics": "reference"},
+            "perception": {
+                "bundle": folder,
+                "arm": "sim_ur5e",
+                "camera_file": str(config("cameras/sim.yaml")),
+                "use_sim_time": True,
+            },
+            "grasp": {"bundle": folder, "autostart": False, "use_sim_time": True},
+        }
+        self._logs, self._video = logs, video
+        self._parameters = {name: own[name] | dict(parameters.get(name, {})) for name in NODES}
+        self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        """Node processes by name."""
+        self.state, self.lifted_m = "", np.nan
+        """State of the grasp node; rise of the object since the last reset [m]."""
+        self.timing: dict[str, str] = {}
+        """Newest timing report of the grasp node, values by name."""
+        self.frames: list[VideoFrameState] = []
+        """States since the last reset, kept only for a video."""
+        self._joints: dict[str, float] = {}
+        self._object_m: tuple[float, float] = np.nan, np.nan  # stamp, height
+        self._start_m = self._plan_s = np.nan
+
+    def __enter__(self) -> Self:
+        self._logs.mkdir(parents=True, exist_ok=True)
+        self._context = Context()
+        rclpy.init(context=self._context)
+        self._node = Node("operator", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._node)
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        listen = self._node.create_subscription
+        listen(String, "/grasp/state", self._on_state, latched)
+        listen(PoseStamped, "/sim_robot/object_pose", self._on_object, QoSProfile(depth=1))
+        if self._video:
+            listen(JointState, "/joint_states", self._on_joints, QoSProfile(depth=1))
+        listen(Float64MultiArray, "/perception/plan", self._on_plan, QoSProfile(depth=1))
+        listen(DiagnosticArray, "/diagnostics", self._on_report, QoSProfile(depth=10))
+        try:
+            for name in NODES:
+                self.start(name)
+            self.until(lambda: np.isfinite(self._object_m[0]), "sim_robot", "publishes the object pose", START_S)
+            self._active = False
+            self.until(lambda: self._node.count_services("/grasp/change_state"), "grasp", "has started", START_S)
+            self.transition(Transition.TRANSITION_CONFIGURE)
+            self.until(lambda: self.state != "", "grasp", "publishes its state")
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self, name: str) -> None:
+        """Start a node process; also used after it was killed."""
+        words = [word for item in self._parameters[name].items() for word in ("-p", "{}:={}".format(*_written(item)))]
+        command = [sys.executable, "-m", f"dexgrasp_ros.{name}_node", "--ros-args", *words]
+        with (self._logs / f"{name}.log").open("ab") as log:
+            environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+            self.processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
+
+    def close(self) -> None:
+        """Terminate the nodes, as a launch does."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(ANSWER_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._executor.shutdown(timeout_sec=0.0)
+        self._node.destroy_node()
+        try_shutdown(context=self._context)
+
+    def grasp(self, name: str, seed: int = 0, during: Callable[[str], None] = lambda state: None) -> Trial:
+        """Place an object, grasp it and return whether it is held.
+
+        `during` is called repeatedly with the state of the grasp node.
+        """
+        start_s = time.monotonic()
+        self.reset(name, seed)
+        reason = self._request_grasp() or self._wait_for_hold(during)
+        success = not reason and self.lifted_m > LIFTED_M
+        return Trial(
+            object=name,
+            seed=seed,
+            success=success,
+            lifted_m=self.lifted_m,
+            state=self.state,
+            reason=reason,
+            wall_s=time.monotonic() - start_s,
+        )
+
+    def reset(self, name: str, seed: int) -> None:
+        """Reset the simulated robot with an object and activate the grasp node."""
+        if self._active:
+            self._active = not self.transition(Transition.TRANSITION_DEACTIVATE)
+        client = AsyncParameterClient(self._node, "sim_robot")
+        self.until(client.services_are_ready, "sim_robot", "offers its parameters")
+        values = [Parameter("object", value=str(name)), Parameter("seed", value=seed)]
+        answer = client.set_parameters(values)
+        self.until(answer.done, "sim_robot", "sets its parameters")
+        self.call("/sim_robot/reset")
+        reset_s = self._object_m[0]
+        self.until(lambda: self._object_m[0] > reset_s + 0.1, "sim_robot", "publishes the object pose")
+        self._start_m = self._object_m[1]
+        self.frames.clear()
+        self.until(lambda: self.transition(Transition.TRANSITION_ACTIVATE), "grasp", "is active")
+        self._active = True
+
+    def transition(self, number: int) -> bool:
+        """Request a lifecycle transition of the grasp node; return whether it succeeded."""
+        answer = self._call(ChangeState, "/grasp/change_state", ChangeState.Request(transition=Transition(id=number)))
+        return bool(answer.success)
+
+    def call(self, service: str) -> Trigger.Response:
+        """Call a Trigger service and return its answer."""
+        return self._call(Trigger, service, Trigger.Request())
+
+    def _call(self, kind: Any, service: str, request: Any) -> Any:
+        client = self._node.create_client(kind, service)
+        name = service.split("/")[1]
+        try:
+            self.until(client.service_is_ready, name, f"offers {service}")
+            answer = client.call_async(request)
+            self.until(answer.done, name, f"answers {service}")
+            return answer.result()
+        finally:
+            self._node.destroy_client(client)
+
+    def spin(self, time_s: float) -> None:
+        """Process messages for a duration [s]."""
+        end_s = time.monotonic() + time_s
+        while time.monotonic() < end_s:
+            self._executor.spin_once(timeout_sec=0.01)
+
+    def until(self, condition: Callable[[], Any], name: str, what: str, patience_s: float = ANSWER_S) -> None:
+        """Process messages until a condition holds.
+
+        Raises NotAnsweredError, which names node `name`, after the time limit.
+        """
+        end_s = time.monotonic() + patience_s
+        while not condition():
+            if time.monotonic() > end_s or self.processes[name].poll():
+                last = (self._logs / f"{name}.log").read_text(errors="replace").splitlines()[-5:]
+                raise NotAnsweredError(f"waited up to {patience_s:.0f} s until {name} {what}; its last lines: {last}")
+            self._executor.spin_once(timeout_sec=0.01)
+
+    def _call_until_accepted(self, service: str, patience_s: float) -> str:
+        """Call a service until it succeeds; return the last refusal, or an empty text."""
+        end_s, answer = time.monotonic() + patience_s, self.call(service)
+        while not answer.success and time.monotonic() < end_s:
+            self._executor.spin_once(timeout_sec=0.05)
+            answer = self.call(service)
+        return "" if answer.success else str(answer.message)
+
+    def _request_grasp(self) -> str:
+        """Request a grasp once a plan has arrived; return why none started, or an empty text."""
+        after_s = self._object_m[0]
+        try:
+            self.until(lambda: self._plan_s > after_s, "perception", "plans a grasp", PLAN_S)
+        except NotAnsweredError as error:
+            return str(error)
+        if refusal := self._call_until_accepted("/grasp/grasp", ANSWER_S):
+            return refusal
+        self.until(lambda: self.state != "idle", "grasp", "starts")
+        return ""
+
+    def _wait_for_hold(self, during: Callable[[str], None]) -> str:
+        """Wait until the hold is over; return why it ended early, or an empty text."""
+        end_s, held_from_s = time.monotonic() + GRASP_S, np.inf
+        while self._object_m[0] < held_from_s + HOLD_S:
+            self._executor.spin_once(timeout_sec=0.01)
+            during(self.state)
+            if self.state == "hold" and np.isinf(held_from_s):
+                held_from_s = self._object_m[0]
+            if dead := [name for name, process in self.processes.items() if process.poll() is not None]:
+                return f"{dead} ended in {self.state}"
+            if self.state in ("fault", "idle"):
+                return f"the grasp ended in {self.state}"
+            if time.monotonic() > end_s:
+                return f"not finished within {GRASP_S:.0f} s, in {self.state}"
+        return ""
+
+    def _on_state(self, message: String) -> None:
+        self.state = str(message.data)
+
+    def _on_object(self, message: PoseStamped) -> None:
+        pos, quat = message_conversions.pose_from_message(message)
+        stamp_s = message_conversions.seconds(message.header.stamp)
+        self._object_m = stamp_s, float(pos[2])
+        self.lifted_m = self._object_m[1] - self._start_m
+        last_s = self.frames[-1].stamp_s if self.frames else -np.inf
+        if self._joints and stamp_s >= last_s + 1 / RATE_HZ - 1e-6:
+            self.frames.append(VideoFrameState(stamp_s, self._joints, pos, quat, self.state))
+
+    def _on_joints(self, message: JointState) -> None:
+        self._joints = message_conversions.joints_from_message(message)
+
+    def _on_plan(self, message: Float64MultiArray) -> None:
+        self._plan_s = message_conversions.plan_from_message(message)[1]
+
+    def _on_report(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "grasp: timing":
+                self.timing = {item.key: item.value for item in status.values}
+
+
+def _written(item: tuple[str, Any]) -> tuple[str, str]:
+    """Return name and value of a parameter in command-line form."""
+    name, value = item
+    return name, str(value).lower() if isinstance(value, bool) else str(value)

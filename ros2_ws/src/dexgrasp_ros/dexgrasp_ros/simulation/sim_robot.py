@@ -1,0 +1,291 @@
+"""Simulated robot in MuJoCo, without ROS: arm, hand, one object on a table, delayed commands.
+
+Joint names are those of assets/arms and assets/hands.
+"""
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from dexgrasp import configs
+from dexgrasp.perception.transforms import compose
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.randomization.episode_draws import RandomizationCfg, ResetCfg, draw_episode
+from dexgrasp.sim.randomization.trial_rng import TrialRandom
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.mount import ArmSpec
+from dexgrasp.sim.scene import ModelPool, PhysicsCfg
+from dexgrasp.sim.task import reset as starts
+
+PUSH_S = 0.2
+"""Duration of a push on the object [s]."""
+MODELS_BYTES = 256 << 20
+"""Memory limit of the model cache [byte]."""
+Array = NDArray[np.float64]
+Group = Literal["arm", "hand"]
+
+
+class CommandError(ValueError):
+    """Raised for a command that the robot refuses; nothing moves."""
+
+
+@dataclass(frozen=True)
+class SimRobotCfg:
+    """Parameters of the simulated robot."""
+
+    hand: str = "allegro"
+    """Hand: a name in assets/hands or a folder with hand.yaml."""
+    arm: str = "ur5e"
+    """Arm: a name in assets/arms."""
+    objects: str = "shipped"
+    """Object library: shipped, generated:N or a folder."""
+    object: str = "0"
+    """Object that ~/reset places on the table, by number in the library or name."""
+    seed: int = 0
+    """Seed of object pose and noise; the pose is that of the object's trial in `dexgrasp evaluate`."""
+    physics: str = "balanced"
+    """Physics preset: reference, balanced or turbo; the long steps of the last two reduce tracking accuracy."""
+    camera: str = "cameras/sim.yaml"
+    """Camera pose file: a name in config/cameras or a path."""
+    width: int = 640
+    """Columns of the depth image."""
+    height: int = 480
+    """Rows of the depth image."""
+    flaws: bool = True
+    """Whether depth images have the errors of a D435."""
+    camera_rate_hz: float = 30.0
+    """Rate of depth images; 0: no camera, which needs no OpenGL [Hz]."""
+    state_rate_hz: float = 100.0
+    """Rate of joint states [Hz]."""
+    latency_s: float = 0.0
+    """Time from the arrival of a command until it acts [s]."""
+    drop: float = 0.0
+    """Fraction of lost messages, sent and received."""
+    joint_noise_rad: float = 0.0
+    """Half-width of the uniform noise of joint readings [rad]."""
+    push_n: float = 2.5
+    """Force of ~/push on the object, in a random horizontal direction [N]."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.drop < 1:
+            raise ValueError(f"drop is a fraction of messages, at least 0 and below 1, got {self.drop}")
+        if min(self.latency_s, self.joint_noise_rad, self.camera_rate_hz, self.push_n) < 0 or self.state_rate_hz <= 0:
+            raise ValueError(
+                "latency_s, joint_noise_rad, camera_rate_hz and push_n must be at least 0, state_rate_hz above 0"
+            )
+
+
+@dataclass(frozen=True)
+class JointReadings:
+    """ProprioceptiveState of all joints: arm, then hand."""
+
+    names: tuple[str, ...]
+    position: Array
+    """(joint,) [rad]."""
+    velocity: Array
+    """(joint,) [rad/s]."""
+    effort: Array
+    """(joint,) [N m]."""
+    stamp_s: float
+
+
+@dataclass(frozen=True)
+class GroundTruth:
+    """True state of object and palm, known to the simulator only."""
+
+    object_pos_w: Array
+    """(3,) [m]."""
+    object_quat_w: Array
+    """(4,) wxyz."""
+    palm_pos_w: Array
+    """(3,) [m]."""
+    palm_quat_w: Array
+    """(4,) wxyz."""
+    lifted_m: float
+    """Rise of the object since the reset [m]."""
+    touched: bool
+    """Whether the hand touches the object."""
+
+
+@dataclass(frozen=True)
+class SceneSnapshot:
+    """State of the scene at one time, for the camera."""
+
+    model: mujoco.MjModel
+    qpos: Array
+    stamp_s: float
+
+
+class JointServos:
+    """Joint targets of arm or hand, interpolated linearly to the last command."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+        self._late: deque[tuple[float, Array, float]] = deque()
+        self.reset(np.zeros(len(self.names)))
+
+    def reset(self, target: ArrayLike) -> None:
+        """Set the target (joint,) [rad] at once and discard pending commands."""
+        self._late.clear()
+        self._from = self._goal = np.array(target, float)
+        self._start_s, self._reach_s = 0.0, 0.0
+
+    def command(self, target: Mapping[str, float] | ArrayLike, act_s: float, reach_s: float) -> None:
+        """Move to `target` within `reach_s`, starting at the time `act_s`. Raises CommandError."""
+        if isinstance(target, Mapping):
+            unknown, missing = sorted(set(target) - set(self.names)), sorted(set(self.names) - set(target))
+            if unknown or missing:
+                raise CommandError(f"unknown joints {unknown}, missing joints {missing}; expected {list(self.names)}")
+            target = [target[name] for name in self.names]
+        values = np.array(target, float)
+        if values.shape != (len(self.names),) or not np.isfinite([*values.ravel(), reach_s]).all() or reach_s < 0:
+            raise CommandError(f"expected {len(self.names)} finite positions {list(self.names)}, got {values.tolist()}")
+        self._late.append((act_s, values, reach_s))
+
+    def targets(self, now_s: float) -> Array:
+        """Return the targets (joint,) [rad] at a time, which must not decrease between calls."""
+        while self._late and self._late[0][0] <= now_s:
+            act_s, goal, reach_s = self._late.popleft()
+            self._from, self._goal = self._between(act_s), goal
+            self._start_s, self._reach_s = act_s, reach_s
+        return self._between(now_s)
+
+    def _between(self, now_s: float) -> Array:
+        share = 1.0 if self._reach_s == 0 else min((now_s - self._start_s) / self._reach_s, 1.0)
+        return self._from + share * (self._goal - self._from)
+
+
+class SimRobot:
+    """Simulates one scene; the clock `time_s` continues when the scene is reset."""
+
+    def __init__(self, cfg: SimRobotCfg) -> None:
+        self.cfg = cfg
+        self.hand, self.arm = HandSpec.load(cfg.hand), ArmSpec.load(cfg.arm)
+        self.library = open_library(cfg.objects)
+        physics = configs.load_option(PhysicsCfg, "physics", cfg.physics)
+        self._pool = ModelPool(self.hand, self.library, physics, cfg.arm, MODELS_BYTES)
+        self.servos: dict[Group, JointServos] = {
+            "arm": JointServos(self.arm.joint_names),
+            "hand": JointServos(self.hand.joint_names),
+        }
+        self.names = (*self.arm.joint_names, *self.hand.joint_names)
+        self.time_s = 0.0
+        self.unstable = 0
+        """Number of resets because the simulation was unstable."""
+        self.reset(cfg.object, cfg.seed)
+
+    def reset(self, name: str | int, seed: int) -> None:
+        """Move the arm home, open the hand, place the object (number or name) as in trial `seed`."""
+        self.object = self._object_name(name)
+        self.cfg = replace(self.cfg, object=str(name), seed=seed)
+        trial = self.library.names.index(self.object)
+        random = TrialRandom.of_trials(torch.tensor([seed]), torch.tensor([trial]))
+        draws = draw_episode(random, ResetCfg(), RandomizationCfg(), len(self.hand.joint_names))
+        pos, quat = starts.place_objects(self.library, [self.object], draws)
+        self._rng = np.random.default_rng([seed, trial, 1])
+        self._start_scene(self._pool.get(self.object), torch.cat([pos[0], quat[0]]).numpy())
+
+    def command(self, group: Group, target: Mapping[str, float] | ArrayLike, reach_s: float = 0.0) -> None:
+        """Command joint targets [rad] of arm or hand, by name or in order; they act `latency_s` from now.
+
+        Targets are interpolated linearly within `reach_s`. Raises CommandError, after which nothing moves.
+        """
+        self.servos[group].command(target, self.time_s + self.cfg.latency_s, reach_s)
+
+    def push(self) -> None:
+        """Push the object with `push_n` for PUSH_S."""
+        angle = self._rng.uniform(0, 2 * np.pi)
+        self._data.xfrc_applied[self._object, :2] = self.cfg.push_n * np.array([np.cos(angle), np.sin(angle)])
+        self._pushed_until_s = self.time_s + PUSH_S
+
+    def step_to(self, time_s: float) -> int:
+        """Step the physics up to a time; return the number of steps."""
+        steps, dt = 0, self._model.opt.timestep
+        while self.time_s + dt <= time_s + 1e-9:
+            self._step(dt)
+            steps += 1
+        return steps
+
+    def read_joints(self) -> JointReadings:
+        """Return the joint readings, with noise."""
+        data, half = self._data, self.cfg.joint_noise_rad
+        position = data.qpos[self._q] + (self._rng.uniform(-half, half, len(self._q)) if half else 0.0)
+        return JointReadings(
+            names=self.names,
+            position=position,
+            velocity=data.qvel[self._v].copy(),
+            effort=data.actuator_force[self._u].copy(),
+            stamp_s=self.time_s,
+        )
+
+    def ground_truth(self) -> GroundTruth:
+        """Return the true state of object and palm."""
+        data, palm = self._data, self._model.body("palm").id
+        mujoco.mj_kinematics(self._model, data)  # after a step, poses are those before it
+        pose = data.xpos[palm], data.xquat[palm], self.hand.palm_pos_b, self.hand.palm_quat_b
+        palm_pos_w, palm_quat_w = (value.numpy() for value in compose(*map(torch.tensor, pose)))
+        pos, quat = np.split(data.qpos[self._object_q].copy(), [3])
+        bodies = len(self.hand.contact_bodies)
+        touched = bool(data.sensordata[: 4 * bodies : 4].any())  # see dexgrasp.sim.scene: found and force per body
+        return GroundTruth(
+            object_pos_w=pos,
+            object_quat_w=quat,
+            palm_pos_w=palm_pos_w,
+            palm_quat_w=palm_quat_w,
+            lifted_m=float(pos[2] - self._start_z),
+            touched=touched,
+        )
+
+    def set_pose(
+        self, joint_pos: Mapping[str, float], object_pos_w: ArrayLike, object_quat_w: ArrayLike
+    ) -> tuple[mujoco.MjModel, mujoco.MjData]:
+        """Set joints (by name) [rad] and object pose without stepping; return model and data."""
+        self._data.qpos[self._q] = [joint_pos[name] for name in self.names]
+        self._data.qpos[self._object_q] = np.concatenate([object_pos_w, object_quat_w])
+        mujoco.mj_forward(self._model, self._data)
+        return self._model, self._data
+
+    def snapshot(self) -> SceneSnapshot:
+        """Return the state of the scene, for a camera in another thread."""
+        return SceneSnapshot(self._model, self._data.qpos.copy(), self.time_s)
+
+    def _object_name(self, name: str | int) -> str:
+        names = self.library.names
+        if str(name).isdigit():
+            if int(name) >= len(names):
+                raise ValueError(f"object {name}: the library has {len(names)} objects, numbered from 0")
+            return names[int(name)]
+        return self.library[str(name)].name
+
+    def _start_scene(self, model: mujoco.MjModel, object_pose: Array) -> None:
+        """Start a new scene of a model, with the indices of its joints and actuators."""
+        self._model, self._data = model, mujoco.MjData(model)
+        self._q, self._v = (
+            np.array([getattr(model.joint(name), key)[0] for name in self.names]) for key in ("qposadr", "dofadr")
+        )
+        self._u = np.array([model.actuator(name).id for name in self.names])
+        first = model.joint("object").qposadr[0]
+        self._object_q, self._object = slice(first, first + 7), model.body("object").id
+        self._data.qpos[self._q] = start = np.concatenate([self.arm.home, self.hand.open_pose])
+        self._data.qpos[self._object_q] = object_pose
+        self._data.ctrl[self._u] = start
+        self._start_z, self._pushed_until_s = object_pose[2], self.time_s
+        self.servos["arm"].reset(self.arm.home)
+        self.servos["hand"].reset(self.hand.open_pose)
+        mujoco.mj_forward(model, self._data)
+
+    def _step(self, dt_s: float) -> None:
+        self.time_s += dt_s
+        if self.time_s > self._pushed_until_s:
+            self._data.xfrc_applied[self._object] = 0.0
+        self._data.ctrl[self._u] = np.concatenate([servos.targets(self.time_s) for servos in self.servos.values()])
+        mujoco.mj_step(self._model, self._data)
+        if any(warning.number for warning in self._data.warning) or not np.isfinite(self._data.qpos).all():
+            self.unstable += 1
+            self.reset(self.cfg.object, self.cfg.seed)

@@ -1,0 +1,1 @@
+"""Physics engines: MuJoCo on CPU cores, MuJoCo Warp on a GPU."""

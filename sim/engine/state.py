@@ -1,0 +1,177 @@
+"""Named state over the raw arrays of a MuJoCo batch; shared by the engines.
+
+A quantity of the state is a view of the arrays wherever MuJoCo stores it; `refresh` computes the others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import mujoco
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.transforms import compose, invert, quat_rotate, quat_rotate_inverse
+from dexgrasp.sim.engine.base import InitialState, State
+from dexgrasp.sim.engine.carriers import make_carrier
+from dexgrasp.sim.robots.mount import palm_actuators
+from dexgrasp.sim.scene import ModelPool
+
+MAX_CHUNKS = 5
+"""Most parts in which the palm target moves per control step."""
+
+LIVE = {"joint_pos", "joint_vel", "joint_target", "object_pos_w", "object_quat_w", "object_linvel_w"}
+"""Quantities of the state that share the simulation's memory."""
+WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
+
+
+@dataclass(frozen=True)
+class RawBatch:
+    """Hold MuJoCo's arrays as live tensors of one float type on one device; first dimension: environment."""
+
+    qpos: Tensor
+    qvel: Tensor
+    ctrl: Tensor
+    xfrc_applied: Tensor
+    """(env, body, 6)."""
+    actuator_force: Tensor
+    sensordata: Tensor
+
+
+class SceneIndices:
+    """Finds the indices of hand, object and table in a scene's arrays, by name."""
+
+    def __init__(self, pool: ModelPool, model: mujoco.MjModel) -> None:
+        names = pool.hand.joint_names
+        self.actuators = [model.actuator(name).id for name in names]
+        self.palm_actuators = palm_actuators(model)
+        self.table = model.geom("table").id
+        self.object_body = model.body("object").id
+        self.object_geoms = [model.geom(f"object_{i}").id for i in range(pool.slots)]
+        self.finger_q = span([model.joint(name).qposadr[0] for name in names])
+        self.finger_v = span([model.joint(name).dofadr[0] for name in names])
+        self.finger_u = span(model.actuator_ctrladr[self.actuators])
+        self.finger_f = span(model.actuator_outadr[self.actuators])
+        q, v = model.joint("object").qposadr[0], model.joint("object").dofadr[0]
+        self.object_q, self.object_v = slice(q, q + 7), slice(v, v + 6)
+
+
+class BatchState:
+    """Names the state of all environments and changes it on request."""
+
+    def __init__(self, pool: ModelPool, model: mujoco.MjModel, raw: RawBatch) -> None:
+        self._raw, self._hand = raw, pool.hand
+        self.slots = SceneIndices(pool, model)
+        self.carrier = make_carrier(pool.mount, model, raw.qpos, raw.ctrl)
+        self._kinematics = pool.hand.kinematics().to(raw.qpos.dtype, raw.qpos.device)
+        in_base = torch.tensor(pool.hand.palm_pos_b), torch.tensor(pool.hand.palm_quat_b)
+        self._palm_in_base = in_base[0].to(raw.qpos), in_base[1].to(raw.qpos)
+        base_in_palm = invert(*in_base)
+        self._base_in_palm = base_in_palm[0].to(raw.qpos), base_in_palm[1].to(raw.qpos)
+        self.fingers = raw.ctrl[:, self.slots.finger_u]
+        """(env, joint) live finger targets [rad]."""
+        self.named = self._name()
+
+    def _name(self) -> State:
+        raw, slots, envs = self._raw, self.slots, len(self._raw.qpos)
+        bodies, keypoints = len(self._hand.contact_bodies), len(self._hand.keypoint_names)
+        object_q, object_v = raw.qpos[:, slots.object_q], raw.qvel[:, slots.object_v]
+        contact = raw.sensordata[:, :-1].unflatten(1, (2, bodies, 4))  # [of object, table] x body x [found, force]
+        self._found, self._depth = contact[..., 0], raw.sensordata[:, -1]
+
+        def zeros(*size: int) -> Tensor:
+            return raw.qpos.new_zeros(envs, *size)
+
+        return State(
+            joint_pos=raw.qpos[:, slots.finger_q],
+            joint_vel=raw.qvel[:, slots.finger_v],
+            joint_target=self.fingers,
+            joint_torque=raw.actuator_force[:, slots.finger_f],
+            palm_pos_w=zeros(3),
+            palm_quat_w=zeros(4),
+            keypoints_w=zeros(keypoints, 3),
+            object_pos_w=object_q[:, :3],
+            object_quat_w=object_q[:, 3:],
+            object_linvel_w=object_v[:, :3],
+            object_angvel_w=zeros(3),
+            object_contact=zeros(bodies).bool(),
+            object_force_w=contact[:, 0, :, 1:],
+            table_contact=zeros(bodies).bool(),
+            table_force_w=contact[:, 1, :, 1:],
+            penetration_m=zeros(),
+            object_mass=zeros(),
+            object_friction=zeros(),
+        )
+
+    def place(self, rows: Tensor, start: InitialState) -> None:
+        """Place hand and object of `rows` at `start`; the caller clears velocities and forces before."""
+        raw, slots = self._raw, self.slots
+        joint_pos = start.joint_pos.to(raw.qpos)
+        raw.qpos[rows, slots.finger_q] = joint_pos
+        raw.ctrl[rows, slots.finger_u] = joint_pos
+        raw.qpos[rows, slots.object_q] = torch.cat([start.object_pos_w, start.object_quat_w], dim=1).to(raw.qpos)
+        self.place_palm(rows, start.palm_pos_w.to(raw.qpos), start.palm_quat_w.to(raw.qpos))
+
+    def place_palm(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
+        """Place the palms of `rows` at poses (row, 3) [m], (row, 4), as state and as target."""
+        self.carrier.place(rows, *compose(pos_w, quat_w, *self._base_in_palm))
+
+    def set_palm_target(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
+        """Set the palm targets (env, 3) [m], (env, 4) for the end of the next control period."""
+        self.carrier.set_palm_target(
+            *compose(palm_pos_w.to(self._raw.qpos), palm_quat_w.to(self._raw.qpos), *self._base_in_palm)
+        )
+
+    def refresh(self) -> None:
+        """Recompute the tensors of the state that are no views."""
+        state = self.named
+        base = self.carrier.base_pose()
+        pos, quat = compose(*base, *self._palm_in_base)
+        state.palm_pos_w.copy_(pos)
+        state.palm_quat_w.copy_(quat)
+        state.keypoints_w.copy_(self._kinematics.keypoints(*base, state.joint_pos))
+        spin_in_object = self._raw.qvel[:, self.slots.object_v][:, 3:]  # MuJoCo's free joint turns in the body frame
+        state.object_angvel_w.copy_(quat_rotate(state.object_quat_w, spin_in_object))
+        state.penetration_m.copy_(-self._depth)
+        torch.gt(self._found[:, 0], 0, out=state.object_contact)
+        torch.gt(self._found[:, 1], 0, out=state.table_contact)
+
+    def push(self, force_w: Tensor) -> None:
+        """See `Engine.push`."""
+        self._raw.xfrc_applied[:, self.slots.object_body, :3] = force_w.to(self._raw.xfrc_applied)
+
+    def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
+        """See `Engine.move_object`."""
+        first = self.slots.object_q.start
+        self._raw.qpos[rows, first : first + 3] = object_pos_w.to(self._raw.qpos)
+        self._raw.qvel[rows, self.slots.object_v] = 0.0
+
+    def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """See `Engine.write`."""
+        unknown = sorted(set(values) - set(WRITABLE))
+        if unknown:
+            raise ValueError(f"quantities {unknown} cannot be written; those that can: {list(WRITABLE)}")
+        state, values = self.named, {name: value.to(self._raw.qpos) for name, value in values.items()}
+        for name in LIVE & set(values):
+            getattr(state, name)[rows] = values[name]
+        if "object_angvel_w" in values:
+            spin = quat_rotate_inverse(state.object_quat_w[rows], values["object_angvel_w"])
+            self._raw.qvel[rows, self.slots.object_v.start + 3 : self.slots.object_v.stop] = spin
+        if "palm_pos_w" in values or "palm_quat_w" in values:
+            pos = values.get("palm_pos_w", state.palm_pos_w[rows])
+            quat = values.get("palm_quat_w", state.palm_quat_w[rows])
+            self.place_palm(rows, pos, quat)
+            self._raw.qvel[rows, : self.slots.finger_v.start] = 0.0
+        self.refresh()
+
+
+def chunks_of(substeps: int) -> int:
+    """Return the number of equal parts into which the palm motion of a control step is divided."""
+    return max(n for n in range(1, MAX_CHUNKS + 1) if substeps % n == 0)
+
+
+def span(indices: Sequence[int]) -> slice:
+    """Return consecutive indices as a slice, which gives views. Raise ValueError where they are not consecutive."""
+    start = int(indices[0])
+    if [int(i) for i in indices] != list(range(start, start + len(indices))):
+        raise ValueError(f"the hand's joints are not stored one after another: {list(indices)}")
+    return slice(start, start + len(indices))

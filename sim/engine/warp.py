@@ -1,0 +1,269 @@
+"""GPU engine on MuJoCo Warp: one model for all scenes, whose objects are rows of its arrays.
+
+    targets -> schedule (chunk, env, ctrl) -> [ servo -> physics -> counters ] x substeps -> state
+
+On a GPU the brackets are one CUDA graph. The state tensors share Warp's memory, and a step reads nothing back to the
+host. On a machine without a GPU the same code runs, slowly, on Warp's CPU backend.
+"""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import fields
+
+import mujoco
+import torch
+from torch import Tensor
+
+from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
+from dexgrasp.sim.engine.config import WarpCfg
+from dexgrasp.sim.engine.state import BatchState, RawBatch, SceneIndices, chunks_of
+from dexgrasp.sim.engine.variation import apply_variation
+from dexgrasp.sim.scene import ModelPool
+
+try:
+    import mujoco_warp as mjw
+    import warp as wp
+except ImportError as error:
+    raise ImportError(f"engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]' ({error})") from error
+
+from dexgrasp.sim.engine.warp_buffers import BufferMonitor
+from dexgrasp.sim.engine.warp_objects import ObjectTable, PerWorldFields
+from dexgrasp.sim.engine.warp_scene import compile_scene, put_model
+from dexgrasp.sim.engine.warp_servo import PalmServo
+
+WILD = 1e10
+"""Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""
+
+
+class WarpEngine:
+    """Simulates `num_envs` scenes on one device in float32; on a GPU not repeatable bit by bit."""
+
+    def __init__(self, pool: ModelPool, num_envs: int, cfg: WarpCfg, device: str = "cpu") -> None:
+        """`cfg` with sizes, see `dexgrasp.sim.engine.warp_buffer_sizing`; `device` of torch and Warp, "cpu" or "cuda:0".
+
+        Raises ValueError for what Warp cannot simulate.
+        """
+        self.pool, self.num_envs, self.device = pool, num_envs, torch.device(device)
+        self._wp_device = wp.get_device(device)
+        self._compiled = compiled = compile_scene(pool)
+        with self._on_device():
+            self._model = put_model(compiled, num_envs, cfg)
+            self._data = mjw.make_data(compiled, nworld=num_envs, nconmax=cfg.nconmax, njmax=cfg.njmax)
+            self.buffers = BufferMonitor(self._model, self._data)
+            self._raw = self._bind()
+            self._rows = BatchState(pool, compiled, self._raw)
+            self.slots, self.state = self._rows.slots, self._rows.named
+            self._objects = ObjectTable(self._model, compiled, pool.library, pool.physics)
+            self._worlds = PerWorldFields(self._model, compiled, self.slots, pool.physics)
+            self._targets = wp.zeros((num_envs, compiled.nu), dtype=float)
+            self._model.callback.control = PalmServo(compiled, self._targets)
+        self._graphs: dict[tuple[int, int], wp.Graph] = {}
+        self._schedule = torch.zeros(0, device=self.device)
+        self.body_names = [compiled.body(i).name for i in range(1, compiled.nbody)]
+        self._names = [pool.library.names[0]] * num_envs
+        self._variation = _moved(PhysicsVariation.none(num_envs, len(pool.hand.joint_names)), self.device)
+        self._furnish(torch.arange(num_envs, device=self.device), self._names, self._variation)
+
+    def _bind(self) -> RawBatch:
+        """Return tensors that share Warp's memory; controls have the layout of MuJoCo's own model."""
+        data = self._data
+        tensors = {
+            name: wp.to_torch(getattr(data, name))
+            for name in ("qpos", "qvel", "xfrc_applied", "actuator_force", "sensordata", "qacc", "qacc_warmstart")
+        }
+        self._qacc, self._warmstart = tensors.pop("qacc"), tensors.pop("qacc_warmstart")
+        return RawBatch(**tensors, ctrl=torch.zeros(self.num_envs, self._compiled.nu, device=self.device))
+
+    def reset(self, rows: Tensor, start: InitialState) -> None:
+        """See `Engine.reset`; the only call that synchronises with the device, to check its buffers."""
+        self.check()
+        variation, raw = _moved(start.variation, self.device), self._raw
+        for row, name in zip(rows.tolist(), start.objects, strict=True):
+            self._names[row] = name
+        for item in fields(PhysicsVariation):
+            getattr(self._variation, item.name)[rows] = getattr(variation, item.name)
+        self._furnish(rows, start.objects, variation)
+        raw.qpos[rows] = torch.from_numpy(self._compiled.qpos0).to(raw.qpos)
+        for cleared in (raw.qvel, raw.ctrl, raw.xfrc_applied, self._qacc, self._warmstart):
+            cleared[rows] = 0.0
+        self._rows.place(rows, start)
+        with self._kept_of_others(rows):
+            self._forward()
+        self._rows.refresh()
+
+    def _furnish(self, rows: Tensor, names: Sequence[str], variation: PhysicsVariation) -> None:
+        """Write the objects and physics parameters of the worlds `rows`."""
+        with self._on_device():
+            numbers, changed = self._objects.find(names, variation.size.tolist())
+            self._worlds.write(rows, self._objects.take(numbers), _moved(variation, torch.float32))
+        if changed:  # arrays moved: what was recorded points to old ones
+            self._graphs.clear()
+        self.state.object_mass[rows] = self._worlds.object_mass(rows)
+        self.state.object_friction[rows] = variation.friction.float()
+
+    def step(
+        self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
+    ) -> None:
+        """See `Engine.step`."""
+        fingers, carrier = self._rows.fingers, self._rows.carrier
+        target = joint_target.to(fingers.dtype)
+        fingers.copy_(target if late is None else torch.where(late[:, None], fingers, target))
+        substeps = round(period_s / self.pool.physics.timestep_s)
+        chunks = chunks_of(substeps)
+        schedule = self._scheduled(chunks)
+        self._rows.set_palm_target(palm_pos_w, palm_quat_w)
+        for chunk in range(chunks):
+            carrier.interpolate((chunk + 1) / chunks)
+            schedule[chunk].copy_(self._raw.ctrl)
+            fingers.copy_(target)
+        self._run(chunks, substeps // chunks)
+        self._rows.refresh()
+
+    def _scheduled(self, chunks: int) -> Tensor:
+        """Return the buffer for the controls of `chunks` parts of a control step."""
+        if len(self._schedule) < chunks:
+            self._schedule = self._raw.ctrl.new_zeros(chunks, *self._raw.ctrl.shape)
+            self._graphs.clear()
+        return self._schedule
+
+    def _run(self, chunks: int, substeps: int) -> None:
+        """Simulate `substeps` with each of the scheduled controls."""
+        with self._on_device():
+            if not self._wp_device.is_cuda:
+                self._play(chunks, substeps)
+                return
+            if (chunks, substeps) not in self._graphs:
+                self._graphs[chunks, substeps] = self._record(chunks, substeps)
+            wp.capture_launch(self._graphs[chunks, substeps])
+
+    def _play(self, chunks: int, substeps: int) -> None:
+        for chunk in range(chunks):
+            wp.copy(self._targets, wp.from_torch(self._schedule[chunk]))
+            for _ in range(substeps):
+                mjw.step(self._model, self._data)
+                self.buffers.remember()
+
+    def _record(self, chunks: int, substeps: int) -> "wp.Graph":
+        """Record `_play` as a CUDA graph, after loading its kernels by a substep that is undone."""
+        memory = self._raw.qpos, self._raw.qvel, self._warmstart, wp.to_torch(self._data.time)
+        kept = [tensor.clone() for tensor in memory]
+        mjw.step(self._model, self._data)
+        self.buffers.remember()
+        for tensor, value in zip(memory, kept, strict=True):
+            tensor.copy_(value)
+        wp.synchronize_device(self._wp_device)
+        with wp.ScopedStream(wp.Stream(self._wp_device)), wp.ScopedCapture(self._wp_device) as capture:
+            self._play(chunks, substeps)
+        return capture.graph  # pyright: ignore[reportReturnType]
+
+    def _forward(self) -> None:
+        """Compute all quantities derived from positions, velocities and controls."""
+        with self._on_device():
+            wp.copy(self._targets, wp.from_torch(self._raw.ctrl))
+            mjw.forward(self._model, self._data)
+            self.buffers.remember()
+
+    @contextmanager
+    def _kept_of_others(self, rows: Tensor | None = None) -> Iterator[None]:
+        """Restore sensor and actuator values in all environments but `rows`."""
+        others = torch.ones(self.num_envs, 1, dtype=torch.bool, device=self.device)
+        if rows is not None:
+            others[rows] = False
+        shown = self._raw.sensordata, self._raw.actuator_force, self._qacc
+        kept = [tensor.clone() for tensor in shown]
+        yield
+        for tensor, value in zip(shown, kept, strict=True):
+            tensor.copy_(torch.where(others, value, tensor))
+
+    @contextmanager
+    def _on_device(self) -> Iterator[None]:
+        """Run Warp on this engine's device and torch's stream."""
+        with ExitStack() as stack:
+            stack.enter_context(wp.ScopedDevice(self._wp_device))
+            if self._wp_device.is_cuda:
+                stack.enter_context(wp.ScopedStream(wp.stream_from_torch(torch.cuda.current_stream(self.device))))
+            yield
+
+    def freeze(self, rows: Tensor) -> None:
+        """See `Engine.rest`: all environments are one launch."""
+
+    def push(self, force_w: Tensor) -> None:
+        """See `Engine.push`."""
+        self._rows.push(force_w)
+
+    def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
+        """See `Engine.move_object`."""
+        self._rows.move_object(rows, object_pos_w)
+
+    def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """See `Engine.write`."""
+        self._rows.write(rows, values)
+
+    def simulate(self, substeps: int = 1) -> None:
+        """See `Engine.simulate`."""
+        self._scheduled(1)[0].copy_(self._raw.ctrl)
+        self._run(1, substeps)
+        self._rows.refresh()
+
+    def body_states(self) -> Tensor:
+        """See `Engine.body_states`."""
+        model, data = self._model, self._data
+        with self._on_device():
+            mjw.kinematics(model, data)
+            mjw.com_pos(model, data)
+            mjw.com_vel(model, data)
+            names = ("xpos", "xquat", "cvel", "subtree_com")
+            pos, quat, cvel, com = (wp.to_torch(getattr(data, name)) for name in names)
+        root = torch.from_numpy(self._compiled.body_rootid).long().to(self.device)
+        spin, lever = cvel[..., :3], pos - com[:, root]
+        velocity = cvel[..., 3:] + torch.linalg.cross(spin, lever)  # cvel belongs to the tree's centre of mass
+        return torch.cat([pos, quat, velocity, spin], dim=2)[:, 1:]
+
+    def contact_forces(self) -> Tensor:
+        """See `Engine.contact_forces`."""
+        with self._kept_of_others(), self._on_device():
+            self._forward()
+            mjw.rne_postconstraint(self._model, self._data)
+        return wp.to_torch(self._data.cfrc_ext)[:, 1:, 3:] - self._raw.xfrc_applied[:, 1:, :3]
+
+    def finite(self) -> Tensor:
+        """See `Engine.finite`."""
+        numbers = self._raw.qpos, self._raw.qvel, self._qacc
+        return torch.stack([(number.abs() < WILD).all(dim=1) for number in numbers]).all(dim=0)
+
+    @property
+    def room(self) -> dict[str, int]:
+        """Return the buffer sizes: constraint rows per environment, contacts of all."""
+        return {"njmax": self._data.njmax, "naconmax": self._data.naconmax}
+
+    def check(self) -> None:
+        """See `Engine.check`; synchronises with the device."""
+        self.buffers.check()
+
+    def get_model(self, row: int) -> mujoco.MjModel:
+        """See `Engine.get_model`: the model that the CPU engine would have."""
+        own = {item.name: getattr(self._variation, item.name)[row : row + 1].cpu() for item in fields(PhysicsVariation)}
+        model, variation = self.pool.get(self._names[row], float(own["size"])), PhysicsVariation(**own)
+        if bool(variation.differs_from_nominal()):
+            model = copy.copy(model)
+            apply_variation(
+                model, SceneIndices(self.pool, model), self.pool.physics, variation, 0, mujoco.MjData(model)
+            )
+        return model
+
+    def get_data(self, row: int) -> mujoco.MjData:
+        """See `Engine.get_data`; poses and contacts are computed afresh from the row's state, by MuJoCo."""
+        model = self.get_model(row)
+        data = mujoco.MjData(model)
+        for name in ("qpos", "qvel", "ctrl", "xfrc_applied"):
+            getattr(data, name)[:] = getattr(self._raw, name)[row].cpu().numpy()
+        mujoco.mj_forward(model, data)
+        return data
+
+
+def _moved(variation: PhysicsVariation, to: torch.device | torch.dtype) -> PhysicsVariation:
+    """Return a copy on another device or in another type."""
+    return PhysicsVariation(
+        **{item.name: getattr(variation, item.name).to(to, copy=True) for item in fields(PhysicsVariation)}
+    )

@@ -1,0 +1,151 @@
+"""Per-world objects on the device: each object is a record of model fields that a reset copies.
+
+Every object (and size) that was ever drawn has a record: the numbers of its pieces in the mesh pool and all that
+depends on the object in a compiled scene. Swapping objects is copying records into the per-world fields of the model;
+what an absent piece would be is -1, which Warp leaves out.
+"""
+
+from collections.abc import Sequence
+
+import mujoco
+import mujoco_warp as mjw
+import numpy as np
+import torch
+import warp as wp
+from torch import Tensor
+
+from dexgrasp.perception.transforms import quat_rotate_inverse
+from dexgrasp.sim.engine.base import PhysicsVariation
+from dexgrasp.sim.engine.state import SceneIndices
+from dexgrasp.sim.engine.warp_meshes import MeshPool
+from dexgrasp.sim.objects import ObjectLibrary
+from dexgrasp.sim.scene import PhysicsCfg, build_object
+
+OF_GEOMS = ("geom_dataid", "geom_pos", "geom_quat", "geom_size", "geom_aabb", "geom_rbound")
+OF_BODY = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
+DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0")
+VARIED = ("geom_friction", "actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "dof_damping")
+PER_WORLD = (*OF_GEOMS, *OF_BODY, *DERIVED, *VARIED)
+"""Per-world fields of the model; `opt.gravity` is one too."""
+
+
+class ObjectTable:
+    """Stores objects as records on the device of a model."""
+
+    def __init__(self, model: mjw.Model, compiled: mujoco.MjModel, library: ObjectLibrary, physics: PhysicsCfg) -> None:
+        self._library, self._physics = library, physics
+        self._slots = sum(compiled.geom(i).name.startswith("object_") for i in range(compiled.ngeom))
+        self.pool = MeshPool(model, compiled)
+        self._numbers: dict[tuple[str, float], int] = {}
+        self._columns: dict[str, Tensor] = {}
+        self._device = wp.device_to_torch(wp.get_device())
+
+    def find(self, names: Sequence[str], sizes: Sequence[float]) -> tuple[Tensor, bool]:
+        """Return record numbers (row,) int64, and whether a new object changed the model's arrays."""
+        changed = False
+        for key in dict.fromkeys(zip(names, sizes, strict=True)):
+            if key not in self._numbers:
+                changed |= self._add(*key)
+        numbers = [self._numbers[key] for key in zip(names, sizes, strict=True)]
+        return torch.tensor(numbers, device=self._device), changed
+
+    def take(self, numbers: Tensor) -> dict[str, Tensor]:
+        """Return copies of the fields of these records."""
+        return {name: column[numbers] for name, column in self._columns.items()}
+
+    def _add(self, name: str, size: float) -> bool:
+        compiled = build_object(self._library[name].scaled(size), self._physics)
+        pieces, changed = self.pool.add(compiled)
+        number = len(self._numbers)
+        for field, value in self._record(compiled, pieces).items():
+            column = self._columns.get(field)
+            if column is None or number >= len(column):
+                wider = torch.zeros(2 * max(number, 8), *value.shape, dtype=value.dtype, device=self._device)
+                if column is not None:
+                    wider[:number] = column
+                self._columns[field] = column = wider
+            column[number] = value.to(self._device)
+        self._numbers[name, size] = number
+        return changed
+
+    def _record(self, compiled: mujoco.MjModel, pieces: list[int]) -> dict[str, Tensor]:
+        """Return the object's part of every field: per slot of the scene, and of the body."""
+        body, record = compiled.body("object").id, {}
+        for name in OF_GEOMS:
+            values = np.asarray(pieces, np.int32) if name == "geom_dataid" else getattr(compiled, name)
+            fill = -1 if name == "geom_dataid" else 0
+            padded = np.full((self._slots, *values.shape[1:]), fill, values.dtype)
+            padded[: len(values)] = values
+            record[name] = torch.from_numpy(padded)
+        record["geom_aabb"] = record["geom_aabb"].unflatten(1, (2, 3))
+        for name in OF_BODY:
+            record[name] = torch.from_numpy(np.array(getattr(compiled, name)[body]))
+        return {name: value if name == "geom_dataid" else value.float() for name, value in record.items()}
+
+
+class PerWorldFields:
+    """Writes the per-world fields of a device model through tensors that share its memory."""
+
+    def __init__(self, model: mjw.Model, compiled: mujoco.MjModel, slots: SceneIndices, physics: PhysicsCfg) -> None:
+        self._slots, self._friction_scale = slots, physics.friction_scale
+        self._fields = {name: wp.to_torch(getattr(model, name)) for name in PER_WORLD}
+        self._gravity = wp.to_torch(model.opt.gravity)
+        self._nominal = {name: self._fields[name][0].clone() for name in VARIED}
+        device = self._gravity.device
+        self._geoms = torch.tensor(slots.object_geoms, device=device)
+        self._fingers, self._palm = (torch.tensor(x, device=device) for x in (slots.actuators, slots.palm_actuators))
+        self._hand_mass = float(compiled.body_subtreemass[0] - compiled.body_mass[slots.object_body])
+
+    def write(self, rows: Tensor, records: dict[str, Tensor], variation: PhysicsVariation) -> None:
+        """Write objects and variation, both (row, ...) on the device, into the worlds `rows`."""
+        fields, slots, body = self._fields, self._slots, self._slots.object_body
+        for name in OF_GEOMS:
+            fields[name][rows[:, None], self._geoms] = records[name]
+        mass, inertia = (
+            records["body_mass"] * variation.mass_scale,
+            records["body_inertia"] * variation.mass_scale[:, None],
+        )
+        ipos, iquat = records["body_ipos"] + variation.com_offset, records["body_iquat"]
+        for name, value in zip(OF_BODY, (mass, inertia, ipos, iquat), strict=True):
+            fields[name][rows, body] = value
+        linear, at_origin, angular = inverse_weights(mass, inertia, ipos, iquat)
+        fields["body_invweight0"][rows, body] = torch.stack([linear, angular], dim=1)
+        weights = torch.stack([at_origin, angular], dim=1).repeat_interleave(3, dim=1)
+        fields["dof_invweight0"][rows, slots.object_v] = weights
+        fields["body_subtreemass"][rows, body] = mass
+        fields["body_subtreemass"][rows, 0] = mass + self._hand_mass
+        self._vary(rows, variation)
+
+    def object_mass(self, rows: Tensor) -> Tensor:
+        """Return the object masses (row,) [kg]."""
+        return self._fields["body_mass"][rows, self._slots.object_body]
+
+    def _vary(self, rows: Tensor, variation: PhysicsVariation) -> None:
+        fields, nominal, slots = self._fields, self._nominal, self._slots
+        self._gravity[rows] = variation.gravity
+        scale = self._friction_scale
+        fields["geom_friction"][rows[:, None], self._geoms, 0] = (variation.friction * scale)[:, None]
+        fields["geom_friction"][rows, slots.table, 0] = variation.table_friction * scale
+        stiffness = variation.palm_stiffness[:, None]
+        for servos, kp, kd in (
+            (self._fingers, variation.kp_scale, variation.kd_scale),
+            (self._palm, stiffness, stiffness.sqrt()),
+        ):
+            gain, bias = nominal["actuator_gainprm"][servos], nominal["actuator_biasprm"][servos]
+            fields["actuator_gainprm"][rows[:, None], servos, 0] = gain[:, 0] * kp
+            fields["actuator_biasprm"][rows[:, None], servos, 1] = bias[:, 1] * kp
+            fields["actuator_biasprm"][rows[:, None], servos, 2] = bias[:, 2] * kd
+        force = nominal["actuator_forcerange"][self._fingers] * variation.effort_scale[..., None]
+        fields["actuator_forcerange"][rows[:, None], self._fingers] = force
+        fields["dof_damping"][rows, slots.finger_v] = nominal["dof_damping"][slots.finger_v] * variation.damping_scale
+
+
+def inverse_weights(mass: Tensor, inertia: Tensor, ipos: Tensor, iquat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the mean inverse inertia (row,) of a free body, which scales constraints, as mj_setConst does.
+
+    Of translation at the centre of mass and at the body's origin [1/kg], and of rotation [1/(kg m^2)].
+    """
+    offset_i = quat_rotate_inverse(iquat, ipos)  # principal axes
+    turning = (1 / inertia).sum(dim=1)
+    lever = offset_i.square().sum(dim=1) * turning - (offset_i.square() / inertia).sum(dim=1)
+    return 1 / mass, 1 / mass + lever / 3, turning / 3

@@ -1,0 +1,1 @@
+"""Interfaces of the task: Gymnasium, Stable-Baselines3, Isaac Gym."""

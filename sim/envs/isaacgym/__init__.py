@@ -1,0 +1,1 @@
+"""The task behind the names of Isaac Gym: `make`, `VecTask`, `gymapi`, `gymtorch`."""

@@ -1,0 +1,103 @@
+"""A contact sheet of a library: every object at one scale, in its likeliest resting pose, drawn without a GPU.
+
+The surface is splatted as shaded points with a depth buffer: fast, and free of any graphics library.
+"""
+
+import io
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy.spatial.transform import Rotation
+
+from dexgrasp.sim.objects.library import ObjectLibrary, ObjectModel
+from dexgrasp.sim.objects.manifest import ObjectEntry
+from dexgrasp.sim.objects.surface import scatter
+from dexgrasp.utils.files import write_bytes
+
+TILE_PX = 170
+LABEL_PX = 26
+SPAN_M = 0.21
+"""Width of the world in one tile."""
+SPLATS = 40000
+DEPTHS = 64
+"""Layers in which the points are written, far to near."""
+_BACKGROUND = (250, 250, 248)
+_LIGHT = np.array([-0.45, -0.5, 0.74])
+_VIEW_YAW, _VIEW_PITCH = np.deg2rad(-35), np.deg2rad(-62)
+
+
+def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool = False) -> Path:
+    """Writes a sheet of up to `most` objects, or of their convex pieces, spread over the families."""
+    entries = spread_over_families(library.entries, most)
+    columns = min(len(entries), max(4, round(np.sqrt(len(entries) * 1.4))))
+    rows = -(-len(entries) // columns)
+    sheet = Image.new("RGB", (columns * TILE_PX, rows * (TILE_PX + LABEL_PX)), _BACKGROUND)
+    write = ImageDraw.Draw(sheet)
+    for k, entry in enumerate(entries):
+        x, y = (k % columns) * TILE_PX, (k // columns) * (TILE_PX + LABEL_PX)
+        sheet.paste(Image.fromarray(draw(library[entry.name], pieces)), (x, y))
+        sides = " x ".join(f"{100 * side:.0f}" for side in sorted(entry.extents, reverse=True))
+        title = entry.family if entry.family != "mesh" else entry.name
+        write.text((x + 6, y + TILE_PX), title[:26], fill=(30, 30, 30))
+        write.text((x + 6, y + TILE_PX + 12), f"{sides} cm, {1000 * entry.mass:.0f} g", fill=(120, 120, 120))
+    buffer = io.BytesIO()
+    sheet.save(buffer, "PNG", optimize=True)
+    write_bytes(Path(png), buffer.getvalue())
+    return Path(png)
+
+
+def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
+    """(170, 170, 3) uint8 picture of a model, or of its convex pieces, in its likeliest resting pose."""
+    vertices, faces = _pieces_mesh(model) if pieces else (model.vertices, model.faces)
+    points, normals = scatter(vertices, faces, SPLATS, np.random.default_rng(0))
+    best = int(np.argmax(model.rest_prob))
+    view = _view() @ Rotation.from_quat(model.rest_quat[best], scalar_first=True).as_matrix()
+    seen, facing = points @ view.T, normals @ view.T
+    shade = 0.42 + 0.58 * np.clip(facing @ (_view() @ _LIGHT), 0, 1)
+    colour = np.array(_family_colour(model.family)) * shade[:, None]
+    middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
+    pixel = np.round((seen[:, :2] - middle[:2]) * [1, -1] / SPAN_M * TILE_PX + TILE_PX / 2).astype(int)
+    picture = np.full((TILE_PX, TILE_PX, 3), _BACKGROUND, np.uint8)
+    inside = ((pixel >= 1) & (pixel < TILE_PX)).all(axis=1) & (facing[:, 2] > -0.05)
+    order = np.flatnonzero(inside)[np.argsort(seen[inside, 2])]  # the nearest is written last
+    for at in np.array_split(order, DEPTHS):  # each point covers four pixels, so that no holes remain
+        for dx, dy in ((-1, -1), (-1, 0), (0, -1), (0, 0)):
+            picture[pixel[at, 1] + dy, pixel[at, 0] + dx] = np.clip(colour[at], 0, 255)
+    return picture
+
+
+def spread_over_families(entries: Sequence[ObjectEntry], most: int) -> list[ObjectEntry]:
+    """At most `most` entries, as many of each family as fit, families together."""
+    families = sorted({e.family for e in entries})
+    each = max(1, most // len(families))
+    return [e for family in families for e in [e for e in entries if e.family == family][:each]][:most]
+
+
+def _view() -> np.ndarray:
+    """Return the rotation (3, 3) from the world to the picture: x right, y up, z towards the viewer."""
+    return Rotation.from_euler("zx", [_VIEW_YAW, _VIEW_PITCH]).as_matrix()
+
+
+def _family_colour(family: str) -> tuple[float, float, float]:
+    hue = zlib.crc32(family.encode()) % 997 / 997 * 2 * np.pi
+    red, green, blue = (185 + 55 * np.cos(hue + shift) for shift in (0, 2.09, 4.19))
+    return red, green, blue
+
+
+def _pieces_mesh(model: ObjectModel) -> tuple[np.ndarray, np.ndarray]:
+    from scipy.spatial import ConvexHull
+
+    vertices, faces = [], []
+    for k, piece in enumerate(model.pieces):
+        hull = ConvexHull(piece.astype(float))
+        corners = piece[hull.simplices].astype(float)
+        inward = np.einsum(
+            "ni,ni->n", np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), hull.equations[:, :3]
+        )
+        simplices = np.where(inward[:, None] < 0, hull.simplices[:, ::-1], hull.simplices)
+        vertices.append(piece)
+        faces.append(simplices + 64 * k)
+    return np.concatenate(vertices), np.concatenate(faces)

@@ -1,0 +1,46 @@
+"""Opens object libraries by name, number or folder."""
+
+import json
+import re
+from pathlib import Path
+
+from dexgrasp import assets
+from dexgrasp.sim.objects.library import MANIFEST, ObjectLibrary
+
+
+def open_library(spec: str | Path) -> ObjectLibrary:
+    """Return the object library named by `spec`.
+
+    "shipped"; "generated:N": N training objects, generated on first use and cached, "generated:N:validation" or ":test"
+    for another split; "random_urdfs": the 1,000 objects of PyBullet, "random_urdfs:N" the first N;
+    a library folder; or a folder of meshes, imported into the cache on first use.
+    """
+    if str(spec) == "shipped":
+        return ObjectLibrary(assets.path("objects"))
+    if made := re.fullmatch(r"generated:(\d+)(?::(train|validation|test))?", str(spec)):
+        from dexgrasp.sim.objects.generator import cached_library
+
+        return cached_library(int(made[1]), split=made[2] or "train")
+    if public := re.fullmatch(r"random_urdfs(?::(\d+))?", str(spec)):
+        from dexgrasp.sim.objects import random_urdfs
+
+        return random_urdfs.cached_library(int(public[1] or random_urdfs.COUNT))
+    path = Path(spec).expanduser()
+    if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
+        return ObjectLibrary(path)
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', 'generated:N' (N training "
+            f"objects), 'random_urdfs' (PyBullet's 1,000), a library folder (with {MANIFEST}) or a folder of OBJ, STL, "
+            f"PLY or GLB meshes"
+        )
+    from dexgrasp.sim.objects.importer import import_to_cache
+
+    return import_to_cache(path)
+
+
+def _is_library(manifest: Path) -> bool:
+    try:
+        return "format" in json.loads(manifest.read_text())
+    except json.JSONDecodeError:
+        return False

@@ -1,0 +1,1 @@
+"""Domain randomisation and its counter-based random numbers."""

@@ -1,0 +1,1 @@
+"""Headless images and videos of a scene."""

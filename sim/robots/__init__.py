@@ -1,0 +1,1 @@
+"""Robot models: hands, arms, mounts, collision capsules."""

@@ -1,0 +1,189 @@
+"""A hand: its geometry (hand.xml), everything else about it (hand.yaml), and names turned into indices, once.
+
+hand.yaml is the single source of actuation numbers, hand.xml of geometry and inertia. A left hand is the mirror image
+of the right one, made in code; joint axes are mirrored too, so that both hands take the same joint values.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import mujoco
+import numpy as np
+import torch
+
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
+from dexgrasp.perception.transforms import Kinematics
+from dexgrasp.sim.robots.hand_files import SIDES, demand_known, find_hand, read_hand
+from dexgrasp.sim.robots.mirror import MIRROR_POS, MIRROR_QUAT, mirror
+
+
+@dataclass(frozen=True, eq=False)
+class HandSpec:
+    """A hand as data. Arrays are per joint, in the order of joint_names, and read-only."""
+
+    name: str
+    side: str
+    joint_names: tuple[str, ...]
+    """The order of everything per joint: index, middle, ring, thumb, each from palm to tip."""
+    joint_lower: np.ndarray
+    """(joint,) [rad]"""
+    joint_upper: np.ndarray
+    """(joint,) [rad]"""
+    effort_limit: np.ndarray
+    """(joint,) [N m] Largest torque of the servo."""
+    speed_limit: np.ndarray
+    """(joint,) [rad/s] Largest speed of the servo; the task keeps to it, the simulator does not know it."""
+    kp: np.ndarray
+    """(joint,) [N m/rad] Position gain of the servo."""
+    kd: np.ndarray
+    """(joint,) [N m s/rad] Velocity gain of the servo."""
+    damping: np.ndarray
+    """(joint,) [N m s/rad] Damping of the joint itself."""
+    armature: np.ndarray
+    """(joint,) [kg m2] Inertia of the rotor, seen from the joint."""
+    palm_pos_b: np.ndarray
+    """(3,) [m] Palm centre in the hand base frame."""
+    palm_quat_b: np.ndarray
+    """(4,) Palm frame in the hand base frame: +x palm normal, +z finger direction, +y = z cross x."""
+    keypoint_names: tuple[str, ...]
+    """Sites: the wrist, then per finger joint 1, joint 2, joint 3 and tip."""
+    keypoint_weights: np.ndarray
+    """(keypoint,) Sum is KEYPOINT_WEIGHT_SUM; wrist 0."""
+    contact_bodies: tuple[str, ...]
+    """Bodies whose contacts are reported: palm, then proximal, medial, distal of each finger."""
+    contact_weights: np.ndarray
+    """(contact body,) Sum is their number; palm 0."""
+    thumb_bodies: tuple[str, ...]
+    power: GraspStyle
+    """How the hand takes hold of a tall object."""
+    pinch: GraspStyle
+    """How it takes hold of a low one."""
+    source: str
+    xml_path: Path
+    root: str
+    """Name of the root body in the file; to_mjspec() calls it "palm"."""
+    mirrored: bool
+    """Whether this hand is the mirror image of the file."""
+    extra_sites: Mapping[str, tuple[str, tuple[float, float, float]]]
+    """Keypoints that the file lacks: site -> (body, position in it [m])."""
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, side: str = "right") -> Self:
+        """The hand of that name in assets/hands, of a folder with a hand.yaml, or of a hand.yaml, as that side."""
+        if side not in SIDES:
+            raise ValueError(f"side must be one of {SIDES}, got '{side}'")
+        file = find_hand(name_or_path)
+        stated, stated_side = read_hand(file)
+        hand = cls(**stated, side=side, mirrored=side != stated_side)
+        if hand.mirrored:
+            object.__setattr__(hand, "palm_pos_b", hand.palm_pos_b * MIRROR_POS + 0.0)
+            object.__setattr__(hand, "palm_quat_b", hand.palm_quat_b * MIRROR_QUAT + 0.0)
+            for style in ("power", "pinch"):
+                right = getattr(hand, style)
+                object.__setattr__(hand, style, replace(right, offset_y_m=-right.offset_y_m))
+        for item in fields(hand):
+            value = getattr(hand, item.name)
+            if isinstance(value, np.ndarray):
+                value.setflags(write=False)
+        _check_names(hand, file)
+        return hand
+
+    @property
+    def thumb_mask(self) -> np.ndarray:
+        """(contact body,) bool: bodies of the thumb."""
+        return np.array([body in self.thumb_bodies for body in self.contact_bodies])
+
+    @property
+    def finger_mask(self) -> np.ndarray:
+        """(contact body,) bool: bodies of the other fingers; the palm, which comes first, is neither."""
+        return ~self.thumb_mask & (np.arange(len(self.contact_bodies)) > 0)
+
+    @property
+    def open_pose(self) -> np.ndarray:
+        """(joint,) [rad] Pre-grasp posture before a tall object."""
+        return self.power.open_pose.numpy()
+
+    def to_mjspec(self) -> mujoco.MjSpec:
+        """A fresh editable model: root body "palm" at the origin, the servos of hand.yaml, the keypoint sites."""
+        spec = _strip(mujoco.MjSpec.from_file(str(self.xml_path)))
+        if self.mirrored:
+            mirror(spec)
+        for site, (body, pos) in self.extra_sites.items():
+            spec.body(body).add_site(name=site, pos=np.array(pos) * (MIRROR_POS if self.mirrored else 1.0))
+        root = spec.body(self.root)
+        root.name, root.pos, root.quat = "palm", [0, 0, 0], [1, 0, 0, 0]
+        for body in spec.bodies[1:]:
+            body.gravcomp = 1.0
+        unit = np.rad2deg(1.0) if spec.compiler.degree else 1.0  # the unit in which this file states joint ranges
+        for i, name in enumerate(self.joint_names):
+            joint = spec.joint(name)
+            joint.range = np.array([self.joint_lower[i], self.joint_upper[i]]) * unit
+            joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE
+            joint.damping[0], joint.armature, joint.frictionloss = self.damping[i], self.armature[i], 0.0
+            servo = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
+            servo.set_to_position(kp=self.kp[i], kv=self.kd[i])
+            servo.forcerange = [-self.effort_limit[i], self.effort_limit[i]]
+            servo.ctrlrange = [self.joint_lower[i], self.joint_upper[i]]
+        return spec
+
+    @cached_property
+    def _model(self) -> mujoco.MjModel:
+        return self.to_mjspec().compile()
+
+    @property
+    def mass(self) -> float:
+        """Mass of the whole hand [kg]."""
+        return float(self._model.body_mass.sum())
+
+    def kinematics(self) -> Kinematics:
+        """Forward kinematics of this hand in torch, float32; its root is the hand base frame."""
+        return kinematics_of(self._model, self.joint_names, self.keypoint_names)
+
+
+def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names: Sequence[str]) -> Kinematics:
+    """Forward kinematics of a model whose bodies form one tree; the root is body 1, whatever its pose in the world."""
+    if m.njnt != len(set(m.jnt_bodyid)) or m.jnt_pos.any() or (m.jnt_type != mujoco.mjtJoint.mjJNT_HINGE).any():
+        raise ValueError("each moving body needs exactly one hinge, at the body's origin")
+    joint_of_body = [-1] * (m.nbody - 1)
+    axis = np.zeros((m.nbody - 1, 3))
+    for i, name in enumerate(joint_names):
+        joint = m.joint(name)
+        joint_of_body[joint.bodyid[0] - 1] = i
+        axis[joint.bodyid[0] - 1] = joint.axis
+    sites = [m.site(name) for name in keypoint_names]
+    return Kinematics(
+        body_names=tuple(m.body(i).name for i in range(1, m.nbody)),
+        parent=tuple(int(p) - 1 for p in m.body_parentid[1:]),
+        pos=torch.tensor(m.body_pos[1:], dtype=torch.float32),
+        quat=torch.tensor(m.body_quat[1:], dtype=torch.float32),
+        joint_of_body=tuple(joint_of_body),
+        axis=torch.tensor(axis, dtype=torch.float32),
+        keypoint_names=tuple(keypoint_names),
+        keypoint_body=tuple(int(s.bodyid[0]) - 1 for s in sites),
+        keypoint_pos=torch.tensor(np.stack([s.pos for s in sites]), dtype=torch.float32),
+    )
+
+
+def _check_names(hand: HandSpec, file: Path) -> None:
+    """Every name in hand.yaml must exist in the MJCF, and every joint of the MJCF must be in hand.yaml."""
+    spec = mujoco.MjSpec.from_file(str(hand.xml_path))
+    bodies, joints, sites = ([e.name for e in kind] for kind in (spec.bodies[1:], spec.joints, spec.sites))
+    used = {"root": [hand.root], "contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
+    used["keypoints"] = [body for body, _ in hand.extra_sites.values()]
+    known_bodies = [b for b in bodies if b != hand.root] + sorted({hand.root, "palm"})
+    for key, wanted in used.items():
+        demand_known(wanted, known_bodies if key == "contact_bodies" else bodies, f"{file}: {key}: body")
+    demand_known(hand.joint_names, joints, f"{file}: joints: joint")
+    demand_known(joints, hand.joint_names, f"{hand.xml_path}: not in hand.yaml: joint")
+    demand_known([k for k in hand.keypoint_names if k not in hand.extra_sites], sites, f"{file}: keypoints: site")
+
+
+def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:
+    """Without what a scene owns (sensors, keyframes, lights, cameras) or hand.yaml states (actuators, couplings)."""
+    for kind in (spec.actuators, spec.sensors, spec.keys, spec.tendons, spec.equalities, spec.lights, spec.cameras):
+        for element in list(kind):
+            spec.delete(element)
+    return spec

@@ -1,0 +1,1 @@
+"""Simulated cameras and proprioception with latency and noise."""

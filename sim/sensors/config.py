@@ -1,0 +1,79 @@
+"""Options of the simulated camera: use of frames after the first, frame timing, and measurement errors."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from dexgrasp.perception.tracking.object_points import Mode
+
+
+@dataclass(frozen=True)
+class CameraCfg:
+    """Configure the camera; the defaults are an exact camera that takes one frame.
+
+    Calibration error, point noise and dropout belong to the domain: `randomization.camera_bias_m`, `points_noise_m` and
+    `points_dropout`.
+    """
+
+    mode: Mode = "first_frame"
+    """frozen: the first view only. refreshed: the visible points of each new frame, none behind the hand. tracked: the
+    first view, moved with the object as new frames show it. corrected: the tracked first view, and the points of the
+    newest frame that it does not explain."""
+    move_with_palm: bool = True
+    """Move the object points with the palm in lift and hold, between frames too."""
+    model: Literal["points", "rendered"] = "points"
+    """points: surface samples, fast. rendered: depth rendered by MuJoCo, through the robot's perception pipeline."""
+    frame_interval_steps: int = 2
+    """Control steps between frames in grasp and lift."""
+    hold_frame_interval_steps: int = 2
+    """Control steps between frames in hold, where palm and object stay."""
+    latency_steps: int = 1
+    """Control steps between taking a frame and its arrival."""
+    disparity_sd_px: float = 0.0
+    """Error of stereo matching [pixel]; the depth noise is depth^2 / (focal length x baseline) times this."""
+    depth_unit_m: float = 0.0
+    """Resolution of the depth values [m]; 0: continuous."""
+    edge_dropout: float = 0.0
+    """Fraction of the points at silhouette edges that are missing."""
+    flying_pixel_rate: float = 0.0
+    """Fraction of the points at silhouette edges that lie behind the object."""
+    include_grazing_angles: bool = False
+    """Keep points on surfaces seen at grazing angles, as a depth image does; false drops them."""
+    hand_margin_m: float = 0.0
+    """Margin by which the hand hides more than its shape [m]: segmentation drops points and pixels near it."""
+    min_points: int = 8
+    """Least number of points of a frame that changes the object points."""
+
+    def __post_init__(self) -> None:
+        if min(self.frame_interval_steps, self.hold_frame_interval_steps) < 1:
+            raise ValueError("camera.frame_interval_steps and held_period_steps must be at least 1")
+        if not 0 <= self.latency_steps <= min(self.frame_interval_steps, self.hold_frame_interval_steps):
+            raise ValueError(
+                f"camera.latency_steps lie in 0..period_steps, and 0..held_period_steps, got {self.latency_steps}, "
+                f"{self.frame_interval_steps} and {self.hold_frame_interval_steps}"
+            )
+        if (
+            min(self.disparity_sd_px, self.depth_unit_m, self.edge_dropout, self.flying_pixel_rate, self.hand_margin_m)
+            < 0
+        ):
+            raise ValueError(
+                "camera.disparity_sd_px, depth_unit_m, edge_loss, flying and hand_margin_m must not be negative"
+            )
+        if self.edge_dropout + self.flying_pixel_rate > 1 or self.min_points < 1:
+            raise ValueError(
+                "camera.edge_dropout + camera.flying_pixel_rate must not exceed 1, camera.min_points be at least 1"
+            )
+
+    @property
+    def live(self) -> bool:
+        """Whether frames are taken after the first view."""
+        return self.mode != "first_frame"
+
+    @property
+    def tracks(self) -> bool:
+        """Whether the first view is registered to new frames."""
+        return self.mode in ("tracked", "tracked_updated")
+
+    @property
+    def exact(self) -> bool:
+        """Whether the camera has no errors of its own."""
+        return not (self.disparity_sd_px or self.depth_unit_m or self.edge_dropout or self.flying_pixel_rate)

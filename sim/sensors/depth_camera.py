@@ -1,0 +1,132 @@
+"""Evaluation camera: depth rendered by MuJoCo with a D435's errors, through the robot's perception pipeline.
+
+The pipeline receives the image, the camera's pose with its calibration error, and the capsules of hand and arm; no mask
+and no pose of the object. The first frame is taken without the hand.
+"""
+
+import logging
+from collections.abc import Sequence
+
+import mujoco
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
+from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES, steady_depth
+from dexgrasp.perception.robot_mask import Capsules
+from dexgrasp.perception.segmentation.pipeline import NoObjectError, SegmentationCfg, Segmenter
+from dexgrasp.perception.segmentation.table_plane import NoPlaneError
+from dexgrasp.sim.engine.base import Engine, State
+from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
+from dexgrasp.sim.randomization.trial_rng import TrialRandom
+from dexgrasp.sim.robots.capsules import robot_capsules
+from dexgrasp.sim.scene import ModelPool
+from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_flaws
+from dexgrasp.sim.sensors.point_camera import POINTS
+from dexgrasp.sim.sensors.render_depth import DepthRenderer, camera_looking_at
+
+log = logging.getLogger("dexgrasp")
+
+CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
+"""Pinhole model of a D435 at this size."""
+MISSING = 0.02
+"""Fraction of pixels without depth."""
+
+
+class DepthCamera:
+    """Renders and segments depth. The trial's random numbers alone decide the errors of its images."""
+
+    def __init__(self, pool: ModelPool, engine: Engine, flaws: bool = True) -> None:
+        """`flaws`: add depth errors; without them images are exact."""
+        self._pool, self._engine, self._flaws = pool, engine, flaws
+        self._renderer = DepthRenderer(CAMERA)
+        self._segmenter = Segmenter(SegmentationCfg(points=POINTS), CAMERA)
+        self._seeds = np.zeros(engine.num_envs, np.int64)
+        self._first = torch.ones(engine.num_envs)
+        self._place_w = np.zeros((engine.num_envs, 3))
+        model = pool.get(pool.library.names[0])
+        self._object_q = model.joint("object").qposadr[0]
+        object_body = model.body("object").id
+        self._robot = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, object_body)]
+
+    def first(
+        self,
+        rows: Tensor,
+        names: Sequence[str],
+        pos_w: Tensor,
+        quat_w: Tensor,
+        camera_w: Tensor,
+        draws: EpisodeDraws,
+        again: bool = False,
+    ) -> Tensor:
+        """Return points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand."""
+        points = torch.zeros(len(rows), POINTS, 3)
+        self._seeds[rows.numpy()] = TrialRandom(draws.key).integers("image", 2**31).numpy()
+        for i, row in enumerate(rows.tolist()):
+            model = self._pool.get(names[i], float(draws.size[i]))
+            data = mujoco.MjData(model)
+            data.qpos[self._object_q : self._object_q + 7] = torch.cat([pos_w[i], quat_w[i]]).numpy()
+            mujoco.mj_kinematics(model, data)
+            if not again:  # a camera that looks again has not turned
+                self._place_w[row] = [*pos_w[i, :2].tolist(), 0.0]
+            points[i], count = self._see(row, model, data, camera_w[i], draws.camera_bias[i], 0)
+            self._first[row] = max(count, 1)
+            if not count:
+                log.warning("trial on %s: the first frame shows no object; the palm goes to its place", names[i])
+        return points
+
+    def frame(
+        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the points that the hands leave visible after `step` (row,) control steps.
+
+        Points (row, POINTS, 3), the number of distinct ones (row,), and the object's pixels relative to the first frame
+        (row,). `draws` are of all environments.
+        """
+        points, pixels = torch.zeros(len(rows), POINTS, 3), torch.zeros(len(rows))
+        for i, row in enumerate(rows.tolist()):
+            model, data = self._engine.get_model(row), self._engine.get_data(row)
+            seen = self._see(row, model, data, camera_w[i], draws.camera_bias[row], int(step[i]))
+            points[i], pixels[i] = seen
+        return points, pixels.clamp(max=POINTS).long(), (pixels / self._first[rows]).clamp(max=1.0)
+
+    def take(
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
+    ) -> tuple[DepthFrame, Capsules | None]:
+        """Return a frame of one scene after `step` control steps, and the robot's capsules in it.
+
+        In the first frame, step 0, there is no robot. `camera_w` (3,): position of the camera; `bias_w` (3,):
+        calibration error [m].
+        """
+        camera, T_world_cam = camera_looking_at(camera_w.numpy(), self._place_w[row])
+        depth_m = self._renderer.draw(model, data, camera, self._robot if step == 0 else ())
+        if self._flaws:
+            depth_m = self._spoiled(depth_m, np.random.default_rng([int(self._seeds[row]), step]), step == 0)
+        T_world_cam[:3, 3] += bias_w.numpy()
+        frame = DepthFrame(depth_m.astype(np.float32), CAMERA, 0.0, T_world_cam)
+        return frame, robot_capsules(model, data, self._robot) if step else None
+
+    def seed(self, row: int) -> int:
+        """Return the random seed of the pipeline in one episode."""
+        return int(self._seeds[row])
+
+    def _see(
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
+    ) -> tuple[Tensor, int]:
+        """Return points (POINTS, 3) and the number of object pixels; the object's place and 0 where none is found."""
+        frame, capsules = self.take(row, model, data, camera_w, bias_w, step)
+        try:
+            found = self._segmenter(frame, capsules, seed=self.seed(row))
+        except (NoObjectError, NoPlaneError):
+            return torch.from_numpy(self._place_w[row]).float().expand(POINTS, 3), 0
+        return torch.from_numpy(found.points_w), len(found.cloud_w)
+
+    @staticmethod
+    def _spoiled(depth_m: NDArray[np.float64], rng: np.random.Generator, still: bool) -> NDArray[np.float64]:
+        """Return one frame with a D435's errors; the median of several where `still`."""
+        frames = np.stack([depth_m] * (FIRST_FRAMES if still else 1))
+        for frame in frames:
+            add_flaws(frame, CAMERA, DepthNoiseDraws.draw(frame.shape, rng, MISSING))
+        return steady_depth(frames) if still else frames[0]

@@ -1,0 +1,105 @@
+"""Stereo depth errors: noise that grows with distance, quantisation, holes, flying pixels at edges."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from dexgrasp.perception.cameras.depth import Intrinsics
+
+BASELINE_M = 0.05
+"""Baseline of a D435."""
+DISPARITY_SD = 0.08
+"""Standard deviation of the disparity [pixel]: the vendor's tuning guide gives 0.05 to 0.1 for textured surfaces."""
+MATCH_WIDTH = 1.2
+"""Correlation length of the noise [pixel]: stereo matching compares windows."""
+UNIT_M = 0.001
+"""Resolution of depth values."""
+EDGE_M = 0.015
+"""Least depth step at which pixels fly."""
+
+
+@dataclass(frozen=True)
+class DepthNoiseDraws:
+    """Hold the random numbers of one image; each (rows, columns)."""
+
+    at_edge: NDArray[np.float32]
+    """In [0, 1): decides whether a pixel beside an edge flies, stays or is lost."""
+    part: NDArray[np.float32]
+    """In [0, 1): position of a flying pixel between near and far side of its edge."""
+    hole: NDArray[np.bool_]
+    """Pixels without depth."""
+    noise: NDArray[np.float32]
+    """Noise of standard deviation 1, correlated among neighbours."""
+
+    @classmethod
+    def draw(cls, shape: tuple[int, int], rng: np.random.Generator, missing: float) -> "DepthNoiseDraws":
+        """Draw the numbers of one image; `missing`: fraction of pixels that become holes."""
+        at_edge, part = rng.random((2, *shape), np.float32)
+        hole = rng.random(shape, np.float32) < missing
+        noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), MATCH_WIDTH)
+        return cls(at_edge, part, hole, noise / noise.std())
+
+    def turned(self, rng: np.random.Generator) -> "DepthNoiseDraws":
+        """Return one of the four mirror images: another image without another draw."""
+        rows, columns = (slice(None, None, int(step)) for step in rng.choice([-1, 1], 2))
+        way = rows, columns
+        return DepthNoiseDraws(self.at_edge[way], self.part[way], self.hole[way], self.noise[way])
+
+
+def add_flaws(depth_m: NDArray[np.floating], camera: Intrinsics, chance: DepthNoiseDraws) -> NDArray[np.bool_]:
+    """Add depth errors to an image (rows, columns) [m] in place. Return the mask of flying pixels."""
+    known = depth_m > 0
+    near, far = _around(np.where(known, depth_m, np.inf), np.minimum), _around(depth_m, np.maximum)
+    step = far - near
+    edge = (step > EDGE_M) & known
+    flying = edge & (chance.at_edge < 0.4)
+    depth_m[flying] = near[flying] + step[flying] * chance.part[flying]
+    depth_m[(edge & (chance.at_edge > 0.8)) | chance.hole] = 0
+    depth_m += depth_m**2 * (DISPARITY_SD / (camera.fx * BASELINE_M)) * chance.noise
+    np.rint(depth_m / UNIT_M, out=depth_m)
+    depth_m *= UNIT_M
+    return flying
+
+
+def _around(image: NDArray[np.floating], extreme: np.ufunc) -> NDArray[np.floating]:
+    """Return the extreme of each pixel (rows, columns) and its eight neighbours."""
+    for axis in (0, 1):
+        padded = np.pad(np.moveaxis(image, axis, 0), ((1, 1), (0, 0)), "edge")
+        image = np.moveaxis(extreme(extreme(padded[:-2], padded[2:]), padded[1:-1]), 0, axis)
+    return image
+
+
+def glossy_holes(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+    """Return elliptic holes, as highlights leave them, over about a third of the pixels of `mask` (rows, columns)."""
+    row, column = np.nonzero(mask)
+    holes = np.zeros_like(mask)
+    if not len(row):
+        return holes
+    v, u = np.mgrid[: mask.shape[0], : mask.shape[1]]
+    for _ in range(50):
+        if holes.sum() > len(row) / 3:
+            break
+        at, radius = int(rng.integers(len(row))), np.sqrt(len(row)) * rng.uniform(0.1, 0.25, 2)
+        holes |= mask & (((v - row[at]) / radius[0]) ** 2 + ((u - column[at]) / radius[1]) ** 2 < 1)
+    return holes
+
+
+def bumps(
+    depth_m: NDArray[np.float64],
+    camera: Intrinsics,
+    T_world_cam: NDArray[np.float64],
+    sd_m: float,
+    width_m: float,
+    rng: np.random.Generator,
+) -> NDArray[np.float64]:
+    """Return the change of depth by a table whose height (world z) varies with `sd_m` over bumps of `width_m`."""
+    rays = camera.rays().astype(np.float64)
+    slope = np.tensordot(T_world_cam[2, :2], rays, 1) + T_world_cam[2, 2]  # height per depth along each ray
+    along = [np.tensordot(row[:2], rays, 1) + row[2] for row in T_world_cam[:2, :3]]
+    x, y = (depth_m * part + T_world_cam[axis, 3] for axis, part in enumerate(along))
+    grid = rng.standard_normal((64, 64))
+    cells = np.stack([x, y]) / width_m + 32
+    height = ndimage.map_coordinates(grid, cells, order=3, mode="grid-wrap")
+    return np.where(depth_m > 0, height * (sd_m / grid.std()) / slope, 0.0)

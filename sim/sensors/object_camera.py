@@ -1,0 +1,190 @@
+"""Simulated camera of the object: takes frames, delays them, and keeps the object points up to date.
+
+frame taken at steps k, 2k, 3k, ... -> arrives some steps later -> replaces the points, moves them, or both;
+in lift and hold the points, and a frame that has not arrived, move with the palm between frames
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.tracking.carrying import PalmMotion
+from dexgrasp.perception.tracking.object_points import CLEAR_M, ObjectFrame, ObjectPoints
+from dexgrasp.sim.engine.base import Engine, State
+from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg
+from dexgrasp.sim.robots.capsules import hand_shadow
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.scene import ModelPool
+from dexgrasp.sim.sensors.config import CameraCfg
+from dexgrasp.sim.sensors.point_camera import POINTS, PointCamera
+from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
+
+
+class CameraModel(Protocol):
+    """Returns object points of one frame: surface samples, or rendered depth."""
+
+    def first(
+        self,
+        rows: Tensor,
+        names: Sequence[str],
+        pos_w: Tensor,
+        quat_w: Tensor,
+        camera_w: Tensor,
+        draws: EpisodeDraws,
+        again: bool = False,
+    ) -> Tensor:
+        """Return points (row, POINTS, 3) without the hand, or `again` with the hand aside; `draws` are of the rows."""
+        ...
+
+    def frame(
+        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return points (row, POINTS, 3), their number (row,) and pixels relative to the first view (row,).
+
+        `draws` are of all environments.
+        """
+        ...
+
+
+class ObjectCamera(ObjectPoints):
+    """Feeds the object points with frames of a simulated camera."""
+
+    def __init__(
+        self,
+        cfg: CameraCfg,
+        camera: CameraModel,
+        num_envs: int,
+        hand: HandSpec | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`hand`: hides the object; needed by the modes that track."""
+        super().__init__(cfg.mode, cfg.min_points, num_envs, POINTS, device)
+        self._cfg = cfg
+        self.camera = camera
+        """Source of the frames."""
+        self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64, device=device)
+        """(env, 3) position of the camera, world frame [m]."""
+        self._palm = PalmMotion(num_envs, device)
+        self._shadow = hand_shadow(_required(hand), CLEAR_M).to(device) if cfg.tracks else None
+        self._arrival = torch.zeros(num_envs, dtype=torch.int64, device=device)  # step at which the pending frame comes
+        self._pending = ObjectFrame(
+            points_w=torch.zeros(num_envs if cfg.live else 0, POINTS, 3, device=device),
+            count=torch.zeros_like(self._arrival),
+            share=torch.ones_like(self.fraction),
+            sight=self._shadow.no_sight(num_envs, device) if self._shadow else None,
+        )
+
+    def first_frame(
+        self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, draws: EpisodeDraws
+    ) -> Tensor:
+        """Take the first view of the objects `names` of `rows` at these poses, without the hand.
+
+        Return the point (row, 3) from whose direction the palm approaches, world frame [m]: the camera itself, or a
+        point above the object where the camera stands aside.
+        """
+        place_w = torch.cat([pos_w[:, :2], torch.zeros_like(pos_w[:, 2:])], dim=1)
+        camera_w = place_w + draws.camera_offset
+        self.begin(rows, self.camera.first(rows, names, pos_w, quat_w, camera_w, draws))
+        self.camera_w[rows], self._arrival[rows] = camera_w, 0
+        return place_w + draws.approach_offset
+
+    def first_frame_again(
+        self, rows: Tensor, names: Sequence[str], state: State, draws: EpisodeDraws, step: Tensor
+    ) -> Tensor:
+        """Replace the first view of the objects of `rows`, the hand aside; return where enough was seen, (row,) bool.
+
+        All but `rows` is of all environments. Elsewhere the points stay.
+        """
+        count = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])[1]
+        seen = count >= self._cfg.min_points
+        some = rows[seen]
+        if len(some):
+            shown = [names[int(row)] for row in some]
+            pose = state.object_pos_w[some].double(), state.object_quat_w[some].double()
+            self.begin(some, self.camera.first(some, shown, *pose, self.camera_w[some], draws.rows(some), again=True))
+        self._arrival[rows] = 0
+        return seen
+
+    def step(
+        self,
+        state: State,
+        draws: EpisodeDraws,
+        step: Tensor,
+        sensed: ProprioceptiveState,
+        held: Tensor,
+        resting: Tensor,
+    ) -> None:
+        """Move the points with the palm, take frames and receive those that are due; once after each control step.
+
+        `step` (env,): control steps since the reset. `sensed`: measured hand. `held` (env,) bool: the object moves
+        with the palm as far as a policy can know, in lift and hold. `resting` (env,) bool: the palm stays, in hold.
+        """
+        if self._cfg.move_with_palm:
+            shift, turn = self._palm.read(sensed.palm_pos_w, sensed.palm_quat_w)
+            self._move_with_palm(held.nonzero().squeeze(1), shift, turn)
+        if not self._cfg.live:
+            return
+        period = torch.where(resting, self._cfg.hold_frame_interval_steps, self._cfg.frame_interval_steps)
+        if self._cfg.latency_steps:  # a frame may arrive as the next is taken
+            self._receive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
+        self._take(((step % period == 0) & (step > 0)).nonzero().squeeze(1), state, draws, step, sensed)
+        if not self._cfg.latency_steps:
+            self._receive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
+
+    def terms(self) -> dict[str, Tensor]:
+        """Return the observation terms about the last frame, (env,) each."""
+        if not self._cfg.live:
+            return {}
+        return {"visible_fraction": self.fraction, "view_fresh": self.fresh}
+
+    def _move_with_palm(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
+        if not len(rows):
+            return
+        self.carry(rows, shift[rows], turn[rows])
+        if self._cfg.live:
+            self._pending.carry(rows, shift[rows], turn[rows])
+
+    def _take(self, rows: Tensor, state: State, draws: EpisodeDraws, step: Tensor, sensed: ProprioceptiveState) -> None:
+        if not len(rows):
+            return
+        camera_w, sight = self.camera_w[rows], None
+        points_w, count, share = self.camera.frame(rows, state, camera_w, draws, step[rows])
+        if self._shadow is not None:
+            sight = self._shadow.sight(
+                camera_w,
+                palm_pos_w=sensed.palm_pos_w[rows],
+                palm_quat_w=sensed.palm_quat_w[rows],
+                joint_pos=sensed.joint_pos[rows],
+            )
+        self._pending.write(rows, ObjectFrame(points_w, count, share, sight))
+        self._arrival[rows] = step[rows] + self._cfg.latency_steps
+
+    def _receive(self, rows: Tensor) -> None:
+        if len(rows):
+            self.update(rows, self._pending[rows])
+
+
+def _required(hand: HandSpec | None) -> HandSpec:
+    if hand is None:
+        raise ValueError("camera.mode=tracked and corrected need the hand that hides the object: pass `hand`")
+    return hand
+
+
+def make_view(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine: Engine) -> ObjectCamera:
+    """Return the camera that `cfg` describes. Raise OSError where OpenGL is needed and missing."""
+    if cfg.model == "rendered":
+        from dexgrasp.sim.rendering.offscreen import RenderUnavailable  # OpenGL, pictures: only here
+        from dexgrasp.sim.sensors.depth_camera import DepthCamera
+
+        try:
+            if engine.device.type != "cpu":
+                raise ValueError(
+                    "task.camera.model=rendered draws and segments depth on the CPU: use engine=cpu with it"
+                )
+            return ObjectCamera(cfg, DepthCamera(pool, engine), engine.num_envs, pool.hand)
+        except RenderUnavailable as error:
+            raise OSError(f"depth cannot be rendered: {error}; or set task.camera.model=points") from error
+    camera = PointCamera(cfg, domain, pool.hand, pool.library, engine.num_envs, engine.device)
+    return ObjectCamera(cfg, camera, engine.num_envs, pool.hand, engine.device)

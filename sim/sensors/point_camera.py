@@ -1,0 +1,164 @@
+"""Training camera: visible surface samples of the objects with depth errors; batched, nothing is rendered.
+
+A frame holds the samples that face the camera and are hidden neither by other samples of the object nor by the hand. An
+arm hides nothing; cameras stand where a real arm would not either.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.transforms import matrix_from_quat, quat_rotate, quat_rotate_inverse
+from dexgrasp.sim.engine.base import State
+from dexgrasp.sim.objects import SURFACE_POINTS, ObjectLibrary
+from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg
+from dexgrasp.sim.randomization.trial_rng import TrialRandom
+from dexgrasp.sim.robots.capsules import hand_shadow
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.sensors.camera import pick_points, visible_and_edge
+from dexgrasp.sim.sensors.config import CameraCfg
+
+POINTS = 256
+"""Object points per environment, of the visible side and of the whole surface."""
+FRESH, PICKED = 512, 96
+"""Samples tested per frame after the first, and largest number of visible ones that are processed further."""
+FOCAL_PX, BASELINE_M = 385.0, 0.05
+"""Focal length and baseline of a D435 at 640 columns, from its data sheet."""
+FLYING_M = 0.03
+"""Largest distance of flying edge points behind the object."""
+TABLE = 1 << 16
+"""Length of the tables of random numbers."""
+STRIDE = 40503
+"""Offset between the table entries of successive frames; odd, so that each frame of an episode reads others."""
+
+
+class PointCamera:
+    """Returns visible surface samples. The trial's random numbers alone decide the errors of an episode."""
+
+    def __init__(
+        self,
+        cfg: CameraCfg,
+        domain: RandomizationCfg,
+        hand: HandSpec,
+        library: ObjectLibrary,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._cfg, self._domain, self._library = cfg, domain, library
+        self._noise = torch.zeros(num_envs if domain.points_noise_m else 0, POINTS, 3, device=device)
+        self._kept = torch.ones(
+            num_envs if domain.points_dropout else 0, SURFACE_POINTS, dtype=torch.bool, device=device
+        )
+        self._chance = torch.zeros(num_envs, dtype=torch.int64, device=device)  # where an episode reads the tables
+        generator = torch.Generator().manual_seed(0)
+        self._normal = torch.randn(TABLE + SURFACE_POINTS, generator=generator).to(device)
+        self._uniform = torch.rand(TABLE + SURFACE_POINTS, generator=generator).to(device)
+        fresh = num_envs if cfg.live else 0
+        self._points_o, self._normals_o = (torch.zeros(fresh, FRESH, 3, device=device) for _ in range(2))
+        self._first = torch.ones(fresh, device=device)
+        self._shadow = hand_shadow(hand, cfg.hand_margin_m).to(device)
+
+    def first(
+        self,
+        rows: Tensor,
+        names: Sequence[str],
+        pos_w: Tensor,
+        quat_w: Tensor,
+        camera_w: Tensor,
+        draws: EpisodeDraws,
+        again: bool = False,
+    ) -> Tensor:
+        """Return points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand."""
+        self._draw(rows, TrialRandom(draws.key))
+        objects, device = [self._library[name] for name in names], rows.device
+        points = torch.from_numpy(np.stack([obj.points for obj in objects])).to(device).double()
+        normals = torch.from_numpy(np.stack([obj.normals for obj in objects])).to(device).double()
+        points = points * draws.size[:, None, None]
+        points_w = quat_rotate(quat_w[:, None], points) + pos_w[:, None]
+        normals_w = quat_rotate(quat_w[:, None], normals)
+        mask, edge = visible_and_edge(
+            points_w, normals_w, camera_w, not self._cfg.exact, self._cfg.include_grazing_angles
+        )
+        if self._domain.points_dropout:
+            mask = _without(mask, ~self._kept[rows])
+        visible = mask[:, :FRESH].sum(dim=1)
+        if not self._cfg.exact:
+            points_w, kept = self._spoil(rows, points_w, edge, camera_w, torch.zeros_like(rows))
+            mask = _without(mask, ~kept)
+        if self._cfg.live:
+            self._points_o[rows], self._normals_o[rows] = points[:, :FRESH].float(), normals[:, :FRESH].float()
+            self._first[rows] = visible.clamp(min=1).float()
+        seen_w = (_take(points_w, pick_points(mask, POINTS)) + draws.camera_bias[:, None]).float()
+        return seen_w + self._noise[rows] if self._domain.points_noise_m else seen_w
+
+    def _draw(self, rows: Tensor, random: TrialRandom) -> None:
+        """Draw the errors of the new episodes in `rows`."""
+        domain = self._domain
+        if domain.points_noise_m:
+            self._noise[rows] = random.normal("points", domain.points_noise_m, (POINTS, 3)).float()
+        if domain.points_dropout:
+            share = random.uniform("dropout", 0.0, domain.points_dropout, (1,))
+            self._kept[rows] = random.uniform("points lost", size=(SURFACE_POINTS,)) >= share
+        self._chance[rows] = random.integers("flaws", TABLE)
+
+    def frame(
+        self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the points that the hands leave visible after `step` (row,) control steps.
+
+        Points (row, POINTS, 3), the number of distinct ones (row,), and the visible fraction of the first view (row,).
+        `draws` are of all environments.
+        """
+        camera_w, pos_w = camera_w.float(), state.object_pos_w[rows].float()
+        quat = state.object_quat_w[rows].float()
+        camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # what is visible is so in any frame
+        samples = self._points_o[rows], self._normals_o[rows]
+        mask, edge = visible_and_edge(*samples, camera_o, not self._cfg.exact, self._cfg.include_grazing_angles)
+        if self._domain.points_dropout:
+            mask &= self._kept[rows, :FRESH]
+        facing = mask.sum(dim=1)
+        index = pick_points(mask, PICKED)
+        points_o = _take(samples[0], index)
+        points_w = torch.baddbmm(pos_w[:, None], points_o, matrix_from_quat(quat).transpose(1, 2))
+        hand = state.palm_pos_w[rows], state.palm_quat_w[rows], state.joint_pos[rows]
+        clear = self._shadow.sight(camera_w, *hand).sees(points_w)
+        clear &= torch.arange(PICKED, device=rows.device) < facing[:, None]
+        fraction = clear.sum(dim=1) / facing.clamp(min=1, max=PICKED) * (facing / self._first[rows]).clamp(max=1.0)
+        if not self._cfg.exact:
+            points_w, kept = self._spoil(rows, points_w, edge.gather(1, index), camera_w, step)
+            clear &= kept
+        seen_w = _take(points_w, pick_points(clear, POINTS)) + draws.camera_bias[rows, None].float()
+        if self._domain.points_noise_m:
+            turn = (torch.arange(POINTS, device=rows.device) + 37 * step[:, None]) % POINTS  # others have it now
+            seen_w = seen_w + self._noise[rows[:, None], turn]
+        return seen_w, clear.sum(dim=1), fraction
+
+    def _spoil(
+        self, rows: Tensor, points_w: Tensor, edge: Tensor, camera_w: Tensor, step: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Return points (row, point, 3) with depth errors along their rays, and the mask (row, point) of those kept."""
+        cfg, ray = self._cfg, points_w - camera_w[:, None]
+        start = (self._chance[rows] + STRIDE * step) % TABLE
+        place = start[:, None] + torch.arange(points_w.shape[1], device=rows.device)
+        chance = self._uniform[place]
+        distance = ray.norm(dim=-1)
+        spread = cfg.disparity_sd_px / (FOCAL_PX * BASELINE_M)
+        measured = distance + distance.square() * (spread * self._normal[place].to(distance))
+        behind = FLYING_M / cfg.flying_pixel_rate if cfg.flying_pixel_rate else 0.0
+        measured = measured + torch.where(edge & (chance < cfg.flying_pixel_rate), chance * behind, 0.0)
+        if cfg.depth_unit_m:
+            measured = (measured / cfg.depth_unit_m).round() * cfg.depth_unit_m
+        lost = edge & (chance > 1.0 - cfg.edge_dropout)
+        return torch.addcmul(camera_w[:, None], ray, (measured / distance)[..., None]), ~lost
+
+
+def _take(points_w: Tensor, index: Tensor) -> Tensor:
+    return points_w.gather(1, index[..., None].expand(-1, -1, 3))
+
+
+def _without(mask: Tensor, dropped: Tensor) -> Tensor:
+    """Return the mask (row, point) without `dropped`; unchanged where nothing would be left."""
+    rest = mask & ~dropped
+    return torch.where(rest.any(dim=1, keepdim=True), rest, mask)

@@ -1,0 +1,1 @@
+"""The grasping task as a batched Markov decision process."""

@@ -1,0 +1,308 @@
+"""Action -> palm and finger targets: an action corrects the scripted grasp.
+
+    action[0:3]   palm increment along the palm's axes, times TaskCfg.palm_action_m_s / rate
+    action[3:6]   palm rotation vector in the palm frame, times TaskCfg.palm_action_rad_s / rate
+    action[6:]    finger targets about the measured positions, times TaskCfg.finger_action_rad
+
+Palm actions act in the grasp phase alone; the lift raises the palm, and the policy moves the fingers to the end.
+`WristCfg` limits palm poses to those an arm can hold.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.grasp_planning.grasp_style import blend
+from dexgrasp.perception.grasp_planning.pregrasp import Pregrasp
+from dexgrasp.perception.transforms import (
+    quat_conjugate,
+    quat_from_rotvec,
+    quat_multiply,
+    quat_rotate,
+    rotvec_from_quat,
+)
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, ScriptedStep, follow_step, prior_step
+
+Targets = tuple[Tensor, Tensor, Tensor]
+"""Finger targets (env, joint) [rad], palm target positions (env, 3) [m] and orientations (env, 4) wxyz."""
+
+
+@dataclass(frozen=True)
+class Phases:
+    """Give the phase of each episode; masks are (env,) bool."""
+
+    step: Tensor
+    """(env,) control steps since the palm was at its pre-grasp; negative while it moves to a new one."""
+    grasp_steps: int
+    lift_steps: int
+    episode_steps: int
+
+    @property
+    def grasping(self) -> Tensor:
+        """Mask of the grasp phase, in which the policy moves the palm."""
+        return self.step < self.grasp_steps
+
+    @property
+    def lifting(self) -> Tensor:
+        """Mask of the lift, in which the palm rises."""
+        return ~self.grasping & ~self.holding
+
+    @property
+    def lift_ends(self) -> Tensor:
+        """Mask of the last step of the lift."""
+        return self.step == self.grasp_steps + self.lift_steps - 1
+
+    @property
+    def holding(self) -> Tensor:
+        """Mask of the hold, in which the palm stays and the object must too."""
+        return self.step >= self.grasp_steps + self.lift_steps
+
+    def name(self, row: int) -> str:
+        """Return the name of the phase of one episode."""
+        if self.step[row] < 0:
+            return "retreat"
+        return "grasp" if self.grasping[row] else "lift" if self.lifting[row] else "hold"
+
+
+@dataclass(frozen=True)
+class ActionScales:
+    """Scale a unit of action to palm speeds and a finger offset."""
+
+    palm_m_s: float
+    palm_rad_s: float
+    finger_rad: float
+    lift_m: float
+
+
+@dataclass(frozen=True)
+class WristCfg:
+    """Limit palm poses to those that an arm behind the hand can hold, whatever the mount is."""
+
+    offset_m: float = 0.195
+    """Distance from the palm to the centre of the last arm joint, against the fingers [m]; of a UR5e and an Allegro."""
+    clearance_m: float = 0.055
+    """Least height of that centre above the table: the joint's radius and a margin [m]."""
+    max_turn_rad: float = 0.8
+    """Largest rotation of the palm from its pre-grasp [rad]; beyond it the arm would fold onto the object."""
+
+
+@dataclass(frozen=True)
+class PalmTrajectory:
+    """Hold start and target of each palm and the progress of its approach; first dimension: environment."""
+
+    start_pos_w: Tensor
+    """(env, 3) [m]."""
+    start_quat_w: Tensor
+    """(env, 4) wxyz."""
+    palm_pos_w: Tensor
+    """(env, 3) palm target [m]."""
+    palm_quat_w: Tensor
+    """(env, 4) palm target, wxyz."""
+    depth_m: Tensor
+    """(env,) length of the planned approach."""
+    travelled_m: Tensor
+    """(env,) length of the approach that is done [m]."""
+    object_xy_w: Tensor
+    """(env, 2) centroid of the object's points at the start of the grasp [m]."""
+    followed_m: Tensor
+    """(env, 2) motion of the palm target after an object that moved since then [m]."""
+
+    @property
+    def remaining_m(self) -> Tensor:
+        """(env,) length of the approach that is left [m]."""
+        return self.depth_m - self.travelled_m
+
+
+@dataclass(frozen=True)
+class ControlLaw:
+    """Compute targets from an action, without memory; simulator and exported policy share it."""
+
+    scales: ActionScales
+    prior: ScriptedGraspCfg | None
+    """None: the published method's plain residual."""
+    wrist: WristCfg
+    step_s: float
+    joint_lower: Tensor
+    """(joint,) [rad]."""
+    joint_upper: Tensor
+    """(joint,) [rad]."""
+
+    def __call__(
+        self,
+        action: Tensor,
+        course: PalmTrajectory,
+        closing: Tensor,
+        floor_m: Tensor,
+        joint_pos: Tensor,
+        keypoint_height_m: Tensor,
+        object_xy_w: Tensor,
+        phases: Phases,
+        grip: Tensor,
+    ) -> tuple[Tensor, PalmTrajectory]:
+        """Return finger targets (env, joint) [rad] and the course after this step.
+
+        `action` (env, action). `closing` (env, joint), `floor_m` (env,): of the grasp style. `joint_pos` (env, joint)
+        [rad] and `keypoint_height_m` (env, keypoint) [m] are measured. `object_xy_w` (env, 2): centroid of the object's
+        points [m]. `grip` (env,): confidence that thumb and another finger touch the object, 0 to 1.
+        """
+        action = action.double()
+        grasping = phases.grasping[:, None]
+        increment = action[:, :3] * (self.scales.palm_m_s * self.step_s)
+        fingers = action[:, 6:] * self.scales.finger_rad
+        travelled_m, follow_m = course.travelled_m, torch.zeros_like(course.followed_m)
+        began_w = torch.where((phases.step == 0)[:, None], object_xy_w, course.object_xy_w)
+        if self.prior is not None:
+            script = self._script(self.prior, course, closing, floor_m, keypoint_height_m, phases, grip)
+            increment = torch.cat([increment[:, :1] + script.palm_m[:, None], increment[:, 1:]], dim=1)
+            fingers = fingers + script.finger_rad
+            travelled_m = travelled_m + torch.where(phases.grasping, script.palm_m, 0.0)
+            times = self.step_s, phases.step * self.step_s, phases.grasp_steps * self.step_s
+            follow_m = follow_step(self.prior, object_xy_w - began_w, course.followed_m, *times)
+        turn = quat_from_rotvec(action[:, 3:6] * (self.scales.palm_rad_s * self.step_s))
+        turned = self._near(course.start_quat_w, quat_multiply(course.palm_quat_w, turn))
+        pos = course.palm_pos_w + torch.where(grasping, quat_rotate(course.palm_quat_w, increment), 0.0)
+        rise = torch.where(phases.lifting, self.scales.lift_m / phases.lift_steps, 0.0)
+        quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), course.palm_quat_w)
+        height = torch.maximum(pos[:, 2] + rise, self._least_height(quat))
+        pos = torch.cat([pos[:, :2] + follow_m, height[:, None]], dim=1)
+        target = (joint_pos + fingers).clamp(self.joint_lower, self.joint_upper)
+        followed = {"object_xy_w": began_w, "followed_m": course.followed_m + follow_m}
+        return target, replace(course, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m, **followed)
+
+    def _near(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
+        """Return the orientations (env, 4), limited to the largest rotation from the start."""
+        turn = rotvec_from_quat(quat_multiply(quat_conjugate(start_quat_w), palm_quat_w))
+        share = self.wrist.max_turn_rad / turn.norm(dim=1, keepdim=True).clamp(min=self.wrist.max_turn_rad)
+        return quat_multiply(start_quat_w, quat_from_rotvec(share * turn))
+
+    def _least_height(self, palm_quat_w: Tensor) -> Tensor:
+        """Return the least heights (env,) of the palm [m] at which the wrist is clear of the table."""
+        fingers = quat_rotate(palm_quat_w, palm_quat_w.new_tensor([0.0, 0.0, 1.0]))
+        return self.wrist.clearance_m + self.wrist.offset_m * fingers[:, 2]
+
+    def _script(
+        self,
+        prior: ScriptedGraspCfg,
+        course: PalmTrajectory,
+        closing: Tensor,
+        floor_m: Tensor,
+        height_m: Tensor,
+        phases: Phases,
+        grip: Tensor,
+    ) -> ScriptedStep:
+        x = course.palm_pos_w.new_tensor([1.0, 0.0, 0.0])
+        return prior_step(
+            prior,
+            closing=closing,
+            floor_m=floor_m,
+            step_s=self.step_s,
+            phase_s=phases.step * self.step_s,
+            grasp_s=phases.grasp_steps * self.step_s,
+            travelled_m=course.travelled_m,
+            depth_m=course.depth_m,
+            palm_height_m=course.palm_pos_w[:, 2],
+            palm_down=-quat_rotate(course.palm_quat_w, x)[:, 2],
+            keypoint_height_m=height_m,
+            grip=grip,
+        )
+
+
+class HandController:
+    """Hold the palm and finger targets of all environments and advance them step by step."""
+
+    def __init__(
+        self,
+        hand: HandSpec,
+        scales: ActionScales,
+        prior: ScriptedGraspCfg | None,
+        wrist: WristCfg,
+        step_s: float,
+        num_envs: int,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`prior`: None gives the published method's plain residual."""
+        limits = torch.tensor(hand.joint_lower, device=device), torch.tensor(hand.joint_upper, device=device)
+        self.law = ControlLaw(scales, prior, wrist, step_s, *limits)
+        """Maps an action to targets."""
+        self.style = blend(hand.power.to(device), hand.pinch.to(device), torch.zeros(num_envs, device=device))
+        """Grasp style of each environment."""
+
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
+
+        self.course = PalmTrajectory(
+            start_pos_w=zeros(3),
+            start_quat_w=zeros(4),
+            palm_pos_w=zeros(3),
+            palm_quat_w=zeros(4),
+            depth_m=zeros(),
+            travelled_m=zeros(),
+            object_xy_w=zeros(2),
+            followed_m=zeros(2),
+        )
+        """Start, target and approach of each palm."""
+
+    @property
+    def palm_pos_w(self) -> Tensor:
+        """(env, 3) palm target [m]."""
+        return self.course.palm_pos_w
+
+    @property
+    def palm_quat_w(self) -> Tensor:
+        """(env, 4) palm target, wxyz."""
+        return self.course.palm_quat_w
+
+    def reset(self, rows: Tensor, pregrasp: Pregrasp) -> None:
+        """Set the palm targets of `rows` to their pre-grasp, with the whole approach ahead."""
+        course = self.course
+        course.start_pos_w[rows] = course.palm_pos_w[rows] = pregrasp.palm_pos_w
+        course.start_quat_w[rows] = course.palm_quat_w[rows] = pregrasp.palm_quat_w
+        course.depth_m[rows] = pregrasp.depth_m
+        self.style.write(rows, pregrasp.style)
+        self.restart_approach(rows)
+
+    def restart_approach(self, rows: Tensor) -> None:
+        """Set what `rows` have done of their approaches to zero."""
+        self.course.travelled_m[rows] = self.course.followed_m[rows] = 0.0
+
+    def set_palm_target(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
+        """Set the palm targets of `rows` to (row, 3) [m] and (row, 4), whatever the actions were."""
+        self.course.palm_pos_w[rows], self.course.palm_quat_w[rows] = palm_pos_w, palm_quat_w
+
+    def act(
+        self,
+        action: Tensor,
+        sensed: ProprioceptiveState,
+        object_xy_w: Tensor,
+        phases: Phases,
+        grip: Tensor | None = None,
+    ) -> Targets:
+        """Return the targets of the next control period.
+
+        `object_xy_w` (env, 2): centroid of the object's points [m]. `grip` (env,): confidence that thumb and another
+        finger touch the object, 0 to 1; None: zero. Raise FloatingPointError where an action is not finite.
+        """
+        target, self.course = self.law(
+            _finite(action),
+            self.course,
+            closing=self.style.closing,
+            floor_m=self.style.floor_m,
+            joint_pos=sensed.joint_pos,
+            keypoint_height_m=sensed.keypoints_w[..., 2],
+            object_xy_w=object_xy_w,
+            phases=phases,
+            grip=torch.zeros_like(self.course.depth_m) if grip is None else grip,
+        )
+        return target, self.palm_pos_w, self.palm_quat_w
+
+
+def _finite(action: Tensor) -> Tensor:
+    bad = (~torch.isfinite(action)).any(dim=1).nonzero().squeeze(1)
+    if len(bad):
+        raise FloatingPointError(
+            f"actions are not finite in environments {bad.tolist()}: check the outputs of the policy"
+        )
+    return action

@@ -1,0 +1,164 @@
+"""Disturbances: the object is moved or pushed unseen, heavier than it looks, or slippery."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.transforms import quat_rotate
+from dexgrasp.sim.engine.base import Engine, State
+from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.actions import Phases
+
+SHIFT_TRIGGER_M = 0.07
+"""Distance between object and nearest keypoint at which the object is moved, once."""
+CLEARANCE_M = 0.02
+"""Least distance of the moved object's points from every keypoint: fingers are 12 mm thick."""
+GRIP_S = 0.25
+"""Time of uninterrupted touch by thumb and a finger after which the object counts as gripped. At the first touch the
+force would accelerate a free object of 40 g with 60 m/s^2, before any hand can close."""
+FORCE_TURN_S = 1.0
+"""Time after which the direction of the force changes."""
+PUSH_S = 0.2
+"""Length of the push of domain randomisation."""
+
+
+@dataclass(frozen=True)
+class Disturbance:
+    """Set one kind of disturbance of an evaluation; the defaults disturb nothing."""
+
+    shift_m: float = 0.0
+    """Radius of the disc within which the object is moved, once, unseen [m]."""
+    force_n: float = 0.0
+    """Force on the object's centre of mass from the grip on until the hand opens [N]."""
+    mass_scale: float = 1.0
+    """Factor on the object's mass."""
+    friction: float | None = None
+    """Sliding friction of the object against the hand; None: as drawn."""
+
+
+DISTURBANCES = {
+    "none": Disturbance(),
+    "shift3": Disturbance(shift_m=0.03),
+    "shift5": Disturbance(shift_m=0.05),
+    "force": Disturbance(force_n=2.5),
+    "heavy": Disturbance(mass_scale=2.0),
+    "slippery": Disturbance(friction=0.3),
+}
+
+
+MIXED = "mixed"
+"""Name of the mixture for training: each episode draws a kind, or none, at up to `Disturber.level` of its strength."""
+SHARES = {"none": 0.3, "shift5": 0.2, "force": 0.3, "heavy": 0.05, "slippery": 0.15}
+"""Probability of each kind in the mixture."""
+
+
+def disturbance_named(name: str) -> Disturbance:
+    """Return the disturbance `name`. Raise ValueError, which lists them, where there is none."""
+    if name not in DISTURBANCES:
+        raise ValueError(f"disturbance must be one of {[*DISTURBANCES, MIXED]}, got '{name}'")
+    return DISTURBANCES[name]
+
+
+class Disturber:
+    """Disturbs the episodes of a batch: with one kind in all of them, or with a mixture."""
+
+    def __init__(
+        self, name: str, hand: HandSpec, num_envs: int, step_s: float, device: torch.device | str = "cpu"
+    ) -> None:
+        self.name, self._step_s = name, step_s
+        self._kinds = [disturbance_named(kind) for kind in (SHARES if name == MIXED else (name,))]
+        self._until = torch.tensor(list(SHARES.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double().to(device)
+        self.level = 1.0
+        """Strength of a mixture, from 0 to 1; read at every reset."""
+        self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
+        self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64, device=device) for _ in range(2))
+        self._pushes = False
+        self.shifted, self.gripped = (torch.zeros(num_envs, dtype=torch.bool, device=device) for _ in range(2))
+        """(env,) whether the object was moved, and whether it is gripped."""
+        self._touched_steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        self._grip_steps = max(1, round(GRIP_S / step_s))
+
+    def reset(self, rows: Tensor, draws: EpisodeDraws) -> None:
+        """Reset `rows`: choose their disturbance, and change their draws of mass and friction accordingly."""
+        self.shifted[rows] = False
+        self.let_go(rows)
+        pick, amount = draws.mishap.T.contiguous()
+        kind = torch.bucketize(pick, self._until, right=True)
+        amount = self.level * amount if self.name == MIXED else torch.ones_like(amount)
+
+        def column(values: list[float]) -> Tensor:
+            return amount.new_tensor(values)[kind]
+
+        reach = self.level if self.name == MIXED else 1.0  # the shift is drawn in a disc, the force's time by the grip
+        self._shift_m[rows] = reach * column([kind.shift_m for kind in self._kinds])
+        self._force_n[rows] = reach * column([kind.force_n for kind in self._kinds])
+        self._pushes = bool((self._force_n > 0).any())
+        draws.mass_scale *= 1 + amount * (column([kind.mass_scale for kind in self._kinds]) - 1)
+        slippery = column([kind.friction or 0.0 for kind in self._kinds])
+        mixed = (1 - amount) * draws.friction + amount * slippery
+        draws.friction[:] = torch.where(slippery > 0, mixed, draws.friction)
+
+    def let_go(self, rows: Tensor) -> None:
+        """Open the hands of `rows`: the steady force waits for the next grip."""
+        self.gripped[rows], self._touched_steps[rows] = False, 0
+
+    def act(self, engine: Engine, draws: EpisodeDraws, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
+        """Move or push objects before a physics step.
+
+        `distance_m` (env,): nearest keypoint from the object. `points_o` (env, point, 3): its surface, object frame.
+        """
+        near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping & (self._shift_m > 0)
+        self._shift(engine, draws, near.nonzero().squeeze(1), points_o)
+        force = self._push(draws, phases)
+        if self._pushes:
+            force = force + self._steady_force(engine.state, draws, phases)
+        engine.push(force)
+
+    def _push(self, draws: EpisodeDraws, phases: Phases) -> Tensor:
+        """Return the push of domain randomisation (env, 3) [N]; in lift or hold, as it would throw a free object."""
+        held_steps = phases.episode_steps - phases.grasp_steps
+        since_s = (phases.step - phases.grasp_steps - (draws.push_at * held_steps).floor()) * self._step_s
+        return torch.where(((since_s >= 0) & (since_s < PUSH_S))[:, None], draws.push, 0.0)
+
+    def _steady_force(self, state: State, draws: EpisodeDraws, phases: Phases) -> Tensor:
+        """Return the force of the evaluation (env, 3) [N], which acts from the grip on."""
+        touching = state.object_contact
+        both = (touching & self._thumb).any(dim=1) & (touching & self._fingers).any(dim=1)
+        self._touched_steps = torch.where(both & (phases.step >= 0), self._touched_steps + 1, 0)
+        self.gripped |= self._touched_steps >= self._grip_steps
+        turn = (phases.step * self._step_s / FORCE_TURN_S).long() % draws.force.shape[1]
+        direction = draws.force[torch.arange(len(turn), device=turn.device), turn]
+        return direction * (self._force_n * self.gripped)[:, None]
+
+    def _shift(self, engine: Engine, draws: EpisodeDraws, rows: Tensor, points_o: Tensor) -> None:
+        if not len(rows):
+            return
+        state = engine.state
+        pos, keypoints_w = state.object_pos_w[rows].double(), state.keypoints_w[rows].double()
+        points_w = quat_rotate(state.object_quat_w[rows][:, None], points_o[rows].double()) + pos[:, None]
+        pos[:, :2] += free_shift(draws.shift[rows], self._shift_m[rows], points_w, keypoints_w)
+        engine.move_object(rows, pos)
+        self.shifted[rows] = True
+
+
+def free_shift(tries: Tensor, shift_m: Tensor, points_w: Tensor, keypoints_w: Tensor) -> Tensor:
+    """Return the first of the displacements that keeps clear of the hand (row, 2) [m].
+
+    Displacements are `tries` (row, try, 2) times `shift_m` (row,).
+    `points_w` (row, point, 3), `keypoints_w` (row, keypoint, 3). Where none is free, the clearest one is taken.
+    """
+    tries = tries * shift_m[:, None, None]
+    clearance = torch.stack([_clearance(points_w, keypoints_w, tries[:, k]) for k in range(tries.shape[1])], dim=1)
+    free = clearance > CLEARANCE_M
+    pick = torch.where(free.any(dim=1), free.int().argmax(dim=1), clearance.argmax(dim=1))
+    return tries[torch.arange(len(tries), device=tries.device), pick]
+
+
+def _clearance(points_w: Tensor, keypoints_w: Tensor, shift_xy: Tensor) -> Tensor:
+    """Return the distance of the moved points from the nearest keypoint, or midpoint of two, (row,) [m]."""
+    hand = torch.cat([keypoints_w, (keypoints_w[:, 1:] + keypoints_w[:, :-1]) / 2], dim=1)
+    moved = points_w.clone()
+    moved[..., :2] += shift_xy[:, None]
+    return torch.cdist(hand, moved).amin(dim=(1, 2))

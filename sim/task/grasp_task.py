@@ -1,0 +1,363 @@
+"""The grasping task: an object on a table, a hand above it, a camera that sees it; grasp, lift, hold.
+
+    step     act -> physics -> outcome -> measure -> reward -> reset -> observe
+    phases   grasp (the policy moves palm and fingers) -> lift (the palm rises) -> hold (the palm stays)
+
+An action corrects a scripted grasp: a palm increment in the palm frame, and finger targets about the measured joint
+positions, so that a constant action on a blocked finger is a constant torque. Fingers obey the policy in all phases.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.hand_features import nearest_vectors
+from dexgrasp.perception.observations import History, Layout, student_layout
+from dexgrasp.perception.tracking.icp import centroid_xy
+from dexgrasp.perception.transforms import quat_rotate, quat_rotate_inverse
+from dexgrasp.sim.engine.base import Engine
+from dexgrasp.sim.engine.config import EngineName, WarpCfg
+from dexgrasp.sim.engine.factory import make_engine
+from dexgrasp.sim.objects import ObjectLibrary
+from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, draw_episode, draw_object
+from dexgrasp.sim.randomization.trial_rng import TrialRandom
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.scene import ModelPool, PhysicsCfg
+from dexgrasp.sim.sensors.object_camera import POINTS, make_view
+from dexgrasp.sim.sensors.proprioception import CommandDelay, ProprioceptionModel, exact
+from dexgrasp.sim.task import reset as starts
+from dexgrasp.sim.task.actions import HandController, Phases
+from dexgrasp.sim.task.disturbances import Disturber
+from dexgrasp.sim.task.nan_guard import NanGuard
+from dexgrasp.sim.task.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
+from dexgrasp.sim.task.outcomes import WORKSPACE_M, Outcome, OutcomeTracker
+from dexgrasp.sim.task.registry import Registry
+from dexgrasp.sim.task.regrasp import Regrasp
+from dexgrasp.sim.task.rewards import RewardContext, Rewards
+from dexgrasp.sim.task.step import StepResult
+from dexgrasp.sim.task.task_cfg import TaskCfg, check_rates
+
+KEPT_OBJECTS = 8192
+"""Most objects that are cached in memory for engine=warp; 0.1 MB each."""
+BELOW_TABLE_M = -0.05
+"""Height of an object's centre under which it has left the workspace."""
+
+
+class GraspTask:
+    """Simulate `num_envs` grasp episodes at once; docstrings give shapes and frames.
+
+    A subclass changes the task by overriding `make_layouts` and `observation_terms` (observations), `compute_reward`
+    or `reset_scene`, and is chosen by `register_task` and task.class_name.
+    """
+
+    def __init__(
+        self,
+        cfg: TaskCfg,
+        hand: HandSpec,
+        library: ObjectLibrary,
+        physics: PhysicsCfg,
+        num_envs: int,
+        num_threads: int = 0,
+        seed: int = 0,
+        mount: str = "floating",
+        disturbance: str = "none",
+        auto_reset: bool = True,
+        in_order: bool = False,
+        engine: EngineName = "cpu",
+        warp: WarpCfg | None = None,
+    ) -> None:
+        """`in_order`: trial i uses object i modulo the library's size; otherwise objects are drawn at random.
+
+        `warp` sizes the buffers of engine=warp. All tensors are on the engine's `device`.
+        """
+        check_rates(cfg, physics)
+        self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
+        self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
+        if engine == "warp":  # thousands of environments start at once: reading files again would dominate
+            library.keep(min(len(library), KEPT_OBJECTS))
+        pool = ModelPool(hand, library, physics, mount)
+        self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
+        self.device = device = self.engine.device
+        """Device of all tensors."""
+        self.step_s = 1.0 / cfg.rate_hz
+        self.grasp_steps, self.lift_steps, self.episode_steps = cfg.phase_steps
+        joints = len(hand.joint_names)
+        self.num_actions = 6 + joints
+        self.layouts = self.make_layouts()
+        self.control = HandController(hand, cfg.scales, cfg.corrected, cfg.wrist, self.step_s, num_envs, device)
+        self.sensing = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
+        self.view = make_view(cfg.camera, cfg.randomization, pool, self.engine)
+        self.commanding = CommandDelay(cfg.randomization, joints, num_envs, device)
+        self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
+        self.rewards = Rewards(cfg.reward, hand, device)
+        self.judge = OutcomeTracker(num_envs, self.step_s, device)
+        self.guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
+        self.history = History(num_envs, self.layouts["student"], device)
+        self._allocate()
+        self._planner = starts.PregraspPlanner(hand, mount, cfg.reset)
+        self.regrasp = Regrasp(
+            control=self.control,
+            planner=self._planner,
+            view=self.view,
+            engine=self.engine,
+            objects=self.objects,
+            draws=self.draws,
+            steps_since_pregrasp=self.steps_since_pregrasp,
+            steps_since_reset=self.steps_since_reset,
+            episode_steps=self.episode_steps,
+            step_s=self.step_s,
+        )
+
+    def _allocate(self) -> None:
+        """Allocate the per-environment tensors; they are changed in place from then on."""
+        n, device = self.num_envs, self.device
+        self.seeds = torch.full((n,), self.seed, dtype=torch.int64, device=device)
+        """(env,) seed of all random numbers of a trial, beside its number; may be written between episodes."""
+        self.object_weights: np.ndarray | None = None
+        """(object,) probabilities of the objects, see dexgrasp.policies.training.weighting; None: uniform."""
+        self.trial = torch.full((n,), -1, dtype=torch.int64, device=device)
+        """(env,) number of the current trial."""
+        self.objects, self._next_trial = [""] * n, 0
+        self.steps_since_reset = torch.zeros(n, dtype=torch.int64, device=device)
+        """(env,) control steps since the reset."""
+        self.steps_since_pregrasp = torch.zeros_like(self.steps_since_reset)
+        """(env,) control steps since the palm was at its latest pre-grasp; negative while it moves there."""
+        self.draws = EpisodeDraws.empty(n, len(self.hand.joint_names), device)
+        self._last_palm_pos_w, self._palm_linvel_w = (
+            torch.zeros(n, 3, dtype=torch.float64, device=device) for _ in range(2)
+        )
+        self._action = torch.zeros(n, self.num_actions, device=device)
+        self._points_o = torch.zeros(n, POINTS, 3, device=device)  # the whole surface, object frame
+
+    @property
+    def phases(self) -> Phases:
+        """Phases of all environments."""
+        return Phases(self.steps_since_pregrasp, self.grasp_steps, self.lift_steps, self.episode_steps)
+
+    def reset(self, trials: Sequence[int] | None = None) -> dict[str, Tensor]:
+        """Start an episode in every environment and return the observations.
+
+        `trials`: one number per environment; seed and number decide a trial. None: the next numbers.
+        """
+        if trials is not None and len(trials) != self.num_envs:
+            raise ValueError(f"reset needs one trial per environment ({self.num_envs}), got {len(trials)}")
+        self._new_episodes(torch.arange(self.num_envs, device=self.device), trials)
+        return self.observe()
+
+    def reset_rows(self, rows: Tensor, trials: Sequence[int]) -> dict[str, Tensor]:
+        """Start episodes `trials` in `rows` (sorted) alone; return the observations of all environments."""
+        self._new_episodes(rows.to(self.device), trials)
+        return self.observe()
+
+    def step(self, action: Tensor, grip: Tensor | None = None) -> StepResult:
+        """Advance every environment by one control period.
+
+        `action` (env, action), clipped to task.action_clip. `grip` (env,): confidence of the policy that thumb and
+        another finger touch the object, 0 to 1; None: zero.
+        """
+        self._act(action, grip)
+        terminated, truncated = self._update_outcomes()
+        self.regrasp.finish_motions()
+        self._update_measurements(after_step=True)
+        reward, terms = self.compute_reward()
+        done = terminated | truncated
+        info: dict = {"terms": terms, "outcomes": self._collect_outcomes(done)}
+        if self.auto_reset and done.any():
+            info["final_obs"] = self.observe()
+            self._new_episodes(done.nonzero().squeeze(1))
+        return StepResult(self.observe(), reward, terminated, truncated, info)
+
+    def start_regrasp(self, rows: Tensor) -> None:
+        """Give up the grasps of `rows` (sorted) and start a regrasp: move aside, look, replan, move to the pre-grasp.
+
+        Actions are ignored while `clock` is negative. `dexgrasp.policies.evaluation.episodes` decides when to call it.
+        """
+        self.regrasp.start(rows)
+        self.judge.try_again(rows)
+        self.disturber.let_go(rows)
+
+    def _new_episodes(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
+        """Start new episodes in `rows` (sorted); the other rows do not change."""
+        if trials is None:
+            trials = range(self._next_trial, self._next_trial + len(rows))
+            self._next_trial += len(rows)
+        self.trial[rows] = torch.tensor(trials, device=self.device)
+        random = TrialRandom.of_trials(self.seeds[rows], self.trial[rows])
+        for row, number in zip(rows.tolist(), self._object_numbers(rows, random).tolist(), strict=True):
+            self.objects[row] = self.library.names[number]
+        self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, len(self.hand.joint_names)))
+        self.reset_scene(rows)
+        self._action[rows], self.steps_since_reset[rows], self.steps_since_pregrasp[rows] = 0.0, 0, 0
+        self.judge.reset(rows, self.engine.state)
+        self.guard.reset(rows)
+        self._update_measurements()
+        self.history.begin(rows, self._felt)
+
+    def _object_numbers(self, rows: Tensor, random: TrialRandom) -> Tensor:
+        """Return the number of each trial's object in the library (row,)."""
+        if self.in_order:
+            return self.trial[rows] % len(self.library)
+        weights = None if self.object_weights is None else torch.from_numpy(self.object_weights).to(self.device)
+        return draw_object(random, len(self.library), weights)
+
+    def reset_scene(self, rows: Tensor) -> None:
+        """Place object and hand of `rows` where their trials start, from `self.draws`; plan the first grasp."""
+        draws = self.draws.rows(rows)
+        self.disturber.reset(rows, draws)
+        names = [self.objects[row] for row in rows.tolist()]
+        pos, quat = starts.place_objects(self.library, names, draws)
+        camera = self.view.first_frame(rows, names, pos, quat, draws)
+        palm = self._planner(self.view.points_w[rows], camera, draws)
+        self.regrasp.reset(rows, palm)
+        self.engine.reset(rows, starts.initial_state(self.hand, names, pos, quat, palm, draws))
+        self._points_o[rows] = starts.object_surface_points(self.library, names, draws.size)
+        state = self.engine.state  # an arm may not reach the planned pose
+        palm = replace(palm, palm_pos_w=state.palm_pos_w[rows].double(), palm_quat_w=state.palm_quat_w[rows].double())
+        self.control.reset(rows, palm)
+        self._last_palm_pos_w[rows] = palm.palm_pos_w
+        self.sensing.begin(rows, state)
+        self.commanding.begin(rows, state)
+
+    def _act(self, action: Tensor, grip: Tensor | None) -> None:
+        """Turn the actions into targets, disturb the objects, and step the physics by one control period."""
+        self._action = action.detach().to(self.device, torch.float32).clamp(-self.cfg.action_clip, self.cfg.action_clip)
+        self.guard.record(self.steps_since_reset, self._action)
+        distance = self._object_vectors.norm(dim=-1).amin(dim=1)
+        self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
+        targets = self.control.act(self._action, self.sensed, centroid_xy(self.view.points_w), self.phases, grip)
+        targets = self.regrasp.override_targets(targets)
+        (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.steps_since_reset)
+        self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
+        self.sensing.advance(self.engine.state)
+
+    def _update_outcomes(self) -> tuple[Tensor, Tensor]:
+        """Update the outcomes and advance the clocks; return (env,) terminated and (env,) truncated."""
+        phases, broken = self.phases, ~self.engine.finite()
+        self._reset_broken(broken.nonzero().squeeze(1))
+        pos = self.engine.state.object_pos_w
+        strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < BELOW_TABLE_M)
+        self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed)
+        self.guard.count(broken, strayed)
+        self.steps_since_reset += 1
+        self.steps_since_pregrasp += 1
+        terminated = broken | strayed
+        return terminated, (self.steps_since_pregrasp >= self.episode_steps) & ~terminated
+
+    def _reset_broken(self, rows: Tensor) -> None:
+        """Reset scenes whose physics is not finite, before rewards and observations read them; dump the first."""
+        if not len(rows):
+            return
+        running = (self.judge.attempts[rows] == 1) & (self.phases.step[rows] < self.episode_steps)
+        for row in rows[running].tolist():
+            trial, seed = int(self.trial[row]), int(self.seeds[row])
+            self.guard.dump(row, trial, seed, self.objects[row], int(self.steps_since_reset[row]) + 1)
+        self.reset_scene(rows)
+
+    def _update_measurements(self, after_step: bool = False) -> None:
+        """Update readings, camera and history, and the vectors from the keypoints to the object.
+
+        `after_step`: a control step has passed; otherwise an episode was reset.
+        """
+        state = self.engine.state
+        self.sensed = sensed = self.sensing.read(state, self.draws, self.steps_since_reset)
+        self._felt = hand_terms(sensed, state.joint_target, self.control.course)
+        if after_step:
+            held, resting = (
+                self.steps_since_pregrasp > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps)
+            )
+            self.view.step(state, self.draws, self.steps_since_reset, sensed, held, resting)
+            self._palm_linvel_w = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
+            self._last_palm_pos_w.copy_(state.palm_pos_w)
+            at_pregrasp = (self.steps_since_pregrasp == 0)[:, None]  # of a regrasp: its grasp starts without a past
+            self._action = self._action.masked_fill(at_pregrasp, 0.0)
+            self.history.push(self._felt, at_pregrasp)
+        object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
+        keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
+        to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
+        to_visible_w = nearest_vectors(sensed.keypoints_w.float(), self.view.points_w)
+        if self.cfg.vector_frame == "world":
+            self._object_vectors, self._visible_vectors = to_object_w, to_visible_w
+        else:
+            self._object_vectors = quat_rotate_inverse(state.palm_quat_w[:, None].float(), to_object_w)
+            self._visible_vectors = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
+
+    def compute_reward(self) -> tuple[Tensor, dict[str, float]]:
+        """Return the reward (env,) of the step that was just taken, and the mean of each weighted term."""
+        return self.rewards(self._reward_context())
+
+    def _reward_context(self) -> RewardContext:
+        """Return the inputs of the reward terms for the step that was just taken."""
+        state = self.engine.state
+        return RewardContext(
+            state=state,
+            phases=replace(self.phases, step=self.steps_since_pregrasp - 1),
+            object_vectors_p=self._object_vectors,
+            palm_linvel_w=self._palm_linvel_w,
+            object_offset_w=state.object_pos_w - self.judge.start_pos_w,
+            success=(self.steps_since_pregrasp == self.episode_steps) & self.judge.held,
+            action=self._action,
+            hand=self.hand,
+            lift_m=self.cfg.lift_m,
+            step_s=self.step_s,
+        )
+
+    def make_layouts(self) -> dict[str, Layout]:
+        """Return the terms of each observation group, in order."""
+        joints, keypoints = len(self.hand.joint_names), len(self.hand.keypoint_names)
+        bodies, actions = len(self.hand.contact_bodies), self.num_actions
+        return {
+            "teacher": teacher_layout(joints, keypoints, actions, bodies),
+            "student": student_layout(joints, keypoints, actions, self.cfg.camera.live),
+        }
+
+    def observation_terms(self) -> dict[str, Mapping[str, Tensor]]:
+        """Return the values of each observation group's terms, first dimension: environment."""
+        state, course = self.engine.state, self.control.course
+        common = progress_terms(self.phases, course.remaining_m, self._action)
+        measured = common | self._felt
+        exact_hand = self._felt if self.sensing.exact else hand_terms(exact(state), state.joint_target, course)
+        camera = self.view.terms() | {"visible_vectors": self._visible_vectors}
+        return {
+            "student": measured | camera | {"history": self.history.frames},
+            "teacher": common | exact_hand | privileged_terms(state, self.judge.start_pos_w, self._object_vectors),
+        }
+
+    def observe(self) -> dict[str, Tensor]:
+        """Return the observation groups of the current state, (env, size) float32 each."""
+        terms = self.observation_terms()
+        return {group: layout.assemble(terms[group]) for group, layout in self.layouts.items()}
+
+    def _collect_outcomes(self, done: Tensor) -> list[Outcome]:
+        """Return the outcomes of the environments in the mask `done` (env,)."""
+        ended = done.nonzero().squeeze(1)
+        if not len(ended):
+            return []
+        rows, trials = torch.stack([ended, self.trial[ended]]).tolist()
+        names = [self.objects[row] for row in rows]
+        return self.judge.outcomes(rows, trials, names, self.disturber.name)
+
+    def outcomes(self, mask: Tensor | None = None) -> list[Outcome]:
+        """Return the outcomes as they stand, of the environments in `mask` (env,) or of all."""
+        self.engine.check()
+        return self._collect_outcomes(torch.ones_like(self.judge.held) if mask is None else mask)
+
+
+_REGISTRY: Registry[type[GraspTask]] = Registry("task")
+
+
+def register_task(name: str, task: type[GraspTask]) -> None:
+    """Make a subclass of GraspTask available as task.class_name=NAME."""
+    if not (isinstance(task, type) and issubclass(task, GraspTask)):
+        raise TypeError(f"task '{name}' must be a subclass of dexgrasp.sim.task.grasp_task.GraspTask, got {task!r}")
+    _REGISTRY.register(name, task)
+
+
+def task_class(cfg: TaskCfg) -> type[GraspTask]:
+    """Return the class that `cfg.class_name` names. Raise ValueError where it is not registered."""
+    return _REGISTRY.get(cfg.class_name)
+
+
+register_task("GraspTask", GraspTask)

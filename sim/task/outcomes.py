@@ -1,0 +1,152 @@
+"""Success and failure kinds of a trial, decided from the true state of the object."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.transforms import quat_rotate_inverse
+from dexgrasp.sim.engine.base import State
+
+RISE_M = 0.1
+"""Least rise of the object above its start for success."""
+SLIP_M = 0.08
+"""Largest motion of the object relative to the palm since the end of the lift for success."""
+TOUCH_GRACE_S = 0.1
+"""Longest time without contact for success: contacts flicker for a step."""
+WORKSPACE_M = 0.35
+"""An object further than this from the origin along x or y, or below the table, ends the episode."""
+LEFT_TABLE_M = 0.02
+"""Rise during the lift below which the object was missed or pushed away rather than dropped."""
+PUSHED_M = 0.08
+"""Motion over the table beyond which a missed object was pushed away."""
+FAILURES = ("missed", "dropped_in_lift", "dropped_in_hold", "pushed_away", "unstable")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Record the result of one trial. Lengths in metres."""
+
+    trial: int
+    object: str
+    disturbance: str
+    success: bool
+    failure: str
+    """Empty, or one of FAILURES."""
+    lift_m: float
+    """Rise of the object at the end of the trial."""
+    slip_m: float
+    """Furthest motion relative to the palm during the hold."""
+    penetration_m: float
+    """Deepest penetration of hand and object during the trial."""
+    attempts: int = 1
+    """Number of grasps."""
+
+
+class OutcomeTracker:
+    """Decides the outcomes of a batch of episodes from the true states of the objects."""
+
+    def __init__(self, num_envs: int, step_s: float, device: torch.device | str = "cpu") -> None:
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
+
+        self._grace = max(1, round(TOUCH_GRACE_S / step_s))
+        self.start_pos_w = zeros(3)
+        self._anchor_p = zeros(3)
+        self.held = zeros().bool()
+        """(env,) whether the object has been held since the lift ended."""
+        self.rise_m, self._best_rise_m, self._lift_end_rise_m = zeros(), zeros(), zeros()
+        self.slip_m, self.penetration_m, self._untouched = zeros(), zeros(), zeros()
+        self._pushed_m = zeros()
+        self.attempts = torch.ones_like(self._pushed_m, dtype=torch.int64)
+        """(env,) number of grasps."""
+        self.unstable, self._lost = zeros().bool(), zeros().bool()
+
+    def reset(self, rows: Tensor, state: State) -> None:
+        """Reset the episodes of `rows`; heights count from the present positions of the objects."""
+        self.start_pos_w[rows] = state.object_pos_w[rows].double()
+        self.held[rows] = self.unstable[rows] = self._lost[rows] = False
+        for tracked in (self.rise_m, self._best_rise_m, self._lift_end_rise_m, self.slip_m, self.penetration_m):
+            tracked[rows] = 0.0
+        self._pushed_m[rows] = 0.0
+        self._untouched[rows] = 0.0
+        self.attempts[rows] = 1
+
+    def try_again(self, rows: Tensor) -> None:
+        """Discard the grasps of `rows`: the next ones decide. Heights still count from the start of the trial."""
+        self.held[rows] = False
+        self._best_rise_m[rows] = self._lift_end_rise_m[rows] = self.slip_m[rows] = 0.0
+        self.attempts[rows] += 1
+
+    def update(
+        self, state: State, lifting: Tensor, lift_ends: Tensor, holding: Tensor, unstable: Tensor, strayed: Tensor
+    ) -> None:
+        """Update after a control step.
+
+        Masks (env,): in the lift, at its last step, in the hold, physics not finite, object out of the workspace.
+        """
+        offset = state.object_pos_w - self.start_pos_w
+        in_palm = quat_rotate_inverse(state.palm_quat_w, state.object_pos_w - state.palm_pos_w)
+        self.rise_m = offset[:, 2].clone()
+        self._best_rise_m = torch.where(lifting, torch.maximum(self._best_rise_m, self.rise_m), self._best_rise_m)
+        self._pushed_m = torch.where(lifting | holding, self._pushed_m, offset[:, :2].norm(dim=1))
+        self._lift_end_rise_m = torch.where(lift_ends, self.rise_m, self._lift_end_rise_m)
+        self._anchor_p = torch.where(lift_ends[:, None], in_palm, self._anchor_p)
+        slip = (in_palm - self._anchor_p).norm(dim=1)
+        self.slip_m = torch.where(holding, torch.maximum(self.slip_m, slip), self.slip_m)
+        self.penetration_m = torch.maximum(self.penetration_m, state.penetration_m)
+        self._untouched = torch.where(state.object_contact.any(dim=1), 0.0, self._untouched + 1)
+        good = (self.rise_m >= RISE_M) & (self.slip_m < SLIP_M) & (self._untouched < self._grace)
+        self.unstable |= unstable
+        self._lost |= strayed
+        self.held = (self.held | lift_ends) & (good | ~holding) & ~self.unstable & ~self._lost
+
+    def failure(self, row: int) -> str:
+        """Return the failure of the finished episode of `row`; empty for a success."""
+        return self.outcomes([row], [0], [""], "")[0].failure
+
+    def outcomes(
+        self, rows: Sequence[int], trials: Sequence[int], names: Sequence[str], disturbance: str
+    ) -> list[Outcome]:
+        """Return the finished episodes of `rows` as records."""
+        if not rows:
+            return []
+        of_lift = (self._best_rise_m, self._lift_end_rise_m, self._pushed_m)
+        columns = (self.held, self.unstable, *of_lift, self.rise_m, self.slip_m, self.penetration_m, self.attempts)
+        table = torch.stack([column[list(rows)].double() for column in columns], dim=1).tolist()
+        records = []
+        for trial, name, values in zip(trials, names, table, strict=True):
+            held, unstable, best_rise_m, lift_end_rise_m, pushed_m, rise_m, slip_m, penetration_m, attempts = values
+            failure = _failure(
+                held=held,
+                unstable=unstable,
+                best_rise_m=best_rise_m,
+                lift_end_rise_m=lift_end_rise_m,
+                pushed_m=pushed_m,
+            )
+            records.append(
+                Outcome(
+                    trial=trial,
+                    object=name,
+                    disturbance=disturbance,
+                    success=not failure,
+                    failure=failure,
+                    lift_m=rise_m,
+                    slip_m=slip_m,
+                    penetration_m=penetration_m,
+                    attempts=int(attempts),
+                )
+            )
+        return records
+
+
+def _failure(*, held: float, unstable: float, best_rise_m: float, lift_end_rise_m: float, pushed_m: float) -> str:
+    """Return how a finished episode failed; empty for a success."""
+    if held:
+        return ""
+    if unstable:
+        return "unstable"
+    if best_rise_m < LEFT_TABLE_M:
+        return "pushed_away" if pushed_m > PUSHED_M else "missed"
+    return "dropped_in_lift" if lift_end_rise_m < RISE_M else "dropped_in_hold"

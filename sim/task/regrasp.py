@@ -1,0 +1,175 @@
+"""Regrasp: moves the palm of an empty hand out of the camera's view, replans, and moves it to the new pre-grasp.
+
+ via ----> look ----> next pre-grasp      every motion rises first, then crosses
+  ^
+grasp
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.grasp_planning.pregrasp import Pregrasp
+from dexgrasp.perception.grasp_planning.tried import FailedGrasps
+from dexgrasp.perception.tracking.icp import centroid_xy
+from dexgrasp.perception.transforms import (
+    quat_conjugate,
+    quat_from_rotvec,
+    quat_multiply,
+    quat_rotate,
+    rotvec_from_quat,
+)
+from dexgrasp.sim.engine.base import Engine
+from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
+from dexgrasp.sim.sensors.object_camera import ObjectCamera
+from dexgrasp.sim.task.actions import HandController, Targets
+from dexgrasp.sim.task.outcomes import WORKSPACE_M
+from dexgrasp.sim.task.reset import PregraspPlanner
+
+PALM_M_S, PALM_RAD_S = 0.3, 1.5
+"""Mean speeds of the palm; a UR5e turns twice as fast."""
+OPEN_S = 0.4
+"""Least time that the fingers have to open before the palm moves across."""
+ASIDE_M, ABOVE_M = 0.25, 0.3
+"""Distance that the palm moves back, against the fingers' direction, and its height over the table there."""
+REST_S = 0.2
+"""Pause of the palm at the end of each motion."""
+
+
+class RegraspMotion:
+    """Interpolates palm poses: straight up to the height of the higher end, then across while the palm turns."""
+
+    def __init__(self, num_envs: int, joints: int, step_s: float, device: torch.device | str = "cpu") -> None:
+        self._step_s = step_s
+
+        def zeros(*size: int) -> Tensor:
+            return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
+
+        self._from_pos_w, self._from_quat_w = zeros(3), zeros(4)
+        self._to_pos_w, self._to_quat_w, self._fingers = zeros(3), zeros(4), zeros(joints)
+        self._up_steps, self._across_steps, self._steps = zeros(), zeros(), zeros()
+
+    def start(self, rows: Tensor, start: tuple[Tensor, Tensor], goal: tuple[Tensor, Tensor], fingers: Tensor) -> Tensor:
+        """Plan the motions of `rows`; return their lengths in control steps, (row,) int64.
+
+        `start` and `goal` are palm poses (row, 3) [m] and (row, 4); `fingers` (row, joint) is the finger target [rad].
+        """
+        self._from_pos_w[rows], self._from_quat_w[rows] = start
+        self._to_pos_w[rows], self._to_quat_w[rows] = goal
+        self._fingers[rows] = fingers
+        via = self._via(rows)
+        up_s = ((via - self._from_pos_w[rows])[:, 2] / PALM_M_S).clamp(min=OPEN_S)
+        across_s = torch.maximum((goal[0] - via).norm(dim=1) / PALM_M_S, self._turn(rows).norm(dim=1) / PALM_RAD_S)
+        self._up_steps[rows] = (up_s / self._step_s).ceil()
+        self._across_steps[rows] = (across_s / self._step_s).ceil().clamp(min=1.0)
+        self._steps[rows] = self._up_steps[rows] + self._across_steps[rows] + round(REST_S / self._step_s)
+        return self._steps[rows].long()
+
+    def targets(self, rows: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the targets of `rows`, (row, joint), (row, 3) and (row, 4), `steps_left` (row,) before the end."""
+        step = self._steps[rows] - steps_left + 1  # the first is 1
+        up = (step / self._up_steps[rows]).clamp(max=1.0)[:, None]
+        across = ((step - self._up_steps[rows]) / self._across_steps[rows]).clamp(0.0, 1.0)[:, None]
+        pos = torch.lerp(self._from_pos_w[rows], self._via(rows), up)
+        pos = torch.lerp(pos, self._to_pos_w[rows], across)
+        quat = quat_multiply(self._from_quat_w[rows], quat_from_rotvec(across * self._turn(rows)))
+        return self._fingers[rows], pos, quat
+
+    def _via(self, rows: Tensor) -> Tensor:
+        """Return the points (row, 3) above the starts, as high as the higher end."""
+        start, end = self._from_pos_w[rows], self._to_pos_w[rows]
+        return torch.cat([start[:, :2], torch.maximum(start, end)[:, 2:]], dim=1)
+
+    def _turn(self, rows: Tensor) -> Tensor:
+        """Return the rotation from start to goal as rotation vectors (row, 3) in the palm frame."""
+        return rotvec_from_quat(quat_multiply(quat_conjugate(self._from_quat_w[rows]), self._to_quat_w[rows]))
+
+
+class Regrasp:
+    """Wraps the hand controller: replaces its targets while palms move to another pre-grasp.
+
+    An environment is moving while its `steps_since_pregrasp` is negative; it counts up to zero, where either the
+    camera looks and the next motion is planned, or the next grasp starts. The tensors given are shared with the task,
+    which changes them in place.
+    """
+
+    def __init__(
+        self,
+        *,
+        control: HandController,
+        planner: PregraspPlanner,
+        view: ObjectCamera,
+        engine: Engine,
+        objects: Sequence[str],
+        draws: EpisodeDraws,
+        steps_since_pregrasp: Tensor,
+        steps_since_reset: Tensor,
+        episode_steps: int,
+        step_s: float,
+    ) -> None:
+        """`objects`: name of each environment's object. `steps_since_*`: (env,) int64."""
+        self._control, self._planner, self._view, self._engine = control, planner, view, engine
+        self._objects, self._draws = objects, draws
+        self._since_pregrasp, self._since_reset = steps_since_pregrasp, steps_since_reset
+        self._episode_steps = episode_steps
+        num_envs, device = len(objects), steps_since_pregrasp.device
+        self._motion = RegraspMotion(num_envs, control.style.open_pose.shape[1], step_s, device)
+        self.any_moving = False
+        """Host-side flag, so that no device sync is needed: false while no palm is moving."""
+        self.looking = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        """(env,) the current motion ends aside, where the camera looks; otherwise at a pre-grasp."""
+        self.failed = FailedGrasps(num_envs, device)
+        """EngineComparison started in each trial, the current one included."""
+
+    def reset(self, rows: Tensor, plan: Pregrasp) -> None:
+        """Reset the memory of `rows` to the first grasp of their new trials."""
+        self.failed.forget(rows)
+        self.failed.add(rows, plan.mark)
+
+    def start(self, rows: Tensor) -> None:
+        """Move the palms of `rows` (sorted) up and aside, opening the fingers."""
+        control = self._control
+        pos, quat = control.palm_pos_w[rows], control.palm_quat_w[rows]
+        back = -quat_rotate(quat, quat.new_tensor([0.0, 0.0, 1.0]))[:, :2]
+        away = ASIDE_M * back / back.norm(dim=1, keepdim=True).clamp(min=1e-9)
+        goal = torch.nn.functional.pad(pos[:, :2] + away, (0, 1), value=ABOVE_M)
+        self.looking[rows] = self.any_moving = True
+        self._since_pregrasp[rows] = -self._motion.start(rows, (pos, quat), (goal, quat), control.style.open_pose[rows])
+
+    def override_targets(self, targets: Targets) -> Targets:
+        """Return the targets of the controller, with those of the moving palms replaced by their motions."""
+        if not self.any_moving:
+            return targets
+        rows = (self._since_pregrasp < 0).nonzero().squeeze(1)
+        fingers, pos, quat = self._motion.targets(rows, -self._since_pregrasp[rows])
+        self._control.set_palm_target(rows, pos, quat)
+        return targets[0].index_copy(0, rows, fingers), self._control.palm_pos_w, self._control.palm_quat_w
+
+    def finish_motions(self) -> None:
+        """Replan where a palm arrived aside; start the grasp where one arrived at its pre-grasp."""
+        if not self.any_moving:
+            return
+        arrived = ((self._since_pregrasp == 0) & (self._since_reset > 0)).nonzero().squeeze(1)
+        if (looking := self.looking[arrived]).any():
+            self._replan(arrived[looking])
+        self.any_moving = bool((self._since_pregrasp < 0).any())
+        self._control.restart_approach(arrived[~looking])
+
+    def _replan(self, rows: Tensor) -> None:
+        """Plan another grasp in `rows` and move there; end the trial where the object is unseen or out of reach."""
+        seen = self._view.first_frame_again(rows, self._objects, self._engine.state, self._draws, self._since_reset)
+        gone = ~seen | (centroid_xy(self._view.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
+        self._since_pregrasp[rows[gone]] = self._episode_steps - 1
+        rows = rows[~gone]
+        if not len(rows):
+            return
+        points_w, draws, control = self._view.points_w[rows], self._draws.rows(rows), self._control
+        place_w = torch.nn.functional.pad(centroid_xy(points_w), (0, 1))
+        plan = self._planner(points_w, place_w + draws.approach_offset, draws, self.failed.marks[rows])
+        self.failed.add(rows, plan.mark)
+        self.looking[rows] = False
+        start = control.palm_pos_w[rows], control.palm_quat_w[rows]
+        goal = plan.palm_pos_w, plan.palm_quat_w
+        self._since_pregrasp[rows] = -self._motion.start(rows, start, goal, plan.style.open_pose)
+        control.reset(rows, plan)

@@ -1,0 +1,113 @@
+"""Reset of an episode: object at rest on the table, first view of one side, pre-grasp planned from that view."""
+
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dexgrasp.perception.grasp_planning.candidates import TOP_DOWN
+from dexgrasp.perception.grasp_planning.planner import best_pregrasp
+from dexgrasp.perception.grasp_planning.pregrasp import Pregrasp, move_start_clear, plan_pregrasp
+from dexgrasp.perception.transforms import compose, invert, quat_rotate
+from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
+from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
+from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, ResetCfg
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.mount import ArmIK, ArmSpec
+from dexgrasp.sim.sensors.point_camera import POINTS
+
+
+def place_objects(library: ObjectLibrary, names: Sequence[str], draws: EpisodeDraws) -> tuple[Tensor, Tensor]:
+    """Return stable object poses (row, 3), (row, 4) in the world: resting pose by probability, then yaw and place."""
+    heights, quats = np.empty(len(names)), np.empty((len(names), 4))
+    for i, (name, chance, size) in enumerate(zip(names, draws.rest.tolist(), draws.size.tolist(), strict=True)):
+        obj = library[name]
+        pose = rest_pose(obj, chance)
+        heights[i], quats[i] = obj.rest_height[pose] * size, obj.rest_quat[pose]
+    quat = torch.from_numpy(quats).to(draws.yaw.device)
+    pos = torch.zeros_like(quat[:, :3])
+    pos[:, 2] = torch.from_numpy(heights).to(pos.device)
+    half = draws.yaw / 2
+    zero = torch.zeros_like(half)
+    _, quat = compose(pos, torch.stack([half.cos(), zero, zero, half.sin()], dim=1), pos, quat)
+    pos[:, :2] = draws.object_xy
+    return pos, quat
+
+
+def rest_pose(obj: ObjectModel, number: float) -> int:
+    """Return the index of the resting pose that a number in [0, 1) selects by probability."""
+    return min(int(np.searchsorted(np.cumsum(obj.rest_prob), number)), len(obj.rest_prob) - 1)
+
+
+def object_surface_points(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tensor:
+    """Return points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
+    points = torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names])).to(sizes.device)
+    return points * sizes[:, None, None].float()
+
+
+class PregraspPlanner:
+    """Plans pre-grasps for one hand on one mount."""
+
+    def __init__(self, hand: HandSpec, mount: str, cfg: ResetCfg) -> None:
+        self._hand, self._approach = hand, cfg.approach
+        self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount), hand).reaches
+
+    def __call__(
+        self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None = None
+    ) -> Pregrasp:
+        """Plan from visible points (row, point, 3) and the camera position (row, 3), with the reset noise of `draws`.
+
+        `tried` (row, grasp, MARK): failed grasps, which the plan avoids.
+        """
+        points_w = points_w.double()
+        pregrasp = self._choose(points_w, camera_w, draws, tried)
+        offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
+        pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
+        pregrasp = replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
+        return move_start_clear(pregrasp, open_hand_keypoints(self._hand, pregrasp.style.open_pose), points_w)
+
+    def _choose(self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None) -> Pregrasp:
+        power, pinch = (style.to(points_w.device) for style in (self._hand.power, self._hand.pinch))
+        if self._approach == "camera_line":
+            return plan_pregrasp(points_w, camera_w, power, pinch, draws.roll, draws.tilt)
+        kinds = (TOP_DOWN,) if self._approach == "top_down" else None
+        return best_pregrasp(
+            points_w,
+            camera_w,
+            power,
+            pinch,
+            partial(open_hand_keypoints, self._hand),
+            draws.roll,
+            draws.tilt,
+            self._reachable,
+            kinds,
+            tried=tried,
+        )
+
+
+def open_hand_keypoints(hand: HandSpec, joint_pos: Tensor) -> Tensor:
+    """Return keypoints (row, keypoint, 3) in the palm frame [m] at joint_pos (row, joint) [rad]."""
+    device = joint_pos.device
+    base = invert(torch.tensor(hand.palm_pos_b, device=device), torch.tensor(hand.palm_quat_b, device=device))
+    pos_p, quat_p = (value.expand(len(joint_pos), -1) for value in base)
+    return hand.kinematics().to(torch.float64, device).keypoints(pos_p, quat_p, joint_pos)
+
+
+def initial_state(
+    hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: EpisodeDraws
+) -> InitialState:
+    """Return the initial conditions of the rows for the engine."""
+    fingers = palm.style.open_pose + draws.finger_offset
+    limits = (torch.tensor(limit, device=fingers.device) for limit in (hand.joint_lower, hand.joint_upper))
+    return InitialState(
+        objects=names,
+        object_pos_w=pos_w,
+        object_quat_w=quat_w,
+        palm_pos_w=palm.palm_pos_w,
+        palm_quat_w=palm.palm_quat_w,
+        joint_pos=fingers.clamp(*limits),
+        variation=PhysicsVariation(**{item.name: getattr(draws, item.name) for item in fields(PhysicsVariation)}),
+    )

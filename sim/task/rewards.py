@@ -1,0 +1,199 @@
+"""Reward terms: pure functions of named quantities, each (env,), weighted by RewardCfg and summed.
+
+Terms of the grasp phase follow RobustDexGrasp (arXiv 2504.05287); terms of lift and hold are ours. Contact bodies and
+keypoints carry the hand's own weights, which sum to their number. Users add terms with `register_reward`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+
+import torch
+from torch import Tensor
+
+from dexgrasp.sim.engine.base import State
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.actions import Phases
+from dexgrasp.sim.task.registry import Registry
+
+
+@dataclass(frozen=True)
+class RewardCfg:
+    """Weight the reward terms, per control step; zero switches a term off."""
+
+    reach: float = -2.0
+    contact: float = 0.4
+    force: float = 0.3
+    opposition: float = 0.15
+    table_contact: float = -0.3
+    displacement: float = -1.0
+    object_speed: float = -0.3
+    object_spin: float = -0.02
+    palm_speed: float = -0.02
+    lift: float = 1.0
+    success: float = 3.0
+    action: float = -0.01
+    floor: float = -2.0
+    """Least reward of a step. The published method intends a floor too, but its release discards the clipped value."""
+    extra: dict[str, float] = field(default_factory=dict)
+    """Weights of registered terms by name: task.reward.extra.my_term=0.5; plugins=my_module registers them."""
+
+    def __post_init__(self) -> None:
+        if built_in := sorted(set(self.extra) & {item.name for item in fields(self)}):
+            name = built_in[0]
+            raise ValueError(f"reward.extra.{name} is a built-in key: set reward.{name} instead")
+
+
+@dataclass(frozen=True)
+class RewardContext:
+    """Give a reward term its inputs after a control step; first dimension: environment. Change nothing in place."""
+
+    state: State
+    """True state of robot and object."""
+    phases: Phases
+    """Phases of the step that was just taken."""
+    object_vectors_p: Tensor
+    """(env, keypoint, 3) from each keypoint to the nearest point of the object [m], axes as task.vectors says."""
+    palm_linvel_w: Tensor
+    """(env, 3) mean palm velocity during the step, world frame [m/s]."""
+    object_offset_w: Tensor
+    """(env, 3) displacement of the object since the start of the trial, world frame [m]."""
+    success: Tensor
+    """(env,) bool: the episode ended with this step, and with success."""
+    action: Tensor
+    """(env, action) clipped action of the step."""
+    hand: HandSpec
+    """The hand: names and weights of joints, keypoints and contact bodies."""
+    lift_m: float
+    """Height by which the palm rises in the lift [m]."""
+    step_s: float
+    """Control period [s]."""
+
+
+RewardFunction = Callable[[RewardContext], Tensor]
+"""Returns a term before its weight: (env,) float or bool, on the task's device."""
+
+_REGISTRY: Registry[RewardFunction] = Registry("reward term", reserved=[item.name for item in fields(RewardCfg)])
+
+
+def register_reward(name: str, function: RewardFunction) -> None:
+    """Make `function` available as the reward term `name`; its weight is task.reward.extra.NAME."""
+    if not callable(function):
+        raise TypeError(f"reward term '{name}' must be a function of a RewardContext, got {function!r}")
+    _REGISTRY.register(name, function)
+
+
+def reach(distance_m: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean distance of the keypoints (env, keypoint) from the object, each capped at 0.15 m."""
+    return (distance_m.clamp(max=0.15) * weights).sum(-1) / weights.sum()
+
+
+def contact(touching: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted share of the hand's bodies (env, body) that touch the object, in [0, 1]."""
+    return (touching * weights).sum(-1) / weights.sum()
+
+
+def force(force_n: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean of the contact forces (env, body), each capped at 10 N, in [0, 1]."""
+    return (force_n.clamp(max=10.0) / 10.0 * weights).sum(-1) / weights.sum()
+
+
+def opposition(touching: Tensor, thumb: Tensor, fingers: Tensor) -> Tensor:
+    """Return 1 where the thumb and a finger touch the object; `thumb`, `fingers`: masks (body,)."""
+    return ((touching & thumb).any(-1) & (touching & fingers).any(-1)).to(torch.float32)
+
+
+def table_contact(touching: Tensor) -> Tensor:
+    """Return 1 where any body of the hand (env, body) touches the table."""
+    return touching.any(-1).to(torch.float32)
+
+
+def displacement(offset_xy_m: Tensor) -> Tensor:
+    """Return the distance that the object was moved across the table, capped at 0.2 m, from offsets (env, 2)."""
+    return offset_xy_m.norm(dim=-1).clamp(max=0.2)
+
+
+def object_speed(linvel_m_s: Tensor) -> Tensor:
+    """Return the squared speed of the object relative to a third of a metre per second, capped at 1."""
+    return (3.0 * linvel_m_s.norm(dim=-1)).square().clamp(max=1.0)
+
+
+def object_spin(angvel_rad_s: Tensor) -> Tensor:
+    """Return the squared angular speed of the object, capped at 10."""
+    return angvel_rad_s.square().sum(-1).clamp(max=10.0)
+
+
+def palm_speed(linvel_m_s: Tensor) -> Tensor:
+    """Return the squared palm speed, ten times as much above 0.25 m/s."""
+    square = linvel_m_s.square().sum(-1)
+    return torch.where(square > 0.25**2, 10.0 * square, square)
+
+
+def lift(rise_m: Tensor, commanded_m: Tensor) -> Tensor:
+    """Return the share of the commanded lift that the object followed, in [0, 1]."""
+    return (rise_m / commanded_m.clamp(min=0.01)).clamp(0.0, 1.0)
+
+
+def action(value: Tensor) -> Tensor:
+    """Return the mean squared action."""
+    return value.square().mean(-1)
+
+
+class Rewards:
+    """Sum the weighted terms of a step; built for one hand."""
+
+    def __init__(self, cfg: RewardCfg, hand: HandSpec, device: torch.device | str = "cpu") -> None:
+        """Raise ValueError where a term of `cfg.extra` is not registered."""
+        self._cfg = cfg
+        self._extra: Mapping[str, RewardFunction] = {name: _REGISTRY.get(name) for name in cfg.extra}
+        self._keypoint_weights = torch.tensor(hand.keypoint_weights, device=device).float()
+        self._contact_weights = torch.tensor(hand.contact_weights, device=device).float()
+        self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
+
+    def __call__(self, context: RewardContext) -> tuple[Tensor, dict[str, float]]:
+        """Return the reward (env,) of the step and the mean of each weighted term."""
+        weighted = {name: getattr(self._cfg, name) * term.float() for name, term in self._built_in(context).items()}
+        total = torch.stack(list(weighted.values())).sum(dim=0)
+        for name, function in self._extra.items():
+            term = _checked(name, function(context), context.success)
+            weighted[name] = self._cfg.extra[name] * term.float()
+            total = total + weighted[name]  # one by one: a weight of zero changes no bit
+        means = torch.stack([term.mean() for term in weighted.values()]).tolist()
+        terms = dict(zip(weighted, means, strict=True))
+        for name in self._extra:
+            if not math.isfinite(terms[name]):
+                rows = (~torch.isfinite(weighted[name])).nonzero().squeeze(1).tolist()
+                raise FloatingPointError(f"reward term '{name}' is not finite in environments {rows}")
+        return total.clamp(min=self._cfg.floor), terms
+
+    def _built_in(self, context: RewardContext) -> dict[str, Tensor]:
+        """Return the terms of the package, each (env,)."""
+        state, phases, offset_w = context.state, context.phases, context.object_offset_w
+        grasping = phases.grasping.float()
+        lifted_m = ((phases.step + 1 - phases.grasp_steps) / phases.lift_steps).clamp(0, 1) * context.lift_m
+        return {
+            "reach": grasping * reach(context.object_vectors_p.norm(dim=-1), self._keypoint_weights),
+            "contact": contact(state.object_contact, self._contact_weights),
+            "force": force(state.object_force_w.norm(dim=-1), self._contact_weights),
+            "opposition": opposition(state.object_contact, self._thumb, self._fingers),
+            "table_contact": grasping * table_contact(state.table_contact),
+            "displacement": grasping * displacement(offset_w[:, :2]),
+            "object_speed": grasping * object_speed(state.object_linvel_w),
+            "object_spin": grasping * object_spin(state.object_angvel_w),
+            "palm_speed": grasping * palm_speed(context.palm_linvel_w),
+            "lift": (1 - grasping) * lift(offset_w[:, 2], lifted_m),
+            "success": context.success,
+            "action": action(context.action),
+        }
+
+
+def _checked(name: str, value: object, like: Tensor) -> Tensor:
+    """Return what the term `name` gave. Raise where it is no float or bool tensor (env,) on the device of `like`."""
+    wanted = f"reward term '{name}' must return a float or bool tensor {tuple(like.shape)} on {like.device}"
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{wanted}, got {type(value).__name__}")
+    if value.shape != like.shape or value.device != like.device:
+        raise ValueError(f"{wanted}, got {tuple(value.shape)} on {value.device}")
+    if not (value.is_floating_point() or value.dtype == torch.bool):
+        raise TypeError(f"{wanted}, got {value.dtype}")
+    return value

@@ -1,0 +1,223 @@
+"""Calibration of the camera: synthetic images of the board with known truth, and sets that must be refused."""
+
+import json
+from dataclasses import asdict, replace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection, board_pose, draw_board, find_board
+from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, LimitsCfg, calibrate
+from dexgrasp.perception.cameras.depth import Intrinsics
+from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix, pose_to_dict
+from dexgrasp.perception.transforms import quat_from_rotvec
+from dexgrasp.policies.cli import main
+
+BOARD = BoardCfg()
+CAMERA = Intrinsics(640, 480, 610.0, 612.0, 322.3, 236.8, "brown_conrady", (0.06, -0.12, 0.001, -0.0015, 0.05))
+T_WORLD_CAM = pose_matrix((0.62, -0.11, 0.55), (0.2705981, 0.6532815, 0.6532815, 0.2705981))
+T_FLANGE_BOARD = pose_matrix((-0.1, 0.02, 0.09), (0.1830127, 0.6830127, -0.1830127, 0.6830127))
+PRINT_PER_M = 4000
+SMOOTH = 2
+FINE = (np.mgrid[0 : 480 * SMOOTH, 0 : 640 * SMOOTH] + 0.5) / SMOOTH - 0.5
+
+
+def moved(rotvec, pos):
+    return pose_matrix(pos, quat_from_rotvec(torch.tensor(rotvec, dtype=torch.float64)).tolist())
+
+
+def photograph(T_cam_board, printed, rays, rng):
+    """The print through the lens: each fine pixel (rays: (3, ...)) is followed to the board; then blur and noise."""
+    to_board = np.linalg.inv(T_cam_board[:, [0, 1, 3]][:3])  # ray to (x, y, 1) on the board, up to scale
+    x, y, w = np.tensordot(to_board.astype(np.float32), rays, 1)
+    u, v = ((part / w + BOARD.square_m) * PRINT_PER_M - 0.5 for part in (x, y))
+    image = cv2.remap(printed, u, v, cv2.INTER_LINEAR, borderValue=150.0)
+    image = cv2.resize(image, (640, 480), interpolation=cv2.INTER_AREA)
+    return np.clip(cv2.GaussianBlur(image, (0, 0), 0.7) * 0.8 + 20 + rng.normal(0, 3, image.shape), 0, 255).astype(
+        np.uint8
+    )
+
+
+def poses_before_the_camera(count, rng):
+    """T_cam_board of a board shown at 0.5 to 0.7 m, tilted up to 40 degrees."""
+    turns = rng.uniform(-0.6, 0.6, (count, 3))
+    places = rng.uniform((-0.12, -0.08, 0.5), (0.12, 0.08, 0.7), (count, 3))
+    middle = np.array([BOARD.columns, BOARD.rows, 0]) * BOARD.square_m / 2
+    poses = [moved(turn, place) for turn, place in zip(turns, places, strict=True)]
+    for T in poses:
+        T[:3, 3] -= T[:3, :3] @ middle
+    return poses
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """Eight photographs of the board, found again, and where the board really was."""
+    rng = np.random.default_rng(3)
+    poses = poses_before_the_camera(8, rng)
+    rays = CAMERA.rays_at(FINE[::-1].transpose(1, 2, 0)).transpose(2, 0, 1)
+    rays = np.stack([*rays, np.ones_like(rays[0])]).astype(np.float32)
+    printed = draw_board(BOARD, PRINT_PER_M)
+    images = [photograph(T, printed, rays, rng) for T in poses]
+    views = [find_board(BOARD, image, CAMERA, f"{n}.png") for n, image in enumerate(images)]
+    return views, np.stack(poses)
+
+
+def on_flange(poses):
+    """Where the flange was, for the board to be there."""
+    return T_WORLD_CAM @ poses @ np.linalg.inv(T_FLANGE_BOARD)
+
+
+def errors(T, truth):
+    """(m, rad) between two poses."""
+    cosine = (np.trace(T[:3, :3].T @ truth[:3, :3]) - 1) / 2
+    return np.linalg.norm(T[:3, 3] - truth[:3, 3]), np.arccos(np.clip(cosine, -1, 1))
+
+
+def refusal(views, carriers, mounted="flange", limits=None, board=BOARD):
+    with pytest.raises(BadCalibrationError) as caught:
+        calibrate(views, carriers, board, CAMERA.fx, mounted, limits)
+    return str(caught.value)
+
+
+def test_the_camera_is_found_within_a_millimetre_and_a_tenth_of_a_degree_with_the_board_on_the_flange(photographs):
+    views, poses = photographs
+    result = calibrate(views, on_flange(poses), BOARD, CAMERA.fx, "flange")
+    metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
+    assert metres < 1e-3 and np.degrees(radians) < 0.1
+    metres, radians = errors(result.T_flange_board, T_FLANGE_BOARD)
+    assert metres < 1e-3 and np.degrees(radians) < 0.1
+    assert result.summary()["reprojection_px_rms"] < 0.3
+
+
+def test_the_camera_is_found_within_a_millimetre_and_a_tenth_of_a_degree_with_the_board_on_the_table(photographs):
+    views, poses = photographs
+    result = calibrate(views, T_WORLD_CAM @ poses, BOARD, CAMERA.fx, "table")
+    metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
+    assert metres < 1e-3 and np.degrees(radians) < 0.1
+    assert np.array_equal(result.T_flange_board, np.eye(4))
+
+
+def test_what_calibration_says_of_itself_covers_the_true_error(photographs):
+    views, poses = photographs
+    result = calibrate(views, on_flange(poses), BOARD, CAMERA.fx, "flange")
+    metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
+    assert metres < 4 * result.sd_m < 1e-3
+    assert radians < 4 * result.sd_rad < np.radians(0.1)
+
+
+def test_exact_corners_give_the_exact_pose():
+    poses = np.stack(poses_before_the_camera(6, np.random.default_rng(0)))
+    points = BOARD.corners_m() @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
+    ids = np.arange(len(BOARD.corners_m()))
+    views = [BoardDetection("", ids, ray, board_pose(BOARD, ids, ray)) for ray in points[..., :2] / points[..., 2:]]
+    result = calibrate(views, on_flange(poses), BOARD, CAMERA.fx, "flange")
+    np.testing.assert_allclose(result.T_world_cam, T_WORLD_CAM, atol=1e-7)
+
+
+def test_a_flange_pose_that_is_wrong_is_refused_by_the_name_of_its_image(photographs):
+    views, poses = photographs
+    carriers = on_flange(poses)
+    carriers[5, :3, 3] += (0.02, 0, 0)
+    text = refusal(views, carriers)
+    assert "position_mm_worst is" in text and "5.png" in text
+
+
+def test_quaternions_in_the_wrong_order_are_refused(photographs):
+    views, poses = photographs
+    carriers = on_flange(poses)
+    for T in carriers:
+        w, x, y, z = pose_to_dict(T)["quat_wxyz"]
+        T[:] = pose_matrix(T[:3, 3], (x, y, z, w))
+    assert "reprojection_px_rms is" in refusal(views, carriers)
+
+
+def test_a_flange_that_turned_about_one_axis_only_is_refused(photographs):
+    views, _ = photographs
+    poses = np.stack([moved((0, 0, 0.2 * n), (0.01 * n, 0, 0.6)) for n in range(8)])
+    still = [replace(view, T_cam_board=T) for view, T in zip(views, poses, strict=True)]
+    assert "turns about a second axis by 0.0 deg only" in refusal(still, on_flange(poses))
+
+
+def test_too_few_views_are_refused(photographs):
+    views, poses = photographs
+    assert refusal(views[:5], on_flange(poses[:5])) == (
+        "5 usable views of the board; 6 are needed with it on the flange"
+    )
+
+
+def test_an_uncertainty_above_the_limit_is_refused_with_advice(photographs):
+    views, poses = photographs
+    text = refusal(views, on_flange(poses), limits=LimitsCfg(uncertainty_mm=0.001))
+    assert text.startswith("calibration refused: uncertainty_mm is") and "take more views, nearer" in text
+
+
+def test_squares_of_another_size_than_printed_are_refused(photographs):
+    views, poses = photographs
+    larger = BoardCfg(square_m=0.04, marker_m=0.03)
+    views = [replace(view, T_cam_board=board_pose(larger, view.ids, view.rays)) for view in views]
+    assert "check the size of the squares" in refusal(views, on_flange(poses), board=larger)
+
+
+def test_an_image_without_the_board_says_what_was_found():
+    with pytest.raises(ValueError, match=r"dark.png: 0 corners and 0 markers of the board found, 8 corners are needed"):
+        find_board(BOARD, np.zeros((480, 640), np.uint8), CAMERA, "dark.png")
+
+
+def test_an_unknown_dictionary_lists_the_known():
+    with pytest.raises(ValueError, match=r"no dictionary '9X9' of markers; known: .*5X5_100"):
+        draw_board(BoardCfg(dictionary="9X9"), 1000)
+
+
+def test_the_yaml_is_read_back_equal_and_refuses_what_is_not_a_pose(tmp_path):
+    pose = CameraPose(T_WORLD_CAM, "color", "0042", {"views": 8})
+    pose.save(tmp_path / "camera.yaml")
+    read = CameraPose.load(tmp_path / "camera.yaml")
+    np.testing.assert_allclose(read.T_world_cam, T_WORLD_CAM, atol=1e-12)
+    assert (read.stream, read.serial, read.residuals) == ("color", "0042", {"views": 8})
+    text = (tmp_path / "camera.yaml").read_text()
+    for wrong, message in (
+        (text.replace("pos_m", "position"), "T_world_cam must hold pos_m"),
+        (text.replace("serial", "serail"), r"unknown keys \['serail'\]; known: T_world_cam, stream, serial, residuals"),
+        (text.replace("- 0.62", "- .nan"), "finite"),
+        (text.replace("quat_wxyz:\n  - 0.27", "quat_wxyz:\n  - 1.27"), "has length 1.59"),
+        ("{", "not a YAML file"),
+    ):
+        (tmp_path / "wrong.yaml").write_text(wrong)
+        with pytest.raises(ValueError, match=message):
+            CameraPose.load(tmp_path / "wrong.yaml")
+
+
+def commanded(*words):
+    return main.main(["calibrate", *words])
+
+
+def test_the_commands_print_a_board_and_calibrate_from_a_folder(tmp_path, capsys):
+    assert commanded("board", f"out={tmp_path / 'board'}") == 0
+    print_ = np.asarray(Image.open(tmp_path / "board/board.png"))
+    # 7 + 2 squares of 35 mm at 300 dots per inch
+    assert print_.shape[1] == round(9 * 0.035 * 300 / 0.0254)
+    poses = np.stack(poses_before_the_camera(3, np.random.default_rng(5)))
+    folder = tmp_path / "views"
+    folder.mkdir()
+    camera = replace(CAMERA, distortion="none", coeffs=(0.0,) * 5)
+    (folder / "camera.json").write_text(json.dumps(asdict(camera)))
+    u, v = np.meshgrid(np.arange(640 * SMOOTH), np.arange(480 * SMOOTH))
+    rays = camera.rays_at(((np.stack([u, v], -1) + 0.5) / SMOOTH) - 0.5).transpose(2, 0, 1)
+    rays = np.stack([*rays, np.ones_like(rays[0])]).astype(np.float32)
+    printed, rng = draw_board(BOARD, PRINT_PER_M), np.random.default_rng(0)
+    for number, T in enumerate(poses):
+        Image.fromarray(photograph(T, printed, rays, rng)).save(folder / f"{number}.png")
+    carriers = {f"{n}.png": pose_to_dict(T_WORLD_CAM @ T) for n, T in enumerate(poses)}
+    (folder / "poses.yaml").write_text(yaml.safe_dump(carriers))
+    assert commanded("camera", str(folder), f"out={tmp_path / 'run'}") == 0
+    assert "uncertainty_mm" in capsys.readouterr().out
+    pose = CameraPose.load(tmp_path / "run/camera.yaml")
+    metres, radians = errors(pose.T_world_cam, T_WORLD_CAM)
+    assert metres < 1e-3 and np.degrees(radians) < 0.1
+    (folder / "poses.yaml").write_text(yaml.safe_dump({"9.png": carriers["0.png"]}))
+    assert commanded("camera", str(folder), f"out={tmp_path / 'again'}") == 2
+    assert "poses.yaml has no pose of 0.png, 1.png, 2.png" in capsys.readouterr().err

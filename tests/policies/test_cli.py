@@ -1,0 +1,294 @@
+"""The command line: commands, help without heavy imports, one-line errors, exit statuses, signals."""
+
+import ast
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from dataclasses import dataclass
+
+import pytest
+
+from dexgrasp import configs
+from dexgrasp.policies.cli import help
+from dexgrasp.policies.cli import main as cli
+from dexgrasp.policies.cli.main import COMMANDS, CliCommand, main
+
+
+@dataclass(frozen=True)
+class WalkCfg:
+    """Configuration of the command that these tests run."""
+
+    place: str = ""
+    """Where to."""
+    steps: int = 3
+    """How many."""
+
+
+def walk(cfg):
+    """Command under test: fails in the way that `place` names."""
+    failures = {
+        "nowhere": ValueError("no such place"),
+        "hole": FileNotFoundError("no ladder"),
+        "stop": KeyboardInterrupt(),
+    }
+    if cfg.place in failures:
+        raise failures[cfg.place]
+    print(cfg)
+
+
+@pytest.fixture
+def walking(monkeypatch, tmp_path):
+    """Adds the command `walk` in place of all others."""
+    (tmp_path / "walk.yaml").write_text("steps: 4\n")
+    command = CliCommand("walk", "Walk.", f"{__name__}:WalkCfg", f"{__name__}:walk", ("place",))
+    monkeypatch.setattr(cli, "COMMANDS", (command,))
+    load = configs.load
+    monkeypatch.setattr(configs, "load", lambda schema, name, words: load(schema, name, words, root=tmp_path))
+    monkeypatch.delenv("DEXGRASP_DEBUG", raising=False)
+
+
+@pytest.mark.parametrize("word", ["--help", "-h", "help"])
+def test_help_lists_every_command(word, capsys):
+    assert main([word]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {command.words} " in text for command in COMMANDS)
+
+
+def test_no_command_prints_help_and_fails(capsys):
+    assert main([]) == 2
+    assert "usage: dexgrasp COMMAND" in capsys.readouterr().out
+
+
+def test_version_is_that_of_the_package(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("dexgrasp 0.")
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
+def test_help_of_a_command_lists_every_key_of_its_dataclass(command, capsys):
+    assert main([*command.words.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    for key in configs.known_keys(cli._resolve(command.schema)):
+        assert f"  {key}=" in text, f"{key} is missing"
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
+def test_the_defaults_that_help_shows_are_those_that_load_gives(command):
+    keys = [key for key in help.keys(command.schema, command.config) if key.kind != "group"]
+    required = [key.name for key in keys if key.default == "(required)"]
+    loaded = configs.load(cli._resolve(command.schema), command.config, [f"{name}=x" for name in required])
+    for key in keys:
+        if key.name in required:
+            continue
+        value = loaded
+        for word in key.name.split("."):
+            value = getattr(value, word)
+        if isinstance(value, (str, int)):
+            assert str(value) == key.default, key.name
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
+def test_help_spells_types_in_words_and_not_as_names_of_aliases(command):
+    words = "one of|list of|[0-9]+ values|int|float|str|path|true or false|null|group|anything|or"
+    for key in help.keys(command.schema, command.config):
+        if "one of" not in key.kind:
+            assert not re.sub(rf"\b({words})\b|[(), ]", "", key.kind), f"{key.name}: {key.kind}"
+
+
+def test_help_lists_the_choices_behind_an_alias():
+    kinds = {key.name: key.kind for key in help.keys("dexgrasp.policies.training.train:TrainCfg", "train")}
+    assert kinds["engine"] == "one of cpu, warp"
+    assert kinds["encoder"] == "one of lstm, mlp, conv"
+    assert kinds["task.view.mode"] == "one of frozen, refreshed, tracked, corrected"
+    assert kinds["task.randomization.friction"] == "2 values (float, float)"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("ship", "publish"),
+        ("view", "viewer"),
+        ("bench views", "bench cameras"),
+        ("bench runtime", "bench deploy"),
+    ],
+)
+def test_a_former_name_of_a_command_works_for_one_release(old, new, capsys):
+    assert main([*old.split(), "--help"]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(f"usage: dexgrasp {new} ")
+    assert err == (
+        f"dexgrasp: `dexgrasp {old}` is now called `dexgrasp {new}`; the old name will go with the next release\n"
+    )
+
+
+@pytest.mark.parametrize("words", ["export", "publish", "bench ros", "replay"])
+def test_a_former_name_of_a_key_works_for_one_release(words, capsys):
+    (command,) = (command for command in COMMANDS if command.words == words)
+    old = "bundle" if words in ("bench ros", "replay") else "run"
+    assert cli._renamed(command, [f"{old}=a=b", "out=x"]) == ["policy=a=b", "out=x"]
+    assert (
+        capsys.readouterr().err
+        == f"dexgrasp: `{old}=` is now called `policy=`; the old name will go with the next release\n"
+    )
+
+
+def test_replay_still_takes_its_former_switch(capsys):
+    (command,) = (command for command in COMMANDS if command.words == "replay")
+    words = ["policy=false", "policy=runs/bundle"]
+    assert cli._renamed(command, words) == ["compare_policy=false", "policy=runs/bundle"]
+
+
+def test_a_plugin_is_imported_before_the_configuration_is_built(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugin_by_name.py").write_text("print('name')\n")
+    (tmp_path / "plugin_by_file.py").write_text("print('file')\n")
+    assert main(["evaluate", f"plugins=plugin_by_name,{tmp_path}/plugin_by_file.py", "trials=0"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "name\nfile\n"
+    assert "trials must be at least 1" in err
+    assert main(["evaluate", "plugins=[plugin_by_name]", "trials=0"]) == 2
+    assert capsys.readouterr().out == ""  # it is imported once
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n1 / 0\n", r"ZeroDivisionError: division by zero \(.*broken_plugin\.py:2\)"),
+        ("def f(:\n", r"SyntaxError: .* \(.*broken_plugin\.py:1\)"),
+        (
+            "import no_such_package\n",
+            r"ModuleNotFoundError: No module named 'no_such_package' \(.*broken_plugin\.py:1\)",
+        ),
+    ],
+)
+def test_a_plugin_that_raises_is_one_line_with_its_place(text, message, tmp_path, capsys):
+    (tmp_path / "broken_plugin.py").write_text(text)
+    assert main(["train", f"plugins={tmp_path}/broken_plugin.py"]) == 2
+    err = capsys.readouterr().err
+    assert re.fullmatch(rf"dexgrasp train: error: plugins=.*broken_plugin\.py: {message}\n", err)
+
+
+def test_a_plugin_that_does_not_exist_is_one_line(capsys):
+    assert main(["evaluate", "plugins=no_such_plugin"]) == 2
+    assert capsys.readouterr().err.endswith(
+        "plugins=no_such_plugin: ModuleNotFoundError: No module named 'no_such_plugin'\n"
+    )
+
+
+def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
+    without = {command.words for command in COMMANDS if "plugins" not in configs.fields(cli._resolve(command.schema))}
+    assert without == {
+        *("objects generate", "objects import", "objects show", "objects compare"),
+        *("calibrate board", "calibrate camera", "randomization show"),
+        *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
+    }
+
+
+HINT = re.compile(r"pip install '?dexgrasp\[(\w+)\]")
+
+
+def hints():
+    """(file, message, package hint) of every message of an ImportError in the code that says what to install."""
+    for folder in ("assets", "configs", "perception", "policies", "sim", "ros2_ws/src/dexgrasp_ros/dexgrasp_ros"):
+        for file in sorted((configs.ROOT.parent / folder).rglob("*.py")):
+            for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+                if isinstance(node, (ast.Constant, ast.JoinedStr)):
+                    text = ast.unparse(node)
+                    if "pip install" in text:
+                        yield file, text
+
+
+def test_install_hints_name_an_extra_that_brings_the_missing_package():
+    project = tomllib.loads((configs.ROOT.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = {
+        name: " ".join(packages).lower().replace("-", "_")
+        for name, packages in project["optional-dependencies"].items()
+    }
+    modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
+    modules |= {name: name for name in ("viser", "onnx", "onnxscript", "pyrealsense2", "rosbags")}
+    found = set()
+    for file, text in hints():
+        extra = HINT.search(text)
+        assert extra, f"{file.name}: {text}"
+        named = [package for word, package in modules.items() if re.search(rf"\b{word}\b", text, re.IGNORECASE)]
+        assert named, f"{file.name}: {text} names no package"
+        assert all(package in extras[extra[1]] for package in named), f"{file.name}: {text}"
+        found.add(extra[1])
+    assert found == {"calibrate", "export", "gpu", "ray", "realsense", "ros", "viz"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evalaute"], "dexgrasp: error: no command 'evalaute'. Did you mean 'evaluate'? Known: "),
+        (["objects", "improt"], "dexgrasp: error: no command 'objects improt'. Did you mean 'objects import'? Known: "),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(words, message, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
+def test_a_group_of_commands_without_one_of_them_lists_them(capsys):
+    assert main(["objects"]) == 2
+    assert "objects import" in capsys.readouterr().out
+
+
+def test_a_bare_word_is_the_positional_key_and_yaml_and_overrides_meet(walking, capsys):
+    assert main(["walk", "home", "steps=5"]) == 0
+    assert capsys.readouterr().out == "WalkCfg(place='home', steps=5)\n"
+
+
+def test_a_path_with_an_equals_sign_in_a_folder_is_still_positional(walking, capsys):
+    assert main(["walk", "./a=b"]) == 0
+    assert capsys.readouterr().out == "WalkCfg(place='./a=b', steps=4)\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere"], "dexgrasp walk: error: no such place"),
+        (["hole"], "dexgrasp walk: error: no ladder"),
+        (["step=5"], "dexgrasp walk: error: walk: unknown key 'step'. Did you mean 'steps'? Known keys: place, steps"),
+        (["steps=far"], "dexgrasp walk: error: walk: 'steps' expects int, got 'far'"),
+        (["home", "again"], "dexgrasp walk: error: walk: expected key=value, got 'again'. Known keys: place, steps"),
+        (["--fast"], "dexgrasp walk: error: no option '--fast': options are written key=value (see --help)"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(walking, words, message, capsys):
+    assert main(["walk", *words]) == 2
+    assert capsys.readouterr().err == message + "\n"
+
+
+def test_debugging_shows_the_traceback(walking, monkeypatch):
+    monkeypatch.setenv("DEXGRASP_DEBUG", "1")
+    with pytest.raises(ValueError, match="no such place"):
+        main(["walk", "nowhere"])
+
+
+def test_an_interruption_ends_with_130(walking, capsys):
+    assert main(["walk", "stop"]) == 130
+    assert capsys.readouterr().err == "dexgrasp walk: interrupted; what was finished is kept\n"
+
+
+def test_sigterm_is_an_interruption(walking, monkeypatch):
+    def wait(_):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    monkeypatch.setattr(sys.modules[__name__], "walk", wait)
+    assert main(["walk"]) == 130
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from dexgrasp.policies.cli.main import main; main(['evaluate', '--help']);"
+        "heavy = {'torch', 'mujoco', 'hydra', 'scipy', 'numpy', 'rich'} & set(sys.modules);"
+        "sys.exit(f'imported {heavy}' if heavy else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

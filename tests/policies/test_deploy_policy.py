@@ -1,0 +1,298 @@
+"""The runtime of a robot: what it imports, what it refuses, what it answers."""
+
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dexgrasp.policies.benchmarks.deploy import BenchDeployCfg, measure, recorded
+from dexgrasp.policies.deploy.bundle import BundleError, contract_sha256, read_contract, sha256, write_contract
+from dexgrasp.policies.deploy.policy import Policy
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def copied(bundle, tmp_path):
+    """A copy of the bundle that a test may damage."""
+    return shutil.copytree(bundle, tmp_path / "bundle")
+
+
+def rewrite(folder, change):
+    """Change the contract and sign it again: what remains is the change itself."""
+    contract = json.loads((folder / "contract.json").read_text())
+    change(contract)
+    contract["files"] = {name: sha256((folder / name).read_bytes()) for name in contract["files"]}
+    contract["sha256"] = contract_sha256(contract)
+    (folder / "contract.json").write_text(json.dumps(contract))
+
+
+def test_the_runtime_imports_neither_torch_nor_mujoco(bundle):
+    code = (
+        "import sys; from dexgrasp.policies.deploy.policy import Policy; from dexgrasp.policies.deploy.safety_gate import SafetyGate;"
+        f"Policy.load({str(bundle)!r});"
+        "heavy = ('torch', 'mujoco', 'sim', 'scipy', 'perception', 'hydra', 'omegaconf');"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_one_row_gives_what_a_batch_gives(bundle):
+    plan, readings = recorded(bundle)
+    alone, many = Policy.load(bundle), Policy.load(bundle)
+    alone.begin(plan)
+    many.begin(type(plan)(*(np.stack([value] * 3) for value in vars(plan).values())))
+    for sensed in readings[:10]:
+        one = alone.act(sensed)
+        three = many.act(type(sensed)(*(np.stack([value] * 3) for value in vars(sensed).values())))
+        assert one.joint_target.shape == (16,)
+        np.testing.assert_allclose(three.joint_target[2], one.joint_target, atol=1e-6)
+        np.testing.assert_allclose(three.palm_pos_w[2], one.palm_pos_w, atol=1e-6)
+
+
+def test_a_row_does_not_depend_on_how_many_there_are(bundle):
+    plan, readings = recorded(bundle)
+    plans = type(plan)(*(np.stack([value] * 21) for value in vars(plan).values()))
+    found = {}
+    for rows in (21, 1, 3, 7):
+        policy = Policy.load(bundle)
+        policy.begin(type(plan)(*(value[:rows] for value in vars(plans).values())))
+        for step in range(5):
+            seen = [vars(sensed).values() for sensed in readings[step : step + rows]]
+            found[rows] = policy.act(type(readings[0])(*(np.stack(values) for values in zip(*seen, strict=True))))
+        for name, value in vars(found[rows]).items():
+            np.testing.assert_array_equal(value, vars(found[21])[name][:rows], err_msg=f"{name}, {rows} rows")
+
+
+def test_the_phases_follow_the_contract_and_the_lift_is_the_contracts(bundle):
+    policy = Policy.load(bundle)
+    plan, readings = recorded(bundle)
+    policy.begin(plan)
+    seen, heights = [], []
+    for _ in range(60):
+        seen.append(policy.phase)
+        heights.append(policy.act(readings[0]).palm_pos_w[2])
+    control = policy.contract.control
+    grasp, lift = control.grasp_steps, control.lift_steps
+    assert (seen.count("grasp"), seen.count("lift"), seen.count("hold")) == (grasp, lift, 60 - grasp - lift)
+    assert heights[grasp + lift - 1] - heights[grasp - 1] == pytest.approx(control.lift_m, abs=1e-7)
+    assert heights[-1] == heights[grasp + lift - 1]
+
+
+def test_begin_forgets_the_last_episode(bundle):
+    policy = Policy.load(bundle)
+    plan, readings = recorded(bundle)
+    policy.begin(plan)
+    first = policy.act(readings[0])
+    policy.act(readings[40])
+    policy.begin(plan)
+    np.testing.assert_array_equal(policy.act(readings[0]).action, first.action)
+
+
+def test_readings_that_are_wrong_are_refused_and_change_nothing(bundle):
+    policy = Policy.load(bundle)
+    plan, readings = recorded(bundle)
+    good = readings[0]
+    with pytest.raises(RuntimeError, match="begin"):
+        policy.act(good)
+    policy.begin(plan)
+    for name, value, error in (
+        ("joint_pos", np.full(16, np.nan), "joint_pos is not finite"),
+        ("joint_pos", np.zeros(15), r"joint_pos: expected shape \(1, 16\).*got \(1, 15\)"),
+        ("points_w", np.zeros((10, 3)), "points_w: expected shape"),
+    ):
+        with pytest.raises(ValueError, match=error):
+            policy.act(type(good)(**(vars(good) | {name: value})))
+    assert policy.step == 0
+
+
+def test_the_hands_joints_must_be_those_of_the_contract(bundle, allegro):
+    names = list(allegro.joint_names)
+    Policy.load(bundle, names)
+    with pytest.raises(BundleError, match=r"hand\.joint_names\[0\] is 'ffj0', the hand has 'ffj1' there"):
+        Policy.load(bundle, [names[1], names[0], *names[2:]])
+    with pytest.raises(BundleError, match=r"made for 16 joints \(allegro\), the hand has 12"):
+        Policy.load(bundle, names[:12])
+
+
+@pytest.mark.parametrize("name", ["contract.json", "policy.onnx", "golden.npz"])
+def test_a_missing_a_truncated_and_a_changed_file_are_clear_errors(copied, name):
+    content = (copied / name).read_bytes()
+    (copied / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(BundleError, match=name):
+        Policy.load(copied)
+    middle = content.index(b"0.2", len(content) // 8) if name == "contract.json" else len(content) // 2
+    (copied / name).write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
+    with pytest.raises(BundleError, match=rf"{name}.*(SHA-256|sha256)"):
+        Policy.load(copied)
+    (copied / name).unlink()
+    with pytest.raises(BundleError, match=f"not a bundle: {name} cannot be read"):
+        Policy.load(copied)
+
+
+def test_a_contract_of_another_version_is_refused(copied):
+    rewrite(copied, lambda contract: contract.update(schema=2))
+    with pytest.raises(BundleError, match="schema 2, this version reads 3 and 4"):
+        Policy.load(copied)
+
+
+def as_schema_3(contract):
+    """The plain contract as the last release wrote it."""
+    contract["schema"] = 3
+    control, graph, camera = contract["control"], contract["graph"], contract.pop("camera")
+    control["left_share"] = control.pop("min_rise_fraction")
+    control["unseen_share"] = control.pop("min_visible_fraction")
+    control["sure_grip"] = control.pop("grip_threshold_unseen")
+    control["lost_grip"] = control.pop("grip_threshold_hold")
+    control["vectors"] = control.pop("vector_frame")
+    control["prior"] = control.pop("scripted_grasp")
+    control["wrist"]["behind_m"] = control["wrist"].pop("offset_m")
+    control["wrist"]["turn_rad"] = control["wrist"].pop("max_turn_rad")
+    graph["carried"] = graph.pop("state")
+    assert camera["mode"] == "latest"
+    assert camera["model"] == "points"
+    contract["view"] = {
+        "mode": "latest",
+        "carried": camera["move_with_palm"],
+        "camera": "model",
+        "period_steps": camera["frame_interval_steps"],
+        "held_period_steps": camera["hold_frame_interval_steps"],
+        "latency_steps": camera["latency_steps"],
+        "disparity_sd_px": camera["disparity_sd_px"],
+        "depth_unit_m": camera["depth_unit_m"],
+        "edge_loss": camera["edge_dropout"],
+        "flying": camera["flying_pixel_rate"],
+        "steep": camera["include_grazing_angles"],
+        "hand_margin_m": camera["hand_margin_m"],
+        "min_points": camera["min_points"],
+        "points": camera["points"],
+    }
+
+
+def test_a_bundle_of_schema_3_runs_as_one_of_schema_4(bundle, copied, caplog):
+    caplog.set_level(logging.INFO, "dexgrasp")
+    rewrite(copied, as_schema_3)
+    before, now = read_contract(copied), read_contract(bundle)
+    assert replace(before, sha256=now.sha256) == now
+    (record,) = caplog.records
+    assert "schema 3 is read as schema 4" in record.getMessage()
+    plan, readings = recorded(copied)
+    policies = [Policy.load(folder) for folder in (copied, bundle)]
+    for policy in policies:
+        policy.begin(plan)
+    old, new = (policy.act(readings[0]) for policy in policies)
+    np.testing.assert_array_equal(old.joint_target, new.joint_target)
+
+
+def test_a_contract_that_is_written_is_read_back_equal(bundle, copied):
+    contract = read_contract(bundle)
+    write_contract(copied, contract)
+    assert read_contract(copied) == contract
+    assert (copied / "contract.json").read_bytes() == (bundle / "contract.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("control", {"rate": 20.0}, "unknown key 'control.rate'. Did you mean 'control.rate_hz'?"),
+        ("control", {"rate_hz": None}, "'control.rate_hz' expects float, got None"),
+        ("control", {"rate_hz": 0.0}, "control.rate_hz must lie in 1..1000 Hz, got 0.0"),
+        ("control", {"grip_threshold_hold": 1.5}, "control.grip_threshold_hold must lie in 0..1, got 1.5"),
+        (
+            "camera",
+            {"mode": "tracked_updated"},
+            "'camera.mode' expects one of first_frame, latest, tracked, tracked_updated",
+        ),
+        ("hand", {"kp_nm_rad": [1.0]}, "['kp_nm_rad'] must hold 16 values, as joint_names does"),
+        ("hand", {"kp_nm_rad": [0.0] * 16}, "hand.kp_nm_rad must be positive, got 0.0"),
+        ("hand", {"joint_lower_rad": [9.0] * 16}, "hand.joint_lower_rad must be below hand.joint_upper_rad"),
+        ("hand", {"joint_names": ["a"] * 16}, "hand.joint_names must be different names"),
+        ("hand", {"effort_limit_nm": [float("inf")] * 16}, "'hand.effort_limit_nm[0]' expects float, got inf"),
+        ("hand", {"palm_quat_b": [1.0, 1.0, 0.0, 0.0]}, "hand.palm_quat_b must be a unit quaternion"),
+        ("graph", {"plan": []}, "must stand in graph.inputs and in one of readings, plan, state"),
+        ("graph", {"outputs": ["grip"]}, "graph.outputs must begin with next_NAME"),
+    ],
+)
+def test_a_contract_that_cannot_be_right_is_refused_with_the_field(copied, section, change, message):
+    rewrite(copied, lambda contract: contract[section].update(change))
+    with pytest.raises(BundleError, match=re.escape(message)):
+        read_contract(copied)
+
+
+def test_a_contract_without_a_key_is_refused_by_its_name(copied):
+    rewrite(copied, lambda contract: contract["camera"].pop("min_points"))
+    with pytest.raises(BundleError, match=r"'camera\.min_points' has no value"):
+        read_contract(copied)
+
+
+def test_a_contract_without_a_section_is_refused(copied):
+    rewrite(copied, lambda contract: contract.pop("control"))
+    with pytest.raises(BundleError, match=r"lacks \['control'\]"):
+        Policy.load(copied)
+
+
+def drop_input(contract):
+    del contract["graph"]["inputs"]["depth_m"]
+    contract["graph"]["plan"].remove("depth_m")
+
+
+def test_inputs_that_differ_from_the_graphs_are_refused(copied):
+    rewrite(copied, drop_input)
+    with pytest.raises(BundleError, match=r"inputs are .* the contract states"):
+        Policy.load(copied)
+
+
+def test_a_graph_that_computes_something_else_is_refused_by_the_field_that_differs(copied):
+    golden = dict(np.load(copied / "golden.npz"))
+    golden["out/next_target_pos_w"] = golden["out/next_target_pos_w"] + 1e-4
+    np.savez(copied / "golden.npz", **golden)
+    rewrite(copied, lambda contract: None)
+    with pytest.raises(BundleError, match=r"replayed 'next_target_pos_w' differs from the recorded one by 0\.0001"):
+        Policy.load(copied)
+
+
+def test_a_graph_that_is_none_is_refused(copied):
+    (copied / "policy.onnx").write_bytes(b"no graph")
+    rewrite(copied, lambda contract: None)
+    with pytest.raises(BundleError, match="not a graph that onnxruntime runs"):
+        Policy.load(copied)
+
+
+class Trap:
+    """Executes on unpickling."""
+
+    def __init__(self, flag):
+        self.flag = flag
+
+    def __reduce__(self):
+        return (os.mkdir, (self.flag,))
+
+
+def test_a_bundle_executes_no_pickle(copied, tmp_path):
+    flag = str(tmp_path / "executed")
+    golden = dict(np.load(copied / "golden.npz"))
+    np.savez(copied / "golden.npz", **(golden | {"in/step": np.array([Trap(flag)], dtype=object)}))
+    rewrite(copied, lambda contract: None)
+    with pytest.raises(BundleError, match=r"golden\.npz cannot be read: Object arrays cannot be loaded"):
+        Policy.load(copied)
+    (copied / "golden.npz").write_bytes(pickle.dumps(Trap(flag)))
+    rewrite(copied, lambda contract: None)
+    with pytest.raises(BundleError, match=r"golden\.npz cannot be read"):
+        Policy.load(copied)
+    assert not os.path.exists(flag)
+
+
+def test_act_and_gate_fit_into_a_control_period(bundle):
+    timed = measure(bundle, BenchDeployCfg(steps=300))
+    assert timed["act"]["cpu_ms"]["median"] < 3.0  # 0.3 ms are asked for; a loaded machine gets ten times that
+    assert timed["safety_gate"]["cpu_ms"]["median"] < 3.0

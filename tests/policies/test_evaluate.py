@@ -1,0 +1,266 @@
+"""Evaluation with the real task: counts that add up, runs that go on after a kill, videos."""
+
+import json
+import math
+import shutil
+from dataclasses import asdict, replace
+
+import imageio_ffmpeg
+import pytest
+import torch
+
+from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.evaluation import evaluate as evaluation
+from dexgrasp.policies.evaluation import videos
+from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
+from dexgrasp.policies.evaluation.demo import best_video, demo
+from dexgrasp.policies.evaluation.evaluate import diagnostics, evaluate, summarise
+from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, TrialPlan, whole_blocks
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.rendering.offscreen import RenderUnavailable, backend
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.task.outcomes import FAILURES, Outcome
+from dexgrasp.sim.task.task_cfg import TaskCfg
+
+FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramidal", impratio=5.0, condim=3)
+SHORT = TaskCfg(grasp_s=1.5, lift_s=0.5, hold_s=0.5)
+CFG = EvaluateCfg(trials=5, num_envs=2, num_threads=1, task=SHORT, physics=FAST)
+COUNTS = {"success_rate", "successes", "trials", "wilson95"}
+RESULT_KEYS = COUNTS | {"per_object", "per_disturbance", "failures", "config", "versions", "git", "seed"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_pictures():
+    """Pictures of objects take most of an evaluation this small; test_report looks at them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation.report, "draw_object", lambda model: b"")
+        yield
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run directory of CFG, complete."""
+    out = tmp_path_factory.mktemp("runs") / "whole"
+    evaluate(replace(CFG, out=str(out)))
+    return out
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A copy of it that a test may damage."""
+    return shutil.copytree(finished, tmp_path / "copy")
+
+
+def result_of(run):
+    """result.json without the directory's own name."""
+    result = json.loads((run / "result.json").read_text())
+    result["config"].pop("out")
+    return result
+
+
+def outcome(trial, name="box", disturbance="none", failure="", **numbers):
+    return Outcome(
+        trial,
+        name,
+        disturbance,
+        not failure,
+        failure,
+        **{"lift_m": 0.15, "slip_m": 0.0, "penetration_m": 0.001} | numbers,
+    )
+
+
+def task_of(rows, cfg=CFG):
+    return make_task(cfg, HandSpec.load("allegro"), open_library("shipped"), "none", rows)
+
+
+def test_the_result_has_exactly_its_keys_and_its_counts_add_up(finished):
+    result = json.loads((finished / "result.json").read_text())
+    assert set(result) == RESULT_KEYS
+    assert set(result["failures"]) == set(FAILURES)
+    assert result["trials"] == 5
+    assert result["successes"] + sum(result["failures"].values()) == 5
+    assert sum(row["trials"] for row in result["per_object"].values()) == 5
+    assert sum(row["successes"] for row in result["per_object"].values()) == result["successes"]
+    assert result["per_disturbance"] == {"none": {key: result[key] for key in COUNTS}}
+
+
+def test_objects_take_equal_turns(finished):
+    names = open_library("shipped").names
+    stored = JsonLinesStore(finished / "trials.jsonl").read()
+    assert [(o.trial, o.object) for o in stored] == [(i, names[i % len(names)]) for i in range(5)]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 400, -1, -30])
+def test_a_killed_run_goes_on_and_ends_with_the_same_numbers(finished, copied, cut):
+    log = copied / "trials.jsonl"
+    log.write_bytes(log.read_bytes()[:cut])
+    (copied / "result.json").unlink()
+    evaluate(replace(CFG, out=str(copied)))
+    assert result_of(copied) == result_of(finished)
+    assert log.read_text() == (finished / "trials.jsonl").read_text()
+
+
+def test_only_what_is_missing_is_simulated_again(copied):
+    lines = (copied / "trials.jsonl").read_text().splitlines(keepends=True)
+    (copied / "trials.jsonl").write_text("".join(lines[:3]) + lines[3][:20])
+    evaluate(replace(CFG, out=str(copied)))
+    # blocks of two: trials 0 and 1 stand, the torn block of 2 and 3 is run again, then 4
+    assert json.loads((copied / "diagnostics.json").read_text())["trials_simulated"] == 3
+
+
+def test_more_trials_add_to_those_that_are_there(copied):
+    before = JsonLinesStore(copied / "trials.jsonl").read()
+    result = evaluate(replace(CFG, out=str(copied), trials=7, num_threads=2))
+    assert result["trials"] == 7
+    assert JsonLinesStore(copied / "trials.jsonl").read()[:5] == before
+
+
+def test_trials_do_not_depend_on_what_ran_beside_them(finished, tmp_path):
+    evaluate(replace(CFG, out=str(tmp_path / "wide"), num_envs=5, num_threads=2))
+    assert (tmp_path / "wide/trials.jsonl").read_text() == (finished / "trials.jsonl").read_text()
+
+
+def test_another_configuration_in_the_same_directory_is_refused(copied):
+    with pytest.raises(ValueError, match=r"another configuration \(seed: 0 then, 1 now\); choose another out="):
+        evaluate(replace(CFG, out=str(copied), seed=1))
+
+
+def test_a_log_that_is_damaged_in_the_middle_is_refused(copied):
+    lines = (copied / "trials.jsonl").read_text().splitlines(keepends=True)
+    (copied / "trials.jsonl").write_text(lines[0] + "{broken\n" + lines[2])
+    with pytest.raises(ValueError, match=r"trials\.jsonl is damaged before its last line"):
+        evaluate(replace(CFG, out=str(copied)))
+
+
+def test_trials_of_a_version_that_knew_no_second_attempt_are_refused(copied):
+    log = copied / "trials.jsonl"
+    log.write_text(log.read_text().replace(', "attempts": 1', ""))
+    with pytest.raises(ValueError, match="trials had one attempt: choose another out="):
+        evaluate(replace(CFG, out=str(copied)))
+
+
+def test_stored_trials_of_other_objects_are_refused():
+    stored = [outcome(0, "box"), outcome(1, "cup")]
+    with pytest.raises(ValueError, match="trial 1 with 'cup' stands where trial 1 with 'mug' belongs"):
+        whole_blocks(stored, TrialPlan(disturbances=["none"], trials=4, rows=2, objects=["box", "mug"]))
+
+
+def test_a_number_that_is_not_finite_survives_the_log(tmp_path):
+    store = JsonLinesStore(tmp_path / "log")
+    store.append([asdict(outcome(0, failure="unstable", lift_m=math.nan))])
+    assert '"lift_m": null' in (tmp_path / "log").read_text()
+    assert math.isnan(store.read()[0].lift_m)
+
+
+@pytest.mark.parametrize(
+    ("trials", "num_envs", "rows"), [(200, 64, 50), (5, 2, 2), (100, 64, 50), (10, 64, 10), (65, 64, 33)]
+)
+def test_blocks_are_of_one_size_and_waste_little(trials, num_envs, rows):
+    assert EvaluateCfg(trials=trials, num_envs=num_envs).rows() == rows
+
+
+def test_impossible_numbers_are_refused_by_name():
+    with pytest.raises(ValueError, match="trials must be at least 1, got 0"):
+        EvaluateCfg(trials=0)
+
+
+def test_all_disturbances_run_the_same_trials_in_turn(tmp_path):
+    result = evaluate(replace(CFG, out=str(tmp_path / "run"), disturbance="all", trials=2))
+    names = ["none", "shift3", "shift5", "force", "heavy", "slippery"]
+    assert list(result["per_disturbance"]) == names
+    assert result["trials"] == 12 == result["successes"] + sum(result["failures"].values())
+    stored = JsonLinesStore(tmp_path / "run/trials.jsonl").read()
+    assert [(o.disturbance, o.trial) for o in stored] == [(name, trial) for name in names for trial in (0, 1)]
+
+
+def test_what_succeeded_at_the_first_attempt_is_counted_apart():
+    outcomes = [outcome(0, attempts=1), outcome(1, attempts=3), outcome(2, failure="missed", attempts=1)]
+    outcomes += [outcome(i, disturbance="heavy", attempts=2 - i % 2) for i in range(3)]
+    notes = diagnostics(outcomes, open_library("shipped"))
+    assert notes["at_first_attempt"] == {"none": 1, "heavy": 1}
+
+
+def test_failures_are_counted_by_name_and_an_unknown_one_is_an_error():
+    facts = {"versions": {}, "git": None}
+    outcomes = [outcome(0), outcome(1, failure="missed"), outcome(2, "mug", failure="missed")]
+    result = summarise(replace(CFG, trials=3), outcomes, facts)
+    assert result["failures"] == {
+        "missed": 2,
+        "dropped_in_lift": 0,
+        "dropped_in_hold": 0,
+        "pushed_away": 0,
+        "unstable": 0,
+    }
+    assert result["per_object"]["box"] == {"successes": 1, "trials": 2}
+    with pytest.raises(ValueError, match=r"reports failures \['bored'\]; known: \['missed'"):
+        summarise(CFG, [outcome(0, failure="bored")], facts)
+
+
+def test_the_synergy_is_the_prior_without_correction_and_needs_it():
+    task = task_of(2)
+    assert (make_policy("synergy", task).act({}) == torch.zeros(2, task.num_actions)).all()
+    without = task_of(1, replace(CFG, task=replace(SHORT, use_scripted_grasp=False)))
+    with pytest.raises(ValueError, match=r"policy=synergy .* task\.prior=off removes"):
+        make_policy("synergy", without)
+
+
+def test_random_actions_belong_to_the_trial_and_not_to_the_row():
+    wide, narrow = make_policy("random", task_of(3)), make_policy("random", task_of(1))
+    wide.reset([7, 8, 9])
+    narrow.reset([9])
+    for _ in range(3):
+        assert torch.equal(wide.act({})[2:], narrow.act({}))
+    wide.reset([9, 8, 7])
+    narrow.reset([9])
+    assert torch.equal(wide.act({})[:1], narrow.act({}))
+
+
+def test_an_unknown_policy_is_refused_with_the_nearest_and_the_known():
+    with pytest.raises(
+        ValueError,
+        match=r"no policy 'sinergy'\. Did you mean 'synergy'\? Expected random, synergy, zero, allegro/student",
+    ):
+        make_policy("sinergy", task_of(1))
+
+
+def test_videos_show_different_objects_and_failures():
+    outcomes = [
+        outcome(0, failure="missed"),
+        outcome(1, failure="missed"),
+        outcome(2, "mug", failure="dropped_in_hold"),
+        outcome(3),
+    ]
+    assert [o.trial for o in videos.choose(outcomes, 2)] == [3, 2, 0]
+    assert videos.file_name(outcomes[2]) == "failure_2_mug.mp4"
+    assert videos.file_name(outcome(4, disturbance="force")) == "success_4_box_force.mp4"
+
+
+def test_the_demo_ends_with_the_rate_a_video_and_the_report(tmp_path, capsys):
+    try:
+        backend()
+    except RenderUnavailable as error:
+        pytest.skip(str(error))
+    out = tmp_path / "demo"
+    result = demo(replace(CFG, out=str(out), trials=2, videos=1))
+    rate, video, report = capsys.readouterr().out.splitlines()[-3:]
+    assert rate.startswith(
+        f"success rate  {50 * result['successes']:.1f} % ({result['successes']} of 2 trials; 95 % interval"
+    )
+    assert video == f"video         {best_video(out / 'videos')}"
+    assert report == f"report        {out / 'report.html'}"
+    for path in (out / "videos").iterdir():
+        frames, _ = imageio_ffmpeg.count_frames_and_secs(path)
+        assert frames == 50  # 2.5 s at 20 Hz
+
+
+def test_without_opengl_the_evaluation_goes_on_without_videos(tmp_path, monkeypatch, caplog):
+    def unavailable():
+        raise RenderUnavailable({"egl": "none"})
+
+    monkeypatch.setattr(videos, "backend", unavailable)
+    monkeypatch.setattr(evaluation.report, "draw_object", lambda _: unavailable())
+    result = evaluate(replace(CFG, out=str(tmp_path / "run"), trials=2, videos=1))
+    assert result["trials"] == 2
+    assert "no videos: no headless OpenGL" in caplog.text
+    assert not (tmp_path / "run/videos").exists()

@@ -1,0 +1,101 @@
+"""Run directories: what they record, that files appear whole, and progress without a terminal."""
+
+import dataclasses
+import json
+import logging
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+from dexgrasp.policies import run_directory
+from dexgrasp.policies.run_directory import Run
+from dexgrasp.utils.progress import Progress
+
+
+@dataclasses.dataclass(frozen=True)
+class DigCfg:
+    seed: int = 7
+    trials: int = 10
+    depth_m: float = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class FillCfg:
+    seed: int = 7
+
+
+def test_a_run_directory_holds_configuration_versions_git_seed_and_log(tmp_path):
+    with Run.open(tmp_path / "run", DigCfg()) as run:
+        logging.getLogger("dexgrasp").info("dug %d holes", 3)
+    assert yaml.safe_load((run.path / "config.yaml").read_text()) == {"seed": 7, "trials": 10, "depth_m": 0.5}
+    facts = json.loads((run.path / "run.json").read_text())
+    assert facts["seed"] == 7
+    assert facts["versions"].keys() == {"python", "dexgrasp", "mujoco", "torch", "numpy"}
+    assert facts["versions"]["numpy"] == np.__version__
+    assert facts["git"] is None or len(facts["git"]["hash"]) == 40
+    assert "dug 3 holes" in (run.path / "run.log").read_text()
+
+
+def test_the_log_file_is_closed_after_an_error_and_names_it(tmp_path):
+    with pytest.raises(OSError), Run.open(tmp_path / "run", DigCfg()) as run:
+        raise OSError("no shovel")
+    logging.getLogger("dexgrasp").info("later")
+    text = (run.path / "run.log").read_text()
+    assert "failed: OSError: no shovel" in text
+    assert "later" not in text
+
+
+def test_going_on_keeps_the_earlier_start(tmp_path):
+    for _ in range(2):
+        Run.open(tmp_path / "run", DigCfg(), may_differ=()).close()
+    assert len(json.loads((tmp_path / "run/run.json").read_text())["starts"]) == 2
+
+
+def test_a_run_with_another_configuration_is_refused_and_the_difference_is_named(tmp_path):
+    Run.open(tmp_path / "run", DigCfg()).close()
+    Run.open(tmp_path / "run", DigCfg(trials=20), may_differ=("trials",)).close()
+    with pytest.raises(ValueError, match=r"depth_m: 0\.5 then, 0\.6 now\); choose another out="):
+        Run.open(tmp_path / "run", DigCfg(trials=20, depth_m=0.6), may_differ=("trials",))
+
+
+def test_an_option_that_came_after_the_run_counts_as_it_is_by_default(tmp_path):
+    Run.open(tmp_path / "run", DigCfg()).close()
+    (tmp_path / "run/config.yaml").write_text("seed: 7\ntrials: 10\n")
+    Run.open(tmp_path / "run", DigCfg(), may_differ=()).close()
+    (tmp_path / "run/config.yaml").write_text("seed: 7\ntrials: 10\n")
+    with pytest.raises(ValueError, match=r"depth_m: 0\.5 then, 0\.6 now\)"):
+        Run.open(tmp_path / "run", DigCfg(depth_m=0.6), may_differ=())
+
+
+def test_the_default_directory_is_named_after_command_and_time_and_is_new(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    paths = []
+    for _ in range(2):
+        with Run.open("", DigCfg()) as run:
+            paths.append(run.path)
+    assert paths[0] != paths[1]
+    assert all(path.parent.name == "runs" and path.name.startswith("dig-") for path in paths)
+
+
+def test_outside_a_checkout_the_git_state_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_directory, "ROOT", tmp_path)
+    assert run_directory.git_state() is None
+
+
+def test_without_a_terminal_progress_is_a_line_with_share_rate_and_time_left(monkeypatch, capsys):
+    now_s = iter([100.0, 100.0, 102.0, 108.0, 108.0, 108.0, 108.0, 108.0, 108.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now_s))
+    with Progress(10, "dig", done=2) as progress:
+        progress.advance(2)  # 2 s after the start: nothing yet
+        progress.advance(2, "1 worm")  # 8 s after the start: 4 pieces in 8 s, 4 left
+        assert capsys.readouterr().err == "dig: 6/10 (60 %), 0.5/s, 8 s left, 1 worm\n"
+
+
+def test_a_run_of_another_command_is_left_alone(tmp_path):
+    Run.open(tmp_path, DigCfg()).close()
+    before = (tmp_path / "config.yaml").read_text()
+    with pytest.raises(ValueError, match=r"is a run of 'dig', not of 'fill': choose another out="):
+        Run.open(tmp_path, FillCfg())
+    assert (tmp_path / "config.yaml").read_text() == before

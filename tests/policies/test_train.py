@@ -1,0 +1,237 @@
+"""`dexgrasp train` as a user runs it: stopped and gone on with, in two processes, from a teacher to a student."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from dexgrasp import configs
+from dexgrasp.policies.agents.checkpoint import read_checkpoint
+from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.training.learning_curves import read_columns
+from dexgrasp.policies.training.profiling import PARTS
+from dexgrasp.policies.training.train import TrainCfg, train
+
+TINY = (
+    "objects=generated:8",
+    "validation_objects=generated:4:validation",
+    "validation_trials=4",
+    "validation_interval=2",
+    "num_threads=1",
+    "task.rate_hz=10",
+    "task.grasp_s=0.6",
+    "task.lift_s=0.2",
+    "task.hold_s=0.2",
+)
+
+
+def tiny(path, *more):
+    return configs.load(TrainCfg, "train", [*TINY, f"out={path}", *more])
+
+
+def assert_same(one, two, atol=0.0, rtol=0.0):
+    got = read_checkpoint(two).group("policy")
+    for name, want in read_checkpoint(one).group("policy").items():
+        torch.testing.assert_close(got[name], want, atol=atol, rtol=rtol, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory):
+    path = tmp_path_factory.mktemp("teacher")
+    train(tiny(path, "num_envs=8", "iterations=4"))
+    return path
+
+
+def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
+    names = {"last.zip", "best.zip", "progress.csv", "curves.png", "config.yaml", "run.json", "run.log"}
+    assert names <= {file.name for file in teacher.iterdir()}
+    steps, success = read_columns(teacher / "progress.csv")["rollout/success"]
+    assert steps == [80.0, 160.0, 240.0, 320.0]  # 8 environments, 10 steps an episode
+    assert all(0 <= rate <= 1 for rate in success)
+
+
+def test_every_checkpoint_says_what_made_it(teacher):
+    """As the run directory does, from which it may be taken away."""
+    facts, config = json.loads((teacher / "run.json").read_text()), configs.read_plain(teacher / "config.yaml")
+    for name, iteration in (("last.zip", 4), ("best.zip", read_checkpoint(teacher / "best.zip").state.iteration)):
+        found = read_checkpoint(teacher / name).manifest
+        assert found["config"] == config
+        assert {key: found[key] for key in facts} == facts  # git, versions, machine, seed, command, starts
+        assert found["iteration"] == iteration and found["control_steps"] == 80 * iteration
+    assert found["versions"]["torch"] == torch.__version__ and found["command"]
+
+
+def test_a_run_says_where_its_time_went(teacher):
+    shares = {part: read_columns(teacher / "progress.csv")[f"profile/{part}"][1][-1] for part in PARTS}
+    assert sum(shares.values()) == pytest.approx(1.0)
+    assert shares["physics"] == max(shares.values()) or shares["aside"] > shares["physics"]  # 4 trials of validation
+    assert min(shares.values()) > 0
+
+
+def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_path):
+    stopped = train(tiny(tmp_path, "num_envs=8", "iterations=4", "time_limit_min=0.0001"))
+    assert stopped["iteration"] < 4
+    train(tiny(tmp_path, "num_envs=8", "iterations=4"))
+    assert_same(teacher / "last.zip", tmp_path / "last.zip")
+    assert (
+        read_columns(tmp_path / "progress.csv")["rollout/success"]
+        == read_columns(teacher / "progress.csv")["rollout/success"]
+    )
+
+
+def test_another_configuration_does_not_go_on_with_a_run(teacher):
+    with pytest.raises(ValueError, match=r"gamma: 0\.985 then, 0\.9 now"):
+        train(tiny(teacher, "num_envs=8", "iterations=5", "gamma=0.9"))
+
+
+def test_a_student_without_a_teacher_is_told_where_to_get_one(tmp_path):
+    with pytest.raises(FileNotFoundError, match="dexgrasp train recipe=teacher"):
+        train(tiny(tmp_path, "recipe=student", "num_envs=4", "iterations=2"))
+
+
+def test_a_teacher_must_be_whole_and_of_the_same_hand_and_task(teacher, tmp_path):
+    def student(whom, *more):
+        return tiny(tmp_path / "out", "recipe=student", f"teacher={whom}", "num_envs=4", "iterations=2", *more)
+
+    with pytest.raises(ValueError, match=r"teacher: .*trained for something else \(side: right there, left here\)"):
+        train(student(teacher, "side=left"))
+    with pytest.raises(ValueError, match=r"task\.finger_action_rad: 0\.3 there, 0\.2 here"):
+        train(student(teacher, "task.finger_action_rad=0.2"))
+    (tmp_path / "best.zip").write_bytes((teacher / "best.zip").read_bytes()[:100_000])
+    with pytest.raises(ValueError, match=r"teacher: .*best\.zip is not a whole checkpoint: "):
+        train(student(tmp_path / "best.zip"))
+    with pytest.raises(ValueError, match=r"start: .*best\.zip is a teacher, a student is needed"):
+        train(student(teacher, f"start={teacher}"))
+
+
+def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
+    before = (teacher / "progress.csv").read_text()
+    assert train(tiny(teacher, "num_envs=8", "iterations=4"))["iteration"] == 4
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"iterations       4; to go on: the same command with out={teacher} and a greater iterations="
+    assert lines[1].startswith("best validation") and "of 4 trials; 95 % interval" in lines[1]
+    assert lines[-1].endswith(f"dexgrasp train recipe=student teacher={teacher}")
+    assert (teacher / "progress.csv").read_text() == before
+
+
+def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, tmp_path):
+    rare = ("num_envs=8", "iterations=4", "validation_interval=100")
+    words = [sys.executable, "-m", "dexgrasp", "train", *TINY, *rare, f"out={tmp_path}"]
+    run = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    first = run.stdout.readline()  # of the first iteration: the second has begun
+    run.send_signal(signal.SIGINT)
+    rest, said = run.communicate(timeout=60)
+    done = len([first, *rest.splitlines()])
+    assert run.returncode == 130 and 0 < done < 4
+    assert said.splitlines()[-2:] == [
+        "stopping after this iteration; press Ctrl-C once more to stop at once",
+        f"dexgrasp train: interrupted; stopped after iteration {done}, the same with out={tmp_path} goes on",
+    ]
+    train(tiny(tmp_path, *rare))
+    assert_same(teacher / "last.zip", tmp_path / "last.zip")
+
+
+def test_a_student_goes_on_without_the_rollouts_that_a_kill_has_damaged(teacher, tmp_path, caplog):
+    small = (
+        "recipe=student",
+        f"teacher={teacher}",
+        "num_envs=4",
+        "distillation.gradient_steps=2",
+        "distillation.batch_size=16",
+    )
+    train(tiny(tmp_path, *small, "iterations=2"))
+    (tmp_path / "last.window").write_bytes(b"cut")
+    assert train(tiny(tmp_path, *small, "iterations=3"))["iteration"] == 4
+    assert "last.window cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("keep", [32768, 30])
+def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path, keep):
+    """Whether imitation keeps all of the 80 samples of a roll-out or some."""
+    student = (
+        "recipe=student",
+        f"teacher={teacher / 'best.zip'}",
+        "num_envs=8",
+        "distillation.rho_start=0.4",
+        "distillation.rho_end=0.8",
+    )
+    small = (
+        *student,
+        "distillation.gradient_steps=3",
+        "distillation.batch_size=32",
+        f"distillation.samples_per_rollout={keep}",
+    )
+    train(tiny(tmp_path / "through", *small, "iterations=4"))
+    first = tiny(tmp_path / "stopped", *small, "iterations=4", "time_limit_min=0.0001")
+    assert train(first)["iteration"] == 2
+    train(tiny(tmp_path / "stopped", *small, "iterations=4"))
+    assert_same(tmp_path / "through/last.zip", tmp_path / "stopped/last.zip")
+
+
+def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
+    alike = ("iterations=3", "num_minibatches=1", "num_epochs=2", "validation_interval=100", "precision=fp32")
+    train(tiny(tmp_path / "one", "num_envs=8", *alike))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0", "--standalone"]
+    command = [*torchrun, "-m", "dexgrasp", "train", *TINY, f"out={tmp_path / 'two'}", "num_envs=4", *alike]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert_same(tmp_path / "one/last.zip", tmp_path / "two/last.zip", atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["objects=generated:4:test"], "objects=generated:4:test: 4 objects (box_test_s0_00000, "),
+        (["objects=shipped"], "objects=shipped: 144 objects (box_test_s0_00000, "),
+        (
+            ["validation_objects=generated:4:test"],
+            "validation_objects=generated:4:test: 4 objects (box_test_s0_00000, ",
+        ),
+        (["validation_objects=generated:4"], "validation: 4 objects (box_train_s0_00000, "),
+    ],
+)
+def test_test_objects_and_shared_objects_are_refused_before_anything_is_written(words, message, tmp_path, capsys):
+    assert main(["train", *TINY, *words, f"out={tmp_path / 'run'}", "num_envs=4", "iterations=1"]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"dexgrasp train: error: {message}") and "ake " in said
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_tensorboard_training_says_so_in_one_line_and_goes_on(tmp_path):
+    blocked = "import sys; sys.modules['torch.utils.tensorboard'] = None; from dexgrasp.policies.cli.main import main; sys.exit(main())"
+    words = ["train", *TINY, f"out={tmp_path}", "num_envs=4", "iterations=1", "validation_trials=2"]
+    done = subprocess.run([sys.executable, "-c", blocked, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and done.stderr.count("TensorBoard is not installed") == 1, done.stderr
+    assert (tmp_path / "progress.csv").is_file() and (tmp_path / "last.zip").is_file()
+
+
+PARTING = """
+import os
+from pathlib import Path
+import torch
+from policies import ranks
+ranks.join("gloo")
+weight = torch.nn.Parameter(torch.ones(2))
+optimizer = torch.optim.Adam([weight])
+weight.sum().backward()
+ranks.average_gradients([weight])
+optimizer.step()
+ranks.total(torch.ones(1))
+ranks.part()
+print([task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_no_thread_of_the_group_outlives_it():
+    """One that does aborts the process now and then, when the interpreter ends."""
+    alone = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, "-c", PARTING], capture_output=True, text=True, env=os.environ | alone)
+    assert done.returncode == 0, done.stderr
+    assert "gloo" not in done.stdout

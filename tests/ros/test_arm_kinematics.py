@@ -1,0 +1,70 @@
+"""The arm behind the grasp node: against the simulator's own kinematics of arm and hand."""
+
+import numpy as np
+import pytest
+import torch
+
+from dexgrasp import assets
+from dexgrasp.policies.deploy.bundle import read_contract
+from dexgrasp.sim.robots.mount import ArmIK, ArmSpec
+from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
+
+STEP_S = 0.05
+
+
+@pytest.fixture(scope="module")
+def hand():
+    return read_contract(assets.path("policies/allegro/student/bundle")).hand
+
+
+@pytest.fixture(scope="module")
+def arm(hand):
+    return ArmKinematics("ur5e", hand, STEP_S, speed=0.5)
+
+
+def test_the_palm_is_where_the_simulator_has_it(arm, allegro):
+    ik = ArmIK(ArmSpec.load("ur5e"), allegro)
+    rng = np.random.default_rng(0)
+    for q in arm.home + rng.uniform(-0.5, 0.5, (5, 6)):
+        pos, quat = ik.forward(torch.from_numpy(q[None]))
+        found = arm.palm(q)
+        np.testing.assert_allclose(found.pos_m, pos[0], atol=1e-12)
+        assert found.angle_rad(Pose(quat[0].numpy(), quat[0].numpy())) < 1e-6
+
+
+def test_at_home_the_palm_looks_down_on_the_middle_of_the_workspace(arm):
+    home = arm.palm(arm.home)
+    np.testing.assert_allclose(home.pos_m[:2], 0, atol=2e-3)
+    assert home.normal[2] < -0.999
+
+
+def test_the_first_command_is_where_the_arm_stands(arm):
+    rng = np.random.default_rng(1)
+    for q in arm.home + rng.uniform(-0.3, 0.3, (5, 6)):
+        np.testing.assert_allclose(arm.towards(q, arm.palm(q)), q, atol=1e-3)
+
+
+def test_a_pose_is_reached_at_the_speed_that_is_allowed(arm):
+    home = arm.palm(arm.home)
+    goal = Pose(home.pos_m + np.array([0.1, -0.1, 0.05]), home.quat)
+    q, steps = arm.home, []
+    for _ in range(60):
+        after = arm.towards(q, goal)
+        steps.append(np.abs(after - q).max())
+        q = after
+    assert arm.palm(q).distance_m(goal) < 1e-3
+    assert arm.palm(q).angle_rad(goal) < 1e-2
+    assert max(steps) <= 0.5 * np.pi * STEP_S + 1e-6
+
+
+def test_a_base_that_stands_elsewhere_carries_the_palm_along(arm, hand):
+    moved = ArmKinematics(
+        "ur5e", hand, STEP_S, base=((-0.35, 0.1, 0.02), np.pi)
+    )  # 0.1 m to the front and left, a little higher
+    np.testing.assert_allclose(moved.palm(arm.home).pos_m, arm.palm(arm.home).pos_m + np.array([0.1, 0.1, 0.02]))
+
+
+def test_what_is_out_of_reach_is_said_to_be(arm):
+    assert arm.reaches(arm.palm(arm.home))
+    assert not arm.reaches(Pose(np.array([1.5, 0.0, 0.3]), arm.palm(arm.home).quat))

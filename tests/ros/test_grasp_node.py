@@ -1,0 +1,410 @@
+"""The grasp node over real ROS, with the simulated robot as a process of its own and perception played by the test."""
+
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="needs the extra `ros`")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.parameter import Parameter
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import JointState, PointCloud2
+from std_msgs.msg import Bool, Float64MultiArray, String
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from dexgrasp import assets
+from dexgrasp.policies.deploy.bundle import read_contract
+from dexgrasp.policies.deploy.policy import PregraspPlan
+from dexgrasp_ros import config, message_conversions
+from dexgrasp_ros.camera_messages import estimate_message
+from dexgrasp_ros.drivers.config import load
+from dexgrasp_ros.joint_test.record import check_stamp, write_stamp
+from dexgrasp_ros.nodes.grasp_node import GraspNode
+from dexgrasp_ros.object_estimate import ObjectEstimate
+from tests.helpers.ros import LATCHED, RELIABLE, SENSOR, Process
+
+pytestmark = pytest.mark.ros
+BUNDLE = str(assets.path("policies/allegro/student/bundle"))
+CONTRACT = read_contract(BUNDLE)
+HAND, ARM = "/hand_controller/commands", "/scaled_joint_trajectory_controller/joint_trajectory"
+DOWN = [0.5**0.5, 0.0, 0.5**0.5, 0.0]
+GOAL = [0.05, 0.05, 0.26]
+QUICK = {
+    "grasp.attempts": 1,
+    "grasp.motion.palm_speed_m_s": 0.3,
+    "grasp.motion.palm_speed_rad_s": 1.5,
+    "grasp.motion.transit_height_m": 0.32,
+    "arm_speed": 0.8,
+    "settle_s": 0.0,
+    "safety.joints_timeout_s": 30.0,
+    "clock_timeout_s": 30.0,
+    "safety.points_timeout_s": 30.0,
+    "grasp.late_periods": 600.0,
+}
+"""The way to the pre-grasp in two seconds; patience with a machine that does other things as well."""
+
+
+@pytest.fixture(scope="module")
+def robot(ros_domain, tmp_path_factory):
+    """The simulated robot without a camera."""
+    with Process("dexgrasp_ros.nodes.sim_robot_node", tmp_path_factory.mktemp("robot"), camera_rate_hz=0.0) as process:
+        yield process
+
+
+@pytest.fixture
+def bench(ros, robot, tmp_path):
+    return Bench(ros, robot, tmp_path)
+
+
+class Bench:
+    """A grasp node in this process, everything it says, and what perception would tell it."""
+
+    def __init__(self, ros, robot, folder):
+        self.ros, self.folder = ros, folder
+        self.times = ros.listen(Clock, "/clock", SENSOR)
+        self.joints = ros.listen(JointState, "/joint_states", SENSOR)
+        self.states = ros.listen(String, "/grasp/state", LATCHED)
+        self.hand, self.arm = ros.listen(Float64MultiArray, HAND), ros.listen(JointTrajectory, ARM)
+        self.reports = ros.listen(DiagnosticArray, "/diagnostics")
+        ros.until(lambda: self.joints and self.times, f"the robot: {robot.text()}")
+        assert ros.call(Trigger, "/sim_robot/reset").success
+        self.joints.clear()
+        ros.until(lambda: self.joints, "joint states")
+
+    def relayed(self):
+        """Descriptions whose hand reports on a topic of its own, to which the test carries what the robot says."""
+        names = CONTRACT.hand.joint_names
+        hand = yaml.safe_load(config("hands/sim_allegro.yaml").read_text())
+        hand["state"]["topic"] = "/hand_states"
+        arm = yaml.safe_load(config("arms/sim_ur5e.yaml").read_text())
+        arm["state"]["ignore"] = names
+        relay = self.ros.node.create_publisher(JointState, "/hand_states", SENSOR)
+        self.relaying = True
+
+        def carry(message):
+            found = message_conversions.joints_from_message(message)
+            stamp_s = message_conversions.seconds(message.header.stamp)
+            if self.relaying:
+                relay.publish(message_conversions.joint_message(names, [found[name] for name in names], stamp_s))
+
+        self.ros.node.create_subscription(JointState, "/joint_states", carry, SENSOR)
+        paths = {"hand": self.folder / "hand.yaml", "arm": self.folder / "arm.yaml"}
+        for kind, text in (("hand", hand), ("arm", arm)):
+            paths[kind].write_text(yaml.safe_dump(text))
+        return {kind: str(path) for kind, path in paths.items()}
+
+    def start(self, active=True, **parameters):
+        given = {"bundle": BUNDLE, "use_sim_time": True, **QUICK, **parameters}
+        overrides = [Parameter(name, value=value) for name, value in given.items()]
+        node = self.ros.add(GraspNode(context=self.ros.context, parameter_overrides=overrides))
+        if active:
+            self.ros.until(lambda: node.timing.percentiles_ms(), "the first tick")
+        return node
+
+    @property
+    def now_s(self):
+        return message_conversions.seconds(self.times[-1].clock)
+
+    @property
+    def state(self):
+        return self.states[-1].data if self.states else None
+
+    def ask(self, name):
+        return self.ros.call(Trigger, f"/grasp/{name}")
+
+    def perceive(self, plan=True, points=True):
+        """Publishes a plan and points, fresh, at 20 Hz of simulated time."""
+        plans = self.ros.node.create_publisher(Float64MultiArray, "/perception/plan", 1)
+        clouds = self.ros.node.create_publisher(PointCloud2, "/perception/points", 1)
+        style = CONTRACT.grasp.power
+        what = PregraspPlan(GOAL, DOWN, 0.08, style.closing, style.floor_m, style.open_pose)
+        rng = np.random.default_rng(0)
+        some = rng.uniform([0.02, 0.02, 0.0], [0.08, 0.08, 0.06], (256, 3)).astype(np.float32)
+
+        def publish():
+            if self.times:
+                plans.publish(message_conversions.plan_message(what, self.now_s))
+                clouds.publish(estimate_message(ObjectEstimate(some, stamp_s=self.now_s), "world"))
+
+        timer = self.ros.node.create_timer(0.05, publish)
+        self.ros.until(lambda: plans.get_subscription_count() and clouds.get_subscription_count(), "the node's ears")
+        self.ros.spin(0.3)
+        return timer
+
+    def report(self, name, level=message_conversions.OK):
+        """The newest report of that name and level, as its text and values."""
+        self.reports.clear()
+
+        def found():
+            return [s for m in self.reports for s in m.status if (s.name, s.level) == (name, level)]
+
+        self.ros.until(found, f"a report of {name}")
+        status = found()[-1]
+        return status.message, {item.key: item.value for item in status.values}
+
+    def measured(self):
+        """The newest positions of the fingers in the contract's order."""
+        found = message_conversions.joints_from_message(self.joints[-1])
+        return np.array([found[name] for name in CONTRACT.hand.joint_names])
+
+
+def test_the_first_commands_are_where_the_robot_is_measured(bench):
+    fingers = bench.measured()
+    arm = message_conversions.joints_from_message(bench.joints[-1])
+    bench.start()
+    bench.ros.until(lambda: bench.hand and bench.arm, "commands")
+    np.testing.assert_allclose(bench.hand[0].data, fingers, atol=0.025)  # the margin to the joint limits
+    first, reach_s = message_conversions.trajectory_point(bench.arm[0])
+    assert reach_s == pytest.approx(0.1)  # two control periods
+    np.testing.assert_allclose([first[name] for name in first], [arm[name] for name in first], atol=2e-3)
+    assert bench.state == "idle"
+
+
+def test_a_clock_that_stands_still_is_a_fault_because_no_tick_comes(bench, robot):
+    bench.start(clock_timeout_s=0.25)
+    robot.send(signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        bench.ros.until(lambda: bench.state == "fault", "a fault")
+        assert 0.2 < time.monotonic() - began_s < 2.0  # 0.25 s, and what a busy machine adds
+        assert "clock stands still" in bench.report("grasp: state", message_conversions.ERROR)[1]["fault"]
+    finally:
+        robot.send(signal.SIGCONT)
+
+
+def test_it_grasps_lifts_holds_and_releases_and_says_how_long_things_take(bench):
+    node = bench.start()
+    palms = bench.ros.listen(PoseStamped, "/grasp/palm")
+    bench.perceive()
+    answer = bench.ask("grasp")
+    assert answer.success, answer.message
+    for state in ("grasp", "lift", "hold"):
+        bench.ros.until(lambda state=state: bench.state == state, f"{state}, not {node._output}", 120.0)
+    bench.ros.spin(1.2)
+    palm, _ = message_conversions.pose_from_message(palms[-1])
+    np.testing.assert_allclose(palm[:2], GOAL[:2], atol=0.05)
+    _, values = bench.report("grasp: timing")
+    assert {f"{name}_p{p}_ms" for name in ("policy", "camera_age", "command", "period") for p in (50, 95, 99)} <= set(
+        values
+    )
+    assert 0 < float(values["policy_p50_ms"]) < float(values["command_p50_ms"])
+    assert "home starts in idle" in bench.ask("home").message
+    assert bench.ask("release").success
+    bench.ros.until(lambda: bench.state == "idle", "release", 120.0)
+    assert [message.data for message in bench.states] == [
+        *("idle", "pregrasp", "grasp", "lift", "hold", "release", "idle")
+    ]
+    assert palm[2] > message_conversions.pose_from_message(palms[-1])[0][2]
+
+
+def test_an_emergency_stop_acts_within_a_tick_and_stays_until_it_is_reset(bench):
+    node = bench.start()
+    bench.perceive()
+    assert bench.ask("grasp").success
+    bench.ros.until(lambda: bench.state == "pregrasp" and len(bench.arm) > 15, "a motion")
+    stop = bench.ros.publisher(Bool, "/estop", LATCHED)
+    stop.publish(Bool(data=True))
+    sent = len(bench.hand)
+    bench.ros.until(lambda: bench.state == "fault", "the stop")
+    assert len(bench.hand) - sent <= 4  # ticks, with the way of the message
+    assert node._output.fault == "emergency stop"
+    bench.ros.spin(1.0)
+    ends = [message_conversions.trajectory_point(message)[0]["elbow"] for message in bench.arm[-3:]]
+    assert np.ptp(ends) < 2e-3
+    assert bench.ask("reset_fault").message == "the emergency stop is pressed"
+    stop.publish(Bool(data=False))
+    bench.ros.spin(0.5)
+    assert bench.state == "fault"
+    assert "reset_fault first" in bench.ask("grasp").message
+    answer = bench.ask("reset_fault")
+    assert answer.success, answer.message
+    bench.ros.until(lambda: bench.state == "idle", "idle")
+
+
+def test_stop_by_service(bench):
+    bench.start()
+    assert bench.ask("stop").success
+    bench.ros.until(lambda: bench.state == "fault", "the stop")
+    assert bench.report("grasp: state", message_conversions.ERROR)[0] == "stopped by request"
+
+
+def test_an_emergency_stop_is_heard_however_it_is_published(bench):
+    pressed = bench.ros.node.create_publisher(Bool, "/estop", LATCHED)
+    pressed.publish(Bool(data=True))  # before the node is there
+    node = bench.start(active=False, settle_s=1.0)
+    bench.ros.until(lambda: node._refusal == "the emergency stop is pressed", "the reason")
+    pressed.publish(Bool(data=False))
+    bench.ros.until(lambda: bench.hand, "commands")
+    volatile = bench.ros.publisher(Bool, "/estop", RELIABLE)
+    volatile.publish(Bool(data=True))
+    bench.ros.until(lambda: bench.state == "fault", "the stop")
+
+
+def test_joint_states_that_stop_are_a_fault(bench):
+    bench.start(**bench.relayed(), **{"safety.joints_timeout_s": 1.0})
+    bench.perceive()
+    assert bench.ask("grasp").success
+    bench.ros.until(lambda: bench.state == "pregrasp" and len(bench.arm) > 10, "a motion")
+    bench.relaying = False
+    lost_s = bench.now_s
+    bench.ros.until(lambda: bench.state == "fault", "the fault")
+    assert 0.9 < bench.now_s - lost_s < 1.8
+    assert "readings: " in bench.report("grasp: state", message_conversions.ERROR)[0]
+    bench.relaying = True
+    bench.ros.spin(0.3)
+    assert bench.state == "fault"
+    assert bench.ask("reset_fault").success
+
+
+def test_malformed_joint_states_are_reported_and_start_nothing(bench):
+    changes = {
+        "unknown joints ['gripper']": lambda m: m.name.append("gripper") or m.position.append(0.0),
+        "lack ['thj3']": lambda m: m.name.pop() and m.position.pop(),
+        "expected one per name": lambda m: m.position.pop(),
+        "not finite": lambda m: m.position.__setitem__(0, float("nan")),
+        "stamp is empty": lambda m: setattr(m.header, "stamp", message_conversions.to_stamp(0.0)),
+    }
+    node = bench.start(active=False, **bench.relayed())
+    bench.relaying = False
+    wrong = bench.ros.publisher(JointState, "/hand_states", SENSOR)
+    newest = message_conversions.joints_from_message(bench.joints[-1])
+    names = CONTRACT.hand.joint_names
+    for count, (reason, change) in enumerate(changes.items(), 1):
+        message = message_conversions.joint_message(names, [newest[name] for name in names], bench.now_s)
+        change(message)
+        wrong.publish(message)
+        robot = node._configured.robot
+        bench.ros.until(lambda reason=reason, robot=robot: reason in robot.errors, reason)
+        assert robot.refused == count
+    text, values = bench.report("grasp: inputs", message_conversions.ERROR)
+    assert values["joints_refused"] == "5"
+    assert "stamp is empty" in text
+    assert not bench.hand and not bench.arm
+    assert not bench.ask("grasp").success
+    assert node._output.safe is None
+
+
+def test_a_dry_run_goes_through_the_sequence_and_sends_nothing_to_the_robot(bench):
+    preview = bench.ros.listen(Float64MultiArray, "/preview" + HAND)
+    bench.start(dry_run=True)
+    bench.perceive()
+    assert bench.ask("grasp").success
+    bench.ros.until(lambda: bench.state == "hold", "hold", 120.0)
+    assert len(preview) > 50
+    assert not bench.hand and not bench.arm
+    assert bench.ros.node.count_publishers(HAND) == 0
+
+
+def test_in_shadow_mode_it_says_what_it_would_do(bench):
+    bench.start(shadow=True, **{"grasp.shadow_m": 1.0, "grasp.shadow_rad": 3.0})
+    bench.perceive()
+    assert bench.ask("grasp").success
+    bench.ros.until(lambda: bench.state == "grasp", "the policy")
+    bench.ros.until(
+        lambda: "policy and robot differ by" in bench.report("grasp: shadow")[0], "what the policy would do"
+    )
+    text, values = bench.report("grasp: shadow")
+    assert "policy and robot differ by" in text
+    assert float(values["palm_m"]) > 0.01
+    assert not bench.hand and not bench.arm
+
+
+def test_inactive_it_is_silent(bench):
+    bench.start(active=False, autostart=False)
+    ros = bench.ros
+    assert ros.call(GetState, "/grasp/get_state").current_state.label == "unconfigured"
+    assert "not configured" in bench.ask("grasp").message
+    for step, label in (
+        (Transition.TRANSITION_CONFIGURE, "inactive"),
+        (Transition.TRANSITION_ACTIVATE, "active"),
+        (Transition.TRANSITION_DEACTIVATE, "inactive"),
+    ):
+        if label == "active":
+            ros.spin(0.5)
+            assert not bench.hand and not bench.arm
+            assert bench.ask("grasp").message == "the node is not active"
+        request = ChangeState.Request()
+        request.transition.id = step
+        assert ros.call(ChangeState, "/grasp/change_state", request).success
+        assert ros.call(GetState, "/grasp/get_state").current_state.label == label
+        ros.spin(0.3)
+    ros.spin(0.3)
+    sent = len(bench.hand)
+    assert sent
+    ros.spin(0.5)
+    assert len(bench.hand) == sent
+    request.transition.id = Transition.TRANSITION_CLEANUP
+    assert ros.call(ChangeState, "/grasp/change_state", request).success
+
+
+def test_a_transition_at_the_wrong_time_does_not_end_the_node(ros, tmp_path):
+    with Process("dexgrasp_ros.nodes.grasp_node", tmp_path, node="alone", bundle=BUNDLE, autostart=False) as process:
+        client = ros.node.create_client(ChangeState, "/alone/change_state")
+        ros.until(client.service_is_ready, "the service")
+        early, in_time = ChangeState.Request(), ChangeState.Request()
+        early.transition.id, in_time.transition.id = Transition.TRANSITION_ACTIVATE, Transition.TRANSITION_CONFIGURE
+        client.call_async(early)
+        ros.until(lambda: "does not allow" in process.text(), "the refusal")
+        assert ros.call(ChangeState, "/alone/change_state", in_time).success
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_signal_leaves_the_robot_holding_where_it_is(bench, number):
+    module, folder = "dexgrasp_ros.nodes.grasp_node", bench.folder
+    with Process(module, folder, bundle=BUNDLE, use_sim_time=True, **QUICK) as process:
+        bench.ros.until(lambda: len(bench.hand) > 5 or not process.alive(), f"commands: {process.text()}", 60.0)
+        bench.perceive()
+        assert bench.ask("grasp").success
+        bench.ros.until(lambda: bench.state == "pregrasp" and len(bench.arm) > 15, "a motion")
+        process.send(number)
+        bench.ros.until(lambda: not process.alive(), "the end")
+        assert process.wait() == 0, process.text()
+    bench.ros.spin(0.3)
+    held, _ = message_conversions.trajectory_point(bench.arm[-1])
+    before, _ = message_conversions.trajectory_point(bench.arm[-2])
+    measured = [message_conversions.joints_from_message(message) for message in bench.joints[-200:]]
+    gap = min(max(abs(joints[name] - held[name]) for name in held) for joints in measured)
+    assert gap < 1e-6  # exactly where the arm was measured at some time
+    assert before != held
+    assert bench.states[-1].data == "idle"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"bundle": "/nowhere"}, "/nowhere is not a bundle"),
+        ({"hand": "sim_leap"}, "is a driver of the hand leap, the policy is for allegro"),
+        ({"arm": "ur10"}, "no arm 'ur10'; shipped:"),
+        ({"arm": "cartesian_pose"}, "palm_pose_source:=topic"),
+        ({"robot": "real"}, "no joint test of this hand is recorded"),
+    ],
+)
+def test_it_refuses_to_start_with_the_reason(ros, tmp_path, parameters, reason):
+    given = {"bundle": BUNDLE, "wave_test": str(tmp_path / "wave.json")} | parameters
+    with pytest.raises(ValueError, match=reason):
+        GraspNode(context=ros.context, parameter_overrides=[Parameter(name, value=v) for name, v in given.items()])
+
+
+def test_a_real_robot_needs_a_wave_test_of_the_very_description(ros, tmp_path):
+    path, cfg = tmp_path / "wave.json", load("hands", "sim_allegro")
+    names = CONTRACT.hand.joint_names
+    write_stamp(path, cfg, names[:-1])
+    assert "did not include ['thj3']" in check_stamp(path, cfg, names)
+    write_stamp(path, cfg, names)
+    assert check_stamp(path, cfg, names) == ""
+    assert "has changed since" in check_stamp(path, load("hands", "allegro_v4"), names)
+    given = {"bundle": BUNDLE, "robot": "real", "wave_test": str(path)}
+    ros.add(GraspNode(context=ros.context, parameter_overrides=[Parameter(name, value=v) for name, v in given.items()]))
+    path.write_text(json.dumps({"version": 0}))
+    assert "has version 0, not 2" in check_stamp(path, cfg, names)
+    path.write_text("{")
+    assert "cannot be read" in check_stamp(path, cfg, names)

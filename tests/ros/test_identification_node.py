@@ -1,0 +1,97 @@
+"""The identification over ROS: against the simulated robot, and what it says when it cannot begin."""
+
+import numpy as np
+import pytest
+import yaml
+
+pytest.importorskip("rclpy", reason="needs the extra `ros`")
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.parameter import Parameter
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64MultiArray
+
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp_ros import message_conversions as m
+from dexgrasp_ros.nodes.identification_node import IdentificationNode
+from tests.helpers.ros import SENSOR, Process
+
+pytestmark = pytest.mark.ros
+
+
+def test_without_joint_states_nothing_moves_and_it_is_said(ros, tmp_path):
+    sent = ros.listen(Float64MultiArray, "/hand_controller/commands")
+    with Process("dexgrasp_ros.nodes.identification_node", tmp_path, timeout_s=1.0) as process:
+        assert process.wait(120.0) == 1
+        assert "FAILED: no joint states on /joint_states" in process.text()
+    assert sent == []
+
+
+def test_joint_states_that_fall_silent_end_it_with_the_hand_held(ros, tmp_path):
+    hand = HandSpec.load("allegro")
+    sent = ros.listen(Float64MultiArray, "/hand_controller/commands")
+    joints = ros.publisher(JointState, "/joint_states", SENSOR, subscribers=0)
+    where = np.clip(np.full(16, 0.3), hand.joint_lower, hand.joint_upper)
+    with Process("dexgrasp_ros.nodes.identification_node", tmp_path) as process:
+
+        def moving():
+            joints.publish(m.joint_message(hand.joint_names, where, ros.node.get_clock().now().nanoseconds * 1e-9))
+            ros.spin(0.01)
+            return len(sent) > 20
+
+        ros.until(moving, "targets", 120.0)
+        assert process.wait(120.0) == 1
+        assert "joint states are 0." in process.text()
+    np.testing.assert_allclose(sent[0].data, where, atol=0.01)  # from where the hand is
+    ros.until(lambda: np.allclose(sent[-1].data, where), "the hold")
+
+
+def node(ros, **values):
+    given = [Parameter(name, value=value) for name, value in values.items()]
+    return IdentificationNode(context=ros.context, parameter_overrides=given)
+
+
+def test_a_real_hand_is_not_moved_before_its_wave_test(ros, tmp_path):
+    with pytest.raises(ValueError, match="no joint test of this hand is recorded"):
+        node(ros, robot="real", wave_test=str(tmp_path / "none.json"))
+
+
+def test_a_joint_that_the_hand_has_not_is_named(ros):
+    with pytest.raises(ValueError, match=r"unknown joints \['ffj9'\]; joints of the hand: \['ffj0'"):
+        node(ros, joints=["ffj9"])
+
+
+def test_a_log_that_is_none_is_refused(ros, tmp_path):
+    made = ros.add(node(ros, log=str(tmp_path / "none.npz"), out=str(tmp_path)))
+    ros.until(lambda: made.finished, "its end")
+    assert "none.npz" in made.failure
+
+
+def paces(reports):
+    """Shares of real time that the simulated robot kept."""
+    rows = [row for item in reports for status in item.status for row in status.values if row.key == "pace"]
+    return [float(row.value) for row in rows]
+
+
+@pytest.mark.slow
+def test_the_simulated_robot_is_identified(ros, tmp_path):
+    out = tmp_path / "found"
+    options = {"use_sim_time": True, "timeout_s": 300.0, "out": out, "joints": ["ffj2", "thj3"]}
+    with (
+        Process("dexgrasp_ros.nodes.sim_robot_node", tmp_path, camera_rate_hz=0.0, state_rate_hz=200.0) as robot,
+        Process("dexgrasp_ros.nodes.identification_node", tmp_path, **options) as process,
+    ):
+        reports = ros.listen(DiagnosticArray, "/diagnostics")
+        ros.until(lambda: not process.alive(), "its end", 600.0)
+        assert process.wait() == 0, process.text() + robot.text()
+    if min(paces(reports)) < 0.95:
+        pytest.skip("this machine is too busy to simulate a hand in real time")
+    found = yaml.safe_load((out / "identified.yaml").read_text())
+    hand = HandSpec.load("allegro")
+    for name, values in found["measured"].items():
+        i = hand.joint_names.index(name)
+        assert values["kp"] == pytest.approx(hand.kp[i], rel=0.1)
+        assert values["total_damping"] == pytest.approx(hand.kd[i] + hand.damping[i], rel=0.1)
+        assert values["effort_limit"] == pytest.approx(hand.effort_limit[i], rel=0.1)
+        assert values["friction_loss"] < 0.005
+        assert values["delay_s"] < 0.03

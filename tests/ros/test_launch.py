@@ -1,0 +1,273 @@
+"""The launch file, evaluated against a stand-in for `launch`: what it starts exists, what it sets is declared."""
+
+import dataclasses
+import importlib
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+pytest.importorskip("rclpy", reason="needs the extra `ros`")
+
+from rosbags.highlevel import AnyReader
+from std_msgs.msg import Float64MultiArray, String
+from std_srvs.srv import Trigger
+
+import dexgrasp_ros
+from dexgrasp import assets
+from dexgrasp.policies.deploy.bundle import read_contract
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp_ros import config, launch_arguments, message_conversions
+from tests.helpers.ros import LATCHED, PACKAGE, ROOT, Process
+
+pytestmark = pytest.mark.ros
+
+CFGS = {
+    "sim_robot_node": ("sim_robot", "SimRobotCfg"),
+    "perception_node": ("perception_cfg", "PerceptionCfg"),
+    "grasp_node": ("grasp_cfg", "GraspNodeCfg"),
+    "recorder_node": ("record", "RecorderCfg"),
+}
+"""The dataclass that each executable declares as its parameters."""
+NODES = eval(re.search(r"^NODES = ({.*?})$", (PACKAGE / "setup.py").read_text(), re.M | re.S)[1])
+"""Executable -> module, as installed."""
+DEFAULTS = {item.name: item.default for item in launch_arguments.ARGUMENTS}
+REAL = {"robot": "real", "camera": "topic", "camera_file": "camera.yaml", "bundle": "here"}
+
+
+@dataclasses.dataclass
+class DeclareLaunchArgument:
+    name: str
+    default_value: str | None = None
+    description: str | None = None
+    choices: list | None = None
+
+
+@dataclasses.dataclass
+class LaunchConfiguration:
+    variable_name: str
+
+    def perform(self, context):
+        return context[self.variable_name]
+
+
+@dataclasses.dataclass
+class OpaqueFunction:
+    function: object
+
+
+@dataclasses.dataclass
+class SetEnvironmentVariable:
+    name: str
+    value: str
+
+
+@dataclasses.dataclass
+class LaunchDescription:
+    entities: list
+
+
+@dataclasses.dataclass
+class Node:
+    package: str
+    executable: str
+    name: str
+    parameters: list
+    output: str
+    emulate_tty: bool
+
+
+@pytest.fixture
+def description(monkeypatch):
+    """What the launch file describes."""
+    parts = {
+        "launch": {"LaunchDescription": LaunchDescription, "LaunchContext": dict, "LaunchDescriptionEntity": object},
+        "launch.actions": {
+            kind.__name__: kind for kind in (DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable)
+        },
+        "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
+        "launch_ros": {},
+        "launch_ros.actions": {"Node": Node},
+    }
+    for name, content in parts.items():
+        module = ModuleType(name)
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, name, module)
+    return runpy.run_path(str(PACKAGE / "launch" / "grasp.launch.py"))["generate_launch_description"]()
+
+
+def evaluate(description, **given):
+    """The entities that a launch with these arguments starts."""
+    declared = [item for item in description.entities if isinstance(item, DeclareLaunchArgument)]
+    values = {item.name: item.default_value for item in declared} | given
+    later = [item for item in description.entities if isinstance(item, OpaqueFunction)]
+    return [entity for item in later for entity in item.function(values)]
+
+
+def started(description, **given):
+    return {item.executable: item for item in evaluate(description, **given) if isinstance(item, Node)}
+
+
+def cfg_of(executable):
+    module, name = CFGS[executable]
+    return getattr(importlib.import_module(f"dexgrasp_ros.{module}"), name)
+
+
+def test_every_argument_says_what_it_means_and_its_default_is_one_of_the_choices(description):
+    declared = [item for item in description.entities if isinstance(item, DeclareLaunchArgument)]
+    assert {"hand", "arm", "robot", "camera", "bundle", "dry_run", "shadow", "record"} <= {d.name for d in declared}
+    for item in declared:
+        assert item.description.endswith(".")
+        assert item.choices is None or item.default_value in item.choices
+    assert next(item for item in declared if item.name == "robot").default_value == "sim"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {},
+        {"hand": "leap", "bundle": "here", "record": "true", "bag": "there"},
+        {"dry_run": "true", "shadow": "true", "object": "mug", "seed": "3"},
+        {**REAL},
+        {**REAL, "hand": "allegro_v5", "arm": "ur5e_forward", "camera": "realsense", "record": "true"},
+    ],
+    ids=lambda given: "-".join(given.values()) or "default",
+)
+def test_what_is_started_exists_and_what_is_set_is_declared(description, given):
+    for executable, node in started(description, **given).items():
+        assert node.package == dexgrasp_ros.__name__
+        assert executable in NODES
+        parameters = dict(node.parameters[0])
+        assert isinstance(parameters.pop("use_sim_time", False), bool)
+        cfg = cfg_of(executable)(**parameters)  # an undeclared one is a TypeError, an impossible one a ValueError
+        for field in dataclasses.fields(cfg):
+            if field.name in parameters and field.type in (bool, int, float, str):
+                assert type(parameters[field.name]) is field.type
+
+
+@pytest.mark.parametrize("robot", ["sim", "real"])
+def test_a_real_robot_starts_no_simulation_and_takes_the_real_clock(description, robot):
+    nodes = started(description, **(REAL if robot == "real" else {}))
+    assert ("sim_robot_node" in nodes) == (robot == "sim")
+    assert "recorder_node" not in nodes
+    assert nodes["grasp_node"].parameters[0]["use_sim_time"] == (robot == "sim")
+    assert nodes["perception_node"].parameters[0]["hand"] == ("sim_allegro" if robot == "sim" else "allegro_v4")
+
+
+def test_all_nodes_get_one_transport_that_holds_depth_images(description):
+    for given, profile in (({}, "fastdds.xml"), (REAL, "fastdds_network.xml")):
+        variables = [item for item in evaluate(description, **given) if isinstance(item, SetEnvironmentVariable)]
+        assert [(item.name, item.value) for item in variables] == [
+            ("FASTRTPS_DEFAULT_PROFILES_FILE", str(config(profile)))
+        ]
+        assert "<segment_size>4194304<" in config(profile).read_text()
+    assert not [e for e in evaluate(description, dds="off") if isinstance(e, SetEnvironmentVariable)]
+
+
+def test_further_parameters_come_last_and_win(description):
+    for node in started(description, params="mine.yaml").values():
+        assert node.parameters[-1] == "mine.yaml"
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ({"robot": "real"}, "a real one needs camera:=realsense or camera:=topic"),
+        ({"camera": "topic"}, "a simulated robot has its own camera"),
+        ({**REAL, "camera_file": ""}, "the camera pose is missing"),
+        ({"hand": "shadow"}, "hand:=shadow: choose one of allegro, allegro_v5, leap"),
+        ({"seed": "x"}, "seed:=x is not a whole number"),
+    ],
+    ids=lambda item: "-".join(item.values()) if isinstance(item, dict) else "",
+)
+def test_arguments_that_do_not_fit_together_are_refused_with_what_to_do(given, text):
+    with pytest.raises(ValueError, match=re.escape(text)):
+        launch_arguments.nodes(DEFAULTS | given)
+
+
+@pytest.mark.parametrize("hand", ["allegro", "allegro_v5", "leap"])
+def test_without_a_bundle_the_shipped_student_of_the_hand_runs(hand, monkeypatch, tmp_path):
+    joints = read_contract(launch_arguments.shipped_bundle(hand)).hand.joint_names
+    assert joints == tuple(HandSpec.load(hand.removesuffix("_v5")).joint_names)
+    monkeypatch.setattr(assets, "ROOT", tmp_path)
+    with pytest.raises(ValueError, match=f"no policy is shipped for hand:={hand}: give bundle:="):
+        launch_arguments.nodes(DEFAULTS | {"hand": hand})
+
+
+def test_the_drivers_that_are_named_are_shipped():
+    for kind, known in (("hands", launch_arguments.HANDS), ("arms", launch_arguments.ARMS)):
+        for model, *drivers in known.values():
+            assert (ROOT / "assets" / kind / model).is_dir()
+            assert all(config(f"{kind}/{name}.yaml").is_file() for name in drivers)
+
+
+@pytest.mark.slow
+def test_what_a_launch_starts_sees_the_object_and_stops_with_a_complete_bag(ros, tmp_path):
+    states, plans = ros.listen(String, "/grasp/state", LATCHED), ros.listen(Float64MultiArray, "/perception/plan")
+    given = DEFAULTS | {"record": "true", "bag": str(tmp_path / "bag")}
+    with ExitStack() as stack:
+        running = [
+            stack.enter_context(
+                Process(f"dexgrasp_ros.{NODES[item.executable]}", tmp_path, node=item.name, **item.parameters)
+            )
+            for item in launch_arguments.nodes(given)
+        ]
+
+        def text():
+            return "\n".join(f"{process.command}\n{process.text()}" for process in running)
+
+        def ready():
+            if states and states[-1].data == "fault":  # a busy machine misses a tick, and a fault stays
+                states.clear()
+                ros.call(Trigger, "/grasp/reset_fault")
+            return (states and plans) or not all(process.alive() for process in running)
+
+        ros.until(ready, "a plan", 300.0)
+        assert all(process.alive() for process in running), text()
+        plan, _ = message_conversions.plan_from_message(plans[-1])
+        assert 0.0 < plan.palm_pos_w[2] < 0.5
+        ros.spin(1.0)
+        assert [process.stop() for process in running] == [0] * 4, text()
+    with AnyReader([tmp_path / "bag"]) as bag:
+        counts = {connection.topic: connection.msgcount for connection in bag.connections}
+    depth = "/camera/camera/depth/image_rect_raw"
+    wanted = {
+        "/joint_states",
+        depth,
+        "/clock",
+        "/grasp/state",
+        "/perception/points",
+        "/perception/plan",
+        "/diagnostics",
+    }
+    assert {topic for topic in wanted if not counts.get(topic)} == set()
+
+
+@pytest.mark.slow
+def test_colcon_builds_what_a_robot_runs(tmp_path):
+    shutil.copytree(PACKAGE, tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    built = subprocess.run(
+        [sys.executable, "-m", "colcon", "build"], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    place = tmp_path / "install" / "dexgrasp_ros"
+    assert (place / "share" / "dexgrasp_ros" / "launch" / "grasp.launch.py").is_file()
+    assert (place / "share" / "dexgrasp_ros" / "config" / "hands" / "allegro_v4.yaml").is_file()
+    assert {path.name for path in (place / "lib" / "dexgrasp_ros").iterdir()} == set(NODES)
+    node = place / "lib" / "dexgrasp_ros" / "sim_robot_node"
+    where = "import dexgrasp_ros; print(dexgrasp_ros.__file__)"
+    refused = installed(tmp_path, node, "--ros-args", "-p", "drop:=1.5")
+    assert (refused.returncode, "drop is a fraction" in refused.stderr) == (2, True), refused.stderr
+    assert Path(installed(tmp_path, sys.executable, "-c", where).stdout.strip()).is_relative_to(place)
+
+
+def installed(space, *command):
+    """Runs a command with the built workspace `space`."""
+    script = ["bash", "-c", 'source install/setup.bash && exec "$@"', "bash", *map(str, command)]
+    return subprocess.run(script, cwd=space, capture_output=True, text=True, timeout=120)

@@ -1,0 +1,232 @@
+"""The perception node and its pure part: what it sees is what the simulator's camera sees."""
+
+from dataclasses import replace
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+
+from dexgrasp import assets
+from dexgrasp.perception.cameras.depth import DepthFrame
+from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
+from dexgrasp.perception.occlusion import HandCapsules
+from dexgrasp.perception.robot_body import read_arm_body, read_hand_body
+from dexgrasp.policies.deploy.bundle import read_contract
+from dexgrasp.policies.deploy.contract import CAMERA_MODES
+from dexgrasp.sim.randomization.episode_draws import ResetCfg
+from dexgrasp.sim.rendering import offscreen
+from dexgrasp.sim.robots.capsule_files import arm_capsules, hand_capsules
+from dexgrasp.sim.robots.capsules import hand_shape, robot_capsules
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.mount import attach
+from dexgrasp.sim.sensors.config import CameraCfg
+from dexgrasp.sim.sensors.depth_camera import CAMERA
+from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.reset import PregraspPlanner
+from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp_ros.perception.config import hand_body
+from dexgrasp_ros.perception.object_observer import ObjectObserver, RobotState
+
+BUNDLE = "policies/allegro/student/bundle"
+SAME_M = 2e-6
+"""Poses of the robot are in single precision here, in double there."""
+ROWS = 2
+
+
+@pytest.fixture(scope="module")
+def contract():
+    return read_contract(assets.path(BUNDLE))
+
+
+@pytest.fixture(scope="module")
+def body(contract):
+    return hand_body(assets.path("hands/allegro"), contract.hand)
+
+
+def with_camera(contract, **camera):
+    return replace(contract, camera=replace(contract.camera, **camera))
+
+
+@pytest.mark.parametrize("name", ["allegro", "leap"])
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_capsules_read_from_the_file_are_those_made_from_the_model(name, side):
+    hand = HandSpec.load(name, side)
+    read = read_hand_body(
+        assets.path(f"hands/{name}"),
+        side=side,
+        kinematics=hand.kinematics().to_dict(),
+        palm_pos_b=hand.palm_pos_b.tolist(),
+        palm_quat_b=hand.palm_quat_b.tolist(),
+    )
+    made = hand_shape(hand)
+    assert read.outline.body == made.body
+
+    def sticks(shape: HandCapsules):  # the two ends of a mirrored capsule may change places
+        middle, axis = (shape.start + shape.end) / 2, ((shape.end - shape.start) / 2).abs()
+        rows = torch.cat([torch.tensor(shape.body)[:, None], middle, axis, shape.radius_m[:, None]], dim=1)
+        return sorted([round(1e4 * value) for value in row] for row in rows.tolist())
+
+    assert sticks(read.outline) == sticks(made)
+
+
+@pytest.mark.parametrize("name", ["allegro", "leap"])
+def test_the_shipped_capsule_files_are_up_to_date(name):
+    import json
+
+    stored = json.loads(assets.path(f"hands/{name}/capsules.json").read_text())
+    assert stored == hand_capsules(assets.path(f"hands/{name}"))
+    assert json.loads(assets.path("arms/ur5e/capsules.json").read_text()) == arm_capsules("ur5e")
+
+
+def test_capsules_of_hand_and_arm_stand_where_the_simulator_has_them(contract, body, allegro):
+    spec = mujoco.MjSpec()
+    attach(spec, allegro, "ur5e")
+    model = spec.compile()
+    data = mujoco.MjData(model)
+    rng = np.random.default_rng(0)
+    arm = read_arm_body(assets.path("arms/ur5e"))
+    q_arm, q_hand = rng.uniform(-1, 1, 6), rng.uniform(0, 1, 16)
+    for names, values in ((arm.joint_names, q_arm), (allegro.joint_names, q_hand)):
+        for name, value in zip(names, values, strict=True):
+            data.joint(name).qpos = value
+    mujoco.mj_kinematics(model, data)
+    truth = robot_capsules(model, data, range(model.ngeom))
+    base, quat = torch.tensor(data.body("palm").xpos), torch.tensor(data.body("palm").xquat)
+    from dexgrasp.perception.transforms import compose
+
+    palm = compose(base, quat, torch.tensor(allegro.palm_pos_b), torch.tensor(allegro.palm_quat_b))
+    found = [arm.capsules(torch.tensor(q_arm)), body.capsules(*palm, torch.tensor(q_hand))]
+    start, end, radius = (np.concatenate([getattr(part, key) for part in found]) for key in
+                          ("start_w", "end_w", "radius_m"))  # fmt: skip
+    order, theirs = (np.lexsort(np.round(rows, 4).T) for rows in (start, truth.start_w))
+    np.testing.assert_allclose(start[order], truth.start_w[theirs], atol=2e-6)
+    np.testing.assert_allclose(end[order], truth.end_w[theirs], atol=2e-6)
+    np.testing.assert_allclose(radius[order], truth.radius_m[theirs], atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def make(household, balanced, allegro):
+    try:
+        offscreen.backend()
+    except offscreen.RenderUnavailable as error:
+        pytest.skip(str(error))
+
+    def build(mode, camera="on_axis"):
+        view = CameraCfg(
+            mode=mode, model="rendered", frame_interval_steps=2, hold_frame_interval_steps=2, latency_steps=0
+        )
+        cfg = replace(
+            TaskCfg(grasp_s=0.5, lift_s=0.4, hold_s=0.1), camera=view, reset=ResetCfg(camera_placement=camera)
+        )
+        task = GraspTask(cfg, allegro, household, balanced, ROWS, 1, in_order=True, auto_reset=False)
+        task.reset(range(ROWS))
+        return task
+
+    return build
+
+
+def shown(task, row, step):
+    """The frame that the task's camera took of a row at this step."""
+    camera, zero = task.view.camera, torch.zeros(3)
+    model, data = task.engine.get_model(row), task.engine.get_data(row)
+    return camera.take(row, model, data, task.view.camera_w[row], zero, step)[0]
+
+
+def look(observer, frame):
+    for _ in range(FIRST_FRAMES - 1):
+        assert observer.observe(frame) is None
+    return observer.observe(frame)
+
+
+def robot_of(task, row):
+    sensed = task.sensed
+    values = (sensed.joint_pos, sensed.palm_pos_w, sensed.palm_quat_w)
+    return RobotState(*(value[row].double().numpy() for value in values))
+
+
+@pytest.mark.parametrize("mode", ["first_frame", "latest", "tracked", "tracked_updated"])
+def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(make, contract, body, mode):
+    task = make(mode)
+    observers = []
+    for row in range(ROWS):
+        seed = task.view.camera.seed(row)
+        observer = ObjectObserver(
+            with_camera(contract, mode=CAMERA_MODES[mode], min_points=8), CAMERA, hand=body, seed=seed
+        )
+        estimate = look(observer, shown(task, row, 0))
+        np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=0)
+        observer.start_grasp()
+        observers.append(observer)
+    shares = []
+    for step in range(1, task.episode_steps + 1):
+        task.step(torch.zeros(ROWS, 22))
+        held = step > task.grasp_steps
+        for row, observer in enumerate(observers):
+            if step % 2:
+                observer.move_with_palm(robot_of(task, row), held)
+            else:
+                observer.update(shown(task, row, step), robot_of(task, row), held)
+            estimate = observer.estimate(0.0)
+            np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=SAME_M)
+            assert estimate.visible_fraction == pytest.approx(float(task.view.fraction[row]), abs=1e-6)
+            assert estimate.view_fresh == bool(task.view.fresh[row])
+        shares.append(estimate.visible_fraction)
+    assert mode == "first_frame" or min(shares) < 0.8  # the hand did hide something
+    assert (
+        np.linalg.norm(estimate.points_w.mean(0) - observers[-1]._first_view[0].points_w.mean(0)) > 0.03
+    )  # and lifted
+
+
+@pytest.mark.parametrize("camera", ["on_axis", "aside"])
+def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, body, allegro, camera):
+    task = make("first_frame", camera)
+    planner = PregraspPlanner(allegro, "floating", task.cfg.reset)
+    draws = task.draws.rows(torch.arange(ROWS))
+    quiet = {name: torch.zeros_like(getattr(draws, name)) for name in ("standoff", "palm_offset", "roll", "tilt")}
+    above_w = torch.cat([task.view.points_w.mean(dim=1)[:, :2], torch.full((ROWS, 1), 0.76)], dim=1).double()
+    origin_w = task.view.camera_w if camera == "on_axis" else above_w
+    expected = planner(task.view.points_w, origin_w, replace(draws, **quiet))
+    for row in range(ROWS):
+        observer = ObjectObserver(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))
+        estimate = look(observer, shown(task, row, 0))
+        plan, style = estimate.plan, expected.style
+        np.testing.assert_allclose(plan.palm_pos_w, expected.palm_pos_w[row], atol=1e-9)
+        np.testing.assert_allclose(plan.palm_quat_w, expected.palm_quat_w[row], atol=1e-9)
+        np.testing.assert_allclose(plan.depth_m, expected.depth_m[row], atol=1e-9)
+        np.testing.assert_allclose(plan.closing, style.closing[row], atol=1e-12)
+        np.testing.assert_allclose(plan.floor_m, style.floor_m[row], atol=1e-9)
+        np.testing.assert_allclose(plan.joint_pos, style.open_pose[row], atol=1e-12)
+
+
+def stairs(left_m, right_m):
+    """From 0.7 m above a table: a block of 8 cm by 6 cm, of one height left and another right."""
+    T = np.array([[1.0, 0, 0, 0], [0, -1, 0, 0], [0, 0, -1, 0.7], [0, 0, 0, 1]])
+    x, y = CAMERA.rays() * 0.65  # where rays are 5 cm above the table
+    height = np.where(np.abs(y) < 0.03, np.where(np.abs(x) < 0.04, np.where(x < 0, left_m, right_m), 0.0), 0.0)
+    return DepthFrame((0.7 - height).astype(np.float32), CAMERA, 0.0, T)
+
+
+def test_another_object_in_the_same_place_is_looked_at_anew(contract, body):
+    observer = ObjectObserver(contract, CAMERA, hand=body)
+    assert look(observer, stairs(0.07, 0.03)).plan is not None
+    assert observer.observe(stairs(0.07, 0.03)) is not None
+    assert observer.observe(stairs(0.03, 0.07)) is None  # as many pixels, its middle where the first one's was
+    assert observer.frames_agreeing == 1
+
+
+def test_after_an_empty_grasp_another_one_is_planned_until_the_robot_rests(contract, body):
+    observer = ObjectObserver(contract, CAMERA, hand=body)
+
+    def planned():
+        plan = look(observer, stairs(0.05, 0.05)).plan
+        observer.start_grasp()
+        return np.concatenate([plan.palm_pos_w, plan.palm_quat_w, plan.joint_pos])
+
+    first = planned()
+    observer.end_grasp(empty=True)
+    second = planned()
+    observer.end_grasp(empty=True)
+    assert min(np.abs(second - first).max(), np.abs(planned() - first).max()) > 0.02
+    observer.end_grasp(empty=False)
+    np.testing.assert_array_equal(planned(), first)

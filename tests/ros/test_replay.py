@@ -1,0 +1,286 @@
+"""Recordings replayed: the same comes out again, one changed value is found, ROS is not needed."""
+
+import array
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs the extra `ros` to make the bag")
+pytest.importorskip("rosbags", reason="needs the extra `ros`")
+
+from rclpy.serialization import deserialize_message
+from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.typesys import Stores, get_typestore
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import Float64MultiArray, String
+
+from dexgrasp import assets
+from dexgrasp.perception.cameras.extrinsics import CameraPose
+from dexgrasp.policies.cli import main
+from dexgrasp.policies.deploy.policy import Policy
+from dexgrasp.policies.deploy.safety_gate import SafetyCfg
+from dexgrasp.sim.sensors.synthetic_scenes import make_scene
+from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros import message_conversions as m
+from dexgrasp_ros.camera_messages import depth_from_image, estimate_message, image_from_depth, info_from_intrinsics
+from dexgrasp_ros.drivers import config
+from dexgrasp_ros.drivers.adapters import JointAdapter
+from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
+from dexgrasp_ros.drivers.publishers import joint_command
+from dexgrasp_ros.grasping.state_machine import GraspStateMachine
+from dexgrasp_ros.grasping.types import GraspCfg, Inputs
+from dexgrasp_ros.perception.config import PerceptionCfg, make_inputs
+from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
+from dexgrasp_ros.replay.bag import Bag
+
+ROOT = Path(__file__).resolve().parents[2]
+BUNDLE = assets.path("policies/allegro/student/bundle")
+DEPTH, INFO = "/camera/camera/depth/image_rect_raw", "/camera/camera/depth/camera_info"
+FRAME_TICKS, GRASP_AT, END_S = 2, 30, 40.0
+HOLD_TICKS = 10
+TYPES = get_typestore(Stores.ROS2_JAZZY)
+KINDS = {"sensor_msgs/msg/PointCloud2": PointCloud2, "std_msgs/msg/Float64MultiArray": Float64MultiArray}
+
+
+class RecordedGrasp:
+    """A grasp by the nodes' pure parts, with a robot that does what it is told; all messages, as they would come."""
+
+    def __init__(self, scene, camera_file):
+        self.scene, self.messages, self.now_s = scene, [], 100.0
+        policy = Policy.load(BUNDLE)
+        hand = policy.contract.hand
+        drivers = config.load("hands", "sim_allegro"), config.load("arms", "sim_ur5e")
+        self.arm = ArmKinematics(drivers[1].arm, hand, 1 / policy.rate_hz)
+        self.adapters = [JointAdapter(d, n) for d, n in zip(drivers, (hand.joint_names, self.arm.joint_names),
+                                                            strict=True)]  # fmt: skip
+        self.machine = GraspStateMachine(policy, GraspCfg(attempts=2), SafetyCfg(), self.arm.palm(self.arm.home))
+        cfg = PerceptionCfg(bundle=str(BUNDLE), arm="sim_ur5e", camera_file=str(camera_file), check_reachability=False)
+        self.watch = PerceptionStateMachine(make_inputs(cfg).setup)
+        self.q_hand = np.array(policy.contract.grasp.power.open_pose)
+        self.q_arm, self.goal = self.arm.home.copy(), None
+        self.period_s, self.estimate, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
+        self.states = [""]
+        self.image = image_from_depth(scene.frame.depth_m, 0.0, "camera")
+
+    def run(self):
+        tick = held = 0
+        while held < HOLD_TICKS and self.now_s < 100.0 + END_S:
+            self.now_s += self.period_s
+            self.tell("/clock", Clock(clock=m.to_stamp(self.now_s)))
+            self.read()
+            if tick % FRAME_TICKS == 0:
+                self.look()
+            self.tick("grasp" if tick == GRASP_AT else "")
+            held += self.machine.state == "hold"
+            tick += 1
+        return self.messages
+
+    def tell(self, topic, message):
+        self.messages.append((topic, message))
+
+    def read(self):
+        adapters, values = self.adapters, (self.q_hand, self.q_arm)
+        names = [name for adapter in adapters for name in adapter.state_map.order]
+        position = np.concatenate([a.state_map.to_driver(v) for a, v in zip(adapters, values, strict=True)])
+        self.tell("/joint_states", m.joint_message(names, position, self.now_s))
+        for part, value in zip(("hand", "arm"), values, strict=True):
+            self.watch.on_joint_state(part, value, self.now_s)
+
+    def look(self):
+        camera = self.scene.frame.intrinsics
+        self.watch.on_camera_info(camera)
+        self.tell(INFO, info_from_intrinsics(camera, self.now_s, "camera"))
+        self.image.header = m.header(self.now_s, "camera")
+        self.tell(DEPTH, self.image)
+        self.publish(self.watch.on_depth(depth_from_image(self.image), self.now_s))
+
+    def publish(self, estimate):
+        if estimate is None:
+            return
+        if estimate.plan is not None:
+            self.tell("/perception/plan", m.plan_message(estimate.plan, estimate.stamp_s))
+            self.plan, self.plan_s = estimate.plan, estimate.stamp_s
+        self.tell("/perception/points", estimate_message(estimate, "world"))
+        self.estimate = estimate
+
+    def tick(self, request):
+        palm = self.arm.palm(self.q_arm)
+        inputs = Inputs(
+            now_s=self.now_s,
+            joint_pos=self.q_hand,
+            joints_stamp_s=self.now_s,
+            palm_pos_w=palm.pos_m,
+            palm_quat_w=palm.quat,
+            palm_stamp_s=self.now_s,
+            estimate=self.estimate,
+            plan=self.plan,
+            plan_stamp_s=self.plan_s,
+        )
+        if not self.machine.active:
+            assert self.machine.activate(inputs) == ""
+            self.goal = self.q_arm
+        if request:
+            assert self.machine.request(request, inputs) == ""
+        self.tell("/grasp/palm", m.pose_message(palm.pos_m, palm.quat, self.now_s, "world"))
+        output = self.machine.tick(inputs)
+        assert output.fault == ""
+        self.goal = self.arm.towards(self.goal, Pose(output.safe.palm_pos_w, output.safe.palm_quat_w))
+        for adapter, target in zip(self.adapters, (output.safe.joint_target, self.goal), strict=True):
+            command = adapter.cfg.command
+            message = joint_command(command.type, command.joints, adapter.command(target), self.period_s, self.now_s)
+            self.tell(command.topic, message)
+        self.q_hand, self.q_arm = output.safe.joint_target, self.goal
+        if output.state != self.states[-1]:
+            self.states.append(output.state)
+            self.tell("/grasp/state", String(data=output.state))
+            self.watch.on_grasp_state(output.state)
+
+
+def type_name(message):
+    kind = type(message)
+    return f"{kind.__module__.split('.')[0]}/msg/{kind.__name__}"
+
+
+def cdr(message):
+    """As it goes over the wire."""
+    return bytes(TYPES.serialize_cdr(plain(message), type_name(message)))
+
+
+def plain(value):
+    """A message of ROS as rosbags has it."""
+    if hasattr(value, "get_fields_and_field_types"):
+        fields = {name: plain(getattr(value, name)) for name in value.get_fields_and_field_types()}
+        return TYPES.types[type_name(value)](**fields)
+    if isinstance(value, array.array):
+        return np.array(value)
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def write(folder, raw):
+    """A bag as record.py writes it: (topic, type, bytes), 1 ms apart."""
+    connections = {}
+    with Writer(folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP) as bag:
+        for number, (topic, kind, data) in enumerate(raw):
+            if topic not in connections:
+                connections[topic] = bag.add_connection(topic, kind, typestore=TYPES)
+            bag.write(connections[topic], 10**15 + number * 10**6, data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recorded(household, tmp_path_factory):
+    """Messages of a whole grasp, serialised at once, and the camera's file. No hand is there: it feels empty once."""
+    scene = make_scene("plain", household, 3)
+    camera_file = tmp_path_factory.mktemp("camera") / "camera.yaml"
+    CameraPose(scene.frame.T_world_cam).save(camera_file)
+    grasp = RecordedGrasp(scene, camera_file)
+    raw = []
+    grasp.tell = lambda topic, message: raw.append((topic, type_name(message), cdr(message)))
+    grasp.run()
+    assert grasp.machine.state == "hold" and grasp.states.count("pregrasp") == 2
+    return raw, camera_file
+
+
+@pytest.fixture(scope="module")
+def bag(recorded, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("bags") / "whole", recorded[0])
+
+
+def words(bag, camera_file, **others):
+    return ["replay", str(bag), f"policy={BUNDLE}", f"camera_file={camera_file}", "check_reachability=false",
+            "grasp.attempts=2", *(f"{key}={value}" for key, value in others.items())]  # fmt: skip
+
+
+def counted(text, topic):
+    line = next(line for line in text.splitlines() if line.startswith(f"{topic}: "))
+    return int(line.split()[1])
+
+
+def test_what_was_recorded_comes_out_again(bag, recorded, capsys):
+    raw, camera_file = recorded
+    exact = {f"tolerance.{name}": 1e-5 for name in ("points_m", "fraction", "plan_m", "plan_rad", "joints_rad")}
+    assert main.main(words(bag, camera_file, **exact)) == 0, capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert text.endswith("no difference\n")
+    number = {topic: sum(row[0] == topic for row in raw) for topic in {row[0] for row in raw}}
+    assert counted(text, "/perception/points") == number["/perception/points"] > 50
+    assert counted(text, "/perception/plan") == number["/perception/plan"] > 0
+    assert counted(text, "/hand_controller/commands") == number["/grasp/palm"] > 80
+    assert counted(text, "/scaled_joint_trajectory_controller/joint_trajectory") >= number["/grasp/palm"] - 1
+    assert Bag(bag).topics == number
+
+
+def changed(recorded, topic, number, change):
+    """The messages with one of a topic changed, and when that one came [s]."""
+    raw = list(recorded[0])
+    place = [place for place, row in enumerate(raw) if row[0] == topic][number]
+    message = deserialize_message(raw[place][2], KINDS[raw[place][1]])
+    change(message)
+    raw[place] = (*raw[place][:2], cdr(message))
+    return raw, place * 1e-3
+
+
+def move_a_point(message):
+    """To 5 cm above all others."""
+    rows = np.frombuffer(message.data, np.float32).reshape(-1, 5).copy()
+    rows[17, 2] = rows[:, 2].max() + 0.05
+    message.data = array.array("B", rows.tobytes())
+
+
+def turn_a_joint(message):
+    message.data[3] += 0.1
+
+
+@pytest.mark.parametrize(
+    ("topic", "number", "change", "only", "text"),
+    [
+        ("/perception/points", 25, move_a_point, "policy", r"points [m] 0.0"),
+        ("/hand_controller/commands", 60, turn_a_joint, "perception", "joints [rad] 0.1 (> 0.03)"),
+    ],
+)
+def test_one_changed_value_is_found(recorded, tmp_path, capsys, topic, number, change, only, text):
+    raw, time_s = changed(recorded, topic, number, change)
+    bag = write(tmp_path / "changed", raw)
+    assert main.main(words(bag, recorded[1], **{only: "false"})) == 1
+    said = capsys.readouterr().out
+    assert f"first difference at {time_s:.3f} s in {topic}: recorded and replayed differ by {text}" in said
+
+
+def test_ros_is_not_needed(bag, recorded, tmp_path):
+    """With the packages of ROS hidden the same is compared."""
+    hidden = ("rclpy", "builtin_interfaces", "diagnostic_msgs", "geometry_msgs", "rcl_interfaces", "rosgraph_msgs",
+              "rosidl_parser", "sensor_msgs", "std_msgs", "std_srvs", "trajectory_msgs")  # fmt: skip
+    code = f"""
+import sys
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {hidden}:
+            raise ModuleNotFoundError(f"hidden: {{name}}", name=name)
+sys.meta_path.insert(0, Hidden())
+from policies import cli
+raise SystemExit(cli.main({words(bag, recorded[1], compare_policy="false")}))
+"""
+    path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'ros2_ws/src/dexgrasp_ros'}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | path)
+    assert done.returncode == 0, done.stderr
+    assert "no difference" in done.stdout
+
+
+def test_what_is_no_bag_is_said(tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    for name, text in (("none", "no bag"), ("empty", "is not a bag that can be read")):
+        assert main.main(["replay", str(tmp_path / name), f"policy={BUNDLE}"]) == 2
+        assert text in capsys.readouterr().err
+
+
+def test_an_empty_course_of_events_compares_nothing(recorded, tmp_path, capsys):
+    bag = write(tmp_path / "clock", [row for row in recorded[0] if row[0] == "/clock"])
+    assert main.main(words(bag, recorded[1])) == 0
+    said = capsys.readouterr().out
+    assert "nothing was compared" in said
+    assert "not in the bag: /grasp/state, /perception/points" in said

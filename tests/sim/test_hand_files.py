@@ -1,0 +1,106 @@
+"""Reading hands: someone else's model through its own hand.yaml, and every mistake named."""
+
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dexgrasp import assets
+from dexgrasp.sim.robots.hand import HandSpec
+
+
+def test_unknown_hands_and_sides_say_what_is_known():
+    with pytest.raises(
+        FileNotFoundError, match=r"no hand 'alegro': expected one of \['allegro', 'leap'\].*'allegro'\?"
+    ):
+        HandSpec.load("alegro")
+    with pytest.raises(ValueError, match="side must be one of"):
+        HandSpec.load("allegro", "upper")
+    with pytest.raises(FileNotFoundError, match=r"no asset 'hands/none/x'; assets/hands/ holds \['allegro', 'leap'\]"):
+        assets.path("hands/none/x")
+
+
+FOREIGN_XML = """
+<mujoco>
+  <worldbody>
+    <light pos="0 0 1"/>
+    <body name="base" pos="1 2 3" quat="0 1 0 0">
+      <geom type="box" size=".02 .02 .02" mass=".3"/>
+      <body name="f1" pos="0 0 .02">
+        <joint name="j1" axis="0 1 0" range="-9 9"/>
+        <geom type="capsule" fromto="0 0 0 0 0 .05" size=".01" mass=".1"/>
+        <body name="f2" pos="0 0 .05">
+          <joint name="j2" axis="0 1 0"/>
+          <geom type="capsule" fromto="0 0 0 0 0 .03" size=".01" mass=".1"/>
+          <site name="tip" pos="0 0 .03"/>
+        </body>
+      </body>
+    </body>
+  </worldbody>
+  <actuator><motor name="m1" joint="j1"/></actuator>
+  <keyframe><key name="home" qpos="0 0"/></keyframe>
+</mujoco>"""
+
+
+def _foreign(folder: Path, **changes: object) -> Path:
+    """A hand.yaml that points to someone else's two-joint MJCF, in another folder."""
+    (folder / "elsewhere").mkdir(exist_ok=True)
+    (folder / "elsewhere" / "model.xml").write_text(FOREIGN_XML)
+    text = {
+        "name": "foreign",
+        "side": "right",
+        "xml": "elsewhere/model.xml",
+        "root": "base",
+        "source": "this test",
+        "palm": {"pos_b": [0, 0, 0.02], "normal_b": [0, 0, -1], "finger_b": [1, 0, 0]},
+        "actuation": {"effort_limit": 0.5, "speed_limit": 5, "kp": 2, "kd": 0.1, "damping": 0.05, "armature": 0.001},
+        "joints": {
+            "j1": {"range": [-0.5, 1.5], "open": 0.2, "closing": 1.0},
+            "j2": {"range": [0, 1.5], "open": 0.3, "closing": 0.5, "effort_limit": 0.25},
+        },
+        "keypoints": {"wrist": {"weight": 0, "body": "base", "pos": [0, 0.01, 0]}, "tip": 1},
+        "contact_bodies": {"palm": 0, "f1": 1, "f2": 3},
+        "thumb_bodies": ["f2"],
+        "grasp": dict.fromkeys(yaml.safe_load(assets.path("hands/leap/hand.yaml").read_text())["grasp"], 0.1),
+    } | changes
+    file = folder / "hand.yaml"
+    file.write_text(yaml.safe_dump(text, sort_keys=False))
+    return file
+
+
+def test_a_foreign_mjcf_loads_through_its_own_hand_yaml(tmp_path):
+    hand = HandSpec.load(_foreign(tmp_path))
+    assert HandSpec.load(tmp_path).name == "foreign"  # the folder will do as well
+    model = hand.to_mjspec().compile()
+    np.testing.assert_allclose(model.body("palm").pos, 0)  # the root is renamed and stands at the origin
+    np.testing.assert_allclose(model.actuator_forcerange, [[-0.5, 0.5], [-0.25, 0.25]])
+    np.testing.assert_allclose(model.jnt_range, [[-0.5, 1.5], [0, 1.5]])  # radians, though the file is in degrees
+    assert (model.nu, model.nkey, model.nlight) == (2, 0, 0)
+    # palm frame: +x = -z of the base, +z = +x of the base, hence +y = z cross x = x cross -z = +y of the base
+    matrix = np.zeros(9)
+    mujoco.mju_quat2Mat(matrix, hand.palm_quat_b)
+    np.testing.assert_allclose(matrix.reshape(3, 3).T, [[0, 0, -1], [0, 1, 0], [1, 0, 0]], atol=1e-12)
+    points = hand.kinematics().keypoints(torch.zeros(3), torch.tensor([1.0, 0, 0, 0]), torch.tensor([0.0, 0.0]))
+    np.testing.assert_allclose(points, [[0, 0.01, 0], [0, 0, 0.1]], atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"contact_bodies": {"palmm": 1}}, r"contact_bodies: body 'palmm' is unknown; known: .*Did you mean 'palm'"),
+        ({"keypoints": {"tipp": 1}}, r"keypoints: site 'tipp' is unknown; known: \['tip'\]. Did you mean 'tip'"),
+        ({"joints": {"j1": {"range": [0, 1], "open": 0, "closing": 0}}}, r"not in hand.yaml: joint 'j2' is unknown"),
+        ({"thumb_bodies": ["th"]}, r"thumb_bodies: body 'th' is unknown; known: \['base', 'f1', 'f2'\]"),
+        ({"contact_bodies": {"palm": 0}}, r"contact_bodies: weights must not be negative, nor all zero, got \[0.0\]"),
+        ({"actuation": {"kp": 2}}, r"actuation: lacks the keys \['effort_limit'"),
+        ({"colour": "red"}, r"key 'colour' is unknown; known: \['name', 'side'"),
+        ({"joints": {"j1": {"range": [0, 1], "open": 2, "closing": 0}}}, "joints.j1: open must lie in range, got 2"),
+        ({"palm": {"pos_b": [0, 0, 0], "normal_b": [1, 0, 0], "finger_b": [1, 1, 0]}}, "must be at right angles"),
+    ],
+)
+def test_a_wrong_hand_yaml_is_refused_with_the_known_names(tmp_path, changes, message):
+    with pytest.raises(ValueError, match=message):
+        HandSpec.load(_foreign(tmp_path, **changes))

@@ -1,0 +1,218 @@
+"""Importing folders of meshes: units, repairs, refusals with reasons, thin walls, caching, kills and crashes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trimesh
+
+from dexgrasp.sim.objects import meshes, open_library, shapes
+from dexgrasp.sim.objects.decomposition import decompose
+from dexgrasp.sim.objects.hulls import hull_volume
+from dexgrasp.sim.objects.importer import ImportSettings, import_meshes
+from dexgrasp.utils import process_pool
+
+
+def write(path: Path, shape: shapes.Shape, scale: float = 1.0, drop_faces: int = 0) -> None:
+    vertices, faces = shape.mesh()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    trimesh.Trimesh(vertices * scale, faces[drop_faces:], process=False).export(path)
+
+
+def cup() -> shapes.Shape:
+    outer = np.array([(0.030, 0.0), (0.036, 0.09)])
+    inner = np.array([(0.027, 0.004), (0.0335, 0.09)])
+    return shapes.shell(outer, inner, sectors=16)
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory):
+    """A nested folder in millimetres with good meshes of all formats and one of each kind of bad one."""
+    folder = tmp_path_factory.mktemp("mixed")
+    block = shapes.box(0.09, 0.05, 0.03)
+    write(folder / "block.obj", block, 1000)
+    write(folder / "deep" / "er" / "ball.stl", shapes.ellipsoid(0.07, 0.07, 0.07), 1000)
+    write(folder / "deep" / "cup.ply", cup(), 1000)
+    write(folder / "block.glb", block, 1000)
+    write(folder / "open.ply", shapes.ellipsoid(0.07, 0.07, 0.07), 1000, drop_faces=60)
+    write(folder / "sheet.stl", shapes.box(0.1, 0.1, 0.001), 1000)
+    write(folder / "house.obj", shapes.box(5, 5, 5), 1000)
+    (folder / "empty.obj").write_text("# nothing\n")
+    (folder / "nan.obj").write_text("v 0 0 0\nv nan 0 0\nv 0 50 0\nv 0 0 50\nf 1 3 2\nf 1 2 4\nf 2 3 4\nf 1 4 3\n")
+    (folder / "noise.glb").write_bytes(b"glTF but not really" * 5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(mixed, tmp_path_factory):
+    return import_meshes(mixed, tmp_path_factory.mktemp("out") / "lib", workers=1, progress=False)
+
+
+def test_good_meshes_of_all_formats_are_imported_from_nested_folders(report):
+    assert report.library.names == ["block_glb", "block_obj", "deep_cup", "deep_er_ball"]
+    assert report.library.entry("deep_cup").source == str(Path("deep") / "cup.ply")
+
+
+def test_the_unit_is_guessed_from_the_whole_folder_and_said(report):
+    assert (report.unit, report.scale) == ("mm", 0.001)
+    assert "unit guessed: mm" in report.summary()
+    np.testing.assert_allclose(report.library["block_obj"].extents, [0.09, 0.05, 0.03], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("longest", "unit"), [([0.11, 0.2, 3.0], "m"), ([9.0, 14.0], "cm"), ([80.0, 150.0, 0.1], "mm")]
+)
+def test_units_are_guessed_from_the_median_longest_side(longest, unit):
+    assert meshes.guess_unit(longest) == unit
+
+
+def test_a_given_scale_overrides_the_guess(mixed, tmp_path):
+    only = tmp_path / "only"
+    write(only / "block.obj", shapes.box(0.09, 0.05, 0.03))
+    report = import_meshes(only, tmp_path / "lib", ImportSettings(scale=0.5), workers=1, progress=False)
+    np.testing.assert_allclose(report.library["block"].extents, [0.045, 0.025, 0.015], atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        ("empty.obj", "empty"),
+        ("nan.obj", "not finite"),
+        ("open.ply", "not closed"),
+        ("sheet.stl", "too thin"),
+        ("house.obj", "too large"),
+        ("noise.glb", "unreadable"),
+    ],
+)
+def test_each_bad_mesh_is_refused_with_its_reason_and_stops_nothing(report, file, reason):
+    assert report.refused[file].startswith(reason)
+    assert f"{file}: {reason}" in report.summary()
+
+
+def test_mass_is_density_times_volume_within_the_allowed_range(report):
+    # block: 600 kg/m^3 * 135 cm^3 = 81 g
+    assert report.library["block_obj"].mass == pytest.approx(0.081, rel=1e-3)
+    assert 0.03 <= report.library["deep_cup"].mass <= 0.5
+
+
+def test_a_small_hole_is_repaired(tmp_path):
+    write(tmp_path / "in" / "hole.ply", shapes.box(0.08, 0.05, 0.04), drop_faces=1)
+    report = import_meshes(tmp_path / "in", tmp_path / "lib", workers=1, progress=False)
+    assert report.library.entry("hole").volume == pytest.approx(0.08 * 0.05 * 0.04, rel=1e-3)
+
+
+def test_a_mesh_turned_inside_out_is_turned_right(tmp_path):
+    vertices, faces = shapes.box(0.08, 0.05, 0.04).mesh()
+    (tmp_path / "in").mkdir()
+    trimesh.Trimesh(vertices, faces[:, ::-1], process=False).export(tmp_path / "in" / "inside.obj")
+    model = import_meshes(tmp_path / "in", tmp_path / "lib", workers=1, progress=False).library["inside"]
+    assert (np.sum(model.points * model.normals, axis=1) > 0).all()
+
+
+def test_the_hollow_of_a_cup_survives_the_decomposition(report):
+    entry = report.library.entry("deep_cup")
+    assert entry.concavity > 0.7  # the mesh is mostly hollow
+    assert entry.piece_volume_ratio < 1.35  # and so are the pieces: its one hull would be 3.5 or more
+    model = report.library["deep_cup"]
+    inside = np.array([0, 0, model.vertices[:, 2].max() - 0.01])
+    assert not any(holds(piece, inside) for piece in model.pieces)
+
+
+def holds(piece: np.ndarray, point: np.ndarray) -> bool:
+    from scipy.spatial import Delaunay
+
+    return bool(Delaunay(piece).find_simplex(point) >= 0)
+
+
+def test_a_convex_mesh_stays_one_piece():
+    vertices, faces = shapes.ellipsoid(0.08, 0.06, 0.05).mesh()
+    assert len(decompose(vertices, faces)) == 1
+
+
+@pytest.mark.parametrize("method", ["cuts", "coacd"])
+def test_each_method_keeps_an_l_shape_within_a_tenth_of_its_volume(method):
+    vertices, faces = (shapes.box(0.1, 0.03, 0.03) + shapes.box(0.03, 0.08, 0.03).moved(x=0.035, y=0.03)).mesh()
+    pieces = decompose(vertices, faces, limit=8, method=method)
+    volume = trimesh.Trimesh(vertices, faces).volume
+    assert sum(map(hull_volume, pieces)) == pytest.approx(volume, rel=0.1)
+
+
+def test_a_second_import_does_nothing_and_a_changed_file_alone_is_done_again(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "lib"
+    write(folder / "a.obj", shapes.box(0.08, 0.05, 0.04))
+    write(folder / "b.obj", shapes.box(0.10, 0.05, 0.04))
+    first = import_meshes(folder, out, workers=1, progress=False)
+    second = import_meshes(folder, out, workers=1, progress=False)
+    assert (first.reused, second.reused) == (0, 2)
+    assert second.library.entries == first.library.entries
+    write(folder / "b.obj", shapes.box(0.12, 0.05, 0.04))
+    third = import_meshes(folder, out, ImportSettings(), workers=1, progress=False)
+    assert third.reused == 1
+    assert third.library["b"].extents[0] == pytest.approx(0.12, abs=1e-4)
+
+
+def test_a_second_import_needs_none_of_the_heavy_libraries(mixed, report):
+    code = (
+        "import sys; from dexgrasp.sim.objects.importer import import_meshes;"
+        f"r = import_meshes({str(mixed)!r}, {str(report.library.path)!r}, progress=False);"
+        "assert r.reused == 10, r.reused; assert not {'mujoco', 'coacd', 'trimesh'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])
+
+
+def test_a_folder_without_meshes_is_an_error_that_lists_the_formats(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no meshes; expected files ending in \.obj, \.stl, \.ply, \.glb"
+    ):
+        import_meshes(tmp_path, tmp_path / "lib")
+
+
+def test_a_folder_of_meshes_can_be_opened_as_a_library(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEXGRASP_CACHE", str(tmp_path / "cache"))
+    write(tmp_path / "in" / "block.obj", shapes.box(0.09, 0.05, 0.03))
+    assert open_library(tmp_path / "in").names == ["block"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [({"scale": -1.0}, "scale must be positive"), ({"decomposition": "vhacd"}, "known: auto, cuts, coacd")],
+)
+def test_impossible_settings_are_errors_that_say_what_is_expected(setting, said):
+    with pytest.raises(ValueError, match=said):
+        ImportSettings(**setting)
+
+
+def test_after_a_kill_nothing_is_half_written_and_the_next_run_goes_on(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "lib"
+    for k in range(12):
+        write(folder / f"m{k:02d}.obj", shapes.box(0.05 + 0.005 * k, 0.05, 0.04))
+    call = f"import_meshes({str(folder)!r}, {str(out)!r}, workers=1, progress=False)"
+    code = f"from dexgrasp.sim.objects.importer import import_meshes; {call}"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=Path(__file__).parents[2])
+    while not list(out.glob("objects/*.npz")) and process.poll() is None:
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    for path in (out / "objects").glob("m*.npz"):
+        assert len(np.load(path).files) > 5
+    for path in (out / "imported").glob("[!.]*.json"):  # a partial file has a name that nothing reads
+        json.loads(path.read_text())
+    report = import_meshes(folder, out, workers=1, progress=False)
+    assert len(report.library) == 12 and not list(out.rglob(".partial-*"))
+
+
+def _dies_on_three(number: int) -> int:
+    if number == 3:
+        os._exit(9)
+    return 10 * number
+
+
+def test_a_process_that_dies_takes_only_its_own_task_with_it():
+    finished = dict(process_pool.run_in_processes(_dies_on_three, [1, 2, 3, 4], workers=2))
+    assert finished == {1: 10, 2: 20, 3: None, 4: 40}

@@ -1,0 +1,187 @@
+"""Outcomes of hand-made episodes: eight steps of grasp, lift and hold, one cause of failure each."""
+
+from dataclasses import fields
+
+import pytest
+import torch
+
+from dexgrasp.sim.engine.base import State
+from dexgrasp.sim.task.outcomes import FAILURES, OutcomeTracker
+
+STEP_S = 0.05
+GRASP, LIFT, HOLD = 2, 2, 4
+STEPS = GRASP + LIFT + HOLD
+NORMAL = [0.0, 0.0, 0.05, 0.15, 0.15, 0.15, 0.15, 0.15]
+"""Height of palm and object over their start, step by step, in an episode that goes well [m]."""
+
+
+def world(envs=1):
+    """A state of zeros; the object starts at (0.1, 0, 0.05), the palm 0.1 m above it, turned by 90 degrees about z."""
+    sizes = {"quat": (4,), "pos": (3,)}
+    state = State(**{f.name: torch.zeros(envs, *_size(f.name, sizes), dtype=torch.float64) for f in fields(State)})
+    state.object_contact = torch.ones(envs, 13, dtype=torch.bool)
+    state.object_pos_w[:] = torch.tensor([0.1, 0.0, 0.05])
+    state.palm_pos_w[:] = torch.tensor([0.1, 0.0, 0.15])
+    state.palm_quat_w[:] = torch.tensor([0.5, 0.0, 0.0, 0.5], dtype=torch.float64) * 2**0.5
+    return state
+
+
+def _size(name, sizes):
+    return next((size for word, size in sizes.items() if word in name), ())
+
+
+def run(change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
+    """OutcomeTracker of one episode; `change` edits the state of each step."""
+    judge, state = OutcomeTracker(1, STEP_S), world()
+    judge.reset(torch.tensor([0]), state)
+    return play(judge, change, heights, strayed, unstable, steps)
+
+
+def play(judge, change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
+    """The same judge after a grasp, a lift and a hold more."""
+    for step in range(steps):
+        state = world()
+        state.object_pos_w[:, 2] += heights[step]
+        state.palm_pos_w[:, 2] += NORMAL[step]
+        change(step, state)
+        judge.update(
+            state,
+            lifting=torch.tensor([GRASP <= step < GRASP + LIFT]),
+            lift_ends=torch.tensor([step == GRASP + LIFT - 1]),
+            holding=torch.tensor([step >= GRASP + LIFT]),
+            unstable=torch.tensor([step in unstable]),
+            strayed=torch.tensor([step in strayed]),
+        )
+    return judge
+
+
+def failure(*args, **options):
+    return run(*args, **options).failure(0)
+
+
+def test_an_object_held_high_to_the_end_is_a_success():
+    (outcome,) = run().outcomes([0], [7], ["mug"], "none")
+    assert (outcome.trial, outcome.object, outcome.disturbance) == (7, "mug", "none")
+    assert outcome.success
+    assert outcome.failure == ""
+    assert outcome.lift_m == pytest.approx(0.15)
+    assert outcome.slip_m == pytest.approx(0.0, abs=1e-12)
+
+
+def test_an_object_left_on_the_table_was_missed():
+    assert failure(heights=[0.0] * STEPS) == "missed"
+
+
+def test_an_object_that_was_moved_across_the_table_was_pushed_away():
+    def push(step, state):
+        state.object_pos_w[:, 1] += 0.09 * (step > 0)
+
+    assert failure(push, heights=[0.0] * STEPS) == "pushed_away"
+
+
+def test_a_push_of_less_than_eight_centimetres_counts_as_missed():
+    def push(step, state):
+        state.object_pos_w[:, 1] += 0.079 * (step > 0)
+
+    assert failure(push, heights=[0.0] * STEPS) == "missed"
+
+
+def test_an_object_that_falls_before_the_lift_ends_was_dropped_in_the_lift():
+    assert failure(heights=[0, 0, 0.05, 0.02, 0, 0, 0, 0]) == "dropped_in_lift"
+
+
+def test_an_object_that_falls_later_was_dropped_in_the_hold():
+    assert failure(heights=[0, 0, 0.05, 0.15, 0.15, 0.15, 0.05, 0]) == "dropped_in_hold"
+
+
+@pytest.mark.parametrize(("height", "expected"), [(0.1001, ""), (0.0999, "dropped_in_hold")])
+def test_ten_centimetres_must_be_kept_throughout_the_hold(height, expected):
+    assert failure(heights=[*NORMAL[:5], height, 0.15, 0.15]) == expected
+
+
+@pytest.mark.parametrize(("slip", "expected"), [(0.079, ""), (0.081, "dropped_in_hold")])
+def test_an_object_that_slides_in_the_hand_is_no_success_though_it_is_high(slip, expected):
+    def slide(step, state):
+        state.object_pos_w[:, 0] += slip * (step == STEPS - 1)
+
+    judge = run(slide)
+    assert judge.failure(0) == expected
+    assert float(judge.slip_m) == pytest.approx(slip)
+
+
+def test_what_slips_before_the_lift_ends_is_no_slip():
+    def slide(step, state):
+        state.object_pos_w[:, 0] += 0.2 * (step < GRASP + LIFT - 1)
+
+    assert float(run(slide).slip_m) == pytest.approx(0.0, abs=1e-12)
+
+
+def test_slip_is_measured_in_the_frame_of_the_palm():
+    """Palm and object turn together by 90 degrees about the palm: nothing slips though the object moves."""
+
+    def turn(step, state):
+        state.object_pos_w[:] += torch.tensor([0.1, 0.0, 0.1])  # from here: 0.1 m beside the palm, along +x
+        if step == STEPS - 1:
+            state.object_pos_w[:] += torch.tensor([-0.1, 0.1, 0.0])  # along +y
+            state.palm_quat_w[:] = torch.tensor([0.0, 0.0, 0.0, 1.0])  # from 90 to 180 degrees about z
+
+    judge = run(turn)
+    assert judge.failure(0) == ""
+    assert float(judge.slip_m) == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(("gap", "expected"), [([5], ""), ([5, 7], ""), ([5, 6], "dropped_in_hold")])
+def test_contact_may_flicker_for_one_step_but_not_for_a_tenth_of_a_second(gap, expected):
+    def let_go(step, state):
+        state.object_contact[:] = step not in gap
+
+    assert failure(let_go) == expected
+
+
+def test_physics_that_fails_once_makes_the_trial_unstable_however_well_it_ends():
+    assert failure(unstable=[1]) == "unstable"
+
+
+def test_an_object_that_left_the_workspace_is_no_success_even_if_it_is_lifted_later():
+    assert failure(strayed=[1]) != ""
+
+
+@pytest.mark.parametrize("steps", range(GRASP + LIFT))
+def test_an_episode_that_ends_before_the_hold_is_no_success(steps):
+    """Episodes end early where the object leaves the workspace."""
+    assert failure(steps=steps) in FAILURES
+
+
+def test_penetration_is_the_deepest_of_the_trial():
+    def dig(step, state):
+        state.penetration_m[:] = 0.001 * (step + 1) if step < 4 else 0.0
+
+    assert float(run(dig).penetration_m) == pytest.approx(0.004)
+
+
+def test_the_last_attempt_decides_and_says_how_it_failed():
+    """A drop in the first one, an object that was not lifted in the second."""
+    dropped = [0.0, 0.0, 0.05, 0.15, 0.15, 0.0, 0.0, 0.0]
+    judge = run(heights=dropped)
+    assert judge.failure(0) == "dropped_in_hold"
+    judge.try_again(torch.tensor([0]))
+    play(judge, heights=[0.0] * STEPS)
+    (outcome,) = judge.outcomes([0], [0], ["mug"], "none")
+    assert (outcome.failure, outcome.attempts) == ("missed", 2)
+    judge.try_again(torch.tensor([0]))
+    play(judge)
+    (outcome,) = judge.outcomes([0], [0], ["mug"], "none")
+    assert outcome.success and outcome.attempts == 3
+
+
+def test_a_reset_forgets_the_given_rows_only():
+    judge, state = OutcomeTracker(2, STEP_S), world(2)
+    judge.reset(torch.tensor([0, 1]), state)
+    state.penetration_m[:] = 0.003
+    no, yes = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
+    judge.update(state, lifting=no, lift_ends=no, holding=no, unstable=yes, strayed=no)
+    state.object_pos_w[:] += 1.0
+    judge.reset(torch.tensor([1]), state)
+    assert judge.unstable.tolist() == [True, False]
+    assert judge.penetration_m.tolist() == [0.003, 0.0]
+    assert judge.start_pos_w[:, 0].tolist() == pytest.approx([0.1, 1.1])

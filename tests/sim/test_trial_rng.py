@@ -1,0 +1,64 @@
+"""Random numbers of trials, against the published generator and the distributions they claim."""
+
+import math
+
+import pytest
+import torch
+from scipy import stats
+
+from dexgrasp.sim.randomization.trial_rng import GAMMA, TrialRandom, mix
+
+ROWS = 2000
+
+
+@pytest.fixture
+def random():
+    return TrialRandom.of_trials(torch.full((ROWS,), 7), torch.arange(ROWS))
+
+
+def test_the_mixer_is_splitmix64():
+    """Its first outputs from seed 0, as its authors' C prints them."""
+    published = 0xE220A8397B1DCDAF, 0x6E789E6AA1B965F4, 0x06C45D188009454F
+    found = mix(GAMMA * torch.arange(1, 4))
+    assert [value % (1 << 64) for value in found.tolist()] == list(published)
+
+
+def test_uniform_numbers_are_uniform(random):
+    found = random.uniform("x", 2.0, 5.0, (3,))
+    assert found.shape == (ROWS, 3)
+    assert stats.kstest(found.flatten().numpy(), stats.uniform(2.0, 3.0).cdf).pvalue > 0.01
+
+
+def test_normal_numbers_are_normal(random):
+    assert stats.kstest(random.normal("x", 0.5, (3,)).flatten().numpy(), stats.norm(0, 0.5).cdf).pvalue > 0.01
+
+
+def test_integers_come_equally_often(random):
+    assert stats.chisquare(random.integers("x", 8).bincount(minlength=8).numpy()).pvalue > 0.01
+
+
+def test_directions_are_even_over_the_sphere(random):
+    found = random.directions("x")
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(ROWS, dtype=torch.float64))
+    assert stats.kstest(found[:, 2].numpy(), stats.uniform(-1, 2).cdf).pvalue > 0.01  # Archimedes: height is uniform
+
+
+def test_rows_do_not_depend_on_one_another(random):
+    alone = TrialRandom(random.key[5:6])
+    assert torch.equal(alone.uniform("x", size=(4,))[0], random.uniform("x", size=(4,))[5])
+
+
+def test_names_and_steps_are_streams_of_their_own(random):
+    steps = [random.uniform("x", size=(2,), at=torch.full((ROWS,), step)) for step in (0, 1, 2)]
+    assert torch.equal(steps[0], random.uniform("x", size=(2,)))
+    assert torch.equal(torch.cat(steps[:2], dim=1), random.uniform("x", size=(4,)))  # step 1 goes on where 0 ended
+    values = torch.cat([*steps, random.uniform("y", size=(2,))], dim=1).T
+    assert (torch.corrcoef(values) - torch.eye(8)).abs().max() < 4 / math.sqrt(ROWS)
+
+
+def test_neighbouring_seeds_and_trials_differ():
+    seeds, trials = (grid.flatten() for grid in torch.meshgrid(torch.arange(40), torch.arange(40), indexing="ij"))
+    keys = TrialRandom.of_trials(seeds, trials).key
+    assert len(keys.unique()) == 1600
+    bits = (keys[:, None] >> torch.arange(64)) & 1
+    assert (bits.double().mean(dim=0) - 0.5).abs().max() < 4 * 0.5 / 40  # each bit is set in half of them
