@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import gymnasium
 
     from dexgrasp.policies.agents.env_agent import EnvAgent
-    from dexgrasp.policies.agents.synergy import Agent
+    from dexgrasp.policies.agents.registry import Agent
     from dexgrasp.results import EvaluationResult
     from dexgrasp.sim.envs.isaacgym.vec_task import VecTask
     from dexgrasp.sim.envs.sb3_env import GraspVecEnv
@@ -156,7 +156,7 @@ def load_policy(policy: str | Path, task: Any = None) -> "Agent | EnvAgent":
     from dexgrasp.sim.task.grasp_task import GraspTask
 
     if isinstance(task, GraspTask):
-        from dexgrasp.policies.agents.synergy import make_policy
+        from dexgrasp.policies.agents.registry import make_policy
 
         return make_policy(str(policy), task)
     from dexgrasp.policies.agents.env_agent import load_env_agent

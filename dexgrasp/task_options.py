@@ -16,7 +16,7 @@ from dexgrasp.sim.engine.factory import EngineName, WarpCfg
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.text import did_you_mean
 
 T = TypeVar("T")

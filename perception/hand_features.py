@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from dexgrasp.perception.transforms import Kinematics, compose, invert, quat_rotate_inverse
+from dexgrasp.perception.kinematics import Kinematics
+from dexgrasp.perception.transforms import compose, invert, quat_rotate_inverse
 
 OPSET = 18
 INPUTS = ("palm_pos_w", "palm_quat_w", "joint_pos", "points_w")

@@ -8,7 +8,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from dexgrasp.perception.transforms import Kinematics, compose, quat_rotate
+from dexgrasp.perception.kinematics import Kinematics
+from dexgrasp.perception.transforms import compose, quat_rotate
 
 
 @dataclass(frozen=True, eq=False)

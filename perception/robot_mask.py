@@ -1,9 +1,28 @@
-"""The robot's own body in the camera's view: points within it belong to no object."""
+"""The robot's own body in the camera's view: points within it belong to no object.
 
+The bodies of hands and arms as capsules, read from `capsules.json`: what a camera must not take for an object.
+
+hand   {"side": "right", "solid": CAPSULES, "outline": CAPSULES}
+arm    {"joint_names": [...], "kinematics": {...}, "base": {"pos_w", "quat_w"}, "flange": {"body", "pos", "quat"},
+        "solid": CAPSULES}
+CAPSULES = {"body": [name, ...], "start": [[x, y, z], ...], "end": [[x, y, z], ...], "radius_m": [r, ...]}, each in the
+frame of its body. `solid` leaves no corner out, `outline` is rounder and serves to tell what is hidden.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
+
+from dexgrasp.perception.kinematics import Kinematics
+from dexgrasp.perception.occlusion import HandCapsules, HandOcclusion
+from dexgrasp.perception.transforms import compose, invert
 
 
 @dataclass(frozen=True)
@@ -38,3 +57,131 @@ class Capsules:
         square = (points**2).sum(axis=0) - 2 * (start @ points) + (start**2).sum(axis=1)[:, None]
         square += part * (part * length - 2 * along)
         return (square < ((self.radius_m + margin_m) ** 2).astype(np.float32)[:, None]).any(axis=0)
+
+
+FILE = "capsules.json"
+
+MIRROR = (1.0, -1.0, 1.0)
+"""Factors of a position that turn a right hand's into a left hand's."""
+
+
+@dataclass(frozen=True, eq=False)
+class HandBody:
+    """A hand in the camera's view, placed by its palm and its joints."""
+
+    solid: HandCapsules
+    base_in_palm: tuple[Tensor, Tensor]
+    """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
+    outline: HandCapsules
+
+    def capsules(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Capsules:
+        """The hand with its palm at (3,) [m], (4,) and its joints (joint,) [rad]."""
+        base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
+        return _placed(self.solid, *base, joint_pos)
+
+    def palm(self, base_pos_w: Tensor, base_quat_w: Tensor) -> tuple[Tensor, Tensor]:
+        """Pose of the palm, (3,) [m] and (4,), where the hand's base is there."""
+        return compose(base_pos_w, base_quat_w, *invert(*self.base_in_palm))
+
+    def shadow(self, margin_m: float) -> HandOcclusion:
+        """What the hand hides, enlarged by `margin_m`."""
+        return HandOcclusion(self.outline, self.base_in_palm, margin_m)
+
+
+@dataclass(frozen=True, eq=False)
+class ArmBody:
+    """An arm in the camera's view, placed by its joints."""
+
+    joint_names: tuple[str, ...]
+    solid: HandCapsules
+    base: tuple[Tensor, Tensor]
+    """Pose of the arm's base in the world, (3,) [m] and (4,)."""
+    last: int
+    """Index of the body that carries the flange."""
+    flange: tuple[Tensor, Tensor]
+    """Pose of the flange, where the hand base frame is, in that body."""
+
+    def capsules(self, joint_pos: Tensor) -> Capsules:
+        """The arm at joint positions (joint,) [rad]."""
+        return _placed(self.solid, *self.base, joint_pos)
+
+    def hand_base(self, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
+        """Pose of the hand's base in the world, (3,) [m] and (4,), at joint positions (joint,) [rad]."""
+        pos, quat = self.solid.kinematics.forward(*(value.float() for value in (*self.base, joint_pos)))
+        return compose(pos[self.last].double(), quat[self.last].double(), *self.flange)
+
+
+def join(parts: Sequence[Capsules]) -> Capsules:
+    """All of them as one."""
+    names = ("start_w", "end_w", "radius_m")
+    return Capsules(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+def read_hand_body(
+    folder: str | Path,
+    *,
+    side: str,
+    kinematics: Mapping[str, Any],
+    palm_pos_b: Sequence[float],
+    palm_quat_b: Sequence[float],
+) -> HandBody:
+    """Return the body of a bundle's hand from the hand's folder or a capsules.json; all else as its contract says."""
+    file, values = _read(folder, ("side", "solid", "outline"))
+    mirror = torch.tensor(MIRROR if values["side"] != side else (1.0, 1.0, 1.0))
+    tree = Kinematics.from_dict(kinematics)
+    base_in_palm = invert(*_pose(palm_pos_b, palm_quat_b))
+    solid, outline = (_shape(file, values[name], tree, mirror) for name in ("solid", "outline"))
+    return HandBody(solid, base_in_palm, outline)
+
+
+def read_arm_body(folder: str | Path, base: tuple[Tensor, Tensor] | None = None) -> ArmBody:
+    """The body of an arm from its folder or a capsules.json; `base` is its pose in the world where that is another."""
+    file, values = _read(folder, ("joint_names", "kinematics", "base", "flange", "solid"))
+    kinematics, flange = Kinematics.from_dict(values["kinematics"]), values["flange"]
+    place = base or _pose(values["base"]["pos_w"], values["base"]["quat_w"])
+    return ArmBody(
+        joint_names=tuple(values["joint_names"]),
+        solid=_shape(file, values["solid"], kinematics, torch.ones(3)),
+        base=place,
+        last=kinematics.body_names.index(flange["body"]),
+        flange=_pose(flange["pos"], flange["quat"]),
+    )
+
+
+def _pose(pos: Sequence[float], quat: Sequence[float]) -> tuple[Tensor, Tensor]:
+    return torch.tensor(pos, dtype=torch.float64), torch.tensor(quat, dtype=torch.float64)
+
+
+def _placed(shape: HandCapsules, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> Capsules:
+    placed = (value.float()[None] for value in (base_pos_w, base_quat_w, joint_pos))
+    start_w, end_w = shape.pose(*placed)
+    return Capsules(start_w[0].numpy(), end_w[0].numpy(), shape.radius_m.numpy())
+
+
+def _read(place: str | Path, keys: Sequence[str]) -> tuple[Path, dict[str, Any]]:
+    file = Path(place) / FILE if Path(place).is_dir() else Path(place)
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"{file} cannot be read ({error.strerror}): it holds the body of a hand or an arm as capsules; "
+            "write it with `python -m dexgrasp.sim.robots.capsules FOLDER`"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{file} is not JSON: {error}") from error
+    if not isinstance(values, dict) or (missing := [key for key in keys if key not in values]):
+        raise ValueError(f"{file} lacks {missing if isinstance(values, dict) else list(keys)}")
+    return file, values
+
+
+def _shape(file: Path, values: Mapping[str, Any], kinematics: Kinematics, mirror: Tensor) -> HandCapsules:
+    unknown = sorted(set(values["body"]) - set(kinematics.body_names))
+    if unknown:
+        raise ValueError(f"{file}: bodies {unknown} are not in the bundle's hand; it has {kinematics.body_names}")
+    return HandCapsules(
+        kinematics=kinematics,
+        body=tuple(kinematics.body_names.index(name) for name in values["body"]),
+        start=torch.tensor(values["start"]) * mirror,
+        end=torch.tensor(values["end"]) * mirror,
+        radius_m=torch.tensor(values["radius_m"]),
+    )

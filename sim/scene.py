@@ -21,20 +21,25 @@ TABLE, OBJECT, HAND, THUMB = 4, 2, 1, 8
 
 NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION = 0.8, 0.3
 """Sliding friction of an object against the hand, the published method's evaluation value, and on the table."""
+
 GRAVITY_M_S2 = 9.81
+
 HAND_FRICTION = 0.1
 """Below every object's friction, so that MuJoCo's maximum rule lets the object decide."""
+
 INTEGRATORS = {
     "euler": mujoco.mjtIntegrator.mjINT_EULER,
     "implicitfast": mujoco.mjtIntegrator.mjINT_IMPLICITFAST,
     "discrete": mujoco.mjtIntegrator.mjINT_DISCRETE,
 }
-SELF_COLLISIONS = ("all", "thumb")
-CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
 
+SELF_COLLISIONS = ("all", "thumb")
+
+CONES = {"pyramidal": mujoco.mjtCone.mjCONE_PYRAMIDAL, "elliptic": mujoco.mjtCone.mjCONE_ELLIPTIC}
 
 FOUND, FORCE, DIST = 1, 2, 8
 """Bits of a contact sensor's data: 1 << mjtConDataField."""
+
 MINDIST, NETFORCE = 1, 3
 """A contact sensor's reductions, in the order of the XML reference."""
 

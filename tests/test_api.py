@@ -13,7 +13,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 from dexgrasp import api, assets, configs
 from dexgrasp.policies.agents.env_agent import BundleEnvAgent, CheckpointEnvAgent
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.regrasp_wrapper import RegraspWrapper, VectorRegraspWrapper
@@ -25,8 +25,7 @@ from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 
 STUDENT = "allegro/student"
 SHORT = {"task.hold_s": 0.5}  # 36 + 16 + 10 steps

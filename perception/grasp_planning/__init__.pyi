@@ -1,1 +1,1 @@
-
+from .planner import plan_pregrasp as plan_pregrasp

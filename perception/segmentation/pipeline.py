@@ -13,8 +13,13 @@ from numpy.typing import NDArray
 
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics, deproject, to_frame
 from dexgrasp.perception.robot_mask import Capsules
-from dexgrasp.perception.segmentation.clustering import in_large_parts, largest_cluster, on_surfaces
-from dexgrasp.perception.segmentation.sampling import Sampling, sample_points
+from dexgrasp.perception.segmentation.clustering import (
+    Sampling,
+    in_large_parts,
+    largest_cluster,
+    on_surfaces,
+    sample_points,
+)
 from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
 
 STEEPEST = 6.0

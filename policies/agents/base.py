@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE
 from dexgrasp.policies.networks.student import StudentActor
 from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.gripping import grip_confidence
+from dexgrasp.sim.task.regrasp import grip_confidence
 
 
 class ActorAgent:
@@ -18,7 +18,7 @@ class ActorAgent:
         self._actor, self._hand = actor, task.hand
         self._contact = task.layouts["teacher"].slices()["contact"]
         self.grip: Tensor | None = None
-        """(env,) see `dexgrasp.policies.agents.synergy.Policy`; a student estimates contacts, a teacher observes them."""
+        """(env,) see `dexgrasp.policies.agents.registry.Policy`; a student estimates contacts, a teacher observes them."""
 
     def reset(self, trials: Sequence[int]) -> None:
         """Do nothing: the policy has no state."""

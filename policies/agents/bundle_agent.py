@@ -38,7 +38,7 @@ class BundleAgent:
         self._task, self._command = task, None
         self._away = np.zeros(task.num_envs, bool)  # rows that move to another pre-grasp, or have given up
         self.grip: Tensor | None = None
-        """(env,) see `dexgrasp.policies.agents.synergy.Policy`."""
+        """(env,) see `dexgrasp.policies.agents.registry.Policy`."""
         late = task.cfg.randomization
         self._immediate = not (late.action_delay or late.late_action_probability)
 

@@ -21,8 +21,8 @@ from dexgrasp import configs
 from dexgrasp.policies.networks.actor_critic import Architecture, GraspPolicy
 from dexgrasp.policies.networks.student import make_policy
 from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.observations import observation_layouts
-from dexgrasp.sim.task.task_cfg import TaskCfg
 from dexgrasp.utils.tensor_archive import ArchiveError, entry_names, read_archive, write_archive
 
 FORMAT, VERSION = "dexgrasp checkpoint", 1

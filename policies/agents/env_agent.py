@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import load_checkpoint
-from dexgrasp.policies.agents.synergy import POLICIES
+from dexgrasp.policies.agents.registry import POLICIES
 from dexgrasp.policies.deploy.policy import Observation, Policy, PregraspPlan
 from dexgrasp.sim.task.observations import teacher_layout
 from dexgrasp.sim.task.robot_observations import PREGRASP, STEP

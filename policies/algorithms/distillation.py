@@ -21,8 +21,7 @@ from torch import Tensor
 
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import CheckpointData, TrainingState
-from dexgrasp.policies.algorithms.losses import imitation_loss, mean_record, reconstruction_loss
-from dexgrasp.policies.algorithms.ppo import GraspPPO
+from dexgrasp.policies.algorithms.ppo import GraspPPO, imitation_loss, mean_record, reconstruction_loss
 from dexgrasp.policies.algorithms.rollout_buffer import Minibatch
 from dexgrasp.policies.networks.actor_critic import Encoder, GraspPolicy
 from dexgrasp.policies.networks.student import StudentPolicy

@@ -4,10 +4,12 @@ Rollout   every iteration opens new episodes and plays them to their end; it dep
           a run that was stopped continues exactly
 Update    clipped surrogate + value loss in units of the returns; after each minibatch the learning rate is raised or
           lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does it as well)
+
+Losses of the learners: log-densities, KL divergence, clipped surrogate, imitation, reconstruction.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -16,20 +18,71 @@ from torch.nn import functional
 
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.algorithms.learner import Learner
-from dexgrasp.policies.algorithms.losses import gaussian_kl, log_prob, mean_record, normalize_advantages, surrogate_loss
 from dexgrasp.policies.algorithms.rollout_buffer import Minibatch, RolloutBuffer
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.task.grasp_task import StepResult
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.sim.task.step import StepResult
 from dexgrasp.utils import distributed
+
+
+def log_prob(actions: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
+    """Return log-densities (sample,) of actions (sample, action) under Gaussians of means and log_std (action,)."""
+    standard = (actions - means) / log_std.exp()
+    return -(0.5 * standard.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+
+def gaussian_kl(old_means: Tensor, old_log_std: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
+    """Return the KL divergence (sample,) of the new Gaussians from the old ones."""
+    spread = (old_log_std.exp().square() + (old_means - means).square()) / (2 * log_std.exp().square())
+    return (log_std - old_log_std + spread - 0.5).sum(-1)
+
+
+def surrogate_loss(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
+    """Return the clipped surrogate loss (Schulman et al. 2017, eq. 7) and the share of clipped samples.
+
+    `log_prob`, `old_log_prob`: (sample,) of the actions under the present policy and that of the rollout.
+    """
+    ratio = (log_prob - old_log_prob).exp()
+    loss = -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages).mean()
+    return loss, ((ratio - 1).abs() > clip).float().mean()
+
+
+def mean_record(records: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Return the mean of every entry over the gradient steps."""
+    return {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+
+
+@torch.no_grad()
+def normalize_advantages(advantages: Tensor, counted: Tensor) -> None:
+    """Scale advantages in place to mean 0 and deviation 1 over the `counted` samples (bool mask) of all ranks."""
+    samples = advantages[counted]
+    moments = torch.stack([samples.new_tensor(samples.numel()), samples.sum(), samples.square().sum()])
+    number, first, second = distributed.all_reduce_sum(moments.double())
+    mean = first / number
+    advantages.sub_(mean).div_((second / number - mean.square()).clamp(min=0).sqrt() + 1e-8)
+
+
+def imitation_loss(means: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean squared difference of the student's mean actions (sample, action) from the teacher's."""
+    return functional.mse_loss(means, labels)
+
+
+def reconstruction_loss(felt: Tensor, true: Tensor) -> Tensor:
+    """Return the mean squared error of reconstructed values (sample, felt), in standard deviations."""
+    return functional.mse_loss(felt, true)
+
 
 CLIP = 0.2
 """The surrogate is clipped where the ratio of probabilities leaves 1 by more than this."""
+
 RATE_STEP = 1.3
 """Factor by which the learning rate follows the KL divergence."""
+
 LEARNING_RATES = (5e-6, 4e-4)
 """Range of the learning rate."""
+
 REWARD_SCALE = 0.2
+
 MAX_GRAD_NORM = 1.0
 
 

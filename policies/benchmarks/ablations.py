@@ -18,8 +18,8 @@ from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import success_summary
 from dexgrasp.policies.run_directory import Run
-from dexgrasp.policies.training.learners import find_compatible_checkpoint
-from dexgrasp.policies.training.train import TrainCfg, train
+from dexgrasp.policies.training.config import TrainCfg
+from dexgrasp.policies.training.train import find_compatible_checkpoint, train
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.disturbances import DISTURBANCES

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dexgrasp import configs
 from dexgrasp.perception.hand_features import nearest_vectors
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.benchmarks import tracking
 from dexgrasp.policies.benchmarks.engine import cpu_engine
 from dexgrasp.policies.evaluation.statistics import percentile
@@ -26,8 +26,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.depth_camera import DepthCamera
 from dexgrasp.sim.sensors.object_camera import CameraModel
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp.perception.transforms import quat_from_rotvec, quat_multiply
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import success_summary

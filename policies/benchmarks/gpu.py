@@ -23,18 +23,16 @@ from dexgrasp import configs
 from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.run_directory import WARP_PACKAGES, Run, versions
-from dexgrasp.policies.training.callbacks import ObjectCurriculum
-from dexgrasp.policies.training.learners import make_learner
-from dexgrasp.policies.training.profiling import ProfilerCallback
-from dexgrasp.policies.training.train import TrainCfg, make_env
+from dexgrasp.policies.training.callbacks import ObjectCurriculum, ProfilerCallback
+from dexgrasp.policies.training.config import TrainCfg
+from dexgrasp.policies.training.train import make_env, make_learner
 from dexgrasp.sim.engine.config import WarpCfg
 from dexgrasp.sim.engine.cpu import CpuEngine
 from dexgrasp.sim.engine.factory import make_engine
 from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch, device_clock
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dexgrasp import configs
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import percentile, success_summary, wilson_interval
@@ -16,8 +16,8 @@ from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.sim.task.task_cfg import TaskCfg
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 

@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import Tensor
 
 from dexgrasp.perception.transforms import quat_rotate, quat_rotate_inverse
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.statistics import percentile, wilson_interval
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.randomization.episode_draws import ResetCfg

@@ -37,8 +37,8 @@ from dexgrasp.policies.agents.checkpoint import (
 from dexgrasp.policies.agents.registry import place
 from dexgrasp.policies.networks.actor_critic import Architecture
 from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.observations import observation_layouts
-from dexgrasp.sim.task.task_cfg import TaskCfg
 from dexgrasp.utils.tensor_archive import entry_names, write_archive
 
 LARGEST_ENTRY = 2**30

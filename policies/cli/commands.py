@@ -33,7 +33,7 @@ COMMANDS = (
         "demo",
         "Let a hand pick up the shipped objects; ends with the success rate, a video and a report.",
         "dexgrasp.policies.evaluation.config:EvaluateCfg",
-        "dexgrasp.policies.evaluation.demo:demo",
+        "dexgrasp.policies.evaluation.evaluate:demo",
     ),
     CliCommand(
         "objects generate",
@@ -65,7 +65,7 @@ COMMANDS = (
     CliCommand(
         "train",
         "Train a teacher or a student.",
-        "dexgrasp.policies.training.train:TrainCfg",
+        "dexgrasp.policies.training.config:TrainCfg",
         "dexgrasp.policies.training.train:train",
     ),
     CliCommand(

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from dexgrasp.policies.agents import registry
-from dexgrasp.policies.agents.synergy import POLICIES, check_policy
+from dexgrasp.policies.agents.registry import POLICIES, check_policy
 from dexgrasp.policies.evaluation.episodes import ATTEMPTS
 from dexgrasp.policies.evaluation.trial_store import TrialPlan
 from dexgrasp.sim.engine.config import EngineName, WarpCfg
@@ -13,8 +13,7 @@ from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.disturbances import DISTURBANCES
-from dexgrasp.sim.task.grasp_task import GraspTask, task_class
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from dexgrasp.policies.agents.synergy import Agent
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.gripping import LOST_GRIP, is_hand_empty, lowest_height_m
+from dexgrasp.policies.agents.registry import Agent
+from dexgrasp.sim.task.grasp_task import GraspTask, StepResult
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.sim.task.step import StepResult
+from dexgrasp.sim.task.regrasp import LOST_GRIP, is_hand_empty, lowest_height_m
 
 ATTEMPTS = 3
 """The third one is closed 11 to 19 s after the start; the published method has 14 s for its only one."""

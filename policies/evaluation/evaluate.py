@@ -5,6 +5,8 @@ RUN/trials/*.parquet    with ray=...: one row per finished trial, in no order (`
 RUN/result.json         the success rates
 RUN/diagnostics.json    penetration, slip, lift, objects, speed
 RUN/report.html         report with charts; RUN/videos/*.mp4
+
+One command that shows what this is: a hand picks up the shipped objects.
 """
 
 import logging
@@ -12,7 +14,7 @@ import math
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
@@ -21,14 +23,14 @@ from typing import Any
 import torch
 
 from dexgrasp import configs
-from dexgrasp.policies.agents.synergy import Agent, make_policy
+from dexgrasp.policies.agents.registry import Agent, make_policy
 from dexgrasp.policies.evaluation import html_report, ray_backend, videos
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import count_by, percentile, success_summary
 from dexgrasp.policies.evaluation.summary import print_scoreboard
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, has_trials
-from dexgrasp.policies.run_directory import Run
+from dexgrasp.policies.run_directory import Run, default_path
 from dexgrasp.sim.objects import ObjectLibrary, open_library, trained_on
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
@@ -168,3 +170,20 @@ def speed(simulated: int, wall_s: float) -> dict[str, float | int]:
         "wall_s": wall_s,
         "trials_per_s": simulated / wall_s,
     }
+
+
+def demo(cfg: EvaluateCfg) -> dict[str, Any]:
+    """Evaluate as configs/demo.yaml says; the last three lines are the success rate, a video and the report."""
+    out = Path(cfg.out) if cfg.out else default_path("demo")
+    result = evaluate(replace(cfg, out=str(out)))
+    low, high = (100 * end for end in result["wilson95"])
+    count = f"{result['successes']} of {result['trials']} trials"
+    print(f"success rate  {100 * result['success_rate']:.1f} % ({count}; 95 % interval {low:.1f} – {high:.1f} %)")
+    print(f"video         {best_video(out / 'videos') or 'none (see the warning above)'}")
+    print(f"report        {out / 'report.html'}")
+    return result
+
+
+def best_video(folder: Path) -> Path | None:
+    """A success if there is one, else a failure, else None."""
+    return next(iter(sorted(folder.glob("success_*.mp4")) + sorted(folder.glob("failure_*.mp4"))), None)

@@ -24,7 +24,7 @@ from typing import Any
 
 import torch
 
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, Row, TrialBlock

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from dexgrasp.policies.agents.synergy import Agent
+from dexgrasp.policies.agents.registry import Agent
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.rendering.offscreen import VideoRecorder, backend

@@ -19,9 +19,9 @@ from dexgrasp.policies.networks.student import StudentActor
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
 from dexgrasp.sim.task.actions import ControlLaw, PalmTrajectory, Phases
-from dexgrasp.sim.task.gripping import grip_confidence, lowest_height_m
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.observations import hand_terms, progress_terms
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.regrasp import grip_confidence, lowest_height_m
 
 READINGS = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
 """Inputs of every controller."""

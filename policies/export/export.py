@@ -3,11 +3,14 @@
 OUT/policy.onnx     the whole controller, see policies/export/controller.py
 OUT/contract.json   what its numbers mean, see policies/deploy/bundle.py
 OUT/golden.npz      recorded inputs and outputs that the runtime repeats before it starts
+
+The controller as one ONNX graph, in operations that onnxruntime has in double, and few of them.
 """
 
 import dataclasses
 import inspect
 import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp import configs
-from dexgrasp.perception.grasp_planning import grasp_style, pregrasp
+from dexgrasp.perception.grasp_planning import grasp_style, planner
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
@@ -43,7 +46,6 @@ from dexgrasp.policies.deploy.contract import (
 )
 from dexgrasp.policies.deploy.policy import Policy
 from dexgrasp.policies.export.controller import PLAN, READINGS, STATE, WATCH, DeployableController
-from dexgrasp.policies.export.graph import OPSET, example_inputs, write_graph
 from dexgrasp.policies.export.replay_check import ReplayError, record, repeat
 from dexgrasp.policies.networks.student import StudentActor
 from dexgrasp.policies.run_directory import collect_facts
@@ -53,12 +55,62 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.point_camera import POINTS
-from dexgrasp.sim.task.grasp_task import GraspTask, task_class
-from dexgrasp.sim.task.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
+from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
 from dexgrasp.utils.files import atomic_path
 
+OPSET = 18
+
+
+def write_graph(controller: DeployableController, path: Path) -> None:
+    """Write the controller with a free batch size; needs the extra `export`."""
+    try:
+        from onnxscript import opset18
+    except ImportError as error:
+        raise ImportError(f"export needs onnx and onnxscript: pip install 'dexgrasp[export]' ({error})") from error
+
+    op: Any = opset18  # its types are those of a graph that is already built
+
+    def cross(a: Any, b: Any, dim: int = -1) -> Any:
+        """Five operations on whole vectors in place of twelve on components."""
+        left, right = op.Constant(value_ints=[1, 2, 0, 2, 0, 1]), op.Constant(value_ints=[2, 0, 1, 1, 2, 0])
+        products = op.Mul(op.Gather(a, left, axis=dim), op.Gather(b, right, axis=dim))
+        return op.Sub(*op.Split(products, axis=dim, num_outputs=2))
+
+    def atan2(y: Any, x: Any) -> Any:
+        """For x >= 0, all that rotations ask for. onnxruntime has Atan in single precision alone."""
+        return op.CastLike(op.Atan(op.Cast(op.Div(y, op.Abs(x)), to=1)), y)
+
+    aten = torch.ops.aten
+    example = example_inputs(controller)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports every library that is not installed
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # the exporter of torch 2.13 uses what it deprecates itself
+        torch.onnx.export(
+            controller.eval(),
+            example,
+            path,
+            input_names=list(controller.inputs),
+            output_names=controller.outputs,
+            opset_version=OPSET,
+            external_data=False,
+            verbose=False,
+            dynamic_shapes={"values": tuple({0: torch.export.Dim("batch")} for _ in example)},
+            custom_translation_table={aten.linalg_cross.default: cross, aten.atan2.default: atan2},
+        )
+
+
+def example_inputs(controller: DeployableController, rows: int = 2) -> tuple[torch.Tensor, ...]:
+    """Inputs of the right sizes and types: zeros, no rotation."""
+    values = {name: torch.zeros(rows, *shape.size, dtype=shape.dtype) for name, shape in controller.inputs.items()}
+    for name, value in values.items():
+        if name.endswith("quat_w"):
+            value[:, 0] = 1.0
+    return tuple(values.values())
+
+
 GOLDEN_PAIRS = 64
+
 LEAST_STEPS = 1000
 """Recorded steps over which a bundle must repeat its checkpoint."""
 
@@ -216,7 +268,7 @@ def _camera(view: CameraCfg, points: int) -> CameraContract:
 
 def _grasp(hand: HandSpec) -> GraspContract:
     """The hand's grasp styles and the numbers of the pre-grasp rule."""
-    rule = inspect.signature(pregrasp.plan_pregrasp).parameters
+    rule = inspect.signature(planner.plan_pregrasp).parameters
     return GraspContract(
         power=_style(hand.power),
         pinch=_style(hand.pinch),

@@ -21,9 +21,9 @@ from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.summary import percent
 from dexgrasp.policies.export.export import ExportCfg, export
 from dexgrasp.policies.run_directory import flat
+from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
-from dexgrasp.policies.training.train import TrainCfg
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.files import write_text
 
 PATHS = ("objects", "validation", "out", "start", "teacher")

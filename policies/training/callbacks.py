@@ -1,8 +1,15 @@
-"""Callbacks of training: curriculum of objects and disturbances, progress line, checkpoints, validation."""
+"""Callbacks of training: curriculum of objects and disturbances, progress line, checkpoints, validation.
+
+Profile of training: shares of CPU or GPU time, printed at the end and logged as profile/*.
+
+Sampling weights of training objects: objects that fail often are drawn more often, every object keeps a floor.
+
+probability = floor / n + (1 - floor) (share of the difficulty, mixed with the share of the failures)
+"""
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +20,105 @@ from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.algorithms.learner import IterationCallback, Learner
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import success_summary
-from dexgrasp.policies.training.weighting import sampling_weights
+from dexgrasp.sim.objects.library import ObjectEntry
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.utils import distributed
 from dexgrasp.utils.interrupt import StopRequest
+from dexgrasp.utils.timers import Stopwatch, device_clock
+
+PARTS = ("physics", "task", "policy", "update", "aside")
+"""Physics steps; observations, rewards, camera and resets; networks in the rollout; updates; everything else."""
+
+
+class ProfilerCallback(IterationCallback):
+    """Measures the parts of training as shares of the process's CPU time, or of time on a GPU. The last callback."""
+
+    def __init__(self, aside: Sequence[IterationCallback]) -> None:
+        """`aside`: callbacks whose work after an iteration counts as `aside`, not as update."""
+        self._watch, self._aside = Stopwatch(), aside
+
+    def on_training_start(self, learner: Learner) -> None:
+        """Start the clock."""
+        env = learner.env
+        watch = self._watch = Stopwatch(device_clock(env.task.device))
+        watch.wrap(env.task.engine, "step", "physics")
+        for method in ("step", "reset"):
+            watch.wrap(env.streams, method, "task")
+        for callback in self._aside:
+            watch.wrap(callback, "on_iteration_end", "aside")
+        self._part = watch.timing("aside")
+        self._part.__enter__()
+
+    def on_rollout_start(self, learner: Learner) -> None:
+        """Log the shares so far; what follows is the rollout's."""
+        self._turn("policy")
+        for part, share in self.shares().items():
+            learner.logger.record(f"profile/{part}", share)
+
+    def on_rollout_end(self, learner: Learner) -> None:
+        """Count what follows as update."""
+        self._turn("update")
+
+    def on_training_end(self, learner: Learner) -> None:
+        """Stop the clock."""
+        self._part.__exit__(None, None, None)
+
+    def _turn(self, part: str) -> None:
+        self._part.__exit__(None, None, None)
+        self._part = self._watch.timing(part)
+        self._part.__enter__()
+
+    def shares(self) -> dict[str, float]:
+        """Return the share of each part so far."""
+        total = sum(self._watch.seconds.values())
+        return {part: self._watch.seconds.get(part, 0.0) / total for part in PARTS} if total > 0 else {}
+
+    def __str__(self) -> str:
+        return ", ".join(f"{part} {100 * share:.0f} %" for part, share in self.shares().items())
+
+
+def sampling_weights(
+    entries: Sequence[ObjectEntry],
+    successes: Sequence[int] | np.ndarray | None = None,
+    trials: Sequence[int] | np.ndarray | None = None,
+    floor: float = 0.3,
+    difficulty_share: float = 0.3,
+) -> np.ndarray:
+    """Return probabilities (object,) of drawing each object; at least floor / number of objects each.
+
+    `successes` and `trials` (object,): counts so far; an object without trials counts as half mastered.
+    """
+    if not 0 < floor <= 1:
+        raise ValueError(f"floor must be in (0, 1], got {floor}: at 0 a mastered object would never be drawn again")
+    if not 0 <= difficulty_share <= 1:
+        raise ValueError(f"difficulty_share must be in [0, 1], got {difficulty_share}")
+    count = len(entries)
+    won = np.zeros(count) if successes is None else np.asarray(successes, float)
+    tried = np.zeros(count) if trials is None else np.asarray(trials, float)
+    if won.shape != (count,) or tried.shape != (count,):
+        raise ValueError(f"expected {count} successes and trials, one for each object, got {len(won)} and {len(tried)}")
+    if (won > tried).any() or (won < 0).any():
+        raise ValueError("successes must lie between 0 and the trials of each object")
+    failure = 1 - (won + 1) / (tried + 2)  # Laplace's rule: no trials give one half
+    difficulty = np.array([entry.difficulty for entry in entries])
+    wanted = difficulty_share * _share(difficulty) + (1 - difficulty_share) * _share(failure)
+    return floor / count + (1 - floor) * wanted
+
+
+def _share(values: np.ndarray) -> np.ndarray:
+    total = values.sum()
+    return values / total if total > 0 else np.full(len(values), 1 / len(values))
+
 
 FORGET = 0.98
 """Factor by which earlier trials of an object lose weight with every iteration."""
+
 RAISE_AT, LOWER_AT = 0.75, 0.65
 """Mean success rates over the objects above which disturbances grow by a step, and below which they shrink."""
+
 LEARNT = ("rho", "imitation", "reconstruction")
 """Statistics that only a student's progress line shows."""
+
 REWARDS = ("reach", "contact", "lift", "success")
 """Reward terms of the progress line; all of them are in progress.csv."""
 

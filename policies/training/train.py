@@ -3,144 +3,150 @@
 RUN/last.zip        checkpoint of the last iteration; the command repeated with `out=RUN` resumes from it exactly
 RUN/best.zip        checkpoint with the highest success rate on the validation objects
 RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard --logdir RUN` shows it
+
+Builds the learner of a training run: a new one, one that resumes, or one that starts from another run's policy.
 """
 
 import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from dexgrasp import configs
+from dexgrasp.policies.agents import registry
+from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
+from dexgrasp.policies.agents.registry import BELONGS_TO_POLICY
+from dexgrasp.policies.algorithms.distillation import StudentPPO
+from dexgrasp.policies.algorithms.ppo import GraspPPO
+from dexgrasp.policies.networks.actor_critic import GraspPolicy
+from dexgrasp.policies.run_directory import flat
+from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.grasp_task import TaskCfg
+
+if TYPE_CHECKING:
+    from dexgrasp.policies.training.config import TrainCfg
+
 import math
 import os
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import replace
 
-import torch
 import torch.distributed as dist
 from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
-from dexgrasp import configs
-from dexgrasp.policies.algorithms.distillation import DistillationCfg
 from dexgrasp.policies.algorithms.learner import Learner
 from dexgrasp.policies.evaluation.statistics import success_summary
-from dexgrasp.policies.networks.actor_critic import Encoder
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.policies.training.callbacks import (
     CheckpointCallback,
     ConsoleCallback,
     ObjectCurriculum,
+    ProfilerCallback,
     ValidationCallback,
 )
-from dexgrasp.policies.training.learners import make_learner
 from dexgrasp.policies.training.learning_curves import ProgressCsv, draw_curves
-from dexgrasp.policies.training.profiling import ProfilerCallback
-from dexgrasp.sim.engine.config import BUFFERS, EngineName, WarpCfg
-from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.engine.config import BUFFERS
 from dexgrasp.sim.objects import open_library, refuse_overlap, refuse_test_objects
-from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, task_class
-from dexgrasp.sim.task.task_cfg import TaskCfg
 from dexgrasp.utils import distributed
 from dexgrasp.utils.interrupt import StopRequest
-
-MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau", *BUFFERS)
-"""Options that may differ when a run is resumed."""
-VALIDATION_HOLD_S = 1.5
-"""Hold of every validation trial, whatever the training holds: success rates of all runs stay comparable."""
 
 log = logging.getLogger("dexgrasp")
 
 
-@dataclass(frozen=True)
-class TrainCfg:
-    """Train a policy; the command repeated with its `out` resumes where it stopped."""
+def make_learner(cfg: "TrainCfg", env: GraspVecEnv, path: Path, provenance: dict[str, Any] | None = None) -> GraspPPO:
+    """Return a new learner, that of RUN/last.zip, or one that starts from another run's policy.
 
-    stage: Literal["teacher", "student"] = "teacher"
-    """teacher: observes contacts, forces, the whole object and its motion. student: proprioception and one camera."""
-    hand: str = "allegro"
-    """Hand: name of a folder of assets/hands, or a path."""
-    side: Literal["right", "left"] = "right"
-    """Side of the hand; a left hand is mirrored from the right one."""
-    objects: str = "generated:1440"
-    """Training objects: generated:N (made on first use), a library, or a folder of meshes; no test objects."""
-    validation_objects: str = "generated:216:validation"
-    """Objects on which the best checkpoint is chosen: none of the training and none of the test split."""
-    disturbance: Literal["none", "mixed"] = "mixed"
-    """mixed: objects are shifted, pushed, heavy or slippery, more strongly as success grows. none: undisturbed."""
-    disturbance_step: float = 0.02
-    """Growth of the disturbances' strength with an iteration of high success; their full strength is 1."""
-    iterations: int = 400
-    """Iterations: rollouts of one episode in every environment, each followed by an update."""
-    time_limit_min: float = 0.0
-    """Minutes after which this start ends; 0: no limit."""
-    num_envs: int = 256
-    """Environments of each process."""
-    num_threads: int = 0
-    """Threads of the physics; 0: all cores."""
-    validation_interval: int = 25
-    """Iterations between validations."""
-    validation_trials: int = 216
-    """Trials of each validation."""
-    early_stop_patience: int = 0
-    """Validations without a better success rate after which training ends; 0: never."""
-    engine: EngineName = "cpu"
-    """cpu: MuJoCo. warp: MuJoCo Warp, rollouts and learning on a GPU; needs the extra `gpu`."""
-    warp: WarpCfg = field(default_factory=WarpCfg)
-    """BufferMonitor of engine=warp."""
-    seed: int = 0
-    """Seed of all random numbers."""
-    out: str = ""
-    """Run directory; empty: a new one under runs/."""
-    resume: Literal["auto", "never"] = "auto"
-    """auto: resume from RUN/last.zip where there is one. never: start anew."""
-    init_checkpoint: str = ""
-    """Policy of the same stage to start from: a shipped name, a run directory or a checkpoint file."""
-    learning_rate: float = 3e-4
-    """Learning rate at the start; it follows `target_kl` afterwards."""
-    target_kl: float = 0.02
-    """KL divergence of a minibatch step that the learning rate aims at; it falls to a third until the end."""
-    num_epochs: int = 5
-    """Passes over each rollout."""
-    num_minibatches: int = 4
-    """Minibatches of each pass over a rollout."""
-    gamma: float = 0.99
-    """Discount per control step."""
-    init_std: float = 0.3
-    """Standard deviation of the exploration at the start, in units of the action."""
-    final_std: float = 0.0
-    """Standard deviation to which exploration is limited at the end of `iterations`; 0: no limit."""
-    hidden: tuple[int, ...] = (256, 128)
-    """Widths of the hidden layers of actor and critic; a student with init_from_teacher=true has those of its teacher."""
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    """bf16: networks compute in bfloat16 up to their last layers. auto: bf16 where the processor supports it."""
-    teacher: str = ""
-    """Teacher that the student imitates: a run, its best.zip, or a shipped teacher (HAND/teacher)."""
-    init_from_teacher: bool = True
-    """Initialise the student from the teacher where observation terms match."""
-    history_encoder: Encoder = "conv"
-    """Network that reads the student's history: lstm (the published method), conv or mlp."""
-    distillation: DistillationCfg = field(default_factory=DistillationCfg)
-    """Schedule of the student from imitation to reinforcement."""
-    reproduce_release: bool = False
-    """true: deviate from the paper as the published release does: exploration stays at `init_std`, rewards have no
-    floor, the palm's position has no noise."""
-    task: TaskCfg = field(default_factory=TaskCfg)
-    """Task of the training; its hold is shorter than that of an evaluation."""
-    physics: PhysicsCfg = field(default_factory=PhysicsCfg)
-    """Physics settings."""
-    plugins: tuple[str, ...] = ()
-    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
+    `provenance`: plain facts for the manifest of every checkpoint.
+    """
+    last = path / "last.zip"
+    resumes = cfg.resume == "auto" and last.is_file()
+    options: dict[str, Any] = _options(cfg, env) | {"provenance": provenance}
+    if cfg.stage == "teacher":
+        learner = GraspPPO(env, **options)
+    else:
+        teacher = load_teacher(cfg, env.task.device)
+        if cfg.init_from_teacher:
+            options["hidden"] = teacher.hidden
+        learner = StudentPPO(
+            env,
+            mix=cfg.distillation,
+            iterations=cfg.iterations,
+            teacher=teacher,
+            history_encoder=cfg.history_encoder,
+            **options,
+        )
+    if resumes:
+        log.info("going on from %s", last)
+        return learner.resume(last)
+    if cfg.init_checkpoint:
+        learner.start_from(find_compatible_checkpoint(cfg, "start"))
+    elif isinstance(learner, StudentPPO):
+        learner.start_from_teacher(copy=cfg.init_from_teacher)
+    return learner
 
-    def __post_init__(self) -> None:
-        ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
-        zeros = ("num_threads", "plateau", "time_limit", "seed", "final_std", "level_step")
-        for name, least in (*((name, 1) for name in ones), *((name, 0) for name in zeros)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("learning_rate", "target_kl", "init_std"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 < self.gamma < 1:
-            raise ValueError(f"gamma must lie between 0 and 1, got {self.gamma}")
+
+def load_teacher(cfg: "TrainCfg", device: torch.device | str = "cpu") -> GraspPolicy:
+    """Return the policy that labels the student's observations."""
+    return find_compatible_checkpoint(cfg, "teacher").policy.to(device)
+
+
+def find_compatible_checkpoint(cfg: "TrainCfg", key: str) -> Checkpoint:
+    """Return the checkpoint that `teacher` or `start` names, if it has the hand, the stage and the actions of `cfg`."""
+    name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
+    if not name:
+        raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train stage={stage}` leaves in out=RUN")
+    path = registry.find_policy(name, key, "checkpoint").path
+    checkpoint = load_checkpoint(path)
+    if checkpoint.stage != stage:
+        raise ValueError(f"{key}: {path} is a {checkpoint.stage}, a {stage} is needed")
+    there = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side} | _action_semantics(checkpoint.task)
+    here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _action_semantics(cfg.task)
+    if differ := [f"{item}: {there[item]} there, {here[item]} here" for item in here if here[item] != there[item]]:
+        raise ValueError(f"{key}: {checkpoint.path} was trained for something else ({', '.join(differ)})")
+    return checkpoint
+
+
+def _action_semantics(task: TaskCfg) -> dict[str, Any]:
+    """Return the options of the task that decide the meaning of an action, by dotted key."""
+    plain = configs.as_dict(task)
+    return flat({name: plain[name] for name in BELONGS_TO_POLICY}, "task.")
+
+
+def _use_bf16(cfg: "TrainCfg", env: GraspVecEnv) -> bool:
+    """Whether the networks learn in half precision; auto: where the processor has instructions for bfloat16."""
+    if cfg.precision != "auto":
+        return cfg.precision == "bf16"
+    if env.task.device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    able = torch.cpu.get_capabilities()
+    return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def _options(cfg: "TrainCfg", env: GraspVecEnv) -> dict[str, Any]:
+    return {
+        "hidden": cfg.hidden,
+        "init_std": cfg.init_std,
+        "learning_rate": cfg.learning_rate,
+        "minibatches": cfg.num_minibatches,
+        "num_epochs": cfg.num_epochs,
+        "gamma": cfg.gamma,
+        "target_kl": cfg.target_kl,
+        "frozen_std": cfg.init_std if cfg.reproduce_release else 0.0,
+        "final_std": cfg.final_std,
+        "bf16": _use_bf16(cfg, env),
+        "restarts": cfg.engine == "cpu",  # a reset of a few rows costs a GPU as much as one of all
+        "seed": cfg.seed,
+    }
+
+
+MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau", *BUFFERS)
+"""Options that may differ when a run is resumed."""
+
+VALIDATION_HOLD_S = 1.5
+"""Hold of every validation trial, whatever the training holds: success rates of all runs stay comparable."""
 
 
 def train(cfg: TrainCfg) -> dict[str, Any]:

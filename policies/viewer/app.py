@@ -16,14 +16,14 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose
 from dexgrasp.perception.cameras.open import open_source
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.viewer.page import Page
 from dexgrasp.policies.viewer.players import CameraPlayer, Player, TaskPlayer
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 
 IDLE_S = 0.05
 """Interval at which a paused page polls its buttons [s]."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from dexgrasp.perception.cameras.depth import CameraError, DepthSource, EndOfFramesError, FrameTimeoutError
 from dexgrasp.perception.hand_features import nearest_vectors
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
-from dexgrasp.policies.agents.synergy import Agent
+from dexgrasp.policies.agents.registry import Agent
 from dexgrasp.policies.evaluation.episodes import ATTEMPTS, RegraspRunner
 from dexgrasp.policies.viewer.snapshot import HandPose, PipelineInspector, Snapshot, plan_hand
 from dexgrasp.sim.rendering.geom_meshes import GeomMesh, geom_meshes

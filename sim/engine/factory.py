@@ -16,9 +16,11 @@ def make_engine(
         return CpuEngine(pool, num_envs, num_threads)
     if name != "warp":
         raise ValueError(f"engine must be cpu or warp, got '{name}'")
-    from dexgrasp.sim.engine.warp import WarpEngine  # first: it says which extra is missing
+    from dexgrasp.sim.engine.warp import (
+        WarpEngine,  # first: it says which extra is missing
+        warp_device,
+    )
     from dexgrasp.sim.engine.warp_buffer_sizing import with_measured_buffers
-    from dexgrasp.sim.engine.warp_scene import warp_device
 
     device = warp_device(int(os.environ.get("LOCAL_RANK", "0")))
     return WarpEngine(pool, num_envs, with_measured_buffers(warp or WarpCfg(), pool, num_envs, device), device)

@@ -1,26 +1,124 @@
 """Named state over the raw arrays of a MuJoCo batch; shared by the engines.
 
 A quantity of the state is a view of the arrays wherever MuJoCo stores it; `refresh` computes the others.
+
+Palm actuation of a batch: pose of the hand base, placement at a reset, targets to controls.
+
+Physics of one environment: writes its parameters into the model of its object.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import mujoco
 import torch
 from torch import Tensor
 
-from dexgrasp.perception.transforms import compose, invert, quat_rotate, quat_rotate_inverse
-from dexgrasp.sim.engine.base import InitialState, State
-from dexgrasp.sim.engine.carriers import make_carrier
+from dexgrasp.perception.transforms import (
+    compose,
+    invert,
+    quat_nlerp,
+    quat_rotate,
+    quat_rotate_inverse,
+    rotvec_from_quat,
+)
+from dexgrasp.sim.engine.base import InitialState, PhysicsVariation, State
+from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.mount import palm_actuators
-from dexgrasp.sim.scene import ModelPool
+from dexgrasp.sim.scene import ModelPool, PhysicsCfg
+
+
+class PalmActuation(Protocol):
+    """Actuates the hand base; poses are (env, 3) [m] and (env, 4) wxyz in the world."""
+
+    def base_pose(self) -> tuple[Tensor, Tensor]:
+        """Return the pose of the hand base at the current joint positions."""
+        ...
+
+    def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
+        """Place the base of `rows` at a pose, or as near as it can reach, at rest, as state and as target."""
+        ...
+
+    def set_palm_target(self, pos_w: Tensor, quat_w: Tensor) -> None:
+        """Set the target poses of all rows for the end of the next control period."""
+        ...
+
+    def interpolate(self, part: float) -> None:
+        """Set the controls for the fraction `part` in (0, 1] between the last target and the present one."""
+        ...
+
+
+class FloatingPalm:
+    """Actuates three slides and a ball joint in the world frame; controls are position and rotation vector."""
+
+    def __init__(self, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> None:
+        slide, ball = model.joint("palm_x").qposadr[0], model.joint("palm_ball").qposadr[0]
+        self._pos, self._quat = qpos[:, slide : slide + 3], qpos[:, ball : ball + 4]
+        self._ctrl = ctrl[:, :6]
+        self._last = self._goal = self._pos.clone(), self._quat.clone()
+
+    def base_pose(self) -> tuple[Tensor, Tensor]:
+        """See `PalmActuation`: views of the rows."""
+        return self._pos, self._quat
+
+    def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
+        """See `PalmActuation`."""
+        for pos, quat in ((self._pos, self._quat), self._goal):
+            pos[rows], quat[rows] = pos_w, quat_w
+        self._ctrl[rows] = torch.cat([pos_w, rotvec_from_quat(quat_w)], dim=1)
+
+    def set_palm_target(self, pos_w: Tensor, quat_w: Tensor) -> None:
+        """See `PalmActuation`."""
+        self._last, self._goal = self._goal, (pos_w, quat_w)
+
+    def interpolate(self, part: float) -> None:
+        """See `PalmActuation`."""
+        self._ctrl[:, :3] = torch.lerp(self._last[0], self._goal[0], part)
+        self._ctrl[:, 3:] = rotvec_from_quat(quat_nlerp(self._last[1], self._goal[1], part))
+
+
+class ArmPalm:
+    """Actuates an arm by joint targets from differential inverse kinematics, once per control period."""
+
+    def __init__(self, arm: ArmSpec, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> None:
+        first, n = model.joint(arm.joint_names[0]).qposadr[0], len(arm.joint_names)
+        self._q, self._ctrl = qpos[:, first : first + n], ctrl[:, :n]
+        self._ik = ArmIK(arm)
+        self._q[:] = torch.from_numpy(arm.home)
+        self._last = self._goal = self._q.clone()
+
+    def base_pose(self) -> tuple[Tensor, Tensor]:
+        """See `PalmActuation`."""
+        return self._ik.forward(self._q)
+
+    def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
+        """See `PalmActuation`."""
+        q, _ = self._ik.reach(pos_w, quat_w)
+        self._q[rows] = self._goal[rows] = self._ctrl[rows] = q
+
+    def set_palm_target(self, pos_w: Tensor, quat_w: Tensor) -> None:
+        """See `PalmActuation`."""
+        self._last, self._goal = self._goal, self._ik.solve(self._goal, pos_w, quat_w)
+
+    def interpolate(self, part: float) -> None:
+        """See `PalmActuation`."""
+        self._ctrl[:] = torch.lerp(self._last, self._goal, part)
+
+
+def make_carrier(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> PalmActuation:
+    """Return the actuation of scenes built with `mount`; `qpos` and `ctrl` are the batch's live tensors."""
+    if mount == "floating":
+        return FloatingPalm(model, qpos, ctrl)
+    return ArmPalm(ArmSpec.load(mount), model, qpos, ctrl)
+
 
 MAX_CHUNKS = 5
 """Most parts in which the palm target moves per control step."""
 
 LIVE = {"joint_pos", "joint_vel", "joint_target", "object_pos_w", "object_quat_w", "object_linvel_w"}
 """Quantities of the state that share the simulation's memory."""
+
 WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
 
 
@@ -175,3 +273,34 @@ def span(indices: Sequence[int]) -> slice:
     if [int(i) for i in indices] != list(range(start, start + len(indices))):
         raise ValueError(f"the hand's joints are not stored one after another: {list(indices)}")
     return slice(start, start + len(indices))
+
+
+def apply_variation(
+    model: mujoco.MjModel,
+    slots: SceneIndices,
+    physics: PhysicsCfg,
+    variation: PhysicsVariation,
+    i: int,
+    scratch: mujoco.MjData,
+) -> None:
+    """Write row `i` of the variation into a nominal model; `scratch`: data of a model with that layout."""
+    scale = physics.friction_scale
+    model.geom_friction[slots.object_geoms, 0] = float(variation.friction[i]) * scale
+    model.geom_friction[slots.table, 0] = float(variation.table_friction[i]) * scale
+    model.opt.gravity[:] = variation.gravity[i]
+    stiffness = float(variation.palm_stiffness[i])
+    for servos, kp, kd in (
+        (slots.actuators, variation.kp_scale[i].numpy(), variation.kd_scale[i].numpy()),
+        (slots.palm_actuators, stiffness, stiffness**0.5),
+    ):
+        model.actuator_gainprm[servos, 0] *= kp
+        model.actuator_biasprm[servos, 1] *= kp
+        model.actuator_biasprm[servos, 2] *= kd
+    model.actuator_forcerange[slots.actuators] *= variation.effort_scale[i].numpy()[:, None]
+    model.dof_damping[slots.finger_v] *= variation.damping_scale[i].numpy()
+    mass, com = float(variation.mass_scale[i]), variation.com_offset[i].numpy()
+    if mass != 1.0 or com.any():
+        model.body_mass[slots.object_body] *= mass
+        model.body_inertia[slots.object_body] *= mass
+        model.body_ipos[slots.object_body] += com
+        mujoco.mj_setConst(model, scratch)

@@ -4,33 +4,171 @@
 
 On a GPU the brackets are one CUDA graph. The state tensors share Warp's memory, and a step reads nothing back to the
 host. On a machine without a GPU the same code runs, slowly, on Warp's CPU backend.
+
+BufferMonitor for contacts and constraints on the device: usage counters, and an error on overflow.
+
+Warp allocates once and drops what does not fit. Counters on the device hold the maximum that was requested, so that an
+error can name a sufficient size.
+
+Scene of the Warp engine, and the features that Warp lacks.
+
+The table, by MuJoCo Warp 4.0.0:
+    orientation servo    missing; sim/engine/warp_servo.py makes it of three servos
+    solver tolerance     not below 1e-6: numbers are float32
+    arms                 not here: their inverse kinematics runs on the CPU
 """
 
 import copy
+import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import mujoco
+import mujoco_warp as mjw
+import numpy as np
 import torch
+import warp as wp
 from torch import Tensor
 
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg
-from dexgrasp.sim.engine.state import BatchState, RawBatch, SceneIndices, chunks_of
-from dexgrasp.sim.engine.variation import apply_variation
-from dexgrasp.sim.scene import ModelPool
+from dexgrasp.sim.engine.state import BatchState, RawBatch, SceneIndices, apply_variation, chunks_of
+from dexgrasp.sim.engine.warp_kernels import PalmServo, remember
+from dexgrasp.sim.engine.warp_objects import PER_WORLD, ObjectTable, PerWorldFields
+from dexgrasp.sim.scene import OBJECT, TABLE, ModelPool, build_model
+
+log = logging.getLogger(__name__)
+
+MARGIN = 1.5
+"""Factor on the need of a warm-up."""
+
+LEAST_CONTACTS, LEAST_ROWS = 24, 80
+"""Least buffer sizes: a hand that lies on the table needs as many."""
+
+NOT_LOST = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
+"""Overflow bits of a solver that reached its last iteration: less exact, but nothing dropped."""
+
+
+@dataclass(frozen=True)
+class BufferUsage:
+    """Hold the largest buffer use of a batch so far."""
+
+    rows: int
+    """Constraint rows of one environment."""
+    contacts: int
+    """Contacts of all environments together."""
+    pairs: int
+    """Pairs of geoms of all environments together that passed the broad phase."""
+
+    def sizes(self, num_envs: int, margin: float = MARGIN) -> tuple[int, int]:
+        """Return (nconmax, njmax) for that use, with a margin."""
+        per_env = max(self.contacts, self.pairs) / num_envs
+        return max(LEAST_CONTACTS, math.ceil(margin * per_env)), max(LEAST_ROWS, math.ceil(margin * self.rows))
+
+
+class BufferMonitor:
+    """Monitors the buffers of a batch."""
+
+    def __init__(self, model: mjw.Model, data: mjw.Data) -> None:
+        model.opt.warn_overflow = 0  # no printing from kernels: `check` says it once
+        self._model, self._data = model, data
+        self._marks = wp.zeros(3, dtype=int)
+
+    def remember(self) -> None:
+        """Update the counters after a substep; nothing is read back."""
+        data = self._data
+        wp.launch(remember, data.nworld, [data.nefc, data.nacon, data.ncollision], [self._marks])
+
+    def high_water(self) -> BufferUsage:
+        """Return the largest use so far; synchronises with the device."""
+        return BufferUsage(*(int(mark) for mark in self._marks.numpy()))
+
+    def check(self) -> None:
+        """Raise BufferError if anything was dropped; synchronises with the device."""
+        data, marks = self._data, self.high_water()
+        nconmax, njmax = marks.sizes(data.nworld)
+        if marks.rows > data.njmax:
+            raise BufferError(
+                f"Warp left constraints out: an environment needed {marks.rows} rows and there is room for "
+                f"{data.njmax}; set warp.njmax={njmax}"
+            )
+        if max(marks.contacts, marks.pairs) > data.naconmax:
+            raise BufferError(
+                f"Warp left contacts out: {data.nworld} environments needed {marks.pairs} pairs of geoms and "
+                f"{marks.contacts} contacts and there is room for {data.naconmax}; set warp.nconmax={nconmax}"
+            )
+        self._check_bits()
+
+    def _check_bits(self) -> None:
+        """Check the overflow bits, which Warp reports without a number."""
+        bits = mjw.OverflowType(int(np.bitwise_or.reduce(self._data.overflow.numpy())))
+        if bits & mjw.OverflowType.CONTACT_MATCH:
+            raise BufferError(
+                f"Warp left contacts out of a contact sensor: more than {self._model.opt.contact_sensor_maxmatch} "
+                "belong to one; set warp.max_contacts_per_sensor to twice as many"
+            )
+        if bits & ~NOT_LOST:
+            log.warning("Warp gave up on some contacts of this batch: %s", (bits & ~NOT_LOST).name)
+            self._data.overflow.zero_()
+
+
+TOLERANCE = 1e-6
+"""Least solver tolerance of Warp."""
+
+
+def warp_device(index: int) -> str:
+    """Return the GPU `index` for Warp and torch, "cpu" without one. Raise ValueError where only Warp finds it."""
+    if not wp.is_cuda_available():
+        log.warning("engine=warp: no GPU here, physics runs slowly on Warp's CPU backend")
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise ValueError(
+            f"engine=warp: Warp finds a GPU, this torch ({torch.__version__}) does not; install a build of torch "
+            "for CUDA, or hide the GPU with CUDA_VISIBLE_DEVICES="
+        )
+    if not any(Path(wp.config.kernel_cache_dir or "").rglob("*.cubin")):
+        log.warning("engine=warp: compiling kernels for this GPU, once; that takes minutes")
+    return f"cuda:{index % torch.cuda.device_count()}"
+
+
+def compile_scene(pool: ModelPool) -> mujoco.MjModel:
+    """Compile the scene with all object slots collidable; each world enables its own."""
+    if pool.mount != "floating":
+        raise ValueError(
+            f"engine=warp knows mount=floating, got '{pool.mount}': the inverse kinematics of an arm runs on the CPU; "
+            "use engine=cpu"
+        )
+    obj = pool.library[pool.library.names[0]]
+    model = build_model(pool.hand, obj, pool.physics, pool.mount, pool.slots, turn="axes")
+    slots = [model.geom(f"object_{i}").id for i in range(pool.slots)]
+    model.geom_contype[slots], model.geom_conaffinity[slots] = OBJECT, TABLE
+    return model
+
+
+def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Model:
+    """Put the model on the device with its per-world fields. Raise ValueError where Warp lacks a feature."""
+    worlds = max(num_envs, 2)  # Warp looks for absent pieces only where it sees several rows of them
+    try:
+        model = mjw.put_model(compiled, batch_sizes=dict.fromkeys(PER_WORLD, worlds))
+    except NotImplementedError as error:
+        raise ValueError(
+            f"engine=warp cannot simulate this scene, MuJoCo Warp says: {error}; use engine=cpu"
+        ) from error
+    if compiled.opt.tolerance < TOLERANCE:
+        log.info("engine=warp: solver tolerance %g instead of %g", TOLERANCE, compiled.opt.tolerance)
+    model.opt.contact_sensor_maxmatch = cfg.max_contacts_per_sensor
+    model.opt.gravity = wp.array(np.tile(compiled.opt.gravity, (worlds, 1)), dtype=wp.vec3)
+    return model
+
 
 try:
     import mujoco_warp as mjw
     import warp as wp
 except ImportError as error:
     raise ImportError(f"engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]' ({error})") from error
-
-from dexgrasp.sim.engine.warp_buffers import BufferMonitor
-from dexgrasp.sim.engine.warp_objects import ObjectTable, PerWorldFields
-from dexgrasp.sim.engine.warp_scene import compile_scene, put_model
-from dexgrasp.sim.engine.warp_servo import PalmServo
 
 WILD = 1e10
 """Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""

@@ -9,8 +9,7 @@ import torch
 from dexgrasp.perception.transforms import quat_rotate
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg
-from dexgrasp.sim.engine.warp import WarpEngine
-from dexgrasp.sim.engine.warp_buffers import BufferUsage
+from dexgrasp.sim.engine.warp import BufferUsage, WarpEngine
 from dexgrasp.sim.objects import ObjectModel
 from dexgrasp.sim.scene import ModelPool
 

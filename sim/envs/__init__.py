@@ -1,1 +1,5 @@
 """Interfaces of the task: Gymnasium, Stable-Baselines3, Isaac Gym."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

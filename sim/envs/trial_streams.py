@@ -16,9 +16,7 @@ from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
-from dexgrasp.sim.task.grasp_task import GraspTask, task_class
-from dexgrasp.sim.task.step import StepResult
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, StepResult, TaskCfg, task_class
 
 
 def make_task(

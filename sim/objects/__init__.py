@@ -8,13 +8,13 @@ from dexgrasp.sim.objects.library import (
     MAX_PIECES,
     PIECE_POINTS,
     SURFACE_POINTS,
+    ObjectEntry,
     ObjectLibrary,
     ObjectModel,
     refuse_overlap,
     refuse_test_objects,
     trained_on,
 )
-from dexgrasp.sim.objects.manifest import ObjectEntry
 from dexgrasp.sim.objects.registry import open_library
 
 __all__ = [

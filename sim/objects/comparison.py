@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dexgrasp.sim.objects.library import ObjectLibrary
-from dexgrasp.sim.objects.manifest import ObjectEntry
+from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary
 from dexgrasp.utils.files import write_bytes
 
 TAIL = 0.005

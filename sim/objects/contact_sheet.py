@@ -12,9 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 from scipy.spatial.transform import Rotation
 
-from dexgrasp.sim.objects.library import ObjectLibrary, ObjectModel
-from dexgrasp.sim.objects.manifest import ObjectEntry
-from dexgrasp.sim.objects.surface import scatter
+from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, ObjectModel
+from dexgrasp.sim.objects.model_builder import scatter
 from dexgrasp.utils.files import write_bytes
 
 TILE_PX = 170

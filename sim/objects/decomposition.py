@@ -4,34 +4,46 @@ A convex piece that spans a hollow fills it, and a filled bowl cannot be grasped
 volume of the hulls over the volume of the mesh.  Planes cut the worst piece where that lowers the hulls' volume most,
 until the ratio is met or the pieces are used up.  Vessels are cut into sectors first: halving a ring gains nothing,
 eight sectors do.  Where the result is still much too thick, CoACD gets a try, and the leaner wins.
+
+Meshes that come as convex parts: fewer of them, where there are more than a scene has room for.
 """
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import combinations, product
 
 import numpy as np
 from manifold3d import Error, Manifold, Mesh
+from scipy.spatial import ConvexHull
 
-from dexgrasp.sim.objects.hulls import hull_volume, sphere_directions
 from dexgrasp.sim.objects.library import MAX_PIECES
+from dexgrasp.sim.objects.model_builder import hull_volume, mass_properties, sphere_directions
 
 TARGET_RATIO = 1.05
 """Hull volume / mesh volume at which no more cuts are made: every piece costs simulation time."""
+
 HOLLOW_RATIO = 1.15
 """Above this the mesh is taken as hollow, and sectors are tried too."""
+
 TOO_THICK_RATIO = 1.5
 """Above this CoACD gets a try (Wei et al. 2022); it is slow and rarely leaner."""
+
 SECTORS = (8, 16)
+
 FLOORS = (None, 0.05, 0.1, 0.9, 0.95)
 """Where a vessel's floor may be cut off before the sectors, as a share of its height."""
+
 VESSELS_TRIED = 2
+
 CUTS_PER_DIRECTION = 4
+
 LEAST_EXTENT_M = 0.004
 """Parts thinner than this across a plane's normal are not cut by it."""
+
 BALANCE = 0.02
 """Among cuts of equal gain the one that halves is taken: what an uneven cut costs, as a share of the hull's volume."""
+
 METHODS = ("auto", "cuts", "coacd")
 
 
@@ -175,3 +187,47 @@ def _points(solid: Manifold) -> np.ndarray:
 
 def _ratio(pieces: Sequence[np.ndarray], solid: Manifold) -> float:
     return sum(hull_volume(points) for points in pieces) / solid.volume()
+
+
+CONVEX_RATIO = 1.001
+"""A part counts as convex where its hull's volume is less than this times its own."""
+
+NEAR_M = 0.001
+"""Parts whose boxes are further apart are not merged, unless no others are left."""
+
+
+def are_convex(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
+    """Whether all closed parts, vertices (v, 3) and faces (f, 3), are convex."""
+    return all(hull_volume(points) <= CONVEX_RATIO * mass_properties(points, faces)[0] for points, faces in parts)
+
+
+def merged(parts: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
+    """At most `limit` point sets (n, 3) from convex parts: the two whose common hull adds least become one, and again.
+
+    Neighbours first, with parts of a thin wall as the case in mind: what is merged along it adds little.
+    """
+    hulls = {i: np.asarray(points, float) for i, points in enumerate(parts)}
+    near_m, added = NEAR_M / 10, {}
+    while len(hulls) > limit:
+        while not added:
+            near_m *= 10
+            near = [(i, j) for i, j in combinations(hulls, 2) if _near(hulls[i], hulls[j], near_m)]
+            added = {(i, j): _added(hulls[i], hulls[j]) for i, j in near}
+        pair = min(added, key=added.__getitem__)
+        points = np.concatenate([hulls.pop(i) for i in pair])
+        points = points[ConvexHull(points).vertices]
+        added = {key: volume for key, volume in added.items() if not set(key) & set(pair)}
+        new = max([*hulls, *pair]) + 1
+        added |= {(i, new): _added(other, points) for i, other in hulls.items() if _near(other, points, near_m)}
+        hulls[new] = points
+    return list(hulls.values())
+
+
+def _near(a: np.ndarray, b: np.ndarray, gap_m: float) -> bool:
+    """Whether the boxes around two point sets are at most `gap_m` apart along each axis."""
+    return bool((a.min(axis=0) <= b.max(axis=0) + gap_m).all() and (b.min(axis=0) <= a.max(axis=0) + gap_m).all())
+
+
+def _added(a: np.ndarray, b: np.ndarray) -> float:
+    """Volume that the common hull of two point sets has beyond theirs [m^3]."""
+    return hull_volume(np.concatenate([a, b])) - hull_volume(a) - hull_volume(b)

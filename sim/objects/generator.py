@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dexgrasp.sim.objects import model_builder, surface
+from dexgrasp.sim.objects import model_builder
+from dexgrasp.sim.objects import model_builder as surface
 from dexgrasp.sim.objects.families import FAMILIES
-from dexgrasp.sim.objects.library import MANIFEST, MAX_PIECES, ObjectLibrary, ObjectModel, write_library
-from dexgrasp.sim.objects.manifest import ObjectEntry
+from dexgrasp.sim.objects.library import MANIFEST, MAX_PIECES, ObjectEntry, ObjectLibrary, ObjectModel, write_library
 from dexgrasp.sim.objects.parameter_draws import ParameterSampler, stripe_owner
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.progress import track

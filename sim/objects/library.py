@@ -2,6 +2,8 @@
 
 A library is a folder with manifest.json and objects/NAME.npz.  The manifest is written last and in one step, so a
 folder with a manifest is complete.  Models are loaded when asked for, never all at once.
+
+The row that a library's manifest keeps of each object.
 """
 
 import copy
@@ -11,26 +13,81 @@ import json
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
 
-from dexgrasp.sim.objects.manifest import ObjectEntry, entry_from_dict
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
+
+@dataclass(frozen=True)
+class ObjectEntry:
+    """What the manifest knows of one object without loading it."""
+
+    name: str
+    family: str
+    split: str
+    seed: int
+    file: str
+    sha256: str
+    extents: tuple[float, float, float]
+    """Side lengths of the axis-aligned box [m]."""
+    mass: float
+    """[kg]"""
+    friction: float
+    pieces: int
+    """Number of convex pieces."""
+    poses: int
+    """Number of resting poses."""
+    volume: float
+    """Volume of the visual mesh [m^3]."""
+    hull_volume: float
+    """Volume of its convex hull [m^3]."""
+    piece_volume_ratio: float
+    """Sum of the pieces' volumes / volume of the mesh; far above 1 means walls thicker than the mesh's."""
+    thickness: float
+    """Mean part or wall thickness, 2 volume / area [m]."""
+    thinness: float
+    """0 (as thick as the hand likes) .. 1 (as thin as a sheet): thinnest extent and wall."""
+    size: float
+    """Middle extent / opening of the hand (0.1 m); above 1 it can only be held at an edge."""
+    concavity: float
+    """1 - volume / hull volume, 0 .. 1."""
+    difficulty: float
+    """0 (easy) .. 1, mean of the four aspects above and mass."""
+    proportion: float
+    """Where in its family's range of proportions the object lies, 0 .. 1; it decides the split."""
+    source: str = ""
+    """Mesh file that an imported object came from, relative to its folder."""
+
+
+def entry_from_dict(values: dict[str, object]) -> ObjectEntry:
+    """One manifest row as an ObjectEntry; an unknown or missing key is an error."""
+    known = {f.name for f in fields(ObjectEntry)}
+    if unknown := sorted(set(values) - known):
+        raise ValueError(f"manifest: unknown keys {unknown} in '{values.get('name')}'; known: {sorted(known)}")
+    return ObjectEntry(**{**values, "extents": tuple(values["extents"])})  # type: ignore[arg-type]
+
+
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
+
 MAX_PIECES = 24
 """Most convex pieces of one object."""
+
 SURFACE_POINTS = 1024
 """Surface samples of one object."""
+
 SPLITS = ("train", "validation", "test", "imported")
 """Where an object may be used; "imported" objects come from meshes."""
+
 UPRIGHT_RAD = np.deg2rad(20)
 """Most tilt of an object that counts as upright."""
+
 MANIFEST = "manifest.json"
+
 FORMAT = 1
 
 _ARRAYS = {

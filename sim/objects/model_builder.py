@@ -1,16 +1,147 @@
-"""From geometry to an ObjectModel, and the numbers that the manifest keeps of it."""
+"""From geometry to an ObjectModel, and the numbers that the manifest keeps of it.
+
+Convex pieces in the one shape that all compiled models share: 64 points that all lie on the piece's hull.
+
+Closed triangle meshes as bodies: mass properties, and evenly spread samples of their surface.
+"""
 
 import hashlib
 
 import numpy as np
-from scipy.spatial import ConvexHull
+from scipy.spatial import ConvexHull, QhullError
 
-from dexgrasp.sim.objects import hulls, resting_poses, surface
-from dexgrasp.sim.objects.library import SURFACE_POINTS, ObjectModel
-from dexgrasp.sim.objects.manifest import ObjectEntry
+from dexgrasp.sim.objects import resting_poses
+from dexgrasp.sim.objects.library import PIECE_POINTS, SURFACE_POINTS, ObjectEntry, ObjectModel
+
+BALL_M = 0.6e-3
+"""Radius of the ball that rounds each piece: it keeps all support points distinct and on the hull."""
+
+MOST_GROWTH = 1.06
+"""Most by which a round piece is scaled up."""
+
+LEAST_SCALE = 0.25
+"""A piece thinner than the ball's diameter keeps this share of its own thickness."""
+
+
+def sphere_directions(count: int) -> np.ndarray:
+    """(count, 3) unit vectors of the Fibonacci lattice, evenly spread over the sphere."""
+    i = np.arange(count) + 0.5
+    polar = np.arccos(1 - 2 * i / count)
+    azimuth = np.pi * (1 + 5**0.5) * i
+    return np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], axis=1)
+
+
+_DIRECTIONS = sphere_directions(PIECE_POINTS)
+
+_BETWEEN = sphere_directions(150)
+
+
+def support_hull(points: np.ndarray, ball_m: float = BALL_M) -> np.ndarray:
+    """(64, 3) float32: support points, along 64 directions, of the hull of `points` (n, 3) rounded by a small ball.
+
+    The hull is first shrunk by the ball's diameter along its principal axes, so that walls keep their thickness, and
+    the result is scaled to the mean width of the hull: few points would cut round things short all over.
+    Every returned point is the only maximum along its own direction, hence on the hull of all of them.
+    """
+    centre = points.mean(axis=0)
+    local = points - centre
+    _, axes = np.linalg.eigh(local.T @ local)
+    along = local @ axes
+    middle = (along.max(axis=0) + along.min(axis=0)) / 2
+    extent = np.ptp(along, axis=0)
+    scale = np.maximum(1 - 2 * ball_m / np.maximum(extent, 1e-9), LEAST_SCALE)
+    shrunk = centre + ((along - middle) * scale + middle) @ axes.T
+    packed = shrunk[np.argmax(shrunk @ _DIRECTIONS.T, axis=0)] + ball_m * _DIRECTIONS
+    width = (local @ _BETWEEN.T).max(axis=0)
+    growth = np.mean(width / ((packed - centre) @ _BETWEEN.T).max(axis=0))
+    return (centre + np.clip(growth, 1, MOST_GROWTH) * (packed - centre)).astype(np.float32)
+
+
+def support_hulls(pieces: list[np.ndarray]) -> np.ndarray:
+    """(p, 64, 3) float32: `support_hull` of each point set."""
+    return np.stack([support_hull(np.asarray(points, float)) for points in pieces])
+
+
+def hull_volume(points: np.ndarray) -> float:
+    """Volume of the convex hull of points (n, 3) [m^3]; 0 when they are flat."""
+    try:
+        return float(ConvexHull(np.asarray(points, float)).volume)
+    except QhullError:
+        return 0.0
+
+
+def mass_properties(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+    """Volume [m^3], centroid (3,) [m] and inertia (3, 3) about it at density 1 [m^5] of a closed mesh.
+
+    Sums signed tetrahedra (origin, a, b, c): their integral of x x^T is det/120 ((sum)(sum)^T + sum of x x^T).
+    """
+    a, b, c = np.asarray(vertices, float)[faces].transpose(1, 0, 2)
+    det = np.einsum("ni,ni->n", a, np.cross(b, c))
+    volume = det.sum() / 6
+    total = a + b + c
+    centroid = (det[:, None] * total).sum(axis=0) / 24 / volume
+    second = (total * det[:, None]).T @ total
+    for corner in (a, b, c):
+        second += (corner * det[:, None]).T @ corner
+    second = second / 120 - volume * np.outer(centroid, centroid)
+    return float(volume), centroid, np.trace(second) * np.eye(3) - second
+
+
+def surface_area(vertices: np.ndarray, faces: np.ndarray) -> float:
+    """Area of a triangle mesh [m^2]."""
+    return float(_face_cross(vertices, faces)[1].sum() / 2)
+
+
+def sample_surface(
+    vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` points (n, 3) and outward normals (n, 3) of a mesh, even by area, in farthest-point order."""
+    points, normals = scatter(vertices, faces, count, rng)
+    order = farthest_first(points)
+    return points[order], normals[order]
+
+
+def scatter(
+    vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """`count` points (n, 3) and outward normals (n, 3) of a mesh, even by area, in the order of the faces.
+
+    One sample in each of `count` strata of equal area spreads better than independent draws.
+    """
+    cross, doubled = _face_cross(vertices, faces)
+    edges = np.cumsum(doubled)
+    at = (np.arange(count) + rng.uniform(size=count)) / count * edges[-1]
+    face = np.minimum(np.searchsorted(edges, at), len(faces) - 1)
+    u, v = rng.uniform(size=(2, count))
+    u, v = np.where(u + v > 1, [1 - u, 1 - v], [u, v])
+    a, b, c = np.asarray(vertices, float)[faces[face]].transpose(1, 0, 2)
+    return a + u[:, None] * (b - a) + v[:, None] * (c - a), cross[face] / doubled[face, None]
+
+
+def farthest_first(points: np.ndarray) -> np.ndarray:
+    """Order (n,) of points (n, 3): starts farthest from the mean, then always the point farthest from those chosen."""
+    points = np.asarray(points, np.float32)
+    square = np.einsum("ni,ni->n", points, points)
+    apart = square[:, None] + square[None] - 2 * points @ points.T
+    order = np.empty(len(points), np.int64)
+    order[0] = np.argmax(((points - points.mean(axis=0)) ** 2).sum(axis=1))
+    nearest = apart[order[0]].copy()
+    for k in range(1, len(points)):
+        nearest[order[k - 1]] = -1.0  # taken
+        order[k] = nearest.argmax()
+        np.minimum(nearest, apart[order[k]], out=nearest)
+    return order
+
+
+def _face_cross(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    a, b, c = np.asarray(vertices, float)[faces].transpose(1, 0, 2)
+    cross = np.cross(b - a, c - a)
+    return cross, np.linalg.norm(cross, axis=1)
+
 
 GRID_M = 2.0**-17
 """Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""
+
 HAND_OPENING_M = 0.10
 """Width that an Allegro or LEAP hand can close around."""
 
@@ -31,12 +162,12 @@ def assemble(
     Moves the origin to the centre of mass at uniform density, samples the surface, finds the resting poses.
     """
     vertices, faces = mesh
-    volume, centre, second = surface.mass_properties(vertices, faces)
+    volume, centre, second = mass_properties(vertices, faces)
     if not volume > 0:
         raise ValueError(f"{name}: the mesh encloses no volume ({volume:.3g} m^3); its faces may point inward")
     vertices = _on_grid(vertices - centre)
-    packed = hulls.support_hulls([points - centre for points in pieces])
-    points, normals = surface.sample_surface(vertices, faces, SURFACE_POINTS, rng)
+    packed = support_hulls([points - centre for points in pieces])
+    points, normals = sample_surface(vertices, faces, SURFACE_POINTS, rng)
     inertia = second * mass / volume
     height, quat, prob = resting_poses.resting_poses(packed, mass, inertia)
     return ObjectModel(
@@ -47,9 +178,9 @@ def assemble(
 
 def describe(model: ObjectModel, file: str, data: bytes, source: str = "") -> ObjectEntry:
     """The manifest row of a model whose file holds `data`."""
-    volume = surface.mass_properties(model.vertices, model.faces)[0]
+    volume = mass_properties(model.vertices, model.faces)[0]
     hull = float(ConvexHull(model.vertices.astype(float)).volume)
-    thickness = 2 * volume / surface.surface_area(model.vertices, model.faces)
+    thickness = 2 * volume / surface_area(model.vertices, model.faces)
     extents = np.sort(model.extents.astype(float))
     thinness = _ramp(extents[0], 0.05, 0.015) * 0.5 + _ramp(thickness, 0.012, 0.002) * 0.5
     size = extents[1] / HAND_OPENING_M
@@ -70,7 +201,7 @@ def describe(model: ObjectModel, file: str, data: bytes, source: str = "") -> Ob
         poses=len(model.rest_prob),
         volume=_short(volume),
         hull_volume=_short(hull),
-        piece_volume_ratio=_short(sum(hulls.hull_volume(piece) for piece in model.pieces) / volume),
+        piece_volume_ratio=_short(sum(hull_volume(piece) for piece in model.pieces) / volume),
         thickness=_short(thickness),
         thinness=_short(thinness),
         size=_short(size),

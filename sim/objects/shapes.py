@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 from manifold3d import CrossSection, Manifold, OpType
 
-from dexgrasp.sim.objects.hulls import sphere_directions
+from dexgrasp.sim.objects.model_builder import sphere_directions
 
 ROUND = 40
 """Corners of a circle in visual meshes."""

@@ -10,8 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dexgrasp.perception.tracking.carrying import PalmMotion
-from dexgrasp.perception.tracking.object_points import CLEAR_M, ObjectFrame, ObjectPoints
+from dexgrasp.perception.tracking.object_points import CLEAR_M, ObjectFrame, ObjectPoints, PalmMotion
 from dexgrasp.sim.engine.base import Engine, State
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg
 from dexgrasp.sim.robots.capsules import hand_shadow

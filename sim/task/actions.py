@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp.perception.grasp_planning.grasp_style import blend
-from dexgrasp.perception.grasp_planning.pregrasp import Pregrasp
+from dexgrasp.perception.grasp_planning.planner import Pregrasp
 from dexgrasp.perception.transforms import (
     quat_conjugate,
     quat_from_rotvec,

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from dexgrasp.perception.grasp_planning.candidates import TOP_DOWN
-from dexgrasp.perception.grasp_planning.planner import best_pregrasp
-from dexgrasp.perception.grasp_planning.pregrasp import Pregrasp, move_start_clear, plan_pregrasp
+from dexgrasp.perception.grasp_planning.planner import Pregrasp, best_pregrasp, move_start_clear, plan_pregrasp
 from dexgrasp.perception.transforms import compose, invert, quat_rotate
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, ResetCfg
+from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp.sim.robots.mount import ArmIK, ArmSpec
 from dexgrasp.sim.sensors.point_camera import POINTS
 
 

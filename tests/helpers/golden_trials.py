@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from dexgrasp import assets, configs
-from dexgrasp.policies.agents.synergy import POLICIES, make_policy
+from dexgrasp.policies.agents.registry import POLICIES, make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.run_directory import versions
 from dexgrasp.sim.objects import open_library

@@ -6,11 +6,11 @@ from dexgrasp import configs
 from dexgrasp.policies.agents.checkpoint import CheckpointData, TrainingState, write_checkpoint
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
 from dexgrasp.policies.networks.student import StudentPolicy
-from dexgrasp.policies.training.train import TrainCfg
+from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.observations import observation_layouts
-from dexgrasp.sim.task.task_cfg import TaskCfg
 
 TASK = TaskCfg(
     rate_hz=20.0, grasp_s=1.6, lift_s=0.7, hold_s=0.5, finger_action_rad=0.2, camera=CameraCfg(mode="latest")

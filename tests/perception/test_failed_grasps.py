@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dexgrasp.perception.grasp_planning.planner import best_pregrasp
-from dexgrasp.perception.grasp_planning.tried import (
+from dexgrasp.perception.grasp_planning.scoring import (
     AXIS,
     COST,
     MARK,

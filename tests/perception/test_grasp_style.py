@@ -3,7 +3,7 @@
 import torch
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, blend
-from dexgrasp.perception.grasp_planning.pregrasp import plan_pregrasp
+from dexgrasp.perception.grasp_planning.planner import plan_pregrasp
 from dexgrasp.sim.robots.hand import HandSpec
 
 

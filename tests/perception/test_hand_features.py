@@ -10,8 +10,7 @@ from scipy.spatial.transform import Rotation
 from dexgrasp.perception.hand_features import INPUTS, OUTPUTS, HandFeatures, nearest_vectors
 from dexgrasp.perception.transforms import compose, invert, quat_rotate
 from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 
 SQUARE_M2 = 5e-7
 """Squared distances differ by at most this: they are differences of float32 squares of coordinates below one metre."""

@@ -11,8 +11,15 @@ from hypothesis.extra.numpy import arrays
 
 from dexgrasp.perception.grasp_planning.candidates import CAMERA_LINE, EDGE, SLANTED, TOP_DOWN, candidates, highest
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.perception.grasp_planning.planner import REACH_TRIES, best_pregrasp, choose
-from dexgrasp.perception.grasp_planning.pregrasp import CLEAR_M, TABLE_M, move_start_clear, plan_pregrasp
+from dexgrasp.perception.grasp_planning.planner import (
+    CLEAR_M,
+    REACH_TRIES,
+    TABLE_M,
+    best_pregrasp,
+    choose,
+    move_start_clear,
+    plan_pregrasp,
+)
 from dexgrasp.perception.grasp_planning.scoring import ScoreCfg, score_candidates
 from dexgrasp.perception.transforms import quat_rotate
 from dexgrasp.sim.task.reset import open_hand_keypoints

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.perception.grasp_planning.pregrasp import CLEAR_M, back_off_from_points, plan_pregrasp
+from dexgrasp.perception.grasp_planning.planner import CLEAR_M, back_off_from_points, plan_pregrasp
 from dexgrasp.perception.transforms import matrix_from_quat, plane_basis, quat_rotate, quat_rotate_inverse
 
 

@@ -19,8 +19,7 @@ from dexgrasp.perception.cameras.depth import (
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
 from dexgrasp.perception.cameras.open import open_source
-from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
-from dexgrasp.perception.cameras.realsense_frames import AlignedDepth
+from dexgrasp.perception.cameras.realsense import AlignedDepth, RealSense, RealSenseCfg
 from tests.helpers.software_camera import COLOR_FROM_DEPTH_M, RATE_HZ, H, W, camera
 
 OLD_RECORDING = Path(__file__).parents[1] / "data/librealsense_2_57.bag"

@@ -8,9 +8,8 @@ import pytest
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
 from dexgrasp.perception.cameras.extrinsics import pose_matrix
 from dexgrasp.perception.robot_mask import Capsules
-from dexgrasp.perception.segmentation.clustering import in_large_parts, on_surfaces
+from dexgrasp.perception.segmentation.clustering import in_large_parts, on_surfaces, sample_points
 from dexgrasp.perception.segmentation.pipeline import NoObjectError, SegmentationCfg, Segmenter
-from dexgrasp.perception.segmentation.sampling import sample_points
 from dexgrasp.perception.segmentation.table_plane import NoPlaneError, Plane, fit_plane
 from dexgrasp.policies.benchmarks.perception import BenchPerceptionCfg, bench_perception
 from dexgrasp.policies.benchmarks.segmentation import BenchSegmentationCfg, measure, summarise

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dexgrasp.perception import transforms as g
-from dexgrasp.perception.transforms import Kinematics
+from dexgrasp.perception.kinematics import Kinematics
 
 ATOL = 1e-12  # double precision throughout, a few operations
 

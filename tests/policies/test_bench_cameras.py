@@ -9,7 +9,7 @@ from dexgrasp.policies.benchmarks.camera_models import BenchCamerasCfg, Comparis
 from dexgrasp.policies.evaluation.statistics import wilson_interval
 from dexgrasp.sim.rendering import offscreen
 from dexgrasp.sim.sensors.config import CameraCfg
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 
 try:
     offscreen.backend()

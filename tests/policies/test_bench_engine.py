@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 
 from dexgrasp.policies.benchmarks import engine
-from dexgrasp.policies.benchmarks.engine import BenchEngineCfg
-from dexgrasp.policies.benchmarks.memory import make_task
+from dexgrasp.policies.benchmarks.engine import BenchEngineCfg, make_task
 from dexgrasp.policies.cli.main import main
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 
 FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramidal", impratio=5.0, condim=3)
 SHORT = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.2)

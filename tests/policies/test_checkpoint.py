@@ -24,9 +24,10 @@ from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from dexgrasp.policies.cli.checkpoint import Sb3Cfg, UpgradeCfg, export_sb3, read_sb3_checkpoint, upgrade
 from dexgrasp.policies.cli.main import main
-from dexgrasp.policies.training.train import TrainCfg, train
+from dexgrasp.policies.training.config import TrainCfg
+from dexgrasp.policies.training.train import train
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.tensor_archive import HEADER, TENSORS, ArchiveError, read_archive, write_archive
 from tests.helpers.golden_trials import machine
 from tests.helpers.untrained_checkpoint import TASK, make_run, make_teacher_run

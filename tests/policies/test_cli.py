@@ -100,7 +100,7 @@ def test_help_spells_types_in_words_and_not_as_names_of_aliases(command):
 
 
 def test_help_lists_the_choices_behind_an_alias():
-    kinds = {key.name: key.kind for key in help.keys("dexgrasp.policies.training.train:TrainCfg", "train")}
+    kinds = {key.name: key.kind for key in help.keys("dexgrasp.policies.training.config:TrainCfg", "train")}
     assert kinds["engine"] == "one of cpu, warp"
     assert kinds["encoder"] == "one of lstm, mlp, conv"
     assert kinds["task.view.mode"] == "one of frozen, refreshed, tracked, corrected"

@@ -8,13 +8,12 @@ import torch
 
 from dexgrasp import configs
 from dexgrasp.policies.algorithms.distillation import DistillationCfg, StudentPPO
-from dexgrasp.policies.algorithms.losses import imitation_loss, reconstruction_loss
-from dexgrasp.policies.algorithms.ppo import GraspPPO
+from dexgrasp.policies.algorithms.ppo import GraspPPO, imitation_loss, reconstruction_loss
 from dexgrasp.policies.benchmarks.ablations import VARIANTS, BenchAblationsCfg, varied
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
 from dexgrasp.policies.networks.student import make_encoder
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 
 SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
 

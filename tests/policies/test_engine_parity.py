@@ -8,7 +8,7 @@ from dexgrasp.policies.benchmarks.engine_parity import EngineComparison, Repeate
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.statistics import success_summary
 from dexgrasp.sim.engine.config import WarpCfg
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 
 
 def test_the_band_is_three_deviations_of_what_the_trials_that_differ_add_up_to():

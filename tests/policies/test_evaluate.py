@@ -9,19 +9,18 @@ import imageio_ffmpeg
 import pytest
 import torch
 
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation import evaluate as evaluation
 from dexgrasp.policies.evaluation import videos
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
-from dexgrasp.policies.evaluation.demo import best_video, demo
-from dexgrasp.policies.evaluation.evaluate import diagnostics, evaluate, summarise
+from dexgrasp.policies.evaluation.evaluate import best_video, demo, diagnostics, evaluate, summarise
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, TrialPlan, whole_blocks
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable, backend
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.outcomes import FAILURES, Outcome
-from dexgrasp.sim.task.task_cfg import TaskCfg
 
 FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramidal", impratio=5.0, condim=3)
 SHORT = TaskCfg(grasp_s=1.5, lift_s=0.5, hold_s=0.5)

@@ -13,7 +13,7 @@ from dexgrasp import assets, configs
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.bundle_agent import plan_of, readings_of
 from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.deploy.policy import Policy
 from dexgrasp.policies.deploy.shipped import PolicyNotFoundError
@@ -26,7 +26,7 @@ from dexgrasp.policies.export.replay_check import record, repeat
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
-from dexgrasp.sim.task.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
+from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
 from tests.helpers.untrained_checkpoint import TASK, make_run, make_teacher_run
 
 TURBO = configs.load_option(PhysicsCfg, "physics", "turbo")

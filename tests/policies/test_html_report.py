@@ -12,10 +12,9 @@ from rich.console import Console
 
 from dexgrasp import configs
 from dexgrasp.policies.evaluation import html_report
-from dexgrasp.policies.evaluation.charts import Bar, interval_gauge, rate_chart, share_chart
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import diagnostics, speed, summarise
-from dexgrasp.policies.evaluation.html_report import write_report
+from dexgrasp.policies.evaluation.html_report import Bar, interval_gauge, rate_chart, share_chart, write_report
 from dexgrasp.policies.evaluation.summary import print_scoreboard, warnings
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable, backend

@@ -10,7 +10,8 @@ from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import evaluate
 from dexgrasp.policies.export.model_card import PublishCfg, _processes, _starts, ship
-from dexgrasp.policies.training.train import TrainCfg, train
+from dexgrasp.policies.training.config import TrainCfg
+from dexgrasp.policies.training.train import train
 from tests.policies.test_train import TINY
 
 

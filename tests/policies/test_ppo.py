@@ -7,13 +7,12 @@ import torch
 from stable_baselines3.common.callbacks import BaseCallback
 
 from dexgrasp.policies.algorithms.learner import IterationCallback
-from dexgrasp.policies.algorithms.losses import gaussian_kl, log_prob, normalize_advantages, surrogate_loss
-from dexgrasp.policies.algorithms.ppo import GraspPPO
+from dexgrasp.policies.algorithms.ppo import GraspPPO, gaussian_kl, log_prob, normalize_advantages, surrogate_loss
 from dexgrasp.policies.algorithms.rollout_buffer import RolloutBuffer
 from dexgrasp.policies.networks.actor_critic import Critic, Normaliser
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.rewards import RewardCfg
-from dexgrasp.sim.task.task_cfg import TaskCfg
 
 SHORT = TaskCfg(rate_hz=10.0, grasp_s=0.8, lift_s=0.3, hold_s=0.2)
 

@@ -30,8 +30,8 @@ from dexgrasp.sim.randomization.episode_draws import RandomizationCfg, ResetCfg,
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.sim.task.task_cfg import TaskCfg
 
 ROOT = Path(__file__).resolve().parents[2]
 FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramidal", impratio=5.0, condim=3)

@@ -12,9 +12,10 @@ import torch
 from dexgrasp import configs
 from dexgrasp.policies.agents.checkpoint import read_checkpoint
 from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.training.callbacks import PARTS
+from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
-from dexgrasp.policies.training.profiling import PARTS
-from dexgrasp.policies.training.train import TrainCfg, train
+from dexgrasp.policies.training.train import train
 
 TINY = (
     "objects=generated:8",

@@ -18,7 +18,7 @@ from dexgrasp.perception.cameras.open import FrameFolder, save_folder
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
 from dexgrasp.perception.segmentation.table_plane import Plane
 from dexgrasp.perception.transforms import matrix_from_quat, quat_rotate_inverse
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
@@ -31,8 +31,8 @@ from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, ResetCfg
 from dexgrasp.sim.rendering import offscreen
 from dexgrasp.sim.rendering.geom_meshes import geom_meshes
 from dexgrasp.sim.sensors.synthetic_scenes import make_scene
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.reset import PregraspPlanner
-from dexgrasp.sim.task.task_cfg import TaskCfg
 from tests.helpers import browser
 
 SMALL = Intrinsics(160, 120, 96.0, 96.0, 79.5, 59.5)

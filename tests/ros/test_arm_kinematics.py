@@ -6,7 +6,7 @@ import torch
 
 from dexgrasp import assets
 from dexgrasp.policies.deploy.bundle import read_contract
-from dexgrasp.sim.robots.mount import ArmIK, ArmSpec
+from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 

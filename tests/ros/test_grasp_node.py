@@ -25,9 +25,9 @@ from dexgrasp import assets
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp_ros import config, message_conversions
-from dexgrasp_ros.camera_messages import estimate_message
 from dexgrasp_ros.drivers.config import load
 from dexgrasp_ros.joint_test.record import check_stamp, write_stamp
+from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.nodes.grasp_node import GraspNode
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from tests.helpers.ros import LATCHED, RELIABLE, SENSOR, Process

@@ -17,7 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp_ros import message_conversions as m
-from dexgrasp_ros.camera_messages import (
+from dexgrasp_ros.message_conversions import (
     depth_from_image,
     estimate_from_message,
     estimate_message,

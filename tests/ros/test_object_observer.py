@@ -11,20 +11,18 @@ from dexgrasp import assets
 from dexgrasp.perception.cameras.depth import DepthFrame
 from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
 from dexgrasp.perception.occlusion import HandCapsules
-from dexgrasp.perception.robot_body import read_arm_body, read_hand_body
+from dexgrasp.perception.robot_mask import read_arm_body, read_hand_body
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.deploy.contract import CAMERA_MODES
 from dexgrasp.sim.randomization.episode_draws import ResetCfg
 from dexgrasp.sim.rendering import offscreen
-from dexgrasp.sim.robots.capsule_files import arm_capsules, hand_capsules
-from dexgrasp.sim.robots.capsules import hand_shape, robot_capsules
+from dexgrasp.sim.robots.capsules import arm_capsules, hand_capsules, hand_shape, robot_capsules
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.mount import attach
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.depth_camera import CAMERA
-from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.sim.task.reset import PregraspPlanner
-from dexgrasp.sim.task.task_cfg import TaskCfg
 from dexgrasp_ros.perception.config import hand_body
 from dexgrasp_ros.perception.object_observer import ObjectObserver, RobotState
 

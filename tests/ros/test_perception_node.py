@@ -25,7 +25,7 @@ from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.sim.sensors.synthetic_scenes import make_scene
 from dexgrasp_ros import message_conversions as m
-from dexgrasp_ros.camera_messages import (
+from dexgrasp_ros.message_conversions import (
     depth_from_image,
     estimate_from_message,
     image_from_depth,
@@ -291,7 +291,7 @@ def test_the_process_ends_when_asked_to(ros, scene, tmp_path):
         ({"hand": "sim_leap"}, "is for the hand 'allegro', driver 'sim_leap' is for 'leap'"),
         ({"arm": "cartesian_pose"}, "leave `arm` empty"),
         ({"bundle": "nowhere"}, "nowhere is not a bundle"),
-        ({"hand_body": "nowhere.json"}, r"nowhere.json cannot be read .*python -m dexgrasp.sim.robots.capsule_files"),
+        ({"hand_body": "nowhere.json"}, r"nowhere.json cannot be read .*python -m dexgrasp.sim.robots.capsules"),
     ],
 )
 def test_parameters_that_cannot_be_are_refused(ros, scene, given, text):

@@ -16,7 +16,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.camera_messages import image_from_depth
+from dexgrasp_ros.message_conversions import image_from_depth
 from dexgrasp_ros.nodes.recorder_node import RecorderCfg, RecorderNode
 from tests.helpers.ros import LATCHED, RELIABLE, SENSOR, Process
 

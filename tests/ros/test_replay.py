@@ -27,13 +27,13 @@ from dexgrasp.policies.deploy.safety_gate import SafetyCfg
 from dexgrasp.sim.sensors.synthetic_scenes import make_scene
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions as m
-from dexgrasp_ros.camera_messages import depth_from_image, estimate_message, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.drivers import config
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 from dexgrasp_ros.drivers.publishers import joint_command
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
 from dexgrasp_ros.grasping.types import GraspCfg, Inputs
+from dexgrasp_ros.message_conversions import depth_from_image, estimate_message, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.perception.config import PerceptionCfg, make_inputs
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
 from dexgrasp_ros.replay.bag import Bag

@@ -9,12 +9,19 @@ import torch
 from dexgrasp.perception.cameras.extrinsics import CameraPose
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
-from dexgrasp.sim.robots.mount import ArmIK
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.robots.arm import ArmIK
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp_ros import config
-from dexgrasp_ros.simulation.sim_camera import SimDepthCamera, pinhole, upright
-from dexgrasp_ros.simulation.sim_robot import PUSH_S, CommandError, JointServos, SimRobot, SimRobotCfg
+from dexgrasp_ros.simulation.sim_robot import (
+    PUSH_S,
+    CommandError,
+    JointServos,
+    SimDepthCamera,
+    SimRobot,
+    SimRobotCfg,
+    pinhole,
+    upright,
+)
 
 DT = 1 / 120
 

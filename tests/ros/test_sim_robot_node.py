@@ -18,9 +18,9 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.camera_messages import depth_from_image, intrinsics_from_info
+from dexgrasp_ros.message_conversions import depth_from_image, intrinsics_from_info
 from dexgrasp_ros.nodes.sim_robot_node import SimRobotNode
-from dexgrasp_ros.simulation.sim_camera import pinhole
+from dexgrasp_ros.simulation.sim_robot import pinhole
 from tests.helpers.ros import Process
 
 pytestmark = pytest.mark.ros

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 
 EXACT = 1e-9
 """The same sums in another order, forces up to 100 N."""

@@ -12,11 +12,9 @@ from dexgrasp.perception.transforms import quat_rotate
 from dexgrasp.policies.cli import main
 from dexgrasp.sim.rendering import offscreen
 from dexgrasp.sim.sensors.config import CameraCfg
-from dexgrasp.sim.sensors.depth_camera import CAMERA
-from dexgrasp.sim.sensors.render_depth import DepthRenderer, camera_looking_at
+from dexgrasp.sim.sensors.depth_camera import CAMERA, DepthRenderer, camera_looking_at
 from dexgrasp.sim.sensors.synthetic_scenes import cast
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 
 try:
     offscreen.backend()
@@ -108,7 +106,7 @@ def test_without_opengl_the_command_says_what_is_missing(monkeypatch, capsys, tm
     def fail():
         raise offscreen.RenderUnavailable({"egl": "no display"})
 
-    monkeypatch.setattr("dexgrasp.sim.sensors.render_depth.backend", fail)
+    monkeypatch.setattr("dexgrasp.sim.sensors.depth_camera.backend", fail)
     status = main.main(
         ["evaluate", "task.camera.model=rendered", "trials=1", "physics=balanced", f"out={tmp_path / 'run'}"]
     )

@@ -18,8 +18,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.actions import Phases
 from dexgrasp.sim.task.disturbances import DISTURBANCES, Disturber, free_shift
-from dexgrasp.sim.task.grasp_task import GraspTask, register_task, task_class
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, register_task, task_class
 
 SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
 

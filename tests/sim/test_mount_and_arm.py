@@ -15,8 +15,9 @@ from dexgrasp.perception.transforms import (
     quat_multiply,
     rotvec_from_quat,
 )
+from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp.sim.robots.mount import ArmIK, ArmSpec, attach, mounts
+from dexgrasp.sim.robots.mount import attach, mounts
 
 MM, HALF_DEGREE = 1e-3, math.radians(0.5)
 PALM_DOWN = quat_from_matrix(

@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.sim.task.nan_guard import NanGuard
-from dexgrasp.sim.task.task_cfg import TaskCfg
 
 CFG = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.1)
 BROKEN, AT = 1, 5

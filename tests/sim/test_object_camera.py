@@ -10,7 +10,6 @@ import torch
 
 from dexgrasp import configs
 from dexgrasp.perception.occlusion import CameraOcclusion, hidden
-from dexgrasp.perception.tracking.carrying import PalmMotion, move_rigidly
 from dexgrasp.perception.tracking.icp import (
     DEFAULT,
     FRAME_POINTS,
@@ -19,19 +18,18 @@ from dexgrasp.perception.tracking.icp import (
     least_axis,
     surface_normals,
 )
-from dexgrasp.perception.tracking.object_points import ObjectFrame, ObjectPoints
+from dexgrasp.perception.tracking.object_points import ObjectFrame, ObjectPoints, PalmMotion, move_rigidly
 from dexgrasp.perception.transforms import quat_from_rotvec, quat_rotate, quat_rotate_inverse
 from dexgrasp.sim.randomization.episode_draws import RandomizationCfg, ResetCfg, draw_episode
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.robots.capsules import hand_shape, robot_capsules
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import fibonacci_sphere
-from dexgrasp.sim.sensors.camera import visible_and_edge
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.object_camera import POINTS, ObjectCamera
+from dexgrasp.sim.sensors.point_camera import visible_and_edge
 from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 
 SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
 ENVS = 4

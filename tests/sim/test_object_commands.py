@@ -8,7 +8,7 @@ from PIL import Image
 
 from dexgrasp.policies.cli import objects
 from dexgrasp.policies.cli.objects import CompareLibraryCfg, GenerateCfg, ImportCfg, ShowCfg
-from dexgrasp.policies.training.weighting import sampling_weights
+from dexgrasp.policies.training.callbacks import sampling_weights
 from dexgrasp.sim.objects import comparison, contact_sheet, generator, open_library
 from dexgrasp.sim.objects.families import FAMILIES
 from dexgrasp.sim.objects.generator import ObjectRequest, generate

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from dexgrasp.sim.objects import meshes, open_library, shapes
+from dexgrasp.sim.objects import importer, open_library, shapes
 from dexgrasp.sim.objects.decomposition import decompose
-from dexgrasp.sim.objects.hulls import hull_volume
 from dexgrasp.sim.objects.importer import ImportSettings, import_meshes
+from dexgrasp.sim.objects.model_builder import hull_volume
 from dexgrasp.utils import process_pool
 
 
@@ -69,7 +69,7 @@ def test_the_unit_is_guessed_from_the_whole_folder_and_said(report):
     ("longest", "unit"), [([0.11, 0.2, 3.0], "m"), ([9.0, 14.0], "cm"), ([80.0, 150.0, 0.1], "mm")]
 )
 def test_units_are_guessed_from_the_median_longest_side(longest, unit):
-    assert meshes.guess_unit(longest) == unit
+    assert importer.guess_unit(longest) == unit
 
 
 def test_a_given_scale_overrides_the_guess(mixed, tmp_path):

@@ -13,18 +13,17 @@ from dexgrasp.sim.objects import (
     PIECE_POINTS,
     ObjectLibrary,
     ObjectModel,
-    hulls,
+    model_builder,
     open_library,
     refuse_overlap,
     refuse_test_objects,
     resting_poses,
     shapes,
-    surface,
     trained_on,
 )
+from dexgrasp.sim.objects import model_builder as surface
 from dexgrasp.sim.objects.generator import ObjectRequest, build, generate
-from dexgrasp.sim.objects.library import write_library
-from dexgrasp.sim.objects.manifest import entry_from_dict
+from dexgrasp.sim.objects.library import entry_from_dict, write_library
 from dexgrasp.sim.objects.model_builder import describe
 
 
@@ -65,8 +64,8 @@ def test_every_point_of_a_piece_is_a_vertex_of_its_hull(mug):
 
 def test_a_thin_plate_keeps_its_thickness_as_a_piece():
     plate = np.array([[x, y, z] for x in (-0.05, 0.05) for y in (-0.03, 0.03) for z in (-0.001, 0.001)])
-    assert np.ptp(hulls.support_hull(plate)[:, 2]) == pytest.approx(0.002, abs=1e-4)
-    np.testing.assert_allclose(np.ptp(hulls.support_hull(plate), axis=0), [0.1, 0.06, 0.002], atol=1e-3)
+    assert np.ptp(model_builder.support_hull(plate)[:, 2]) == pytest.approx(0.002, abs=1e-4)
+    np.testing.assert_allclose(np.ptp(model_builder.support_hull(plate), axis=0), [0.1, 0.06, 0.002], atol=1e-3)
 
 
 def test_every_compiled_piece_has_the_same_layout(mug):
@@ -93,7 +92,7 @@ def test_surface_samples_lie_on_the_mesh_and_their_normals_point_outward():
 
 def test_a_coin_like_cylinder_rests_on_its_two_faces_with_equal_probability():
     profile = np.array([(0.04, 0.0), (0.04, 0.016)])
-    pieces = hulls.support_hulls([p - [0, 0, 0.008] for p in shapes.lathe(profile).pieces])
+    pieces = model_builder.support_hulls([p - [0, 0, 0.008] for p in shapes.lathe(profile).pieces])
     height, _, prob = resting_poses.resting_poses(pieces, 0.1, np.diag([4e-5, 4e-5, 8e-5]))
     flat = np.abs(height - 0.008) < 5e-4
     assert flat.sum() == 2
@@ -103,7 +102,7 @@ def test_a_coin_like_cylinder_rests_on_its_two_faces_with_equal_probability():
 
 def test_a_brick_rests_on_its_six_faces_as_often_as_the_solid_angles_say():
     # a cube: each face is seen under 4 pi / 6
-    pieces = hulls.support_hulls(list(shapes.box(0.06, 0.06, 0.06).pieces))
+    pieces = model_builder.support_hulls(list(shapes.box(0.06, 0.06, 0.06).pieces))
     height, _, prob = resting_poses.resting_poses(pieces, 0.1, np.eye(3) * 6e-5)
     assert len(prob) == 6
     np.testing.assert_allclose(prob, 1 / 6, atol=0.02)

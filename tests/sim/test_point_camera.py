@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dexgrasp.sim.scene import fibonacci_sphere
-from dexgrasp.sim.sensors.camera import CELL_RAD, NEARER_M, pick_points, visible, visible_and_edge
+from dexgrasp.sim.sensors.point_camera import CELL_RAD, NEARER_M, pick_points, visible, visible_and_edge
 
 HEIGHT_M = 0.7
 OVERHEAD = torch.tensor([[0.0, 0.0, HEIGHT_M]], dtype=torch.float64)

@@ -10,8 +10,8 @@ import pytest
 import trimesh
 
 from dexgrasp.sim.objects import open_library, random_urdfs
-from dexgrasp.sim.objects.hulls import hull_volume
-from dexgrasp.sim.objects.merging import merged
+from dexgrasp.sim.objects.decomposition import merged
+from dexgrasp.sim.objects.model_builder import hull_volume
 
 URDF = """<robot name="blob{n}"><link name="random_obj_{n}">
 <inertial><origin rpy="0 0 0" xyz="0 0 0"/><mass value="{mass}"/></inertial>

@@ -12,8 +12,7 @@ from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, Randomization
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.proprioception import DelayLine
 from dexgrasp.sim.task.disturbances import Disturber
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 
 SHORT = TaskCfg(grasp_s=0.8, lift_s=0.4, hold_s=0.2)
 ENVS = 4

@@ -7,11 +7,21 @@ import torch
 
 from dexgrasp import assets, configs
 from dexgrasp.perception.transforms import quat_rotate
-from dexgrasp.policies.agents.synergy import make_policy
+from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import RegraspRunner, play
-from dexgrasp.sim.task.gripping import LOST_GRIP, UNSEEN_SHARE, grip_confidence, is_hand_empty, lowest_height_m
-from dexgrasp.sim.task.regrasp import ABOVE_M, ASIDE_M, OPEN_S, PALM_M_S, REST_S
+from dexgrasp.sim.task.regrasp import (
+    ABOVE_M,
+    ASIDE_M,
+    LOST_GRIP,
+    OPEN_S,
+    PALM_M_S,
+    REST_S,
+    UNSEEN_SHARE,
+    grip_confidence,
+    is_hand_empty,
+    lowest_height_m,
+)
 
 
 class Scripted:

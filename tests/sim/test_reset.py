@@ -8,9 +8,8 @@ from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.transforms import quat_rotate
 from dexgrasp.sim.objects.generator import generate
-from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.sim.task.reset import place_objects
-from dexgrasp.sim.task.task_cfg import TaskCfg
 
 TRIALS = 48
 

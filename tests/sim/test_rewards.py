@@ -11,9 +11,8 @@ from dexgrasp import configs
 from dexgrasp.configs.loader import ConfigError
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.sim.task import rewards
-from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.sim.task.rewards import RewardCfg, register_reward
-from dexgrasp.sim.task.task_cfg import TaskCfg
 
 WEIGHTS = torch.tensor([0.0, 1.0, 3.0])
 

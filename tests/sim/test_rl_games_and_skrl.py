@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from dexgrasp.sim.envs.isaacgym import vec_task
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 
 TINY = TaskCfg(grasp_s=0.2, lift_s=0.2, hold_s=0.1)
 EPISODE = 10

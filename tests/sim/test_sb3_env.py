@@ -15,7 +15,7 @@ from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.envs.trial_streams import TrialStreams, make_task
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable, backend
 from dexgrasp.sim.task.disturbances import DISTURBANCES
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 
 TINY = TaskCfg(grasp_s=0.2, lift_s=0.2, hold_s=0.1)
 STEPS = 4 + 4 + 2  # at 20 Hz

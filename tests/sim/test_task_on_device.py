@@ -16,7 +16,7 @@ from dexgrasp.sim.engine.config import WarpCfg
 from dexgrasp.sim.envs.trial_streams import TrialStreams, make_task
 from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
 from dexgrasp.sim.sensors.config import CameraCfg
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
 from tests.helpers import fake_gpu as pretend_gpu
 from tests.helpers.fake_gpu import GPU, OnGpu, unwrap, wrap
 
@@ -35,7 +35,7 @@ def gpu(monkeypatch):
         monkeypatch.setattr(wp, "from_torch", lambda tensor, **options: from_torch(unwrap(tensor), **options))
         monkeypatch.setattr(wp, "device_to_torch", lambda _: GPU)
         monkeypatch.setattr(wp, "get_device", lambda _=None: device)
-        monkeypatch.setattr("dexgrasp.sim.engine.warp_scene.warp_device", lambda _: str(GPU))
+        monkeypatch.setattr("dexgrasp.sim.engine.warp.warp_device", lambda _: str(GPU))
         yield
     assert pretend_gpu.waits  # the pretence was at work
 

@@ -28,8 +28,7 @@ from dexgrasp.sim.engine.warp_buffer_sizing import with_measured_buffers
 from dexgrasp.sim.engine.warp_objects import PER_WORLD
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
-from dexgrasp.sim.task.grasp_task import GraspTask
-from dexgrasp.sim.task.task_cfg import TaskCfg
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 
 PERIOD_S = 0.05
 ROOM = WarpCfg(nconmax=128, njmax=400)
@@ -166,7 +165,7 @@ def test_objects_are_redrawn_at_a_reset_and_the_others_stay(both, start, pool, a
 
 
 def test_a_pool_that_grows_keeps_its_pieces(engines, pool, start, monkeypatch):
-    monkeypatch.setattr("dexgrasp.sim.engine.warp_meshes.FIRST_PIECES", 1)
+    monkeypatch.setattr("dexgrasp.sim.engine.warp_objects.FIRST_PIECES", 1)
     small = WarpEngine(pool, 3, ROOM)
     engines[1].reset(torch.arange(3), start)
     small.reset(torch.arange(3), start)
@@ -343,7 +342,7 @@ def test_an_arm_is_refused_and_an_unknown_engine_named(allegro, household, balan
 
 def test_what_warp_lacks_is_said_at_construction(allegro, household, balanced, monkeypatch):
     """MuJoCo's own orientation servo, for one."""
-    monkeypatch.setattr("dexgrasp.sim.engine.warp_scene.build_model", lambda *args, turn: _built(*args))
+    monkeypatch.setattr("dexgrasp.sim.engine.warp.build_model", lambda *args, turn: _built(*args))
     from dexgrasp.sim.scene import build_model as _built
 
     with pytest.raises(ValueError, match=r"cannot simulate this scene.*mjTRN_SO3.*engine=cpu"):

@@ -16,9 +16,8 @@ from torch import Tensor
 from dexgrasp.sim.envs.isaacgym import gymapi
 from dexgrasp.sim.envs.trial_streams import TrialStreams, make_task
 from dexgrasp.sim.envs.window import Window, check_mode
+from dexgrasp.sim.task.grasp_task import StepResult, TaskCfg
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.sim.task.step import StepResult
-from dexgrasp.sim.task.task_cfg import TaskCfg
 
 OPTIONS = (
     "sim_device",

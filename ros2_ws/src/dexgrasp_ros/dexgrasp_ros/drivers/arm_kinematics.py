@@ -31,7 +31,7 @@ class ArmKinematics:
         `speed`: fraction of the joint speed limits; they are reached near singular poses only.
         """
         try:
-            from dexgrasp.sim.robots.mount import ArmIK, ArmSpec
+            from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
         except ImportError as error:
             raise ImportError(
                 f"arm kinematics need the packages `sim` and `assets` with MuJoCo, mink and torch: {error}"

@@ -14,10 +14,10 @@ from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import SafeCommand
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.camera_messages import estimate_from_message
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.types import Inputs
+from dexgrasp_ros.message_conversions import estimate_from_message
 from dexgrasp_ros.object_estimate import ObjectEstimate
 
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)

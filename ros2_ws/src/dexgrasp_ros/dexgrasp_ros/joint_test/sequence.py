@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dexgrasp.perception.transforms import Kinematics, quat_conjugate, quat_rotate
+from dexgrasp.perception.kinematics import Kinematics
+from dexgrasp.perception.transforms import quat_conjugate, quat_rotate
 
 Array = NDArray[np.float64]
 MIN_MOTION, MAX_MOTION = 0.4, 1.6

@@ -29,7 +29,7 @@ from std_msgs.msg import Float64MultiArray, String
 
 from dexgrasp.perception.cameras.open import open_source
 from dexgrasp_ros import message_conversions as m
-from dexgrasp_ros.camera_messages import depth_from_image, estimate_message, intrinsics_from_info
+from dexgrasp_ros.message_conversions import depth_from_image, estimate_message, intrinsics_from_info
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.parameters import declare

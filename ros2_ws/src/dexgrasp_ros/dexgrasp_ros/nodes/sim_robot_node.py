@@ -28,12 +28,10 @@ from trajectory_msgs.msg import JointTrajectory
 
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.camera_messages import image_from_depth, info_from_intrinsics
-from dexgrasp_ros.message_conversions import MessageError
+from dexgrasp_ros.message_conversions import MessageError, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.parameters import declare, read
-from dexgrasp_ros.simulation.sim_camera import SimDepthCamera
-from dexgrasp_ros.simulation.sim_robot import CommandError, Group, SceneSnapshot, SimRobot, SimRobotCfg
+from dexgrasp_ros.simulation.sim_robot import CommandError, Group, SceneSnapshot, SimDepthCamera, SimRobot, SimRobotCfg
 
 CAMERA_FRAME, WORLD_FRAME = "camera_depth_optical_frame", "world"
 DRIVERS: tuple[tuple[Group, str, str], ...] = (

@@ -23,11 +23,10 @@ from numpy.typing import NDArray
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
 from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES, steady_depth
 from dexgrasp.perception.grasp_planning.planner import Reachable
-from dexgrasp.perception.robot_body import ArmBody, HandBody, join
+from dexgrasp.perception.robot_mask import ArmBody, HandBody, join
 from dexgrasp.perception.segmentation.pipeline import NoObjectError, Segmentation, SegmentationCfg, Segmenter
 from dexgrasp.perception.segmentation.table_plane import NoPlaneError
-from dexgrasp.perception.tracking.carrying import PalmMotion
-from dexgrasp.perception.tracking.object_points import CLEAR_M, Mode, ObjectFrame, ObjectPoints
+from dexgrasp.perception.tracking.object_points import CLEAR_M, Mode, ObjectFrame, ObjectPoints, PalmMotion
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp_ros.object_estimate import ObjectEstimate

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.perception.grasp_planning.planner import Reachable, best_pregrasp
-from dexgrasp.perception.grasp_planning.pregrasp import move_start_clear
-from dexgrasp.perception.grasp_planning.tried import FailedGrasps
-from dexgrasp.perception.transforms import Kinematics, invert
+from dexgrasp.perception.grasp_planning.planner import Reachable, best_pregrasp, move_start_clear
+from dexgrasp.perception.grasp_planning.scoring import FailedGrasps
+from dexgrasp.perception.kinematics import Kinematics
+from dexgrasp.perception.transforms import invert
 from dexgrasp.policies.deploy.contract import Contract, GraspStyleContract
 from dexgrasp.policies.deploy.policy import PregraspPlan
 

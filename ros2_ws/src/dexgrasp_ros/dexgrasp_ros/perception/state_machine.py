@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
 from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
 from dexgrasp.perception.grasp_planning.planner import Reachable
-from dexgrasp.perception.robot_body import ArmBody, HandBody
+from dexgrasp.perception.robot_mask import ArmBody, HandBody
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp_ros.object_estimate import ObjectEstimate

@@ -12,13 +12,13 @@ from dexgrasp.policies.deploy.policy import Policy
 from dexgrasp.policies.deploy.shipped import find_bundle
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.camera_messages import estimate_from_message
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
 from dexgrasp_ros.drivers.config import JOINT_TYPES, AdapterCfg, load
 from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
 from dexgrasp_ros.grasping.types import Inputs, Output
+from dexgrasp_ros.message_conversions import estimate_from_message
 from dexgrasp_ros.replay.bag import Bag, RecordedMessage
 from dexgrasp_ros.replay.config import ReplayCfg
 from dexgrasp_ros.replay.report import ReplayReport

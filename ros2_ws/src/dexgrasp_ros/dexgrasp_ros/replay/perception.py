@@ -10,11 +10,7 @@ from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.camera_messages import (
-    depth_from_image,
-    estimate_from_message,
-    intrinsics_from_info,
-)
+from dexgrasp_ros.message_conversions import depth_from_image, estimate_from_message, intrinsics_from_info
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.perception.config import PerceptionCfg, make_inputs
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine

@@ -1,0 +1,10 @@
+from .bundle import BundleError as BundleError
+from .bundle import Contract as Contract
+from .policy import Command as Command
+from .policy import Observation as Observation
+from .policy import Policy as Policy
+from .policy import PregraspPlan as PregraspPlan
+from .safety_gate import DesiredCommand as DesiredCommand
+from .safety_gate import MeasuredState as MeasuredState
+from .safety_gate import SafeCommand as SafeCommand
+from .safety_gate import SafetyGate as SafetyGate

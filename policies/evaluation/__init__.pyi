@@ -1,0 +1,2 @@
+from .config import EvaluateCfg as EvaluateCfg
+from .evaluate import evaluate as evaluate

@@ -1,0 +1,2 @@
+from .export import ExportCfg as ExportCfg
+from .export import export as export

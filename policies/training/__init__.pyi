@@ -1,0 +1,2 @@
+from .config import TrainCfg as TrainCfg
+from .train import train as train

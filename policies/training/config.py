@@ -1,0 +1,103 @@
+""""""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from dexgrasp.policies.algorithms.distillation import DistillationCfg
+from dexgrasp.policies.networks.actor_critic import Encoder
+from dexgrasp.sim.engine.config import EngineName, WarpCfg
+from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.task.grasp_task import TaskCfg
+
+
+@dataclass(frozen=True)
+class TrainCfg:
+    """Train a policy; the command repeated with its `out` resumes where it stopped."""
+
+    stage: Literal["teacher", "student"] = "teacher"
+    """teacher: observes contacts, forces, the whole object and its motion. student: proprioception and one camera."""
+    hand: str = "allegro"
+    """Hand: name of a folder of assets/hands, or a path."""
+    side: Literal["right", "left"] = "right"
+    """Side of the hand; a left hand is mirrored from the right one."""
+    objects: str = "generated:1440"
+    """Training objects: generated:N (made on first use), a library, or a folder of meshes; no test objects."""
+    validation_objects: str = "generated:216:validation"
+    """Objects on which the best checkpoint is chosen: none of the training and none of the test split."""
+    disturbance: Literal["none", "mixed"] = "mixed"
+    """mixed: objects are shifted, pushed, heavy or slippery, more strongly as success grows. none: undisturbed."""
+    disturbance_step: float = 0.02
+    """Growth of the disturbances' strength with an iteration of high success; their full strength is 1."""
+    iterations: int = 400
+    """Iterations: rollouts of one episode in every environment, each followed by an update."""
+    time_limit_min: float = 0.0
+    """Minutes after which this start ends; 0: no limit."""
+    num_envs: int = 256
+    """Environments of each process."""
+    num_threads: int = 0
+    """Threads of the physics; 0: all cores."""
+    validation_interval: int = 25
+    """Iterations between validations."""
+    validation_trials: int = 216
+    """Trials of each validation."""
+    early_stop_patience: int = 0
+    """Validations without a better success rate after which training ends; 0: never."""
+    engine: EngineName = "cpu"
+    """cpu: MuJoCo. warp: MuJoCo Warp, rollouts and learning on a GPU; needs the extra `gpu`."""
+    warp: WarpCfg = field(default_factory=WarpCfg)
+    """BufferMonitor of engine=warp."""
+    seed: int = 0
+    """Seed of all random numbers."""
+    out: str = ""
+    """Run directory; empty: a new one under runs/."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: resume from RUN/last.zip where there is one. never: start anew."""
+    init_checkpoint: str = ""
+    """Policy of the same stage to start from: a shipped name, a run directory or a checkpoint file."""
+    learning_rate: float = 3e-4
+    """Learning rate at the start; it follows `target_kl` afterwards."""
+    target_kl: float = 0.02
+    """KL divergence of a minibatch step that the learning rate aims at; it falls to a third until the end."""
+    num_epochs: int = 5
+    """Passes over each rollout."""
+    num_minibatches: int = 4
+    """Minibatches of each pass over a rollout."""
+    gamma: float = 0.99
+    """Discount per control step."""
+    init_std: float = 0.3
+    """Standard deviation of the exploration at the start, in units of the action."""
+    final_std: float = 0.0
+    """Standard deviation to which exploration is limited at the end of `iterations`; 0: no limit."""
+    hidden: tuple[int, ...] = (256, 128)
+    """Widths of the hidden layers of actor and critic; a student with init_from_teacher=true has those of its teacher."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """bf16: networks compute in bfloat16 up to their last layers. auto: bf16 where the processor supports it."""
+    teacher: str = ""
+    """Teacher that the student imitates: a run, its best.zip, or a shipped teacher (HAND/teacher)."""
+    init_from_teacher: bool = True
+    """Initialise the student from the teacher where observation terms match."""
+    history_encoder: Encoder = "conv"
+    """Network that reads the student's history: lstm (the published method), conv or mlp."""
+    distillation: DistillationCfg = field(default_factory=DistillationCfg)
+    """Schedule of the student from imitation to reinforcement."""
+    reproduce_release: bool = False
+    """true: deviate from the paper as the published release does: exploration stays at `init_std`, rewards have no
+    floor, the palm's position has no noise."""
+    task: TaskCfg = field(default_factory=TaskCfg)
+    """Task of the training; its hold is shorter than that of an evaluation."""
+    physics: PhysicsCfg = field(default_factory=PhysicsCfg)
+    """Physics settings."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
+
+    def __post_init__(self) -> None:
+        ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
+        zeros = ("num_threads", "plateau", "time_limit", "seed", "final_std", "level_step")
+        for name, least in (*((name, 1) for name in ones), *((name, 0) for name in zeros)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        for name in ("learning_rate", "target_kl", "init_std"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 < self.gamma < 1:
+            raise ValueError(f"gamma must lie between 0 and 1, got {self.gamma}")

@@ -1,0 +1,2 @@
+from .vec_task import VecTask as VecTask
+from .vec_task import make as make

@@ -1,0 +1,2 @@
+from .arm import ArmSpec as ArmSpec
+from .hand import HandSpec as HandSpec
