@@ -1,1 +1,17 @@
-"""Sim-to-real dexterous grasping from one depth camera."""
+"""Sim-to-real dexterous grasping from one depth camera: train, evaluate and deploy policies for robot hands.
+
+Names are imported on first use: `import dexgrasp` loads neither torch nor MuJoCo.
+"""
+
+import sys
+
+import lazy_loader
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
+
+if "gymnasium" in sys.modules:  # `gymnasium.make("dexgrasp:dexgrasp/Grasp-v0")` imports this package first
+    from dexgrasp.api import register_envs
+
+    register_envs()

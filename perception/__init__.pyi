@@ -1,6 +1,7 @@
 from .cameras.depth import DepthFrame as DepthFrame
 from .cameras.depth import DepthSource as DepthSource
 from .cameras.depth import Intrinsics as Intrinsics
+from .cameras.open import open_camera as open_camera
 from .grasp_planning.planner import plan_pregrasp as plan_pregrasp
 from .hand_features import HandFeatures as HandFeatures
 from .segmentation.pipeline import SegmentationCfg as SegmentationCfg

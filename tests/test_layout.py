@@ -1,98 +1,69 @@
-"""The shape of the project, held as data: who imports whom, sizes, docstrings, README, and what no file may contain."""
+"""The layout as data: import directions, size of folders, names, docstrings, dependencies, and what no file may contain."""
 
 import ast
 import re
 import subprocess
 import sys
 import tomllib
+from collections import defaultdict
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-
-MAY_IMPORT = {
-    "assets": set(),
-    "configs": {"dexgrasp"},
-    "dexgrasp": set(),
-    "perception": {"dexgrasp"},
-    "sim": {"assets", "dexgrasp", "perception"},
-    "policies": {"assets", "configs", "dexgrasp", "perception", "sim"},
-    "dexgrasp_ros": {
-        "assets",
-        "configs",
-        "dexgrasp",
-        "perception",
-        "dexgrasp.policies.deploy.bundle",
-        "dexgrasp.policies.deploy.contract",
-        "dexgrasp.policies.deploy.rate_limiter",
-        "dexgrasp.policies.run_directory",
-        "dexgrasp.policies.deploy.policy",
-        "dexgrasp.policies.deploy.safety_gate",
-        "dexgrasp.policies.deploy.shipped",
-    },
-}
-"""Arrows between the packages, in the direction in which data flows; of `policies` a robot takes these modules only."""
-
-SIMULATES = ("/arm.py", "/film.py", "/identify_hand.py", "/sim_camera.py", "/sim_robot.py")
-"""Files of dexgrasp_ros that may import the simulator and its presets."""
-
 ROS = "ros2_ws/src/dexgrasp_ros/dexgrasp_ros"
-ELSEWHERE = {"dexgrasp_ros": ROS}
-"""Folders of packages that do not lie at the top."""
+
+MAY_IMPORT: dict[str, set[str]] = {}
+"""Folder -> folders that its files may import, beside itself and its parents' `__init__`. Filled from FLOORS below."""
+
+FLOORS = """
+configs:
+"""
+"""One line per folder, bottom first: `folder: folders that it imports`. `utils` and `assets` are open to everyone."""
+
+for _line in FLOORS.strip().splitlines():
+    _folder, _, _rest = _line.partition(":")
+    MAY_IMPORT[_folder.strip()] = {name.strip() for name in _rest.split(",") if name.strip()}
+
+OPEN = {"dexgrasp/utils", "dexgrasp/assets"}
+"""Folders that everyone may import."""
+
+MODULES_PER_FOLDER = 15
 
 DOORS = {
-    "coacd": ("sim/",),
+    "coacd": ("sim/objects/",),
     "cv2": ("perception/calibration/charuco.py",),
-    "gymnasium": ("sim/", "policies/"),
+    "gymnasium": ("sim/envs/", "policies/", "dexgrasp/"),
     "hydra": ("configs/",),
-    "imageio": ("sim/rendering/offscreen.py",),
-    "manifold3d": ("sim/",),
-    "matplotlib": ("policies/", "sim/", f"{ROS}/identify"),
-    "mink": ("sim/",),
-    "mujoco": (
-        "sim/",
-        "policies/benchmarks/engine.py",
-        f"{ROS}/sim_camera.py",
-        f"{ROS}/sim_robot.py",
-        f"{ROS}/identify",
-    ),
-    "mujoco_warp": ("sim/warp",),
+    "imageio": ("sim/rendering/",),
+    "jinja2": ("policies/evaluation/",),
+    "manifold3d": ("sim/objects/",),
+    "matplotlib": ("policies/", "sim/objects/", f"{ROS}/identification/"),
+    "mink": ("sim/robots/",),
+    "mujoco": ("sim/", "policies/benchmarks/engine.py", f"{ROS}/simulation/", f"{ROS}/identification/"),
+    "mujoco_warp": ("sim/engine/warp",),
     "omegaconf": ("configs/",),
     "onnxruntime": ("policies/deploy/policy.py",),
     "open3d": ("perception/",),
-    "pyarrow": ("policies/evaluation/ray_backend.py", "policies/evaluation/trial_store.py"),
+    "pyarrow": ("policies/evaluation/",),
     "pyrealsense2": ("perception/cameras/realsense.py",),
     "ray": ("policies/evaluation/ray_backend.py",),
     "rclpy": (f"{ROS}/",),
     "rosbags": (f"{ROS}/",),
     "stable_baselines3": ("policies/", "sim/envs/sb3_env.py"),
     "torch": (
-        *("dexgrasp/utils/timers.py", "perception/", "sim/", "policies/"),
-        *(f"{ROS}/{name}" for name in ("arm.py", "perception", "sim_robot.py", "wave_check.py")),
+        *("perception/", "sim/", "policies/", "dexgrasp/"),
+        *(f"{ROS}/{name}" for name in ("drivers/arm_kinematics.py", "perception/", "simulation/", "joint_test/")),
     ),
     "trimesh": ("sim/",),
     "viser": ("policies/viewer/page.py",),
-    "warp": ("sim/warp",),
+    "warp": ("sim/engine/warp",),
 }
 """Heavy dependencies, and the only places that may import them."""
 
-RUNS_ON_ROBOT = (
-    "dexgrasp/__init__.py",
-    "dexgrasp/utils/__init__.py",
-    "dexgrasp/utils/rotations.py",
-    "policies/__init__.py",
-    "policies/deploy/bundle.py",
-    "policies/deploy/contract.py",
-    "policies/deploy/rate_limiter.py",
-    "policies/deploy/policy.py",
-    "policies/deploy/safety_gate.py",
-)
-"""What a robot imports: numpy, onnxruntime, the standard library, and each other."""
-
-SCHEMA = {"dexgrasp.configs.schema"}
-"""Reads the contract on a robot: the standard library and yaml."""
+ROBOT = {"numpy", "onnxruntime", "yaml", "lazy_loader"}
+"""Third-party packages that `policies/deploy` and `dexgrasp/utils/rotations.py` may import."""
 
 DISTRIBUTIONS = {
     "PIL": "pillow",
@@ -113,27 +84,87 @@ DISTRIBUTIONS = {
     "trajectory_msgs": "ros-jazzy-trajectory-msgs",
     "yaml": "pyyaml",
 }
-"""Names on the package index that differ from the name in `import`, or what brings it along."""
+"""Names on the package index that differ from the name in `import`, or the package that brings a module along."""
 
-LINES_PER_FILE, LINES_PER_FUNCTION = 300, 60
-WITHOUT_DOCSTRING = 0
-"""Public functions and methods without a docstring: this number may only fall."""
-
-SOURCES = sorted(path for package in MAY_IMPORT for path in (ROOT / ELSEWHERE.get(package, package)).rglob("*.py"))
+PACKAGES = ("dexgrasp", "assets", "configs", "perception", "policies", "sim", ROS)
+SOURCES = sorted(
+    path
+    for package in PACKAGES
+    for path in (ROOT / package).rglob("*.py")
+    if not any(parent.is_symlink() for parent in path.parents if ROOT in parent.parents)
+)
 TREES = {path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8")) for path in SOURCES}
 
 
-def imports(tree):
-    """Dotted names of all modules that a file imports, also inside functions."""
+def module_of(file):
+    """Return the dotted name under which a file is imported."""
+    file = file.removeprefix("ros2_ws/src/dexgrasp_ros/")
+    if file.split("/")[0] not in ("dexgrasp", "dexgrasp_ros"):
+        file = f"dexgrasp/{file}"
+    return file.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_of(file): file for file in TREES}
+
+
+def folder_of(file):
+    """Return the folder of the import table that a file belongs to."""
+    return (
+        module_of(file).replace(".", "/")
+        if file.endswith("__init__.py")
+        else module_of(file).rpartition(".")[0].replace(".", "/")
+    )
+
+
+def imported_modules(tree):
+    """Yield dotted names of all modules that a file imports, also inside functions and under TYPE_CHECKING."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield node.module or "."
+            assert node.level == 0, "relative import"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full in MODULES else node.module
+
+
+GRAPH = {
+    name: {target for target in imported_modules(TREES[file]) if target in MODULES and target != name}
+    for name, file in MODULES.items()
+}
+
+
+def circles(graph):
+    """Return the strongly connected components of more than one module (Tarjan)."""
+    index, low, stack, found, on_stack = {}, {}, [], [], set()
+
+    def visit(node):
+        index[node] = low[node] = len(index)
+        stack.append(node)
+        on_stack.add(node)
+        for target in graph[node]:
+            if target not in index:
+                visit(target)
+                low[node] = min(low[node], low[target])
+            elif target in on_stack:
+                low[node] = min(low[node], index[target])
+        if low[node] == index[node]:
+            part = []
+            while not part or part[-1] != node:
+                part.append(stack.pop())
+                on_stack.discard(part[-1])
+            if len(part) > 1:
+                found.append(sorted(part))
+
+    sys.setrecursionlimit(10_000)
+    for node in graph:
+        if node not in index:
+            visit(node)
+    return found
 
 
 def functions(tree):
-    """Functions at module level and methods of classes, with a dotted name."""
+    """Yield (dotted name, node) of functions at module level and of methods."""
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             yield node.name, node
@@ -141,42 +172,119 @@ def functions(tree):
             yield from ((f"{node.name}.{part.name}", part) for part in node.body if isinstance(part, ast.FunctionDef))
 
 
+def is_public(name):
+    return not any(part.startswith("_") for part in name.split("."))
+
+
+def docstrings():
+    """Yield (place, docstring) of modules, public classes, public functions, public methods and documented fields."""
+    for file, tree in TREES.items():
+        yield file, ast.get_docstring(tree)
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and is_public(node.name):
+                yield f"{file}: {node.name}", ast.get_docstring(node)
+        yield from ((f"{file}: {name}", ast.get_docstring(node)) for name, node in functions(tree) if is_public(name))
+
+
 def tracked():
-    """Text files that git tracks, or would track; without git, all beside the sources."""
+    """Return text files that git tracks or would track; without git, the sources."""
     listing = ["git", "-C", str(ROOT), "ls-files", "--cached", "--others", "--exclude-standard"]
     done = subprocess.run(listing, capture_output=True, text=True)
     names = done.stdout.splitlines() if done.returncode == 0 else [*TREES, "README.md", "Makefile", "pyproject.toml"]
-    texts = (".py", ".md", ".toml", ".txt", ".yaml", ".yml", ".xml", ".json", "Makefile", "run", ".gitignore")
+    texts = (
+        ".py",
+        ".pyi",
+        ".md",
+        ".toml",
+        ".txt",
+        ".yaml",
+        ".yml",
+        ".xml",
+        ".json",
+        ".j2",
+        "Makefile",
+        "run",
+        ".gitignore",
+    )
     return [ROOT / name for name in names if name.endswith(texts) and (ROOT / name).is_file()]
 
 
-@pytest.mark.parametrize("file", TREES)
-def test_a_package_imports_only_what_lies_below_it(file):
-    package = next((name for name, folder in ELSEWHERE.items() if file.startswith(folder)), file.split("/")[0])
-    simulates = package == "dexgrasp_ros" and file.endswith(SIMULATES)
-    allowed = MAY_IMPORT[package] | ({"configs", "sim"} if simulates else set())
-    names = set(imports(TREES[file]))
-    ours = {name for name in names if name.split(".")[0] in set(MAY_IMPORT) - {package}}
-    wrong = {name for name in ours if name.split(".")[0] not in allowed and name not in allowed}
-    assert not wrong, f"{file} imports {sorted(wrong)}; {package} may import {sorted(allowed) or 'none'}"
-    assert "." not in names, f"{file} uses a relative import: write the full name"
+def test_no_modules_import_each_other_in_a_circle():
+    assert not circles(GRAPH)
+
+
+def test_the_search_for_circles_finds_one():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}) == [["a", "b", "c"]]
+
+
+@pytest.mark.parametrize("folder", sorted({folder_of(file) for file in TREES}))
+def test_a_folder_imports_only_the_folders_of_the_table(folder):
+    assert folder in MAY_IMPORT, f"{folder} is not in FLOORS of tests/test_layout.py"
+    used = {
+        folder_of(MODULES[target])
+        for name, file in MODULES.items()
+        if folder_of(file) == folder
+        for target in GRAPH[name]
+    }
+    wrong = used - MAY_IMPORT[folder] - OPEN - {folder}
+    assert not wrong, f"{folder} imports {sorted(wrong)}; it may import {sorted(MAY_IMPORT[folder] | OPEN)}"
+
+
+def test_the_import_table_has_one_direction_and_no_idle_entry():
+    order = list(MAY_IMPORT)
+    upward = [(a, b) for a in order for b in MAY_IMPORT[a] if order.index(b) > order.index(a)]
+    assert not upward, f"a folder may import only folders above its line in FLOORS: {upward}"
+    used = defaultdict(set)
+    for name, file in MODULES.items():
+        used[folder_of(file)] |= {folder_of(MODULES[target]) for target in GRAPH[name]}
+    assert not {a: idle for a in order if (idle := MAY_IMPORT[a] - used[a])}, "allowed in FLOORS, but not imported"
+
+
+def test_no_folder_holds_more_than_fifteen_modules():
+    count = defaultdict(int)
+    for file in TREES:
+        if not file.endswith("__init__.py"):
+            count[folder_of(file)] += 1
+    assert max(count.values()) <= MODULES_PER_FOLDER, {k: v for k, v in count.items() if v > MODULES_PER_FOLDER}
+
+
+def test_a_public_class_name_exists_once():
+    places = defaultdict(list)
+    for file, tree in TREES.items():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and is_public(node.name):
+                places[node.name].append(file)
+    assert not {name: files for name, files in places.items() if len(files) > 1}
 
 
 @pytest.mark.parametrize("file", TREES)
 def test_a_heavy_dependency_is_imported_behind_its_door_only(file):
-    for name in {name.split(".")[0] for name in imports(TREES[file])} & set(DOORS):
+    for name in {name.split(".")[0] for name in imported_modules(TREES[file])} & set(DOORS):
         doors = DOORS[name]
-        assert file.startswith(doors), f"{file} imports {name}; its doors: {', '.join(doors) or 'none here'}"
+        assert file.startswith(doors), f"{file} imports {name}; its doors: {', '.join(doors)}"
 
 
-@pytest.mark.parametrize("file", RUNS_ON_ROBOT)
+@pytest.mark.parametrize("file", [file for file in TREES if file.startswith("policies/deploy/")])
 def test_what_runs_on_a_robot_imports_little(file):
-    ours = {name.removesuffix(".py").replace("/", ".") for name in RUNS_ON_ROBOT}
-    heavy = {name for name in imports(TREES[file]) if name.split(".")[0] not in sys.stdlib_module_names} - ours - SCHEMA
-    allowed = {"numpy", "numpy.typing"} | ({"onnxruntime"} if file == "policies/deploy/policy.py" else set())
-    assert heavy <= allowed, (
-        f"{file} imports {sorted(heavy - allowed)}; a robot has {sorted(allowed)} and {sorted(ours)}"
-    )
+    seen, todo = set(), [module_of(file)]
+    while todo:  # through our own modules and the packages that hold them
+        name = todo.pop()
+        if name in MODULES and name not in seen:
+            seen.add(name)
+            todo += [*GRAPH[name], *(name.rsplit(".", i)[0] for i in range(1, name.count(".") + 1))]
+    heavy = {
+        target.split(".")[0]
+        for name in seen
+        for target in imported_modules(TREES[MODULES[name]])
+        if target.split(".")[0] not in (*sys.stdlib_module_names, "dexgrasp")
+    }
+    assert heavy <= ROBOT, f"{file} needs {sorted(heavy - ROBOT)} beside {sorted(ROBOT)}"
+
+
+def test_no_file_imports_a_top_level_folder_by_its_bare_name():
+    bare = {"assets", "configs", "perception", "policies", "sim"}
+    wrong = {file for file, tree in TREES.items() if {name.split(".")[0] for name in imported_modules(tree)} & bare}
+    assert not wrong, f"import these through `dexgrasp`: {sorted(wrong)}"
 
 
 def test_everything_that_is_imported_is_declared_and_pinned():
@@ -184,58 +292,45 @@ def test_everything_that_is_imported_is_declared_and_pinned():
     wanted = list(chain(project["dependencies"], *project["optional-dependencies"].values()))
     declared = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in wanted}
     pinned = set(re.findall(r"^([\w-]+)==", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M))
-    ours = {*MAY_IMPORT, *sys.stdlib_module_names}
-    used = {name.split(".")[0] for tree in TREES.values() for name in imports(tree)} - ours
+    used = {name.split(".")[0] for tree in TREES.values() for name in imported_modules(tree)}
+    used -= {"dexgrasp", "dexgrasp_ros", *sys.stdlib_module_names}
     missing = {name for name in used if DISTRIBUTIONS.get(name, name).replace("_", "-").lower() not in declared}
     assert not missing, f"imported, but not in pyproject.toml: {sorted(missing)}"
     by_machine = {"open3d"}  # two names for one module: constraints hold that of x86
     assert declared - pinned <= by_machine, f"not in constraints.txt: {sorted(declared - pinned - by_machine)}"
 
 
-@pytest.mark.parametrize("file", TREES)
-def test_files_and_functions_stay_small(file):
-    lines = len((ROOT / file).read_text(encoding="utf-8").splitlines())
-    assert lines <= LINES_PER_FILE, f"{file} has {lines} lines: a noun is missing, split it there"
-    long = {name: f.end_lineno - f.lineno + 1 for name, f in functions(TREES[file])}
-    assert not {name: count for name, count in long.items() if count > LINES_PER_FUNCTION}
+def test_every_module_class_and_public_function_has_a_docstring():
+    assert not [place for place, text in docstrings() if not text and not place.endswith("__main__.py: main")]
 
 
-def test_every_public_function_says_what_it_means():
-    bare = [
-        f"{file}: {name}"
-        for file, tree in TREES.items()
-        for name, function in functions(tree)
-        if not any(part.startswith("_") for part in name.split(".")) and not ast.get_docstring(function)
+def test_the_first_line_of_a_docstring_stands_alone():
+    vague = re.compile(r"(The same|Likewise|Of |What |See |As |It |This |That )")
+    wrong = [
+        f"{place}: {text.splitlines()[0]}"
+        for place, text in docstrings()
+        if text and (len(text.splitlines()[0]) > 100 or vague.match(text))
     ]
-    assert len(bare) <= WITHOUT_DOCSTRING, "no docstring:\n" + "\n".join(bare)
+    assert not wrong, "\n".join(wrong)
 
 
-def test_every_file_says_why_it_exists():
-    assert not [file for file, tree in TREES.items() if not ast.get_docstring(tree)]
+def field_docstrings():
+    """Yield (place, docstring) of the documented fields of dataclasses: help and parameter lists print them alone."""
+    for file, tree in TREES.items():
+        for node in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            for field, text in zip(node.body, node.body[1:], strict=False):
+                if (
+                    isinstance(field, ast.AnnAssign)
+                    and isinstance(text, ast.Expr)
+                    and isinstance(text.value, ast.Constant)
+                ):
+                    yield f"{file}: {node.name}.{field.target.id}", str(text.value.value)
 
 
-def readme_tree():
-    """Paths in the tree of the README, whose lines are `name  meaning`, indented by two blanks per folder."""
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    block = text.split("## The tree", 1)[1].split("```")[1]
-    folders: list[str] = []
-    for line in block.splitlines():
-        name = line.split()[0] if line.strip() else ""
-        if not name:
-            continue
-        depth = (len(line) - len(line.lstrip())) // 2
-        path = "".join(folders[:depth]) + name
-        if name.endswith("/"):
-            folders[depth:] = [name]
-        yield path, len(line.split()) > 1
-
-
-def test_the_tree_in_the_readme_is_that_of_the_disk():
-    shown = dict(readme_tree())
-    assert not [path for path in shown if not (ROOT / path).exists()], "in the README, not on the disk"
-    missing = [file for file, tree in TREES.items() if file not in shown and not file.endswith("__init__.py")]
-    assert not missing, f"on the disk, not in the README: {missing}"
-    assert all(meaning for path, meaning in shown.items() if not path.endswith("/")), "each file has one line"
+def test_the_docstring_of_a_field_stands_alone():
+    vague = re.compile(r"(The same|Likewise|See |As |Ditto|To what|At which|What (is|was))")
+    wrong = [f"{place}: {text}" for place, text in field_docstrings() if vague.match(text)]
+    assert not wrong, "\n".join(wrong)
 
 
 @pytest.mark.parametrize("path", tracked(), ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -25,7 +25,7 @@ DEPTH_UNIT_M = 0.001
 RECORDINGS = (".db3", ".bag")
 
 
-def open_source(spec: str, pose: CameraPose | None = None, cfg: RealSenseCfg | None = None) -> DepthSource:
+def open_camera(spec: str, pose: CameraPose | None = None, cfg: RealSenseCfg | None = None) -> DepthSource:
     """Opens `realsense`, `realsense:SERIAL`, a recording (.db3, .bag) or a folder of frames.
 
     `pose` is where the camera stands; without it, frames of a camera have none, a folder may bring its own.

@@ -13,7 +13,7 @@ import torch
 
 from dexgrasp.perception.cameras.depth import DepthSource
 from dexgrasp.perception.cameras.extrinsics import CameraPose
-from dexgrasp.perception.cameras.open import open_source
+from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.agents.registry import make_policy
@@ -142,7 +142,7 @@ def _open_world(cfg: ViewerCfg) -> Player:
     pose = CameraPose.load(cfg.camera) if cfg.camera else None
 
     def open_frames() -> DepthSource:
-        return open_source(cfg.perception, pose, cfg.realsense)
+        return open_camera(cfg.perception, pose, cfg.realsense)
 
     return CameraPlayer(open_frames, hand, cfg.segment, path.name)
 

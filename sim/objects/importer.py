@@ -127,7 +127,6 @@ def _scale(meshes: list[Path], digests: dict[Path, str], settings: ImportSetting
     key = hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()[:16]
     record = out / "imported" / f"unit-{key}.json"
     if not record.is_file():
-
         step = max(1, len(meshes) // SAMPLED_FOR_UNIT)
         files.write_bytes(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
     scale, unit = json.loads(record.read_text())

@@ -17,7 +17,7 @@ from dexgrasp.perception.cameras.depth import (
     to_frame,
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
-from dexgrasp.perception.cameras.open import FrameFolder, open_source, save_folder
+from dexgrasp.perception.cameras.open import FrameFolder, open_camera, save_folder
 from dexgrasp.perception.cameras.temporal_filter import steady_depth
 
 CAMERA = Intrinsics(64, 48, 38.5, 38.0, 31.2, 24.1)
@@ -123,7 +123,7 @@ def test_a_frame_of_another_shape_kind_or_pose_is_refused():
 def test_a_folder_gives_back_what_was_saved_and_then_ends(tmp_path):
     images = [frame(0.25 * n, POSE) for n in range(3)]
     save_folder(tmp_path, images, rate_hz=10.0)
-    with open_source(str(tmp_path)) as source:
+    with open_camera(str(tmp_path)) as source:
         read = list(frames(source))
         with pytest.raises(EndOfFramesError, match="has no more than 3 frames"):
             source.read()
@@ -187,4 +187,4 @@ def test_a_camera_file_that_is_wrong_says_how(tmp_path):
 
 def test_a_source_that_is_nothing_known_lists_what_is_known():
     with pytest.raises(FileNotFoundError, match=r"no source of frames 'webcam'; known: realsense, realsense:SERIAL"):
-        open_source("webcam")
+        open_camera("webcam")

@@ -18,7 +18,7 @@ from dexgrasp.perception.cameras.depth import (
     frames,
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
-from dexgrasp.perception.cameras.open import open_source
+from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp.perception.cameras.realsense import AlignedDepth, RealSense, RealSenseCfg
 from tests.helpers.software_camera import COLOR_FROM_DEPTH_M, RATE_HZ, H, W, camera
 
@@ -143,7 +143,7 @@ def test_a_pose_of_the_colour_camera_places_depth_that_is_not_aligned():
 
 
 def test_a_recording_is_played_back_frame_by_frame_and_ends_at_once(recording):
-    with open_source(str(recording)) as source:
+    with open_camera(str(recording)) as source:
         start_s, read = time.monotonic(), list(frames(source))
     assert time.monotonic() - start_s < 1.0
     assert len(read) == 10
@@ -154,7 +154,7 @@ def test_a_recording_is_played_back_frame_by_frame_and_ends_at_once(recording):
 
 
 def test_a_recording_of_the_older_format_is_played_back():
-    with open_source(str(OLD_RECORDING)) as source:
+    with open_camera(str(OLD_RECORDING)) as source:
         read = list(frames(source))
     assert len(read) == 3
     for frame in read:
@@ -171,23 +171,23 @@ def test_a_live_camera_takes_the_way_of_a_recording(recording, monkeypatch):
 
     monkeypatch.setattr(realsense, "connected", lambda context: {"42": "Synthetic"})
     monkeypatch.setattr(realsense, "_live_config", from_file)
-    with open_source("realsense:42") as source:
+    with open_camera("realsense:42") as source:
         assert source.serial == "42"
         assert source.read().depth_m.shape == (H, W)
 
 
 def test_without_a_camera_the_error_comes_at_once(monkeypatch):
     monkeypatch.setattr(realsense, "connected", lambda context: {})
-    error = timed(open_source, "realsense")
+    error = timed(open_camera, "realsense")
     assert isinstance(error, CameraNotFoundError) and "no RealSense camera is connected; check cable" in str(error)
 
 
 def test_a_wrong_serial_number_lists_what_is_connected(monkeypatch):
     monkeypatch.setattr(realsense, "connected", lambda context: {"1": "D435", "2": "D405"})
-    assert str(timed(open_source, "realsense:7")) == (
+    assert str(timed(open_camera, "realsense:7")) == (
         "no RealSense camera with serial number 7; connected: 1 (D435), 2 (D405)"
     )
-    assert "2 cameras are connected, choose with realsense:SERIAL" in str(timed(open_source, "realsense"))
+    assert "2 cameras are connected, choose with realsense:SERIAL" in str(timed(open_camera, "realsense"))
 
 
 def test_the_sdk_is_asked_for_cameras():
@@ -219,22 +219,22 @@ def test_a_corrupt_recording_is_an_error_within_a_second(name, damage, recording
     whole = (recording if name == "new.db3" else OLD_RECORDING).read_bytes()
     content = {"garbage": b"garbage" * 1000, "empty": b"", "cut": whole[: len(whole) // 2]}[damage]
     (tmp_path / name).write_bytes(content)
-    error = timed(open_source, str(tmp_path / name))
+    error = timed(open_camera, str(tmp_path / name))
     assert isinstance(error, CameraError) and "is no recording of a RealSense camera, or it is damaged" in str(error)
 
 
 def test_a_recording_that_does_not_exist_is_named():
     with pytest.raises(FileNotFoundError, match=r"no recording 'lost.db3'"):
-        open_source("lost.db3")
+        open_camera("lost.db3")
 
 
 def test_the_pose_of_another_camera_is_refused(recording):
     with pytest.raises(CameraError, match=r"the pose was calibrated for camera 41, this is 42"):
-        open_source(str(recording), CameraPose(POSE, serial="41"))
+        open_camera(str(recording), CameraPose(POSE, serial="41"))
 
 
 def test_a_closed_source_says_so(recording):
-    source = open_source(str(recording))
+    source = open_camera(str(recording))
     source.close()
     source.close()
     with pytest.raises(CameraError, match="has been closed"):

@@ -16,6 +16,7 @@ from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.task import grasp_task
 from dexgrasp.sim.task.actions import Phases
 from dexgrasp.sim.task.disturbances import DISTURBANCES, Disturber, free_shift
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, register_task, task_class
@@ -354,4 +355,4 @@ def registered(name, task):
     """Within it, the task is registered."""
     register_task(name, task)
     yield
-    del sim.task._REGISTRY._entries[name]
+    del grasp_task._REGISTRY._entries[name]

@@ -8,6 +8,7 @@ import pytest
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from dexgrasp.sim.envs import gymnasium_env, window
 from dexgrasp.sim.envs.gymnasium_env import ENV_ID, GraspEnv
 from dexgrasp.sim.envs.trial_streams import TrialStreams, make_task
 from dexgrasp.sim.envs.window import NoDisplay
@@ -45,7 +46,7 @@ def play(env, seed, steps=STEPS):
     return np.stack(seen), np.array(rewards)
 
 
-@pytest.mark.parametrize("obs", sim.gym.OBS_MODES)
+@pytest.mark.parametrize("obs", gymnasium_env.OBS_MODES)
 def test_gymnasiums_checker_accepts_the_environment(options, obs):
     env = gymnasium.make(ENV_ID, obs=obs, **options).unwrapped
     with warnings.catch_warnings():
@@ -84,7 +85,7 @@ def test_a_seed_starts_the_sequence_of_trials_anew_and_no_seed_continues_it(opti
 
 
 def test_make_vec_is_one_batch_that_resets_in_the_same_step(batch):
-    assert isinstance(batch, sim.gym.GraspVectorEnv)
+    assert isinstance(batch, gymnasium_env.GraspVectorEnv)
     assert batch.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
     assert batch.observation_space.shape == (3, STUDENT)
     assert batch.action_space.shape == (3, 22)
@@ -197,7 +198,7 @@ def test_impossible_options_are_refused_at_construction(options):
 
 
 def test_a_window_without_a_display_is_refused_in_one_sentence(options, monkeypatch):
-    monkeypatch.setattr(sim.window, "_has_display", lambda: False)
+    monkeypatch.setattr(window, "_has_display", lambda: False)
     with pytest.raises(NoDisplay, match=r"no display.*render_mode='rgb_array'"):
         GraspEnv(render_mode="human", **options)
 

@@ -27,7 +27,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
 from std_msgs.msg import Float64MultiArray, String
 
-from dexgrasp.perception.cameras.open import open_source
+from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp_ros import message_conversions as m
 from dexgrasp_ros.message_conversions import depth_from_image, estimate_message, intrinsics_from_info
 from dexgrasp_ros.node_process import run
@@ -142,7 +142,7 @@ class PerceptionNode(Node):
         """Open the camera or recording and read it in a thread that wakes this node per frame."""
         cfg, live = self.cfg, self.cfg.source.startswith("realsense")
         wake = self.create_guard_condition(self._on_frame_read)
-        return FrameReader(open_source(cfg.source, camera_pose(cfg), cfg.realsense), not live, wake.trigger)
+        return FrameReader(open_camera(cfg.source, camera_pose(cfg), cfg.realsense), not live, wake.trigger)
 
     def _on_frame_read(self) -> None:
         frame = None if self._reader is None else self._reader.pop()
