@@ -1,8 +1,7 @@
-"""Try again: a policy whose hand is empty goes back to a new pre-grasp instead of holding air.
+"""Play episodes of a policy, with regrasps: a policy whose hand is empty returns to a new pre-grasp.
 
-When the lift ends the hand is empty if the object is seen not to have risen, or is not seen, the hand above it, and not
-surely felt between thumb and fingers: a student has learnt that from its own joints. In the hold feeling alone decides.
-A policy that feels nothing (synergy) has one attempt.
+`hand_state.is_hand_empty` decides, from the object points and from the grip that a student estimates from its joints.
+A policy without such an estimate (synergy) has one attempt.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,23 +9,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from policies.gripping import LOST_GRIP, base_m, empty
+from policies.gripping import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE, base_m
+from policies.hand_state import is_hand_empty
 from policies.synergy import Policy
 from sim.outcomes import Outcome
 from sim.step import Step
 from sim.task import GraspTask
 
 ATTEMPTS = 3
-"""The third one is closed 11 to 19 s after the start; the published method has 14 s for its only one."""
+"""Default number of grasps per trial. The third one ends 11 to 19 s after the start; the published method has 14 s for
+its only one."""
 
 
 class Attempts:
-    """A policy in the task, with so many attempts for each episode."""
+    """Steps a policy in the task and starts another attempt where the hand is empty, up to a number per episode."""
 
     def __init__(self, task: GraspTask, policy: Policy, attempts: int = 1) -> None:
         self._task, self._policy = task, policy
         self._attempts = attempts if task.cfg.view.live else 1  # what only looked once does not know where to go
         self._base_m = torch.zeros(task.num_envs, device=task.device)  # when the lift began
+        self._height_m = self._base_m  # when a lift last began or ended
 
     def step(self, obs: dict[str, Tensor]) -> Step:
         """One control step."""
@@ -39,16 +41,25 @@ class Attempts:
         return task.step(action, felt)
 
     def _empty(self, felt: Tensor) -> Tensor:
-        """(env,) whether a lift ends now that took nothing along, or the object was lost in the hold."""
+        """Return whether the hand is empty (env,): at the end of its lift, or in the hold before the last step."""
         task = self._task
         lifted = task.grasp_steps + task.lift_steps
         begins, ends = task.clock == task.grasp_steps, task.clock == lifted
-        lost = (task.clock > lifted) & (task.clock < task.episode_steps - 1) & (felt < LOST_GRIP)
-        if not (begins | ends).any():
-            return lost
-        now_m = base_m(task.view.points_w)
-        self._base_m = torch.where(begins, now_m, self._base_m)
-        return lost | ends & empty(felt, now_m - self._base_m, task.view.fraction, task.cfg.lift_m)
+        if (begins | ends).any():
+            self._height_m = base_m(task.view.points_w)
+            self._base_m = torch.where(begins, self._height_m, self._base_m)
+        return is_hand_empty(
+            felt,
+            self._height_m - self._base_m,
+            task.view.fraction,
+            lift_ends=ends,
+            holding=(task.clock > lifted) & (task.clock < task.episode_steps - 1),
+            lift_m=task.cfg.lift_m,
+            min_rise_fraction=LEFT_SHARE,
+            min_visible_fraction=UNSEEN_SHARE,
+            grip_threshold_unseen=SURE_GRIP,
+            grip_threshold_hold=LOST_GRIP,
+        )
 
 
 def play(
@@ -58,7 +69,10 @@ def play(
     attempts: int = 1,
     watch: Callable[[], None] | None = None,
 ) -> list[Outcome]:
-    """One episode in every row of `task`, row i being trial `trials[i]`. `watch` is called before every step."""
+    """Play one episode per row of `task`, trial `trials[i]` in row i; return the outcomes in the order of `trials`.
+
+    `watch` is called before every step.
+    """
     obs = task.reset(trials=list(trials))
     policy.reset(trials)
     actor, outcomes = Attempts(task, policy, attempts), {}

@@ -18,6 +18,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasp_types import POLICY_STATES, REQUESTS, GraspCfg, GraspPolicy, Inputs, Output
 from dexgrasp_ros.readiness import astray, fingers_within, jumped, measured, not_ready, parts, stamp_s
 from dexgrasp_ros.scripted import Script, Stage, approach, go_home, let_go, within
+from policies.hand_state import is_hand_empty
 from policies.runtime import Command, Plan, Readings
 from policies.safety import Safe, SafetyCfg, SafetyGate, Sensed, Wanted
 
@@ -283,11 +284,22 @@ class GraspMachine:
             self._lift_from_m, self._base_m = float(self._target[1].pos_m[2]), float(command.base_m)
 
     def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
-        """Whether the lift, if it `ends` now, took nothing along, or later the object was lost, as in `gripping`."""
-        control, rise_m = self._policy.contract["control"], float(command.base_m) - self._base_m
-        weak = bool(command.grip < control["sure_grip" if ends else "lost_grip"])
-        left_behind = ends and rise_m < control["left_share"] * control["lift_m"]
-        return left_behind or (weak and (not ends or visible_fraction < control["unseen_share"]))
+        """Return whether the hand is empty: at the end of the lift (`ends`), or because it lost the object later."""
+        control = self._policy.contract["control"]
+        return bool(
+            is_hand_empty(
+                command.grip,
+                float(command.base_m) - self._base_m,
+                visible_fraction,
+                lift_ends=ends,
+                holding=not ends,
+                lift_m=control["lift_m"],
+                min_rise_fraction=control["left_share"],
+                min_visible_fraction=control["unseen_share"],
+                grip_threshold_unseen=control["sure_grip"],
+                grip_threshold_hold=control["lost_grip"],
+            )
+        )
 
     def _begin(self, inputs: Inputs) -> None:
         """From where the robot is measured to be."""
