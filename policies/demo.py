@@ -1,4 +1,4 @@
-"""One command that shows what this is: a hand picks up the shipped objects."""
+"""`dexgrasp demo`: evaluate the scripted grasp on the shipped objects, with a video."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +10,7 @@ from policies.runs import default_path
 
 
 def demo(cfg: EvaluateCfg) -> dict[str, Any]:
-    """Evaluate as configs/demo.yaml says; the last three lines are the success rate, a video and the report."""
+    """Evaluate with the options of configs/demo.yaml; print success rate, video and report as the last three lines."""
     out = Path(cfg.out) if cfg.out else default_path("demo")
     result = evaluate(replace(cfg, out=str(out)))
     low, high = (100 * end for end in result["wilson95"])
@@ -22,5 +22,5 @@ def demo(cfg: EvaluateCfg) -> dict[str, Any]:
 
 
 def best_video(folder: Path) -> Path | None:
-    """A success if there is one, else a failure, else None."""
+    """Return the video of a success, else that of a failure, else None."""
     return next(iter(sorted(folder.glob("success_*.mp4")) + sorted(folder.glob("failure_*.mp4"))), None)

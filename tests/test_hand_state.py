@@ -91,10 +91,8 @@ def test_simulator_robot_and_plain_numbers_decide_alike():
         task.clock[:] = clock
         points_w[:, 0, 2] = torch.from_numpy(rise_m)
         simulator = attempts._empty(felt).tolist()
-        commands = (
-            SimpleNamespace(grip=np.float64(g), base_m=np.float64(z)) for g, z in zip(grip, rise_m, strict=True)
-        )
-        robot = [machine._empty(one, f, ends=ends) for one, f in zip(commands, fraction.tolist(), strict=True)]
+        readings = list(zip(grip, rise_m, fraction.tolist(), strict=True))
+        robot = [machine._empty(SimpleNamespace(grip=g, base_m=z), f, ends=ends) for g, z, f in readings]
         by_hand = [
             (z < LEFT_SHARE * lift_m or (f < UNSEEN_SHARE and g < SURE_GRIP)) if ends else g < LOST_GRIP
             for g, z, f in readings
