@@ -19,50 +19,50 @@ from sim.task_cfg import TaskCfg
 
 @dataclass(frozen=True)
 class EvaluateCfg:
-    """Measure the success rate of a policy; the same command with the same `out` goes on where it stopped."""
+    """Measure the success rate of a policy; the same command with the same `out` resumes an interrupted run."""
 
     policy: str = "synergy"
-    """synergy (the scripted prior alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
-    What of hand, task and view belongs to a trained policy is taken from it."""
+    """synergy (the scripted grasp without corrections), zero, random, or a trained policy: a run, a checkpoint, a
+    bundle, or HAND/STAGE for a shipped one. The options of hand, task and view are then those of its training."""
     objects: str = "shipped"
-    """Object library: shipped; generated:N (training objects, :test or :validation behind it for others);
-    random_urdfs (PyBullet's 1,000, loaded once); a library folder; or a folder of OBJ/STL/PLY/GLB meshes."""
+    """Object library: shipped; generated:N (training objects), generated:N:validation, generated:N:test; random_urdfs
+    (PyBullet's 1,000, downloaded once); a library folder; or a folder of OBJ/STL/PLY/GLB meshes."""
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
     side: Literal["right", "left"] = "right"
-    """Which hand; left ones are mirrored."""
+    """Right or left hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """What carries the hand: floating or ur5e."""
+    """Mount of the hand: floating (servos of the palm) or ur5e (arm)."""
     perception: Literal["model", "rendered"] = "model"
-    """model: the camera of training, surface samples. rendered: depth images drawn by MuJoCo, with a D435's flaws,
-    through the robot's own pipeline."""
+    """model: the camera of training, visible surface samples. rendered: depth images with the errors of a D435,
+    processed by the perception pipeline of the robot."""
     trials: int = 200
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
-    """What goes wrong on purpose; all = each in turn, with the same trials."""
+    """Disturbance of the trials; all = each of them, on identical trials."""
     attempts: int = ATTEMPTS
-    """Grasps in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
+    """Maximum number of grasps per trial: a student that detects an empty hand tries again. 1: no regrasp."""
     seed: int = 0
-    """Seed of all chance; a trial is decided by the seed and its number."""
+    """Seed of all random numbers; a trial depends on the seed and its number only."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     videos: int = 0
-    """At most so many videos of successes, and of failures."""
+    """Maximum number of videos of successes, and of failures."""
     num_envs: int = 64
-    """Trials that run side by side."""
+    """Number of trials that are simulated in parallel."""
     num_threads: int = 0
-    """Threads of the physics; 0 = all cores; with ray, of each worker, 0 = one."""
+    """Threads of the physics, 0 = all cores; with ray: threads per worker, 0 = one."""
     ray: str = ""
     """Run the trials on many processes and machines with Ray: auto = the cluster in RAY_ADDRESS, else this machine's
     cores; local = this machine's cores; or host:port of a cluster. Trials are then stored as Parquet in RUN/trials."""
     engine: EngineName = "cpu"
-    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, slowly on the CPU where there is none; needs the extra `gpu`."""
+    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, or slowly on the CPU without one; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
     """Buffers of engine=warp."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """Phases, control rate, success criterion, reset noise."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
-    """Physics settings; numbers to report are measured on reference."""
+    """Physics settings; report success rates measured with reference."""
 
     def __post_init__(self) -> None:
         for name, least in (("trials", 1), ("attempts", 1), ("num_envs", 1), ("videos", 0), ("num_threads", 0)):
@@ -71,7 +71,7 @@ class EvaluateCfg:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
         if self.ray and self.engine != "cpu":
-            raise ValueError("ray spreads trials over processors: with engine=warp leave ray out")
+            raise ValueError("ray distributes trials over CPU cores: with engine=warp leave ray out")
         check_policy(self.policy)
 
     def disturbances(self) -> list[str]:
