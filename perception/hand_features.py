@@ -4,8 +4,6 @@
 one graph that can be exported to ONNX, for the robot.
 """
 
-import warnings
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -13,10 +11,6 @@ from torch import Tensor, nn
 
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.perception.transforms import compose, invert, quat_rotate_inverse
-
-OPSET = 18
-INPUTS = ("palm_pos_w", "palm_quat_w", "joint_pos", "points_w")
-OUTPUTS = ("vectors", "heights")
 
 
 def nearest_vectors(keypoints: Tensor, points: Tensor) -> Tensor:
@@ -67,15 +61,3 @@ class HandFeatures(nn.Module):
         """Keypoints (env, keypoint, 3) in the world [m]."""
         base = compose(palm_pos_w, palm_quat_w, self.get_buffer("_base_pos_p"), self.get_buffer("_base_quat_p"))
         return self.kinematics.keypoints(*base, joint_pos)
-
-    def export_onnx(self, path: str | Path, points: int = 256) -> None:
-        """Write the module as ONNX for one hand and `points` object points; needs the extra `export`."""
-        joints = max(self.kinematics.joint_of_body) + 1
-        example = (torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.zeros(1, joints))
-        example = tuple(value.to(self.kinematics.pos) for value in (*example, torch.rand(1, points, 3)))
-        names = {"input_names": list(INPUTS), "output_names": list(OUTPUTS)}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # the exporter of torch 2.13 uses what it deprecates itself
-            torch.onnx.export(
-                self.eval(), example, path, **names, opset_version=OPSET, external_data=False, verbose=False
-            )

@@ -1,4 +1,4 @@
-"""A run directory explains itself afterwards: configuration, versions, git state, seed, log.
+"""Create and resume run directories, which record configuration, versions, git state, seed and log.
 
 RUN/config.yaml   the resolved configuration
 RUN/run.json      git hash, versions, machine, seed, command line, time of each start
@@ -24,24 +24,24 @@ from dexgrasp.utils.files import write_json
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy")
 WARP_PACKAGES = ("mujoco-warp", "warp-lang")
-"""Besides, of what runs with engine=warp."""
+"""Further packages recorded for engine=warp."""
 
 log = logging.getLogger("dexgrasp")
 
 
 class Run:
-    """An open run directory. Use it as a context: the log file is closed at the end, also after an interruption."""
+    """An open run directory; as a context manager it closes the log file at the end, also after an interruption."""
 
     def __init__(self, path: Path, facts: dict[str, Any], handler: logging.Handler) -> None:
         self.path = path
         """The run directory."""
         self.facts = facts
-        """What run.json holds: git, versions, machine, seed, command, starts."""
+        """Content of run.json: git, versions, machine, seed, command, starts."""
         self._handler = handler
 
     @classmethod
     def open(cls, out: str | Path | None, cfg: Any, *, may_differ: Collection[str] | None = None) -> "Run":
-        """Creates the run directory `out` (default: runs/<command>-<UTC time>), or goes on in an existing one.
+        """Create the run directory `out` (default: runs/<command>-<UTC time>), or reopen an existing one.
 
         `cfg` is the command's dataclass. With `may_differ`, an existing directory must hold the same configuration
         except for those (dotted) keys, otherwise ValueError: its results would mix two experiments.
@@ -59,13 +59,13 @@ class Run:
         return cls(path, facts, _attach_log(path / "run.log"))
 
     def file(self, name: str) -> Path:
-        """Path of a file of this run; its folder exists afterwards."""
+        """Return the path of a file of this run and create its folder."""
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def close(self) -> None:
-        """Detaches the log file."""
+        """Close the log file."""
         log.removeHandler(self._handler)
         self._handler.close()
 
@@ -80,19 +80,19 @@ class Run:
         self.close()
 
     def _note(self, text: str) -> None:
-        """A line for the log file alone: on the screen it is the command's last line."""
+        """Write a line to the log file only; the terminal shows it as the last line of the command."""
         self._handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
 
 
 def default_path(command: str) -> Path:
-    """runs/<command>-<UTC time>, a directory that does not exist yet."""
+    """Return runs/<command>-<UTC time>, with a number if that exists."""
     stem = Path("runs") / f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     candidates = (stem if n == 1 else Path(f"{stem}-{n}") for n in range(1, 1000))
     return next(path for path in candidates if not path.exists())
 
 
 def collect_facts(seed: int | None) -> dict[str, Any]:
-    """Git state, versions, machine, seed and command line of this process, as plain values."""
+    """Return git state, versions, machine, seed and command line of this process, as plain values."""
     return {
         "git": git_state(),
         "versions": versions(),
@@ -103,7 +103,7 @@ def collect_facts(seed: int | None) -> dict[str, Any]:
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
-    """Versions of Python and of the packages that decide a result; None for one that is not installed."""
+    """Return the versions of Python and of packages that affect results; None for one that is not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -114,7 +114,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """{"hash", "dirty"} of the checkout this code runs from; None without git or outside a checkout."""
+    """Return {"hash", "dirty"} of the checkout that contains this code; None without git or outside a checkout."""
     top = _git("rev-parse", "--show-toplevel")
     commit = _git("rev-parse", "HEAD")
     if top is None or commit is None or Path(top) != ROOT:
@@ -123,7 +123,7 @@ def git_state() -> dict[str, Any] | None:
 
 
 def utc_now() -> str:
-    """The time as 2025-01-31T12:00:00Z."""
+    """Return the current time as 2025-01-31T12:00:00Z."""
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
@@ -140,7 +140,7 @@ def _command_name(cfg: Any) -> str:
 
 
 def _earlier(path: Path) -> dict[str, Any]:
-    """run.json of an earlier start; empty where there was none."""
+    """Return run.json of an earlier start; empty where there is none."""
     try:
         return json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
@@ -148,7 +148,7 @@ def _earlier(path: Path) -> dict[str, Any]:
 
 
 def _refuse_other_command(path: Path, kind: str) -> None:
-    """Its config.yaml would be lost, and with it what a policy beside it means."""
+    """Raise ValueError for a run of another command: its config.yaml describes the policy beside it."""
     before = _earlier(path).get("kind", kind)
     if before != kind:
         raise ValueError(f"{path} is a run of '{before}', not of '{kind}': choose another out=")
@@ -168,7 +168,7 @@ def _refuse_other_config(path: Path, cfg: Any, may_differ: Collection[str]) -> N
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The leaves of nested dictionaries by dotted key."""
+    """Return the leaves of nested dictionaries by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}

@@ -75,12 +75,12 @@ NOISE_SD = 0.3
 
 @dataclass(frozen=True)
 class BenchEngineCfg:
-    """What `dexgrasp bench engine` measures."""
+    """Measure the speed and the memory of the simulated task."""
 
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
-    """Hand."""
+    """Hand by name (a folder of assets/hands) or path."""
     num_envs: tuple[int, ...] = (1, 16, 64, 256)
     """Numbers of environments."""
     threads: tuple[int, ...] = (1, 2)
@@ -88,9 +88,9 @@ class BenchEngineCfg:
     presets: tuple[str, ...] = ("reference", "balanced", "turbo")
     """Physics presets."""
     repeats: int = 2
-    """Runs per cell; the fastest counts."""
+    """Episodes per cell of the table; the fastest one counts."""
     engine: EngineName = "cpu"
-    """cpu: MuJoCo's batch. warp: MuJoCo Warp, where threads and memory of the process play no part."""
+    """cpu: MuJoCo's batch. warp: MuJoCo Warp, without the numbers for threads and memory."""
     warp: WarpCfg = field(default_factory=WarpCfg)
     """BufferMonitor of engine=warp."""
     seed: int = 0
@@ -119,9 +119,9 @@ class Cell:
     per_wall_s: float
     per_cpu_s: float
     grasp_per_cpu_s: float
-    """Rate of the contact phase alone: from the end of the approach to the end of the episode."""
+    """Rate from the end of the approach to the end of the episode, where the hand is in contact."""
     over_bare: float
-    """CPU time of the whole task over that of bare stepping, resets included."""
+    """CPU time of the whole task, resets included, divided by that of bare stepping."""
     shares: dict[str, float]
     """Share of CPU time by part."""
     mb_per_env: float
@@ -189,7 +189,7 @@ def measure(
 
 
 def _episode(task: GraspTask, seed: int) -> dict:
-    """One timed episode of all rows; the engine's batch and the task's parts are timed by name."""
+    """Run one episode of all rows and time the steps of the engine's batch and the parts of the task."""
     watch, engine = Stopwatch(), cpu_engine(task)
     batch = engine.batch
     recorder = engine.batch = RecordedBatch(batch, watch)
@@ -248,7 +248,7 @@ class RecordedBatch:
 
 
 def cpu_engine(task: GraspTask) -> CpuEngine:
-    """The task's engine, which this benchmark looks into."""
+    """Return the engine of the task; raises TypeError unless it is the CPU engine."""
     if not isinstance(task.engine, CpuEngine):
         raise TypeError(f"bench engine measures the CPU engine, the task has {type(task.engine).__name__}")
     return task.engine
@@ -257,7 +257,7 @@ def cpu_engine(task: GraspTask) -> CpuEngine:
 def _bare_cpu_s(
     task: GraspTask, controls: list[tuple[np.ndarray, np.ndarray, int]], start: np.ndarray, end: np.ndarray
 ) -> float:
-    """CPU seconds of the same controls through `Batch.step` alone; raises if they do not end in the same state."""
+    """Return the CPU seconds of recorded controls through `Batch.step`; raises RuntimeError for another final state."""
     batch = cpu_engine(task).batch
     batch.state[:] = start
     spent = 0.0
@@ -272,7 +272,7 @@ def _bare_cpu_s(
 
 
 def thread_pool_rate(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
-    """Rates of a Python thread pool over `mj_step`, bare physics of the same controls, at the largest size."""
+    """Return rates of a thread pool over `mj_step` and of `Batch.step` with recorded controls, at the largest size."""
     envs, threads = max(cfg.num_envs), max(cfg.threads)
     task = make_task(cfg.task, hand, library, physics, envs=envs, threads=threads, seed=cfg.seed)
     episode = _episode(task, cfg.seed)
@@ -298,7 +298,7 @@ def thread_pool_rate(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary
 
 
 def randomization_cost(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
-    """CPU time of the whole task with randomisation over that without, at the largest size, runs in turn."""
+    """Return the CPU time that randomisation adds, as a share of the time without it, at the largest size."""
     envs, plain = max(cfg.num_envs), replace(cfg.task, randomization=RandomizationCfg())
     tasks = [
         make_task(task, hand, library, physics, envs=envs, threads=1, seed=cfg.seed)
@@ -314,12 +314,12 @@ def randomization_cost(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibra
 
 
 def _overhead_s(episode: dict) -> float:
-    """CPU seconds of everything but physics: randomised physics is other physics, faster or slower by chance."""
+    """Return the CPU seconds without physics: randomised physics is faster or slower at random."""
     return sum(seconds for part, seconds in episode["parts"].items() if part != "physics")
 
 
 def async_rate(cfg: BenchEngineCfg, physics: PhysicsCfg) -> dict:
-    """Wall rate of `gymnasium.vector.AsyncVectorEnv` over single environments, one process each."""
+    """Return the wall-clock rate of `gymnasium.vector.AsyncVectorEnv` with one process per environment."""
     envs, steps = min(8, max(cfg.num_envs)), 60
 
     def make() -> GraspEnv:

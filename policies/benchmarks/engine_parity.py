@@ -1,7 +1,7 @@
-"""How far the engines agree: to the last digits without contact, in their successes with it.
+"""Compare the engines: motion without contact to float32 precision, grasps by their success.
 
-The CPU engine repeats itself to the last bit. Warp on a GPU adds contacts up in any order, and what touches amplifies
-the last bit; it keeps to a band instead, `ALIKE` and `rate_band`, about the CPU engine and about itself.
+The CPU engine is deterministic. Warp on a GPU sums contact forces in any order, and contact amplifies the last bit;
+its success must stay within a band, `ALIKE` and `rate_band`, around the CPU engine and around a repetition on Warp.
 """
 
 import math
@@ -26,17 +26,17 @@ from dexgrasp.sim.task.outcomes import Outcome
 
 PERIOD_S = 0.05
 AFTER = (1, 10, 100)
-"""Control steps after which the engines are compared."""
+"""Control steps after which the states are compared."""
 HAND = ("joint_pos", "palm_pos_w", "palm_quat_w", "keypoints_w")
 FLIGHT = ("object_pos_w", "object_quat_w", "object_linvel_w", "object_angvel_w")
 ALLOWED = {1: (1e-6, 1e-6), 10: (2e-6, 5e-6), 100: (5e-6, 5e-5)}
-"""By control steps, what float32 explains: of HAND [rad, m], and of FLIGHT, whose turning adds its errors up."""
+"""Control steps -> largest differences that float32 explains, of HAND [rad, m] and of FLIGHT (rotation accumulates)."""
 ALIKE = 0.95
-"""Least share of trials that end on Warp as on the CPU engine, and as they do when Warp plays them again."""
+"""Minimum share of trials with equal success on both engines, and in two runs on Warp."""
 
 
 def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> InitialState:
-    """Objects high beside the hands, without weight: nothing touches anything."""
+    """Return an initial state without gravity and with the objects high beside the hands: nothing is in contact."""
     names = [library.names[row % len(library)] for row in range(rows)]
     spread = torch.linspace(-0.1, 0.1, rows).double()
     away = torch.stack([spread + 0.7, spread, 0 * spread + 0.6], dim=1)
@@ -55,9 +55,9 @@ def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> InitialState:
 
 
 def free_motion(engines: Sequence[Engine], hand: HandSpec, library: ObjectLibrary) -> dict[int, dict[str, float]]:
-    """Greatest difference of two engines in each quantity, after so many control steps without any contact.
+    """Return {control steps: {quantity: largest difference between two engines}} of motion without contact.
 
-    From identical states: fingers go to random targets, palms along a curve and turn, objects fly and spin.
+    From identical states, fingers move to random targets, palms move and turn along a curve, objects fly and spin.
     """
     rows = engines[0].num_envs
     start = flying(hand, library, rows)
@@ -81,7 +81,7 @@ def free_motion(engines: Sequence[Engine], hand: HandSpec, library: ObjectLibrar
 
 
 def moved(start: InitialState, device: torch.device) -> InitialState:
-    """The same start on another device."""
+    """Return a copy of `start` on another device."""
     places: dict[str, Any] = {k: value.to(device) for k, value in vars(start).items() if isinstance(value, Tensor)}
     places["variation"] = PhysicsVariation(**{name: value.to(device) for name, value in vars(start.variation).items()})
     return replace(start, **places)
@@ -94,42 +94,42 @@ def _gap(engines: Sequence[Engine], name: str) -> float:
 
 @dataclass(frozen=True)
 class EngineComparison:
-    """Successes of the scripted grasp on the same trials."""
+    """Success of the scripted grasp on both engines, for identical trials."""
 
     cpu: dict[str, Any]
     warp: dict[str, Any]
     agree: float
-    """Share of the trials that end alike."""
+    """Share of the trials with equal success on both engines."""
 
     @property
     def apart(self) -> float:
-        """Distance of the two success rates."""
+        """Difference between the two success rates, without sign."""
         return abs(self.cpu["success_rate"] - self.warp["success_rate"])
 
 
 @dataclass(frozen=True)
 class RepeatedComparison:
-    """The scripted grasp with several seeds, each on both engines, and with the first of them on Warp once more."""
+    """Success of the scripted grasp with several seeds on both engines, and of the first seed in a second Warp run."""
 
     seeds: dict[int, EngineComparison]
     again: float
-    """Share of the trials that end alike on Warp both times."""
+    """Share of the trials with equal success in both Warp runs."""
     exact: bool
-    """Whether they did to the last bit of lift, slip and penetration."""
+    """Whether lift, slip and penetration were bit-identical in both Warp runs."""
 
     @property
     def band(self) -> float:
-        """How far apart the rates of a seed may be."""
+        """Largest allowed difference between the success rates of a seed."""
         return rate_band(next(iter(self.seeds.values())).warp["trials"])
 
     @property
     def kept(self) -> bool:
-        """Whether every seed, and the repetition, stays within the band."""
+        """Whether every seed and the second Warp run stay within the band."""
         within = (one.agree >= ALIKE and one.apart <= self.band for one in self.seeds.values())
         return self.again >= ALIKE and all(within)
 
     def lines(self) -> list[str]:
-        """For the screen."""
+        """Return the lines of text for the terminal."""
         shown = []
         for seed, one in self.seeds.items():
             rates = ", ".join(f"{name} {_rate(found)}" for name, found in (("CPU", one.cpu), ("Warp", one.warp)))
@@ -141,24 +141,19 @@ class RepeatedComparison:
 
 
 def rate_band(trials: int) -> float:
-    """How far apart two success rates may be if all but a share 1 - ALIKE of the trials end alike.
+    """Return the largest plausible difference between two success rates if a share ALIKE of the trials end alike.
 
-    Three standard deviations: each of the others moves the difference up or down by one, with equal chance.
+    Three standard deviations: each other trial moves the difference of the counts by +1 or -1, with equal probability.
     """
     return 3 * math.sqrt((1 - ALIKE) / trials)
 
 
 def repeats(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, seeds: int = 3) -> RepeatedComparison:
-    """`cfg.trials` trials with each of `seeds` seeds on both engines, and with the first on Warp once more."""
+    """Run `cfg.trials` trials with each of `seeds` seeds on both engines, and the first seed on Warp a second time."""
     played = {seed: _on_both(replace(cfg, seed=seed), hand, library) for seed in range(cfg.seed, cfg.seed + seeds)}
     before, after = played[cfg.seed][1], _outcomes(replace(cfg, engine="warp"), hand, library)
     found = {seed: _compared(*pair) for seed, pair in played.items()}
-    return RepeatedComparison(found, _alike(before, after), exact=repr(before) == repr(after))
-
-
-def grasps(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> EngineComparison:
-    """`cfg.trials` trials of the scripted grasp on both engines."""
-    return _compared(*_on_both(cfg, hand, library))
+    return RepeatedComparison(seeds=found, again=_alike(before, after), exact=repr(before) == repr(after))
 
 
 def _on_both(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> tuple[list[Outcome], list[Outcome]]:
@@ -169,7 +164,7 @@ def _on_both(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> tuple[
 
 def _compared(cpu: list[Outcome], warp: list[Outcome]) -> EngineComparison:
     counts = [success_summary(sum(one.success for one in won), len(won)) for won in (cpu, warp)]
-    return EngineComparison(counts[0], counts[1], agree=_alike(cpu, warp))
+    return EngineComparison(cpu=counts[0], warp=counts[1], agree=_alike(cpu, warp))
 
 
 def _alike(one: list[Outcome], other: list[Outcome]) -> float:

@@ -1,4 +1,4 @@
-"""`dexgrasp compare A B`: two policies on the same trials; what B gains and loses, and whether that is chance.
+"""`dexgrasp compare A B`: paired test of two policies on identical trials: what B gains and loses, and the p-value.
 
 RUN/a, RUN/b        the two evaluations, each a run directory of its own
 RUN/compare.json    the paired result
@@ -25,14 +25,14 @@ LOSS = 1
 
 @dataclass(frozen=True)
 class CompareCfg(EvaluateCfg):
-    """Run two policies on the same trials; the exit status is 1 if the second does significantly worse."""
+    """Run two policies on identical trials; the exit status is 1 if the second one is significantly worse."""
 
     a: str = ""
-    """The policy to compare with, as `policy` of `evaluate`."""
+    """Reference policy, given as `policy` of `evaluate`."""
     b: str = ""
-    """The policy in question; `policy` itself is not used."""
+    """Policy to compare with the reference; the option `policy` is not used."""
     alpha: float = 0.05
-    """A loss is significant where chance would bring as great a one less often than this."""
+    """Significance level: B is worse if the one-sided p-value of its losses is below this."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -40,7 +40,7 @@ class CompareCfg(EvaluateCfg):
             raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
 
     def evaluation(self, policy: str, out: Path) -> EvaluateCfg:
-        """The evaluation of one of them."""
+        """Return the configuration of one evaluation."""
         shared: dict[str, Any] = {item.name: getattr(self, item.name) for item in fields(EvaluateCfg)}
         shared["policy"], shared["out"] = policy, str(out)
         return EvaluateCfg(**shared)
@@ -48,18 +48,18 @@ class CompareCfg(EvaluateCfg):
 
 @dataclass(frozen=True)
 class Paired:
-    """Two policies on the same trials."""
+    """Outcomes of two policies on identical trials."""
 
     both: int
     gained: list[Outcome]
-    """Trials that B alone wins, as B played them."""
+    """Outcomes of B in the trials where only B succeeds."""
     lost: list[Outcome]
-    """Trials that A alone wins, as B played them."""
+    """Outcomes of B in the trials where only A succeeds."""
     neither: int
 
     @property
     def trials(self) -> int:
-        """All of them."""
+        """Number of trials."""
         return self.both + self.neither + len(self.gained) + len(self.lost)
 
     @property
@@ -68,27 +68,27 @@ class Paired:
         return (len(self.gained) - len(self.lost)) / self.trials
 
     def p_value(self, alternative: str = "two-sided") -> float:
-        """McNemar's exact test: as many gains among the trials that differ, if gain and loss were equally likely."""
+        """Return the p-value of McNemar's exact test: gains among the trials that differ, both equally likely."""
         differing = len(self.gained) + len(self.lost)
         return float(binomtest(len(self.gained), differing, 0.5, alternative).pvalue) if differing else 1.0
 
 
 def pair(a: list[Outcome], b: list[Outcome]) -> Paired:
-    """Outcomes of the same trials in the same order."""
+    """Pair the outcomes of A and B trial by trial; raises ValueError where the trials differ."""
     keys = [[(outcome.disturbance, outcome.trial, outcome.object) for outcome in side] for side in (a, b)]
     if keys[0] != keys[1]:
         raise ValueError(f"the two evaluations are not about the same trials: {len(a)} and {len(b)} of them")
     both = list(zip(a, b, strict=True))
     return Paired(
-        sum(x.success and y.success for x, y in both),
-        [y for x, y in both if y.success and not x.success],
-        [y for x, y in both if x.success and not y.success],
-        sum(not x.success and not y.success for x, y in both),
+        both=sum(x.success and y.success for x, y in both),
+        gained=[y for x, y in both if y.success and not x.success],
+        lost=[y for x, y in both if x.success and not y.success],
+        neither=sum(not x.success and not y.success for x, y in both),
     )
 
 
 def compare(cfg: CompareCfg) -> int:
-    """Evaluate both policies, print the difference, write RUN/compare.json; the exit status."""
+    """Evaluate both policies, print the difference, write RUN/compare.json; return the exit status."""
     if not cfg.a or not cfg.b:
         raise ValueError("compare needs two policies: dexgrasp compare A B")
     out = Path(cfg.out) if cfg.out else default_path("compare")
@@ -106,7 +106,7 @@ def compare(cfg: CompareCfg) -> int:
 
 
 def summary(cfg: CompareCfg, paired: Paired) -> dict[str, Any]:
-    """What compare.json holds."""
+    """Return the content of compare.json."""
     return {
         "a": cfg.a,
         "b": cfg.b,

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from dexgrasp.policies.agents.registry import Agent
+from dexgrasp.policies.deploy.hand_state import is_hand_empty
 from dexgrasp.sim.task.grasp_task import GraspTask, StepResult
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.sim.task.regrasp import LOST_GRIP, is_hand_empty, lowest_height_m
+from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE, lowest_height_m
 
 ATTEMPTS = 3
 """The third one is closed 11 to 19 s after the start; the published method has 14 s for its only one."""
@@ -27,6 +28,7 @@ class RegraspRunner:
         self._task, self._policy = task, policy
         self._attempts = attempts if task.cfg.camera.live else 1  # what only looked once does not know where to go
         self._base_m = torch.zeros(task.num_envs, device=task.device)  # when the lift began
+        self._height_m = self._base_m  # when a lift last began or ended
 
     def step(self, obs: dict[str, Tensor]) -> StepResult:
         """Run one control step."""
@@ -44,20 +46,25 @@ class RegraspRunner:
             self._task.start_regrasp(rows)
 
     def _empty(self, felt: Tensor) -> Tensor:
-        """Return (env,) whether a lift ends now with an empty hand, or the object was lost in the hold."""
+        """Return whether the hand is empty (env,): at the end of its lift, or in the hold before the last step."""
         task = self._task
-        lifted = task.grasp_steps + task.lift_steps
-        begins, ends = task.steps_since_pregrasp == task.grasp_steps, task.steps_since_pregrasp == lifted
-        lost = (
-            (task.steps_since_pregrasp > lifted)
-            & (task.steps_since_pregrasp < task.episode_steps - 1)
-            & (felt < LOST_GRIP)
+        steps, lifted = task.steps_since_pregrasp, task.grasp_steps + task.lift_steps
+        begins, ends = steps == task.grasp_steps, steps == lifted
+        if (begins | ends).any():
+            self._height_m = lowest_height_m(task.view.points_w)
+            self._base_m = torch.where(begins, self._height_m, self._base_m)
+        return is_hand_empty(
+            felt,
+            self._height_m - self._base_m,
+            task.view.fraction,
+            lift_ends=ends,
+            holding=(steps > lifted) & (steps < task.episode_steps - 1),
+            lift_m=task.cfg.lift_m,
+            min_rise_fraction=LEFT_SHARE,
+            min_visible_fraction=UNSEEN_SHARE,
+            grip_threshold_unseen=SURE_GRIP,
+            grip_threshold_hold=LOST_GRIP,
         )
-        if not (begins | ends).any():
-            return lost
-        now_m = lowest_height_m(task.view.points_w)
-        self._base_m = torch.where(begins, now_m, self._base_m)
-        return lost | ends & is_hand_empty(felt, now_m - self._base_m, task.view.fraction, task.cfg.lift_m)
 
 
 def play(

@@ -258,7 +258,11 @@ def _by_family(result: Json, notes: Json) -> str:
 def _pooled(result: Json, pools: dict[str, list[str]]) -> list[Bar]:
     counts = result["per_object"]
     return [
-        Bar(f"{label} ({len(names)})", *(sum(counts[name][key] for name in names) for key in ("successes", "trials")))
+        Bar(
+            label=f"{label} ({len(names)})",
+            successes=sum(counts[name]["successes"] for name in names),
+            trials=sum(counts[name]["trials"] for name in names),
+        )
         for label, names in pools.items()
     ]
 

@@ -1,4 +1,4 @@
-"""The result of an evaluation as a table on the screen."""
+"""Print the result of an evaluation as tables in the terminal."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -12,13 +12,13 @@ from dexgrasp.policies.evaluation.statistics import pool, success_summary
 from dexgrasp.sim.scene import PhysicsCfg
 
 HOLD_S = 3.0
-"""Success asks for a hold of this length [s]."""
+"""Hold that a comparable success rate requires [s]."""
 WORST = 5
-"""Objects that are named on the screen."""
+"""Number of worst objects that are named."""
 
 
 def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console | None = None) -> None:
-    """Success rates with intervals, how trials failed, the worst objects, penetration, and what to be careful about."""
+    """Print success rates with intervals, failures, the worst objects, penetration, and warnings."""
     console = console or Console()
     config = result["config"]
     console.print(
@@ -44,7 +44,7 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], consol
 
 
 def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console) -> None:
-    """One table by family of objects, worst first; nothing where all are of one."""
+    """Print one table by family of objects, worst first; nothing where all are of one family."""
     families = pool(result["per_object"], {name: facts["family"] for name, facts in notes["objects"].items()})
     if len(families) < 2:
         return
@@ -57,7 +57,7 @@ def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console
 
 
 def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
-    """What a reader must know before quoting the number."""
+    """Return why the success rate must not be compared with reported ones; empty where it may be."""
     found = []
     if not _is_reference(config):
         found.append(f"physics is {_physics(config)}, not 'reference': do not compare this number with reported ones")
@@ -76,7 +76,7 @@ def _is_reference(config: Mapping[str, Any]) -> bool:
 
 
 def _physics(config: Mapping[str, Any]) -> str:
-    """Name of the preset; one that was changed must not pass for the original."""
+    """Return the name of the physics preset, marked where its values were changed."""
     name = config["physics"]["name"]
     return f"a changed '{name}'" if name == PhysicsCfg().name and not _is_reference(config) else f"'{name}'"
 
@@ -87,7 +87,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
 
 
 def percent(successes: int, trials: int) -> str:
-    """With one decimal place."""
+    """Return a share as a percentage with one decimal place."""
     return f"{100 * successes / trials:.1f} %"
 
 

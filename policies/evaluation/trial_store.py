@@ -10,7 +10,7 @@ ParquetStore     RUN/trials/none-000000064.parquet: one file per block, named by
 import json
 import math
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -131,7 +131,7 @@ class JsonLinesStore:
             raise ValueError(f"{self.path} is damaged before its last line ({error}); choose another out=") from error
         if any("attempts" not in row for row in rows):
             raise ValueError(f"{self.path} is of a version whose trials had one attempt: choose another out=")
-        return [_to_outcome(row) for row in rows]
+        return [Outcome(**_from_json(row)) for row in rows]
 
     def resume(self, plan: TrialPlan) -> list[Outcome]:
         """Return the stored outcomes and delete those of unfinished blocks from the file."""
@@ -192,7 +192,7 @@ class ParquetStore:
 
 def has_trials(run: Path) -> bool:
     """Return whether a run directory contains stored trials, of either kind."""
-    files: Collection[Path] = [run / "trials.jsonl", *(run / "trials").glob("*.parquet")]
+    files = [run / "trials.jsonl", *(run / "trials").glob("*.parquet")]
     return any(path.is_file() and path.stat().st_size > 0 for path in files)
 
 
@@ -212,9 +212,8 @@ def whole_blocks(stored: Sequence[Outcome], plan: TrialPlan) -> list[Outcome]:
     return kept
 
 
-def _to_outcome(row: dict[str, Any]) -> Outcome:
-    fields: dict[str, Any] = {key: math.nan if value is None else value for key, value in row.items()}
-    return Outcome(**fields)
+def _from_json(row: Row) -> Row:
+    return {key: math.nan if value is None else value for key, value in row.items()}
 
 
 def _to_line(row: Row) -> str:

@@ -1,4 +1,4 @@
-"""Videos of trials that were run before: a trial repeats from its seed and number."""
+"""Record videos of finished trials: a trial is reproduced from its seed and number."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,13 +15,13 @@ from dexgrasp.sim.task.outcomes import Outcome
 log = logging.getLogger("dexgrasp")
 
 Rerun = Callable[[str, int], tuple[GraspTask, Agent]]
-"""Makes the task of a disturbance with so many rows, and the policy on it."""
+"""(disturbance, number of rows) -> task and policy."""
 
 
 def record(
     outcomes: Sequence[Outcome], count: int, folder: Path, library: ObjectLibrary, attempts: int, rerun: Rerun
 ) -> list[Path]:
-    """Repeat up to `count` successes and `count` failures and film them. Raises RenderUnavailable without OpenGL."""
+    """Record up to `count` successes and `count` failures; raises RenderUnavailable without OpenGL."""
     backend()
     chosen = choose(outcomes, count)
     paths: list[Path] = []
@@ -35,7 +35,7 @@ def record(
 
 
 def choose(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
-    """The first `count` successes and failures, as different in object, disturbance and failure as possible."""
+    """Return `count` successes and failures that differ most in object, disturbance and failure; ties go in order."""
     chosen: list[Outcome] = []
     for success in (True, False):
         pool = [outcome for outcome in outcomes if outcome.success is success]
@@ -49,7 +49,7 @@ def choose(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
 def film(
     wanted: Sequence[Outcome], folder: Path, library: ObjectLibrary, attempts: int, task: GraspTask, policy: Agent
 ) -> None:
-    """Run the trials of `wanted` side by side, one video each, real time."""
+    """Run the trials of `wanted` side by side and write one real-time video each."""
     trials = [outcome.trial for outcome in wanted]
     with ExitStack() as stack:
         recorders = []
@@ -70,13 +70,13 @@ def film(
 
 
 def file_name(outcome: Outcome) -> str:
-    """success_<trial>_<object>.mp4 or failure_...; a disturbance is named at the end."""
+    """Return success_<trial>_<object>.mp4 or failure_...mp4, with the disturbance at the end."""
     disturbance = "" if outcome.disturbance == "none" else f"_{outcome.disturbance}"
     return f"{'success' if outcome.success else 'failure'}_{outcome.trial}_{outcome.object}{disturbance}.mp4"
 
 
 def caption(outcome: Outcome, step: int, task: GraspTask) -> str:
-    """What is seen: trial, object, verdict, time."""
+    """Return the caption of a frame: trial, object, outcome, time."""
     words = [f"trial {outcome.trial}", outcome.object, _verdict(outcome), f"{step / task.cfg.rate_hz:.1f} s"]
     if outcome.disturbance != "none":
         words.insert(2, outcome.disturbance)
@@ -88,7 +88,7 @@ def _verdict(outcome: Outcome) -> str:
 
 
 def _sameness(outcome: Outcome, chosen: Sequence[Outcome]) -> int:
-    """How many of `chosen` share the failure, the disturbance or the object."""
+    """Count the failures, disturbances and objects that `outcome` shares with `chosen`."""
     return sum(
         (other.failure == outcome.failure)
         + (other.disturbance == outcome.disturbance)

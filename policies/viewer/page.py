@@ -59,7 +59,6 @@ class Page:
         with _silence():
             self._server = viser.ViserServer(host, port, label="dexgrasp", verbose=False)
         self._clicks: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._range_m = segment.range_m
         self._build_panel(buttons)
         self._build_layers()
         self._build_scene(segment)

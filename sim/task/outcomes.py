@@ -112,36 +112,44 @@ class OutcomeTracker:
         """Return the finished episodes of `rows` as records."""
         if not rows:
             return []
-        of_lift = (self._best_rise_m, self._lift_end_rise_m, self._pushed_m)
-        columns = (self.held, self.unstable, *of_lift, self.rise_m, self.slip_m, self.penetration_m, self.attempts)
+        columns = (
+            self.held,
+            self.unstable,
+            self._best_rise_m,
+            self._lift_end_rise_m,
+            self._pushed_m,
+            self.rise_m,
+            self.slip_m,
+            self.penetration_m,
+            self.attempts,
+        )
         table = torch.stack([column[list(rows)].double() for column in columns], dim=1).tolist()
         records = []
         for trial, name, values in zip(trials, names, table, strict=True):
             held, unstable, best_rise_m, lift_end_rise_m, pushed_m, rise_m, slip_m, penetration_m, attempts = values
             failure = _failure(
-                held=held,
-                unstable=unstable,
+                held=bool(held),
+                unstable=bool(unstable),
                 best_rise_m=best_rise_m,
                 lift_end_rise_m=lift_end_rise_m,
                 pushed_m=pushed_m,
             )
-            records.append(
-                Outcome(
-                    trial=trial,
-                    object=name,
-                    disturbance=disturbance,
-                    success=not failure,
-                    failure=failure,
-                    lift_m=rise_m,
-                    slip_m=slip_m,
-                    penetration_m=penetration_m,
-                    attempts=int(attempts),
-                )
+            record = Outcome(
+                trial=trial,
+                object=name,
+                disturbance=disturbance,
+                success=not failure,
+                failure=failure,
+                lift_m=rise_m,
+                slip_m=slip_m,
+                penetration_m=penetration_m,
+                attempts=int(attempts),
             )
+            records.append(record)
         return records
 
 
-def _failure(*, held: float, unstable: float, best_rise_m: float, lift_end_rise_m: float, pushed_m: float) -> str:
+def _failure(*, held: bool, unstable: bool, best_rise_m: float, lift_end_rise_m: float, pushed_m: float) -> str:
     """Return how a finished episode failed; empty for a success."""
     if held:
         return ""

@@ -12,7 +12,16 @@ from dexgrasp.sim.task.outcomes import Outcome
 
 def outcomes(marks):
     return [
-        Outcome(i, f"thing_{i}", "none", mark == "+", "" if mark == "+" else "missed", 0.0, 0.0, 0.0)
+        Outcome(
+            trial=i,
+            object=f"thing_{i}",
+            disturbance="none",
+            success=mark == "+",
+            failure="" if mark == "+" else "missed",
+            lift_m=0.0,
+            slip_m=0.0,
+            penetration_m=0.0,
+        )
         for i, mark in enumerate(marks)
     ]
 

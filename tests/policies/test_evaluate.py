@@ -60,11 +60,11 @@ def result_of(run):
 
 def outcome(trial, name="box", disturbance="none", failure="", **numbers):
     return Outcome(
-        trial,
-        name,
-        disturbance,
-        not failure,
-        failure,
+        trial=trial,
+        object=name,
+        disturbance=disturbance,
+        success=not failure,
+        failure=failure,
         **{"lift_m": 0.15, "slip_m": 0.0, "penetration_m": 0.001} | numbers,
     )
 

@@ -29,7 +29,16 @@ def run_of(folder, cfg=None, failure="missed", **facts):
     cfg = cfg or EvaluateCfg(trials=8)
     failed = {0, 1, 5}
     outcomes = [
-        Outcome(i, library.names[i % 4], "none", i not in failed, failure if i in failed else "", 0.15, 0.01, 0.001)
+        Outcome(
+            trial=i,
+            object=library.names[i % 4],
+            disturbance="none",
+            success=i not in failed,
+            failure=failure if i in failed else "",
+            lift_m=0.15,
+            slip_m=0.01,
+            penetration_m=0.001,
+        )
         for i in range(8)
     ]
     notes = diagnostics(outcomes, library) | speed(8, 2.0) | facts

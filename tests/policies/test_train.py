@@ -216,7 +216,6 @@ PARTING = """
 import os
 from pathlib import Path
 import torch
-from policies import ranks
 ranks.join("gloo")
 weight = torch.nn.Parameter(torch.ones(2))
 optimizer = torch.optim.Adam([weight])

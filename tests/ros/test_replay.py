@@ -262,7 +262,6 @@ class Hidden:
         if name.split(".")[0] in {hidden}:
             raise ModuleNotFoundError(f"hidden: {{name}}", name=name)
 sys.meta_path.insert(0, Hidden())
-from policies import cli
 raise SystemExit(cli.main({words(bag, recorded[1], compare_policy="false")}))
 """
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'ros2_ws/src/dexgrasp_ros'}"}

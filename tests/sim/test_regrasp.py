@@ -19,7 +19,6 @@ from dexgrasp.sim.task.regrasp import (
     REST_S,
     UNSEEN_SHARE,
     grip_confidence,
-    is_hand_empty,
     lowest_height_m,
 )
 
@@ -77,19 +76,6 @@ def test_the_grip_is_the_weaker_of_thumb_and_strongest_finger(allegro):
     contact[2, 0], contact[2, fingers[0]] = 1.0, 1.0  # the palm is neither
     contact[3, thumb[0]], contact[3, fingers[0]] = 0.5, 0.4
     torch.testing.assert_close(grip_confidence(contact, allegro), torch.tensor([0.0, 0.6, 0.0, 0.4]))
-
-
-def test_what_is_seen_to_rise_is_held_and_what_is_not_seen_must_be_felt():
-    lift_m = 0.15
-    rows = (  # felt, rise [m], visible fraction: empty
-        (0.0, 0.14, 0.2, False),
-        (1.0, 0.04, 0.2, True),  # left behind
-        (1.0, 0.06, 0.0, False),
-        (0.65, 0.14, 0.05, True),  # unseen, not sure
-        (0.75, 0.14, 0.05, False),
-    )
-    felt, rise_m, fraction, wanted = (torch.tensor(column) for column in zip(*rows, strict=True))
-    assert torch.equal(is_hand_empty(felt, rise_m, fraction, lift_m), wanted)
 
 
 def test_an_empty_hand_goes_up_and_aside_and_on_to_a_new_pregrasp(make):

@@ -17,7 +17,7 @@ pytest.importorskip("mujoco_warp", reason="needs the extra `gpu`")
 import warp as wp
 
 from dexgrasp import configs
-from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, grasps, moved
+from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, moved
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg
@@ -385,7 +385,7 @@ def test_one_environment_alone_has_its_own_object(pool, start, allegro):
 def test_the_scripted_grasp_succeeds_as_often_with_either_engine(allegro, balanced):
     """The shipped objects, once each. 576 trials gave 492 and 495 successes, 98 % of the trials ended alike."""
     cfg = EvaluateCfg(trials=144, num_envs=72, task=TaskCfg(hold_s=1.0), physics=balanced, warp=WarpCfg(160, 480))
-    found = grasps(cfg, allegro, open_library("shipped"))
+    found = repeats(cfg, allegro, open_library("shipped"), seeds=1).seeds[0]
     assert found.cpu["wilson95"][0] < found.warp["success_rate"] < found.cpu["wilson95"][1]
     assert found.agree > 0.93
 

@@ -5,16 +5,16 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 NAME = "dexgrasp_ros"
-NODES = {
-    "grasp_node": "grasp_node",
-    "identification_node": "identify",
-    "joint_test_node": "wave",
-    "leap_state_node": "leap_states",
-    "perception_node": "perception_node",
-    "recorder_node": "record",
-    "sim_robot_node": "sim_robot_node",
-}
-"""Executable -> module with its `main`."""
+NODES = (
+    "grasp_node",
+    "identification_node",
+    "joint_test_node",
+    "leap_state_node",
+    "perception_node",
+    "recorder_node",
+    "sim_robot_node",
+)
+"""Executables, each the `main` of the module of its name in `nodes`."""
 
 
 def data_files(folder: Path, place: str) -> list[tuple[str, list[str]]]:
@@ -46,5 +46,5 @@ setup(
     maintainer_email="dexgrasp@example.org",
     description="Dexterous grasping from a single depth camera on a robot",
     license="Apache-2.0",
-    entry_points={"console_scripts": [f"{name} = {NAME}.{module}:main" for name, module in NODES.items()]},
+    entry_points={"console_scripts": [f"{node} = {NAME}.nodes.{node}:main" for node in NODES]},
 )

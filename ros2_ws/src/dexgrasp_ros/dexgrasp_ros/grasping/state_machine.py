@@ -14,6 +14,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.policies.deploy.hand_state import is_hand_empty
 from dexgrasp.policies.deploy.policy import Command, Observation, PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafeCommand, SafetyCfg, SafetyGate
 from dexgrasp.utils.rotations import Pose
@@ -338,11 +339,22 @@ class GraspStateMachine:
             self._lift_from_m, self._base_m = float(self._target[1].pos_m[2]), float(command.base_m)
 
     def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
-        """Return whether the hand is empty: at the end of the lift (`ends`), or by a loss after it."""
-        control, rise_m = self._policy.contract.control, float(command.base_m) - self._base_m
-        weak = bool(command.grip < (control.grip_threshold_unseen if ends else control.grip_threshold_hold))
-        left_behind = ends and rise_m < control.min_rise_fraction * control.lift_m
-        return left_behind or (weak and (not ends or visible_fraction < control.min_visible_fraction))
+        """Return whether the hand is empty: at the end of the lift (`ends`), or because it lost the object later."""
+        control = self._policy.contract.control
+        return bool(
+            is_hand_empty(
+                command.grip,
+                float(command.base_m) - self._base_m,
+                visible_fraction,
+                lift_ends=ends,
+                holding=not ends,
+                lift_m=control.lift_m,
+                min_rise_fraction=control.min_rise_fraction,
+                min_visible_fraction=control.min_visible_fraction,
+                grip_threshold_unseen=control.grip_threshold_unseen,
+                grip_threshold_hold=control.grip_threshold_hold,
+            )
+        )
 
     def _start_from_measured(self, inputs: Inputs) -> None:
         """Reset gate and targets to the measured position, in idle."""

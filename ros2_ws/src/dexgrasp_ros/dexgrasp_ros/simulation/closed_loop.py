@@ -133,7 +133,7 @@ class ClosedLoop:
     def start(self, name: str) -> None:
         """Start a node process; also used after it was killed."""
         words = [word for item in self._parameters[name].items() for word in ("-p", "{}:={}".format(*_written(item)))]
-        command = [sys.executable, "-m", f"dexgrasp_ros.{name}_node", "--ros-args", *words]
+        command = [sys.executable, "-m", f"dexgrasp_ros.nodes.{name}_node", "--ros-args", *words]
         with (self._logs / f"{name}.log").open("ab") as log:
             environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
             self.processes[name] = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=environment)
