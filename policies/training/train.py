@@ -8,37 +8,27 @@ Builds the learner of a training run: a new one, one that resumes, or one that s
 """
 
 import logging
+import math
+import os
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+import torch.distributed as dist
+from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
 
 from dexgrasp import configs
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
 from dexgrasp.policies.agents.registry import BELONGS_TO_POLICY
 from dexgrasp.policies.algorithms.distillation import StudentPPO
-from dexgrasp.policies.algorithms.ppo import GraspPPO
-from dexgrasp.policies.networks.actor_critic import GraspPolicy
-from dexgrasp.policies.run_directory import flat
-from dexgrasp.sim.envs.sb3_env import GraspVecEnv
-from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp.sim.task.grasp_task import TaskCfg
-
-if TYPE_CHECKING:
-    from dexgrasp.policies.training.config import TrainCfg
-
-import math
-import os
-from contextlib import nullcontext
-from dataclasses import replace
-
-import torch.distributed as dist
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
-
 from dexgrasp.policies.algorithms.learner import Learner
+from dexgrasp.policies.algorithms.ppo import GraspPPO
 from dexgrasp.policies.evaluation.statistics import success_summary
-from dexgrasp.policies.run_directory import Run
+from dexgrasp.policies.networks.actor_critic import GraspPolicy
+from dexgrasp.policies.run_directory import Run, flat
 from dexgrasp.policies.training.callbacks import (
     CheckpointCallback,
     ConsoleCallback,
@@ -46,17 +36,20 @@ from dexgrasp.policies.training.callbacks import (
     ProfilerCallback,
     ValidationCallback,
 )
+from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import ProgressCsv, draw_curves
 from dexgrasp.sim.engine.config import BUFFERS
+from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.objects import open_library, refuse_overlap, refuse_test_objects
-from dexgrasp.sim.task.grasp_task import GraspTask, task_class
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
 from dexgrasp.utils import distributed
 from dexgrasp.utils.interrupt import StopRequest
 
 log = logging.getLogger("dexgrasp")
 
 
-def make_learner(cfg: "TrainCfg", env: GraspVecEnv, path: Path, provenance: dict[str, Any] | None = None) -> GraspPPO:
+def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[str, Any] | None = None) -> GraspPPO:
     """Return a new learner, that of RUN/last.zip, or one that starts from another run's policy.
 
     `provenance`: plain facts for the manifest of every checkpoint.
@@ -88,12 +81,12 @@ def make_learner(cfg: "TrainCfg", env: GraspVecEnv, path: Path, provenance: dict
     return learner
 
 
-def load_teacher(cfg: "TrainCfg", device: torch.device | str = "cpu") -> GraspPolicy:
+def load_teacher(cfg: TrainCfg, device: torch.device | str = "cpu") -> GraspPolicy:
     """Return the policy that labels the student's observations."""
     return find_compatible_checkpoint(cfg, "teacher").policy.to(device)
 
 
-def find_compatible_checkpoint(cfg: "TrainCfg", key: str) -> Checkpoint:
+def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
     """Return the checkpoint that `teacher` or `start` names, if it has the hand, the stage and the actions of `cfg`."""
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
     if not name:
@@ -115,7 +108,7 @@ def _action_semantics(task: TaskCfg) -> dict[str, Any]:
     return flat({name: plain[name] for name in BELONGS_TO_POLICY}, "task.")
 
 
-def _use_bf16(cfg: "TrainCfg", env: GraspVecEnv) -> bool:
+def _use_bf16(cfg: TrainCfg, env: GraspVecEnv) -> bool:
     """Whether the networks learn in half precision; auto: where the processor has instructions for bfloat16."""
     if cfg.precision != "auto":
         return cfg.precision == "bf16"
@@ -125,7 +118,7 @@ def _use_bf16(cfg: "TrainCfg", env: GraspVecEnv) -> bool:
     return any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def _options(cfg: "TrainCfg", env: GraspVecEnv) -> dict[str, Any]:
+def _options(cfg: TrainCfg, env: GraspVecEnv) -> dict[str, Any]:
     return {
         "hidden": cfg.hidden,
         "init_std": cfg.init_std,

@@ -9,7 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 from scipy.spatial.transform import Rotation
 
-from dexgrasp.perception.hand_features import INPUTS, OUTPUTS, HandFeatures, nearest_vectors
+from dexgrasp.perception.hand_features import HandFeatures, nearest_vectors
 from dexgrasp.perception.transforms import compose, invert, quat_rotate
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg

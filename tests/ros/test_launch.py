@@ -35,7 +35,7 @@ CFGS = {
     "recorder_node": ("record", "RecorderCfg"),
 }
 """The dataclass that each executable declares as its parameters."""
-NODES = eval(re.search(r"^NODES = ({.*?})$", (PACKAGE / "setup.py").read_text(), re.M | re.S)[1])
+NODES = eval(re.search(r"^NODES = (\(.*?\))$", (PACKAGE / "setup.py").read_text(), re.M | re.S)[1])
 """Executable -> module, as installed."""
 DEFAULTS = {item.name: item.default for item in launch_arguments.ARGUMENTS}
 REAL = {"robot": "real", "camera": "topic", "camera_file": "camera.yaml", "bundle": "here"}
@@ -214,7 +214,7 @@ def test_what_a_launch_starts_sees_the_object_and_stops_with_a_complete_bag(ros,
     with ExitStack() as stack:
         running = [
             stack.enter_context(
-                Process(f"dexgrasp_ros.{NODES[item.executable]}", tmp_path, node=item.name, **item.parameters)
+                Process(f"dexgrasp_ros.nodes.{item.executable}", tmp_path, node=item.name, **item.parameters)
             )
             for item in launch_arguments.nodes(given)
         ]

@@ -17,7 +17,7 @@ pytest.importorskip("mujoco_warp", reason="needs the extra `gpu`")
 import warp as wp
 
 from dexgrasp import configs
-from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, moved
+from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, moved, repeats
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg
