@@ -10,9 +10,9 @@ APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
 JOBS ?= 2
 HAND ?= allegro
 RUNS ?= runs/$(HAND)
-CODE := assets configs perception policies ros2_ws/src sim tests
+CODE := assets configs dexgrasp perception policies ros2_ws/src sim tests .ci/wheel_user.py
 
-.PHONY: help setup system demo train test test-regression test-ros build-ros check format clean
+.PHONY: help setup system demo train test test-regression test-ros build-ros test-wheel check format clean
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
@@ -20,6 +20,7 @@ help:
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
 	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
+	@echo "make test-wheel   build sdist and wheel, install the wheel into an empty environment, use it as a user would"
 	@echo "make check   set up, lint, formatting, types, import rules"
 	@echo "make setup   virtual environment, Python packages, system libraries for rendering"
 	@echo "make format  let ruff format and repair"
@@ -27,14 +28,14 @@ help:
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt
+$(READY): pyproject.toml constraints.txt ros2_ws/src/dexgrasp_ros/setup.py
 	@command -v $(PYTHON) >/dev/null || { echo "dexgrasp needs Python 3.11 or newer; '$(PYTHON)' is not installed (try: make PYTHON=python3.12 ...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; sys.exit(0 if sys.version_info >= (3, 11) else "dexgrasp needs Python 3.11 or newer; $(PYTHON) is " + v + " (try: make PYTHON=python3.12 ...)")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without ensurepip: install the package python3-venv (apt-get install python3-venv), then run make again" >&2; exit 1; }
 	@$(MAKE) --no-print-directory system
 	@test -x $(VENV)/bin/python && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing Python packages (some minutes the first time)"
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[dev,ros]' --constraint constraints.txt | sed -un '/^ *Downloading/p'
+	@$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[dev,ros]' --editable ros2_ws/src/dexgrasp_ros --constraint constraints.txt | sed -un '/^ *Downloading/p'
 	@touch $(READY)
 	@echo "ready: $$($(VENV)/bin/dexgrasp --version)"
 
@@ -51,7 +52,7 @@ system:
 demo: $(READY)
 	@$(VENV)/bin/dexgrasp demo $(ARGS)
 
-LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m dexgrasp.policies.cli.main train hand=$(HAND) num_envs=$$((256 / $(JOBS)))
+LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m dexgrasp train hand=$(HAND) num_envs=$$((256 / $(JOBS)))
 
 train: $(READY)
 	$(LEARN) recipe=teacher out=$(RUNS)/teacher $(ARGS)
@@ -70,6 +71,9 @@ test-ros: $(READY)
 
 build-ros: $(READY)
 	cd ros2_ws && ../$(VENV)/bin/python -m colcon build
+
+test-wheel:
+	PYTHON=$(PYTHON) .ci/wheel
 
 check: $(READY)
 	$(VENV)/bin/ruff check $(CODE)

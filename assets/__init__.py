@@ -1,4 +1,4 @@
-"""What the simulator is made from: hands, arms, objects, pretrained policies. Files are found here and nowhere else."""
+"""Assets of the simulator: hands, arms, objects, pretrained policies, and their lookup by name."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def path(name: str) -> Path:
-    """Path of an asset, such as "hands/allegro" or "arms/ur5e/arm.xml"; a miss lists what lies beside it."""
+    """Return the path of an asset such as "hands/allegro"; the error for a missing one lists the others."""
     found = ROOT / name
     if found.exists():
         return found
@@ -18,7 +18,7 @@ def path(name: str) -> Path:
 
 
 def names(kind: str) -> list[str]:
-    """Names of all assets of a kind ("hands", "arms", "objects", "policies"), sorted."""
+    """Return the sorted names of all assets of a kind ("hands", "arms", "objects", "policies")."""
     return _entries(path(kind))
 
 

@@ -1,4 +1,6 @@
-"""Composes the YAML beside this file and typed overrides into the dataclass of a command; refuses everything else.
+"""Composition of YAML files and command-line overrides into the dataclass of a command.
+
+Unknown keys and groups are errors.
 
     configs/evaluate.yaml          the command: its own keys and the groups it composes (a Hydra defaults list)
     configs/physics/turbo.yaml     one option of a group: `dexgrasp evaluate physics=turbo physics.condim=4`
@@ -52,18 +54,18 @@ def load(schema: type[T], name: str, overrides: Sequence[str] = (), root: Path =
 
 
 def load_option(schema: type[T], group: str, option: str, root: Path = ROOT) -> T:
-    """Return one option of a group by itself, for instance `load_option(PhysicsCfg, "physics", "balanced")`."""
+    """Return one option of a group, for instance `load_option(PhysicsCfg, "physics", "balanced")`."""
     _check_option(group, group, option, root)
     return build(schema, read_plain(root / group / f"{option}.yaml"), f"{group}/{option}")
 
 
 def save(cfg: Any, path: Path) -> None:
-    """Writes the resolved configuration (a dataclass) as YAML; the file appears complete or not at all."""
+    """Write the resolved configuration (a dataclass) as YAML, atomically."""
     write_text(path, yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True))
 
 
 def read_plain(path: Path) -> dict[str, Any]:
-    """Return a YAML file of keys and values as plain dicts, lists, numbers and strings; nothing is composed."""
+    """Read a YAML file as plain dicts, lists, numbers and strings, without composition."""
     return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Yaml) or {}
 
 

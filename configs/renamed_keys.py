@@ -1,4 +1,4 @@
-"""Names that keys, values and group options had in earlier versions; saved configurations and commands still use them.
+"""Earlier names of keys, values and group options, for saved configurations and commands.
 
 An entry takes effect only where the old name is unknown to the dataclass and the new one is known.
 """

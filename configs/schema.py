@@ -1,4 +1,4 @@
-"""Converts plain values (YAML, JSON, typed text) to dataclasses and back; the only place where this happens.
+"""Conversion of plain values (YAML, JSON, typed text) to dataclasses and back.
 
 Commands, saved configurations, contracts of bundles, driver descriptions and ROS parameters are read through
 `from_dict`: unknown keys, wrong types, values that are not finite and missing values are refused by name.
@@ -47,7 +47,7 @@ class CommandLineValue(str):
 
 
 def from_dict(schema: type[T], tree: Mapping[str, Any], name: str) -> T:
-    """Return the dataclass for plain values, as `as_dict` gives them; names of earlier versions are accepted.
+    """Return the dataclass for the plain values of `as_dict`; names of earlier versions are accepted.
 
     `name` says in errors and in the log where the values come from. Raises ConfigError.
     """
@@ -123,7 +123,7 @@ def describe_type(hint: Any) -> str:
 
 
 def upgrade(schema: type, tree: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Return plain values of an earlier version under the names of this one; logs in one line what was renamed.
+    """Rename the keys of plain values of an earlier version, and log the renamed keys in one line.
 
     Where a key is given under two names, a value that differs from its default counts.
     """
@@ -146,7 +146,7 @@ def upgrade(schema: type, tree: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def current_name(schema: type, key: str, value: Any) -> tuple[str, Any]:
-    """Return key and value of this version for a dotted key of an earlier one; unchanged where none is known."""
+    """Return key and value in this version for a dotted key of an earlier one, else both unchanged."""
     level: Any = schema
     done: list[str] = []
     rest = key.split(".")
@@ -164,7 +164,7 @@ def current_name(schema: type, key: str, value: Any) -> tuple[str, Any]:
 
 
 def nested(hint: Any) -> Any:
-    """Return the dataclass that a field of the type `hint` holds, also an optional one; the type itself without one."""
+    """Return the dataclass in the type `hint` of a field, also an optional one, else the type itself."""
     options = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
     return next((option for option in options if dataclasses.is_dataclass(option)), hint)
 
@@ -274,7 +274,10 @@ class _Reader:
             raise ConfigError(f"{self.name}: {at}{error}") from error
 
     def convert(self, value: Any, hint: Any, key: str) -> Any:
-        """Return `value` as the type `hint`; only int to float, list to tuple and text to path change the type."""
+        """Check `value` against the type `hint` and return it.
+
+        The only conversions are int to float, list to tuple and text to path.
+        """
         if isinstance(value, CommandLineValue):
             return self._typed(value, hint, key)
         origin, args = get_origin(hint), get_args(hint)

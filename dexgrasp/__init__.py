@@ -1,4 +1,4 @@
-"""Sim-to-real dexterous grasping from one depth camera: train, evaluate and deploy policies for robot hands.
+"""Sim-to-real dexterous grasping from one depth camera: training, evaluation and deployment.
 
 Names are imported on first use: `import dexgrasp` loads neither torch nor MuJoCo.
 """

@@ -1,4 +1,6 @@
-"""Public functions of dexgrasp: tasks, environments, policies, evaluations. Heavy modules are imported when called.
+"""Public functions of dexgrasp: tasks, environments, policies, evaluations.
+
+Heavy modules are imported when a function is called.
 
     env = dexgrasp.make_gym_vec("allegro", num_envs=8, obs="dict", policy="allegro/student")
     policy = dexgrasp.load_policy("allegro/student", env)
@@ -6,7 +8,7 @@
     while True:
         obs, reward, terminated, truncated, info = env.step(policy.act(obs))
 
-Options are those of the command line: physics="turbo", task="paper", randomize="train", view="tracked_updated",
+Options are those of the command line: physics="turbo", task="paper", randomization="train", camera="tracked_updated",
 **{"task.hold_s": 1.0}; a dataclass instance or a dictionary of some keys is accepted in place of a preset's name.
 """
 
@@ -87,7 +89,10 @@ def make_gym_vec(
     group: str | None = None,
     **options: Any,
 ) -> "gymnasium.vector.VectorEnv[Any, Any, Any]":
-    """Return a `gymnasium.vector.VectorEnv` that resets finished episodes in the same step. See `make_gym`."""
+    """Return a `gymnasium.vector.VectorEnv` that resets finished episodes in the same step.
+
+    Arguments: see `make_gym`.
+    """
     from dexgrasp.sim.envs.gymnasium_env import GraspVectorEnv
 
     given = _arguments("make_gym_vec", hand, objects, policy, options, GYM_OPTIONS)
@@ -134,8 +139,9 @@ def make_isaacgym(
 ) -> "VecTask":
     """Return a `VecTask` of IsaacGymEnvs.
 
-    `task`: its name, or a subclass of `dexgrasp.sim.envs.isaacgym.vec_task.VecTask`; names are added with `dexgrasp.sim.envs.isaacgym.vec_task.register`. `task_cfg`:
-    the task's configuration, what `task` is in `make`. Options of `VecTask` are accepted besides those of `make`.
+    `task`: its name, or a subclass of `dexgrasp.sim.envs.isaacgym.vec_task.VecTask`; names are added with
+    `register_isaacgym_task`. `task_cfg`: the task's configuration, the option `task` of `make`. Options of `VecTask`
+    are accepted besides those of `make`.
     """
     from dexgrasp.sim.envs.isaacgym import vec_task
 
@@ -187,21 +193,30 @@ def evaluate(
 
 
 def register_reward(name: str, function: Callable[..., Any]) -> None:
-    """Add a reward term that `task.reward.extra={name: weight}` turns on; see `dexgrasp.sim.task.rewards.register_reward`."""
+    """Add a reward term that `task.reward.extra={name: weight}` turns on.
+
+    See `dexgrasp.sim.task.rewards.register_reward`.
+    """
     from dexgrasp.sim.task.rewards import register_reward as register  # pyright: ignore[reportAttributeAccessIssue]
 
     register(name, function)
 
 
 def register_task(name: str, task: "type[GraspTask]") -> None:
-    """Add a subclass of `GraspTask` that `task.class_name=name` selects; see `dexgrasp.sim.task.grasp_task.register_task`."""
+    """Add a subclass of `GraspTask` that `task.class_name=name` selects.
+
+    See `dexgrasp.sim.task.grasp_task.register_task`.
+    """
     from dexgrasp.sim.task.grasp_task import register_task as register  # pyright: ignore[reportAttributeAccessIssue]
 
     register(name, task)
 
 
 def register_isaacgym_task(name: str, task: "type[VecTask]") -> None:
-    """Add a subclass of `dexgrasp.sim.envs.isaacgym.vec_task.VecTask` under the name that `make_isaacgym(task=name)` takes."""
+    """Add a `VecTask` subclass under the name that `make_isaacgym(task=name)` accepts.
+
+    The base class is `dexgrasp.sim.envs.isaacgym.vec_task.VecTask`.
+    """
     from dexgrasp.sim.envs.isaacgym import vec_task
 
     vec_task.register(name, task)
@@ -226,7 +241,10 @@ def _make(
 def _arguments(
     function: str, hand: "Hand", objects: "Objects", policy: str | None, options: dict[str, Any], known: tuple[str, ...]
 ) -> dict[str, Any]:
-    """Return the keyword arguments of `dexgrasp.sim.envs.trial_streams.make_task` but the number of environments."""
+    """Return the keyword arguments of `make_task` except the number of environments.
+
+    See `dexgrasp.sim.envs.trial_streams.make_task`.
+    """
     from dexgrasp.task_options import objects_argument, task_arguments
 
     hand = str(hand) if isinstance(hand, Path) else hand

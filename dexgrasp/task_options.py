@@ -1,7 +1,7 @@
-"""Options of `dexgrasp.make` and of the environments: the values of the command line, or objects, or dictionaries.
+"""Options of `dexgrasp.make` and the environments: command-line values, objects or dictionaries.
 
 physics="turbo"          one of configs/physics, as on the command line     physics=PhysicsCfg(...)   the object itself
-task={"hold_s": 1.0}     some keys of it                                    **{"task.hold_s": 1.0}    likewise
+task={"hold_s": 1.0}     some keys of it                                    **{"task.hold_s": 1.0}    one key
 """
 
 import json
@@ -31,7 +31,7 @@ class MakeCfg:
     side: Literal["right", "left"] = "right"
     """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """What carries the hand: floating or ur5e."""
+    """Carrier of the hand: floating or ur5e."""
     disturbance: str = "none"
     """Disturbance during the grasp: none, shift3, shift5, force, heavy or slippery."""
     seed: int = 0
@@ -59,7 +59,9 @@ def task_arguments(
     policy: str | None = None,
     known: Collection[str] = (),
 ) -> dict[str, Any]:
-    """Return keyword arguments of `dexgrasp.sim.envs.trial_streams.make_task`, without number of environments and objects.
+    """Return the keyword arguments of `make_task` except the number of environments and the objects.
+
+    See `dexgrasp.sim.envs.trial_streams.make_task`.
 
     `policy`: a trained policy whose hand, task and camera settings replace the defaults. `function` and `known`, the
     names of its other arguments, appear in the message of the ValueError that an unknown option raises.
@@ -80,7 +82,9 @@ def task_arguments(
 
 
 def load(schema: type[T], name: str, options: Mapping[str, Any], function: str, known: Collection[str] = ()) -> T:
-    """Return the configuration `name` with `options`: presets by name, plain values, dictionaries, dataclass instances.
+    """Return the configuration `name` with `options` applied.
+
+    Options are presets by name, plain values, dictionaries or dataclass instances.
 
     `function` and `known`, the names of its other arguments, appear in the ValueError that an unknown option raises.
     """
@@ -95,7 +99,7 @@ def load(schema: type[T], name: str, options: Mapping[str, Any], function: str, 
         if mixed := [other for other in plain if other.startswith(f"{key}.")]:
             raise ValueError(f"{name}: {key} is given as a {type(value).__name__}, and {', '.join(mixed)} beside it")
     places = {word: group.place for word, group in configs.groups(name).items()}
-    for key in sorted(objects, key=lambda key: places.get(key, key).count(".")):  # task before task.view
+    for key in sorted(objects, key=lambda key: places.get(key, key).count(".")):  # task before task.camera
         value = objects[key]
         if key == "task":  # presets of its parts hold beside it
             parts = {places[word].partition(".")[2] for word in plain if places.get(word, "").startswith("task.")}

@@ -1,4 +1,7 @@
-"""What the policy can know: geometry, hand-centric features, points from a camera. One implementation for all uses."""
+"""Observations and their inputs: geometry, hand-centric features, object points from a depth camera.
+
+Simulation and robot run one implementation.
+"""
 
 import lazy_loader
 

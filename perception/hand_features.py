@@ -1,4 +1,4 @@
-"""Hand-centric features: the object as the hand feels it, seventeen short vectors and heights.
+"""Hand-centric features: vectors from keypoints to the nearest object points, and keypoint heights.
 
 `nearest_vectors` is what simulation calls, which knows the keypoints; `HandFeatures` starts from joint readings and is
 one graph that can be exported to ONNX, for the robot.
@@ -14,7 +14,9 @@ from dexgrasp.perception.transforms import compose, invert, quat_rotate_inverse
 
 
 def nearest_vectors(keypoints: Tensor, points: Tensor) -> Tensor:
-    """Vector from each keypoint (env, keypoint, 3) to the nearest point (env, point, 3), in their common frame [m].
+    """Return the vector from each keypoint (env, keypoint, 3) to the nearest point (env, point, 3) [m].
+
+    All vectors are in the common frame of keypoints and points.
 
     RobustDexGrasp, hand-centric representation. Ties go to the first point. Shape (env, keypoint, 3).
     """

@@ -1,4 +1,4 @@
-""""""
+"""Batched forward kinematics of a hand."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -12,7 +12,10 @@ from dexgrasp.perception.transforms import quat_multiply, quat_rotate
 
 @dataclass(frozen=True)
 class _Level:
-    """Bodies of equal depth. Rotation in the parent, (body, 4): cos * quat_cos + sin * quat_sin + quat_fixed."""
+    """Bodies of equal depth in the tree.
+
+    Rotation in the parent, (body, 4): cos * quat_cos + sin * quat_sin + quat_fixed.
+    """
 
     above: Tensor | None
     """Places of the parents in the level above; None where the two levels match one to one or by broadcasting."""
@@ -41,7 +44,10 @@ class _Level:
 
 @dataclass(frozen=True, eq=False)
 class Kinematics:
-    """A tree of bodies joined by hinges, and points on it. Body 0 is the root; parents come before their children."""
+    """Kinematic tree of bodies and hinges with keypoints.
+
+    Body 0 is the root; parents precede their children.
+    """
 
     body_names: tuple[str, ...]
     parent: tuple[int, ...]
@@ -75,7 +81,9 @@ class Kinematics:
         object.__setattr__(self, "_order", torch.tensor([flat.index(i) for i in range(len(flat))]).to(self.pos.device))
 
     def forward(self, root_pos: Tensor, root_quat: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Poses of all bodies from the root pose (..., 3), (..., 4) and joint_pos (..., joint) [rad], equally many.
+        """Compute the poses of all bodies from root poses (..., 3), (..., 4) and joint_pos (..., joint) [rad].
+
+        All arguments have equal leading dimensions.
 
         Returns positions (..., body, 3) [m] and quaternions (..., body, 4) in the frame of the root pose.
         """
@@ -101,7 +109,7 @@ class Kinematics:
         return pos.index_select(-2, body) + quat_rotate(quat.index_select(-2, body), self.keypoint_pos)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:
-        """The same tree with its tensors in another type or on another device."""
+        """Return a copy with tensors of another type or on another device."""
         moved = {k: getattr(self, k).to(dtype=dtype, device=device) for k in ("pos", "quat", "axis", "keypoint_pos")}
         return replace(self, **moved)
 

@@ -1,4 +1,7 @@
-"""What the student sees, as data: names, sizes and units in order. Simulator and robot assemble it with this code."""
+"""Layout of the student's observation vector: names, sizes and units of its terms in order.
+
+Simulation and robot assemble the vector with this code.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +32,7 @@ class Layout:
         return sum(term.size for term in self.terms)
 
     def slices(self) -> dict[str, slice]:
-        """Where each term lies in the vector."""
+        """Return the slice of each term in the vector."""
         found, start = {}, 0
         for term in self.terms:
             found[term.name] = slice(start, start + term.size)
@@ -37,7 +40,10 @@ class Layout:
         return found
 
     def assemble(self, values: Mapping[str, Tensor]) -> Tensor:
-        """The vector (env, size) in float32 from physical values by name; each (env, ...) with the term's size."""
+        """Return the vector (env, size), float32, from physical values (env, ...) by name.
+
+        Each value has the size of its term.
+        """
         missing = [term.name for term in self.terms if term.name not in values]
         if missing:
             raise KeyError(f"observation terms {missing} have no value; given: {sorted(values)}")
@@ -54,9 +60,9 @@ def _column(term: Term, value: Tensor) -> Tensor:
 
 
 HISTORY = 10
-"""Frames of proprioception that a student remembers, one per control step (RobustDexGrasp, student)."""
+"""Number of proprioception frames in the student's history, one per control step (RobustDexGrasp)."""
 MOVES = ("joint_pos", "tracking_error", "palm_lag", "palm_lag_rotation")
-"""Terms of a frame: where the joints are and how far they lag behind, from which contact can be felt."""
+"""Terms of a frame: joint positions and their lag behind the targets, which indicates contact."""
 
 
 def student_layout(joints: int, keypoints: int, actions: int, live: bool = False) -> Layout:
@@ -86,7 +92,10 @@ def student_layout(joints: int, keypoints: int, actions: int, live: bool = False
 
 
 class History:
-    """The last frames of `MOVES`, scaled as in the layout, oldest first; a new episode has always stood still."""
+    """History of the last frames of `MOVES`, scaled as in the layout, oldest first.
+
+    A new episode starts with its first frame repeated.
+    """
 
     def __init__(self, num_envs: int, layout: Layout, device: torch.device | str = "cpu") -> None:
         self._terms = tuple(term for term in layout.terms if term.name in MOVES)

@@ -1,4 +1,4 @@
-"""Occlusion of the object by the hand: capsules that follow the joints, and lines of sight that they cut."""
+"""Occlusion of object points by the hand, modelled by capsules that move with the joints."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -93,7 +93,9 @@ class CameraOcclusion:
 
 
 def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor, radii_m: Sequence[float]) -> Tensor:
-    """Return the mask (env, point) of points whose line to the camera (env, 3) meets a capsule (env, capsule, 3).
+    """Return the mask (env, point) of points whose line of sight meets a capsule.
+
+    `camera_w` (env, 3); `starts_w`, `ends_w` (env, capsule, 3): ends of the capsules' axes.
 
     Exact: uses the point of each axis nearest to the line of sight. One capsule at a time, so that the numbers stay in
     the processor's cache.

@@ -1,4 +1,4 @@
-"""The robot's own body in the camera's view: points within it belong to no object.
+"""Removal of the robot's own body from the points of the camera.
 
 The bodies of hands and arms as capsules, read from `capsules.json`: what a camera must not take for an object.
 
@@ -45,7 +45,7 @@ class Capsules:
             raise ValueError("capsules must be finite: is a joint reading missing?")
 
     def hold(self, points_w: NDArray[np.float32], margin_m: float) -> NDArray[np.bool_]:
-        """Which points (3, n) lie within the capsules enlarged by `margin_m`; shape (n,)."""
+        """Return the mask (n,) of the points (3, n) within the capsules enlarged by `margin_m`."""
         if not points_w.shape[1]:
             return np.zeros(0, bool)
         centre = points_w.mean(axis=1, keepdims=True)  # squares of small numbers lose little
@@ -84,7 +84,7 @@ class HandBody:
         return compose(base_pos_w, base_quat_w, *invert(*self.base_in_palm))
 
     def shadow(self, margin_m: float) -> HandOcclusion:
-        """What the hand hides, enlarged by `margin_m`."""
+        """Return the occlusion by the hand, enlarged by `margin_m`."""
         return HandOcclusion(self.outline, self.base_in_palm, margin_m)
 
 
@@ -125,7 +125,10 @@ def read_hand_body(
     palm_pos_b: Sequence[float],
     palm_quat_b: Sequence[float],
 ) -> HandBody:
-    """Return the body of a bundle's hand from the hand's folder or a capsules.json; all else as its contract says."""
+    """Return the body of a bundle's hand from the hand's folder or a capsules.json.
+
+    The keyword arguments come from the bundle's contract.
+    """
     file, values = _read(folder, ("side", "solid", "outline"))
     mirror = torch.tensor(MIRROR if values["side"] != side else (1.0, 1.0, 1.0))
     tree = Kinematics.from_dict(kinematics)
@@ -135,7 +138,10 @@ def read_hand_body(
 
 
 def read_arm_body(folder: str | Path, base: tuple[Tensor, Tensor] | None = None) -> ArmBody:
-    """The body of an arm from its folder or a capsules.json; `base` is its pose in the world where that is another."""
+    """Return the body of an arm from its folder or a capsules.json.
+
+    `base` replaces the pose of the arm's base in the world.
+    """
     file, values = _read(folder, ("joint_names", "kinematics", "base", "flange", "solid"))
     kinematics, flange = Kinematics.from_dict(values["kinematics"]), values["flange"]
     place = base or _pose(values["base"]["pos_w"], values["base"]["quat_w"])

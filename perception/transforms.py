@@ -1,4 +1,4 @@
-"""Rotations, poses and the forward kinematics of a hand. All rotation maths of the project is in this file.
+"""Batched rotations and rigid poses in torch.
 
 Quaternions are (w, x, y, z) and of unit length. `quat_a_b` turns coordinates in frame b into coordinates in frame a.
 Every function takes any leading dimensions (they broadcast) and any float type, and can be exported to ONNX.
@@ -20,7 +20,10 @@ _HAMILTON = torch.tensor(
 
 
 def quat_multiply(a: Tensor, b: Tensor) -> Tensor:
-    """Rotation b followed by rotation a, (..., 4); in whole vectors, a third of the operations of the usual formula."""
+    """Return the quaternion product a b (..., 4): rotation b followed by rotation a.
+
+    Vectorised, with a third of the operations of the usual formula.
+    """
     return (a[..., None, :] * (b @ _HAMILTON.to(b)).unflatten(-1, (4, 4))).sum(-1)
 
 
@@ -88,7 +91,10 @@ def quat_from_matrix(matrix: Tensor) -> Tensor:
 
 
 def quat_nlerp(a: Tensor, b: Tensor, part: float) -> Tensor:
-    """Rotation (..., 4) at `part` of the short way from a to b: exact at both ends, close to it between near ones."""
+    """Interpolate the rotation (..., 4) at `part` of the shorter arc from a to b, normalised linearly.
+
+    Exact at both ends, approximate in between.
+    """
     near = torch.where((a * b).sum(-1, keepdim=True) < 0, -b, b)
     q = a + part * (near - a)
     return q / q.norm(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The world as one MuJoCo model: mount + hand + table + object.
+"""Scene as one MuJoCo model: mount, hand, table and object.
 
 Models of different objects share one memory layout, so that one batch can give each environment its own object.
 Equal layout needs (measured on MuJoCo 4.0.0): the same number of object geoms, all of them meshes of the same vertex
@@ -65,7 +65,7 @@ class PhysicsCfg:
     tolerance: float = 1e-8
     """Solver tolerance."""
     self_collision: str = "all"
-    """Which parts of the hand meet one another: all, or everything the thumb alone."""
+    """Contacts within the hand: all parts, or every part with the thumb alone."""
     friction_scale: float = 1.0
     """Multiplies every friction; above 1 it makes up for the pyramid being inscribed in the cone."""
 
@@ -87,7 +87,9 @@ class PhysicsCfg:
 def build_model(
     hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: str, slots: int, turn: Turn = "geodesic"
 ) -> mujoco.MjModel:
-    """Compiled scene with `obj` in a layout of `slots` convex pieces; world z up, table plane z = 0.
+    """Return a compiled scene with `obj` in a layout of `slots` convex pieces.
+
+    World z up, table plane z = 0.
 
     `turn`: see `dexgrasp.sim.robots.mount.attach`.
     """
@@ -115,7 +117,7 @@ def build_model(
 
 
 def build_object(obj: ObjectModel, physics: PhysicsCfg) -> mujoco.MjModel:
-    """The object alone, compiled: its meshes, geoms and inertia are those that it has in a scene."""
+    """Return the compiled object alone, with the meshes, geoms and inertia that it has in a scene."""
     spec = mujoco.MjSpec()
     _set_options(spec, physics)
     _add_object(spec, obj, physics, len(obj.pieces))
@@ -123,7 +125,7 @@ def build_object(obj: ObjectModel, physics: PhysicsCfg) -> mujoco.MjModel:
 
 
 def _hand_bits(physics: PhysicsCfg, of_thumb: bool) -> tuple[int, int]:
-    """Contype and conaffinity by which a part of the hand meets the other parts."""
+    """Return the contype and conaffinity by which a part of the hand meets the other parts."""
     if physics.self_collision == "all":
         return HAND, HAND
     return (THUMB, 0) if of_thumb else (0, THUMB)
@@ -177,7 +179,7 @@ def _add_object(spec: mujoco.MjSpec, obj: ObjectModel, physics: PhysicsCfg, slot
 
 
 def _set_inertia(body: "mujoco.MjsBody", obj: ObjectModel) -> None:
-    """Explicit inertia in principal axes, turned by 2 mrad: MuJoCo stores an aligned one in another layout."""
+    """Set the inertia in principal axes, turned by 2 mrad: MuJoCo stores an aligned one otherwise."""
     moments, axes = np.linalg.eigh(obj.inertia)
     axes[:, 2] *= np.sign(np.linalg.det(axes))
     quat, tilt, turned = np.empty(4), np.array([1.0, 1e-3, 1e-3, 1e-3]), np.empty(4)
@@ -189,7 +191,10 @@ def _set_inertia(body: "mujoco.MjsBody", obj: ObjectModel) -> None:
 
 
 def _add_sensors(spec: mujoco.MjSpec, hand: HandSpec) -> None:
-    """Per contact body [found, net force (3)] against object, then table; last, the least hand-object distance."""
+    """Add the contact sensors and the hand-object distance sensor.
+
+    Per contact body [found, net force (3)] against object, then table; last, the least hand-object distance.
+    """
     for other in ("object", "table"):
         for body in hand.contact_bodies:
             sensor = spec.add_sensor(
@@ -213,7 +218,7 @@ def _add_sensors(spec: mujoco.MjSpec, hand: HandSpec) -> None:
 
 
 def fibonacci_sphere(n: int) -> np.ndarray:
-    """`n` nearly even unit vectors, shape (n, 3)."""
+    """Return `n` nearly even unit vectors, shape (n, 3)."""
     i = np.arange(n) + 0.5
     z, angle = 1 - 2 * i / n, np.pi * (1 + 5**0.5) * i
     r = np.sqrt(1 - z * z)
@@ -221,7 +226,10 @@ def fibonacci_sphere(n: int) -> np.ndarray:
 
 
 class ModelPool:
-    """Compiled models by object name, built when first asked for; the least recently used go beyond the budget."""
+    """Pool of compiled models by object name, built on first use.
+
+    Beyond the memory budget the least recently used are dropped.
+    """
 
     def __init__(
         self,
@@ -237,7 +245,7 @@ class ModelPool:
         self._models: OrderedDict[tuple[str, float], mujoco.MjModel] = OrderedDict()
 
     def get(self, name: str, size: float = 1.0) -> mujoco.MjModel:
-        """The model with that object, all its lengths multiplied by `size`."""
+        """Return the model with that object, all its lengths multiplied by `size`."""
         key = (name, size)
         model = self._models.pop(key, None)
         if model is None:
@@ -256,5 +264,5 @@ class ModelPool:
 
 
 def model_bytes(model: mujoco.MjModel) -> int:
-    """Memory of one compiled model [bytes]."""
+    """Return the memory of one compiled model [bytes]."""
     return mujoco.mj_sizeModel(model)

@@ -48,7 +48,7 @@ def test_make_returns_a_task_on_which_a_policy_acts(small):
 
 def test_presets_are_given_by_name_as_on_the_command_line(household):
     task = api.make(
-        num_envs=1, objects=household, physics="turbo", task="paper", randomize="train", view="tracked_updated"
+        num_envs=1, objects=household, physics="turbo", task="paper", randomization="train", camera="tracked_updated"
     )
     want = configs.load(
         EvaluateCfg, "evaluate", ["physics=turbo", "task=paper", "randomization=train", "camera=tracked_updated"]
@@ -59,20 +59,20 @@ def test_presets_are_given_by_name_as_on_the_command_line(household):
 
 def test_presets_dictionaries_dotted_keys_and_objects_give_the_same_task(household):
     made = [
-        api.make(num_envs=1, objects=household, task={"hold_s": 0.5}, view="tracked"),
-        api.make(num_envs=1, objects=household, view="tracked", **{"task.hold_s": 0.5}),
-        api.make(num_envs=1, objects=household, view="tracked", task=TaskCfg(hold_s=0.5)),
+        api.make(num_envs=1, objects=household, task={"hold_s": 0.5}, camera="tracked"),
+        api.make(num_envs=1, objects=household, camera="tracked", **{"task.hold_s": 0.5}),
+        api.make(num_envs=1, objects=household, camera="tracked", task=TaskCfg(hold_s=0.5)),
         api.make(
             num_envs=1,
             objects=household,
-            view=configs.load_option(CameraCfg, "camera", "tracked"),
+            camera=configs.load_option(CameraCfg, "camera", "tracked"),
             task=TaskCfg(hold_s=0.5),
         ),
     ]
     assert all(task.cfg == made[0].cfg for task in made)
     assert (made[0].cfg.hold_s, made[0].cfg.camera.mode) == (0.5, "tracked")
     domain = RandomizationCfg(mass_scale=(2.0, 2.0))
-    task = api.make(num_envs=1, objects=household, randomize=domain, physics=PhysicsCfg(timestep_s=0.01))
+    task = api.make(num_envs=1, objects=household, randomization=domain, physics=PhysicsCfg(timestep_s=0.01))
     assert task.cfg.randomization == domain
     assert task.engine.get_model(0).opt.timestep == 0.01
 
@@ -90,20 +90,20 @@ def test_the_defaults_are_those_of_an_evaluation_and_of_the_dataclasses(househol
         (
             "make",
             {"objcts": "shipped"},
-            r"^make: unknown option 'objcts'; did you mean 'objects'\? Options: hand, objects,",
+            r"^make: unknown option 'objcts'\. Did you mean 'objects'\? Options: hand, objects,",
         ),
-        ("make_gym", {"rendermode": "human"}, r"^make_gym: unknown option 'rendermode'; did you mean 'render_mode'\?"),
-        ("make_gym_vec", {"physic": "turbo"}, r"^make_gym_vec: unknown option 'physic'; did you mean 'physics'\?"),
-        ("make_sb3", {"physics": "trubo"}, r"^make_sb3: .*group 'physics' has no 'trubo'; did you mean 'turbo'\?"),
-        ("make_isaacgym", {"clip_action": 1.0}, r"^make_isaacgym: .*'clip_action'; did you mean 'clip_actions'\?"),
+        ("make_gym", {"rendermode": "human"}, r"^make_gym: unknown option 'rendermode'\. Did you mean 'render_mode'\?"),
+        ("make_gym_vec", {"physic": "turbo"}, r"^make_gym_vec: unknown option 'physic'\. Did you mean 'physics'\?"),
+        ("make_sb3", {"physics": "trubo"}, r"^make_sb3: .*group 'physics' has no 'trubo'\. Did you mean 'turbo'\?"),
+        ("make_isaacgym", {"clip_action": 1.0}, r"^make_isaacgym: .*'clip_action'\. Did you mean 'clip_actions'\?"),
         ("make", {"task.hold": 1.0}, r"^make: unknown key 'task.hold'. Did you mean 'task.hold_s'\?"),
         ("make", {"task": {"hold": 1.0}}, r"^make: unknown key 'task.hold'. Did you mean 'task.hold_s'\?"),
         ("make", {"seed": "one"}, r"^make: 'seed' expects int, got 'one'"),
         ("make", {"task": TaskCfg(), "task.hold_s": 1.0}, r"task is given as a TaskCfg, and task.hold_s beside it"),
         ("make_gym", {"obs": "pupil"}, r"obs must be one of \['student', 'teacher', 'both', 'dict'\], got 'pupil'"),
         ("make_gym", {"attempts": 0}, "attempts must be at least 1, got 0"),
-        ("make", {"policy": "allegro/studnt"}, r"no policy 'allegro/studnt'; did you mean 'allegro/student'\?"),
-        ("evaluate", {"trails": 3}, r"^evaluate: unknown option 'trails'; did you mean 'trials'\?"),
+        ("make", {"policy": "allegro/studnt"}, r"no policy 'allegro/studnt'\. Did you mean 'allegro/student'\?"),
+        ("evaluate", {"trails": 3}, r"^evaluate: unknown option 'trails'\. Did you mean 'trials'\?"),
     ],
 )
 def test_a_wrong_option_is_one_line_with_the_nearest_name(function, options, message, household):
@@ -130,15 +130,15 @@ def test_environments_are_those_of_their_libraries(small):
 
 
 def test_gymnasium_makes_the_environment_by_name_with_presets(small):
-    env = gymnasium.make("dexgrasp/Grasp-v0", view="tracked_updated", **small)
-    assert env.unwrapped.task.cfg.view.mode == "tracked_updated"
-    batch = gymnasium.make_vec("dexgrasp/Grasp-v0", num_envs=2, randomize="train", **small)
-    assert batch.task.cfg.randomize.name == "train"
+    env = gymnasium.make("dexgrasp/Grasp-v0", camera="tracked_updated", **small)
+    assert env.unwrapped.task.cfg.camera.mode == "tracked_updated"
+    batch = gymnasium.make_vec("dexgrasp/Grasp-v0", num_envs=2, randomization="train", **small)
+    assert batch.task.cfg.randomization.name == "train"
 
 
 def test_registering_and_importing_the_functions_loads_neither_torch_nor_mujoco():
     code = (
-        "import sys; from policies import api; assert 'gymnasium' not in sys.modules; api.register_envs();"
+        "import sys; from dexgrasp import api; assert 'gymnasium' not in sys.modules; api.register_envs();"
         "import gymnasium; assert 'dexgrasp/Grasp-v0' in gymnasium.registry;"
         "heavy = {'torch', 'mujoco', 'dexgrasp.policies.agents.registry'} & set(sys.modules); sys.exit(str(heavy) if heavy else 0)"
     )
@@ -191,7 +191,7 @@ def test_the_vector_environment_repeats_an_evaluation_trial_by_trial(policy):
     if policy.endswith(".zip"):
         policy = str(assets.path("policies") / policy)
     trials, count = range(16, 19), 3
-    options = {"physics": "balanced", "randomize": "train", "num_threads": 1}
+    options = {"physics": "balanced", "randomization": "train", "num_threads": 1}
     env = api.make_gym_vec(num_envs=count, obs="dict", policy=policy, attempts=3, in_order=True, **options)
     told = outcomes_of(env, api.load_policy(policy, env), [0] * count, list(trials))
     cfg = apply_policy_config(
@@ -260,7 +260,7 @@ def test_a_policy_on_a_task_or_observation_that_it_was_not_trained_for_is_refuse
     env = api.make_gym_vec(num_envs=1, obs="dict", **small)
     with pytest.raises(
         ValueError,
-        match=r"trained with task.camera.mode=tracked_updated, not frozen.*: make .* with policy='allegro/student'",
+        match=r"trained with task.camera.mode=tracked_updated, not first_frame.*: make .* with policy='allegro/student'",
     ):
         api.load_policy(STUDENT, env)
     with pytest.raises(ValueError, match="hand=leap, not allegro"):
@@ -326,7 +326,7 @@ def test_the_isaac_gym_face_takes_a_users_task_by_class_and_by_name(small, regis
 
 
 def test_a_task_for_the_isaac_gym_face_is_refused_where_it_is_none_or_its_name_is_taken(registered):
-    with pytest.raises(ValueError, match=r"one of \['Grasp', 'Height'\], got 'Heigth'; did you mean 'Height'\?"):
+    with pytest.raises(ValueError, match=r"one of \['Grasp', 'Height'\], got 'Heigth'\. Did you mean 'Height'\?"):
         vec_task.task_class("Heigth")
     with pytest.raises(TypeError, match="task 'Other' must be a subclass of VecTask, got <class 'int'>"):
         vec_task.register("Other", int)

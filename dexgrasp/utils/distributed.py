@@ -27,7 +27,10 @@ def init_process_group(backend: str) -> None:
 
 
 def shutdown() -> None:
-    """Wait at a barrier, then destroy the process group: an early exit would break the last messages of others."""
+    """Wait at a barrier, then destroy the process group.
+
+    An early exit would break the last messages of other processes.
+    """
     if dist.is_initialized():
         dist.barrier()
         dist.destroy_process_group()

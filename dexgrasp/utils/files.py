@@ -15,7 +15,7 @@ PARTIAL = ".partial-"
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it to `path` at the end, or delete it after an exception.
+    """Yield a temporary path beside `path`, renamed to `path` at the end or deleted after an exception.
 
     The temporary name carries the process id and keeps the suffix of `path`. Missing parent folders are created. Where
     a folder is created at the temporary path, it replaces the folder at `path`.
@@ -69,7 +69,10 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def cache_folder() -> Path:
-    """Return the folder of generated and imported libraries: $DEXGRASP_CACHE/objects, or below the user's cache."""
+    """Return the folder of generated and imported object libraries.
+
+    $DEXGRASP_CACHE/objects, or a folder below the user's cache.
+    """
     base = os.environ.get("DEXGRASP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dexgrasp"
     return Path(base).expanduser() / "objects"
 

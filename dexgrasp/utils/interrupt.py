@@ -1,4 +1,7 @@
-"""Stop long work gracefully: the first Ctrl-C asks it to stop at the next safe point, the second one stops at once."""
+"""Graceful interruption of long work by Ctrl-C.
+
+The first Ctrl-C requests a stop at the next safe point, the second one stops at once.
+"""
 
 import logging
 import signal

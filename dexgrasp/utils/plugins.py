@@ -1,4 +1,7 @@
-"""Imports a user's modules by name or file, so that what they register exists before a configuration is built."""
+"""Import of a user's modules by name or file, before a configuration is built.
+
+Registered tasks, rewards and other extensions are then available to the configuration.
+"""
 
 import importlib
 import importlib.util
@@ -23,7 +26,7 @@ def import_plugins(names: Sequence[str]) -> None:
 
 
 def portable(names: Sequence[str]) -> tuple[str, ...]:
-    """Return `names` with the absolute files of modules that are single files, for processes with another directory."""
+    """Return `names` with absolute paths of single-file modules, for processes in another directory."""
     return tuple(_portable(name) for name in names)
 
 

@@ -25,7 +25,10 @@ class Progress:
         self._bar = _terminal_bar() if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count `count` more steps as done; `note` is shown after the counts, for instance the success rate so far."""
+        """Add `count` finished steps.
+
+        `note` is shown after the counts, for instance the current success rate.
+        """
         self.done += count
         self._note = note or self._note
         if self._bar is not None:

@@ -1,4 +1,6 @@
-"""One zip file of plain data: a JSON header and named tensors. Writing is atomic; reading runs no code.
+"""Archive of a JSON header and named tensors in a zip file.
+
+Writing is atomic; reading runs no code.
 
 header.json           a JSON object (NaN and Infinity as Python writes them)
 tensors.safetensors   the tensors in the safetensors format, which other tools read, too: 8 bytes with the length of its

@@ -36,7 +36,10 @@ class LapTimer:
 
 
 class Stopwatch:
-    """Sum up the seconds spent in named parts of a program; a nested part is not counted in the part around it."""
+    """Sum of the seconds spent in named parts of a program.
+
+    A nested part is not counted in the enclosing part.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.process_time) -> None:
         """`clock`: returns seconds; the default counts the CPU time of all threads of the process."""
@@ -103,7 +106,7 @@ def latency_summary(values: Sequence[float], percent: int) -> dict[str, float]:
 
 
 def device_clock(device: "torch.device") -> Callable[[], float]:
-    """Return a clock [s] for work on `device`: CPU time, or wall time after the GPU has finished its queue."""
+    """Return a clock [s] for `device`: CPU time, or wall time after the GPU has finished its queue."""
     if device.type != "cuda":
         return time.process_time
     import torch

@@ -1,4 +1,7 @@
-"""The calibration board: a chessboard with numbered markers, so that a part of it in view is enough. OpenCV is here."""
+"""Detection of ChArUco calibration boards in images, with OpenCV.
+
+A ChArUco board is a chessboard with numbered markers, so that a partial view is enough.
+"""
 
 from dataclasses import dataclass
 from types import ModuleType
@@ -10,14 +13,17 @@ from numpy.typing import NDArray
 from dexgrasp.perception.cameras.depth import Intrinsics
 
 LEAST_CORNERS = 8
-"""Fewer corners of a board give no trustworthy pose."""
+"""Least number of corners from which the pose of a board is estimated."""
 UNIT = 1000.0
-"""OpenCV gets rays at unit depth as pixels of a camera with this focal length."""
+"""Focal length of the virtual camera in whose pixels OpenCV receives rays at unit depth."""
 
 
 @dataclass(frozen=True)
 class BoardCfg:
-    """A ChArUco board. Its frame: origin at the top left corner of the print, x right, y down, z into the board."""
+    """Layout of a ChArUco board.
+
+    Board frame: origin at the top left corner of the print, x right, y down, z into the board.
+    """
 
     columns: int = 7
     """Squares per row."""
@@ -28,7 +34,7 @@ class BoardCfg:
     marker_m: float = 0.026
     """Side of a marker."""
     dictionary: str = "5X5_100"
-    """Family of markers, as OpenCV names it."""
+    """Family of markers, by its name in OpenCV."""
 
     def __post_init__(self) -> None:
         if self.columns < 3 or self.rows < 3:
@@ -37,7 +43,7 @@ class BoardCfg:
             raise ValueError(f"markers ({self.marker_m} m) must be smaller than squares ({self.square_m} m)")
 
     def corners_m(self) -> NDArray[np.float64]:
-        """(corner, 3) inner corners by number, board frame [m]."""
+        """Return the inner corners (corner, 3) by number, board frame [m]."""
         y, x = np.mgrid[1 : self.rows, 1 : self.columns]
         flat = np.stack([x, y, np.zeros_like(x)], axis=-1).reshape(-1, 3)
         return flat * self.square_m
@@ -45,19 +51,22 @@ class BoardCfg:
 
 @dataclass(frozen=True)
 class BoardDetection:
-    """The board in one image."""
+    """Detection of the board in one image."""
 
     name: str
     ids: NDArray[np.int64]
     """(n,) numbers of the corners that were found."""
     rays: NDArray[np.float64]
-    """(n, 2) where they are seen: rays at unit depth, lens distortion removed."""
+    """(n, 2) rays to these corners at unit depth, lens distortion removed."""
     T_cam_board: NDArray[np.float64]
-    """(4, 4) from this image alone."""
+    """(4, 4) board to camera, from this image alone."""
 
 
 def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, name: str) -> BoardDetection:
-    """The board in an image (rows, columns) or (rows, columns, 3 RGB). ValueError if too little of it is seen."""
+    """Detect the board in an image, (rows, columns) or (rows, columns, 3 RGB).
+
+    Raises ValueError if too few corners are visible.
+    """
     cv2 = _opencv()
     if image.shape[:2] != (camera.height, camera.width):
         expected = (camera.height, camera.width)
@@ -77,7 +86,7 @@ def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, na
 
 
 def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(4, 4) board to camera from corners `ids` (n,) seen along `rays` (n, 2) at unit depth."""
+    """Return the pose (4, 4), board to camera, from corners `ids` (n,) on `rays` (n, 2) at unit depth."""
     cv2 = _opencv()
     camera = np.diag([UNIT, UNIT, 1.0])
     points = board.corners_m()[ids]
@@ -92,7 +101,7 @@ def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64
 
 
 def draw_board(board: BoardCfg, pixels_per_m: float) -> NDArray[np.uint8]:
-    """The board as an image to print: (rows, columns) gray, one square of white around it."""
+    """Return a printable image of the board, (rows, columns) gray, with a white margin of one square."""
     width, height = (round((count + 2) * board.square_m * pixels_per_m) for count in (board.columns, board.rows))
     return _opencv_board(board).generateImage((width, height), marginSize=round(board.square_m * pixels_per_m))
 

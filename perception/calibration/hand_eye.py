@@ -1,10 +1,12 @@
-"""Where a fixed camera stands, from images of a board whose carrier's pose is known: a robot's flange, or the table.
+"""Hand-eye calibration of a fixed camera from images of a board on the robot's flange or on the table.
+
+The pose of flange or board in the world is known for each image.
 
 flange:  T_world_flange[i] @ T_flange_board = T_world_cam @ T_cam_board[i]     both constants unknown
 table:   T_world_board[i]                   = T_world_cam @ T_cam_board[i]     the camera alone unknown
 
-A linear solution (Park and Martin, 1994) opens a least-squares fit of all corners in all images at once. A set of
-images that cannot carry the result is refused with the reason.
+A linear solution (Park and Martin, 1994) initializes a least-squares fit of all corners in all images. A set of
+images that does not determine the result is refused with the reason.
 """
 
 from collections.abc import Sequence
@@ -25,48 +27,48 @@ LEAST_VIEWS = {"flange": 6, "table": 3}
 LEAST_TURN_RAD = np.radians(10.0)
 """The flange must turn about a second axis by this much (root mean square over pairs of views)."""
 ODD_VIEW = 4.0
-"""A view whose error is so many times the median of all is named in the refusal."""
+"""Ratio of a view's error to the median of all views above which the error message names the view."""
 
 
 class BadCalibrationError(ValueError):
-    """These images give no calibration that one should use; the text says why and what to do."""
+    """Calibration that failed or is too inaccurate; the message gives the cause and the remedy."""
 
 
 @dataclass(frozen=True)
 class LimitsCfg:
-    """Where a calibration is refused."""
+    """Error limits above which a calibration is refused."""
 
     reprojection_px: float = 0.8
-    """Root mean square distance between corners as seen and as computed."""
+    """Root mean square distance between detected and reprojected corners."""
     position_mm: float = 5.0
-    """Largest disagreement of one image with all others about where the board is."""
+    """Largest distance between the board position from one image and that from all images."""
     uncertainty_mm: float = 1.5
     """Standard deviation of the camera's position that follows from the images."""
     uncertainty_deg: float = 0.15
-    """The same of its orientation."""
+    """Standard deviation of the camera's orientation that follows from the images."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The camera's pose and how far it can be trusted."""
+    """Pose of the camera with its residuals and standard deviations."""
 
     T_world_cam: NDArray[np.float64]
     T_flange_board: NDArray[np.float64]
-    """Where the board is on the flange; identity if it lies on the table."""
+    """(4, 4) board to flange; identity if the board lies on the table."""
     names: tuple[str, ...]
-    """Views, in the order of the following."""
+    """Names of the views, in the order of the arrays below."""
     reprojection_px: NDArray[np.float64]
     """(view,) root mean square over its corners."""
     position_m: NDArray[np.float64]
-    """(view,) distance between the board as this view sees it and as all views together say."""
+    """(view,) distance between the board position from this view and that from all views."""
     rotation_rad: NDArray[np.float64]
-    """(view,) the same for its orientation."""
+    """(view,) angle between the board orientation from this view and that from all views."""
     sd_m: float
     """Standard deviation of the camera's position in its worst direction."""
     sd_rad: float
 
     def summary(self) -> dict[str, Any]:
-        """The residuals as plain numbers, in the units people use."""
+        """Return the residuals as plain numbers in px, mm and degrees."""
         return {
             "views": len(self.names),
             "reprojection_px_rms": round(float(np.sqrt((self.reprojection_px**2).mean())), 4),
@@ -87,7 +89,7 @@ def calibrate(
     mounted: Mounted,
     limits: LimitsCfg | None = None,
 ) -> Calibration:
-    """The camera's pose from views of the board and the pose of flange or board (view, 4, 4) in each of them.
+    """Compute the camera's pose from views of the board and the flange or board poses (view, 4, 4).
 
     `focal_px` turns errors of rays into pixels. Raises BadCalibrationError for sets that give no result or a bad one.
     """
@@ -105,7 +107,7 @@ def calibrate(
 
 
 class _Problem:
-    """Reprojection errors as a function of small changes (rotation vector, shift) of the unknown poses."""
+    """Reprojection errors over small changes (rotation vector, shift) of the unknown poses."""
 
     def __init__(
         self,
@@ -125,17 +127,17 @@ class _Problem:
         self._rays = np.concatenate([view.rays for view in views])
 
     def start(self) -> NDArray[np.float64]:
-        """No change."""
+        """Return the parameters of no change."""
         return np.zeros(12 if self._mount_free else 6)
 
     def poses(self, change: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """T_world_cam and T_flange_board after a change."""
+        """Return T_world_cam and T_flange_board after a change."""
         mount = self._mount @ _small(change[6:]) if self._mount_free else self._mount
         cam = self._cam @ _small(change[:6])
         return cam, mount
 
     def residuals(self, change: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(2 corners,) errors [pixel]."""
+        """Return the errors (2 corners,) [pixel]."""
         cam, mount = self.poses(change)
         chain = np.linalg.inv(cam) @ self._carriers @ mount
         points_c = np.einsum("nij,nj->ni", chain[self.view], self._corners)
@@ -199,7 +201,10 @@ def _refuse(result: Calibration, limits: LimitsCfg) -> None:
 
 
 def _hand_eye(carriers: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """T_world_cam and T_flange_board from A X = X B over all pairs of views, rotation first, then translation."""
+    """Return T_world_cam and T_flange_board from A X = X B over all pairs of views.
+
+    The rotation is solved first, then the translation.
+    """
     pairs = np.array(list(combinations(range(len(seen)), 2)))
     A = carriers[pairs[:, 1]] @ np.linalg.inv(carriers[pairs[:, 0]])
     B = seen[pairs[:, 1]] @ np.linalg.inv(seen[pairs[:, 0]])

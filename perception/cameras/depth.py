@@ -1,4 +1,4 @@
-"""A depth image and the camera that took it: what every source of frames delivers, and how a pixel becomes a point.
+"""Depth frames, pinhole cameras and the conversion of pixels to points.
 
 Camera frame: OpenCV axes, x right, y down, z forward; pixel (0, 0) is the centre of the top left pixel.
 """
@@ -14,13 +14,13 @@ from numpy.typing import ArrayLike, NDArray
 INVERSION_STEPS = 30
 """Fixed-point steps that invert a lens distortion; those of depth cameras converge to 1e-9 in fewer than ten."""
 RIGID_TOLERANCE = 1e-5
-"""How far a rotation matrix that was written in text may be from orthonormal."""
+"""Tolerance of the orthonormality of rotation matrices read from text."""
 
 Distortion = Literal["none", "brown_conrady", "inverse_brown_conrady", "modified_brown_conrady"]
 
 
 class CameraError(OSError):
-    """A source of frames that cannot deliver; the text says what to check."""
+    """Failure of a source of frames; the message says what to check."""
 
 
 class CameraNotFoundError(CameraError):
@@ -28,15 +28,15 @@ class CameraNotFoundError(CameraError):
 
 
 class CameraLostError(CameraError):
-    """The camera was there and is gone."""
+    """Loss of the connection to a camera."""
 
 
 class FrameTimeoutError(CameraError, TimeoutError):
-    """The camera is there, but no frame came in time."""
+    """Timeout of a connected camera that delivered no frame."""
 
 
 class EndOfFramesError(CameraError):
-    """A recording has been read to its end."""
+    """End of a recording."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Intrinsics:
     """Principal point [pixel]."""
     cy: float
     distortion: Distortion = "none"
-    """With `brown_conrady` as in OpenCV; the inverse and modified kinds bend tangentially what was bent radially."""
+    """Distortion model: `brown_conrady` as in OpenCV; inverse and modified apply the tangential part last."""
     coeffs: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
     """k1, k2, p1, p2, k3."""
 
@@ -65,12 +65,12 @@ class Intrinsics:
             raise ValueError(f"intrinsics need finite numbers and five coefficients k1 k2 p1 p2 k3, got {self}")
 
     def rays(self, stride: int = 1) -> NDArray[np.float32]:
-        """Points at unit depth of every `stride`-th pixel, camera frame: x and y, shape (2, rows, columns)."""
+        """Return x and y (2, rows, columns) at unit depth of every `stride`-th pixel, camera frame."""
         v, u = np.mgrid[0 : self.height : stride, 0 : self.width : stride]
         return self.rays_at(np.stack([u, v], axis=-1)).transpose(2, 0, 1).astype(np.float32, order="C")
 
     def rays_at(self, pixels: ArrayLike) -> NDArray[np.float64]:
-        """Points at unit depth (..., 2) of pixels (..., 2) = (column, row), which may lie between pixels."""
+        """Return the rays (..., 2) at unit depth of pixels (..., 2) = (column, row), which may be fractional."""
         start = (np.asarray(pixels, float) - (self.cx, self.cy)) / (self.fx, self.fy)
         if self.distortion == "none" or not any(self.coeffs):
             return start
@@ -80,12 +80,12 @@ class Intrinsics:
         return rays
 
     def project(self, points_c: ArrayLike) -> NDArray[np.float64]:
-        """Pixels (..., 2) = (column, row) of points (..., 3) in the camera frame."""
+        """Return the pixels (..., 2) = (column, row) of points (..., 3) in the camera frame."""
         points = np.asarray(points_c, float)
         return self._bend(points[..., :2] / points[..., 2:]) * (self.fx, self.fy) + (self.cx, self.cy)
 
     def _bend(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What the lens makes of straight rays (..., 2)."""
+        """Apply the lens distortion to rays (..., 2) at unit depth."""
         if self.distortion == "none":
             return rays
         k1, k2, p1, p2, k3 = self.coeffs
@@ -98,13 +98,13 @@ class Intrinsics:
 
 @dataclass(frozen=True)
 class DepthFrame:
-    """One depth image, ready to be used."""
+    """One depth image with its camera, time and pose."""
 
     depth_m: NDArray[np.float32]
     """(rows, columns) distance along the camera's z axis [m]; 0 = hole."""
     intrinsics: Intrinsics
     stamp_s: float
-    """When it was taken, by the clock of its source [s]."""
+    """Time of exposure, on the clock of the source [s]."""
     T_world_cam: NDArray[np.float64] | None = None
     """(4, 4) camera to world; None while the camera is not calibrated."""
     color: NDArray[np.uint8] | None = field(default=None, repr=False)
@@ -120,14 +120,17 @@ class DepthFrame:
 
 
 class DepthSource(Protocol):
-    """Anything that delivers depth frames. Use it as a context: the camera is released at the end."""
+    """Interface of sources of depth frames; a context manager that releases the camera at its end."""
 
     def read(self, timeout_s: float = 1.0) -> DepthFrame:
-        """The next frame. Raises FrameTimeoutError, CameraLostError, or at the end of a recording EndOfFramesError."""
+        """Return the next frame.
+
+        Raises FrameTimeoutError, CameraLostError, or at the end of a recording EndOfFramesError.
+        """
         ...
 
     def close(self) -> None:
-        """Release the camera or the file; more than once does no harm."""
+        """Release the camera or the file; repeated calls have no effect."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -138,7 +141,7 @@ class DepthSource(Protocol):
 
 
 def frames(source: DepthSource, timeout_s: float = 1.0) -> Iterator[DepthFrame]:
-    """Frames of a source until a recording ends; a camera has no end."""
+    """Yield the frames of a source until a recording ends; a camera never ends."""
     while True:
         try:
             yield source.read(timeout_s)
@@ -147,7 +150,7 @@ def frames(source: DepthSource, timeout_s: float = 1.0) -> Iterator[DepthFrame]:
 
 
 def deproject(depth_m: NDArray[np.float32], rays: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points (3, ...) in the camera frame of depths (...) [m] and the rays (2, ...) of the same pixels."""
+    """Return the points (3, ...), camera frame, of depths (...) [m] and the rays (2, ...) of their pixels."""
     points = np.empty((3, *depth_m.shape), np.float32)
     np.multiply(rays, depth_m, out=points[:2])
     points[2] = depth_m
@@ -155,13 +158,13 @@ def deproject(depth_m: NDArray[np.float32], rays: NDArray[np.float32]) -> NDArra
 
 
 def to_frame(T_a_b: NDArray[np.float64], points_b: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Points (3, n), known in frame b, in frame a [m]; coordinates first, as the pipeline holds them."""
+    """Transform points (3, n) from frame b to frame a [m]; the first axis is x, y, z."""
     T = T_a_b.astype(np.float32)
     return T[:3, :3] @ points_b + T[:3, 3:]
 
 
 def check_rigid(T: NDArray[np.float64], name: str) -> None:
-    """Raises ValueError unless T is the (4, 4) matrix of a rotation and a translation."""
+    """Raise ValueError unless T is the (4, 4) matrix of a rotation and a translation."""
     if np.shape(T) != (4, 4) or not np.isfinite(T).all():
         raise ValueError(f"{name} must be a finite (4, 4) matrix, got shape {np.shape(T)}: {T}")
     R = T[:3, :3]

@@ -1,4 +1,4 @@
-"""Where the camera stands: the YAML that calibration writes and everything that looks through the camera reads.
+"""Camera extrinsics: pose of a calibrated camera in the world, stored as YAML.
 
 T_world_cam:            # camera frame (OpenCV axes) to world
   pos_m: [0.6, 0.0, 0.5]
@@ -23,7 +23,7 @@ from dexgrasp.perception.transforms import matrix_from_quat, quat_from_matrix
 from dexgrasp.utils.files import write_text
 
 UNIT_TOLERANCE = 1e-3
-"""How far the length of a quaternion written in text may be from 1."""
+"""Tolerance of the unit length of quaternions read from text."""
 KEYS = ("T_world_cam", "stream", "serial", "residuals")
 
 
@@ -34,11 +34,11 @@ class CameraPose:
     T_world_cam: NDArray[np.float64]
     """(4, 4) camera to world."""
     stream: Literal["depth", "color"] = "depth"
-    """Which of the camera's two frames it is."""
+    """Camera frame of the pose: depth or color."""
     serial: str = ""
     """Serial number of the camera that was calibrated; empty = any."""
     residuals: Mapping[str, Any] = field(default_factory=dict)
-    """What calibration reported."""
+    """Residuals that the calibration reported."""
 
     def __post_init__(self) -> None:
         check_rigid(self.T_world_cam, "T_world_cam")
@@ -77,20 +77,20 @@ class CameraPose:
 
 
 def pose_from_dict(values: Any, name: str) -> NDArray[np.float64]:
-    """(4, 4) from {pos_m: [3], quat_wxyz: [4]}; `name` says in errors which pose it is."""
+    """Return the matrix (4, 4) of {pos_m: [3], quat_wxyz: [4]}; error messages contain `name`."""
     if not isinstance(values, Mapping) or set(values) != {"pos_m", "quat_wxyz"}:
         raise ValueError(f"{name} must hold pos_m: [x, y, z] and quat_wxyz: [w, x, y, z], got {values}")
     return pose_matrix(values["pos_m"], values["quat_wxyz"], name)
 
 
 def pose_to_dict(T: NDArray[np.float64]) -> dict[str, list[float]]:
-    """The inverse of `pose_from_dict`; plain numbers for YAML."""
+    """Return {pos_m: [3], quat_wxyz: [4]} of a matrix (4, 4), plain numbers for YAML."""
     quat = quat_from_matrix(torch.from_numpy(np.ascontiguousarray(T[:3, :3])))
     return {"pos_m": [float(x) for x in T[:3, 3]], "quat_wxyz": quat.tolist()}
 
 
 def pose_matrix(pos_m: ArrayLike, quat_wxyz: ArrayLike, name: str = "pose") -> NDArray[np.float64]:
-    """(4, 4) from a position and a quaternion; ValueError unless that is of unit length."""
+    """Return the matrix (4, 4) of a position and a quaternion; ValueError unless it has unit length."""
     try:
         pos, quat = np.asarray(pos_m, float), np.asarray(quat_wxyz, float)
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Where frames come from: a camera, a recording of one, or a folder of images.
+"""Sources of depth frames: a camera, a recording of a camera, or a folder of images.
 
 FOLDER/camera.json      {"width": 640, "height": 480, "fx": ..., "fy": ..., "cx": ..., "cy": ...,
                          "depth_unit_m": 0.001, "rate_hz": 30}; may hold distortion, coeffs, T_world_cam
@@ -21,14 +21,14 @@ from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 
 CAMERA_FILE = "camera.json"
 DEPTH_UNIT_M = 0.001
-"""What RealSense cameras and ROS write: millimetres."""
+"""Default depth unit of RealSense cameras and ROS: millimetres."""
 RECORDINGS = (".db3", ".bag")
 
 
 def open_camera(spec: str, pose: CameraPose | None = None, cfg: RealSenseCfg | None = None) -> DepthSource:
-    """Opens `realsense`, `realsense:SERIAL`, a recording (.db3, .bag) or a folder of frames.
+    """Open `realsense`, `realsense:SERIAL`, a recording (.db3, .bag) or a folder of frames.
 
-    `pose` is where the camera stands; without it, frames of a camera have none, a folder may bring its own.
+    `pose` is the camera pose; without it, frames of a camera have none, and a folder may define its own.
     """
     word, _, serial = spec.partition(":")
     if word == "realsense":
@@ -62,7 +62,10 @@ class FrameFolder:
         return len(self._files)
 
     def read(self, timeout_s: float = 1.0) -> DepthFrame:
-        """The next image. Raises EndOfFramesError behind the last one, CameraError for a file that is no such image."""
+        """Return the next image.
+
+        Raises EndOfFramesError after the last one, CameraError for a file that is not a depth image.
+        """
         if self._next == len(self._files):
             raise EndOfFramesError(f"{self.path} has no more than {len(self._files)} frames")
         file, stamp_s = self._files[self._next], self._next / self._rate_hz
@@ -70,7 +73,7 @@ class FrameFolder:
         return DepthFrame(self._metres(file), self._intrinsics, stamp_s, self._T_world_cam)
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Do nothing: no file stays open."""
 
     def __enter__(self) -> Self:
         return self
@@ -93,7 +96,7 @@ class FrameFolder:
 
 
 def save_folder(path: str | Path, images: list[DepthFrame], rate_hz: float = 30.0) -> None:
-    """Writes frames of one camera as 16 bit PNG (millimetres) and their camera, as FrameFolder reads them."""
+    """Write frames of one camera as 16 bit PNG (millimetres) and camera.json, in FrameFolder's format."""
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     camera: dict[str, Any] = {**asdict(images[0].intrinsics), "depth_unit_m": DEPTH_UNIT_M, "rate_hz": rate_hz}
@@ -106,12 +109,12 @@ def save_folder(path: str | Path, images: list[DepthFrame], rate_hz: float = 30.
 
 
 def read_intrinsics(path: Path) -> Intrinsics:
-    """The camera of a camera.json file."""
+    """Return the camera of a camera.json file."""
     return _read_camera(path)[0]
 
 
 def _read_camera(path: Path) -> tuple[Intrinsics, dict[str, Any]]:
-    """Intrinsics and the other settings; strict about keys, so that a typing error does not pass."""
+    """Return intrinsics and the other settings; unknown keys are errors."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

@@ -1,4 +1,4 @@
-"""RealSense cameras and recordings of them, by the vendor's SDK; the only file that imports it.
+"""RealSense cameras and their recordings, through the vendor's SDK, which only this file imports.
 
 Live and recorded frames take the same way: feed -> filters of the SDK -> alignment -> metres. A feed is whatever hands
 over sets of frames: a pipeline on a camera, a pipeline on a file.
@@ -29,7 +29,7 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose
 
 
 def depth_to_color(frames: Any) -> NDArray[np.float64] | None:
-    """(4, 4) T_color_depth of a set as the camera delivered it, not aligned yet; None without a colour image."""
+    """Return T_color_depth (4, 4) of a set of frames before alignment; None without a colour image."""
     color = frames.get_color_frame()
     if not color:
         return None
@@ -41,7 +41,10 @@ def depth_to_color(frames: Any) -> NDArray[np.float64] | None:
 
 
 def place(pose: CameraPose, aligned: bool, T_color_depth: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """(4, 4) world from the frame that depth will be in, `aligned` or not; the pose may be that of the other frame."""
+    """Return the pose (4, 4) in the world of the frame of the depth image, `aligned` or not.
+
+    `pose` may belong to the other one of the camera's two frames.
+    """
     if (pose.stream == "color") == aligned:
         return pose.T_world_cam
     if T_color_depth is None:
@@ -50,7 +53,9 @@ def place(pose: CameraPose, aligned: bool, T_color_depth: NDArray[np.float64] | 
 
 
 class AlignedDepth:
-    """Depth along the colour camera's axis. Alignment moves pixels and leaves in them the depth camera's distances.
+    """Conversion of aligned depth to depth along the colour camera's axis.
+
+    Alignment moves pixels but keeps the distances along the depth camera's axis.
 
     A point at z of the colour camera on the ray r has the depth camera's z_d = z (R^T r)_z - (R^T t)_z.
     """
@@ -62,12 +67,12 @@ class AlignedDepth:
         self._offset_m = np.float32(R[:, 2] @ t)
 
     def __call__(self, depth_m: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Depth [m] in the colour frame of depth as alignment leaves it (rows, columns); holes stay holes."""
+        """Return depth [m] along the colour camera's axis from aligned depth (rows, columns); holes stay 0."""
         return np.where(depth_m > 0, (depth_m + self._offset_m) / self._slope, np.float32(0))
 
 
 def intrinsics_of(profile: Any) -> Intrinsics:
-    """Intrinsics of a video stream profile of the SDK."""
+    """Return the intrinsics of a video stream profile of the SDK."""
     given = profile.as_video_stream_profile().get_intrinsics()
     name, coeffs = str(given.model).rsplit(".", 1)[-1], tuple(float(x) for x in given.coeffs)
     if name not in ("brown_conrady", "inverse_brown_conrady", "modified_brown_conrady"):
@@ -78,7 +83,7 @@ def intrinsics_of(profile: Any) -> Intrinsics:
 
 
 def rgb(frame: Any) -> NDArray[np.uint8]:
-    """A copy of a colour frame (rows, columns, 3)."""
+    """Return a copy of a colour frame (rows, columns, 3)."""
     image, kind = np.asanyarray(frame.get_data()), str(frame.get_profile().format()).rsplit(".", 1)[-1]
     if kind not in ("rgb8", "bgr8"):
         raise CameraError(f"the colour stream is {kind}; expected rgb8 or bgr8")
@@ -86,12 +91,12 @@ def rgb(frame: Any) -> NDArray[np.uint8]:
 
 
 POLL_MS = 100
-"""Longest single wait: how soon a lost cable or the end of a file is noticed."""
+"""Longest single wait, after which a lost cable or the end of a file is detected."""
 
 
 @dataclass(frozen=True)
 class RealSenseCfg:
-    """How a RealSense camera is run and what its SDK does to the frames."""
+    """Settings of a RealSense camera and of its SDK's filters."""
 
     width: int = 640
     """Columns of the depth image."""
@@ -110,11 +115,11 @@ class RealSenseCfg:
     decimation: int = 1
     """Side of the blocks that become one depth pixel, by their median; 1 = off."""
     disparity: bool = True
-    """Filter disparity instead of depth: what the vendor recommends; matters with spatial or temporal."""
+    """Filter disparity instead of depth, as the vendor recommends; used with spatial or temporal."""
     spatial: bool = False
     """Edge-preserving smoothing."""
     temporal: bool = False
-    """Averaging over the last frames; the camera and the scene must rest."""
+    """Averaging over the last frames; camera and scene must be static."""
     hole_filling: bool = False
     """Fill holes from their neighbours; invents depth at the edges of objects."""
     record: str = ""
@@ -129,16 +134,16 @@ class RealSenseCfg:
 
 @dataclass(frozen=True)
 class Feed:
-    """Whatever hands over sets of frames."""
+    """Interface of sources of SDK frame sets."""
 
     name: str
-    """For error messages."""
+    """Name in error messages."""
     serial: str
     """Serial number of the camera; empty = unknown."""
     wait: Callable[[int], tuple[bool, Any]]
     """(arrived, set of frames), after at most so many milliseconds."""
     ended: Callable[[], CameraError | None]
-    """Why no frame will come any more, if so."""
+    """Error that explains why no further frame will arrive; None while frames may arrive."""
     stop: Callable[[], None]
     """Release the camera or the file."""
 
@@ -162,16 +167,19 @@ class RealSense:
 
     @classmethod
     def open(cls, cfg: RealSenseCfg, pose: CameraPose | None = None, serial: str = "") -> Self:
-        """Starts the camera `serial`, or the only one. Raises CameraNotFoundError with what is connected."""
+        """Start the camera `serial`, or the only one. Raises CameraNotFoundError with the connected cameras."""
         return cls(_live_feed(cfg, serial, cfg.color or needs_color(cfg, pose)), cfg, pose)
 
     @classmethod
     def play(cls, path: str | Path, cfg: RealSenseCfg, pose: CameraPose | None = None) -> Self:
-        """Opens a recording, .db3 or the older .bag; frames come as fast as they are read, none is dropped."""
+        """Open a recording, .db3 or the older .bag; it is read without real-time pacing or dropped frames."""
         return cls(_file_feed(Path(path)), cfg, pose)
 
     def read(self, timeout_s: float = 1.0) -> DepthFrame:
-        """The next frame. Raises FrameTimeoutError, CameraLostError, or at the end of a recording EndOfFramesError."""
+        """Return the next frame.
+
+        Raises FrameTimeoutError, CameraLostError, or at the end of a recording EndOfFramesError.
+        """
         if not self._open:
             raise CameraError(f"{self._feed.name} has been closed")
         deadline_s = time.monotonic() + timeout_s
@@ -191,11 +199,11 @@ class RealSense:
 
     @property
     def serial(self) -> str:
-        """Serial number of the camera; empty where a recording does not tell."""
+        """Serial number of the camera; empty if a recording does not contain it."""
         return self._feed.serial
 
     def close(self) -> None:
-        """Releases the camera or the file; more than once does no harm."""
+        """Release the camera or the file; repeated calls have no effect."""
         if self._open:
             self._open = False
             self._feed.stop()
@@ -209,7 +217,7 @@ class RealSense:
         self.close()
 
     def _convert(self, frames: Any) -> DepthFrame:
-        """Filters, aligns, and copies out of the SDK's memory, of which there is little."""
+        """Filter, align, and copy the frames out of the SDK's small frame pool."""
         T_color_depth = depth_to_color(frames)  # before alignment: aligned depth says that it is colour
         if self._pose and self._T_world_cam is None:
             self._T_world_cam = place(self._pose, self._cfg.align_to_color, T_color_depth)
@@ -227,12 +235,15 @@ class RealSense:
 
 
 def needs_color(cfg: RealSenseCfg, pose: CameraPose | None) -> bool:
-    """Whether the colour camera must run, be its image wanted or not."""
+    """Return whether the colour stream must run, even if its image is not delivered."""
     return cfg.align_to_color or (pose is not None and pose.stream == "color")
 
 
 def set_options(sensor: Any, cfg: RealSenseCfg) -> None:
-    """Sets preset and laser power of a depth sensor; a value that it lacks is a CameraError with those it has."""
+    """Set preset and laser power of a depth sensor.
+
+    Raises CameraError with the available values for a value that the sensor lacks.
+    """
     option = _sdk().option
     if cfg.preset:
         known = _presets(sensor, option.visual_preset)
@@ -286,7 +297,7 @@ def _live_feed(cfg: RealSenseCfg, serial: str, color: bool) -> Feed:
 
 
 def connected(context: Any) -> dict[str, str]:
-    """Serial number and name of every camera that is connected; `context` is one of the SDK."""
+    """Return serial number and name of every connected camera; `context` is an SDK context."""
     info = _sdk().camera_info
     return {device.get_info(info.serial_number): device.get_info(info.name) for device in context.query_devices()}
 
@@ -339,7 +350,10 @@ def _file_feed(path: Path) -> Feed:
 
 
 def _filters(rs: ModuleType, cfg: RealSenseCfg) -> list[Any]:
-    """Blocks of the SDK in the order that the vendor recommends; alignment last, its result is no stereo image."""
+    """Return the SDK's filters in the order that the vendor recommends.
+
+    Alignment comes last, because its result is no stereo image.
+    """
     steps = [rs.decimation_filter(cfg.decimation)] if cfg.decimation > 1 else []
     smooth = [rs.spatial_filter()] * cfg.spatial + [rs.temporal_filter()] * cfg.temporal
     if smooth and cfg.disparity:

@@ -1,4 +1,4 @@
-"""One depth image from several that were taken while nothing moved: less noise, fewer holes."""
+"""Temporal median of the depth images of a static scene: less noise, fewer holes."""
 
 from typing import TypeVar
 
@@ -7,13 +7,15 @@ from numpy.typing import NDArray
 
 Scalar = TypeVar("Scalar", np.float32, np.float64)
 FIRST_FRAMES = 12
-"""A first view is made of so many frames, 0.4 s of a D435's."""
+"""Number of frames in a first view, 0.4 s of a D435."""
 
 
 def steady_depth(frames_m: NDArray[Scalar]) -> NDArray[Scalar]:
-    """Depth (row, column) [m] of frames (frame, row, column) of one scene: each pixel's median where it has depth.
+    """Return the median depth (row, column) [m] of frames (frame, row, column) of a static scene.
 
-    A hole where fewer than half of the frames have depth.
+    Each pixel's median is over the frames in which it has depth.
+
+    A pixel is a hole if fewer than half of the frames have depth there.
     """
     seen = frames_m > 0
     count = seen.sum(axis=0)[None]

@@ -1,7 +1,9 @@
-"""Candidate palm poses for a grasp, from the visible points: along the camera's line, from above, at edges, slanted.
+"""Candidate palm orientations and targets of a grasp, computed from the visible points.
 
-A candidate says which way the palm comes, how it is rolled about that way, and which place of the object belongs
-between thumb and fingers. It does not yet say where the palm stands: that depends on the hand (grasp_score.py).
+Approaches: along the line of sight, from above, at edges, slanted.
+
+A candidate has an approach direction, a roll about it, and a target: the place of the object that belongs
+between thumb and fingers. The palm position depends on the hand (scoring.py).
 """
 
 import math
@@ -43,7 +45,7 @@ class Candidates:
 def candidates(
     points_w: Tensor, camera_pos_w: Tensor, roll_rad: Tensor, tilt_rad: Tensor, kinds: Sequence[int] | None = None
 ) -> Candidates:
-    """All candidates of some kinds from visible points (env, point, 3) and the camera (env, 3), world frame.
+    """Return the candidates for visible points (env, point, 3) and a camera (env, 3), world frame.
 
     `roll_rad` (env,) turns all fans of directions, `tilt_rad` (env, 2) tilts every approach: the reset noise.
     """
@@ -70,14 +72,14 @@ def candidates(
 
 
 def _around(start_rad: Tensor) -> Tensor:
-    """Level unit vectors (env, direction, 3) evenly around the vertical."""
+    """Return level unit vectors (env, direction, 3) evenly around the vertical."""
     step = torch.arange(DIRECTIONS, device=start_rad.device, dtype=start_rad.dtype) * (2 * math.pi / DIRECTIONS)
     angle = start_rad[:, None] + step
     return torch.stack([angle.cos(), angle.sin(), torch.zeros_like(angle)], dim=-1)
 
 
 def _fan(normal: Tensor, start_rad: Tensor, tilt_rad: Tensor) -> tuple[Tensor, Tensor]:
-    """Normals and finger directions (env, roll, 3) over half a circle about an approach (env, 3)."""
+    """Return normals and finger directions (env, roll, 3) over half a circle about an approach (env, 3)."""
     normal = tilted(normal, tilt_rad)
     side, up = plane_basis(normal)
     step = torch.arange(ROLLS, device=normal.device, dtype=normal.dtype) * (math.pi / ROLLS)
@@ -87,28 +89,31 @@ def _fan(normal: Tensor, start_rad: Tensor, tilt_rad: Tensor) -> tuple[Tensor, T
 
 
 def _across(normal: Tensor, fingers: Tensor, tilt_rad: Tensor) -> tuple[Tensor, Tensor]:
-    """Tilted normals and the finger directions made square with them, (env, cand, 3) each."""
+    """Return tilted normals and the finger directions orthogonal to them, (env, cand, 3) each."""
     normal = tilted(normal, tilt_rad[:, None]).expand_as(fingers)
     fingers = fingers - (fingers * normal).sum(-1, keepdim=True) * normal
     return normal, fingers / fingers.norm(dim=-1, keepdim=True)
 
 
 def tilted(normal: Tensor, tilt_rad: Tensor) -> Tensor:
-    """Unit vectors (..., 3) tilted by small angles (..., 2) about two axes across them."""
+    """Tilt unit vectors (..., 3) by small angles (..., 2) about two orthogonal axes."""
     side, up = plane_basis(normal)
     normal = normal + side * tilt_rad[..., :1] + up * tilt_rad[..., 1:]
     return normal / normal.norm(dim=-1, keepdim=True)
 
 
 def _edges(points_w: Tensor, around: Tensor) -> Tensor:
-    """Centres (env, direction, 3) of the points that lie outermost in each direction."""
+    """Return the centres (env, direction, 3) of the outermost points in each direction."""
     along = points_w @ around.transpose(1, 2)
     outermost = (along > torch.quantile(along, 0.98, dim=1, keepdim=True) - EDGE_M).to(points_w.dtype)
     return (outermost.transpose(1, 2) @ points_w) / outermost.sum(dim=1)[..., None]
 
 
 def _tops(points_w: Tensor, target_w: Tensor, axes_w: Tensor, local: Tensor) -> Tensor:
-    """97th percentile (env, cand) of the points' heights over the targets; where `local`, the highest one near it."""
+    """Return the 97th percentile (env, cand) of the points' heights over the targets.
+
+    Where `local`, the height of the highest point near the target.
+    """
     offset = points_w[:, None] - target_w[:, :, None]
     height = -(offset @ axes_w[..., :1]).squeeze(-1)
     top = highest(height)
@@ -118,7 +123,10 @@ def _tops(points_w: Tensor, target_w: Tensor, axes_w: Tensor, local: Tensor) -> 
 
 
 def highest(height_m: Tensor) -> Tensor:
-    """97th percentile (...) of heights (..., point), interpolated: the top without outliers. `torch.quantile` sorts."""
+    """Return the interpolated 97th percentile (...) of heights (..., point): the top without outliers.
+
+    `torch.quantile` is slower, because it sorts.
+    """
     place = 0.97 * (height_m.shape[-1] - 1)
     below = math.floor(place)
     top = height_m.topk(height_m.shape[-1] - below, dim=-1).values

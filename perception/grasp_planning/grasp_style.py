@@ -1,6 +1,6 @@
-"""How a hand takes hold: with the whole hand where an object is tall, between the fingertips where it is low.
+"""Grasp styles: power grasps of tall objects, pinch grasps of low ones.
 
-A hand has two styles, `power` and `pinch` (hand.yaml); what an object gets is a blend of them by the height of its top.
+A hand has two styles, `power` and `pinch` (hand.yaml); the style for an object is a blend of them by its height.
 """
 
 from dataclasses import dataclass, fields
@@ -23,14 +23,14 @@ class GraspStyle:
     offset_y_m: Tensor
     """() the object's centre in the palm frame at the pre-grasp, along +y."""
     offset_z_m: Tensor
-    """() the same along +z, the finger direction."""
+    """() the object's centre in the palm frame at the pre-grasp, along +z, the finger direction."""
     gap_m: Tensor
     """() distance from the palm centre to the object's top where the approach ends."""
     floor_m: Tensor
     """() least height of the palm centre over the table while the fingers are open."""
 
     def to(self, device: torch.device | str) -> "GraspStyle":
-        """The same style on another device."""
+        """Return a copy on another device."""
         return GraspStyle(**{item.name: getattr(self, item.name).to(device) for item in fields(self)})
 
     def write(self, rows: Tensor, styles: "GraspStyle") -> None:
@@ -40,12 +40,12 @@ class GraspStyle:
 
 
 def blend(power: GraspStyle, pinch: GraspStyle, height_m: Tensor) -> GraspStyle:
-    """Styles for objects whose tops are at these heights (env,) over the table."""
+    """Return the styles for objects with these heights (env,) over the table."""
     return mix(power, pinch, ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0))
 
 
 def mix(power: GraspStyle, pinch: GraspStyle, share: Tensor) -> GraspStyle:
-    """Styles between a pinch, where `share` (env,) is 0, and a grasp with the whole hand, where it is 1."""
+    """Interpolate between the pinch grasp, `share` (env,) 0, and the power grasp, 1."""
 
     def between(name: str) -> Tensor:
         low, high = getattr(pinch, name), getattr(power, name)

@@ -1,10 +1,10 @@
-"""The best of many scored candidates as pre-grasp, and what comes next where none is as it should be.
+"""Pre-grasp planning: selection of the best free and reachable candidate by score.
 
 Order: the best score among the candidates that are free and reachable; else the best of those that are reachable; else,
 where none of the first REACH_TRIES is, the best free one; else, where none is free, the least bad. Whatever was chosen
-then starts where the open hand is clear of the table and of all visible points (`dexgrasp.perception.grasp_planning.planner.clear`).
+then starts where the open hand is clear of the table and of all visible points (`move_start_clear`).
 
-Where the palm starts: a pose computed from the object's visible points and the camera position alone.
+The start pose of the palm depends only on the object's visible points and the camera position.
 
 The method's rule (RobustDexGrasp, appendix): the palm faces the object along the line to the camera, and among rolls
 about that line the one is taken in whose finger direction the object is narrow. Two corrections that measuring asked
@@ -31,7 +31,7 @@ from dexgrasp.perception.grasp_planning.scoring import (
 from dexgrasp.perception.transforms import plane_basis, quat_from_matrix, quat_rotate, quat_rotate_inverse
 
 CLEAR_M = 0.025
-"""What lies this close beside the way of a keypoint is at least this far ahead of it when the approach starts."""
+"""Clearance at the start: least distance ahead of a keypoint of points this close beside its path."""
 
 TABLE_M = 0.02
 """Least height of every keypoint over the table when the approach starts."""
@@ -48,13 +48,13 @@ class Pregrasp:
     depth_m: Tensor
     """(env,) distance that the approach covers along the palm normal."""
     style: GraspStyle
-    """How the hand takes hold of each object."""
+    """Grasp style for each object."""
     approach: Tensor | None = None
-    """(env,) kind of the approach (perception/grasp_planning/candidates.py); None where there was nothing to choose from."""
+    """(env,) kind of the approach (see candidates.py); None where there were no candidates."""
     score: Tensor | None = None
-    """(env,) its score, see perception/grasp_planning/scoring.py."""
+    """(env,) score of the candidate (see scoring.py)."""
     mark: Tensor | None = None
-    """(env, MARK) what tells it from others, see perception/grasp_planning/tried.py."""
+    """(env, MARK) mark of the grasp (see scoring.py)."""
 
 
 def plan_pregrasp(
@@ -68,7 +68,7 @@ def plan_pregrasp(
     clearance_m: float = 0.09,
     rolls: int = 16,
 ) -> Pregrasp:
-    """Palm pose from visible points (env, point, 3) and camera position (env, 3), world frame.
+    """Return the pre-grasp for visible points (env, point, 3) and a camera (env, 3), world frame.
 
     `roll_offset_rad` (env,) turns the fan of candidate rolls, `tilt_rad` (env, 2) tilts the approach (reset noise).
     The palm starts at the larger of `standoff_m` from the centre and `clearance_m` from the top of the points.
@@ -92,7 +92,7 @@ def plan_pregrasp(
 
 
 def move_start_clear(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
-    """The plan started where the open hand is clear of the table z = 0 and of the visible points; see `step_back`.
+    """Move the start of the plan until the open hand is clear of the table z = 0 and the visible points.
 
     The palm first rises, then steps back along its normal, which must not point upwards: so neither undoes the other.
     """
@@ -109,7 +109,7 @@ def _between(keypoints_p: Tensor) -> Tensor:
 
 
 def back_off_from_points(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
-    """The plan with its start moved back along the normal until the open hand is clear of the visible points.
+    """Move the start back along the normal until the open hand is clear of the visible points.
 
     `keypoints_p` (env, keypoint, 3): of the open hand, palm frame; `points_w` (env, point, 3). The approach ends where
     it did. The rim of a bowl would else begin inside the thumb.
@@ -137,7 +137,7 @@ def _narrowest_roll(offsets: Tensor, side: Tensor, up: Tensor, start_rad: Tensor
 
 
 def _top(height_m: Tensor) -> Tensor:
-    """97th percentile of the points' heights (env, point) along some direction (env,): the top without outliers."""
+    """Return the 97th percentile (env,) of heights (env, point): the top without outliers."""
     return torch.quantile(height_m, 0.97, dim=1)
 
 
@@ -172,10 +172,10 @@ def best_pregrasp(
     clearance_m: float = 0.09,
     tried: Tensor | None = None,
 ) -> Pregrasp:
-    """The best pre-grasp from visible points (env, point, 3) and the camera (env, 3), world frame.
+    """Return the best pre-grasp for visible points (env, point, 3) and a camera (env, 3), world frame.
 
-    `kinds` of approaches (perception/grasp_planning/candidates.py) to choose from; None: all. `tried` (env, grasp, MARK): what took
-    hold of nothing (perception/grasp_planning/tried.py). The rest as of `plan_pregrasp`.
+    `kinds` of approaches (candidates.py) to choose from; None: all. `tried` (env, grasp, MARK): marks of failed
+    grasps (scoring.py). Other arguments: see `plan_pregrasp`.
     """
     ways = candidates(points_w.float(), camera_pos_w.float(), roll_offset_rad.float(), tilt_rad.float(), kinds)
     few_w = points_w[:, :SCORED_POINTS].float()
@@ -211,12 +211,12 @@ def best_pregrasp(
 
 
 def _single(style: GraspStyle) -> GraspStyle:
-    """The style in single precision: scores need no more."""
+    """Return the style in single precision, which suffices for scores."""
     return GraspStyle(**{item.name: getattr(style, item.name).float() for item in fields(GraspStyle)})
 
 
 def choose(score: Tensor, free: Tensor, reachable: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-    """Which candidate (env,) to take by score and freedom (env, cand).
+    """Select a candidate (env,) by score and freedom (env, cand).
 
     `reachable` tells of rows (some,) and a candidate (some,) of each which can be reached. The REACH_TRIES first are
     asked for, free ones before others; where none is reachable the first is taken.

@@ -1,4 +1,4 @@
-"""How promising it is to take hold of an object from a candidate pose with one style of the hand.
+"""Score of a grasp candidate with one grasp style, in log-odds of success.
 
     score = share * (style - low * low_m - narrow * narrow_m) - (1 - share) * tall * tall_m
             - length * length_m + across * across_m - crush * crush_m - off_centre * off_centre_m
@@ -50,7 +50,7 @@ FINGER_M = 0.012
 """Half the thickness of a finger."""
 
 FLOOR_SHARE = 0.8
-"""How much of the least palm height over the table a slanted approach keeps, besides the hand's reach downwards."""
+"""Share of the least palm height that a slanted approach keeps, besides the hand's reach downwards."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ class ScoredCandidates:
 def score_candidates(
     points_w: Tensor, ways: Candidates, style: GraspStyle, share: float, hand_p: Tensor, cfg: ScoreCfg
 ) -> ScoredCandidates:
-    """Where the palm would stand with a style (fields with a leading (env,)), and how promising that is.
+    """Return the palm positions and scores of the candidates with a style (fields with a leading (env,)).
 
     `points_w` (env, point, 3); `hand_p` (env, keypoint, 3): the open hand in the palm frame.
     """
@@ -127,7 +127,7 @@ def score_candidates(
 
 
 def _fit(points_w: Tensor, points_p: Tensor, share: float, cfg: ScoreCfg) -> Tensor:
-    """What the sizes of the object, seen from the hand, add to the score (env, cand)."""
+    """Return the score terms (env, cand) of the object's extents along and across the fingers."""
     height = torch.quantile(points_w[..., 2], 0.97, dim=1)[:, None]
     across, length = (points_p.amax(dim=2) - points_p.amin(dim=2))[..., 1:].unbind(-1)
     low, tall = (LOW_M - height).clamp(min=0.0), (height - LOW_M).clamp(min=0.0)
@@ -138,7 +138,10 @@ def _fit(points_w: Tensor, points_p: Tensor, share: float, cfg: ScoreCfg) -> Ten
 
 
 def _floor(ways: Candidates, style: GraspStyle, hand_p: Tensor, down: Tensor) -> Tensor:
-    """Least palm height (env, cand): the style's, or for a slanted hand what keeps its lower side off the table."""
+    """Return the least palm height (env, cand) over the table.
+
+    For a level hand it comes from the style; a slanted hand keeps its lower side off the table.
+    """
     level = style.floor_m[:, None].expand_as(down)
     reach = -(hand_p[..., 1:] @ ways.axes_w[..., 2, 1:].transpose(1, 2)).amin(dim=1)  # (env, cand) below the palm
     slanted = FLOOR_SHARE * level * down + reach.clamp(min=0.0) + FINGER_M
@@ -146,7 +149,9 @@ def _floor(ways: Candidates, style: GraspStyle, hand_p: Tensor, down: Tensor) ->
 
 
 def _blocked(points_p: Tensor, hand_p: Tensor) -> Tensor:
-    """How far (env, cand) the open hand (env, keypoint, 3) would have to go back until no point is in its way.
+    """Return the distance (env, cand) by which the open hand must move back to be free of points.
+
+    `hand_p` (env, keypoint, 3): keypoints in the palm frame.
 
     One keypoint at a time, so that the numbers stay in the processor's cache.
     """
@@ -160,7 +165,10 @@ def _blocked(points_p: Tensor, hand_p: Tensor) -> Tensor:
 
 
 def _crush(points_p: Tensor, hand_p: Tensor, middle: Tensor) -> Tensor:
-    """How much further (env, cand) the points near the fingers extend along them than from thumb tip to fingertip."""
+    """Return the excess (env, cand) of the points' extent along the fingers over thumb tip to fingertip.
+
+    Only points near the fingers count.
+    """
     ahead, along = hand_p[..., 0], hand_p[..., 2]
     beyond = along > middle[..., 1]
     last = [torch.where(side, ahead, -torch.inf).argmax(dim=1, keepdim=True) for side in (beyond, ~beyond)]
@@ -196,7 +204,10 @@ def grasp_descriptor(place_m: Tensor, axes_w: Tensor, share: Tensor) -> Tensor:
 
 
 def repetition_penalty(marks: Tensor, tried: Tensor) -> Tensor:
-    """Return the penalty (env, cand) of candidates (env, cand, MARK) for failed grasps (env, grasp, MARK), log-odds."""
+    """Return the repetition penalty (env, cand) in log-odds.
+
+    `marks` (env, cand, MARK): candidates; `tried` (env, grasp, MARK): failed grasps.
+    """
     apart = (marks[:, :, None] - tried[:, None]).square().sum(dim=-1)
     return COST * torch.exp(-apart).sum(dim=-1)
 

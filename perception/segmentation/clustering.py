@@ -1,4 +1,4 @@
-"""Which points of a depth image are real, and which of them are one object.
+"""Removal of flying pixels, clustering of object points, and sampling.
 
 A few hundred points that stand for many: spread out, or at random; the same seed gives the same points.
 """
@@ -14,7 +14,7 @@ from dexgrasp.perception.segmentation.table_plane import Plane
 from dexgrasp.perception.transforms import plane_basis
 
 SUPPORT = 2
-"""Of a pixel's eight neighbours, at least so many lie on the same surface, or it is noise."""
+"""Least number of a pixel's eight neighbours on its surface; with fewer it is noise."""
 
 CELL_POINTS = 2
 """Cells with fewer points are empty."""
@@ -28,7 +28,7 @@ EIGHT = np.ones((3, 3), bool)
 
 
 def on_surfaces(image: NDArray[np.float32], index: NDArray[np.int64], jump_m: float) -> NDArray[np.bool_]:
-    """Which pixels (flat indices into a depth image) lie on a surface, and not between two or alone; shape (n,).
+    """Return the mask (n,) of pixels (flat indices into a depth image) that are no flying pixels or noise.
 
     A flying pixel lies on the ramp from one surface to another behind it: on some line through it the depth jumps in
     the same direction before and behind it. Holes are no jumps, so that missing pixels do not eat their neighbours.
@@ -50,7 +50,7 @@ def on_surfaces(image: NDArray[np.float32], index: NDArray[np.int64], jump_m: fl
 
 
 def _jump(patch: NDArray[np.float32], centre: NDArray[np.float32], down: int, right: int) -> NDArray[np.float32]:
-    """Depth of a neighbour less that of the centre; NaN where the neighbour is a hole: no comparison holds."""
+    """Return the depth of a neighbour minus that of the centre; NaN where the neighbour is a hole."""
     rows, columns = centre.shape
     neighbour = patch[1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
     return np.where(neighbour > 0, neighbour - centre, np.float32(np.nan))
@@ -59,7 +59,9 @@ def _jump(patch: NDArray[np.float32], centre: NDArray[np.float32], down: int, ri
 def largest_cluster(
     points_w: NDArray[np.float32], sure: NDArray[np.bool_], plane: Plane, cell_m: float
 ) -> NDArray[np.bool_]:
-    """Which points (3, n) belong to the object with most `sure` (n,) points; parts closer than two cells are one.
+    """Return the mask of the points (3, n) of the object with most `sure` (n,) points.
+
+    Parts closer than two cells are one object.
 
     Sure points decide where the object is, the others of its footprint are added: low parts that by themselves could
     be noise of the table. Seen from above, because what is missing of an object (a highlight) rarely parts it there.
@@ -80,7 +82,7 @@ def largest_cluster(
 
 
 def in_large_parts(points_w: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Which points (3, n) of one object are no splinters: small groups with air around, shape (n,).
+    """Return the mask (n,) of the points (3, n) of one object outside small detached groups.
 
     Along the outline of a hand that hovers over the object pixels fly between the two; seen from above they belong.
     """
@@ -103,7 +105,9 @@ Sampling = Literal["farthest", "random"]
 
 
 def sample_points(points: NDArray[np.float32], count: int, how: Sampling, seed: int = 0) -> NDArray[np.int64]:
-    """Indices (count,) into points (3, n), none twice as long as there are enough; fewer points are repeated in turn.
+    """Return indices (count,) of sampled points (3, n), without repetition where there are enough points.
+
+    Fewer points are repeated in turn.
 
     `farthest`: each point is the one farthest from those before it, so that any prefix is well spread.
     """
@@ -121,7 +125,10 @@ def sample_points(points: NDArray[np.float32], count: int, how: Sampling, seed: 
 
 
 def _farthest(points: NDArray[np.float32], count: int, first: int) -> NDArray[np.int64]:
-    """Greedy farthest points. |p - q|² is taken apart, so that each step is one product of a matrix and a vector."""
+    """Return the indices of greedy farthest points.
+
+    |p - q|² is expanded, so that each step is one product of a matrix and a vector.
+    """
     centred = points - points.mean(1, keepdims=True)  # near the origin the difference of squares keeps its digits
     rows = np.ascontiguousarray(centred.T)
     doubled = -2 * rows

@@ -1,4 +1,4 @@
-"""From a depth image to the few hundred points of the object on the table that a policy sees.
+"""Segmentation pipeline from a depth image to the sampled object points of the policy.
 
 valid range -> points -> workspace -> table -> above it -> not the robot -> no flying pixels -> one object
     -> no splinters -> sample
@@ -23,7 +23,7 @@ from dexgrasp.perception.segmentation.clustering import (
 from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
 
 STEEPEST = 6.0
-"""A surface is taken for one up to this many metres of depth per metre of image: seen 80 degrees from its normal."""
+"""Largest depth slope [m per m of image] of one surface, viewed 80 degrees from its normal."""
 CELL_PIXELS = 2.5
 """A cell of the clustering is at least so many pixels wide: else far objects would fall apart."""
 
@@ -39,12 +39,12 @@ class NoObjectError(ValueError):
 
 @dataclass(frozen=True)
 class SegmentationCfg:
-    """How the object is found. Lengths in metres, world frame: the table is about z = 0."""
+    """Settings of the segmentation; lengths in metres, world frame with the table near z = 0."""
 
     range_m: tuple[float, float] = (0.25, 1.5)
     """Depths outside are holes. The lower bound is the least distance of a D435 at 640 columns."""
     stride: int = 2
-    """Every so many pixels are looked at, both ways; 1 where the camera decimates."""
+    """Stride of the pixels that are used, in rows and columns; 1 where the camera decimates."""
     box_lower_m: tuple[float, float, float] = (-0.4, -0.4, -0.12)
     """Corner of the workspace. It reaches below the table: a table may be tilted against the world."""
     box_upper_m: tuple[float, float, float] = (0.4, 0.4, 0.5)
@@ -52,25 +52,25 @@ class SegmentationCfg:
     plane: Literal["ransac", "known"] = "ransac"
     """Find the table in each image, or take the known one."""
     plane_tolerance_m: float = 0.006
-    """How far from the table its points may lie while it is searched."""
+    """Distance from the table plane within which points count as table points in the search."""
     max_tilt_deg: float = 20.0
-    """Most tilt of the table."""
+    """Largest tilt of the table."""
     min_height_m: float = 0.004
     """Least height of an object's points over the table; more where the table looks rough."""
     roughness_factor: float = 3.0
     """Points this many standard deviations of the table's points above it tell where an object is."""
     footprint_factor: float = 1.5
-    """The same for points within the footprint of the object that was found."""
+    """Height threshold, in standard deviations, for points within the footprint of the detected object."""
     cell_m: float = 0.008
     """Objects are apart if, seen from above, two such cells fit between them; far from the camera cells are wider."""
     hand_margin_m: float = 0.008
-    """Enlarges the robot's capsules: calibration and depth are not exact."""
+    """Margin by which the robot's capsules are enlarged, for errors of calibration and depth."""
     min_points: int = 20
-    """Fewer points make no object."""
+    """Least number of points of an object."""
     points: int = 256
-    """Points in the end."""
+    """Number of sampled object points."""
     sampling: Sampling = "farthest"
-    """Spread out, or at random."""
+    """Sampling of the object points: farthest-point or random."""
 
     def __post_init__(self) -> None:
         near, far = self.range_m
@@ -87,7 +87,7 @@ class Segmentation:
     """The object in one depth image."""
 
     points_w: NDArray[np.float32]
-    """(points, 3) what the policy sees, world frame [m]."""
+    """(points, 3) sampled points for the policy, world frame [m]."""
     cloud_w: NDArray[np.float32] = field(repr=False)
     """(n, 3) all points of the object."""
     mask: NDArray[np.bool_] = field(repr=False)
@@ -99,7 +99,7 @@ class Segmentation:
 
 
 class Segmenter:
-    """The pipeline for one camera: what depends on the intrinsics only is computed once."""
+    """Segmentation pipeline of one camera; data that depends on the intrinsics only is cached."""
 
     def __init__(self, cfg: SegmentationCfg, intrinsics: Intrinsics, plane: Plane = TABLE) -> None:
         """`plane`: the table where `cfg.plane` is "known"."""
@@ -116,7 +116,9 @@ class Segmenter:
         seed: int = 0,
         lap: Callable[[str], None] = lambda stage: None,
     ) -> Segmentation:
-        """The object's points. Raises NoObjectError or NoPlaneError; the same frame and seed give the same points.
+        """Return the object's points; deterministic for a given frame and seed.
+
+        Raises NoObjectError or NoPlaneError.
 
         `capsules`: the robot, whose points are left out. `mask` (height, width): the object's pixels, where the caller
         knows them; without it the object with most points is taken. `lap` is called at the end of each stage.
@@ -176,7 +178,7 @@ class Segmenter:
         return fit_plane(cloud.points_w, self.cfg.plane_tolerance_m, np.radians(self.cfg.max_tilt_deg), seed)
 
     def _pitch_m(self, points_w: NDArray[np.float32], T_world_cam: NDArray[np.float64]) -> float:
-        """Distance between neighbouring pixels on a surface that faces the camera, at the points' mean depth."""
+        """Return the pixel spacing [m] on a surface that faces the camera, at the points' mean depth."""
         if not points_w.shape[1]:
             return 0.0
         depth_m = (points_w.mean(1) - T_world_cam[:3, 3]) @ T_world_cam[:3, 2]
@@ -185,7 +187,7 @@ class Segmenter:
 
 @dataclass
 class _Cloud:
-    """Points on their way through the stages, each with the pixel it came from."""
+    """Points of one stage of the pipeline, each with its pixel."""
 
     image: NDArray[np.float32]
     """(rows, columns) depth of the thinned image [m]."""
@@ -197,21 +199,21 @@ class _Cloud:
     lap: Callable[[str], None]
 
     def keep(self, stage: str, kept: NDArray[np.bool_]) -> None:
-        """Go on with these points (n,) only."""
+        """Keep only these points (n,)."""
         where = np.flatnonzero(kept)
         self.index, self.points_w = self.index[where], self.points_w[:, where]
         self.counts[stage] = len(where)
         self.lap(stage)
 
     def mask(self) -> NDArray[np.bool_]:
-        """The pixels that are left, as an image."""
+        """Return the remaining pixels as an image mask."""
         pixels = np.zeros(self.image.shape, bool)
         pixels.reshape(-1)[self.index] = True
         return pixels
 
 
 def _nothing(counts: dict[str, int], least: int) -> str:
-    """Says at which stage the points ran out, and what that points to."""
+    """Return the message with the stage that removed the last points, and the likely cause."""
     if counts["in range"] == 0:
         return f"no depth within the range (0 of {counts['pixels']:,} pixels): lens covered, too near, or too far?"
     if counts["in workspace"] < least:

@@ -1,4 +1,4 @@
-"""The table as a plane, found among the points of a depth image or known from calibration."""
+"""Table plane, fitted to the points of a depth image or known from calibration."""
 
 from dataclasses import dataclass
 
@@ -18,12 +18,12 @@ UP_W = np.array([0.0, 0.0, 1.0])
 
 
 class NoPlaneError(ValueError):
-    """No plane near horizontal in the points."""
+    """Failure to find a nearly horizontal plane in the points."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Points x with normal · x = offset; the normal points up."""
+    """Plane of the points x with normal · x = offset; the normal points up."""
 
     normal_w: NDArray[np.float64]
     """(3,) unit vector."""
@@ -32,7 +32,7 @@ class Plane:
     """Standard deviation of the table's points about the plane: noise, texture, unevenness; 0 = not measured."""
 
     def height(self, points_w: NDArray[np.floating]) -> NDArray[np.floating]:
-        """Height (n,) of points (3, n) over the plane [m]."""
+        """Return the heights (n,) of points (3, n) over the plane [m]."""
         return self.normal_w.astype(points_w.dtype) @ points_w - points_w.dtype.type(self.offset_m)
 
     @property
@@ -42,7 +42,7 @@ class Plane:
 
 
 TABLE = Plane(UP_W, 0.0)
-"""The table where the world's convention puts it: z = 0."""
+"""Table plane z = 0 of the world frame."""
 
 
 def fit_plane(
@@ -51,9 +51,9 @@ def fit_plane(
     max_tilt_rad: float = 0.35,
     seed: int = 0,
 ) -> Plane:
-    """The table among points (3, n): RANSAC, then refits by least squares; the same seed gives the same plane.
+    """Fit the table plane to points (3, n) by RANSAC and least squares; deterministic for a given seed.
 
-    A plane is the better the more points lie within `tolerance_m` of it and the fewer lie below: nothing is below a
+    A plane scores higher the more points lie within `tolerance_m` of it and the fewer lie below: nothing is below a
     table, while the flat top of a box, however large, has the table below it.
     """
     rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def fit_plane(
 
 
 def _hypotheses(sample: NDArray[np.float64], rng: np.random.Generator) -> tuple[NDArray, NDArray]:
-    """Upward normals (h, 3) and offsets (h,) of planes through three random points each."""
+    """Return upward normals (h, 3) and offsets (h,) of planes through three random points each."""
     a, b, c = sample[:, rng.integers(sample.shape[1], size=(3, HYPOTHESES))].transpose(1, 2, 0)
     normals = np.cross(b - a, c - a)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
@@ -87,7 +87,10 @@ def _hypotheses(sample: NDArray[np.float64], rng: np.random.Generator) -> tuple[
 
 
 def _refit(plane: Plane, points: NDArray[np.float64], tolerance_m: float) -> Plane:
-    """Least squares over the points near the plane; the band narrows to what the table's own roughness asks for."""
+    """Refit the plane by least squares to the points near it.
+
+    The band narrows to the measured roughness of the table.
+    """
     band_m = 2 * tolerance_m
     for _ in range(REFITS):
         near = points[:, np.abs(plane.height(points)) < band_m]

@@ -1,4 +1,6 @@
-"""Registers the first view of a rigid object to the points of each new frame; batched, one object per row.
+"""Batched ICP registration of first views of rigid objects to the points of new frames.
+
+One object per row.
 
 Point-to-plane ICP with a point-to-point part: every new point pulls the nearest point of the first view, fully along
 that point's normal and weakly along the surface, so that a flat face slides into place but the spacing of samples tears
@@ -202,7 +204,10 @@ def _step(cfg: IcpCfg, arm: Tensor, normal: Tensor, gap: Tensor, weight: Tensor)
 
 
 def surface_normals(points: Tensor, neighbors: int = DEFAULT.normal_neighbors) -> Tensor:
-    """Return unit normals of either sign of points (row, point, 3), from planes through their nearest neighbors."""
+    """Return unit normals, of either sign, of the surface at points (row, point, 3).
+
+    Each normal belongs to a plane through the nearest neighbors of its point.
+    """
     near = torch.cdist(points, points).topk(min(neighbors, points.shape[1]), largest=False).indices
     row = torch.arange(len(points), device=points.device)[:, None, None]
     patch = points[row, near]
@@ -211,7 +216,9 @@ def surface_normals(points: Tensor, neighbors: int = DEFAULT.normal_neighbors) -
 
 
 def least_axis(spread: Tensor, squarings: int = 6) -> Tensor:
-    """Return unit eigenvectors (..., 3) of the least eigenvalue of spreads (..., 3, 3); 0 where all lie on a line.
+    """Return unit eigenvectors (..., 3) of the least eigenvalue of spreads (..., 3, 3).
+
+    The result is 0 where all points lie on a line.
 
     The adjugate has the same eigenvectors and, as eigenvalues, the products of the other two: the least becomes the
     greatest. Each squaring doubles the power by which the others fall behind: after six, an eigenvalue twice the least
@@ -250,12 +257,15 @@ def _squares(points: Tensor, others: Tensor) -> Tensor:
 
 
 def centroid_xy(points_w: Tensor) -> Tensor:
-    """Return the horizontal centroids (row, 2) of the tracked points of a cloud (row, point, 3) [m], float64."""
+    """Return the horizontal centroids (row, 2), float64, of a cloud's (row, point, 3) tracked points [m]."""
     return points_w[:, :-FRAME_POINTS, :2].double().mean(dim=1)
 
 
 def add_unexplained_points(followed_w: Tensor, fresh_w: Tensor, cfg: IcpCfg = DEFAULT) -> Tensor:
-    """Return the tracked points (row, point, 3), the last replaced by new points (row, new, 3) off the object."""
+    """Replace the last tracked points (row, point, 3) by unexplained new points (row, new, 3).
+
+    New points are unexplained if they are off the tracked object.
+    """
     few = fresh_w[:, :FRAME_POINTS]
     unexplained = _squares(few, followed_w).amin(dim=2) > cfg.inlier_m**2
     united = followed_w.clone()

@@ -1,4 +1,4 @@
-"""Object points over time: the first view kept, replaced by each frame, or moved along with the tracked object.
+"""Object points over time: the first view, the newest frame, or the tracked first view.
 
 Batched, one object per row; simulator and robot share it. The caller decides where frames come from and when.
 
@@ -29,7 +29,7 @@ from dexgrasp.perception.transforms import matrix_from_quat, quat_conjugate, qua
 
 
 class PalmMotion:
-    """Computes the motion of each palm since its last reading, as a rigid motion in world coordinates."""
+    """Computation of each palm's rigid motion since its last reading, in world coordinates."""
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu") -> None:
         self._pos_w = torch.zeros(num_envs, 3, dtype=torch.float64, device=device)
@@ -37,7 +37,7 @@ class PalmMotion:
         self._quat_w[:, 0] = 1.0
 
     def read(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> tuple[Tensor, Tensor]:
-        """Return shift (env, 3) [m] and turn (env, 4) of a point fixed to the palm, x -> turn x + shift, float32.
+        """Return shift (env, 3) [m] and turn (env, 4), float32, of the palm's motion: x -> turn x + shift.
 
         `palm_pos_w` (env, 3) [m] and `palm_quat_w` (env, 4) are the new readings. The first result of an episode means
         nothing: it starts from the last reading of another episode.
@@ -50,7 +50,7 @@ class PalmMotion:
 
 
 def move_rigidly(points_w: Tensor, shift: Tensor, turn: Tensor) -> Tensor:
-    """Return points (env, point, 3) moved by `shift` (env, 3) [m] and `turn` (env, 4): x -> turn x + shift."""
+    """Move points (env, point, 3) by `shift` (env, 3) [m] and `turn` (env, 4): x -> turn x + shift."""
     return torch.baddbmm(shift[:, None], points_w, matrix_from_quat(turn).transpose(1, 2))
 
 

@@ -134,8 +134,8 @@ def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
     keep = ("class_name", *BELONGS_TO_POLICY)
     task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
     if config.get("stage") != "teacher":
-        view = _merge(task.view, trained.camera, CameraCfg(), BELONGS_TO_CAMERA, "task.camera.", name)
-        task = replace(task, camera=view)
+        camera = _merge(task.camera, trained.camera, CameraCfg(), BELONGS_TO_CAMERA, "task.camera.", name)
+        task = replace(task, camera=camera)
     whose = {key: config[key] for key in ("hand", "side")}
     defaults = {item.name: item.default for item in fields(cfg) if item.name in whose}  # pyright: ignore[reportArgumentType]
     for key, value in whose.items():
@@ -205,7 +205,7 @@ class Agent(Protocol):
 
 
 class ZeroAgent:
-    """Zero actions: with the task's prior, the scripted grasp (approach, close, keep closed in the lift)."""
+    """Zero actions: with task.use_scripted_grasp the scripted grasp (approach, close, keep closed in the lift)."""
 
     grip = None
 
@@ -246,7 +246,7 @@ class RandomAgent:
 def _synergy(task: GraspTask) -> Agent:
     if not task.cfg.use_scripted_grasp:
         raise ValueError(
-            "policy=synergy is the task's scripted prior, which task.use_scripted_grasp=false removes; use policy=zero instead"
+            "policy=synergy is the scripted grasp of the task, which task.use_scripted_grasp=false removes; use policy=zero instead"
         )
     return ZeroAgent(task)
 

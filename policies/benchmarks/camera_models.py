@@ -38,7 +38,7 @@ NEAR_M = 0.05
 @dataclass(frozen=True)
 class BenchCamerasCfg:
     """Compare cameras: camera=first_frame the first frames, camera=latest frames with the hand in them; camera=tracked and
-    corrected compare the tracked points with the true ones."""
+    tracked_updated compare the tracked points with the true ones."""
 
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
@@ -105,7 +105,7 @@ def _tracked(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> di
     task, physics = cfg.task, configs.load_option(PhysicsCfg, "physics", "balanced")
     tracks = tracking.track(task, hand, library, physics, _blocks(cfg, library), cfg.disturbance, cfg.seed)
     result = {camera: tracking.summarise(track, *task.phase_steps[:2]) for camera, track in tracks.items()}
-    tracking.show(result, f"view={task.camera.mode} against the truth, disturbance={cfg.disturbance}")
+    tracking.show(result, f"camera={task.camera.mode} against the truth, disturbance={cfg.disturbance}")
     return {"tracked": result}
 
 

@@ -309,7 +309,7 @@ def randomization_cost(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibra
     rounds = [[_overhead_s(_episode(task, cfg.seed)) for task in tasks] for _ in range(cfg.repeats)]
     off, on = (min(column) for column in zip(*rounds, strict=True))
     physics_s = min(_episode(tasks[0], cfg.seed)["parts"]["physics"] for _ in range(cfg.repeats))
-    what = f"randomize={cfg.task.randomization.name} over off, share of stepping time"
+    what = f"randomization={cfg.task.randomization.name} over off, share of stepping time"
     return {"envs": envs, "what": what, "share": (on - off) / (physics_s + off)}
 
 

@@ -24,7 +24,7 @@ from dexgrasp.utils.progress import Progress
 
 OFF_M = 0.015
 """Points that are further than this off the true surface, in the mean, are of a tracker that is wrong."""
-CAMERAS = ("on_axis", "aside")
+CAMERAS = ("overhead", "side")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def track(cfg: TaskCfg, hand: HandSpec, library: ObjectLibrary, physics: Physics
     found: dict[str, list[Track]] = {camera: [] for camera in CAMERAS}
     with Progress(len(CAMERAS) * sum(map(len, trials)), "bench tracking") as progress:
         for camera in CAMERAS:
-            reset: ResetCfg = replace(cfg.reset, camera=camera)
+            reset: ResetCfg = replace(cfg.reset, camera_placement=camera)
             for block in trials:
                 task = GraspTask(replace(cfg, reset=reset), hand, library, physics, len(block), 1, seed,
                                  disturbance=disturbance, in_order=True, auto_reset=False)  # fmt: skip

@@ -77,7 +77,7 @@ COMMANDS = (
     CliCommand(
         "compare",
         "Run two policies on the same trials; exit status 1 if the second does significantly worse.",
-        "dexgrasp.policies.evaluation.compare:CompareLibraryCfg",
+        "dexgrasp.policies.evaluation.compare:CompareCfg",
         "dexgrasp.policies.evaluation.compare:compare",
         ("a", "b"),
     ),

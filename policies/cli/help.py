@@ -101,7 +101,7 @@ def _origin(tree: ast.Module, kind: str) -> str:
 
 
 def _spell(tree: ast.Module, annotation: ast.expr) -> str:
-    """Return a type in the words of `configs.spell`, with the names of aliases replaced by what they stand for."""
+    """Return a type in the words of `configs.schema.describe_type`, with the names of aliases replaced by what they stand for."""
     if isinstance(annotation, ast.Name):
         words = {"bool": "true or false", "Path": "path", "Any": "anything"}
         if annotation.id in words or annotation.id in dir(builtins):
@@ -122,6 +122,8 @@ def _spell(tree: ast.Module, annotation: ast.expr) -> str:
         if kind != "tuple" or ast.unparse(parts[-1]) == "...":
             return f"list of {_spell(tree, parts[0])}"
         return f"{len(parts)} values ({', '.join(_spell(tree, part) for part in parts)})"
+    if kind in ("dict", "Mapping"):
+        return f"a mapping of {_spell(tree, parts[0])} to {_spell(tree, parts[1])}"
     return ast.unparse(annotation)
 
 

@@ -37,7 +37,7 @@ class ShowRandomizationCfg:
     """Run directory; empty = a new one under runs/."""
     reset: ResetCfg = field(default_factory=ResetCfg)
     """Ranges of the initial state of an episode."""
-    randomize: RandomizationCfg = field(default_factory=RandomizationCfg)
+    randomization: RandomizationCfg = field(default_factory=RandomizationCfg)
     """Ranges of the domain randomisation: off, paper or train."""
 
     def __post_init__(self) -> None:
@@ -47,9 +47,9 @@ class ShowRandomizationCfg:
 
 def show_randomization(cfg: ShowRandomizationCfg) -> None:
     """Print the table, write RUN/histograms.png."""
-    domain = cfg.randomize
+    domain = cfg.randomization
     with Run.open(cfg.out, cfg) as run:
-        _print(domain, sources(configs.ROOT / "randomize" / f"{domain.name}.yaml"))
+        _print(domain, sources(configs.ROOT / "randomization" / f"{domain.name}.yaml"))
         _print_draw(_drawn(cfg, torch.tensor([cfg.trial])), cfg.trial)
         path = run.file("histograms.png")
         _plot(_drawn(cfg, torch.arange(cfg.n)), path)
@@ -59,7 +59,7 @@ def show_randomization(cfg: ShowRandomizationCfg) -> None:
 def _drawn(cfg: ShowRandomizationCfg, trials: Tensor) -> dict[str, NDArray[np.float64]]:
     """Return the drawn values of the trials by name, (trial, ...)."""
     random = TrialRandom.of_trials(torch.full_like(trials, cfg.seed), trials)
-    draws = draw_episode(random, cfg.reset, cfg.randomize, JOINTS)
+    draws = draw_episode(random, cfg.reset, cfg.randomization, JOINTS)
     return {item.name: getattr(draws, item.name).numpy() for item in fields(EpisodeDraws) if item.name != "key"}
 
 
@@ -70,7 +70,7 @@ def sources(path: Path) -> dict[str, str]:
 
 
 def _print(domain: RandomizationCfg, source: dict[str, str]) -> None:
-    table = Table("quantity", "range", "off", "source", title=f"randomize={domain.name}")
+    table = Table("quantity", "range", "off", "source", title=f"randomization={domain.name}")
     for item in fields(domain)[1:]:  # the name is no range
         value, off = getattr(domain, item.name), item.default
         style = "dim" if value == off else ""

@@ -21,8 +21,8 @@ class EvaluateCfg:
     """Measure the success rate of a policy; the same command with the same `out` goes on where it stopped."""
 
     policy: str = "synergy"
-    """synergy (the scripted prior alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
-    What of hand, task and view belongs to a trained policy is taken from it."""
+    """synergy (the scripted grasp alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
+    What of hand, task and camera belongs to a trained policy is taken from it."""
     objects: str = "shipped"
     """Object library: shipped; generated:N (training objects, :test or :validation behind it for others);
     random_urdfs (PyBullet's 1,000, loaded once); a library folder; or a folder of OBJ/STL/PLY/GLB meshes."""
@@ -37,7 +37,7 @@ class EvaluateCfg:
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
     """What goes wrong on purpose; all = each in turn, with the same trials."""
     attempts: int = ATTEMPTS
-    """EngineComparison in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
+    """Grasps in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
     seed: int = 0
     """Seed of all chance; a trial is decided by the seed and its number."""
     out: str = ""
@@ -47,14 +47,14 @@ class EvaluateCfg:
     num_envs: int = 64
     """Trials that run side by side."""
     num_threads: int = 0
-    """Threads of the physics; 0 = all cores; with ray, of each worker, 0 = one."""
+    """Threads of the physics; 0 = all cores; with cluster, of each worker, 0 = one."""
     cluster: str = ""
     """Run the trials on many processes and machines with Ray: auto = the cluster in RAY_ADDRESS, else this machine's
     cores; local = this machine's cores; or host:port of a cluster. Trials are then stored as Parquet in RUN/trials."""
     engine: EngineName = "cpu"
     """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, slowly on the CPU where there is none; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
-    """BufferMonitor of engine=warp."""
+    """Buffer sizes of engine=warp."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """Phases, control rate, success criterion, reset noise."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
@@ -69,7 +69,7 @@ class EvaluateCfg:
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
         if self.cluster and self.engine != "cpu":
-            raise ValueError("ray spreads trials over processors: with engine=warp leave ray out")
+            raise ValueError("cluster spreads trials over processors: with engine=warp leave cluster out")
         check_policy(self.policy)
 
     def disturbances(self) -> list[str]:

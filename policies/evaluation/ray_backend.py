@@ -52,7 +52,7 @@ def check_installed() -> None:
         import pyarrow.parquet  # noqa: F401
         import ray  # noqa: F401
     except ImportError as error:
-        raise ImportError(f"ray=... needs Ray and pyarrow: pip install 'dexgrasp[ray]' ({error})") from error
+        raise ImportError(f"cluster=... needs Ray and pyarrow: pip install 'dexgrasp[ray]' ({error})") from error
 
 
 def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, folder: Path) -> tuple[list[Outcome], int]:
@@ -179,7 +179,7 @@ def find_cluster(asked: str) -> str:
     address = (os.environ.get("RAY_ADDRESS") or "local") if asked == "auto" else asked
     if re.fullmatch(r"[^/:]+:\d+", address) and not _answers(address):
         raise ConnectionError(
-            f"no Ray cluster answers at {address}: 'ray start --head' starts one; ray=local needs none"
+            f"no Ray cluster answers at {address}: 'ray start --head' starts one; cluster=local needs none"
         )
     return address
 

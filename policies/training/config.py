@@ -1,4 +1,4 @@
-""""""
+"""Options of `dexgrasp train`."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -91,8 +91,8 @@ class TrainCfg:
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
-        ones = ("iterations", "num_envs", "epochs", "minibatches", "validate_every", "validation_trials")
-        zeros = ("num_threads", "plateau", "time_limit", "seed", "final_std", "level_step")
+        ones = ("iterations", "num_envs", "num_epochs", "num_minibatches", "validation_interval", "validation_trials")
+        zeros = ("num_threads", "early_stop_patience", "time_limit_min", "seed", "final_std", "disturbance_step")
         for name, least in (*((name, 1) for name in ones), *((name, 0) for name in zeros)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")

@@ -107,7 +107,10 @@ class PhysicsVariation:
         )
 
     def differs_from_nominal(self) -> Tensor:
-        """Return where anything but the size differs from the nominal (row,) bool; a size is a model of its own."""
+        """Return the mask (row,) of rows whose physics, apart from the size, differs from the nominal.
+
+        A size has a model of its own.
+        """
         nominal = PhysicsVariation.none(*self.kp_scale.shape)
         differs = torch.zeros(len(self.friction), dtype=torch.bool)
         for item in fields(self):
@@ -153,14 +156,19 @@ class Engine(Protocol):
     def step(
         self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
     ) -> None:
-        """Simulate one control period; palm targets are interpolated from the last, finger targets apply at once.
+        """Simulate one control period towards the targets.
+
+        Palm targets are interpolated from the last ones; finger targets apply at once.
 
         Where `late` (env,) bool is set, finger targets apply after the first part of the period.
         """
         ...
 
     def freeze(self, rows: Tensor) -> None:
-        """Stop stepping `rows` until their reset, where the engine gains by it; their state is not read until then."""
+        """Stop stepping `rows` until their reset, where the engine saves time by it.
+
+        Their state is not read until then.
+        """
         ...
 
     def push(self, force_w: Tensor) -> None:
@@ -183,7 +191,10 @@ class Engine(Protocol):
         ...
 
     def body_states(self) -> Tensor:
-        """Compute the states of all bodies (env, body, 13): position [m], quaternion wxyz, velocities [m/s, rad/s]."""
+        """Return the states (env, body, 13) of all bodies in the world frame.
+
+        Position [m], quaternion wxyz, velocity [m/s], angular velocity [rad/s].
+        """
         ...
 
     def contact_forces(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Options of the physics engines, without the engines: which one runs, and the buffer sizes of MuJoCo Warp."""
+"""Options of the physics engines: engine name, and buffer sizes of MuJoCo Warp."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -1,10 +1,11 @@
-"""The CPU engine: MuJoCo's own `mujoco.batch.Batch`, one compiled model per environment, re-chosen at every reset.
+"""CPU engine on `mujoco.batch.Batch`: one compiled model per environment.
+
+A reset chooses the model of the environment's object.
 
 State tensors are views of the batch's rows wherever MuJoCo stores the quantity; the rest is computed after a step.
 
-Poses, velocities and contact forces of every body of a scene, computed on demand on a copy.
-
-MuJoCo's own are those before the last substep; updating the batch itself would change the start of the next step and
+Poses, velocities and contact forces of all bodies are computed on demand on a copy: MuJoCo's own are those before the
+last substep; updating the batch itself would change the start of the next step and
 the contact sensors.
 """
 
@@ -61,7 +62,10 @@ log = logging.getLogger(__name__)
 
 
 class CpuEngine:
-    """`num_envs` scenes on `num_threads` threads (0 = all cores); bit-identical whatever the number of threads."""
+    """Simulates `num_envs` scenes on `num_threads` threads (0 = all cores).
+
+    Results are bit-identical for any number of threads.
+    """
 
     device = torch.device("cpu")
 
@@ -79,7 +83,7 @@ class CpuEngine:
         self.body_names = [model.body(i).name for i in range(1, model.nbody)]
 
     def _bind(self) -> tuple[RawBatch, Tensor]:
-        """Live tensors over the batch's rows, and MuJoCo's warnings."""
+        """Return live tensors over the batch's rows, and MuJoCo's warnings."""
         fields = ("qpos", "qvel", "ctrl", "xfrc_applied", "actuator_force", "sensordata", "warning")
         live = {name: getattr(self.batch, name) for name in fields}
         with warnings.catch_warnings():
@@ -89,7 +93,10 @@ class CpuEngine:
         return RawBatch(**tensors), warning
 
     def reset(self, rows: Tensor, start: InitialState) -> None:
-        """See `Engine.reset`. Rows whose physics departs from the nominal get a copy of their object's model."""
+        """Reset the scenes `rows` to `start`, at rest (`Engine.reset`).
+
+        Rows whose physics departs from the nominal get a copy of their object's model.
+        """
         variation, varied = start.variation, start.variation.differs_from_nominal().tolist()
         for i, row in enumerate(rows.tolist()):
             model = self.pool.get(start.objects[i], float(variation.size[i]))
@@ -110,7 +117,7 @@ class CpuEngine:
     def step(
         self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
     ) -> None:
-        """See `Engine.step`."""
+        """Simulate one control period (`Engine.step`)."""
         fingers = self._rows.fingers
         target = joint_target.to(fingers.dtype)
         fingers.copy_(target if late is None else torch.where(late[:, None], fingers, target))
@@ -132,34 +139,34 @@ class CpuEngine:
             log.warning("%s", error)
 
     def freeze(self, rows: Tensor) -> None:
-        """See `Engine.rest`."""
+        """Stop stepping `rows` until their reset (`Engine.freeze`)."""
         self._resting[rows] = True
 
     def push(self, force_w: Tensor) -> None:
-        """See `Engine.push`."""
+        """Apply external forces to the objects (`Engine.push`)."""
         self._rows.push(force_w)
 
     def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
-        """See `Engine.move_object`."""
+        """Place the objects of `rows`, at rest (`Engine.move_object`)."""
         self._rows.move_object(rows, object_pos_w)
 
     def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
-        """See `Engine.write`."""
+        """Overwrite quantities of the state in `rows` (`Engine.write`)."""
         self._rows.write(rows, values)
 
     def simulate(self, substeps: int = 1) -> None:
-        """See `Engine.simulate`."""
+        """Simulate physics steps with the present targets (`Engine.simulate`)."""
         self._run(substeps)
         self._rows.refresh()
 
     def body_states(self) -> Tensor:
-        """See `Engine.body_states`."""
+        """Return the states of all bodies (`Engine.body_states`)."""
         q, v = self._raw.qpos.numpy(), self._raw.qvel.numpy()
         rows = [body_states(model, self._scratch, q[i], v[i]) for i, model in enumerate(self._models)]
         return torch.from_numpy(np.stack(rows))
 
     def contact_forces(self) -> Tensor:
-        """See `Engine.contact_forces`."""
+        """Return the net contact forces on all bodies (`Engine.contact_forces`)."""
         raw = self._raw
         arrays = (raw.qpos, raw.qvel, raw.ctrl, torch.from_numpy(self.batch.qacc_warmstart), raw.xfrc_applied)
         inputs = [array.numpy() for array in arrays]
@@ -167,19 +174,19 @@ class CpuEngine:
         return torch.from_numpy(np.stack(rows))
 
     def finite(self) -> Tensor:
-        """See `Engine.finite`."""
+        """Return where the physics is valid (`Engine.finite`)."""
         finite = torch.isfinite(self._raw.qpos).all(dim=1) & torch.isfinite(self._raw.qvel).all(dim=1)
         return finite & (self._warning[:, :, 1].sum(dim=1) == 0) & ~self._failed
 
     def check(self) -> None:
-        """See `Engine.check`: MuJoCo allocates as it goes."""
+        """Do nothing: MuJoCo allocates its buffers on demand."""
 
     def get_model(self, row: int) -> mujoco.MjModel:
-        """See `Engine.get_model`."""
+        """Return the model of one environment (`Engine.get_model`)."""
         return self._models[row]
 
     def get_data(self, row: int) -> mujoco.MjData:
-        """See `Engine.get_data`; poses and contacts are computed afresh from the row's state."""
+        """Return the data of one environment, with poses and contacts recomputed from its state."""
         data = self.batch.get_data(row)
         mujoco.mj_forward(self._models[row], data)
         return data

@@ -1,4 +1,4 @@
-"""Makes the physics engine of a task: MuJoCo on the CPU, or MuJoCo Warp on a GPU."""
+"""Construction of a task's physics engine: MuJoCo on the CPU, or MuJoCo Warp on a GPU."""
 
 import os
 

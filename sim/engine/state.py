@@ -50,7 +50,10 @@ class PalmActuation(Protocol):
 
 
 class FloatingPalm:
-    """Actuates three slides and a ball joint in the world frame; controls are position and rotation vector."""
+    """Actuates a floating palm: three slides and a ball joint in the world frame.
+
+    Controls are position and rotation vector.
+    """
 
     def __init__(self, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> None:
         slide, ball = model.joint("palm_x").qposadr[0], model.joint("palm_ball").qposadr[0]
@@ -59,21 +62,21 @@ class FloatingPalm:
         self._last = self._goal = self._pos.clone(), self._quat.clone()
 
     def base_pose(self) -> tuple[Tensor, Tensor]:
-        """See `PalmActuation`: views of the rows."""
+        """Return the pose of the hand base as views of the rows."""
         return self._pos, self._quat
 
     def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
-        """See `PalmActuation`."""
+        """Place the base of `rows` at a pose, at rest (`PalmActuation.place`)."""
         for pos, quat in ((self._pos, self._quat), self._goal):
             pos[rows], quat[rows] = pos_w, quat_w
         self._ctrl[rows] = torch.cat([pos_w, rotvec_from_quat(quat_w)], dim=1)
 
     def set_palm_target(self, pos_w: Tensor, quat_w: Tensor) -> None:
-        """See `PalmActuation`."""
+        """Set the target poses for the end of the next control period."""
         self._last, self._goal = self._goal, (pos_w, quat_w)
 
     def interpolate(self, part: float) -> None:
-        """See `PalmActuation`."""
+        """Set the controls for a fraction of the way to the present target."""
         self._ctrl[:, :3] = torch.lerp(self._last[0], self._goal[0], part)
         self._ctrl[:, 3:] = rotvec_from_quat(quat_nlerp(self._last[1], self._goal[1], part))
 
@@ -89,20 +92,20 @@ class ArmPalm:
         self._last = self._goal = self._q.clone()
 
     def base_pose(self) -> tuple[Tensor, Tensor]:
-        """See `PalmActuation`."""
+        """Return the pose of the hand base at the current joint positions."""
         return self._ik.forward(self._q)
 
     def place(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
-        """See `PalmActuation`."""
+        """Place the base of `rows` at a pose, at rest (`PalmActuation.place`)."""
         q, _ = self._ik.reach(pos_w, quat_w)
         self._q[rows] = self._goal[rows] = self._ctrl[rows] = q
 
     def set_palm_target(self, pos_w: Tensor, quat_w: Tensor) -> None:
-        """See `PalmActuation`."""
+        """Set the target poses for the end of the next control period."""
         self._last, self._goal = self._goal, self._ik.solve(self._goal, pos_w, quat_w)
 
     def interpolate(self, part: float) -> None:
-        """See `PalmActuation`."""
+        """Set the controls for a fraction of the way to the present target."""
         self._ctrl[:] = torch.lerp(self._last, self._goal, part)
 
 
@@ -234,17 +237,17 @@ class BatchState:
         torch.gt(self._found[:, 1], 0, out=state.table_contact)
 
     def push(self, force_w: Tensor) -> None:
-        """See `Engine.push`."""
+        """Apply external forces to the objects (`Engine.push`)."""
         self._raw.xfrc_applied[:, self.slots.object_body, :3] = force_w.to(self._raw.xfrc_applied)
 
     def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
-        """See `Engine.move_object`."""
+        """Place the objects of `rows`, at rest (`Engine.move_object`)."""
         first = self.slots.object_q.start
         self._raw.qpos[rows, first : first + 3] = object_pos_w.to(self._raw.qpos)
         self._raw.qvel[rows, self.slots.object_v] = 0.0
 
     def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
-        """See `Engine.write`."""
+        """Overwrite quantities of the state in `rows` (`Engine.write`)."""
         unknown = sorted(set(values) - set(WRITABLE))
         if unknown:
             raise ValueError(f"quantities {unknown} cannot be written; those that can: {list(WRITABLE)}")
@@ -268,7 +271,10 @@ def chunks_of(substeps: int) -> int:
 
 
 def span(indices: Sequence[int]) -> slice:
-    """Return consecutive indices as a slice, which gives views. Raise ValueError where they are not consecutive."""
+    """Return consecutive indices as a slice, which gives views.
+
+    Raise ValueError where they are not consecutive.
+    """
     start = int(indices[0])
     if [int(i) for i in indices] != list(range(start, start + len(indices))):
         raise ValueError(f"the hand's joints are not stored one after another: {list(indices)}")

@@ -5,7 +5,7 @@
 On a GPU the brackets are one CUDA graph. The state tensors share Warp's memory, and a step reads nothing back to the
 host. On a machine without a GPU the same code runs, slowly, on Warp's CPU backend.
 
-BufferMonitor for contacts and constraints on the device: usage counters, and an error on overflow.
+Buffers for contacts and constraints on the device have usage counters and raise an error on overflow.
 
 Warp allocates once and drops what does not fit. Counters on the device hold the maximum that was requested, so that an
 error can name a sufficient size.
@@ -13,7 +13,7 @@ error can name a sufficient size.
 Scene of the Warp engine, and the features that Warp lacks.
 
 The table, by MuJoCo Warp 4.0.0:
-    orientation servo    missing; sim/engine/warp_servo.py makes it of three servos
+    orientation servo    missing; sim/engine/warp_kernels.py makes it of three servos
     solver tolerance     not below 1e-6: numbers are float32
     arms                 not here: their inverse kinematics runs on the CPU
 """
@@ -120,7 +120,10 @@ TOLERANCE = 1e-6
 
 
 def warp_device(index: int) -> str:
-    """Return the GPU `index` for Warp and torch, "cpu" without one. Raise ValueError where only Warp finds it."""
+    """Return the device name of GPU `index` for Warp and torch, "cpu" without a GPU.
+
+    Raise ValueError where only Warp finds the GPU.
+    """
     if not wp.is_cuda_available():
         log.warning("engine=warp: no GPU here, physics runs slowly on Warp's CPU backend")
         return "cpu"
@@ -178,7 +181,9 @@ class WarpEngine:
     """Simulates `num_envs` scenes on one device in float32; on a GPU not repeatable bit by bit."""
 
     def __init__(self, pool: ModelPool, num_envs: int, cfg: WarpCfg, device: str = "cpu") -> None:
-        """`cfg` with sizes, see `dexgrasp.sim.engine.warp_buffer_sizing`; `device` of torch and Warp, "cpu" or "cuda:0".
+        """Make the engine. `cfg` must state buffer sizes (`dexgrasp.sim.engine.warp_buffer_sizing`).
+
+        `device`: of torch and Warp, "cpu" or "cuda:0".
 
         Raises ValueError for what Warp cannot simulate.
         """
@@ -214,7 +219,10 @@ class WarpEngine:
         return RawBatch(**tensors, ctrl=torch.zeros(self.num_envs, self._compiled.nu, device=self.device))
 
     def reset(self, rows: Tensor, start: InitialState) -> None:
-        """See `Engine.reset`; the only call that synchronises with the device, to check its buffers."""
+        """Reset the scenes `rows` to `start`, at rest (`Engine.reset`).
+
+        Synchronises with the device to check its buffers.
+        """
         self.check()
         variation, raw = _moved(start.variation, self.device), self._raw
         for row, name in zip(rows.tolist(), start.objects, strict=True):
@@ -243,7 +251,7 @@ class WarpEngine:
     def step(
         self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
     ) -> None:
-        """See `Engine.step`."""
+        """Simulate one control period (`Engine.step`)."""
         fingers, carrier = self._rows.fingers, self._rows.carrier
         target = joint_target.to(fingers.dtype)
         fingers.copy_(target if late is None else torch.where(late[:, None], fingers, target))
@@ -324,28 +332,28 @@ class WarpEngine:
             yield
 
     def freeze(self, rows: Tensor) -> None:
-        """See `Engine.rest`: all environments are one launch."""
+        """Do nothing: all environments are stepped by one launch."""
 
     def push(self, force_w: Tensor) -> None:
-        """See `Engine.push`."""
+        """Apply external forces to the objects (`Engine.push`)."""
         self._rows.push(force_w)
 
     def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
-        """See `Engine.move_object`."""
+        """Place the objects of `rows`, at rest (`Engine.move_object`)."""
         self._rows.move_object(rows, object_pos_w)
 
     def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
-        """See `Engine.write`."""
+        """Overwrite quantities of the state in `rows` (`Engine.write`)."""
         self._rows.write(rows, values)
 
     def simulate(self, substeps: int = 1) -> None:
-        """See `Engine.simulate`."""
+        """Simulate physics steps with the present targets (`Engine.simulate`)."""
         self._scheduled(1)[0].copy_(self._raw.ctrl)
         self._run(1, substeps)
         self._rows.refresh()
 
     def body_states(self) -> Tensor:
-        """See `Engine.body_states`."""
+        """Return the states of all bodies (`Engine.body_states`)."""
         model, data = self._model, self._data
         with self._on_device():
             mjw.kinematics(model, data)
@@ -359,14 +367,14 @@ class WarpEngine:
         return torch.cat([pos, quat, velocity, spin], dim=2)[:, 1:]
 
     def contact_forces(self) -> Tensor:
-        """See `Engine.contact_forces`."""
+        """Return the net contact forces on all bodies (`Engine.contact_forces`)."""
         with self._kept_of_others(), self._on_device():
             self._forward()
             mjw.rne_postconstraint(self._model, self._data)
         return wp.to_torch(self._data.cfrc_ext)[:, 1:, 3:] - self._raw.xfrc_applied[:, 1:, :3]
 
     def finite(self) -> Tensor:
-        """See `Engine.finite`."""
+        """Return where the physics is valid (`Engine.finite`)."""
         numbers = self._raw.qpos, self._raw.qvel, self._qacc
         return torch.stack([(number.abs() < WILD).all(dim=1) for number in numbers]).all(dim=0)
 
@@ -376,11 +384,11 @@ class WarpEngine:
         return {"njmax": self._data.njmax, "naconmax": self._data.naconmax}
 
     def check(self) -> None:
-        """See `Engine.check`; synchronises with the device."""
+        """Raise BufferError if physics dropped contacts or constraints; synchronises with the device."""
         self.buffers.check()
 
     def get_model(self, row: int) -> mujoco.MjModel:
-        """See `Engine.get_model`: the model that the CPU engine would have."""
+        """Return the model of one environment, equal to that of the CPU engine (`Engine.get_model`)."""
         own = {item.name: getattr(self._variation, item.name)[row : row + 1].cpu() for item in fields(PhysicsVariation)}
         model, variation = self.pool.get(self._names[row], float(own["size"])), PhysicsVariation(**own)
         if bool(variation.differs_from_nominal()):
@@ -391,7 +399,7 @@ class WarpEngine:
         return model
 
     def get_data(self, row: int) -> mujoco.MjData:
-        """See `Engine.get_data`; poses and contacts are computed afresh from the row's state, by MuJoCo."""
+        """Return the data of one environment, with poses and contacts recomputed from its state."""
         model = self.get_model(row)
         data = mujoco.MjData(model)
         for name in ("qpos", "qvel", "ctrl", "xfrc_applied"):

@@ -69,7 +69,9 @@ def control(
     ctrl: wp.array2d[float],
     forcerange: wp.array2d[wp.vec2],
 ) -> None:
-    """Write controls `ctrl` (world, u) of the device model from targets (world, u) in the layout of MuJoCo's own model.
+    """Write the controls `ctrl` (world, u) of the device model from targets (world, u).
+
+    Targets have the layout of MuJoCo's own model.
 
     `ball`: addresses of the palm's ball joint in qpos and in qvel, of its controls, and of its actuators; `limit`: of
     the norm of its torque, from which `forcerange` (world, actuator) follows.
@@ -99,7 +101,10 @@ def control(
 
 
 class PalmServo:
-    """Turns targets, laid out as MuJoCo's own controls, into those of the device model; a callback of every substep."""
+    """Converts targets in MuJoCo's control layout to controls of the device model.
+
+    Called in every substep.
+    """
 
     def __init__(self, compiled: mujoco.MjModel, targets: wp.array) -> None:
         """`targets` (env, ctrl): controls in the layout of the CPU engine's model."""

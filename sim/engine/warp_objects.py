@@ -59,7 +59,10 @@ class MeshPool:
         self._allocate(FIRST_PIECES)
 
     def add(self, compiled: mujoco.MjModel) -> tuple[list[int], bool]:
-        """Add the meshes of `compiled`; return their numbers, and whether arrays or sizes of the model changed."""
+        """Add the meshes of `compiled`; return their numbers, and whether model arrays changed.
+
+        The flag also covers changed sizes of the model.
+        """
         numbers = list(range(self.pieces, self.pieces + compiled.nmesh))
         grown = numbers[-1] >= len(self._blocks["mesh_polynum"])
         if grown:
@@ -255,7 +258,9 @@ class PerWorldFields:
 
 
 def inverse_weights(mass: Tensor, inertia: Tensor, ipos: Tensor, iquat: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the mean inverse inertia (row,) of a free body, which scales constraints, as mj_setConst does.
+    """Return the mean inverse inertia (row,) of a free body, as mj_setConst computes it.
+
+    Scales constraints.
 
     Of translation at the centre of mass and at the body's origin [1/kg], and of rotation [1/(kg m^2)].
     """

@@ -73,7 +73,10 @@ def _box(shape: tuple[int, ...], dtype: torch.dtype) -> Box:
 
 
 def action_space(task: GraspTask) -> Space[NDArray[np.float32]]:
-    """Return the action space of one environment: units of `dexgrasp.sim.task.actions`, bounded by `task.action_clip`."""
+    """Return the action space of one environment, bounded by `task.action_clip`.
+
+    Units: `dexgrasp.sim.task.actions`.
+    """
     limit = task.cfg.action_clip
     return Box(-limit, limit, (task.num_actions,), np.float32)
 
@@ -91,7 +94,10 @@ def final_info(outcome: Outcome) -> dict[str, Any]:
 
 
 class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
-    """One grasping episode at a time; observations: see `OBS_MODES`, actions: see `dexgrasp.sim.task.actions`."""
+    """Gymnasium environment that runs one grasping episode at a time.
+
+    Observations: `OBS_MODES`; actions: `dexgrasp.sim.task.actions`.
+    """
 
     metadata: dict[str, Any] = {"render_modes": list(MODES), "render_fps": 20.0}  # noqa: RUF012
 
@@ -104,7 +110,10 @@ class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         group: str | None = None,
         **options: Any,
     ) -> None:
-        """`options`: those of `dexgrasp.sim.envs.trial_streams.make_task`: mount, disturbance, task, physics, randomize, seed."""
+        """`options`: those of `dexgrasp.sim.envs.trial_streams.make_task`.
+
+        Among them mount, disturbance, task, physics, randomization, seed.
+        """
         check_mode(render_mode)
         self.render_mode, self._obs = render_mode, obs_mode(obs, group)
         self.task = make_task(1, objects, hand, **options)
@@ -113,7 +122,10 @@ class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.metadata = type(self).metadata | {"render_fps": self.task.cfg.rate_hz}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
-        """Start the next trial; `seed` restarts the sequence of trials, options["trials"] = [n] goes to trial n."""
+        """Start the next trial.
+
+        `seed` restarts the sequence of trials; options["trials"] = [n] goes to trial n.
+        """
         super().reset(seed=seed)
         self.streams.seed([seed])
         self.streams.continue_at(_trials(options, 1))
@@ -151,7 +163,10 @@ class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
 
 
 class GraspVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
-    """Many episodes in one batch; finished ones are reset in the same step, with their last observation in infos."""
+    """Gymnasium vector environment that runs many episodes in one batch.
+
+    Finished episodes are reset in the same step, with their last observation in infos.
+    """
 
     metadata: dict[str, Any] = GraspEnv.metadata | {"autoreset_mode": AutoresetMode.SAME_STEP}
 
@@ -165,7 +180,10 @@ class GraspVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         group: str | None = None,
         **options: Any,
     ) -> None:
-        """`options`: those of `dexgrasp.sim.envs.trial_streams.make_task`. Environment i repeats a `GraspEnv` with seed s + i."""
+        """`options`: those of `dexgrasp.sim.envs.trial_streams.make_task`.
+
+        Environment i repeats a `GraspEnv` with seed s + i.
+        """
         check_mode(render_mode)
         self.num_envs, self.render_mode, self._obs = num_envs, render_mode, obs_mode(obs, group)
         self.task = make_task(num_envs, objects, hand, **options)

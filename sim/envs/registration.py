@@ -1,4 +1,4 @@
-"""Registers the task with Gymnasium by name; imports neither torch nor MuJoCo."""
+"""Registration of the task with Gymnasium by name; imports neither torch nor MuJoCo."""
 
 ENV_ID = "dexgrasp/Grasp-v0"
 

@@ -85,7 +85,10 @@ class GraspVecEnv(VecEnv):
         group: str | None = None,
         **options: Any,
     ) -> None:
-        """`obs`: see `dexgrasp.sim.envs.gymnasium_env`. `options`: those of `dexgrasp.sim.envs.trial_streams.make_task`: mount, task, physics, seed, ..."""
+        """`obs`: a mode of `dexgrasp.sim.envs.gymnasium_env`.
+
+        `options`: those of `dexgrasp.sim.envs.trial_streams.make_task`: mount, task, physics, seed, ...
+        """
         check_mode(render_mode)
         self._obs = obs_mode(obs, group)
         self.task = make_task(num_envs, objects, hand, **options)

@@ -1,4 +1,4 @@
-"""Makes a task from options, and runs one seeded sequence of trials per environment.
+"""Task construction from options, and one seeded sequence of trials per environment.
 
 Environment i runs the trials 0, 1, 2, ... of seed i one after another, independent of its neighbours: a row of a batch
 repeats a single environment of that seed.
@@ -27,7 +27,7 @@ def make_task(
     disturbance: str = "none",
     task: TaskCfg | None = None,
     physics: PhysicsCfg | None = None,
-    randomize: RandomizationCfg | None = None,
+    randomization: RandomizationCfg | None = None,
     num_threads: int = 0,
     seed: int = 0,
     engine: EngineName = "cpu",
@@ -35,7 +35,7 @@ def make_task(
     in_order: bool = False,
     auto_reset: bool = False,
 ) -> GraspTask:
-    """Return a task. `randomize` replaces that of `task`; None takes the defaults of the dataclass.
+    """Return a task. `randomization` replaces that of `task`; None takes the defaults of the dataclass.
 
     `num_threads` 0 takes all cores, but no more than there are environments; results do not depend on it. `engine`:
     cpu, or warp for a GPU, with the buffer sizes `warp`. `in_order`: trial i uses object i modulo the library's size,
@@ -44,7 +44,7 @@ def make_task(
     for name, value, kind in (
         ("task", task, TaskCfg),
         ("physics", physics, PhysicsCfg),
-        ("randomize", randomize, RandomizationCfg),
+        ("randomization", randomization, RandomizationCfg),
     ):
         if value is not None and not isinstance(value, kind):
             raise TypeError(
@@ -53,7 +53,7 @@ def make_task(
             )
     cfg = task or TaskCfg()
     return task_class(cfg)(
-        cfg if randomize is None else replace(cfg, randomization=randomize),
+        cfg if randomization is None else replace(cfg, randomization=randomization),
         HandSpec.load(hand) if isinstance(hand, str) else hand,
         open_library(objects) if isinstance(objects, str) else objects,
         physics or PhysicsCfg(),
@@ -97,7 +97,10 @@ class TrialStreams:
             self.next_trial[:] = torch.tensor(trials)
 
     def reset(self, rows: Tensor | None = None) -> dict[str, Tensor]:
-        """Start the next trial in `rows` (sorted, int64; None: all); return the observations of all environments."""
+        """Start the next trial in `rows`; return the observations of all environments.
+
+        `rows`: sorted, int64; None: all.
+        """
         rows = torch.arange(self.task.num_envs) if rows is None else rows
         rows = rows.cpu()
         obs = self.task.reset_rows(rows, self.next_trial[rows].tolist())
@@ -105,7 +108,9 @@ class TrialStreams:
         return self._extended(obs)
 
     def step(self, action: Tensor, grip: Tensor | None = None, reset: bool = True) -> StepResult:
-        """Step the task with `grip`, else with the reported one, and reset finished episodes unless `reset` is False.
+        """Step the task and reset finished episodes.
+
+        `grip` replaces the reported grip confidence. `reset` False: finished episodes are not reset.
 
         Where episodes ended, `obs` starts the next ones and info["final_obs"] ends the finished ones.
         """

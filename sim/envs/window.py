@@ -1,4 +1,4 @@
-"""Renders one environment as an image, or in a window."""
+"""Rendering of one environment as an image, or in a window."""
 
 import threading
 import warnings

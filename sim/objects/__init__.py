@@ -1,4 +1,4 @@
-"""Objects: what a grasp is about. A library of them is generated from families of shapes, or imported from meshes.
+"""Graspable objects: libraries generated from shape families or imported from meshes.
 
 shapes + families -> generator --> assembly (hulls, surface, resting) --> library (manifest) --> the task
 folder of meshes  -> importer --^

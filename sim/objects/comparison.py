@@ -1,4 +1,4 @@
-"""Is the generated world like the real one?  A library's distributions beside those of real meshes.
+"""Comparison of a library's distributions with those of real meshes.
 
 For each quantity: the share of real objects that lie inside the library's range (its 0.5 to 99.5 % quantiles), and
 both medians.  Ranges that miss real objects are where a policy will meet what it has never seen.
@@ -46,11 +46,11 @@ UNITS = {
     "convex pieces": "1",
     "resting poses": "1",
 }
-"""What is compared, and its unit."""
+"""Unit of each compared quantity."""
 
 
 def quantities(entry: ObjectEntry) -> dict[str, float]:
-    """The compared quantities of one object, in the units of UNITS."""
+    """Return the compared quantities of one object, in the units of UNITS."""
     short, middle, long = sorted(entry.extents)
     values = (
         100 * long, 100 * middle, 100 * short, middle / long, short / middle, entry.volume / entry.hull_volume,
@@ -60,13 +60,13 @@ def quantities(entry: ObjectEntry) -> dict[str, float]:
 
 
 def compare(library: ObjectLibrary, real: ObjectLibrary) -> list[Marginal]:
-    """The marginals of two libraries, the second one being of real objects."""
+    """Return the marginals of two libraries, the second one being of real objects."""
     ours, theirs = _table(library), _table(real)
     return [_marginal(name, ours[name], theirs[name], real.names) for name in ours]
 
 
 def report(marginals: list[Marginal]) -> str:
-    """The marginals as a table for a person."""
+    """Return the marginals as a table for a person."""
     lines = [f"{'quantity':20}{'coverage':>10}{'library range (median)':>32}{'real range (median)':>32}"]
     for m in marginals:
         ours = f"{m.library_range[0]:.3g} .. {m.library_range[1]:.3g} ({m.library_median:.3g}) {m.unit:>3}"
@@ -77,7 +77,7 @@ def report(marginals: list[Marginal]) -> str:
 
 
 def write_comparison(marginals: list[Marginal], library: ObjectLibrary, real: ObjectLibrary, out: Path) -> None:
-    """Writes compare.json and compare.png (a histogram for each quantity) into a folder."""
+    """Write compare.json and compare.png (a histogram for each quantity) into a folder."""
     write_bytes(out / "compare.json", (json.dumps([asdict(m) for m in marginals], indent=1) + "\n").encode())
     ours, theirs = _table(library), _table(real)
     write_bytes(out / "compare.png", _plots(marginals, ours, theirs))

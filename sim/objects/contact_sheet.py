@@ -1,4 +1,4 @@
-"""A contact sheet of a library: every object at one scale, in its likeliest resting pose, drawn without a GPU.
+"""Contact sheet of a library: every object at one scale, in its likeliest resting pose.
 
 The surface is splatted as shaded points with a depth buffer: fast, and free of any graphics library.
 """
@@ -29,7 +29,7 @@ _VIEW_YAW, _VIEW_PITCH = np.deg2rad(-35), np.deg2rad(-62)
 
 
 def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool = False) -> Path:
-    """Writes a sheet of up to `most` objects, or of their convex pieces, spread over the families."""
+    """Write a sheet of up to `most` objects, or of their convex pieces, spread over the families."""
     entries = spread_over_families(library.entries, most)
     columns = min(len(entries), max(4, round(np.sqrt(len(entries) * 1.4))))
     rows = -(-len(entries) // columns)
@@ -49,7 +49,7 @@ def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool 
 
 
 def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
-    """(170, 170, 3) uint8 picture of a model, or of its convex pieces, in its likeliest resting pose."""
+    """Return an image (170, 170, 3) uint8 of a model, or its pieces, in its likeliest resting pose."""
     vertices, faces = _pieces_mesh(model) if pieces else (model.vertices, model.faces)
     points, normals = scatter(vertices, faces, SPLATS, np.random.default_rng(0))
     best = int(np.argmax(model.rest_prob))
@@ -69,7 +69,7 @@ def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
 
 
 def spread_over_families(entries: Sequence[ObjectEntry], most: int) -> list[ObjectEntry]:
-    """At most `most` entries, as many of each family as fit, families together."""
+    """Return at most `most` entries, as many of each family as fit, families together."""
     families = sorted({e.family for e in entries})
     each = max(1, most // len(families))
     return [e for family in families for e in [e for e in entries if e.family == family][:each]][:most]

@@ -34,7 +34,7 @@ _WORTH_A_PROCESS = 30
 
 @dataclass(frozen=True)
 class ObjectRequest:
-    """One object to be generated; the same request gives the same bytes."""
+    """Request for one generated object; equal requests give equal bytes."""
 
     family: str
     split: str
@@ -43,7 +43,7 @@ class ObjectRequest:
 
     @property
     def name(self) -> str:
-        """Family, split, seed and running number."""
+        """Return the object name: family, split, seed and running number."""
         return f"{self.family}_{self.split}_s{self.seed}_{self.index:05d}"
 
 
@@ -56,7 +56,9 @@ def generate(
     workers: int | None = None,
     progress: bool = True,
 ) -> ObjectLibrary:
-    """A library of n objects in folder `out`, the families in turn; made anew only if it is not there yet.
+    """Return a library of n objects in folder `out`, generated only if it is not there yet.
+
+    The families are used in turn.
 
     The same arguments give the same bytes, with any number of workers.  A killed run leaves complete files and no
     manifest; the next run goes on with them.  Two processes may ask for the same folder: one builds, one waits.
@@ -83,12 +85,12 @@ def generate(
 
 
 def cached_library(n: int, seed: int = 0, split: str = "train") -> ObjectLibrary:
-    """The library of n objects of a split under the user's cache folder, generated on first use."""
+    """Return the library of n objects of a split under the user's cache folder, generated on first use."""
     return generate(n, files.cache_folder() / f"generated-v{VERSION}-{split}-s{seed}-n{n}", seed, split=split)
 
 
 def build(request: ObjectRequest) -> ObjectModel:
-    """The object of a request: drawn again until it has the size that a hand can hold."""
+    """Return the object of a request: drawn again until it has the size that a hand can hold."""
     stream = [request.seed, request.index, GENERATED_SPLITS.index(request.split), zlib.crc32(request.family.encode())]
     rng = np.random.default_rng(stream)
     for _ in range(_MOST_TRIES):
@@ -111,7 +113,7 @@ def build(request: ObjectRequest) -> ObjectModel:
 
 
 def check_split(request: ObjectRequest, proportions: Sequence[float]) -> None:
-    """Raises unless the object has a proportion, and every one lies in the stripes of its split."""
+    """Raise ValueError unless the object has proportions, all in the stripes of its split."""
     if not proportions:
         raise ValueError(
             f"family '{request.family}' draws no proportion, so its splits would overlap: use Draw.proportion"
@@ -122,7 +124,7 @@ def check_split(request: ObjectRequest, proportions: Sequence[float]) -> None:
 
 
 def checked_families(families: Sequence[str] | None) -> list[str]:
-    """The family names, all of them for None; unknown ones are an error that lists what there is."""
+    """Return the family names, all of them for None; unknown ones are an error that lists what there is."""
     names = list(FAMILIES if families is None else families)
     unknown = [name for name in names if name not in FAMILIES]
     if unknown or not names:

@@ -40,7 +40,7 @@ SAMPLED_FOR_UNIT = 25
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What an import did."""
+    """Result of a mesh import."""
 
     library: ObjectLibrary
     scale: float
@@ -53,7 +53,7 @@ class ImportReport:
     """Mesh file, relative to the folder -> reason."""
 
     def summary(self) -> str:
-        """A few lines for a person: counts, unit, volume ratio, each refusal."""
+        """Return a few lines for a person: counts, unit, volume ratio, each refusal."""
         ratios = [e.piece_volume_ratio for e in self.library.entries]
         said = f"unit {self.unit} (scale={self.scale:g})" if self.unit == "given" else f"unit guessed: {self.unit}"
         lines = [
@@ -83,7 +83,7 @@ def import_meshes(
     progress: bool = True,
     most: int | None = None,
 ) -> ImportReport:
-    """Imports every OBJ, STL, PLY and GLB under `folder`, or the first `most` of them, into library `out`.
+    """Import every OBJ, STL, PLY and GLB under `folder`, or the first `most` of them, into library `out`.
 
     What was imported before is kept.
     """
@@ -101,7 +101,7 @@ def import_meshes(
 
 
 def import_to_cache(folder: Path) -> ObjectLibrary:
-    """The library of a folder of meshes, kept under the user's cache folder."""
+    """Return the library of a folder of meshes, kept under the user's cache folder."""
     place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
     report = import_meshes(folder, files.cache_folder() / f"{folder.resolve().name}-{place}")
     if report.refused:
@@ -121,7 +121,7 @@ def _mesh_files(folder: Path) -> list[Path]:
 
 
 def _scale(meshes: list[Path], digests: dict[Path, str], settings: ImportSettings, out: Path) -> tuple[float, str]:
-    """The factor to metres and its name; a guess is kept by the contents of the folder."""
+    """Return the factor to metres and its name; a guess is kept by the contents of the folder."""
     if settings.scale is not None:
         return settings.scale, "given"
     key = hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()[:16]
@@ -161,7 +161,7 @@ def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
 
 
 def _import_one(job: _Job) -> bool:
-    """Imports one mesh and writes what became of it; never raises for a bad mesh."""
+    """Import one mesh and write the outcome; never raise for a bad mesh."""
     from dexgrasp.sim.objects.model_builder import describe
 
     try:
@@ -241,7 +241,9 @@ class Limits:
 
 
 def read_mesh(path: Path, merge: bool = True) -> trimesh.Trimesh:
-    """The file as one mesh in its own unit; RefusedMeshError when it is unreadable, empty or not finite.
+    """Return the file as one mesh in its own unit.
+
+    Raise RefusedMeshError when it is unreadable, empty or not finite.
 
     `merge`: vertices at one place become one.
     """
@@ -258,7 +260,10 @@ def read_mesh(path: Path, merge: bool = True) -> trimesh.Trimesh:
 
 
 def guess_folder_unit(files: list[Path]) -> tuple[float, str]:
-    """Factor to metres, and the unit's name, for the meshes of one folder; unusable files have no say."""
+    """Return the factor to metres and the unit's name for the meshes of one folder.
+
+    Unusable files are ignored.
+    """
     longest = []
     for path in files:
         try:
@@ -270,13 +275,18 @@ def guess_folder_unit(files: list[Path]) -> tuple[float, str]:
 
 
 def guess_unit(longest: list[float]) -> str:
-    """The unit ("m", "cm", "mm") that brings the median longest side of a folder's meshes nearest to a hand's size."""
+    """Return the unit ("m", "cm", "mm") that fits the meshes of a folder best.
+
+    The median longest side comes nearest to a hand's size.
+    """
     middle = float(np.median(longest))
     return min(UNITS_M, key=lambda unit: abs(np.log(middle * UNITS_M[unit] / TYPICAL_M)))
 
 
 def clean_parts(mesh: trimesh.Trimesh, scale: float, limits: Limits, apart: bool = False) -> list[Surface]:
-    """The closed parts of a mesh [m], faces outward; or RefusedMeshError says why there are none.
+    """Return the closed parts of a mesh [m], faces outward.
+
+    Raise RefusedMeshError, with the reason, where there are none.
 
     `apart`: bodies without common vertices stay apart, also where they touch.
     """
@@ -301,7 +311,7 @@ def _solids(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
 
 
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
-    """The object of one mesh file; RefusedMeshError when there is none to be had from it."""
+    """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
     apart = settings.decomposition == "parts"
     parts = clean_parts(read_mesh(path, merge=not apart), scale, Limits(), apart)
     vertices, faces = _united(parts)
@@ -334,7 +344,7 @@ def _check_size(mesh: trimesh.Trimesh, limits: Limits) -> None:
 
 
 def _repair(mesh: trimesh.Trimesh) -> None:
-    """Merges doubled vertices, drops doubled and flat faces, closes small holes, turns faces outward."""
+    """Merge doubled vertices, drop doubled and flat faces, close small holes, turn faces outward."""
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
     mesh.remove_unreferenced_vertices()
@@ -349,7 +359,9 @@ def _turned(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
 
 
 def _united(parts: list[Surface]) -> Surface:
-    """One surface around all parts, simplified when very fine; the parts as they are when they are no manifolds.
+    """Return one surface around all parts, simplified when very fine.
+
+    The parts are returned unchanged when they are no manifolds.
 
     A cavity inside a solid is filled: neither hand nor table reaches it.
     """

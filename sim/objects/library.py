@@ -24,7 +24,7 @@ from dexgrasp.utils.text import comma_separated, did_you_mean
 
 @dataclass(frozen=True)
 class ObjectEntry:
-    """What the manifest knows of one object without loading it."""
+    """Manifest row of one object, readable without loading the model."""
 
     name: str
     family: str
@@ -58,13 +58,13 @@ class ObjectEntry:
     difficulty: float
     """0 (easy) .. 1, mean of the four aspects above and mass."""
     proportion: float
-    """Where in its family's range of proportions the object lies, 0 .. 1; it decides the split."""
+    """Position of the object in its family's range of proportions, 0 .. 1; it decides the split."""
     source: str = ""
     """Mesh file that an imported object came from, relative to its folder."""
 
 
 def entry_from_dict(values: dict[str, object]) -> ObjectEntry:
-    """One manifest row as an ObjectEntry; an unknown or missing key is an error."""
+    """Return one manifest row as an ObjectEntry; an unknown or missing key is an error."""
     known = {f.name for f in fields(ObjectEntry)}
     if unknown := sorted(set(values) - known):
         raise ValueError(f"manifest: unknown keys {unknown} in '{values.get('name')}'; known: {sorted(known)}")
@@ -81,7 +81,7 @@ SURFACE_POINTS = 1024
 """Surface samples of one object."""
 
 SPLITS = ("train", "validation", "test", "imported")
-"""Where an object may be used; "imported" objects come from meshes."""
+"""Splits an object may belong to; "imported" objects come from meshes."""
 
 UPRIGHT_RAD = np.deg2rad(20)
 """Most tilt of an object that counts as upright."""
@@ -134,7 +134,7 @@ class ObjectModel:
     friction: float = 0.8
     """Sliding friction coefficient of the surface, drawn with the object; a task may draw its own."""
     proportion: float = 0.0
-    """Where in its family's range of proportions the object lies, 0 .. 1; it decides the split."""
+    """Position of the object in its family's range of proportions, 0 .. 1; it decides the split."""
 
     def __post_init__(self) -> None:
         if self.pieces.ndim != 3 or self.pieces.shape[1:] != (PIECE_POINTS, 3):
@@ -148,7 +148,7 @@ class ObjectModel:
                 raise ValueError(f"{self.name}: {field} has values that are not finite")
 
     def upright(self, tilt_rad: float = UPRIGHT_RAD) -> "ObjectModel":
-        """The model with only those resting poses in which its z axis points up, or the most upright one."""
+        """Return the model with only its upright resting poses, or the most upright one."""
         up = 1 - 2 * (self.rest_quat[:, 1] ** 2 + self.rest_quat[:, 2] ** 2)  # z of the turned z axis
         keep = up >= min(np.cos(tilt_rad), up.max())
         prob = self.rest_prob[keep] / self.rest_prob[keep].sum()
@@ -156,18 +156,18 @@ class ObjectModel:
 
     @property
     def extents(self) -> np.ndarray:
-        """(3,) side lengths of the axis-aligned box around the mesh [m]."""
+        """Return (3,) side lengths of the axis-aligned box around the mesh [m]."""
         return np.ptp(self.vertices, axis=0)
 
     def scaled(self, size: float) -> "ObjectModel":
-        """The same object with all lengths multiplied by `size` and the same mass."""
+        """Return a copy with all lengths multiplied by `size` and an unchanged mass."""
         if size == 1.0:
             return self
         lengths = {key: getattr(self, key) * size for key in ("vertices", "pieces", "points", "rest_height")}
         return replace(self, **lengths, inertia=self.inertia * size**2)
 
     def to_bytes(self) -> bytes:
-        """The model as the bytes of an .npz file; equal models give equal bytes."""
+        """Return the model as the bytes of an .npz file; equal models give equal bytes."""
         scalars = {key: getattr(self, key) for key in ("mass", "friction", "seed", "proportion")}
         text = {"name": self.name, "family": self.family, "split": self.split}
         arrays = {key: np.ascontiguousarray(getattr(self, key), dtype) for key, dtype in _ARRAYS.items()}
@@ -184,19 +184,19 @@ class ObjectModel:
 
     @staticmethod
     def from_bytes(data: bytes) -> "ObjectModel":
-        """The model that `to_bytes` wrote."""
+        """Return the model that `to_bytes` wrote."""
         with np.load(io.BytesIO(data)) as archive:
             arrays = {key: archive[key] for key in _ARRAYS}
             meta = json.loads(bytes(archive["meta"]))
         return ObjectModel(**meta, **arrays)
 
     def save(self, path: str | Path) -> None:
-        """Writes one .npz in one step: after a kill the file is old, new or absent, never half."""
+        """Write one .npz in one step: after a kill the file is old, new or absent, never half."""
         write_bytes(Path(path), self.to_bytes())
 
     @staticmethod
     def load(path: str | Path) -> "ObjectModel":
-        """Reads a file that `save` wrote."""
+        """Read a file that `save` wrote."""
         return ObjectModel.from_bytes(Path(path).read_bytes())
 
 
@@ -229,16 +229,16 @@ class ObjectLibrary:
 
     @property
     def names(self) -> list[str]:
-        """Names of all objects, in the order of the manifest."""
+        """Return the names of all objects, in the order of the manifest."""
         return list(self._entries)
 
     @property
     def entries(self) -> list[ObjectEntry]:
-        """All entries, in the order of the manifest."""
+        """Return all entries, in the order of the manifest."""
         return list(self._entries.values())
 
     def entry(self, name: str) -> ObjectEntry:
-        """What the manifest says of one object."""
+        """Return the manifest row of one object."""
         if name not in self._entries:
             hint = did_you_mean(name, self._entries, most=3) or f" It has {comma_separated(self.names[:5])}"
             raise KeyError(f"no object '{name}' in {self.path} ({len(self)} objects).{hint}")
@@ -267,7 +267,9 @@ class ObjectLibrary:
         return model
 
     def part(self, names: Sequence[str]) -> "ObjectLibrary":
-        """These objects alone, in this order, with their files in memory: another process needs no disk to use them.
+        """Return a library of the objects `names`, in this order, with their files in memory.
+
+        Another process can use it without a disk.
 
         Their scenes are laid out as those of the whole library, so that trials repeat bit by bit.
         """
@@ -325,14 +327,14 @@ def _few(names: Sequence[str]) -> str:
 
 
 def trained_on(entries: Iterable[ObjectEntry]) -> list[str]:
-    """Return names of objects of the training split, which a report of an evaluation must mention."""
+    """Return the names of objects of the training split, which a report of an evaluation must mention."""
     return [e.name for e in entries if e.split == "train"]
 
 
 def write_library(
     path: Path, entries: Sequence[ObjectEntry], request: dict[str, object], command: str
 ) -> ObjectLibrary:
-    """Writes the manifest over models that lie under path/objects already, which makes the library complete.
+    """Write the manifest over the models in path/objects, which completes the library.
 
     `request` is what was asked for, `command` the command line that asks for the same again.
     """

@@ -1,4 +1,4 @@
-"""From geometry to an ObjectModel, and the numbers that the manifest keeps of it.
+"""Construction of an ObjectModel from geometry, and the numbers of its manifest row.
 
 Convex pieces in the one shape that all compiled models share: 64 points that all lie on the piece's hull.
 
@@ -24,7 +24,7 @@ LEAST_SCALE = 0.25
 
 
 def sphere_directions(count: int) -> np.ndarray:
-    """(count, 3) unit vectors of the Fibonacci lattice, evenly spread over the sphere."""
+    """Return (count, 3) unit vectors of the Fibonacci lattice, evenly spread over the sphere."""
     i = np.arange(count) + 0.5
     polar = np.arccos(1 - 2 * i / count)
     azimuth = np.pi * (1 + 5**0.5) * i
@@ -37,7 +37,9 @@ _BETWEEN = sphere_directions(150)
 
 
 def support_hull(points: np.ndarray, ball_m: float = BALL_M) -> np.ndarray:
-    """(64, 3) float32: support points, along 64 directions, of the hull of `points` (n, 3) rounded by a small ball.
+    """Return the 64 support points (64, 3) float32 of the rounded hull of `points` (n, 3).
+
+    One point along each of 64 directions; the hull is rounded by a small ball.
 
     The hull is first shrunk by the ball's diameter along its principal axes, so that walls keep their thickness, and
     the result is scaled to the mean width of the hull: few points would cut round things short all over.
@@ -58,12 +60,12 @@ def support_hull(points: np.ndarray, ball_m: float = BALL_M) -> np.ndarray:
 
 
 def support_hulls(pieces: list[np.ndarray]) -> np.ndarray:
-    """(p, 64, 3) float32: `support_hull` of each point set."""
+    """Return (p, 64, 3) float32: `support_hull` of each point set."""
     return np.stack([support_hull(np.asarray(points, float)) for points in pieces])
 
 
 def hull_volume(points: np.ndarray) -> float:
-    """Volume of the convex hull of points (n, 3) [m^3]; 0 when they are flat."""
+    """Return the volume of the convex hull of points (n, 3) [m^3]; 0 when they are flat."""
     try:
         return float(ConvexHull(np.asarray(points, float)).volume)
     except QhullError:
@@ -71,7 +73,9 @@ def hull_volume(points: np.ndarray) -> float:
 
 
 def mass_properties(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Volume [m^3], centroid (3,) [m] and inertia (3, 3) about it at density 1 [m^5] of a closed mesh.
+    """Return volume [m^3], centroid (3,) [m] and inertia (3, 3) [m^5] of a closed mesh.
+
+    The inertia is about the centroid, at density 1.
 
     Sums signed tetrahedra (origin, a, b, c): their integral of x x^T is det/120 ((sum)(sum)^T + sum of x x^T).
     """
@@ -88,14 +92,17 @@ def mass_properties(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.
 
 
 def surface_area(vertices: np.ndarray, faces: np.ndarray) -> float:
-    """Area of a triangle mesh [m^2]."""
+    """Return the area of a triangle mesh [m^2]."""
     return float(_face_cross(vertices, faces)[1].sum() / 2)
 
 
 def sample_surface(
     vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` points (n, 3) and outward normals (n, 3) of a mesh, even by area, in farthest-point order."""
+    """Return `count` points (n, 3) and normals (n, 3) of a mesh in farthest-point order, even by area.
+
+    Normals point outward.
+    """
     points, normals = scatter(vertices, faces, count, rng)
     order = farthest_first(points)
     return points[order], normals[order]
@@ -104,7 +111,9 @@ def sample_surface(
 def scatter(
     vertices: np.ndarray, faces: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`count` points (n, 3) and outward normals (n, 3) of a mesh, even by area, in the order of the faces.
+    """Return `count` points (n, 3) and outward normals (n, 3) of a mesh, even by area.
+
+    Points are in the order of the faces.
 
     One sample in each of `count` strata of equal area spreads better than independent draws.
     """
@@ -119,7 +128,10 @@ def scatter(
 
 
 def farthest_first(points: np.ndarray) -> np.ndarray:
-    """Order (n,) of points (n, 3): starts farthest from the mean, then always the point farthest from those chosen."""
+    """Return the farthest-point order (n,) of points (n, 3).
+
+    Starts farthest from the mean; each next point is the farthest from those chosen.
+    """
     points = np.asarray(points, np.float32)
     square = np.einsum("ni,ni->n", points, points)
     apart = square[:, None] + square[None] - 2 * points @ points.T
@@ -157,7 +169,9 @@ def assemble(
     friction: float,
     rng: np.random.Generator,
 ) -> ObjectModel:
-    """The model of a closed mesh (vertices (v, 3), faces (f, 3)) and the point sets of its convex pieces, any origin.
+    """Return the model of a closed mesh and the point sets of its convex pieces, any origin.
+
+    `mesh`: vertices (v, 3), faces (f, 3).
 
     Moves the origin to the centre of mass at uniform density, samples the surface, finds the resting poses.
     """
@@ -177,7 +191,7 @@ def assemble(
 
 
 def describe(model: ObjectModel, file: str, data: bytes, source: str = "") -> ObjectEntry:
-    """The manifest row of a model whose file holds `data`."""
+    """Return the manifest row of a model whose file holds `data`."""
     volume = mass_properties(model.vertices, model.faces)[0]
     hull = float(ConvexHull(model.vertices.astype(float)).volume)
     thickness = 2 * volume / surface_area(model.vertices, model.faces)

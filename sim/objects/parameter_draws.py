@@ -1,7 +1,8 @@
 """Random draws of a family's parameters, with the proportions that keep the splits apart.
 
-Every family draws its telling proportions with `Draw.proportion`.  The unit interval behind it is striped, and each
-split owns its stripes: a validation mug is no rescaled training mug, though both cover the whole range.
+Every family draws its characteristic proportions with `ParameterSampler.proportion`.  The unit interval behind it is
+striped, and each split owns its stripes: a validation mug is no rescaled training mug, though both cover the whole
+range.
 """
 
 from collections.abc import Sequence
@@ -16,7 +17,10 @@ T = TypeVar("T")
 
 
 def stripe_owner(unit: float) -> str:
-    """The split that owns a value of the unit interval: of ten stripes, eight train, one validates, one tests."""
+    """Return the split that owns a value of the unit interval.
+
+    Of ten stripes, eight train, one validates, one tests.
+    """
     place = int(unit * STRIPES) % _PERIOD
     return {_VALIDATION: "validation", _TEST: "test"}.get(place, "train")
 
@@ -34,23 +38,23 @@ class ParameterSampler:
             raise ValueError(f"no proportions belong to split '{split}'; splits: train, validation, test")
 
     def proportion(self, low: float, high: float) -> float:
-        """A ratio between low and high from the stripes of this split."""
+        """Return a ratio between low and high from the stripes of this split."""
         unit = (self.choice(self._owned) + self.rng.uniform()) / STRIPES
         self.proportions.append(unit)
         return low + (high - low) * unit
 
     def uniform(self, low: float, high: float) -> float:
-        """A free parameter between low and high."""
+        """Return a free parameter between low and high."""
         return float(self.rng.uniform(low, high))
 
     def integer(self, low: int, high: int) -> int:
-        """An integer from low to high, both included."""
+        """Return an integer from low to high, both included."""
         return int(self.rng.integers(low, high + 1))
 
     def chance(self, probability: float) -> bool:
-        """True with the given probability."""
+        """Return True with the given probability."""
         return bool(self.rng.uniform() < probability)
 
     def choice(self, options: Sequence[T]) -> T:
-        """One of the options."""
+        """Return one of the options."""
         return options[int(self.rng.integers(len(options)))]

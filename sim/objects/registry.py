@@ -1,4 +1,4 @@
-"""Opens object libraries by name, number or folder."""
+"""Access to object libraries by name, number or folder."""
 
 import json
 import re

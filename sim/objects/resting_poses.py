@@ -1,4 +1,4 @@
-"""How an object comes to rest on the table: stable poses from its hull, settled and held in MuJoCo.
+"""Stable resting poses of an object on the table, from its hull, settled and held in MuJoCo.
 
 A facet of the hull is stable when the centre of mass stands over it; an object that lands on another facet tips over
 the edge it overhangs most, until it is stable.  The solid angles that end on one facet are the probability of its
@@ -27,7 +27,9 @@ FREE_DAMPING = 1e-3
 
 
 def resting_poses(pieces: np.ndarray, mass: float, inertia: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Resting heights (r,) [m], orientations (r, 4) wxyz and probabilities (r,) of an object on a flat table.
+    """Return the stable resting poses of an object on a flat table.
+
+    Heights (r,) [m], orientations (r, 4) wxyz and probabilities (r,).
 
     pieces (p, 64, 3) in the object frame, whose origin is the centre of mass.  At least one pose is returned, or
     ValueError says that none was found.
@@ -53,7 +55,9 @@ def resting_poses(pieces: np.ndarray, mass: float, inertia: np.ndarray) -> tuple
 
 
 def stable_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Down directions (k, 3) in the object frame of the statically stable poses, likeliest first, with probabilities.
+    """Return the down directions (k, 3) of the statically stable poses, with probabilities.
+
+    Object frame; likeliest first.
 
     points (n, 3) about the centre of mass; quasi-static tipping over the facets of their hull.
     """
@@ -77,8 +81,11 @@ def stable_directions(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _likeliest(down: np.ndarray, prob: np.ndarray, heights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most MOST_POSES poses.  A round thing lies on its side in no end of ways, all at one height: each height
-    keeps its likeliest pose first, and what is left out gives its probability to those of its height."""
+    """Return at most MOST_POSES poses with their probabilities.
+
+    A round object lies on its side in any number of ways, all at one height: each height keeps its likeliest pose
+    first, and poses left out add their probability to those of their height.
+    """
     prob = prob / prob.sum()
     group = np.array([np.flatnonzero(np.abs(heights / h - 1) < SAME_HEIGHT)[0] for h in heights])
     total = np.bincount(group, weights=prob, minlength=len(prob))
@@ -92,7 +99,10 @@ def _likeliest(down: np.ndarray, prob: np.ndarray, heights: np.ndarray) -> tuple
 
 
 def object_on_table(pieces: np.ndarray, mass: float, inertia: np.ndarray) -> mujoco.MjModel:
-    """A free body of convex pieces (p, 64, 3) over the plane z = 0, with the task's contact settings."""
+    """Return a free body of convex pieces (p, 64, 3) over the plane z = 0.
+
+    Contacts have the task's settings.
+    """
     spec = mujoco.MjSpec()
     option = spec.option
     option.timestep, option.integrator = STEP_S, mujoco.mjtIntegrator.mjINT_IMPLICITFAST
@@ -113,7 +123,7 @@ def object_on_table(pieces: np.ndarray, mass: float, inertia: np.ndarray) -> muj
 
 
 def turned_rad(quat_a: np.ndarray, quat_b: np.ndarray) -> float:
-    """Angle between two orientations wxyz [rad]."""
+    """Return the angle between two orientations wxyz [rad]."""
     return float(2 * np.arccos(np.clip(abs(np.dot(quat_a, quat_b)), 0, 1)))
 
 
@@ -130,12 +140,12 @@ def _settle(model: mujoco.MjModel, pieces: np.ndarray, quat: np.ndarray) -> tupl
 
 
 def _height(pieces: np.ndarray, quat: np.ndarray) -> float:
-    """Height of the origin at which the lowest point touches the table [m]."""
+    """Return the height of the origin at which the lowest point touches the table [m]."""
     return float(-(pieces.reshape(-1, 3) @ _matrix(quat)[2]).min())
 
 
 def _solid_angles(triangles: np.ndarray) -> np.ndarray:
-    """Solid angle of each triangle (n, 3, 3) seen from the origin (van Oosterom and Strackee 1983)."""
+    """Return the solid angle of each triangle (n, 3, 3) seen from the origin (van Oosterom and Strackee 1983)."""
     a, b, c = triangles.transpose(1, 0, 2)
     la, lb, lc = (np.linalg.norm(x, axis=1) for x in (a, b, c))
     top = np.abs(np.einsum("ni,ni->n", a, np.cross(b, c)))
@@ -144,7 +154,7 @@ def _solid_angles(triangles: np.ndarray) -> np.ndarray:
 
 
 def _tips_to(hull: ConvexHull) -> np.ndarray:
-    """Facet on which an object that lands on each facet ends up (index of itself when stable)."""
+    """Return the facet on which an object that lands on each facet ends up (index of itself when stable)."""
     normals, offsets = hull.equations[:, :3], hull.equations[:, 3]
     below = -offsets[:, None] * normals  # the centre of mass projected on each facet's plane
     corners = hull.points[hull.simplices]
@@ -167,7 +177,7 @@ def _tips_to(hull: ConvexHull) -> np.ndarray:
 
 
 def _quat_down(direction: np.ndarray) -> np.ndarray:
-    """Shortest rotation (4,) wxyz that takes a unit direction of the object to world -z."""
+    """Return the shortest rotation (4,) wxyz that takes a unit direction of the object to world -z."""
     if direction[2] > 1 - 1e-9:
         return np.array([0.0, 1.0, 0.0, 0.0])
     axis = np.cross(direction, [0, 0, -1])

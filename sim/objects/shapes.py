@@ -1,4 +1,4 @@
-"""Geometry of parts: each shape is a set of closed solids and the convex pieces that stand for them in the physics.
+"""Geometry of parts: closed solids, and the convex pieces that represent them in the physics.
 
 Visual mesh = union of the solids.  The pieces are known from the construction, so nothing has to be decomposed:
 convex parts are one piece, solids of revolution are cut where their profile is concave, walls are cut into wedges.
@@ -27,7 +27,10 @@ Points = np.ndarray
 
 @dataclass(frozen=True)
 class Shape:
-    """Closed solids whose union is the visual mesh, and point sets (n, 3) whose hulls are the convex pieces."""
+    """Closed solids and convex pieces of a shape.
+
+    The union of the solids is the visual mesh; the pieces are the hulls of point sets (n, 3).
+    """
 
     solids: tuple[Manifold, ...]
     pieces: tuple[Points, ...]
@@ -36,50 +39,53 @@ class Shape:
         return Shape(self.solids + other.solids, self.pieces + other.pieces)
 
     def moved(self, x: float = 0.0, y: float = 0.0, z: float = 0.0) -> "Shape":
-        """The shape shifted by (x, y, z)."""
+        """Return the shape shifted by (x, y, z)."""
         return self.mapped(np.eye(3), np.array([x, y, z], float))
 
     def turned(self, axis: str, angle: float) -> "Shape":
-        """The shape turned about a coordinate axis through the origin, right-handed."""
+        """Return the shape turned about a coordinate axis through the origin, right-handed."""
         return self.mapped(rotation(axis, angle), np.zeros(3))
 
     def scaled(self, x: float, y: float, z: float) -> "Shape":
-        """The shape stretched along the axes by positive factors."""
+        """Return the shape stretched along the axes by positive factors."""
         return self.mapped(np.diag([x, y, z]), np.zeros(3))
 
     def mapped(self, matrix: np.ndarray, offset: np.ndarray) -> "Shape":
-        """The shape under the map x -> matrix x + offset."""
+        """Return the shape under the map x -> matrix x + offset."""
         affine = np.column_stack([matrix, offset])
         solids = tuple(solid.transform(affine) for solid in self.solids)
         return Shape(solids, tuple(points @ matrix.T + offset for points in self.pieces))
 
     def mesh(self) -> tuple[np.ndarray, np.ndarray]:
-        """Vertices (v, 3) [m] and faces (f, 3) of the union of the solids: closed, outward, one surface."""
+        """Return vertices (v, 3) [m] and faces (f, 3) of the union of the solids.
+
+        One closed surface, faces outward.
+        """
         solid = Manifold.batch_boolean(list(self.solids), OpType.Add)
         mesh = solid.simplify(SIMPLIFY_M).to_mesh64()
         return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts, np.int32)
 
 
 def join(shapes: Sequence[Shape]) -> Shape:
-    """All parts as one shape."""
+    """Return all parts as one shape."""
     return Shape(tuple(s for shape in shapes for s in shape.solids), tuple(p for shape in shapes for p in shape.pieces))
 
 
 def rotation(axis: str, angle: float) -> np.ndarray:
-    """(3, 3) rotation about "x", "y" or "z", right-handed."""
+    """Return (3, 3) rotation about "x", "y" or "z", right-handed."""
     c, s = np.cos(angle), np.sin(angle)
     rows = {"x": [[1, 0, 0], [0, c, -s], [0, s, c]], "y": [[c, 0, s], [0, 1, 0], [-s, 0, c]]}
     return np.array(rows.get(axis, [[c, -s, 0], [s, c, 0], [0, 0, 1]]), float)
 
 
 def convex(points: Points) -> Shape:
-    """The convex hull of points (n, 3)."""
+    """Return the convex hull of points (n, 3)."""
     points = np.asarray(points, float)
     return Shape((Manifold.hull_points(points),), (points,))
 
 
 def box(x: float, y: float, z: float, round_m: float = 0.0) -> Shape:
-    """A box of full side lengths about the origin; edges rounded with radius `round_m`."""
+    """Return a box of full side lengths about the origin; edges rounded with radius `round_m`."""
     signs = np.array(np.meshgrid([-1, 1], [-1, 1], [-1, 1])).reshape(3, -1).T
     if round_m <= 0:
         return convex(signs * np.array([x, y, z]) / 2)
@@ -89,19 +95,22 @@ def box(x: float, y: float, z: float, round_m: float = 0.0) -> Shape:
 
 
 def prism(outline: np.ndarray, height: float) -> Shape:
-    """A convex outline (n, 2) in x, y, raised from z = -height/2 to height/2."""
+    """Return a convex outline (n, 2) in x, y, raised from z = -height/2 to height/2."""
     flat = np.asarray(outline, float)
     ends = [np.column_stack([flat, np.full(len(flat), z)]) for z in (-height / 2, height / 2)]
     return convex(np.concatenate(ends))
 
 
 def ellipsoid(x: float, y: float, z: float) -> Shape:
-    """An ellipsoid of full axis lengths about the origin."""
+    """Return an ellipsoid of full axis lengths about the origin."""
     return convex(sphere_points(0.5, rings=11, around=22) * [x, y, z])
 
 
 def superquadric(x: float, y: float, z: float, e1: float, e2: float) -> Shape:
-    """A convex superquadric of full axis lengths; e1 bends the profile, e2 the outline (0.1 boxy, 1 round)."""
+    """Return a convex superquadric of full axis lengths.
+
+    `e1` bends the profile, `e2` the outline (0.1 boxy, 1 round).
+    """
     u = np.linspace(-np.pi / 2, np.pi / 2, 15)[:, None]
     v = np.linspace(-np.pi, np.pi, 28, endpoint=False)[None]
 
@@ -121,7 +130,10 @@ def superquadric(x: float, y: float, z: float, e1: float, e2: float) -> Shape:
 def chain(
     centres: np.ndarray, radii: np.ndarray | Sequence[float] | float, stretch: Sequence[float] = (1, 1, 1)
 ) -> Shape:
-    """Spheres at centres (n, 3) joined by their hulls, pair by pair: tapered capsules, limbs, handles, bent tubes."""
+    """Return spheres at centres (n, 3) joined by their hulls, pair by pair.
+
+    Used for tapered capsules, limbs, handles, bent tubes.
+    """
     centres = np.asarray(centres, float)
     radii = np.broadcast_to(np.asarray(radii, float), len(centres))
     ball = sphere_points(1.0, rings=7, around=12) * np.asarray(stretch, float)
@@ -130,12 +142,15 @@ def chain(
 
 
 def loft(sections: Sequence[Points]) -> Shape:
-    """Cross-sections, each a set of points (n, 3), joined by their hulls, pair by pair."""
+    """Return cross-sections, each a set of points (n, 3), joined by their hulls, pair by pair."""
     return join([convex(np.concatenate(pair)) for pair in pairwise(sections)])
 
 
 def oval(x: float, width: float, low: float, high: float, power: float = 0.6) -> Points:
-    """A rounded cross-section (16, 3) across the x axis at x: its width along y, from low to high along z."""
+    """Return a rounded cross-section (16, 3) across the x axis at x.
+
+    Its width is along y; it extends from low to high along z.
+    """
     turn = np.arange(16) * np.pi / 8
     c, s = np.cos(turn), np.sin(turn)
     y = np.sign(c) * np.abs(c) ** power * width / 2
@@ -144,7 +159,7 @@ def oval(x: float, width: float, low: float, high: float, power: float = 0.6) ->
 
 
 def lathe(profile: np.ndarray) -> Shape:
-    """A solid of revolution about z; profile (n, 2) rows (radius, z) from bottom to top.
+    """Return a solid of revolution about z; profile (n, 2) rows (radius, z) from bottom to top.
 
     Pieces are the runs of the profile that are convex.
     """
@@ -156,7 +171,10 @@ def lathe(profile: np.ndarray) -> Shape:
 
 
 def convex_runs(profile: np.ndarray, slack: float = 0.03) -> list[tuple[int, int]]:
-    """Index ranges (first, last) of the runs of a profile (n, 2) rows (radius, z) that turn into convex solids."""
+    """Return the index ranges (first, last) of a profile's runs that turn into convex solids.
+
+    `profile` (n, 2): rows (radius, z).
+    """
     edges = np.diff(profile, axis=0)
     edges = edges / np.maximum(np.linalg.norm(edges, axis=1, keepdims=True), 1e-12)
     runs, first = [], 0
@@ -168,14 +186,17 @@ def convex_runs(profile: np.ndarray, slack: float = 0.03) -> list[tuple[int, int
 
 
 def ring(section: np.ndarray, sectors: int) -> Shape:
-    """A convex section (n, 2) rows (radius, z) carried round z; pieces are wedges, as thick as the section."""
+    """Return a solid of revolution about z of a convex section (n, 2), rows (radius, z).
+
+    Pieces are wedges, as thick as the section.
+    """
     section = np.asarray(section, float)
     solid = CrossSection([_counter_clockwise(section)]).revolve(ROUND)
     return Shape((solid,), tuple(wedges(section, sectors)))
 
 
 def shell(outer: np.ndarray, inner: np.ndarray, sectors: int, rows: Sequence[int] = ()) -> Shape:
-    """A hollow vessel about z, open at the top, closed by a floor.
+    """Return a hollow vessel about z, open at the top, closed by a floor.
 
     outer, inner (n, 2): rows (radius, z) from the floor to the rim, index by index across the wall; outer[0] and
     inner[0] are the edges of the floor.  Pieces: the floor, and for each row between the indices `rows` a ring of
@@ -192,7 +213,7 @@ def shell(outer: np.ndarray, inner: np.ndarray, sectors: int, rows: Sequence[int
 
 
 def wedges(section: np.ndarray, sectors: int) -> list[Points]:
-    """Point sets of the sectors of a ring with the given section (n, 2) rows (radius, z).
+    """Return the point sets of the sectors of a ring with the given section (n, 2) rows (radius, z).
 
     Corners stand a little outside the circle, so that the polygon has the circle's area.
     """
@@ -208,7 +229,7 @@ def wedges(section: np.ndarray, sectors: int) -> list[Points]:
 
 
 def cut(shape: Shape, tool: Shape) -> Shape:
-    """The solids of `shape` without those of `tool`; its pieces must already leave out the tool."""
+    """Return the solids of `shape` without those of `tool`; its pieces must already leave out the tool."""
     solid = Manifold.batch_boolean(list(shape.solids), OpType.Add)
     for other in tool.solids:
         solid = solid - other
@@ -216,7 +237,7 @@ def cut(shape: Shape, tool: Shape) -> Shape:
 
 
 def sphere_points(radius: float, rings: int, around: int) -> Points:
-    """Points on a sphere by latitude and longitude, poles included."""
+    """Return points on a sphere by latitude and longitude, poles included."""
     lat = np.linspace(-np.pi / 2, np.pi / 2, rings)[1:-1, None]
     lon = np.linspace(0, 2 * np.pi, around, endpoint=False)[None]
     grid = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat) + 0 * lon]).reshape(3, -1).T
@@ -224,12 +245,15 @@ def sphere_points(radius: float, rings: int, around: int) -> Points:
 
 
 def bumpy_points(rng: np.random.Generator, count: int, depth: float) -> Points:
-    """Unit directions with random radii 1 - depth .. 1: the corners of a random rock."""
+    """Return unit directions with random radii 1 - depth .. 1: the corners of a random rock."""
     return sphere_directions(count) * rng.uniform(1 - depth, 1, size=(count, 1))
 
 
 def _straightened(outer: np.ndarray, inner_ends: np.ndarray) -> np.ndarray:
-    """Four corners of a bent wall as one straight wall of the same thickness, moved halfway out to the bend."""
+    """Return four corners of a bent wall as one straight wall of equal thickness.
+
+    The wall is moved halfway out to the bend.
+    """
     chord = outer[-1] - outer[0]
     normal = np.array([chord[1], -chord[0]]) / np.linalg.norm(chord)
     bend = (outer - outer[0]) @ normal

@@ -1,4 +1,4 @@
-"""Everything random about an episode, drawn for many at once.
+"""Random quantities of episodes, drawn for many at once.
 
 A trial is reproducible from its seed and number alone, whatever runs beside it; where things start (ResetCfg) is the
 same however the domain is randomised (RandomizationCfg).
@@ -22,7 +22,10 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class ResetCfg:
-    """Where an episode starts. Half-widths are of uniform distributions around zero, "sd" of normal ones."""
+    """Initial state distribution of an episode.
+
+    Half-widths are of uniform distributions around zero, "sd" of normal ones.
+    """
 
     object_xy_range_m: float = 0.05
     """Half-width of the object's place on the table, x and y [m]."""
@@ -31,13 +34,13 @@ class ResetCfg:
     camera_height_m: float = 0.76
     """Height of the camera over the table [m]; RobustDexGrasp's camera point."""
     camera_placement: Literal["overhead", "side", "mixed"] = "overhead"
-    """overhead: above the object. side: at an angle from which the hand hides less. mixed: half of the episodes each."""
+    """overhead: above the object. side: at an angle where the hand hides less. mixed: half of the episodes each."""
     aside_azimuth_deg: Range = (-180.0, 180.0)
-    """Where a camera that stands aside may stand around the object; 0 is +x [degree]."""
+    """Azimuth range of a camera that stands aside, around the object; 0 is +x [degree]."""
     aside_elevation_deg: Range = (30.0, 60.0)
-    """The same above the table [degree]."""
+    """Elevation range of a camera that stands aside, above the table [degree]."""
     aside_distance_m: Range = (0.55, 0.85)
-    """The same from the object's place on the table [m]."""
+    """Distance range of a camera that stands aside, from the object's place on the table [m]."""
     approach: Literal["camera_line", "top_down", "scored"] = "scored"
     """camera_line: from the camera at the middle, as published. top_down: straight down at the middle. scored: the
     candidate with the best score, among these, approaches to edges and slanted ones."""
@@ -100,13 +103,13 @@ class RandomizationCfg:
     palm_noise_m: float = 0.0
     """Half-width of the noise of the palm position, each axis, drawn every step [m]."""
     palm_noise_rad: float = 0.0
-    """The same of the palm orientation, rotation vector [rad]."""
+    """Half-width of the noise of the palm orientation, rotation vector, drawn every step [rad]."""
     action_delay: int = 0
     """Commands arrive up to this many control steps late, constant in an episode."""
     late_action_probability: float = 0.0
     """Probability that a step's finger targets arrive late by a part of the control period."""
     observation_delay: int = 0
-    """ProprioceptiveState are up to this many control steps old, constant in an episode."""
+    """Readings are up to this many control steps old, constant in an episode."""
     max_push_n: float = 0.0
     """Greatest force of the one push on the lifted object per episode [N]; direction and moment are drawn."""
     camera_bias_m: float = 0.0
@@ -133,10 +136,13 @@ class RandomizationCfg:
 
 @dataclass
 class EpisodeDraws:
-    """The draws of a batch of episodes; row i belongs to environment i. Lengths in m, angles in rad, forces in N."""
+    """Random draws of a batch of episodes; row i belongs to environment i.
+
+    Lengths in m, angles in rad, forces in N.
+    """
 
     key: Tensor
-    """(env,) int64: what noise within the episode comes from, see TrialRandom."""
+    """(env,) int64 key of the random numbers within the episode, for TrialRandom."""
     object_xy: Tensor
     """(env, 2)."""
     rest: Tensor
@@ -146,7 +152,7 @@ class EpisodeDraws:
     camera_offset: Tensor
     """(env, 3) camera position relative to the object's place on the table."""
     approach_offset: Tensor
-    """(env, 3) the point from which the palm comes, likewise."""
+    """(env, 3) start of the palm's approach, relative to the object's place on the table."""
     tilt: Tensor
     """(env, 2)."""
     standoff: Tensor
@@ -200,7 +206,7 @@ class EpisodeDraws:
 
     @staticmethod
     def empty(num_envs: int, num_joints: int, device: torch.device | str = "cpu") -> "EpisodeDraws":
-        """Storage for `num_envs` rows, all zero."""
+        """Return storage for `num_envs` rows, all zero."""
         random = TrialRandom(torch.zeros(num_envs, dtype=torch.int64, device=device))
         draws = draw_episode(random, ResetCfg(), RandomizationCfg(), num_joints)
         return EpisodeDraws(**{f.name: torch.zeros_like(getattr(draws, f.name)) for f in fields(EpisodeDraws)})
@@ -211,12 +217,12 @@ class EpisodeDraws:
             getattr(self, item.name)[rows] = getattr(draws, item.name)
 
     def rows(self, rows: Tensor) -> "EpisodeDraws":
-        """The draws of some environments, copied."""
+        """Return the draws of some environments, copied."""
         return EpisodeDraws(**{f.name: getattr(self, f.name)[rows] for f in fields(EpisodeDraws)})
 
 
 def draw_episode(random: TrialRandom, reset: ResetCfg, domain: RandomizationCfg, num_joints: int) -> EpisodeDraws:
-    """Draws of one episode per row of `random`, on its device."""
+    """Draw one episode per row of `random`, on its device."""
     return EpisodeDraws(
         key=random.key, **_draw_start(random, reset, num_joints), **_draw_domain(random, domain, num_joints)
     )
@@ -282,7 +288,10 @@ def _draw_domain(random: TrialRandom, cfg: RandomizationCfg, num_joints: int) ->
 
 
 def draw_object(random: TrialRandom, count: int, weights: Tensor | None = None) -> Tensor:
-    """Number (row,) int64 of the object of each episode, evenly or by `weights` (count,), which sum to 1."""
+    """Return the object number (row,) int64 of each episode, drawn evenly or by `weights`.
+
+    `weights` (count,) sum to 1.
+    """
     if weights is None:
         return random.integers("object", count)
     return torch.searchsorted(weights.cumsum(0), random.uniform("object"), right=True).clamp(max=count - 1)

@@ -1,4 +1,6 @@
-"""Random numbers of trials: a hash of seed, trial, name and place, for all rows at once and on any device.
+"""Counter-based random numbers of trials: a hash of seed, trial, name and place.
+
+All rows are computed at once, on any device.
 
 A number depends on nothing else: neither on what runs beside the trial nor on what else is drawn.
 
@@ -18,18 +20,21 @@ def _signed(bits: int) -> int:
 
 
 GAMMA, MIX_A, MIX_B = (_signed(x) for x in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
-"""Of SplitMix64: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"."""
+"""Constants of SplitMix64: Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators"."""
 
 
 def mix(bits: Tensor) -> Tensor:
-    """SplitMix64's finaliser of int64, any shape; tensors of integers overflow as its unsigned ones do."""
+    """Return int64 of any shape, mixed by SplitMix64's finaliser.
+
+    Integer tensors overflow as its unsigned numbers do.
+    """
     bits = (bits ^ _shifted(bits, 30)) * MIX_A
     bits = (bits ^ _shifted(bits, 27)) * MIX_B
     return bits ^ _shifted(bits, 31)
 
 
 def _shifted(bits: Tensor, by: int) -> Tensor:
-    """To the right, zeros come in."""
+    """Shift right, filling with zeros."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
 
 
@@ -42,7 +47,7 @@ class TrialRandom:
 
     @classmethod
     def of_trials(cls, seeds: Tensor, trials: Tensor) -> "TrialRandom":
-        """`seeds`, `trials` (row,) int64."""
+        """Return the random numbers of trials; `seeds`, `trials` (row,) int64."""
         return cls(mix(mix(seeds + GAMMA) + trials))
 
     def uniform(
@@ -53,7 +58,10 @@ class TrialRandom:
         size: Sequence[int] = (),
         at: Tensor | None = None,
     ) -> Tensor:
-        """(row, *size) float64 in [low, high); `at` (row,) int64: the how manyth draw of this name and size it is."""
+        """Return uniform numbers (row, *size) float64 in [low, high).
+
+        `at` (row,) int64: index of the draw of this name and size.
+        """
         count = math.prod(size)
         place = torch.arange(1, count + 1, device=self.key.device)
         if at is not None:
@@ -64,15 +72,15 @@ class TrialRandom:
         return low + (high - low) * unit.view(-1, *size)
 
     def normal(self, name: str, sd: float, size: Sequence[int] = ()) -> Tensor:
-        """(row, *size) float64 of mean 0: Box and Muller 1958."""
+        """Return normal numbers (row, *size) float64 of mean 0 (Box and Muller 1958)."""
         radius, turn = self.uniform(f"{name}, radius", size=size), self.uniform(f"{name}, turn", size=size)
         return sd * (-2.0 * torch.log1p(-radius)).sqrt() * (2.0 * math.pi * turn).cos()
 
     def integers(self, name: str, count: int) -> Tensor:
-        """(row,) int64 in [0, count)."""
+        """Return integers (row,) int64 in [0, count)."""
         return (count * self.uniform(name)).long()
 
     def directions(self, name: str, size: Sequence[int] = ()) -> Tensor:
-        """(row, *size, 3) float64 unit vectors, evenly over the sphere."""
+        """Return (row, *size, 3) float64 unit vectors, evenly over the sphere."""
         vectors = self.normal(name, 1.0, (*size, 3))
         return vectors / vectors.norm(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The geoms of a model as triangle meshes, for what draws outside of MuJoCo."""
+"""The geoms of a model as triangle meshes, for renderers other than MuJoCo."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class GeomMesh:
 
 
 def geom_meshes(model: mujoco.MjModel, bodies: Iterable[int]) -> list[GeomMesh]:
-    """Every visible geom of these bodies, in the order of the model."""
+    """Return every visible geom of these bodies, in the order of the model."""
     wanted = set(bodies)
     return [
         _in_body(model, geom)
@@ -55,7 +55,7 @@ def _in_body(model: mujoco.MjModel, geom: int) -> GeomMesh:
 
 
 def _of_geom(model: mujoco.MjModel, geom: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Vertices (v, 3) and faces (f, 3) of a geom in its own frame."""
+    """Return vertices (v, 3) and faces (f, 3) of a geom in its own frame."""
     kind, size = mujoco.mjtGeom(model.geom_type[geom]), model.geom_size[geom]
     if kind == mujoco.mjtGeom.mjGEOM_MESH:
         mesh = model.mesh(int(model.geom_dataid[geom]))

@@ -1,4 +1,4 @@
-"""Headless pictures and videos of an environment.
+"""Headless images and videos of an environment.
 
 MuJoCo reads MUJOCO_GL once, when it is first imported; by then it is usually too late for a library to choose. So the
 backend is found here by trying each one in a short-lived child process (a failed attempt leaves PyOpenGL bound to the
@@ -54,7 +54,10 @@ class RenderUnavailable(RuntimeError):  # noqa: N818 - says what it is, like Sto
 
 @functools.cache
 def backend() -> str:
-    """Name of the OpenGL backend that works on this machine: MUJOCO_GL where it names one, else egl, else osmesa."""
+    """Return the name of the OpenGL backend that works on this machine.
+
+    MUJOCO_GL where it names one, else egl, else osmesa.
+    """
     asked = os.environ.get("MUJOCO_GL", "").strip().lower()
     reasons: dict[str, str] = {}
     for name in [asked] if asked in APT_PACKAGES else list(APT_PACKAGES):
@@ -66,7 +69,9 @@ def backend() -> str:
 
 
 def open_renderer(model: mujoco.MjModel, width: int, height: int, samples: int = 4) -> mujoco.Renderer:
-    """Renderer of one model, `width` x `height` pixels of so many samples, on the working backend; close() it.
+    """Return a renderer of one model on the working backend; the caller closes it.
+
+    Images have `width` x `height` pixels of `samples` samples.
 
     Raises RenderUnavailable where no backend works.
     """
@@ -78,7 +83,10 @@ def open_renderer(model: mujoco.MjModel, width: int, height: int, samples: int =
 
 
 class Renderer:
-    """Pictures of one environment, `width` x `height` pixels, from a camera that looks at where the object started."""
+    """Renders images of one environment, `width` x `height` pixels.
+
+    The camera looks at the object's initial position.
+    """
 
     def __init__(self, mesh: Mesh | None = None, width: int = 640, height: int = 480) -> None:
         """`mesh`: the object's visual mesh in the object frame, drawn instead of the convex pieces that collide."""
@@ -86,7 +94,10 @@ class Renderer:
         self._renderer, self._model = None, None
 
     def shoot(self, model: mujoco.MjModel, data: mujoco.MjData) -> NDArray[np.uint8]:
-        """The present state, (height, width, 3); raises RenderUnavailable where no backend works."""
+        """Return an image (height, width, 3) of the present state.
+
+        Raise RenderUnavailable where no backend works.
+        """
         if self._renderer is None or self._model is not model:
             self._open(model, data)
         return _shoot(self._renderer, model, data, self._camera)
@@ -110,7 +121,7 @@ class Renderer:
 
 
 class VideoRecorder:
-    """One MP4 of one environment: H.264, yuv420p, real time when `capture` is called at `rate_hz`.
+    """Records an MP4 of one environment: H.264, yuv420p, real time at `rate_hz` calls of `capture`.
 
     Frames go to the encoder as they come. The file appears under its name only when `close` has finished it; leaving
     the `with` block by an exception discards it.
@@ -171,7 +182,7 @@ class VideoRecorder:
 
 
 def write_caption(frame: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
-    """The frame (height, width, 3) with one line of text in its lower left corner."""
+    """Write one line of text into the lower left corner of a frame (height, width, 3)."""
     if not caption:
         return frame
     image = Image.fromarray(frame)
@@ -183,7 +194,7 @@ def write_caption(frame: NDArray[np.uint8], caption: str) -> NDArray[np.uint8]:
 
 
 def render_mesh(mesh: Mesh, size: int = 240) -> NDArray[np.uint8]:
-    """Picture (size, size, 3) of a triangle mesh [m] that stands on the table, framed to fill it."""
+    """Return an image (size, size, 3) of a triangle mesh [m] that stands on the table."""
     vertices = mesh[0]
     model = _still_life(*mesh, height_m=-float(vertices[:, 2].min()))
     data = mujoco.MjData(model)
@@ -198,7 +209,7 @@ def render_mesh(mesh: Mesh, size: int = 240) -> NDArray[np.uint8]:
 
 
 def _set_optics(model: mujoco.MjModel, width: int, height: int, samples: int = 4) -> None:
-    """Lens, clipping and quality, which MuJoCo keeps in the model; nothing of the physics."""
+    """Set lens, clipping and quality, which MuJoCo keeps in the model; no physics."""
     model.stat.extent = 1.0  # clipping and shadow depths are in units of it
     model.vis.global_.fovy = FOVY_DEG
     model.vis.global_.offwidth = max(width, model.vis.global_.offwidth)
@@ -210,7 +221,7 @@ def _set_optics(model: mujoco.MjModel, width: int, height: int, samples: int = 4
 def _camera(
     lookat_w: Sequence[float], distance_m: float, elevation_deg: float = -25.0, azimuth_deg: float = 135.0
 ) -> mujoco.MjvCamera:
-    """Free camera; the elevation keeps the horizon out of the picture."""
+    """Return a free camera; the elevation keeps the horizon out of the image."""
     camera = mujoco.MjvCamera()
     camera.lookat[:] = lookat_w
     camera.azimuth, camera.elevation, camera.distance = azimuth_deg, elevation_deg, distance_m
@@ -220,7 +231,10 @@ def _camera(
 def _shoot(
     renderer: mujoco.Renderer, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera
 ) -> NDArray[np.uint8]:
-    """One picture (height, width, 3) of `data` under our own light; hand and arm keep the colours of the model."""
+    """Return an image (height, width, 3) of `data` under our own light.
+
+    Hand and arm keep the colours of the model.
+    """
     scene = renderer.scene
     everything = mujoco.mjtCatBit.mjCAT_ALL.value
     mujoco.mjv_updateScene(model, data, mujoco.MjvOption(), None, camera, everything, scene)
@@ -243,7 +257,10 @@ def _shoot(
 
 
 def _add_mesh(scene: mujoco.MjvScene, visual: mujoco.MjModel, body: "mujoco._structs._MjDataBodyViews") -> None:
-    """The mesh of a still life at the pose of `body`; compiling moved the mesh's own frame to its inertia axes."""
+    """Add the visual mesh at the pose of `body`.
+
+    Compiling moved the mesh's own frame to its inertia axes.
+    """
     rotation_w_b = body.xmat.reshape(3, 3)
     rotation_b_m = np.empty(9)
     mujoco.mju_quat2Mat(rotation_b_m, visual.geom("mesh").quat)
@@ -256,7 +273,7 @@ def _add_mesh(scene: mujoco.MjvScene, visual: mujoco.MjModel, body: "mujoco._str
 
 
 def _add_grid(scene: mujoco.MjvScene) -> None:
-    """Thin lines every GRID_PITCH_M on the table, so that the eye has a scale."""
+    """Add thin lines every GRID_PITCH_M on the table, as a scale."""
     half_m = GRID_PITCH_M * (GRID_LINES - 1) / 2
     for offset_m in np.linspace(-half_m, half_m, GRID_LINES):
         for pos, size in (((offset_m, 0, 0), (0.0006, half_m, 1e-4)), ((0, offset_m, 0), (half_m, 0.0006, 1e-4))):
@@ -265,7 +282,7 @@ def _add_grid(scene: mujoco.MjvScene) -> None:
 
 
 def _light(scene: mujoco.MjvScene, camera: mujoco.MjvCamera) -> None:
-    """Soft light from the camera and one lamp above its left shoulder, which casts the shadows."""
+    """Set soft light from the camera and a lamp above its left shoulder, which casts the shadows."""
     scene.nlight = 2
     fill, lamp = scene.lights[0], scene.lights[1]
     fill.headlight, fill.castshadow, fill.type = True, False, mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
@@ -279,7 +296,7 @@ def _light(scene: mujoco.MjvScene, camera: mujoco.MjvCamera) -> None:
 
 
 def _still_life(vertices: NDArray[np.float32], faces: NDArray[np.int32], height_m: float = 0.0) -> mujoco.MjModel:
-    """A model of one mesh, its frame `height_m` above a plane."""
+    """Return a model of one mesh, its frame `height_m` above a plane."""
     spec = mujoco.MjSpec()
     spec.add_mesh(
         name="mesh",
@@ -295,7 +312,7 @@ def _still_life(vertices: NDArray[np.float32], faces: NDArray[np.int32], height_
 
 @functools.cache
 def _probe(name: str) -> str:
-    """'' when backend `name` can make a context in a fresh process, else the last line of what it said."""
+    """Return '' when backend `name` can make a context in a fresh process, else its last message."""
     clean = {key: value for key, value in os.environ.items() if key != "PYOPENGL_PLATFORM"}
     command = [sys.executable, "-c", _PROBE.format(name)]
     try:

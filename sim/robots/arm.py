@@ -1,4 +1,4 @@
-""""""
+"""Robot arms: description files and differential inverse kinematics (mink)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +66,7 @@ class ArmSpec:
 
     @classmethod
     def load(cls, name: str) -> Self:
-        """The arm of that name in assets/arms."""
+        """Return the arm `name` of assets/arms."""
         file = assets.path(f"arms/{name}/arm.yaml")
         text = yaml.safe_load(file.read_text())
         demand_known(text, _ARM_KEYS, f"{file}: key")
@@ -92,7 +92,7 @@ class ArmSpec:
         return arm
 
     def to_mjspec(self) -> mujoco.MjSpec:
-        """A fresh editable model: the base in its place in the world, servos, gravity compensated as arms do it."""
+        """Return a new editable model, with servos and gravity compensation, at its place in the world."""
         spec = mujoco.MjSpec.from_file(str(self.xml_path))
         base = spec.worldbody.first_body()
         base.pos = self.base_pos_w
@@ -112,7 +112,9 @@ class ArmSpec:
 
 
 class ArmIK:
-    """Differential inverse kinematics of an arm: poses of the hand base (or of the palm) become joint targets.
+    """Differential inverse kinematics of an arm, from poses to joint targets.
+
+    Poses are of the hand base or of the palm.
 
     Each iteration solves mink's quadratic programme: the joint step that reduces the pose error most, within joint and
     speed limits, damped where the arm is singular. Rows (env) are solved one after the other, on the CPU.
@@ -146,20 +148,25 @@ class ArmIK:
         self._limits = [mink.ConfigurationLimit(model), speed]
 
     def forward(self, q_arm: Tensor) -> tuple[Tensor, Tensor]:
-        """Pose in the world, (env, 3) [m] and (env, 4), at joint positions (env, 6) [rad]."""
+        """Return the pose in the world, (env, 3) [m] and (env, 4), at joint positions (env, 6) [rad]."""
         base_pos, base_quat = (v.expand(*q_arm.shape[:-1], -1) for v in self._base)
         pos, quat = self._kinematics.forward(base_pos, base_quat, q_arm.double())
         pos, quat = compose(pos[..., -1, :], quat[..., -1, :], *self._offset)
         return pos.to(q_arm.dtype), quat.to(q_arm.dtype)
 
     def solve(self, q_arm: Tensor, pos_w: Tensor, quat_w: Tensor) -> Tensor:
-        """Joint targets (env, 6) [rad] one control step from q_arm (env, 6) towards a pose (env, 3), (env, 4)."""
+        """Return joint targets (env, 6) [rad] one control step from `q_arm` (env, 6) towards a pose.
+
+        `pos_w` (env, 3), `quat_w` (env, 4).
+        """
         rows = zip(q_arm.double().numpy(), pos_w.double().numpy(), quat_w.double().numpy(), strict=True)
         solved = [self._descend(q, pos, quat, self._dt_s, self._iterations) for q, pos, quat in rows]
         return torch.from_numpy(np.stack(solved)).to(q_arm.dtype)
 
     def reach(self, pos_w: Tensor, quat_w: Tensor) -> tuple[Tensor, Tensor]:
-        """Joint positions (env, 6) [rad] at a pose, from anywhere, and whether they reach it to REACH_TOLERANCE (env,).
+        """Return joint positions (env, 6) [rad] at a pose, and the mask (env,) of poses reached.
+
+        A pose counts as reached within REACH_TOLERANCE. No initial joint position is needed.
 
         Starts at home with the hand turned about the vertical (wrist 2) by several angles; keeps the first good end
         that has the arm above the table, else the one that has it highest.
@@ -169,11 +176,11 @@ class ArmIK:
         return q_arm.to(pos_w.dtype), error <= 1
 
     def reaches(self, pos_w: Tensor, quat_w: Tensor) -> Tensor:
-        """Whether poses (pose, 3), (pose, 4) are reached, mask (pose,)."""
+        """Return whether poses (pose, 3), (pose, 4) are reached, mask (pose,)."""
         return self.reach(pos_w, quat_w)[1]
 
     def _reach(self, pos_w: Tensor, quat_w: Tensor) -> tuple[Tensor, Tensor]:
-        """Of one pose (3,), (4,): joint positions (6,) and the error in units of REACH_TOLERANCE."""
+        """Return joint positions (6,) at one pose (3,), (4,), and the error in units of REACH_TOLERANCE."""
         tried = []
         for start in self._starts():
             q = torch.from_numpy(self._descend(start, pos_w.numpy(), quat_w.numpy(), REACH_STEP_S, REACH_ITERATIONS))
@@ -184,18 +191,18 @@ class ArmIK:
         return min(tried, key=lambda item: item[:3])[3:]
 
     def _sunk_m(self) -> float:
-        """How much nearer than CLEARANCE_M to the table a joint of the last pose is [m]."""
+        """Return the depth of the last pose's lowest joint below CLEARANCE_M above the table [m]."""
         lowest_m = float(self._configuration.data.xpos[self._links, 2].min())
         return max(0.0, CLEARANCE_M - lowest_m)
 
     def _starts(self) -> np.ndarray:
-        """(start, 6): home, with wrist 2 turned either way."""
+        """Return initial joint positions (start, 6): home, with wrist 2 turned either way."""
         starts = np.tile(self.arm.home, (len(START_TURNS_RAD), 1))
         starts[:, -2] += START_TURNS_RAD
         return np.clip(starts, self.arm.joint_lower, self.arm.joint_upper)
 
     def _error(self, q_arm: Tensor, pos_w: Tensor, quat_w: Tensor) -> Tensor:
-        """Pose error (...) in units of REACH_TOLERANCE: the larger of position and angle."""
+        """Return the pose error (...) in units of REACH_TOLERANCE: the larger of position and angle."""
         pos, quat = self.forward(q_arm)
         angle = rotvec_from_quat(quat_multiply(quat_conjugate(quat), quat_w.expand_as(quat))).norm(dim=-1)
         return torch.maximum((pos - pos_w).norm(dim=-1) / REACH_TOLERANCE[0], angle / REACH_TOLERANCE[1])
@@ -203,7 +210,10 @@ class ArmIK:
     def _descend(
         self, q: np.ndarray, pos_w: np.ndarray, quat_w: np.ndarray, dt_s: float, iterations: int
     ) -> np.ndarray:
-        """Up to so many steps of dt_s from one q (6,), at limited speed; stops where the steps vanish."""
+        """Iterate up to `iterations` steps of `dt_s` from one q (6,), at limited speed.
+
+        Stops where the steps vanish.
+        """
         q = np.clip(q, self.arm.joint_lower, self.arm.joint_upper)
         self._configuration.update(q)
         self._frame.set_target(mink.SE3.from_rotation_and_translation(mink.SO3(quat_w), pos_w))

@@ -1,11 +1,12 @@
-"""Capsules about the geoms of a model: of a hand for the training camera, of a whole robot for self-filtering.
+"""Capsules around the geoms of a model: hand for the training camera, robot for self-filtering.
 
 A box becomes capsules side by side along its longest edge, as thick as its thinnest; its corners are lost, or nearly
-kept by two layers of thinner ones. A mesh becomes the box about it in its own axes, rounded likewise.
+kept by two layers of thinner ones. A mesh becomes the box about it in its own axes, rounded in this way.
 
-`python -m dexgrasp.sim.robots.capsules FOLDER ...`: writes capsules.json beside the hand.yaml or arm.yaml of each folder.
+`python -m dexgrasp.sim.robots.capsules FOLDER ...` writes capsules.json beside the hand.yaml or arm.yaml of each
+folder.
 
-A robot reads it to know its own body in the camera's image without a simulator; see perception/robot_body.py.
+A robot reads it to know its own body in the camera's image without a simulator; see perception/robot_mask.py.
 """
 
 import json
@@ -53,7 +54,10 @@ def hand_shadow(hand: HandSpec, margin_m: float) -> HandOcclusion:
 
 
 def robot_capsules(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[int]) -> Capsules:
-    """Return capsules around these geoms where `data` has them, world frame; corners stand out by 0.2 of a side."""
+    """Return capsules around the geoms `geoms` at the poses in `data`, world frame.
+
+    Box corners stand out by 0.2 of a side.
+    """
     sticks = [(i, *stick) for i in geoms for stick in _sticks(model, i, layers=2)]
     place = [(data.geom_xpos[i], data.geom_xmat[i].reshape(3, 3)) for i, *_ in sticks]
     ends = np.array([[p + R @ a, p + R @ b] for (p, R), (_, a, b, _) in zip(place, sticks, strict=True)])
@@ -105,11 +109,11 @@ def _spread(room: float, radius: float) -> NDArray[np.float64]:
 
 
 DIGITS = 7
-"""Of metres: a tenth of a micrometre."""
+"""Decimals of a metre: a tenth of a micrometre."""
 
 
 def hand_capsules(folder: Path) -> dict[str, Any]:
-    """What capsules.json holds of a hand."""
+    """Return the contents of capsules.json for a hand."""
     for side in SIDES:
         hand = HandSpec.load(folder, side)
         if not hand.mirrored:
@@ -119,7 +123,7 @@ def hand_capsules(folder: Path) -> dict[str, Any]:
 
 
 def arm_capsules(name: str) -> dict[str, Any]:
-    """What capsules.json holds of an arm."""
+    """Return the contents of capsules.json for an arm."""
     arm = ArmSpec.load(name)
     model = arm.to_mjspec().compile()
     kinematics, flange = kinematics_of(model, arm.joint_names, [arm.flange]), model.site(arm.flange)
@@ -145,7 +149,7 @@ def _capsules(model: mujoco.MjModel, layers: int) -> dict[str, list[Any]]:
 
 
 def write(folder: Path) -> Path:
-    """Write the file of a hand or an arm; returns its path."""
+    """Write capsules.json of a hand or an arm; return its path."""
     if (folder / "hand.yaml").is_file():
         values = hand_capsules(folder)
     elif (folder / "arm.yaml").is_file():
@@ -158,7 +162,7 @@ def write(folder: Path) -> Path:
 
 
 def main(folders: Sequence[str]) -> int:
-    """Writes the files of these folders."""
+    """Write capsules.json of each folder."""
     if not folders:
         print(__doc__, file=sys.stderr)
         return 2

@@ -1,4 +1,4 @@
-"""A hand: its geometry (hand.xml), everything else about it (hand.yaml), and names turned into indices, once.
+"""Hand description: geometry (hand.xml), parameters (hand.yaml), and names resolved to indices.
 
 hand.yaml is the single source of actuation numbers, hand.xml of geometry and inertia. A left hand is the mirror image
 of the right one, made in code; joint axes are mirrored too, so that both hands take the same joint values.
@@ -39,7 +39,7 @@ _KEYS += ("thumb_bodies", "grasp")
 
 
 def find_hand(name_or_path: str | Path) -> Path:
-    """The hand.yaml of a hand by name in assets/hands, of a folder, or itself."""
+    """Return the path of a hand.yaml: by name in assets/hands, by folder, or the file itself."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return path
@@ -55,7 +55,7 @@ def find_hand(name_or_path: str | Path) -> Path:
 
 
 def read_hand(file: Path) -> tuple[dict[str, Any], str]:
-    """Fields of HandSpec that a hand.yaml states, and the side of the hand that it describes."""
+    """Return the fields of HandSpec that a hand.yaml states, and the side of the hand that it describes."""
     text = yaml.safe_load(file.read_text())
     if not isinstance(text, dict):
         raise ValueError(f"{file}: expected a mapping with the keys {list(_KEYS)}, got {type(text).__name__}")
@@ -66,7 +66,7 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
 
 
 def _parse(text: dict[str, Any], file: Path) -> dict[str, Any]:
-    """Fields of HandSpec from the text of hand.yaml, all but the side."""
+    """Return the fields of HandSpec from the text of hand.yaml, all but the side."""
     keypoints = {k: v if isinstance(v, dict) else {"weight": v} for k, v in text["keypoints"].items()}
     for site, keypoint in keypoints.items():
         demand_known(keypoint, ("weight", "body", "pos"), f"{file}: keypoints.{site}: key")
@@ -114,7 +114,7 @@ def _parse_joints(text: dict[str, Any], file: Path) -> dict[str, Any]:
 
 
 def _parse_styles(text: dict[str, Any], file: Path) -> dict[str, GraspStyle]:
-    """The two grasp styles; a pair in hand.yaml is [power, pinch], a single number serves both."""
+    """Return the two grasp styles; a pair in hand.yaml is [power, pinch], a single number serves both."""
     scalars = [item.name for item in fields(GraspStyle) if item.name not in ("open_pose", "closing")]
     _demand_exactly(text["grasp"], scalars, f"{file}: grasp:")
     joints = text["joints"].values()
@@ -139,7 +139,10 @@ def _palm_quat(palm: dict[str, Any], file: Path) -> np.ndarray:
 
 
 def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Refuse a name that is not among the known ones and show the nearest; `what` tells where it was found."""
+    """Raise for a name that is not among the known ones, and name the nearest.
+
+    `what`: place of the name, for the message.
+    """
     known = list(known)
     for name in wanted:
         if name not in known:
@@ -160,7 +163,10 @@ MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
 
 
 def mirror(spec: mujoco.MjSpec) -> None:
-    """Reflect the model in the x-z plane of its base frame (y -> -y). A mirrored hinge takes the same joint values."""
+    """Reflect the model in the x-z plane of its base frame (y -> -y).
+
+    A mirrored hinge takes the same joint values.
+    """
     if spec.meshes or spec.frames:
         raise ValueError(f"model '{spec.modelname}' has meshes or frames: give the other side a hand.yaml of its own")
     for element in [*spec.bodies[1:], *spec.geoms, *spec.sites]:
@@ -214,9 +220,9 @@ class HandSpec:
     """(contact body,) Sum is their number; palm 0."""
     thumb_bodies: tuple[str, ...]
     power: GraspStyle
-    """How the hand takes hold of a tall object."""
+    """Grasp style for a tall object."""
     pinch: GraspStyle
-    """How it takes hold of a low one."""
+    """Grasp style for a low object."""
     source: str
     xml_path: Path
     root: str
@@ -228,7 +234,10 @@ class HandSpec:
 
     @classmethod
     def load(cls, name_or_path: str | Path, side: str = "right") -> Self:
-        """The hand of that name in assets/hands, of a folder with a hand.yaml, or of a hand.yaml, as that side."""
+        """Return a hand by name, folder or hand.yaml, as the side `side`.
+
+        Names are those of assets/hands; a folder holds a hand.yaml.
+        """
         if side not in SIDES:
             raise ValueError(f"side must be one of {SIDES}, got '{side}'")
         file = find_hand(name_or_path)
@@ -259,11 +268,14 @@ class HandSpec:
 
     @property
     def open_pose(self) -> np.ndarray:
-        """(joint,) [rad] Pre-grasp posture before a tall object."""
+        """Return the pre-grasp posture (joint,) [rad] for a tall object."""
         return self.power.open_pose.numpy()
 
     def to_mjspec(self) -> mujoco.MjSpec:
-        """A fresh editable model: root body "palm" at the origin, the servos of hand.yaml, the keypoint sites."""
+        """Return a new editable model with root body "palm" at the origin.
+
+        Includes the servos of hand.yaml and the keypoint sites.
+        """
         spec = _strip(mujoco.MjSpec.from_file(str(self.xml_path)))
         if self.mirrored:
             mirror(spec)
@@ -291,16 +303,19 @@ class HandSpec:
 
     @property
     def mass(self) -> float:
-        """Mass of the whole hand [kg]."""
+        """Return the mass of the whole hand [kg]."""
         return float(self._model.body_mass.sum())
 
     def kinematics(self) -> Kinematics:
-        """Forward kinematics of this hand in torch, float32; its root is the hand base frame."""
+        """Return the forward kinematics of this hand in torch, float32; its root is the hand base frame."""
         return kinematics_of(self._model, self.joint_names, self.keypoint_names)
 
 
 def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names: Sequence[str]) -> Kinematics:
-    """Forward kinematics of a model whose bodies form one tree; the root is body 1, whatever its pose in the world."""
+    """Return the forward kinematics of a model whose bodies form one tree.
+
+    The root is body 1, whatever its pose in the world.
+    """
     if m.njnt != len(set(m.jnt_bodyid)) or m.jnt_pos.any() or (m.jnt_type != mujoco.mjtJoint.mjJNT_HINGE).any():
         raise ValueError("each moving body needs exactly one hinge, at the body's origin")
     joint_of_body = [-1] * (m.nbody - 1)
@@ -324,7 +339,10 @@ def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names:
 
 
 def _check_names(hand: HandSpec, file: Path) -> None:
-    """Every name in hand.yaml must exist in the MJCF, and every joint of the MJCF must be in hand.yaml."""
+    """Check that hand.yaml and the MJCF name each other's joints, sites and bodies.
+
+    Every name in hand.yaml must exist in the MJCF; every joint of the MJCF must be in hand.yaml.
+    """
     spec = mujoco.MjSpec.from_file(str(hand.xml_path))
     bodies, joints, sites = ([e.name for e in kind] for kind in (spec.bodies[1:], spec.joints, spec.sites))
     used = {"root": [hand.root], "contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
@@ -338,7 +356,10 @@ def _check_names(hand: HandSpec, file: Path) -> None:
 
 
 def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:
-    """Without what a scene owns (sensors, keyframes, lights, cameras) or hand.yaml states (actuators, couplings)."""
+    """Remove what a scene owns or hand.yaml states.
+
+    Scene: sensors, keyframes, lights, cameras; hand.yaml: actuators, couplings.
+    """
     for kind in (spec.actuators, spec.sensors, spec.keys, spec.tendons, spec.equalities, spec.lights, spec.cameras):
         for element in list(kind):
             spec.delete(element)

@@ -1,4 +1,4 @@
-"""What carries the palm: nothing but servos (`floating`), or an arm (`ur5e`).
+"""Mounts of the palm: servos alone (`floating`), or an arm (`ur5e`).
 
 mount      qpos                                    ctrl
 floating   slides 3, ball 4 (wxyz), fingers 16     position of the hand base in the world 3 [m],
@@ -28,12 +28,12 @@ Turn = Literal["geodesic", "axes"]
 
 
 def mounts() -> list[str]:
-    """Names of all mounts: floating, and every arm in assets/arms."""
+    """Return the names of all mounts: floating, and every arm in assets/arms."""
     return ["floating", *assets.names("arms")]
 
 
 def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str, turn: Turn = "geodesic") -> None:
-    """Add the hand, and what carries it, to a world; the hand base frame is body "palm"; orders as above.
+    """Add the hand, and its mount, to a world; the hand base frame is body "palm"; orders as above.
 
     `turn`: the servo that turns a floating hand. geodesic: MuJoCo's orientation actuator. axes: one position servo per
     axis of the rotation vector, for simulators without that actuator; its controls are the same in number and place.
@@ -50,7 +50,7 @@ def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str, turn: Turn = "geode
 
 
 def palm_actuators(model: mujoco.MjModel) -> list[int]:
-    """The servos of a floating palm; none where an arm carries it."""
+    """Return the servos of a floating palm; none where an arm carries it."""
     return [i for i in range(model.nactuator) if model.actuator(i).name.startswith((*SLIDE_NAMES, BALL_NAME))]
 
 

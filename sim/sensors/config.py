@@ -1,4 +1,4 @@
-"""Options of the simulated camera: use of frames after the first, frame timing, and measurement errors."""
+"""Options of the simulated camera: point updates, frame timing, and measurement errors."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -65,15 +65,15 @@ class CameraCfg:
 
     @property
     def live(self) -> bool:
-        """Whether frames are taken after the first view."""
+        """Return whether frames are taken after the first view."""
         return self.mode != "first_frame"
 
     @property
     def tracks(self) -> bool:
-        """Whether the first view is registered to new frames."""
+        """Return whether the first view is registered to new frames."""
         return self.mode in ("tracked", "tracked_updated")
 
     @property
     def exact(self) -> bool:
-        """Whether the camera has no errors of its own."""
+        """Return whether the camera has no errors of its own."""
         return not (self.disparity_sd_px or self.depth_unit_m or self.edge_dropout or self.flying_pixel_rate)

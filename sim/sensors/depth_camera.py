@@ -1,4 +1,4 @@
-"""Evaluation camera: depth rendered by MuJoCo with a D435's errors, through the robot's perception pipeline.
+"""Evaluation camera: rendered depth with a D435's errors, through the perception pipeline.
 
 The pipeline receives the image, the camera's pose with its calibration error, and the capsules of hand and arm; no mask
 and no pose of the object. The first frame is taken without the hand.
@@ -44,7 +44,10 @@ AWAY_W = (0.0, 0.0, -50.0)
 
 
 def camera_looking_at(camera_w: ArrayLike, target_w: ArrayLike) -> tuple[mujoco.MjvCamera, NDArray]:
-    """Return MuJoCo's camera at `camera_w` upright towards `target_w`, and its T_world_cam (4, 4), OpenCV axes."""
+    """Return a MuJoCo camera at `camera_w`, upright towards `target_w`, and its T_world_cam (4, 4).
+
+    T_world_cam has OpenCV axes.
+    """
     offset = np.asarray(target_w, float) - np.asarray(camera_w, float)
     distance = float(np.linalg.norm(offset))
     forward = offset / distance
@@ -60,7 +63,10 @@ def camera_looking_at(camera_w: ArrayLike, target_w: ArrayLike) -> tuple[mujoco.
 
 
 class DepthRenderer:
-    """Renders depth. Raises RenderUnavailable when made where no OpenGL works; frees OpenGL when collected."""
+    """Renders depth images of a MuJoCo scene.
+
+    Raises RenderUnavailable when made where no OpenGL works; frees OpenGL when collected.
+    """
 
     def __init__(self, intrinsics: Intrinsics) -> None:
         centre = ((intrinsics.width - 1) / 2, (intrinsics.height - 1) / 2)
@@ -75,7 +81,10 @@ class DepthRenderer:
     def draw(
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera, hide: Sequence[int] = ()
     ) -> NDArray[np.float64]:
-        """Return depth (rows, columns) along the camera's axis [m], 0 in empty pixels; geoms `hide` are left out."""
+        """Return depth (rows, columns) along the camera's axis [m], 0 in empty pixels.
+
+        The geoms `hide` are left out.
+        """
         renderer = self._open(model)
         model.vis.global_.fovy = self._fovy_deg
         renderer.update_scene(data, camera)
@@ -140,7 +149,10 @@ class DepthCamera:
         draws: EpisodeDraws,
         again: bool = False,
     ) -> Tensor:
-        """Return points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand."""
+        """Return points (row, POINTS, 3) of the objects `names` at the given poses, without the hand.
+
+        `camera_w` (row, 3): camera position, world frame [m].
+        """
         points = torch.zeros(len(rows), POINTS, 3)
         self._seeds[rows.numpy()] = TrialRandom(draws.key).integers("image", 2**31).numpy()
         for i, row in enumerate(rows.tolist()):

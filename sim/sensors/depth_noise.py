@@ -72,7 +72,7 @@ def _around(image: NDArray[np.floating], extreme: np.ufunc) -> NDArray[np.floati
 
 
 def glossy_holes(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Return elliptic holes, as highlights leave them, over about a third of the pixels of `mask` (rows, columns)."""
+    """Return elliptic holes, as highlights cause, over about a third of `mask` (rows, columns)."""
     row, column = np.nonzero(mask)
     holes = np.zeros_like(mask)
     if not len(row):
@@ -94,7 +94,10 @@ def bumps(
     width_m: float,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Return the change of depth by a table whose height (world z) varies with `sd_m` over bumps of `width_m`."""
+    """Return the change of depth (rows, columns) [m] that an uneven table causes.
+
+    The table's height (world z) varies with `sd_m` over bumps of `width_m`.
+    """
     rays = camera.rays().astype(np.float64)
     slope = np.tensordot(T_world_cam[2, :2], rays, 1) + T_world_cam[2, 2]  # height per depth along each ray
     along = [np.tensordot(row[:2], rays, 1) + row[2] for row in T_world_cam[:2, :3]]

@@ -1,4 +1,4 @@
-"""Simulated camera of the object: takes frames, delays them, and keeps the object points up to date.
+"""Simulated camera of the object, with frame delays, that keeps the object points up to date.
 
 frame taken at steps k, 2k, 3k, ... -> arrives some steps later -> replaces the points, moves them, or both;
 in lift and hold the points, and a frame that has not arrived, move with the palm between frames
@@ -34,7 +34,10 @@ class CameraModel(Protocol):
         draws: EpisodeDraws,
         again: bool = False,
     ) -> Tensor:
-        """Return points (row, POINTS, 3) without the hand, or `again` with the hand aside; `draws` are of the rows."""
+        """Return points (row, POINTS, 3) of the first frame, without the hand.
+
+        `again`: a later frame, the hand moved aside. `draws` are of the rows.
+        """
         ...
 
     def frame(
@@ -92,9 +95,11 @@ class ObjectCamera(ObjectPoints):
     def first_frame_again(
         self, rows: Tensor, names: Sequence[str], state: State, draws: EpisodeDraws, step: Tensor
     ) -> Tensor:
-        """Replace the first view of the objects of `rows`, the hand aside; return where enough was seen, (row,) bool.
+        """Replace the first view of the objects of `rows` while the hand is aside.
 
-        All but `rows` is of all environments. Elsewhere the points stay.
+        Return the mask (row,) of objects of which enough was seen.
+
+        `rows` and `names` are of the selected environments, other arguments of all. Elsewhere the points stay.
         """
         count = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])[1]
         seen = count >= self._cfg.min_points
@@ -115,7 +120,9 @@ class ObjectCamera(ObjectPoints):
         held: Tensor,
         resting: Tensor,
     ) -> None:
-        """Move the points with the palm, take frames and receive those that are due; once after each control step.
+        """Update the object points after a control step.
+
+        Moves the points with the palm, takes frames and receives those that are due.
 
         `step` (env,): control steps since the reset. `sensed`: measured hand. `held` (env,) bool: the object moves
         with the palm as far as a policy can know, in lift and hold. `resting` (env,) bool: the palm stays, in hold.

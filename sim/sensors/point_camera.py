@@ -1,4 +1,4 @@
-"""Training camera: visible surface samples of the objects with depth errors; batched, nothing is rendered.
+"""Training camera: visible surface samples of the objects with depth errors, batched.
 
 A frame holds the samples that face the camera and are hidden neither by other samples of the object nor by the hand. An
 arm hides nothing; cameras stand where a real arm would not either.
@@ -157,7 +157,10 @@ class PointCamera:
         draws: EpisodeDraws,
         again: bool = False,
     ) -> Tensor:
-        """Return points (row, POINTS, 3) of the objects `names` at these poses from camera_w (row, 3), no hand."""
+        """Return points (row, POINTS, 3) of the objects `names` at the given poses, without the hand.
+
+        `camera_w` (row, 3): camera position, world frame [m].
+        """
         self._draw(rows, TrialRandom(draws.key))
         objects, device = [self._library[name] for name in names], rows.device
         points = torch.from_numpy(np.stack([obj.points for obj in objects])).to(device).double()

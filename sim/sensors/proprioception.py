@@ -1,4 +1,4 @@
-"""Proprioception and command delay: late, biased and noisy readings of the hand, and late commands to it.
+"""Proprioception and command delay: late, biased, noisy readings of the hand, late commands.
 
 Keypoints are computed from the measured joints and palm as on a robot, so that a biased joint moves them too.
 """

@@ -1,4 +1,4 @@
-"""Depth images of objects on a table with the flaws of real ones, and the truth about each pixel.
+"""Synthetic depth images of objects on a table with realistic errors, and per-pixel ground truth.
 
 Rays are cast by MuJoCo without any graphics library; noise, holes and flying pixels are those of a stereo camera. The
 same seed gives the same image. One kind of scene per difficulty; SCENES says which.
@@ -40,7 +40,7 @@ SCENES = {
 
 @dataclass(frozen=True)
 class DepthScene:
-    """One image and the truth."""
+    """Depth image of a scene with its ground truth."""
 
     kind: str
     frame: DepthFrame
@@ -51,7 +51,7 @@ class DepthScene:
 
 
 def make_scene(kind: str, library: ObjectLibrary, seed: int) -> DepthScene:
-    """A scene of this kind (a key of SCENES), with objects of the library."""
+    """Return a scene of the kind `kind` (a key of SCENES), with objects of the library."""
     if kind not in SCENES:
         raise ValueError(f"no kind of scene '{kind}'; known: {', '.join(SCENES)}")
     rng = np.random.default_rng([list(SCENES).index(kind), seed])
@@ -87,7 +87,10 @@ def make_scene(kind: str, library: ObjectLibrary, seed: int) -> DepthScene:
 
 
 def overlap(found: NDArray[np.bool_], labels: NDArray[np.int8]) -> float:
-    """Intersection over union of the pixels found (rows, columns) and those of the object that they overlap most."""
+    """Return the intersection over union of the found pixels and their best-matching object.
+
+    `found`, `labels`: (rows, columns); the object is the one that they overlap most.
+    """
     common = np.bincount(labels[found & (labels > 0)], minlength=2)
     truth = labels == max(1, int(common.argmax()))
     return float((found & truth).sum() / max(1, (found | truth).sum()))
@@ -96,7 +99,10 @@ def overlap(found: NDArray[np.bool_], labels: NDArray[np.int8]) -> float:
 def cast(
     model: mujoco.MjModel, camera: Intrinsics, T_world_cam: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Depth [m] and label of every pixel: n for the geom named objectn, 0 for any other, -1 where nothing is."""
+    """Return depth [m] and label of every pixel, (rows, columns).
+
+    Label n for the geom named objectn, 0 for any other, -1 where nothing is.
+    """
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     rays = camera.rays().reshape(2, -1).astype(np.float64)
@@ -115,7 +121,7 @@ def cast(
 
 
 def _draw_object(library: ObjectLibrary, rng: np.random.Generator, height_m: float) -> tuple[ObjectModel, int]:
-    """An object and the number of one of its resting poses, in which it is at least so high."""
+    """Return an object and the number of one of its resting poses, in which it is at least so high."""
     while True:
         model = library[library.names[int(rng.integers(len(library)))]]
         rest = int(rng.choice(len(model.rest_prob), p=model.rest_prob))
@@ -133,7 +139,7 @@ def _add_object(
     tilt: NDArray,
     rng: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """Puts an object at rest on the table, clear of a first one; returns a place beside it."""
+    """Put an object at rest on the table, clear of a first one; return a place beside it."""
     yaw, resting = (Rotation.from_quat(quat, scalar_first=True) for quat in (_yaw(rng), model.rest_quat[rest]))
     radius = float(np.linalg.norm(model.vertices, axis=1).max())
     pos = tilt @ (beside_w[0] + (radius if number > 1 else 0), 0, model.rest_height[rest])
@@ -147,7 +153,7 @@ def _add_object(
 
 
 def _add_hand(spec: mujoco.MjSpec, rng: np.random.Generator) -> Capsules:
-    """A palm and four fingers hanging around the object, as capsules."""
+    """Add a palm and four fingers that hang around the object; return their capsules."""
     yaw, height = rng.uniform(0, 2 * np.pi), rng.uniform(0.12, 0.2)
     across, along = np.array([-np.sin(yaw), np.cos(yaw), 0]), np.array([np.cos(yaw), np.sin(yaw), 0])
     palm = np.array([0, 0, height]) - 0.07 * along
@@ -163,7 +169,10 @@ def _add_hand(spec: mujoco.MjSpec, rng: np.random.Generator) -> Capsules:
 
 
 def _camera(rng: np.random.Generator, at_border: bool) -> NDArray[np.float64]:
-    """Looks at the object from 0.5 to 0.9 m, 30 to 80 degrees above the table; off the middle of the image."""
+    """Return a camera pose towards the object.
+
+    0.5 to 0.9 m away, 30 to 80 degrees above the table; off the middle of the image.
+    """
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.radians(rng.uniform(30, 80))
     towards = np.array([np.cos(elevation) * np.cos(azimuth), np.cos(elevation) * np.sin(azimuth), np.sin(elevation)])
     right = np.cross((0, 0, 1.0), -towards)
@@ -179,7 +188,7 @@ def _camera(rng: np.random.Generator, at_border: bool) -> NDArray[np.float64]:
 
 
 def _onto_axis(ray: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rotation that takes the direction of `ray` to +z."""
+    """Return the rotation that takes the direction of `ray` to +z."""
     z = ray / np.linalg.norm(ray)
     v, c = np.cross(z, (0, 0, 1.0)), z[2]
     K = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])

@@ -1,4 +1,4 @@
-"""Action -> palm and finger targets: an action corrects the scripted grasp.
+"""Control law from actions to palm and finger targets; an action corrects the scripted grasp.
 
     action[0:3]   palm increment along the palm's axes, times TaskCfg.palm_action_m_s / rate
     action[3:6]   palm rotation vector in the palm frame, times TaskCfg.palm_action_rad_s / rate
@@ -42,22 +42,22 @@ class Phases:
 
     @property
     def grasping(self) -> Tensor:
-        """Mask of the grasp phase, in which the policy moves the palm."""
+        """Return the mask of the grasp phase, in which the policy moves the palm."""
         return self.step < self.grasp_steps
 
     @property
     def lifting(self) -> Tensor:
-        """Mask of the lift, in which the palm rises."""
+        """Return the mask of the lift, in which the palm rises."""
         return ~self.grasping & ~self.holding
 
     @property
     def lift_ends(self) -> Tensor:
-        """Mask of the last step of the lift."""
+        """Return the mask of the last step of the lift."""
         return self.step == self.grasp_steps + self.lift_steps - 1
 
     @property
     def holding(self) -> Tensor:
-        """Mask of the hold, in which the palm stays and the object must too."""
+        """Return the mask of the hold, in which the palm stays and the object must too."""
         return self.step >= self.grasp_steps + self.lift_steps
 
     def name(self, row: int) -> str:
@@ -112,7 +112,7 @@ class PalmTrajectory:
 
     @property
     def remaining_m(self) -> Tensor:
-        """(env,) length of the approach that is left [m]."""
+        """Return (env,) length of the approach that is left [m]."""
         return self.depth_m - self.travelled_m
 
 
@@ -142,7 +142,7 @@ class ControlLaw:
         phases: Phases,
         grip: Tensor,
     ) -> tuple[Tensor, PalmTrajectory]:
-        """Return finger targets (env, joint) [rad] and the course after this step.
+        """Return finger targets (env, joint) [rad] and the palm trajectory after this step.
 
         `action` (env, action). `closing` (env, joint), `floor_m` (env,): of the grasp style. `joint_pos` (env, joint)
         [rad] and `keypoint_height_m` (env, keypoint) [m] are measured. `object_xy_w` (env, 2): centroid of the object's
@@ -247,12 +247,12 @@ class HandController:
 
     @property
     def palm_pos_w(self) -> Tensor:
-        """(env, 3) palm target [m]."""
+        """Return (env, 3) palm target [m]."""
         return self.course.palm_pos_w
 
     @property
     def palm_quat_w(self) -> Tensor:
-        """(env, 4) palm target, wxyz."""
+        """Return (env, 4) palm target, wxyz."""
         return self.course.palm_quat_w
 
     def reset(self, rows: Tensor, pregrasp: Pregrasp) -> None:
@@ -265,7 +265,7 @@ class HandController:
         self.restart_approach(rows)
 
     def restart_approach(self, rows: Tensor) -> None:
-        """Set what `rows` have done of their approaches to zero."""
+        """Reset the approach progress of `rows` to zero."""
         self.course.travelled_m[rows] = self.course.followed_m[rows] = 0.0
 
     def set_palm_target(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:

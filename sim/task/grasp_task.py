@@ -108,7 +108,7 @@ class TaskCfg:
 
     @property
     def scales(self) -> ActionScales:
-        """Scales of a unit of action."""
+        """Return the scales of a unit of action."""
         return ActionScales(
             palm_m_s=self.palm_action_m_s,
             palm_rad_s=self.palm_action_rad_s,
@@ -118,7 +118,10 @@ class TaskCfg:
 
     @property
     def corrected(self) -> ScriptedGraspCfg | None:
-        """Scripted grasp that actions correct, which follows the object only where it is tracked; None: prior=off."""
+        """Return the scripted grasp that actions correct, or None where the actions act alone.
+
+        The scripted grasp follows the object only where it is tracked.
+        """
         if not self.use_scripted_grasp:
             return None
         return self.scripted_grasp if self.camera.tracks else replace(self.scripted_grasp, follow_m_s=0.0)
@@ -129,7 +132,7 @@ class TaskCfg:
 
     @property
     def phase_steps(self) -> tuple[int, int, int]:
-        """Control steps of the grasp, of the lift, and of the whole episode."""
+        """Return the control steps of the grasp, of the lift, and of the whole episode."""
         grasp, lift, hold = map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))
         return grasp, lift, grasp + lift + hold
 
@@ -276,9 +279,12 @@ class GraspTask:
         return StepResult(self.observe(), reward, terminated, truncated, info)
 
     def start_regrasp(self, rows: Tensor) -> None:
-        """Give up the grasps of `rows` (sorted) and start a regrasp: move aside, look, replan, move to the pre-grasp.
+        """Abort the grasps of `rows` (sorted) and start a regrasp.
 
-        Actions are ignored while `clock` is negative. `dexgrasp.policies.evaluation.episodes` decides when to call it.
+        The palm moves aside, the camera takes a new view, and the palm moves to a new pre-grasp.
+
+        Actions are ignored while `steps_since_pregrasp` is negative. `dexgrasp.policies.evaluation.episodes` decides
+        when to call it.
         """
         self.regrasp.start(rows)
         self.judge.try_again(rows)
@@ -339,7 +345,7 @@ class GraspTask:
         self.sensing.advance(self.engine.state)
 
     def _update_outcomes(self) -> tuple[Tensor, Tensor]:
-        """Update the outcomes and advance the clocks; return (env,) terminated and (env,) truncated."""
+        """Update the outcomes and the step counters; return (env,) terminated and (env,) truncated."""
         phases, broken = self.phases, ~self.engine.finite()
         self._reset_broken(broken.nonzero().squeeze(1))
         pos = self.engine.state.object_pos_w

@@ -1,4 +1,4 @@
-"""NanGuard against non-finite physics: counts failed episodes and dumps the first one for replay."""
+"""Guard against non-finite physics: counts failed episodes and dumps the first one for replay."""
 
 import json
 import logging
@@ -37,7 +37,7 @@ class NanGuard:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of episodes that ended for each reason since the task was made."""
+        """Return the number of episodes that ended for each reason since the task was made."""
         return dict(zip(REASONS, self._counts.tolist(), strict=True))
 
     def count(self, not_finite: Tensor, left_workspace: Tensor) -> None:

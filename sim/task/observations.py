@@ -1,4 +1,4 @@
-"""Terms of both observation groups; the teacher has proprioception plus privileged terms of the simulator."""
+"""Observation terms of teacher and student; the teacher adds privileged simulator terms."""
 
 import torch
 from torch import Tensor
@@ -20,7 +20,10 @@ FORCE_LIMIT_N = 30.0
 
 
 def observation_layouts(hand: HandSpec, live: bool) -> dict[str, Layout]:
-    """Return the layouts of both observation groups; `live`: whether the camera delivers more than the first frame."""
+    """Return the layouts of both observation groups.
+
+    `live`: whether the camera delivers more than the first frame.
+    """
     joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
     return {
         "teacher": teacher_layout(joints, keypoints, 6 + joints, len(hand.contact_bodies)),
@@ -29,7 +32,10 @@ def observation_layouts(hand: HandSpec, live: bool) -> dict[str, Layout]:
 
 
 def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> Layout:
-    """Return the privileged layout: contacts, forces, vectors to the true surface, object motion, mass, friction."""
+    """Return the privileged layout of the teacher.
+
+    Contacts, forces, vectors to the true surface, object motion, mass, friction.
+    """
     own = ("visible_vectors", "history")
     shared = tuple(term for term in student_layout(joints, keypoints, actions).terms if term.name not in own)
     return Layout(

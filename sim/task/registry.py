@@ -1,4 +1,4 @@
-"""Names of what users add without changing the package: reward terms and tasks."""
+"""Registries of user extensions: reward terms and tasks."""
 
 from collections.abc import Iterable
 from typing import Generic, TypeVar
@@ -16,7 +16,7 @@ class Registry(Generic[T]):
 
     @property
     def names(self) -> list[str]:
-        """Registered names, sorted."""
+        """Return the registered names, sorted."""
         return sorted(self._entries)
 
     def register(self, name: str, entry: T) -> None:
@@ -35,7 +35,10 @@ class Registry(Generic[T]):
         self._entries[name] = entry
 
     def get(self, name: str) -> T:
-        """Return what is registered under `name`. Raise ValueError, which says how to register it, where nothing is."""
+        """Return the entry registered under `name`.
+
+        Raise ValueError, with how to register it, where there is none.
+        """
         if name not in self._entries:
             known = f" (registered: {', '.join(self.names)})" if self._entries else ""
             raise ValueError(

@@ -1,10 +1,10 @@
-"""Regrasp: moves the palm of an empty hand out of the camera's view, replans, and moves it to the new pre-grasp.
+"""Regrasp: motion of an empty hand out of the camera's view, and to a new pre-grasp.
 
  via ----> look ----> next pre-grasp      every motion rises first, then crosses
   ^
 grasp
 
-Whether a hand holds something: by what is felt of its contacts, and by what is seen of the object.
+Detection of an empty hand uses contact probabilities and the visible pixels of the object.
 """
 
 from collections.abc import Sequence
@@ -45,7 +45,10 @@ without any object."""
 
 
 def grip_confidence(contact: Tensor, hand: HandSpec) -> Tensor:
-    """Return the confidence (env,) that thumb and a finger touch the object, from contact probabilities (env, body)."""
+    """Return the confidence (env,) that thumb and a finger touch the object.
+
+    `contact` (env, body): contact probabilities.
+    """
     thumb, fingers = (
         contact[:, mask.nonzero()[0].tolist()].amax(dim=1) for mask in (hand.thumb_mask, hand.finger_mask)
     )
@@ -72,7 +75,10 @@ REST_S = 0.2
 
 
 class RegraspMotion:
-    """Interpolates palm poses: straight up to the height of the higher end, then across while the palm turns."""
+    """Interpolates palm poses: vertical to the height of the higher end, then across.
+
+    The palm turns while it moves across.
+    """
 
     def __init__(self, num_envs: int, joints: int, step_s: float, device: torch.device | str = "cpu") -> None:
         self._step_s = step_s
@@ -101,7 +107,10 @@ class RegraspMotion:
         return self._steps[rows].long()
 
     def targets(self, rows: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the targets of `rows`, (row, joint), (row, 3) and (row, 4), `steps_left` (row,) before the end."""
+        """Return the targets of `rows` at `steps_left` (row,) control steps before the end.
+
+        Finger targets (row, joint) [rad], palm positions (row, 3) [m] and orientations (row, 4).
+        """
         step = self._steps[rows] - steps_left + 1  # the first is 1
         up = (step / self._up_steps[rows]).clamp(max=1.0)[:, None]
         across = ((step - self._up_steps[rows]) / self._across_steps[rows]).clamp(0.0, 1.0)[:, None]
@@ -154,7 +163,7 @@ class Regrasp:
         self.looking = torch.zeros(num_envs, dtype=torch.bool, device=device)
         """(env,) the current motion ends aside, where the camera looks; otherwise at a pre-grasp."""
         self.failed = FailedGrasps(num_envs, device)
-        """EngineComparison started in each trial, the current one included."""
+        """Grasps started in each trial, the current one included."""
 
     def reset(self, rows: Tensor, plan: Pregrasp) -> None:
         """Reset the memory of `rows` to the first grasp of their new trials."""

@@ -1,4 +1,4 @@
-"""Reset of an episode: object at rest on the table, first view of one side, pre-grasp planned from that view."""
+"""Reset of an episode: object at rest, first view from one side, pre-grasp from that view."""
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
@@ -20,7 +20,10 @@ from dexgrasp.sim.sensors.point_camera import POINTS
 
 
 def place_objects(library: ObjectLibrary, names: Sequence[str], draws: EpisodeDraws) -> tuple[Tensor, Tensor]:
-    """Return stable object poses (row, 3), (row, 4) in the world: resting pose by probability, then yaw and place."""
+    """Return stable object poses (row, 3), (row, 4) in the world frame.
+
+    The resting pose is drawn by probability, then yaw and place.
+    """
     heights, quats = np.empty(len(names)), np.empty((len(names), 4))
     for i, (name, chance, size) in enumerate(zip(names, draws.rest.tolist(), draws.size.tolist(), strict=True)):
         obj = library[name]

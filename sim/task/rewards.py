@@ -46,7 +46,10 @@ class RewardCfg:
 
 @dataclass(frozen=True)
 class RewardContext:
-    """Give a reward term its inputs after a control step; first dimension: environment. Change nothing in place."""
+    """Inputs of a reward term after a control step; first dimension: environment.
+
+    A reward term must not change them in place.
+    """
 
     state: State
     """True state of robot and object."""
@@ -84,7 +87,10 @@ def register_reward(name: str, function: RewardFunction) -> None:
 
 
 def reach(distance_m: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted mean distance of the keypoints (env, keypoint) from the object, each capped at 0.15 m."""
+    """Return the weighted mean keypoint-object distance, each capped at 0.15 m.
+
+    `distance_m` (env, keypoint).
+    """
     return (distance_m.clamp(max=0.15) * weights).sum(-1) / weights.sum()
 
 
@@ -109,7 +115,10 @@ def table_contact(touching: Tensor) -> Tensor:
 
 
 def displacement(offset_xy_m: Tensor) -> Tensor:
-    """Return the distance that the object was moved across the table, capped at 0.2 m, from offsets (env, 2)."""
+    """Return the distance of the object's motion across the table, capped at 0.2 m.
+
+    `offset_xy_m` (env, 2).
+    """
     return offset_xy_m.norm(dim=-1).clamp(max=0.2)
 
 

@@ -1,6 +1,6 @@
-"""Returns sensor readings, pre-grasp and phase of the task as named tensors: the inputs of an exported policy.
+"""Named tensors of an exported policy's inputs: sensor readings, pre-grasp and phase.
 
-The names are those of `dexgrasp.policies.deploy.policy.ProprioceptiveState` and, after `pregrasp_`, of `dexgrasp.policies.deploy.policy.Plan`.
+Names are those of `Observation` and, after `pregrasp_`, of `PregraspPlan` in `dexgrasp.policies.deploy.policy`.
 """
 
 import torch
@@ -50,7 +50,10 @@ def robot_observations(task: GraspTask) -> dict[str, Tensor]:
 
 
 def specification(task: GraspTask) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """Return shape (of one environment) and type of each value of `robot_observations`, also before the first reset."""
+    """Return shape, of one environment, and type of each value of `robot_observations`.
+
+    Available before the first reset too.
+    """
     joints, real = len(task.hand.joint_names), torch.float64
     planned = {
         "palm_pos_w": ((3,), real),

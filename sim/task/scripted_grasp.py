@@ -1,4 +1,4 @@
-"""Scripted grasp that policies correct: approach the object, close the hand, keep it closed while lifting.
+"""Scripted grasp that policies correct: approach, close the hand, keep it closed in the lift.
 
 It reads joint positions, the palm pose and the pre-grasp plan, all available on a robot. Alone it is the baseline.
 """
@@ -102,7 +102,7 @@ def prior_step(
 def follow_step(
     cfg: ScriptedGraspCfg, moved_m: Tensor, followed_m: Tensor, step_s: float, phase_s: Tensor, grasp_s: float
 ) -> Tensor:
-    """Compute the horizontal motion (env, 2) [m] of the palm target in one step, after an object that moved.
+    """Return the horizontal motion (env, 2) [m] of the palm target that follows a moved object.
 
     `moved_m` (env, 2): displacement of the object since the plan; `followed_m` (env, 2): part that the palm target has
     followed. Zero after the approach.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import pytest
 
 from dexgrasp import configs
+from dexgrasp.configs.schema import fields
 from dexgrasp.policies.cli import help
 from dexgrasp.policies.cli import main as cli
 from dexgrasp.policies.cli.main import COMMANDS, CliCommand, main
@@ -93,7 +94,7 @@ def test_the_defaults_that_help_shows_are_those_that_load_gives(command):
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
 def test_help_spells_types_in_words_and_not_as_names_of_aliases(command):
-    words = "one of|list of|[0-9]+ values|int|float|str|path|true or false|null|group|anything|or"
+    words = "one of|list of|a mapping of|to|[0-9]+ values|int|float|str|path|true or false|null|group|anything|or"
     for key in help.keys(command.schema, command.config):
         if "one of" not in key.kind:
             assert not re.sub(rf"\b({words})\b|[(), ]", "", key.kind), f"{key.name}: {key.kind}"
@@ -102,8 +103,8 @@ def test_help_spells_types_in_words_and_not_as_names_of_aliases(command):
 def test_help_lists_the_choices_behind_an_alias():
     kinds = {key.name: key.kind for key in help.keys("dexgrasp.policies.training.config:TrainCfg", "train")}
     assert kinds["engine"] == "one of cpu, warp"
-    assert kinds["encoder"] == "one of lstm, mlp, conv"
-    assert kinds["task.view.mode"] == "one of frozen, refreshed, tracked, corrected"
+    assert kinds["history_encoder"] == "one of lstm, mlp, conv"
+    assert kinds["task.camera.mode"] == "one of first_frame, latest, tracked, tracked_updated"
     assert kinds["task.randomization.friction"] == "2 values (float, float)"
 
 
@@ -180,10 +181,10 @@ def test_a_plugin_that_does_not_exist_is_one_line(capsys):
 
 
 def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
-    without = {command.words for command in COMMANDS if "plugins" not in configs.fields(cli._resolve(command.schema))}
+    without = {command.words for command in COMMANDS if "plugins" not in fields(cli._resolve(command.schema))}
     assert without == {
         *("objects generate", "objects import", "objects show", "objects compare"),
-        *("calibrate board", "calibrate camera", "randomization show"),
+        *("calibrate board", "calibrate camera", "randomization show", "checkpoint upgrade", "checkpoint sb3"),
         *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
     }
 
@@ -193,7 +194,7 @@ HINT = re.compile(r"pip install '?dexgrasp\[(\w+)\]")
 
 def hints():
     """(file, message, package hint) of every message of an ImportError in the code that says what to install."""
-    for folder in ("assets", "configs", "perception", "policies", "sim", "ros2_ws/src/dexgrasp_ros/dexgrasp_ros"):
+    for folder in ("assets", "configs", "dexgrasp", "perception", "policies", "sim", "ros2_ws/src/dexgrasp_ros/dexgrasp_ros"):
         for file in sorted((configs.ROOT.parent / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.Constant, ast.JoinedStr)):
@@ -209,7 +210,7 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         for name, packages in project["optional-dependencies"].items()
     }
     modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
-    modules |= {name: name for name in ("viser", "onnx", "onnxscript", "pyrealsense2", "rosbags")}
+    modules |= {name: name for name in ("viser", "onnx", "onnxscript", "pyrealsense2", "rosbags", "tensorboard")}
     found = set()
     for file, text in hints():
         extra = HINT.search(text)
@@ -218,7 +219,7 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         assert named, f"{file.name}: {text} names no package"
         assert all(package in extras[extra[1]] for package in named), f"{file.name}: {text}"
         found.add(extra[1])
-    assert found == {"calibrate", "export", "gpu", "ray", "realsense", "ros", "viz"}
+    assert found == {"calibrate", "export", "gpu", "ray", "realsense", "ros", "tensorboard", "viz"}
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from dexgrasp.policies.agents.registry import make_policy
-from dexgrasp.policies.evaluation import evaluate as evaluation
-from dexgrasp.policies.evaluation import videos
+from dexgrasp.policies.evaluation import html_report, videos
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.evaluate import best_video, demo, diagnostics, evaluate, summarise
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, TrialPlan, whole_blocks
@@ -33,7 +32,7 @@ RESULT_KEYS = COUNTS | {"per_object", "per_disturbance", "failures", "config", "
 def _no_pictures():
     """Pictures of objects take most of an evaluation this small; test_report looks at them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluation.report, "draw_object", lambda model: b"")
+        patch.setattr(html_report, "draw_object", lambda model: b"")
         yield
 
 
@@ -196,11 +195,11 @@ def test_failures_are_counted_by_name_and_an_unknown_one_is_an_error():
         summarise(CFG, [outcome(0, failure="bored")], facts)
 
 
-def test_the_synergy_is_the_prior_without_correction_and_needs_it():
+def test_the_synergy_is_the_scripted_grasp_without_correction_and_needs_it():
     task = task_of(2)
     assert (make_policy("synergy", task).act({}) == torch.zeros(2, task.num_actions)).all()
     without = task_of(1, replace(CFG, task=replace(SHORT, use_scripted_grasp=False)))
-    with pytest.raises(ValueError, match=r"policy=synergy .* task\.prior=off removes"):
+    with pytest.raises(ValueError, match=r"policy=synergy .* task\.use_scripted_grasp=false removes"):
         make_policy("synergy", without)
 
 
@@ -258,7 +257,7 @@ def test_without_opengl_the_evaluation_goes_on_without_videos(tmp_path, monkeypa
         raise RenderUnavailable({"egl": "none"})
 
     monkeypatch.setattr(videos, "backend", unavailable)
-    monkeypatch.setattr(evaluation.report, "draw_object", lambda _: unavailable())
+    monkeypatch.setattr(html_report, "draw_object", lambda _: unavailable())
     result = evaluate(replace(CFG, out=str(tmp_path / "run"), trials=2, videos=1))
     assert result["trials"] == 2
     assert "no videos: no headless OpenGL" in caplog.text

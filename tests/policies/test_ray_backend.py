@@ -158,7 +158,7 @@ def test_a_worker_with_other_versions_is_refused(cfg, household):
 @pytest.mark.parametrize("missing", ["ray", "pyarrow"])
 def test_without_ray_the_error_says_what_to_install(monkeypatch, cfg, missing, tmp_path):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r"ray=\.\.\. needs Ray and pyarrow: pip install 'dexgrasp\[ray\]'"):
+    with pytest.raises(ImportError, match=r"cluster=\.\.\. needs Ray and pyarrow: pip install 'dexgrasp\[ray\]'"):
         evaluate(replace(cfg, cluster="auto", out=str(tmp_path / "run")))
     assert not (tmp_path / "run").exists()
 
@@ -224,7 +224,7 @@ def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(household, tmp
         files = list(table.glob("*.parquet"))
         return [int(pq.read_table(path)["worker"][0].as_py().split(":")[1]) for path in files]
 
-    driver = subprocess.Popen(command(out, household, "ray=local"), cwd=ROOT, stdout=-1, stderr=-1, text=True)
+    driver = subprocess.Popen(command(out, household, "cluster=local"), cwd=ROOT, stdout=-1, stderr=-1, text=True)
     victim = wait_for(workers, driver)[0]
     os.kill(victim, signal.SIGKILL)
     stored = len(workers())
@@ -239,7 +239,7 @@ def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(household, tmp
         time.sleep(0.2)
 
     again = subprocess.run(
-        command(out, household, "ray=local"), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
+        command(out, household, "cluster=local"), cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S
     )
     assert again.returncode == 0, again.stderr
     simulated = json.loads((out / "diagnostics.json").read_text())["trials_simulated"]
@@ -251,7 +251,7 @@ def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(household, tmp
     runs = [tmp_path / "single", out]
     single, spread = (json.loads((run / "result.json").read_text()) for run in runs)
     for result in (single, spread):
-        for key in ("out", "ray", "num_threads"):
+        for key in ("out", "cluster", "num_threads"):
             result["config"].pop(key)
     assert single == spread
     logs = [(run / "trials.jsonl").read_text() for run in runs]
@@ -261,9 +261,9 @@ def test_killed_workers_and_a_killed_driver_cost_nothing_but_time(household, tmp
 @pytest.mark.slow
 def test_an_error_on_a_worker_is_told_as_if_it_were_here(household, tmp_path):
     pytest.importorskip("ray", reason="needs the extra `ray`")
-    words = command(tmp_path / "run", household, "ray=local", "task.use_scripted_grasp=false")
+    words = command(tmp_path / "run", household, "cluster=local", "task.use_scripted_grasp=false")
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert (
-        "error: policy=synergy is the task's scripted prior, which task.use_scripted_grasp=false removes" in done.stderr
+        "error: policy=synergy is the scripted grasp of the task, which task.use_scripted_grasp=false removes" in done.stderr
     )

@@ -231,10 +231,10 @@ def test_the_manifest_is_valid_and_agrees_with_the_package():
 
 def test_every_executable_is_a_module_with_a_main():
     text = (PACKAGE / "setup.py").read_text()
-    nodes = eval(re.search(r"^NODES = ({.*?})$", text, re.M | re.S)[1])
-    for executable, module in nodes.items():
+    nodes = eval(re.search(r"^NODES = (\(.*?\))$", text, re.M | re.S)[1])
+    for executable in nodes:
         assert executable.endswith("_node")
-        assert callable(importlib.import_module(f"dexgrasp_ros.{module}").main)
+        assert callable(importlib.import_module(f"dexgrasp_ros.nodes.{executable}").main)
 
 
 def test_a_configuration_that_is_not_there_is_named_with_those_that_are(tmp_path):

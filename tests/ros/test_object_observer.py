@@ -13,7 +13,6 @@ from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
 from dexgrasp.perception.occlusion import HandCapsules
 from dexgrasp.perception.robot_mask import read_arm_body, read_hand_body
 from dexgrasp.policies.deploy.bundle import read_contract
-from dexgrasp.policies.deploy.contract import CAMERA_MODES
 from dexgrasp.sim.randomization.episode_draws import ResetCfg
 from dexgrasp.sim.rendering import offscreen
 from dexgrasp.sim.robots.capsules import arm_capsules, hand_capsules, hand_shape, robot_capsules
@@ -110,7 +109,7 @@ def make(household, balanced, allegro):
     except offscreen.RenderUnavailable as error:
         pytest.skip(str(error))
 
-    def build(mode, camera="on_axis"):
+    def build(mode, camera="overhead"):
         view = CameraCfg(
             mode=mode, model="rendered", frame_interval_steps=2, hold_frame_interval_steps=2, latency_steps=0
         )
@@ -150,7 +149,7 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
     for row in range(ROWS):
         seed = task.view.camera.seed(row)
         observer = ObjectObserver(
-            with_camera(contract, mode=CAMERA_MODES[mode], min_points=8), CAMERA, hand=body, seed=seed
+            with_camera(contract, mode=mode, min_points=8), CAMERA, hand=body, seed=seed
         )
         estimate = look(observer, shown(task, row, 0))
         np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=0)
@@ -176,14 +175,14 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
     )  # and lifted
 
 
-@pytest.mark.parametrize("camera", ["on_axis", "aside"])
+@pytest.mark.parametrize("camera", ["overhead", "side"])
 def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, body, allegro, camera):
     task = make("first_frame", camera)
     planner = PregraspPlanner(allegro, "floating", task.cfg.reset)
     draws = task.draws.rows(torch.arange(ROWS))
     quiet = {name: torch.zeros_like(getattr(draws, name)) for name in ("standoff", "palm_offset", "roll", "tilt")}
     above_w = torch.cat([task.view.points_w.mean(dim=1)[:, :2], torch.full((ROWS, 1), 0.76)], dim=1).double()
-    origin_w = task.view.camera_w if camera == "on_axis" else above_w
+    origin_w = task.view.camera_w if camera == "overhead" else above_w
     expected = planner(task.view.points_w, origin_w, replace(draws, **quiet))
     for row in range(ROWS):
         observer = ObjectObserver(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))

@@ -44,7 +44,7 @@ def options(household, balanced, view="first_frame", randomize="train"):
     cfg = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.2, camera=configs.load_option(CameraCfg, "view", view))
     domain = configs.load_option(RandomizationCfg, "randomize", randomize)
     shared = {"objects": household, "physics": balanced, "disturbance": "mixed", "seed": 3}
-    return shared | {"task": cfg, "randomize": domain, "engine": "warp", "warp": ROOM}
+    return shared | {"task": cfg, "randomization": domain, "engine": "warp", "warp": ROOM}
 
 
 def play(task, steps=STEPS):

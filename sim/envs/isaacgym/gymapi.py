@@ -1,4 +1,4 @@
-"""Implements Isaac Gym's tensor API on the engine: flat tensors, read by `refresh_*` and written by `set_*`.
+"""Isaac Gym's tensor API on the engine: `refresh_*` reads flat tensors, `set_*` writes them.
 
 Each environment holds two actors: 0 "hand", whose degrees of freedom are the fingers and whose root is the hand base,
 and 1 "object". What carries the palm, servos or an arm, is no actor: placing the root places it, at rest.

@@ -1,4 +1,7 @@
-"""Converts between tensor API and PyTorch under the names of Isaac Gym's `gymtorch`; both sides are PyTorch here."""
+"""Conversions between tensor API and PyTorch under the names of Isaac Gym's `gymtorch`.
+
+Both sides are PyTorch here.
+"""
 
 from dataclasses import dataclass
 

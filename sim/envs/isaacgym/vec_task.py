@@ -4,7 +4,6 @@ Difference to IsaacGymEnvs: an episode that ends is reset in the same step, so t
 next one, as rl_games assumes and as in Isaac Lab. IsaacGymEnvs resets one step later and discards an action.
 """
 
-from difflib import get_close_matches
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,6 +17,7 @@ from dexgrasp.sim.envs.trial_streams import TrialStreams, make_task
 from dexgrasp.sim.envs.window import Window, check_mode
 from dexgrasp.sim.task.grasp_task import StepResult, TaskCfg
 from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.text import did_you_mean
 
 OPTIONS = (
     "sim_device",
@@ -42,13 +42,18 @@ def make(
     headless: bool = True,
     **options: Any,
 ) -> "VecTask":
-    """Return a task by name or class, with the arguments of `isaacgymenvs.make`; `options` are those of the class."""
+    """Return a task by name or class, with the arguments of `isaacgymenvs.make`.
+
+    `options` are those of the class.
+    """
     kind = task_class(task)
     return kind(num_envs, rl_device, sim_device, graphics_device_id, headless, seed=seed, **options)
 
 
 class VecTask:
-    """Runs `num_envs` episodes at once, with tensors on `rl_device` and actions in the units of `dexgrasp.sim.task.actions`.
+    """Runs `num_envs` episodes at once, with tensors on `rl_device`.
+
+    Actions are in the units of `dexgrasp.sim.task.actions`.
 
     A subclass may override the hooks, in the order of a step: `pre_physics_step`, `compute_reward` (which also says who
     is reset), `reset_idx`, `compute_observations`. The tensor API is reached through `gym` and `sim`.
@@ -155,7 +160,10 @@ class VecTask:
         return self.obs_dict, self.reset_buf.nonzero().flatten().to(self.rl_device)
 
     def step(self, actions: Tensor) -> tuple[dict[str, Tensor], Tensor, Tensor, dict[str, Any]]:
-        """Run one control step; return {"obs", "states"}, reward (env,), reset (env,), extras with "time_outs"."""
+        """Run one control step.
+
+        Return {"obs", "states"}, reward (env,), reset (env,), extras with "time_outs".
+        """
         self.extras = {}
         self.pre_physics_step(actions.to(self.device).clamp(-self.clip_actions, self.clip_actions))
         self._step = self.task.step(self.actions)
@@ -283,11 +291,9 @@ def task_class(task: str | type[VecTask]) -> type[VecTask]:
     if isinstance(task, type) and issubclass(task, VecTask):
         return task
     if not isinstance(task, str) or task not in isaacgym_task_map:
-        near = get_close_matches(str(task), isaacgym_task_map, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
         raise ValueError(
-            f"task must be a subclass of VecTask or one of {sorted(isaacgym_task_map)}, got {task!r}{hint} "
-            f"(add names with dexgrasp.sim.envs.isaacgym.vec_task.register)"
+            f"task must be a subclass of VecTask or one of {sorted(isaacgym_task_map)}, got {task!r}."
+            f"{did_you_mean(str(task), isaacgym_task_map)} Add names with dexgrasp.register_isaacgym_task"
         )
     return isaacgym_task_map[task]
 

@@ -1,4 +1,4 @@
-"""Parametric families of household objects: name -> function from a Draw to a Shape.
+"""Parametric families of household objects: name -> function from `ParameterSampler` to `Shape`.
 
 A family builds about the origin in metres, with z up where the thing has an upside; the generator checks sizes,
 recentres and weighs.

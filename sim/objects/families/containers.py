@@ -1,4 +1,4 @@
-"""Things that hold things: bottles and jars (closed), and thin-walled mugs, cups, bowls, pots, plates and rings."""
+"""Containers: closed bottles and jars, thin-walled mugs, cups, bowls, pots, plates and rings."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from dexgrasp.sim.objects.shapes import Shape
 
 
 def bottle(draw: ParameterSampler) -> Shape:
-    """A closed bottle: body, shoulder, neck, cap; sometimes a waist, sometimes flattened."""
+    """Return a closed bottle: body, shoulder, neck, cap; sometimes a waist, sometimes flattened."""
     height_m = draw.uniform(0.11, 0.195)
     radius_m = height_m * draw.proportion(0.13, 0.26)
     neck_m = max(radius_m * draw.uniform(0.3, 0.6), 0.008)
@@ -27,7 +27,7 @@ def bottle(draw: ParameterSampler) -> Shape:
 
 
 def jar(draw: ParameterSampler) -> Shape:
-    """A closed jar or tub: a bellied body under a lid that is wider or narrower than it."""
+    """Return a closed jar or tub: a bellied body under a lid that is wider or narrower than it."""
     height_m = draw.uniform(0.05, 0.14)
     radius_m = np.clip(height_m * draw.proportion(0.25, 0.75), 0.02, 0.05)
     belly, lid = draw.uniform(0.98, 1.12), draw.uniform(0.8, 1.12)
@@ -40,7 +40,7 @@ def jar(draw: ParameterSampler) -> Shape:
 
 
 def mug(draw: ParameterSampler) -> Shape:
-    """A mug: a cup with a wall, a floor and a handle."""
+    """Return a mug: a cup with a wall, a floor and a handle."""
     height_m = draw.uniform(0.06, 0.11)
     radius_m = min(height_m * draw.proportion(0.35, 0.6), 0.048)
     wall_m = draw.uniform(0.0025, 0.005)
@@ -50,7 +50,7 @@ def mug(draw: ParameterSampler) -> Shape:
 
 
 def cup(draw: ParameterSampler) -> Shape:
-    """A cup, glass, flower pot or pencil holder: a thin wall, straight or flaring, no handle."""
+    """Return a cup, glass, flower pot or pencil holder: a thin wall, straight or flaring, no handle."""
     height_m = draw.uniform(0.05, 0.15)
     radius_m = np.clip(height_m * draw.proportion(0.25, 0.75), 0.022, 0.055)
     wall_m = draw.uniform(0.0012, 0.005)
@@ -59,7 +59,7 @@ def cup(draw: ParameterSampler) -> Shape:
 
 
 def bowl(draw: ParameterSampler) -> Shape:
-    """A thin-walled bowl: a curved wall from a small foot to a wide rim."""
+    """Return a thin-walled bowl: a curved wall from a small foot to a wide rim."""
     rim_m = draw.uniform(0.045, 0.085)
     height_m = max(2 * rim_m * draw.proportion(0.25, 0.6), 0.025)
     foot_m = rim_m * draw.uniform(0.3, 0.55)
@@ -71,7 +71,7 @@ def bowl(draw: ParameterSampler) -> Shape:
 
 
 def pot(draw: ParameterSampler) -> Shape:
-    """A cooking pot or sugar bowl: a steep wall and two ears."""
+    """Return a cooking pot or sugar bowl: a steep wall and two ears."""
     radius_m = draw.uniform(0.035, 0.065)
     height_m = max(2 * radius_m * draw.proportion(0.4, 1.1), 0.03)
     wall_m = draw.uniform(0.002, 0.004)
@@ -85,7 +85,7 @@ def pot(draw: ParameterSampler) -> Shape:
 
 
 def pan(draw: ParameterSampler) -> Shape:
-    """A frying pan, ladle or scoop: a low round vessel with one long handle."""
+    """Return a frying pan, ladle or scoop: a low round vessel with one long handle."""
     radius_m = draw.uniform(0.03, 0.055)
     height_m = max(2 * radius_m * draw.proportion(0.18, 0.55), 0.0155)
     wall_m = draw.uniform(0.0010, 0.0035)
@@ -99,7 +99,7 @@ def pan(draw: ParameterSampler) -> Shape:
 
 
 def plate(draw: ParameterSampler) -> Shape:
-    """A plate, saucer or lid: a flat disc whose rim rises a little."""
+    """Return a plate, saucer or lid: a flat disc whose rim rises a little."""
     rim_m = draw.uniform(0.05, 0.095)
     height_m = np.clip(2 * rim_m * draw.proportion(0.08, 0.25), 0.0155, 0.035)
     wall_m = draw.uniform(0.0025, 0.005)
@@ -109,7 +109,7 @@ def plate(draw: ParameterSampler) -> Shape:
 
 
 def tray(draw: ParameterSampler) -> Shape:
-    """An open box: a carton without its lid, a tray, a drawer insert, a soap dish."""
+    """Return an open box: a carton without its lid, a tray, a drawer insert, a soap dish."""
     long_m = draw.uniform(0.07, 0.18)
     across_m = max(long_m * draw.proportion(0.4, 1.0), 0.04)
     height_m = np.clip(across_m * draw.uniform(0.2, 0.7), 0.0155, 0.09)
@@ -124,7 +124,7 @@ def tray(draw: ParameterSampler) -> Shape:
 
 
 def wine_glass(draw: ParameterSampler) -> Shape:
-    """A wine glass or goblet: foot, stem and a thin bowl."""
+    """Return a wine glass or goblet: foot, stem and a thin bowl."""
     height_m = draw.uniform(0.11, 0.19)
     bowl_m = height_m * draw.proportion(0.16, 0.3)
     stem, foot = draw.uniform(0.35, 0.55), draw.uniform(0.75, 1.0)
@@ -142,7 +142,7 @@ def wine_glass(draw: ParameterSampler) -> Shape:
 
 
 def ring(draw: ParameterSampler) -> Shape:
-    """A ring, bracelet, roll of tape or napkin ring: round, square or flat in section."""
+    """Return a ring, bracelet, roll of tape or napkin ring: round, square or flat in section."""
     radius_m = draw.uniform(0.027, 0.075)
     high_m = np.clip(2 * radius_m * draw.proportion(0.12, 0.6), 0.0155, 0.06)
     deep_m = min(draw.uniform(0.005, 0.02), 0.6 * radius_m)
@@ -157,7 +157,10 @@ def ring(draw: ParameterSampler) -> Shape:
 
 
 def _vessel(outer: object, wall_m: float, floor_m: float, sectors: int, rows: tuple[int, ...] = ()) -> Shape:
-    """A shell whose wall is `wall_m` thick across, with a floor of `floor_m`; outer (n, 2) rows (radius, z)."""
+    """Return a shell of wall thickness `wall_m` and floor thickness `floor_m`.
+
+    `outer` (n, 2): rows (radius, z).
+    """
     outer = np.asarray(outer, float)
     along = np.gradient(outer, axis=0)
     along /= np.linalg.norm(along, axis=1, keepdims=True)
@@ -169,7 +172,7 @@ def _vessel(outer: object, wall_m: float, floor_m: float, sectors: int, rows: tu
 
 
 def _ear(start_m: float, height_m: float, draw: ParameterSampler) -> Shape:
-    """A handle in the x, z plane from x = start_m outward: an arc of five links."""
+    """Return a handle in the x, z plane from x = start_m outward: an arc of five links."""
     reach_m, span_m = draw.uniform(0.022, 0.034), height_m * draw.uniform(0.25, 0.36)
     turn = np.linspace(-np.pi / 2, np.pi / 2, 6)
     square = draw.uniform(0.5, 1.0)

@@ -1,4 +1,4 @@
-"""Compact things: boxes, tins, balls, sweets, fruit, stones."""
+"""Compact objects: boxes, tins, balls, sweets, fruit, stones."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from dexgrasp.sim.objects.shapes import Shape
 
 
 def box(draw: ParameterSampler) -> Shape:
-    """Cartons, wooden blocks, phones: a box, most with rounded edges."""
+    """Return a box, most with rounded edges: cartons, wooden blocks, phones."""
     long_m = draw.uniform(0.05, 0.19)
     middle_m = np.clip(long_m * draw.proportion(0.25, 1.0), 0.02, 0.14)
     short_m = np.clip(middle_m * draw.uniform(0.25, 1.0), 0.0155, 0.10)
@@ -16,7 +16,7 @@ def box(draw: ParameterSampler) -> Shape:
 
 
 def cylinder(draw: ParameterSampler) -> Shape:
-    """Tins, candles, pucks: a cylinder with chamfered edges, sometimes a little conical."""
+    """Return a cylinder with chamfered edges, sometimes a little conical: tins, candles, pucks."""
     radius_m = draw.uniform(0.012, 0.045)
     height_m = np.clip(2 * radius_m * draw.proportion(0.3, 3.5), 0.016, 0.19)
     if max(2 * radius_m, height_m) < 0.05:
@@ -30,7 +30,7 @@ def cylinder(draw: ParameterSampler) -> Shape:
 
 
 def capsule(draw: ParameterSampler) -> Shape:
-    """Rounded rods and eggs: two balls of drawn sizes and the hull between them."""
+    """Return the hull of two balls of drawn sizes: rounded rods and eggs."""
     radius_m = draw.uniform(0.011, 0.038)
     other_m = radius_m * draw.uniform(0.6, 1.0)
     span_m = min(max(2 * radius_m * draw.proportion(0.3, 5.0), 0.055 - radius_m - other_m), 0.195 - radius_m - other_m)
@@ -40,7 +40,7 @@ def capsule(draw: ParameterSampler) -> Shape:
 
 
 def superquadric(draw: ParameterSampler) -> Shape:
-    """Soaps, pillows, odd sweets: between box, cylinder, ball and octahedron."""
+    """Return a superquadric between box, cylinder, ball and octahedron: soaps, pillows, sweets."""
     long_m = draw.uniform(0.05, 0.17)
     middle_m = max(long_m * draw.proportion(0.3, 1.0), 0.02)
     short_m = max(middle_m * draw.uniform(0.35, 1.0), 0.017)
@@ -48,7 +48,7 @@ def superquadric(draw: ParameterSampler) -> Shape:
 
 
 def ellipsoid(draw: ParameterSampler) -> Shape:
-    """Balls, eggs, plums, lemons: an ellipsoid, a third of them spheres."""
+    """Return an ellipsoid, a third of them spheres: balls, eggs, plums, lemons."""
     long_m = draw.uniform(0.05, 0.11)
     middle = draw.proportion(0.55, 1.0)
     if draw.chance(0.35):
@@ -59,7 +59,7 @@ def ellipsoid(draw: ParameterSampler) -> Shape:
 
 
 def rock(draw: ParameterSampler) -> Shape:
-    """Stones and crumpled things: the hull of random points."""
+    """Return the hull of random points: stones and crumpled things."""
     corners = shapes.bumpy_points(draw.rng, draw.integer(12, 40), draw.uniform(0.1, 0.5))
     long_m = draw.uniform(0.055, 0.14)
     middle_m = max(long_m * draw.proportion(0.45, 1.0), 0.03)
@@ -67,7 +67,7 @@ def rock(draw: ParameterSampler) -> Shape:
 
 
 def blob(draw: ParameterSampler) -> Shape:
-    """Concave lumps, ginger, coral: rocks grown onto one another."""
+    """Return rocks grown onto one another: concave lumps, ginger, coral."""
     long_m, stretch = draw.uniform(0.03, 0.06), draw.proportion(0.5, 1.3)
     parts, centre = [], np.zeros(3)
     for _ in range(draw.integer(3, 6)):
@@ -80,7 +80,7 @@ def blob(draw: ParameterSampler) -> Shape:
 
 
 def banana(draw: ParameterSampler) -> Shape:
-    """Bananas, cucumbers, croissants: a bent tapered tube."""
+    """Return a bent tapered tube: bananas, cucumbers, croissants."""
     length_m, bend = draw.uniform(0.09, 0.19), draw.proportion(0.1, 2.4)
     thick_m = max(length_m * draw.uniform(0.07, 0.13), 0.009)
     turn = np.linspace(-bend / 2, bend / 2, 8)
@@ -91,7 +91,7 @@ def banana(draw: ParameterSampler) -> Shape:
 
 
 def toy_brick(draw: ParameterSampler) -> Shape:
-    """Building bricks: a box with studs on top, sometimes a second one stacked across it."""
+    """Return a box with studs on top, sometimes a second one stacked across it: building bricks."""
     pitch_m = draw.uniform(0.016, 0.026)
     along, across = draw.integer(2, 4), draw.integer(1, 2)
     height_m = pitch_m * draw.proportion(0.55, 1.6)
@@ -103,7 +103,7 @@ def toy_brick(draw: ParameterSampler) -> Shape:
 
 
 def angle(draw: ParameterSampler) -> Shape:
-    """L, T, U and Z shapes: brackets, angle irons, letters, blocks of a puzzle."""
+    """Return an L, T, U or Z shape: brackets, angle irons, letters, blocks of a puzzle."""
     long_m, thick_m = draw.uniform(0.08, 0.18), draw.uniform(0.012, 0.03)
     arm_m = max(long_m * draw.proportion(0.25, 0.9), 1.4 * thick_m)
     deep_m = max(draw.uniform(0.8, 2.0) * thick_m, 0.0155)
@@ -119,7 +119,7 @@ def angle(draw: ParameterSampler) -> Shape:
 
 
 def dumbbell(draw: ParameterSampler) -> Shape:
-    """Dumb-bells, bones, spools, bolts: two weights on a bar."""
+    """Return two weights on a bar: dumb-bells, bones, spools, bolts."""
     length_m = draw.uniform(0.07, 0.19)
     head_m = max(length_m * draw.proportion(0.10, 0.24), 0.0095)
     bar_m = head_m * draw.uniform(0.3, 0.75)

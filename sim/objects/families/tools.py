@@ -1,4 +1,4 @@
-"""Slender things, and things with a handle that do work."""
+"""Tools: slender things, and things with a handle."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from dexgrasp.sim.objects.shapes import Shape
 
 
 def hammer(draw: ParameterSampler) -> Shape:
-    """A hammer or mallet: a handle along z, a head across its top."""
+    """Return a hammer or mallet: a handle along z, a head across its top."""
     length_m = draw.uniform(0.12, 0.19)
     handle_m = draw.uniform(0.008, 0.013)
     head_m = length_m * draw.proportion(0.3, 0.65)
@@ -25,7 +25,7 @@ def hammer(draw: ParameterSampler) -> Shape:
 
 
 def screwdriver(draw: ParameterSampler) -> Shape:
-    """A screwdriver, chisel or brush: a thick grip and a thin shaft, sometimes with a flat end."""
+    """Return a screwdriver, chisel or brush: a thick grip and a thin shaft, sometimes with a flat end."""
     length_m = draw.uniform(0.11, 0.195)
     grip = draw.proportion(0.35, 0.65)
     radius_m = draw.uniform(0.009, 0.016)
@@ -40,7 +40,7 @@ def screwdriver(draw: ParameterSampler) -> Shape:
 
 
 def pen(draw: ParameterSampler) -> Shape:
-    """A pen, marker, stick, candle or toothbrush case: long and thin, round or six-sided."""
+    """Return a pen, marker, stick, candle or toothbrush case: long and thin, round or six-sided."""
     radius_m = draw.uniform(0.0078, 0.012)
     length_m = np.clip(2 * radius_m * draw.proportion(4.5, 11.0), 0.085, 0.19)
     tip, cap = draw.uniform(0.3, 1.0), draw.uniform(0.85, 1.0)
@@ -54,7 +54,7 @@ def pen(draw: ParameterSampler) -> Shape:
 
 
 def clamp(draw: ParameterSampler) -> Shape:
-    """A C-clamp or caliper: a frame of three bars, a screw and its toggle."""
+    """Return a C-clamp or caliper: a frame of three bars, a screw and its toggle."""
     tall_m = draw.uniform(0.09, 0.18)
     reach_m = tall_m * draw.proportion(0.4, 0.85)
     bar_m, deep_m = draw.uniform(0.009, 0.016), draw.uniform(0.0155, 0.024)
@@ -71,7 +71,7 @@ def clamp(draw: ParameterSampler) -> Shape:
 
 
 def wrench(draw: ParameterSampler) -> Shape:
-    """A wrench, can opener or pair of tongs: a flat bar with an open jaw at one or both ends."""
+    """Return a wrench, can opener or pair of tongs: a flat bar with an open jaw at one or both ends."""
     length_m, deep_m = draw.uniform(0.12, 0.19), draw.uniform(0.0155, 0.02)
     jaw_m = length_m * draw.proportion(0.12, 0.24)
     bar_m = jaw_m * draw.uniform(0.45, 0.8)
@@ -84,7 +84,7 @@ def wrench(draw: ParameterSampler) -> Shape:
 
 
 def spoon(draw: ParameterSampler) -> Shape:
-    """A big spoon, ladle or spoon rest: a shallow oval bowl on a bent handle."""
+    """Return a big spoon, ladle or spoon rest: a shallow oval bowl on a bent handle."""
     length_m = draw.uniform(0.12, 0.19)
     bowl_m = length_m * draw.proportion(0.14, 0.24)
     wall_m = draw.uniform(0.002, 0.004)
@@ -102,7 +102,7 @@ def spoon(draw: ParameterSampler) -> Shape:
 
 
 def drill(draw: ParameterSampler) -> Shape:
-    """A power drill, glue gun or spray gun: a barrel with a grip beneath it, and a foot."""
+    """Return a power drill, glue gun or spray gun: a barrel with a grip beneath it, and a foot."""
     long_m = draw.uniform(0.10, 0.18)
     tall_m = long_m * draw.proportion(0.65, 1.05)
     barrel_m = draw.uniform(0.1, 0.15) * long_m
@@ -119,7 +119,7 @@ def drill(draw: ParameterSampler) -> Shape:
 
 
 def torch(draw: ParameterSampler) -> Shape:
-    """A torch, microphone, whisk or pepper mill: a grip that widens into a head."""
+    """Return a torch, microphone, whisk or pepper mill: a grip that widens into a head."""
     length_m = draw.uniform(0.09, 0.19)
     head_m = max(length_m * draw.proportion(0.11, 0.24), 0.013)
     grip_m = max(head_m * draw.uniform(0.4, 0.75), 0.0078)
@@ -137,7 +137,7 @@ def _head_profile(draw: ParameterSampler) -> np.ndarray:
 
 
 def _jaw(size_m: float, deep_m: float) -> Shape:
-    """An open jaw towards +x: a root and two prongs."""
+    """Return an open jaw towards +x: a root and two prongs."""
     root = shapes.box(0.6 * size_m, 1.4 * size_m, deep_m, round_m=0.002)
     prong = shapes.box(0.8 * size_m, 0.42 * size_m, deep_m, round_m=0.002).moved(x=0.55 * size_m)
     return root + prong.moved(y=0.49 * size_m) + prong.moved(y=-0.49 * size_m)

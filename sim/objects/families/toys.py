@@ -8,7 +8,10 @@ from dexgrasp.sim.objects.shapes import Shape
 
 
 def figure(draw: ParameterSampler) -> Shape:
-    """A doll or action figure: torso, head, two arms and two legs, standing, striding or with arms raised."""
+    """Return a doll or action figure: torso, head, two arms and two legs.
+
+    Standing, striding or with arms raised.
+    """
     tall_m = draw.uniform(0.09, 0.19)
     stout = draw.proportion(0.7, 1.6)
     hip_m, chest_m = tall_m * draw.uniform(0.42, 0.52), tall_m * draw.uniform(0.72, 0.8)
@@ -34,7 +37,10 @@ def figure(draw: ParameterSampler) -> Shape:
 
 
 def animal(draw: ParameterSampler) -> Shape:
-    """A toy animal: barrel, neck, head with snout, four legs, tail; horse, dog, dinosaur or pig by proportions."""
+    """Return a toy animal: barrel, neck, head with snout, four legs, tail.
+
+    Horse, dog, dinosaur or pig by proportions.
+    """
     long_m = draw.uniform(0.07, 0.12)
     stout = draw.proportion(0.16, 0.36)
     belly_m, leg_m = long_m * stout, long_m * draw.uniform(0.25, 0.6)
@@ -65,7 +71,7 @@ def animal(draw: ParameterSampler) -> Shape:
 
 
 def vehicle(draw: ParameterSampler) -> Shape:
-    """A toy car, truck, bus or train: a body, a cabin and four to six wheels."""
+    """Return a toy car, truck, bus or train: a body, a cabin and four to six wheels."""
     long_m = draw.uniform(0.07, 0.18)
     wide_m = max(long_m * draw.proportion(0.32, 0.6), 0.025)
     tall_m = max(wide_m * draw.uniform(0.35, 0.6), 0.016)
@@ -89,7 +95,7 @@ def vehicle(draw: ParameterSampler) -> Shape:
 
 
 def airplane(draw: ParameterSampler) -> Shape:
-    """A toy aeroplane: fuselage, wings, tail; one pair of wings or two."""
+    """Return a toy aeroplane: fuselage, wings, tail; one pair of wings or two."""
     long_m = draw.uniform(0.09, 0.18)
     span_m = np.clip(long_m * draw.proportion(0.7, 1.2), 0.07, 0.19)
     radius_m = max(long_m * draw.uniform(0.045, 0.09), 0.006)
@@ -123,7 +129,7 @@ def _tail(draw: ParameterSampler, root: np.ndarray, belly_m: float, long_m: floa
 
 
 def _wing(half_m: float, chord_m: float, thick_m: float, sweep_m: float) -> Shape:
-    """A pair of wings across y, of two tapered halves."""
+    """Return a pair of wings across y, of two tapered halves."""
     root = shapes.oval(0, 0.001, -thick_m / 2, thick_m / 2)
     fore = np.array([0.5 * chord_m, 0, 0])
     edge = np.concatenate([root + fore, root - fore])

@@ -1,4 +1,4 @@
-"""Things that are worn."""
+"""Wearables: shoes and headphones."""
 
 import numpy as np
 
@@ -8,7 +8,10 @@ from dexgrasp.sim.objects.shapes import Shape
 
 
 def shoe(draw: ParameterSampler) -> Shape:
-    """A shoe, sneaker or boot with an open shaft: sole, toe cap, instep, and a thin wall round the ankle."""
+    """Return a shoe, sneaker or boot with an open shaft.
+
+    Sole, toe cap, instep, and a thin wall round the ankle.
+    """
     long_m = draw.uniform(0.10, 0.18)
     wide_m = long_m * draw.proportion(0.3, 0.45)
     sole_m, toe_m = draw.uniform(0.06, 0.11) * long_m, draw.uniform(0.16, 0.26) * long_m
@@ -35,7 +38,7 @@ def shoe(draw: ParameterSampler) -> Shape:
 
 
 def headphones(draw: ParameterSampler) -> Shape:
-    """Headphones, ear muffs or a hair band with pads: a bow and two cushions."""
+    """Return headphones, ear muffs or a hair band with pads: a bow and two cushions."""
     wide_m = draw.uniform(0.08, 0.16)
     tall_m = wide_m * draw.proportion(0.75, 1.1)
     band_m, deep = draw.uniform(0.003, 0.006), draw.uniform(1.5, 2.6)
@@ -49,7 +52,7 @@ def headphones(draw: ParameterSampler) -> Shape:
 
 
 def _shaft(draw: ParameterSampler, long_m: float, wide_m: float, low: float, high: float) -> Shape:
-    """The wall round the ankle: an oval ring, thin, a little narrower at its top."""
+    """Return the wall round the ankle: an oval ring, thin, a little narrower at its top."""
     wall_m = draw.uniform(0.003, 0.006)
     half = 0.36 * wide_m
     lean = draw.uniform(0.85, 1.1)

@@ -1,4 +1,7 @@
-"""ROS 2 nodes that grasp with a real or simulated robot, around `perception` and `dexgrasp.policies.deploy.policy`."""
+"""ROS 2 nodes for grasping with a real or simulated robot.
+
+They use `dexgrasp.perception` and `dexgrasp.policies.deploy.policy`.
+"""
 
 from pathlib import Path
 

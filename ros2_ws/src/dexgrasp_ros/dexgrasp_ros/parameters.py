@@ -1,4 +1,6 @@
-"""Declares a dataclass as the parameters of a node and reads it back; nested dataclasses become dotted names.
+"""Parameters of a node, declared from and read into a dataclass.
+
+Nested dataclasses become dotted names.
 
 Types, ranges and descriptions come from the dataclass (configs/schema.py). Unknown parameters are warned of.
 """
@@ -36,7 +38,9 @@ class _Parameter:
 
 
 def declare(node: Node, schema: type[T], changeable: Sequence[str] = ()) -> T:
-    """Declare every field of the dataclass and return it with the values that were given. Raises ParameterError.
+    """Declare every field of the dataclass as a parameter and return the dataclass with the given values.
+
+    Raises ParameterError.
 
     Parameters are read-only except those named `changeable`, which `read` reads again. A parameter that was given
     under its name of the last release counts, with a warning.
@@ -95,7 +99,7 @@ def _default(field: dataclasses.Field) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A default as ROS holds it: the empty text for None and for an empty list, which has no type there."""
+    """Return a default for ROS: the empty text for None and for an empty list, which has no type there."""
     if value is None:
         return ""
     if isinstance(value, tuple):
@@ -104,7 +108,10 @@ def _plain(value: Any) -> Any:
 
 
 def _from_ros(value: Any, hint: Any) -> Any:
-    """A parameter's value as a plain value: ROS has no null and no empty list, and reads a typed `5` as a number."""
+    """Return a parameter's value as a plain value.
+
+    ROS has no null and no empty list, and reads a typed `5` as a number.
+    """
     if get_origin(hint) is tuple:
         if value is None or isinstance(value, (str, int, float)):
             return [] if value == "" else value
@@ -118,7 +125,10 @@ def _from_ros(value: Any, hint: Any) -> Any:
 
 
 def _given_by_earlier_names(node: Node, schema: type, known: Sequence[str]) -> dict[str, Any]:
-    """Values that were given under earlier names, by the name of now; warns of these and of unknown parameters."""
+    """Return the values given under earlier names, by current name.
+
+    Warns of earlier names and of unknown parameters.
+    """
     given: dict[str, Any] = getattr(node, "_parameter_overrides", {})  # rclpy ignores unknown ones in silence
     found = {}
     for name in sorted(set(given) - set(known)):

@@ -1,4 +1,4 @@
-"""BufferMonitor of stamped readings, interpolated at the stamp of a depth frame."""
+"""Buffers of stamped readings, interpolated at the stamp of a depth frame."""
 
 from collections import deque
 

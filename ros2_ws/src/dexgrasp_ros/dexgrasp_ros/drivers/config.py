@@ -1,4 +1,4 @@
-"""Drivers of hands and arms as YAML: topics, message types, joint order, signs, offsets, rates. Nothing is assumed.
+"""Driver descriptions of hands and arms as YAML: topics, message types, joint order, signs, offsets.
 
     hand: allegro                                   whose joints the names below speak of (`arm:` for an arm)
     source: where the facts come from
@@ -19,9 +19,9 @@ from typing import Literal
 import yaml
 
 from dexgrasp import configs
+from dexgrasp_ros import CONFIG
 from dexgrasp_ros.drivers.joint_mapping import PerJoint
 
-CONFIG = Path(__file__).resolve().parent / "config"
 JOINT_TYPES, POSE_TYPES = ("float64_array", "joint_trajectory", "joint_state"), ("twist", "pose")
 Vector3 = tuple[float, float, float]
 Vector4 = tuple[float, float, float, float]
@@ -38,61 +38,61 @@ class QosCfg:
     reliability: Literal["reliable", "best_effort"] = "reliable"
     """Commands are reliable; sensors are read with best effort, which takes both."""
     durability: Literal["volatile", "transient_local"] = "volatile"
-    """transient_local: who comes late gets the last message."""
+    """transient_local: late subscribers receive the last message."""
     depth: int = 1
     """Messages kept."""
 
 
 @dataclass(frozen=True)
 class FrameCfg:
-    """What a Cartesian controller moves, and in which frame it wants to be told."""
+    """Commanded body and reference frame of a Cartesian controller."""
 
     id: str
     """frame_id of the messages."""
     link: Literal["palm", "flange"] = "flange"
     """The body that is commanded: the palm, or the hand base frame at the arm's flange."""
     pos_w: Vector3 = (0.0, 0.0, 0.0)
-    """Where the frame stands in the world [m]."""
+    """Position of the frame in the world [m]."""
     quat_w: Vector4 = (1.0, 0.0, 0.0, 0.0)
-    """Its orientation, wxyz."""
+    """Orientation of the frame in the world, wxyz."""
 
 
 @dataclass(frozen=True)
 class CommandCfg:
-    """What is sent."""
+    """Commands to the driver."""
 
     type: Literal["float64_array", "joint_trajectory", "joint_state", "twist", "pose"]
-    """Kind of message."""
+    """Type of the command messages."""
     topic: str
-    """Where to."""
+    """Topic of the commands."""
     joints: tuple[str, ...] = ()
-    """The driver's names in the driver's order; of joint commands alone."""
+    """Joint names of the driver in the driver's order; for joint commands only."""
     sign: PerJoint = 1.0
     """1 or -1, for all or for each of `joints`."""
     offset_rad: PerJoint = 0.0
-    """What the driver calls the contract's 0."""
+    """Driver's joint position at position 0 of the contract."""
     scale: PerJoint = 1.0
     """Driver's units per radian."""
     rate_hz: float | None = None
-    """Joint commands go out that often, interpolated over each control period; None: once per control period."""
+    """Rate of joint commands, interpolated over each control period; None: once per control period."""
     frame: FrameCfg | None = None
-    """Of twist and pose."""
+    """Reference frame; for twist and pose commands."""
     gain_hz: float = 4.0
-    """Of twist: speed per distance that is left."""
+    """Speed per remaining distance; for twist commands."""
     qos: QosCfg = field(default_factory=QosCfg)
-    """Of the topic."""
+    """Quality of service of the topic."""
 
 
 @dataclass(frozen=True)
 class StateCfg:
-    """What is read: a JointState whose joints are matched by name."""
+    """Joint states from the driver: a JointState with joints matched by name."""
 
     topic: str
-    """Where from."""
+    """Topic of the joint states."""
     names: Mapping[str, str]
     """The driver's name of each joint of the contract."""
     sign: PerJoint | None = None
-    """In the order of `command.joints`, or of `names` where there are none; None: as in `command`."""
+    """1 or -1 in the order of `command.joints`, else of `names`; None: as in `command`."""
     offset_rad: PerJoint | None = None
     """None: as in `command`."""
     scale: PerJoint | None = None
@@ -102,12 +102,12 @@ class StateCfg:
     stamp: Literal["header", "arrival"] = "header"
     """`arrival` for drivers that leave the stamp empty."""
     qos: QosCfg = field(default_factory=lambda: QosCfg(reliability="best_effort", depth=10))
-    """Of the topic; several messages deep, because hand and arm may share it."""
+    """Quality of service of the topic; several messages deep, because hand and arm may share it."""
 
 
 @dataclass(frozen=True)
 class BaseCfg:
-    """Where an arm really stands, instead of where its description says."""
+    """Measured base pose of an arm, which replaces the pose in its description."""
 
     pos_w: Vector3
     """[m]."""
@@ -120,19 +120,19 @@ class AdapterCfg:
     """One driver."""
 
     command: CommandCfg
-    """What it is sent."""
+    """Commands to the driver."""
     source: str
-    """Where the facts come from."""
+    """Source of the values in this file."""
     hand: str | None = None
     """The hand it moves, as in assets/hands."""
     arm: str | None = None
     """The arm it moves, as in assets/arms; None with a hand, or with a Cartesian arm whose kinematics are unknown."""
     state: StateCfg | None = None
-    """What it reports; None for an arm whose palm pose comes on a topic."""
+    """Joint states from the driver; None for an arm with a palm pose topic."""
     base: BaseCfg | None = None
-    """Of an arm."""
+    """Base pose of an arm."""
     note: str = ""
-    """What the one who starts it must know."""
+    """Note for the operator."""
 
     def __post_init__(self) -> None:
         command = self.command

@@ -44,9 +44,9 @@ class GraspCfg:
     outside_rad: float = 0.15
     """Maximum excess of a measured joint over its range at the start: beyond it, zero or sign are wrong [rad]."""
     shadow_m: float = 0.03
-    """HandOcclusion mode: distance to the pre-grasp at which the policy starts [m]."""
+    """Shadow mode: distance to the pre-grasp at which the policy starts [m]."""
     shadow_rad: float = 0.25
-    """HandOcclusion mode: angle to the pre-grasp at which the policy starts [rad]."""
+    """Shadow mode: angle to the pre-grasp at which the policy starts [rad]."""
 
     def __post_init__(self) -> None:
         values = {name: value for name, value in vars(self).items() if isinstance(value, float)}

@@ -37,7 +37,10 @@ def parameters(hand: str, fits: Sequence[JointFit], rate_hz: float) -> dict[str,
 
 
 def randomization(fits: Sequence[JointFit], rate_hz: float) -> dict[str, Any]:
-    """Return randomisation ranges for dexgrasp.sim.randomization.episode_draws.RandomizationCfg, as wide as the joints are uncertain."""
+    """Return the ranges of a RandomizationCfg from the uncertainty of the joints.
+
+    See `dexgrasp.sim.randomization.episode_draws.RandomizationCfg`.
+    """
     ranges: dict[str, Any] = {"name": "identified"}
     for name, scale in SCALES.items():
         spread = max(LEAST_SPREAD, *(2 * fit.relative_sd[name] for fit in fits))

@@ -51,7 +51,7 @@ class _Configured:
 
 
 class GraspNode(LifecycleNode):
-    """EngineComparison the object that perception publishes, with the policy of a bundle."""
+    """Grasps the object that perception publishes, with the policy of a bundle."""
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("grasp", context=context, **options)

@@ -26,7 +26,7 @@ from dexgrasp.perception.grasp_planning.planner import Reachable
 from dexgrasp.perception.robot_mask import ArmBody, HandBody, join
 from dexgrasp.perception.segmentation.pipeline import NoObjectError, Segmentation, SegmentationCfg, Segmenter
 from dexgrasp.perception.segmentation.table_plane import NoPlaneError
-from dexgrasp.perception.tracking.object_points import CLEAR_M, Mode, ObjectFrame, ObjectPoints, PalmMotion
+from dexgrasp.perception.tracking.object_points import CLEAR_M, ObjectFrame, ObjectPoints, PalmMotion
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp_ros.object_estimate import ObjectEstimate
@@ -38,14 +38,6 @@ STILL_FRACTION = 0.3
 """Frames agree if the number of object pixels, and the pixels of other depth, change by less than this fraction."""
 CHANGED_DEPTH_M = 0.012
 """A pixel whose depth differs by more than this between two frames shows a different surface [m]."""
-
-VIEW_MODES: dict[str, Mode] = {
-    "first_frame": "first_frame",
-    "latest": "latest",
-    "tracked": "tracked",
-    "tracked_updated": "tracked_updated",
-}
-"""The contract's `camera.mode` -> mode of ObjectPoints."""
 
 Array = NDArray[np.float64]
 
@@ -101,7 +93,7 @@ class ObjectObserver:
         if self._live and hand is None:
             raise ValueError(f"camera.mode={camera.mode} needs the capsule model of the hand: pass `hand`")
         self._segmenter = Segmenter(replace(segment or SegmentationCfg(), points=camera.points), intrinsics)
-        self._view = ObjectPoints(VIEW_MODES[camera.mode], camera.min_points, 1, camera.points)
+        self._view = ObjectPoints(camera.mode, camera.min_points, 1, camera.points)
         self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracks else None
         self._planner = GraspPlanner(contract)
         self._palm, self._palm_known = PalmMotion(1), False

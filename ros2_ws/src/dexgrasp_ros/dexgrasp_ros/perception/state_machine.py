@@ -83,7 +83,7 @@ class PerceptionStateMachine:
 
     @property
     def waiting_for(self) -> str:
-        """What the first view is waiting for; empty when it is complete."""
+        """Missing requirement of the first view; empty when it is complete."""
         if self._observer is None:
             return "no camera_info received" if self._intrinsics is None else "no frame received"
         frames = self._observer.frames_agreeing

@@ -29,7 +29,10 @@ class VideoFrameState:
 
 
 def write_video(path: Path, frames: Sequence[VideoFrameState], name: str) -> None:
-    """Render frames with the object `name` as an MP4 in real time. Raises dexgrasp.sim.rendering.offscreen.RenderUnavailable."""
+    """Render frames with the object `name` as an MP4 in real time.
+
+    Raises `dexgrasp.sim.rendering.offscreen.RenderUnavailable`.
+    """
     robot = SimRobot(SimRobotCfg(object=name, camera_rate_hz=0.0))
     shape = robot.library[robot.object]
     start_s = frames[0].stamp_s
