@@ -20,7 +20,7 @@ from dexgrasp.perception.occlusion import CameraOcclusion
 from dexgrasp.perception.transforms import matrix_from_quat, quat_from_rotvec, quat_multiply
 
 FRAME_POINTS = 48
-"""Points at the end of a corrected cloud that belong to the newest frame; the others are tracked."""
+"""Points at the end of an updated cloud that belong to the newest frame; the others are tracked."""
 
 
 @dataclass(frozen=True)

@@ -55,9 +55,9 @@ def move_rigidly(points_w: Tensor, shift: Tensor, turn: Tensor) -> Tensor:
 
 
 Mode = Literal["first_frame", "latest", "tracked", "tracked_updated"]
-"""frozen: the first view only. refreshed: the visible points of each new frame, none behind the hand. tracked: the
-first view, moved with the object as new frames show it. corrected: the tracked first view, and the points of the newest
-frame that it does not explain."""
+"""first_frame: the first view only. latest: the visible points of each new frame, none behind the hand. tracked:
+the first view, moved with the object as new frames show it. tracked_updated: the tracked first view, and the points
+of the newest frame that it does not explain."""
 
 CLEAR_M = 0.012
 """Margin around the hand's outline [m]; an object point beside it should be visible."""
@@ -162,7 +162,7 @@ class ObjectPoints:
         Raise ValueError in a mode that does not track.
         """
         if not self.tracks:
-            raise ValueError(f"camera.mode={self._mode} tracks nothing; tracked and corrected do")
+            raise ValueError(f"camera.mode={self._mode} tracks nothing; tracked and tracked_updated do")
         rows = torch.arange(len(self.points_w), device=self.points_w.device) if rows is None else rows
         return transform(self._pos_w[rows], self._quat[rows], self._first[rows])
 
@@ -177,7 +177,9 @@ class ObjectPoints:
     def _track(self, rows: Tensor, frame: ObjectFrame) -> Tensor:
         """Register the objects of `rows` to a frame; return which are on track (row,). Lost ones keep their poses."""
         if frame.sight is None:
-            raise ValueError(f"view mode {self._mode} needs the hand that hides the object: pass a frame with a sight")
+            raise ValueError(
+                f"camera.mode={self._mode} needs the hand that hides the object: pass a frame with a sight"
+            )
         reference = Reference(self._first[rows, : self._icp.model_points], self._normals[rows], self._radius[rows])
         pose = self._pos_w[rows], self._quat[rows]
         pos_w, quat, fit = register(self._icp, reference, *pose, frame.points_w, frame.sight)

@@ -75,7 +75,7 @@ class BenchGpuCfg:
     out: str = ""
     """Run directory; empty: runs/bench-gpu-<time>."""
     warp: WarpCfg = field(default_factory=WarpCfg)
-    """BufferMonitor."""
+    """Buffer sizes of engine=warp."""
     task: TaskCfg = field(default_factory=TaskCfg)
     """The task; a training episode by default."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)

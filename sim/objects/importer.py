@@ -16,17 +16,17 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import trimesh
-from manifold3d import Manifold, OpType
 
-from dexgrasp.sim.objects.decomposition import are_convex, as_manifold, decompose, merged
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, ObjectModel, entry_from_dict, write_library
-from dexgrasp.sim.objects.model_builder import assemble, mass_properties
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.progress import track
+
+if TYPE_CHECKING:
+    import trimesh
 
 log = logging.getLogger("dexgrasp")
 
@@ -240,13 +240,15 @@ class Limits:
     """Shortest side of the tightest box; beneath it a mesh is a sheet."""
 
 
-def read_mesh(path: Path, merge: bool = True) -> trimesh.Trimesh:
+def read_mesh(path: Path, merge: bool = True) -> "trimesh.Trimesh":
     """Return the file as one mesh in its own unit.
 
     Raise RefusedMeshError when it is unreadable, empty or not finite.
 
     `merge`: vertices at one place become one.
     """
+    import trimesh
+
     try:
         loaded = trimesh.load_scene(path, process=False, skip_materials=True).to_mesh()
     except Exception as error:  # each format's reader raises its own kinds, none of them documented
@@ -283,7 +285,7 @@ def guess_unit(longest: list[float]) -> str:
     return min(UNITS_M, key=lambda unit: abs(np.log(middle * UNITS_M[unit] / TYPICAL_M)))
 
 
-def clean_parts(mesh: trimesh.Trimesh, scale: float, limits: Limits, apart: bool = False) -> list[Surface]:
+def clean_parts(mesh: "trimesh.Trimesh", scale: float, limits: Limits, apart: bool = False) -> list[Surface]:
     """Return the closed parts of a mesh [m], faces outward.
 
     Raise RefusedMeshError, with the reason, where there are none.
@@ -301,7 +303,7 @@ def clean_parts(mesh: trimesh.Trimesh, scale: float, limits: Limits, apart: bool
     return parts
 
 
-def _solids(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
+def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
     _repair(mesh)
     if not mesh.is_watertight:
         edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
@@ -312,6 +314,9 @@ def _solids(mesh: trimesh.Trimesh) -> list[trimesh.Trimesh]:
 
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
     """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
+    from dexgrasp.sim.objects.decomposition import are_convex, decompose, merged
+    from dexgrasp.sim.objects.model_builder import assemble, mass_properties
+
     apart = settings.decomposition == "parts"
     parts = clean_parts(read_mesh(path, merge=not apart), scale, Limits(), apart)
     vertices, faces = _united(parts)
@@ -328,7 +333,7 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
         raise RefusedMeshError(f"unusable: {error}") from error
 
 
-def _check_size(mesh: trimesh.Trimesh, limits: Limits) -> None:
+def _check_size(mesh: "trimesh.Trimesh", limits: Limits) -> None:
     sides = np.sort(mesh.extents)
     if sides[2] > limits.longest_m:
         raise RefusedMeshError(
@@ -343,8 +348,10 @@ def _check_size(mesh: trimesh.Trimesh, limits: Limits) -> None:
         )
 
 
-def _repair(mesh: trimesh.Trimesh) -> None:
+def _repair(mesh: "trimesh.Trimesh") -> None:
     """Merge doubled vertices, drop doubled and flat faces, close small holes, turn faces outward."""
+    import trimesh
+
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
     mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
     mesh.remove_unreferenced_vertices()
@@ -353,7 +360,7 @@ def _repair(mesh: trimesh.Trimesh) -> None:
     trimesh.repair.fix_normals(mesh, multibody=True)
 
 
-def _turned(mesh: trimesh.Trimesh) -> trimesh.Trimesh:
+def _turned(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
     mesh.invert()
     return mesh
 
@@ -365,6 +372,10 @@ def _united(parts: list[Surface]) -> Surface:
 
     A cavity inside a solid is filled: neither hand nor table reaches it.
     """
+    from manifold3d import Manifold, OpType
+
+    from dexgrasp.sim.objects.decomposition import as_manifold
+
     solids = [solid for part in parts if (solid := as_manifold(*part)) is not None]
     if len(solids) < len(parts):
         return _stacked(parts)

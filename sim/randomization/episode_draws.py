@@ -123,9 +123,9 @@ class RandomizationCfg:
         for item in fields(self):
             value = getattr(self, item.name)
             if item.type is Range and not 0 < value[0] <= value[1]:
-                raise ValueError(f"randomize.{item.name} must satisfy 0 < low <= high, got {value}")
+                raise ValueError(f"randomization.{item.name} must satisfy 0 < low <= high, got {value}")
             if item.type in (float, int) and value < 0:
-                raise ValueError(f"randomize.{item.name} must not be negative, got {value}")
+                raise ValueError(f"randomization.{item.name} must not be negative, got {value}")
         if self.points_dropout >= 1 or self.late_action_probability > 1:
             raise ValueError(
                 "randomization.points_dropout must lie below 1, randomization.late_action_probability must not exceed 1"

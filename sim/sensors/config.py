@@ -15,9 +15,9 @@ class CameraCfg:
     """
 
     mode: Mode = "first_frame"
-    """frozen: the first view only. refreshed: the visible points of each new frame, none behind the hand. tracked: the
-    first view, moved with the object as new frames show it. corrected: the tracked first view, and the points of the
-    newest frame that it does not explain."""
+    """first_frame: the first view only. latest: the visible points of each new frame, none behind the hand. tracked:
+    the first view, moved with the object as new frames show it. tracked_updated: the tracked first view, and the points
+    of the newest frame that it does not explain."""
     move_with_palm: bool = True
     """Move the object points with the palm in lift and hold, between frames too."""
     model: Literal["points", "rendered"] = "points"
@@ -45,18 +45,19 @@ class CameraCfg:
 
     def __post_init__(self) -> None:
         if min(self.frame_interval_steps, self.hold_frame_interval_steps) < 1:
-            raise ValueError("camera.frame_interval_steps and held_period_steps must be at least 1")
+            raise ValueError("camera.frame_interval_steps and hold_frame_interval_steps must be at least 1")
         if not 0 <= self.latency_steps <= min(self.frame_interval_steps, self.hold_frame_interval_steps):
             raise ValueError(
-                f"camera.latency_steps lie in 0..period_steps, and 0..held_period_steps, got {self.latency_steps}, "
-                f"{self.frame_interval_steps} and {self.hold_frame_interval_steps}"
+                "camera.latency_steps must lie in 0..frame_interval_steps and 0..hold_frame_interval_steps, got "
+                f"{self.latency_steps}, {self.frame_interval_steps} and {self.hold_frame_interval_steps}"
             )
         if (
             min(self.disparity_sd_px, self.depth_unit_m, self.edge_dropout, self.flying_pixel_rate, self.hand_margin_m)
             < 0
         ):
             raise ValueError(
-                "camera.disparity_sd_px, depth_unit_m, edge_loss, flying and hand_margin_m must not be negative"
+                "camera.disparity_sd_px, depth_unit_m, edge_dropout, flying_pixel_rate and hand_margin_m must not be "
+                "negative"
             )
         if self.edge_dropout + self.flying_pixel_rate > 1 or self.min_points < 1:
             raise ValueError(

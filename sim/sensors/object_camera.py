@@ -174,7 +174,7 @@ class ObjectCamera(ObjectPoints):
 
 def _required(hand: HandSpec | None) -> HandSpec:
     if hand is None:
-        raise ValueError("camera.mode=tracked and corrected need the hand that hides the object: pass `hand`")
+        raise ValueError("camera.mode=tracked and tracked_updated need the hand that hides the object: pass `hand`")
     return hand
 
 

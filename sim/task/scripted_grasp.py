@@ -38,16 +38,16 @@ class ScriptedGraspCfg:
 
     def __post_init__(self) -> None:
         if not 0 < self.approach_fraction < 1:
-            raise ValueError(f"prior.approach_fraction must lie between 0 and 1, got {self.approach_fraction}")
+            raise ValueError(f"scripted_grasp.approach_fraction must lie between 0 and 1, got {self.approach_fraction}")
         if not 0 < self.close_rad < 1:
-            raise ValueError(f"prior.close_rad must lie between 0 and 1 rad, got {self.close_rad}")
+            raise ValueError(f"scripted_grasp.close_rad must lie between 0 and 1 rad, got {self.close_rad}")
         if not 0 < self.close_at_grip <= 1:
-            raise ValueError(f"prior.close_at_grip must lie between 0 and 1, got {self.close_at_grip}")
+            raise ValueError(f"scripted_grasp.close_at_grip must lie between 0 and 1, got {self.close_at_grip}")
         if self.close_within_m < 0:
-            raise ValueError(f"prior.close_within_m must not be negative, got {self.close_within_m}")
+            raise ValueError(f"scripted_grasp.close_within_m must not be negative, got {self.close_within_m}")
         if self.follow_m_s < 0 or not 0 <= self.follow_from_m < self.follow_fully_m:
             raise ValueError(
-                "prior.follow_m_s must not be negative, and follow_from_m lie between 0 and follow_fully_m, got "
+                "scripted_grasp.follow_m_s must not be negative, and follow_from_m lie in 0..follow_fully_m, got "
                 f"{self.follow_m_s}, {self.follow_from_m} and {self.follow_fully_m}"
             )
 

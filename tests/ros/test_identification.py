@@ -91,7 +91,7 @@ def test_known_parameters_come_back(hand, allegro, tmp_path):
     written = yaml.safe_load((tmp_path / "identified.yaml").read_text())
     assert written == parameters(log.hand, fits, 20.0)
     assert written["joints"]["ffj2"]["kp"] == pytest.approx(fits[0].parameters.kp, rel=1e-3)
-    ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in written["randomize"].items()}
+    ranges = {k: tuple(v) if isinstance(v, list) else v for k, v in written["randomization"].items()}
     domain = RandomizationCfg(**ranges)
     assert (domain.action_delay, domain.late_action_probability) == (
         0,
@@ -125,7 +125,7 @@ def test_an_effort_limit_that_was_never_reached_is_said_to_be_unknown(hand):
     assert "effort_limit" in fit.unknown
     assert fit.parameters.kp == pytest.approx(strong.kp, rel=0.1)
     written = parameters("allegro", [fit], 20.0)
-    assert written["randomize"]["effort_scale"] == [0.7, 1.2]
+    assert written["randomization"]["effort_scale"] == [0.7, 1.2]
     assert written["measured"]["ffj2"]["unknown"] == fit.unknown
 
 

@@ -29,14 +29,14 @@ from tests.helpers.ros import LATCHED, PACKAGE, ROOT, Process
 pytestmark = pytest.mark.ros
 
 CFGS = {
-    "sim_robot_node": ("sim_robot", "SimRobotCfg"),
-    "perception_node": ("perception_cfg", "PerceptionCfg"),
-    "grasp_node": ("grasp_cfg", "GraspNodeCfg"),
-    "recorder_node": ("record", "RecorderCfg"),
+    "sim_robot_node": ("simulation.sim_robot", "SimRobotCfg"),
+    "perception_node": ("perception.config", "PerceptionCfg"),
+    "grasp_node": ("grasping.config", "GraspNodeCfg"),
+    "recorder_node": ("nodes.recorder_node", "RecorderCfg"),
 }
 """The dataclass that each executable declares as its parameters."""
 NODES = eval(re.search(r"^NODES = (\(.*?\))$", (PACKAGE / "setup.py").read_text(), re.M | re.S)[1])
-"""Executable -> module, as installed."""
+"""Executables, as installed."""
 DEFAULTS = {item.name: item.default for item in launch_arguments.ARGUMENTS}
 REAL = {"robot": "real", "camera": "topic", "camera_file": "camera.yaml", "bundle": "here"}
 

@@ -262,7 +262,8 @@ class Hidden:
         if name.split(".")[0] in {hidden}:
             raise ModuleNotFoundError(f"hidden: {{name}}", name=name)
 sys.meta_path.insert(0, Hidden())
-raise SystemExit(cli.main({words(bag, recorded[1], compare_policy="false")}))
+from dexgrasp.policies.cli import main
+raise SystemExit(main.main({words(bag, recorded[1], compare_policy="false")}))
 """
     path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'ros2_ws/src/dexgrasp_ros'}"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | path)

@@ -181,7 +181,7 @@ def test_a_row_that_nobody_looks_at_stands_still_until_its_reset_and_changes_no_
     engine.step(*targets, 0.05)
     moved = engine.state.joint_pos.clone()
     engine.reset(torch.arange(3), start)
-    engine.rest(torch.tensor([1]))
+    engine.freeze(torch.tensor([1]))
     before = engine.state.joint_pos[1].clone()
     engine.step(*targets, 0.05)
     assert torch.equal(engine.state.joint_pos[1], before) and not torch.equal(moved[1], before)

@@ -83,7 +83,7 @@ def test_a_camera_that_cannot_be_drawn_is_refused():
 
 
 def test_the_first_view_lies_on_the_object_and_the_hand_is_not_in_it(make):
-    task = make(camera="rendered")
+    task = make(model="rendered")
     distance = torch.stack([surface_distance(task, row) for row in range(4)])
     assert distance.median(dim=1).values.max() < 0.006  # spacing of 1,024 samples, and 2.4 mm of noise
     assert distance.quantile(0.95) < 0.012
@@ -92,7 +92,7 @@ def test_the_first_view_lies_on_the_object_and_the_hand_is_not_in_it(make):
 
 
 def test_frames_after_it_lie_on_the_object_too_though_the_hand_is_in_them(make):
-    task = make(camera="rendered", mode="latest", period_steps=4, latency_steps=0)
+    task = make(model="rendered", mode="latest", frame_interval_steps=4, latency_steps=0)
     for _ in range(8):
         task.step(torch.zeros(4, 22))
     fresh = task.view.fresh.nonzero().squeeze(1).tolist()

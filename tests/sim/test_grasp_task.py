@@ -10,6 +10,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
+from dexgrasp import configs
 from dexgrasp.perception.observations import Layout, Term
 from dexgrasp.sim.envs.trial_streams import make_task
 from dexgrasp.sim.objects import ObjectLibrary, open_library
@@ -86,7 +87,7 @@ def test_a_partial_reset_touches_only_its_rows(make):
         assert torch.equal(before[group][others], after[group][others])
         assert not torch.equal(before[group][1], after[group][1])
     assert torch.equal(task.draws.yaw[others], draws.yaw[others])
-    assert task.step_index.tolist() == [10, 0, 10, 10]
+    assert task.steps_since_reset.tolist() == [10, 0, 10, 10]
 
 
 def test_after_a_partial_reset_the_other_rows_go_on_bit_for_bit(make):
@@ -123,7 +124,7 @@ def test_finished_episodes_report_an_outcome_and_their_last_observation(make):
         result = task.step(torch.zeros(4, 22))
     assert [outcome.trial for outcome in result.info["outcomes"]] == [0, 1, 2, 3]
     assert not torch.equal(result.info["final_obs"]["student"], result.obs["student"])
-    assert task.step_index.tolist() == [0, 0, 0, 0]
+    assert task.steps_since_reset.tolist() == [0, 0, 0, 0]
     assert task.trial.tolist() == [0, 1, 2, 3]  # the counter of drawn trials starts at zero
 
 
@@ -285,7 +286,6 @@ def test_an_object_is_gripped_when_thumb_and_finger_have_touched_it_for_a_quarte
     ("change", "message"),
     [
         ({"rate_hz": 5.0}, "rate_hz"),
-        ({"prior": "maybe"}, "prior"),
         ({"hold_s": 0.0}, "hold_s"),
         ({"lift_m": 0.05}, "lift_m"),
     ],
@@ -293,6 +293,11 @@ def test_an_object_is_gripped_when_thumb_and_finger_have_touched_it_for_a_quarte
 def test_impossible_settings_are_refused_by_name(change, message):
     with pytest.raises(ValueError, match=message):
         replace(TaskCfg(), **change)
+
+
+def test_the_scripted_grasp_is_on_or_off():
+    with pytest.raises(configs.ConfigError, match="'use_scripted_grasp' expects true or false, got 'maybe'"):
+        configs.from_dict(TaskCfg, {"use_scripted_grasp": "maybe"}, "task")
 
 
 def test_a_timestep_that_does_not_divide_the_control_period_is_refused(make, balanced):
@@ -344,9 +349,13 @@ def test_a_task_that_nobody_registered_is_named_with_the_remedy():
     with pytest.raises(ValueError, match=r"^task 'Tall' is not registered; import the module that registers it: "
                                          r"plugins=my_module \(registered: GraspTask\)$"):  # fmt: skip
         task_class(replace(SHORT, class_name="Tall"))
-    with pytest.raises(TypeError, match=r"task 'OutcomeTracker' must be a subclass of sim\.task\.GraspTask, got"):
+    with pytest.raises(
+        TypeError, match=r"task 'OutcomeTracker' must be a subclass of dexgrasp\.sim\.task\.grasp_task\.GraspTask, got"
+    ):
         register_task("OutcomeTracker", object)
-    with pytest.raises(ValueError, match=r"task 'GraspTask' is registered already, by sim\.task\.GraspTask"):
+    with pytest.raises(
+        ValueError, match=r"task 'GraspTask' is registered already, by dexgrasp\.sim\.task\.grasp_task\.GraspTask"
+    ):
         register_task("GraspTask", Tall)
 
 

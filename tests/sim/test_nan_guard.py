@@ -100,7 +100,7 @@ def test_with_auto_reset_the_broken_row_opens_a_new_episode(make):
     task.reset(TRIALS)
     results = play(task, AT + 1, BROKEN)
     assert results[-1].terminated.tolist() == [False, True, False]
-    assert task.step_index.tolist() == [AT + 1, 0, AT + 1]
+    assert task.steps_since_reset.tolist() == [AT + 1, 0, AT + 1]
     assert torch.isfinite(results[-1].info["final_obs"]["teacher"]).all()
     assert bool(task.engine.finite().all())
 

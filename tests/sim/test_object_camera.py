@@ -127,7 +127,7 @@ def test_depth_comes_in_steps_of_its_unit(make):
 
 
 def test_lost_and_flying_points_are_at_edges_and_fly_away_from_the_camera(make):
-    clean, spoiled = make(), make(edge_loss=0.5, flying=0.5)
+    clean, spoiled = make(), make(edge_dropout=0.5, flying_pixel_rate=0.5)
     gap = torch.cdist(spoiled.view.points_w, clean.view.points_w).amin(dim=2)
     assert 0.01 < float((gap > 0.012).float().mean()) < 0.5
     assert gap.max() < 0.045  # 30 mm behind the object, and the spacing of points
@@ -236,7 +236,7 @@ def test_a_corrected_cloud_keeps_what_is_explained_and_takes_in_what_is_not():
     assert torch.equal(united[:, : POINTS - FRAME_POINTS], followed[:, : POINTS - FRAME_POINTS])
 
 
-def test_a_frozen_view_stays_and_tells_the_policy_nothing_more(make):
+def test_a_view_of_the_first_frame_stays_and_tells_the_policy_nothing_more(make):
     task = make()
     before = task.view.points_w.clone()
     run(task, 10)
@@ -244,8 +244,8 @@ def test_a_frozen_view_stays_and_tells_the_policy_nothing_more(make):
     assert "view_fresh" not in task.layouts["student"].slices()
 
 
-def test_a_refreshed_view_follows_an_object_that_is_moved(make):
-    task = make(mode="latest", period_steps=2, latency_steps=0)
+def test_a_view_of_the_latest_frame_follows_an_object_that_is_moved(make):
+    task = make(mode="latest", frame_interval_steps=2, latency_steps=0)
     run(task, 1)
     rows = torch.arange(ENVS)
     task.engine.move_object(rows, task.engine.state.object_pos_w + torch.tensor([0.05, 0.0, 0.0]))
@@ -260,18 +260,18 @@ def test_a_refreshed_view_follows_an_object_that_is_moved(make):
 
 def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
     trials = range(16)
-    on_axis = make(trials, mode="latest", period_steps=1, latency_steps=0)
-    aside = make(trials, reset=ResetCfg(camera_placement="side"), mode="latest", period_steps=1, latency_steps=0)
-    assert torch.equal(on_axis.draws.approach_offset, aside.draws.approach_offset)  # the palm comes from there
+    overhead = make(trials, mode="latest", frame_interval_steps=1, latency_steps=0)
+    side = make(trials, reset=ResetCfg(camera_placement="side"), mode="latest", frame_interval_steps=1, latency_steps=0)
+    assert torch.equal(overhead.draws.approach_offset, side.draws.approach_offset)  # the palm comes from there
     seen = {}
-    for name, task in (("on_axis", on_axis), ("aside", aside)):
+    for name, task in (("overhead", overhead), ("side", side)):
         steps = []
         for _ in range(9):  # the approach
             run(task, 1)
             steps.append(float(task.view.fraction.mean()))
         seen[name] = np.mean(steps)
-    assert seen["on_axis"] < 0.6
-    assert seen["aside"] > seen["on_axis"] + 0.1, seen
+    assert seen["overhead"] < 0.6
+    assert seen["side"] > seen["overhead"] + 0.1, seen
 
 
 def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alone():
@@ -291,7 +291,7 @@ def test_a_camera_aside_stands_within_its_ranges_and_leaves_the_other_draws_alon
 
 @pytest.mark.parametrize("mode", ["latest", "tracked", "tracked_updated"])
 def test_a_trial_is_seen_alike_whatever_runs_beside_it(make, mode):
-    flaws = {"mode": mode, "disparity_sd_px": 0.08, "edge_loss": 0.3, "flying": 0.02}
+    flaws = {"mode": mode, "disparity_sd_px": 0.08, "edge_dropout": 0.3, "flying_pixel_rate": 0.02}
     together, alone = make([0, 1, 2, 3], **flaws), make([2], **flaws)
     together._new_episodes(torch.tensor([1]), [5])
     for task in (together, alone):
@@ -394,9 +394,9 @@ def test_the_object_moves_with_what_holds_it_whatever_is_shown_of_it():
 def test_what_tracks_must_be_told_what_hides_the_object_and_what_does_not_has_no_tracked_points():
     known, points = tracking(bent_plate()[None]), bent_plate()[None]
     one = torch.ones(1)
-    with pytest.raises(ValueError, match="view mode tracked needs the hand that hides the object"):
+    with pytest.raises(ValueError, match=r"camera\.mode=tracked needs the hand that hides the object"):
         known.update(torch.tensor([0]), ObjectFrame(points, POINTS * one, one))
-    with pytest.raises(ValueError, match=r"view\.mode=refreshed tracks nothing; tracked and corrected do"):
+    with pytest.raises(ValueError, match=r"camera\.mode=latest tracks nothing; tracked and tracked_updated do"):
         ObjectPoints("latest", 1, 1, POINTS).tracked_w()
 
 
@@ -452,13 +452,17 @@ def test_a_live_view_costs_the_first_frame_nothing_but_its_errors(make):
 
 
 def test_each_option_of_the_view_is_named_as_its_mode():
-    for name in configs.options("view"):
-        assert configs.load_option(CameraCfg, "view", name).mode == ("first_frame" if name == "published" else name)
+    names = configs.options("camera")
+    assert names == ["first_frame", "latest", "published", "tracked", "tracked_updated"]
+    for name in names:
+        assert configs.load_option(CameraCfg, "camera", name).mode == ("first_frame" if name == "published" else name)
     assert configs.load_option(CameraCfg, "camera", "first_frame") == CameraCfg()
 
 
 def test_what_cannot_be_is_refused():
-    with pytest.raises(ValueError, match=r"view\.latency_steps lie in 0\.\.period_steps.*got 3, 2 and 2"):
+    with pytest.raises(
+        ValueError, match=r"camera\.latency_steps must lie in 0\.\.frame_interval_steps.*got 3, 2 and 2"
+    ):
         CameraCfg(frame_interval_steps=2, latency_steps=3)
     with pytest.raises(ValueError, match="aside_elevation_deg"):
         ResetCfg(aside_elevation_deg=(0.0, 30.0))

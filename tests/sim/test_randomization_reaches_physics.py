@@ -56,7 +56,7 @@ def test_with_off_readings_are_the_state_itself(plain):
 
 
 def test_a_trial_starts_alike_whatever_is_randomised(make, plain):
-    wild = make(friction=(0.4, 1.1), mass_scale=(0.5, 2.0), kp_scale=(0.8, 1.2), joint_noise_rad=0.02, push_n=2.0)
+    wild = make(friction=(0.4, 1.1), mass_scale=(0.5, 2.0), kp_scale=(0.8, 1.2), joint_noise_rad=0.02, max_push_n=2.0)
     for name in ("object_xy", "yaw", "camera_offset", "finger_offset", "shift"):
         assert torch.equal(getattr(wild.draws, name), getattr(plain.draws, name))
 
@@ -115,7 +115,7 @@ def test_damping_reaches_the_joints(make, plain):
 
 
 def test_a_moved_centre_of_mass_is_in_the_model(make, plain):
-    task = make(com_m=0.005)
+    task = make(com_range_m=0.005)
     body = plain.engine.get_model(2).body("object").id
     moved = task.engine.get_model(2).body_ipos[body] - plain.engine.get_model(2).body_ipos[body]
     np.testing.assert_allclose(moved, task.draws.com_offset[2].numpy(), atol=1e-15)
@@ -131,7 +131,7 @@ def test_the_table_has_its_friction_and_gravity_its_direction_and_length(make):
 
 
 def test_a_larger_object_is_larger_everywhere_and_weighs_the_same(make, plain):
-    task = make(sizes=(1.1,))
+    task = make(size_scales=(1.1,))
     for row in range(ENVS):
         own, nominal = task.engine.get_model(row), plain.engine.get_model(row)
         assert own.body("object").mass == nominal.body("object").mass
@@ -142,7 +142,7 @@ def test_a_larger_object_is_larger_everywhere_and_weighs_the_same(make, plain):
 
 
 def test_a_delay_line_gives_back_what_was_put_in_so_many_steps_ago():
-    line = DelayLine(num_envs=3, longest=2, sizes=(1,))
+    line = DelayLine(num_envs=3, longest=2, size_scales=(1,))
     line.fill(torch.arange(3), [torch.zeros(3, 1)])
     delay = torch.tensor([0.0, 1.0, 2.0])
     seen = []
@@ -164,7 +164,7 @@ def test_commands_arrive_as_many_steps_late_as_drawn(make):
 
 
 def test_late_finger_targets_change_the_motion_but_not_the_target(make):
-    late, prompt = make(action_late=1.0), make()
+    late, prompt = make(late_action_probability=1.0), make()
     for task in (late, prompt):
         task.step(torch.ones(ENVS, 22))
     assert torch.equal(late.engine.state.joint_target, prompt.engine.state.joint_target)
@@ -237,7 +237,7 @@ def test_points_are_shifted_by_the_cameras_error_noisy_and_fewer(make, plain):
 
 
 def test_one_push_acts_on_the_lifted_object_for_a_fifth_of_a_second(make):
-    task = make(push_n=2.0)
+    task = make(max_push_n=2.0)
     task.draws.push[:] = torch.tensor([0.0, 0.0, 1.5])
     task.draws.push_at[:] = 0.25  # a quarter of the 12 steps after the 16 of the grasp: step 19
     pushed = []
@@ -269,7 +269,7 @@ def test_fully_randomised_trials_are_reproducible_and_finite(household, balanced
         ({"mass_scale": (0.0, 1.0)}, "mass_scale"),
         ({"joint_noise_rad": -0.1}, "joint_noise_rad must not be negative"),
         ({"points_dropout": 1.0}, "points_dropout"),
-        ({"sizes": ()}, "sizes"),
+        ({"size_scales": ()}, "size_scales"),
     ],
 )
 def test_impossible_ranges_are_refused_by_name(change, message):

@@ -55,15 +55,15 @@ def make(household, allegro):
 
 
 def until(task, actor, obs, arrived):
-    """Steps until the clock is where it should be."""
-    while not arrived(int(task.clock[0])):
+    """Steps until `arrived` is true of the step since the pre-grasp."""
+    while not arrived(int(task.steps_since_pregrasp[0])):
         obs = actor.step(obs).obs
     return obs
 
 
 def lifted(task, actor, trial):
     """A trial to the end of its lift, where the camera sees nothing of the object any more."""
-    obs = until(task, actor, task.reset([trial]), lambda clock: clock == task.grasp_steps + task.lift_steps)
+    obs = until(task, actor, task.reset([trial]), lambda step: step == task.grasp_steps + task.lift_steps)
     task.view.fraction[:] = UNSEEN_SHARE / 2
     return obs
 
@@ -87,7 +87,7 @@ def test_an_empty_hand_goes_up_and_aside_and_on_to_a_new_pregrasp(make):
     up = math.ceil(max((ABOVE_M - float(start_w[2])) / PALM_M_S, OPEN_S) / task.step_s)
     across = math.ceil(ASIDE_M / PALM_M_S / task.step_s)
     obs = actor.step(obs).obs
-    assert int(task.clock[0]) == 1 - (up + across + round(REST_S / task.step_s))
+    assert int(task.steps_since_pregrasp[0]) == 1 - (up + across + round(REST_S / task.step_s))
     assert task.phases.name(0) == "retreat" and task.judge.attempts.tolist() == [2]
     for _ in range(up - 1):
         obs = actor.step(obs).obs
@@ -98,24 +98,24 @@ def test_an_empty_hand_goes_up_and_aside_and_on_to_a_new_pregrasp(make):
     back_w = -quat_rotate(quat_w, quat_w.new_tensor([0.0, 0.0, 1.0]))[:2]
     torch.testing.assert_close(task.control.palm_pos_w[0, :2], start_w[:2] + ASIDE_M * back_w / back_w.norm())
     torch.testing.assert_close(task.control.palm_quat_w[0], quat_w)
-    obs = until(task, actor, obs, lambda clock: clock == 0)
+    obs = until(task, actor, obs, lambda step: step == 0)
     course, palm_w = task.control.course, task.engine.state.palm_pos_w[0]
     torch.testing.assert_close(course.palm_pos_w, course.start_pos_w)
     assert float(course.travelled_m[0]) == 0.0 < float(course.depth_m[0])
     assert (palm_w - course.start_pos_w[0]).norm() < 0.01
     assert task.engine.state.object_pos_w[0, 2] - task.judge.start_pos_w[0, 2] < 0.02  # it was let go
-    obs = until(task, actor, obs, lambda clock: clock == task.episode_steps)
+    obs = until(task, actor, obs, lambda step: step == task.episode_steps)
     assert task.judge.attempts.tolist() == [2]  # both are used up, whatever is felt
 
 
 def test_the_next_attempt_is_made_where_the_object_is_now(make):
     task = make(1)
     actor = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=2)
-    obs = until(task, actor, actor.step(lifted(task, actor, 0)).obs, lambda clock: clock == -1)
+    obs = until(task, actor, actor.step(lifted(task, actor, 0)).obs, lambda step: step == -1)
     pos_w = task.engine.state.object_pos_w.double().clone()
     pos_w[0, :2] += torch.tensor([-0.12, 0.1])  # further than any tracker looks
     task.engine.move_object(torch.tensor([0]), pos_w)
-    obs = until(task, actor, obs, lambda clock: clock == 1)
+    obs = until(task, actor, obs, lambda step: step == 1)
     assert (task.control.course.object_xy_w[0] - pos_w[0, :2]).norm() < 0.015
 
 
@@ -124,7 +124,7 @@ def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_bes
     actor, tried = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed
     obs = lifted(task, actor, 3)
     first = tried.marks[0, 0].clone()
-    until(task, actor, actor.step(obs).obs, lambda clock: clock == 0)
+    until(task, actor, actor.step(obs).obs, lambda step: step == 0)
     assert torch.equal(tried.marks[0, 1], first)
     assert (tried.marks[0, 0] - first).norm() > 0.5
     task.reset([3])
@@ -150,11 +150,11 @@ def test_what_did_not_rise_was_left_behind_whatever_is_felt(make):
     """The object is taken out of the hand before the lift; fingers that press each other would feel a grip."""
     task = make(2)
     actor = RegraspRunner(task, Scripted(task, torch.full((2,), 0.5)), attempts=2)
-    obs = until(task, actor, task.reset([0, 1]), lambda clock: clock == task.grasp_steps + 1)
+    obs = until(task, actor, task.reset([0, 1]), lambda step: step == task.grasp_steps + 1)
     pos_w = task.engine.state.object_pos_w[:1].double()
     pos_w[0, 0] += 0.15
     task.engine.move_object(torch.tensor([0]), pos_w)
-    until(task, actor, obs, lambda clock: clock == task.grasp_steps + task.lift_steps)
+    until(task, actor, obs, lambda step: step == task.grasp_steps + task.lift_steps)
     assert task.judge.attempts.tolist() == [1, 1]
     actor.step(obs)
     assert task.judge.attempts.tolist() == [2, 1]
@@ -167,7 +167,7 @@ def test_an_object_that_is_lost_in_the_hold_is_grasped_again(make):
     policy = Scripted(task, torch.ones(2))
     actor = RegraspRunner(task, policy, attempts=2)
     held_steps = task.grasp_steps + task.lift_steps + 5
-    obs = until(task, actor, task.reset([0, 1]), lambda clock: clock == held_steps)
+    obs = until(task, actor, task.reset([0, 1]), lambda step: step == held_steps)
     assert task.judge.held.all() and task.judge.attempts.tolist() == [1, 1]
     policy.grip = torch.tensor([LOST_GRIP - 0.01, LOST_GRIP + 0.01])
     actor.step(obs)
@@ -179,9 +179,9 @@ def test_an_object_that_is_lost_in_the_hold_is_grasped_again(make):
 def test_an_object_out_of_reach_is_not_pursued(make):
     task = make(1)
     actor = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3)
-    obs = until(task, actor, actor.step(lifted(task, actor, 0)).obs, lambda clock: clock == -1)
+    obs = until(task, actor, actor.step(lifted(task, actor, 0)).obs, lambda step: step == -1)
     task.engine.move_object(torch.tensor([0]), torch.tensor([[1e4, 0.0, 0.05]], dtype=torch.float64))
-    until(task, actor, obs, lambda clock: clock == task.episode_steps)
+    until(task, actor, obs, lambda step: step == task.episode_steps)
     (outcome,) = task.outcomes()
     assert not outcome.success and outcome.attempts == 2
     assert task.engine.state.palm_pos_w.abs().max() < 0.6

@@ -112,10 +112,10 @@ def test_osmesa_draws_a_picture_although_mujoco_was_imported_before(monkeypatch)
         "import os, mujoco\n"
         "os.environ['MUJOCO_GL'] = 'osmesa'\n"
         "import numpy as np\n"
-        "from sim import render\n"
+        "from dexgrasp.sim.rendering import offscreen\n"
         "faces = np.array([[0, 1, 2], [0, 3, 1], [0, 2, 3], [1, 3, 2]], np.int32)\n"
-        "picture = render.render_mesh((np.eye(4, 3, dtype=np.float32) * 0.1, faces), 64)\n"
-        "print(render.backend(), np.ptp(picture) > 50)\n"
+        "picture = offscreen.render_mesh((np.eye(4, 3, dtype=np.float32) * 0.1, faces), 64)\n"
+        "print(offscreen.backend(), np.ptp(picture) > 50)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert done.stdout.split() == ["osmesa", "True"], done.stderr

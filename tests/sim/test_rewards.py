@@ -192,7 +192,9 @@ def test_a_term_that_nobody_registered_is_named_with_the_remedy(make):
 def test_a_name_belongs_to_one_function(make):
     register_reward("mine", palm_height)
     register_reward("mine", palm_height)  # its module was imported again
-    with pytest.raises(ValueError, match=r"reward term 'mine' is registered already, by test_rewards\.palm_height"):
+    with pytest.raises(
+        ValueError, match=r"reward term 'mine' is registered already, by tests\.sim\.test_rewards\.palm_height"
+    ):
         register_reward("mine", rollout)
     for name in ("reach", "floor", "extra"):
         with pytest.raises(ValueError, match=f"reward term '{name}' is built in"):
@@ -218,12 +220,12 @@ def test_extra_terms_are_given_on_the_command_line(words):
 @pytest.mark.parametrize(
     ("word", "text"),
     [
-        ("task.reward.extra.a=fast", r"'task\.reward\.extra\.a' expects float, got 'fast'"),
-        ("task.reward.extra={a}", r"'task\.reward\.extra\.a' expects float, got None"),
-        ("task.reward.extra={1: 0.5}", r"'task\.reward\.extra' expects a mapping of str to float, got the key 1$"),
+        ("task.reward.extra.a=fast", r"'task\.reward\.extra\[a\]' expects float, got 'fast'"),
+        ("task.reward.extra={a}", r"'task\.reward\.extra\[a\]' expects float, got None"),
+        ("task.reward.extra={1: 0.5}", r"'a key of task\.reward\.extra' expects str, got 1$"),
         ("task.reward.extra=0.5", r"'task\.reward\.extra' expects a mapping of str to float, got '0\.5'"),
         ("task.reward.extra.reach=0.5", r"reward\.extra\.reach is a built-in key: set reward\.reach instead"),
-        ("task.reward.extra.a.b=0.5", r"'task\.reward\.extra\.a' expects float"),
+        ("task.reward.extra.a.b=0.5", r"'task\.reward\.extra\[a\]' expects float"),
     ],
 )
 def test_weights_that_are_none_are_refused(word, text):

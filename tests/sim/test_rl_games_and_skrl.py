@@ -50,7 +50,7 @@ class Watch:
         return result
 
 
-def rl_games_params(folder, epochs, horizon, central_value):
+def rl_games_params(folder, num_epochs, horizon, central_value):
     network = {
         "name": "actor_critic",
         "separate": False,
@@ -94,7 +94,7 @@ def rl_games_params(folder, epochs, horizon, central_value):
         "horizon_length": horizon,
         "minibatch_size": ENVS * horizon,
         "mini_epochs": 2,
-        "max_epochs": epochs,
+        "max_epochs": num_epochs,
         "env_config": {},
     }
     if central_value:

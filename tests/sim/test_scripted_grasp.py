@@ -1,4 +1,4 @@
-"""The scripted prior: its numbers worked out by hand."""
+"""The scripted grasp: its numbers worked out by hand."""
 
 from dataclasses import replace
 
@@ -122,7 +122,7 @@ def test_each_environment_is_in_its_own_phase():
     ],
 )
 def test_impossible_settings_are_refused_by_name(change):
-    with pytest.raises(ValueError, match=f"prior.{next(iter(change))}"):
+    with pytest.raises(ValueError, match=f"scripted_grasp.{next(iter(change))}"):
         replace(CFG, **change)
 
 

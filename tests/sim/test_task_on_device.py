@@ -40,9 +40,9 @@ def gpu(monkeypatch):
     assert pretend_gpu.waits  # the pretence was at work
 
 
-def options(household, balanced, view="first_frame", randomize="train"):
-    cfg = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.2, camera=configs.load_option(CameraCfg, "view", view))
-    domain = configs.load_option(RandomizationCfg, "randomize", randomize)
+def options(household, balanced, camera="first_frame", randomization="train"):
+    cfg = TaskCfg(grasp_s=0.4, lift_s=0.2, hold_s=0.2, camera=configs.load_option(CameraCfg, "camera", camera))
+    domain = configs.load_option(RandomizationCfg, "randomization", randomization)
     shared = {"objects": household, "physics": balanced, "disturbance": "mixed", "seed": 3}
     return shared | {"task": cfg, "randomization": domain, "engine": "warp", "warp": ROOM}
 
@@ -60,10 +60,10 @@ def play(task, steps=STEPS):
     return [*shown, state], step.info["outcomes"], task.outcomes()
 
 
-@pytest.mark.parametrize("view", ["first_frame", "tracked_updated"])
-def test_a_run_on_a_gpu_is_the_run_on_the_cpu(request, household, balanced, view):
+@pytest.mark.parametrize("camera", ["first_frame", "tracked_updated"])
+def test_a_run_on_a_gpu_is_the_run_on_the_cpu(request, household, balanced, camera):
     """Delayed, noisy, disturbed; with episodes that end and begin."""
-    given = options(household, balanced, view)
+    given = options(household, balanced, camera)
     here = play(make_task(3, **given), 18)
     request.getfixturevalue("gpu")
     task = make_task(3, **given)

@@ -4,7 +4,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
-from dexgrasp_ros import bringup
+from dexgrasp_ros import launch_arguments
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 
 
@@ -14,16 +14,16 @@ def generate_launch_description() -> LaunchDescription:
         DeclareLaunchArgument(
             item.name, default_value=item.default, description=item.description, choices=list(item.choices) or None
         )
-        for item in bringup.ARGUMENTS
+        for item in launch_arguments.ARGUMENTS
     ]
     return LaunchDescription([*arguments, OpaqueFunction(function=start_nodes)])
 
 
 def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """Set the transport and start the nodes for the given arguments."""
-    given = {item.name: LaunchConfiguration(item.name).perform(context) for item in bringup.ARGUMENTS}
+    given = {item.name: LaunchConfiguration(item.name).perform(context) for item in launch_arguments.ARGUMENTS}
     params = [given["params"]] if given["params"] else []
-    variables = [SetEnvironmentVariable(name, value) for name, value in bringup.environment(given).items()]
+    variables = [SetEnvironmentVariable(name, value) for name, value in launch_arguments.environment(given).items()]
     nodes = [
         Node(
             package="dexgrasp_ros",
@@ -33,6 +33,6 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             output="screen",
             emulate_tty=True,
         )
-        for item in bringup.nodes(given)
+        for item in launch_arguments.nodes(given)
     ]
     return [*variables, *nodes]

@@ -22,7 +22,7 @@ HEAD = """\
 # Identified by `ros2 run dexgrasp_ros identification_node`. SI units.
 # joints: values per joint for hand.yaml; it has no dry friction, which is listed in `measured`.
 # measured: all fitted parameters, rms of measured against fitted positions, parameters that the log does not identify.
-# randomize: an option for configs/randomization, about the joints above; delays in periods of {rate_hz:g} Hz.
+# randomization: an option for configs/randomization, about the joints above; delays in periods of {rate_hz:g} Hz.
 """
 
 
@@ -32,7 +32,7 @@ def parameters(hand: str, fits: Sequence[JointFit], rate_hz: float) -> dict[str,
         "hand": hand,
         "joints": {fit.name: _for_hand(fit) for fit in fits},
         "measured": {fit.name: _measured(fit) for fit in fits},
-        "randomize": randomization(fits, rate_hz),
+        "randomization": randomization(fits, rate_hz),
     }
 
 
@@ -49,7 +49,7 @@ def randomization(fits: Sequence[JointFit], rate_hz: float) -> dict[str, Any]:
         ranges[scale] = [_round(low), _round(high)]
     delay_s = max(fit.parameters.delay_s for fit in fits)
     ranges["action_delay"] = math.floor(delay_s * rate_hz)
-    ranges["action_late"] = 1.0 if delay_s - ranges["action_delay"] / rate_hz > LATE_S else 0.0
+    ranges["late_action_probability"] = 1.0 if delay_s - ranges["action_delay"] / rate_hz > LATE_S else 0.0
     noise_rad = max(fit.noise_rad for fit in fits)
     ranges["joint_noise_rad"] = _round(math.sqrt(3) * noise_rad)  # half-width of a uniform draw
     ranges["joint_bias_rad"] = _round(max(abs(fit.parameters.bias_rad) for fit in fits))
