@@ -31,5 +31,7 @@ policy = dexgrasp.load_policy("allegro/student", envs)
 observation, info = envs.reset(seed=0)
 for _ in range(5):
     observation, reward, terminated, truncated, info = envs.step(policy.act(observation))
-subprocess.run([sys.executable, "-c", "import dexgrasp.deploy; import sys; assert 'torch' not in sys.modules"], check=True)
+subprocess.run(
+    [sys.executable, "-c", "import dexgrasp.deploy; import sys; assert 'torch' not in sys.modules"], check=True
+)
 print("faces and policy: fine")

@@ -1,4 +1,4 @@
-"""The layout as data: import directions, size of folders, names, docstrings, dependencies, and what no file may contain."""
+"""The layout as data: import directions, folder sizes, names, docstrings, dependencies, forbidden content."""
 
 import ast
 import re
@@ -48,7 +48,16 @@ DOORS = {
     "stable_baselines3": ("policies/", "sim/envs/sb3_env.py"),
     "torch": (
         *("perception/", "sim/", "policies/", "dexgrasp/"),
-        *(f"{ROS}/{name}" for name in ("drivers/arm_kinematics.py", "nodes/perception_node.py", "perception/", "simulation/", "joint_test/")),
+        *(
+            f"{ROS}/{name}"
+            for name in (
+                "drivers/arm_kinematics.py",
+                "nodes/perception_node.py",
+                "perception/",
+                "simulation/",
+                "joint_test/",
+            )
+        ),
     ),
     "trimesh": ("sim/",),
     "viser": ("policies/viewer/page.py",),

@@ -18,7 +18,7 @@ class ActorAgent:
         self._actor, self._hand = actor, task.hand
         self._contact = task.layouts["teacher"].slices()["contact"]
         self.grip: Tensor | None = None
-        """(env,) see `dexgrasp.policies.agents.registry.Policy`; a student estimates contacts, a teacher observes them."""
+        """Grip confidence (env,): a student estimates contacts, a teacher observes them."""
 
     def reset(self, trials: Sequence[int]) -> None:
         """Do nothing: the policy has no state."""

@@ -1,6 +1,6 @@
 """CheckpointCallback of training as plain data: `policy.zip`, `last.zip`, `best.zip`. Reading one runs no code.
 
-A checkpoint is an archive of JSON and tensors (dexgrasp/utils/tensor_archive.py) and explains itself without files beside it:
+A checkpoint is an archive of JSON and tensors (dexgrasp/utils/tensor_archive.py), complete without files beside it:
 
 architecture   what decides the networks' shapes
 state          counters, curriculum and open trials, from which training continues exactly

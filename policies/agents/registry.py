@@ -246,7 +246,8 @@ class RandomAgent:
 def _synergy(task: GraspTask) -> Agent:
     if not task.cfg.use_scripted_grasp:
         raise ValueError(
-            "policy=synergy is the scripted grasp of the task, which task.use_scripted_grasp=false removes; use policy=zero instead"
+            "policy=synergy is the scripted grasp of the task, which task.use_scripted_grasp=false removes; "
+            "use policy=zero instead"
         )
     return ZeroAgent(task)
 

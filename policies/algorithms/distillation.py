@@ -196,7 +196,7 @@ class StudentPPO(GraspPPO):
 
     @torch.no_grad()
     def _store_rollout(self) -> None:
-        """Keep the observations of the rollout, or `distillation.samples_per_rollout` samples of them, with the teacher's labels."""
+        """Keep observations of the rollout (at most `samples_per_rollout`) with the teacher's labels."""
         obs = {group: self.rollout_buffer.valid(values) for group, values in self.rollout_buffer.obs.items()}
         seen = len(obs["student"])
         if seen > self.mix.samples_per_rollout:

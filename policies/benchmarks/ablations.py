@@ -29,7 +29,7 @@ from dexgrasp.utils.files import write_json
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of training; `train`, `distillation`, `reward`, `camera` and `task` replace fields of the full method's."""
+    """Variant of the training: its dictionaries replace fields of the full method's options."""
 
     stage: str = "student"
     steps_as: str = ""

@@ -37,7 +37,7 @@ NEAR_M = 0.05
 
 @dataclass(frozen=True)
 class BenchCamerasCfg:
-    """Compare cameras: camera=first_frame the first frames, camera=latest frames with the hand in them; camera=tracked and
+    """Compare cameras: camera=first_frame the first frames, camera=latest frames with the hand; camera=tracked and
     tracked_updated compare the tracked points with the true ones."""
 
     objects: str = "shipped"

@@ -101,7 +101,7 @@ def _origin(tree: ast.Module, kind: str) -> str:
 
 
 def _spell(tree: ast.Module, annotation: ast.expr) -> str:
-    """Return a type in the words of `configs.schema.describe_type`, with the names of aliases replaced by what they stand for."""
+    """Return a type in the words of `configs.schema.describe_type`, with type aliases resolved."""
     if isinstance(annotation, ast.Name):
         words = {"bool": "true or false", "Path": "path", "Any": "anything"}
         if annotation.id in words or annotation.id in dir(builtins):

@@ -1,7 +1,7 @@
 """`dexgrasp evaluate`: measure the success rate of a policy by object and disturbance, and how its grasps fail.
 
 RUN/trials.jsonl        one line per finished trial, in order; the same command resumes an interrupted run
-RUN/trials/*.parquet    with cluster=...: one row per finished trial, in no order (`dexgrasp.policies.evaluation.trial_store.COLUMNS`)
+RUN/trials/*.parquet    with cluster=...: one row per finished trial, in no order (`trial_store.COLUMNS`)
 RUN/result.json         the success rates
 RUN/diagnostics.json    penetration, slip, lift, objects, speed
 RUN/report.html         report with charts; RUN/videos/*.mp4

@@ -69,7 +69,7 @@ class TrainCfg:
     final_std: float = 0.0
     """Standard deviation to which exploration is limited at the end of `iterations`; 0: no limit."""
     hidden: tuple[int, ...] = (256, 128)
-    """Widths of the hidden layers of actor and critic; a student with init_from_teacher=true has those of its teacher."""
+    """Widths of the hidden layers of actor and critic; with init_from_teacher=true those of the teacher."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: networks compute in bfloat16 up to their last layers. auto: bf16 where the processor supports it."""
     teacher: str = ""

@@ -27,11 +27,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import mujoco
-import mujoco_warp as mjw
 import numpy as np
 import torch
-import warp as wp
 from torch import Tensor
+
+try:
+    import mujoco_warp as mjw
+    import warp as wp
+except ImportError as error:
+    raise ImportError(f"engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]' ({error})") from error
 
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg
@@ -166,12 +170,6 @@ def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Mode
     model.opt.gravity = wp.array(np.tile(compiled.opt.gravity, (worlds, 1)), dtype=wp.vec3)
     return model
 
-
-try:
-    import mujoco_warp as mjw
-    import warp as wp
-except ImportError as error:
-    raise ImportError(f"engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]' ({error})") from error
 
 WILD = 1e10
 """Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""

@@ -47,8 +47,8 @@ class ScriptedGraspCfg:
             raise ValueError(f"scripted_grasp.close_within_m must not be negative, got {self.close_within_m}")
         if self.follow_m_s < 0 or not 0 <= self.follow_from_m < self.follow_fully_m:
             raise ValueError(
-                "scripted_grasp.follow_m_s must not be negative, and follow_from_m lie in 0..follow_fully_m, got "
-                f"{self.follow_m_s}, {self.follow_from_m} and {self.follow_fully_m}"
+                "scripted_grasp.follow_m_s must not be negative, and follow_from_m lie between 0 and follow_fully_m, "
+                f"got {self.follow_m_s}, {self.follow_from_m} and {self.follow_fully_m}"
             )
 
 

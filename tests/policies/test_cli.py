@@ -194,7 +194,15 @@ HINT = re.compile(r"pip install '?dexgrasp\[(\w+)\]")
 
 def hints():
     """(file, message, package hint) of every message of an ImportError in the code that says what to install."""
-    for folder in ("assets", "configs", "dexgrasp", "perception", "policies", "sim", "ros2_ws/src/dexgrasp_ros/dexgrasp_ros"):
+    for folder in (
+        "assets",
+        "configs",
+        "dexgrasp",
+        "perception",
+        "policies",
+        "sim",
+        "ros2_ws/src/dexgrasp_ros/dexgrasp_ros",
+    ):
         for file in sorted((configs.ROOT.parent / folder).rglob("*.py")):
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 if isinstance(node, (ast.Constant, ast.JoinedStr)):

@@ -38,7 +38,8 @@ def rewrite(folder, change):
 
 def test_the_runtime_imports_neither_torch_nor_mujoco(bundle):
     code = (
-        "import sys; from dexgrasp.policies.deploy.policy import Policy; from dexgrasp.policies.deploy.safety_gate import SafetyGate;"
+        "import sys; from dexgrasp.policies.deploy.policy import Policy;"
+        "from dexgrasp.policies.deploy.safety_gate import SafetyGate;"
         f"Policy.load({str(bundle)!r});"
         "heavy = ('torch', 'mujoco', 'sim', 'scipy', 'perception', 'hydra', 'omegaconf');"
         "print([name for name in heavy if name in sys.modules])"

@@ -265,5 +265,6 @@ def test_an_error_on_a_worker_is_told_as_if_it_were_here(household, tmp_path):
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE_S)
     assert done.returncode == 2
     assert (
-        "error: policy=synergy is the scripted grasp of the task, which task.use_scripted_grasp=false removes" in done.stderr
+        "error: policy=synergy is the scripted grasp of the task, which task.use_scripted_grasp=false removes"
+        in done.stderr
     )

@@ -205,7 +205,10 @@ def test_test_objects_and_shared_objects_are_refused_before_anything_is_written(
 
 
 def test_without_tensorboard_training_says_so_in_one_line_and_goes_on(tmp_path):
-    blocked = "import sys; sys.modules['torch.utils.tensorboard'] = None; from dexgrasp.policies.cli.main import main; sys.exit(main())"
+    blocked = (
+        "import sys; sys.modules['torch.utils.tensorboard'] = None;"
+        "from dexgrasp.policies.cli.main import main; sys.exit(main())"
+    )
     words = ["train", *TINY, f"out={tmp_path}", "num_envs=4", "iterations=1", "validation_trials=2"]
     done = subprocess.run([sys.executable, "-c", blocked, *words], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stderr.count("TensorBoard is not installed") == 1, done.stderr

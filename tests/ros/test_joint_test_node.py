@@ -80,7 +80,7 @@ def test_all_joints_are_recorded_and_the_reference_is_printed_beside(robot, tmp_
     results = str(tmp_path / "table.json")
     code, text = run(tmp_path, joints=(), results=results)
     assert code == 0, text
-    assert json.loads((tmp_path / "wave.json").read_text())["joints"] == NAMES
+    assert json.loads((tmp_path / "wave.json").read_text())["joints"] == list(NAMES)
     code, text = run(tmp_path, reference=results)
     assert code == 0
     assert "reference" in text

@@ -148,9 +148,7 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
     observers = []
     for row in range(ROWS):
         seed = task.view.camera.seed(row)
-        observer = ObjectObserver(
-            with_camera(contract, mode=mode, min_points=8), CAMERA, hand=body, seed=seed
-        )
+        observer = ObjectObserver(with_camera(contract, mode=mode, min_points=8), CAMERA, hand=body, seed=seed)
         estimate = look(observer, shown(task, row, 0))
         np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=0)
         observer.start_grasp()

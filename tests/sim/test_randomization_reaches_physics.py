@@ -142,7 +142,7 @@ def test_a_larger_object_is_larger_everywhere_and_weighs_the_same(make, plain):
 
 
 def test_a_delay_line_gives_back_what_was_put_in_so_many_steps_ago():
-    line = DelayLine(num_envs=3, longest=2, size_scales=(1,))
+    line = DelayLine(num_envs=3, longest=2, sizes=(1,))
     line.fill(torch.arange(3), [torch.zeros(3, 1)])
     delay = torch.tensor([0.0, 1.0, 2.0])
     seen = []
