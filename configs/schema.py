@@ -316,7 +316,7 @@ class _Reader:
         try:
             return self.convert(value, hint, key)
         except ConfigError:
-            if isinstance(value, str):
+            if isinstance(value, (str, Mapping)):
                 raise
             return self.convert(raw, hint, key)
 

@@ -1,1 +1,1 @@
-"""What acts on the task, how it is judged, and the command line."""
+"""Policies, their training, evaluation and export, and the command line."""

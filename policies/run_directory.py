@@ -30,7 +30,10 @@ log = logging.getLogger("dexgrasp")
 
 
 class Run:
-    """An open run directory; as a context manager it closes the log file at the end, also after an interruption."""
+    """Open run directory.
+
+    As a context manager it closes the log file at the end, also after an interruption.
+    """
 
     def __init__(self, path: Path, facts: dict[str, Any], handler: logging.Handler) -> None:
         self.path = path
@@ -103,7 +106,10 @@ def collect_facts(seed: int | None) -> dict[str, Any]:
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
-    """Return the versions of Python and of packages that affect results; None for one that is not installed."""
+    """Return the versions of Python and of packages that affect results.
+
+    None for a package that is not installed.
+    """
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
         try:
@@ -114,7 +120,10 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Return {"hash", "dirty"} of the checkout that contains this code; None without git or outside a checkout."""
+    """Return {"hash", "dirty"} of the checkout that contains this code.
+
+    None without git or outside a checkout.
+    """
     top = _git("rev-parse", "--show-toplevel")
     commit = _git("rev-parse", "HEAD")
     if top is None or commit is None or Path(top) != ROOT:

@@ -1,4 +1,4 @@
-"""Runs an actor network as a policy: its mean actions and its estimate of the grip."""
+"""Actor network as a policy: mean actions and grip confidence."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from dexgrasp.sim.task.regrasp import grip_confidence
 
 
 class ActorAgent:
-    """Acts with the mean actions of a teacher's or student's actor."""
+    """Policy of the mean actions of a teacher's or student's actor."""
 
     def __init__(self, actor: nn.Module, task: GraspTask) -> None:
         self._actor, self._hand = actor, task.hand

@@ -1,4 +1,4 @@
-"""Runs an exported policy in the simulated task and checks that both compute the same targets."""
+"""Exported policy in the simulated task, with a check that both compute equal targets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,7 +28,7 @@ def _array(value: Tensor) -> np.ndarray:
 
 
 class BundleAgent:
-    """Runs a bundle as the policy of an evaluation, one graph for all environments.
+    """Policy of a bundle for an evaluation, one graph for all environments.
 
     The bundle integrates its own targets; at every step they must equal those that the task computed from its actions.
     """
@@ -38,7 +38,7 @@ class BundleAgent:
         self._task, self._command = task, None
         self._away = np.zeros(task.num_envs, bool)  # rows that move to another pre-grasp, or have given up
         self.grip: Tensor | None = None
-        """(env,) see `dexgrasp.policies.agents.registry.Policy`."""
+        """Grip confidence (env,) of the last `act`, 0 to 1."""
         late = task.cfg.randomization
         self._immediate = not (late.action_delay or late.late_action_probability)
 

@@ -1,4 +1,6 @@
-"""CheckpointCallback of training as plain data: `policy.zip`, `last.zip`, `best.zip`. Reading one runs no code.
+"""Checkpoints of training as plain data: `policy.zip`, `last.zip`, `best.zip`.
+
+Reading a checkpoint runs no code.
 
 A checkpoint is an archive of JSON and tensors (dexgrasp/utils/tensor_archive.py), complete without files beside it:
 
@@ -28,7 +30,7 @@ from dexgrasp.utils.tensor_archive import ArchiveError, entry_names, read_archiv
 FORMAT, VERSION = "dexgrasp checkpoint", 1
 """First entries of the header. The version grows whenever an older reader would misread the file."""
 NAMES = ("best.zip", "last.zip", "policy.zip")
-"""CheckpointCallback of a run directory; the first that exists is taken."""
+"""Checkpoints of a run directory; the first that exists is used."""
 SB3_ENTRIES = {"data", "policy.pth"}
 """Entries of a zip file of Stable-Baselines3, which older versions wrote."""
 
@@ -39,7 +41,7 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Counters of a learner, and what reopens its running episodes."""
+    """Counters of a learner, and the data from which its running episodes are reopened."""
 
     iteration: int = 0
     """Finished iterations."""
@@ -82,7 +84,7 @@ class CheckpointData:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained policy and what it was trained for."""
+    """Trained policy with its hand, task and training configuration."""
 
     path: Path
     hand: HandSpec
@@ -115,7 +117,10 @@ def find_checkpoint(path: str | Path) -> Path:
 
 
 def write_checkpoint(path: Path, data: CheckpointData) -> None:
-    """Write a checkpoint; the file appears complete or not at all. Tensors that are not finite are refused."""
+    """Write a checkpoint; the file appears complete or not at all.
+
+    Raises CheckpointError for tensors that are not finite.
+    """
     _check_finite(path, data.tensors)
     header = {
         "format": FORMAT,
@@ -156,7 +161,10 @@ def read_checkpoint(path: str | Path) -> CheckpointData:
 
 
 def refuse_old_format(path: Path) -> None:
-    """Raise CheckpointError, which names the command that converts it, where `path` is a zip of an older version."""
+    """Raise CheckpointError if `path` is a zip of an older version.
+
+    The message names the command that converts it.
+    """
     if SB3_ENTRIES.issubset(entry_names(path)):
         raise CheckpointError(
             f"{path} was written by an older dexgrasp (a zip of Stable-Baselines3 with pickled classes, which are not "
@@ -165,7 +173,7 @@ def refuse_old_format(path: Path) -> None:
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Return the policy of a run directory or checkpoint file. Raises ValueError, which says what is wrong."""
+    """Return the policy of a run directory or checkpoint file; raises ValueError with the reason."""
     path = find_checkpoint(path)
     data = read_checkpoint(path)
     config = config_of(path, data.manifest)
@@ -182,7 +190,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def config_of(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the configuration in a manifest, if it says what the actions of the policy mean."""
+    """Return the configuration in a manifest, if it defines the meaning of the policy's actions."""
     config = manifest.get("config")
     kinds = {"hand": str, "side": str, "task": dict}
     if not isinstance(config, dict) or any(not isinstance(config.get(name), kind) for name, kind in kinds.items()):

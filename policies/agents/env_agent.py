@@ -1,4 +1,4 @@
-"""A trained policy that acts on NumPy observations of the Gymnasium and Stable-Baselines3 environments.
+"""Trained policy for NumPy observations of the Gymnasium and Stable-Baselines3 environments.
 
 A bundle acts on readings, pre-grasp and phase (obs="dict"), a checkpoint on the vector of its stage.
 """
@@ -23,12 +23,15 @@ Array = NDArray[Any]
 
 
 class EnvAgent:
-    """Acts on observations of one environment or of a batch; `env`, if given, learns of the grip before each step."""
+    """Policy on the observations of one environment or of a batch.
+
+    `env`, if given, receives the grip confidence before each step.
+    """
 
     def __init__(self, env: Any = None) -> None:
         self._env = env
         self.grip: Array | None = None
-        """(env,) certainty that thumb and another finger touched the object at the last `act`, 0 to 1."""
+        """Confidence (env,) that thumb and another finger touched the object at the last `act`, 0 to 1."""
 
     def act(self, obs: Any) -> Array:
         """Return actions (env, action) float32, or (action,) for the observation of a single environment."""
@@ -59,7 +62,7 @@ class EnvAgent:
 
 
 class BundleEnvAgent(EnvAgent):
-    """An exported policy on obs="dict"; an episode or attempt starts where `steps_since_pregrasp` is 0."""
+    """Exported policy on obs="dict"; an episode or attempt starts where `steps_since_pregrasp` is 0."""
 
     def __init__(self, policy: Policy, env: Any = None) -> None:
         super().__init__(env)
@@ -93,7 +96,7 @@ class BundleEnvAgent(EnvAgent):
 
 
 class CheckpointEnvAgent(EnvAgent):
-    """The mean actions of a checkpoint on the vector of its stage, student or teacher."""
+    """Policy of a checkpoint's mean actions on the vector of its stage, student or teacher."""
 
     def __init__(self, actor: ActorAgent, stage: str, env: Any = None) -> None:
         super().__init__(env)
@@ -118,7 +121,9 @@ class CheckpointEnvAgent(EnvAgent):
 
 
 def load_env_agent(name: str, env: Any = None) -> EnvAgent:
-    """Return the trained policy `name` for an environment, or for observations of obs="dict" where `env` is None.
+    """Return the trained policy `name` for an environment.
+
+    Without `env`, the policy acts on observations of obs="dict".
 
     Raises ValueError if the environment's task differs from what the policy was trained for.
     """

@@ -1,4 +1,4 @@
-"""Finds trained policies by name and applies the task settings they were trained for.
+"""Trained policies by name, and the task settings they were trained for.
 
 policy=runs/student             its best checkpoint (config.yaml beside it says what its actions mean)
 policy=runs/student/last.zip    that checkpoint
@@ -99,7 +99,7 @@ def find_policy(
 
 
 class CheckpointAgent(ActorAgent):
-    """Acts with the mean actions of a checkpoint."""
+    """Policy of the mean actions of a checkpoint."""
 
     def __init__(self, checkpoint: Checkpoint, task: GraspTask) -> None:
         if checkpoint.hand.joint_names != task.hand.joint_names:
@@ -125,7 +125,9 @@ def load_policy(name: str, task: GraspTask) -> Any:
 
 
 def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
-    """Return `cfg`, which has `hand`, `side` and `task`, with the settings that the policy `name` was trained for.
+    """Return `cfg` with the settings that the policy `name` was trained for.
+
+    `cfg` has the fields `hand`, `side` and `task`.
 
     Values at their defaults are replaced and logged. Raises ValueError for other values that differ.
     """
@@ -192,7 +194,10 @@ class Agent(Protocol):
 
     @property
     def grip(self) -> Tensor | None:
-        """Return the certainty (env,) that thumb and a finger touched the object at the last `act`, 0 to 1, or None."""
+        """Return the grip confidence (env,) of the last `act`, 0 to 1, or None.
+
+        Grip confidence: confidence that thumb and a finger touch the object.
+        """
         ...
 
     def reset(self, trials: Sequence[int]) -> None:
@@ -205,7 +210,10 @@ class Agent(Protocol):
 
 
 class ZeroAgent:
-    """Zero actions: with task.use_scripted_grasp the scripted grasp (approach, close, keep closed in the lift)."""
+    """Policy of zero actions.
+
+    With task.use_scripted_grasp these are the scripted grasp: approach, close, keep closed in the lift.
+    """
 
     grip = None
 

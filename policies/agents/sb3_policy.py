@@ -1,4 +1,7 @@
-"""Trained policies for Stable-Baselines3: an actor-critic policy that its PPO loads, plays and trains further."""
+"""Actor-critic policy of Stable-Baselines3 from trained policies.
+
+PPO of Stable-Baselines3 loads it, runs it and trains it further.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +26,7 @@ BOTH = "both"
 
 
 class Sb3GraspPolicy(ActorCriticPolicy):
-    """A GraspPolicy on the observations of a GraspVecEnv; its networks have their own normalisers."""
+    """GraspPolicy on the observations of a GraspVecEnv; its networks have their own normalisers."""
 
     def __init__(
         self,
@@ -87,7 +90,10 @@ class Sb3GraspPolicy(ActorCriticPolicy):
 
 
 def sb3_model(checkpoint: Checkpoint, group: str = BOTH) -> PPO:
-    """Return a PPO of Stable-Baselines3 with the policy of the checkpoint; `group`: as in `GraspVecEnv(group=...)`."""
+    """Return a PPO of Stable-Baselines3 with the policy of the checkpoint.
+
+    `group`: as in `GraspVecEnv(group=...)`.
+    """
     policy, architecture = checkpoint.policy, checkpoint.policy.architecture
     if group not in (BOTH, policy.actor_group):
         raise ValueError(f"group={group}: the actor of a {checkpoint.stage} reads group={policy.actor_group} or both")

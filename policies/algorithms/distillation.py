@@ -1,4 +1,4 @@
-"""Distillation of a teacher into a student: imitation first, reinforcement later, and the mixture between them.
+"""Distillation of a teacher into a student: from imitation to reinforcement learning.
 
     L = rho L_PPO + L_reconstruction + (1 - rho) w L_imitation            (RobustDexGrasp, student)
 
@@ -36,19 +36,19 @@ class DistillationCfg:
     """Schedule from imitation to reinforcement, and the weights and sizes of imitation."""
 
     schedule: Literal["iteration", "success"] = "iteration"
-    """Quantity that rho follows: the number of the iteration, or the success rate of the last rollouts."""
+    """Quantity that determines rho: the number of the iteration, or the success rate of the last rollouts."""
     rho_start: float = 0.5
     """Share of the iterations, or success rate, at which rho starts to rise from 0."""
     rho_end: float = 0.8
     """Share of the iterations, or success rate, at which rho reaches `ceiling`."""
     rho_max: float = 0.9
-    """Highest rho; the rest to 1 stays imitation."""
+    """Highest rho; the share 1 - rho stays imitation."""
     imitation_weight: float = 1.0
     """Weight of the imitation loss; 0: no imitation."""
     reconstruction_weight: float = 0.2
     """Weight of the loss of reconstructed contacts and forces."""
     num_rollouts: int = 10
-    """Number of rollouts that imitation learns from together."""
+    """Number of rollouts in the buffer of the imitation loss."""
     samples_per_rollout: int = 32768
     """Samples kept of each rollout, chosen at random: limits memory and the size of RUN/last.window."""
     gradient_steps: int = 60
@@ -78,7 +78,7 @@ class DistillationCfg:
 
 
 class StudentPPO(GraspPPO):
-    """PPO on the student's observations whose loss is mixed with imitation of a teacher."""
+    """PPO on the student's observations, with an imitation loss towards a teacher."""
 
     policy: StudentPolicy
 
@@ -105,7 +105,7 @@ class StudentPPO(GraspPPO):
 
     @property
     def rho(self) -> float:
-        """Share of reinforcement in this iteration."""
+        """Share rho of reinforcement in this iteration."""
         if self.mix.schedule == "success":
             return self.mix.rho(self.iteration_stats.get("won", 0.0))
         return self.mix.rho(self.iteration / self.iterations)
@@ -117,7 +117,10 @@ class StudentPPO(GraspPPO):
 
     @torch.no_grad()
     def start_from_teacher(self, copy: bool = True) -> None:
-        """Set the student's scales from one episode of its teacher in every environment; `copy`: its weights, too."""
+        """Set the student's scales from one episode of its teacher in every environment.
+
+        `copy`: copy the teacher's weights as well.
+        """
         teacher, seen = self.teacher, []
         assert teacher is not None
         policy, obs = ActorAgent(teacher.actor, self.env.task), self.env.streams.reset()
@@ -130,7 +133,7 @@ class StudentPPO(GraspPPO):
         self.iteration = 1
 
     def _update(self) -> None:
-        """Learn from the rollout by PPO, and from the teacher's labels of this and earlier rollouts by imitation."""
+        """Update from the rollout by PPO and from the teacher's labels of stored rollouts by imitation."""
         self._store_rollout()
         self._samples = self._labelled_batches()
         if self.rho > 0:
@@ -149,7 +152,10 @@ class StudentPPO(GraspPPO):
             self._set_learning_rate(self.mix.ppo_rate)
 
     def save(self, path: Path, with_rollouts: bool = False) -> None:
-        """Write a checkpoint; `with_rollouts`: beside it, in NAME.window, the rollouts that imitation learns from."""
+        """Write a checkpoint.
+
+        `with_rollouts`: write the rollouts of the imitation loss to NAME.window beside it.
+        """
         path = Path(path)
         partial = path.with_name(f".{path.name}.{os.getpid()}.window")
         if with_rollouts:  # takes longest, and is renamed last: a kill before leaves both files as they were
@@ -181,7 +187,10 @@ class StudentPPO(GraspPPO):
         self._rollouts.extend(rollouts.values())
 
     def _is_rollout(self, kept: dict[str, Tensor]) -> bool:
-        """Whether these tensors are a stored rollout: `student` (sample, size), `true` (sample, felt), `labels`."""
+        """Return whether these tensors are a stored rollout.
+
+        `student`: (sample, size). `true`: (sample, felt). `labels`: the teacher's actions.
+        """
         widths = {"student": self.policy.layouts["student"].size, "true": len(self.policy.felt)}
         widths |= {"labels": self.policy.num_actions} if self.teacher else {}
         shapes = {name: (len(kept.get("true", ())), width) for name, width in widths.items()}
@@ -196,7 +205,7 @@ class StudentPPO(GraspPPO):
 
     @torch.no_grad()
     def _store_rollout(self) -> None:
-        """Keep observations of the rollout (at most `samples_per_rollout`) with the teacher's labels."""
+        """Store observations of the rollout (at most `samples_per_rollout`) with the teacher's labels."""
         obs = {group: self.rollout_buffer.valid(values) for group, values in self.rollout_buffer.obs.items()}
         seen = len(obs["student"])
         if seen > self.mix.samples_per_rollout:
@@ -224,7 +233,7 @@ class StudentPPO(GraspPPO):
             yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def _imitate(self, batch: dict[str, Tensor]) -> dict[str, float]:
-        """Take one gradient step of imitation and reconstruction; return its losses."""
+        """Apply one gradient step of imitation and reconstruction; return its losses."""
         with self.autocast():
             loss, record = self._imitation(batch)
         self._gradient_step(loss)

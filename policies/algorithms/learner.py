@@ -1,4 +1,7 @@
-"""Training loop of a learner: iterations, callbacks, curriculum, checkpoints from which a run resumes exactly."""
+"""Training loop of a learner: iterations, callbacks, curriculum and checkpoints.
+
+A run resumes exactly from its checkpoints.
+"""
 
 import math
 import sys
@@ -38,7 +41,7 @@ RECENT = 100
 
 
 class IterationCallback:
-    """Acts at fixed points of training; a subclass overrides what it needs.
+    """Callback at fixed points of training; a subclass overrides the methods that it needs.
 
     Callbacks of Stable-Baselines3 act on single environment steps of its own algorithms and are not taken here; on
     `GraspVecEnv` its PPO trains with any of them.
@@ -62,12 +65,15 @@ class IterationCallback:
 
 @dataclass(frozen=True)
 class CurriculumState:
-    """Disturbances and object weights of the next episodes, and of the open ones, which were drawn earlier."""
+    """Disturbances and object weights of the next episodes and of the open episodes.
+
+    The open episodes were drawn earlier, so that theirs may differ.
+    """
 
     level: float = 0.0
     """Strength of the disturbances, 0 to 1."""
     weights: np.ndarray | None = None
-    """(object,) probabilities of drawing each object; None: all alike."""
+    """(object,) probabilities of drawing each object; None: uniform."""
     counts: np.ndarray | None = None
     """(2, object) recent successes and trials of each object."""
     open_level: float = 0.0
@@ -76,11 +82,11 @@ class CurriculumState:
     """Probabilities that the objects of the open episodes were drawn with."""
 
     def apply(self, task: GraspTask) -> None:
-        """Let `task` draw the next episodes accordingly."""
+        """Set disturbances and object weights of the next episodes of `task`."""
         task.object_weights, task.disturber.level = self.weights, self.level
 
     def apply_open(self, task: GraspTask) -> None:
-        """Let `task` draw the open episodes again."""
+        """Set disturbances and object weights of the open episodes of `task`."""
         task.object_weights, task.disturber.level = self.open_weights, self.open_level
 
     def tensors(self) -> dict[str, Tensor]:
@@ -90,7 +96,7 @@ class CurriculumState:
 
 
 class Learner(ABC):
-    """Trains a policy on a GraspVecEnv with both observation groups; subclasses say how."""
+    """Trainer of a policy on a GraspVecEnv with both observation groups; subclasses define the update."""
 
     policy: GraspPolicy
 
@@ -128,7 +134,7 @@ class Learner(ABC):
         """Outcomes of the last iteration's episodes."""
         self.curriculum = CurriculumState()
         self.best_validation = 0.0
-        """Highest success rate that `record_validation` was told."""
+        """Highest success rate passed to `record_validation`."""
         self.logger = Logger(None, [])
         if seed is not None:  # all ranks start with one policy, each with environments of its own
             set_random_seed(seed, using_cuda=self.device.type == "cuda")
@@ -144,7 +150,7 @@ class Learner(ABC):
 
     @abstractmethod
     def _collect_rollout(self) -> None:
-        """Play an episode in all environments; count its steps, outcomes and statistics."""
+        """Run an episode in all environments; count its steps, outcomes and statistics."""
 
     @abstractmethod
     def _update(self) -> None:
@@ -159,14 +165,14 @@ class Learner(ABC):
         self._stopping = True
 
     def record_validation(self, success_rate: float) -> bool:
-        """Remember the success rate of a validation; True if none was better."""
+        """Record the success rate of a validation; return True if none was better."""
         if success_rate < self.best_validation:
             return False
         self.best_validation = success_rate
         return True
 
     def advance_curriculum(self, level: float, weights: np.ndarray, counts: np.ndarray) -> None:
-        """Draw the episodes after the open ones with these disturbances and object weights; see CurriculumState."""
+        """Set disturbances and object weights of the episodes after the open ones (CurriculumState)."""
         task = self.env.task
         self.curriculum = CurriculumState(
             level=level,
@@ -208,7 +214,10 @@ class Learner(ABC):
             getattr(callback, method)(self)
 
     def _log_progress(self, iterations: int, first_step: int, start_ns: int) -> None:
-        """Write a row of progress; what an update and its callbacks record appears in the row of the next iteration."""
+        """Write a row of progress.
+
+        Values recorded by an update and its callbacks appear in the row of the next iteration.
+        """
         passed_s = max((time.time_ns() - start_ns) / 1e9, sys.float_info.epsilon)
         self.logger.record("time/iterations", iterations, exclude="tensorboard")
         self.logger.record("time/fps", int((self.num_timesteps - first_step) / passed_s))

@@ -1,4 +1,4 @@
-"""Proximal policy optimisation on the task's device, with a learning rate that follows the KL divergence.
+"""Proximal policy optimisation on the task's device, with a KL-adaptive learning rate.
 
 Rollout   every iteration opens new episodes and plays them to their end; it depends on nothing but its number, so that
           a run that was stopped continues exactly
@@ -26,7 +26,10 @@ from dexgrasp.utils import distributed
 
 
 def log_prob(actions: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
-    """Return log-densities (sample,) of actions (sample, action) under Gaussians of means and log_std (action,)."""
+    """Return the log-densities (sample,) of actions (sample, action) under diagonal Gaussians.
+
+    `log_std`: (action,).
+    """
     standard = (actions - means) / log_std.exp()
     return -(0.5 * standard.square() + log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
@@ -54,7 +57,10 @@ def mean_record(records: Sequence[dict[str, float]]) -> dict[str, float]:
 
 @torch.no_grad()
 def normalize_advantages(advantages: Tensor, counted: Tensor) -> None:
-    """Scale advantages in place to mean 0 and deviation 1 over the `counted` samples (bool mask) of all ranks."""
+    """Scale advantages in place to mean 0 and standard deviation 1 over all ranks.
+
+    `counted`: bool mask of the samples that enter mean and deviation.
+    """
     samples = advantages[counted]
     moments = torch.stack([samples.new_tensor(samples.numel()), samples.sum(), samples.square().sum()])
     number, first, second = distributed.all_reduce_sum(moments.double())
@@ -63,7 +69,7 @@ def normalize_advantages(advantages: Tensor, counted: Tensor) -> None:
 
 
 def imitation_loss(means: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean squared difference of the student's mean actions (sample, action) from the teacher's."""
+    """Return the mean squared error of the student's mean actions (sample, action) to the teacher's."""
     return functional.mse_loss(means, labels)
 
 
@@ -87,7 +93,7 @@ MAX_GRAD_NORM = 1.0
 
 
 class GraspPPO(Learner):
-    """PPO whose actor and critic are those of a GraspPolicy."""
+    """PPO with the actor and critic of a GraspPolicy."""
 
     def __init__(
         self,
@@ -120,7 +126,7 @@ class GraspPPO(Learner):
         )
 
     def _collect_rollout(self) -> None:
-        """Play new episodes in all environments."""
+        """Run new episodes in all environments."""
         env, buffer = self.env, self.rollout_buffer
         self.policy.eval()
         buffer.reset()
@@ -221,7 +227,7 @@ class GraspPPO(Learner):
             yield from self.rollout_buffer.minibatches(self.minibatches, generator)
 
     def _update_minibatch(self, batch: Minibatch) -> dict[str, float]:
-        """Take one gradient step; return its losses and its KL divergence."""
+        """Apply one gradient step; return its losses and its KL divergence."""
         with self.autocast():
             loss, record = self._loss(batch)
         self._adapt_learning_rate(record["kl"])
@@ -229,7 +235,7 @@ class GraspPPO(Learner):
         return record
 
     def _gradient_step(self, loss: Tensor) -> None:
-        """Take one step of the optimiser along the mean gradient of all ranks."""
+        """Apply one step of the optimiser along the mean gradient of all ranks."""
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         distributed.average_gradients(self.policy.parameters())

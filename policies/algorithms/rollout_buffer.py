@@ -57,11 +57,11 @@ class RolloutBuffer:
         self.pos = 0
 
     def reset(self) -> None:
-        """Write from the first step again."""
+        """Restart at the first step."""
         self.pos = 0
 
     def add(self, obs: Mapping[str, Tensor], reward: Tensor, end: Tensor, **values: Tensor) -> None:
-        """Store step `pos`: observations before it, `reward` and `end` (env,) after it; `values` by their names.
+        """Store step `pos`: observations before it, `reward` and `end` (env,) after it, `values` by name.
 
         One of `values` may be `alive` (env,): false after the end of an episode that no other episode follows.
         """

@@ -1,4 +1,4 @@
-"""`dexgrasp bench ablations`: what each part of the method is worth, every variant trained on as many control steps.
+"""`dexgrasp bench ablations`: contribution of each part of the method, at equal control steps.
 
 RUN/<variant>/      the training run of each, as `dexgrasp train` leaves it; a run that was stopped goes on
 RUN/bench.json      successes of each on the same trials
@@ -33,7 +33,7 @@ class Variant:
 
     stage: str = "student"
     steps_as: str = ""
-    """The stage whose exploration and size of steps it has; empty = its own."""
+    """Stage whose exploration and step sizes the variant uses; empty = its own."""
     train: dict[str, Any] = field(default_factory=dict)
     distillation: dict[str, Any] = field(default_factory=dict)
     reward: dict[str, Any] = field(default_factory=dict)
@@ -60,18 +60,21 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class BenchAblationsCfg(TrainCfg):
-    """Train every variant on `budget` control steps and compare them; options of `train` hold for all of them."""
+    """Train every variant on `budget` control steps and compare them.
+
+    Options of `train` apply to all variants.
+    """
 
     budget: float = 1.0
     """Million control steps of each variant."""
     variants: tuple[str, ...] = tuple(VARIANTS)
-    """Which ones."""
+    """Names of the variants."""
     trials: int = 432
-    """Trials of each, per disturbance."""
+    """Trials of each variant per disturbance."""
     disturbances: tuple[str, ...] = ("none", "shift5")
-    """Under which each is measured."""
+    """Disturbances under which each variant is measured."""
     test: str = "generated:216:test"
-    """Objects that neither training nor the choice of checkpoints knows."""
+    """Test objects, used neither in training nor in the choice of checkpoints."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -83,7 +86,7 @@ class BenchAblationsCfg(TrainCfg):
 
 
 def bench_ablations(cfg: BenchAblationsCfg) -> dict[str, Any]:
-    """Train and measure, print the table, write RUN/bench.json; returns what it holds."""
+    """Train and measure, print the table, write RUN/bench.json; return its content."""
     results: dict[str, Any] = {}
     if any(VARIANTS[name].stage == "student" for name in cfg.variants):
         find_compatible_checkpoint(cfg, "teacher")  # before anything is trained
@@ -102,7 +105,7 @@ def bench_ablations(cfg: BenchAblationsCfg) -> dict[str, Any]:
 
 
 def varied(cfg: BenchAblationsCfg, variant: Variant, out: Path) -> TrainCfg:
-    """The configuration that trains a variant."""
+    """Return the configuration that trains a variant."""
     plain: dict[str, Any] = {name: getattr(cfg, name) for name in TrainCfg.__dataclass_fields__}
     task = replace(
         cfg.task,
@@ -124,7 +127,7 @@ def varied(cfg: BenchAblationsCfg, variant: Variant, out: Path) -> TrainCfg:
 
 
 def measure(cfg: BenchAblationsCfg, variant: TrainCfg, checkpoint: Checkpoint, disturbance: str) -> dict[str, Any]:
-    """Successes with a hold of three seconds on objects of the test split."""
+    """Return the successes with a hold of three seconds on objects of the test split."""
     rows = min(cfg.trials, 108)
     task = GraspTask(
         replace(variant.task, hold_s=3.0),
@@ -146,7 +149,7 @@ def measure(cfg: BenchAblationsCfg, variant: TrainCfg, checkpoint: Checkpoint, d
 
 
 def show(cfg: BenchAblationsCfg, results: dict[str, Any]) -> None:
-    """The table."""
+    """Print the table."""
     table = Table("variant", "million steps", *cfg.disturbances, title=f"{cfg.budget:g} million control steps each")
     for name, result in results.items():
         cells = []

@@ -1,4 +1,6 @@
-"""`dexgrasp bench cameras`, `bench tracking`: training camera against rendered depth, tracked against true points.
+"""`dexgrasp bench cameras` and `bench tracking`: errors of the training camera and of tracking.
+
+The training camera is compared with rendered depth, tracked points with the true ones.
 
 Both cameras see the same scenes from the same place. During the scripted grasp the vectors from the hand's keypoints to
 the nearest object point are computed for both; their difference is reported. The floor is the difference of two
@@ -43,23 +45,23 @@ class BenchCamerasCfg:
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
-    """Hand."""
+    """Hand by name (a folder of assets/hands) or path."""
     trials: int = 0
-    """Scenes; trial i is about object i modulo their number. 0: one of each object."""
+    """Number of scenes; trial i uses object i modulo their number. 0: one of each object."""
     flaws: bool = True
-    """Whether the drawn images have a D435's flaws."""
+    """Whether the rendered images have the errors of a D435."""
     num_envs: int = 36
-    """Scenes side by side."""
+    """Number of parallel scenes."""
     every_steps: int = 6
-    """The vectors are compared after every so many control steps of the grasp phase, and at its start."""
+    """Control steps between comparisons in the grasp phase; the first one is at its start."""
     disturbance: Disturbed = "none"
-    """What goes wrong on purpose, where the truth is compared with."""
+    """Disturbance in the comparison with true points."""
     seed: int = 0
-    """Seed of all chance."""
+    """Seed of all random numbers."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     task: TaskCfg = field(default_factory=TaskCfg)
-    """The task; its view says what is compared."""
+    """Task; its camera selects the comparison."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
@@ -70,22 +72,22 @@ class BenchCamerasCfg:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Vectors of both cameras at the same moments."""
+    """Vectors of both cameras at identical times."""
 
     objects: list[str]
     """Object of each sample."""
     gap_m: Tensor
-    """(sample, keypoint) length of the difference."""
+    """(sample, keypoint) length of the difference between both cameras' vectors."""
     length_m: Tensor
-    """(sample, keypoint) length of the vector to the drawn points."""
+    """(sample, keypoint) length of the vector to the rendered points."""
     again_m: Tensor
-    """(sample, keypoint) what two drawings that differ by chance alone, noise and choice of points, are apart."""
+    """(sample, keypoint) length of the difference between two renderings with independent noise."""
     seen: int
-    """Samples that were asked for; in the others a camera saw too little."""
+    """Number of requested samples; in the missing ones a camera saw too few points."""
 
 
 def bench_views(cfg: BenchCamerasCfg) -> dict:
-    """Compare, print the table, write RUN/bench.json; returns what it holds."""
+    """Compare, print the table, write RUN/bench.json; return its content."""
     torch.set_num_threads(1)
     hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
     with Run.open(cfg.out, cfg) as run:
@@ -115,7 +117,7 @@ def _blocks(cfg: BenchCamerasCfg, library: ObjectLibrary) -> list[range]:
 
 
 def compare(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> Comparison:
-    """Run the scenes and compare the vectors."""
+    """Run the scenes and return the vectors of both cameras."""
     blocks = _blocks(cfg, library)
     physics = configs.load_option(PhysicsCfg, "physics", "balanced")
     parts = []
@@ -135,7 +137,7 @@ def _joined(parts: list[Comparison]) -> Comparison:
 
 
 def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
-    """One grasp in every row."""
+    """Run one grasp in every row."""
     obs, rows = task.reset(trials), torch.arange(task.num_envs)
     drawn = [DepthCamera(cpu_engine(task).pool, task.engine, cfg.flaws) for _ in range(2)]
     state, objects = task.engine.state, task.objects
@@ -163,7 +165,10 @@ def _frame(task: GraspTask, camera: CameraModel, rows: Tensor) -> tuple[Tensor, 
 
 
 def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: list[str]) -> Comparison:
-    """The vectors of one moment to the points of the model and of two drawings; rows in which each has `enough`."""
+    """Return the vectors of one time to the points of the model and of two renderings.
+
+    Only rows in which each camera has `enough` points.
+    """
     model, drawn, again = (nearest_vectors(keypoints_w, points_w)[enough] for points_w in clouds)
     names = [name for name, kept in zip(objects, enough.tolist(), strict=True) if kept]
     gap, repeat = (model - drawn).norm(dim=-1), (again - drawn).norm(dim=-1)
@@ -171,7 +176,10 @@ def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: 
 
 
 def summarise(comparison: Comparison, keypoints: tuple[str, ...]) -> dict:
-    """Median and 95th percentile [mm] per keypoint, of all, of those near the object, and per object (median)."""
+    """Return median and 95th percentile [mm] per keypoint, of all and near ones; medians per object.
+
+    Near: keypoints near the object.
+    """
     gap_mm, near = 1e3 * comparison.gap_m, comparison.length_m < NEAR_M
     objects = sorted(set(comparison.objects))
     of = {name: torch.tensor([other == name for other in comparison.objects]) for name in objects}

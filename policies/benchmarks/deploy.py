@@ -1,4 +1,7 @@
-"""`dexgrasp bench deploy`: what a control step of an exported policy costs on one core, and the safety gate."""
+"""`dexgrasp bench deploy`: time of a control step of an exported policy and of the safety gate.
+
+Measured on one core.
+"""
 
 import time
 from collections.abc import Callable
@@ -19,16 +22,16 @@ WARM_UP = 50
 
 @dataclass(frozen=True)
 class BenchDeployCfg:
-    """What `dexgrasp bench deploy` measures."""
+    """Measure the time of a control step of an exported policy and of the safety gate."""
 
     policy: str = "allegro/student"
     """Exported policy: a shipped name (allegro/student) or a bundle directory."""
     steps: int = 2000
-    """Control steps that are timed."""
+    """Number of timed control steps."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     safety: SafetyCfg = field(default_factory=SafetyCfg)
-    """The gate."""
+    """Limits of the safety gate."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -36,7 +39,7 @@ class BenchDeployCfg:
 
 
 def bench_runtime(cfg: BenchDeployCfg) -> None:
-    """Measure, print, write RUN/bench.json."""
+    """Measure the times, print them, write RUN/bench.json."""
     source = registry.find_policy(cfg.policy, kind="bundle")
     with Run.open(cfg.out, cfg) as run:
         timed = measure(source.path, cfg)
@@ -51,7 +54,10 @@ def bench_runtime(cfg: BenchDeployCfg) -> None:
 
 
 def measure(folder: Path, cfg: BenchDeployCfg) -> dict[str, Any]:
-    """Milliseconds of `act` and of the gate, over recorded readings; wall clock, and CPU time of the thread."""
+    """Return the times of `act` and of the gate over recorded readings [ms].
+
+    Wall-clock time, and CPU time of the thread.
+    """
     policy, plan, readings = Policy.load(folder), *recorded(folder)
     policy.begin(plan)
     gate = SafetyGate(policy.contract.hand, policy.rate_hz, cfg.safety)

@@ -1,4 +1,4 @@
-"""`dexgrasp bench engine`: measure the speed of the task, the time of each of its parts, and its memory.
+"""`dexgrasp bench engine`: speed of the task, time of each of its parts, and its memory.
 
 CPU seconds are summed over all threads, so that other work on the machine changes them little. "Bare" replays the
 recorded controls of the same episodes through `mujoco.batch.Batch.step` alone; the final states agree bit for bit.
@@ -70,7 +70,7 @@ def _resident_mb() -> float:
 
 
 NOISE_SD = 0.3
-"""Standard deviation of the random actions on top of the scripted grasp: what training does."""
+"""Standard deviation of the random actions on top of the scripted grasp, as in training."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class BenchEngineCfg:
     engine: EngineName = "cpu"
     """cpu: MuJoCo's batch. warp: MuJoCo Warp, without the numbers for threads and memory."""
     warp: WarpCfg = field(default_factory=WarpCfg)
-    """BufferMonitor of engine=warp."""
+    """Buffer sizes of engine=warp."""
     seed: int = 0
     """Seed of objects, poses and actions."""
     out: str = ""
@@ -228,7 +228,7 @@ def _episode(task: GraspTask, seed: int) -> dict:
 
 
 class RecordedBatch:
-    """Forwards everything to the engine's batch, times its steps, and records their controls and pushes."""
+    """Proxy of the engine's batch that times its steps and records controls and pushes."""
 
     def __init__(self, batch: Any, watch: Stopwatch) -> None:
         self._batch, self._watch = batch, watch
@@ -239,7 +239,10 @@ class RecordedBatch:
         return getattr(self._batch, name)
 
     def step(self, ids: np.ndarray | None = None, nstep: int = 1) -> None:
-        """Step all rows as `mujoco.batch.Batch.step` does; raises ValueError for `ids`: a replay steps all rows."""
+        """Step all rows as `mujoco.batch.Batch.step` does.
+
+        Raises ValueError for `ids`: a replay steps all rows.
+        """
         if ids is not None:
             raise ValueError(f"bench engine replays steps of all rows, the engine stepped rows {ids.tolist()} only")
         self.controls.append((self._batch.ctrl.copy(), self._batch.xfrc_applied.copy(), nstep))
@@ -272,7 +275,10 @@ def _bare_cpu_s(
 
 
 def thread_pool_rate(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg) -> dict:
-    """Return rates of a thread pool over `mj_step` and of `Batch.step` with recorded controls, at the largest size."""
+    """Return the rates of a thread pool over `mj_step` and of `Batch.step` with recorded controls.
+
+    Measured at the largest size.
+    """
     envs, threads = max(cfg.num_envs), max(cfg.threads)
     task = make_task(cfg.task, hand, library, physics, envs=envs, threads=threads, seed=cfg.seed)
     episode = _episode(task, cfg.seed)

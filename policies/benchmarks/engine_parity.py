@@ -36,7 +36,7 @@ ALIKE = 0.95
 
 
 def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> InitialState:
-    """Return an initial state without gravity and with the objects high beside the hands: nothing is in contact."""
+    """Return an initial state without contact: no gravity, objects high beside the hands."""
     names = [library.names[row % len(library)] for row in range(rows)]
     spread = torch.linspace(-0.1, 0.1, rows).double()
     away = torch.stack([spread + 0.7, spread, 0 * spread + 0.6], dim=1)
@@ -55,7 +55,9 @@ def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> InitialState:
 
 
 def free_motion(engines: Sequence[Engine], hand: HandSpec, library: ObjectLibrary) -> dict[int, dict[str, float]]:
-    """Return {control steps: {quantity: largest difference between two engines}} of motion without contact.
+    """Return the largest differences between two engines in motion without contact.
+
+    {control steps: {quantity: difference}}
 
     From identical states, fingers move to random targets, palms move and turn along a curve, objects fly and spin.
     """
@@ -109,7 +111,10 @@ class EngineComparison:
 
 @dataclass(frozen=True)
 class RepeatedComparison:
-    """Success of the scripted grasp with several seeds on both engines, and of the first seed in a second Warp run."""
+    """Success of the scripted grasp with several seeds on both engines, and in a second Warp run.
+
+    The second Warp run uses the first seed.
+    """
 
     seeds: dict[int, EngineComparison]
     again: float
@@ -141,7 +146,9 @@ class RepeatedComparison:
 
 
 def rate_band(trials: int) -> float:
-    """Return the largest plausible difference between two success rates if a share ALIKE of the trials end alike.
+    """Return the largest plausible difference between two success rates.
+
+    Assumption: a share ALIKE of the trials has equal outcomes.
 
     Three standard deviations: each other trial moves the difference of the counts by +1 or -1, with equal probability.
     """
@@ -149,7 +156,10 @@ def rate_band(trials: int) -> float:
 
 
 def repeats(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, seeds: int = 3) -> RepeatedComparison:
-    """Run `cfg.trials` trials with each of `seeds` seeds on both engines, and the first seed on Warp a second time."""
+    """Run `cfg.trials` trials with each of `seeds` seeds on both engines.
+
+    The first seed runs on Warp a second time.
+    """
     played = {seed: _on_both(replace(cfg, seed=seed), hand, library) for seed in range(cfg.seed, cfg.seed + seeds)}
     before, after = played[cfg.seed][1], _outcomes(replace(cfg, engine="warp"), hand, library)
     found = {seed: _compared(*pair) for seed, pair in played.items()}

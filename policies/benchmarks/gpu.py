@@ -1,4 +1,4 @@
-"""`dexgrasp bench gpu`: all that engine=warp is measured by on one GPU, in one command.
+"""`dexgrasp bench gpu`: parity, stepping rate and learning rate of engine=warp on one GPU.
 
 parity      against the CPU engine: without contact in every quantity, with contact in the scripted grasp's successes,
             with several seeds, and with one of them again
@@ -54,22 +54,22 @@ log = logging.getLogger("dexgrasp")
 
 @dataclass(frozen=True)
 class BenchGpuCfg:
-    """What `dexgrasp bench gpu` measures."""
+    """Measure engine=warp on one GPU: parity with the CPU engine, stepping rate, learning rate."""
 
     parts: tuple[Part, ...] = ("parity", "stepping", "learning")
-    """Which measurements."""
+    """Names of the measurements."""
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
-    """Hand."""
+    """Hand by name (a folder of assets/hands) or path."""
     num_envs: tuple[int, ...] = (1024, 4096, 8192)
-    """Numbers of environments of the stepping; learning takes the second, or the only one."""
+    """Numbers of environments of the stepping; learning uses the second, or the only one."""
     trials: int = 576
     """Scripted grasps on each engine, with each seed."""
     seeds: int = 3
     """Seeds of the scripted grasps; the first is `seed`, and Warp plays it twice."""
     iterations: int = 4
-    """Iterations of learning that are timed, after a first one that is not."""
+    """Number of timed iterations of learning, after one warm-up iteration."""
     seed: int = 0
     """Seed of objects, poses and actions."""
     out: str = ""
@@ -88,14 +88,14 @@ class BenchGpuCfg:
             raise ValueError("bench gpu: num_envs, trials, seeds and iterations must be at least 1")
 
     def tiny(self) -> "BenchGpuCfg":
-        """Small enough for a processor."""
+        """Return a configuration small enough for a CPU."""
         task = replace(self.task, grasp_s=0.6, lift_s=0.3, hold_s=0.2)
         sizes = WarpCfg(self.warp.nconmax or 160, self.warp.njmax or 480, self.warp.max_contacts_per_sensor)
         return replace(self, num_envs=(4,), trials=min(self.trials, 4), iterations=1, task=task, warp=sizes)
 
 
 def bench_gpu(cfg: BenchGpuCfg) -> None:
-    """Measure, print, write RUN/bench.json."""
+    """Measure all parts, print the results, write RUN/bench.json."""
     torch.set_num_threads(1)
     gpu = torch.cuda.is_available()
     if not gpu:
@@ -115,7 +115,7 @@ def bench_gpu(cfg: BenchGpuCfg) -> None:
 
 
 def describe() -> str:
-    """The GPU, in words."""
+    """Return the name of the GPU."""
     if not torch.cuda.is_available():
         return "CPU"
     about = torch.cuda.get_device_properties(0)
@@ -143,7 +143,7 @@ def _stepping(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> list[
 
 
 def stepping(cfg: Any, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, envs: int) -> dict[str, Any]:
-    """Rates, shares and buffers of one episode of `envs` environments, after another to warm up.
+    """Return rates, shares and buffers of one episode of `envs` environments, after a warm-up episode.
 
     `cfg`: with `task`, `seed` and `warp`.
     """
@@ -190,7 +190,7 @@ def _episode(task: GraspTask, actions: torch.Tensor) -> None:
 
 
 def _timed(task: GraspTask, work: Any) -> float:
-    """Seconds that pass until the device has done the work."""
+    """Return the seconds until the device has finished the work."""
     clock = device_clock(task.device) if task.device.type == "cuda" else time.perf_counter
     start = clock()
     work()
@@ -198,7 +198,7 @@ def _timed(task: GraspTask, work: Any) -> float:
 
 
 def _shares(task: GraspTask, actions: torch.Tensor) -> dict[str, float]:
-    """Share of each part of an episode; waiting for the device after each costs a little."""
+    """Return the share of each part of an episode; the synchronisation after each adds a little time."""
     watch = Stopwatch(device_clock(task.device))
     watch.wrap(task.engine, "step", "physics")
     for method, part in TIMED.items():
@@ -212,7 +212,7 @@ def _shares(task: GraspTask, actions: torch.Tensor) -> dict[str, float]:
 
 
 def _buffers(task: GraspTask) -> dict[str, Any]:
-    """The most that was asked for, and the room there is."""
+    """Return the largest demand on each buffer and its capacity."""
     from dexgrasp.sim.engine.warp import WarpEngine
 
     assert isinstance(task.engine, WarpEngine)
@@ -231,7 +231,10 @@ def _learning(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[
 
 
 def learning(cfg: TrainCfg, iterations: int) -> dict[str, Any]:
-    """Rate of so many iterations, roll-outs, resets and updates together, after one to warm up; shares of the parts."""
+    """Return the rate of `iterations` iterations after a warm-up one, and the shares of the parts.
+
+    An iteration includes rollouts, resets and updates.
+    """
     env = make_env(cfg)
     model = make_learner(cfg, env, Path("no-run"))
     steps = env.num_envs * model.num_steps
@@ -258,7 +261,7 @@ def _show_parity(free: dict[int, dict[str, float]]) -> None:
 
 
 def show_stepping(cells: list[dict[str, Any]]) -> None:
-    """The table of the stepping."""
+    """Print the table of the stepping rates."""
     columns = "preset|envs|steps/s|no resets|physics alone|physics|features|rewards|reset|rest|rows|njmax|contacts|room"
     table = Table(*columns.split("|"), title="engine=warp: control steps/s, shares of time, buffers")
     for cell in cells:

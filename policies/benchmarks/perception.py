@@ -1,4 +1,7 @@
-"""`dexgrasp bench perception`: milliseconds per stage from a depth image to the features, one thread, 640x480."""
+"""`dexgrasp bench perception`: time of each stage from a depth image to the features.
+
+One thread, 640x480 pixels.
+"""
 
 import time
 import tracemalloc
@@ -25,10 +28,10 @@ BATCH = (256, 512)
 
 @dataclass(frozen=True)
 class BenchPerceptionCfg:
-    """What `dexgrasp bench perception` measures."""
+    """Measure the time of each stage of perception."""
 
     frames: int = 200
-    """Images that are timed; they alternate between scenes of every kind."""
+    """Number of timed images; they alternate between scenes of every kind."""
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
@@ -38,7 +41,7 @@ class BenchPerceptionCfg:
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     segment: SegmentationCfg = field(default_factory=SegmentationCfg)
-    """The pipeline."""
+    """Options of the segmentation pipeline."""
 
     def __post_init__(self) -> None:
         if self.frames < 1:
@@ -46,7 +49,7 @@ class BenchPerceptionCfg:
 
 
 def bench_perception(cfg: BenchPerceptionCfg) -> None:
-    """Measure, print the table, write RUN/bench.json."""
+    """Measure the stages, print the table, write RUN/bench.json."""
     torch.set_num_threads(1)
     with Run.open(cfg.out, cfg) as run:
         scenes = _scenes(cfg)
@@ -66,7 +69,7 @@ def bench_perception(cfg: BenchPerceptionCfg) -> None:
 
 
 def _scenes(cfg: BenchPerceptionCfg) -> list[DepthScene]:
-    """One scene of every kind in which there is something to find."""
+    """Return one scene of every kind that contains an object."""
     library, segmenter, found = open_library(cfg.objects), None, []
     for kind in SCENES:
         for seed in range(cfg.seed, cfg.seed + 100):
@@ -84,7 +87,7 @@ def _scenes(cfg: BenchPerceptionCfg) -> list[DepthScene]:
 
 
 def _time(cfg: BenchPerceptionCfg, scenes: list[DepthScene], hand: HandSpec) -> tuple[LapTimer, list[float], list[int]]:
-    """Times of the stages and of the whole, and numbers of points of the objects; the first images only warm up."""
+    """Return times of the stages and in total, and numbers of object points; the first images warm up."""
     segmenter = Segmenter(cfg.segment, scenes[0].frame.intrinsics)
     kinematics, open_pose = hand.kinematics(), torch.tensor(hand.open_pose, dtype=torch.float32)[None]
     base = torch.tensor([[0.0, 0.0, 0.3]]), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
@@ -107,7 +110,7 @@ def _time(cfg: BenchPerceptionCfg, scenes: list[DepthScene], hand: HandSpec) -> 
 
 
 def _peak_mb(cfg: BenchPerceptionCfg, scene: DepthScene) -> float:
-    """Most memory that the pipeline holds at once: its tables, an image and all that lies between [MB]."""
+    """Return the peak memory of the pipeline: its tables, an image and intermediate results [MB]."""
     tracemalloc.start()
     Segmenter(cfg.segment, scene.frame.intrinsics)(scene.frame, scene.capsules)
     peak = tracemalloc.get_traced_memory()[1]

@@ -1,4 +1,4 @@
-"""`dexgrasp bench physics`: what each physics preset costs and how far its outcomes agree with the reference."""
+"""`dexgrasp bench physics`: cost of each physics preset and agreement of outcomes with the reference."""
 
 import time
 from dataclasses import dataclass, field
@@ -27,23 +27,23 @@ class BenchPhysicsCfg:
     """Run the same trials on every physics preset and compare each outcome with that on the first."""
 
     presets: tuple[str, ...] = ("reference", "balanced", "turbo")
-    """Presets; the first is what the others are compared with."""
+    """Physics presets; the first one is the reference."""
     policy: str = "synergy"
     """Policy, as in `evaluate`."""
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
-    """Hand."""
+    """Hand by name (a folder of assets/hands) or path."""
     trials: int = 240
     """Trials per preset."""
     num_envs: int = 60
-    """Trials that run side by side."""
+    """Number of parallel trials."""
     seed: int = 0
-    """Seed of all chance."""
+    """Seed of all random numbers."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     task: TaskCfg = field(default_factory=TaskCfg)
-    """The task."""
+    """Options of the task."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
@@ -63,7 +63,7 @@ def bench_physics(cfg: BenchPhysicsCfg) -> None:
 
 
 def _run(cfg: BenchPhysicsCfg, preset: str, progress: Progress) -> tuple[list[Outcome], float]:
-    """Outcomes of all trials on one preset, and the CPU seconds that they took."""
+    """Return the outcomes of all trials on one preset, and their CPU time [s]."""
     evaluation = EvaluateCfg(
         policy=cfg.policy,
         trials=cfg.trials,

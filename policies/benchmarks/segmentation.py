@@ -1,4 +1,4 @@
-"""`dexgrasp bench segmentation`: how well the object is told from everything else, on synthetic images with truth."""
+"""`dexgrasp bench segmentation`: quality of the object segmentation on synthetic images."""
 
 import time
 from dataclasses import dataclass, field
@@ -16,15 +16,15 @@ from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 
 GOOD = 0.8
-"""An intersection over union from which on the object counts as found well."""
+"""Intersection over union from which on the object counts as well segmented."""
 
 
 @dataclass(frozen=True)
 class BenchSegmentationCfg:
-    """What `dexgrasp bench segmentation` measures."""
+    """Measure the quality of the segmentation on synthetic images with ground truth."""
 
     scenes: int = 500
-    """Images, shared out among the kinds of scenes."""
+    """Number of images, distributed over the kinds of scenes."""
     kinds: tuple[str, ...] = tuple(SCENES)
     """Kinds of scenes."""
     objects: str = "shipped"
@@ -34,7 +34,7 @@ class BenchSegmentationCfg:
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     segment: SegmentationCfg = field(default_factory=SegmentationCfg)
-    """The pipeline."""
+    """Options of the segmentation pipeline."""
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in SCENES]
@@ -43,7 +43,7 @@ class BenchSegmentationCfg:
 
 
 def bench_segmentation(cfg: BenchSegmentationCfg) -> None:
-    """Measure, print the table, write RUN/segmentation.json with every scene."""
+    """Measure the quality, print the table, write RUN/segmentation.json with every scene."""
     with Run.open(cfg.out, cfg) as run:
         results = measure(cfg)
         rows = [summarise(kind, results[kind]) for kind in cfg.kinds if results[kind]]
@@ -54,7 +54,10 @@ def bench_segmentation(cfg: BenchSegmentationCfg) -> None:
 
 
 def measure(cfg: BenchSegmentationCfg) -> dict[str, list[dict[str, Any]]]:
-    """Per kind and scene {seed, iou, points, ms, error}; where nothing is found, iou is 0 and error says why."""
+    """Return {seed, iou, points, ms, error} per kind and scene.
+
+    Without a found object iou is 0 and error gives the reason.
+    """
     library, segmenter = open_library(cfg.objects), Segmenter(cfg.segment, CAMERA)
     results: dict[str, list[dict[str, Any]]] = {kind: [] for kind in cfg.kinds}
     stride = cfg.segment.stride
@@ -76,7 +79,7 @@ def measure(cfg: BenchSegmentationCfg) -> dict[str, list[dict[str, Any]]]:
 
 
 def summarise(kind: str, results: list[dict[str, Any]]) -> dict[str, Any]:
-    """One row of the table."""
+    """Return one row of the table."""
     iou = np.array([result["iou"] for result in results])
     return {
         "kind": kind,

@@ -1,4 +1,4 @@
-"""`dexgrasp bench tracking`: how far the tracked first view is from the truth, and whether it knows.
+"""`dexgrasp bench tracking`: error of the tracked points, and detection of lost tracking.
 
 While the scripted grasp runs, the tracked points are compared with where they truly are on the object, and with the
 object's true surface. The second is what a policy feels: a bottle that turns about its axis is the same bottle.
@@ -23,29 +23,29 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.progress import Progress
 
 OFF_M = 0.015
-"""Points that are further than this off the true surface, in the mean, are of a tracker that is wrong."""
+"""Mean distance of tracked points from the true surface above which tracking counts as lost."""
 CAMERAS = ("overhead", "side")
 
 
 @dataclass(frozen=True)
 class Track:
-    """What one episode of every row showed; first dimension: step."""
+    """Tracking errors of one episode of every row; first dimension: step."""
 
     place_m: Tensor
-    """(step, env) mean distance of the tracked points from where they are on the object."""
+    """(step, env) mean distance of the tracked points from their true positions on the object."""
     surface_m: Tensor
     """(step, env) mean distance of the tracked points from the object's surface."""
     share: Tensor
-    """(step, env) what the camera still sees, as a share of the first view."""
+    """(step, env) number of visible points as a share of the first frame's."""
     seen: Tensor
     """(step, env) bool: the last frame had enough points."""
     declared: Tensor
-    """(step, env) bool: it was said to be on track."""
+    """(step, env) bool: the tracker reported valid tracking."""
 
 
 def track(cfg: TaskCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, trials: Sequence[range],
           disturbance: str, seed: int) -> dict[str, Track]:  # fmt: skip
-    """Run the trials, block by block, with the camera on the axis of the approach, and aside of it."""
+    """Run the trials, block by block, with the camera on the axis of the approach and beside it."""
     found: dict[str, list[Track]] = {camera: [] for camera in CAMERAS}
     with Progress(len(CAMERAS) * sum(map(len, trials)), "bench tracking") as progress:
         for camera in CAMERAS:
@@ -80,7 +80,7 @@ def _episodes(task: GraspTask, trials: range) -> Track:
 
 
 def _surface_o(task: GraspTask) -> Tensor:
-    """Samples of the objects' whole surfaces (env, point, 3), object frame [m]."""
+    """Return samples of the objects' whole surfaces (env, point, 3), object frame [m]."""
     points = torch.stack([torch.from_numpy(task.library[name].points) for name in task.objects]).double()
     return points * task.draws.size[:, None, None]
 
@@ -90,7 +90,7 @@ def _joined(parts: list[Track]) -> Track:
 
 
 def summarise(track: Track, grasp: int, lift: int) -> dict[str, dict]:
-    """Numbers of each phase: the first half of the grasp (approach), the second (closing), lift, hold."""
+    """Return statistics of each phase: approach and closing (halves of the grasp), lift, hold."""
     spans = {"approach": (0, grasp // 2), "closing": (grasp // 2, grasp), "lift": (grasp, grasp + lift)}
     spans["hold"] = (grasp + lift, len(track.place_m))
     fields = Track.__annotations__
@@ -118,7 +118,7 @@ def _rate(values: Tensor) -> float | None:
 
 
 def _interval(values: Tensor) -> tuple[float, float, float] | None:
-    """Rate and the ends of its 95 % Wilson interval; one value per trial."""
+    """Return the rate and the ends of its 95 % Wilson interval; one value per trial."""
     if not values.numel():
         return None
     return (float(values.float().mean()), *wilson_interval(int(values.sum()), values.numel()))
@@ -130,7 +130,7 @@ def _middle_and_end(values_m: Tensor) -> dict[str, float]:
 
 
 def show(result: dict[str, dict[str, dict]], title: str) -> None:
-    """The table on the screen."""
+    """Print the table."""
     columns = ("camera", "phase", "place", "95 %", "surface", "95 %", "visible", "unseen", "lost", "right", "noticed")
     table = Table(*columns, title=title)
     for camera, phases in result.items():

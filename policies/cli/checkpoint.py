@@ -1,4 +1,6 @@
-"""`dexgrasp checkpoint upgrade` reads checkpoints of older versions; `checkpoint sb3` writes a zip for the PPO of SB3.
+"""`dexgrasp checkpoint upgrade` and `checkpoint sb3`: conversion of checkpoints.
+
+`upgrade` reads checkpoints of older versions; `sb3` writes a zip for the PPO of Stable-Baselines3.
 
 Older versions wrote zips of Stable-Baselines3. Torch reads their tensors with `weights_only`. The objects in their JSON
 are pickles; an unpickler that knows nothing else reads numbers, lists and arrays from them.
@@ -59,14 +61,17 @@ class UpgradeCfg:
 
 @dataclass(frozen=True)
 class Sb3Cfg:
-    """Write a trained policy as a zip file that `stable_baselines3.PPO.load` opens where dexgrasp is installed."""
+    """Write a trained policy as a zip file for `stable_baselines3.PPO.load`.
+
+    Loading needs dexgrasp installed.
+    """
 
     policy: str
     """Run directory, checkpoint, or a shipped policy (HAND/STAGE)."""
     out: str
     """Zip file to write."""
     group: Literal["both", "teacher", "student"] = "both"
-    """Observations that it takes, as in `GraspVecEnv(group=...)`. both: a dictionary; needed to train it further."""
+    """Observation group, as in `GraspVecEnv(group=...)`. both: a dictionary; needed to train it further."""
 
 
 def upgrade(cfg: UpgradeCfg) -> None:
@@ -129,7 +134,10 @@ def _upgrade_window(file: Path) -> None:
 
 
 def read_sb3_checkpoint(file: Path) -> CheckpointData:
-    """Return the content of a checkpoint of an older version. Raises CheckpointError; no code of the file runs."""
+    """Return the content of a checkpoint of an older version; no code of the file runs.
+
+    Raises CheckpointError.
+    """
     entries = _read_old_entries(file)
     try:
         plain = json.loads(entries["data"])
@@ -191,7 +199,7 @@ def _manifest(file: Path, entries: dict[str, bytes]) -> dict[str, Any]:
 
 
 def _values(tree: Any, budget: int) -> int:
-    """Return what remains of `budget` after counting the values of nested dictionaries and lists."""
+    """Return `budget` minus the number of values in nested dictionaries and lists."""
     budget -= 1
     for item in tree.values() if isinstance(tree, dict) else tree if isinstance(tree, list) else ():
         if budget <= 0:
@@ -255,7 +263,7 @@ def _object(value: Any) -> Any:
 
 
 class _Dtype:
-    """Stands for a numpy.dtype while a pickle is read."""
+    """Stand-in of numpy.dtype while a pickle is read."""
 
     def __init__(self, name: str) -> None:
         if name not in ("f8", "f4", "i8", "b1"):
@@ -280,7 +288,7 @@ def _list(items: Sequence[Any] = (), *_: Any) -> list[Any]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Builds numbers, strings, lists, dictionaries and arrays; every other class or function is refused."""
+    """Unpickler of numbers, strings, lists, dictionaries and arrays; it refuses all other objects."""
 
     KNOWN = {  # noqa: RUF012
         ("numpy", "dtype"): _dtype,

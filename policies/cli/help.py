@@ -1,4 +1,4 @@
-"""Prints help: keys, types, defaults and descriptions are read from the source of a command's dataclass.
+"""Help of commands: keys, types, defaults and descriptions from the source of their dataclasses.
 
 Importing a command to print its help would import torch and MuJoCo: two seconds instead of a tenth.
 """
@@ -37,7 +37,10 @@ def overview(commands: Sequence[tuple[str, str]]) -> str:
 
 
 def command_help(words: str, summary: str, schema: str, config: str, positional: Sequence[str]) -> str:
-    """Return the help of one command; `schema` is the module:Class of its dataclass, `config` the name of its YAML."""
+    """Return the help of one command.
+
+    `schema`: module:Class of its dataclass. `config`: name of its YAML.
+    """
     places = "".join(f" {key.upper()}" for key in positional)
     head = f"usage: dexgrasp {words}{places} [key=value ...]\n\n{summary}\n"
     if not schema:
@@ -46,7 +49,10 @@ def command_help(words: str, summary: str, schema: str, config: str, positional:
 
 
 def keys(schema: str, config: str) -> list[OptionHelp]:
-    """Return every key of the dataclass `module:Class`, nested ones dotted, with the defaults of the YAML `config`."""
+    """Return every key of the dataclass `module:Class`, nested keys dotted.
+
+    Defaults are those of the YAML `config`.
+    """
     module, _, name = schema.partition(":")
     chosen = [
         OptionHelp(word, "group", group.option, f"One of {', '.join(configs.options(word))}; sets {group.what}")

@@ -1,4 +1,4 @@
-"""The command `dexgrasp`: finds the command, loads its configuration, runs it, and reports errors in one line.
+"""Entry point of `dexgrasp`: finds a command, loads its configuration, runs it, reports errors.
 
 Heavy modules are not imported here: a command's own module is imported when it runs, its help is read from the source.
 """
@@ -110,7 +110,7 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
 
 
 def _name_positionals(command: CliCommand, words: Sequence[str]) -> list[str]:
-    """Give each word without a key the key of its place; words that are `key=value` already stay."""
+    """Add to each positional word its key; `key=value` words stay unchanged."""
     free = list(command.positional)
     overrides = []
     for word in words:
@@ -160,7 +160,7 @@ def _interrupt(_: int, __: FrameType | None) -> None:
 
 
 class _Screen(logging.Handler):
-    """Writes the log to the present stderr, which a progress bar replaces while it draws."""
+    """Log handler on the present stderr, which a progress bar replaces while it draws."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = f"{record.levelname.lower()}: " if record.levelno >= logging.WARNING else ""

@@ -22,7 +22,7 @@ class GenerateCfg:
     seed: int = 0
     """Seed of the random shapes; it determines every byte of the library."""
     split: Literal["train", "validation", "test"] = "train"
-    """Split; their ranges of proportions are disjoint: no test object is a rescaled training object."""
+    """Split; the ranges of proportions are disjoint: no test object is a rescaled training object."""
     families: tuple[str, ...] = ()
     """Families of shapes, for instance families=mug,bowl; empty = all."""
     workers: int = 0
@@ -135,7 +135,7 @@ def show(cfg: ShowCfg) -> None:
 
 
 def compare(cfg: CompareLibraryCfg) -> None:
-    """Print each quantity's distribution in both sets and the share of real objects that the library covers."""
+    """Print the distribution of each quantity in both sets, and the coverage of the real objects."""
     from dexgrasp.sim.objects import comparison
 
     library, real = open_library(cfg.library), open_library(cfg.meshes)

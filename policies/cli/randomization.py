@@ -25,7 +25,7 @@ COLUMNS = 5
 
 @dataclass(frozen=True)
 class ShowRandomizationCfg:
-    """Print what a randomisation draws, and plot the distributions of many resets."""
+    """Print the values that a randomisation draws, and plot the distributions of many resets."""
 
     n: int = 10_000
     """Number of resets in the histograms."""

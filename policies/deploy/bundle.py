@@ -1,4 +1,6 @@
-"""Reads and writes a bundle: policy.onnx, golden.npz and the typed contract of both. Nothing in it is executed.
+"""Bundle on disk: policy.onnx, golden.npz and the typed contract.
+
+Reading a bundle executes no code of it.
 
 contract.json   names, limits, rate, scales, frames, inputs and outputs, where it all comes from; SHA-256 of the others
 policy.onnx     sensor values and state in, targets and next state out
@@ -29,7 +31,7 @@ log = logging.getLogger("dexgrasp")
 
 
 class BundleError(ValueError):
-    """Refuses a bundle that must not be run; the message names the file and the field."""
+    """Error of a bundle that must not be run; the message names the file and the field."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,10 @@ class Bundle:
 
 
 def read_bundle(folder: str | Path, joint_names: Sequence[str] | None = None) -> Bundle:
-    """Return the bundle in `folder`. Raises BundleError, also where its joints are not `joint_names` in this order."""
+    """Return the bundle in `folder`.
+
+    Raises BundleError, also if its joints are not `joint_names` in this order.
+    """
     folder = Path(folder)
     contract = read_contract(folder)
     files = {name: _bytes(folder, name) for name in (GRAPH, GOLDEN)}
@@ -59,7 +64,10 @@ def read_bundle(folder: str | Path, joint_names: Sequence[str] | None = None) ->
 
 
 def read_contract(folder: str | Path) -> Contract:
-    """Return the contract of the bundle in `folder`. Raises BundleError where it is not whole or not of SCHEMA or 3."""
+    """Return the contract of the bundle in `folder`.
+
+    Raises BundleError if it is incomplete or its schema is neither SCHEMA nor 3.
+    """
     path = Path(folder) / CONTRACT
     try:
         values = json.loads(_bytes(Path(folder), CONTRACT))

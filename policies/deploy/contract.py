@@ -1,4 +1,4 @@
-"""The contract of a bundle: the meaning of its numbers, as typed and checked dataclasses. This runs on a robot."""
+"""Contract of a bundle: units, frames, limits and scales as typed dataclasses. Runs on a robot."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 SCHEMA = 4
-"""Version of the contract; `upgrade_schema_3` converts the one before."""
+"""Version of the contract; `upgrade_schema_3` converts version 3."""
 
 Vector3 = tuple[float, float, float]
 Quaternion = tuple[float, float, float, float]
@@ -45,7 +45,7 @@ class KinematicsContract:
 
 @dataclass(frozen=True)
 class HandContract:
-    """The hand that the policy was trained for; everything per joint is in the order of `joint_names`."""
+    """Hand of the policy; values per joint are in the order of `joint_names`."""
 
     name: str
     """Folder of the hand in assets/hands."""
@@ -119,7 +119,7 @@ class ScriptedGraspContract:
     close_at_grip: float
     """Grip confidence above which the hand closes before the approach is over; 1: never."""
     close_within_m: float
-    """Largest rest of the approach at which it may close early."""
+    """Largest remaining distance of the approach at which the hand may close early."""
     follow_m_s: float
     """Speed at which the approach follows an object that moved; 0: it does not."""
     follow_from_m: float
@@ -180,7 +180,7 @@ class ControlContract:
 
 @dataclass(frozen=True)
 class CameraContract:
-    """How the object's points are kept up to date, and the camera that the policy was trained with."""
+    """Updates of the object's points, and the camera of the training."""
 
     mode: Literal["first_frame", "latest", "tracked", "tracked_updated"]
     """Source of the points: the first frame; the newest one; the first one, moved by a tracker; the same plus those
@@ -210,7 +210,7 @@ class CameraContract:
     min_points: int
     """Frames with fewer points change nothing."""
     points: int
-    """Points of the object that the policy takes."""
+    """Number of object points in the policy's input."""
 
     def __post_init__(self) -> None:
         if min(self.frame_interval_steps, self.hold_frame_interval_steps, self.min_points, self.points) < 1:
@@ -344,7 +344,7 @@ class ParityContract:
 
 @dataclass(frozen=True)
 class Contract:
-    """Meaning of a bundle's numbers: everything that a robot must know beside the graph."""
+    """Contract of a bundle: all data that a robot needs beside the graph."""
 
     hand: HandContract
     """The hand."""
@@ -402,7 +402,10 @@ CAMERA_MODELS = {"model": "points", "rendered": "rendered"}
 
 
 def upgrade_schema_3(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a contract of schema 3, as plain values, in the names of schema 4; what it lacks stays missing."""
+    """Return a contract of schema 3 (plain values) under the names of schema 4.
+
+    Fields that it lacks stay missing.
+    """
     tree = copy.deepcopy(dict(values)) | {"schema": SCHEMA}
     for old, new in RENAMED_IN_SCHEMA_4.items():
         *parents, last = old.split(".")

@@ -1,8 +1,8 @@
-"""Runs an exported policy: numpy and onnxruntime, nothing else. This is what a robot imports.
+"""Runtime of an exported policy for a robot; needs numpy and onnxruntime only.
 
     policy = Policy.load("bundle", joint_names)          refused unless hashes, joints and recorded outputs agree
-    policy.begin(Plan(...))                              the palm stands at its pre-grasp
-    command = policy.act(ProprioceptiveState(...))                  rate_hz times a second: grasp, lift, hold
+    policy.begin(PregraspPlan(...))                      the palm stands at its pre-grasp
+    command = policy.act(Observation(...))               rate_hz times a second: grasp, lift, hold
 
 Everything has a leading batch dimension or none; a robot has none.
 """
@@ -27,25 +27,25 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class PregraspPlan:
-    """The pre-grasp of an episode."""
+    """Pre-grasp of an episode."""
 
     palm_pos_w: ArrayLike
-    """(3,) where the palm stands [m]."""
+    """(3,) position of the palm [m]."""
     palm_quat_w: ArrayLike
     """(4,) wxyz."""
     depth_m: ArrayLike
-    """() how far the approach goes along the palm normal."""
+    """() length of the approach along the palm normal [m]."""
     closing: ArrayLike
     """(joint,) direction in which the fingers close, of the grasp style."""
     floor_m: ArrayLike
-    """() least height of the palm while the fingers are open, of the grasp style."""
+    """() least height of the palm while the fingers are open, of the grasp style [m]."""
     joint_pos: ArrayLike
     """(joint,) finger targets at which the hand waits [rad]."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the robot senses now."""
+    """Sensor readings of one control step."""
 
     joint_pos: ArrayLike
     """(joint,) [rad], in the contract's order."""
@@ -56,9 +56,9 @@ class Observation:
     points_w: ArrayLike
     """(point, 3) of the object [m]; as many as the contract says."""
     visible_fraction: ArrayLike = 1.0
-    """() points in the newest frame, as a share of the first one's; a policy that looks once ignores it."""
+    """() points of the newest frame as a share of the first frame's; unused with one frame only."""
     view_fresh: ArrayLike = True
-    """() whether that frame was of use."""
+    """() whether the newest frame had enough points."""
 
 
 @dataclass(frozen=True)
@@ -72,19 +72,19 @@ class Command:
     palm_quat_w: Array
     """(4,) wxyz."""
     action: Array
-    """(action,) the policy's correction of the scripted prior."""
+    """(action,) correction of the scripted grasp."""
     grip: Array
-    """() how surely thumb and another finger touch the object, 0 to 1, as felt through the joints."""
+    """() grip confidence: thumb and another finger touch the object, 0 to 1, estimated from the joints."""
     base_m: Array
     """() mean height of the lowest quarter of the object's points [m]."""
 
 
 class Policy:
-    """An exported policy and the state of its episode."""
+    """Exported policy and the state of its episode."""
 
     def __init__(self, contract: Contract, session: onnxruntime.InferenceSession) -> None:
         self.contract = contract
-        """Meaning of its inputs and outputs."""
+        """Meaning of the policy's inputs and outputs."""
         self._session = session
         self._inputs = contract.graph.inputs
         self._outputs = contract.graph.outputs
@@ -97,7 +97,10 @@ class Policy:
 
     @classmethod
     def load(cls, folder: str | Path, joint_names: Sequence[str] | None = None) -> Self:
-        """The policy of a bundle, after its recorded outputs came out again. Raises BundleError, which says why not."""
+        """Return the policy of a bundle after a replay of its recorded outputs.
+
+        Raises BundleError with the reason if the bundle is invalid or an output differs.
+        """
         bundle = read_bundle(folder, joint_names)
         policy = cls(bundle.contract, _session(folder, bundle))
         policy._replay(folder, bundle)
@@ -105,12 +108,12 @@ class Policy:
 
     @property
     def rate_hz(self) -> float:
-        """Calls of `act` per second."""
+        """Control rate: calls of `act` per second."""
         return self.contract.control.rate_hz
 
     @property
     def joint_names(self) -> tuple[str, ...]:
-        """Joints in the order of everything per joint."""
+        """Names of the joints, in the order of all values per joint."""
         return self.contract.hand.joint_names
 
     @property
@@ -120,19 +123,22 @@ class Policy:
 
     @property
     def step(self) -> int:
-        """The same of the first row."""
+        """Control steps of the first row since `begin`; 0 before it."""
         return int(self.steps[0]) if self._state else 0
 
     @property
     def phase(self) -> str:
-        """grasp, lift or hold: what the next step belongs to."""
+        """Phase of the next step: grasp, lift or hold."""
         control = self.contract.control
         if self.step < control.grasp_steps:
             return "grasp"
         return "lift" if self.step < control.grasp_steps + control.lift_steps else "hold"
 
     def begin(self, plan: PregraspPlan, rows: Sequence[int] | None = None) -> None:
-        """A new grasp; each field of `plan` with a leading batch dimension, or none. `rows`: these alone."""
+        """Start a new grasp; `rows`: in these rows alone.
+
+        The fields of `plan` have a leading batch dimension, or none.
+        """
         self._single = np.ndim(plan.palm_pos_w) == 1
         number = 1 if self._single else len(np.asarray(plan.palm_pos_w))
         given = {item.name: getattr(plan, item.name) for item in fields(plan)}
@@ -162,14 +168,17 @@ class Policy:
                 kept[name][rows] = value[rows]
 
     def act(self, readings: Observation) -> Command:
-        """Targets for the next control period. Values that are not finite or of the wrong size change nothing."""
+        """Return the targets for the next control period.
+
+        Raises ValueError for values that are not finite or of the wrong size; the state then stays unchanged.
+        """
         found = self._compute(self.feed(readings))
         self._state = dict(zip(self._state_names, found, strict=False))
         self._others = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
         return self._command()
 
     def feed(self, readings: Observation) -> dict[str, Array]:
-        """The graph's inputs for `readings` and the state so far."""
+        """Return the graph's inputs for `readings` and the present state."""
         if not self._state:
             raise RuntimeError("begin(plan) comes before act(readings)")
         rows = len(self._state["step"])
@@ -177,7 +186,7 @@ class Policy:
         return given | self._plan | self._state
 
     def _compute(self, feed: dict[str, Array]) -> list[Array]:
-        """The graph's outputs; those of a row among others do not depend on how many there are."""
+        """Return the graph's outputs; the result of a row does not depend on the batch size."""
         rows = len(feed["step"])
         missing = 0 if self._single else -rows % BATCH_MULTIPLE
         if missing:
@@ -198,7 +207,7 @@ class Policy:
         )
 
     def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
-        """As the graph takes it, or a ValueError that says what is wrong with it."""
+        """Return `value` in the input's type and shape, batch first; raises ValueError if it does not fit."""
         spec = self._inputs[name]
         array = np.asarray(value, dtype=spec.dtype)
         if self._single:
@@ -213,7 +222,7 @@ class Policy:
         return np.zeros((rows, *self._inputs[name].size), dtype=self._inputs[name].dtype)
 
     def _replay(self, folder: str | Path, bundle: Bundle) -> None:
-        """Raises BundleError where a recorded output does not come out again."""
+        """Raise BundleError if a recorded output is not reproduced."""
         golden = bundle.golden
         feed = {name: golden[f"in/{name}"] for name in self._inputs if f"in/{name}" in golden}
         wanted = {name: golden[f"out/{name}"] for name in self._outputs if f"out/{name}" in golden}
@@ -233,7 +242,7 @@ class Policy:
 
 
 def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession:
-    """One thread that does not spin: the control loop shares its core."""
+    """Return a session with one thread that does not spin: the control loop shares its core."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -1,4 +1,4 @@
-"""Motion within position, speed and acceleration limits at once, one tick after the other; numpy alone.
+"""Rate limiters: motion within position, speed and acceleration limits, tick by tick; numpy only.
 
     brake(D) = the greatest step from which braking still ends within the distance D
 
@@ -15,14 +15,17 @@ from dexgrasp.utils.rotations import Array, quat_from_rotvec, quat_multiply, rot
 
 
 def brake(distance: Array, slowing: Array) -> Array:
-    """Greatest step (n,) per tick from which steps that shrink by `slowing` per tick cover at most `distance`."""
+    """Return the greatest step (n,) per tick from which a value stops within `distance`.
+
+    The steps shrink by `slowing` per tick.
+    """
     distance = np.maximum(distance, 0.0)
     ticks = np.maximum(np.ceil((np.sqrt(1.0 + 8.0 * distance / slowing) - 1.0) / 2.0), 1.0)
     return distance / ticks + slowing * (ticks - 1.0) / 2.0
 
 
 class RateLimiter:
-    """Moves values towards goals and keeps each within its bounds, its speed and its acceleration."""
+    """Limiter of values (n,) to bounds, speed and acceleration on their way to goals."""
 
     def __init__(self, lower: Any, upper: Any, step: Any, change: Any) -> None:
         """Per value: bounds, greatest step per tick, greatest change of the step from one tick to the next."""
@@ -30,17 +33,17 @@ class RateLimiter:
         self.greatest = np.broadcast_to(np.array(step, dtype=np.float64), self.lower.shape)
         self.change = np.broadcast_to(np.array(change, dtype=np.float64), self.lower.shape)
         self.value = (self.lower + self.upper) / 2
-        """(n,) where it is."""
+        """(n,) present values."""
         self.step = np.zeros_like(self.lower)
-        """(n,) its last step."""
+        """(n,) last step."""
 
     def begin(self, value: Array) -> None:
-        """At rest at `value`, or at the bound next to it."""
+        """Start at rest at `value`, or at the bound next to it."""
         self.value = np.clip(value, self.lower, self.upper)
         self.step = np.zeros_like(self.value)
 
     def towards(self, goal: Array) -> Array:
-        """One tick towards finite goals (n,); returns the new values (n,)."""
+        """Move one tick towards finite goals (n,); return the new values (n,)."""
         gap = np.clip(goal, self.lower, self.upper) - self.value
         wish = np.sign(gap) * np.minimum(np.abs(gap), brake(np.abs(gap), self.change))
         step = np.clip(wish, self.step - self.change, self.step + self.change)
@@ -51,22 +54,22 @@ class RateLimiter:
 
 
 class RotationRateLimiter:
-    """Turns an orientation towards goals within an angular speed and acceleration."""
+    """Limiter of an orientation to an angular speed and acceleration on its way to goals."""
 
     def __init__(self, step: float, change: float) -> None:
         """`step`: greatest angle per tick [rad]; `change`: greatest difference of two rotation vectors in a row."""
         self.greatest, self.change = step, change
         self.quat = np.array([1.0, 0.0, 0.0, 0.0])
-        """(4,) wxyz."""
+        """(4,) present orientation, wxyz."""
         self.step = np.zeros(3)
         """(3,) rotation vector of the last tick, world frame [rad]."""
 
     def begin(self, quat: Array) -> None:
-        """At rest at a finite quaternion of any length but zero."""
+        """Start at rest at a finite quaternion of any length but zero."""
         self.quat, self.step = quat / np.linalg.norm(quat), np.zeros(3)
 
     def towards(self, quat: Array) -> Array:
-        """One tick towards a finite quaternion of any length but zero; returns the new one (4,)."""
+        """Rotate one tick towards a finite quaternion of any length but zero; return the new one (4,)."""
         turn = rotvec_from_quat(quat_multiply(quat / np.linalg.norm(quat), self.quat * (1, -1, -1, -1)))
         angle = float(np.linalg.norm(turn))
         wish = float(min(angle, brake(np.array(angle), np.array(self.change)), self.greatest))

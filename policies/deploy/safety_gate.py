@@ -1,4 +1,4 @@
-"""Between a policy and the motors: whatever comes in, what goes out stays within the limits. numpy alone.
+"""Safety gate between a policy and the motors: every output stays within the limits; numpy only.
 
     gate = SafetyGate(contract.hand, contract.control.rate_hz, SafetyCfg())
     gate.begin(joint_pos, palm_pos_w, palm_quat_w, now_s)
@@ -25,7 +25,7 @@ EARLY = 0.5
 
 @dataclass(frozen=True)
 class SafetyCfg:
-    """Limits of what is sent to a hand and to the arm that carries it."""
+    """Limits of the commands to a hand and to the arm that carries it."""
 
     joint_margin_rad: float = 0.02
     """Distance that joint targets keep from the joint limits."""
@@ -34,9 +34,9 @@ class SafetyCfg:
     joint_acceleration_rad_s2: float = 100.0
     """Acceleration of joint targets."""
     joint_step_rad: float = 0.5
-    """Furthest that a joint target moves in one control period, whatever the rate."""
+    """Largest motion of a joint target in one control period, at any rate."""
     effort: float = 1.0
-    """Share of the servos' effort that may be used; targets lead the joints by no more than that is worth."""
+    """Share of the servos' effort that may be used; it limits the lead of targets over the joints."""
     palm_speed_m_s: float = 0.5
     """Speed of the palm target."""
     palm_acceleration_m_s2: float = 5.0
@@ -46,15 +46,15 @@ class SafetyCfg:
     palm_acceleration_rad_s2: float = 20.0
     """Angular acceleration of the palm target."""
     box_lower_m: tuple[float, float, float] = (-0.5, -0.5, 0.0)
-    """Where the palm centre may be, world frame: least x, y, z."""
+    """Least x, y, z of the palm centre, world frame."""
     box_upper_m: tuple[float, float, float] = (0.5, 0.5, 0.8)
-    """Greatest x, y, z."""
+    """Greatest x, y, z of the palm centre, world frame."""
     table_clearance_m: float = 0.06
     """Least height of the palm centre over the table, z = 0."""
     joints_timeout_s: float = 0.1
     """Joint and palm readings older than this are a fault."""
     points_timeout_s: float = 0.3
-    """Points of the object older than this are a fault, while they are watched."""
+    """Points of the object older than this are a fault, while they are monitored."""
     command_timeout_periods: float = 2.0
     """A command older than so many control periods is a fault."""
 
@@ -80,7 +80,7 @@ class SafetyCfg:
 
 @dataclass(frozen=True)
 class DesiredCommand:
-    """What a policy commands."""
+    """Joint and palm targets commanded by a policy."""
 
     joint_target: Any
     """(joint,) [rad]."""
@@ -89,12 +89,12 @@ class DesiredCommand:
     palm_quat_w: Any
     """(4,) wxyz."""
     stamp_s: float
-    """When it was computed."""
+    """Time of its computation [s]."""
 
 
 @dataclass(frozen=True)
 class MeasuredState:
-    """What the robot reports."""
+    """Measured joint positions and palm pose, with time stamps."""
 
     joint_pos: Any
     """(joint,) [rad]."""
@@ -103,14 +103,14 @@ class MeasuredState:
     palm_quat_w: Any
     """(4,) wxyz."""
     stamp_s: float
-    """When joints and palm were read."""
+    """Time at which joints and palm were read [s]."""
     points_stamp_s: float | None = None
-    """When the object's newest points were taken; None: not watched, as for a policy that looks once."""
+    """Time of the object's newest points [s]; None: not monitored, for policies with one frame only."""
 
 
 @dataclass(frozen=True)
 class SafeCommand:
-    """What may be sent."""
+    """Joint and palm targets within the limits, and effort limits of the servos."""
 
     joint_target: Array
     """(joint,) [rad]."""
@@ -119,13 +119,13 @@ class SafeCommand:
     palm_quat_w: Array
     """(4,) wxyz."""
     effort_limit_nm: Array
-    """(joint,) the most that the servos may use."""
+    """(joint,) limits of the servos' effort [N m]."""
     fault: str
-    """Why the gate holds; empty while it follows."""
+    """Reason of the hold; empty while the gate follows commands."""
 
 
 class SafetyGate:
-    """The last thing that every command passes. Limits count per control period of 1 / rate_hz."""
+    """Last stage of every command; limits apply per control period of 1 / rate_hz."""
 
     def __init__(self, hand: HandContract, rate_hz: float, cfg: SafetyCfg | None = None) -> None:
         """`hand`: of the bundle's contract."""
@@ -138,26 +138,29 @@ class SafetyGate:
         speed = np.array(hand.speed_limit_rad_s, dtype=np.float64) * cfg.joint_speed
         step = np.minimum(speed * dt, cfg.joint_step_rad)
         self.joints = RateLimiter(lower, upper, step, cfg.joint_acceleration_rad_s2 * dt**2)
-        """Of the joint targets."""
+        """Limiter of the joint targets."""
         axis = 3**-0.5  # each axis has its share, so that the whole keeps to the limit
         self.palm = RateLimiter(
             cfg.lower_m, cfg.box_upper_m, axis * cfg.palm_speed_m_s * dt, axis * cfg.palm_acceleration_m_s2 * dt**2
         )
-        """Of the palm's place."""
+        """Limiter of the palm's position."""
         self.turn = RotationRateLimiter(cfg.palm_speed_rad_s * dt, cfg.palm_acceleration_rad_s2 * dt**2)
-        """Of the palm's orientation."""
+        """Limiter of the palm's orientation."""
         self.effort_limit_nm = np.array(hand.effort_limit_nm, dtype=np.float64) * cfg.effort
-        """(joint,) [N m]."""
+        """(joint,) effort limits [N m]."""
         self.lead_rad = self.effort_limit_nm / np.array(hand.kp_nm_rad, dtype=np.float64)
-        """(joint,) how far a target may be ahead of its joint: more would only be more effort."""
+        """(joint,) largest lead of a target over its joint [rad]; a larger lead only adds effort."""
         self.fault = ""
-        """Why the gate holds; empty while it follows."""
+        """Reason of the hold; empty while the gate follows commands."""
         self._now_s = -np.inf
         self._hold: tuple[Array, Array, Array] | None = None
         self._last: SafeCommand | None = None
 
     def begin(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
-        """Start, or start again after a fault, where the robot is measured to be. Raises ValueError on bad values."""
+        """Start, or restart after a fault, at the robot's measured state.
+
+        Raises ValueError for values that are not finite or of the wrong size.
+        """
         joints, pos, quat = self._joints(joint_pos), _vector(palm_pos_w, 3), _quat(palm_quat_w)
         named = {"joint_pos": joints, "palm_pos_w": pos, "palm_quat_w": quat}
         if wrong := [name for name, value in named.items() if value is None]:
@@ -172,7 +175,10 @@ class SafetyGate:
         self.fault, self._now_s, self._last = "", float(now_s), None
 
     def __call__(self, wanted: DesiredCommand, sensed: MeasuredState, now_s: float) -> SafeCommand:
-        """What may be sent now; to be called once per control period, with `now_s` of the clock of the stamps."""
+        """Return the command that may be sent now; to be called once per control period.
+
+        `now_s`: time on the clock of the stamps [s].
+        """
         if self._hold is None:
             raise RuntimeError("begin(...) comes before the first command")
         if self._last is not None and 0 <= _number(now_s) - self._now_s < EARLY * self.period_s:
@@ -200,11 +206,11 @@ class SafetyGate:
         return self._last
 
     def stop(self, reason: str) -> None:
-        """Hold from the next call on, for instance because someone pressed the emergency stop."""
+        """Hold from the next call on, for instance after an emergency stop."""
         self.fault = self.fault or reason
 
     def _why_not(self, wanted: Any, sensed: Any, now_s: float, blind: bool, absurd: bool) -> str:
-        """The first reason to hold, or nothing."""
+        """Return the first reason to hold, or an empty string."""
         cfg, now_s = self.cfg, _number(now_s)
         if not np.isfinite(now_s) or now_s < self._now_s:
             return f"clock: {now_s} s after {self._now_s} s"
@@ -244,7 +250,7 @@ class SafetyGate:
 
 
 def _vector(value: Any, size: int) -> Array | None:
-    """Finite numbers (size,) of which none is absurd, or None."""
+    """Return finite numbers (size,) of plausible magnitude, or None."""
     try:
         array = np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
@@ -253,7 +259,7 @@ def _vector(value: Any, size: int) -> Array | None:
 
 
 def _quat(value: Any) -> Array | None:
-    """A quaternion (4,) of about unit length, or None."""
+    """Return a quaternion (4,) of about unit length, or None."""
     quat = _vector(value, 4)
     return quat if quat is not None and 0.9 < np.linalg.norm(quat) < 1.1 else None
 

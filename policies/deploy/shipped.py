@@ -1,4 +1,7 @@
-"""Finds policies on disk by name: shipped ones, run directories, bundles; needs neither torch nor the simulator."""
+"""Policies on disk by name: shipped policies, run directories, bundles.
+
+Needs neither torch nor the simulator.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +12,7 @@ from dexgrasp.utils.text import did_you_mean
 
 
 class PolicyNotFoundError(FileNotFoundError):
-    """No policy of the given name; the message says what was expected and which policies are shipped."""
+    """Error of an unknown policy name; the message lists accepted paths and shipped policies."""
 
     def __init__(self, name: str, key: str, expected: str, also: Sequence[str] = ()) -> None:
         """`key`: the option that was given; `expected`: accepted paths, in words; `also`: further accepted names."""
@@ -33,13 +36,19 @@ def place(name: str) -> Path:
 
 
 def bundle_of(name: str) -> Path | None:
-    """Return the bundle directory of a policy: the path itself or its subfolder `bundle`; None without one."""
+    """Return the bundle directory of a policy, or None.
+
+    The directory is the path itself or its subfolder `bundle`.
+    """
     path = place(name)
     return next((folder for folder in (path, path / "bundle") if (folder / CONTRACT).is_file()), None)
 
 
 def find_bundle(name: str, key: str = "policy") -> Path:
-    """Return the bundle directory of a policy. Raises PolicyNotFoundError; `key` is the option in its message."""
+    """Return the bundle directory of a policy; raises PolicyNotFoundError.
+
+    `key`: the option in its message.
+    """
     found = bundle_of(name)
     if found is None:
         raise PolicyNotFoundError(name, key, f"a bundle directory ({CONTRACT}): dexgrasp export policy=... out=...")

@@ -1,4 +1,6 @@
-"""`dexgrasp compare A B`: paired test of two policies on identical trials: what B gains and loses, and the p-value.
+"""`dexgrasp compare A B`: paired test of two policies on identical trials.
+
+The result is the gains and losses of B, and the p-value of the losses.
 
 RUN/a, RUN/b        the two evaluations, each a run directory of its own
 RUN/compare.json    the paired result

@@ -18,7 +18,7 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
 
 @dataclass(frozen=True)
 class EvaluateCfg:
-    """Measure the success rate of a policy; the same command with the same `out` goes on where it stopped."""
+    """Measure the success rate of a policy; the command repeated with its `out` resumes the run."""
 
     policy: str = "synergy"
     """synergy (the scripted grasp alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
@@ -29,23 +29,23 @@ class EvaluateCfg:
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
     side: Literal["right", "left"] = "right"
-    """Which hand; left ones are mirrored."""
+    """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """What carries the hand: floating or ur5e."""
+    """Mount of the hand: floating or ur5e."""
     trials: int = 200
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
-    """What goes wrong on purpose; all = each in turn, with the same trials."""
+    """Disturbance of the trials; all = each in turn, with identical trials."""
     attempts: int = ATTEMPTS
-    """Grasps in a trial at most: a student that feels its hand empty goes back and tries again. 1: never."""
+    """Largest number of grasps in a trial: a student that detects an empty hand tries again. 1: no regrasp."""
     seed: int = 0
-    """Seed of all chance; a trial is decided by the seed and its number."""
+    """Seed of all random numbers; seed and number determine a trial."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     videos: int = 0
-    """At most so many videos of successes, and of failures."""
+    """Largest number of videos of successes, and of failures."""
     num_envs: int = 64
-    """Trials that run side by side."""
+    """Number of parallel trials."""
     num_threads: int = 0
     """Threads of the physics; 0 = all cores; with cluster, of each worker, 0 = one."""
     cluster: str = ""

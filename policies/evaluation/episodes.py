@@ -1,4 +1,4 @@
-"""Plays episodes, with another grasp from a new pre-grasp where the hand is empty after the lift.
+"""Episodes of a policy, with another grasp from a new pre-grasp if the hand is empty after the lift.
 
 When the lift ends the hand is empty if the object is seen not to have risen, or is not seen, the hand above it, and not
 surely felt between thumb and fingers: a student has learnt that from its own joints. In the hold feeling alone decides.
@@ -17,11 +17,11 @@ from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE, lowest_height_m
 
 ATTEMPTS = 3
-"""The third one is closed 11 to 19 s after the start; the published method has 14 s for its only one."""
+"""Grasps per trial. The third one closes 11 to 19 s after the start; the published method has 14 s for one grasp."""
 
 
 class RegraspRunner:
-    """Steps a policy in the task, with up to `attempts` grasps per episode."""
+    """Execution of a policy in the task, with up to `attempts` grasps per episode."""
 
     def __init__(self, task: GraspTask, policy: Agent | None, attempts: int = 1) -> None:
         """`policy` may be None where the caller steps the task and calls `regrasp` before each step."""
@@ -38,7 +38,10 @@ class RegraspRunner:
         return self._task.step(action, grip)
 
     def regrasp(self, grip: Tensor | None) -> None:
-        """Start another attempt where the hand is empty; `grip` (env,) as the policy feels it, None: it cannot tell."""
+        """Start another attempt in the environments whose hand is empty.
+
+        `grip`: grip confidence (env,) of the policy; None: the policy has no estimate.
+        """
         if self._attempts < 2 or grip is None:
             return
         rows = (self._empty(grip) & (self._task.judge.attempts < self._attempts)).nonzero().squeeze(1)
@@ -74,7 +77,10 @@ def play(
     attempts: int = 1,
     watch: Callable[[], None] | None = None,
 ) -> list[Outcome]:
-    """Run one episode in every row of `task`, row i being trial `trials[i]`; `watch` is called before each step."""
+    """Run one episode in every row of `task`; row i is trial `trials[i]`.
+
+    `watch` is called before each step.
+    """
     obs = task.reset(trials=list(trials))
     policy.reset(trials)
     actor, outcomes = RegraspRunner(task, policy, attempts), {}

@@ -1,4 +1,4 @@
-"""`dexgrasp evaluate`: measure the success rate of a policy by object and disturbance, and how its grasps fail.
+"""`dexgrasp evaluate`: success rate of a policy by object and disturbance, and failure causes.
 
 RUN/trials.jsonl        one line per finished trial, in order; the same command resumes an interrupted run
 RUN/trials/*.parquet    with cluster=...: one row per finished trial, in no order (`trial_store.COLUMNS`)
@@ -46,7 +46,7 @@ log = logging.getLogger("dexgrasp")
 
 
 def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
-    """Run (or resume) the trials, write the run directory, print a table; return the content of result.json."""
+    """Run or resume the trials, write the run directory, print a table; return result.json."""
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
     if cfg.cluster:
         ray_backend.check_installed()
@@ -71,14 +71,20 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
 
 
 def has_results(out: str) -> bool:
-    """Return whether the run directory `out` contains stored trials, which must not be mixed with another run's."""
+    """Return whether the run directory `out` contains stored trials.
+
+    They must not be mixed with those of another run.
+    """
     return bool(out) and has_trials(Path(out))
 
 
 def record_videos(
     cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, outcomes: Sequence[Outcome], folder: Path
 ) -> list[Path]:
-    """Record videos of some trials; without OpenGL log a warning that says what to install, and return none."""
+    """Record videos of some trials; return their paths.
+
+    Without OpenGL log a warning with the package to install, and return none.
+    """
 
     def rerun(disturbance: str, rows: int) -> tuple[GraspTask, Agent]:
         task = make_task(cfg, hand, library, disturbance, rows)
@@ -92,7 +98,7 @@ def record_videos(
 
 
 def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: Path) -> tuple[list[Outcome], int]:
-    """Run the trials that `path` does not have yet; return the outcomes of all, in order, and how many were run."""
+    """Run the trials that `path` lacks; return all outcomes, in order, and the number of trials run."""
     plan, store = cfg.plan(library), JsonLinesStore(path)
     stored = store.resume(plan)
     simulated = 0
@@ -113,7 +119,10 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
 
 
 def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of result.json; with several disturbances the counts are those of all their trials."""
+    """Return the content of result.json.
+
+    With several disturbances the counts are those of all their trials.
+    """
     success = [outcome.success for outcome in outcomes]
     by_disturbance = count_by([outcome.disturbance for outcome in outcomes], success)
     failed = Counter(outcome.failure for outcome in outcomes if not outcome.success)
@@ -131,7 +140,10 @@ def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, An
 
 
 def diagnostics(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, Any]:
-    """Return the content of diagnostics.json except the speed: statistics over all trials [m], and the objects."""
+    """Return the content of diagnostics.json except the speed.
+
+    Statistics over all trials [m], and the objects.
+    """
     seen = {outcome.object for outcome in outcomes}
     entries = [library.entry(name) for name in library.names if name in seen]
     at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
@@ -173,7 +185,10 @@ def speed(simulated: int, wall_s: float) -> dict[str, float | int]:
 
 
 def demo(cfg: EvaluateCfg) -> dict[str, Any]:
-    """Evaluate as configs/demo.yaml says; the last three lines are the success rate, a video and the report."""
+    """Run the evaluation of configs/demo.yaml.
+
+    The last three lines are the success rate, a video and the report.
+    """
     out = Path(cfg.out) if cfg.out else default_path("demo")
     result = evaluate(replace(cfg, out=str(out)))
     low, high = (100 * end for end in result["wilson95"])
@@ -185,5 +200,5 @@ def demo(cfg: EvaluateCfg) -> dict[str, Any]:
 
 
 def best_video(folder: Path) -> Path | None:
-    """A success if there is one, else a failure, else None."""
+    """Return the video of a success, else of a failure, else None."""
     return next(iter(sorted(folder.glob("success_*.mp4")) + sorted(folder.glob("failure_*.mp4"))), None)

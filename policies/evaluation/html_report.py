@@ -45,13 +45,13 @@ class Bar:
 
 
 def rate_chart(bars: Sequence[Bar], intervals: bool = True) -> str:
-    """Horizontal bars from 0 to 100 %, with 95 % Wilson intervals as whiskers."""
+    """Return horizontal bars from 0 to 100 %, with 95 % Wilson intervals as whiskers."""
     rows = "".join(_rate_row(bar, i * ROW, intervals) for i, bar in enumerate(bars))
     return _svg(rows, len(bars) * ROW + 22, _axis(len(bars) * ROW))
 
 
 def share_chart(parts: Mapping[str, tuple[int, str]]) -> str:
-    """One stacked bar of {label: (count, colour)} with a legend below; labels without a count are left out."""
+    """Return one stacked bar of {label: (count, colour)} with a legend; zero counts are left out."""
     total = sum(count for count, _ in parts.values())
     shown = {label: part for label, part in parts.items() if part[0]}
     pieces, x = [], 0.0
@@ -71,7 +71,7 @@ def share_chart(parts: Mapping[str, tuple[int, str]]) -> str:
 
 
 def interval_gauge(rate: float, low: float, high: float) -> str:
-    """The success rate as a point on a line from 0 to 100 %, with its interval as a band."""
+    """Return the success rate as a point on a line from 0 to 100 %, with its interval as a band."""
     y, span = 16, WIDTH - 40
 
     def at(share: float) -> str:

@@ -81,7 +81,10 @@ def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, folder: Path) -> tuple[
 
 
 def part_for(library: ObjectLibrary, trials: range) -> ObjectLibrary:
-    """Return the objects of successive trials, ordered so that `trial % len(part)` finds them as in the library."""
+    """Return the objects of successive trials in an order indexed by `trial % len(part)`.
+
+    The index finds the objects as in the library.
+    """
     names, count = library.names, min(len(trials), len(library))
     place = {trial % count: names[trial % len(names)] for trial in trials}
     return library.part([place[i] for i in range(count)])
@@ -172,7 +175,9 @@ def _connected(address: str) -> Iterator[None]:
 
 
 def find_cluster(asked: str) -> str:
-    """Return the address for Ray; "auto" means the cluster in RAY_ADDRESS, or this machine's cores if it is not set.
+    """Return the address for Ray.
+
+    "auto": the cluster in RAY_ADDRESS, or this machine's cores if it is not set.
 
     Raises ConnectionError where no cluster answers at host:port: Ray itself would wait for minutes.
     """

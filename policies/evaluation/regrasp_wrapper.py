@@ -1,4 +1,6 @@
-"""Gymnasium wrappers that let a policy grasp again when its hand is empty after the lift, as `dexgrasp evaluate` does.
+"""Gymnasium wrappers for another grasp when the hand is empty after the lift.
+
+`dexgrasp evaluate` applies an identical rule.
 
 The policy must report its grip before each step: `dexgrasp.load_policy(name, env)` does so, others set
 `env.unwrapped.streams.grip`. Without it, and with task.camera.mode=first_frame, one attempt is made.
@@ -13,7 +15,7 @@ from dexgrasp.policies.evaluation.episodes import ATTEMPTS, RegraspRunner
 
 
 class RegraspWrapper(gymnasium.Wrapper):
-    """Gives up empty grasps of a `GraspEnv` and tries again, up to `attempts` grasps per episode."""
+    """Wrapper of a `GraspEnv` that repeats empty grasps, up to `attempts` grasps per episode."""
 
     def __init__(self, env: gymnasium.Env[Any, Any], attempts: int = ATTEMPTS) -> None:
         super().__init__(env)
@@ -26,7 +28,7 @@ class RegraspWrapper(gymnasium.Wrapper):
 
 
 class VectorRegraspWrapper(VectorWrapper):
-    """Gives up empty grasps of a `GraspVectorEnv` and tries again, up to `attempts` grasps per episode."""
+    """Wrapper of a `GraspVectorEnv` that repeats empty grasps, up to `attempts` grasps per episode."""
 
     def __init__(self, env: gymnasium.vector.VectorEnv[Any, Any, Any], attempts: int = ATTEMPTS) -> None:
         super().__init__(env)

@@ -40,7 +40,10 @@ def count_by(names: Iterable[str], flags: Iterable[bool]) -> dict[str, dict[str,
 
 
 def pool(counts: Mapping[str, Mapping[str, int]], group_of: Mapping[str, str]) -> dict[str, dict[str, int]]:
-    """Return {group: {successes, trials}}, worst rate first, from counts by name and the group of each name."""
+    """Return {group: {successes, trials}}, worst rate first.
+
+    Input: counts by name, and the group of each name.
+    """
     pools: dict[str, dict[str, int]] = {}
     for name, row in counts.items():
         entry = pools.setdefault(group_of[name], {"successes": 0, "trials": 0})

@@ -53,7 +53,7 @@ class TrialBlock:
 
 @dataclass(frozen=True)
 class TrialPlan:
-    """The trials that an evaluation requests: `trials` per disturbance, in blocks of `rows`, one object after another.
+    """Trials of an evaluation: `trials` per disturbance, in blocks of `rows`.
 
     Trial i uses object i modulo the number of objects.
     """
@@ -89,7 +89,7 @@ class TrialPlan:
 
 
 class TrialStore(Protocol):
-    """Where trials are stored, block by block."""
+    """Protocol of a store of trials, written block by block."""
 
     def append(self, rows: Sequence[Row]) -> None:
         """Store the trials of a block, all of them or none."""
@@ -108,13 +108,16 @@ class TrialStore(Protocol):
 
 
 class JsonLinesStore:
-    """A text file with one JSON object per trial, written by one process, in order."""
+    """Text file with one JSON object per trial, written by one process, in order."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def append(self, rows: Sequence[Row]) -> None:
-        """Store the trials of a block; they are on the disk when this returns. Keeps the fields of `Outcome` alone."""
+        """Store the trials of a block; they are on the disk when the function returns.
+
+        Only the fields of `Outcome` are kept.
+        """
         with self.path.open("a", encoding="utf-8") as file:
             file.write("".join(_to_line(row) for row in rows))
             file.flush()
@@ -145,7 +148,10 @@ class JsonLinesStore:
 
 
 class ParquetStore:
-    """A folder of Parquet files, one per block; tools read it as one table. Needs the extra `ray` (pyarrow)."""
+    """Folder of Parquet files, one per block; tools read it as one table.
+
+    Needs the extra `ray` (pyarrow).
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -162,7 +168,10 @@ class ParquetStore:
         write_bytes(self.folder / name, sink.getvalue().to_pybytes())
 
     def read(self) -> list[Outcome]:
-        """Return the outcomes of all stored trials, in no order; raises ValueError where a trial is stored twice."""
+        """Return the outcomes of all stored trials, in no order.
+
+        Raises ValueError if a trial is stored twice.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -197,7 +206,10 @@ def has_trials(run: Path) -> bool:
 
 
 def whole_blocks(stored: Sequence[Outcome], plan: TrialPlan) -> list[Outcome]:
-    """Return the outcomes without those of unfinished blocks; raises ValueError where a trial used another object."""
+    """Return the outcomes without those of unfinished blocks.
+
+    Raises ValueError if a trial used another object.
+    """
     kept: list[Outcome] = []
     for disturbance in plan.disturbances:
         outcomes = [outcome for outcome in stored if outcome.disturbance == disturbance]

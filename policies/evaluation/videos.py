@@ -35,7 +35,10 @@ def record(
 
 
 def choose(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
-    """Return `count` successes and failures that differ most in object, disturbance and failure; ties go in order."""
+    """Return `count` successes and failures that differ most in object, disturbance and failure.
+
+    Ties are resolved in the order of the trials.
+    """
     chosen: list[Outcome] = []
     for success in (True, False):
         pool = [outcome for outcome in outcomes if outcome.success is success]

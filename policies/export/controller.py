@@ -1,4 +1,4 @@
-"""The whole controller as one module: sensor values and its own last state in, targets and its next state out.
+"""Deployable controller as one module: sensor readings and state to targets and next state.
 
     readings -> forward kinematics -> hand-centric features, proprioception, history -> actor -> action -> targets
 
@@ -26,9 +26,9 @@ from dexgrasp.sim.task.regrasp import grip_confidence, lowest_height_m
 READINGS = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
 """Inputs of every controller."""
 WATCH = ("visible_fraction", "view_fresh")
-"""Inputs of one that goes on seeing the object."""
+"""Further inputs of a controller with object points in every frame."""
 PLAN = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m")
-"""State that the pre-grasp decides and no step changes."""
+"""State that is set by the pre-grasp and constant afterwards."""
 STATE = (
     "step",
     "joint_target",
@@ -42,22 +42,22 @@ STATE = (
 )
 """State that every step changes; outputs of the graph with `next_` before the name."""
 NOTICED = ("grip", "base_m")
-"""The other outputs: whether the hand holds something."""
+"""Outputs beside the state, for the empty-hand decision."""
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """An input or output of the controller without its batch dimension."""
+    """Input or output of the controller without its batch dimension."""
 
     size: tuple[int, ...]
     dtype: torch.dtype = torch.float64
 
 
 class DeployableController(nn.Module):
-    """Sensor values to targets for the grasp, the lift and the hold."""
+    """Controller from sensor readings to targets for the grasp, the lift and the hold."""
 
     def __init__(self, actor: StudentActor, hand: HandSpec, cfg: TaskCfg, points: int) -> None:
-        """`points`: of the object, in every frame."""
+        """`points`: number of object points in every frame."""
         super().__init__()
         joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
         self.actor, self.hand, self.cfg, self.points = actor, hand, cfg, points
@@ -71,7 +71,7 @@ class DeployableController(nn.Module):
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:
-        """Sensor values, then the plan, then the state of the last step, in the order of `forward`."""
+        """Names of the inputs in the order of `forward`: readings, plan, state of the last step."""
         joints = len(self.hand.joint_names)
         known = {
             "joint_pos": TensorSpec((joints,)),
@@ -99,11 +99,14 @@ class DeployableController(nn.Module):
 
     @property
     def outputs(self) -> list[str]:
-        """Names of what `forward` returns, in order."""
+        """Names of the outputs of `forward`, in order."""
         return [*(f"next_{name}" for name in STATE), *NOTICED]
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
-        """From `values`, as `inputs` says, to the next state, targets and action among it, and what is noticed."""
+        """Return the next state, with targets and action, and the other outputs, for `values`.
+
+        `values` are in the order of `inputs`, the result is in the order of `outputs`.
+        """
         given = dict(zip(self.inputs, values, strict=True))
         phases = Phases(given["step"], *self.cfg.phase_steps)
         course = PalmTrajectory(
@@ -129,13 +132,13 @@ class DeployableController(nn.Module):
         return phases.step + 1, target, *done, action, history, held, lowest_height_m(given["points_w"])
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
-        """Keypoints (env, keypoint, 3) in the world [m]."""
+        """Return the keypoints (env, keypoint, 3) in the world frame [m]."""
         return self._body.keypoints(palm_pos_w, palm_quat_w, joint_pos)
 
     def _observe(
         self, given: dict[str, Tensor], sensed: ProprioceptiveState, course: PalmTrajectory, phases: Phases
     ) -> tuple[Tensor, Tensor]:
-        """The history with this step, and the student's observation (env, size)."""
+        """Return the history with this step, and the student's observation (env, size)."""
         felt = hand_terms(sensed, given["joint_target"], course)
         frame = self._moves.assemble(felt)[:, None]
         moved = torch.cat([given["history"][:, 1:], frame], dim=1)

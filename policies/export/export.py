@@ -72,13 +72,13 @@ def write_graph(controller: DeployableController, path: Path) -> None:
     op: Any = opset18  # its types are those of a graph that is already built
 
     def cross(a: Any, b: Any, dim: int = -1) -> Any:
-        """Five operations on whole vectors in place of twelve on components."""
+        """Return the cross product by five operations on whole vectors in place of twelve on components."""
         left, right = op.Constant(value_ints=[1, 2, 0, 2, 0, 1]), op.Constant(value_ints=[2, 0, 1, 1, 2, 0])
         products = op.Mul(op.Gather(a, left, axis=dim), op.Gather(b, right, axis=dim))
         return op.Sub(*op.Split(products, axis=dim, num_outputs=2))
 
     def atan2(y: Any, x: Any) -> Any:
-        """For x >= 0, all that rotations ask for. onnxruntime has Atan in single precision alone."""
+        """Return atan2 for x >= 0, sufficient for rotations; onnxruntime has Atan in single precision only."""
         return op.CastLike(op.Atan(op.Cast(op.Div(y, op.Abs(x)), to=1)), y)
 
     aten = torch.ops.aten
@@ -101,7 +101,7 @@ def write_graph(controller: DeployableController, path: Path) -> None:
 
 
 def example_inputs(controller: DeployableController, rows: int = 2) -> tuple[torch.Tensor, ...]:
-    """Inputs of the right sizes and types: zeros, no rotation."""
+    """Return inputs of the right sizes and types: zeros, no rotation."""
     values = {name: torch.zeros(rows, *shape.size, dtype=shape.dtype) for name, shape in controller.inputs.items()}
     for name, value in values.items():
         if name.endswith("quat_w"):
@@ -128,7 +128,7 @@ class ExportCfg:
     objects: str = "shipped"
     """Objects of the recorded episodes."""
     trials: int = 16
-    """Recorded episodes."""
+    """Number of recorded episodes."""
     seed: int = 0
     """Seed of the recorded episodes."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
@@ -142,7 +142,7 @@ class ExportCfg:
 
 
 def export(cfg: ExportCfg) -> dict[str, Any]:
-    """Write the bundle; returns how closely it repeats the checkpoint."""
+    """Write the bundle; return its deviation from the checkpoint."""
     torch.set_num_threads(1)
     out = Path(cfg.out)
     _check_out(out)
@@ -158,7 +158,7 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
 
 
 def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
-    """Write a bundle into a new folder and prove it."""
+    """Write a bundle into a new folder and verify it."""
     folder.mkdir()
     actor = checkpoint.actor
     assert isinstance(actor, StudentActor)
@@ -177,7 +177,10 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
 
 
 def make_task(checkpoint: Checkpoint, cfg: ExportCfg) -> GraspTask:
-    """The task of the recorded episodes: the checkpoint's own with exact readings, and the hold of an evaluation."""
+    """Return the task of the recorded episodes.
+
+    It is the checkpoint's own with exact readings and the hold of an evaluation.
+    """
     return task_class(checkpoint.task)(
         replace(checkpoint.task, hold_s=TaskCfg().hold_s, randomization=RandomizationCfg()),
         checkpoint.hand,
@@ -267,7 +270,7 @@ def _camera(view: CameraCfg, points: int) -> CameraContract:
 
 
 def _grasp(hand: HandSpec) -> GraspContract:
-    """The hand's grasp styles and the numbers of the pre-grasp rule."""
+    """Return the hand's grasp styles and the parameters of the pre-grasp rule."""
     rule = inspect.signature(planner.plan_pregrasp).parameters
     return GraspContract(
         power=_style(hand.power),
@@ -301,7 +304,10 @@ def _graph(controller: DeployableController) -> GraphContract:
 
 
 def _golden(controller: DeployableController, feeds: list[dict[str, NDArray[Any]]]) -> Mapping[str, NDArray[Any]]:
-    """Inputs spread over time and environments, and what the torch module makes of them; zeros without `feeds`."""
+    """Return inputs spread over time and environments, and the torch module's outputs.
+
+    Inputs are zeros without `feeds`.
+    """
     if not feeds:
         picked = dict(zip(controller.inputs, (value.numpy() for value in example_inputs(controller)), strict=True))
     else:
@@ -315,6 +321,6 @@ def _golden(controller: DeployableController, feeds: list[dict[str, NDArray[Any]
 
 
 def _check_out(out: Path) -> None:
-    """Only an empty place or an older bundle is written over."""
+    """Raise ValueError unless the folder is missing, empty or an older bundle."""
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CONTRACT).is_file()):
         raise ValueError(f"out={out} exists and is not a bundle: choose another folder")

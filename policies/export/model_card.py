@@ -1,4 +1,4 @@
-"""`dexgrasp publish`: a trained policy with everything that belongs to it, ready to be passed on.
+"""`dexgrasp publish`: folder with a trained policy, its bundle, learning curves and model card.
 
 OUT/policy.zip, config.yaml   the best checkpoint and its configuration: evaluate, export, train start=... take them
 OUT/bundle/                   of a student: what a robot runs
@@ -29,7 +29,7 @@ from dexgrasp.utils.files import write_text
 PATHS = ("objects", "validation", "out", "start", "teacher")
 """Keys of a training's configuration that name folders."""
 UNTOLD = (*PATHS, "num_threads", "time_limit", "validate_every")
-"""Keys that a model card does not list: what is learnt does not depend on them."""
+"""Keys that a model card does not list, because the learnt policy does not depend on them."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PublishCfg:
     results: tuple[str, ...] = ()
     """Run directories of evaluations of this policy; their numbers go into the model card."""
     objects: str = ""
-    """What the objects of the training were, in words, where the configuration names a folder."""
+    """Description of the training objects, if the configuration names a folder."""
     history: tuple[str, ...] = ()
     """Run directories that this run was started from, oldest first; their steps and minutes count."""
     plugins: tuple[str, ...] = ()
@@ -69,7 +69,7 @@ def ship(cfg: PublishCfg) -> None:
 
 
 def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
-    """The model card as Markdown."""
+    """Return the model card as Markdown."""
     steps, minutes = sum(stage["steps"] for stage in stages), sum(stage["minutes"] for stage in stages)
     lines = [
         f"# {config['hand']}, {config['stage']}",
@@ -116,7 +116,7 @@ def _current(config: dict[str, Any], path: Path) -> dict[str, Any]:
 
 
 def _stage(run: Path) -> dict[str, Any]:
-    """Facts of a run directory for the model card."""
+    """Return the facts of a run directory for the model card."""
     run = run if run.is_dir() else run.parent
     facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
     config = _current(configs.read_plain(run / "config.yaml"), run / "config.yaml")
@@ -133,7 +133,7 @@ def _stage(run: Path) -> dict[str, Any]:
 
 
 def _named(checkpoint: str) -> str:
-    """The run that a checkpoint is of; its own name where no folder is known."""
+    """Return the run directory of a checkpoint; its own name where no folder is known."""
     return Path(checkpoint).parent.name or Path(checkpoint).stem
 
 
@@ -145,14 +145,17 @@ def _stage_row(stage: dict[str, Any]) -> str:
 
 
 def _processes(config: dict[str, Any], steps: list[float]) -> list[str]:
-    """How many processes trained, where it was more than one: what they counted together against one's episodes."""
+    """Return the number of training processes if there were several.
+
+    Computed from the control steps of all processes and those of one.
+    """
     episode_steps = configs.from_dict(TaskCfg, config["task"], "task").phase_steps[-1]
     count = round(steps[-1] / (len(steps) * config["num_envs"] * episode_steps))
     return [f"{count} processes"] if count > 1 else []
 
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration without the folders of one machine."""
+    """Return the configuration without the folders of one machine."""
     return config | {key: Path(config[key]).name for key in PATHS if Path(config[key]).is_absolute()}
 
 
@@ -164,7 +167,7 @@ def _untied(facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def _differences(config: dict[str, Any]) -> list[str]:
-    """`key=value` of all that is not as the stage's configuration has it now."""
+    """Return `key=value` of all options that differ from the stage's present configuration."""
     now = flat(configs.as_dict(configs.load(TrainCfg, "train", [f"recipe={config['stage']}"])))
     then = flat(config)
     changed = [key for key in then if key not in UNTOLD and then[key] != now.get(key)]
@@ -175,12 +178,12 @@ def _differences(config: dict[str, Any]) -> list[str]:
 
 
 def _starts(elapsed_s: list[float]) -> list[float]:
-    """Seconds of each start of a run, from a clock that begins again with every start."""
+    """Return the seconds of each start of a run, from a time column that restarts with every start."""
     return [now for now, then in zip(elapsed_s, [*elapsed_s[1:], -1.0], strict=True) if then < now]
 
 
 def _result(run: Path) -> dict[str, Any]:
-    """What an evaluation says in result.json, and in diagnostics.json of first attempts."""
+    """Return an evaluation's result.json, and the first attempts of its diagnostics.json."""
     result, notes = (
         json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("result", "diagnostics")
     )

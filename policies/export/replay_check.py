@@ -1,4 +1,4 @@
-"""Before a bundle is trusted: episodes of the checkpoint in the simulator, repeated from sensor values alone.
+"""Replay check of a bundle: episodes of its checkpoint, repeated from sensor readings alone.
 
 The simulator looks for nearest points in single precision: where two are equally near it may take the other one, which
 is a different observation. Such an episode counts up to there.
@@ -19,7 +19,7 @@ from dexgrasp.policies.export.controller import DeployableController
 from dexgrasp.sim.task.grasp_task import GraspTask
 
 TIE_M = 2e-6
-"""Points whose distances from a keypoint differ by less are equally near: single precision cannot tell them apart."""
+"""Difference of distances from a keypoint below which two points count as equally near (single precision)."""
 
 
 @dataclass
@@ -29,15 +29,15 @@ class RecordedEpisodes:
     plan: PregraspPlan
     readings: list[Observation] = field(default_factory=list)
     commands: list[dict[str, NDArray]] = field(default_factory=list)
-    """What the task commanded: joint_target, palm_pos_w, palm_quat_w, action."""
+    """Commands of the task: joint_target, palm_pos_w, palm_quat_w, action."""
 
 
 @dataclass(frozen=True)
 class ReplayError:
-    """How closely a bundle repeats a recording."""
+    """Deviation of a bundle from a recording."""
 
     steps: int
-    """Control steps that were compared."""
+    """Number of compared control steps."""
     ties: int
     """Episodes that ended early because two points were equally near."""
     error: dict[str, float]
@@ -46,7 +46,7 @@ class ReplayError:
 
 @torch.no_grad()
 def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> RecordedEpisodes:
-    """Play one episode in every environment with the checkpoint's mean actions."""
+    """Run one episode in every environment with the checkpoint's mean actions."""
     obs = task.reset(trials)
     recording, policy = RecordedEpisodes(plan_of(task)), ActorAgent(checkpoint.actor, task)
     for _ in range(task.episode_steps):
@@ -68,7 +68,7 @@ def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> Re
 def repeat(
     policy: Policy, recording: RecordedEpisodes, controller: DeployableController
 ) -> tuple[ReplayError, list[dict[str, NDArray]]]:
-    """Give the recorded readings to `policy`; how closely it commands the same, and its inputs at every step.
+    """Run `policy` on the recorded readings; return its deviation and its inputs at every step.
 
     Raises ValueError where it does not, and no two points were equally near.
     """
@@ -91,7 +91,7 @@ def repeat(
 
 
 def equally_near(controller: DeployableController, readings: Observation) -> NDArray[np.bool_]:
-    """(env,) whether for some keypoint two different points are equally near."""
+    """Return whether for some keypoint two different points are equally near, (env,)."""
     joints, pos, quat, points = (
         torch.as_tensor(getattr(readings, name)).double()
         for name in ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")

@@ -21,7 +21,7 @@ from dexgrasp.utils import distributed
 CLIP = 5.0
 """Normalised observations are clipped to so many standard deviations."""
 LEAST_STD = 0.05
-"""Exploration does not fall below this, in units of the action."""
+"""Least standard deviation of the exploration, in units of the action."""
 
 Stage = Literal["teacher", "student"]
 Encoder = Literal["lstm", "mlp", "conv"]
@@ -29,7 +29,7 @@ Encoder = Literal["lstm", "mlp", "conv"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """Everything that decides the shapes of a policy's networks, as plain values that a checkpoint stores."""
+    """Options that decide the shapes of a policy's networks, as plain values of a checkpoint."""
 
     stage: Stage
     """teacher: actor and critic read the teacher's observations. student: the actor reads the student's."""
@@ -42,7 +42,7 @@ class Architecture:
     init_std: float
     """Standard deviation of the exploration at the start, in units of the action."""
     encoder: Encoder | None = None
-    """How a student reads its history; None for a teacher."""
+    """Encoder of a student's history; None for a teacher."""
 
     def __post_init__(self) -> None:
         if self.init_std <= 0:
@@ -65,7 +65,7 @@ class Architecture:
 
 
 class Normaliser(nn.Module):
-    """Mean and variance of everything that `update` has seen, merged over batches and over ranks (Chan et al. 1979)."""
+    """Running mean and variance, merged over batches and over ranks (Chan et al. 1979)."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -107,7 +107,10 @@ class Normaliser(nn.Module):
 
 
 class OutputLayer(nn.Linear):
-    """Last layer of a network: computes in single precision where autocast runs the layers before it in half."""
+    """Last layer of a network, in single precision.
+
+    Autocast may run the layers before it in half precision.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """Map (..., in) to (..., out), float32."""
@@ -118,7 +121,10 @@ class OutputLayer(nn.Linear):
 
 
 def mlp(sizes: Sequence[int], gain_out: float) -> nn.Sequential:
-    """Build linear layers with ELU between them, weights orthogonal; `gain_out` scales those of the last layer."""
+    """Build linear layers with ELU between them and orthogonal weights.
+
+    `gain_out`: scale of the last layer's weights.
+    """
     layers: list[nn.Module] = []
     for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         last = i == len(sizes) - 2
@@ -130,7 +136,7 @@ def mlp(sizes: Sequence[int], gain_out: float) -> nn.Sequential:
 
 
 class Actor(nn.Module):
-    """Observation vector (env, size) to the mean action (env, action)."""
+    """Network from the observation vector (env, size) to the mean action (env, action)."""
 
     normaliser: Normaliser
     net: nn.Sequential
@@ -146,7 +152,10 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Observation vector (env, size) to the value (env,), learnt in units of the returns seen so far."""
+    """Network from the observation vector (env, size) to the value (env,).
+
+    Learnt in units of the returns seen so far.
+    """
 
     def __init__(self, size: int, hidden: Sequence[int]) -> None:
         super().__init__()
@@ -191,7 +200,7 @@ class GraspPolicy(nn.Module):
 
     @property
     def architecture(self) -> Architecture:
-        """What a checkpoint stores of the networks beside their tensors."""
+        """Architecture of the networks, as a checkpoint stores it."""
         return Architecture(
             stage=self.stage,
             observations={
@@ -218,7 +227,10 @@ class GraspPolicy(nn.Module):
 
     @torch.no_grad()
     def narrow(self, final_std: float, progress: float) -> None:
-        """Keep exploration under the line from `init_std` to `final_std`, even in its logarithm; `progress` 0 to 1."""
+        """Limit exploration to the log-linear schedule from `init_std` to `final_std`.
+
+        `progress`: 0 to 1.
+        """
         most = (1 - progress) * math.log(self.init_std) + progress * math.log(final_std)
         self.log_std.clamp_(max=most)
 

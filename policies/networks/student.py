@@ -1,4 +1,6 @@
-"""Student policy: reads one camera's points, and predicts contacts and forces from the history of its own joints.
+"""Student policy on one camera's points and proprioception.
+
+It predicts contacts and forces from the history of its joints.
 
     history (frame, proprioception) -> encoder -> contacts and forces (privileged values of the teacher)
     rest of the observation, predicted contacts and forces -> actor MLP -> mean action
@@ -75,7 +77,10 @@ class ConvEncoder(nn.Module):
 
 
 class StudentActor(nn.Module):
-    """Student observation (env, size) to the mean action (env, action) and the reconstructed contacts and forces."""
+    """Network from the student observation to the mean action, contacts and forces.
+
+    (env, size) to (env, action) and the reconstructed values (env, felt).
+    """
 
     def __init__(self, layout: Layout, felt: int, actions: int, hidden: Sequence[int], encoder: Encoder) -> None:
         """`felt`: number of reconstructed values."""
@@ -102,7 +107,10 @@ class StudentActor(nn.Module):
         return self.net(torch.cat([own, felt], dim=1)), felt
 
     def contacts(self, felt: Tensor) -> Tensor:
-        """Return chances (env, body) that contact bodies touch the object, from reconstructed values (env, felt)."""
+        """Return contact probabilities (env, body) from reconstructed values (env, felt).
+
+        Probability that the contact body touches the object.
+        """
         chances = felt * self.felt_normaliser.deviation + self.felt_normaliser.mean
         return chances[:, : chances.shape[1] // len(RECONSTRUCTED)].clamp(0.0, 1.0)
 
@@ -129,7 +137,7 @@ class StudentPolicy(GraspPolicy):
 
     @property
     def architecture(self) -> Architecture:
-        """What a checkpoint stores of the networks beside their tensors."""
+        """Architecture of the networks, as a checkpoint stores it."""
         return replace(super().architecture, history_encoder=self._encoder)
 
     def update_normalisers(self, obs: Mapping[str, Tensor]) -> None:
@@ -182,7 +190,10 @@ class StudentPolicy(GraspPolicy):
 
 
 def make_policy(architecture: Architecture, layouts: Mapping[str, Layout]) -> GraspPolicy:
-    """Build the policy that a checkpoint describes; `layouts`: of the observation groups, with these sizes."""
+    """Build the policy that a checkpoint describes.
+
+    `layouts`: of the observation groups, with these sizes.
+    """
     shape = {"hidden": architecture.hidden, "init_std": architecture.init_std}
     if architecture.stage == "teacher":
         return GraspPolicy(layouts, architecture.num_actions, **shape)

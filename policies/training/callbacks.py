@@ -1,4 +1,4 @@
-"""Callbacks of training: curriculum of objects and disturbances, progress line, checkpoints, validation.
+"""Callbacks of training: curriculum, progress line, checkpoints, validation, profile.
 
 Profile of training: shares of CPU or GPU time, printed at the end and logged as profile/*.
 
@@ -31,14 +31,17 @@ PARTS = ("physics", "task", "policy", "update", "aside")
 
 
 class ProfilerCallback(IterationCallback):
-    """Measures the parts of training as shares of the process's CPU time, or of time on a GPU. The last callback."""
+    """Profiler of training: shares of its parts in CPU time, or in time on a GPU.
+
+    It must be the last callback.
+    """
 
     def __init__(self, aside: Sequence[IterationCallback]) -> None:
         """`aside`: callbacks whose work after an iteration counts as `aside`, not as update."""
         self._watch, self._aside = Stopwatch(), aside
 
     def on_training_start(self, learner: Learner) -> None:
-        """Start the clock."""
+        """Start the time measurement."""
         env = learner.env
         watch = self._watch = Stopwatch(device_clock(env.task.device))
         watch.wrap(env.task.engine, "step", "physics")
@@ -50,17 +53,17 @@ class ProfilerCallback(IterationCallback):
         self._part.__enter__()
 
     def on_rollout_start(self, learner: Learner) -> None:
-        """Log the shares so far; what follows is the rollout's."""
+        """Log the shares so far; time from here on counts as rollout."""
         self._turn("policy")
         for part, share in self.shares().items():
             learner.logger.record(f"profile/{part}", share)
 
     def on_rollout_end(self, learner: Learner) -> None:
-        """Count what follows as update."""
+        """Count time from here on as update."""
         self._turn("update")
 
     def on_training_end(self, learner: Learner) -> None:
-        """Stop the clock."""
+        """Stop the time measurement."""
         self._part.__exit__(None, None, None)
 
     def _turn(self, part: str) -> None:
@@ -126,14 +129,17 @@ log = logging.getLogger("dexgrasp")
 
 
 class ObjectCurriculum(IterationCallback):
-    """Draws objects more often that fail more often, and strengthens disturbances with success."""
+    """Curriculum that draws failing objects more often and strengthens disturbances with success."""
 
     def __init__(self, level_step: float) -> None:
         """`level_step`: change of the disturbances' strength with an iteration."""
         self._level_step = level_step
 
     def on_rollout_end(self, learner: Learner) -> None:
-        """Count successes of each object; set the weights and disturbances of the episodes after the open ones."""
+        """Count successes of each object; set weights and disturbances of later episodes.
+
+        The open episodes keep theirs.
+        """
         library, counts = learner.env.task.library, learner.curriculum.counts
         index = {name: i for i, name in enumerate(library.names)}
         if counts is None:
@@ -152,13 +158,13 @@ class ObjectCurriculum(IterationCallback):
 
 
 class ConsoleCallback(IterationCallback):
-    """Prints one aligned line per iteration; stops training at the time limit or on Ctrl-C."""
+    """Progress line of each iteration; stops training at the time limit or on Ctrl-C."""
 
     def __init__(self, iterations: int, time_limit_min: float, stop: StopRequest) -> None:
         self._iterations, self._limit_s, self._stop = iterations, 60 * time_limit_min, stop
 
     def on_training_start(self, learner: Learner) -> None:
-        """Start the clock."""
+        """Start the time measurement."""
         self._start_s, self._first_iteration, self._first_step = (
             time.monotonic(),
             learner.iteration,
@@ -189,25 +195,25 @@ class ConsoleCallback(IterationCallback):
 
 
 class CheckpointCallback(IterationCallback):
-    """Saves RUN/last.zip, at most once per period, and at the end of training."""
+    """Writer of RUN/last.zip, at most once per period, and at the end of training."""
 
     def __init__(self, path: Path, period_s: float = 60.0) -> None:
         self._path, self._period_s, self._saved_s = path, period_s, time.monotonic()
 
     def on_iteration_end(self, learner: Learner) -> None:
-        """Save, if the last time is long ago."""
+        """Save a checkpoint if the period has elapsed."""
         if time.monotonic() - self._saved_s > self._period_s:
             self.on_training_end(learner)
             self._saved_s = time.monotonic()
 
     def on_training_end(self, learner: Learner) -> None:
-        """Save."""
+        """Save the last checkpoint."""
         if distributed.rank() == 0:
             learner.save(self._path / "last.zip", with_rollouts=True)
 
 
 class ValidationCallback(IterationCallback):
-    """Measures the deterministic policy on objects that training does not use; saves the best one as RUN/best.zip."""
+    """Validation of the deterministic policy on held-out objects; saves the best one as RUN/best.zip."""
 
     def __init__(self, path: Path, make_task: Callable[[], GraspTask], interval: int, patience: int = 0) -> None:
         """`make_task`: of the validation, one trial per environment; called at the first one.
@@ -222,7 +228,10 @@ class ValidationCallback(IterationCallback):
         """Summary of the best validation of this start."""
 
     def on_training_start(self, learner: Learner) -> None:
-        """Repeat a validation after which the run was stopped: its value was not written to progress.csv yet."""
+        """Repeat a validation after which the run was stopped.
+
+        Its value was not written to progress.csv yet.
+        """
         if learner.iteration_stats:
             self.on_iteration_end(learner)
 

@@ -45,7 +45,7 @@ class TrainCfg:
     engine: EngineName = "cpu"
     """cpu: MuJoCo. warp: MuJoCo Warp, rollouts and learning on a GPU; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
-    """BufferMonitor of engine=warp."""
+    """Buffer sizes of engine=warp."""
     seed: int = 0
     """Seed of all random numbers."""
     out: str = ""

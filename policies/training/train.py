@@ -1,4 +1,4 @@
-"""`dexgrasp train`: trains a teacher on privileged observations, or a student that imitates it from one camera.
+"""`dexgrasp train`: training of a teacher on privileged observations, or of a student.
 
 RUN/last.zip        checkpoint of the last iteration; the command repeated with `out=RUN` resumes from it exactly
 RUN/best.zip        checkpoint with the highest success rate on the validation objects
@@ -87,7 +87,10 @@ def load_teacher(cfg: TrainCfg, device: torch.device | str = "cpu") -> GraspPoli
 
 
 def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
-    """Return the checkpoint that `teacher` or `start` names, if it has the hand, the stage and the actions of `cfg`."""
+    """Return the checkpoint that the option `teacher` or `init_checkpoint` names.
+
+    Raises ValueError if its hand, stage or actions differ from those of `cfg`.
+    """
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
     if not name:
         raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train stage={stage}` leaves in out=RUN")
@@ -109,7 +112,7 @@ def _action_semantics(task: TaskCfg) -> dict[str, Any]:
 
 
 def _use_bf16(cfg: TrainCfg, env: GraspVecEnv) -> bool:
-    """Whether the networks learn in half precision; auto: where the processor has instructions for bfloat16."""
+    """Return whether the networks learn in half precision; auto: if the processor supports bfloat16."""
     if cfg.precision != "auto":
         return cfg.precision == "bf16"
     if env.task.device.type == "cuda":
@@ -143,7 +146,7 @@ VALIDATION_HOLD_S = 1.5
 
 
 def train(cfg: TrainCfg) -> dict[str, Any]:
-    """Train, or resume a run; returns the best validation of this start, the run directory and the last iteration."""
+    """Train or resume; return the best validation of this start, the run directory and last iteration."""
     torch.set_num_threads(1)  # the networks are small; the physics has its own threads
     torch.set_flush_denormal(True)
     check_objects(cfg)
@@ -159,7 +162,7 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
 
 
 def check_objects(cfg: TrainCfg) -> None:
-    """Raise ValueError where test objects would be used, or objects of the training for validation as well."""
+    """Raise ValueError if test objects would be used, or training objects for validation."""
     training, validation = open_library(cfg.objects), open_library(cfg.validation_objects)
     refuse_test_objects(training, f"objects={cfg.objects}")
     refuse_test_objects(validation, f"validation_objects={cfg.validation_objects}")

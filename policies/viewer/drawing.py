@@ -1,4 +1,4 @@
-"""Converts a snapshot to drawing primitives: colours, depth image, poses, numbers of the panel."""
+"""Conversion of a snapshot to drawing primitives: colours, depth image, poses, panel values."""
 
 from html import escape
 
@@ -24,7 +24,7 @@ HOLE: Rgb = (40, 40, 45)
 RAMP: tuple[Rgb, ...] = ((165, 0, 38), (244, 109, 67), (254, 224, 139), (102, 194, 165), (50, 105, 189), (60, 40, 120))
 """Depth from near to far."""
 PICTURE_COLUMNS = 320
-"""The depth picture is thinned to about so many."""
+"""Approximate number of columns of the subsampled depth image."""
 LEGEND = (
     (OBJECT, "object, as segmented"),
     (KNOWN, "points that the policy goes by"),
@@ -57,7 +57,10 @@ def depth_span(depth_m: NDArray[np.float32]) -> tuple[float, float]:
 
 
 def plane_pose(plane: Plane) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return position (3,) above or below the world origin and orientation (4,) of a frame with z along the normal."""
+    """Return the pose of a frame with z along the plane's normal.
+
+    Position (3,) above or below the world origin, orientation (4,).
+    """
     normal = torch.from_numpy(plane.normal_w)
     side, up = plane_basis(normal)
     quat = quat_from_matrix(torch.stack([-up, side, normal], dim=1))

@@ -33,23 +33,23 @@ LAYERS = {
     "everything else": True,
     "true object": True,
 }
-"""What can be shown or hidden, and whether it is shown at first."""
+"""Layers that can be shown or hidden, and their initial visibility."""
 HAND_OPACITY, TRUTH_OPACITY = 0.6, 0.35
-"""What is behind the hand, or on the surface of the object, must stay visible."""
+"""Opacities that keep points behind the hand and on the object's surface visible."""
 NOWHERE = np.zeros((1, 3), np.float32)
-"""Stands in for a cloud without points, which is hidden."""
+"""Placeholder of an empty point cloud, which is hidden."""
 EYE_M, EYE_TURN_RAD, EYE_HEIGHT_M, EYE_FOV_RAD = 0.75, 0.9, 0.45, 0.75
-"""Where a visitor first stands: distance from the object, angle beside the camera, height over it; how wide."""
+"""Initial viewpoint: distance from the object, angle beside the camera, height over it, field of view."""
 HAND_OPACITY, TRUTH_OPACITY = 0.6, 0.35
-"""What is behind the hand, or on the surface of the object, must stay visible."""
+"""Opacities that keep points behind the hand and on the object's surface visible."""
 NOWHERE = np.zeros((1, 3), np.float32)
-"""Stands in for a cloud without points, which is hidden."""
+"""Placeholder of an empty point cloud, which is hidden."""
 EYE_M, EYE_TURN_RAD, EYE_HEIGHT_M, EYE_FOV_RAD = 1.0, 0.9, 0.62, 0.75
-"""Where a visitor first stands: distance from the middle of the table, angle beside the camera, height; how wide."""
+"""Initial viewpoint: distance from the middle of the table, angle beside the camera, height, field of view."""
 
 
 class Page:
-    """Serves the page to any number of browsers; their clicks are queued until `pressed` is called."""
+    """Page for any number of browsers; their clicks are queued until `pressed` is called."""
 
     def __init__(self, host: str, port: int, segment: SegmentationCfg, buttons: Sequence[str]) -> None:
         """Start the server; `port` 0: any free one. Raises ImportError without viser, OSError if it is taken."""

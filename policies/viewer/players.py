@@ -18,9 +18,9 @@ from dexgrasp.sim.sensors.depth_camera import DepthCamera
 from dexgrasp.sim.task.grasp_task import GraspTask
 
 START_S = 5.0
-"""A camera that starts needs a moment."""
+"""Time limit of the first frame of a camera [s]."""
 AGAIN_S = 1.0
-"""A recording or a trial that has ended stays in view so long, then it starts again or the next one does."""
+"""Time for which the end of a recording or trial stays visible before the next one starts [s]."""
 Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
 """Vertices (v, 3) [m] and triangles (f, 3)."""
 
@@ -29,7 +29,7 @@ class Player(Protocol):
     """Protocol of a source of snapshots."""
 
     robot: list[GeomMesh]
-    """What the hand, and an arm if there is one, look like."""
+    """Geometry of the hand and, if present, the arm."""
 
     def look(self) -> Snapshot:
         """Return the present snapshot."""
@@ -53,10 +53,10 @@ class Player(Protocol):
 
 
 class CameraPlayer:
-    """Plays frames of a camera, a recording or a folder in a loop, with the hand at the planned pre-grasp."""
+    """Frames of a camera, a recording or a folder in a loop, with the hand at the planned pre-grasp."""
 
     buttons: tuple[str, ...] = ()
-    """What can be asked for, beside going on."""
+    """Names of the buttons beside play."""
 
     def __init__(
         self, open_frames: Callable[[], DepthSource], hand: HandSpec, segment: SegmentationCfg, name: str
@@ -89,7 +89,10 @@ class CameraPlayer:
         return None
 
     def advance(self) -> float:
-        """Read the next frame; return the difference of the time stamps [s]. A late camera keeps its last frame."""
+        """Read the next frame; return the difference of the time stamps [s].
+
+        If the camera is late, the last frame stays.
+        """
         before_s = self._frame.stamp_s
         try:
             self._frame, self._number, self._trouble = self._source.read(), self._number + 1, ""
@@ -112,10 +115,10 @@ class CameraPlayer:
 
 
 class TaskPlayer:
-    """Plays a policy in the simulated task, trial after trial, with depth rendered at every control step."""
+    """Policy in the simulated task, trial after trial, with depth rendered at every control step."""
 
     buttons: tuple[str, ...] = ("next object", "restart")
-    """What can be asked for, beside going on."""
+    """Names of the buttons beside play."""
 
     def __init__(self, task: GraspTask, policy: Agent, segment: SegmentationCfg, trial: int) -> None:
         """`task`: one environment with a DepthCamera; `trial`: number of the first episode."""
@@ -160,7 +163,7 @@ class TaskPlayer:
         return self._task.step_s
 
     def press(self, button: str) -> None:
-        """Start the next trial, or this one again."""
+        """Start the next trial, or restart the present one."""
         self._begin(int(self._task.trial[0]) + (button == "next object"))
 
     def close(self) -> None:

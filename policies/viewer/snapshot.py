@@ -1,4 +1,4 @@
-"""Snapshots for the viewer, as plain arrays: a frame, the results of the pipeline, the pose of the hand."""
+"""Snapshots for the viewer, as plain arrays: frame, pipeline results, pose of the hand."""
 
 from dataclasses import dataclass, field
 
@@ -18,9 +18,9 @@ from dexgrasp.sim.task import reset as starts
 from dexgrasp.utils.timers import LapTimer
 
 SCENE_POINTS = 20_000
-"""About so many points of the surroundings are drawn: what browsers without a graphics card still turn smoothly."""
+"""Approximate number of drawn scene points; browsers without a graphics card still turn them smoothly."""
 UNPOSED = np.array([[0.0, 0, 1, -0.5], [-1, 0, 0, 0], [0, -1, 0, 0.5], [0, 0, 0, 1]])
-"""T_world_cam of a camera whose pose nobody knows: half a metre above the table, looking along +x."""
+"""T_world_cam of a camera with unknown pose: half a metre above the table, looking along +x."""
 NO_POSE = (
     "the pose of the camera is not known, so no object is searched: run `dexgrasp calibrate camera` and give the file "
     "that it writes, camera=FILE"
@@ -33,21 +33,21 @@ class Seen:
 
     frame: DepthFrame
     T_world_cam: NDArray[np.float64]
-    """(4, 4) where the camera is drawn: its pose, or UNPOSED."""
+    """(4, 4) drawn camera pose: the calibrated one, or UNPOSED."""
     scene_w: NDArray[np.float32] = field(repr=False)
     """(n, 3) points within the range that are not the object's, thinned to SCENE_POINTS [m]."""
     object_w: NDArray[np.float32] = field(repr=False)
-    """(m, 3) the object's points; none where none was found."""
+    """(m, 3) points of the object; none where none was found."""
     points_w: NDArray[np.float32] = field(repr=False)
-    """(p, 3) those that stand for them."""
+    """(p, 3) sample of the object's points for the policy."""
     plane: Plane | None
-    """The table; None where no object was found."""
+    """Plane of the table; None where no object was found."""
     counts: dict[str, int]
     """Points left after each stage."""
     stages_ms: dict[str, float]
     """Time of each stage."""
     warning: str = ""
-    """Why there is no object."""
+    """Reason why there is no object; empty with one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,9 +57,9 @@ class HandPose:
     plan: tuple[NDArray[np.float64], NDArray[np.float64]]
     """(3,) [m] and (4,) wxyz: the palm at the start of the approach."""
     depth_m: float
-    """How far the approach goes along the palm's normal."""
+    """Length of the approach along the palm's normal [m]."""
     palm: tuple[NDArray[np.float64], NDArray[np.float64]]
-    """The palm now."""
+    """Present pose of the palm: (3,) [m] and (4,) wxyz."""
     keypoints_w: NDArray[np.float32]
     """(keypoint, 3) [m]."""
     vectors_w: NDArray[np.float32]
@@ -76,13 +76,13 @@ class Snapshot:
 
     seen: Seen
     known_w: NDArray[np.float32]
-    """(p, 3) the points that the policy goes by: of this frame, or of an earlier one [m]."""
+    """(p, 3) points in the policy's observation: of this frame, or of an earlier one [m]."""
     hand: HandPose | None
-    """None where there is nothing to grasp."""
+    """Hand; None where there is no object."""
     caption: str
-    """Which moment this is."""
+    """Caption of the snapshot: trial, step or time."""
     verdict: str = ""
-    """How the trial ended, once it has."""
+    """Outcome of the trial after its end."""
     object_pose: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     """True position [m] and orientation of a simulated object."""
 
@@ -150,7 +150,7 @@ def _times(laps: LapTimer) -> dict[str, float]:
 def plan_hand(
     hand: HandSpec, points_w: NDArray[np.float32], camera_w: NDArray[np.float64], reset: ResetCfg | None = None
 ) -> HandPose:
-    """Return the open hand at the pre-grasp that the task plans for points (p, 3) and camera (3,), without noise."""
+    """Return the open hand at the planned pre-grasp for points (p, 3) and camera (3,), without noise."""
     points = torch.from_numpy(points_w)[None]
     still = EpisodeDraws.empty(1, len(hand.joint_names))
     plan = starts.PregraspPlanner(hand, "floating", reset or ResetCfg())(

@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from dexgrasp.sim.envs.isaacgym import vec_task
-from dexgrasp.sim.envs.registration import ENV_ID
+from dexgrasp.sim.envs.registration import ENV_ID, register_envs
 from dexgrasp.sim.task.grasp_task import TaskCfg
 
 TINY = TaskCfg(grasp_s=0.2, lift_s=0.2, hold_s=0.1)
@@ -284,6 +284,7 @@ def test_skrl_trains_on_the_vec_task_with_its_wrapper_for_omniverse_isaac_gym(op
 def test_skrl_trains_on_the_gymnasium_batch(options, tmp_path):
     from skrl.envs.wrappers.torch import wrap_env
 
+    register_envs()  # `import dexgrasp` does it only where gymnasium was imported before
     batch = gymnasium.make_vec(ENV_ID, num_envs=ENVS, task=TINY, **options)
     before, after, losses = train_with_skrl(wrap_env(batch), tmp_path, rollouts=8, timesteps=16)
     assert batch.task.trial.tolist() == [1] * ENVS  # 16 steps are one episode and a half
