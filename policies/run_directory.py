@@ -2,7 +2,7 @@
 
 RUN/config.yaml   the resolved configuration
 RUN/run.json      git hash, versions, machine, seed, command line, time of each start
-RUN/run.log       what was logged, with times
+RUN/run.log       log messages with times
 """
 
 import importlib.metadata

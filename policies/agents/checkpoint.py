@@ -4,9 +4,9 @@ Reading a checkpoint runs no code.
 
 A checkpoint is an archive of JSON and tensors (dexgrasp/utils/tensor_archive.py), complete without files beside it:
 
-architecture   what decides the networks' shapes
+architecture   options that decide the networks' shapes
 state          counters, curriculum and open trials, from which training continues exactly
-manifest       what made it: configuration of the run, git state, versions, command, machine
+manifest       origin: configuration of the run, git state, versions, command, machine
 tensors        policy/*, optimizer/PARAMETER/*, curriculum/*
 """
 
@@ -36,7 +36,7 @@ SB3_ENTRIES = {"data", "policy.pth"}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used; the message names the file and the reason, in one line."""
+    """Error of an unusable checkpoint; the message names the file and the reason, in one line."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ class Sb3GraspPolicy(ActorCriticPolicy):
         groups = self._groups(obs)
         if self.grasp.critic_group not in groups:
             raise ValueError(
-                "the student's critic reads the teacher's observations: make the environment with group='both'"
+                "the student's critic reads the teacher's observations: make the environment with obs='both'"
             )
         return self.grasp.predict_values(groups)[:, None]
 

@@ -43,7 +43,7 @@ RECENT = 100
 class IterationCallback:
     """Callback at fixed points of training; a subclass overrides the methods that it needs.
 
-    Callbacks of Stable-Baselines3 act on single environment steps of its own algorithms and are not taken here; on
+    Callbacks of Stable-Baselines3 act on single environment steps of its own algorithms and are not accepted here; on
     `GraspVecEnv` its PPO trains with any of them.
     """
 
@@ -116,7 +116,7 @@ class Learner(ABC):
         """
         if not isinstance(env.observation_space, spaces.Dict):
             raise TypeError(
-                f"{type(self).__name__} needs both observation groups: make the environment with group='both'"
+                f"{type(self).__name__} needs both observation groups: make the environment with obs='both'"
             )
         self.env, self.device = env, env.task.device
         self.seed, self.provenance = seed, provenance or {}

@@ -34,13 +34,16 @@ from dexgrasp.utils.progress import Progress
 
 Disturbed = Literal["none", "shift3", "shift5", "force", "heavy", "slippery"]
 NEAR_M = 0.05
-"""A keypoint is near when its vector is shorter than this."""
+"""Length of the vector to the object below which a keypoint counts as near [m]."""
 
 
 @dataclass(frozen=True)
 class BenchCamerasCfg:
-    """Compare cameras: camera=first_frame the first frames, camera=latest frames with the hand; camera=tracked and
-    tracked_updated compare the tracked points with the true ones."""
+    """Compare the training camera with rendered depth, or tracked points with the true ones.
+
+    task.camera.mode=first_frame: the first frames; latest: frames with the hand in them; tracked and tracked_updated:
+    the tracked points.
+    """
 
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
@@ -143,7 +146,7 @@ def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
     state, objects = task.engine.state, task.objects
     clouds = [task.view.points_w.clone()]
     for number, camera in enumerate(drawn):
-        other = replace(task.draws, key=task.draws.key + number)  # another chance for each
+        other = replace(task.draws, key=task.draws.key + number)  # independent noise for each rendering
         clouds.append(camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.view.camera_w, other))
     policy = make_policy("synergy", task)
     policy.reset(trials)

@@ -3,9 +3,9 @@
 parity      against the CPU engine: without contact in every quantity, with contact in the scripted grasp's successes,
             with several seeds, and with one of them again
 stepping    control steps per second of the whole task, resets included, and where the time goes; buffers that it needs
-learning    the same with a teacher's learning
+learning    control steps per second of the training of a teacher
 
-Without a GPU everything runs tiny on Warp's CPU backend, which shows that it works and says nothing about a GPU.
+Without a GPU all parts run at a small size on Warp's CPU backend: a functional test without meaning for a GPU.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """`dexgrasp bench tracking`: error of the tracked points, and detection of lost tracking.
 
-While the scripted grasp runs, the tracked points are compared with where they truly are on the object, and with the
-object's true surface. The second is what a policy feels: a bottle that turns about its axis is the same bottle.
+While the scripted grasp runs, the tracked points are compared with their true positions on the object and with the
+object's true surface. The second error matters to a policy: it does not count rotation about an axis of symmetry.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.progress import Progress
 
 OFF_M = 0.015
-"""Mean distance of tracked points from the true surface above which tracking counts as lost."""
+"""Mean distance of tracked points from the true surface above which tracking counts as lost [m]."""
 CAMERAS = ("overhead", "side")
 
 

@@ -108,7 +108,7 @@ def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], 
         raise ValueError("a camera is read with mounted=table and stream=color only; give a folder of images else")
     images: dict[str, NDArray[np.uint8]] = {}
     with RealSense.open(RealSenseCfg(color=True, align_to_color=True), serial=cfg.source.partition(":")[2]) as source:
-        frame = source.read(timeout_s=5.0)  # a camera that starts needs a moment
+        frame = source.read(timeout_s=5.0)  # the start of a camera needs seconds
         while len(images) < cfg.views:
             frame = source.read()
             if frame.color is not None:

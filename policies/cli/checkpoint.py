@@ -44,9 +44,9 @@ from dexgrasp.sim.task.observations import observation_layouts
 from dexgrasp.utils.tensor_archive import entry_names, write_archive
 
 LARGEST_ENTRY = 2**30
-"""Bytes of an entry of an old zip."""
+"""Largest size of an entry of an old zip [bytes]."""
 LARGEST_MANIFEST = 10_000
-"""Values of a manifest; the aliases of YAML can make a short text a huge tree."""
+"""Largest number of values of a manifest; YAML aliases can expand a short text to a huge tree."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _is_old(file: Path) -> bool:
     if file.suffix == ".window":
         return any(name.endswith("data.pkl") for name in names)
     if not SB3_ENTRIES.issubset(names):
-        read_checkpoint(file)  # which says what is wrong with a file that is neither old nor new
+        read_checkpoint(file)  # raises the error of a file that is neither old nor new
         return False
     return True
 
@@ -160,7 +160,7 @@ def read_sb3_checkpoint(file: Path) -> CheckpointData:
         tensors |= {f"curriculum/{name}": value for name, value in _curriculum(plain).items()}
     except CheckpointError:
         raise
-    except Exception as error:  # whatever a damaged or hostile file makes the readers raise
+    except Exception as error:  # a damaged or hostile file can raise any error in the readers
         why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
         raise CheckpointError(f"{file} is not a whole checkpoint of an older version: {why}") from error
     return data

@@ -20,7 +20,7 @@ class KinematicsContract:
     """Bodies of the hand as a tree, and points fixed to them."""
 
     body_names: tuple[str, ...]
-    """Parents before children."""
+    """Names of the bodies, parents before children."""
     parent: tuple[int, ...]
     """(body,) index of the parent body; -1: the hand base."""
     pos: tuple[Vector3, ...]
@@ -50,7 +50,7 @@ class HandContract:
     name: str
     """Folder of the hand in assets/hands."""
     side: Literal["right", "left"]
-    """Left hands are mirrored right ones."""
+    """Side of the hand; left hands are mirrored right ones."""
     joint_names: tuple[str, ...]
     """Actuated joints."""
     joint_lower_rad: tuple[float, ...]

@@ -3,8 +3,8 @@
     brake(D) = the greatest step from which braking still ends within the distance D
 
 A step v that is followed by v - d, v - 2 d, ... covers n v - d n (n - 1) / 2 in n ticks. If the last step was at most
-brake(D) + d, then a step exists that keeps all limits, and after it the same holds again. Goals lie within the
-bounds, so what brakes for its goal brakes for its bound as well.
+brake(D) + d, then a step exists that keeps all limits, and after it the condition holds again. Goals lie within the
+bounds, so that braking for a goal respects the bound as well.
 """
 
 from typing import Any

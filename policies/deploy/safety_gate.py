@@ -4,9 +4,9 @@
     gate.begin(joint_pos, palm_pos_w, palm_quat_w, now_s)
     safe = gate(command, sensed, now_s)          once per control period
 
-What is merely too fast or too far is limited. What must not happen - a value that is not finite, a wrong length, an
-input that is too old - is a fault: the gate then brakes, brings the targets back to where the robot was measured
-last, and stays there until `begin`. After `begin` no input makes it raise.
+Commands that are too fast or too far are limited. A value that is not finite, a wrong length or an input that is too
+old is a fault: the gate then brakes, returns the targets to the last measured state of the robot, and holds them
+until `begin`. After `begin` no input makes it raise.
 """
 
 from dataclasses import dataclass

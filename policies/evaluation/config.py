@@ -22,7 +22,7 @@ class EvaluateCfg:
 
     policy: str = "synergy"
     """synergy (the scripted grasp alone), zero, random, or a trained one: a run, a checkpoint, a bundle, HAND/STAGE.
-    What of hand, task and camera belongs to a trained policy is taken from it."""
+    Options of hand, task and camera that belong to a trained policy are read from it."""
     objects: str = "shipped"
     """Object library: shipped; generated:N (training objects, :test or :validation behind it for others);
     random_urdfs (PyBullet's 1,000, loaded once); a library folder; or a folder of OBJ/STL/PLY/GLB meshes."""
@@ -37,7 +37,7 @@ class EvaluateCfg:
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
     """Disturbance of the trials; all = each in turn, with identical trials."""
     attempts: int = ATTEMPTS
-    """Largest number of grasps in a trial: a student that detects an empty hand tries again. 1: no regrasp."""
+    """Largest number of grasps in a trial: a student with an empty hand tries again. 1: no regrasp."""
     seed: int = 0
     """Seed of all random numbers; seed and number determine a trial."""
     out: str = ""

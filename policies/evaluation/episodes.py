@@ -1,8 +1,8 @@
 """Episodes of a policy, with another grasp from a new pre-grasp if the hand is empty after the lift.
 
-When the lift ends the hand is empty if the object is seen not to have risen, or is not seen, the hand above it, and not
-surely felt between thumb and fingers: a student has learnt that from its own joints. In the hold feeling alone decides.
-A policy that feels nothing (synergy) has one attempt.
+The rule is `dexgrasp.policies.deploy.hand_state.is_hand_empty`: at the end of the lift it uses the object's rise, its
+visibility and the grip confidence, in the hold the grip confidence alone. A policy without grip confidence (synergy)
+has one attempt.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +17,10 @@ from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE, lowest_height_m
 
 ATTEMPTS = 3
-"""Grasps per trial. The third one closes 11 to 19 s after the start; the published method has 14 s for one grasp."""
+"""Largest number of grasps in a trial.
+
+The third one closes 11 to 19 s after the start; the published method has 14 s for its single grasp.
+"""
 
 
 class RegraspRunner:
@@ -26,9 +29,9 @@ class RegraspRunner:
     def __init__(self, task: GraspTask, policy: Agent | None, attempts: int = 1) -> None:
         """`policy` may be None where the caller steps the task and calls `regrasp` before each step."""
         self._task, self._policy = task, policy
-        self._attempts = attempts if task.cfg.camera.live else 1  # what only looked once does not know where to go
-        self._base_m = torch.zeros(task.num_envs, device=task.device)  # when the lift began
-        self._height_m = self._base_m  # when a lift last began or ended
+        self._attempts = attempts if task.cfg.camera.live else 1  # a regrasp needs frames after the first one
+        self._base_m = torch.zeros(task.num_envs, device=task.device)  # height at the start of the lift
+        self._height_m = self._base_m  # height at the last start or end of a lift
 
     def step(self, obs: dict[str, Tensor]) -> StepResult:
         """Run one control step."""

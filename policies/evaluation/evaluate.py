@@ -6,7 +6,7 @@ RUN/result.json         the success rates
 RUN/diagnostics.json    penetration, slip, lift, objects, speed
 RUN/report.html         report with charts; RUN/videos/*.mp4
 
-One command that shows what this is: a hand picks up the shipped objects.
+`demo` is an evaluation in which a hand picks up the shipped objects.
 """
 
 import logging

@@ -1,7 +1,7 @@
 """`dexgrasp export`: a trained student as a bundle that a robot runs without torch and MuJoCo.
 
 OUT/policy.onnx     the whole controller, see policies/export/controller.py
-OUT/contract.json   what its numbers mean, see policies/deploy/bundle.py
+OUT/contract.json   meaning of the numbers, see policies/deploy/contract.py
 OUT/golden.npz      recorded inputs and outputs that the runtime repeats before it starts
 
 The controller as one ONNX graph, in operations that onnxruntime has in double, and few of them.

@@ -3,7 +3,7 @@
 OUT/policy.zip, config.yaml   the best checkpoint and its configuration: evaluate, export, train start=... take them
 OUT/bundle/                   of a student: what a robot runs
 OUT/curves.png                its learning curves
-OUT/README.md                 the model card: how it came about, what it does; numbers only as measured
+OUT/README.md                 the model card: training, use, measured results
 """
 
 import json
@@ -26,9 +26,9 @@ from dexgrasp.policies.training.learning_curves import read_columns
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.files import write_text
 
-PATHS = ("objects", "validation", "out", "start", "teacher")
+PATHS = ("objects", "validation_objects", "out", "init_checkpoint", "teacher")
 """Keys of a training's configuration that name folders."""
-UNTOLD = (*PATHS, "num_threads", "time_limit", "validate_every")
+UNTOLD = (*PATHS, "num_threads", "time_limit_min", "validation_interval")
 """Keys that a model card does not list, because the learnt policy does not depend on them."""
 
 
@@ -78,7 +78,7 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
         "",
         f"Trained on {objects}: {1e-6 * steps:.2f} million control steps in {minutes:.0f} minutes of "
         f"{stages[-1]['machine']}, physics `{config['physics']['name']}`, randomisation "
-        f"`{config['task']['randomize']['name']}`. The scans that appear below were no part of it.",
+        f"`{config['task']['randomization']['name']}`. The scans that appear below were no part of it.",
         "",
         "| run | iterations | million steps | minutes | started from | other than the defaults |",
         "|---|---|---|---|---|---|",

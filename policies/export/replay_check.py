@@ -1,7 +1,7 @@
 """Replay check of a bundle: episodes of its checkpoint, repeated from sensor readings alone.
 
-The simulator looks for nearest points in single precision: where two are equally near it may take the other one, which
-is a different observation. Such an episode counts up to there.
+The simulator searches nearest points in single precision: of two equally near points it may choose the other one, so
+that the observation differs. Such an episode counts up to that step.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from dexgrasp.policies.export.controller import DeployableController
 from dexgrasp.sim.task.grasp_task import GraspTask
 
 TIE_M = 2e-6
-"""Difference of distances from a keypoint below which two points count as equally near (single precision)."""
+"""Difference of distances from a keypoint below which two points count as equally near [m]."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ def repeat(
 ) -> tuple[ReplayError, list[dict[str, NDArray]]]:
     """Run `policy` on the recorded readings; return its deviation and its inputs at every step.
 
-    Raises ValueError where it does not, and no two points were equally near.
+    Raises ValueError if a command differs although no two points were equally near.
     """
     policy.begin(recording.plan)
     alive = np.ones(len(recording.commands[0]["action"]), dtype=bool)

@@ -3,7 +3,7 @@
     observation groups -> normaliser -> actor MLP  -> mean of a diagonal Gaussian (one learnt deviation per action)
                        -> normaliser -> critic MLP -> value, in units of the returns seen so far
 
-Actor and critic may read different groups: what only a simulator knows can go to the critic alone.
+Actor and critic may read different groups: privileged values of the simulator can go to the critic alone.
 """
 
 import math

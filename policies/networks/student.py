@@ -138,7 +138,7 @@ class StudentPolicy(GraspPolicy):
     @property
     def architecture(self) -> Architecture:
         """Architecture of the networks, as a checkpoint stores it."""
-        return replace(super().architecture, history_encoder=self._encoder)
+        return replace(super().architecture, encoder=self._encoder)
 
     def update_normalisers(self, obs: Mapping[str, Tensor]) -> None:
         """Merge observations (..., size) of both groups into the normalisers."""

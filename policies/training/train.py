@@ -68,14 +68,14 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
             mix=cfg.distillation,
             iterations=cfg.iterations,
             teacher=teacher,
-            history_encoder=cfg.history_encoder,
+            encoder=cfg.history_encoder,
             **options,
         )
     if resumes:
         log.info("going on from %s", last)
         return learner.resume(last)
     if cfg.init_checkpoint:
-        learner.start_from(find_compatible_checkpoint(cfg, "start"))
+        learner.start_from(find_compatible_checkpoint(cfg, "init_checkpoint"))
     elif isinstance(learner, StudentPPO):
         learner.start_from_teacher(copy=cfg.init_from_teacher)
     return learner
@@ -93,9 +93,12 @@ def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
     """
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
     if not name:
-        raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train stage={stage}` leaves in out=RUN")
+        raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train recipe={stage}` leaves in out=RUN")
     path = registry.find_policy(name, key, "checkpoint").path
-    checkpoint = load_checkpoint(path)
+    try:
+        checkpoint = load_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
     if checkpoint.stage != stage:
         raise ValueError(f"{key}: {path} is a {checkpoint.stage}, a {stage} is needed")
     there = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side} | _action_semantics(checkpoint.task)
@@ -138,7 +141,7 @@ def _options(cfg: TrainCfg, env: GraspVecEnv) -> dict[str, Any]:
     }
 
 
-MAY_DIFFER = ("iterations", "time_limit", "out", "num_threads", "resume", "plateau", *BUFFERS)
+MAY_DIFFER = ("iterations", "time_limit_min", "out", "num_threads", "resume", "early_stop_patience", *BUFFERS)
 """Options that may differ when a run is resumed."""
 
 VALIDATION_HOLD_S = 1.5
@@ -279,7 +282,7 @@ def _logger(path: Path, steps: int) -> Logger:
     formats: list[KVWriter] = [ProgressCsv(path / "progress.csv", steps)]
     try:
         formats.append(TensorBoardOutputFormat(str(path)))
-    except AssertionError:  # its way to say that the package is missing
+    except AssertionError:  # raised where the package is missing
         log.info("TensorBoard is not installed, curves go to progress.csv alone; pip install 'dexgrasp[tensorboard]'")
     return Logger(str(path), formats)
 

@@ -88,7 +88,7 @@ def view(cfg: ViewerCfg) -> None:
         try:
             page.add_robot(world.robot)
             show(world, page, cfg.frames, cfg.rate_hz)
-        except KeyboardInterrupt:  # the usual way to leave
+        except KeyboardInterrupt:  # the usual way to stop the viewer
             print("viewer: closed")
         finally:
             world.close()

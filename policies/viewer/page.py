@@ -45,7 +45,7 @@ HAND_OPACITY, TRUTH_OPACITY = 0.6, 0.35
 NOWHERE = np.zeros((1, 3), np.float32)
 """Placeholder of an empty point cloud, which is hidden."""
 EYE_M, EYE_TURN_RAD, EYE_HEIGHT_M, EYE_FOV_RAD = 1.0, 0.9, 0.62, 0.75
-"""Initial viewpoint: distance from the middle of the table, angle beside the camera, height, field of view."""
+"""Initial viewpoint: distance from the table's centre, angle beside the camera, height, field of view."""
 
 
 class Page:
@@ -54,7 +54,7 @@ class Page:
     def __init__(self, host: str, port: int, segment: SegmentationCfg, buttons: Sequence[str]) -> None:
         """Start the server; `port` 0: any free one. Raises ImportError without viser, OSError if it is taken."""
         viser = _viser()
-        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # a browser that goes away is no error
+        logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # a closed browser is no error
         _demand_free(host, port)
         with _silence():
             self._server = viser.ViserServer(host, port, label="dexgrasp", verbose=False)

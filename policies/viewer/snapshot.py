@@ -104,7 +104,7 @@ class PipelineInspector:
             self._segmenter = Segmenter(self._cfg, frame.intrinsics)
             self._rays = frame.intrinsics.rays(self._cfg.stride)
             chance = np.random.default_rng(0).random(self._rays.shape[1:])
-            self._few = chance < SCENE_POINTS / chance.size  # always the same pixels: else the picture would flicker
+            self._few = chance < SCENE_POINTS / chance.size  # fixed pixels: others in every frame would flicker
         if frame.T_world_cam is None:
             return self._unseen(frame, UNPOSED, NO_POSE, {})
         laps = LapTimer()

@@ -442,7 +442,7 @@ def test_ppo_of_stable_baselines_loads_and_plays_an_exported_policy(tmp_path, ho
     folder = make(tmp_path)
     export_sb3(Sb3Cfg(str(folder), str(tmp_path / "sb3.zip"), group))
     task = replace(TASK, grasp_s=0.4, lift_s=0.2, hold_s=0.2)
-    env = GraspVecEnv(3, objects=household, hand=allegro, group=group, task=task, num_threads=1)
+    env = GraspVecEnv(3, objects=household, hand=allegro, obs=group, task=task, num_threads=1)
     model = PPO.load(tmp_path / "sb3.zip", env=env, device="cpu")
     ours = ActorAgent(load_checkpoint(folder).actor, env.task)
     obs = env.reset()
@@ -460,14 +460,14 @@ def test_ppo_of_stable_baselines_loads_and_plays_an_exported_policy(tmp_path, ho
 def test_ppo_of_stable_baselines_trains_an_exported_student_further(run, tmp_path, household, allegro):
     export_sb3(Sb3Cfg(str(run), str(tmp_path / "sb3.zip")))
     task = replace(TASK, grasp_s=0.2, lift_s=0.1, hold_s=0.1)
-    env = GraspVecEnv(2, objects=household, hand=allegro, group="both", task=task, num_threads=1)
+    env = GraspVecEnv(2, objects=household, hand=allegro, obs="both", task=task, num_threads=1)
     model = PPO.load(tmp_path / "sb3.zip", env=env, device="cpu", n_steps=8, batch_size=8, n_epochs=1)
     before = model.policy.grasp.actor.net[0].weight.detach().clone()
     model.learn(16)
     assert not torch.equal(model.policy.grasp.actor.net[0].weight, before)
     export_sb3(Sb3Cfg(str(run), str(tmp_path / "alone.zip"), "student"))
-    alone = GraspVecEnv(2, objects=household, hand=allegro, group="student", task=task, num_threads=1)
-    with pytest.raises(ValueError, match="make the environment with group='both'"):
+    alone = GraspVecEnv(2, objects=household, hand=allegro, obs="student", task=task, num_threads=1)
+    with pytest.raises(ValueError, match="make the environment with obs='both'"):
         PPO.load(tmp_path / "alone.zip", env=alone, device="cpu").learn(16)
 
 

@@ -163,7 +163,7 @@ def as_schema_3(contract):
     assert camera["mode"] == "latest"
     assert camera["model"] == "points"
     contract["view"] = {
-        "mode": "latest",
+        "mode": "refreshed",
         "carried": camera["move_with_palm"],
         "camera": "model",
         "period_steps": camera["frame_interval_steps"],
@@ -211,7 +211,7 @@ def test_a_contract_that_is_written_is_read_back_equal(bundle, copied):
         ("control", {"grip_threshold_hold": 1.5}, "control.grip_threshold_hold must lie in 0..1, got 1.5"),
         (
             "camera",
-            {"mode": "tracked_updated"},
+            {"mode": "corrected"},
             "'camera.mode' expects one of first_frame, latest, tracked, tracked_updated",
         ),
         ("hand", {"kp_nm_rad": [1.0]}, "['kp_nm_rad'] must hold 16 values, as joint_names does"),

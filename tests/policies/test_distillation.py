@@ -144,7 +144,7 @@ def test_of_a_large_rollout_some_samples_are_kept_whole_and_the_file_stays_small
 
 
 def test_without_a_teacher_to_imitate_the_student_is_told_nothing(env):
-    model = make_student(env, replace(DistillationCfg(), start=0.0, end=0.0, ceiling=1.0, imitation=0.0))
+    model = make_student(env, replace(DistillationCfg(), rho_start=0.0, rho_end=0.0, rho_max=1.0, imitation_weight=0.0))
     model.iteration = 1
     model.learn(16 * model.num_steps)
     assert model.iteration_stats["imitation"] == 0.0

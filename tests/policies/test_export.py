@@ -200,7 +200,7 @@ def test_the_kind_of_policy_that_a_command_needs_is_named(bundle, student_run):
     with pytest.raises(ValueError, match=r"policy: '.*' is a checkpoint, a bundle is needed: dexgrasp export policy="):
         registry.find_policy(str(student_run), kind="bundle")
     with pytest.raises(
-        PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'; did you mean 'allegro/student'\?"
+        PolicyNotFoundError, match=r"start: no policy 'allegro/studnt'\. Did you mean 'allegro/student'\?"
     ):
         registry.find_policy("allegro/studnt", "start")
 
@@ -209,7 +209,7 @@ def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_pa
     place = tmp_path / "policies" / "allegro" / "student"
     shutil.copytree(student_run, place)
     os.rename(place / "best.zip", place / "policy.zip")
-    monkeypatch.setattr("assets.ROOT", tmp_path)
+    monkeypatch.setattr("dexgrasp.assets.ROOT", tmp_path)
     assert registry.find_policy("allegro/student") == registry.PolicyLocation(place / "policy.zip", bundle=False)
     shutil.copytree(bundle, place / "bundle")
     assert registry.find_policy("allegro/student") == registry.PolicyLocation(place / "bundle", bundle=True)
@@ -218,7 +218,7 @@ def test_a_shipped_policy_is_found_by_hand_and_stage(bundle, student_run, tmp_pa
 def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):
     data = read_checkpoint(copied_run / "best.zip")
     task = data.manifest["config"]["task"]
-    other_view = {"task": task | {"view": task["view"] | {"mode": "first_frame"}}}
+    other_view = {"task": task | {"camera": task["camera"] | {"mode": "first_frame"}}}
     for change, error in (
         (other_view, r"not a student of allegro.*'visible_fraction': 1 values and is missing"),
         ({"side": "middle"}, "side must be one of"),

@@ -34,7 +34,7 @@ def test_the_card_counts_steps_and_gives_results_with_their_intervals(shipped):
     low, high = (100 * end for end in result["wilson95"])
     rate = 100 * result["success_rate"]
     assert (
-        f"| shipped | floating | turbo | off | frozen | model | none | 4 | {rate:.1f} % ({low:.1f} – {high:.1f}) "
+        f"| shipped | floating | turbo | off | first_frame | points | none | 4 | {rate:.1f} % ({low:.1f} – {high:.1f}) "
         f"| {rate:.1f} % |" in text
     )
 

@@ -146,7 +146,7 @@ def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp
     def learner():
         env.streams.seed(range(24))
         env.task.object_weights = None
-        return GraspPPO(env, seed=3, num_minibatches=2, target_kl=1e9)  # its schedule knows the length of the run
+        return GraspPPO(env, seed=3, minibatches=2, target_kl=1e9)  # its schedule knows the length of the run
 
     steps = 24 * SHORT.steps(1.3)
     through = learner()
@@ -270,7 +270,7 @@ def test_a_checkpoint_of_other_networks_or_environments_is_refused(env, tmp_path
     with pytest.raises(ValueError, match=r"other networks than this run: hidden: \(8,\) and \(256, 128\)"):
         GraspPPO(env, hidden=(8,)).resume(tmp_path / "last.zip")
     with pytest.raises(ValueError, match="holds 24 environments, this run has 2"):
-        GraspPPO(GraspVecEnv(2, group="both", task=SHORT)).resume(tmp_path / "last.zip")
+        GraspPPO(GraspVecEnv(2, obs="both", task=SHORT)).resume(tmp_path / "last.zip")
 
 
 def test_a_learner_that_diverged_keeps_its_last_checkpoint(env, tmp_path):

@@ -105,7 +105,7 @@ def test_a_teacher_must_be_whole_and_of_the_same_hand_and_task(teacher, tmp_path
     (tmp_path / "best.zip").write_bytes((teacher / "best.zip").read_bytes()[:100_000])
     with pytest.raises(ValueError, match=r"teacher: .*best\.zip is not a whole checkpoint: "):
         train(student(tmp_path / "best.zip"))
-    with pytest.raises(ValueError, match=r"start: .*best\.zip is a teacher, a student is needed"):
+    with pytest.raises(ValueError, match=r"init_checkpoint: .*best\.zip is a teacher, a student is needed"):
         train(student(teacher, f"start={teacher}"))
 
 
@@ -219,14 +219,15 @@ PARTING = """
 import os
 from pathlib import Path
 import torch
-ranks.join("gloo")
+from dexgrasp.utils import distributed
+distributed.init_process_group("gloo")
 weight = torch.nn.Parameter(torch.ones(2))
 optimizer = torch.optim.Adam([weight])
 weight.sum().backward()
-ranks.average_gradients([weight])
+distributed.average_gradients([weight])
 optimizer.step()
-ranks.total(torch.ones(1))
-ranks.part()
+distributed.all_reduce_sum(torch.ones(1))
+distributed.shutdown()
 print([task.read_text().strip() for task in Path("/proc/self/task").glob("*/comm")])
 """
 
