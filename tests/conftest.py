@@ -1,6 +1,7 @@
 """Settings of every test: one thread per process, because the suite itself runs in parallel."""
 
 import os
+import sys
 
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # before anything imports torch
     os.environ.setdefault(variable, "1")
@@ -22,6 +23,13 @@ def pytest_addoption(parser):
     without such a reason, a golden file hides what its test has found.
     """
     parser.addoption("--regenerate", action="store_true", help="write the golden files of the regression tests anew")
+
+
+@pytest.fixture(autouse=True)
+def denormals():
+    """Restore IEEE arithmetic before a test: a native library leaves flush-to-zero set, which Hypothesis refuses."""
+    if torch := sys.modules.get("torch"):
+        torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
