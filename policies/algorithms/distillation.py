@@ -40,7 +40,7 @@ class DistillationCfg:
     rho_start: float = 0.5
     """Share of the iterations, or success rate, at which rho starts to rise from 0."""
     rho_end: float = 0.8
-    """Share of the iterations, or success rate, at which rho reaches `ceiling`."""
+    """Share of the iterations, or success rate, at which rho reaches `rho_max`."""
     rho_max: float = 0.9
     """Highest rho; the share 1 - rho stays imitation."""
     imitation_weight: float = 1.0
@@ -62,11 +62,13 @@ class DistillationCfg:
 
     def __post_init__(self) -> None:
         if not 0 <= self.rho_start <= self.rho_end:
-            raise ValueError(f"mix.start must lie in 0..mix.end, got start={self.rho_start} and end={self.rho_end}")
+            found = f"rho_start={self.rho_start} and rho_end={self.rho_end}"
+            raise ValueError(f"distillation.rho_start must lie in 0..rho_end, got {found}")
         if not 0 <= self.rho_max <= 1:
-            raise ValueError(f"mix.ceiling must lie in 0..1, got {self.rho_max}")
+            raise ValueError(f"distillation.rho_max must lie in 0..1, got {self.rho_max}")
         if min(self.num_rollouts, self.samples_per_rollout, self.gradient_steps, self.batch_size) < 1:
-            raise ValueError("mix.window, mix.keep, mix.updates and mix.batch must be at least 1")
+            names = "num_rollouts, samples_per_rollout, gradient_steps and batch_size"
+            raise ValueError(f"distillation: {names} must be at least 1")
 
     def rho(self, where: float) -> float:
         """Return the share of reinforcement at `where`, a share of the iterations or a success rate."""
