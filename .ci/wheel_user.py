@@ -17,7 +17,7 @@ for name in dexgrasp.__all__:
 cards = [path for path in importlib.metadata.files("dexgrasp") or [] if path.match("policies/*/*/README.md")]
 assert len(cards) == 4, f"model cards in the wheel: {cards}"
 
-env = gymnasium.make("dexgrasp:dexgrasp/Grasp-v0")  # imports dexgrasp, which registers it
+env = gymnasium.make("dexgrasp.gym:dexgrasp/Grasp-v0")  # imports dexgrasp.gym, which registers it
 observation, info = env.reset(seed=0)
 env.step(env.action_space.sample())
 env.close()

@@ -11,7 +11,7 @@ __version__ = "0.1.0"
 
 __getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
-if "gymnasium" in sys.modules:  # `gymnasium.make("dexgrasp:dexgrasp/Grasp-v0")` imports this package first
+if "gymnasium" in sys.modules:  # else by dexgrasp.gym or register_envs(): importing gymnasium here would take long
     from dexgrasp.api import register_envs
 
     register_envs()

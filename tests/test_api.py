@@ -4,6 +4,7 @@ import subprocess
 import sys
 import warnings
 from dataclasses import asdict
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -346,3 +347,10 @@ def test_a_script_of_ten_lines_plays_the_shipped_student():
         warnings.simplefilter("error")
         exec(text, scope)
     assert scope["obs"]["steps_since_pregrasp"].tolist() == [3] * 8
+
+
+@pytest.mark.parametrize("order", ["import dexgrasp, gymnasium", "import gymnasium, dexgrasp", "import gymnasium"])
+def test_gymnasium_finds_the_environment_in_whatever_order_things_are_imported(order):
+    code = f"{order}; print(gymnasium.spec('dexgrasp.gym:dexgrasp/Grasp-v0').id)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.stdout.strip() == "dexgrasp/Grasp-v0", done.stderr
