@@ -351,6 +351,6 @@ def test_a_script_of_ten_lines_plays_the_shipped_student():
 
 @pytest.mark.parametrize("order", ["import dexgrasp, gymnasium", "import gymnasium, dexgrasp", "import gymnasium"])
 def test_gymnasium_finds_the_environment_in_whatever_order_things_are_imported(order):
-    code = f"{order}; print(gymnasium.spec('dexgrasp.gym:dexgrasp/Grasp-v0').id)"
+    code = f"{order}; import dexgrasp.gym; print(gymnasium.spec('dexgrasp/Grasp-v0').id)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
     assert done.stdout.strip() == "dexgrasp/Grasp-v0", done.stderr
