@@ -148,7 +148,7 @@ def test_a_parameter_of_the_last_release_counts_under_its_new_name(ros, capfd):
     assert declare(made, Renamed) == Renamed("topic", 5.0)
     assert not made.has_parameter("palm_source")
     told = capfd.readouterr().err
-    assert "parameter 'palm_source' is now 'palm_pose_source'" in told
+    assert "parameter 'palm_source' is now called 'palm_pose_source'" in told
     assert "unknown parameter 'carry' is ignored. Known: palm_pose_source, held_object_rate_hz" in told
 
 

@@ -127,7 +127,7 @@ def _from_ros(value: Any, hint: Any) -> Any:
 def _given_by_earlier_names(node: Node, schema: type, known: Sequence[str]) -> dict[str, Any]:
     """Return the values given under earlier names, by current name.
 
-    Warns of earlier names and of unknown parameters.
+    Warns of earlier names and of unknown parameters. Raises ParameterError where a parameter is given under both names.
     """
     given: dict[str, Any] = getattr(node, "_parameter_overrides", {})  # rclpy ignores unknown ones in silence
     found = {}
@@ -135,8 +135,12 @@ def _given_by_earlier_names(node: Node, schema: type, known: Sequence[str]) -> d
         if node.has_parameter(name) or name.startswith(OF_ROS):
             continue
         new_name, value = current_name(schema, name, given[name].value)
+        if new_name != name and new_name in given:
+            raise ParameterError(f"parameter '{name}' is the old name of '{new_name}': give '{new_name}' alone")
         if new_name in known:
-            node.get_logger().warning(f"parameter '{name}' is now '{new_name}'; the old name ends next release")
+            node.get_logger().warning(
+                f"parameter '{name}' is now called '{new_name}'; the old name goes with the next release"
+            )
             found[new_name] = value
         else:
             hint = did_you_mean(name, known)

@@ -7,9 +7,6 @@ from typing import Literal
 from dexgrasp.policies.deploy.safety_gate import SafetyCfg
 from dexgrasp_ros.grasping.types import GraspCfg
 
-RENAMED = {"palm_source": "palm_pose_source"}
-"""Old -> new names of parameters, accepted for one release."""
-
 
 @dataclass(frozen=True)
 class GraspNodeCfg:

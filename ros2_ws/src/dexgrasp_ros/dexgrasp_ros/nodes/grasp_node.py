@@ -23,7 +23,7 @@ from std_srvs.srv import Trigger
 from dexgrasp.policies.deploy.policy import Policy
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.grasping.config import RENAMED, GraspNodeCfg
+from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
 from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
@@ -32,7 +32,6 @@ from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_stamp, stamp_path
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import declare
-from dexgrasp_ros.renamed_parameters import accept_old_names
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 START_S, REPORT_S = 0.1, 1.0
@@ -55,7 +54,6 @@ class GraspNode(LifecycleNode):
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("grasp", context=context, **options)
-        accept_old_names(self, RENAMED)
         self.cfg = declare(self, GraspNodeCfg)
         self.timing = Timing()
         """Durations [s]: camera_age, policy, command (tick to sent), camera_to_command, period."""

@@ -33,11 +33,10 @@ from dexgrasp_ros.message_conversions import depth_from_image, estimate_message,
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.parameters import declare
-from dexgrasp_ros.perception.config import RENAMED, PerceptionCfg, camera_pose, make_inputs
+from dexgrasp_ros.perception.config import PerceptionCfg, camera_pose, make_inputs
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
-from dexgrasp_ros.renamed_parameters import accept_old_names
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
@@ -52,7 +51,6 @@ class PerceptionNode(Node):
     def __init__(self, **options: Any) -> None:
         """`options`: keyword arguments of rclpy's Node."""
         super().__init__("perception", **options)
-        accept_old_names(self, RENAMED)
         self.cfg = cfg = declare(self, PerceptionCfg)
         inputs = make_inputs(cfg)
         self._machine, self._joints = PerceptionStateMachine(inputs.setup), inputs.joints

@@ -74,10 +74,6 @@ class PerceptionCfg:
             )
 
 
-RENAMED = {"reach": "check_reachability", "carry_hz": "held_object_rate_hz"}
-"""Old -> new names of parameters, accepted for one release."""
-
-
 def camera_pose(cfg: PerceptionCfg) -> CameraPose:
     """Return the camera pose of a file or of the two parameters."""
     if cfg.camera_file:
