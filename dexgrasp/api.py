@@ -197,7 +197,7 @@ def register_reward(name: str, function: Callable[..., Any]) -> None:
 
     See `dexgrasp.sim.task.rewards.register_reward`.
     """
-    from dexgrasp.sim.task.rewards import register_reward as register  # pyright: ignore[reportAttributeAccessIssue]
+    from dexgrasp.sim.task.rewards import register_reward as register
 
     register(name, function)
 
@@ -207,7 +207,7 @@ def register_task(name: str, task: "type[GraspTask]") -> None:
 
     See `dexgrasp.sim.task.grasp_task.register_task`.
     """
-    from dexgrasp.sim.task.grasp_task import register_task as register  # pyright: ignore[reportAttributeAccessIssue]
+    from dexgrasp.sim.task.grasp_task import register_task as register
 
     register(name, task)
 

@@ -1,18 +1,18 @@
 """The result of `dexgrasp.evaluate`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import evaluate
-from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, TrialPlan
+from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, TrialPlan, TrialStore
 from dexgrasp.policies.run_directory import default_path
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.task_options import load
-from dexgrasp.utils.plugins import import_plugins
+from dexgrasp.utils.plugins import import_plugins, plugin_names
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ def evaluate_policy(
     policy: str, objects: str | Path | ObjectLibrary, trials: int, options: Mapping[str, Any]
 ) -> EvaluationResult:
     """Run the evaluation and return its result; `options`: those of `dexgrasp evaluate`."""
-    import_plugins(_names(options.get("plugins", ())))
+    import_plugins(plugin_names(options.get("plugins", ())))
     given = {"policy": policy, "objects": objects.path if isinstance(objects, ObjectLibrary) else objects}
     cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")
     cfg = replace(cfg, out=cfg.out or str(default_path("evaluate")))
     result, folder = evaluate(cfg), Path(cfg.out)
-    store = ParquetStore(folder / "trials") if cfg.cluster else JsonLinesStore(folder / "trials.jsonl")
+    store: TrialStore = ParquetStore(folder / "trials") if cfg.cluster else JsonLinesStore(folder / "trials.jsonl")
     low, high = result["wilson95"]
     return EvaluationResult(
         success_rate=result["success_rate"],
@@ -57,7 +57,3 @@ def evaluate_policy(
         ),
         folder=folder,
     )
-
-
-def _names(plugins: str | Sequence[str]) -> list[str]:
-    return [name.strip() for name in plugins.split(",")] if isinstance(plugins, str) else list(plugins)

@@ -157,7 +157,7 @@ def test_the_observation_dictionary_holds_what_a_bundle_reads(small):
         spec = contract.graph.inputs[name]
         assert obs[name].shape == (2, *spec.size)
         assert str(obs[name].dtype) == spec.dtype
-    np.testing.assert_array_equal(obs["pregrasp_palm_pos_w"], task.control.course.start_pos_w.numpy())
+    np.testing.assert_array_equal(obs["pregrasp_palm_pos_w"], task.control.palm_trajectory.start_pos_w.numpy())
     np.testing.assert_array_equal(obs["palm_pos_w"], task.sensed.palm_pos_w.numpy())
     np.testing.assert_array_equal(obs["student"], task.observe()["student"].numpy())
     assert obs["steps_since_pregrasp"].tolist() == [0, 0]

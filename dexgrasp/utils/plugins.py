@@ -25,6 +25,13 @@ def import_plugins(names: Sequence[str]) -> None:
             raise PluginError(f"plugins={name}: {_last_line(error)}") from error
 
 
+def plugin_names(plugins: str | Sequence[str]) -> list[str]:
+    """Return the module names of the option `plugins`: a sequence, or comma-separated text."""
+    if not isinstance(plugins, str):
+        return list(plugins)
+    return [name.strip() for name in plugins.strip("[]").split(",") if name.strip()]
+
+
 def portable(names: Sequence[str]) -> tuple[str, ...]:
     """Return `names` with absolute paths of single-file modules, for processes in another directory."""
     return tuple(_portable(name) for name in names)

@@ -23,6 +23,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dexgrasp.utils.files import atomic_path
+
 HEADER, TENSORS = "header.json", "tensors.safetensors"
 DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "BOOL": np.bool_}
 """Types of tensors that an archive may hold, by their names in the safetensors format."""
@@ -45,19 +47,12 @@ def write_archive(path: Path, header: Mapping[str, Any], tensors: Mapping[str, T
     }
     text = json.dumps(index).encode()
     text += b" " * (-len(text) % 8)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with zipfile.ZipFile(partial, "w") as archive:
-            archive.writestr(
-                zipfile.ZipInfo(HEADER), json.dumps(header, indent=1)
-            )  # fixed date: equal data, equal bytes
-            with archive.open(zipfile.ZipInfo(TENSORS), "w", force_zip64=True) as file:
-                file.write(struct.pack("<Q", len(text)) + text)
-                for array in arrays.values():
-                    file.write(array.tobytes())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic_path(path) as partial, zipfile.ZipFile(partial, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(HEADER), json.dumps(header, indent=1))  # fixed date: equal data, equal bytes
+        with archive.open(zipfile.ZipInfo(TENSORS), "w", force_zip64=True) as file:
+            file.write(struct.pack("<Q", len(text)) + text)
+            for array in arrays.values():
+                file.write(array.tobytes())
 
 
 def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

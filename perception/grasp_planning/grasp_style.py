@@ -41,10 +41,10 @@ class GraspStyle:
 
 def blend(power: GraspStyle, pinch: GraspStyle, height_m: Tensor) -> GraspStyle:
     """Return the styles for objects with these heights (env,) over the table."""
-    return mix(power, pinch, ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0))
+    return interpolate(power, pinch, ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0))
 
 
-def mix(power: GraspStyle, pinch: GraspStyle, share: Tensor) -> GraspStyle:
+def interpolate(power: GraspStyle, pinch: GraspStyle, share: Tensor) -> GraspStyle:
     """Interpolate between the pinch grasp, `share` (env,) 0, and the power grasp, 1."""
 
     def between(name: str) -> Tensor:

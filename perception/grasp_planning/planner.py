@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp.perception.grasp_planning.candidates import candidates
-from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, blend, mix
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, blend, interpolate
 from dexgrasp.perception.grasp_planning.scoring import (
     FREE_M,
     ScoreCfg,
@@ -181,7 +181,7 @@ def best_pregrasp(
     few_w = points_w[:, :SCORED_POINTS].float()
     by_style: list[ScoredCandidates] = []
     for share in SHARES:
-        style = mix(power, pinch, points_w.new_full(points_w.shape[:1], share))
+        style = interpolate(power, pinch, points_w.new_full(points_w.shape[:1], share))
         hand_p = hand(style.open_pose)[:, 1:].float()
         by_style.append(score_candidates(few_w, ways, _single(style), share, hand_p, cfg or ScoreCfg()))
     joined, number = ScoredCandidates.join(by_style), len(ways.kind)
@@ -206,7 +206,7 @@ def best_pregrasp(
     best = choose(scores, joined.blocked_m <= FREE_M, ask)
     share = torch.tensor(SHARES, dtype=points_w.dtype, device=best.device)[best // number]
     floor_m, depth, score = (v[rows, best].to(points_w.dtype) for v in (joined.floor_m, depth_m, scores))
-    style = replace(mix(power, pinch, share), floor_m=floor_m)
+    style = replace(interpolate(power, pinch, share), floor_m=floor_m)
     return Pregrasp(*pose(rows, best), depth, style, ways.kind[best % number], score, marks(rows, best))
 
 

@@ -71,7 +71,7 @@ class BundleAgent:
         if self._immediate:
             pairs.append(("joint targets", command.joint_target, task.engine.state.joint_target))
         for name, ours, theirs in pairs:
-            rows = ~(self._away | _array(task.judge.unstable))
+            rows = ~(self._away | _array(task.outcome_tracker.unstable))
             gap = np.abs(ours - _array(theirs))[rows].max(initial=0.0)
             if gap > TOLERANCE:
                 raise ValueError(f"bundle and task disagree on the {name} by {gap:.2g}: was it exported for this task?")

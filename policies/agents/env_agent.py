@@ -3,6 +3,7 @@
 A bundle acts on readings, pre-grasp and phase (obs="dict"), a checkpoint on the vector of its stage.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from dexgrasp.sim.task.robot_observations import PREGRASP, STEP
 Array = NDArray[Any]
 
 
-class EnvAgent:
+class EnvAgent(ABC):
     """Policy on the observations of one environment or of a batch.
 
     `env`, if given, receives the grip confidence before each step.
@@ -50,15 +51,17 @@ class EnvAgent:
         """Return (actions, None): the interface of Stable-Baselines3's `evaluate_policy`."""
         return self.act(observation), None
 
+    @abstractmethod
     def _entries(self, obs: Any) -> Mapping[str, Any]:
-        raise NotImplementedError
+        """Return the entries of an observation that the policy reads, by name."""
 
+    @abstractmethod
     def _is_single(self, entries: Mapping[str, Array]) -> bool:
-        raise NotImplementedError
+        """Return whether the entries are those of a single environment, without a batch dimension."""
 
+    @abstractmethod
     def _act(self, entries: dict[str, Array]) -> tuple[Array, Array]:
         """Return actions (env, action) and grip (env,)."""
-        raise NotImplementedError
 
 
 class BundleEnvAgent(EnvAgent):

@@ -8,7 +8,6 @@ weight of PPO's clipped surrogate grows with rho.
 """
 
 import logging
-import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +25,7 @@ from dexgrasp.policies.algorithms.rollout_buffer import Minibatch
 from dexgrasp.policies.networks.actor_critic import Encoder, GraspPolicy
 from dexgrasp.policies.networks.student import StudentPolicy
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.utils.files import atomic_path
 from dexgrasp.utils.tensor_archive import ArchiveError, read_archive, write_archive
 
 log = logging.getLogger("dexgrasp")
@@ -88,16 +88,16 @@ class StudentPPO(GraspPPO):
         self,
         env: GraspVecEnv,
         *,
-        mix: DistillationCfg | None = None,
+        distillation: DistillationCfg | None = None,
         iterations: int = 1,
         teacher: GraspPolicy | None = None,
         encoder: Encoder = "conv",
         **options: Any,
     ) -> None:
         """`iterations`: of the whole run, for the schedule. `teacher`: labels rollouts; None: nothing is imitated."""
-        self.mix, self.iterations, self.teacher = mix or DistillationCfg(), iterations, teacher
+        self.distillation, self.iterations, self.teacher = distillation or DistillationCfg(), iterations, teacher
         self._encoder: Encoder = encoder
-        self._rollouts: deque[dict[str, Tensor]] = deque(maxlen=self.mix.num_rollouts)
+        self._rollouts: deque[dict[str, Tensor]] = deque(maxlen=self.distillation.num_rollouts)
         self._samples: Iterator[dict[str, Tensor]] = iter(())
         super().__init__(env, **options)
 
@@ -108,9 +108,9 @@ class StudentPPO(GraspPPO):
     @property
     def rho(self) -> float:
         """Share rho of reinforcement in this iteration."""
-        if self.mix.schedule == "success":
-            return self.mix.rho(self.iteration_stats.get("won", 0.0))
-        return self.mix.rho(self.iteration / self.iterations)
+        if self.distillation.schedule == "success":
+            return self.distillation.rho(self.iteration_stats.get("won", 0.0))
+        return self.distillation.rho(self.iteration / self.iterations)
 
     @property
     def exploration(self) -> Tensor:
@@ -142,30 +142,29 @@ class StudentPPO(GraspPPO):
             super()._update()
             return
         self.policy.train()
-        decay = 3 ** -(self.iteration / self.iterations / max(self.mix.rho_start, 1e-6))
-        self._set_learning_rate(self.mix.imitation_rate * decay)
-        means = mean_record([self._imitate(batch) for batch in islice(self._samples, self.mix.gradient_steps)])
+        decay = 3 ** -(self.iteration / self.iterations / max(self.distillation.rho_start, 1e-6))
+        self._set_learning_rate(self.distillation.imitation_rate * decay)
+        means = mean_record([self._imitate(batch) for batch in islice(self._samples, self.distillation.gradient_steps)])
         self.iteration_stats |= means | {"std": 0.0, "lr": self.learning_rate, "rho": 0.0}
         for name, value in self.iteration_stats.items():
             self.logger.record(f"train/{name}", value)
         self.policy.critic.returns.update(self.rollout_buffer.valid(self.rollout_buffer.returns)[:, None])
         self.iteration += 1
         if self.rho > 0:
-            self._set_learning_rate(self.mix.ppo_rate)
+            self._set_learning_rate(self.distillation.ppo_rate)
 
     def save(self, path: Path, with_rollouts: bool = False) -> None:
         """Write a checkpoint.
 
         `with_rollouts`: write the rollouts of the imitation loss to NAME.window beside it.
         """
-        path = Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.window")
-        if with_rollouts:  # takes longest, and is renamed last: a kill before leaves both files as they were
+        if not with_rollouts:
+            super().save(path)
+            return
+        with atomic_path(path.with_suffix(".window")) as partial:  # renamed last: a kill leaves a pair
             stored = enumerate(self._rollouts)
             write_archive(partial, {}, {f"{i}/{name}": value for i, kept in stored for name, value in kept.items()})
-        super().save(path)
-        if with_rollouts:
-            os.replace(partial, path.with_suffix(".window"))
+            super().save(path)
 
     def resume(self, path: Path) -> Self:
         """Continue from a checkpoint of a learner with these settings, with the rollouts beside it."""
@@ -210,9 +209,9 @@ class StudentPPO(GraspPPO):
         """Store observations of the rollout (at most `samples_per_rollout`) with the teacher's labels."""
         obs = {group: self.rollout_buffer.valid(values) for group, values in self.rollout_buffer.obs.items()}
         seen = len(obs["student"])
-        if seen > self.mix.samples_per_rollout:
+        if seen > self.distillation.samples_per_rollout:
             rows = torch.randperm(seen, generator=torch.Generator().manual_seed(self.iteration))[
-                : self.mix.samples_per_rollout
+                : self.distillation.samples_per_rollout
             ]
             obs = {group: values[rows.to(values.device)] for group, values in obs.items()}
         limit = self.env.task.cfg.action_clip
@@ -227,7 +226,7 @@ class StudentPPO(GraspPPO):
         generator = torch.Generator().manual_seed(self.iteration)
         sizes = torch.tensor([len(kept["true"]) for kept in self._rollouts])
         while True:
-            which = torch.randint(len(self._rollouts), (self.mix.batch_size,), generator=generator)
+            which = torch.randint(len(self._rollouts), (self.distillation.batch_size,), generator=generator)
             parts = []
             for i, kept in enumerate(self._rollouts):
                 rows = torch.randint(int(sizes[i]), (int((which == i).sum()),), generator=generator)
@@ -247,7 +246,9 @@ class StudentPPO(GraspPPO):
         rebuilt = reconstruction_loss(felt, batch["true"])
         imitated = imitation_loss(means, batch["labels"]) if "labels" in batch else rebuilt.new_zeros(())
         record = {"imitation": float(imitated.detach()), "reconstruction": float(rebuilt.detach())}
-        return (1 - self.rho) * self.mix.imitation_weight * imitated + self.mix.reconstruction_weight * rebuilt, record
+        cfg = self.distillation
+        loss = (1 - self.rho) * cfg.imitation_weight * imitated + cfg.reconstruction_weight * rebuilt
+        return loss, record
 
     def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
         ppo, record = super()._loss(batch)

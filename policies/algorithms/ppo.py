@@ -99,7 +99,7 @@ class GraspPPO(Learner):
         self,
         env: GraspVecEnv,
         *,
-        minibatches: int = 4,
+        num_minibatches: int = 4,
         num_epochs: int = 5,
         gamma: float = 0.99,
         target_kl: float = 0.02,
@@ -118,7 +118,12 @@ class GraspPPO(Learner):
         `options`: those of Learner.
         """
         super().__init__(env, **options)
-        self.minibatches, self.num_epochs, self.gamma, self.target_kl = minibatches, num_epochs, gamma, target_kl
+        self.num_minibatches, self.num_epochs, self.gamma, self.target_kl = (
+            num_minibatches,
+            num_epochs,
+            gamma,
+            target_kl,
+        )
         self.frozen_std, self.final_std, self.bf16, self.restarts = frozen_std, final_std, bf16, restarts
         sizes = {group: layout.size for group, layout in env.task.layouts.items()}
         self.rollout_buffer = RolloutBuffer(
@@ -224,7 +229,7 @@ class GraspPPO(Learner):
         """Yield the minibatches of all epochs."""
         generator = torch.Generator(device=self.device).manual_seed(self.iteration)
         for _ in range(self.num_epochs):
-            yield from self.rollout_buffer.minibatches(self.minibatches, generator)
+            yield from self.rollout_buffer.minibatches(self.num_minibatches, generator)
 
     def _update_minibatch(self, batch: Minibatch) -> dict[str, float]:
         """Apply one gradient step; return its losses and its KL divergence."""

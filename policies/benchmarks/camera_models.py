@@ -89,7 +89,7 @@ class Comparison:
     """Number of requested samples; in the missing ones a camera saw too few points."""
 
 
-def bench_views(cfg: BenchCamerasCfg) -> dict:
+def bench_cameras(cfg: BenchCamerasCfg) -> dict:
     """Compare, print the table, write RUN/bench.json; return its content."""
     torch.set_num_threads(1)
     hand, library = HandSpec.load(cfg.hand), open_library(cfg.objects)
@@ -144,10 +144,12 @@ def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
     obs, rows = task.reset(trials), torch.arange(task.num_envs)
     drawn = [DepthCamera(cpu_engine(task).pool, task.engine, cfg.flaws) for _ in range(2)]
     state, objects = task.engine.state, task.objects
-    clouds = [task.view.points_w.clone()]
+    clouds = [task.object_camera.points_w.clone()]
     for number, camera in enumerate(drawn):
         other = replace(task.draws, key=task.draws.key + number)  # independent noise for each rendering
-        clouds.append(camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.view.camera_w, other))
+        clouds.append(
+            camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.object_camera.camera_w, other)
+        )
     policy = make_policy("synergy", task)
     policy.reset(trials)
     live, parts = cfg.task.camera.live, []
@@ -155,7 +157,7 @@ def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
         if step % cfg.every_steps == 0 and (step or not live):
             enough = torch.ones_like(rows, dtype=torch.bool)
             if live:
-                frames = [_frame(task, camera, rows) for camera in (task.view.camera, *drawn)]
+                frames = [_frame(task, camera, rows) for camera in (task.object_camera.camera, *drawn)]
                 clouds = [points for points, _ in frames]
                 enough = torch.stack([count for _, count in frames]).amin(dim=0) >= cfg.task.camera.min_points
             parts.append(_sample(state.keypoints_w.float(), clouds, enough, objects))
@@ -164,7 +166,7 @@ def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
 
 
 def _frame(task: GraspTask, camera: CameraModel, rows: Tensor) -> tuple[Tensor, Tensor]:
-    return camera.frame(rows, task.engine.state, task.view.camera_w, task.draws, task.steps_since_reset)[:2]
+    return camera.frame(rows, task.engine.state, task.object_camera.camera_w, task.draws, task.steps_since_reset)[:2]
 
 
 def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: list[str]) -> Comparison:

@@ -38,7 +38,7 @@ class BenchDeployCfg:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
 
-def bench_runtime(cfg: BenchDeployCfg) -> None:
+def bench_deploy(cfg: BenchDeployCfg) -> None:
     """Measure the times, print them, write RUN/bench.json."""
     source = registry.find_policy(cfg.policy, kind="bundle")
     with Run.open(cfg.out, cfg) as run:

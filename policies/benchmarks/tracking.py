@@ -60,7 +60,7 @@ def track(cfg: TaskCfg, hand: HandSpec, library: ObjectLibrary, physics: Physics
 
 def _episodes(task: GraspTask, trials: range) -> Track:
     obs = task.reset(trials)
-    state, view = task.engine.state, task.view
+    state, view = task.engine.state, task.object_camera
     first_o = quat_rotate_inverse(state.object_quat_w[:, None], view.points_w.double() - state.object_pos_w[:, None])
     surface_o = _surface_o(task)
     policy, rows = make_policy("synergy", task), []

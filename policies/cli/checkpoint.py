@@ -9,7 +9,6 @@ are pickles; an unpickler that knows nothing else reads numbers, lists and array
 import base64
 import io
 import json
-import os
 import pickle
 import shutil
 import zipfile
@@ -41,6 +40,7 @@ from dexgrasp.policies.networks.actor_critic import Architecture
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.observations import observation_layouts
+from dexgrasp.utils.files import atomic_path
 from dexgrasp.utils.tensor_archive import entry_names, write_archive
 
 LARGEST_ENTRY = 2**30
@@ -116,14 +116,14 @@ def _is_old(file: Path) -> bool:
 
 def _upgrade_checkpoint(file: Path) -> None:
     """Convert a checkpoint in place, once it is known to read as it was written."""
-    data, converted = read_sb3_checkpoint(file), file.with_name(f".{file.name}.converted")
-    write_checkpoint(converted, data)
-    written = read_checkpoint(converted)
-    if written.state != data.state or any(
-        not torch.equal(written.tensors[key], data.tensors[key]) for key in data.tensors
-    ):
-        raise CheckpointError(f"{converted} does not hold the content of {file}: please report this")
-    os.replace(converted, file)
+    data = read_sb3_checkpoint(file)
+    with atomic_path(file) as converted:
+        write_checkpoint(converted, data)
+        written = read_checkpoint(converted)
+        if written.state != data.state or any(
+            not torch.equal(written.tensors[key], data.tensors[key]) for key in data.tensors
+        ):
+            raise CheckpointError(f"{converted} does not hold the content of {file}: please report this")
 
 
 def _upgrade_window(file: Path) -> None:

@@ -18,7 +18,7 @@ from dexgrasp.configs.schema import fields
 from dexgrasp.policies.cli import help
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.run_directory import log
-from dexgrasp.utils.plugins import import_plugins
+from dexgrasp.utils.plugins import import_plugins, plugin_names
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -103,7 +103,8 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
     overrides = _renamed(command, _name_positionals(command, words))
     schema = _resolve(command.schema)
     if "plugins" in fields(schema):
-        import_plugins([name for word in overrides for name in _plugins(word)])
+        given = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
+        import_plugins([name for value in given for name in plugin_names(value)])
     cfg = configs.load(schema, command.config, overrides)
     status = _resolve(command.function)(cfg)
     return status if isinstance(status, int) else OK
@@ -138,11 +139,6 @@ def _renamed(command: CliCommand, overrides: Sequence[str]) -> list[str]:
 
 def _deprecated(old: str, new: str) -> None:
     print(f"dexgrasp: {old} is now called {new}; the old name will go with the next release", file=sys.stderr)
-
-
-def _plugins(override: str) -> list[str]:
-    key, _, value = override.partition("=")
-    return [name.strip() for name in value.strip("[]").split(",") if name.strip()] if key == "plugins" else []
 
 
 def _resolve(name: str):  # noqa: ANN202 - a class or a function, as the table says

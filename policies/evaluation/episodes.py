@@ -47,7 +47,7 @@ class RegraspRunner:
         """
         if self._attempts < 2 or grip is None:
             return
-        rows = (self._empty(grip) & (self._task.judge.attempts < self._attempts)).nonzero().squeeze(1)
+        rows = (self._empty(grip) & (self._task.outcome_tracker.attempts < self._attempts)).nonzero().squeeze(1)
         if len(rows):
             self._task.start_regrasp(rows)
 
@@ -57,12 +57,12 @@ class RegraspRunner:
         steps, lifted = task.steps_since_pregrasp, task.grasp_steps + task.lift_steps
         begins, ends = steps == task.grasp_steps, steps == lifted
         if (begins | ends).any():
-            self._height_m = lowest_height_m(task.view.points_w)
+            self._height_m = lowest_height_m(task.object_camera.points_w)
             self._base_m = torch.where(begins, self._height_m, self._base_m)
         return is_hand_empty(
             felt,
             self._height_m - self._base_m,
-            task.view.fraction,
+            task.object_camera.fraction,
             lift_ends=ends,
             holding=(steps > lifted) & (steps < task.episode_steps - 1),
             lift_m=task.cfg.lift_m,

@@ -67,7 +67,7 @@ class DeployableController(nn.Module):
         palm = torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b)
         self._body = HandFeatures(hand.kinematics().to(torch.float64), *palm)
         limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
-        self._law = ControlLaw(cfg.scales, cfg.corrected, cfg.wrist, self.step_s, *limits)
+        self._law = ControlLaw(cfg.scales, cfg.active_scripted_grasp, cfg.wrist, self.step_s, *limits)
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:
@@ -109,7 +109,7 @@ class DeployableController(nn.Module):
         """
         given = dict(zip(self.inputs, values, strict=True))
         phases = Phases(given["step"], *self.cfg.phase_steps)
-        course = PalmTrajectory(
+        trajectory = PalmTrajectory(
             start_pos_w=given["start_pos_w"],
             start_quat_w=given["start_quat_w"],
             palm_pos_w=given["target_pos_w"],
@@ -121,14 +121,20 @@ class DeployableController(nn.Module):
         )
         pose = given["palm_pos_w"], given["palm_quat_w"]
         sensed = ProprioceptiveState(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
-        history, obs = self._observe(given, sensed, course, phases)
+        history, obs = self._observe(given, sensed, trajectory, phases)
         action, felt = self.actor.both(obs)
         action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
         style, heights = (given["closing"], given["floor_m"]), sensed.keypoints_w[..., 2]
         object_xy_w = centroid_xy(given["points_w"])
         held = grip_confidence(self.actor.contacts(felt), self.hand)
-        target, course = self._law(action, course, *style, sensed.joint_pos, heights, object_xy_w, phases, held)
-        done = course.palm_pos_w, course.palm_quat_w, course.travelled_m, course.object_xy_w, course.followed_m
+        target, trajectory = self._law(action, trajectory, *style, sensed.joint_pos, heights, object_xy_w, phases, held)
+        done = (
+            trajectory.palm_pos_w,
+            trajectory.palm_quat_w,
+            trajectory.travelled_m,
+            trajectory.object_xy_w,
+            trajectory.followed_m,
+        )
         return phases.step + 1, target, *done, action, history, held, lowest_height_m(given["points_w"])
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
@@ -136,15 +142,15 @@ class DeployableController(nn.Module):
         return self._body.keypoints(palm_pos_w, palm_quat_w, joint_pos)
 
     def _observe(
-        self, given: dict[str, Tensor], sensed: ProprioceptiveState, course: PalmTrajectory, phases: Phases
+        self, given: dict[str, Tensor], sensed: ProprioceptiveState, trajectory: PalmTrajectory, phases: Phases
     ) -> tuple[Tensor, Tensor]:
         """Return the history with this step, and the student's observation (env, size)."""
-        felt = hand_terms(sensed, given["joint_target"], course)
+        felt = hand_terms(sensed, given["joint_target"], trajectory)
         frame = self._moves.assemble(felt)[:, None]
         moved = torch.cat([given["history"][:, 1:], frame], dim=1)
         history = torch.where(phases.step[:, None, None] == 0, frame.expand(-1, HISTORY, -1), moved)
         to_visible_w = nearest_vectors(sensed.keypoints_w.float(), given["points_w"])
-        values = felt | progress_terms(phases, course.remaining_m, given["last_action"])
+        values = felt | progress_terms(phases, trajectory.remaining_m, given["last_action"])
         values |= {name: given[name] for name in WATCH if name in given}
         turned = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
         values["visible_vectors"] = to_visible_w if self.cfg.vector_frame == "world" else turned

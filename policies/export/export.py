@@ -228,6 +228,7 @@ def _hand(hand: HandSpec) -> HandContract:
 
 def _control(cfg: TaskCfg) -> ControlContract:
     grasp, lift, _ = cfg.phase_steps
+    script = cfg.active_scripted_grasp
     return ControlContract(
         rate_hz=cfg.rate_hz,
         grasp_steps=grasp,
@@ -246,7 +247,7 @@ def _control(cfg: TaskCfg) -> ControlContract:
         wrist=WristContract(
             offset_m=cfg.wrist.offset_m, clearance_m=cfg.wrist.clearance_m, max_turn_rad=cfg.wrist.max_turn_rad
         ),
-        scripted_grasp=ScriptedGraspContract(**configs.as_dict(cfg.corrected)) if cfg.corrected else None,
+        scripted_grasp=ScriptedGraspContract(**configs.as_dict(script)) if script else None,
     )
 
 

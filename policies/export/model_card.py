@@ -50,7 +50,7 @@ class PublishCfg:
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
-def ship(cfg: PublishCfg) -> None:
+def publish(cfg: PublishCfg) -> None:
     """Write policy, configuration, bundle, curves and model card into the folder `out`."""
     checkpoint, out = registry.find_policy(cfg.policy, kind="checkpoint").path, Path(cfg.out)
     run, data = checkpoint.parent, read_checkpoint(checkpoint)

@@ -65,7 +65,7 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
             options["hidden"] = teacher.hidden
         learner = StudentPPO(
             env,
-            mix=cfg.distillation,
+            distillation=cfg.distillation,
             iterations=cfg.iterations,
             teacher=teacher,
             encoder=cfg.history_encoder,
@@ -129,7 +129,7 @@ def _options(cfg: TrainCfg, env: GraspVecEnv) -> dict[str, Any]:
         "hidden": cfg.hidden,
         "init_std": cfg.init_std,
         "learning_rate": cfg.learning_rate,
-        "minibatches": cfg.num_minibatches,
+        "num_minibatches": cfg.num_minibatches,
         "num_epochs": cfg.num_epochs,
         "gamma": cfg.gamma,
         "target_kl": cfg.target_kl,

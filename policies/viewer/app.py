@@ -79,7 +79,7 @@ class ViewerCfg:
             raise ValueError("frames, rate_hz, trial and seed must not be negative")
 
 
-def view(cfg: ViewerCfg) -> None:
+def run_viewer(cfg: ViewerCfg) -> None:
     """Serve the page until Ctrl-C, or for `frames` frames."""
     torch.set_num_threads(1)
     buttons = TaskPlayer.buttons if cfg.perception == "sim" else CameraPlayer.buttons

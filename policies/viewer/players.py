@@ -122,9 +122,10 @@ class TaskPlayer:
 
     def __init__(self, task: GraspTask, policy: Agent, segment: SegmentationCfg, trial: int) -> None:
         """`task`: one environment with a DepthCamera; `trial`: number of the first episode."""
-        if not isinstance(task.view.camera, DepthCamera) or task.num_envs != 1:
+        if not isinstance(task.object_camera.camera, DepthCamera) or task.num_envs != 1:
             raise ValueError("the viewer needs one environment and drawn depth: task.camera.model=rendered")
-        self._task, self._policy, self._eye, self._camera = task, policy, PipelineInspector(segment), task.view.camera
+        self._task, self._policy, self._camera = task, policy, task.object_camera.camera
+        self._eye = PipelineInspector(segment)
         self._actor = RegraspRunner(task, policy, ATTEMPTS)
         self._begin(trial)
         model = task.engine.get_model(0)
@@ -135,12 +136,12 @@ class TaskPlayer:
         """Return the present frame, its pipeline results, and vectors to the points that the policy observes."""
         task = self._task
         step, data = int(task.steps_since_reset[0]), task.engine.get_data(0)
-        position, bias = task.view.camera_w[0], task.draws.camera_bias[0]
+        position, bias = task.object_camera.camera_w[0], task.draws.camera_bias[0]
         frame, robot = self._camera.take(0, task.engine.get_model(0), data, position, bias, step)
         seen = self._eye(frame, robot, self._camera.seed(0))
         state = task.engine.state
         pose = state.object_pos_w[0].numpy().copy(), state.object_quat_w[0].numpy().copy()
-        known_w = task.view.points_w[0].numpy().copy()
+        known_w = task.object_camera.points_w[0].numpy().copy()
         phase = task.phases.name(0)
         words = f"trial {int(task.trial[0])}", task.objects[0], phase, f"{step * task.step_s:.2f} s"
         hand = self._hand_pose(data.xpos[1:], data.xquat[1:])
@@ -178,11 +179,12 @@ class TaskPlayer:
 
     def _hand_pose(self, bodies_pos_w: NDArray[np.float64], bodies_quat_w: NDArray[np.float64]) -> HandPose:
         """Return the measured pose of the hand."""
-        sensed, known_w, course = self._task.sensed, self._task.view.points_w, self._task.control.course
+        sensed, trajectory = self._task.sensed, self._task.control.palm_trajectory
+        known_w = self._task.object_camera.points_w
         keypoints_w = sensed.keypoints_w.float()
         return HandPose(
-            plan=(course.start_pos_w[0].numpy().copy(), course.start_quat_w[0].numpy().copy()),
-            depth_m=float(course.depth_m[0]),
+            plan=(trajectory.start_pos_w[0].numpy().copy(), trajectory.start_quat_w[0].numpy().copy()),
+            depth_m=float(trajectory.depth_m[0]),
             palm=(sensed.palm_pos_w[0].numpy().copy(), sensed.palm_quat_w[0].numpy().copy()),
             keypoints_w=keypoints_w[0].numpy().copy(),
             vectors_w=nearest_vectors(keypoints_w, known_w)[0].numpy(),

@@ -178,7 +178,7 @@ def _required(hand: HandSpec | None) -> HandSpec:
     return hand
 
 
-def make_view(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine: Engine) -> ObjectCamera:
+def make_object_camera(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine: Engine) -> ObjectCamera:
     """Return the camera that `cfg` describes. Raise OSError where OpenGL is needed and missing."""
     if cfg.model == "rendered":
         from dexgrasp.sim.rendering.offscreen import RenderUnavailable  # OpenGL, pictures: only here

@@ -24,7 +24,7 @@ from dexgrasp.perception.transforms import (
 )
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
-from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, ScriptedStep, follow_step, prior_step
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, ScriptedStep, follow_step, scripted_grasp_step
 
 Targets = tuple[Tensor, Tensor, Tensor]
 """Finger targets (env, joint) [rad], palm target positions (env, 3) [m] and orientations (env, 4) wxyz."""
@@ -133,7 +133,7 @@ class ControlLaw:
     def __call__(
         self,
         action: Tensor,
-        course: PalmTrajectory,
+        trajectory: PalmTrajectory,
         closing: Tensor,
         floor_m: Tensor,
         joint_pos: Tensor,
@@ -152,25 +152,25 @@ class ControlLaw:
         grasping = phases.grasping[:, None]
         increment = action[:, :3] * (self.scales.palm_m_s * self.step_s)
         fingers = action[:, 6:] * self.scales.finger_rad
-        travelled_m, follow_m = course.travelled_m, torch.zeros_like(course.followed_m)
-        began_w = torch.where((phases.step == 0)[:, None], object_xy_w, course.object_xy_w)
+        travelled_m, follow_m = trajectory.travelled_m, torch.zeros_like(trajectory.followed_m)
+        began_w = torch.where((phases.step == 0)[:, None], object_xy_w, trajectory.object_xy_w)
         if self.prior is not None:
-            script = self._script(self.prior, course, closing, floor_m, keypoint_height_m, phases, grip)
+            script = self._script(self.prior, trajectory, closing, floor_m, keypoint_height_m, phases, grip)
             increment = torch.cat([increment[:, :1] + script.palm_m[:, None], increment[:, 1:]], dim=1)
             fingers = fingers + script.finger_rad
             travelled_m = travelled_m + torch.where(phases.grasping, script.palm_m, 0.0)
             times = self.step_s, phases.step * self.step_s, phases.grasp_steps * self.step_s
-            follow_m = follow_step(self.prior, object_xy_w - began_w, course.followed_m, *times)
+            follow_m = follow_step(self.prior, object_xy_w - began_w, trajectory.followed_m, *times)
         turn = quat_from_rotvec(action[:, 3:6] * (self.scales.palm_rad_s * self.step_s))
-        turned = self._near(course.start_quat_w, quat_multiply(course.palm_quat_w, turn))
-        pos = course.palm_pos_w + torch.where(grasping, quat_rotate(course.palm_quat_w, increment), 0.0)
+        turned = self._near(trajectory.start_quat_w, quat_multiply(trajectory.palm_quat_w, turn))
+        pos = trajectory.palm_pos_w + torch.where(grasping, quat_rotate(trajectory.palm_quat_w, increment), 0.0)
         rise = torch.where(phases.lifting, self.scales.lift_m / phases.lift_steps, 0.0)
-        quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), course.palm_quat_w)
+        quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), trajectory.palm_quat_w)
         height = torch.maximum(pos[:, 2] + rise, self._least_height(quat))
         pos = torch.cat([pos[:, :2] + follow_m, height[:, None]], dim=1)
         target = (joint_pos + fingers).clamp(self.joint_lower, self.joint_upper)
-        followed = {"object_xy_w": began_w, "followed_m": course.followed_m + follow_m}
-        return target, replace(course, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m, **followed)
+        followed = {"object_xy_w": began_w, "followed_m": trajectory.followed_m + follow_m}
+        return target, replace(trajectory, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m, **followed)
 
     def _near(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
         """Return the orientations (env, 4), limited to the largest rotation from the start."""
@@ -186,25 +186,25 @@ class ControlLaw:
     def _script(
         self,
         prior: ScriptedGraspCfg,
-        course: PalmTrajectory,
+        trajectory: PalmTrajectory,
         closing: Tensor,
         floor_m: Tensor,
         height_m: Tensor,
         phases: Phases,
         grip: Tensor,
     ) -> ScriptedStep:
-        x = course.palm_pos_w.new_tensor([1.0, 0.0, 0.0])
-        return prior_step(
+        x = trajectory.palm_pos_w.new_tensor([1.0, 0.0, 0.0])
+        return scripted_grasp_step(
             prior,
             closing=closing,
             floor_m=floor_m,
             step_s=self.step_s,
             phase_s=phases.step * self.step_s,
             grasp_s=phases.grasp_steps * self.step_s,
-            travelled_m=course.travelled_m,
-            depth_m=course.depth_m,
-            palm_height_m=course.palm_pos_w[:, 2],
-            palm_down=-quat_rotate(course.palm_quat_w, x)[:, 2],
+            travelled_m=trajectory.travelled_m,
+            depth_m=trajectory.depth_m,
+            palm_height_m=trajectory.palm_pos_w[:, 2],
+            palm_down=-quat_rotate(trajectory.palm_quat_w, x)[:, 2],
             keypoint_height_m=height_m,
             grip=grip,
         )
@@ -233,7 +233,7 @@ class HandController:
         def zeros(*size: int) -> Tensor:
             return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
 
-        self.course = PalmTrajectory(
+        self.palm_trajectory = PalmTrajectory(
             start_pos_w=zeros(3),
             start_quat_w=zeros(4),
             palm_pos_w=zeros(3),
@@ -248,29 +248,29 @@ class HandController:
     @property
     def palm_pos_w(self) -> Tensor:
         """Return (env, 3) palm target [m]."""
-        return self.course.palm_pos_w
+        return self.palm_trajectory.palm_pos_w
 
     @property
     def palm_quat_w(self) -> Tensor:
         """Return (env, 4) palm target, wxyz."""
-        return self.course.palm_quat_w
+        return self.palm_trajectory.palm_quat_w
 
     def reset(self, rows: Tensor, pregrasp: Pregrasp) -> None:
         """Set the palm targets of `rows` to their pre-grasp, with the whole approach ahead."""
-        course = self.course
-        course.start_pos_w[rows] = course.palm_pos_w[rows] = pregrasp.palm_pos_w
-        course.start_quat_w[rows] = course.palm_quat_w[rows] = pregrasp.palm_quat_w
-        course.depth_m[rows] = pregrasp.depth_m
+        trajectory = self.palm_trajectory
+        trajectory.start_pos_w[rows] = trajectory.palm_pos_w[rows] = pregrasp.palm_pos_w
+        trajectory.start_quat_w[rows] = trajectory.palm_quat_w[rows] = pregrasp.palm_quat_w
+        trajectory.depth_m[rows] = pregrasp.depth_m
         self.style.write(rows, pregrasp.style)
         self.restart_approach(rows)
 
     def restart_approach(self, rows: Tensor) -> None:
         """Reset the approach progress of `rows` to zero."""
-        self.course.travelled_m[rows] = self.course.followed_m[rows] = 0.0
+        self.palm_trajectory.travelled_m[rows] = self.palm_trajectory.followed_m[rows] = 0.0
 
     def set_palm_target(self, rows: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
         """Set the palm targets of `rows` to (row, 3) [m] and (row, 4), whatever the actions were."""
-        self.course.palm_pos_w[rows], self.course.palm_quat_w[rows] = palm_pos_w, palm_quat_w
+        self.palm_trajectory.palm_pos_w[rows], self.palm_trajectory.palm_quat_w[rows] = palm_pos_w, palm_quat_w
 
     def act(
         self,
@@ -285,16 +285,16 @@ class HandController:
         `object_xy_w` (env, 2): centroid of the object's points [m]. `grip` (env,): confidence that thumb and another
         finger touch the object, 0 to 1; None: zero. Raise FloatingPointError where an action is not finite.
         """
-        target, self.course = self.law(
+        target, self.palm_trajectory = self.law(
             _finite(action),
-            self.course,
+            self.palm_trajectory,
             closing=self.style.closing,
             floor_m=self.style.floor_m,
             joint_pos=sensed.joint_pos,
             keypoint_height_m=sensed.keypoints_w[..., 2],
             object_xy_w=object_xy_w,
             phases=phases,
-            grip=torch.zeros_like(self.course.depth_m) if grip is None else grip,
+            grip=torch.zeros_like(self.palm_trajectory.depth_m) if grip is None else grip,
         )
         return target, self.palm_pos_w, self.palm_quat_w
 

@@ -32,7 +32,7 @@ from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
-from dexgrasp.sim.sensors.object_camera import POINTS, make_view
+from dexgrasp.sim.sensors.object_camera import POINTS, make_object_camera
 from dexgrasp.sim.sensors.proprioception import CommandDelay, ProprioceptionModel, exact
 from dexgrasp.sim.task import reset as starts
 from dexgrasp.sim.task.actions import ActionScales, HandController, Phases, WristCfg
@@ -117,7 +117,7 @@ class TaskCfg:
         )
 
     @property
-    def corrected(self) -> ScriptedGraspCfg | None:
+    def active_scripted_grasp(self) -> ScriptedGraspCfg | None:
         """Return the scripted grasp that actions correct, or None where the actions act alone.
 
         The scripted grasp follows the object only where it is tracked.
@@ -195,13 +195,15 @@ class GraspTask:
         joints = len(hand.joint_names)
         self.num_actions = 6 + joints
         self.layouts = self.make_layouts()
-        self.control = HandController(hand, cfg.scales, cfg.corrected, cfg.wrist, self.step_s, num_envs, device)
+        self.control = HandController(
+            hand, cfg.scales, cfg.active_scripted_grasp, cfg.wrist, self.step_s, num_envs, device
+        )
         self.sensing = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
-        self.view = make_view(cfg.camera, cfg.randomization, pool, self.engine)
+        self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine)
         self.commanding = CommandDelay(cfg.randomization, joints, num_envs, device)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
         self.rewards = Rewards(cfg.reward, hand, device)
-        self.judge = OutcomeTracker(num_envs, self.step_s, device)
+        self.outcome_tracker = OutcomeTracker(num_envs, self.step_s, device)
         self.guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
         self.history = History(num_envs, self.layouts["student"], device)
         self._allocate()
@@ -209,7 +211,7 @@ class GraspTask:
         self.regrasp = Regrasp(
             control=self.control,
             planner=self._planner,
-            view=self.view,
+            view=self.object_camera,
             engine=self.engine,
             objects=self.objects,
             draws=self.draws,
@@ -287,7 +289,7 @@ class GraspTask:
         when to call it.
         """
         self.regrasp.start(rows)
-        self.judge.try_again(rows)
+        self.outcome_tracker.restart_attempt(rows)
         self.disturber.let_go(rows)
 
     def _new_episodes(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
@@ -302,7 +304,7 @@ class GraspTask:
         self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, len(self.hand.joint_names)))
         self.reset_scene(rows)
         self._action[rows], self.steps_since_reset[rows], self.steps_since_pregrasp[rows] = 0.0, 0, 0
-        self.judge.reset(rows, self.engine.state)
+        self.outcome_tracker.reset(rows, self.engine.state)
         self.guard.reset(rows)
         self._update_measurements()
         self.history.begin(rows, self._felt)
@@ -320,8 +322,8 @@ class GraspTask:
         self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
         pos, quat = starts.place_objects(self.library, names, draws)
-        camera = self.view.first_frame(rows, names, pos, quat, draws)
-        palm = self._planner(self.view.points_w[rows], camera, draws)
+        camera = self.object_camera.first_frame(rows, names, pos, quat, draws)
+        palm = self._planner(self.object_camera.points_w[rows], camera, draws)
         self.regrasp.reset(rows, palm)
         self.engine.reset(rows, starts.initial_state(self.hand, names, pos, quat, palm, draws))
         self._points_o[rows] = starts.object_surface_points(self.library, names, draws.size)
@@ -338,7 +340,9 @@ class GraspTask:
         self.guard.record(self.steps_since_reset, self._action)
         distance = self._object_vectors.norm(dim=-1).amin(dim=1)
         self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
-        targets = self.control.act(self._action, self.sensed, centroid_xy(self.view.points_w), self.phases, grip)
+        targets = self.control.act(
+            self._action, self.sensed, centroid_xy(self.object_camera.points_w), self.phases, grip
+        )
         targets = self.regrasp.override_targets(targets)
         (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.steps_since_reset)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
@@ -350,7 +354,9 @@ class GraspTask:
         self._reset_broken(broken.nonzero().squeeze(1))
         pos = self.engine.state.object_pos_w
         strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < BELOW_TABLE_M)
-        self.judge.update(self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed)
+        self.outcome_tracker.update(
+            self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed
+        )
         self.guard.count(broken, strayed)
         self.steps_since_reset += 1
         self.steps_since_pregrasp += 1
@@ -361,7 +367,7 @@ class GraspTask:
         """Reset scenes whose physics is not finite, before rewards and observations read them; dump the first."""
         if not len(rows):
             return
-        running = (self.judge.attempts[rows] == 1) & (self.phases.step[rows] < self.episode_steps)
+        running = (self.outcome_tracker.attempts[rows] == 1) & (self.phases.step[rows] < self.episode_steps)
         for row in rows[running].tolist():
             trial, seed = int(self.trial[row]), int(self.seeds[row])
             self.guard.dump(row, trial, seed, self.objects[row], int(self.steps_since_reset[row]) + 1)
@@ -374,12 +380,12 @@ class GraspTask:
         """
         state = self.engine.state
         self.sensed = sensed = self.sensing.read(state, self.draws, self.steps_since_reset)
-        self._felt = hand_terms(sensed, state.joint_target, self.control.course)
+        self._felt = hand_terms(sensed, state.joint_target, self.control.palm_trajectory)
         if after_step:
             held, resting = (
                 self.steps_since_pregrasp > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps)
             )
-            self.view.step(state, self.draws, self.steps_since_reset, sensed, held, resting)
+            self.object_camera.step(state, self.draws, self.steps_since_reset, sensed, held, resting)
             self._palm_linvel_w = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
             self._last_palm_pos_w.copy_(state.palm_pos_w)
             at_pregrasp = (self.steps_since_pregrasp == 0)[:, None]  # of a regrasp: its grasp starts without a past
@@ -388,7 +394,7 @@ class GraspTask:
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
-        to_visible_w = nearest_vectors(sensed.keypoints_w.float(), self.view.points_w)
+        to_visible_w = nearest_vectors(sensed.keypoints_w.float(), self.object_camera.points_w)
         if self.cfg.vector_frame == "world":
             self._object_vectors, self._visible_vectors = to_object_w, to_visible_w
         else:
@@ -407,8 +413,8 @@ class GraspTask:
             phases=replace(self.phases, step=self.steps_since_pregrasp - 1),
             object_vectors_p=self._object_vectors,
             palm_linvel_w=self._palm_linvel_w,
-            object_offset_w=state.object_pos_w - self.judge.start_pos_w,
-            success=(self.steps_since_pregrasp == self.episode_steps) & self.judge.held,
+            object_offset_w=state.object_pos_w - self.outcome_tracker.start_pos_w,
+            success=(self.steps_since_pregrasp == self.episode_steps) & self.outcome_tracker.held,
             action=self._action,
             hand=self.hand,
             lift_m=self.cfg.lift_m,
@@ -426,14 +432,15 @@ class GraspTask:
 
     def observation_terms(self) -> dict[str, Mapping[str, Tensor]]:
         """Return the values of each observation group's terms, first dimension: environment."""
-        state, course = self.engine.state, self.control.course
-        common = progress_terms(self.phases, course.remaining_m, self._action)
+        state, trajectory = self.engine.state, self.control.palm_trajectory
+        common = progress_terms(self.phases, trajectory.remaining_m, self._action)
         measured = common | self._felt
-        exact_hand = self._felt if self.sensing.exact else hand_terms(exact(state), state.joint_target, course)
-        camera = self.view.terms() | {"visible_vectors": self._visible_vectors}
+        exact_hand = self._felt if self.sensing.exact else hand_terms(exact(state), state.joint_target, trajectory)
+        camera = self.object_camera.terms() | {"visible_vectors": self._visible_vectors}
+        privileged = privileged_terms(state, self.outcome_tracker.start_pos_w, self._object_vectors)
         return {
             "student": measured | camera | {"history": self.history.frames},
-            "teacher": common | exact_hand | privileged_terms(state, self.judge.start_pos_w, self._object_vectors),
+            "teacher": common | exact_hand | privileged,
         }
 
     def observe(self) -> dict[str, Tensor]:
@@ -448,12 +455,12 @@ class GraspTask:
             return []
         rows, trials = torch.stack([ended, self.trial[ended]]).tolist()
         names = [self.objects[row] for row in rows]
-        return self.judge.outcomes(rows, trials, names, self.disturber.name)
+        return self.outcome_tracker.outcomes(rows, trials, names, self.disturber.name)
 
     def outcomes(self, mask: Tensor | None = None) -> list[Outcome]:
         """Return the outcomes as they stand, of the environments in `mask` (env,) or of all."""
         self.engine.check()
-        return self._collect_outcomes(torch.ones_like(self.judge.held) if mask is None else mask)
+        return self._collect_outcomes(torch.ones_like(self.outcome_tracker.held) if mask is None else mask)
 
 
 _REGISTRY: Registry[type[GraspTask]] = Registry("task")

@@ -66,17 +66,17 @@ def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[
     }
 
 
-def hand_terms(hand: ProprioceptiveState, joint_target: Tensor, course: PalmTrajectory) -> dict[str, Tensor]:
+def hand_terms(hand: ProprioceptiveState, joint_target: Tensor, trajectory: PalmTrajectory) -> dict[str, Tensor]:
     """Return the proprioceptive terms: the measured hand relative to its start and to its target."""
-    palm, start = hand.palm_quat_w, quat_conjugate(course.start_quat_w)
+    palm, start = hand.palm_quat_w, quat_conjugate(trajectory.start_quat_w)
     up = palm.new_tensor([0.0, 0.0, 1.0])
     return {
         "joint_pos": hand.joint_pos,
         "tracking_error": joint_target - hand.joint_pos,
-        "palm_displacement": quat_rotate(start, hand.palm_pos_w - course.start_pos_w),
+        "palm_displacement": quat_rotate(start, hand.palm_pos_w - trajectory.start_pos_w),
         "palm_rotation": rotvec_from_quat(quat_multiply(start, palm)),
-        "palm_lag": quat_rotate_inverse(palm, course.palm_pos_w - hand.palm_pos_w),
-        "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), course.palm_quat_w)),
+        "palm_lag": quat_rotate_inverse(palm, trajectory.palm_pos_w - hand.palm_pos_w),
+        "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), trajectory.palm_quat_w)),
         "heights": hand.keypoints_w[..., 2],
         "up": quat_rotate_inverse(palm, up),
     }

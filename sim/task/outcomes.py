@@ -73,7 +73,7 @@ class OutcomeTracker:
         self._untouched[rows] = 0.0
         self.attempts[rows] = 1
 
-    def try_again(self, rows: Tensor) -> None:
+    def restart_attempt(self, rows: Tensor) -> None:
         """Discard the grasps of `rows`: the next ones decide. Heights still count from the start of the trial."""
         self.held[rows] = False
         self._best_rise_m[rows] = self._lift_end_rise_m[rows] = self.slip_m[rows] = 0.0

@@ -17,7 +17,7 @@ STEP = "steps_since_pregrasp"
 
 def readings(task: GraspTask) -> dict[str, Tensor]:
     """Return the sensor readings of all environments; poses and joint positions are float64, world frame."""
-    sensed, view = task.sensed, task.view
+    sensed, view = task.sensed, task.object_camera
     return {
         "joint_pos": sensed.joint_pos.double(),
         "palm_pos_w": sensed.palm_pos_w.double(),
@@ -30,11 +30,11 @@ def readings(task: GraspTask) -> dict[str, Tensor]:
 
 def pregrasp(task: GraspTask) -> dict[str, Tensor]:
     """Return the pre-grasp of all environments, float64, world frame."""
-    course, style = task.control.course, task.control.style
+    trajectory, style = task.control.palm_trajectory, task.control.style
     return {
-        "palm_pos_w": course.start_pos_w.double(),
-        "palm_quat_w": course.start_quat_w.double(),
-        "depth_m": course.depth_m.double(),
+        "palm_pos_w": trajectory.start_pos_w.double(),
+        "palm_quat_w": trajectory.start_quat_w.double(),
+        "depth_m": trajectory.depth_m.double(),
         "closing": style.closing.double(),
         "floor_m": style.floor_m.double(),
         "joint_pos": task.engine.state.joint_target.double(),

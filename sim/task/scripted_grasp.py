@@ -62,7 +62,7 @@ class ScriptedStep:
     """(env, joint) finger targets relative to the measured positions [rad]."""
 
 
-def prior_step(
+def scripted_grasp_step(
     cfg: ScriptedGraspCfg,
     closing: Tensor,
     floor_m: Tensor,

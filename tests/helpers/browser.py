@@ -55,7 +55,7 @@ class Browser:
         self._log.close()
 
     def screenshot(self):
-        """What is seen now, (height, width, 3) uint8."""
+        """Return a screenshot, (height, width, 3) uint8."""
         data = self._ask("Page.captureScreenshot", format="png")["data"]
         return np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"))
 

@@ -51,7 +51,7 @@ class Case:
         return GOLDEN / f"{self.name}.json"
 
     def sha256(self) -> str:
-        """Of the shipped checkpoint; empty for the scripted grasp."""
+        """SHA-256 of the shipped checkpoint; empty for the scripted grasp."""
         file = SHIPPED / self.policy / "policy.zip"
         return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 

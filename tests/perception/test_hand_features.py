@@ -116,7 +116,7 @@ def test_keypoints_heights_and_vectors_are_those_of_mujoco_and_a_kd_tree(name, s
 
 
 def test_single_precision_costs_less_than_a_micrometre(allegro):
-    """Of the keypoints: a vector may go to another point where two are equally near."""
+    """Compare keypoints alone: a vector may go to another point where two are equally near."""
     inputs = drawn_poses(allegro, 64, torch.float64)[:3]
     exact = module(allegro, torch.float64).keypoints(*inputs)
     single = module(allegro).keypoints(*(value.float() for value in inputs))
@@ -135,7 +135,7 @@ def test_the_module_gives_what_the_task_computes(allegro, household, balanced):
     task = GraspTask(TaskCfg(), allegro, household, balanced, 4, 1, in_order=True, auto_reset=False)
     student = task.reset(range(4))["student"]
     state = task.engine.state
-    inputs = (state.palm_pos_w, state.palm_quat_w, state.joint_pos, task.view.points_w)
+    inputs = (state.palm_pos_w, state.palm_quat_w, state.joint_pos, task.object_camera.points_w)
     vectors, heights = module(allegro)(*(value.float() for value in inputs))
     places = task.layouts["student"].slices()
     error = (vectors.flatten(1) * 10 - student[:, places["visible_vectors"]]).abs()

@@ -120,120 +120,91 @@ def test_the_tensors_are_in_the_safetensors_format(tmp_path):
     assert content[8 + length :] == np.float32([1.0, 2.0]).tobytes() + np.int64([7]).tobytes()
 
 
-def hostile_files():  # noqa: C901 -- a list of kinds, one branch each
-    """What is done to a checkpoint, and what is said of it."""
-
-    def cut(path):
-        path.write_bytes(path.read_bytes()[:-5000])
-
-    def text(path):
-        path.write_text("not a zip")
-
-    def pickled(path):
-        path.write_bytes(pickle.dumps(Trap(str(path.with_name("ran")))))
-
-    def pickle_inside(path):
-        rewrite(path, extra=[("policy.pth", pickle.dumps(Trap(str(path.with_name("ran")))))])
-
-    def pickle_as_header(path):
-        rewrite(path, header=pickle.dumps(Trap(str(path.with_name("ran")))))
-
-    def pickle_as_tensors(path):
-        rewrite(path, tensors=pickle.dumps(Trap(str(path.with_name("ran")))))
-
-    def path_traversal(path):
-        rewrite(path, extra=[("../../escaped.json", "{}")])
-
-    def twice(path):
-        rewrite(path, extra=[(HEADER, "{}")])
-
-    def zip_bomb(path):
-        rewrite(path, tensors=bytes(50_000_000), compression=zipfile.ZIP_DEFLATED)
-
-    def huge_index(path):
-        rewrite(path, tensors=struct.pack("<Q", 2**62) + bytes(100))
-
-    def huge_tensor(path):
-        rewrite(path, tensors=changed_index(path, shape=[2**40, 2**40]))
-
-    def negative_shape(path):
-        rewrite(path, tensors=changed_index(path, shape=[-2, -11]))
-
-    def outside(path):
-        rewrite(path, tensors=changed_index(path, data_offsets=[2**33, 2**33 + 88]))
-
-    def overlapping(path):
-        rewrite(path, tensors=changed_index(path, data_offsets=[88, 176]))
-
-    def type_of_objects(path):
-        rewrite(path, tensors=changed_index(path, dtype=["O"]))
-
-    def nested(path):
-        rewrite(path, header="[" * 200_000)
-
-    def list_header(path):
-        rewrite(path, header="[]")
-
-    def other_format(path):
-        rewrite(path, header=changed_header(path, "format", value="recipe"))
-
-    def newer(path):
-        rewrite(path, header=changed_header(path, "version", value=2))
-
-    def version_text(path):
-        rewrite(path, header=changed_header(path, "version", value="1"))
-
-    def text_for_number(path):
-        rewrite(path, header=changed_header(path, "state", "iteration", value="4"))
-
-    def list_for_object(path):
-        rewrite(path, header=changed_header(path, "manifest", value=[]))
-
-    def unknown_key(path):
-        rewrite(path, header=changed_header(path, "architecture", "hiden", value=[8]))
-
-    def huge_network(path):
-        rewrite(path, header=changed_header(path, "architecture", "hidden", value=[10**9, 10**9]))
-
-    def no_configuration(path):
-        rewrite(path, header=changed_header(path, "manifest", value={}))
-
-    def unknown_task(path):
-        rewrite(path, header=changed_header(path, "manifest", "config", "task", value={"rate": 1}))
-
-    whole = r"is not a whole checkpoint: "
-    return [
-        (cut, whole),
-        (text, whole + "File is not a zip file"),
-        (pickled, whole + "File is not a zip file"),
-        (pickle_inside, whole + "its entries are "),
-        (pickle_as_header, whole),
-        (pickle_as_tensors, whole),
-        (path_traversal, whole + r"its entries are \['\.\./\.\./escaped"),
-        (twice, whole + "an entry occurs twice"),
-        (zip_bomb, whole + "its entries are compressed"),
-        (huge_index, whole + f"{TENSORS} claims an index of {2**62} bytes"),
-        (huge_tensor, r"shape \[1099511627776, 1099511627776\] takes \d+ bytes, its place has 88"),
-        (negative_shape, "expected dtype"),
-        (outside, "overlap, leave gaps or do not fill it"),
-        (overlapping, "overlap, leave gaps or do not fill it"),
-        (type_of_objects, "expected dtype"),
-        (nested, whole),
-        (list_header, "holds a list, expected an object"),
-        (other_format, "is no checkpoint: its header says format 'recipe'"),
-        (newer, "has version 2, this dexgrasp reads 1 to 1: update dexgrasp"),
-        (version_text, "has version 1, this dexgrasp"),
-        (text_for_number, r"'iteration' expects int, got '4'"),
-        (list_for_object, "'manifest' of its header is a list"),
-        (unknown_key, r"unknown key 'hiden'\. Did you mean 'hidden'"),
-        (huge_network, r"its tensors are those of hidden=\[64, 32\], it states \[1000000000, 1000000000\]"),
-        (no_configuration, "lacks a configuration with hand, side, task"),
-        (unknown_task, "unknown key 'rate'"),
-    ]
+WHOLE = r"is not a whole checkpoint: "
+HOSTILE = {
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:-5000]), WHOLE),
+    "text": (lambda path: path.write_text("not a zip"), WHOLE + "File is not a zip file"),
+    "pickled": (
+        lambda path: path.write_bytes(pickle.dumps(Trap(str(path.with_name("ran"))))),
+        WHOLE + "File is not a zip file",
+    ),
+    "pickle_inside": (
+        lambda path: rewrite(path, extra=[("policy.pth", pickle.dumps(Trap(str(path.with_name("ran")))))]),
+        WHOLE + "its entries are ",
+    ),
+    "pickle_as_header": (lambda path: rewrite(path, header=pickle.dumps(Trap(str(path.with_name("ran"))))), WHOLE),
+    "pickle_as_tensors": (lambda path: rewrite(path, tensors=pickle.dumps(Trap(str(path.with_name("ran"))))), WHOLE),
+    "path_traversal": (
+        lambda path: rewrite(path, extra=[("../../escaped.json", "{}")]),
+        WHOLE + r"its entries are \['\.\./\.\./escaped",
+    ),
+    "twice": (lambda path: rewrite(path, extra=[(HEADER, "{}")]), WHOLE + "an entry occurs twice"),
+    "zip_bomb": (
+        lambda path: rewrite(path, tensors=bytes(50_000_000), compression=zipfile.ZIP_DEFLATED),
+        WHOLE + "its entries are compressed",
+    ),
+    "huge_index": (
+        lambda path: rewrite(path, tensors=struct.pack("<Q", 2**62) + bytes(100)),
+        WHOLE + f"{TENSORS} claims an index of {2**62} bytes",
+    ),
+    "huge_tensor": (
+        lambda path: rewrite(path, tensors=changed_index(path, shape=[2**40, 2**40])),
+        r"shape \[1099511627776, 1099511627776\] takes \d+ bytes, its place has 88",
+    ),
+    "negative_shape": (lambda path: rewrite(path, tensors=changed_index(path, shape=[-2, -11])), "expected dtype"),
+    "outside": (
+        lambda path: rewrite(path, tensors=changed_index(path, data_offsets=[2**33, 2**33 + 88])),
+        "overlap, leave gaps or do not fill it",
+    ),
+    "overlapping": (
+        lambda path: rewrite(path, tensors=changed_index(path, data_offsets=[88, 176])),
+        "overlap, leave gaps or do not fill it",
+    ),
+    "type_of_objects": (lambda path: rewrite(path, tensors=changed_index(path, dtype=["O"])), "expected dtype"),
+    "nested": (lambda path: rewrite(path, header="[" * 200_000), WHOLE),
+    "list_header": (lambda path: rewrite(path, header="[]"), "holds a list, expected an object"),
+    "other_format": (
+        lambda path: rewrite(path, header=changed_header(path, "format", value="recipe")),
+        "is no checkpoint: its header says format 'recipe'",
+    ),
+    "newer": (
+        lambda path: rewrite(path, header=changed_header(path, "version", value=2)),
+        "has version 2, this dexgrasp reads 1 to 1: update dexgrasp",
+    ),
+    "version_text": (
+        lambda path: rewrite(path, header=changed_header(path, "version", value="1")),
+        "has version 1, this dexgrasp",
+    ),
+    "text_for_number": (
+        lambda path: rewrite(path, header=changed_header(path, "state", "iteration", value="4")),
+        r"'iteration' expects int, got '4'",
+    ),
+    "list_for_object": (
+        lambda path: rewrite(path, header=changed_header(path, "manifest", value=[])),
+        "'manifest' of its header is a list",
+    ),
+    "unknown_key": (
+        lambda path: rewrite(path, header=changed_header(path, "architecture", "hiden", value=[8])),
+        r"unknown key 'hiden'\. Did you mean 'hidden'",
+    ),
+    "huge_network": (
+        lambda path: rewrite(path, header=changed_header(path, "architecture", "hidden", value=[10**9, 10**9])),
+        r"its tensors are those of hidden=\[64, 32\], it states \[1000000000, 1000000000\]",
+    ),
+    "no_configuration": (
+        lambda path: rewrite(path, header=changed_header(path, "manifest", value={})),
+        "lacks a configuration with hand, side, task",
+    ),
+    "unknown_task": (
+        lambda path: rewrite(path, header=changed_header(path, "manifest", "config", "task", value={"rate": 1})),
+        "unknown key 'rate'",
+    ),
+}
+"""Kind of a damaged or hostile checkpoint -> how a file becomes one, and the error that refuses it."""
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-@pytest.mark.parametrize(("damage", "error"), hostile_files(), ids=lambda value: getattr(value, "__name__", ""))
+@pytest.mark.parametrize(("damage", "error"), HOSTILE.values(), ids=HOSTILE)
 def test_a_damaged_or_hostile_checkpoint_is_one_line_and_nothing_runs(copied, damage, error):
     damage(copied)
     before = set(copied.parent.parent.rglob("*"))

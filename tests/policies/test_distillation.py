@@ -24,7 +24,7 @@ def env():
 
 
 def make_student(env, mix, iterations=4, teacher=None):
-    return StudentPPO(env, mix=mix, iterations=iterations, teacher=teacher, hidden=(32, 16), seed=0)
+    return StudentPPO(env, distillation=mix, iterations=iterations, teacher=teacher, hidden=(32, 16), seed=0)
 
 
 def make_teacher(env):
@@ -177,5 +177,5 @@ def test_every_step_of_a_mixed_iteration_imitates_other_samples(env, monkeypatch
     monkeypatch.setattr(student, "_imitation", lambda batch: seen.append(batch["student"]) or imitation(batch))
     student.start_from_teacher()
     student.learn(env.num_envs * student.num_steps)
-    assert len(seen) == student.num_epochs * student.minibatches
+    assert len(seen) == student.num_epochs * student.num_minibatches
     assert len({float(batch.sum()) for batch in seen}) == len(seen)

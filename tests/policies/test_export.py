@@ -73,7 +73,7 @@ def test_the_shipped_bundle_follows_a_moved_object_as_the_task_does(household):
     """`BundleAgent` raises where the palm targets of the two part."""
     task = task_for("allegro/student", household, disturbance="shift5")
     play(task, make_policy("allegro/student", task), range(6))
-    assert task.control.course.followed_m.norm(dim=1).max() > 0.02
+    assert task.control.palm_trajectory.followed_m.norm(dim=1).max() > 0.02
 
 
 def test_the_shipped_bundle_begins_anew_where_its_rows_do(household):
@@ -89,7 +89,7 @@ def test_the_shipped_bundle_begins_anew_where_its_rows_do(household):
         if task.steps_since_pregrasp[3] == -1 and task.regrasp.looking[3]:
             task.engine.move_object(torch.tensor([3]), torch.tensor([[5.0, 0.0, 0.05]], dtype=torch.float64))
         obs = task.step(action, policy.grip).obs
-    assert task.judge.attempts.tolist() == [2, 1, 1, 2, 1, 1]
+    assert task.outcome_tracker.attempts.tolist() == [2, 1, 1, 2, 1, 1]
     assert policy._policy.steps[0] == task.steps_since_pregrasp[0]  # begun anew, and compared to the end
 
 

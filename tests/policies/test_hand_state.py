@@ -81,7 +81,7 @@ def test_simulator_robot_and_plain_numbers_decide_alike():
         lift_steps=10,
         episode_steps=60,
         cfg=SimpleNamespace(lift_m=lift_m, camera=SimpleNamespace(live=True)),
-        view=SimpleNamespace(points_w=points_w, fraction=torch.from_numpy(fraction)),
+        object_camera=SimpleNamespace(points_w=points_w, fraction=torch.from_numpy(fraction)),
     )
     attempts = RegraspRunner(task, None, attempts=3)
     felt = torch.from_numpy(grip)

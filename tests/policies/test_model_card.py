@@ -9,7 +9,7 @@ from dexgrasp import configs
 from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import evaluate
-from dexgrasp.policies.export.model_card import PublishCfg, _processes, _starts, ship
+from dexgrasp.policies.export.model_card import PublishCfg, _processes, _starts, publish
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.train import train
 from tests.policies.test_train import TINY
@@ -22,7 +22,7 @@ def shipped(tmp_path_factory):
     train(configs.load(TrainCfg, "train", small))
     short = ["trials=4", "num_threads=1", "physics=turbo", "task.hold_s=0.2"]
     evaluate(configs.load(EvaluateCfg, "evaluate", [f"policy={root / 'run'}", f"out={root / 'eval'}", *short]))
-    ship(PublishCfg(str(root / "run"), str(root / "out"), (str(root / "eval"),), "a few things"))
+    publish(PublishCfg(str(root / "run"), str(root / "out"), (str(root / "eval"),), "a few things"))
     return root
 
 

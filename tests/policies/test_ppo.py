@@ -146,7 +146,7 @@ def test_a_saved_learner_acts_and_goes_on_as_the_one_that_was_not_saved(env, tmp
     def learner():
         env.streams.seed(range(24))
         env.task.object_weights = None
-        return GraspPPO(env, seed=3, minibatches=2, target_kl=1e9)  # its schedule knows the length of the run
+        return GraspPPO(env, seed=3, num_minibatches=2, target_kl=1e9)  # its schedule knows the length of the run
 
     steps = 24 * SHORT.steps(1.3)
     through = learner()

@@ -24,8 +24,8 @@ def hand():
     return load_hand("allegro", SHORT)
 
 
-def simulate(allegro, hand, truth, course, seed=0):
-    """The log of the whole simulated hand under `course`, with its servos as in `truth`, read with noise."""
+def simulate(allegro, hand, truth, trajectory, seed=0):
+    """The log of the whole simulated hand under `trajectory`, with its servos as in `truth`, read with noise."""
     spec = allegro.to_mjspec()
     for name, p in zip(allegro.joint_names, truth, strict=True):
         joint, servo = spec.joint(name), spec.actuator(name)
@@ -40,16 +40,16 @@ def simulate(allegro, hand, truth, course, seed=0):
     data.qpos[qpos] = hand.rest
     delay, sent = round(truth[0].delay_s / STEP_S), []
     tick = round(1 / SHORT.rate_hz / STEP_S)
-    while not course.done:
+    while not trajectory.done:
         k = len(sent)
         if k % tick == 0:
             joints = data.qpos[qpos] + rng.normal(0, NOISE_RAD, 16) + truth[0].bias_rad
-            course.add_reading(joints, k * STEP_S)
-            target = course.step(joints, k * STEP_S).copy()
+            trajectory.add_reading(joints, k * STEP_S)
+            target = trajectory.step(joints, k * STEP_S).copy()
         sent.append(target)
         data.ctrl[ctrl] = sent[max(0, k - delay)]
         mujoco.mj_step(model, data)
-    return course.log(hand.name, hand.joint_names, hand.inertia)
+    return trajectory.log(hand.name, hand.joint_names, hand.inertia)
 
 
 def drawn(hand, seed):
@@ -66,8 +66,8 @@ def drawn(hand, seed):
 
 def found_again(hand, allegro, joints, seed):
     truth = drawn(hand, seed)
-    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, joints, SHORT, 0.5)
-    log = simulate(allegro, hand, truth, course, seed)
+    trajectory = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, joints, SHORT, 0.5)
+    log = simulate(allegro, hand, truth, trajectory, seed)
     fits = [fit_joint(one, hand.guess[i]) for i, one in zip(joints, log.joints(), strict=True)]
     for i, fit in zip(joints, fits, strict=True):
         true, found = truth[i], fit.parameters
@@ -167,19 +167,19 @@ def test_no_joint_of_a_hand_touches_another_one_within_its_free_range(hand, alle
 
 
 def test_a_joint_that_strays_ends_the_course(hand):
-    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
-    course.step(hand.rest, 0.0)
-    course.step(hand.rest, 0.01)
+    trajectory = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
+    trajectory.step(hand.rest, 0.0)
+    trajectory.step(hand.rest, 0.01)
     astray = hand.rest.copy()
     astray[5] += 0.5
     with pytest.raises(ValueError, match=r"joint 5 is 0\.50 rad from its rest position"):
-        course.step(astray, 0.02)
+        trajectory.step(astray, 0.02)
 
 
 def test_the_course_goes_to_the_rest_pose_slowly_and_moves_one_joint_alone(hand):
-    course = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
+    trajectory = IdentificationSequence(hand.rest, hand.free_lower, hand.free_upper, [2], SHORT, 0.5)
     joints = hand.rest + 0.02
-    sent = [course.step(joints, 0.01 * k).copy() for k in range(60)]
+    sent = [trajectory.step(joints, 0.01 * k).copy() for k in range(60)]
     assert np.abs(np.diff(sent, axis=0))[:4].max() <= 0.5 / SHORT.rate_hz + 1e-12
     np.testing.assert_allclose(sent[10], hand.rest)
     moved = np.flatnonzero(np.ptp(sent[10:], axis=0) > 0)

@@ -6,7 +6,7 @@ import pytest
 
 from dexgrasp import assets
 from dexgrasp.policies.deploy.bundle import read_contract
-from dexgrasp_ros.joint_test.sequence import JointTest, JointTestCfg, Verdict, judge, table
+from dexgrasp_ros.joint_test.sequence import JointTest, JointTestCfg, Verdict, assess_motion, table
 
 BUNDLE = str(assets.path("policies/allegro/student/bundle"))
 HAND = read_contract(BUNDLE).hand
@@ -87,7 +87,7 @@ def test_a_joint_that_is_coupled_to_another_is_found():
 
 
 def test_swapped_and_turned_round_by_hand():
-    verdict = judge(["a", "b"], 0, 0.2, np.array([0.01, -0.19]), "")
+    verdict = assess_motion(["a", "b"], 0, 0.2, np.array([0.01, -0.19]), "")
     assert verdict.fault == "wrong order: b moved instead, and backwards"
 
 

@@ -125,9 +125,9 @@ def make(household, balanced, allegro):
 
 def shown(task, row, step):
     """The frame that the task's camera took of a row at this step."""
-    camera, zero = task.view.camera, torch.zeros(3)
+    camera, zero = task.object_camera.camera, torch.zeros(3)
     model, data = task.engine.get_model(row), task.engine.get_data(row)
-    return camera.take(row, model, data, task.view.camera_w[row], zero, step)[0]
+    return camera.take(row, model, data, task.object_camera.camera_w[row], zero, step)[0]
 
 
 def look(observer, frame):
@@ -147,10 +147,10 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
     task = make(mode)
     observers = []
     for row in range(ROWS):
-        seed = task.view.camera.seed(row)
+        seed = task.object_camera.camera.seed(row)
         observer = ObjectObserver(with_camera(contract, mode=mode, min_points=8), CAMERA, hand=body, seed=seed)
         estimate = look(observer, shown(task, row, 0))
-        np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=0)
+        np.testing.assert_allclose(estimate.points_w, task.object_camera.points_w[row], atol=0)
         observer.start_grasp()
         observers.append(observer)
     shares = []
@@ -163,9 +163,9 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
             else:
                 observer.update(shown(task, row, step), robot_of(task, row), held)
             estimate = observer.estimate(0.0)
-            np.testing.assert_allclose(estimate.points_w, task.view.points_w[row], atol=SAME_M)
-            assert estimate.visible_fraction == pytest.approx(float(task.view.fraction[row]), abs=1e-6)
-            assert estimate.view_fresh == bool(task.view.fresh[row])
+            np.testing.assert_allclose(estimate.points_w, task.object_camera.points_w[row], atol=SAME_M)
+            assert estimate.visible_fraction == pytest.approx(float(task.object_camera.fraction[row]), abs=1e-6)
+            assert estimate.view_fresh == bool(task.object_camera.fresh[row])
         shares.append(estimate.visible_fraction)
     assert mode == "first_frame" or min(shares) < 0.8  # the hand did hide something
     assert (
@@ -179,11 +179,11 @@ def test_the_plan_is_that_of_the_simulator_without_its_noise(make, contract, bod
     planner = PregraspPlanner(allegro, "floating", task.cfg.reset)
     draws = task.draws.rows(torch.arange(ROWS))
     quiet = {name: torch.zeros_like(getattr(draws, name)) for name in ("standoff", "palm_offset", "roll", "tilt")}
-    above_w = torch.cat([task.view.points_w.mean(dim=1)[:, :2], torch.full((ROWS, 1), 0.76)], dim=1).double()
-    origin_w = task.view.camera_w if camera == "overhead" else above_w
-    expected = planner(task.view.points_w, origin_w, replace(draws, **quiet))
+    above_w = torch.cat([task.object_camera.points_w.mean(dim=1)[:, :2], torch.full((ROWS, 1), 0.76)], dim=1).double()
+    origin_w = task.object_camera.camera_w if camera == "overhead" else above_w
+    expected = planner(task.object_camera.points_w, origin_w, replace(draws, **quiet))
     for row in range(ROWS):
-        observer = ObjectObserver(contract, CAMERA, hand=body, seed=task.view.camera.seed(row))
+        observer = ObjectObserver(contract, CAMERA, hand=body, seed=task.object_camera.camera.seed(row))
         estimate = look(observer, shown(task, row, 0))
         plan, style = estimate.plan, expected.style
         np.testing.assert_allclose(plan.palm_pos_w, expected.palm_pos_w[row], atol=1e-9)

@@ -38,7 +38,7 @@ def surface_distance(task: GraspTask, row: int) -> torch.Tensor:
     samples = torch.from_numpy(task.library[task.objects[row]].points).double()
     state = task.engine.state
     surface = quat_rotate(state.object_quat_w[row], samples) + state.object_pos_w[row]
-    return torch.cdist(task.view.points_w[row].double(), surface).amin(dim=1)
+    return torch.cdist(task.object_camera.points_w[row].double(), surface).amin(dim=1)
 
 
 def test_drawn_depth_is_that_of_rays(household):
@@ -88,16 +88,16 @@ def test_the_first_view_lies_on_the_object_and_the_hand_is_not_in_it(make):
     assert distance.median(dim=1).values.max() < 0.006  # spacing of 1,024 samples, and 2.4 mm of noise
     assert distance.quantile(0.95) < 0.012
     for row in range(4):
-        assert len(task.view.points_w[row].unique(dim=0)) > 150  # every second pixel, 4 mm apart
+        assert len(task.object_camera.points_w[row].unique(dim=0)) > 150  # every second pixel, 4 mm apart
 
 
 def test_frames_after_it_lie_on_the_object_too_though_the_hand_is_in_them(make):
     task = make(model="rendered", mode="latest", frame_interval_steps=4, latency_steps=0)
     for _ in range(8):
         task.step(torch.zeros(4, 22))
-    fresh = task.view.fresh.nonzero().squeeze(1).tolist()
+    fresh = task.object_camera.fresh.nonzero().squeeze(1).tolist()
     assert len(fresh) >= 3
-    assert 0.05 < task.view.fraction.mean() < 0.8
+    assert 0.05 < task.object_camera.fraction.mean() < 0.8
     for row in fresh:
         assert surface_distance(task, row).quantile(0.9) < 0.02
 

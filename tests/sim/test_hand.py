@@ -126,7 +126,7 @@ def test_the_left_hand_is_the_mirror_image_at_the_same_joint_values(name):
 
 @pytest.mark.parametrize("name", HANDS)
 def test_a_mirrored_mass_matrix_is_that_of_the_right_hand(name):
-    """The same joint values move the same inertias: equal joint-space mass matrices prove the mirrored inertias."""
+    """Equal joint-space mass matrices at equal joint values prove the mirrored inertias."""
     matrices = []
     for side in SIDES:
         hand = HandSpec.load(name, side)

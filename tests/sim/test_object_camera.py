@@ -111,8 +111,8 @@ def test_depth_noise_grows_with_the_square_of_the_distance(make):
     for height in (0.5, 1.0):
         reset = ResetCfg(camera_m=0.0, object_xy_range_m=0.0, camera_height_m=height)
         clean, noisy = make(reset=reset), make(reset=reset, disparity_sd_px=0.08)
-        error = (noisy.view.points_w - clean.view.points_w).norm(dim=-1)
-        depth = (clean.view.points_w - torch.tensor([0.0, 0.0, height])).norm(dim=-1)
+        error = (noisy.object_camera.points_w - clean.object_camera.points_w).norm(dim=-1)
+        depth = (clean.object_camera.points_w - torch.tensor([0.0, 0.0, height])).norm(dim=-1)
         expected = 0.08 * depth.square() / (385.0 * 0.05)  # disparity error x z^2 / (focal length x baseline)
         spread.append(float((error / expected).square().mean().sqrt()))
     assert spread == pytest.approx([1.0, 1.0], abs=0.06)  # 1,024 numbers each
@@ -122,13 +122,13 @@ def test_depth_comes_in_steps_of_its_unit(make):
     task = make(depth_unit_m=0.004)
     camera = task.draws.object_xy
     camera = torch.cat([camera, torch.zeros(ENVS, 1)], dim=1) + task.draws.camera_offset
-    distance = (task.view.points_w - camera[:, None]).norm(dim=-1) / 0.004
+    distance = (task.object_camera.points_w - camera[:, None]).norm(dim=-1) / 0.004
     assert (distance - distance.round()).abs().max() < 1e-3
 
 
 def test_lost_and_flying_points_are_at_edges_and_fly_away_from_the_camera(make):
     clean, spoiled = make(), make(edge_dropout=0.5, flying_pixel_rate=0.5)
-    gap = torch.cdist(spoiled.view.points_w, clean.view.points_w).amin(dim=2)
+    gap = torch.cdist(spoiled.object_camera.points_w, clean.object_camera.points_w).amin(dim=2)
     assert 0.01 < float((gap > 0.012).float().mean()) < 0.5
     assert gap.max() < 0.045  # 30 mm behind the object, and the spacing of points
 
@@ -238,9 +238,9 @@ def test_a_corrected_cloud_keeps_what_is_explained_and_takes_in_what_is_not():
 
 def test_a_view_of_the_first_frame_stays_and_tells_the_policy_nothing_more(make):
     task = make()
-    before = task.view.points_w.clone()
+    before = task.object_camera.points_w.clone()
     run(task, 10)
-    assert torch.equal(task.view.points_w, before)
+    assert torch.equal(task.object_camera.points_w, before)
     assert "view_fresh" not in task.layouts["student"].slices()
 
 
@@ -251,7 +251,8 @@ def test_a_view_of_the_latest_frame_follows_an_object_that_is_moved(make):
     task.engine.move_object(rows, task.engine.state.object_pos_w + torch.tensor([0.05, 0.0, 0.0]))
     run(task, 1)
     true = quat_rotate_inverse(
-        task.engine.state.object_quat_w[:, None], task.view.points_w.double() - task.engine.state.object_pos_w[:, None]
+        task.engine.state.object_quat_w[:, None],
+        task.object_camera.points_w.double() - task.engine.state.object_pos_w[:, None],
     )
     surface = torch.stack([torch.from_numpy(task.library[name].points) for name in task.objects]).double()
     assert torch.cdist(true, surface).amin(dim=2).max() < 1e-5
@@ -268,7 +269,7 @@ def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
         steps = []
         for _ in range(9):  # the approach
             run(task, 1)
-            steps.append(float(task.view.fraction.mean()))
+            steps.append(float(task.object_camera.fraction.mean()))
         seen[name] = np.mean(steps)
     assert seen["overhead"] < 0.6
     assert seen["side"] > seen["overhead"] + 0.1, seen
@@ -296,7 +297,7 @@ def test_a_trial_is_seen_alike_whatever_runs_beside_it(make, mode):
     together._new_episodes(torch.tensor([1]), [5])
     for task in (together, alone):
         run(task, 7)
-    torch.testing.assert_close(together.view.points_w[2], alone.view.points_w[0], rtol=0, atol=1e-4)
+    torch.testing.assert_close(together.object_camera.points_w[2], alone.object_camera.points_w[0], rtol=0, atol=1e-4)
 
 
 def bent_plate(count: int = POINTS) -> torch.Tensor:
@@ -448,7 +449,9 @@ def test_the_least_axis_is_the_eigenvector_of_the_least_eigenvalue_at_any_size()
 
 
 def test_a_live_view_costs_the_first_frame_nothing_but_its_errors(make):
-    torch.testing.assert_close(make(mode="tracked").view.points_w, make().view.points_w, rtol=0, atol=0)
+    torch.testing.assert_close(
+        make(mode="tracked").object_camera.points_w, make().object_camera.points_w, rtol=0, atol=0
+    )
 
 
 def test_each_option_of_the_view_is_named_as_its_mode():

@@ -1,4 +1,4 @@
-"""What is done with whole libraries: sampling by difficulty, comparison with real things, contact sheets, commands."""
+"""Commands on object libraries: sampling by difficulty, comparison with real meshes, contact sheets."""
 
 import json
 

@@ -31,20 +31,20 @@ def _size(name, sizes):
 
 
 def run(change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
-    """OutcomeTracker of one episode; `change` edits the state of each step."""
-    judge, state = OutcomeTracker(1, STEP_S), world()
-    judge.reset(torch.tensor([0]), state)
-    return play(judge, change, heights, strayed, unstable, steps)
+    """Tracker of one episode; `change` edits the state of each step."""
+    tracker, state = OutcomeTracker(1, STEP_S), world()
+    tracker.reset(torch.tensor([0]), state)
+    return play(tracker, change, heights, strayed, unstable, steps)
 
 
-def play(judge, change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
-    """The same judge after a grasp, a lift and a hold more."""
+def play(tracker, change=lambda step, state: None, heights=NORMAL, strayed=(), unstable=(), steps=STEPS):
+    """Run one more grasp, lift and hold through a tracker."""
     for step in range(steps):
         state = world()
         state.object_pos_w[:, 2] += heights[step]
         state.palm_pos_w[:, 2] += NORMAL[step]
         change(step, state)
-        judge.update(
+        tracker.update(
             state,
             lifting=torch.tensor([GRASP <= step < GRASP + LIFT]),
             lift_ends=torch.tensor([step == GRASP + LIFT - 1]),
@@ -52,7 +52,7 @@ def play(judge, change=lambda step, state: None, heights=NORMAL, strayed=(), uns
             unstable=torch.tensor([step in unstable]),
             strayed=torch.tensor([step in strayed]),
         )
-    return judge
+    return tracker
 
 
 def failure(*args, **options):
@@ -104,9 +104,9 @@ def test_an_object_that_slides_in_the_hand_is_no_success_though_it_is_high(slip,
     def slide(step, state):
         state.object_pos_w[:, 0] += slip * (step == STEPS - 1)
 
-    judge = run(slide)
-    assert judge.failure(0) == expected
-    assert float(judge.slip_m) == pytest.approx(slip)
+    tracker = run(slide)
+    assert tracker.failure(0) == expected
+    assert float(tracker.slip_m) == pytest.approx(slip)
 
 
 def test_what_slips_before_the_lift_ends_is_no_slip():
@@ -125,9 +125,9 @@ def test_slip_is_measured_in_the_frame_of_the_palm():
             state.object_pos_w[:] += torch.tensor([-0.1, 0.1, 0.0])  # along +y
             state.palm_quat_w[:] = torch.tensor([0.0, 0.0, 0.0, 1.0])  # from 90 to 180 degrees about z
 
-    judge = run(turn)
-    assert judge.failure(0) == ""
-    assert float(judge.slip_m) == pytest.approx(0.0, abs=1e-12)
+    tracker = run(turn)
+    assert tracker.failure(0) == ""
+    assert float(tracker.slip_m) == pytest.approx(0.0, abs=1e-12)
 
 
 @pytest.mark.parametrize(("gap", "expected"), [([5], ""), ([5, 7], ""), ([5, 6], "dropped_in_hold")])
@@ -162,26 +162,26 @@ def test_penetration_is_the_deepest_of_the_trial():
 def test_the_last_attempt_decides_and_says_how_it_failed():
     """A drop in the first one, an object that was not lifted in the second."""
     dropped = [0.0, 0.0, 0.05, 0.15, 0.15, 0.0, 0.0, 0.0]
-    judge = run(heights=dropped)
-    assert judge.failure(0) == "dropped_in_hold"
-    judge.try_again(torch.tensor([0]))
-    play(judge, heights=[0.0] * STEPS)
-    (outcome,) = judge.outcomes([0], [0], ["mug"], "none")
+    tracker = run(heights=dropped)
+    assert tracker.failure(0) == "dropped_in_hold"
+    tracker.restart_attempt(torch.tensor([0]))
+    play(tracker, heights=[0.0] * STEPS)
+    (outcome,) = tracker.outcomes([0], [0], ["mug"], "none")
     assert (outcome.failure, outcome.attempts) == ("missed", 2)
-    judge.try_again(torch.tensor([0]))
-    play(judge)
-    (outcome,) = judge.outcomes([0], [0], ["mug"], "none")
+    tracker.restart_attempt(torch.tensor([0]))
+    play(tracker)
+    (outcome,) = tracker.outcomes([0], [0], ["mug"], "none")
     assert outcome.success and outcome.attempts == 3
 
 
 def test_a_reset_forgets_the_given_rows_only():
-    judge, state = OutcomeTracker(2, STEP_S), world(2)
-    judge.reset(torch.tensor([0, 1]), state)
+    tracker, state = OutcomeTracker(2, STEP_S), world(2)
+    tracker.reset(torch.tensor([0, 1]), state)
     state.penetration_m[:] = 0.003
     no, yes = torch.zeros(2, dtype=torch.bool), torch.ones(2, dtype=torch.bool)
-    judge.update(state, lifting=no, lift_ends=no, holding=no, unstable=yes, strayed=no)
+    tracker.update(state, lifting=no, lift_ends=no, holding=no, unstable=yes, strayed=no)
     state.object_pos_w[:] += 1.0
-    judge.reset(torch.tensor([1]), state)
-    assert judge.unstable.tolist() == [True, False]
-    assert judge.penetration_m.tolist() == [0.003, 0.0]
-    assert judge.start_pos_w[:, 0].tolist() == pytest.approx([0.1, 1.1])
+    tracker.reset(torch.tensor([1]), state)
+    assert tracker.unstable.tolist() == [True, False]
+    assert tracker.penetration_m.tolist() == [0.003, 0.0]
+    assert tracker.start_pos_w[:, 0].tolist() == pytest.approx([0.1, 1.1])

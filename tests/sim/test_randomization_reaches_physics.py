@@ -138,7 +138,7 @@ def test_a_larger_object_is_larger_everywhere_and_weighs_the_same(make, plain):
         geom = own.geom("object_0").id
         assert own.geom_rbound[geom] == pytest.approx(1.1 * nominal.geom_rbound[geom], rel=1e-4)
     torch.testing.assert_close(task._points_o, 1.1 * plain._points_o)
-    torch.testing.assert_close(task.judge.start_pos_w[:, 2], 1.1 * plain.judge.start_pos_w[:, 2])
+    torch.testing.assert_close(task.outcome_tracker.start_pos_w[:, 2], 1.1 * plain.outcome_tracker.start_pos_w[:, 2])
 
 
 def test_a_delay_line_gives_back_what_was_put_in_so_many_steps_ago():
@@ -224,15 +224,15 @@ def test_the_teacher_is_not_fooled_by_noise(make, plain):
 
 def test_points_are_shifted_by_the_cameras_error_noisy_and_fewer(make, plain):
     biased = make(camera_bias_m=0.01)
-    shift = (biased.view.points_w - plain.view.points_w).double()
+    shift = (biased.object_camera.points_w - plain.object_camera.points_w).double()
     torch.testing.assert_close(shift, biased.draws.camera_bias[:, None].expand_as(shift), atol=1e-6, rtol=0)
     noisy = make(points_noise_m=0.002)
-    assert float((noisy.view.points_w - plain.view.points_w).std()) == pytest.approx(
+    assert float((noisy.object_camera.points_w - plain.object_camera.points_w).std()) == pytest.approx(
         0.002, rel=0.05
     )  # of 3,072 numbers
     fewer = make(points_dropout=0.9)
-    assert len({tuple(p) for p in fewer.view.points_w[0].tolist()}) < len(
-        {tuple(p) for p in plain.view.points_w[0].tolist()}
+    assert len({tuple(p) for p in fewer.object_camera.points_w[0].tolist()}) < len(
+        {tuple(p) for p in plain.object_camera.points_w[0].tolist()}
     )
 
 

@@ -64,7 +64,7 @@ def until(task, actor, obs, arrived):
 def lifted(task, actor, trial):
     """A trial to the end of its lift, where the camera sees nothing of the object any more."""
     obs = until(task, actor, task.reset([trial]), lambda step: step == task.grasp_steps + task.lift_steps)
-    task.view.fraction[:] = UNSEEN_SHARE / 2
+    task.object_camera.fraction[:] = UNSEEN_SHARE / 2
     return obs
 
 
@@ -88,7 +88,7 @@ def test_an_empty_hand_goes_up_and_aside_and_on_to_a_new_pregrasp(make):
     across = math.ceil(ASIDE_M / PALM_M_S / task.step_s)
     obs = actor.step(obs).obs
     assert int(task.steps_since_pregrasp[0]) == 1 - (up + across + round(REST_S / task.step_s))
-    assert task.phases.name(0) == "retreat" and task.judge.attempts.tolist() == [2]
+    assert task.phases.name(0) == "retreat" and task.outcome_tracker.attempts.tolist() == [2]
     for _ in range(up - 1):
         obs = actor.step(obs).obs
     torch.testing.assert_close(task.control.palm_pos_w[0], torch.tensor([*start_w[:2], ABOVE_M], dtype=torch.float64))
@@ -99,13 +99,13 @@ def test_an_empty_hand_goes_up_and_aside_and_on_to_a_new_pregrasp(make):
     torch.testing.assert_close(task.control.palm_pos_w[0, :2], start_w[:2] + ASIDE_M * back_w / back_w.norm())
     torch.testing.assert_close(task.control.palm_quat_w[0], quat_w)
     obs = until(task, actor, obs, lambda step: step == 0)
-    course, palm_w = task.control.course, task.engine.state.palm_pos_w[0]
-    torch.testing.assert_close(course.palm_pos_w, course.start_pos_w)
-    assert float(course.travelled_m[0]) == 0.0 < float(course.depth_m[0])
-    assert (palm_w - course.start_pos_w[0]).norm() < 0.01
-    assert task.engine.state.object_pos_w[0, 2] - task.judge.start_pos_w[0, 2] < 0.02  # it was let go
+    trajectory, palm_w = task.control.palm_trajectory, task.engine.state.palm_pos_w[0]
+    torch.testing.assert_close(trajectory.palm_pos_w, trajectory.start_pos_w)
+    assert float(trajectory.travelled_m[0]) == 0.0 < float(trajectory.depth_m[0])
+    assert (palm_w - trajectory.start_pos_w[0]).norm() < 0.01
+    assert task.engine.state.object_pos_w[0, 2] - task.outcome_tracker.start_pos_w[0, 2] < 0.02  # it was let go
     obs = until(task, actor, obs, lambda step: step == task.episode_steps)
-    assert task.judge.attempts.tolist() == [2]  # both are used up, whatever is felt
+    assert task.outcome_tracker.attempts.tolist() == [2]  # both are used up, whatever is felt
 
 
 def test_the_next_attempt_is_made_where_the_object_is_now(make):
@@ -116,7 +116,7 @@ def test_the_next_attempt_is_made_where_the_object_is_now(make):
     pos_w[0, :2] += torch.tensor([-0.12, 0.1])  # further than any tracker looks
     task.engine.move_object(torch.tensor([0]), pos_w)
     obs = until(task, actor, obs, lambda step: step == 1)
-    assert (task.control.course.object_xy_w[0] - pos_w[0, :2]).norm() < 0.015
+    assert (task.control.palm_trajectory.object_xy_w[0] - pos_w[0, :2]).norm() < 0.015
 
 
 def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_best(make):
@@ -138,7 +138,7 @@ def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
     once = play(task, make_policy("synergy", task), range(4))
     assert [outcome.attempts for outcome in once] == [1] * 4
     felt = torch.full((4,), LOST_GRIP + 0.01)
-    again = play(task, Scripted(task, felt), range(4), 3, lambda: task.view.fraction[1].zero_())
+    again = play(task, Scripted(task, felt), range(4), 3, lambda: task.object_camera.fraction[1].zero_())
     assert [outcome.attempts for outcome in again] == [1, 3, 1, 1]
     assert [again[i] for i in (0, 2, 3)] == [
         once[i] for i in (0, 2, 3)
@@ -155,10 +155,10 @@ def test_what_did_not_rise_was_left_behind_whatever_is_felt(make):
     pos_w[0, 0] += 0.15
     task.engine.move_object(torch.tensor([0]), pos_w)
     until(task, actor, obs, lambda step: step == task.grasp_steps + task.lift_steps)
-    assert task.judge.attempts.tolist() == [1, 1]
+    assert task.outcome_tracker.attempts.tolist() == [1, 1]
     actor.step(obs)
-    assert task.judge.attempts.tolist() == [2, 1]
-    assert task.judge.rise_m[1] > 0.1
+    assert task.outcome_tracker.attempts.tolist() == [2, 1]
+    assert task.outcome_tracker.rise_m[1] > 0.1
 
 
 def test_an_object_that_is_lost_in_the_hold_is_grasped_again(make):
@@ -168,11 +168,11 @@ def test_an_object_that_is_lost_in_the_hold_is_grasped_again(make):
     actor = RegraspRunner(task, policy, attempts=2)
     held_steps = task.grasp_steps + task.lift_steps + 5
     obs = until(task, actor, task.reset([0, 1]), lambda step: step == held_steps)
-    assert task.judge.held.all() and task.judge.attempts.tolist() == [1, 1]
+    assert task.outcome_tracker.held.all() and task.outcome_tracker.attempts.tolist() == [1, 1]
     policy.grip = torch.tensor([LOST_GRIP - 0.01, LOST_GRIP + 0.01])
     actor.step(obs)
-    assert task.judge.attempts.tolist() == [2, 1]
-    assert task.judge.held.tolist() == [False, True]
+    assert task.outcome_tracker.attempts.tolist() == [2, 1]
+    assert task.outcome_tracker.held.tolist() == [False, True]
     assert task.phases.name(0) == "retreat"
 
 

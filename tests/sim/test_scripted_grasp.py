@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, follow_step, prior_step
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, follow_step, scripted_grasp_step
 
 CFG = ScriptedGraspCfg(
     approach_fraction=0.5, close_rad=0.1, sink_gain_hz=4.0, sink_speed_m_s=0.2, keypoint_floor_m=0.01, sink_m=0.03
@@ -20,7 +20,7 @@ def advance(cfg=CFG, phase_s=0.0, travelled=0.0, depth=0.1, height=0.5, down=1.0
     def one(value):
         return torch.tensor([value], dtype=torch.float64)
 
-    step = prior_step(
+    step = scripted_grasp_step(
         cfg,
         closing=CLOSING,
         floor_m=0.12,
@@ -106,7 +106,7 @@ def test_each_environment_is_in_its_own_phase():
     same = torch.full((3,), 0.1, dtype=torch.float64)
     keypoints = torch.full((3, 2), 0.03, dtype=torch.float64)
     heights = 5 * same, 10 * same, keypoints
-    step = prior_step(CFG, CLOSING, 0.12, STEP_S, phase, GRASP_S, 0 * same, same, *heights, 0 * same)
+    step = scripted_grasp_step(CFG, CLOSING, 0.12, STEP_S, phase, GRASP_S, 0 * same, same, *heights, 0 * same)
     assert step.palm_m.tolist() == pytest.approx([0.01, 0.008, 0.0])
     assert step.finger_rad[:, 1].tolist() == pytest.approx([0.0, 0.1, 0.1])
 

@@ -127,7 +127,7 @@ def deepest(engine, row):
 
 
 def deepest_in_warp(engine):
-    """The same of every environment, in Warp's contacts."""
+    """Return the depth of every environment's object in the table, from Warp's contacts."""
     contact, count = engine._data.contact, int(engine._data.nacon.numpy()[0])
     geoms, dist, world = (getattr(contact, name).numpy()[:count] for name in ("geom", "dist", "worldid"))
     own = np.isin(geoms, engine.slots.object_geoms).any(axis=1) & (geoms == engine.slots.table).any(axis=1)

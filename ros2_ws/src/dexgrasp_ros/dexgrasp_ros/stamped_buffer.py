@@ -9,7 +9,7 @@ from dexgrasp.utils.rotations import Pose, quat_from_rotvec, quat_multiply
 
 Array = NDArray[np.float64]
 KEPT_S = 1.0
-"""ProprioceptiveState older than this against the newest are discarded [s]."""
+"""Readings older than this against the newest are discarded [s]."""
 
 
 class StampedBuffer:

@@ -64,7 +64,7 @@ class Verdict:
     """Why the joint failed; empty if it passed."""
 
 
-def judge(names: Sequence[str], index: int, commanded_rad: float, moved: Array, motion: str) -> Verdict:
+def assess_motion(names: Sequence[str], index: int, commanded_rad: float, moved: Array, motion: str) -> Verdict:
     """Evaluate the commanded motion of joint `index` from the measured motions (joint,) [rad]."""
     share = moved / commanded_rad
     others = [k for k in range(len(names)) if k != index]
@@ -199,7 +199,7 @@ class JointTest:
             return None
         assert self._rest is not None
         commanded = float(self._goal[index] - self._home[index])
-        verdict = judge(self.names, index, commanded, joints - self._rest, self._motion)
+        verdict = assess_motion(self.names, index, commanded, joints - self._rest, self._motion)
         self._goal, self._deflected = self._home, False
         self._waiting.pop(0)
         self.verdicts.append(verdict)

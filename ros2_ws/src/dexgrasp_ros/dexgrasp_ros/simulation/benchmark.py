@@ -22,7 +22,7 @@ ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 
 
 @dataclass(frozen=True)
-class RosBenchCfg:
+class BenchRosCfg:
     """Options of the closed-loop benchmark, in which each node is a process."""
 
     policy: str = "allegro/student"
@@ -43,7 +43,7 @@ class RosBenchCfg:
             raise ValueError(f"domain must lie in 0..101, got {self.domain}")
 
 
-def bench_ros(cfg: RosBenchCfg) -> dict[str, Any]:
+def bench_ros(cfg: BenchRosCfg) -> dict[str, Any]:
     """Measure, print the table, write RUN/bench.json; returns what it holds."""
     bundle = find_bundle(cfg.policy)
     with Run.open(cfg.out, cfg) as run:

@@ -93,7 +93,7 @@ class SimRobotCfg:
 
 @dataclass(frozen=True)
 class JointReadings:
-    """ProprioceptiveState of all joints: arm, then hand."""
+    """Readings of all joints: arm, then hand."""
 
     names: tuple[str, ...]
     position: Array
