@@ -1,3 +1,5 @@
+from . import deploy as deploy
+from . import perception as perception
 from .api import evaluate as evaluate
 from .api import load_policy as load_policy
 from .api import make as make

@@ -58,7 +58,6 @@ def make_gym(
     policy: str | None = None,
     attempts: int = 1,
     render_mode: str | None = None,
-    group: str | None = None,
     **options: Any,
 ) -> "gymnasium.Env[Any, Any]":
     """Return a `gymnasium.Env` of one episode at a time.
@@ -69,7 +68,7 @@ def make_gym(
     from dexgrasp.sim.envs.gymnasium_env import GraspEnv
 
     given = _arguments("make_gym", hand, objects, policy, options, GYM_OPTIONS)
-    env = GraspEnv(obs=obs, render_mode=render_mode, group=group, **given)
+    env = GraspEnv(obs=obs, render_mode=render_mode, **given)
     if attempts == 1:
         return env
     from dexgrasp.policies.evaluation.regrasp_wrapper import RegraspWrapper
@@ -86,7 +85,6 @@ def make_gym_vec(
     policy: str | None = None,
     attempts: int = 1,
     render_mode: str | None = None,
-    group: str | None = None,
     **options: Any,
 ) -> "gymnasium.vector.VectorEnv[Any, Any, Any]":
     """Return a `gymnasium.vector.VectorEnv` that resets finished episodes in the same step.
@@ -96,7 +94,7 @@ def make_gym_vec(
     from dexgrasp.sim.envs.gymnasium_env import GraspVectorEnv
 
     given = _arguments("make_gym_vec", hand, objects, policy, options, GYM_OPTIONS)
-    env = GraspVectorEnv(num_envs, obs=obs, render_mode=render_mode, group=group, **given)
+    env = GraspVectorEnv(num_envs, obs=obs, render_mode=render_mode, **given)
     if attempts == 1:
         return env
     from dexgrasp.policies.evaluation.regrasp_wrapper import VectorRegraspWrapper
@@ -122,7 +120,8 @@ def make_sb3(
     """Return a Stable-Baselines3 `VecEnv`. Arguments: see `make_gym`."""
     from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 
-    given = _arguments("make_sb3", hand, objects, policy, options, GYM_OPTIONS)
+    known = tuple(name for name in GYM_OPTIONS if name != "attempts")
+    given = _arguments("make_sb3", hand, objects, policy, options, known)
     return GraspVecEnv(num_envs, obs=obs, render_mode=render_mode, **given)
 
 

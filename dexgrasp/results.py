@@ -40,6 +40,11 @@ def evaluate_policy(
 ) -> EvaluationResult:
     """Run the evaluation and return its result; `options`: those of `dexgrasp evaluate`."""
     import_plugins(plugin_names(options.get("plugins", ())))
+    if isinstance(objects, ObjectLibrary) and set(objects.names) != set(ObjectLibrary(objects.path).names):
+        raise ValueError(
+            f"evaluate: objects is a part of the library {objects.path}, which would be evaluated as a whole; give a "
+            f"folder of the meshes or a generated library of these objects"
+        )
     given = {"policy": policy, "objects": objects.path if isinstance(objects, ObjectLibrary) else objects}
     cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")
     cfg = replace(cfg, out=cfg.out or str(default_path("evaluate")))

@@ -4,7 +4,7 @@ A bundle acts on readings, pre-grasp and phase (obs="dict"), a checkpoint on the
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -143,14 +143,24 @@ def load_env_agent(name: str, env: Any = None) -> EnvAgent:
         registry.check_task(name, base.task)
     source = registry.find_policy(name)
     if source.bundle:
+        _check_mode(name, base, ("dict",))
         joints = None if base is None else base.task.hand.joint_names
         return BundleEnvAgent(Policy.load(source.path, joints), base)
     checkpoint = load_checkpoint(source.path)
     hand = checkpoint.hand
     sizes = (len(hand.joint_names), len(hand.keypoint_names), 6 + len(hand.joint_names), len(hand.contact_bodies))
     known = SimpleNamespace(hand=hand, layouts={"teacher": teacher_layout(*sizes)})
+    _check_mode(name, base, (checkpoint.stage, "both", "dict"))
     _check_size(checkpoint.actor, checkpoint.stage, base, name)
     return CheckpointEnvAgent(ActorAgent(checkpoint.actor, known), checkpoint.stage, base)  # pyright: ignore
+
+
+def _check_mode(name: str, base: Any, modes: Sequence[str]) -> None:
+    """Raise ValueError if the environment's observations are not among those that the policy reads."""
+    if base is not None and base.obs_mode not in modes:
+        raise ValueError(
+            f"'{name}' cannot act on obs=\"{base.obs_mode}\": make the environment with obs=\"{modes[0]}\""
+        )
 
 
 def _check_size(actor: Any, stage: str, base: Any, name: str) -> None:

@@ -89,14 +89,14 @@ class Sb3GraspPolicy(ActorCriticPolicy):
         return self.get_distribution(observation).get_actions(deterministic=deterministic)
 
 
-def sb3_model(checkpoint: Checkpoint, group: str = BOTH) -> PPO:
+def sb3_model(checkpoint: Checkpoint, obs: str = BOTH) -> PPO:
     """Return a PPO of Stable-Baselines3 with the policy of the checkpoint.
 
-    `group`: as in `GraspVecEnv(group=...)`.
+    `obs`: observation mode of the environment, as in `dexgrasp.make_sb3(obs=...)`.
     """
     policy, architecture = checkpoint.policy, checkpoint.policy.architecture
-    if group not in (BOTH, policy.actor_group):
-        raise ValueError(f"group={group}: the actor of a {checkpoint.stage} reads group={policy.actor_group} or both")
+    if obs not in (BOTH, policy.actor_group):
+        raise ValueError(f"obs={obs}: the actor of a {checkpoint.stage} reads obs={policy.actor_group} or obs=both")
     limit = checkpoint.task.action_clip
     model = PPO(
         Sb3GraspPolicy,
@@ -108,7 +108,7 @@ def sb3_model(checkpoint: Checkpoint, group: str = BOTH) -> PPO:
         device="cpu",
         _init_setup_model=False,
     )
-    model.observation_space = _space(policy.layouts, group)
+    model.observation_space = _space(policy.layouts, obs)
     model.action_space = spaces.Box(-limit, limit, (architecture.num_actions,), np.float32)
     model.n_envs = 1
     model._setup_model()
@@ -116,13 +116,13 @@ def sb3_model(checkpoint: Checkpoint, group: str = BOTH) -> PPO:
     return model
 
 
-def write_sb3(checkpoint: Checkpoint, out: Path, group: str = BOTH) -> None:
+def write_sb3(checkpoint: Checkpoint, out: Path, obs: str = BOTH) -> None:
     """Write a zip file that `stable_baselines3.PPO.load` opens where dexgrasp is installed."""
     with torch.random.fork_rng():
-        sb3_model(checkpoint, group).save(out)
+        sb3_model(checkpoint, obs).save(out)
 
 
-def _space(layouts: dict[str, Layout], group: str) -> spaces.Space[Any]:
+def _space(layouts: dict[str, Layout], obs: str) -> spaces.Space[Any]:
     names: Sequence[str] = sorted(layouts) if group == BOTH else [group]
     boxes: dict[str, spaces.Space[Any]] = {
         name: spaces.Box(-np.inf, np.inf, (layouts[name].size,), np.float32) for name in names

@@ -41,9 +41,9 @@ def with_measured_buffers(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: 
     return sized
 
 
-def measure_contact_load(pool: ModelPool, device: str, matches: int) -> BufferUsage:
+def measure_contact_load(pool: ModelPool, device: str, max_contacts_per_sensor: int) -> BufferUsage:
     """Measure the buffers needed while closing hands press on the objects with the most pieces."""
-    engine = WarpEngine(pool, WORLDS, replace(ROOM, matches=matches), device)
+    engine = WarpEngine(pool, WORLDS, replace(ROOM, max_contacts_per_sensor=max_contacts_per_sensor), device)
     start = _start(pool)
     engine.reset(torch.arange(WORLDS, device=engine.device), start)
     state, hand = engine.state, pool.hand

@@ -8,7 +8,6 @@
 Importing this file registers "dexgrasp/Grasp-v0" for `gymnasium.make` and `gymnasium.make_vec`.
 """
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -37,13 +36,8 @@ OBS_MODES = ("student", "teacher", "both", "dict")
 Observation = NDArray[Any] | dict[str, NDArray[Any]]
 
 
-def obs_mode(obs: str, group: str | None = None) -> str:
-    """Return the observation mode after a check; `group` is the former name of the option."""
-    if group is not None:
-        warnings.warn(
-            "group= is now called obs=; group= will go with the next release", DeprecationWarning, stacklevel=3
-        )
-        obs = group
+def check_obs_mode(obs: str) -> str:
+    """Return the observation mode, or raise ValueError for an unknown one."""
     if obs not in OBS_MODES:
         raise ValueError(f"obs must be one of {list(OBS_MODES)}, got '{obs}'")
     return obs
@@ -107,7 +101,6 @@ class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         hand: str | HandSpec = "allegro",
         obs: str = "student",
         render_mode: str | None = None,
-        group: str | None = None,
         **options: Any,
     ) -> None:
         """`options`: those of `dexgrasp.sim.envs.trial_streams.make_task`.
@@ -115,10 +108,10 @@ class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         Among them mount, disturbance, task, physics, randomization, seed.
         """
         check_mode(render_mode)
-        self.render_mode, self._obs = render_mode, obs_mode(obs, group)
+        self.render_mode, self.obs_mode = render_mode, check_obs_mode(obs)
         self.task = make_task(1, objects, hand, **options)
-        self.streams, self._window = make_streams(self.task, self._obs), Window(self.task)
-        self.observation_space, self.action_space = observation_space(self.task, self._obs), action_space(self.task)
+        self.streams, self._window = make_streams(self.task, self.obs_mode), Window(self.task)
+        self.observation_space, self.action_space = observation_space(self.task, self.obs_mode), action_space(self.task)
         self.metadata = type(self).metadata | {"render_fps": self.task.cfg.rate_hz}
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict]:
@@ -131,7 +124,7 @@ class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         self.streams.continue_at(_trials(options, 1))
         obs = self.streams.reset()
         self._follow()
-        return observation(obs, self._obs, 0), _start_info(self.task, 0)
+        return observation(obs, self.obs_mode, 0), _start_info(self.task, 0)
 
     def step(self, action: NDArray[np.float32]) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Run one control step. The last info of an episode holds its outcome."""
@@ -140,7 +133,7 @@ class GraspEnv(gymnasium.Env[Observation, NDArray[np.float32]]):
         for outcome in step.info["outcomes"]:
             info |= final_info(outcome)
         self._follow()
-        obs = observation(step.obs, self._obs, 0)
+        obs = observation(step.obs, self.obs_mode, 0)
         return obs, float(step.reward), bool(step.terminated), bool(step.truncated), info
 
     def render(self) -> NDArray[np.uint8] | None:
@@ -177,7 +170,6 @@ class GraspVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         hand: str | HandSpec = "allegro",
         obs: str = "student",
         render_mode: str | None = None,
-        group: str | None = None,
         **options: Any,
     ) -> None:
         """`options`: those of `dexgrasp.sim.envs.trial_streams.make_task`.
@@ -185,11 +177,11 @@ class GraspVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         Environment i repeats a `GraspEnv` with seed s + i.
         """
         check_mode(render_mode)
-        self.num_envs, self.render_mode, self._obs = num_envs, render_mode, obs_mode(obs, group)
+        self.num_envs, self.render_mode, self.obs_mode = num_envs, render_mode, check_obs_mode(obs)
         self.task = make_task(num_envs, objects, hand, **options)
-        self.streams = make_streams(self.task, self._obs)
+        self.streams = make_streams(self.task, self.obs_mode)
         self._windows = [Window(self.task, row) for row in range(num_envs)]
-        self.single_observation_space = observation_space(self.task, self._obs)
+        self.single_observation_space = observation_space(self.task, self.obs_mode)
         self.single_action_space = action_space(self.task)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
@@ -213,7 +205,7 @@ class GraspVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         for row in rows:
             infos = self._add_info(infos, _start_info(self.task, row), row)
         self._follow()
-        return observation(obs, self._obs, slice(None)), infos
+        return observation(obs, self.obs_mode, slice(None)), infos
 
     def step(
         self, actions: NDArray[np.float32]
@@ -223,11 +215,11 @@ class GraspVectorEnv(VectorEnv[Observation, NDArray[np.float32], NDArray[Any]]):
         infos: dict[str, Any] = {}
         ended = (step.terminated | step.truncated).nonzero().squeeze(1).tolist()
         for row, outcome in zip(ended, step.info["outcomes"], strict=True):
-            final = {"final_obs": observation(step.info["final_obs"], self._obs, row)}
+            final = {"final_obs": observation(step.info["final_obs"], self.obs_mode, row)}
             infos = self._add_info(infos, final | {"final_info": final_info(outcome)}, row)
             infos = self._add_info(infos, _start_info(self.task, row), row)
         self._follow()
-        obs = observation(step.obs, self._obs, slice(None))
+        obs = observation(step.obs, self.obs_mode, slice(None))
         ends = step.terminated.cpu().numpy(), step.truncated.cpu().numpy()
         return obs, step.reward.double().cpu().numpy(), *ends, infos
 

@@ -14,9 +14,9 @@ from stable_baselines3.common.vec_env.base_vec_env import VecEnv, VecEnvIndices
 from dexgrasp.sim.envs.gymnasium_env import (
     Observation,
     action_space,
+    check_obs_mode,
     final_info,
     make_streams,
-    obs_mode,
     observation,
     observation_space,
 )
@@ -82,7 +82,6 @@ class GraspVecEnv(VecEnv):
         hand: str | HandSpec = "allegro",
         obs: str = "student",
         render_mode: str | None = None,
-        group: str | None = None,
         **options: Any,
     ) -> None:
         """`obs`: a mode of `dexgrasp.sim.envs.gymnasium_env`.
@@ -90,14 +89,14 @@ class GraspVecEnv(VecEnv):
         `options`: those of `dexgrasp.sim.envs.trial_streams.make_task`: mount, task, physics, seed, ...
         """
         check_mode(render_mode)
-        self._obs = obs_mode(obs, group)
+        self.obs_mode = check_obs_mode(obs)
         self.task = make_task(num_envs, objects, hand, **options)
-        self.streams = make_streams(self.task, self._obs)
+        self.streams = make_streams(self.task, self.obs_mode)
         self.rows = [EnvView(self.task, row, render_mode) for row in range(num_envs)]
         self._began_s = time.time()
         self._returns, self._lengths = np.zeros(num_envs), np.zeros(num_envs, dtype=np.int64)
         self._actions = torch.zeros(num_envs, self.task.num_actions)
-        super().__init__(num_envs, observation_space(self.task, self._obs), action_space(self.task))
+        super().__init__(num_envs, observation_space(self.task, self.obs_mode), action_space(self.task))
         self.metadata |= {"render_fps": self.task.cfg.rate_hz}  # pyright: ignore[reportOperatorIssue]
 
     def reset(self) -> Observation:
@@ -108,7 +107,7 @@ class GraspVecEnv(VecEnv):
         self._returns[:], self._lengths[:] = 0.0, 0
         obs = self.streams.reset()
         self.reset_infos = [{"trial": row.trial, "object": row.object} for row in self.rows]
-        return observation(obs, self._obs, slice(None))
+        return observation(obs, self.obs_mode, slice(None))
 
     def step_async(self, actions: NDArray[np.float32]) -> None:
         """Store the actions (env, num_actions) for the next `step_wait`."""
@@ -123,11 +122,11 @@ class GraspVecEnv(VecEnv):
         self._lengths += 1
         infos: list[dict[str, Any]] = [{"TimeLimit.truncated": truncated} for truncated in step.truncated.tolist()]
         for row, outcome in zip(np.flatnonzero(dones).tolist(), step.info["outcomes"], strict=True):
-            final = observation(step.info["final_obs"], self._obs, row)
+            final = observation(step.info["final_obs"], self.obs_mode, row)
             infos[row] |= final_info(outcome) | {"terminal_observation": final, "episode": self._episode(row)}
             self.rows[row].outcome = outcome
             self.reset_infos[row] = {"trial": self.rows[row].trial, "object": self.rows[row].object}
-        return observation(step.obs, self._obs, slice(None)), rewards, dones, infos
+        return observation(step.obs, self.obs_mode, slice(None)), rewards, dones, infos
 
     def _episode(self, row: int) -> dict[str, float | int]:
         """Return the statistics of the episode that ends in `row` and reset them."""

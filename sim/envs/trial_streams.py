@@ -4,6 +4,7 @@ Environment i runs the trials 0, 1, 2, ... of seed i one after another, independ
 repeats a single environment of that seed.
 """
 
+import numbers
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -41,6 +42,8 @@ def make_task(
     cpu, or warp for a GPU, with the buffer sizes `warp`. `in_order`: trial i uses object i modulo the library's size,
     otherwise objects are drawn evenly. `auto_reset`: the task starts the next trial where an episode ended.
     """
+    if isinstance(num_envs, bool) or not isinstance(num_envs, numbers.Integral) or num_envs < 1:
+        raise ValueError(f"num_envs must be an integer of at least 1, got {num_envs!r}")
     for name, value, kind in (
         ("task", task, TaskCfg),
         ("physics", physics, PhysicsCfg),

@@ -266,8 +266,10 @@ class GraspTask:
         """Advance every environment by one control period.
 
         `action` (env, action), clipped to task.action_clip. `grip` (env,): confidence of the policy that thumb and
-        another finger touch the object, 0 to 1; None: zero.
+        another finger touch the object, 0 to 1; None: zero. Raises RuntimeError before the first reset, ValueError
+        for an action of another shape.
         """
+        self._check_action(action)
         self._act(action, grip)
         terminated, truncated = self._update_outcomes()
         self.regrasp.finish_motions()
@@ -333,6 +335,12 @@ class GraspTask:
         self._last_palm_pos_w[rows] = palm.palm_pos_w
         self.sensing.begin(rows, state)
         self.commanding.begin(rows, state)
+
+    def _check_action(self, action: Tensor) -> None:
+        if not hasattr(self, "_object_vectors"):
+            raise RuntimeError("call reset before the first step")
+        if tuple(action.shape) != (self.num_envs, self.num_actions):
+            raise ValueError(f"action must be {(self.num_envs, self.num_actions)}, got {tuple(action.shape)}")
 
     def _act(self, action: Tensor, grip: Tensor | None) -> None:
         """Turn the actions into targets, disturb the objects, and step the physics by one control period."""
@@ -463,7 +471,7 @@ class GraspTask:
         return self._collect_outcomes(torch.ones_like(self.outcome_tracker.held) if mask is None else mask)
 
 
-_REGISTRY: Registry[type[GraspTask]] = Registry("task")
+_REGISTRY: Registry[type[GraspTask]] = Registry("task", "register_task")
 
 
 def register_task(name: str, task: type[GraspTask]) -> None:

@@ -3,15 +3,20 @@
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
+from dexgrasp.utils.text import comma_separated, did_you_mean
+
 T = TypeVar("T")
 
 
 class Registry(Generic[T]):
     """Maps names to registered objects of one kind; errors name the kind, the known names and what to do."""
 
-    def __init__(self, kind: str, reserved: Iterable[str] = ()) -> None:
-        """`kind`: what error messages call an entry. `reserved`: names that cannot be registered."""
-        self._kind, self._reserved = kind, frozenset(reserved)
+    def __init__(self, kind: str, function: str, reserved: Iterable[str] = ()) -> None:
+        """`kind` and `function`: an entry, and the function that registers one, in messages.
+
+        `reserved`: names that cannot be registered.
+        """
+        self._kind, self._function, self._reserved = kind, function, frozenset(reserved)
         self._entries: dict[str, T] = {}
 
     @property
@@ -40,14 +45,18 @@ class Registry(Generic[T]):
         Raise ValueError, with how to register it, where there is none.
         """
         if name not in self._entries:
-            known = f" (registered: {', '.join(self.names)})" if self._entries else ""
+            hint = did_you_mean(name, self._entries) or f" Registered: {comma_separated(self.names)}."
             raise ValueError(
-                f"{self._kind} '{name}' is not registered; import the module that registers it: "
-                f"plugins=my_module{known}"
+                f"{self._kind} '{name}' is not registered.{hint} Register it with dexgrasp.{self._function}; on the "
+                f"command line, name the module that does so: plugins=my_module"
             )
         return self._entries[name]
 
 
 def _origin(entry: object) -> str:
-    """Return module and name of a function or class; two reloads of one definition have one origin."""
-    return f"{getattr(entry, '__module__', '')}.{getattr(entry, '__qualname__', repr(entry))}"
+    """Return module and name of a function or class; two reloads of one definition have one origin.
+
+    Functions defined in functions, and lambdas, share their names with others: their origin is the object itself.
+    """
+    name = getattr(entry, "__qualname__", repr(entry))
+    return f"{getattr(entry, '__module__', '')}.{name}" + (f" at {id(entry):#x}" if "<" in name else "")

@@ -4,6 +4,7 @@ Terms of the grasp phase follow RobustDexGrasp (arXiv 2504.05287); terms of lift
 keypoints carry the hand's own weights, which sum to their number. Users add terms with `register_reward`.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -76,13 +77,23 @@ class RewardContext:
 RewardFunction = Callable[[RewardContext], Tensor]
 """Returns a term before its weight: (env,) float or bool, on the task's device."""
 
-_REGISTRY: Registry[RewardFunction] = Registry("reward term", reserved=[item.name for item in fields(RewardCfg)])
+_REGISTRY: Registry[RewardFunction] = Registry(
+    "reward term", "register_reward", reserved=[item.name for item in fields(RewardCfg)]
+)
 
 
 def register_reward(name: str, function: RewardFunction) -> None:
     """Make `function` available as the reward term `name`; its weight is task.reward.extra.NAME."""
     if not callable(function):
         raise TypeError(f"reward term '{name}' must be a function of a RewardContext, got {function!r}")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError as error:
+        raise TypeError(
+            f"reward term '{name}' must be a function of one argument, a RewardContext: {function!r}: {error}"
+        ) from error
+    except ValueError:
+        pass  # a built-in without a signature
     _REGISTRY.register(name, function)
 
 
@@ -164,7 +175,7 @@ class Rewards:
         weighted = {name: getattr(self._cfg, name) * term.float() for name, term in self._built_in(context).items()}
         total = torch.stack(list(weighted.values())).sum(dim=0)
         for name, function in self._extra.items():
-            term = _checked(name, function(context), context.success)
+            term = _checked(name, _evaluate(name, function, context), context.success)
             weighted[name] = self._cfg.extra[name] * term.float()
             total = total + weighted[name]  # one by one: a weight of zero changes no bit
         means = torch.stack([term.mean() for term in weighted.values()]).tolist()
@@ -194,6 +205,14 @@ class Rewards:
             "success": context.success,
             "action": action(context.action),
         }
+
+
+def _evaluate(name: str, function: RewardFunction, context: RewardContext) -> object:
+    try:
+        return function(context)
+    except Exception as error:
+        error.add_note(f"raised in the reward term '{name}'")
+        raise
 
 
 def _checked(name: str, value: object, like: Tensor) -> Tensor:

@@ -180,11 +180,6 @@ def test_every_disturbance_of_the_evaluation_reaches_the_task(options, name):
 def test_impossible_options_are_refused_at_construction(options):
     with pytest.raises(ValueError, match=r"obs must be one of \['student', 'teacher', 'both', 'dict'\], got 'pupil'"):
         GraspEnv(obs="pupil", **options)
-    with (
-        pytest.warns(DeprecationWarning, match="group= is now called obs="),
-        pytest.raises(ValueError, match="obs must be one of"),
-    ):
-        GraspEnv(group="pupil", **options)
     with pytest.raises(ValueError, match=r"render_mode must be None or one of \['human', 'rgb_array'\], got 'ascii'"):
         GraspEnv(render_mode="ascii", **options)
     with pytest.raises(ValueError, match="disturbance must be one of"):

@@ -184,8 +184,11 @@ def test_a_term_that_nobody_registered_is_named_with_the_remedy(make):
     saved = configs.as_dict(TaskCfg(reward=RewardCfg(extra={"absent": 0.5})))
     assert saved["reward"]["extra"] == {"absent": 0.5}
     cfg = configs.from_dict(TaskCfg, saved, "config.yaml")
-    with pytest.raises(ValueError, match=r"^reward term 'absent' is not registered; import the module that registers "
-                                         r"it: plugins=my_module \(registered: other\)$"):  # fmt: skip
+    message = (
+        r"^reward term 'absent' is not registered\. Registered: other\. Register it with dexgrasp\.register_reward; .*"
+        r"plugins=my_module$"
+    )
+    with pytest.raises(ValueError, match=message):
         make(**cfg.reward.extra)
 
 
@@ -231,3 +234,18 @@ def test_extra_terms_are_given_on_the_command_line(words):
 def test_weights_that_are_none_are_refused(word, text):
     with pytest.raises(ConfigError, match=text):
         configs.load(EvaluateCfg, "evaluate", [word])
+
+
+def test_a_function_that_cannot_be_a_term_is_refused_when_it_is_registered(make):
+    with pytest.raises(TypeError, match="reward term 'two' must be a function of one argument, a RewardContext"):
+        register_reward("two", lambda context, weight: context.step_s)
+    register_reward("first", lambda context: context.success)
+    with pytest.raises(ValueError, match="reward term 'first' is registered already"):
+        register_reward("first", lambda context: ~context.success)
+
+
+def test_an_error_in_a_term_names_the_term(make):
+    register_reward("divides", lambda context: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as caught:
+        rollout(make(divides=1.0))
+    assert caught.value.__notes__ == ["raised in the reward term 'divides'"]
