@@ -5,11 +5,28 @@ Heavy modules are imported when a function is called.
     env = dexgrasp.make_gym_vec("allegro", num_envs=8, obs="dict", policy="allegro/student")
     policy = dexgrasp.load_policy("allegro/student", env)
     obs, info = env.reset(seed=0)
-    while True:
+    successes = []
+    while len(successes) < 16:
         obs, reward, terminated, truncated, info = env.step(policy.act(obs))
+        if (ended := terminated | truncated).any():
+            successes += info["final_info"]["is_success"][ended].tolist()
 
-Options are those of the command line: physics="turbo", task="paper", randomization="train", camera="tracked_updated",
-**{"task.hold_s": 1.0}; a dataclass instance or a dictionary of some keys is accepted in place of a preset's name.
+`options` of `make`, `make_gym`, `make_gym_vec`, `make_sb3` and `make_isaacgym`:
+
+    physics         preset of configs/physics: reference, balanced (default of training), turbo
+    task            preset of configs/task: grasp, paper
+    randomization   preset of configs/randomization: off, train, paper
+    camera          preset of configs/camera: first_frame, latest, tracked, tracked_updated, published
+    disturbance     none, shift3, shift5, force, heavy, slippery
+    mount           carrier of the hand: floating or ur5e
+    side            right or left
+    seed            seed of all random numbers
+    engine          cpu, or warp for a GPU (extra gpu); warp: its buffer sizes
+    num_threads     threads of the physics; 0: one per core, but no more than environments
+    in_order        trial i uses object i modulo the library's size; otherwise objects are drawn
+
+In place of a preset's name they accept a dataclass instance or a dictionary of some keys: task={"hold_s": 1.0}. Single
+keys are dotted, as on the command line: **{"task.hold_s": 1.0}.
 """
 
 from collections.abc import Callable
@@ -18,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import gymnasium
+    from torch import Tensor
 
     from dexgrasp.policies.agents.env_agent import EnvAgent
     from dexgrasp.policies.agents.registry import Agent
@@ -27,14 +45,12 @@ if TYPE_CHECKING:
     from dexgrasp.sim.objects import ObjectLibrary
     from dexgrasp.sim.robots.hand import HandSpec
     from dexgrasp.sim.task.grasp_task import GraspTask
-
-    Hand = str | Path | HandSpec | None
-    Objects = str | Path | ObjectLibrary
+    from dexgrasp.sim.task.rewards import RewardContext
 
 
 def make(
-    hand: "Hand" = None,
-    objects: "Objects" = "shipped",
+    hand: "str | Path | HandSpec | None" = None,
+    objects: "str | Path | ObjectLibrary" = "shipped",
     num_envs: int = 64,
     *,
     policy: str | None = None,
@@ -45,14 +61,15 @@ def make(
 
     `hand`, `objects`: names, folders or loaded objects; the default hand is the policy's, else allegro.
     `policy`: a trained policy whose hand, task and camera settings are used.
-    `auto_reset`: the next trial starts in the step that ends an episode. `options`: see the module.
+    `auto_reset`: the next trial starts in the step that ends an episode. `options`: physics, task, randomization,
+    camera, disturbance, mount, side, seed, engine, num_threads, in_order; described in `dexgrasp.api`.
     """
     return _make("make", hand, objects, num_envs, policy, options | {"auto_reset": auto_reset})
 
 
 def make_gym(
-    hand: "Hand" = None,
-    objects: "Objects" = "shipped",
+    hand: "str | Path | HandSpec | None" = None,
+    objects: "str | Path | ObjectLibrary" = "shipped",
     *,
     obs: str = "student",
     policy: str | None = None,
@@ -77,8 +94,8 @@ def make_gym(
 
 
 def make_gym_vec(
-    hand: "Hand" = None,
-    objects: "Objects" = "shipped",
+    hand: "str | Path | HandSpec | None" = None,
+    objects: "str | Path | ObjectLibrary" = "shipped",
     num_envs: int = 64,
     *,
     obs: str = "student",
@@ -108,8 +125,8 @@ GYM_OPTIONS = ("hand", "objects", "num_envs", "obs", "policy", "attempts", "rend
 
 
 def make_sb3(
-    hand: "Hand" = None,
-    objects: "Objects" = "shipped",
+    hand: "str | Path | HandSpec | None" = None,
+    objects: "str | Path | ObjectLibrary" = "shipped",
     num_envs: int = 64,
     *,
     obs: str = "student",
@@ -126,8 +143,8 @@ def make_sb3(
 
 
 def make_isaacgym(
-    hand: "Hand" = None,
-    objects: "Objects" = "shipped",
+    hand: "str | Path | HandSpec | None" = None,
+    objects: "str | Path | ObjectLibrary" = "shipped",
     num_envs: int = 64,
     *,
     task: "str | type[VecTask]" = "Grasp",
@@ -178,7 +195,7 @@ def open_objects(objects: "str | Path" = "shipped") -> "ObjectLibrary":
 
 def evaluate(
     policy: str | Path = "synergy",
-    objects: "Objects" = "shipped",
+    objects: "str | Path | ObjectLibrary" = "shipped",
     trials: int = 200,
     **options: Any,
 ) -> "EvaluationResult":
@@ -191,10 +208,11 @@ def evaluate(
     return evaluate_policy(str(policy), objects, trials, options)
 
 
-def register_reward(name: str, function: Callable[..., Any]) -> None:
+def register_reward(name: str, function: "Callable[[RewardContext], Tensor]") -> None:
     """Add a reward term that `task.reward.extra={name: weight}` turns on.
 
-    See `dexgrasp.sim.task.rewards.register_reward`.
+    `function` takes a `dexgrasp.sim.task.rewards.RewardContext` and returns the term before its weight, (env,) float
+    or bool.
     """
     from dexgrasp.sim.task.rewards import register_reward as register
 
@@ -202,10 +220,7 @@ def register_reward(name: str, function: Callable[..., Any]) -> None:
 
 
 def register_task(name: str, task: "type[GraspTask]") -> None:
-    """Add a subclass of `GraspTask` that `task.class_name=name` selects.
-
-    See `dexgrasp.sim.task.grasp_task.register_task`.
-    """
+    """Add a subclass of `dexgrasp.sim.task.grasp_task.GraspTask` that `task.class_name=name` selects."""
     from dexgrasp.sim.task.grasp_task import register_task as register
 
     register(name, task)
@@ -229,7 +244,12 @@ def register_envs() -> None:
 
 
 def _make(
-    function: str, hand: "Hand", objects: "Objects", num_envs: int, policy: str | None, options: dict[str, Any]
+    function: str,
+    hand: "str | Path | HandSpec | None",
+    objects: "str | Path | ObjectLibrary",
+    num_envs: int,
+    policy: str | None,
+    options: dict[str, Any],
 ) -> "GraspTask":
     from dexgrasp.sim.envs.trial_streams import make_task
 
@@ -238,7 +258,12 @@ def _make(
 
 
 def _arguments(
-    function: str, hand: "Hand", objects: "Objects", policy: str | None, options: dict[str, Any], known: tuple[str, ...]
+    function: str,
+    hand: "str | Path | HandSpec | None",
+    objects: "str | Path | ObjectLibrary",
+    policy: str | None,
+    options: dict[str, Any],
+    known: tuple[str, ...],
 ) -> dict[str, Any]:
     """Return the keyword arguments of `make_task` except the number of environments.
 

@@ -1,5 +1,6 @@
 """The functions that users import: options as on the command line, environments, policies, evaluations, examples."""
 
+import re
 import subprocess
 import sys
 import warnings
@@ -104,6 +105,13 @@ def test_the_defaults_are_those_of_an_evaluation_and_of_the_dataclasses(househol
         ("make_gym", {"obs": "pupil"}, r"obs must be one of \['student', 'teacher', 'both', 'dict'\], got 'pupil'"),
         ("make_gym", {"attempts": 0}, "attempts must be at least 1, got 0"),
         ("make", {"policy": "allegro/studnt"}, r"no policy 'allegro/studnt'\. Did you mean 'allegro/student'\?"),
+        ("make", {"num_envs": 0}, "num_envs must be an integer of at least 1, got 0"),
+        ("make_gym_vec", {"num_envs": 2.5}, r"num_envs must be an integer of at least 1, got 2\.5"),
+        ("make_sb3", {"num_envs": "4"}, "num_envs must be an integer of at least 1, got '4'"),
+        ("make_sb3", {"attempts": 3}, r"^make_sb3: unknown option 'attempts'\. Options: hand, objects, num_envs, obs,"),
+        ("make", {"objects": "shiped"}, r"'shiped' is neither .*\. Did you mean 'shipped'\?"),
+        ("make", {"objects": "generated:4:tset"}, r"\. Did you mean 'generated:4:test'\?"),
+        ("make", {"task": {"class_name": "Tal"}}, "task 'Tal' is not registered.*dexgrasp.register_task"),
         ("evaluate", {"trails": 3}, r"^evaluate: unknown option 'trails'\. Did you mean 'trials'\?"),
     ],
 )
@@ -269,8 +277,12 @@ def test_a_policy_on_a_task_or_observation_that_it_was_not_trained_for_is_refuse
     with pytest.raises(ValueError, match="hand=leap, not allegro"):
         api.load_policy("leap/student", env)
     flat = api.make_gym_vec(num_envs=1, policy=STUDENT, **small)
+    with pytest.raises(ValueError, match='cannot act on obs="student": make the environment with obs="dict"'):
+        api.load_policy(STUDENT, flat)
     with pytest.raises(ValueError, match='acts on sensor readings: make the environment with obs="dict"'):
-        api.load_policy(STUDENT, flat).act(flat.reset()[0])
+        api.load_policy(STUDENT).act(flat.reset()[0])
+    with pytest.raises(ValueError, match='cannot act on obs="student": make the environment with obs="teacher"'):
+        api.load_policy("allegro/teacher", api.make_gym_vec(num_envs=1, policy="allegro/teacher", **small))
     with pytest.raises(ValueError, match="'leap/student' was trained with the hand leap, not allegro"):
         api.make("allegro", policy="leap/student", num_envs=1, **small)
     with pytest.raises(TypeError, match="task must be a GraspTask or an environment of make_gym"):
@@ -285,6 +297,27 @@ def test_a_bundle_that_joins_an_episode_late_is_refused(small):
     obs, *_ = env.step(np.zeros((2, 22), np.float32))
     with pytest.raises(ValueError, match=r"call env.reset\(\) before policy.act\(obs\)"):
         api.load_policy(STUDENT, env).act(obs)
+
+
+def test_a_step_before_the_first_reset_and_an_action_of_another_shape_are_refused(small):
+    task = api.make("allegro", num_envs=2, **small)
+    with pytest.raises(RuntimeError, match="call reset before the first step"):
+        task.step(torch.zeros(2, 22))
+    task.reset()
+    with pytest.raises(ValueError, match=r"action must be \(2, 22\), got \(1, 5\)"):
+        task.step(torch.zeros(1, 5))
+
+
+def test_a_part_of_a_library_is_not_evaluated_as_the_whole(household):
+    with pytest.raises(ValueError, match="objects is a part of the library"):
+        api.evaluate("zero", household.part(household.names[:1]), trials=2)
+
+
+def test_submodules_that_users_name_are_attributes():
+    import dexgrasp
+
+    assert dexgrasp.deploy.SafetyGate.__module__ == "dexgrasp.policies.deploy.safety_gate"
+    assert dexgrasp.perception.HandFeatures.__name__ == "HandFeatures"
 
 
 def test_evaluate_returns_numbers_outcomes_and_the_run_directory(household, tmp_path, capsys):
@@ -340,13 +373,26 @@ def test_a_task_for_the_isaac_gym_face_is_refused_where_it_is_none_or_its_name_i
 def test_a_script_of_ten_lines_plays_the_shipped_student():
     script = next(part for part in api.__doc__.split("\n\n") if part.startswith("    "))
     lines = [line.removeprefix("    ") for line in script.splitlines()]
-    assert len(lines) < 10
-    text = "\n".join(["import dexgrasp.api as dexgrasp", *lines]).replace("while True", "for _ in range(3)")
+    assert len(lines) <= 10
+    text = "\n".join(["import dexgrasp", *lines]).replace("num_envs=8", 'num_envs=4, physics="turbo"')
+    assert play_to_the_end(text) >= 3
+
+
+def test_the_script_of_the_readme_plays_the_shipped_student():
+    text = (Path(__file__).parents[1] / "README.md").read_text()
+    script = next(part for part in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "load_policy" in part)
+    assert play_to_the_end(script.replace("num_envs=8", 'num_envs=4, physics="turbo"')) >= 3
+
+
+def play_to_the_end(script):
+    """Number of successes among the first four episodes of a script."""
     scope = {}
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        exec(text, scope)
-    assert scope["obs"]["steps_since_pregrasp"].tolist() == [3] * 8
+        exec(script.replace("< 16", "< 4"), scope)
+    assert len(scope["successes"]) == 4
+    assert {type(success) for success in scope["successes"]} == {bool}
+    return sum(scope["successes"])
 
 
 @pytest.mark.parametrize("order", ["import dexgrasp, gymnasium", "import gymnasium, dexgrasp", "import gymnasium"])

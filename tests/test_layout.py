@@ -355,3 +355,26 @@ def test_no_file_names_a_machine_or_a_package_host(path):
     assert not folders, f"absolute paths of one machine: {folders}"
     hosts = re.findall(r"(?:pypi|pythonhosted|download\.pytorch)\.org|(?:extra-)?index-url|find-links", text)
     assert not [host for host in hosts if path != Path(__file__).resolve()], f"package hosts: {hosts}"
+
+
+def test_replace_names_fields_that_exist():
+    """Keywords of `dataclasses.replace` are not seen by the type checker."""
+    trees = {path: ast.parse(path.read_text(encoding="utf-8")) for path in tracked() if path.suffix == ".py"}
+    known = {
+        statement.target.id
+        for tree in trees.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        for statement in node.body
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name)
+    }
+    used = [
+        (f"{path.relative_to(ROOT)}:{node.lineno}", word.arg)
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("replace", "dataclasses.replace")
+        for word in node.keywords
+        if word.arg
+    ]
+    assert len(used) > 50
+    assert [place for place in used if place[1] not in known] == []

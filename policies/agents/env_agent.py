@@ -158,9 +158,7 @@ def load_env_agent(name: str, env: Any = None) -> EnvAgent:
 def _check_mode(name: str, base: Any, modes: Sequence[str]) -> None:
     """Raise ValueError if the environment's observations are not among those that the policy reads."""
     if base is not None and base.obs_mode not in modes:
-        raise ValueError(
-            f"'{name}' cannot act on obs=\"{base.obs_mode}\": make the environment with obs=\"{modes[0]}\""
-        )
+        raise ValueError(f'\'{name}\' cannot act on obs="{base.obs_mode}": make the environment with obs="{modes[0]}"')
 
 
 def _check_size(actor: Any, stage: str, base: Any, name: str) -> None:

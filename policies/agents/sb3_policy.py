@@ -123,8 +123,8 @@ def write_sb3(checkpoint: Checkpoint, out: Path, obs: str = BOTH) -> None:
 
 
 def _space(layouts: dict[str, Layout], obs: str) -> spaces.Space[Any]:
-    names: Sequence[str] = sorted(layouts) if group == BOTH else [group]
+    names: Sequence[str] = sorted(layouts) if obs == BOTH else [obs]
     boxes: dict[str, spaces.Space[Any]] = {
         name: spaces.Box(-np.inf, np.inf, (layouts[name].size,), np.float32) for name in names
     }
-    return spaces.Dict(boxes) if group == BOTH else boxes[group]
+    return spaces.Dict(boxes) if obs == BOTH else boxes[obs]

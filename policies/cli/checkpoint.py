@@ -70,8 +70,8 @@ class Sb3Cfg:
     """Run directory, checkpoint, or a shipped policy (HAND/STAGE)."""
     out: str
     """Zip file to write."""
-    group: Literal["both", "teacher", "student"] = "both"
-    """Observation group, as in `GraspVecEnv(group=...)`. both: a dictionary; needed to train it further."""
+    obs: Literal["both", "teacher", "student"] = "both"
+    """Observation mode, as in `dexgrasp.make_sb3(obs=...)`. both: a dictionary; needed to train it further."""
 
 
 def upgrade(cfg: UpgradeCfg) -> None:
@@ -100,8 +100,8 @@ def export_sb3(cfg: Sb3Cfg) -> None:
 
     checkpoint, out = load_checkpoint(place(cfg.policy)), Path(cfg.out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    write_sb3(checkpoint, out, cfg.group)
-    print(f"written: {out} (load it with stable_baselines3.PPO.load; GraspVecEnv(group={cfg.group!r}) fits it)")
+    write_sb3(checkpoint, out, cfg.obs)
+    print(f"written: {out} (load it with stable_baselines3.PPO.load; the environment: dexgrasp.make_sb3(obs={cfg.obs!r}))")
 
 
 def _is_old(file: Path) -> bool:

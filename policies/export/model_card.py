@@ -90,7 +90,7 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
         "",
         "## Measured",
         "",
-        "| objects | mount | physics | randomisation | view | perception | disturbance | trials | success "
+        "| objects | mount | physics | randomisation | camera | perception | disturbance | trials | success "
         "| at the first attempt |",
         "|---|---|---|---|---|---|---|---|---|---|",
         *(row for result in results for row in _rows(result)),
@@ -106,8 +106,8 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
 def _knows(config: dict[str, Any]) -> list[str]:
     if config["stage"] == "teacher":
         return ["Privileged: knows contacts, forces, the whole object and its motion. For simulation only."]
-    view = config["task"]["camera"]["mode"]
-    return [f"Knows proprioception and one depth camera's points (view `{view}`); `bundle/` is what a robot runs."]
+    mode = config["task"]["camera"]["mode"]
+    return [f"Knows proprioception and one depth camera's points (camera `{mode}`); `bundle/` is what a robot runs."]
 
 
 def _current(config: dict[str, Any], path: Path) -> dict[str, Any]:

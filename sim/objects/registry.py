@@ -6,6 +6,7 @@ from pathlib import Path
 
 from dexgrasp import assets
 from dexgrasp.sim.objects.library import MANIFEST, ObjectLibrary
+from dexgrasp.utils.text import did_you_mean
 
 
 def open_library(spec: str | Path) -> ObjectLibrary:
@@ -30,13 +31,22 @@ def open_library(spec: str | Path) -> ObjectLibrary:
         return ObjectLibrary(path)
     if not path.is_dir():
         raise FileNotFoundError(
-            f"objects: '{spec}' is neither 'shipped' nor a folder. Expected 'shipped', 'generated:N' (N training "
-            f"objects), 'random_urdfs' (PyBullet's 1,000), a library folder (with {MANIFEST}) or a folder of OBJ, STL, "
-            f"PLY or GLB meshes"
+            f"objects: '{spec}' is neither a known name nor a folder.{_suggestion(str(spec))} Expected 'shipped', "
+            f"'generated:N' (N training objects), 'generated:N:validation', 'generated:N:test', 'random_urdfs' "
+            f"(PyBullet's 1,000), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
         )
     from dexgrasp.sim.objects.importer import import_to_cache
 
     return import_to_cache(path)
+
+
+def _suggestion(spec: str) -> str:
+    """Return " Did you mean ...?" with the number of objects that was given, or nothing."""
+    number = ":".join(re.findall(r"\d+", spec)[:1])
+    names = ["shipped", "random_urdfs"]
+    if number:
+        names += [f"random_urdfs:{number}"] + [f"generated:{number}{part}" for part in ("", ":validation", ":test")]
+    return did_you_mean(spec, names)
 
 
 def _is_library(manifest: Path) -> bool:

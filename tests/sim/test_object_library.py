@@ -155,7 +155,7 @@ def test_a_damaged_object_file_is_noticed(library, tmp_path):
 def test_a_folder_without_a_manifest_is_an_error_that_says_how_to_make_one(tmp_path):
     with pytest.raises(FileNotFoundError, match="dexgrasp objects generate"):
         ObjectLibrary(tmp_path)
-    with pytest.raises(FileNotFoundError, match="neither 'shipped' nor a folder"):
+    with pytest.raises(FileNotFoundError, match="neither a known name nor a folder"):
         open_library(tmp_path / "nowhere")
 
 
