@@ -1,0 +1,367 @@
+"""Mesh files: ten solids of known area, volume and inertia in every way that the formats allow."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import trimesh
+
+from dexgrasp.sim.objects.mesh_files import MeshFileError, read_surface
+from dexgrasp.sim.objects.mesh_files.polygons import newell_normal, triangulate_faces
+
+
+def prism(outline, height):
+    """A prism over a counter-clockwise outline, with whole polygons as caps."""
+    count = len(outline)
+    flat = np.array(outline, float)
+    vertices = np.concatenate([np.c_[flat, np.zeros(count)], np.c_[flat, np.full(count, height)]])
+    sides = [[i, (i + 1) % count, count + (i + 1) % count, count + i] for i in range(count)]
+    faces = [list(range(count))[::-1], list(range(count, 2 * count)), *sides]
+    x, y = flat.T
+    cross = x * np.roll(y, -1) - np.roll(x, -1) * y
+    cap = cross.sum() / 2
+    perimeter = np.linalg.norm(np.roll(flat, -1, axis=0) - flat, axis=1).sum()
+    return vertices, faces, 2 * cap + perimeter * height, cap * height
+
+
+def ring(count, radius, inner=None):
+    """A regular polygon, or a star where `inner` is given."""
+    angles = 2 * np.pi * np.arange(count) / count
+    radii = np.where(np.arange(count) % 2, inner, radius) if inner else radius
+    return np.c_[radii * np.cos(angles), radii * np.sin(angles)]
+
+
+def pyramid(count, radius, height):
+    base = ring(count, radius)
+    vertices = np.concatenate([np.c_[base, np.zeros(count)], [[0.0, 0.0, height]]])
+    faces = [list(range(count))[::-1], *([i, (i + 1) % count, count] for i in range(count))]
+    side, apothem = 2 * radius * np.sin(np.pi / count), radius * np.cos(np.pi / count)
+    cap = count * side * apothem / 2
+    return vertices, faces, cap + count * side * np.hypot(apothem, height) / 2, cap * height / 3
+
+
+def octahedron(a):
+    vertices = a * np.array([[1, 0, 0], [-1, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], float)
+    faces = [[0, 2, 4], [2, 1, 4], [1, 3, 4], [3, 0, 4], [2, 0, 5], [1, 2, 5], [3, 1, 5], [0, 3, 5]]
+    return vertices, faces, 4 * np.sqrt(3) * a * a, 4 / 3 * a**3
+
+
+SOLIDS = {
+    "box": prism([(0, 0), (0.08, 0), (0.08, 0.05), (0, 0.05)], 0.03),
+    "channel": prism(
+        [(0, 0), (0.08, 0), (0.08, 0.06), (0.065, 0.06), (0.065, 0.014), (0.015, 0.014), (0.015, 0.06), (0, 0.06)], 0.05
+    ),
+    "angle": prism([(0, 0), (0.09, 0), (0.09, 0.015), (0.02, 0.02), (0.015, 0.07), (0, 0.07)], 0.04),
+    "comb": prism(
+        [
+            (0, 0),
+            (0.1, 0),
+            (0.1, 0.05),
+            (0.09, 0.05),
+            (0.09, 0.01),
+            (0.06, 0.01),
+            (0.055, 0.05),
+            (0.04, 0.05),
+            (0.035, 0.01),
+            (0.01, 0.01),
+            (0.01, 0.04),
+            (0, 0.04),
+        ],
+        0.02,
+    ),
+    "star": prism(ring(10, 0.05, 0.02), 0.03),
+    "cylinder": prism(ring(24, 0.03), 0.1),
+    "arrow": prism([(0, 0), (0.05, -0.03), (0.02, 0), (0.05, 0.03)], 0.03),
+    "wedge": prism([(0, 0), (0.07, 0), (0, 0.04)], 0.06),
+    "pyramid": pyramid(5, 0.04, 0.07),
+    "octahedron": octahedron(0.05),
+}
+
+
+def triangles_of(vertices, faces):
+    return triangulate_faces(vertices, faces)
+
+
+def obj(vertices, faces, *, newline="\n", corner="{}", relative=False, before="", after="", extra=""):
+    count = len(vertices)
+    lines = [before, *(f"v {x:.9f} {y:.9f} {z:.9f}{extra}" for x, y, z in vertices)]
+    for face in faces:
+        lines.append("f " + " ".join(corner.format(i - count if relative else i + 1) for i in face))
+    return newline.join([*lines, after, ""]).encode()
+
+
+def split_obj(vertices, faces):
+    """Every face with vertices of its own, written between them, with negative indices."""
+    lines = []
+    for number, face in enumerate(faces):
+        lines += [f"o part{number}", *("v {:.9f} {:.9f} {:.9f}".format(*vertices[i]) for i in face)]
+        lines.append("f " + " ".join(str(i - len(face)) for i in range(len(face))))
+    return "\n".join(lines).encode()
+
+
+def ply(vertices, faces, form, *, real="float", index="int", name="vertex_indices", extra=False):
+    order = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}[form]
+    code = {"float": "f", "double": "d", "int": "i", "uint": "I", "short": "h", "uchar": "B"}
+    head = f"ply\nformat {form} 1.0\ncomment zoo\nelement vertex {len(vertices)}\n"
+    axes = "zyx" if extra else "xyz"
+    head += "".join(f"property {real} {axis}\n" for axis in axes) + ("property uchar red\n" if extra else "")
+    head += f"element face {len(faces)}\n" + ("property uchar flags\n" if extra else "")
+    head += f"property list uchar {index} {name}\nend_header\n"
+    values = vertices[:, ::-1] if extra else vertices
+    if form == "ascii":
+        rows = [" ".join(f"{x:.9f}" for x in v) + (" 255" if extra else "") for v in values]
+        rows += [("7 " if extra else "") + f"{len(f)} " + " ".join(map(str, f)) for f in faces]
+        return (head + "\n".join(rows) + "\n").encode()
+    body = b"".join(struct.pack(order + code[real] * 3, *v) + (b"\xff" if extra else b"") for v in values)
+    body += b"".join(
+        (b"\x07" if extra else b"") + struct.pack(order + "B" + code[index] * len(f), len(f), *f) for f in faces
+    )
+    return head.encode() + body
+
+
+def stl(vertices, faces, *, text=False, header=b"zoo"):
+    corners = vertices[triangles_of(vertices, faces)]
+    if text:
+        rows = ["solid zoo"]
+        for a, b, c in corners:
+            rows += ["facet normal 0 0 0", "outer loop", *("vertex {:.9e} {:.9e} {:.9e}".format(*p) for p in (a, b, c))]
+            rows += ["endloop", "endfacet"]
+        return "\n".join([*rows, "endsolid zoo", ""]).encode()
+    body = b"".join(struct.pack("<12fH", 0, 0, 0, *corner.ravel(), 0) for corner in corners)
+    return header.ljust(80, b"\0") + struct.pack("<I", len(corners)) + body
+
+
+def glb(
+    vertices, faces, *, quantised=None, normalised=False, node=None, stride=0, indices=np.uint16, mode=4, sparse=False,
+    draco=False, parts=1, buffer_uri=False, parent=None,
+):  # fmt: skip
+    triangles = triangles_of(vertices, faces)
+    node, scale, positions = dict(node or {}), 1.0, vertices.astype(np.float32)
+    if quantised is not None:
+        most = np.iinfo(quantised).max
+        low = 0.0 if np.iinfo(quantised).min == 0 else -1.0
+        size = float(np.abs(vertices - (vertices.min(axis=0) if low == 0 else 0)).max())
+        offset = vertices.min(axis=0) if low == 0 else np.zeros(3)
+        positions = np.round((vertices - offset) / size * most).astype(quantised)
+        scale = size if normalised else size / most
+        node |= {"scale": [scale] * 3, "translation": offset.tolist()}
+    chunks, views, accessors = [], [], []
+
+    def view(content, **words):
+        start = sum(map(len, chunks))
+        chunks.append(content + b"\0" * (-len(content) % 4))
+        views.append({"buffer": 0, "byteOffset": start, "byteLength": len(content)} | words)
+        return len(views) - 1
+
+    component = {"float32": 5126, "int8": 5120, "uint8": 5121, "int16": 5122, "uint16": 5123, "uint32": 5125}
+    step = stride or positions.itemsize * 3 + (-positions.itemsize * 3 % 4)
+    rows = b"".join(row.tobytes().ljust(step, b"\xee") for row in positions)
+    accessor = {"componentType": component[positions.dtype.name], "count": len(positions), "type": "VEC3"}
+    if normalised:
+        accessor["normalized"] = True
+    if sparse:
+        where, values = np.arange(len(positions), dtype=np.uint16), positions
+        accessor["sparse"] = {
+            "count": len(positions),
+            "indices": {"bufferView": view(where.tobytes()), "componentType": 5123},
+            "values": {"bufferView": view(values.tobytes())},
+        }
+    else:
+        accessor["bufferView"] = view(rows, byteStride=step)
+    accessors.append(accessor)
+    primitives = []
+    if draco:
+        import DracoPy
+
+        content = DracoPy.encode(vertices, faces=triangles.astype(np.uint32), quantization_bits=16)
+        accessors[0] = {"componentType": 5126, "count": len(vertices), "type": "VEC3"}
+        accessors.append({"componentType": 5125, "count": triangles.size, "type": "SCALAR"})
+        place = {"bufferView": view(content), "attributes": {"POSITION": 0}}
+        primitives = [
+            {"attributes": {"POSITION": 0}, "indices": 1, "extensions": {"KHR_draco_mesh_compression": place}}
+        ]
+    for part in [] if draco else np.array_split(triangles, parts):
+        words = {"attributes": {"POSITION": 0}, "mode": mode}
+        if mode == 4:
+            accessors.append(
+                {
+                    "bufferView": view(part.astype(indices).tobytes()),
+                    "componentType": component[np.dtype(indices).name],
+                    "count": part.size,
+                    "type": "SCALAR",
+                }
+            )
+            primitives.append(words | {"indices": len(accessors) - 1})
+        else:  # strips and fans of one triangle each
+            for triangle in part:
+                accessors.append(
+                    {
+                        "bufferView": view(triangle.astype(indices).tobytes()),
+                        "componentType": component[np.dtype(indices).name],
+                        "count": 3,
+                        "type": "SCALAR",
+                    }
+                )
+                primitives.append(words | {"indices": len(accessors) - 1})
+    nodes = [{"mesh": 0} | node]
+    if parent:
+        nodes.append(parent | {"children": [0]})
+    required = [*(["KHR_mesh_quantization"] if quantised is not None else [])]
+    required += ["KHR_draco_mesh_compression"] if draco else []
+    binary = b"".join(chunks)
+    tree = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [len(nodes) - 1]}],
+        "nodes": nodes,
+        "meshes": [{"primitives": primitives}],
+        "accessors": accessors,
+        "bufferViews": views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    if required:
+        tree |= {"extensionsUsed": required, "extensionsRequired": required}
+    if buffer_uri:
+        import base64
+
+        tree["buffers"][0]["uri"] = "data:application/octet-stream;base64," + base64.b64encode(binary).decode()
+    text = json.dumps(tree).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text
+    if not buffer_uri:
+        chunks += struct.pack("<I4s", len(binary), b"BIN\0") + binary
+    return b"glTF" + struct.pack("<II", 2, 12 + len(chunks)) + chunks
+
+
+TURNED = {"rotation": [0.0, 0.0, np.sin(0.4), np.cos(0.4)], "translation": [0.3, -0.2, 0.1]}
+MIRROR = {"matrix": [-1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0.1, 0.2, 0.3, 1]}
+VARIANTS = {
+    "obj": ("obj", obj),
+    "obj_relative": ("obj", lambda v, f: obj(v, f, relative=True)),
+    "obj_of_parts_relative": ("obj", split_obj),
+    "obj_byte_order_mark": ("obj", lambda v, f: b"\xef\xbb\xbf" + obj(v, f).lstrip()),
+    "obj_utf16": ("obj", lambda v, f: obj(v, f).decode().encode("utf-16")),
+    "obj_windows_lines": ("obj", lambda v, f: obj(v, f, newline="\r\n")),
+    "obj_corners_with_textures": ("obj", lambda v, f: obj(v, f, corner="{}/1", before="vt 0 0")),
+    "obj_corners_with_normals": ("obj", lambda v, f: obj(v, f, corner="{}//1", before="vn 0 0 1")),
+    "obj_coloured_vertices": ("obj", lambda v, f: obj(v, f, extra=" 0.5 0.5 0.5", after="l 1 2\np 1")),
+    "obj_continued_lines": ("obj", lambda v, f: obj(v, f).replace(b"f ", b"f \\\n")),
+    "obj_comments": ("obj", lambda v, f: obj(v, f, before="# v 1 2 3\nmtllib none.mtl\ng a b\ns off", extra=" # c")),
+    "ply_ascii": ("ply", lambda v, f: ply(v, f, "ascii")),
+    "ply_ascii_extra": ("ply", lambda v, f: ply(v, f, "ascii", extra=True)),
+    "ply_little": ("ply", lambda v, f: ply(v, f, "binary_little_endian")),
+    "ply_big_double": ("ply", lambda v, f: ply(v, f, "binary_big_endian", real="double", index="uint")),
+    "ply_little_extra": ("ply", lambda v, f: ply(v, f, "binary_little_endian", extra=True, name="vertex_index")),
+    "ply_short": ("ply", lambda v, f: ply(v, f, "binary_little_endian", index="short")),
+    "stl_text": ("stl", lambda v, f: stl(v, f, text=True)),
+    "stl_binary": ("stl", stl),
+    "stl_binary_that_says_solid": ("stl", lambda v, f: stl(v, f, header=b"solid made by a program")),
+    "glb": ("glb", glb),
+    "glb_32_bit_indices": ("glb", lambda v, f: glb(v, f, indices=np.uint32)),
+    "glb_8_bit_indices": ("glb", lambda v, f: glb(v, f, indices=np.uint8)),
+    "glb_int16": ("glb", lambda v, f: glb(v, f, quantised=np.int16)),
+    "glb_int16_normalised": ("glb", lambda v, f: glb(v, f, quantised=np.int16, normalised=True)),
+    "glb_uint16_normalised": ("glb", lambda v, f: glb(v, f, quantised=np.uint16, normalised=True)),
+    "glb_strided": ("glb", lambda v, f: glb(v, f, stride=32)),
+    "glb_sparse": ("glb", lambda v, f: glb(v, f, sparse=True)),
+    "glb_strips": ("glb", lambda v, f: glb(v, f, mode=5)),
+    "glb_fans": ("glb", lambda v, f: glb(v, f, mode=6)),
+    "glb_two_primitives": ("glb", lambda v, f: glb(v, f, parts=2)),
+    "glb_turned_node": ("glb", lambda v, f: glb(v, f, node=TURNED)),
+    "glb_nested_nodes": ("glb", lambda v, f: glb(v, f, node=TURNED, parent=TURNED)),
+    "glb_mirrored_matrix": ("glb", lambda v, f: glb(v, f, node=MIRROR)),
+    "glb_draco": ("glb", lambda v, f: glb(v, f, draco=True)),
+    "glb_buffer_in_uri": ("glb", lambda v, f: glb(v, f, buffer_uri=True)),
+}
+
+
+def measures(vertices, faces):
+    """Area, volume and the sorted principal moments of inertia of a closed surface of unit density."""
+    a, b, c = (vertices[faces[:, i]] for i in range(3))
+    cross = np.cross(b - a, c - a)
+    six_volumes = (a * cross).sum(axis=1)
+    volume = six_volumes.sum() / 6
+    centre = ((a + b + c) / 4 * six_volumes[:, None]).sum(axis=0) / six_volumes.sum()
+    a, b, c = a - centre, b - centre, c - centre
+    weights = (a * np.cross(b, c)).sum(axis=1)
+    total = a + b + c
+    second = sum(np.einsum("n,ni,nj->ij", weights, p, p) for p in (a, b, c, total)) / 120
+    moments = np.trace(second) - np.linalg.eigvalsh(second)[::-1]
+    return np.linalg.norm(cross, axis=1).sum() / 2, volume, np.sort(moments)
+
+
+@pytest.mark.parametrize("solid", SOLIDS)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_file_gives_the_solid_that_was_written(variant, solid, tmp_path):
+    vertices, faces, area, volume = SOLIDS[solid]
+    suffix, write = VARIANTS[variant]
+    path = tmp_path / f"{solid}.{suffix}"
+    path.write_bytes(write(vertices, faces))
+    read = measures(*read_surface(path))
+    precise = 2e-3 if "int16" in variant or "draco" in variant else 1e-5
+    assert read[0] == pytest.approx(area, rel=precise)
+    assert read[1] == pytest.approx(volume, rel=precise)  # also the sign: faces point outwards
+    moments = measures(vertices, triangles_of(vertices, faces))[2]
+    np.testing.assert_allclose(read[2], moments, rtol=2 * precise)
+    assert len(VARIANTS) * len(SOLIDS) >= 200
+
+
+@pytest.mark.parametrize("solid", SOLIDS)
+@pytest.mark.parametrize(
+    "variant", ["stl_binary", "stl_text", "glb", "glb_turned_node", "glb_nested_nodes", "glb_strided"]
+)
+def test_trimesh_reads_the_same_points(variant, solid, tmp_path):
+    """An independent reader, on what it reads rightly."""
+    vertices, faces, *_ = SOLIDS[solid]
+    suffix, write = VARIANTS[variant]
+    path = tmp_path / f"{solid}.{suffix}"
+    path.write_bytes(write(vertices, faces))
+    theirs = trimesh.load_scene(path, process=False).to_mesh()
+    ours = measures(*read_surface(path))
+    assert ours[0] == pytest.approx(theirs.area, rel=1e-6)
+    assert ours[1] == pytest.approx(theirs.volume, rel=1e-6)
+    np.testing.assert_allclose(ours[2], np.sort(theirs.principal_inertia_components), rtol=1e-5)
+
+
+def test_a_concave_polygon_is_covered_once():
+    """Area of the triangles by hand: an arrow head of 0.05 x 0.06 m with a notch of 0.02 m."""
+    vertices, faces, *_ = SOLIDS["arrow"]
+    triangles = triangulate_faces(vertices, faces[1:2])
+    areas = [np.linalg.norm(newell_normal(vertices[t])) / 2 for t in triangles]
+    assert sum(areas) == pytest.approx(0.02 * 0.06 / 2)
+    assert all((newell_normal(vertices[t]) * newell_normal(vertices[faces[1]])).sum() > 0 for t in triangles)
+
+
+DAMAGED = {
+    "index_out_of_range.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 9\n", "face 1 names a vertex that is not"),
+    "index_before_the_first.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf -9 -1 -2\n", "face 1 names a vertex"),
+    "index_zero.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 0 1 2\n", "line 5 cannot be read.*indices start at 1"),
+    "word.obj": (b"v 0 0 zero\n", "line 1 cannot be read: 'v 0 0 zero'"),
+    "short.obj": (b"v 0 0\n", "line 1 has fewer than three values"),
+    "nan.obj": (b"v 0 0 nan\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", "not finite: 1 of 4"),
+    "empty.obj": (b"", "empty: 0 vertices, 0 faces"),
+    "cut.ply": (ply(*SOLIDS["box"][:2], "binary_little_endian")[:-5], "not a PLY file: .*early end-of-file"),
+    "points.ply": (
+        b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
+        b"end_header\n0 0 0\n",
+        "points without faces",
+    ),
+    "text.ply": (b"hello\n", "not a PLY file"),
+    "text.glb": (b"hello, this is no binary file", "does not begin with 'glTF'"),
+    "cut.glb": (glb(*SOLIDS["box"][:2])[:-20], "is cut off"),
+    "version.glb": (b"glTF" + struct.pack("<II", 1, 20) + b"\0" * 8, "glTF of version 1"),
+    "meshopt.glb": (
+        glb(*SOLIDS["box"][:2], quantised=np.int16).replace(b"KHR_mesh_quantization", b"EXT_meshopt_compressn"),
+        "requires the glTF extension EXT_meshopt_compressn",
+    ),
+    "far_index.glb": (glb(*SOLIDS["box"][:2]).replace(b'"mesh": 0', b'"mesh": 7'), "not a valid GLB file: IndexError"),
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_refused_with_the_reason(name, tmp_path):
+    content, message = DAMAGED[name]
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MeshFileError, match=message):
+        read_surface(tmp_path / name)
