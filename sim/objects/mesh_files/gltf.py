@@ -1,4 +1,7 @@
-"""Reader of binary glTF 2.0 (GLB): triangles of the scene, with node transforms, quantised and Draco-compressed too."""
+"""Reader of binary glTF 2.0 (GLB): triangles of the scene, with node transforms.
+
+Quantised and Draco-compressed meshes are read too.
+"""
 
 import base64
 import binascii

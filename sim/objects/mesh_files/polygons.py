@@ -42,7 +42,7 @@ def _triangulate(corners: Array, face: Sequence[int]) -> list[list[int]]:
 
 
 def newell_normal(corners: Array) -> Array:
-    """Return the normal (3,) of a polygon (n, 3), twice as long as its area; right-handed about its corners."""
+    """Return the normal (3,) of a polygon (n, 3), of twice its area in length."""
     return np.cross(corners, np.roll(corners, -1, axis=0)).sum(axis=0)
 
 
