@@ -59,9 +59,9 @@ def _column(term: Term, value: Tensor) -> Tensor:
     return flat.to(torch.float32) * term.scale
 
 
-HISTORY = 10
+HISTORY_FRAMES = 10
 """Number of proprioception frames in the student's history, one per control step (RobustDexGrasp)."""
-MOVES = ("joint_pos", "tracking_error", "palm_lag", "palm_lag_rotation")
+HISTORY_TERMS = ("joint_pos", "tracking_error", "palm_lag", "palm_lag_rotation")
 """Terms of a frame: joint positions and their lag behind the targets, which indicates contact."""
 
 
@@ -86,7 +86,7 @@ def student_layout(joints: int, keypoints: int, actions: int, live: bool = False
             Term("phase", 3, "1"),
             Term("last_action", actions, "1"),
             *watch,
-            Term("history", HISTORY * (2 * joints + 6), "1"),
+            Term("history", HISTORY_FRAMES * (2 * joints + 6), "1"),
         )
     )
 
@@ -98,12 +98,12 @@ class History:
     """
 
     def __init__(self, num_envs: int, layout: Layout, device: torch.device | str = "cpu") -> None:
-        self._terms = tuple(term for term in layout.terms if term.name in MOVES)
+        self._terms = tuple(term for term in layout.terms if term.name in HISTORY_TERMS)
         width = sum(term.size for term in self._terms)
-        self.frames = torch.zeros(num_envs, HISTORY, width, device=device)
+        self.frames = torch.zeros(num_envs, HISTORY_FRAMES, width, device=device)
         """(env, frame, value)."""
 
-    def begin(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+    def reset(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
         """Episodes begin in `rows`; `values` are of all environments."""
         self.frames[rows] = Layout(self._terms).assemble(values)[rows, None]
 

@@ -54,7 +54,7 @@ class HandOcclusion:
         pos, quat = self.base_in_palm
         return replace(self, shape=self.shape.to(device), base_in_palm=(pos.to(device), quat.to(device)))
 
-    def sight(self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> "CameraOcclusion":
+    def for_camera(self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> "CameraOcclusion":
         """Return the occlusion for a camera at camera_w (row, 3) [m].
 
         Pose of the hand: `palm_pos_w` (row, 3) [m], `palm_quat_w` (row, 4), `joint_pos` (row, joint) [rad].
@@ -63,7 +63,7 @@ class HandOcclusion:
         ends = self.shape.pose(base[0].float(), base[1].float(), joint_pos.float())
         return CameraOcclusion(torch.cat([camera_w[:, None].float(), *ends], dim=1), self.radii_m)
 
-    def no_sight(self, rows: int, device: torch.device | str) -> "CameraOcclusion":
+    def empty(self, rows: int, device: torch.device | str) -> "CameraOcclusion":
         """Allocate the occlusions of `rows` rows."""
         return CameraOcclusion(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
 
@@ -86,7 +86,7 @@ class CameraOcclusion:
         """Return a copy of some rows."""
         return CameraOcclusion(self.places_w[rows], self.radii_m)
 
-    def sees(self, points_w: Tensor) -> Tensor:
+    def visible(self, points_w: Tensor) -> Tensor:
         """Return the mask (row, point) of the points_w (row, point, 3) that the hand does not hide."""
         starts_w, ends_w = self.places_w[:, 1:].chunk(2, dim=1)
         return ~hidden(points_w, self.places_w[:, 0], starts_w, ends_w, self.radii_m)

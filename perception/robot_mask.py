@@ -44,7 +44,7 @@ class Capsules:
         if not all(np.isfinite(part).all() for part in (self.start_w, self.end_w, self.radius_m)):
             raise ValueError("capsules must be finite: is a joint reading missing?")
 
-    def hold(self, points_w: NDArray[np.float32], margin_m: float) -> NDArray[np.bool_]:
+    def contain(self, points_w: NDArray[np.float32], margin_m: float) -> NDArray[np.bool_]:
         """Return the mask (n,) of the points (3, n) within the capsules enlarged by `margin_m`."""
         if not points_w.shape[1]:
             return np.zeros(0, bool)
@@ -83,7 +83,7 @@ class HandBody:
         """Pose of the palm, (3,) [m] and (4,), where the hand's base is there."""
         return compose(base_pos_w, base_quat_w, *invert(*self.base_in_palm))
 
-    def shadow(self, margin_m: float) -> HandOcclusion:
+    def occlusion(self, margin_m: float) -> HandOcclusion:
         """Return the occlusion by the hand, enlarged by `margin_m`."""
         return HandOcclusion(self.outline, self.base_in_palm, margin_m)
 
@@ -111,7 +111,7 @@ class ArmBody:
         return compose(pos[self.last].double(), quat[self.last].double(), *self.flange)
 
 
-def join(parts: Sequence[Capsules]) -> Capsules:
+def join_capsules(parts: Sequence[Capsules]) -> Capsules:
     """All of them as one."""
     names = ("start_w", "end_w", "radius_m")
     return Capsules(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))

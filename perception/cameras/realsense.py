@@ -40,7 +40,7 @@ def depth_to_color(frames: Any) -> NDArray[np.float64] | None:
     return T
 
 
-def place(pose: CameraPose, aligned: bool, T_color_depth: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def depth_frame_pose(pose: CameraPose, aligned: bool, T_color_depth: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """Return the pose (4, 4) in the world of the frame of the depth image, `aligned` or not.
 
     `pose` may belong to the other one of the camera's two frames.
@@ -220,7 +220,7 @@ class RealSense:
         """Filter, align, and copy the frames out of the SDK's small frame pool."""
         T_color_depth = depth_to_color(frames)  # before alignment: aligned depth says that it is colour
         if self._pose and self._T_world_cam is None:
-            self._T_world_cam = place(self._pose, self._cfg.align_to_color, T_color_depth)
+            self._T_world_cam = depth_frame_pose(self._pose, self._cfg.align_to_color, T_color_depth)
         for step in self._filters:
             frames = step.process(frames).as_frameset()
         depth = frames.get_depth_frame()

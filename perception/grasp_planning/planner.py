@@ -30,10 +30,10 @@ from dexgrasp.perception.grasp_planning.scoring import (
 )
 from dexgrasp.perception.transforms import plane_basis, quat_from_matrix, quat_rotate, quat_rotate_inverse
 
-CLEAR_M = 0.025
+START_CLEARANCE_M = 0.025
 """Clearance at the start: least distance ahead of a keypoint of points this close beside its path."""
 
-TABLE_M = 0.02
+START_HEIGHT_M = 0.02
 """Least height of every keypoint over the table when the approach starts."""
 
 
@@ -53,7 +53,7 @@ class Pregrasp:
     """(env,) kind of the approach (see candidates.py); None where there were no candidates."""
     score: Tensor | None = None
     """(env,) score of the candidate (see scoring.py)."""
-    mark: Tensor | None = None
+    descriptor: Tensor | None = None
     """(env, MARK) mark of the grasp (see scoring.py)."""
 
 
@@ -97,7 +97,7 @@ def move_start_clear(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) 
     The palm first rises, then steps back along its normal, which must not point upwards: so neither undoes the other.
     """
     hand_w = quat_rotate(pregrasp.palm_quat_w[:, None], _between(keypoints_p)) + pregrasp.palm_pos_w[:, None]
-    rise = (TABLE_M - hand_w[..., 2].amin(dim=1)).clamp(min=0.0)
+    rise = (START_HEIGHT_M - hand_w[..., 2].amin(dim=1)).clamp(min=0.0)
     raised_w = pregrasp.palm_pos_w.clone()
     raised_w[:, 2] += rise
     return back_off_from_points(replace(pregrasp, palm_pos_w=raised_w), keypoints_p, points_w)
@@ -116,8 +116,8 @@ def back_off_from_points(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tens
     """
     hand_p = _between(keypoints_p)
     points_p = quat_rotate_inverse(pregrasp.palm_quat_w[:, None], points_w - pregrasp.palm_pos_w[:, None])
-    in_the_way = torch.cdist(hand_p[..., 1:], points_p[..., 1:]) < CLEAR_M
-    lacking = hand_p[:, :, None, 0] + CLEAR_M - points_p[:, None, :, 0]
+    in_the_way = torch.cdist(hand_p[..., 1:], points_p[..., 1:]) < START_CLEARANCE_M
+    lacking = hand_p[:, :, None, 0] + START_CLEARANCE_M - points_p[:, None, :, 0]
     back = torch.where(in_the_way, lacking, 0.0).amax(dim=(1, 2)).clamp(min=0.0)
     normal = quat_rotate(pregrasp.palm_quat_w, points_p.new_tensor([1.0, 0.0, 0.0]))
     return replace(pregrasp, palm_pos_w=pregrasp.palm_pos_w - normal * back[:, None], depth_m=pregrasp.depth_m + back)
@@ -141,7 +141,7 @@ def _top(height_m: Tensor) -> Tensor:
     return torch.quantile(height_m, 0.97, dim=1)
 
 
-SHARES = (0.0, 0.5, 1.0)
+STYLE_SHARES = (0.0, 0.5, 1.0)
 """Styles that are tried, from a pinch to the whole hand."""
 
 SCORED_POINTS = 64
@@ -150,7 +150,7 @@ SCORED_POINTS = 64
 REACH_TRIES = 6
 """Candidates of an environment whose reachability is asked for, best first."""
 
-Hand = Callable[[Tensor], Tensor]
+OpenHandKeypoints = Callable[[Tensor], Tensor]
 """Keypoints (env, keypoint, 3) in the palm frame at joint positions (env, joint); the first is the wrist."""
 
 Reachable = Callable[[Tensor, Tensor], Tensor]
@@ -162,7 +162,7 @@ def best_pregrasp(
     camera_pos_w: Tensor,
     power: GraspStyle,
     pinch: GraspStyle,
-    hand: Hand,
+    open_hand_keypoints: OpenHandKeypoints,
     roll_offset_rad: Tensor,
     tilt_rad: Tensor,
     reachable: Reachable | None = None,
@@ -170,7 +170,7 @@ def best_pregrasp(
     cfg: ScoreCfg | None = None,
     standoff_m: float = 0.15,
     clearance_m: float = 0.09,
-    tried: Tensor | None = None,
+    failed_grasps: Tensor | None = None,
 ) -> Pregrasp:
     """Return the best pre-grasp for visible points (env, point, 3) and a camera (env, 3), world frame.
 
@@ -180,12 +180,12 @@ def best_pregrasp(
     ways = candidates(points_w.float(), camera_pos_w.float(), roll_offset_rad.float(), tilt_rad.float(), kinds)
     few_w = points_w[:, :SCORED_POINTS].float()
     by_style: list[ScoredCandidates] = []
-    for share in SHARES:
+    for share in STYLE_SHARES:
         style = interpolate(power, pinch, points_w.new_full(points_w.shape[:1], share))
-        hand_p = hand(style.open_pose)[:, 1:].float()
+        hand_p = open_hand_keypoints(style.open_pose)[:, 1:].float()
         by_style.append(score_candidates(few_w, ways, _single(style), share, hand_p, cfg or ScoreCfg()))
     joined, number = ScoredCandidates.join(by_style), len(ways.kind)
-    start_m = torch.clamp(ways.top_m + clearance_m, min=standoff_m).repeat(1, len(SHARES))  # from the target
+    start_m = torch.clamp(ways.top_m + clearance_m, min=standoff_m).repeat(1, len(STYLE_SHARES))  # from the target
     depth_m = (start_m - joined.ahead_m).clamp(min=0.0)
 
     def pose(rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
@@ -193,18 +193,18 @@ def best_pregrasp(
         quat_w = quat_from_matrix(axes_w)
         return joined.palm_pos_w[rows, chosen] - axes_w[..., 0] * depth_m[rows, chosen, None], quat_w
 
-    place_m, shares = joined.palm_pos_w - points_w.mean(dim=1, keepdim=True).float(), few_w.new_tensor(SHARES)
+    place_m, shares = joined.palm_pos_w - points_w.mean(dim=1, keepdim=True).float(), few_w.new_tensor(STYLE_SHARES)
 
     def marks(rows: Tensor, chosen: Tensor) -> Tensor:
         return grasp_descriptor(place_m[rows, chosen], ways.axes_w[rows, chosen % number], shares[chosen // number])
 
     rows, scores = torch.arange(len(points_w), device=points_w.device), joined.score
-    if tried is not None:
+    if failed_grasps is not None:
         every = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-        scores = scores - repetition_penalty(marks(rows[:, None], every), tried)
+        scores = scores - repetition_penalty(marks(rows[:, None], every), failed_grasps)
     ask = None if reachable is None else lambda rows, chosen: reachable(*pose(rows, chosen))
-    best = choose(scores, joined.blocked_m <= FREE_M, ask)
-    share = torch.tensor(SHARES, dtype=points_w.dtype, device=best.device)[best // number]
+    best = select_candidate(scores, joined.blocked_m <= FREE_M, ask)
+    share = torch.tensor(STYLE_SHARES, dtype=points_w.dtype, device=best.device)[best // number]
     floor_m, depth, score = (v[rows, best].to(points_w.dtype) for v in (joined.floor_m, depth_m, scores))
     style = replace(interpolate(power, pinch, share), floor_m=floor_m)
     return Pregrasp(*pose(rows, best), depth, style, ways.kind[best % number], score, marks(rows, best))
@@ -215,7 +215,7 @@ def _single(style: GraspStyle) -> GraspStyle:
     return GraspStyle(**{item.name: getattr(style, item.name).float() for item in fields(GraspStyle)})
 
 
-def choose(score: Tensor, free: Tensor, reachable: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
+def select_candidate(score: Tensor, free: Tensor, reachable: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
     """Select a candidate (env,) by score and freedom (env, cand).
 
     `reachable` tells of rows (some,) and a candidate (some,) of each which can be reached. The REACH_TRIES first are

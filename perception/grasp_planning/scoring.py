@@ -180,16 +180,16 @@ def _crush(points_p: Tensor, hand_p: Tensor, middle: Tensor) -> Tensor:
     return (extent - (high - low)[..., 0]).clamp(min=0.0)
 
 
-PLACE_M, AXIS, SHARE = 0.02, 0.35, 0.5
+DESCRIPTOR_POSITION_M, DESCRIPTOR_AXIS, DESCRIPTOR_STYLE = 0.02, 0.35, 0.5
 """Units of a mark: palm position, tips of the palm's unit axes (20 degrees), share of the power grasp."""
 
-COST = 3.0
+REPETITION_COST = 3.0
 """Penalty of an exact repetition, in log-odds."""
 
-MARK = 10
+DESCRIPTOR_SIZE = 10
 """Length of a mark."""
 
-NOTHING = 1e4
+NO_GRASP = 1e4
 """Entry of an empty mark: further than any two marks are apart."""
 
 
@@ -200,30 +200,30 @@ def grasp_descriptor(place_m: Tensor, axes_w: Tensor, share: Tensor) -> Tensor:
     (..., 3, 3): columns palm normal, y, finger direction. `share` (...): 0 pinch grasp, 1 power grasp.
     """
     normal, _, fingers = axes_w.unbind(-1)
-    return torch.cat([place_m / PLACE_M, normal / AXIS, fingers / AXIS, share[..., None] / SHARE], dim=-1)
+    return torch.cat([place_m / DESCRIPTOR_POSITION_M, normal / DESCRIPTOR_AXIS, fingers / DESCRIPTOR_AXIS, share[..., None] / DESCRIPTOR_STYLE], dim=-1)
 
 
-def repetition_penalty(marks: Tensor, tried: Tensor) -> Tensor:
+def repetition_penalty(descriptors: Tensor, failed: Tensor) -> Tensor:
     """Return the repetition penalty (env, cand) in log-odds.
 
     `marks` (env, cand, MARK): candidates; `tried` (env, grasp, MARK): failed grasps.
     """
-    apart = (marks[:, :, None] - tried[:, None]).square().sum(dim=-1)
-    return COST * torch.exp(-apart).sum(dim=-1)
+    apart = (descriptors[:, :, None] - failed[:, None]).square().sum(dim=-1)
+    return REPETITION_COST * torch.exp(-apart).sum(dim=-1)
 
 
 class FailedGrasps:
     """Remembers the latest grasps of each environment's trial."""
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu", kept: int = 4) -> None:
-        self.marks = torch.full((num_envs, kept, MARK), NOTHING, device=device)
+        self.descriptors = torch.full((num_envs, kept, DESCRIPTOR_SIZE), NO_GRASP, device=device)
         """(env, grasp, MARK) newest first; NOTHING where there were fewer."""
 
-    def forget(self, rows: Tensor) -> None:
+    def clear(self, rows: Tensor) -> None:
         """Clear the grasps of `rows` (row,)."""
-        self.marks[rows] = NOTHING
+        self.descriptors[rows] = NO_GRASP
 
-    def add(self, rows: Tensor, marks: Tensor | None) -> None:
+    def add(self, rows: Tensor, descriptors: Tensor | None) -> None:
         """Add grasps with marks (row, MARK) in `rows`; None, of a planner without candidates, adds nothing."""
-        if marks is not None:
-            self.marks[rows] = torch.cat([marks[:, None].float(), self.marks[rows, :-1]], dim=1)
+        if descriptors is not None:
+            self.descriptors[rows] = torch.cat([descriptors[:, None].float(), self.descriptors[rows, :-1]], dim=1)

@@ -29,8 +29,8 @@ class ActorAgent:
         if not isinstance(self._actor, StudentActor):
             self.grip = grip_confidence(obs["teacher"][:, self._contact], self._hand)
             return self._actor(_pad_batch(obs["teacher"]))[: len(self.grip)]
-        action, felt = (found[: len(obs["student"])] for found in self._actor.both(_pad_batch(obs["student"])))
-        self.grip = grip_confidence(self._actor.contacts(felt), self._hand)
+        action, felt = (found[: len(obs["student"])] for found in self._actor.act_and_reconstruct(_pad_batch(obs["student"])))
+        self.grip = grip_confidence(self._actor.contact_probabilities(felt), self._hand)
         return action
 
 

@@ -148,7 +148,7 @@ def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
     for number, camera in enumerate(drawn):
         other = replace(task.draws, key=task.draws.key + number)  # independent noise for each rendering
         clouds.append(
-            camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.object_camera.camera_w, other)
+            camera.observe_first(rows, objects, state.object_pos_w, state.object_quat_w, task.object_camera.camera_w, other)
         )
     policy = make_policy("synergy", task)
     policy.reset(trials)
@@ -166,7 +166,7 @@ def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
 
 
 def _frame(task: GraspTask, camera: CameraModel, rows: Tensor) -> tuple[Tensor, Tensor]:
-    return camera.frame(rows, task.engine.state, task.object_camera.camera_w, task.draws, task.steps_since_reset)[:2]
+    return camera.observe(rows, task.engine.state, task.object_camera.camera_w, task.draws, task.steps_since_reset)[:2]
 
 
 def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: list[str]) -> Comparison:

@@ -217,7 +217,7 @@ def _buffers(task: GraspTask) -> dict[str, Any]:
 
     assert isinstance(task.engine, WarpEngine)
     used = torch.cuda.mem_get_info(task.device) if task.device.type == "cuda" else (0, 0)
-    return vars(task.engine.buffers.high_water()) | task.engine.room | {"gpu_gib": (used[1] - used[0]) / 2**30}
+    return vars(task.engine.buffers.peak_usage()) | task.engine.buffer_sizes | {"gpu_gib": (used[1] - used[0]) / 2**30}
 
 
 def _learning(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def _episodes(task: GraspTask, trials: range) -> Track:
         place = (tracked_w - true_w).norm(dim=-1).mean(dim=1)
         few = tracked_w[:, ::4].float()
         surface = torch.cdist(few, surface_w.float()).amin(dim=2).mean(dim=1)
-        rows.append((place, surface, view.fraction.clone(), view.seen.clone(), view.fresh.clone()))
+        rows.append((place, surface, view.visible_fraction.clone(), view.seen.clone(), view.fresh.clone()))
     return Track(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 

@@ -75,7 +75,7 @@ class Command:
     """(action,) correction of the scripted grasp."""
     grip: Array
     """() grip confidence: thumb and another finger touch the object, 0 to 1, estimated from the joints."""
-    base_m: Array
+    object_bottom_m: Array
     """() mean height of the lowest quarter of the object's points [m]."""
 
 
@@ -93,7 +93,7 @@ class Policy:
         self._plan: dict[str, Array] = {}
         self._state: dict[str, Array] = {}
         self._others: dict[str, Array] = {}
-        self._single = True
+        self._is_unbatched = True
 
     @classmethod
     def load(cls, folder: str | Path, joint_names: Sequence[str] | None = None) -> Self:
@@ -134,13 +134,13 @@ class Policy:
             return "grasp"
         return "lift" if self.step < control.grasp_steps + control.lift_steps else "hold"
 
-    def begin(self, plan: PregraspPlan, rows: Sequence[int] | None = None) -> None:
+    def reset(self, plan: PregraspPlan, rows: Sequence[int] | None = None) -> None:
         """Start a new grasp; `rows`: in these rows alone.
 
         The fields of `plan` have a leading batch dimension, or none.
         """
-        self._single = np.ndim(plan.palm_pos_w) == 1
-        number = 1 if self._single else len(np.asarray(plan.palm_pos_w))
+        self._is_unbatched = np.ndim(plan.palm_pos_w) == 1
+        number = 1 if self._is_unbatched else len(np.asarray(plan.palm_pos_w))
         given = {item.name: getattr(plan, item.name) for item in fields(plan)}
         values = {
             "start_pos_w": given["palm_pos_w"],
@@ -172,12 +172,12 @@ class Policy:
 
         Raises ValueError for values that are not finite or of the wrong size; the state then stays unchanged.
         """
-        found = self._compute(self.feed(readings))
+        found = self._compute(self.graph_inputs(readings))
         self._state = dict(zip(self._state_names, found, strict=False))
         self._others = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
         return self._command()
 
-    def feed(self, readings: Observation) -> dict[str, Array]:
+    def graph_inputs(self, readings: Observation) -> dict[str, Array]:
         """Return the graph's inputs for `readings` and the present state."""
         if not self._state:
             raise RuntimeError("begin(plan) comes before act(readings)")
@@ -188,7 +188,7 @@ class Policy:
     def _compute(self, feed: dict[str, Array]) -> list[Array]:
         """Return the graph's outputs; the result of a row does not depend on the batch size."""
         rows = len(feed["step"])
-        missing = 0 if self._single else -rows % BATCH_MULTIPLE
+        missing = 0 if self._is_unbatched else -rows % BATCH_MULTIPLE
         if missing:
             feed = {name: np.concatenate([value, value[-1:].repeat(missing, axis=0)]) for name, value in feed.items()}
         found: list[Array] = self._session.run(None, feed)  # pyright: ignore[reportAssignmentType]
@@ -196,21 +196,21 @@ class Policy:
 
     def _command(self) -> Command:
         found = self._state | self._others
-        found = {name: value[0] for name, value in found.items()} if self._single else found
+        found = {name: value[0] for name, value in found.items()} if self._is_unbatched else found
         return Command(
             joint_target=found["joint_target"],
             palm_pos_w=found["target_pos_w"],
             palm_quat_w=found["target_quat_w"],
             action=found["last_action"],
             grip=found["grip"],
-            base_m=found["base_m"],
+            object_bottom_m=found["base_m"],
         )
 
     def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
         """Return `value` in the input's type and shape, batch first; raises ValueError if it does not fit."""
         spec = self._inputs[name]
         array = np.asarray(value, dtype=spec.dtype)
-        if self._single:
+        if self._is_unbatched:
             array = array[None]
         if array.shape != (rows, *spec.size):
             raise ValueError(f"{name}: expected shape {(rows, *spec.size)}, batch first, got {array.shape}")

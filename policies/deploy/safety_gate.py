@@ -19,7 +19,7 @@ from dexgrasp.policies.deploy.contract import HandContract
 from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter
 
 Array = NDArray[np.float64]
-EARLY = 0.5
+MIN_PERIOD_FRACTION = 0.5
 """A call that comes earlier than this share of a period after the last one repeats its answer."""
 
 
@@ -156,7 +156,7 @@ class SafetyGate:
         self._hold: tuple[Array, Array, Array] | None = None
         self._last: SafeCommand | None = None
 
-    def begin(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
+    def reset(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
         """Start, or restart after a fault, at the robot's measured state.
 
         Raises ValueError for values that are not finite or of the wrong size.
@@ -169,9 +169,9 @@ class SafetyGate:
         if not np.isfinite(now_s):
             raise ValueError(f"the gate cannot begin at {now_s} s")
         self._hold = joints, pos, quat
-        self.joints.begin(joints)
-        self.palm.begin(pos)
-        self.turn.begin(quat)
+        self.joints.reset(joints)
+        self.palm.reset(pos)
+        self.turn.reset(quat)
         self.fault, self._now_s, self._last = "", float(now_s), None
 
     def __call__(self, wanted: DesiredCommand, sensed: MeasuredState, now_s: float) -> SafeCommand:
@@ -181,12 +181,12 @@ class SafetyGate:
         """
         if self._hold is None:
             raise RuntimeError("begin(...) comes before the first command")
-        if self._last is not None and 0 <= _number(now_s) - self._now_s < EARLY * self.period_s:
+        if self._last is not None and 0 <= _number(now_s) - self._now_s < MIN_PERIOD_FRACTION * self.period_s:
             return self._last
         measured = self._measured(sensed)
         goal = self._wanted(wanted)
         if not self.fault:
-            self.fault = self._why_not(wanted, sensed, now_s, measured is None, goal is None)
+            self.fault = self._fault_reason(wanted, sensed, now_s, measured is None, goal is None)
             if measured is not None:
                 self._hold = measured
         if np.isfinite(_number(now_s)):
@@ -197,9 +197,9 @@ class SafetyGate:
             ahead = np.clip(goal[0], measured[0] - self.lead_rad, measured[0] + self.lead_rad)
             goal = ahead, goal[1], goal[2]
         self._last = SafeCommand(
-            joint_target=self.joints.towards(goal[0]).copy(),
-            palm_pos_w=self.palm.towards(goal[1]).copy(),
-            palm_quat_w=self.turn.towards(goal[2]).copy(),
+            joint_target=self.joints.step_towards(goal[0]).copy(),
+            palm_pos_w=self.palm.step_towards(goal[1]).copy(),
+            palm_quat_w=self.turn.step_towards(goal[2]).copy(),
             effort_limit_nm=self.effort_limit_nm.copy(),
             fault=self.fault,
         )
@@ -209,7 +209,7 @@ class SafetyGate:
         """Hold from the next call on, for instance after an emergency stop."""
         self.fault = self.fault or reason
 
-    def _why_not(self, wanted: Any, sensed: Any, now_s: float, blind: bool, absurd: bool) -> str:
+    def _fault_reason(self, wanted: Any, sensed: Any, now_s: float, blind: bool, absurd: bool) -> str:
         """Return the first reason to hold, or an empty string."""
         cfg, now_s = self.cfg, _number(now_s)
         if not np.isfinite(now_s) or now_s < self._now_s:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dexgrasp.perception.hand_features import HandFeatures, nearest_vectors
-from dexgrasp.perception.observations import HISTORY, MOVES, Layout, student_layout
+from dexgrasp.perception.observations import HISTORY_FRAMES, HISTORY_TERMS, Layout, student_layout
 from dexgrasp.perception.tracking.icp import centroid_xy
 from dexgrasp.perception.transforms import quat_rotate_inverse
 from dexgrasp.policies.networks.student import StudentActor
@@ -25,7 +25,7 @@ from dexgrasp.sim.task.regrasp import grip_confidence, lowest_height_m
 
 READINGS = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
 """Inputs of every controller."""
-WATCH = ("visible_fraction", "view_fresh")
+CAMERA_READINGS = ("visible_fraction", "view_fresh")
 """Further inputs of a controller with object points in every frame."""
 PLAN = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m")
 """State that is set by the pre-grasp and constant afterwards."""
@@ -41,7 +41,7 @@ STATE = (
     "history",
 )
 """State that every step changes; outputs of the graph with `next_` before the name."""
-NOTICED = ("grip", "base_m")
+EMPTY_HAND_OUTPUTS = ("grip", "base_m")
 """Outputs beside the state, for the empty-hand decision."""
 
 
@@ -63,9 +63,9 @@ class DeployableController(nn.Module):
         self.actor, self.hand, self.cfg, self.points = actor, hand, cfg, points
         self.step_s = 1.0 / cfg.rate_hz
         self.layout = student_layout(joints, keypoints, 6 + joints, cfg.camera.live)
-        self._moves = Layout(tuple(term for term in self.layout.terms if term.name in MOVES))
+        self._history_layout = Layout(tuple(term for term in self.layout.terms if term.name in HISTORY_TERMS))
         palm = torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b)
-        self._body = HandFeatures(hand.kinematics().to(torch.float64), *palm)
+        self._hand_features = HandFeatures(hand.kinematics().to(torch.float64), *palm)
         limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
         self._law = ControlLaw(cfg.scales, cfg.active_scripted_grasp, cfg.wrist, self.step_s, *limits)
 
@@ -93,14 +93,14 @@ class DeployableController(nn.Module):
             "object_xy_w": TensorSpec((2,)),
             "followed_m": TensorSpec((2,)),
             "last_action": TensorSpec((6 + joints,), torch.float32),
-            "history": TensorSpec((HISTORY, self._moves.size), torch.float32),
+            "history": TensorSpec((HISTORY_FRAMES, self._history_layout.size), torch.float32),
         }
-        return {name: known[name] for name in (*READINGS, *(WATCH if self.cfg.camera.live else ()), *PLAN, *STATE)}
+        return {name: known[name] for name in (*READINGS, *(CAMERA_READINGS if self.cfg.camera.live else ()), *PLAN, *STATE)}
 
     @property
     def outputs(self) -> list[str]:
         """Names of the outputs of `forward`, in order."""
-        return [*(f"next_{name}" for name in STATE), *NOTICED]
+        return [*(f"next_{name}" for name in STATE), *EMPTY_HAND_OUTPUTS]
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Return the next state, with targets and action, and the other outputs, for `values`.
@@ -122,11 +122,11 @@ class DeployableController(nn.Module):
         pose = given["palm_pos_w"], given["palm_quat_w"]
         sensed = ProprioceptiveState(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
         history, obs = self._observe(given, sensed, trajectory, phases)
-        action, felt = self.actor.both(obs)
+        action, felt = self.actor.act_and_reconstruct(obs)
         action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
         style, heights = (given["closing"], given["floor_m"]), sensed.keypoints_w[..., 2]
         object_xy_w = centroid_xy(given["points_w"])
-        held = grip_confidence(self.actor.contacts(felt), self.hand)
+        held = grip_confidence(self.actor.contact_probabilities(felt), self.hand)
         target, trajectory = self._law(action, trajectory, *style, sensed.joint_pos, heights, object_xy_w, phases, held)
         done = (
             trajectory.palm_pos_w,
@@ -139,19 +139,19 @@ class DeployableController(nn.Module):
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
         """Return the keypoints (env, keypoint, 3) in the world frame [m]."""
-        return self._body.keypoints(palm_pos_w, palm_quat_w, joint_pos)
+        return self._hand_features.keypoints(palm_pos_w, palm_quat_w, joint_pos)
 
     def _observe(
         self, given: dict[str, Tensor], sensed: ProprioceptiveState, trajectory: PalmTrajectory, phases: Phases
     ) -> tuple[Tensor, Tensor]:
         """Return the history with this step, and the student's observation (env, size)."""
         felt = hand_terms(sensed, given["joint_target"], trajectory)
-        frame = self._moves.assemble(felt)[:, None]
+        frame = self._history_layout.assemble(felt)[:, None]
         moved = torch.cat([given["history"][:, 1:], frame], dim=1)
-        history = torch.where(phases.step[:, None, None] == 0, frame.expand(-1, HISTORY, -1), moved)
+        history = torch.where(phases.step[:, None, None] == 0, frame.expand(-1, HISTORY_FRAMES, -1), moved)
         to_visible_w = nearest_vectors(sensed.keypoints_w.float(), given["points_w"])
         values = felt | progress_terms(phases, trajectory.remaining_m, given["last_action"])
-        values |= {name: given[name] for name in WATCH if name in given}
+        values |= {name: given[name] for name in CAMERA_READINGS if name in given}
         turned = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
         values["visible_vectors"] = to_visible_w if self.cfg.vector_frame == "world" else turned
         return history, self.layout.assemble(values | {"history": history})

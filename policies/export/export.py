@@ -45,8 +45,8 @@ from dexgrasp.policies.deploy.contract import (
     WristContract,
 )
 from dexgrasp.policies.deploy.policy import Policy
-from dexgrasp.policies.export.controller import PLAN, READINGS, STATE, WATCH, DeployableController
-from dexgrasp.policies.export.replay_check import ReplayError, record, repeat
+from dexgrasp.policies.export.controller import PLAN, READINGS, STATE, CAMERA_READINGS, DeployableController
+from dexgrasp.policies.export.replay_check import ReplayError, record_episodes, replay
 from dexgrasp.policies.networks.student import StudentActor
 from dexgrasp.policies.run_directory import collect_facts
 from dexgrasp.sim.objects import open_library
@@ -56,7 +56,7 @@ from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.point_camera import POINTS
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
-from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
+from dexgrasp.sim.task.regrasp import MIN_RISE_FRACTION, GRIP_THRESHOLD_HOLD, GRIP_THRESHOLD_UNSEEN, MIN_VISIBLE_FRACTION
 from dexgrasp.utils.files import atomic_path
 
 OPSET = 18
@@ -111,7 +111,7 @@ def example_inputs(controller: DeployableController, rows: int = 2) -> tuple[tor
 
 GOLDEN_PAIRS = 64
 
-LEAST_STEPS = 1000
+MIN_PARITY_STEPS = 1000
 """Recorded steps over which a bundle must repeat its checkpoint."""
 
 log = logging.getLogger("dexgrasp")
@@ -166,10 +166,10 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
     write_graph(controller, folder / GRAPH)
     contract = make_contract(checkpoint, controller)
     write_bundle(folder, contract, _golden(controller, []))
-    recording = record(checkpoint, make_task(checkpoint, cfg), range(cfg.trials))
-    parity, feeds = repeat(Policy.load(folder, checkpoint.hand.joint_names), recording, controller)
-    if parity.steps < LEAST_STEPS:
-        raise ValueError(f"parity was compared over {parity.steps} steps, {LEAST_STEPS} are needed: raise trials")
+    recording = record_episodes(checkpoint, make_task(checkpoint, cfg), range(cfg.trials))
+    parity, feeds = replay(Policy.load(folder, checkpoint.hand.joint_names), recording, controller)
+    if parity.steps < MIN_PARITY_STEPS:
+        raise ValueError(f"parity was compared over {parity.steps} steps, {MIN_PARITY_STEPS} are needed: raise trials")
     contract = replace(contract, parity=ParityContract(**dataclasses.asdict(parity)))
     write_bundle(folder, contract, _golden(controller, feeds))
     Policy.load(folder, checkpoint.hand.joint_names)
@@ -234,10 +234,10 @@ def _control(cfg: TaskCfg) -> ControlContract:
         grasp_steps=grasp,
         lift_steps=lift,
         hold="from then on, until the caller ends it",
-        min_rise_fraction=LEFT_SHARE,
-        min_visible_fraction=UNSEEN_SHARE,
-        grip_threshold_unseen=SURE_GRIP,
-        grip_threshold_hold=LOST_GRIP,
+        min_rise_fraction=MIN_RISE_FRACTION,
+        min_visible_fraction=MIN_VISIBLE_FRACTION,
+        grip_threshold_unseen=GRIP_THRESHOLD_UNSEEN,
+        grip_threshold_hold=GRIP_THRESHOLD_HOLD,
         lift_m=cfg.lift_m,
         vector_frame=cfg.vector_frame,
         palm_action_m_s=cfg.palm_action_m_s,
@@ -296,7 +296,7 @@ def _graph(controller: DeployableController) -> GraphContract:
         opset=OPSET,
         inputs=inputs,
         outputs=tuple(controller.outputs),
-        readings=tuple(name for name in (*READINGS, *WATCH) if name in inputs),
+        readings=tuple(name for name in (*READINGS, *CAMERA_READINGS) if name in inputs),
         plan=PLAN,
         state=STATE,
         initial="target_*: the start pose; joint_target: as commanded; all else: 0",

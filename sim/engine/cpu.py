@@ -75,7 +75,7 @@ class CpuEngine:
         self._models: list[mujoco.MjModel] = [model] * num_envs
         self.batch = Batch(model, nsim=num_envs, nthread=num_threads or os.cpu_count() or 1)
         self.batch.set_models(self._models)
-        self._failed, self._resting = (torch.zeros(num_envs, dtype=torch.bool) for _ in range(2))
+        self._failed, self._frozen = (torch.zeros(num_envs, dtype=torch.bool) for _ in range(2))
         self._scratch = mujoco.MjData(model)
         self._raw, self._warning = self._bind()
         self._rows = BatchState(pool, model, self._raw)
@@ -111,7 +111,7 @@ class CpuEngine:
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         self._rows.place(rows, start)
         self.batch.forward(ids)
-        self._failed[rows] = self._resting[rows] = False
+        self._failed[rows] = self._frozen[rows] = False
         self._rows.refresh()
 
     def step(
@@ -125,13 +125,13 @@ class CpuEngine:
         chunks = chunks_of(substeps)
         self._rows.set_palm_target(palm_pos_w, palm_quat_w)
         for chunk in range(1, chunks + 1):
-            self._rows.carrier.interpolate(chunk / chunks)
+            self._rows.palm_actuation.interpolate(chunk / chunks)
             self._run(substeps // chunks)
             fingers.copy_(target)
         self._rows.refresh()
 
     def _run(self, substeps: int) -> None:
-        ids = (~self._resting).nonzero().squeeze(1).numpy().astype(np.int32) if self._resting.any() else None
+        ids = (~self._frozen).nonzero().squeeze(1).numpy().astype(np.int32) if self._frozen.any() else None
         try:
             self.batch.step(ids, nstep=substeps)
         except SimulationError as error:  # these rows stand still, the others have run to completion
@@ -140,7 +140,7 @@ class CpuEngine:
 
     def freeze(self, rows: Tensor) -> None:
         """Stop stepping `rows` until their reset (`Engine.freeze`)."""
-        self._resting[rows] = True
+        self._frozen[rows] = True
 
     def push(self, force_w: Tensor) -> None:
         """Apply external forces to the objects (`Engine.push`)."""

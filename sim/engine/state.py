@@ -109,7 +109,7 @@ class ArmPalm:
         self._ctrl[:] = torch.lerp(self._last, self._goal, part)
 
 
-def make_carrier(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> PalmActuation:
+def make_palm_actuation(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> PalmActuation:
     """Return the actuation of scenes built with `mount`; `qpos` and `ctrl` are the batch's live tensors."""
     if mount == "floating":
         return FloatingPalm(model, qpos, ctrl)
@@ -148,10 +148,10 @@ class SceneIndices:
         self.table = model.geom("table").id
         self.object_body = model.body("object").id
         self.object_geoms = [model.geom(f"object_{i}").id for i in range(pool.slots)]
-        self.finger_q = span([model.joint(name).qposadr[0] for name in names])
-        self.finger_v = span([model.joint(name).dofadr[0] for name in names])
-        self.finger_u = span(model.actuator_ctrladr[self.actuators])
-        self.finger_f = span(model.actuator_outadr[self.actuators])
+        self.finger_q = contiguous_slice([model.joint(name).qposadr[0] for name in names])
+        self.finger_v = contiguous_slice([model.joint(name).dofadr[0] for name in names])
+        self.finger_u = contiguous_slice(model.actuator_ctrladr[self.actuators])
+        self.finger_f = contiguous_slice(model.actuator_outadr[self.actuators])
         q, v = model.joint("object").qposadr[0], model.joint("object").dofadr[0]
         self.object_q, self.object_v = slice(q, q + 7), slice(v, v + 6)
 
@@ -162,7 +162,7 @@ class BatchState:
     def __init__(self, pool: ModelPool, model: mujoco.MjModel, raw: RawBatch) -> None:
         self._raw, self._hand = raw, pool.hand
         self.slots = SceneIndices(pool, model)
-        self.carrier = make_carrier(pool.mount, model, raw.qpos, raw.ctrl)
+        self.palm_actuation = make_palm_actuation(pool.mount, model, raw.qpos, raw.ctrl)
         self._kinematics = pool.hand.kinematics().to(raw.qpos.dtype, raw.qpos.device)
         in_base = torch.tensor(pool.hand.palm_pos_b), torch.tensor(pool.hand.palm_quat_b)
         self._palm_in_base = in_base[0].to(raw.qpos), in_base[1].to(raw.qpos)
@@ -214,18 +214,18 @@ class BatchState:
 
     def place_palm(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
         """Place the palms of `rows` at poses (row, 3) [m], (row, 4), as state and as target."""
-        self.carrier.place(rows, *compose(pos_w, quat_w, *self._base_in_palm))
+        self.palm_actuation.place(rows, *compose(pos_w, quat_w, *self._base_in_palm))
 
     def set_palm_target(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
         """Set the palm targets (env, 3) [m], (env, 4) for the end of the next control period."""
-        self.carrier.set_palm_target(
+        self.palm_actuation.set_palm_target(
             *compose(palm_pos_w.to(self._raw.qpos), palm_quat_w.to(self._raw.qpos), *self._base_in_palm)
         )
 
     def refresh(self) -> None:
         """Recompute the tensors of the state that are no views."""
         state = self.named
-        base = self.carrier.base_pose()
+        base = self.palm_actuation.base_pose()
         pos, quat = compose(*base, *self._palm_in_base)
         state.palm_pos_w.copy_(pos)
         state.palm_quat_w.copy_(quat)
@@ -270,7 +270,7 @@ def chunks_of(substeps: int) -> int:
     return max(n for n in range(1, MAX_CHUNKS + 1) if substeps % n == 0)
 
 
-def span(indices: Sequence[int]) -> slice:
+def contiguous_slice(indices: Sequence[int]) -> slice:
     """Return consecutive indices as a slice, which gives views.
 
     Raise ValueError where they are not consecutive.

@@ -16,7 +16,7 @@ from dexgrasp.sim.scene import ModelPool
 log = logging.getLogger(__name__)
 
 WORLDS, STEPS, PERIOD_S = 16, 12, 0.05
-ROOM = WarpCfg(nconmax=256, njmax=960)
+WARM_UP_BUFFERS = WarpCfg(nconmax=256, njmax=960)
 """Buffer sizes of the warm-up."""
 FEW_ENVS, FEW_NCONMAX = 256, 128
 """Below FEW_ENVS environments nconmax is at least FEW_NCONMAX: contacts of one average out over too few others."""
@@ -43,7 +43,7 @@ def with_measured_buffers(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: 
 
 def measure_contact_load(pool: ModelPool, device: str, matches: int) -> BufferUsage:
     """Measure the buffers needed while closing hands press on the objects with the most pieces."""
-    engine = WarpEngine(pool, WORLDS, replace(ROOM, matches=matches), device)
+    engine = WarpEngine(pool, WORLDS, replace(WARM_UP_BUFFERS, matches=matches), device)
     start = _start(pool)
     engine.reset(torch.arange(WORLDS, device=engine.device), start)
     state, hand = engine.state, pool.hand
@@ -54,7 +54,7 @@ def measure_contact_load(pool: ModelPool, device: str, matches: int) -> BufferUs
         engine.step(
             state.joint_pos + 0.3 * closing, palm.to(engine.device), start.palm_quat_w.to(engine.device), PERIOD_S
         )
-    return engine.buffers.high_water()
+    return engine.buffers.peak_usage()
 
 
 def _start(pool: ModelPool) -> InitialState:

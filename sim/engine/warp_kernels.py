@@ -24,7 +24,7 @@ wp.config.log_level = wp.LOG_WARNING  # not every kernel that is loaded
 
 
 @wp.kernel
-def remember(nefc: wp.array[int], nacon: wp.array[int], ncollision: wp.array[int], marks: wp.array[int]) -> None:
+def record_peaks(nefc: wp.array[int], nacon: wp.array[int], ncollision: wp.array[int], marks: wp.array[int]) -> None:
     """Raise `marks` to the constraint rows of a world, and to contacts and pairs of all of them."""
     world = wp.tid()
     wp.atomic_max(marks, 0, nefc[world])

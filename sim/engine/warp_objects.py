@@ -166,7 +166,7 @@ class ObjectTable:
         numbers = [self._numbers[key] for key in zip(names, sizes, strict=True)]
         return torch.tensor(numbers, device=self._device), changed
 
-    def take(self, numbers: Tensor) -> dict[str, Tensor]:
+    def gather(self, numbers: Tensor) -> dict[str, Tensor]:
         """Return copies of the fields of these records."""
         return {name: column[numbers] for name, column in self._columns.items()}
 

@@ -13,7 +13,7 @@ import numpy as np
 from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary
 from dexgrasp.utils.files import write_bytes
 
-TAIL = 0.005
+TAIL_FRACTION = 0.005
 """Share of the library cut off at each end before its range is taken."""
 WANTED_COVERAGE = 0.95
 
@@ -89,7 +89,7 @@ def _table(library: ObjectLibrary) -> dict[str, np.ndarray]:
 
 
 def _marginal(name: str, ours: np.ndarray, theirs: np.ndarray, names: list[str]) -> Marginal:
-    low, high = (float(q) for q in np.quantile(ours, [TAIL, 1 - TAIL]))
+    low, high = (float(q) for q in np.quantile(ours, [TAIL_FRACTION, 1 - TAIL_FRACTION]))
     inside = (theirs >= low - 1e-9) & (theirs <= high + 1e-9)
     return Marginal(
         name=name,

@@ -162,7 +162,7 @@ def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
 
 def _import_one(job: _Job) -> bool:
     """Import one mesh and write the outcome; never raise for a bad mesh."""
-    from dexgrasp.sim.objects.model_builder import describe
+    from dexgrasp.sim.objects.model_builder import make_entry
 
     try:
         model = model_from_mesh(job.path, job.name, job.scale, job.settings)
@@ -172,7 +172,7 @@ def _import_one(job: _Job) -> bool:
     data = model.to_bytes()
     file = f"objects/{job.name}.npz"
     files.write_bytes(job.out / file, data)
-    _write_record(job, {"entry": asdict(describe(model, file, data, source=job.source))})
+    _write_record(job, {"entry": asdict(make_entry(model, file, data, source=job.source))})
     return True
 
 
@@ -222,7 +222,7 @@ UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 TYPICAL_M = 0.12
 """Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
 
-MOST_FACES = 20000
+MAX_FACES = 20000
 """Finer meshes are simplified: nothing that the hand feels is lost."""
 
 
@@ -309,12 +309,12 @@ def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
         edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
         open_edges = int((edges != 2).sum())
         raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
-    return [part if part.volume > 0 else _turned(part) for part in mesh.split(only_watertight=True)]
+    return [part if part.volume > 0 else _inverted(part) for part in mesh.split(only_watertight=True)]
 
 
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
     """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
-    from dexgrasp.sim.objects.decomposition import are_convex, decompose, merged
+    from dexgrasp.sim.objects.decomposition import are_convex, decompose, merge_convex_parts
     from dexgrasp.sim.objects.model_builder import assemble, mass_properties
 
     apart = settings.decomposition == "parts"
@@ -324,7 +324,7 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
     mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
     try:
         if apart and are_convex(parts):
-            pieces = merged([points for points, _ in parts], settings.pieces)
+            pieces = merge_convex_parts([points for points, _ in parts], settings.pieces)
         else:
             pieces = decompose(vertices, faces, settings.pieces, "auto" if apart else settings.decomposition)
         rng = np.random.default_rng(zlib.crc32(name.encode()))
@@ -360,7 +360,7 @@ def _repair(mesh: "trimesh.Trimesh") -> None:
     trimesh.repair.fix_normals(mesh, multibody=True)
 
 
-def _turned(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
+def _inverted(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
     mesh.invert()
     return mesh
 
@@ -378,18 +378,18 @@ def _united(parts: list[Surface]) -> Surface:
 
     solids = [solid for part in parts if (solid := as_manifold(*part)) is not None]
     if len(solids) < len(parts):
-        return _stacked(parts)
-    if len(solids) == 1 and len(parts[0][1]) <= MOST_FACES:
+        return _concatenated(parts)
+    if len(solids) == 1 and len(parts[0][1]) <= MAX_FACES:
         return parts[0]
     solid = Manifold.batch_boolean(solids, OpType.Add)
     tolerance_m = 5e-5
-    while solid.num_tri() > MOST_FACES and tolerance_m < 1e-3:
+    while solid.num_tri() > MAX_FACES and tolerance_m < 1e-3:
         solid, tolerance_m = solid.simplify(tolerance_m), 2 * tolerance_m
     mesh = solid.to_mesh64()
     return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts, np.int32)
 
 
-def _stacked(parts: list[Surface]) -> Surface:
+def _concatenated(parts: list[Surface]) -> Surface:
     starts = np.cumsum([0] + [len(vertices) for vertices, _ in parts[:-1]])
     faces = [faces + start for (_, faces), start in zip(parts, starts, strict=True)]
     return np.concatenate([vertices for vertices, _ in parts]), np.concatenate(faces)

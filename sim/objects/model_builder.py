@@ -13,13 +13,13 @@ from scipy.spatial import ConvexHull, QhullError
 from dexgrasp.sim.objects import resting_poses
 from dexgrasp.sim.objects.library import PIECE_POINTS, SURFACE_POINTS, ObjectEntry, ObjectModel
 
-BALL_M = 0.6e-3
+ROUNDING_M = 0.6e-3
 """Radius of the ball that rounds each piece: it keeps all support points distinct and on the hull."""
 
-MOST_GROWTH = 1.06
+MAX_GROWTH = 1.06
 """Most by which a round piece is scaled up."""
 
-LEAST_SCALE = 0.25
+MIN_SCALE = 0.25
 """A piece thinner than the ball's diameter keeps this share of its own thickness."""
 
 
@@ -36,7 +36,7 @@ _DIRECTIONS = sphere_directions(PIECE_POINTS)
 _BETWEEN = sphere_directions(150)
 
 
-def support_hull(points: np.ndarray, ball_m: float = BALL_M) -> np.ndarray:
+def support_hull(points: np.ndarray, ball_m: float = ROUNDING_M) -> np.ndarray:
     """Return the 64 support points (64, 3) float32 of the rounded hull of `points` (n, 3).
 
     One point along each of 64 directions; the hull is rounded by a small ball.
@@ -51,12 +51,12 @@ def support_hull(points: np.ndarray, ball_m: float = BALL_M) -> np.ndarray:
     along = local @ axes
     middle = (along.max(axis=0) + along.min(axis=0)) / 2
     extent = np.ptp(along, axis=0)
-    scale = np.maximum(1 - 2 * ball_m / np.maximum(extent, 1e-9), LEAST_SCALE)
+    scale = np.maximum(1 - 2 * ball_m / np.maximum(extent, 1e-9), MIN_SCALE)
     shrunk = centre + ((along - middle) * scale + middle) @ axes.T
     packed = shrunk[np.argmax(shrunk @ _DIRECTIONS.T, axis=0)] + ball_m * _DIRECTIONS
     width = (local @ _BETWEEN.T).max(axis=0)
     growth = np.mean(width / ((packed - centre) @ _BETWEEN.T).max(axis=0))
-    return (centre + np.clip(growth, 1, MOST_GROWTH) * (packed - centre)).astype(np.float32)
+    return (centre + np.clip(growth, 1, MAX_GROWTH) * (packed - centre)).astype(np.float32)
 
 
 def support_hulls(pieces: list[np.ndarray]) -> np.ndarray:
@@ -190,7 +190,7 @@ def assemble(
     )  # fmt: skip
 
 
-def describe(model: ObjectModel, file: str, data: bytes, source: str = "") -> ObjectEntry:
+def make_entry(model: ObjectModel, file: str, data: bytes, source: str = "") -> ObjectEntry:
     """Return the manifest row of a model whose file holds `data`."""
     volume = mass_properties(model.vertices, model.faces)[0]
     hull = float(ConvexHull(model.vertices.astype(float)).volume)

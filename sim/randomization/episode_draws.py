@@ -201,7 +201,7 @@ class EpisodeDraws:
     """(env,) share of lift and hold at which the push begins."""
     camera_bias: Tensor
     """(env, 3)."""
-    mishap: Tensor
+    disturbance: Tensor
     """(env, 2) numbers in [0, 1): which disturbance of a mixture, and how much of it."""
 
     @staticmethod

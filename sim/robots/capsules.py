@@ -47,7 +47,7 @@ def hand_shape(hand: HandSpec) -> HandCapsules:
     )
 
 
-def hand_shadow(hand: HandSpec, margin_m: float) -> HandOcclusion:
+def hand_occlusion(hand: HandSpec, margin_m: float) -> HandOcclusion:
     """Return the occlusion model of a hand enlarged by `margin_m` [m]."""
     base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
     return HandOcclusion(hand_shape(hand), base_in_palm, margin_m)

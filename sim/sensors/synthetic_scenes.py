@@ -16,7 +16,7 @@ from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
 from dexgrasp.perception.robot_mask import Capsules
 from dexgrasp.perception.transforms import quat_rotate_inverse
 from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
-from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_flaws, bumps, glossy_holes
+from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors, table_bumps, highlight_holes
 
 CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
 """The pinhole of a D435 at this size."""
@@ -75,10 +75,10 @@ def make_scene(kind: str, library: ObjectLibrary, seed: int) -> DepthScene:
     depth_m, labels = cast(model, CAMERA, T_world_cam)
     if kind in ("texture", "rough"):
         sd_m, width_m = (0.002, 0.03) if kind == "texture" else (ROUGH_M / 5, 0.06)
-        depth_m += np.where(labels == 0, bumps(depth_m, CAMERA, T_world_cam, sd_m, width_m, rng), 0)
+        depth_m += np.where(labels == 0, table_bumps(depth_m, CAMERA, T_world_cam, sd_m, width_m, rng), 0)
     if kind == "glossy":
-        depth_m[glossy_holes(labels > 0, rng)] = 0
-    flying = add_flaws(
+        depth_m[highlight_holes(labels > 0, rng)] = 0
+    flying = add_depth_errors(
         depth_m, CAMERA, DepthNoiseDraws.draw(depth_m.shape, rng, missing=0.4 if kind == "missing" else 0.02)
     )
     labels[(depth_m == 0) | flying] = 0

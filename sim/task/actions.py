@@ -121,7 +121,7 @@ class ControlLaw:
     """Compute targets from an action, without memory; simulator and exported policy share it."""
 
     scales: ActionScales
-    prior: ScriptedGraspCfg | None
+    scripted_grasp: ScriptedGraspCfg | None
     """None: the published method's plain residual."""
     wrist: WristCfg
     step_s: float
@@ -154,15 +154,15 @@ class ControlLaw:
         fingers = action[:, 6:] * self.scales.finger_rad
         travelled_m, follow_m = trajectory.travelled_m, torch.zeros_like(trajectory.followed_m)
         began_w = torch.where((phases.step == 0)[:, None], object_xy_w, trajectory.object_xy_w)
-        if self.prior is not None:
-            script = self._script(self.prior, trajectory, closing, floor_m, keypoint_height_m, phases, grip)
+        if self.scripted_grasp is not None:
+            script = self._scripted_step(self.scripted_grasp, trajectory, closing, floor_m, keypoint_height_m, phases, grip)
             increment = torch.cat([increment[:, :1] + script.palm_m[:, None], increment[:, 1:]], dim=1)
             fingers = fingers + script.finger_rad
             travelled_m = travelled_m + torch.where(phases.grasping, script.palm_m, 0.0)
             times = self.step_s, phases.step * self.step_s, phases.grasp_steps * self.step_s
-            follow_m = follow_step(self.prior, object_xy_w - began_w, trajectory.followed_m, *times)
+            follow_m = follow_step(self.scripted_grasp, object_xy_w - began_w, trajectory.followed_m, *times)
         turn = quat_from_rotvec(action[:, 3:6] * (self.scales.palm_rad_s * self.step_s))
-        turned = self._near(trajectory.start_quat_w, quat_multiply(trajectory.palm_quat_w, turn))
+        turned = self._limit_rotation(trajectory.start_quat_w, quat_multiply(trajectory.palm_quat_w, turn))
         pos = trajectory.palm_pos_w + torch.where(grasping, quat_rotate(trajectory.palm_quat_w, increment), 0.0)
         rise = torch.where(phases.lifting, self.scales.lift_m / phases.lift_steps, 0.0)
         quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), trajectory.palm_quat_w)
@@ -172,7 +172,7 @@ class ControlLaw:
         followed = {"object_xy_w": began_w, "followed_m": trajectory.followed_m + follow_m}
         return target, replace(trajectory, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m, **followed)
 
-    def _near(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
+    def _limit_rotation(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
         """Return the orientations (env, 4), limited to the largest rotation from the start."""
         turn = rotvec_from_quat(quat_multiply(quat_conjugate(start_quat_w), palm_quat_w))
         share = self.wrist.max_turn_rad / turn.norm(dim=1, keepdim=True).clamp(min=self.wrist.max_turn_rad)
@@ -183,7 +183,7 @@ class ControlLaw:
         fingers = quat_rotate(palm_quat_w, palm_quat_w.new_tensor([0.0, 0.0, 1.0]))
         return self.wrist.clearance_m + self.wrist.offset_m * fingers[:, 2]
 
-    def _script(
+    def _scripted_step(
         self,
         prior: ScriptedGraspCfg,
         trajectory: PalmTrajectory,
@@ -217,7 +217,7 @@ class HandController:
         self,
         hand: HandSpec,
         scales: ActionScales,
-        prior: ScriptedGraspCfg | None,
+        scripted_grasp: ScriptedGraspCfg | None,
         wrist: WristCfg,
         step_s: float,
         num_envs: int,
@@ -225,7 +225,7 @@ class HandController:
     ) -> None:
         """`prior`: None gives the published method's plain residual."""
         limits = torch.tensor(hand.joint_lower, device=device), torch.tensor(hand.joint_upper, device=device)
-        self.law = ControlLaw(scales, prior, wrist, step_s, *limits)
+        self.law = ControlLaw(scales, scripted_grasp, wrist, step_s, *limits)
         """Maps an action to targets."""
         self.style = blend(hand.power.to(device), hand.pinch.to(device), torch.zeros(num_envs, device=device))
         """Grasp style of each environment."""
@@ -272,7 +272,7 @@ class HandController:
         """Set the palm targets of `rows` to (row, 3) [m] and (row, 4), whatever the actions were."""
         self.palm_trajectory.palm_pos_w[rows], self.palm_trajectory.palm_quat_w[rows] = palm_pos_w, palm_quat_w
 
-    def act(
+    def compute_targets(
         self,
         action: Tensor,
         sensed: ProprioceptiveState,

@@ -147,7 +147,7 @@ def check_rates(cfg: TaskCfg, physics: PhysicsCfg) -> None:
         )
 
 
-KEPT_OBJECTS = 8192
+MAX_CACHED_OBJECTS = 8192
 """Most objects that are cached in memory for engine=warp; 0.1 MB each."""
 
 BELOW_TABLE_M = -0.05
@@ -185,7 +185,7 @@ class GraspTask:
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
         if engine == "warp":  # thousands of environments start at once: reading files again would dominate
-            library.keep(min(len(library), KEPT_OBJECTS))
+            library.keep(min(len(library), MAX_CACHED_OBJECTS))
         pool = ModelPool(hand, library, physics, mount)
         self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
         self.device = device = self.engine.device
@@ -198,20 +198,20 @@ class GraspTask:
         self.control = HandController(
             hand, cfg.scales, cfg.active_scripted_grasp, cfg.wrist, self.step_s, num_envs, device
         )
-        self.sensing = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
+        self.proprioception = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
         self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine)
-        self.commanding = CommandDelay(cfg.randomization, joints, num_envs, device)
+        self.command_delay = CommandDelay(cfg.randomization, joints, num_envs, device)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
         self.rewards = Rewards(cfg.reward, hand, device)
         self.outcome_tracker = OutcomeTracker(num_envs, self.step_s, device)
-        self.guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
+        self.nan_guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
         self.history = History(num_envs, self.layouts["student"], device)
         self._allocate()
         self._planner = starts.PregraspPlanner(hand, mount, cfg.reset)
         self.regrasp = Regrasp(
             control=self.control,
             planner=self._planner,
-            view=self.object_camera,
+            object_camera=self.object_camera,
             engine=self.engine,
             objects=self.objects,
             draws=self.draws,
@@ -290,7 +290,7 @@ class GraspTask:
         """
         self.regrasp.start(rows)
         self.outcome_tracker.restart_attempt(rows)
-        self.disturber.let_go(rows)
+        self.disturber.release(rows)
 
     def _new_episodes(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
         """Start new episodes in `rows` (sorted); the other rows do not change."""
@@ -305,9 +305,9 @@ class GraspTask:
         self.reset_scene(rows)
         self._action[rows], self.steps_since_reset[rows], self.steps_since_pregrasp[rows] = 0.0, 0, 0
         self.outcome_tracker.reset(rows, self.engine.state)
-        self.guard.reset(rows)
+        self.nan_guard.reset(rows)
         self._update_measurements()
-        self.history.begin(rows, self._felt)
+        self.history.reset(rows, self._proprioceptive_terms)
 
     def _object_numbers(self, rows: Tensor, random: TrialRandom) -> Tensor:
         """Return the number of each trial's object in the library (row,)."""
@@ -322,7 +322,7 @@ class GraspTask:
         self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
         pos, quat = starts.place_objects(self.library, names, draws)
-        camera = self.object_camera.first_frame(rows, names, pos, quat, draws)
+        camera = self.object_camera.observe_first(rows, names, pos, quat, draws)
         palm = self._planner(self.object_camera.points_w[rows], camera, draws)
         self.regrasp.reset(rows, palm)
         self.engine.reset(rows, starts.initial_state(self.hand, names, pos, quat, palm, draws))
@@ -331,22 +331,22 @@ class GraspTask:
         palm = replace(palm, palm_pos_w=state.palm_pos_w[rows].double(), palm_quat_w=state.palm_quat_w[rows].double())
         self.control.reset(rows, palm)
         self._last_palm_pos_w[rows] = palm.palm_pos_w
-        self.sensing.begin(rows, state)
-        self.commanding.begin(rows, state)
+        self.proprioception.reset(rows, state)
+        self.command_delay.reset(rows, state)
 
     def _act(self, action: Tensor, grip: Tensor | None) -> None:
         """Turn the actions into targets, disturb the objects, and step the physics by one control period."""
         self._action = action.detach().to(self.device, torch.float32).clamp(-self.cfg.action_clip, self.cfg.action_clip)
-        self.guard.record(self.steps_since_reset, self._action)
+        self.nan_guard.record(self.steps_since_reset, self._action)
         distance = self._object_vectors.norm(dim=-1).amin(dim=1)
-        self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
-        targets = self.control.act(
+        self.disturber.apply(self.engine, self.draws, self.phases, distance, self._points_o)
+        targets = self.control.compute_targets(
             self._action, self.sensed, centroid_xy(self.object_camera.points_w), self.phases, grip
         )
         targets = self.regrasp.override_targets(targets)
-        (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.steps_since_reset)
+        (joints, palm_pos, palm_quat), late = self.command_delay.apply(targets, self.draws, self.steps_since_reset)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
-        self.sensing.advance(self.engine.state)
+        self.proprioception.push(self.engine.state)
 
     def _update_outcomes(self) -> tuple[Tensor, Tensor]:
         """Update the outcomes and the step counters; return (env,) terminated and (env,) truncated."""
@@ -357,7 +357,7 @@ class GraspTask:
         self.outcome_tracker.update(
             self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed
         )
-        self.guard.count(broken, strayed)
+        self.nan_guard.count(broken, strayed)
         self.steps_since_reset += 1
         self.steps_since_pregrasp += 1
         terminated = broken | strayed
@@ -370,7 +370,7 @@ class GraspTask:
         running = (self.outcome_tracker.attempts[rows] == 1) & (self.phases.step[rows] < self.episode_steps)
         for row in rows[running].tolist():
             trial, seed = int(self.trial[row]), int(self.seeds[row])
-            self.guard.dump(row, trial, seed, self.objects[row], int(self.steps_since_reset[row]) + 1)
+            self.nan_guard.dump(row, trial, seed, self.objects[row], int(self.steps_since_reset[row]) + 1)
         self.reset_scene(rows)
 
     def _update_measurements(self, after_step: bool = False) -> None:
@@ -379,8 +379,8 @@ class GraspTask:
         `after_step`: a control step has passed; otherwise an episode was reset.
         """
         state = self.engine.state
-        self.sensed = sensed = self.sensing.read(state, self.draws, self.steps_since_reset)
-        self._felt = hand_terms(sensed, state.joint_target, self.control.palm_trajectory)
+        self.sensed = sensed = self.proprioception.measure(state, self.draws, self.steps_since_reset)
+        self._proprioceptive_terms = hand_terms(sensed, state.joint_target, self.control.palm_trajectory)
         if after_step:
             held, resting = (
                 self.steps_since_pregrasp > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps)
@@ -390,7 +390,7 @@ class GraspTask:
             self._last_palm_pos_w.copy_(state.palm_pos_w)
             at_pregrasp = (self.steps_since_pregrasp == 0)[:, None]  # of a regrasp: its grasp starts without a past
             self._action = self._action.masked_fill(at_pregrasp, 0.0)
-            self.history.push(self._felt, at_pregrasp)
+            self.history.push(self._proprioceptive_terms, at_pregrasp)
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
@@ -434,8 +434,8 @@ class GraspTask:
         """Return the values of each observation group's terms, first dimension: environment."""
         state, trajectory = self.engine.state, self.control.palm_trajectory
         common = progress_terms(self.phases, trajectory.remaining_m, self._action)
-        measured = common | self._felt
-        exact_hand = self._felt if self.sensing.exact else hand_terms(exact(state), state.joint_target, trajectory)
+        measured = common | self._proprioceptive_terms
+        exact_hand = self._proprioceptive_terms if self.proprioception.exact else hand_terms(exact(state), state.joint_target, trajectory)
         camera = self.object_camera.terms() | {"visible_vectors": self._visible_vectors}
         privileged = privileged_terms(state, self.outcome_tracker.start_pos_w, self._object_vectors)
         return {

@@ -58,20 +58,20 @@ class PregraspPlanner:
         self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount), hand).reaches
 
     def __call__(
-        self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None = None
+        self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, failed_grasps: Tensor | None = None
     ) -> Pregrasp:
         """Plan from visible points (row, point, 3) and the camera position (row, 3), with the reset noise of `draws`.
 
         `tried` (row, grasp, MARK): failed grasps, which the plan avoids.
         """
         points_w = points_w.double()
-        pregrasp = self._choose(points_w, camera_w, draws, tried)
+        pregrasp = self._plan_without_noise(points_w, camera_w, draws, failed_grasps)
         offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
         pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
         pregrasp = replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
         return move_start_clear(pregrasp, open_hand_keypoints(self._hand, pregrasp.style.open_pose), points_w)
 
-    def _choose(self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None) -> Pregrasp:
+    def _plan_without_noise(self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None) -> Pregrasp:
         power, pinch = (style.to(points_w.device) for style in (self._hand.power, self._hand.pinch))
         if self._approach == "camera_line":
             return plan_pregrasp(points_w, camera_w, power, pinch, draws.roll, draws.tilt)
@@ -86,7 +86,7 @@ class PregraspPlanner:
             draws.tilt,
             self._reachable,
             kinds,
-            tried=tried,
+            failed_grasps=tried,
         )
 
 

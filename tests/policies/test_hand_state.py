@@ -9,7 +9,7 @@ import torch
 from dexgrasp.policies.deploy.hand_state import is_hand_empty
 from dexgrasp.policies.evaluation.episodes import RegraspRunner
 from dexgrasp.sim.task.grasp_task import TaskCfg
-from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
+from dexgrasp.sim.task.regrasp import MIN_RISE_FRACTION, GRIP_THRESHOLD_HOLD, GRIP_THRESHOLD_UNSEEN, MIN_VISIBLE_FRACTION
 from tests.helpers.fake_robot import Wild, World
 
 LIMITS = {
@@ -69,7 +69,7 @@ def test_simulator_robot_and_plain_numbers_decide_alike():
     machine = World(Wild()).machine
     lift_m, count = TaskCfg().lift_m, 10_000  # of the shipped bundle as well
     grip, fraction = rng.uniform(0, 1, (2, count))
-    fraction[::2] *= 2 * UNSEEN_SHARE
+    fraction[::2] *= 2 * MIN_VISIBLE_FRACTION
     rise_m = rng.uniform(-0.1, 1.0, count) * lift_m
     points_w = torch.zeros(count, 4, 3, dtype=torch.float64)
     points_w[:, 1:] = 10.0  # the lowest quarter is one point
@@ -86,15 +86,15 @@ def test_simulator_robot_and_plain_numbers_decide_alike():
     attempts = RegraspRunner(task, None, attempts=3)
     felt = torch.from_numpy(grip)
     assert not attempts._empty(felt).any()  # the lift begins, at height 0
-    machine._base_m = 0.0
+    machine._object_bottom_m = 0.0
     for clock, ends in ((30, True), (31, False), (58, False)):
         task.steps_since_pregrasp[:] = clock
         points_w[:, 0, 2] = torch.from_numpy(rise_m)
         simulator = attempts._empty(felt).tolist()
         readings = list(zip(grip, rise_m, fraction.tolist(), strict=True))
-        robot = [machine._empty(SimpleNamespace(grip=g, base_m=z), f, ends=ends) for g, z, f in readings]
+        robot = [machine._is_hand_empty(SimpleNamespace(grip=g, base_m=z), f, ends=ends) for g, z, f in readings]
         by_hand = [
-            (z < LEFT_SHARE * lift_m or (f < UNSEEN_SHARE and g < SURE_GRIP)) if ends else g < LOST_GRIP
+            (z < MIN_RISE_FRACTION * lift_m or (f < MIN_VISIBLE_FRACTION and g < GRIP_THRESHOLD_UNSEEN)) if ends else g < GRIP_THRESHOLD_HOLD
             for g, z, f in readings
         ]
         assert simulator == robot == by_hand

@@ -9,7 +9,7 @@ import torch
 
 from dexgrasp import assets
 from dexgrasp.perception.cameras.depth import DepthFrame
-from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
+from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.perception.occlusion import HandCapsules
 from dexgrasp.perception.robot_mask import read_arm_body, read_hand_body
 from dexgrasp.policies.deploy.bundle import read_contract
@@ -131,7 +131,7 @@ def shown(task, row, step):
 
 
 def look(observer, frame):
-    for _ in range(FIRST_FRAMES - 1):
+    for _ in range(FIRST_VIEW_FRAMES - 1):
         assert observer.observe(frame) is None
     return observer.observe(frame)
 

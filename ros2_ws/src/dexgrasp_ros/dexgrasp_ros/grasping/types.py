@@ -126,7 +126,7 @@ class DeployedPolicy(Protocol):
         """Phase of the next call of `act`, one of POLICY_STATES."""
         ...
 
-    def begin(self, plan: PregraspPlan) -> None:
+    def reset(self, plan: PregraspPlan) -> None:
         """Start an episode. Raises ValueError where the plan does not match the contract."""
         ...
 

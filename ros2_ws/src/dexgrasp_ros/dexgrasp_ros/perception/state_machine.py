@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
-from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
+from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.perception.grasp_planning.planner import Reachable
 from dexgrasp.perception.robot_mask import ArmBody, HandBody
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
@@ -87,7 +87,7 @@ class PerceptionStateMachine:
         if self._observer is None:
             return "no camera_info received" if self._intrinsics is None else "no frame received"
         frames = self._observer.frames_agreeing
-        return "" if frames == FIRST_FRAMES else f"{frames} of {FIRST_FRAMES} frames agree: is anything moving?"
+        return "" if frames == FIRST_VIEW_FRAMES else f"{frames} of {FIRST_VIEW_FRAMES} frames agree: is anything moving?"
 
     @property
     def collecting_first_view(self) -> bool:

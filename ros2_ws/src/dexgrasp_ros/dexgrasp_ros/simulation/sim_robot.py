@@ -25,8 +25,8 @@ from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.robots.arm import ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
-from dexgrasp.sim.sensors.depth_camera import CAMERA, MISSING, DepthRenderer, camera_looking_at
-from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_flaws
+from dexgrasp.sim.sensors.depth_camera import CAMERA, HOLE_FRACTION, DepthRenderer, camera_looking_at
+from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
 from dexgrasp.sim.task import reset as starts
 from dexgrasp_ros import config
 
@@ -137,12 +137,12 @@ class JointServos:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._late: deque[tuple[float, Array, float]] = deque()
+        self._pending: deque[tuple[float, Array, float]] = deque()
         self.reset(np.zeros(len(self.names)))
 
     def reset(self, target: ArrayLike) -> None:
         """Set the target (joint,) [rad] at once and discard pending commands."""
-        self._late.clear()
+        self._pending.clear()
         self._from = self._goal = np.array(target, float)
         self._start_s, self._reach_s = 0.0, 0.0
 
@@ -156,12 +156,12 @@ class JointServos:
         values = np.array(target, float)
         if values.shape != (len(self.names),) or not np.isfinite([*values.ravel(), reach_s]).all() or reach_s < 0:
             raise CommandError(f"expected {len(self.names)} finite positions {list(self.names)}, got {values.tolist()}")
-        self._late.append((act_s, values, reach_s))
+        self._pending.append((act_s, values, reach_s))
 
     def targets(self, now_s: float) -> Array:
         """Return the targets (joint,) [rad] at a time, which must not decrease between calls."""
-        while self._late and self._late[0][0] <= now_s:
-            act_s, goal, reach_s = self._late.popleft()
+        while self._pending and self._pending[0][0] <= now_s:
+            act_s, goal, reach_s = self._pending.popleft()
             self._from, self._goal = self._between(act_s), goal
             self._start_s, self._reach_s = act_s, reach_s
         return self._between(now_s)
@@ -319,7 +319,7 @@ class SimDepthCamera:
         self.pose = upright(CameraPose.load(config(cfg.camera)).T_world_cam, cfg.camera)
         self._rng = np.random.default_rng([cfg.seed, 2])
         shape = self.intrinsics.height, self.intrinsics.width
-        self._chances = [DepthNoiseDraws.draw(shape, self._rng, MISSING) for _ in range(NOISE_DRAWS * cfg.flaws)]
+        self._noise_draws = [DepthNoiseDraws.draw(shape, self._rng, HOLE_FRACTION) for _ in range(NOISE_DRAWS * cfg.flaws)]
         self._renderer = DepthRenderer(self.intrinsics)
         self._drawn: tuple[mujoco.MjModel, mujoco.MjData] | None = None
 
@@ -330,10 +330,10 @@ class SimDepthCamera:
         data = self._drawn[1]
         data.qpos[:] = scene.qpos
         mujoco.mj_kinematics(scene.model, data)
-        depth_m = self._renderer.draw(scene.model, data, self.pose).astype(np.float32)
-        if self._chances:
-            chance = self._chances[self._rng.integers(NOISE_DRAWS)].turned(self._rng)
-            add_flaws(depth_m, self.intrinsics, chance)
+        depth_m = self._renderer.render(scene.model, data, self.pose).astype(np.float32)
+        if self._noise_draws:
+            chance = self._noise_draws[self._rng.integers(NOISE_DRAWS)].mirrored(self._rng)
+            add_depth_errors(depth_m, self.intrinsics, chance)
         return depth_m
 
 
