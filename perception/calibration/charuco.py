@@ -82,7 +82,7 @@ def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, na
         )
     number = ids.reshape(-1).astype(np.int64)
     rays = camera.rays_at(corners.reshape(-1, 2))
-    return BoardDetection(name, number, rays, board_pose(board, number, rays))
+    return BoardDetection(name=name, ids=number, rays=rays, T_cam_board=board_pose(board, number, rays))
 
 
 def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -154,14 +154,14 @@ def _assess(problem: _Problem, fit: OptimizeResult, seen: NDArray[np.float64]) -
     covariance = noise * np.linalg.pinv(fit.jac.T @ fit.jac)[:6, :6]
     sd_rad, sd_m = (float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:]))
     return Calibration(
-        cam,
-        mount,
-        tuple(view.name for view in problem.views),
-        np.sqrt(per_view),
-        np.linalg.norm((off @ middle - middle)[:, :3], axis=1),
-        np.linalg.norm(_rotvec(off[:, :3, :3]), axis=1),
-        sd_m,
-        sd_rad,
+        T_world_cam=cam,
+        T_flange_board=mount,
+        names=tuple(view.name for view in problem.views),
+        reprojection_px=np.sqrt(per_view),
+        position_m=np.linalg.norm((off @ middle - middle)[:, :3], axis=1),
+        rotation_rad=np.linalg.norm(_rotvec(off[:, :3, :3]), axis=1),
+        sd_m=sd_m,
+        sd_rad=sd_rad,
     )
 
 

@@ -1,7 +1,4 @@
-"""Removal of flying pixels, clustering of object points, and sampling.
-
-A few hundred points that stand for many: spread out, or at random; the same seed gives the same points.
-"""
+"""Removal of flying pixels, clustering of object points, and sampling of points for the policy."""
 
 from typing import Any, Literal
 
@@ -25,6 +22,9 @@ PART_CELL_M, PART_SHARE, PART_POINTS = 0.02, 0.03, 8
 IMAGE_AXES = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+CANDIDATES = 2048
+"""Farthest-point sampling looks at no more points than this, drawn at random: its cost grows with both numbers."""
+Sampling = Literal["farthest", "random"]
 
 
 def on_surfaces(image: NDArray[np.float32], index: NDArray[np.int64], jump_m: float) -> NDArray[np.bool_]:
@@ -96,12 +96,6 @@ def in_large_parts(points_w: NDArray[np.float32]) -> NDArray[np.bool_]:
     sizes = np.bincount(part)
     large = sizes >= min(max(PART_POINTS, PART_SHARE * len(part)), int(sizes.max()))
     return large[part]
-
-
-CANDIDATES = 2048
-"""Farthest-point sampling looks at no more points than this, drawn at random: its cost grows with both numbers."""
-
-Sampling = Literal["farthest", "random"]
 
 
 def sample_points(points: NDArray[np.float32], count: int, how: Sampling, seed: int = 0) -> NDArray[np.int64]:

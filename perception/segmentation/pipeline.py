@@ -145,7 +145,13 @@ class Segmenter:
             raise NoObjectError(_no_object_message(cloud.counts, self.cfg.min_points), cloud.counts)
         few = sample_points(cloud.points_w, self.cfg.points, self.cfg.sampling, seed)
         lap("sampled")
-        return Segmentation(cloud.points_w.T[few], cloud.points_w.T, cloud.mask(), plane, cloud.counts)
+        return Segmentation(
+            points_w=cloud.points_w.T[few],
+            cloud_w=cloud.points_w.T,
+            mask=cloud.mask(),
+            plane=plane,
+            counts=cloud.counts,
+        )
 
     def _cloud(self, frame: DepthFrame, T_world_cam: NDArray[np.float64], lap: Callable[[str], None]) -> "_Cloud":
         image = np.ascontiguousarray(frame.depth_m[:: self.cfg.stride, :: self.cfg.stride])
@@ -154,7 +160,9 @@ class Segmenter:
         lap("in range")
         points_w = to_frame(T_world_cam, deproject(flat[index], self._rays[:, index]))
         lap("deprojected")
-        return _Cloud(image, index, points_w, {"pixels": image.size, "in range": len(index)}, lap)
+        return _Cloud(
+            image=image, index=index, points_w=points_w, counts={"pixels": image.size, "in range": len(index)}, lap=lap
+        )
 
     def _check(self, frame: DepthFrame, mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         if frame.intrinsics != self.intrinsics:

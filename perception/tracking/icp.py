@@ -102,8 +102,8 @@ def register(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return poses (row, 3), (row, 4) of the references in a frame, and their fits (row,) in [0, 1].
 
-    `pos_w`, `quat`: last poses. `frame_w` (row, point, 3): points of the frame, world frame [m]. `sight`: camera and
-    hand of the frame; first-view points that the hand does not hide should be confirmed.
+    `pos_w`, `quat`: last poses. `frame_w` (row, point, 3): points of the frame, world frame [m]. `occlusion`: camera
+    and hand of the frame; first-view points that the hand does not hide should be confirmed.
     """
     frame_w = frame_w[:, : cfg.frame_points]
     last_pos_w, last_quat = pos_w, quat
@@ -111,12 +111,12 @@ def register(
     bad = (fit < cfg.retry_below_fit).nonzero().squeeze(1)
     if not len(bad):
         return pos_w, quat, fit
-    some, some_w, some_sight = reference[bad], frame_w[bad], occlusion[bad]
+    some, some_w, some_occlusion = reference[bad], frame_w[bad], occlusion[bad]
     last_pos_w, last_quat = last_pos_w[bad], last_quat[bad]
-    for shift in _best_shifts(cfg, some, last_pos_w, last_quat, some_w, some_sight).unbind(1):
+    for shift in _best_shifts(cfg, some, last_pos_w, last_quat, some_w, some_occlusion).unbind(1):
         tried_pos, tried_quat, tried_fit = last_pos_w + shift, last_quat, fit[bad]
         for _ in range(cfg.rounds_per_restart):
-            tried_pos, tried_quat, tried_fit = _iterate(cfg, some, tried_pos, tried_quat, some_w, some_sight)
+            tried_pos, tried_quat, tried_fit = _iterate(cfg, some, tried_pos, tried_quat, some_w, some_occlusion)
         improved = tried_fit > fit[bad]
         rows = bad[improved]
         pos_w[rows], quat[rows], fit[rows] = tried_pos[improved], tried_quat[improved], tried_fit[improved]

@@ -190,7 +190,7 @@ class StudentPPO(GraspPPO):
     def _is_rollout(self, kept: dict[str, Tensor]) -> bool:
         """Return whether these tensors are a stored rollout.
 
-        `student`: (sample, size). `true`: (sample, felt). `labels`: the teacher's actions.
+        `student`: (sample, size). `true`: (sample, reconstructed). `labels`: the teacher's actions.
         """
         widths = {"student": self.policy.layouts["student"].size, "true": len(self.policy.reconstructed_columns)}
         widths |= {"labels": self.policy.num_actions} if self.teacher else {}
@@ -242,12 +242,12 @@ class StudentPPO(GraspPPO):
 
     def _imitation(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Return the weighted loss of imitation and reconstruction of labelled samples, and its parts."""
-        means, felt = self.policy.actor.act_and_reconstruct(batch["student"])
-        rebuilt = reconstruction_loss(felt, batch["true"])
-        imitated = imitation_loss(means, batch["labels"]) if "labels" in batch else rebuilt.new_zeros(())
-        record = {"imitation": float(imitated.detach()), "reconstruction": float(rebuilt.detach())}
+        means, reconstructed = self.policy.actor.act_and_reconstruct(batch["student"])
+        reconstruction = reconstruction_loss(reconstructed, batch["true"])
+        imitation = imitation_loss(means, batch["labels"]) if "labels" in batch else reconstruction.new_zeros(())
+        record = {"imitation": float(imitation.detach()), "reconstruction": float(reconstruction.detach())}
         cfg = self.distillation
-        loss = (1 - self.rho) * cfg.imitation_weight * imitated + cfg.reconstruction_weight * rebuilt
+        loss = (1 - self.rho) * cfg.imitation_weight * imitation + cfg.reconstruction_weight * reconstruction
         return loss, record
 
     def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:

@@ -243,7 +243,12 @@ class Learner(ABC):
             moments = self.optimizer.state.get(parameter, {})
             tensors |= {f"optimizer/{name}/{key}": value for key, value in moments.items()}
         tensors |= {f"curriculum/{name}": value for name, value in self.curriculum.tensors().items()}
-        data = CheckpointData(self.policy.architecture, self._state(), self.provenance | saved, tensors)
+        data = CheckpointData(
+            architecture=self.policy.architecture,
+            state=self._state(),
+            manifest=self.provenance | saved,
+            tensors=tensors,
+        )
         write_checkpoint(Path(path), data)
 
     def _state(self) -> TrainingState:

@@ -1,11 +1,9 @@
 """Proximal policy optimisation on the task's device, with a KL-adaptive learning rate.
 
-Rollout   every iteration opens new episodes and plays them to their end; it depends on nothing but its number, so that
-          a run that was stopped continues exactly
+Rollout   every iteration starts new episodes and runs them to their end; they depend only on the iteration's number, so
+          that a stopped run resumes exactly
 Update    clipped surrogate + value loss in units of the returns; after each minibatch the learning rate is raised or
           lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does it as well)
-
-Losses of the learners: log-densities, KL divergence, clipped surrogate, imitation, reconstruction.
 """
 
 import math
@@ -23,6 +21,15 @@ from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.task.grasp_task import StepResult
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils import distributed
+
+CLIP_RATIO = 0.2
+"""The surrogate is clipped where the ratio of probabilities leaves 1 by more than this."""
+LEARNING_RATE_FACTOR = 1.3
+"""Factor by which the learning rate follows the KL divergence."""
+LEARNING_RATES = (5e-6, 4e-4)
+"""Range of the learning rate."""
+REWARD_SCALE = 0.2
+MAX_GRAD_NORM = 1.0
 
 
 def log_prob(actions: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
@@ -74,22 +81,8 @@ def imitation_loss(means: Tensor, labels: Tensor) -> Tensor:
 
 
 def reconstruction_loss(estimate: Tensor, true: Tensor) -> Tensor:
-    """Return the mean squared error of reconstructed values (sample, felt), in standard deviations."""
+    """Return the mean squared error of reconstructed values (sample, reconstructed), in standard deviations."""
     return functional.mse_loss(estimate, true)
-
-
-CLIP_RATIO = 0.2
-"""The surrogate is clipped where the ratio of probabilities leaves 1 by more than this."""
-
-LEARNING_RATE_FACTOR = 1.3
-"""Factor by which the learning rate follows the KL divergence."""
-
-LEARNING_RATES = (5e-6, 4e-4)
-"""Range of the learning rate."""
-
-REWARD_SCALE = 0.2
-
-MAX_GRAD_NORM = 1.0
 
 
 class GraspPPO(Learner):

@@ -1,9 +1,8 @@
 """`dexgrasp bench engine`: speed of the task, time of each of its parts, and its memory.
 
-CPU seconds are summed over all threads, so that other work on the machine changes them little. "Bare" replays the
-recorded controls of the same episodes through `mujoco.batch.Batch.step` alone; the final states agree bit for bit.
-
-Measure the memory of an environment, in a process of its own.
+CPU seconds are summed over all threads, so that other processes change them little. "Bare" replays the recorded
+controls of the same episodes through `mujoco.batch.Batch.step` alone; the final states agree bit for bit. Memory is
+measured in a process of its own.
 """
 
 import gc
@@ -37,6 +36,9 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch
 
+NOISE_SD = 0.3
+"""Standard deviation of the random actions on top of the scripted grasp, as in training."""
+
 
 def make_task(
     cfg: TaskCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, *, envs: int, threads: int, seed: int
@@ -67,10 +69,6 @@ def _resident_mb() -> float:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-NOISE_SD = 0.3
-"""Standard deviation of the random actions on top of the scripted grasp, as in training."""
 
 
 @dataclass(frozen=True)

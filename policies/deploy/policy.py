@@ -1,7 +1,7 @@
 """Runtime of an exported policy for a robot; needs numpy and onnxruntime only.
 
     policy = Policy.load("bundle", joint_names)          refused unless hashes, joints and recorded outputs agree
-    policy.begin(PregraspPlan(...))                      the palm stands at its pre-grasp
+    policy.reset(PregraspPlan(...))                      the palm stands at its pre-grasp
     command = policy.act(Observation(...))               rate_hz times a second: grasp, lift, hold
 
 Everything has a leading batch dimension or none; a robot has none.
@@ -56,7 +56,7 @@ class Observation:
     points_w: ArrayLike
     """(point, 3) of the object [m]; as many as the contract says."""
     visible_fraction: ArrayLike = 1.0
-    """() points of the newest frame as a share of the first frame's; unused with one frame only."""
+    """() points of the newest frame as a fraction of the first frame's; unused with one frame only."""
     view_fresh: ArrayLike = True
     """() whether the newest frame had enough points."""
 
@@ -92,7 +92,7 @@ class Policy:
         self._state_names = contract.graph.state
         self._plan: dict[str, Array] = {}
         self._state: dict[str, Array] = {}
-        self._others: dict[str, Array] = {}
+        self._other_outputs: dict[str, Array] = {}
         self._is_unbatched = True
 
     @classmethod
@@ -118,12 +118,12 @@ class Policy:
 
     @property
     def steps(self) -> Array:
-        """(env,) control steps since `begin`."""
+        """(env,) control steps since `reset`."""
         return self._state["step"]
 
     @property
     def step(self) -> int:
-        """Control steps of the first row since `begin`; 0 before it."""
+        """Control steps of the first row since `reset`; 0 before it."""
         return int(self.steps[0]) if self._state else 0
 
     @property
@@ -152,7 +152,7 @@ class Policy:
             "closing": given["closing"],
             "floor_m": given["floor_m"],
         }
-        begun = (
+        initial = (
             {name: self._batch(name, values[name], number) for name in self.contract.graph.plan},
             {
                 name: self._batch(name, values[name], number) if name in values else self._zeros(name, number)
@@ -160,29 +160,29 @@ class Policy:
             },
         )
         if rows is None:
-            self._plan, self._state = begun
+            self._plan, self._state = initial
             return
-        for kept, new in zip((self._plan, self._state), begun, strict=True):
+        for kept, new in zip((self._plan, self._state), initial, strict=True):
             for name, value in new.items():
                 kept[name] = kept[name].copy()
                 kept[name][rows] = value[rows]
 
-    def act(self, readings: Observation) -> Command:
+    def act(self, observation: Observation) -> Command:
         """Return the targets for the next control period.
 
         Raises ValueError for values that are not finite or of the wrong size; the state then stays unchanged.
         """
-        found = self._compute(self.graph_inputs(readings))
+        found = self._compute(self.graph_inputs(observation))
         self._state = dict(zip(self._state_names, found, strict=False))
-        self._others = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
+        self._other_outputs = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
         return self._command()
 
-    def graph_inputs(self, readings: Observation) -> dict[str, Array]:
-        """Return the graph's inputs for `readings` and the present state."""
+    def graph_inputs(self, observation: Observation) -> dict[str, Array]:
+        """Return the graph's inputs for an observation and the present state."""
         if not self._state:
-            raise RuntimeError("begin(plan) comes before act(readings)")
+            raise RuntimeError("the policy has no pre-grasp plan: call reset(plan) before act(observation)")
         rows = len(self._state["step"])
-        given = {name: self._batch(name, getattr(readings, name), rows) for name in self._readings}
+        given = {name: self._batch(name, getattr(observation, name), rows) for name in self._readings}
         return given | self._plan | self._state
 
     def _compute(self, feed: dict[str, Array]) -> list[Array]:
@@ -195,7 +195,7 @@ class Policy:
         return [value[:rows] for value in found]
 
     def _command(self) -> Command:
-        found = self._state | self._others
+        found = self._state | self._other_outputs
         found = {name: value[0] for name, value in found.items()} if self._is_unbatched else found
         return Command(
             joint_target=found["joint_target"],

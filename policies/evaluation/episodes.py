@@ -14,7 +14,13 @@ from dexgrasp.policies.agents.registry import Agent
 from dexgrasp.policies.deploy.hand_state import is_hand_empty
 from dexgrasp.sim.task.grasp_task import GraspTask, StepResult
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.sim.task.regrasp import MIN_RISE_FRACTION, GRIP_THRESHOLD_HOLD, GRIP_THRESHOLD_UNSEEN, MIN_VISIBLE_FRACTION, lowest_height_m
+from dexgrasp.sim.task.regrasp import (
+    GRIP_THRESHOLD_HOLD,
+    GRIP_THRESHOLD_UNSEEN,
+    MIN_RISE_FRACTION,
+    MIN_VISIBLE_FRACTION,
+    lowest_height_m,
+)
 
 ATTEMPTS = 3
 """Largest number of grasps in a trial.

@@ -3,8 +3,6 @@
 OUT/policy.onnx     the whole controller, see policies/export/controller.py
 OUT/contract.json   meaning of the numbers, see policies/deploy/contract.py
 OUT/golden.npz      recorded inputs and outputs that the runtime repeats before it starts
-
-The controller as one ONNX graph, in operations that onnxruntime has in double, and few of them.
 """
 
 import dataclasses
@@ -45,7 +43,7 @@ from dexgrasp.policies.deploy.contract import (
     WristContract,
 )
 from dexgrasp.policies.deploy.policy import Policy
-from dexgrasp.policies.export.controller import PLAN, READINGS, STATE, CAMERA_READINGS, DeployableController
+from dexgrasp.policies.export.controller import CAMERA_READINGS, PLAN, READINGS, STATE, DeployableController
 from dexgrasp.policies.export.replay_check import ReplayError, record_episodes, replay
 from dexgrasp.policies.networks.student import StudentActor
 from dexgrasp.policies.run_directory import collect_facts
@@ -56,10 +54,19 @@ from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.point_camera import POINTS
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
-from dexgrasp.sim.task.regrasp import MIN_RISE_FRACTION, GRIP_THRESHOLD_HOLD, GRIP_THRESHOLD_UNSEEN, MIN_VISIBLE_FRACTION
+from dexgrasp.sim.task.regrasp import (
+    GRIP_THRESHOLD_HOLD,
+    GRIP_THRESHOLD_UNSEEN,
+    MIN_RISE_FRACTION,
+    MIN_VISIBLE_FRACTION,
+)
 from dexgrasp.utils.files import atomic_path
 
 OPSET = 18
+GOLDEN_PAIRS = 64
+MIN_PARITY_STEPS = 1000
+"""Recorded steps over which a bundle must repeat its checkpoint."""
+log = logging.getLogger("dexgrasp")
 
 
 def write_graph(controller: DeployableController, path: Path) -> None:
@@ -109,14 +116,6 @@ def example_inputs(controller: DeployableController, rows: int = 2) -> tuple[tor
     return tuple(values.values())
 
 
-GOLDEN_PAIRS = 64
-
-MIN_PARITY_STEPS = 1000
-"""Recorded steps over which a bundle must repeat its checkpoint."""
-
-log = logging.getLogger("dexgrasp")
-
-
 @dataclass(frozen=True)
 class ExportCfg:
     """Write a trained student as a bundle, after it has repeated recorded episodes of its checkpoint."""
@@ -148,7 +147,9 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     _check_out(out)
     checkpoint = load_checkpoint(registry.find_policy(cfg.policy, kind="checkpoint").path)
     if checkpoint.stage != "student":
-        raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
+        raise ValueError(
+            f"{checkpoint.path} is a teacher, which observes contacts and the true object: export a student"
+        )
     with atomic_path(out) as partial:
         parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())

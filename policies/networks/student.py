@@ -30,7 +30,7 @@ from dexgrasp.policies.networks.actor_critic import (
 RECONSTRUCTED = ("contact", "contact_force")
 """Teacher terms that the student reconstructs from its history."""
 TEACHER_TERM = {"visible_vectors": "object_vectors"}
-"""Student terms that replace teacher terms of another name."""
+"""Student term -> teacher term that it replaces, where the names differ."""
 
 
 def make_encoder(kind: Encoder, width: int, out: int) -> nn.Module:
@@ -79,11 +79,13 @@ class ConvEncoder(nn.Module):
 class StudentActor(nn.Module):
     """Network from the student observation to the mean action, contacts and forces.
 
-    (env, size) to (env, action) and the reconstructed values (env, felt).
+    (env, size) to (env, action) and the reconstructed values (env, reconstructed).
     """
 
-    def __init__(self, layout: Layout, num_reconstructed: int, actions: int, hidden: Sequence[int], encoder: Encoder) -> None:
-        """`felt`: number of reconstructed values."""
+    def __init__(
+        self, layout: Layout, num_reconstructed: int, actions: int, hidden: Sequence[int], encoder: Encoder
+    ) -> None:
+        """`num_reconstructed`: number of reconstructed contacts and forces."""
         super().__init__()
         self.layout = layout
         self._history = layout.slices()["history"]
@@ -91,7 +93,8 @@ class StudentActor(nn.Module):
         if self._history.stop != layout.size:
             raise ValueError("the student's history must be the last term of its observation")
         width = (layout.size - own) // HISTORY_FRAMES
-        self.normaliser, self.felt_normaliser = Normaliser(layout.size), Normaliser(num_reconstructed)
+        self.normaliser = Normaliser(layout.size)
+        self.felt_normaliser = Normaliser(num_reconstructed)  # of the reconstructed values; checkpoints hold this name
         self.encoder = make_encoder(encoder, width, num_reconstructed)
         self.net = mlp([own + num_reconstructed, *hidden, actions], gain_out=0.01)
 
@@ -100,19 +103,19 @@ class StudentActor(nn.Module):
         return self.act_and_reconstruct(obs)[0]
 
     def act_and_reconstruct(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean actions (env, action) and reconstructed values (env, felt) in standard deviations."""
+        """Return mean actions (env, action) and reconstructed values (env, reconstructed) in standard deviations."""
         standard = self.normaliser(obs)
         own, history = standard[:, : self._history.start], standard[:, self._history]
-        felt = self.encoder(history.unflatten(1, (HISTORY_FRAMES, -1)))
-        return self.net(torch.cat([own, felt], dim=1)), felt
+        reconstructed = self.encoder(history.unflatten(1, (HISTORY_FRAMES, -1)))
+        return self.net(torch.cat([own, reconstructed], dim=1)), reconstructed
 
-    def contact_probabilities(self, felt: Tensor) -> Tensor:
-        """Return contact probabilities (env, body) from reconstructed values (env, felt).
+    def contact_probabilities(self, reconstructed: Tensor) -> Tensor:
+        """Return contact probabilities (env, body) from reconstructed values (env, reconstructed).
 
         Probability that the contact body touches the object.
         """
-        chances = felt * self.felt_normaliser.deviation + self.felt_normaliser.mean
-        return chances[:, : chances.shape[1] // len(RECONSTRUCTED)].clamp(0.0, 1.0)
+        values = reconstructed * self.felt_normaliser.deviation + self.felt_normaliser.mean
+        return values[:, : values.shape[1] // len(RECONSTRUCTED)].clamp(0.0, 1.0)
 
 
 class StudentPolicy(GraspPolicy):
@@ -128,12 +131,16 @@ class StudentPolicy(GraspPolicy):
         """`layouts`: of both observation groups. `options`: those of GraspPolicy."""
         self._encoder: Encoder = encoder
         teacher = layouts["teacher"].slices()
-        self.reconstructed_columns = [column for name in RECONSTRUCTED for column in range(teacher[name].start, teacher[name].stop)]
+        self.reconstructed_columns = [
+            column for name in RECONSTRUCTED for column in range(teacher[name].start, teacher[name].stop)
+        ]
         """Columns of the teacher's group that are reconstructed."""
         super().__init__(layouts, num_actions, **options)
 
     def _make_actor(self) -> nn.Module:
-        return StudentActor(self.layouts["student"], len(self.reconstructed_columns), self.num_actions, self.hidden, self._encoder)
+        return StudentActor(
+            self.layouts["student"], len(self.reconstructed_columns), self.num_actions, self.hidden, self._encoder
+        )
 
     @property
     def architecture(self) -> Architecture:

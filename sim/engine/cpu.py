@@ -1,12 +1,9 @@
-"""CPU engine on `mujoco.batch.Batch`: one compiled model per environment.
+"""CPU engine on `mujoco.batch.Batch`: one compiled model per environment, chosen at a reset by its object.
 
-A reset chooses the model of the environment's object.
+State tensors are views of the batch's rows where MuJoCo stores the quantity; the others are computed after a step.
 
-State tensors are views of the batch's rows wherever MuJoCo stores the quantity; the rest is computed after a step.
-
-Poses, velocities and contact forces of all bodies are computed on demand on a copy: MuJoCo's own are those before the
-last substep; updating the batch itself would change the start of the next step and
-the contact sensors.
+Poses, velocities and contact forces of all bodies are computed on demand, on a copy: MuJoCo's own are those before the
+last substep, and updating the batch itself would change the contact sensors and the start of the next step.
 """
 
 import copy
@@ -27,6 +24,7 @@ from dexgrasp.sim.engine.state import BatchState, RawBatch, apply_variation, chu
 from dexgrasp.sim.scene import ModelPool
 
 Rows = NDArray[np.float64]
+log = logging.getLogger(__name__)
 
 
 def body_states(model: mujoco.MjModel, data: mujoco.MjData, qpos: Rows, qvel: Rows) -> Rows:
@@ -56,9 +54,6 @@ def contact_forces(
     mujoco.mj_forward(model, data)
     mujoco.mj_rnePostConstraint(model, data)
     return data.cfrc_ext[1:, 3:] - push[1:, :3]
-
-
-log = logging.getLogger(__name__)
 
 
 class CpuEngine:

@@ -1,10 +1,8 @@
-"""Named state over the raw arrays of a MuJoCo batch; shared by the engines.
+"""Named state over the raw arrays of a MuJoCo batch, palm actuation, and physics variation; common to both engines.
 
-A quantity of the state is a view of the arrays wherever MuJoCo stores it; `refresh` computes the others.
-
-Palm actuation of a batch: pose of the hand base, placement at a reset, targets to controls.
-
-Physics of one environment: writes its parameters into the model of its object.
+A quantity of the state is a view of the arrays where MuJoCo stores it; `refresh` computes the others. Palm actuation
+converts palm targets to controls, of a floating palm or of an arm. `apply_variation` writes the physics parameters of
+an environment into its model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +25,12 @@ from dexgrasp.sim.engine.base import InitialState, PhysicsVariation, State
 from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.mount import palm_actuators
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
+
+MAX_CHUNKS = 5
+"""Most parts in which the palm target moves per control step."""
+LIVE = {"joint_pos", "joint_vel", "joint_target", "object_pos_w", "object_quat_w", "object_linvel_w"}
+"""Quantities of the state that share the simulation's memory."""
+WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
 
 
 class PalmActuation(Protocol):
@@ -114,15 +118,6 @@ def make_palm_actuation(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: T
     if mount == "floating":
         return FloatingPalm(model, qpos, ctrl)
     return ArmPalm(ArmSpec.load(mount), model, qpos, ctrl)
-
-
-MAX_CHUNKS = 5
-"""Most parts in which the palm target moves per control step."""
-
-LIVE = {"joint_pos", "joint_vel", "joint_target", "object_pos_w", "object_quat_w", "object_linvel_w"}
-"""Quantities of the state that share the simulation's memory."""
-
-WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
 
 
 @dataclass(frozen=True)
@@ -223,7 +218,7 @@ class BatchState:
         )
 
     def refresh(self) -> None:
-        """Recompute the tensors of the state that are no views."""
+        """Recompute the tensors of the state that are not views of MuJoCo's arrays."""
         state = self.named
         base = self.palm_actuation.base_pose()
         pos, quat = compose(*base, *self._palm_in_base)

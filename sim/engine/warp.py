@@ -5,14 +5,10 @@
 On a GPU the brackets are one CUDA graph. The state tensors share Warp's memory, and a step reads nothing back to the
 host. On a machine without a GPU the same code runs, slowly, on Warp's CPU backend.
 
-Buffers for contacts and constraints on the device have usage counters and raise an error on overflow.
+Warp allocates its contact and constraint buffers once and drops what does not fit. Counters on the device hold the
+largest demand, so that an overflow raises an error that names a sufficient size.
 
-Warp allocates once and drops what does not fit. Counters on the device hold the maximum that was requested, so that an
-error can name a sufficient size.
-
-Scene of the Warp engine, and the features that Warp lacks.
-
-The table, by MuJoCo Warp 4.0.0:
+Features that MuJoCo Warp 4.0.0 lacks:
     orientation servo    missing; sim/engine/warp_kernels.py makes it of three servos
     solver tolerance     not below 1e-6: numbers are float32
     arms                 not here: their inverse kinematics runs on the CPU
@@ -53,7 +49,11 @@ MIN_CONTACTS, MIN_ROWS = 24, 80
 """Least buffer sizes: a hand that lies on the table needs as many."""
 
 HARMLESS_OVERFLOWS = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
-"""Overflow bits of a solver that reached its last iteration: less exact, but nothing dropped."""
+"""Overflow bits of a solver that reached its last iteration: less exact, but no contact or constraint is dropped."""
+MIN_TOLERANCE = 1e-6
+"""Least solver tolerance of Warp."""
+MAX_VALID = 1e10
+"""Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""
 
 
 @dataclass(frozen=True)
@@ -88,21 +88,22 @@ class BufferMonitor:
 
     def peak_usage(self) -> BufferUsage:
         """Return the largest use so far; synchronises with the device."""
-        return BufferUsage(*(int(mark) for mark in self._peaks.numpy()))
+        rows, contacts, pairs = (int(peak) for peak in self._peaks.numpy())
+        return BufferUsage(rows=rows, contacts=contacts, pairs=pairs)
 
     def check(self) -> None:
         """Raise BufferError if anything was dropped; synchronises with the device."""
-        data, marks = self._data, self.peak_usage()
-        nconmax, njmax = marks.sizes(data.nworld)
-        if marks.rows > data.njmax:
+        data, peaks = self._data, self.peak_usage()
+        nconmax, njmax = peaks.sizes(data.nworld)
+        if peaks.rows > data.njmax:
             raise BufferError(
-                f"Warp left constraints out: an environment needed {marks.rows} rows and there is room for "
+                f"Warp left constraints out: an environment needed {peaks.rows} rows and there is room for "
                 f"{data.njmax}; set warp.njmax={njmax}"
             )
-        if max(marks.contacts, marks.pairs) > data.naconmax:
+        if max(peaks.contacts, peaks.pairs) > data.naconmax:
             raise BufferError(
-                f"Warp left contacts out: {data.nworld} environments needed {marks.pairs} pairs of geoms and "
-                f"{marks.contacts} contacts and there is room for {data.naconmax}; set warp.nconmax={nconmax}"
+                f"Warp left contacts out: {data.nworld} environments needed {peaks.pairs} pairs of geoms and "
+                f"{peaks.contacts} contacts and there is room for {data.naconmax}; set warp.nconmax={nconmax}"
             )
         self._check_bits()
 
@@ -112,15 +113,11 @@ class BufferMonitor:
         if bits & mjw.OverflowType.CONTACT_MATCH:
             raise BufferError(
                 f"Warp left contacts out of a contact sensor: more than {self._model.opt.contact_sensor_maxmatch} "
-                "belong to one; set warp.max_contacts_per_sensor to twice as many"
+                "belong to one sensor; set warp.max_contacts_per_sensor to twice as many"
             )
         if bits & ~HARMLESS_OVERFLOWS:
             log.warning("Warp gave up on some contacts of this batch: %s", (bits & ~HARMLESS_OVERFLOWS).name)
             self._data.overflow.zero_()
-
-
-MIN_TOLERANCE = 1e-6
-"""Least solver tolerance of Warp."""
 
 
 def warp_device(index: int) -> str:
@@ -169,10 +166,6 @@ def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Mode
     model.opt.contact_sensor_maxmatch = cfg.max_contacts_per_sensor
     model.opt.gravity = wp.array(np.tile(compiled.opt.gravity, (worlds, 1)), dtype=wp.vec3)
     return model
-
-
-MAX_VALID = 1e10
-"""Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""
 
 
 class WarpEngine:
@@ -241,7 +234,7 @@ class WarpEngine:
         with self._on_device():
             numbers, changed = self._objects.find(names, variation.size.tolist())
             self._worlds.write(rows, self._objects.gather(numbers), _moved(variation, torch.float32))
-        if changed:  # arrays moved: what was recorded points to old ones
+        if changed:  # CUDA graphs point to the arrays of before
             self._graphs.clear()
         self.state.object_mass[rows] = self._worlds.object_mass(rows)
         self.state.object_friction[rows] = variation.friction.float()
@@ -250,7 +243,7 @@ class WarpEngine:
         self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
     ) -> None:
         """Simulate one control period (`Engine.step`)."""
-        fingers, carrier = self._rows.fingers, self._rows.palm_actuation
+        fingers, palm = self._rows.fingers, self._rows.palm_actuation
         target = joint_target.to(fingers.dtype)
         fingers.copy_(target if late is None else torch.where(late[:, None], fingers, target))
         substeps = round(period_s / self.pool.physics.timestep_s)
@@ -258,7 +251,7 @@ class WarpEngine:
         schedule = self._scheduled(chunks)
         self._rows.set_palm_target(palm_pos_w, palm_quat_w)
         for chunk in range(chunks):
-            carrier.interpolate((chunk + 1) / chunks)
+            palm.interpolate((chunk + 1) / chunks)
             schedule[chunk].copy_(self._raw.ctrl)
             fingers.copy_(target)
         self._run(chunks, substeps // chunks)

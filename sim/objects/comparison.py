@@ -1,7 +1,7 @@
 """Comparison of a library's distributions with those of real meshes.
 
 For each quantity: the share of real objects that lie inside the library's range (its 0.5 to 99.5 % quantiles), and
-both medians.  Ranges that miss real objects are where a policy will meet what it has never seen.
+both medians.  Real objects outside of the range are outside of a policy's training distribution.
 """
 
 import json

@@ -1,11 +1,10 @@
-"""Convex decomposition of meshes that thin walls survive.
+"""Convex decomposition of meshes with thin walls, and merging of convex parts.
 
-A convex piece that spans a hollow fills it, and a filled bowl cannot be grasped at its rim.  So the measure is the
-volume of the hulls over the volume of the mesh.  Planes cut the worst piece where that lowers the hulls' volume most,
-until the ratio is met or the pieces are used up.  Vessels are cut into sectors first: halving a ring gains nothing,
-eight sectors do.  Where the result is still much too thick, CoACD gets a try, and the leaner wins.
-
-Meshes that come as convex parts: fewer of them, where there are more than a scene has room for.
+A convex piece that spans a hollow fills it, and a filled bowl cannot be grasped at its rim. The criterion is therefore
+the volume of the hulls relative to the volume of the mesh. Planes cut the piece with the largest excess volume where
+that lowers the hulls' volume most, until the ratio is reached or the limit of pieces. Vessels are cut into sectors
+first: halving a ring gains nothing, eight sectors do. If the ratio is still far too high, CoACD is run as well, and the
+result with the lower ratio is taken.
 """
 
 import os
@@ -24,15 +23,15 @@ TARGET_RATIO = 1.05
 """Hull volume / mesh volume at which no more cuts are made: every piece costs simulation time."""
 
 HOLLOW_RATIO = 1.15
-"""Above this the mesh is taken as hollow, and sectors are tried too."""
+"""Ratio above which the mesh counts as hollow, so that sectors are tried as well."""
 
 TOO_THICK_RATIO = 1.5
-"""Above this CoACD gets a try (Wei et al. 2022); it is slow and rarely leaner."""
+"""Ratio above which CoACD is run as well (Wei et al. 2022); it is slow and rarely better."""
 
 SECTORS = (8, 16)
 
 FLOORS = (None, 0.05, 0.1, 0.9, 0.95)
-"""Where a vessel's floor may be cut off before the sectors, as a share of its height."""
+"""Heights at which a vessel's floor is cut off before the sectors, as fractions of its height; None: not at all."""
 
 VESSELS_TRIED = 2
 
@@ -42,19 +41,23 @@ MIN_EXTENT_M = 0.004
 """Parts thinner than this across a plane's normal are not cut by it."""
 
 IMBALANCE_COST = 0.02
-"""Among cuts of equal gain the one that halves is taken: what an uneven cut costs, as a share of the hull's volume."""
+"""Cost of a cut into unequal hulls, per difference of their volumes; decides between cuts of equal gain."""
 
 METHODS = ("auto", "cuts", "coacd")
+CONVEX_RATIO = 1.001
+"""A part counts as convex where its hull's volume is less than this times its own."""
+NEAR_M = 0.001
+"""Largest distance between the boxes of parts that are merged, while such pairs exist."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A closed piece of the mesh."""
+    """Closed part of the mesh, with the volume of its hull."""
 
     solid: Manifold
     hull_volume: float
     excess: float
-    """Hull volume - volume [m^3]: what this part adds that is not there."""
+    """Hull volume - volume [m^3]: volume that the convex piece fills beyond the part."""
 
     @staticmethod
     def from_solid(solid: Manifold) -> "Part":
@@ -201,13 +204,6 @@ def _ratio(pieces: Sequence[np.ndarray], solid: Manifold) -> float:
     return sum(hull_volume(points) for points in pieces) / solid.volume()
 
 
-CONVEX_RATIO = 1.001
-"""A part counts as convex where its hull's volume is less than this times its own."""
-
-NEAR_M = 0.001
-"""Parts whose boxes are further apart are not merged, unless no others are left."""
-
-
 def are_convex(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
     """Return whether all closed parts, vertices (v, 3) and faces (f, 3), are convex."""
     return all(hull_volume(points) <= CONVEX_RATIO * mass_properties(points, faces)[0] for points, faces in parts)
@@ -216,9 +212,8 @@ def are_convex(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
 def merge_convex_parts(parts: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
     """Return at most `limit` point sets (n, 3), merged from convex parts.
 
-    The two parts whose common hull adds least are merged, repeatedly.
-
-    Neighbours first, with parts of a thin wall as the case in mind: what is merged along it adds little.
+    The two parts whose common hull adds the least volume are merged, until the limit is reached. Pairs whose boxes are at
+    most `near_m` apart are compared; that distance grows where there are none.
     """
     hulls = {i: np.asarray(points, float) for i, points in enumerate(parts)}
     near_m, added = NEAR_M / 10, {}
@@ -232,7 +227,9 @@ def merge_convex_parts(parts: Sequence[np.ndarray], limit: int) -> list[np.ndarr
         points = points[ConvexHull(points).vertices]
         added = {key: volume for key, volume in added.items() if not set(key) & set(pair)}
         new = max([*hulls, *pair]) + 1
-        added |= {(i, new): _added_volume(other, points) for i, other in hulls.items() if _boxes_within(other, points, near_m)}
+        added |= {
+            (i, new): _added_volume(other, points) for i, other in hulls.items() if _boxes_within(other, points, near_m)
+        }
         hulls[new] = points
     return list(hulls.values())
 

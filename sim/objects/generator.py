@@ -70,7 +70,7 @@ def generate(
         raise ValueError(f"n must be at least 1, got {n}")
     out = Path(out)
     request = {"n": n, "seed": seed, "split": split, "families": names}
-    wanted = [ObjectRequest(names[k % len(names)], split, seed, k) for k in range(n)]
+    wanted = [ObjectRequest(family=names[k % len(names)], split=split, seed=seed, index=k) for k in range(n)]
     with files.folder_lock(out):
         if (out / MANIFEST).is_file():
             return _same_request(ObjectLibrary(out), request)
@@ -101,9 +101,16 @@ def build(request: ObjectRequest) -> ObjectModel:
             continue
         mass = _draw_mass(surface.mass_properties(*mesh)[0], draw)
         model = model_builder.assemble(
-            request.name, request.family, request.split, request.seed, mesh, list(shape.pieces), mass,
-            draw.uniform(*FRICTION), rng,
-        )  # fmt: skip
+            name=request.name,
+            family=request.family,
+            split=request.split,
+            seed=request.seed,
+            mesh=mesh,
+            pieces=list(shape.pieces),
+            mass=mass,
+            friction=draw.uniform(*FRICTION),
+            rng=rng,
+        )
         check_split(request, draw.proportions)
         return replace(model, proportion=draw.proportions[0])
     raise RuntimeError(
@@ -116,7 +123,7 @@ def check_split(request: ObjectRequest, proportions: Sequence[float]) -> None:
     """Raise ValueError unless the object has proportions, all in the stripes of its split."""
     if not proportions:
         raise ValueError(
-            f"family '{request.family}' draws no proportion, so its splits would overlap: use Draw.proportion"
+            f"family '{request.family}' draws no proportion, so its splits would overlap: draw one with ParameterSampler.proportion"
         )
     strays = [p for p in proportions if stripe_owner(p) != request.split]
     if strays:

@@ -1,10 +1,9 @@
-"""Folders of meshes as object libraries: each mesh once, whatever happens to its neighbours.
+"""Import of folders of meshes as object libraries; a mesh that fails does not affect the others.
 
-Work is kept by content: OUT/imported/KEY.json says what became of a mesh (an object, or a refusal with its reason),
-where KEY hashes the file, its name and the settings.  A second import finds every key and does nothing; a killed one
-goes on where it was.  Heavy libraries are imported only where there is work, so that the second import is quick.
-
-Mesh files made fit for physics: read, scaled to metres, repaired, or refused with a reason.
+Meshes are read, scaled to metres and repaired, or refused with a reason. Results are cached by content:
+OUT/imported/KEY.json holds the manifest row or the reason of a refusal; KEY hashes the file, its name and the settings.
+A repeated import reads the cache only, and an interrupted one continues. Heavy libraries are imported only where there
+is work, so that a repeated import is fast.
 """
 
 import hashlib
@@ -36,6 +35,13 @@ VERSION = 1
 SUFFIXES = (".obj", ".stl", ".ply", ".glb")
 
 SAMPLED_FOR_UNIT = 25
+Surface = tuple[np.ndarray, np.ndarray]
+"""Vertices (v, 3) and faces (f, 3)."""
+UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+TYPICAL_M = 0.12
+"""Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
+MAX_FACES = 20000
+"""Finer meshes are simplified: nothing that the hand feels is lost."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,17 @@ def _jobs(
         taken.add(name)
         identity = json.dumps([VERSION, digests[path], name, scale, asdict(settings)])
         key = hashlib.sha256(identity.encode()).hexdigest()[:24]
-        jobs.append(_Job(path, str(path.relative_to(folder)), name, key, scale, settings, out))
+        jobs.append(
+            _Job(
+                path=path,
+                source=str(path.relative_to(folder)),
+                name=name,
+                key=key,
+                scale=scale,
+                settings=settings,
+                out=out,
+            )
+        )
     return jobs
 
 
@@ -196,7 +212,7 @@ def _finish(jobs: list[_Job], reused: int, scale: float, unit: str, out: Path) -
         "refused": refused,
     }
     library = write_library(out, entries, request, f"dexgrasp objects import DIR scale={scale:g} out=LIB")
-    return ImportReport(library, scale, unit, reused, refused)
+    return ImportReport(library=library, scale=scale, unit=unit, reused=reused, refused=refused)
 
 
 def _record_path(job: _Job) -> Path:
@@ -212,18 +228,6 @@ def _is_done(job: _Job) -> bool:
 
 def _write_record(job: _Job, record: dict[str, object]) -> None:
     files.write_bytes(_record_path(job), json.dumps(record).encode())
-
-
-Surface = tuple[np.ndarray, np.ndarray]
-"""Vertices (v, 3) and faces (f, 3)."""
-
-UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-
-TYPICAL_M = 0.12
-"""Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
-
-MAX_FACES = 20000
-"""Finer meshes are simplified: nothing that the hand feels is lost."""
 
 
 class RefusedMeshError(ValueError):
@@ -328,7 +332,17 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
         else:
             pieces = decompose(vertices, faces, settings.pieces, "auto" if apart else settings.decomposition)
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        return assemble(name, "mesh", "imported", 0, (vertices, faces), pieces, mass, settings.friction, rng)
+        return assemble(
+            name=name,
+            family="mesh",
+            split="imported",
+            seed=0,
+            mesh=(vertices, faces),
+            pieces=pieces,
+            mass=mass,
+            friction=settings.friction,
+            rng=rng,
+        )
     except (ValueError, RuntimeError) as error:
         raise RefusedMeshError(f"unusable: {error}") from error
 

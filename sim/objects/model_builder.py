@@ -1,8 +1,7 @@
-"""Construction of an ObjectModel from geometry, and the numbers of its manifest row.
+"""Construction of an ObjectModel from a closed mesh and convex pieces, and of its manifest row.
 
-Convex pieces in the one shape that all compiled models share: 64 points that all lie on the piece's hull.
-
-Closed triangle meshes as bodies: mass properties, and evenly spread samples of their surface.
+Computes mass properties, samples the surface, and converts each convex piece to 64 points on its hull, the layout that
+all compiled models have.
 """
 
 import hashlib
@@ -21,6 +20,10 @@ MAX_GROWTH = 1.06
 
 MIN_SCALE = 0.25
 """A piece thinner than the ball's diameter keeps this share of its own thickness."""
+GRID_M = 2.0**-17
+"""Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""
+HAND_OPENING_M = 0.10
+"""Width that an Allegro or LEAP hand can close around."""
 
 
 def sphere_directions(count: int) -> np.ndarray:
@@ -151,14 +154,8 @@ def _face_cross(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     return cross, np.linalg.norm(cross, axis=1)
 
 
-GRID_M = 2.0**-17
-"""Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""
-
-HAND_OPENING_M = 0.10
-"""Width that an Allegro or LEAP hand can close around."""
-
-
 def assemble(
+    *,
     name: str,
     family: str,
     split: str,
@@ -185,9 +182,22 @@ def assemble(
     inertia = second * mass / volume
     height, quat, prob = resting_poses.resting_poses(packed, mass, inertia)
     return ObjectModel(
-        name, family, split, seed, vertices, faces.astype(np.int32), packed, _on_grid(points),
-        np.round(normals, 3).astype(np.float32), float(mass), inertia, height, quat, prob, float(friction),
-    )  # fmt: skip
+        name=name,
+        family=family,
+        split=split,
+        seed=seed,
+        vertices=vertices,
+        faces=faces.astype(np.int32),
+        pieces=packed,
+        points=_on_grid(points),
+        normals=np.round(normals, 3).astype(np.float32),
+        mass=float(mass),
+        inertia=inertia,
+        rest_height=height,
+        rest_quat=quat,
+        rest_prob=prob,
+        friction=float(friction),
+    )
 
 
 def make_entry(model: ObjectModel, file: str, data: bytes, source: str = "") -> ObjectEntry:

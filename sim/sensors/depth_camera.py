@@ -2,8 +2,6 @@
 
 The pipeline receives the image, the camera's pose with its calibration error, and the capsules of hand and arm; no mask
 and no pose of the object. The first frame is taken without the hand.
-
-Depth images of a MuJoCo scene, rendered by OpenGL for a pinhole camera of given intrinsics.
 """
 
 import logging
@@ -41,6 +39,11 @@ UNUSED_FLAGS = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTI
 """Rendering features that cost time and have no depth."""
 
 OUT_OF_VIEW_W = (0.0, 0.0, -50.0)
+log = logging.getLogger("dexgrasp")
+CAMERA = Intrinsics(width=640, height=480, fx=385.0, fy=385.0, cx=319.5, cy=239.5)
+"""Pinhole model of a D435 at this size."""
+HOLE_FRACTION = 0.02
+"""Fraction of pixels without depth."""
 
 
 def camera_looking_at(camera_w: ArrayLike, target_w: ArrayLike) -> tuple[mujoco.MjvCamera, NDArray]:
@@ -71,7 +74,10 @@ class DepthRenderer:
     def __init__(self, intrinsics: Intrinsics) -> None:
         centre = ((intrinsics.width - 1) / 2, (intrinsics.height - 1) / 2)
         if intrinsics.fx != intrinsics.fy or (intrinsics.cx, intrinsics.cy) != centre or any(intrinsics.coeffs):
-            raise ValueError(f"only a plain pinhole with its axis in the middle can be drawn, got {intrinsics}")
+            raise ValueError(
+                "rendering needs a pinhole camera with fx = fy, a centred principal point and no distortion, got "
+                f"{intrinsics}"
+            )
         backend()
         self.intrinsics = intrinsics
         self._fovy_deg = float(np.degrees(2 * np.arctan(intrinsics.height / 2 / intrinsics.fy)))
@@ -114,20 +120,11 @@ def _free(renderers: OrderedDict[int, tuple[mujoco.MjModel, mujoco.Renderer]]) -
         renderers.popitem()[1][1].close()
 
 
-log = logging.getLogger("dexgrasp")
-
-CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
-"""Pinhole model of a D435 at this size."""
-
-HOLE_FRACTION = 0.02
-"""Fraction of pixels without depth."""
-
-
 class DepthCamera:
     """Renders and segments depth. The trial's random numbers alone decide the errors of its images."""
 
     def __init__(self, pool: ModelPool, engine: Engine, depth_errors: bool = True) -> None:
-        """`flaws`: add depth errors; without them images are exact."""
+        """`depth_errors`: add the errors of a D435; without them images are exact."""
         self._pool, self._engine, self._depth_errors = pool, engine, depth_errors
         self._renderer = DepthRenderer(CAMERA)
         self._segmenter = Segmenter(SegmentationCfg(points=POINTS), CAMERA)
@@ -139,6 +136,10 @@ class DepthCamera:
         object_body = model.body("object").id
         self._robot_geoms = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, object_body)]
 
+    def look_at(self, rows: Tensor, target_w: Tensor) -> None:
+        """Point the cameras of `rows` at target_w (row, 3), world frame [m]."""
+        self._look_at_w[rows.numpy()] = target_w.numpy()
+
     def observe_first(
         self,
         rows: Tensor,
@@ -147,7 +148,6 @@ class DepthCamera:
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
-        again: bool = False,
     ) -> Tensor:
         """Return points (row, POINTS, 3) of the objects `names` at the given poses, without the hand.
 
@@ -160,12 +160,13 @@ class DepthCamera:
             data = mujoco.MjData(model)
             data.qpos[self._object_q : self._object_q + 7] = torch.cat([pos_w[i], quat_w[i]]).numpy()
             mujoco.mj_kinematics(model, data)
-            if not again:  # a camera that looks again has not turned
-                self._look_at_w[row] = [*pos_w[i, :2].tolist(), 0.0]
-            points[i], count = self._segment(row, model, data, camera_w[i], draws.camera_bias[i], 0)
+            points[i], count = self._segment(row, model, data, camera_w[i], bias_w=draws.camera_bias[i], step=0)
             self._first_pixels[row] = max(count, 1)
             if not count:
-                log.warning("trial on %s: the first frame shows no object; the palm goes to its place", names[i])
+                log.warning(
+                    "no object in the first frame of %s: the grasp is planned at the point that the camera looks at",
+                    names[i],
+                )
         return points
 
     def observe(
@@ -179,12 +180,13 @@ class DepthCamera:
         points, pixels = torch.zeros(len(rows), POINTS, 3), torch.zeros(len(rows))
         for i, row in enumerate(rows.tolist()):
             model, data = self._engine.get_model(row), self._engine.get_data(row)
-            seen = self._segment(row, model, data, camera_w[i], draws.camera_bias[row], int(step[i]))
-            points[i], pixels[i] = seen
+            points[i], pixels[i] = self._segment(
+                row, model, data, camera_w[i], bias_w=draws.camera_bias[row], step=int(step[i])
+            )
         return points, pixels.clamp(max=POINTS).long(), (pixels / self._first_pixels[rows]).clamp(max=1.0)
 
     def render(
-        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, *, bias_w: Tensor, step: int
     ) -> tuple[DepthFrame, Capsules | None]:
         """Return a frame of one scene after `step` control steps, and the robot's capsules in it.
 
@@ -196,7 +198,7 @@ class DepthCamera:
         if self._depth_errors:
             depth_m = self._with_depth_errors(depth_m, np.random.default_rng([int(self._seeds[row]), step]), step == 0)
         T_world_cam[:3, 3] += bias_w.numpy()
-        frame = DepthFrame(depth_m.astype(np.float32), CAMERA, 0.0, T_world_cam)
+        frame = DepthFrame(depth_m=depth_m.astype(np.float32), intrinsics=CAMERA, stamp_s=0.0, T_world_cam=T_world_cam)
         return frame, robot_capsules(model, data, self._robot_geoms) if step else None
 
     def seed(self, row: int) -> int:
@@ -204,10 +206,10 @@ class DepthCamera:
         return int(self._seeds[row])
 
     def _segment(
-        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, *, bias_w: Tensor, step: int
     ) -> tuple[Tensor, int]:
-        """Return points (POINTS, 3) and the number of object pixels; the object's place and 0 where none is found."""
-        frame, capsules = self.render(row, model, data, camera_w, bias_w, step)
+        """Return points (POINTS, 3) and the number of object pixels; without an object the camera's target and 0."""
+        frame, capsules = self.render(row, model, data, camera_w, bias_w=bias_w, step=step)
         try:
             found = self._segmenter(frame, capsules, seed=self.seed(row))
         except (NoObjectError, NoPlaneError):

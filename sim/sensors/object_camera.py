@@ -24,6 +24,10 @@ from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
 class CameraModel(Protocol):
     """Returns object points of one frame: surface samples, or rendered depth."""
 
+    def look_at(self, rows: Tensor, target_w: Tensor) -> None:
+        """Point the cameras of `rows` at target_w (row, 3), world frame [m]."""
+        ...
+
     def observe_first(
         self,
         rows: Tensor,
@@ -32,12 +36,8 @@ class CameraModel(Protocol):
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
-        again: bool = False,
     ) -> Tensor:
-        """Return points (row, POINTS, 3) of the first frame, without the hand.
-
-        `again`: a later frame, the hand moved aside. `draws` are of the rows.
-        """
+        """Return points (row, POINTS, 3) of a first view, without the hand; `draws` are of the rows."""
         ...
 
     def observe(
@@ -83,11 +83,12 @@ class ObjectCamera(ObjectPoints):
     ) -> Tensor:
         """Take the first view of the objects `names` of `rows` at these poses, without the hand.
 
-        Return the point (row, 3) from whose direction the palm approaches, world frame [m]: the camera itself, or a
-        point above the object where the camera stands aside.
+        Return the origin of the approach direction (row, 3), world frame [m]: the camera, or a point above the object
+        for a camera at the side.
         """
         place_w = torch.cat([pos_w[:, :2], torch.zeros_like(pos_w[:, 2:])], dim=1)
         camera_w = place_w + draws.camera_offset
+        self.camera.look_at(rows, place_w)
         self.reset(rows, self.camera.observe_first(rows, names, pos_w, quat_w, camera_w, draws))
         self.camera_w[rows], self._arrival[rows] = camera_w, 0
         return place_w + draws.approach_offset
@@ -97,9 +98,9 @@ class ObjectCamera(ObjectPoints):
     ) -> Tensor:
         """Replace the first view of the objects of `rows` while the hand is aside.
 
-        Return the mask (row,) of objects of which enough was seen.
+        Return the mask (row,) of objects with at least `min_points` visible points; the points of the others stay.
 
-        `rows` and `names` are of the selected environments, other arguments of all. Elsewhere the points stay.
+        `rows` and `names` are of the selected environments, other arguments of all.
         """
         count = self.camera.observe(rows, state, self.camera_w[rows], draws, step[rows])[1]
         seen = count >= self._cfg.min_points
@@ -107,7 +108,7 @@ class ObjectCamera(ObjectPoints):
         if len(some):
             shown = [names[int(row)] for row in some]
             pose = state.object_pos_w[some].double(), state.object_quat_w[some].double()
-            self.reset(some, self.camera.observe_first(some, shown, *pose, self.camera_w[some], draws.rows(some), again=True))
+            self.reset(some, self.camera.observe_first(some, shown, *pose, self.camera_w[some], draws.rows(some)))
         self._arrival[rows] = 0
         return seen
 
@@ -124,8 +125,8 @@ class ObjectCamera(ObjectPoints):
 
         Moves the points with the palm, takes frames and receives those that are due.
 
-        `step` (env,): control steps since the reset. `sensed`: measured hand. `held` (env,) bool: the object moves
-        with the palm as far as a policy can know, in lift and hold. `resting` (env,) bool: the palm stays, in hold.
+        `step` (env,): control steps since the reset. `sensed`: measured hand. `held` (env,) bool: lift or hold, in
+        which the object is assumed to move with the palm. `resting` (env,) bool: hold, in which the palm does not move.
         """
         if self._cfg.move_with_palm:
             shift, turn = self._palm_motion.update(sensed.palm_pos_w, sensed.palm_quat_w)
@@ -152,19 +153,22 @@ class ObjectCamera(ObjectPoints):
         if self._cfg.live:
             self._pending.move_with_palm(rows, shift[rows], turn[rows])
 
-    def _observe(self, rows: Tensor, state: State, draws: EpisodeDraws, step: Tensor, sensed: ProprioceptiveState) -> None:
+    def _observe(
+        self, rows: Tensor, state: State, draws: EpisodeDraws, step: Tensor, sensed: ProprioceptiveState
+    ) -> None:
         if not len(rows):
             return
-        camera_w, sight = self.camera_w[rows], None
-        points_w, count, share = self.camera.observe(rows, state, camera_w, draws, step[rows])
+        camera_w, occlusion = self.camera_w[rows], None
+        points_w, count, visible_fraction = self.camera.observe(rows, state, camera_w, draws, step[rows])
         if self._occlusion is not None:
-            sight = self._occlusion.for_camera(
+            occlusion = self._occlusion.for_camera(
                 camera_w,
                 palm_pos_w=sensed.palm_pos_w[rows],
                 palm_quat_w=sensed.palm_quat_w[rows],
                 joint_pos=sensed.joint_pos[rows],
             )
-        self._pending.write(rows, ObjectFrame(points_w, count, share, sight))
+        frame = ObjectFrame(points_w=points_w, count=count, visible_fraction=visible_fraction, occlusion=occlusion)
+        self._pending.write(rows, frame)
         self._arrival[rows] = step[rows] + self._cfg.latency_steps
 
     def _receive(self, rows: Tensor) -> None:

@@ -1,11 +1,8 @@
 """Training camera: visible surface samples of the objects with depth errors, batched.
 
-A frame holds the samples that face the camera and are hidden neither by other samples of the object nor by the hand. An
-arm hides nothing; cameras stand where a real arm would not either.
-
-Visible surface samples of an object from one depth camera: fast and batched, for training.
-
-A sample is visible when it faces the camera and no other sample of its image cell is clearly nearer.
+A frame holds the samples that face the camera and are hidden neither by other samples of the object nor by the hand. A
+sample is hidden by its object if another sample of its image cell is clearly nearer. Occlusion by an arm is not
+modelled: cameras stand where an arm does not hide the object.
 """
 
 from collections.abc import Sequence
@@ -31,10 +28,22 @@ HIDDEN_BEHIND_M = 0.012
 """Distance behind the nearest sample of its cell beyond which a sample is hidden."""
 
 MAX_HIDDEN_BEHIND_M = 0.04
-"""Largest value of that distance on surfaces seen at grazing angles."""
+"""Largest value of HIDDEN_BEHIND_M on surfaces seen at grazing angles."""
 
 MIN_EDGE_M, MIN_EDGE_CELLS = 0.015, 3
 """Least depth step at an edge, and number of deeper neighbour cells that make one: a single hole makes none."""
+POINTS = 256
+"""Object points per environment, of the visible side and of the whole surface."""
+FRAME_SAMPLES, MAX_FRAME_POINTS = 512, 96
+"""Samples per frame after the first that are tested for visibility, and most visible samples that are kept."""
+FOCAL_PX, BASELINE_M = 385.0, 0.05
+"""Focal length and baseline of a D435 at 640 columns, from its data sheet."""
+MAX_FLYING_M = 0.03
+"""Largest distance of flying edge points behind the object."""
+RANDOM_TABLE_SIZE = 1 << 16
+"""Length of the tables of random numbers."""
+FRAME_STRIDE = 40503
+"""Offset between the table entries of successive frames; odd, so that each frame of an episode reads others."""
 
 
 def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor:
@@ -102,25 +111,6 @@ def pick_points(mask: Tensor, count: int) -> Tensor:
     return order.gather(1, torch.arange(count, device=mask.device) % seen)
 
 
-POINTS = 256
-"""Object points per environment, of the visible side and of the whole surface."""
-
-FRAME_SAMPLES, MAX_FRAME_POINTS = 512, 96
-"""Samples tested per frame after the first, and largest number of visible ones that are processed further."""
-
-FOCAL_PX, BASELINE_M = 385.0, 0.05
-"""Focal length and baseline of a D435 at 640 columns, from its data sheet."""
-
-MAX_FLYING_M = 0.03
-"""Largest distance of flying edge points behind the object."""
-
-RANDOM_TABLE_SIZE = 1 << 16
-"""Length of the tables of random numbers."""
-
-FRAME_STRIDE = 40503
-"""Offset between the table entries of successive frames; odd, so that each frame of an episode reads others."""
-
-
 class PointCamera:
     """Returns visible surface samples. The trial's random numbers alone decide the errors of an episode."""
 
@@ -138,7 +128,7 @@ class PointCamera:
         self._kept = torch.ones(
             num_envs if domain.points_dropout else 0, SURFACE_POINTS, dtype=torch.bool, device=device
         )
-        self._table_offset = torch.zeros(num_envs, dtype=torch.int64, device=device)  # where an episode reads the tables
+        self._table_offset = torch.zeros(num_envs, dtype=torch.int64, device=device)  # of each episode
         generator = torch.Generator().manual_seed(0)
         self._normal = torch.randn(RANDOM_TABLE_SIZE + SURFACE_POINTS, generator=generator).to(device)
         self._uniform = torch.rand(RANDOM_TABLE_SIZE + SURFACE_POINTS, generator=generator).to(device)
@@ -146,6 +136,9 @@ class PointCamera:
         self._points_o, self._normals_o = (torch.zeros(fresh, FRAME_SAMPLES, 3, device=device) for _ in range(2))
         self._first_count = torch.ones(fresh, device=device)
         self._occlusion = hand_occlusion(hand, cfg.hand_margin_m).to(device)
+
+    def look_at(self, rows: Tensor, target_w: Tensor) -> None:
+        """Do nothing: the field of view is not limited."""
 
     def observe_first(
         self,
@@ -155,7 +148,6 @@ class PointCamera:
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
-        again: bool = False,
     ) -> Tensor:
         """Return points (row, POINTS, 3) of the objects `names` at the given poses, without the hand.
 
@@ -178,7 +170,8 @@ class PointCamera:
             points_w, kept = self._add_depth_errors(rows, points_w, edge, camera_w, torch.zeros_like(rows))
             mask = _without(mask, ~kept)
         if self._cfg.live:
-            self._points_o[rows], self._normals_o[rows] = points[:, :FRAME_SAMPLES].float(), normals[:, :FRAME_SAMPLES].float()
+            self._points_o[rows] = points[:, :FRAME_SAMPLES].float()
+            self._normals_o[rows] = normals[:, :FRAME_SAMPLES].float()
             self._first_count[rows] = visible.clamp(min=1).float()
         seen_w = (_gather_points(points_w, pick_points(mask, POINTS)) + draws.camera_bias[:, None]).float()
         return seen_w + self._noise[rows] if self._domain.points_noise_m else seen_w
@@ -189,8 +182,8 @@ class PointCamera:
         if domain.points_noise_m:
             self._noise[rows] = random.normal("points", domain.points_noise_m, (POINTS, 3)).float()
         if domain.points_dropout:
-            share = random.uniform("dropout", 0.0, domain.points_dropout, (1,))
-            self._kept[rows] = random.uniform("points lost", size=(SURFACE_POINTS,)) >= share
+            fraction = random.uniform("dropout", 0.0, domain.points_dropout, (1,))
+            self._kept[rows] = random.uniform("points lost", size=(SURFACE_POINTS,)) >= fraction
         self._table_offset[rows] = random.integers("flaws", RANDOM_TABLE_SIZE)
 
     def observe(
@@ -203,7 +196,7 @@ class PointCamera:
         """
         camera_w, pos_w = camera_w.float(), state.object_pos_w[rows].float()
         quat = state.object_quat_w[rows].float()
-        camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # what is visible is so in any frame
+        camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # visibility does not depend on the frame
         samples = self._points_o[rows], self._normals_o[rows]
         mask, edge = visible_and_edge(*samples, camera_o, not self._cfg.exact, self._cfg.include_grazing_angles)
         if self._domain.points_dropout:
@@ -215,13 +208,19 @@ class PointCamera:
         hand = state.palm_pos_w[rows], state.palm_quat_w[rows], state.joint_pos[rows]
         clear = self._occlusion.for_camera(camera_w, *hand).visible(points_w)
         clear &= torch.arange(MAX_FRAME_POINTS, device=rows.device) < facing[:, None]
-        fraction = clear.sum(dim=1) / facing.clamp(min=1, max=MAX_FRAME_POINTS) * (facing / self._first_count[rows]).clamp(max=1.0)
+        fraction = (
+            clear.sum(dim=1)
+            / facing.clamp(min=1, max=MAX_FRAME_POINTS)
+            * (facing / self._first_count[rows]).clamp(max=1.0)
+        )
         if not self._cfg.exact:
             points_w, kept = self._add_depth_errors(rows, points_w, edge.gather(1, index), camera_w, step)
             clear &= kept
         seen_w = _gather_points(points_w, pick_points(clear, POINTS)) + draws.camera_bias[rows, None].float()
         if self._domain.points_noise_m:
-            turn = (torch.arange(POINTS, device=rows.device) + 37 * step[:, None]) % POINTS  # others have it now
+            turn = (
+                torch.arange(POINTS, device=rows.device) + 37 * step[:, None]
+            ) % POINTS  # noise of a point changes between frames
             seen_w = seen_w + self._noise[rows[:, None], turn]
         return seen_w, clear.sum(dim=1), fraction
 
@@ -232,15 +231,15 @@ class PointCamera:
         cfg, ray = self._cfg, points_w - camera_w[:, None]
         start = (self._table_offset[rows] + FRAME_STRIDE * step) % RANDOM_TABLE_SIZE
         place = start[:, None] + torch.arange(points_w.shape[1], device=rows.device)
-        chance = self._uniform[place]
+        uniform = self._uniform[place]
         distance = ray.norm(dim=-1)
         spread = cfg.disparity_sd_px / (FOCAL_PX * BASELINE_M)
         measured = distance + distance.square() * (spread * self._normal[place].to(distance))
         behind = MAX_FLYING_M / cfg.flying_pixel_rate if cfg.flying_pixel_rate else 0.0
-        measured = measured + torch.where(edge & (chance < cfg.flying_pixel_rate), chance * behind, 0.0)
+        measured = measured + torch.where(edge & (uniform < cfg.flying_pixel_rate), uniform * behind, 0.0)
         if cfg.depth_unit_m:
             measured = (measured / cfg.depth_unit_m).round() * cfg.depth_unit_m
-        lost = edge & (chance > 1.0 - cfg.edge_dropout)
+        lost = edge & (uniform > 1.0 - cfg.edge_dropout)
         return torch.addcmul(camera_w[:, None], ray, (measured / distance)[..., None]), ~lost
 
 

@@ -43,7 +43,7 @@ def exact_readings(state: State) -> ProprioceptiveState:
 class DelayLine:
     """Delays values by a number of steps per environment.
 
-    Slot k holds the values of k steps ago.   push -> [now, 1 ago, 2 ago, ...] -> pick by delay
+    Slot k holds the values of k steps ago.   push -> [now, 1 ago, 2 ago, ...] -> delayed(delay)
     """
 
     def __init__(self, num_envs: int, longest: int, sizes: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -130,7 +130,9 @@ class CommandDelay:
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def apply(self, targets: Sequence[Tensor], draws: EpisodeDraws, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Return the targets that arrive in this step, and where they arrive late in it, (env,) bool, or None."""
+        """Return the delayed targets of this step, and the mask (env,) of those late within it; None: none is late."""
         self._line.push(targets)
-        late = TrialRandom(draws.key).uniform("late", at=step) < self._late_probability if self._late_probability else None
+        late = (
+            TrialRandom(draws.key).uniform("late", at=step) < self._late_probability if self._late_probability else None
+        )
         return self._line.delayed(draws.action_delay), late

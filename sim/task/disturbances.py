@@ -22,6 +22,10 @@ FORCE_TURN_S = 1.0
 """Time after which the direction of the force changes."""
 PUSH_S = 0.2
 """Length of the push of domain randomisation."""
+MIXED = "mixed"
+"""Name of the mixture for training: each episode draws a kind, or none, at up to `Disturber.level` of its strength."""
+MIXTURE = {"none": 0.3, "shift5": 0.2, "force": 0.3, "heavy": 0.05, "slippery": 0.15}
+"""Probability of each kind in the mixture."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,6 @@ DISTURBANCES = {
 }
 
 
-MIXED = "mixed"
-"""Name of the mixture for training: each episode draws a kind, or none, at up to `Disturber.level` of its strength."""
-MIXTURE = {"none": 0.3, "shift5": 0.2, "force": 0.3, "heavy": 0.05, "slippery": 0.15}
-"""Probability of each kind in the mixture."""
-
-
 def disturbance_named(name: str) -> Disturbance:
     """Return the disturbance `name`. Raise ValueError, which lists them, where there is none."""
     if name not in DISTURBANCES:
@@ -69,7 +67,9 @@ class Disturber:
     ) -> None:
         self.name, self._step_s = name, step_s
         self._kinds = [disturbance_named(kind) for kind in (MIXTURE if name == MIXED else (name,))]
-        self._thresholds = torch.tensor(list(MIXTURE.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double().to(device)
+        self._thresholds = (
+            torch.tensor(list(MIXTURE.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double().to(device)
+        )
         self.level = 1.0
         """Strength of a mixture, from 0 to 1; read at every reset."""
         self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
@@ -84,8 +84,8 @@ class Disturber:
         """Reset `rows`: choose their disturbance, and change their draws of mass and friction accordingly."""
         self.shifted[rows] = False
         self.release(rows)
-        pick, amount = draws.disturbance.T.contiguous()
-        kind = torch.bucketize(pick, self._thresholds, right=True)
+        which, amount = draws.disturbance.T.contiguous()
+        kind = torch.bucketize(which, self._thresholds, right=True)
         amount = self.level * amount if self.name == MIXED else torch.ones_like(amount)
 
         def column(values: list[float]) -> Tensor:
@@ -101,7 +101,7 @@ class Disturber:
         draws.friction[:] = torch.where(slippery > 0, mixed, draws.friction)
 
     def release(self, rows: Tensor) -> None:
-        """Open the hands of `rows`: the steady force waits for the next grip."""
+        """Mark the objects of `rows` as released: the steady force stops until the next grip."""
         self.gripped[rows], self._touched_steps[rows] = False, 0
 
     def apply(self, engine: Engine, draws: EpisodeDraws, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:

@@ -9,10 +9,10 @@ import torch
 from dexgrasp.perception.grasp_planning.planner import best_pregrasp
 from dexgrasp.perception.grasp_planning.scoring import (
     DESCRIPTOR_AXIS,
-    REPETITION_COST,
-    DESCRIPTOR_SIZE,
     DESCRIPTOR_POSITION_M,
+    DESCRIPTOR_SIZE,
     DESCRIPTOR_STYLE,
+    REPETITION_COST,
     FailedGrasps,
     grasp_descriptor,
     repetition_penalty,

@@ -12,13 +12,13 @@ from hypothesis.extra.numpy import arrays
 from dexgrasp.perception.grasp_planning.candidates import CAMERA_LINE, EDGE, SLANTED, TOP_DOWN, candidates, highest
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.grasp_planning.planner import (
-    START_CLEARANCE_M,
     REACH_TRIES,
+    START_CLEARANCE_M,
     START_HEIGHT_M,
     best_pregrasp,
-    select_candidate,
     move_start_clear,
     plan_pregrasp,
+    select_candidate,
 )
 from dexgrasp.perception.grasp_planning.scoring import ScoreCfg, score_candidates
 from dexgrasp.perception.transforms import quat_rotate

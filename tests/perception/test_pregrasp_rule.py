@@ -155,7 +155,9 @@ def test_the_start_steps_back_until_the_open_hand_is_clear_of_what_it_would_begi
     back = back_off_from_points(palm, *hand_and_points(palm, [thumb, thumb], [rim, [0.2, 0.0, 0.0]]))
     assert float(back.depth_m - palm.depth_m) == pytest.approx(0.03 + START_CLEARANCE_M)
     normal, _, _ = axes(palm)
-    torch.testing.assert_close(back.palm_pos_w[0], palm.palm_pos_w[0] - (0.03 + START_CLEARANCE_M) * normal, rtol=0, atol=EXACT_M)
+    torch.testing.assert_close(
+        back.palm_pos_w[0], palm.palm_pos_w[0] - (0.03 + START_CLEARANCE_M) * normal, rtol=0, atol=EXACT_M
+    )
     assert torch.equal(back.palm_quat_w, palm.palm_quat_w)
 
 

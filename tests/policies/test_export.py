@@ -11,7 +11,7 @@ import torch
 
 from dexgrasp import assets, configs
 from dexgrasp.policies.agents import registry
-from dexgrasp.policies.agents.bundle_agent import plan_of, observation_of
+from dexgrasp.policies.agents.bundle_agent import observation_of, plan_of
 from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.deploy.bundle import read_contract
@@ -26,7 +26,12 @@ from dexgrasp.policies.export.replay_check import record_episodes, replay
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
-from dexgrasp.sim.task.regrasp import MIN_RISE_FRACTION, GRIP_THRESHOLD_HOLD, GRIP_THRESHOLD_UNSEEN, MIN_VISIBLE_FRACTION
+from dexgrasp.sim.task.regrasp import (
+    GRIP_THRESHOLD_HOLD,
+    GRIP_THRESHOLD_UNSEEN,
+    MIN_RISE_FRACTION,
+    MIN_VISIBLE_FRACTION,
+)
 from tests.helpers.untrained_checkpoint import TASK, make_run, make_teacher_run
 
 TURBO = configs.load_option(PhysicsCfg, "physics", "turbo")

@@ -9,7 +9,12 @@ import torch
 from dexgrasp.policies.deploy.hand_state import is_hand_empty
 from dexgrasp.policies.evaluation.episodes import RegraspRunner
 from dexgrasp.sim.task.grasp_task import TaskCfg
-from dexgrasp.sim.task.regrasp import MIN_RISE_FRACTION, GRIP_THRESHOLD_HOLD, GRIP_THRESHOLD_UNSEEN, MIN_VISIBLE_FRACTION
+from dexgrasp.sim.task.regrasp import (
+    GRIP_THRESHOLD_HOLD,
+    GRIP_THRESHOLD_UNSEEN,
+    MIN_RISE_FRACTION,
+    MIN_VISIBLE_FRACTION,
+)
 from tests.helpers.fake_robot import Wild, World
 
 LIMITS = {
@@ -94,7 +99,9 @@ def test_simulator_robot_and_plain_numbers_decide_alike():
         readings = list(zip(grip, rise_m, fraction.tolist(), strict=True))
         robot = [machine._is_hand_empty(SimpleNamespace(grip=g, base_m=z), f, ends=ends) for g, z, f in readings]
         by_hand = [
-            (z < MIN_RISE_FRACTION * lift_m or (f < MIN_VISIBLE_FRACTION and g < GRIP_THRESHOLD_UNSEEN)) if ends else g < GRIP_THRESHOLD_HOLD
+            (z < MIN_RISE_FRACTION * lift_m or (f < MIN_VISIBLE_FRACTION and g < GRIP_THRESHOLD_UNSEEN))
+            if ends
+            else g < GRIP_THRESHOLD_HOLD
             for g, z, f in readings
         ]
         assert simulator == robot == by_hand

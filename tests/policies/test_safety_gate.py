@@ -70,7 +70,9 @@ def run(made, goal, ticks, follow=True, **poses):
 
 def test_braking_distances_worked_by_hand():
     # with d = 1: from 3 the steps 3, 2, 1 cover 6; from 2.5 the steps 2.5, 1.5, 0.5 cover 4.5; below 1 one step
-    np.testing.assert_allclose(max_stoppable_step(np.array([6.0, 4.5, 1.0, 0.4, 0.0, -1.0]), np.array(1.0)), [3, 2.5, 1, 0.4, 0, 0])
+    np.testing.assert_allclose(
+        max_stoppable_step(np.array([6.0, 4.5, 1.0, 0.4, 0.0, -1.0]), np.array(1.0)), [3, 2.5, 1, 0.4, 0, 0]
+    )
 
 
 def test_a_value_speeds_up_brakes_and_arrives_without_overshoot():

@@ -12,7 +12,7 @@ from dexgrasp_ros.identification.excitation import ExcitationCfg, excite
 from dexgrasp_ros.identification.fit import JointLog, JointParameters, Servo, fit_joint
 from dexgrasp_ros.identification.hand_model import load_hand
 from dexgrasp_ros.identification.log import HandLog, IdentificationSequence
-from dexgrasp_ros.identification.report import plot_fits, parameters, table, warnings, write_parameters
+from dexgrasp_ros.identification.report import parameters, plot_fits, table, warnings, write_parameters
 
 SHORT = ExcitationCfg(step_s=0.3, chirp_s=1.5)
 NOISE_RAD = 1e-3

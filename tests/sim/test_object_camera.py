@@ -160,7 +160,9 @@ def at_rest() -> tuple[ProprioceptiveState, torch.Tensor, torch.Tensor]:
 def opened(cfg: CameraCfg, count: int = POINTS) -> tuple[ObjectCamera, torch.Tensor]:
     points = torch.randn(2, POINTS, 3, generator=torch.manual_seed(0)) * 0.03
     view, zero = ObjectCamera(cfg, camera_of(points, count), 2), torch.zeros(2, 3, dtype=torch.float64)
-    view.observe_first(torch.arange(2), ["a", "b"], zero, zero, SimpleNamespace(camera_offset=zero, approach_offset=zero))
+    view.observe_first(
+        torch.arange(2), ["a", "b"], zero, zero, SimpleNamespace(camera_offset=zero, approach_offset=zero)
+    )
     return view, points
 
 

@@ -14,10 +14,10 @@ from dexgrasp.sim.task.regrasp import (
     ABOVE_M,
     ASIDE_M,
     GRIP_THRESHOLD_HOLD,
+    MIN_VISIBLE_FRACTION,
     OPEN_S,
     PALM_M_S,
     REST_S,
-    MIN_VISIBLE_FRACTION,
     grip_confidence,
     lowest_height_m,
 )

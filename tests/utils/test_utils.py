@@ -58,7 +58,9 @@ def test_poses_agree_with_matrices():
     half = Pose(a.pos_m, a.quat).step_towards(b, a.distance_m(b) / 2, a.angle_rad(b) / 2)
     assert np.allclose(half.pos_m, (a.pos_m + b.pos_m) / 2)
     assert half.angle_rad(a) == pytest.approx(half.angle_rad(b)) == pytest.approx(a.angle_rad(b) / 2)
-    assert np.array_equal(a.step_towards(b, 10, 4).quat, b.quat) and np.array_equal(a.step_towards(b, 10, 4).pos_m, b.pos_m)
+    assert np.array_equal(a.step_towards(b, 10, 4).quat, b.quat) and np.array_equal(
+        a.step_towards(b, 10, 4).pos_m, b.pos_m
+    )
 
 
 def test_a_file_appears_complete_or_not_at_all(tmp_path):

@@ -89,7 +89,7 @@ def _walk(schema: type, prefix: str = "", given: Any = dataclasses.MISSING) -> I
         if dataclasses.is_dataclass(hint):
             yield from _walk(cast(type, hint), f"{prefix}{field.name}.", default)
         else:
-            yield _Parameter(prefix + field.name, hint, default, meanings.get(field.name, ""))
+            yield _Parameter(name=prefix + field.name, hint=hint, default=default, meaning=meanings.get(field.name, ""))
 
 
 def _default(field: dataclasses.Field) -> Any:

@@ -46,7 +46,9 @@ class ArmKinematics:
         """Joint names from base to flange."""
         self.home: Array = spec.home
         """Home position (joint,) [rad]: palm above the centre of the workspace, facing down."""
-        self.step_towards(self.home, self.palm(self.home))  # warm up: the first solution takes longer than a control period
+        self.step_towards(
+            self.home, self.palm(self.home)
+        )  # warm up: the first solution takes longer than a control period
 
     def palm(self, q_arm: ArrayLike) -> Pose:
         """Return T_world_palm at joint positions (joint,) [rad]."""

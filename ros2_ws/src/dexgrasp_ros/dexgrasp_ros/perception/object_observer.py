@@ -229,10 +229,10 @@ class ObjectObserver:
             points_w, pixels = torch.from_numpy(segmentation.points_w)[None], len(segmentation.cloud_w)
         except (NoObjectError, NoPlaneError):
             pass
-        sight = None if self._occlusion is None else self._occlusion.for_camera(self._camera_w, *_batch(robot))
+        occlusion = None if self._occlusion is None else self._occlusion.for_camera(self._camera_w, *_batch(robot))
         count = torch.tensor([min(pixels, points_w.shape[1])])
         share = torch.tensor([min(1.0, pixels / len(self._first_view[0].cloud_w))])
-        return ObjectFrame(points_w, count, share, sight)
+        return ObjectFrame(points_w=points_w, count=count, visible_fraction=share, occlusion=sight)
 
 
 @dataclass(frozen=True)

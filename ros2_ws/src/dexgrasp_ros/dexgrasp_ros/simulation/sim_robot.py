@@ -1,8 +1,6 @@
-"""Simulated robot in MuJoCo, without ROS: arm, hand, one object on a table, delayed commands.
+"""Simulated robot in MuJoCo, without ROS: arm, hand, one object on a table, delayed commands, depth camera.
 
-Joint names are those of assets/arms and assets/hands.
-
-Depth camera of the simulated robot: rendered by MuJoCo, with the errors of a RealSense D435.
+Joint names are those of assets/arms and assets/hands. The depth camera has the errors of a RealSense D435.
 """
 
 from collections import deque
@@ -39,6 +37,11 @@ MODELS_BYTES = 256 << 20
 Array = NDArray[np.float64]
 
 Group = Literal["arm", "hand"]
+UPRIGHT_TOLERANCE = 1e-3
+"""Accepted deviation of the rotation matrix of the camera from an upright one."""
+NOISE_DRAWS = 8
+"""Number of noise draws, each used in four orientations: a draw takes longer than rendering."""
+Image = NDArray[np.float32]
 
 
 class CommandError(ValueError):
@@ -301,15 +304,6 @@ class SimRobot:
             self.reset(self.cfg.object, self.cfg.seed)
 
 
-UPRIGHT_TOLERANCE = 1e-3
-"""Accepted deviation of the rotation matrix of the camera from an upright one."""
-
-NOISE_DRAWS = 8
-"""Number of noise draws, each used in four orientations: a draw takes longer than rendering."""
-
-Image = NDArray[np.float32]
-
-
 class SimDepthCamera:
     """Renders scenes as a D435 images them; to be used in the thread that created it, because of OpenGL."""
 
@@ -319,7 +313,9 @@ class SimDepthCamera:
         self.pose = upright(CameraPose.load(config(cfg.camera)).T_world_cam, cfg.camera)
         self._rng = np.random.default_rng([cfg.seed, 2])
         shape = self.intrinsics.height, self.intrinsics.width
-        self._noise_draws = [DepthNoiseDraws.draw(shape, self._rng, HOLE_FRACTION) for _ in range(NOISE_DRAWS * cfg.flaws)]
+        self._noise_draws = [
+            DepthNoiseDraws.draw(shape, self._rng, HOLE_FRACTION) for _ in range(NOISE_DRAWS * cfg.flaws)
+        ]
         self._renderer = DepthRenderer(self.intrinsics)
         self._drawn: tuple[mujoco.MjModel, mujoco.MjData] | None = None
 
@@ -340,7 +336,7 @@ class SimDepthCamera:
 def pinhole(width: int, height: int) -> Intrinsics:
     """Return the intrinsics of a D435 at this size, with its horizontal field of view."""
     focal = CAMERA.fx * width / CAMERA.width
-    return Intrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+    return Intrinsics(width=width, height=height, fx=focal, fy=focal, cx=(width - 1) / 2, cy=(height - 1) / 2)
 
 
 def upright(T_world_cam: Array, name: str) -> mujoco.MjvCamera:
