@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from dexgrasp import configs
+from dexgrasp.policies.benchmarks.engine import TIMED_METHODS
 from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.run_directory import WARP_PACKAGES, Run, versions
@@ -41,12 +42,6 @@ GOALS = {"stepping": 100_000, "learning": 80_000}
 """Control steps per second asked of one data-centre GPU."""
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp: what training does."""
-TIMED = {
-    "_update_measurements": "features",
-    "observe": "features",
-    "compute_reward": "rewards",
-    "_new_episodes": "reset",
-}
 NO_GPU = "no GPU here: Warp's CPU backend at tiny size. These figures show that it works; they are NOT a GPU's."
 
 log = logging.getLogger("dexgrasp")
@@ -201,11 +196,11 @@ def _shares(task: GraspTask, actions: torch.Tensor) -> dict[str, float]:
     """Return the share of each part of an episode; the synchronisation after each adds a little time."""
     watch = Stopwatch(device_clock(task.device))
     watch.wrap(task.engine, "step", "physics")
-    for method, part in TIMED.items():
+    for method, part in TIMED_METHODS.items():
         watch.wrap(task, method, part)
     with watch.timing("rest"):
         _episode(task, actions)
-    for owner, method in ((task.engine, "step"), *((task, method) for method in TIMED)):
+    for owner, method in ((task.engine, "step"), *((task, method) for method in TIMED_METHODS)):
         delattr(owner, method)
     total = sum(watch.seconds.values())
     return {part: seconds / total for part, seconds in watch.seconds.items()}

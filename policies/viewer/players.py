@@ -137,7 +137,7 @@ class TaskPlayer:
         task = self._task
         step, data = int(task.steps_since_reset[0]), task.engine.get_data(0)
         position, bias = task.object_camera.camera_w[0], task.draws.camera_bias[0]
-        frame, robot = self._camera.render(0, task.engine.get_model(0), data, position, bias, step)
+        frame, robot = self._camera.render(0, task.engine.get_model(0), data, position, bias_w=bias, step=step)
         seen = self._eye(frame, robot, self._camera.seed(0))
         state = task.engine.state
         pose = state.object_pos_w[0].numpy().copy(), state.object_quat_w[0].numpy().copy()

@@ -212,8 +212,8 @@ def are_convex(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
 def merge_convex_parts(parts: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
     """Return at most `limit` point sets (n, 3), merged from convex parts.
 
-    The two parts whose common hull adds the least volume are merged, until the limit is reached. Pairs whose boxes are at
-    most `near_m` apart are compared; that distance grows where there are none.
+    The two parts whose common hull adds the least volume are merged, until the limit is reached. Pairs whose boxes are
+    at most `near_m` apart are compared; that distance grows where there are none.
     """
     hulls = {i: np.asarray(points, float) for i, points in enumerate(parts)}
     near_m, added = NEAR_M / 10, {}

@@ -123,7 +123,8 @@ def check_split(request: ObjectRequest, proportions: Sequence[float]) -> None:
     """Raise ValueError unless the object has proportions, all in the stripes of its split."""
     if not proportions:
         raise ValueError(
-            f"family '{request.family}' draws no proportion, so its splits would overlap: draw one with ParameterSampler.proportion"
+            f"family '{request.family}' draws no proportion, so its splits would overlap: draw one with "
+            "ParameterSampler.proportion"
         )
     strays = [p for p in proportions if stripe_owner(p) != request.split]
     if strays:

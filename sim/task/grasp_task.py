@@ -282,10 +282,6 @@ class GraspTask:
         truncated = (self.steps_since_pregrasp >= self.episode_steps) & ~terminated
         self.regrasp.finish_motions()
         self._measure()
-        self._update_camera()
-        self._update_palm_velocity()
-        self._update_history()
-        self._update_vectors()
         reward, terms = self.compute_reward()
         done = terminated | truncated
         info: dict = {"terms": terms, "outcomes": self._collect_outcomes(done)}
@@ -320,7 +316,7 @@ class GraspTask:
         self._action[rows], self.steps_since_reset[rows], self.steps_since_pregrasp[rows] = 0.0, 0, 0
         self.outcome_tracker.reset(rows, self.engine.state)
         self.nan_guard.reset(rows)
-        self._measure()
+        self._read_sensors()
         self._update_vectors()
         self.history.reset(rows, self._proprioceptive_terms)
 
@@ -397,6 +393,14 @@ class GraspTask:
         return broken | strayed
 
     def _measure(self) -> None:
+        """Update everything that observations and rewards read, after a control step."""
+        self._read_sensors()
+        self._update_camera()
+        self._update_palm_velocity()
+        self._update_history()
+        self._update_vectors()
+
+    def _read_sensors(self) -> None:
         """Update the proprioceptive readings and their observation terms."""
         state = self.engine.state
         self.sensed = self.proprioception.measure(state, self.draws, self.steps_since_reset)

@@ -104,7 +104,7 @@ def test_readings_that_are_wrong_are_refused_and_change_nothing(bundle):
     policy = Policy.load(bundle)
     plan, readings = recorded(bundle)
     good = readings[0]
-    with pytest.raises(RuntimeError, match="begin"):
+    with pytest.raises(RuntimeError, match="reset"):
         policy.act(good)
     policy.reset(plan)
     for name, value, error in (

@@ -184,7 +184,7 @@ def test_a_call_that_comes_too_early_repeats_the_last_answer():
 
 
 def test_a_gate_that_does_not_know_where_the_robot_is_says_so():
-    with pytest.raises(RuntimeError, match="begin"):
+    with pytest.raises(RuntimeError, match="reset"):
         SafetyGate(HAND, RATE_HZ)(wanted(), sensed(), 0.0)
 
 

@@ -314,7 +314,7 @@ def test_poses_multiply_as_their_matrices_do(a, b):
     np.testing.assert_allclose(matrix(a.inverse() @ a), np.eye(4), atol=1e-12)
     turn = Rotation.from_rotvec(a.turn_to(b)) * Rotation.from_quat(np.roll(a.quat, -1))
     np.testing.assert_allclose(turn.as_matrix(), matrix(b)[:3, :3], atol=1e-9)
-    step = a.towards(b, 0.01, 0.02)
+    step = a.step_towards(b, 0.01, 0.02)
     assert a.distance_m(step) <= 0.01 + 1e-12
     assert a.angle_rad(step) <= 0.02 + 1e-9
 

@@ -164,7 +164,7 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
                 observer.update(shown(task, row, step), robot_of(task, row), held)
             estimate = observer.estimate(0.0)
             np.testing.assert_allclose(estimate.points_w, task.object_camera.points_w[row], atol=SAME_M)
-            assert estimate.visible_fraction == pytest.approx(float(task.object_camera.fraction[row]), abs=1e-6)
+            assert estimate.visible_fraction == pytest.approx(float(task.object_camera.visible_fraction[row]), abs=1e-6)
             assert estimate.view_fresh == bool(task.object_camera.fresh[row])
         shares.append(estimate.visible_fraction)
     assert mode == "first_frame" or min(shares) < 0.8  # the hand did hide something

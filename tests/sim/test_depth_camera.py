@@ -97,7 +97,7 @@ def test_frames_after_it_lie_on_the_object_too_though_the_hand_is_in_them(make):
         task.step(torch.zeros(4, 22))
     fresh = task.object_camera.fresh.nonzero().squeeze(1).tolist()
     assert len(fresh) >= 3
-    assert 0.05 < task.object_camera.fraction.mean() < 0.8
+    assert 0.05 < task.object_camera.visible_fraction.mean() < 0.8
     for row in fresh:
         assert surface_distance(task, row).quantile(0.9) < 0.02
 

@@ -140,7 +140,7 @@ def camera_of(points, count=POINTS):
         moved = points[rows] + 0.001 * step[:, None, None]
         return moved, torch.full((len(rows),), count), torch.full((len(rows),), 0.5)
 
-    return SimpleNamespace(frame=frame, first=lambda *args: points, draw=lambda *args: None)
+    return SimpleNamespace(observe=frame, observe_first=lambda *args: points, look_at=lambda *args: None)
 
 
 STILL = torch.zeros(2, dtype=torch.bool)
@@ -271,7 +271,7 @@ def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
         steps = []
         for _ in range(9):  # the approach
             run(task, 1)
-            steps.append(float(task.object_camera.fraction.mean()))
+            steps.append(float(task.object_camera.visible_fraction.mean()))
         seen[name] = np.mean(steps)
     assert seen["overhead"] < 0.6
     assert seen["side"] > seen["overhead"] + 0.1, seen

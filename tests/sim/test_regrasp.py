@@ -64,7 +64,7 @@ def until(task, actor, obs, arrived):
 def lifted(task, actor, trial):
     """A trial to the end of its lift, where the camera sees nothing of the object any more."""
     obs = until(task, actor, task.reset([trial]), lambda step: step == task.grasp_steps + task.lift_steps)
-    task.object_camera.fraction[:] = MIN_VISIBLE_FRACTION / 2
+    task.object_camera.visible_fraction[:] = MIN_VISIBLE_FRACTION / 2
     return obs
 
 
@@ -123,13 +123,13 @@ def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_bes
     task = make(1)
     actor, tried = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed
     obs = lifted(task, actor, 3)
-    first = tried.marks[0, 0].clone()
+    first = tried.descriptors[0, 0].clone()
     until(task, actor, actor.step(obs).obs, lambda step: step == 0)
-    assert torch.equal(tried.marks[0, 1], first)
-    assert (tried.marks[0, 0] - first).norm() > 0.5
+    assert torch.equal(tried.descriptors[0, 1], first)
+    assert (tried.descriptors[0, 0] - first).norm() > 0.5
     task.reset([3])
-    assert torch.equal(tried.marks[0, 0], first)
-    assert (tried.marks[0, 1:] - first).norm(dim=1).min() > 1e3
+    assert torch.equal(tried.descriptors[0, 0], first)
+    assert (tried.descriptors[0, 1:] - first).norm(dim=1).min() > 1e3
 
 
 def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
@@ -138,7 +138,7 @@ def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
     once = play(task, make_policy("synergy", task), range(4))
     assert [outcome.attempts for outcome in once] == [1] * 4
     felt = torch.full((4,), GRIP_THRESHOLD_HOLD + 0.01)
-    again = play(task, Scripted(task, felt), range(4), 3, lambda: task.object_camera.fraction[1].zero_())
+    again = play(task, Scripted(task, felt), range(4), 3, lambda: task.object_camera.visible_fraction[1].zero_())
     assert [outcome.attempts for outcome in again] == [1, 3, 1, 1]
     assert [again[i] for i in (0, 2, 3)] == [
         once[i] for i in (0, 2, 3)

@@ -130,6 +130,6 @@ class DeployedPolicy(Protocol):
         """Start an episode. Raises ValueError where the plan does not match the contract."""
         ...
 
-    def act(self, readings: Observation) -> Command:
-        """Return the targets of the next control period. Raises ValueError for invalid readings."""
+    def act(self, observation: Observation) -> Command:
+        """Return the targets of the next control period. Raises ValueError for an invalid observation."""
         ...

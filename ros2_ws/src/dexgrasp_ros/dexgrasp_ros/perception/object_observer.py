@@ -231,8 +231,8 @@ class ObjectObserver:
             pass
         occlusion = None if self._occlusion is None else self._occlusion.for_camera(self._camera_w, *_batch(robot))
         count = torch.tensor([min(pixels, points_w.shape[1])])
-        share = torch.tensor([min(1.0, pixels / len(self._first_view[0].cloud_w))])
-        return ObjectFrame(points_w=points_w, count=count, visible_fraction=share, occlusion=sight)
+        visible_fraction = torch.tensor([min(1.0, pixels / len(self._first_view[0].cloud_w))])
+        return ObjectFrame(points_w=points_w, count=count, visible_fraction=visible_fraction, occlusion=occlusion)
 
 
 @dataclass(frozen=True)
