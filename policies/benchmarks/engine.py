@@ -36,16 +36,6 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch
 
-TIMED_METHODS = {
-    "_read_sensors": "features",
-    "_update_camera": "features",
-    "_update_history": "features",
-    "_update_vectors": "features",
-    "observe": "features",
-    "compute_reward": "rewards",
-    "_new_episodes": "reset",
-}
-"""Method of GraspTask -> part of a step that its time counts for."""
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp, as in training."""
 
@@ -201,7 +191,7 @@ def _episode(task: GraspTask, seed: int) -> dict:
     watch, engine = Stopwatch(), cpu_engine(task)
     batch = engine.batch
     recorder = engine.batch = RecordedBatch(batch, watch)
-    for method, part in TIMED_METHODS.items():
+    for method, part in gpu.TIMED_METHODS.items():
         watch.wrap(task, method, part)
     noise = torch.randn(task.episode_steps, task.num_envs, task.num_actions, generator=torch.manual_seed(seed))
     wall, cpu = time.perf_counter(), time.process_time()
@@ -215,7 +205,7 @@ def _episode(task: GraspTask, seed: int) -> dict:
             task.step(NOISE_SD * noise[step])
     end = time.process_time()
     engine.batch = batch
-    for method in TIMED_METHODS:
+    for method in gpu.TIMED_METHODS:
         delattr(task, method)
     return {
         "wall_s": time.perf_counter() - wall,

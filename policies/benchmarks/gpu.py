@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.table import Table
 
 from dexgrasp import configs
-from dexgrasp.policies.benchmarks.engine import TIMED_METHODS
 from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.run_directory import WARP_PACKAGES, Run, versions
@@ -42,6 +41,16 @@ GOALS = {"stepping": 100_000, "learning": 80_000}
 """Control steps per second asked of one data-centre GPU."""
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp: what training does."""
+TIMED_METHODS = {
+    "_read_sensors": "features",
+    "_update_camera": "features",
+    "_update_history": "features",
+    "_update_vectors": "features",
+    "observe": "features",
+    "compute_reward": "rewards",
+    "_new_episodes": "reset",
+}
+"""Method of GraspTask -> part of a step that its time counts for."""
 NO_GPU = "no GPU here: Warp's CPU backend at tiny size. These figures show that it works; they are NOT a GPU's."
 
 log = logging.getLogger("dexgrasp")

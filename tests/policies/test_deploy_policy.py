@@ -220,7 +220,7 @@ def test_a_contract_that_is_written_is_read_back_equal(bundle, copied):
         ("hand", {"joint_names": ["a"] * 16}, "hand.joint_names must be different names"),
         ("hand", {"effort_limit_nm": [float("inf")] * 16}, "'hand.effort_limit_nm[0]' expects float, got inf"),
         ("hand", {"palm_quat_b": [1.0, 1.0, 0.0, 0.0]}, "hand.palm_quat_b must be a unit quaternion"),
-        ("graph", {"plan": []}, "must stand in graph.inputs and in one of readings, plan, state"),
+        ("graph", {"plan": []}, "must be in graph.inputs and in one of graph.readings, plan and state"),
         ("graph", {"outputs": ["grip"]}, "graph.outputs must begin with next_NAME"),
     ],
 )

@@ -76,7 +76,7 @@ def test_braking_distances_worked_by_hand():
 
 
 def test_a_value_speeds_up_brakes_and_arrives_without_overshoot():
-    limiter = RateLimiter([-100.0], [100.0], step=3.0, max_change=1.0)
+    limiter = RateLimiter([-100.0], [100.0], max_step=3.0, max_change=1.0)
     limiter.reset(np.zeros(1))
     path = [float(limiter.step_towards(np.array([12.0]))[0]) for _ in range(8)]
     # steps: 1, 2, 3, then what is left, 6, is just what 3, 2, 1 covers
@@ -84,7 +84,7 @@ def test_a_value_speeds_up_brakes_and_arrives_without_overshoot():
 
 
 def test_a_goal_that_turns_round_is_met_by_braking_first():
-    limiter = RateLimiter([-100.0], [100.0], step=3.0, max_change=1.0)
+    limiter = RateLimiter([-100.0], [100.0], max_step=3.0, max_change=1.0)
     limiter.reset(np.zeros(1))
     for _ in range(3):
         limiter.step_towards(np.array([50.0]))  # 1, 2, 3 -> at 6 with step 3
@@ -139,11 +139,11 @@ def test_the_palm_turns_no_faster_than_it_may_and_arrives():
         (wanted(quat=[0.0, 0.0, 0.0, 0.0]), sensed(), 0.05, "command: not finite"),
         (wanted(stamp_s=0.05), sensed([0.0, 0.5]), 0.05, "readings: not finite, or of the wrong length"),
         (wanted(stamp_s=0.05), sensed(quat=[math.nan] * 4), 0.05, "readings: not finite"),
-        (wanted(stamp_s=0.2), sensed(stamp_s=0.0), 0.2, r"readings: 0\.200 s old, 0\.100 s are allowed"),
-        (wanted(stamp_s=0.0), sensed(stamp_s=0.2), 0.2, r"command: 0\.200 s old, 0\.100 s are allowed"),
+        (wanted(stamp_s=0.2), sensed(stamp_s=0.0), 0.2, r"readings: 0\.200 s old, at most 0\.100 s are allowed"),
+        (wanted(stamp_s=0.0), sensed(stamp_s=0.2), 0.2, r"command: 0\.200 s old, at most 0\.100 s are allowed"),
         (wanted(stamp_s=math.nan), sensed(), 0.05, "command: nan s old"),
         (wanted(stamp_s=0.05), sensed(stamp_s=9.0), 0.05, r"readings: -8\.950 s old"),
-        (wanted(stamp_s=0.5), sensed(stamp_s=0.5, points_stamp_s=0.1), 0.5, r"points: 0\.400 s old, 0\.300 s"),
+        (wanted(stamp_s=0.5), sensed(stamp_s=0.5, points_stamp_s=0.1), 0.5, r"points: 0\.400 s old, at most 0\.300 s"),
         (wanted(), sensed(), math.nan, "clock: nan s"),
         (wanted(), sensed(), -1.0, r"clock: -1\.0 s after 0\.0 s"),
     ],

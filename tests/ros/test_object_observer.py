@@ -127,7 +127,7 @@ def shown(task, row, step):
     """The frame that the task's camera took of a row at this step."""
     camera, zero = task.object_camera.camera, torch.zeros(3)
     model, data = task.engine.get_model(row), task.engine.get_data(row)
-    return camera.take(row, model, data, task.object_camera.camera_w[row], zero, step)[0]
+    return camera.render(row, model, data, task.object_camera.camera_w[row], bias_w=zero, step=step)[0]
 
 
 def look(observer, frame):

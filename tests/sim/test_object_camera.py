@@ -397,7 +397,7 @@ def test_the_object_moves_with_what_holds_it_whatever_is_shown_of_it():
 def test_what_tracks_must_be_told_what_hides_the_object_and_what_does_not_has_no_tracked_points():
     known, points = tracking(bent_plate()[None]), bent_plate()[None]
     one = torch.ones(1)
-    with pytest.raises(ValueError, match=r"camera\.mode=tracked needs the hand that hides the object"):
+    with pytest.raises(ValueError, match=r"camera\.mode=tracked needs the occlusion by the hand"):
         known.update(torch.tensor([0]), ObjectFrame(points, POINTS * one, one))
     with pytest.raises(ValueError, match=r"camera\.mode=latest tracks nothing; tracked and tracked_updated do"):
         ObjectPoints("latest", 1, 1, POINTS).tracked_w()

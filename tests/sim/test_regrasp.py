@@ -121,7 +121,7 @@ def test_the_next_attempt_is_made_where_the_object_is_now(make):
 
 def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_best(make):
     task = make(1)
-    actor, tried = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed
+    actor, tried = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed_grasps
     obs = lifted(task, actor, 3)
     first = tried.descriptors[0, 0].clone()
     until(task, actor, actor.step(obs).obs, lambda step: step == 0)
