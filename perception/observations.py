@@ -65,7 +65,7 @@ def _column(term: Term, value: Tensor) -> Tensor:
 
 
 def student_layout(joints: int, keypoints: int, actions: int, live: bool = False) -> Layout:
-    """Return the layout of the student: proprioception and vectors to the visible points, as available on a robot.
+    """Return the student's layout: proprioception and vectors to visible points, as known on a robot.
 
     `live`: frames after the first one update the points; adds the terms visible_fraction and view_fresh.
     """

@@ -104,7 +104,7 @@ class ArmBody:
         return _placed(self.solid, *self.base, joint_pos)
 
     def hand_base(self, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the pose of the hand's base in the world, (3,) [m] and (4,), at joint positions (joint,) [rad]."""
+        """Return the hand base pose, world frame, (3,) [m] and (4,), at joint positions (joint,) [rad]."""
         pos, quat = self.solid.kinematics.forward(*(value.float() for value in (*self.base, joint_pos)))
         return compose(pos[self.last].double(), quat[self.last].double(), *self.flange)
 

@@ -1,4 +1,4 @@
-"""Policies by name (scripted grasp, zero, random, trained), and the task settings a trained policy requires.
+"""Policies by name: scripted grasp, zero, random, and trained ones with their task settings.
 
 policy=runs/student             its best checkpoint, with the config.yaml beside it
 policy=runs/student/last.zip    that checkpoint

@@ -81,7 +81,7 @@ def imitation_loss(means: Tensor, labels: Tensor) -> Tensor:
 
 
 def reconstruction_loss(estimate: Tensor, true: Tensor) -> Tensor:
-    """Return the mean squared error of reconstructed values (sample, reconstructed), in standard deviations."""
+    """Return the mean squared error of reconstructed values (sample, value), in standard deviations."""
     return functional.mse_loss(estimate, true)
 
 

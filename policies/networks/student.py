@@ -103,7 +103,7 @@ class StudentActor(nn.Module):
         return self.act_and_reconstruct(obs)[0]
 
     def act_and_reconstruct(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean actions (env, action) and reconstructed values (env, reconstructed) in standard deviations."""
+        """Return mean actions (env, action) and reconstructed values (env, value), standardised."""
         standard = self.normaliser(obs)
         own, history = standard[:, : self._history.start], standard[:, self._history]
         reconstructed = self.encoder(history.unflatten(1, (HISTORY_FRAMES, -1)))

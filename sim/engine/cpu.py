@@ -1,4 +1,4 @@
-"""CPU engine on `mujoco.batch.Batch`: one compiled model per environment, chosen at a reset by its object.
+"""CPU engine on `mujoco.batch.Batch`: one compiled model per environment, chosen at its reset.
 
 State tensors are views of the batch's rows where MuJoCo stores the quantity; the others are computed after a step.
 

@@ -1,4 +1,4 @@
-"""Named state over the raw arrays of a MuJoCo batch, palm actuation, and physics variation; common to both engines.
+"""Named state over the raw arrays of a MuJoCo batch, palm actuation, physics variation.
 
 A quantity of the state is a view of the arrays where MuJoCo stores it; `refresh` computes the others. Palm actuation
 converts palm targets to controls, of a floating palm or of an arm. `apply_variation` writes the physics parameters of

@@ -1,4 +1,4 @@
-"""Objects as data: model of one object (ObjectModel), manifest row (ObjectEntry), folder of objects (ObjectLibrary).
+"""Objects as data: model (ObjectModel), manifest row (ObjectEntry), folder (ObjectLibrary).
 
 A library is a folder with manifest.json and objects/NAME.npz. The manifest is written last and atomically, so that a
 folder with a manifest is complete. Models are loaded on demand.

@@ -130,7 +130,7 @@ class CommandDelay:
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def apply(self, targets: Sequence[Tensor], draws: EpisodeDraws, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Return the delayed targets of this step, and the mask (env,) of those late within it; None: none is late."""
+        """Return the delayed targets of this step, and the mask (env,) of late ones; None: none is late."""
         self._line.push(targets)
         late = (
             TrialRandom(draws.key).uniform("late", at=step) < self._late_probability if self._late_probability else None

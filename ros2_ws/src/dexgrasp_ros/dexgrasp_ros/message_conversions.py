@@ -1,4 +1,4 @@
-"""Converts ROS messages to arrays and back: commands, states, plans, diagnostics, depth images, object points.
+"""Converts ROS messages to arrays and back: commands, states, plans, images, object points.
 
 Only this file knows message layouts. Arrays are in SI units with quaternions wxyz; messages have xyzw. An invalid
 message raises MessageError.

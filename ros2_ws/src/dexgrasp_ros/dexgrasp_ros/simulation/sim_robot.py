@@ -1,4 +1,4 @@
-"""Simulated robot in MuJoCo, without ROS: arm, hand, one object on a table, delayed commands, depth camera.
+"""Simulated robot in MuJoCo, without ROS: arm, hand, object on a table, depth camera, delays.
 
 Joint names are those of assets/arms and assets/hands. The depth camera has the errors of a RealSense D435.
 """
