@@ -150,7 +150,7 @@ def read_sb3_checkpoint(file: Path) -> CheckpointData:
         task = configs.from_dict(TaskCfg, config["task"], f"{file}: task")
         architecture = _architecture(plain, weights, config, hand, task)
         tensors = {f"policy/{name}": value for name, value in weights.items()}
-        data = CheckpointData(architecture, _state(plain), manifest, tensors)
+        data = CheckpointData(architecture=architecture, state=_state(plain), manifest=manifest, tensors=tensors)
         names = [name for name, _ in build_policy(file, data, hand, task).named_parameters()]
         tensors |= {
             f"optimizer/{names[number]}/{key}": value

@@ -55,7 +55,12 @@ def keys(schema: str, config: str) -> list[OptionHelp]:
     """
     module, _, name = schema.partition(":")
     chosen = [
-        OptionHelp(word, "group", group.option, f"One of {', '.join(configs.options(word))}; sets {group.what}")
+        OptionHelp(
+            name=word,
+            kind="group",
+            default=group.option,
+            meaning=f"One of {', '.join(configs.options(word))}; sets {group.what}",
+        )
         for word, group in configs.groups(config).items()
     ]
     words = {key.name for key in chosen}
@@ -76,7 +81,10 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
             yield from _walk(nested, kind.rpartition(".")[2], given, f"{prefix}{key}.")
         else:
             yield OptionHelp(
-                prefix + key, _spell(tree, field.annotation), _default(tree, field, given.get(prefix + key)), meaning
+                name=prefix + key,
+                kind=_spell(tree, field.annotation),
+                default=_default(tree, field, given.get(prefix + key)),
+                meaning=meaning,
             )
 
 

@@ -107,7 +107,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
             log.info("disturbance %s: up to trial %d on %d objects", disturbance, cfg.trials - 1, len(library))
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
-            task.guard.dump_dir = path.parent
+            task.nan_guard.dump_dir = path.parent
             policy = make_policy(cfg.policy, task)
             for block in blocks:
                 outcomes = play(task, policy, block.trials, cfg.attempts)[: len(plan.requested(block))]

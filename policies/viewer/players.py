@@ -82,7 +82,7 @@ class CameraPlayer:
         seen = self._eye(self._frame)
         hand = None if not len(seen.points_w) else plan_hand(self._hand, seen.points_w, seen.T_world_cam[:3, 3])
         caption = f"{self._name} · frame {self._number}" + (f" · {self._trouble}" if self._trouble else "")
-        return Snapshot(seen, seen.points_w, hand, caption)
+        return Snapshot(seen=seen, known_w=seen.points_w, hand=hand, caption=caption)
 
     def object_mesh(self) -> Mesh | None:
         """Return None: the true object is unknown."""
@@ -137,7 +137,7 @@ class TaskPlayer:
         task = self._task
         step, data = int(task.steps_since_reset[0]), task.engine.get_data(0)
         position, bias = task.object_camera.camera_w[0], task.draws.camera_bias[0]
-        frame, robot = self._camera.take(0, task.engine.get_model(0), data, position, bias, step)
+        frame, robot = self._camera.render(0, task.engine.get_model(0), data, position, bias_w=bias, step=step)
         seen = self._eye(frame, robot, self._camera.seed(0))
         state = task.engine.state
         pose = state.object_pos_w[0].numpy().copy(), state.object_quat_w[0].numpy().copy()
@@ -145,7 +145,9 @@ class TaskPlayer:
         phase = task.phases.name(0)
         words = f"trial {int(task.trial[0])}", task.objects[0], phase, f"{step * task.step_s:.2f} s"
         hand = self._hand_pose(data.xpos[1:], data.xquat[1:])
-        return Snapshot(seen, known_w, hand, " · ".join(words), self._verdict, pose)
+        return Snapshot(
+            seen=seen, known_w=known_w, hand=hand, caption=" · ".join(words), verdict=self._verdict, object_pose=pose
+        )
 
     def object_mesh(self) -> Mesh | None:
         """Return the mesh of this trial's object in its true size."""

@@ -129,7 +129,17 @@ class PipelineInspector:
     ) -> Seen:
         """Return the result of a frame without an object."""
         none = np.zeros((0, 3), np.float32)
-        return Seen(frame, T_world_cam, self._scene(frame, T_world_cam), none, none, None, {}, times, warning)
+        return Seen(
+            frame=frame,
+            T_world_cam=T_world_cam,
+            scene_w=self._scene(frame, T_world_cam),
+            object_w=none,
+            points_w=none,
+            plane=None,
+            counts={},
+            stages_ms=times,
+            warning=warning,
+        )
 
     def _scene(
         self, frame: DepthFrame, T_world_cam: NDArray[np.float64], but: NDArray[np.bool_] | None = None

@@ -1,9 +1,7 @@
-"""Objects as data: one graspable thing (ObjectModel) and a folder of them (ObjectLibrary).
+"""Objects as data: model (ObjectModel), manifest row (ObjectEntry), folder (ObjectLibrary).
 
-A library is a folder with manifest.json and objects/NAME.npz.  The manifest is written last and in one step, so a
-folder with a manifest is complete.  Models are loaded when asked for, never all at once.
-
-The row that a library's manifest keeps of each object.
+A library is a folder with manifest.json and objects/NAME.npz. The manifest is written last and atomically, so that a
+folder with a manifest is complete. Models are loaded on demand.
 """
 
 import copy
@@ -20,6 +18,30 @@ import numpy as np
 
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean
+
+PIECE_POINTS = 64
+"""Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
+MAX_PIECES = 24
+"""Most convex pieces of one object."""
+SURFACE_POINTS = 1024
+"""Surface samples of one object."""
+SPLITS = ("train", "validation", "test", "imported")
+"""Splits an object may belong to; "imported" objects come from meshes."""
+UPRIGHT_RAD = np.deg2rad(20)
+"""Most tilt of an object that counts as upright."""
+MANIFEST = "manifest.json"
+FORMAT = 1
+_ARRAYS = {
+    "vertices": np.float32,
+    "faces": np.int32,
+    "pieces": np.float32,
+    "points": np.float32,
+    "normals": np.float32,
+    "inertia": np.float64,
+    "rest_height": np.float64,
+    "rest_quat": np.float64,
+    "rest_prob": np.float64,
+}
 
 
 @dataclass(frozen=True)
@@ -69,38 +91,6 @@ def entry_from_dict(values: dict[str, object]) -> ObjectEntry:
     if unknown := sorted(set(values) - known):
         raise ValueError(f"manifest: unknown keys {unknown} in '{values.get('name')}'; known: {sorted(known)}")
     return ObjectEntry(**{**values, "extents": tuple(values["extents"])})  # type: ignore[arg-type]
-
-
-PIECE_POINTS = 64
-"""Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
-
-MAX_PIECES = 24
-"""Most convex pieces of one object."""
-
-SURFACE_POINTS = 1024
-"""Surface samples of one object."""
-
-SPLITS = ("train", "validation", "test", "imported")
-"""Splits an object may belong to; "imported" objects come from meshes."""
-
-UPRIGHT_RAD = np.deg2rad(20)
-"""Most tilt of an object that counts as upright."""
-
-MANIFEST = "manifest.json"
-
-FORMAT = 1
-
-_ARRAYS = {
-    "vertices": np.float32,
-    "faces": np.int32,
-    "pieces": np.float32,
-    "points": np.float32,
-    "normals": np.float32,
-    "inertia": np.float64,
-    "rest_height": np.float64,
-    "rest_quat": np.float64,
-    "rest_prob": np.float64,
-}
 
 
 @dataclass(frozen=True)
