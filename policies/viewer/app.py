@@ -24,7 +24,7 @@ from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.viewer.page import SPEEDS, Page
 from dexgrasp.policies.viewer.players import CameraPlayer
 from dexgrasp.policies.viewer.rollout import MAX_ENVS, Choice, Results, Rollout
-from dexgrasp.policies.viewer.sessions import CameraSession, Session, TaskSession
+from dexgrasp.policies.viewer.sessions import FAILURES, CameraSession, Session, TaskSession
 from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
@@ -45,7 +45,7 @@ class ViewerCfg:
     """Show a policy in simulation, or what perception makes of depth images, in a browser."""
 
     preset: Literal["auto", "policy", "perception"] = "auto"
-    """policy: solid scene, forces and plots. perception: depth image and pipeline. auto: policy in sim, else perception."""
+    """policy: solid scene, forces, plots. perception: depth image, pipeline. auto: policy in sim, else perception."""
     perception: str = "sim"
     """sim, realsense, realsense:SERIAL, a recording (.db3, .bag), or a folder of depth images with camera.json."""
     camera: str = ""
@@ -141,8 +141,9 @@ def _handle_requests(session: Session, page: Page) -> list[str]:
     for request in requests:
         try:
             session.handle(request)
-            page.message("")
-        except (ValueError, OSError, ImportError) as error:
+            if request.name != "redraw":
+                page.message("")
+        except FAILURES as error:
             page.message(str(error))
     return [request.name for request in requests]
 

@@ -13,10 +13,12 @@ from typing import Any, Self
 
 from dexgrasp.policies.viewer.rollout import MAX_ENVS, PRESETS, Choice
 
-SPEEDS = (0.1, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Playback speeds in multiples of real time; the keys 1 to 6 choose them."""
+SPEEDS = (0.1, 0.5, 1.0, 2.0, 4.0)
+"""Playback speeds in multiples of real time; the keys 1 to 5 choose them."""
 ANY_OBJECT = "each trial's own"
 """Entry of the object list that leaves the choice to the trial numbers."""
+PANEL_PX = 380
+"""Width of the panel [pixel]."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 """Addresses that only this machine reaches."""
 
@@ -69,7 +71,7 @@ class Page:
     def message(self, text: str) -> None:
         """Show an error message in the panel until the next request succeeds; empty: none."""
         self._message_text = text
-        self._message.content = f'<div class="dexgrasp-error" style="{_MESSAGE_STYLE}">{escape(text)}</div>' if text else ""
+        self._message.content = f'<div style="{_MESSAGE_STYLE}">{escape(text)}</div>' if text else ""
 
     def close(self) -> None:
         """Stop the server and disconnect the browsers."""
@@ -84,17 +86,18 @@ class Page:
     ) -> None:
         self.close()
 
-    def rebuild(self, commands: Sequence[tuple[str, str]] = ()) -> None:
+    def rebuild(self, preset: str, commands: Sequence[tuple[str, str]] = ()) -> None:
         """Empty page and scene and add the playback controls.
 
-        `commands`: hotkey and request name of further keys.
+        `preset`: named in the title; `commands`: hotkey and request name of further keys.
         """
         gui, scene = self.server.gui, self.server.scene
         gui.reset()
         scene.reset()
         gui.configure_theme(show_logo=False, show_share_button=False)
         gui.main_panel.dock_right()
-        gui.set_panel_label("dexgrasp viewer")
+        gui.main_panel.set_width(PANEL_PX)
+        gui.set_panel_label(f"dexgrasp viewer: {preset}")
         self._play = gui.add_button_group("playback", self._play_options())
         self._play.on_click(lambda event: self._clicked(event.target.value))
         self._speed = gui.add_button_group("speed", [f"{speed:g}×" for speed in SPEEDS])
@@ -104,28 +107,28 @@ class Page:
         self.numbers = gui.add_html("")
         self._add_keys(commands)
 
-    def add_trial_form(self, choice: Choice, policies: Sequence[str], objects: Sequence[str], disturbances: Sequence[str]) -> None:
+    def add_trial_form(
+        self, choice: Choice, *, policies: Sequence[str], objects: Sequence[str], disturbances: Sequence[str]
+    ) -> None:
         """Add the fields that choose what is played; `Start` requests "start" with their values."""
         gui = self.server.gui
-        preset = gui.add_button_group("preset", list(PRESETS), hint="policy: solid scene, forces, plots. perception: depth camera and pipeline.")
+        hint = "policy: solid scene, forces, plots. perception: depth camera and pipeline."
+        preset = gui.add_button_group("preset", list(PRESETS), hint=hint)
         preset.on_click(lambda event: self.request("start", **self._values(), preset=event.target.value))
         with gui.add_form("Trial") as form:
             names = list(dict.fromkeys((*policies, choice.policy)))
+            chosen = choice.object or ANY_OBJECT
             self._fields = {
                 "policy": gui.add_dropdown("policy", names, initial_value=choice.policy),
-                "other policy": gui.add_text("other policy", "", hint="Path of a run, a checkpoint or a bundle; empty: the one above."),
-                "object": gui.add_dropdown("object", [ANY_OBJECT, *objects], initial_value=choice.object or ANY_OBJECT),
-                "trial": gui.add_number("trial", choice.trial, step=1, hint="Number of the first trial; seed and number decide a trial."),
+                "other policy": gui.add_text("other policy", "", hint="Run, checkpoint or bundle by its path."),
+                "object": gui.add_dropdown("object", [ANY_OBJECT, *objects], initial_value=chosen),
+                "trial": gui.add_number("trial", choice.trial, step=1, hint="First trial: seed and number decide it."),
                 "disturbance": gui.add_dropdown("disturbance", list(disturbances), initial_value=choice.disturbance),
-                "num_envs": gui.add_slider("environments", 1, MAX_ENVS, 1, choice.num_envs, hint="Trials side by side; preset policy."),
+                "num_envs": gui.add_slider("environments", 1, MAX_ENVS, 1, choice.num_envs, hint="With preset policy."),
             }
-            start = gui.add_button("Start", hint="Start with these settings.")
+            start = gui.add_button("Start")
         start.on_click(lambda _: form.submit())
         form.on_submit(lambda _: self.request("start", **self._values()))
-
-    def set_trial(self, choice: Choice) -> None:
-        """Write what is played into the form."""
-        self._fields["trial"].value = choice.trial
 
     def _values(self) -> dict[str, Any]:
         """Return the values of the form as fields of a `Choice`."""
@@ -147,6 +150,7 @@ class Page:
     def _toggle(self) -> None:
         self.playing = not self.playing
         self._play.options = tuple(self._play_options())
+        self.request("redraw")
 
     def _set_speed(self, speed: float) -> None:
         self.speed = speed
@@ -154,14 +158,18 @@ class Page:
     def _add_keys(self, commands: Sequence[tuple[str, str]]) -> None:
         """Add hotkeys, which the command palette of the page lists."""
         keys: list[tuple[str, str, Callable[[], None]]] = [("space", "play or pause", self._toggle)]
-        keys += [(str(i), f"speed {speed:g} ×", lambda s=speed: self._set_speed(s)) for i, speed in enumerate(SPEEDS, 1)]
+        keys += [
+            (str(i), f"speed {speed:g} ×", lambda s=speed: self._set_speed(s)) for i, speed in enumerate(SPEEDS, 1)
+        ]
         basic = (("X", "step"), ("R", "restart"), ("N", "next"))
         keys += [(key, name, lambda name=name: self.request(name)) for key, name in (*basic, *commands)]
         for key, label, action in keys:
             self.server.gui.add_command(label, hotkey=key).on_trigger(lambda _, action=action: action())
 
 
-_MESSAGE_STYLE = "margin:0.4em 0.9em;padding:0.3em 0.6em;border-radius:4px;font-size:0.8em;color:white;background:#b3261e"
+_MESSAGE_STYLE = (
+    "margin:0.4em 0.9em;padding:0.3em 0.6em;border-radius:4px;font-size:0.8em;color:white;background:#b3261e"
+)
 
 
 def _viser() -> Any:

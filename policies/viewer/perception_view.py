@@ -69,7 +69,8 @@ class PerceptionView:
 
     def _build_panel(self) -> None:
         gui = self._server.gui
-        self._depth = gui.add_image(np.zeros((240, 320, 3), np.uint8), label="depth", format="jpeg")
+        nothing, order = np.zeros((240, 320, 3), np.uint8), self._numbers.order + 0.5
+        self._depth = gui.add_image(nothing, label="depth", format="jpeg", order=order)
         with gui.add_folder("Show"):
             self._boxes = {name: gui.add_checkbox(name, shown) for name, shown in LAYERS.items()}
         with gui.add_folder("Colours"):
@@ -84,6 +85,7 @@ class PerceptionView:
     def _build_scene(self, segment: SegmentationCfg) -> None:
         scene, lower_m, upper_m = self._server.scene, segment.box_lower_m, segment.box_upper_m
         scene.configure_default_lights(cast_shadow=False)
+        scene.configure_environment_map()
         self._scene = self._add_points("everything else", drawing.SCENE, 0.002)
         self._object = self._add_points("object", drawing.OBJECT, 0.0034)
         self._known = self._add_points("points of the policy", drawing.KNOWN, 0.0016)

@@ -17,11 +17,12 @@ from dexgrasp.sim.rendering.geom_meshes import GeomMesh
 TABLE: Rgb = (214, 208, 198)
 TABLE_LINES: Rgb = (176, 170, 160)
 OBJECT: Rgb = (240, 130, 40)
+PIECES: Rgb = (40, 40, 45)
 CONTACT: Rgb = (214, 30, 70)
 SUPPORT: Rgb = (60, 110, 200)
 EXTERNAL: Rgb = (150, 40, 200)
 TABLE_HALF_M, TABLE_THICKNESS_M, TABLE_PITCH_M = 0.4, 0.02, 0.1
-ARROW_MAX_M = 0.3
+ARROW_MAX_M = 0.25
 """Longest arrow; a longer one would leave the picture."""
 LEAST_FORCE_N = 0.02
 """Smaller forces have no arrow."""
@@ -59,7 +60,10 @@ class Graph:
 def graphs(reward_terms: Sequence[str]) -> tuple[Graph, ...]:
     """Return the plots of the policy preset."""
     return (
-        Graph("reward per step", (("reward", "total"), *((name, name.replace("_", " ")) for name in reward_terms))),
+        Graph(
+            "reward per step",
+            (("reward", "total"), *((f"reward {name}", name.replace("_", " ")) for name in reward_terms)),
+        ),
         Graph("grip", (("grip", "policy's estimate"), ("touch", "true thumb-finger contact"))),
         Graph("height [cm]", (("rise", "rise of the object"), ("palm", "palm above the table"))),
         Graph("contact force [N]", (("force", "sum over the hand's bodies"),)),
@@ -71,10 +75,11 @@ def merge_meshes(meshes: Sequence[GeomMesh]) -> list[GeomMesh]:
     groups: dict[tuple[int, Rgb], list[GeomMesh]] = {}
     for mesh in meshes:
         groups.setdefault((mesh.body, mesh.rgb), []).append(mesh)
-    return [_merged(group) for group in groups.values()]
+    return [joined(group) for group in groups.values()]
 
 
-def _merged(group: list[GeomMesh]) -> GeomMesh:
+def joined(group: Sequence[GeomMesh]) -> GeomMesh:
+    """Return the meshes of one body as a single mesh, with name and colour of the first."""
     starts = np.cumsum([0, *(len(mesh.vertices_b) for mesh in group[:-1])])
     return GeomMesh(
         name=group[0].name,
@@ -91,7 +96,7 @@ def grid_offsets(num_envs: int, spacing_m: float) -> NDArray[np.float64]:
     lines = int(np.ceil(num_envs / columns))
     number = np.arange(num_envs)
     x, y = number % columns - (columns - 1) / 2, (lines - 1) / 2 - number // columns
-    return spacing_m * np.stack([x, y, np.zeros(num_envs)], axis=1)
+    return np.stack([spacing_m * x, spacing_m * y, np.zeros(num_envs)], axis=1).astype(np.float64)
 
 
 def table_lines() -> NDArray[np.float32]:
@@ -128,7 +133,9 @@ def _arrows(start_w: NDArray[np.float64], force_w: NDArray[np.float64], scale_m_
     return np.stack([start_w, start_w + length_m * force_w / size_n], axis=1)
 
 
-def status_html(status: EnvStatus, history: History, row: int, results: Sequence[Result], speeds: tuple[float, float]) -> str:
+def status_html(
+    status: EnvStatus, history: History, row: int, results: Sequence[Result], speeds: tuple[float, float]
+) -> str:
     """Return the numbers of one environment as HTML; `speeds`: reached and asked for, in multiples of real time."""
     time_s = history.time_s[-1] if history.time_s else 0.0
     attempt = f" · grasp {status.attempt}" if status.attempt > 1 else ""
@@ -157,7 +164,7 @@ def results_html(results: Sequence[Result]) -> str:
     note = f"<br>not counted, pushed or moved by hand: {by_hand}" if by_hand else ""
     head = "".join(f'<th style="text-align:right">{name}</th>' for name in ("successes", "at first", "95 % interval"))
     return (
-        f'<table class="dexgrasp-results" style="width:100%;margin-top:0.6em"><tr><th style="text-align:left">trials</th>{head}</tr>'
+        f'<table style="width:100%;margin-top:0.6em"><tr><th style="text-align:left">trials</th>{head}</tr>'
         f"{lines}</table>{note}"
     )
 

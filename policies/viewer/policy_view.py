@@ -16,6 +16,7 @@ from dexgrasp.sim.rendering.geom_meshes import GeomMesh, geom_meshes
 LAYERS = {
     "hand": True,
     "object": True,
+    "collision shape": False,
     "table": True,
     "contact forces": True,
     "table force": False,
@@ -33,7 +34,7 @@ PLOT_STEPS = 4
 """Control steps between updates of the plots while the page plays."""
 PUSH_N, MOVE_CM = 5.0, 3.0
 """Initial values of push and move."""
-EYE_W, LOOK_AT_W, FOV_RAD = np.array([0.62, -0.62, 0.5]), np.array([0.0, 0.0, 0.13]), 0.75
+EYE_W, LOOK_AT_W, FOV_RAD = np.array([0.68, -0.68, 0.62]), np.array([0.0, 0.0, 0.19]), 0.75
 """Initial viewpoint of one environment."""
 NOWHERE = np.zeros((1, 2, 3), np.float32)
 """Placeholder of empty lines and arrows, which are hidden."""
@@ -46,11 +47,12 @@ class PolicyView:
         """Add panel and scene to a page that was just rebuilt."""
         self._server, self._numbers, self._page = page.server, page.numbers, page
         self._world = page.server.scene.add_frame("/world", show_axes=False)
-        page.server.scene.configure_default_lights(cast_shadow=True)
+        self._light()
         self._build_panel()
         self._layers = {name: self._add_layer(name, box) for name, box in self._boxes.items()}
         self._plots: list[tuple[drawing.Graph, Any]] = []
         self._drawn: list[Any] = []  # nodes that belong to the present rollout
+        self._objects: list[list[Any]] = []  # those of each environment's object
         self.open(rollout)
 
     @property
@@ -76,12 +78,12 @@ class PolicyView:
         spacing_m = ARM_SPACING_M if any(model.body(number).name == "arm_base" for number in bodies) else SPACING_M
         self._offsets_m = drawing.grid_offsets(task.num_envs, spacing_m)
         with self._server.atomic():
-            for node in self._drawn:
+            for node in (*self._drawn, *(node for nodes in self._objects for node in nodes)):
                 node.remove()
             self._drawn = []
             self._add_tables()
             self._robot = [self._add_robot(mesh) for mesh in drawing.merge_meshes(geom_meshes(model, bodies))]
-            self._objects: list[Any] = [None] * task.num_envs
+            self._objects = [[] for _ in range(task.num_envs)]
             self._objects_of: list[tuple[str, float]] = [("", 0.0)] * task.num_envs
             self._labels = [self._add_label(row) for row in range(task.num_envs)]
             self._row.max, self._row.value = max(task.num_envs - 1, 1), 0
@@ -117,27 +119,38 @@ class PolicyView:
         with gui.add_folder("By hand"):
             self._push = gui.add_number("push [N]", PUSH_N, step=0.5, hint="Horizontal force for 0.2 s.")
             gui.add_button("Push the object").on_click(lambda _: self._page.request("push"))
-            self._move = gui.add_number("move [cm]", MOVE_CM, step=0.5, hint="Across the table, clear of the hand, unseen.")
+            hint = "Across the table, clear of the hand; the policy is not told."
+            self._move = gui.add_number("move [cm]", MOVE_CM, step=0.5, hint=hint)
             gui.add_button("Move the object").on_click(lambda _: self._page.request("move"))
         with gui.add_folder("Show"):
             self._row = gui.add_slider("environment", 0, 1, 1, 0, hint="Environment of numbers, plots, push and move.")
             self._only = gui.add_checkbox("this environment only", False)
             self._follow = gui.add_checkbox("follow the hand", False)
-            self._scale = gui.add_slider("force scale [cm/N]", 0.5, 10.0, 0.5, 2.5)
+            self._scale = gui.add_slider("force scale [cm/N]", 0.1, 5.0, 0.1, 0.6)
+            for control in (self._row, self._only, self._follow, self._scale):
+                control.on_update(lambda _: self._page.request("redraw"))
             self._boxes = {name: gui.add_checkbox(name, shown) for name, shown in LAYERS.items()}
         self._plot_panel = gui.add_panel()
         self._plot_tab = self._plot_panel.add_tab("Plots")
         self._plot_panel.dock_left()
         self._plot_panel.set_width(330)
 
+    def _light(self) -> None:
+        """Light the scene softly from the surroundings, and with shadows from a lamp above."""
+        scene = self._server.scene
+        scene.configure_default_lights(enabled=False)
+        scene.configure_environment_map("warehouse", environment_intensity=0.25)
+        scene.add_light_hemisphere("/lights/sky", ground_color=(150, 150, 160), intensity=0.7)
+        scene.add_light_directional("/lights/lamp", intensity=1.6, cast_shadow=True, position=(0.6, -0.5, 1.6))
+
     def _add_layer(self, name: str, box: Any) -> Any:
         """Add the scene node of a layer; its checkbox shows or hides all of its content."""
         layer = self._server.scene.add_frame(_node(name), show_axes=False, visible=box.value)
-        box.on_update(lambda event: setattr(layer, "visible", event.target.value))
+        box.on_update(lambda event: self._set_visible(layer, event.target.value))
         scene, nodes = self._server.scene, {}
         colors = {"contact forces": drawing.CONTACT, "table force": drawing.SUPPORT, "external force": drawing.EXTERNAL}
         if name in colors:
-            look = {"shaft_radius": 0.0025, "head_radius": 0.006, "head_length": 0.014}
+            look = {"shaft_radius": 0.003, "head_radius": 0.0075, "head_length": 0.018}
             nodes["arrows"] = scene.add_arrows(f"{_node(name)}/arrows", NOWHERE, colors[name], visible=False, **look)
         elif name == "points of the policy":
             look = {"point_size": 0.0025, "point_shape": "circle", "point_shading": "flat", "precision": "float32"}
@@ -148,6 +161,10 @@ class PolicyView:
         elif name == "planned palm":
             nodes["frame"] = scene.add_frame(f"{_node(name)}/start", axes_length=0.06, axes_radius=0.0015)
         return nodes
+
+    def _set_visible(self, layer: Any, visible: bool) -> None:
+        layer.visible = visible
+        self._page.request("redraw")
 
     def _add_tables(self) -> None:
         scene, half, thick = self._server.scene, drawing.TABLE_HALF_M, drawing.TABLE_THICKNESS_M
@@ -189,7 +206,7 @@ class PolicyView:
 
     def _place_camera(self, num_envs: int, spacing_m: float) -> None:
         """Place the initial viewpoint so that all environments are in view."""
-        wide = 1 + 0.9 * spacing_m / SPACING_M * (np.ceil(np.sqrt(num_envs)) - 1)
+        wide = 1 + 1.1 * spacing_m / SPACING_M * (np.ceil(np.sqrt(num_envs)) - 1)
         first = self._server.initial_camera
         first.position, first.look_at, first.fov = LOOK_AT_W + wide * (EYE_W - LOOK_AT_W), LOOK_AT_W, FOV_RAD
 
@@ -206,21 +223,23 @@ class PolicyView:
             kind = task.objects[row], float(task.draws.size[row])
             if kind != self._objects_of[row]:
                 self._objects_of[row] = kind
-                self._objects[row] = self._add_object(row)
-            node = self._objects[row]
-            node.position, node.wxyz = env.bodies_pos_w[-1] + self._offsets_m[row], env.bodies_quat_w[-1]
-        for row, node in enumerate(self._objects):
-            if node is not None:
+                self._add_object(row)
+            for node in self._objects[row]:
+                node.position, node.wxyz = env.bodies_pos_w[-1] + self._offsets_m[row], env.bodies_quat_w[-1]
+        for row, nodes in enumerate(self._objects):
+            for node in nodes:
                 node.visible = row in rows
 
-    def _add_object(self, row: int) -> Any:
-        if self._objects[row] is not None:
-            self._drawn.remove(self._objects[row])
+    def _add_object(self, row: int) -> None:
+        """Add mesh and collision shape of a new object of one environment in place of the last ones."""
+        scene, model = self._server.scene, self._rollout.task.engine.get_model(row)
+        for node in self._objects[row]:
+            node.remove()
         mesh = self._rollout.object_mesh(row)
-        name = f"{_node('object')}/{row}"
-        node = self._server.scene.add_mesh_simple(name, *mesh, color=drawing.OBJECT, flat_shading=True)
-        self._drawn.append(node)
-        return node
+        solid = scene.add_mesh_simple(f"{_node('object')}/{row}", *mesh, color=drawing.OBJECT, flat_shading=True)
+        pieces = drawing.joined(geom_meshes(model, [model.body("object").id]))
+        name, mesh = f"{_node('collision shape')}/{row}", (pieces.vertices_b, pieces.faces)
+        self._objects[row] = [solid, scene.add_mesh_simple(name, *mesh, color=drawing.PIECES, wireframe=True)]
 
     def _show_forces(self, envs: Sequence[EnvState], offsets_m: NDArray[np.float64]) -> None:
         for name, arrows in drawing.force_arrows(envs, offsets_m, self._scale.value / 100).items():

@@ -187,7 +187,7 @@ class Rollout:
         return self.task.step_s
 
     def push(self, row: int, force_n: float) -> NDArray[np.float64]:
-        """Push the object of one environment for PUSH_S, in a random horizontal direction; return the force (3,) [N]."""
+        """Push the object of one environment for PUSH_S, horizontally at random; return the force (3,) [N]."""
         if not np.isfinite(force_n) or not 0 < force_n <= 50:
             raise ValueError(f"push: the force must lie above 0 and not above 50 N, got {force_n}")
         task, angle = self.task, self._rng.uniform(0, 2 * np.pi)
@@ -250,7 +250,7 @@ class Rollout:
         self.reward_terms = tuple(terms)
         values = {
             "reward": reward,
-            **terms,
+            **{f"reward {name}": term for name, term in terms.items()},
             "touch": touch,
             "rise": 100 * (state.object_pos_w - task.outcome_tracker.start_pos_w)[:, 2],
             "palm": 100 * state.palm_pos_w[:, 2],

@@ -15,6 +15,9 @@ from dexgrasp.policies.viewer.rollout import Choice, Results, Rollout
 from dexgrasp.sim.rendering.geom_meshes import geom_meshes
 from dexgrasp.sim.task.disturbances import DISTURBANCES
 
+FAILURES = (ValueError, TypeError, OSError, ImportError, RuntimeError)
+"""Errors of requests that cannot be carried out; the page shows their messages."""
+
 
 class Session(Protocol):
     """Protocol of what the viewer plays."""
@@ -28,7 +31,7 @@ class Session(Protocol):
         ...
 
     def handle(self, request: Request) -> None:
-        """Carry out a request of the page; raise ValueError, OSError or ImportError where it cannot be."""
+        """Carry out a request of the page; raise one of FAILURES where it cannot be."""
         ...
 
     def close(self) -> None:
@@ -40,7 +43,7 @@ class CameraSession:
     """Frames of a camera, a recording or a folder in the perception preset."""
 
     def __init__(self, page: Page, player: CameraPlayer, segment: SegmentationCfg) -> None:
-        page.rebuild()
+        page.rebuild("perception")
         self._player, self._view, self._placed = player, PerceptionView(page, segment, player.robot), False
 
     def draw(self, speed: float) -> None:
@@ -71,7 +74,7 @@ class TaskSession:
     def __init__(
         self, page: Page, build: Callable[[Choice, Results], Rollout], choice: Choice, segment: SegmentationCfg
     ) -> None:
-        """`build` returns the rollout of a choice; it raises ValueError, OSError or ImportError."""
+        """`build` returns the rollout of a choice; it raises one of FAILURES."""
         self._page, self._build, self._segment, self._results = page, build, segment, Results()
         self._rollout, self._choice = build(choice, self._results), choice
         self._open_page()
@@ -88,7 +91,7 @@ class TaskSession:
         return self._rollout.advance()
 
     def handle(self, request: Request) -> None:
-        """Carry out a request: start, restart, next, push, move, next or previous environment."""
+        """Carry out a request: start, restart, next, push, move, next or previous environment; redraw needs nothing."""
         if request.name == "start":
             self._start(self._chosen(request))
         elif request.name == "restart":
@@ -122,18 +125,14 @@ class TaskSession:
 
     def _start(self, choice: Choice) -> None:
         """Play another choice; the present one goes on where it cannot be built."""
-        before, self._choice = self._choice, choice
-        if self._task_of(choice) == self._task_of(before):
+        if self._task_of(choice) == self._task_of(self._choice):
             self._rollout.start(self._playable(choice))
+            self._choice = choice
             return
-        try:
-            rollout = self._build(self._playable(choice), self._results)
-        except BaseException:
-            self._choice = before
-            raise
-        self._rollout = rollout
+        self._rollout = self._build(self._playable(choice), self._results)
+        before, self._choice = self._choice, choice
         if choice.preset == before.preset == "policy" and isinstance(self._view, PolicyView):
-            self._view.open(rollout)
+            self._view.open(self._rollout)
         else:
             self._open_page()
 
@@ -150,9 +149,10 @@ class TaskSession:
     def _open_page(self) -> None:
         """Build the page anew for the preset."""
         policy = self._choice.preset == "policy"
-        self._page.rebuild(COMMANDS if policy else ())
+        self._page.rebuild(self._choice.preset, COMMANDS if policy else ())
         objects = self._rollout.task.library.names
-        self._page.add_trial_form(self._choice, policies=[*POLICIES, *shipped()], objects=objects, disturbances=list(DISTURBANCES))
+        policies, disturbances = [*POLICIES, *shipped()], list(DISTURBANCES)
+        self._page.add_trial_form(self._choice, policies=policies, objects=objects, disturbances=disturbances)
         if policy:
             self._view = PolicyView(self._page, self._rollout)
             return
