@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from dexgrasp.policies.evaluation.statistics import wilson_interval
 from dexgrasp.policies.viewer.drawing import Rgb, box_html, table_html, verdict_html
-from dexgrasp.policies.viewer.rollout import History, Result
+from dexgrasp.policies.viewer.rollout import REWARD, History, Result
 from dexgrasp.policies.viewer.scene_state import EnvState, EnvStatus
 from dexgrasp.sim.rendering.geom_meshes import GeomMesh
 
@@ -57,14 +57,13 @@ class Graph:
         return history.series([name for name, _ in self.lines], row)
 
 
-def graphs(reward_terms: Sequence[str]) -> tuple[Graph, ...]:
-    """Return the plots of the policy preset."""
+def graphs(recorded: Sequence[str]) -> tuple[Graph, ...]:
+    """Return the plots of the quantities that were `recorded`: of a policy without grip confidence only the contact."""
+    terms = [(name, name.removeprefix(REWARD).replace("_", " ")) for name in recorded if name.startswith(REWARD)]
+    grip = [("grip", "policy's estimate")] if "grip" in recorded else []
     return (
-        Graph(
-            "reward per step",
-            (("reward", "total"), *((f"reward {name}", name.replace("_", " ")) for name in reward_terms)),
-        ),
-        Graph("grip", (("grip", "policy's estimate"), ("touch", "true thumb-finger contact"))),
+        Graph("reward per step", (("reward", "total"), *terms)),
+        Graph("grip", (*grip, ("touch", "true thumb-finger contact"))),
         Graph("height [cm]", (("rise", "rise of the object"), ("palm", "palm above the table"))),
         Graph("contact force [N]", (("force", "sum over the hand's bodies"),)),
     )

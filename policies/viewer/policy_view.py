@@ -283,18 +283,17 @@ class PolicyView:
                 plot.data = graph.data(history, row)
 
     def _create_plots(self) -> None:
-        """Create the plots at the first step: only then the reward terms are known."""
-        terms = self._rollout.reward_terms
-        if self._plots and self._terms == terms:
+        """Create the plots at the first step, and again where another policy records other quantities."""
+        graphs = drawing.graphs(self._rollout.history.names)
+        if graphs == tuple(graph for graph, _ in self._plots):
             return
-        self._terms = terms
         for _, plot in self._plots:
             plot.remove()
         nothing = np.zeros(1)
         with self._plot_tab:
             self._plots = [
                 (graph, self._server.gui.add_uplot((nothing,) * (1 + len(graph.lines)), **graph.uplot()))
-                for graph in drawing.graphs(terms)
+                for graph in graphs
             ]
 
 

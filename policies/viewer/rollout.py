@@ -25,6 +25,8 @@ MAX_TRIAL = 2**31
 """Bound of trial numbers."""
 AGAIN_S = 1.0
 """Time for which the end of a recording or trial stays visible before the next one starts [s]."""
+REWARD = "reward: "
+"""Prefix of a reward term's name in the history."""
 DIRECTIONS = 12
 """Directions in the table plane among which a move of the object clear of the hand is searched."""
 
@@ -119,14 +121,15 @@ class History:
         for name, value in values.items():
             self._values.setdefault(name, []).append(value.detach().cpu().numpy().astype(np.float32))
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of the recorded quantities; none before the first step."""
+        return tuple(self._values)
+
     def series(self, names: Sequence[str], row: int) -> tuple[NDArray[np.float64], ...]:
-        """Return time [s] and the quantities `names` of one environment, each (step,); an unknown name is all NaN."""
-        time_s = np.array(self.time_s, np.float64)
-        nothing = np.full(len(time_s), np.nan)
-        columns = [self._values.get(name) for name in names]
-        return time_s, *(
-            nothing if column is None else np.array([step[row] for step in column], np.float64) for column in columns
-        )
+        """Return time [s] and the quantities `names` of one environment, each (step,)."""
+        columns = [np.array([step[row] for step in self._values[name]], np.float64) for name in names]
+        return np.array(self.time_s, np.float64), *columns
 
     def last(self, name: str, row: int) -> float:
         """Return the last value of a quantity in one environment, or NaN."""
@@ -143,8 +146,6 @@ class Rollout:
         self.history = History()
         self.outcomes: list[Outcome | None] = []
         """Outcome of each environment's trial; None before its end."""
-        self.reward_terms: tuple[str, ...] = ()
-        """Names of the reward terms in `history`, known after the first step."""
         self._rng = np.random.default_rng(choice.trial)
         self.start(choice)
 
@@ -247,10 +248,9 @@ class Rollout:
         task, state = self.task, self.task.engine.state
         terms = task.rewards.weighted or {name: reward.new_full(reward.shape, mean) for name, mean in means.items()}
         touch = grip_confidence(state.object_contact.float(), task.hand)
-        self.reward_terms = tuple(terms)
         values = {
             "reward": reward,
-            **{f"reward {name}": term for name, term in terms.items()},
+            **{REWARD + name: term for name, term in terms.items()},
             "touch": touch,
             "rise": 100 * (state.object_pos_w - task.outcome_tracker.start_pos_w)[:, 2],
             "palm": 100 * state.palm_pos_w[:, 2],
