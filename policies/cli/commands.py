@@ -206,7 +206,7 @@ COMMANDS = (
     ),
     CliCommand(
         "viewer",
-        "Show depth images, perception results, the hand and a policy in a browser.",
+        "Show a policy in simulation, or what perception makes of depth images, in a browser.",
         "dexgrasp.policies.viewer.app:ViewerCfg",
         "dexgrasp.policies.viewer.app:run_viewer",
         ("perception",),

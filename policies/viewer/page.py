@@ -1,4 +1,4 @@
-"""The browser page of the viewer: server, playback controls, trial form; the only file that imports viser."""
+"""The browser page of the viewer: server, playback controls, trial form; alone imports viser."""
 
 import logging
 import queue

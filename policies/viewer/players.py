@@ -1,4 +1,4 @@
-"""Sources of snapshots for the perception preset: frames of a camera, or a policy in the simulated task."""
+"""Sources of snapshots for the perception preset: a camera, or a policy in the simulated task."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from dexgrasp.perception.cameras.depth import CameraError, DepthSource, EndOfFramesError, FrameTimeoutError
 from dexgrasp.perception.hand_features import nearest_vectors
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
+from dexgrasp.policies.viewer.env_status import env_status
 from dexgrasp.policies.viewer.rollout import AGAIN_S, Rollout
-from dexgrasp.policies.viewer.scene_state import env_status
 from dexgrasp.policies.viewer.snapshot import HandPose, Mesh, PipelineInspector, Snapshot, plan_hand
 from dexgrasp.sim.rendering.geom_meshes import geom_meshes
 from dexgrasp.sim.robots.hand import HandSpec

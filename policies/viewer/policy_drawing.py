@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from dexgrasp.policies.evaluation.statistics import wilson_interval
 from dexgrasp.policies.viewer.drawing import Rgb, box_html, table_html, verdict_html
-from dexgrasp.policies.viewer.rollout import REWARD, History, Result
-from dexgrasp.policies.viewer.scene_state import EnvState, EnvStatus
+from dexgrasp.policies.viewer.env_status import EnvStatus
+from dexgrasp.policies.viewer.rollout import REWARD, Result, TrialHistory
+from dexgrasp.sim.rendering.env_state import EnvState
 from dexgrasp.sim.rendering.geom_meshes import GeomMesh
 
 TABLE: Rgb = (214, 208, 198)
@@ -52,13 +53,16 @@ class Graph:
             "height": 190,
         }
 
-    def data(self, history: History, row: int) -> tuple[NDArray[np.float64], ...]:
+    def data(self, history: TrialHistory, row: int) -> tuple[NDArray[np.float64], ...]:
         """Return time and lines of one environment, each (step,)."""
         return history.series([name for name, _ in self.lines], row)
 
 
 def graphs(recorded: Sequence[str]) -> tuple[Graph, ...]:
-    """Return the plots of the quantities that were `recorded`: of a policy without grip confidence only the contact."""
+    """Return the plots of the `recorded` quantities.
+
+    A policy without grip confidence has the line of the true contact alone.
+    """
     terms = [(name, name.removeprefix(REWARD).replace("_", " ")) for name in recorded if name.startswith(REWARD)]
     grip = [("grip", "policy's estimate")] if "grip" in recorded else []
     return (
@@ -110,9 +114,10 @@ def table_lines() -> NDArray[np.float32]:
 def force_arrows(
     envs: Sequence[EnvState], offsets_m: NDArray[np.float64], scale_m_n: float
 ) -> dict[str, NDArray[np.float32]]:
-    """Return the arrows (arrow, 2, 3) of contact, table and external forces, `scale_m_n` metres per newton.
+    """Return the arrows (arrow, 2, 3) of contact, table and external forces by layer.
 
-    Contact forces act on the hand: their arrows leave the fingers. The others act on the object.
+    `scale_m_n`: metres per newton. Contact forces act on the hand: their arrows leave the fingers. The others act on
+    the object.
     """
     kinds: dict[str, list[NDArray[np.float64]]] = {"contact forces": [], "table force": [], "external force": []}
     for env, offset_m in zip(envs, offsets_m, strict=True):
@@ -133,9 +138,12 @@ def _arrows(start_w: NDArray[np.float64], force_w: NDArray[np.float64], scale_m_
 
 
 def status_html(
-    status: EnvStatus, history: History, row: int, results: Sequence[Result], speeds: tuple[float, float]
+    status: EnvStatus, history: TrialHistory, row: int, results: Sequence[Result], speeds: tuple[float, float]
 ) -> str:
-    """Return the numbers of one environment as HTML; `speeds`: reached and asked for, in multiples of real time."""
+    """Return the numbers of one environment as HTML.
+
+    `speeds`: reached and asked for, in multiples of real time.
+    """
     time_s = history.time_s[-1] if history.time_s else 0.0
     attempt = f" · grasp {status.attempt}" if status.attempt > 1 else ""
     caption = f"trial {status.trial} · {status.object} · {status.phase}{attempt} · {time_s:.2f} s"

@@ -1,4 +1,4 @@
-"""The policy preset of the viewer: solid hands and objects, force arrows, plots, several environments side by side."""
+"""The policy preset of the viewer: solid hands and objects, force arrows, plots."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from dexgrasp.policies.viewer import policy_drawing as drawing
 from dexgrasp.policies.viewer.drawing import KNOWN, VECTORS
+from dexgrasp.policies.viewer.env_status import EnvStatus, env_status
 from dexgrasp.policies.viewer.page import Page
 from dexgrasp.policies.viewer.rollout import Result, Rollout
-from dexgrasp.policies.viewer.scene_state import EnvState, EnvStatus, env_state, env_status
+from dexgrasp.sim.rendering.env_state import EnvState, env_state
 from dexgrasp.sim.rendering.geom_meshes import GeomMesh, geom_meshes
 
 LAYERS = {

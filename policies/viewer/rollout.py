@@ -1,4 +1,4 @@
-"""Trials of a policy in the simulated task, with pushes and moves of the object on request, and a count of results."""
+"""Trials of a policy in the simulated task, pushes and moves on request, a count of results."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class Choice:
             raise ValueError(f"trial must lie in 0..{MAX_TRIAL - 1}, got {self.trial}")
 
     def trials(self, objects: Sequence[str]) -> list[int]:
-        """Return the trial of each environment; `objects`: names of the library, of which trial i uses i modulo."""
+        """Return the trial of each environment; trial i uses object i modulo the number of `objects`."""
         if not self.object:
             return [self.trial + row for row in range(self.num_envs)]
         if self.object not in objects:
@@ -104,7 +104,7 @@ class Results:
         return rows
 
 
-class History:
+class TrialHistory:
     """Records quantities of all environments over the time of their present trials, for the plots."""
 
     def __init__(self) -> None:
@@ -138,12 +138,12 @@ class History:
 
 
 class Rollout:
-    """Plays trials of a policy in all environments of a task, block after block, as `dexgrasp evaluate` does."""
+    """Plays trials of a policy in all environments of a task, block after block."""
 
     def __init__(self, task: GraspTask, policy: Agent, name: str, results: Results, choice: Choice) -> None:
         """`task` resets nothing itself and takes objects in order; `name`: the policy in `results`."""
         self.task, self._policy, self._name, self._results = task, policy, name, results
-        self.history = History()
+        self.history = TrialHistory()
         self.outcomes: list[Outcome | None] = []
         """Outcome of each environment's trial; None before its end."""
         self._rng = np.random.default_rng(choice.trial)
@@ -203,9 +203,9 @@ class Rollout:
         return force_w
 
     def move(self, row: int, distance_m: float) -> NDArray[np.float64]:
-        """Move the object of one environment across the table, clear of the hand; return the displacement (2,) [m].
+        """Move the object of one environment across the table; return the displacement (2,) [m].
 
-        The policy is not told.
+        The move is clear of the hand, and the policy is not told.
         """
         if not np.isfinite(distance_m) or not 0 < distance_m <= 0.2:
             raise ValueError(f"move: the distance must lie above 0 and not above 20 cm, got {100 * distance_m:g}")

@@ -69,7 +69,7 @@ class CameraSession:
 
 
 class TaskSession:
-    """Policy in the simulated task, in the policy preset or, with rendered depth, in the perception preset."""
+    """Policy in the simulated task; the perception preset renders depth."""
 
     def __init__(
         self, page: Page, build: Callable[[Choice, Results], Rollout], choice: Choice, segment: SegmentationCfg
@@ -91,7 +91,7 @@ class TaskSession:
         return self._rollout.advance()
 
     def handle(self, request: Request) -> None:
-        """Carry out a request: start, restart, next, push, move, next or previous environment; redraw needs nothing."""
+        """Carry out a request: start, restart, next, push, move, next or previous environment."""
         if request.name == "start":
             self._start(self._chosen(request))
         elif request.name == "restart":

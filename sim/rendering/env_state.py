@@ -1,12 +1,10 @@
-"""Poses, contact forces and numbers of the policy preset, as plain arrays."""
+"""Body poses and contact forces of one environment, as plain arrays for renderers other than MuJoCo."""
 
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
-
-from dexgrasp.policies.viewer.rollout import Rollout
 
 OBJECT_BODY, WORLD = "object", 0
 
@@ -31,24 +29,6 @@ class EnvState:
     """(3,) push or disturbance force on the object [N]."""
 
 
-@dataclass(frozen=True)
-class EnvStatus:
-    """Hold the words and numbers of one environment."""
-
-    trial: int
-    object: str
-    phase: str
-    attempt: int
-    verdict: str
-    """success, or the failure; empty before the end."""
-    mass_kg: float
-    friction: float
-    plan: tuple[NDArray[np.float64], NDArray[np.float64]]
-    """Palm pose at the start of the approach: (3,) [m] and (4,) wxyz."""
-    approach_m: float
-    """Length of the approach along the palm's normal [m]."""
-
-
 def env_state(model: mujoco.MjModel, data: mujoco.MjData) -> EnvState:
     """Return poses and forces of one environment; `data` with contacts and forces of its present state."""
     body = model.body(OBJECT_BODY).id
@@ -61,23 +41,6 @@ def env_state(model: mujoco.MjModel, data: mujoco.MjData) -> EnvState:
         table_pos_w=table_pos_w,
         table_force_w=table_force_w,
         external_force_w=data.xfrc_applied[body, :3].copy(),
-    )
-
-
-def env_status(rollout: Rollout, row: int) -> EnvStatus:
-    """Return the status of one environment."""
-    task, outcome = rollout.task, rollout.outcomes[row]
-    trajectory = task.control.palm_trajectory
-    return EnvStatus(
-        trial=int(task.trial[row]),
-        object=task.objects[row],
-        phase="regrasp" if task.steps_since_pregrasp[row] < 0 else task.phases.name(row),
-        attempt=int(task.outcome_tracker.attempts[row]),
-        verdict="" if outcome is None else outcome.failure.replace("_", " ") or "success",
-        mass_kg=float(task.engine.state.object_mass[row]),
-        friction=float(task.engine.state.object_friction[row]),
-        plan=(trajectory.start_pos_w[row].numpy().copy(), trajectory.start_quat_w[row].numpy().copy()),
-        approach_m=float(trajectory.depth_m[row]),
     )
 
 
