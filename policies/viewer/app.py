@@ -7,6 +7,8 @@ preset=perception   depth image, segmented points, vectors and planned approach:
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -32,8 +34,8 @@ from dexgrasp.sim.task.grasp_task import TaskCfg
 
 IDLE_S = 0.05
 """Interval at which a paused page polls its buttons [s]."""
-DRAW_S = 1 / 30
-"""Least time between drawings; a faster playback skips some steps [s]."""
+DRAW_S, DRAW_SHARE = 1 / 30, 0.33
+"""Least time between drawings [s], and their largest share of the time while playback is behind the asked speed."""
 LAG_S = 0.1
 """Longest delay that playback catches up with; a slower simulation plays below the asked speed [s]."""
 MEASURE_S = 1.0
@@ -120,7 +122,8 @@ def play(session: Session, page: Page, frames: int = 0) -> None:
     clock, drawn, stale = _Clock(), 0, True
     while True:
         if stale and clock.due_to_draw(page.playing):
-            session.draw(clock.speed)
+            with clock.drawing():
+                session.draw(clock.speed)
             stale, drawn = False, drawn + 1
             if drawn == 1:
                 print(f"viewer: {page.url}", flush=True)
@@ -154,21 +157,27 @@ class _Clock:
     def __init__(self) -> None:
         self.speed = 1.0
         """Reached speed in multiples of real time, averaged over about a second."""
-        self._due_s = self._drawn_s = self._measured_s = time.monotonic()
-        self._played_s = 0.0
+        self._due_s = self._measured_s = time.monotonic()
+        self._played_s = self._drawn_s = self._pause_s = 0.0
+        self._behind = False
 
     def due_to_draw(self, playing: bool) -> bool:
-        """Return whether the last drawing is DRAW_S old, or the page stands still."""
-        now_s = time.monotonic()
-        if playing and now_s - self._drawn_s < DRAW_S:
-            return False
-        self._drawn_s = now_s
-        return True
+        """Return whether the last drawing is old enough, or the page stands still."""
+        return not playing or time.monotonic() >= self._drawn_s + (self._pause_s if self._behind else DRAW_S)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Measure a drawing, which decides when the next one is due."""
+        self._drawn_s = time.monotonic()
+        yield
+        self._pause_s = max(DRAW_S, (time.monotonic() - self._drawn_s) / DRAW_SHARE)
 
     def wait(self, played_s: float, speed: float) -> None:
         """Wait until `played_s` seconds of the session have passed at `speed` since the last call."""
-        self._due_s = max(self._due_s + played_s / speed, time.monotonic() - LAG_S)
-        time.sleep(max(0.0, self._due_s - time.monotonic()))
+        now_s = time.monotonic()
+        self._due_s = max(self._due_s + played_s / speed, now_s - LAG_S)
+        self._behind = self._due_s < now_s
+        time.sleep(max(0.0, self._due_s - now_s))
         self._played_s += played_s
         passed_s = time.monotonic() - self._measured_s
         if passed_s >= MEASURE_S:

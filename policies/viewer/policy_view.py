@@ -225,7 +225,7 @@ class PolicyView:
             if kind != self._objects_of[row]:
                 self._objects_of[row] = kind
                 self._add_object(row)
-            for node in self._objects[row]:
+            for node in self._objects[row][: 2 if self._boxes["collision shape"].value else 1]:
                 node.position, node.wxyz = env.bodies_pos_w[-1] + self._offsets_m[row], env.bodies_quat_w[-1]
         for row, nodes in enumerate(self._objects):
             for node in nodes:

@@ -51,17 +51,15 @@ def _object_contacts(
     forces: dict[int, NDArray[np.float64]] = {}
     moments: dict[int, NDArray[np.float64]] = {}
     wrench = np.zeros(6)
-    for number in range(data.ncon):
-        contact = data.contact[number]
-        first, second = (int(model.geom_bodyid[geom]) for geom in contact.geom)
-        if body not in (first, second) or first == second:
-            continue
+    points_w, frames, pairs = data.contact.pos, data.contact.frame, model.geom_bodyid[data.contact.geom]
+    for number in np.flatnonzero((pairs == body).sum(axis=1) == 1):
         mujoco.mj_contactForce(model, data, number, wrench)
-        force_w = contact.frame.reshape(3, 3).T @ wrench[:3]  # on the body of the second geom
+        force_w = frames[number].reshape(3, 3).T @ wrench[:3]  # on the body of the second geom
+        first, second = (int(part) for part in pairs[number])
         other = first if second == body else second
         size = float(np.linalg.norm(force_w))
         forces[other] = forces.get(other, np.zeros(3)) + (force_w if second == body else -force_w)
-        moments[other] = moments.get(other, np.zeros(4)) + size * np.append(contact.pos, 1.0)
+        moments[other] = moments.get(other, np.zeros(4)) + size * np.append(points_w[number], 1.0)
     touching = [other for other in forces if moments[other][3] > 0]
     points = {other: moments[other][:3] / moments[other][3] for other in touching}
     robot, table = [other for other in touching if other != WORLD], [other for other in touching if other == WORLD]
