@@ -25,6 +25,8 @@ EXTERNAL: Rgb = (150, 40, 200)
 TABLE_HALF_M, TABLE_THICKNESS_M, TABLE_PITCH_M = 0.4, 0.02, 0.1
 ARROW_MAX_M = 0.25
 """Longest arrow; a longer one would leave the picture."""
+EXTERNAL_SCALE, EXTERNAL_FORCE = 4, "external force, 4 × longer"
+"""Length of external force arrows relative to the others, and the name of their layer."""
 LEAST_FORCE_N = 0.02
 """Smaller forces have no arrow."""
 GRAPH_COLORS = (
@@ -112,20 +114,20 @@ def table_lines() -> NDArray[np.float32]:
 
 
 def force_arrows(
-    envs: Sequence[EnvState], offsets_m: NDArray[np.float64], scale_m_n: float
+    envs: Sequence[EnvState], offsets_m: NDArray[np.float64], radii_m: Sequence[float], scale_m_n: float
 ) -> dict[str, NDArray[np.float32]]:
     """Return the arrows (arrow, 2, 3) of contact, table and external forces by layer.
 
-    `scale_m_n`: metres per newton. Contact forces act on the hand: their arrows leave the fingers. The others act on
-    the object.
+    `radii_m`: of the objects; `scale_m_n`: metres per newton. Contact forces act on the hand: their arrows leave the
+    fingers. The others act on the object; the arrow of the small external force is EXTERNAL_SCALE times as long.
     """
-    kinds: dict[str, list[NDArray[np.float64]]] = {"contact forces": [], "table force": [], "external force": []}
-    for env, offset_m in zip(envs, offsets_m, strict=True):
-        centre_w = env.bodies_pos_w[-1:]
+    kinds: dict[str, list[NDArray[np.float64]]] = {"contact forces": [], "table force": [], EXTERNAL_FORCE: []}
+    for env, offset_m, radius_m in zip(envs, offsets_m, radii_m, strict=True):
+        force_w = env.external_force_w[None]
+        surface_w = env.bodies_pos_w[-1:] + radius_m * force_w / max(float(np.linalg.norm(force_w)), LEAST_FORCE_N)
         kinds["contact forces"].append(_arrows(env.contact_pos_w + offset_m, env.contact_force_w, scale_m_n))
         kinds["table force"].append(_arrows(env.table_pos_w + offset_m, env.table_force_w, scale_m_n))
-        external = _arrows(centre_w + offset_m, env.external_force_w[None], scale_m_n)
-        kinds["external force"].append(external - (external[:, 1:] - external[:, :1]))  # ends in the object's centre
+        kinds[EXTERNAL_FORCE].append(_arrows(surface_w + offset_m, force_w, EXTERNAL_SCALE * scale_m_n))
     return {name: np.concatenate(arrows).astype(np.float32) for name, arrows in kinds.items()}
 
 

@@ -21,7 +21,7 @@ LAYERS = {
     "table": True,
     "contact forces": True,
     "table force": False,
-    "external force": True,
+    drawing.EXTERNAL_FORCE: True,
     "points of the policy": False,
     "vectors": False,
     "planned palm": False,
@@ -84,7 +84,7 @@ class PolicyView:
             self._drawn = []
             self._add_tables()
             self._robot = [self._add_robot(mesh) for mesh in drawing.merge_meshes(geom_meshes(model, bodies))]
-            self._objects = [[] for _ in range(task.num_envs)]
+            self._objects, self._radii_m = [[] for _ in range(task.num_envs)], [0.0] * task.num_envs
             self._objects_of: list[tuple[str, float]] = [("", 0.0)] * task.num_envs
             self._labels = [self._add_label(row) for row in range(task.num_envs)]
             self._row.max, self._row.value = max(task.num_envs - 1, 1), 0
@@ -107,7 +107,7 @@ class PolicyView:
         with self._server.atomic():
             self._show_robot(envs, offsets_m)
             self._show_objects(rows, envs)
-            self._show_forces(envs, offsets_m)
+            self._show_forces(rows, envs)
             self._show_observation(row, status)
             self._show_labels(rows)
             palm_w = task.engine.state.palm_pos_w[row].numpy() + self._offsets_m[row] - LOOK_AT_W
@@ -149,7 +149,11 @@ class PolicyView:
         layer = self._server.scene.add_frame(_node(name), show_axes=False, visible=box.value)
         box.on_update(lambda event: self._set_visible(layer, event.target.value))
         scene, nodes = self._server.scene, {}
-        colors = {"contact forces": drawing.CONTACT, "table force": drawing.SUPPORT, "external force": drawing.EXTERNAL}
+        colors = {
+            "contact forces": drawing.CONTACT,
+            "table force": drawing.SUPPORT,
+            drawing.EXTERNAL_FORCE: drawing.EXTERNAL,
+        }
         if name in colors:
             look = {"shaft_radius": 0.003, "head_radius": 0.0075, "head_length": 0.018}
             nodes["arrows"] = scene.add_arrows(f"{_node(name)}/arrows", NOWHERE, colors[name], visible=False, **look)
@@ -207,7 +211,7 @@ class PolicyView:
 
     def _place_camera(self, num_envs: int, spacing_m: float) -> None:
         """Place the initial viewpoint so that all environments are in view."""
-        wide = 1 + 1.1 * spacing_m / SPACING_M * (np.ceil(np.sqrt(num_envs)) - 1)
+        wide = (spacing_m / SPACING_M) ** 0.6 * (1 + 1.1 * (np.ceil(np.sqrt(num_envs)) - 1))
         first = self._server.initial_camera
         first.position, first.look_at, first.fov = LOOK_AT_W + wide * (EYE_W - LOOK_AT_W), LOOK_AT_W, FOV_RAD
 
@@ -237,13 +241,16 @@ class PolicyView:
         for node in self._objects[row]:
             node.remove()
         mesh = self._rollout.object_mesh(row)
+        self._radii_m[row] = float(np.median(np.linalg.norm(mesh[0], axis=1)))
         solid = scene.add_mesh_simple(f"{_node('object')}/{row}", *mesh, color=drawing.OBJECT, flat_shading=True)
         pieces = drawing.joined(geom_meshes(model, [model.body("object").id]))
         name, mesh = f"{_node('collision shape')}/{row}", (pieces.vertices_b, pieces.faces)
         self._objects[row] = [solid, scene.add_mesh_simple(name, *mesh, color=drawing.PIECES, wireframe=True)]
 
-    def _show_forces(self, envs: Sequence[EnvState], offsets_m: NDArray[np.float64]) -> None:
-        for name, arrows in drawing.force_arrows(envs, offsets_m, self._scale.value / 100).items():
+    def _show_forces(self, rows: Sequence[int], envs: Sequence[EnvState]) -> None:
+        radii_m = [self._radii_m[row] for row in rows]
+        arrows_of = drawing.force_arrows(envs, self._offsets_m[list(rows)], radii_m, self._scale.value / 100)
+        for name, arrows in arrows_of.items():
             node = self._layers[name]["arrows"]
             node.visible = len(arrows) > 0
             if len(arrows):
@@ -299,4 +306,4 @@ class PolicyView:
 
 
 def _node(layer: str) -> str:
-    return "/world/" + layer.replace(" ", "_")
+    return "/world/" + layer.partition(",")[0].replace(" ", "_")

@@ -197,13 +197,14 @@ def test_arrows_have_the_length_of_their_force_up_to_a_bound():
         table_force_w=np.array([[0, 0, 3.0]]),
         external_force_w=np.array([0, 4.0, 0]),
     )
-    arrows = drawing.force_arrows([env], np.array([[1.0, 0, 0]]), scale_m_n=0.01)
+    arrows = drawing.force_arrows([env], np.array([[1.0, 0, 0]]), [0.05], scale_m_n=0.01)
     bound = drawing.ARROW_MAX_M
     np.testing.assert_allclose(
         arrows["contact forces"], [[[1.1, 0, 0], [1.12, 0, 0]], [[1, 0, 0], [1, bound, 0]]], atol=1e-7
     )
     np.testing.assert_allclose(arrows["table force"], [[[1, 0, 0], [1, 0, 0.03]]], atol=1e-7)
-    np.testing.assert_allclose(arrows["external force"], [[[1, -0.04, 1], [1, 0, 1]]], atol=1e-7)
+    # from the surface, 5 cm from the centre, 4 N x 1 cm/N x 4
+    np.testing.assert_allclose(arrows[drawing.EXTERNAL_FORCE], [[[1, 0.05, 1], [1, 0.21, 1]]], atol=1e-7)
 
 
 def test_meshes_of_one_body_and_colour_become_one(allegro):
