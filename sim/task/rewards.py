@@ -169,6 +169,8 @@ class Rewards:
         self._keypoint_weights = torch.tensor(hand.keypoint_weights, device=device).float()
         self._contact_weights = torch.tensor(hand.contact_weights, device=device).float()
         self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
+        self.weighted: dict[str, Tensor] = {}
+        """Weighted terms (env,) of the last step by name, before the floor."""
 
     def __call__(self, context: RewardContext) -> tuple[Tensor, dict[str, float]]:
         """Return the reward (env,) of the step and the mean of each weighted term."""
@@ -178,6 +180,7 @@ class Rewards:
             term = _checked(name, _evaluate(name, function, context), context.success)
             weighted[name] = self._cfg.extra[name] * term.float()
             total = total + weighted[name]  # one by one: a weight of zero changes no bit
+        self.weighted = weighted
         means = torch.stack([term.mean() for term in weighted.values()]).tolist()
         terms = dict(zip(weighted, means, strict=True))
         for name in self._extra:
