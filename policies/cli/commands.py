@@ -75,6 +75,13 @@ COMMANDS = (
         "dexgrasp.policies.evaluation.evaluate:evaluate",
     ),
     CliCommand(
+        "video",
+        "Record a stored trial of an evaluation as .mp4, .gif or .webp; exit status 1 if it ends differently.",
+        "dexgrasp.policies.evaluation.trial_video:VideoCfg",
+        "dexgrasp.policies.evaluation.trial_video:video",
+        ("run",),
+    ),
+    CliCommand(
         "compare",
         "Run two policies on the same trials; exit status 1 if the second does significantly worse.",
         "dexgrasp.policies.evaluation.compare:CompareCfg",

@@ -91,7 +91,7 @@ def record_videos(
         return task, make_policy(cfg.policy, task)
 
     try:
-        return videos.record(outcomes, cfg.videos, folder, library, cfg.attempts, rerun)
+        return videos.record(outcomes, cfg.videos, folder, cfg.attempts, rerun)
     except RenderUnavailable as error:
         log.warning("no videos: %s", error)
         return []

@@ -21,7 +21,8 @@ from dexgrasp.perception.transforms import quat_rotate
 from dexgrasp.policies.evaluation.statistics import wilson_interval
 from dexgrasp.policies.evaluation.summary import warnings
 from dexgrasp.sim.objects import ObjectModel, open_library
-from dexgrasp.sim.rendering.offscreen import RenderUnavailable, render_mesh
+from dexgrasp.sim.rendering.offscreen import RenderUnavailable
+from dexgrasp.sim.rendering.renderer import render_mesh
 from dexgrasp.utils.files import write_text
 
 WIDTH = 760

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from dexgrasp.policies.agents.registry import Agent
 from dexgrasp.policies.evaluation.episodes import play
-from dexgrasp.sim.objects import ObjectLibrary
-from dexgrasp.sim.rendering.offscreen import VideoRecorder, backend
+from dexgrasp.policies.evaluation.depth_inset import DepthInset
+from dexgrasp.policies.evaluation.trial_film import TrialFilm, verdict
+from dexgrasp.sim.rendering.offscreen import backend
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
 
@@ -19,7 +20,7 @@ Rerun = Callable[[str, int], tuple[GraspTask, Agent]]
 
 
 def record(
-    outcomes: Sequence[Outcome], count: int, folder: Path, library: ObjectLibrary, attempts: int, rerun: Rerun
+    outcomes: Sequence[Outcome], count: int, folder: Path, attempts: int, rerun: Rerun
 ) -> list[Path]:
     """Record up to `count` successes and `count` failures; raises RenderUnavailable without OpenGL."""
     backend()
@@ -29,7 +30,7 @@ def record(
         wanted = [outcome for outcome in chosen if outcome.disturbance == disturbance]
         missing = [outcome for outcome in wanted if not (folder / file_name(outcome)).exists()]
         if missing:
-            film(missing, folder, library, attempts, *rerun(disturbance, len(missing)))
+            film(missing, folder, attempts, *rerun(disturbance, len(missing)))
         paths += [folder / file_name(outcome) for outcome in wanted]
     return paths
 
@@ -50,44 +51,36 @@ def choose(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
 
 
 def film(
-    wanted: Sequence[Outcome], folder: Path, library: ObjectLibrary, attempts: int, task: GraspTask, policy: Agent
+    wanted: Sequence[Outcome], folder: Path, attempts: int, task: GraspTask, policy: Agent
 ) -> None:
     """Run the trials of `wanted` side by side and write one real-time video each."""
-    trials = [outcome.trial for outcome in wanted]
+    trials, films, inset = [outcome.trial for outcome in wanted], [], DepthInset()
     with ExitStack() as stack:
-        recorders = []
-        for outcome in wanted:
-            model = library[outcome.object]
-            recorder = VideoRecorder(folder / file_name(outcome), task.cfg.rate_hz, (model.vertices, model.faces))
-            recorders.append(stack.enter_context(recorder))
 
         def watch() -> None:
-            for row in (task.steps_since_pregrasp < task.episode_steps).nonzero().squeeze(1).tolist():
-                words = caption(wanted[row], int(task.steps_since_reset[row]), task)
-                recorders[row].capture(task.engine.get_model(row), task.engine.get_data(row), words)
+            if not films:  # the task is reset now
+                films.extend(
+                    stack.enter_context(TrialFilm(folder / file_name(outcome), outcome, row, task, inset=inset))
+                    for row, outcome in enumerate(wanted)
+                )
+            for one in films:
+                one.capture()
 
         repeated = play(task, policy, trials, attempts, watch)
     for outcome, again in zip(wanted, repeated, strict=True):
-        if (outcome.success, outcome.failure) != (again.success, again.failure):
-            log.warning("trial %d was '%s' but its video shows '%s'", outcome.trial, _verdict(outcome), _verdict(again))
+        if not same_outcome(outcome, again):
+            log.warning("trial %d was '%s' but its video shows '%s'", outcome.trial, verdict(outcome), verdict(again))
+
+
+def same_outcome(outcome: Outcome, again: Outcome) -> bool:
+    """Return whether a repeated trial ended as recorded: success, failure and number of grasps."""
+    return all(getattr(outcome, key) == getattr(again, key) for key in ("success", "failure", "attempts"))
 
 
 def file_name(outcome: Outcome) -> str:
     """Return success_<trial>_<object>.mp4 or failure_...mp4, with the disturbance at the end."""
     disturbance = "" if outcome.disturbance == "none" else f"_{outcome.disturbance}"
     return f"{'success' if outcome.success else 'failure'}_{outcome.trial}_{outcome.object}{disturbance}.mp4"
-
-
-def caption(outcome: Outcome, step: int, task: GraspTask) -> str:
-    """Return the caption of a frame: trial, object, outcome, time."""
-    words = [f"trial {outcome.trial}", outcome.object, _verdict(outcome), f"{step / task.cfg.rate_hz:.1f} s"]
-    if outcome.disturbance != "none":
-        words.insert(2, outcome.disturbance)
-    return "  ·  ".join(words)
-
-
-def _verdict(outcome: Outcome) -> str:
-    return "success" if outcome.success else outcome.failure.replace("_", " ")
 
 
 def _sameness(outcome: Outcome, chosen: Sequence[Outcome]) -> int:
