@@ -30,16 +30,16 @@ class TrialFilm:
         row: int,
         task: GraspTask,
         *,
-        inset: DepthInset,
         width: int = WIDTH,
         speed: float = 1.0,
         every: int = 1,
     ) -> None:
-        """`outcome`: of the trial, written over the frames. `inset`: shared by the films of a task.
+        """`outcome`: of the trial, written over the frames.
 
         `speed`: relative to real time. `every`: control steps per frame.
         """
-        self._outcome, self._row, self._task, self._every, self._inset = outcome, row, task, every, inset
+        self._outcome, self._row, self._task, self._every = outcome, row, task, every
+        self._inset = DepthInset(task, row)
         self._fingers = fingers(task.hand)
         model = task.engine.get_model(row)
         self._bodies = [model.body(name).id for name in task.hand.contact_bodies]
@@ -67,7 +67,7 @@ class TrialFilm:
         if step >= task.episode_steps or int(task.steps_since_reset[row]) % self._every:
             return
         contact = task.engine.state.object_contact[row].tolist()
-        touching = [body for body, touches in zip(self._bodies, contact, strict=True) if touches]
+        touching = [body for body, touches in zip(self._bodies[1:], contact[1:], strict=True) if touches]  # all but the palm
         lengths_s = {"approach, grasp": task.grasp_steps, "lift": task.lift_steps}
         lengths_s["hold"] = task.episode_steps - task.grasp_steps - task.lift_steps
         attempts = f"  ·  attempt {int(task.outcome_tracker.attempts[row])}" if self._outcome.attempts > 1 else ""
@@ -82,7 +82,7 @@ class TrialFilm:
                 success=self._outcome.success,
                 phase=Phase({name: steps * task.step_s for name, steps in lengths_s.items()}, step * task.step_s),
                 contacts={name: any(contact[i] for i in parts) for name, parts in self._fingers.items()},
-                inset=self._inset.draw(task, row),
+                inset=self._inset.draw(),
                 inset_title="depth camera, object points",
             ),
             touching,
@@ -103,9 +103,9 @@ def verdict(outcome: Outcome) -> str:
 
 
 def fingers(hand: HandSpec) -> dict[str, list[int]]:
-    """Return the contact bodies of each finger, thumb first: {name: indices in hand.contact_bodies}.
+    """Return the contact bodies of each finger, thumb first, palm last: {name: indices in hand.contact_bodies}.
 
-    A finger has the name of its keypoints, which end in "_tip"; the palm, contact body 0, is left out.
+    A finger has the name of its last keypoint, less "_tip"; the palm is contact body 0.
     """
     model = hand.to_mjspec().compile()
     found: dict[str, list[int]] = {}
@@ -118,7 +118,7 @@ def fingers(hand: HandSpec) -> dict[str, list[int]]:
             body = int(model.body_parentid[body])
         found[site.removesuffix("_tip")] = [i for i, name in enumerate(hand.contact_bodies) if name in chain]
     thumb = set(np.flatnonzero(hand.thumb_mask))
-    return dict(sorted(found.items(), key=lambda item: not thumb & set(item[1])))
+    return dict(sorted(found.items(), key=lambda item: not thumb & set(item[1]))) | {"palm": [0]}
 
 
 def side_view_deg(task: GraspTask, row: int) -> float | None:

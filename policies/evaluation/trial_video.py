@@ -12,7 +12,6 @@ import torch
 
 from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
-from dexgrasp.policies.evaluation.depth_inset import DepthInset
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.evaluation.trial_film import WIDTH, TrialFilm, verdict
@@ -88,10 +87,7 @@ def record_trial(cfg: EvaluateCfg, outcome: Outcome, path: Path, width: int = WI
 
     def watch() -> None:
         if not films:
-            film = TrialFilm(
-                path, outcome, 0, task, inset=DepthInset(), width=width, speed=speed, every=every
-            )
-            films.append(film)
+            films.append(TrialFilm(path, outcome, 0, task, width=width, speed=speed, every=every))
         films[0].capture()
 
     try:

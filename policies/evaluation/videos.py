@@ -7,7 +7,6 @@ from pathlib import Path
 
 from dexgrasp.policies.agents.registry import Agent
 from dexgrasp.policies.evaluation.episodes import play
-from dexgrasp.policies.evaluation.depth_inset import DepthInset
 from dexgrasp.policies.evaluation.trial_film import TrialFilm, verdict
 from dexgrasp.sim.rendering.offscreen import backend
 from dexgrasp.sim.task.grasp_task import GraspTask
@@ -54,13 +53,13 @@ def film(
     wanted: Sequence[Outcome], folder: Path, attempts: int, task: GraspTask, policy: Agent
 ) -> None:
     """Run the trials of `wanted` side by side and write one real-time video each."""
-    trials, films, inset = [outcome.trial for outcome in wanted], [], DepthInset()
+    trials, films = [outcome.trial for outcome in wanted], []
     with ExitStack() as stack:
 
         def watch() -> None:
             if not films:  # the task is reset now
                 films.extend(
-                    stack.enter_context(TrialFilm(folder / file_name(outcome), outcome, row, task, inset=inset))
+                    stack.enter_context(TrialFilm(folder / file_name(outcome), outcome, row, task))
                     for row, outcome in enumerate(wanted)
                 )
             for one in films:

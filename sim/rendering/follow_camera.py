@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 
 FOVY_DEG = 36.0
 """Vertical field of view."""
-FILL = 0.62
+FILL = 0.64
 """Share of the half image that hand and object take when the camera is at rest."""
 LIMIT = 0.94
 """Share of the half image that the hand never leaves."""
@@ -16,6 +16,8 @@ NEAREST_M = 0.5
 """Least distance of the camera from the point it looks at."""
 OBJECT_REACH_M = 0.35
 """Distance from the hand up to which the object is kept in the image too."""
+BELOW_M = 0.07
+"""Space below the hand that is kept in the image, down to the table: it shows the height of the lift."""
 
 
 class FollowCamera:
@@ -43,19 +45,22 @@ class FollowCamera:
 
         `hand_w` (n, 3) and `radius_m` (n,): spheres around the parts of the hand [m]. `object_w` (3,): the object.
         """
-        hand, radius = np.asarray(hand_w, float) @ self._axes.T, np.asarray(radius_m, float)
-        wanted = self._wanted(hand, radius, self._axes @ np.asarray(object_w, float))
+        hand_w, radius = np.asarray(hand_w, float), np.asarray(radius_m, float)
+        middle_w, lowest = hand_w.mean(axis=0), (hand_w[:, 2] - radius).min()
+        below_w = np.array([*middle_w[:2], max(lowest - BELOW_M, 0.0)])
+        near = np.linalg.norm(np.asarray(object_w) - middle_w) < OBJECT_REACH_M
+        hand, others = hand_w @ self._axes.T, np.stack([below_w, object_w] if near else [below_w]) @ self._axes.T
+        wanted = self._wanted(hand, radius, others)
         self._state = wanted if self._state is None else self._smoothed(self._state, wanted)
         self._keep_inside(hand, radius)
         self.camera.lookat[:] = self._axes.T @ self._state[:3]
         self.camera.distance = self._state[3]
         return self.camera
 
-    def _wanted(self, hand: NDArray, radius: NDArray, thing: NDArray) -> NDArray:
-        """Return the point (3) and the distance that centre the hand, and the object near it."""
+    def _wanted(self, hand: NDArray, radius: NDArray, others: NDArray) -> NDArray:
+        """Return the point (3) and the distance that centre the hand and other points (n, 3), in camera axes."""
         low, high = (hand - radius[:, None]).min(axis=0), (hand + radius[:, None]).max(axis=0)
-        if np.linalg.norm(thing - (low + high) / 2) < OBJECT_REACH_M:
-            low, high = np.minimum(low, thing), np.maximum(high, thing)
+        low, high = np.minimum(low, others.min(axis=0)), np.maximum(high, others.max(axis=0))
         middle, half = (low + high) / 2, (high - low) / 2
         distance = (half[:2] / (self._half * FILL)).max() + half[2]
         return np.append(middle, max(distance, NEAREST_M))

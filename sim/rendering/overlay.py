@@ -49,7 +49,7 @@ class Overlay:
 def draw_overlay(frame: NDArray[np.uint8], overlay: Overlay) -> NDArray[np.uint8]:
     """Return the frame (height, width, 3) with the overlay on it."""
     image = Image.fromarray(frame).convert("RGBA")
-    layer = Image.new("RGBA", image.size)
+    layer = Image.new("RGBA", (2 * image.width, 2 * image.height))  # reduced below: PIL draws hard edges
     pen = _Pen(layer)
     if overlay.title or overlay.note or overlay.verdict:
         pen.heading(overlay)
@@ -59,7 +59,7 @@ def draw_overlay(frame: NDArray[np.uint8], overlay: Overlay) -> NDArray[np.uint8
         pen.timeline(overlay.phase)
     if overlay.contacts:
         pen.contacts(overlay.contacts)
-    return np.asarray(Image.alpha_composite(image, layer).convert("RGB"))
+    return np.asarray(Image.alpha_composite(image, layer.reduce(2)).convert("RGB"))
 
 
 class _Pen:
@@ -68,7 +68,7 @@ class _Pen:
     def __init__(self, layer: Image.Image) -> None:
         self._layer, self._draw = layer, ImageDraw.Draw(layer)
         self._width, self._height = layer.size
-        self._unit = max(self._height / 32, 11.0)  # smaller text is not readable
+        self._unit = max(self._height / 32, 22.0)  # smaller text is not readable
         self._font, self._small = (ImageFont.load_default(size=self._unit * scale) for scale in (1.0, 0.85))
 
     def heading(self, overlay: Overlay) -> None:
@@ -124,7 +124,7 @@ class _Pen:
         for i, (name, touches) in enumerate(contacts.items()):
             x, y = left + 1.0 * unit, top + (2.2 + 1.35 * i) * unit
             ends = (x - 0.35 * unit, y - 0.35 * unit, x + 0.35 * unit, y + 0.35 * unit)
-            self._draw.ellipse(ends, fill=TOUCH if touches else None, outline=TOUCH if touches else PALE, width=1)
+            self._draw.ellipse(ends, fill=TOUCH if touches else None, outline=TOUCH if touches else PALE, width=3)
             self._draw.text((x + 0.8 * unit, y), name, INK if touches else PALE, self._small, anchor="lm")
 
     def _panel(self, box: Box) -> None:

@@ -10,7 +10,7 @@ from dexgrasp.sim.rendering.follow_camera import FOVY_DEG, FollowCamera
 from dexgrasp.sim.rendering.studio import HAND_BODY, OBJECT_BODY, Mesh, Studio, mesh_model
 
 ARM_BODY = "arm_base"
-AZIMUTH_DEG, ARM_AZIMUTH_DEG, ELEVATION_DEG = 135.0, 75.0, -20.0
+AZIMUTH_DEG, ARM_AZIMUTH_DEG, ELEVATION_DEG = 135.0, 75.0, -24.0
 """Directions of the camera; an arm is seen from its side, otherwise it hides the hand."""
 
 

@@ -20,7 +20,7 @@ GRID: Rgba = (0.80, 0.78, 0.75, 1.0)
 FLOOR: Rgba = (0.50, 0.55, 0.61, 1.0)
 TOUCH: Rgba = (0.10, 0.66, 0.62, 1.0)
 """Colour of the parts of the hand that touch the object."""
-LEAST_GREY = 0.34
+LEAST_GREY = 0.42
 """Dark parts of the hand are drawn at this brightness: in black parts no shape is seen."""
 TOWARDS_LAMP_W = (0.35, 0.75, 1.6)
 PENUMBRA = 1 / 90
@@ -166,7 +166,7 @@ def _light(scene: mujoco.MjvScene, camera: mujoco.MjvCamera) -> None:
     scene.nlight = 2
     fill, lamp = scene.lights[0], scene.lights[1]
     fill.headlight, fill.castshadow, fill.type = True, False, mujoco.mjtLightType.mjLIGHT_DIRECTIONAL
-    fill.ambient[:], fill.diffuse[:], fill.specular[:] = 0.46, 0.24, 0.1
+    fill.ambient[:], fill.diffuse[:], fill.specular[:] = 0.50, 0.26, 0.1
     lamp.headlight, lamp.castshadow, lamp.type = False, True, mujoco.mjtLightType.mjLIGHT_SPOT
     lamp.ambient[:], lamp.diffuse[:], lamp.specular[:] = 0.0, 0.42, 0.25
     lamp.cutoff, lamp.exponent, lamp.attenuation[:] = LAMP_CUTOFF_DEG, 0.0, (1.0, 0.0, 0.0)

@@ -53,7 +53,7 @@ class VideoWriter:
                 codec="libx264",
                 pixelformat="yuv420p",
                 quality=None,
-                output_params=["-movflags", "+faststart", "-crf", "20", "-threads", "1"],
+                output_params=["-movflags", "+faststart", "-crf", "22", "-threads", "1"],
             )
 
     def append(self, frame: NDArray[np.uint8]) -> None:
