@@ -16,7 +16,7 @@ class CliCommand:
     function: str
     """module:function, called with the configuration; may return an exit status."""
     positional: tuple[str, ...] = ()
-    """Keys that may be given without `key=`, in this order."""
+    """Keys that may be given without `key=`, in this order; one that ends in `...` takes all further words."""
     former: str = ""
     """Former name of the command, accepted for one release."""
     renamed: tuple[tuple[str, str], ...] = ()
@@ -75,10 +75,17 @@ COMMANDS = (
         "dexgrasp.policies.evaluation.evaluate:evaluate",
     ),
     CliCommand(
+        "report",
+        "Write the report of a stored evaluation again, or compare several side by side.",
+        "dexgrasp.policies.evaluation.report:ReportCfg",
+        "dexgrasp.policies.evaluation.report:report",
+        ("runs...",),
+    ),
+    CliCommand(
         "video",
         "Record a stored trial of an evaluation as .mp4, .gif or .webp; exit status 1 if it ends differently.",
-        "dexgrasp.policies.evaluation.trial_video:VideoCfg",
-        "dexgrasp.policies.evaluation.trial_video:video",
+        "dexgrasp.policies.evaluation.videos:VideoCfg",
+        "dexgrasp.policies.evaluation.videos:video",
         ("run",),
     ),
     CliCommand(

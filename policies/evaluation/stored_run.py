@@ -52,7 +52,9 @@ class StoredRun:
 def _check(path: Path) -> None:
     """Raise ValueError where `path` is no run directory of an evaluation; say which one to take."""
     if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
-        raise ValueError(f"{path} is no run directory: expected run.json and config.yaml, as `dexgrasp evaluate` writes")
+        raise ValueError(
+            f"{path} is no run directory: expected run.json and config.yaml, as `dexgrasp evaluate` writes"
+        )
     kind = json.loads((path / "run.json").read_text(encoding="utf-8")).get("kind", "evaluate")
     if kind == "compare":
         raise ValueError(f"{path} compares two evaluations: take {path / 'a'} or {path / 'b'}")

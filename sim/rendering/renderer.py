@@ -33,9 +33,7 @@ class Renderer:
         self._studio: Studio | None = None
         self._model: mujoco.MjModel | None = None
 
-    def shoot(
-        self, model: mujoco.MjModel, data: mujoco.MjData, touching: Collection[int] = ()
-    ) -> NDArray[np.uint8]:
+    def shoot(self, model: mujoco.MjModel, data: mujoco.MjData, touching: Collection[int] = ()) -> NDArray[np.uint8]:
         """Return an image (height, width, 3) of the present state.
 
         The bodies `touching` are drawn in another colour. Raise RenderUnavailable where no OpenGL backend works.

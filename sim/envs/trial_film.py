@@ -1,5 +1,6 @@
 """Film of one trial while it runs: the scene, what the depth camera sees, phase, contacts and outcome."""
 
+import math
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -7,7 +8,7 @@ from typing import Self
 import numpy as np
 
 from dexgrasp.perception.transforms import quat_rotate
-from dexgrasp.policies.evaluation.depth_inset import DepthInset
+from dexgrasp.sim.envs.depth_inset import DepthInset
 from dexgrasp.sim.rendering.overlay import Overlay, Phase
 from dexgrasp.sim.rendering.renderer import ARM_BODY
 from dexgrasp.sim.rendering.video import VideoRecorder
@@ -16,6 +17,8 @@ from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
 
 WIDTH, HEIGHT = 720, 480
+ANIMATION_HZ = 12.5
+"""Largest number of frames per second of a GIF or WebP."""
 SIDE_DEG = 55.0
 """Angle of the camera from the direction that the palm faces, about the vertical."""
 
@@ -32,13 +35,13 @@ class TrialFilm:
         *,
         width: int = WIDTH,
         speed: float = 1.0,
-        every: int = 1,
     ) -> None:
         """`outcome`: of the trial, written over the frames.
 
-        `speed`: relative to real time. `every`: control steps per frame.
+        `speed`: relative to real time. GIF and WebP leave control steps out, down to ANIMATION_HZ.
         """
-        self._outcome, self._row, self._task, self._every = outcome, row, task, every
+        self._outcome, self._row, self._task = outcome, row, task
+        self._every = 1 if path.suffix == ".mp4" else math.ceil(task.cfg.rate_hz * speed / ANIMATION_HZ)
         self._inset = DepthInset(task, row)
         self._fingers = fingers(task.hand)
         model = task.engine.get_model(row)
@@ -46,7 +49,7 @@ class TrialFilm:
         shape, size = task.library[outcome.object], float(task.draws.size[row])
         self._recorder = VideoRecorder(
             path,
-            task.cfg.rate_hz / every,
+            task.cfg.rate_hz / self._every,
             mesh=(shape.vertices * np.float32(size), shape.faces),
             width=width,
             height=round(width * HEIGHT / WIDTH),
@@ -55,11 +58,6 @@ class TrialFilm:
             scale=1 if width >= WIDTH else 2,
         )
 
-    @property
-    def frames(self) -> int:
-        """Number of frames so far."""
-        return self._recorder.writer.frames
-
     def capture(self) -> None:
         """Append the present state as a frame, if one is due; nothing after the end of the trial."""
         task, row = self._task, self._row
@@ -67,7 +65,9 @@ class TrialFilm:
         if step >= task.episode_steps or int(task.steps_since_reset[row]) % self._every:
             return
         contact = task.engine.state.object_contact[row].tolist()
-        touching = [body for body, touches in zip(self._bodies[1:], contact[1:], strict=True) if touches]  # all but the palm
+        touching = [
+            body for body, touches in zip(self._bodies[1:], contact[1:], strict=True) if touches
+        ]  # all but the palm
         lengths_s = {"approach, grasp": task.grasp_steps, "lift": task.lift_steps}
         lengths_s["hold"] = task.episode_steps - task.grasp_steps - task.lift_steps
         attempts = f"  ·  attempt {int(task.outcome_tracker.attempts[row])}" if self._outcome.attempts > 1 else ""

@@ -1,6 +1,5 @@
 """Image of what the depth camera sees in a trial, with the object points that the policy gets."""
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -13,6 +12,8 @@ MIDDLE = Intrinsics(480, 360, CAMERA.fx, CAMERA.fy, 239.5, 179.5)
 """The middle of the camera's image, in its own pixels."""
 NEAR_M, FAR_M = 0.35, 0.12
 """Range of the colours: that much nearer and further than the table's centre."""
+COLOURS = np.array([[253, 231, 90], [96, 196, 104], [34, 140, 141], [58, 88, 140], [58, 22, 92]])
+"""From near to far; between them colours are interpolated."""
 POINT, NO_DEPTH = (255, 90, 60), (20, 20, 28)
 
 
@@ -23,7 +24,6 @@ class DepthInset:
         """Raises RenderUnavailable where no OpenGL backend works."""
         self._task, self._row = task, row
         self._renderer = DepthRenderer(MIDDLE)
-        self._colours = (255 * matplotlib.colormaps["viridis_r"](np.linspace(0, 1, 256))[:, :3]).astype(np.uint8)
         self._image, self._taken = np.zeros((MIDDLE.height, MIDDLE.width, 3), np.uint8), -np.inf
         self._camera_w = task.object_camera.camera_w[row].cpu().numpy()
         self._place_w = self._camera_w - task.draws.camera_offset[row].cpu().numpy()
@@ -45,7 +45,8 @@ class DepthInset:
         add_flaws(depth_m, MIDDLE, DepthNoiseDraws.draw(depth_m.shape, rng, MISSING))
         distance_m = np.linalg.norm(self._camera_w - self._place_w)
         share = (depth_m - distance_m + NEAR_M) / (NEAR_M + FAR_M)
-        image = self._colours[np.clip(255 * share, 0, 255).astype(np.uint8)]
+        places = np.linspace(0, 1, len(COLOURS))
+        image = np.stack([np.interp(share, places, channel) for channel in COLOURS.T], axis=-1).astype(np.uint8)
         image[depth_m <= 0] = NO_DEPTH
         return image
 
