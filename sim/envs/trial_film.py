@@ -83,7 +83,7 @@ class TrialFilm:
                 phase=Phase({name: steps * task.step_s for name, steps in lengths_s.items()}, step * task.step_s),
                 contacts={name: any(contact[i] for i in parts) for name, parts in self._fingers.items()},
                 inset=self._inset.draw(),
-                inset_title="depth camera, object points",
+                inset_title="depth, object points",
             ),
             touching,
         )

@@ -6,7 +6,7 @@ from numpy.typing import ArrayLike, NDArray
 
 FOVY_DEG = 36.0
 """Vertical field of view."""
-FILL = 0.64
+FILL = 0.74
 """Share of the half image that hand and object take when the camera is at rest."""
 LIMIT = 0.94
 """Share of the half image that the hand never leaves."""

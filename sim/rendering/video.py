@@ -17,7 +17,7 @@ from dexgrasp.sim.rendering.studio import Mesh
 from dexgrasp.utils.files import atomic_path
 
 FORMATS = (".mp4", ".gif", ".webp")
-GIF_COLOURS, WEBP_QUALITY = 128, 60
+GIF_COLOURS, WEBP_QUALITY = 64, 70
 PALETTE_FRAMES = 6
 """Number of frames whose colours decide the palette of a GIF."""
 
@@ -85,7 +85,7 @@ class VideoWriter:
     def _save_animation(self) -> None:
         images, options = self._images, {"loop": 0, "duration": 1000 / self._rate_hz, "save_all": True}
         if self.path.suffix == ".webp":
-            images[0].save(self._file, "WEBP", append_images=images[1:], quality=WEBP_QUALITY, method=6, **options)
+            images[0].save(self._file, "WEBP", append_images=images[1:], quality=WEBP_QUALITY, method=4, **options)
             return
         images = with_common_palette(images)
         images[0].save(self._file, "GIF", append_images=images[1:], optimize=False, **options)
@@ -160,5 +160,5 @@ def with_common_palette(images: list[Image.Image]) -> list[Image.Image]:
     sheet = Image.new("RGB", (width, height * len(chosen)))
     for i, image in enumerate(chosen):
         sheet.paste(image, (0, i * height))
-    palette = sheet.quantize(GIF_COLOURS, Image.Quantize.MEDIANCUT)
+    palette = sheet.quantize(GIF_COLOURS, Image.Quantize.MAXCOVERAGE, kmeans=2)
     return [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
