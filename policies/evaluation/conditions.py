@@ -65,19 +65,19 @@ def repeat_command(config: Config) -> str:
 
 def _differing(config: Config, words: list[str]) -> list[str]:
     """Return `key=value` of the leaves in which `config` differs from the configuration that `words` give."""
-    cfg, level = configs.load(EvaluateCfg, "evaluate", words), log.level
+    level = log.level
     log.setLevel(logging.WARNING)  # the evaluation has said what its policy prescribes
     try:
-        cfg = apply_policy_config(cfg)
-    except (ValueError, OSError):
-        pass  # the policy is gone: the command then names what it prescribed
+        cfg = apply_policy_config(configs.load(EvaluateCfg, "evaluate", words))
+    except (ValueError, OSError):  # the policy is gone: the command then names what it prescribed
+        cfg = configs.load(EvaluateCfg, "evaluate", [word for word in words if not word.startswith("policy=")])
     finally:
         log.setLevel(level)
     given, wanted = flat(configs.as_dict(cfg)), flat(dict(config))
     return [
         f"{key}={_typed(wanted[key])}"
         for key in given
-        if key in wanted and key not in NO_CONDITION and given[key] != wanted[key]
+        if key in wanted and key not in ("policy", *NO_CONDITION) and given[key] != wanted[key]
     ]
 
 

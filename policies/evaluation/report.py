@@ -175,7 +175,8 @@ def compare_outcomes(
         marked = [[_marked(one, success(one)) for one in outcomes] for outcomes in (first, other)]
         return Difference(points, pair(*marked).p_value(), paired=True, trials=trials)
     table = [[sum(map(success, outcomes)), sum(not success(one) for one in outcomes)] for outcomes in (first, other)]
-    return Difference(points, float(fisher_exact(table)[1])  # pyright: ignore[reportArgumentType], paired=False, trials=trials)
+    p_value = float(fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
+    return Difference(points, p_value, paired=False, trials=trials)
 
 
 def _families(runs: Sequence[StoredRun]) -> dict[str, str]:

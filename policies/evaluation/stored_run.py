@@ -28,7 +28,7 @@ class StoredRun:
         path = Path(path)
         _check(path)
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        cfg = configs.from_dict(EvaluateCfg, configs.read_plain(path / "config.yaml"), str(path / "config.yaml"))
+        cfg = _read_config(path / "config.yaml")
         lines = JsonLinesStore(path / "trials.jsonl")
         stored = lines.read() or (ParquetStore(path / "trials").read() if (path / "trials").is_dir() else [])
         order = {name: i for i, name in enumerate(cfg.disturbances())}
@@ -49,12 +49,18 @@ class StoredRun:
         raise ValueError(f"{self.path} has no trial {trial}: it has trials 0 to {of_disturbance[-1].trial}")
 
 
+def _read_config(path: Path) -> EvaluateCfg:
+    """Return the configuration of a run, also of one whose policy is gone: its trials can still be read."""
+    tree = configs.read_plain(path)
+    cfg = configs.from_dict(EvaluateCfg, {key: value for key, value in tree.items() if key != "policy"}, str(path))
+    object.__setattr__(cfg, "policy", tree.get("policy", cfg.policy))  # past the check that the policy exists
+    return cfg
+
+
 def _check(path: Path) -> None:
     """Raise ValueError where `path` is no run directory of an evaluation; say which one to take."""
     if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
-        raise ValueError(
-            f"{path} is no run directory: expected run.json and config.yaml, as `dexgrasp evaluate` writes"
-        )
+        raise ValueError(f"{path} is no run directory: expected the out= of `dexgrasp evaluate`")
     kind = json.loads((path / "run.json").read_text(encoding="utf-8")).get("kind", "evaluate")
     if kind == "compare":
         raise ValueError(f"{path} compares two evaluations: take {path / 'a'} or {path / 'b'}")
