@@ -1,4 +1,7 @@
-"""Write the report of an evaluation: one HTML file that needs no network, and no other file but large videos."""
+"""Write the report of an evaluation as one HTML file without external resources.
+
+Videos beyond a total size are linked, all else is embedded.
+"""
 
 import base64
 import io

@@ -1,4 +1,4 @@
-"""`dexgrasp report RUN [RUN ...]`: write the report of a stored evaluation again, or compare several side by side.
+"""Write the report of a stored evaluation again, or compare several: `dexgrasp report RUN [RUN ...]`.
 
 Differences are to the first run, with a paired test where the trials are the same.
 """
@@ -85,7 +85,7 @@ def _rate(run: StoredRun) -> str:
 
 
 @dataclass(frozen=True)
-class Difference:
+class RateDifference:
     """Success rate of a run minus that of the first run, on one group of trials."""
 
     points: float
@@ -114,13 +114,13 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One line of a table: a group of trials, one bar per run, differences to the first run."""
 
     label: str
     bars: list[Bar | None]
     """None: the run has no such trial."""
-    differences: list[Difference | None]
+    differences: list[RateDifference | None]
     """Of the second and further runs."""
 
 
@@ -162,7 +162,7 @@ def comparison_content(runs: Sequence[StoredRun]) -> dict[str, Any]:
 
 def compare_outcomes(
     first: Sequence[Outcome], other: Sequence[Outcome], success: Success, same_start: bool
-) -> Difference | None:
+) -> RateDifference | None:
     """Return the difference of `other` to `first`; None where one of them has no trial.
 
     Trials are compared in pairs where they are the same ones; `same_start`: equal numbers mean equal trials.
@@ -173,10 +173,10 @@ def compare_outcomes(
     points, trials = 100 * (rates[1] - rates[0]), min(len(first), len(other))
     if same_start and _identical(first, other):
         marked = [[_marked(one, success(one)) for one in outcomes] for outcomes in (first, other)]
-        return Difference(points, pair(*marked).p_value(), paired=True, trials=trials)
+        return RateDifference(points, pair(*marked).p_value(), paired=True, trials=trials)
     table = [[sum(map(success, outcomes)), sum(not success(one) for one in outcomes)] for outcomes in (first, other)]
     p_value = float(fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
-    return Difference(points, p_value, paired=False, trials=trials)
+    return RateDifference(points, p_value, paired=False, trials=trials)
 
 
 def _families(runs: Sequence[StoredRun]) -> dict[str, str]:
@@ -221,13 +221,15 @@ def _at_once(outcome: Outcome) -> bool:
 
 def _row(
     label: str, groups: Sequence[Sequence[Outcome]], same_start: Sequence[bool], success: Success = _success
-) -> Row:
+) -> ComparisonRow:
     bars = [Bar(label, sum(map(success, group)), len(group)) if group else None for group in groups]
     others = zip(groups[1:], same_start, strict=True)
-    return Row(label, bars, [compare_outcomes(groups[0], group, success, same) for group, same in others])
+    return ComparisonRow(label, bars, [compare_outcomes(groups[0], group, success, same) for group, same in others])
 
 
-def _grouped(runs: Sequence[StoredRun], same_start: Sequence[bool], key: Callable[[Outcome], str]) -> list[Row]:
+def _grouped(
+    runs: Sequence[StoredRun], same_start: Sequence[bool], key: Callable[[Outcome], str]
+) -> list[ComparisonRow]:
     """Return one row for each value of `key`, in the order of the trials."""
     groups: dict[str, list[list[Outcome]]] = {}
     for i, run in enumerate(runs):
@@ -236,12 +238,12 @@ def _grouped(runs: Sequence[StoredRun], same_start: Sequence[bool], key: Callabl
     return [_row(label, group, same_start) for label, group in groups.items()]
 
 
-def _spread(row: Row) -> float:
+def _spread(row: ComparisonRow) -> float:
     rates = [bar.rate for bar in row.bars if bar is not None]
     return max(rates) - min(rates)
 
 
-def _most(row: Row) -> int:
+def _most(row: ComparisonRow) -> int:
     return max(bar.trials for bar in row.bars if bar is not None)
 
 

@@ -62,7 +62,7 @@ class VideoCfg:
 
 
 def video(cfg: VideoCfg) -> int:
-    """Repeat the trial, write the file, say whether the outcome is the recorded one; return the exit status."""
+    """Repeat the trial, write the video, print whether it ended as recorded; return the exit status."""
     torch.set_num_threads(1)  # as in the evaluation
     if not cfg.run:
         raise ValueError("video needs the run directory of an evaluation: dexgrasp video RUN trial=N")

@@ -103,9 +103,10 @@ def verdict(outcome: Outcome) -> str:
 
 
 def fingers(hand: HandSpec) -> dict[str, list[int]]:
-    """Return the contact bodies of each finger, thumb first, palm last: {name: indices in hand.contact_bodies}.
+    """Return the contact bodies of each finger, thumb first, palm last.
 
-    A finger has the name of its last keypoint, less "_tip"; the palm is contact body 0.
+    {name: indices in hand.contact_bodies}. A finger has the name of its last keypoint, less "_tip"; the palm is
+    contact body 0.
     """
     model = hand.to_mjspec().compile()
     found: dict[str, list[int]] = {}
@@ -122,9 +123,10 @@ def fingers(hand: HandSpec) -> dict[str, list[int]]:
 
 
 def side_view_deg(task: GraspTask, row: int) -> float | None:
-    """Return the azimuth of a camera that sees fingers and thumb of the first pre-grasp from the side; None: unknown.
+    """Return the azimuth [degree] of a camera that sees fingers and thumb from the side; None: unknown.
 
-    Of the two sides the one is taken that faces away from an arm, or the usual camera.
+    The hand is at its first pre-grasp. Of the two sides the one is taken that faces away from an arm, or the usual
+    camera.
     """
     quat_w = task.engine.state.palm_quat_w[row].cpu().double()
     lateral_w = quat_rotate(quat_w, quat_w.new_tensor([0.0, 1.0, 0.0])).numpy()[:2]

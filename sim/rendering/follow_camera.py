@@ -1,4 +1,4 @@
-"""A camera that follows the hand: fixed direction, smooth motion, and the hand inside the image in every frame."""
+"""A camera that follows the hand smoothly and keeps it inside the image in every frame."""
 
 import mujoco
 import numpy as np

@@ -20,7 +20,7 @@ INSET_SHARE = 0.27
 
 @dataclass(frozen=True)
 class Phase:
-    """Position in an attempt: its phases with their lengths, and the time since its start."""
+    """Hold the phases of an attempt with their lengths, and the time since its start."""
 
     lengths_s: Mapping[str, float]
     """Length of each phase by name [s], in order."""
@@ -30,7 +30,7 @@ class Phase:
 
 @dataclass(frozen=True)
 class Overlay:
-    """What is written over one frame; empty parts are left out."""
+    """Hold the text and diagrams of one frame; empty parts are left out."""
 
     title: str = ""
     note: str = ""

@@ -1,4 +1,4 @@
-"""The look of images and videos: table, light, soft shadows, colours, and the visual mesh of the object."""
+"""Draw scenes with table, light, soft shadows, colours, and the visual mesh of the object."""
 
 from collections.abc import Collection
 

@@ -154,7 +154,10 @@ class VideoRecorder:
 
 
 def with_common_palette(images: list[Image.Image]) -> list[Image.Image]:
-    """Return the images with one palette of GIF_COLOURS; without dither, so that what rests costs no bytes."""
+    """Return the images with one palette of GIF_COLOURS.
+
+    Without dither: unchanged regions then cost no bytes.
+    """
     chosen = images[:: max(1, len(images) // PALETTE_FRAMES)]
     width, height = images[0].size
     sheet = Image.new("RGB", (width, height * len(chosen)))
