@@ -16,7 +16,10 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
 
-WIDTH, HEIGHT = 720, 480
+WIDTH = 720
+"""Width of a film [pixel]."""
+HEIGHT = 480
+"""Height of a film of that width [pixel]."""
 ANIMATION_HZ = 12.5
 """Largest number of frames per second of a GIF or WebP."""
 SIDE_DEG = 55.0
