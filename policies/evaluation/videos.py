@@ -23,6 +23,7 @@ from dexgrasp.sim.rendering.video import check_name
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.plugins import import_plugins
 
 DIFFERS = 1
 """Exit status when the repetition ended in another way than the recorded trial."""
@@ -67,6 +68,7 @@ def video(cfg: VideoCfg) -> int:
     if not cfg.run:
         raise ValueError("video needs the run directory of an evaluation: dexgrasp video RUN trial=N")
     run = StoredRun.read(cfg.run)
+    import_plugins(run.cfg.plugins)
     outcome = run.outcome(cfg.trial, cfg.disturbance or run.cfg.disturbances()[0])
     library = open_library(run.cfg.objects)
     if (name := library.names[outcome.trial % len(library)]) != outcome.object:
