@@ -148,7 +148,7 @@ def test_several_runs_stand_side_by_side_with_differences_to_the_first(tmp_path,
     # 2 gained, 7 lost of 12: two-sided binomial 2 (1 + 9 + 36) / 512
     assert "success 83.3 % 10/12 41.7 % 5/12 \N{MINUS SIGN}41.7 points, p = 0.180" in words
     assert "The runs have identical trials" in words
-    assert "1 options differ A: synergy B: synergy attempts 3 1" in words
+    assert "Options that differ (1) A: synergy B: synergy attempts 3 1" in words
     objects = words[words.index("Objects whose rates differ") :]
     assert f"{NAMES[3]} 100.0 % 1/1 0.0 % 0/1 \N{MINUS SIGN}100.0 points" in objects
     assert NAMES[0] not in objects  # equal in both
