@@ -16,7 +16,7 @@ class CliCommand:
     function: str
     """module:function, called with the configuration; may return an exit status."""
     positional: tuple[str, ...] = ()
-    """Keys that may be given without `key=`, in this order."""
+    """Keys that may be given without `key=`, in this order; one that ends in `...` takes all further words."""
     former: str = ""
     """Former name of the command, accepted for one release."""
     renamed: tuple[tuple[str, str], ...] = ()
@@ -73,6 +73,20 @@ COMMANDS = (
         summary="Measure the success rate of a policy on a set of objects, with and without disturbances.",
         schema="dexgrasp.policies.evaluation.config:EvaluateCfg",
         function="dexgrasp.policies.evaluation.evaluate:evaluate",
+    ),
+    CliCommand(
+        words="report",
+        summary="Write the report of a stored evaluation again, or compare several side by side.",
+        schema="dexgrasp.policies.evaluation.report:ReportCfg",
+        function="dexgrasp.policies.evaluation.report:report",
+        positional=("runs...",),
+    ),
+    CliCommand(
+        words="video",
+        summary="Record a stored trial of an evaluation as .mp4, .gif or .webp; exit status 1 if it ends differently.",
+        schema="dexgrasp.policies.evaluation.videos:VideoCfg",
+        function="dexgrasp.policies.evaluation.videos:video",
+        positional=("run",),
     ),
     CliCommand(
         words="compare",

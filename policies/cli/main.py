@@ -5,6 +5,7 @@ Heavy modules are not imported here: a command's own module is imported when it 
 
 import importlib
 import importlib.metadata
+import json
 import logging
 import os
 import re
@@ -113,14 +114,17 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
 def _name_positionals(command: CliCommand, words: Sequence[str]) -> list[str]:
     """Add to each positional word its key; `key=value` words stay unchanged."""
     free = list(command.positional)
-    overrides = []
+    overrides, listed = [], []
     for word in words:
         if word.startswith("--"):
             raise configs.ConfigError(f"no option '{word}': options are written key=value (see --help)")
         if not re.match(r"\+{0,2}[A-Za-z_][\w.]*=", word) and free:
+            if free[0].endswith("..."):
+                listed.append(word)
+                continue
             word = f"{free.pop(0)}={word}"
         overrides.append(word)
-    return overrides
+    return overrides + ([f"{free[0].removesuffix('...')}={json.dumps(listed)}"] if listed else [])
 
 
 def _renamed(command: CliCommand, overrides: Sequence[str]) -> list[str]:

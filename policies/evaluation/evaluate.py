@@ -91,7 +91,7 @@ def record_videos(
         return task, make_policy(cfg.policy, task)
 
     try:
-        return videos.record(outcomes, cfg.videos, folder, library, cfg.attempts, rerun)
+        return videos.record(outcomes, cfg.videos, folder, cfg.attempts, rerun)
     except RenderUnavailable as error:
         log.warning("no videos: %s", error)
         return []
@@ -130,7 +130,9 @@ def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, An
         raise ValueError(f"the task reports failures {unknown}; known: {list(FAILURES)}")
     return success_summary(sum(success), len(success)) | {
         "per_object": count_by([outcome.object for outcome in outcomes], success),
-        "per_disturbance": {name: success_summary(**by_disturbance[name]) for name in cfg.disturbances()},
+        "per_disturbance": {
+            name: success_summary(**by_disturbance[name]) for name in cfg.disturbances() if name in by_disturbance
+        },
         "failures": {name: failed[name] for name in FAILURES},
         "config": configs.as_dict(cfg),
         "versions": facts["versions"],
