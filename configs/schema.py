@@ -346,7 +346,8 @@ class _Reader:
     def _unknown(self, key: str, level: Sequence[str]) -> str:
         everywhere = known_keys(self.top)
         by_last_word = {known.rpartition(".")[2]: known for known in reversed(everywhere)}
-        hint = did_you_mean(key, [*level, *everywhere])
+        suffixed = [known for known in everywhere if known.endswith(f".{key}")]
+        hint = f" Did you mean '{suffixed[0]}'?" if suffixed else did_you_mean(key, [*level, *everywhere])
         if not hint and (near := nearest_names(key.rpartition(".")[2], by_last_word)):
             hint = f" Did you mean '{by_last_word[near[0]]}'?"
         return f"{self.name}: unknown key '{key}'.{hint} Known keys: {comma_separated(level)}"

@@ -120,7 +120,7 @@ def varied(cfg: BenchAblationsCfg, variant: Variant, out: Path) -> TrainCfg:
         "distillation": replace(cfg.distillation, **variant.distillation),
         "out": str(out),
     }
-    own = configs.load(TrainCfg, "train", [f"stage={variant.steps_as or variant.stage}"])
+    own = configs.load(TrainCfg, "train", [f"recipe={variant.steps_as or variant.stage}"])
     plain |= {"iterations": max(2, round(1e6 * cfg.budget / steps))}
     plain |= {name: getattr(own, name) for name in ("init_std", "final_std", "target_kl")} | variant.train
     return TrainCfg(**plain)

@@ -10,6 +10,7 @@ The controller as one ONNX graph, in operations that onnxruntime has in double, 
 import dataclasses
 import inspect
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -149,12 +150,23 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     checkpoint = load_checkpoint(registry.find_policy(cfg.policy, kind="checkpoint").path)
     if checkpoint.stage != "student":
         raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
+    _check_trials(checkpoint, cfg)
     with atomic_path(out) as partial:
         parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())
     log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
     print(f"bundle: {out}")
     return dataclasses.asdict(parity)
+
+
+def _check_trials(checkpoint: Checkpoint, cfg: ExportCfg) -> None:
+    """Raise ValueError if the trials cannot give the steps over which a bundle is compared."""
+    steps = replace(checkpoint.task, hold_s=TaskCfg().hold_s).phase_steps[-1]
+    if cfg.trials * steps < LEAST_STEPS:
+        raise ValueError(
+            f"trials={cfg.trials} of {steps} steps each give {cfg.trials * steps} recorded steps, {LEAST_STEPS} are "
+            f"needed: give trials={math.ceil(LEAST_STEPS / steps)} or more"
+        )
 
 
 def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:

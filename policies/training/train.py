@@ -93,7 +93,10 @@ def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
     """
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
     if not name:
-        raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train recipe={stage}` leaves in out=RUN")
+        raise FileNotFoundError(
+            f"{key}: none is given, recipe={cfg.stage} needs one: give {key}=RUN, the out= of `dexgrasp train "
+            f"recipe={stage}`, or a shipped policy such as {key}=allegro/{stage}"
+        )
     path = registry.find_policy(name, key, "checkpoint").path
     try:
         checkpoint = load_checkpoint(path)
@@ -152,6 +155,7 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     """Train or resume; return the best validation of this start, the run directory and last iteration."""
     torch.set_num_threads(1)  # the networks are small; the physics has its own threads
     torch.set_flush_denormal(True)
+    check_policies(cfg)
     check_objects(cfg)
     _join_ranks(cfg)
     cfg = reproduce_published_release(cfg) if cfg.reproduce_release else cfg
@@ -162,6 +166,14 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
             result = _learn(cfg, run.path, run.facts)
     distributed.shutdown()
     return result
+
+
+def check_policies(cfg: TrainCfg) -> None:
+    """Raise ValueError or OSError where a policy that training starts from is missing or was trained otherwise."""
+    if cfg.stage == "student":
+        find_compatible_checkpoint(cfg, "teacher")
+    if cfg.init_checkpoint:
+        find_compatible_checkpoint(cfg, "init_checkpoint")
 
 
 def check_objects(cfg: TrainCfg) -> None:

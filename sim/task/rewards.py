@@ -98,6 +98,12 @@ def register_reward(name: str, function: RewardFunction) -> None:
     _REGISTRY.register(name, function)
 
 
+def check_registered(cfg: RewardCfg) -> None:
+    """Raise ValueError where a term of `cfg.extra` is not registered."""
+    for name in cfg.extra:
+        _REGISTRY.get(name)
+
+
 def reach(distance_m: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean keypoint-object distance, each capped at 0.15 m.
 

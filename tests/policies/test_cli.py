@@ -265,7 +265,7 @@ def test_a_path_with_an_equals_sign_in_a_folder_is_still_positional(walking, cap
         (["step=5"], "dexgrasp walk: error: walk: unknown key 'step'. Did you mean 'steps'? Known keys: place, steps"),
         (["steps=far"], "dexgrasp walk: error: walk: 'steps' expects int, got 'far'"),
         (["home", "again"], "dexgrasp walk: error: walk: expected key=value, got 'again'. Known keys: place, steps"),
-        (["--fast"], "dexgrasp walk: error: no option '--fast': options are written key=value (see --help)"),
+        (["--fast"], "dexgrasp walk: error: no option '--fast': options are written key=value; flags are --help, --help-all, --cfg and -m"),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(walking, words, message, capsys):
