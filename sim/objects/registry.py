@@ -16,7 +16,7 @@ RANDOM_URDFS = re.compile(r"random_urdfs(?::(\d+))?")
 def open_library(spec: str | Path) -> ObjectLibrary:
     """Return the object library named by `spec`.
 
-    "shipped"; "generated:N": N training objects, generated on first use and cached, "generated:N:validation" or ":test"
+    "shipped"; "generated:N": N training objects, built when they are used and cached, "generated:N:validation" or ":test"
     for another split; "random_urdfs": the 1,000 objects of PyBullet, "random_urdfs:N" the first N;
     a library folder; or a folder of meshes, imported into the cache on first use.
     """
@@ -24,7 +24,7 @@ def open_library(spec: str | Path) -> ObjectLibrary:
     if str(spec) == "shipped":
         return ObjectLibrary(assets.path("objects"))
     if made := GENERATED.fullmatch(str(spec)):
-        from dexgrasp.sim.objects.generator import cached_library
+        from dexgrasp.sim.objects.generated_library import cached_library
 
         return cached_library(int(made[1]), split=made[2] or "train")
     if public := RANDOM_URDFS.fullmatch(str(spec)):
