@@ -226,6 +226,14 @@ def _leaves(schema: type, tree: Mapping[str, Any], prefix: str) -> Iterator[tupl
             yield prefix + str(key), value
 
 
+def _deepest(key: str, value: Any) -> str:
+    """Return the dotted key of the first leaf of a mapping, as it was typed."""
+    while isinstance(value, Mapping) and value:
+        last, value = next(iter(value.items()))
+        key = f"{key}.{last}"
+    return key
+
+
 def _walk(schema: type, prefix: str) -> Iterator[str]:
     for key, hint in fields(schema).items():
         if dataclasses.is_dataclass(hint):
@@ -256,7 +264,7 @@ class _Reader:
         hints = fields(schema)
         for key in tree:
             if key not in hints:
-                raise ConfigError(self._unknown(f"{prefix}{key}", [prefix + known for known in hints]))
+                raise ConfigError(self._unknown(prefix + _deepest(key, tree[key]), [prefix + known for known in hints]))
         given = {}
         for field in dataclasses.fields(schema):  # type: ignore[arg-type]
             hint, value = hints[field.name], tree.get(field.name, NOT_GIVEN)

@@ -21,9 +21,34 @@ SECTIONS = {
 """Sections of a command's help, and their keys in order; other keys form the section `Options`."""
 
 RARE = frozenset(
-    "stage disturbance_step validation_trials early_stop_patience resume learning_rate target_kl num_epochs num_minibatches gamma init_std "
-    "final_std hidden precision init_from_teacher history_encoder reproduce_release alpha num_threads "
-    "hand_body camera_file palm_pose_source check_reachability preview shadow".split()
+    [
+        "stage",
+        "disturbance_step",
+        "validation_trials",
+        "early_stop_patience",
+        "validation_interval",
+        "resume",
+        "learning_rate",
+        "target_kl",
+        "num_epochs",
+        "num_minibatches",
+        "gamma",
+        "init_std",
+        "final_std",
+        "hidden",
+        "precision",
+        "init_from_teacher",
+        "history_encoder",
+        "reproduce_release",
+        "alpha",
+        "num_threads",
+        "hand_body",
+        "camera_file",
+        "palm_pose_source",
+        "check_reachability",
+        "preview",
+        "shadow",
+    ]
 )
 """Top-level keys that only --help-all shows."""
 
@@ -100,7 +125,9 @@ def _examples(command: CliCommand) -> str:
 def _sections(shown: Sequence[OptionHelp]) -> dict[str, list[OptionHelp]]:
     """Return the keys by title of their section, in the order of SECTIONS."""
     by_name = {key.name: key for key in shown}
-    found = {title: [by_name.pop(name) for name in names.split() if name in by_name] for title, names in SECTIONS.items()}
+    found = {
+        title: [by_name.pop(name) for name in names.split() if name in by_name] for title, names in SECTIONS.items()
+    }
     last = found.pop("Run")
     found |= {"Options": list(by_name.values()), "Run": last}
     return {title: members for title, members in found.items() if members}

@@ -37,7 +37,6 @@ class OptionHelp:
     default: str
     meaning: str
 
-
     @property
     def choices(self) -> list[str]:
         """Return the values that the key takes, where these can be listed; empty for numbers and text."""

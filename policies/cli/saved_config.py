@@ -49,7 +49,9 @@ def _refuse_other_command(word: str, file: Path, schema: type, command: CliComma
     except (OSError, ValueError, KeyError, TypeError):
         return
     if kind != schema.__name__.removesuffix("Cfg").lower():
-        right = [other.words for other in COMMANDS if other.schema.rpartition(":")[2].removesuffix("Cfg").lower() == kind]
+        right = [
+            other.words for other in COMMANDS if other.schema.rpartition(":")[2].removesuffix("Cfg").lower() == kind
+        ]
         names = " or ".join(f"`dexgrasp {name}`" for name in right) or f"'{kind}'"
         raise configs.ConfigError(f"{word} is of a run of {names}, not of `dexgrasp {command.words}`")
 

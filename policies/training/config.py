@@ -88,8 +88,8 @@ class TrainCfg:
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
-    """Writer of the curves beside RUN/progress.csv. tensorboard: where it is installed. wandb: needs the extra `wandb`;
-    the environment variable WANDB_MODE=offline keeps the curves in RUN/wandb."""
+    """Second writer of the curves, beside RUN/progress.csv; wandb needs the extra `wandb`, and with WANDB_MODE=offline
+    in the environment no account."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 

@@ -27,7 +27,9 @@ class WandbWriter(KVWriter):
         before = file.read_text(encoding="utf-8").strip() if file.is_file() else None
         resume = "allow" if before else None
         try:
-            self._run = wandb.init(project="dexgrasp", name=path.name, dir=path, config=config, id=before, resume=resume)
+            self._run = wandb.init(
+                project="dexgrasp", name=path.name, dir=path, config=config, id=before, resume=resume
+            )
         except wandb.Error as error:
             raise ValueError(
                 f"tracker=wandb: {' '.join(str(error).split())} (`wandb login` stores a key; WANDB_MODE=offline needs none)"

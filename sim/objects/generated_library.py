@@ -35,7 +35,9 @@ class GeneratedLibrary(ObjectLibrary):
 
     def prepare(self, names: Iterable[str]) -> None:
         """Build the objects `names` that have no file yet, in several processes where that is worth it."""
-        missing = [name for name in dict.fromkeys(names) if name not in self._contents and not self._file(name).is_file()]
+        missing = [
+            name for name in dict.fromkeys(names) if name not in self._contents and not self._file(name).is_file()
+        ]
         workers = min(process_pool.available_cores(), -(-len(missing) // WORTH_A_PROCESS))
         jobs = [(self._request(name), self._file(name)) for name in missing]
         with closing(process_pool.run_in_processes(write_object, jobs, workers)) as finished:

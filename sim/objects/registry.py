@@ -8,7 +8,6 @@ from dexgrasp import assets
 from dexgrasp.sim.objects.library import MANIFEST, ObjectLibrary
 from dexgrasp.utils.text import did_you_mean
 
-
 GENERATED = re.compile(r"generated:(\d+)(?::(train|validation|test))?")
 RANDOM_URDFS = re.compile(r"random_urdfs(?::(\d+))?")
 
@@ -16,9 +15,9 @@ RANDOM_URDFS = re.compile(r"random_urdfs(?::(\d+))?")
 def open_library(spec: str | Path) -> ObjectLibrary:
     """Return the object library named by `spec`.
 
-    "shipped"; "generated:N": N training objects, built when they are used and cached, "generated:N:validation" or ":test"
-    for another split; "random_urdfs": the 1,000 objects of PyBullet, "random_urdfs:N" the first N;
-    a library folder; or a folder of meshes, imported into the cache on first use.
+    "shipped"; "generated:N": N training objects, built when they are used and cached, "generated:N:validation" or
+    ":test" for another split; "random_urdfs": the 1,000 objects of PyBullet, "random_urdfs:N" the first N; a library
+    folder; or a folder of meshes, imported into the cache on first use.
     """
     check_spec(spec)
     if str(spec) == "shipped":
@@ -51,8 +50,8 @@ def check_spec(spec: str | Path, key: str = "objects") -> None:
         raise FileNotFoundError(
             f"{key}: '{spec}' is neither 'shipped' nor a folder.{did_you_mean(text, ('shipped', 'random_urdfs'))} "
             f"Expected 'shipped', 'generated:N' (N training objects; 'generated:N:validation', 'generated:N:test'), "
-            f"'random_urdfs' (PyBullet's 1,000), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or GLB "
-            "meshes"
+            f"'random_urdfs' (PyBullet's 1,000), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or "
+            "GLB meshes"
         )
 
 
