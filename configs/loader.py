@@ -113,7 +113,7 @@ def options(group: str, root: Path = ROOT) -> list[str]:
 
 
 def chosen_options(name: str, given: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
-    """Return the option of every group of the command `name`: `given`, else of a recipe's defaults, else the default."""
+    """Return the option of every group of a command: `given`, else what a given recipe chooses, else the default."""
     known = groups(name, root)
     usual = {word: group.option for word, group in known.items()}
     own: dict[str, str] = {}

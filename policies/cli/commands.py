@@ -406,7 +406,7 @@ COMMANDS = (
         group="start",
         examples=(
             "viewer policy=allegro/student",
-            "viewer realsense camera=runs/calibration/camera.yaml",
+            "viewer realsense camera_file=runs/calibration/camera.yaml",
             "viewer policy=synergy disturbance=force port=8090",
         ),
     ),

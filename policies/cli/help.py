@@ -11,44 +11,22 @@ from dexgrasp.policies.cli.option_docs import REQUIRED, OptionHelp, keys
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 SECTIONS = {
-    "Policy": "recipe bag policy a b teacher init_checkpoint variants budget",
+    "Policy": "recipe perception camera_file bag policy a b teacher init_checkpoint variants budget",
     "Robot and objects": "hand arm side mount objects validation_objects library source meshes test n split families",
-    "Trials": "trials disturbances attempts videos perception trial",
-    "Training": "iterations num_epochs validation_interval time_limit_min tracker",
+    "Trials": "trials disturbances attempts videos trial",
+    "Training": "iterations time_limit_min tracker",
     "Task and physics": "task camera randomization physics disturbance",
     "Run": "out seed num_envs num_threads engine cluster plugins workers",
 }
 """Sections of a command's help, and their keys in order; other keys form the section `Options`."""
 
 RARE = frozenset(
-    [
-        "stage",
-        "disturbance_step",
-        "validation_trials",
-        "early_stop_patience",
-        "validation_interval",
-        "resume",
-        "learning_rate",
-        "target_kl",
-        "num_epochs",
-        "num_minibatches",
-        "gamma",
-        "init_std",
-        "final_std",
-        "hidden",
-        "precision",
-        "init_from_teacher",
-        "history_encoder",
-        "reproduce_release",
-        "alpha",
-        "num_threads",
-        "hand_body",
-        "camera_file",
-        "palm_pose_source",
-        "check_reachability",
-        "preview",
-        "shadow",
-    ]
+    (
+        *("stage", "disturbance_step", "validation_trials", "early_stop_patience", "validation_interval", "resume"),
+        *("learning_rate", "target_kl", "num_epochs", "num_minibatches", "gamma", "init_std", "final_std", "hidden"),
+        *("precision", "init_from_teacher", "history_encoder", "reproduce_release", "alpha", "num_threads"),
+        *("hand_body", "palm_pose_source", "check_reachability", "preview", "shadow"),
+    )
 )
 """Top-level keys that only --help-all shows."""
 

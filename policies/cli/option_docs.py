@@ -140,19 +140,36 @@ def _default(tree: ast.Module, field: ast.AnnAssign, given: object) -> str:
         return str(given).lower() if isinstance(given, bool) else str(given)
     if field.value is None:
         return REQUIRED
-    value = _constant(tree, field.value.id)[0] if isinstance(field.value, ast.Name) else field.value
-    if isinstance(value, ast.Tuple):
-        return "[" + ", ".join(ast.unparse(item).strip("'") for item in value.elts) + "]"
+    value, origin = field.value, tree
+    if isinstance(value, ast.Name):
+        value, origin = _constant(tree, value.id)
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "tuple" and isinstance(value.args[0], ast.Name):
+        value, origin = _constant(tree, value.args[0].id)
+    if isinstance(value, (ast.Tuple, ast.Dict)):
+        items = value.elts if isinstance(value, ast.Tuple) else [key for key in value.keys if key is not None]
+        items = [_constant(origin, item.id)[0] if isinstance(item, ast.Name) else item for item in items]
+        return "[" + ", ".join(_listed(ast.literal_eval(item)) for item in items) + "]"
     text = ast.unparse(value)
     spelled = {"None": "null", "True": "true", "False": "false", "field(default_factory=dict)": "{}"}
     return spelled.get(text, text.strip("'"))
 
 
+def _listed(value: object) -> str:
+    """Return an item of a list as it is typed: text with a comma in quotes."""
+    return f"'{value}'" if isinstance(value, str) and "," in value else str(value)
+
+
 def _constant(tree: ast.Module, name: str) -> tuple[ast.expr, ast.Module]:
     """Return the value of the module-level constant `name` and the module that assigns it, `tree` or one it imports."""
     for statement in tree.body:
-        if isinstance(statement, ast.Assign) and name in [ast.unparse(target) for target in statement.targets]:
-            return statement.value, tree
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if ast.unparse(target) == name:
+                    return statement.value, tree
+                if isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):
+                    places = [ast.unparse(item) for item in target.elts]
+                    if name in places:
+                        return statement.value.elts[places.index(name)], tree
         if isinstance(statement, ast.ImportFrom) and statement.module and name in {a.name for a in statement.names}:
             if not _is_ours(statement.module):
                 break

@@ -36,7 +36,8 @@ def split(schema: type, command: CliCommand, words: Sequence[str]) -> tuple[dict
         fitting = [other.words for other in COMMANDS if set(tree) <= _top_level(other)]
         whose = f" It fits `dexgrasp {'` or `dexgrasp '.join(fitting)}`." if fitting else ""
         raise configs.ConfigError(
-            f"{first} is no configuration of `dexgrasp {command.words}`, which has no {comma_separated(unknown)}.{whose}"
+            f"{first} is no configuration of `dexgrasp {command.words}`, which has no "
+            f"{comma_separated(unknown)}.{whose}"
         )
     tree.pop("out", None)
     return tree, rest

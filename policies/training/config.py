@@ -88,8 +88,7 @@ class TrainCfg:
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
     tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
-    """Second writer of the curves, beside RUN/progress.csv; wandb needs the extra `wandb`, and with WANDB_MODE=offline
-    in the environment no account."""
+    """Writer of the curves beside RUN/progress.csv. wandb needs the extra `wandb`; WANDB_MODE=offline: no account."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 

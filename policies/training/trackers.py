@@ -32,7 +32,7 @@ class WandbWriter(KVWriter):
             )
         except wandb.Error as error:
             raise ValueError(
-                f"tracker=wandb: {' '.join(str(error).split())} (`wandb login` stores a key; WANDB_MODE=offline needs none)"
+                f"tracker=wandb: {' '.join(str(error).split())} (WANDB_MODE=offline in the environment needs no key)"
             ) from error
         write_text(file, self._run.id)
 

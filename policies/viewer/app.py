@@ -35,7 +35,7 @@ class ViewerCfg:
 
     perception: str = "sim"
     """sim, realsense, realsense:SERIAL, a recording (.db3, .bag), or a folder of depth images with camera.json."""
-    camera: str = ""
+    camera_file: str = ""
     """Pose of the camera, the YAML that `dexgrasp calibrate camera` writes; empty = the folder's own, or none."""
     policy: str = "synergy"
     """Policy in sim: synergy, zero, random, or a shipped name, run directory, checkpoint or bundle directory."""
@@ -139,7 +139,7 @@ def _open_world(cfg: ViewerCfg) -> Player:
         raise FileNotFoundError(
             f"perception={cfg.perception}: no such file or folder; known besides: sim, realsense, realsense:SERIAL"
         )
-    pose = CameraPose.load(cfg.camera) if cfg.camera else None
+    pose = CameraPose.load(cfg.camera_file) if cfg.camera_file else None
 
     def open_frames() -> DepthSource:
         return open_camera(cfg.perception, pose, cfg.realsense)
