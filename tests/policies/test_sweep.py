@@ -80,6 +80,7 @@ def test_a_sweep_runs_skips_what_is_done_and_goes_on_after_a_failure(here, capfd
     assert len(json.loads((here / "sweep/n=2/manifest.json").read_text())["objects"]) == 2
 
 
+@pytest.mark.slow
 def test_a_sweep_of_evaluate_ends_with_one_table_of_success_rates(here, capfd):
     words = ["policy=synergy,zero", "trials=6", "num_envs=6", "physics=turbo", "task.hold_s=0.5", "out=sweep", "-m"]
     assert main(["evaluate", *words]) == 0
