@@ -113,17 +113,20 @@ def options(group: str, root: Path = ROOT) -> list[str]:
 
 
 def chosen_options(name: str, given: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
-    """Return the option of every group of a command: `given`, else what a given recipe chooses, else the default."""
+    """Return the option of every group of a command.
+
+    That is the one in `given`, else the one that a given recipe chooses, else the default.
+    """
     known = groups(name, root)
     usual = {word: group.option for word, group in known.items()}
     own: dict[str, str] = {}
-    for word, option in (usual | given).items():
+    for word, option in {**usual, **given}.items():
         own |= _overridden(word, option, root)
     return usual | own | {word: option for word, option in given.items() if word in known}
 
 
 def yaml_values(name: str, given: Mapping[str, str], root: Path = ROOT) -> dict[str, Any]:
-    """Return the values of the YAML files of the command `name` by dotted key, with the options `given` of its groups.
+    """Return the values of a command's YAML files by dotted key, with the options `given` of its groups.
 
     They are those that `load` composes, without importing Hydra: help and completion must be fast.
     """
@@ -141,7 +144,7 @@ def yaml_values(name: str, given: Mapping[str, str], root: Path = ROOT) -> dict[
 
 
 def option_values(group: str, option: str, place: str, root: Path = ROOT) -> dict[str, Any]:
-    """Return the values of one option of a group by dotted key, those of the options that it extends among them."""
+    """Return the values of an option of a group by dotted key, also of the options that it extends."""
     tree = read_plain(root / group / f"{option}.yaml")
     values: dict[str, Any] = {}
     for entry in tree.pop("defaults", []):

@@ -1,4 +1,4 @@
-"""Expansion of sweeps (`seed=1,2,3 task.lift_m=0.12,0.15`) into the words of single jobs, in Hydra's syntax."""
+"""Expansion of sweeps (`seed=1,2,3 task.lift_m=0.12,0.15`) into jobs, in Hydra's syntax."""
 
 import re
 from collections.abc import Sequence
@@ -6,7 +6,7 @@ from itertools import product
 
 
 def expand(words: Sequence[str]) -> list[tuple[str, ...]]:
-    """Return the words that each job adds to the common ones: every combination of the values that are swept.
+    """Return the words that each job adds to the common ones: all combinations of the swept values.
 
     `key=a,b`, `key=range(1,4)` and `key=choice(a,b)` are swept; a list is one value in brackets: `key=[a,b]`. A word
     that Hydra's grammar does not know is one value. One empty job if nothing is swept.

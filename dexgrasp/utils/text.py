@@ -8,7 +8,7 @@ SIMILARITY = 0.7
 
 
 def nearest_names(word: str, known: Iterable[object], most: int = 1) -> list[str]:
-    """Return the known names that are most like `word`, the nearest first, at most `most`; none below SIMILARITY."""
+    """Return the known names most like `word`, the nearest first, at most `most`; none below SIMILARITY."""
     return get_close_matches(word, [str(name) for name in known], n=most, cutoff=SIMILARITY)
 
 

@@ -42,7 +42,7 @@ EVERY_COMMAND = (
 
 
 def overview(commands: Sequence[CliCommand]) -> str:
-    """Return the help of `dexgrasp`: the commands by group with one example each, and the shipped policies."""
+    """Return the help of `dexgrasp`: commands by group, an example of each group, shipped policies."""
     width = max(len(command.words) for command in commands) + 2
     lines = ["usage: dexgrasp COMMAND [key=value ...]"]
     for group, title in {**GROUPS, "": "More"}.items():
@@ -60,7 +60,7 @@ def overview(commands: Sequence[CliCommand]) -> str:
 
 
 def command_help(command: CliCommand, chosen: Mapping[str, str] | None = None) -> str:
-    """Return the help of one command: examples, the keys that people use in sections, and the way to all others.
+    """Return the short help of a command: examples, its main keys in sections, the way to all others.
 
     `chosen`: options of groups whose defaults are shown, for instance {"recipe": "student"}.
     """
@@ -80,7 +80,7 @@ def full_help(command: CliCommand, chosen: Mapping[str, str] | None = None) -> s
 
 
 def prefix_help(command: CliCommand, prefix: str, chosen: Mapping[str, str] | None = None) -> str:
-    """Return the help of the key `prefix` or of the keys below it. Raises ConfigError where there are none."""
+    """Return the help of the key `prefix` or of the keys below it. Raises ConfigError without any."""
     known = keys(command.schema, command.config, chosen)
     wanted = prefix.removesuffix(".*").rstrip(".=")
     found = [key for key in known if key.name == wanted or key.name.startswith(f"{wanted}.")]

@@ -1,4 +1,4 @@
-"""`dexgrasp list`: short tables of the shipped policies, hands, arms, object libraries and camera modes."""
+"""`dexgrasp list`: tables of the shipped policies, hands, arms, object libraries and camera modes."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ def list_assets(cfg: ListCfg) -> None:
 
 
 def policies() -> list[Sequence[str]]:
-    """Return the rows of the shipped policies; success and trials are those of the first row of their model cards."""
+    """Return the rows of the shipped policies, with the first measurement of their model cards."""
     rows: list[Sequence[str]] = [("policy", "hand", "observes", "success (95 % interval)", "trials", "objects")]
     for name in assets.policies():
         folder = assets.path(f"policies/{name}")

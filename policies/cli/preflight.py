@@ -1,4 +1,4 @@
-"""Checks of a configuration before its command starts: whatever can be known beforehand is refused within seconds.
+"""Checks of a configuration before its command starts, so that mistakes are refused within seconds.
 
 Checks that need the files of a policy stand at the start of the commands themselves.
 """
@@ -118,10 +118,6 @@ def _check_names(cfg: Any) -> None:
         for key in ("policy", "a", "b"):
             if name := getattr(cfg, key, ""):
                 check_policy(name, key)
-    if getattr(cfg, "cluster", ""):
-        from dexgrasp.policies.evaluation.ray_backend import find_cluster
-
-        find_cluster(cfg.cluster)
 
 
 def _check_task(cfg: Any) -> None:

@@ -73,7 +73,7 @@ def plan(command: CliCommand, words: Sequence[str]) -> list[SweepJob]:
 
 
 def run(command: CliCommand, jobs: Sequence[SweepJob]) -> int:
-    """Run the jobs that are not done, print the table; return 0, 1 if one failed, or 130 after an interruption."""
+    """Run the jobs that are not done and print the table; return 0, 1 (one failed) or 130 (interrupted)."""
     done = list(jobs)
     root = Path(jobs[0].folder).parent if not Path(jobs[0].folder).suffix else Path(jobs[0].folder).parent.parent
     root.mkdir(parents=True, exist_ok=True)

@@ -174,7 +174,7 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
 
 
 def check_policies(cfg: TrainCfg) -> None:
-    """Raise ValueError or OSError where a policy that training starts from is missing or was trained otherwise."""
+    """Raise ValueError or OSError where teacher or init_checkpoint is missing or does not fit."""
     if cfg.stage == "student":
         find_compatible_checkpoint(cfg, "teacher")
     if cfg.init_checkpoint:

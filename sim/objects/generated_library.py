@@ -1,4 +1,4 @@
-"""Libraries of generated objects that need no generation beforehand: each object is built when it is first used.
+"""Libraries of generated objects, each of which is built when it is first used.
 
 Name, sizes and difficulty of the usual training and validation objects are shipped (assets/generated_objects), so that
 scenes, curriculum and random draws are those of the complete library from the first iteration on. An object depends
@@ -30,7 +30,8 @@ class GeneratedLibrary(ObjectLibrary):
 
     def __init__(self, path: Path, rows: Sequence[ObjectEntry], cache: int = 512) -> None:
         """`rows`: entries of all objects; `path`: folder of their files."""
-        self.path, self.manifest = path, {"request": {"n": len(rows), "split": rows[0].split, "seed": rows[0].seed}}
+        self.path = path
+        self.manifest: dict[str, object] = {"request": {"n": len(rows), "split": rows[0].split, "seed": rows[0].seed}}
         self._fill(rows, cache)
 
     def prepare(self, names: Iterable[str]) -> None:
