@@ -11,6 +11,7 @@ exist, their types and their ranges (configs/schema.py).
 
 import copy
 import dataclasses
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -77,7 +78,13 @@ def save(cfg: Any, path: Path) -> None:
 
 def read_plain(path: Path) -> dict[str, Any]:
     """Read a YAML file as plain dicts, lists, numbers and strings, without composition."""
-    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Yaml) or {}
+    return copy.deepcopy(_parse(Path(path).read_text(encoding="utf-8")))
+
+
+@functools.cache
+def _parse(text: str) -> dict[str, Any]:
+    """Return the content of a YAML file; help reads each file several times."""
+    return yaml.load(text, Loader=Yaml) or {}
 
 
 @dataclasses.dataclass(frozen=True)
