@@ -61,6 +61,7 @@ DOORS = {
     ),
     "trimesh": ("sim/",),
     "viser": ("policies/viewer/page.py",),
+    "wandb": ("policies/training/trackers.py",),
     "warp": ("sim/engine/warp",),
 }
 """Heavy dependencies, and the only places that may import them."""

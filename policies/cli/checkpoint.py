@@ -101,7 +101,9 @@ def export_sb3(cfg: Sb3Cfg) -> None:
     checkpoint, out = load_checkpoint(place(cfg.policy)), Path(cfg.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_sb3(checkpoint, out, cfg.obs)
-    print(f"written: {out} (load it with stable_baselines3.PPO.load; the environment: dexgrasp.make_sb3(obs={cfg.obs!r}))")
+    print(
+        f"written: {out} (load it with stable_baselines3.PPO.load; the environment: dexgrasp.make_sb3(obs={cfg.obs!r}))"
+    )
 
 
 def _is_old(file: Path) -> bool:

@@ -16,11 +16,15 @@ class CliCommand:
     function: str
     """module:function, called with the configuration; may return an exit status."""
     positional: tuple[str, ...] = ()
-    """Keys that may be given without `key=`, in this order; one that ends in `...` takes all further words."""
+    """Keys that may be given without `key=`, in this order."""
     former: str = ""
     """Former name of the command, accepted for one release."""
     renamed: tuple[tuple[str, str], ...] = ()
     """(former, present) names of keys, accepted for one release."""
+    group: str = ""
+    """Key of `GROUPS` under which the overview lists it."""
+    examples: tuple[str, ...] = ()
+    """Command lines without `dexgrasp`, the simplest first."""
 
     @property
     def config(self) -> str:
@@ -28,18 +32,62 @@ class CliCommand:
         return self.words.replace(" ", "_")
 
 
+GROUPS = {
+    "start": "Get started",
+    "train": "Train",
+    "measure": "Measure",
+    "objects": "Objects",
+    "robot": "Robot",
+    "bench": "Benchmarks",
+}
+"""Titles of the overview's groups, in order."""
+
 COMMANDS = (
     CliCommand(
         words="demo",
         summary="Let a hand pick up the shipped objects; ends with the success rate, a video and a report.",
         schema="dexgrasp.policies.evaluation.config:EvaluateCfg",
         function="dexgrasp.policies.evaluation.evaluate:demo",
+        group="start",
+        examples=(
+            "demo",
+            "demo trials=20 videos=1",
+            "demo policy=leap/student objects=generated:36:test",
+        ),
+    ),
+    CliCommand(
+        words="list",
+        summary="List the shipped policies, hands, arms, object libraries, or camera modes.",
+        schema="dexgrasp.policies.cli.listing:ListCfg",
+        function="dexgrasp.policies.cli.listing:list_assets",
+        positional=("what",),
+        group="start",
+        examples=("list policies", "list objects", "list cameras"),
+    ),
+    CliCommand(
+        words="completion",
+        summary="Print the script that completes commands, keys and values in a shell.",
+        schema="dexgrasp.policies.cli.completion:CompletionCfg",
+        function="dexgrasp.policies.cli.completion:print_script",
+        positional=("shell",),
+        group="start",
+        examples=(
+            "completion bash",
+            "completion zsh",
+            "completion bash > ~/.local/share/bash-completion/completions/dexgrasp",
+        ),
     ),
     CliCommand(
         words="objects generate",
         summary="Make a library of objects from families of shapes; the same seed gives the same bytes.",
         schema="dexgrasp.policies.cli.objects:GenerateCfg",
         function="dexgrasp.policies.cli.objects:generate",
+        group="objects",
+        examples=(
+            "objects generate out=library n=200",
+            "objects generate out=mugs n=100 families=mug,cup",
+            "objects generate out=held_out n=200 split=test seed=1",
+        ),
     ),
     CliCommand(
         words="objects import",
@@ -47,6 +95,12 @@ COMMANDS = (
         schema="dexgrasp.policies.cli.objects:ImportCfg",
         function="dexgrasp.policies.cli.objects:import_meshes",
         positional=("source",),
+        group="objects",
+        examples=(
+            "objects import meshes out=library",
+            "objects import meshes out=library scale=0.001",
+            "objects import meshes out=library decomposition=coacd density=400",
+        ),
     ),
     CliCommand(
         words="objects show",
@@ -54,6 +108,12 @@ COMMANDS = (
         schema="dexgrasp.policies.cli.objects:ShowCfg",
         function="dexgrasp.policies.cli.objects:show",
         positional=("library",),
+        group="objects",
+        examples=(
+            "objects show shipped",
+            "objects show library out=library.png",
+            "objects show shipped pieces=true most=36",
+        ),
     ),
     CliCommand(
         words="objects compare",
@@ -61,18 +121,36 @@ COMMANDS = (
         schema="dexgrasp.policies.cli.objects:CompareLibraryCfg",
         function="dexgrasp.policies.cli.objects:compare",
         positional=("library", "meshes"),
+        group="objects",
+        examples=(
+            "objects compare shipped meshes",
+            "objects compare library meshes",
+            "objects compare generated:200 meshes out=runs/sizes",
+        ),
     ),
     CliCommand(
         words="train",
         summary="Train a teacher or a student.",
         schema="dexgrasp.policies.training.config:TrainCfg",
         function="dexgrasp.policies.training.train:train",
+        group="train",
+        examples=(
+            "train hand=allegro out=runs/teacher",
+            "train recipe=student teacher=runs/teacher out=runs/student",
+            "train config=runs/teacher seed=1,2,3 -m out=runs/seeds",
+        ),
     ),
     CliCommand(
         words="evaluate",
         summary="Measure the success rate of a policy on a set of objects, with and without disturbances.",
         schema="dexgrasp.policies.evaluation.config:EvaluateCfg",
         function="dexgrasp.policies.evaluation.evaluate:evaluate",
+        group="measure",
+        examples=(
+            "evaluate policy=allegro/student",
+            "evaluate policy=allegro/student objects=generated:216:test disturbance=all trials=1000",
+            "evaluate policy=allegro/student seed=1,2,3 -m out=runs/seeds",
+        ),
     ),
     CliCommand(
         words="report",
@@ -80,6 +158,8 @@ COMMANDS = (
         schema="dexgrasp.policies.evaluation.report:ReportCfg",
         function="dexgrasp.policies.evaluation.report:report",
         positional=("runs...",),
+        group="measure",
+        examples=("report runs/a", "report runs/a runs/b", "report runs/a runs/b out=comparison.html"),
     ),
     CliCommand(
         words="video",
@@ -87,6 +167,12 @@ COMMANDS = (
         schema="dexgrasp.policies.evaluation.videos:VideoCfg",
         function="dexgrasp.policies.evaluation.videos:video",
         positional=("run",),
+        group="measure",
+        examples=(
+            "video runs/a trial=3 out=grasp.mp4",
+            "video runs/a trial=3 out=grasp.gif width=480",
+            "video runs/a trial=3 out=grasp.webp speed=2",
+        ),
     ),
     CliCommand(
         words="compare",
@@ -94,6 +180,12 @@ COMMANDS = (
         schema="dexgrasp.policies.evaluation.compare:CompareCfg",
         function="dexgrasp.policies.evaluation.compare:compare",
         positional=("a", "b"),
+        group="measure",
+        examples=(
+            "compare synergy allegro/student",
+            "compare allegro/teacher allegro/student trials=1000",
+            "compare synergy allegro/student disturbance=force out=runs/compare",
+        ),
     ),
     CliCommand(
         words="export",
@@ -101,6 +193,12 @@ COMMANDS = (
         schema="dexgrasp.policies.export.export:ExportCfg",
         function="dexgrasp.policies.export.export:export",
         renamed=(("run", "policy"),),
+        group="robot",
+        examples=(
+            "export policy=runs/student out=runs/bundle",
+            "export policy=allegro/student out=runs/bundle",
+            "export policy=runs/student out=runs/bundle trials=32 objects=library",
+        ),
     ),
     CliCommand(
         words="publish",
@@ -109,6 +207,12 @@ COMMANDS = (
         function="dexgrasp.policies.export.model_card:publish",
         former="ship",
         renamed=(("run", "policy"),),
+        group="robot",
+        examples=(
+            "publish policy=runs/student out=published",
+            "publish policy=runs/student out=published results=[runs/eval_a,runs/eval_b]",
+            "publish policy=runs/refined out=published history=runs/student",
+        ),
     ),
     CliCommand(
         words="checkpoint upgrade",
@@ -116,6 +220,12 @@ COMMANDS = (
         schema="dexgrasp.policies.cli.checkpoint:UpgradeCfg",
         function="dexgrasp.policies.cli.checkpoint:upgrade",
         positional=("source",),
+        group="train",
+        examples=(
+            "checkpoint upgrade runs/teacher",
+            "checkpoint upgrade runs/teacher/last.zip",
+            "checkpoint upgrade runs/teacher keep=false",
+        ),
     ),
     CliCommand(
         words="checkpoint sb3",
@@ -123,6 +233,12 @@ COMMANDS = (
         schema="dexgrasp.policies.cli.checkpoint:Sb3Cfg",
         function="dexgrasp.policies.cli.checkpoint:export_sb3",
         positional=("policy",),
+        group="train",
+        examples=(
+            "checkpoint sb3 allegro/teacher out=teacher.zip",
+            "checkpoint sb3 runs/student out=student.zip",
+            "checkpoint sb3 allegro/teacher out=teacher.zip group=teacher",
+        ),
     ),
     CliCommand(
         words="replay",
@@ -135,50 +251,97 @@ COMMANDS = (
             ("policy=false", "compare_policy=false"),
             ("bundle", "policy"),
         ),
+        group="robot",
+        examples=(
+            "replay recordings/grasp policy=allegro/student",
+            "replay recordings/grasp policy=runs/bundle hand=leap arm=ur5e_scaled_trajectory",
+            "replay recordings/grasp policy=runs/bundle compare_policy=false",
+        ),
     ),
     CliCommand(
         words="bench engine",
         summary="Measure the speed and the memory of the batched simulation.",
         schema="dexgrasp.policies.benchmarks.engine:BenchEngineCfg",
         function="dexgrasp.policies.benchmarks.engine:bench_engine",
+        group="bench",
+        examples=(
+            "bench engine",
+            "bench engine num_envs=64,256 threads=1,8",
+            "bench engine engine=warp num_envs=4096",
+        ),
     ),
     CliCommand(
         words="bench gpu",
         summary="Measure engine=warp on a GPU: parity with the CPU, stepping, learning, buffers.",
         schema="dexgrasp.policies.benchmarks.gpu:BenchGpuCfg",
         function="dexgrasp.policies.benchmarks.gpu:bench_gpu",
+        group="bench",
+        examples=(
+            "bench gpu",
+            "bench gpu parts=stepping",
+            "bench gpu num_envs=1024,4096 out=runs/gpu",
+        ),
     ),
     CliCommand(
         words="bench physics",
         summary="Measure what each physics preset costs and how far its outcomes agree with the reference.",
         schema="dexgrasp.policies.benchmarks.physics_presets:BenchPhysicsCfg",
         function="dexgrasp.policies.benchmarks.physics_presets:bench_physics",
+        group="bench",
+        examples=(
+            "bench physics",
+            "bench physics trials=60",
+            "bench physics policy=zero presets=reference,turbo",
+        ),
     ),
     CliCommand(
         words="bench perception",
         summary="Measure the time from a depth image to the features, stage by stage.",
         schema="dexgrasp.policies.benchmarks.perception:BenchPerceptionCfg",
         function="dexgrasp.policies.benchmarks.perception:bench_perception",
+        group="bench",
+        examples=(
+            "bench perception",
+            "bench perception frames=50",
+            "bench perception hand=leap out=runs/perception",
+        ),
     ),
     CliCommand(
         words="bench segmentation",
         summary="Measure how well objects are found in synthetic depth images with truth.",
         schema="dexgrasp.policies.benchmarks.segmentation:BenchSegmentationCfg",
         function="dexgrasp.policies.benchmarks.segmentation:bench_segmentation",
+        group="bench",
+        examples=(
+            "bench segmentation",
+            "bench segmentation scenes=100",
+            "bench segmentation objects=generated:36:test seed=5",
+        ),
     ),
     CliCommand(
         words="bench cameras",
-        summary="Compare the camera model of training with rendered depth images, in the vectors that a policy "
-        "observes.",
+        summary="Compare the camera model of training with rendered depth images, in the vectors that a policy observes.",
         schema="dexgrasp.policies.benchmarks.camera_models:BenchCamerasCfg",
         function="dexgrasp.policies.benchmarks.camera_models:bench_cameras",
         former="bench views",
+        group="bench",
+        examples=(
+            "bench cameras",
+            "bench cameras camera=latest",
+            "bench cameras trials=20 hand=leap",
+        ),
     ),
     CliCommand(
         words="bench tracking",
         summary="Compare the tracked object points with the true ones, over whole episodes.",
         schema="dexgrasp.policies.benchmarks.camera_models:BenchCamerasCfg",
         function="dexgrasp.policies.benchmarks.camera_models:bench_cameras",
+        group="bench",
+        examples=(
+            "bench tracking",
+            "bench tracking trials=20",
+            "bench tracking disturbance=shift3 camera=tracked_updated",
+        ),
     ),
     CliCommand(
         words="bench ros",
@@ -186,12 +349,24 @@ COMMANDS = (
         schema="dexgrasp_ros.simulation.benchmark:BenchRosCfg",
         function="dexgrasp_ros.simulation.benchmark:bench_ros",
         renamed=(("bundle", "policy"),),
+        group="bench",
+        examples=(
+            "bench ros",
+            "bench ros policy=leap/student trials=5",
+            "bench ros video=true out=runs/ros",
+        ),
     ),
     CliCommand(
         words="bench ablations",
         summary="Train variants of the method at equal budget and compare them.",
         schema="dexgrasp.policies.benchmarks.ablations:BenchAblationsCfg",
         function="dexgrasp.policies.benchmarks.ablations:bench_ablations",
+        group="bench",
+        examples=(
+            "bench ablations teacher=allegro/teacher",
+            "bench ablations budget=20 teacher=allegro/teacher",
+            "bench ablations teacher=allegro/teacher variants=[student,teacher] out=runs/ablations",
+        ),
     ),
     CliCommand(
         words="bench deploy",
@@ -199,12 +374,24 @@ COMMANDS = (
         schema="dexgrasp.policies.benchmarks.deploy:BenchDeployCfg",
         function="dexgrasp.policies.benchmarks.deploy:bench_deploy",
         former="bench runtime",
+        group="bench",
+        examples=(
+            "bench deploy",
+            "bench deploy policy=leap/student",
+            "bench deploy policy=runs/bundle steps=10000",
+        ),
     ),
     CliCommand(
         words="calibrate board",
         summary="Draw the calibration board to print.",
         schema="dexgrasp.policies.cli.calibrate:PrintBoardCfg",
         function="dexgrasp.policies.cli.calibrate:print_board",
+        group="robot",
+        examples=(
+            "calibrate board",
+            "calibrate board dpi=600",
+            "calibrate board board.square_m=0.03 out=runs/board",
+        ),
     ),
     CliCommand(
         words="calibrate camera",
@@ -212,12 +399,24 @@ COMMANDS = (
         schema="dexgrasp.policies.cli.calibrate:CalibrateCameraCfg",
         function="dexgrasp.policies.cli.calibrate:calibrate_camera",
         positional=("source",),
+        group="robot",
+        examples=(
+            "calibrate camera realsense",
+            "calibrate camera images out=runs/calibration",
+            "calibrate camera images mounted=flange",
+        ),
     ),
     CliCommand(
         words="randomization show",
         summary="Show what domain randomisation draws: ranges, their sources, one draw, histograms.",
         schema="dexgrasp.policies.cli.randomization:ShowRandomizationCfg",
         function="dexgrasp.policies.cli.randomization:show_randomization",
+        group="train",
+        examples=(
+            "randomization show",
+            "randomization show randomization=paper",
+            "randomization show n=10000 out=runs/randomization",
+        ),
     ),
     CliCommand(
         words="viewer",
@@ -226,5 +425,11 @@ COMMANDS = (
         function="dexgrasp.policies.viewer.app:run_viewer",
         positional=("perception",),
         former="view",
+        group="start",
+        examples=(
+            "viewer policy=allegro/student",
+            "viewer realsense camera_file=runs/calibration/camera.yaml",
+            "viewer policy=synergy disturbance=force port=8090",
+        ),
     ),
 )

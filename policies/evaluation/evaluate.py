@@ -50,6 +50,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
     if cfg.cluster:
         ray_backend.check_installed()
+        ray_backend.find_cluster(cfg.cluster)  # before objects are read
     cfg = apply_policy_config(cfg)
     hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
     with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if has_results(cfg.out) else None) as run, folder_lock(run.path):

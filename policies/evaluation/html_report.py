@@ -101,7 +101,9 @@ def rate_colour(rate: float) -> str:
 def shares(parts: Mapping[str, tuple[int, str]]) -> list[Share]:
     """Return {label: (count, colour)} as parts of their sum; zero counts are left out."""
     total = sum(count for count, _ in parts.values())
-    return [Share(label, count, total, colour) for label, (count, colour) in parts.items() if count]
+    return [
+        Share(label=label, count=count, total=total, colour=colour) for label, (count, colour) in parts.items() if count
+    ]
 
 
 def split_by_trials(bars: Sequence[Bar]) -> tuple[list[Bar], list[Bar]]:

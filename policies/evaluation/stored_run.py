@@ -35,7 +35,12 @@ class StoredRun:
         wanted = [one for one in stored if one.disturbance in order and one.trial < cfg.trials]
         if not wanted:
             raise ValueError(f"{path} holds no finished trial yet: run the evaluation again with out={path}")
-        return cls(path, cfg, facts, sorted(wanted, key=lambda one: (order[one.disturbance], one.trial)))
+        return cls(
+            path=path,
+            cfg=cfg,
+            facts=facts,
+            outcomes=sorted(wanted, key=lambda one: (order[one.disturbance], one.trial)),
+        )
 
     def outcome(self, trial: int, disturbance: str) -> Outcome:
         """Return the stored outcome of one trial. Raises ValueError where it is not stored."""

@@ -8,6 +8,7 @@ OUT/golden.npz      recorded inputs and outputs that the runtime repeats before 
 import dataclasses
 import inspect
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -150,12 +151,23 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
         raise ValueError(
             f"{checkpoint.path} is a teacher, which observes contacts and the true object: export a student"
         )
+    _check_trials(checkpoint, cfg)
     with atomic_path(out) as partial:
         parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())
     log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
     print(f"bundle: {out}")
     return dataclasses.asdict(parity)
+
+
+def _check_trials(checkpoint: Checkpoint, cfg: ExportCfg) -> None:
+    """Raise ValueError if the trials cannot give the steps over which a bundle is compared."""
+    steps = replace(checkpoint.task, hold_s=TaskCfg().hold_s).phase_steps[-1]
+    if cfg.trials * steps < MIN_PARITY_STEPS:
+        raise ValueError(
+            f"trials={cfg.trials} of {steps} steps each give {cfg.trials * steps} recorded steps, {MIN_PARITY_STEPS} are "
+            f"needed: give trials={math.ceil(MIN_PARITY_STEPS / steps)} or more"
+        )
 
 
 def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:

@@ -55,6 +55,8 @@ def publish(cfg: PublishCfg) -> None:
     checkpoint, out = registry.find_policy(cfg.policy, kind="checkpoint").path, Path(cfg.out)
     run, data = checkpoint.parent, read_checkpoint(checkpoint)
     config = _current(config_of(checkpoint, data.manifest), checkpoint)
+    stages = [_stage(Path(path)) for path in (*cfg.history, run)]
+    results = [_result(Path(path)) for path in cfg.results]  # before anything is written: a run may lack its files
     out.mkdir(parents=True, exist_ok=True)
     write_checkpoint(out / "policy.zip", replace(data, manifest=_portable_manifest(data.manifest)))
     write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
@@ -62,8 +64,6 @@ def publish(cfg: PublishCfg) -> None:
         shutil.copyfile(run / "curves.png", out / "curves.png")
     if config["stage"] == "student":
         export(configs.load(ExportCfg, "export", [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
-    stages = [_stage(Path(path)) for path in (*cfg.history, run)]
-    results = [_result(Path(path)) for path in cfg.results]
     write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
     print(f"published: {out}")
 
@@ -156,7 +156,7 @@ def _processes(config: dict[str, Any], steps: list[float]) -> list[str]:
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration without the folders of one machine."""
-    return config | {key: Path(config[key]).name for key in PATHS if Path(config[key]).is_absolute()}
+    return config | {key: Path(config[key]).name for key in PATHS if Path(config.get(key, "")).is_absolute()}
 
 
 def _portable_manifest(facts: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ class ViewerCfg:
     """policy: solid scene, forces, plots. perception: depth image, pipeline. auto: policy in sim, else perception."""
     perception: str = "sim"
     """sim, realsense, realsense:SERIAL, a recording (.db3, .bag), or a folder of depth images with camera.json."""
-    camera: str = ""
+    camera_file: str = ""
     """Pose of the camera, the YAML that `dexgrasp calibrate camera` writes; empty = the folder's own, or none."""
     policy: str = "synergy"
     """Policy in sim: synergy, zero, random, or a shipped name, run directory, checkpoint or bundle directory."""
@@ -212,7 +212,7 @@ def _open_session(cfg: ViewerCfg, page: Page) -> Session:
             f"perception={cfg.perception}: no such file or folder; known besides: sim, realsense, realsense:SERIAL"
         )
     hand = HandSpec.load(cfg.hand, side=cfg.side)
-    pose = CameraPose.load(cfg.camera) if cfg.camera else None
+    pose = CameraPose.load(cfg.camera_file) if cfg.camera_file else None
 
     def open_frames() -> DepthSource:
         return open_camera(cfg.perception, pose, cfg.realsense)

@@ -98,9 +98,18 @@ class Results:
     def rows(self) -> list[Result]:
         """Return one row per policy and disturbance, in the order of their first trials."""
         rows = []
-        for key, outcomes in self._outcomes.items():
+        for (policy, disturbance), outcomes in self._outcomes.items():
             won = [outcome.attempts for outcome in outcomes.values() if outcome.success]
-            rows.append(Result(*key, len(outcomes), len(won), won.count(1), self._by_hand.get(key, 0)))
+            rows.append(
+                Result(
+                    policy=policy,
+                    disturbance=disturbance,
+                    trials=len(outcomes),
+                    successes=len(won),
+                    first_attempt=won.count(1),
+                    by_hand=self._by_hand.get((policy, disturbance), 0),
+                )
+            )
         return rows
 
 

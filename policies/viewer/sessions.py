@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from dexgrasp import assets
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.agents.registry import POLICIES
-from dexgrasp.policies.deploy.shipped import shipped
 from dexgrasp.policies.viewer.page import Page, Request
 from dexgrasp.policies.viewer.perception_view import PerceptionView
 from dexgrasp.policies.viewer.players import CameraPlayer, TaskPlayer
@@ -151,7 +151,7 @@ class TaskSession:
         policy = self._choice.preset == "policy"
         self._page.rebuild(self._choice.preset, COMMANDS if policy else ())
         objects = self._rollout.task.library.names
-        policies, disturbances = [*POLICIES, *shipped()], list(DISTURBANCES)
+        policies, disturbances = [*POLICIES, *assets.policies()], list(DISTURBANCES)
         self._page.add_trial_form(self._choice, policies=policies, objects=objects, disturbances=disturbances)
         if policy:
             self._view = PolicyView(self._page, self._rollout)

@@ -61,6 +61,7 @@ def _start(pool: ModelPool) -> InitialState:
     library, hand = pool.library, pool.hand
     names = sorted(library.names, key=lambda name: -library.entry(name).pieces)
     names = [names[i % len(names)] for i in range(WORLDS)]
+    library.prepare(names)
     objects = [library[name] for name in names]
     heights = torch.tensor([float(obj.rest_height[0]) for obj in objects]).double()
     zero = torch.zeros_like(heights)

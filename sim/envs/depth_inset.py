@@ -4,11 +4,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.perception.cameras.depth import Intrinsics
-from dexgrasp.sim.sensors.depth_camera import CAMERA, MISSING, DepthRenderer, camera_looking_at
-from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_flaws
+from dexgrasp.sim.sensors.depth_camera import CAMERA, HOLE_FRACTION, DepthRenderer, camera_looking_at
+from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
 from dexgrasp.sim.task.grasp_task import GraspTask
 
-MIDDLE = Intrinsics(480, 360, CAMERA.fx, CAMERA.fy, 239.5, 179.5)
+MIDDLE = Intrinsics(width=480, height=360, fx=CAMERA.fx, fy=CAMERA.fy, cx=239.5, cy=179.5)
 """The middle of the camera's image, in its own pixels."""
 NEAR_M, FAR_M = 0.35, 0.12
 """Range of the colours: that much nearer and further than the table's centre."""
@@ -40,9 +40,9 @@ class DepthInset:
 
     def _depth_image(self, step: int) -> NDArray[np.uint8]:
         engine, row = self._task.engine, self._row
-        depth_m = self._renderer.draw(engine.get_model(row), engine.get_data(row), self._camera)
+        depth_m = self._renderer.render(engine.get_model(row), engine.get_data(row), self._camera)
         rng = np.random.default_rng([int(self._task.trial[row]), step])
-        add_flaws(depth_m, MIDDLE, DepthNoiseDraws.draw(depth_m.shape, rng, MISSING))
+        add_depth_errors(depth_m, MIDDLE, DepthNoiseDraws.draw(depth_m.shape, rng, HOLE_FRACTION))
         distance_m = np.linalg.norm(self._camera_w - self._place_w)
         share = (depth_m - distance_m + NEAR_M) / (NEAR_M + FAR_M)
         places = np.linspace(0, 1, len(COLOURS))

@@ -84,11 +84,6 @@ def generate(
         return write_library(out, [entries[r.name] for r in wanted], request, command)
 
 
-def cached_library(n: int, seed: int = 0, split: str = "train") -> ObjectLibrary:
-    """Return the library of n objects of a split under the user's cache folder, generated on first use."""
-    return generate(n, files.cache_folder() / f"generated-v{VERSION}-{split}-s{seed}-n{n}", seed, split=split)
-
-
 def build(request: ObjectRequest) -> ObjectModel:
     """Return the object of a request: drawn again until it has the size that a hand can hold."""
     stream = [request.seed, request.index, GENERATED_SPLITS.index(request.split), zlib.crc32(request.family.encode())]

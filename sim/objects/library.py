@@ -54,6 +54,7 @@ class ObjectEntry:
     seed: int
     file: str
     sha256: str
+    """SHA-256 of the file; empty for objects that are built when they are used."""
     extents: tuple[float, float, float]
     """Side lengths of the axis-aligned box [m]."""
     mass: float
@@ -206,7 +207,10 @@ class ObjectLibrary:
             raise ValueError(
                 f"{manifest}: format {self.manifest.get('format')}, this version reads {FORMAT}: make it anew"
             )
-        self._entries = {entry["name"]: entry_from_dict(entry) for entry in self.manifest["objects"]}  # type: ignore[attr-defined]
+        self._fill([entry_from_dict(entry) for entry in self.manifest["objects"]], cache)  # type: ignore[attr-defined]
+
+    def _fill(self, entries: Sequence[ObjectEntry], cache: int) -> None:
+        self._entries = {entry.name: entry for entry in entries}
         self.most_pieces = max((entry.pieces for entry in self._entries.values()), default=1)
         """Convex pieces of the object that has most of them; a part keeps the number of the whole."""
         self._contents: dict[str, bytes] = {}
@@ -216,6 +220,9 @@ class ObjectLibrary:
     def keep(self, models: int) -> None:
         """Hold at least so many loaded models from now on."""
         self._cache_size = max(self._cache_size, models)
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Make the objects `names` ready to be read; those of a complete library are."""
 
     @property
     def names(self) -> list[str]:
@@ -249,7 +256,7 @@ class ObjectLibrary:
             return self._cache[name]
         entry = self.entry(name)
         data = self._read(name)
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
+        if entry.sha256 and hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ValueError(f"{self.path / entry.file}: contents differ from the manifest's sha256; make it anew")
         self._cache[name] = model = ObjectModel.from_bytes(data)
         while len(self._cache) > self._cache_size:
@@ -263,6 +270,7 @@ class ObjectLibrary:
 
         Their scenes are laid out as those of the whole library, so that trials repeat bit by bit.
         """
+        self.prepare(names)
         part = copy.copy(self)
         part.manifest = {key: value for key, value in self.manifest.items() if key != "objects"}
         part._entries = {name: self.entry(name) for name in names}

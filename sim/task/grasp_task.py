@@ -313,6 +313,7 @@ class GraspTask:
         random = TrialRandom.of_trials(self.seeds[rows], self.trial[rows])
         for row, number in zip(rows.tolist(), self._object_numbers(rows, random).tolist(), strict=True):
             self.objects[row] = self.library.names[number]
+        self.library.prepare(self.objects[row] for row in rows.tolist())
         self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, len(self.hand.joint_names)))
         self.reset_scene(rows)
         self._action[rows], self.steps_since_reset[rows], self.steps_since_pregrasp[rows] = 0.0, 0, 0
