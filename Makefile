@@ -10,9 +10,9 @@ APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
 JOBS ?= 2
 HAND ?= allegro
 RUNS ?= runs/$(HAND)
-CODE := assets configs dexgrasp perception policies ros2_ws/src sim tests .ci/wheel_user.py
+CODE := assets configs dexgrasp docs examples perception policies ros2_ws/src sim tests .ci/wheel_user.py
 
-.PHONY: help setup system demo train test test-regression test-ros build-ros test-wheel check format clean
+.PHONY: help setup system demo train test test-regression test-ros build-ros test-wheel check docs format clean
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
 	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
 	@echo "make test-wheel   build sdist and wheel, install the wheel into an empty environment, use it as a user would"
+	@echo "make docs    set up, build the documentation in build/site; a broken link or an undocumented public name is an error"
 	@echo "make check   set up, lint, formatting, types, import rules"
 	@echo "make setup   virtual environment, Python packages, system libraries for rendering"
 	@echo "make format  let ruff format and repair"
@@ -80,6 +81,10 @@ check: $(READY)
 	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest -q --no-header tests/test_layout.py
+
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet
+	@echo "open build/site/index.html"
 
 format: $(READY)
 	$(VENV)/bin/ruff check --fix $(CODE)
