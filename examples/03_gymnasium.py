@@ -16,15 +16,15 @@ def main(episodes: int, num_envs: int) -> None:
     print(f"observation: {sorted(obs)}")
     print(f"action: {env.single_action_space}")
 
-    outcomes = []
-    while len(outcomes) < episodes:
+    successes, attempts = [], []
+    while len(successes) < episodes:
         obs, _, _, _, info = env.step(policy.act(obs))  # obs, reward, terminated, truncated, info
-        if "final_info" in info:  # some episodes ended; their environments were reset in this step
-            outcomes += list(info["final_info"]["outcome"][info["_final_info"]])
-    for outcome in outcomes:
-        result = "success" if outcome["success"] else outcome["failure"]
-        print(f"{outcome['object']}: {result}, attempts {outcome['attempts']}")
-    print(f"{sum(outcome['success'] for outcome in outcomes)} of {len(outcomes)} episodes succeeded")
+        if "final_info" in info:  # episodes ended; their environments were reset in this step
+            ended, outcome = info["_final_info"], info["final_info"]["outcome"]
+            successes += outcome["success"][ended].tolist()
+            attempts += outcome["attempts"][ended].tolist()
+            print(f"ended: {outcome['object'][ended].tolist()}")
+    print(f"{sum(successes)} of {len(successes)} episodes succeeded; attempts {attempts}")
 
 
 if __name__ == "__main__":
