@@ -7,7 +7,7 @@ import ast
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import griffe
@@ -35,6 +35,8 @@ ROS_NODES = {
     "leap_state_node": "dexgrasp_ros.nodes.leap_state_node:LeapStateCfg",
 }
 """Executable -> module:Class of its parameters."""
+DRIVER = "dexgrasp_ros.drivers.config:AdapterCfg"
+"""module:Class of a driver description."""
 MARKER = re.compile(r"<!-- generated: (\w+) ?(.*?) -->")
 
 
@@ -75,8 +77,12 @@ def config_keys(_: str) -> str:
 
 def ros_parameters(executable: str) -> str:
     """Return the parameter table of a node."""
-    rows = [_row(f"`{key.name}`", key.kind, _code(key.default), key.meaning) for key in keys(ROS_NODES[executable], "")]
-    return "\n".join([*_table(("parameter", "type", "default", "description")), *rows])
+    return _key_table("parameter", keys(ROS_NODES[executable], ""))
+
+
+def driver_keys(_: str) -> str:
+    """Return the key table of a driver description."""
+    return _key_table("key", keys(DRIVER, ""))
 
 
 def api(module: str) -> str:
@@ -95,6 +101,7 @@ GENERATORS: dict[str, Callable[[str], str]] = {
     "commands": commands,
     "config": config_keys,
     "ros_parameters": ros_parameters,
+    "driver_keys": driver_keys,
     "api": api,
     "file": included,
 }
@@ -152,11 +159,7 @@ def _command(command: object) -> Iterator[str]:
     yield from (f"## dexgrasp {words}", "", command.summary, "")  # pyright: ignore[reportAttributeAccessIssue]
     yield from ("```text", f"dexgrasp {words}{places} [key=value ...]", "```", "")
     found = command_keys(command)
-    yield from _table(("key", "type", "default", "description"))
-    for key in found:
-        if "." not in key.name:
-            yield _row(f"`{key.name}`", key.kind, _code(key.default), key.meaning)
-    yield ""
+    yield from (_key_table("key", [key for key in found if "." not in key.name]), "")
     nested = sorted({key.name.partition(".")[0] for key in found if "." in key.name})
     if nested:
         links = ", ".join(f"[`{name}.*`](config.md#{name.lower()})" for name in nested)
@@ -169,6 +172,11 @@ def _defaults(defaults: dict[str, list[str]]) -> str:
     usual = max(defaults, key=lambda value: len(defaults[value]))
     others = [f"{_code(value)} in {', '.join(words)}" for value, words in defaults.items() if value != usual]
     return f"{_code(usual)}; {'; '.join(others)}"
+
+
+def _key_table(first: str, found: Iterable[OptionHelp]) -> str:
+    rows = [_row(f"`{key.name}`", key.kind, _code(key.default), key.meaning) for key in found]
+    return "\n".join([*_table((first, "type", "default", "description")), *rows])
 
 
 def _code(text: str) -> str:
