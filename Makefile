@@ -58,7 +58,7 @@ LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m dexgr
 train: $(READY)
 	$(LEARN) recipe=teacher out=$(RUNS)/teacher $(ARGS)
 	$(LEARN) recipe=student out=$(RUNS)/student teacher=$(RUNS)/teacher $(ARGS)
-	$(LEARN) recipe=refinement out=$(RUNS)/refinement start=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
+	$(LEARN) recipe=refinement out=$(RUNS)/refinement init_checkpoint=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
 	$(VENV)/bin/dexgrasp export policy=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
 test: $(READY)
