@@ -337,10 +337,10 @@ def small(words, out):
     """Return the words of a `dexgrasp` command made small, with results in the new folder `out`."""
     command = next(c.words for size in (2, 1) for c in COMMANDS if c.words == " ".join(words[:size]))
     split, names = len(command.split()), SMALL.get(command, {})
-    has_out = "out" in {key.name for key in _keys(command)}
-    file = Path(next((word for word in words if word.startswith("out=")), "out=")[4:]).suffix
+    default = {key.name: key.default for key in _keys(command)}.get("out")
+    suffix = Path(next((word for word in words if word.startswith("out=")), default or "")).suffix
     given = [word for word in words[split:] if word.split("=")[0] not in ("out", *names)]
-    written = [f"out={out}{file}"] if has_out else []
+    written = [] if default is None else [f"out={out}{suffix}"]
     return [*words[:split], *replaced(given, LOCAL), *(f"{key}={value}" for key, value in names.items()), *written]
 
 
