@@ -87,7 +87,7 @@ check: $(READY)
 	$(VENV)/bin/python -m pytest -q --no-header tests/test_layout.py
 
 docs: $(READY)
-	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
 	@echo "open build/site/index.html"
 
 format: $(READY)
