@@ -255,10 +255,10 @@ SMALL = {
     "bench perception": {"frames": 3},
     "bench segmentation": {"scenes": 1},
     "bench cameras": {"trials": 2, "num_envs": 2},
-    "bench tracking": {"trials": 2, "num_envs": 2, "physics": "turbo"},
+    "bench tracking": {"trials": 2, "num_envs": 2},
     "bench deploy": {"steps": 50},
     "bench ros": {"trials": 1},
-    "bench ablations": {"budget": 0.0001, "variants": "student", "trials": 2, "num_envs": 2, "disturbances": "none"}
+    "bench ablations": {"budget": 0.0001, "variants": "student", "trials": 2, "num_envs": 4, "disturbances": "shift5"}
     | {"objects": "generated:4", "test": "generated:2:test", "validation_objects": "generated:2:validation"},
 }
 """Command -> keys that make it small; they replace the values that are shown."""

@@ -11,7 +11,7 @@ PROGRAMS = ("dexgrasp", "make", "python", "python3", "pip", "torchrun", "ros2", 
 """First words of commands in blocks without a language and in the text."""
 FENCE = re.compile(r"^( *)```+ *(\S*)[^\n]*\n(.*?)^\1```", re.M | re.S)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-ELLIPSIS = re.compile(r"\.\.\.|…|\[key=value|COMMAND")
+ELLIPSIS = re.compile(r"\.\.\.|…|\[key=value|\b(BAG|COMMAND|DIR|FILE|POLICY|RUN)\b(?!=)|\bmy_module\b")
 """Marks of a form that stands for many commands."""
 
 
