@@ -249,6 +249,7 @@ SMALL = {
     "export": {"physics": "turbo"},
     "viewer": {"frames": 1, "port": 0},
     "objects generate": {"n": 36},
+    "objects import": {"scale": 1},
     "randomization show": {"n": 50},
     "bench engine": {"num_envs": 2, "threads": 1, "repeats": 1, "presets": "turbo"},
     "bench physics": {"trials": 2, "num_envs": 2, "presets": "turbo"},
@@ -300,7 +301,8 @@ def workplace(tmp_path_factory, household):
         assert main.main([*train, "recipe=teacher", "out=runs/teacher"]) == 0
         assert main.main([*train, "recipe=student", "teacher=runs/teacher", "out=runs/student"]) == 0
         assert main.main(["export", "policy=runs/student", "out=runs/bundle", "physics=turbo"]) == 0
-        shutil.copytree("runs/teacher", "runs/my_hand/teacher")
+        own_hand = ["hand=examples/three_finger_hand", "recipe=teacher", "out=runs/my_hand/teacher"]
+        assert main.main([*train, *own_hand]) == 0
     return folder
 
 
