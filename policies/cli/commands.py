@@ -320,7 +320,7 @@ COMMANDS = (
     ),
     CliCommand(
         words="bench cameras",
-        summary="Compare the camera model of training with rendered depth images, in the vectors that a policy observes.",
+        summary="Compare the camera model of training with rendered depth images, as a policy observes them.",
         schema="dexgrasp.policies.benchmarks.camera_models:BenchCamerasCfg",
         function="dexgrasp.policies.benchmarks.camera_models:bench_cameras",
         former="bench views",
