@@ -31,8 +31,8 @@ def main(bundle: str, stale_from: int) -> None:
     plan = PregraspPlan(**{k.removeprefix("pregrasp_"): v for k, v in obs.items() if k.startswith("pregrasp_")})
     robot, points_w = IdealRobot(plan), obs["points_w"]
 
-    policy.begin(plan)
-    gate.begin(robot.joint_pos, robot.palm_pos_w, robot.palm_quat_w, now_s=0.0)
+    policy.reset(plan)
+    gate.reset(robot.joint_pos, robot.palm_pos_w, robot.palm_quat_w, now_s=0.0)
     for step in range(60):
         now_s = step / policy.rate_hz
         if step < stale_from:

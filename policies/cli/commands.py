@@ -237,7 +237,7 @@ COMMANDS = (
         examples=(
             "checkpoint sb3 allegro/teacher out=teacher.zip",
             "checkpoint sb3 runs/student out=student.zip",
-            "checkpoint sb3 allegro/teacher out=teacher.zip group=teacher",
+            "checkpoint sb3 allegro/teacher out=teacher.zip obs=teacher",
         ),
     ),
     CliCommand(

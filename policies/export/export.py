@@ -165,7 +165,7 @@ def _check_trials(checkpoint: Checkpoint, cfg: ExportCfg) -> None:
     steps = replace(checkpoint.task, hold_s=TaskCfg().hold_s).phase_steps[-1]
     if cfg.trials * steps < MIN_PARITY_STEPS:
         raise ValueError(
-            f"trials={cfg.trials} of {steps} steps each give {cfg.trials * steps} recorded steps, but "
+            f"trials={cfg.trials} of {steps} steps each give {cfg.trials * steps} recorded steps, "
             f"{MIN_PARITY_STEPS} are needed: give trials={math.ceil(MIN_PARITY_STEPS / steps)} or more"
         )
 

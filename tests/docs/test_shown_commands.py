@@ -28,10 +28,12 @@ NOT_PARSED = {
     r"cd \S+": "part of the shell",
     r"source \S+": "part of the shell",
     r"python3 -m venv .*": "part of Python",
+    r"uvx .*": "installs packages",
+    r"dexgrasp .* -m": "starts processes of its own; tests/policies/test_sweep.py",
+    r"dexgrasp .*\bconfig=.*": "needs a saved run; tests/policies/test_sweep.py",
+    r"docker .*": "installs packages",
+    r"dexgrasp .*\bcluster=.*": "needs the extra `ray`; tests/policies/test_ray_backend.py",
     r"colcon build": "run by tests/ros/test_launch.py",
-    r"dexgrasp (list|report|video|completion)\b.*": "added together with its own tests",
-    r"dexgrasp .* (--cfg|--help-all|-m)": "added together with its own tests",
-    r"dexgrasp .*(config|tracker)=.*": "added together with its own tests",
     r"dexgrasp train objects=shipped": "shown as an error; refused by tests/policies/test_train.py",
     r"dexgrasp( [a-z]+){1,2}": "names a command whose required keys are missing",
 }
@@ -69,6 +71,12 @@ SHIPPED = {
     "runs/bundle": "assets/policies/allegro/student/bundle",
     "runs/a": "allegro/student",
     "runs/b": "allegro/student",
+    "runs/allegro/bundle": "assets/policies/allegro/student/bundle",
+    "runs/allegro/refinement": "allegro/student",
+    "runs/my_objects": "assets/objects",
+    "runs/generated": "assets/objects",
+    "path/to/meshes": "assets/objects",
+    "path/to/scans": "assets/objects",
 }
 """Results of earlier commands -> what stands for them where nothing is run."""
 

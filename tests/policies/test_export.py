@@ -169,7 +169,7 @@ def test_a_controller_for_another_task_does_not_repeat_it(tmp_path, household):
         controller = DeployableController(
             checkpoint.actor, checkpoint.hand, replace(checkpoint.task, **other), 256
         ).eval()
-        with pytest.raises(ValueError, match=f"parity: step .*: {name} is off"):
+        with pytest.raises(ValueError, match=f"parity: in step .* {name} of the bundle differs"):
             replay(Policy(make_contract(checkpoint, controller), TorchSession(controller)), recording, controller)
 
 

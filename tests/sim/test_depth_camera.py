@@ -78,7 +78,7 @@ def test_a_camera_straight_above_has_a_pose():
 
 
 def test_a_camera_that_cannot_be_drawn_is_refused():
-    with pytest.raises(ValueError, match="axis in the middle"):
+    with pytest.raises(ValueError, match="a centred principal point"):
         DepthRenderer(Intrinsics(640, 480, 385.0, 385.0, 310.0, 239.5))
 
 

@@ -11,7 +11,7 @@ from dexgrasp.sim.objects import generator, open_library
 from dexgrasp.sim.objects.generated_library import shipped_rows
 from dexgrasp.sim.objects.generator import ObjectRequest
 from dexgrasp.sim.objects.library import ObjectLibrary
-from dexgrasp.sim.objects.model_builder import describe
+from dexgrasp.sim.objects.model_builder import make_entry
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 
 
@@ -37,7 +37,7 @@ def test_rows_and_bytes_are_those_that_the_generator_makes(split, count, cache):
     for k in (0, 40, count - 1):
         model = generator.build(ObjectRequest(families[k % len(families)], split, 0, k))
         row = library.entries[k]
-        assert replace(describe(model, row.file, model.to_bytes()), sha256="") == row
+        assert replace(make_entry(model, row.file, model.to_bytes()), sha256="") == row
         assert library[row.name].to_bytes() == model.to_bytes()
     assert len(list(cache.rglob("*.npz"))) == 3
 
