@@ -10,9 +10,9 @@ APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
 JOBS ?= 2
 HAND ?= allegro
 RUNS ?= runs/$(HAND)
-CODE := assets configs dexgrasp perception policies ros2_ws/src sim tests .ci/wheel_user.py
+CODE := assets configs dexgrasp docs examples perception policies ros2_ws/src sim tests .ci/wheel_user.py
 
-.PHONY: help setup system demo train test test-regression test-ros build-ros test-wheel check format clean
+.PHONY: help setup system demo train test test-regression test-ros build-ros test-docs test-wheel check docs format clean
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
@@ -20,7 +20,9 @@ help:
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
 	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
+	@echo "make test-docs   set up, run every example and every command that README and documentation show, at small size"
 	@echo "make test-wheel   build sdist and wheel, install the wheel into an empty environment, use it as a user would"
+	@echo "make docs    set up, build the documentation in build/site; a broken link or an undocumented public name is an error"
 	@echo "make check   set up, lint, formatting, types, import rules"
 	@echo "make setup   virtual environment, Python packages, system libraries for rendering"
 	@echo "make format  let ruff format and repair"
@@ -57,7 +59,7 @@ LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m dexgr
 train: $(READY)
 	$(LEARN) recipe=teacher out=$(RUNS)/teacher $(ARGS)
 	$(LEARN) recipe=student out=$(RUNS)/student teacher=$(RUNS)/teacher $(ARGS)
-	$(LEARN) recipe=refinement out=$(RUNS)/refinement start=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
+	$(LEARN) recipe=refinement out=$(RUNS)/refinement init_checkpoint=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)
 	$(VENV)/bin/dexgrasp export policy=$(RUNS)/refinement/last.zip out=$(RUNS)/bundle
 
 test: $(READY)
@@ -68,6 +70,9 @@ test-regression: $(READY)
 
 test-ros: $(READY)
 	@$(VENV)/bin/python -m pytest -m 'ros and slow' $(ARGS)
+
+test-docs: $(READY)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) -m slow tests/docs $(ARGS)
 
 build-ros: $(READY)
 	cd ros2_ws && ../$(VENV)/bin/python -m colcon build
@@ -80,6 +85,10 @@ check: $(READY)
 	$(VENV)/bin/ruff format --check $(CODE)
 	$(VENV)/bin/pyright --pythonpath $(VENV)/bin/python
 	$(VENV)/bin/python -m pytest -q --no-header tests/test_layout.py
+
+docs: $(READY)
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
+	@echo "open build/site/index.html"
 
 format: $(READY)
 	$(VENV)/bin/ruff check --fix $(CODE)

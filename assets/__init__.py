@@ -22,5 +22,10 @@ def names(kind: str) -> list[str]:
     return _entries(path(kind))
 
 
+def policies() -> list[str]:
+    """Return the names of the shipped policies, HAND/STAGE."""
+    return sorted(f"{hand}/{stage}" for hand in names("policies") for stage in names(f"policies/{hand}"))
+
+
 def _entries(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if not p.name.startswith(("_", ".")))

@@ -1,12 +1,15 @@
 from .loader import EVERYWHERE as EVERYWHERE
 from .loader import ROOT as ROOT
 from .loader import Group as Group
+from .loader import chosen_options as chosen_options
 from .loader import groups as groups
 from .loader import load as load
 from .loader import load_option as load_option
+from .loader import option_values as option_values
 from .loader import options as options
 from .loader import read_plain as read_plain
 from .loader import save as save
+from .loader import yaml_values as yaml_values
 from .schema import ConfigError as ConfigError
 from .schema import as_dict as as_dict
 from .schema import from_dict as from_dict

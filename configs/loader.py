@@ -9,9 +9,11 @@ A command without YAML takes the defaults of its dataclass. Hydra composes the f
 exist, their types and their ranges (configs/schema.py).
 """
 
+import copy
 import dataclasses
+import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -40,14 +42,24 @@ log = logging.getLogger("dexgrasp")
 T = TypeVar("T")
 
 
-def load(schema: type[T], name: str, overrides: Sequence[str] = (), root: Path = ROOT) -> T:
+def load(
+    schema: type[T], name: str, overrides: Sequence[str] = (), root: Path = ROOT, base: Mapping[str, Any] | None = None
+) -> T:
     """Return the configuration of the command `name` as an instance of the dataclass `schema`.
 
     `overrides` are `key=value` (dots reach into nested dataclasses) or `group=option`; later ones win. Names of the
-    last release are accepted with a warning. Raises ConfigError with the key, what was expected and the nearest key.
+    last release are accepted with a warning. `base`: values of a saved configuration in place of those of the YAML
+    files. Raises ConfigError with the key, what was expected and the nearest key.
     """
     choices, values = _split(overrides, schema, name, root)
-    tree = _compose(name, choices, root) if (root / f"{name}.yaml").is_file() else {}
+    tree: dict[str, Any] = copy.deepcopy(dict(base or {}))
+    composed = groups(name, root)
+    if base is not None:
+        for group, option in choices:
+            for key, value in option_values(group, option, composed[group].place, root).items():
+                put(tree, key, value)
+    elif composed or (root / f"{name}.yaml").is_file():
+        tree = _compose(name, [_hydra_word(group, option, composed[group]) for group, option in choices], root)
     for key, text in values:
         put(tree, key, text)
     return build(schema, tree, name)
@@ -66,7 +78,13 @@ def save(cfg: Any, path: Path) -> None:
 
 def read_plain(path: Path) -> dict[str, Any]:
     """Read a YAML file as plain dicts, lists, numbers and strings, without composition."""
-    return yaml.load(Path(path).read_text(encoding="utf-8"), Loader=Yaml) or {}
+    return copy.deepcopy(_parse(Path(path).read_text(encoding="utf-8")))
+
+
+@functools.cache
+def _parse(text: str) -> dict[str, Any]:
+    """Return the content of a YAML file; help reads each file several times."""
+    return yaml.load(text, Loader=Yaml) or {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,10 +119,71 @@ def options(group: str, root: Path = ROOT) -> list[str]:
     return sorted(path.stem for path in (root / group).glob("*.yaml"))
 
 
+def chosen_options(name: str, given: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
+    """Return the option of every group of a command.
+
+    That is the one in `given`, else the one that a given recipe chooses, else the default.
+    """
+    known = groups(name, root)
+    usual = {word: group.option for word, group in known.items()}
+    own: dict[str, str] = {}
+    for word, option in {**usual, **given}.items():
+        own |= _overridden(word, option, root)
+    return usual | own | {word: option for word, option in given.items() if word in known}
+
+
+def yaml_values(name: str, given: Mapping[str, str], root: Path = ROOT) -> dict[str, Any]:
+    """Return the values of a command's YAML files by dotted key, with the options `given` of its groups.
+
+    They are those that `load` composes, without importing Hydra: help and completion must be fast.
+    """
+    file = root / f"{name}.yaml"
+    own = read_plain(file) if file.is_file() else {}
+    entries, known, options = own.pop("defaults", ["_self_"]), groups(name, root), chosen_options(name, given, root)
+    values: dict[str, Any] = {}
+    for entry in entries:
+        if entry == "_self_":
+            values |= _flat(own, "")
+        else:
+            word = next(iter(entry)).partition("@")[0]
+            values |= option_values(word, options[word], known[word].place, root)
+    return values
+
+
+def option_values(group: str, option: str, place: str, root: Path = ROOT) -> dict[str, Any]:
+    """Return the values of an option of a group by dotted key, also of the options that it extends."""
+    tree = read_plain(root / group / f"{option}.yaml")
+    values: dict[str, Any] = {}
+    for entry in tree.pop("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            values |= option_values(group, entry, place, root)
+    return values | _flat(tree, "" if place == EVERYWHERE else f"{place}.")
+
+
+def _overridden(group: str, option: str, root: Path) -> dict[str, str]:
+    """Return the options of other groups that an option chooses: `override /camera@task.camera: tracked`."""
+    found: dict[str, str] = {}
+    path = root / group / f"{option}.yaml"
+    for entry in read_plain(path).get("defaults", []) if path.is_file() else []:
+        if isinstance(entry, dict):
+            for key, value in entry.items():
+                found[key.removeprefix("override").strip().lstrip("/").partition("@")[0]] = value
+        elif entry != "_self_":
+            found |= _overridden(group, entry, root)
+    return found
+
+
+def _flat(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        leaves |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return leaves
+
+
 def _split(
     overrides: Sequence[str], schema: type, name: str, root: Path
-) -> tuple[list[str], list[tuple[str, CommandLineValue]]]:
-    """Separate overrides into choices of groups (for Hydra) and values of keys (for the dataclass)."""
+) -> tuple[list[tuple[str, str]], list[tuple[str, CommandLineValue]]]:
+    """Separate overrides into choices of groups and values of keys."""
     choices, values, composed = [], [], groups(name, root)
     renamed: list[str] = []
     for override in overrides:
@@ -116,8 +195,7 @@ def _split(
         group, option = _current_option(key, text, composed)
         if group in composed:
             _check_option(name, group, option, root)
-            place = composed[group].place
-            choices.append(f"{group}={option}" if place == group else f"{group}@{place}={option}")
+            choices.append((group, option))
             new = f"{group}={option}"
         else:
             new_key, value = current_name(schema, key, CommandLineValue(text))
@@ -143,6 +221,10 @@ def _check_option(name: str, group: str, option: str, root: Path) -> None:
     if option not in known:
         hint = did_you_mean(option, known)
         raise ConfigError(f"{name}: group '{group}' has no '{option}'.{hint} Known: {comma_separated(known)}")
+
+
+def _hydra_word(word: str, option: str, group: Group) -> str:
+    return f"{word}={option}" if group.place == word else f"{word}@{group.place}={option}"
 
 
 def _compose(name: str, choices: Sequence[str], root: Path) -> dict[str, Any]:

@@ -226,6 +226,14 @@ def _leaves(schema: type, tree: Mapping[str, Any], prefix: str) -> Iterator[tupl
             yield prefix + str(key), value
 
 
+def _deepest(key: str, value: Any) -> str:
+    """Return the dotted key of the first leaf of a mapping, as it was typed."""
+    while isinstance(value, Mapping) and value:
+        last, value = next(iter(value.items()))
+        key = f"{key}.{last}"
+    return key
+
+
 def _walk(schema: type, prefix: str) -> Iterator[str]:
     for key, hint in fields(schema).items():
         if dataclasses.is_dataclass(hint):
@@ -256,7 +264,7 @@ class _Reader:
         hints = fields(schema)
         for key in tree:
             if key not in hints:
-                raise ConfigError(self._unknown(f"{prefix}{key}", [prefix + known for known in hints]))
+                raise ConfigError(self._unknown(prefix + _deepest(key, tree[key]), [prefix + known for known in hints]))
         given = {}
         for field in dataclasses.fields(schema):  # type: ignore[arg-type]
             hint, value = hints[field.name], tree.get(field.name, NOT_GIVEN)
@@ -346,7 +354,8 @@ class _Reader:
     def _unknown(self, key: str, level: Sequence[str]) -> str:
         everywhere = known_keys(self.top)
         by_last_word = {known.rpartition(".")[2]: known for known in reversed(everywhere)}
-        hint = did_you_mean(key, [*level, *everywhere])
+        suffixed = [known for known in everywhere if known.endswith(f".{key}")]
+        hint = f" Did you mean '{suffixed[0]}'?" if suffixed else did_you_mean(key, [*level, *everywhere])
         if not hint and (near := nearest_names(key.rpartition(".")[2], by_last_word)):
             hint = f" Did you mean '{by_last_word[near[0]]}'?"
         return f"{self.name}: unknown key '{key}'.{hint} Known keys: {comma_separated(level)}"

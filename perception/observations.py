@@ -9,6 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+HISTORY_FRAMES = 10
+"""Number of proprioception frames in the student's history, one per control step (RobustDexGrasp)."""
+HISTORY_TERMS = ("joint_pos", "tracking_error", "palm_lag", "palm_lag_rotation")
+"""Terms of a frame: joint positions and their lag behind the targets, which indicates contact."""
+
 
 @dataclass(frozen=True)
 class Term:
@@ -59,52 +64,46 @@ def _column(term: Term, value: Tensor) -> Tensor:
     return flat.to(torch.float32) * term.scale
 
 
-HISTORY = 10
-"""Number of proprioception frames in the student's history, one per control step (RobustDexGrasp)."""
-MOVES = ("joint_pos", "tracking_error", "palm_lag", "palm_lag_rotation")
-"""Terms of a frame: joint positions and their lag behind the targets, which indicates contact."""
-
-
 def student_layout(joints: int, keypoints: int, actions: int, live: bool = False) -> Layout:
-    """Proprioception and hand-centric vectors of the visible points; nothing that a robot cannot know.
+    """Return the student's layout: proprioception and vectors to visible points, as known on a robot.
 
-    `live`: the points do not only come from the first frame, and what the last one was worth is said.
+    `live`: frames after the first one update the points; adds the terms visible_fraction and view_fresh.
     """
-    watch = (Term("visible_fraction", 1, "1"), Term("view_fresh", 1, "1")) if live else ()
+    camera = (Term("visible_fraction", 1, "1"), Term("view_fresh", 1, "1")) if live else ()
     return Layout(
         (
             Term("joint_pos", joints, "rad"),
-            Term("tracking_error", joints, "rad", 5.0),
-            Term("palm_displacement", 3, "m", 10.0),
+            Term(name="tracking_error", size=joints, unit="rad", scale=5.0),
+            Term(name="palm_displacement", size=3, unit="m", scale=10.0),
             Term("palm_rotation", 3, "rad"),
-            Term("palm_lag", 3, "m", 10.0),
-            Term("palm_lag_rotation", 3, "rad", 5.0),
-            Term("visible_vectors", 3 * keypoints, "m", 10.0),
-            Term("heights", keypoints, "m", 10.0),
+            Term(name="palm_lag", size=3, unit="m", scale=10.0),
+            Term(name="palm_lag_rotation", size=3, unit="rad", scale=5.0),
+            Term(name="visible_vectors", size=3 * keypoints, unit="m", scale=10.0),
+            Term(name="heights", size=keypoints, unit="m", scale=10.0),
             Term("up", 3, "1"),
-            Term("remaining_depth", 1, "m", 10.0),
+            Term(name="remaining_depth", size=1, unit="m", scale=10.0),
             Term("phase", 3, "1"),
             Term("last_action", actions, "1"),
-            *watch,
-            Term("history", HISTORY * (2 * joints + 6), "1"),
+            *camera,
+            Term("history", HISTORY_FRAMES * (2 * joints + 6), "1"),
         )
     )
 
 
 class History:
-    """History of the last frames of `MOVES`, scaled as in the layout, oldest first.
+    """History of the last frames of HISTORY_TERMS, scaled as in the layout, oldest first.
 
     A new episode starts with its first frame repeated.
     """
 
     def __init__(self, num_envs: int, layout: Layout, device: torch.device | str = "cpu") -> None:
-        self._terms = tuple(term for term in layout.terms if term.name in MOVES)
+        self._terms = tuple(term for term in layout.terms if term.name in HISTORY_TERMS)
         width = sum(term.size for term in self._terms)
-        self.frames = torch.zeros(num_envs, HISTORY, width, device=device)
+        self.frames = torch.zeros(num_envs, HISTORY_FRAMES, width, device=device)
         """(env, frame, value)."""
 
-    def begin(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
-        """Episodes begin in `rows`; `values` are of all environments."""
+    def reset(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
+        """Fill the histories of `rows` with their first frame; `values` are of all environments."""
         self.frames[rows] = Layout(self._terms).assemble(values)[rows, None]
 
     def push(self, values: Mapping[str, Tensor], restart: Tensor) -> None:

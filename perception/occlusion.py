@@ -54,7 +54,9 @@ class HandOcclusion:
         pos, quat = self.base_in_palm
         return replace(self, shape=self.shape.to(device), base_in_palm=(pos.to(device), quat.to(device)))
 
-    def sight(self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> "CameraOcclusion":
+    def for_camera(
+        self, camera_w: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor
+    ) -> "CameraOcclusion":
         """Return the occlusion for a camera at camera_w (row, 3) [m].
 
         Pose of the hand: `palm_pos_w` (row, 3) [m], `palm_quat_w` (row, 4), `joint_pos` (row, joint) [rad].
@@ -63,7 +65,7 @@ class HandOcclusion:
         ends = self.shape.pose(base[0].float(), base[1].float(), joint_pos.float())
         return CameraOcclusion(torch.cat([camera_w[:, None].float(), *ends], dim=1), self.radii_m)
 
-    def no_sight(self, rows: int, device: torch.device | str) -> "CameraOcclusion":
+    def empty(self, rows: int, device: torch.device | str) -> "CameraOcclusion":
         """Allocate the occlusions of `rows` rows."""
         return CameraOcclusion(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
 
@@ -86,7 +88,7 @@ class CameraOcclusion:
         """Return a copy of some rows."""
         return CameraOcclusion(self.places_w[rows], self.radii_m)
 
-    def sees(self, points_w: Tensor) -> Tensor:
+    def visible(self, points_w: Tensor) -> Tensor:
         """Return the mask (row, point) of the points_w (row, point, 3) that the hand does not hide."""
         starts_w, ends_w = self.places_w[:, 1:].chunk(2, dim=1)
         return ~hidden(points_w, self.places_w[:, 0], starts_w, ends_w, self.radii_m)
@@ -100,22 +102,22 @@ def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor,
     Exact: uses the point of each axis nearest to the line of sight. One capsule at a time, so that the numbers stay in
     the processor's cache.
     """
-    sight = points_w - camera_w[:, None]
-    length = sight.norm(dim=-1)
-    sight = sight / length[..., None]
+    line = points_w - camera_w[:, None]
+    length = line.norm(dim=-1)
+    line = line / length[..., None]
     axes = ends_w - starts_w
     reach = axes.norm(dim=-1).clamp(min=1e-6)
     axes = axes / reach[..., None]
     offset = camera_w[:, None] - starts_w
-    cosine = torch.bmm(axes, sight.transpose(1, 2))  # (env, capsule, point): line and axis
-    ahead = torch.bmm(offset, sight.transpose(1, 2))
+    cosine = torch.bmm(axes, line.transpose(1, 2))  # (env, capsule, point): line and axis
+    ahead = torch.bmm(offset, line.transpose(1, 2))
     beside, square = (offset * axes).sum(-1), offset.square().sum(-1)
     covered = torch.zeros_like(length, dtype=torch.bool)
     for i, radius in enumerate(radii_m):
         c, f, e = cosine[:, i], ahead[:, i], beside[:, i, None]
         t = (e - c * f).div_((1.0 - c * c).clamp_(min=1e-9)).clamp_(min=0.0)
         t = torch.minimum(t, reach[:, i, None])
-        s = torch.addcmul(-f, c, t)  # how far along the line of sight it is nearest to that place of the axis
+        s = torch.addcmul(-f, c, t)  # distance along the line of sight of its point nearest to that point of the axis
         gap = torch.addcmul(square[:, i, None] - s * s, t, t - 2.0 * e)
         covered |= (gap < radius * radius) & (s < length) & (s > 0)
     return covered

@@ -1,12 +1,12 @@
 """Removal of the robot's own body from the points of the camera.
 
-The bodies of hands and arms as capsules, read from `capsules.json`: what a camera must not take for an object.
+Hands and arms are modelled by capsules, read from `capsules.json`:
 
 hand   {"side": "right", "solid": CAPSULES, "outline": CAPSULES}
 arm    {"joint_names": [...], "kinematics": {...}, "base": {"pos_w", "quat_w"}, "flange": {"body", "pos", "quat"},
         "solid": CAPSULES}
 CAPSULES = {"body": [name, ...], "start": [[x, y, z], ...], "end": [[x, y, z], ...], "radius_m": [r, ...]}, each in the
-frame of its body. `solid` leaves no corner out, `outline` is rounder and serves to tell what is hidden.
+frame of its body. `solid` contains the corners of the links, for removal; `outline` is rounder, for occlusion.
 """
 
 import json
@@ -24,10 +24,14 @@ from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.perception.occlusion import HandCapsules, HandOcclusion
 from dexgrasp.perception.transforms import compose, invert
 
+FILE = "capsules.json"
+MIRROR = (1.0, -1.0, 1.0)
+"""Factors of a position that turn a right hand's into a left hand's."""
+
 
 @dataclass(frozen=True)
 class Capsules:
-    """Rounded cylinders about the links of hand and arm, where these are now."""
+    """Capsules around the links of hand and arm, at their present poses."""
 
     start_w: NDArray[np.floating]
     """(capsule, 3) one end of the axis, world frame [m]."""
@@ -44,7 +48,7 @@ class Capsules:
         if not all(np.isfinite(part).all() for part in (self.start_w, self.end_w, self.radius_m)):
             raise ValueError("capsules must be finite: is a joint reading missing?")
 
-    def hold(self, points_w: NDArray[np.float32], margin_m: float) -> NDArray[np.bool_]:
+    def contain(self, points_w: NDArray[np.float32], margin_m: float) -> NDArray[np.bool_]:
         """Return the mask (n,) of the points (3, n) within the capsules enlarged by `margin_m`."""
         if not points_w.shape[1]:
             return np.zeros(0, bool)
@@ -59,15 +63,9 @@ class Capsules:
         return (square < ((self.radius_m + margin_m) ** 2).astype(np.float32)[:, None]).any(axis=0)
 
 
-FILE = "capsules.json"
-
-MIRROR = (1.0, -1.0, 1.0)
-"""Factors of a position that turn a right hand's into a left hand's."""
-
-
 @dataclass(frozen=True, eq=False)
 class HandBody:
-    """A hand in the camera's view, placed by its palm and its joints."""
+    """Capsule model of a hand, posed by its palm and joints."""
 
     solid: HandCapsules
     base_in_palm: tuple[Tensor, Tensor]
@@ -75,22 +73,22 @@ class HandBody:
     outline: HandCapsules
 
     def capsules(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Capsules:
-        """The hand with its palm at (3,) [m], (4,) and its joints (joint,) [rad]."""
+        """Return the capsules for a palm pose (3,) [m], (4,) and joint positions (joint,) [rad]."""
         base = compose(palm_pos_w, palm_quat_w, *self.base_in_palm)
         return _placed(self.solid, *base, joint_pos)
 
     def palm(self, base_pos_w: Tensor, base_quat_w: Tensor) -> tuple[Tensor, Tensor]:
-        """Pose of the palm, (3,) [m] and (4,), where the hand's base is there."""
+        """Return the palm pose, (3,) [m] and (4,), for a pose of the hand's base."""
         return compose(base_pos_w, base_quat_w, *invert(*self.base_in_palm))
 
-    def shadow(self, margin_m: float) -> HandOcclusion:
+    def occlusion(self, margin_m: float) -> HandOcclusion:
         """Return the occlusion by the hand, enlarged by `margin_m`."""
         return HandOcclusion(self.outline, self.base_in_palm, margin_m)
 
 
 @dataclass(frozen=True, eq=False)
 class ArmBody:
-    """An arm in the camera's view, placed by its joints."""
+    """Capsule model of an arm, posed by its joints."""
 
     joint_names: tuple[str, ...]
     solid: HandCapsules
@@ -99,22 +97,25 @@ class ArmBody:
     last: int
     """Index of the body that carries the flange."""
     flange: tuple[Tensor, Tensor]
-    """Pose of the flange, where the hand base frame is, in that body."""
+    """Pose of the flange (= hand base frame) in the body `last`."""
 
     def capsules(self, joint_pos: Tensor) -> Capsules:
-        """The arm at joint positions (joint,) [rad]."""
+        """Return the capsules at joint positions (joint,) [rad]."""
         return _placed(self.solid, *self.base, joint_pos)
 
     def hand_base(self, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
-        """Pose of the hand's base in the world, (3,) [m] and (4,), at joint positions (joint,) [rad]."""
+        """Return the hand base pose, world frame, (3,) [m] and (4,), at joint positions (joint,) [rad]."""
         pos, quat = self.solid.kinematics.forward(*(value.float() for value in (*self.base, joint_pos)))
         return compose(pos[self.last].double(), quat[self.last].double(), *self.flange)
 
 
-def join(parts: Sequence[Capsules]) -> Capsules:
-    """All of them as one."""
-    names = ("start_w", "end_w", "radius_m")
-    return Capsules(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+def join_capsules(parts: Sequence[Capsules]) -> Capsules:
+    """Return the capsules of all parts."""
+    return Capsules(
+        start_w=np.concatenate([part.start_w for part in parts]),
+        end_w=np.concatenate([part.end_w for part in parts]),
+        radius_m=np.concatenate([part.radius_m for part in parts]),
+    )
 
 
 def read_hand_body(
@@ -170,7 +171,7 @@ def _read(place: str | Path, keys: Sequence[str]) -> tuple[Path, dict[str, Any]]
         values = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise FileNotFoundError(
-            f"{file} cannot be read ({error.strerror}): it holds the body of a hand or an arm as capsules; "
+            f"{file} cannot be read ({error.strerror}): it must hold the capsules of a hand or an arm; "
             "write it with `python -m dexgrasp.sim.robots.capsules FOLDER`"
         ) from error
     except ValueError as error:

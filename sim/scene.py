@@ -8,6 +8,7 @@ always fills `slots` geoms; those it does not need hold a tiny ball that is swit
 
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Literal
 
 import mujoco
 import numpy as np
@@ -52,19 +53,19 @@ class PhysicsCfg:
     """Preset name, printed beside every result."""
     timestep_s: float = 0.002
     """Simulation step [s]; it must divide the control period."""
-    integrator: str = "implicitfast"
-    """euler, implicitfast or discrete. Above 4 ms only `discrete` holds grasps."""
-    cone: str = "elliptic"
-    """Friction cone: pyramidal or elliptic."""
+    integrator: Literal["euler", "implicitfast", "discrete"] = "implicitfast"
+    """Integrator of the physics. Above 4 ms only `discrete` holds grasps."""
+    cone: Literal["pyramidal", "elliptic"] = "elliptic"
+    """Shape of the friction cone."""
     impratio: float = 10.0
     """Frictional to normal constraint impedance; higher slips less."""
-    condim: int = 4
+    condim: Literal[3, 4, 6] = 4
     """Contact dimension: 3 = sliding friction, 4 = torsional as well."""
     contact_time_s: float = 0.005
     """Time constant of contacts [s]: how fast a penetration is undone. MuJoCo takes at least two timesteps."""
     tolerance: float = 1e-8
     """Solver tolerance."""
-    self_collision: str = "all"
+    self_collision: Literal["all", "thumb"] = "all"
     """Contacts within the hand: all parts, or every part with the thumb alone."""
     friction_scale: float = 1.0
     """Multiplies every friction; above 1 it makes up for the pyramid being inscribed in the cone."""

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections import defaultdict
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 
 import pytest
@@ -61,6 +61,7 @@ DOORS = {
     ),
     "trimesh": ("sim/",),
     "viser": ("policies/viewer/page.py",),
+    "wandb": ("policies/training/trackers.py",),
     "warp": ("sim/engine/warp",),
 }
 """Heavy dependencies, and the only places that may import them."""
@@ -346,6 +347,69 @@ def test_the_docstring_of_a_field_stands_alone():
     vague = re.compile(r"(The same|Likewise|See |As |Ditto|To what|At which|What (is|was))")
     wrong = [f"{place}: {text}" for place, text in field_docstrings() if vague.match(text)]
     assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("file", TREES)
+def test_strings_at_module_level_are_its_docstring_and_those_of_constants(file):
+    """A second title halfway down is a module that should be two, or was."""
+    body = TREES[file].body
+    wrong = [
+        node.lineno
+        for before, node in pairwise(body)
+        if is_text(node) and not isinstance(before, (ast.Assign, ast.AnnAssign))
+    ]
+    assert not wrong, f"{file}: a string in line {wrong} documents nothing"
+
+
+def is_text(node):
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def dataclass_names(tree):
+    """Return the names of the dataclasses that a module defines."""
+    found = set()
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)):
+        decorators = [d.func if isinstance(d, ast.Call) else d for d in node.decorator_list]
+        if any(getattr(d, "id", getattr(d, "attr", "")) == "dataclass" for d in decorators):
+            found.add(node.name)
+    return found
+
+
+DATACLASSES = set().union(*map(dataclass_names, TREES.values()))
+
+
+def positional_calls(tree):
+    """Yield (class, line) of calls of our dataclasses with more than three positional arguments, or a starred one.
+
+    `cls(...)` counts in the body of a dataclass; names imported from other packages do not.
+    """
+    foreign = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and not str(node.module).startswith("dexgrasp")
+        for alias in node.names
+    }
+    own = dataclass_names(tree)
+    owners = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef) and node.name in own]
+    in_own = {id(node) for owner in owners for node in ast.walk(owner)}
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+        ours = (name in DATACLASSES and name not in foreign) or (name == "cls" and id(node) in in_own)
+        if ours and (len(node.args) > 3 or any(isinstance(arg, ast.Starred) for arg in node.args)):
+            yield name, node.lineno
+
+
+@pytest.mark.parametrize("file", TREES)
+def test_more_than_three_fields_of_a_dataclass_go_by_keyword(file):
+    """A field that is added in the middle would else be a silent error."""
+    wrong = [f"{file}:{line}: {name}" for name, line in positional_calls(TREES[file])]
+    assert not wrong, "\n".join(wrong)
+
+
+def test_the_search_for_positional_fields_finds_them():
+    calls = "Term(1, 2, 3)\nTerm(1, 2, 3, 4)\nTerm(*row)\nTerm(1, 2, 3, scale=4)\nprint(1, 2, 3, 4)"
+    assert list(positional_calls(ast.parse(calls))) == [("Term", 2), ("Term", 3)]
+    assert not list(positional_calls(ast.parse("from elsewhere import Term\nTerm(*row)")))
 
 
 @pytest.mark.parametrize("path", tracked(), ids=lambda path: path.relative_to(ROOT).as_posix())

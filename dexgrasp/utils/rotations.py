@@ -63,7 +63,7 @@ class Pose:
         """Return the rotation vector (3,) from this orientation to that of `other`, in the outer frame [rad]."""
         return rotvec_from_quat(quat_multiply(other.quat, self.quat * CONJUGATE))
 
-    def towards(self, goal: "Pose", step_m: float, step_rad: float) -> "Pose":
+    def step_towards(self, goal: "Pose", step_m: float, step_rad: float) -> "Pose":
         """Return the pose one step nearer to `goal`, at most `step_m` and `step_rad` away from this one."""
         gap, rotvec = goal.pos_m - self.pos_m, self.turn_to(goal)
         length, angle = float(np.linalg.norm(gap)), float(np.linalg.norm(rotvec))

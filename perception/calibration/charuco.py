@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dexgrasp.perception.cameras.depth import Intrinsics
 
-LEAST_CORNERS = 8
+MIN_CORNERS = 8
 """Least number of corners from which the pose of a board is estimated."""
 UNIT = 1000.0
 """Focal length of the virtual camera in whose pixels OpenCV receives rays at unit depth."""
@@ -74,15 +74,15 @@ def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, na
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     corners, ids, _, markers = cv2.aruco.CharucoDetector(_opencv_board(board)).detectBoard(gray)
     found = 0 if ids is None else len(ids)
-    if ids is None or found < LEAST_CORNERS:
+    if ids is None or found < MIN_CORNERS:
         seen = 0 if markers is None else len(markers)
         raise ValueError(
-            f"{name}: {found} corners and {seen} markers of the board found, {LEAST_CORNERS} corners are needed; "
+            f"{name}: {found} corners and {seen} markers of the board found, {MIN_CORNERS} corners are needed; "
             "check light, sharpness, and that the board is the one described (squares, dictionary)"
         )
     number = ids.reshape(-1).astype(np.int64)
     rays = camera.rays_at(corners.reshape(-1, 2))
-    return BoardDetection(name, number, rays, board_pose(board, number, rays))
+    return BoardDetection(name=name, ids=number, rays=rays, T_cam_board=board_pose(board, number, rays))
 
 
 def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64]) -> NDArray[np.float64]:

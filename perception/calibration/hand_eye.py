@@ -23,10 +23,10 @@ from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection
 from dexgrasp.perception.cameras.depth import check_rigid
 
 Mounted = Literal["flange", "table"]
-LEAST_VIEWS = {"flange": 6, "table": 3}
-LEAST_TURN_RAD = np.radians(10.0)
+MIN_VIEWS = {"flange": 6, "table": 3}
+MIN_TURN_RAD = np.radians(10.0)
 """The flange must turn about a second axis by this much (root mean square over pairs of views)."""
-ODD_VIEW = 4.0
+OUTLIER_RATIO = 4.0
 """Ratio of a view's error to the median of all views above which the error message names the view."""
 
 
@@ -101,8 +101,8 @@ def calibrate(
         cam, mount = _mean_pose(T_world_carrier @ np.linalg.inv(seen)), np.eye(4)
     problem = _Problem(views, T_world_carrier, board, focal_px, cam, mount, mounted == "flange")
     fit = least_squares(problem.residuals, problem.start(), loss="soft_l1", x_scale="jac")
-    result = _judge(problem, fit, seen)
-    _refuse(result, limits or LimitsCfg())
+    result = _assess(problem, fit, seen)
+    _check_limits(result, limits or LimitsCfg())
     return result
 
 
@@ -144,7 +144,7 @@ class _Problem:
         return ((points_c[:, :2] / points_c[:, 2:3] - self._rays) * self._focal_px).reshape(-1)
 
 
-def _judge(problem: _Problem, fit: OptimizeResult, seen: NDArray[np.float64]) -> Calibration:
+def _assess(problem: _Problem, fit: OptimizeResult, seen: NDArray[np.float64]) -> Calibration:
     cam, mount = problem.poses(fit.x)
     square = (problem.residuals(fit.x).reshape(-1, 2) ** 2).sum(1)
     per_view = np.bincount(problem.view, square) / np.bincount(problem.view)
@@ -154,19 +154,19 @@ def _judge(problem: _Problem, fit: OptimizeResult, seen: NDArray[np.float64]) ->
     covariance = noise * np.linalg.pinv(fit.jac.T @ fit.jac)[:6, :6]
     sd_rad, sd_m = (float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:]))
     return Calibration(
-        cam,
-        mount,
-        tuple(view.name for view in problem.views),
-        np.sqrt(per_view),
-        np.linalg.norm((off @ middle - middle)[:, :3], axis=1),
-        np.linalg.norm(_rotvec(off[:, :3, :3]), axis=1),
-        sd_m,
-        sd_rad,
+        T_world_cam=cam,
+        T_flange_board=mount,
+        names=tuple(view.name for view in problem.views),
+        reprojection_px=np.sqrt(per_view),
+        position_m=np.linalg.norm((off @ middle - middle)[:, :3], axis=1),
+        rotation_rad=np.linalg.norm(_rotvec(off[:, :3, :3]), axis=1),
+        sd_m=sd_m,
+        sd_rad=sd_rad,
     )
 
 
 def _check_set(views: Sequence[BoardDetection], carriers: NDArray[np.float64], mounted: Mounted) -> None:
-    least = LEAST_VIEWS[mounted]
+    least = MIN_VIEWS[mounted]
     if len(views) < least:
         raise BadCalibrationError(
             f"{len(views)} usable views of the board; {least} are needed with it on the {mounted}"
@@ -177,10 +177,10 @@ def _check_set(views: Sequence[BoardDetection], carriers: NDArray[np.float64], m
         check_rigid(T, f"{view.name}: pose of the {mounted}")
 
 
-def _refuse(result: Calibration, limits: LimitsCfg) -> None:
+def _check_limits(result: Calibration, limits: LimitsCfg) -> None:
     summary = result.summary()
     typical = max(float(np.median(result.reprojection_px)), 0.05)
-    odd = [name for name, px in zip(result.names, result.reprojection_px, strict=True) if px > ODD_VIEW * typical]
+    odd = [name for name, px in zip(result.names, result.reprojection_px, strict=True) if px > OUTLIER_RATIO * typical]
     blame = f"; the odd ones are {', '.join(odd)}: take them again or leave them out" if odd else ""
     reasons = []
     for key, limit in (
@@ -210,7 +210,7 @@ def _hand_eye(carriers: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple
     B = seen[pairs[:, 1]] @ np.linalg.inv(seen[pairs[:, 0]])
     alpha, beta = _rotvec(A[:, :3, :3]), _rotvec(B[:, :3, :3])
     turn = np.sqrt(np.linalg.eigvalsh(alpha.T @ alpha / len(alpha))[1])
-    if turn < LEAST_TURN_RAD:
+    if turn < MIN_TURN_RAD:
         raise BadCalibrationError(
             f"the flange turns about a second axis by {np.degrees(turn):.1f} deg only: turn the board about two "
             "different axes by 20 deg or more between the views"

@@ -60,7 +60,7 @@ class CameraPose:
         try:
             T = pose_from_dict(values["T_world_cam"], "T_world_cam")
             serial, residuals = str(values.get("serial", "")), values.get("residuals", {})
-            return cls(T, values.get("stream", "depth"), serial, residuals)
+            return cls(T_world_cam=T, stream=values.get("stream", "depth"), serial=serial, residuals=residuals)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 

@@ -70,7 +70,9 @@ class FrameFolder:
             raise EndOfFramesError(f"{self.path} has no more than {len(self._files)} frames")
         file, stamp_s = self._files[self._next], self._next / self._rate_hz
         self._next += 1
-        return DepthFrame(self._metres(file), self._intrinsics, stamp_s, self._T_world_cam)
+        return DepthFrame(
+            depth_m=self._metres(file), intrinsics=self._intrinsics, stamp_s=stamp_s, T_world_cam=self._T_world_cam
+        )
 
     def close(self) -> None:
         """Do nothing: no file stays open."""

@@ -1,9 +1,7 @@
 """RealSense cameras and their recordings, through the vendor's SDK, which only this file imports.
 
-Live and recorded frames take the same way: feed -> filters of the SDK -> alignment -> metres. A feed is whatever hands
-over sets of frames: a pipeline on a camera, a pipeline on a file.
-
-What the frames and stream profiles of the RealSense SDK mean in our terms; nothing of the SDK is imported here.
+Frames of cameras and recordings pass through the same steps: feed -> filters of the SDK -> alignment -> metres. A feed
+delivers sets of frames: an SDK pipeline on a camera or on a file.
 """
 
 import time
@@ -27,6 +25,9 @@ from dexgrasp.perception.cameras.depth import (
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose
 
+POLL_MS = 100
+"""Longest single wait, after which a lost cable or the end of a file is detected."""
+
 
 def depth_to_color(frames: Any) -> NDArray[np.float64] | None:
     """Return T_color_depth (4, 4) of a set of frames before alignment; None without a colour image."""
@@ -40,7 +41,7 @@ def depth_to_color(frames: Any) -> NDArray[np.float64] | None:
     return T
 
 
-def place(pose: CameraPose, aligned: bool, T_color_depth: NDArray[np.float64] | None) -> NDArray[np.float64]:
+def depth_frame_pose(pose: CameraPose, aligned: bool, T_color_depth: NDArray[np.float64] | None) -> NDArray[np.float64]:
     """Return the pose (4, 4) in the world of the frame of the depth image, `aligned` or not.
 
     `pose` may belong to the other one of the camera's two frames.
@@ -79,7 +80,16 @@ def intrinsics_of(profile: Any) -> Intrinsics:
         if any(coeffs):
             raise CameraError(f"lens distortion '{name}' is not supported: use a rectified depth stream")
         name = "none"
-    return Intrinsics(given.width, given.height, given.fx, given.fy, given.ppx, given.ppy, name, coeffs)
+    return Intrinsics(
+        width=given.width,
+        height=given.height,
+        fx=given.fx,
+        fy=given.fy,
+        cx=given.ppx,
+        cy=given.ppy,
+        distortion=name,
+        coeffs=coeffs,
+    )
 
 
 def rgb(frame: Any) -> NDArray[np.uint8]:
@@ -88,10 +98,6 @@ def rgb(frame: Any) -> NDArray[np.uint8]:
     if kind not in ("rgb8", "bgr8"):
         raise CameraError(f"the colour stream is {kind}; expected rgb8 or bgr8")
     return np.array(image if kind == "rgb8" else image[..., ::-1])
-
-
-POLL_MS = 100
-"""Longest single wait, after which a lost cable or the end of a file is detected."""
 
 
 @dataclass(frozen=True)
@@ -220,7 +226,7 @@ class RealSense:
         """Filter, align, and copy the frames out of the SDK's small frame pool."""
         T_color_depth = depth_to_color(frames)  # before alignment: aligned depth says that it is colour
         if self._pose and self._T_world_cam is None:
-            self._T_world_cam = place(self._pose, self._cfg.align_to_color, T_color_depth)
+            self._T_world_cam = depth_frame_pose(self._pose, self._cfg.align_to_color, T_color_depth)
         for step in self._filters:
             frames = step.process(frames).as_frameset()
         depth = frames.get_depth_frame()
@@ -231,7 +237,9 @@ class RealSense:
             depth_m = self._aligned(depth_m)
         color = rgb(frames.get_color_frame()) if self._cfg.color else None
         stamp_s = depth.get_timestamp() / 1e3
-        return DepthFrame(depth_m, camera, stamp_s, self._T_world_cam, color)
+        return DepthFrame(
+            depth_m=depth_m, intrinsics=camera, stamp_s=stamp_s, T_world_cam=self._T_world_cam, color=color
+        )
 
 
 def needs_color(cfg: RealSenseCfg, pose: CameraPose | None) -> bool:
@@ -293,7 +301,9 @@ def _live_feed(cfg: RealSenseCfg, serial: str, color: bool) -> Feed:
             return None
         return CameraLostError(f"camera {serial} is gone: check cable and power, then start again")
 
-    return Feed(f"camera {serial}", serial, pipeline.try_wait_for_frames, ended, pipeline.stop)
+    return Feed(
+        name=f"camera {serial}", serial=serial, wait=pipeline.try_wait_for_frames, ended=ended, stop=pipeline.stop
+    )
 
 
 def connected(context: Any) -> dict[str, str]:
@@ -346,7 +356,9 @@ def _file_feed(path: Path) -> Feed:
         return EndOfFramesError(f"'{path}' has been read to its end")
 
     serial = device.get_info(rs.camera_info.serial_number)
-    return Feed(f"recording '{path}'", serial, pipeline.try_wait_for_frames, ended, pipeline.stop)
+    return Feed(
+        name=f"recording '{path}'", serial=serial, wait=pipeline.try_wait_for_frames, ended=ended, stop=pipeline.stop
+    )
 
 
 def _filters(rs: ModuleType, cfg: RealSenseCfg) -> list[Any]:

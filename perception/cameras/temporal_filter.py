@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 Scalar = TypeVar("Scalar", np.float32, np.float64)
-FIRST_FRAMES = 12
+FIRST_VIEW_FRAMES = 12
 """Number of frames in a first view, 0.4 s of a D435."""
 
 
-def steady_depth(frames_m: NDArray[Scalar]) -> NDArray[Scalar]:
+def median_depth(frames_m: NDArray[Scalar]) -> NDArray[Scalar]:
     """Return the median depth (row, column) [m] of frames (frame, row, column) of a static scene.
 
     Each pixel's median is over the frames in which it has depth.

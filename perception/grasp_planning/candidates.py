@@ -68,7 +68,7 @@ def candidates(
     kind = torch.cat([torch.full(groups[kind][0].shape[1:2], kind, device=centre.device) for kind in chosen])
     target, normal, fingers = (torch.cat([groups[kind][i] for kind in chosen], dim=1) for i in range(3))
     axes = torch.stack([normal, torch.linalg.cross(fingers, normal), fingers], dim=-1)
-    return Candidates(kind, target, axes, _tops(points_w, target, axes, kind == EDGE))
+    return Candidates(kind=kind, target_w=target, axes_w=axes, top_m=_tops(points_w, target, axes, kind == EDGE))
 
 
 def _around(start_rad: Tensor) -> Tensor:

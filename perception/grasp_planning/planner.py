@@ -1,15 +1,15 @@
 """Pre-grasp planning: selection of the best free and reachable candidate by score.
 
-Order: the best score among the candidates that are free and reachable; else the best of those that are reachable; else,
-where none of the first REACH_TRIES is, the best free one; else, where none is free, the least bad. Whatever was chosen
-then starts where the open hand is clear of the table and of all visible points (`move_start_clear`).
+Candidates are ranked by score, free ones before blocked ones. The first reachable one of the REACH_TRIES best is taken,
+the best one if none of them is reachable. The start is then moved until the open hand is clear of the table and of all
+visible points (`move_start_clear`).
 
 The start pose of the palm depends only on the object's visible points and the camera position.
 
-The method's rule (RobustDexGrasp, appendix): the palm faces the object along the line to the camera, and among rolls
-about that line the one is taken in whose finger direction the object is narrow. Two corrections that measuring asked
-for: the distance is kept from the object's top as seen along the approach, not from its centre, and the object is
-centred where this hand's thumb and fingers meet, which is not the palm's centre.
+Rule of the published method (RobustDexGrasp, appendix), `plan_pregrasp`: the palm faces the object along the line to
+the camera, with the roll about that line at which the object is narrowest along the fingers. Two corrections: the
+distance is measured from the object's top along the approach, not from its centre, and the object is centred between
+this hand's thumb and fingers, not at the palm's centre.
 """
 
 from collections.abc import Callable, Sequence
@@ -30,11 +30,20 @@ from dexgrasp.perception.grasp_planning.scoring import (
 )
 from dexgrasp.perception.transforms import plane_basis, quat_from_matrix, quat_rotate, quat_rotate_inverse
 
-CLEAR_M = 0.025
+START_CLEARANCE_M = 0.025
 """Clearance at the start: least distance ahead of a keypoint of points this close beside its path."""
-
-TABLE_M = 0.02
+START_HEIGHT_M = 0.02
 """Least height of every keypoint over the table when the approach starts."""
+STYLE_SHARES = (0.0, 0.5, 1.0)
+"""Grasp styles of the candidates: 0 pinch grasp, 1 power grasp."""
+SCORED_POINTS = 64
+"""Number of points that scores use: the first of each cloud, which is in farthest-point order."""
+REACH_TRIES = 6
+"""Most candidates of an environment whose reachability is checked, best first."""
+OpenHandKeypoints = Callable[[Tensor], Tensor]
+"""Returns keypoints (env, keypoint, 3), palm frame, at joint positions (env, joint); the first is the wrist."""
+Reachable = Callable[[Tensor, Tensor], Tensor]
+"""Returns the mask (pose,) of the palm poses (pose, 3), (pose, 4), world frame, that the robot can reach."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +62,8 @@ class Pregrasp:
     """(env,) kind of the approach (see candidates.py); None where there were no candidates."""
     score: Tensor | None = None
     """(env,) score of the candidate (see scoring.py)."""
-    mark: Tensor | None = None
-    """(env, MARK) mark of the grasp (see scoring.py)."""
+    descriptor: Tensor | None = None
+    """(env, DESCRIPTOR_SIZE) descriptor of the grasp (see scoring.py)."""
 
 
 def plan_pregrasp(
@@ -88,7 +97,9 @@ def plan_pregrasp(
     style = blend(power, pinch, _top(points_w[..., 2]))
     pos = centre - normal * distance[:, None] - y * style.offset_y_m[:, None] - fingers * style.offset_z_m[:, None]
     quat = quat_from_matrix(torch.stack([normal, y, fingers], dim=-1))
-    return Pregrasp(pos, quat, (distance - top - style.gap_m).clamp(min=0.0), style)
+    return Pregrasp(
+        palm_pos_w=pos, palm_quat_w=quat, depth_m=(distance - top - style.gap_m).clamp(min=0.0), style=style
+    )
 
 
 def move_start_clear(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) -> Pregrasp:
@@ -97,7 +108,7 @@ def move_start_clear(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tensor) 
     The palm first rises, then steps back along its normal, which must not point upwards: so neither undoes the other.
     """
     hand_w = quat_rotate(pregrasp.palm_quat_w[:, None], _between(keypoints_p)) + pregrasp.palm_pos_w[:, None]
-    rise = (TABLE_M - hand_w[..., 2].amin(dim=1)).clamp(min=0.0)
+    rise = (START_HEIGHT_M - hand_w[..., 2].amin(dim=1)).clamp(min=0.0)
     raised_w = pregrasp.palm_pos_w.clone()
     raised_w[:, 2] += rise
     return back_off_from_points(replace(pregrasp, palm_pos_w=raised_w), keypoints_p, points_w)
@@ -116,8 +127,8 @@ def back_off_from_points(pregrasp: Pregrasp, keypoints_p: Tensor, points_w: Tens
     """
     hand_p = _between(keypoints_p)
     points_p = quat_rotate_inverse(pregrasp.palm_quat_w[:, None], points_w - pregrasp.palm_pos_w[:, None])
-    in_the_way = torch.cdist(hand_p[..., 1:], points_p[..., 1:]) < CLEAR_M
-    lacking = hand_p[:, :, None, 0] + CLEAR_M - points_p[:, None, :, 0]
+    in_the_way = torch.cdist(hand_p[..., 1:], points_p[..., 1:]) < START_CLEARANCE_M
+    lacking = hand_p[:, :, None, 0] + START_CLEARANCE_M - points_p[:, None, :, 0]
     back = torch.where(in_the_way, lacking, 0.0).amax(dim=(1, 2)).clamp(min=0.0)
     normal = quat_rotate(pregrasp.palm_quat_w, points_p.new_tensor([1.0, 0.0, 0.0]))
     return replace(pregrasp, palm_pos_w=pregrasp.palm_pos_w - normal * back[:, None], depth_m=pregrasp.depth_m + back)
@@ -141,28 +152,12 @@ def _top(height_m: Tensor) -> Tensor:
     return torch.quantile(height_m, 0.97, dim=1)
 
 
-SHARES = (0.0, 0.5, 1.0)
-"""Styles that are tried, from a pinch to the whole hand."""
-
-SCORED_POINTS = 64
-"""Scores are made of the first points of each cloud: clouds are in farthest-point order."""
-
-REACH_TRIES = 6
-"""Candidates of an environment whose reachability is asked for, best first."""
-
-Hand = Callable[[Tensor], Tensor]
-"""Keypoints (env, keypoint, 3) in the palm frame at joint positions (env, joint); the first is the wrist."""
-
-Reachable = Callable[[Tensor, Tensor], Tensor]
-"""Mask (pose,) of the palm poses (pose, 3), (pose, 4) in the world that the robot can take."""
-
-
 def best_pregrasp(
     points_w: Tensor,
     camera_pos_w: Tensor,
     power: GraspStyle,
     pinch: GraspStyle,
-    hand: Hand,
+    open_hand_keypoints: OpenHandKeypoints,
     roll_offset_rad: Tensor,
     tilt_rad: Tensor,
     reachable: Reachable | None = None,
@@ -170,44 +165,53 @@ def best_pregrasp(
     cfg: ScoreCfg | None = None,
     standoff_m: float = 0.15,
     clearance_m: float = 0.09,
-    tried: Tensor | None = None,
+    failed_grasps: Tensor | None = None,
 ) -> Pregrasp:
     """Return the best pre-grasp for visible points (env, point, 3) and a camera (env, 3), world frame.
 
-    `kinds` of approaches (candidates.py) to choose from; None: all. `tried` (env, grasp, MARK): marks of failed
-    grasps (scoring.py). Other arguments: see `plan_pregrasp`.
+    `kinds`: kinds of approach (candidates.py); None: all. `failed_grasps` (env, grasp, DESCRIPTOR_SIZE): descriptors of
+    grasps to avoid (scoring.py). Other arguments: see `plan_pregrasp`.
     """
-    ways = candidates(points_w.float(), camera_pos_w.float(), roll_offset_rad.float(), tilt_rad.float(), kinds)
+    found = candidates(points_w.float(), camera_pos_w.float(), roll_offset_rad.float(), tilt_rad.float(), kinds)
     few_w = points_w[:, :SCORED_POINTS].float()
     by_style: list[ScoredCandidates] = []
-    for share in SHARES:
+    for share in STYLE_SHARES:
         style = interpolate(power, pinch, points_w.new_full(points_w.shape[:1], share))
-        hand_p = hand(style.open_pose)[:, 1:].float()
-        by_style.append(score_candidates(few_w, ways, _single(style), share, hand_p, cfg or ScoreCfg()))
-    joined, number = ScoredCandidates.join(by_style), len(ways.kind)
-    start_m = torch.clamp(ways.top_m + clearance_m, min=standoff_m).repeat(1, len(SHARES))  # from the target
+        hand_p = open_hand_keypoints(style.open_pose)[:, 1:].float()
+        by_style.append(score_candidates(few_w, found, _single(style), share, hand_p, cfg or ScoreCfg()))
+    joined, number = ScoredCandidates.join(by_style), len(found.kind)
+    start_m = torch.clamp(found.top_m + clearance_m, min=standoff_m).repeat(1, len(STYLE_SHARES))  # from the target
     depth_m = (start_m - joined.ahead_m).clamp(min=0.0)
 
     def pose(rows: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        axes_w = ways.axes_w[rows, chosen % number].to(points_w.dtype)
+        axes_w = found.axes_w[rows, chosen % number].to(points_w.dtype)
         quat_w = quat_from_matrix(axes_w)
         return joined.palm_pos_w[rows, chosen] - axes_w[..., 0] * depth_m[rows, chosen, None], quat_w
 
-    place_m, shares = joined.palm_pos_w - points_w.mean(dim=1, keepdim=True).float(), few_w.new_tensor(SHARES)
+    place_m, shares = joined.palm_pos_w - points_w.mean(dim=1, keepdim=True).float(), few_w.new_tensor(STYLE_SHARES)
 
-    def marks(rows: Tensor, chosen: Tensor) -> Tensor:
-        return grasp_descriptor(place_m[rows, chosen], ways.axes_w[rows, chosen % number], shares[chosen // number])
+    def descriptors(rows: Tensor, chosen: Tensor) -> Tensor:
+        axes_w = found.axes_w[rows, chosen % number]
+        return grasp_descriptor(place_m[rows, chosen], axes_w, shares[chosen // number])
 
     rows, scores = torch.arange(len(points_w), device=points_w.device), joined.score
-    if tried is not None:
+    if failed_grasps is not None:
         every = torch.arange(scores.shape[1], device=scores.device).expand_as(scores)
-        scores = scores - repetition_penalty(marks(rows[:, None], every), tried)
-    ask = None if reachable is None else lambda rows, chosen: reachable(*pose(rows, chosen))
-    best = choose(scores, joined.blocked_m <= FREE_M, ask)
-    share = torch.tensor(SHARES, dtype=points_w.dtype, device=best.device)[best // number]
+        scores = scores - repetition_penalty(descriptors(rows[:, None], every), failed_grasps)
+    can_reach = None if reachable is None else lambda rows, chosen: reachable(*pose(rows, chosen))
+    best = select_candidate(scores, joined.blocked_m <= FREE_M, can_reach)
+    share = torch.tensor(STYLE_SHARES, dtype=points_w.dtype, device=best.device)[best // number]
     floor_m, depth, score = (v[rows, best].to(points_w.dtype) for v in (joined.floor_m, depth_m, scores))
-    style = replace(interpolate(power, pinch, share), floor_m=floor_m)
-    return Pregrasp(*pose(rows, best), depth, style, ways.kind[best % number], score, marks(rows, best))
+    palm_pos_w, palm_quat_w = pose(rows, best)
+    return Pregrasp(
+        palm_pos_w=palm_pos_w,
+        palm_quat_w=palm_quat_w,
+        depth_m=depth,
+        style=replace(interpolate(power, pinch, share), floor_m=floor_m),
+        approach=found.kind[best % number],
+        score=score,
+        descriptor=descriptors(rows, best),
+    )
 
 
 def _single(style: GraspStyle) -> GraspStyle:
@@ -215,11 +219,13 @@ def _single(style: GraspStyle) -> GraspStyle:
     return GraspStyle(**{item.name: getattr(style, item.name).float() for item in fields(GraspStyle)})
 
 
-def choose(score: Tensor, free: Tensor, reachable: Callable[[Tensor, Tensor], Tensor] | None = None) -> Tensor:
-    """Select a candidate (env,) by score and freedom (env, cand).
+def select_candidate(
+    score: Tensor, free: Tensor, reachable: Callable[[Tensor, Tensor], Tensor] | None = None
+) -> Tensor:
+    """Return the best candidate (env,) by `score` (env, cand), those of the mask `free` (env, cand) first.
 
-    `reachable` tells of rows (some,) and a candidate (some,) of each which can be reached. The REACH_TRIES first are
-    asked for, free ones before others; where none is reachable the first is taken.
+    `reachable` takes environments (n,) and one candidate of each (n,) and returns the mask (n,) of reachable ones. Of
+    the REACH_TRIES best the first reachable one is taken; the best one if none of them is reachable.
     """
     rank = torch.argsort(-score, dim=1, stable=True)
     rank = rank.gather(1, torch.argsort((~free).gather(1, rank).int(), dim=1, stable=True))

@@ -4,25 +4,25 @@
             - length * length_m + across * across_m - crush * crush_m - off_centre * off_centre_m
             - short * short_m - blocked * max(0, blocked_m - BLOCKED_M) - angle * angle_rad
 
-in log-odds of success, up to what all candidates of an object share.
+up to a constant that all candidates of an object have in common.
 
-    share         0: the hand pinches, 1: it takes hold with all fingers
-    low_m         how much lower than LOW_M the object is; tall_m: how much higher
-    narrow_m      how much shorter than NARROW_M the points extend along the fingers
-    length_m      their extent along the fingers (the published method's criterion)
-    across_m      their extent across the fingers, up to ACROSS_M: as wide as the fingers stand
-    crush_m       how much further they extend, near the fingers, than from thumb tip to fingertip
+    share         grasp style: 0 pinch grasp, 1 power grasp
+    low_m         height of the object below LOW_M
+    tall_m        height of the object above LOW_M
+    narrow_m      extent of the points along the fingers below NARROW_M
+    length_m      extent of the points along the fingers (criterion of the published method)
+    across_m      extent of the points across the fingers, at most ACROSS_M, the width of the fingers
+    crush_m       excess of that length, near the fingers, over the distance from thumb tip to fingertip
     off_centre_m  distance along the fingers from the points' centre to the middle between thumb and fingers
-    short_m       how much too early the table ends the approach
-    blocked_m     how far before the end of the approach the open hand meets a point
-    angle_rad     between the approach and the vertical
+    short_m       part of the approach that the table prevents
+    blocked_m     distance before the end of the approach at which the open hand meets a point
+    angle_rad     angle between the approach and the vertical
 
-Penalty for repeating failed grasps, so that the next attempt is a different grasp.
+Failed grasps are avoided by their descriptors: position of the palm relative to the centroid of the points, orientation
+of the palm, and grasp style, each divided by the change that makes a different grasp. The score of a candidate is
+reduced by
 
-A mark describes a grasp by the palm's final position relative to the centroid of the points, the palm's orientation and
-the grasp style, each divided by the change that makes a different grasp. A candidate loses, in log-odds of success,
-
-    COST * sum over failed grasps of exp(-|mark - failed mark|^2)
+    REPETITION_COST * sum over failed grasps of exp(-|descriptor - failed descriptor|^2)
 """
 
 from collections.abc import Sequence
@@ -37,11 +37,11 @@ from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 LOW_M, NARROW_M, ACROSS_M = 0.045, 0.07, 0.08
 
 BESIDE_M = 0.02
-"""A point this close beside the way of a keypoint is in its way."""
+"""A point this close beside the path of a keypoint blocks it."""
 
 BLOCKED_M, FREE_M = 0.09, 0.12
-"""A fingertip that meets a point gives way. One that does so earlier than the first counts against a candidate; a
-candidate is free when none does earlier than the second: then neither palm nor knuckles meet anything."""
+"""Values of `blocked_m`: above the first one the score is reduced, because fingertips yield; up to the second one a
+candidate counts as free, because neither palm nor knuckles meet a point."""
 
 SLAB_M, PAST_TIPS_M = 0.045, 0.03
 """Points this far to the side of the fingers' middle, and this far beyond their tips, are near the fingers."""
@@ -50,7 +50,15 @@ FINGER_M = 0.012
 """Half the thickness of a finger."""
 
 FLOOR_SHARE = 0.8
-"""Share of the least palm height that a slanted approach keeps, besides the hand's reach downwards."""
+"""Fraction of the style's least palm height that is added to a slanted hand's reach downwards."""
+DESCRIPTOR_POSITION_M, DESCRIPTOR_AXIS, DESCRIPTOR_STYLE = 0.02, 0.35, 0.5
+"""Units of a descriptor: palm position, tips of the palm's unit axes (20 degrees), style share."""
+DESCRIPTOR_SIZE = 10
+"""Length of a descriptor."""
+REPETITION_COST = 3.0
+"""Reduction of the score of an exactly repeated grasp, in log-odds."""
+NO_GRASP = 1e4
+"""Value of an empty descriptor: further away than any two descriptors are apart."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +91,7 @@ class ScoreCfg:
 
 @dataclass(frozen=True)
 class ScoredCandidates:
-    """The palm at the end of the approach, one stance per candidate of one style."""
+    """Palm poses and scores at the end of the approach, one per candidate of one grasp style."""
 
     palm_pos_w: Tensor
     """(env, cand, 3) [m]."""
@@ -92,38 +100,38 @@ class ScoredCandidates:
     score: Tensor
     """(env, cand) log-odds."""
     blocked_m: Tensor
-    """(env, cand) how far before the end of the approach the open hand meets a point."""
+    """(env, cand) distance before the end of the approach at which the open hand meets a point [m]."""
     ahead_m: Tensor
     """(env, cand) distance of the target from the palm along its normal."""
 
     @staticmethod
     def join(several: Sequence["ScoredCandidates"]) -> "ScoredCandidates":
-        """The stances of several styles in a row."""
+        """Concatenate the candidates of several styles."""
         columns = {item.name: [getattr(one, item.name) for one in several] for item in fields(ScoredCandidates)}
         return ScoredCandidates(**{name: torch.cat(column, dim=1) for name, column in columns.items()})
 
 
 def score_candidates(
-    points_w: Tensor, ways: Candidates, style: GraspStyle, share: float, hand_p: Tensor, cfg: ScoreCfg
+    points_w: Tensor, candidates: Candidates, style: GraspStyle, share: float, hand_p: Tensor, cfg: ScoreCfg
 ) -> ScoredCandidates:
     """Return the palm positions and scores of the candidates with a style (fields with a leading (env,)).
 
     `points_w` (env, point, 3); `hand_p` (env, keypoint, 3): the open hand in the palm frame.
     """
     middle = torch.stack([style.offset_y_m, style.offset_z_m], dim=-1)[:, None]  # (env, 1, 2) across the approach
-    ahead = ways.top_m + style.gap_m[:, None]
+    ahead = candidates.top_m + style.gap_m[:, None]
     offset = torch.cat([ahead[..., None], middle.expand(-1, ahead.shape[1], -1)], dim=-1)
-    palm_w = ways.target_w - (ways.axes_w @ offset[..., None]).squeeze(-1)
-    points_p = (points_w[:, None] - palm_w[:, :, None]) @ ways.axes_w
-    down = -ways.axes_w[..., 2, 0]
-    floor = _floor(ways, style, hand_p, down)
+    palm_w = candidates.target_w - (candidates.axes_w @ offset[..., None]).squeeze(-1)
+    points_p = (points_w[:, None] - palm_w[:, :, None]) @ candidates.axes_w
+    down = -candidates.axes_w[..., 2, 0]
+    floor = _floor(candidates, style, hand_p, down)
     blocked = _blocked(points_p, hand_p)
     score = _fit(points_w, points_p, share, cfg) - cfg.crush * _crush(points_p, hand_p, middle)
     off_centre = (points_p[..., 2].mean(dim=-1) - middle[..., 1]).abs()
     short = ((floor - palm_w[..., 2]) / down.clamp(min=0.2)).clamp(min=0.0)
     score = score - cfg.off_centre * off_centre - cfg.short * short - cfg.angle * down.clamp(-1.0, 1.0).acos()
     score = score - cfg.blocked * (blocked - BLOCKED_M).clamp(min=0.0)
-    return ScoredCandidates(palm_w, floor, score, blocked, ahead)
+    return ScoredCandidates(palm_pos_w=palm_w, floor_m=floor, score=score, blocked_m=blocked, ahead_m=ahead)
 
 
 def _fit(points_w: Tensor, points_p: Tensor, share: float, cfg: ScoreCfg) -> Tensor:
@@ -137,15 +145,15 @@ def _fit(points_w: Tensor, points_p: Tensor, share: float, cfg: ScoreCfg) -> Ten
     )
 
 
-def _floor(ways: Candidates, style: GraspStyle, hand_p: Tensor, down: Tensor) -> Tensor:
+def _floor(candidates: Candidates, style: GraspStyle, hand_p: Tensor, down: Tensor) -> Tensor:
     """Return the least palm height (env, cand) over the table.
 
     For a level hand it comes from the style; a slanted hand keeps its lower side off the table.
     """
     level = style.floor_m[:, None].expand_as(down)
-    reach = -(hand_p[..., 1:] @ ways.axes_w[..., 2, 1:].transpose(1, 2)).amin(dim=1)  # (env, cand) below the palm
+    reach = -(hand_p[..., 1:] @ candidates.axes_w[..., 2, 1:].transpose(1, 2)).amin(dim=1)  # (env, cand) below the palm
     slanted = FLOOR_SHARE * level * down + reach.clamp(min=0.0) + FINGER_M
-    return torch.where(ways.kind == SLANTED, slanted, level)
+    return torch.where(candidates.kind == SLANTED, slanted, level)
 
 
 def _blocked(points_p: Tensor, hand_p: Tensor) -> Tensor:
@@ -180,50 +188,45 @@ def _crush(points_p: Tensor, hand_p: Tensor, middle: Tensor) -> Tensor:
     return (extent - (high - low)[..., 0]).clamp(min=0.0)
 
 
-PLACE_M, AXIS, SHARE = 0.02, 0.35, 0.5
-"""Units of a mark: palm position, tips of the palm's unit axes (20 degrees), share of the power grasp."""
-
-COST = 3.0
-"""Penalty of an exact repetition, in log-odds."""
-
-MARK = 10
-"""Length of a mark."""
-
-NOTHING = 1e4
-"""Entry of an empty mark: further than any two marks are apart."""
-
-
 def grasp_descriptor(place_m: Tensor, axes_w: Tensor, share: Tensor) -> Tensor:
-    """Return marks (..., MARK) of grasps.
+    """Return descriptors (..., DESCRIPTOR_SIZE) of grasps.
 
     `place_m` (..., 3): palm at the end of the approach relative to the centroid of the points, world axes. `axes_w`
     (..., 3, 3): columns palm normal, y, finger direction. `share` (...): 0 pinch grasp, 1 power grasp.
     """
     normal, _, fingers = axes_w.unbind(-1)
-    return torch.cat([place_m / PLACE_M, normal / AXIS, fingers / AXIS, share[..., None] / SHARE], dim=-1)
+    return torch.cat(
+        [
+            place_m / DESCRIPTOR_POSITION_M,
+            normal / DESCRIPTOR_AXIS,
+            fingers / DESCRIPTOR_AXIS,
+            share[..., None] / DESCRIPTOR_STYLE,
+        ],
+        dim=-1,
+    )
 
 
-def repetition_penalty(marks: Tensor, tried: Tensor) -> Tensor:
+def repetition_penalty(descriptors: Tensor, failed: Tensor) -> Tensor:
     """Return the repetition penalty (env, cand) in log-odds.
 
-    `marks` (env, cand, MARK): candidates; `tried` (env, grasp, MARK): failed grasps.
+    `descriptors` (env, cand, DESCRIPTOR_SIZE): candidates; `failed` (env, grasp, DESCRIPTOR_SIZE): failed grasps.
     """
-    apart = (marks[:, :, None] - tried[:, None]).square().sum(dim=-1)
-    return COST * torch.exp(-apart).sum(dim=-1)
+    apart = (descriptors[:, :, None] - failed[:, None]).square().sum(dim=-1)
+    return REPETITION_COST * torch.exp(-apart).sum(dim=-1)
 
 
 class FailedGrasps:
     """Remembers the latest grasps of each environment's trial."""
 
     def __init__(self, num_envs: int, device: torch.device | str = "cpu", kept: int = 4) -> None:
-        self.marks = torch.full((num_envs, kept, MARK), NOTHING, device=device)
-        """(env, grasp, MARK) newest first; NOTHING where there were fewer."""
+        self.descriptors = torch.full((num_envs, kept, DESCRIPTOR_SIZE), NO_GRASP, device=device)
+        """(env, grasp, DESCRIPTOR_SIZE) newest first; NO_GRASP where there were fewer."""
 
-    def forget(self, rows: Tensor) -> None:
+    def clear(self, rows: Tensor) -> None:
         """Clear the grasps of `rows` (row,)."""
-        self.marks[rows] = NOTHING
+        self.descriptors[rows] = NO_GRASP
 
-    def add(self, rows: Tensor, marks: Tensor | None) -> None:
-        """Add grasps with marks (row, MARK) in `rows`; None, of a planner without candidates, adds nothing."""
-        if marks is not None:
-            self.marks[rows] = torch.cat([marks[:, None].float(), self.marks[rows, :-1]], dim=1)
+    def add(self, rows: Tensor, descriptors: Tensor | None) -> None:
+        """Add grasps (row, DESCRIPTOR_SIZE) in `rows`; None, of a planner without candidates, adds nothing."""
+        if descriptors is not None:
+            self.descriptors[rows] = torch.cat([descriptors[:, None].float(), self.descriptors[rows, :-1]], dim=1)

@@ -1,7 +1,4 @@
-"""Removal of flying pixels, clustering of object points, and sampling.
-
-A few hundred points that stand for many: spread out, or at random; the same seed gives the same points.
-"""
+"""Removal of flying pixels, clustering of object points, and sampling of points for the policy."""
 
 from typing import Any, Literal
 
@@ -13,18 +10,21 @@ from scipy import ndimage
 from dexgrasp.perception.segmentation.table_plane import Plane
 from dexgrasp.perception.transforms import plane_basis
 
-SUPPORT = 2
+MIN_SUPPORT = 2
 """Least number of a pixel's eight neighbours on its surface; with fewer it is noise."""
 
-CELL_POINTS = 2
+MIN_CELL_POINTS = 2
 """Cells with fewer points are empty."""
 
 PART_CELL_M, PART_SHARE, PART_POINTS = 0.02, 0.03, 8
 """Parts of an object that lie further apart than such a cell, and have fewer points than both, are no parts of it."""
 
-AXES = ((0, 1), (1, 0), (1, 1), (1, -1))
+IMAGE_AXES = ((0, 1), (1, 0), (1, 1), (1, -1))
 
-EIGHT = np.ones((3, 3), bool)
+EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+CANDIDATES = 2048
+"""Farthest-point sampling looks at no more points than this, drawn at random: its cost grows with both numbers."""
+Sampling = Literal["farthest", "random"]
 
 
 def on_surfaces(image: NDArray[np.float32], index: NDArray[np.int64], jump_m: float) -> NDArray[np.bool_]:
@@ -40,13 +40,13 @@ def on_surfaces(image: NDArray[np.float32], index: NDArray[np.int64], jump_m: fl
     patch = np.pad(image, 1)[top : row.max() + 3, left : column.max() + 3]  # one pixel more on each side
     centre = patch[1:-1, 1:-1]
     flying, support = np.zeros(centre.shape, bool), np.zeros(centre.shape, np.int8)
-    for down, right in AXES:
+    for down, right in IMAGE_AXES:
         after = _jump(patch, centre, down, right)
         before = _jump(patch, centre, -down, -right)
         flying |= ((after > jump_m) & (before < -jump_m)) | ((after < -jump_m) & (before > jump_m))
         support += np.abs(after) < jump_m
         support += np.abs(before) < jump_m
-    return (~flying & (support >= SUPPORT))[row - top, column - left]
+    return (~flying & (support >= MIN_SUPPORT))[row - top, column - left]
 
 
 def _jump(patch: NDArray[np.float32], centre: NDArray[np.float32], down: int, right: int) -> NDArray[np.float32]:
@@ -73,9 +73,9 @@ def largest_cluster(
     shape = tuple(cell.max(1) + 1)
     flat = cell[0] * shape[1] + cell[1]
     filled = np.bincount(flat[sure], minlength=shape[0] * shape[1]).reshape(shape)
-    wide = ndimage.binary_dilation(filled >= CELL_POINTS, EIGHT)
-    labels, _ = ndimage.label(wide, EIGHT)  # pyright: ignore[reportGeneralTypeIssues]
-    footprint = np.where(ndimage.binary_erosion(wide, EIGHT, border_value=1), labels, 0).reshape(-1)
+    wide = ndimage.binary_dilation(filled >= MIN_CELL_POINTS, EIGHT_NEIGHBOURS)
+    labels, _ = ndimage.label(wide, EIGHT_NEIGHBOURS)  # pyright: ignore[reportGeneralTypeIssues]
+    footprint = np.where(ndimage.binary_erosion(wide, EIGHT_NEIGHBOURS, border_value=1), labels, 0).reshape(-1)
     sizes = np.bincount(footprint[flat[sure]], minlength=1)
     sizes[0] = 0
     return footprint[flat] == sizes.argmax() if sizes.any() else np.zeros(len(sure), bool)
@@ -96,12 +96,6 @@ def in_large_parts(points_w: NDArray[np.float32]) -> NDArray[np.bool_]:
     sizes = np.bincount(part)
     large = sizes >= min(max(PART_POINTS, PART_SHARE * len(part)), int(sizes.max()))
     return large[part]
-
-
-CANDIDATES = 2048
-"""Farthest-point sampling looks at no more points than this, drawn at random: its cost grows with both numbers."""
-
-Sampling = Literal["farthest", "random"]
 
 
 def sample_points(points: NDArray[np.float32], count: int, how: Sampling, seed: int = 0) -> NDArray[np.int64]:

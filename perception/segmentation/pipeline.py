@@ -22,9 +22,9 @@ from dexgrasp.perception.segmentation.clustering import (
 )
 from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
 
-STEEPEST = 6.0
+MAX_SLOPE = 6.0
 """Largest depth slope [m per m of image] of one surface, viewed 80 degrees from its normal."""
-CELL_PIXELS = 2.5
+MIN_CELL_PIXELS = 2.5
 """A cell of the clustering is at least so many pixels wide: else far objects would fall apart."""
 
 
@@ -131,21 +131,27 @@ class Segmenter:
         least_m = max(self.cfg.min_height_m, self.cfg.footprint_factor * plane.roughness_m)
         cloud.keep("above the table", plane.height(cloud.points_w) > least_m)
         if capsules is not None:
-            cloud.keep("not the robot", ~capsules.hold(cloud.points_w, self.cfg.hand_margin_m))
+            cloud.keep("not the robot", ~capsules.contain(cloud.points_w, self.cfg.hand_margin_m))
         pitch_m = self._pitch_m(cloud.points_w, T_world_cam)
-        cloud.keep("on surfaces", on_surfaces(cloud.image, cloud.index, STEEPEST * pitch_m))
+        cloud.keep("on surfaces", on_surfaces(cloud.image, cloud.index, MAX_SLOPE * pitch_m))
         if mask is None:
             sure = plane.height(cloud.points_w) > self.cfg.roughness_factor * plane.roughness_m
-            chosen = largest_cluster(cloud.points_w, sure, plane, max(self.cfg.cell_m, CELL_PIXELS * pitch_m))
+            chosen = largest_cluster(cloud.points_w, sure, plane, max(self.cfg.cell_m, MIN_CELL_PIXELS * pitch_m))
         else:
             chosen = mask[:: self.cfg.stride, :: self.cfg.stride].reshape(-1)[cloud.index]
         cloud.keep("object", chosen)
         cloud.keep("no splinters", in_large_parts(cloud.points_w))
         if len(cloud.index) < self.cfg.min_points:
-            raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points), cloud.counts)
+            raise NoObjectError(_no_object_message(cloud.counts, self.cfg.min_points), cloud.counts)
         few = sample_points(cloud.points_w, self.cfg.points, self.cfg.sampling, seed)
         lap("sampled")
-        return Segmentation(cloud.points_w.T[few], cloud.points_w.T, cloud.mask(), plane, cloud.counts)
+        return Segmentation(
+            points_w=cloud.points_w.T[few],
+            cloud_w=cloud.points_w.T,
+            mask=cloud.mask(),
+            plane=plane,
+            counts=cloud.counts,
+        )
 
     def _cloud(self, frame: DepthFrame, T_world_cam: NDArray[np.float64], lap: Callable[[str], None]) -> "_Cloud":
         image = np.ascontiguousarray(frame.depth_m[:: self.cfg.stride, :: self.cfg.stride])
@@ -154,7 +160,9 @@ class Segmenter:
         lap("in range")
         points_w = to_frame(T_world_cam, deproject(flat[index], self._rays[:, index]))
         lap("deprojected")
-        return _Cloud(image, index, points_w, {"pixels": image.size, "in range": len(index)}, lap)
+        return _Cloud(
+            image=image, index=index, points_w=points_w, counts={"pixels": image.size, "in range": len(index)}, lap=lap
+        )
 
     def _check(self, frame: DepthFrame, mask: NDArray[np.bool_] | None) -> NDArray[np.float64]:
         if frame.intrinsics != self.intrinsics:
@@ -172,7 +180,7 @@ class Segmenter:
 
     def _table(self, cloud: "_Cloud", seed: int) -> Plane:
         if len(cloud.index) < self.cfg.min_points:
-            raise NoObjectError(_nothing(cloud.counts, self.cfg.min_points), cloud.counts)
+            raise NoObjectError(_no_object_message(cloud.counts, self.cfg.min_points), cloud.counts)
         if self.cfg.plane == "known":
             return self._plane
         return fit_plane(cloud.points_w, self.cfg.plane_tolerance_m, np.radians(self.cfg.max_tilt_deg), seed)
@@ -212,7 +220,7 @@ class _Cloud:
         return pixels
 
 
-def _nothing(counts: dict[str, int], least: int) -> str:
+def _no_object_message(counts: dict[str, int], least: int) -> str:
     """Return the message with the stage that removed the last points, and the likely cause."""
     if counts["in range"] == 0:
         return f"no depth within the range (0 of {counts['pixels']:,} pixels): lens covered, too near, or too far?"

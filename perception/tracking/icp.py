@@ -98,25 +98,25 @@ class Reference:
 
 
 def register(
-    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, sight: CameraOcclusion
+    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, occlusion: CameraOcclusion
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return poses (row, 3), (row, 4) of the references in a frame, and their fits (row,) in [0, 1].
 
-    `pos_w`, `quat`: last poses. `frame_w` (row, point, 3): points of the frame, world frame [m]. `sight`: camera and
-    hand of the frame; first-view points that the hand does not hide should be confirmed.
+    `pos_w`, `quat`: last poses. `frame_w` (row, point, 3): points of the frame, world frame [m]. `occlusion`: camera
+    and hand of the frame; first-view points that the hand does not hide should be confirmed.
     """
     frame_w = frame_w[:, : cfg.frame_points]
     last_pos_w, last_quat = pos_w, quat
-    pos_w, quat, fit = _iterate(cfg, reference, pos_w, quat, frame_w, sight)
+    pos_w, quat, fit = _iterate(cfg, reference, pos_w, quat, frame_w, occlusion)
     bad = (fit < cfg.retry_below_fit).nonzero().squeeze(1)
     if not len(bad):
         return pos_w, quat, fit
-    some, some_w, some_sight = reference[bad], frame_w[bad], sight[bad]
+    some, some_w, some_occlusion = reference[bad], frame_w[bad], occlusion[bad]
     last_pos_w, last_quat = last_pos_w[bad], last_quat[bad]
-    for shift in _best_shifts(cfg, some, last_pos_w, last_quat, some_w, some_sight).unbind(1):
+    for shift in _best_shifts(cfg, some, last_pos_w, last_quat, some_w, some_occlusion).unbind(1):
         tried_pos, tried_quat, tried_fit = last_pos_w + shift, last_quat, fit[bad]
         for _ in range(cfg.rounds_per_restart):
-            tried_pos, tried_quat, tried_fit = _iterate(cfg, some, tried_pos, tried_quat, some_w, some_sight)
+            tried_pos, tried_quat, tried_fit = _iterate(cfg, some, tried_pos, tried_quat, some_w, some_occlusion)
         improved = tried_fit > fit[bad]
         rows = bad[improved]
         pos_w[rows], quat[rows], fit[rows] = tried_pos[improved], tried_quat[improved], tried_fit[improved]
@@ -124,7 +124,7 @@ def register(
 
 
 def _best_shifts(
-    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, sight: CameraOcclusion
+    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, occlusion: CameraOcclusion
 ) -> Tensor:
     """Return the shifts (row, restarts, 3) [m] after which the first view explains the new points best.
 
@@ -133,11 +133,11 @@ def _best_shifts(
     """
     few_frame, few_model = cfg.screening_frame_points, cfg.screening_model_points
     model_w = transform(pos_w, quat, reference.points)
-    centroids = _centroid(frame_w) - _centroid(model_w, sight.sees(model_w))
+    centroids = _centroid(frame_w) - _centroid(model_w, occlusion.visible(model_w))
     grid = cfg.shifts.to(frame_w).expand(len(pos_w), -1, -1)
     shifts = torch.cat([centroids[:, None], grid], dim=1)
     moved_w = (model_w[:, None, :few_model] + shifts[:, :, None]).flatten(1, 2)
-    expected = sight.sees(moved_w).unflatten(1, (-1, few_model)).float()
+    expected = occlusion.visible(moved_w).unflatten(1, (-1, few_model)).float()
     square = _squares(frame_w[:, :few_frame], moved_w).unflatten(2, (-1, few_model))  # (row, frame, shift, model)
     explained = (1.0 / (1.0 + square.amin(dim=3) / cfg.cauchy_scales_m[-1] ** 2)).mean(dim=1)
     confirmed = (expected / (1.0 + square.amin(dim=1) / cfg.covered_m**2)).sum(dim=2)
@@ -148,11 +148,11 @@ def _best_shifts(
 
 
 def _iterate(
-    cfg: IcpCfg, reference: Reference, pos: Tensor, quat: Tensor, frame_w: Tensor, sight: CameraOcclusion
+    cfg: IcpCfg, reference: Reference, pos: Tensor, quat: Tensor, frame_w: Tensor, occlusion: CameraOcclusion
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the poses after one round of iterations, and the fits (row,) before the last of them."""
     points, normals, radius = reference.points, reference.normals, reference.radius_m[:, None]
-    fit, expected = torch.zeros_like(pos[:, 0]), sight.sees(transform(pos, quat, points)).float()
+    fit, expected = torch.zeros_like(pos[:, 0]), occlusion.visible(transform(pos, quat, points)).float()
     for scale_m in cfg.cauchy_scales_m:
         R = matrix_from_quat(quat).transpose(1, 2)
         arms, turned = points @ R, normals @ R

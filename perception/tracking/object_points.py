@@ -1,12 +1,10 @@
 """Object points over time: the first view, the newest frame, or the tracked first view.
 
-Batched, one object per row; simulator and robot share it. The caller decides where frames come from and when.
+Batched, one object per row, for simulator and robot. The caller decides where frames come from and when.
 
-Moves object points with the palm between frames, from palm readings alone.
-
-In lift and hold the object moves with the palm, so that each reading moves its points by the motion of the palm since
-the last one; frames correct them. The motions of an episode multiply to the one from its first to its last reading:
-noise of the readings does not accumulate.
+In lift and hold the object is assumed to move with the palm: each palm reading moves its points by the motion of the
+palm since the last reading, and frames correct them. The motions of an episode multiply to the motion from its first to
+its last reading, so that noise of the readings does not accumulate.
 """
 
 from dataclasses import dataclass
@@ -27,6 +25,13 @@ from dexgrasp.perception.tracking.icp import (
 )
 from dexgrasp.perception.transforms import matrix_from_quat, quat_conjugate, quat_multiply, quat_rotate
 
+Mode = Literal["first_frame", "latest", "tracked", "tracked_updated"]
+"""first_frame: the first view only. latest: the visible points of each new frame, none behind the hand. tracked:
+the first view, moved with the object as new frames show it. tracked_updated: the tracked first view, and the points
+of the newest frame that it does not explain."""
+OUTLINE_MARGIN_M = 0.012
+"""Margin around the hand's outline [m]; an object point beside it should be visible."""
+
 
 class PalmMotion:
     """Computation of each palm's rigid motion since its last reading, in world coordinates."""
@@ -36,11 +41,11 @@ class PalmMotion:
         self._quat_w = torch.zeros(num_envs, 4, dtype=torch.float64, device=device)
         self._quat_w[:, 0] = 1.0
 
-    def read(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> tuple[Tensor, Tensor]:
+    def update(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> tuple[Tensor, Tensor]:
         """Return shift (env, 3) [m] and turn (env, 4), float32, of the palm's motion: x -> turn x + shift.
 
-        `palm_pos_w` (env, 3) [m] and `palm_quat_w` (env, 4) are the new readings. The first result of an episode means
-        nothing: it starts from the last reading of another episode.
+        `palm_pos_w` (env, 3) [m] and `palm_quat_w` (env, 4) are the new readings. The first result of an episode is
+        invalid: it is relative to the last reading of another episode.
         """
         turn = quat_multiply(palm_quat_w, quat_conjugate(self._quat_w))
         shift = palm_pos_w - quat_rotate(turn, self._pos_w)
@@ -54,15 +59,6 @@ def move_rigidly(points_w: Tensor, shift: Tensor, turn: Tensor) -> Tensor:
     return torch.baddbmm(shift[:, None], points_w, matrix_from_quat(turn).transpose(1, 2))
 
 
-Mode = Literal["first_frame", "latest", "tracked", "tracked_updated"]
-"""first_frame: the first view only. latest: the visible points of each new frame, none behind the hand. tracked:
-the first view, moved with the object as new frames show it. tracked_updated: the tracked first view, and the points
-of the newest frame that it does not explain."""
-
-CLEAR_M = 0.012
-"""Margin around the hand's outline [m]; an object point beside it should be visible."""
-
-
 @dataclass(frozen=True, eq=False)
 class ObjectFrame:
     """Hold the object points of one depth image; first dimension: row."""
@@ -70,28 +66,37 @@ class ObjectFrame:
     points_w: Tensor
     """(row, point, 3) world frame [m]."""
     count: Tensor
-    """(row,) number of distinct points; the others repeat or mean nothing."""
-    share: Tensor
-    """(row,) pixels of the object relative to its first view."""
-    sight: CameraOcclusion | None = None
+    """(row,) number of distinct points; further rows repeat them or are invalid."""
+    visible_fraction: Tensor
+    """(row,) pixels of the object, divided by those of its first view."""
+    occlusion: CameraOcclusion | None = None
     """Camera and hand when the frame was taken; needed by the modes that track."""
 
     def __getitem__(self, rows: Tensor) -> Self:
         """Return a copy of some rows."""
-        sight = None if self.sight is None else self.sight[rows]
-        return type(self)(self.points_w[rows], self.count[rows], self.share[rows], sight)
+        occlusion = None if self.occlusion is None else self.occlusion[rows]
+        return type(self)(
+            points_w=self.points_w[rows],
+            count=self.count[rows],
+            visible_fraction=self.visible_fraction[rows],
+            occlusion=occlusion,
+        )
 
     def write(self, rows: Tensor, frame: "ObjectFrame") -> None:
         """Overwrite `rows` with the rows of `frame`."""
-        self.points_w[rows], self.count[rows], self.share[rows] = frame.points_w, frame.count, frame.share
-        if self.sight is not None and frame.sight is not None:
-            self.sight.places_w[rows] = frame.sight.places_w
+        self.points_w[rows], self.count[rows], self.visible_fraction[rows] = (
+            frame.points_w,
+            frame.count,
+            frame.visible_fraction,
+        )
+        if self.occlusion is not None and frame.occlusion is not None:
+            self.occlusion.places_w[rows] = frame.occlusion.places_w
 
-    def carry(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
+    def move_with_palm(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
         """Move `rows`, with camera and hand, by `shift` (row, 3) [m] and `turn` (row, 4): x -> turn x + shift."""
         self.points_w[rows] = move_rigidly(self.points_w[rows], shift, turn)
-        if self.sight is not None:
-            self.sight.places_w[rows] = move_rigidly(self.sight.places_w[rows], shift, turn)
+        if self.occlusion is not None:
+            self.occlusion.places_w[rows] = move_rigidly(self.occlusion.places_w[rows], shift, turn)
 
 
 class ObjectPoints:
@@ -110,7 +115,7 @@ class ObjectPoints:
         self._mode, self._min_points, self._icp = mode, min_points, icp
         self.points_w = torch.zeros(num_envs, points, 3, device=device)
         """(env, point, 3) world frame [m]."""
-        self.fraction = torch.ones(num_envs, device=device)
+        self.visible_fraction = torch.ones(num_envs, device=device)
         """(env,) pixels of the object in the last frame, relative to its first view."""
         self.fresh = torch.ones(num_envs, dtype=torch.bool, device=device)
         """(env,) the last frame had enough points and, in the modes that track, the object is on track."""
@@ -124,17 +129,17 @@ class ObjectPoints:
 
     @property
     def tracks(self) -> bool:
-        """Whether the first view is registered to new frames, which must come with a sight."""
+        """Whether the first view is registered to new frames, which must come with an occlusion."""
         return self._mode in ("tracked", "tracked_updated")
 
-    def begin(self, rows: Tensor, points_w: Tensor) -> None:
+    def reset(self, rows: Tensor, points_w: Tensor) -> None:
         """Set the first views (row, point, 3) of the objects of `rows` [m]."""
         self.points_w[rows] = points_w
-        self.fraction[rows], self.fresh[rows], self.seen[rows] = 1.0, True, True
+        self.visible_fraction[rows], self.fresh[rows], self.seen[rows] = 1.0, True, True
         if self.tracks:
-            self._begin_tracking(rows, self.points_w[rows])
+            self._reset_tracking(rows, self.points_w[rows])
 
-    def carry(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
+    def move_with_palm(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
         """Move the objects of `rows` by `shift` (row, 3) [m] and `turn` (row, 4): x -> turn x + shift."""
         self.points_w[rows] = move_rigidly(self.points_w[rows], shift, turn)
         if self.tracks:
@@ -144,7 +149,7 @@ class ObjectPoints:
     def update(self, rows: Tensor, frame: ObjectFrame) -> None:
         """Update the objects of `rows` from a frame with one row for each."""
         enough = frame.count >= self._min_points
-        self.fraction[rows], self.fresh[rows], self.seen[rows] = frame.share, enough, enough
+        self.visible_fraction[rows], self.fresh[rows], self.seen[rows] = frame.visible_fraction, enough, enough
         rows, frame = rows[enough], frame[enough]
         if not self.tracks:
             self.points_w[rows] = frame.points_w
@@ -166,7 +171,7 @@ class ObjectPoints:
         rows = torch.arange(len(self.points_w), device=self.points_w.device) if rows is None else rows
         return transform(self._pos_w[rows], self._quat[rows], self._first[rows])
 
-    def _begin_tracking(self, rows: Tensor, points_w: Tensor) -> None:
+    def _reset_tracking(self, rows: Tensor, points_w: Tensor) -> None:
         centre_w = points_w.mean(dim=1)
         points = points_w - centre_w[:, None]
         self._first[rows], self._pos_w[rows] = points, centre_w
@@ -176,13 +181,11 @@ class ObjectPoints:
 
     def _track(self, rows: Tensor, frame: ObjectFrame) -> Tensor:
         """Register the objects of `rows` to a frame; return which are on track (row,). Lost ones keep their poses."""
-        if frame.sight is None:
-            raise ValueError(
-                f"camera.mode={self._mode} needs the hand that hides the object: pass a frame with a sight"
-            )
+        if frame.occlusion is None:
+            raise ValueError(f"camera.mode={self._mode} needs the occlusion by the hand: pass a frame with `occlusion`")
         reference = Reference(self._first[rows, : self._icp.model_points], self._normals[rows], self._radius[rows])
         pose = self._pos_w[rows], self._quat[rows]
-        pos_w, quat, fit = register(self._icp, reference, *pose, frame.points_w, frame.sight)
+        pos_w, quat, fit = register(self._icp, reference, *pose, frame.points_w, frame.occlusion)
         visible = frame.count > 0
         keep = (fit >= self._icp.keep_above_fit) & visible
         self._pos_w[rows[keep]], self._quat[rows[keep]] = pos_w[keep], quat[keep]

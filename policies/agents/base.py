@@ -29,9 +29,10 @@ class ActorAgent:
         if not isinstance(self._actor, StudentActor):
             self.grip = grip_confidence(obs["teacher"][:, self._contact], self._hand)
             return self._actor(_pad_batch(obs["teacher"]))[: len(self.grip)]
-        action, felt = (found[: len(obs["student"])] for found in self._actor.both(_pad_batch(obs["student"])))
-        self.grip = grip_confidence(self._actor.contacts(felt), self._hand)
-        return action
+        action, reconstructed = self._actor.act_and_reconstruct(_pad_batch(obs["student"]))
+        rows = len(obs["student"])
+        self.grip = grip_confidence(self._actor.contact_probabilities(reconstructed[:rows]), self._hand)
+        return action[:rows]
 
 
 def _pad_batch(obs: Tensor) -> Tensor:

@@ -157,7 +157,7 @@ def read_checkpoint(path: str | Path) -> CheckpointData:
     except configs.ConfigError as error:
         raise CheckpointError(f"{path}: {str(error)[:300]}") from error
     _check_finite(path, tensors)
-    return CheckpointData(architecture, state, parts["manifest"], tensors)
+    return CheckpointData(architecture=architecture, state=state, manifest=parts["manifest"], tensors=tensors)
 
 
 def refuse_old_format(path: Path) -> None:
@@ -181,7 +181,14 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     task = configs.from_dict(TaskCfg, config["task"], f"{path}: task")
     facts = {name: fact for name, fact in data.manifest.items() if name != "config"}
     training = {"config": config, "run": facts, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-    return Checkpoint(path, hand, task, build_policy(path, data, hand, task), data.state, training)
+    return Checkpoint(
+        path=path,
+        hand=hand,
+        task=task,
+        policy=build_policy(path, data, hand, task),
+        state=data.state,
+        training=training,
+    )
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

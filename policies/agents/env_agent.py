@@ -89,10 +89,10 @@ class BundleEnvAgent(EnvAgent):
                 raise ValueError(
                     "the policy must see an episode from its start: call env.reset() before policy.act(obs)"
                 )
-            self._policy.begin(plan)
+            self._policy.reset(plan)
             self._rows = len(at_pregrasp)
         elif at_pregrasp.any():
-            self._policy.begin(plan, np.flatnonzero(at_pregrasp).tolist())
+            self._policy.reset(plan, np.flatnonzero(at_pregrasp).tolist())
         names = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w", "visible_fraction", "view_fresh")
         command = self._policy.act(Observation(**{name: entries[name] for name in names}))
         return command.action, command.grip

@@ -1,11 +1,9 @@
-"""Trained policies by name, and the task settings they were trained for.
+"""Policies by name: scripted grasp, zero, random, and trained ones with their task settings.
 
-policy=runs/student             its best checkpoint (config.yaml beside it says what its actions mean)
+policy=runs/student             its best checkpoint, with the config.yaml beside it
 policy=runs/student/last.zip    that checkpoint
 policy=runs/bundle              a bundle, through the runtime of a robot
 policy=allegro/student          shipped under assets/policies: the bundle, or the checkpoint of a teacher
-
-Policies by name: the scripted grasp, zero and random actions, and trained ones.
 """
 
 import logging

@@ -129,9 +129,9 @@ class StudentPPO(GraspPPO):
         for _ in range(self.num_steps):
             seen.append(obs)
             obs = self.env.streams.step(policy.act(obs), policy.grip).obs
-        self.policy.learn_scales({group: torch.stack([step[group] for step in seen]) for group in obs})
+        self.policy.update_actor_normalisers({group: torch.stack([step[group] for step in seen]) for group in obs})
         if copy:
-            self.policy.take_over(teacher)
+            self.policy.copy_teacher(teacher)
         self.iteration = 1
 
     def _update(self) -> None:
@@ -190,9 +190,9 @@ class StudentPPO(GraspPPO):
     def _is_rollout(self, kept: dict[str, Tensor]) -> bool:
         """Return whether these tensors are a stored rollout.
 
-        `student`: (sample, size). `true`: (sample, felt). `labels`: the teacher's actions.
+        `student`: (sample, size). `true`: (sample, reconstructed). `labels`: the teacher's actions.
         """
-        widths = {"student": self.policy.layouts["student"].size, "true": len(self.policy.felt)}
+        widths = {"student": self.policy.layouts["student"].size, "true": len(self.policy.reconstructed_columns)}
         widths |= {"labels": self.policy.num_actions} if self.teacher else {}
         shapes = {name: (len(kept.get("true", ())), width) for name, width in widths.items()}
         return {name: tuple(value.shape) for name, value in kept.items()} == shapes
@@ -215,7 +215,7 @@ class StudentPPO(GraspPPO):
             ]
             obs = {group: values[rows.to(values.device)] for group, values in obs.items()}
         limit = self.env.task.cfg.action_clip
-        true = self.policy.actor.felt_normaliser(obs["teacher"][:, self.policy.felt])
+        true = self.policy.actor.felt_normaliser(obs["teacher"][:, self.policy.reconstructed_columns])
         kept = {"student": obs["student"].clone(), "true": true}
         if self.teacher is not None:
             kept["labels"] = self.teacher.mean(obs).clamp(-limit, limit)
@@ -242,12 +242,12 @@ class StudentPPO(GraspPPO):
 
     def _imitation(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Return the weighted loss of imitation and reconstruction of labelled samples, and its parts."""
-        means, felt = self.policy.actor.both(batch["student"])
-        rebuilt = reconstruction_loss(felt, batch["true"])
-        imitated = imitation_loss(means, batch["labels"]) if "labels" in batch else rebuilt.new_zeros(())
-        record = {"imitation": float(imitated.detach()), "reconstruction": float(rebuilt.detach())}
+        means, reconstructed = self.policy.actor.act_and_reconstruct(batch["student"])
+        reconstruction = reconstruction_loss(reconstructed, batch["true"])
+        imitation = imitation_loss(means, batch["labels"]) if "labels" in batch else reconstruction.new_zeros(())
+        record = {"imitation": float(imitation.detach()), "reconstruction": float(reconstruction.detach())}
         cfg = self.distillation
-        loss = (1 - self.rho) * cfg.imitation_weight * imitated + cfg.reconstruction_weight * rebuilt
+        loss = (1 - self.rho) * cfg.imitation_weight * imitation + cfg.reconstruction_weight * reconstruction
         return loss, record
 
     def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:

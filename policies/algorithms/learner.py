@@ -36,7 +36,7 @@ from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils import distributed
 
 ADAM_EPS = 1e-5
-RECENT = 100
+SUCCESS_RATE_WINDOW = 100
 """Episodes whose success rate is logged as rollout/success_rate."""
 
 
@@ -141,7 +141,7 @@ class Learner(ABC):
             env.seed((seed << 16) + distributed.rank() * env.num_envs)
         self.policy = self._make_policy(hidden, init_std).to(self.device)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=learning_rate, eps=ADAM_EPS)
-        self._recent_successes: deque[bool] = deque(maxlen=RECENT)
+        self._recent_successes: deque[bool] = deque(maxlen=SUCCESS_RATE_WINDOW)
         self._progress_remaining, self._stopping, self._open = 1.0, False, False
 
     def _make_policy(self, hidden: Sequence[int], init_std: float) -> GraspPolicy:
@@ -243,7 +243,12 @@ class Learner(ABC):
             moments = self.optimizer.state.get(parameter, {})
             tensors |= {f"optimizer/{name}/{key}": value for key, value in moments.items()}
         tensors |= {f"curriculum/{name}": value for name, value in self.curriculum.tensors().items()}
-        data = CheckpointData(self.policy.architecture, self._state(), self.provenance | saved, tensors)
+        data = CheckpointData(
+            architecture=self.policy.architecture,
+            state=self._state(),
+            manifest=self.provenance | saved,
+            tensors=tensors,
+        )
         write_checkpoint(Path(path), data)
 
     def _state(self) -> TrainingState:

@@ -1,11 +1,9 @@
 """Proximal policy optimisation on the task's device, with a KL-adaptive learning rate.
 
-Rollout   every iteration opens new episodes and plays them to their end; it depends on nothing but its number, so that
-          a run that was stopped continues exactly
+Rollout   every iteration starts new episodes and runs them to their end; they depend only on the iteration's number, so
+          that a stopped run resumes exactly
 Update    clipped surrogate + value loss in units of the returns; after each minibatch the learning rate is raised or
           lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does it as well)
-
-Losses of the learners: log-densities, KL divergence, clipped surrogate, imitation, reconstruction.
 """
 
 import math
@@ -23,6 +21,15 @@ from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.task.grasp_task import StepResult
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils import distributed
+
+CLIP_RATIO = 0.2
+"""The surrogate is clipped where the ratio of probabilities leaves 1 by more than this."""
+LEARNING_RATE_FACTOR = 1.3
+"""Factor by which the learning rate follows the KL divergence."""
+LEARNING_RATES = (5e-6, 4e-4)
+"""Range of the learning rate."""
+REWARD_SCALE = 0.2
+MAX_GRAD_NORM = 1.0
 
 
 def log_prob(actions: Tensor, means: Tensor, log_std: Tensor) -> Tensor:
@@ -73,23 +80,9 @@ def imitation_loss(means: Tensor, labels: Tensor) -> Tensor:
     return functional.mse_loss(means, labels)
 
 
-def reconstruction_loss(felt: Tensor, true: Tensor) -> Tensor:
-    """Return the mean squared error of reconstructed values (sample, felt), in standard deviations."""
-    return functional.mse_loss(felt, true)
-
-
-CLIP = 0.2
-"""The surrogate is clipped where the ratio of probabilities leaves 1 by more than this."""
-
-RATE_STEP = 1.3
-"""Factor by which the learning rate follows the KL divergence."""
-
-LEARNING_RATES = (5e-6, 4e-4)
-"""Range of the learning rate."""
-
-REWARD_SCALE = 0.2
-
-MAX_GRAD_NORM = 1.0
+def reconstruction_loss(estimate: Tensor, true: Tensor) -> Tensor:
+    """Return the mean squared error of reconstructed values (sample, value), in standard deviations."""
+    return functional.mse_loss(estimate, true)
 
 
 class GraspPPO(Learner):
@@ -222,7 +215,7 @@ class GraspPPO(Learner):
                 self.logger.record(f"train/{name}", self.iteration_stats[name])
         self.policy.update_normalisers({group: buffer.valid(seen) for group, seen in buffer.obs.items()})
         if self.final_std:
-            self.policy.narrow(self.final_std, 1 - self._progress_remaining)
+            self.policy.limit_std(self.final_std, 1 - self._progress_remaining)
         self.iteration += 1
 
     def _minibatches(self) -> Iterator[Minibatch]:
@@ -251,7 +244,7 @@ class GraspPPO(Learner):
         """Return the loss of a minibatch, and its parts."""
         means, log_std = self.policy.mean(batch.obs), self.policy.std.log()
         present = log_prob(batch.actions, means, log_std)
-        surrogate, clipped = surrogate_loss(present, batch.log_probs, batch.advantages, CLIP)
+        surrogate, clipped = surrogate_loss(present, batch.log_probs, batch.advantages, CLIP_RATIO)
         value = self._value_loss(batch)
         with torch.no_grad():
             kl = distributed.all_reduce_mean(gaussian_kl(batch.means, self._behaviour_log_std, means, log_std).mean())
@@ -261,12 +254,12 @@ class GraspPPO(Learner):
     def _value_loss(self, batch: Minibatch) -> Tensor:
         critic = self.policy.critic
         target = critic.returns(batch.returns[:, None])
-        return functional.mse_loss(critic.standard(batch.obs[self.policy.critic_group]), target)
+        return functional.mse_loss(critic.normalised_value(batch.obs[self.policy.critic_group]), target)
 
     def _adapt_learning_rate(self, kl: float) -> None:
         """Raise or lower the learning rate so that the KL divergence of a step approaches its target."""
         target = (self.target_kl or math.inf) * (1 + 2 * self._progress_remaining) / 3
         if kl > 2 * target:
-            self._set_learning_rate(max(self.learning_rate / RATE_STEP, LEARNING_RATES[0]))
+            self._set_learning_rate(max(self.learning_rate / LEARNING_RATE_FACTOR, LEARNING_RATES[0]))
         elif 0 < kl < target / 2:
-            self._set_learning_rate(min(self.learning_rate * RATE_STEP, LEARNING_RATES[1]))
+            self._set_learning_rate(min(self.learning_rate * LEARNING_RATE_FACTOR, LEARNING_RATES[1]))

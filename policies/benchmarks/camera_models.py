@@ -136,7 +136,13 @@ def compare(cfg: BenchCamerasCfg, hand: HandSpec, library: ObjectLibrary) -> Com
 
 def _joined(parts: list[Comparison]) -> Comparison:
     gap, length, again = (torch.cat([getattr(p, name) for p in parts]) for name in ("gap_m", "length_m", "again_m"))
-    return Comparison([name for p in parts for name in p.objects], gap, length, again, sum(p.seen for p in parts))
+    return Comparison(
+        objects=[name for p in parts for name in p.objects],
+        gap_m=gap,
+        length_m=length,
+        again_m=again,
+        seen=sum(p.seen for p in parts),
+    )
 
 
 def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
@@ -147,9 +153,9 @@ def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
     clouds = [task.object_camera.points_w.clone()]
     for number, camera in enumerate(drawn):
         other = replace(task.draws, key=task.draws.key + number)  # independent noise for each rendering
-        clouds.append(
-            camera.first(rows, objects, state.object_pos_w, state.object_quat_w, task.object_camera.camera_w, other)
-        )
+        camera.look_at(rows, torch.nn.functional.pad(state.object_pos_w[:, :2], (0, 1)))
+        pose = state.object_pos_w, state.object_quat_w
+        clouds.append(camera.observe_first(rows, objects, *pose, task.object_camera.camera_w, other))
     policy = make_policy("synergy", task)
     policy.reset(trials)
     live, parts = cfg.task.camera.live, []
@@ -166,7 +172,7 @@ def _block(cfg: BenchCamerasCfg, task: GraspTask, trials: range) -> Comparison:
 
 
 def _frame(task: GraspTask, camera: CameraModel, rows: Tensor) -> tuple[Tensor, Tensor]:
-    return camera.frame(rows, task.engine.state, task.object_camera.camera_w, task.draws, task.steps_since_reset)[:2]
+    return camera.observe(rows, task.engine.state, task.object_camera.camera_w, task.draws, task.steps_since_reset)[:2]
 
 
 def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: list[str]) -> Comparison:
@@ -177,7 +183,7 @@ def _sample(keypoints_w: Tensor, clouds: list[Tensor], enough: Tensor, objects: 
     model, drawn, again = (nearest_vectors(keypoints_w, points_w)[enough] for points_w in clouds)
     names = [name for name, kept in zip(objects, enough.tolist(), strict=True) if kept]
     gap, repeat = (model - drawn).norm(dim=-1), (again - drawn).norm(dim=-1)
-    return Comparison(names, gap, drawn.norm(dim=-1), repeat, len(enough))
+    return Comparison(objects=names, gap_m=gap, length_m=drawn.norm(dim=-1), again_m=repeat, seen=len(enough))
 
 
 def summarise(comparison: Comparison, keypoints: tuple[str, ...]) -> dict:

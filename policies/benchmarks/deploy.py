@@ -59,10 +59,10 @@ def measure(folder: Path, cfg: BenchDeployCfg) -> dict[str, Any]:
     Wall-clock time, and CPU time of the thread.
     """
     policy, plan, readings = Policy.load(folder), *recorded(folder)
-    policy.begin(plan)
+    policy.reset(plan)
     gate = SafetyGate(policy.contract.hand, policy.rate_hz, cfg.safety)
     first = readings[0]
-    gate.begin(first.joint_pos, first.palm_pos_w, first.palm_quat_w, 0.0)
+    gate.reset(first.joint_pos, first.palm_pos_w, first.palm_quat_w, 0.0)
     command = policy.act(first)
 
     def act(i: int) -> Command:

@@ -1,9 +1,8 @@
 """`dexgrasp bench engine`: speed of the task, time of each of its parts, and its memory.
 
-CPU seconds are summed over all threads, so that other work on the machine changes them little. "Bare" replays the
-recorded controls of the same episodes through `mujoco.batch.Batch.step` alone; the final states agree bit for bit.
-
-Measure the memory of an environment, in a process of its own.
+CPU seconds are summed over all threads, so that other processes change them little. "Bare" replays the recorded
+controls of the same episodes through `mujoco.batch.Batch.step` alone; the final states agree bit for bit. Memory is
+measured in a process of its own.
 """
 
 import gc
@@ -37,6 +36,9 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch
 
+NOISE_SD = 0.3
+"""Standard deviation of the random actions on top of the scripted grasp, as in training."""
+
 
 def make_task(
     cfg: TaskCfg, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, *, envs: int, threads: int, seed: int
@@ -67,10 +69,6 @@ def _resident_mb() -> float:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
-NOISE_SD = 0.3
-"""Standard deviation of the random actions on top of the scripted grasp, as in training."""
 
 
 @dataclass(frozen=True)
@@ -193,13 +191,7 @@ def _episode(task: GraspTask, seed: int) -> dict:
     watch, engine = Stopwatch(), cpu_engine(task)
     batch = engine.batch
     recorder = engine.batch = RecordedBatch(batch, watch)
-    timed = {
-        "_update_measurements": "features",
-        "observe": "features",
-        "compute_reward": "rewards",
-        "_new_episodes": "reset",
-    }
-    for method, part in timed.items():
+    for method, part in gpu.TIMED_METHODS.items():
         watch.wrap(task, method, part)
     noise = torch.randn(task.episode_steps, task.num_envs, task.num_actions, generator=torch.manual_seed(seed))
     wall, cpu = time.perf_counter(), time.process_time()
@@ -213,7 +205,7 @@ def _episode(task: GraspTask, seed: int) -> dict:
             task.step(NOISE_SD * noise[step])
     end = time.process_time()
     engine.batch = batch
-    for method in timed:
+    for method in gpu.TIMED_METHODS:
         delattr(task, method)
     return {
         "wall_s": time.perf_counter() - wall,

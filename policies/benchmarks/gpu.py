@@ -41,12 +41,16 @@ GOALS = {"stepping": 100_000, "learning": 80_000}
 """Control steps per second asked of one data-centre GPU."""
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp: what training does."""
-TIMED = {
-    "_update_measurements": "features",
+TIMED_METHODS = {
+    "_read_sensors": "features",
+    "_update_camera": "features",
+    "_update_history": "features",
+    "_update_vectors": "features",
     "observe": "features",
     "compute_reward": "rewards",
     "_new_episodes": "reset",
 }
+"""Method of GraspTask -> part of a step that its time counts for."""
 NO_GPU = "no GPU here: Warp's CPU backend at tiny size. These figures show that it works; they are NOT a GPU's."
 
 log = logging.getLogger("dexgrasp")
@@ -201,11 +205,11 @@ def _shares(task: GraspTask, actions: torch.Tensor) -> dict[str, float]:
     """Return the share of each part of an episode; the synchronisation after each adds a little time."""
     watch = Stopwatch(device_clock(task.device))
     watch.wrap(task.engine, "step", "physics")
-    for method, part in TIMED.items():
+    for method, part in TIMED_METHODS.items():
         watch.wrap(task, method, part)
     with watch.timing("rest"):
         _episode(task, actions)
-    for owner, method in ((task.engine, "step"), *((task, method) for method in TIMED)):
+    for owner, method in ((task.engine, "step"), *((task, method) for method in TIMED_METHODS)):
         delattr(owner, method)
     total = sum(watch.seconds.values())
     return {part: seconds / total for part, seconds in watch.seconds.items()}
@@ -217,7 +221,7 @@ def _buffers(task: GraspTask) -> dict[str, Any]:
 
     assert isinstance(task.engine, WarpEngine)
     used = torch.cuda.mem_get_info(task.device) if task.device.type == "cuda" else (0, 0)
-    return vars(task.engine.buffers.high_water()) | task.engine.room | {"gpu_gib": (used[1] - used[0]) / 2**30}
+    return vars(task.engine.buffers.peak_usage()) | task.engine.buffer_sizes | {"gpu_gib": (used[1] - used[0]) / 2**30}
 
 
 def _learning(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[str, Any]:

@@ -35,8 +35,8 @@ class Track:
     """(step, env) mean distance of the tracked points from their true positions on the object."""
     surface_m: Tensor
     """(step, env) mean distance of the tracked points from the object's surface."""
-    share: Tensor
-    """(step, env) number of visible points as a share of the first frame's."""
+    visible_fraction: Tensor
+    """(step, env) number of visible points as a fraction of the first frame's."""
     seen: Tensor
     """(step, env) bool: the last frame had enough points."""
     declared: Tensor
@@ -75,8 +75,16 @@ def _episodes(task: GraspTask, trials: range) -> Track:
         place = (tracked_w - true_w).norm(dim=-1).mean(dim=1)
         few = tracked_w[:, ::4].float()
         surface = torch.cdist(few, surface_w.float()).amin(dim=2).mean(dim=1)
-        rows.append((place, surface, view.fraction.clone(), view.seen.clone(), view.fresh.clone()))
-    return Track(*(torch.stack(column) for column in zip(*rows, strict=True)))
+        rows.append(
+            {
+                "place_m": place,
+                "surface_m": surface,
+                "visible_fraction": view.visible_fraction.clone(),
+                "seen": view.seen.clone(),
+                "declared": view.fresh.clone(),
+            }
+        )
+    return Track(**{name: torch.stack([row[name] for row in rows]) for name in Track.__annotations__})
 
 
 def _surface_o(task: GraspTask) -> Tensor:
@@ -86,24 +94,26 @@ def _surface_o(task: GraspTask) -> Tensor:
 
 
 def _joined(parts: list[Track]) -> Track:
-    return Track(*(torch.cat([getattr(part, name) for part in parts], dim=1) for name in Track.__annotations__))
+    return Track(**{name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in Track.__annotations__})
 
 
 def summarise(track: Track, grasp: int, lift: int) -> dict[str, dict]:
     """Return statistics of each phase: approach and closing (halves of the grasp), lift, hold."""
     spans = {"approach": (0, grasp // 2), "closing": (grasp // 2, grasp), "lift": (grasp, grasp + lift)}
     spans["hold"] = (grasp + lift, len(track.place_m))
-    fields = Track.__annotations__
-    return {name: _phase(*(getattr(track, f)[a:b] for f in fields)) for name, (a, b) in spans.items() if a < b}
+    parts = {
+        name: {field: getattr(track, field)[a:b] for field in Track.__annotations__} for name, (a, b) in spans.items()
+    }
+    return {name: _phase(Track(**part)) for name, part in parts.items() if len(part["seen"])}
 
 
-def _phase(place_m: Tensor, surface_m: Tensor, share: Tensor, seen: Tensor, declared: Tensor) -> dict:
-    off = surface_m > OFF_M
+def _phase(part: Track) -> dict:
+    seen, declared, off = part.seen, part.declared, part.surface_m > OFF_M
     ended = seen[-1]
     return {
-        "place_mm": _middle_and_end(place_m),
-        "surface_mm": _middle_and_end(surface_m),
-        "visible_share": float(share.mean()),
+        "place_mm": _middle_and_end(part.place_m),
+        "surface_mm": _middle_and_end(part.surface_m),
+        "visible_share": float(part.visible_fraction.mean()),
         "unseen": float((~seen).float().mean()),
         "lost_of_seen": _rate(~declared[seen]),
         "lost_of_seen_at_end": _interval(~declared[-1][ended]),

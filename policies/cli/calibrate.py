@@ -84,7 +84,7 @@ def calibrate_camera(cfg: CalibrateCameraCfg) -> None:
         result = calibrate(views, carriers, cfg.board, camera.fx, cfg.mounted, cfg.limits)
         summary = result.summary()
         path = run.file("camera.yaml")
-        CameraPose(result.T_world_cam, cfg.stream, serial, summary).save(path)
+        CameraPose(T_world_cam=result.T_world_cam, stream=cfg.stream, serial=serial, residuals=summary).save(path)
         table = zip(result.names, result.reprojection_px, result.position_m, result.rotation_rad, strict=True)
         rows = [dict(zip(("view", "reprojection_px", "position_m", "rotation_rad"), row, strict=True)) for row in table]
         write_json(run.file("residuals.json"), {"summary": summary, "views": rows, "T_world_cam": result.T_world_cam})

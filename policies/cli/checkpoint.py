@@ -101,7 +101,9 @@ def export_sb3(cfg: Sb3Cfg) -> None:
     checkpoint, out = load_checkpoint(place(cfg.policy)), Path(cfg.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     write_sb3(checkpoint, out, cfg.obs)
-    print(f"written: {out} (load it with stable_baselines3.PPO.load; the environment: dexgrasp.make_sb3(obs={cfg.obs!r}))")
+    print(
+        f"written: {out} (load it with stable_baselines3.PPO.load; the environment: dexgrasp.make_sb3(obs={cfg.obs!r}))"
+    )
 
 
 def _is_old(file: Path) -> bool:
@@ -150,7 +152,7 @@ def read_sb3_checkpoint(file: Path) -> CheckpointData:
         task = configs.from_dict(TaskCfg, config["task"], f"{file}: task")
         architecture = _architecture(plain, weights, config, hand, task)
         tensors = {f"policy/{name}": value for name, value in weights.items()}
-        data = CheckpointData(architecture, _state(plain), manifest, tensors)
+        data = CheckpointData(architecture=architecture, state=_state(plain), manifest=manifest, tensors=tensors)
         names = [name for name, _ in build_policy(file, data, hand, task).named_parameters()]
         tensors |= {
             f"optimizer/{names[number]}/{key}": value

@@ -5,6 +5,7 @@ Heavy modules are not imported here: a command's own module is imported when it 
 
 import importlib
 import importlib.metadata
+import json
 import logging
 import os
 import re
@@ -12,10 +13,13 @@ import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Any
+
+import yaml
 
 from dexgrasp import configs
 from dexgrasp.configs.schema import fields
-from dexgrasp.policies.cli import help
+from dexgrasp.policies.cli import completion, help, preflight, saved_config, sweep
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.run_directory import log
 from dexgrasp.utils.plugins import import_plugins, plugin_names
@@ -23,12 +27,15 @@ from dexgrasp.utils.text import comma_separated, did_you_mean
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
+FLAGS = ("--cfg", "-m", "--multirun")
+"""Words of every command beside key=value."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return the exit status.
 
-    0: done; 1: the output was closed before its end; 2: wrong usage, or an error reported in one line (DEXGRASP_DEBUG=1
-    shows its traceback); 130: interrupted.
+    0: done; 1: the output was closed before its end, or a job of a sweep failed; 2: wrong usage, or an error reported
+    in one line (DEXGRASP_DEBUG=1 shows its traceback); 130: interrupted.
     """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
@@ -39,18 +46,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _main(given: list[str]) -> int:
     if not given or given[0] in ("-h", "--help", "help"):
-        print(help.overview([(command.words, command.summary) for command in COMMANDS]))
+        print(help.overview(COMMANDS))
         return OK if given else MISUSED
     if given[0] == "--version":
         print(f"dexgrasp {importlib.metadata.version('dexgrasp')}")
         return OK
+    if given[0] == completion.REQUEST:
+        print("\n".join(completion.candidates(COMMANDS, *given[1:])))
+        return OK
     command, rest = _find(given)
     if command is None:
         return _no_such_command(given)
-    if any(word in ("-h", "--help") for word in rest):
-        print(help.command_help(command.words, command.summary, command.schema, command.config, command.positional))
-        return OK
+    if {"-h", "--help", "--help-all"} & set(rest):
+        return _print_help(command, rest)
     return _guarded(command, rest)
+
+
+def _print_help(command: CliCommand, rest: Sequence[str]) -> int:
+    """Print the help of a command; a word behind --help that is no `group=option` names a key or a prefix."""
+    words = [word for word in rest if word not in ("-h", "--help", "--help-all")]
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    groups = configs.groups(command.config)
+    chosen = {key: value for key, value in given.items() if key in groups and value in configs.options(key)}
+    prefixes = [word for word in words if "=" not in word]
+    try:
+        if "--help-all" in rest:
+            text = help.full_help(command, chosen)
+        elif prefixes:
+            text = "\n".join(help.prefix_help(command, prefix, chosen) for prefix in prefixes)
+        else:
+            text = help.command_help(command, chosen)
+    except configs.ConfigError as error:
+        print(f"dexgrasp {command.words}: error: {error}", file=sys.stderr)
+        return MISUSED
+    print(text)
+    return OK
 
 
 def _find(given: Sequence[str]) -> tuple[CliCommand | None, list[str]]:
@@ -67,11 +97,11 @@ def _find(given: Sequence[str]) -> tuple[CliCommand | None, list[str]]:
 
 def _no_such_command(given: Sequence[str]) -> int:
     """Print the help of a group of commands (`dexgrasp objects`), or an error with the nearest command."""
-    group = [(command.words, command.summary) for command in COMMANDS if command.words.startswith(given[0] + " ")]
+    group = [command for command in COMMANDS if command.words.startswith(given[0] + " ")]
     if group and (len(given) == 1 or given[1] in ("-h", "--help")):
         print(help.overview(group))
         return OK if len(given) > 1 else MISUSED
-    names = [words for words, _ in group] or [command.words for command in COMMANDS]
+    names = [command.words for command in group or COMMANDS]
     words = " ".join(given[:2] if group else given[:1])
     hint = did_you_mean(words, names)
     print(f"dexgrasp: error: no command '{words}'.{hint} Known: {comma_separated(names)}", file=sys.stderr)
@@ -100,27 +130,52 @@ def _guarded(command: CliCommand, words: Sequence[str]) -> int:
 
 
 def _run(command: CliCommand, words: Sequence[str]) -> int:
-    overrides = _renamed(command, _name_positionals(command, words))
+    flags = [word for word in words if word in FLAGS]
+    overrides = _renamed(command, _name_positionals(command, [word for word in words if word not in FLAGS]))
+    if not {"-m", "--multirun"} & set(flags):
+        cfg = load(command, overrides)
+        if "--cfg" in flags:
+            print(yaml.safe_dump(configs.as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
+            return OK
+        preflight.check(cfg)
+        status = _resolve(command.function)(cfg)
+        return status if isinstance(status, int) else OK
+    if "--cfg" in flags:
+        raise configs.ConfigError("--cfg prints one configuration: leave out -m, and give each key one value")
+    jobs = sweep.plan(command, overrides)
+    for job in jobs:  # every mistake is found before the first job runs
+        preflight.check(load(command, [*job.words, f"out={job.folder}"]))
+    return sweep.run(command, jobs)
+
+
+def load(command: CliCommand, overrides: Sequence[str]) -> Any:
+    """Return the configuration of a command line; `config=FILE` among the words starts from a saved one."""
     schema = _resolve(command.schema)
     if "plugins" in fields(schema):
         given = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
         import_plugins([name for value in given for name in plugin_names(value)])
-    cfg = configs.load(schema, command.config, overrides)
-    status = _resolve(command.function)(cfg)
-    return status if isinstance(status, int) else OK
+    if not any(word.startswith("config=") for word in overrides):
+        return configs.load(schema, command.config, overrides)
+    base, overrides = saved_config.split(schema, command, overrides)
+    import_plugins(plugin_names(base.get("plugins", ())))
+    return configs.load(schema, command.config, overrides, base=base)
 
 
 def _name_positionals(command: CliCommand, words: Sequence[str]) -> list[str]:
     """Add to each positional word its key; `key=value` words stay unchanged."""
     free = list(command.positional)
-    overrides = []
+    overrides, listed = [], []
     for word in words:
         if word.startswith("--"):
-            raise configs.ConfigError(f"no option '{word}': options are written key=value (see --help)")
+            known = "--help, --help-all, --cfg and -m"
+            raise configs.ConfigError(f"no option '{word}': options are written key=value; flags are {known}")
         if not re.match(r"\+{0,2}[A-Za-z_][\w.]*=", word) and free:
+            if free[0].endswith("..."):
+                listed.append(word)
+                continue
             word = f"{free.pop(0)}={word}"
         overrides.append(word)
-    return overrides
+    return overrides + ([f"{free[0].removesuffix('...')}={json.dumps(listed)}"] if listed else [])
 
 
 def _renamed(command: CliCommand, overrides: Sequence[str]) -> list[str]:

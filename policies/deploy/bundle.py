@@ -2,7 +2,7 @@
 
 Reading a bundle executes no code of it.
 
-contract.json   names, limits, rate, scales, frames, inputs and outputs, where it all comes from; SHA-256 of the others
+contract.json   names, limits, rate, scales, frames, inputs and outputs, origin; SHA-256 of the other files
 policy.onnx     sensor values and state in, targets and next state out
 golden.npz      recorded inputs (`in/NAME`) and outputs (`out/NAME`) that the runtime repeats before it starts
 """
@@ -82,7 +82,10 @@ def read_contract(folder: str | Path) -> Contract:
             f"{path}: schema {values['schema']!r}, this version reads 3 and {SCHEMA}: export the policy again"
         )
     if values.get("sha256") != contract_sha256(values):
-        raise BundleError(f"{path}: field 'sha256' is not that of its content: it was changed or is incomplete")
+        raise BundleError(
+            f"{path}: field 'sha256' is not that of its content: the file was changed or is incomplete; "
+            "export the policy again"
+        )
     if values["schema"] == 3:
         log.info("%s: schema 3 is read as schema %d; `dexgrasp export` writes it anew", path, SCHEMA)
         values = upgrade_schema_3(values)

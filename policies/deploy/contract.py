@@ -183,8 +183,8 @@ class CameraContract:
     """Updates of the object's points, and the camera of the training."""
 
     mode: Literal["first_frame", "latest", "tracked", "tracked_updated"]
-    """Source of the points: the first frame; the newest one; the first one, moved by a tracker; the same plus those
-    points of the newest frame that the tracked ones do not explain."""
+    """first_frame: points of the first frame. latest: points of the newest frame. tracked: points of the first frame,
+    moved by the tracker. tracked_updated: as tracked, and points of the newest frame off the tracked object."""
     move_with_palm: bool
     """Whether the points move with the palm in lift and hold."""
     model: Literal["points", "rendered"]
@@ -307,8 +307,8 @@ class GraphContract:
         stated = {*self.readings, *self.plan, *self.state}
         if stated != set(self.inputs):
             raise ValueError(
-                f"graph: {sorted(stated ^ set(self.inputs))} must stand in graph.inputs and in one of readings, plan, "
-                "state"
+                f"graph: {sorted(stated ^ set(self.inputs))} must be in graph.inputs and in one of graph.readings, "
+                "plan and state"
             )
         if list(self.outputs[: len(self.state)]) != [f"next_{name}" for name in self.state]:
             raise ValueError("graph.outputs must begin with next_NAME of each of graph.state, in order")

@@ -1,7 +1,7 @@
 """Runtime of an exported policy for a robot; needs numpy and onnxruntime only.
 
     policy = Policy.load("bundle", joint_names)          refused unless hashes, joints and recorded outputs agree
-    policy.begin(PregraspPlan(...))                      the palm stands at its pre-grasp
+    policy.reset(PregraspPlan(...))                      the palm stands at its pre-grasp
     command = policy.act(Observation(...))               rate_hz times a second: grasp, lift, hold
 
 Everything has a leading batch dimension or none; a robot has none.
@@ -56,7 +56,7 @@ class Observation:
     points_w: ArrayLike
     """(point, 3) of the object [m]; as many as the contract says."""
     visible_fraction: ArrayLike = 1.0
-    """() points of the newest frame as a share of the first frame's; unused with one frame only."""
+    """() points of the newest frame as a fraction of the first frame's; unused with one frame only."""
     view_fresh: ArrayLike = True
     """() whether the newest frame had enough points."""
 
@@ -75,7 +75,7 @@ class Command:
     """(action,) correction of the scripted grasp."""
     grip: Array
     """() grip confidence: thumb and another finger touch the object, 0 to 1, estimated from the joints."""
-    base_m: Array
+    object_bottom_m: Array
     """() mean height of the lowest quarter of the object's points [m]."""
 
 
@@ -92,8 +92,8 @@ class Policy:
         self._state_names = contract.graph.state
         self._plan: dict[str, Array] = {}
         self._state: dict[str, Array] = {}
-        self._others: dict[str, Array] = {}
-        self._single = True
+        self._other_outputs: dict[str, Array] = {}
+        self._is_unbatched = True
 
     @classmethod
     def load(cls, folder: str | Path, joint_names: Sequence[str] | None = None) -> Self:
@@ -118,12 +118,12 @@ class Policy:
 
     @property
     def steps(self) -> Array:
-        """(env,) control steps since `begin`."""
+        """(env,) control steps since `reset`."""
         return self._state["step"]
 
     @property
     def step(self) -> int:
-        """Control steps of the first row since `begin`; 0 before it."""
+        """Control steps of the first row since `reset`; 0 before it."""
         return int(self.steps[0]) if self._state else 0
 
     @property
@@ -134,13 +134,13 @@ class Policy:
             return "grasp"
         return "lift" if self.step < control.grasp_steps + control.lift_steps else "hold"
 
-    def begin(self, plan: PregraspPlan, rows: Sequence[int] | None = None) -> None:
+    def reset(self, plan: PregraspPlan, rows: Sequence[int] | None = None) -> None:
         """Start a new grasp; `rows`: in these rows alone.
 
         The fields of `plan` have a leading batch dimension, or none.
         """
-        self._single = np.ndim(plan.palm_pos_w) == 1
-        number = 1 if self._single else len(np.asarray(plan.palm_pos_w))
+        self._is_unbatched = np.ndim(plan.palm_pos_w) == 1
+        number = 1 if self._is_unbatched else len(np.asarray(plan.palm_pos_w))
         given = {item.name: getattr(plan, item.name) for item in fields(plan)}
         values = {
             "start_pos_w": given["palm_pos_w"],
@@ -152,7 +152,7 @@ class Policy:
             "closing": given["closing"],
             "floor_m": given["floor_m"],
         }
-        begun = (
+        initial = (
             {name: self._batch(name, values[name], number) for name in self.contract.graph.plan},
             {
                 name: self._batch(name, values[name], number) if name in values else self._zeros(name, number)
@@ -160,57 +160,57 @@ class Policy:
             },
         )
         if rows is None:
-            self._plan, self._state = begun
+            self._plan, self._state = initial
             return
-        for kept, new in zip((self._plan, self._state), begun, strict=True):
+        for kept, new in zip((self._plan, self._state), initial, strict=True):
             for name, value in new.items():
                 kept[name] = kept[name].copy()
                 kept[name][rows] = value[rows]
 
-    def act(self, readings: Observation) -> Command:
+    def act(self, observation: Observation) -> Command:
         """Return the targets for the next control period.
 
         Raises ValueError for values that are not finite or of the wrong size; the state then stays unchanged.
         """
-        found = self._compute(self.feed(readings))
+        found = self._compute(self.graph_inputs(observation))
         self._state = dict(zip(self._state_names, found, strict=False))
-        self._others = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
+        self._other_outputs = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
         return self._command()
 
-    def feed(self, readings: Observation) -> dict[str, Array]:
-        """Return the graph's inputs for `readings` and the present state."""
+    def graph_inputs(self, observation: Observation) -> dict[str, Array]:
+        """Return the graph's inputs for an observation and the present state."""
         if not self._state:
-            raise RuntimeError("begin(plan) comes before act(readings)")
+            raise RuntimeError("the policy has no pre-grasp plan: call reset(plan) before act(observation)")
         rows = len(self._state["step"])
-        given = {name: self._batch(name, getattr(readings, name), rows) for name in self._readings}
+        given = {name: self._batch(name, getattr(observation, name), rows) for name in self._readings}
         return given | self._plan | self._state
 
     def _compute(self, feed: dict[str, Array]) -> list[Array]:
         """Return the graph's outputs; the result of a row does not depend on the batch size."""
         rows = len(feed["step"])
-        missing = 0 if self._single else -rows % BATCH_MULTIPLE
+        missing = 0 if self._is_unbatched else -rows % BATCH_MULTIPLE
         if missing:
             feed = {name: np.concatenate([value, value[-1:].repeat(missing, axis=0)]) for name, value in feed.items()}
         found: list[Array] = self._session.run(None, feed)  # pyright: ignore[reportAssignmentType]
         return [value[:rows] for value in found]
 
     def _command(self) -> Command:
-        found = self._state | self._others
-        found = {name: value[0] for name, value in found.items()} if self._single else found
+        found = self._state | self._other_outputs
+        found = {name: value[0] for name, value in found.items()} if self._is_unbatched else found
         return Command(
             joint_target=found["joint_target"],
             palm_pos_w=found["target_pos_w"],
             palm_quat_w=found["target_quat_w"],
             action=found["last_action"],
             grip=found["grip"],
-            base_m=found["base_m"],
+            object_bottom_m=found["base_m"],
         )
 
     def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
         """Return `value` in the input's type and shape, batch first; raises ValueError if it does not fit."""
         spec = self._inputs[name]
         array = np.asarray(value, dtype=spec.dtype)
-        if self._single:
+        if self._is_unbatched:
             array = array[None]
         if array.shape != (rows, *spec.size):
             raise ValueError(f"{name}: expected shape {(rows, *spec.size)}, batch first, got {array.shape}")

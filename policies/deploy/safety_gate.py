@@ -1,12 +1,12 @@
 """Safety gate between a policy and the motors: every output stays within the limits; numpy only.
 
     gate = SafetyGate(contract.hand, contract.control.rate_hz, SafetyCfg())
-    gate.begin(joint_pos, palm_pos_w, palm_quat_w, now_s)
-    safe = gate(command, sensed, now_s)          once per control period
+    gate.reset(joint_pos, palm_pos_w, palm_quat_w, now_s)
+    safe = gate(desired, measured, now_s)        once per control period
 
 Commands that are too fast or too far are limited. A value that is not finite, a wrong length or an input that is too
 old is a fault: the gate then brakes, returns the targets to the last measured state of the robot, and holds them
-until `begin`. After `begin` no input makes it raise.
+until `reset`. After `reset` no input makes it raise.
 """
 
 from dataclasses import dataclass
@@ -19,8 +19,8 @@ from dexgrasp.policies.deploy.contract import HandContract
 from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter
 
 Array = NDArray[np.float64]
-EARLY = 0.5
-"""A call that comes earlier than this share of a period after the last one repeats its answer."""
+MIN_PERIOD_FRACTION = 0.5
+"""A call earlier than this fraction of a control period after the last one returns the last command again."""
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class SafetyGate:
         step = np.minimum(speed * dt, cfg.joint_step_rad)
         self.joints = RateLimiter(lower, upper, step, cfg.joint_acceleration_rad_s2 * dt**2)
         """Limiter of the joint targets."""
-        axis = 3**-0.5  # each axis has its share, so that the whole keeps to the limit
+        axis = 3**-0.5  # limit per axis at which the norm keeps to the limit
         self.palm = RateLimiter(
             cfg.lower_m, cfg.box_upper_m, axis * cfg.palm_speed_m_s * dt, axis * cfg.palm_acceleration_m_s2 * dt**2
         )
@@ -156,50 +156,52 @@ class SafetyGate:
         self._hold: tuple[Array, Array, Array] | None = None
         self._last: SafeCommand | None = None
 
-    def begin(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
-        """Start, or restart after a fault, at the robot's measured state.
+    def reset(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
+        """Start at the measured state of the robot; clears a fault.
 
         Raises ValueError for values that are not finite or of the wrong size.
         """
         joints, pos, quat = self._joints(joint_pos), _vector(palm_pos_w, 3), _quat(palm_quat_w)
         named = {"joint_pos": joints, "palm_pos_w": pos, "palm_quat_w": quat}
         if wrong := [name for name, value in named.items() if value is None]:
-            raise ValueError(f"the gate cannot begin: {wrong} are not finite or of the wrong length")
+            raise ValueError(f"the safety gate cannot be reset: {wrong} are not finite or of the wrong length")
         assert joints is not None and pos is not None and quat is not None
         if not np.isfinite(now_s):
-            raise ValueError(f"the gate cannot begin at {now_s} s")
+            raise ValueError(f"the safety gate cannot be reset: now_s must be finite, got {now_s}")
         self._hold = joints, pos, quat
-        self.joints.begin(joints)
-        self.palm.begin(pos)
-        self.turn.begin(quat)
+        self.joints.reset(joints)
+        self.palm.reset(pos)
+        self.turn.reset(quat)
         self.fault, self._now_s, self._last = "", float(now_s), None
 
-    def __call__(self, wanted: DesiredCommand, sensed: MeasuredState, now_s: float) -> SafeCommand:
+    def __call__(self, desired: DesiredCommand, measured: MeasuredState, now_s: float) -> SafeCommand:
         """Return the command that may be sent now; to be called once per control period.
 
         `now_s`: time on the clock of the stamps [s].
         """
         if self._hold is None:
-            raise RuntimeError("begin(...) comes before the first command")
-        if self._last is not None and 0 <= _number(now_s) - self._now_s < EARLY * self.period_s:
+            raise RuntimeError("the safety gate has no measured state: call reset(...) before the first command")
+        if self._last is not None and 0 <= _number(now_s) - self._now_s < MIN_PERIOD_FRACTION * self.period_s:
             return self._last
-        measured = self._measured(sensed)
-        goal = self._wanted(wanted)
+        state = self._valid_pose(getattr(measured, "joint_pos", None), measured)
+        goal = self._valid_pose(getattr(desired, "joint_target", None), desired)
         if not self.fault:
-            self.fault = self._why_not(wanted, sensed, now_s, measured is None, goal is None)
-            if measured is not None:
-                self._hold = measured
+            self.fault = self._fault_reason(
+                desired, measured, now_s, measured_valid=state is not None, desired_valid=goal is not None
+            )
+            if state is not None:
+                self._hold = state
         if np.isfinite(_number(now_s)):
             self._now_s = max(self._now_s, float(now_s))
-        if self.fault or goal is None or measured is None:
+        if self.fault or goal is None or state is None:
             goal = self._hold
         else:
-            ahead = np.clip(goal[0], measured[0] - self.lead_rad, measured[0] + self.lead_rad)
+            ahead = np.clip(goal[0], state[0] - self.lead_rad, state[0] + self.lead_rad)
             goal = ahead, goal[1], goal[2]
         self._last = SafeCommand(
-            joint_target=self.joints.towards(goal[0]).copy(),
-            palm_pos_w=self.palm.towards(goal[1]).copy(),
-            palm_quat_w=self.turn.towards(goal[2]).copy(),
+            joint_target=self.joints.step_towards(goal[0]).copy(),
+            palm_pos_w=self.palm.step_towards(goal[1]).copy(),
+            palm_quat_w=self.turn.step_towards(goal[2]).copy(),
             effort_limit_nm=self.effort_limit_nm.copy(),
             fault=self.fault,
         )
@@ -209,39 +211,36 @@ class SafetyGate:
         """Hold from the next call on, for instance after an emergency stop."""
         self.fault = self.fault or reason
 
-    def _why_not(self, wanted: Any, sensed: Any, now_s: float, blind: bool, absurd: bool) -> str:
-        """Return the first reason to hold, or an empty string."""
+    def _fault_reason(
+        self, desired: Any, measured: Any, now_s: float, *, measured_valid: bool, desired_valid: bool
+    ) -> str:
+        """Return the first reason for a fault, or an empty string."""
         cfg, now_s = self.cfg, _number(now_s)
         if not np.isfinite(now_s) or now_s < self._now_s:
             return f"clock: {now_s} s after {self._now_s} s"
-        if blind:
+        if not measured_valid:
             return "readings: not finite, or of the wrong length"
-        if absurd:
+        if not desired_valid:
             return "command: not finite, or of the wrong length"
         ages = [
-            ("readings", getattr(sensed, "stamp_s", None), cfg.joints_timeout_s),
-            ("command", getattr(wanted, "stamp_s", None), cfg.command_timeout_periods * self.period_s),
+            ("readings", getattr(measured, "stamp_s", None), cfg.joints_timeout_s),
+            ("command", getattr(desired, "stamp_s", None), cfg.command_timeout_periods * self.period_s),
         ]
-        points_stamp_s = getattr(sensed, "points_stamp_s", None)
+        points_stamp_s = getattr(measured, "points_stamp_s", None)
         if points_stamp_s is not None:
             ages.append(("points", points_stamp_s, cfg.points_timeout_s))
         for name, stamp_s, limit_s in ages:
             age_s = now_s - _number(stamp_s)
             if not -self.period_s <= age_s <= limit_s:
-                return f"{name}: {age_s:.3f} s old, {limit_s:.3f} s are allowed"
+                return f"{name}: {age_s:.3f} s old, at most {limit_s:.3f} s are allowed"
         return ""
 
-    def _measured(self, sensed: Any) -> tuple[Array, Array, Array] | None:
-        return self._pose(getattr(sensed, "joint_pos", None), sensed)
-
-    def _wanted(self, wanted: Any) -> tuple[Array, Array, Array] | None:
-        return self._pose(getattr(wanted, "joint_target", None), wanted)
-
-    def _pose(self, joints: Any, whole: Any) -> tuple[Array, Array, Array] | None:
+    def _valid_pose(self, joints: Any, palm: Any) -> tuple[Array, Array, Array] | None:
+        """Return joints (joint,), and palm position (3,) and quaternion (4,) of `palm`; None if one is invalid."""
         parts = (
             self._joints(joints),
-            _vector(getattr(whole, "palm_pos_w", None), 3),
-            _quat(getattr(whole, "palm_quat_w", None)),
+            _vector(getattr(palm, "palm_pos_w", None), 3),
+            _quat(getattr(palm, "palm_quat_w", None)),
         )
         return None if any(part is None for part in parts) else parts  # pyright: ignore[reportReturnType]
 

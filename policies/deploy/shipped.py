@@ -16,17 +16,11 @@ class PolicyNotFoundError(FileNotFoundError):
 
     def __init__(self, name: str, key: str, expected: str, also: Sequence[str] = ()) -> None:
         """`key`: the option that was given; `expected`: accepted paths, in words; `also`: further accepted names."""
-        path, names = place(name), [*also, *shipped()]
+        path, names = place(name), [*also, *assets.policies()]
         what = f"no policy '{name}'.{did_you_mean(name, names)}"
         if path.exists():
             what = f"{path} holds no such policy."
         super().__init__(f"{key}: {what} Expected {', '.join(names)}, or the path of {expected}")
-
-
-def shipped() -> list[str]:
-    """Return the names of the shipped policies, HAND/STAGE."""
-    root = assets.ROOT / "policies"
-    return sorted(f"{folder.parent.name}/{folder.name}" for folder in root.glob("*/*") if folder.is_dir())
 
 
 def place(name: str) -> Path:

@@ -4,6 +4,7 @@ The result is the gains and losses of B, and the p-value of the losses.
 
 RUN/a, RUN/b        the two evaluations, each a run directory of its own
 RUN/compare.json    the paired result
+RUN/report.html     both evaluations side by side
 """
 
 from dataclasses import dataclass, fields
@@ -12,13 +13,14 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from scipy.stats import binomtest
 
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.evaluation.evaluate import evaluate
+from dexgrasp.policies.evaluation.report import write_comparison
+from dexgrasp.policies.evaluation.statistics import Paired, pair
+from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore
 from dexgrasp.policies.run_directory import Run, default_path
-from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.files import write_json
 
 LOSS = 1
@@ -48,47 +50,6 @@ class CompareCfg(EvaluateCfg):
         return EvaluateCfg(**shared)
 
 
-@dataclass(frozen=True)
-class Paired:
-    """Outcomes of two policies on identical trials."""
-
-    both: int
-    gained: list[Outcome]
-    """Outcomes of B in the trials where only B succeeds."""
-    lost: list[Outcome]
-    """Outcomes of B in the trials where only A succeeds."""
-    neither: int
-
-    @property
-    def trials(self) -> int:
-        """Number of trials."""
-        return self.both + self.neither + len(self.gained) + len(self.lost)
-
-    @property
-    def difference(self) -> float:
-        """Success rate of B minus that of A."""
-        return (len(self.gained) - len(self.lost)) / self.trials
-
-    def p_value(self, alternative: str = "two-sided") -> float:
-        """Return the p-value of McNemar's exact test: gains among the trials that differ, both equally likely."""
-        differing = len(self.gained) + len(self.lost)
-        return float(binomtest(len(self.gained), differing, 0.5, alternative).pvalue) if differing else 1.0
-
-
-def pair(a: list[Outcome], b: list[Outcome]) -> Paired:
-    """Pair the outcomes of A and B trial by trial; raises ValueError where the trials differ."""
-    keys = [[(outcome.disturbance, outcome.trial, outcome.object) for outcome in side] for side in (a, b)]
-    if keys[0] != keys[1]:
-        raise ValueError(f"the two evaluations are not about the same trials: {len(a)} and {len(b)} of them")
-    both = list(zip(a, b, strict=True))
-    return Paired(
-        both=sum(x.success and y.success for x, y in both),
-        gained=[y for x, y in both if y.success and not x.success],
-        lost=[y for x, y in both if x.success and not y.success],
-        neither=sum(not x.success and not y.success for x, y in both),
-    )
-
-
 def compare(cfg: CompareCfg) -> int:
     """Evaluate both policies, print the difference, write RUN/compare.json; return the exit status."""
     if not cfg.a or not cfg.b:
@@ -104,6 +65,7 @@ def compare(cfg: CompareCfg) -> int:
         worse = paired.p_value("less") < cfg.alpha
         write_json(run.path / "compare.json", summary(cfg, paired) | {"facts": run.facts})
         _show(cfg, paired, worse)
+        print(f"report: {write_comparison([StoredRun.read(out / side) for side in sides], out / 'report.html')}")
     return LOSS if worse else 0
 
 

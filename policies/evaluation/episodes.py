@@ -14,7 +14,13 @@ from dexgrasp.policies.agents.registry import Agent
 from dexgrasp.policies.deploy.hand_state import is_hand_empty
 from dexgrasp.sim.task.grasp_task import GraspTask, StepResult
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE, lowest_height_m
+from dexgrasp.sim.task.regrasp import (
+    GRIP_THRESHOLD_HOLD,
+    GRIP_THRESHOLD_UNSEEN,
+    MIN_RISE_FRACTION,
+    MIN_VISIBLE_FRACTION,
+    lowest_height_m,
+)
 
 ATTEMPTS = 3
 """Largest number of grasps in a trial.
@@ -62,14 +68,14 @@ class RegraspRunner:
         return is_hand_empty(
             felt,
             self._height_m - self._base_m,
-            task.object_camera.fraction,
+            task.object_camera.visible_fraction,
             lift_ends=ends,
             holding=(steps > lifted) & (steps < task.episode_steps - 1),
             lift_m=task.cfg.lift_m,
-            min_rise_fraction=LEFT_SHARE,
-            min_visible_fraction=UNSEEN_SHARE,
-            grip_threshold_unseen=SURE_GRIP,
-            grip_threshold_hold=LOST_GRIP,
+            min_rise_fraction=MIN_RISE_FRACTION,
+            min_visible_fraction=MIN_VISIBLE_FRACTION,
+            grip_threshold_unseen=GRIP_THRESHOLD_UNSEEN,
+            grip_threshold_hold=GRIP_THRESHOLD_HOLD,
         )
 
 

@@ -50,6 +50,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     torch.set_num_threads(1)  # the batch is small: more threads cost time, and the physics has its own
     if cfg.cluster:
         ray_backend.check_installed()
+        ray_backend.find_cluster(cfg.cluster)  # before objects are read
     cfg = apply_policy_config(cfg)
     hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
     with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if has_results(cfg.out) else None) as run, folder_lock(run.path):
@@ -91,7 +92,7 @@ def record_videos(
         return task, make_policy(cfg.policy, task)
 
     try:
-        return videos.record(outcomes, cfg.videos, folder, library, cfg.attempts, rerun)
+        return videos.record(outcomes, cfg.videos, folder, cfg.attempts, rerun)
     except RenderUnavailable as error:
         log.warning("no videos: %s", error)
         return []
@@ -107,7 +108,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
             log.info("disturbance %s: up to trial %d on %d objects", disturbance, cfg.trials - 1, len(library))
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
-            task.guard.dump_dir = path.parent
+            task.nan_guard.dump_dir = path.parent
             policy = make_policy(cfg.policy, task)
             for block in blocks:
                 outcomes = play(task, policy, block.trials, cfg.attempts)[: len(plan.requested(block))]
@@ -130,7 +131,9 @@ def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, An
         raise ValueError(f"the task reports failures {unknown}; known: {list(FAILURES)}")
     return success_summary(sum(success), len(success)) | {
         "per_object": count_by([outcome.object for outcome in outcomes], success),
-        "per_disturbance": {name: success_summary(**by_disturbance[name]) for name in cfg.disturbances()},
+        "per_disturbance": {
+            name: success_summary(**by_disturbance[name]) for name in cfg.disturbances() if name in by_disturbance
+        },
         "failures": {name: failed[name] for name in FAILURES},
         "config": configs.as_dict(cfg),
         "versions": facts["versions"],

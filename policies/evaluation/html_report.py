@@ -1,6 +1,6 @@
-"""Write the report of an evaluation: one HTML file that needs no other file and no network.
+"""Write the report of an evaluation as one HTML file without external resources.
 
-Bar charts as inline SVG: no library, no file, no network.
+Videos beyond a total size are linked, all else is embedded.
 """
 
 import base64
@@ -8,9 +8,10 @@ import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import torch
@@ -18,114 +19,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from PIL import Image
 
 from dexgrasp.perception.transforms import quat_rotate
-from dexgrasp.policies.evaluation.statistics import wilson_interval
+from dexgrasp.policies.evaluation.conditions import conditions, repeat_command, success_definition
+from dexgrasp.policies.evaluation.statistics import FEW, pool, wilson_interval
 from dexgrasp.policies.evaluation.summary import warnings
 from dexgrasp.sim.objects import ObjectModel, open_library
-from dexgrasp.sim.rendering.offscreen import RenderUnavailable, render_mesh
+from dexgrasp.sim.rendering.offscreen import RenderUnavailable
+from dexgrasp.sim.rendering.renderer import render_mesh
 from dexgrasp.utils.files import write_text
 
-WIDTH = 760
-
-ROW = 24
-
-LABEL = 200
-
-COUNT = 120
-
-GOOD, TRACK, WHISKER = "#0d9488", "#e8ecf1", "#0f172a"
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One row of a chart of success rates."""
-
-    label: str
-    successes: int
-    trials: int
-
-
-def rate_chart(bars: Sequence[Bar], intervals: bool = True) -> str:
-    """Return horizontal bars from 0 to 100 %, with 95 % Wilson intervals as whiskers."""
-    rows = "".join(_rate_row(bar, i * ROW, intervals) for i, bar in enumerate(bars))
-    return _svg(rows, len(bars) * ROW + 22, _axis(len(bars) * ROW))
-
-
-def share_chart(parts: Mapping[str, tuple[int, str]]) -> str:
-    """Return one stacked bar of {label: (count, colour)} with a legend; zero counts are left out."""
-    total = sum(count for count, _ in parts.values())
-    shown = {label: part for label, part in parts.items() if part[0]}
-    pieces, x = [], 0.0
-    for label, (count, colour) in shown.items():
-        width = WIDTH * count / total
-        pieces.append(
-            f'<rect x="{x:.1f}" y="0" width="{max(width - 1.5, 0.5):.1f}" height="30" rx="3" fill="{colour}">'
-            f"<title>{escape(label)}: {count} of {total}</title></rect>"
-        )
-        x += width
-    keys = "".join(
-        f'<li><i style="background:{colour}"></i>{escape(label)} <b>{count}</b> '
-        f"<small>{100 * count / total:.1f} %</small></li>"
-        for label, (count, colour) in shown.items()
-    )
-    return f'{_svg("".join(pieces), 30)}<ul class="legend">{keys}</ul>'
-
-
-def interval_gauge(rate: float, low: float, high: float) -> str:
-    """Return the success rate as a point on a line from 0 to 100 %, with its interval as a band."""
-    y, span = 16, WIDTH - 40
-
-    def at(share: float) -> str:
-        return f"{20 + span * share:.1f}"
-
-    ticks = "".join(
-        f'<text x="{at(t / 4)}" y="44" class="tick" text-anchor="middle">{25 * t} %</text>' for t in range(5)
-    )
-    band = f'<rect x="{at(low)}" y="{y - 7}" width="{span * (high - low):.1f}" height="14" rx="7" fill="#99d5cf"/>'
-    return _svg(
-        f'<rect x="20" y="{y - 3}" width="{span}" height="6" rx="3" fill="{TRACK}"/>{band}'
-        f'<circle cx="{at(rate)}" cy="{y}" r="7" fill="{GOOD}"/>{ticks}',
-        50,
-    )
-
-
-def _rate_row(bar: Bar, y: float, intervals: bool) -> str:
-    rate, span = bar.successes / bar.trials, WIDTH - LABEL - COUNT
-    middle = y + ROW / 2
-    label = bar.label if len(bar.label) <= 28 else bar.label[:27] + "…"
-    whisker = ""
-    if intervals:
-        low, high = (LABEL + span * end for end in wilson_interval(bar.successes, bar.trials))
-        whisker = (
-            f'<path d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {middle - 4}v8M{high:.1f} {middle - 4}v8" '
-            f'stroke="{WHISKER}" stroke-width="1.3" fill="none"/>'
-        )
-    return (
-        f'<text x="{LABEL - 10}" y="{middle + 4}" text-anchor="end">{escape(label)}'
-        f"<title>{escape(bar.label)}</title></text>"
-        f'<rect x="{LABEL}" y="{y + 4}" width="{span}" height="{ROW - 8}" rx="3" fill="{TRACK}"/>'
-        f'<rect x="{LABEL}" y="{y + 4}" width="{span * rate:.1f}" height="{ROW - 8}" rx="3" fill="{GOOD}"/>{whisker}'
-        f'<text x="{WIDTH}" y="{middle + 4}" text-anchor="end" class="count">'
-        f"{100 * rate:.0f} %  ·  {bar.successes}/{bar.trials}</text>"
-    )
-
-
-def _axis(height: float) -> str:
-    span = WIDTH - LABEL - COUNT
-    marks = []
-    for tick in range(0, 101, 25):
-        x = LABEL + span * tick / 100
-        marks.append(
-            f'<path d="M{x:.1f} 0V{height}" stroke="#fff" stroke-opacity=".7"/>'
-            f'<text x="{x:.1f}" y="{height + 15}" class="tick" text-anchor="middle">{tick}</text>'
-        )
-    return "".join(marks)
-
-
-def _svg(content: str, height: float, over: str = "") -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img">{content}{over}</svg>'
-
-
-TEMPLATE = Path(__file__).with_name("report.html.j2")
+STOPS = ((0.0, (124, 45, 18)), (0.5, (180, 95, 6)), (0.8, (74, 111, 152)), (1.0, (12, 74, 130)))
+"""(rate, RGB): from brown over ochre to blue, which colour-blind readers tell apart; each is at least three times as
+dark or light as the white page (WCAG contrast of graphics)."""
 
 LARGEST_CM, THINNEST_CM = (5, 8, 11, 15), (2, 3, 4.5, 7)
 """Bin edges of the charts by size."""
@@ -136,106 +40,179 @@ WORST = 8
 MOST_BARS = 60
 """Number of objects with a bar of their own."""
 
-MOST_VIDEO_BYTES = 6 << 20
-"""Total size up to which videos are embedded; further ones are named only."""
+MOST_VIDEO_BYTES = 12 << 20
+"""Total size up to which videos are embedded; further ones are linked."""
 
+SUCCESS_COLOUR = "rgb(12, 74, 130)"
 FAILURE_COLOURS = {
-    "missed": "#94a3b8",
-    "pushed_away": "#f59e0b",
-    "dropped_in_lift": "#f87171",
-    "dropped_in_hold": "#b91c1c",
-    "unstable": "#7c3aed",
+    "missed": "#8a94a6",
+    "pushed_away": "#d18a1b",
+    "dropped_in_lift": "#b45f06",
+    "dropped_in_hold": "#7c2d12",
+    "unstable": "#171717",
 }
 
 Json = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Bar:
+    """A success rate with its 95 % Wilson interval, to be drawn from 0 to 100 %."""
+
+    label: str
+    successes: int
+    trials: int
+
+    @property
+    def rate(self) -> float:
+        """Return the success rate."""
+        return self.successes / self.trials
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Return the interval (low, high) of the rate."""
+        return wilson_interval(self.successes, self.trials)
+
+    @property
+    def colour(self) -> str:
+        """Return the colour of the rate as CSS."""
+        return rate_colour(self.rate)
+
+
+@dataclass(frozen=True)
+class Share:
+    """A part of a whole: its count and colour."""
+
+    label: str
+    count: int
+    total: int
+    colour: str
+
+
+def rate_colour(rate: float) -> str:
+    """Return the colour of a success rate as CSS, `rgb(r, g, b)`, interpolated between STOPS."""
+    for (low, first), (high, last) in pairwise(STOPS):
+        if rate <= high:
+            share = (rate - low) / (high - low)
+            return "rgb({}, {}, {})".format(*(round(a + share * (b - a)) for a, b in zip(first, last, strict=True)))
+    raise ValueError(f"a rate lies in 0..1, got {rate}")
+
+
+def shares(parts: Mapping[str, tuple[int, str]]) -> list[Share]:
+    """Return {label: (count, colour)} as parts of their sum; zero counts are left out."""
+    total = sum(count for count, _ in parts.values())
+    return [
+        Share(label=label, count=count, total=total, colour=colour) for label, (count, colour) in parts.items() if count
+    ]
+
+
+def split_by_trials(bars: Sequence[Bar]) -> tuple[list[Bar], list[Bar]]:
+    """Return the bars of at least FEW trials, and the others."""
+    return [bar for bar in bars if bar.trials >= FEW], [bar for bar in bars if bar.trials < FEW]
+
+
 def write_report(run_dir: str | Path) -> Path:
-    """Write RUN/report.html from RUN/result.json and RUN/diagnostics.json; return its path."""
+    """Write RUN/report.html from RUN/result.json, RUN/diagnostics.json and RUN/run.json; return its path."""
     run_dir = Path(run_dir)
     result, notes = (json.loads((run_dir / name).read_text("utf-8")) for name in ("result.json", "diagnostics.json"))
+    return write_page(run_dir / "report.html", "report.html.j2", report_content(run_dir, result, notes))
+
+
+def write_page(path: Path, template: str, content: Json) -> Path:
+    """Fill a template of this folder and write the page; return its path."""
     environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
+        loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    page = environment.get_template(TEMPLATE.name).render(_content(run_dir, result, notes))
-    path = run_dir / "report.html"
-    write_text(path, page)
+    write_text(path, environment.get_template(template).render(content))
     return path
 
 
-def _content(run_dir: Path, result: Json, notes: Json) -> Json:
-    """Return the variables of the template; charts and gauge are SVG, escaped in `charts`, the rest is plain text."""
-    charts = {
-        "endings": _endings(result),
-        "disturbances": _by_disturbance(result),
-        "largest_side": _by_side(result, notes, max, LARGEST_CM),
-        "thinnest_side": _by_side(result, notes, min, THINNEST_CM),
-        "families": _by_family(result, notes),
-        "objects": rate_chart(_worst_first(result)[:MOST_BARS], intervals=False),
-    }
-    count = len(result["per_object"])
+def report_content(run_dir: Path, result: Json, notes: Json, more_warnings: Sequence[str] = ()) -> Json:
+    """Return the variables of report.html.j2."""
+    families, small_families = split_by_trials(_by_family(result, notes))
     cards, no_cards = _pictures(result, notes)
+    objects = _worst_first(result)
+    named = f"{len(objects)}" if len(objects) <= MOST_BARS else f"{MOST_BARS} of {len(objects)}; result.json has all"
     return {
         "result": result,
         "config": result["config"],
         "notes": notes,
-        "gauge": interval_gauge(result["success_rate"], *result["wilson95"]),
-        "chips": _chips(result),
-        "warnings": warnings(result["config"], notes),
-        "charts": charts,
-        "objects_note": f"The {MOST_BARS} worst of {count}; result.json has all." if count > MOST_BARS else "",
+        "rates": rates(result, notes),
+        "success": success_definition(result["config"]),
+        "conditions": conditions(result["config"], len(result["per_object"])) | origin(run_dir, result),
+        "command": repeat_command(result["config"]),
+        "warnings": [*warnings(result["config"], notes), *more_warnings],
+        "videos": _videos(run_dir),
+        "endings": _endings(result),
+        "disturbances": _by_disturbance(result),
+        "first_attempts": _by_disturbance(result, notes["at_first_attempt"]),
         "cards": cards,
         "no_cards": no_cards,
-        "videos": _videos(run_dir),
+        "objects": objects[:MOST_BARS],
+        "objects_summary": f"Objects, worst first ({named})",
+        "families": families,
+        "small_families": small_families,
+        "few": FEW,
+        "largest_side": _by_side(result, notes, max, LARGEST_CM),
+        "thinnest_side": _by_side(result, notes, min, THINNEST_CM),
         "physics_rows": _physical(notes),
         "version_rows": _versions(result),
         "config_json": json.dumps(result["config"], indent=2, ensure_ascii=False),
     }
 
 
-def _chips(result: Json) -> Json:
-    config = result["config"]
-    return {
-        "policy": config["policy"],
-        "hand": f"{config['hand']} ({config['side']})",
-        "mount": config["mount"],
-        "objects": f"{config['objects']} ({len(result['per_object'])})",
-        "disturbance": config["disturbance"],
-        "attempts": config["attempts"],
-        "physics": config["physics"]["name"],
-        "seed": result["seed"],
-    }
+def rates(result: Json, notes: Json) -> list[Bar]:
+    """Return success, and success at the first attempt, of all trials."""
+    at_once = sum(notes["at_first_attempt"].values())
+    return [
+        Bar("success", result["successes"], result["trials"]),
+        Bar("success at the first attempt", at_once, result["trials"]),
+    ]
 
 
-def _endings(result: Json) -> str:
-    parts = {"success": (result["successes"], GOOD)}
+def origin(run_dir: Path, result: Json) -> dict[str, str]:
+    """Return date and commit of a run."""
+    try:
+        starts = json.loads((run_dir / "run.json").read_text("utf-8"))["starts"]
+    except (OSError, json.JSONDecodeError, KeyError):
+        starts = []
+    date = starts[-1].replace("T", " ").replace("Z", " UTC") if starts else "unknown"
+    return {"date": date, "commit": _commit(result)}
+
+
+def _commit(result: Json) -> str:
+    git = result["git"]
+    return f"{git['hash'][:12]}{' with local changes' if git['dirty'] else ''}" if git else "unknown"
+
+
+def _endings(result: Json) -> list[Share]:
+    parts = {"success": (result["successes"], SUCCESS_COLOUR)}
     parts |= {name.replace("_", " "): (result["failures"][name], colour) for name, colour in FAILURE_COLOURS.items()}
-    return share_chart(parts)
+    return shares(parts)
 
 
-def _by_disturbance(result: Json) -> str:
-    """Return the chart by disturbance; empty where there is only one."""
+def _by_disturbance(result: Json, successes: Json | None = None) -> list[Bar]:
+    """Return the bars by disturbance; none where there is only one. `successes`: other counts by disturbance."""
     rows = result["per_disturbance"]
     if len(rows) < 2:
-        return ""
-    return rate_chart([Bar(name, row["successes"], row["trials"]) for name, row in rows.items()])
+        return []
+    counts = {name: row["successes"] for name, row in rows.items()} if successes is None else successes
+    return [Bar(name, counts[name], row["trials"]) for name, row in rows.items()]
 
 
-def _by_side(result: Json, notes: Json, side: Callable[[Sequence[float]], float], edges_cm: Sequence[float]) -> str:
-    """Return the chart of objects pooled by the largest or thinnest side of their bounding boxes."""
-
-    def length_cm(name: str) -> float:
-        return 100 * side(notes["objects"][name]["extents_m"])
-
-    pools: dict[str, list[str]] = {}
-    for name in sorted(result["per_object"], key=length_cm):
-        pools.setdefault(_bin_label(length_cm(name), edges_cm), []).append(name)
-    return rate_chart(_pooled(result, pools))
+def _by_side(
+    result: Json, notes: Json, side: Callable[[Sequence[float]], float], edges_cm: Sequence[float]
+) -> list[Bar]:
+    """Return the bars of objects pooled by the largest or thinnest side of their bounding boxes."""
+    lengths_cm = {name: 100 * side(notes["objects"][name]["extents_m"]) for name in result["per_object"]}
+    labels = {name: _bin_label(length_cm, edges_cm) for name, length_cm in lengths_cm.items()}
+    bars = {bar.label: bar for bar in _pooled(result, labels)}
+    return [bars[label] for label in dict.fromkeys(labels[name] for name in sorted(labels, key=lengths_cm.__getitem__))]
 
 
 def _bin_label(length_cm: float, edges_cm: Sequence[float]) -> str:
@@ -246,25 +223,14 @@ def _bin_label(length_cm: float, edges_cm: Sequence[float]) -> str:
     return f"{above[-1]} – {below[0]} cm" if below else f"above {above[-1]} cm"
 
 
-def _by_family(result: Json, notes: Json) -> str:
-    """Return the chart of objects pooled by family, worst first; empty where all are of one family."""
-    pools: dict[str, list[str]] = {}
-    for name in result["per_object"]:
-        pools.setdefault(notes["objects"][name]["family"], []).append(name)
-    bars = sorted(_pooled(result, pools), key=lambda bar: bar.successes / bar.trials)
-    return rate_chart(bars) if len(bars) > 1 else ""
+def _by_family(result: Json, notes: Json) -> list[Bar]:
+    """Return the bars of objects pooled by family, worst first; none where all are of one family."""
+    bars = _pooled(result, {name: notes["objects"][name]["family"] for name in result["per_object"]})
+    return bars if len(bars) > 1 else []
 
 
-def _pooled(result: Json, pools: dict[str, list[str]]) -> list[Bar]:
-    counts = result["per_object"]
-    return [
-        Bar(
-            label=f"{label} ({len(names)})",
-            successes=sum(counts[name]["successes"] for name in names),
-            trials=sum(counts[name]["trials"] for name in names),
-        )
-        for label, names in pools.items()
-    ]
+def _pooled(result: Json, group_of: dict[str, str]) -> list[Bar]:
+    return [Bar(label, **counts) for label, counts in pool(result["per_object"], group_of).items()]
 
 
 def _worst_first(result: Json) -> list[Bar]:
@@ -308,14 +274,16 @@ def draw_object(model: ObjectModel, size: int = 240) -> bytes:
 
 
 def _videos(run_dir: Path) -> list[Json]:
-    """Return captions of the run's videos, with their content as long as the sum of sizes is small."""
+    """Return captions and sources of the run's videos, successes first.
+
+    They are embedded as long as the sum of sizes is small, and linked beyond.
+    """
     left, videos = MOST_VIDEO_BYTES, []
     for path in sorted((run_dir / "videos").glob("[!.]*.mp4"), reverse=True):
         left -= path.stat().st_size
-        if left >= 0:
-            videos.append({"caption": path.stem, "source": _embed(path.read_bytes(), "video/mp4")})
-        else:
-            videos.append({"caption": f"videos/{path.name}", "source": ""})
+        source = _embed(path.read_bytes(), "video/mp4") if left >= 0 else quote(f"videos/{path.name}")
+        kind, trial, name = [*path.stem.split("_", 2), "", ""][:3]
+        videos.append({"caption": f"{kind}: trial {trial}, {name}" if name else path.stem, "source": source})
     return videos
 
 

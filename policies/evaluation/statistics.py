@@ -1,10 +1,16 @@
-"""Compute success rates, their confidence intervals, and percentiles of trials."""
+"""Compute success rates, their confidence intervals, percentiles, and paired comparisons of trials."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.stats import binomtest
+
+from dexgrasp.sim.task.outcomes import Outcome
+
+FEW = 10
+"""Fewer trials than this give no rate worth a line of its own: reports collapse such groups."""
 
 
 def wilson_interval(successes: int, trials: int) -> tuple[float, float]:
@@ -57,3 +63,44 @@ def percentile(values: Sequence[float], percent: float) -> float:
     if not len(values):
         raise ValueError("percentile of no values: give at least one")
     return float(np.percentile(values, percent, method="inverted_cdf"))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Outcomes of two policies on identical trials."""
+
+    both: int
+    gained: list[Outcome]
+    """Outcomes of B in the trials where only B succeeds."""
+    lost: list[Outcome]
+    """Outcomes of B in the trials where only A succeeds."""
+    neither: int
+
+    @property
+    def trials(self) -> int:
+        """Number of trials."""
+        return self.both + self.neither + len(self.gained) + len(self.lost)
+
+    @property
+    def difference(self) -> float:
+        """Success rate of B minus that of A."""
+        return (len(self.gained) - len(self.lost)) / self.trials
+
+    def p_value(self, alternative: str = "two-sided") -> float:
+        """Return the p-value of McNemar's exact test: gains among the trials that differ, both equally likely."""
+        differing = len(self.gained) + len(self.lost)
+        return float(binomtest(len(self.gained), differing, 0.5, alternative).pvalue) if differing else 1.0
+
+
+def pair(a: Sequence[Outcome], b: Sequence[Outcome]) -> Paired:
+    """Pair the outcomes of A and B trial by trial; raises ValueError where the trials differ."""
+    keys = [[(outcome.disturbance, outcome.trial, outcome.object) for outcome in side] for side in (a, b)]
+    if keys[0] != keys[1]:
+        raise ValueError(f"the two evaluations are not about the same trials: {len(a)} and {len(b)} of them")
+    both = list(zip(a, b, strict=True))
+    return Paired(
+        both=sum(x.success and y.success for x, y in both),
+        gained=[y for x, y in both if y.success and not x.success],
+        lost=[y for x, y in both if x.success and not y.success],
+        neither=sum(not x.success and not y.success for x, y in both),
+    )

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dexgrasp import configs
-from dexgrasp.policies.evaluation.statistics import pool, success_summary
+from dexgrasp.policies.evaluation.statistics import FEW, pool, success_summary
 from dexgrasp.sim.scene import PhysicsCfg
 
 HOLD_S = 3.0
@@ -25,14 +25,17 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], consol
         f"{config['policy']}, {config['hand']}, {config['objects']}, physics {_physics(config)}", markup=False
     )
     table = Table()
-    for heading in ("disturbance", "success", "95 % interval", "trials", "first attempt"):
+    for heading in ("disturbance", "trials", "success", "95 % interval", "at first attempt", "95 % interval"):
         table.add_column(heading, justify="left" if heading == "disturbance" else "right")
-    for name, row in result["per_disturbance"].items():
-        table.add_row(name, *_cells(row), percent(notes["at_first_attempt"][name], row["trials"]))
-    if len(result["per_disturbance"]) > 1:
-        table.add_section()
-        at_once = sum(notes["at_first_attempt"].values())
-        table.add_row("together", *_cells(result), percent(at_once, result["trials"]))
+    at_once = notes["at_first_attempt"]
+    rows = {name: (row, at_once[name]) for name, row in result["per_disturbance"].items()}
+    if len(rows) > 1:
+        rows["together"] = result, sum(at_once.values())
+    for name, (row, successes) in rows.items():
+        if name == "together":
+            table.add_section()
+        first = success_summary(successes, row["trials"])
+        table.add_row(name, str(row["trials"]), *_cells(row)[:2], *_cells(first)[:2])
     console.print(table)
     _print_families(result, notes, console)
     facts = Table.grid(padding=(0, 2))
@@ -44,7 +47,10 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], consol
 
 
 def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console) -> None:
-    """Print one table by family of objects, worst first; nothing where all are of one family."""
+    """Print one table by family of objects, worst first; nothing where all are of one family.
+
+    Families of few trials are counted, not listed.
+    """
     families = pool(result["per_object"], {name: facts["family"] for name, facts in notes["objects"].items()})
     if len(families) < 2:
         return
@@ -52,8 +58,12 @@ def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console
     for heading in ("family", "success", "95 % interval", "trials"):
         table.add_column(heading, justify="left" if heading == "family" else "right")
     for family, row in families.items():
-        table.add_row(family, *_cells(success_summary(**row)))
-    console.print(table)
+        if row["trials"] >= FEW:
+            table.add_row(family, *_cells(success_summary(**row)))
+    if table.row_count:
+        console.print(table)
+    if few := sum(row["trials"] < FEW for row in families.values()):
+        console.print(f"{few} families with fewer than {FEW} trials each: see the report")
 
 
 def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:

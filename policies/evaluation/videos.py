@@ -1,16 +1,32 @@
-"""Record videos of finished trials: a trial is reproduced from its seed and number."""
+"""Record videos of finished trials, and `dexgrasp video RUN trial=N`.
+
+A trial is determined by the run's configuration and its number: it is repeated, and the outcome of the repetition is
+compared with the recorded one.
+"""
 
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from dexgrasp.policies.agents.registry import Agent
+import torch
+
+from dexgrasp.policies.agents.registry import Agent, make_policy
+from dexgrasp.policies.evaluation.config import make_task
 from dexgrasp.policies.evaluation.episodes import play
-from dexgrasp.sim.objects import ObjectLibrary
-from dexgrasp.sim.rendering.offscreen import VideoRecorder, backend
+from dexgrasp.policies.evaluation.stored_run import StoredRun
+from dexgrasp.sim.envs.trial_film import WIDTH, TrialFilm, verdict
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.rendering.offscreen import RenderUnavailable, backend
+from dexgrasp.sim.rendering.video import check_name
+from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.plugins import import_plugins
+
+DIFFERS = 1
+"""Exit status when the repetition ended in another way than the recorded trial."""
 
 log = logging.getLogger("dexgrasp")
 
@@ -18,19 +34,72 @@ Rerun = Callable[[str, int], tuple[GraspTask, Agent]]
 """(disturbance, number of rows) -> task and policy."""
 
 
-def record(
-    outcomes: Sequence[Outcome], count: int, folder: Path, library: ObjectLibrary, attempts: int, rerun: Rerun
-) -> list[Path]:
+@dataclass(frozen=True)
+class VideoCfg:
+    """Record one stored trial of an evaluation; exit status 1 if it does not end as recorded."""
+
+    run: str = ""
+    """Run directory of an evaluation."""
+    trial: int = 0
+    """Number of the trial."""
+    disturbance: str = ""
+    """Disturbance of the trial; empty = the first of the run."""
+    out: str = ""
+    """File to write, .mp4, .gif or .webp; empty = an MP4 in RUN/videos."""
+    width: int = WIDTH
+    """Width of the video [pixel]; its height is two thirds of it. MP4: a multiple of 48."""
+    speed: float = 1.0
+    """Speed relative to real time."""
+
+    def __post_init__(self) -> None:
+        if self.out:
+            check_name(Path(self.out))
+        if not 96 <= self.width <= 1920:
+            raise ValueError(f"width must lie in 96..1920 pixels, got {self.width}")
+        if not 0.1 <= self.speed <= 10:
+            raise ValueError(f"speed must lie in 0.1..10, got {self.speed:g}")
+        if self.width % 48 and Path(self.out or "a.mp4").suffix == ".mp4":
+            raise ValueError(f"width of an .mp4 must be a multiple of 48 pixels, got {self.width}")
+
+
+def video(cfg: VideoCfg) -> int:
+    """Repeat the trial, write the video, print whether it ended as recorded; return the exit status."""
+    torch.set_num_threads(1)  # as in the evaluation
+    if not cfg.run:
+        raise ValueError("video needs the run directory of an evaluation: dexgrasp video RUN trial=N")
+    run = StoredRun.read(cfg.run)
+    import_plugins(run.cfg.plugins)
+    outcome = run.outcome(cfg.trial, cfg.disturbance or run.cfg.disturbances()[0])
+    library = open_library(run.cfg.objects)
+    if (name := library.names[outcome.trial % len(library)]) != outcome.object:
+        raise ValueError(f"trial {outcome.trial} used '{outcome.object}', now it is '{name}': the objects have changed")
+    hand = HandSpec.load(run.cfg.hand, side=run.cfg.side)
+    task = make_task(replace(run.cfg, num_threads=1), hand, library, outcome.disturbance, rows=1)
+    path = Path(cfg.out) if cfg.out else run.path / "videos" / file_name(outcome)
+    policy, shown = make_policy(run.cfg.policy, task), {path: outcome}
+    try:
+        [again] = film(shown, run.cfg.attempts, task, policy, width=cfg.width, speed=cfg.speed)
+    except RenderUnavailable as error:
+        raise OSError(str(error)) from error
+    same = same_outcome(outcome, again)
+    end = "as recorded" if same else f"but '{verdict(outcome)}' was recorded: other code, versions or files than then?"
+    print(f"trial {outcome.trial}, {outcome.object}: {verdict(again)}, {end}")
+    print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
+    return 0 if same else DIFFERS
+
+
+def record(outcomes: Sequence[Outcome], count: int, folder: Path, attempts: int, rerun: Rerun) -> list[Path]:
     """Record up to `count` successes and `count` failures; raises RenderUnavailable without OpenGL."""
     backend()
     chosen = choose(outcomes, count)
     paths: list[Path] = []
     for disturbance in dict.fromkeys(outcome.disturbance for outcome in chosen):
-        wanted = [outcome for outcome in chosen if outcome.disturbance == disturbance]
-        missing = [outcome for outcome in wanted if not (folder / file_name(outcome)).exists()]
+        wanted = {folder / file_name(outcome): outcome for outcome in chosen if outcome.disturbance == disturbance}
+        missing = {path: outcome for path, outcome in wanted.items() if not path.exists()}
         if missing:
-            film(missing, folder, library, attempts, *rerun(disturbance, len(missing)))
-        paths += [folder / file_name(outcome) for outcome in wanted]
+            repeated = film(missing, attempts, *rerun(disturbance, len(missing)))
+            _warn_of_differences(list(missing.values()), repeated)
+        paths += wanted
     return paths
 
 
@@ -50,26 +119,33 @@ def choose(outcomes: Sequence[Outcome], count: int) -> list[Outcome]:
 
 
 def film(
-    wanted: Sequence[Outcome], folder: Path, library: ObjectLibrary, attempts: int, task: GraspTask, policy: Agent
-) -> None:
-    """Run the trials of `wanted` side by side and write one real-time video each."""
-    trials = [outcome.trial for outcome in wanted]
+    wanted: dict[Path, Outcome],
+    attempts: int,
+    task: GraspTask,
+    policy: Agent,
+    width: int = WIDTH,
+    speed: float = 1.0,
+) -> list[Outcome]:
+    """Repeat trials side by side and write a video of each; return the outcomes of the repetitions.
+
+    `wanted`: trial to repeat by the path of its video, one per environment. `speed`: relative to real time.
+    """
+    films: list[TrialFilm] = []
     with ExitStack() as stack:
-        recorders = []
-        for outcome in wanted:
-            model = library[outcome.object]
-            recorder = VideoRecorder(folder / file_name(outcome), task.cfg.rate_hz, (model.vertices, model.faces))
-            recorders.append(stack.enter_context(recorder))
 
         def watch() -> None:
-            for row in (task.steps_since_pregrasp < task.episode_steps).nonzero().squeeze(1).tolist():
-                words = caption(wanted[row], int(task.steps_since_reset[row]), task)
-                recorders[row].capture(task.engine.get_model(row), task.engine.get_data(row), words)
+            if not films:  # the task is reset now
+                for row, (path, outcome) in enumerate(wanted.items()):
+                    films.append(stack.enter_context(TrialFilm(path, outcome, row, task, width=width, speed=speed)))
+            for one in films:
+                one.capture()
 
-        repeated = play(task, policy, trials, attempts, watch)
-    for outcome, again in zip(wanted, repeated, strict=True):
-        if (outcome.success, outcome.failure) != (again.success, again.failure):
-            log.warning("trial %d was '%s' but its video shows '%s'", outcome.trial, _verdict(outcome), _verdict(again))
+        return play(task, policy, [outcome.trial for outcome in wanted.values()], attempts, watch)
+
+
+def same_outcome(outcome: Outcome, again: Outcome) -> bool:
+    """Return whether a repeated trial ended as recorded: success, failure and number of grasps."""
+    return all(getattr(outcome, key) == getattr(again, key) for key in ("success", "failure", "attempts"))
 
 
 def file_name(outcome: Outcome) -> str:
@@ -78,16 +154,10 @@ def file_name(outcome: Outcome) -> str:
     return f"{'success' if outcome.success else 'failure'}_{outcome.trial}_{outcome.object}{disturbance}.mp4"
 
 
-def caption(outcome: Outcome, step: int, task: GraspTask) -> str:
-    """Return the caption of a frame: trial, object, outcome, time."""
-    words = [f"trial {outcome.trial}", outcome.object, _verdict(outcome), f"{step / task.cfg.rate_hz:.1f} s"]
-    if outcome.disturbance != "none":
-        words.insert(2, outcome.disturbance)
-    return "  ·  ".join(words)
-
-
-def _verdict(outcome: Outcome) -> str:
-    return "success" if outcome.success else outcome.failure.replace("_", " ")
+def _warn_of_differences(recorded: Sequence[Outcome], repeated: Sequence[Outcome]) -> None:
+    for outcome, again in zip(recorded, repeated, strict=True):
+        if not same_outcome(outcome, again):
+            log.warning("trial %d was '%s' but its video shows '%s'", outcome.trial, verdict(outcome), verdict(again))
 
 
 def _sameness(outcome: Outcome, chosen: Sequence[Outcome]) -> int:

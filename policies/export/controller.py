@@ -2,8 +2,8 @@
 
     readings -> forward kinematics -> hand-centric features, proprioception, history -> actor -> action -> targets
 
-It calls the very functions that the task calls, for any number of rows, and is what a bundle holds as ONNX. Positions
-and targets are double, so that a palm target which is moved on for a whole episode does not drift from the simulator's.
+It calls the functions of the task, for any number of rows, and is exported to ONNX for a bundle. Positions and targets
+are float64, so that a palm target integrated over an episode does not drift from the simulator's.
 """
 
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dexgrasp.perception.hand_features import HandFeatures, nearest_vectors
-from dexgrasp.perception.observations import HISTORY, MOVES, Layout, student_layout
+from dexgrasp.perception.observations import HISTORY_FRAMES, HISTORY_TERMS, Layout, student_layout
 from dexgrasp.perception.tracking.icp import centroid_xy
 from dexgrasp.perception.transforms import quat_rotate_inverse
 from dexgrasp.policies.networks.student import StudentActor
@@ -25,7 +25,7 @@ from dexgrasp.sim.task.regrasp import grip_confidence, lowest_height_m
 
 READINGS = ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
 """Inputs of every controller."""
-WATCH = ("visible_fraction", "view_fresh")
+CAMERA_READINGS = ("visible_fraction", "view_fresh")
 """Further inputs of a controller with object points in every frame."""
 PLAN = ("start_pos_w", "start_quat_w", "depth_m", "closing", "floor_m")
 """State that is set by the pre-grasp and constant afterwards."""
@@ -41,8 +41,8 @@ STATE = (
     "history",
 )
 """State that every step changes; outputs of the graph with `next_` before the name."""
-NOTICED = ("grip", "base_m")
-"""Outputs beside the state, for the empty-hand decision."""
+EMPTY_HAND_OUTPUTS = ("grip", "base_m")
+"""Outputs beside the state, for the empty-hand decision: `Command.grip` and `Command.object_bottom_m`."""
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,17 @@ class DeployableController(nn.Module):
         self.actor, self.hand, self.cfg, self.points = actor, hand, cfg, points
         self.step_s = 1.0 / cfg.rate_hz
         self.layout = student_layout(joints, keypoints, 6 + joints, cfg.camera.live)
-        self._moves = Layout(tuple(term for term in self.layout.terms if term.name in MOVES))
+        self._history_layout = Layout(tuple(term for term in self.layout.terms if term.name in HISTORY_TERMS))
         palm = torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b)
-        self._body = HandFeatures(hand.kinematics().to(torch.float64), *palm)
-        limits = torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
-        self._law = ControlLaw(cfg.scales, cfg.active_scripted_grasp, cfg.wrist, self.step_s, *limits)
+        self._hand_features = HandFeatures(hand.kinematics().to(torch.float64), *palm)
+        self._law = ControlLaw(
+            scales=cfg.scales,
+            scripted_grasp=cfg.active_scripted_grasp,
+            wrist=cfg.wrist,
+            step_s=self.step_s,
+            joint_lower=torch.tensor(hand.joint_lower),
+            joint_upper=torch.tensor(hand.joint_upper),
+        )
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:
@@ -93,14 +99,15 @@ class DeployableController(nn.Module):
             "object_xy_w": TensorSpec((2,)),
             "followed_m": TensorSpec((2,)),
             "last_action": TensorSpec((6 + joints,), torch.float32),
-            "history": TensorSpec((HISTORY, self._moves.size), torch.float32),
+            "history": TensorSpec((HISTORY_FRAMES, self._history_layout.size), torch.float32),
         }
-        return {name: known[name] for name in (*READINGS, *(WATCH if self.cfg.camera.live else ()), *PLAN, *STATE)}
+        camera = CAMERA_READINGS if self.cfg.camera.live else ()
+        return {name: known[name] for name in (*READINGS, *camera, *PLAN, *STATE)}
 
     @property
     def outputs(self) -> list[str]:
         """Names of the outputs of `forward`, in order."""
-        return [*(f"next_{name}" for name in STATE), *NOTICED]
+        return [*(f"next_{name}" for name in STATE), *EMPTY_HAND_OUTPUTS]
 
     def forward(self, *values: Tensor) -> tuple[Tensor, ...]:
         """Return the next state, with targets and action, and the other outputs, for `values`.
@@ -108,7 +115,8 @@ class DeployableController(nn.Module):
         `values` are in the order of `inputs`, the result is in the order of `outputs`.
         """
         given = dict(zip(self.inputs, values, strict=True))
-        phases = Phases(given["step"], *self.cfg.phase_steps)
+        grasp_steps, lift_steps, episode_steps = self.cfg.phase_steps
+        phases = Phases(step=given["step"], grasp_steps=grasp_steps, lift_steps=lift_steps, episode_steps=episode_steps)
         trajectory = PalmTrajectory(
             start_pos_w=given["start_pos_w"],
             start_quat_w=given["start_quat_w"],
@@ -119,39 +127,56 @@ class DeployableController(nn.Module):
             object_xy_w=given["object_xy_w"],
             followed_m=given["followed_m"],
         )
-        pose = given["palm_pos_w"], given["palm_quat_w"]
-        sensed = ProprioceptiveState(given["joint_pos"], *pose, self.keypoints(*pose, given["joint_pos"]))
-        history, obs = self._observe(given, sensed, trajectory, phases)
-        action, felt = self.actor.both(obs)
-        action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
-        style, heights = (given["closing"], given["floor_m"]), sensed.keypoints_w[..., 2]
-        object_xy_w = centroid_xy(given["points_w"])
-        held = grip_confidence(self.actor.contacts(felt), self.hand)
-        target, trajectory = self._law(action, trajectory, *style, sensed.joint_pos, heights, object_xy_w, phases, held)
-        done = (
-            trajectory.palm_pos_w,
-            trajectory.palm_quat_w,
-            trajectory.travelled_m,
-            trajectory.object_xy_w,
-            trajectory.followed_m,
+        palm_pos_w, palm_quat_w, joint_pos = given["palm_pos_w"], given["palm_quat_w"], given["joint_pos"]
+        sensed = ProprioceptiveState(
+            joint_pos=joint_pos,
+            palm_pos_w=palm_pos_w,
+            palm_quat_w=palm_quat_w,
+            keypoints_w=self.keypoints(palm_pos_w, palm_quat_w, joint_pos),
         )
-        return phases.step + 1, target, *done, action, history, held, lowest_height_m(given["points_w"])
+        history, obs = self._observe(given, sensed, trajectory, phases)
+        action, reconstructed = self.actor.act_and_reconstruct(obs)
+        action = action.clamp(-self.cfg.action_clip, self.cfg.action_clip)
+        grip = grip_confidence(self.actor.contact_probabilities(reconstructed), self.hand)
+        target, trajectory = self._law(
+            action,
+            trajectory,
+            closing=given["closing"],
+            floor_m=given["floor_m"],
+            joint_pos=sensed.joint_pos,
+            keypoint_height_m=sensed.keypoints_w[..., 2],
+            object_xy_w=centroid_xy(given["points_w"]),
+            phases=phases,
+            grip=grip,
+        )
+        state = {
+            "step": phases.step + 1,
+            "joint_target": target,
+            "target_pos_w": trajectory.palm_pos_w,
+            "target_quat_w": trajectory.palm_quat_w,
+            "travelled_m": trajectory.travelled_m,
+            "object_xy_w": trajectory.object_xy_w,
+            "followed_m": trajectory.followed_m,
+            "last_action": action,
+            "history": history,
+        }
+        return *(state[name] for name in STATE), grip, lowest_height_m(given["points_w"])
 
     def keypoints(self, palm_pos_w: Tensor, palm_quat_w: Tensor, joint_pos: Tensor) -> Tensor:
         """Return the keypoints (env, keypoint, 3) in the world frame [m]."""
-        return self._body.keypoints(palm_pos_w, palm_quat_w, joint_pos)
+        return self._hand_features.keypoints(palm_pos_w, palm_quat_w, joint_pos)
 
     def _observe(
         self, given: dict[str, Tensor], sensed: ProprioceptiveState, trajectory: PalmTrajectory, phases: Phases
     ) -> tuple[Tensor, Tensor]:
         """Return the history with this step, and the student's observation (env, size)."""
-        felt = hand_terms(sensed, given["joint_target"], trajectory)
-        frame = self._moves.assemble(felt)[:, None]
+        proprioception = hand_terms(sensed, given["joint_target"], trajectory)
+        frame = self._history_layout.assemble(proprioception)[:, None]
         moved = torch.cat([given["history"][:, 1:], frame], dim=1)
-        history = torch.where(phases.step[:, None, None] == 0, frame.expand(-1, HISTORY, -1), moved)
+        history = torch.where(phases.step[:, None, None] == 0, frame.expand(-1, HISTORY_FRAMES, -1), moved)
         to_visible_w = nearest_vectors(sensed.keypoints_w.float(), given["points_w"])
-        values = felt | progress_terms(phases, trajectory.remaining_m, given["last_action"])
-        values |= {name: given[name] for name in WATCH if name in given}
-        turned = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
-        values["visible_vectors"] = to_visible_w if self.cfg.vector_frame == "world" else turned
+        values = proprioception | progress_terms(phases, trajectory.remaining_m, given["last_action"])
+        values |= {name: given[name] for name in CAMERA_READINGS if name in given}
+        to_visible_p = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
+        values["visible_vectors"] = to_visible_w if self.cfg.vector_frame == "world" else to_visible_p
         return history, self.layout.assemble(values | {"history": history})

@@ -3,13 +3,12 @@
 OUT/policy.onnx     the whole controller, see policies/export/controller.py
 OUT/contract.json   meaning of the numbers, see policies/deploy/contract.py
 OUT/golden.npz      recorded inputs and outputs that the runtime repeats before it starts
-
-The controller as one ONNX graph, in operations that onnxruntime has in double, and few of them.
 """
 
 import dataclasses
 import inspect
 import logging
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -45,8 +44,8 @@ from dexgrasp.policies.deploy.contract import (
     WristContract,
 )
 from dexgrasp.policies.deploy.policy import Policy
-from dexgrasp.policies.export.controller import PLAN, READINGS, STATE, WATCH, DeployableController
-from dexgrasp.policies.export.replay_check import ReplayError, record, repeat
+from dexgrasp.policies.export.controller import CAMERA_READINGS, PLAN, READINGS, STATE, DeployableController
+from dexgrasp.policies.export.replay_check import ReplayError, record_episodes, replay
 from dexgrasp.policies.networks.student import StudentActor
 from dexgrasp.policies.run_directory import collect_facts
 from dexgrasp.sim.objects import open_library
@@ -56,10 +55,19 @@ from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.point_camera import POINTS
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
-from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
+from dexgrasp.sim.task.regrasp import (
+    GRIP_THRESHOLD_HOLD,
+    GRIP_THRESHOLD_UNSEEN,
+    MIN_RISE_FRACTION,
+    MIN_VISIBLE_FRACTION,
+)
 from dexgrasp.utils.files import atomic_path
 
 OPSET = 18
+GOLDEN_PAIRS = 64
+MIN_PARITY_STEPS = 1000
+"""Recorded steps over which a bundle must repeat its checkpoint."""
+log = logging.getLogger("dexgrasp")
 
 
 def write_graph(controller: DeployableController, path: Path) -> None:
@@ -109,14 +117,6 @@ def example_inputs(controller: DeployableController, rows: int = 2) -> tuple[tor
     return tuple(values.values())
 
 
-GOLDEN_PAIRS = 64
-
-LEAST_STEPS = 1000
-"""Recorded steps over which a bundle must repeat its checkpoint."""
-
-log = logging.getLogger("dexgrasp")
-
-
 @dataclass(frozen=True)
 class ExportCfg:
     """Write a trained student as a bundle, after it has repeated recorded episodes of its checkpoint."""
@@ -148,13 +148,26 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     _check_out(out)
     checkpoint = load_checkpoint(registry.find_policy(cfg.policy, kind="checkpoint").path)
     if checkpoint.stage != "student":
-        raise ValueError(f"{checkpoint.path} is a teacher: it knows what only a simulator knows, export a student")
+        raise ValueError(
+            f"{checkpoint.path} is a teacher, which observes contacts and the true object: export a student"
+        )
+    _check_trials(checkpoint, cfg)
     with atomic_path(out) as partial:
         parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())
     log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
     print(f"bundle: {out}")
     return dataclasses.asdict(parity)
+
+
+def _check_trials(checkpoint: Checkpoint, cfg: ExportCfg) -> None:
+    """Raise ValueError if the trials cannot give the steps over which a bundle is compared."""
+    steps = replace(checkpoint.task, hold_s=TaskCfg().hold_s).phase_steps[-1]
+    if cfg.trials * steps < MIN_PARITY_STEPS:
+        raise ValueError(
+            f"trials={cfg.trials} of {steps} steps each give {cfg.trials * steps} recorded steps, "
+            f"{MIN_PARITY_STEPS} are needed: give trials={math.ceil(MIN_PARITY_STEPS / steps)} or more"
+        )
 
 
 def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
@@ -166,10 +179,10 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
     write_graph(controller, folder / GRAPH)
     contract = make_contract(checkpoint, controller)
     write_bundle(folder, contract, _golden(controller, []))
-    recording = record(checkpoint, make_task(checkpoint, cfg), range(cfg.trials))
-    parity, feeds = repeat(Policy.load(folder, checkpoint.hand.joint_names), recording, controller)
-    if parity.steps < LEAST_STEPS:
-        raise ValueError(f"parity was compared over {parity.steps} steps, {LEAST_STEPS} are needed: raise trials")
+    recording = record_episodes(checkpoint, make_task(checkpoint, cfg), range(cfg.trials))
+    parity, feeds = replay(Policy.load(folder, checkpoint.hand.joint_names), recording, controller)
+    if parity.steps < MIN_PARITY_STEPS:
+        raise ValueError(f"parity was compared over {parity.steps} steps, {MIN_PARITY_STEPS} are needed: raise trials")
     contract = replace(contract, parity=ParityContract(**dataclasses.asdict(parity)))
     write_bundle(folder, contract, _golden(controller, feeds))
     Policy.load(folder, checkpoint.hand.joint_names)
@@ -234,10 +247,10 @@ def _control(cfg: TaskCfg) -> ControlContract:
         grasp_steps=grasp,
         lift_steps=lift,
         hold="from then on, until the caller ends it",
-        min_rise_fraction=LEFT_SHARE,
-        min_visible_fraction=UNSEEN_SHARE,
-        grip_threshold_unseen=SURE_GRIP,
-        grip_threshold_hold=LOST_GRIP,
+        min_rise_fraction=MIN_RISE_FRACTION,
+        min_visible_fraction=MIN_VISIBLE_FRACTION,
+        grip_threshold_unseen=GRIP_THRESHOLD_UNSEEN,
+        grip_threshold_hold=GRIP_THRESHOLD_HOLD,
         lift_m=cfg.lift_m,
         vector_frame=cfg.vector_frame,
         palm_action_m_s=cfg.palm_action_m_s,
@@ -296,7 +309,7 @@ def _graph(controller: DeployableController) -> GraphContract:
         opset=OPSET,
         inputs=inputs,
         outputs=tuple(controller.outputs),
-        readings=tuple(name for name in (*READINGS, *WATCH) if name in inputs),
+        readings=tuple(name for name in (*READINGS, *CAMERA_READINGS) if name in inputs),
         plan=PLAN,
         state=STATE,
         initial="target_*: the start pose; joint_target: as commanded; all else: 0",

@@ -28,7 +28,7 @@ from dexgrasp.utils.files import write_text
 
 PATHS = ("objects", "validation_objects", "out", "init_checkpoint", "teacher")
 """Keys of a training's configuration that name folders."""
-UNTOLD = (*PATHS, "num_threads", "time_limit_min", "validation_interval")
+UNLISTED = (*PATHS, "num_threads", "time_limit_min", "validation_interval")
 """Keys that a model card does not list, because the learnt policy does not depend on them."""
 
 
@@ -55,15 +55,15 @@ def publish(cfg: PublishCfg) -> None:
     checkpoint, out = registry.find_policy(cfg.policy, kind="checkpoint").path, Path(cfg.out)
     run, data = checkpoint.parent, read_checkpoint(checkpoint)
     config = _current(config_of(checkpoint, data.manifest), checkpoint)
+    stages = [_stage(Path(path)) for path in (*cfg.history, run)]
+    results = [_result(Path(path)) for path in cfg.results]  # before anything is written: a run may lack its files
     out.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(out / "policy.zip", replace(data, manifest=_untied(data.manifest)))
+    write_checkpoint(out / "policy.zip", replace(data, manifest=_portable_manifest(data.manifest)))
     write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", out / "curves.png")
     if config["stage"] == "student":
         export(configs.load(ExportCfg, "export", [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
-    stages = [_stage(Path(path)) for path in (*cfg.history, run)]
-    results = [_result(Path(path)) for path in cfg.results]
     write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
     print(f"published: {out}")
 
@@ -74,7 +74,7 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
     lines = [
         f"# {config['hand']}, {config['stage']}",
         "",
-        *_knows(config),
+        *_observes(config),
         "",
         f"Trained on {objects}: {1e-6 * steps:.2f} million control steps in {minutes:.0f} minutes of "
         f"{stages[-1]['machine']}, physics `{config['physics']['name']}`, randomisation "
@@ -103,7 +103,7 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
     return "\n".join(lines) + "\n"
 
 
-def _knows(config: dict[str, Any]) -> list[str]:
+def _observes(config: dict[str, Any]) -> list[str]:
     if config["stage"] == "teacher":
         return ["Privileged: knows contacts, forces, the whole object and its motion. For simulation only."]
     mode = config["task"]["camera"]["mode"]
@@ -156,10 +156,10 @@ def _processes(config: dict[str, Any], steps: list[float]) -> list[str]:
 
 def _portable(config: dict[str, Any]) -> dict[str, Any]:
     """Return the configuration without the folders of one machine."""
-    return config | {key: Path(config[key]).name for key in PATHS if Path(config[key]).is_absolute()}
+    return config | {key: Path(config[key]).name for key in PATHS if Path(config.get(key, "")).is_absolute()}
 
 
-def _untied(facts: dict[str, Any]) -> dict[str, Any]:
+def _portable_manifest(facts: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest without the folders of one machine."""
     words = [word.rpartition("=") for word in facts.get("command", [])]
     command = [key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words]
@@ -170,7 +170,7 @@ def _differences(config: dict[str, Any]) -> list[str]:
     """Return `key=value` of all options that differ from the stage's present configuration."""
     now = flat(configs.as_dict(configs.load(TrainCfg, "train", [f"recipe={config['stage']}"])))
     then = flat(config)
-    changed = [key for key in then if key not in UNTOLD and then[key] != now.get(key)]
+    changed = [key for key in then if key not in UNLISTED and then[key] != now.get(key)]
     domain = "task.randomization."
     if domain + "name" in changed:  # the name of the option says enough
         changed = [key for key in changed if not key.startswith(domain) or key == domain + "name"]

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp.policies.agents.base import ActorAgent
-from dexgrasp.policies.agents.bundle_agent import plan_of, readings_of
+from dexgrasp.policies.agents.bundle_agent import observation_of, plan_of
 from dexgrasp.policies.agents.checkpoint import Checkpoint
 from dexgrasp.policies.deploy.policy import TOLERANCE, Observation, Policy, PregraspPlan
 from dexgrasp.policies.export.controller import DeployableController
@@ -27,7 +27,7 @@ class RecordedEpisodes:
     """Episodes of the checkpoint in the task; lists over time, arrays with the environment first."""
 
     plan: PregraspPlan
-    readings: list[Observation] = field(default_factory=list)
+    observations: list[Observation] = field(default_factory=list)
     commands: list[dict[str, NDArray]] = field(default_factory=list)
     """Commands of the task: joint_target, palm_pos_w, palm_quat_w, action."""
 
@@ -45,12 +45,12 @@ class ReplayError:
 
 
 @torch.no_grad()
-def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> RecordedEpisodes:
+def record_episodes(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> RecordedEpisodes:
     """Run one episode in every environment with the checkpoint's mean actions."""
     obs = task.reset(trials)
     recording, policy = RecordedEpisodes(plan_of(task)), ActorAgent(checkpoint.actor, task)
     for _ in range(task.episode_steps):
-        recording.readings.append(readings_of(task))
+        recording.observations.append(observation_of(task))
         action = policy.act(obs)
         obs = task.step(action, policy.grip).obs
         limit = task.cfg.action_clip
@@ -65,35 +65,38 @@ def record(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[int]) -> Re
     return recording
 
 
-def repeat(
+def replay(
     policy: Policy, recording: RecordedEpisodes, controller: DeployableController
 ) -> tuple[ReplayError, list[dict[str, NDArray]]]:
-    """Run `policy` on the recorded readings; return its deviation and its inputs at every step.
+    """Run `policy` on the recorded observations; return its deviation and its inputs at every step.
 
     Raises ValueError if a command differs although no two points were equally near.
     """
-    policy.begin(recording.plan)
+    policy.reset(recording.plan)
     alive = np.ones(len(recording.commands[0]["action"]), dtype=bool)
     error, steps, ties, feeds = dict.fromkeys(recording.commands[0], 0.0), 0, 0, []
-    for t, (readings, wanted) in enumerate(zip(recording.readings, recording.commands, strict=True)):
-        feeds.append(policy.feed(readings))
-        command = policy.act(readings)
+    for t, (observation, wanted) in enumerate(zip(recording.observations, recording.commands, strict=True)):
+        feeds.append(policy.graph_inputs(observation))
+        command = policy.act(observation)
         gaps = {name: np.abs(getattr(command, name) - value).max(axis=1) for name, value in wanted.items()}
         off = np.any([gap > TOLERANCE for gap in gaps.values()], axis=0) & alive
-        tied = off & equally_near(controller, readings)
+        tied = off & has_tie(controller, observation)
         for name, gap in gaps.items():
             if (gap > TOLERANCE)[off & ~tied].any():
-                raise ValueError(f"parity: step {t}: {name} is off by {gap[off & ~tied].max():.2g} (> {TOLERANCE})")
+                raise ValueError(
+                    f"parity: in step {t} {name} of the bundle differs from that of the checkpoint by "
+                    f"{gap[off & ~tied].max():.2g} (> {TOLERANCE})"
+                )
         alive, ties = alive & ~tied, ties + int(tied.sum())
         steps += int(alive.sum())
         error = {name: max(error[name], float(gap[alive].max(initial=0.0))) for name, gap in gaps.items()}
     return ReplayError(steps, ties, error), feeds
 
 
-def equally_near(controller: DeployableController, readings: Observation) -> NDArray[np.bool_]:
+def has_tie(controller: DeployableController, observation: Observation) -> NDArray[np.bool_]:
     """Return whether for some keypoint two different points are equally near, (env,)."""
     joints, pos, quat, points = (
-        torch.as_tensor(getattr(readings, name)).double()
+        torch.as_tensor(getattr(observation, name)).double()
         for name in ("joint_pos", "palm_pos_w", "palm_quat_w", "points_w")
     )
     distance = torch.cdist(controller.keypoints(pos, quat, joints), points, compute_mode="donot_use_mm_for_euclid_dist")

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from dexgrasp.perception.observations import Layout
 from dexgrasp.utils import distributed
 
-CLIP = 5.0
+MAX_NORMALISED = 5.0
 """Normalised observations are clipped to so many standard deviations."""
-LEAST_STD = 0.05
+MIN_STD = 0.05
 """Least standard deviation of the exploration, in units of the action."""
 
 Stage = Literal["teacher", "student"]
@@ -78,7 +78,7 @@ class Normaliser(nn.Module):
 
     def forward(self, value: Tensor) -> Tensor:
         """Return values (..., size) in standard deviations from the mean, clipped."""
-        return ((value - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-CLIP, CLIP)
+        return ((value - self.mean) * (self.var + 1e-8).rsqrt()).clamp(-MAX_NORMALISED, MAX_NORMALISED)
 
     def inverse(self, value: Tensor) -> Tensor:
         """Undo `forward`, where it did not clip."""
@@ -162,13 +162,13 @@ class Critic(nn.Module):
         self.normaliser, self.returns = Normaliser(size), Normaliser(1)
         self.net = mlp([size, *hidden, 1], gain_out=1.0)
 
-    def standard(self, obs: Tensor) -> Tensor:
+    def normalised_value(self, obs: Tensor) -> Tensor:
         """Return the value (env, 1) in standard deviations of the returns."""
         return self.net(self.normaliser(obs))
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return the expected discounted return (env,)."""
-        return self.returns.inverse(self.standard(obs)).squeeze(-1)
+        return self.returns.inverse(self.normalised_value(obs)).squeeze(-1)
 
 
 class GraspPolicy(nn.Module):
@@ -223,10 +223,10 @@ class GraspPolicy(nn.Module):
     @property
     def std(self) -> Tensor:
         """Standard deviation (action,) of the exploration."""
-        return self.log_std.exp().clamp(min=LEAST_STD)
+        return self.log_std.exp().clamp(min=MIN_STD)
 
     @torch.no_grad()
-    def narrow(self, final_std: float, progress: float) -> None:
+    def limit_std(self, final_std: float, progress: float) -> None:
         """Limit exploration to the log-linear schedule from `init_std` to `final_std`.
 
         `progress`: 0 to 1.

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dexgrasp.perception.observations import HISTORY, Layout
+from dexgrasp.perception.observations import HISTORY_FRAMES, Layout
 from dexgrasp.policies.networks.actor_critic import (
     Actor,
     Architecture,
@@ -29,8 +29,8 @@ from dexgrasp.policies.networks.actor_critic import (
 
 RECONSTRUCTED = ("contact", "contact_force")
 """Teacher terms that the student reconstructs from its history."""
-STANDS_FOR = {"visible_vectors": "object_vectors"}
-"""Student terms that replace teacher terms of another name."""
+TEACHER_TERM = {"visible_vectors": "object_vectors"}
+"""Student term -> teacher term that it replaces, where the names differ."""
 
 
 def make_encoder(kind: Encoder, width: int, out: int) -> nn.Module:
@@ -38,7 +38,7 @@ def make_encoder(kind: Encoder, width: int, out: int) -> nn.Module:
     if kind == "lstm":
         return LstmEncoder(width, out)
     if kind == "mlp":
-        return nn.Sequential(nn.Flatten(), mlp([HISTORY * width, 128, 64, out], gain_out=1.0))
+        return nn.Sequential(nn.Flatten(), mlp([HISTORY_FRAMES * width, 128, 64, out], gain_out=1.0))
     if kind == "conv":
         return ConvEncoder(width, out)
     raise ValueError(f"encoder must be lstm, mlp or conv, got '{kind}'")
@@ -79,40 +79,43 @@ class ConvEncoder(nn.Module):
 class StudentActor(nn.Module):
     """Network from the student observation to the mean action, contacts and forces.
 
-    (env, size) to (env, action) and the reconstructed values (env, felt).
+    (env, size) to (env, action) and the reconstructed values (env, reconstructed).
     """
 
-    def __init__(self, layout: Layout, felt: int, actions: int, hidden: Sequence[int], encoder: Encoder) -> None:
-        """`felt`: number of reconstructed values."""
+    def __init__(
+        self, layout: Layout, num_reconstructed: int, actions: int, hidden: Sequence[int], encoder: Encoder
+    ) -> None:
+        """`num_reconstructed`: number of reconstructed contacts and forces."""
         super().__init__()
         self.layout = layout
         self._history = layout.slices()["history"]
         own = self._history.start
         if self._history.stop != layout.size:
             raise ValueError("the student's history must be the last term of its observation")
-        width = (layout.size - own) // HISTORY
-        self.normaliser, self.felt_normaliser = Normaliser(layout.size), Normaliser(felt)
-        self.encoder = make_encoder(encoder, width, felt)
-        self.net = mlp([own + felt, *hidden, actions], gain_out=0.01)
+        width = (layout.size - own) // HISTORY_FRAMES
+        self.normaliser = Normaliser(layout.size)
+        self.felt_normaliser = Normaliser(num_reconstructed)  # of the reconstructed values; checkpoints hold this name
+        self.encoder = make_encoder(encoder, width, num_reconstructed)
+        self.net = mlp([own + num_reconstructed, *hidden, actions], gain_out=0.01)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Return the mean of the action distribution."""
-        return self.both(obs)[0]
+        return self.act_and_reconstruct(obs)[0]
 
-    def both(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean actions (env, action) and reconstructed values (env, felt) in standard deviations."""
+    def act_and_reconstruct(self, obs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean actions (env, action) and reconstructed values (env, value), standardised."""
         standard = self.normaliser(obs)
         own, history = standard[:, : self._history.start], standard[:, self._history]
-        felt = self.encoder(history.unflatten(1, (HISTORY, -1)))
-        return self.net(torch.cat([own, felt], dim=1)), felt
+        reconstructed = self.encoder(history.unflatten(1, (HISTORY_FRAMES, -1)))
+        return self.net(torch.cat([own, reconstructed], dim=1)), reconstructed
 
-    def contacts(self, felt: Tensor) -> Tensor:
-        """Return contact probabilities (env, body) from reconstructed values (env, felt).
+    def contact_probabilities(self, reconstructed: Tensor) -> Tensor:
+        """Return contact probabilities (env, body) from reconstructed values (env, reconstructed).
 
         Probability that the contact body touches the object.
         """
-        chances = felt * self.felt_normaliser.deviation + self.felt_normaliser.mean
-        return chances[:, : chances.shape[1] // len(RECONSTRUCTED)].clamp(0.0, 1.0)
+        values = reconstructed * self.felt_normaliser.deviation + self.felt_normaliser.mean
+        return values[:, : values.shape[1] // len(RECONSTRUCTED)].clamp(0.0, 1.0)
 
 
 class StudentPolicy(GraspPolicy):
@@ -128,12 +131,16 @@ class StudentPolicy(GraspPolicy):
         """`layouts`: of both observation groups. `options`: those of GraspPolicy."""
         self._encoder: Encoder = encoder
         teacher = layouts["teacher"].slices()
-        self.felt = [column for name in RECONSTRUCTED for column in range(teacher[name].start, teacher[name].stop)]
+        self.reconstructed_columns = [
+            column for name in RECONSTRUCTED for column in range(teacher[name].start, teacher[name].stop)
+        ]
         """Columns of the teacher's group that are reconstructed."""
         super().__init__(layouts, num_actions, **options)
 
     def _make_actor(self) -> nn.Module:
-        return StudentActor(self.layouts["student"], len(self.felt), self.num_actions, self.hidden, self._encoder)
+        return StudentActor(
+            self.layouts["student"], len(self.reconstructed_columns), self.num_actions, self.hidden, self._encoder
+        )
 
     @property
     def architecture(self) -> Architecture:
@@ -142,17 +149,17 @@ class StudentPolicy(GraspPolicy):
 
     def update_normalisers(self, obs: Mapping[str, Tensor]) -> None:
         """Merge observations (..., size) of both groups into the normalisers."""
-        self.learn_scales(obs)
+        self.update_actor_normalisers(obs)
         self.critic.normaliser.update(obs["teacher"])
 
     @torch.no_grad()
-    def learn_scales(self, obs: Mapping[str, Tensor]) -> None:
+    def update_actor_normalisers(self, obs: Mapping[str, Tensor]) -> None:
         """Merge observations (..., size) into the actor's normalisers, before it copies its teacher's weights."""
         self.actor.normaliser.update(obs["student"])
-        self.actor.felt_normaliser.update(obs["teacher"][..., self.felt])
+        self.actor.felt_normaliser.update(obs["teacher"][..., self.reconstructed_columns])
 
     @torch.no_grad()
-    def take_over(self, teacher: GraspPolicy) -> None:
+    def copy_teacher(self, teacher: GraspPolicy) -> None:
         """Copy the teacher's weights where observation terms match; the critic is copied whole.
 
         The first layer of the teacher is W (x - m) / s + b; with the student's own scales the same function has the
@@ -179,7 +186,7 @@ class StudentPolicy(GraspPolicy):
     def _pairs(self) -> list[tuple[slice, slice]]:
         """Return pairs: columns of the actor's input, columns of the teacher's that they correspond to."""
         mine, theirs = self.layouts["student"].slices(), self.layouts["teacher"].slices()
-        named = [(part, STANDS_FOR.get(name, name)) for name, part in mine.items()]
+        named = [(part, TEACHER_TERM.get(name, name)) for name, part in mine.items()]
         pairs = [(part, theirs[name]) for part, name in named if name in theirs]
         start = self.actor._history.start
         for name in RECONSTRUCTED:

@@ -21,15 +21,15 @@ class TrainCfg:
     side: Literal["right", "left"] = "right"
     """Side of the hand; a left hand is mirrored from the right one."""
     objects: str = "generated:1440"
-    """Training objects: generated:N (made on first use), a library, or a folder of meshes; no test objects."""
+    """Training objects: generated:N (made on first use), a library or a mesh folder."""
     validation_objects: str = "generated:216:validation"
-    """Objects on which the best checkpoint is chosen: none of the training and none of the test split."""
+    """Objects on which the best checkpoint is chosen; no training or test objects."""
     disturbance: Literal["none", "mixed"] = "mixed"
-    """mixed: objects are shifted, pushed, heavy or slippery, more strongly as success grows. none: undisturbed."""
+    """mixed: objects shifted, pushed, heavy or slippery, more as success grows; none."""
     disturbance_step: float = 0.02
     """Growth of the disturbances' strength with an iteration of high success; their full strength is 1."""
     iterations: int = 400
-    """Iterations: rollouts of one episode in every environment, each followed by an update."""
+    """Number of rollouts of one episode in every environment, each with an update."""
     time_limit_min: float = 0.0
     """Minutes after which this start ends; 0: no limit."""
     num_envs: int = 256
@@ -43,7 +43,7 @@ class TrainCfg:
     early_stop_patience: int = 0
     """Validations without a better success rate after which training ends; 0: never."""
     engine: EngineName = "cpu"
-    """cpu: MuJoCo. warp: MuJoCo Warp, rollouts and learning on a GPU; needs the extra `gpu`."""
+    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
     """Buffer sizes of engine=warp."""
     seed: int = 0
@@ -53,7 +53,7 @@ class TrainCfg:
     resume: Literal["auto", "never"] = "auto"
     """auto: resume from RUN/last.zip where there is one. never: start anew."""
     init_checkpoint: str = ""
-    """Policy of the same stage to start from: a shipped name, a run directory or a checkpoint file."""
+    """Policy of the same stage to start from: a shipped name, a run or a checkpoint."""
     learning_rate: float = 3e-4
     """Learning rate at the start; it follows `target_kl` afterwards."""
     target_kl: float = 0.02
@@ -73,7 +73,7 @@ class TrainCfg:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: networks compute in bfloat16 up to their last layers. auto: bf16 where the processor supports it."""
     teacher: str = ""
-    """Teacher that the student imitates: a run, its best.zip, or a shipped teacher (HAND/teacher)."""
+    """Teacher of a student: a run, its best.zip, or a shipped one (HAND/teacher)."""
     init_from_teacher: bool = True
     """Initialise the student from the teacher where observation terms match."""
     history_encoder: Encoder = "conv"
@@ -87,6 +87,8 @@ class TrainCfg:
     """Task of the training; its hold is shorter than that of an evaluation."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
+    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
+    """Writer of the curves beside RUN/progress.csv. wandb needs the extra `wandb`; WANDB_MODE=offline: no account."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 

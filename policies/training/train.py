@@ -2,7 +2,8 @@
 
 RUN/last.zip        checkpoint of the last iteration; the command repeated with `out=RUN` resumes from it exactly
 RUN/best.zip        checkpoint with the highest success rate on the validation objects
-RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard --logdir RUN` shows it
+RUN/progress.csv    one row per iteration; RUN/curves.png draws it, `tensorboard --logdir RUN` shows it; tracker=wandb
+                    also sends it to Weights & Biases
 
 Builds the learner of a training run: a new one, one that resumes, or one that starts from another run's policy.
 """
@@ -17,7 +18,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from stable_baselines3.common.logger import KVWriter, Logger, TensorBoardOutputFormat
+from stable_baselines3.common.logger import KVWriter, Logger
 
 from dexgrasp import configs
 from dexgrasp.policies.agents import registry
@@ -38,6 +39,7 @@ from dexgrasp.policies.training.callbacks import (
 )
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import ProgressCsv, draw_curves
+from dexgrasp.policies.training.trackers import make_tracker
 from dexgrasp.sim.engine.config import BUFFERS
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.objects import open_library, refuse_overlap, refuse_test_objects
@@ -93,7 +95,10 @@ def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
     """
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
     if not name:
-        raise FileNotFoundError(f"{key}: none is given; it is what `dexgrasp train recipe={stage}` leaves in out=RUN")
+        raise FileNotFoundError(
+            f"{key}: none is given, recipe={cfg.stage} needs one: give {key}=RUN, the out= of `dexgrasp train "
+            f"recipe={stage}`, or a shipped policy such as {key}=allegro/{stage}"
+        )
     path = registry.find_policy(name, key, "checkpoint").path
     try:
         checkpoint = load_checkpoint(path)
@@ -141,7 +146,10 @@ def _options(cfg: TrainCfg, env: GraspVecEnv) -> dict[str, Any]:
     }
 
 
-MAY_DIFFER = ("iterations", "time_limit_min", "out", "num_threads", "resume", "early_stop_patience", *BUFFERS)
+MAY_DIFFER = (
+    *("iterations", "time_limit_min", "out", "num_threads", "resume", "early_stop_patience", "tracker"),
+    *BUFFERS,
+)
 """Options that may differ when a run is resumed."""
 
 VALIDATION_HOLD_S = 1.5
@@ -152,6 +160,7 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     """Train or resume; return the best validation of this start, the run directory and last iteration."""
     torch.set_num_threads(1)  # the networks are small; the physics has its own threads
     torch.set_flush_denormal(True)
+    check_policies(cfg)
     check_objects(cfg)
     _join_ranks(cfg)
     cfg = reproduce_published_release(cfg) if cfg.reproduce_release else cfg
@@ -164,6 +173,14 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     return result
 
 
+def check_policies(cfg: TrainCfg) -> None:
+    """Raise ValueError or OSError where teacher or init_checkpoint is missing or does not fit."""
+    if cfg.stage == "student":
+        find_compatible_checkpoint(cfg, "teacher")
+    if cfg.init_checkpoint:
+        find_compatible_checkpoint(cfg, "init_checkpoint")
+
+
 def check_objects(cfg: TrainCfg) -> None:
     """Raise ValueError if test objects would be used, or training objects for validation."""
     training, validation = open_library(cfg.objects), open_library(cfg.validation_objects)
@@ -174,9 +191,10 @@ def check_objects(cfg: TrainCfg) -> None:
 
 def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Run the learner of this rank; the first rank writes, with `facts` of the run in every checkpoint."""
+    tracker = make_tracker(cfg, path) if distributed.rank() == 0 else None  # first: it may refuse
     env = make_env(cfg)
     learner = make_learner(cfg, env, path, facts | {"config": configs.as_dict(cfg)})
-    learner.set_logger(_logger(path, learner.num_timesteps))
+    learner.set_logger(_logger(path, tracker, learner.num_timesteps))
     checkpoints = CheckpointCallback(path)
     validation = ValidationCallback(
         path, lambda: make_validation_task(cfg), cfg.validation_interval, cfg.early_stop_patience
@@ -275,15 +293,11 @@ def _begun(cfg: TrainCfg) -> bool:
     return bool(cfg.out) and cfg.resume == "auto" and Path(cfg.out, "last.zip").is_file()
 
 
-def _logger(path: Path, steps: int) -> Logger:
-    """Return the writer of RUN/progress.csv and, where it is installed, of TensorBoard; the first rank alone writes."""
+def _logger(path: Path, tracker: KVWriter | None, steps: int) -> Logger:
+    """Return the writer of RUN/progress.csv and of the tracker; the first rank alone writes."""
     if distributed.rank() > 0:
         return Logger(str(path), [])
-    formats: list[KVWriter] = [ProgressCsv(path / "progress.csv", steps)]
-    try:
-        formats.append(TensorBoardOutputFormat(str(path)))
-    except AssertionError:  # raised where the package is missing
-        log.info("TensorBoard is not installed, curves go to progress.csv alone; pip install 'dexgrasp[tensorboard]'")
+    formats: list[KVWriter] = [ProgressCsv(path / "progress.csv", steps), *([tracker] if tracker else [])]
     return Logger(str(path), formats)
 
 

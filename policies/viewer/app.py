@@ -1,11 +1,16 @@
-"""`dexgrasp viewer`: depth images, perception results and the hand in a browser.
+"""`dexgrasp viewer`: a policy in simulation, or what perception makes of depth images, in a browser.
 
-With a camera, a recording or a folder of frames the hand is shown at the planned pre-grasp; `sim` runs a policy on
-rendered depth.
+preset=policy       solid hands and objects, contact forces, rewards and grip over time, several environments
+preset=perception   depth image, segmented points, vectors and planned approach: of rendered depth in simulation, or of
+                    a camera, a recording or a folder of frames, with the hand at the planned pre-grasp
 """
 
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -16,26 +21,36 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
-from dexgrasp.policies.agents.registry import make_policy
+from dexgrasp.policies.agents.registry import check_policy, make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
-from dexgrasp.policies.viewer.page import Page
-from dexgrasp.policies.viewer.players import CameraPlayer, Player, TaskPlayer
-from dexgrasp.sim.objects import open_library
+from dexgrasp.policies.viewer.page import SPEEDS, Page
+from dexgrasp.policies.viewer.players import CameraPlayer
+from dexgrasp.policies.viewer.rollout import MAX_ENVS, Choice, Results, Rollout
+from dexgrasp.policies.viewer.sessions import FAILURES, CameraSession, Session, TaskSession
+from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
 
 IDLE_S = 0.05
 """Interval at which a paused page polls its buttons [s]."""
+DRAW_S, DRAW_SHARE = 1 / 30, 0.33
+"""Least time between drawings [s], and their largest share of the time while playback is behind the asked speed."""
+LAG_S = 0.1
+"""Longest delay that playback catches up with; a slower simulation plays below the asked speed [s]."""
+MEASURE_S = 1.0
+"""Time over which the reached speed is measured [s]."""
 
 
 @dataclass(frozen=True)
 class ViewerCfg:
-    """Show depth images, perception results, the hand and a policy in a browser."""
+    """Show a policy in simulation, or what perception makes of depth images, in a browser."""
 
+    preset: Literal["auto", "policy", "perception"] = "auto"
+    """policy: solid scene, forces, plots. perception: depth image, pipeline. auto: policy in sim, else perception."""
     perception: str = "sim"
     """sim, realsense, realsense:SERIAL, a recording (.db3, .bag), or a folder of depth images with camera.json."""
-    camera: str = ""
+    camera_file: str = ""
     """Pose of the camera, the YAML that `dexgrasp calibrate camera` writes; empty = the folder's own, or none."""
     policy: str = "synergy"
     """Policy in sim: synergy, zero, random, or a shipped name, run directory, checkpoint or bundle directory."""
@@ -52,15 +67,19 @@ class ViewerCfg:
     seed: int = 0
     """Seed of all random numbers in sim."""
     trial: int = 0
-    """First trial in sim; seed, trial and options give the episode of `evaluate task.camera.model=rendered`."""
+    """First trial in sim; seed, trial and options decide the episode, as in `evaluate`."""
+    object: str = ""
+    """Object of every trial in sim, by name; empty = each trial's own."""
+    num_envs: int = 1
+    """Number of trials side by side in sim, 1 to 16, with preset=policy."""
+    speed: float = 1.0
+    """Playback speed in multiples of real time, 0.1 to 4."""
     host: str = "127.0.0.1"
-    """Address of the server: 127.0.0.1 = this machine only, 0.0.0.0 = the network, without a password."""
+    """Address of the server: 127.0.0.1 = this machine only, 0.0.0.0 = the network, without authentication."""
     port: int = 8080
     """Port of the server; 0 = any free one."""
     frames: int = 0
     """Number of frames before the viewer stops; 0 = until Ctrl-C."""
-    rate_hz: float = 0.0
-    """Highest frame rate [Hz]; 0 = real time of the camera or the simulation."""
     segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Segmentation of the shown frames."""
     realsense: RealSenseCfg = field(default_factory=RealSenseCfg)
@@ -75,92 +94,150 @@ class ViewerCfg:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ValueError(f"port must lie in 0..65535, got {self.port}")
-        if min(self.frames, self.rate_hz, self.trial, self.seed) < 0:
-            raise ValueError("frames, rate_hz, trial and seed must not be negative")
+        if min(self.frames, self.trial, self.seed) < 0:
+            raise ValueError("frames, trial and seed must not be negative")
+        if not SPEEDS[0] <= self.speed <= SPEEDS[-1]:
+            raise ValueError(f"speed must lie in {SPEEDS[0]:g}..{SPEEDS[-1]:g}, got {self.speed:g}")
+        if not 1 <= self.num_envs <= MAX_ENVS:
+            raise ValueError(f"num_envs must lie in 1..{MAX_ENVS}, got {self.num_envs}")
 
 
 def run_viewer(cfg: ViewerCfg) -> None:
     """Serve the page until Ctrl-C, or for `frames` frames."""
     torch.set_num_threads(1)
-    buttons = TaskPlayer.buttons if cfg.perception == "sim" else CameraPlayer.buttons
-    with Page(cfg.host, cfg.port, cfg.segment, buttons) as page:
-        world = _open_world(cfg)
+    with Page(cfg.host, cfg.port, cfg.speed) as page:
+        session = _open_session(cfg, page)
         try:
-            page.add_robot(world.robot)
-            show(world, page, cfg.frames, cfg.rate_hz)
+            if page.warning:
+                print(f"viewer: warning: {page.warning}", file=sys.stderr, flush=True)
+            play(session, page, cfg.frames)
         except KeyboardInterrupt:  # the usual way to stop the viewer
             print("viewer: closed")
         finally:
-            world.close()
+            session.close()
 
 
-def show(world: Player, page: Page, frames: int = 0, rate_hz: float = 0.0) -> None:
-    """Play `world` on the page; print the address after the first frame."""
-    shown, speed, began_s = 0, 1.0, time.monotonic()
+def play(session: Session, page: Page, frames: int = 0) -> None:
+    """Play a session on the page; print the address after the first frame, stop after `frames` drawn ones."""
+    clock, drawn, stale = _Clock(), 0, True
     while True:
-        snapshot = world.look()
-        page.show(snapshot, speed, world.object_mesh())
-        if not shown:
-            page.stand_beside(snapshot.seen.T_world_cam, snapshot.centre_w())
-            print(f"viewer: {page.url}", flush=True)
-        shown += 1
-        if shown == frames:
-            return
-        if _pressed(world, page):
-            continue
-        seen_s = world.advance()
-        wait_s = 1 / rate_hz if rate_hz else seen_s
-        time.sleep(max(0.0, began_s + wait_s - time.monotonic()))
+        if stale and clock.due_to_draw(page.playing):
+            with clock.drawing():
+                session.draw(clock.speed)
+            stale, drawn = False, drawn + 1
+            if drawn == 1:
+                print(f"viewer: {page.url}", flush=True)
+            if drawn == frames:
+                return
+        names = _handle_requests(session, page)
+        stale |= bool(names)
+        if page.playing or "step" in names:
+            clock.wait(session.advance(), page.speed)
+            stale = True
+        elif not names:
+            clock.rest()
+
+
+def _handle_requests(session: Session, page: Page) -> list[str]:
+    """Carry out the requests of the page; one that fails shows its reason in the panel. Return their names."""
+    requests = page.requests()
+    for request in requests:
+        try:
+            session.handle(request)
+            if request.name != "redraw":
+                page.message("")
+        except FAILURES as error:
+            page.message(str(error))
+    return [request.name for request in requests]
+
+
+class _Clock:
+    """Keeps playback at the asked speed and measures the speed that was reached."""
+
+    def __init__(self) -> None:
+        self.speed = 1.0
+        """Reached speed in multiples of real time, averaged over about a second."""
+        self._due_s = self._measured_s = time.monotonic()
+        self._played_s = self._drawn_s = self._pause_s = 0.0
+        self._behind = False
+
+    def due_to_draw(self, playing: bool) -> bool:
+        """Return whether the last drawing is old enough, or the page stands still."""
+        return not playing or time.monotonic() >= self._drawn_s + (self._pause_s if self._behind else DRAW_S)
+
+    @contextmanager
+    def drawing(self) -> Iterator[None]:
+        """Measure a drawing, which decides when the next one is due."""
+        self._drawn_s = time.monotonic()
+        yield
+        self._pause_s = max(DRAW_S, (time.monotonic() - self._drawn_s) / DRAW_SHARE)
+
+    def wait(self, played_s: float, speed: float) -> None:
+        """Wait until `played_s` seconds of the session have passed at `speed` since the last call."""
         now_s = time.monotonic()
-        speed, began_s = seen_s / max(now_s - began_s, 1e-6), now_s
+        self._due_s = max(self._due_s + played_s / speed, now_s - LAG_S)
+        self._behind = self._due_s < now_s
+        time.sleep(max(0.0, self._due_s - now_s))
+        self._played_s += played_s
+        passed_s = time.monotonic() - self._measured_s
+        if passed_s >= MEASURE_S:
+            self.speed, self._played_s = self._played_s / passed_s, 0.0
+            self._measured_s += passed_s
 
-
-def _pressed(world: Player, page: Page) -> bool:
-    """Wait while the page is paused; return whether a button changed the present snapshot."""
-    while True:
-        changed = False
-        pressed = page.pressed()
-        for button in pressed:
-            if button != "step":
-                world.press(button)
-                changed = True
-        if changed or page.playing or "step" in pressed:
-            return changed
+    def rest(self) -> None:
+        """Wait a moment while the page is paused."""
         time.sleep(IDLE_S)
+        self._due_s = self._measured_s = time.monotonic()
+        self._played_s = 0.0
 
 
-def _open_world(cfg: ViewerCfg) -> Player:
+def _open_session(cfg: ViewerCfg, page: Page) -> Session:
     """Open the source of snapshots. Raises ValueError or OSError, in one line, if it does not exist."""
-    hand = HandSpec.load(cfg.hand, side=cfg.side)
     if cfg.perception == "sim":
-        return _open_task(cfg, hand)
+        choice = Choice(
+            preset="policy" if cfg.preset == "auto" else cfg.preset,
+            policy=cfg.policy,
+            disturbance=cfg.disturbance,
+            num_envs=cfg.num_envs,
+            trial=cfg.trial,
+            object=cfg.object,
+        )
+        library = open_library(cfg.objects)
+        return TaskSession(page, partial(_build_rollout, cfg, library), choice, cfg.segment)
+    if cfg.preset == "policy":
+        raise ValueError("preset=policy needs the simulation: leave perception out, or take preset=perception")
     path = Path(cfg.perception)
     if cfg.perception.split(":")[0] != "realsense" and not path.exists():
         raise FileNotFoundError(
             f"perception={cfg.perception}: no such file or folder; known besides: sim, realsense, realsense:SERIAL"
         )
-    pose = CameraPose.load(cfg.camera) if cfg.camera else None
+    hand = HandSpec.load(cfg.hand, side=cfg.side)
+    pose = CameraPose.load(cfg.camera_file) if cfg.camera_file else None
 
     def open_frames() -> DepthSource:
         return open_camera(cfg.perception, pose, cfg.realsense)
 
-    return CameraPlayer(open_frames, hand, cfg.segment, path.name)
+    return CameraSession(page, CameraPlayer(open_frames, hand, cfg.segment, path.name), cfg.segment)
 
 
-def _open_task(cfg: ViewerCfg, hand: HandSpec) -> TaskPlayer:
-    """Return one environment of an evaluation on rendered depth."""
+def _build_rollout(cfg: ViewerCfg, library: ObjectLibrary, choice: Choice, results: Results) -> Rollout:
+    """Return the trials of a choice, in the task of an evaluation; preset perception renders depth."""
+    check_policy(choice.policy)
+    task_cfg = cfg.task
+    if choice.preset == "perception":
+        task_cfg = replace(task_cfg, camera=replace(task_cfg.camera, model="rendered"))
     evaluation = EvaluateCfg(
-        policy=cfg.policy,
+        policy=choice.policy,
         objects=cfg.objects,
         hand=cfg.hand,
         side=cfg.side,
         mount=cfg.mount,
         seed=cfg.seed,
-        num_threads=1,
-        task=replace(cfg.task, camera=replace(cfg.task.camera, model="rendered")),
+        num_threads=1 if choice.num_envs == 1 else 0,
+        task=task_cfg,
         physics=cfg.physics,
     )
     evaluation = apply_policy_config(evaluation)
     hand = HandSpec.load(evaluation.hand, side=evaluation.side)
-    task = make_task(evaluation, hand, open_library(cfg.objects), cfg.disturbance, rows=1)
-    return TaskPlayer(task, make_policy(cfg.policy, task), cfg.segment, cfg.trial)
+    task = make_task(evaluation, hand, library, choice.disturbance, rows=choice.num_envs)
+    return Rollout(task, make_policy(choice.policy, task), choice.policy, results, choice)

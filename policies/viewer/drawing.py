@@ -1,5 +1,6 @@
 """Conversion of a snapshot to drawing primitives: colours, depth image, poses, panel values."""
 
+from collections.abc import Sequence
 from html import escape
 
 import numpy as np
@@ -23,6 +24,8 @@ TRUTH: Rgb = (250, 200, 150)
 HOLE: Rgb = (40, 40, 45)
 RAMP: tuple[Rgb, ...] = ((165, 0, 38), (244, 109, 67), (254, 224, 139), (102, 194, 165), (50, 105, 189), (60, 40, 120))
 """Depth from near to far."""
+GOOD, BAD = "#1b7f3b", "#b3261e"
+"""Colours of a success, and of failures and warnings."""
 PICTURE_COLUMNS = 320
 """Approximate number of columns of the subsampled depth image."""
 LEGEND = (
@@ -90,25 +93,23 @@ def approach_segment(hand: HandPose) -> NDArray[np.float32]:
 def legend_html() -> str:
     """Return the legend of the colours as HTML."""
     square = '<span style="display:inline-block;width:0.8em;height:0.8em;margin-right:0.5em;background:rgb{}"></span>{}'
-    return _box("<br>".join(square.format(color, text) for color, text in LEGEND))
+    return box_html("<br>".join(square.format(color, text) for color, text in LEGEND))
 
 
 def panel_html(snapshot: Snapshot, speed: float) -> str:
     """Return the numbers of a snapshot as HTML; `speed` in multiples of real time."""
     seen = snapshot.seen
     notes = f"<b>{escape(snapshot.caption)}</b>"
-    if snapshot.verdict:
-        notes += _note(snapshot.verdict, "#1b7f3b" if snapshot.verdict == "success" else "#b3261e")
+    notes += verdict_html(snapshot.verdict)
     if seen.warning:
-        notes += _note(seen.warning, "#b3261e")
+        notes += note_html(seen.warning, BAD)
     rows = [*_points(snapshot), *_heights(snapshot)]
     if seen.stages_ms:
         slowest = sorted(seen.stages_ms.items(), key=lambda item: -item[1])[:3]
         rows.append(("pipeline", f"{sum(seen.stages_ms.values()):.1f} ms"))
         rows += [(f"&ensp;{escape(stage)}", f"{ms:.1f} ms") for stage, ms in slowest]
     rows.append(("speed", f"{speed:.2f} × real time"))
-    cells = "".join(f'<tr><td>{name}</td><td style="text-align:right">{value}</td></tr>' for name, value in rows)
-    return _box(f'{notes}<table style="width:100%;margin-top:0.4em">{cells}</table>')
+    return box_html(notes + table_html(rows))
 
 
 def _points(snapshot: Snapshot) -> list[tuple[str, str]]:
@@ -137,10 +138,23 @@ def _heights(snapshot: Snapshot) -> list[tuple[str, str]]:
     return rows
 
 
-def _box(content: str) -> str:
+def table_html(rows: Sequence[tuple[str, str]]) -> str:
+    """Return rows of a name and a value as an HTML table."""
+    cells = "".join(f'<tr><td>{name}</td><td style="text-align:right">{value}</td></tr>' for name, value in rows)
+    return f'<table style="width:100%;margin-top:0.4em">{cells}</table>'
+
+
+def box_html(content: str) -> str:
+    """Return the frame of texts in the panel."""
     return f'<div style="font-size:0.8em;line-height:1.35;padding:0.2em 0.9em">{content}</div>'
 
 
-def _note(text: str, color: str) -> str:
+def verdict_html(verdict: str) -> str:
+    """Return the outcome of a trial as a note; empty before its end."""
+    return note_html(verdict, GOOD if verdict == "success" else BAD) if verdict else ""
+
+
+def note_html(text: str, color: str) -> str:
+    """Return a note on a coloured ground."""
     style = f"margin-top:0.4em;padding:0.3em 0.6em;border-radius:4px;color:white;background:{color}"
     return f'<div style="{style}">{escape(text)}</div>'

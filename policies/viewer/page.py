@@ -1,90 +1,82 @@
-"""The browser page of the viewer: a 3D scene and a panel; the only file that imports viser."""
+"""The browser page of the viewer: server, playback controls, trial form; alone imports viser."""
 
 import logging
 import queue
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
+from dataclasses import dataclass, field
+from html import escape
 from io import StringIO
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
+from dexgrasp.policies.viewer.rollout import MAX_ENVS, PRESETS, Choice
 
-from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
-from dexgrasp.perception.segmentation.table_plane import TABLE
-from dexgrasp.perception.transforms import quat_from_matrix
-from dexgrasp.policies.viewer import drawing
-from dexgrasp.policies.viewer.players import Mesh
-from dexgrasp.policies.viewer.snapshot import HandPose, Seen, Snapshot
-from dexgrasp.sim.rendering.geom_meshes import GeomMesh
+SPEEDS = (0.1, 0.5, 1.0, 2.0, 4.0)
+"""Playback speeds in multiples of real time; the keys 1 to 5 choose them."""
+ANY_OBJECT = "each trial's own"
+"""Entry of the object list that leaves the choice to the trial numbers."""
+PANEL_PX = 380
+"""Width of the panel [pixel]."""
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""Addresses that only this machine reaches."""
 
-LAYERS = {
-    "object": True,
-    "points of the policy": True,
-    "vectors": True,
-    "hand": True,
-    "planned palm": True,
-    "table": True,
-    "workspace": True,
-    "camera": True,
-    "everything else": True,
-    "true object": True,
-}
-"""Layers that can be shown or hidden, and their initial visibility."""
-HAND_OPACITY, TRUTH_OPACITY = 0.6, 0.35
-"""Opacities that keep points behind the hand and on the object's surface visible."""
-NOWHERE = np.zeros((1, 3), np.float32)
-"""Placeholder of an empty point cloud, which is hidden."""
-EYE_M, EYE_TURN_RAD, EYE_HEIGHT_M, EYE_FOV_RAD = 0.75, 0.9, 0.45, 0.75
-"""Initial viewpoint: distance from the object, angle beside the camera, height over it, field of view."""
-HAND_OPACITY, TRUTH_OPACITY = 0.6, 0.35
-"""Opacities that keep points behind the hand and on the object's surface visible."""
-NOWHERE = np.zeros((1, 3), np.float32)
-"""Placeholder of an empty point cloud, which is hidden."""
-EYE_M, EYE_TURN_RAD, EYE_HEIGHT_M, EYE_FOV_RAD = 1.0, 0.9, 0.62, 0.75
-"""Initial viewpoint: distance from the table's centre, angle beside the camera, height, field of view."""
+
+@dataclass(frozen=True)
+class Request:
+    """Ask the session for something: a click, a key, or a submitted form."""
+
+    name: str
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Page:
-    """Page for any number of browsers; their clicks are queued until `pressed` is called."""
+    """Page for any number of browsers; their requests are queued until `requests` is called."""
 
-    def __init__(self, host: str, port: int, segment: SegmentationCfg, buttons: Sequence[str]) -> None:
+    def __init__(self, host: str, port: int, speed: float = 1.0) -> None:
         """Start the server; `port` 0: any free one. Raises ImportError without viser, OSError if it is taken."""
         viser = _viser()
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # a closed browser is no error
         _demand_free(host, port)
         with _silence():
-            self._server = viser.ViserServer(host, port, label="dexgrasp", verbose=False)
-        self._clicks: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._build_panel(buttons)
-        self._build_layers()
-        self._build_scene(segment)
-        self._robot: list[tuple[GeomMesh, Any]] = []
-        self._truth: Any = None
-        self._true_vertices: NDArray[np.float32] | None = None
+            self.server = viser.ViserServer(host, port, label="dexgrasp", verbose=False)
+        self._host, self._requests, self._message_text = host, queue.SimpleQueue(), ""
+        self.playing, self.speed = True, speed
 
     @property
     def url(self) -> str:
         """Return the address of the page on this machine."""
-        host = self._server.get_host()
-        return f"http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{self._server.get_port()}"
+        host = self.server.get_host()
+        return f"http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{self.server.get_port()}"
 
     @property
-    def playing(self) -> bool:
-        """Return whether the box `play` is ticked."""
-        return self._play.value
+    def warning(self) -> str:
+        """Return a warning where other machines reach the page; empty on loopback."""
+        if self._host in LOOPBACK:
+            return ""
+        return (
+            f"host={self._host}: anyone who reaches this address can watch and use the page, there is no "
+            "authentication; host=127.0.0.1 and an SSH tunnel keep it private"
+        )
 
-    def pressed(self) -> list[str]:
-        """Return the buttons pressed since the last call; "step" asks for one more snapshot."""
-        return [self._clicks.get() for _ in range(self._clicks.qsize())]
+    def requests(self) -> list[Request]:
+        """Return the requests since the last call."""
+        return [self._requests.get() for _ in range(self._requests.qsize())]
+
+    def request(self, name: str, **values: Any) -> None:
+        """Queue a request."""
+        self._requests.put(Request(name, values))
+
+    def message(self, text: str) -> None:
+        """Show an error message in the panel until the next request succeeds; empty: none."""
+        self._message_text = text
+        self._message.content = f'<div style="{_MESSAGE_STYLE}">{escape(text)}</div>' if text else ""
 
     def close(self) -> None:
         """Stop the server and disconnect the browsers."""
         with _silence():
-            self._server.stop()
+            self.server.stop()
 
     def __enter__(self) -> Self:
         return self
@@ -94,121 +86,90 @@ class Page:
     ) -> None:
         self.close()
 
-    def add_robot(self, meshes: Sequence[GeomMesh]) -> None:
-        """Add the meshes of the hand, which `show` moves."""
-        add = self._server.scene.add_mesh_simple
-        for mesh in meshes:
-            handle = add(f"/hand/{mesh.name}", mesh.vertices_b, mesh.faces, color=mesh.rgb, opacity=HAND_OPACITY)
-            self._robot.append((mesh, handle))
+    def rebuild(self, preset: str, commands: Sequence[tuple[str, str]] = ()) -> None:
+        """Empty page and scene and add the playback controls.
 
-    def stand_beside(self, T_world_cam: NDArray[np.float64], target_w: NDArray[np.floating]) -> None:
-        """Place the initial viewpoint beside the camera, towards target_w (3,)."""
-        offset = T_world_cam[:2, 3] - target_w[:2]
-        turn = np.arctan2(offset[1], offset[0]) + EYE_TURN_RAD
-        eye_w = target_w + np.array([EYE_M * np.cos(turn), EYE_M * np.sin(turn), EYE_HEIGHT_M])
-        first = self._server.initial_camera
-        first.position, first.look_at, first.fov = eye_w, target_w, EYE_FOV_RAD
-
-    def show(self, snapshot: Snapshot, speed: float, true_mesh: Mesh | None = None) -> None:
-        """Show one snapshot; `speed` in multiples of real time."""
-        with self._server.atomic():
-            self._show_seen(snapshot.seen)
-            _put_points(self._known, snapshot.known_w)
-            self._show_hand(snapshot.hand)
-            self._show_truth(snapshot.object_pose, true_mesh)
-            self._numbers.content = drawing.panel_html(snapshot, speed)
-
-    def _build_panel(self, buttons: Sequence[str]) -> None:
-        gui = self._server.gui
+        `preset`: named in the title; `commands`: hotkey and request name of further keys.
+        """
+        gui, scene = self.server.gui, self.server.scene
+        gui.reset()
+        scene.reset()
         gui.configure_theme(show_logo=False, show_share_button=False)
         gui.main_panel.dock_right()
-        gui.set_panel_label("dexgrasp viewer")
-        self._play = gui.add_checkbox("play", True)
-        for name in ("step", *buttons):
-            gui.add_button(name).on_click(lambda _, name=name: self._clicks.put(name))
-        self._numbers = gui.add_html("")
-        self._depth = gui.add_image(np.zeros((240, 320, 3), np.uint8), label="depth", format="jpeg")
-        with gui.add_folder("Show"):
-            self._boxes = {name: gui.add_checkbox(name, shown) for name, shown in LAYERS.items()}
-        with gui.add_folder("Colours"):
-            gui.add_html(drawing.legend_html())
+        gui.main_panel.set_width(PANEL_PX)
+        gui.set_panel_label(f"dexgrasp viewer: {preset}")
+        self._play = gui.add_button_group("playback", self._play_options())
+        self._play.on_click(lambda event: self._clicked(event.target.value))
+        self._speed = gui.add_button_group("speed", [f"{speed:g}×" for speed in SPEEDS])
+        self._speed.on_click(lambda event: self._set_speed(float(event.target.value.rstrip("×"))))
+        self._message = gui.add_html("")
+        self.message(self._message_text)
+        self.numbers = gui.add_html("")
+        self._add_keys(commands)
 
-    def _build_layers(self) -> None:
-        """Create one scene node per layer; its checkbox shows or hides all of its content."""
-        for name, box in self._boxes.items():
-            layer = self._server.scene.add_frame(_node(name), show_axes=False, visible=box.value)
-            box.on_update(lambda event, layer=layer: setattr(layer, "visible", event.target.value))
+    def add_trial_form(
+        self, choice: Choice, *, policies: Sequence[str], objects: Sequence[str], disturbances: Sequence[str]
+    ) -> None:
+        """Add the fields that choose what is played; `Start` requests "start" with their values."""
+        gui = self.server.gui
+        hint = "policy: solid scene, forces, plots. perception: depth camera and pipeline."
+        preset = gui.add_button_group("preset", list(PRESETS), hint=hint)
+        preset.on_click(lambda event: self.request("start", **self._values(), preset=event.target.value))
+        with gui.add_form("Trial") as form:
+            names = list(dict.fromkeys((*policies, choice.policy)))
+            chosen = choice.object or ANY_OBJECT
+            self._fields = {
+                "policy": gui.add_dropdown("policy", names, initial_value=choice.policy),
+                "other policy": gui.add_text("other policy", "", hint="Run, checkpoint or bundle by its path."),
+                "object": gui.add_dropdown("object", [ANY_OBJECT, *objects], initial_value=chosen),
+                "trial": gui.add_number("trial", choice.trial, step=1, hint="First trial: seed and number decide it."),
+                "disturbance": gui.add_dropdown("disturbance", list(disturbances), initial_value=choice.disturbance),
+                "num_envs": gui.add_slider("environments", 1, MAX_ENVS, 1, choice.num_envs, hint="With preset policy."),
+            }
+            start = gui.add_button("Start")
+        start.on_click(lambda _: form.submit())
+        form.on_submit(lambda _: self.request("start", **self._values()))
 
-    def _build_scene(self, segment: SegmentationCfg) -> None:
-        scene, lower_m, upper_m = self._server.scene, segment.box_lower_m, segment.box_upper_m
-        scene.configure_default_lights(cast_shadow=False)
-        self._scene = self._add_points("everything else", drawing.SCENE, 0.002)
-        self._object = self._add_points("object", drawing.OBJECT, 0.0034)
-        self._known = self._add_points("points of the policy", drawing.KNOWN, 0.0016)
-        self._vectors = self._add_lines("vectors", drawing.VECTORS, 2.5)
-        self._approach = self._add_lines("planned palm", drawing.APPROACH, 3.0)
-        self._add_lines("workspace", drawing.WORKSPACE, 1.0).points = drawing.box_edges(lower_m, upper_m)
-        self._plan = scene.add_frame(f"{_node('planned palm')}/start", axes_length=0.06, axes_radius=0.0015)
-        self._palm = scene.add_frame(f"{_node('hand')}/palm", axes_length=0.03, axes_radius=0.001)
-        sides_m = np.subtract(upper_m, lower_m)
-        look = {"section_thickness": 0.0, "cell_color": drawing.PLANE, "cell_size": 0.05, "cell_thickness": 0.6}
-        self._table = scene.add_grid(f"{_node('table')}/grid", float(sides_m[0]), float(sides_m[1]), **look)
-        look = {"scale": 0.08, "thickness": 2.0, "thickness_units": "screen", "format": "jpeg"}
-        self._camera = scene.add_camera_frustum(f"{_node('camera')}/frustum", 1.0, 1.0, **look)
+    def _values(self) -> dict[str, Any]:
+        """Return the values of the form as fields of a `Choice`."""
+        values = {name: handle.value for name, handle in self._fields.items()}
+        other = values.pop("other policy").strip()
+        values["policy"] = other or values["policy"]
+        values["object"] = "" if values["object"] == ANY_OBJECT else values["object"]
+        return values
 
-    def _add_points(self, layer: str, color: drawing.Rgb, size_m: float) -> Any:
-        look = {"point_size": size_m, "point_shape": "circle", "point_shading": "flat", "precision": "float32"}
-        return self._server.scene.add_point_cloud(f"{_node(layer)}/points", NOWHERE, color, visible=False, **look)
+    def _play_options(self) -> list[str]:
+        return ["pause" if self.playing else "play", "step", "restart", "next"]
 
-    def _add_lines(self, layer: str, color: drawing.Rgb, width_px: float) -> Any:
-        nothing, look = np.zeros((1, 2, 3), np.float32), {"thickness": width_px, "thickness_units": "screen"}
-        return self._server.scene.add_line_segments(f"{_node(layer)}/lines", nothing, color, **look)
+    def _clicked(self, name: str) -> None:
+        if name in ("play", "pause"):
+            self._toggle()
+        else:
+            self.request(name)
 
-    def _show_seen(self, seen: Seen) -> None:
-        lens, depth_m = seen.frame.intrinsics, seen.frame.depth_m
-        span_m = drawing.depth_span(depth_m)
-        picture = drawing.depth_picture(depth_m, span_m)
-        self._depth.image, self._depth.label = picture, f"depth, {span_m[0]:.2f} m red to {span_m[1]:.2f} m violet"
-        self._camera.image = picture
-        self._camera.fov, self._camera.aspect = 2 * np.arctan(lens.height / 2 / lens.fy), lens.width / lens.height
-        self._camera.position = seen.T_world_cam[:3, 3]
-        self._camera.wxyz = quat_from_matrix(torch.from_numpy(seen.T_world_cam[:3, :3])).numpy()
-        _put_points(self._scene, seen.scene_w)
-        _put_points(self._object, seen.object_w)
-        self._table.position, self._table.wxyz = drawing.plane_pose(seen.plane or TABLE)
+    def _toggle(self) -> None:
+        self.playing = not self.playing
+        self._play.options = tuple(self._play_options())
+        self.request("redraw")
 
-    def _show_hand(self, hand: HandPose | None) -> None:
-        moving = [self._vectors, self._approach, self._plan, self._palm, *(handle for _, handle in self._robot)]
-        for handle in moving:
-            handle.visible = hand is not None
-        if hand is None:
-            return
-        self._vectors.points = drawing.vector_segments(hand)
-        self._approach.points = drawing.approach_segment(hand)
-        (self._plan.position, self._plan.wxyz), (self._palm.position, self._palm.wxyz) = hand.plan, hand.palm
-        for mesh, handle in self._robot:
-            handle.position, handle.wxyz = hand.bodies_pos_w[mesh.body - 1], hand.bodies_quat_w[mesh.body - 1]
+    def _set_speed(self, speed: float) -> None:
+        self.speed = speed
 
-    def _show_truth(self, pose: tuple[NDArray[np.float64], NDArray[np.float64]] | None, mesh: Mesh | None) -> None:
-        if pose is None or mesh is None:
-            return
-        if self._true_vertices is not mesh[0]:
-            self._true_vertices = mesh[0]
-            self._truth = self._server.scene.add_mesh_simple(
-                f"{_node('true object')}/mesh", *mesh, color=drawing.TRUTH, opacity=TRUTH_OPACITY, flat_shading=True
-            )
-        self._truth.position, self._truth.wxyz = pose
+    def _add_keys(self, commands: Sequence[tuple[str, str]]) -> None:
+        """Add hotkeys, which the command palette of the page lists."""
+        keys: list[tuple[str, str, Callable[[], None]]] = [("space", "play or pause", self._toggle)]
+        keys += [
+            (str(i), f"speed {speed:g} ×", lambda s=speed: self._set_speed(s)) for i, speed in enumerate(SPEEDS, 1)
+        ]
+        basic = (("X", "step"), ("R", "restart"), ("N", "next"))
+        keys += [(key, name, lambda name=name: self.request(name)) for key, name in (*basic, *commands)]
+        for key, label, action in keys:
+            self.server.gui.add_command(label, hotkey=key).on_trigger(lambda _, action=action: action())
 
 
-def _node(layer: str) -> str:
-    return "/" + layer.replace(" ", "_")
-
-
-def _put_points(cloud: Any, points_w: NDArray[np.float32]) -> None:
-    """Write points (n, 3) into a cloud; an empty cloud is hidden."""
-    cloud.visible = len(points_w) > 0
-    if len(points_w):
-        cloud.points = points_w
+_MESSAGE_STYLE = (
+    "margin:0.4em 0.9em;padding:0.3em 0.6em;border-radius:4px;font-size:0.8em;color:white;background:#b3261e"
+)
 
 
 def _viser() -> Any:

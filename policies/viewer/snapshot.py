@@ -17,6 +17,8 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task import reset as starts
 from dexgrasp.utils.timers import LapTimer
 
+Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
+"""Vertices (v, 3) [m] and triangles (f, 3)."""
 SCENE_POINTS = 20_000
 """Approximate number of drawn scene points; browsers without a graphics card still turn them smoothly."""
 UNPOSED = np.array([[0.0, 0, 1, -0.5], [-1, 0, 0, 0], [0, -1, 0, 0.5], [0, 0, 0, 1]])
@@ -85,6 +87,8 @@ class Snapshot:
     """Outcome of the trial after its end."""
     object_pose: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     """True position [m] and orientation of a simulated object."""
+    object_mesh: Mesh | None = None
+    """True mesh of a simulated object in its own frame; identical arrays until it changes."""
 
     def centre_w(self) -> NDArray[np.float64]:
         """Return the centre (3,) of the object, or of the table without one [m]."""
@@ -129,7 +133,17 @@ class PipelineInspector:
     ) -> Seen:
         """Return the result of a frame without an object."""
         none = np.zeros((0, 3), np.float32)
-        return Seen(frame, T_world_cam, self._scene(frame, T_world_cam), none, none, None, {}, times, warning)
+        return Seen(
+            frame=frame,
+            T_world_cam=T_world_cam,
+            scene_w=self._scene(frame, T_world_cam),
+            object_w=none,
+            points_w=none,
+            plane=None,
+            counts={},
+            stages_ms=times,
+            warning=warning,
+        )
 
     def _scene(
         self, frame: DepthFrame, T_world_cam: NDArray[np.float64], but: NDArray[np.bool_] | None = None

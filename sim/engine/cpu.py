@@ -1,12 +1,9 @@
-"""CPU engine on `mujoco.batch.Batch`: one compiled model per environment.
+"""CPU engine on `mujoco.batch.Batch`: one compiled model per environment, chosen at its reset.
 
-A reset chooses the model of the environment's object.
+State tensors are views of the batch's rows where MuJoCo stores the quantity; the others are computed after a step.
 
-State tensors are views of the batch's rows wherever MuJoCo stores the quantity; the rest is computed after a step.
-
-Poses, velocities and contact forces of all bodies are computed on demand on a copy: MuJoCo's own are those before the
-last substep; updating the batch itself would change the start of the next step and
-the contact sensors.
+Poses, velocities and contact forces of all bodies are computed on demand, on a copy: MuJoCo's own are those before the
+last substep, and updating the batch itself would change the contact sensors and the start of the next step.
 """
 
 import copy
@@ -27,6 +24,7 @@ from dexgrasp.sim.engine.state import BatchState, RawBatch, apply_variation, chu
 from dexgrasp.sim.scene import ModelPool
 
 Rows = NDArray[np.float64]
+log = logging.getLogger(__name__)
 
 
 def body_states(model: mujoco.MjModel, data: mujoco.MjData, qpos: Rows, qvel: Rows) -> Rows:
@@ -58,9 +56,6 @@ def contact_forces(
     return data.cfrc_ext[1:, 3:] - push[1:, :3]
 
 
-log = logging.getLogger(__name__)
-
-
 class CpuEngine:
     """Simulates `num_envs` scenes on `num_threads` threads (0 = all cores).
 
@@ -75,7 +70,7 @@ class CpuEngine:
         self._models: list[mujoco.MjModel] = [model] * num_envs
         self.batch = Batch(model, nsim=num_envs, nthread=num_threads or os.cpu_count() or 1)
         self.batch.set_models(self._models)
-        self._failed, self._resting = (torch.zeros(num_envs, dtype=torch.bool) for _ in range(2))
+        self._failed, self._frozen = (torch.zeros(num_envs, dtype=torch.bool) for _ in range(2))
         self._scratch = mujoco.MjData(model)
         self._raw, self._warning = self._bind()
         self._rows = BatchState(pool, model, self._raw)
@@ -111,7 +106,7 @@ class CpuEngine:
         self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
         self._rows.place(rows, start)
         self.batch.forward(ids)
-        self._failed[rows] = self._resting[rows] = False
+        self._failed[rows] = self._frozen[rows] = False
         self._rows.refresh()
 
     def step(
@@ -125,13 +120,13 @@ class CpuEngine:
         chunks = chunks_of(substeps)
         self._rows.set_palm_target(palm_pos_w, palm_quat_w)
         for chunk in range(1, chunks + 1):
-            self._rows.carrier.interpolate(chunk / chunks)
+            self._rows.palm_actuation.interpolate(chunk / chunks)
             self._run(substeps // chunks)
             fingers.copy_(target)
         self._rows.refresh()
 
     def _run(self, substeps: int) -> None:
-        ids = (~self._resting).nonzero().squeeze(1).numpy().astype(np.int32) if self._resting.any() else None
+        ids = (~self._frozen).nonzero().squeeze(1).numpy().astype(np.int32) if self._frozen.any() else None
         try:
             self.batch.step(ids, nstep=substeps)
         except SimulationError as error:  # these rows stand still, the others have run to completion
@@ -140,7 +135,7 @@ class CpuEngine:
 
     def freeze(self, rows: Tensor) -> None:
         """Stop stepping `rows` until their reset (`Engine.freeze`)."""
-        self._resting[rows] = True
+        self._frozen[rows] = True
 
     def push(self, force_w: Tensor) -> None:
         """Apply external forces to the objects (`Engine.push`)."""

@@ -1,10 +1,8 @@
-"""Named state over the raw arrays of a MuJoCo batch; shared by the engines.
+"""Named state over the raw arrays of a MuJoCo batch, palm actuation, physics variation.
 
-A quantity of the state is a view of the arrays wherever MuJoCo stores it; `refresh` computes the others.
-
-Palm actuation of a batch: pose of the hand base, placement at a reset, targets to controls.
-
-Physics of one environment: writes its parameters into the model of its object.
+A quantity of the state is a view of the arrays where MuJoCo stores it; `refresh` computes the others. Palm actuation
+converts palm targets to controls, of a floating palm or of an arm. `apply_variation` writes the physics parameters of
+an environment into its model.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +25,12 @@ from dexgrasp.sim.engine.base import InitialState, PhysicsVariation, State
 from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.mount import palm_actuators
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
+
+MAX_CHUNKS = 5
+"""Most parts in which the palm target moves per control step."""
+LIVE = {"joint_pos", "joint_vel", "joint_target", "object_pos_w", "object_quat_w", "object_linvel_w"}
+"""Quantities of the state that share the simulation's memory."""
+WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
 
 
 class PalmActuation(Protocol):
@@ -109,20 +113,11 @@ class ArmPalm:
         self._ctrl[:] = torch.lerp(self._last, self._goal, part)
 
 
-def make_carrier(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> PalmActuation:
+def make_palm_actuation(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> PalmActuation:
     """Return the actuation of scenes built with `mount`; `qpos` and `ctrl` are the batch's live tensors."""
     if mount == "floating":
         return FloatingPalm(model, qpos, ctrl)
     return ArmPalm(ArmSpec.load(mount), model, qpos, ctrl)
-
-
-MAX_CHUNKS = 5
-"""Most parts in which the palm target moves per control step."""
-
-LIVE = {"joint_pos", "joint_vel", "joint_target", "object_pos_w", "object_quat_w", "object_linvel_w"}
-"""Quantities of the state that share the simulation's memory."""
-
-WRITABLE = (*sorted(LIVE), "object_angvel_w", "palm_pos_w", "palm_quat_w")
 
 
 @dataclass(frozen=True)
@@ -148,10 +143,10 @@ class SceneIndices:
         self.table = model.geom("table").id
         self.object_body = model.body("object").id
         self.object_geoms = [model.geom(f"object_{i}").id for i in range(pool.slots)]
-        self.finger_q = span([model.joint(name).qposadr[0] for name in names])
-        self.finger_v = span([model.joint(name).dofadr[0] for name in names])
-        self.finger_u = span(model.actuator_ctrladr[self.actuators])
-        self.finger_f = span(model.actuator_outadr[self.actuators])
+        self.finger_q = contiguous_slice([model.joint(name).qposadr[0] for name in names])
+        self.finger_v = contiguous_slice([model.joint(name).dofadr[0] for name in names])
+        self.finger_u = contiguous_slice(model.actuator_ctrladr[self.actuators])
+        self.finger_f = contiguous_slice(model.actuator_outadr[self.actuators])
         q, v = model.joint("object").qposadr[0], model.joint("object").dofadr[0]
         self.object_q, self.object_v = slice(q, q + 7), slice(v, v + 6)
 
@@ -162,7 +157,7 @@ class BatchState:
     def __init__(self, pool: ModelPool, model: mujoco.MjModel, raw: RawBatch) -> None:
         self._raw, self._hand = raw, pool.hand
         self.slots = SceneIndices(pool, model)
-        self.carrier = make_carrier(pool.mount, model, raw.qpos, raw.ctrl)
+        self.palm_actuation = make_palm_actuation(pool.mount, model, raw.qpos, raw.ctrl)
         self._kinematics = pool.hand.kinematics().to(raw.qpos.dtype, raw.qpos.device)
         in_base = torch.tensor(pool.hand.palm_pos_b), torch.tensor(pool.hand.palm_quat_b)
         self._palm_in_base = in_base[0].to(raw.qpos), in_base[1].to(raw.qpos)
@@ -214,18 +209,18 @@ class BatchState:
 
     def place_palm(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
         """Place the palms of `rows` at poses (row, 3) [m], (row, 4), as state and as target."""
-        self.carrier.place(rows, *compose(pos_w, quat_w, *self._base_in_palm))
+        self.palm_actuation.place(rows, *compose(pos_w, quat_w, *self._base_in_palm))
 
     def set_palm_target(self, palm_pos_w: Tensor, palm_quat_w: Tensor) -> None:
         """Set the palm targets (env, 3) [m], (env, 4) for the end of the next control period."""
-        self.carrier.set_palm_target(
+        self.palm_actuation.set_palm_target(
             *compose(palm_pos_w.to(self._raw.qpos), palm_quat_w.to(self._raw.qpos), *self._base_in_palm)
         )
 
     def refresh(self) -> None:
-        """Recompute the tensors of the state that are no views."""
+        """Recompute the tensors of the state that are not views of MuJoCo's arrays."""
         state = self.named
-        base = self.carrier.base_pose()
+        base = self.palm_actuation.base_pose()
         pos, quat = compose(*base, *self._palm_in_base)
         state.palm_pos_w.copy_(pos)
         state.palm_quat_w.copy_(quat)
@@ -270,7 +265,7 @@ def chunks_of(substeps: int) -> int:
     return max(n for n in range(1, MAX_CHUNKS + 1) if substeps % n == 0)
 
 
-def span(indices: Sequence[int]) -> slice:
+def contiguous_slice(indices: Sequence[int]) -> slice:
     """Return consecutive indices as a slice, which gives views.
 
     Raise ValueError where they are not consecutive.

@@ -5,14 +5,10 @@
 On a GPU the brackets are one CUDA graph. The state tensors share Warp's memory, and a step reads nothing back to the
 host. On a machine without a GPU the same code runs, slowly, on Warp's CPU backend.
 
-Buffers for contacts and constraints on the device have usage counters and raise an error on overflow.
+Warp allocates its contact and constraint buffers once and drops what does not fit. Counters on the device hold the
+largest demand, so that an overflow raises an error that names a sufficient size.
 
-Warp allocates once and drops what does not fit. Counters on the device hold the maximum that was requested, so that an
-error can name a sufficient size.
-
-Scene of the Warp engine, and the features that Warp lacks.
-
-The table, by MuJoCo Warp 4.0.0:
+Features that MuJoCo Warp 4.0.0 lacks:
     orientation servo    missing; sim/engine/warp_kernels.py makes it of three servos
     solver tolerance     not below 1e-6: numbers are float32
     arms                 not here: their inverse kinematics runs on the CPU
@@ -40,7 +36,7 @@ except ImportError as error:
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg
 from dexgrasp.sim.engine.state import BatchState, RawBatch, SceneIndices, apply_variation, chunks_of
-from dexgrasp.sim.engine.warp_kernels import PalmServo, remember
+from dexgrasp.sim.engine.warp_kernels import PalmServo, record_peaks
 from dexgrasp.sim.engine.warp_objects import PER_WORLD, ObjectTable, PerWorldFields
 from dexgrasp.sim.scene import OBJECT, TABLE, ModelPool, build_model
 
@@ -49,11 +45,15 @@ log = logging.getLogger(__name__)
 MARGIN = 1.5
 """Factor on the need of a warm-up."""
 
-LEAST_CONTACTS, LEAST_ROWS = 24, 80
+MIN_CONTACTS, MIN_ROWS = 24, 80
 """Least buffer sizes: a hand that lies on the table needs as many."""
 
-NOT_LOST = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
-"""Overflow bits of a solver that reached its last iteration: less exact, but nothing dropped."""
+HARMLESS_OVERFLOWS = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
+"""Overflow bits of a solver that reached its last iteration: less exact, but no contact or constraint is dropped."""
+MIN_TOLERANCE = 1e-6
+"""Least solver tolerance of Warp."""
+MAX_VALID = 1e10
+"""Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class BufferUsage:
     def sizes(self, num_envs: int, margin: float = MARGIN) -> tuple[int, int]:
         """Return (nconmax, njmax) for that use, with a margin."""
         per_env = max(self.contacts, self.pairs) / num_envs
-        return max(LEAST_CONTACTS, math.ceil(margin * per_env)), max(LEAST_ROWS, math.ceil(margin * self.rows))
+        return max(MIN_CONTACTS, math.ceil(margin * per_env)), max(MIN_ROWS, math.ceil(margin * self.rows))
 
 
 class BufferMonitor:
@@ -79,30 +79,31 @@ class BufferMonitor:
     def __init__(self, model: mjw.Model, data: mjw.Data) -> None:
         model.opt.warn_overflow = 0  # no printing from kernels: `check` says it once
         self._model, self._data = model, data
-        self._marks = wp.zeros(3, dtype=int)
+        self._peaks = wp.zeros(3, dtype=int)
 
-    def remember(self) -> None:
+    def record(self) -> None:
         """Update the counters after a substep; nothing is read back."""
         data = self._data
-        wp.launch(remember, data.nworld, [data.nefc, data.nacon, data.ncollision], [self._marks])
+        wp.launch(record_peaks, data.nworld, [data.nefc, data.nacon, data.ncollision], [self._peaks])
 
-    def high_water(self) -> BufferUsage:
+    def peak_usage(self) -> BufferUsage:
         """Return the largest use so far; synchronises with the device."""
-        return BufferUsage(*(int(mark) for mark in self._marks.numpy()))
+        rows, contacts, pairs = (int(peak) for peak in self._peaks.numpy())
+        return BufferUsage(rows=rows, contacts=contacts, pairs=pairs)
 
     def check(self) -> None:
         """Raise BufferError if anything was dropped; synchronises with the device."""
-        data, marks = self._data, self.high_water()
-        nconmax, njmax = marks.sizes(data.nworld)
-        if marks.rows > data.njmax:
+        data, peaks = self._data, self.peak_usage()
+        nconmax, njmax = peaks.sizes(data.nworld)
+        if peaks.rows > data.njmax:
             raise BufferError(
-                f"Warp left constraints out: an environment needed {marks.rows} rows and there is room for "
+                f"Warp left constraints out: an environment needed {peaks.rows} rows and there is room for "
                 f"{data.njmax}; set warp.njmax={njmax}"
             )
-        if max(marks.contacts, marks.pairs) > data.naconmax:
+        if max(peaks.contacts, peaks.pairs) > data.naconmax:
             raise BufferError(
-                f"Warp left contacts out: {data.nworld} environments needed {marks.pairs} pairs of geoms and "
-                f"{marks.contacts} contacts and there is room for {data.naconmax}; set warp.nconmax={nconmax}"
+                f"Warp left contacts out: {data.nworld} environments needed {peaks.pairs} pairs of geoms and "
+                f"{peaks.contacts} contacts and there is room for {data.naconmax}; set warp.nconmax={nconmax}"
             )
         self._check_bits()
 
@@ -112,15 +113,11 @@ class BufferMonitor:
         if bits & mjw.OverflowType.CONTACT_MATCH:
             raise BufferError(
                 f"Warp left contacts out of a contact sensor: more than {self._model.opt.contact_sensor_maxmatch} "
-                "belong to one; set warp.max_contacts_per_sensor to twice as many"
+                "belong to one sensor; set warp.max_contacts_per_sensor to twice as many"
             )
-        if bits & ~NOT_LOST:
-            log.warning("Warp gave up on some contacts of this batch: %s", (bits & ~NOT_LOST).name)
+        if bits & ~HARMLESS_OVERFLOWS:
+            log.warning("Warp gave up on some contacts of this batch: %s", (bits & ~HARMLESS_OVERFLOWS).name)
             self._data.overflow.zero_()
-
-
-TOLERANCE = 1e-6
-"""Least solver tolerance of Warp."""
 
 
 def warp_device(index: int) -> str:
@@ -164,15 +161,11 @@ def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Mode
         raise ValueError(
             f"engine=warp cannot simulate this scene, MuJoCo Warp says: {error}; use engine=cpu"
         ) from error
-    if compiled.opt.tolerance < TOLERANCE:
-        log.info("engine=warp: solver tolerance %g instead of %g", TOLERANCE, compiled.opt.tolerance)
+    if compiled.opt.tolerance < MIN_TOLERANCE:
+        log.info("engine=warp: solver tolerance %g instead of %g", MIN_TOLERANCE, compiled.opt.tolerance)
     model.opt.contact_sensor_maxmatch = cfg.max_contacts_per_sensor
     model.opt.gravity = wp.array(np.tile(compiled.opt.gravity, (worlds, 1)), dtype=wp.vec3)
     return model
-
-
-WILD = 1e10
-"""Largest valid position, velocity and acceleration; MuJoCo's mjMAXVAL."""
 
 
 class WarpEngine:
@@ -204,7 +197,7 @@ class WarpEngine:
         self.body_names = [compiled.body(i).name for i in range(1, compiled.nbody)]
         self._names = [pool.library.names[0]] * num_envs
         self._variation = _moved(PhysicsVariation.none(num_envs, len(pool.hand.joint_names)), self.device)
-        self._furnish(torch.arange(num_envs, device=self.device), self._names, self._variation)
+        self._write_worlds(torch.arange(num_envs, device=self.device), self._names, self._variation)
 
     def _bind(self) -> RawBatch:
         """Return tensors that share Warp's memory; controls have the layout of MuJoCo's own model."""
@@ -227,21 +220,21 @@ class WarpEngine:
             self._names[row] = name
         for item in fields(PhysicsVariation):
             getattr(self._variation, item.name)[rows] = getattr(variation, item.name)
-        self._furnish(rows, start.objects, variation)
+        self._write_worlds(rows, start.objects, variation)
         raw.qpos[rows] = torch.from_numpy(self._compiled.qpos0).to(raw.qpos)
         for cleared in (raw.qvel, raw.ctrl, raw.xfrc_applied, self._qacc, self._warmstart):
             cleared[rows] = 0.0
         self._rows.place(rows, start)
-        with self._kept_of_others(rows):
+        with self._restoring_others(rows):
             self._forward()
         self._rows.refresh()
 
-    def _furnish(self, rows: Tensor, names: Sequence[str], variation: PhysicsVariation) -> None:
+    def _write_worlds(self, rows: Tensor, names: Sequence[str], variation: PhysicsVariation) -> None:
         """Write the objects and physics parameters of the worlds `rows`."""
         with self._on_device():
             numbers, changed = self._objects.find(names, variation.size.tolist())
-            self._worlds.write(rows, self._objects.take(numbers), _moved(variation, torch.float32))
-        if changed:  # arrays moved: what was recorded points to old ones
+            self._worlds.write(rows, self._objects.gather(numbers), _moved(variation, torch.float32))
+        if changed:  # CUDA graphs point to the arrays of before
             self._graphs.clear()
         self.state.object_mass[rows] = self._worlds.object_mass(rows)
         self.state.object_friction[rows] = variation.friction.float()
@@ -250,7 +243,7 @@ class WarpEngine:
         self, joint_target: Tensor, palm_pos_w: Tensor, palm_quat_w: Tensor, period_s: float, late: Tensor | None = None
     ) -> None:
         """Simulate one control period (`Engine.step`)."""
-        fingers, carrier = self._rows.fingers, self._rows.carrier
+        fingers, palm = self._rows.fingers, self._rows.palm_actuation
         target = joint_target.to(fingers.dtype)
         fingers.copy_(target if late is None else torch.where(late[:, None], fingers, target))
         substeps = round(period_s / self.pool.physics.timestep_s)
@@ -258,7 +251,7 @@ class WarpEngine:
         schedule = self._scheduled(chunks)
         self._rows.set_palm_target(palm_pos_w, palm_quat_w)
         for chunk in range(chunks):
-            carrier.interpolate((chunk + 1) / chunks)
+            palm.interpolate((chunk + 1) / chunks)
             schedule[chunk].copy_(self._raw.ctrl)
             fingers.copy_(target)
         self._run(chunks, substeps // chunks)
@@ -286,14 +279,14 @@ class WarpEngine:
             wp.copy(self._targets, wp.from_torch(self._schedule[chunk]))
             for _ in range(substeps):
                 mjw.step(self._model, self._data)
-                self.buffers.remember()
+                self.buffers.record()
 
     def _record(self, chunks: int, substeps: int) -> "wp.Graph":
         """Record `_play` as a CUDA graph, after loading its kernels by a substep that is undone."""
         memory = self._raw.qpos, self._raw.qvel, self._warmstart, wp.to_torch(self._data.time)
         kept = [tensor.clone() for tensor in memory]
         mjw.step(self._model, self._data)
-        self.buffers.remember()
+        self.buffers.record()
         for tensor, value in zip(memory, kept, strict=True):
             tensor.copy_(value)
         wp.synchronize_device(self._wp_device)
@@ -306,10 +299,10 @@ class WarpEngine:
         with self._on_device():
             wp.copy(self._targets, wp.from_torch(self._raw.ctrl))
             mjw.forward(self._model, self._data)
-            self.buffers.remember()
+            self.buffers.record()
 
     @contextmanager
-    def _kept_of_others(self, rows: Tensor | None = None) -> Iterator[None]:
+    def _restoring_others(self, rows: Tensor | None = None) -> Iterator[None]:
         """Restore sensor and actuator values in all environments but `rows`."""
         others = torch.ones(self.num_envs, 1, dtype=torch.bool, device=self.device)
         if rows is not None:
@@ -366,7 +359,7 @@ class WarpEngine:
 
     def contact_forces(self) -> Tensor:
         """Return the net contact forces on all bodies (`Engine.contact_forces`)."""
-        with self._kept_of_others(), self._on_device():
+        with self._restoring_others(), self._on_device():
             self._forward()
             mjw.rne_postconstraint(self._model, self._data)
         return wp.to_torch(self._data.cfrc_ext)[:, 1:, 3:] - self._raw.xfrc_applied[:, 1:, :3]
@@ -374,10 +367,10 @@ class WarpEngine:
     def finite(self) -> Tensor:
         """Return where the physics is valid (`Engine.finite`)."""
         numbers = self._raw.qpos, self._raw.qvel, self._qacc
-        return torch.stack([(number.abs() < WILD).all(dim=1) for number in numbers]).all(dim=0)
+        return torch.stack([(number.abs() < MAX_VALID).all(dim=1) for number in numbers]).all(dim=0)
 
     @property
-    def room(self) -> dict[str, int]:
+    def buffer_sizes(self) -> dict[str, int]:
         """Return the buffer sizes: constraint rows per environment, contacts of all."""
         return {"njmax": self._data.njmax, "naconmax": self._data.naconmax}
 

@@ -16,7 +16,7 @@ from dexgrasp.sim.scene import ModelPool
 log = logging.getLogger(__name__)
 
 WORLDS, STEPS, PERIOD_S = 16, 12, 0.05
-ROOM = WarpCfg(nconmax=256, njmax=960)
+WARM_UP_BUFFERS = WarpCfg(nconmax=256, njmax=960)
 """Buffer sizes of the warm-up."""
 FEW_ENVS, FEW_NCONMAX = 256, 128
 """Below FEW_ENVS environments nconmax is at least FEW_NCONMAX: contacts of one average out over too few others."""
@@ -30,20 +30,20 @@ def with_measured_buffers(cfg: WarpCfg, pool: ModelPool, num_envs: int, device: 
     """Return `cfg` with every size of 0 replaced by the measured need of a warm-up, with a margin."""
     if cfg.nconmax and cfg.njmax:
         return cfg
-    marks = measure_contact_load(pool, device, cfg.max_contacts_per_sensor)
-    nconmax, njmax = marks.sizes(WORLDS)
+    peaks = measure_contact_load(pool, device, cfg.max_contacts_per_sensor)
+    nconmax, njmax = peaks.sizes(WORLDS)
     nconmax = max(nconmax, FEW_NCONMAX) if num_envs < FEW_ENVS else nconmax
     sized = replace(cfg, nconmax=cfg.nconmax or nconmax, njmax=cfg.njmax or njmax)
     log.info(
         "engine=warp: a warm-up of %d environments needed %d contacts, %d pairs and %d rows; nconmax=%d njmax=%d",
-        *(WORLDS, marks.contacts, marks.pairs, marks.rows, sized.nconmax, sized.njmax),
+        *(WORLDS, peaks.contacts, peaks.pairs, peaks.rows, sized.nconmax, sized.njmax),
     )
     return sized
 
 
 def measure_contact_load(pool: ModelPool, device: str, max_contacts_per_sensor: int) -> BufferUsage:
     """Measure the buffers needed while closing hands press on the objects with the most pieces."""
-    engine = WarpEngine(pool, WORLDS, replace(ROOM, max_contacts_per_sensor=max_contacts_per_sensor), device)
+    engine = WarpEngine(pool, WORLDS, replace(WARM_UP_BUFFERS, max_contacts_per_sensor=max_contacts_per_sensor), device)
     start = _start(pool)
     engine.reset(torch.arange(WORLDS, device=engine.device), start)
     state, hand = engine.state, pool.hand
@@ -54,13 +54,14 @@ def measure_contact_load(pool: ModelPool, device: str, max_contacts_per_sensor: 
         engine.step(
             state.joint_pos + 0.3 * closing, palm.to(engine.device), start.palm_quat_w.to(engine.device), PERIOD_S
         )
-    return engine.buffers.high_water()
+    return engine.buffers.peak_usage()
 
 
 def _start(pool: ModelPool) -> InitialState:
     library, hand = pool.library, pool.hand
     names = sorted(library.names, key=lambda name: -library.entry(name).pieces)
     names = [names[i % len(names)] for i in range(WORLDS)]
+    library.prepare(names)
     objects = [library[name] for name in names]
     heights = torch.tensor([float(obj.rest_height[0]) for obj in objects]).double()
     zero = torch.zeros_like(heights)

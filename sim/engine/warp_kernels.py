@@ -1,11 +1,10 @@
 """Warp kernels: palm servo and overflow counters.
 
-Palm servo on the device: MuJoCo's orientation servo, which Warp lacks, from three servos of a ball joint.
-
-A position servo of each axis makes the torque kp (u - r(q)) - kv w with the rotation vector r of the joint. With
-u = r(q) + log(q^-1 q_target), set anew in every substep, that is MuJoCo's kp log(q^-1 q_target) - kv w. Where its norm
-exceeds the limit, each servo's own limit becomes its part of the limited torque; then it is at its limit, and as in
-MuJoCo the integrator sees neither its stiffness nor its damping.
+The palm servo replaces MuJoCo's orientation servo, which Warp lacks, by three position servos of a ball joint. A
+position servo of each axis makes the torque kp (u - r(q)) - kv w with the rotation vector r of the joint. With u = r(q)
++ log(q^-1 q_target), set anew in every substep, that is MuJoCo's kp log(q^-1 q_target) - kv w. Where its norm exceeds
+the limit, the limit of each servo is set to its component of the limited torque; the servo is then saturated, and as in
+MuJoCo the integrator takes neither its stiffness nor its damping into account.
 """
 
 
@@ -24,13 +23,13 @@ wp.config.log_level = wp.LOG_WARNING  # not every kernel that is loaded
 
 
 @wp.kernel
-def remember(nefc: wp.array[int], nacon: wp.array[int], ncollision: wp.array[int], marks: wp.array[int]) -> None:
-    """Raise `marks` to the constraint rows of a world, and to contacts and pairs of all of them."""
+def record_peaks(nefc: wp.array[int], nacon: wp.array[int], ncollision: wp.array[int], peaks: wp.array[int]) -> None:
+    """Raise `peaks` to the constraint rows of a world, and to contacts and pairs of all of them."""
     world = wp.tid()
-    wp.atomic_max(marks, 0, nefc[world])
+    wp.atomic_max(peaks, 0, nefc[world])
     if world == 0:
-        wp.atomic_max(marks, 1, nacon[0])
-        wp.atomic_max(marks, 2, ncollision[0])
+        wp.atomic_max(peaks, 1, nacon[0])
+        wp.atomic_max(peaks, 2, ncollision[0])
 
 
 @wp.func

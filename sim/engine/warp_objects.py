@@ -1,13 +1,12 @@
 """Per-world objects on the device: each object is a record of model fields that a reset copies.
 
-Every object (and size) that was ever drawn has a record: the numbers of its pieces in the mesh pool and all that
-depends on the object in a compiled scene. Swapping objects is copying records into the per-world fields of the model;
-what an absent piece would be is -1, which Warp leaves out.
+Every object (and size) that was ever drawn has a record: the numbers of its pieces in the mesh pool and all model
+fields that depend on the object. A reset copies records into the per-world fields of the model; the number of an absent
+piece is -1, which Warp ignores.
 
-Mesh pool on the device with the convex pieces of all objects; a world selects pieces by number.
-
-All pieces have the same vertices and faces (sim/objects), so that each takes a block of the same size in every array of
-the model; addresses follow from its number. Pieces are added as objects are first drawn; a pool that is full doubles.
+All convex pieces have equal numbers of vertices and faces (sim/objects), so that each takes a block of one size in
+every mesh array of the model; addresses follow from its number. Pieces are added when an object is drawn for the first
+time; a full pool doubles its size.
 """
 
 from collections.abc import Sequence
@@ -30,6 +29,12 @@ FIRST_PIECES = 64
 """Capacity of a new pool, in pieces."""
 
 VECTORS = ("mesh_vert", "mesh_polynormal")
+OF_GEOMS = ("geom_dataid", "geom_pos", "geom_quat", "geom_size", "geom_aabb", "geom_rbound")
+OF_BODY = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
+DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0")
+VARIED = ("geom_friction", "actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "dof_damping")
+PER_WORLD = (*OF_GEOMS, *OF_BODY, *DERIVED, *VARIED)
+"""Per-world fields of the model; `opt.gravity` is one too."""
 
 
 class MeshPool:
@@ -134,18 +139,6 @@ def _pad(values: NDArray, length: int) -> NDArray:
     return np.concatenate([values, np.zeros((length - len(values), *values.shape[1:]), values.dtype)])
 
 
-OF_GEOMS = ("geom_dataid", "geom_pos", "geom_quat", "geom_size", "geom_aabb", "geom_rbound")
-
-OF_BODY = ("body_mass", "body_inertia", "body_ipos", "body_iquat")
-
-DERIVED = ("body_subtreemass", "body_invweight0", "dof_invweight0")
-
-VARIED = ("geom_friction", "actuator_gainprm", "actuator_biasprm", "actuator_forcerange", "dof_damping")
-
-PER_WORLD = (*OF_GEOMS, *OF_BODY, *DERIVED, *VARIED)
-"""Per-world fields of the model; `opt.gravity` is one too."""
-
-
 class ObjectTable:
     """Stores objects as records on the device of a model."""
 
@@ -166,7 +159,7 @@ class ObjectTable:
         numbers = [self._numbers[key] for key in zip(names, sizes, strict=True)]
         return torch.tensor(numbers, device=self._device), changed
 
-    def take(self, numbers: Tensor) -> dict[str, Tensor]:
+    def gather(self, numbers: Tensor) -> dict[str, Tensor]:
         """Return copies of the fields of these records."""
         return {name: column[numbers] for name, column in self._columns.items()}
 

@@ -8,7 +8,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp.sim.rendering.offscreen import Renderer
+from dexgrasp.sim.rendering.renderer import Renderer
 from dexgrasp.sim.task.grasp_task import GraspTask
 
 MODES = ("human", "rgb_array")

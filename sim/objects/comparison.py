@@ -1,7 +1,7 @@
 """Comparison of a library's distributions with those of real meshes.
 
 For each quantity: the share of real objects that lie inside the library's range (its 0.5 to 99.5 % quantiles), and
-both medians.  Ranges that miss real objects are where a policy will meet what it has never seen.
+both medians.  Real objects outside of the range are outside of a policy's training distribution.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary
 from dexgrasp.utils.files import write_bytes
 
-TAIL = 0.005
+TAIL_FRACTION = 0.005
 """Share of the library cut off at each end before its range is taken."""
 WANTED_COVERAGE = 0.95
 
@@ -89,7 +89,7 @@ def _table(library: ObjectLibrary) -> dict[str, np.ndarray]:
 
 
 def _marginal(name: str, ours: np.ndarray, theirs: np.ndarray, names: list[str]) -> Marginal:
-    low, high = (float(q) for q in np.quantile(ours, [TAIL, 1 - TAIL]))
+    low, high = (float(q) for q in np.quantile(ours, [TAIL_FRACTION, 1 - TAIL_FRACTION]))
     inside = (theirs >= low - 1e-9) & (theirs <= high + 1e-9)
     return Marginal(
         name=name,

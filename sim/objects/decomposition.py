@@ -1,11 +1,10 @@
-"""Convex decomposition of meshes that thin walls survive.
+"""Convex decomposition of meshes with thin walls, and merging of convex parts.
 
-A convex piece that spans a hollow fills it, and a filled bowl cannot be grasped at its rim.  So the measure is the
-volume of the hulls over the volume of the mesh.  Planes cut the worst piece where that lowers the hulls' volume most,
-until the ratio is met or the pieces are used up.  Vessels are cut into sectors first: halving a ring gains nothing,
-eight sectors do.  Where the result is still much too thick, CoACD gets a try, and the leaner wins.
-
-Meshes that come as convex parts: fewer of them, where there are more than a scene has room for.
+A convex piece that spans a hollow fills it, and a filled bowl cannot be grasped at its rim. The criterion is therefore
+the volume of the hulls relative to the volume of the mesh. Planes cut the piece with the largest excess volume where
+that lowers the hulls' volume most, until the ratio is reached or the limit of pieces. Vessels are cut into sectors
+first: halving a ring gains nothing, eight sectors do. If the ratio is still far too high, CoACD is run as well, and the
+result with the lower ratio is taken.
 """
 
 import os
@@ -24,40 +23,44 @@ TARGET_RATIO = 1.05
 """Hull volume / mesh volume at which no more cuts are made: every piece costs simulation time."""
 
 HOLLOW_RATIO = 1.15
-"""Above this the mesh is taken as hollow, and sectors are tried too."""
+"""Ratio above which the mesh counts as hollow, so that sectors are tried as well."""
 
 TOO_THICK_RATIO = 1.5
-"""Above this CoACD gets a try (Wei et al. 2022); it is slow and rarely leaner."""
+"""Ratio above which CoACD is run as well (Wei et al. 2022); it is slow and rarely better."""
 
 SECTORS = (8, 16)
 
 FLOORS = (None, 0.05, 0.1, 0.9, 0.95)
-"""Where a vessel's floor may be cut off before the sectors, as a share of its height."""
+"""Heights at which a vessel's floor is cut off before the sectors, as fractions of its height; None: not at all."""
 
 VESSELS_TRIED = 2
 
 CUTS_PER_DIRECTION = 4
 
-LEAST_EXTENT_M = 0.004
+MIN_EXTENT_M = 0.004
 """Parts thinner than this across a plane's normal are not cut by it."""
 
-BALANCE = 0.02
-"""Among cuts of equal gain the one that halves is taken: what an uneven cut costs, as a share of the hull's volume."""
+IMBALANCE_COST = 0.02
+"""Cost of a cut into unequal hulls, per difference of their volumes; decides between cuts of equal gain."""
 
 METHODS = ("auto", "cuts", "coacd")
+CONVEX_RATIO = 1.001
+"""A part counts as convex where its hull's volume is less than this times its own."""
+NEAR_M = 0.001
+"""Largest distance between the boxes of parts that are merged, while such pairs exist."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """A closed piece of the mesh."""
+    """Closed part of the mesh, with the volume of its hull."""
 
     solid: Manifold
     hull_volume: float
     excess: float
-    """Hull volume - volume [m^3]: what this part adds that is not there."""
+    """Hull volume - volume [m^3]: volume that the convex piece fills beyond the part."""
 
     @staticmethod
-    def of(solid: Manifold) -> "Part":
+    def from_solid(solid: Manifold) -> "Part":
         """Return the part with its volumes."""
         hull = solid.hull().volume()
         return Part(solid, hull, max(hull - solid.volume(), 0.0))
@@ -93,7 +96,7 @@ def cut_pieces(solid: Manifold, limit: int = MAX_PIECES) -> list[np.ndarray]:
     Sectors about the three axes are tried when the solid is hollow.
     """
     axes = _axes(solid)
-    best = _cut_down([Part.of(solid)], axes, limit)
+    best = _cut_down([Part.from_solid(solid)], axes, limit)
     if _hulls(best) > HOLLOW_RATIO * solid.volume():
         openings = sorted(_vessel_openings(solid, limit), key=_hulls)[:VESSELS_TRIED]
         best = min([best, *(_cut_down(parts, axes, limit) for parts in openings)], key=_hulls)
@@ -139,23 +142,23 @@ def _best_cut(part: Part, axes: np.ndarray) -> list[Part] | None:
     for normal in axes:
         along = points @ normal
         low, high = along.min(), along.max()
-        if high - low < LEAST_EXTENT_M:
+        if high - low < MIN_EXTENT_M:
             continue
         for level in np.linspace(low, high, CUTS_PER_DIRECTION + 2)[1:-1]:
             halves = [s for s in part.solid.split_by_plane(normal, level) if not s.is_empty()]
             if len(halves) < 2:
                 continue
             volumes = [half.hull().volume() for half in halves]
-            cost = sum(volumes) + BALANCE * abs(volumes[0] - volumes[1])
+            cost = sum(volumes) + IMBALANCE_COST * abs(volumes[0] - volumes[1])
             if cost < best_cost:
                 best, best_cost = halves, cost
-    return None if best is None else [Part.of(half) for half in best]
+    return None if best is None else [Part.from_solid(half) for half in best]
 
 
 def _vessel_openings(solid: Manifold, limit: int) -> Iterator[list[Part]]:
     """Return the first cuts of a vessel: about each axis, with and without its floor cut off, into sectors."""
     for axis, count, floor in product(range(3), SECTORS, FLOORS):
-        parts = [Part.of(part) for part in _sectors(solid, axis, count, floor)]
+        parts = [Part.from_solid(part) for part in _sectors(solid, axis, count, floor)]
         if len(parts) <= limit:
             yield parts
 
@@ -201,47 +204,41 @@ def _ratio(pieces: Sequence[np.ndarray], solid: Manifold) -> float:
     return sum(hull_volume(points) for points in pieces) / solid.volume()
 
 
-CONVEX_RATIO = 1.001
-"""A part counts as convex where its hull's volume is less than this times its own."""
-
-NEAR_M = 0.001
-"""Parts whose boxes are further apart are not merged, unless no others are left."""
-
-
 def are_convex(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> bool:
     """Return whether all closed parts, vertices (v, 3) and faces (f, 3), are convex."""
     return all(hull_volume(points) <= CONVEX_RATIO * mass_properties(points, faces)[0] for points, faces in parts)
 
 
-def merged(parts: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
+def merge_convex_parts(parts: Sequence[np.ndarray], limit: int) -> list[np.ndarray]:
     """Return at most `limit` point sets (n, 3), merged from convex parts.
 
-    The two parts whose common hull adds least are merged, repeatedly.
-
-    Neighbours first, with parts of a thin wall as the case in mind: what is merged along it adds little.
+    The two parts whose common hull adds the least volume are merged, until the limit is reached. Pairs whose boxes are
+    at most `near_m` apart are compared; that distance grows where there are none.
     """
     hulls = {i: np.asarray(points, float) for i, points in enumerate(parts)}
     near_m, added = NEAR_M / 10, {}
     while len(hulls) > limit:
         while not added:
             near_m *= 10
-            near = [(i, j) for i, j in combinations(hulls, 2) if _near(hulls[i], hulls[j], near_m)]
-            added = {(i, j): _added(hulls[i], hulls[j]) for i, j in near}
+            near = [(i, j) for i, j in combinations(hulls, 2) if _boxes_within(hulls[i], hulls[j], near_m)]
+            added = {(i, j): _added_volume(hulls[i], hulls[j]) for i, j in near}
         pair = min(added, key=added.__getitem__)
         points = np.concatenate([hulls.pop(i) for i in pair])
         points = points[ConvexHull(points).vertices]
         added = {key: volume for key, volume in added.items() if not set(key) & set(pair)}
         new = max([*hulls, *pair]) + 1
-        added |= {(i, new): _added(other, points) for i, other in hulls.items() if _near(other, points, near_m)}
+        added |= {
+            (i, new): _added_volume(other, points) for i, other in hulls.items() if _boxes_within(other, points, near_m)
+        }
         hulls[new] = points
     return list(hulls.values())
 
 
-def _near(a: np.ndarray, b: np.ndarray, gap_m: float) -> bool:
+def _boxes_within(a: np.ndarray, b: np.ndarray, gap_m: float) -> bool:
     """Return whether the boxes around two point sets are at most `gap_m` apart along each axis."""
     return bool((a.min(axis=0) <= b.max(axis=0) + gap_m).all() and (b.min(axis=0) <= a.max(axis=0) + gap_m).all())
 
 
-def _added(a: np.ndarray, b: np.ndarray) -> float:
+def _added_volume(a: np.ndarray, b: np.ndarray) -> float:
     """Return the volume that the common hull of two point sets has beyond theirs [m^3]."""
     return hull_volume(np.concatenate([a, b])) - hull_volume(a) - hull_volume(b)

@@ -27,8 +27,8 @@ DENSITY = (120.0, 2500.0)
 """Range of apparent densities [kg/m^3], foam to stone; the mass is drawn log-uniformly within both ranges."""
 FRICTION = (0.5, 1.0)
 GENERATED_SPLITS = ("train", "validation", "test")
-_MOST_TRIES = 50
-_WORTH_A_PROCESS = 30
+_MAX_TRIES = 50
+_MIN_PER_PROCESS = 30
 """Objects that take as long as starting a process."""
 
 
@@ -70,12 +70,12 @@ def generate(
         raise ValueError(f"n must be at least 1, got {n}")
     out = Path(out)
     request = {"n": n, "seed": seed, "split": split, "families": names}
-    wanted = [ObjectRequest(names[k % len(names)], split, seed, k) for k in range(n)]
+    wanted = [ObjectRequest(family=names[k % len(names)], split=split, seed=seed, index=k) for k in range(n)]
     with files.folder_lock(out):
         if (out / MANIFEST).is_file():
             return _same_request(ObjectLibrary(out), request)
         files.remove_partials(out)
-        few = -(-n // _WORTH_A_PROCESS)
+        few = -(-n // _MIN_PER_PROCESS)
         entries = _build_all(wanted, out, workers or min(process_pool.available_cores(), few), progress)
         files.remove_partials(out)  # of processes whose parent was killed, and that outlived the first sweep
         command = f"dexgrasp objects generate n={n} seed={seed} split={split} out=DIR"
@@ -84,16 +84,11 @@ def generate(
         return write_library(out, [entries[r.name] for r in wanted], request, command)
 
 
-def cached_library(n: int, seed: int = 0, split: str = "train") -> ObjectLibrary:
-    """Return the library of n objects of a split under the user's cache folder, generated on first use."""
-    return generate(n, files.cache_folder() / f"generated-v{VERSION}-{split}-s{seed}-n{n}", seed, split=split)
-
-
 def build(request: ObjectRequest) -> ObjectModel:
     """Return the object of a request: drawn again until it has the size that a hand can hold."""
     stream = [request.seed, request.index, GENERATED_SPLITS.index(request.split), zlib.crc32(request.family.encode())]
     rng = np.random.default_rng(stream)
-    for _ in range(_MOST_TRIES):
+    for _ in range(_MAX_TRIES):
         draw = ParameterSampler(rng, request.split)
         shape = FAMILIES[request.family](draw)
         mesh = shape.mesh()
@@ -101,14 +96,21 @@ def build(request: ObjectRequest) -> ObjectModel:
             continue
         mass = _draw_mass(surface.mass_properties(*mesh)[0], draw)
         model = model_builder.assemble(
-            request.name, request.family, request.split, request.seed, mesh, list(shape.pieces), mass,
-            draw.uniform(*FRICTION), rng,
-        )  # fmt: skip
+            name=request.name,
+            family=request.family,
+            split=request.split,
+            seed=request.seed,
+            mesh=mesh,
+            pieces=list(shape.pieces),
+            mass=mass,
+            friction=draw.uniform(*FRICTION),
+            rng=rng,
+        )
         check_split(request, draw.proportions)
         return replace(model, proportion=draw.proportions[0])
     raise RuntimeError(
         f"family '{request.family}' gave no object of {LONGEST_M[0]} to {LONGEST_M[1]} m, at least {THINNEST_M} m thin "
-        f"and of at most {MAX_PIECES} pieces in {_MOST_TRIES} draws: narrow its ranges"
+        f"and of at most {MAX_PIECES} pieces in {_MAX_TRIES} draws: narrow its ranges"
     )
 
 
@@ -116,7 +118,8 @@ def check_split(request: ObjectRequest, proportions: Sequence[float]) -> None:
     """Raise ValueError unless the object has proportions, all in the stripes of its split."""
     if not proportions:
         raise ValueError(
-            f"family '{request.family}' draws no proportion, so its splits would overlap: use Draw.proportion"
+            f"family '{request.family}' draws no proportion, so its splits would overlap: draw one with "
+            "ParameterSampler.proportion"
         )
     strays = [p for p in proportions if stripe_owner(p) != request.split]
     if strays:
@@ -148,11 +151,11 @@ def _write_one(job: tuple[ObjectRequest, Path]) -> ObjectEntry:
     file = f"objects/{request.name}.npz"
     if (out / file).is_file():  # left by a run that was stopped: whole, for files appear in one step
         data = (out / file).read_bytes()
-        return model_builder.describe(ObjectModel.from_bytes(data), file, data)
+        return model_builder.make_entry(ObjectModel.from_bytes(data), file, data)
     model = build(request)
     data = model.to_bytes()
     files.write_bytes(out / file, data)
-    return model_builder.describe(model, file, data)
+    return model_builder.make_entry(model, file, data)
 
 
 def _fits(extents: np.ndarray) -> bool:

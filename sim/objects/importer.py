@@ -1,10 +1,9 @@
-"""Folders of meshes as object libraries: each mesh once, whatever happens to its neighbours.
+"""Import of folders of meshes as object libraries; a mesh that fails does not affect the others.
 
-Work is kept by content: OUT/imported/KEY.json says what became of a mesh (an object, or a refusal with its reason),
-where KEY hashes the file, its name and the settings.  A second import finds every key and does nothing; a killed one
-goes on where it was.  Heavy libraries are imported only where there is work, so that the second import is quick.
-
-Mesh files made fit for physics: read, scaled to metres, repaired, or refused with a reason.
+Meshes are read, scaled to metres and repaired, or refused with a reason. Results are cached by content:
+OUT/imported/KEY.json holds the manifest row or the reason of a refusal; KEY hashes the file, its name and the settings.
+A repeated import reads the cache only, and an interrupted one continues. Heavy libraries are imported only where there
+is work, so that a repeated import is fast.
 """
 
 import hashlib
@@ -36,6 +35,13 @@ VERSION = 1
 SUFFIXES = (".obj", ".stl", ".ply", ".glb")
 
 SAMPLED_FOR_UNIT = 25
+Surface = tuple[np.ndarray, np.ndarray]
+"""Vertices (v, 3) and faces (f, 3)."""
+UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
+TYPICAL_M = 0.12
+"""Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
+MAX_FACES = 20000
+"""Finer meshes are simplified: nothing that the hand feels is lost."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,17 @@ def _jobs(
         taken.add(name)
         identity = json.dumps([VERSION, digests[path], name, scale, asdict(settings)])
         key = hashlib.sha256(identity.encode()).hexdigest()[:24]
-        jobs.append(_Job(path, str(path.relative_to(folder)), name, key, scale, settings, out))
+        jobs.append(
+            _Job(
+                path=path,
+                source=str(path.relative_to(folder)),
+                name=name,
+                key=key,
+                scale=scale,
+                settings=settings,
+                out=out,
+            )
+        )
     return jobs
 
 
@@ -162,7 +178,7 @@ def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
 
 def _import_one(job: _Job) -> bool:
     """Import one mesh and write the outcome; never raise for a bad mesh."""
-    from dexgrasp.sim.objects.model_builder import describe
+    from dexgrasp.sim.objects.model_builder import make_entry
 
     try:
         model = model_from_mesh(job.path, job.name, job.scale, job.settings)
@@ -172,7 +188,7 @@ def _import_one(job: _Job) -> bool:
     data = model.to_bytes()
     file = f"objects/{job.name}.npz"
     files.write_bytes(job.out / file, data)
-    _write_record(job, {"entry": asdict(describe(model, file, data, source=job.source))})
+    _write_record(job, {"entry": asdict(make_entry(model, file, data, source=job.source))})
     return True
 
 
@@ -196,7 +212,7 @@ def _finish(jobs: list[_Job], reused: int, scale: float, unit: str, out: Path) -
         "refused": refused,
     }
     library = write_library(out, entries, request, f"dexgrasp objects import DIR scale={scale:g} out=LIB")
-    return ImportReport(library, scale, unit, reused, refused)
+    return ImportReport(library=library, scale=scale, unit=unit, reused=reused, refused=refused)
 
 
 def _record_path(job: _Job) -> Path:
@@ -212,18 +228,6 @@ def _is_done(job: _Job) -> bool:
 
 def _write_record(job: _Job, record: dict[str, object]) -> None:
     files.write_bytes(_record_path(job), json.dumps(record).encode())
-
-
-Surface = tuple[np.ndarray, np.ndarray]
-"""Vertices (v, 3) and faces (f, 3)."""
-
-UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-
-TYPICAL_M = 0.12
-"""Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
-
-MOST_FACES = 20000
-"""Finer meshes are simplified: nothing that the hand feels is lost."""
 
 
 class RefusedMeshError(ValueError):
@@ -309,12 +313,12 @@ def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
         edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
         open_edges = int((edges != 2).sum())
         raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
-    return [part if part.volume > 0 else _turned(part) for part in mesh.split(only_watertight=True)]
+    return [part if part.volume > 0 else _inverted(part) for part in mesh.split(only_watertight=True)]
 
 
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
     """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
-    from dexgrasp.sim.objects.decomposition import are_convex, decompose, merged
+    from dexgrasp.sim.objects.decomposition import are_convex, decompose, merge_convex_parts
     from dexgrasp.sim.objects.model_builder import assemble, mass_properties
 
     apart = settings.decomposition == "parts"
@@ -324,11 +328,21 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
     mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
     try:
         if apart and are_convex(parts):
-            pieces = merged([points for points, _ in parts], settings.pieces)
+            pieces = merge_convex_parts([points for points, _ in parts], settings.pieces)
         else:
             pieces = decompose(vertices, faces, settings.pieces, "auto" if apart else settings.decomposition)
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        return assemble(name, "mesh", "imported", 0, (vertices, faces), pieces, mass, settings.friction, rng)
+        return assemble(
+            name=name,
+            family="mesh",
+            split="imported",
+            seed=0,
+            mesh=(vertices, faces),
+            pieces=pieces,
+            mass=mass,
+            friction=settings.friction,
+            rng=rng,
+        )
     except (ValueError, RuntimeError) as error:
         raise RefusedMeshError(f"unusable: {error}") from error
 
@@ -360,7 +374,7 @@ def _repair(mesh: "trimesh.Trimesh") -> None:
     trimesh.repair.fix_normals(mesh, multibody=True)
 
 
-def _turned(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
+def _inverted(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
     mesh.invert()
     return mesh
 
@@ -378,18 +392,18 @@ def _united(parts: list[Surface]) -> Surface:
 
     solids = [solid for part in parts if (solid := as_manifold(*part)) is not None]
     if len(solids) < len(parts):
-        return _stacked(parts)
-    if len(solids) == 1 and len(parts[0][1]) <= MOST_FACES:
+        return _concatenated(parts)
+    if len(solids) == 1 and len(parts[0][1]) <= MAX_FACES:
         return parts[0]
     solid = Manifold.batch_boolean(solids, OpType.Add)
     tolerance_m = 5e-5
-    while solid.num_tri() > MOST_FACES and tolerance_m < 1e-3:
+    while solid.num_tri() > MAX_FACES and tolerance_m < 1e-3:
         solid, tolerance_m = solid.simplify(tolerance_m), 2 * tolerance_m
     mesh = solid.to_mesh64()
     return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts, np.int32)
 
 
-def _stacked(parts: list[Surface]) -> Surface:
+def _concatenated(parts: list[Surface]) -> Surface:
     starts = np.cumsum([0] + [len(vertices) for vertices, _ in parts[:-1]])
     faces = [faces + start for (_, faces), start in zip(parts, starts, strict=True)]
     return np.concatenate([vertices for vertices, _ in parts]), np.concatenate(faces)

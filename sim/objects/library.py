@@ -1,9 +1,7 @@
-"""Objects as data: one graspable thing (ObjectModel) and a folder of them (ObjectLibrary).
+"""Objects as data: model (ObjectModel), manifest row (ObjectEntry), folder (ObjectLibrary).
 
-A library is a folder with manifest.json and objects/NAME.npz.  The manifest is written last and in one step, so a
-folder with a manifest is complete.  Models are loaded when asked for, never all at once.
-
-The row that a library's manifest keeps of each object.
+A library is a folder with manifest.json and objects/NAME.npz. The manifest is written last and atomically, so that a
+folder with a manifest is complete. Models are loaded on demand.
 """
 
 import copy
@@ -21,6 +19,30 @@ import numpy as np
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
+PIECE_POINTS = 64
+"""Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
+MAX_PIECES = 24
+"""Most convex pieces of one object."""
+SURFACE_POINTS = 1024
+"""Surface samples of one object."""
+SPLITS = ("train", "validation", "test", "imported")
+"""Splits an object may belong to; "imported" objects come from meshes."""
+UPRIGHT_RAD = np.deg2rad(20)
+"""Most tilt of an object that counts as upright."""
+MANIFEST = "manifest.json"
+FORMAT = 1
+_ARRAYS = {
+    "vertices": np.float32,
+    "faces": np.int32,
+    "pieces": np.float32,
+    "points": np.float32,
+    "normals": np.float32,
+    "inertia": np.float64,
+    "rest_height": np.float64,
+    "rest_quat": np.float64,
+    "rest_prob": np.float64,
+}
+
 
 @dataclass(frozen=True)
 class ObjectEntry:
@@ -32,6 +54,7 @@ class ObjectEntry:
     seed: int
     file: str
     sha256: str
+    """SHA-256 of the file; empty for objects that are built when they are used."""
     extents: tuple[float, float, float]
     """Side lengths of the axis-aligned box [m]."""
     mass: float
@@ -69,38 +92,6 @@ def entry_from_dict(values: dict[str, object]) -> ObjectEntry:
     if unknown := sorted(set(values) - known):
         raise ValueError(f"manifest: unknown keys {unknown} in '{values.get('name')}'; known: {sorted(known)}")
     return ObjectEntry(**{**values, "extents": tuple(values["extents"])})  # type: ignore[arg-type]
-
-
-PIECE_POINTS = 64
-"""Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
-
-MAX_PIECES = 24
-"""Most convex pieces of one object."""
-
-SURFACE_POINTS = 1024
-"""Surface samples of one object."""
-
-SPLITS = ("train", "validation", "test", "imported")
-"""Splits an object may belong to; "imported" objects come from meshes."""
-
-UPRIGHT_RAD = np.deg2rad(20)
-"""Most tilt of an object that counts as upright."""
-
-MANIFEST = "manifest.json"
-
-FORMAT = 1
-
-_ARRAYS = {
-    "vertices": np.float32,
-    "faces": np.int32,
-    "pieces": np.float32,
-    "points": np.float32,
-    "normals": np.float32,
-    "inertia": np.float64,
-    "rest_height": np.float64,
-    "rest_quat": np.float64,
-    "rest_prob": np.float64,
-}
 
 
 @dataclass(frozen=True)
@@ -216,7 +207,10 @@ class ObjectLibrary:
             raise ValueError(
                 f"{manifest}: format {self.manifest.get('format')}, this version reads {FORMAT}: make it anew"
             )
-        self._entries = {entry["name"]: entry_from_dict(entry) for entry in self.manifest["objects"]}  # type: ignore[attr-defined]
+        self._fill([entry_from_dict(entry) for entry in self.manifest["objects"]], cache)  # type: ignore[attr-defined]
+
+    def _fill(self, entries: Sequence[ObjectEntry], cache: int) -> None:
+        self._entries = {entry.name: entry for entry in entries}
         self.most_pieces = max((entry.pieces for entry in self._entries.values()), default=1)
         """Convex pieces of the object that has most of them; a part keeps the number of the whole."""
         self._contents: dict[str, bytes] = {}
@@ -226,6 +220,9 @@ class ObjectLibrary:
     def keep(self, models: int) -> None:
         """Hold at least so many loaded models from now on."""
         self._cache_size = max(self._cache_size, models)
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Make the objects `names` ready to be read; those of a complete library are."""
 
     @property
     def names(self) -> list[str]:
@@ -259,7 +256,7 @@ class ObjectLibrary:
             return self._cache[name]
         entry = self.entry(name)
         data = self._read(name)
-        if hashlib.sha256(data).hexdigest() != entry.sha256:
+        if entry.sha256 and hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ValueError(f"{self.path / entry.file}: contents differ from the manifest's sha256; make it anew")
         self._cache[name] = model = ObjectModel.from_bytes(data)
         while len(self._cache) > self._cache_size:
@@ -273,6 +270,7 @@ class ObjectLibrary:
 
         Their scenes are laid out as those of the whole library, so that trials repeat bit by bit.
         """
+        self.prepare(names)
         part = copy.copy(self)
         part.manifest = {key: value for key, value in self.manifest.items() if key != "objects"}
         part._entries = {name: self.entry(name) for name in names}

@@ -1,8 +1,7 @@
-"""Construction of an ObjectModel from geometry, and the numbers of its manifest row.
+"""Construction of an ObjectModel from a closed mesh and convex pieces, and of its manifest row.
 
-Convex pieces in the one shape that all compiled models share: 64 points that all lie on the piece's hull.
-
-Closed triangle meshes as bodies: mass properties, and evenly spread samples of their surface.
+Computes mass properties, samples the surface, and converts each convex piece to 64 points on its hull, the layout that
+all compiled models have.
 """
 
 import hashlib
@@ -13,14 +12,18 @@ from scipy.spatial import ConvexHull, QhullError
 from dexgrasp.sim.objects import resting_poses
 from dexgrasp.sim.objects.library import PIECE_POINTS, SURFACE_POINTS, ObjectEntry, ObjectModel
 
-BALL_M = 0.6e-3
+ROUNDING_M = 0.6e-3
 """Radius of the ball that rounds each piece: it keeps all support points distinct and on the hull."""
 
-MOST_GROWTH = 1.06
+MAX_GROWTH = 1.06
 """Most by which a round piece is scaled up."""
 
-LEAST_SCALE = 0.25
+MIN_SCALE = 0.25
 """A piece thinner than the ball's diameter keeps this share of its own thickness."""
+GRID_M = 2.0**-17
+"""Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""
+HAND_OPENING_M = 0.10
+"""Width that an Allegro or LEAP hand can close around."""
 
 
 def sphere_directions(count: int) -> np.ndarray:
@@ -36,7 +39,7 @@ _DIRECTIONS = sphere_directions(PIECE_POINTS)
 _BETWEEN = sphere_directions(150)
 
 
-def support_hull(points: np.ndarray, ball_m: float = BALL_M) -> np.ndarray:
+def support_hull(points: np.ndarray, ball_m: float = ROUNDING_M) -> np.ndarray:
     """Return the 64 support points (64, 3) float32 of the rounded hull of `points` (n, 3).
 
     One point along each of 64 directions; the hull is rounded by a small ball.
@@ -51,12 +54,12 @@ def support_hull(points: np.ndarray, ball_m: float = BALL_M) -> np.ndarray:
     along = local @ axes
     middle = (along.max(axis=0) + along.min(axis=0)) / 2
     extent = np.ptp(along, axis=0)
-    scale = np.maximum(1 - 2 * ball_m / np.maximum(extent, 1e-9), LEAST_SCALE)
+    scale = np.maximum(1 - 2 * ball_m / np.maximum(extent, 1e-9), MIN_SCALE)
     shrunk = centre + ((along - middle) * scale + middle) @ axes.T
     packed = shrunk[np.argmax(shrunk @ _DIRECTIONS.T, axis=0)] + ball_m * _DIRECTIONS
     width = (local @ _BETWEEN.T).max(axis=0)
     growth = np.mean(width / ((packed - centre) @ _BETWEEN.T).max(axis=0))
-    return (centre + np.clip(growth, 1, MOST_GROWTH) * (packed - centre)).astype(np.float32)
+    return (centre + np.clip(growth, 1, MAX_GROWTH) * (packed - centre)).astype(np.float32)
 
 
 def support_hulls(pieces: list[np.ndarray]) -> np.ndarray:
@@ -151,14 +154,8 @@ def _face_cross(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np
     return cross, np.linalg.norm(cross, axis=1)
 
 
-GRID_M = 2.0**-17
-"""Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""
-
-HAND_OPENING_M = 0.10
-"""Width that an Allegro or LEAP hand can close around."""
-
-
 def assemble(
+    *,
     name: str,
     family: str,
     split: str,
@@ -185,12 +182,25 @@ def assemble(
     inertia = second * mass / volume
     height, quat, prob = resting_poses.resting_poses(packed, mass, inertia)
     return ObjectModel(
-        name, family, split, seed, vertices, faces.astype(np.int32), packed, _on_grid(points),
-        np.round(normals, 3).astype(np.float32), float(mass), inertia, height, quat, prob, float(friction),
-    )  # fmt: skip
+        name=name,
+        family=family,
+        split=split,
+        seed=seed,
+        vertices=vertices,
+        faces=faces.astype(np.int32),
+        pieces=packed,
+        points=_on_grid(points),
+        normals=np.round(normals, 3).astype(np.float32),
+        mass=float(mass),
+        inertia=inertia,
+        rest_height=height,
+        rest_quat=quat,
+        rest_prob=prob,
+        friction=float(friction),
+    )
 
 
-def describe(model: ObjectModel, file: str, data: bytes, source: str = "") -> ObjectEntry:
+def make_entry(model: ObjectModel, file: str, data: bytes, source: str = "") -> ObjectEntry:
     """Return the manifest row of a model whose file holds `data`."""
     volume = mass_properties(model.vertices, model.faces)[0]
     hull = float(ConvexHull(model.vertices.astype(float)).volume)

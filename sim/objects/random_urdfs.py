@@ -40,7 +40,7 @@ SCALE = "0.015 0.015 0.015"
 MASS_KG = 0.1
 """Mass in every URDF of the set."""
 
-WORTH_A_PROCESS = 50
+MIN_PER_PROCESS = 50
 """Objects that take as long as starting a process."""
 
 log = logging.getLogger("dexgrasp")
@@ -62,7 +62,7 @@ def cached_library(n: int = COUNT) -> ObjectLibrary:
         scale=float(SCALE.split()[0]), mass_min=MASS_KG, mass_max=MASS_KG, decomposition="parts"
     )
     folder = meshes(files.cache_folder() / "random_urdfs")
-    workers = min(process_pool.available_cores(), -(-n // WORTH_A_PROCESS))
+    workers = min(process_pool.available_cores(), -(-n // MIN_PER_PROCESS))
     report = importer.import_meshes(folder, out, settings, workers, most=n)
     if report.refused:
         log.warning(report.summary())

@@ -8,36 +8,51 @@ from dexgrasp import assets
 from dexgrasp.sim.objects.library import MANIFEST, ObjectLibrary
 from dexgrasp.utils.text import did_you_mean
 
+GENERATED = re.compile(r"generated:(\d+)(?::(train|validation|test))?")
+RANDOM_URDFS = re.compile(r"random_urdfs(?::(\d+))?")
+
 
 def open_library(spec: str | Path) -> ObjectLibrary:
     """Return the object library named by `spec`.
 
-    "shipped"; "generated:N": N training objects, generated on first use and cached, "generated:N:validation" or ":test"
-    for another split; "random_urdfs": the 1,000 objects of PyBullet, "random_urdfs:N" the first N;
-    a library folder; or a folder of meshes, imported into the cache on first use.
+    "shipped"; "generated:N": N training objects, built when they are used and cached, "generated:N:validation" or
+    ":test" for another split; "random_urdfs": the 1,000 objects of PyBullet, "random_urdfs:N" the first N; a library
+    folder; or a folder of meshes, imported into the cache on first use.
     """
+    check_spec(spec)
     if str(spec) == "shipped":
         return ObjectLibrary(assets.path("objects"))
-    if made := re.fullmatch(r"generated:(\d+)(?::(train|validation|test))?", str(spec)):
-        from dexgrasp.sim.objects.generator import cached_library
+    if made := GENERATED.fullmatch(str(spec)):
+        from dexgrasp.sim.objects.generated_library import cached_library
 
         return cached_library(int(made[1]), split=made[2] or "train")
-    if public := re.fullmatch(r"random_urdfs(?::(\d+))?", str(spec)):
+    if public := RANDOM_URDFS.fullmatch(str(spec)):
         from dexgrasp.sim.objects import random_urdfs
 
         return random_urdfs.cached_library(int(public[1] or random_urdfs.COUNT))
     path = Path(spec).expanduser()
     if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
         return ObjectLibrary(path)
-    if not path.is_dir():
-        raise FileNotFoundError(
-            f"objects: '{spec}' is neither a known name nor a folder.{_suggestion(str(spec))} Expected 'shipped', "
-            f"'generated:N' (N training objects), 'generated:N:validation', 'generated:N:test', 'random_urdfs' "
-            f"(PyBullet's 1,000), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or GLB meshes"
-        )
     from dexgrasp.sim.objects.importer import import_to_cache
 
     return import_to_cache(path)
+
+
+def check_spec(spec: str | Path, key: str = "objects") -> None:
+    """Raise FileNotFoundError if `spec` names no library; nothing is opened, generated or imported.
+
+    `key`: the option in the message.
+    """
+    text = str(spec)
+    if text == "shipped" or GENERATED.fullmatch(text) or RANDOM_URDFS.fullmatch(text):
+        return
+    if not Path(text).expanduser().is_dir():
+        raise FileNotFoundError(
+            f"{key}: '{spec}' is neither a known name nor a folder.{_suggestion(text)} "
+            f"Expected 'shipped', 'generated:N' (N training objects; 'generated:N:validation', 'generated:N:test'), "
+            f"'random_urdfs' (PyBullet's 1,000), a library folder (with {MANIFEST}) or a folder of OBJ, STL, PLY or "
+            "GLB meshes"
+        )
 
 
 def _suggestion(spec: str) -> str:

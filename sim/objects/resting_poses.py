@@ -11,11 +11,11 @@ from scipy.spatial import ConvexHull
 
 MERGE_RAD = np.deg2rad(10)
 """Poses whose down directions differ by less are one pose (they are equal up to yaw)."""
-MOST_POSES = 8
+MAX_POSES = 8
 """Round objects have no end of poses: the likeliest are kept."""
-LEAST_PROB = 0.01
+MIN_PROB = 0.01
 """Poses rarer than this are left out."""
-SAME_HEIGHT = 0.04
+HEIGHT_TOLERANCE = 0.04
 """Poses of a round thing, which may stand for each other, differ by less than this share of their height."""
 STEP_S = 0.004
 """At twice this step a light coin on one piece sinks and trembles on the plane (measured)."""
@@ -87,12 +87,12 @@ def _likeliest(down: np.ndarray, prob: np.ndarray, heights: np.ndarray) -> tuple
     first, and poses left out add their probability to those of their height.
     """
     prob = prob / prob.sum()
-    group = np.array([np.flatnonzero(np.abs(heights / h - 1) < SAME_HEIGHT)[0] for h in heights])
+    group = np.array([np.flatnonzero(np.abs(heights / h - 1) < HEIGHT_TOLERANCE)[0] for h in heights])
     total = np.bincount(group, weights=prob, minlength=len(prob))
     order = np.argsort(-prob, kind="stable")
-    order = [k for k in order if total[group[k]] >= LEAST_PROB or k == order[0]]
+    order = [k for k in order if total[group[k]] >= MIN_PROB or k == order[0]]
     rank = {k: sum(group[i] == group[k] for i in order[:at]) for at, k in enumerate(order)}
-    chosen = sorted(order, key=lambda k: (rank[k] > 0, -prob[k]))[:MOST_POSES]
+    chosen = sorted(order, key=lambda k: (rank[k] > 0, -prob[k]))[:MAX_POSES]
     share = np.bincount(group[chosen], weights=prob[chosen], minlength=len(prob))
     kept = np.array([prob[k] * total[group[k]] / share[group[k]] for k in chosen])
     return down[chosen], kept / kept.sum()
@@ -122,7 +122,7 @@ def object_on_table(pieces: np.ndarray, mass: float, inertia: np.ndarray) -> muj
     return spec.compile()
 
 
-def turned_rad(quat_a: np.ndarray, quat_b: np.ndarray) -> float:
+def rotation_angle_rad(quat_a: np.ndarray, quat_b: np.ndarray) -> float:
     """Return the angle between two orientations wxyz [rad]."""
     return float(2 * np.arccos(np.clip(abs(np.dot(quat_a, quat_b)), 0, 1)))
 
@@ -133,7 +133,7 @@ def _settle(model: mujoco.MjModel, pieces: np.ndarray, quat: np.ndarray) -> tupl
     mujoco.mj_step(model, data, nstep=round(SETTLE_S / STEP_S))
     start = data.qpos.copy()
     mujoco.mj_step(model, data, nstep=round(HOLD_S / STEP_S))
-    if not np.isfinite(data.qpos).all() or turned_rad(start[3:], data.qpos[3:]) > HOLD_RAD:
+    if not np.isfinite(data.qpos).all() or rotation_angle_rad(start[3:], data.qpos[3:]) > HOLD_RAD:
         return None
     rest = data.qpos[3:] / np.linalg.norm(data.qpos[3:])
     return _height(pieces, rest), rest

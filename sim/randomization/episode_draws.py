@@ -92,8 +92,8 @@ class RandomizationCfg:
     effort_scale: Range = (1.0, 1.0)
     """Factor on each finger joint's effort limit."""
     palm_stiffness: Range = (1.0, 1.0)
-    """Factor on the stiffness of what carries a floating palm, evenly drawn in its logarithm; the damping gain follows
-    as its root. An arm has its own."""
+    """Factor on the stiffness of a floating palm's servos, drawn log-uniformly; their damping gain is scaled by its
+    root. No effect on arms."""
     gravity_rad: float = 0.0
     """Half-width of the direction of gravity about two axes: a table that is not level [rad]."""
     joint_noise_rad: float = 0.0
@@ -201,8 +201,8 @@ class EpisodeDraws:
     """(env,) share of lift and hold at which the push begins."""
     camera_bias: Tensor
     """(env, 3)."""
-    mishap: Tensor
-    """(env, 2) numbers in [0, 1): which disturbance of a mixture, and how much of it."""
+    disturbance: Tensor
+    """(env, 2) numbers in [0, 1): kind of a mixture's disturbance, and its strength."""
 
     @staticmethod
     def empty(num_envs: int, num_joints: int, device: torch.device | str = "cpu") -> "EpisodeDraws":
@@ -283,7 +283,7 @@ def _draw_domain(random: TrialRandom, cfg: RandomizationCfg, num_joints: int) ->
         "push": random.uniform("push", 0.0, cfg.max_push_n, (1,)) * random.directions("push, direction"),
         "push_at": random.uniform("push_at"),
         "camera_bias": random.uniform("camera_bias", -cfg.camera_bias_m, cfg.camera_bias_m, (3,)),
-        "mishap": random.uniform("mishap", size=(2,)),
+        "disturbance": random.uniform("mishap", size=(2,)),
     }
 
 

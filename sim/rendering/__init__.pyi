@@ -1,3 +1,3 @@
-from .offscreen import Renderer as Renderer
 from .offscreen import RenderUnavailable as RenderUnavailable
-from .offscreen import VideoRecorder as VideoRecorder
+from .renderer import Renderer as Renderer
+from .video import VideoRecorder as VideoRecorder

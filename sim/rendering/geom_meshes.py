@@ -51,7 +51,13 @@ def _in_body(model: mujoco.MjModel, geom: int) -> GeomMesh:
     body = int(model.geom_bodyid[geom])
     red, green, blue = (round(255 * float(part)) for part in model.geom_rgba[geom, :3])
     name = f"{model.body(body).name}_{geom}"
-    return GeomMesh(name, body, vertices_b.astype(np.float32), faces.astype(np.int32), (red, green, blue))
+    return GeomMesh(
+        name=name,
+        body=body,
+        vertices_b=vertices_b.astype(np.float32),
+        faces=faces.astype(np.int32),
+        rgb=(red, green, blue),
+    )
 
 
 def _of_geom(model: mujoco.MjModel, geom: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -1,12 +1,10 @@
 """Capsules around the geoms of a model: hand for the training camera, robot for self-filtering.
 
-A box becomes capsules side by side along its longest edge, as thick as its thinnest; its corners are lost, or nearly
-kept by two layers of thinner ones. A mesh becomes the box about it in its own axes, rounded in this way.
+A box becomes capsules side by side along its longest edge, as thick as its thinnest edge; its corners are lost, or
+nearly kept by two layers of thinner capsules. A mesh is replaced by its bounding box in its own axes.
 
 `python -m dexgrasp.sim.robots.capsules FOLDER ...` writes capsules.json beside the hand.yaml or arm.yaml of each
-folder.
-
-A robot reads it to know its own body in the camera's image without a simulator; see perception/robot_mask.py.
+folder, for `perception/robot_mask.py`, which needs no simulator.
 """
 
 import json
@@ -30,6 +28,8 @@ ROUND = (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER)
 
 Stick = tuple[NDArray[np.float64], NDArray[np.float64], float]
 """Two ends [m] and a radius [m]."""
+DIGITS = 7
+"""Decimals of a metre: a tenth of a micrometre."""
 
 
 def hand_shape(hand: HandSpec) -> HandCapsules:
@@ -47,7 +47,7 @@ def hand_shape(hand: HandSpec) -> HandCapsules:
     )
 
 
-def hand_shadow(hand: HandSpec, margin_m: float) -> HandOcclusion:
+def hand_occlusion(hand: HandSpec, margin_m: float) -> HandOcclusion:
     """Return the occlusion model of a hand enlarged by `margin_m` [m]."""
     base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
     return HandOcclusion(hand_shape(hand), base_in_palm, margin_m)
@@ -106,10 +106,6 @@ def _spread(room: float, radius: float) -> NDArray[np.float64]:
     if room < 0.1 * radius:
         return np.zeros(1)
     return np.linspace(-room, room, max(2, int(np.ceil(room / radius)) + 1))
-
-
-DIGITS = 7
-"""Decimals of a metre: a tenth of a micrometre."""
 
 
 def hand_capsules(folder: Path) -> dict[str, Any]:

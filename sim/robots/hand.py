@@ -2,10 +2,6 @@
 
 hand.yaml is the single source of actuation numbers, hand.xml of geometry and inertia. A left hand is the mirror image
 of the right one, made in code; joint axes are mirrored too, so that both hands take the same joint values.
-
-hand.yaml read and checked: the description of a hand as the fields of HandSpec.
-
-The mirror image of a model: how a left hand comes from a right one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +32,10 @@ _ACTUATION = ("effort_limit", "speed_limit", "kp", "kd", "damping", "armature")
 _KEYS = ("name", "side", "xml", "root", "source", "palm", "actuation", "joints", "keypoints", "contact_bodies")
 
 _KEYS += ("thumb_bodies", "grasp")
+MIRROR_POS = np.array([1.0, -1.0, 1.0])
+"""Factors of a position under y -> -y."""
+MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
+"""Factors of a quaternion: the mirrored rotation M R M, which is a rotation again."""
 
 
 def find_hand(name_or_path: str | Path) -> Path:
@@ -153,13 +153,6 @@ def _demand_exactly(mapping: Mapping[str, Any], keys: Sequence[str], where: str)
     demand_known(mapping, keys, f"{where} key")
     if missing := [key for key in keys if key not in mapping]:
         raise ValueError(f"{where} lacks the keys {missing}; expected {list(keys)}")
-
-
-MIRROR_POS = np.array([1.0, -1.0, 1.0])
-"""Factors of a position under y -> -y."""
-
-MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
-"""Factors of a quaternion: the mirrored rotation M R M, which is a rotation again."""
 
 
 def mirror(spec: mujoco.MjSpec) -> None:

@@ -2,8 +2,6 @@
 
 The pipeline receives the image, the camera's pose with its calibration error, and the capsules of hand and arm; no mask
 and no pose of the object. The first frame is taken without the hand.
-
-Depth images of a MuJoCo scene, rendered by OpenGL for a pinhole camera of given intrinsics.
 """
 
 import logging
@@ -18,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
-from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES, steady_depth
+from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES, median_depth
 from dexgrasp.perception.robot_mask import Capsules
 from dexgrasp.perception.segmentation.pipeline import NoObjectError, SegmentationCfg, Segmenter
 from dexgrasp.perception.segmentation.table_plane import NoPlaneError
@@ -28,19 +26,24 @@ from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.rendering.offscreen import backend, open_renderer
 from dexgrasp.sim.robots.capsules import robot_capsules
 from dexgrasp.sim.scene import ModelPool
-from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_flaws
+from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
 from dexgrasp.sim.sensors.point_camera import POINTS
 
-FAR_M = 5.0
+MAX_DEPTH_M = 5.0
 """Depth beyond which a pixel is empty."""
 
-CONTEXTS = 72
+MAX_RENDERERS = 72
 """Most models whose meshes stay in OpenGL; the least recently rendered is dropped first."""
 
-UNSEEN = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX)
+UNUSED_FLAGS = (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION, mujoco.mjtRndFlag.mjRND_SKYBOX)
 """Rendering features that cost time and have no depth."""
 
-AWAY_W = (0.0, 0.0, -50.0)
+OUT_OF_VIEW_W = (0.0, 0.0, -50.0)
+log = logging.getLogger("dexgrasp")
+CAMERA = Intrinsics(width=640, height=480, fx=385.0, fy=385.0, cx=319.5, cy=239.5)
+"""Pinhole model of a D435 at this size."""
+HOLE_FRACTION = 0.02
+"""Fraction of pixels without depth."""
 
 
 def camera_looking_at(camera_w: ArrayLike, target_w: ArrayLike) -> tuple[mujoco.MjvCamera, NDArray]:
@@ -71,14 +74,17 @@ class DepthRenderer:
     def __init__(self, intrinsics: Intrinsics) -> None:
         centre = ((intrinsics.width - 1) / 2, (intrinsics.height - 1) / 2)
         if intrinsics.fx != intrinsics.fy or (intrinsics.cx, intrinsics.cy) != centre or any(intrinsics.coeffs):
-            raise ValueError(f"only a plain pinhole with its axis in the middle can be drawn, got {intrinsics}")
+            raise ValueError(
+                "rendering needs a pinhole camera with fx = fy, a centred principal point and no distortion, got "
+                f"{intrinsics}"
+            )
         backend()
         self.intrinsics = intrinsics
         self._fovy_deg = float(np.degrees(2 * np.arctan(intrinsics.height / 2 / intrinsics.fy)))
         self._renderers: OrderedDict[int, tuple[mujoco.MjModel, mujoco.Renderer]] = OrderedDict()
         weakref.finalize(self, _free, self._renderers)  # OSMesa crashes at the end of the process when it is not freed
 
-    def draw(
+    def render(
         self, model: mujoco.MjModel, data: mujoco.MjData, camera: mujoco.MjvCamera, hide: Sequence[int] = ()
     ) -> NDArray[np.float64]:
         """Return depth (rows, columns) along the camera's axis [m], 0 in empty pixels.
@@ -91,9 +97,9 @@ class DepthRenderer:
         hidden = set(hide)
         for geom in renderer.scene.geoms[: renderer.scene.ngeom]:
             if geom.objtype == mujoco.mjtObj.mjOBJ_GEOM and geom.objid in hidden:
-                geom.pos[:] = AWAY_W
+                geom.pos[:] = OUT_OF_VIEW_W
         depth_m = renderer.render().astype(np.float64)
-        depth_m[depth_m > FAR_M] = 0.0
+        depth_m[depth_m > MAX_DEPTH_M] = 0.0
         return depth_m
 
     def _open(self, model: mujoco.MjModel) -> mujoco.Renderer:
@@ -101,10 +107,10 @@ class DepthRenderer:
         if renderer is None:
             renderer = open_renderer(model, self.intrinsics.width, self.intrinsics.height, samples=0)
             renderer.enable_depth_rendering()
-            for flag in UNSEEN:
+            for flag in UNUSED_FLAGS:
                 renderer.scene.flags[flag] = 0
         self._renderers[id(model)] = model, renderer
-        while len(self._renderers) > CONTEXTS:
+        while len(self._renderers) > MAX_RENDERERS:
             self._renderers.popitem(last=False)[1][1].close()
         return renderer
 
@@ -114,32 +120,27 @@ def _free(renderers: OrderedDict[int, tuple[mujoco.MjModel, mujoco.Renderer]]) -
         renderers.popitem()[1][1].close()
 
 
-log = logging.getLogger("dexgrasp")
-
-CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
-"""Pinhole model of a D435 at this size."""
-
-MISSING = 0.02
-"""Fraction of pixels without depth."""
-
-
 class DepthCamera:
     """Renders and segments depth. The trial's random numbers alone decide the errors of its images."""
 
-    def __init__(self, pool: ModelPool, engine: Engine, flaws: bool = True) -> None:
-        """`flaws`: add depth errors; without them images are exact."""
-        self._pool, self._engine, self._flaws = pool, engine, flaws
+    def __init__(self, pool: ModelPool, engine: Engine, depth_errors: bool = True) -> None:
+        """`depth_errors`: add the errors of a D435; without them images are exact."""
+        self._pool, self._engine, self._depth_errors = pool, engine, depth_errors
         self._renderer = DepthRenderer(CAMERA)
         self._segmenter = Segmenter(SegmentationCfg(points=POINTS), CAMERA)
         self._seeds = np.zeros(engine.num_envs, np.int64)
-        self._first = torch.ones(engine.num_envs)
-        self._place_w = np.zeros((engine.num_envs, 3))
+        self._first_pixels = torch.ones(engine.num_envs)
+        self._look_at_w = np.zeros((engine.num_envs, 3))
         model = pool.get(pool.library.names[0])
         self._object_q = model.joint("object").qposadr[0]
         object_body = model.body("object").id
-        self._robot = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, object_body)]
+        self._robot_geoms = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, object_body)]
 
-    def first(
+    def look_at(self, rows: Tensor, target_w: Tensor) -> None:
+        """Point the cameras of `rows` at target_w (row, 3), world frame [m]."""
+        self._look_at_w[rows.numpy()] = target_w.numpy()
+
+    def observe_first(
         self,
         rows: Tensor,
         names: Sequence[str],
@@ -147,7 +148,6 @@ class DepthCamera:
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
-        again: bool = False,
     ) -> Tensor:
         """Return points (row, POINTS, 3) of the objects `names` at the given poses, without the hand.
 
@@ -160,15 +160,16 @@ class DepthCamera:
             data = mujoco.MjData(model)
             data.qpos[self._object_q : self._object_q + 7] = torch.cat([pos_w[i], quat_w[i]]).numpy()
             mujoco.mj_kinematics(model, data)
-            if not again:  # a camera that looks again has not turned
-                self._place_w[row] = [*pos_w[i, :2].tolist(), 0.0]
-            points[i], count = self._see(row, model, data, camera_w[i], draws.camera_bias[i], 0)
-            self._first[row] = max(count, 1)
+            points[i], count = self._segment(row, model, data, camera_w[i], bias_w=draws.camera_bias[i], step=0)
+            self._first_pixels[row] = max(count, 1)
             if not count:
-                log.warning("trial on %s: the first frame shows no object; the palm goes to its place", names[i])
+                log.warning(
+                    "no object in the first frame of %s: the grasp is planned at the point that the camera looks at",
+                    names[i],
+                )
         return points
 
-    def frame(
+    def observe(
         self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the points that the hands leave visible after `step` (row,) control steps.
@@ -179,45 +180,46 @@ class DepthCamera:
         points, pixels = torch.zeros(len(rows), POINTS, 3), torch.zeros(len(rows))
         for i, row in enumerate(rows.tolist()):
             model, data = self._engine.get_model(row), self._engine.get_data(row)
-            seen = self._see(row, model, data, camera_w[i], draws.camera_bias[row], int(step[i]))
-            points[i], pixels[i] = seen
-        return points, pixels.clamp(max=POINTS).long(), (pixels / self._first[rows]).clamp(max=1.0)
+            points[i], pixels[i] = self._segment(
+                row, model, data, camera_w[i], bias_w=draws.camera_bias[row], step=int(step[i])
+            )
+        return points, pixels.clamp(max=POINTS).long(), (pixels / self._first_pixels[rows]).clamp(max=1.0)
 
-    def take(
-        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
+    def render(
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, *, bias_w: Tensor, step: int
     ) -> tuple[DepthFrame, Capsules | None]:
         """Return a frame of one scene after `step` control steps, and the robot's capsules in it.
 
         In the first frame, step 0, there is no robot. `camera_w` (3,): position of the camera; `bias_w` (3,):
         calibration error [m].
         """
-        camera, T_world_cam = camera_looking_at(camera_w.numpy(), self._place_w[row])
-        depth_m = self._renderer.draw(model, data, camera, self._robot if step == 0 else ())
-        if self._flaws:
-            depth_m = self._spoiled(depth_m, np.random.default_rng([int(self._seeds[row]), step]), step == 0)
+        camera, T_world_cam = camera_looking_at(camera_w.numpy(), self._look_at_w[row])
+        depth_m = self._renderer.render(model, data, camera, self._robot_geoms if step == 0 else ())
+        if self._depth_errors:
+            depth_m = self._with_depth_errors(depth_m, np.random.default_rng([int(self._seeds[row]), step]), step == 0)
         T_world_cam[:3, 3] += bias_w.numpy()
-        frame = DepthFrame(depth_m.astype(np.float32), CAMERA, 0.0, T_world_cam)
-        return frame, robot_capsules(model, data, self._robot) if step else None
+        frame = DepthFrame(depth_m=depth_m.astype(np.float32), intrinsics=CAMERA, stamp_s=0.0, T_world_cam=T_world_cam)
+        return frame, robot_capsules(model, data, self._robot_geoms) if step else None
 
     def seed(self, row: int) -> int:
         """Return the random seed of the pipeline in one episode."""
         return int(self._seeds[row])
 
-    def _see(
-        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, bias_w: Tensor, step: int
+    def _segment(
+        self, row: int, model: mujoco.MjModel, data: mujoco.MjData, camera_w: Tensor, *, bias_w: Tensor, step: int
     ) -> tuple[Tensor, int]:
-        """Return points (POINTS, 3) and the number of object pixels; the object's place and 0 where none is found."""
-        frame, capsules = self.take(row, model, data, camera_w, bias_w, step)
+        """Return points (POINTS, 3) and the number of object pixels; without an object the camera's target and 0."""
+        frame, capsules = self.render(row, model, data, camera_w, bias_w=bias_w, step=step)
         try:
             found = self._segmenter(frame, capsules, seed=self.seed(row))
         except (NoObjectError, NoPlaneError):
-            return torch.from_numpy(self._place_w[row]).float().expand(POINTS, 3), 0
+            return torch.from_numpy(self._look_at_w[row]).float().expand(POINTS, 3), 0
         return torch.from_numpy(found.points_w), len(found.cloud_w)
 
     @staticmethod
-    def _spoiled(depth_m: NDArray[np.float64], rng: np.random.Generator, still: bool) -> NDArray[np.float64]:
+    def _with_depth_errors(depth_m: NDArray[np.float64], rng: np.random.Generator, still: bool) -> NDArray[np.float64]:
         """Return one frame with a D435's errors; the median of several where `still`."""
-        frames = np.stack([depth_m] * (FIRST_FRAMES if still else 1))
+        frames = np.stack([depth_m] * (FIRST_VIEW_FRAMES if still else 1))
         for frame in frames:
-            add_flaws(frame, CAMERA, DepthNoiseDraws.draw(frame.shape, rng, MISSING))
-        return steady_depth(frames) if still else frames[0]
+            add_depth_errors(frame, CAMERA, DepthNoiseDraws.draw(frame.shape, rng, HOLE_FRACTION))
+        return median_depth(frames) if still else frames[0]

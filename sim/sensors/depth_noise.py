@@ -10,14 +10,14 @@ from dexgrasp.perception.cameras.depth import Intrinsics
 
 BASELINE_M = 0.05
 """Baseline of a D435."""
-DISPARITY_SD = 0.08
+DISPARITY_SD_PX = 0.08
 """Standard deviation of the disparity [pixel]: the vendor's tuning guide gives 0.05 to 0.1 for textured surfaces."""
-MATCH_WIDTH = 1.2
+MATCH_WIDTH_PX = 1.2
 """Correlation length of the noise [pixel]: stereo matching compares windows."""
-UNIT_M = 0.001
+DEPTH_UNIT_M = 0.001
 """Resolution of depth values."""
-EDGE_M = 0.015
-"""Least depth step at which pixels fly."""
+MIN_EDGE_M = 0.015
+"""Least depth step of an edge, at which flying pixels appear."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class DepthNoiseDraws:
     """Hold the random numbers of one image; each (rows, columns)."""
 
     at_edge: NDArray[np.float32]
-    """In [0, 1): decides whether a pixel beside an edge flies, stays or is lost."""
-    part: NDArray[np.float32]
+    """In [0, 1): decides whether a pixel beside an edge becomes a flying pixel, stays or becomes a hole."""
+    edge_position: NDArray[np.float32]
     """In [0, 1): position of a flying pixel between near and far side of its edge."""
     hole: NDArray[np.bool_]
     """Pixels without depth."""
@@ -36,30 +36,32 @@ class DepthNoiseDraws:
     @classmethod
     def draw(cls, shape: tuple[int, int], rng: np.random.Generator, missing: float) -> "DepthNoiseDraws":
         """Draw the numbers of one image; `missing`: fraction of pixels that become holes."""
-        at_edge, part = rng.random((2, *shape), np.float32)
+        at_edge, edge_position = rng.random((2, *shape), np.float32)
         hole = rng.random(shape, np.float32) < missing
-        noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), MATCH_WIDTH)
-        return cls(at_edge, part, hole, noise / noise.std())
+        noise = ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), MATCH_WIDTH_PX)
+        return cls(at_edge=at_edge, edge_position=edge_position, hole=hole, noise=noise / noise.std())
 
-    def turned(self, rng: np.random.Generator) -> "DepthNoiseDraws":
+    def mirrored(self, rng: np.random.Generator) -> "DepthNoiseDraws":
         """Return one of the four mirror images: another image without another draw."""
         rows, columns = (slice(None, None, int(step)) for step in rng.choice([-1, 1], 2))
         way = rows, columns
-        return DepthNoiseDraws(self.at_edge[way], self.part[way], self.hole[way], self.noise[way])
+        return DepthNoiseDraws(
+            at_edge=self.at_edge[way], edge_position=self.edge_position[way], hole=self.hole[way], noise=self.noise[way]
+        )
 
 
-def add_flaws(depth_m: NDArray[np.floating], camera: Intrinsics, chance: DepthNoiseDraws) -> NDArray[np.bool_]:
+def add_depth_errors(depth_m: NDArray[np.floating], camera: Intrinsics, draws: DepthNoiseDraws) -> NDArray[np.bool_]:
     """Add depth errors to an image (rows, columns) [m] in place. Return the mask of flying pixels."""
     known = depth_m > 0
     near, far = _around(np.where(known, depth_m, np.inf), np.minimum), _around(depth_m, np.maximum)
     step = far - near
-    edge = (step > EDGE_M) & known
-    flying = edge & (chance.at_edge < 0.4)
-    depth_m[flying] = near[flying] + step[flying] * chance.part[flying]
-    depth_m[(edge & (chance.at_edge > 0.8)) | chance.hole] = 0
-    depth_m += depth_m**2 * (DISPARITY_SD / (camera.fx * BASELINE_M)) * chance.noise
-    np.rint(depth_m / UNIT_M, out=depth_m)
-    depth_m *= UNIT_M
+    edge = (step > MIN_EDGE_M) & known
+    flying = edge & (draws.at_edge < 0.4)
+    depth_m[flying] = near[flying] + step[flying] * draws.edge_position[flying]
+    depth_m[(edge & (draws.at_edge > 0.8)) | draws.hole] = 0
+    depth_m += depth_m**2 * (DISPARITY_SD_PX / (camera.fx * BASELINE_M)) * draws.noise
+    np.rint(depth_m / DEPTH_UNIT_M, out=depth_m)
+    depth_m *= DEPTH_UNIT_M
     return flying
 
 
@@ -71,7 +73,7 @@ def _around(image: NDArray[np.floating], extreme: np.ufunc) -> NDArray[np.floati
     return image
 
 
-def glossy_holes(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
+def highlight_holes(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[np.bool_]:
     """Return elliptic holes, as highlights cause, over about a third of `mask` (rows, columns)."""
     row, column = np.nonzero(mask)
     holes = np.zeros_like(mask)
@@ -86,7 +88,7 @@ def glossy_holes(mask: NDArray[np.bool_], rng: np.random.Generator) -> NDArray[n
     return holes
 
 
-def bumps(
+def table_bumps(
     depth_m: NDArray[np.float64],
     camera: Intrinsics,
     T_world_cam: NDArray[np.float64],

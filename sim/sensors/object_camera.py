@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dexgrasp.perception.tracking.object_points import CLEAR_M, ObjectFrame, ObjectPoints, PalmMotion
+from dexgrasp.perception.tracking.object_points import OUTLINE_MARGIN_M, ObjectFrame, ObjectPoints, PalmMotion
 from dexgrasp.sim.engine.base import Engine, State
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg
-from dexgrasp.sim.robots.capsules import hand_shadow
+from dexgrasp.sim.robots.capsules import hand_occlusion
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import ModelPool
 from dexgrasp.sim.sensors.config import CameraCfg
@@ -24,7 +24,11 @@ from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
 class CameraModel(Protocol):
     """Returns object points of one frame: surface samples, or rendered depth."""
 
-    def first(
+    def look_at(self, rows: Tensor, target_w: Tensor) -> None:
+        """Point the cameras of `rows` at target_w (row, 3), world frame [m]."""
+        ...
+
+    def observe_first(
         self,
         rows: Tensor,
         names: Sequence[str],
@@ -32,15 +36,11 @@ class CameraModel(Protocol):
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
-        again: bool = False,
     ) -> Tensor:
-        """Return points (row, POINTS, 3) of the first frame, without the hand.
-
-        `again`: a later frame, the hand moved aside. `draws` are of the rows.
-        """
+        """Return points (row, POINTS, 3) of a first view, without the hand; `draws` are of the rows."""
         ...
 
-    def frame(
+    def observe(
         self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return points (row, POINTS, 3), their number (row,) and pixels relative to the first view (row,).
@@ -68,46 +68,47 @@ class ObjectCamera(ObjectPoints):
         """Source of the frames."""
         self.camera_w = torch.zeros(num_envs, 3, dtype=torch.float64, device=device)
         """(env, 3) position of the camera, world frame [m]."""
-        self._palm = PalmMotion(num_envs, device)
-        self._shadow = hand_shadow(_required(hand), CLEAR_M).to(device) if cfg.tracks else None
+        self._palm_motion = PalmMotion(num_envs, device)
+        self._occlusion = hand_occlusion(_required(hand), OUTLINE_MARGIN_M).to(device) if cfg.tracks else None
         self._arrival = torch.zeros(num_envs, dtype=torch.int64, device=device)  # step at which the pending frame comes
         self._pending = ObjectFrame(
             points_w=torch.zeros(num_envs if cfg.live else 0, POINTS, 3, device=device),
             count=torch.zeros_like(self._arrival),
-            share=torch.ones_like(self.fraction),
-            sight=self._shadow.no_sight(num_envs, device) if self._shadow else None,
+            visible_fraction=torch.ones_like(self.visible_fraction),
+            occlusion=self._occlusion.empty(num_envs, device) if self._occlusion else None,
         )
 
-    def first_frame(
+    def observe_first(
         self, rows: Tensor, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, draws: EpisodeDraws
     ) -> Tensor:
         """Take the first view of the objects `names` of `rows` at these poses, without the hand.
 
-        Return the point (row, 3) from whose direction the palm approaches, world frame [m]: the camera itself, or a
-        point above the object where the camera stands aside.
+        Return the origin of the approach direction (row, 3), world frame [m]: the camera, or a point above the object
+        for a camera at the side.
         """
         place_w = torch.cat([pos_w[:, :2], torch.zeros_like(pos_w[:, 2:])], dim=1)
         camera_w = place_w + draws.camera_offset
-        self.begin(rows, self.camera.first(rows, names, pos_w, quat_w, camera_w, draws))
+        self.camera.look_at(rows, place_w)
+        self.reset(rows, self.camera.observe_first(rows, names, pos_w, quat_w, camera_w, draws))
         self.camera_w[rows], self._arrival[rows] = camera_w, 0
         return place_w + draws.approach_offset
 
-    def first_frame_again(
+    def observe_first_again(
         self, rows: Tensor, names: Sequence[str], state: State, draws: EpisodeDraws, step: Tensor
     ) -> Tensor:
         """Replace the first view of the objects of `rows` while the hand is aside.
 
-        Return the mask (row,) of objects of which enough was seen.
+        Return the mask (row,) of objects with at least `min_points` visible points; the points of the others stay.
 
-        `rows` and `names` are of the selected environments, other arguments of all. Elsewhere the points stay.
+        `rows` and `names` are of the selected environments, other arguments of all.
         """
-        count = self.camera.frame(rows, state, self.camera_w[rows], draws, step[rows])[1]
+        count = self.camera.observe(rows, state, self.camera_w[rows], draws, step[rows])[1]
         seen = count >= self._cfg.min_points
         some = rows[seen]
         if len(some):
             shown = [names[int(row)] for row in some]
             pose = state.object_pos_w[some].double(), state.object_quat_w[some].double()
-            self.begin(some, self.camera.first(some, shown, *pose, self.camera_w[some], draws.rows(some), again=True))
+            self.reset(some, self.camera.observe_first(some, shown, *pose, self.camera_w[some], draws.rows(some)))
         self._arrival[rows] = 0
         return seen
 
@@ -124,18 +125,18 @@ class ObjectCamera(ObjectPoints):
 
         Moves the points with the palm, takes frames and receives those that are due.
 
-        `step` (env,): control steps since the reset. `sensed`: measured hand. `held` (env,) bool: the object moves
-        with the palm as far as a policy can know, in lift and hold. `resting` (env,) bool: the palm stays, in hold.
+        `step` (env,): control steps since the reset. `sensed`: measured hand. `held` (env,) bool: lift or hold, in
+        which the object is assumed to move with the palm. `resting` (env,) bool: hold, in which the palm does not move.
         """
         if self._cfg.move_with_palm:
-            shift, turn = self._palm.read(sensed.palm_pos_w, sensed.palm_quat_w)
-            self._move_with_palm(held.nonzero().squeeze(1), shift, turn)
+            shift, turn = self._palm_motion.update(sensed.palm_pos_w, sensed.palm_quat_w)
+            self._follow_palm(held.nonzero().squeeze(1), shift, turn)
         if not self._cfg.live:
             return
         period = torch.where(resting, self._cfg.hold_frame_interval_steps, self._cfg.frame_interval_steps)
         if self._cfg.latency_steps:  # a frame may arrive as the next is taken
             self._receive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
-        self._take(((step % period == 0) & (step > 0)).nonzero().squeeze(1), state, draws, step, sensed)
+        self._observe(((step % period == 0) & (step > 0)).nonzero().squeeze(1), state, draws, step, sensed)
         if not self._cfg.latency_steps:
             self._receive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
 
@@ -143,28 +144,31 @@ class ObjectCamera(ObjectPoints):
         """Return the observation terms about the last frame, (env,) each."""
         if not self._cfg.live:
             return {}
-        return {"visible_fraction": self.fraction, "view_fresh": self.fresh}
+        return {"visible_fraction": self.visible_fraction, "view_fresh": self.fresh}
 
-    def _move_with_palm(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
+    def _follow_palm(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
         if not len(rows):
             return
-        self.carry(rows, shift[rows], turn[rows])
+        self.move_with_palm(rows, shift[rows], turn[rows])
         if self._cfg.live:
-            self._pending.carry(rows, shift[rows], turn[rows])
+            self._pending.move_with_palm(rows, shift[rows], turn[rows])
 
-    def _take(self, rows: Tensor, state: State, draws: EpisodeDraws, step: Tensor, sensed: ProprioceptiveState) -> None:
+    def _observe(
+        self, rows: Tensor, state: State, draws: EpisodeDraws, step: Tensor, sensed: ProprioceptiveState
+    ) -> None:
         if not len(rows):
             return
-        camera_w, sight = self.camera_w[rows], None
-        points_w, count, share = self.camera.frame(rows, state, camera_w, draws, step[rows])
-        if self._shadow is not None:
-            sight = self._shadow.sight(
+        camera_w, occlusion = self.camera_w[rows], None
+        points_w, count, visible_fraction = self.camera.observe(rows, state, camera_w, draws, step[rows])
+        if self._occlusion is not None:
+            occlusion = self._occlusion.for_camera(
                 camera_w,
                 palm_pos_w=sensed.palm_pos_w[rows],
                 palm_quat_w=sensed.palm_quat_w[rows],
                 joint_pos=sensed.joint_pos[rows],
             )
-        self._pending.write(rows, ObjectFrame(points_w, count, share, sight))
+        frame = ObjectFrame(points_w=points_w, count=count, visible_fraction=visible_fraction, occlusion=occlusion)
+        self._pending.write(rows, frame)
         self._arrival[rows] = step[rows] + self._cfg.latency_steps
 
     def _receive(self, rows: Tensor) -> None:

@@ -1,11 +1,8 @@
 """Training camera: visible surface samples of the objects with depth errors, batched.
 
-A frame holds the samples that face the camera and are hidden neither by other samples of the object nor by the hand. An
-arm hides nothing; cameras stand where a real arm would not either.
-
-Visible surface samples of an object from one depth camera: fast and batched, for training.
-
-A sample is visible when it faces the camera and no other sample of its image cell is clearly nearer.
+A frame holds the samples that face the camera and are hidden neither by other samples of the object nor by the hand. A
+sample is hidden by its object if another sample of its image cell is clearly nearer. Occlusion by an arm is not
+modelled: cameras stand where an arm does not hide the object.
 """
 
 from collections.abc import Sequence
@@ -20,21 +17,33 @@ from dexgrasp.sim.engine.base import State
 from dexgrasp.sim.objects import SURFACE_POINTS, ObjectLibrary
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
-from dexgrasp.sim.robots.capsules import hand_shadow
+from dexgrasp.sim.robots.capsules import hand_occlusion
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
 
 CELL_RAD = 0.012
 """Angular size of an image cell; about 9 mm at 0.76 m, above the spacing of 1,024 samples on a 15 cm object."""
 
-NEARER_M = 0.012
+HIDDEN_BEHIND_M = 0.012
 """Distance behind the nearest sample of its cell beyond which a sample is hidden."""
 
-STEEPEST_M = 0.04
-"""Largest value of that distance on surfaces seen at grazing angles."""
+MAX_HIDDEN_BEHIND_M = 0.04
+"""Largest value of HIDDEN_BEHIND_M on surfaces seen at grazing angles."""
 
-EDGE_M, EDGE_CELLS = 0.015, 3
+MIN_EDGE_M, MIN_EDGE_CELLS = 0.015, 3
 """Least depth step at an edge, and number of deeper neighbour cells that make one: a single hole makes none."""
+POINTS = 256
+"""Object points per environment, of the visible side and of the whole surface."""
+FRAME_SAMPLES, MAX_FRAME_POINTS = 512, 96
+"""Samples per frame after the first that are tested for visibility, and most visible samples that are kept."""
+FOCAL_PX, BASELINE_M = 385.0, 0.05
+"""Focal length and baseline of a D435 at 640 columns, from its data sheet."""
+MAX_FLYING_M = 0.03
+"""Largest distance of flying edge points behind the object."""
+RANDOM_TABLE_SIZE = 1 << 16
+"""Length of the tables of random numbers."""
+FRAME_STRIDE = 40503
+"""Offset between the table entries of successive frames; odd, so that each frame of an episode reads others."""
 
 
 def visible(points_w: Tensor, normals_w: Tensor, camera_pos_w: Tensor) -> Tensor:
@@ -57,10 +66,10 @@ def visible_and_edge(
     distance = ray.norm(dim=-1)
     towards = -(ray * normals_w).sum(-1)
     image, cell = _depth_image(ray / distance[..., None], distance)
-    limit = image.flatten(1).gather(1, cell) + NEARER_M
+    limit = image.flatten(1).gather(1, cell) + HIDDEN_BEHIND_M
     if steep:
         slope = (distance.square() - towards.square()).clamp(min=0.0).sqrt() / towards.clamp(min=1e-6)
-        limit = limit + (CELL_RAD * distance * slope).clamp(max=STEEPEST_M)
+        limit = limit + (CELL_RAD * distance * slope).clamp(max=MAX_HIDDEN_BEHIND_M)
     mask = (towards > 0.1 * distance) & (distance < limit)
     mask.scatter_(1, distance.argmin(dim=1, keepdim=True), True)
     return mask, _edge_cells(image).flatten(1).gather(1, cell) if edges else torch.zeros_like(mask)
@@ -70,10 +79,10 @@ def _edge_cells(image: Tensor) -> Tensor:
     """Return the mask (env, row, column) of the edge cells of a depth image whose border is empty."""
     deeper = torch.zeros(image[:, 1:-1, 1:-1].shape, dtype=torch.int8, device=image.device)
     rows, columns = image.shape[1:]
-    limit = image[:, 1:-1, 1:-1] + EDGE_M
+    limit = image[:, 1:-1, 1:-1] + MIN_EDGE_M
     for down, right in product(range(3), repeat=2):
         deeper += image[:, down : rows - 2 + down, right : columns - 2 + right] > limit
-    return torch.nn.functional.pad(deeper >= EDGE_CELLS, (1, 1, 1, 1))
+    return torch.nn.functional.pad(deeper >= MIN_EDGE_CELLS, (1, 1, 1, 1))
 
 
 def _depth_image(direction: Tensor, distance: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,25 +111,6 @@ def pick_points(mask: Tensor, count: int) -> Tensor:
     return order.gather(1, torch.arange(count, device=mask.device) % seen)
 
 
-POINTS = 256
-"""Object points per environment, of the visible side and of the whole surface."""
-
-FRESH, PICKED = 512, 96
-"""Samples tested per frame after the first, and largest number of visible ones that are processed further."""
-
-FOCAL_PX, BASELINE_M = 385.0, 0.05
-"""Focal length and baseline of a D435 at 640 columns, from its data sheet."""
-
-FLYING_M = 0.03
-"""Largest distance of flying edge points behind the object."""
-
-TABLE = 1 << 16
-"""Length of the tables of random numbers."""
-
-STRIDE = 40503
-"""Offset between the table entries of successive frames; odd, so that each frame of an episode reads others."""
-
-
 class PointCamera:
     """Returns visible surface samples. The trial's random numbers alone decide the errors of an episode."""
 
@@ -138,16 +128,19 @@ class PointCamera:
         self._kept = torch.ones(
             num_envs if domain.points_dropout else 0, SURFACE_POINTS, dtype=torch.bool, device=device
         )
-        self._chance = torch.zeros(num_envs, dtype=torch.int64, device=device)  # where an episode reads the tables
+        self._table_offset = torch.zeros(num_envs, dtype=torch.int64, device=device)  # of each episode
         generator = torch.Generator().manual_seed(0)
-        self._normal = torch.randn(TABLE + SURFACE_POINTS, generator=generator).to(device)
-        self._uniform = torch.rand(TABLE + SURFACE_POINTS, generator=generator).to(device)
+        self._normal = torch.randn(RANDOM_TABLE_SIZE + SURFACE_POINTS, generator=generator).to(device)
+        self._uniform = torch.rand(RANDOM_TABLE_SIZE + SURFACE_POINTS, generator=generator).to(device)
         fresh = num_envs if cfg.live else 0
-        self._points_o, self._normals_o = (torch.zeros(fresh, FRESH, 3, device=device) for _ in range(2))
-        self._first = torch.ones(fresh, device=device)
-        self._shadow = hand_shadow(hand, cfg.hand_margin_m).to(device)
+        self._points_o, self._normals_o = (torch.zeros(fresh, FRAME_SAMPLES, 3, device=device) for _ in range(2))
+        self._first_count = torch.ones(fresh, device=device)
+        self._occlusion = hand_occlusion(hand, cfg.hand_margin_m).to(device)
 
-    def first(
+    def look_at(self, rows: Tensor, target_w: Tensor) -> None:
+        """Do nothing: the field of view is not limited."""
+
+    def observe_first(
         self,
         rows: Tensor,
         names: Sequence[str],
@@ -155,13 +148,12 @@ class PointCamera:
         quat_w: Tensor,
         camera_w: Tensor,
         draws: EpisodeDraws,
-        again: bool = False,
     ) -> Tensor:
         """Return points (row, POINTS, 3) of the objects `names` at the given poses, without the hand.
 
         `camera_w` (row, 3): camera position, world frame [m].
         """
-        self._draw(rows, TrialRandom(draws.key))
+        self._draw_errors(rows, TrialRandom(draws.key))
         objects, device = [self._library[name] for name in names], rows.device
         points = torch.from_numpy(np.stack([obj.points for obj in objects])).to(device).double()
         normals = torch.from_numpy(np.stack([obj.normals for obj in objects])).to(device).double()
@@ -173,27 +165,28 @@ class PointCamera:
         )
         if self._domain.points_dropout:
             mask = _without(mask, ~self._kept[rows])
-        visible = mask[:, :FRESH].sum(dim=1)
+        visible = mask[:, :FRAME_SAMPLES].sum(dim=1)
         if not self._cfg.exact:
-            points_w, kept = self._spoil(rows, points_w, edge, camera_w, torch.zeros_like(rows))
+            points_w, kept = self._add_depth_errors(rows, points_w, edge, camera_w, torch.zeros_like(rows))
             mask = _without(mask, ~kept)
         if self._cfg.live:
-            self._points_o[rows], self._normals_o[rows] = points[:, :FRESH].float(), normals[:, :FRESH].float()
-            self._first[rows] = visible.clamp(min=1).float()
-        seen_w = (_take(points_w, pick_points(mask, POINTS)) + draws.camera_bias[:, None]).float()
+            self._points_o[rows] = points[:, :FRAME_SAMPLES].float()
+            self._normals_o[rows] = normals[:, :FRAME_SAMPLES].float()
+            self._first_count[rows] = visible.clamp(min=1).float()
+        seen_w = (_gather_points(points_w, pick_points(mask, POINTS)) + draws.camera_bias[:, None]).float()
         return seen_w + self._noise[rows] if self._domain.points_noise_m else seen_w
 
-    def _draw(self, rows: Tensor, random: TrialRandom) -> None:
+    def _draw_errors(self, rows: Tensor, random: TrialRandom) -> None:
         """Draw the errors of the new episodes in `rows`."""
         domain = self._domain
         if domain.points_noise_m:
             self._noise[rows] = random.normal("points", domain.points_noise_m, (POINTS, 3)).float()
         if domain.points_dropout:
-            share = random.uniform("dropout", 0.0, domain.points_dropout, (1,))
-            self._kept[rows] = random.uniform("points lost", size=(SURFACE_POINTS,)) >= share
-        self._chance[rows] = random.integers("flaws", TABLE)
+            fraction = random.uniform("dropout", 0.0, domain.points_dropout, (1,))
+            self._kept[rows] = random.uniform("points lost", size=(SURFACE_POINTS,)) >= fraction
+        self._table_offset[rows] = random.integers("flaws", RANDOM_TABLE_SIZE)
 
-    def frame(
+    def observe(
         self, rows: Tensor, state: State, camera_w: Tensor, draws: EpisodeDraws, step: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return the points that the hands leave visible after `step` (row,) control steps.
@@ -203,48 +196,54 @@ class PointCamera:
         """
         camera_w, pos_w = camera_w.float(), state.object_pos_w[rows].float()
         quat = state.object_quat_w[rows].float()
-        camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # what is visible is so in any frame
+        camera_o = quat_rotate_inverse(quat, camera_w - pos_w)  # visibility does not depend on the frame
         samples = self._points_o[rows], self._normals_o[rows]
         mask, edge = visible_and_edge(*samples, camera_o, not self._cfg.exact, self._cfg.include_grazing_angles)
         if self._domain.points_dropout:
-            mask &= self._kept[rows, :FRESH]
+            mask &= self._kept[rows, :FRAME_SAMPLES]
         facing = mask.sum(dim=1)
-        index = pick_points(mask, PICKED)
-        points_o = _take(samples[0], index)
+        index = pick_points(mask, MAX_FRAME_POINTS)
+        points_o = _gather_points(samples[0], index)
         points_w = torch.baddbmm(pos_w[:, None], points_o, matrix_from_quat(quat).transpose(1, 2))
         hand = state.palm_pos_w[rows], state.palm_quat_w[rows], state.joint_pos[rows]
-        clear = self._shadow.sight(camera_w, *hand).sees(points_w)
-        clear &= torch.arange(PICKED, device=rows.device) < facing[:, None]
-        fraction = clear.sum(dim=1) / facing.clamp(min=1, max=PICKED) * (facing / self._first[rows]).clamp(max=1.0)
+        clear = self._occlusion.for_camera(camera_w, *hand).visible(points_w)
+        clear &= torch.arange(MAX_FRAME_POINTS, device=rows.device) < facing[:, None]
+        fraction = (
+            clear.sum(dim=1)
+            / facing.clamp(min=1, max=MAX_FRAME_POINTS)
+            * (facing / self._first_count[rows]).clamp(max=1.0)
+        )
         if not self._cfg.exact:
-            points_w, kept = self._spoil(rows, points_w, edge.gather(1, index), camera_w, step)
+            points_w, kept = self._add_depth_errors(rows, points_w, edge.gather(1, index), camera_w, step)
             clear &= kept
-        seen_w = _take(points_w, pick_points(clear, POINTS)) + draws.camera_bias[rows, None].float()
+        seen_w = _gather_points(points_w, pick_points(clear, POINTS)) + draws.camera_bias[rows, None].float()
         if self._domain.points_noise_m:
-            turn = (torch.arange(POINTS, device=rows.device) + 37 * step[:, None]) % POINTS  # others have it now
+            turn = (
+                torch.arange(POINTS, device=rows.device) + 37 * step[:, None]
+            ) % POINTS  # noise of a point changes between frames
             seen_w = seen_w + self._noise[rows[:, None], turn]
         return seen_w, clear.sum(dim=1), fraction
 
-    def _spoil(
+    def _add_depth_errors(
         self, rows: Tensor, points_w: Tensor, edge: Tensor, camera_w: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Return points (row, point, 3) with depth errors along their rays, and the mask (row, point) of those kept."""
         cfg, ray = self._cfg, points_w - camera_w[:, None]
-        start = (self._chance[rows] + STRIDE * step) % TABLE
+        start = (self._table_offset[rows] + FRAME_STRIDE * step) % RANDOM_TABLE_SIZE
         place = start[:, None] + torch.arange(points_w.shape[1], device=rows.device)
-        chance = self._uniform[place]
+        uniform = self._uniform[place]
         distance = ray.norm(dim=-1)
         spread = cfg.disparity_sd_px / (FOCAL_PX * BASELINE_M)
         measured = distance + distance.square() * (spread * self._normal[place].to(distance))
-        behind = FLYING_M / cfg.flying_pixel_rate if cfg.flying_pixel_rate else 0.0
-        measured = measured + torch.where(edge & (chance < cfg.flying_pixel_rate), chance * behind, 0.0)
+        behind = MAX_FLYING_M / cfg.flying_pixel_rate if cfg.flying_pixel_rate else 0.0
+        measured = measured + torch.where(edge & (uniform < cfg.flying_pixel_rate), uniform * behind, 0.0)
         if cfg.depth_unit_m:
             measured = (measured / cfg.depth_unit_m).round() * cfg.depth_unit_m
-        lost = edge & (chance > 1.0 - cfg.edge_dropout)
+        lost = edge & (uniform > 1.0 - cfg.edge_dropout)
         return torch.addcmul(camera_w[:, None], ray, (measured / distance)[..., None]), ~lost
 
 
-def _take(points_w: Tensor, index: Tensor) -> Tensor:
+def _gather_points(points_w: Tensor, index: Tensor) -> Tensor:
     return points_w.gather(1, index[..., None].expand(-1, -1, 3))
 
 

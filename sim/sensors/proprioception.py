@@ -30,7 +30,7 @@ class ProprioceptiveState:
     """(env, keypoint, 3) [m]."""
 
 
-def exact(state: State) -> ProprioceptiveState:
+def exact_readings(state: State) -> ProprioceptiveState:
     """Return the true state of the hand as readings."""
     return ProprioceptiveState(
         joint_pos=state.joint_pos,
@@ -43,7 +43,7 @@ def exact(state: State) -> ProprioceptiveState:
 class DelayLine:
     """Delays values by a number of steps per environment.
 
-    Slot k holds the values of k steps ago.   push -> [now, 1 ago, 2 ago, ...] -> pick by delay
+    Slot k holds the values of k steps ago.   push -> [now, 1 ago, 2 ago, ...] -> delayed(delay)
     """
 
     def __init__(self, num_envs: int, longest: int, sizes: Sequence[int], device: torch.device | str = "cpu") -> None:
@@ -62,7 +62,7 @@ class DelayLine:
             slots[1:] = slots[:-1].clone()
             slots[0] = value
 
-    def pick(self, delay: Tensor) -> list[Tensor]:
+    def delayed(self, delay: Tensor) -> list[Tensor]:
         """Return the values (env, size) of `delay` (env,) steps ago."""
         row = torch.arange(len(delay), device=delay.device)
         return [slots[delay.long(), row] for slots in self._slots]
@@ -87,20 +87,20 @@ class ProprioceptionModel:
         self._base_in_palm = invert(*palm)
         self._joints = joints
 
-    def begin(self, rows: Tensor, state: State) -> None:
+    def reset(self, rows: Tensor, state: State) -> None:
         """Reset the delay line of `rows` to the present state."""
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
-    def advance(self, state: State) -> None:
+    def push(self, state: State) -> None:
         """Append the state after a control step."""
         if not self.exact:
             self._line.push((state.joint_pos, state.palm_pos_w, state.palm_quat_w))
 
-    def read(self, state: State, draws: EpisodeDraws, step: Tensor) -> ProprioceptiveState:
+    def measure(self, state: State, draws: EpisodeDraws, step: Tensor) -> ProprioceptiveState:
         """Return the readings after `step` (env,) control steps of the episodes."""
         if self.exact:
-            return exact(state)
-        joints, pos, quat = self._line.pick(draws.observation_delay)
+            return exact_readings(state)
+        joints, pos, quat = self._line.delayed(draws.observation_delay)
         noise = (
             TrialRandom(draws.key).uniform("readings", -1.0, 1.0, self._half_width.shape, at=step) * self._half_width
         )
@@ -122,15 +122,17 @@ class CommandDelay:
     def __init__(
         self, cfg: RandomizationCfg, num_joints: int, num_envs: int, device: torch.device | str = "cpu"
     ) -> None:
-        self._share = cfg.late_action_probability
+        self._late_probability = cfg.late_action_probability
         self._line = DelayLine(num_envs, cfg.action_delay, (num_joints, 3, 4), device)
 
-    def begin(self, rows: Tensor, state: State) -> None:
+    def reset(self, rows: Tensor, state: State) -> None:
         """Reset the delay line of `rows` to the present state."""
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
-    def send(self, targets: Sequence[Tensor], draws: EpisodeDraws, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
-        """Return the targets that arrive in this step, and where they arrive late in it, (env,) bool, or None."""
+    def apply(self, targets: Sequence[Tensor], draws: EpisodeDraws, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
+        """Return the delayed targets of this step, and the mask (env,) of late ones; None: none is late."""
         self._line.push(targets)
-        late = TrialRandom(draws.key).uniform("late", at=step) < self._share if self._share else None
-        return self._line.pick(draws.action_delay), late
+        late = (
+            TrialRandom(draws.key).uniform("late", at=step) < self._late_probability if self._late_probability else None
+        )
+        return self._line.delayed(draws.action_delay), late

@@ -16,9 +16,9 @@ from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
 from dexgrasp.perception.robot_mask import Capsules
 from dexgrasp.perception.transforms import quat_rotate_inverse
 from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
-from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_flaws, bumps, glossy_holes
+from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors, highlight_holes, table_bumps
 
-CAMERA = Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5)
+CAMERA = Intrinsics(width=640, height=480, fx=385.0, fy=385.0, cx=319.5, cy=239.5)
 """The pinhole of a D435 at this size."""
 TABLE_M = (0.6, 0.45)
 """Half sides of the table; behind it is nothing within the range."""
@@ -75,15 +75,15 @@ def make_scene(kind: str, library: ObjectLibrary, seed: int) -> DepthScene:
     depth_m, labels = cast(model, CAMERA, T_world_cam)
     if kind in ("texture", "rough"):
         sd_m, width_m = (0.002, 0.03) if kind == "texture" else (ROUGH_M / 5, 0.06)
-        depth_m += np.where(labels == 0, bumps(depth_m, CAMERA, T_world_cam, sd_m, width_m, rng), 0)
+        depth_m += np.where(labels == 0, table_bumps(depth_m, CAMERA, T_world_cam, sd_m, width_m, rng), 0)
     if kind == "glossy":
-        depth_m[glossy_holes(labels > 0, rng)] = 0
-    flying = add_flaws(
+        depth_m[highlight_holes(labels > 0, rng)] = 0
+    flying = add_depth_errors(
         depth_m, CAMERA, DepthNoiseDraws.draw(depth_m.shape, rng, missing=0.4 if kind == "missing" else 0.02)
     )
     labels[(depth_m == 0) | flying] = 0
-    frame = DepthFrame(depth_m.astype(np.float32), CAMERA, 0.0, T_world_cam)
-    return DepthScene(kind, frame, np.maximum(labels, 0).astype(np.int8), capsules)
+    frame = DepthFrame(depth_m=depth_m.astype(np.float32), intrinsics=CAMERA, stamp_s=0.0, T_world_cam=T_world_cam)
+    return DepthScene(kind=kind, frame=frame, labels=np.maximum(labels, 0).astype(np.int8), capsules=capsules)
 
 
 def overlap(found: NDArray[np.bool_], labels: NDArray[np.int8]) -> float:

@@ -121,8 +121,8 @@ class ControlLaw:
     """Compute targets from an action, without memory; simulator and exported policy share it."""
 
     scales: ActionScales
-    prior: ScriptedGraspCfg | None
-    """None: the published method's plain residual."""
+    scripted_grasp: ScriptedGraspCfg | None
+    """Scripted grasp that actions correct; None: actions alone move hand and palm, as in the published method."""
     wrist: WristCfg
     step_s: float
     joint_lower: Tensor
@@ -153,49 +153,64 @@ class ControlLaw:
         increment = action[:, :3] * (self.scales.palm_m_s * self.step_s)
         fingers = action[:, 6:] * self.scales.finger_rad
         travelled_m, follow_m = trajectory.travelled_m, torch.zeros_like(trajectory.followed_m)
-        began_w = torch.where((phases.step == 0)[:, None], object_xy_w, trajectory.object_xy_w)
-        if self.prior is not None:
-            script = self._script(self.prior, trajectory, closing, floor_m, keypoint_height_m, phases, grip)
+        planned_xy_w = torch.where((phases.step == 0)[:, None], object_xy_w, trajectory.object_xy_w)
+        if self.scripted_grasp is not None:
+            script = self._scripted_step(
+                self.scripted_grasp,
+                trajectory,
+                closing=closing,
+                floor_m=floor_m,
+                keypoint_height_m=keypoint_height_m,
+                phases=phases,
+                grip=grip,
+            )
             increment = torch.cat([increment[:, :1] + script.palm_m[:, None], increment[:, 1:]], dim=1)
             fingers = fingers + script.finger_rad
             travelled_m = travelled_m + torch.where(phases.grasping, script.palm_m, 0.0)
-            times = self.step_s, phases.step * self.step_s, phases.grasp_steps * self.step_s
-            follow_m = follow_step(self.prior, object_xy_w - began_w, trajectory.followed_m, *times)
+            follow_m = follow_step(
+                self.scripted_grasp,
+                moved_m=object_xy_w - planned_xy_w,
+                followed_m=trajectory.followed_m,
+                step_s=self.step_s,
+                phase_s=phases.step * self.step_s,
+                grasp_s=phases.grasp_steps * self.step_s,
+            )
         turn = quat_from_rotvec(action[:, 3:6] * (self.scales.palm_rad_s * self.step_s))
-        turned = self._near(trajectory.start_quat_w, quat_multiply(trajectory.palm_quat_w, turn))
+        turned = self._limit_rotation(trajectory.start_quat_w, quat_multiply(trajectory.palm_quat_w, turn))
         pos = trajectory.palm_pos_w + torch.where(grasping, quat_rotate(trajectory.palm_quat_w, increment), 0.0)
         rise = torch.where(phases.lifting, self.scales.lift_m / phases.lift_steps, 0.0)
         quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), trajectory.palm_quat_w)
         height = torch.maximum(pos[:, 2] + rise, self._least_height(quat))
         pos = torch.cat([pos[:, :2] + follow_m, height[:, None]], dim=1)
         target = (joint_pos + fingers).clamp(self.joint_lower, self.joint_upper)
-        followed = {"object_xy_w": began_w, "followed_m": trajectory.followed_m + follow_m}
+        followed = {"object_xy_w": planned_xy_w, "followed_m": trajectory.followed_m + follow_m}
         return target, replace(trajectory, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m, **followed)
 
-    def _near(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
+    def _limit_rotation(self, start_quat_w: Tensor, palm_quat_w: Tensor) -> Tensor:
         """Return the orientations (env, 4), limited to the largest rotation from the start."""
         turn = rotvec_from_quat(quat_multiply(quat_conjugate(start_quat_w), palm_quat_w))
-        share = self.wrist.max_turn_rad / turn.norm(dim=1, keepdim=True).clamp(min=self.wrist.max_turn_rad)
-        return quat_multiply(start_quat_w, quat_from_rotvec(share * turn))
+        fraction = self.wrist.max_turn_rad / turn.norm(dim=1, keepdim=True).clamp(min=self.wrist.max_turn_rad)
+        return quat_multiply(start_quat_w, quat_from_rotvec(fraction * turn))
 
     def _least_height(self, palm_quat_w: Tensor) -> Tensor:
         """Return the least heights (env,) of the palm [m] at which the wrist is clear of the table."""
         fingers = quat_rotate(palm_quat_w, palm_quat_w.new_tensor([0.0, 0.0, 1.0]))
         return self.wrist.clearance_m + self.wrist.offset_m * fingers[:, 2]
 
-    def _script(
+    def _scripted_step(
         self,
-        prior: ScriptedGraspCfg,
+        cfg: ScriptedGraspCfg,
         trajectory: PalmTrajectory,
+        *,
         closing: Tensor,
         floor_m: Tensor,
-        height_m: Tensor,
+        keypoint_height_m: Tensor,
         phases: Phases,
         grip: Tensor,
     ) -> ScriptedStep:
         x = trajectory.palm_pos_w.new_tensor([1.0, 0.0, 0.0])
         return scripted_grasp_step(
-            prior,
+            cfg,
             closing=closing,
             floor_m=floor_m,
             step_s=self.step_s,
@@ -205,7 +220,7 @@ class ControlLaw:
             depth_m=trajectory.depth_m,
             palm_height_m=trajectory.palm_pos_w[:, 2],
             palm_down=-quat_rotate(trajectory.palm_quat_w, x)[:, 2],
-            keypoint_height_m=height_m,
+            keypoint_height_m=keypoint_height_m,
             grip=grip,
         )
 
@@ -217,15 +232,21 @@ class HandController:
         self,
         hand: HandSpec,
         scales: ActionScales,
-        prior: ScriptedGraspCfg | None,
+        scripted_grasp: ScriptedGraspCfg | None,
         wrist: WristCfg,
         step_s: float,
         num_envs: int,
         device: torch.device | str = "cpu",
     ) -> None:
-        """`prior`: None gives the published method's plain residual."""
-        limits = torch.tensor(hand.joint_lower, device=device), torch.tensor(hand.joint_upper, device=device)
-        self.law = ControlLaw(scales, prior, wrist, step_s, *limits)
+        """`scripted_grasp`: None: actions alone move hand and palm, as in the published method."""
+        self.law = ControlLaw(
+            scales=scales,
+            scripted_grasp=scripted_grasp,
+            wrist=wrist,
+            step_s=step_s,
+            joint_lower=torch.tensor(hand.joint_lower, device=device),
+            joint_upper=torch.tensor(hand.joint_upper, device=device),
+        )
         """Maps an action to targets."""
         self.style = blend(hand.power.to(device), hand.pinch.to(device), torch.zeros(num_envs, device=device))
         """Grasp style of each environment."""
@@ -272,7 +293,7 @@ class HandController:
         """Set the palm targets of `rows` to (row, 3) [m] and (row, 4), whatever the actions were."""
         self.palm_trajectory.palm_pos_w[rows], self.palm_trajectory.palm_quat_w[rows] = palm_pos_w, palm_quat_w
 
-    def act(
+    def compute_targets(
         self,
         action: Tensor,
         sensed: ProprioceptiveState,

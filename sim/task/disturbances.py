@@ -22,6 +22,10 @@ FORCE_TURN_S = 1.0
 """Time after which the direction of the force changes."""
 PUSH_S = 0.2
 """Length of the push of domain randomisation."""
+MIXED = "mixed"
+"""Name of the mixture for training: each episode draws a kind, or none, at up to `Disturber.level` of its strength."""
+MIXTURE = {"none": 0.3, "shift5": 0.2, "force": 0.3, "heavy": 0.05, "slippery": 0.15}
+"""Probability of each kind in the mixture."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,6 @@ DISTURBANCES = {
 }
 
 
-MIXED = "mixed"
-"""Name of the mixture for training: each episode draws a kind, or none, at up to `Disturber.level` of its strength."""
-SHARES = {"none": 0.3, "shift5": 0.2, "force": 0.3, "heavy": 0.05, "slippery": 0.15}
-"""Probability of each kind in the mixture."""
-
-
 def disturbance_named(name: str) -> Disturbance:
     """Return the disturbance `name`. Raise ValueError, which lists them, where there is none."""
     if name not in DISTURBANCES:
@@ -68,13 +66,15 @@ class Disturber:
         self, name: str, hand: HandSpec, num_envs: int, step_s: float, device: torch.device | str = "cpu"
     ) -> None:
         self.name, self._step_s = name, step_s
-        self._kinds = [disturbance_named(kind) for kind in (SHARES if name == MIXED else (name,))]
-        self._until = torch.tensor(list(SHARES.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double().to(device)
+        self._kinds = [disturbance_named(kind) for kind in (MIXTURE if name == MIXED else (name,))]
+        self._thresholds = (
+            torch.tensor(list(MIXTURE.values()) if name == MIXED else [1.0]).cumsum(0)[:-1].double().to(device)
+        )
         self.level = 1.0
         """Strength of a mixture, from 0 to 1; read at every reset."""
         self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
         self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64, device=device) for _ in range(2))
-        self._pushes = False
+        self._has_force = False
         self.shifted, self.gripped = (torch.zeros(num_envs, dtype=torch.bool, device=device) for _ in range(2))
         """(env,) whether the object was moved, and whether it is gripped."""
         self._touched_steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
@@ -83,9 +83,9 @@ class Disturber:
     def reset(self, rows: Tensor, draws: EpisodeDraws) -> None:
         """Reset `rows`: choose their disturbance, and change their draws of mass and friction accordingly."""
         self.shifted[rows] = False
-        self.let_go(rows)
-        pick, amount = draws.mishap.T.contiguous()
-        kind = torch.bucketize(pick, self._until, right=True)
+        self.release(rows)
+        which, amount = draws.disturbance.T.contiguous()
+        kind = torch.bucketize(which, self._thresholds, right=True)
         amount = self.level * amount if self.name == MIXED else torch.ones_like(amount)
 
         def column(values: list[float]) -> Tensor:
@@ -94,17 +94,17 @@ class Disturber:
         reach = self.level if self.name == MIXED else 1.0  # the shift is drawn in a disc, the force's time by the grip
         self._shift_m[rows] = reach * column([kind.shift_m for kind in self._kinds])
         self._force_n[rows] = reach * column([kind.force_n for kind in self._kinds])
-        self._pushes = bool((self._force_n > 0).any())
+        self._has_force = bool((self._force_n > 0).any())
         draws.mass_scale *= 1 + amount * (column([kind.mass_scale for kind in self._kinds]) - 1)
         slippery = column([kind.friction or 0.0 for kind in self._kinds])
         mixed = (1 - amount) * draws.friction + amount * slippery
         draws.friction[:] = torch.where(slippery > 0, mixed, draws.friction)
 
-    def let_go(self, rows: Tensor) -> None:
-        """Open the hands of `rows`: the steady force waits for the next grip."""
+    def release(self, rows: Tensor) -> None:
+        """Mark the objects of `rows` as released: the steady force stops until the next grip."""
         self.gripped[rows], self._touched_steps[rows] = False, 0
 
-    def act(self, engine: Engine, draws: EpisodeDraws, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
+    def apply(self, engine: Engine, draws: EpisodeDraws, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
         """Move or push objects before a physics step.
 
         `distance_m` (env,): nearest keypoint from the object. `points_o` (env, point, 3): its surface, object frame.
@@ -112,7 +112,7 @@ class Disturber:
         near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping & (self._shift_m > 0)
         self._shift(engine, draws, near.nonzero().squeeze(1), points_o)
         force = self._push(draws, phases)
-        if self._pushes:
+        if self._has_force:
             force = force + self._steady_force(engine.state, draws, phases)
         engine.push(force)
 

@@ -1,14 +1,10 @@
 """The grasping task: an object on a table, a hand above it, a camera that sees it; grasp, lift, hold.
 
-    step     act -> physics -> outcome -> measure -> reward -> reset -> observe
+    step     apply action -> step physics -> outcome -> measure -> reward -> reset -> observe
     phases   grasp (the policy moves palm and fingers) -> lift (the palm rises) -> hold (the palm stays)
 
 An action corrects a scripted grasp: a palm increment in the palm frame, and finger targets about the measured joint
 positions, so that a constant action on a blocked finger is a constant torque. Fingers obey the policy in all phases.
-
-Result of one control step of the task.
-
-Options of the grasping task.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,9 +29,9 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.object_camera import POINTS, make_object_camera
-from dexgrasp.sim.sensors.proprioception import CommandDelay, ProprioceptionModel, exact
+from dexgrasp.sim.sensors.proprioception import CommandDelay, ProprioceptionModel, exact_readings
 from dexgrasp.sim.task import reset as starts
-from dexgrasp.sim.task.actions import ActionScales, HandController, Phases, WristCfg
+from dexgrasp.sim.task.actions import ActionScales, HandController, Phases, Targets, WristCfg
 from dexgrasp.sim.task.disturbances import Disturber
 from dexgrasp.sim.task.nan_guard import NanGuard
 from dexgrasp.sim.task.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
@@ -44,6 +40,11 @@ from dexgrasp.sim.task.registry import Registry
 from dexgrasp.sim.task.regrasp import Regrasp
 from dexgrasp.sim.task.rewards import RewardCfg, RewardContext, Rewards
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
+
+MAX_CACHED_OBJECTS = 8192
+"""Most objects that are cached in memory for engine=warp; 0.1 MB each."""
+BELOW_TABLE_M = -0.05
+"""Height of an object's centre below which it has left the workspace."""
 
 
 @dataclass(frozen=True)
@@ -147,13 +148,6 @@ def check_rates(cfg: TaskCfg, physics: PhysicsCfg) -> None:
         )
 
 
-KEPT_OBJECTS = 8192
-"""Most objects that are cached in memory for engine=warp; 0.1 MB each."""
-
-BELOW_TABLE_M = -0.05
-"""Height of an object's centre under which it has left the workspace."""
-
-
 class GraspTask:
     """Simulate `num_envs` grasp episodes at once; docstrings give shapes and frames.
 
@@ -185,7 +179,7 @@ class GraspTask:
         self.cfg, self.hand, self.library, self.seed = cfg, hand, library, seed
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
         if engine == "warp":  # thousands of environments start at once: reading files again would dominate
-            library.keep(min(len(library), KEPT_OBJECTS))
+            library.keep(min(len(library), MAX_CACHED_OBJECTS))
         pool = ModelPool(hand, library, physics, mount)
         self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
         self.device = device = self.engine.device
@@ -196,22 +190,28 @@ class GraspTask:
         self.num_actions = 6 + joints
         self.layouts = self.make_layouts()
         self.control = HandController(
-            hand, cfg.scales, cfg.active_scripted_grasp, cfg.wrist, self.step_s, num_envs, device
+            hand,
+            scales=cfg.scales,
+            scripted_grasp=cfg.active_scripted_grasp,
+            wrist=cfg.wrist,
+            step_s=self.step_s,
+            num_envs=num_envs,
+            device=device,
         )
-        self.sensing = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
+        self.proprioception = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
         self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine)
-        self.commanding = CommandDelay(cfg.randomization, joints, num_envs, device)
+        self.command_delay = CommandDelay(cfg.randomization, joints, num_envs, device)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
         self.rewards = Rewards(cfg.reward, hand, device)
         self.outcome_tracker = OutcomeTracker(num_envs, self.step_s, device)
-        self.guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
+        self.nan_guard = NanGuard(num_envs, self.episode_steps, self.num_actions, device)
         self.history = History(num_envs, self.layouts["student"], device)
         self._allocate()
         self._planner = starts.PregraspPlanner(hand, mount, cfg.reset)
         self.regrasp = Regrasp(
             control=self.control,
             planner=self._planner,
-            view=self.object_camera,
+            object_camera=self.object_camera,
             engine=self.engine,
             objects=self.objects,
             draws=self.draws,
@@ -245,7 +245,12 @@ class GraspTask:
     @property
     def phases(self) -> Phases:
         """Phases of all environments."""
-        return Phases(self.steps_since_pregrasp, self.grasp_steps, self.lift_steps, self.episode_steps)
+        return Phases(
+            step=self.steps_since_pregrasp,
+            grasp_steps=self.grasp_steps,
+            lift_steps=self.lift_steps,
+            episode_steps=self.episode_steps,
+        )
 
     def reset(self, trials: Sequence[int] | None = None) -> dict[str, Tensor]:
         """Start an episode in every environment and return the observations.
@@ -270,17 +275,22 @@ class GraspTask:
         for an action of another shape.
         """
         self._check_action(action)
-        self._act(action, grip)
-        terminated, truncated = self._update_outcomes()
+        targets = self._apply_action(action, grip)
+        self._step_physics(targets)
+        broken = self._reset_broken_scenes()
+        terminated = self._update_outcomes(broken)
+        self.steps_since_reset += 1
+        self.steps_since_pregrasp += 1
+        truncated = (self.steps_since_pregrasp >= self.episode_steps) & ~terminated
         self.regrasp.finish_motions()
-        self._update_measurements(after_step=True)
+        self._measure()
         reward, terms = self.compute_reward()
         done = terminated | truncated
         info: dict = {"terms": terms, "outcomes": self._collect_outcomes(done)}
         if self.auto_reset and done.any():
             info["final_obs"] = self.observe()
             self._new_episodes(done.nonzero().squeeze(1))
-        return StepResult(self.observe(), reward, terminated, truncated, info)
+        return StepResult(obs=self.observe(), reward=reward, terminated=terminated, truncated=truncated, info=info)
 
     def start_regrasp(self, rows: Tensor) -> None:
         """Abort the grasps of `rows` (sorted) and start a regrasp.
@@ -292,7 +302,7 @@ class GraspTask:
         """
         self.regrasp.start(rows)
         self.outcome_tracker.restart_attempt(rows)
-        self.disturber.let_go(rows)
+        self.disturber.release(rows)
 
     def _new_episodes(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
         """Start new episodes in `rows` (sorted); the other rows do not change."""
@@ -303,13 +313,15 @@ class GraspTask:
         random = TrialRandom.of_trials(self.seeds[rows], self.trial[rows])
         for row, number in zip(rows.tolist(), self._object_numbers(rows, random).tolist(), strict=True):
             self.objects[row] = self.library.names[number]
+        self.library.prepare(self.objects[row] for row in rows.tolist())
         self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, len(self.hand.joint_names)))
         self.reset_scene(rows)
         self._action[rows], self.steps_since_reset[rows], self.steps_since_pregrasp[rows] = 0.0, 0, 0
         self.outcome_tracker.reset(rows, self.engine.state)
-        self.guard.reset(rows)
-        self._update_measurements()
-        self.history.begin(rows, self._felt)
+        self.nan_guard.reset(rows)
+        self._read_sensors()
+        self._update_vectors()
+        self.history.reset(rows, self._proprioceptive_terms)
 
     def _object_numbers(self, rows: Tensor, random: TrialRandom) -> Tensor:
         """Return the number of each trial's object in the library (row,)."""
@@ -324,7 +336,7 @@ class GraspTask:
         self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
         pos, quat = starts.place_objects(self.library, names, draws)
-        camera = self.object_camera.first_frame(rows, names, pos, quat, draws)
+        camera = self.object_camera.observe_first(rows, names, pos, quat, draws)
         palm = self._planner(self.object_camera.points_w[rows], camera, draws)
         self.regrasp.reset(rows, palm)
         self.engine.reset(rows, starts.initial_state(self.hand, names, pos, quat, palm, draws))
@@ -333,8 +345,8 @@ class GraspTask:
         palm = replace(palm, palm_pos_w=state.palm_pos_w[rows].double(), palm_quat_w=state.palm_quat_w[rows].double())
         self.control.reset(rows, palm)
         self._last_palm_pos_w[rows] = palm.palm_pos_w
-        self.sensing.begin(rows, state)
-        self.commanding.begin(rows, state)
+        self.proprioception.reset(rows, state)
+        self.command_delay.reset(rows, state)
 
     def _check_action(self, action: Tensor) -> None:
         if not hasattr(self, "_object_vectors"):
@@ -342,63 +354,91 @@ class GraspTask:
         if tuple(action.shape) != (self.num_envs, self.num_actions):
             raise ValueError(f"action must be {(self.num_envs, self.num_actions)}, got {tuple(action.shape)}")
 
-    def _act(self, action: Tensor, grip: Tensor | None) -> None:
-        """Turn the actions into targets, disturb the objects, and step the physics by one control period."""
+    def _apply_action(self, action: Tensor, grip: Tensor | None) -> Targets:
+        """Clip and record the actions; return the targets of the next control period, before their delay."""
         self._action = action.detach().to(self.device, torch.float32).clamp(-self.cfg.action_clip, self.cfg.action_clip)
-        self.guard.record(self.steps_since_reset, self._action)
-        distance = self._object_vectors.norm(dim=-1).amin(dim=1)
-        self.disturber.act(self.engine, self.draws, self.phases, distance, self._points_o)
-        targets = self.control.act(
-            self._action, self.sensed, centroid_xy(self.object_camera.points_w), self.phases, grip
-        )
-        targets = self.regrasp.override_targets(targets)
-        (joints, palm_pos, palm_quat), late = self.commanding.send(targets, self.draws, self.steps_since_reset)
+        self.nan_guard.record(self.steps_since_reset, self._action)
+        object_xy_w = centroid_xy(self.object_camera.points_w)
+        targets = self.control.compute_targets(self._action, self.sensed, object_xy_w, self.phases, grip)
+        return self.regrasp.override_targets(targets)
+
+    def _step_physics(self, targets: Targets) -> None:
+        """Disturb the objects and simulate one control period with the delayed targets."""
+        distance_m = self._object_vectors.norm(dim=-1).amin(dim=1)
+        self.disturber.apply(self.engine, self.draws, self.phases, distance_m, self._points_o)
+        (joints, palm_pos, palm_quat), late = self.command_delay.apply(targets, self.draws, self.steps_since_reset)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
-        self.sensing.advance(self.engine.state)
+        self.proprioception.push(self.engine.state)
 
-    def _update_outcomes(self) -> tuple[Tensor, Tensor]:
-        """Update the outcomes and the step counters; return (env,) terminated and (env,) truncated."""
-        phases, broken = self.phases, ~self.engine.finite()
-        self._reset_broken(broken.nonzero().squeeze(1))
-        pos = self.engine.state.object_pos_w
-        strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < BELOW_TABLE_M)
-        self.outcome_tracker.update(
-            self.engine.state, phases.lifting, phases.lift_ends, phases.holding, broken, strayed
-        )
-        self.guard.count(broken, strayed)
-        self.steps_since_reset += 1
-        self.steps_since_pregrasp += 1
-        terminated = broken | strayed
-        return terminated, (self.steps_since_pregrasp >= self.episode_steps) & ~terminated
+    def _reset_broken_scenes(self) -> Tensor:
+        """Reset scenes whose physics is not finite, before rewards and observations read them.
 
-    def _reset_broken(self, rows: Tensor) -> None:
-        """Reset scenes whose physics is not finite, before rewards and observations read them; dump the first."""
+        Return their mask (env,); the first one is dumped for replay.
+        """
+        broken = ~self.engine.finite()
+        rows = broken.nonzero().squeeze(1)
         if not len(rows):
-            return
+            return broken
         running = (self.outcome_tracker.attempts[rows] == 1) & (self.phases.step[rows] < self.episode_steps)
         for row in rows[running].tolist():
             trial, seed = int(self.trial[row]), int(self.seeds[row])
-            self.guard.dump(row, trial, seed, self.objects[row], int(self.steps_since_reset[row]) + 1)
+            self.nan_guard.dump(row, trial, seed, self.objects[row], int(self.steps_since_reset[row]) + 1)
         self.reset_scene(rows)
+        return broken
 
-    def _update_measurements(self, after_step: bool = False) -> None:
-        """Update readings, camera and history, and the vectors from the keypoints to the object.
+    def _update_outcomes(self, broken: Tensor) -> Tensor:
+        """Update the outcomes after a control step; return the mask (env,) of terminated episodes."""
+        phases, pos = self.phases, self.engine.state.object_pos_w
+        strayed = (pos[:, :2].abs().amax(dim=1) > WORKSPACE_M) | (pos[:, 2] < BELOW_TABLE_M)
+        self.outcome_tracker.update(
+            self.engine.state,
+            lifting=phases.lifting,
+            lift_ends=phases.lift_ends,
+            holding=phases.holding,
+            unstable=broken,
+            strayed=strayed,
+        )
+        self.nan_guard.count(broken, strayed)
+        return broken | strayed
 
-        `after_step`: a control step has passed; otherwise an episode was reset.
-        """
+    def _measure(self) -> None:
+        """Update everything that observations and rewards read, after a control step."""
+        self._read_sensors()
+        self._update_camera()
+        self._update_palm_velocity()
+        self._update_history()
+        self._update_vectors()
+
+    def _read_sensors(self) -> None:
+        """Update the proprioceptive readings and their observation terms."""
         state = self.engine.state
-        self.sensed = sensed = self.sensing.read(state, self.draws, self.steps_since_reset)
-        self._felt = hand_terms(sensed, state.joint_target, self.control.palm_trajectory)
-        if after_step:
-            held, resting = (
-                self.steps_since_pregrasp > first for first in (self.grasp_steps, self.grasp_steps + self.lift_steps)
-            )
-            self.object_camera.step(state, self.draws, self.steps_since_reset, sensed, held, resting)
-            self._palm_linvel_w = (state.palm_pos_w - self._last_palm_pos_w) / self.step_s
-            self._last_palm_pos_w.copy_(state.palm_pos_w)
-            at_pregrasp = (self.steps_since_pregrasp == 0)[:, None]  # of a regrasp: its grasp starts without a past
-            self._action = self._action.masked_fill(at_pregrasp, 0.0)
-            self.history.push(self._felt, at_pregrasp)
+        self.sensed = self.proprioception.measure(state, self.draws, self.steps_since_reset)
+        self._proprioceptive_terms = hand_terms(self.sensed, state.joint_target, self.control.palm_trajectory)
+
+    def _update_camera(self) -> None:
+        """Update the object points after a control step: motion of the palm, new frames."""
+        held = self.steps_since_pregrasp > self.grasp_steps
+        resting = self.steps_since_pregrasp > self.grasp_steps + self.lift_steps
+        self.object_camera.step(
+            self.engine.state, self.draws, self.steps_since_reset, sensed=self.sensed, held=held, resting=resting
+        )
+
+    def _update_palm_velocity(self) -> None:
+        """Update the mean palm velocity of the control step."""
+        palm_pos_w = self.engine.state.palm_pos_w
+        self._palm_linvel_w = (palm_pos_w - self._last_palm_pos_w) / self.step_s
+        self._last_palm_pos_w.copy_(palm_pos_w)
+
+    def _update_history(self) -> None:
+        """Append the readings to the history; where a regrasp reached its pre-grasp, last action and history
+        restart."""
+        at_pregrasp = (self.steps_since_pregrasp == 0)[:, None]
+        self._action = self._action.masked_fill(at_pregrasp, 0.0)
+        self.history.push(self._proprioceptive_terms, at_pregrasp)
+
+    def _update_vectors(self) -> None:
+        """Update the vectors from the keypoints to the nearest points of the true object and of the visible points."""
+        state, sensed = self.engine.state, self.sensed
         object_pos, object_quat = state.object_pos_w[:, None], state.object_quat_w[:, None]
         keypoints_o = quat_rotate_inverse(object_quat, state.keypoints_w - object_pos)
         to_object_w = quat_rotate(object_quat.float(), nearest_vectors(keypoints_o.float(), self._points_o))
@@ -442,8 +482,12 @@ class GraspTask:
         """Return the values of each observation group's terms, first dimension: environment."""
         state, trajectory = self.engine.state, self.control.palm_trajectory
         common = progress_terms(self.phases, trajectory.remaining_m, self._action)
-        measured = common | self._felt
-        exact_hand = self._felt if self.sensing.exact else hand_terms(exact(state), state.joint_target, trajectory)
+        measured = common | self._proprioceptive_terms
+        exact_hand = (
+            self._proprioceptive_terms
+            if self.proprioception.exact
+            else hand_terms(exact_readings(state), state.joint_target, trajectory)
+        )
         camera = self.object_camera.terms() | {"visible_vectors": self._visible_vectors}
         privileged = privileged_terms(state, self.outcome_tracker.start_pos_w, self._object_vectors)
         return {

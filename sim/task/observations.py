@@ -42,13 +42,13 @@ def teacher_layout(joints: int, keypoints: int, actions: int, bodies: int) -> La
         (
             *shared,
             Term("contact", bodies, "1"),
-            Term("contact_force", bodies, "N", 0.1),
-            Term("object_vectors", 3 * keypoints, "m", 10.0),
+            Term(name="contact_force", size=bodies, unit="N", scale=0.1),
+            Term(name="object_vectors", size=3 * keypoints, unit="m", scale=10.0),
             Term("object_linvel", 3, "m/s"),
-            Term("object_angvel", 3, "rad/s", 0.2),
-            Term("object_displacement", 3, "m", 10.0),
-            Term("object_in_palm", 3, "m", 10.0),
-            Term("object_mass", 1, "kg", 5.0),
+            Term(name="object_angvel", size=3, unit="rad/s", scale=0.2),
+            Term(name="object_displacement", size=3, unit="m", scale=10.0),
+            Term(name="object_in_palm", size=3, unit="m", scale=10.0),
+            Term(name="object_mass", size=1, unit="kg", scale=5.0),
             Term("object_friction", 1, "1"),
         )
     )

@@ -1,10 +1,10 @@
 """Regrasp: motion of an empty hand out of the camera's view, and to a new pre-grasp.
 
- via ----> look ----> next pre-grasp      every motion rises first, then crosses
-  ^
+ via ----> aside ----> next pre-grasp      every motion rises first, then crosses
+  ^        (new view)
 grasp
 
-Detection of an empty hand uses contact probabilities and the visible pixels of the object.
+An empty hand is detected from grip confidence, rise and visible fraction of the object (`is_hand_empty`).
 """
 
 from collections.abc import Sequence
@@ -30,18 +30,26 @@ from dexgrasp.sim.task.actions import HandController, Targets
 from dexgrasp.sim.task.outcomes import WORKSPACE_M
 from dexgrasp.sim.task.reset import PregraspPlanner
 
-UNSEEN_SHARE = 0.1
-"""An object counts as not visible below this share of the pixels of its first view."""
-SURE_GRIP = 0.7
-"""An object that is not visible counts as held from this grip on. In 1,296 lifts of validation objects, everything
-randomised, moved or pushed, two students detected 145 of 150 empty hands with it, and took 21 of 1,146 hands for empty
-that held the object; of 704 that would have held it for three seconds, 2."""
-LOST_GRIP = 0.3
-"""In the hold an object counts as lost below this grip. A student detected 57 of 67 failures in the hold with it,
-mostly under `force`, and took none of 702 successful grasps of validation objects for lost."""
-LEFT_SHARE = 1 / 3
-"""An object that rose by less than this share of the lift was left behind: fingers that press each other feel a grip
-without any object."""
+MIN_VISIBLE_FRACTION = 0.1
+"""An object counts as not visible below this fraction of the pixels of its first view."""
+GRIP_THRESHOLD_UNSEEN = 0.7
+"""An object that is not visible counts as held above this grip confidence. In 1,296 lifts of validation objects,
+randomised, shifted or pushed, two students detected 145 of 150 empty hands with it, and reported 21 of 1,146 hands as
+empty that held the object; among the 704 that held it for three seconds, 2."""
+GRIP_THRESHOLD_HOLD = 0.3
+"""In the hold an object counts as lost below this grip confidence. A student detected 57 of 67 failures in the hold
+with it, mostly with disturbance=force, and reported none of 702 successful grasps of validation objects as lost."""
+MIN_RISE_FRACTION = 1 / 3
+"""An object that rose by less than this fraction of the lift was left behind. Grip confidence alone is not sufficient:
+fingers that press against each other give a high one."""
+PALM_M_S, PALM_RAD_S = 0.3, 1.5
+"""Mean speeds of the palm; a UR5e turns twice as fast."""
+OPEN_S = 0.4
+"""Least time that the fingers have to open before the palm moves across."""
+ASIDE_M, ABOVE_M = 0.25, 0.3
+"""Distance that the palm moves back, against the fingers' direction, and its height over the table there."""
+REST_S = 0.2
+"""Pause of the palm at the end of each motion."""
 
 
 def grip_confidence(contact: Tensor, hand: HandSpec) -> Tensor:
@@ -59,19 +67,6 @@ def lowest_height_m(points_w: Tensor) -> Tensor:
     """Return the mean height (env,) of the lowest quarter of points (env, point, 3) [m]."""
     count = points_w.shape[1] // 4
     return points_w[..., 2].topk(count, dim=1, largest=False).values.mean(dim=1)
-
-
-PALM_M_S, PALM_RAD_S = 0.3, 1.5
-"""Mean speeds of the palm; a UR5e turns twice as fast."""
-
-OPEN_S = 0.4
-"""Least time that the fingers have to open before the palm moves across."""
-
-ASIDE_M, ABOVE_M = 0.25, 0.3
-"""Distance that the palm moves back, against the fingers' direction, and its height over the table there."""
-
-REST_S = 0.2
-"""Pause of the palm at the end of each motion."""
 
 
 class RegraspMotion:
@@ -132,8 +127,8 @@ class RegraspMotion:
 class Regrasp:
     """Wraps the hand controller: replaces its targets while palms move to another pre-grasp.
 
-    An environment is moving while its `steps_since_pregrasp` is negative; it counts up to zero, where either the
-    camera looks and the next motion is planned, or the next grasp starts. The tensors given are shared with the task,
+    An environment is moving while its `steps_since_pregrasp` is negative. At zero, a palm that is aside takes a new
+    view and plans the next motion; a palm at its pre-grasp starts the grasp. The tensors are shared with the task,
     which changes them in place.
     """
 
@@ -142,7 +137,7 @@ class Regrasp:
         *,
         control: HandController,
         planner: PregraspPlanner,
-        view: ObjectCamera,
+        object_camera: ObjectCamera,
         engine: Engine,
         objects: Sequence[str],
         draws: EpisodeDraws,
@@ -152,7 +147,7 @@ class Regrasp:
         step_s: float,
     ) -> None:
         """`objects`: name of each environment's object. `steps_since_*`: (env,) int64."""
-        self._control, self._planner, self._view, self._engine = control, planner, view, engine
+        self._control, self._planner, self._object_camera, self._engine = control, planner, object_camera, engine
         self._objects, self._draws = objects, draws
         self._since_pregrasp, self._since_reset = steps_since_pregrasp, steps_since_reset
         self._episode_steps = episode_steps
@@ -160,15 +155,15 @@ class Regrasp:
         self._motion = RegraspMotion(num_envs, control.style.open_pose.shape[1], step_s, device)
         self.any_moving = False
         """Host-side flag, so that no device sync is needed: false while no palm is moving."""
-        self.looking = torch.zeros(num_envs, dtype=torch.bool, device=device)
-        """(env,) the current motion ends aside, where the camera looks; otherwise at a pre-grasp."""
-        self.failed = FailedGrasps(num_envs, device)
+        self.moving_aside = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        """(env,) whether the current motion ends aside, for a new view; otherwise it ends at a pre-grasp."""
+        self.failed_grasps = FailedGrasps(num_envs, device)
         """Grasps started in each trial, the current one included."""
 
     def reset(self, rows: Tensor, plan: Pregrasp) -> None:
         """Reset the memory of `rows` to the first grasp of their new trials."""
-        self.failed.forget(rows)
-        self.failed.add(rows, plan.mark)
+        self.failed_grasps.clear(rows)
+        self.failed_grasps.add(rows, plan.descriptor)
 
     def start(self, rows: Tensor) -> None:
         """Move the palms of `rows` (sorted) up and aside, opening the fingers."""
@@ -177,7 +172,7 @@ class Regrasp:
         back = -quat_rotate(quat, quat.new_tensor([0.0, 0.0, 1.0]))[:, :2]
         away = ASIDE_M * back / back.norm(dim=1, keepdim=True).clamp(min=1e-9)
         goal = torch.nn.functional.pad(pos[:, :2] + away, (0, 1), value=ABOVE_M)
-        self.looking[rows] = self.any_moving = True
+        self.moving_aside[rows] = self.any_moving = True
         self._since_pregrasp[rows] = -self._motion.start(rows, (pos, quat), (goal, quat), control.style.open_pose[rows])
 
     def override_targets(self, targets: Targets) -> Targets:
@@ -194,24 +189,26 @@ class Regrasp:
         if not self.any_moving:
             return
         arrived = ((self._since_pregrasp == 0) & (self._since_reset > 0)).nonzero().squeeze(1)
-        if (looking := self.looking[arrived]).any():
-            self._replan(arrived[looking])
+        if (aside := self.moving_aside[arrived]).any():
+            self._replan(arrived[aside])
         self.any_moving = bool((self._since_pregrasp < 0).any())
-        self._control.restart_approach(arrived[~looking])
+        self._control.restart_approach(arrived[~aside])
 
     def _replan(self, rows: Tensor) -> None:
         """Plan another grasp in `rows` and move there; end the trial where the object is unseen or out of reach."""
-        seen = self._view.first_frame_again(rows, self._objects, self._engine.state, self._draws, self._since_reset)
-        gone = ~seen | (centroid_xy(self._view.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
+        seen = self._object_camera.observe_first_again(
+            rows, self._objects, self._engine.state, self._draws, self._since_reset
+        )
+        gone = ~seen | (centroid_xy(self._object_camera.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
         self._since_pregrasp[rows[gone]] = self._episode_steps - 1
         rows = rows[~gone]
         if not len(rows):
             return
-        points_w, draws, control = self._view.points_w[rows], self._draws.rows(rows), self._control
+        points_w, draws, control = self._object_camera.points_w[rows], self._draws.rows(rows), self._control
         place_w = torch.nn.functional.pad(centroid_xy(points_w), (0, 1))
-        plan = self._planner(points_w, place_w + draws.approach_offset, draws, self.failed.marks[rows])
-        self.failed.add(rows, plan.mark)
-        self.looking[rows] = False
+        plan = self._planner(points_w, place_w + draws.approach_offset, draws, self.failed_grasps.descriptors[rows])
+        self.failed_grasps.add(rows, plan.descriptor)
+        self.moving_aside[rows] = False
         start = control.palm_pos_w[rows], control.palm_quat_w[rows]
         goal = plan.palm_pos_w, plan.palm_quat_w
         self._since_pregrasp[rows] = -self._motion.start(rows, start, goal, plan.style.open_pose)

@@ -25,9 +25,9 @@ def place_objects(library: ObjectLibrary, names: Sequence[str], draws: EpisodeDr
     The resting pose is drawn by probability, then yaw and place.
     """
     heights, quats = np.empty(len(names)), np.empty((len(names), 4))
-    for i, (name, chance, size) in enumerate(zip(names, draws.rest.tolist(), draws.size.tolist(), strict=True)):
+    for i, (name, rest, size) in enumerate(zip(names, draws.rest.tolist(), draws.size.tolist(), strict=True)):
         obj = library[name]
-        pose = rest_pose(obj, chance)
+        pose = rest_pose(obj, rest)
         heights[i], quats[i] = obj.rest_height[pose] * size, obj.rest_quat[pose]
     quat = torch.from_numpy(quats).to(draws.yaw.device)
     pos = torch.zeros_like(quat[:, :3])
@@ -58,35 +58,37 @@ class PregraspPlanner:
         self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount), hand).reaches
 
     def __call__(
-        self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None = None
+        self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, failed_grasps: Tensor | None = None
     ) -> Pregrasp:
         """Plan from visible points (row, point, 3) and the camera position (row, 3), with the reset noise of `draws`.
 
-        `tried` (row, grasp, MARK): failed grasps, which the plan avoids.
+        `failed_grasps` (row, grasp, DESCRIPTOR_SIZE): descriptors of grasps to avoid.
         """
         points_w = points_w.double()
-        pregrasp = self._choose(points_w, camera_w, draws, tried)
+        pregrasp = self._plan(points_w, camera_w, draws, failed_grasps)
         offset = torch.stack([-draws.standoff, draws.palm_offset[:, 0], draws.palm_offset[:, 1]], dim=1)
         pos = pregrasp.palm_pos_w + quat_rotate(pregrasp.palm_quat_w, offset)
         pregrasp = replace(pregrasp, palm_pos_w=pos, depth_m=(pregrasp.depth_m + draws.standoff).clamp(min=0.0))
         return move_start_clear(pregrasp, open_hand_keypoints(self._hand, pregrasp.style.open_pose), points_w)
 
-    def _choose(self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, tried: Tensor | None) -> Pregrasp:
+    def _plan(self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, failed_grasps: Tensor | None) -> Pregrasp:
         power, pinch = (style.to(points_w.device) for style in (self._hand.power, self._hand.pinch))
         if self._approach == "camera_line":
-            return plan_pregrasp(points_w, camera_w, power, pinch, draws.roll, draws.tilt)
+            return plan_pregrasp(
+                points_w, camera_w, power=power, pinch=pinch, roll_offset_rad=draws.roll, tilt_rad=draws.tilt
+            )
         kinds = (TOP_DOWN,) if self._approach == "top_down" else None
         return best_pregrasp(
             points_w,
             camera_w,
-            power,
-            pinch,
-            partial(open_hand_keypoints, self._hand),
-            draws.roll,
-            draws.tilt,
-            self._reachable,
-            kinds,
-            tried=tried,
+            power=power,
+            pinch=pinch,
+            open_hand_keypoints=partial(open_hand_keypoints, self._hand),
+            roll_offset_rad=draws.roll,
+            tilt_rad=draws.tilt,
+            reachable=self._reachable,
+            kinds=kinds,
+            failed_grasps=failed_grasps,
         )
 
 

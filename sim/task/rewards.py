@@ -23,17 +23,29 @@ class RewardCfg:
     """Weight the reward terms, per control step; zero switches a term off."""
 
     reach: float = -2.0
+    """Weight of the mean distance from keypoints to object [1/m], in the grasp phase; each is capped at 0.15 m."""
     contact: float = 0.4
+    """Weight of the share of the hand's contact bodies that touch the object, 0 to 1."""
     force: float = 0.3
+    """Weight of the mean contact force on the object in units of 10 N, each body's capped at 1."""
     opposition: float = 0.15
+    """Weight of a step in which the thumb and another finger both touch the object."""
     table_contact: float = -0.3
+    """Weight of a step of the grasp phase in which the hand touches the table."""
     displacement: float = -1.0
+    """Weight of the distance that the object moved over the table [1/m], in the grasp phase; capped at 0.2 m."""
     object_speed: float = -0.3
+    """Weight of the squared object speed in units of 1/3 m/s, in the grasp phase; capped at 1."""
     object_spin: float = -0.02
+    """Weight of the squared object angular speed [s^2/rad^2], in the grasp phase; capped at 10 rad^2/s^2."""
     palm_speed: float = -0.02
+    """Weight of the squared palm speed [s^2/m^2], in the grasp phase; ten times as much above 0.25 m/s."""
     lift: float = 1.0
+    """Weight of the share of the commanded lift that the object followed, 0 to 1, in lift and hold."""
     success: float = 3.0
+    """Weight of the last step of a successful episode."""
     action: float = -0.01
+    """Weight of the mean squared action."""
     floor: float = -2.0
     """Least reward of a step. The published method intends a floor too, but its release discards the clipped value."""
     extra: dict[str, float] = field(default_factory=dict)
@@ -95,6 +107,12 @@ def register_reward(name: str, function: RewardFunction) -> None:
     except ValueError:
         pass  # a built-in without a signature
     _REGISTRY.register(name, function)
+
+
+def check_registered(cfg: RewardCfg) -> None:
+    """Raise ValueError where a term of `cfg.extra` is not registered."""
+    for name in cfg.extra:
+        _REGISTRY.get(name)
 
 
 def reach(distance_m: Tensor, weights: Tensor) -> Tensor:
@@ -169,6 +187,8 @@ class Rewards:
         self._keypoint_weights = torch.tensor(hand.keypoint_weights, device=device).float()
         self._contact_weights = torch.tensor(hand.contact_weights, device=device).float()
         self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
+        self.weighted: dict[str, Tensor] = {}
+        """Weighted terms (env,) of the last step by name, before the floor."""
 
     def __call__(self, context: RewardContext) -> tuple[Tensor, dict[str, float]]:
         """Return the reward (env,) of the step and the mean of each weighted term."""
@@ -178,6 +198,7 @@ class Rewards:
             term = _checked(name, _evaluate(name, function, context), context.success)
             weighted[name] = self._cfg.extra[name] * term.float()
             total = total + weighted[name]  # one by one: a weight of zero changes no bit
+        self.weighted = weighted
         means = torch.stack([term.mean() for term in weighted.values()]).tolist()
         terms = dict(zip(weighted, means, strict=True))
         for name in self._extra:

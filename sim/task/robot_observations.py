@@ -23,7 +23,7 @@ def readings(task: GraspTask) -> dict[str, Tensor]:
         "palm_pos_w": sensed.palm_pos_w.double(),
         "palm_quat_w": sensed.palm_quat_w.double(),
         "points_w": view.points_w,
-        "visible_fraction": view.fraction,
+        "visible_fraction": view.visible_fraction,
         "view_fresh": view.fresh,
     }
 

@@ -15,6 +15,7 @@ from dexgrasp.configs.loader import ConfigError
 from dexgrasp.configs.renamed_keys import RENAMED_KEYS, RENAMED_VALUES
 from dexgrasp.configs.schema import current_name, field_docstrings, fields
 from dexgrasp.policies.cli import main
+from dexgrasp.policies.cli.option_docs import REQUIRED, keys
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 
@@ -54,9 +55,10 @@ COMMANDS = {command.config: command for command in main.COMMANDS}
 
 
 def load_command(name, *overrides):
-    schema = main._resolve(COMMANDS[name].schema)
-    required = [f.name for f in dataclasses.fields(schema) if f.default is f.default_factory is dataclasses.MISSING]
-    return configs.load(schema, name, [*(f"{key}=x" for key in required), *overrides])
+    command = COMMANDS[name]
+    required = [key for key in keys(command.schema, command.config) if key.default == REQUIRED]
+    given = [f"{key.name}={key.choices[0] if key.choices else 'x'}" for key in required]
+    return configs.load(main._resolve(command.schema), name, [*given, *overrides])
 
 
 def load(root, *overrides):

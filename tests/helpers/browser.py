@@ -63,6 +63,34 @@ class Browser:
         """The value of a line of JavaScript."""
         return self._ask("Runtime.evaluate", expression=script, returnByValue=True)["result"].get("value")
 
+    def click(self, label):
+        """Click the button, checkbox or tab with this text; whether there is one."""
+        return self.run(f"""(() => {{
+            const named = item => item.innerText.trim() == {label!r};
+            const button = [...document.querySelectorAll('button')].find(named);
+            const text = [...document.querySelectorAll('label')].find(named);
+            const target = button ?? (text && (document.getElementById(text.htmlFor) ?? text));
+            if (target) target.click();
+            return Boolean(target);
+        }})()""")
+
+    def fill(self, label, text):
+        """Type a text into the input field with this label; whether there is one."""
+        return self.run(f"""(() => {{
+            const label = [...document.querySelectorAll('label')].find(item => item.innerText.trim() == {label!r});
+            const field = label && document.getElementById(label.htmlFor);
+            if (!field) return false;
+            Object.getOwnPropertyDescriptor(HTMLInputElement.prototype, 'value').set.call(field, {text!r});
+            field.dispatchEvent(new Event('input', {{bubbles: true}}));
+            field.dispatchEvent(new Event('change', {{bubbles: true}}));
+            field.blur();
+            return true;
+        }})()""")
+
+    def text(self):
+        """The text of the page."""
+        return self.run("document.body.innerText")
+
     def until(self, condition, timeout_s=120.0):
         """Screenshots until one fulfils `condition`; the last one in any case."""
         deadline_s = time.monotonic() + timeout_s

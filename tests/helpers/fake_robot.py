@@ -109,22 +109,24 @@ class Wild:
 
     def __init__(self):
         self.contract = contract()
-        self.answer, self.steps, self.grip, self.base_m = 0.0, 0, 1.0, 0.0
+        self.answer, self.steps, self.grip, self.object_bottom_m = 0.0, 0, 1.0, 0.0
 
     @property
     def phase(self):
         return "grasp" if self.steps < 3 else "lift" if self.steps < 6 else "hold"
 
-    def begin(self, plan):
+    def reset(self, plan):
         self.steps = 0
 
-    def act(self, readings):
+    def act(self, observation):
         self.steps += 1
         if isinstance(self.answer, Exception):
             raise self.answer
         scale = self.answer
-        palm = readings.palm_pos_w + scale, readings.palm_quat_w
-        return Command(readings.joint_pos + scale, *palm, np.zeros(22), np.array(self.grip), np.array(self.base_m))
+        palm = observation.palm_pos_w + scale, observation.palm_quat_w
+        return Command(
+            observation.joint_pos + scale, *palm, np.zeros(22), np.array(self.grip), np.array(self.object_bottom_m)
+        )
 
 
 def in_state(state, policy=None):

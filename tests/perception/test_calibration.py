@@ -191,6 +191,16 @@ def test_the_yaml_is_read_back_equal_and_refuses_what_is_not_a_pose(tmp_path):
             CameraPose.load(tmp_path / "wrong.yaml")
 
 
+def images(poses, camera):
+    """Yield an image of the printed board for each pose (4, 4) of it in the camera frame."""
+    u, v = np.meshgrid(np.arange(640 * SMOOTH), np.arange(480 * SMOOTH))
+    rays = camera.rays_at(((np.stack([u, v], -1) + 0.5) / SMOOTH) - 0.5).transpose(2, 0, 1)
+    rays = np.stack([*rays, np.ones_like(rays[0])]).astype(np.float32)
+    printed, rng = draw_board(BOARD, PRINT_PER_M), np.random.default_rng(0)
+    for T in poses:
+        yield photograph(T, printed, rays, rng)
+
+
 def commanded(*words):
     return main.main(["calibrate", *words])
 
@@ -205,12 +215,8 @@ def test_the_commands_print_a_board_and_calibrate_from_a_folder(tmp_path, capsys
     folder.mkdir()
     camera = replace(CAMERA, distortion="none", coeffs=(0.0,) * 5)
     (folder / "camera.json").write_text(json.dumps(asdict(camera)))
-    u, v = np.meshgrid(np.arange(640 * SMOOTH), np.arange(480 * SMOOTH))
-    rays = camera.rays_at(((np.stack([u, v], -1) + 0.5) / SMOOTH) - 0.5).transpose(2, 0, 1)
-    rays = np.stack([*rays, np.ones_like(rays[0])]).astype(np.float32)
-    printed, rng = draw_board(BOARD, PRINT_PER_M), np.random.default_rng(0)
-    for number, T in enumerate(poses):
-        Image.fromarray(photograph(T, printed, rays, rng)).save(folder / f"{number}.png")
+    for number, image in enumerate(images(poses, camera)):
+        Image.fromarray(image).save(folder / f"{number}.png")
     carriers = {f"{n}.png": pose_to_dict(T_WORLD_CAM @ T) for n, T in enumerate(poses)}
     (folder / "poses.yaml").write_text(yaml.safe_dump(carriers))
     assert commanded("camera", str(folder), f"out={tmp_path / 'run'}") == 0

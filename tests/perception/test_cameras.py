@@ -18,7 +18,7 @@ from dexgrasp.perception.cameras.depth import (
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
 from dexgrasp.perception.cameras.open import FrameFolder, open_camera, save_folder
-from dexgrasp.perception.cameras.temporal_filter import steady_depth
+from dexgrasp.perception.cameras.temporal_filter import median_depth
 
 CAMERA = Intrinsics(64, 48, 38.5, 38.0, 31.2, 24.1)
 COEFFS = (0.12, -0.25, 0.002, -0.003, 0.08)
@@ -42,9 +42,9 @@ def test_twelve_frames_have_a_third_of_the_noise_and_few_flying_pixels():
     rng = np.random.default_rng(0)
     true = np.full((40, 50), 0.7)
     frames_m = true + rng.normal(0, 0.002, (12, 40, 50))
-    assert np.std(steady_depth(frames_m) - true) == pytest.approx(0.35 * 0.002, rel=0.05)
+    assert np.std(median_depth(frames_m) - true) == pytest.approx(0.35 * 0.002, rel=0.05)
     frames_m = np.where(rng.uniform(size=frames_m.shape) < 0.2, 0.8, frames_m)
-    assert (np.abs(steady_depth(frames_m) - true) > 0.01).mean() < 0.02
+    assert (np.abs(median_depth(frames_m) - true) > 0.01).mean() < 0.02
 
 
 def test_the_steady_image_is_the_median_of_what_is_seen():
@@ -53,14 +53,14 @@ def test_the_steady_image_is_the_median_of_what_is_seen():
     frames_m[rng.uniform(size=frames_m.shape) < 0.3] = 0.0
     seen = np.where(frames_m > 0, frames_m, np.nan)
     expected = np.where(2 * (frames_m > 0).sum(axis=0) >= 12, np.nanmedian(seen, axis=0), 0.0)
-    found = steady_depth(frames_m)
+    found = median_depth(frames_m)
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, expected.astype(np.float32))
 
 
 def test_a_pixel_with_depth_in_less_than_half_of_the_frames_is_a_hole():
     frames_m = np.array([[0.5, 0.5], [0.52, 0.0], [0.51, 0.0], [0.0, 0.0]])[:, None]
-    assert steady_depth(frames_m)[0] == pytest.approx([0.51, 0.0])
+    assert median_depth(frames_m)[0] == pytest.approx([0.51, 0.0])
 
 
 @pytest.mark.parametrize("kind", ["none", "brown_conrady", "inverse_brown_conrady", "modified_brown_conrady"])

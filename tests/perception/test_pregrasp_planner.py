@@ -12,13 +12,13 @@ from hypothesis.extra.numpy import arrays
 from dexgrasp.perception.grasp_planning.candidates import CAMERA_LINE, EDGE, SLANTED, TOP_DOWN, candidates, highest
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.grasp_planning.planner import (
-    CLEAR_M,
     REACH_TRIES,
-    TABLE_M,
+    START_CLEARANCE_M,
+    START_HEIGHT_M,
     best_pregrasp,
-    choose,
     move_start_clear,
     plan_pregrasp,
+    select_candidate,
 )
 from dexgrasp.perception.grasp_planning.scoring import ScoreCfg, score_candidates
 from dexgrasp.perception.transforms import quat_rotate
@@ -183,7 +183,7 @@ SOME_FREE = torch.tensor([[True, False, True, True]])
 )
 def test_the_order_of_preference(free, reached, taken):
     reachable = None if reached is None else lambda rows, cand: torch.isin(cand, torch.tensor(reached).long())
-    assert choose(SCORES, free, reachable).tolist() == [taken]
+    assert select_candidate(SCORES, free, reachable).tolist() == [taken]
 
 
 def test_reachability_is_asked_for_where_it_is_open_and_not_for_ever():
@@ -193,7 +193,7 @@ def test_reachability_is_asked_for_where_it_is_open_and_not_for_ever():
         asked.append(len(cand))
         return rows == 1
 
-    choose(torch.rand(2, 20), torch.ones(2, 20, dtype=torch.bool), only_the_second_row)
+    select_candidate(torch.rand(2, 20), torch.ones(2, 20, dtype=torch.bool), only_the_second_row)
     assert asked == [2] + [1] * (REACH_TRIES - 1)
 
 
@@ -232,5 +232,5 @@ def test_no_pregrasp_starts_in_the_points_or_below_the_table(allegro, points, x,
         start = move_start_clear(plan, hand_p, points_w)
         hand_p = torch.cat([hand_p, (hand_p[:, 1:] + hand_p[:, :-1]) / 2], dim=1)
         hand_w = quat_rotate(start.palm_quat_w[:, None], hand_p) + start.palm_pos_w[:, None]
-        assert float(hand_w[..., 2].min()) >= TABLE_M - EXACT
-        assert float(torch.cdist(hand_w, points_w).min()) >= CLEAR_M - EXACT
+        assert float(hand_w[..., 2].min()) >= START_HEIGHT_M - EXACT
+        assert float(torch.cdist(hand_w, points_w).min()) >= START_CLEARANCE_M - EXACT

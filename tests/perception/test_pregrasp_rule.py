@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.perception.grasp_planning.planner import CLEAR_M, back_off_from_points, plan_pregrasp
+from dexgrasp.perception.grasp_planning.planner import START_CLEARANCE_M, back_off_from_points, plan_pregrasp
 from dexgrasp.perception.transforms import matrix_from_quat, plane_basis, quat_rotate, quat_rotate_inverse
 
 
@@ -153,9 +153,11 @@ def test_the_start_steps_back_until_the_open_hand_is_clear_of_what_it_would_begi
     palm = plan(slab(), ASIDE)
     thumb, rim = [0.13, 0.04, 0.0], [0.1, 0.05, 0.0]  # 1 cm beside the thumb's way and 3 cm short of its tip
     back = back_off_from_points(palm, *hand_and_points(palm, [thumb, thumb], [rim, [0.2, 0.0, 0.0]]))
-    assert float(back.depth_m - palm.depth_m) == pytest.approx(0.03 + CLEAR_M)
+    assert float(back.depth_m - palm.depth_m) == pytest.approx(0.03 + START_CLEARANCE_M)
     normal, _, _ = axes(palm)
-    torch.testing.assert_close(back.palm_pos_w[0], palm.palm_pos_w[0] - (0.03 + CLEAR_M) * normal, rtol=0, atol=EXACT_M)
+    torch.testing.assert_close(
+        back.palm_pos_w[0], palm.palm_pos_w[0] - (0.03 + START_CLEARANCE_M) * normal, rtol=0, atol=EXACT_M
+    )
     assert torch.equal(back.palm_quat_w, palm.palm_quat_w)
 
 
@@ -172,4 +174,4 @@ def test_points_between_two_keypoints_are_in_the_way_too():
     palm = plan(slab(), ASIDE)
     keypoints = [[0.1, -0.03, 0.0], [0.1, 0.03, 0.0]]
     back = back_off_from_points(palm, *hand_and_points(palm, keypoints, [[0.1, 0.0, 0.0]]))
-    assert float(back.depth_m - palm.depth_m) == pytest.approx(CLEAR_M)
+    assert float(back.depth_m - palm.depth_m) == pytest.approx(START_CLEARANCE_M)

@@ -15,7 +15,7 @@ from dexgrasp.policies.benchmarks.perception import BenchPerceptionCfg, bench_pe
 from dexgrasp.policies.benchmarks.segmentation import BenchSegmentationCfg, measure, summarise
 from dexgrasp.policies.cli.main import main
 from dexgrasp.sim.objects import open_library
-from dexgrasp.sim.sensors.depth_noise import glossy_holes
+from dexgrasp.sim.sensors.depth_noise import highlight_holes
 from dexgrasp.sim.sensors.synthetic_scenes import SCENES, make_scene, overlap
 
 CAMERA = Intrinsics(640, 480, 400.0, 400.0, 319.5, 239.5)
@@ -83,8 +83,8 @@ def test_points_on_the_hand_are_left_out():
 def test_a_point_lies_in_a_capsule_if_it_is_within_the_radius_of_its_axis():
     capsule = Capsules(np.zeros((1, 3)), np.array([[0.0, 0.0, 0.1]]), np.array([0.02]))
     points = np.float32([[0.019, 0, 0.05], [0.021, 0, 0.05], [0, 0, 0.119], [0, 0, 0.121], [0.015, 0.0, -0.015]]).T
-    assert capsule.hold(points, 0.0).tolist() == [True, False, True, False, False]
-    assert capsule.hold(points, 0.002).tolist() == [True, True, True, True, True]
+    assert capsule.contain(points, 0.0).tolist() == [True, False, True, False, False]
+    assert capsule.contain(points, 0.002).tolist() == [True, True, True, True, True]
 
 
 @pytest.mark.parametrize("how", ["farthest", "random"])
@@ -232,7 +232,7 @@ def test_a_scene_is_the_same_for_the_same_seed(shipped):
 def test_glossy_holes_cover_about_a_third_of_the_object():
     mask = np.zeros((100, 100), bool)
     mask[20:80, 30:70] = True
-    holes = glossy_holes(mask, np.random.default_rng(0))
+    holes = highlight_holes(mask, np.random.default_rng(0))
     assert not holes[~mask].any() and 1 / 3 < holes.sum() / mask.sum() < 0.55
 
 

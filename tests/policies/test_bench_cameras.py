@@ -50,7 +50,7 @@ def test_the_tracked_points_lie_on_the_object_and_what_is_declared_is_so(allegro
         assert result["approach"]["surface_mm"]["median"] < 5
         assert result["hold"]["surface_mm"]["median"] < 10
         assert result["hold"]["declared_right"] > 0.8
-    assert tracks["side"].share.mean() > tracks["overhead"].share.mean()
+    assert tracks["side"].visible_fraction.mean() > tracks["overhead"].visible_fraction.mean()
 
 
 def test_a_tracker_is_judged_by_what_it_declared():

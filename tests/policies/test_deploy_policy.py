@@ -51,8 +51,8 @@ def test_the_runtime_imports_neither_torch_nor_mujoco(bundle):
 def test_one_row_gives_what_a_batch_gives(bundle):
     plan, readings = recorded(bundle)
     alone, many = Policy.load(bundle), Policy.load(bundle)
-    alone.begin(plan)
-    many.begin(type(plan)(*(np.stack([value] * 3) for value in vars(plan).values())))
+    alone.reset(plan)
+    many.reset(type(plan)(*(np.stack([value] * 3) for value in vars(plan).values())))
     for sensed in readings[:10]:
         one = alone.act(sensed)
         three = many.act(type(sensed)(*(np.stack([value] * 3) for value in vars(sensed).values())))
@@ -67,7 +67,7 @@ def test_a_row_does_not_depend_on_how_many_there_are(bundle):
     found = {}
     for rows in (21, 1, 3, 7):
         policy = Policy.load(bundle)
-        policy.begin(type(plan)(*(value[:rows] for value in vars(plans).values())))
+        policy.reset(type(plan)(*(value[:rows] for value in vars(plans).values())))
         for step in range(5):
             seen = [vars(sensed).values() for sensed in readings[step : step + rows]]
             found[rows] = policy.act(type(readings[0])(*(np.stack(values) for values in zip(*seen, strict=True))))
@@ -78,7 +78,7 @@ def test_a_row_does_not_depend_on_how_many_there_are(bundle):
 def test_the_phases_follow_the_contract_and_the_lift_is_the_contracts(bundle):
     policy = Policy.load(bundle)
     plan, readings = recorded(bundle)
-    policy.begin(plan)
+    policy.reset(plan)
     seen, heights = [], []
     for _ in range(60):
         seen.append(policy.phase)
@@ -93,10 +93,10 @@ def test_the_phases_follow_the_contract_and_the_lift_is_the_contracts(bundle):
 def test_begin_forgets_the_last_episode(bundle):
     policy = Policy.load(bundle)
     plan, readings = recorded(bundle)
-    policy.begin(plan)
+    policy.reset(plan)
     first = policy.act(readings[0])
     policy.act(readings[40])
-    policy.begin(plan)
+    policy.reset(plan)
     np.testing.assert_array_equal(policy.act(readings[0]).action, first.action)
 
 
@@ -104,9 +104,9 @@ def test_readings_that_are_wrong_are_refused_and_change_nothing(bundle):
     policy = Policy.load(bundle)
     plan, readings = recorded(bundle)
     good = readings[0]
-    with pytest.raises(RuntimeError, match="begin"):
+    with pytest.raises(RuntimeError, match="reset"):
         policy.act(good)
-    policy.begin(plan)
+    policy.reset(plan)
     for name, value, error in (
         ("joint_pos", np.full(16, np.nan), "joint_pos is not finite"),
         ("joint_pos", np.zeros(15), r"joint_pos: expected shape \(1, 16\).*got \(1, 15\)"),
@@ -190,7 +190,7 @@ def test_a_bundle_of_schema_3_runs_as_one_of_schema_4(bundle, copied, caplog):
     plan, readings = recorded(copied)
     policies = [Policy.load(folder) for folder in (copied, bundle)]
     for policy in policies:
-        policy.begin(plan)
+        policy.reset(plan)
     old, new = (policy.act(readings[0]) for policy in policies)
     np.testing.assert_array_equal(old.joint_target, new.joint_target)
 
@@ -220,7 +220,7 @@ def test_a_contract_that_is_written_is_read_back_equal(bundle, copied):
         ("hand", {"joint_names": ["a"] * 16}, "hand.joint_names must be different names"),
         ("hand", {"effort_limit_nm": [float("inf")] * 16}, "'hand.effort_limit_nm[0]' expects float, got inf"),
         ("hand", {"palm_quat_b": [1.0, 1.0, 0.0, 0.0]}, "hand.palm_quat_b must be a unit quaternion"),
-        ("graph", {"plan": []}, "must stand in graph.inputs and in one of readings, plan, state"),
+        ("graph", {"plan": []}, "must be in graph.inputs and in one of graph.readings, plan and state"),
         ("graph", {"outputs": ["grip"]}, "graph.outputs must begin with next_NAME"),
     ],
 )

@@ -64,7 +64,7 @@ def test_the_parts_of_the_loss_are_mixed_as_the_method_says(env):
     )
     batch = {
         "student": torch.randn(8, env.task.layouts["student"].size),
-        "true": torch.randn(8, len(model.policy.felt)),
+        "true": torch.randn(8, len(model.policy.reconstructed_columns)),
     }
     batch["labels"] = torch.randn(8, env.task.num_actions)
     loss, record = model._imitation(batch)
@@ -72,22 +72,22 @@ def test_the_parts_of_the_loss_are_mixed_as_the_method_says(env):
 
 
 def test_a_copy_acts_as_its_teacher_where_both_know_the_same(env, monkeypatch):
-    """With the true contacts in place of what is felt, and no difference between seen and true vectors."""
-    monkeypatch.setattr("dexgrasp.policies.networks.actor_critic.CLIP", 1e9)
+    """With the true contacts in place of what is reconstructed, and no difference between seen and true vectors."""
+    monkeypatch.setattr("dexgrasp.policies.networks.actor_critic.MAX_NORMALISED", 1e9)
     teacher, student = make_teacher(env), make_student(env, DistillationCfg()).policy
     obs = env.streams.reset()
     seen = {group: values.clone() for group, values in obs.items()}
-    student.learn_scales(seen)
-    student.take_over(teacher)
+    student.update_actor_normalisers(seen)
+    student.copy_teacher(teacher)
     own, theirs = env.task.layouts["student"].slices(), env.task.layouts["teacher"].slices()
     seen["student"][:, own["visible_vectors"]] = seen["teacher"][:, theirs["object_vectors"]]
     for name in ("object_linvel", "object_angvel", "object_displacement", "object_in_palm", "object_mass"):
         seen["teacher"][:, theirs[name]] = teacher.actor.normaliser.mean[theirs[name]]  # what the student cannot know
     seen["teacher"][:, theirs["object_friction"]] = teacher.actor.normaliser.mean[theirs["object_friction"]]
-    felt = student.actor.felt_normaliser(seen["teacher"][:, student.felt])
+    reconstructed = student.actor.felt_normaliser(seen["teacher"][:, student.reconstructed_columns])
     standard = student.actor.normaliser(seen["student"])[:, : own["history"].start]
     with torch.no_grad():
-        got = student.actor.net(torch.cat([standard, felt], dim=1))
+        got = student.actor.net(torch.cat([standard, reconstructed], dim=1))
         want = teacher.mean(seen)
     torch.testing.assert_close(got, want, atol=1e-3, rtol=1e-3)
 
@@ -130,9 +130,9 @@ def test_of_a_large_rollout_some_samples_are_kept_whole_and_the_file_stays_small
     rows = (newest["student"][:, None] == seen["student"]).all(dim=2).int().argmax(dim=1)
     assert torch.equal(newest["student"], seen["student"][rows]) and len(set(rows.tolist())) == keep
     with torch.no_grad():
-        felt = model.policy.actor.felt_normaliser(seen["teacher"][rows][:, model.policy.felt])
+        reconstructed = model.policy.actor.felt_normaliser(seen["teacher"][rows][:, model.policy.reconstructed_columns])
         labels = model.teacher.mean({group: values[rows] for group, values in seen.items()})
-    torch.testing.assert_close(newest["true"], felt)
+    torch.testing.assert_close(newest["true"], reconstructed)
     limit = env.task.cfg.action_clip
     torch.testing.assert_close(newest["labels"], labels.clamp(-limit, limit), atol=1e-5, rtol=1e-5)
     model.save(tmp_path / "last.zip", with_rollouts=True)

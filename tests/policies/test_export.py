@@ -11,7 +11,7 @@ import torch
 
 from dexgrasp import assets, configs
 from dexgrasp.policies.agents import registry
-from dexgrasp.policies.agents.bundle_agent import plan_of, readings_of
+from dexgrasp.policies.agents.bundle_agent import observation_of, plan_of
 from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.deploy.bundle import read_contract
@@ -22,11 +22,16 @@ from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.export.controller import DeployableController
 from dexgrasp.policies.export.export import ExportCfg, export, make_contract
 from dexgrasp.policies.export.export import make_task as make_rehearsal
-from dexgrasp.policies.export.replay_check import record, repeat
+from dexgrasp.policies.export.replay_check import record_episodes, replay
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
-from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
+from dexgrasp.sim.task.regrasp import (
+    GRIP_THRESHOLD_HOLD,
+    GRIP_THRESHOLD_UNSEEN,
+    MIN_RISE_FRACTION,
+    MIN_VISIBLE_FRACTION,
+)
 from tests.helpers.untrained_checkpoint import TASK, make_run, make_teacher_run
 
 TURBO = configs.load_option(PhysicsCfg, "physics", "turbo")
@@ -54,10 +59,10 @@ def test_an_episode_in_the_task_is_the_episode_of_the_bundle(student_run, bundle
     checkpoint, policy = load_checkpoint(student_run), Policy.load(bundle)
     task = task_for(student_run, household)
     obs = task.reset(range(6))
-    policy.begin(plan_of(task))
+    policy.reset(plan_of(task))
     moved = 0.0
     for _ in range(task.episode_steps):
-        command = policy.act(readings_of(task))
+        command = policy.act(observation_of(task))
         with torch.no_grad():
             action = checkpoint.actor(obs["student"])
         obs = task.step(action, torch.from_numpy(command.grip)).obs
@@ -86,7 +91,7 @@ def test_the_shipped_bundle_begins_anew_where_its_rows_do(household):
         action = policy.act(obs)
         if (task.steps_since_pregrasp == task.grasp_steps).all():
             task.start_regrasp(torch.tensor([0, 3]))
-        if task.steps_since_pregrasp[3] == -1 and task.regrasp.looking[3]:
+        if task.steps_since_pregrasp[3] == -1 and task.regrasp.moving_aside[3]:
             task.engine.move_object(torch.tensor([3]), torch.tensor([[5.0, 0.0, 0.05]], dtype=torch.float64))
         obs = task.step(action, policy.grip).obs
     assert task.outcome_tracker.attempts.tolist() == [2, 1, 1, 2, 1, 1]
@@ -106,8 +111,8 @@ def test_the_bundle_says_what_its_numbers_mean(bundle, allegro):
     assert json.loads((bundle / "contract.json").read_text())["schema"] == 4
     contract = read_contract(bundle)
     control = contract.control
-    assert (control.min_rise_fraction, control.min_visible_fraction) == (LEFT_SHARE, UNSEEN_SHARE)
-    assert (control.grip_threshold_unseen, control.grip_threshold_hold) == (SURE_GRIP, LOST_GRIP)
+    assert (control.min_rise_fraction, control.min_visible_fraction) == (MIN_RISE_FRACTION, MIN_VISIBLE_FRACTION)
+    assert (control.grip_threshold_unseen, control.grip_threshold_hold) == (GRIP_THRESHOLD_UNSEEN, GRIP_THRESHOLD_HOLD)
     assert contract.hand.joint_names == tuple(allegro.joint_names)
     assert list(contract.hand.effort_limit_nm) == allegro.effort_limit.tolist()
     assert (control.rate_hz, control.grasp_steps, control.lift_steps) == (20.0, 32, 14)
@@ -145,11 +150,11 @@ class TorchSession:
 def test_the_controller_repeats_the_task_whatever_the_student_is(tmp_path, household, encoder, task):
     checkpoint = load_checkpoint(make_run(tmp_path, encoder, task))
     controller = DeployableController(checkpoint.actor, checkpoint.hand, checkpoint.task, 256).eval()
-    recording = record(
+    recording = record_episodes(
         checkpoint, make_rehearsal(checkpoint, ExportCfg("", "", str(household.path), 3, 0, TURBO)), range(3)
     )
     policy = Policy(make_contract(checkpoint, controller), TorchSession(controller))
-    parity, _ = repeat(policy, recording, controller)
+    parity, _ = replay(policy, recording, controller)
     assert parity.steps > 100
     assert max(parity.error.values()) <= 1e-5
 
@@ -157,15 +162,15 @@ def test_the_controller_repeats_the_task_whatever_the_student_is(tmp_path, house
 def test_a_controller_for_another_task_does_not_repeat_it(tmp_path, household):
     """The check can fail: other phases, and a scale that is off by a hundredth."""
     checkpoint = load_checkpoint(make_run(tmp_path))
-    recording = record(
+    recording = record_episodes(
         checkpoint, make_rehearsal(checkpoint, ExportCfg("", "", str(household.path), 2, 0, TURBO)), range(2)
     )
     for other, name in (({"lift_s": 0.75}, "palm_pos_w"), ({"finger_action_rad": 0.202}, "joint_target")):
         controller = DeployableController(
             checkpoint.actor, checkpoint.hand, replace(checkpoint.task, **other), 256
         ).eval()
-        with pytest.raises(ValueError, match=f"parity: step .*: {name} is off"):
-            repeat(Policy(make_contract(checkpoint, controller), TorchSession(controller)), recording, controller)
+        with pytest.raises(ValueError, match=f"parity: in step .* {name} of the bundle differs"):
+            replay(Policy(make_contract(checkpoint, controller), TorchSession(controller)), recording, controller)
 
 
 def test_what_belongs_to_the_policy_is_adopted(student_run, bundle, household):

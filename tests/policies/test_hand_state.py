@@ -9,7 +9,12 @@ import torch
 from dexgrasp.policies.deploy.hand_state import is_hand_empty
 from dexgrasp.policies.evaluation.episodes import RegraspRunner
 from dexgrasp.sim.task.grasp_task import TaskCfg
-from dexgrasp.sim.task.regrasp import LEFT_SHARE, LOST_GRIP, SURE_GRIP, UNSEEN_SHARE
+from dexgrasp.sim.task.regrasp import (
+    GRIP_THRESHOLD_HOLD,
+    GRIP_THRESHOLD_UNSEEN,
+    MIN_RISE_FRACTION,
+    MIN_VISIBLE_FRACTION,
+)
 from tests.helpers.fake_robot import Wild, World
 
 LIMITS = {
@@ -22,11 +27,11 @@ LIMITS = {
 """Binary fractions: what equals a threshold equals it in every type."""
 BELOW = 2**-20
 CASES = (  # lift_ends, holding, grip, rise [m], visible fraction: empty
-    (True, False, 1.0, 0.125 - BELOW, 1.0, True),  # left behind, although something is felt
+    (True, False, 1.0, 0.125 - BELOW, 1.0, True),  # left behind, although something is confidence
     (True, False, 1.0, 0.125, 1.0, False),  # rose by just a quarter of the lift
-    (True, False, 0.0, 0.5, 0.125, False),  # seen to rise, nothing felt
-    (True, False, 0.75 - BELOW, 0.5, 0.125 - BELOW, True),  # not seen, not surely felt
-    (True, False, 0.75, 0.5, 0.125 - BELOW, False),  # not seen, surely felt
+    (True, False, 0.0, 0.5, 0.125, False),  # seen to rise, nothing confidence
+    (True, False, 0.75 - BELOW, 0.5, 0.125 - BELOW, True),  # not seen, not surely confidence
+    (True, False, 0.75, 0.5, 0.125 - BELOW, False),  # not seen, surely confidence
     (True, False, 0.75 - BELOW, 0.5, 0.125, False),  # just visible
     (False, True, 0.25 - BELOW, 0.5, 1.0, True),  # lost in the hold, although seen
     (False, True, 0.25, 0.0, 0.0, False),  # in the hold the grip alone decides
@@ -69,7 +74,7 @@ def test_simulator_robot_and_plain_numbers_decide_alike():
     machine = World(Wild()).machine
     lift_m, count = TaskCfg().lift_m, 10_000  # of the shipped bundle as well
     grip, fraction = rng.uniform(0, 1, (2, count))
-    fraction[::2] *= 2 * UNSEEN_SHARE
+    fraction[::2] *= 2 * MIN_VISIBLE_FRACTION
     rise_m = rng.uniform(-0.1, 1.0, count) * lift_m
     points_w = torch.zeros(count, 4, 3, dtype=torch.float64)
     points_w[:, 1:] = 10.0  # the lowest quarter is one point
@@ -81,23 +86,27 @@ def test_simulator_robot_and_plain_numbers_decide_alike():
         lift_steps=10,
         episode_steps=60,
         cfg=SimpleNamespace(lift_m=lift_m, camera=SimpleNamespace(live=True)),
-        object_camera=SimpleNamespace(points_w=points_w, fraction=torch.from_numpy(fraction)),
+        object_camera=SimpleNamespace(points_w=points_w, visible_fraction=torch.from_numpy(fraction)),
     )
     attempts = RegraspRunner(task, None, attempts=3)
-    felt = torch.from_numpy(grip)
-    assert not attempts._empty(felt).any()  # the lift begins, at height 0
-    machine._base_m = 0.0
+    confidence = torch.from_numpy(grip)
+    assert not attempts._empty(confidence).any()  # the lift begins, at height 0
+    machine._object_bottom_m = 0.0
     for clock, ends in ((30, True), (31, False), (58, False)):
         task.steps_since_pregrasp[:] = clock
         points_w[:, 0, 2] = torch.from_numpy(rise_m)
-        simulator = attempts._empty(felt).tolist()
+        simulator = attempts._empty(confidence).tolist()
         readings = list(zip(grip, rise_m, fraction.tolist(), strict=True))
-        robot = [machine._empty(SimpleNamespace(grip=g, base_m=z), f, ends=ends) for g, z, f in readings]
+        robot = [
+            machine._is_hand_empty(SimpleNamespace(grip=g, object_bottom_m=z), f, ends=ends) for g, z, f in readings
+        ]
         by_hand = [
-            (z < LEFT_SHARE * lift_m or (f < UNSEEN_SHARE and g < SURE_GRIP)) if ends else g < LOST_GRIP
+            (z < MIN_RISE_FRACTION * lift_m or (f < MIN_VISIBLE_FRACTION and g < GRIP_THRESHOLD_UNSEEN))
+            if ends
+            else g < GRIP_THRESHOLD_HOLD
             for g, z, f in readings
         ]
         assert simulator == robot == by_hand
         assert 0.2 * count < sum(by_hand) < 0.8 * count
     task.steps_since_pregrasp[:] = 59  # too late for another attempt
-    assert not attempts._empty(felt).any()
+    assert not attempts._empty(confidence).any()

@@ -93,7 +93,7 @@ def test_values_are_in_units_of_the_returns():
     critic = Critic(3, (8,))
     critic.returns.update(torch.tensor([[10.0], [30.0]]))  # mean 20, deviation 10
     obs = torch.randn(4, 3)
-    torch.testing.assert_close(critic(obs), 20 + 10 * critic.standard(obs).squeeze(-1))
+    torch.testing.assert_close(critic(obs), 20 + 10 * critic.normalised_value(obs).squeeze(-1))
 
 
 def test_advantages_that_count_are_standardised_in_place():
@@ -180,7 +180,7 @@ def test_the_learning_rate_follows_the_divergence(env):
 def test_exploration_is_narrowed_evenly_in_its_logarithm_and_never_widened(env):
     policy = GraspPPO(env, init_std=0.4).policy
     for progress, deviation in ((0.0, 0.4), (0.5, 0.2), (1.0, 0.1), (0.0, 0.1)):
-        policy.narrow(0.1, progress)
+        policy.limit_std(0.1, progress)
         assert policy.std.tolist() == pytest.approx([deviation] * env.task.num_actions)
 
 

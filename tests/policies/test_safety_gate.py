@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dexgrasp.policies.deploy.contract import HandContract, KinematicsContract
-from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter, brake
+from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter, max_stoppable_step
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
 from dexgrasp.utils.rotations import quat_from_rotvec, quat_multiply, rotvec_from_quat
 
@@ -46,7 +46,7 @@ HOME = ([0.0, 0.5, 0.5], [0.0, 0.0, 0.3], STILL)
 
 def gate(**cfg):
     made = SafetyGate(HAND, RATE_HZ, SafetyCfg(**cfg))
-    made.begin(*HOME, 0.0)
+    made.reset(*HOME, 0.0)
     return made
 
 
@@ -70,23 +70,25 @@ def run(made, goal, ticks, follow=True, **poses):
 
 def test_braking_distances_worked_by_hand():
     # with d = 1: from 3 the steps 3, 2, 1 cover 6; from 2.5 the steps 2.5, 1.5, 0.5 cover 4.5; below 1 one step
-    np.testing.assert_allclose(brake(np.array([6.0, 4.5, 1.0, 0.4, 0.0, -1.0]), np.array(1.0)), [3, 2.5, 1, 0.4, 0, 0])
+    np.testing.assert_allclose(
+        max_stoppable_step(np.array([6.0, 4.5, 1.0, 0.4, 0.0, -1.0]), np.array(1.0)), [3, 2.5, 1, 0.4, 0, 0]
+    )
 
 
 def test_a_value_speeds_up_brakes_and_arrives_without_overshoot():
-    limiter = RateLimiter([-100.0], [100.0], step=3.0, change=1.0)
-    limiter.begin(np.zeros(1))
-    path = [float(limiter.towards(np.array([12.0]))[0]) for _ in range(8)]
+    limiter = RateLimiter([-100.0], [100.0], max_step=3.0, max_change=1.0)
+    limiter.reset(np.zeros(1))
+    path = [float(limiter.step_towards(np.array([12.0]))[0]) for _ in range(8)]
     # steps: 1, 2, 3, then what is left, 6, is just what 3, 2, 1 covers
     assert path == pytest.approx([1, 3, 6, 9, 11, 12, 12, 12])
 
 
 def test_a_goal_that_turns_round_is_met_by_braking_first():
-    limiter = RateLimiter([-100.0], [100.0], step=3.0, change=1.0)
-    limiter.begin(np.zeros(1))
+    limiter = RateLimiter([-100.0], [100.0], max_step=3.0, max_change=1.0)
+    limiter.reset(np.zeros(1))
     for _ in range(3):
-        limiter.towards(np.array([50.0]))  # 1, 2, 3 -> at 6 with step 3
-    assert [float(limiter.towards(np.array([-50.0]))[0]) for _ in range(4)] == pytest.approx([8, 9, 9, 8])
+        limiter.step_towards(np.array([50.0]))  # 1, 2, 3 -> at 6 with step 3
+    assert [float(limiter.step_towards(np.array([-50.0]))[0]) for _ in range(4)] == pytest.approx([8, 9, 9, 8])
 
 
 def test_steps_of_a_joint_worked_by_hand():
@@ -137,11 +139,11 @@ def test_the_palm_turns_no_faster_than_it_may_and_arrives():
         (wanted(quat=[0.0, 0.0, 0.0, 0.0]), sensed(), 0.05, "command: not finite"),
         (wanted(stamp_s=0.05), sensed([0.0, 0.5]), 0.05, "readings: not finite, or of the wrong length"),
         (wanted(stamp_s=0.05), sensed(quat=[math.nan] * 4), 0.05, "readings: not finite"),
-        (wanted(stamp_s=0.2), sensed(stamp_s=0.0), 0.2, r"readings: 0\.200 s old, 0\.100 s are allowed"),
-        (wanted(stamp_s=0.0), sensed(stamp_s=0.2), 0.2, r"command: 0\.200 s old, 0\.100 s are allowed"),
+        (wanted(stamp_s=0.2), sensed(stamp_s=0.0), 0.2, r"readings: 0\.200 s old, at most 0\.100 s are allowed"),
+        (wanted(stamp_s=0.0), sensed(stamp_s=0.2), 0.2, r"command: 0\.200 s old, at most 0\.100 s are allowed"),
         (wanted(stamp_s=math.nan), sensed(), 0.05, "command: nan s old"),
         (wanted(stamp_s=0.05), sensed(stamp_s=9.0), 0.05, r"readings: -8\.950 s old"),
-        (wanted(stamp_s=0.5), sensed(stamp_s=0.5, points_stamp_s=0.1), 0.5, r"points: 0\.400 s old, 0\.300 s"),
+        (wanted(stamp_s=0.5), sensed(stamp_s=0.5, points_stamp_s=0.1), 0.5, r"points: 0\.400 s old, at most 0\.300 s"),
         (wanted(), sensed(), math.nan, "clock: nan s"),
         (wanted(), sensed(), -1.0, r"clock: -1\.0 s after 0\.0 s"),
     ],
@@ -163,7 +165,7 @@ def test_a_fault_brings_the_targets_back_to_the_measured_joints_and_stays():
         held = made(wanted([0.9, 0.9, 0.9], stamp_s=now_s), sensed(stamp_s=now_s), now_s)
     assert held.fault == first.fault
     np.testing.assert_allclose(held.joint_target, measured, atol=1e-12)
-    made.begin(*HOME, now_s)
+    made.reset(*HOME, now_s)
     assert made(wanted(stamp_s=now_s + 0.05), sensed(stamp_s=now_s + 0.05), now_s + 0.05).fault == ""
 
 
@@ -182,7 +184,7 @@ def test_a_call_that_comes_too_early_repeats_the_last_answer():
 
 
 def test_a_gate_that_does_not_know_where_the_robot_is_says_so():
-    with pytest.raises(RuntimeError, match="begin"):
+    with pytest.raises(RuntimeError, match="reset"):
         SafetyGate(HAND, RATE_HZ)(wanted(), sensed(), 0.0)
 
 
@@ -203,7 +205,7 @@ def test_limits_that_make_no_sense_are_refused(given, error):
 
 def test_a_gate_does_not_begin_blind():
     with pytest.raises(ValueError, match=r"\['joint_pos'\] are not finite or of the wrong length"):
-        SafetyGate(HAND, RATE_HZ).begin([0.0, math.nan, 0.0], *HOME[1:], 0.0)
+        SafetyGate(HAND, RATE_HZ).reset([0.0, math.nan, 0.0], *HOME[1:], 0.0)
 
 
 NUMBER = st.floats(width=64) | st.floats(-4, 4)
@@ -267,9 +269,9 @@ def test_no_wild_command_gets_past_the_limits_while_nothing_is_at_fault(ticks, s
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=3), st.floats(0.01, 0.2), st.floats(0.005, 0.1))
 def test_a_turn_never_exceeds_its_acceleration(turn, step, change):
     limiter = RotationRateLimiter(step, change)
-    limiter.begin(np.array(STILL))
+    limiter.reset(np.array(STILL))
     before = limiter.step
     for _ in range(30):
-        limiter.towards(quat_from_rotvec(3 * np.array(turn)))
+        limiter.step_towards(quat_from_rotvec(3 * np.array(turn)))
         assert np.linalg.norm(limiter.step - before) <= change + 1e-12
         before = limiter.step

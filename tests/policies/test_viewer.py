@@ -24,7 +24,9 @@ from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.viewer import drawing
 from dexgrasp.policies.viewer.page import Page
-from dexgrasp.policies.viewer.players import AGAIN_S, CameraPlayer, TaskPlayer
+from dexgrasp.policies.viewer.perception_view import PerceptionView
+from dexgrasp.policies.viewer.players import CameraPlayer, TaskPlayer
+from dexgrasp.policies.viewer.rollout import AGAIN_S, Choice, Results, Rollout
 from dexgrasp.policies.viewer.snapshot import NO_POSE, UNPOSED, PipelineInspector, Snapshot, plan_hand
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, ResetCfg
@@ -61,9 +63,11 @@ def hand(allegro, seen):
 
 
 @pytest.fixture(scope="module")
-def page():
-    with Page("127.0.0.1", 0, SegmentationCfg(), ("next object",)) as opened:
-        yield opened
+def view(allegro):
+    model = allegro.to_mjspec().compile()
+    with Page("127.0.0.1", 0) as page:
+        page.rebuild("perception")
+        yield PerceptionView(page, SegmentationCfg(), geom_meshes(model, range(1, model.nbody)))
 
 
 def rotation(quat):
@@ -161,34 +165,33 @@ def test_the_meshes_of_a_hand_fill_the_boxes_about_its_geoms(name):
         assert mesh.body == model.geom_bodyid[geom]
 
 
-def test_the_page_gets_these_arrays_and_poses(page, allegro, seen, hand):
+def test_the_page_gets_these_arrays_and_poses(view, allegro, seen, hand):
     model = allegro.to_mjspec().compile()
-    page.add_robot(geom_meshes(model, range(1, model.nbody)))
-    page.show(Snapshot(seen, seen.points_w, hand, "here"), speed=1.0)
-    np.testing.assert_array_equal(page._object.points, seen.object_w)
-    np.testing.assert_array_equal(page._known.points, seen.points_w)
-    np.testing.assert_array_equal(page._scene.points, seen.scene_w)
-    np.testing.assert_array_equal(page._vectors.points, drawing.vector_segments(hand))
-    np.testing.assert_allclose(page._plan.position, hand.plan[0])
-    np.testing.assert_allclose(page._camera.position, seen.T_world_cam[:3, 3])
-    np.testing.assert_allclose(rotation(page._camera.wxyz), seen.T_world_cam[:3, :3], atol=1e-6)
-    np.testing.assert_allclose(rotation(page._table.wxyz)[:, 2], seen.plane.normal_w, atol=1e-6)
-    thumb = next(handle for mesh, handle in page._robot if mesh.name.startswith("th_distal"))
+    view.show(Snapshot(seen, seen.points_w, hand, "here"), speed=1.0)
+    np.testing.assert_array_equal(view._object.points, seen.object_w)
+    np.testing.assert_array_equal(view._known.points, seen.points_w)
+    np.testing.assert_array_equal(view._scene.points, seen.scene_w)
+    np.testing.assert_array_equal(view._vectors.points, drawing.vector_segments(hand))
+    np.testing.assert_allclose(view._plan.position, hand.plan[0])
+    np.testing.assert_allclose(view._camera.position, seen.T_world_cam[:3, 3])
+    np.testing.assert_allclose(rotation(view._camera.wxyz), seen.T_world_cam[:3, :3], atol=1e-6)
+    np.testing.assert_allclose(rotation(view._table.wxyz)[:, 2], seen.plane.normal_w, atol=1e-6)
+    thumb = next(handle for mesh, handle in view._robot if mesh.name.startswith("th_distal"))
     np.testing.assert_allclose(thumb.position, hand.bodies_pos_w[model.body("th_distal").id - 1])
     row = rf"<td>points of the object</td><td [^>]*>{len(seen.object_w):,}</td>"
-    assert re.search(row, page._numbers.content)
-    assert page._object.visible and page._vectors.visible
+    assert re.search(row, view._numbers.content)
+    assert view._object.visible and view._vectors.visible
 
 
-def test_an_empty_table_is_a_warning_in_the_panel_and_no_hand(page, allegro):
+def test_an_empty_table_is_a_warning_in_the_panel_and_no_hand(view):
     frame = looking_down(np.full((120, 160), 0.6))
     seen = PipelineInspector(SegmentationCfg(stride=1))(frame)
     # a pixel is 0.6 / 96 m wide: 128 columns lie within the workspace's 0.8 m, and all 120 rows
     assert seen.warning == "no object above the table in the workspace (0 of 15,360 points)"
     assert not len(seen.object_w) and seen.plane is None and len(seen.scene_w) > 1000
-    page.show(Snapshot(seen, seen.points_w, None, "empty <table>"), speed=1.0)
-    assert seen.warning in page._numbers.content and "empty &lt;table&gt;" in page._numbers.content
-    assert not (page._object.visible or page._vectors.visible or page._plan.visible)
+    view.show(Snapshot(seen, seen.points_w, None, "empty <table>"), speed=1.0)
+    assert seen.warning in view._numbers.content and "empty &lt;table&gt;" in view._numbers.content
+    assert not (view._object.visible or view._vectors.visible or view._plan.visible)
 
 
 def test_a_frame_without_a_pose_is_shown_as_it_would_look_from_half_a_metre():
@@ -245,7 +248,7 @@ def test_a_folder_of_frames_plays(tilted, allegro, tmp_path):
     first = world.look()
     assert first.hand.bodies_pos_w.shape == (len(allegro.kinematics().body_names), 3)
     assert world.advance() == pytest.approx(0.1)
-    assert world.object_mesh() is None and world.look().caption == "folder · frame 1"
+    assert world.look().object_mesh is None and world.look().caption == "folder · frame 1"
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +266,8 @@ def evaluation(balanced):
 def worlds(evaluation, allegro, household):
     def build(trial):
         task = make_task(evaluation, allegro, household, "none", rows=1)
-        return TaskPlayer(task, make_policy("synergy", task), SegmentationCfg(), trial), task
+        rollout = Rollout(task, make_policy("synergy", task), "synergy", Results(), Choice(trial=trial))
+        return TaskPlayer(rollout, SegmentationCfg()), rollout
 
     return build
 
@@ -271,14 +275,14 @@ def worlds(evaluation, allegro, household):
 def test_a_trial_in_the_viewer_is_that_of_the_evaluation_and_shows_what_the_policy_sees(
     worlds, evaluation, allegro, household
 ):
-    world, task = worlds(2)
-    first = world.look()
+    world, rollout = worlds(2)
+    task, first = rollout.task, world.look()
     np.testing.assert_array_equal(first.seen.points_w, first.known_w)  # the very pipeline, the very chance
     layout = task.layouts["student"]
     student = layout.slices()["visible_vectors"]
     scale = next(term.scale for term in layout.terms if term.name == "visible_vectors")
     for _ in range(task.episode_steps):
-        told_p = world._obs["student"][0, student].reshape(-1, 3) / scale
+        told_p = rollout.obs["student"][0, student].reshape(-1, 3) / scale
         shown = world.look()
         palm_quat_w = torch.from_numpy(shown.hand.palm[1])[None].float()
         vectors_p = quat_rotate_inverse(palm_quat_w, torch.from_numpy(shown.hand.vectors_w))
@@ -287,26 +291,28 @@ def test_a_trial_in_the_viewer_is_that_of_the_evaluation_and_shows_what_the_poli
         np.testing.assert_allclose(shown.hand.bodies_pos_w[model.body("palm").id - 1], data.body("palm").xpos)
         np.testing.assert_allclose(shown.object_pose[0], data.body("object").xpos, atol=1e-9)
         assert not shown.verdict
-        assert world.advance() == task.step_s
+        assert rollout.advance() == task.step_s
     assert shown.seen.frame.depth_m.shape == (480, 640)
     again = make_task(evaluation, allegro, household, "none", rows=1)
     outcome = play(again, make_policy("synergy", again), [2])[0]
     expected = "success" if outcome.success else outcome.failure.replace("_", " ")
-    assert world.look().verdict == expected and task.outcomes()[0] == outcome
+    assert world.look().verdict == expected and rollout.outcomes == [outcome]
 
 
 def test_after_the_verdict_comes_the_next_trial_and_buttons_choose_it_too(worlds, household):
-    world, task = worlds(0)
-    mesh = world.object_mesh()
-    world.press("next object")
-    assert world.look().caption == f"trial 1 · {household.names[1]} · grasp · 0.00 s"
-    assert len(world.object_mesh()[0]) == len(household[household.names[1]].vertices)
-    assert mesh is not world.object_mesh()
-    world.advance()
+    world, rollout = worlds(0)
+    mesh = world.look().object_mesh
+    rollout.next()
+    shown = world.look()
+    assert shown.caption == f"trial 1 · {household.names[1]} · grasp · 0.00 s"
+    assert len(shown.object_mesh[0]) == len(household[household.names[1]].vertices)
+    assert mesh is not shown.object_mesh and shown.object_mesh is world.look().object_mesh
+    rollout.advance()
     assert world.look().caption.endswith("0.05 s")
-    world.press("restart")
+    rollout.restart()
     assert world.look().caption == f"trial 1 · {household.names[1]} · grasp · 0.00 s"
-    waits = [world.advance() for _ in range(task.episode_steps + 1)]
+    task = rollout.task
+    waits = [rollout.advance() for _ in range(task.episode_steps + 1)]
     assert waits == [task.step_s] * task.episode_steps + [AGAIN_S]
     assert world.look().caption == f"trial 2 · {household.names[2]} · grasp · 0.00 s"
 
@@ -323,6 +329,10 @@ def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
     assert "camera.json is missing: it holds width" in complaint(capsys, str(tmp_path))
     assert "camera" in complaint(capsys, "realsense:000")
     assert "no policy 'sinergy'. Did you mean 'synergy'? Expected" in complaint(capsys, "policy=sinergy")
+    assert "no object 'banan' among the 144 of the library" in complaint(capsys, "object=banan")
+    assert "num_envs must lie in 1..16, got 17" in complaint(capsys, "num_envs=17")
+    assert "speed must lie in 0.1..4, got 9" in complaint(capsys, "speed=9")
+    assert "preset=policy needs the simulation" in complaint(capsys, str(tmp_path), "preset=policy")
     assert "nowhere.yaml" in complaint(capsys, str(tmp_path), f"camera={tmp_path}/nowhere.yaml")
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -336,9 +346,11 @@ def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
 
 def test_so_many_frames_and_one_line_with_the_address(tilted, tmp_path, capsys):
     save_folder(tmp_path, [tilted, tilted])
-    assert main(["viewer", str(tmp_path), "port=0", "frames=3", "rate_hz=100"]) == 0
+    assert main(["viewer", str(tmp_path), "port=0", "frames=3", "speed=4"]) == 0
     captured = capsys.readouterr()
     assert re.fullmatch(r"viewer: http://localhost:\d+\n", captured.out) and captured.err == ""
+    assert main(["viewer", str(tmp_path), "port=0", "frames=1", "host=0.0.0.0"]) == 0
+    assert capsys.readouterr().err.startswith("viewer: warning: host=0.0.0.0: anyone who reaches this address can")
 
 
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium: apt-get install chromium")
@@ -351,7 +363,7 @@ def test_the_browser_shows_the_cloud_until_it_is_hidden_and_ctrl_c_ends(tilted, 
         url = server.stdout.readline().split()[-1]
         with browser.Browser(url, tmp_path / "profile") as window:
             assert pixels(window.until(lambda picture: pixels(picture) > 300)) > 300
-            assert click_box(window, "object")
+            assert window.click("object")
             assert pixels(window.until(lambda picture: pixels(picture) == 0)) == 0
             assert "tilted" not in window.run("document.body.innerText")
             assert "10.0°" in window.run("document.body.innerText")
@@ -364,13 +376,3 @@ def test_the_browser_shows_the_cloud_until_it_is_hidden_and_ctrl_c_ends(tilted, 
 def pixels(picture):
     """How many are of the object's colour."""
     return int((picture == drawing.OBJECT).all(axis=2).sum())
-
-
-def click_box(window, label):
-    """Clicks the box beside a label of the panel; whether there is one."""
-    return window.run(f"""(() => {{
-        const label = [...document.querySelectorAll('label')].find(item => item.innerText.trim() == '{label}');
-        if (!label) return false;
-        (document.getElementById(label.htmlFor) ?? label).click();
-        return true;
-    }})()""")

@@ -42,7 +42,7 @@ def test_at_home_the_palm_looks_down_on_the_middle_of_the_workspace(arm):
 def test_the_first_command_is_where_the_arm_stands(arm):
     rng = np.random.default_rng(1)
     for q in arm.home + rng.uniform(-0.3, 0.3, (5, 6)):
-        np.testing.assert_allclose(arm.towards(q, arm.palm(q)), q, atol=1e-3)
+        np.testing.assert_allclose(arm.step_towards(q, arm.palm(q)), q, atol=1e-3)
 
 
 def test_a_pose_is_reached_at_the_speed_that_is_allowed(arm):
@@ -50,7 +50,7 @@ def test_a_pose_is_reached_at_the_speed_that_is_allowed(arm):
     goal = Pose(home.pos_m + np.array([0.1, -0.1, 0.05]), home.quat)
     q, steps = arm.home, []
     for _ in range(60):
-        after = arm.towards(q, goal)
+        after = arm.step_towards(q, goal)
         steps.append(np.abs(after - q).max())
         q = after
     assert arm.palm(q).distance_m(goal) < 1e-3

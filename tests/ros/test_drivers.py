@@ -18,7 +18,7 @@ from dexgrasp_ros.drivers.adapters import JointAdapter, JointInterpolator, PoseA
 from dexgrasp_ros.drivers.config import CONFIG, AdapterCfg, AdapterError, CommandCfg, StateCfg, load, shipped
 from dexgrasp_ros.drivers.joint_mapping import JointMap, JointStateError, Units
 from dexgrasp_ros.drivers.joint_states import JointStates
-from dexgrasp_ros.joint_test.record import check_stamp, fingerprint_v1
+from dexgrasp_ros.joint_test.record import check_record, fingerprint_v1
 
 JOINTS = ("a", "b", "c")
 DRIVER = {"a": "A", "b": "B", "c": "C"}
@@ -219,13 +219,13 @@ def test_a_record_of_version_1_stays_valid_for_the_values_that_it_was_made_for(t
     path = tmp_path / "wave.json"
     record = {"version": 1, "fingerprint": hashlib.sha256(SMALL_REPR.encode()).hexdigest(), "joints": ["a"]}
     path.write_text(json.dumps(record))
-    assert check_stamp(path, SMALL, ["a"]) == ""
+    assert check_record(path, SMALL, ["a"]) == ""
     turned = replace(SMALL, command=replace(SMALL.command, sign=-1.0))
-    assert "has changed since" in check_stamp(path, turned, ["a"])
+    assert "has changed since" in check_record(path, turned, ["a"])
     path.write_text(json.dumps(record | {"version": 2}))  # the old hash under the new version
-    assert "has changed since" in check_stamp(path, SMALL, ["a"])
+    assert "has changed since" in check_record(path, SMALL, ["a"])
     path.write_text(json.dumps(record | {"version": 3}))
-    assert "has version 3, not 2" in check_stamp(path, SMALL, ["a"])
+    assert "has version 3, not 2" in check_record(path, SMALL, ["a"])
 
 
 def test_a_record_of_every_shipped_hand_made_before_version_2_is_accepted():
@@ -314,7 +314,7 @@ def test_poses_multiply_as_their_matrices_do(a, b):
     np.testing.assert_allclose(matrix(a.inverse() @ a), np.eye(4), atol=1e-12)
     turn = Rotation.from_rotvec(a.turn_to(b)) * Rotation.from_quat(np.roll(a.quat, -1))
     np.testing.assert_allclose(turn.as_matrix(), matrix(b)[:3, :3], atol=1e-9)
-    step = a.towards(b, 0.01, 0.02)
+    step = a.step_towards(b, 0.01, 0.02)
     assert a.distance_m(step) <= 0.01 + 1e-12
     assert a.angle_rad(step) <= 0.02 + 1e-9
 

@@ -63,7 +63,7 @@ class Limits:
         gate = world.machine.gate
         self._lower, self._upper = gate.joints.lower, gate.joints.upper
         self._box = gate.palm.lower, gate.palm.upper
-        self._step, self._reach = gate.joints.greatest, float(np.linalg.norm(gate.palm.greatest))
+        self._step, self._reach = gate.joints.max_step, float(np.linalg.norm(gate.palm.max_step))
         self._world, self.now_s = world, world.now_s
         self.begin_again()
 

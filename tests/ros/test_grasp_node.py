@@ -26,7 +26,7 @@ from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp_ros import config, message_conversions
 from dexgrasp_ros.drivers.config import load
-from dexgrasp_ros.joint_test.record import check_stamp, write_stamp
+from dexgrasp_ros.joint_test.record import check_record, write_record
 from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.nodes.grasp_node import GraspNode
 from dexgrasp_ros.object_estimate import ObjectEstimate
@@ -397,14 +397,14 @@ def test_it_refuses_to_start_with_the_reason(ros, tmp_path, parameters, reason):
 def test_a_real_robot_needs_a_wave_test_of_the_very_description(ros, tmp_path):
     path, cfg = tmp_path / "wave.json", load("hands", "sim_allegro")
     names = CONTRACT.hand.joint_names
-    write_stamp(path, cfg, names[:-1])
-    assert "did not include ['thj3']" in check_stamp(path, cfg, names)
-    write_stamp(path, cfg, names)
-    assert check_stamp(path, cfg, names) == ""
-    assert "has changed since" in check_stamp(path, load("hands", "allegro_v4"), names)
+    write_record(path, cfg, names[:-1])
+    assert "did not include ['thj3']" in check_record(path, cfg, names)
+    write_record(path, cfg, names)
+    assert check_record(path, cfg, names) == ""
+    assert "has changed since" in check_record(path, load("hands", "allegro_v4"), names)
     given = {"bundle": BUNDLE, "robot": "real", "wave_test": str(path)}
     ros.add(GraspNode(context=ros.context, parameter_overrides=[Parameter(name, value=v) for name, v in given.items()]))
     path.write_text(json.dumps({"version": 0}))
-    assert "has version 0, not 2" in check_stamp(path, cfg, names)
+    assert "has version 0, not 2" in check_record(path, cfg, names)
     path.write_text("{")
-    assert "cannot be read" in check_stamp(path, cfg, names)
+    assert "cannot be read" in check_record(path, cfg, names)

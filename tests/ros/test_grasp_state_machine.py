@@ -85,7 +85,7 @@ def test_what_is_seen_to_rise_is_held_and_what_is_not_seen_must_be_felt(rise_m, 
     world = World(policy, attempts=2).begin()
     assert world.ask("grasp") == ""
     world.run_until("lift")
-    policy.base_m, policy.grip = policy.base_m + rise_m, grip
+    policy.object_bottom_m, policy.grip = policy.object_bottom_m + rise_m, grip
     world.changes = {"estimate": replace(world.inputs().estimate, visible_fraction=fraction)}
     while world.tick().state == "lift":
         world.changes["estimate"] = replace(world.changes["estimate"], stamp_s=world.now_s + DT)
@@ -97,7 +97,7 @@ def test_an_object_that_is_lost_in_the_hold_is_grasped_again():
     world = World(policy, attempts=2).begin()
     assert world.ask("grasp") == ""
     world.run_until("lift")
-    policy.base_m += contract().control.lift_m
+    policy.object_bottom_m += contract().control.lift_m
     world.run_until("hold")
     assert [world.tick().state for _ in range(5)] == ["hold"] * 5
     policy.grip = contract().control.grip_threshold_hold - 0.01

@@ -12,7 +12,7 @@ from dexgrasp_ros.identification.excitation import ExcitationCfg, excite
 from dexgrasp_ros.identification.fit import JointLog, JointParameters, Servo, fit_joint
 from dexgrasp_ros.identification.hand_model import load_hand
 from dexgrasp_ros.identification.log import HandLog, IdentificationSequence
-from dexgrasp_ros.identification.report import draw, parameters, table, warnings, write_parameters
+from dexgrasp_ros.identification.report import parameters, plot_fits, table, warnings, write_parameters
 
 SHORT = ExcitationCfg(step_s=0.3, chirp_s=1.5)
 NOISE_RAD = 1e-3
@@ -74,10 +74,10 @@ def found_again(hand, allegro, joints, seed):
         assert found.kp == pytest.approx(true.kp, rel=0.1)
         assert fit.total_damping == pytest.approx(true.kd + true.damping, rel=0.1)
         assert found.friction_loss == pytest.approx(true.friction_loss, rel=0.1)
-        assert found.effort_limit == pytest.approx(true.effort_limit, rel=0.1), fit.unknown
+        assert found.effort_limit == pytest.approx(true.effort_limit, rel=0.1), fit.unidentified
         assert found.delay_s == pytest.approx(true.delay_s, rel=0.1)
         assert fit.rms_rad == pytest.approx(NOISE_RAD, rel=0.3)
-        assert "effort_limit" not in fit.unknown
+        assert "effort_limit" not in fit.unidentified
     return log, fits
 
 
@@ -98,7 +98,7 @@ def test_known_parameters_come_back(hand, allegro, tmp_path):
         1.0,
     )  # one period of 50 ms holds the whole delay
     assert domain.joint_noise_rad == pytest.approx(3**0.5 * NOISE_RAD, rel=0.3)
-    draw(tmp_path / "identified.png", log.joints(), fits)
+    plot_fits(tmp_path / "identified.png", log.joints(), fits)
     assert (tmp_path / "identified.png").stat().st_size > 10_000
     assert "ffj2" in table(fits)
     assert warnings(fits) == []
@@ -122,11 +122,11 @@ def test_an_effort_limit_that_was_never_reached_is_said_to_be_unknown(hand):
     noise = np.random.default_rng(0).normal(0, NOISE_RAD, len(read))
     log = JointLog("ffj2", time_s, targets, time_s, read + noise, float(hand.inertia[2]))
     fit = fit_joint(log, replace(hand.guess[2], effort_limit=15.0))
-    assert "effort_limit" in fit.unknown
+    assert "effort_limit" in fit.unidentified
     assert fit.parameters.kp == pytest.approx(strong.kp, rel=0.1)
     written = parameters("allegro", [fit], 20.0)
     assert written["randomization"]["effort_scale"] == [0.7, 1.2]
-    assert written["measured"]["ffj2"]["unknown"] == fit.unknown
+    assert written["measured"]["ffj2"]["unknown"] == fit.unidentified
 
 
 def test_a_servo_that_follows_a_ramp_lags_by_what_damping_and_friction_ask_for():

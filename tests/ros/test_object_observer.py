@@ -9,7 +9,7 @@ import torch
 
 from dexgrasp import assets
 from dexgrasp.perception.cameras.depth import DepthFrame
-from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
+from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.perception.occlusion import HandCapsules
 from dexgrasp.perception.robot_mask import read_arm_body, read_hand_body
 from dexgrasp.policies.deploy.bundle import read_contract
@@ -127,11 +127,11 @@ def shown(task, row, step):
     """The frame that the task's camera took of a row at this step."""
     camera, zero = task.object_camera.camera, torch.zeros(3)
     model, data = task.engine.get_model(row), task.engine.get_data(row)
-    return camera.take(row, model, data, task.object_camera.camera_w[row], zero, step)[0]
+    return camera.render(row, model, data, task.object_camera.camera_w[row], bias_w=zero, step=step)[0]
 
 
 def look(observer, frame):
-    for _ in range(FIRST_FRAMES - 1):
+    for _ in range(FIRST_VIEW_FRAMES - 1):
         assert observer.observe(frame) is None
     return observer.observe(frame)
 
@@ -164,7 +164,7 @@ def test_the_watcher_knows_of_the_object_what_the_view_of_the_simulator_knows(ma
                 observer.update(shown(task, row, step), robot_of(task, row), held)
             estimate = observer.estimate(0.0)
             np.testing.assert_allclose(estimate.points_w, task.object_camera.points_w[row], atol=SAME_M)
-            assert estimate.visible_fraction == pytest.approx(float(task.object_camera.fraction[row]), abs=1e-6)
+            assert estimate.visible_fraction == pytest.approx(float(task.object_camera.visible_fraction[row]), abs=1e-6)
             assert estimate.view_fresh == bool(task.object_camera.fresh[row])
         shares.append(estimate.visible_fraction)
     assert mode == "first_frame" or min(shares) < 0.8  # the hand did hide something

@@ -21,7 +21,7 @@ from dexgrasp import assets
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_to_dict
 from dexgrasp.perception.cameras.open import save_folder
-from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
+from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.sim.sensors.synthetic_scenes import make_scene
 from dexgrasp_ros import message_conversions as m
@@ -122,7 +122,7 @@ def expected(scene):
     body = hand_body(assets.path("hands/allegro"), contract.hand)
     observer = ObjectObserver(contract, scene.frame.intrinsics, hand=body)
     depth_m = depth_from_image(image_from_depth(scene.frame.depth_m, 0.0, "camera"))
-    for _ in range(FIRST_FRAMES):
+    for _ in range(FIRST_VIEW_FRAMES):
         estimate = observer.observe(replace(scene.frame, depth_m=depth_m))
     return estimate
 

@@ -129,7 +129,7 @@ class RecordedGrasp:
         self.tell("/grasp/palm", m.pose_message(palm.pos_m, palm.quat, self.now_s, "world"))
         output = self.machine.tick(inputs)
         assert output.fault == ""
-        self.goal = self.arm.towards(self.goal, Pose(output.safe.palm_pos_w, output.safe.palm_quat_w))
+        self.goal = self.arm.step_towards(self.goal, Pose(output.safe.palm_pos_w, output.safe.palm_quat_w))
         for adapter, target in zip(self.adapters, (output.safe.joint_target, self.goal), strict=True):
             command = adapter.cfg.command
             message = joint_command(command.type, command.joints, adapter.command(target), self.period_s, self.now_s)

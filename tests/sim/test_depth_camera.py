@@ -49,7 +49,7 @@ def test_drawn_depth_is_that_of_rays(household):
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     camera, T_world_cam = camera_looking_at((0.3, -0.35, 0.6), (0.02, 0.03, 0.0))
-    drawn = DepthRenderer(CAMERA).draw(model, data, camera)
+    drawn = DepthRenderer(CAMERA).render(model, data, camera)
     rays, labels = cast(model, CAMERA, T_world_cam)
     both = (drawn > 0) & (rays > 0)
     assert both.mean() > 0.5
@@ -64,7 +64,7 @@ def test_what_is_hidden_is_not_drawn(make):
     robot = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, model.body("object").id)]
     camera, _ = camera_looking_at((0.0, -0.3, 0.7), (0.0, 0.0, 0.0))
     renderer = DepthRenderer(CAMERA)
-    whole, without = renderer.draw(model, data, camera), renderer.draw(model, data, camera, hide=robot)
+    whole, without = renderer.render(model, data, camera), renderer.render(model, data, camera, hide=robot)
     nearer = without - whole > 0.01
     assert nearer.sum() > 2000
     assert (without >= whole - 1e-6).all()
@@ -78,7 +78,7 @@ def test_a_camera_straight_above_has_a_pose():
 
 
 def test_a_camera_that_cannot_be_drawn_is_refused():
-    with pytest.raises(ValueError, match="axis in the middle"):
+    with pytest.raises(ValueError, match="a centred principal point"):
         DepthRenderer(Intrinsics(640, 480, 385.0, 385.0, 310.0, 239.5))
 
 
@@ -97,7 +97,7 @@ def test_frames_after_it_lie_on_the_object_too_though_the_hand_is_in_them(make):
         task.step(torch.zeros(4, 22))
     fresh = task.object_camera.fresh.nonzero().squeeze(1).tolist()
     assert len(fresh) >= 3
-    assert 0.05 < task.object_camera.fraction.mean() < 0.8
+    assert 0.05 < task.object_camera.visible_fraction.mean() < 0.8
     for row in fresh:
         assert surface_distance(task, row).quantile(0.9) < 0.02
 

@@ -282,7 +282,9 @@ def test_refresh_writes_into_the_acquired_tensor(env):
     assert not torch.equal(dof, before)
     state = env.task.engine.state
     assert torch.equal(dof.view(3, 16, 2), torch.stack([state.joint_pos, state.joint_vel], dim=-1).float())
-    with pytest.raises(RuntimeError, match=r"acquire the body tensor first; acquired: \['dof'\]"):
+    with pytest.raises(
+        RuntimeError, match=r"the body tensor is not acquired: acquire it before the refresh; acquired: \['dof'\]"
+    ):
         env.gym.refresh_rigid_body_state_tensor(env.sim)
 
 

@@ -39,7 +39,7 @@ def play(task, steps, broken=None, field="qpos"):
 @pytest.fixture(scope="module", params=["qpos", "qvel"])
 def broken_run(request, make, tmp_path_factory):
     task = make(auto_reset=False)
-    task.guard.dump_dir = tmp_path_factory.mktemp("dump")
+    task.nan_guard.dump_dir = tmp_path_factory.mktemp("dump")
     task.reset(TRIALS)
     return task, play(task, task.episode_steps, BROKEN, request.param)
 
@@ -54,7 +54,7 @@ def healthy_run(make):
 def test_the_broken_episode_terminates_at_once_and_is_counted_once(broken_run):
     task, results = broken_run
     assert [result.terminated[BROKEN].item() for result in results[: AT + 1]] == [False] * AT + [True]
-    assert task.guard.counts == {"not_finite": 1, "left_workspace": 0}
+    assert task.nan_guard.counts == {"not_finite": 1, "left_workspace": 0}
 
 
 def test_the_broken_episode_is_reported_as_unstable_whatever_happens_afterwards(broken_run):
@@ -82,7 +82,7 @@ def test_nothing_that_is_not_finite_reaches_observations_rewards_or_logs(broken_
 
 def test_one_dump_is_written_and_its_actions_replay_the_episode(broken_run, make):
     task, _ = broken_run
-    (dump,) = task.guard.dump_dir.iterdir()
+    (dump,) = task.nan_guard.dump_dir.iterdir()
     with np.load(dump) as file:
         kept, identity = file["actions"], json.loads(str(file["identity"]))
     assert identity == {"trial": 1, "seed": 0, "object": task.objects[BROKEN], "steps": AT + 1}
@@ -111,7 +111,7 @@ def test_an_object_that_leaves_the_workspace_ends_the_episode_and_is_counted_onc
     task.engine.move_object(torch.tensor([2]), torch.tensor([[0.5, 0.0, 0.2]]))
     results = play(task, 3)
     assert results[0].terminated.tolist() == [False, False, True]
-    assert task.guard.counts == {"not_finite": 0, "left_workspace": 1}
+    assert task.nan_guard.counts == {"not_finite": 0, "left_workspace": 1}
 
 
 def test_actions_that_are_not_finite_are_refused_with_their_environments(make):

@@ -90,7 +90,7 @@ def test_the_capsules_of_a_hand_cover_its_surface(allegro):
         reach = mujoco.mj_ray(model, data, start, ray, None, 1, -1, geom)
         if reach >= 0:
             hits.append(start + reach * ray)
-    held = capsules.hold(np.array(hits, np.float32).T, 0.008)  # corners of the palm's boxes stand out by this
+    held = capsules.contain(np.array(hits, np.float32).T, 0.008)  # corners of the palm's boxes stand out by this
     assert len(hits) > 1000
     assert held.mean() > 0.98
 
@@ -140,7 +140,7 @@ def camera_of(points, count=POINTS):
         moved = points[rows] + 0.001 * step[:, None, None]
         return moved, torch.full((len(rows),), count), torch.full((len(rows),), 0.5)
 
-    return SimpleNamespace(frame=frame, first=lambda *args: points, draw=lambda *args: None)
+    return SimpleNamespace(observe=frame, observe_first=lambda *args: points, look_at=lambda *args: None)
 
 
 STILL = torch.zeros(2, dtype=torch.bool)
@@ -160,7 +160,9 @@ def at_rest() -> tuple[ProprioceptiveState, torch.Tensor, torch.Tensor]:
 def opened(cfg: CameraCfg, count: int = POINTS) -> tuple[ObjectCamera, torch.Tensor]:
     points = torch.randn(2, POINTS, 3, generator=torch.manual_seed(0)) * 0.03
     view, zero = ObjectCamera(cfg, camera_of(points, count), 2), torch.zeros(2, 3, dtype=torch.float64)
-    view.first_frame(torch.arange(2), ["a", "b"], zero, zero, SimpleNamespace(camera_offset=zero, approach_offset=zero))
+    view.observe_first(
+        torch.arange(2), ["a", "b"], zero, zero, SimpleNamespace(camera_offset=zero, approach_offset=zero)
+    )
     return view, points
 
 
@@ -222,7 +224,7 @@ def test_motions_between_noisy_readings_do_not_add_up():
         pos, turn = rng.normal(0, 0.002, (1, 3)), rng.normal(0, 0.01, (1, 3))
         if step in (0, 199):
             pos[:], turn[:] = 0.0, 0.0
-        shift_turn = motion.read(torch.from_numpy(pos), quat_from_rotvec(torch.from_numpy(turn)))
+        shift_turn = motion.update(torch.from_numpy(pos), quat_from_rotvec(torch.from_numpy(turn)))
         moved = move_rigidly(moved, *shift_turn) if step else moved
     torch.testing.assert_close(moved, points, rtol=0, atol=1e-5)
 
@@ -269,7 +271,7 @@ def test_the_hand_hides_the_object_less_from_a_camera_that_stands_aside(make):
         steps = []
         for _ in range(9):  # the approach
             run(task, 1)
-            steps.append(float(task.object_camera.fraction.mean()))
+            steps.append(float(task.object_camera.visible_fraction.mean()))
         seen[name] = np.mean(steps)
     assert seen["overhead"] < 0.6
     assert seen["side"] > seen["overhead"] + 0.1, seen
@@ -323,7 +325,7 @@ def behind(x_m, rows=1):
 def tracking(points_w: torch.Tensor, icp: IcpCfg = DEFAULT) -> ObjectPoints:
     """Objects whose first views are points_w (row, point, 3)."""
     known = ObjectPoints("tracked", 1, len(points_w), points_w.shape[1], icp=icp)
-    known.begin(torch.arange(len(points_w)), points_w)
+    known.reset(torch.arange(len(points_w)), points_w)
     return known
 
 
@@ -344,8 +346,8 @@ def test_a_bar_hides_what_lies_behind_it():
     x = torch.linspace(-0.3, 0.1, 41)
     points = torch.stack([x, torch.zeros(41), torch.zeros(41)], dim=1)[None]
     expected = (x < -0.2) | (x > 0.0)
-    assert (behind(0.0).sees(points)[0] == expected).float().mean() > 0.95  # the bar is round
-    assert behind(OPEN, rows=1).sees(points).all()
+    assert (behind(0.0).visible(points)[0] == expected).float().mean() > 0.95  # the bar is round
+    assert behind(OPEN, rows=1).visible(points).all()
 
 
 def test_the_tracker_finds_a_small_motion_from_noisy_points_of_which_half_are_hidden():
@@ -385,7 +387,7 @@ def test_the_object_moves_with_what_holds_it_whatever_is_shown_of_it():
     """The tracked pose and the points take the same motion: a quarter turn about the vertical, then 10 cm up."""
     known, points = tracking(bent_plate()[None]), bent_plate()[None]
     shift, turn = torch.tensor([[0.0, 0.0, 0.1]]), quat_from_rotvec(torch.tensor([[0.0, 0.0, np.pi / 2]]))
-    known.carry(torch.tensor([0]), shift.float(), turn.float())
+    known.move_with_palm(torch.tensor([0]), shift.float(), turn.float())
     x, y, z = points.unbind(-1)
     expected = torch.stack([-y, x, z + 0.1], dim=-1)
     torch.testing.assert_close(known.points_w, expected, rtol=0, atol=1e-6)
@@ -395,7 +397,7 @@ def test_the_object_moves_with_what_holds_it_whatever_is_shown_of_it():
 def test_what_tracks_must_be_told_what_hides_the_object_and_what_does_not_has_no_tracked_points():
     known, points = tracking(bent_plate()[None]), bent_plate()[None]
     one = torch.ones(1)
-    with pytest.raises(ValueError, match=r"camera\.mode=tracked needs the hand that hides the object"):
+    with pytest.raises(ValueError, match=r"camera\.mode=tracked needs the occlusion by the hand"):
         known.update(torch.tensor([0]), ObjectFrame(points, POINTS * one, one))
     with pytest.raises(ValueError, match=r"camera\.mode=latest tracks nothing; tracked and tracked_updated do"):
         ObjectPoints("latest", 1, 1, POINTS).tracked_w()
@@ -408,7 +410,7 @@ def test_the_tracker_finds_an_object_that_jumped_half_behind_the_hand():
     known = tracking(points.expand(8, -1, -1))
     moved = points + 0.05 * torch.stack([angle.cos(), angle.sin(), torch.zeros(8)], dim=1)[:, None]
     sight = CameraOcclusion(torch.stack([behind(float(x)).places_w[0] for x in 0.05 * angle.cos()]), [0.05])
-    seen, noise = sight.sees(moved), 0.0015 * torch.randn(moved.shape, generator=torch.manual_seed(0))
+    seen, noise = sight.visible(moved), 0.0015 * torch.randn(moved.shape, generator=torch.manual_seed(0))
     assert (seen.float().mean(dim=1) > 0.3).all()
     assert (seen.float().mean(dim=1) < 0.7).all()
     shown = torch.stack(

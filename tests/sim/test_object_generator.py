@@ -93,7 +93,7 @@ def turns_in_two_seconds(model):
         data = mujoco.MjData(physics)
         data.qpos[:] = [0, 0, height, *quat]
         mujoco.mj_step(physics, data, nstep=round(2 / resting_poses.STEP_S))
-        yield np.rad2deg(resting_poses.turned_rad(quat, data.qpos[3:]))
+        yield np.rad2deg(resting_poses.rotation_angle_rad(quat, data.qpos[3:]))
 
 
 def test_the_same_seed_gives_the_same_bytes_with_any_number_of_workers(tmp_path):

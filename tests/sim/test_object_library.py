@@ -24,7 +24,7 @@ from dexgrasp.sim.objects import (
 from dexgrasp.sim.objects import model_builder as surface
 from dexgrasp.sim.objects.generator import ObjectRequest, build, generate
 from dexgrasp.sim.objects.library import entry_from_dict, write_library
-from dexgrasp.sim.objects.model_builder import describe
+from dexgrasp.sim.objects.model_builder import make_entry
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_resting_poses_hold_for_two_seconds(library):
             data = mujoco.MjData(physics)
             data.qpos[:] = [0, 0, height, *quat]
             mujoco.mj_step(physics, data, nstep=round(2 / resting_poses.STEP_S))
-            assert resting_poses.turned_rad(quat, data.qpos[3:]) < np.deg2rad(10)
+            assert resting_poses.rotation_angle_rad(quat, data.qpos[3:]) < np.deg2rad(10)
 
 
 def test_a_model_survives_saving_and_loading_and_gives_the_same_bytes(mug, tmp_path):
@@ -183,6 +183,6 @@ def test_libraries_that_share_an_object_are_refused_by_name_and_by_mesh(library,
     (tmp_path / "twin/objects").mkdir(parents=True)
     twin.save(tmp_path / "twin/objects/twin.npz")
     data = twin.to_bytes()
-    disguised = write_library(tmp_path / "twin", [describe(twin, "objects/twin.npz", data)], {}, "")
+    disguised = write_library(tmp_path / "twin", [make_entry(twin, "objects/twin.npz", data)], {}, "")
     with pytest.raises(ValueError, match=r"validation: 1 object \(twin\) of the training"):
         refuse_overlap(library, disguised)

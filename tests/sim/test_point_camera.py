@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dexgrasp.sim.scene import fibonacci_sphere
-from dexgrasp.sim.sensors.point_camera import CELL_RAD, NEARER_M, pick_points, visible, visible_and_edge
+from dexgrasp.sim.sensors.point_camera import CELL_RAD, HIDDEN_BEHIND_M, pick_points, visible, visible_and_edge
 
 HEIGHT_M = 0.7
 OVERHEAD = torch.tensor([[0.0, 0.0, HEIGHT_M]], dtype=torch.float64)
@@ -32,7 +32,7 @@ def test_of_a_sphere_the_cap_towards_the_camera_is_seen():
     horizon = np.arccos(radius / HEIGHT_M)  # where the line of sight touches the sphere
     assert not mask[angle > horizon].any()
     # within one image cell the surface must not fall by more than NEARER_M: its slope is tan(angle)
-    steep = np.arctan(NEARER_M / (2**0.5 * CELL_RAD * HEIGHT_M))
+    steep = np.arctan(HIDDEN_BEHIND_M / (2**0.5 * CELL_RAD * HEIGHT_M))
     assert mask[angle < steep].all()
     assert steep > np.deg2rad(40)
 

@@ -10,7 +10,7 @@ import pytest
 import trimesh
 
 from dexgrasp.sim.objects import open_library, random_urdfs
-from dexgrasp.sim.objects.decomposition import merged
+from dexgrasp.sim.objects.decomposition import merge_convex_parts
 from dexgrasp.sim.objects.model_builder import hull_volume
 
 URDF = """<robot name="blob{n}"><link name="random_obj_{n}">
@@ -89,11 +89,11 @@ def test_the_convex_parts_of_a_mesh_are_its_pieces(cache, monkeypatch):
 def test_bodies_that_are_convex_are_merged_where_that_adds_least():
     corners = np.array([(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)], float) * 0.02
     boxes = [corners + 0.02 * np.array([x, 0, 0]) for x in (0, 5, 1, 6)]  # two pairs, three widths apart
-    two = merged(boxes, 2)
+    two = merge_convex_parts(boxes, 2)
     assert [hull_volume(points) for points in two] == pytest.approx([2 * 0.02**3] * 2)
     assert sorted(points[:, 0].max() for points in two) == pytest.approx([0.04, 0.14])
-    assert [hull_volume(points) for points in merged(boxes, 1)] == pytest.approx([7 * 0.02**3])
-    assert merged(boxes, 4)[1] is boxes[1]
+    assert [hull_volume(points) for points in merge_convex_parts(boxes, 1)] == pytest.approx([7 * 0.02**3])
+    assert merge_convex_parts(boxes, 4)[1] is boxes[1]
 
 
 def test_what_is_cached_needs_neither_wheel_nor_network(cache, monkeypatch):

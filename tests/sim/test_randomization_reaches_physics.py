@@ -148,7 +148,7 @@ def test_a_delay_line_gives_back_what_was_put_in_so_many_steps_ago():
     seen = []
     for step in range(1, 4):
         line.push([torch.full((3, 1), float(step))])
-        seen.append(line.pick(delay)[0][:, 0].tolist())
+        seen.append(line.delayed(delay)[0][:, 0].tolist())
     assert seen == [[1, 0, 0], [2, 1, 0], [3, 2, 1]]
 
 
@@ -281,8 +281,8 @@ def test_a_mixture_of_disturbances_draws_each_kind_as_often_as_it_should(allegro
     """Shares 0.3, 0.35, 0.15, 0.1, 0.1 of the unit interval: none, shift5, force, heavy, slippery."""
     disturber = Disturber("mixed", allegro, 5, 0.05)
     draws = EpisodeDraws.empty(5, 16)
-    draws.mishap[:, 0] = torch.tensor([0.29, 0.31, 0.66, 0.81, 0.91])
-    draws.mishap[:, 1], draws.mass_scale[:], draws.friction[:] = 0.5, 1.0, 0.8
+    draws.disturbance[:, 0] = torch.tensor([0.29, 0.31, 0.66, 0.81, 0.91])
+    draws.disturbance[:, 1], draws.mass_scale[:], draws.friction[:] = 0.5, 1.0, 0.8
     disturber.reset(torch.arange(5), draws)
     assert disturber._shift_m.tolist() == [0, 0.05, 0, 0, 0]
     assert disturber._force_n.tolist() == [0, 0, 2.5, 0, 0]
@@ -294,7 +294,7 @@ def test_a_mixture_at_level_zero_disturbs_nothing(allegro):
     disturber = Disturber("mixed", allegro, 3, 0.05)
     disturber.level = 0.0
     draws = EpisodeDraws.empty(3, 16)
-    draws.mishap[:, 0] = torch.tensor([0.5, 0.7, 0.95])
+    draws.disturbance[:, 0] = torch.tensor([0.5, 0.7, 0.95])
     draws.mass_scale[:], draws.friction[:] = 1.2, 0.7
     disturber.reset(torch.arange(3), draws)
     assert not disturber._shift_m.any() and not disturber._force_n.any()

@@ -13,11 +13,11 @@ from dexgrasp.policies.evaluation.episodes import RegraspRunner, play
 from dexgrasp.sim.task.regrasp import (
     ABOVE_M,
     ASIDE_M,
-    LOST_GRIP,
+    GRIP_THRESHOLD_HOLD,
+    MIN_VISIBLE_FRACTION,
     OPEN_S,
     PALM_M_S,
     REST_S,
-    UNSEEN_SHARE,
     grip_confidence,
     lowest_height_m,
 )
@@ -64,7 +64,7 @@ def until(task, actor, obs, arrived):
 def lifted(task, actor, trial):
     """A trial to the end of its lift, where the camera sees nothing of the object any more."""
     obs = until(task, actor, task.reset([trial]), lambda step: step == task.grasp_steps + task.lift_steps)
-    task.object_camera.fraction[:] = UNSEEN_SHARE / 2
+    task.object_camera.visible_fraction[:] = MIN_VISIBLE_FRACTION / 2
     return obs
 
 
@@ -121,15 +121,15 @@ def test_the_next_attempt_is_made_where_the_object_is_now(make):
 
 def test_the_second_attempt_is_another_grasp_and_a_new_trial_begins_with_the_best(make):
     task = make(1)
-    actor, tried = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed
+    actor, tried = RegraspRunner(task, Scripted(task, torch.zeros(1)), attempts=3), task.regrasp.failed_grasps
     obs = lifted(task, actor, 3)
-    first = tried.marks[0, 0].clone()
+    first = tried.descriptors[0, 0].clone()
     until(task, actor, actor.step(obs).obs, lambda step: step == 0)
-    assert torch.equal(tried.marks[0, 1], first)
-    assert (tried.marks[0, 0] - first).norm() > 0.5
+    assert torch.equal(tried.descriptors[0, 1], first)
+    assert (tried.descriptors[0, 0] - first).norm() > 0.5
     task.reset([3])
-    assert torch.equal(tried.marks[0, 0], first)
-    assert (tried.marks[0, 1:] - first).norm(dim=1).min() > 1e3
+    assert torch.equal(tried.descriptors[0, 0], first)
+    assert (tried.descriptors[0, 1:] - first).norm(dim=1).min() > 1e3
 
 
 def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
@@ -137,8 +137,8 @@ def test_a_trial_counts_by_its_last_attempt_and_says_how_many_there_were(make):
     task = make(4, disturbance="none")
     once = play(task, make_policy("synergy", task), range(4))
     assert [outcome.attempts for outcome in once] == [1] * 4
-    felt = torch.full((4,), LOST_GRIP + 0.01)
-    again = play(task, Scripted(task, felt), range(4), 3, lambda: task.object_camera.fraction[1].zero_())
+    felt = torch.full((4,), GRIP_THRESHOLD_HOLD + 0.01)
+    again = play(task, Scripted(task, felt), range(4), 3, lambda: task.object_camera.visible_fraction[1].zero_())
     assert [outcome.attempts for outcome in again] == [1, 3, 1, 1]
     assert [again[i] for i in (0, 2, 3)] == [
         once[i] for i in (0, 2, 3)
@@ -169,7 +169,7 @@ def test_an_object_that_is_lost_in_the_hold_is_grasped_again(make):
     held_steps = task.grasp_steps + task.lift_steps + 5
     obs = until(task, actor, task.reset([0, 1]), lambda step: step == held_steps)
     assert task.outcome_tracker.held.all() and task.outcome_tracker.attempts.tolist() == [1, 1]
-    policy.grip = torch.tensor([LOST_GRIP - 0.01, LOST_GRIP + 0.01])
+    policy.grip = torch.tensor([GRIP_THRESHOLD_HOLD - 0.01, GRIP_THRESHOLD_HOLD + 0.01])
     actor.step(obs)
     assert task.outcome_tracker.attempts.tolist() == [2, 1]
     assert task.outcome_tracker.held.tolist() == [False, True]
@@ -213,5 +213,5 @@ def test_the_shipped_student_feels_what_it_touches(make, allegro, file):
             task.engine.move_object(taken, pos_w)
         touched = grip_confidence(task.engine.state.object_contact.float(), allegro) > 0
         obs = task.step(actor.act(obs), actor.grip).obs
-    assert torch.equal(actor.grip > LOST_GRIP, touched)
+    assert torch.equal(actor.grip > GRIP_THRESHOLD_HOLD, touched)
     assert not touched[taken].any() and touched.sum() >= 3

@@ -1,13 +1,9 @@
 """The real rl_games and skrl, unmodified, train on the faces: the steps they asked for, finite losses, new weights."""
 
-import re
-from pathlib import Path
-
 import gymnasium
 import numpy as np
 import pytest
 import torch
-import yaml
 
 from dexgrasp.sim.envs.isaacgym import vec_task
 from dexgrasp.sim.envs.registration import ENV_ID, register_envs
@@ -192,24 +188,6 @@ def test_rl_games_trains_on_a_users_subclass_with_its_own_reward(options, tmp_pa
     assert float(scalars["rewards/step"][-1]) == 2.0 * EPISODE
     assert torch.isfinite(weights[-1]).all()
     assert not torch.equal(weights[0], weights[-1])
-
-
-def test_the_training_script_in_the_readme_runs(options, tmp_path, monkeypatch):
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    (script,) = (block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "rl_games" in block)
-    assert len(script.splitlines()) <= 15
-    monkeypatch.chdir(tmp_path)
-    params = rl_games_params(tmp_path, num_epochs=1, horizon=4, central_value=False)
-    Path("ppo.yaml").write_text(yaml.safe_dump({"params": params}), encoding="utf-8")
-    made, make = [], vec_task.make
-
-    def tiny(**arguments):
-        made.append(make(task_cfg=TINY, **arguments, **options))
-        return made[-1]
-
-    monkeypatch.setattr(vec_task, "make", tiny)
-    exec(script, {})
-    assert made[0].control_steps == 4
 
 
 def flat(model):

@@ -322,7 +322,7 @@ def test_high_water_marks_count_the_most_that_was_asked_for(pool, start):
     engine = WarpEngine(pool, 3, ROOM)
     low = start_of([box] * 3, pool.library, pool.hand, lift_m=-0.001)
     engine.reset(torch.arange(3), low)
-    marks = engine.buffers.high_water()
+    marks = engine.buffers.peak_usage()
     alone = engine.get_data(0)
     assert marks.contacts == 3 * alone.ncon > 0
     assert marks.rows == (alone.efc_type == mujoco.mjtConstraint.mjCNSTR_CONTACT_ELLIPTIC).sum()

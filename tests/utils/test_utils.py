@@ -55,10 +55,12 @@ def test_poses_agree_with_matrices():
     assert np.allclose(matrix(a.inverse()), np.linalg.inv(matrix(a)), atol=1e-14)
     assert np.allclose(a.normal, matrix(a)[:3, 0], atol=1e-14)
     assert a.angle_rad(b) == pytest.approx((rotations[0].inv() * rotations[1]).magnitude(), abs=1e-13)
-    half = Pose(a.pos_m, a.quat).towards(b, a.distance_m(b) / 2, a.angle_rad(b) / 2)
+    half = Pose(a.pos_m, a.quat).step_towards(b, a.distance_m(b) / 2, a.angle_rad(b) / 2)
     assert np.allclose(half.pos_m, (a.pos_m + b.pos_m) / 2)
     assert half.angle_rad(a) == pytest.approx(half.angle_rad(b)) == pytest.approx(a.angle_rad(b) / 2)
-    assert np.array_equal(a.towards(b, 10, 4).quat, b.quat) and np.array_equal(a.towards(b, 10, 4).pos_m, b.pos_m)
+    assert np.array_equal(a.step_towards(b, 10, 4).quat, b.quat) and np.array_equal(
+        a.step_towards(b, 10, 4).pos_m, b.pos_m
+    )
 
 
 def test_a_file_appears_complete_or_not_at_all(tmp_path):

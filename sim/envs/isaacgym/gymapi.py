@@ -1,7 +1,7 @@
 """Isaac Gym's tensor API on the engine: `refresh_*` reads flat tensors, `set_*` writes them.
 
 Each environment holds two actors: 0 "hand", whose degrees of freedom are the fingers and whose root is the hand base,
-and 1 "object". What carries the palm, servos or an arm, is no actor: placing the root places it, at rest.
+and 1 "object". The palm servos and the arm are not actors: setting the root state of the hand places them, at rest.
 
     actor root states   (env * 2, 13)       position, quaternion xyzw, velocity, angular velocity
     dof states          (env * dof, 2)      position, velocity
@@ -149,7 +149,9 @@ class Gym:
 
     def _refresh(self, sim: Sim, kind: str) -> bool:
         if kind not in sim.tensors:
-            raise RuntimeError(f"nothing to refresh: acquire the {kind} tensor first; acquired: {sorted(sim.tensors)}")
+            raise RuntimeError(
+                f"the {kind} tensor is not acquired: acquire it before the refresh; acquired: {sorted(sim.tensors)}"
+            )
         sim.tensors[kind].copy_(_READ[kind](sim))
         return True
 

@@ -36,22 +36,33 @@ class LaunchArgument:
 
 
 ARGUMENTS = (
-    LaunchArgument("hand", "allegro", "Hand.", tuple(HANDS)),
-    LaunchArgument("arm", "ur5e", "Arm and its controller.", tuple(ARMS)),
+    LaunchArgument(name="hand", default="allegro", description="Hand.", choices=tuple(HANDS)),
+    LaunchArgument(name="arm", default="ur5e", description="Arm and its controller.", choices=tuple(ARMS)),
     LaunchArgument(
-        "robot", "sim", "sim: a simulated robot is started. real: the drivers must be running.", ("sim", "real")
+        name="robot",
+        default="sim",
+        description="sim: a simulated robot is started. real: the drivers must be running.",
+        choices=("sim", "real"),
     ),
     LaunchArgument(
-        "camera",
-        "sim",
-        "sim: camera of the simulated robot. realsense: read by the perception node. topic: read from its topics.",
-        ("sim", "realsense", "topic"),
+        name="camera",
+        default="sim",
+        description="sim: camera of the simulated robot. realsense: read by the perception node. topic: read from its "
+        "topics.",
+        choices=("sim", "realsense", "topic"),
     ),
     LaunchArgument("camera_file", "", "Camera pose file from `dexgrasp calibrate camera`; required for a real camera."),
     LaunchArgument("bundle", "", "Folder of the exported policy; empty: the shipped student of the hand."),
-    LaunchArgument("dry_run", "false", "Publish commands below /preview only.", YES_NO),
-    LaunchArgument("shadow", "false", "Run the policy beside another controller and report the differences.", YES_NO),
-    LaunchArgument("record", "false", "Record all topics into a bag.", YES_NO),
+    LaunchArgument(
+        name="dry_run", default="false", description="Publish commands below /preview only.", choices=YES_NO
+    ),
+    LaunchArgument(
+        name="shadow",
+        default="false",
+        description="Run the policy beside another controller and report the differences.",
+        choices=YES_NO,
+    ),
+    LaunchArgument(name="record", default="false", description="Record all topics into a bag.", choices=YES_NO),
     LaunchArgument("bag", "", "Folder of the bag; empty: bags/grasp_DATE_TIME."),
     LaunchArgument("object", "0", "Object on the simulated table, by number or name."),
     LaunchArgument("seed", "0", "Seed of the pose of the simulated object."),
@@ -61,11 +72,11 @@ ARGUMENTS = (
     LaunchArgument("arm_driver", "", "Driver of the arm: a name in config/arms or a .yaml; empty: the one of `arm`."),
     LaunchArgument("params", "", "YAML file of node parameters, which override all others."),
     LaunchArgument(
-        "dds",
-        "auto",
-        "Fast DDS profile. local: this machine only. network: drivers on other machines. off: from the environment. "
-        "auto: local for a simulated robot, network for a real one.",
-        ("auto", "local", "network", "off"),
+        name="dds",
+        default="auto",
+        description="Fast DDS profile. local: this machine only. network: drivers on other machines. off: from the "
+        "environment. auto: local for a simulated robot, network for a real one.",
+        choices=("auto", "local", "network", "off"),
     ),
 )
 

@@ -1,9 +1,7 @@
-"""Converts ROS messages to arrays and back.
+"""Converts ROS messages to arrays and back: commands, states, plans, images, object points.
 
-Only this file and camera_messages.py know message layouts.
-Arrays are in SI units with quaternions wxyz; messages have xyzw. An invalid message raises MessageError.
-
-Converts ROS messages of cameras to arrays and back: depth images, intrinsics, object points.
+Only this file knows message layouts. Arrays are in SI units with quaternions wxyz; messages have xyzw. An invalid
+message raises MessageError.
 """
 
 import array
@@ -30,6 +28,19 @@ UNIT_TOLERANCE = 1e-2
 """Accepted deviation of the norm of a quaternion in a message from 1."""
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
+MM = 0.001
+CLOUD_FIELDS = ("x", "y", "z", "visible_fraction", "view_fresh")
+_DEPTHS = {"16UC1": (np.uint16, MM), "mono16": (np.uint16, MM), "32FC1": (np.float32, 1.0)}
+_NUMBERS = {
+    PointField.INT8: "i1",
+    PointField.UINT8: "u1",
+    PointField.INT16: "i2",
+    PointField.UINT16: "u2",
+    PointField.INT32: "i4",
+    PointField.UINT32: "u4",
+    PointField.FLOAT32: "f4",
+    PointField.FLOAT64: "f8",
+}
 
 
 class MessageError(ValueError):
@@ -187,24 +198,6 @@ def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-MM = 0.001
-
-CLOUD_FIELDS = ("x", "y", "z", "visible_fraction", "view_fresh")
-
-_DEPTHS = {"16UC1": (np.uint16, MM), "mono16": (np.uint16, MM), "32FC1": (np.float32, 1.0)}
-
-_NUMBERS = {
-    PointField.INT8: "i1",
-    PointField.UINT8: "u1",
-    PointField.INT16: "i2",
-    PointField.UINT16: "u2",
-    PointField.INT32: "i4",
-    PointField.UINT32: "u4",
-    PointField.FLOAT32: "f4",
-    PointField.FLOAT64: "f8",
-}
-
-
 def depth_from_image(message: Image) -> NDArray[np.float32]:
     """Return depth (row, column) [m] of an image, 16UC1 (mm) or 32FC1 (m); holes and NaN are 0."""
     if message.encoding not in _DEPTHS:
@@ -259,7 +252,7 @@ def intrinsics_from_info(message: CameraInfo) -> Intrinsics:
         )
     lens = {"distortion": "brown_conrady", "coeffs": tuple(d)} if any(d) else {}
     try:
-        return Intrinsics(message.width, message.height, k[0], k[4], k[2], k[5], **lens)
+        return Intrinsics(width=message.width, height=message.height, fx=k[0], fy=k[4], cx=k[2], cy=k[5], **lens)
     except ValueError as error:
         raise MessageError(f"camera_info: {error}") from error
 

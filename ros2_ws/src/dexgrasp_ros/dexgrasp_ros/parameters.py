@@ -18,7 +18,7 @@ from dexgrasp.configs.schema import current_name, describe_type, field_docstring
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 T = TypeVar("T")
-OF_ROS = ("use_sim_time", "start_type_description_service", "qos_overrides")
+ROS_PARAMETERS = ("use_sim_time", "start_type_description_service", "qos_overrides")
 
 
 class ParameterError(ValueError):
@@ -89,7 +89,7 @@ def _walk(schema: type, prefix: str = "", given: Any = dataclasses.MISSING) -> I
         if dataclasses.is_dataclass(hint):
             yield from _walk(cast(type, hint), f"{prefix}{field.name}.", default)
         else:
-            yield _Parameter(prefix + field.name, hint, default, meanings.get(field.name, ""))
+            yield _Parameter(name=prefix + field.name, hint=hint, default=default, meaning=meanings.get(field.name, ""))
 
 
 def _default(field: dataclasses.Field) -> Any:
@@ -132,7 +132,7 @@ def _given_by_earlier_names(node: Node, schema: type, known: Sequence[str]) -> d
     given: dict[str, Any] = getattr(node, "_parameter_overrides", {})  # rclpy ignores unknown ones in silence
     found = {}
     for name in sorted(set(given) - set(known)):
-        if node.has_parameter(name) or name.startswith(OF_ROS):
+        if node.has_parameter(name) or name.startswith(ROS_PARAMETERS):
             continue
         new_name, value = current_name(schema, name, given[name].value)
         if new_name != name and new_name in given:

@@ -46,14 +46,16 @@ class ArmKinematics:
         """Joint names from base to flange."""
         self.home: Array = spec.home
         """Home position (joint,) [rad]: palm above the centre of the workspace, facing down."""
-        self.towards(self.home, self.palm(self.home))  # warm up: the first solution takes longer than a control period
+        self.step_towards(
+            self.home, self.palm(self.home)
+        )  # warm up: the first solution takes longer than a control period
 
     def palm(self, q_arm: ArrayLike) -> Pose:
         """Return T_world_palm at joint positions (joint,) [rad]."""
         pos, quat = self._ik.forward(_row(q_arm))
         return Pose(pos[0].numpy(), quat[0].numpy()) @ self._flange_palm
 
-    def towards(self, q_arm: Array, T_world_palm: Pose) -> Array:
+    def step_towards(self, q_arm: Array, T_world_palm: Pose) -> Array:
         """Return joint targets (joint,) [rad] of the next control period towards a pose, from `q_arm`."""
         flange = T_world_palm @ self._flange_palm.inverse()
         return self._ik.solve(_row(q_arm), _row(flange.pos_m), _row(flange.quat))[0].numpy()

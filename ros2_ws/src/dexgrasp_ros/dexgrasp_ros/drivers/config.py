@@ -1,7 +1,7 @@
 """Driver descriptions of hands and arms as YAML: topics, message types, joint order, signs, offsets.
 
-    hand: allegro                                   whose joints the names below speak of (`arm:` for an arm)
-    source: where the facts come from
+    hand: allegro                                   hand in assets/hands (`arm:` in assets/arms)
+    source: origin of the values, for instance a manual
     command: {type: float64_array, topic: /c/commands, joints: [driver's names, driver's order], offset_rad: 0.0, ...}
     state:   {topic: /joint_states, names: {contract joint: driver joint}, ...}
 
@@ -28,7 +28,7 @@ Vector4 = tuple[float, float, float, float]
 
 
 class AdapterError(ValueError):
-    """A description of a driver that cannot be right; the text names file and key."""
+    """Invalid driver description; the text names file and key."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class AdapterCfg:
         if command.type in POSE_TYPES and (command.frame is None or command.joints or command.rate_hz):
             raise ValueError(f"command.type {command.type} needs command.frame, and neither joints nor rate_hz")
         if self.hand and (self.arm or command.type not in JOINT_TYPES):
-            raise ValueError("a hand is told joint positions, and is no arm")
+            raise ValueError("a hand takes joint commands (command.type: " + ", ".join(JOINT_TYPES) + "); remove `arm`")
         if command.rate_hz is not None and not 1.0 <= command.rate_hz <= 1000.0:
             raise ValueError(f"command.rate_hz must lie within 1 and 1000, got {command.rate_hz}")
         if not 0 < command.gain_hz <= 20:

@@ -125,7 +125,7 @@ class ArmDriver:
         del measured
         if self._goal is None:
             raise RuntimeError("call reset(q_arm) before send")
-        self._goal = self._arm.towards(self._goal, T_world_palm)
+        self._goal = self._arm.step_towards(self._goal, T_world_palm)
         self._joints.send(self._goal)
 
     def hold(self, q_arm: Array | None, palm: Pose | None) -> None:

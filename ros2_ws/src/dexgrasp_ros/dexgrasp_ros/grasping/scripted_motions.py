@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from dexgrasp.utils.rotations import Pose
 
 Array = NDArray[np.float64]
-DOWN = 0.7
+MIN_DOWN_COSINE = 0.7
 """A palm whose normal points down by at least this (cosine) descends along the normal."""
-SIDE_M = 0.1
+SIDE_RETREAT_M = 0.1
 """Any other palm descends this far from its pre-grasp, beside the object [m]."""
-GAP_M = 0.005
+RELEASE_HEIGHT_M = 0.005
 """Height above its first position at which a lifted object is released [m]."""
 
 
@@ -91,7 +91,7 @@ class ScriptedMotion:
             near = self.palm.distance_m(palm) < cfg.lead_m and self.palm.angle_rad(palm) < cfg.lead_rad
             if stage.palm is not None and near:
                 step_m, step_rad = cfg.palm_speed_m_s * self._dt, cfg.palm_speed_rad_s * self._dt
-                self.palm = self.palm.towards(stage.palm, step_m, step_rad)
+                self.palm = self.palm.step_towards(stage.palm, step_m, step_rad)
             if stage.fingers is not None:
                 limit = cfg.joint_speed_rad_s * self._dt
                 self.fingers = self.fingers + np.clip(stage.fingers - self.fingers, -limit, limit)
@@ -140,7 +140,7 @@ def approach(start: Pose, goal: Pose, fingers: Array, transit_m: float) -> list[
 def back_off(goal: Pose, height_m: float) -> Pose:
     """Return `goal` moved back along its normal: to a height for a downward palm, else by SIDE_M."""
     down, rise_m = -goal.normal[2], max(height_m - goal.pos_m[2], 0.0)
-    return Pose(goal.pos_m - goal.normal * (rise_m / down if down >= DOWN else SIDE_M), goal.quat)
+    return Pose(goal.pos_m - goal.normal * (rise_m / down if down >= MIN_DOWN_COSINE else SIDE_RETREAT_M), goal.quat)
 
 
 def release(palm: Pose, lowered_m: float, fingers: Array, retreat_m: float) -> list[MotionStage]:
@@ -148,7 +148,7 @@ def release(palm: Pose, lowered_m: float, fingers: Array, retreat_m: float) -> l
 
     The palm is lowered by `lowered_m` - GAP_M, so that the object is not pressed into the table.
     """
-    lowered_m = max(lowered_m - GAP_M, 0.0)
+    lowered_m = max(lowered_m - RELEASE_HEIGHT_M, 0.0)
     down = Pose(palm.pos_m - np.array([0.0, 0.0, lowered_m]), palm.quat)
     back = Pose(down.pos_m - down.normal * retreat_m, down.quat)
     lower = [MotionStage("lower", down)] if lowered_m > 0 else []

@@ -56,7 +56,7 @@ class GraspStateMachine:
         self.period_s = 1.0 / policy.rate_hz
         self.uses_live_points = contract.camera.is_live
         """Whether points that are too old are a fault while the policy runs."""
-        self._open = np.array(contract.grasp.power.open_pose, dtype=np.float64)
+        self._open_pose = np.array(contract.grasp.power.open_pose, dtype=np.float64)
         self._joints = len(contract.hand.joint_names)
         self._home, self._home_given = home, home is not None
         self.state, self.fault = "idle", ""
@@ -64,7 +64,7 @@ class GraspStateMachine:
         """Whether commands are sent."""
         self._script: ScriptedMotion | None = None
         self._plan: PregraspPlan | None = None
-        self._attempts_left, self._base_m = 0, np.nan
+        self._attempts_left, self._object_bottom_m = 0, np.nan
         self._lift_from_m: float | None = None
         self._state_since_s, self._last_tick_s = -np.inf, -np.inf
         self._target: tuple[Array, Pose] | None = None
@@ -232,7 +232,7 @@ class GraspStateMachine:
         goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), clip_fingers(plan.joint_pos, *self._range)
         if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
             return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
-        self._policy.begin(plan)  # raises ValueError for a plan that does not match the contract
+        self._policy.reset(plan)  # raises ValueError for a plan that does not match the contract
         self._plan, self._lift_from_m, self._attempts_left = plan, None, self._attempts_left - 1
         stages = approach(self.last_sent()[1], goal, fingers, self.cfg.motion.transit_height_m)
         self._start_script("pregrasp", stages, inputs)
@@ -256,12 +256,12 @@ class GraspStateMachine:
         return ""
 
     def _home_stages(self) -> list[MotionStage]:
-        palm, fingers = self.last_sent()[1], clip_fingers(self._open, *self._range)
+        palm, fingers = self.last_sent()[1], clip_fingers(self._open_pose, *self._range)
         return go_home(palm, self._home or palm, fingers, self.cfg.motion.transit_height_m)
 
     def _release_stages(self) -> list[MotionStage]:
         """Lower the object by the lifted height, open the fingers, retreat."""
-        palm, fingers = self.last_sent()[1], self._open if self._plan is None else self._plan.joint_pos
+        palm, fingers = self.last_sent()[1], self._open_pose if self._plan is None else self._plan.joint_pos
         lowered_m = 0.0 if self._lift_from_m is None else max(palm.pos_m[2] - self._lift_from_m, 0.0)
         return release(palm, lowered_m, clip_fingers(fingers, *self._range), self.cfg.retreat_m)
 
@@ -280,7 +280,7 @@ class GraspStateMachine:
         else:
             arrived = self._step_script(inputs, joints, palm)
         if arrived and self.state == "pregrasp":
-            self._policy.begin(self._plan)
+            self._policy.reset(self._plan)
             self._step_policy(inputs, joints, palm)
 
     def _step_retreat(self, inputs: Inputs, joints: Array, palm: Pose) -> None:
@@ -331,20 +331,20 @@ class GraspStateMachine:
         command = self._policy.act(observation)
         self._policy_s, self._proposal = perf_counter() - start_s, command
         may_retry = self.state == "hold" and self._attempts_left > 0 and not self.shadow
-        if may_retry and self._empty(command, estimate.visible_fraction, ends=before != "hold"):
+        if may_retry and self._is_hand_empty(command, estimate.visible_fraction, ends=before != "hold"):
             self._start_script("retreat", self._release_stages() + self._home_stages(), inputs)
             return
         self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
         if self.state == "grasp":
-            self._lift_from_m, self._base_m = float(self._target[1].pos_m[2]), float(command.base_m)
+            self._lift_from_m, self._object_bottom_m = float(self._target[1].pos_m[2]), float(command.object_bottom_m)
 
-    def _empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
+    def _is_hand_empty(self, command: Command, visible_fraction: float, ends: bool) -> bool:
         """Return whether the hand is empty: at the end of the lift (`ends`), or because it lost the object later."""
         control = self._policy.contract.control
         return bool(
             is_hand_empty(
                 command.grip,
-                float(command.base_m) - self._base_m,
+                float(command.object_bottom_m) - self._object_bottom_m,
                 visible_fraction,
                 lift_ends=ends,
                 holding=not ends,
@@ -359,7 +359,7 @@ class GraspStateMachine:
     def _start_from_measured(self, inputs: Inputs) -> None:
         """Reset gate and targets to the measured position, in idle."""
         joints, palm = measured_state(inputs, self._joints)
-        self.gate.begin(joints, palm.pos_m, palm.quat, inputs.now_s)
+        self.gate.reset(joints, palm.pos_m, palm.quat, inputs.now_s)
         self._home = self._home if self._home_given else palm
         self._measured, self._last_measured = (joints, palm), (joints, palm)
         self._last_tick_s, self._script = inputs.now_s, None

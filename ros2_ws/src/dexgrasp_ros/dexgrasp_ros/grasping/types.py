@@ -126,10 +126,10 @@ class DeployedPolicy(Protocol):
         """Phase of the next call of `act`, one of POLICY_STATES."""
         ...
 
-    def begin(self, plan: PregraspPlan) -> None:
+    def reset(self, plan: PregraspPlan) -> None:
         """Start an episode. Raises ValueError where the plan does not match the contract."""
         ...
 
-    def act(self, readings: Observation) -> Command:
-        """Return the targets of the next control period. Raises ValueError for invalid readings."""
+    def act(self, observation: Observation) -> Command:
+        """Return the targets of the next control period. Raises ValueError for an invalid observation."""
         ...

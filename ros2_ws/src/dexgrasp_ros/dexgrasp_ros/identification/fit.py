@@ -22,21 +22,21 @@ STEPS = np.array([0.02, 0.02, 0.02, 0.02, 0.02, 5e-4, 1e-4])
 """Steps of the finite differences: logarithms of the first five parameters, then seconds and radians."""
 PRIOR_SD = np.array([1.0, 1.0, 1.0, 1.5, 0.7, 0.05, 0.05])
 """Standard deviations of the priors, in the units of STEPS."""
-LARGEST_DELAY_S = 0.2
+MAX_DELAY_S = 0.2
 """Upper bound of the fitted delay [s]."""
-LEAST = 1e-4
+MIN_PARAMETER = 1e-4
 """Lower bound of the parameters that are fitted as logarithms [SI units]."""
-NOISE_RAD = 5e-4
+MIN_NOISE_RAD = 5e-4
 """Smallest assumed noise of positions, because the model is not exact [rad]."""
-KNOWN_SD = 0.15
+IDENTIFIED_SD = 0.15
 """Relative standard deviation below which a parameter is identified; that of the delay in units of 20 ms."""
-GOOD = 2.0
+GOOD_FIT_RATIO = 2.0
 """Ratio of residuals to noise below which no further start values are tried."""
-POOR, POOR_RAD = 3.0, 0.003
+POOR_FIT_RATIO, POOR_FIT_RAD = 3.0, 0.003
 """A fit is poor if its residuals exceed this multiple of the noise and this value [rad]."""
 STARTS = ((1.0, 1.0), (0.3, 0.6), (3.0, 1.5))
 """Start values, as factors on gain and effort limit of the first guess."""
-SATURATED_S = 0.02
+MIN_SATURATED_S = 0.02
 """Time that the servo must saturate for its effort limit to be identified [s]."""
 
 
@@ -93,15 +93,15 @@ class JointFit:
     """(reading,) fitted positions [rad]."""
 
     @property
-    def unknown(self) -> list[str]:
+    def unidentified(self) -> list[str]:
         """Names of the parameters that the log does not identify."""
-        limits = {"delay_s": KNOWN_SD * 0.02, "bias_rad": np.inf}
-        return [name for name, sd in self.relative_sd.items() if sd > limits.get(name, KNOWN_SD)]
+        limits = {"delay_s": IDENTIFIED_SD * 0.02, "bias_rad": np.inf}
+        return [name for name, sd in self.relative_sd.items() if sd > limits.get(name, IDENTIFIED_SD)]
 
     @property
     def poor(self) -> bool:
         """Whether the model does not explain the log: contacts, or delayed clocks and computers."""
-        return self.rms_rad > max(POOR * self.noise_rad, POOR_RAD)
+        return self.rms_rad > max(POOR_FIT_RATIO * self.noise_rad, POOR_FIT_RAD)
 
     @property
     def total_damping(self) -> float:
@@ -161,7 +161,7 @@ def fit_joint(log: JointLog, guess: JointParameters) -> JointFit:
             problem.residuals, start, jacobian, problem.bounds, loss="soft_l1", x_scale=PRIOR_SD, ftol=1e-6, max_nfev=40
         )
         best = found if best is None or found.cost < best.cost else best
-        if problem.rms(best.x) < GOOD * problem.noise_rad:
+        if problem.rms(best.x) < GOOD_FIT_RATIO * problem.noise_rad:
             break
     assert best is not None
     return problem.result(best.x)
@@ -180,17 +180,17 @@ class _Problem:
         resting = log.position[log.time_s < first_move]
         if len(resting) < 10:
             raise ValueError(f"{log.name}: {len(resting)} readings before the joint moves, at least 10 are needed")
-        self.noise_rad = float(max(resting.std(), NOISE_RAD))
+        self.noise_rad = float(max(resting.std(), MIN_NOISE_RAD))
         self._prior = self.vector(guess)
         self._prior[6] = np.median(resting) - log.target[0]
         low, high = self._prior - 4 * PRIOR_SD, self._prior + 4 * PRIOR_SD
-        low[5], high[5] = 0.0, LARGEST_DELAY_S
+        low[5], high[5] = 0.0, MAX_DELAY_S
         self.bounds = low, high
 
     def vector(self, parameters: JointParameters) -> Array:
         """Return the vector of parameters."""
         values = np.array([getattr(parameters, name) for name in NAMES])
-        return np.concatenate([np.log(np.maximum(values[:5], LEAST)), values[5:]])
+        return np.concatenate([np.log(np.maximum(values[:5], MIN_PARAMETER)), values[5:]])
 
     def parameters(self, x: Array) -> JointParameters:
         """Return the parameters of a vector."""
@@ -200,9 +200,9 @@ class _Problem:
         """Set the delay of a vector to the best value of a grid, and return the vector."""
         response = self._servo.respond(self.parameters(x), self._targets)
         x[6] = self._prior[6]
-        delays = np.arange(0.0, LARGEST_DELAY_S, 0.002)
+        delays = np.arange(0.0, MAX_DELAY_S, 0.002)
         errors = [np.square(self._read(response, delay) + x[6] - self._log.position).sum() for delay in delays]
-        x[5] = np.clip(delays[int(np.argmin(errors))], 1e-4, LARGEST_DELAY_S - 1e-4)
+        x[5] = np.clip(delays[int(np.argmin(errors))], 1e-4, MAX_DELAY_S - 1e-4)
         return x
 
     def residuals(self, x: Array) -> Array:
@@ -232,7 +232,7 @@ class _Problem:
         slope = self.jacobian(x)[: len(self._log.position)] / inflation
         spread = np.sqrt(np.diag(np.linalg.inv(slope.T @ slope + np.diag(PRIOR_SD**-2.0))))
         sd: dict[str, float] = {name: float(value) for name, value in zip(NAMES, spread, strict=True)}
-        if self._servo.saturated_s(self.parameters(x), self._targets) < SATURATED_S:
+        if self._servo.saturated_s(self.parameters(x), self._targets) < MIN_SATURATED_S:
             sd["effort_limit"] = np.inf
         return JointFit(
             name=self._log.name,

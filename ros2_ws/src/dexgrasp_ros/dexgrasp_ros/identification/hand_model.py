@@ -14,7 +14,7 @@ from dexgrasp_ros.identification.fit import JointParameters
 Array = NDArray[np.float64]
 SCAN_RAD = 0.02
 """Step of the search for contacts along a joint range [rad]."""
-CLEAR_M = 0.003
+MIN_CLEARANCE_M = 0.003
 """Smallest distance between fingers [m]."""
 GUESSED_FRICTION_NM = 0.01
 """First guess of the dry friction [N m]."""
@@ -47,7 +47,7 @@ def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
     hand = HandSpec.load(name)
     spec = hand.to_mjspec()
     for geom in spec.geoms:
-        geom.margin = CLEAR_M / 2  # of a pair, the margins add up
+        geom.margin = MIN_CLEARANCE_M / 2  # of a pair, the margins add up
     model = spec.compile()
     data = mujoco.MjData(model)
     address = [int(model.joint(joint).qposadr[0]) for joint in hand.joint_names]

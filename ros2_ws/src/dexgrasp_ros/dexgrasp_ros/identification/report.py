@@ -11,9 +11,9 @@ import yaml
 
 from dexgrasp_ros.identification.fit import JointFit, JointLog
 
-LEAST_SPREAD = 0.1
+MIN_SPREAD = 0.1
 """Smallest relative randomisation: servos change with temperature and load."""
-UNKNOWN = {"kp": (0.7, 1.4), "kd": (0.5, 2.0), "damping": (0.5, 2.0), "effort_limit": (0.7, 1.2)}
+UNIDENTIFIED_RANGES = {"kp": (0.7, 1.4), "kd": (0.5, 2.0), "damping": (0.5, 2.0), "effort_limit": (0.7, 1.2)}
 """Randomisation factors of parameters that the log does not identify for every joint."""
 SCALES = {"kp": "kp_scale", "kd": "kd_scale", "damping": "damping_scale", "effort_limit": "effort_scale"}
 LATE_S = 0.005
@@ -43,9 +43,9 @@ def randomization(fits: Sequence[JointFit], rate_hz: float) -> dict[str, Any]:
     """
     ranges: dict[str, Any] = {"name": "identified"}
     for name, scale in SCALES.items():
-        spread = max(LEAST_SPREAD, *(2 * fit.relative_sd[name] for fit in fits))
-        unknown = any(name in fit.unknown for fit in fits)
-        low, high = UNKNOWN[name] if unknown else (1 - spread, 1 + spread)
+        spread = max(MIN_SPREAD, *(2 * fit.relative_sd[name] for fit in fits))
+        unknown = any(name in fit.unidentified for fit in fits)
+        low, high = UNIDENTIFIED_RANGES[name] if unknown else (1 - spread, 1 + spread)
         ranges[scale] = [_round(low), _round(high)]
     delay_s = max(fit.parameters.delay_s for fit in fits)
     ranges["action_delay"] = math.floor(delay_s * rate_hz)
@@ -62,7 +62,7 @@ def write_parameters(path: Path, hand: str, fits: Sequence[JointFit], rate_hz: f
     path.write_text(HEAD.format(rate_hz=rate_hz) + text, encoding="utf-8")
 
 
-def draw(path: Path, logs: Sequence[JointLog], fits: Sequence[JointFit]) -> None:
+def plot_fits(path: Path, logs: Sequence[JointLog], fits: Sequence[JointFit]) -> None:
     """Plot measured and fitted positions, one row per joint, as PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -93,7 +93,7 @@ def table(fits: Sequence[JointFit]) -> str:
     rows = [titles]
     for fit in fits:
         values = {**asdict(fit.parameters), "rms_rad": fit.rms_rad}
-        rows.append([fit.name, *(f"{values[key]:.4g}{'?' if key in fit.unknown else ''}" for key in titles[1:])])
+        rows.append([fit.name, *(f"{values[key]:.4g}{'?' if key in fit.unidentified else ''}" for key in titles[1:])])
     widths = [max(len(row[k]) for row in rows) for k in range(len(titles))]
     return "\n".join(
         "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -117,7 +117,7 @@ def _for_hand(fit: JointFit) -> dict[str, float]:
 def _measured(fit: JointFit) -> dict[str, Any]:
     values: dict[str, Any] = {name: _round(value) for name, value in asdict(fit.parameters).items()}
     values |= {"total_damping": _round(fit.total_damping), "rms_rad": _round(fit.rms_rad)}
-    return values | {"noise_rad": _round(fit.noise_rad), "unknown": fit.unknown}
+    return values | {"noise_rad": _round(fit.noise_rad), "unknown": fit.unidentified}
 
 
 def _round(value: float) -> float:

@@ -22,13 +22,13 @@ _V1_FIELDS = {
 _V1_NESTED = {"qos": "QosCfg", "frame": "FrameCfg"}
 
 
-def stamp_path(hand: str) -> Path:
+def record_path(hand: str) -> Path:
     """Return the default file of the record for a hand driver."""
     folder = Path(os.environ.get("ROS_HOME") or Path.home() / ".ros")
     return folder / "dexgrasp_ros" / f"wave_{Path(hand).stem}.json"
 
 
-def write_stamp(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> None:
+def write_record(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> None:
     """Write the record that these joints of the contract passed with this driver."""
     content = {
         "version": VERSION,
@@ -40,7 +40,7 @@ def write_stamp(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
-def check_stamp(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> str:
+def check_record(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> str:
     """Return why the record does not allow a policy to run, or an empty text."""
     remedy = "run the joint test (ros2 run dexgrasp_ros joint_test_node) first"
     try:

@@ -29,7 +29,7 @@ from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
 from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
-from dexgrasp_ros.joint_test.record import check_stamp, stamp_path
+from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import declare
 
@@ -148,8 +148,8 @@ class GraspNode(LifecycleNode):
         """Return why the joint test of the hand does not allow the policy to run, or an empty text."""
         if self.cfg.robot == "sim" or self.cfg.preview or not self.cfg.require_wave_test:
             return ""
-        path = self.cfg.wave_test or stamp_path(self.cfg.hand)
-        return check_stamp(path, robot.hand_cfg, policy.joint_names)
+        path = self.cfg.wave_test or record_path(self.cfg.hand)
+        return check_record(path, robot.hand_cfg, policy.joint_names)
 
     def _request_service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
         """Return the service callback of a request."""

@@ -27,8 +27,8 @@ from dexgrasp_ros.identification.excitation import ExcitationCfg
 from dexgrasp_ros.identification.fit import JointFit, fit_joint
 from dexgrasp_ros.identification.hand_model import HandModel, load_hand
 from dexgrasp_ros.identification.log import HandLog, IdentificationSequence
-from dexgrasp_ros.identification.report import draw, table, warnings, write_parameters
-from dexgrasp_ros.joint_test.record import check_stamp, stamp_path
+from dexgrasp_ros.identification.report import plot_fits, table, warnings, write_parameters
+from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.node_process import acknowledged, run_until_finished
 from dexgrasp_ros.parameters import declare
 
@@ -81,7 +81,7 @@ class IdentificationNode(Node):
         adapter_cfg = load("hands", cfg.hand)
         self._model = model = load_hand(cfg.model or str(adapter_cfg.hand), cfg.excitation)
         names = model.joint_names
-        if cfg.robot == "real" and (reason := check_stamp(cfg.wave_test or stamp_path(cfg.hand), adapter_cfg, names)):
+        if cfg.robot == "real" and (reason := check_record(cfg.wave_test or record_path(cfg.hand), adapter_cfg, names)):
             raise ValueError(reason)
         if unknown := [name for name in cfg.joints if name not in names]:
             raise ValueError(f"unknown joints {unknown}; joints of the hand: {list(names)}")
@@ -184,7 +184,7 @@ class IdentificationNode(Node):
             print(f"fitting {one.name}", flush=True)
             fits.append(fit_joint(one, model.guess[list(model.joint_names).index(one.name)]))
         write_parameters(out / "identified.yaml", log.hand, fits, self.cfg.control_hz)
-        draw(out / "identified.png", logs, fits)
+        plot_fits(out / "identified.png", logs, fits)
         print("\n".join([table(fits), *warnings(fits)]), flush=True)
         print(f"written: {out / 'identified.yaml'}, identified.png, log.npz", flush=True)
         return fits

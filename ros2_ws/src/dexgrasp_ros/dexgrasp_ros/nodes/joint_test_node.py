@@ -27,7 +27,7 @@ from dexgrasp_ros.drivers.config import load
 from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.drivers.publishers import JointDriver, subscribe_joint_states
 from dexgrasp_ros.grasping.input_checks import outside_joint_range
-from dexgrasp_ros.joint_test.record import stamp_path, write_stamp
+from dexgrasp_ros.joint_test.record import record_path, write_record
 from dexgrasp_ros.joint_test.sequence import JointTest, JointTestCfg, Verdict, as_dicts, table
 from dexgrasp_ros.node_process import acknowledged, run_until_finished
 from dexgrasp_ros.parameters import declare
@@ -144,7 +144,7 @@ class JointTestNode(Node):
         elif reason := outside_joint_range(joints, self._names, *self._range, OUTSIDE_RAD):
             self._finish(reason)
         else:
-            self._gate.begin(joints, *PALM, now_s)
+            self._gate.reset(joints, *PALM, now_s)
             self.test.start(joints)
             self._moving = True
 
@@ -177,8 +177,8 @@ class JointTestNode(Node):
         faults = [verdict for verdict in self.test.verdicts if verdict.fault]
         self._finish(f"{len(faults)} of {len(self.test.verdicts)} joints failed" if faults else "")
         if self.test.passed:
-            path = self.cfg.wave_test or stamp_path(self.cfg.hand)
-            write_stamp(path, self._adapter_cfg, self._names)
+            path = self.cfg.wave_test or record_path(self.cfg.hand)
+            write_record(path, self._adapter_cfg, self._names)
             print(f"recorded in {path}", flush=True)
         elif not faults:
             print("not recorded: not all joints were moved", flush=True)

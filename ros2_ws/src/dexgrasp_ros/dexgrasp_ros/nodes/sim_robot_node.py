@@ -39,13 +39,13 @@ DRIVERS: tuple[tuple[Group, str, str], ...] = (
     ("hand", "/hand_controller/joint_trajectory", "/hand_controller/commands"),
 )
 """Group, topic of its joint trajectory controller, topic of its forward command controller."""
-BEHIND_S = 0.1
+MAX_LAG_S = 0.1
 """Lag behind real time above which the simulation does not catch up [s]."""
 REPORT_S = 1.0
 """Period of diagnostics [s]."""
-SWITCH_S = 0.0005
+THREAD_SWITCH_S = 0.0005
 """Switch interval of Python threads; the default of 5 ms delays camera frames [s]."""
-SLOW = 0.95
+MIN_PACE = 0.95
 """Fraction of real time or camera rate below which diagnostics are a warning."""
 
 
@@ -131,7 +131,7 @@ class SimRobotNode(Node):
     def _tick(self) -> None:
         """Step the physics up to now, then publish clock, joint states and object pose."""
         due_s = self._start_time_s + time.monotonic() - self._start
-        if due_s - self.robot.time_s > BEHIND_S:
+        if due_s - self.robot.time_s > MAX_LAG_S:
             self._restart_pace()
             due_s = self.robot.time_s + 1 / self.cfg.state_rate_hz
         if not self.robot.step_to(due_s):
@@ -180,7 +180,7 @@ class SimRobotNode(Node):
             return
         wall_s = now[0] - last[0]
         pace, frames_hz = (now[1] - last[1]) / wall_s, frames / wall_s
-        slow = pace < SLOW or frames_hz < SLOW * self.cfg.camera_rate_hz * pace
+        slow = pace < MIN_PACE or frames_hz < MIN_PACE * self.cfg.camera_rate_hz * pace
         text = f"{pace:.2f} of real time, {frames_hz:.1f} images/s" + (": this machine is too slow" if slow else "")
         values = {"pace": pace, "images_hz": frames_hz, "unstable": self.robot.unstable}
         self._publish_status(
@@ -271,7 +271,7 @@ class CameraThread:
 
 def main() -> int:
     """Run the node until a signal; return the exit code."""
-    sys.setswitchinterval(SWITCH_S)
+    sys.setswitchinterval(THREAD_SWITCH_S)
     return run(SimRobotNode)
 
 

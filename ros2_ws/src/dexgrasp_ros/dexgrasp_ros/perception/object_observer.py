@@ -21,12 +21,12 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
-from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES, steady_depth
+from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES, median_depth
 from dexgrasp.perception.grasp_planning.planner import Reachable
-from dexgrasp.perception.robot_mask import ArmBody, HandBody, join
+from dexgrasp.perception.robot_mask import ArmBody, HandBody, join_capsules
 from dexgrasp.perception.segmentation.pipeline import NoObjectError, Segmentation, SegmentationCfg, Segmenter
 from dexgrasp.perception.segmentation.table_plane import NoPlaneError
-from dexgrasp.perception.tracking.object_points import CLEAR_M, ObjectFrame, ObjectPoints, PalmMotion
+from dexgrasp.perception.tracking.object_points import OUTLINE_MARGIN_M, ObjectFrame, ObjectPoints, PalmMotion
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp_ros.object_estimate import ObjectEstimate
@@ -89,12 +89,12 @@ class ObjectObserver:
         camera = contract.camera
         self.intrinsics, self._hand, self._arm, self._reachable = intrinsics, hand, arm, reachable
         self._seed = seed
-        self._live, self._carried = camera.is_live, camera.move_with_palm
+        self._live, self._moves_with_palm = camera.is_live, camera.move_with_palm
         if self._live and hand is None:
             raise ValueError(f"camera.mode={camera.mode} needs the capsule model of the hand: pass `hand`")
         self._segmenter = Segmenter(replace(segment or SegmentationCfg(), points=camera.points), intrinsics)
-        self._view = ObjectPoints(camera.mode, camera.min_points, 1, camera.points)
-        self._shadow = hand.shadow(CLEAR_M) if hand is not None and self._view.tracks else None
+        self._points = ObjectPoints(camera.mode, camera.min_points, 1, camera.points)
+        self._occlusion = hand.occlusion(OUTLINE_MARGIN_M) if hand is not None and self._points.tracks else None
         self._planner = GraspPlanner(contract)
         self._palm, self._palm_known = PalmMotion(1), False
         self._camera_w = torch.zeros(1, 3)
@@ -108,7 +108,7 @@ class ObjectObserver:
     @property
     def frames_agreeing(self) -> int:
         """Number of frames that agree so far; a first view takes FIRST_FRAMES."""
-        return FIRST_FRAMES if self._first_view is not None else len(self._still_frames)
+        return FIRST_VIEW_FRAMES if self._first_view is not None else len(self._still_frames)
 
     def observe(self, frame: DepthFrame, robot: RobotState | None = None) -> ObjectEstimate | None:
         """Return the first view and its plan, or None until enough frames agree; ends a grasp.
@@ -132,9 +132,9 @@ class ObjectObserver:
         """Freeze the first view and track the object from it. Raises NotSteadyError without a first view."""
         if self._first_view is None:
             raise NotSteadyError(
-                f"a grasp needs a complete first view: {self.frames_agreeing} of {FIRST_FRAMES} frames"
+                f"a grasp needs a complete first view: {self.frames_agreeing} of {FIRST_VIEW_FRAMES} frames"
             )
-        self._view.begin(torch.tensor([0]), torch.from_numpy(self._first_view[0].points_w)[None])
+        self._points.reset(torch.tensor([0]), torch.from_numpy(self._first_view[0].points_w)[None])
         self._palm_known, self.in_grasp = False, True
 
     def end_grasp(self, empty: bool) -> None:
@@ -158,22 +158,22 @@ class ObjectObserver:
         """
         self.move_with_palm(robot, held)
         if self._live:
-            self._view.update(torch.tensor([0]), self._object_frame(frame, robot))
+            self._points.update(torch.tensor([0]), self._object_frame(frame, robot))
 
     def move_with_palm(self, robot: RobotState, held: bool) -> None:
         """Record the palm pose and, if the object is `held`, move its points by the motion of the palm."""
         palm_pos_w, palm_quat_w, _ = _batch(robot)
-        shift, turn = self._palm.read(palm_pos_w, palm_quat_w)
-        if held and self._carried and self._palm_known:
-            self._view.carry(torch.tensor([0]), shift, turn)
+        shift, turn = self._palm.update(palm_pos_w, palm_quat_w)
+        if held and self._moves_with_palm and self._palm_known:
+            self._points.move_with_palm(torch.tensor([0]), shift, turn)
         self._palm_known = True
 
     def estimate(self, stamp_s: float) -> ObjectEstimate:
         """Return the points of the grasp as they are now; `stamp_s` is that of the newest depth frame."""
         return ObjectEstimate(
-            points_w=self._view.points_w[0].numpy().copy(),
-            visible_fraction=float(self._view.fraction[0]),
-            view_fresh=bool(self._view.fresh[0]),
+            points_w=self._points.points_w[0].numpy().copy(),
+            visible_fraction=float(self._points.visible_fraction[0]),
+            view_fresh=bool(self._points.fresh[0]),
             stamp_s=stamp_s,
         )
 
@@ -192,9 +192,9 @@ class ObjectObserver:
         if self._first_view is not None:
             return
         self._still_frames.append(still)
-        if len(self._still_frames) == FIRST_FRAMES:
+        if len(self._still_frames) == FIRST_VIEW_FRAMES:
             depth_m = np.zeros_like(frame.depth_m)
-            depth_m[::stride, ::stride] = steady_depth(np.stack([one.depth_m for one in self._still_frames]))
+            depth_m[::stride, ::stride] = median_depth(np.stack([one.depth_m for one in self._still_frames]))
             segmentation = self._segment(replace(frame, depth_m=depth_m), robot)
             plan = self._planner.plan(segmentation.points_w, _camera_position(frame), self._reachable)
             self._first_view = segmentation, plan
@@ -218,21 +218,21 @@ class ObjectObserver:
             parts.append(self._hand.capsules(*(value[0] for value in _batch(robot))))
         if self._arm is not None and robot.arm_pos is not None:
             parts.append(self._arm.capsules(torch.from_numpy(robot.arm_pos)))
-        return join(parts) if parts else None
+        return join_capsules(parts) if parts else None
 
     def _object_frame(self, frame: DepthFrame, robot: RobotState) -> ObjectFrame:
         """Return the object's points in this frame, with a count of 0 where the object is not found."""
         assert self._first_view is not None
-        points_w, pixels = self._view.points_w, 0
+        points_w, pixels = self._points.points_w, 0
         try:
             segmentation = self._segment(frame, robot)
             points_w, pixels = torch.from_numpy(segmentation.points_w)[None], len(segmentation.cloud_w)
         except (NoObjectError, NoPlaneError):
             pass
-        sight = None if self._shadow is None else self._shadow.sight(self._camera_w, *_batch(robot))
+        occlusion = None if self._occlusion is None else self._occlusion.for_camera(self._camera_w, *_batch(robot))
         count = torch.tensor([min(pixels, points_w.shape[1])])
-        share = torch.tensor([min(1.0, pixels / len(self._first_view[0].cloud_w))])
-        return ObjectFrame(points_w, count, share, sight)
+        visible_fraction = torch.tensor([min(1.0, pixels / len(self._first_view[0].cloud_w))])
+        return ObjectFrame(points_w=points_w, count=count, visible_fraction=visible_fraction, occlusion=occlusion)
 
 
 @dataclass(frozen=True)

@@ -34,8 +34,8 @@ class GraspPlanner:
         self._limits = _double(hand.joint_lower_rad), _double(hand.joint_upper_rad)
         self._power, self._pinch = _style(grasp.power), _style(grasp.pinch)
         self._rule = grasp.pregrasp
-        self._tried = FailedGrasps(1)
-        self._planned: torch.Tensor | None = None  # descriptor of the last plan
+        self._failed = FailedGrasps(1)
+        self._descriptor: torch.Tensor | None = None  # descriptor of the last plan
 
     def plan(self, points_w: NDArray[np.float32], camera_w: Array, reachable: Reachable | None) -> PregraspPlan:
         """Return the best collision-free pre-grasp for points (point, 3) [m], unlike grasps that failed.
@@ -54,9 +54,9 @@ class GraspPlanner:
             reachable,
             standoff_m=self._rule.standoff_m,
             clearance_m=self._rule.clearance_m,
-            tried=self._tried.marks,
+            failed_grasps=self._failed.descriptors,
         )
-        self._planned = found.mark
+        self._descriptor = found.descriptor
         found = move_start_clear(found, self._open_hand(found.style.open_pose), points)
         style = found.style
         fingers = style.open_pose.clamp(*self._limits)
@@ -71,11 +71,11 @@ class GraspPlanner:
 
     def mark_failed(self) -> None:
         """Record that the last plan ended with an empty hand: the next plan is a different grasp."""
-        self._tried.add(torch.tensor([0]), self._planned)
+        self._failed.add(torch.tensor([0]), self._descriptor)
 
     def clear_failures(self) -> None:
         """Forget all failed grasps."""
-        self._tried.forget(torch.tensor([0]))
+        self._failed.clear(torch.tensor([0]))
 
     def _open_hand(self, joint_pos: torch.Tensor) -> torch.Tensor:
         """Return keypoints (row, keypoint, 3) in the palm frame at joint_pos (row, joint) [rad]."""

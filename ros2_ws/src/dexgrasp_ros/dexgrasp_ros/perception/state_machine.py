@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
-from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
+from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.perception.grasp_planning.planner import Reachable
 from dexgrasp.perception.robot_mask import ArmBody, HandBody
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
@@ -87,7 +87,9 @@ class PerceptionStateMachine:
         if self._observer is None:
             return "no camera_info received" if self._intrinsics is None else "no frame received"
         frames = self._observer.frames_agreeing
-        return "" if frames == FIRST_FRAMES else f"{frames} of {FIRST_FRAMES} frames agree: is anything moving?"
+        return (
+            "" if frames == FIRST_VIEW_FRAMES else f"{frames} of {FIRST_VIEW_FRAMES} frames agree: is anything moving?"
+        )
 
     @property
     def collecting_first_view(self) -> bool:
@@ -133,7 +135,7 @@ class PerceptionStateMachine:
         observer = self._observer_for(stamp_s)
         try:
             pose = self._setup.T_world_cam if T_world_cam is None else T_world_cam
-            frame = DepthFrame(depth_m, observer.intrinsics, stamp_s, pose)
+            frame = DepthFrame(depth_m=depth_m, intrinsics=observer.intrinsics, stamp_s=stamp_s, T_world_cam=pose)
         except ValueError as error:
             raise FrameError(f"{error}: do image and camera_info belong together?") from error
         robot = self._robot_at(stamp_s)

@@ -176,7 +176,7 @@ class GraspReplay:
         """Activate the machine at the first recorded commands; return why that is refused, or an empty text."""
         reason = self.machine.activate(inputs)
         if not reason:
-            self.machine.gate.joints.begin(tick.commands["hand"])
+            self.machine.gate.joints.reset(tick.commands["hand"])
             self._goal = tick.commands.get("arm")
         return reason
 
@@ -195,7 +195,7 @@ class GraspReplay:
         if "arm" in tick.commands and self._arm is not None:
             if self._goal is not None:
                 palm = Pose(output.safe.palm_pos_w, output.safe.palm_quat_w)
-                gap = float(np.abs(self._arm.towards(self._goal, palm) - tick.commands["arm"]).max())
+                gap = float(np.abs(self._arm.step_towards(self._goal, palm) - tick.commands["arm"]).max())
                 self._report.add_comparison(
                     self._topic("arm"), tick.command_time_s["arm"], {"joints [rad]": gap}, limit
                 )

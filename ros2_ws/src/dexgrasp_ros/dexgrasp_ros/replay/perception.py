@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp.perception.cameras.temporal_filter import FIRST_FRAMES
+from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
@@ -138,7 +138,7 @@ def used_frames(bag: Bag, topics: ReplayTopicsCfg) -> tuple[set[int], set[int]]:
     gathered = set(answered)
     for number, stamp in enumerate(frames):
         if stamp in answered:
-            gathered |= set(frames[max(0, number - FIRST_FRAMES + 1) : number])
+            gathered |= set(frames[max(0, number - FIRST_VIEW_FRAMES + 1) : number])
     return gathered, answered
 
 

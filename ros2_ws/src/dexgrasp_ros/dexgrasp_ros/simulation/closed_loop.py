@@ -272,7 +272,11 @@ class ClosedLoop:
         self.lifted_m = self._object_m[1] - self._start_m
         last_s = self.frames[-1].stamp_s if self.frames else -np.inf
         if self._joints and stamp_s >= last_s + 1 / RATE_HZ - 1e-6:
-            self.frames.append(VideoFrameState(stamp_s, self._joints, pos, quat, self.state))
+            self.frames.append(
+                VideoFrameState(
+                    stamp_s=stamp_s, joint_pos=self._joints, object_pos_w=pos, object_quat_w=quat, caption=self.state
+                )
+            )
 
     def _on_joints(self, message: JointState) -> None:
         self._joints = message_conversions.joints_from_message(message)

@@ -1,8 +1,6 @@
-"""Simulated robot in MuJoCo, without ROS: arm, hand, one object on a table, delayed commands.
+"""Simulated robot in MuJoCo, without ROS: arm, hand, object on a table, depth camera, delays.
 
-Joint names are those of assets/arms and assets/hands.
-
-Depth camera of the simulated robot: rendered by MuJoCo, with the errors of a RealSense D435.
+Joint names are those of assets/arms and assets/hands. The depth camera has the errors of a RealSense D435.
 """
 
 from collections import deque
@@ -25,8 +23,8 @@ from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.robots.arm import ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
-from dexgrasp.sim.sensors.depth_camera import CAMERA, MISSING, DepthRenderer, camera_looking_at
-from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_flaws
+from dexgrasp.sim.sensors.depth_camera import CAMERA, HOLE_FRACTION, DepthRenderer, camera_looking_at
+from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
 from dexgrasp.sim.task import reset as starts
 from dexgrasp_ros import config
 
@@ -39,6 +37,11 @@ MODELS_BYTES = 256 << 20
 Array = NDArray[np.float64]
 
 Group = Literal["arm", "hand"]
+UPRIGHT_TOLERANCE = 1e-3
+"""Accepted deviation of the rotation matrix of the camera from an upright one."""
+NOISE_DRAWS = 8
+"""Number of noise draws, each used in four orientations: a draw takes longer than rendering."""
+Image = NDArray[np.float32]
 
 
 class CommandError(ValueError):
@@ -137,12 +140,12 @@ class JointServos:
 
     def __init__(self, names: Sequence[str]) -> None:
         self.names = tuple(names)
-        self._late: deque[tuple[float, Array, float]] = deque()
+        self._pending: deque[tuple[float, Array, float]] = deque()
         self.reset(np.zeros(len(self.names)))
 
     def reset(self, target: ArrayLike) -> None:
         """Set the target (joint,) [rad] at once and discard pending commands."""
-        self._late.clear()
+        self._pending.clear()
         self._from = self._goal = np.array(target, float)
         self._start_s, self._reach_s = 0.0, 0.0
 
@@ -156,12 +159,12 @@ class JointServos:
         values = np.array(target, float)
         if values.shape != (len(self.names),) or not np.isfinite([*values.ravel(), reach_s]).all() or reach_s < 0:
             raise CommandError(f"expected {len(self.names)} finite positions {list(self.names)}, got {values.tolist()}")
-        self._late.append((act_s, values, reach_s))
+        self._pending.append((act_s, values, reach_s))
 
     def targets(self, now_s: float) -> Array:
         """Return the targets (joint,) [rad] at a time, which must not decrease between calls."""
-        while self._late and self._late[0][0] <= now_s:
-            act_s, goal, reach_s = self._late.popleft()
+        while self._pending and self._pending[0][0] <= now_s:
+            act_s, goal, reach_s = self._pending.popleft()
             self._from, self._goal = self._between(act_s), goal
             self._start_s, self._reach_s = act_s, reach_s
         return self._between(now_s)
@@ -301,15 +304,6 @@ class SimRobot:
             self.reset(self.cfg.object, self.cfg.seed)
 
 
-UPRIGHT_TOLERANCE = 1e-3
-"""Accepted deviation of the rotation matrix of the camera from an upright one."""
-
-NOISE_DRAWS = 8
-"""Number of noise draws, each used in four orientations: a draw takes longer than rendering."""
-
-Image = NDArray[np.float32]
-
-
 class SimDepthCamera:
     """Renders scenes as a D435 images them; to be used in the thread that created it, because of OpenGL."""
 
@@ -319,7 +313,9 @@ class SimDepthCamera:
         self.pose = upright(CameraPose.load(config(cfg.camera)).T_world_cam, cfg.camera)
         self._rng = np.random.default_rng([cfg.seed, 2])
         shape = self.intrinsics.height, self.intrinsics.width
-        self._chances = [DepthNoiseDraws.draw(shape, self._rng, MISSING) for _ in range(NOISE_DRAWS * cfg.flaws)]
+        self._noise_draws = [
+            DepthNoiseDraws.draw(shape, self._rng, HOLE_FRACTION) for _ in range(NOISE_DRAWS * cfg.flaws)
+        ]
         self._renderer = DepthRenderer(self.intrinsics)
         self._drawn: tuple[mujoco.MjModel, mujoco.MjData] | None = None
 
@@ -330,17 +326,17 @@ class SimDepthCamera:
         data = self._drawn[1]
         data.qpos[:] = scene.qpos
         mujoco.mj_kinematics(scene.model, data)
-        depth_m = self._renderer.draw(scene.model, data, self.pose).astype(np.float32)
-        if self._chances:
-            chance = self._chances[self._rng.integers(NOISE_DRAWS)].turned(self._rng)
-            add_flaws(depth_m, self.intrinsics, chance)
+        depth_m = self._renderer.render(scene.model, data, self.pose).astype(np.float32)
+        if self._noise_draws:
+            chance = self._noise_draws[self._rng.integers(NOISE_DRAWS)].mirrored(self._rng)
+            add_depth_errors(depth_m, self.intrinsics, chance)
         return depth_m
 
 
 def pinhole(width: int, height: int) -> Intrinsics:
     """Return the intrinsics of a D435 at this size, with its horizontal field of view."""
     focal = CAMERA.fx * width / CAMERA.width
-    return Intrinsics(width, height, focal, focal, (width - 1) / 2, (height - 1) / 2)
+    return Intrinsics(width=width, height=height, fx=focal, fy=focal, cx=(width - 1) / 2, cy=(height - 1) / 2)
 
 
 def upright(T_world_cam: Array, name: str) -> mujoco.MjvCamera:

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp.sim.rendering.offscreen import VideoRecorder
+from dexgrasp.sim.rendering.overlay import Overlay
+from dexgrasp.sim.rendering.video import VideoRecorder
 from dexgrasp_ros.simulation.sim_robot import SimRobot, SimRobotCfg
 
 RATE_HZ = 25.0
@@ -39,4 +40,4 @@ def write_video(path: Path, frames: Sequence[VideoFrameState], name: str) -> Non
     with VideoRecorder(path, RATE_HZ, (shape.vertices, shape.faces)) as recorder:
         for frame in frames:
             model, data = robot.set_pose(frame.joint_pos, frame.object_pos_w, frame.object_quat_w)
-            recorder.capture(model, data, f"{frame.caption}  ·  {frame.stamp_s - start_s:.1f} s")
+            recorder.capture(model, data, Overlay(frame.caption, f"{frame.stamp_s - start_s:.1f} s"))

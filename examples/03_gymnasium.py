@@ -1,0 +1,35 @@
+"""Run a shipped policy in a Gymnasium vector environment, with regrasps.
+
+python examples/03_gymnasium.py --episodes 16
+"""
+
+import argparse
+
+import dexgrasp
+
+
+def main(episodes: int, num_envs: int) -> None:
+    """Step the environment until enough episodes have ended and print how many succeeded."""
+    env = dexgrasp.make_gym_vec("allegro", num_envs=num_envs, obs="dict", policy="allegro/student", attempts=3)
+    policy = dexgrasp.load_policy("allegro/student", env)
+    obs, info = env.reset(seed=0)
+    print(f"observation: {sorted(obs)}")
+    print(f"action: {env.single_action_space}")
+
+    successes, attempts = [], []
+    while len(successes) < episodes:
+        obs, _, _, _, info = env.step(policy.act(obs))  # obs, reward, terminated, truncated, info
+        if "final_info" in info:  # episodes ended; their environments were reset in this step
+            ended, outcome = info["_final_info"], info["final_info"]["outcome"]
+            successes += outcome["success"][ended].tolist()
+            attempts += outcome["attempts"][ended].tolist()
+            print(f"ended: {outcome['object'][ended].tolist()}")
+    print(f"{sum(successes)} of {len(successes)} episodes succeeded; attempts {attempts}")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--episodes", type=int, default=16, help="number of episodes")
+    parser.add_argument("--num-envs", type=int, default=8, help="number of environments")
+    given = parser.parse_args()
+    main(given.episodes, given.num_envs)

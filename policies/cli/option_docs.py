@@ -1,0 +1,202 @@
+"""Keys of commands with type, default and description, read from the source of their dataclasses.
+
+Importing a command to print its help would import torch and MuJoCo: two seconds instead of a tenth.
+"""
+
+import ast
+import builtins
+import functools
+import importlib.util
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dexgrasp import configs
+
+REQUIRED = "(required)"
+"""Default of a key that must be given."""
+
+
+GROUP_MEANING = {
+    "camera": "Points of the object that a student observes",
+    "physics": "Physics preset, accurate or fast",
+    "randomization": "Domain randomisation",
+    "recipe": "Policy to train, with the settings that proved best",
+    "task": "Setting of the grasping task",
+}
+"""Descriptions of the groups of configs/."""
+
+
+@dataclass(frozen=True)
+class OptionHelp:
+    """Name, type, default and description of one key of a command."""
+
+    name: str
+    kind: str
+    default: str
+    meaning: str
+
+    @property
+    def choices(self) -> list[str]:
+        """Return the values that the key takes, where these can be listed; empty for numbers and text."""
+        if self.kind == "group":
+            return configs.options(self.name)
+        if self.kind == "true or false":
+            return ["true", "false"]
+        return self.kind.removeprefix("list of ").removeprefix("one of ").split(", ") if "one of " in self.kind else []
+
+
+def keys(schema: str, config: str, chosen: Mapping[str, str] | None = None) -> list[OptionHelp]:
+    """Return every key of the dataclass `module:Class`, nested keys dotted.
+
+    Defaults are those of the YAML `config` with the options `chosen` of its groups, for instance {"recipe": "student"}.
+    """
+    module, _, name = schema.partition(":")
+    options = configs.chosen_options(config, chosen or {})
+    groups = [
+        OptionHelp(
+            name=word,
+            kind="group",
+            default=options[word],
+            meaning=f"{GROUP_MEANING.get(word, 'Preset')}; sets {group.what}",
+        )
+        for word, group in configs.groups(config).items()
+    ]
+    words = {key.name for key in groups}
+    given = configs.yaml_values(config, options)
+    plain = [key for key in _walk(module, name, given, "") if key.name not in words]
+    return [*(key for key in plain if "." not in key.name), *groups, *(key for key in plain if "." in key.name)]
+
+
+def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iterator[OptionHelp]:
+    tree = _parse(module)
+    body = _class(tree, name, module)
+    for base in map(ast.unparse, body.bases):
+        yield from _walk(_origin(tree, base), base, given, prefix)
+    for field, meaning in _fields(body):
+        key, kind = ast.unparse(field.target), ast.unparse(field.annotation)
+        is_local = kind.endswith("Cfg") and kind in {item.name for item in tree.body if isinstance(item, ast.ClassDef)}
+        nested = module if is_local else _origin(tree, kind)
+        if nested:
+            yield from _walk(nested, kind.rpartition(".")[2], given, f"{prefix}{key}.")
+        else:
+            yield OptionHelp(
+                name=prefix + key,
+                kind=_spell(tree, field.annotation),
+                default=_default(tree, field, given.get(prefix + key)),
+                meaning=meaning,
+            )
+
+
+def _fields(body: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
+    """Yield the annotated fields of a class, each with the docstring below it."""
+    for statement, after in zip(body.body, [*body.body[1:], None], strict=True):
+        if isinstance(statement, ast.AnnAssign):
+            text = after.value.value if isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant) else ""
+            yield statement, " ".join(text.split()) if isinstance(text, str) else ""
+
+
+def _class(tree: ast.Module, name: str, module: str) -> ast.ClassDef:
+    for statement in tree.body:
+        if isinstance(statement, ast.ClassDef) and statement.name == name:
+            return statement
+    raise ValueError(f"no class {name} in {module}")
+
+
+def _origin(tree: ast.Module, kind: str) -> str:
+    """Return the module of this project that defines the dataclass `kind` used in `tree`; empty for other types."""
+    module, _, name = kind.rpartition(".")
+    if not name.endswith("Cfg"):
+        return ""
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and (module or name) in {alias.name for alias in statement.names}:
+            return f"{statement.module}.{module}" if module else str(statement.module)
+    raise ValueError(f"{kind} is used but not imported")
+
+
+def _spell(tree: ast.Module, annotation: ast.expr) -> str:
+    """Return a type in the words of `configs.schema.describe_type`, with type aliases resolved."""
+    if isinstance(annotation, ast.Name):
+        words = {"bool": "true or false", "Path": "path", "Any": "anything"}
+        if annotation.id in words or annotation.id in dir(builtins):
+            return words.get(annotation.id, annotation.id)
+        value, origin = _constant(tree, annotation.id)
+        return annotation.id if isinstance(value, ast.Name) else _spell(origin, value)
+    if isinstance(annotation, ast.Constant):
+        return "null" if annotation.value is None else str(annotation.value)
+    if isinstance(annotation, ast.BinOp):
+        return f"{_spell(tree, annotation.left)} or {_spell(tree, annotation.right)}"
+    if not isinstance(annotation, ast.Subscript):
+        return ast.unparse(annotation)
+    parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
+    kind = ast.unparse(annotation.value)
+    if kind == "Literal":
+        return "one of " + ", ".join(ast.unparse(part).strip("'") for part in parts)
+    if kind in ("tuple", "list", "Sequence"):
+        if kind != "tuple" or ast.unparse(parts[-1]) == "...":
+            return f"list of {_spell(tree, parts[0])}"
+        return f"{len(parts)} values ({', '.join(_spell(tree, part) for part in parts)})"
+    if kind in ("dict", "Mapping"):
+        return f"a mapping of {_spell(tree, parts[0])} to {_spell(tree, parts[1])}"
+    return ast.unparse(annotation)
+
+
+def _default(tree: ast.Module, field: ast.AnnAssign, given: object) -> str:
+    """Return the value in the YAML, else the one in the source, with constants replaced by their values."""
+    if given is not None:
+        return str(given).lower() if isinstance(given, bool) else str(given)
+    if field.value is None:
+        return REQUIRED
+    value, origin = field.value, tree
+    if isinstance(value, ast.Name):
+        value, origin = _constant(tree, value.id)
+    if isinstance(value, ast.Call) and ast.unparse(value.func) == "tuple" and isinstance(value.args[0], ast.Name):
+        value, origin = _constant(tree, value.args[0].id)
+    if isinstance(value, (ast.Tuple, ast.Dict)):
+        items = value.elts if isinstance(value, ast.Tuple) else [key for key in value.keys if key is not None]
+        items = [_constant(origin, item.id)[0] if isinstance(item, ast.Name) else item for item in items]
+        return "[" + ", ".join(_listed(ast.literal_eval(item)) for item in items) + "]"
+    text = ast.unparse(value)
+    spelled = {"None": "null", "True": "true", "False": "false", "field(default_factory=dict)": "{}"}
+    return spelled.get(text, text.strip("'"))
+
+
+def _listed(value: object) -> str:
+    """Return an item of a list as it is typed: text with a comma in quotes."""
+    return f"'{value}'" if isinstance(value, str) and "," in value else str(value)
+
+
+def _constant(tree: ast.Module, name: str) -> tuple[ast.expr, ast.Module]:
+    """Return the value of the module-level constant `name` and the module that assigns it, `tree` or one it imports."""
+    for statement in tree.body:
+        if isinstance(statement, ast.Assign):
+            for target in statement.targets:
+                if ast.unparse(target) == name:
+                    return statement.value, tree
+                if isinstance(target, ast.Tuple) and isinstance(statement.value, ast.Tuple):
+                    places = [ast.unparse(item) for item in target.elts]
+                    if name in places:
+                        return statement.value.elts[places.index(name)], tree
+        if isinstance(statement, ast.ImportFrom) and statement.module and name in {a.name for a in statement.names}:
+            if not _is_ours(statement.module):
+                break
+            return _constant(_parse(statement.module), name)
+    return ast.Name(name), tree
+
+
+def _is_ours(module: str) -> bool:
+    """Return whether the module is one of this project's packages: beside `configs`, or named as it."""
+    first = module.partition(".")[0]
+    return first == configs.__name__.partition(".")[0] or (configs.ROOT.parent / first).is_dir() or "dexgrasp" in first
+
+
+@functools.cache
+def _parse(module: str) -> ast.Module:
+    return ast.parse(_file(module).read_text(encoding="utf-8"))
+
+
+def _file(module: str) -> Path:
+    spec = importlib.util.find_spec(module)  # imports the package around it, which holds nothing
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin)

@@ -1,0 +1,135 @@
+"""Checks of a configuration before its command starts, so that mistakes are refused within seconds.
+
+Checks that need the files of a policy stand at the start of the commands themselves.
+"""
+
+import importlib.util
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from dexgrasp.configs import ConfigError
+
+LIBRARY_KEYS = ("objects", "validation_objects", "library", "test")
+"""Keys that name an object library."""
+
+
+def check(cfg: Any) -> None:
+    """Raise ValueError, OSError or ImportError with the key that is wrong and what to do.
+
+    `cfg` is the dataclass of any command; the names and values of its fields decide what is checked.
+    """
+    _check_extras(cfg)
+    _check_out(cfg)
+    _check_names(cfg)
+    _check_task(cfg)
+
+
+EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
+    (
+        lambda _, kind: kind == "ExportCfg",
+        ("onnx", "onnxscript"),
+        "export needs onnx and onnxscript: pip install 'dexgrasp[export]'",
+    ),
+    (lambda _, kind: kind == "ViewerCfg", ("viser",), "the viewer needs viser: pip install 'dexgrasp[viz]'"),
+    (
+        lambda _, kind: kind in ("PrintBoardCfg", "CalibrateCameraCfg"),
+        ("cv2",),
+        "calibration needs OpenCV: pip install 'dexgrasp[calibrate]'",
+    ),
+    (lambda _, kind: kind == "ReplayCfg", ("rosbags",), "reading a bag needs rosbags: pip install 'dexgrasp[ros]'"),
+    (
+        lambda cfg, _: getattr(cfg, "cluster", "") != "",
+        ("ray", "pyarrow"),
+        "cluster=... needs Ray and pyarrow: pip install 'dexgrasp[ray]'",
+    ),
+    (
+        lambda cfg, _: getattr(cfg, "tracker", "") == "wandb",
+        ("wandb",),
+        "tracker=wandb needs wandb: pip install 'dexgrasp[wandb]'",
+    ),
+    (
+        lambda cfg, _: getattr(cfg, "engine", "") == "warp",
+        ("mujoco_warp", "warp"),
+        "engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]'",
+    ),
+    (
+        lambda cfg, _: _live_camera(cfg),
+        ("pyrealsense2",),
+        "RealSense needs pyrealsense2: pip install 'dexgrasp[realsense]'",
+    ),
+)
+"""(condition on configuration and its class name, packages, message) of everything that an extra installs."""
+
+
+def _live_camera(cfg: Any) -> bool:
+    return any(str(getattr(cfg, key, "")).partition(":")[0] == "realsense" for key in ("perception", "source"))
+
+
+def _check_extras(cfg: Any) -> None:
+    for needed, packages, message in EXTRAS:
+        missing = [package for package in packages if importlib.util.find_spec(package) is None]
+        if missing and needed(cfg, type(cfg).__name__):
+            raise ImportError(f"{message} (no module {missing[0]})")
+
+
+def _check_out(cfg: Any) -> None:
+    """Raise ConfigError unless the folder or file `out` can be written; nothing is created."""
+    out = getattr(cfg, "out", None)
+    if out is None:
+        return
+    path = Path(out) if out else Path("runs")
+    is_file = type(cfg).__name__ in ("ShowCfg", "Sb3Cfg")
+    if path.exists() and path.is_dir() == is_file:
+        kinds = ("file", "folder") if is_file else ("folder", "file")
+        raise ConfigError(f"out={path} is a {kinds[1]}, expected a {kinds[0]}: choose another out=")
+    above = path if path.is_dir() else path.absolute().parent
+    while not above.exists():
+        above = above.parent
+    try:
+        with tempfile.TemporaryFile(dir=above):
+            pass
+    except OSError as error:
+        raise ConfigError(f"out={path} cannot be written ({error.strerror}: {above}): choose another out=") from error
+
+
+def _check_names(cfg: Any) -> None:
+    """Raise an error that lists the known names where a hand, mount, library or policy does not exist."""
+    kind = type(cfg).__name__
+    if hasattr(cfg, "hand") and kind != "ReplayCfg":  # its hand is a ROS driver
+        from dexgrasp.sim.robots.hand import find_hand
+
+        find_hand(cfg.hand)
+    if hasattr(cfg, "mount"):
+        from dexgrasp.sim.robots.hand import demand_known
+        from dexgrasp.sim.robots.mount import mounts
+
+        demand_known([cfg.mount], mounts(), "mount")
+    if kind != "PublishCfg":  # its objects are a description
+        from dexgrasp.sim.objects.registry import check_spec
+
+        for key in LIBRARY_KEYS:
+            if isinstance(name := getattr(cfg, key, None), str):
+                check_spec(name, key)
+    if hasattr(cfg, "policy") and hasattr(cfg, "task"):
+        from dexgrasp.policies.agents.registry import check_policy
+
+        for key in ("policy", "a", "b"):
+            if name := getattr(cfg, key, ""):
+                check_policy(name, key)
+
+
+def _check_task(cfg: Any) -> None:
+    """Raise ValueError for options of the task that exclude each other, before objects are made or read."""
+    if not hasattr(cfg, "task"):
+        return
+    from dexgrasp.sim.task.grasp_task import check_rates, task_class
+    from dexgrasp.sim.task.rewards import check_registered
+
+    if type(cfg).__name__ == "TrainCfg" and cfg.stage == "teacher" and cfg.teacher:
+        raise ConfigError(f"teacher={cfg.teacher} is for a student, and recipe=teacher has none: give recipe=student")
+    task_class(cfg.task)
+    check_registered(cfg.task.reward)
+    if hasattr(cfg, "physics") and not hasattr(cfg, "policy"):  # a trained policy brings its own control rate
+        check_rates(cfg.task, cfg.physics)

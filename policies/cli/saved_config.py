@@ -1,0 +1,61 @@
+"""`config=RUN/config.yaml`: values of an earlier run as the start of a command."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dexgrasp import configs
+from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
+from dexgrasp.policies.cli.option_docs import keys
+from dexgrasp.utils.text import comma_separated
+
+
+def split(schema: type, command: CliCommand, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the values of the saved configuration that `config=` names, and the words behind it.
+
+    `out` is left out: a new run gets a new directory. Raises ConfigError for a file of another command.
+    """
+    first, *rest = words
+    if not first.startswith("config=") or any(word.startswith("config=") for word in rest):
+        raise configs.ConfigError(
+            "config=FILE is given once and comes first: later words win over the saved values, "
+            f"so that '{first if not first.startswith('config=') else rest[0]}' in front of it would be lost"
+        )
+    path = Path(first.removeprefix("config=")).expanduser()
+    file = path / "config.yaml" if path.is_dir() else path
+    if not file.is_file():
+        raise configs.ConfigError(f"{first}: no such file. Expected the config.yaml of a run directory")
+    tree = configs.read_plain(file)
+    if not isinstance(tree, dict):
+        raise configs.ConfigError(f"{first}: expected keys and values, got a {type(tree).__name__}")
+    _refuse_other_command(first, file, schema, command)
+    tree = configs.upgrade(schema, tree, str(file))
+    known = {key.partition(".")[0] for key in configs.known_keys(schema)}
+    if unknown := [key for key in tree if key not in known]:
+        fitting = [other.words for other in COMMANDS if set(tree) <= _top_level(other)]
+        whose = f" It fits `dexgrasp {'` or `dexgrasp '.join(fitting)}`." if fitting else ""
+        raise configs.ConfigError(
+            f"{first} is no configuration of `dexgrasp {command.words}`, which has no "
+            f"{comma_separated(unknown)}.{whose}"
+        )
+    tree.pop("out", None)
+    return tree, rest
+
+
+def _refuse_other_command(word: str, file: Path, schema: type, command: CliCommand) -> None:
+    """Raise ConfigError if run.json beside the file tells of another command."""
+    try:
+        kind = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    if kind != schema.__name__.removesuffix("Cfg").lower():
+        right = [
+            other.words for other in COMMANDS if other.schema.rpartition(":")[2].removesuffix("Cfg").lower() == kind
+        ]
+        names = " or ".join(f"`dexgrasp {name}`" for name in right) or f"'{kind}'"
+        raise configs.ConfigError(f"{word} is of a run of {names}, not of `dexgrasp {command.words}`")
+
+
+def _top_level(command: CliCommand) -> set[str]:
+    return {key.name.partition(".")[0] for key in keys(command.schema, command.config)}

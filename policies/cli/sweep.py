@@ -1,0 +1,168 @@
+"""`key=1,2,3 -m`: runs of one command with every combination of values, one after the other.
+
+OUT/NAME/       run directory of a job; its name holds the words of the job
+OUT/sweep.json  command, words, status and seconds of every job
+
+The jobs run in processes of their own, in sequence: a job uses all cores, and with cluster= all machines, by itself.
+"""
+
+import csv
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from dexgrasp import configs
+from dexgrasp.configs import multirun
+from dexgrasp.policies.cli.commands import CliCommand
+from dexgrasp.policies.cli.option_docs import keys
+from dexgrasp.policies.run_directory import default_path
+from dexgrasp.utils.files import write_json
+from dexgrasp.utils.text import text_table
+
+LONGEST_NAME = 80
+"""Characters of a job's folder; longer names are cut and end with a hash."""
+
+
+@dataclass(frozen=True)
+class SweepJob:
+    """One job of a sweep."""
+
+    name: str
+    """Words of its own, as a folder name."""
+    words: tuple[str, ...]
+    """All words of its command line but `out`."""
+    folder: str
+    """Run directory, or file, that it writes."""
+    status: str = "waiting"
+    """waiting, done, failed or interrupted."""
+    seconds: float = 0.0
+    """Wall time of its last start."""
+
+
+def plan(command: CliCommand, words: Sequence[str]) -> list[SweepJob]:
+    """Return the jobs of a sweep, with the status of those that an earlier start of it finished."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise configs.ConfigError("-m starts the jobs one after the other: start it without torchrun")
+    outs = [word.partition("=")[2] for word in words if word.startswith("out=")]
+    own_out = next((key.default for key in keys(command.schema, command.config) if key.name == "out"), None)
+    if own_out is None:
+        raise configs.ConfigError(f"`dexgrasp {command.words}` has no key out, and cannot be swept")
+    root = Path(outs[-1]) if outs else default_path(f"sweep-{command.config.replace('_', '-')}")
+    words = [word for word in words if not word.startswith("out=")]
+    shared, combinations = multirun.common(words), multirun.expand(words)
+    if len(combinations) < 2:
+        raise configs.ConfigError("-m runs several values of a key, for instance seed=1,2,3; no key has more than one")
+    file = f"/{own_out}" if Path(own_out).suffix else ""
+    finished = {tuple(job["words"]) for job in _stored(root) if job["status"] == "done"}
+    jobs = []
+    for own in combinations:
+        name, words = _folder_name(own), (*shared, *own)
+        status = "done" if words in finished else "waiting"
+        jobs.append(SweepJob(name=name, words=words, folder=f"{root / name}{file}", status=status))
+    return jobs
+
+
+def run(command: CliCommand, jobs: Sequence[SweepJob]) -> int:
+    """Run the jobs that are not done and print the table; return 0, 1 (one failed) or 130 (interrupted)."""
+    done = list(jobs)
+    root = Path(jobs[0].folder).parent if not Path(jobs[0].folder).suffix else Path(jobs[0].folder).parent.parent
+    root.mkdir(parents=True, exist_ok=True)
+    for i, job in enumerate(jobs):
+        print(f"job {i + 1} of {len(jobs)}: {' '.join(job.name.split(','))}", file=sys.stderr)
+        if job.status != "done":
+            done[i] = _run_one(command, job)
+        write_json(root / "sweep.json", {"command": command.words, "jobs": [asdict(item) for item in done]})
+        if done[i].status == "interrupted":
+            break
+    print(text_table(_table(done)))
+    print(f"sweep: {root}; the same command with out={root} runs what is not done")
+    statuses = {job.status for job in done}
+    return 130 if "interrupted" in statuses else int("failed" in statuses)
+
+
+def _run_one(command: CliCommand, job: SweepJob) -> SweepJob:
+    Path(job.folder).parent.mkdir(parents=True, exist_ok=True)
+    line = [sys.executable, "-m", "dexgrasp", *command.words.split(), *job.words, f"out={job.folder}"]
+    start_s, stopped = time.monotonic(), False
+    process = subprocess.Popen(line)
+
+    def forward(_: int, __: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        process.send_signal(signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, forward)
+    try:
+        while True:
+            try:
+                code = process.wait()
+                break
+            except KeyboardInterrupt:  # the job has received the Ctrl-C of the terminal as well, and ends by itself
+                stopped = True
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    found = code == 1 and (Path(job.folder) / "compare.json").is_file()  # B is worse: a result
+    status = "done" if code == 0 or found else "interrupted" if stopped or code == 130 else "failed"
+    return replace(job, status=status, seconds=round(time.monotonic() - start_s, 1))
+
+
+def _stored(root: Path) -> list[dict[str, Any]]:
+    try:
+        return json.loads((root / "sweep.json").read_text(encoding="utf-8"))["jobs"]
+    except (OSError, ValueError, KeyError):
+        return []
+
+
+def _folder_name(words: Sequence[str]) -> str:
+    text = ",".join(words)
+    name = re.sub(r"[^\w.=,+-]", "_", text)
+    if name == text and len(name) <= LONGEST_NAME:
+        return name
+    return f"{name[:LONGEST_NAME]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _table(jobs: Sequence[SweepJob]) -> list[list[str]]:
+    """Return a row for each job: its own words, status, seconds and results."""
+    results = [_result(Path(job.folder)) if job.status == "done" else {} for job in jobs]
+    columns = list(dict.fromkeys(name for result in results for name in result))
+    rows = [["job", "status", "seconds", *columns]]
+    for job, result in zip(jobs, results, strict=True):
+        rows.append([job.name, job.status, f"{job.seconds:.0f}", *(result.get(name, "") for name in columns)])
+    return rows
+
+
+def _result(folder: Path) -> dict[str, str]:
+    """Return the results of a run directory by column: evaluate, compare and train have some."""
+    if (folder / "result.json").is_file():
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        low, high = (100 * end for end in result["wilson95"])
+        rates = {f"{name} %": f"{100 * part['success_rate']:.1f}" for name, part in result["per_disturbance"].items()}
+        total = {"success %": f"{100 * result['success_rate']:.1f}", "95 % interval": f"{low:.1f} – {high:.1f}"}
+        return {**total, "trials": str(result["trials"]), **(rates if len(rates) > 1 else {})}
+    if (folder / "compare.json").is_file():
+        result = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+        return {"difference %": f"{100 * result['difference']:+.1f}", "p": f"{result['p_value']:.3f}"}
+    if (folder / "progress.csv").is_file():
+        return _training_result(folder / "progress.csv")
+    return {}
+
+
+def _training_result(progress: Path) -> dict[str, str]:
+    with progress.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {"last validation %": "validation/success", "training %": "rollout/success"}
+    found = {}
+    for title, column in columns.items():
+        values = [row[column] for row in rows if row.get(column)]
+        found[title] = f"{100 * float(values[-1]):.1f}" if values else "none"
+    return found

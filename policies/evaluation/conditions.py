@@ -1,0 +1,149 @@
+"""The conditions of an evaluation in words, and the command that repeats it."""
+
+import logging
+import shlex
+from collections.abc import Mapping
+from typing import Any
+
+from dexgrasp import configs
+from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
+from dexgrasp.policies.run_directory import flat
+from dexgrasp.sim.task.outcomes import RISE_M, SLIP_M, TOUCH_GRACE_S
+
+NO_CONDITION = ("out", "num_threads", "videos", "cluster")
+"""Keys that change no outcome of a trial: not part of the command that repeats a run."""
+
+ENGINES = {"cpu": "MuJoCo (CPU)", "warp": "MuJoCo Warp"}
+
+Config = Mapping[str, Any]
+
+log = logging.getLogger("dexgrasp")
+
+
+def conditions(config: Config, objects: int) -> dict[str, str]:
+    """Return the conditions under which the number of a result was measured, by name."""
+    task = config["task"]
+    return {
+        "policy": config["policy"],
+        "objects": f"{config['objects']} ({objects})",
+        "hand": f"{config['hand']} ({config['side']}), {config['mount']}",
+        "view": _view(task["camera"]),
+        "camera errors": _camera_errors(task["camera"]),
+        "perception": _perception(task["camera"]),
+        "randomization": _named(task["randomization"], "randomization"),
+        "disturbance": config["disturbance"],
+        "engine": ENGINES[config["engine"]],
+        "physics": _named(config["physics"], "physics"),
+        "hold": f"{task['hold_s']:g} s",
+        "attempts": f"up to {config['attempts']}" if config["attempts"] > 1 else "1",
+        "seed": str(config["seed"]),
+    }
+
+
+def success_definition(config: Config) -> str:
+    """Return the criterion of success in one sentence."""
+    return (
+        f"Success: in the whole hold of {config['task']['hold_s']:g} s the object is at least {100 * RISE_M:g} cm "
+        f"above its start, moves less than {100 * SLIP_M:g} cm relative to the palm, and is never without contact with "
+        f"the hand for {TOUCH_GRACE_S:g} s."
+    )
+
+
+def repeat_command(config: Config) -> str:
+    """Return the shortest `dexgrasp evaluate` command that has the configuration `config`.
+
+    Groups are named where one of their options fits; a value is left out where it is the default, or prescribed by the
+    policy.
+    """
+    words = [f"policy={config['policy']}"] if config["policy"] != EvaluateCfg.policy else []
+    for group, default in configs.groups("evaluate").items():
+        option = _nearest_option(config, group, default.place)
+        words += [f"{group}={option}"] if option != default.option else []
+    words += _differing(config, words)
+    return shlex.join(["dexgrasp", "evaluate", *words])
+
+
+def _differing(config: Config, words: list[str]) -> list[str]:
+    """Return `key=value` of the leaves in which `config` differs from the configuration that `words` give."""
+    level = log.level
+    log.setLevel(logging.WARNING)  # the evaluation has said what its policy prescribes
+    try:
+        cfg = apply_policy_config(configs.load(EvaluateCfg, "evaluate", words))
+    except (ValueError, OSError):  # the policy is gone: the command then names what it prescribed
+        cfg = configs.load(EvaluateCfg, "evaluate", [word for word in words if not word.startswith("policy=")])
+    finally:
+        log.setLevel(level)
+    given, wanted = flat(configs.as_dict(cfg)), flat(dict(config))
+    return [
+        f"{key}={_typed(wanted[key])}"
+        for key in given
+        if key in wanted and key not in ("policy", *NO_CONDITION) and given[key] != wanted[key]
+    ]
+
+
+def _typed(value: Any) -> str:
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_typed, value))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nearest_option(config: Config, group: str, place: str) -> str:
+    """Return the option of a group that differs from `config` in the fewest values."""
+    whole = flat(configs.as_dict(EvaluateCfg()))
+    usual = {key.removeprefix(f"{place}."): value for key, value in whole.items() if key.startswith(f"{place}.")}
+    given = flat(_at(config, place))
+
+    def differences(option: str) -> int:
+        values = usual | flat(configs.read_plain(configs.ROOT / group / f"{option}.yaml"))
+        return sum(_plain(given.get(key)) != _plain(value) for key, value in values.items())
+
+    known = configs.options(group)
+    default = configs.groups("evaluate")[group].option
+    return min(known, key=lambda option: (differences(option), option != default))
+
+
+def _at(config: Config, place: str) -> Any:
+    for key in place.split("."):
+        config = config[key]
+    return config
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _named(values: Config, group: str) -> str:
+    """Return the name of a preset, marked where its values were changed."""
+    name = values["name"]
+    if name not in configs.options(group):
+        return name
+    preset = configs.read_plain(configs.ROOT / group / f"{name}.yaml")
+    changed = any(_plain(values.get(key)) != _plain(value) for key, value in preset.items())
+    return f"{name}, changed" if changed else name
+
+
+def _view(camera: Config) -> str:
+    if camera["mode"] == "first_frame":
+        carried = ", moved with the palm" if camera["move_with_palm"] else ""
+        return f"first frame only{carried}"
+    return (
+        f"{camera['mode']}: a frame every {camera['frame_interval_steps']} control steps "
+        f"({camera['hold_frame_interval_steps']} in hold), {camera['latency_steps']} late"
+    )
+
+
+def _camera_errors(camera: Config) -> str:
+    parts = {
+        "disparity_sd_px": "disparity {:g} px",
+        "depth_unit_m": "depth steps {:g} m",
+        "edge_dropout": "{:.0%} of edge points missing",
+        "flying_pixel_rate": "{:.0%} flying",
+        "hand_margin_m": "hand margin {:g} m",
+    }
+    return ", ".join(text.format(camera[key]) for key, text in parts.items() if camera[key]) or "none"
+
+
+def _perception(camera: Config) -> str:
+    if camera["model"] == "rendered":
+        return "rendered depth images, segmented by the pipeline of the robot"
+    return "simulated points of the visible surface"

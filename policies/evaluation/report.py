@@ -1,0 +1,255 @@
+"""Write the report of a stored evaluation again, or compare several: `dexgrasp report RUN [RUN ...]`.
+
+Differences are to the first run, with a paired test where the trials are the same.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import fisher_exact
+
+from dexgrasp import configs
+from dexgrasp.policies.evaluation.conditions import NO_CONDITION, conditions, repeat_command, success_definition
+from dexgrasp.policies.evaluation.config import EvaluateCfg
+from dexgrasp.policies.evaluation.evaluate import diagnostics, summarise
+from dexgrasp.policies.evaluation.html_report import Bar, origin, report_content, write_page
+from dexgrasp.policies.evaluation.statistics import FEW, pair, success_summary
+from dexgrasp.policies.evaluation.stored_run import StoredRun
+from dexgrasp.policies.run_directory import default_path, flat
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.task.outcomes import Outcome
+
+MOST_OBJECTS = 60
+"""Number of objects with a row of their own: those whose rates differ most."""
+
+Success = Callable[[Outcome], bool]
+
+
+@dataclass(frozen=True)
+class ReportCfg:
+    """Write the report of one evaluation, or of several side by side; nothing is simulated."""
+
+    runs: tuple[str, ...] = ()
+    """Run directories of evaluations; differences are to the first."""
+    out: str = ""
+    """HTML file; empty = RUN/report.html for one run, runs/report-TIME/report.html for several."""
+
+    def __post_init__(self) -> None:
+        if self.out and not self.out.endswith(".html"):
+            raise ValueError(f"out must be an .html file, got '{self.out}'")
+
+
+def report(cfg: ReportCfg) -> Path:
+    """Write the report and print its path, with the success rate of every run."""
+    if not cfg.runs:
+        raise ValueError("report needs the run directory of an evaluation: dexgrasp report RUN [RUN ...]")
+    runs = [StoredRun.read(name) for name in cfg.runs]
+    for run in runs:
+        print(f"{run.path}: {_rate(run)}")
+    if len(runs) == 1:
+        path = _report_one(runs[0], Path(cfg.out) if cfg.out else runs[0].path / "report.html")
+    else:
+        out = Path(cfg.out) if cfg.out else default_path("report") / "report.html"
+        path = write_comparison(runs, out)
+    print(f"report: {path}")
+    return path
+
+
+def _report_one(run: StoredRun, path: Path) -> Path:
+    """Write the report of one run from its stored trials, also of a run that was interrupted."""
+    result = summarise(run.cfg, run.outcomes, run.facts)
+    try:
+        notes = diagnostics(run.outcomes, open_library(run.cfg.objects))
+    except FileNotFoundError:
+        notes = _stored_notes(run)
+    planned = run.cfg.trials * len(run.cfg.disturbances())
+    missing = f"interrupted: {len(run.outcomes)} of {planned} trials have finished"
+    content = report_content(run.path, result, notes, [missing] if len(run.outcomes) < planned else [])
+    return write_page(path, "report.html.j2", content)
+
+
+def _stored_notes(run: StoredRun) -> dict[str, Any]:
+    path = run.path / "diagnostics.json"
+    if not path.is_file():
+        raise ValueError(f"the objects of {run.path} are not at '{run.cfg.objects}' and {path} is missing")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _rate(run: StoredRun) -> str:
+    row = success_summary(sum(one.success for one in run.outcomes), len(run.outcomes))
+    low, high = (100 * end for end in row["wilson95"])
+    return f"{100 * row['success_rate']:.1f} % of {row['trials']} trials (95 % interval {low:.1f} – {high:.1f} %)"
+
+
+@dataclass(frozen=True)
+class RateDifference:
+    """Success rate of a run minus that of the first run, on one group of trials."""
+
+    points: float
+    """Difference [percentage points]."""
+    p_value: float
+    paired: bool
+    """Whether the p-value is McNemar's on identical trials, otherwise Fisher's on unequal ones."""
+    trials: int
+    """Number of trials of the run with fewer."""
+
+    @property
+    def text(self) -> str:
+        """Return difference and p-value in words."""
+        points = f"{self.points:+.1f} points".replace("-", "\N{MINUS SIGN}")
+        if self.trials < FEW:
+            return points
+        p_value = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
+        return f"{points}, {p_value}{'' if self.paired else ' (unpaired)'}"
+
+    @property
+    def sign(self) -> str:
+        """Return "plus", "minus" or "" for a significant gain, a significant loss, or neither."""
+        if self.p_value >= 0.05 or not self.points:
+            return ""
+        return "plus" if self.points > 0 else "minus"
+
+
+@dataclass(frozen=True)
+class ComparisonRow:
+    """One line of a table: a group of trials, one bar per run, differences to the first run."""
+
+    label: str
+    bars: list[Bar | None]
+    """None: the run has no such trial."""
+    differences: list[RateDifference | None]
+    """Of the second and further runs."""
+
+
+def write_comparison(runs: Sequence[StoredRun], path: Path) -> Path:
+    """Write the page and return its path."""
+    return write_page(path, "comparison.html.j2", comparison_content(runs))
+
+
+def comparison_content(runs: Sequence[StoredRun]) -> dict[str, Any]:
+    """Return the variables of comparison.html.j2."""
+    family_of = _families(runs)
+    settings = [configs.as_dict(run.cfg) for run in runs]
+    same = [have_same_start(runs[0].cfg, run.cfg) for run in runs[1:]]
+    families = _grouped(runs, same, lambda one: family_of[one.object])
+    objects = [row for row in _grouped(runs, same, lambda one: one.object) if _spread(row) > 0]
+    objects.sort(key=_spread, reverse=True)
+    counts = [len({one.object for one in run.outcomes}) for run in runs]
+    return {
+        "names": [f"{chr(ord('A') + i)}: {setting['policy']}" for i, setting in enumerate(settings)],
+        "paths": [str(run.path) for run in runs],
+        "commands": [repeat_command(setting) for setting in settings],
+        "conditions": [conditions(settings[i], counts[i]) | origin(run.path, run.facts) for i, run in enumerate(runs)],
+        "success": success_definition(settings[0]),
+        "different": _different_settings(settings),
+        "totals": [
+            _row("success", [run.outcomes for run in runs], same),
+            _row("success at the first attempt", [run.outcomes for run in runs], same, _at_once),
+        ],
+        "disturbances": _grouped(runs, same, lambda one: one.disturbance)
+        if len(runs[0].cfg.disturbances()) > 1
+        else [],
+        "families": [row for row in families if _most(row) >= FEW],
+        "small_families": [row for row in families if _most(row) < FEW],
+        "objects": objects[:MOST_OBJECTS],
+        "few": FEW,
+        "paired": all(same) and all(_identical(runs[0].outcomes, run.outcomes) for run in runs[1:]),
+    }
+
+
+def compare_outcomes(
+    first: Sequence[Outcome], other: Sequence[Outcome], success: Success, same_start: bool
+) -> RateDifference | None:
+    """Return the difference of `other` to `first`; None where one of them has no trial.
+
+    Trials are compared in pairs where they are the same ones; `same_start`: equal numbers mean equal trials.
+    """
+    if not first or not other:
+        return None
+    rates = [sum(map(success, outcomes)) / len(outcomes) for outcomes in (first, other)]
+    points, trials = 100 * (rates[1] - rates[0]), min(len(first), len(other))
+    if same_start and _identical(first, other):
+        marked = [[_marked(one, success(one)) for one in outcomes] for outcomes in (first, other)]
+        return RateDifference(points, pair(*marked).p_value(), paired=True, trials=trials)
+    table = [[sum(map(success, outcomes)), sum(not success(one) for one in outcomes)] for outcomes in (first, other)]
+    p_value = float(fisher_exact(table)[1])  # pyright: ignore[reportArgumentType]
+    return RateDifference(points, p_value, paired=False, trials=trials)
+
+
+def _families(runs: Sequence[StoredRun]) -> dict[str, str]:
+    """Return the family of each object: from diagnostics.json, for interrupted runs from the objects themselves."""
+    found: dict[str, str] = {}
+    for run in runs:
+        path, names = run.path / "diagnostics.json", {one.object for one in run.outcomes}
+        if path.is_file():
+            facts = json.loads(path.read_text(encoding="utf-8"))["objects"]
+            found |= {name: facts[name]["family"] for name in names & set(facts)}
+        if not names <= set(found):
+            library = open_library(run.cfg.objects)
+            found |= {name: library.entry(name).family for name in names}
+    return found
+
+
+def have_same_start(first: EvaluateCfg, other: EvaluateCfg) -> bool:
+    """Return whether a trial of equal number starts equally in both: seed, start positions, randomisation."""
+    return all(getattr(first.task, key) == getattr(other.task, key) for key in ("reset", "randomization")) and (
+        first.seed,
+        first.objects,
+    ) == (other.seed, other.objects)
+
+
+def _identical(first: Sequence[Outcome], other: Sequence[Outcome]) -> bool:
+    keys = [[(one.disturbance, one.trial, one.object) for one in outcomes] for outcomes in (first, other)]
+    return keys[0] == keys[1]
+
+
+def _marked(outcome: Outcome, success: bool) -> Outcome:
+    """Return the outcome with another success."""
+    return replace(outcome, success=success)
+
+
+def _success(outcome: Outcome) -> bool:
+    return outcome.success
+
+
+def _at_once(outcome: Outcome) -> bool:
+    return outcome.success and outcome.attempts == 1
+
+
+def _row(
+    label: str, groups: Sequence[Sequence[Outcome]], same_start: Sequence[bool], success: Success = _success
+) -> ComparisonRow:
+    bars = [Bar(label, sum(map(success, group)), len(group)) if group else None for group in groups]
+    others = zip(groups[1:], same_start, strict=True)
+    return ComparisonRow(label, bars, [compare_outcomes(groups[0], group, success, same) for group, same in others])
+
+
+def _grouped(
+    runs: Sequence[StoredRun], same_start: Sequence[bool], key: Callable[[Outcome], str]
+) -> list[ComparisonRow]:
+    """Return one row for each value of `key`, in the order of the trials."""
+    groups: dict[str, list[list[Outcome]]] = {}
+    for i, run in enumerate(runs):
+        for one in run.outcomes:
+            groups.setdefault(key(one), [[] for _ in runs])[i].append(one)
+    return [_row(label, group, same_start) for label, group in groups.items()]
+
+
+def _spread(row: ComparisonRow) -> float:
+    rates = [bar.rate for bar in row.bars if bar is not None]
+    return max(rates) - min(rates)
+
+
+def _most(row: ComparisonRow) -> int:
+    return max(bar.trials for bar in row.bars if bar is not None)
+
+
+def _different_settings(settings: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Return the keys whose values differ, each with its value in every run."""
+    leaves = [flat(setting) for setting in settings]
+    keys = [key for key in leaves[0] if key not in NO_CONDITION]
+    values = {key: [str(leaf.get(key)) for leaf in leaves] for key in keys}
+    return [[key, *shown] for key, shown in values.items() if len(set(shown)) > 1]

@@ -1,0 +1,73 @@
+"""Read the run directory of an evaluation: configuration, trials, versions."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dexgrasp import configs
+from dexgrasp.policies.evaluation.config import EvaluateCfg
+from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore
+from dexgrasp.sim.task.outcomes import Outcome
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished or interrupted evaluation on disk."""
+
+    path: Path
+    cfg: EvaluateCfg
+    facts: dict[str, Any]
+    """Content of run.json."""
+    outcomes: list[Outcome]
+    """Outcomes of the requested trials that are stored, in order."""
+
+    @classmethod
+    def read(cls, path: str | Path) -> "StoredRun":
+        """Read a run directory. Raises ValueError where it holds no trials of an evaluation."""
+        path = Path(path)
+        _check(path)
+        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        cfg = _read_config(path / "config.yaml")
+        lines = JsonLinesStore(path / "trials.jsonl")
+        stored = lines.read() or (ParquetStore(path / "trials").read() if (path / "trials").is_dir() else [])
+        order = {name: i for i, name in enumerate(cfg.disturbances())}
+        wanted = [one for one in stored if one.disturbance in order and one.trial < cfg.trials]
+        if not wanted:
+            raise ValueError(f"{path} holds no finished trial yet: run the evaluation again with out={path}")
+        return cls(
+            path=path,
+            cfg=cfg,
+            facts=facts,
+            outcomes=sorted(wanted, key=lambda one: (order[one.disturbance], one.trial)),
+        )
+
+    def outcome(self, trial: int, disturbance: str) -> Outcome:
+        """Return the stored outcome of one trial. Raises ValueError where it is not stored."""
+        of_disturbance = [one for one in self.outcomes if one.disturbance == disturbance]
+        for one in of_disturbance:
+            if one.trial == trial:
+                return one
+        if not of_disturbance:
+            known = ", ".join(dict.fromkeys(one.disturbance for one in self.outcomes))
+            raise ValueError(f"{self.path} has no trials with disturbance={disturbance}; it has: {known}")
+        raise ValueError(f"{self.path} has no trial {trial}: it has trials 0 to {of_disturbance[-1].trial}")
+
+
+def _read_config(path: Path) -> EvaluateCfg:
+    """Return the configuration of a run, also of one whose policy is gone: its trials can still be read."""
+    tree = configs.read_plain(path)
+    cfg = configs.from_dict(EvaluateCfg, {key: value for key, value in tree.items() if key != "policy"}, str(path))
+    object.__setattr__(cfg, "policy", tree.get("policy", cfg.policy))  # past the check that the policy exists
+    return cfg
+
+
+def _check(path: Path) -> None:
+    """Raise ValueError where `path` is no run directory of an evaluation; say which one to take."""
+    if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
+        raise ValueError(f"{path} is no run directory: expected the out= of `dexgrasp evaluate`")
+    kind = json.loads((path / "run.json").read_text(encoding="utf-8")).get("kind", "evaluate")
+    if kind == "compare":
+        raise ValueError(f"{path} compares two evaluations: take {path / 'a'} or {path / 'b'}")
+    if kind != "evaluate":
+        raise ValueError(f"{path} is a run of '{kind}', not of 'evaluate': take the out= of an evaluation")

@@ -1,0 +1,196 @@
+"""`dexgrasp report`: the command that repeats a run, reports written again, runs side by side with paired tests."""
+
+import json
+import re
+import shlex
+from dataclasses import asdict, replace
+from html import unescape
+from math import comb
+
+import pytest
+
+from dexgrasp import configs
+from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.evaluation import html_report
+from dexgrasp.policies.evaluation.conditions import conditions, repeat_command
+from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
+from dexgrasp.policies.evaluation.report import compare_outcomes
+from dexgrasp.policies.evaluation.trial_store import JsonLinesStore
+from dexgrasp.sim.objects import open_library
+from dexgrasp.sim.task.outcomes import Outcome
+
+NAMES = open_library("shipped").names
+
+
+def load(*words):
+    return apply_policy_config(configs.load(EvaluateCfg, "evaluate", words))
+
+
+def outcomes(marks, attempts=1, objects=NAMES):
+    return [
+        Outcome(
+            trial=i,
+            object=objects[i % len(objects)],
+            disturbance="none",
+            success=mark == "+",
+            failure="" if mark == "+" else "missed",
+            lift_m=0.0,
+            slip_m=0.0,
+            penetration_m=0.0,
+            attempts=attempts,
+        )
+        for i, mark in enumerate(marks)
+    ]
+
+
+def run_of(folder, marks, cfg=None, **facts):
+    """A run directory with these outcomes, as an interrupted evaluation leaves it: without result.json."""
+    cfg = cfg or load(f"trials={len(marks) or 1}")
+    folder.mkdir()
+    configs.save(cfg, folder / "config.yaml")
+    known = {"kind": "evaluate", "git": None, "versions": {"python": "3"}, "starts": ["2026-01-02T03:04:05Z"]}
+    (folder / "run.json").write_text(json.dumps(known | facts))
+    JsonLinesStore(folder / "trials.jsonl").append([asdict(one) for one in outcomes(marks)])
+    return folder
+
+
+def words_of(path):
+    return " ".join(unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", path.read_text(), flags=re.S)).split())
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without pictures."""
+    monkeypatch.setattr(html_report, "draw_object", lambda model: b"")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["trials=72", "policy=allegro/student", "camera=tracked_updated"],
+        ["policy=leap/teacher", "disturbance=all", "seed=7"],
+        ["physics=turbo", "physics.condim=4", "randomization=train", "attempts=1"],
+        ["task=paper", "task.camera.model=rendered", "task.randomization.size_scales=0.9,1.1", "task.hold_s=1.5"],
+        ["camera=latest", "task.camera.edge_dropout=0.5", "mount=ur5e", "num_envs=8"],
+    ],
+)
+def test_the_command_of_a_report_gives_the_configuration_of_its_run(words):
+    cfg = load(*words)
+    command = shlex.split(repeat_command(configs.as_dict(cfg)))
+    assert command[:2] == ["dexgrasp", "evaluate"]
+    assert load(*command[2:]) == cfg
+    assert len(command) - 2 <= len(words)  # and it is no longer than what was typed
+
+
+def test_the_command_is_given_for_a_policy_that_is_gone_too():
+    config = configs.as_dict(load("policy=allegro/student", "camera=tracked_updated")) | {"policy": "runs/gone"}
+    assert repeat_command(config).startswith("dexgrasp evaluate policy=runs/gone camera=tracked_updated")
+
+
+def test_conditions_name_the_errors_of_the_camera_and_changed_presets():
+    text = conditions(configs.as_dict(load("camera=tracked_updated", "physics.condim=3", "randomization=train")), 5)
+    assert text["view"] == "tracked_updated: a frame every 3 control steps (8 in hold), 1 late"
+    assert text["camera errors"] == (
+        "disparity 0.08 px, depth steps 0.001 m, 30% of edge points missing, 2% flying, hand margin 0.003 m"
+    )
+    assert text["physics"] == "reference, changed"
+    assert text["randomization"] == "train"
+
+
+def test_identical_trials_are_compared_in_pairs_and_others_are_not():
+    first, other = outcomes("+" * 8 + "--"), outcomes("-" * 8 + "++")
+    paired = compare_outcomes(first, other, lambda one: one.success, same_start=True)
+    assert paired.paired
+    assert paired.points == pytest.approx(-60.0)
+    assert paired.p_value == pytest.approx(2 * sum(comb(10, k) for k in range(3)) / 1024)  # 2 gained, 8 lost
+    assert paired.text == "\N{MINUS SIGN}60.0 points, p = 0.109"
+    fisher = compare_outcomes(first, other, lambda one: one.success, same_start=False)
+    # 8/10 against 2/10: hypergeometric tail, both sides, (C(10,8)C(10,2) + C(10,9)C(10,1) + 1) / C(20,10) twice
+    assert fisher.p_value == pytest.approx(2 * (45 * 45 + 100 + 1) / comb(20, 10))
+    assert fisher.text.endswith("(unpaired)")
+    assert fisher.sign == "minus"
+    assert compare_outcomes(first, [], lambda one: one.success, same_start=True) is None
+    few = compare_outcomes(first[:3], other[:3], lambda one: one.success, same_start=True)
+    assert few.text == "\N{MINUS SIGN}100.0 points"  # no p-value from three trials
+
+
+def test_an_interrupted_run_is_reported_from_its_trials(tmp_path, undrawn, capsys):
+    run = run_of(tmp_path / "run", "++-+", load("trials=10"))
+    assert main(["report", str(run)]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out == [
+        f"{run}: 75.0 % of 4 trials (95 % interval 30.1 – 95.4 %)",
+        f"report: {run / 'report.html'}",
+    ]
+    words = words_of(run / "report.html")
+    assert "interrupted: 4 of 10 trials have finished" in words
+    assert "success: 3 of 4 trials" in words
+
+
+def test_a_run_of_a_policy_that_is_gone_is_reported(tmp_path, undrawn):
+    run = run_of(tmp_path / "run", "++-+")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("policy: synergy", "policy: runs/gone"))
+    assert main(["report", str(run)]) == 0
+    assert "dexgrasp evaluate policy=runs/gone trials=4" in words_of(run / "report.html")
+
+
+def test_several_runs_stand_side_by_side_with_differences_to_the_first(tmp_path, capsys):
+    a, b = (
+        run_of(tmp_path / "a", "++++++++++--"),
+        run_of(tmp_path / "b", "+++-------++", load("trials=12", "attempts=1")),
+    )
+    out = tmp_path / "both.html"
+    assert main(["report", str(a), str(b), f"out={out}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"report: {out}"
+    words = words_of(out)
+    # 2 gained, 7 lost of 12: two-sided binomial 2 (1 + 9 + 36) / 512
+    assert "success 83.3 % 10/12 41.7 % 5/12 \N{MINUS SIGN}41.7 points, p = 0.180" in words
+    assert "The runs have identical trials" in words
+    assert "Options that differ (1) A: synergy B: synergy attempts 3 1" in words
+    objects = words[words.index("Objects whose rates differ") :]
+    assert f"{NAMES[3]} 100.0 % 1/1 0.0 % 0/1 \N{MINUS SIGN}100.0 points" in objects
+    assert NAMES[0] not in objects  # equal in both
+    assert "://" not in out.read_text()
+
+
+def test_runs_of_other_seeds_are_not_compared_in_pairs(tmp_path):
+    a, b = run_of(tmp_path / "a", "+" * 12), run_of(tmp_path / "b", "-" * 12, load("trials=12", "seed=1"))
+    assert main(["report", str(a), str(b), f"out={tmp_path / 'both.html'}"]) == 0
+    words = words_of(tmp_path / "both.html")
+    assert "\N{MINUS SIGN}100.0 points, p < 0.001 (unpaired)" in words
+    assert "Where the trials differ" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "dexgrasp report RUN [RUN ...]"),
+        (["nowhere"], "nowhere is no run directory: expected the out= of `dexgrasp evaluate`"),
+        (["nowhere", "out=a.pdf"], "out must be an .html file, got 'a.pdf'"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(words, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["report", *words]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_without_a_finished_trial_is_refused(tmp_path, capsys):
+    run = run_of(tmp_path / "run", "")
+    assert main(["report", str(run)]) == 2
+    assert "holds no finished trial yet" in capsys.readouterr().err
+
+
+def test_trials_at_the_first_attempt_are_compared_too(tmp_path):
+    a, b = run_of(tmp_path / "a", "+" * 10), run_of(tmp_path / "b", "+" * 10)
+    second = [replace(one, attempts=2) for one in outcomes("+" * 10)]
+    JsonLinesStore(b / "trials.jsonl").rewrite(second)
+    assert main(["report", str(a), str(b), f"out={tmp_path / 'both.html'}"]) == 0
+    words = words_of(tmp_path / "both.html")
+    assert "success 100.0 % 10/10 100.0 % 10/10 +0.0 points, p = 1.000" in words
+    assert "success at the first attempt 100.0 % 10/10 0.0 % 0/10 \N{MINUS SIGN}100.0 points, p = 0.002" in words
