@@ -21,6 +21,7 @@ import numpy as np
 
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, ObjectModel, entry_from_dict, write_library
+from dexgrasp.sim.objects.mesh_files import SUFFIXES, MeshFileError, read_surface
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.progress import track
 
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("dexgrasp")
 
-VERSION = 1
+VERSION = 2
 """Raised when an import gives other objects than before, so that old caches are not used."""
-
-SUFFIXES = (".obj", ".stl", ".ply", ".glb")
 
 SAMPLED_FOR_UNIT = 25
 Surface = tuple[np.ndarray, np.ndarray]
@@ -40,6 +39,8 @@ Surface = tuple[np.ndarray, np.ndarray]
 UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 TYPICAL_M = 0.12
 """Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
+DOUBTFUL_FACTOR = 4.0
+"""A folder whose median size is further than this factor from TYPICAL_M, in every unit, needs scale=..."""
 MAX_FACES = 20000
 """Finer meshes are simplified: nothing that the hand feels is lost."""
 
@@ -62,8 +63,10 @@ class ImportReport:
         """Return a few lines for a person: counts, unit, volume ratio, each refusal."""
         ratios = [e.piece_volume_ratio for e in self.library.entries]
         said = f"unit {self.unit} (scale={self.scale:g})" if self.unit == "given" else f"unit guessed: {self.unit}"
+        longest = float(np.median([max(entry.extents) for entry in self.library.entries]))
         lines = [
-            f"{len(self.library)} objects in {self.library.path} ({self.reused} known before), {said}",
+            f"{len(self.library)} objects in {self.library.path} ({self.reused} known before), {said}, "
+            f"median longest side {longest:.3f} m",
             f"volume of the pieces / mesh: median {sorted(ratios)[len(ratios) // 2]:.2f}, worst {max(ratios):.2f}",
             f"{len(self.refused)} meshes refused" + (":" if self.refused else ""),
         ]
@@ -254,15 +257,11 @@ def read_mesh(path: Path, merge: bool = True) -> "trimesh.Trimesh":
     import trimesh
 
     try:
-        loaded = trimesh.load_scene(path, process=False, skip_materials=True).to_mesh()
-    except Exception as error:  # each format's reader raises its own kinds, none of them documented
-        raise RefusedMeshError(f"unreadable: {type(error).__name__}: {error}") from error
-    if len(loaded.faces) == 0 or len(loaded.vertices) < 4:
-        raise RefusedMeshError(f"empty: {len(loaded.vertices)} vertices, {len(loaded.faces)} faces")
-    if not np.isfinite(loaded.vertices).all():
-        bad = int((~np.isfinite(loaded.vertices)).any(axis=1).sum())
-        raise RefusedMeshError(f"not finite: {bad} of {len(loaded.vertices)} vertices are NaN or infinite")
-    return trimesh.Trimesh(np.asarray(loaded.vertices, float), np.asarray(loaded.faces), process=merge)
+        vertices, faces = read_surface(path)
+    except MeshFileError as error:
+        text = str(error)
+        raise RefusedMeshError(text if text.startswith(("empty", "not finite")) else f"unreadable: {text}") from error
+    return trimesh.Trimesh(vertices, faces, process=merge)
 
 
 def guess_folder_unit(files: list[Path]) -> tuple[float, str]:
@@ -276,17 +275,25 @@ def guess_folder_unit(files: list[Path]) -> tuple[float, str]:
             longest.append(float(read_mesh(path).extents.max()))
         except RefusedMeshError:
             continue  # it is refused with its reason when its turn comes
-    unit = guess_unit(longest) if longest and max(longest) > 0 else "m"
+    usable = [side for side in longest if side > 0]
+    unit = guess_unit(usable) if usable else "m"
     return UNITS_M[unit], unit
 
 
 def guess_unit(longest: list[float]) -> str:
     """Return the unit ("m", "cm", "mm") that fits the meshes of a folder best.
 
-    The median longest side comes nearest to a hand's size.
+    The median longest side comes nearest to a hand's size. Raises ValueError where no unit brings it near.
     """
     middle = float(np.median(longest))
-    return min(UNITS_M, key=lambda unit: abs(np.log(middle * UNITS_M[unit] / TYPICAL_M)))
+    unit = min(UNITS_M, key=lambda unit: abs(np.log(middle * UNITS_M[unit] / TYPICAL_M)))
+    if abs(np.log(middle * UNITS_M[unit] / TYPICAL_M)) > np.log(DOUBTFUL_FACTOR):
+        raise ValueError(
+            f"the unit of these meshes cannot be guessed: their median longest side is {middle:.4g}, which is "
+            + ", ".join(f"{middle * factor:.3g} m in {name}" for name, factor in UNITS_M.items())
+            + ": give scale=..., the metres of one unit of the files"
+        )
+    return unit
 
 
 def clean_parts(mesh: "trimesh.Trimesh", scale: float, limits: Limits, apart: bool = False) -> list[Surface]:
@@ -308,12 +315,14 @@ def clean_parts(mesh: "trimesh.Trimesh", scale: float, limits: Limits, apart: bo
 
 
 def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
-    _repair(mesh)
-    if not mesh.is_watertight:
+    mesh = _repaired(mesh)
+    bodies = [mesh] if mesh.is_watertight else list(mesh.split(only_watertight=False))
+    if not bodies or not all(body.is_watertight for body in bodies):  # bodies that touch share edges of four faces
         edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
         open_edges = int((edges != 2).sum())
         raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
-    return [part if part.volume > 0 else _inverted(part) for part in mesh.split(only_watertight=True)]
+    parts = [part for body in bodies for part in body.split(only_watertight=True)]
+    return [part if part.volume > 0 else _inverted(part) for part in parts]
 
 
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
@@ -362,16 +371,23 @@ def _check_size(mesh: "trimesh.Trimesh", limits: Limits) -> None:
         )
 
 
-def _repair(mesh: "trimesh.Trimesh") -> None:
-    """Merge doubled vertices, drop doubled and flat faces, close small holes, turn faces outward."""
+def _repaired(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
+    """Merge doubled vertices, drop doubled and flat faces, close small holes, turn faces outward.
+
+    A closed mesh that this would open, because a flat face joins others, keeps its faces.
+    """
     import trimesh
 
     mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    merged = mesh.copy()
     mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
     mesh.remove_unreferenced_vertices()
     if not mesh.is_watertight:
         trimesh.repair.fill_holes(mesh)
+    if merged.is_watertight and not mesh.is_watertight:
+        mesh = merged
     trimesh.repair.fix_normals(mesh, multibody=True)
+    return mesh
 
 
 def _inverted(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":

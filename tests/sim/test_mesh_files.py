@@ -1,5 +1,6 @@
 """Mesh files: ten solids of known area, volume and inertia in every way that the formats allow."""
 
+import base64
 import json
 import struct
 
@@ -86,8 +87,7 @@ def triangles_of(vertices, faces):
 def obj(vertices, faces, *, newline="\n", corner="{}", relative=False, before="", after="", extra=""):
     count = len(vertices)
     lines = [before, *(f"v {x:.9f} {y:.9f} {z:.9f}{extra}" for x, y, z in vertices)]
-    for face in faces:
-        lines.append("f " + " ".join(corner.format(i - count if relative else i + 1) for i in face))
+    lines += ["f " + " ".join(corner.format(i - count if relative else i + 1) for i in face) for face in faces]
     return newline.join([*lines, after, ""]).encode()
 
 
@@ -137,15 +137,10 @@ def glb(
     draco=False, parts=1, buffer_uri=False, parent=None,
 ):  # fmt: skip
     triangles = triangles_of(vertices, faces)
-    node, scale, positions = dict(node or {}), 1.0, vertices.astype(np.float32)
+    positions, node = vertices.astype(np.float32), dict(node or {})
     if quantised is not None:
-        most = np.iinfo(quantised).max
-        low = 0.0 if np.iinfo(quantised).min == 0 else -1.0
-        size = float(np.abs(vertices - (vertices.min(axis=0) if low == 0 else 0)).max())
-        offset = vertices.min(axis=0) if low == 0 else np.zeros(3)
-        positions = np.round((vertices - offset) / size * most).astype(quantised)
-        scale = size if normalised else size / most
-        node |= {"scale": [scale] * 3, "translation": offset.tolist()}
+        positions, placed = quantise(vertices, quantised, normalised)
+        node |= placed
     chunks, views, accessors = [], [], []
 
     def view(content, **words):
@@ -222,9 +217,23 @@ def glb(
     }
     if required:
         tree |= {"extensionsUsed": required, "extensionsRequired": required}
-    if buffer_uri:
-        import base64
+    return pack_glb(tree, binary, buffer_uri)
 
+
+def quantise(vertices, kind, normalised):
+    """Integers in place of the vertices, and the node that undoes it."""
+    most, unsigned = np.iinfo(kind).max, np.iinfo(kind).min == 0
+    offset = vertices.min(axis=0) if unsigned else np.zeros(3)
+    size = float(np.abs(vertices - offset).max())
+    scale = size if normalised else size / most
+    return np.round((vertices - offset) / size * most).astype(kind), {
+        "scale": [scale] * 3,
+        "translation": offset.tolist(),
+    }
+
+
+def pack_glb(tree, binary, buffer_uri):
+    if buffer_uri:
         tree["buffers"][0]["uri"] = "data:application/octet-stream;base64," + base64.b64encode(binary).decode()
     text = json.dumps(tree).encode()
     text += b" " * (-len(text) % 4)

@@ -216,3 +216,60 @@ def _dies_on_three(number: int) -> int:
 def test_a_process_that_dies_takes_only_its_own_task_with_it():
     finished = dict(process_pool.run_in_processes(_dies_on_three, [1, 2, 3, 4], workers=2))
     assert finished == {1: 10, 2: 20, 3: None, 4: 40}
+
+
+def solid_obj(*boxes, offset=0):
+    """OBJ text of boxes (centre, extents), each an object of its own."""
+    lines, count = [], offset
+    for centre, extents in boxes:
+        mesh = trimesh.creation.box(extents)
+        lines += [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in mesh.vertices + centre]
+        lines += ["f " + " ".join(str(i + 1 + count) for i in face) for face in mesh.faces]
+        count += len(mesh.vertices)
+    return "\n".join(lines) + "\n"
+
+
+def test_boxes_that_touch_along_an_edge_are_one_object(tmp_path):
+    """They share an edge of four faces: 0.04 x 0.04 x 0.06 m and 0.03 x 0.03 x 0.06 m beside it, corner to corner."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    boxes = ((0, 0, 0), (0.04, 0.04, 0.06)), ((0.035, 0.035, 0), (0.03, 0.03, 0.06))
+    (folder / "touching.obj").write_text(solid_obj(*boxes))
+    report = import_meshes(folder, tmp_path / "out", ImportSettings(scale=1.0), workers=1, progress=False)
+    (entry,) = report.library.entries
+    assert entry.extents == pytest.approx((0.07, 0.07, 0.06), abs=1e-4)
+    assert entry.mass == pytest.approx(600 * (0.04 * 0.04 + 0.03 * 0.03) * 0.06, rel=1e-3)
+
+
+def test_a_closed_mesh_with_a_triangle_without_area_is_accepted(tmp_path):
+    """A vertex on the edge of a box: removing the flat triangle would open it."""
+    mesh = trimesh.creation.box((0.06, 0.04, 0.03))
+    vertices = [*mesh.vertices.tolist(), ((mesh.vertices[0] + mesh.vertices[1]) / 2).tolist()]
+    a, b, m = 0, 1, len(vertices) - 1
+    faces = []
+    for face in mesh.faces.tolist():  # one of the two faces at the edge is split, the other gets a flat triangle
+        if {a, b} <= set(face):
+            i = next(k for k in range(3) if {face[k], face[(k + 1) % 3]} == {a, b})
+            p, q, r = face[i], face[(i + 1) % 3], face[(i + 2) % 3]
+            faces += [[p, m, r], [m, q, r]] if not any(m in f for f in faces) else [face, [q, p, m]]
+        else:
+            faces.append(face)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    text = [f"v {x:.6f} {y:.6f} {z:.6f}" for x, y, z in vertices]
+    text += ["f " + " ".join(str(k + 1) for k in face) for face in faces]
+    (folder / "flat.obj").write_text("\n".join(text))
+    report = import_meshes(folder, tmp_path / "out", ImportSettings(scale=1.0), workers=1, progress=False)
+    assert report.library.entries[0].mass == pytest.approx(600 * 0.06 * 0.04 * 0.03, rel=1e-3)
+
+
+def test_a_folder_without_a_likely_unit_is_refused_and_sizes_are_said(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "unit_sphere.obj").write_text(solid_obj(((0, 0, 0), (1.8, 0.9, 0.9))))
+    with pytest.raises(
+        ValueError, match=r"median longest side is 1\.8, which is 1\.8 m in m, 0\.018 m in cm.*give scale="
+    ):
+        import_meshes(folder, tmp_path / "out", workers=1, progress=False)
+    report = import_meshes(folder, tmp_path / "out", ImportSettings(scale=0.06), workers=1, progress=False)
+    assert "median longest side 0.108 m" in report.summary()
