@@ -113,9 +113,12 @@ def command_keys(command: object) -> list[OptionHelp]:
 
 
 def public_names(module: str) -> Iterator[tuple[str, str]]:
-    """Yield (name, dotted path of its definition) of the names that a module re-exports; nothing is imported."""
+    """Yield (name, dotted path of its definition) of the names that a module re-exports; nothing is imported.
+
+    Submodules (`from . import deploy`) have sections of their own.
+    """
     for statement in ast.parse(_exports(module).read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.ImportFrom):
+        if isinstance(statement, ast.ImportFrom) and statement.module:
             origin = f"{module}.{statement.module}" if statement.level else statement.module
             yield from ((alias.asname or alias.name, f"{origin}.{alias.name}") for alias in statement.names)
 
