@@ -314,7 +314,7 @@ def test_a_part_of_a_library_is_not_evaluated_as_the_whole(household):
 
 
 def test_generated_objects_are_evaluated_under_the_name_that_opens_them_again(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("DEXGRASP_CACHE", str(tmp_path))
     objects = api.open_objects("generated:2")
     options = {"physics": "turbo", "task": {"hold_s": 0.2, "lift_s": 0.4, "grasp_s": 0.5}, "out": tmp_path / "run"}
     result = api.evaluate("zero", objects, trials=2, num_threads=1, **options)
