@@ -55,9 +55,7 @@ def load(
     tree: dict[str, Any] = copy.deepcopy(dict(base or {}))
     composed = groups(name, root)
     if base is not None:
-        for group, option in choices:
-            for key, value in option_values(group, option, composed[group].place, root).items():
-                put(tree, key, value)
+        _choose(tree, name, dict(choices), root)
     elif composed or (root / f"{name}.yaml").is_file():
         tree = _compose(name, [_hydra_word(group, option, composed[group]) for group, option in choices], root)
     for key, text in values:
@@ -158,6 +156,41 @@ def option_values(group: str, option: str, place: str, root: Path = ROOT) -> dic
         if isinstance(entry, str) and entry != "_self_":
             values |= option_values(group, entry, place, root)
     return values | _flat(tree, "" if place == EVERYWHERE else f"{place}.")
+
+
+def _choose(tree: dict[str, Any], name: str, given: Mapping[str, str], root: Path) -> None:
+    """Put the options `given` of a command's groups into saved values, in place of the saved ones.
+
+    A group with a place of its own gets exactly the values of a command line without saved ones; groups within it that
+    are not chosen keep theirs. Groups that set keys of the command itself replace the keys that they name.
+    """
+    known, values = groups(name, root), yaml_values(name, given, root)
+    chosen = dict(given)
+    for group, option in given.items():
+        chosen = _overridden(group, option, root) | chosen
+    places = {known[group].place for group in chosen if known[group].place != EVERYWHERE}
+    kept = {group.place for word, group in known.items() if word not in chosen and group.place != EVERYWHERE}
+    for place in sorted(places, key=lambda place: place.count(".")):  # task before task.camera
+        inside = [other for other in kept if other.startswith(f"{place}.")]
+        saved = {other: value for other in inside if (value := _get(tree, other)) is not None}
+        put(tree, place, {})
+        for key, value in values.items():
+            if key.startswith(f"{place}.") and not any(key.startswith(f"{other}.") for other in inside):
+                put(tree, key, value)
+        for other, value in saved.items():
+            put(tree, other, value)
+    for group, option in given.items():
+        if known[group].place == EVERYWHERE:
+            for key, value in option_values(group, option, EVERYWHERE, root).items():
+                put(tree, key, value)
+
+
+def _get(tree: Mapping[str, Any], key: str) -> Any:
+    """Return the value of a dotted key in nested dicts, None where there is none."""
+    found: Any = tree
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _overridden(group: str, option: str, root: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import evaluate
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, TrialPlan, TrialStore
 from dexgrasp.policies.run_directory import default_path
-from dexgrasp.sim.objects import ObjectLibrary
+from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.task_options import load
 from dexgrasp.utils.plugins import import_plugins, plugin_names
@@ -40,12 +40,12 @@ def evaluate_policy(
 ) -> EvaluationResult:
     """Run the evaluation and return its result; `options`: those of `dexgrasp evaluate`."""
     import_plugins(plugin_names(options.get("plugins", ())))
-    if isinstance(objects, ObjectLibrary) and set(objects.names) != set(ObjectLibrary(objects.path).names):
+    if isinstance(objects, ObjectLibrary) and set(objects.names) != set(open_library(objects.spec).names):
         raise ValueError(
-            f"evaluate: objects is a part of the library {objects.path}, which would be evaluated as a whole; give a "
+            f"evaluate: objects is a part of the library {objects.spec}, which would be evaluated as a whole; give a "
             f"folder of the meshes or a generated library of these objects"
         )
-    given = {"policy": policy, "objects": objects.path if isinstance(objects, ObjectLibrary) else objects}
+    given = {"policy": policy, "objects": objects.spec if isinstance(objects, ObjectLibrary) else objects}
     cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")
     cfg = replace(cfg, out=cfg.out or str(default_path("evaluate")))
     result, folder = evaluate(cfg), Path(cfg.out)

@@ -313,6 +313,17 @@ def test_a_part_of_a_library_is_not_evaluated_as_the_whole(household):
         api.evaluate("zero", household.part(household.names[:1]), trials=2)
 
 
+def test_generated_objects_are_evaluated_under_the_name_that_opens_them_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("DEXGRASP_CACHE", str(tmp_path))
+    objects = api.open_objects("generated:2")
+    options = {"physics": "turbo", "task": {"hold_s": 0.2, "lift_s": 0.4, "grasp_s": 0.5}, "out": tmp_path / "run"}
+    result = api.evaluate("zero", objects, trials=2, num_threads=1, **options)
+    assert [outcome.object for outcome in result.outcomes] == objects.names
+    assert configs.read_plain(result.folder / "config.yaml")["objects"] == "generated:2:train"
+    with pytest.raises(ValueError, match="objects is a part of the library generated:2:train"):
+        api.evaluate("zero", objects.part(objects.names[:1]), trials=1)
+
+
 def test_submodules_that_users_name_are_attributes():
     import dexgrasp
 

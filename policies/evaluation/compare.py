@@ -19,7 +19,6 @@ from dexgrasp.policies.evaluation.evaluate import evaluate
 from dexgrasp.policies.evaluation.report import write_comparison
 from dexgrasp.policies.evaluation.statistics import Paired, pair
 from dexgrasp.policies.evaluation.stored_run import StoredRun
-from dexgrasp.policies.evaluation.trial_store import JsonLinesStore
 from dexgrasp.policies.run_directory import Run, default_path
 from dexgrasp.utils.files import write_json
 
@@ -61,11 +60,12 @@ def compare(cfg: CompareCfg) -> int:
     with Run.open(out, cfg) as run:
         for side, policy in sides.items():
             evaluate(cfg.evaluation(policy, out / side))
-        paired = pair(*(JsonLinesStore(out / side / "trials.jsonl").read() for side in sides))
+        runs = [StoredRun.read(out / side) for side in sides]
+        paired = pair(*(run.outcomes for run in runs))
         worse = paired.p_value("less") < cfg.alpha
         write_json(run.path / "compare.json", summary(cfg, paired) | {"facts": run.facts})
         _show(cfg, paired, worse)
-        print(f"report: {write_comparison([StoredRun.read(out / side) for side in sides], out / 'report.html')}")
+        print(f"report: {write_comparison(runs, out / 'report.html')}")
     return LOSS if worse else 0
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from dexgrasp import configs
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.run_directory import flat
+from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
+from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.outcomes import RISE_M, SLIP_M, TOUCH_GRACE_S
 
 NO_CONDITION = ("out", "num_threads", "videos", "cluster")
@@ -30,10 +32,10 @@ def conditions(config: Config, objects: int) -> dict[str, str]:
         "view": _view(task["camera"]),
         "camera errors": _camera_errors(task["camera"]),
         "perception": _perception(task["camera"]),
-        "randomization": _named(task["randomization"], "randomization"),
+        "randomization": preset_name(task["randomization"], "randomization", RandomizationCfg),
         "disturbance": config["disturbance"],
         "engine": ENGINES[config["engine"]],
-        "physics": _named(config["physics"], "physics"),
+        "physics": preset_name(config["physics"], "physics", PhysicsCfg),
         "hold": f"{task['hold_s']:g} s",
         "attempts": f"up to {config['attempts']}" if config["attempts"] > 1 else "1",
         "seed": str(config["seed"]),
@@ -112,14 +114,12 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _named(values: Config, group: str) -> str:
-    """Return the name of a preset, marked where its values were changed."""
+def preset_name(values: Config, group: str, schema: type) -> str:
+    """Return the name of a preset, marked where its values were changed: "reference, changed"."""
     name = values["name"]
     if name not in configs.options(group):
         return name
-    preset = configs.read_plain(configs.ROOT / group / f"{name}.yaml")
-    changed = any(_plain(values.get(key)) != _plain(value) for key, value in preset.items())
-    return f"{name}, changed" if changed else name
+    return name if values == configs.as_dict(configs.load_option(schema, group, name)) else f"{name}, changed"
 
 
 def _view(camera: Config) -> str:

@@ -70,7 +70,6 @@ class EvaluateCfg:
             raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
         if self.cluster and self.engine != "cpu":
             raise ValueError("cluster spreads trials over processors: with engine=warp leave cluster out")
-        check_policy(self.policy)
 
     def disturbances(self) -> list[str]:
         """Return the names of the disturbances to run, in order."""
@@ -88,8 +87,9 @@ class EvaluateCfg:
 def apply_policy_config(cfg: EvaluateCfg) -> EvaluateCfg:
     """Return `cfg` with the hand, task and camera options that its policy prescribes.
 
-    Raises ValueError where `cfg` sets one of them to another value.
+    Raises ValueError where `cfg` sets one of them to another value, or there is no such policy.
     """
+    check_policy(cfg.policy)
     return cfg if cfg.policy in POLICIES else registry.apply_policy_config(cfg, cfg.policy)
 
 

@@ -13,7 +13,7 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import groupby
 from operator import attrgetter
@@ -31,7 +31,7 @@ from dexgrasp.policies.evaluation.statistics import count_by, percentile, succes
 from dexgrasp.policies.evaluation.summary import print_scoreboard
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, has_trials
 from dexgrasp.policies.run_directory import Run, default_path
-from dexgrasp.sim.objects import ObjectLibrary, open_library, trained_on
+from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
@@ -61,7 +61,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
             outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
         result = summarise(cfg, outcomes, run.facts)
         write_json(run.file("result.json"), result)
-        notes = diagnostics(outcomes, library) | speed(simulated, time.monotonic() - start_s)
+        notes = diagnostics(outcomes, object_facts(outcomes, library)) | speed(simulated, time.monotonic() - start_s)
         write_json(run.file("diagnostics.json"), notes)
         print_scoreboard(result, notes)
         log.info("%d of %d trials succeeded", result["successes"], result["trials"])
@@ -142,13 +142,26 @@ def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, An
     }
 
 
-def diagnostics(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, Any]:
+def object_facts(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, dict[str, Any]]:
+    """Return family, split, side lengths [m] and mass [kg] of the objects of the trials, by name."""
+    seen = {outcome.object for outcome in outcomes}
+    return {
+        entry.name: {
+            "family": entry.family,
+            "split": entry.split,
+            "extents_m": list(entry.extents),
+            "mass_kg": entry.mass,
+        }
+        for entry in library.entries
+        if entry.name in seen
+    }
+
+
+def diagnostics(outcomes: Sequence[Outcome], objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Return the content of diagnostics.json except the speed.
 
-    Statistics over all trials [m], and the objects.
+    Statistics over all trials [m], and the objects, those of `object_facts`.
     """
-    seen = {outcome.object for outcome in outcomes}
-    entries = [library.entry(name) for name in library.names if name in seen]
     at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
     return {
         "at_first_attempt": {
@@ -158,16 +171,8 @@ def diagnostics(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str
         "slip_of_successes_m": summarize_distribution([outcome.slip_m for outcome in outcomes if outcome.success]),
         "lift_m": summarize_distribution([outcome.lift_m for outcome in outcomes]),
         "unstable_resets": sum(outcome.failure == "unstable" for outcome in outcomes),
-        "trained_on": trained_on(entries),
-        "objects": {
-            entry.name: {
-                "family": entry.family,
-                "split": entry.split,
-                "extents_m": list(entry.extents),
-                "mass_kg": entry.mass,
-            }
-            for entry in entries
-        },
+        "trained_on": [name for name, facts in objects.items() if facts["split"] == "train"],
+        "objects": objects,
     }
 
 

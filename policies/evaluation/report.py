@@ -4,7 +4,7 @@ Differences are to the first run, with a paired test where the trials are the sa
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from scipy.stats import fisher_exact
 from dexgrasp import configs
 from dexgrasp.policies.evaluation.conditions import NO_CONDITION, conditions, repeat_command, success_definition
 from dexgrasp.policies.evaluation.config import EvaluateCfg
-from dexgrasp.policies.evaluation.evaluate import diagnostics, summarise
+from dexgrasp.policies.evaluation.evaluate import diagnostics, object_facts, summarise
 from dexgrasp.policies.evaluation.html_report import Bar, origin, report_content, write_page
 from dexgrasp.policies.evaluation.statistics import FEW, pair, success_summary
 from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.run_directory import default_path, flat
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.text import comma_separated
 
 MOST_OBJECTS = 60
 """Number of objects with a row of their own: those whose rates differ most."""
@@ -61,21 +62,32 @@ def report(cfg: ReportCfg) -> Path:
 def _report_one(run: StoredRun, path: Path) -> Path:
     """Write the report of one run from its stored trials, also of a run that was interrupted."""
     result = summarise(run.cfg, run.outcomes, run.facts)
-    try:
-        notes = diagnostics(run.outcomes, open_library(run.cfg.objects))
-    except FileNotFoundError:
-        notes = _stored_notes(run)
+    notes = diagnostics(run.outcomes, _facts_of_objects(run, {}))
     planned = run.cfg.trials * len(run.cfg.disturbances())
     missing = f"interrupted: {len(run.outcomes)} of {planned} trials have finished"
     content = report_content(run.path, result, notes, [missing] if len(run.outcomes) < planned else [])
     return write_page(path, "report.html.j2", content)
 
 
-def _stored_notes(run: StoredRun) -> dict[str, Any]:
-    path = run.path / "diagnostics.json"
-    if not path.is_file():
-        raise ValueError(f"the objects of {run.path} are not at '{run.cfg.objects}' and {path} is missing")
-    return json.loads(path.read_text(encoding="utf-8"))
+def _facts_of_objects(run: StoredRun, known: Mapping[str, Any]) -> dict[str, Any]:
+    """Return `object_facts` of a run: from diagnostics.json and `known`, else from the objects themselves.
+
+    Raises ValueError where none of these has them.
+    """
+    path, names = run.path / "diagnostics.json", {one.object for one in run.outcomes}
+    stored = json.loads(path.read_text(encoding="utf-8"))["objects"] if path.is_file() else {}
+    found = {name: facts for name, facts in {**known, **stored}.items() if name in names}
+    if len(found) < len(names):
+        try:
+            found |= object_facts(run.outcomes, open_library(run.cfg.objects))
+        except FileNotFoundError as error:
+            raise ValueError(f"{run.path}: {path} does not have all objects of the trials; {error}") from error
+    if missing := sorted(names - set(found)):
+        raise ValueError(
+            f"{run.path}: '{run.cfg.objects}' has no {comma_separated(missing[:3])} any more, and {path} does not "
+            f"either: put back the objects of the evaluation"
+        )
+    return found
 
 
 def _rate(run: StoredRun) -> str:
@@ -180,17 +192,11 @@ def compare_outcomes(
 
 
 def _families(runs: Sequence[StoredRun]) -> dict[str, str]:
-    """Return the family of each object: from diagnostics.json, for interrupted runs from the objects themselves."""
-    found: dict[str, str] = {}
+    """Return the family of each object."""
+    found: dict[str, Any] = {}
     for run in runs:
-        path, names = run.path / "diagnostics.json", {one.object for one in run.outcomes}
-        if path.is_file():
-            facts = json.loads(path.read_text(encoding="utf-8"))["objects"]
-            found |= {name: facts[name]["family"] for name in names & set(facts)}
-        if not names <= set(found):
-            library = open_library(run.cfg.objects)
-            found |= {name: library.entry(name).family for name in names}
-    return found
+        found |= _facts_of_objects(run, found)
+    return {name: facts["family"] for name, facts in found.items()}
 
 
 def have_same_start(first: EvaluateCfg, other: EvaluateCfg) -> bool:

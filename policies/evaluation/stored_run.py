@@ -1,6 +1,7 @@
 """Read the run directory of an evaluation: configuration, trials, versions."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class StoredRun:
         path = Path(path)
         _check(path)
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
-        cfg = _read_config(path / "config.yaml")
+        cfg = configs.from_dict(EvaluateCfg, configs.read_plain(path / "config.yaml"), str(path / "config.yaml"))
         lines = JsonLinesStore(path / "trials.jsonl")
         stored = lines.read() or (ParquetStore(path / "trials").read() if (path / "trials").is_dir() else [])
         order = {name: i for i, name in enumerate(cfg.disturbances())}
@@ -51,15 +52,19 @@ class StoredRun:
         if not of_disturbance:
             known = ", ".join(dict.fromkeys(one.disturbance for one in self.outcomes))
             raise ValueError(f"{self.path} has no trials with disturbance={disturbance}; it has: {known}")
-        raise ValueError(f"{self.path} has no trial {trial}: it has trials 0 to {of_disturbance[-1].trial}")
+        known = consecutive_ranges([one.trial for one in of_disturbance])
+        raise ValueError(f"{self.path} has no trial {trial}: it has {known}")
 
 
-def _read_config(path: Path) -> EvaluateCfg:
-    """Return the configuration of a run, also of one whose policy is gone: its trials can still be read."""
-    tree = configs.read_plain(path)
-    cfg = configs.from_dict(EvaluateCfg, {key: value for key, value in tree.items() if key != "policy"}, str(path))
-    object.__setattr__(cfg, "policy", tree.get("policy", cfg.policy))  # past the check that the policy exists
-    return cfg
+def consecutive_ranges(numbers: Sequence[int]) -> str:
+    """Return ascending trial numbers in words: "trials 0 to 3, 8, 10 to 11"."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return "trials " + ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _check(path: Path) -> None:

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dexgrasp import configs
+from dexgrasp.policies.evaluation.conditions import preset_name
 from dexgrasp.policies.evaluation.statistics import FEW, pool, success_summary
 from dexgrasp.sim.scene import PhysicsCfg
 
@@ -22,7 +22,7 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], consol
     console = console or Console()
     config = result["config"]
     console.print(
-        f"{config['policy']}, {config['hand']}, {config['objects']}, physics {_physics(config)}", markup=False
+        f"{config['policy']}, {config['hand']}, {config['objects']}, physics '{_physics(config)}'", markup=False
     )
     table = Table()
     for heading in ("disturbance", "trials", "success", "95 % interval", "at first attempt", "95 % interval"):
@@ -69,8 +69,8 @@ def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console
 def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
     """Return why the success rate must not be compared with reported ones; empty where it may be."""
     found = []
-    if not _is_reference(config):
-        found.append(f"physics is {_physics(config)}, not 'reference': do not compare this number with reported ones")
+    if (physics := _physics(config)) != PhysicsCfg().name:
+        found.append(f"physics is '{physics}', not 'reference': do not compare this number with reported ones")
     if config["task"]["hold_s"] < HOLD_S:
         found.append(
             f"held for {config['task']['hold_s']:g} s, not {HOLD_S:g} s: do not compare this number with others"
@@ -81,14 +81,8 @@ def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _is_reference(config: Mapping[str, Any]) -> bool:
-    return config["physics"] == configs.as_dict(PhysicsCfg())
-
-
 def _physics(config: Mapping[str, Any]) -> str:
-    """Return the name of the physics preset, marked where its values were changed."""
-    name = config["physics"]["name"]
-    return f"a changed '{name}'" if name == PhysicsCfg().name and not _is_reference(config) else f"'{name}'"
+    return preset_name(config["physics"], "physics", PhysicsCfg)
 
 
 def _cells(row: Mapping[str, Any]) -> list[str]:

@@ -13,7 +13,6 @@ from dexgrasp.sim.objects.library import (
     ObjectModel,
     refuse_overlap,
     refuse_test_objects,
-    trained_on,
 )
 from dexgrasp.sim.objects.registry import open_library
 
@@ -27,5 +26,4 @@ __all__ = [
     "open_library",
     "refuse_overlap",
     "refuse_test_objects",
-    "trained_on",
 ]

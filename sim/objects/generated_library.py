@@ -34,6 +34,13 @@ class GeneratedLibrary(ObjectLibrary):
         self.manifest: dict[str, object] = {"request": {"n": len(rows), "split": rows[0].split, "seed": rows[0].seed}}
         self._fill(rows, cache)
 
+    @property
+    def spec(self) -> str:
+        """Return "generated:N:SPLIT": the folder has no manifest that could be opened."""
+        request = self.manifest["request"]
+        assert isinstance(request, dict)
+        return f"generated:{request['n']}:{request['split']}"
+
     def prepare(self, names: Iterable[str]) -> None:
         """Build the objects `names` that have no file yet, in several processes where that is worth it."""
         missing = [

@@ -209,6 +209,11 @@ class ObjectLibrary:
             )
         self._fill([entry_from_dict(entry) for entry in self.manifest["objects"]], cache)  # type: ignore[attr-defined]
 
+    @property
+    def spec(self) -> str:
+        """Return what opens the whole library again by `open_library`."""
+        return str(self.path)
+
     def _fill(self, entries: Sequence[ObjectEntry], cache: int) -> None:
         self._entries = {entry.name: entry for entry in entries}
         self.most_pieces = max((entry.pieces for entry in self._entries.values()), default=1)
@@ -322,11 +327,6 @@ def _few(names: Sequence[str]) -> str:
     """Return the number of objects and their first names."""
     count = "1 object" if len(names) == 1 else f"{len(names)} objects"
     return f"{count} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-
-
-def trained_on(entries: Iterable[ObjectEntry]) -> list[str]:
-    """Return the names of objects of the training split, which a report of an evaluation must mention."""
-    return [e.name for e in entries if e.split == "train"]
 
 
 def write_library(

@@ -11,11 +11,13 @@ import pytest
 import yaml
 
 from dexgrasp import configs
+from dexgrasp.configs import loader
 from dexgrasp.configs.loader import ConfigError
 from dexgrasp.configs.renamed_keys import RENAMED_KEYS, RENAMED_VALUES
 from dexgrasp.configs.schema import current_name, field_docstrings, fields
 from dexgrasp.policies.cli import main
 from dexgrasp.policies.cli.option_docs import REQUIRED, keys
+from dexgrasp.policies.run_directory import flat
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 
@@ -198,12 +200,55 @@ def test_loading_leaves_hydra_as_it_was(root):
     assert not GlobalHydra.instance().is_initialized()
 
 
+def at(cfg, place, leave=()):
+    """The values of a configuration below a dotted key by dotted key, without those below the keys `leave`."""
+    values = flat(configs.as_dict(cfg))
+    below = {key: value for key, value in values.items() if key.startswith(f"{place}.")}
+    return {key: value for key, value in below.items() if not key.startswith(tuple(f"{other}." for other in leave))}
+
+
 @pytest.mark.parametrize("name", sorted(path.stem for path in configs.ROOT.glob("*.yaml")))
 def test_every_yaml_is_accepted_by_its_command_with_every_option_of_its_groups(name):
+    """Over the saved configuration of another option each gives the values of a command line without one."""
     load_command(name)
-    for group in configs.groups(name):
-        for option in configs.options(group):
-            load_command(name, f"{group}={option}")
+    places = {word: group.place for word, group in configs.groups(name).items()}
+    for group, place in places.items():
+        plain = {option: load_command(name, f"{group}={option}") for option in configs.options(group)}
+        if place == loader.EVERYWHERE:
+            continue
+        inside = [other for other in places.values() if other.startswith(f"{place}.")]
+        for before, (option, expected) in zip([*list(plain)[1:], min(plain)], plain.items(), strict=True):
+            saved = configs.as_dict(plain[before])
+            cfg = configs.load(type(expected), name, [f"{group}={option}"], base=saved)
+            own, rest = at(expected, place, inside), flat(saved)
+            assert flat(configs.as_dict(cfg)) == rest | own
+
+
+def test_a_group_over_a_saved_configuration_drops_what_was_set_key_by_key():
+    saved = configs.as_dict(load_command("evaluate", "randomization=train", "camera=tracked", "task.hold_s=1"))
+    schema = main._resolve(COMMANDS["evaluate"].schema)
+    off = configs.load(schema, "evaluate", ["randomization=off"], base=saved).task
+    assert (off.randomization.name, off.randomization.joint_noise_rad, off.hold_s) == ("off", 0.0, 1.0)
+    assert off.camera.mode == "tracked"
+    first = configs.load(schema, "evaluate", ["camera=first_frame", "task.camera.latency_steps=2"], base=saved).task
+    assert (first.camera.disparity_sd_px, first.camera.latency_steps) == (0.0, 2)
+    both = configs.load(schema, "evaluate", ["camera=latest", "task=paper"], base=saved).task
+    assert (both.camera.mode, both.rate_hz, both.hold_s, both.randomization.name) == ("latest", 10.0, 3.0, "train")
+
+
+@pytest.mark.parametrize("recipe", configs.options("recipe"))
+def test_a_recipe_over_a_saved_configuration_brings_its_camera(recipe):
+    saved = configs.as_dict(load_command("train", "recipe=teacher", "task.camera.edge_dropout=0.1", "seed=5"))
+    plain = flat(configs.as_dict(load_command("train", f"recipe={recipe}")))
+    cfg = configs.load(main._resolve(COMMANDS["train"].schema), "train", [f"recipe={recipe}"], base=saved)
+    values, names = flat(configs.as_dict(cfg)), set(loader.option_values("recipe", recipe, "_global_"))
+    if recipe != "teacher":
+        names |= {key for key in plain if key.startswith("task.camera.")}
+        assert values["task.camera.mode"] == "tracked_updated"
+    assert names and {key: values[key] for key in names} == {key: plain[key] for key in names}
+    assert values["seed"] == 5
+    given = configs.load(type(cfg), "train", ["camera=latest", f"recipe={recipe}"], base=saved)
+    assert given.task.camera == configs.load_option(type(given.task.camera), "camera", "latest")
 
 
 def test_every_yaml_is_of_a_command_and_holds_a_key():

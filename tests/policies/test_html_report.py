@@ -3,7 +3,6 @@
 import io
 import json
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -13,7 +12,7 @@ from rich.console import Console
 from dexgrasp import configs
 from dexgrasp.policies.evaluation import html_report
 from dexgrasp.policies.evaluation.config import EvaluateCfg
-from dexgrasp.policies.evaluation.evaluate import diagnostics, speed, summarise
+from dexgrasp.policies.evaluation.evaluate import diagnostics, object_facts, speed, summarise
 from dexgrasp.policies.evaluation.html_report import STOPS, Bar, rate_colour, shares, split_by_trials, write_report
 from dexgrasp.policies.evaluation.summary import print_scoreboard, warnings
 from dexgrasp.sim.objects import open_library
@@ -41,7 +40,7 @@ def run_of(folder, cfg=None, failure="missed", **facts):
         )
         for i in range(8)
     ]
-    notes = diagnostics(outcomes, library) | speed(8, 2.0) | facts
+    notes = diagnostics(outcomes, object_facts(outcomes, library)) | speed(8, 2.0) | facts
     (folder / "result.json").write_text(json.dumps(summarise(cfg, outcomes, FACTS)))
     (folder / "diagnostics.json").write_text(json.dumps(notes))
     return folder
@@ -240,13 +239,13 @@ def test_objects_of_one_family_need_no_chart_by_family(tmp_path, undrawn):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"name": "turbo", "timestep_s": 0.01}, "physics is 'turbo', not 'reference'"),
-        ({"condim": 3}, "physics is a changed 'reference', not 'reference'"),
+        (["physics=turbo"], "physics is 'turbo', not 'reference'"),
+        (["physics.condim=3"], "physics is 'reference, changed', not 'reference'"),
+        (["physics=turbo", "physics.condim=4"], "physics is 'turbo, changed', not 'reference'"),
     ],
 )
 def test_physics_other_than_the_reference_is_said_on_screen_and_in_the_report(tmp_path, undrawn, change, words):
-    cfg = EvaluateCfg(trials=8)
-    run = run_of(tmp_path, replace(cfg, physics=replace(cfg.physics, **change)))
+    run = run_of(tmp_path, configs.load(EvaluateCfg, "evaluate", ["trials=8", *change]))
     assert f"Careful: {words}" in screen_of(run)
     assert words.replace("'", "&#39;") in page_of(run)
 

@@ -14,7 +14,9 @@ from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.evaluation import html_report
 from dexgrasp.policies.evaluation.conditions import conditions, repeat_command
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
+from dexgrasp.policies.evaluation.evaluate import diagnostics, object_facts
 from dexgrasp.policies.evaluation.report import compare_outcomes
+from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.task.outcomes import Outcome
@@ -96,6 +98,8 @@ def test_conditions_name_the_errors_of_the_camera_and_changed_presets():
     )
     assert text["physics"] == "reference, changed"
     assert text["randomization"] == "train"
+    changed = configs.as_dict(load("randomization=off", "task.randomization.joint_noise_rad=0.1"))  # not in off.yaml
+    assert conditions(changed, 5)["randomization"] == "off, changed"
 
 
 def test_identical_trials_are_compared_in_pairs_and_others_are_not():
@@ -126,6 +130,53 @@ def test_an_interrupted_run_is_reported_from_its_trials(tmp_path, undrawn, capsy
     words = words_of(run / "report.html")
     assert "interrupted: 4 of 10 trials have finished" in words
     assert "success: 3 of 4 trials" in words
+
+
+def finished(folder, marks):
+    """A finished run whose objects have gone since."""
+    run = run_of(folder, marks, replace(load(f"trials={len(marks)}"), objects=str(folder / "gone")))
+    notes = diagnostics(outcomes(marks), object_facts(outcomes(marks), open_library("shipped")))
+    (run / "diagnostics.json").write_text(json.dumps(notes))
+    return run
+
+
+def test_runs_whose_objects_are_gone_or_renamed_are_reported_from_diagnostics_json(tmp_path, undrawn):
+    run = finished(tmp_path / "run", "++-+")
+    assert main(["report", str(run)]) == 0
+    words = words_of(run / "report.html")
+    assert "success: 3 of 4 trials" in words and "No pictures: the objects are not where they were" in words
+    assert main(["report", str(run), str(finished(tmp_path / "b", "+++-")), f"out={tmp_path / 'both.html'}"]) == 0
+    assert "success 75.0 % 3/4 75.0 % 3/4" in words_of(tmp_path / "both.html")
+    renamed = (run / "trials.jsonl").read_text().replace(NAMES[0], "renamed")
+    (run / "trials.jsonl").write_text(renamed)
+    stored = (run / "diagnostics.json").read_text().replace(NAMES[0], "renamed")
+    (run / "diagnostics.json").write_text(stored)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace(str(tmp_path / "run" / "gone"), "shipped"))
+    assert main(["report", str(run)]) == 0
+    assert "success: 3 of 4 trials" in words_of(run / "report.html")
+
+
+def test_an_interrupted_run_whose_objects_are_gone_or_renamed_is_refused_in_one_line(tmp_path, capsys):
+    run = run_of(tmp_path / "run", "+-")
+    (run / "trials.jsonl").write_text((run / "trials.jsonl").read_text().replace(NAMES[0], "renamed"))
+    for words in ([str(run)], [str(run), str(run), f"out={tmp_path / 'both.html'}"]):
+        assert main(["report", *words]) == 2
+        error = capsys.readouterr().err
+        assert "'shipped' has no renamed any more" in error and len(error.splitlines()) == 1
+    gone = finished(tmp_path / "gone_run", "+-")
+    (gone / "diagnostics.json").unlink()
+    assert main(["report", str(gone)]) == 2
+    error = capsys.readouterr().err
+    assert "does not have all objects of the trials" in error and len(error.splitlines()) == 1
+
+
+def test_a_trial_that_is_not_stored_is_refused_with_those_that_are(tmp_path):
+    run = run_of(tmp_path / "run", "+" * 12)
+    kept = [one for one in outcomes("+" * 12) if one.trial not in (4, 5, 6, 7, 9)]
+    JsonLinesStore(run / "trials.jsonl").rewrite(kept)
+    with pytest.raises(ValueError, match=r"has no trial 5: it has trials 0 to 3, 8, 10 to 11$"):
+        StoredRun.read(run).outcome(5, "none")
 
 
 def test_a_run_of_a_policy_that_is_gone_is_reported(tmp_path, undrawn):
