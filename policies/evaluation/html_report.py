@@ -25,6 +25,7 @@ from dexgrasp.policies.evaluation.summary import warnings
 from dexgrasp.sim.objects import ObjectModel, open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.rendering.renderer import render_mesh
+from dexgrasp.sim.task.outcomes import SUCCESS, failure_in_words
 from dexgrasp.utils.files import write_text
 
 STOPS = ((0.0, (124, 45, 18)), (0.5, (180, 95, 6)), (0.8, (74, 111, 152)), (1.0, (12, 74, 130)))
@@ -191,8 +192,8 @@ def _commit(result: Json) -> str:
 
 
 def _endings(result: Json) -> list[Share]:
-    parts = {"success": (result["successes"], SUCCESS_COLOUR)}
-    parts |= {name.replace("_", " "): (result["failures"][name], colour) for name, colour in FAILURE_COLOURS.items()}
+    parts = {SUCCESS: (result["successes"], SUCCESS_COLOUR)}
+    parts |= {failure_in_words(name): (result["failures"][name], colour) for name, colour in FAILURE_COLOURS.items()}
     return shares(parts)
 
 

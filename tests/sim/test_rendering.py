@@ -268,6 +268,16 @@ def test_the_timeline_is_filled_as_far_as_the_attempt_has_come(time_s, share):
     assert filled / (720 - 36) == pytest.approx(share, abs=0.04)  # gaps between the phases
 
 
+def test_the_name_of_the_phase_stands_before_an_attempt_only():
+    blank = np.full((480, 720, 3), 128, dtype=np.uint8)
+
+    def right_end(time_s, name):
+        return draw_overlay(blank, Overlay(phase=Phase({"lift": 1.0}, time_s, name)))[440:462, 600:]
+
+    assert (right_end(-0.1, "retreat") != right_end(-0.1, "")).any()
+    assert (right_end(0.1, "lift") == right_end(0.1, "")).all()
+
+
 def test_a_finger_that_touches_has_a_filled_dot():
     from dexgrasp.sim.rendering.overlay import TOUCH
 
