@@ -38,8 +38,8 @@ LARGEST_CM, THINNEST_CM = (5, 8, 11, 15), (2, 3, 4.5, 7)
 WORST = 8
 """Number of objects with a picture."""
 
-MOST_BARS = 60
-"""Number of objects with a bar of their own."""
+MOST_OBJECTS = 60
+"""Number of objects with a bar or row of their own."""
 
 MOST_VIDEO_BYTES = 12 << 20
 """Total size up to which videos are embedded; further ones are linked."""
@@ -138,7 +138,8 @@ def report_content(run_dir: Path, result: Json, notes: Json, more_warnings: Sequ
     families, small_families = split_by_trials(_by_family(result, notes))
     cards, no_cards = _pictures(result, notes)
     objects = _worst_first(result)
-    named = f"{len(objects)}" if len(objects) <= MOST_BARS else f"{MOST_BARS} of {len(objects)}; result.json has all"
+    count = len(objects)
+    named = f"{count}" if count <= MOST_OBJECTS else f"{MOST_OBJECTS} of {count}; result.json has all"
     return {
         "result": result,
         "config": result["config"],
@@ -154,7 +155,7 @@ def report_content(run_dir: Path, result: Json, notes: Json, more_warnings: Sequ
         "first_attempts": _by_disturbance(result, notes["at_first_attempt"]),
         "cards": cards,
         "no_cards": no_cards,
-        "objects": objects[:MOST_BARS],
+        "objects": objects[:MOST_OBJECTS],
         "objects_summary": f"Objects, worst first ({named})",
         "families": families,
         "small_families": small_families,

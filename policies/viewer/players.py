@@ -10,8 +10,9 @@ from dexgrasp.perception.hand_features import nearest_vectors
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.viewer.env_status import env_status
 from dexgrasp.policies.viewer.rollout import AGAIN_S, Rollout
-from dexgrasp.policies.viewer.snapshot import HandPose, Mesh, PipelineInspector, Snapshot, plan_hand
+from dexgrasp.policies.viewer.snapshot import HandPose, PipelineInspector, Snapshot, plan_hand
 from dexgrasp.sim.rendering.geom_meshes import geom_meshes
+from dexgrasp.sim.rendering.studio import Mesh
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.depth_camera import DepthCamera
 

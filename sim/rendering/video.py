@@ -32,7 +32,8 @@ class VideoWriter:
     """Writes frames to a video file; the suffix decides the format.
 
     The file appears under its name only when `close` has finished it; an exception in the `with` block or in `close`
-    discards it. A block without frames ends with ValueError. MP4 frames go to the encoder as they come, those of GIF and WebP stay in memory until `close`.
+    discards it. A block without frames ends with ValueError. MP4 frames go to the encoder as they come, GIF and WebP
+    frames stay in memory until `close`.
     """
 
     def __init__(self, path: str | Path, rate_hz: float, width: int, height: int) -> None:
