@@ -420,7 +420,7 @@ COMMANDS = (
     ),
     CliCommand(
         words="viewer",
-        summary="Show a policy in simulation, or what perception makes of depth images, in a browser.",
+        summary="Show a policy in simulation, or perception results of depth images, in a browser.",
         schema="dexgrasp.policies.viewer.app:ViewerCfg",
         function="dexgrasp.policies.viewer.app:run_viewer",
         positional=("perception",),

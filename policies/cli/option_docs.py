@@ -84,7 +84,7 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
             yield OptionHelp(
                 name=prefix + key,
                 kind=_spell(tree, field.annotation),
-                default=_default(tree, field, given.get(prefix + key)),
+                default=_given(given[prefix + key]) if prefix + key in given else _default(tree, field),
                 meaning=meaning,
             )
 
@@ -142,10 +142,13 @@ def _spell(tree: ast.Module, annotation: ast.expr) -> str:
     return ast.unparse(annotation)
 
 
-def _default(tree: ast.Module, field: ast.AnnAssign, given: object) -> str:
-    """Return the value in the YAML, else the one in the source, with constants replaced by their values."""
-    if given is not None:
-        return str(given).lower() if isinstance(given, bool) else str(given)
+def _given(value: object) -> str:
+    """Return a value of the YAML as it is typed."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _default(tree: ast.Module, field: ast.AnnAssign) -> str:
+    """Return the default in the source, with constants replaced by their values."""
     if field.value is None:
         return REQUIRED
     value, origin = field.value, tree

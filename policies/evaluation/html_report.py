@@ -25,6 +25,7 @@ from dexgrasp.policies.evaluation.summary import warnings
 from dexgrasp.sim.objects import ObjectModel, open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.rendering.renderer import render_mesh
+from dexgrasp.sim.task.outcomes import SUCCESS, failure_in_words
 from dexgrasp.utils.files import write_text
 
 STOPS = ((0.0, (124, 45, 18)), (0.5, (180, 95, 6)), (0.8, (74, 111, 152)), (1.0, (12, 74, 130)))
@@ -37,8 +38,8 @@ LARGEST_CM, THINNEST_CM = (5, 8, 11, 15), (2, 3, 4.5, 7)
 WORST = 8
 """Number of objects with a picture."""
 
-MOST_BARS = 60
-"""Number of objects with a bar of their own."""
+MOST_OBJECTS = 60
+"""Number of objects with a bar or row of their own."""
 
 MOST_VIDEO_BYTES = 12 << 20
 """Total size up to which videos are embedded; further ones are linked."""
@@ -137,7 +138,8 @@ def report_content(run_dir: Path, result: Json, notes: Json, more_warnings: Sequ
     families, small_families = split_by_trials(_by_family(result, notes))
     cards, no_cards = _pictures(result, notes)
     objects = _worst_first(result)
-    named = f"{len(objects)}" if len(objects) <= MOST_BARS else f"{MOST_BARS} of {len(objects)}; result.json has all"
+    count = len(objects)
+    named = f"{count}" if count <= MOST_OBJECTS else f"{MOST_OBJECTS} of {count}; result.json has all"
     return {
         "result": result,
         "config": result["config"],
@@ -153,7 +155,7 @@ def report_content(run_dir: Path, result: Json, notes: Json, more_warnings: Sequ
         "first_attempts": _by_disturbance(result, notes["at_first_attempt"]),
         "cards": cards,
         "no_cards": no_cards,
-        "objects": objects[:MOST_BARS],
+        "objects": objects[:MOST_OBJECTS],
         "objects_summary": f"Objects, worst first ({named})",
         "families": families,
         "small_families": small_families,
@@ -191,8 +193,8 @@ def _commit(result: Json) -> str:
 
 
 def _endings(result: Json) -> list[Share]:
-    parts = {"success": (result["successes"], SUCCESS_COLOUR)}
-    parts |= {name.replace("_", " "): (result["failures"][name], colour) for name, colour in FAILURE_COLOURS.items()}
+    parts = {SUCCESS: (result["successes"], SUCCESS_COLOUR)}
+    parts |= {failure_in_words(name): (result["failures"][name], colour) for name, colour in FAILURE_COLOURS.items()}
     return shares(parts)
 
 

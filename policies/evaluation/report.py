@@ -15,16 +15,13 @@ from dexgrasp import configs
 from dexgrasp.policies.evaluation.conditions import NO_CONDITION, conditions, repeat_command, success_definition
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import diagnostics, object_facts, summarise
-from dexgrasp.policies.evaluation.html_report import Bar, origin, report_content, write_page
+from dexgrasp.policies.evaluation.html_report import MOST_OBJECTS, Bar, origin, report_content, write_page
 from dexgrasp.policies.evaluation.statistics import FEW, pair, success_summary
 from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.run_directory import default_path, flat
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.text import comma_separated
-
-MOST_OBJECTS = 60
-"""Number of objects with a row of their own: those whose rates differ most."""
 
 Success = Callable[[Outcome], bool]
 

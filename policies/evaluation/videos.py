@@ -16,7 +16,7 @@ from dexgrasp.policies.agents.registry import Agent, make_policy
 from dexgrasp.policies.evaluation.config import make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.stored_run import StoredRun
-from dexgrasp.sim.envs.trial_film import WIDTH, TrialFilm, verdict
+from dexgrasp.sim.envs.trial_film import WIDTH, TrialFilm
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable, backend
 from dexgrasp.sim.rendering.video import check_name
@@ -82,8 +82,8 @@ def video(cfg: VideoCfg) -> int:
     except RenderUnavailable as error:
         raise OSError(str(error)) from error
     same = same_outcome(outcome, again)
-    end = "as recorded" if same else f"but '{verdict(outcome)}' was recorded: other code, versions or files than then?"
-    print(f"trial {outcome.trial}, {outcome.object}: {verdict(again)}, {end}")
+    end = "as recorded" if same else f"but '{outcome.verdict}' was recorded: other code, versions or files than then?"
+    print(f"trial {outcome.trial}, {outcome.object}: {again.verdict}, {end}")
     print(f"{path}: {path.stat().st_size / 1000:.0f} kB")
     return 0 if same else DIFFERS
 
@@ -157,7 +157,7 @@ def file_name(outcome: Outcome) -> str:
 def _warn_of_differences(recorded: Sequence[Outcome], repeated: Sequence[Outcome]) -> None:
     for outcome, again in zip(recorded, repeated, strict=True):
         if not same_outcome(outcome, again):
-            log.warning("trial %d was '%s' but its video shows '%s'", outcome.trial, verdict(outcome), verdict(again))
+            log.warning("trial %d was '%s' but its video shows '%s'", outcome.trial, outcome.verdict, again.verdict)
 
 
 def _sameness(outcome: Outcome, chosen: Sequence[Outcome]) -> int:

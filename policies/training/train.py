@@ -11,7 +11,7 @@ Builds the learner of a training run: a new one, one that resumes, or one that s
 import logging
 import math
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -191,10 +191,14 @@ def check_objects(cfg: TrainCfg) -> None:
 
 def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """Run the learner of this rank; the first rank writes, with `facts` of the run in every checkpoint."""
-    tracker = make_tracker(cfg, path) if distributed.rank() == 0 else None  # first: it may refuse
-    env = make_env(cfg)
-    learner = make_learner(cfg, env, path, facts | {"config": configs.as_dict(cfg)})
-    learner.set_logger(_logger(path, tracker, learner.num_timesteps))
+    with ExitStack() as opened:
+        tracker = make_tracker(cfg, path) if distributed.rank() == 0 else None  # first: it may refuse
+        if tracker is not None:
+            opened.callback(tracker.close)
+        env = make_env(cfg)
+        learner = make_learner(cfg, env, path, facts | {"config": configs.as_dict(cfg)})
+        learner.set_logger(_logger(path, tracker, learner.num_timesteps))
+        opened.pop_all()  # the logger closes the tracker
     checkpoints = CheckpointCallback(path)
     validation = ValidationCallback(
         path, lambda: make_validation_task(cfg), cfg.validation_interval, cfg.early_stop_patience

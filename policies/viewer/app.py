@@ -1,4 +1,4 @@
-"""`dexgrasp viewer`: a policy in simulation, or what perception makes of depth images, in a browser.
+"""`dexgrasp viewer`: show a policy in simulation, or perception results of depth images, in a browser.
 
 preset=policy       solid hands and objects, contact forces, rewards and grip over time, several environments
 preset=perception   depth image, segmented points, vectors and planned approach: of rendered depth in simulation, or of
@@ -7,7 +7,7 @@ preset=perception   depth image, segmented points, vectors and planned approach:
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -33,7 +33,7 @@ from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
 
 IDLE_S = 0.05
-"""Interval at which a paused page polls its buttons [s]."""
+"""Interval at which the buttons of the page are polled while nothing moves [s]."""
 DRAW_S, DRAW_SHARE = 1 / 30, 0.33
 """Least time between drawings [s], and their largest share of the time while playback is behind the asked speed."""
 LAG_S = 0.1
@@ -44,7 +44,7 @@ MEASURE_S = 1.0
 
 @dataclass(frozen=True)
 class ViewerCfg:
-    """Show a policy in simulation, or what perception makes of depth images, in a browser."""
+    """Show a policy in simulation, or perception results of depth images, in a browser."""
 
     preset: Literal["auto", "policy", "perception"] = "auto"
     """policy: solid scene, forces, plots. perception: depth image, pipeline. auto: policy in sim, else perception."""
@@ -94,8 +94,9 @@ class ViewerCfg:
     def __post_init__(self) -> None:
         if not 0 <= self.port < 65536:
             raise ValueError(f"port must lie in 0..65535, got {self.port}")
-        if min(self.frames, self.trial, self.seed) < 0:
-            raise ValueError("frames, trial and seed must not be negative")
+        for key in ("frames", "trial", "seed"):
+            if getattr(self, key) < 0:
+                raise ValueError(f"{key} must not be negative, got {getattr(self, key)}")
         if not SPEEDS[0] <= self.speed <= SPEEDS[-1]:
             raise ValueError(f"speed must lie in {SPEEDS[0]:g}..{SPEEDS[-1]:g}, got {self.speed:g}")
         if not 1 <= self.num_envs <= MAX_ENVS:
@@ -132,7 +133,7 @@ def play(session: Session, page: Page, frames: int = 0) -> None:
         names = _handle_requests(session, page)
         stale |= bool(names)
         if page.playing or "step" in names:
-            clock.wait(session.advance(), page.speed)
+            clock.wait(session.advance(), page.speed, lambda: page.interrupted)
             stale = True
         elif not names:
             clock.rest()
@@ -172,12 +173,19 @@ class _Clock:
         yield
         self._pause_s = max(DRAW_S, (time.monotonic() - self._drawn_s) / DRAW_SHARE)
 
-    def wait(self, played_s: float, speed: float) -> None:
-        """Wait until `played_s` seconds of the session have passed at `speed` since the last call."""
+    def wait(self, played_s: float, speed: float, interrupted: Callable[[], bool]) -> None:
+        """Wait until `played_s` seconds of the session have passed at `speed` since the last call.
+
+        Returns within IDLE_S once `interrupted` returns true; the rest of the time is left out.
+        """
         now_s = time.monotonic()
         self._due_s = max(self._due_s + played_s / speed, now_s - LAG_S)
         self._behind = self._due_s < now_s
-        time.sleep(max(0.0, self._due_s - now_s))
+        while (left_s := self._due_s - time.monotonic()) > 0:
+            if interrupted():
+                self._begin()
+                return
+            time.sleep(min(left_s, IDLE_S))
         self._played_s += played_s
         passed_s = time.monotonic() - self._measured_s
         if passed_s >= MEASURE_S:
@@ -187,6 +195,10 @@ class _Clock:
     def rest(self) -> None:
         """Wait a moment while the page is paused."""
         time.sleep(IDLE_S)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Play and measure from now on."""
         self._due_s = self._measured_s = time.monotonic()
         self._played_s = 0.0
 
@@ -206,8 +218,8 @@ def _open_session(cfg: ViewerCfg, page: Page) -> Session:
         return TaskSession(page, partial(_build_rollout, cfg, library), choice, cfg.segment)
     if cfg.preset == "policy":
         raise ValueError("preset=policy needs the simulation: leave perception out, or take preset=perception")
-    path = Path(cfg.perception)
-    if cfg.perception.split(":")[0] != "realsense" and not path.exists():
+    path, is_live = Path(cfg.perception), cfg.perception.split(":")[0] == "realsense"
+    if not is_live and not path.exists():
         raise FileNotFoundError(
             f"perception={cfg.perception}: no such file or folder; known besides: sim, realsense, realsense:SERIAL"
         )
@@ -217,7 +229,7 @@ def _open_session(cfg: ViewerCfg, page: Page) -> Session:
     def open_frames() -> DepthSource:
         return open_camera(cfg.perception, pose, cfg.realsense)
 
-    return CameraSession(page, CameraPlayer(open_frames, hand, cfg.segment, path.name), cfg.segment)
+    return CameraSession(page, CameraPlayer(open_frames, hand, cfg.segment, path.name, is_live), cfg.segment)
 
 
 def _build_rollout(cfg: ViewerCfg, library: ObjectLibrary, choice: Choice, results: Results) -> Rollout:

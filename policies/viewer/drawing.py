@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dexgrasp.perception.segmentation.table_plane import Plane
 from dexgrasp.perception.transforms import plane_basis, quat_from_matrix
 from dexgrasp.policies.viewer.snapshot import HandPose, Snapshot
+from dexgrasp.sim.task.outcomes import SUCCESS
 
 Rgb = tuple[int, int, int]
 
@@ -151,7 +152,7 @@ def box_html(content: str) -> str:
 
 def verdict_html(verdict: str) -> str:
     """Return the outcome of a trial as a note; empty before its end."""
-    return note_html(verdict, GOOD if verdict == "success" else BAD) if verdict else ""
+    return note_html(verdict, GOOD if verdict == SUCCESS else BAD) if verdict else ""
 
 
 def note_html(text: str, color: str) -> str:

@@ -1,4 +1,4 @@
-"""Words and numbers of one environment for the panel of the policy preset."""
+"""Status of one environment for the panel of the policy preset."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from dexgrasp.policies.viewer.rollout import Rollout
 
 @dataclass(frozen=True)
 class EnvStatus:
-    """Hold the words and numbers of one environment."""
+    """Trial, object, phase, outcome and plan of one environment."""
 
     trial: int
     object: str
@@ -33,9 +33,9 @@ def env_status(rollout: Rollout, row: int) -> EnvStatus:
     return EnvStatus(
         trial=int(task.trial[row]),
         object=task.objects[row],
-        phase="regrasp" if task.steps_since_pregrasp[row] < 0 else task.phases.name(row),
+        phase=task.phases.name(row),
         attempt=int(task.outcome_tracker.attempts[row]),
-        verdict="" if outcome is None else outcome.failure.replace("_", " ") or "success",
+        verdict="" if outcome is None else outcome.verdict,
         mass_kg=float(task.engine.state.object_mass[row]),
         friction=float(task.engine.state.object_friction[row]),
         plan=(trajectory.start_pos_w[row].numpy().copy(), trajectory.start_quat_w[row].numpy().copy()),

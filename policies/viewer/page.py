@@ -19,13 +19,13 @@ ANY_OBJECT = "each trial's own"
 """Entry of the object list that leaves the choice to the trial numbers."""
 PANEL_PX = 380
 """Width of the panel [pixel]."""
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
+LOOPBACK = ("127.0.0.1", "localhost")
 """Addresses that only this machine reaches."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """Ask the session for something: a click, a key, or a submitted form."""
+    """Request to the session: a click, a key, or a submitted form."""
 
     name: str
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -41,8 +41,11 @@ class Page:
         _demand_free(host, port)
         with _silence():
             self.server = viser.ViserServer(host, port, label="dexgrasp", verbose=False)
+        if port and self.server.get_port() != port:  # taken since the check
+            self.close()
+            raise OSError(_cannot_serve(host, port, "Address already in use"))
         self._host, self._requests, self._message_text = host, queue.SimpleQueue(), ""
-        self.playing, self.speed = True, speed
+        self.playing, self.speed, self._urgent = True, speed, False
 
     @property
     def url(self) -> str:
@@ -60,13 +63,20 @@ class Page:
             "authentication; host=127.0.0.1 and an SSH tunnel keep it private"
         )
 
+    @property
+    def interrupted(self) -> bool:
+        """Return whether playback must not wait: the page is paused, or asks for more than a drawing."""
+        return self._urgent or not self.playing
+
     def requests(self) -> list[Request]:
         """Return the requests since the last call."""
+        self._urgent = False
         return [self._requests.get() for _ in range(self._requests.qsize())]
 
     def request(self, name: str, **values: Any) -> None:
         """Queue a request."""
         self._requests.put(Request(name, values))
+        self._urgent |= name != "redraw"
 
     def message(self, text: str) -> None:
         """Show an error message in the panel until the next request succeeds; empty: none."""
@@ -110,7 +120,7 @@ class Page:
     def add_trial_form(
         self, choice: Choice, *, policies: Sequence[str], objects: Sequence[str], disturbances: Sequence[str]
     ) -> None:
-        """Add the fields that choose what is played; `Start` requests "start" with their values."""
+        """Add the fields of a choice of trials; `Start` requests "start" with their values."""
         gui = self.server.gui
         hint = "policy: solid scene, forces, plots. perception: depth camera and pipeline."
         preset = gui.add_button_group("preset", list(PRESETS), hint=hint)
@@ -186,10 +196,14 @@ def _silence() -> AbstractContextManager:
 
 
 def _demand_free(host: str, port: int) -> None:
-    """Raise OSError if the port is taken; viser would silently use the next free one."""
+    """Raise OSError with the reason if the address cannot be served; viser would try other ports, or wait for ever."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
         except OSError as error:
-            raise OSError(f"cannot serve on {host}:{port} ({error.strerror}); choose another port=, 0 = any") from error
+            raise OSError(_cannot_serve(host, port, error.strerror)) from error
+
+
+def _cannot_serve(host: str, port: int, reason: str | None) -> str:
+    return f"cannot serve on {host}:{port} ({reason}); choose another port=, 0 = any"

@@ -12,8 +12,9 @@ from dexgrasp.perception.segmentation.table_plane import TABLE
 from dexgrasp.perception.transforms import quat_from_matrix
 from dexgrasp.policies.viewer import drawing
 from dexgrasp.policies.viewer.page import Page
-from dexgrasp.policies.viewer.snapshot import HandPose, Mesh, Seen, Snapshot
+from dexgrasp.policies.viewer.snapshot import HandPose, Seen, Snapshot
 from dexgrasp.sim.rendering.geom_meshes import GeomMesh
+from dexgrasp.sim.rendering.studio import Mesh
 
 LAYERS = {
     "object": True,

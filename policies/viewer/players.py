@@ -10,8 +10,9 @@ from dexgrasp.perception.hand_features import nearest_vectors
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.viewer.env_status import env_status
 from dexgrasp.policies.viewer.rollout import AGAIN_S, Rollout
-from dexgrasp.policies.viewer.snapshot import HandPose, Mesh, PipelineInspector, Snapshot, plan_hand
+from dexgrasp.policies.viewer.snapshot import HandPose, PipelineInspector, Snapshot, plan_hand
 from dexgrasp.sim.rendering.geom_meshes import geom_meshes
+from dexgrasp.sim.rendering.studio import Mesh
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.depth_camera import DepthCamera
 
@@ -23,10 +24,18 @@ class CameraPlayer:
     """Frames of a camera, a recording or a folder in a loop, with the hand at the planned pre-grasp."""
 
     def __init__(
-        self, open_frames: Callable[[], DepthSource], hand: HandSpec, segment: SegmentationCfg, name: str
+        self,
+        open_frames: Callable[[], DepthSource],
+        hand: HandSpec,
+        segment: SegmentationCfg,
+        name: str,
+        is_live: bool = False,
     ) -> None:
-        """`open_frames` opens the source; it is called again after the last frame."""
-        self._open, self._hand, self._name = open_frames, hand, name
+        """`open_frames` opens the source; it is called again after the last frame.
+
+        `is_live`: a camera, which cannot be opened twice and has no first frame to start again from.
+        """
+        self._open, self._hand, self._name, self._is_live = open_frames, hand, name, is_live
         model = hand.to_mjspec().compile()
         self.robot = geom_meshes(model, range(1, model.nbody))
         self._eye = PipelineInspector(segment)
@@ -65,10 +74,20 @@ class CameraPlayer:
         return min(max(self._frame.stamp_s - before_s, 0.0), AGAIN_S)
 
     def restart(self) -> None:
-        """Open the source again and read its first frame."""
+        """Open a recording or folder again and read its first frame; a camera goes on.
+
+        Where this fails, the present source stays open.
+        """
+        if self._is_live:
+            return
+        source = self._open()
+        try:
+            frame = source.read(timeout_s=START_S)
+        except CameraError:
+            source.close()
+            raise
         self._source.close()
-        self._source = self._open()
-        self._frame, self._number, self._trouble = self._source.read(timeout_s=START_S), 0, ""
+        self._source, self._frame, self._number, self._trouble = source, frame, 0, ""
 
     def close(self) -> None:
         """Release the camera or the file."""

@@ -89,7 +89,7 @@ class PolicyView:
             self._labels = [self._add_label(row) for row in range(task.num_envs)]
             self._row.max, self._row.value = max(task.num_envs - 1, 1), 0
             self._row.visible = self._only.visible = task.num_envs > 1
-        self._plotted = -1
+        self._plotted: tuple[int, int] | None = None  # steps and environment
         self._place_camera(task.num_envs, spacing_m)
 
     def select(self, step: int) -> None:

@@ -33,7 +33,7 @@ DIRECTIONS = 12
 
 @dataclass(frozen=True)
 class Choice:
-    """Choose what the viewer plays in simulation; a wrong value raises ValueError."""
+    """Preset, policy, trials and objects to play in simulation; a wrong value raises ValueError."""
 
     preset: Preset = "policy"
     policy: str = "synergy"
@@ -67,7 +67,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Result:
-    """Hold the counted trials of one policy and disturbance."""
+    """Counts of the trials of one policy and disturbance."""
 
     policy: str
     disturbance: str
@@ -111,6 +111,17 @@ class Results:
                 )
             )
         return rows
+
+
+@dataclass
+class _Push:
+    """Push from the page that is under way, and the drawn push that follows it."""
+
+    steps_left: int
+    drawn: torch.Tensor
+    """(3,) drawn force [N]."""
+    drawn_at: torch.Tensor
+    """() its time, relative to the lift and hold."""
 
 
 class TrialHistory:
@@ -183,10 +194,16 @@ class Rollout:
         self._begin([last + (row + 1) * self._stride for row in range(self.task.num_envs)])
 
     def advance(self) -> float:
-        """Run one control step, or start the next trials after the last one; return the time it takes [s]."""
+        """Run one control step, or start the next trials after the last one; return the time it takes [s].
+
+        The end of the trials is kept for one call, so that a pause or restart meanwhile finds it.
+        """
+        if self.finished and not self._end_shown:
+            self._end_shown = True
+            return AGAIN_S
         if self.finished:
             self.next()
-            return AGAIN_S
+            return 0.0
         step = self._runner.step(self.obs)
         self.obs = step.obs
         self._end_pushes()
@@ -203,8 +220,8 @@ class Rollout:
         task, angle = self.task, self._rng.uniform(0, 2 * np.pi)
         force_w = force_n * np.array([np.cos(angle), np.sin(angle), 0.0])
         if row not in self._pushes:
-            self._pushes[row] = [0, task.draws.push[row].clone(), task.draws.push_at[row].clone()]
-        self._pushes[row][0] = round(PUSH_S / task.step_s)
+            self._pushes[row] = _Push(0, drawn=task.draws.push[row].clone(), drawn_at=task.draws.push_at[row].clone())
+        self._pushes[row].steps_left = round(PUSH_S / task.step_s)
         held_steps = task.episode_steps - task.grasp_steps
         task.draws.push[row] = torch.from_numpy(force_w)
         task.draws.push_at[row] = (int(task.phases.step[row]) - task.grasp_steps + 0.5) / held_steps
@@ -241,16 +258,17 @@ class Rollout:
         self._policy.reset(trials)
         self._runner = RegraspRunner(self.task, self._policy, ATTEMPTS)
         self.outcomes = [None] * self.task.num_envs
+        self._end_shown = False
         self.history.clear()
         self._by_hand: set[int] = set()
-        self._pushes: dict[int, list] = {}
+        self._pushes: dict[int, _Push] = {}
 
     def _end_pushes(self) -> None:
         """Restore the drawn push of environments where a push from the page is over."""
-        for row, entry in list(self._pushes.items()):
-            entry[0] -= 1
-            if not entry[0]:
-                self.task.draws.push[row], self.task.draws.push_at[row] = entry[1:]
+        for row, push in list(self._pushes.items()):
+            push.steps_left -= 1
+            if not push.steps_left:
+                self.task.draws.push[row], self.task.draws.push_at[row] = push.drawn, push.drawn_at
                 del self._pushes[row]
 
     def _record(self, means: dict[str, float], reward: torch.Tensor) -> None:

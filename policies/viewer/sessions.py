@@ -1,4 +1,4 @@
-"""Sessions of the viewer: what plays, and how it is drawn; requests from the page change it."""
+"""Sessions of the viewer: play, draw and change trials or depth frames at the requests of the page."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +20,7 @@ FAILURES = (ValueError, TypeError, OSError, ImportError, RuntimeError)
 
 
 class Session(Protocol):
-    """Protocol of what the viewer plays."""
+    """Protocol of sessions: advance in time, draw, and carry out the requests of the page."""
 
     def draw(self, speed: float) -> None:
         """Draw the present state; `speed` reached, in multiples of real time."""
@@ -59,7 +59,7 @@ class CameraSession:
         return self._player.advance()
 
     def handle(self, request: Request) -> None:
-        """Start a recording again; other requests change nothing."""
+        """Start a recording again; a camera goes on, and other requests change nothing."""
         if request.name == "restart":
             self._player.restart()
 

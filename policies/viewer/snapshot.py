@@ -13,12 +13,11 @@ from dexgrasp.perception.segmentation.pipeline import NoObjectError, Segmentatio
 from dexgrasp.perception.segmentation.table_plane import NoPlaneError, Plane
 from dexgrasp.perception.transforms import compose, invert
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, ResetCfg
+from dexgrasp.sim.rendering.studio import Mesh
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task import reset as starts
 from dexgrasp.utils.timers import LapTimer
 
-Mesh = tuple[NDArray[np.float32], NDArray[np.int32]]
-"""Vertices (v, 3) [m] and triangles (f, 3)."""
 SCENE_POINTS = 20_000
 """Approximate number of drawn scene points; browsers without a graphics card still turn them smoothly."""
 UNPOSED = np.array([[0.0, 0, 1, -0.5], [-1, 0, 0, 0], [0, -1, 0, 0.5], [0, 0, 0, 1]])

@@ -1,4 +1,4 @@
-"""Image of what the depth camera sees in a trial, with the object points that the policy gets."""
+"""Depth images of a trial as an inset of its film, with the object points of the policy as dots."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Film of one trial while it runs: the scene, what the depth camera sees, phase, contacts and outcome."""
+"""Film of one trial while it runs: scene, depth image, phase, contacts and outcome."""
 
 import math
 from pathlib import Path
@@ -71,8 +71,8 @@ class TrialFilm:
         touching = [
             body for body, touches in zip(self._bodies[1:], contact[1:], strict=True) if touches
         ]  # all but the palm
-        lengths_s = {"approach, grasp": task.grasp_steps, "lift": task.lift_steps}
-        lengths_s["hold"] = task.episode_steps - task.grasp_steps - task.lift_steps
+        phase_steps = {"approach, grasp": task.grasp_steps, "lift": task.lift_steps}
+        phase_steps["hold"] = task.episode_steps - task.grasp_steps - task.lift_steps
         attempts = f"  ·  attempt {int(task.outcome_tracker.attempts[row])}" if self._outcome.attempts > 1 else ""
         self._recorder.capture(
             task.engine.get_model(row),
@@ -81,9 +81,13 @@ class TrialFilm:
                 title=self._outcome.object,
                 note=f"trial {self._outcome.trial}{attempts}  ·  {int(task.steps_since_reset[row]) * task.step_s:.1f} s"
                 + ("" if self._outcome.disturbance == "none" else f"  ·  {self._outcome.disturbance}"),
-                verdict=verdict(self._outcome),
+                verdict=self._outcome.verdict,
                 success=self._outcome.success,
-                phase=Phase({name: steps * task.step_s for name, steps in lengths_s.items()}, step * task.step_s),
+                phase=Phase(
+                    lengths_s={name: steps * task.step_s for name, steps in phase_steps.items()},
+                    time_s=step * task.step_s,
+                    name=task.phases.name(row),
+                ),
                 contacts={name: any(contact[i] for i in parts) for name, parts in self._fingers.items()},
                 inset=self._inset.draw(),
                 inset_title="depth, object points",
@@ -98,11 +102,6 @@ class TrialFilm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._recorder.__exit__(kind, error, trace)
-
-
-def verdict(outcome: Outcome) -> str:
-    """Return the outcome in words: success, or the failure."""
-    return "success" if outcome.success else outcome.failure.replace("_", " ")
 
 
 def fingers(hand: HandSpec) -> dict[str, list[int]]:

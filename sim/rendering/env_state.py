@@ -11,7 +11,7 @@ OBJECT_BODY, WORLD = "object", 0
 
 @dataclass(frozen=True, eq=False)
 class EnvState:
-    """Hold what is drawn of one environment, in its own world frame."""
+    """Body poses and forces of one environment, in its own world frame."""
 
     bodies_pos_w: NDArray[np.float64]
     """(body, 3) origins of all bodies but the world [m]; the object is the last."""

@@ -20,17 +20,19 @@ INSET_SHARE = 0.27
 
 @dataclass(frozen=True)
 class Phase:
-    """Hold the phases of an attempt with their lengths, and the time since its start."""
+    """Phases of an attempt with their lengths, and the time since its start."""
 
     lengths_s: Mapping[str, float]
     """Length of each phase by name [s], in order."""
     time_s: float
     """Time since the start of the attempt [s]; negative while the hand moves to another pre-grasp."""
+    name: str = ""
+    """Name of the present phase, drawn before the attempt; the timeline has those of the others."""
 
 
 @dataclass(frozen=True)
 class Overlay:
-    """Hold the text and diagrams of one frame; empty parts are left out."""
+    """Text and diagrams of one frame; empty parts are left out."""
 
     title: str = ""
     note: str = ""
@@ -109,8 +111,7 @@ class _Pen:
             self._draw.text((ends[0], y - 0.95 * unit), name, colour if now else PALE, self._small, anchor="lm")
             start_s += length_s
         if phase.time_s < 0:
-            text = "retreat to another pre-grasp"
-            self._draw.text((right, y - 0.95 * unit), text, FAILURE, self._small, anchor="rm")
+            self._draw.text((right, y - 0.95 * unit), phase.name, FAILURE, self._small, anchor="rm")
 
     def contacts(self, contacts: Mapping[str, bool]) -> None:
         """Draw one dot per finger above the timeline, filled where it touches the object."""

@@ -60,7 +60,8 @@ class Renderer:
         self._studio, self._model = Studio(model, width, height, visual), model
         self._hand = hand_geoms(model)
         has_arm = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, ARM_BODY) >= 0
-        azimuth_deg = self._azimuth_deg or (ARM_AZIMUTH_DEG if has_arm else AZIMUTH_DEG)
+        usual_deg = ARM_AZIMUTH_DEG if has_arm else AZIMUTH_DEG
+        azimuth_deg = usual_deg if self._azimuth_deg is None else self._azimuth_deg
         self.camera = FollowCamera(azimuth_deg, ELEVATION_DEG, width / height, self._rate_hz)
 
 

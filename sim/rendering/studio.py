@@ -43,7 +43,11 @@ class Studio:
         """
         self._size, self._visual = (width, height), visual
         self._image = open_renderer(visual or model, width, height)
-        self._shadow = open_renderer(visual or model, width // 2, height // 2, samples=0)
+        try:
+            self._shadow = open_renderer(visual or model, width // 2, height // 2, samples=0)
+        except BaseException:
+            self._image.close()
+            raise
 
     def draw(
         self,

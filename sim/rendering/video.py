@@ -31,8 +31,9 @@ def check_name(path: Path) -> None:
 class VideoWriter:
     """Writes frames to a video file; the suffix decides the format.
 
-    The file appears under its name only when `close` has finished it; leaving the `with` block by an exception discards
-    it. MP4 frames go to the encoder as they come, those of GIF and WebP stay in memory until `close`.
+    The file appears under its name only when `close` has finished it; an exception in the `with` block or in `close`
+    discards it. A block without frames ends with ValueError. MP4 frames go to the encoder as they come, GIF and WebP
+    frames stay in memory until `close`.
     """
 
     def __init__(self, path: str | Path, rate_hz: float, width: int, height: int) -> None:
@@ -47,14 +48,11 @@ class VideoWriter:
         self._writer: Any = None
         self._file = self._output.__enter__()
         if self.path.suffix == ".mp4":
-            self._writer = imageio.get_writer(
-                self._file,
-                fps=rate_hz,
-                codec="libx264",
-                pixelformat="yuv420p",
-                quality=None,
-                output_params=["-movflags", "+faststart", "-crf", "22", "-threads", "1"],
-            )
+            try:
+                self._writer = self._open_encoder()
+            except BaseException:
+                self.discard()
+                raise
 
     def append(self, frame: NDArray[np.uint8]) -> None:
         """Append one frame (height, width, 3)."""
@@ -65,22 +63,37 @@ class VideoWriter:
         self.frames += 1
 
     def close(self) -> Path:
-        """Finish the file and return the path."""
-        if not self.frames:
-            raise ValueError(f"nothing was captured for {self.path}")
-        if self._writer is not None:
-            self._writer.close()
-        else:
-            self._save_animation()
+        """Finish the file and return the path; raise ValueError, and leave no file, without frames."""
+        try:
+            if not self.frames:
+                raise ValueError(f"nothing was captured for {self.path}")
+            if self._writer is not None:
+                self._writer.close()
+            else:
+                self._save_animation()
+        except BaseException:
+            self.discard()
+            raise
         self._output.__exit__(None, None, None)
         return self.path
 
     def discard(self) -> None:
         """Remove what was written."""
-        if self._writer is not None:
-            self._writer.close()
-        error = RuntimeError("the recording was discarded")
-        self._output.__exit__(RuntimeError, error, None)
+        try:
+            if self._writer is not None:
+                self._writer.close()
+        finally:
+            self._output.__exit__(RuntimeError, RuntimeError("the recording was discarded"), None)
+
+    def _open_encoder(self) -> Any:
+        return imageio.get_writer(
+            self._file,
+            fps=self._rate_hz,
+            codec="libx264",
+            pixelformat="yuv420p",
+            quality=None,
+            output_params=["-movflags", "+faststart", "-crf", "22", "-threads", "1"],
+        )
 
     def _save_animation(self) -> None:
         images, options = self._images, {"loop": 0, "duration": 1000 / self._rate_hz, "save_all": True}
@@ -96,7 +109,7 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self.frames:
+        if kind is None:
             self.close()
         else:
             self.discard()

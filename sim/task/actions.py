@@ -32,7 +32,7 @@ Targets = tuple[Tensor, Tensor, Tensor]
 
 @dataclass(frozen=True)
 class Phases:
-    """Give the phase of each episode; masks are (env,) bool."""
+    """Phase of each episode; masks are (env,) bool."""
 
     step: Tensor
     """(env,) control steps since the palm was at its pre-grasp; negative while it moves to a new one."""
@@ -61,7 +61,7 @@ class Phases:
         return self.step >= self.grasp_steps + self.lift_steps
 
     def name(self, row: int) -> str:
-        """Return the name of the phase of one episode."""
+        """Return the name of the phase of one episode: retreat (to another pre-grasp), grasp, lift or hold."""
         if self.step[row] < 0:
             return "retreat"
         return "grasp" if self.grasping[row] else "lift" if self.lifting[row] else "hold"

@@ -24,9 +24,18 @@ PUSHED_M = 0.08
 FAILURES = ("missed", "dropped_in_lift", "dropped_in_hold", "pushed_away", "unstable")
 
 
+SUCCESS = "success"
+"""Verdict of a trial without failure."""
+
+
+def failure_in_words(failure: str) -> str:
+    """Return one of FAILURES as people read it."""
+    return failure.replace("_", " ")
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """Record the result of one trial. Lengths in metres."""
+    """Result of one trial. Lengths in metres."""
 
     trial: int
     object: str
@@ -42,6 +51,11 @@ class Outcome:
     """Deepest penetration of hand and object during the trial."""
     attempts: int = 1
     """Number of grasps."""
+
+    @property
+    def verdict(self) -> str:
+        """Return the outcome in words: success, or the failure."""
+        return failure_in_words(self.failure) if self.failure else SUCCESS
 
 
 class OutcomeTracker:

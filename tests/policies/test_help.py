@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dexgrasp import assets, configs
-from dexgrasp.policies.cli import help, listing
+from dexgrasp.policies.cli import help, listing, option_docs
 from dexgrasp.policies.cli import main as cli
 from dexgrasp.policies.cli.commands import COMMANDS, GROUPS
 from dexgrasp.policies.cli.main import main
@@ -120,6 +120,12 @@ def test_the_defaults_of_a_recipe_in_the_output(capsys):
     assert main(["train", "recipe=student", "--help"]) == 0
     text = capsys.readouterr().out
     assert "  recipe=student " in text and "  iterations=240 " in text and "  camera=tracked_updated " in text
+
+
+def test_null_in_a_yaml_file_is_a_given_value():
+    given = {"host": None, "port": 0, "plugins": []}
+    keys = {key.name: key.default for key in option_docs._walk("dexgrasp.policies.viewer.app", "ViewerCfg", given, "")}
+    assert (keys["host"], keys["port"], keys["plugins"], keys["seed"]) == ("null", "0", "[]", "0")
 
 
 def test_help_below_a_prefix(capsys):

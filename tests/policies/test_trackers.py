@@ -3,6 +3,7 @@
 import csv
 import json
 import struct
+import threading
 
 import pytest
 
@@ -74,6 +75,17 @@ def test_configuration_and_scalars_are_in_the_offline_run_also_after_a_resumptio
         assert history[step]["rollout/success"] == float(row["rollout/success"])
         assert history[step]["reward/lift"] == pytest.approx(float(row["reward/lift"]))
     assert len({path.name.rpartition("-")[2] for path in run.glob("wandb/offline-run-*")}) == 1  # one run, two starts
+
+
+def test_a_training_that_cannot_begin_closes_its_tracker(household_for_training, tmp_path, capsys):
+    pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/last.zip").write_bytes(b"no checkpoint")
+    before = set(threading.enumerate())
+    assert train(household_for_training, tmp_path / "run", "tracker=tensorboard", "iterations=1") == 2
+    assert "last.zip" in capsys.readouterr().err
+    assert [*(tmp_path / "run").glob("events.*")]  # it was open
+    assert not [thread for thread in set(threading.enumerate()) - before if "Writer" in type(thread).__name__]
 
 
 def test_no_tracker_leaves_progress_csv_alone(household_for_training, tmp_path):

@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 
 import mujoco
@@ -23,6 +25,7 @@ from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.viewer import drawing
+from dexgrasp.policies.viewer.app import _Clock
 from dexgrasp.policies.viewer.page import Page
 from dexgrasp.policies.viewer.perception_view import PerceptionView
 from dexgrasp.policies.viewer.players import CameraPlayer, TaskPlayer
@@ -235,6 +238,47 @@ def test_frames_are_seen_as_long_as_their_stamps_say_and_start_again_at_the_end(
     assert tapes[1].closed
 
 
+def test_a_source_that_cannot_be_opened_again_leaves_the_present_one_open(allegro):
+    empty = looking_down(np.full((120, 160), 0.6))
+    first, second = Tape(empty, replace(empty, stamp_s=0.2)), Tape(CameraError("gone"))
+    opened = iter([first, second])
+    world = CameraPlayer(lambda: next(opened), allegro, SegmentationCfg(), "tape")
+    with pytest.raises(CameraError, match="gone"):
+        world.restart()
+    assert second.closed and not first.closed
+    assert world.advance() == pytest.approx(0.2) and world.look().caption == "tape · frame 1"
+    live = CameraPlayer(lambda: Tape(empty, empty), allegro, SegmentationCfg(), "camera", is_live=True)
+    live.advance()
+    live.restart()
+    assert live.look().caption == "camera · frame 1"
+
+
+@pytest.mark.parametrize("name", ["start", "restart", "pause"])
+def test_a_request_ends_a_long_wait(name):
+    with Page("127.0.0.1", 0, speed=0.1) as page:
+        page.rebuild("policy")
+        clock, start_s = _Clock(), time.monotonic()
+        threading.Timer(0.2, page._clicked, [name]).start()
+        clock.wait(AGAIN_S, page.speed, lambda: page.interrupted)  # 10 s
+        assert 0.15 < time.monotonic() - start_s < 2.0
+        assert [request.name for request in page.requests()] == [name if name != "pause" else "redraw"]
+        page.playing = True
+        page.request("redraw")
+        start_s = time.monotonic()
+        clock.wait(0.03, 0.1, lambda: page.interrupted)  # a drawing can wait, and nothing of the first wait is left
+        assert 0.25 < time.monotonic() - start_s < 2.0
+
+
+def test_a_port_that_is_taken_after_the_check_is_refused(monkeypatch):
+    monkeypatch.setattr("dexgrasp.policies.viewer.page._demand_free", lambda host, port: None)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"cannot serve on 127.0.0.1:{port} "):
+            Page("127.0.0.1", port)
+
+
 def test_a_recording_without_a_frame_says_so_and_is_closed(allegro):
     tape = Tape()
     with pytest.raises(CameraError, match="tape holds no frame"):
@@ -314,6 +358,8 @@ def test_after_the_verdict_comes_the_next_trial_and_buttons_choose_it_too(worlds
     task = rollout.task
     waits = [rollout.advance() for _ in range(task.episode_steps + 1)]
     assert waits == [task.step_s] * task.episode_steps + [AGAIN_S]
+    assert world.look().caption.startswith("trial 1 ") and world.look().verdict  # the end stays meanwhile
+    assert rollout.advance() == 0.0
     assert world.look().caption == f"trial 2 · {household.names[2]} · grasp · 0.00 s"
 
 
@@ -331,6 +377,8 @@ def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
     assert "no policy 'sinergy'. Did you mean 'synergy'? Expected" in complaint(capsys, "policy=sinergy")
     assert "no object 'banan' among the 144 of the library" in complaint(capsys, "object=banan")
     assert "num_envs must lie in 1..16, got 17" in complaint(capsys, "num_envs=17")
+    assert "frames must not be negative, got -1" in complaint(capsys, "frames=-1")
+    assert "trial must not be negative, got -3" in complaint(capsys, "trial=-3")
     assert "speed must lie in 0.1..4, got 9" in complaint(capsys, "speed=9")
     assert "preset=policy needs the simulation" in complaint(capsys, str(tmp_path), "preset=policy")
     assert "nowhere.yaml" in complaint(capsys, str(tmp_path), f"camera={tmp_path}/nowhere.yaml")

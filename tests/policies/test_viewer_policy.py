@@ -71,7 +71,8 @@ def test_trials_side_by_side_are_those_of_the_evaluation(rollouts, balanced, all
         won,
         won,
     )
-    assert rollout.advance() == AGAIN_S and rollout.task.trial.tolist() == [5, 6, 7] and rollout.outcomes == [None] * 3
+    assert rollout.advance() == AGAIN_S and rollout.advance() == 0.0
+    assert rollout.task.trial.tolist() == [5, 6, 7] and rollout.outcomes == [None] * 3
 
 
 def test_an_object_is_chosen_by_the_trials_that_use_it():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dexgrasp.sim.engine.base import State
-from dexgrasp.sim.task.outcomes import FAILURES, OutcomeTracker
+from dexgrasp.sim.task.outcomes import FAILURES, Outcome, OutcomeTracker
 
 STEP_S = 0.05
 GRASP, LIFT, HOLD = 2, 2, 4
@@ -172,6 +172,15 @@ def test_the_last_attempt_decides_and_says_how_it_failed():
     play(tracker)
     (outcome,) = tracker.outcomes([0], [0], ["mug"], "none")
     assert outcome.success and outcome.attempts == 3
+
+
+def test_outcomes_in_words():
+    def verdict(failure):
+        measured = {"lift_m": 0.0, "slip_m": 0.0, "penetration_m": 0.0}
+        return Outcome(7, object="box", disturbance="none", success=not failure, failure=failure, **measured).verdict
+
+    expected = ["success", "missed", "dropped in lift", "dropped in hold", "pushed away", "unstable"]
+    assert [verdict(failure) for failure in ("", *FAILURES)] == expected
 
 
 def test_a_reset_forgets_the_given_rows_only():

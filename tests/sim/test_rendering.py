@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from dexgrasp.sim.rendering import offscreen
+from dexgrasp.sim.rendering import offscreen, studio
 from dexgrasp.sim.rendering.follow_camera import FOVY_DEG, FollowCamera
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.rendering.overlay import Overlay, Phase, draw_overlay
@@ -268,6 +268,16 @@ def test_the_timeline_is_filled_as_far_as_the_attempt_has_come(time_s, share):
     assert filled / (720 - 36) == pytest.approx(share, abs=0.04)  # gaps between the phases
 
 
+def test_the_name_of_the_phase_stands_before_an_attempt_only():
+    blank = np.full((480, 720, 3), 128, dtype=np.uint8)
+
+    def right_end(time_s, name):
+        return draw_overlay(blank, Overlay(phase=Phase({"lift": 1.0}, time_s, name)))[440:462, 600:]
+
+    assert (right_end(-0.1, "retreat") != right_end(-0.1, "")).any()
+    assert (right_end(0.1, "lift") == right_end(0.1, "")).all()
+
+
 def test_a_finger_that_touches_has_a_filled_dot():
     from dexgrasp.sim.rendering.overlay import TOUCH
 
@@ -313,7 +323,42 @@ def test_a_recording_needs_a_playable_name_and_size(tmp_path):
         VideoRecorder(tmp_path / "a.mp4", rate_hz=20, width=650)
 
 
-def test_a_recording_without_frames_leaves_no_file(tmp_path):
-    with VideoRecorder(tmp_path / "a.mp4", rate_hz=20):
+@pytest.mark.parametrize("suffix", [".mp4", ".gif"])
+def test_a_recording_without_frames_is_an_error_and_leaves_no_file(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(ValueError, match="nothing was captured for"), VideoRecorder(path, rate_hz=20):
         pass
+    with pytest.raises(ValueError, match="nothing was captured for"):
+        VideoWriter(path, 20, 80, 48).close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_animation_that_cannot_be_saved_leaves_no_file(tmp_path):
+    writer = VideoWriter(tmp_path / "a.webp", 20, 20000, 2)
+    writer.append(np.zeros((2, 20000, 3), np.uint8))  # WebP has at most 16383 pixels a side
+    with pytest.raises(ValueError, match="16383 pixels"):
+        writer.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("azimuth_deg", [None, 0.0, 90.0])
+def test_the_camera_looks_in_the_direction_that_was_asked_also_in_zero(scene, azimuth_deg):
+    renderer = Renderer((BOX, FACES), azimuth_deg=azimuth_deg)
+    renderer.shoot(*scene)
+    renderer.close()
+    assert renderer.camera.camera.azimuth == pytest.approx(135.0 if azimuth_deg is None else azimuth_deg)
+
+
+def test_a_studio_that_fails_half_way_frees_its_first_renderer(scene, monkeypatch):
+    opened = []
+
+    def open_one(*words, **options):
+        if opened:
+            raise RenderUnavailable({"egl": "no second context"})
+        opened.append(offscreen.open_renderer(*words, **options))
+        return opened[0]
+
+    monkeypatch.setattr(studio, "open_renderer", open_one)
+    with pytest.raises(RenderUnavailable):
+        studio.Studio(scene[0], 64, 48)
+    assert opened[0]._gl_context is None  # as after Renderer.close
