@@ -137,14 +137,14 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
         if "--cfg" in flags:
             print(yaml.safe_dump(configs.as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
             return OK
-        preflight.check(cfg)
+        preflight.check(cfg, out_is_file=command.out_is_file)
         status = _resolve(command.function)(cfg)
         return status if isinstance(status, int) else OK
     if "--cfg" in flags:
         raise configs.ConfigError("--cfg prints one configuration: leave out -m, and give each key one value")
     jobs = sweep.plan(command, overrides)
     for job in jobs:  # every mistake is found before the first job runs
-        preflight.check(load(command, [*job.words, f"out={job.folder}"]))
+        preflight.check(load(command, [*job.words, f"out={job.folder}"]), out_is_file=command.out_is_file)
     return sweep.run(command, jobs)
 
 
