@@ -142,10 +142,10 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
         return status if isinstance(status, int) else OK
     if "--cfg" in flags:
         raise configs.ConfigError("--cfg prints one configuration: leave out -m, and give each key one value")
-    jobs = sweep.plan(command, overrides)
+    root, jobs = sweep.plan(command, overrides)
     for job in jobs:  # every mistake is found before the first job runs
-        preflight.check(load(command, [*job.words, f"out={job.folder}"]), out_is_file=command.out_is_file)
-    return sweep.run(command, jobs)
+        preflight.check(load(command, [*job.words, f"out={job.folder}"]), out_is_file=False)
+    return sweep.run(command, root, jobs)
 
 
 def load(command: CliCommand, overrides: Sequence[str]) -> Any:

@@ -80,6 +80,25 @@ def test_a_sweep_runs_skips_what_is_done_and_goes_on_after_a_failure(here, capfd
     assert len(json.loads((here / "sweep/n=2/manifest.json").read_text())["objects"]) == 2
 
 
+def test_a_sweep_over_a_decimal_value_of_a_dotted_key_keeps_its_list_and_runs_no_job_again(here, capfd):
+    line = ["calibrate", "board", "dpi=72", "board.square_m=0.03,0.035", "out=sweep", "-m"]
+    assert main(line) == 0
+    folders = {"board.square_m=0.03", "board.square_m=0.035"}
+    assert {path.name for path in (here / "sweep").iterdir()} == {"sweep.json", *folders}
+    assert {path.name for path in here.iterdir()} == {"sweep"}
+    for name in folders:
+        (here / "sweep" / name / "board.png").unlink()  # if the job ran again, it would write it
+    assert main(line) == 0
+    assert not list(here.rglob("board.png"))
+    assert "sweep: sweep; the same command with out=sweep" in capfd.readouterr().out
+
+
+def test_the_root_of_a_sweep_is_its_out_for_every_name_of_a_job():
+    root, jobs = sweep.plan(BY_WORDS["evaluate"], ["task.lift_m=0.12,0.14", "out=runs/v1.2"])
+    assert root == Path("runs/v1.2")
+    assert [job.folder for job in jobs] == ["runs/v1.2/task.lift_m=0.12", "runs/v1.2/task.lift_m=0.14"]
+
+
 @pytest.mark.slow
 def test_a_sweep_of_evaluate_ends_with_one_table_of_success_rates(here, capfd):
     words = ["policy=synergy,zero", "trials=6", "num_envs=6", "physics=turbo", "task.hold_s=0.5", "out=sweep", "-m"]
@@ -114,6 +133,8 @@ def test_results_of_training_and_comparison_in_the_table(tmp_path):
         (["evaluate", "seed=1,x", "-m"], "evaluate: 'seed' expects int, got 'x'"),
         (["evaluate", "policy=synergy,sinergy", "-m"], "no policy 'sinergy'. Did you mean 'synergy'?"),
         (["list", "what=hands,arms", "-m"], "`dexgrasp list` has no key out"),
+        (["video", "runs/a", "trial=1,2", "-m"], "`dexgrasp video` writes one file and cannot be swept: leave out -m"),
+        (["objects", "show", "most=4,9", "-m"], "`dexgrasp objects show` writes one file and cannot be swept"),
         (["evaluate", "seed=1,2", "-m", "--cfg"], "--cfg prints one configuration"),
     ],
 )
