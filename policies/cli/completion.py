@@ -113,7 +113,7 @@ def _names(command: CliCommand, last: str) -> Iterator[str]:
 def _positionals(command: CliCommand, given: Sequence[str]) -> list[str]:
     """Return the values of the next key that may be given without its name."""
     named = [word.partition("=")[0] for word in given if "=" in word]
-    places = [key for key in command.positional if key not in named]
+    places = [key for key in (place.removesuffix("...") for place in command.positional) if key not in named]
     bare = [word for word in given if "=" not in word and not word.startswith("-")]
     if len(bare) >= len(places):
         return []
