@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,23 +81,18 @@ def test_a_sweep_runs_skips_what_is_done_and_goes_on_after_a_failure(here, capfd
     assert len(json.loads((here / "sweep/n=2/manifest.json").read_text())["objects"]) == 2
 
 
-def test_a_sweep_over_a_decimal_value_of_a_dotted_key_keeps_its_list_and_runs_no_job_again(here, capfd):
-    line = ["calibrate", "board", "dpi=72", "board.square_m=0.03,0.035", "out=sweep", "-m"]
-    assert main(line) == 0
-    folders = {"board.square_m=0.03", "board.square_m=0.035"}
-    assert {path.name for path in (here / "sweep").iterdir()} == {"sweep.json", *folders}
-    assert {path.name for path in here.iterdir()} == {"sweep"}
-    for name in folders:
-        (here / "sweep" / name / "board.png").unlink()  # if the job ran again, it would write it
-    assert main(line) == 0
-    assert not list(here.rglob("board.png"))
-    assert "sweep: sweep; the same command with out=sweep" in capfd.readouterr().out
-
-
-def test_the_root_of_a_sweep_is_its_out_for_every_name_of_a_job():
-    root, jobs = sweep.plan(BY_WORDS["evaluate"], ["task.lift_m=0.12,0.14", "out=runs/v1.2"])
-    assert root == Path("runs/v1.2")
-    assert [job.folder for job in jobs] == ["runs/v1.2/task.lift_m=0.12", "runs/v1.2/task.lift_m=0.14"]
+def test_a_sweep_over_a_decimal_value_of_a_dotted_key_keeps_its_list_in_its_out_and_finds_it_again(here, capsys):
+    words = ["task.lift_m=0.12,0.14", "out=runs/v1.2"]
+    root, jobs = sweep.plan(BY_WORDS["evaluate"], words)
+    assert [(job.folder, job.status) for job in jobs] == [
+        ("runs/v1.2/task.lift_m=0.12", "waiting"),
+        ("runs/v1.2/task.lift_m=0.14", "waiting"),
+    ]
+    done = [replace(job, status="done") for job in jobs]  # as if both had run: no process is started
+    assert sweep.run(BY_WORDS["evaluate"], root, done) == 0
+    assert [str(path.relative_to(here)) for path in here.rglob("*.json")] == ["runs/v1.2/sweep.json"]
+    assert "sweep: runs/v1.2; the same command with out=runs/v1.2" in capsys.readouterr().out
+    assert sweep.plan(BY_WORDS["evaluate"], words) == (Path("runs/v1.2"), done)
 
 
 @pytest.mark.slow
