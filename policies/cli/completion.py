@@ -69,16 +69,22 @@ def print_script(cfg: CompletionCfg) -> None:
 
 
 def candidates(commands: Sequence[CliCommand], line: str = "") -> list[str]:
-    """Return the completions of the last word of a command line; complete words end with a space."""
+    """Return the completions of the last word of a command line; complete words end with a space.
+
+    There are none for the keys of a command whose package is not installed.
+    """
     words = line.split()[1:]
     last = "" if not line or line[-1].isspace() else words.pop() if words else ""
     command, given = _command(commands, words)
-    if command is None:
-        found = _command_words(commands, words)
-    elif "=" in last:
-        found = _values(command, *last.split("=", 1))
-    else:
-        found = [*_positionals(command, given), *_names(command, last), "config="]
+    try:
+        if command is None:
+            found = _command_words(commands, words)
+        elif "=" in last:
+            found = _values(command, *last.split("=", 1))
+        else:
+            found = [*_positionals(command, given), *_names(command, last), "config="]
+    except ImportError:
+        found = []
     return [word for word in found if word.startswith(last)]
 
 

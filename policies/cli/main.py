@@ -21,6 +21,7 @@ from dexgrasp import configs
 from dexgrasp.configs.schema import fields
 from dexgrasp.policies.cli import completion, help, preflight, saved_config, sweep
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
+from dexgrasp.policies.cli.option_docs import explain_missing
 from dexgrasp.policies.run_directory import log
 from dexgrasp.utils.plugins import import_plugins, plugin_names
 from dexgrasp.utils.text import comma_separated, did_you_mean
@@ -76,7 +77,7 @@ def _print_help(command: CliCommand, rest: Sequence[str]) -> int:
             text = "\n".join(help.prefix_help(command, prefix, chosen) for prefix in prefixes)
         else:
             text = help.command_help(command, chosen)
-    except configs.ConfigError as error:
+    except (configs.ConfigError, ImportError) as error:
         print(f"dexgrasp {command.words}: error: {error}", file=sys.stderr)
         return MISUSED
     print(text)
@@ -201,9 +202,7 @@ def _resolve(name: str):  # noqa: ANN202 - a class or a function, as the table s
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        if error.name != "dexgrasp_ros":
-            raise
-        raise ImportError("this needs the package dexgrasp_ros: build ros2_ws with colcon and source it") from error
+        raise explain_missing(error) from error
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

@@ -208,6 +208,7 @@ def test_a_configuration_of_another_command_is_refused(here, capsys):
     [
         (["config=nowhere.yaml"], "config=nowhere.yaml: no such file. Expected the config.yaml of a run directory"),
         (["seed=1", "config=a.yaml"], "comes first: later words win over the saved values, so that 'seed=1'"),
+        (["config=a.yaml", "config=b.yaml"], "config=FILE is given once, got config=a.yaml and config=b.yaml"),
     ],
 )
 def test_a_saved_configuration_that_cannot_be_used(words, message, here, capsys):
