@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dexgrasp import assets
+from dexgrasp.policies.cli import sweep
 from dexgrasp.policies.cli.commands import CliCommand
 from dexgrasp.policies.cli.option_docs import OptionHelp, keys
 
@@ -106,7 +107,7 @@ def _command_words(commands: Sequence[CliCommand], words: Sequence[str]) -> list
 def _names(command: CliCommand, last: str) -> Iterator[str]:
     """Yield flags and keys: nested keys one level at a time."""
     if last.startswith("-"):
-        yield from (f"{flag} " for flag in FLAGS)
+        yield from (f"{flag} " for flag in FLAGS if flag != "-m" or not sweep.refusal(command))
     depth, seen = last.count("."), set[str]()
     for key in keys(command.schema, command.config):
         parts = key.name.split(".")
