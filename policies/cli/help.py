@@ -12,7 +12,7 @@ from dexgrasp.policies.cli.option_docs import REQUIRED, OptionHelp, keys
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 SECTIONS = {
-    "Policy": "recipe perception camera_file bag policy a b teacher init_checkpoint variants budget",
+    "Policy": "recipe camera_file bag policy a b teacher init_checkpoint variants budget",
     "Robot and objects": "hand arm side mount objects validation_objects library source meshes test n split families",
     "Trials": "trials disturbances attempts videos trial",
     "Training": "iterations time_limit_min tracker",

@@ -51,6 +51,11 @@ EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
         "tracker=wandb needs wandb: pip install 'dexgrasp[wandb]'",
     ),
     (
+        lambda cfg, _: getattr(cfg, "tracker", "") == "tensorboard",
+        ("tensorboard",),
+        "tracker=tensorboard needs tensorboard: pip install 'dexgrasp[tensorboard]'",
+    ),
+    (
         lambda cfg, _: getattr(cfg, "engine", "") == "warp",
         ("mujoco_warp", "warp"),
         "engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]'",
@@ -65,7 +70,7 @@ EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
 
 
 def _live_camera(cfg: Any) -> bool:
-    return any(str(getattr(cfg, key, "")).partition(":")[0] == "realsense" for key in ("perception", "source"))
+    return str(getattr(cfg, "source", "")).partition(":")[0] == "realsense"
 
 
 def _check_extras(cfg: Any) -> None:

@@ -32,7 +32,8 @@ def split(schema: type, command: CliCommand, words: Sequence[str]) -> tuple[dict
     if not isinstance(tree, dict):
         raise configs.ConfigError(f"{first}: expected keys and values, got a {type(tree).__name__}")
     _refuse_other_command(first, file, schema, command)
-    tree = configs.upgrade(schema, tree, str(file))
+    former = {old: new for old, new in command.renamed if new not in tree}
+    tree = configs.upgrade(schema, {former.get(key, key): value for key, value in tree.items()}, str(file))
     known = {key.partition(".")[0] for key in configs.known_keys(schema)}
     if unknown := [key for key in tree if key not in known]:
         fitting = [other.words for other in COMMANDS if set(tree) <= _top_level(other)]

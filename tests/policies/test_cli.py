@@ -114,6 +114,16 @@ def test_a_former_name_of_a_key_works_for_one_release(words, capsys):
     )
 
 
+def test_the_viewer_still_takes_its_source_by_its_former_name(capsys, tmp_path):
+    assert main(["viewer", "perception=frames", "--cfg"]) == 0
+    out, err = capsys.readouterr()
+    assert "\nsource: frames\n" in out
+    assert err == "dexgrasp: `perception=` is now called `source=`; the old name will go with the next release\n"
+    (tmp_path / "old.yaml").write_text("perception: frames\nseed: 4\n")
+    assert main(["viewer", f"config={tmp_path}/old.yaml", "--cfg"]) == 0
+    assert "\nsource: frames\n" in capsys.readouterr().out
+
+
 def test_replay_still_takes_its_former_switch(capsys):
     (command,) = (command for command in COMMANDS if command.words == "replay")
     words = ["policy=false", "policy=runs/bundle"]

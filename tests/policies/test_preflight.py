@@ -85,6 +85,7 @@ def test_a_mistake_is_refused_in_seconds_and_nothing_is_written(line, message, h
         ("calibrate camera realsense", "pyrealsense2", "realsense"),
         ("replay bag policy=allegro/student", "rosbags", "ros"),
         ("train tracker=wandb", "wandb", "wandb"),
+        ("train tracker=tensorboard", "tensorboard", "tensorboard"),
         ("evaluate engine=warp", "mujoco_warp", "gpu"),
         ("evaluate cluster=local", "ray", "ray"),
         ("compare synergy zero cluster=local", "pyarrow", "ray"),
@@ -102,6 +103,7 @@ def test_the_packages_of_the_checks_are_modules_of_their_extras():
     packages = {package for _, names, _ in preflight.EXTRAS for package in names}
     assert packages == {"onnx", "onnxscript", "viser", "cv2", "rosbags", "ray", "pyarrow", "wandb", "mujoco_warp"} | {
         "warp",
+        "tensorboard",
         "pyrealsense2",
     }
     for name in packages - {"ray", "pyarrow", "rosbags", "pyrealsense2"}:
