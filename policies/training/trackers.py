@@ -58,6 +58,8 @@ def make_tracker(cfg: TrainCfg, path: Path) -> KVWriter | None:
             return TensorBoardOutputFormat(str(path))
         except AssertionError as error:  # raised where the package is missing
             if cfg.tracker == "tensorboard":
-                raise ImportError("tracker=tensorboard: pip install 'dexgrasp[tensorboard]'") from error
+                raise ImportError(
+                    "tracker=tensorboard needs tensorboard: pip install 'dexgrasp[tensorboard]'"
+                ) from error
             log.info("TensorBoard is not installed, curves go to progress.csv: pip install 'dexgrasp[tensorboard]'")
     return None
