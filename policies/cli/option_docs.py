@@ -48,7 +48,7 @@ class OptionHelp:
 
 
 def explain_missing(error: ModuleNotFoundError) -> ImportError:
-    """Return an ImportError that says how to install dexgrasp_ros if this is what is missing, else `error`."""
+    """Return the error of a missing package, with the way to install it for dexgrasp_ros."""
     if error.name != "dexgrasp_ros":
         return error
     return ImportError("this needs the package dexgrasp_ros: build ros2_ws with colcon and source it")
