@@ -23,6 +23,8 @@ class CliCommand:
     """(former, present) names of keys, accepted for one release."""
     group: str = ""
     """Key of `GROUPS` under which the overview lists it."""
+    out_is_file: bool = False
+    """Whether `out` is a file rather than a folder."""
     examples: tuple[str, ...] = ()
     """Command lines without `dexgrasp`, the simplest first."""
 
@@ -109,6 +111,7 @@ COMMANDS = (
         function="dexgrasp.policies.cli.objects:show",
         positional=("library",),
         group="objects",
+        out_is_file=True,
         examples=(
             "objects show shipped",
             "objects show library out=library.png",
@@ -159,6 +162,7 @@ COMMANDS = (
         function="dexgrasp.policies.evaluation.report:report",
         positional=("runs...",),
         group="measure",
+        out_is_file=True,
         examples=("report runs/a", "report runs/a runs/b", "report runs/a runs/b out=comparison.html"),
     ),
     CliCommand(
@@ -168,6 +172,7 @@ COMMANDS = (
         function="dexgrasp.policies.evaluation.videos:video",
         positional=("run",),
         group="measure",
+        out_is_file=True,
         examples=(
             "video runs/a trial=3 out=grasp.mp4",
             "video runs/a trial=3 out=grasp.gif width=480",
@@ -234,6 +239,7 @@ COMMANDS = (
         function="dexgrasp.policies.cli.checkpoint:export_sb3",
         positional=("policy",),
         group="train",
+        out_is_file=True,
         examples=(
             "checkpoint sb3 allegro/teacher out=teacher.zip",
             "checkpoint sb3 runs/student out=student.zip",
@@ -423,7 +429,8 @@ COMMANDS = (
         summary="Show a policy in simulation, or perception results of depth images, in a browser.",
         schema="dexgrasp.policies.viewer.app:ViewerCfg",
         function="dexgrasp.policies.viewer.app:run_viewer",
-        positional=("perception",),
+        positional=("source",),
+        renamed=(("perception", "source"),),
         former="view",
         group="start",
         examples=(

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from dexgrasp import assets
+from dexgrasp.policies.cli import sweep
 from dexgrasp.policies.cli.commands import CliCommand
 from dexgrasp.policies.cli.option_docs import OptionHelp, keys
 
@@ -69,16 +70,22 @@ def print_script(cfg: CompletionCfg) -> None:
 
 
 def candidates(commands: Sequence[CliCommand], line: str = "") -> list[str]:
-    """Return the completions of the last word of a command line; complete words end with a space."""
+    """Return the completions of the last word of a command line; complete words end with a space.
+
+    There are none for the keys of a command whose package is not installed.
+    """
     words = line.split()[1:]
     last = "" if not line or line[-1].isspace() else words.pop() if words else ""
     command, given = _command(commands, words)
-    if command is None:
-        found = _command_words(commands, words)
-    elif "=" in last:
-        found = _values(command, *last.split("=", 1))
-    else:
-        found = [*_positionals(command, given), *_names(command, last), "config="]
+    try:
+        if command is None:
+            found = _command_words(commands, words)
+        elif "=" in last:
+            found = _values(command, *last.split("=", 1))
+        else:
+            found = [*_positionals(command, given), *_names(command, last), "config="]
+    except ImportError:
+        found = []
     return [word for word in found if word.startswith(last)]
 
 
@@ -100,7 +107,7 @@ def _command_words(commands: Sequence[CliCommand], words: Sequence[str]) -> list
 def _names(command: CliCommand, last: str) -> Iterator[str]:
     """Yield flags and keys: nested keys one level at a time."""
     if last.startswith("-"):
-        yield from (f"{flag} " for flag in FLAGS)
+        yield from (f"{flag} " for flag in FLAGS if flag != "-m" or not sweep.refusal(command))
     depth, seen = last.count("."), set[str]()
     for key in keys(command.schema, command.config):
         parts = key.name.split(".")
@@ -113,7 +120,7 @@ def _names(command: CliCommand, last: str) -> Iterator[str]:
 def _positionals(command: CliCommand, given: Sequence[str]) -> list[str]:
     """Return the values of the next key that may be given without its name."""
     named = [word.partition("=")[0] for word in given if "=" in word]
-    places = [key for key in command.positional if key not in named]
+    places = [key for key in (place.removesuffix("...") for place in command.positional) if key not in named]
     bare = [word for word in given if "=" not in word and not word.startswith("-")]
     if len(bare) >= len(places):
         return []

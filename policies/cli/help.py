@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from dexgrasp import assets, configs
+from dexgrasp.policies.cli import sweep
 from dexgrasp.policies.cli.commands import GROUPS, CliCommand
 from dexgrasp.policies.cli.option_docs import REQUIRED, OptionHelp, keys
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 SECTIONS = {
-    "Policy": "recipe perception camera_file bag policy a b teacher init_checkpoint variants budget",
+    "Policy": "recipe camera_file bag policy a b teacher init_checkpoint variants budget",
     "Robot and objects": "hand arm side mount objects validation_objects library source meshes test n split families",
     "Trials": "trials disturbances attempts videos trial",
     "Training": "iterations time_limit_min tracker",
@@ -36,9 +37,11 @@ LONGEST_DEFAULT = 40
 EVERY_COMMAND = (
     ("config=RUN/config.yaml", "start from a saved configuration; later words win"),
     ("--cfg", "print the resolved configuration, run nothing"),
-    ("KEY=A,B,C -m", "run every value, or every combination; one table at the end"),
 )
-"""Words that every command with a configuration takes."""
+"""Words that every command takes."""
+
+SWEEP = ("KEY=A,B,C -m", "run every value, or every combination; one table at the end")
+"""Words of the commands that can be swept."""
 
 
 def overview(commands: Sequence[CliCommand]) -> str:
@@ -125,7 +128,8 @@ def _footer(command: CliCommand, known: Sequence[OptionHelp], shown: Sequence[Op
         ways |= {"--help-all": "every key"}
         width = max(map(len, ways)) + 2
         lines += [f"  dexgrasp {command.words} {flag:<{width}}{text}" for flag, text in ways.items()]
-    lines += ["Every command takes", *(f"  {words:<26}{text}" for words, text in EVERY_COMMAND)]
+    words = EVERY_COMMAND if sweep.refusal(command) else (*EVERY_COMMAND, SWEEP)
+    lines += ["Also taken", *(f"  {word:<26}{text}" for word, text in words)]
     return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from dexgrasp import configs
 from dexgrasp.configs.schema import fields
 from dexgrasp.policies.cli import completion, help, preflight, saved_config, sweep
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
+from dexgrasp.policies.cli.option_docs import explain_missing
 from dexgrasp.policies.run_directory import log
 from dexgrasp.utils.plugins import import_plugins, plugin_names
 from dexgrasp.utils.text import comma_separated, did_you_mean
@@ -29,6 +30,9 @@ OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 FLAGS = ("--cfg", "-m", "--multirun")
 """Words of every command beside key=value."""
+
+HELP_FLAGS = ("-h", "--help", "--help-all")
+"""Words that print the help of a command."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,30 +61,48 @@ def _main(given: list[str]) -> int:
     command, rest = _find(given)
     if command is None:
         return _no_such_command(given)
-    if {"-h", "--help", "--help-all"} & set(rest):
+    if set(HELP_FLAGS) & set(rest):
         return _print_help(command, rest)
     return _guarded(command, rest)
 
 
 def _print_help(command: CliCommand, rest: Sequence[str]) -> int:
     """Print the help of a command; a word behind --help that is no `group=option` names a key or a prefix."""
-    words = [word for word in rest if word not in ("-h", "--help", "--help-all")]
-    given = dict(word.split("=", 1) for word in words if "=" in word)
-    groups = configs.groups(command.config)
-    chosen = {key: value for key, value in given.items() if key in groups and value in configs.options(key)}
-    prefixes = [word for word in words if "=" not in word]
+    first = next(i for i, word in enumerate(rest) if word in HELP_FLAGS)
+    prefixes = [word for word in rest[first:] if "=" not in word and not word.startswith("-")]
     try:
-        if "--help-all" in rest:
-            text = help.full_help(command, chosen)
-        elif prefixes:
+        for word in rest:
+            if word.startswith("-") and word not in (*HELP_FLAGS, *FLAGS):
+                raise _no_such_option(word)
+        chosen = _chosen_options(command, rest)
+        if prefixes:
             text = "\n".join(help.prefix_help(command, prefix, chosen) for prefix in prefixes)
+        elif "--help-all" in rest:
+            text = help.full_help(command, chosen)
         else:
             text = help.command_help(command, chosen)
-    except configs.ConfigError as error:
+    except (configs.ConfigError, ImportError) as error:
         print(f"dexgrasp {command.words}: error: {error}", file=sys.stderr)
         return MISUSED
     print(text)
     return OK
+
+
+def _chosen_options(command: CliCommand, words: Sequence[str]) -> dict[str, str]:
+    """Return the `group=option` words of a command line by group. Raises ConfigError for an unknown option."""
+    groups = configs.groups(command.config)
+    given = dict(word.split("=", 1) for word in words if "=" in word)
+    chosen = {group: option for group, option in given.items() if group in groups}
+    for group, option in chosen.items():
+        if option not in (known := configs.options(group)):
+            hint = did_you_mean(option, known)
+            raise configs.ConfigError(f"group '{group}' has no '{option}'.{hint} Known: {comma_separated(known)}")
+    return chosen
+
+
+def _no_such_option(word: str) -> configs.ConfigError:
+    known = "--help, --help-all, --cfg and -m"
+    return configs.ConfigError(f"no option '{word}': options are written key=value; flags are {known}")
 
 
 def _find(given: Sequence[str]) -> tuple[CliCommand | None, list[str]]:
@@ -137,15 +159,15 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
         if "--cfg" in flags:
             print(yaml.safe_dump(configs.as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
             return OK
-        preflight.check(cfg)
+        preflight.check(cfg, out_is_file=command.out_is_file)
         status = _resolve(command.function)(cfg)
         return status if isinstance(status, int) else OK
     if "--cfg" in flags:
         raise configs.ConfigError("--cfg prints one configuration: leave out -m, and give each key one value")
-    jobs = sweep.plan(command, overrides)
+    root, jobs = sweep.plan(command, overrides)
     for job in jobs:  # every mistake is found before the first job runs
-        preflight.check(load(command, [*job.words, f"out={job.folder}"]))
-    return sweep.run(command, jobs)
+        preflight.check(load(command, [*job.words, f"out={job.folder}"]), out_is_file=False)
+    return sweep.run(command, root, jobs)
 
 
 def load(command: CliCommand, overrides: Sequence[str]) -> Any:
@@ -167,8 +189,7 @@ def _name_positionals(command: CliCommand, words: Sequence[str]) -> list[str]:
     overrides, listed = [], []
     for word in words:
         if word.startswith("--"):
-            known = "--help, --help-all, --cfg and -m"
-            raise configs.ConfigError(f"no option '{word}': options are written key=value; flags are {known}")
+            raise _no_such_option(word)
         if not re.match(r"\+{0,2}[A-Za-z_][\w.]*=", word) and free:
             if free[0].endswith("..."):
                 listed.append(word)
@@ -201,9 +222,7 @@ def _resolve(name: str):  # noqa: ANN202 - a class or a function, as the table s
     try:
         return getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
-        if error.name != "dexgrasp_ros":
-            raise
-        raise ImportError("this needs the package dexgrasp_ros: build ros2_ws with colcon and source it") from error
+        raise explain_missing(error) from error
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:

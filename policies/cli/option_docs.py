@@ -47,10 +47,18 @@ class OptionHelp:
         return self.kind.removeprefix("list of ").removeprefix("one of ").split(", ") if "one of " in self.kind else []
 
 
+def explain_missing(error: ModuleNotFoundError) -> ImportError:
+    """Return the error of a missing package, with the way to install it for dexgrasp_ros."""
+    if error.name != "dexgrasp_ros":
+        return error
+    return ImportError("this needs the package dexgrasp_ros: build ros2_ws with colcon and source it")
+
+
 def keys(schema: str, config: str, chosen: Mapping[str, str] | None = None) -> list[OptionHelp]:
     """Return every key of the dataclass `module:Class`, nested keys dotted.
 
     Defaults are those of the YAML `config` with the options `chosen` of its groups, for instance {"recipe": "student"}.
+    Raises ImportError where the package of the command is not installed.
     """
     module, _, name = schema.partition(":")
     options = configs.chosen_options(config, chosen or {})
@@ -200,6 +208,9 @@ def _parse(module: str) -> ast.Module:
 
 
 def _file(module: str) -> Path:
-    spec = importlib.util.find_spec(module)  # imports the package around it, which holds nothing
+    try:
+        spec = importlib.util.find_spec(module)  # imports the package around it, which holds nothing
+    except ModuleNotFoundError as error:
+        raise explain_missing(error) from error
     assert spec is not None and spec.origin is not None
     return Path(spec.origin)

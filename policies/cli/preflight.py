@@ -15,13 +15,14 @@ LIBRARY_KEYS = ("objects", "validation_objects", "library", "test")
 """Keys that name an object library."""
 
 
-def check(cfg: Any) -> None:
+def check(cfg: Any, *, out_is_file: bool) -> None:
     """Raise ValueError, OSError or ImportError with the key that is wrong and what to do.
 
-    `cfg` is the dataclass of any command; the names and values of its fields decide what is checked.
+    `cfg` is the dataclass of any command; the names and values of its fields decide what is checked. `out_is_file`:
+    `out` is a file, not a folder.
     """
     _check_extras(cfg)
-    _check_out(cfg)
+    _check_out(cfg, out_is_file)
     _check_names(cfg)
     _check_task(cfg)
 
@@ -50,6 +51,11 @@ EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
         "tracker=wandb needs wandb: pip install 'dexgrasp[wandb]'",
     ),
     (
+        lambda cfg, _: getattr(cfg, "tracker", "") == "tensorboard",
+        ("tensorboard",),
+        "tracker=tensorboard needs tensorboard: pip install 'dexgrasp[tensorboard]'",
+    ),
+    (
         lambda cfg, _: getattr(cfg, "engine", "") == "warp",
         ("mujoco_warp", "warp"),
         "engine=warp needs mujoco_warp and warp: pip install 'dexgrasp[gpu]'",
@@ -64,7 +70,7 @@ EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
 
 
 def _live_camera(cfg: Any) -> bool:
-    return any(str(getattr(cfg, key, "")).partition(":")[0] == "realsense" for key in ("perception", "source"))
+    return str(getattr(cfg, "source", "")).partition(":")[0] == "realsense"
 
 
 def _check_extras(cfg: Any) -> None:
@@ -74,13 +80,12 @@ def _check_extras(cfg: Any) -> None:
             raise ImportError(f"{message} (no module {missing[0]})")
 
 
-def _check_out(cfg: Any) -> None:
+def _check_out(cfg: Any, is_file: bool) -> None:
     """Raise ConfigError unless the folder or file `out` can be written; nothing is created."""
     out = getattr(cfg, "out", None)
-    if out is None:
+    if out is None or (is_file and not out):  # the command chooses the file
         return
     path = Path(out) if out else Path("runs")
-    is_file = type(cfg).__name__ in ("ShowCfg", "Sb3Cfg")
     if path.exists() and path.is_dir() == is_file:
         kinds = ("file", "folder") if is_file else ("folder", "file")
         raise ConfigError(f"out={path} is a {kinds[1]}, expected a {kinds[0]}: choose another out=")

@@ -17,10 +17,12 @@ def split(schema: type, command: CliCommand, words: Sequence[str]) -> tuple[dict
     `out` is left out: a new run gets a new directory. Raises ConfigError for a file of another command.
     """
     first, *rest = words
-    if not first.startswith("config=") or any(word.startswith("config=") for word in rest):
+    if len(given := [word for word in words if word.startswith("config=")]) > 1:
+        raise configs.ConfigError(f"config=FILE is given once, got {' and '.join(given)}: leave out all but one")
+    if first != given[0]:
         raise configs.ConfigError(
-            "config=FILE is given once and comes first: later words win over the saved values, "
-            f"so that '{first if not first.startswith('config=') else rest[0]}' in front of it would be lost"
+            f"config=FILE comes first: later words win over the saved values, so that '{first}' in front of it would "
+            "be lost"
         )
     path = Path(first.removeprefix("config=")).expanduser()
     file = path / "config.yaml" if path.is_dir() else path
@@ -30,7 +32,8 @@ def split(schema: type, command: CliCommand, words: Sequence[str]) -> tuple[dict
     if not isinstance(tree, dict):
         raise configs.ConfigError(f"{first}: expected keys and values, got a {type(tree).__name__}")
     _refuse_other_command(first, file, schema, command)
-    tree = configs.upgrade(schema, tree, str(file))
+    former = {old: new for old, new in command.renamed if new not in tree}
+    tree = configs.upgrade(schema, {former.get(key, key): value for key, value in tree.items()}, str(file))
     known = {key.partition(".")[0] for key in configs.known_keys(schema)}
     if unknown := [key for key in tree if key not in known]:
         fitting = [other.words for other in COMMANDS if set(tree) <= _top_level(other)]
@@ -58,4 +61,9 @@ def _refuse_other_command(word: str, file: Path, schema: type, command: CliComma
 
 
 def _top_level(command: CliCommand) -> set[str]:
-    return {key.name.partition(".")[0] for key in keys(command.schema, command.config)}
+    """Return the first parts of a command's keys; none where its package is not installed."""
+    try:
+        known = keys(command.schema, command.config)
+    except ImportError:
+        return set()
+    return {key.name.partition(".")[0] for key in known}

@@ -42,40 +42,46 @@ class SweepJob:
     words: tuple[str, ...]
     """All words of its command line but `out`."""
     folder: str
-    """Run directory, or file, that it writes."""
+    """Run directory that it writes."""
     status: str = "waiting"
     """waiting, done, failed or interrupted."""
     seconds: float = 0.0
     """Wall time of its last start."""
 
 
-def plan(command: CliCommand, words: Sequence[str]) -> list[SweepJob]:
-    """Return the jobs of a sweep, with the status of those that an earlier start of it finished."""
+def refusal(command: CliCommand) -> str:
+    """Return why a command cannot be swept; empty if it can."""
+    if command.out_is_file:
+        return f"`dexgrasp {command.words}` writes one file and cannot be swept: leave out -m"
+    if not any(key.name == "out" for key in keys(command.schema, command.config)):
+        return f"`dexgrasp {command.words}` has no key out, and cannot be swept: leave out -m"
+    return ""
+
+
+def plan(command: CliCommand, words: Sequence[str]) -> tuple[Path, list[SweepJob]]:
+    """Return root and jobs of a sweep, with the status of those that an earlier start of it finished."""
+    if reason := refusal(command):
+        raise configs.ConfigError(reason)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise configs.ConfigError("-m starts the jobs one after the other: start it without torchrun")
     outs = [word.partition("=")[2] for word in words if word.startswith("out=")]
-    own_out = next((key.default for key in keys(command.schema, command.config) if key.name == "out"), None)
-    if own_out is None:
-        raise configs.ConfigError(f"`dexgrasp {command.words}` has no key out, and cannot be swept")
     root = Path(outs[-1]) if outs else default_path(f"sweep-{command.config.replace('_', '-')}")
     words = [word for word in words if not word.startswith("out=")]
     shared, combinations = multirun.common(words), multirun.expand(words)
     if len(combinations) < 2:
         raise configs.ConfigError("-m runs several values of a key, for instance seed=1,2,3; no key has more than one")
-    file = f"/{own_out}" if Path(own_out).suffix else ""
     finished = {tuple(job["words"]) for job in _stored(root) if job["status"] == "done"}
     jobs = []
     for own in combinations:
         name, words = _folder_name(own), (*shared, *own)
         status = "done" if words in finished else "waiting"
-        jobs.append(SweepJob(name=name, words=words, folder=f"{root / name}{file}", status=status))
-    return jobs
+        jobs.append(SweepJob(name=name, words=words, folder=str(root / name), status=status))
+    return root, jobs
 
 
-def run(command: CliCommand, jobs: Sequence[SweepJob]) -> int:
+def run(command: CliCommand, root: Path, jobs: Sequence[SweepJob]) -> int:
     """Run the jobs that are not done and print the table; return 0, 1 (one failed) or 130 (interrupted)."""
     done = list(jobs)
-    root = Path(jobs[0].folder).parent if not Path(jobs[0].folder).suffix else Path(jobs[0].folder).parent.parent
     root.mkdir(parents=True, exist_ok=True)
     for i, job in enumerate(jobs):
         print(f"job {i + 1} of {len(jobs)}: {' '.join(job.name.split(','))}", file=sys.stderr)

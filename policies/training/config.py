@@ -87,8 +87,9 @@ class TrainCfg:
     """Task of the training; its hold is shorter than that of an evaluation."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
-    tracker: Literal["tensorboard", "wandb", "none"] = "tensorboard"
-    """Writer of the curves beside RUN/progress.csv. wandb needs the extra `wandb`; WANDB_MODE=offline: no account."""
+    tracker: Literal["auto", "tensorboard", "wandb", "none"] = "auto"
+    """Writer of the curves beside RUN/progress.csv. auto: TensorBoard where it is installed; tensorboard and wandb need
+    the extra of that name; WANDB_MODE=offline: no account."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 

@@ -47,12 +47,19 @@ class WandbWriter(KVWriter):
 
 
 def make_tracker(cfg: TrainCfg, path: Path) -> KVWriter | None:
-    """Return the writer that `tracker` names, or None; a missing TensorBoard is logged."""
+    """Return the writer that `tracker` names, or None. Raises ImportError if its package is missing.
+
+    tracker=auto logs that TensorBoard is missing, and goes on without.
+    """
     if cfg.tracker == "wandb":
         return WandbWriter(path, configs.as_dict(cfg))
-    if cfg.tracker == "tensorboard":
+    if cfg.tracker in ("auto", "tensorboard"):
         try:
             return TensorBoardOutputFormat(str(path))
-        except AssertionError:  # raised where the package is missing
+        except AssertionError as error:  # raised where the package is missing
+            if cfg.tracker == "tensorboard":
+                raise ImportError(
+                    "tracker=tensorboard needs tensorboard: pip install 'dexgrasp[tensorboard]'"
+                ) from error
             log.info("TensorBoard is not installed, curves go to progress.csv: pip install 'dexgrasp[tensorboard]'")
     return None

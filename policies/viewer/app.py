@@ -48,7 +48,7 @@ class ViewerCfg:
 
     preset: Literal["auto", "policy", "perception"] = "auto"
     """policy: solid scene, forces, plots. perception: depth image, pipeline. auto: policy in sim, else perception."""
-    perception: str = "sim"
+    source: str = "sim"
     """sim, realsense, realsense:SERIAL, a recording (.db3, .bag), or a folder of depth images with camera.json."""
     camera_file: str = ""
     """Pose of the camera, the YAML that `dexgrasp calibrate camera` writes; empty = the folder's own, or none."""
@@ -205,7 +205,7 @@ class _Clock:
 
 def _open_session(cfg: ViewerCfg, page: Page) -> Session:
     """Open the source of snapshots. Raises ValueError or OSError, in one line, if it does not exist."""
-    if cfg.perception == "sim":
+    if cfg.source == "sim":
         choice = Choice(
             preset="policy" if cfg.preset == "auto" else cfg.preset,
             policy=cfg.policy,
@@ -217,17 +217,17 @@ def _open_session(cfg: ViewerCfg, page: Page) -> Session:
         library = open_library(cfg.objects)
         return TaskSession(page, partial(_build_rollout, cfg, library), choice, cfg.segment)
     if cfg.preset == "policy":
-        raise ValueError("preset=policy needs the simulation: leave perception out, or take preset=perception")
-    path, is_live = Path(cfg.perception), cfg.perception.split(":")[0] == "realsense"
+        raise ValueError("preset=policy needs the simulation: leave source out, or take preset=perception")
+    path, is_live = Path(cfg.source), cfg.source.split(":")[0] == "realsense"
     if not is_live and not path.exists():
         raise FileNotFoundError(
-            f"perception={cfg.perception}: no such file or folder; known besides: sim, realsense, realsense:SERIAL"
+            f"source={cfg.source}: no such file or folder; known besides: sim, realsense, realsense:SERIAL"
         )
     hand = HandSpec.load(cfg.hand, side=cfg.side)
     pose = CameraPose.load(cfg.camera_file) if cfg.camera_file else None
 
     def open_frames() -> DepthSource:
-        return open_camera(cfg.perception, pose, cfg.realsense)
+        return open_camera(cfg.source, pose, cfg.realsense)
 
     return CameraSession(page, CameraPlayer(open_frames, hand, cfg.segment, path.name, is_live), cfg.segment)
 

@@ -24,7 +24,7 @@ UNPOSED = np.array([[0.0, 0, 1, -0.5], [-1, 0, 0, 0], [0, -1, 0, 0.5], [0, 0, 0,
 """T_world_cam of a camera with unknown pose: half a metre above the table, looking along +x."""
 NO_POSE = (
     "the pose of the camera is not known, so no object is searched: run `dexgrasp calibrate camera` and give the file "
-    "that it writes, camera=FILE"
+    "that it writes, camera_file=FILE"
 )
 
 

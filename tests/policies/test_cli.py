@@ -114,6 +114,16 @@ def test_a_former_name_of_a_key_works_for_one_release(words, capsys):
     )
 
 
+def test_the_viewer_still_takes_its_source_by_its_former_name(capsys, tmp_path):
+    assert main(["viewer", "perception=frames", "--cfg"]) == 0
+    out, err = capsys.readouterr()
+    assert "\nsource: frames\n" in out
+    assert err == "dexgrasp: `perception=` is now called `source=`; the old name will go with the next release\n"
+    (tmp_path / "old.yaml").write_text("perception: frames\nseed: 4\n")
+    assert main(["viewer", f"config={tmp_path}/old.yaml", "--cfg"]) == 0
+    assert "\nsource: frames\n" in capsys.readouterr().out
+
+
 def test_replay_still_takes_its_former_switch(capsys):
     (command,) = (command for command in COMMANDS if command.words == "replay")
     words = ["policy=false", "policy=runs/bundle"]
@@ -286,3 +296,31 @@ def test_help_imports_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+PLAIN = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name == "dexgrasp_ros":
+            raise ModuleNotFoundError(f"No module named '{name}'", name=name)
+sys.meta_path.insert(0, Absent())
+from dexgrasp.policies.cli.main import main
+main(["__complete", "dexgrasp replay "])
+codes = [main(["train", "config=wrong.yaml"]), main(["replay", "--help"]), main(["bench", "ros", "--help-all"])]
+codes += [main(["replay", "bag"]), main(["replay", "policy=a,b", "-m"])]
+sys.exit(any(code != 2 for code in codes))
+"""
+
+
+def test_without_the_ros_package_help_completion_and_a_wrong_configuration_are_one_line_each(tmp_path):
+    (tmp_path / "wrong.yaml").write_text("policy: x\n")
+    env = os.environ | {"PYTHONPATH": str(configs.ROOT.parent)}
+    done = subprocess.run([sys.executable, "-c", PLAIN], capture_output=True, text=True, cwd=tmp_path, env=env)
+    assert done.returncode == 0 and done.stdout == "\n", done.stderr
+    wrong, *others = done.stderr.splitlines()
+    assert wrong.startswith("dexgrasp train: error: config=wrong.yaml is no configuration of `dexgrasp train`")
+    assert "`dexgrasp evaluate`" in wrong and "replay" not in wrong
+    says = "this needs the package dexgrasp_ros: build ros2_ws with colcon and source it"
+    words = ("replay", "bench ros", "replay", "replay")
+    assert others == [f"dexgrasp {word}: error: {says}" for word in words]

@@ -12,6 +12,7 @@ import pytest
 from dexgrasp.policies.cli.commands import COMMANDS
 from dexgrasp.policies.cli.completion import candidates
 from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.cli.option_docs import keys
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -119,6 +120,14 @@ def test_every_first_word_and_every_key_is_offered():
     assert {"seed=", "recipe=", "task.", "config="} <= set(offered) and "task.reward." not in offered
     assert candidates(COMMANDS, "dexgrasp evaluate policy=s") == ["policy=synergy "]
     assert candidates(COMMANDS, "dexgrasp nothing x") == []
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
+def test_every_command_has_candidates_behind_its_name_and_behind_a_first_word(command):
+    names = {key.name.partition(".")[0] for key in keys(command.schema, command.config)}
+    for line in (f"dexgrasp {command.words} ", f"dexgrasp {command.words} first "):
+        offered = candidates(COMMANDS, line)
+        assert {word.rstrip("=.") for word in offered if word[-1] in "=."} == {*names, "config"}
 
 
 def test_a_request_imports_nothing_heavy():

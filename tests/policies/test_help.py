@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dexgrasp import assets, configs
-from dexgrasp.policies.cli import help, listing, option_docs
+from dexgrasp.policies.cli import completion, help, listing, option_docs
 from dexgrasp.policies.cli import main as cli
 from dexgrasp.policies.cli.commands import COMMANDS, GROUPS
 from dexgrasp.policies.cli.main import main
@@ -37,11 +37,21 @@ def test_the_help_of_a_command_fits_on_a_page_and_has_three_examples(command, ca
     examples = re.findall(rf"^  dexgrasp ({command.words}(?: (?!-).*)?)$", text.partition("\n\nExamples\n")[2], re.M)
     assert tuple(examples[:3]) == command.examples
     known = [key.name for key in help.keys(command.schema, command.config)]
-    shown = re.findall(r"^  ([\w.]+)=", text.partition("Every command takes")[0], re.M)
+    shown = re.findall(r"^  ([\w.]+)=", text.partition("Also taken")[0], re.M)
     assert set(shown) <= set(known)
     assert len(shown) == len(set(shown)) <= 26
     hidden = re.search(r"^(\d+) more keys: ", text, re.M)
     assert len(known) == len(shown) + (int(hidden[1]) if hidden else 0)
+
+
+@each_command
+def test_help_and_completion_offer_m_where_it_is_accepted(command, capsys):
+    assert main([*command.words.split(), "--help"]) == 0
+    offered = "KEY=A,B,C -m" in capsys.readouterr().out
+    assert offered == ("-m " in completion.candidates(COMMANDS, f"dexgrasp {command.words} -"))
+    assert main([*command.words.split(), "-m"]) == 2
+    err = capsys.readouterr().err
+    assert ("-m runs several values of a key" if offered else "cannot be swept: leave out -m") in err
 
 
 @each_command
@@ -136,6 +146,38 @@ def test_help_below_a_prefix(capsys):
     assert "one of first_frame, latest, tracked, tracked_updated" in " ".join(capsys.readouterr().out.split())
     assert main(["train", "--help", "task.rewards"]) == 2
     assert "no keys 'task.rewards'. Did you mean 'task.reward'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("train -m --help", "usage: dexgrasp train "),
+        ("train --help --cfg", "usage: dexgrasp train "),
+        ("viewer realsense --help", "usage: dexgrasp viewer "),
+        ("viewer nowhere --help realsense", "  realsense."),
+        ("train --help-all task.reward", "  task.reward."),
+    ],
+)
+def test_words_in_front_of_help_are_no_prefixes_and_those_behind_it_are(words, expected, capsys):
+    assert main(words.split()) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith(expected) and not err
+    assert expected.startswith("usage") or all(line.startswith((expected, "     ")) for line in out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("train --fast --help", "no option '--fast': options are written key=value; flags are --help, "),
+        ("train --help --fast", "no option '--fast'"),
+        ("train recipe=nope --help", "group 'recipe' has no 'nope'. Known: refinement, student, teacher"),
+        ("train --help-all task.rewards", "no keys 'task.rewards'. Did you mean 'task.reward'?"),
+    ],
+)
+def test_help_refuses_what_does_not_exist(words, message, capsys):
+    assert main(words.split()) == 2
+    out, err = capsys.readouterr()
+    assert not out and err.startswith("dexgrasp train: error: ") and message in err and err.count("\n") == 1
 
 
 def test_choices_stand_in_place_of_type_names():

@@ -7,6 +7,7 @@ import time
 import pytest
 
 from dexgrasp.policies.cli import preflight
+from dexgrasp.policies.cli.commands import COMMANDS
 from dexgrasp.policies.cli.main import main
 
 REFUSED = [
@@ -84,6 +85,7 @@ def test_a_mistake_is_refused_in_seconds_and_nothing_is_written(line, message, h
         ("calibrate camera realsense", "pyrealsense2", "realsense"),
         ("replay bag policy=allegro/student", "rosbags", "ros"),
         ("train tracker=wandb", "wandb", "wandb"),
+        ("train tracker=tensorboard", "tensorboard", "tensorboard"),
         ("evaluate engine=warp", "mujoco_warp", "gpu"),
         ("evaluate cluster=local", "ray", "ray"),
         ("compare synergy zero cluster=local", "pyarrow", "ray"),
@@ -101,7 +103,33 @@ def test_the_packages_of_the_checks_are_modules_of_their_extras():
     packages = {package for _, names, _ in preflight.EXTRAS for package in names}
     assert packages == {"onnx", "onnxscript", "viser", "cv2", "rosbags", "ray", "pyarrow", "wandb", "mujoco_warp"} | {
         "warp",
+        "tensorboard",
         "pyrealsense2",
     }
     for name in packages - {"ray", "pyarrow", "rosbags", "pyrealsense2"}:
         assert importlib.util.find_spec(name), name
+
+
+OUT_FILES = {
+    "video nowhere": "grasp.mp4",
+    "report nowhere nowhere": "x.html",
+    "checkpoint sb3 nowhere": "x.zip",
+    "objects show nowhere": "x.png",
+}
+
+
+@pytest.mark.parametrize(("words", "name"), OUT_FILES.items(), ids=list(OUT_FILES))
+def test_a_file_that_a_command_writes_may_exist(words, name, here, capsys):
+    (here / name).write_text("of an earlier start")
+    assert main([*words.split(), f"out={name}"]) == 2
+    assert "nowhere" in capsys.readouterr().err  # the input is missing: `out` was accepted
+    (here / name).unlink()
+    (here / name).mkdir()
+    assert main([*words.split(), f"out={name}"]) == 2
+    assert f"out={name} is a folder, expected a file" in capsys.readouterr().err
+
+
+def test_the_table_names_the_commands_whose_out_is_a_file():
+    assert {command.words for command in COMMANDS if command.out_is_file} == {
+        *("objects show", "report", "video", "checkpoint sb3"),
+    }

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,20 @@ def test_a_sweep_runs_skips_what_is_done_and_goes_on_after_a_failure(here, capfd
     assert len(json.loads((here / "sweep/n=2/manifest.json").read_text())["objects"]) == 2
 
 
+def test_a_sweep_over_a_decimal_value_of_a_dotted_key_keeps_its_list_in_its_out_and_finds_it_again(here, capsys):
+    words = ["task.lift_m=0.12,0.14", "out=runs/v1.2"]
+    root, jobs = sweep.plan(BY_WORDS["evaluate"], words)
+    assert [(job.folder, job.status) for job in jobs] == [
+        ("runs/v1.2/task.lift_m=0.12", "waiting"),
+        ("runs/v1.2/task.lift_m=0.14", "waiting"),
+    ]
+    done = [replace(job, status="done") for job in jobs]  # as if both had run: no process is started
+    assert sweep.run(BY_WORDS["evaluate"], root, done) == 0
+    assert [str(path.relative_to(here)) for path in here.rglob("*.json")] == ["runs/v1.2/sweep.json"]
+    assert "sweep: runs/v1.2; the same command with out=runs/v1.2" in capsys.readouterr().out
+    assert sweep.plan(BY_WORDS["evaluate"], words) == (Path("runs/v1.2"), done)
+
+
 @pytest.mark.slow
 def test_a_sweep_of_evaluate_ends_with_one_table_of_success_rates(here, capfd):
     words = ["policy=synergy,zero", "trials=6", "num_envs=6", "physics=turbo", "task.hold_s=0.5", "out=sweep", "-m"]
@@ -114,6 +129,8 @@ def test_results_of_training_and_comparison_in_the_table(tmp_path):
         (["evaluate", "seed=1,x", "-m"], "evaluate: 'seed' expects int, got 'x'"),
         (["evaluate", "policy=synergy,sinergy", "-m"], "no policy 'sinergy'. Did you mean 'synergy'?"),
         (["list", "what=hands,arms", "-m"], "`dexgrasp list` has no key out"),
+        (["video", "runs/a", "trial=1,2", "-m"], "`dexgrasp video` writes one file and cannot be swept: leave out -m"),
+        (["objects", "show", "most=4,9", "-m"], "`dexgrasp objects show` writes one file and cannot be swept"),
         (["evaluate", "seed=1,2", "-m", "--cfg"], "--cfg prints one configuration"),
     ],
 )
@@ -191,6 +208,7 @@ def test_a_configuration_of_another_command_is_refused(here, capsys):
     [
         (["config=nowhere.yaml"], "config=nowhere.yaml: no such file. Expected the config.yaml of a run directory"),
         (["seed=1", "config=a.yaml"], "comes first: later words win over the saved values, so that 'seed=1'"),
+        (["config=a.yaml", "config=b.yaml"], "config=FILE is given once, got config=a.yaml and config=b.yaml"),
     ],
 )
 def test_a_saved_configuration_that_cannot_be_used(words, message, here, capsys):

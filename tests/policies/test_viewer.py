@@ -25,7 +25,7 @@ from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.viewer import drawing
-from dexgrasp.policies.viewer.app import _Clock
+from dexgrasp.policies.viewer.app import ViewerCfg, _Clock
 from dexgrasp.policies.viewer.page import Page
 from dexgrasp.policies.viewer.perception_view import PerceptionView
 from dexgrasp.policies.viewer.players import CameraPlayer, TaskPlayer
@@ -202,6 +202,7 @@ def test_a_frame_without_a_pose_is_shown_as_it_would_look_from_half_a_metre():
     depth_m[60, 80] = 0.7
     seen = PipelineInspector(SegmentationCfg(stride=1))(looking_down(depth_m, T=False))
     assert seen.warning == NO_POSE
+    assert set(re.findall(r"(\w+)=FILE", NO_POSE)) == {"camera_file"} <= set(ViewerCfg.__dataclass_fields__)
     # the pixel is half a pixel right of and below the axis: 0.7 * 0.5 / 96 = 3.6 mm; x ahead, y left, z up
     np.testing.assert_allclose(seen.T_world_cam, UNPOSED)
     np.testing.assert_allclose(seen.scene_w, [[0.2, -0.0036, 0.4964]], atol=1e-4)
@@ -371,7 +372,7 @@ def complaint(capsys, *words):
 
 
 def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
-    assert "perception=nowhere: no such file or folder" in complaint(capsys, "nowhere")
+    assert "source=nowhere: no such file or folder" in complaint(capsys, "nowhere")
     assert "camera.json is missing: it holds width" in complaint(capsys, str(tmp_path))
     assert "camera" in complaint(capsys, "realsense:000")
     assert "no policy 'sinergy'. Did you mean 'synergy'? Expected" in complaint(capsys, "policy=sinergy")
