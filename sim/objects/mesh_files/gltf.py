@@ -121,12 +121,8 @@ class _Glb:
         return points, triangles
 
     def _draco(self, primitive: dict[str, Any], extension: dict[str, Any]) -> tuple[Array, Faces]:
-        try:
-            import DracoPy
-        except ModuleNotFoundError as error:
-            raise MeshFileError(
-                "the mesh is compressed with Draco (KHR_draco_mesh_compression): pip install DracoPy, or convert it"
-            ) from error
+        import DracoPy
+
         mesh = DracoPy.decode(self._view(extension["bufferView"]))
         points, faces = np.asarray(mesh.points, np.float64), np.asarray(mesh.faces, np.int64).reshape(-1, 3)
         return points * self._scale(self.tree["accessors"][primitive["attributes"]["POSITION"]]), faces
