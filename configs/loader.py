@@ -76,7 +76,14 @@ def save(cfg: Any, path: Path) -> None:
 
 def read_plain(path: Path) -> dict[str, Any]:
     """Read a YAML file as plain dicts, lists, numbers and strings, without composition."""
-    return copy.deepcopy(_parse(Path(path).read_text(encoding="utf-8")))
+    try:
+        tree = _parse(Path(path).read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise ConfigError(f"{path} is damaged or no YAML file: {reason}; restore it, or give another") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} is no configuration: expected keys with values, got {str(tree)[:60]!r}")
+    return copy.deepcopy(tree)
 
 
 @functools.cache

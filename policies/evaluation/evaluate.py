@@ -66,6 +66,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
         print_scoreboard(result, notes)
         log.info("%d of %d trials succeeded", result["successes"], result["trials"])
         if cfg.videos:
+            log.info("rendering videos: up to %d of successes, %d of failures", cfg.videos, cfg.videos)
             record_videos(cfg, hand, library, outcomes, run.path / "videos")
         print(f"report: {html_report.write_report(run.path)}")
     return result

@@ -446,3 +446,22 @@ def test_a_number_is_evaluated_on_the_reference_physics_unless_said_otherwise():
 
 def test_the_balanced_physics_has_six_substeps_per_control_step_at_20_hz():
     assert load_command("evaluate", "physics=balanced").physics.timestep_s * 6 * 20 == pytest.approx(1.0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"hand: [allegro", "is damaged or no YAML file"),
+        (b"hand: a\n  b: c", "is damaged or no YAML file"),
+        (b"\x9e\x00\xff", "is damaged or no YAML file"),
+        (b"mine", "is no configuration: expected keys with values, got 'mine'"),
+        (b"- a\n- b", "is no configuration"),
+    ],
+)
+def test_a_damaged_file_is_one_error_that_names_it(content, message, tmp_path):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    with pytest.raises(configs.ConfigError, match=message) as caught:
+        configs.read_plain(file)
+    assert str(file) in str(caught.value)
+    assert "\n" not in str(caught.value)
