@@ -26,7 +26,7 @@ RARE = frozenset(
         *("stage", "disturbance_step", "validation_trials", "early_stop_patience", "validation_interval", "resume"),
         *("learning_rate", "target_kl", "num_epochs", "num_minibatches", "gamma", "init_std", "final_std", "hidden"),
         *("precision", "init_from_teacher", "history_encoder", "reproduce_release", "alpha", "num_threads"),
-        *("hand_body", "palm_pose_source", "check_reachability", "preview", "shadow"),
+        *("hand_body", "palm_pose_source", "check_reachability", "preview", "shadow", "time_limit_min"),
     )
 )
 """Top-level keys that only --help-all shows."""

@@ -209,7 +209,7 @@ def children_s():
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ("policies", [r"^allegro/student +allegro, right +.*98\.4 % \(97\.4 – 99\.0\) +1000 +scans$"]),
+        ("policies", [r"^allegro/student +allegro, right +.*98\.8 % \(97\.9 – 99\.3\) +1000 +scans$"]),
         ("hands", ["^allegro +16 +right, left", "^leap +16 "]),
         ("arms", ["^ur5e +6 +mount=ur5e"]),
         ("objects", ["^shipped +144 ", "^generated:N ", "^random_urdfs +1000 "]),
