@@ -7,7 +7,7 @@ from typing import Any
 
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import evaluate
-from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, TrialPlan, TrialStore
+from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.run_directory import default_path
 from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.task.outcomes import Outcome
@@ -49,7 +49,6 @@ def evaluate_policy(
     cfg = load(EvaluateCfg, "evaluate", {**options, **given, "trials": trials}, "evaluate")
     cfg = replace(cfg, out=cfg.out or str(default_path("evaluate")))
     result, folder = evaluate(cfg), Path(cfg.out)
-    store: TrialStore = ParquetStore(folder / "trials") if cfg.cluster else JsonLinesStore(folder / "trials.jsonl")
     low, high = result["wilson95"]
     return EvaluationResult(
         success_rate=result["success_rate"],
@@ -57,8 +56,6 @@ def evaluate_policy(
         successes=result["successes"],
         trials=result["trials"],
         failures=result["failures"],
-        outcomes=TrialPlan(disturbances=cfg.disturbances(), trials=cfg.trials, rows=cfg.rows(), objects=()).select(
-            store.read()
-        ),
+        outcomes=StoredRun.read(folder).outcomes,
         folder=folder,
     )

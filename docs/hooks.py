@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 IMPORT_ROOTS = [str(ROOT), str(ROOT / "ros2_ws/src/dexgrasp_ros")]
 sys.path[:0] = IMPORT_ROOTS
 
-from dexgrasp.policies.cli.commands import COMMANDS  # noqa: E402
-from dexgrasp.policies.cli.help import OptionHelp, keys  # noqa: E402
+from dexgrasp.policies.cli.commands import COMMANDS, CliCommand  # noqa: E402
+from dexgrasp.policies.cli.option_docs import OptionHelp, keys  # noqa: E402
 
 PUBLIC_MODULES = ("dexgrasp", "dexgrasp.deploy", "dexgrasp.perception", "dexgrasp.sim.envs", "dexgrasp.sim.task")
 """Modules whose exported names are the public API."""
@@ -107,9 +107,9 @@ GENERATORS: dict[str, Callable[[str], str]] = {
 }
 
 
-def command_keys(command: object) -> list[OptionHelp]:
+def command_keys(command: CliCommand) -> list[OptionHelp]:
     """Return all keys of a command."""
-    return keys(command.schema, command.config)  # pyright: ignore[reportAttributeAccessIssue]
+    return keys(command.schema, command.config)
 
 
 def public_names(module: str) -> Iterator[tuple[str, str]]:
@@ -157,9 +157,9 @@ def _exports(module: str) -> Path:
     return stub if stub.is_file() else _source(module)
 
 
-def _command(command: object) -> Iterator[str]:
-    words, places = command.words, "".join(f" {key.upper()}" for key in command.positional)  # pyright: ignore
-    yield from (f"## dexgrasp {words}", "", command.summary, "")  # pyright: ignore[reportAttributeAccessIssue]
+def _command(command: CliCommand) -> Iterator[str]:
+    words, places = command.words, "".join(f" {key.upper()}" for key in command.positional)
+    yield from (f"## dexgrasp {words}", "", command.summary, "")
     yield from ("```text", f"dexgrasp {words}{places} [key=value ...]", "```", "")
     found = command_keys(command)
     yield from (_key_table("key", [key for key in found if "." not in key.name]), "")

@@ -49,14 +49,14 @@ class Run:
         `cfg` is the command's dataclass. With `may_differ`, an existing directory must hold the same configuration
         except for those (dotted) keys, otherwise ValueError: its results would mix two experiments.
         """
-        path = Path(out) if out else default_path(_command_name(cfg))
-        _refuse_other_command(path, _command_name(cfg))
+        path = Path(out) if out else default_path(kind_of_run(type(cfg).__name__))
+        _refuse_other_command(path, kind_of_run(type(cfg).__name__))
         path.mkdir(parents=True, exist_ok=True)
         if may_differ is not None:
             _refuse_other_config(path, cfg, may_differ)
         facts = collect_facts(getattr(cfg, "seed", None))
         facts["versions"] |= versions(WARP_PACKAGES) if getattr(cfg, "engine", "cpu") == "warp" else {}
-        facts |= {"kind": _command_name(cfg), "starts": [*_earlier(path).get("starts", []), utc_now()]}
+        facts |= {"kind": kind_of_run(type(cfg).__name__), "starts": [*_earlier(path).get("starts", []), utc_now()]}
         configs.save(cfg, path / "config.yaml")
         write_json(path / "run.json", facts)
         return cls(path, facts, _attach_log(path / "run.log"))
@@ -144,8 +144,9 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def _command_name(cfg: Any) -> str:
-    return type(cfg).__name__.removesuffix("Cfg").lower() or "run"
+def kind_of_run(class_name: str) -> str:
+    """Return the kind of a run in run.json: "evaluate" for the configuration class "EvaluateCfg"."""
+    return class_name.removesuffix("Cfg").lower() or "run"
 
 
 def _earlier(path: Path) -> dict[str, Any]:

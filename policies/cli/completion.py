@@ -81,7 +81,7 @@ def candidates(commands: Sequence[CliCommand], line: str = "") -> list[str]:
         if command is None:
             found = _command_words(commands, words)
         elif "=" in last:
-            found = _values(command, *last.split("=", 1))
+            found = _values(command, last.partition("=")[0])
         else:
             found = [*_positionals(command, given), *_names(command, last), "config="]
     except ImportError:
@@ -128,7 +128,7 @@ def _positionals(command: CliCommand, given: Sequence[str]) -> list[str]:
     return [f"{value} " for value in _choices(found[places[len(bare)]])]
 
 
-def _values(command: CliCommand, name: str, _: str) -> list[str]:
+def _values(command: CliCommand, name: str) -> list[str]:
     found = [key for key in keys(command.schema, command.config) if key.name == name]
     return [f"{name}={value} " for key in found for value in _choices(key)]
 

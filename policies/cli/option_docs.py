@@ -197,9 +197,8 @@ def _constant(tree: ast.Module, name: str) -> tuple[ast.expr, ast.Module]:
 
 
 def _is_ours(module: str) -> bool:
-    """Return whether the module is one of this project's packages: beside `configs`, or named as it."""
-    first = module.partition(".")[0]
-    return first == configs.__name__.partition(".")[0] or (configs.ROOT.parent / first).is_dir() or "dexgrasp" in first
+    """Return whether the module belongs to this project: to `dexgrasp` or to `dexgrasp_ros`."""
+    return module.partition(".")[0] in ("dexgrasp", "dexgrasp_ros")
 
 
 @functools.cache

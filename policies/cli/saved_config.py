@@ -8,6 +8,7 @@ from typing import Any
 from dexgrasp import configs
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.cli.option_docs import keys
+from dexgrasp.policies.run_directory import kind_of_run
 from dexgrasp.utils.text import comma_separated
 
 
@@ -29,8 +30,6 @@ def split(schema: type, command: CliCommand, words: Sequence[str]) -> tuple[dict
     if not file.is_file():
         raise configs.ConfigError(f"{first}: no such file. Expected the config.yaml of a run directory")
     tree = configs.read_plain(file)
-    if not isinstance(tree, dict):
-        raise configs.ConfigError(f"{first}: expected keys and values, got a {type(tree).__name__}")
     _refuse_other_command(first, file, schema, command)
     former = {old: new for old, new in command.renamed if new not in tree}
     tree = configs.upgrade(schema, {former.get(key, key): value for key, value in tree.items()}, str(file))
@@ -52,10 +51,8 @@ def _refuse_other_command(word: str, file: Path, schema: type, command: CliComma
         kind = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["kind"]
     except (OSError, ValueError, KeyError, TypeError):
         return
-    if kind != schema.__name__.removesuffix("Cfg").lower():
-        right = [
-            other.words for other in COMMANDS if other.schema.rpartition(":")[2].removesuffix("Cfg").lower() == kind
-        ]
+    if kind != kind_of_run(schema.__name__):
+        right = [other.words for other in COMMANDS if kind_of_run(other.schema.rpartition(":")[2]) == kind]
         names = " or ".join(f"`dexgrasp {name}`" for name in right) or f"'{kind}'"
         raise configs.ConfigError(f"{word} is of a run of {names}, not of `dexgrasp {command.words}`")
 

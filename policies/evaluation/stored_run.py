@@ -8,7 +8,7 @@ from typing import Any
 
 from dexgrasp import configs
 from dexgrasp.policies.evaluation.config import EvaluateCfg
-from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore
+from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, select
 from dexgrasp.sim.task.outcomes import Outcome
 
 
@@ -32,16 +32,10 @@ class StoredRun:
         cfg = configs.from_dict(EvaluateCfg, configs.read_plain(path / "config.yaml"), str(path / "config.yaml"))
         lines = JsonLinesStore(path / "trials.jsonl")
         stored = lines.read() or (ParquetStore(path / "trials").read() if (path / "trials").is_dir() else [])
-        order = {name: i for i, name in enumerate(cfg.disturbances())}
-        wanted = [one for one in stored if one.disturbance in order and one.trial < cfg.trials]
+        wanted = select(stored, cfg.disturbances(), cfg.trials)
         if not wanted:
             raise ValueError(f"{path} holds no finished trial yet: run the evaluation again with out={path}")
-        return cls(
-            path=path,
-            cfg=cfg,
-            facts=facts,
-            outcomes=sorted(wanted, key=lambda one: (order[one.disturbance], one.trial)),
-        )
+        return cls(path=path, cfg=cfg, facts=facts, outcomes=wanted)
 
     def outcome(self, trial: int, disturbance: str) -> Outcome:
         """Return the stored outcome of one trial. Raises ValueError where it is not stored."""

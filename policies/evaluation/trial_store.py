@@ -83,9 +83,14 @@ class TrialPlan:
 
     def select(self, outcomes: Iterable[Outcome]) -> list[Outcome]:
         """Return the outcomes of the requested trials that are among `outcomes`, in order."""
-        order = {name: i for i, name in enumerate(self.disturbances)}
-        requested = [one for one in outcomes if one.disturbance in order and one.trial < self.trials]
-        return sorted(requested, key=lambda outcome: (order[outcome.disturbance], outcome.trial))
+        return select(outcomes, self.disturbances, self.trials)
+
+
+def select(outcomes: Iterable[Outcome], disturbances: Sequence[str], trials: int) -> list[Outcome]:
+    """Return the outcomes of the first `trials` trials of each disturbance, in order."""
+    order = {name: i for i, name in enumerate(disturbances)}
+    requested = [one for one in outcomes if one.disturbance in order and one.trial < trials]
+    return sorted(requested, key=lambda outcome: (order[outcome.disturbance], outcome.trial))
 
 
 class TrialStore(Protocol):

@@ -16,19 +16,19 @@ from dexgrasp.policies.viewer.snapshot import HandPose, Seen, Snapshot
 from dexgrasp.sim.rendering.geom_meshes import GeomMesh
 from dexgrasp.sim.rendering.studio import Mesh
 
-LAYERS = {
-    "object": True,
-    "points of the policy": True,
-    "vectors": True,
-    "hand": True,
-    "planned palm": True,
-    "table": True,
-    "workspace": True,
-    "camera": True,
-    "everything else": True,
-    "true object": True,
-}
-"""Layers that can be shown or hidden, and their initial visibility."""
+LAYERS = (
+    "object",
+    "points of the policy",
+    "vectors",
+    "hand",
+    "planned palm",
+    "table",
+    "workspace",
+    "camera",
+    "everything else",
+    "true object",
+)
+"""Layers that can be shown or hidden, all shown at first."""
 HAND_OPACITY, TRUTH_OPACITY = 0.6, 0.35
 """Opacities that keep points behind the hand and on the object's surface visible."""
 NOWHERE = np.zeros((1, 3), np.float32)
@@ -73,7 +73,7 @@ class PerceptionView:
         nothing, order = np.zeros((240, 320, 3), np.uint8), self._numbers.order + 0.5
         self._depth = gui.add_image(nothing, label="depth", format="jpeg", order=order)
         with gui.add_folder("Show"):
-            self._boxes = {name: gui.add_checkbox(name, shown) for name, shown in LAYERS.items()}
+            self._boxes = {name: gui.add_checkbox(name, True) for name in LAYERS}
         with gui.add_folder("Colours"):
             gui.add_html(drawing.legend_html())
 

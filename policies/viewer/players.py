@@ -104,7 +104,7 @@ class TaskPlayer:
             raise ValueError("preset=perception needs one environment and rendered depth: task.camera.model=rendered")
         self._rollout, self._task, self._camera = rollout, task, task.object_camera.camera
         self._eye = PipelineInspector(segment)
-        self._mesh_of, self._mesh = (-1, 0.0), rollout.object_mesh(0)
+        self._mesh_of, self._mesh = (-1, 0.0), rollout.task.object_mesh(0)
 
     def look(self) -> Snapshot:
         """Return the present frame, its pipeline results, and vectors to the points that the policy observes."""
@@ -128,7 +128,7 @@ class TaskPlayer:
         """Return the mesh of this trial's object in its true size."""
         key = trial, float(self._task.draws.size[0])
         if key != self._mesh_of:
-            self._mesh_of, self._mesh = key, self._rollout.object_mesh(0)
+            self._mesh_of, self._mesh = key, self._rollout.task.object_mesh(0)
         return self._mesh
 
     def _hand_pose(self, bodies_pos_w: NDArray[np.float64], bodies_quat_w: NDArray[np.float64]) -> HandPose:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.hand_features import nearest_vectors
 from dexgrasp.policies.viewer import policy_drawing as drawing
 from dexgrasp.policies.viewer.drawing import KNOWN, VECTORS
 from dexgrasp.policies.viewer.env_status import EnvStatus, env_status
@@ -240,7 +241,7 @@ class PolicyView:
         scene, model = self._server.scene, self._rollout.task.engine.get_model(row)
         for node in self._objects[row]:
             node.remove()
-        mesh = self._rollout.object_mesh(row)
+        mesh = self._rollout.task.object_mesh(row)
         self._radii_m[row] = float(np.median(np.linalg.norm(mesh[0], axis=1)))
         solid = scene.add_mesh_simple(f"{_node('object')}/{row}", *mesh, color=drawing.OBJECT, flat_shading=True)
         pieces = drawing.joined(geom_meshes(model, [model.body("object").id]))
@@ -260,10 +261,10 @@ class PolicyView:
         """Show points, vectors and planned palm of the selected environment, if their layers are visible."""
         task, offset_m = self._rollout.task, self._offsets_m[row]
         if self._boxes["points of the policy"].value or self._boxes["vectors"].value:
-            points_w = task.object_camera.points_w[row].numpy()
-            keypoints_w = task.sensed.keypoints_w[row].float().numpy()
-            gaps = np.linalg.norm(keypoints_w[:, None] - points_w[None], axis=2)
-            lines = np.stack([keypoints_w, points_w[gaps.argmin(axis=1)]], axis=1)
+            points_w, keypoints_w = task.object_camera.points_w[row], task.sensed.keypoints_w[row].float()
+            vectors_w = nearest_vectors(keypoints_w[None], points_w[None])[0].numpy()
+            points_w, keypoints_w = points_w.numpy(), keypoints_w.numpy()
+            lines = np.stack([keypoints_w, keypoints_w + vectors_w], axis=1)
             self._layers["points of the policy"]["points"].points = (points_w + offset_m).astype(np.float32)
             self._layers["vectors"]["lines"].points = (lines + offset_m).astype(np.float32)
         frame = self._layers["planned palm"]["frame"]

@@ -239,7 +239,7 @@ class Rollout:
         angles = self._rng.uniform(0, 2 * np.pi) + np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
         tries = torch.from_numpy(np.stack([np.cos(angles), np.sin(angles)], axis=-1))[None]
         pos = state.object_pos_w[rows].double()
-        vertices = torch.from_numpy(self.object_mesh(row)[0]).double()
+        vertices = torch.from_numpy(self.task.object_mesh(row)[0]).double()
         points_w = quat_rotate(state.object_quat_w[rows][:, None].double(), vertices[None]) + pos[:, None]
         distance = torch.tensor([distance_m], dtype=torch.float64)
         shift = free_shift(tries, distance, points_w, state.keypoints_w[rows].double())
@@ -247,11 +247,6 @@ class Rollout:
         self.task.engine.move_object(rows, pos)
         self._by_hand.add(row)
         return shift[0].numpy()
-
-    def object_mesh(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-        """Return the object of one environment in its true size: vertices (v, 3) [m] and triangles (f, 3)."""
-        model = self.task.library[self.task.objects[row]]
-        return model.vertices * np.float32(self.task.draws.size[row]), model.faces
 
     def _begin(self, trials: list[int]) -> None:
         self.obs = self.task.reset(trials=trials)

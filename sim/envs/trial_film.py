@@ -49,11 +49,10 @@ class TrialFilm:
         self._fingers = fingers(task.hand)
         model = task.engine.get_model(row)
         self._bodies = [model.body(name).id for name in task.hand.contact_bodies]
-        shape, size = task.library[outcome.object], float(task.draws.size[row])
         self._recorder = VideoRecorder(
             path,
             task.cfg.rate_hz / self._every,
-            mesh=(shape.vertices * np.float32(size), shape.faces),
+            mesh=task.object_mesh(row),
             width=width,
             height=round(width * HEIGHT / WIDTH),
             azimuth_deg=side_view_deg(task, row),

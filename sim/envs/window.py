@@ -58,8 +58,7 @@ class Window:
         name, size = self._task.objects[self._row], float(self._task.draws.size[self._row])
         if self._photographer is None or self._subject != (name, size):
             self._close_photographer()
-            shape = self._task.library[name]
-            self._photographer = Renderer((shape.vertices * np.float32(size), shape.faces), *self._size)
+            self._photographer = Renderer(self._task.object_mesh(self._row), *self._size)
             self._subject = name, size
         engine = self._task.engine
         return self._photographer.shoot(engine.get_model(self._row), engine.get_data(self._row))

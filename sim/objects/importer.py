@@ -259,8 +259,7 @@ def read_mesh(path: Path, merge: bool = True) -> "trimesh.Trimesh":
     try:
         vertices, faces = read_surface(path)
     except MeshFileError as error:
-        text = str(error)
-        raise RefusedMeshError(text if text.startswith(("empty", "not finite")) else f"unreadable: {text}") from error
+        raise RefusedMeshError(str(error)) from error
     return trimesh.Trimesh(vertices, faces, process=merge)
 
 

@@ -6,8 +6,9 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.sim.rendering.env_state import OBJECT_BODY
 from dexgrasp.sim.rendering.follow_camera import FOVY_DEG, FollowCamera
-from dexgrasp.sim.rendering.studio import HAND_BODY, OBJECT_BODY, Mesh, Studio, mesh_model
+from dexgrasp.sim.rendering.studio import HAND_BODY, Mesh, Studio, mesh_model
 
 ARM_BODY = "arm_base"
 AZIMUTH_DEG, ARM_AZIMUTH_DEG, ELEVATION_DEG = 135.0, 75.0, -24.0

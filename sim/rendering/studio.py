@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from dexgrasp.sim.rendering.env_state import OBJECT_BODY
 from dexgrasp.sim.rendering.offscreen import LAMP_CUTOFF_DEG, open_renderer
 
 Rgba = tuple[float, float, float, float]
@@ -27,7 +28,7 @@ PENUMBRA = 1 / 90
 """Blur of the shadows relative to the height of the image."""
 TABLE_HALF_M, TABLE_HEIGHT_M, FLOOR_HALF_M = 0.85, 0.75, 20.0
 GRID_PITCH_M, GRID_LINES = 0.1, 13
-OBJECT_BODY, HAND_BODY = "object", "palm"
+HAND_BODY = "palm"
 
 
 class Studio:

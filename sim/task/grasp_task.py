@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from dexgrasp.perception.hand_features import nearest_vectors
@@ -508,6 +509,14 @@ class GraspTask:
         rows, trials = torch.stack([ended, self.trial[ended]]).tolist()
         names = [self.objects[row] for row in rows]
         return self.outcome_tracker.outcomes(rows, trials, names, self.disturber.name)
+
+    def object_mesh(self, row: int) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+        """Return the visual mesh of an environment's object in its true size.
+
+        Vertices (v, 3) [m] and faces (f, 3).
+        """
+        shape = self.library[self.objects[row]]
+        return shape.vertices * np.float32(float(self.draws.size[row])), shape.faces
 
     def outcomes(self, mask: Tensor | None = None) -> list[Outcome]:
         """Return the outcomes as they stand, of the environments in `mask` (env,) or of all."""

@@ -93,7 +93,7 @@ def test_the_services_of_a_node_are_those_of_its_table(graph, executable):
 
 @pytest.mark.parametrize("executable", NODES)
 def test_the_parameters_of_a_node_are_the_generated_ones(graph, executable):
-    from dexgrasp.policies.cli.help import keys
+    from dexgrasp.policies.cli.option_docs import keys
 
     declared = set(next(n for n in graph._nodes if n.get_name() == executable.removesuffix("_node"))._parameters)
     declared = {name for name in declared if name.split(".")[0] not in ("use_sim_time", "qos_overrides")}

@@ -17,7 +17,7 @@ import pytest
 from dexgrasp import assets
 from dexgrasp.policies.cli import main
 from dexgrasp.policies.cli.commands import COMMANDS
-from dexgrasp.policies.cli.help import keys
+from dexgrasp.policies.cli.option_docs import keys
 from tests.helpers.shown_commands import ROOT, commands, included_files, python_blocks
 
 SHOWN = commands()

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from dexgrasp.policies.cli.commands import COMMANDS
-from dexgrasp.policies.cli.help import keys
+from dexgrasp.policies.cli.option_docs import keys
 from tests.helpers.shown_commands import ROOT
 
 pytestmark = pytest.mark.slow

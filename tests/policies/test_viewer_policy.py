@@ -118,7 +118,7 @@ def test_contact_forces_carry_the_object_on_the_table_and_in_the_hand(rollouts):
     assert rollout.outcomes[0].success and len(held.table_force_w) == 0 and len(held.contact_force_w) >= 2
     np.testing.assert_allclose(-held.contact_force_w.sum(axis=0), [0, 0, weight_n], atol=0.1 * weight_n)
     near_m = np.linalg.norm(held.contact_pos_w - held.bodies_pos_w[-1], axis=1)
-    assert near_m.max() < np.linalg.norm(rollout.object_mesh(0)[0], axis=1).max() + 0.005
+    assert near_m.max() < np.linalg.norm(rollout.task.object_mesh(0)[0], axis=1).max() + 0.005
     data = task.engine.get_data(0)
     np.testing.assert_allclose(held.bodies_pos_w[-1], data.body("object").xpos)
     assert rollout.history.last("rise", 0) == pytest.approx(100 * rollout.outcomes[0].lift_m, abs=1e-3)

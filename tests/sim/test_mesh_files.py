@@ -9,7 +9,7 @@ import pytest
 import trimesh
 
 from dexgrasp.sim.objects.mesh_files import MeshFileError, read_surface
-from dexgrasp.sim.objects.mesh_files.polygons import newell_normal, triangulate_faces
+from dexgrasp.sim.objects.mesh_files.polygons import newell_normal, strip_triangles, triangulate_faces
 
 
 def prism(outline, height):
@@ -132,92 +132,94 @@ def stl(vertices, faces, *, text=False, header=b"zoo"):
     return header.ljust(80, b"\0") + struct.pack("<I", len(corners)) + body
 
 
+class GlbWriter:
+    """Collects the binary chunk of a GLB with its views and accessors."""
+
+    COMPONENTS = {"float32": 5126, "int8": 5120, "uint8": 5121, "int16": 5122, "uint16": 5123, "uint32": 5125}  # noqa: RUF012
+
+    def __init__(self):
+        self.chunks, self.views, self.accessors = [], [], []
+
+    def view(self, content, **words):
+        start = sum(map(len, self.chunks))
+        self.chunks.append(content + b"\0" * (-len(content) % 4))
+        self.views.append({"buffer": 0, "byteOffset": start, "byteLength": len(content)} | words)
+        return len(self.views) - 1
+
+    def accessor(self, kind, count, shape, **words):
+        self.accessors.append(
+            {"componentType": self.COMPONENTS[np.dtype(kind).name], "count": count, "type": shape} | words
+        )
+        return len(self.accessors) - 1
+
+    def positions(self, values, *, normalised, stride, sparse):
+        words = {"normalized": True} if normalised else {}
+        if sparse:
+            where = np.arange(len(values), dtype=np.uint16)
+            words["sparse"] = {
+                "count": len(values),
+                "indices": {"bufferView": self.view(where.tobytes()), "componentType": 5123},
+                "values": {"bufferView": self.view(values.tobytes())},
+            }
+        else:
+            step = stride or values.itemsize * 3 + (-values.itemsize * 3 % 4)
+            rows = b"".join(row.tobytes().ljust(step, b"\xee") for row in values)
+            words["bufferView"] = self.view(rows, byteStride=step)
+        return self.accessor(values.dtype, len(values), "VEC3", **words)
+
+    def primitive(self, position, order, kind, mode):
+        view = self.view(order.astype(kind).tobytes())
+        indices = self.accessor(kind, order.size, "SCALAR", bufferView=view)
+        return {"attributes": {"POSITION": position}, "mode": mode, "indices": indices}
+
+    def draco(self, vertices, triangles):
+        import DracoPy
+
+        content = DracoPy.encode(vertices, faces=triangles.astype(np.uint32), quantization_bits=16)
+        position = self.accessor(np.float32, len(vertices), "VEC3")
+        indices = self.accessor(np.uint32, triangles.size, "SCALAR")
+        place = {"bufferView": self.view(content), "attributes": {"POSITION": 0}}
+        attributes = {"POSITION": position}
+        return {"attributes": attributes, "indices": indices, "extensions": {"KHR_draco_mesh_compression": place}}
+
+    def pack(self, primitives, nodes, required, buffer_uri):
+        binary = b"".join(self.chunks)
+        tree = {
+            "asset": {"version": "2.0"},
+            "scene": 0,
+            "scenes": [{"nodes": [len(nodes) - 1]}],
+            "nodes": nodes,
+            "meshes": [{"primitives": primitives}],
+            "accessors": self.accessors,
+            "bufferViews": self.views,
+            "buffers": [{"byteLength": len(binary)}],
+        }
+        if required:
+            tree |= {"extensionsUsed": required, "extensionsRequired": required}
+        return pack_glb(tree, binary, buffer_uri)
+
+
 def glb(
     vertices, faces, *, quantised=None, normalised=False, node=None, stride=0, indices=np.uint16, mode=4, sparse=False,
     draco=False, parts=1, buffer_uri=False, parent=None,
 ):  # fmt: skip
-    triangles = triangles_of(vertices, faces)
-    positions, node = vertices.astype(np.float32), dict(node or {})
+    triangles, positions, node = triangles_of(vertices, faces), vertices.astype(np.float32), dict(node or {})
+    writer, required = GlbWriter(), []
     if quantised is not None:
         positions, placed = quantise(vertices, quantised, normalised)
         node |= placed
-    chunks, views, accessors = [], [], []
-
-    def view(content, **words):
-        start = sum(map(len, chunks))
-        chunks.append(content + b"\0" * (-len(content) % 4))
-        views.append({"buffer": 0, "byteOffset": start, "byteLength": len(content)} | words)
-        return len(views) - 1
-
-    component = {"float32": 5126, "int8": 5120, "uint8": 5121, "int16": 5122, "uint16": 5123, "uint32": 5125}
-    step = stride or positions.itemsize * 3 + (-positions.itemsize * 3 % 4)
-    rows = b"".join(row.tobytes().ljust(step, b"\xee") for row in positions)
-    accessor = {"componentType": component[positions.dtype.name], "count": len(positions), "type": "VEC3"}
-    if normalised:
-        accessor["normalized"] = True
-    if sparse:
-        where, values = np.arange(len(positions), dtype=np.uint16), positions
-        accessor["sparse"] = {
-            "count": len(positions),
-            "indices": {"bufferView": view(where.tobytes()), "componentType": 5123},
-            "values": {"bufferView": view(values.tobytes())},
-        }
-    else:
-        accessor["bufferView"] = view(rows, byteStride=step)
-    accessors.append(accessor)
-    primitives = []
+        required.append("KHR_mesh_quantization")
     if draco:
-        import DracoPy
-
-        content = DracoPy.encode(vertices, faces=triangles.astype(np.uint32), quantization_bits=16)
-        accessors[0] = {"componentType": 5126, "count": len(vertices), "type": "VEC3"}
-        accessors.append({"componentType": 5125, "count": triangles.size, "type": "SCALAR"})
-        place = {"bufferView": view(content), "attributes": {"POSITION": 0}}
-        primitives = [
-            {"attributes": {"POSITION": 0}, "indices": 1, "extensions": {"KHR_draco_mesh_compression": place}}
-        ]
-    for part in [] if draco else np.array_split(triangles, parts):
-        words = {"attributes": {"POSITION": 0}, "mode": mode}
-        if mode == 4:
-            accessors.append(
-                {
-                    "bufferView": view(part.astype(indices).tobytes()),
-                    "componentType": component[np.dtype(indices).name],
-                    "count": part.size,
-                    "type": "SCALAR",
-                }
-            )
-            primitives.append(words | {"indices": len(accessors) - 1})
-        else:  # strips and fans of one triangle each
-            for triangle in part:
-                accessors.append(
-                    {
-                        "bufferView": view(triangle.astype(indices).tobytes()),
-                        "componentType": component[np.dtype(indices).name],
-                        "count": 3,
-                        "type": "SCALAR",
-                    }
-                )
-                primitives.append(words | {"indices": len(accessors) - 1})
+        primitives = [writer.draco(vertices, triangles)]
+        required.append("KHR_draco_mesh_compression")
+    else:
+        position = writer.positions(positions, normalised=normalised, stride=stride, sparse=sparse)
+        orders = np.array_split(triangles, parts) if mode == 4 else triangles  # strips and fans of one triangle each
+        primitives = [writer.primitive(position, order, indices, mode) for order in orders]
     nodes = [{"mesh": 0} | node]
     if parent:
         nodes.append(parent | {"children": [0]})
-    required = [*(["KHR_mesh_quantization"] if quantised is not None else [])]
-    required += ["KHR_draco_mesh_compression"] if draco else []
-    binary = b"".join(chunks)
-    tree = {
-        "asset": {"version": "2.0"},
-        "scene": 0,
-        "scenes": [{"nodes": [len(nodes) - 1]}],
-        "nodes": nodes,
-        "meshes": [{"primitives": primitives}],
-        "accessors": accessors,
-        "bufferViews": views,
-        "buffers": [{"byteLength": len(binary)}],
-    }
-    if required:
-        tree |= {"extensionsUsed": required, "extensionsRequired": required}
-    return pack_glb(tree, binary, buffer_uri)
+    return writer.pack(primitives, nodes, required, buffer_uri)
 
 
 def quantise(vertices, kind, normalised):
@@ -340,6 +342,12 @@ def test_a_concave_polygon_is_covered_once():
     areas = [np.linalg.norm(newell_normal(vertices[t])) / 2 for t in triangles]
     assert sum(areas) == pytest.approx(0.02 * 0.06 / 2)
     assert all((newell_normal(vertices[t]) * newell_normal(vertices[faces[1]])).sum() > 0 for t in triangles)
+
+
+def test_a_strip_turns_every_second_triangle_and_leaves_out_those_that_join():
+    assert strip_triangles(np.array([0, 1, 2, 3])).tolist() == [[0, 1, 2], [2, 1, 3]]
+    assert strip_triangles(np.array([0, 1, 2, 2, 3, 3, 4, 5])).tolist() == [[0, 1, 2], [4, 3, 5]]
+    assert strip_triangles(np.array([0, 1])).shape == (0, 3)
 
 
 DAMAGED = {

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError
+from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, strip_triangles
 
 COMPONENTS = {5120: np.int8, 5121: np.uint8, 5122: np.int16, 5123: np.uint16, 5125: np.uint32, 5126: np.float32}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4}
@@ -116,9 +116,7 @@ class _Glb:
             return points, order[: len(order) // 3 * 3].reshape(-1, 3)
         if mode == FAN:
             return points, np.stack([np.full(len(order) - 2, order[0]), order[1:-1], order[2:]], axis=1)
-        triangles = np.stack([order[:-2], order[1:-1], order[2:]], axis=1)
-        triangles[1::2, :2] = triangles[1::2, 1::-1]  # every second triangle of a strip is turned
-        return points, triangles
+        return points, strip_triangles(order)
 
     def _draco(self, primitive: dict[str, Any], extension: dict[str, Any]) -> tuple[Array, Faces]:
         import DracoPy
@@ -184,14 +182,9 @@ def _local_transform(node: dict[str, Any]) -> Array:
     """Return the transform (4, 4) of a node: its matrix, or translation, rotation (xyzw) and scale."""
     if "matrix" in node:
         return np.array(node["matrix"], np.float64).reshape(4, 4).T
-    x, y, z, w = node.get("rotation", (0.0, 0.0, 0.0, 1.0))
-    rotation = np.array(
-        [
-            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-        ]
-    )
+    from scipy.spatial.transform import Rotation
+
+    rotation = Rotation.from_quat(node.get("rotation", (0.0, 0.0, 0.0, 1.0))).as_matrix()
     transform = np.eye(4)
     transform[:3, :3] = rotation * np.array(node.get("scale", (1.0, 1.0, 1.0)))
     transform[:3, 3] = node.get("translation", (0.0, 0.0, 0.0))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, triangulate_faces
+from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, strip_triangles, triangulate_faces
 
 
 def read_ply(path: Path) -> tuple[Array, Faces]:
@@ -34,18 +34,6 @@ def _faces(elements: dict) -> list[list[int]]:
         return [face for face in faces if len(face) >= 3]
     if "tristrips" in elements:
         strips = np.concatenate([np.asarray(strip, np.int64) for strip in elements["tristrips"].data["vertex_indices"]])
-        return [
-            face
-            for strip in np.split(strips, np.flatnonzero(strips == -1))
-            for face in strip_triangles(strip[strip >= 0])
-        ]
+        parts = np.split(strips, np.flatnonzero(strips == -1))
+        return [face for part in parts for face in strip_triangles(part[part >= 0]).tolist()]
     raise MeshFileError("the PLY file holds points without faces; a mesh is needed")
-
-
-def strip_triangles(strip: np.ndarray) -> list[list[int]]:
-    """Return the triangles of a triangle strip; every second one is turned, so that all face one way."""
-    return [
-        [int(strip[i + k % 2]), int(strip[i + 1 - k % 2]), int(strip[i + 2])]
-        for k, i in enumerate(range(len(strip) - 2))
-        if len({*strip[i : i + 3].tolist()}) == 3
-    ]

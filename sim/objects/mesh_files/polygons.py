@@ -41,6 +41,17 @@ def _triangulate(corners: Array, face: Sequence[int]) -> list[list[int]]:
     return [[face[i] for i in triangle] for triangle in found] if len(found) else fan
 
 
+def strip_triangles(strip: NDArray[np.int64]) -> Faces:
+    """Return the triangles (t, 3) of a triangle strip.
+
+    Every second one is turned, so that all face one way. Triangles with a repeated corner only join parts of the strip, and are left out.
+    """
+    triangles = np.stack([strip[:-2], strip[1:-1], strip[2:]], axis=1)
+    triangles[1::2, :2] = triangles[1::2, 1::-1]
+    a, b, c = triangles.T
+    return triangles[(a != b) & (b != c) & (c != a)]
+
+
 def newell_normal(corners: Array) -> Array:
     """Return the normal (3,) of a polygon (n, 3), of twice its area in length."""
     return np.cross(corners, np.roll(corners, -1, axis=0)).sum(axis=0)

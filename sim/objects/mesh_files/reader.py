@@ -9,17 +9,16 @@ from dexgrasp.sim.objects.mesh_files.obj import read_obj
 from dexgrasp.sim.objects.mesh_files.ply import read_ply
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError
 
-SUFFIXES = (".obj", ".stl", ".ply", ".glb")
-"""Endings of mesh files, in lower case."""
-
 
 def read_surface(path: Path) -> tuple[Array, Faces]:
     """Return vertices (v, 3) float64, in the file's unit, and triangles (t, 3) int64 of a mesh file.
 
     Raises MeshFileError, with the reason, for a file that is damaged, empty or of another format.
     """
-    readers = {".obj": read_obj, ".stl": _read_stl, ".ply": read_ply, ".glb": read_glb}
-    vertices, faces = readers[path.suffix.lower()](path)
+    try:
+        vertices, faces = READERS[path.suffix.lower()](path)
+    except MeshFileError as error:
+        raise MeshFileError(f"unreadable: {error}") from error
     if len(faces) == 0 or len(vertices) < 4:
         raise MeshFileError(f"empty: {len(vertices)} vertices, {len(faces)} faces")
     if (bad := int((~np.isfinite(vertices)).any(axis=1).sum())) > 0:
@@ -35,3 +34,8 @@ def _read_stl(path: Path) -> tuple[Array, Faces]:
     except Exception as error:  # trimesh raises many kinds, none of them documented
         raise MeshFileError(f"not an STL file: {type(error).__name__}: {error}") from error
     return np.asarray(loaded.vertices, np.float64), np.asarray(loaded.faces, np.int64)
+
+
+READERS = {".obj": read_obj, ".stl": _read_stl, ".ply": read_ply, ".glb": read_glb}
+SUFFIXES = tuple(READERS)
+"""Endings of mesh files, in lower case."""
