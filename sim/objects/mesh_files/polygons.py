@@ -44,7 +44,8 @@ def _triangulate(corners: Array, face: Sequence[int]) -> list[list[int]]:
 def strip_triangles(strip: NDArray[np.int64]) -> Faces:
     """Return the triangles (t, 3) of a triangle strip.
 
-    Every second one is turned, so that all face one way. Triangles with a repeated corner only join parts of the strip, and are left out.
+    Every second one is turned, so that all face one way. Triangles with a repeated corner only join parts of the strip,
+    and are left out.
     """
     triangles = np.stack([strip[:-2], strip[1:-1], strip[2:]], axis=1)
     triangles[1::2, :2] = triangles[1::2, 1::-1]
