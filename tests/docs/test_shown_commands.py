@@ -40,6 +40,7 @@ NOT_PARSED = {
 """Pattern of the whole command -> why it is not parsed. The last entry applies only where a required key is missing."""
 
 NOT_RUN = {
+    r"dexgrasp (report|video)": "names the command; it is run with its arguments",
     r".*\bengine=warp\b.*": "needs a GPU; tests/sim/test_warp_engine.py",
     r"dexgrasp bench gpu": "needs a GPU; tests/policies/test_bench_gpu.py",
     r"dexgrasp .*\brealsense\b.*": "needs a camera; tests/perception/test_realsense.py",
@@ -309,6 +310,11 @@ def workplace(tmp_path_factory, household):
         assert main.main([*train, "recipe=teacher", "out=runs/teacher"]) == 0
         assert main.main([*train, "recipe=student", "teacher=runs/teacher", "out=runs/student"]) == 0
         assert main.main(["export", "policy=runs/student", "out=runs/bundle", "physics=turbo"]) == 0
+        for name in ("first", "with_videos"):
+            assert main.main(["evaluate", "physics=turbo", "trials=4", f"out=runs/{name}"]) == 0
+        (folder / "runs/allegro").mkdir()
+        (folder / "runs/allegro/bundle").symlink_to(folder / "runs/bundle")
+        (folder / "runs/allegro/refinement").symlink_to(folder / "runs/student")
         own_hand = ["hand=examples/three_finger_hand", "recipe=teacher", "out=runs/my_hand/teacher"]
         assert main.main([*train, *own_hand]) == 0
     return folder
@@ -345,18 +351,14 @@ def _write_inputs(folder, household):
 
 def small(words, out):
     """Return the words of a `dexgrasp` command made small, with results in the new folder `out`."""
-    command = next(c.words for size in (2, 1) for c in COMMANDS if c.words == " ".join(words[:size]))
-    split, names = len(command.split()), SMALL.get(command, {})
-    default = {key.name: key.default for key in _keys(command)}.get("out")
+    command = next(c for size in (2, 1) for c in COMMANDS if c.words == " ".join(words[:size]))
+    split, names = len(command.words.split()), SMALL.get(command.words, {})
+    default = {key.name: key.default for key in keys(command.schema, command.config)}.get("out")
     suffix = Path(next((word for word in words if word.startswith("out=")), default or "")).suffix
     given = [word for word in words[split:] if word.split("=")[0] not in ("out", *names)]
-    written = [] if default is None else [f"out={out}{suffix}"]
+    without = default is None or (command.out_is_file and not suffix)  # the command names its file itself
+    written = [] if without else [f"out={out}{suffix}"]
     return [*words[:split], *replaced(given, LOCAL), *(f"{key}={value}" for key, value in names.items()), *written]
-
-
-def _keys(command):
-    found = next(c for c in COMMANDS if c.words == command)
-    return keys(found.schema, found.config)
 
 
 def runnable():
