@@ -259,9 +259,11 @@ def test_a_request_ends_a_long_wait(name):
     with Page("127.0.0.1", 0, speed=0.1) as page:
         page.rebuild("policy")
         clock, start_s = _Clock(), time.monotonic()
-        threading.Timer(0.2, page._clicked, [name]).start()
+        click = threading.Timer(0.2, page._clicked, [name])
+        click.start()
         clock.wait(AGAIN_S, page.speed, lambda: page.interrupted)  # 10 s
         assert 0.15 < time.monotonic() - start_s < 2.0
+        click.join()  # "pause" ends the wait before its drawing is queued
         assert [request.name for request in page.requests()] == [name if name != "pause" else "redraw"]
         page.playing = True
         page.request("redraw")
