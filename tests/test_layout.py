@@ -39,7 +39,6 @@ DOORS = {
     "mujoco_warp": ("sim/engine/warp",),
     "omegaconf": ("configs/",),
     "onnxruntime": ("policies/deploy/policy.py",),
-    "open3d": ("perception/",),
     "pyarrow": ("policies/evaluation/",),
     "pyrealsense2": ("perception/cameras/realsense.py",),
     "ray": ("policies/evaluation/ray_backend.py",),
@@ -312,8 +311,15 @@ def test_everything_that_is_imported_is_declared_and_pinned():
     used -= {"dexgrasp", "dexgrasp_ros", *sys.stdlib_module_names}
     missing = {name for name in used if DISTRIBUTIONS.get(name, name).replace("_", "-").lower() not in declared}
     assert not missing, f"imported, but not in pyproject.toml: {sorted(missing)}"
-    by_machine = {"open3d"}  # two names for one module: constraints hold that of x86
-    assert declared - pinned <= by_machine, f"not in constraints.txt: {sorted(declared - pinned - by_machine)}"
+    assert declared <= pinned, f"not in constraints.txt: {sorted(declared - pinned)}"
+
+
+def test_every_extra_is_described():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for page in ("README.md", "docs/install.md"):
+        table = re.findall(r"^\| (`.*`) \| .* \|$", (ROOT / page).read_text(encoding="utf-8"), re.M)
+        described = set(re.findall(r"`([\w-]+)`", " ".join(table)))
+        assert set(project["optional-dependencies"]) <= described, f"{page} lacks an extra of pyproject.toml"
 
 
 def test_every_module_class_and_public_function_has_a_docstring():
