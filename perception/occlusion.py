@@ -29,9 +29,13 @@ class HandCapsules:
     def pose(self, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
         """Return both ends of the axes (env, capsule, 3) in the world, from base pose and joints."""
         pos, quat = self.kinematics.forward(base_pos_w, base_quat_w, joint_pos)
-        body = torch.tensor(self.body, device=pos.device)
-        pos, quat = pos.index_select(1, body), quat.index_select(1, body)
+        pos, quat = pos.index_select(1, self._body), quat.index_select(1, self._body)
         return pos + quat_rotate(quat, self.start), pos + quat_rotate(quat, self.end)
+
+    @cached_property
+    def _body(self) -> Tensor:
+        """`body` as a tensor, which goes to the device once."""
+        return torch.tensor(self.body, device=self.start.device)
 
     def to(self, device: torch.device | str) -> Self:
         """Return a copy on another device."""

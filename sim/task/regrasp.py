@@ -21,6 +21,7 @@ from dexgrasp.perception.transforms import (
     quat_multiply,
     quat_rotate,
     rotvec_from_quat,
+    unit_axis,
 )
 from dexgrasp.sim.engine.base import Engine
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
@@ -57,8 +58,10 @@ def grip_confidence(contact: Tensor, hand: HandSpec) -> Tensor:
 
     `contact` (env, body): contact probabilities.
     """
+    columns = contact.unbind(1)
     thumb, fingers = (
-        contact[:, mask.nonzero()[0].tolist()].amax(dim=1) for mask in (hand.thumb_mask, hand.finger_mask)
+        torch.stack([columns[body] for body in mask.nonzero()[0]]).amax(dim=0)
+        for mask in (hand.thumb_mask, hand.finger_mask)
     )
     return torch.minimum(thumb, fingers)
 
@@ -169,7 +172,7 @@ class Regrasp:
         """Move the palms of `rows` (sorted) up and aside, opening the fingers."""
         control = self._control
         pos, quat = control.palm_pos_w[rows], control.palm_quat_w[rows]
-        back = -quat_rotate(quat, quat.new_tensor([0.0, 0.0, 1.0]))[:, :2]
+        back = -quat_rotate(quat, unit_axis(2, quat))[:, :2]
         away = ASIDE_M * back / back.norm(dim=1, keepdim=True).clamp(min=1e-9)
         goal = torch.nn.functional.pad(pos[:, :2] + away, (0, 1), value=ABOVE_M)
         self.moving_aside[rows] = self.any_moving = True
