@@ -21,6 +21,7 @@ from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.task.grasp_task import StepResult
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils import distributed
+from dexgrasp.utils.rows import Rows
 
 CLIP_RATIO = 0.2
 """The surrogate is clipped where the ratio of probabilities leaves 1 by more than this."""
@@ -172,11 +173,13 @@ class GraspPPO(Learner):
 
     def _reward(self, step: StepResult) -> Tensor:
         """Return scaled rewards (env,); a truncated episode is credited with the value of its final state."""
-        rewards = step.reward * REWARD_SCALE
-        rows = step.truncated.nonzero().squeeze(1)
+        rewards, task = step.reward * REWARD_SCALE, self.env.task
+        if not (self.restarts or (task.clock.host_since_pregrasp >= task.episode_steps).any()):
+            return rewards  # known without a question to a GPU
+        rows = Rows.where(step.truncated)
         if len(rows):
-            final = {group: values[rows] for group, values in step.info.get("final_obs", step.obs).items()}
-            rewards[rows] += self.gamma * self._values(final)
+            final = {group: values[rows.index] for group, values in step.info.get("final_obs", step.obs).items()}
+            rows.write(rewards, rewards[rows.index] + self.gamma * self._values(final))
         return rewards
 
     def _values(self, obs: dict[str, Tensor]) -> Tensor:
