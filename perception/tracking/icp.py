@@ -126,8 +126,8 @@ def register(
 
 
 @cache
-def _shifts_on(cfg: IcpCfg, device: torch.device) -> Tensor:
-    """Return the candidate shifts on a device, to which they are sent once."""
+def shifts_on(cfg: IcpCfg, device: torch.device) -> Tensor:
+    """Return the candidate shifts (shift, 3) on a device, to which they are sent by the first call [m]."""
     return cfg.shifts.to(device)
 
 
@@ -142,7 +142,7 @@ def _best_shifts(
     few_frame, few_model = cfg.screening_frame_points, cfg.screening_model_points
     model_w = transform(pos_w, quat, reference.points)
     centroids = _centroid(frame_w) - _centroid(model_w, occlusion.visible(model_w))
-    grid = _shifts_on(cfg, frame_w.device).expand(len(pos_w), -1, -1)
+    grid = shifts_on(cfg, frame_w.device).expand(len(pos_w), -1, -1)
     shifts = torch.cat([centroids[:, None], grid], dim=1)
     moved_w = (model_w[:, None, :few_model] + shifts[:, :, None]).flatten(1, 2)
     expected = occlusion.visible(moved_w).unflatten(1, (-1, few_model)).float()

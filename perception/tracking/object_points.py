@@ -20,6 +20,7 @@ from dexgrasp.perception.tracking.icp import (
     Reference,
     add_unexplained_points,
     register,
+    shifts_on,
     surface_normals,
     transform,
 )
@@ -122,6 +123,8 @@ class ObjectPoints:
         """(env,) the last frame had enough points and, in the modes that track, the object is on track."""
         self.seen = torch.ones(num_envs, dtype=torch.bool, device=device)
         """(env,) the last frame had enough points."""
+        if self.tracks:
+            shifts_on(icp, self.points_w.device)  # now, not with the first bad fit
         tracked = num_envs if self.tracks else 0
         self._first = torch.zeros(tracked, points, 3, device=device)  # first view about its centre
         self._normals = torch.zeros(tracked, min(icp.model_points, points), 3, device=device)
