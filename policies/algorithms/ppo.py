@@ -29,6 +29,8 @@ LEARNING_RATE_FACTOR = 1.3
 """Factor by which the learning rate follows the KL divergence."""
 LEARNING_RATES = (5e-6, 4e-4)
 """Range of the learning rate."""
+Record = dict[str, Any]
+"""Parts of the loss of a gradient step by name: numbers, or tensors without dimensions."""
 REWARD_SCALE = 0.2
 MAX_GRAD_NORM = 1.0
 
@@ -58,9 +60,13 @@ def surrogate_loss(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, c
     return loss, ((ratio - 1).abs() > clip).float().mean()
 
 
-def mean_record(records: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of every entry over the gradient steps."""
-    return {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+def mean_record(records: Sequence[Record]) -> dict[str, float]:
+    """Return the mean of every entry over the gradient steps; tensors are read from their device here, together."""
+    means = {}
+    for name, first in records[0].items():
+        column = [record[name] for record in records]
+        means[name] = sum(torch.stack(column).tolist() if isinstance(first, Tensor) else column) / len(column)
+    return means
 
 
 @torch.no_grad()
@@ -227,11 +233,11 @@ class GraspPPO(Learner):
         for _ in range(self.num_epochs):
             yield from self.rollout_buffer.minibatches(self.num_minibatches, generator)
 
-    def _update_minibatch(self, batch: Minibatch) -> dict[str, float]:
+    def _update_minibatch(self, batch: Minibatch) -> Record:
         """Apply one gradient step; return its losses and its KL divergence."""
         with self.autocast():
             loss, record = self._loss(batch)
-        self._adapt_learning_rate(record["kl"])
+        self._adapt_learning_rate(float(record["kl"]))
         self._gradient_step(loss)
         return record
 
@@ -243,7 +249,7 @@ class GraspPPO(Learner):
         nn.utils.clip_grad_norm_(self.policy.parameters(), MAX_GRAD_NORM)
         self.optimizer.step()
 
-    def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: Minibatch) -> tuple[Tensor, Record]:
         """Return the loss of a minibatch, and its parts."""
         means, log_std = self.policy.mean(batch.obs), self.policy.std.log()
         present = log_prob(batch.actions, means, log_std)
@@ -252,7 +258,7 @@ class GraspPPO(Learner):
         with torch.no_grad():
             kl = distributed.all_reduce_mean(gaussian_kl(batch.means, self._behaviour_log_std, means, log_std).mean())
         record = {"kl": kl, "surrogate": surrogate, "value": value, "clipped": clipped}
-        return surrogate + value, {name: float(part.detach()) for name, part in record.items()}
+        return surrogate + value, {name: part.detach() for name, part in record.items()}
 
     def _value_loss(self, batch: Minibatch) -> Tensor:
         critic = self.policy.critic
