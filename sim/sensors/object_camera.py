@@ -19,6 +19,7 @@ from dexgrasp.sim.scene import ModelPool
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.point_camera import POINTS, PointCamera
 from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
+from dexgrasp.sim.sensors.surface_table import SurfaceTable
 from dexgrasp.utils.rows import rows_of
 
 
@@ -188,7 +189,9 @@ def _required(hand: HandSpec | None) -> HandSpec:
     return hand
 
 
-def make_object_camera(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine: Engine) -> ObjectCamera:
+def make_object_camera(
+    cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine: Engine, surfaces: SurfaceTable
+) -> ObjectCamera:
     """Return the camera that `cfg` describes. Raise OSError where OpenGL is needed and missing."""
     if cfg.model == "rendered":
         from dexgrasp.sim.rendering.offscreen import RenderUnavailable  # OpenGL, pictures: only here
@@ -202,5 +205,5 @@ def make_object_camera(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool
             return ObjectCamera(cfg, DepthCamera(pool, engine), engine.num_envs, pool.hand)
         except RenderUnavailable as error:
             raise OSError(f"depth cannot be rendered: {error}; or set task.camera.model=points") from error
-    camera = PointCamera(cfg, domain, pool.hand, pool.library, engine.num_envs, engine.device)
+    camera = PointCamera(cfg, domain, pool.hand, surfaces, engine.num_envs, engine.device)
     return ObjectCamera(cfg, camera, engine.num_envs, pool.hand, engine.device)

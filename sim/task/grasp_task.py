@@ -31,6 +31,7 @@ from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.object_camera import POINTS, make_object_camera
 from dexgrasp.sim.sensors.proprioception import CommandDelay, ProprioceptionModel, exact_readings
+from dexgrasp.sim.sensors.surface_table import SurfaceTable
 from dexgrasp.sim.task import reset as starts
 from dexgrasp.sim.task.actions import ActionScales, HandController, Phases, Targets, WristCfg
 from dexgrasp.sim.task.disturbances import Disturber
@@ -188,6 +189,7 @@ class GraspTask:
         self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
         self.device = device = self.engine.device
         """Device of all tensors."""
+        self._surfaces = SurfaceTable(library, device)
         self.step_s = 1.0 / cfg.rate_hz
         self.grasp_steps, self.lift_steps, self.episode_steps = cfg.phase_steps
         joints = len(hand.joint_names)
@@ -203,7 +205,7 @@ class GraspTask:
             device=device,
         )
         self.proprioception = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
-        self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine)
+        self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine, self._surfaces)
         self.command_delay = CommandDelay(cfg.randomization, joints, num_envs, device)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
         self.rewards = Rewards(cfg.reward, hand, device)
@@ -344,12 +346,12 @@ class GraspTask:
         draws = self.draws.rows(rows)
         self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
-        pos, quat = starts.place_objects(self.library, names, draws)
+        pos, quat = starts.place_objects(self._surfaces, names, draws)
         camera = self.object_camera.observe_first(rows, names, pos, quat, draws)
         palm = self._planner(self.object_camera.points_w[rows], camera, draws)
         self.regrasp.reset(rows, palm)
         self.engine.reset(rows, starts.initial_state(self.hand, names, pos, quat, palm, draws))
-        self._points_o[rows] = starts.object_surface_points(self.library, names, draws.size)
+        self._points_o[rows] = starts.object_surface_points(self._surfaces, names, draws.size)
         state = self.engine.state  # an arm may not reach the planned pose
         palm = replace(palm, palm_pos_w=state.palm_pos_w[rows].double(), palm_quat_w=state.palm_quat_w[rows].double())
         self.control.reset(rows, palm)
