@@ -185,7 +185,7 @@ class ObjectPoints:
         self._radius[rows] = points.square().sum(-1).mean(dim=1).sqrt().clamp(min=0.01)
 
     def _track(self, some: Rows, frame: ObjectFrame) -> Tensor:
-        """Register the objects of some rows to a frame; return which are on track (row,). Lost ones keep their poses."""
+        """Register the objects of some rows to a frame; return which are on track (row,). Lost ones keep poses."""
         if frame.occlusion is None:
             raise ValueError(f"camera.mode={self._mode} needs the occlusion by the hand: pass a frame with `occlusion`")
         rows = some.index

@@ -29,7 +29,7 @@ class SurfaceTable:
         self.points, self.normals = (empty(SURFACE_POINTS, 3, dtype=torch.float32) for _ in range(2))
         """(object, point, 3) surface samples [m] and their outward normals, object frame."""
         self.rest_edge = empty(self._rests)
-        """(object, rest) sum of the probabilities of a resting pose and those before it; infinite where there is none."""
+        """(object, rest) sum of the probabilities of a resting pose and all before it; infinite where it is none."""
         self.rest_height, self.rest_quat = empty(self._rests), empty(self._rests, 4)
         """(object, rest) height of the origin at rest [m]; (object, rest, 4) orientation at rest."""
 

@@ -39,7 +39,7 @@ class NanGuard:
         self._actions[torch.arange(len(step), device=step.device), step] = action
 
     def note(self, broken: Tensor, steps: Tensor) -> None:
-        """Note after how many `steps` (env,) the physics in the mask `broken` (env,) failed; the first failure stays."""
+        """Note the `steps` (env,) after which the physics in the mask `broken` (env,) failed first."""
         self.broken_at = torch.where(broken & (self.broken_at == 0), steps, self.broken_at)
 
     @property

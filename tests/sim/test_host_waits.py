@@ -5,7 +5,6 @@ are played through whole episodes with the physics of the CPU engine, on a prete
 """
 
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,7 +73,8 @@ def assert_equal(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("camera", "disturbance"), [case if case == QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES]
+    ("camera", "disturbance"),
+    [case if case == QUICK else pytest.param(*case, marks=pytest.mark.slow) for case in CASES],
 )
 def test_an_episode_asks_nothing_and_has_the_numbers_of_the_cpu(request, household, balanced, camera, disturbance):
     here = episode(build(household, balanced, camera, disturbance))

@@ -1,6 +1,6 @@
 """The task's tensors live on the engine's device: shown on a pretended GPU, which refuses what a real one would.
 
-Nothing is left behind on the CPU, every number is the one of a run on the CPU, and in a step the host waits for nothing.
+Nothing is left behind on the CPU, every number is the one of a run on the CPU, and in a step the host never waits.
 """
 
 import pytest
