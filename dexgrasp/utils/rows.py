@@ -12,7 +12,10 @@ from torch import Tensor
 
 
 def rows_of(mask: Tensor, device: torch.device) -> Tensor | None:
-    """Return the true rows (row,) of a mask (env,) on the host as numbers on `device`; None where there are none."""
+    """Return the numbers (row,), on `device`, of the true entries of a mask (env,) on the host.
+
+    None where no entry is true.
+    """
     if not mask.any():
         return None
     if mask.all():

@@ -61,7 +61,10 @@ def surrogate_loss(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, c
 
 
 def mean_record(records: Sequence[Record]) -> dict[str, float]:
-    """Return the mean of every entry over the gradient steps; tensors are read from their device here, together."""
+    """Return the mean of every entry over the gradient steps.
+
+    Tensors are read from their device here, the values of an entry together.
+    """
     means = {}
     for name, first in records[0].items():
         column = [record[name] for record in records]

@@ -183,7 +183,10 @@ class Engine(Protocol):
         ...
 
     def recover(self, mask: Tensor) -> None:
-        """Put the scenes of a mask (env,) back to the start of their episodes, at rest; a GPU is not waited for."""
+        """Put the scenes of a mask (env,) back to the start of their episodes, at rest.
+
+        The host does not wait for a GPU.
+        """
         ...
 
     def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:

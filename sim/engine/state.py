@@ -246,7 +246,7 @@ class BatchState:
         moved.write(velocity, torch.zeros_like(velocity[rows]))
 
     def recover(self, mask: Tensor) -> None:
-        """Write the positions and controls at which the episodes of a mask (env,) started; velocities are zero."""
+        """Write the positions and controls of the start of the episodes of a mask (env,), at rest."""
         raw = self._raw
         for live, start in ((raw.qpos, self._start_qpos), (raw.ctrl, self._start_ctrl)):
             live.copy_(torch.where(mask[:, None], start, live))

@@ -335,7 +335,10 @@ class WarpEngine:
         self._rows.move_object(rows, object_pos_w, where)
 
     def recover(self, mask: Tensor) -> None:
-        """Put scenes back to the start of their episodes (`Engine.recover`), without contacts until the next step."""
+        """Put scenes back to the start of their episodes (`Engine.recover`).
+
+        Contacts are those of the next step; until then there are none.
+        """
         self._rows.recover(mask)
         for live in (self._raw.sensordata, self._raw.actuator_force, self._qacc, self._warmstart):
             live.copy_(torch.where(mask[:, None], 0.0, live))

@@ -1,4 +1,4 @@
-"""Surfaces and resting poses of a library's objects as tensors on one device, each read and sent there once."""
+"""Surfaces and resting poses of a library's objects as tensors on one device, each sent there once."""
 
 from collections.abc import Sequence
 
@@ -66,7 +66,7 @@ class SurfaceTable:
         self._numbers |= {name: len(self._numbers) + i for i, name in enumerate(names)}
 
     def resting_pose(self, numbers: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return heights (row,) [m] and orientations (row, 4) of resting poses of the objects `numbers` (row,).
+        """Return heights (row,) [m] and orientations (row, 4) of the objects `numbers` (row,) at rest.
 
         `chosen` (row,): number in [0, 1) that selects a pose by probability.
         """

@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 class EpisodeClock:
-    """Counts control steps twice: for arithmetic on the device, and for decisions that must not wait for it.
+    """Counts control steps on the device for arithmetic, and on the host for decisions without a wait.
 
     The host knows the counts, because it sets them at resets and adds 1 per step. On the CPU both are one tensor.
     """
