@@ -66,6 +66,7 @@ class Kinematics:
     """(keypoint, 3) Point in the frame of its body [m]."""
     _levels: tuple["_Level", ...] = field(init=False, repr=False)
     _order: Tensor = field(init=False, repr=False)
+    _keypoint_body: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Sort the bodies by depth, once: `forward` then takes one vectorised step per level of the tree."""
@@ -78,7 +79,9 @@ class Kinematics:
             above = bodies
             flat += bodies
         object.__setattr__(self, "_levels", tuple(levels))
-        object.__setattr__(self, "_order", torch.tensor([flat.index(i) for i in range(len(flat))]).to(self.pos.device))
+        order = [flat.index(i) for i in range(len(flat))]
+        for name, numbers in (("_order", order), ("_keypoint_body", self.keypoint_body)):
+            object.__setattr__(self, name, torch.tensor(numbers, dtype=torch.int64, device=self.pos.device))
 
     def forward(self, root_pos: Tensor, root_quat: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the poses of all bodies from root poses (..., 3), (..., 4) and joint_pos (..., joint) [rad].
@@ -105,7 +108,7 @@ class Kinematics:
     def keypoints(self, root_pos: Tensor, root_quat: Tensor, joint_pos: Tensor) -> Tensor:
         """Keypoints (..., keypoint, 3) [m] in the frame of the root pose; arguments as of `forward`."""
         pos, quat = self.forward(root_pos, root_quat, joint_pos)
-        body = torch.tensor(self.keypoint_body, device=pos.device)
+        body = self._keypoint_body
         return pos.index_select(-2, body) + quat_rotate(quat.index_select(-2, body), self.keypoint_pos)
 
     def to(self, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Self:

@@ -1,8 +1,7 @@
 """Occlusion of object points by the hand, modelled by capsules that move with the joints."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -29,9 +28,14 @@ class HandCapsules:
     def pose(self, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
         """Return both ends of the axes (env, capsule, 3) in the world, from base pose and joints."""
         pos, quat = self.kinematics.forward(base_pos_w, base_quat_w, joint_pos)
-        body = torch.tensor(self.body, device=pos.device)
-        pos, quat = pos.index_select(1, body), quat.index_select(1, body)
+        pos, quat = pos.index_select(1, self._body), quat.index_select(1, self._body)
         return pos + quat_rotate(quat, self.start), pos + quat_rotate(quat, self.end)
+
+    _body: Tensor = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """Send `body` to the device, once."""
+        object.__setattr__(self, "_body", torch.tensor(self.body, device=self.start.device))
 
     def to(self, device: torch.device | str) -> Self:
         """Return a copy on another device."""
@@ -48,6 +52,12 @@ class HandOcclusion:
     """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
     margin_m: float
     """Margin by which the hand hides more than its shape [m]."""
+    radii_m: list[float] = field(init=False)
+    """Radii of the capsules with the margin [m]."""
+
+    def __post_init__(self) -> None:
+        """Read the radii from the device, once."""
+        object.__setattr__(self, "radii_m", (self.shape.radius_m + self.margin_m).tolist())
 
     def to(self, device: torch.device | str) -> Self:
         """Return a copy on another device."""
@@ -68,11 +78,6 @@ class HandOcclusion:
     def empty(self, rows: int, device: torch.device | str) -> "CameraOcclusion":
         """Allocate the occlusions of `rows` rows."""
         return CameraOcclusion(torch.zeros(rows, 1 + 2 * len(self.radii_m), 3, device=device), self.radii_m)
-
-    @cached_property
-    def radii_m(self) -> list[float]:
-        """Radii of the capsules with the margin [m]; read from the device once, not with every frame."""
-        return (self.shape.radius_m + self.margin_m).tolist()
 
 
 @dataclass(frozen=True, eq=False)

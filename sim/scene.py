@@ -132,6 +132,13 @@ def _hand_bits(physics: PhysicsCfg, of_thumb: bool) -> tuple[int, int]:
     return (THUMB, 0) if of_thumb else (0, THUMB)
 
 
+def jacobian_form(version: str) -> mujoco.mjtJacobian:
+    """Return the form of the constraint Jacobian with which a version of MuJoCo is right and fast."""
+    # MuJoCo #3767: the sparse Cholesky of 4.0.0 merges rows with different descendants into one supernode.
+    faulty = version == "4.0.0"
+    return mujoco.mjtJacobian.mjJAC_DENSE if faulty else mujoco.mjtJacobian.mjJAC_SPARSE
+
+
 def _set_options(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
     option = spec.option
     option.timestep = physics.timestep_s
@@ -139,7 +146,7 @@ def _set_options(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
     option.cone = CONES[physics.cone]
     option.impratio = physics.impratio
     option.tolerance = physics.tolerance
-    option.jacobian = mujoco.mjtJacobian.mjJAC_DENSE  # 4.0.0's sparse Newton has a factorisation bug
+    option.jacobian = jacobian_form(mujoco.__version__)
     spec.visual.quality.offsamples = 0
     spec.visual.quality.shadowsize = 1024
     spec.visual.global_.offwidth, spec.visual.global_.offheight = 1280, 960

@@ -10,7 +10,7 @@ as the spin of a ball. Nothing but points and the hand's pose is used, so a robo
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Self
 
 import torch
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dexgrasp.perception.occlusion import CameraOcclusion
 from dexgrasp.perception.transforms import matrix_from_quat, quat_from_rotvec, quat_multiply
+from dexgrasp.utils.rows import Rows
 
 FRAME_POINTS = 48
 """Points at the end of an updated cloud that belong to the newest frame; the others are tracked."""
@@ -108,9 +109,10 @@ def register(
     frame_w = frame_w[:, : cfg.frame_points]
     last_pos_w, last_quat = pos_w, quat
     pos_w, quat, fit = _iterate(cfg, reference, pos_w, quat, frame_w, occlusion)
-    bad = (fit < cfg.retry_below_fit).nonzero().squeeze(1)
-    if not len(bad):
+    retried = Rows.where(fit < cfg.retry_below_fit)
+    if not len(retried):
         return pos_w, quat, fit
+    bad = retried.index
     some, some_w, some_occlusion = reference[bad], frame_w[bad], occlusion[bad]
     last_pos_w, last_quat = last_pos_w[bad], last_quat[bad]
     for shift in _best_shifts(cfg, some, last_pos_w, last_quat, some_w, some_occlusion).unbind(1):
@@ -118,9 +120,15 @@ def register(
         for _ in range(cfg.rounds_per_restart):
             tried_pos, tried_quat, tried_fit = _iterate(cfg, some, tried_pos, tried_quat, some_w, some_occlusion)
         improved = tried_fit > fit[bad]
-        rows = bad[improved]
-        pos_w[rows], quat[rows], fit[rows] = tried_pos[improved], tried_quat[improved], tried_fit[improved]
+        for best, tried in ((pos_w, tried_pos), (quat, tried_quat), (fit, tried_fit)):
+            retried.write(best, tried, improved)
     return pos_w, quat, fit
+
+
+@cache
+def shifts_on(cfg: IcpCfg, device: torch.device) -> Tensor:
+    """Return the candidate shifts (shift, 3) on a device, to which they are sent by the first call [m]."""
+    return cfg.shifts.to(device)
 
 
 def _best_shifts(
@@ -134,7 +142,7 @@ def _best_shifts(
     few_frame, few_model = cfg.screening_frame_points, cfg.screening_model_points
     model_w = transform(pos_w, quat, reference.points)
     centroids = _centroid(frame_w) - _centroid(model_w, occlusion.visible(model_w))
-    grid = cfg.shifts.to(frame_w).expand(len(pos_w), -1, -1)
+    grid = shifts_on(cfg, frame_w.device).expand(len(pos_w), -1, -1)
     shifts = torch.cat([centroids[:, None], grid], dim=1)
     moved_w = (model_w[:, None, :few_model] + shifts[:, :, None]).flatten(1, 2)
     expected = occlusion.visible(moved_w).unflatten(1, (-1, few_model)).float()
@@ -200,7 +208,7 @@ def _step(cfg: IcpCfg, arm: Tensor, normal: Tensor, gap: Tensor, weight: Tensor)
     pull = pull + torch.cat([torch.linalg.cross(arm, whole * gap).sum(dim=1), (whole * gap).sum(dim=1)], dim=1)
     mean = curvature.diagonal(dim1=1, dim2=2).mean(dim=1) + 1e-9
     curvature += cfg.damping * mean[:, None, None] * torch.eye(6, device=arm.device)
-    return torch.linalg.solve(curvature, pull)
+    return torch.linalg.solve_ex(curvature, pull).result  # without the check, for which a GPU would be waited for
 
 
 def surface_normals(points: Tensor, neighbors: int = DEFAULT.normal_neighbors) -> Tensor:

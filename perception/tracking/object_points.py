@@ -20,10 +20,12 @@ from dexgrasp.perception.tracking.icp import (
     Reference,
     add_unexplained_points,
     register,
+    shifts_on,
     surface_normals,
     transform,
 )
 from dexgrasp.perception.transforms import matrix_from_quat, quat_conjugate, quat_multiply, quat_rotate
+from dexgrasp.utils.rows import Rows
 
 Mode = Literal["first_frame", "latest", "tracked", "tracked_updated"]
 """first_frame: the first view only. latest: the visible points of each new frame, none behind the hand. tracked:
@@ -121,6 +123,8 @@ class ObjectPoints:
         """(env,) the last frame had enough points and, in the modes that track, the object is on track."""
         self.seen = torch.ones(num_envs, dtype=torch.bool, device=device)
         """(env,) the last frame had enough points."""
+        if self.tracks:
+            shifts_on(icp, self.points_w.device)  # now, not with the first bad fit
         tracked = num_envs if self.tracks else 0
         self._first = torch.zeros(tracked, points, 3, device=device)  # first view about its centre
         self._normals = torch.zeros(tracked, min(icp.model_points, points), 3, device=device)
@@ -150,16 +154,17 @@ class ObjectPoints:
         """Update the objects of `rows` from a frame with one row for each."""
         enough = frame.count >= self._min_points
         self.visible_fraction[rows], self.fresh[rows], self.seen[rows] = frame.visible_fraction, enough, enough
-        rows, frame = rows[enough], frame[enough]
-        if not self.tracks:
-            self.points_w[rows] = frame.points_w
-        elif len(rows):
-            self.fresh[rows] = self._track(rows, frame)
-            tracked_w = self.tracked_w(rows)
+        some = Rows.where(enough)
+        if not len(some):
+            return
+        frame, some = frame[some.index], some.of(rows)
+        points_w = frame.points_w
+        if self.tracks:
+            some.write(self.fresh, self._track(some, frame))
+            tracked_w = self.tracked_w(some.index)
             is_corrected = self._mode == "tracked_updated"
-            self.points_w[rows] = (
-                add_unexplained_points(tracked_w, frame.points_w, self._icp) if is_corrected else tracked_w
-            )
+            points_w = add_unexplained_points(tracked_w, points_w, self._icp) if is_corrected else tracked_w
+        some.write(self.points_w, points_w)
 
     def tracked_w(self, rows: Tensor | None = None) -> Tensor:
         """Return the first views (row, point, 3) at the tracked poses, world frame [m]; `rows` None: of all.
@@ -179,14 +184,16 @@ class ObjectPoints:
         self._quat[rows] = points.new_tensor([1.0, 0.0, 0.0, 0.0])
         self._radius[rows] = points.square().sum(-1).mean(dim=1).sqrt().clamp(min=0.01)
 
-    def _track(self, rows: Tensor, frame: ObjectFrame) -> Tensor:
-        """Register the objects of `rows` to a frame; return which are on track (row,). Lost ones keep their poses."""
+    def _track(self, some: Rows, frame: ObjectFrame) -> Tensor:
+        """Register the objects of some rows to a frame; return which are on track (row,). Lost ones keep poses."""
         if frame.occlusion is None:
             raise ValueError(f"camera.mode={self._mode} needs the occlusion by the hand: pass a frame with `occlusion`")
+        rows = some.index
         reference = Reference(self._first[rows, : self._icp.model_points], self._normals[rows], self._radius[rows])
         pose = self._pos_w[rows], self._quat[rows]
         pos_w, quat, fit = register(self._icp, reference, *pose, frame.points_w, frame.occlusion)
         visible = frame.count > 0
         keep = (fit >= self._icp.keep_above_fit) & visible
-        self._pos_w[rows[keep]], self._quat[rows[keep]] = pos_w[keep], quat[keep]
+        some.write(self._pos_w, pos_w, keep)
+        some.write(self._quat, quat, keep)
         return (fit >= self._icp.on_track_above_fit) & visible

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import CheckpointData, TrainingState
-from dexgrasp.policies.algorithms.ppo import GraspPPO, imitation_loss, mean_record, reconstruction_loss
+from dexgrasp.policies.algorithms.ppo import GraspPPO, Record, imitation_loss, mean_record, reconstruction_loss
 from dexgrasp.policies.algorithms.rollout_buffer import Minibatch
 from dexgrasp.policies.networks.actor_critic import Encoder, GraspPolicy
 from dexgrasp.policies.networks.student import StudentPolicy
@@ -233,24 +233,24 @@ class StudentPPO(GraspPPO):
                 parts.append({name: value[rows] for name, value in kept.items()})
             yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
-    def _imitate(self, batch: dict[str, Tensor]) -> dict[str, float]:
+    def _imitate(self, batch: dict[str, Tensor]) -> Record:
         """Apply one gradient step of imitation and reconstruction; return its losses."""
         with self.autocast():
             loss, record = self._imitation(batch)
         self._gradient_step(loss)
         return record
 
-    def _imitation(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    def _imitation(self, batch: dict[str, Tensor]) -> tuple[Tensor, Record]:
         """Return the weighted loss of imitation and reconstruction of labelled samples, and its parts."""
         means, reconstructed = self.policy.actor.act_and_reconstruct(batch["student"])
         reconstruction = reconstruction_loss(reconstructed, batch["true"])
         imitation = imitation_loss(means, batch["labels"]) if "labels" in batch else reconstruction.new_zeros(())
-        record = {"imitation": float(imitation.detach()), "reconstruction": float(reconstruction.detach())}
+        record = {"imitation": imitation.detach(), "reconstruction": reconstruction.detach()}
         cfg = self.distillation
         loss = (1 - self.rho) * cfg.imitation_weight * imitation + cfg.reconstruction_weight * reconstruction
         return loss, record
 
-    def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: Minibatch) -> tuple[Tensor, Record]:
         ppo, record = super()._loss(batch)
         rest, more = self._imitation(next(self._samples))
         return self.rho * ppo + rest, record | more | {"rho": self.rho}

@@ -21,6 +21,7 @@ from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.task.grasp_task import StepResult
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils import distributed
+from dexgrasp.utils.rows import Rows
 
 CLIP_RATIO = 0.2
 """The surrogate is clipped where the ratio of probabilities leaves 1 by more than this."""
@@ -28,6 +29,8 @@ LEARNING_RATE_FACTOR = 1.3
 """Factor by which the learning rate follows the KL divergence."""
 LEARNING_RATES = (5e-6, 4e-4)
 """Range of the learning rate."""
+Record = dict[str, Any]
+"""Parts of the loss of a gradient step by name: numbers, or tensors without dimensions."""
 REWARD_SCALE = 0.2
 MAX_GRAD_NORM = 1.0
 
@@ -57,9 +60,16 @@ def surrogate_loss(log_prob: Tensor, old_log_prob: Tensor, advantages: Tensor, c
     return loss, ((ratio - 1).abs() > clip).float().mean()
 
 
-def mean_record(records: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of every entry over the gradient steps."""
-    return {name: sum(record[name] for record in records) / len(records) for name in records[0]}
+def mean_record(records: Sequence[Record]) -> dict[str, float]:
+    """Return the mean of every entry over the gradient steps.
+
+    Tensors are read from their device here, the values of an entry together.
+    """
+    means = {}
+    for name, first in records[0].items():
+        column = [record[name] for record in records]
+        means[name] = sum(torch.stack(column).tolist() if isinstance(first, Tensor) else column) / len(column)
+    return means
 
 
 @torch.no_grad()
@@ -172,11 +182,13 @@ class GraspPPO(Learner):
 
     def _reward(self, step: StepResult) -> Tensor:
         """Return scaled rewards (env,); a truncated episode is credited with the value of its final state."""
-        rewards = step.reward * REWARD_SCALE
-        rows = step.truncated.nonzero().squeeze(1)
+        rewards, task = step.reward * REWARD_SCALE, self.env.task
+        if not (self.restarts or (task.clock.host_since_pregrasp >= task.episode_steps).any()):
+            return rewards  # known without a question to a GPU
+        rows = Rows.where(step.truncated)
         if len(rows):
-            final = {group: values[rows] for group, values in step.info.get("final_obs", step.obs).items()}
-            rewards[rows] += self.gamma * self._values(final)
+            final = {group: values[rows.index] for group, values in step.info.get("final_obs", step.obs).items()}
+            rows.write(rewards, rewards[rows.index] + self.gamma * self._values(final))
         return rewards
 
     def _values(self, obs: dict[str, Tensor]) -> Tensor:
@@ -224,11 +236,11 @@ class GraspPPO(Learner):
         for _ in range(self.num_epochs):
             yield from self.rollout_buffer.minibatches(self.num_minibatches, generator)
 
-    def _update_minibatch(self, batch: Minibatch) -> dict[str, float]:
+    def _update_minibatch(self, batch: Minibatch) -> Record:
         """Apply one gradient step; return its losses and its KL divergence."""
         with self.autocast():
             loss, record = self._loss(batch)
-        self._adapt_learning_rate(record["kl"])
+        self._adapt_learning_rate(float(record["kl"]))
         self._gradient_step(loss)
         return record
 
@@ -240,7 +252,7 @@ class GraspPPO(Learner):
         nn.utils.clip_grad_norm_(self.policy.parameters(), MAX_GRAD_NORM)
         self.optimizer.step()
 
-    def _loss(self, batch: Minibatch) -> tuple[Tensor, dict[str, float]]:
+    def _loss(self, batch: Minibatch) -> tuple[Tensor, Record]:
         """Return the loss of a minibatch, and its parts."""
         means, log_std = self.policy.mean(batch.obs), self.policy.std.log()
         present = log_prob(batch.actions, means, log_std)
@@ -249,7 +261,7 @@ class GraspPPO(Learner):
         with torch.no_grad():
             kl = distributed.all_reduce_mean(gaussian_kl(batch.means, self._behaviour_log_std, means, log_std).mean())
         record = {"kl": kl, "surrogate": surrogate, "value": value, "clipped": clipped}
-        return surrogate + value, {name: float(part.detach()) for name, part in record.items()}
+        return surrogate + value, {name: part.detach() for name, part in record.items()}
 
     def _value_loss(self, batch: Minibatch) -> Tensor:
         critic = self.policy.critic

@@ -175,8 +175,18 @@ class Engine(Protocol):
         """Apply an external force (env, 3) to the objects' centres of mass until the next call [N]."""
         ...
 
-    def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
-        """Place the objects of `rows` at object_pos_w (row, 3) [m], at rest."""
+    def move_object(self, rows: Tensor, object_pos_w: Tensor, where: Tensor | None = None) -> None:
+        """Place the objects of `rows` at object_pos_w (row, 3) [m], at rest.
+
+        `where` (row,) bool: the others are not moved; None: all are.
+        """
+        ...
+
+    def recover(self, mask: Tensor) -> None:
+        """Put the scenes of a mask (env,) back to the start of their episodes, at rest.
+
+        The host does not wait for a GPU.
+        """
         ...
 
     def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:

@@ -141,9 +141,20 @@ class CpuEngine:
         """Apply external forces to the objects (`Engine.push`)."""
         self._rows.push(force_w)
 
-    def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
+    def move_object(self, rows: Tensor, object_pos_w: Tensor, where: Tensor | None = None) -> None:
         """Place the objects of `rows`, at rest (`Engine.move_object`)."""
-        self._rows.move_object(rows, object_pos_w)
+        self._rows.move_object(rows, object_pos_w, where)
+
+    def recover(self, mask: Tensor) -> None:
+        """Put scenes back to the start of their episodes (`Engine.recover`)."""
+        ids = mask.nonzero().squeeze(1).numpy().astype(np.int32)
+        if not len(ids):
+            return
+        self.batch.reset(ids, stage=mujoco.mjtStage.mjSTAGE_NONE)
+        self._rows.recover(mask)
+        self.batch.forward(ids)
+        self._failed[mask] = False
+        self._rows.refresh()
 
     def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
         """Overwrite quantities of the state in `rows` (`Engine.write`)."""

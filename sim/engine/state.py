@@ -25,6 +25,7 @@ from dexgrasp.sim.engine.base import InitialState, PhysicsVariation, State
 from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.mount import palm_actuators
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
+from dexgrasp.utils.rows import Rows, where_rows
 
 MAX_CHUNKS = 5
 """Most parts in which the palm target moves per control step."""
@@ -166,6 +167,7 @@ class BatchState:
         self.fingers = raw.ctrl[:, self.slots.finger_u]
         """(env, joint) live finger targets [rad]."""
         self.named = self._name()
+        self._start_qpos, self._start_ctrl = raw.qpos.clone(), raw.ctrl.clone()
 
     def _name(self) -> State:
         raw, slots, envs = self._raw, self.slots, len(self._raw.qpos)
@@ -206,6 +208,7 @@ class BatchState:
         raw.ctrl[rows, slots.finger_u] = joint_pos
         raw.qpos[rows, slots.object_q] = torch.cat([start.object_pos_w, start.object_quat_w], dim=1).to(raw.qpos)
         self.place_palm(rows, start.palm_pos_w.to(raw.qpos), start.palm_quat_w.to(raw.qpos))
+        self._start_qpos[rows], self._start_ctrl[rows] = raw.qpos[rows], raw.ctrl[rows]
 
     def place_palm(self, rows: Tensor, pos_w: Tensor, quat_w: Tensor) -> None:
         """Place the palms of `rows` at poses (row, 3) [m], (row, 4), as state and as target."""
@@ -235,11 +238,20 @@ class BatchState:
         """Apply external forces to the objects (`Engine.push`)."""
         self._raw.xfrc_applied[:, self.slots.object_body, :3] = force_w.to(self._raw.xfrc_applied)
 
-    def move_object(self, rows: Tensor, object_pos_w: Tensor) -> None:
+    def move_object(self, rows: Tensor, object_pos_w: Tensor, where: Tensor | None = None) -> None:
         """Place the objects of `rows`, at rest (`Engine.move_object`)."""
-        first = self.slots.object_q.start
-        self._raw.qpos[rows, first : first + 3] = object_pos_w.to(self._raw.qpos)
-        self._raw.qvel[rows, self.slots.object_v] = 0.0
+        moved, first = Rows(rows, where), self.slots.object_q.start
+        pos, velocity = self._raw.qpos[:, first : first + 3], self._raw.qvel[:, self.slots.object_v]
+        moved.write(pos, object_pos_w.to(pos))
+        moved.write(velocity, torch.zeros_like(velocity[rows]))
+
+    def recover(self, mask: Tensor) -> None:
+        """Write the positions and controls of the start of the episodes of a mask (env,), at rest."""
+        raw = self._raw
+        for live, start in ((raw.qpos, self._start_qpos), (raw.ctrl, self._start_ctrl)):
+            live.copy_(torch.where(mask[:, None], start, live))
+        for live in (raw.qvel, raw.xfrc_applied):
+            live.copy_(where_rows(mask, torch.zeros_like(live), live))
 
     def write(self, rows: Tensor, values: Mapping[str, Tensor]) -> None:
         """Overwrite quantities of the state in `rows` (`Engine.write`)."""

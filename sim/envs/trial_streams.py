@@ -121,6 +121,8 @@ class TrialStreams:
         self.grip = None
         step = replace(step, obs=self._extended(step.obs))
         ended = (step.terminated | step.truncated).nonzero().squeeze(1)
+        if len(ended) and not step.info["outcomes"]:  # on a GPU a step of the task does not ask for them
+            step.info["outcomes"] = self.task.outcomes(step.terminated | step.truncated)
         if not len(ended) or not reset:
             return step
         return replace(step, obs=self.reset(ended), info=step.info | {"final_obs": step.obs})

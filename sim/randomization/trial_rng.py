@@ -10,6 +10,7 @@ A number depends on nothing else: neither on what runs beside the trial nor on w
 import math
 import zlib
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -36,6 +37,12 @@ def mix(bits: Tensor) -> Tensor:
 def _shifted(bits: Tensor, by: int) -> Tensor:
     """Shift right, filling with zeros."""
     return (bits >> by) & ((1 << (64 - by)) - 1)
+
+
+@cache
+def _number_of(name: str) -> int:
+    """Return the number of a stream."""
+    return zlib.crc32(name.encode())
 
 
 class TrialRandom:
@@ -66,7 +73,7 @@ class TrialRandom:
         place = torch.arange(1, count + 1, device=self.key.device)
         if at is not None:
             place = place + count * at[:, None]
-        stream = mix(self.key + zlib.crc32(name.encode()))
+        stream = mix(self.key + _number_of(name))
         bits = mix(stream[:, None] + GAMMA * place)
         unit = _shifted(bits, 11).double() * 2.0**-53
         return low + (high - low) * unit.view(-1, *size)

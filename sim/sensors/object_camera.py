@@ -19,6 +19,8 @@ from dexgrasp.sim.scene import ModelPool
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.point_camera import POINTS, PointCamera
 from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
+from dexgrasp.sim.sensors.surface_table import SurfaceTable
+from dexgrasp.utils.rows import rows_of
 
 
 class CameraModel(Protocol):
@@ -70,10 +72,10 @@ class ObjectCamera(ObjectPoints):
         """(env, 3) position of the camera, world frame [m]."""
         self._palm_motion = PalmMotion(num_envs, device)
         self._occlusion = hand_occlusion(_required(hand), OUTLINE_MARGIN_M).to(device) if cfg.tracks else None
-        self._arrival = torch.zeros(num_envs, dtype=torch.int64, device=device)  # step at which the pending frame comes
+        self._arrival = torch.zeros(num_envs, dtype=torch.int64)  # step at which the pending frame comes, on the host
         self._pending = ObjectFrame(
             points_w=torch.zeros(num_envs if cfg.live else 0, POINTS, 3, device=device),
-            count=torch.zeros_like(self._arrival),
+            count=torch.zeros_like(self._arrival, device=device),
             visible_fraction=torch.ones_like(self.visible_fraction),
             occlusion=self._occlusion.empty(num_envs, device) if self._occlusion else None,
         )
@@ -90,7 +92,7 @@ class ObjectCamera(ObjectPoints):
         camera_w = place_w + draws.camera_offset
         self.camera.look_at(rows, place_w)
         self.reset(rows, self.camera.observe_first(rows, names, pos_w, quat_w, camera_w, draws))
-        self.camera_w[rows], self._arrival[rows] = camera_w, 0
+        self.camera_w[rows], self._arrival[rows.cpu()] = camera_w, 0
         return place_w + draws.approach_offset
 
     def observe_first_again(
@@ -109,7 +111,7 @@ class ObjectCamera(ObjectPoints):
             shown = [names[int(row)] for row in some]
             pose = state.object_pos_w[some].double(), state.object_quat_w[some].double()
             self.reset(some, self.camera.observe_first(some, shown, *pose, self.camera_w[some], draws.rows(some)))
-        self._arrival[rows] = 0
+        self._arrival[rows.cpu()] = 0
         return seen
 
     def step(
@@ -120,25 +122,30 @@ class ObjectCamera(ObjectPoints):
         sensed: ProprioceptiveState,
         held: Tensor,
         resting: Tensor,
+        host_step: Tensor | None = None,
     ) -> None:
         """Update the object points after a control step.
 
         Moves the points with the palm, takes frames and receives those that are due.
 
-        `step` (env,): control steps since the reset. `sensed`: measured hand. `held` (env,) bool: lift or hold, in
-        which the object is assumed to move with the palm. `resting` (env,) bool: hold, in which the palm does not move.
+        `step` (env,): control steps since the reset. `sensed`: measured hand. On the host: `held` (env,) bool: lift or
+        hold, in which the object is assumed to move with the palm. `resting` (env,) bool: hold, in which the palm does
+        not move. `host_step`: `step` on the host; None: it is there.
         """
+        host_step = step if host_step is None else host_step
         if self._cfg.move_with_palm:
             shift, turn = self._palm_motion.update(sensed.palm_pos_w, sensed.palm_quat_w)
-            self._follow_palm(held.nonzero().squeeze(1), shift, turn)
+            self._follow_palm(rows_of(held, step.device), shift, turn)
         if not self._cfg.live:
             return
         period = torch.where(resting, self._cfg.hold_frame_interval_steps, self._cfg.frame_interval_steps)
         if self._cfg.latency_steps:  # a frame may arrive as the next is taken
-            self._receive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
-        self._observe(((step % period == 0) & (step > 0)).nonzero().squeeze(1), state, draws, step, sensed)
+            self._receive(host_step, step.device)
+        taken = (host_step % period == 0) & (host_step > 0)
+        self._arrival = torch.where(taken, host_step + self._cfg.latency_steps, self._arrival)
+        self._observe(rows_of(taken, step.device), state, draws, step, sensed)
         if not self._cfg.latency_steps:
-            self._receive(((step == self._arrival) & (step > 0)).nonzero().squeeze(1))
+            self._receive(host_step, step.device)
 
     def terms(self) -> dict[str, Tensor]:
         """Return the observation terms about the last frame, (env,) each."""
@@ -146,17 +153,17 @@ class ObjectCamera(ObjectPoints):
             return {}
         return {"visible_fraction": self.visible_fraction, "view_fresh": self.fresh}
 
-    def _follow_palm(self, rows: Tensor, shift: Tensor, turn: Tensor) -> None:
-        if not len(rows):
+    def _follow_palm(self, rows: Tensor | None, shift: Tensor, turn: Tensor) -> None:
+        if rows is None:
             return
         self.move_with_palm(rows, shift[rows], turn[rows])
         if self._cfg.live:
             self._pending.move_with_palm(rows, shift[rows], turn[rows])
 
     def _observe(
-        self, rows: Tensor, state: State, draws: EpisodeDraws, step: Tensor, sensed: ProprioceptiveState
+        self, rows: Tensor | None, state: State, draws: EpisodeDraws, step: Tensor, sensed: ProprioceptiveState
     ) -> None:
-        if not len(rows):
+        if rows is None:
             return
         camera_w, occlusion = self.camera_w[rows], None
         points_w, count, visible_fraction = self.camera.observe(rows, state, camera_w, draws, step[rows])
@@ -169,10 +176,10 @@ class ObjectCamera(ObjectPoints):
             )
         frame = ObjectFrame(points_w=points_w, count=count, visible_fraction=visible_fraction, occlusion=occlusion)
         self._pending.write(rows, frame)
-        self._arrival[rows] = step[rows] + self._cfg.latency_steps
 
-    def _receive(self, rows: Tensor) -> None:
-        if len(rows):
+    def _receive(self, host_step: Tensor, device: torch.device) -> None:
+        rows = rows_of((host_step == self._arrival) & (host_step > 0), device)
+        if rows is not None:
             self.update(rows, self._pending[rows])
 
 
@@ -182,7 +189,9 @@ def _required(hand: HandSpec | None) -> HandSpec:
     return hand
 
 
-def make_object_camera(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine: Engine) -> ObjectCamera:
+def make_object_camera(
+    cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool, engine: Engine, surfaces: SurfaceTable
+) -> ObjectCamera:
     """Return the camera that `cfg` describes. Raise OSError where OpenGL is needed and missing."""
     if cfg.model == "rendered":
         from dexgrasp.sim.rendering.offscreen import RenderUnavailable  # OpenGL, pictures: only here
@@ -196,5 +205,5 @@ def make_object_camera(cfg: CameraCfg, domain: RandomizationCfg, pool: ModelPool
             return ObjectCamera(cfg, DepthCamera(pool, engine), engine.num_envs, pool.hand)
         except RenderUnavailable as error:
             raise OSError(f"depth cannot be rendered: {error}; or set task.camera.model=points") from error
-    camera = PointCamera(cfg, domain, pool.hand, pool.library, engine.num_envs, engine.device)
+    camera = PointCamera(cfg, domain, pool.hand, surfaces, engine.num_envs, engine.device)
     return ObjectCamera(cfg, camera, engine.num_envs, pool.hand, engine.device)

@@ -56,6 +56,11 @@ class DelayLine:
         for slots, value in zip(self._slots, values, strict=True):
             slots[:, rows] = value.double()
 
+    def refill(self, mask: Tensor, values: Sequence[Tensor]) -> None:
+        """Fill all slots in a mask (env,) with values (env, size)."""
+        for slots, value in zip(self._slots, values, strict=True):
+            slots.copy_(torch.where(mask[:, None], value.double(), slots))
+
     def push(self, values: Sequence[Tensor]) -> None:
         """Append the values (env, size) of a new step."""
         for slots, value in zip(self._slots, values, strict=True):
@@ -90,6 +95,10 @@ class ProprioceptionModel:
     def reset(self, rows: Tensor, state: State) -> None:
         """Reset the delay line of `rows` to the present state."""
         self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
+
+    def restart(self, mask: Tensor, state: State) -> None:
+        """Fill the delay line in a mask (env,) with the present state."""
+        self._line.refill(mask, (state.joint_pos, state.palm_pos_w, state.palm_quat_w))
 
     def push(self, state: State) -> None:
         """Append the state after a control step."""

@@ -21,6 +21,7 @@ from dexgrasp.perception.transforms import (
     quat_multiply,
     quat_rotate,
     rotvec_from_quat,
+    unit_axis,
 )
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
@@ -194,7 +195,7 @@ class ControlLaw:
 
     def _least_height(self, palm_quat_w: Tensor) -> Tensor:
         """Return the least heights (env,) of the palm [m] at which the wrist is clear of the table."""
-        fingers = quat_rotate(palm_quat_w, palm_quat_w.new_tensor([0.0, 0.0, 1.0]))
+        fingers = quat_rotate(palm_quat_w, unit_axis(2, palm_quat_w))
         return self.wrist.clearance_m + self.wrist.offset_m * fingers[:, 2]
 
     def _scripted_step(
@@ -208,7 +209,7 @@ class ControlLaw:
         phases: Phases,
         grip: Tensor,
     ) -> ScriptedStep:
-        x = trajectory.palm_pos_w.new_tensor([1.0, 0.0, 0.0])
+        x = unit_axis(0, trajectory.palm_pos_w)
         return scripted_grasp_step(
             cfg,
             closing=closing,
@@ -265,6 +266,14 @@ class HandController:
             followed_m=zeros(2),
         )
         """Start, target and approach of each palm."""
+        self._not_finite = torch.zeros(num_envs, dtype=torch.bool, device=device)
+
+    def check(self) -> None:
+        """Raise FloatingPointError where an action was not finite since the last call; waits for the device."""
+        rows = self._not_finite.nonzero().squeeze(1).tolist()
+        self._not_finite = torch.zeros_like(self._not_finite)
+        if rows:
+            raise FloatingPointError(f"actions are not finite in environments {rows}: check the outputs of the policy")
 
     @property
     def palm_pos_w(self) -> Tensor:
@@ -304,10 +313,14 @@ class HandController:
         """Return the targets of the next control period.
 
         `object_xy_w` (env, 2): centroid of the object's points [m]. `grip` (env,): confidence that thumb and another
-        finger touch the object, 0 to 1; None: zero. Raise FloatingPointError where an action is not finite.
+        finger touch the object, 0 to 1; None: zero. Raise FloatingPointError where an action is not finite; on a GPU
+        `check` does.
         """
+        self._not_finite |= ~torch.isfinite(action).all(dim=1)
+        if action.device.type == "cpu":
+            self.check()
         target, self.palm_trajectory = self.law(
-            _finite(action),
+            action,
             self.palm_trajectory,
             closing=self.style.closing,
             floor_m=self.style.floor_m,
@@ -318,12 +331,3 @@ class HandController:
             grip=torch.zeros_like(self.palm_trajectory.depth_m) if grip is None else grip,
         )
         return target, self.palm_pos_w, self.palm_quat_w
-
-
-def _finite(action: Tensor) -> Tensor:
-    bad = (~torch.isfinite(action)).any(dim=1).nonzero().squeeze(1)
-    if len(bad):
-        raise FloatingPointError(
-            f"actions are not finite in environments {bad.tolist()}: check the outputs of the policy"
-        )
-    return action

@@ -10,6 +10,7 @@ from dexgrasp.sim.engine.base import Engine, State
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.actions import Phases
+from dexgrasp.utils.rows import Rows
 
 SHIFT_TRIGGER_M = 0.07
 """Distance between object and nearest keypoint at which the object is moved, once."""
@@ -74,7 +75,7 @@ class Disturber:
         """Strength of a mixture, from 0 to 1; read at every reset."""
         self._thumb, self._fingers = (torch.tensor(mask, device=device) for mask in (hand.thumb_mask, hand.finger_mask))
         self._shift_m, self._force_n = (torch.zeros(num_envs, dtype=torch.float64, device=device) for _ in range(2))
-        self._has_force = False
+        self._has_force = self._has_shift = False
         self.shifted, self.gripped = (torch.zeros(num_envs, dtype=torch.bool, device=device) for _ in range(2))
         """(env,) whether the object was moved, and whether it is gripped."""
         self._touched_steps = torch.zeros(num_envs, dtype=torch.int64, device=device)
@@ -94,7 +95,7 @@ class Disturber:
         reach = self.level if self.name == MIXED else 1.0  # the shift is drawn in a disc, the force's time by the grip
         self._shift_m[rows] = reach * column([kind.shift_m for kind in self._kinds])
         self._force_n[rows] = reach * column([kind.force_n for kind in self._kinds])
-        self._has_force = bool((self._force_n > 0).any())
+        self._has_force, self._has_shift = (bool((value > 0).any()) for value in (self._force_n, self._shift_m))
         draws.mass_scale *= 1 + amount * (column([kind.mass_scale for kind in self._kinds]) - 1)
         slippery = column([kind.friction or 0.0 for kind in self._kinds])
         mixed = (1 - amount) * draws.friction + amount * slippery
@@ -104,13 +105,23 @@ class Disturber:
         """Mark the objects of `rows` as released: the steady force stops until the next grip."""
         self.gripped[rows], self._touched_steps[rows] = False, 0
 
-    def apply(self, engine: Engine, draws: EpisodeDraws, phases: Phases, distance_m: Tensor, points_o: Tensor) -> None:
+    def apply(
+        self,
+        engine: Engine,
+        draws: EpisodeDraws,
+        phases: Phases,
+        distance_m: Tensor,
+        points_o: Tensor,
+        may_shift: bool = True,
+    ) -> None:
         """Move or push objects before a physics step.
 
         `distance_m` (env,): nearest keypoint from the object. `points_o` (env, point, 3): its surface, object frame.
+        `may_shift`: whether any environment is in its grasp phase.
         """
-        near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping & (self._shift_m > 0)
-        self._shift(engine, draws, near.nonzero().squeeze(1), points_o)
+        if self._has_shift and may_shift:
+            near = (distance_m < SHIFT_TRIGGER_M) & ~self.shifted & phases.grasping & (self._shift_m > 0)
+            self._shift(engine, draws, Rows.where(near), points_o)
         force = self._push(draws, phases)
         if self._has_force:
             force = force + self._steady_force(engine.state, draws, phases)
@@ -132,15 +143,15 @@ class Disturber:
         direction = draws.force[torch.arange(len(turn), device=turn.device), turn]
         return direction * (self._force_n * self.gripped)[:, None]
 
-    def _shift(self, engine: Engine, draws: EpisodeDraws, rows: Tensor, points_o: Tensor) -> None:
-        if not len(rows):
+    def _shift(self, engine: Engine, draws: EpisodeDraws, near: Rows, points_o: Tensor) -> None:
+        if not len(near):
             return
-        state = engine.state
+        state, rows = engine.state, near.index
         pos, keypoints_w = state.object_pos_w[rows].double(), state.keypoints_w[rows].double()
         points_w = quat_rotate(state.object_quat_w[rows][:, None], points_o[rows].double()) + pos[:, None]
         pos[:, :2] += free_shift(draws.shift[rows], self._shift_m[rows], points_w, keypoints_w)
-        engine.move_object(rows, pos)
-        self.shifted[rows] = True
+        engine.move_object(rows, pos, near.counted)
+        near.write(self.shifted, torch.ones_like(rows, dtype=torch.bool))
 
 
 def free_shift(tries: Tensor, shift_m: Tensor, points_w: Tensor, keypoints_w: Tensor) -> Tensor:

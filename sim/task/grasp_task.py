@@ -31,9 +31,11 @@ from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.object_camera import POINTS, make_object_camera
 from dexgrasp.sim.sensors.proprioception import CommandDelay, ProprioceptionModel, exact_readings
+from dexgrasp.sim.sensors.surface_table import SurfaceTable
 from dexgrasp.sim.task import reset as starts
 from dexgrasp.sim.task.actions import ActionScales, HandController, Phases, Targets, WristCfg
 from dexgrasp.sim.task.disturbances import Disturber
+from dexgrasp.sim.task.episode_clock import EpisodeClock
 from dexgrasp.sim.task.nan_guard import NanGuard
 from dexgrasp.sim.task.observations import hand_terms, privileged_terms, progress_terms, teacher_layout
 from dexgrasp.sim.task.outcomes import WORKSPACE_M, Outcome, OutcomeTracker
@@ -41,6 +43,7 @@ from dexgrasp.sim.task.registry import Registry
 from dexgrasp.sim.task.regrasp import Regrasp
 from dexgrasp.sim.task.rewards import RewardCfg, RewardContext, Rewards
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
+from dexgrasp.utils.rows import where_rows
 
 MAX_CACHED_OBJECTS = 8192
 """Most objects that are cached in memory for engine=warp; 0.1 MB each."""
@@ -61,8 +64,9 @@ class StepResult:
     truncated: Tensor
     """(env,) bool: the episode reached its full length."""
     info: dict
-    """"terms": mean of each weighted reward term; "outcomes": list of Outcome of the episodes that ended; "final_obs":
-    observations before the reset, where episodes ended and the task resets them itself."""
+    """"terms": mean of each weighted reward term; "outcomes": list of Outcome of the episodes that ended (on a GPU only
+    where the task resets them itself, otherwise see `GraspTask.outcomes`: a step does not wait for the device);
+    "final_obs": observations before the reset, where episodes ended and the task resets them itself."""
 
 
 @dataclass(frozen=True)
@@ -185,6 +189,7 @@ class GraspTask:
         self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
         self.device = device = self.engine.device
         """Device of all tensors."""
+        self._surfaces = SurfaceTable(library, device)
         self.step_s = 1.0 / cfg.rate_hz
         self.grasp_steps, self.lift_steps, self.episode_steps = cfg.phase_steps
         joints = len(hand.joint_names)
@@ -200,7 +205,7 @@ class GraspTask:
             device=device,
         )
         self.proprioception = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
-        self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine)
+        self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine, self._surfaces)
         self.command_delay = CommandDelay(cfg.randomization, joints, num_envs, device)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
         self.rewards = Rewards(cfg.reward, hand, device)
@@ -216,8 +221,7 @@ class GraspTask:
             engine=self.engine,
             objects=self.objects,
             draws=self.draws,
-            steps_since_pregrasp=self.steps_since_pregrasp,
-            steps_since_reset=self.steps_since_reset,
+            clock=self.clock,
             episode_steps=self.episode_steps,
             step_s=self.step_s,
         )
@@ -232,9 +236,11 @@ class GraspTask:
         self.trial = torch.full((n,), -1, dtype=torch.int64, device=device)
         """(env,) number of the current trial."""
         self.objects, self._next_trial = [""] * n, 0
-        self.steps_since_reset = torch.zeros(n, dtype=torch.int64, device=device)
+        self.clock = EpisodeClock(n, device)
+        """Control steps of each episode, also on the host."""
+        self.steps_since_reset = self.clock.since_reset
         """(env,) control steps since the reset."""
-        self.steps_since_pregrasp = torch.zeros_like(self.steps_since_reset)
+        self.steps_since_pregrasp = self.clock.since_pregrasp
         """(env,) control steps since the palm was at its latest pre-grasp; negative while it moves there."""
         self.draws = EpisodeDraws.empty(n, len(self.hand.joint_names), device)
         self._last_palm_pos_w, self._palm_linvel_w = (
@@ -280,14 +286,15 @@ class GraspTask:
         self._step_physics(targets)
         broken = self._reset_broken_scenes()
         terminated = self._update_outcomes(broken)
-        self.steps_since_reset += 1
-        self.steps_since_pregrasp += 1
+        self.clock.tick()
         truncated = (self.steps_since_pregrasp >= self.episode_steps) & ~terminated
         self.regrasp.finish_motions()
         self._measure()
         reward, terms = self.compute_reward()
         done = terminated | truncated
-        info: dict = {"terms": terms, "outcomes": self._collect_outcomes(done)}
+        info: dict = {"terms": terms, "outcomes": []}
+        if self.auto_reset or self.device.type == "cpu":
+            info["outcomes"] = self._collect_outcomes(done)
         if self.auto_reset and done.any():
             info["final_obs"] = self.observe()
             self._new_episodes(done.nonzero().squeeze(1))
@@ -307,6 +314,8 @@ class GraspTask:
 
     def _new_episodes(self, rows: Tensor, trials: Sequence[int] | None = None) -> None:
         """Start new episodes in `rows` (sorted); the other rows do not change."""
+        if self.device.type != "cpu":
+            self._check()
         if trials is None:
             trials = range(self._next_trial, self._next_trial + len(rows))
             self._next_trial += len(rows)
@@ -317,7 +326,8 @@ class GraspTask:
         self.library.prepare(self.objects[row] for row in rows.tolist())
         self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, len(self.hand.joint_names)))
         self.reset_scene(rows)
-        self._action[rows], self.steps_since_reset[rows], self.steps_since_pregrasp[rows] = 0.0, 0, 0
+        self._action[rows] = 0.0
+        self.clock.reset(rows)
         self.outcome_tracker.reset(rows, self.engine.state)
         self.nan_guard.reset(rows)
         self._read_sensors()
@@ -336,12 +346,12 @@ class GraspTask:
         draws = self.draws.rows(rows)
         self.disturber.reset(rows, draws)
         names = [self.objects[row] for row in rows.tolist()]
-        pos, quat = starts.place_objects(self.library, names, draws)
+        pos, quat = starts.place_objects(self._surfaces, names, draws)
         camera = self.object_camera.observe_first(rows, names, pos, quat, draws)
         palm = self._planner(self.object_camera.points_w[rows], camera, draws)
         self.regrasp.reset(rows, palm)
         self.engine.reset(rows, starts.initial_state(self.hand, names, pos, quat, palm, draws))
-        self._points_o[rows] = starts.object_surface_points(self.library, names, draws.size)
+        self._points_o[rows] = starts.object_surface_points(self._surfaces, names, draws.size)
         state = self.engine.state  # an arm may not reach the planned pose
         palm = replace(palm, palm_pos_w=state.palm_pos_w[rows].double(), palm_quat_w=state.palm_quat_w[rows].double())
         self.control.reset(rows, palm)
@@ -366,7 +376,8 @@ class GraspTask:
     def _step_physics(self, targets: Targets) -> None:
         """Disturb the objects and simulate one control period with the delayed targets."""
         distance_m = self._object_vectors.norm(dim=-1).amin(dim=1)
-        self.disturber.apply(self.engine, self.draws, self.phases, distance_m, self._points_o)
+        grasping = bool((self.clock.host_since_pregrasp < self.grasp_steps).any())
+        self.disturber.apply(self.engine, self.draws, self.phases, distance_m, self._points_o, may_shift=grasping)
         (joints, palm_pos, palm_quat), late = self.command_delay.apply(targets, self.draws, self.steps_since_reset)
         self.engine.step(joints, palm_pos, palm_quat, self.step_s, late)
         self.proprioception.push(self.engine.state)
@@ -374,18 +385,37 @@ class GraspTask:
     def _reset_broken_scenes(self) -> Tensor:
         """Reset scenes whose physics is not finite, before rewards and observations read them.
 
-        Return their mask (env,); the first one is dumped for replay.
+        Return their mask (env,); the first one is dumped for replay. A GPU is not waited for: its scenes go back to
+        their start as they are, and the dump is written by `_check`.
         """
         broken = ~self.engine.finite()
-        rows = broken.nonzero().squeeze(1)
-        if not len(rows):
+        if self.device.type == "cpu" and not broken.any():
             return broken
-        running = (self.outcome_tracker.attempts[rows] == 1) & (self.phases.step[rows] < self.episode_steps)
-        for row in rows[running].tolist():
-            trial, seed = int(self.trial[row]), int(self.seeds[row])
-            self.nan_guard.dump(row, trial, seed, self.objects[row], int(self.steps_since_reset[row]) + 1)
-        self.reset_scene(rows)
+        running = (self.outcome_tracker.attempts == 1) & (self.phases.step < self.episode_steps)
+        self.nan_guard.note(broken & running, self.steps_since_reset + 1)
+        if self.device.type == "cpu":
+            self._dump_broken()
+            self.reset_scene(broken.nonzero().squeeze(1))
+        else:
+            self.engine.recover(broken)
+            self.proprioception.restart(broken, self.engine.state)
+            self._last_palm_pos_w = where_rows(broken, self.engine.state.palm_pos_w.double(), self._last_palm_pos_w)
         return broken
+
+    def _dump_broken(self) -> None:
+        """Dump the first running episode whose physics failed for replay, once; waits for the device."""
+        for row in self.nan_guard.broken_at.nonzero().squeeze(1).tolist():
+            trial, seed, steps = (int(x[row]) for x in (self.trial, self.seeds, self.nan_guard.broken_at))
+            self.nan_guard.dump(row, trial, seed, self.objects[row], steps)
+
+    def _check(self) -> None:
+        """Report what the steps since the last call left on the device; waits for it.
+
+        Raise BufferError where physics dropped contacts or constraints, FloatingPointError for a wrong action.
+        """
+        self.engine.check()
+        self._dump_broken()
+        self.control.check()
 
     def _update_outcomes(self, broken: Tensor) -> Tensor:
         """Update the outcomes after a control step; return the mask (env,) of terminated episodes."""
@@ -418,10 +448,15 @@ class GraspTask:
 
     def _update_camera(self) -> None:
         """Update the object points after a control step: motion of the palm, new frames."""
-        held = self.steps_since_pregrasp > self.grasp_steps
-        resting = self.steps_since_pregrasp > self.grasp_steps + self.lift_steps
+        clock = self.clock
         self.object_camera.step(
-            self.engine.state, self.draws, self.steps_since_reset, sensed=self.sensed, held=held, resting=resting
+            self.engine.state,
+            self.draws,
+            clock.since_reset,
+            sensed=self.sensed,
+            held=clock.host_since_pregrasp > self.grasp_steps,
+            resting=clock.host_since_pregrasp > self.grasp_steps + self.lift_steps,
+            host_step=clock.host_since_reset,
         )
 
     def _update_palm_velocity(self) -> None:
@@ -450,7 +485,7 @@ class GraspTask:
             self._object_vectors = quat_rotate_inverse(state.palm_quat_w[:, None].float(), to_object_w)
             self._visible_vectors = quat_rotate_inverse(sensed.palm_quat_w[:, None].float(), to_visible_w)
 
-    def compute_reward(self) -> tuple[Tensor, dict[str, float]]:
+    def compute_reward(self) -> tuple[Tensor, Mapping[str, float]]:
         """Return the reward (env,) of the step that was just taken, and the mean of each weighted term."""
         return self.rewards(self._reward_context())
 
@@ -520,7 +555,7 @@ class GraspTask:
 
     def outcomes(self, mask: Tensor | None = None) -> list[Outcome]:
         """Return the outcomes as they stand, of the environments in `mask` (env,) or of all."""
-        self.engine.check()
+        self._check()
         return self._collect_outcomes(torch.ones_like(self.outcome_tracker.held) if mask is None else mask)
 
 

@@ -24,16 +24,23 @@ class NanGuard:
         self._actions = torch.zeros(num_envs, episode_steps, num_actions, device=device)
         self._ended = torch.zeros(num_envs, dtype=torch.bool, device=device)
         self._dumped = False
+        self.broken_at = torch.zeros(num_envs, dtype=torch.int64, device=device)
+        """(env,) control steps of the running episode until its physics failed; 0: it did not."""
 
     def reset(self, rows: Tensor) -> None:
         """Reset the records of `rows`."""
         self._actions[rows] = 0.0
         self._ended[rows] = False
+        self.broken_at[rows] = 0
 
     def record(self, step_index: Tensor, action: Tensor) -> None:
         """Record the actions (env, action) of the next step, `step_index` (env,) steps after the reset."""
         step = step_index.clamp(max=self._actions.shape[1] - 1)
         self._actions[torch.arange(len(step), device=step.device), step] = action
+
+    def note(self, broken: Tensor, steps: Tensor) -> None:
+        """Note the `steps` (env,) after which the physics in the mask `broken` (env,) failed first."""
+        self.broken_at = torch.where(broken & (self.broken_at == 0), steps, self.broken_at)
 
     @property
     def counts(self) -> dict[str, int]:

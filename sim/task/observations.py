@@ -10,6 +10,7 @@ from dexgrasp.perception.transforms import (
     quat_rotate,
     quat_rotate_inverse,
     rotvec_from_quat,
+    unit_axis,
 )
 from dexgrasp.sim.engine.base import State
 from dexgrasp.sim.robots.hand import HandSpec
@@ -69,7 +70,6 @@ def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[
 def hand_terms(hand: ProprioceptiveState, joint_target: Tensor, trajectory: PalmTrajectory) -> dict[str, Tensor]:
     """Return the proprioceptive terms: the measured hand relative to its start and to its target."""
     palm, start = hand.palm_quat_w, quat_conjugate(trajectory.start_quat_w)
-    up = palm.new_tensor([0.0, 0.0, 1.0])
     return {
         "joint_pos": hand.joint_pos,
         "tracking_error": joint_target - hand.joint_pos,
@@ -78,7 +78,7 @@ def hand_terms(hand: ProprioceptiveState, joint_target: Tensor, trajectory: Palm
         "palm_lag": quat_rotate_inverse(palm, trajectory.palm_pos_w - hand.palm_pos_w),
         "palm_lag_rotation": rotvec_from_quat(quat_multiply(quat_conjugate(palm), trajectory.palm_quat_w)),
         "heights": hand.keypoints_w[..., 2],
-        "up": quat_rotate_inverse(palm, up),
+        "up": quat_rotate_inverse(palm, unit_axis(2, palm)),
     }
 
 

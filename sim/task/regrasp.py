@@ -21,12 +21,14 @@ from dexgrasp.perception.transforms import (
     quat_multiply,
     quat_rotate,
     rotvec_from_quat,
+    unit_axis,
 )
 from dexgrasp.sim.engine.base import Engine
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.object_camera import ObjectCamera
 from dexgrasp.sim.task.actions import HandController, Targets
+from dexgrasp.sim.task.episode_clock import EpisodeClock
 from dexgrasp.sim.task.outcomes import WORKSPACE_M
 from dexgrasp.sim.task.reset import PregraspPlanner
 
@@ -57,8 +59,10 @@ def grip_confidence(contact: Tensor, hand: HandSpec) -> Tensor:
 
     `contact` (env, body): contact probabilities.
     """
+    columns = contact.unbind(1)
     thumb, fingers = (
-        contact[:, mask.nonzero()[0].tolist()].amax(dim=1) for mask in (hand.thumb_mask, hand.finger_mask)
+        torch.stack([columns[body] for body in mask.nonzero()[0]]).amax(dim=0)
+        for mask in (hand.thumb_mask, hand.finger_mask)
     )
     return torch.minimum(thumb, fingers)
 
@@ -127,8 +131,8 @@ class RegraspMotion:
 class Regrasp:
     """Wraps the hand controller: replaces its targets while palms move to another pre-grasp.
 
-    An environment is moving while its `steps_since_pregrasp` is negative. At zero, a palm that is aside takes a new
-    view and plans the next motion; a palm at its pre-grasp starts the grasp. The tensors are shared with the task,
+    An environment is moving while its steps since the pre-grasp are negative. At zero, a palm that is aside takes a new
+    view and plans the next motion; a palm at its pre-grasp starts the grasp. Clock and draws are shared with the task,
     which changes them in place.
     """
 
@@ -141,17 +145,15 @@ class Regrasp:
         engine: Engine,
         objects: Sequence[str],
         draws: EpisodeDraws,
-        steps_since_pregrasp: Tensor,
-        steps_since_reset: Tensor,
+        clock: EpisodeClock,
         episode_steps: int,
         step_s: float,
     ) -> None:
-        """`objects`: name of each environment's object. `steps_since_*`: (env,) int64."""
+        """`objects`: name of each environment's object."""
         self._control, self._planner, self._object_camera, self._engine = control, planner, object_camera, engine
         self._objects, self._draws = objects, draws
-        self._since_pregrasp, self._since_reset = steps_since_pregrasp, steps_since_reset
-        self._episode_steps = episode_steps
-        num_envs, device = len(objects), steps_since_pregrasp.device
+        self._clock, self._episode_steps = clock, episode_steps
+        num_envs, device = len(objects), clock.since_pregrasp.device
         self._motion = RegraspMotion(num_envs, control.style.open_pose.shape[1], step_s, device)
         self.any_moving = False
         """Host-side flag, so that no device sync is needed: false while no palm is moving."""
@@ -169,18 +171,20 @@ class Regrasp:
         """Move the palms of `rows` (sorted) up and aside, opening the fingers."""
         control = self._control
         pos, quat = control.palm_pos_w[rows], control.palm_quat_w[rows]
-        back = -quat_rotate(quat, quat.new_tensor([0.0, 0.0, 1.0]))[:, :2]
+        back = -quat_rotate(quat, unit_axis(2, quat))[:, :2]
         away = ASIDE_M * back / back.norm(dim=1, keepdim=True).clamp(min=1e-9)
         goal = torch.nn.functional.pad(pos[:, :2] + away, (0, 1), value=ABOVE_M)
         self.moving_aside[rows] = self.any_moving = True
-        self._since_pregrasp[rows] = -self._motion.start(rows, (pos, quat), (goal, quat), control.style.open_pose[rows])
+        steps = self._motion.start(rows, (pos, quat), (goal, quat), control.style.open_pose[rows])
+        self._clock.set_since_pregrasp(rows, -steps)
 
     def override_targets(self, targets: Targets) -> Targets:
         """Return the targets of the controller, with those of the moving palms replaced by their motions."""
         if not self.any_moving:
             return targets
-        rows = (self._since_pregrasp < 0).nonzero().squeeze(1)
-        fingers, pos, quat = self._motion.targets(rows, -self._since_pregrasp[rows])
+        since = self._clock.since_pregrasp
+        rows = (since < 0).nonzero().squeeze(1)
+        fingers, pos, quat = self._motion.targets(rows, -since[rows])
         self._control.set_palm_target(rows, pos, quat)
         return targets[0].index_copy(0, rows, fingers), self._control.palm_pos_w, self._control.palm_quat_w
 
@@ -188,19 +192,20 @@ class Regrasp:
         """Replan where a palm arrived aside; start the grasp where one arrived at its pre-grasp."""
         if not self.any_moving:
             return
-        arrived = ((self._since_pregrasp == 0) & (self._since_reset > 0)).nonzero().squeeze(1)
+        clock = self._clock
+        arrived = ((clock.since_pregrasp == 0) & (clock.since_reset > 0)).nonzero().squeeze(1)
         if (aside := self.moving_aside[arrived]).any():
             self._replan(arrived[aside])
-        self.any_moving = bool((self._since_pregrasp < 0).any())
+        self.any_moving = bool((clock.since_pregrasp < 0).any())
         self._control.restart_approach(arrived[~aside])
 
     def _replan(self, rows: Tensor) -> None:
         """Plan another grasp in `rows` and move there; end the trial where the object is unseen or out of reach."""
         seen = self._object_camera.observe_first_again(
-            rows, self._objects, self._engine.state, self._draws, self._since_reset
+            rows, self._objects, self._engine.state, self._draws, self._clock.since_reset
         )
         gone = ~seen | (centroid_xy(self._object_camera.points_w[rows]).abs() > WORKSPACE_M).any(dim=1)
-        self._since_pregrasp[rows[gone]] = self._episode_steps - 1
+        self._clock.set_since_pregrasp(rows[gone], self._episode_steps - 1)
         rows = rows[~gone]
         if not len(rows):
             return
@@ -211,5 +216,5 @@ class Regrasp:
         self.moving_aside[rows] = False
         start = control.palm_pos_w[rows], control.palm_quat_w[rows]
         goal = plan.palm_pos_w, plan.palm_quat_w
-        self._since_pregrasp[rows] = -self._motion.start(rows, start, goal, plan.style.open_pose)
+        self._clock.set_since_pregrasp(rows, -self._motion.start(rows, start, goal, plan.style.open_pose))
         control.reset(rows, plan)

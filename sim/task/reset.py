@@ -12,26 +12,22 @@ from dexgrasp.perception.grasp_planning.candidates import TOP_DOWN
 from dexgrasp.perception.grasp_planning.planner import Pregrasp, best_pregrasp, move_start_clear, plan_pregrasp
 from dexgrasp.perception.transforms import compose, invert, quat_rotate
 from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
-from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
+from dexgrasp.sim.objects import ObjectModel
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, ResetCfg
 from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.point_camera import POINTS
+from dexgrasp.sim.sensors.surface_table import SurfaceTable
 
 
-def place_objects(library: ObjectLibrary, names: Sequence[str], draws: EpisodeDraws) -> tuple[Tensor, Tensor]:
+def place_objects(surfaces: SurfaceTable, names: Sequence[str], draws: EpisodeDraws) -> tuple[Tensor, Tensor]:
     """Return stable object poses (row, 3), (row, 4) in the world frame.
 
     The resting pose is drawn by probability, then yaw and place.
     """
-    heights, quats = np.empty(len(names)), np.empty((len(names), 4))
-    for i, (name, rest, size) in enumerate(zip(names, draws.rest.tolist(), draws.size.tolist(), strict=True)):
-        obj = library[name]
-        pose = rest_pose(obj, rest)
-        heights[i], quats[i] = obj.rest_height[pose] * size, obj.rest_quat[pose]
-    quat = torch.from_numpy(quats).to(draws.yaw.device)
+    height, quat = surfaces.resting_pose(surfaces.find(names), draws.rest)
     pos = torch.zeros_like(quat[:, :3])
-    pos[:, 2] = torch.from_numpy(heights).to(pos.device)
+    pos[:, 2] = height * draws.size
     half = draws.yaw / 2
     zero = torch.zeros_like(half)
     _, quat = compose(pos, torch.stack([half.cos(), zero, zero, half.sin()], dim=1), pos, quat)
@@ -44,10 +40,9 @@ def rest_pose(obj: ObjectModel, number: float) -> int:
     return min(int(np.searchsorted(np.cumsum(obj.rest_prob), number)), len(obj.rest_prob) - 1)
 
 
-def object_surface_points(library: ObjectLibrary, names: Sequence[str], sizes: Tensor) -> Tensor:
+def object_surface_points(surfaces: SurfaceTable, names: Sequence[str], sizes: Tensor) -> Tensor:
     """Return points of the objects' whole surfaces (row, POINTS, 3), object frame, float32."""
-    points = torch.from_numpy(np.stack([library[name].points[:POINTS] for name in names])).to(sizes.device)
-    return points * sizes[:, None, None].float()
+    return surfaces.points[surfaces.find(names), :POINTS] * sizes[:, None, None].float()
 
 
 class PregraspPlanner:

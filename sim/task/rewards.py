@@ -6,8 +6,9 @@ keypoints carry the hand's own weights, which sum to their number. Users add ter
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -177,6 +178,33 @@ def action(value: Tensor) -> Tensor:
     return value.square().mean(-1)
 
 
+class TermMeans(Mapping[str, float]):
+    """Mean of each weighted reward term of a step, read from the device when the first one is asked for."""
+
+    def __init__(self, weighted: Mapping[str, Tensor], checked: Mapping[str, Tensor]) -> None:
+        """`weighted` (env,) by name; those of `checked` may be not finite, which raises FloatingPointError then."""
+        self._names, self._checked = tuple(weighted), checked
+        self._means = torch.stack([term.mean() for term in weighted.values()])
+
+    @cached_property
+    def _values(self) -> dict[str, float]:
+        values = dict(zip(self._names, self._means.tolist(), strict=True))
+        for name, term in self._checked.items():
+            if not math.isfinite(values[name]):
+                rows = (~torch.isfinite(term)).nonzero().squeeze(1).tolist()
+                raise FloatingPointError(f"reward term '{name}' is not finite in environments {rows}")
+        return values
+
+    def __getitem__(self, name: str) -> float:
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
 class Rewards:
     """Sum the weighted terms of a step; built for one hand."""
 
@@ -190,7 +218,7 @@ class Rewards:
         self.weighted: dict[str, Tensor] = {}
         """Weighted terms (env,) of the last step by name, before the floor."""
 
-    def __call__(self, context: RewardContext) -> tuple[Tensor, dict[str, float]]:
+    def __call__(self, context: RewardContext) -> tuple[Tensor, Mapping[str, float]]:
         """Return the reward (env,) of the step and the mean of each weighted term."""
         weighted = {name: getattr(self._cfg, name) * term.float() for name, term in self._built_in(context).items()}
         total = torch.stack(list(weighted.values())).sum(dim=0)
@@ -199,13 +227,8 @@ class Rewards:
             weighted[name] = self._cfg.extra[name] * term.float()
             total = total + weighted[name]  # one by one: a weight of zero changes no bit
         self.weighted = weighted
-        means = torch.stack([term.mean() for term in weighted.values()]).tolist()
-        terms = dict(zip(weighted, means, strict=True))
-        for name in self._extra:
-            if not math.isfinite(terms[name]):
-                rows = (~torch.isfinite(weighted[name])).nonzero().squeeze(1).tolist()
-                raise FloatingPointError(f"reward term '{name}' is not finite in environments {rows}")
-        return total.clamp(min=self._cfg.floor), terms
+        terms = TermMeans(weighted, {name: weighted[name] for name in self._extra})
+        return total.clamp(min=self._cfg.floor), dict(terms) if total.device.type == "cpu" else terms
 
     def _built_in(self, context: RewardContext) -> dict[str, Tensor]:
         """Return the terms of the package, each (env,)."""

@@ -8,7 +8,16 @@ import pytest
 from mujoco.batch import Batch
 from scipy.spatial import cKDTree
 
-from dexgrasp.sim.scene import OBJECT, TABLE, ModelPool, PhysicsCfg, build_model, fibonacci_sphere, model_bytes
+from dexgrasp.sim.scene import (
+    OBJECT,
+    TABLE,
+    ModelPool,
+    PhysicsCfg,
+    build_model,
+    fibonacci_sphere,
+    jacobian_form,
+    model_bytes,
+)
 
 
 @pytest.fixture(scope="module")
@@ -127,9 +136,17 @@ def test_the_preset_reaches_the_model(request, allegro, household, preset):
     assert model.opt.timestep == cfg.timestep_s
     assert model.opt.impratio == cfg.impratio
     assert model.opt.tolerance == cfg.tolerance
-    assert model.opt.jacobian == mujoco.mjtJacobian.mjJAC_DENSE
+    assert model.opt.jacobian == jacobian_form(mujoco.__version__)
     assert model.opt.cone == mujoco.mjtCone.mjCONE_ELLIPTIC
     assert (model.geom_condim == cfg.condim).all()
+
+
+@pytest.mark.parametrize(("version", "form"), [("4.0.0", "DENSE"), ("4.0.1", "SPARSE"), ("4.1.0", "SPARSE")])
+def test_the_jacobian_is_dense_where_the_sparse_solver_is_wrong(allegro, household, monkeypatch, version, form):
+    monkeypatch.setattr(mujoco, "__version__", version)
+    model = ModelPool(allegro, household, PhysicsCfg())[household.names[0]]
+    assert mujoco.mjtJacobian(model.opt.jacobian).name == f"mjJAC_{form}"
+    assert bool(mujoco.mj_isSparse(model)) == (form == "SPARSE")
 
 
 def test_the_friction_scale_multiplies_every_friction(allegro, household):

@@ -23,7 +23,7 @@ from dexgrasp.sim.engine.base import InitialState, PhysicsVariation
 from dexgrasp.sim.engine.config import WarpCfg
 from dexgrasp.sim.engine.cpu import CpuEngine
 from dexgrasp.sim.engine.factory import make_engine
-from dexgrasp.sim.engine.warp import WarpEngine
+from dexgrasp.sim.engine.warp import WarpEngine, compile_scene
 from dexgrasp.sim.engine.warp_buffer_sizing import with_measured_buffers
 from dexgrasp.sim.engine.warp_objects import PER_WORLD
 from dexgrasp.sim.objects import open_library
@@ -329,6 +329,33 @@ def test_high_water_marks_count_the_most_that_was_asked_for(pool, start):
     nconmax, njmax = marks.sizes(1000, margin=2.0)
     assert (nconmax, njmax) == (24, 80)  # the least there is
     assert replace(marks, pairs=40_000, rows=100).sizes(1000, margin=2.0) == (80, 200)
+
+
+def test_a_scene_that_is_put_back_starts_again_and_the_others_go_on(engines, start):
+    """As after a reset, with numbers that are finite; nothing of the failure is left."""
+    for engine in engines:
+        engine.reset(torch.arange(3), start)
+        first = {name: getattr(engine.state, name).clone() for name in ("joint_pos", "palm_pos_w", "object_pos_w")}
+        state = engine.state
+        for _ in range(2):
+            engine.step(state.joint_pos + 0.1, state.palm_pos_w - 0.02, state.palm_quat_w.clone(), PERIOD_S)
+        engine.state.joint_pos[1, 2] = torch.nan
+        engine.step(state.joint_pos + 0.1, state.palm_pos_w - 0.02, state.palm_quat_w.clone(), PERIOD_S)
+        others = state.joint_pos[[0, 2]].clone()
+        assert engine.finite().tolist() == [True, False, True]
+        engine.recover(~engine.finite())
+        assert engine.finite().all()
+        for name, value in first.items():
+            torch.testing.assert_close(getattr(state, name)[1], value[1], rtol=0, atol=1e-6)
+        assert torch.equal(state.joint_pos[[0, 2]], others)
+        engine.step(first["joint_pos"], first["palm_pos_w"], state.palm_quat_w.clone(), PERIOD_S)
+        assert engine.finite().all()
+        assert (state.joint_pos[1] - first["joint_pos"][1]).abs().max() < 0.01
+
+
+def test_its_jacobian_is_dense_whatever_that_of_the_cpus_scenes_is(pool, monkeypatch):
+    monkeypatch.setattr(mujoco, "__version__", "4.0.1")
+    assert compile_scene(pool).opt.jacobian == mujoco.mjtJacobian.mjJAC_DENSE
 
 
 def test_an_arm_is_refused_and_an_unknown_engine_named(allegro, household, balanced):
