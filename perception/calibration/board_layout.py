@@ -12,9 +12,13 @@ NEAR = 0.12
 """Distance between a marker corner in the image and in the layout below which it fits [squares]."""
 FITTING = 0.7
 """Fraction of marker corners that must fit."""
-RATIO_TOLERANCE = 0.05
-"""Accepted relative difference of the marker size in squares."""
+RATIO_TOLERANCE = 0.15
+"""Accepted relative difference of the marker size in squares; that of small markers is found up to 6 % too small."""
+LEAST_CENTRES = 8
+"""Number of markers from which their centres alone decide, and their size in squares is judged."""
 MOST_SQUARES = 20
+FAMILIES = ("4X4_1000", "5X5_1000", "6X6_1000", "7X7_1000", "ARUCO_ORIGINAL", "APRILTAG_16h5", "APRILTAG_36h11")
+"""Dictionaries that contain all others of OpenCV that are in use."""
 
 
 class BoardLayoutError(ValueError):
@@ -59,11 +63,11 @@ def layout_misfit(board: BoardCfg, markers: NDArray[np.float32], ids: NDArray[np
     fit, ratio = _fit(board, markers, ids)
     if fit >= FITTING:
         stated = board.marker_m / board.square_m
-        if len(ids) < 6 or abs(ratio / stated - 1) < RATIO_TOLERANCE:
+        if len(ids) < LEAST_CENTRES or abs(ratio / stated - 1) < RATIO_TOLERANCE:
             return ""
         return (
-            f"the markers are {ratio:.2f} times as wide as the squares, board.marker_m={board.marker_m:g} and "
-            f"board.square_m={board.square_m:g} say {stated:.2f}: measure both, board.marker_m={ratio * board.square_m:.4f} fits"
+            f"the markers are about {ratio:.2f} times as wide as the squares, board.marker_m={board.marker_m:g} and "
+            f"board.square_m={board.square_m:g} say {stated:.2f}: measure both on the print"
         )
     said = f"{len(ids)} markers found, but not in the places of a board with {_words(board)}"
     for other in _alternatives(board, int(ids.max())):
@@ -75,36 +79,38 @@ def layout_misfit(board: BoardCfg, markers: NDArray[np.float32], ids: NDArray[np
 def find_dictionary(images: Iterable[NDArray[np.uint8]], known: str) -> str:
     """Return in words the dictionary of which images (rows, columns) show the most markers; empty if that is `known`."""
     cv2 = opencv()
-    names = [word[5:] for word in dir(cv2.aruco) if word.startswith("DICT_") and word != "DICT_ARUCO_MIP_36h12"]
-    detectors = {name: cv2.aruco.ArucoDetector(_dictionary(name)) for name in names}
-    counts = dict.fromkeys(names, 0)
-    for image in images:
-        for name, detector in detectors.items():
+    found: dict[str, list[int]] = {name: [] for name in (*FAMILIES, known)}
+    for name, ids_of_name in found.items():
+        detector = cv2.aruco.ArucoDetector(_dictionary(name))
+        for image in images:
             ids = detector.detectMarkers(image)[1]
-            counts[name] += 0 if ids is None else len(ids)
-    most = max(counts.values())
-    smallest = min((name for name in names if counts[name] == most), key=lambda name: len(_dictionary(name).bytesList))
-    if most < 4 or most <= 2 * counts.get(known, 0):
+            ids_of_name += [] if ids is None else ids.ravel().tolist()
+    best = max(FAMILIES, key=lambda name: len(found[name]))
+    count = len(found[best])
+    if count < 4 or count <= 2 * len(found[known]):
         return ""
-    return f"{most} markers of dictionary {smallest} found, {counts.get(known, 0)} of {known}: set board.dictionary={smallest}"
+    sizes = [size for size in (50, 100, 250, 1000) if size > max(found[best])]
+    name = best.replace("1000", str(sizes[0]))
+    return f"{count} markers of dictionary {name} found, {len(found[known])} of {known}: set board.dictionary={name}"
 
 
 def _fit(board: BoardCfg, markers: NDArray[np.float32], ids: NDArray[np.int32]) -> tuple[float, float]:
-    """Return the fraction of marker corners that fit the layout, and the width of the markers [squares]."""
+    """Return the fraction of markers that fit the layout, and the width of the markers [squares]."""
     cv2 = opencv()
     layout = opencv_board(board)
     places = dict(zip(layout.getIds().ravel().tolist(), layout.getObjPoints(), strict=True))
     inside = [at for at, number in enumerate(ids.tolist()) if number in places]
-    if len(inside) < max(2, FITTING * len(ids)):
+    if len(inside) < max(4, FITTING * len(ids)):
         return 0.0, 0.0
     theirs = np.stack([np.asarray(places[int(ids[at])])[:, :2] for at in inside]) / board.square_m
     image = markers[inside].astype(np.float64)
-    H, fitting = cv2.findHomography(image.reshape(-1, 2), theirs.reshape(-1, 2), cv2.RANSAC, NEAR)
+    if len(inside) >= LEAST_CENTRES:  # centres do not depend on the size of the markers
+        source, target = image.mean(1), theirs.mean(1)
+    else:
+        source, target = image.reshape(-1, 2), theirs.reshape(-1, 2)
+    H, fitting = cv2.findHomography(source, target, cv2.RANSAC, NEAR, maxIters=300, confidence=0.99)
     if H is None or np.linalg.det(H[:2, :2]) <= 0:
         return 0.0, 0.0
-    if len(inside) >= 6 and fitting.mean() >= FITTING:
-        middles = cv2.findHomography(image.mean(1), theirs.mean(1), cv2.RANSAC, NEAR)[0]
-        H = H if middles is None else middles
     flat = cv2.perspectiveTransform(image.reshape(-1, 1, 2), H).reshape(-1, 4, 2)
     sides = np.linalg.norm(flat - np.roll(flat, 1, axis=1), axis=-1)
     return float(fitting.mean() * len(inside) / len(ids)), float(np.median(sides))

@@ -49,7 +49,7 @@ class LimitsCfg:
     """Largest distance between the board position from one image and that from all images."""
     uncertainty_mm: float = 4.0
     """Distance from the true position of the camera that is not exceeded with 95 % probability."""
-    uncertainty_deg: float = 0.8
+    uncertainty_deg: float = 1.2
     """Angle to the true orientation of the camera that is not exceeded with 95 % probability."""
     intrinsics_px: float = 3.0
     """Largest significant displacement of image points between stated and fitted intrinsics."""
@@ -102,12 +102,12 @@ def calibrate(
     camera: Intrinsics,
     mounted: Mounted,
     limits: LimitsCfg | None = None,
-    intrinsics_sd: float = 0.1,
+    stated_sd: float = 0.1,
 ) -> Calibration:
     """Compute the camera's pose from views of the board and the flange or board poses (view, 4, 4).
 
-    `camera` gave the rays of the views; `intrinsics_sd`: relative standard deviation of its focal length before the
-    images are seen. Raises BadCalibrationError for sets that give no result, a bad one, or contradict camera or board.
+    `camera` gave the rays of the views; `stated_sd`: relative standard deviation of its focal length and of the square
+    size before the images are seen. Raises BadCalibrationError for sets that give no result, a bad one, or contradict camera or board.
     """
     limits = limits or LimitsCfg()
     _check_set(views, T_world_carrier, mounted)
@@ -122,18 +122,22 @@ def calibrate(
         rays=np.concatenate([view.rays for view in views]),
         carriers=T_world_carrier,
     )
-    prior = {name: factor * intrinsics_sd for name, factor in INTRINSICS.items()} | BOARD
+    prior = {name: factor * stated_sd for name, factor in (INTRINSICS | BOARD).items()}
+    of_board = {name: prior[name] for name in BOARD}
     flange = mounted == "flange"
     try:
         free = MixedModel(data, cam, mount, flange, prior).fit()
-        fixed = MixedModel(data, free.T_world_cam, free.T_carrier_board, flange, BOARD).fit(free.log_sd)
+        fixed = MixedModel(data, free.T_world_cam, free.T_carrier_board, flange, of_board).fit(free.log_sd)
     except np.linalg.LinAlgError as error:
         raise BadCalibrationError(
             "calibration refused: no camera pose fits the images; check the poses (metres, wxyz, world frame), the order "
             "of the images, and the size of the squares"
         ) from error
     result = _assess(data, tuple(view.name for view in views), camera, free, fixed)
-    _refuse_odd_views(_position_errors(data, free), result.names, limits)
+    if _position_errors(data, free.view_errors, mount).max() > 1e-3 * limits.position_mm:  # no camera explains the set
+        robust = MixedModel(data, cam, mount, flange, {}).robust_view_errors()
+        _refuse_odd_views(_position_errors(data, robust, mount), result.names, limits)
+        _check_limits(result, limits)
     grave, slight = contradictions(free, data.rays, camera, board, limits)
     if grave:
         raise BadCalibrationError("calibration refused: " + "; ".join(grave))
@@ -153,7 +157,7 @@ def _assess(
         T_flange_board=fixed.T_carrier_board,
         names=names,
         reprojection_px=np.sqrt(np.bincount(data.view, square) / np.bincount(data.view)),
-        position_m=_position_errors(data, fixed),
+        position_m=_position_errors(data, fixed.view_errors, fixed.T_carrier_board),
         rotation_rad=np.linalg.norm(fixed.view_errors[:, :3], axis=1),
         uncertainty_m=covered_distance(between[:3, 3], covariance[3:, 3:], freedom),
         uncertainty_rad=covered_distance(_rotvec(between[:3, :3]), covariance[:3, :3], freedom),
@@ -184,10 +188,10 @@ def _check_set(views: Sequence[BoardDetection], carriers: NDArray[np.float64], m
         check_rigid(T, f"{view.name}: pose of the {mounted}")
 
 
-def _position_errors(data: BoardViews, fit: MixedFit) -> NDArray[np.float64]:
+def _position_errors(data: BoardViews, view_errors: NDArray[np.float64], mount: NDArray[np.float64]) -> NDArray:
     """Return how far (view,) [m] the middle of the board is in each image from where its carrier pose puts it."""
-    middle = (fit.T_carrier_board @ np.append(data.corners_m.mean(0), 1.0))[:3]
-    return np.linalg.norm(fit.view_errors[:, 3:] + np.cross(fit.view_errors[:, :3], middle), axis=1)
+    middle = (mount @ np.append(data.corners_m.mean(0), 1.0))[:3]
+    return np.linalg.norm(view_errors[:, 3:] + np.cross(view_errors[:, :3], middle), axis=1)
 
 
 def _refuse_odd_views(position_m: NDArray[np.float64], names: Sequence[str], limits: LimitsCfg) -> None:
@@ -215,8 +219,8 @@ def _check_limits(result: Calibration, limits: LimitsCfg) -> None:
         return
     if reasons[0].startswith("uncertainty"):
         advice = (
-            "take more views with the board in other places, nearer to the camera, tilted by 20 to 45 degrees, or state "
-            "intrinsics_sd if the intrinsics are known to be better"
+            "take more views with the board in other places, nearer to the camera, tilted by 20 to 45 degrees, or set "
+            "stated_sd if focal length and square size are known to be better"
         )
     else:
         advice = "check the poses (metres, wxyz, world frame), the size of the squares, and the intrinsics"

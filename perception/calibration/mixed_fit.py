@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import least_squares, minimize
 from scipy.spatial.transform import Rotation
 
 Array = NDArray[np.float64]
@@ -30,12 +30,16 @@ INTRINSICS = {
 """Corrections of the intrinsics, and their standard deviations in multiples of that of the focal length.
 
 Relative lengths (focal, aspect), rays at unit depth (centre), coefficients of Brown."""
-BOARD = {"scale": 0.05, "stretch": 0.01, "bend_xx": 0.003, "bend_xy": 0.003, "bend_yy": 0.003}
-"""Corrections of the board and their standard deviations: relative lengths, and heights of its edge [m]."""
+BOARD = {"scale": 0.5, "stretch": 0.1, "bend_xx": 0.03, "bend_xy": 0.03, "bend_yy": 0.03}
+"""Corrections of the board and their standard deviations in the same multiples: relative lengths, heights of its edge [m]."""
 ROUNDS = 8
 LEAST_GROUPS = 3
 """Least number of different carrier poses from which their errors are estimated; fewer are taken as exact."""
-START_LOG_SD, LOG_SD_RANGE = np.log([2e-4, 1e-3, 1e-3]), (-18.0, 0.0)
+START_LOG_SD = np.log([2e-4, 1e-3, 1e-3])
+LEAST_LOG_SD, MOST_LOG_SD = np.array([-10.5, -18.0, -18.0]), 0.0
+"""Range of the logarithms; no corner is found better than to 3e-5 of the focal length."""
+ROBUST = 1.5e-3
+"""Residual at unit depth above which a corner weighs less in the robust fit."""
 _STEP = 1e-6
 
 
@@ -112,7 +116,6 @@ class MixedModel:
             raise np.linalg.LinAlgError("the fit diverged")
         r, _, B = self._linearize(theta)
         cam, mount = self._moved(theta)
-        errors = np.stack([np.linalg.lstsq(B[at].reshape(-1, 6), -r[at].reshape(-1))[0] for at in self._rows_of_views()])
         n = self._poses
         return MixedFit(
             T_world_cam=cam,
@@ -121,10 +124,25 @@ class MixedModel:
             pose_covariance=covariance[:6, :6],
             covariance=covariance[n:, n:],
             residuals=r,
-            view_errors=errors,
+            view_errors=self._view_errors(r, B),
             log_sd=found,
             degrees_of_freedom=float(6 * self._groups - n if self._carriers_vary else 2 * len(r) - len(theta)),
         )
+
+    def robust_view_errors(self) -> Array:
+        """Return the error (view, 6) of each carrier pose after a fit of the poses in which few views weigh little."""
+        none = np.zeros(len(self._names))
+        fit = least_squares(
+            lambda x: ((self._predict(np.r_[x, none]) - self._data.rays) / ROBUST).reshape(-1),
+            np.zeros(self._poses),
+            loss="soft_l1",
+            x_scale="jac",
+        )
+        r, _, B = self._linearize(np.r_[fit.x, none])
+        return self._view_errors(r, B)
+
+    def _view_errors(self, r: Array, B: Array) -> Array:
+        return np.stack([np.linalg.lstsq(B[at].reshape(-1, 6), -r[at].reshape(-1))[0] for at in self._rows_of_views()])
 
     def _rows_of_views(self) -> list[NDArray[np.int64]]:
         return [np.flatnonzero(self._data.view == number) for number in range(len(self._data.carriers))]
@@ -157,10 +175,8 @@ class MixedModel:
     def _grams(self, r: Array, J: Array, B: Array) -> Array:
         """Return the products (group, n + 7, n + 7) of the columns of J, r and B."""
         columns = np.concatenate([J, r[..., None], B], -1)
-        products = np.einsum("nki,nkj->nij", columns, columns)
-        total = np.zeros((self._groups, *products.shape[1:]))
-        np.add.at(total, self._group, products)
-        return total
+        rows = (columns[self._group == number].reshape(-1, columns.shape[-1]) for number in range(self._groups))
+        return np.stack([part.T @ part for part in rows])
 
     def _normal(self, grams: Array, theta: Array, log_sd: Array) -> tuple[Array, Array, float]:
         """Return normal matrix, gradient, and twice the negative log-likelihood of the step 0 without the determinant."""
@@ -184,16 +200,16 @@ class MixedModel:
         """Return the logarithms of the standard deviations of corners, carrier rotations and shifts."""
 
         def cost(log_sd: Array) -> float:
-            log_sd = np.clip(log_sd, *LOG_SD_RANGE)
+            log_sd = np.clip(log_sd, LEAST_LOG_SD, MOST_LOG_SD)
             H, g, value = self._normal(grams, theta, log_sd)
             return value - g @ np.linalg.solve(H, g) + np.linalg.slogdet(H)[1]
 
         options = {"xatol": 0.02, "fatol": 0.02, "maxfev": 200}
         if self._carriers_vary:
-            return np.clip(minimize(cost, start, method="Nelder-Mead", options=options).x, *LOG_SD_RANGE)
-        exact = np.full(2, LOG_SD_RANGE[0])
+            return np.clip(minimize(cost, start, method="Nelder-Mead", options=options).x, LEAST_LOG_SD, MOST_LOG_SD)
+        exact = LEAST_LOG_SD[1:]
         found = minimize(lambda x: cost(np.r_[x, exact]), start[:1], method="Nelder-Mead", options=options)
-        return np.clip(np.r_[found.x, exact], *LOG_SD_RANGE)
+        return np.clip(np.r_[found.x, exact], LEAST_LOG_SD, MOST_LOG_SD)
 
 
 def correct_rays(rays: Array, c: dict[str, float]) -> Array:

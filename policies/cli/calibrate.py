@@ -27,7 +27,7 @@ from dexgrasp.utils.files import write_json
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
-DICTIONARY_IMAGES = 3
+DICTIONARY_IMAGES = 2
 """Number of images in which markers of other dictionaries are looked for."""
 
 
@@ -63,16 +63,16 @@ class CalibrateCameraCfg:
     """Number of images taken from a camera; all images of a folder are used."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
-    intrinsics_sd: float = 0.1
-    """Relative standard deviation of the focal length before the images are seen; that of the centre in focal lengths."""
+    stated_sd: float = 0.1
+    """Relative standard deviation of the stated focal length and square size; the images must tell the rest."""
     board: BoardCfg = field(default_factory=BoardCfg)
     """Dimensions of the board."""
     limits: LimitsCfg = field(default_factory=LimitsCfg)
     """Limits beyond which the result is refused."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.intrinsics_sd <= 1:
-            raise ValueError(f"intrinsics_sd must be above 0 and at most 1, got {self.intrinsics_sd}")
+        if not 0 < self.stated_sd <= 1:
+            raise ValueError(f"stated_sd must be above 0 and at most 1, got {self.stated_sd}")
 
 
 def print_board(cfg: PrintBoardCfg) -> None:
@@ -95,7 +95,7 @@ def calibrate_camera(cfg: CalibrateCameraCfg) -> None:
         views = _find(cfg.board, images, camera)
         carriers = _carriers(cfg, views, Path(cfg.source) / POSES)
         result = calibrate(
-            views, carriers, cfg.board, camera, cfg.mounted, limits=cfg.limits, intrinsics_sd=cfg.intrinsics_sd
+            views, carriers, cfg.board, camera, cfg.mounted, limits=cfg.limits, stated_sd=cfg.stated_sd
         )
         for note in result.notes:
             log.warning("within the limits: %s", note)
@@ -157,18 +157,19 @@ def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], 
 
 def _find(board: BoardCfg, images: dict[str, NDArray[np.uint8]], camera: Intrinsics) -> list[BoardDetection]:
     opencv_board(board)  # a board that cannot be made is no fault of the images
-    views, other = [], ""
+    views, errors = [], []
     for name, image in images.items():
         try:
             views.append(find_board(board, image, camera, name))
         except ValueError as error:
+            errors.append(error)
+    if views:
+        for error in errors:
             log.warning("left out: %s", error)
-            other = other or (str(error) if isinstance(error, BoardLayoutError) else "")
-    if not views:
-        other = other or find_dictionary(list(images.values())[:DICTIONARY_IMAGES], board.dictionary)
-        reason = f": {other}" if other else "; check light, sharpness, and that camera.json has the size of the images"
-        raise BadCalibrationError(f"the board is in none of {len(images)} images{reason}")
-    return views
+        return views
+    other = next((str(error) for error in errors if isinstance(error, BoardLayoutError)), "")
+    other = other or find_dictionary(list(images.values())[:DICTIONARY_IMAGES], board.dictionary)
+    raise BadCalibrationError(f"the board is in none of {len(images)} images: {other or errors[0]}")
 
 
 def _carriers(cfg: CalibrateCameraCfg, views: list[BoardDetection], path: Path) -> NDArray[np.float64]:
