@@ -27,7 +27,7 @@ MODULES_PER_FOLDER = 15
 
 DOORS = {
     "coacd": ("sim/objects/",),
-    "cv2": ("perception/calibration/charuco.py",),
+    "cv2": ("perception/calibration/board_layout.py",),
     "gymnasium": ("sim/envs/", "policies/", "dexgrasp/"),
     "hydra": ("configs/",),
     "imageio": ("sim/rendering/",),

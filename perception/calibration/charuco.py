@@ -4,49 +4,25 @@ A ChArUco board is a chessboard with numbered markers, so that a partial view is
 """
 
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.calibration.board_layout import (
+    BoardCfg,
+    BoardLayoutError,
+    layout_misfit,
+    opencv,
+    opencv_board,
+)
 from dexgrasp.perception.cameras.depth import Intrinsics
 
+MIN_MARKERS = 4
+"""Least number of markers by which the layout of a board is checked."""
 MIN_CORNERS = 8
 """Least number of corners from which the pose of a board is estimated."""
 UNIT = 1000.0
 """Focal length of the virtual camera in whose pixels OpenCV receives rays at unit depth."""
-
-
-@dataclass(frozen=True)
-class BoardCfg:
-    """Layout of a ChArUco board.
-
-    Board frame: origin at the top left corner of the print, x right, y down, z into the board.
-    """
-
-    columns: int = 7
-    """Squares per row."""
-    rows: int = 5
-    """Rows of squares."""
-    square_m: float = 0.035
-    """Side of a square; measure it on the print."""
-    marker_m: float = 0.026
-    """Side of a marker."""
-    dictionary: str = "5X5_100"
-    """Family of markers, by its name in OpenCV."""
-
-    def __post_init__(self) -> None:
-        if self.columns < 3 or self.rows < 3:
-            raise ValueError(f"a board needs at least 3 by 3 squares, got {self.columns} by {self.rows}")
-        if not 0 < self.marker_m < self.square_m:
-            raise ValueError(f"markers ({self.marker_m} m) must be smaller than squares ({self.square_m} m)")
-
-    def corners_m(self) -> NDArray[np.float64]:
-        """Return the inner corners (corner, 3) by number, board frame [m]."""
-        y, x = np.mgrid[1 : self.rows, 1 : self.columns]
-        flat = np.stack([x, y, np.zeros_like(x)], axis=-1).reshape(-1, 3)
-        return flat * self.square_m
 
 
 @dataclass(frozen=True)
@@ -65,17 +41,19 @@ class BoardDetection:
 def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, name: str) -> BoardDetection:
     """Detect the board in an image, (rows, columns) or (rows, columns, 3 RGB).
 
-    Raises ValueError if too few corners are visible.
+    Raises BoardLayoutError for another board, ValueError if too few corners are visible.
     """
-    cv2 = _opencv()
+    cv2 = opencv()
     if image.shape[:2] != (camera.height, camera.width):
         expected = (camera.height, camera.width)
         raise ValueError(f"{name}: the image is {image.shape[:2]} pixels, the camera says {expected}")
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    corners, ids, _, markers = cv2.aruco.CharucoDetector(_opencv_board(board)).detectBoard(gray)
+    corners, ids, markers, marker_ids = cv2.aruco.CharucoDetector(opencv_board(board)).detectBoard(gray)
+    seen = 0 if marker_ids is None else len(marker_ids)
+    if seen >= MIN_MARKERS and (misfit := layout_misfit(board, np.reshape(markers, (seen, 4, 2)), marker_ids.ravel())):
+        raise BoardLayoutError(f"{name}: {misfit}")
     found = 0 if ids is None else len(ids)
     if ids is None or found < MIN_CORNERS:
-        seen = 0 if markers is None else len(markers)
         raise ValueError(
             f"{name}: {found} corners and {seen} markers of the board found, {MIN_CORNERS} corners are needed; "
             "check light, sharpness, and that the board is the one described (squares, dictionary)"
@@ -87,7 +65,7 @@ def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, na
 
 def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the pose (4, 4), board to camera, from corners `ids` (n,) on `rays` (n, 2) at unit depth."""
-    cv2 = _opencv()
+    cv2 = opencv()
     camera = np.diag([UNIT, UNIT, 1.0])
     points = board.corners_m()[ids]
     # Of the two poses that a plane seen from afar allows, this method returns both and the better one comes first.
@@ -103,22 +81,4 @@ def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64
 def draw_board(board: BoardCfg, pixels_per_m: float) -> NDArray[np.uint8]:
     """Return a printable image of the board, (rows, columns) gray, with a white margin of one square."""
     width, height = (round((count + 2) * board.square_m * pixels_per_m) for count in (board.columns, board.rows))
-    return _opencv_board(board).generateImage((width, height), marginSize=round(board.square_m * pixels_per_m))
-
-
-def _opencv_board(board: BoardCfg) -> Any:
-    cv2 = _opencv()
-    name = f"DICT_{board.dictionary}"
-    if not hasattr(cv2.aruco, name):
-        known = sorted(word[5:] for word in dir(cv2.aruco) if word.startswith("DICT_"))
-        raise ValueError(f"no dictionary '{board.dictionary}' of markers; known: {', '.join(known)}")
-    family = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name))
-    return cv2.aruco.CharucoBoard((board.columns, board.rows), board.square_m, board.marker_m, family)
-
-
-def _opencv() -> ModuleType:
-    try:
-        import cv2
-    except ImportError as error:
-        raise ImportError(f"calibration needs OpenCV: pip install 'dexgrasp[calibrate]' ({error})") from error
-    return cv2
+    return opencv_board(board).generateImage((width, height), marginSize=round(board.square_m * pixels_per_m))

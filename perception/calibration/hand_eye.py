@@ -5,22 +5,25 @@ The pose of flange or board in the world is known for each image.
 flange:  T_world_flange[i] @ T_flange_board = T_world_cam @ T_cam_board[i]     both constants unknown
 table:   T_world_board[i]                   = T_world_cam @ T_cam_board[i]     the camera alone unknown
 
-A linear solution (Park and Martin, 1994) initializes a least-squares fit of all corners in all images. A set of
-images that does not determine the result is refused with the reason.
+A linear solution (Park and Martin, 1994) initializes two fits of all corners in all images: one with corrections of the
+intrinsics, which checks them and gives the uncertainty, and one with the stated intrinsics, which gives the pose. A set
+of images that does not determine the result, or contradicts the stated intrinsics or board, is refused with the reason.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import OptimizeResult, least_squares
+from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection
-from dexgrasp.perception.cameras.depth import check_rigid
+from dexgrasp.perception.calibration.contradictions import contradictions
+from dexgrasp.perception.calibration.mixed_fit import BOARD, INTRINSICS, BoardViews, MixedFit, MixedModel
+from dexgrasp.perception.cameras.depth import Intrinsics, check_rigid
 
 Mounted = Literal["flange", "table"]
 MIN_VIEWS = {"flange": 6, "table": 3}
@@ -28,6 +31,8 @@ MIN_TURN_RAD = np.radians(10.0)
 """The flange must turn about a second axis by this much (root mean square over pairs of views)."""
 OUTLIER_RATIO = 4.0
 """Ratio of a view's error to the median of all views above which the error message names the view."""
+COVERED = 0.95
+"""Probability with which the true pose lies within the stated uncertainty."""
 
 
 class BadCalibrationError(ValueError):
@@ -42,15 +47,21 @@ class LimitsCfg:
     """Root mean square distance between detected and reprojected corners."""
     position_mm: float = 5.0
     """Largest distance between the board position from one image and that from all images."""
-    uncertainty_mm: float = 1.5
-    """Standard deviation of the camera's position that follows from the images."""
-    uncertainty_deg: float = 0.15
-    """Standard deviation of the camera's orientation that follows from the images."""
+    uncertainty_mm: float = 4.0
+    """Distance from the true position of the camera that is not exceeded with 95 % probability."""
+    uncertainty_deg: float = 1.2
+    """Angle to the true orientation of the camera that is not exceeded with 95 % probability."""
+    intrinsics_px: float = 3.0
+    """Largest significant displacement of image points between stated and fitted intrinsics."""
+    square_percent: float = 1.0
+    """Largest significant difference between stated and fitted size of the squares."""
+    bend_mm: float = 1.5
+    """Largest significant height of the board above its plane."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Pose of the camera with its residuals and standard deviations."""
+    """Pose of the camera with its residuals and uncertainty."""
 
     T_world_cam: NDArray[np.float64]
     T_flange_board: NDArray[np.float64]
@@ -63,12 +74,15 @@ class Calibration:
     """(view,) distance between the board position from this view and that from all views."""
     rotation_rad: NDArray[np.float64]
     """(view,) angle between the board orientation from this view and that from all views."""
-    sd_m: float
-    """Standard deviation of the camera's position in its worst direction."""
-    sd_rad: float
+    uncertainty_m: float
+    """Distance from the true position of the camera that is not exceeded with probability COVERED."""
+    uncertainty_rad: float
+    """Angle to the true orientation of the camera that is not exceeded with probability COVERED."""
+    notes: tuple[str, ...] = ()
+    """Significant differences from the stated intrinsics and board that are within the limits."""
 
     def summary(self) -> dict[str, Any]:
-        """Return the residuals as plain numbers in px, mm and degrees."""
+        """Return the residuals as plain numbers in px, mm and degrees; uncertainties are those of 95 %."""
         return {
             "views": len(self.names),
             "reprojection_px_rms": round(float(np.sqrt((self.reprojection_px**2).mean())), 4),
@@ -76,8 +90,8 @@ class Calibration:
             "position_mm_median": round(1e3 * float(np.median(self.position_m)), 4),
             "position_mm_worst": round(1e3 * float(self.position_m.max()), 4),
             "rotation_deg_worst": round(float(np.degrees(self.rotation_rad.max())), 4),
-            "uncertainty_mm": round(1e3 * self.sd_m, 4),
-            "uncertainty_deg": round(float(np.degrees(self.sd_rad)), 4),
+            "uncertainty_mm": round(1e3 * self.uncertainty_m, 4),
+            "uncertainty_deg": round(float(np.degrees(self.uncertainty_rad)), 4),
         }
 
 
@@ -85,84 +99,81 @@ def calibrate(
     views: Sequence[BoardDetection],
     T_world_carrier: NDArray[np.float64],
     board: BoardCfg,
-    focal_px: float,
+    camera: Intrinsics,
     mounted: Mounted,
     limits: LimitsCfg | None = None,
+    stated_sd: float = 0.1,
 ) -> Calibration:
     """Compute the camera's pose from views of the board and the flange or board poses (view, 4, 4).
 
-    `focal_px` turns errors of rays into pixels. Raises BadCalibrationError for sets that give no result or a bad one.
+    `camera` gave the rays of the views; `stated_sd`: relative standard deviation of its focal length and of the square
+    size before the images are seen. Raises BadCalibrationError for sets that give no result, a bad one, or contradict camera or board.
     """
+    limits = limits or LimitsCfg()
     _check_set(views, T_world_carrier, mounted)
     seen = np.stack([view.T_cam_board for view in views])
     if mounted == "flange":
         cam, mount = _hand_eye(T_world_carrier, seen)
     else:
         cam, mount = _mean_pose(T_world_carrier @ np.linalg.inv(seen)), np.eye(4)
-    problem = _Problem(views, T_world_carrier, board, focal_px, cam, mount, mounted == "flange")
-    fit = least_squares(problem.residuals, problem.start(), loss="soft_l1", x_scale="jac")
-    result = _assess(problem, fit, seen)
-    _check_limits(result, limits or LimitsCfg())
+    data = BoardViews(
+        view=np.concatenate([np.full(len(view.ids), number) for number, view in enumerate(views)]),
+        corners_m=board.corners_m()[np.concatenate([view.ids for view in views])],
+        rays=np.concatenate([view.rays for view in views]),
+        carriers=T_world_carrier,
+    )
+    prior = {name: factor * stated_sd for name, factor in (INTRINSICS | BOARD).items()}
+    of_board = {name: prior[name] for name in BOARD}
+    flange = mounted == "flange"
+    try:
+        free = MixedModel(data, cam, mount, flange, prior).fit()
+        fixed = MixedModel(data, free.T_world_cam, free.T_carrier_board, flange, of_board).fit(free.log_sd)
+    except np.linalg.LinAlgError as error:
+        raise BadCalibrationError(
+            "calibration refused: no camera pose fits the images; check the poses (metres, wxyz, world frame), the order "
+            "of the images, and the size of the squares"
+        ) from error
+    result = _assess(data, tuple(view.name for view in views), camera, free, fixed)
+    if _position_errors(data, free.view_errors, mount).max() > 1e-3 * limits.position_mm:  # no camera explains the set
+        robust = MixedModel(data, cam, mount, flange, {}).robust_view_errors()
+        _refuse_odd_views(_position_errors(data, robust, mount), result.names, limits)
+        _check_limits(result, limits)
+    grave, slight = contradictions(free, data.rays, camera, board, limits)
+    if grave:
+        raise BadCalibrationError("calibration refused: " + "; ".join(grave))
+    result = replace(result, notes=tuple(slight))
+    _check_limits(result, limits)
     return result
 
 
-class _Problem:
-    """Reprojection errors over small changes (rotation vector, shift) of the unknown poses."""
-
-    def __init__(
-        self,
-        views: Sequence[BoardDetection],
-        T_world_carrier: NDArray[np.float64],
-        board: BoardCfg,
-        focal_px: float,
-        cam: NDArray[np.float64],
-        mount: NDArray[np.float64],
-        mount_free: bool,
-    ) -> None:
-        self.views, self._carriers, self._focal_px = views, T_world_carrier, focal_px
-        self._cam, self._mount, self._mount_free = cam, mount, mount_free
-        self.view = np.concatenate([np.full(len(view.ids), number) for number, view in enumerate(views)])
-        corners = board.corners_m()[np.concatenate([view.ids for view in views])]
-        self._corners = np.concatenate([corners, np.ones((len(corners), 1))], axis=1)
-        self._rays = np.concatenate([view.rays for view in views])
-
-    def start(self) -> NDArray[np.float64]:
-        """Return the parameters of no change."""
-        return np.zeros(12 if self._mount_free else 6)
-
-    def poses(self, change: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return T_world_cam and T_flange_board after a change."""
-        mount = self._mount @ _small(change[6:]) if self._mount_free else self._mount
-        cam = self._cam @ _small(change[:6])
-        return cam, mount
-
-    def residuals(self, change: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the errors (2 corners,) [pixel]."""
-        cam, mount = self.poses(change)
-        chain = np.linalg.inv(cam) @ self._carriers @ mount
-        points_c = np.einsum("nij,nj->ni", chain[self.view], self._corners)
-        return ((points_c[:, :2] / points_c[:, 2:3] - self._rays) * self._focal_px).reshape(-1)
-
-
-def _assess(problem: _Problem, fit: OptimizeResult, seen: NDArray[np.float64]) -> Calibration:
-    cam, mount = problem.poses(fit.x)
-    square = (problem.residuals(fit.x).reshape(-1, 2) ** 2).sum(1)
-    per_view = np.bincount(problem.view, square) / np.bincount(problem.view)
-    off = np.linalg.inv(cam @ seen) @ problem._carriers @ mount  # identity if all agree
-    middle = np.append(problem._corners[:, :3].mean(0), 1.0)
-    noise = square.sum() / max(1, 2 * len(square) - len(fit.x))
-    covariance = noise * np.linalg.pinv(fit.jac.T @ fit.jac)[:6, :6]
-    sd_rad, sd_m = (float(np.sqrt(np.linalg.eigvalsh(block)[-1])) for block in (covariance[:3, :3], covariance[3:, 3:]))
+def _assess(
+    data: BoardViews, names: tuple[str, ...], camera: Intrinsics, free: MixedFit, fixed: MixedFit
+) -> Calibration:
+    square = ((fixed.residuals * (camera.fx, camera.fy)) ** 2).sum(1)
+    between = np.linalg.inv(free.T_world_cam) @ fixed.T_world_cam
+    covariance, freedom = free.pose_covariance, free.degrees_of_freedom
     return Calibration(
-        T_world_cam=cam,
-        T_flange_board=mount,
-        names=tuple(view.name for view in problem.views),
-        reprojection_px=np.sqrt(per_view),
-        position_m=np.linalg.norm((off @ middle - middle)[:, :3], axis=1),
-        rotation_rad=np.linalg.norm(_rotvec(off[:, :3, :3]), axis=1),
-        sd_m=sd_m,
-        sd_rad=sd_rad,
+        T_world_cam=fixed.T_world_cam,
+        T_flange_board=fixed.T_carrier_board,
+        names=names,
+        reprojection_px=np.sqrt(np.bincount(data.view, square) / np.bincount(data.view)),
+        position_m=_position_errors(data, fixed.view_errors, fixed.T_carrier_board),
+        rotation_rad=np.linalg.norm(fixed.view_errors[:, :3], axis=1),
+        uncertainty_m=covered_distance(between[:3, 3], covariance[3:, 3:], freedom),
+        uncertainty_rad=covered_distance(_rotvec(between[:3, :3]), covariance[:3, :3], freedom),
     )
+
+
+def covered_distance(offset: NDArray[np.float64], covariance: NDArray[np.float64], freedom: float) -> float:
+    """Return the length of `offset` (3,) plus a normal error (3,) that is not exceeded with probability COVERED.
+
+    The square of that length is a scaled chi-squared variable with its mean and variance, and the covariance an
+    estimate with `freedom` degrees of freedom.
+    """
+    mean = offset @ offset + np.trace(covariance)
+    variance = 2 * (covariance**2).sum() + 4 * offset @ covariance @ offset
+    spread = max(float(2 * mean**2 / variance), 1e-3)
+    return float(np.sqrt(mean * stats.f.ppf(COVERED, spread, max(freedom, 1.0))))
 
 
 def _check_set(views: Sequence[BoardDetection], carriers: NDArray[np.float64], mounted: Mounted) -> None:
@@ -177,11 +188,24 @@ def _check_set(views: Sequence[BoardDetection], carriers: NDArray[np.float64], m
         check_rigid(T, f"{view.name}: pose of the {mounted}")
 
 
+def _position_errors(data: BoardViews, view_errors: NDArray[np.float64], mount: NDArray[np.float64]) -> NDArray:
+    """Return how far (view,) [m] the middle of the board is in each image from where its carrier pose puts it."""
+    middle = (mount @ np.append(data.corners_m.mean(0), 1.0))[:3]
+    return np.linalg.norm(view_errors[:, 3:] + np.cross(view_errors[:, :3], middle), axis=1)
+
+
+def _refuse_odd_views(position_m: NDArray[np.float64], names: Sequence[str], limits: LimitsCfg) -> None:
+    """Refuse a set in which few images contradict all others: their poses are wrong, not the camera."""
+    least = max(OUTLIER_RATIO * float(np.median(position_m)), 1e-3 * limits.position_mm)
+    if odd := [name for name, error_m in zip(names, position_m, strict=True) if error_m > least]:
+        raise BadCalibrationError(
+            f"calibration refused: position_mm_worst is {1e3 * position_m.max():.3g}, at most {limits.position_mm:g} is "
+            f"accepted; the odd ones are {', '.join(odd)}: take them again or leave them out"
+        )
+
+
 def _check_limits(result: Calibration, limits: LimitsCfg) -> None:
     summary = result.summary()
-    typical = max(float(np.median(result.reprojection_px)), 0.05)
-    odd = [name for name, px in zip(result.names, result.reprojection_px, strict=True) if px > OUTLIER_RATIO * typical]
-    blame = f"; the odd ones are {', '.join(odd)}: take them again or leave them out" if odd else ""
     reasons = []
     for key, limit in (
         ("reprojection_px_rms", limits.reprojection_px),
@@ -194,10 +218,13 @@ def _check_limits(result: Calibration, limits: LimitsCfg) -> None:
     if not reasons:
         return
     if reasons[0].startswith("uncertainty"):
-        advice = "; take more views, nearer to the camera, with the board tilted by 20 to 45 degrees"
+        advice = (
+            "take more views with the board in other places, nearer to the camera, tilted by 20 to 45 degrees, or set "
+            "stated_sd if focal length and square size are known to be better"
+        )
     else:
-        advice = blame or "; check the size of the squares, the poses (metres, wxyz, world frame), the intrinsics"
-    raise BadCalibrationError("calibration refused: " + ", ".join(reasons) + advice)
+        advice = "check the poses (metres, wxyz, world frame), the size of the squares, and the intrinsics"
+    raise BadCalibrationError(f"calibration refused: {', '.join(reasons)}; {advice}")
 
 
 def _hand_eye(carriers: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
@@ -236,10 +263,3 @@ def _nearest_rotation(M: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _rotvec(R: NDArray[np.float64]) -> NDArray[np.float64]:
     return Rotation.from_matrix(R).as_rotvec()
-
-
-def _small(change: NDArray[np.float64]) -> NDArray[np.float64]:
-    T = np.eye(4)
-    T[:3, :3] = Rotation.from_rotvec(change[:3]).as_matrix()
-    T[:3, 3] = change[3:6]
-    return T

@@ -5,18 +5,19 @@ Camera frame: OpenCV axes, x right, y down, z forward; pixel (0, 0) is the centr
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from numbers import Integral
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-INVERSION_STEPS = 30
-"""Fixed-point steps that invert a lens distortion; those of depth cameras converge to 1e-9 in fewer than ten."""
+from dexgrasp.perception.cameras.lens import Distortion, Lens, LensError
+
+Stream = Literal["depth", "color"]
+
 RIGID_TOLERANCE = 1e-5
 """Tolerance of the orthonormality of rotation matrices read from text."""
-
-Distortion = Literal["none", "brown_conrady", "inverse_brown_conrady", "modified_brown_conrady"]
 
 
 class CameraError(OSError):
@@ -41,7 +42,10 @@ class EndOfFramesError(CameraError):
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """A pinhole camera with the lens distortion of Brown, in the variants that RealSense cameras report."""
+    """A pinhole camera behind a lens.
+
+    Raises ValueError where the lens cannot be inverted over the whole image.
+    """
 
     width: int
     height: int
@@ -52,17 +56,18 @@ class Intrinsics:
     """Principal point [pixel]."""
     cy: float
     distortion: Distortion = "none"
-    """Distortion model: `brown_conrady` as in OpenCV; inverse and modified apply the tangential part last."""
+    """Lens model: `brown_conrady` and `equidistant` (fisheye) as in OpenCV, the others as in the RealSense SDK."""
     coeffs: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
-    """k1, k2, p1, p2, k3."""
+    """Coefficients of the lens model: k1, k2, p1, p2, k3, ... of Brown (4, 5, 8, 12 or 14), or k1 to k4 of a fisheye."""
 
     def __post_init__(self) -> None:
-        if self.width < 1 or self.height < 1 or not (self.fx > 0 and self.fy > 0):
-            raise ValueError(f"intrinsics need a positive size and focal length, got {self}")
-        if self.distortion not in Distortion.__args__:
-            raise ValueError(f"unknown distortion '{self.distortion}'; known: {', '.join(Distortion.__args__)}")
-        if len(self.coeffs) != 5 or not np.isfinite([self.fx, self.fy, self.cx, self.cy, *self.coeffs]).all():
-            raise ValueError(f"intrinsics need finite numbers and five coefficients k1 k2 p1 p2 k3, got {self}")
+        sizes, numbers = (self.width, self.height), (self.fx, self.fy, self.cx, self.cy)
+        if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
+            raise ValueError(f"intrinsics need a positive size in whole pixels, got {sizes}")
+        if not np.isfinite(numbers).all() or not (self.fx > 0 and self.fy > 0):
+            raise ValueError(f"intrinsics need finite numbers and a positive focal length, got fx, fy, cx, cy {numbers}")
+        if not self._lens.is_pinhole:
+            self.rays_at(_outline(self.width, self.height))
 
     def rays(self, stride: int = 1) -> NDArray[np.float32]:
         """Return x and y (2, rows, columns) at unit depth of every `stride`-th pixel, camera frame."""
@@ -70,30 +75,46 @@ class Intrinsics:
         return self.rays_at(np.stack([u, v], axis=-1)).transpose(2, 0, 1).astype(np.float32, order="C")
 
     def rays_at(self, pixels: ArrayLike) -> NDArray[np.float64]:
-        """Return the rays (..., 2) at unit depth of pixels (..., 2) = (column, row), which may be fractional."""
-        start = (np.asarray(pixels, float) - (self.cx, self.cy)) / (self.fx, self.fy)
-        if self.distortion == "none" or not any(self.coeffs):
-            return start
-        rays = start
-        for _ in range(INVERSION_STEPS):
-            rays = start - (self._bend(rays) - rays)
+        """Return the rays (..., 2) at unit depth of pixels (..., 2) = (column, row), which may be fractional.
+
+        Raises ValueError for a pixel that no ray of the lens reaches.
+        """
+        pixels = np.asarray(pixels, float)
+        rays, exists = self._lens.unbend((pixels - (self.cx, self.cy)) / (self.fx, self.fy))
+        if not exists.all():
+            at = pixels[~exists][0]
+            limit = self._lens.limit
+            reach = np.abs(self._lens.bend(np.array([[limit, 0.0], [0.0, limit]])) * (self.fx, self.fy)).max()
+            raise LensError(
+                f"distortion {self.distortion} with coefficients {tuple(map(float, self.coeffs))} cannot be inverted "
+                f"beyond a radius of {reach:.0f} px (ray {limit:.3g} at unit depth): no ray reaches pixel "
+                f"({at[0]:g}, {at[1]:g}) of {self.width}x{self.height}; check the coefficients, or use rectified images"
+            )
         return rays
 
     def project(self, points_c: ArrayLike) -> NDArray[np.float64]:
-        """Return the pixels (..., 2) = (column, row) of points (..., 3) in the camera frame."""
-        points = np.asarray(points_c, float)
-        return self._bend(points[..., :2] / points[..., 2:]) * (self.fx, self.fy) + (self.cx, self.cy)
+        """Return the pixels (..., 2) = (column, row) of points (..., 3) in the camera frame.
 
-    def _bend(self, rays: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Apply the lens distortion to rays (..., 2) at unit depth."""
-        if self.distortion == "none":
-            return rays
-        k1, k2, p1, p2, k3 = self.coeffs
-        r2 = (rays**2).sum(-1, keepdims=True)
-        radial = rays * (1 + r2 * (k1 + r2 * (k2 + r2 * k3)))
-        base = rays if self.distortion == "brown_conrady" else radial
-        product, square = 2 * base[..., :1] * base[..., 1:], r2 + 2 * base**2
-        return radial + product * (p1, p2) + square * (p2, p1)
+        Raises ValueError for a point that lies behind the camera or outside the lens.
+        """
+        points = np.asarray(points_c, float)
+        if not (points[..., 2] > 0).all():
+            raise ValueError("points to project must lie in front of the camera (z > 0)")
+        rays = points[..., :2] / points[..., 2:]
+        if not ((rays**2).sum(-1) <= self._lens.limit**2).all():
+            raise ValueError(f"points to project must lie within {self._lens.limit:.3g} of the axis at unit depth")
+        return self._lens.bend(rays) * (self.fx, self.fy) + (self.cx, self.cy)
+
+    @property
+    def _lens(self) -> Lens:
+        return Lens(self.distortion, tuple(self.coeffs))
+
+
+def _outline(width: int, height: int) -> NDArray[np.float64]:
+    """Return pixels (n, 2) on the border of an image, corners among them, and in its middle."""
+    along = np.linspace(0.0, 1.0, 33)
+    edges = [np.stack([along, np.full(33, end)], 1) for end in (0.0, 1.0)]
+    return np.concatenate([*edges, *(edge[:, ::-1] for edge in edges), [[0.5, 0.5]]]) * (width - 1, height - 1)
 
 
 @dataclass(frozen=True)
@@ -107,6 +128,8 @@ class DepthFrame:
     """Time of exposure, on the clock of the source [s]."""
     T_world_cam: NDArray[np.float64] | None = None
     """(4, 4) camera to world; None while the camera is not calibrated."""
+    stream: Stream = "depth"
+    """Camera whose pixels and frame the depth image has: depth, or color where depth is aligned to it."""
     color: NDArray[np.uint8] | None = field(default=None, repr=False)
     """(rows, columns, 3) RGB of the colour camera, where one was asked for; its own pixels unless depth was aligned."""
 
@@ -117,6 +140,7 @@ class DepthFrame:
             raise ValueError(f"a depth image holds float32 metres of shape {expected}, got {got}")
         if self.T_world_cam is not None:
             check_rigid(self.T_world_cam, "T_world_cam")
+        check_stream(self.stream, "stream")
 
 
 class DepthSource(Protocol):
@@ -161,6 +185,12 @@ def to_frame(T_a_b: NDArray[np.float64], points_b: NDArray[np.float32]) -> NDArr
     """Transform points (3, n) from frame b to frame a [m]; the first axis is x, y, z."""
     T = T_a_b.astype(np.float32)
     return T[:3, :3] @ points_b + T[:3, 3:]
+
+
+def check_stream(stream: object, name: str) -> None:
+    """Raise ValueError unless a stream is depth or color."""
+    if stream not in ("depth", "color"):
+        raise ValueError(f"{name} must be depth or color, got {stream!r}")
 
 
 def check_rigid(T: NDArray[np.float64], name: str) -> None:

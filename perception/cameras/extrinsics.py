@@ -4,6 +4,7 @@ T_world_cam:            # camera frame (OpenCV axes) to world
   pos_m: [0.6, 0.0, 0.5]
   quat_wxyz: [...]
 stream: depth           # whose camera frame: depth or color
+T_color_depth: {...}    # depth camera to colour camera, where known; makes the pose hold for both
 serial: "..."           # of the camera; empty = any
 residuals: {...}        # how good it is, for people
 """
@@ -11,20 +12,20 @@ residuals: {...}        # how good it is, for people
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 import yaml
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp.perception.cameras.depth import check_rigid
+from dexgrasp.perception.cameras.depth import Stream, check_rigid, check_stream
 from dexgrasp.perception.transforms import matrix_from_quat, quat_from_matrix
 from dexgrasp.utils.files import write_text
 
 UNIT_TOLERANCE = 1e-3
 """Tolerance of the unit length of quaternions read from text."""
-KEYS = ("T_world_cam", "stream", "serial", "residuals")
+KEYS = ("T_world_cam", "stream", "serial", "residuals", "T_color_depth")
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,37 @@ class CameraPose:
 
     T_world_cam: NDArray[np.float64]
     """(4, 4) camera to world."""
-    stream: Literal["depth", "color"] = "depth"
+    stream: Stream = "depth"
     """Camera frame of the pose: depth or color."""
     serial: str = ""
     """Serial number of the camera that was calibrated; empty = any."""
     residuals: Mapping[str, Any] = field(default_factory=dict)
     """Residuals that the calibration reported."""
+    T_color_depth: NDArray[np.float64] | None = None
+    """(4, 4) depth camera to colour camera of the device; None = unknown."""
 
     def __post_init__(self) -> None:
         check_rigid(self.T_world_cam, "T_world_cam")
-        if self.stream not in ("depth", "color"):
-            raise ValueError(f"stream must be depth or color, got '{self.stream}'")
+        check_stream(self.stream, "stream")
+        if self.T_color_depth is not None:
+            check_rigid(self.T_color_depth, "T_color_depth")
+
+    def of_stream(self, stream: Stream, T_color_depth: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+        """Return the pose (4, 4) in the world of the depth or of the colour camera.
+
+        `T_color_depth`: that of the device, in place of the stored one. Raises ValueError where it is needed and unknown.
+        """
+        check_stream(stream, "stream of the depth images")
+        if self.stream == stream:
+            return self.T_world_cam
+        T = self.T_color_depth if T_color_depth is None else T_color_depth
+        if T is None:
+            remedy = "align depth to colour" if self.stream == "color" else "do not align depth to colour"
+            raise ValueError(
+                f"the camera pose is that of the {self.stream} camera, the depth images are in the frame of the {stream} "
+                f"camera: {remedy}, calibrate with stream={stream}, or give T_color_depth in the camera file"
+            )
+        return self.T_world_cam @ (np.linalg.inv(T) if stream == "color" else T)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -60,7 +81,10 @@ class CameraPose:
         try:
             T = pose_from_dict(values["T_world_cam"], "T_world_cam")
             serial, residuals = str(values.get("serial", "")), values.get("residuals", {})
-            return cls(T_world_cam=T, stream=values.get("stream", "depth"), serial=serial, residuals=residuals)
+            other = values.get("T_color_depth")
+            between = None if other is None else pose_from_dict(other, "T_color_depth")
+            stream = values.get("stream", "depth")
+            return cls(T_world_cam=T, stream=stream, serial=serial, residuals=residuals, T_color_depth=between)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -72,6 +96,8 @@ class CameraPose:
             "serial": self.serial,
             "residuals": dict(self.residuals),
         }
+        if self.T_color_depth is not None:
+            values["T_color_depth"] = pose_to_dict(self.T_color_depth)
         head = "# Pose of the camera, written by `dexgrasp calibrate camera`. Metres; quaternion wxyz; OpenCV axes.\n"
         write_text(path, head + yaml.safe_dump(values, sort_keys=False))
 

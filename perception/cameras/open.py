@@ -1,7 +1,8 @@
 """Sources of depth frames: a camera, a recording of a camera, or a folder of images.
 
 FOLDER/camera.json      {"width": 640, "height": 480, "fx": ..., "fy": ..., "cx": ..., "cy": ...,
-                         "depth_unit_m": 0.001, "rate_hz": 30}; may hold distortion, coeffs, T_world_cam
+                         "depth_unit_m": 0.001, "rate_hz": 30}; may hold distortion, coeffs, T_world_cam, and
+                        "stream": "color" where depth is aligned to the colour camera
 FOLDER/000000.png       16 bit depth in units of depth_unit_m; or .npy: uint16 as in a PNG, or float metres
 """
 
@@ -15,7 +16,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dexgrasp.perception.cameras.depth import CameraError, DepthFrame, DepthSource, EndOfFramesError, Intrinsics
+from dexgrasp.perception.cameras.depth import (
+    CameraError,
+    DepthFrame,
+    DepthSource,
+    EndOfFramesError,
+    Intrinsics,
+    Stream,
+    check_stream,
+)
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_to_dict
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 
@@ -51,8 +60,14 @@ class FrameFolder:
         self.path = Path(path)
         self._intrinsics, settings = _read_camera(self.path / CAMERA_FILE)
         self._unit_m, self._rate_hz = settings["depth_unit_m"], settings["rate_hz"]
-        own = settings.get("T_world_cam")
-        self._T_world_cam = pose.T_world_cam if pose else own and pose_from_dict(own, f"{path}: T_world_cam")
+        self._stream: Stream = settings["stream"]
+        self._T_world_cam = settings["T_world_cam"]
+        if pose is not None:
+            try:
+                self._T_world_cam = pose.of_stream(self._stream)
+            except ValueError as error:
+                advice = f"{CAMERA_FILE} states the stream of its images"
+                raise CameraError(f"{self.path}: {error}; {advice}: {self._stream}") from error
         self._files = sorted(file for file in self.path.iterdir() if file.suffix in (".png", ".npy"))
         self._next = 0
         if not self._files:
@@ -71,7 +86,11 @@ class FrameFolder:
         file, stamp_s = self._files[self._next], self._next / self._rate_hz
         self._next += 1
         return DepthFrame(
-            depth_m=self._metres(file), intrinsics=self._intrinsics, stamp_s=stamp_s, T_world_cam=self._T_world_cam
+            depth_m=self._metres(file),
+            intrinsics=self._intrinsics,
+            stamp_s=stamp_s,
+            T_world_cam=self._T_world_cam,
+            stream=self._stream,
         )
 
     def close(self) -> None:
@@ -93,7 +112,7 @@ class FrameFolder:
         if image.dtype == np.uint16:
             return np.multiply(image, self._unit_m, dtype=np.float32)
         if np.issubdtype(image.dtype, np.floating):
-            return np.nan_to_num(image, nan=0.0, posinf=0.0, neginf=0.0).astype(np.float32)
+            return np.where(np.isfinite(image) & (image > 0), image, 0.0).astype(np.float32)
         raise CameraError(f"{file}: expected 16 bit depth or metres as floats, got {image.dtype}")
 
 
@@ -102,6 +121,7 @@ def save_folder(path: str | Path, images: list[DepthFrame], rate_hz: float = 30.
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
     camera: dict[str, Any] = {**asdict(images[0].intrinsics), "depth_unit_m": DEPTH_UNIT_M, "rate_hz": rate_hz}
+    camera["stream"] = images[0].stream
     if images[0].T_world_cam is not None:
         camera["T_world_cam"] = pose_to_dict(images[0].T_world_cam)
     (path / CAMERA_FILE).write_text(json.dumps(camera, indent=1), encoding="utf-8")
@@ -126,18 +146,23 @@ def _read_camera(path: Path) -> tuple[Intrinsics, dict[str, Any]]:
     if not isinstance(values, dict):
         raise CameraError(f"{path} must hold a JSON object, got a {type(values).__name__}")
     names = {item.name for item in fields(Intrinsics)}
-    others = {"depth_unit_m", "rate_hz", "T_world_cam"}
+    others = {"depth_unit_m", "rate_hz", "T_world_cam", "stream"}
     missing = {"width", "height", "fx", "fy", "cx", "cy"} - set(values)
     unknown = set(values) - names - others
     if missing or unknown:
         known = ", ".join(sorted(names | others))
         raise CameraError(f"{path}: missing {sorted(missing)}, unknown {sorted(unknown)}; known keys: {known}")
-    settings = {"depth_unit_m": DEPTH_UNIT_M, "rate_hz": 30.0} | {key: values[key] for key in others & set(values)}
-    for key in ("depth_unit_m", "rate_hz"):
-        if not isinstance(settings[key], (int, float)) or not settings[key] > 0:
-            raise CameraError(f"{path}: {key} must be a positive number, got {settings[key]!r}")
+    defaults = {"depth_unit_m": DEPTH_UNIT_M, "rate_hz": 30.0, "T_world_cam": None, "stream": "depth"}
+    settings = defaults | {key: values[key] for key in others & set(values)}
+    for key, most in (("depth_unit_m", 0.1), ("rate_hz", 10000.0)):
+        value = settings[key]
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= most:
+            raise CameraError(f"{path}: {key} must be a positive number up to {most:g}, got {value!r}")
     given: dict[str, Any] = {key: values[key] for key in names & set(values)}
     try:
+        check_stream(settings["stream"], "stream")
+        if (own := settings["T_world_cam"]) is not None:
+            settings["T_world_cam"] = pose_from_dict(own, "T_world_cam")
         given["coeffs"] = tuple(given.get("coeffs", (0.0,) * 5))
         return Intrinsics(**given), settings
     except (TypeError, ValueError) as error:

@@ -22,11 +22,14 @@ from dexgrasp.perception.cameras.depth import (
     EndOfFramesError,
     FrameTimeoutError,
     Intrinsics,
+    Stream,
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose
 
 POLL_MS = 100
 """Longest single wait, after which a lost cable or the end of a file is detected."""
+LENSES: dict[str, Any] = {"kannala_brandt4": "equidistant"}
+"""Names of lens models of the SDK that differ from those of Intrinsics."""
 
 
 def depth_to_color(frames: Any) -> NDArray[np.float64] | None:
@@ -39,18 +42,6 @@ def depth_to_color(frames: Any) -> NDArray[np.float64] | None:
     T[:3, :3] = np.reshape(stored.rotation, (3, 3)).T  # the SDK stores columns
     T[:3, 3] = stored.translation
     return T
-
-
-def depth_frame_pose(pose: CameraPose, aligned: bool, T_color_depth: NDArray[np.float64] | None) -> NDArray[np.float64]:
-    """Return the pose (4, 4) in the world of the frame of the depth image, `aligned` or not.
-
-    `pose` may belong to the other one of the camera's two frames.
-    """
-    if (pose.stream == "color") == aligned:
-        return pose.T_world_cam
-    if T_color_depth is None:
-        raise CameraError(f"the pose is that of the {pose.stream} camera, and the colour stream is missing")
-    return pose.T_world_cam @ (np.linalg.inv(T_color_depth) if aligned else T_color_depth)
 
 
 class AlignedDepth:
@@ -76,20 +67,19 @@ def intrinsics_of(profile: Any) -> Intrinsics:
     """Return the intrinsics of a video stream profile of the SDK."""
     given = profile.as_video_stream_profile().get_intrinsics()
     name, coeffs = str(given.model).rsplit(".", 1)[-1], tuple(float(x) for x in given.coeffs)
-    if name not in ("brown_conrady", "inverse_brown_conrady", "modified_brown_conrady"):
-        if any(coeffs):
-            raise CameraError(f"lens distortion '{name}' is not supported: use a rectified depth stream")
-        name = "none"
-    return Intrinsics(
-        width=given.width,
-        height=given.height,
-        fx=given.fx,
-        fy=given.fy,
-        cx=given.ppx,
-        cy=given.ppy,
-        distortion=name,
-        coeffs=coeffs,
-    )
+    try:
+        return Intrinsics(
+            width=given.width,
+            height=given.height,
+            fx=given.fx,
+            fy=given.fy,
+            cx=given.ppx,
+            cy=given.ppy,
+            distortion=LENSES.get(name, name),
+            coeffs=coeffs,
+        )
+    except ValueError as error:
+        raise CameraError(f"the camera's intrinsics cannot be used: {error}") from error
 
 
 def rgb(frame: Any) -> NDArray[np.uint8]:
@@ -168,6 +158,9 @@ class RealSense:
         self._filters = _filters(_sdk(), cfg)
         self._needs_color = cfg.color or needs_color(cfg, pose)
         self._T_world_cam: NDArray[np.float64] | None = None
+        self.T_color_depth: NDArray[np.float64] | None = None
+        """(4, 4) depth camera to colour camera; None before the first set of depth and colour."""
+        self._stream: Stream = "color" if cfg.align_to_color else "depth"
         self._aligned: AlignedDepth | None = None
         self._open = True
 
@@ -225,8 +218,12 @@ class RealSense:
     def _convert(self, frames: Any) -> DepthFrame:
         """Filter, align, and copy the frames out of the SDK's small frame pool."""
         T_color_depth = depth_to_color(frames)  # before alignment: aligned depth says that it is colour
+        self.T_color_depth = self.T_color_depth if T_color_depth is None else T_color_depth
         if self._pose and self._T_world_cam is None:
-            self._T_world_cam = depth_frame_pose(self._pose, self._cfg.align_to_color, T_color_depth)
+            try:
+                self._T_world_cam = self._pose.of_stream(self._stream, T_color_depth)
+            except ValueError as error:
+                raise CameraError(f"{self._feed.name}: {error}") from error
         for step in self._filters:
             frames = step.process(frames).as_frameset()
         depth = frames.get_depth_frame()
@@ -238,13 +235,18 @@ class RealSense:
         color = rgb(frames.get_color_frame()) if self._cfg.color else None
         stamp_s = depth.get_timestamp() / 1e3
         return DepthFrame(
-            depth_m=depth_m, intrinsics=camera, stamp_s=stamp_s, T_world_cam=self._T_world_cam, color=color
+            depth_m=depth_m,
+            intrinsics=camera,
+            stamp_s=stamp_s,
+            T_world_cam=self._T_world_cam,
+            stream=self._stream,
+            color=color,
         )
 
 
 def needs_color(cfg: RealSenseCfg, pose: CameraPose | None) -> bool:
     """Return whether the colour stream must run, even if its image is not delivered."""
-    return cfg.align_to_color or (pose is not None and pose.stream == "color")
+    return cfg.align_to_color or (pose is not None and pose.stream == "color" and pose.T_color_depth is None)
 
 
 def set_options(sensor: Any, cfg: RealSenseCfg) -> None:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium
-import mujoco
 import numpy as np
 import torch
 from rich.console import Console
@@ -271,6 +270,8 @@ def thread_pool_rate(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibrary
 
     Measured at the largest size.
     """
+    import mujoco  # after dexgrasp.sim, which refuses a MUJOCO_GL that MuJoCo does not know
+
     envs, threads = max(cfg.num_envs), max(cfg.threads)
     task = make_task(cfg.task, hand, library, physics, envs=envs, threads=threads, seed=cfg.seed)
     episode = _episode(task, cfg.seed)

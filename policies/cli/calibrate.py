@@ -15,7 +15,8 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
-from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection, draw_board, find_board
+from dexgrasp.perception.calibration.board_layout import BoardCfg, BoardLayoutError, find_dictionary, opencv_board
+from dexgrasp.perception.calibration.charuco import BoardDetection, draw_board, find_board
 from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, LimitsCfg, Mounted, calibrate
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_matrix
@@ -26,6 +27,8 @@ from dexgrasp.utils.files import write_json
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
+DICTIONARY_IMAGES = 2
+"""Number of images in which markers of other dictionaries are looked for."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +63,16 @@ class CalibrateCameraCfg:
     """Number of images taken from a camera; all images of a folder are used."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
+    stated_sd: float = 0.1
+    """Relative standard deviation of the stated focal length and square size; the images must tell the rest."""
     board: BoardCfg = field(default_factory=BoardCfg)
     """Dimensions of the board."""
     limits: LimitsCfg = field(default_factory=LimitsCfg)
     """Limits beyond which the result is refused."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.stated_sd <= 1:
+            raise ValueError(f"stated_sd must be above 0 and at most 1, got {self.stated_sd}")
 
 
 def print_board(cfg: PrintBoardCfg) -> None:
@@ -78,18 +87,32 @@ def calibrate_camera(cfg: CalibrateCameraCfg) -> None:
     """Write RUN/camera.yaml and RUN/residuals.json. Raises BadCalibrationError for a bad result."""
     with Run.open(cfg.out, cfg) as run:
         live = cfg.source.split(":")[0] == "realsense"
-        images, camera, serial = _photograph(cfg) if live else (*_read_images(Path(cfg.source)), cfg.serial)
+        if live:
+            images, camera, serial, between = _photograph(cfg)
+        else:
+            images, camera = _read_images(Path(cfg.source))
+            serial, between = cfg.serial, None
         views = _find(cfg.board, images, camera)
         carriers = _carriers(cfg, views, Path(cfg.source) / POSES)
-        result = calibrate(views, carriers, cfg.board, camera.fx, cfg.mounted, cfg.limits)
+        result = calibrate(
+            views, carriers, cfg.board, camera, cfg.mounted, limits=cfg.limits, stated_sd=cfg.stated_sd
+        )
+        for note in result.notes:
+            log.warning("within the limits: %s", note)
         summary = result.summary()
         path = run.file("camera.yaml")
-        CameraPose(T_world_cam=result.T_world_cam, stream=cfg.stream, serial=serial, residuals=summary).save(path)
+        CameraPose(
+            T_world_cam=result.T_world_cam,
+            stream=cfg.stream,
+            serial=serial,
+            residuals=summary,
+            T_color_depth=between,
+        ).save(path)
         table = zip(result.names, result.reprojection_px, result.position_m, result.rotation_rad, strict=True)
         rows = [dict(zip(("view", "reprojection_px", "position_m", "rotation_rad"), row, strict=True)) for row in table]
         write_json(run.file("residuals.json"), {"summary": summary, "views": rows, "T_world_cam": result.T_world_cam})
         for key, value in summary.items():
-            print(f"{key:24s} {value:g}")
+            print(f"{key:24s} {value:g}" + (" (95 %)" if key.startswith("uncertainty") else ""))
         print(f"camera: {path}")
 
 
@@ -98,11 +121,27 @@ def _read_images(folder: Path) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics
     files = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".png", ".jpg", ".jpeg"))
     if not files:
         raise FileNotFoundError(f"{folder} holds no .png or .jpg image of the board")
-    return {file.name: np.asarray(Image.open(file).convert("L")) for file in files}, camera
+    images = {}
+    for file in files:
+        try:
+            images[file.name] = _read_gray(file)
+        except Exception as error:  # whatever Pillow raises for a damaged file: the others count
+            log.warning("left out: %s cannot be read as an image: %s", file.name, error)
+    if not images:
+        raise BadCalibrationError(f"{folder}: none of the {len(files)} images can be read; take them again")
+    return images, camera
 
 
-def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics, str]:
-    """Return colour images of a camera, its colour intrinsics and serial number."""
+def _read_gray(file: Path) -> NDArray[np.uint8]:
+    with Image.open(file) as image:
+        if not image.mode.startswith(("I", "F")):
+            return np.asarray(image.convert("L"))
+        values = np.asarray(image).astype(np.float64)  # 16 bit infrared images; Pillow would clip them
+        return np.rint(255 * values / max(float(values.max()), 1.0)).astype(np.uint8)
+
+
+def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics, str, NDArray[np.float64] | None]:
+    """Return colour images of a camera, its colour intrinsics, serial number and T_color_depth."""
     mounted: Mounted = cfg.mounted
     if mounted == "flange" or cfg.stream != "color":
         raise ValueError("a camera is read with mounted=table and stream=color only; give a folder of images else")
@@ -113,19 +152,24 @@ def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], 
             frame = source.read()
             if frame.color is not None:
                 images[f"frame {len(images)}"] = frame.color
-        return images, frame.intrinsics, source.serial
+        return images, frame.intrinsics, source.serial, source.T_color_depth
 
 
 def _find(board: BoardCfg, images: dict[str, NDArray[np.uint8]], camera: Intrinsics) -> list[BoardDetection]:
-    views = []
+    opencv_board(board)  # a board that cannot be made is no fault of the images
+    views, errors = [], []
     for name, image in images.items():
         try:
             views.append(find_board(board, image, camera, name))
         except ValueError as error:
+            errors.append(error)
+    if views:
+        for error in errors:
             log.warning("left out: %s", error)
-    if not views:
-        raise BadCalibrationError(f"the board is in none of {len(images)} images")
-    return views
+        return views
+    other = next((str(error) for error in errors if isinstance(error, BoardLayoutError)), "")
+    other = other or find_dictionary(list(images.values())[:DICTIONARY_IMAGES], board.dictionary)
+    raise BadCalibrationError(f"the board is in none of {len(images)} images: {other or errors[0]}")
 
 
 def _carriers(cfg: CalibrateCameraCfg, views: list[BoardDetection], path: Path) -> NDArray[np.float64]:

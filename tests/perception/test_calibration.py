@@ -1,6 +1,7 @@
 """Calibration of the camera: synthetic images of the board with known truth, and sets that must be refused."""
 
 import json
+import re
 from dataclasses import asdict, replace
 
 import cv2
@@ -10,17 +11,15 @@ import torch
 import yaml
 from PIL import Image
 
-from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection, board_pose, draw_board, find_board
+from dexgrasp.perception.calibration.board_layout import BoardCfg, BoardLayoutError
+from dexgrasp.perception.calibration.charuco import BoardDetection, board_pose, draw_board, find_board
 from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, LimitsCfg, calibrate
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix, pose_to_dict
 from dexgrasp.perception.transforms import quat_from_rotvec
 from dexgrasp.policies.cli import main
+from tests.helpers.synthetic_calibration import BOARD, CAMERA, T_FLANGE_BOARD, T_WORLD_CAM, synthetic_set
 
-BOARD = BoardCfg()
-CAMERA = Intrinsics(640, 480, 610.0, 612.0, 322.3, 236.8, "brown_conrady", (0.06, -0.12, 0.001, -0.0015, 0.05))
-T_WORLD_CAM = pose_matrix((0.62, -0.11, 0.55), (0.2705981, 0.6532815, 0.6532815, 0.2705981))
-T_FLANGE_BOARD = pose_matrix((-0.1, 0.02, 0.09), (0.1830127, 0.6830127, -0.1830127, 0.6830127))
 PRINT_PER_M = 4000
 SMOOTH = 2
 FINE = (np.mgrid[0 : 480 * SMOOTH, 0 : 640 * SMOOTH] + 0.5) / SMOOTH - 0.5
@@ -79,13 +78,13 @@ def errors(T, truth):
 
 def refusal(views, carriers, mounted="flange", limits=None, board=BOARD):
     with pytest.raises(BadCalibrationError) as caught:
-        calibrate(views, carriers, board, CAMERA.fx, mounted, limits)
+        calibrate(views, carriers, board, CAMERA, mounted, limits)
     return str(caught.value)
 
 
 def test_the_camera_is_found_within_a_millimetre_and_a_tenth_of_a_degree_with_the_board_on_the_flange(photographs):
     views, poses = photographs
-    result = calibrate(views, on_flange(poses), BOARD, CAMERA.fx, "flange")
+    result = calibrate(views, on_flange(poses), BOARD, CAMERA, "flange")
     metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
     assert metres < 1e-3 and np.degrees(radians) < 0.1
     metres, radians = errors(result.T_flange_board, T_FLANGE_BOARD)
@@ -95,7 +94,7 @@ def test_the_camera_is_found_within_a_millimetre_and_a_tenth_of_a_degree_with_th
 
 def test_the_camera_is_found_within_a_millimetre_and_a_tenth_of_a_degree_with_the_board_on_the_table(photographs):
     views, poses = photographs
-    result = calibrate(views, T_WORLD_CAM @ poses, BOARD, CAMERA.fx, "table")
+    result = calibrate(views, T_WORLD_CAM @ poses, BOARD, CAMERA, "table")
     metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
     assert metres < 1e-3 and np.degrees(radians) < 0.1
     assert np.array_equal(result.T_flange_board, np.eye(4))
@@ -103,10 +102,10 @@ def test_the_camera_is_found_within_a_millimetre_and_a_tenth_of_a_degree_with_th
 
 def test_what_calibration_says_of_itself_covers_the_true_error(photographs):
     views, poses = photographs
-    result = calibrate(views, on_flange(poses), BOARD, CAMERA.fx, "flange")
+    result = calibrate(views, on_flange(poses), BOARD, CAMERA, "flange")
     metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
-    assert metres < 4 * result.sd_m < 1e-3
-    assert radians < 4 * result.sd_rad < np.radians(0.1)
+    assert metres < result.uncertainty_m < 2.5e-3
+    assert radians < result.uncertainty_rad < np.radians(0.6)
 
 
 def test_exact_corners_give_the_exact_pose():
@@ -114,7 +113,7 @@ def test_exact_corners_give_the_exact_pose():
     points = BOARD.corners_m() @ poses[:, :3, :3].transpose(0, 2, 1) + poses[:, None, :3, 3]
     ids = np.arange(len(BOARD.corners_m()))
     views = [BoardDetection("", ids, ray, board_pose(BOARD, ids, ray)) for ray in points[..., :2] / points[..., 2:]]
-    result = calibrate(views, on_flange(poses), BOARD, CAMERA.fx, "flange")
+    result = calibrate(views, on_flange(poses), BOARD, CAMERA, "flange")
     np.testing.assert_allclose(result.T_world_cam, T_WORLD_CAM, atol=1e-7)
 
 
@@ -132,7 +131,7 @@ def test_quaternions_in_the_wrong_order_are_refused(photographs):
     for T in carriers:
         w, x, y, z = pose_to_dict(T)["quat_wxyz"]
         T[:] = pose_matrix(T[:3, 3], (x, y, z, w))
-    assert "reprojection_px_rms is" in refusal(views, carriers)
+    assert "check the poses (metres, wxyz, world frame)" in refusal(views, carriers)
 
 
 def test_a_flange_that_turned_about_one_axis_only_is_refused(photographs):
@@ -152,14 +151,97 @@ def test_too_few_views_are_refused(photographs):
 def test_an_uncertainty_above_the_limit_is_refused_with_advice(photographs):
     views, poses = photographs
     text = refusal(views, on_flange(poses), limits=LimitsCfg(uncertainty_mm=0.001))
-    assert text.startswith("calibration refused: uncertainty_mm is") and "take more views, nearer" in text
+    assert text.startswith("calibration refused: uncertainty_mm is") and "take more views with the board in other places" in text
 
 
-def test_squares_of_another_size_than_printed_are_refused(photographs):
+def wrong(made, **change):
+    """A set whose views were found with other intrinsics, and these."""
+    camera = replace(made.camera, **change)
+    pixels = [made.camera.project(np.concatenate([v.rays, np.ones((len(v.ids), 1))], 1)) for v in made.views]
+    rays = [camera.rays_at(pixel) for pixel in pixels]
+    views = [replace(v, rays=r, T_cam_board=board_pose(BOARD, v.ids, r)) for v, r in zip(made.views, rays, strict=True)]
+    return views, camera
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"fx": 610.0 * 1.05, "fy": 612.0 * 1.05}, r"focal length in camera.json is [45]\.\d % too long: fx, fy 640.5, 642"),
+        ({"fx": 610.0 * 0.97, "fy": 612.0 * 0.97}, r"focal length in camera.json is [23]\.\d % too short: fx, fy 591.7"),
+        ({"fx": 612.0 * 0.96}, r"focal length in camera.json is (wrong in one direction|\d.\d % too short): fx, fy 587.5"),
+        ({"cx": 322.3 + 15}, r"image centre in camera.json is off by \(\+1[3-7]\.\d, [+-][0-2]\.\d\) px: cx, cy 337.3"),
+        ({"cy": 236.8 - 12}, r"image centre in camera.json is off by \([+-][0-2]\.\d, -1[0-4]\.\d\) px"),
+        ({"coeffs": (-0.1, -0.12, 0.001, -0.0015, 0.05)}, "lens distortion .* lie more far from the centre than it says"),
+        ({"coeffs": (0.3, -0.12, 0.001, -0.0015, 0.05)}, "lens distortion .* lie less far from the centre than it says"),
+    ],
+)
+@pytest.mark.parametrize("mounted", ["flange", "table"])
+def test_wrong_intrinsics_are_refused_with_what_is_wrong_which_way_and_how_much(change, text, mounted):
+    made = synthetic_set("good", 3, mounted)
+    views, camera = wrong(made, **change)
+    with pytest.raises(BadCalibrationError, match=f"calibration refused: .*{text}"):
+        calibrate(views, made.carriers, BOARD, camera, mounted)
+
+
+def test_a_slight_difference_of_intrinsics_is_noted_and_covered():
+    made = synthetic_set("good", 3)
+    views, camera = wrong(made, fx=610.0 * 1.006, fy=612.0 * 1.006)
+    result = calibrate(views, made.carriers, BOARD, camera, "flange", LimitsCfg(uncertainty_mm=8.0))
+    assert len(result.notes) == 1 and "% too long" in result.notes[0]
+    metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
+    exact = calibrate(made.views, made.carriers, BOARD, made.camera, "flange")
+    assert metres < result.uncertainty_m and radians < result.uncertainty_rad
+    assert result.uncertainty_m > 1.2 * exact.uncertainty_m
+
+
+def test_squares_of_another_size_than_printed_are_refused_with_their_size(photographs):
     views, poses = photographs
     larger = BoardCfg(square_m=0.04, marker_m=0.03)
     views = [replace(view, T_cam_board=board_pose(larger, view.ids, view.rays)) for view in views]
-    assert "check the size of the squares" in refusal(views, on_flange(poses), board=larger)
+    assert re.search(r"squares measure 3[45].* by 3[45].* mm by the poses, not 40 mm", refusal(views, on_flange(poses), board=larger))
+
+
+def test_one_place_of_the_board_on_the_table_needs_a_statement_about_the_intrinsics(photographs):
+    """Images of one place hardly show whether the focal length is right: only what is stated about it can."""
+    views, poses = photographs
+    same, carriers = [views[0]] * 20, np.stack([T_WORLD_CAM @ poses[0]] * 20)
+    text = refusal(same, carriers, "table")
+    assert "uncertainty_mm is" in text and "set stated_sd if focal length" in text
+    result = calibrate(same, carriers, BOARD, CAMERA, "table", stated_sd=0.001)
+    metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
+    assert metres < result.uncertainty_m < 4e-3 and radians < result.uncertainty_rad
+
+
+def photograph_of(board, T_cam_board, camera):
+    """A sharp image of a board, and its layout as OpenCV draws it."""
+    scale = 4000
+    printed = draw_board(board, scale)
+    to_print = np.array([[scale, 0, board.square_m * scale], [0, scale, board.square_m * scale], [0, 0, 1]])
+    K = np.array([[camera.fx, 0, camera.cx], [0, camera.fy, camera.cy], [0, 0, 1]])
+    H = K @ T_cam_board[:3, [0, 1, 3]] @ np.linalg.inv(to_print)
+    return cv2.warpPerspective(printed, H, (camera.width, camera.height), flags=cv2.INTER_AREA, borderValue=150)
+
+
+PINHOLE = Intrinsics(640, 480, 610.0, 612.0, 322.3, 236.8)
+PRINTED = {"columns": 8, "rows": 6, "square_m": 0.03, "marker_m": 0.022}
+
+
+@pytest.mark.parametrize(
+    ("printed", "described", "text"),
+    [
+        ({"legacy": True}, {}, "not in the places of a board with columns=8 rows=6 legacy=false; .* set board.legacy=true"),
+        ({}, {"legacy": True}, "columns=8 rows=6 legacy=false fits: set board.legacy=false"),
+        ({}, {"columns": 6, "rows": 8}, "columns=8 rows=6 legacy=false fits: set board.columns=8 board.rows=6"),
+        ({"legacy": True}, {"columns": 6, "rows": 8}, "set board.columns=8 board.rows=6 board.legacy=true"),
+        ({}, {"columns": 7, "rows": 5}, "set board.columns=8 board.rows="),
+        ({"marker_m": 0.018}, {}, r"markers are about 0.[56]\d times as wide as the squares, .* say 0.73: measure both on the print"),
+    ],
+)
+def test_a_board_of_another_layout_is_refused_with_the_layout_that_fits(printed, described, text):
+    image = photograph_of(BoardCfg(**PRINTED | printed), moved((0.3, -0.2, 0.1), (-0.12, -0.09, 0.6)), PINHOLE)
+    with pytest.raises(BoardLayoutError, match=text):
+        find_board(BoardCfg(**PRINTED | described), image, PINHOLE, "a.png")
+    assert len(find_board(BoardCfg(**PRINTED | printed), image, PINHOLE, "a.png").ids) > 30
 
 
 def test_an_image_without_the_board_says_what_was_found():
@@ -181,7 +263,7 @@ def test_the_yaml_is_read_back_equal_and_refuses_what_is_not_a_pose(tmp_path):
     text = (tmp_path / "camera.yaml").read_text()
     for wrong, message in (
         (text.replace("pos_m", "position"), "T_world_cam must hold pos_m"),
-        (text.replace("serial", "serail"), r"unknown keys \['serail'\]; known: T_world_cam, stream, serial, residuals"),
+        (text.replace("serial", "serail"), r"unknown keys \['serail'\]; known: T_world_cam, stream, serial, residuals, T_color"),
         (text.replace("- 0.62", "- .nan"), "finite"),
         (text.replace("quat_wxyz:\n  - 0.27", "quat_wxyz:\n  - 1.27"), "has length 1.59"),
         ("{", "not a YAML file"),
@@ -224,6 +306,23 @@ def test_the_commands_print_a_board_and_calibrate_from_a_folder(tmp_path, capsys
     pose = CameraPose.load(tmp_path / "run/camera.yaml")
     metres, radians = errors(pose.T_world_cam, T_WORLD_CAM)
     assert metres < 1e-3 and np.degrees(radians) < 0.1
+    for name, content in (("broken.png", b"no image"), ("cut.png", (folder / "0.png").read_bytes()[:3000])):
+        (folder / name).write_bytes(content)
+    Image.fromarray(np.zeros((48, 64), np.uint8)).save(folder / "small.jpg")
+    Image.fromarray(np.full((480, 640), 150, np.uint8)).save(folder / "wall.png")
+    assert commanded("camera", str(folder), f"out={tmp_path / 'some'}") == 0
+    told = capsys.readouterr().err
+    for reason in (
+        "broken.png cannot be read as an image",
+        "cut.png cannot be read as an image",
+        "small.jpg: the image is (48, 64) pixels, the camera says (480, 640)",
+        "wall.png: 0 corners and 0 markers",
+    ):
+        assert f"left out: {reason}" in told
+    assert CameraPose.load(tmp_path / "some/camera.yaml").residuals["views"] == 3
+    assert commanded("camera", str(folder), "board.dictionary=4X4_50", f"out={tmp_path / 'family'}") == 2
+    assert "the board is in none of 5 images: " in (told := capsys.readouterr().err)
+    assert "of dictionary 5X5_50 found, 0 of 4X4_50: set board.dictionary=5X5_50" in told
     (folder / "poses.yaml").write_text(yaml.safe_dump({"9.png": carriers["0.png"]}))
     assert commanded("camera", str(folder), f"out={tmp_path / 'again'}") == 2
     assert "poses.yaml has no pose of 0.png, 1.png, 2.png" in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Intrinsics, deprojection, folders of frames, and what their errors say."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyrealsense2 as rs
@@ -22,6 +23,7 @@ from dexgrasp.perception.cameras.temporal_filter import median_depth
 
 CAMERA = Intrinsics(64, 48, 38.5, 38.0, 31.2, 24.1)
 COEFFS = (0.12, -0.25, 0.002, -0.003, 0.08)
+STATED = {"width": 64, "height": 48, "fx": 38.5, "fy": 38.0, "cx": 31.2, "cy": 24.1}
 POSE = pose_matrix((0.1, 0.2, 0.5), (0.0, 1.0, 0.0, 0.0))
 
 
@@ -67,12 +69,13 @@ def test_a_pixel_with_depth_in_less_than_half_of_the_frames_is_a_hole():
 def test_deprojection_equals_that_of_the_camera_sdk_to_a_micrometre(kind):
     camera = Intrinsics(640, 480, 610.0, 612.0, 322.3, 236.8, kind, COEFFS if kind != "none" else (0.0,) * 5)
     depth_m = np.random.default_rng(0).uniform(0.3, 1.5, (480, 640)).astype(np.float32)
-    ours = deproject(depth_m, camera.rays())
+    ours = np.full((3, 480, 640), np.nan)
+    ours[:, ::53, ::53] = deproject(depth_m[::53, ::53], camera.rays(53))
     if kind == "modified_brown_conrady":  # the SDK projects with this lens, but does not deproject
-        pixels = camera.project(ours[:, 100::77, 100::77].reshape(3, -1).T)
+        pixels = camera.project(ours[:, ::53, ::53].reshape(3, -1).T)
         theirs = [
             rs.rs2_project_point_to_pixel(sdk_intrinsics(camera), list(map(float, point)))
-            for point in ours[:, 100::77, 100::77].reshape(3, -1).T
+            for point in ours[:, ::53, ::53].reshape(3, -1).T
         ]
         np.testing.assert_allclose(pixels, theirs, atol=1e-3)
         return
@@ -102,9 +105,11 @@ def test_a_point_below_a_camera_that_looks_down_is_there_in_the_world():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fx": 0.0}, "positive size and focal length"),
+        ({"fx": 0.0}, "positive focal length"),
+        ({"width": 0}, "positive size in whole pixels"),
+        ({"height": 48.0}, "positive size in whole pixels"),
         ({"distortion": "fisheye"}, "unknown distortion 'fisheye'; known: none, brown_conrady"),
-        ({"coeffs": (0.1,)}, "five coefficients"),
+        ({"coeffs": (0.1,)}, "distortion none does not use the coefficients"),
         ({"cx": float("nan")}, "finite numbers"),
     ],
 )
@@ -137,15 +142,31 @@ def test_a_folder_gives_back_what_was_saved_and_then_ends(tmp_path):
 def test_arrays_of_metres_are_read_as_metres_and_what_is_not_finite_as_holes(tmp_path):
     save_folder(tmp_path, [frame()])
     values = np.full((48, 64), 0.7)
-    values[0, :2] = np.nan, np.inf
+    values[0, :3] = np.nan, np.inf, -1.0
     np.save(tmp_path / "000000.npy", values)
     read = FrameFolder(tmp_path).read().depth_m
-    assert read[0, 0] == read[0, 1] == 0 and read[1, 1] == np.float32(0.7)
+    assert read[0, 0] == read[0, 1] == read[0, 2] == 0 and read[1, 1] == np.float32(0.7)
 
 
 def test_a_calibrated_pose_outranks_that_of_the_folder(tmp_path):
     save_folder(tmp_path, [frame(pose=POSE)])
     assert np.array_equal(FrameFolder(tmp_path, CameraPose(np.eye(4))).read().T_world_cam, np.eye(4))
+
+
+def test_the_pose_of_the_colour_camera_does_not_hold_for_depth_images_unless_the_file_says_how(tmp_path):
+    save_folder(tmp_path, [frame()])
+    for pose, stream in ((CameraPose(POSE, "color"), "depth"), (CameraPose(POSE, "depth"), "color")):
+        (tmp_path / "camera.json").write_text(json.dumps(STATED | {"stream": stream}))
+        with pytest.raises(CameraError, match=f"is that of the {pose.stream} camera, .*calibrate with stream={stream}"):
+            FrameFolder(tmp_path, pose)
+        T_color_depth = pose_matrix((0.015, 0.0, 0.0), (1.0, 0.0, 0.0, 0.0))
+        read = FrameFolder(tmp_path, replace(pose, T_color_depth=T_color_depth)).read()
+        # POSE is half a turn about x: x of the camera is x of the world
+        side = 0.015 if stream == "depth" else -0.015
+        np.testing.assert_allclose(read.T_world_cam[:3, 3], POSE[:3, 3] + (side, 0.0, 0.0), atol=1e-12)
+        (tmp_path / "camera.json").write_text(json.dumps(STATED | {"stream": pose.stream}))
+        assert np.array_equal(FrameFolder(tmp_path, pose).read().T_world_cam, POSE)
+        assert FrameFolder(tmp_path, pose).read().stream == pose.stream
 
 
 def broken(path, name, content):
@@ -177,9 +198,11 @@ def test_a_camera_file_that_is_wrong_says_how(tmp_path):
     without = {key: value for key, value in values.items() if key != "fx"}
     assert "missing ['fx'], unknown ['f']" in broken(tmp_path, "camera.json", json.dumps(without | {"f": 1}).encode())
     assert "is not JSON" in broken(tmp_path, "camera.json", b"{")
-    assert "five coefficients" in broken(tmp_path, "camera.json", json.dumps(values | {"coeffs": [1]}).encode())
+    assert "which model are they of?" in broken(tmp_path, "camera.json", json.dumps(values | {"coeffs": [1]}).encode())
     wrong = json.dumps(values | {"depth_unit_m": 0}).encode()
-    assert "depth_unit_m must be a positive number, got 0" in broken(tmp_path, "camera.json", wrong)
+    assert "depth_unit_m must be a positive number up to 0.1, got 0" in broken(tmp_path, "camera.json", wrong)
+    for key, value in (("stream", "left"), ("rate_hz", float("inf")), ("T_world_cam", [1]), ("depth_unit_m", True)):
+        assert f"camera.json: {key} must" in broken(tmp_path, "camera.json", json.dumps(values | {key: value}).encode())
     (tmp_path / "camera.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"camera.json is missing: it holds width, height, fx"):
         FrameFolder(tmp_path)

@@ -251,7 +251,7 @@ def test_hand_and_arm_may_share_a_topic():
     ("change", "reason"),
     [
         (lambda names: names[:-1], "lack \\['ah_joint33'\\]"),
-        (lambda names: [*names, "gripper"], "unknown joints \\['gripper'\\]"),
+        (lambda names: [f"left_{name}" for name in names], "unknown joints \\['left_"),
     ],
 )
 def test_what_is_wrong_with_a_message_is_said_and_nothing_of_it_counts(change, reason):
@@ -260,6 +260,22 @@ def test_what_is_wrong_with_a_message_is_said_and_nothing_of_it_counts(change, r
     with pytest.raises(JointStateError, match=reason):
         states.update("/joint_states", dict.fromkeys(names, 0.0), 1.0, 1.0)
     assert states.newest("hand")[0] is None
+
+
+def test_joints_that_are_not_read_spoil_nothing():
+    """NaN and missing values of other joints, in any order, once or twice; NaN of a joint that is read is refused."""
+    states, nan = shared_states(), float("nan")
+    order = states._adapters["hand"].state_map.order
+    values = dict.fromkeys(order, 0.25)
+    expected = states._adapters["hand"].read(values)
+    for at_s, others in enumerate(({"gripper": 0.1}, {"gripper": nan}, {"a": float("inf"), "b": nan}), 1):
+        states.update("/joint_states", others | values, at_s, at_s)
+        states.update("/joint_states", dict(reversed((values | others).items())), at_s + 0.5, at_s)
+        assert states.newest("hand")[1] == at_s + 0.5
+        np.testing.assert_array_equal(states.newest("hand")[0], expected)
+    with pytest.raises(JointStateError, match=f"values of \\['{order[3]}'\\] are not finite"):
+        states.update("/joint_states", values | {order[3]: nan}, 9.0, 9.0)
+    assert states.newest("hand")[1] == 3.5
 
 
 def test_joints_of_others_are_let_pass_where_only_the_hand_matters():

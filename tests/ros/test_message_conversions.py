@@ -2,7 +2,9 @@
 
 import array
 import sys
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ pytest.importorskip("rclpy", reason="needs the extra `ros`")
 
 from geometry_msgs.msg import PoseStamped
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2, PointField
+from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2, PointField, RegionOfInterest
 from std_msgs.msg import Float64MultiArray
 from trajectory_msgs.msg import JointTrajectory
 
@@ -29,7 +31,7 @@ from dexgrasp_ros.object_estimate import ObjectEstimate
 
 pytestmark = pytest.mark.ros
 
-CAMERA = Intrinsics(640, 480, 385.0, 386.0, 319.5, 239.5, "brown_conrady", (0.1, -0.2, 0.001, 0.002, 0.03))
+CAMERA = Intrinsics(640, 480, 385.0, 386.0, 319.5, 239.5, "brown_conrady", (0.1, -0.1, 0.001, 0.002, 0.03))
 PLAN = PregraspPlan(
     np.array([0.1, 0.2, 0.3]), np.array([1.0, 0.0, 0.0, 0.0]), 0.05, np.arange(16.0), 0.07, -np.arange(16.0)
 )
@@ -39,7 +41,7 @@ def through_the_wire(message):
     return deserialize_message(serialize_message(message), type(message))
 
 
-def millimetres(big_endian=False, padding=2):
+def millimetres(big_endian=False, padding=3):
     """Two rows 500 1000 0 / 65535 1 2 with bytes beyond the last column."""
     rows = np.array([[500, 1000, 0], [65535, 1, 2]], ">u2" if big_endian else "<u2")
     data = b"".join(row.tobytes() + b"\xff" * padding for row in rows)
@@ -61,6 +63,15 @@ def test_metres_keep_their_values_and_what_is_not_a_distance_is_a_hole():
     np.testing.assert_array_equal(depth_from_image(message), [[0.25, 0.0], [0.0, 0.0]])
 
 
+def test_values_in_another_unit_than_that_of_the_encoding():
+    np.testing.assert_allclose(depth_from_image(millimetres(), 0.0001)[0], [0.05, 0.1, 0.0], rtol=1e-6)
+    values = np.array([[700.0, np.nan]], ">f4")
+    message = Image(
+        height=1, width=2, encoding="32FC1", is_bigendian=1, step=9, data=array.array("B", values.tobytes() + b"x")
+    )
+    np.testing.assert_allclose(depth_from_image(message, 0.001), [[0.7, 0.0]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
 def test_a_depth_image_comes_back_from_the_wire(encoding):
     depth_m = np.array([[0.5, 0.0], [1.234, 2.0]])
@@ -75,7 +86,7 @@ def test_a_depth_image_comes_back_from_the_wire(encoding):
     [
         ("encoding", "rgb8", "16UC1 .* got 'rgb8'"),
         ("height", 0, "3x0 image"),
-        ("height", 3, "3 rows .* and 16 bytes"),
+        ("height", 3, "3 rows .* and 18 bytes"),
         ("step", 5, "got step 5"),
         ("data", array.array("B", b"1234"), "and 4 bytes"),
     ],
@@ -87,16 +98,62 @@ def test_an_image_that_contradicts_itself_is_refused(field, value, text):
         depth_from_image(message)
 
 
-def test_intrinsics_come_back_from_the_wire():
-    message = through_the_wire(info_from_intrinsics(CAMERA, 1.0, "camera"))
-    assert intrinsics_from_info(message) == CAMERA
+@pytest.mark.parametrize("count", [0, 4, 5, 8, 12, 14])
+def test_intrinsics_come_back_from_the_wire(count):
+    coeffs = (*CAMERA.coeffs, 0.01, -0.02, 0.03, 1e-4, 2e-4, 3e-4, 4e-4, 0.01, -0.01)[:count]
+    camera = replace(CAMERA, distortion="brown_conrady" if coeffs else "none", coeffs=coeffs or (0.0,) * 5)
+    message = through_the_wire(info_from_intrinsics(camera, 1.0, "camera"))
+    assert intrinsics_from_info(message, "raw") == camera
+    rectified = intrinsics_from_info(message, "rectified")
+    assert rectified == replace(camera, distortion="none", coeffs=(0.0,) * 5)
     np.testing.assert_array_equal(message.p, [385, 0, 319.5, 0, 0, 386, 239.5, 0, 0, 0, 1, 0])
+    if not coeffs:
+        assert intrinsics_from_info(message) == camera
+        return
+    with pytest.raises(m.MessageError, match=r"differ by up to \d.* px, .* set depth_image to raw or rectified"):
+        intrinsics_from_info(message)
 
 
-def test_a_rectified_image_has_no_distortion():
+def test_a_fisheye_camera_comes_back_from_the_wire_and_is_never_taken_for_a_pinhole():
+    for coeffs in ((0.05, -0.01, 0.002, 0.0), (0.0, 0.0, 0.0, 0.0)):
+        camera = replace(CAMERA, distortion="equidistant", coeffs=coeffs)
+        message = through_the_wire(info_from_intrinsics(camera, 1.0, "camera"))
+        assert intrinsics_from_info(message, "raw") == camera
+        for message.p in (message.p, [0.0] * 12):
+            with pytest.raises(m.MessageError, match="set depth_image to raw or rectified"):
+                intrinsics_from_info(message)
+
+
+@pytest.mark.parametrize("model", ["plumb_bob", "rational_polynomial", "", "brown_conrady_of_a_vendor"])
+@pytest.mark.parametrize("count", [0, 4, 5, 8, 12, 14])
+def test_zero_coefficients_are_no_distortion(model, count):
     message = info_from_intrinsics(Intrinsics(4, 3, 2.0, 2.0, 1.5, 1.0), 0.0, "")
-    message.distortion_model, message.d = "rational_polynomial", [0.0] * 8
-    assert intrinsics_from_info(message).distortion == "none"
+    message.distortion_model, message.d = model, [0.0] * count
+    assert intrinsics_from_info(message) == Intrinsics(4, 3, 2.0, 2.0, 1.5, 1.0)
+
+
+@pytest.mark.parametrize("coeffs", [(-0.056, 0.065, -0.0004, 0.0003, -0.021), (-0.3, 0.09, 5e-4, -3e-4, 0, 0.1, 0, 0)])
+def test_rectified_images_have_the_rays_of_p_as_opencv_rectifies(coeffs):
+    K, D = np.array([[640.0, 0, 640], [0, 640, 360], [0, 0, 1]]), np.array(coeffs)
+    P = np.zeros((3, 4))
+    P[:, :3] = cv2.getOptimalNewCameraMatrix(K, D, (1280, 720), 0.0)[0]
+    message = CameraInfo(height=720, width=1280, d=D.tolist(), k=K.ravel().tolist(), p=P.ravel().tolist())
+    message.distortion_model = "plumb_bob" if len(coeffs) == 5 else "rational_polynomial"
+    rectified = np.array([(640.0, 360.0), (900.0, 500.0), (1100.0, 600.0)])
+    rays = intrinsics_from_info(message, "rectified").rays_at(rectified)
+    np.testing.assert_allclose(rays, (rectified - P[:2, 2]) / (P[0, 0], P[1, 1]), atol=1e-12)
+    points = np.concatenate([rays, np.ones((3, 1))], 1)[:, None]
+    raw = cv2.projectPoints(points, np.zeros(3), np.zeros(3), K, D)[0][:, 0]
+    np.testing.assert_allclose(intrinsics_from_info(message, "raw").rays_at(raw), rays, atol=1e-9)
+    with pytest.raises(m.MessageError, match="nothing says which one this is: set depth_image to raw or rectified"):
+        intrinsics_from_info(message)
+
+
+def test_a_rectified_image_that_is_turned_against_the_raw_one_is_told_apart():
+    message = info_from_intrinsics(Intrinsics(640, 480, 385.0, 385.0, 319.5, 239.5), 0.0, "")
+    message.r = [1.0, 0.0, 0.0, 0.0, 0.9998, -0.02, 0.0, 0.02, 0.9998]
+    with pytest.raises(m.MessageError, match=r"differ by up to \d"):
+        intrinsics_from_info(message)
 
 
 @pytest.mark.parametrize(
@@ -104,10 +161,16 @@ def test_a_rectified_image_has_no_distortion():
     [
         ({"k": [0.0] * 9}, "no usable intrinsics"),
         ({"k": [float("nan")] + [1.0] * 8}, "no usable intrinsics"),
-        ({"distortion_model": "equidistant"}, "plumb_bob .* 'equidistant'"),
-        ({"d": [0.1] * 8}, "with 8"),
+        ({"k": [385.0, 2.0, 319.5, 0.0, 385.0, 239.5, 0.0, 0.0, 1.0]}, "without skew"),
+        ({"distortion_model": "thin_prism"}, "5 coefficients of distortion_model 'thin_prism' are no known lens; known: "),
+        ({"d": [0.1] * 8}, "8 coefficients of distortion_model 'plumb_bob' are no known lens"),
+        ({"d": [0.1] * 3}, "needs 4 or 5 or 8"),
+        ({"d": [-9.0, 0.0, 0.0, 0.0, 0.0]}, "no ray reaches pixel .* use rectified images"),
         ({"width": 0}, "positive size"),
-        ({"binning_x": 2}, "binned"),
+        ({"binning_x": 2}, "binned by 2 x 0"),
+        ({"roi": RegionOfInterest(x_offset=160, y_offset=120, width=320, height=240)}, r"320x240 at \(160, 120\) of 640x"),
+        ({"roi": RegionOfInterest(width=640)}, "cropped to 640x0"),
+        ({"roi": RegionOfInterest(y_offset=1, width=640, height=480)}, r"at \(0, 1\)"),
     ],
 )
 def test_a_camera_without_usable_intrinsics_is_refused(change, text):
@@ -115,7 +178,30 @@ def test_a_camera_without_usable_intrinsics_is_refused(change, text):
     for name, value in change.items():
         setattr(message, name, value)
     with pytest.raises(m.MessageError, match=text):
-        intrinsics_from_info(message)
+        intrinsics_from_info(message, "raw")
+
+
+@pytest.mark.parametrize(
+    ("p", "text"),
+    [
+        ({}, "no usable projection of rectified images"),
+        ({0: 385.0, 5: 385.0, 10: 1.0, 3: -19.25}, r"moves the camera by \(-0.05, 0\) m"),
+        ({0: 385.0, 5: float("inf"), 10: 1.0}, "no usable projection"),
+        ({0: 385.0, 5: 385.0, 1: 1.0, 10: 1.0}, "p must be"),
+    ],
+)
+def test_a_projection_that_is_none_of_rectified_images_is_refused(p, text):
+    message = info_from_intrinsics(CAMERA, 0.0, "")
+    message.p = [p.get(at, 0.0) for at in range(12)]
+    with pytest.raises(m.MessageError, match=text):
+        intrinsics_from_info(message, "rectified")
+
+
+@pytest.mark.parametrize("size", [(0, 0), (640, 480)])
+def test_a_region_that_is_the_whole_image_is_accepted(size):
+    message = info_from_intrinsics(CAMERA, 0.0, "")
+    message.roi, message.binning_x, message.binning_y = RegionOfInterest(width=size[0], height=size[1]), 1, 1
+    assert intrinsics_from_info(message, "raw") == CAMERA
 
 
 def test_an_empty_camera_info_is_refused():
@@ -186,17 +272,16 @@ def test_joints_are_found_by_name():
     assert m.joints_from_message(message, "velocity") == {"a": 4.0, "b": 3.0}
 
 
-@pytest.mark.parametrize(
-    ("names", "position", "text"),
-    [
-        (["a", "b"], [1.0], "1 values for the 2 names"),
-        (["a", "a"], [1.0, 2.0], "expected one per name"),
-        (["a", "b"], [1.0, float("nan")], r"values of \['b'\] are not finite"),
-    ],
-)
-def test_a_joint_state_that_contradicts_itself_is_refused(names, position, text):
-    with pytest.raises(m.MessageError, match=text):
-        m.joints_from_message(JointState(name=names, position=position))
+def test_only_the_reader_of_a_joint_judges_its_value():
+    message = through_the_wire(m.joint_message(["a", "b", "c", "c"], [1.0, float("nan"), 2.0, 3.0], 4.0))
+    found = m.joints_from_message(message)
+    assert found.pop("a") == 1.0
+    assert np.isnan(found.pop("b")) and not found
+    with pytest.raises(m.MessageError, match="1 values for the 2 names"):
+        m.joints_from_message(JointState(name=["a", "b"], position=[1.0]))
+    for names, values in ((["a", "b"], [1.0, float("nan")]), (["a", "b", "b"], [1.0, 2.0, 2.0])):
+        with pytest.raises(m.MessageError, match=r"values of \['b'.*\] are not finite, or the names occur twice"):
+            m.trajectory_point(m.trajectory_message(names, values, 0.1))
 
 
 def test_a_streamed_trajectory_has_one_point():

@@ -41,6 +41,7 @@ from dexgrasp_ros.replay.bag import Bag
 ROOT = Path(__file__).resolve().parents[2]
 BUNDLE = assets.path("policies/allegro/student/bundle")
 DEPTH, INFO = "/camera/camera/depth/image_rect_raw", "/camera/camera/depth/camera_info"
+FRAME = "camera_depth_optical_frame"
 FRAME_TICKS, GRASP_AT, END_S = 2, 30, 40.0
 HOLD_TICKS = 10
 TYPES = get_typestore(Stores.ROS2_JAZZY)
@@ -65,7 +66,7 @@ class RecordedGrasp:
         self.q_arm, self.goal = self.arm.home.copy(), None
         self.period_s, self.estimate, self.plan, self.plan_s = 1 / policy.rate_hz, None, None, -np.inf
         self.states = [""]
-        self.image = image_from_depth(scene.frame.depth_m, 0.0, "camera")
+        self.image = image_from_depth(scene.frame.depth_m, 0.0, FRAME)
 
     def run(self):
         tick = held = 0
@@ -94,8 +95,8 @@ class RecordedGrasp:
     def look(self):
         camera = self.scene.frame.intrinsics
         self.watch.on_camera_info(camera)
-        self.tell(INFO, info_from_intrinsics(camera, self.now_s, "camera"))
-        self.image.header = m.header(self.now_s, "camera")
+        self.tell(INFO, info_from_intrinsics(camera, self.now_s, FRAME))
+        self.image.header = m.header(self.now_s, FRAME)
         self.tell(DEPTH, self.image)
         self.publish(self.watch.on_depth(depth_from_image(self.image), self.now_s))
 

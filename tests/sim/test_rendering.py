@@ -1,5 +1,6 @@
 """Headless pictures: the choice of OpenGL, a camera that follows the hand, soft shadows, files that play everywhere."""
 
+import os
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from dexgrasp import sim
 from dexgrasp.sim.rendering import offscreen, studio
 from dexgrasp.sim.rendering.follow_camera import FOVY_DEG, FollowCamera
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
@@ -102,6 +104,19 @@ def test_the_backend_that_mujoco_gl_names_is_the_only_one_tried(monkeypatch):
     monkeypatch.setattr(offscreen, "_probe", lambda name: "" if name == "egl" else "broken")
     with pytest.raises(RenderUnavailable, match=r"\(osmesa: broken\)"):
         offscreen.backend.__wrapped__()
+
+
+def test_a_value_that_mujoco_does_not_know_is_one_line_with_the_values_that_it_knows(monkeypatch):
+    command = [sys.executable, "-m", "dexgrasp", "bench", "engine"]
+    done = subprocess.run(command, env=os.environ | {"MUJOCO_GL": "nonsense"}, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.splitlines() == [
+        "dexgrasp bench engine: error: MUJOCO_GL=nonsense is no OpenGL backend of MuJoCo: set it to egl, osmesa, glfw, "
+        "glx or off, or unset it, which lets dexgrasp choose"
+    ]
+    for value in ("egl", " OSMesa ", "", "off", "1"):
+        monkeypatch.setenv("MUJOCO_GL", value)
+        sim._check_mujoco_gl()
 
 
 def test_a_probe_repeats_what_the_backend_complained_about(monkeypatch, opengl):

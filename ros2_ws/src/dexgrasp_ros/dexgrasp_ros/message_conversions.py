@@ -5,11 +5,11 @@ message raises MessageError.
 """
 
 import array
-import math
 import sys
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
@@ -31,6 +31,11 @@ OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticS
 MM = 0.001
 CLOUD_FIELDS = ("x", "y", "z", "visible_fraction", "view_fresh")
 _DEPTHS = {"16UC1": (np.uint16, MM), "mono16": (np.uint16, MM), "32FC1": (np.float32, 1.0)}
+_BROWNS = {"plumb_bob": 5, "rational_polynomial": 14}
+_FISHEYES = ("equidistant", "fisheye")
+ImageKind = Literal["auto", "raw", "rectified"]
+AGREEING_PX = 0.1
+"""Largest distance between raw and rectified pixels at which it does not matter which one an image holds."""
 _NUMBERS = {
     PointField.INT8: "i1",
     PointField.UINT8: "u1",
@@ -106,7 +111,10 @@ def joint_message(
 
 
 def joints_from_message(message: JointState, column: str = "position") -> dict[str, float]:
-    """Return the values of one column (position, velocity, effort) by joint name. Raises MessageError."""
+    """Return the values of one column (position, velocity, effort) by joint name. Raises MessageError.
+
+    Values may be NaN, and a name that occurs twice is left out: the reader of a joint judges its value.
+    """
     return _named(list(message.name), getattr(message, column), f"joint state: {column}")
 
 
@@ -124,7 +132,10 @@ def trajectory_point(message: JointTrajectory) -> tuple[dict[str, float], float]
     if len(points) != 1:
         raise MessageError(f"a streamed trajectory needs exactly one point, got {len(points)}")
     point = points[0]
-    return _named(list(message.joint_names), point.positions, "trajectory"), seconds(point.time_from_start)
+    found = _named(list(message.joint_names), point.positions, "trajectory")
+    if bad := [name for name in message.joint_names if not np.isfinite(found.get(name, np.nan))]:
+        raise MessageError(f"trajectory: the values of {bad} are not finite, or the names occur twice")
+    return found, seconds(point.time_from_start)
 
 
 def array_message(values: ArrayLike) -> Float64MultiArray:
@@ -184,35 +195,37 @@ def _split(sizes: Mapping[str, int], values: NDArray[np.float64]) -> dict[str, N
 
 
 def _named(names: Sequence[str], values: Sequence[float], what: str) -> dict[str, float]:
-    if len(names) != len(values) or len(set(names)) != len(names):
+    """Return values by name; a name that occurs more than once has no value."""
+    if len(names) != len(values):
         raise MessageError(
             f"{what}: {len(values)} values for the {len(names)} names {list(names)}; expected one per name"
         )
-    found = {name: float(value) for name, value in zip(names, values, strict=True)}
-    if bad := [name for name, value in found.items() if not math.isfinite(value)]:
-        raise MessageError(f"{what}: the values of {bad} are not finite")
-    return found
+    count = Counter(names)
+    return {name: float(value) for name, value in zip(names, values, strict=True) if count[name] == 1}
 
 
 def _text(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def depth_from_image(message: Image) -> NDArray[np.float32]:
-    """Return depth (row, column) [m] of an image, 16UC1 (mm) or 32FC1 (m); holes and NaN are 0."""
+def depth_from_image(message: Image, unit_m: float = 0.0) -> NDArray[np.float32]:
+    """Return depth (row, column) [m] of an image, 16UC1 (mm) or 32FC1 (m); holes and NaN are 0.
+
+    `unit_m`: unit of the values where it is another one than that of the encoding [m].
+    """
     if message.encoding not in _DEPTHS:
         raise MessageError(f"a depth image needs encoding 16UC1 (mm) or 32FC1 (m), got '{message.encoding}'")
-    kind, unit_m = _DEPTHS[message.encoding]
-    size = np.dtype(kind).itemsize
+    kind, own_unit_m = _DEPTHS[message.encoding]
+    stored = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     rows, columns, step = message.height, message.width, message.step
-    if min(rows, columns) < 1 or step < columns * size or step % size or len(message.data) != rows * step:
+    size = columns * stored.itemsize
+    if min(rows, columns) < 1 or step < size or len(message.data) != rows * step:
         raise MessageError(
-            f"a {columns}x{rows} image of {message.encoding} needs {rows} rows of at least {columns * size} bytes; "
+            f"a {columns}x{rows} image of {message.encoding} needs {rows} rows of at least {size} bytes; "
             f"got step {step} and {len(message.data)} bytes"
         )
-    stored = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    values = np.frombuffer(message.data, stored).reshape(rows, step // size)[:, :columns]
-    depth_m = values.astype(np.float32) * np.float32(unit_m)
+    lines = np.frombuffer(message.data, np.uint8).reshape(rows, step)[:, :size]
+    depth_m = np.ascontiguousarray(lines).view(stored).astype(np.float32) * np.float32(unit_m or own_unit_m)
     if kind is np.float32:
         depth_m[~np.isfinite(depth_m) | (depth_m < 0)] = 0.0
     return depth_m
@@ -235,44 +248,120 @@ def image_from_depth(depth_m: NDArray[Any], stamp_s: float, frame_id: str, encod
     )
 
 
-def intrinsics_from_info(message: CameraInfo) -> Intrinsics:
-    """Return the intrinsics of a depth camera.
+def intrinsics_from_info(message: CameraInfo, kind: ImageKind = "auto") -> Intrinsics:
+    """Return the intrinsics of the raw (K and D) or rectified (P) images of a camera; auto: where both agree.
 
-    Raises MessageError for cropped, binned or uncalibrated images.
+    Raises MessageError for cropped, binned or uncalibrated images, and where nothing says which images these are.
     """
+    _refuse_crop(message)
+    if kind == "raw":
+        return _raw_camera(message)
+    if kind == "rectified":
+        return _rectified_camera(message)
+    raw, fisheye = _raw_camera(message), message.distortion_model in _FISHEYES
+    if not any(message.p) and not fisheye:
+        return raw
+    off_px = np.inf if fisheye and not any(message.p) else _difference_px(message, raw, _rectified_camera(message))
+    if off_px <= AGREEING_PX:
+        return raw
+    by = f"differ by up to {off_px:.3g} px" if np.isfinite(off_px) else "differ"
+    raise MessageError(
+        f"camera_info describes raw images (K and D) and rectified images (P), which {by}, and nothing says which one "
+        "this is: set depth_image to raw or rectified"
+    )
+
+
+def _refuse_crop(message: CameraInfo) -> None:
+    roi, size = message.roi, (message.width, message.height)
+    if message.binning_x > 1 or message.binning_y > 1:
+        raise MessageError(
+            f"camera_info describes an image binned by {message.binning_x} x {message.binning_y}, whose pixel centres "
+            "ROS does not define; publish the full image, or a camera_info of the binned image with binning 0"
+        )
+    if (roi.x_offset, roi.y_offset) != (0, 0) or (roi.width, roi.height) not in ((0, 0), size):
+        raise MessageError(
+            f"camera_info describes an image cropped to {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) of "
+            f"{size[0]}x{size[1]}; publish the full image, or a camera_info of the cropped image with an empty roi"
+        )
+
+
+def _raw_camera(message: CameraInfo) -> Intrinsics:
+    """Return the camera of K and D."""
     k, d = ([float(value) for value in values] for values in (message.k, message.d))
-    if message.binning_x > 1 or message.binning_y > 1 or message.roi.width or message.roi.height:
-        raise MessageError("camera_info describes a binned or cropped image; publish the full image")
     if not np.isfinite([*k, *d]).all() or not (k[0] > 0 and k[4] > 0):
         raise MessageError(f"camera_info has no usable intrinsics: k = {k}, d = {d}; calibrate the camera")
-    if any(d) and (message.distortion_model != "plumb_bob" or len(d) != 5):
-        raise MessageError(
-            f"camera_info: distortion must be plumb_bob with 5 coefficients, got '{message.distortion_model}' "
-            f"with {len(d)}; use a rectified image"
-        )
-    lens = {"distortion": "brown_conrady", "coeffs": tuple(d)} if any(d) else {}
+    if (k[1], k[3], k[6], k[7], k[8]) != (0, 0, 0, 0, 1):
+        raise MessageError(f"camera_info: k must be [fx 0 cx 0 fy cy 0 0 1], got {k}; calibrate the camera without skew")
+    name = message.distortion_model
+    lens: dict[str, Any] = {}
+    if name in _FISHEYES:
+        lens = {"distortion": "equidistant", "coeffs": tuple(d) or (0.0,) * 4}
+    elif any(d):
+        if name not in _BROWNS or any(d[_BROWNS[name] :]):
+            known = ", ".join(f"{key} (up to {count})" for key, count in _BROWNS.items())
+            raise MessageError(
+                f"camera_info: {len(d)} coefficients of distortion_model '{name}' are no known lens; known: {known}, "
+                f"{', '.join(_FISHEYES)} (4); rectified images need none: set depth_image to rectified"
+            )
+        lens = {"distortion": "brown_conrady", "coeffs": tuple(d)}
     try:
         return Intrinsics(width=message.width, height=message.height, fx=k[0], fy=k[4], cx=k[2], cy=k[5], **lens)
+    except ValueError as error:
+        raise MessageError(f"camera_info: {error} (depth_image: rectified where they are)") from error
+
+
+def _rectified_camera(message: CameraInfo) -> Intrinsics:
+    """Return the camera of P."""
+    p = [float(value) for value in message.p]
+    if not np.isfinite(p).all() or not (p[0] > 0 and p[5] > 0):
+        raise MessageError(f"camera_info has no usable projection of rectified images: p = {p}; calibrate the camera")
+    if any(p[at] for at in (1, 4, 8, 9)) or p[10] != 1:
+        raise MessageError(f"camera_info: p must be [fx 0 cx Tx 0 fy cy Ty 0 0 1 0], got {p}; calibrate the camera")
+    if p[3] or p[7] or p[11]:
+        raise MessageError(
+            f"camera_info: p moves the camera by ({p[3] / p[0]:.4g}, {p[7] / p[5]:.4g}) m, as for the second camera of a "
+            "stereo pair; use depth in the frame of the first one, or publish p without this shift"
+        )
+    try:
+        return Intrinsics(width=message.width, height=message.height, fx=p[0], fy=p[5], cx=p[2], cy=p[6])
     except ValueError as error:
         raise MessageError(f"camera_info: {error}") from error
 
 
+def _difference_px(message: CameraInfo, raw: Intrinsics, rectified: Intrinsics) -> float:
+    """Return the largest distance between pixels of the raw image and of the rectified one on the same rays."""
+    v, u = np.mgrid[0 : raw.height - 1 : 9j, 0 : raw.width - 1 : 9j]
+    pixels = np.stack([u, v], -1).reshape(-1, 2)
+    rays = np.concatenate([raw.rays_at(pixels), np.ones((len(pixels), 1))], 1)
+    R = np.reshape([float(value) for value in message.r], (3, 3))
+    rays = rays @ R.T if R.any() else rays
+    if not (rays[:, 2] > 0).all():
+        return float("inf")
+    return float(np.abs(rectified.project(rays) - pixels).max())
+
+
 def info_from_intrinsics(camera: Intrinsics, stamp_s: float, frame_id: str) -> CameraInfo:
-    """Return the camera_info message of a camera.
+    """Return the camera_info message of the raw images of a camera.
 
     Raises MessageError for distortion models that it cannot express.
     """
-    if camera.distortion not in ("none", "brown_conrady"):
+    coeffs = [float(value) for value in camera.coeffs]
+    if camera.distortion in ("none", "brown_conrady"):
+        name = "plumb_bob" if len(coeffs) <= 5 else "rational_polynomial"
+    elif camera.distortion == "equidistant":
+        name, coeffs = "equidistant", coeffs[:4]
+    else:
         raise MessageError(
-            f"camera_info cannot express distortion '{camera.distortion}'; none and brown_conrady are supported"
+            f"camera_info cannot express distortion '{camera.distortion}'; none, brown_conrady and equidistant are "
+            "supported"
         )
     k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
     return CameraInfo(
         header=header(stamp_s, frame_id),
         height=camera.height,
         width=camera.width,
-        distortion_model="plumb_bob",
-        d=[float(value) for value in camera.coeffs],
+        distortion_model=name,
+        d=coeffs,
         k=[float(value) for value in k],
         r=[float(value) for value in np.eye(3).ravel()],
         p=[float(value) for value in np.insert(np.reshape(k, (3, 3)), 3, 0.0, axis=1).ravel()],

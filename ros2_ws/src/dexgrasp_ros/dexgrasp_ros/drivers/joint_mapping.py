@@ -66,7 +66,9 @@ class JointMap:
     def read(self, values: Mapping[str, float]) -> Array:
         """Return values (joint,) [rad] for driver values by name; additional names are ignored."""
         if missing := [name for name in self.order if name not in values]:
-            raise JointStateError(f"joint states lack {missing}; they contain {sorted(values)}")
+            raise JointStateError(f"joint states lack {missing} (or name them twice); they contain {sorted(values)}")
+        if bad := [name for name in self.order if not np.isfinite(values[name])]:
+            raise JointStateError(f"joint states: the values of {bad} are not finite")
         return self.from_driver([values[name] for name in self.order])
 
 

@@ -15,7 +15,7 @@ class JointStates:
     """Newest joint positions by name of the adapter, for instance `hand` and `arm`."""
 
     def __init__(self, adapters: Mapping[str, JointAdapter], others: bool = False) -> None:
-        """`others`: ignore joints that no adapter knows; otherwise they are an error."""
+        """`others`: ignore messages without any joint of the adapters; otherwise they are an error."""
         self._adapters, self._others = dict(adapters), others
         self._newest: dict[str, tuple[Array, float]] = {}
 
@@ -30,11 +30,11 @@ class JointStates:
         Raises JointStateError, after which nothing of the message is stored.
         """
         readers = {name: item for name, item in self._adapters.items() if item.state.topic == topic}
-        known = {joint for item in readers.values() for joint in (*item.state_map.order, *item.state.ignore)}
-        unknown = sorted(set(values) - known)
-        if unknown and not self._others:
+        read = {joint for item in readers.values() for joint in item.state_map.order}
+        unknown = sorted(set(values) - read - {joint for item in readers.values() for joint in item.state.ignore})
+        if unknown and not self._others and not read & set(values):
             raise JointStateError(
-                f"{topic}: unknown joints {unknown}; expected {sorted(known)}; list others in state.ignore"
+                f"{topic}: unknown joints {unknown}; expected {sorted(read)}; list others in state.ignore"
             )
         found = {name: (item.read(values), _stamp(topic, item, stamp_s, arrived_s)) for name, item in readers.items()}
         self._newest |= {name: (joints, at_s) for name, (joints, at_s) in found.items() if joints is not None}

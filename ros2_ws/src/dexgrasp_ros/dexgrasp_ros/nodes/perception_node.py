@@ -29,11 +29,12 @@ from std_msgs.msg import Float64MultiArray, String
 
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp_ros import message_conversions as m
-from dexgrasp_ros.message_conversions import depth_from_image, estimate_message, intrinsics_from_info
+from dexgrasp_ros.message_conversions import estimate_message
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.parameters import declare
 from dexgrasp_ros.perception.config import PerceptionCfg, camera_pose, make_inputs
+from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
@@ -54,6 +55,7 @@ class PerceptionNode(Node):
         self.cfg = cfg = declare(self, PerceptionCfg)
         inputs = make_inputs(cfg)
         self._machine, self._joints = PerceptionStateMachine(inputs.setup), inputs.joints
+        self._depth_topic = DepthTopic(cfg, cfg.depth_topic)
         self._diagnostics = PerceptionDiagnostics(cfg.source if cfg.source != "topic" else cfg.depth_topic)
         self._points = self.create_publisher(PointCloud2, "~/points", RELIABLE)
         self._plan = self.create_publisher(Float64MultiArray, "~/plan", RELIABLE)
@@ -99,10 +101,11 @@ class PerceptionNode(Node):
         self.create_subscription(kind, topic, guarded, qos)
 
     def _on_camera_info(self, message: CameraInfo) -> None:
-        self._machine.on_camera_info(intrinsics_from_info(message))
+        self._machine.on_camera_info(self._depth_topic.intrinsics(message))
 
     def _on_image(self, message: Image) -> None:
-        self._on_depth(depth_from_image(message), m.seconds(message.header.stamp))
+        depth_m, T_world_cam = self._depth_topic.depth(message)
+        self._on_depth(depth_m, m.seconds(message.header.stamp), T_world_cam)
 
     def _on_joint_state(self, topic: str, message: JointState) -> None:
         self._joints.update(topic, m.joints_from_message(message), m.seconds(message.header.stamp), self._now_s())

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
 
@@ -38,6 +39,12 @@ class PerceptionCfg:
     """Source of depth images: topic, realsense, realsense:SERIAL, a recording (.db3, .bag) or a folder of frames."""
     depth_topic: str = "/camera/camera/depth/image_rect_raw"
     """Topic of depth images, 16UC1 in millimetres or 32FC1 in metres."""
+    depth_unit_m: float = 0.0
+    """Unit of the values of depth images [m]; 0 = by their encoding: 0.001 for 16UC1, 1 for 32FC1."""
+    depth_stream: Literal["auto", "depth", "color"] = "auto"
+    """Camera of the depth images of the topic: depth, or color where depth is aligned to it; auto: by their frame_id."""
+    depth_image: Literal["auto", "raw", "rectified"] = "auto"
+    """Geometry of the depth images: raw (K and D of camera_info) or rectified (P); auto: topic name image_raw or image_rect."""
     camera_info_topic: str = "/camera/camera/depth/camera_info"
     """Topic of the intrinsics of the depth images."""
     palm_topic: str = "/grasp/palm"
@@ -49,9 +56,9 @@ class PerceptionCfg:
     camera_file: str = ""
     """Camera pose file from `dexgrasp calibrate camera`; empty: camera_pos_m and camera_quat_wxyz are used."""
     camera_pos_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Position of the camera's optical frame in the base frame [m]."""
+    """Position of the optical frame of the depth images in the base frame [m]."""
     camera_quat_wxyz: tuple[float, ...] = ()
-    """Orientation of the camera's optical frame (x right, y down, z forward) in the base frame, w first."""
+    """Orientation of the optical frame of the depth images (x right, y down, z forward) in the base frame, w first."""
     check_reachability: bool = True
     """Prefer pre-grasps that the arm can reach; without effect where no arm is given."""
     readings_timeout_s: float = 0.1
@@ -68,6 +75,8 @@ class PerceptionCfg:
             raise ValueError(f"readings_timeout_s must be positive, got {self.readings_timeout_s}")
         if not 0 < self.held_object_rate_hz <= 1000:
             raise ValueError(f"held_object_rate_hz must be above 0 and at most 1000, got {self.held_object_rate_hz}")
+        if not 0 <= self.depth_unit_m <= 1:
+            raise ValueError(f"depth_unit_m must be 0 (by the encoding) to 1, got {self.depth_unit_m}")
         if not self.camera_file and not self.camera_quat_wxyz:
             raise ValueError(
                 "the camera pose is missing: give camera_file, or camera_pos_m and camera_quat_wxyz (w first)"
@@ -78,7 +87,9 @@ def camera_pose(cfg: PerceptionCfg) -> CameraPose:
     """Return the camera pose of a file or of the two parameters."""
     if cfg.camera_file:
         return CameraPose.load(cfg.camera_file)
-    return CameraPose(pose_matrix(cfg.camera_pos_m, cfg.camera_quat_wxyz, "camera_pos_m and camera_quat_wxyz"))
+    T = pose_matrix(cfg.camera_pos_m, cfg.camera_quat_wxyz, "camera_pos_m and camera_quat_wxyz")
+    aligned = "color" if cfg.realsense.align_to_color else "depth"
+    return CameraPose(T, stream=aligned if cfg.depth_stream == "auto" else cfg.depth_stream)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,10 @@ from dexgrasp.perception.cameras.temporal_filter import FIRST_VIEW_FRAMES
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.message_conversions import depth_from_image, estimate_from_message, intrinsics_from_info
+from dexgrasp_ros.message_conversions import estimate_from_message
 from dexgrasp_ros.object_estimate import ObjectEstimate
 from dexgrasp_ros.perception.config import PerceptionCfg, make_inputs
+from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
 from dexgrasp_ros.replay.bag import Bag, RecordedMessage
 from dexgrasp_ros.replay.config import ReplayToleranceCfg, ReplayTopicsCfg
@@ -27,10 +28,11 @@ class PerceptionReplay:
     ) -> None:
         inputs = make_inputs(cfg)
         self._machine, self._joints, self._names = PerceptionStateMachine(inputs.setup), inputs.joints, topics
+        self._depth_topic = DepthTopic(cfg, topics.depth)
         self._tolerance, self._report, self._start_s = tolerance, report, bag.start_s
         self._callbacks: dict[str, Callable[[Any, float], None]] = {
             topics.depth: self._on_depth,
-            topics.camera_info: lambda message, _: self._machine.on_camera_info(intrinsics_from_info(message)),
+            topics.camera_info: lambda message, _: self._machine.on_camera_info(self._depth_topic.intrinsics(message)),
             topics.state: lambda message, _: self._machine.on_grasp_state(message.data),
             topics.points: self._on_points,
             topics.plan: self._on_plan,
@@ -72,8 +74,9 @@ class PerceptionReplay:
     def _on_depth(self, message: Any, _: float) -> None:
         key = _stamp_us(message)
         if key in (self._first_view_frames if self._machine.collecting_first_view else self._answered_frames):
+            depth_m, T_world_cam = self._depth_topic.depth(message)
             estimate = self._machine.on_depth(
-                depth_from_image(message), message_conversions.seconds(message.header.stamp)
+                depth_m, message_conversions.seconds(message.header.stamp), T_world_cam
             )
             if estimate is not None:
                 self._estimates[key] = estimate
