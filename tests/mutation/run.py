@@ -42,10 +42,7 @@ TESTS = {
     "sim/task/outcomes.py": ["tests/sim/test_outcomes.py"],
     "sim/randomization/episode_draws.py": ["tests/sim/test_episode_draws.py"],
     "sim/randomization/trial_rng.py": ["tests/sim/test_trial_rng.py"],
-    "sim/sensors/proprioception.py": [
-        "tests/sim/test_proprioception.py",
-        "tests/sim/test_randomization_reaches_physics.py",
-    ],
+    "sim/sensors/proprioception.py": ["tests/sim/test_proprioception.py"],
     "perception/transforms.py": ["tests/perception/test_transforms.py"],
     "perception/calibration/hand_eye.py": ["tests/perception/test_calibration.py"],
     "policies/evaluation/trial_store.py": ["tests/policies/test_trial_store.py", "tests/policies/test_evaluate.py"],

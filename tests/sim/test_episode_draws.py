@@ -245,6 +245,8 @@ def test_an_object_by_weight_is_the_one_whose_share_holds_the_number():
     numbers = [trial_numbers.uniform(trial_numbers.key(2, trial), "object")[0] for trial in range(50)]
     weights = torch.tensor([0.25, 0.0, 0.75], dtype=torch.float64)
     assert draw_object(random, 3, weights).tolist() == [0 if number < 0.25 else 2 for number in numbers]
+    edge = torch.tensor([numbers[0], 1 - numbers[0]], dtype=torch.float64)
+    assert draw_object(trials(2, [0]), 2, edge).tolist() == [1]  # a share holds its lower end
     assert draw_object(random, 3).tolist() == [math.floor(3 * number) for number in numbers]
     assert draw_object(random, 3, torch.tensor([0.0, 0.0, 1e-9])).tolist() == [2] * 50
 

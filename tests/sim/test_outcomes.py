@@ -109,6 +109,14 @@ def test_an_object_that_slides_in_the_hand_is_no_success_though_it_is_high(slip,
     assert float(tracker.slip_m) == pytest.approx(slip)
 
 
+def test_the_furthest_slip_of_the_hold_counts_though_the_object_slides_back():
+    def slide(step, state):
+        state.object_pos_w[:, 0] += {5: 0.05, 6: 0.02}.get(step, 0.0)
+
+    (outcome,) = run(slide).outcomes([0], [0], ["mug"], "none")
+    assert outcome.success and outcome.slip_m == pytest.approx(0.05)
+
+
 def test_what_slips_before_the_lift_ends_is_no_slip():
     def slide(step, state):
         state.object_pos_w[:, 0] += 0.2 * (step < GRASP + LIFT - 1)
