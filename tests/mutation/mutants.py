@@ -16,10 +16,29 @@ from mutmut.mutation import mutators
 PAIRS = ("min max", "minimum maximum", "any all", "sin cos", "floor ceil", "zeros_like ones_like", "zeros ones")
 SWAPPED = {a: b for pair in PAIRS for a, b in (pair.split(), reversed(pair.split()))}
 DROPPED = frozenset(
-    "abs abs_ clamp clip clone copy cumsum deg2rad exp flatten float long log1p round sign sorted sqrt square".split()
+    [
+        "abs",
+        "abs_",
+        "clamp",
+        "clip",
+        "clone",
+        "copy",
+        "cumsum",
+        "deg2rad",
+        "exp",
+        "flatten",
+        "float",
+        "long",
+        "log1p",
+        "round",
+        "sign",
+        "sorted",
+        "sqrt",
+        "square",
+    ]
 )
 """Functions and methods whose call is replaced by the value that they are applied to."""
-UNSEEN = frozenset("device dtype strict encoding errors".split())
+UNSEEN = frozenset(["device", "dtype", "strict", "encoding", "errors"])
 """Arguments whose absence does not show on a processor, with float64 arrays, sequences of one length, in UTF-8."""
 LEAST_NUMBER = 1e-6
 """Smaller numbers are guards against division by zero, whose size does not matter."""
@@ -74,9 +93,7 @@ def drop_statement(node: cst.SimpleStatementLine) -> Iterator[cst.SimpleStatemen
 def negate_condition(node: cst.If | cst.While) -> Iterator[cst.CSTNode]:
     """Turn a condition into its opposite."""
     inner = node.test.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
-    yield node.with_changes(
-        test=cst.UnaryOperation(cst.Not(), inner), whitespace_before_test=cst.SimpleWhitespace(" ")
-    )
+    yield node.with_changes(test=cst.UnaryOperation(cst.Not(), inner), whitespace_before_test=cst.SimpleWhitespace(" "))
 
 
 def scale_number(node: cst.Float) -> Iterator[cst.Float]:
@@ -116,19 +133,28 @@ class _Visitor(cst.CSTVisitor):
         self._inside: list[cst.CSTNode] = []
 
     def on_visit(self, node: cst.CSTNode) -> bool:
-        parent = self._inside[-1] if self._inside else None
-        is_field = isinstance(node, cst.AnnAssign | cst.Assign) and self._is_class_body()
-        is_text = isinstance(node, cst.Expr) and isinstance(node.value, cst.SimpleString | cst.ConcatenatedString)
-        if is_field or is_text or isinstance(node, cst.Annotation | cst.Decorator | cst.Import | cst.ImportFrom):
+        if self._is_left_out(node):
             return False
         self._inside.append(node)
-        is_message = any(isinstance(each, cst.Raise | cst.FormattedString) for each in self._inside)
-        if not is_message and not (isinstance(node, cst.Name) and isinstance(parent, cst.Arg) and node is parent.keyword):
-            where = ".".join(each.name.value for each in self._inside if isinstance(each, cst.FunctionDef | cst.ClassDef))
-            for kind, operator in OPERATORS:
-                if isinstance(node, kind):
-                    self.found += [(where, node, changed) for changed in operator(node)]
+        named = [each.name.value for each in self._inside if isinstance(each, cst.FunctionDef | cst.ClassDef)]
+        for kind, operator in OPERATORS:
+            if isinstance(node, kind):
+                self.found += [(".".join(named), node, changed) for changed in operator(node)]
         return True
+
+    def _is_left_out(self, node: cst.CSTNode) -> bool:
+        """Return whether neither this node nor what it contains is changed."""
+        parent = self._inside[-1] if self._inside else None
+        if isinstance(node, cst.SimpleString) and isinstance(parent, cst.Expr | cst.Param):
+            return True  # docstring, default such as device="cpu"
+        if isinstance(node, cst.Name) and isinstance(parent, cst.Arg) and node is parent.keyword:
+            return True
+        if isinstance(node, cst.Arg) and node.keyword is not None and node.keyword.value in UNSEEN:
+            return True
+        if isinstance(node, cst.AnnAssign | cst.Assign) and self._is_class_body():
+            return True  # default of an option
+        is_message = isinstance(parent, cst.Raise) or isinstance(node, cst.FormattedString)
+        return is_message or isinstance(node, cst.Annotation | cst.Decorator | cst.Import | cst.ImportFrom)
 
     def on_leave(self, original_node: cst.CSTNode) -> None:
         if self._inside and self._inside[-1] is original_node:

@@ -50,8 +50,26 @@ TESTS = {
     "dexgrasp/utils/files.py": ["tests/utils/test_utils.py"],
 }
 """Modules and the tests that hold them, the fastest first."""
-LIBRARIES = "torch torch.testing scipy.stats scipy.optimize scipy.spatial.transform mujoco mink hypothesis".split()
-LIBRARIES += "hydra trimesh stable_baselines3 matplotlib sympy PIL jinja2 imageio_ffmpeg yaml pytest cv2".split()
+LIBRARIES = [
+    "torch",
+    "torch.testing",
+    "scipy.stats",
+    "scipy.optimize",
+    "scipy.spatial.transform",
+    "mujoco",
+    "mink",
+    "hypothesis",
+    "hydra",
+    "trimesh",
+    "stable_baselines3",
+    "matplotlib",
+    "sympy",
+    "PIL",
+    "jinja2",
+    "imageio_ffmpeg",
+    "pytest",
+    "cv2",
+]
 GOAL = 0.9
 EQUIVALENT = Path(__file__).with_name("equivalent.yaml")
 KILLED, SURVIVED, TIMED_OUT = "killed", "survived", "timed out"
@@ -65,7 +83,9 @@ class Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader
         self._code = mutant.code
 
     def find_spec(self, fullname: str, path: object, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        return importlib.util.spec_from_file_location(fullname, self.path, loader=self) if fullname == self.name else None
+        return (
+            importlib.util.spec_from_file_location(fullname, self.path, loader=self) if fullname == self.name else None
+        )
 
     def get_code(self, fullname: str) -> object:
         return compile(self._code, self.path, "exec", dont_inherit=True)
@@ -95,7 +115,9 @@ def run_tests(module: str, mutant: Mutant | None, limit_s: float, log: Path) -> 
             if mutant:
                 sys.meta_path.insert(0, Changed(module, mutant))
             tests = [str(ROOT / path) for path in TESTS[module]]
-            status = pytest.main([*tests, "-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", "--tb=line", "--assert=plain"])
+            status = pytest.main(
+                [*tests, "-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", "--tb=line", "--assert=plain"]
+            )
         except BaseException:
             traceback.print_exc()
         finally:

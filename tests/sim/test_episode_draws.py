@@ -167,7 +167,8 @@ def by_hand(key, joints, placement):
         return math.floor(count * one(name))
 
     azimuth, elevation = (
-        math.radians(one(name, *ends)) for name, ends in (("aside_azimuth_deg", (-180, 180)), ("aside_elevation_deg", (30, 60)))
+        math.radians(one(name, *ends))
+        for name, ends in (("aside_azimuth_deg", (-180, 180)), ("aside_elevation_deg", (30, 60)))
     )
     far = one("aside_distance_m", 0.55, 0.85)
     level = far * math.cos(elevation)
@@ -188,9 +189,7 @@ def by_hand(key, joints, placement):
         "palm_offset": within("palm_offset", -0.012, 0.012, 2),
         "roll": float(np.float32(np.pi)) * whole("side", 2) + one("roll", 0, math.pi / 16),
         "finger_offset": within("finger_offset", -0.05, 0.05, joints),
-        "shift": [
-            [math.sqrt(r) * math.cos(a), math.sqrt(r) * math.sin(a)] for r, a in zip(radius, angle, strict=True)
-        ],
+        "shift": [[math.sqrt(r) * math.cos(a), math.sqrt(r) * math.sin(a)] for r, a in zip(radius, angle, strict=True)],
         "force": [unit(forces[i : i + 3]) for i in range(0, 24, 3)],
         "friction": one("friction", 0.4, 1.2),
         "table_friction": one("table_friction", 0.3, 0.9),
@@ -222,7 +221,9 @@ def test_every_draw_is_the_one_of_its_definition(placement):
     assert set(expected[0]) | {"key"} == {item.name for item in fields(EpisodeDraws)}
     for name in expected[0]:
         want = torch.tensor([row[name] for row in expected], dtype=torch.float64)
-        torch.testing.assert_close(getattr(found, name), want, rtol=1e-12, atol=1e-14, msg=lambda text, n=name: n + text)
+        torch.testing.assert_close(
+            getattr(found, name), want, rtol=1e-12, atol=1e-14, msg=lambda text, n=name: n + text
+        )
     assert set(found.action_delay.tolist()) == {0, 1, 2, 3}
     assert set(found.observation_delay.tolist()) == {0, 1, 2}
 
@@ -272,7 +273,8 @@ def test_ranges_may_be_as_narrow_and_as_wide_as_their_limits():
 
 
 @pytest.mark.parametrize(
-    "given", [{"points_dropout": 1.0}, {"late_action_probability": 1.01}, {"size_scales": (1.0, 0.0)}, {"action_delay": -1}]
+    "given",
+    [{"points_dropout": 1.0}, {"late_action_probability": 1.01}, {"size_scales": (1.0, 0.0)}, {"action_delay": -1}],
 )
 def test_impossible_shares_factors_and_delays_are_refused_by_name(given):
     with pytest.raises(ValueError, match=f"randomization.*{next(iter(given))}"):

@@ -59,7 +59,9 @@ def test_readings_are_truth_and_the_drawn_errors(allegro, given):
         for env, key in enumerate(keys):
             noise = 2 * np.array(trial_numbers.uniform(key, "readings", 22, at=step)) - 1
             bias = cfg.joint_bias_rad * (2 * np.array(trial_numbers.uniform(key, "joint_bias", 16)) - 1)
-            np.testing.assert_allclose(read.joint_pos[env], joints + bias + cfg.joint_noise_rad * noise[:16], atol=1e-13)
+            np.testing.assert_allclose(
+                read.joint_pos[env], joints + bias + cfg.joint_noise_rad * noise[:16], atol=1e-13
+            )
             np.testing.assert_allclose(read.palm_pos_w[env], place + cfg.palm_noise_m * noise[16:19], atol=1e-13)
             turned = Rotation.from_quat(PALM_QUAT, scalar_first=True) * Rotation.from_rotvec(
                 cfg.palm_noise_rad * noise[19:]
@@ -78,10 +80,14 @@ def test_keypoints_are_those_of_the_read_joints_and_palm(allegro):
         palm = Rotation.from_quat(read.palm_quat_w[env].numpy(), scalar_first=True)
         base = palm * Rotation.from_quat(np.array(allegro.palm_quat_b), scalar_first=True).inv()
         origin = read.palm_pos_w[env].numpy() - base.apply(np.array(allegro.palm_pos_b))
-        still = allegro.kinematics().to(torch.float64).keypoints(
-            torch.zeros(1, 3, dtype=torch.float64),
-            torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64),
-            read.joint_pos[env : env + 1],
+        still = (
+            allegro.kinematics()
+            .to(torch.float64)
+            .keypoints(
+                torch.zeros(1, 3, dtype=torch.float64),
+                torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64),
+                read.joint_pos[env : env + 1],
+            )
         )
         np.testing.assert_allclose(read.keypoints_w[env], origin + base.apply(still[0].numpy()), atol=1e-6)
 
@@ -118,14 +124,14 @@ def test_commands_are_so_many_steps_late():
     delay = CommandDelay(RandomizationCfg(action_delay=2), 16, ENVS)
     draws = EpisodeDraws.empty(ENVS, 16)
     draws.action_delay[:] = torch.tensor([0.0, 1.0, 2.0])
-    delay.reset(torch.arange(ENVS), hand_state([0.0] * 16, [0.0, 0.0, 0.0]))
+    delay.reset(torch.arange(ENVS), hand_state([0.5] * 16, [0.5, 0.0, 0.0]))
     seen = []
     for step in (1.0, 2.0, 3.0):
         targets = [torch.full((ENVS, size), step, dtype=torch.float64) for size in (16, 3, 4)]
         (joints, pos, quat), late = delay.apply(targets, draws, torch.zeros(ENVS, dtype=torch.int64))
-        assert late is None and torch.equal(joints[:, :3], pos)
+        assert late is None and torch.equal(joints[:, 0], pos[:, 0])
         seen.append(joints[:, 0].tolist())
-    assert seen == [[1, 0, 0], [2, 1, 0], [3, 2, 1]]
+    assert seen == [[1, 0.5, 0.5], [2, 1, 0.5], [3, 2, 1]]  # before the first command the hand stays where it is
     assert quat[:, 0].tolist() == [3, 2, 1]
 
 
@@ -137,5 +143,3 @@ def test_late_commands_come_with_their_probability_drawn_for_each_step():
     for step in range(10):
         _, late = delay.apply(targets, draws, torch.full((ENVS,), step))
         assert late.tolist() == [trial_numbers.uniform(key, "late", at=step)[0] < 0.4 for key in keys]
-
-

@@ -71,10 +71,10 @@ def test_every_number_is_the_one_of_the_definition():
     random = TrialRandom.of_trials(torch.tensor(seeds), torch.tensor(trials))
     keys = [trial_numbers.key(seed, trial) for seed, trial in zip(seeds, trials, strict=True)]
     assert [value % (1 << 64) for value in random.key.tolist()] == keys
-    assert random.uniform("yaw", 2.0, 5.0, (2, 3), at=torch.tensor([0, 1, 7])).tolist() == [
-        torch.tensor([2 + 3 * u for u in trial_numbers.uniform(k, "yaw", 6, at)], dtype=torch.float64).view(2, 3).tolist()
-        for k, at in zip(keys, (0, 1, 7), strict=True)
-    ]
+    later = torch.tensor([0, 1, 7])
+    expected = [trial_numbers.uniform(k, "yaw", 6, at) for k, at in zip(keys, later.tolist(), strict=True)]
+    found = (random.uniform("yaw", 2.0, 5.0, (2, 3), at=later) - 2.0) / 3.0
+    torch.testing.assert_close(found.flatten(1), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15)
     assert random.uniform("yaw").tolist() == [trial_numbers.uniform(k, "yaw")[0] for k in keys]
     assert random.integers("side", 5).tolist() == [int(5 * trial_numbers.uniform(k, "side")[0]) for k in keys]
     normal = torch.tensor([trial_numbers.normal(k, "tilt", 6) for k in keys], dtype=torch.float64).view(3, 2, 3)

@@ -9,6 +9,7 @@ with the median of the first tenth. Exit status 1: memory grew or shrank by more
 a command ended early.
 """
 
+import contextlib
 import csv
 import os
 import re
@@ -78,14 +79,11 @@ class Command:
 
 def growth(samples):
     """Return what grew too much over samples in order of time, as text; empty where nothing did."""
-    tenth = max(1, len(samples) // 10)
-    first, last = (
-        {name: median(getattr(s, name) for s in part) for name in ("memory_mib", "handles", "threads")}
-        for part in (samples[:tenth], samples[-tenth:])
-    )
-    wrong = [name for name in ("handles", "threads") if last[name] > first[name]]
-    if abs(last["memory_mib"] / first["memory_mib"] - 1) > MEMORY_SHARE:
-        wrong.insert(0, "memory")
+    first, last, _ = ends(samples, "memory_mib")
+    wrong = ["memory"] if abs(last / first - 1) > MEMORY_SHARE else []
+    for name in ("handles", "threads"):
+        first, last, _ = ends(samples, name)
+        wrong += [name] if last > first else []
     return ", ".join(wrong)
 
 
@@ -126,36 +124,34 @@ def look_at(viewer, stopped):
             with connect(f"ws://{found[1]}", subprotocols=[protocol], origin=origin, max_size=None) as page:
                 end_s = time.monotonic() + PAGE_S
                 while not stopped.is_set() and time.monotonic() < end_s:
-                    try:
+                    with contextlib.suppress(TimeoutError):
                         page.recv(timeout=1.0)
-                    except TimeoutError:
-                        pass
         except (OSError, ConnectionClosed):
             stopped.wait(1.0)
 
 
+def ends(samples, name):
+    """Return the median of the first and of the last tenth of the samples, and the largest."""
+    values, tenth = [getattr(sample, name) for sample in samples], max(1, len(samples) // 10)
+    return median(values[:tenth]), median(values[-tenth:]), max(values)
+
+
 def report(commands, minutes):
     """Print one line per command; return whether nothing grew."""
-    print(f"{'command':10}{'samples':>8}{'memory [MiB]: first, last, most':>34}{'change':>9}{'handles':>12}{'threads':>12}")
+    print("command   samples   memory [MiB]: first, last, most    change    handles     threads")
     good = True
     for command in commands:
         samples = warm(command.samples, minutes)
         if len(samples) < 10:
-            print(f"{command.name:10}{len(samples):8}  too few samples after the warm-up; see {command.log}")
+            print(f"{command.name:10}{len(samples):7}   too few samples after the warm-up; see {command.log}")
             good = False
             continue
-        tenth = max(1, len(samples) // 10)
-
-        def ends(name, samples=samples, tenth=tenth):
-            return median(getattr(s, name) for s in samples[:tenth]), median(getattr(s, name) for s in samples[-tenth:])
-
-        memory, handles, threads = (ends(name) for name in ("memory_mib", "handles", "threads"))
-        most = max(sample.memory_mib for sample in samples)
+        memory, handles, threads = (ends(samples, name) for name in ("memory_mib", "handles", "threads"))
         wrong = growth(samples)
         print(
-            f"{command.name:10}{len(samples):8}{memory[0]:15.1f},{memory[1]:8.1f},{most:8.1f} "
-            f"{100 * (memory[1] / memory[0] - 1):+8.2f} %{handles[0]:6g} ->{handles[1]:4g}{threads[0]:6g} ->{threads[1]:4g}"
-            f"  {'GREW: ' + wrong if wrong else 'flat'}"
+            f"{command.name:10}{len(samples):7}{memory[0]:17.1f},{memory[1]:8.1f},{memory[2]:8.1f}"
+            f"{memory[1] / memory[0] - 1:+10.2%}{handles[0]:6g} ->{handles[1]:3g}{threads[0]:6g} ->{threads[1]:3g}"
+            f"   {'GREW: ' + wrong if wrong else 'flat'}"
         )
         good &= not wrong
     return good
