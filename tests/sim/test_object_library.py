@@ -127,6 +127,19 @@ def test_a_model_survives_saving_and_loading_and_gives_the_same_bytes(mug, tmp_p
     assert (back.name, back.family, back.split, back.mass) == (mug.name, mug.family, mug.split, mug.mass)
 
 
+def test_a_model_of_half_the_size_has_the_mass_and_a_quarter_of_the_inertia(mug):
+    """Against trimesh: the mesh of half the size, as heavy as before; resting height and pieces shrink as well."""
+    half = mug.scaled(0.5)
+    mesh = trimesh.Trimesh(half.vertices, half.faces, process=False)
+    mesh.density = half.mass / mesh.volume
+    np.testing.assert_allclose(half.inertia, mesh.moment_inertia, rtol=2e-4, atol=2e-9)
+    assert half.mass == mug.mass and mug.scaled(1.0) is mug
+    for name in ("vertices", "pieces", "points", "rest_height"):
+        np.testing.assert_array_equal(getattr(half, name), 0.5 * getattr(mug, name))
+    for name in ("normals", "rest_quat", "rest_prob"):
+        np.testing.assert_array_equal(getattr(half, name), getattr(mug, name))
+
+
 def test_a_library_lists_what_it_holds_and_loads_on_demand(library):
     assert len(library) == 4
     name = library.names[1]

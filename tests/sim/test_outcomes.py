@@ -109,6 +109,14 @@ def test_an_object_that_slides_in_the_hand_is_no_success_though_it_is_high(slip,
     assert float(tracker.slip_m) == pytest.approx(slip)
 
 
+def test_the_furthest_slip_of_the_hold_counts_though_the_object_slides_back():
+    def slide(step, state):
+        state.object_pos_w[:, 0] += {5: 0.05, 6: 0.02}.get(step, 0.0)
+
+    (outcome,) = run(slide).outcomes([0], [0], ["mug"], "none")
+    assert outcome.success and outcome.slip_m == pytest.approx(0.05)
+
+
 def test_what_slips_before_the_lift_ends_is_no_slip():
     def slide(step, state):
         state.object_pos_w[:, 0] += 0.2 * (step < GRASP + LIFT - 1)
@@ -136,6 +144,102 @@ def test_contact_may_flicker_for_one_step_but_not_for_a_tenth_of_a_second(gap, e
         state.object_contact[:] = step not in gap
 
     assert failure(let_go) == expected
+
+
+@pytest.mark.parametrize(("step_s", "grace"), [(0.05, 2), (0.04, 2), (0.03, 3), (0.02, 5), (0.2, 1)])
+def test_the_time_without_contact_is_counted_in_whole_control_steps(step_s, grace):
+    """A tenth of a second, rounded, but at least one step: so many steps without contact are too many."""
+    for gap in (grace - 1, grace):
+        tracker, state = OutcomeTracker(1, step_s), world()
+        tracker.reset(torch.tensor([0]), state)
+        update(tracker, state, "lift_ends")
+        state.object_pos_w[:, 2] += 0.2
+        state.palm_pos_w[:, 2] += 0.2
+        state.object_contact[:] = False
+        for _ in range(gap):
+            update(tracker, state, "holding")
+        assert bool(tracker.held) == (gap < grace)
+
+
+def test_a_touch_of_any_body_is_a_contact():
+    def with_one_finger(step, state):
+        state.object_contact[:, 1:] = False
+
+    assert failure(with_one_finger) == ""
+
+
+def update(tracker, state, *phases):
+    """One step in the named phases."""
+    masks = {
+        name: torch.tensor([name in phases]) for name in ("lifting", "lift_ends", "holding", "unstable", "strayed")
+    }
+    tracker.update(state, **masks)
+
+
+def episode(heights, beside=0.0):
+    """Failure of an object that starts at the origin and has these heights in grasp, lift, its last step and hold."""
+    tracker, state = OutcomeTracker(1, STEP_S), world()
+    state.object_pos_w[:] = 0.0
+    tracker.reset(torch.tensor([0]), state)
+    for phases, height in zip(((), ("lifting",), ("lifting", "lift_ends"), ("holding",)), heights, strict=True):
+        state.object_pos_w[:] = torch.tensor([beside, 0.0, height], dtype=torch.float64)
+        state.palm_pos_w[:] = state.object_pos_w
+        update(tracker, state, *phases)
+    return tracker.failure(0)
+
+
+@pytest.mark.parametrize(
+    ("heights", "beside", "expected"),
+    [
+        ((0.0, 0.0, 0.1, 0.1), 0.0, ""),  # ten centimetres are enough
+        ((0.0, 0.02, 0.0, 0.0), 0.0, "dropped_in_lift"),  # two left the table
+        ((0.0, 0.019, 0.0, 0.0), 0.0, "missed"),
+        ((0.0, 0.0, 0.0, 0.0), 0.08, "missed"),  # eight are not yet pushed away
+        ((0.0, 0.0, 0.0, 0.0), 0.081, "pushed_away"),
+        ((0.2, 0.0, 0.0, 0.0), 0.05, "missed"),  # height is no push
+        ((0.0, 0.0, 0.1, 0.0), 0.0, "dropped_in_hold"),  # ten at the end of the lift
+        ((0.0, 0.15, 0.099, 0.0), 0.0, "dropped_in_lift"),
+    ],
+)
+def test_limits_belong_to_the_better_side(heights, beside, expected):
+    assert episode(heights, beside) == expected
+
+
+def test_a_reset_forgets_how_long_the_object_was_not_touched():
+    tracker, state = OutcomeTracker(1, STEP_S), world()
+    tracker.reset(torch.tensor([0]), state)
+    state.object_contact[:] = False
+    for _ in range(10):
+        update(tracker, state)
+    state = world()
+    tracker.reset(torch.tensor([0]), state)
+    state.object_contact[:] = False
+    state.object_pos_w[:, 2] += 0.2
+    state.palm_pos_w[:, 2] += 0.2
+    tracker.update(state, *(torch.tensor([mask]) for mask in (True, True, True, False, False)))
+    assert tracker.held.tolist() == [True]
+
+
+def test_a_new_attempt_starts_without_an_object_in_the_hand():
+    tracker = run()
+    assert tracker.failure(0) == ""
+    tracker.restart_attempt(torch.tensor([0]))
+    assert tracker.held.tolist() == [False] and tracker.slip_m.tolist() == [0.0]
+    play(tracker, steps=GRASP)
+    assert tracker.failure(0) == "missed"
+
+
+def test_outcomes_of_chosen_rows_come_in_their_order():
+    tracker, state = OutcomeTracker(3, STEP_S), world(3)
+    tracker.reset(torch.arange(3), state)
+    state.penetration_m[:] = torch.tensor([0.001, 0.002, 0.003], dtype=torch.float64)
+    tracker.update(state, *(torch.zeros(3, dtype=torch.bool) for _ in range(3)), *torch.zeros(2, 3, dtype=torch.bool))
+    found = tracker.outcomes([2, 0], [12, 10], ["cup", "box"], "heavy")
+    assert [(o.trial, o.object, o.disturbance, o.penetration_m) for o in found] == [
+        (12, "cup", "heavy", 0.003),
+        (10, "box", "heavy", 0.001),
+    ]
+    assert tracker.outcomes([], [], [], "none") == []
 
 
 def test_physics_that_fails_once_makes_the_trial_unstable_however_well_it_ends():

@@ -1,6 +1,6 @@
 """Reward terms: numbers worked out by hand."""
 
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from dexgrasp import configs
 from dexgrasp.configs.loader import ConfigError
 from dexgrasp.policies.evaluation.config import EvaluateCfg
+from dexgrasp.sim.engine.base import State
 from dexgrasp.sim.task import rewards
+from dexgrasp.sim.task.actions import Phases
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.sim.task.rewards import RewardCfg, register_reward
 
@@ -89,6 +91,94 @@ def test_the_task_gives_every_weight_a_term_and_sums_them(allegro, household, ba
     assert sum(result.info["terms"].values()) == pytest.approx(float(result.reward.mean()), abs=1e-6)
     silent = [name for name, value in result.info["terms"].items() if value != 0]
     assert sorted(silent) == ["action", "reach"]
+
+
+def zero_state(hand, envs):
+    """A state of zeros in double precision, without contacts."""
+    joints, bodies = len(hand.joint_names), len(hand.contact_bodies)
+    sizes = {"joint": (joints,), "keypoints": (len(hand.keypoint_names), 3), "quat": (4,), "force": (bodies, 3)}
+    sizes |= {"contact": (bodies,), "pos": (3,), "vel": (3,)}
+    state = {
+        item.name: torch.zeros(envs, *next((size for word, size in sizes.items() if word in item.name), ()))
+        for item in fields(State)
+    }
+    return State(**state | {name: state[name].bool() for name in ("object_contact", "table_contact")})
+
+
+@pytest.fixture
+def phased(allegro):
+    """Four environments: first step of the grasp, its last, first step of the lift, and in the hold."""
+    phases = Phases(torch.tensor([0, 9, 10, 17]), grasp_steps=10, lift_steps=5, episode_steps=20)
+    everywhere = torch.tensor([0.1, -0.1, 0.0]).expand(4, 3)
+    state = zero_state(allegro, 4)
+    state.table_contact[:, 0] = True
+    state.object_linvel_w[:], state.object_angvel_w[:] = everywhere, torch.tensor([0.0, 2.0, 1.0])
+    return rewards.RewardContext(
+        state=state,
+        phases=phases,
+        object_vectors_p=torch.tensor([0.0, 0.04, 0.03]).expand(4, len(allegro.keypoint_names), 3),
+        palm_linvel_w=everywhere,
+        object_offset_w=torch.tensor([0.06, 0.08, 0.016]).expand(4, 3),
+        success=torch.tensor([False, False, False, True]),
+        action=torch.tensor([1.0, -2.0]).expand(4, 2),
+        hand=allegro,
+        lift_m=0.2,
+        step_s=0.05,
+    )
+
+
+@pytest.mark.parametrize(
+    ("term", "values"),
+    [
+        ("reach", [0.05, 0.05, 0, 0]),
+        ("table_contact", [1, 1, 0, 0]),  # lift and hold may touch the table, as when an object is put down
+        ("displacement", [0.1, 0.1, 0, 0]),
+        ("object_speed", [0.18, 0.18, 0, 0]),  # 9 * 0.02
+        ("object_spin", [5, 5, 0, 0]),
+        ("palm_speed", [0.02, 0.02, 0, 0]),
+        # the first step of the lift commands 0.2 m / 5 = 0.04 m; from the fifth on 0.2 m
+        ("lift", [0, 0, 0.4, 0.08]),
+        ("success", [0, 0, 0, 1]),
+        ("action", [2.5, 2.5, 2.5, 2.5]),
+        ("contact", [0, 0, 0, 0]),
+    ],
+)
+def test_terms_count_in_their_phases(allegro, phased, term, values):
+    names = {field.name for field in fields(RewardCfg)} - {"floor", "extra"}
+    weights = RewardCfg(**dict.fromkeys(names, 0.0) | {term: 2.0})
+    given = rewards.Rewards(weights, allegro)
+    total, means = given(phased)
+    near(total, *(2.0 * value for value in values))
+    near(given.weighted[term], *(2.0 * value for value in values))
+    assert means == pytest.approx(dict.fromkeys(names, 0.0) | {term: 2.0 * sum(values) / 4}, abs=1e-6)
+
+
+@pytest.mark.parametrize(("step", "share"), [(10, 1.0), (11, 0.75), (12, 0.5), (13, 0.375), (14, 0.3), (15, 0.3)])
+def test_the_commanded_height_grows_from_the_first_step_of_the_lift_to_its_last(allegro, phased, step, share):
+    """0.04 m more with each of five steps; the object rose by 0.06 m."""
+    phases = replace(phased.phases, step=torch.full((4,), step))
+    context = replace(phased, phases=phases, object_offset_w=torch.tensor([0.0, 0.0, 0.06]).expand(4, 3))
+    given = rewards.Rewards(RewardCfg(lift=1.0), allegro)
+    given(context)
+    near(given.weighted["lift"], *[share] * 4)
+
+
+def test_contacts_and_forces_are_weighted_by_the_hand(allegro, phased):
+    weights = [float(weight) for weight in allegro.contact_weights]
+    thumb, fingers = list(allegro.thumb_mask), list(allegro.finger_mask)
+    for first in range(len(weights)):
+        for second in (thumb.index(True), fingers.index(True)):
+            phased.state.object_contact[:] = False
+            phased.state.object_contact[:, [first, second]] = True
+            phased.state.object_force_w[:] = 0.0
+            phased.state.object_force_w[:, first] = torch.tensor([3.0, 0.0, -4.0])
+            given = rewards.Rewards(RewardCfg(contact=1.0, force=1.0, opposition=1.0), allegro)
+            given(phased)
+            share = sum(weights[body] for body in {first, second}) / sum(weights)
+            near(given.weighted["contact"], *[share] * 4)
+            near(given.weighted["force"], *[0.5 * weights[first] / sum(weights)] * 4)
+            opposed = float(any(thumb[b] for b in (first, second)) and any(fingers[b] for b in (first, second)))
+            near(given.weighted["opposition"], *[opposed] * 4)
 
 
 def test_no_step_earns_less_than_the_floor(allegro, household, balanced):

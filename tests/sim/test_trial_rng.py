@@ -7,6 +7,7 @@ import torch
 from scipy import stats
 
 from dexgrasp.sim.randomization.trial_rng import GAMMA, TrialRandom, mix
+from tests.helpers import trial_numbers
 
 ROWS = 2000
 
@@ -62,3 +63,21 @@ def test_neighbouring_seeds_and_trials_differ():
     assert len(keys.unique()) == 1600
     bits = (keys[:, None] >> torch.arange(64)) & 1
     assert (bits.double().mean(dim=0) - 0.5).abs().max() < 4 * 0.5 / 40  # each bit is set in half of them
+
+
+def test_every_number_is_the_one_of_the_definition():
+    """Against plain Python with unbounded integers; keys and bits of both signs."""
+    seeds, trials = [0, 3, 2**63 - 1], [0, 41, 10**12]
+    random = TrialRandom.of_trials(torch.tensor(seeds), torch.tensor(trials))
+    keys = [trial_numbers.key(seed, trial) for seed, trial in zip(seeds, trials, strict=True)]
+    assert [value % (1 << 64) for value in random.key.tolist()] == keys
+    later = torch.tensor([0, 1, 7])
+    expected = [trial_numbers.uniform(k, "yaw", 6, at) for k, at in zip(keys, later.tolist(), strict=True)]
+    found = (random.uniform("yaw", 2.0, 5.0, (2, 3), at=later) - 2.0) / 3.0
+    torch.testing.assert_close(found.flatten(1), torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15)
+    assert random.uniform("yaw").tolist() == [trial_numbers.uniform(k, "yaw")[0] for k in keys]
+    assert random.integers("side", 5).tolist() == [int(5 * trial_numbers.uniform(k, "side")[0]) for k in keys]
+    normal = torch.tensor([trial_numbers.normal(k, "tilt", 6) for k in keys], dtype=torch.float64).view(3, 2, 3)
+    torch.testing.assert_close(random.normal("tilt", 0.5, (2, 3)), 0.5 * normal, rtol=1e-12, atol=1e-14)
+    unit = normal / normal.square().sum(-1, keepdim=True).sqrt()
+    torch.testing.assert_close(random.directions("tilt", (2,)), unit, rtol=1e-12, atol=1e-14)
