@@ -8,7 +8,6 @@ import ast
 import dataclasses
 import inspect
 import logging
-import math
 import re
 import textwrap
 import types
@@ -20,11 +19,14 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 import yaml
 
 from dexgrasp.configs.renamed_keys import RENAMED_KEYS, RENAMED_VALUES
+from dexgrasp.utils.bounds import OutOfBoundsError
 from dexgrasp.utils.text import comma_separated, did_you_mean, nearest_names
 
 T = TypeVar("T")
 NOT_GIVEN = "???"
 """Hydra's mark of a value that must be given."""
+LARGEST = 1.7e308
+"""Greatest number that is read; an integer beyond it cannot become a float."""
 
 log = logging.getLogger("dexgrasp")
 
@@ -277,6 +279,8 @@ class _Reader:
                 given[field.name] = self.build(cast(type, hint), {}, f"{prefix}{field.name}.")
         try:
             return schema(**given)
+        except OutOfBoundsError as error:
+            raise ConfigError(f"{self.name}: '{prefix}{error.field}' {error.reason}") from error
         except ValueError as error:
             at = "" if str(error).startswith(prefix) else prefix.rstrip(".") + ": "
             raise ConfigError(f"{self.name}: {at}{error}") from error
@@ -304,7 +308,7 @@ class _Reader:
             return value
         if hint is Path and isinstance(value, str):
             return Path(value)
-        if hint in (int, float) and type(value) in (int, hint) and math.isfinite(value):  # NaN passes range checks
+        if hint in (int, float) and type(value) in (int, hint) and abs(value) <= LARGEST:  # not NaN
             return hint(value)
         near = did_you_mean(str(value), args) if origin is Literal else ""
         raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {value!r}{near and '.'}{near}")

@@ -152,7 +152,7 @@ def _line(key: OptionHelp, brief: bool) -> str:
 def _text(key: OptionHelp, brief: bool) -> str:
     required = "required. " if key.default == REQUIRED else ""
     if not brief:
-        return f"{required}({key.kind}) {key.meaning}"
+        return f"{required}({key.described_kind}) {key.meaning}"
     if key.kind == "group":
         return f"{key.meaning.partition(';')[0]}: {' | '.join(key.choices)}"
     listed = [choice for choice in key.choices if choice not in key.meaning]
