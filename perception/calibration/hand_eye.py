@@ -40,13 +40,13 @@ class BadCalibrationError(ValueError):
 class LimitsCfg:
     """Error limits above which a calibration is refused."""
 
-    reprojection_px: Annotated[float, Bounds(0.01, 20)] = 0.8
+    reprojection_px: Annotated[float, Bounds(1e-6, 100)] = 0.8
     """Root mean square distance between detected and reprojected corners."""
-    position_mm: Annotated[float, Bounds(0.01, 1000)] = 5.0
+    position_mm: Annotated[float, Bounds(1e-6, 1000)] = 5.0
     """Largest distance between the board position from one image and that from all images."""
-    uncertainty_mm: Annotated[float, Bounds(0.01, 1000)] = 1.5
+    uncertainty_mm: Annotated[float, Bounds(1e-6, 1000)] = 1.5
     """Standard deviation of the camera's position that follows from the images."""
-    uncertainty_deg: Annotated[float, Bounds(0.001, 45)] = 0.15
+    uncertainty_deg: Annotated[float, Bounds(1e-6, 90)] = 0.15
     """Standard deviation of the camera's orientation that follows from the images."""
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from dexgrasp import assets, configs
+from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import cache_folder
 from dexgrasp.utils.text import text_table
 
@@ -17,6 +18,7 @@ OBSERVATIONS = {
 
 
 @dataclass(frozen=True)
+@bounded
 class ListCfg:
     """List what is shipped, as a table."""
 

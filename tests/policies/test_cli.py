@@ -137,7 +137,7 @@ def test_a_plugin_is_imported_before_the_configuration_is_built(monkeypatch, tmp
     assert main(["evaluate", f"plugins=plugin_by_name,{tmp_path}/plugin_by_file.py", "trials=0"]) == 2
     out, err = capsys.readouterr()
     assert out == "name\nfile\n"
-    assert "trials must be at least 1" in err
+    assert "'trials' must lie in 1..10000000, got 0" in err
     assert main(["evaluate", "plugins=[plugin_by_name]", "trials=0"]) == 2
     assert capsys.readouterr().out == ""  # it is imported once
 
