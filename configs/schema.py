@@ -8,7 +8,6 @@ import ast
 import dataclasses
 import inspect
 import logging
-import re
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,11 +15,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-import yaml
-
 from dexgrasp.configs.renamed_keys import RENAMED_KEYS, RENAMED_VALUES
 from dexgrasp.utils.bounds import OutOfBoundsError
-from dexgrasp.utils.text import comma_separated, did_you_mean, nearest_names
+from dexgrasp.utils.readers import DamagedFileError, parse_yaml
+from dexgrasp.utils.text import comma_separated, did_you_mean, nearest_names, shown
 
 T = TypeVar("T")
 NOT_GIVEN = "???"
@@ -33,13 +31,6 @@ log = logging.getLogger("dexgrasp")
 
 class ConfigError(ValueError):
     """Refuses a key, group or value; the text names it, what was expected and what is known."""
-
-
-class Yaml(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number: the 1.1 standard asks for 1.0e-5."""
-
-
-Yaml.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 class CommandLineValue(str):
@@ -73,7 +64,7 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         before = tree.get(parent)
-        if isinstance(before, CommandLineValue) and isinstance(typed := yaml.load(before, Loader=Yaml), dict):
+        if isinstance(before, CommandLineValue) and isinstance(typed := _parsed(before), dict):
             tree[parent] = typed  # key={a: 1}, then key.b=2
         elif not isinstance(before, dict):
             tree[parent] = {}
@@ -228,6 +219,14 @@ def _leaves(schema: type, tree: Mapping[str, Any], prefix: str) -> Iterator[tupl
             yield prefix + str(key), value
 
 
+def _parsed(text: str) -> Any:
+    """Return the value of a typed text as YAML, or the text itself where it is none."""
+    try:
+        return parse_yaml(text, "")
+    except DamagedFileError:
+        return text
+
+
 def _deepest(key: str, value: Any) -> str:
     """Return the dotted key of the first leaf of a mapping, as it was typed."""
     while isinstance(value, Mapping) and value:
@@ -311,7 +310,7 @@ class _Reader:
         if hint in (int, float) and type(value) in (int, hint) and abs(value) <= LARGEST:  # not NaN
             return hint(value)
         near = did_you_mean(str(value), args) if origin is Literal else ""
-        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {value!r}{near and '.'}{near}")
+        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {shown(value)}{near and '.'}{near}")
 
     def _typed(self, text: CommandLineValue, hint: Any, key: str) -> Any:
         """Parse what was typed: text stays text, all else is YAML (`1e-5`, `[1, 2]`, `null`, `off`)."""
@@ -319,9 +318,8 @@ class _Reader:
         if hint in (str, Path):
             return self.convert(raw, hint, key)
         bare_list = get_origin(hint) in (tuple, list, Sequence) and not raw.lstrip().startswith("[")
-        try:
-            value = yaml.load(f"[{raw}]" if bare_list else raw, Loader=Yaml)
-        except yaml.YAMLError:
+        value = _parsed(f"[{raw}]" if bare_list else raw)
+        if bare_list and isinstance(value, str):
             value = raw
         if value is None or raw.lower() == "none":
             value = None if _takes_none(hint) else raw
@@ -341,13 +339,13 @@ class _Reader:
                 return self.convert(value, arg, key)
             except ConfigError:
                 continue
-        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {value!r}")
+        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {shown(value)}")
 
     def _items(self, value: Sequence[Any], origin: Any, args: Sequence[Any], hint: Any, key: str) -> Any:
         fixed = origin is tuple and not (len(args) == 2 and args[1] is Ellipsis)
         if fixed and len(value) != len(args):
             raise ConfigError(
-                f"{self.name}: '{key}' expects {describe_type(hint)}, got {len(value)} values: {list(value)!r}"
+                f"{self.name}: '{key}' expects {describe_type(hint)}, got {len(value)} values: {shown(list(value))}"
             )
         kinds = args if fixed else [args[0]] * len(value)
         items = [

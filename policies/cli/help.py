@@ -95,7 +95,12 @@ def prefix_help(command: CliCommand, prefix: str, chosen: Mapping[str, str] | No
 
 
 def _head(command: CliCommand) -> str:
-    places = "".join(f" {key.upper()}" for key in command.positional)
+    """Return usage and summary; brackets around words that may be left out."""
+    defaults = {key.name: key.default for key in keys(command.schema, command.config)}
+    places = ""
+    for place in command.positional:
+        needed = defaults[place.removesuffix("...")] in (REQUIRED, "", "[]")
+        places += f" {place.upper()}" if needed else f" [{place.upper()}]"
     return f"usage: dexgrasp {command.words}{places} [key=value ...]\n\n{command.summary}"
 
 

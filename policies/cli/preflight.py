@@ -23,6 +23,11 @@ def check(cfg: Any, *, out_is_file: bool) -> None:
     """
     _check_extras(cfg)
     _check_out(cfg, out_is_file)
+    check_values(cfg)
+
+
+def check_values(cfg: Any) -> None:
+    """Raise ValueError or OSError for names that do not exist and options that exclude each other."""
     _check_names(cfg)
     _check_task(cfg)
 

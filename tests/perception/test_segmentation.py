@@ -259,7 +259,7 @@ def test_the_benches_run_and_write_their_tables(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "a box, 8 to 10 mm high" in text and "features of 256 environments" in text
     assert (tmp_path / "a/segmentation.json").is_file() and (tmp_path / "b/bench.json").is_file()
-    with pytest.raises(ValueError, match="frames must lie in 1..1000000, got 0"):
+    with pytest.raises(ValueError, match=r"frames must lie in 1\.\.1000000, got 0"):
         bench_perception(BenchPerceptionCfg(frames=0))
 
 
