@@ -303,6 +303,8 @@ class _Reader:
         if origin in (dict, Mapping) and isinstance(value, Mapping):
             at = f"a key of {key}"
             return {self.convert(k, args[0], at): self.convert(v, args[1], f"{key}[{k}]") for k, v in value.items()}
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{self.name}: '{key}' holds a NUL character: {shown(value)}")
         if hint is Any or (hint in (bool, str) and type(value) is hint) or (hint is type(None) and value is None):
             return value
         if hint is Path and isinstance(value, str):

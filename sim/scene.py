@@ -6,6 +6,7 @@ and face count, all collidable while compiling, and an object inertia that is no
 always fills `slots` geoms; those it does not need hold a tiny ball that is switched off after compiling.
 """
 
+import logging
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -17,6 +18,8 @@ from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.mount import Turn, attach
 from dexgrasp.utils.bounds import Bounds, bounded
+
+mujoco.set_mju_user_warning(logging.getLogger("dexgrasp").debug)  # else printed, and put into ./MUJOCO_LOG.TXT
 
 TABLE, OBJECT, HAND, THUMB = 4, 2, 1, 8
 """Collision bits. The table meets hand and object, the object meets the hand, the hand meets itself or its thumb."""

@@ -11,9 +11,6 @@ from itertools import zip_longest
 SIMILARITY = 0.7
 """Least similarity, 0 to 1, of a name that is suggested: a transposition or a missing letter lies above it."""
 
-NARROWEST = 12
-"""Width below which no column of a table is wrapped."""
-
 
 def nearest_names(word: str, known: Iterable[object], most: int = 1) -> list[str]:
     """Return the known names most like `word`, the nearest first, at most `most`; none below SIMILARITY."""
@@ -48,11 +45,14 @@ def terminal_width() -> int | None:
 def text_table(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Return rows of cells as aligned columns; the first row holds the titles and is underlined.
 
-    `width`: columns of the terminal; cells of the widest columns are wrapped to fit.
+    `width`: columns of the terminal; cells of the widest columns, but of the first one, are wrapped at blanks to fit.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    least = [widths[0], *(max(len(word) for cell in column for word in ["", *cell.split()]) for column in columns[1:])]
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and widths != least:
+        widest = max((size, i) for i, size in enumerate(widths) if size > least[i])[1]
+        widths[widest] -= 1
     lines = [_wrapped(row, widths) for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 

@@ -27,6 +27,8 @@ from dexgrasp.utils.files import write_json
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
+LARGEST_PRINT = 400_000_000
+"""Dots of the largest print that is drawn."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,14 @@ class PrintBoardCfg:
     """Run directory; empty = a new one under runs/."""
     board: BoardCfg = field(default_factory=BoardCfg)
     """Dimensions of the board."""
+
+    def __post_init__(self) -> None:
+        dots = self.board.columns * self.board.rows * (self.board.square_m / M_PER_INCH * self.dpi) ** 2
+        if dots > LARGEST_PRINT:
+            raise ValueError(
+                f"a board of {self.board.columns} by {self.board.rows} squares of {self.board.square_m} m at "
+                f"dpi={self.dpi} has {dots:.1e} dots, at most {LARGEST_PRINT:.1e} are drawn: reduce dpi"
+            )
 
 
 @dataclass(frozen=True)
