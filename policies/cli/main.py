@@ -32,6 +32,9 @@ OK, FAILED, MISUSED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
 LESS_MEMORY = "reduce num_envs, trials, n or the number of objects, or end other programs"
 """Remedies where memory is exhausted."""
 
+LONGEST_MESSAGE = 3200
+"""Characters of an error: the list of all keys of a command fits, a value of a megabyte does not."""
+
 PLEASE_REPORT = "please report this; DEXGRASP_DEBUG=1 shows the traceback"
 
 FLAGS = ("--cfg", "-m", "--multirun")
@@ -174,7 +177,8 @@ def _report(who: str, error: Exception, name: str = "") -> int:
         place = f"{os.path.basename(where.filename)}:{where.lineno}"
         text = f"internal error: {type(error).__name__} in {place}: {text[:500]} ({PLEASE_REPORT})"
         status = INTERNAL
-    print(f"{who}: {text}", file=sys.stderr)
+    cut = text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ... {text[-200:]}"
+    print(f"{who}: {cut}", file=sys.stderr)
     return status
 
 
