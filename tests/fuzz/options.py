@@ -1,5 +1,6 @@
 """Command lines made from the configurations of all commands: values in range, outside it, and of other types."""
 
+import functools
 import math
 
 from hypothesis import strategies as st
@@ -29,8 +30,38 @@ BASE = {
 INTEGERS = (-1, 0, 1, 2, 7, 10**6, 2**31, 2**63, 2**64, 10**30, 10**400, -(2**63))
 FLOATS = (-1.0, -0.0, 0.0, 1e-320, 1e-9, 0.1, 0.5, 1.0, 1e9, 1e308, -1e308, math.nan, math.inf, -math.inf)
 JUNK = (
-    *("", " ", "x", "-", "~", "null", "none", "true", "off", "[]", "{}", "[1]", "[[1]]", "{a: 1}", "[1, 2", "{a: ", "a: b"),
-    *("1.5", "1e400", "0x10", "1_000", "1e", "𝟓", "①", "2001-01-01", "2001-99-99", "12:30:45", "!!python/object:os.system"),
+    *(
+        "",
+        " ",
+        "x",
+        "-",
+        "~",
+        "null",
+        "none",
+        "true",
+        "off",
+        "[]",
+        "{}",
+        "[1]",
+        "[[1]]",
+        "{a: 1}",
+        "[1, 2",
+        "{a: ",
+        "a: b",
+    ),
+    *(
+        "1.5",
+        "1e400",
+        "0x10",
+        "1_000",
+        "1e",
+        "𝟓",
+        "①",
+        "2001-01-01",
+        "2001-99-99",
+        "12:30:45",
+        "!!python/object:os.system",
+    ),
     *("&a [*a]", "*a", "${oc.env:HOME}", "${a}", "???", "%s%n", "'", '"', "\\", "=", "a=b", "../..", "/", "/dev/null"),
     *("/dev/zero", "/proc/self/mem", "nowhere", "$(touch x)", "\t", "a\nb", "🦾", "a" * 5000, "[" * 5000, "1," * 2000),
     *("nan", ".nan", "inf", "-.inf", "\x00", "\ud800".encode("utf-8", "surrogatepass").decode("utf-8", "replace")),
@@ -38,9 +69,32 @@ JUNK = (
 """Values of no field, or of a field of another type."""
 
 WORDS = (
-    *("--help-me", "-x", "--", "trials", "=", "=1", "a=1", "a.b.c=1", "+seed=1", "++seed=1", "~task", "task", "seed", "."),
+    *(
+        "--help-me",
+        "-x",
+        "--",
+        "trials",
+        "=",
+        "=1",
+        "a=1",
+        "a.b.c=1",
+        "+seed=1",
+        "++seed=1",
+        "~task",
+        "task",
+        "seed",
+        ".",
+    ),
     *("hydra.run.dir=x", "hydra/launcher=x", "task@x=grasp", "physics=", "physics=none", "task=../train", "camera=x"),
-    *("config=nowhere", "config=", "config=/dev/null", "config=/", "config=empty.yaml", "task={rate_hz: 20}", "task=null"),
+    *(
+        "config=nowhere",
+        "config=",
+        "config=/dev/null",
+        "config=/",
+        "config=empty.yaml",
+        "task={rate_hz: 20}",
+        "task=null",
+    ),
     *("task={a: 1", "task.reward.extra.foo=1", "task.reward.extra=1", "task.reward={lift: {a: 1}}", "seed=1,2", "-m"),
     *("", " ", "\x00", "--cfg", "warp=[]", "warp.=1", ".warp=1", "task..rate_hz=1", "recipe=student", "stage=student"),
 )
@@ -50,6 +104,7 @@ UNSAFE = ("plugins",)
 """Keys whose values are imported or that would leave this machine."""
 
 
+@functools.cache
 def known(command):
     """Return the keys of a command that are drawn."""
     return [key for key in keys(command.schema, command.config) if key.name not in UNSAFE and key.kind != "group"]
