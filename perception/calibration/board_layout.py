@@ -3,10 +3,12 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dexgrasp.utils.bounds import Bounds, bounded
 
 NEAR = 0.12
 """Distance between a marker corner in the image and in the layout below which it fits [squares]."""
@@ -26,19 +28,20 @@ class BoardLayoutError(ValueError):
 
 
 @dataclass(frozen=True)
+@bounded
 class BoardCfg:
     """Layout of a ChArUco board.
 
     Board frame: origin at the top left corner of the print, x right, y down, z into the board.
     """
 
-    columns: int = 7
+    columns: Annotated[int, Bounds(3, 100)] = 7
     """Squares per row."""
-    rows: int = 5
+    rows: Annotated[int, Bounds(3, 100)] = 5
     """Rows of squares."""
-    square_m: float = 0.035
+    square_m: Annotated[float, Bounds(0.001, 1)] = 0.035
     """Side of a square; measure it on the print."""
-    marker_m: float = 0.026
+    marker_m: Annotated[float, Bounds(0.0005, 1)] = 0.026
     """Side of a marker."""
     dictionary: str = "5X5_100"
     """Family of markers, by its name in OpenCV."""
@@ -46,9 +49,7 @@ class BoardCfg:
     """Pattern of OpenCV before 4.6: with an even number of rows its top left square is white, not black."""
 
     def __post_init__(self) -> None:
-        if self.columns < 3 or self.rows < 3:
-            raise ValueError(f"a board needs at least 3 by 3 squares, got {self.columns} by {self.rows}")
-        if not 0 < self.marker_m < self.square_m:
+        if self.marker_m >= self.square_m:
             raise ValueError(f"markers ({self.marker_m} m) must be smaller than squares ({self.square_m} m)")
 
     def corners_m(self) -> NDArray[np.float64]:
@@ -157,7 +158,9 @@ def opencv_board(board: BoardCfg) -> Any:
     family = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name))
     needed, known = board.columns * board.rows // 2, len(family.bytesList)
     if needed > known:
-        raise ValueError(f"a board of {board.columns} by {board.rows} squares needs {needed} markers, {name} has {known}")
+        raise ValueError(
+            f"a board of {board.columns} by {board.rows} squares needs {needed} markers, {name} has {known}"
+        )
     made = cv2.aruco.CharucoBoard((board.columns, board.rows), board.square_m, board.marker_m, family)
     made.setLegacyPattern(board.legacy)
     return made

@@ -13,7 +13,7 @@ of images that does not determine the result, or contradicts the stated intrinsi
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection
 from dexgrasp.perception.calibration.contradictions import contradictions
 from dexgrasp.perception.calibration.mixed_fit import BOARD, INTRINSICS, BoardViews, MixedFit, MixedModel
 from dexgrasp.perception.cameras.depth import Intrinsics, check_rigid
+from dexgrasp.utils.bounds import Bounds, bounded
 
 Mounted = Literal["flange", "table"]
 MIN_VIEWS = {"flange": 6, "table": 3}
@@ -40,22 +41,23 @@ class BadCalibrationError(ValueError):
 
 
 @dataclass(frozen=True)
+@bounded
 class LimitsCfg:
     """Error limits above which a calibration is refused."""
 
-    reprojection_px: float = 0.8
+    reprojection_px: Annotated[float, Bounds(1e-6, 100)] = 0.8
     """Root mean square distance between detected and reprojected corners."""
-    position_mm: float = 5.0
+    position_mm: Annotated[float, Bounds(1e-6, 1000)] = 5.0
     """Largest distance between the board position from one image and that from all images."""
-    uncertainty_mm: float = 4.0
+    uncertainty_mm: Annotated[float, Bounds(1e-6, 1000)] = 4.0
     """Distance from the true position of the camera that is not exceeded with 95 % probability."""
-    uncertainty_deg: float = 1.2
+    uncertainty_deg: Annotated[float, Bounds(1e-6, 90)] = 1.2
     """Angle to the true orientation of the camera that is not exceeded with 95 % probability."""
-    intrinsics_px: float = 3.0
+    intrinsics_px: Annotated[float, Bounds(1e-6, 1000)] = 3.0
     """Largest significant displacement of image points between stated and fitted intrinsics."""
-    square_percent: float = 1.0
+    square_percent: Annotated[float, Bounds(1e-6, 100)] = 1.0
     """Largest significant difference between stated and fitted size of the squares."""
-    bend_mm: float = 1.5
+    bend_mm: Annotated[float, Bounds(1e-6, 1000)] = 1.5
     """Largest significant height of the board above its plane."""
 
 

@@ -8,7 +8,7 @@ FOLDER/poses.yaml      per image {pos_m, quat_wxyz} of the flange in the world; 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import yaml
@@ -23,27 +23,40 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, p
 from dexgrasp.perception.cameras.open import read_intrinsics
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 from dexgrasp.policies.run_directory import Run, log
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
 DICTIONARY_IMAGES = 2
 """Number of images in which markers of other dictionaries are looked for."""
+LARGEST_PRINT = 400_000_000
+"""Dots of the largest print that is drawn."""
 
 
 @dataclass(frozen=True)
+@bounded
 class PrintBoardCfg:
     """Draw the calibration board to print."""
 
-    dpi: int = 300
+    dpi: Annotated[int, Bounds(30, 4800)] = 300
     """Resolution of the print [dots per inch]; print without scaling, then measure a square."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     board: BoardCfg = field(default_factory=BoardCfg)
     """Dimensions of the board."""
 
+    def __post_init__(self) -> None:
+        dots = self.board.columns * self.board.rows * (self.board.square_m / M_PER_INCH * self.dpi) ** 2
+        if dots > LARGEST_PRINT:
+            raise ValueError(
+                f"a board of {self.board.columns} by {self.board.rows} squares of {self.board.square_m} m at "
+                f"dpi={self.dpi} has {dots:.1e} dots, at most {LARGEST_PRINT:.1e} are drawn: reduce dpi"
+            )
+
 
 @dataclass(frozen=True)
+@bounded
 class CalibrateCameraCfg:
     """Estimate the pose of the camera from images of the board."""
 
@@ -55,11 +68,11 @@ class CalibrateCameraCfg:
     """Stream of the images: color, or depth (the left infrared camera)."""
     serial: str = ""
     """Serial number of the camera, for images from a folder; empty = any."""
-    board_pos_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    board_pos_m: Annotated[tuple[float, float, float], Bounds(-10, 10)] = (0.0, 0.0, 0.0)
     """Position of the print's top left corner in the world [m], for a board on the table without poses.yaml."""
-    board_quat_wxyz: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
+    board_quat_wxyz: Annotated[tuple[float, float, float, float], Bounds(-1, 1)] = (0.0, 1.0, 0.0, 0.0)
     """Orientation of the board: x right on the print, z into it; by default the print's right is the world's x."""
-    views: int = 20
+    views: Annotated[int, Bounds(1, 1000)] = 20
     """Number of images taken from a camera; all images of a folder are used."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
@@ -94,9 +107,7 @@ def calibrate_camera(cfg: CalibrateCameraCfg) -> None:
             serial, between = cfg.serial, None
         views = _find(cfg.board, images, camera)
         carriers = _carriers(cfg, views, Path(cfg.source) / POSES)
-        result = calibrate(
-            views, carriers, cfg.board, camera, cfg.mounted, limits=cfg.limits, stated_sd=cfg.stated_sd
-        )
+        result = calibrate(views, carriers, cfg.board, camera, cfg.mounted, limits=cfg.limits, stated_sd=cfg.stated_sd)
         for note in result.notes:
             log.warning("within the limits: %s", note)
         summary = result.summary()
@@ -140,7 +151,9 @@ def _read_gray(file: Path) -> NDArray[np.uint8]:
         return np.rint(255 * values / max(float(values.max()), 1.0)).astype(np.uint8)
 
 
-def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics, str, NDArray[np.float64] | None]:
+def _photograph(
+    cfg: CalibrateCameraCfg,
+) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics, str, NDArray[np.float64] | None]:
     """Return colour images of a camera, its colour intrinsics, serial number and T_color_depth."""
     mounted: Mounted = cfg.mounted
     if mounted == "flange" or cfg.stream != "color":
