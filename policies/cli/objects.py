@@ -45,6 +45,12 @@ class ImportCfg:
     """Folder of the library to write."""
     scale: float | None = None
     """Factor from the files' unit to metres (0.001 for millimetres); null = guessed from the sizes, and printed."""
+    size: float | None = None
+    """Longest side of each mesh [m], for normalised meshes such as ShapeNet's, instead of scale."""
+    include: str = ""
+    """Patterns of the paths to import, for instance include=*/google_16k/*; empty = all."""
+    exclude: str = ""
+    """Patterns of the paths to leave out, separated by commas, for instance exclude=*/tsdf/*,*_collision.obj."""
     density: float = 600.0
     """Density of every object [kg/m^3]; masses are clipped to mass_min..mass_max."""
     mass_min: float = 0.03
@@ -67,6 +73,9 @@ class ImportCfg:
         """Return the settings that determine the imported objects."""
         return importer.ImportSettings(
             scale=self.scale,
+            size=self.size,
+            include=_patterns(self.include),
+            exclude=_patterns(self.exclude),
             density=self.density,
             mass_min=self.mass_min,
             mass_max=self.mass_max,
@@ -121,7 +130,7 @@ def generate(cfg: GenerateCfg) -> None:
 
 
 def import_meshes(cfg: ImportCfg) -> None:
-    """Import the folder; print unit, volume ratios, and every refused file with the reason."""
+    """Import the folder; print unit, sizes, volume ratios, files left out, and refused files with the reason."""
     print(importer.import_meshes(cfg.source, cfg.out, cfg.settings(), cfg.workers or None).summary())
 
 
@@ -144,6 +153,10 @@ def compare(cfg: CompareLibraryCfg) -> None:
     print(f"{library.path} ({len(library)} objects) beside {cfg.meshes} ({len(real)} objects)")
     print(comparison.report(marginals))
     print(f"numbers and plots in {cfg.out}/compare.json and compare.png")
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    return tuple(pattern for part in text.split(",") if (pattern := part.strip()))
 
 
 def _check_workers(workers: int) -> None:

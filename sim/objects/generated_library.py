@@ -49,9 +49,9 @@ class GeneratedLibrary(ObjectLibrary):
         workers = min(process_pool.available_cores(), -(-len(missing) // WORTH_A_PROCESS))
         jobs = [(self._request(name), self._file(name)) for name in missing]
         with closing(process_pool.run_in_processes(write_object, jobs, workers)) as finished:
-            for (request, file), _ in track(finished, len(jobs), "objects", len(jobs) >= WORTH_A_PROCESS):
-                if not file.is_file():
-                    raise ChildProcessError(f"the process that built {request.name} died; out of memory?")
+            for (request, _), done in track(finished, len(jobs), "objects", len(jobs) >= WORTH_A_PROCESS):
+                if isinstance(done, process_pool.TaskFailure):
+                    raise ChildProcessError(f"{request.name} could not be built: {done.reason}")
 
     def _read(self, name: str) -> bytes:
         self.prepare([name])
