@@ -113,10 +113,10 @@ class _Worker(Generic[T, R]):
         self.limits, self.alive, self._started_s = limits, True, time.monotonic()
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, task, limits), daemon=True)
-        with _without_signals(), _single_threaded(), _without_main_module():
-            self._process.start()
-        theirs.close()
         try:
+            with _without_signals(), _single_threaded(), _without_main_module():
+                self._process.start()
+                theirs.close()
             self.pipe.recv()  # it is ready
         except (EOFError, OSError) as error:
             self.kill()
@@ -157,9 +157,11 @@ class _Worker(Generic[T, R]):
     def kill(self) -> None:
         """End the process at once."""
         self.alive = False
-        self._process.kill()
-        self._process.join(5)
-        self.pipe.close()
+        with _without_signals():
+            if self._process.pid is not None:
+                self._process.kill()
+                self._process.join(5)
+            self.pipe.close()
 
 
 def _failure(exit_code: int | None, limits: TaskLimits | None) -> TaskFailure:
@@ -185,8 +187,8 @@ def _serve(pipe: Any, task: Callable[[T], R], limits: TaskLimits | None) -> None
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             os.dup2(nowhere, 2)
-    pipe.send(None)
-    with contextlib.suppress(EOFError, OSError):
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        pipe.send(None)
         while True:
             item = pipe.recv()
             if limits is not None:  # ends native code that outlives the parent

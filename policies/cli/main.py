@@ -143,6 +143,8 @@ def _guarded(command: CliCommand, words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except (ValueError, OSError, ImportError) as error:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a module in native code that is interrupted in its import
+            return INTERRUPTED
         if os.environ.get("DEXGRASP_DEBUG") == "1":
             raise
         print(f"dexgrasp {command.words}: error: {error}", file=sys.stderr)
