@@ -28,6 +28,7 @@ from dexgrasp.sim.objects.mesh_files import (
     SurfaceFacts,
     find_meshes,
     group_same,
+    is_rough,
     same_surface,
     shown_name,
     surface_facts,
@@ -307,7 +308,11 @@ def _groups(found: Sequence[_File], facts: Mapping[str, SurfaceFacts], cache: _R
         return {pair: records[key].get("same", False) for pair, key in keys.items()}
 
     groups = group_same([facts[file.source] for file in found], things, compare)
-    return [sorted((found[i] for i in group), key=lambda f: facts[f.source].preference()) for group in groups]
+
+    def preference(file: _File) -> tuple[bool, bool, bool, int]:
+        return facts[file.source].preference(is_rough(file.source))
+
+    return [sorted((found[i] for i in group), key=preference) for group in groups]
 
 
 def _same_record(pair: tuple[Path, Path, bool]) -> Record:

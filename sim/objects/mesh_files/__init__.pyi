@@ -5,6 +5,7 @@ from .duplicates import same_surface as same_surface
 from .duplicates import surface_facts as surface_facts
 from .listing import MeshListing as MeshListing
 from .listing import find_meshes as find_meshes
+from .listing import is_rough as is_rough
 from .listing import shown_name as shown_name
 from .listing import thing_of as thing_of
 from .reader import SUFFIXES as SUFFIXES

@@ -33,13 +33,14 @@ class SurfaceFacts:
     closed: bool
     """Whether every edge joins two faces."""
 
-    def preference(self) -> tuple[bool, bool, int]:
+    def preference(self, is_rough: bool) -> tuple[bool, bool, bool, int]:
         """Return a key that sorts the best file of one thing first.
 
-        Closed ones first; among these the finest one of at most MAX_FACES faces, else the coarsest of the finer ones.
+        Closed ones first; among these the ones whose names do not say that they are rough; among these the finest of at
+        most MAX_FACES faces, else the coarsest of the finer ones.
         """
         too_fine = self.faces > MAX_FACES
-        return not self.closed, too_fine, self.faces if too_fine else -self.faces
+        return not self.closed, is_rough, too_fine, self.faces if too_fine else -self.faces
 
 
 def surface_facts(path: Path) -> SurfaceFacts:

@@ -25,6 +25,7 @@ _VARIANT = (
     r"(google_?\d+k|\d+k|poisson|tsdf|visuals?|collisions?|(non_?)?textured(_\w+)?|textures?|high|low|lod_?\d+|coarse|"
     r"fine|simplified|decimated|watertight|original|raw|mesh(es)?|models?|model_normalized)"
 )
+_ROUGH = re.compile(r"(^|[/._-])(collisions?|coarse|decimated|low|poisson|simplified|tsdf)(?=[/._-]|$)", re.I)
 _WHOLE, _END = re.compile(_VARIANT, re.I), re.compile(rf"[._-]{_VARIANT}$", re.I)
 
 
@@ -89,6 +90,11 @@ def thing_of(name: str) -> str:
     path = Path(name)
     parts = [part for part in (*path.parts[:-1], path.stem) if not _WHOLE.fullmatch(part)]
     return "/".join(_END.sub("", part) for part in parts)
+
+
+def is_rough(name: str) -> bool:
+    """Return whether the path of a mesh names a copy that is rougher than others of the thing, as "collision" or "low"."""
+    return bool(_ROUGH.search(name))
 
 
 def _files(folder: Path) -> Iterator[Path]:
