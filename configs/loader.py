@@ -23,7 +23,6 @@ from dexgrasp.configs.renamed_keys import RENAMED_GROUPS, RENAMED_OPTIONS
 from dexgrasp.configs.schema import (
     CommandLineValue,
     ConfigError,
-    Yaml,
     as_dict,
     build,
     current_name,
@@ -31,7 +30,8 @@ from dexgrasp.configs.schema import (
     put,
 )
 from dexgrasp.utils.files import write_text
-from dexgrasp.utils.text import comma_separated, did_you_mean
+from dexgrasp.utils.readers import DamagedFileError, parse_yaml
+from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
 ROOT = Path(__file__).resolve().parent
 EVERYWHERE = "_global_"
@@ -76,20 +76,20 @@ def save(cfg: Any, path: Path) -> None:
 
 def read_plain(path: Path) -> dict[str, Any]:
     """Read a YAML file as plain dicts, lists, numbers and strings, without composition."""
+    content = Path(path).read_bytes()
     try:
-        tree = _parse(Path(path).read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ConfigError(f"{path} is damaged or no YAML file: {reason}; restore it, or give another") from error
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path} is no configuration: expected keys with values, got {str(tree)[:60]!r}")
+        tree = _parse(content, path)
+    except DamagedFileError as error:
+        raise ConfigError(str(error)) from error
+    if not isinstance(tree, dict) or not all(isinstance(key, str) for key in tree):
+        raise ConfigError(f"{path} is no configuration: expected keys with values, got {shown(tree)}")
     return copy.deepcopy(tree)
 
 
 @functools.cache
-def _parse(text: str) -> dict[str, Any]:
+def _parse(content: bytes, path: Path) -> Any:
     """Return the content of a YAML file; help reads each file several times."""
-    return yaml.load(text, Loader=Yaml) or {}
+    return parse_yaml(content, path)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,8 +8,6 @@ import ast
 import dataclasses
 import inspect
 import logging
-import math
-import re
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,27 +15,22 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-import yaml
-
 from dexgrasp.configs.renamed_keys import RENAMED_KEYS, RENAMED_VALUES
-from dexgrasp.utils.text import comma_separated, did_you_mean, nearest_names
+from dexgrasp.utils.bounds import OutOfBoundsError
+from dexgrasp.utils.readers import DamagedFileError, parse_yaml
+from dexgrasp.utils.text import comma_separated, did_you_mean, nearest_names, shown
 
 T = TypeVar("T")
 NOT_GIVEN = "???"
 """Hydra's mark of a value that must be given."""
+LARGEST = 1.7e308
+"""Greatest number that is read; an integer beyond it cannot become a float."""
 
 log = logging.getLogger("dexgrasp")
 
 
 class ConfigError(ValueError):
     """Refuses a key, group or value; the text names it, what was expected and what is known."""
-
-
-class Yaml(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number: the 1.1 standard asks for 1.0e-5."""
-
-
-Yaml.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
 
 
 class CommandLineValue(str):
@@ -71,7 +64,7 @@ def put(tree: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         before = tree.get(parent)
-        if isinstance(before, CommandLineValue) and isinstance(typed := yaml.load(before, Loader=Yaml), dict):
+        if isinstance(before, CommandLineValue) and isinstance(typed := _parsed(before), dict):
             tree[parent] = typed  # key={a: 1}, then key.b=2
         elif not isinstance(before, dict):
             tree[parent] = {}
@@ -226,6 +219,14 @@ def _leaves(schema: type, tree: Mapping[str, Any], prefix: str) -> Iterator[tupl
             yield prefix + str(key), value
 
 
+def _parsed(text: str) -> Any:
+    """Return the value of a typed text as YAML, or the text itself where it is none."""
+    try:
+        return parse_yaml(text, "")
+    except DamagedFileError:
+        return text
+
+
 def _deepest(key: str, value: Any) -> str:
     """Return the dotted key of the first leaf of a mapping, as it was typed."""
     while isinstance(value, Mapping) and value:
@@ -277,6 +278,8 @@ class _Reader:
                 given[field.name] = self.build(cast(type, hint), {}, f"{prefix}{field.name}.")
         try:
             return schema(**given)
+        except OutOfBoundsError as error:
+            raise ConfigError(f"{self.name}: '{prefix}{error.field}' {error.reason}") from error
         except ValueError as error:
             at = "" if str(error).startswith(prefix) else prefix.rstrip(".") + ": "
             raise ConfigError(f"{self.name}: {at}{error}") from error
@@ -300,14 +303,16 @@ class _Reader:
         if origin in (dict, Mapping) and isinstance(value, Mapping):
             at = f"a key of {key}"
             return {self.convert(k, args[0], at): self.convert(v, args[1], f"{key}[{k}]") for k, v in value.items()}
+        if isinstance(value, str) and "\0" in value:
+            raise ConfigError(f"{self.name}: '{key}' holds a NUL character: {shown(value)}")
         if hint is Any or (hint in (bool, str) and type(value) is hint) or (hint is type(None) and value is None):
             return value
         if hint is Path and isinstance(value, str):
             return Path(value)
-        if hint in (int, float) and type(value) in (int, hint) and math.isfinite(value):  # NaN passes range checks
+        if hint in (int, float) and type(value) in (int, hint) and abs(value) <= LARGEST:  # not NaN
             return hint(value)
         near = did_you_mean(str(value), args) if origin is Literal else ""
-        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {value!r}{near and '.'}{near}")
+        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {shown(value)}{near and '.'}{near}")
 
     def _typed(self, text: CommandLineValue, hint: Any, key: str) -> Any:
         """Parse what was typed: text stays text, all else is YAML (`1e-5`, `[1, 2]`, `null`, `off`)."""
@@ -315,9 +320,8 @@ class _Reader:
         if hint in (str, Path):
             return self.convert(raw, hint, key)
         bare_list = get_origin(hint) in (tuple, list, Sequence) and not raw.lstrip().startswith("[")
-        try:
-            value = yaml.load(f"[{raw}]" if bare_list else raw, Loader=Yaml)
-        except yaml.YAMLError:
+        value = _parsed(f"[{raw}]" if bare_list else raw)
+        if bare_list and isinstance(value, str):
             value = raw
         if value is None or raw.lower() == "none":
             value = None if _takes_none(hint) else raw
@@ -337,13 +341,13 @@ class _Reader:
                 return self.convert(value, arg, key)
             except ConfigError:
                 continue
-        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {value!r}")
+        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {shown(value)}")
 
     def _items(self, value: Sequence[Any], origin: Any, args: Sequence[Any], hint: Any, key: str) -> Any:
         fixed = origin is tuple and not (len(args) == 2 and args[1] is Ellipsis)
         if fixed and len(value) != len(args):
             raise ConfigError(
-                f"{self.name}: '{key}' expects {describe_type(hint)}, got {len(value)} values: {list(value)!r}"
+                f"{self.name}: '{key}' expects {describe_type(hint)}, got {len(value)} values: {shown(list(value))}"
             )
         kinds = args if fixed else [args[0]] * len(value)
         items = [

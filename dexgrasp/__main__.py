@@ -1,6 +1,14 @@
-"""`python -m dexgrasp`, also under `torchrun -m dexgrasp`."""
+"""`dexgrasp` and `python -m dexgrasp`, also under `torchrun -m dexgrasp`."""
 
-from dexgrasp.policies.cli.main import main
+
+def run() -> int:
+    """Run the command line of this process and return the exit status; Ctrl-C during the imports gives 130."""
+    try:
+        from dexgrasp.policies.cli.main import main
+    except KeyboardInterrupt:
+        return 130
+    return main()
+
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run())

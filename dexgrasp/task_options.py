@@ -17,12 +17,14 @@ from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
+from dexgrasp.utils.bounds import Seed, Threads, bounded
 from dexgrasp.utils.text import did_you_mean
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
+@bounded
 class MakeCfg:
     """Options of a task made from Python."""
 
@@ -34,9 +36,9 @@ class MakeCfg:
     """Carrier of the hand: floating or ur5e."""
     disturbance: str = "none"
     """Disturbance during the grasp: none, shift3, shift5, force, heavy or slippery."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random numbers."""
-    num_threads: int = 0
+    num_threads: Threads = 0
     """Threads of the physics; 0 = one per core, but no more than environments."""
     in_order: bool = False
     """Whether trial i uses object i modulo the library's size; otherwise objects are drawn."""

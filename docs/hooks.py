@@ -64,7 +64,7 @@ def config_keys(_: str) -> str:
         for key in command_keys(command):
             head, dot, _ = key.name.partition(".")
             if dot:
-                defaults = merged[head].setdefault((key.name, key.kind, key.meaning), defaultdict(list))
+                defaults = merged[head].setdefault((key.name, key.described_kind, key.meaning), defaultdict(list))
                 defaults[key.default].append(command.words)
     lines: list[str] = []
     for head, entries in sorted(merged.items()):
@@ -178,7 +178,7 @@ def _defaults(defaults: dict[str, list[str]]) -> str:
 
 
 def _key_table(first: str, found: Iterable[OptionHelp]) -> str:
-    rows = [_row(f"`{key.name}`", key.kind, _code(key.default), key.meaning) for key in found]
+    rows = [_row(f"`{key.name}`", key.described_kind, _code(key.default), key.meaning) for key in found]
     return "\n".join([*_table((first, "type", "default", "description")), *rows])
 
 

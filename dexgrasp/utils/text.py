@@ -1,7 +1,12 @@
 """Words of messages: the nearest known names, names in a row, tables."""
 
+import reprlib
+import shutil
+import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from itertools import zip_longest
 
 SIMILARITY = 0.7
 """Least similarity, 0 to 1, of a name that is suggested: a transposition or a missing letter lies above it."""
@@ -23,8 +28,38 @@ def comma_separated(words: Iterable[object]) -> str:
     return ", ".join(str(word) for word in words) or "none"
 
 
-def text_table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as aligned columns; the first row holds the titles and is underlined."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+def shown(value: object, most: int = 80) -> str:
+    """Return the value as Python writes it, on one line, cut after `most` characters."""
+    writer = reprlib.Repr()  # its limits hold before the text is made: a value may be huge
+    writer.maxlist = writer.maxtuple = writer.maxdict = 20
+    writer.maxstring = writer.maxlong = writer.maxother = most
+    text = writer.repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def terminal_width() -> int | None:
+    """Return the columns of the terminal; None where the output is not one."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def text_table(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
+    """Return rows of cells as aligned columns; the first row holds the titles and is underlined.
+
+    `width`: columns of the terminal; cells of the widest columns, but of the first one, are wrapped at blanks to fit.
+    """
+    columns = list(zip(*rows, strict=True))
+    widths = [max(map(len, column)) for column in columns]
+    least = [widths[0], *(max(len(word) for cell in column for word in ["", *cell.split()]) for column in columns[1:])]
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and widths != least:
+        widest = max((size, i) for i, size in enumerate(widths) if size > least[i])[1]
+        widths[widest] -= 1
+    lines = [_wrapped(row, widths) for row in rows]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
+
+
+def _wrapped(row: Sequence[str], widths: Sequence[int]) -> str:
+    """Return a row of a table, on several lines where cells are longer than their columns."""
+    cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+    parts = zip_longest(*cells, fillvalue="")
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(part, widths, strict=True)).rstrip() for part in parts]
+    return "\n".join(lines)

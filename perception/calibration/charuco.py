@@ -5,12 +5,13 @@ A ChArUco board is a chessboard with numbered markers, so that a partial view is
 
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.perception.cameras.depth import Intrinsics
+from dexgrasp.utils.bounds import Bounds, bounded
 
 MIN_CORNERS = 8
 """Least number of corners from which the pose of a board is estimated."""
@@ -19,27 +20,26 @@ UNIT = 1000.0
 
 
 @dataclass(frozen=True)
+@bounded
 class BoardCfg:
     """Layout of a ChArUco board.
 
     Board frame: origin at the top left corner of the print, x right, y down, z into the board.
     """
 
-    columns: int = 7
+    columns: Annotated[int, Bounds(3, 100)] = 7
     """Squares per row."""
-    rows: int = 5
+    rows: Annotated[int, Bounds(3, 100)] = 5
     """Rows of squares."""
-    square_m: float = 0.035
+    square_m: Annotated[float, Bounds(0.001, 1)] = 0.035
     """Side of a square; measure it on the print."""
-    marker_m: float = 0.026
+    marker_m: Annotated[float, Bounds(0.0005, 1)] = 0.026
     """Side of a marker."""
     dictionary: str = "5X5_100"
     """Family of markers, by its name in OpenCV."""
 
     def __post_init__(self) -> None:
-        if self.columns < 3 or self.rows < 3:
-            raise ValueError(f"a board needs at least 3 by 3 squares, got {self.columns} by {self.rows}")
-        if not 0 < self.marker_m < self.square_m:
+        if self.marker_m >= self.square_m:
             raise ValueError(f"markers ({self.marker_m} m) must be smaller than squares ({self.square_m} m)")
 
     def corners_m(self) -> NDArray[np.float64]:

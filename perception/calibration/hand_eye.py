@@ -12,7 +12,7 @@ images that does not determine the result is refused with the reason.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection
 from dexgrasp.perception.cameras.depth import check_rigid
+from dexgrasp.utils.bounds import Bounds, bounded
 
 Mounted = Literal["flange", "table"]
 MIN_VIEWS = {"flange": 6, "table": 3}
@@ -35,16 +36,17 @@ class BadCalibrationError(ValueError):
 
 
 @dataclass(frozen=True)
+@bounded
 class LimitsCfg:
     """Error limits above which a calibration is refused."""
 
-    reprojection_px: float = 0.8
+    reprojection_px: Annotated[float, Bounds(1e-6, 100)] = 0.8
     """Root mean square distance between detected and reprojected corners."""
-    position_mm: float = 5.0
+    position_mm: Annotated[float, Bounds(1e-6, 1000)] = 5.0
     """Largest distance between the board position from one image and that from all images."""
-    uncertainty_mm: float = 1.5
+    uncertainty_mm: Annotated[float, Bounds(1e-6, 1000)] = 1.5
     """Standard deviation of the camera's position that follows from the images."""
-    uncertainty_deg: float = 0.15
+    uncertainty_deg: Annotated[float, Bounds(1e-6, 90)] = 0.15
     """Standard deviation of the camera's orientation that follows from the images."""
 
 

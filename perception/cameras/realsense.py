@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from dexgrasp.perception.cameras.depth import (
     Intrinsics,
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose
+from dexgrasp.utils.bounds import Bounds, bounded
 
 POLL_MS = 100
 """Longest single wait, after which a lost cable or the end of a file is detected."""
@@ -101,24 +102,25 @@ def rgb(frame: Any) -> NDArray[np.uint8]:
 
 
 @dataclass(frozen=True)
+@bounded
 class RealSenseCfg:
     """Settings of a RealSense camera and of its SDK's filters."""
 
-    width: int = 640
+    width: Annotated[int, Bounds(64, 4096)] = 640
     """Columns of the depth image."""
-    height: int = 480
+    height: Annotated[int, Bounds(48, 4096)] = 480
     """Rows of the depth image."""
-    rate_hz: int = 30
+    rate_hz: Annotated[int, Bounds(1, 300)] = 30
     """Frames per second."""
     preset: str = ""
     """Depth preset by the name the camera gives it, for instance High Accuracy; empty = as the camera is."""
-    laser_power_mw: float = -1.0
+    laser_power_mw: Annotated[float, Bounds(-1, 1000)] = -1.0
     """Power of the projector [mW]; 0 = off, negative = as the camera is."""
     color: bool = False
     """Deliver the colour image as well."""
     align_to_color: bool = False
     """Depth in the pixels and the frame of the colour camera."""
-    decimation: int = 1
+    decimation: Annotated[int, Bounds(1, 8)] = 1
     """Side of the blocks that become one depth pixel, by their median; 1 = off."""
     disparity: bool = True
     """Filter disparity instead of depth, as the vendor recommends; used with spatial or temporal."""
@@ -132,8 +134,6 @@ class RealSenseCfg:
     """Also record what a camera delivers to this .db3 file."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.decimation <= 8:
-            raise ValueError(f"decimation must be 1 to 8, got {self.decimation}")
         if self.record and not self.record.endswith(".db3"):
             raise ValueError(f"a recording is a .db3 file, got '{self.record}'")
 

@@ -27,12 +27,14 @@ reduced by
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from dexgrasp.perception.grasp_planning.candidates import SLANTED, Candidates
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
+from dexgrasp.utils.bounds import Bounds, bounded
 
 LOW_M, NARROW_M, ACROSS_M = 0.045, 0.07, 0.08
 
@@ -62,30 +64,31 @@ NO_GRASP = 1e4
 
 
 @dataclass(frozen=True)
+@bounded
 class ScoreCfg:
     """Weights of the score, in log-odds."""
 
-    style: float = 0.6
+    style: Annotated[float, Bounds(-1000, 1000)] = 0.6
     """For all fingers instead of a pinch."""
-    low: float = 94.0
+    low: Annotated[float, Bounds(-1000, 1000)] = 94.0
     """[1/m]"""
-    narrow: float = 31.0
+    narrow: Annotated[float, Bounds(-1000, 1000)] = 31.0
     """[1/m]"""
-    tall: float = 11.0
+    tall: Annotated[float, Bounds(-1000, 1000)] = 11.0
     """[1/m]"""
-    length: float = 9.0
+    length: Annotated[float, Bounds(-1000, 1000)] = 9.0
     """[1/m]"""
-    across: float = 48.0
+    across: Annotated[float, Bounds(-1000, 1000)] = 48.0
     """[1/m]"""
-    crush: float = 41.0
+    crush: Annotated[float, Bounds(-1000, 1000)] = 41.0
     """[1/m]"""
-    off_centre: float = 36.0
+    off_centre: Annotated[float, Bounds(-1000, 1000)] = 36.0
     """[1/m]"""
-    short: float = 15.0
+    short: Annotated[float, Bounds(-1000, 1000)] = 15.0
     """[1/m]"""
-    blocked: float = 31.0
+    blocked: Annotated[float, Bounds(-1000, 1000)] = 31.0
     """[1/m]"""
-    angle: float = 3.4
+    angle: Annotated[float, Bounds(-1000, 1000)] = 3.4
     """[1/rad]"""
 
 

@@ -6,7 +6,7 @@ valid range -> points -> workspace -> table -> above it -> not the robot -> no f
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from dexgrasp.perception.segmentation.clustering import (
     sample_points,
 )
 from dexgrasp.perception.segmentation.table_plane import TABLE, Plane, fit_plane
+from dexgrasp.utils.bounds import Bounds, bounded
 
 MAX_SLOPE = 6.0
 """Largest depth slope [m per m of image] of one surface, viewed 80 degrees from its normal."""
@@ -38,48 +39,47 @@ class NoObjectError(ValueError):
 
 
 @dataclass(frozen=True)
+@bounded
 class SegmentationCfg:
     """Settings of the segmentation; lengths in metres, world frame with the table near z = 0."""
 
-    range_m: tuple[float, float] = (0.25, 1.5)
+    range_m: Annotated[tuple[float, float], Bounds(0.01, 20, ordered=True)] = (0.25, 1.5)
     """Depths outside are holes. The lower bound is the least distance of a D435 at 640 columns."""
-    stride: int = 2
+    stride: Annotated[int, Bounds(1, 32)] = 2
     """Stride of the pixels that are used, in rows and columns; 1 where the camera decimates."""
-    box_lower_m: tuple[float, float, float] = (-0.4, -0.4, -0.12)
+    box_lower_m: Annotated[tuple[float, float, float], Bounds(-5, 5)] = (-0.4, -0.4, -0.12)
     """Corner of the workspace. It reaches below the table: a table may be tilted against the world."""
-    box_upper_m: tuple[float, float, float] = (0.4, 0.4, 0.5)
+    box_upper_m: Annotated[tuple[float, float, float], Bounds(-5, 5)] = (0.4, 0.4, 0.5)
     """The opposite corner."""
     plane: Literal["ransac", "known"] = "ransac"
     """Find the table in each image, or take the known one."""
-    plane_tolerance_m: float = 0.006
+    plane_tolerance_m: Annotated[float, Bounds(0.0001, 0.1)] = 0.006
     """Distance from the table plane within which points count as table points in the search."""
-    max_tilt_deg: float = 20.0
+    max_tilt_deg: Annotated[float, Bounds(0, 90)] = 20.0
     """Largest tilt of the table."""
-    min_height_m: float = 0.004
+    min_height_m: Annotated[float, Bounds(0, 0.5)] = 0.004
     """Least height of an object's points over the table; more where the table looks rough."""
-    roughness_factor: float = 3.0
+    roughness_factor: Annotated[float, Bounds(0, 100)] = 3.0
     """Points this many standard deviations of the table's points above it tell where an object is."""
-    footprint_factor: float = 1.5
+    footprint_factor: Annotated[float, Bounds(0, 100)] = 1.5
     """Height threshold, in standard deviations, for points within the footprint of the detected object."""
-    cell_m: float = 0.008
+    cell_m: Annotated[float, Bounds(0.002, 0.2)] = 0.008
     """Objects are apart if, seen from above, two such cells fit between them; far from the camera cells are wider."""
-    hand_margin_m: float = 0.008
+    hand_margin_m: Annotated[float, Bounds(0, 0.2)] = 0.008
     """Margin by which the robot's capsules are enlarged, for errors of calibration and depth."""
-    min_points: int = 20
+    min_points: Annotated[int, Bounds(1, 100_000)] = 20
     """Least number of points of an object."""
-    points: int = 256
+    points: Annotated[int, Bounds(1, 65_536)] = 256
     """Number of sampled object points."""
     sampling: Sampling = "farthest"
     """Sampling of the object points: farthest-point or random."""
 
     def __post_init__(self) -> None:
         near, far = self.range_m
-        if not 0 < near < far:
-            raise ValueError(f"range_m must satisfy 0 < near < far, got {self.range_m}")
+        if near == far:
+            raise ValueError(f"range_m must satisfy near < far, got {self.range_m}")
         if any(low >= high for low, high in zip(self.box_lower_m, self.box_upper_m, strict=True)):
             raise ValueError(f"the workspace from {self.box_lower_m} to {self.box_upper_m} is empty")
-        if self.stride < 1 or self.points < 1 or self.min_points < 1:
-            raise ValueError("stride, points and min_points must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -11,59 +11,61 @@ as the spin of a ball. Nothing but points and the hand's pose is used, so a robo
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Annotated, Self
 
 import torch
 from torch import Tensor
 
 from dexgrasp.perception.occlusion import CameraOcclusion
 from dexgrasp.perception.transforms import matrix_from_quat, quat_from_rotvec, quat_multiply
+from dexgrasp.utils.bounds import Bounds, Share, bounded
 
 FRAME_POINTS = 48
 """Points at the end of an updated cloud that belong to the newest frame; the others are tracked."""
 
 
 @dataclass(frozen=True)
+@bounded
 class IcpCfg:
     """Configure the registration of a first view to new frames."""
 
-    model_points: int = 96
+    model_points: Annotated[int, Bounds(4, 4096)] = 96
     """Points of the first view that are matched."""
-    frame_points: int = FRAME_POINTS
+    frame_points: Annotated[int, Bounds(4, 4096)] = FRAME_POINTS
     """Points of a frame that are matched."""
-    normal_neighbors: int = 12
+    normal_neighbors: Annotated[int, Bounds(3, 256)] = 12
     """Nearest points of the first view that a surface normal is fitted to."""
-    point_weight: float = 0.1
+    point_weight: Annotated[float, Bounds(0, 100)] = 0.1
     """Weight of the point-to-point distance; the distance along the normal has weight 1."""
-    cauchy_scales_m: tuple[float, ...] = (0.02, 0.01)
+    cauchy_scales_m: Annotated[tuple[float, ...], Bounds(0.0001, 1, items=(1, 32))] = (0.02, 0.01)
     """Distance at which a pair's weight is halved, one value per iteration [m]."""
-    damping: float = 0.02
+    damping: Annotated[float, Bounds(0, 100)] = 0.02
     """Levenberg damping as a share of the mean curvature."""
-    restarts: int = 2
+    restarts: Annotated[int, Bounds(0, 64)] = 2
     """Further start poses that are registered where the fit is bad: the best of the candidate shifts."""
-    rounds_per_restart: int = 2
+    rounds_per_restart: Annotated[int, Bounds(1, 64)] = 2
     """Rounds of iterations from each of those start poses."""
-    max_shift_m: float = 0.065
+    max_shift_m: Annotated[float, Bounds(0, 1)] = 0.065
     """Largest horizontal distance by which an object may have jumped between frames [m]."""
-    shift_spacing_m: float = 0.025
+    shift_spacing_m: Annotated[float, Bounds(0.001, 1)] = 0.025
     """Spacing of the candidate shifts, which lie on a hexagonal grid [m]."""
-    screening_frame_points: int = 24
+    screening_frame_points: Annotated[int, Bounds(1, 4096)] = 24
     """Points of a frame by which candidate shifts are compared."""
-    screening_model_points: int = 32
+    screening_model_points: Annotated[int, Bounds(1, 4096)] = 32
     """Points of the first view by which candidate shifts are compared."""
-    inlier_m: float = 0.008
+    inlier_m: Annotated[float, Bounds(0.0001, 1)] = 0.008
     """Distance within which a new point lies on the object: three times a D435's depth noise at 0.75 m [m]."""
-    expected_weight: float = 0.5
+    expected_weight: Annotated[float, Bounds(0, 100)] = 0.5
     """Weight of a first-view point that the hand does not hide, relative to a new point."""
-    covered_m: float = 0.015
+    covered_m: Annotated[float, Bounds(0.0001, 1)] = 0.015
     """Distance within which a new point confirms a first-view point that the hand does not hide [m]."""
-    min_expected_points: int = 5
+    min_expected_points: Annotated[int, Bounds(0, 4096)] = 5
     """With fewer unhidden first-view points, missing confirmation is no evidence."""
-    retry_below_fit: float = 0.7
+    retry_below_fit: Share = 0.7
     """Fit, in [0, 1], below which the further start poses are registered."""
-    keep_above_fit: float = 0.3
+    keep_above_fit: Share = 0.3
     """Least fit, in [0, 1], at which the registered pose replaces the last one."""
-    on_track_above_fit: float = 0.6
+    on_track_above_fit: Share = 0.6
     """Least fit, in [0, 1], at which the object counts as tracked; below it is lost until a later frame."""
 
     @cached_property

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from dexgrasp.policies.algorithms.rollout_buffer import Minibatch
 from dexgrasp.policies.networks.actor_critic import Encoder, GraspPolicy
 from dexgrasp.policies.networks.student import StudentPolicy
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
+from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import atomic_path
 from dexgrasp.utils.tensor_archive import ArchiveError, read_archive, write_archive
 
@@ -32,43 +33,39 @@ log = logging.getLogger("dexgrasp")
 
 
 @dataclass(frozen=True)
+@bounded
 class DistillationCfg:
     """Schedule from imitation to reinforcement, and the weights and sizes of imitation."""
 
     schedule: Literal["iteration", "success"] = "iteration"
     """Quantity that determines rho: the number of the iteration, or the success rate of the last rollouts."""
-    rho_start: float = 0.5
+    rho_start: Annotated[float, Bounds(0, 10)] = 0.5
     """Share of the iterations, or success rate, at which rho starts to rise from 0."""
-    rho_end: float = 0.8
+    rho_end: Annotated[float, Bounds(0, 10)] = 0.8
     """Share of the iterations, or success rate, at which rho reaches `rho_max`."""
-    rho_max: float = 0.9
+    rho_max: Share = 0.9
     """Highest rho; the share 1 - rho stays imitation."""
-    imitation_weight: float = 1.0
+    imitation_weight: Annotated[float, Bounds(0, 1000)] = 1.0
     """Weight of the imitation loss; 0: no imitation."""
-    reconstruction_weight: float = 0.2
+    reconstruction_weight: Annotated[float, Bounds(0, 1000)] = 0.2
     """Weight of the loss of reconstructed contacts and forces."""
-    num_rollouts: int = 10
+    num_rollouts: Annotated[int, Bounds(1, 1000)] = 10
     """Number of rollouts in the buffer of the imitation loss."""
-    samples_per_rollout: int = 32768
+    samples_per_rollout: Annotated[int, Bounds(1, 10_000_000)] = 32768
     """Samples kept of each rollout, chosen at random: limits memory and the size of RUN/last.window."""
-    gradient_steps: int = 60
+    gradient_steps: Annotated[int, Bounds(1, 100_000)] = 60
     """Gradient steps of an iteration while rho is 0."""
-    batch_size: int = 1024
+    batch_size: Annotated[int, Bounds(1, 1_000_000)] = 1024
     """Samples of an imitation batch."""
-    imitation_rate: float = 1e-3
+    imitation_rate: Annotated[float, Bounds(1e-8, 1)] = 1e-3
     """Learning rate while rho is 0; it falls to a third until rho rises."""
-    ppo_rate: float = 3e-5
+    ppo_rate: Annotated[float, Bounds(1e-8, 1)] = 3e-5
     """Learning rate when reinforcement starts."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.rho_start <= self.rho_end:
+        if self.rho_start > self.rho_end:
             found = f"rho_start={self.rho_start} and rho_end={self.rho_end}"
             raise ValueError(f"distillation.rho_start must lie in 0..rho_end, got {found}")
-        if not 0 <= self.rho_max <= 1:
-            raise ValueError(f"distillation.rho_max must lie in 0..1, got {self.rho_max}")
-        if min(self.num_rollouts, self.samples_per_rollout, self.gradient_steps, self.batch_size) < 1:
-            names = "num_rollouts, samples_per_rollout, gradient_steps and batch_size"
-            raise ValueError(f"distillation: {names} must be at least 1")
 
     def rho(self, where: float) -> float:
         """Return the share of reinforcement at `where`, a share of the iterations or a success rate."""

@@ -7,7 +7,7 @@ RUN/bench.json      successes of each on the same trials
 import gc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +24,7 @@ from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.disturbances import DISTURBANCES
 from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.utils.bounds import Bounds, NumTrials, bounded
 from dexgrasp.utils.files import write_json
 
 
@@ -59,17 +60,18 @@ VARIANTS = {
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchAblationsCfg(TrainCfg):
     """Train every variant on `budget` control steps and compare them.
 
     Options of `train` apply to all variants.
     """
 
-    budget: float = 1.0
+    budget: Annotated[float, Bounds(1e-6, 1e6)] = 1.0
     """Million control steps of each variant."""
     variants: tuple[str, ...] = tuple(VARIANTS)
     """Names of the variants."""
-    trials: int = 432
+    trials: NumTrials = 432
     """Trials of each variant per disturbance."""
     disturbances: tuple[str, ...] = ("none", "shift5")
     """Disturbances under which each variant is measured."""
@@ -77,12 +79,9 @@ class BenchAblationsCfg(TrainCfg):
     """Test objects, used neither in training nor in the choice of checkpoints."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         for name, known in (("variants", VARIANTS), ("disturbances", DISTURBANCES)):
             if unknown := sorted(set(getattr(self, name)) - set(known)):
                 raise ValueError(f"{name}: no {unknown}; known: {list(known)}")
-        if self.budget <= 0 or self.trials < 1:
-            raise ValueError(f"budget must be positive and trials at least 1, got {self.budget} and {self.trials}")
 
 
 def bench_ablations(cfg: BenchAblationsCfg) -> dict[str, Any]:

@@ -9,7 +9,7 @@ near the object are reported separately.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from rich.console import Console
@@ -29,6 +29,7 @@ from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.depth_camera import DepthCamera
 from dexgrasp.sim.sensors.object_camera import CameraModel
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
+from dexgrasp.utils.bounds import Bounds, NumEnvs, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 
@@ -38,6 +39,7 @@ NEAR_M = 0.05
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchCamerasCfg:
     """Compare the training camera with rendered depth, or tracked points with the true ones.
 
@@ -49,17 +51,17 @@ class BenchCamerasCfg:
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
-    trials: int = 0
+    trials: Annotated[int, Bounds(0, 1_000_000)] = 0
     """Number of scenes; trial i uses object i modulo their number. 0: one of each object."""
     flaws: bool = True
     """Whether the rendered images have the errors of a D435."""
-    num_envs: int = 36
+    num_envs: NumEnvs = 36
     """Number of parallel scenes."""
-    every_steps: int = 6
+    every_steps: Annotated[int, Bounds(1, 10_000)] = 6
     """Control steps between comparisons in the grasp phase; the first one is at its start."""
     disturbance: Disturbed = "none"
     """Disturbance in the comparison with true points."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random numbers."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
@@ -67,10 +69,6 @@ class BenchCamerasCfg:
     """Task; its camera selects the comparison."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
-
-    def __post_init__(self) -> None:
-        if self.trials < 0 or min(self.num_envs, self.every_steps) < 1:
-            raise ValueError("trials must not be negative, num_envs and every_steps be at least 1")
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.deploy.bundle import read_bundle
 from dexgrasp.policies.deploy.policy import Command, Observation, Policy, PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
 from dexgrasp.policies.run_directory import Run
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import latency_summary
 
@@ -21,21 +22,18 @@ WARM_UP = 50
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchDeployCfg:
     """Measure the time of a control step of an exported policy and of the safety gate."""
 
     policy: str = "allegro/student"
     """Exported policy: a shipped name (allegro/student) or a bundle directory."""
-    steps: int = 2000
+    steps: Annotated[int, Bounds(1, 10_000_000)] = 2000
     """Number of timed control steps."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     safety: SafetyCfg = field(default_factory=SafetyCfg)
     """Limits of the safety gate."""
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps must be at least 1, got {self.steps}")
 
 
 def bench_deploy(cfg: BenchDeployCfg) -> None:

@@ -13,7 +13,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import gymnasium
 import mujoco
@@ -33,6 +33,7 @@ from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
+from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch
 
@@ -72,6 +73,7 @@ def _resident_mb() -> float:
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchEngineCfg:
     """Measure the speed and the memory of the simulated task."""
 
@@ -79,19 +81,19 @@ class BenchEngineCfg:
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
-    num_envs: tuple[int, ...] = (1, 16, 64, 256)
+    num_envs: Annotated[tuple[int, ...], Bounds(1, 65_536, items=(1, 64))] = (1, 16, 64, 256)
     """Numbers of environments."""
-    threads: tuple[int, ...] = (1, 2)
+    threads: Annotated[tuple[int, ...], Bounds(1, 1024, items=(1, 64))] = (1, 2)
     """Numbers of threads."""
     presets: tuple[str, ...] = ("reference", "balanced", "turbo")
     """Physics presets."""
-    repeats: int = 2
+    repeats: Annotated[int, Bounds(1, 1000)] = 2
     """Episodes per cell of the table; the fastest one counts."""
     engine: EngineName = "cpu"
     """cpu: MuJoCo's batch. warp: MuJoCo Warp, without the numbers for threads and memory."""
     warp: WarpCfg = field(default_factory=WarpCfg)
     """Buffer sizes of engine=warp."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of objects, poses and actions."""
     out: str = ""
     """Run directory; empty: runs/bench-engine-<time>."""
@@ -101,10 +103,8 @@ class BenchEngineCfg:
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
-        if not (self.num_envs and self.threads and self.presets):
-            raise ValueError("bench: num_envs, threads and presets must not be empty")
-        if min(*self.num_envs, *self.threads, self.repeats) < 1:
-            raise ValueError("bench: num_envs, threads and repeats must be at least 1")
+        if not self.presets:
+            raise ValueError("presets must not be empty")
 
 
 @dataclass

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from rich.console import Console
@@ -33,6 +33,7 @@ from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
+from dexgrasp.utils.bounds import Bounds, NumTrials, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import Stopwatch, device_clock
 
@@ -57,6 +58,7 @@ log = logging.getLogger("dexgrasp")
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchGpuCfg:
     """Measure engine=warp on one GPU: parity with the CPU engine, stepping rate, learning rate."""
 
@@ -66,15 +68,15 @@ class BenchGpuCfg:
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
-    num_envs: tuple[int, ...] = (1024, 4096, 8192)
+    num_envs: Annotated[tuple[int, ...], Bounds(1, 65_536, items=(1, 64))] = (1024, 4096, 8192)
     """Numbers of environments of the stepping; learning uses the second, or the only one."""
-    trials: int = 576
+    trials: NumTrials = 576
     """Scripted grasps on each engine, with each seed."""
-    seeds: int = 3
+    seeds: Annotated[int, Bounds(1, 1000)] = 3
     """Seeds of the scripted grasps; the first is `seed`, and Warp plays it twice."""
-    iterations: int = 4
+    iterations: Annotated[int, Bounds(1, 10_000)] = 4
     """Number of timed iterations of learning, after one warm-up iteration."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of objects, poses and actions."""
     out: str = ""
     """Run directory; empty: runs/bench-gpu-<time>."""
@@ -86,10 +88,6 @@ class BenchGpuCfg:
     """Physics settings."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
-
-    def __post_init__(self) -> None:
-        if not self.num_envs or min(self.num_envs) < 1 or min(self.trials, self.seeds, self.iterations) < 1:
-            raise ValueError("bench gpu: num_envs, trials, seeds and iterations must be at least 1")
 
     def tiny(self) -> "BenchGpuCfg":
         """Return a configuration small enough for a CPU."""

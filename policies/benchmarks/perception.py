@@ -6,6 +6,7 @@ One thread, 640x480 pixels.
 import time
 import tracemalloc
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.synthetic_scenes import SCENES, DepthScene, make_scene
+from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import LapTimer, latency_summary
 
@@ -27,25 +29,22 @@ BATCH = (256, 512)
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchPerceptionCfg:
     """Measure the time of each stage of perception."""
 
-    frames: int = 200
+    frames: Annotated[int, Bounds(1, 1_000_000)] = 200
     """Number of timed images; they alternate between scenes of every kind."""
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
     """Hand whose features are computed."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the scenes."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Options of the segmentation pipeline."""
-
-    def __post_init__(self) -> None:
-        if self.frames < 1:
-            raise ValueError(f"frames must be at least 1, got {self.frames}")
 
 
 def bench_perception(cfg: BenchPerceptionCfg) -> None:

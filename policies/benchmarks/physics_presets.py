@@ -18,11 +18,13 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.bounds import NumEnvs, NumTrials, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchPhysicsCfg:
     """Run the same trials on every physics preset and compare each outcome with that on the first."""
 
@@ -34,11 +36,11 @@ class BenchPhysicsCfg:
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
-    trials: int = 240
+    trials: NumTrials = 240
     """Trials per preset."""
-    num_envs: int = 60
+    num_envs: NumEnvs = 60
     """Number of parallel trials."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random numbers."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""

@@ -2,7 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from rich.console import Console
@@ -12,6 +12,7 @@ from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.sensors.synthetic_scenes import CAMERA, SCENES, make_scene, overlap
+from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 
@@ -20,16 +21,17 @@ GOOD = 0.8
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchSegmentationCfg:
     """Measure the quality of the segmentation on synthetic images with ground truth."""
 
-    scenes: int = 500
+    scenes: Annotated[int, Bounds(1, 1_000_000)] = 500
     """Number of images, distributed over the kinds of scenes."""
     kinds: tuple[str, ...] = tuple(SCENES)
     """Kinds of scenes."""
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
-    seed: int = 0
+    seed: Seed = 0
     """Number of the first scene of each kind."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
@@ -38,8 +40,8 @@ class BenchSegmentationCfg:
 
     def __post_init__(self) -> None:
         unknown = [kind for kind in self.kinds if kind not in SCENES]
-        if unknown or not self.kinds or self.scenes < 1:
-            raise ValueError(f"bench: scenes at least 1, kinds of {', '.join(SCENES)}; got {self.scenes}, {unknown}")
+        if unknown or not self.kinds:
+            raise ValueError(f"kinds: expected some of {', '.join(SCENES)}, got {list(self.kinds)}")
 
 
 def bench_segmentation(cfg: BenchSegmentationCfg) -> None:

@@ -8,7 +8,7 @@ FOLDER/poses.yaml      per image {pos_m, quat_wxyz} of the flange in the world; 
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import yaml
@@ -22,25 +22,38 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, p
 from dexgrasp.perception.cameras.open import read_intrinsics
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 from dexgrasp.policies.run_directory import Run, log
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
+LARGEST_PRINT = 400_000_000
+"""Dots of the largest print that is drawn."""
 
 
 @dataclass(frozen=True)
+@bounded
 class PrintBoardCfg:
     """Draw the calibration board to print."""
 
-    dpi: int = 300
+    dpi: Annotated[int, Bounds(30, 4800)] = 300
     """Resolution of the print [dots per inch]; print without scaling, then measure a square."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
     board: BoardCfg = field(default_factory=BoardCfg)
     """Dimensions of the board."""
 
+    def __post_init__(self) -> None:
+        dots = self.board.columns * self.board.rows * (self.board.square_m / M_PER_INCH * self.dpi) ** 2
+        if dots > LARGEST_PRINT:
+            raise ValueError(
+                f"a board of {self.board.columns} by {self.board.rows} squares of {self.board.square_m} m at "
+                f"dpi={self.dpi} has {dots:.1e} dots, at most {LARGEST_PRINT:.1e} are drawn: reduce dpi"
+            )
+
 
 @dataclass(frozen=True)
+@bounded
 class CalibrateCameraCfg:
     """Estimate the pose of the camera from images of the board."""
 
@@ -52,11 +65,11 @@ class CalibrateCameraCfg:
     """Stream of the images: color, or depth (the left infrared camera)."""
     serial: str = ""
     """Serial number of the camera, for images from a folder; empty = any."""
-    board_pos_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    board_pos_m: Annotated[tuple[float, float, float], Bounds(-10, 10)] = (0.0, 0.0, 0.0)
     """Position of the print's top left corner in the world [m], for a board on the table without poses.yaml."""
-    board_quat_wxyz: tuple[float, float, float, float] = (0.0, 1.0, 0.0, 0.0)
+    board_quat_wxyz: Annotated[tuple[float, float, float, float], Bounds(-1, 1)] = (0.0, 1.0, 0.0, 0.0)
     """Orientation of the board: x right on the print, z into it; by default the print's right is the world's x."""
-    views: int = 20
+    views: Annotated[int, Bounds(1, 1000)] = 20
     """Number of images taken from a camera; all images of a folder are used."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""

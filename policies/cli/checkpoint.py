@@ -40,6 +40,7 @@ from dexgrasp.policies.networks.actor_critic import Architecture
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.observations import observation_layouts
+from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import atomic_path
 from dexgrasp.utils.tensor_archive import entry_names, write_archive
 
@@ -60,6 +61,7 @@ class UpgradeCfg:
 
 
 @dataclass(frozen=True)
+@bounded
 class Sb3Cfg:
     """Write a trained policy as a zip file for `stable_baselines3.PPO.load`.
 

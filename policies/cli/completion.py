@@ -12,6 +12,7 @@ from dexgrasp import assets
 from dexgrasp.policies.cli import sweep
 from dexgrasp.policies.cli.commands import CliCommand
 from dexgrasp.policies.cli.option_docs import OptionHelp, keys
+from dexgrasp.utils.bounds import bounded
 
 REQUEST = "__complete"
 """First word of a request for candidates."""
@@ -57,6 +58,7 @@ compdef _dexgrasp dexgrasp
 
 
 @dataclass(frozen=True)
+@bounded
 class CompletionCfg:
     """Print a completion script."""
 

@@ -95,7 +95,12 @@ def prefix_help(command: CliCommand, prefix: str, chosen: Mapping[str, str] | No
 
 
 def _head(command: CliCommand) -> str:
-    places = "".join(f" {key.upper()}" for key in command.positional)
+    """Return usage and summary; brackets around words that may be left out."""
+    defaults = {key.name: key.default for key in keys(command.schema, command.config)}
+    places = ""
+    for place in command.positional:
+        needed = defaults[place.removesuffix("...")] in (REQUIRED, "", "[]")
+        places += f" {place.upper()}" if needed else f" [{place.upper()}]"
     return f"usage: dexgrasp {command.words}{places} [key=value ...]\n\n{command.summary}"
 
 
@@ -152,7 +157,7 @@ def _line(key: OptionHelp, brief: bool) -> str:
 def _text(key: OptionHelp, brief: bool) -> str:
     required = "required. " if key.default == REQUIRED else ""
     if not brief:
-        return f"{required}({key.kind}) {key.meaning}"
+        return f"{required}({key.described_kind}) {key.meaning}"
     if key.kind == "group":
         return f"{key.meaning.partition(';')[0]}: {' | '.join(key.choices)}"
     listed = [choice for choice in key.choices if choice not in key.meaning]

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from dexgrasp import assets, configs
+from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import cache_folder
-from dexgrasp.utils.text import text_table
+from dexgrasp.utils.text import terminal_width, text_table
 
 OBSERVATIONS = {
     "teacher": "contacts, forces, the whole object and its motion (simulation only)",
@@ -17,17 +18,18 @@ OBSERVATIONS = {
 
 
 @dataclass(frozen=True)
+@bounded
 class ListCfg:
     """List what is shipped, as a table."""
 
-    what: Literal["policies", "hands", "arms", "objects", "cameras", "views"]
-    """Table to print; views is another name of cameras: the camera modes that `camera=` takes."""
+    what: Literal["policies", "hands", "arms", "objects", "cameras"]
+    """Table to print; cameras: the camera modes that `camera=` takes."""
 
 
 def list_assets(cfg: ListCfg) -> None:
     """Print the table."""
-    tables = {"policies": policies, "hands": hands, "arms": arms, "objects": objects}
-    print(text_table(tables.get(cfg.what, cameras)()))
+    tables = {"policies": policies, "hands": hands, "arms": arms, "objects": objects, "cameras": cameras}
+    print(text_table(tables[cfg.what](), terminal_width()))
 
 
 def policies() -> list[Sequence[str]]:

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -27,7 +28,15 @@ from dexgrasp.utils.interrupt import SIGNALS
 from dexgrasp.utils.plugins import import_plugins, plugin_names
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
-OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, MISUSED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
+
+LESS_MEMORY = "reduce num_envs, trials, n or the number of objects, or end other programs"
+"""Remedies where memory is exhausted."""
+
+LONGEST_MESSAGE = 3200
+"""Characters of an error: the list of all keys of a command fits, a value of a megabyte does not."""
+
+PLEASE_REPORT = "please report this; DEXGRASP_DEBUG=1 shows the traceback"
 
 FLAGS = ("--cfg", "-m", "--multirun")
 """Words of every command beside key=value."""
@@ -40,13 +49,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (default: that of the process) and return the exit status.
 
     0: done; 1: the output was closed before its end, or a job of a sweep failed; 2: wrong usage, or an error reported
-    in one line (DEXGRASP_DEBUG=1 shows its traceback); 130: interrupted.
+    in one line (DEXGRASP_DEBUG=1 shows its traceback); 3: an internal error, also in one line; 130: interrupted.
     """
     try:
         return _main(list(sys.argv[1:] if arguments is None else arguments))
     except BrokenPipeError:  # `dexgrasp ... | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except KeyboardInterrupt:  # before a command runs, or once more while the first is reported
+        return INTERRUPTED
+    except Exception as error:
+        return _report("dexgrasp", error)
+    finally:
+        if arguments is None:  # this process ends: a further Ctrl-C ends it at once, without a traceback
+            signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
 
 
 def _main(given: list[str]) -> int:
@@ -83,8 +99,7 @@ def _print_help(command: CliCommand, rest: Sequence[str]) -> int:
         else:
             text = help.command_help(command, chosen)
     except (configs.ConfigError, ImportError) as error:
-        print(f"dexgrasp {command.words}: error: {error}", file=sys.stderr)
-        return MISUSED
+        return _report(f"dexgrasp {command.words}", error)
     print(text)
     return OK
 
@@ -142,17 +157,41 @@ def _guarded(command: CliCommand, words: Sequence[str]) -> int:
         return INTERRUPTED
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, ImportError) as error:
-        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a module in native code that is interrupted in its import
+    except Exception as error:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # `_interrupt` struck in native code, during an import
             return INTERRUPTED
-        if os.environ.get("DEXGRASP_DEBUG") == "1":
-            raise
-        print(f"dexgrasp {command.words}: error: {error}", file=sys.stderr)
-        return MISUSED
+        return _report(f"dexgrasp {command.words}", error, command.config)
     finally:
         for name, before in previous.items():
             signal.signal(name, before)
         log.removeHandler(handler)
+
+
+def _report(who: str, error: Exception, name: str = "") -> int:
+    """Print an error as one line and return the exit status; `name`: where errors of a configuration come from."""
+    if os.environ.get("DEXGRASP_DEBUG") == "1":
+        traceback.print_exception(error)
+    text = " ".join(str(error).removeprefix(f"{name}: ").split()) or type(error).__name__
+    if _is_out_of_memory(error):
+        text, status = f"error: not enough memory ({text[:200]}): {LESS_MEMORY}", MISUSED
+    elif isinstance(error, (ValueError, OSError, ImportError)):
+        text, status = f"error: {text}", MISUSED
+    else:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        place = f"{os.path.basename(where.filename)}:{where.lineno}"
+        text = f"internal error: {type(error).__name__} in {place}: {text[:500]} ({PLEASE_REPORT})"
+        status = INTERNAL
+    cut = text if len(text) <= LONGEST_MESSAGE else f"{text[:LONGEST_MESSAGE]} ... {text[-200:]}"
+    print(f"{who}: {cut}", file=sys.stderr)
+    return status
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory is exhausted; torch and MuJoCo raise errors of their own."""
+    words = ("out of memory", "can't allocate memory", "could not allocate memory")
+    return isinstance(error, MemoryError) or (
+        not isinstance(error, (ValueError, OSError, ImportError)) and any(word in str(error) for word in words)
+    )
 
 
 def _run(command: CliCommand, words: Sequence[str]) -> int:
@@ -161,6 +200,7 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
     if not {"-m", "--multirun"} & set(flags):
         cfg = load(command, overrides)
         if "--cfg" in flags:
+            preflight.check_values(cfg)
             print(yaml.safe_dump(configs.as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
             return OK
         preflight.check(cfg, out_is_file=command.out_is_file)

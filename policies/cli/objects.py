@@ -4,38 +4,39 @@ import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from dexgrasp.sim.objects import generator, importer
+from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M
 from dexgrasp.sim.objects.library import MAX_PIECES
 from dexgrasp.sim.objects.registry import open_library
+from dexgrasp.utils.bounds import Bounds, Seed, Threads, bounded
 
 
 @dataclass(frozen=True)
+@bounded
 class GenerateCfg:
     """Generate a library of objects from families of shapes."""
 
     out: str
     """Folder of the library to write."""
-    n: int = 2000
+    n: Annotated[int, Bounds(1, 1_000_000)] = 2000
     """Number of objects, spread evenly over the families."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random shapes; it determines every byte of the library."""
     split: Literal["train", "validation", "test"] = "train"
     """Split; the ranges of proportions are disjoint: no test object is a rescaled training object."""
     families: tuple[str, ...] = ()
     """Families of shapes, for instance families=mug,bowl; empty = all."""
-    workers: int = 0
+    workers: Threads = 0
     """Number of processes; 0 = one per core."""
 
     def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}")
-        _check_workers(self.workers)
         generator.checked_families(self.families or None)
 
 
 @dataclass(frozen=True)
+@bounded
 class ImportCfg:
     """Import a folder of meshes as a library of objects."""
 
@@ -43,30 +44,29 @@ class ImportCfg:
     """Folder with OBJ, STL, PLY or GLB files, nested or not."""
     out: str
     """Folder of the library to write."""
-    scale: float | None = None
+    scale: Annotated[float | None, Bounds(1e-6, 1e6)] = None
     """Factor from the files' unit to metres (0.001 for millimetres); null = guessed from the sizes, and printed."""
-    size: float | None = None
+    size: Annotated[float | None, Bounds(MIN_LONGEST_M, LONGEST_M)] = None
     """Longest side of each mesh [m], for normalised meshes such as ShapeNet's, instead of scale."""
     include: str = ""
     """Patterns of the paths to import, for instance include=*/google_16k/*; empty = all."""
     exclude: str = ""
     """Patterns of the paths to leave out, separated by commas, for instance exclude=*/tsdf/*,*_collision.obj."""
-    density: float = 600.0
+    density: Annotated[float, Bounds(1, 30_000)] = 600.0
     """Density of every object [kg/m^3]; masses are clipped to mass_min..mass_max."""
-    mass_min: float = 0.03
+    mass_min: Annotated[float, Bounds(0.0001, 100)] = 0.03
     """Smallest mass of an object [kg]."""
-    mass_max: float = 0.5
+    mass_max: Annotated[float, Bounds(0.0001, 100)] = 0.5
     """Largest mass of an object [kg]."""
     decomposition: Literal["auto", "cuts", "coacd", "parts"] = "auto"
     """Convex decomposition. auto: plane cuts, or CoACD if these leave walls too thick; parts: the bodies of the mesh if
     all are convex, merged if there are more than `pieces`, else as auto."""
-    pieces: int = MAX_PIECES
+    pieces: Annotated[int, Bounds(1, MAX_PIECES)] = MAX_PIECES
     """Largest number of convex pieces per object."""
-    workers: int = 0
+    workers: Threads = 0
     """Number of processes; 0 = one per core."""
 
     def __post_init__(self) -> None:
-        _check_workers(self.workers)
         self.settings()
 
     def settings(self) -> importer.ImportSettings:
@@ -85,6 +85,7 @@ class ImportCfg:
 
 
 @dataclass(frozen=True)
+@bounded
 class ShowCfg:
     """Draw a contact sheet of a library."""
 
@@ -92,19 +93,18 @@ class ShowCfg:
     """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
     out: str = "objects.png"
     """PNG file to write."""
-    most: int = 144
+    most: Annotated[int, Bounds(1, 10_000)] = 144
     """Largest number of objects on the sheet, spread evenly over the families."""
     pieces: bool = False
     """Whether to draw the convex pieces of the physics instead of the visual meshes."""
 
     def __post_init__(self) -> None:
-        if self.most < 1:
-            raise ValueError(f"most must be at least 1, got {self.most}")
         if Path(self.out).suffix.lower() != ".png":
             raise ValueError(f"out must be a .png file, got '{self.out}'")
 
 
 @dataclass(frozen=True)
+@bounded
 class CompareLibraryCfg:
     """Compare a library with real meshes: sizes, masses, shapes."""
 
@@ -157,8 +157,3 @@ def compare(cfg: CompareLibraryCfg) -> None:
 
 def _patterns(text: str) -> tuple[str, ...]:
     return tuple(pattern for part in text.split(",") if (pattern := part.strip()))
-
-
-def _check_workers(workers: int) -> None:
-    if workers < 0:
-        raise ValueError(f"workers must be 0 (one per core) or more, got {workers}")

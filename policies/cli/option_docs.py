@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from dexgrasp import configs
+from dexgrasp.utils.bounds import Bounds
 
 REQUIRED = "(required)"
 """Default of a key that must be given."""
@@ -36,6 +37,13 @@ class OptionHelp:
     kind: str
     default: str
     meaning: str
+    bounds: str = ""
+    """Range of its numbers, `LOW..HIGH`; empty for text and choices."""
+
+    @property
+    def described_kind(self) -> str:
+        """Type and range in words."""
+        return f"{self.kind}, {self.bounds}" if self.bounds else self.kind
 
     @property
     def choices(self) -> list[str]:
@@ -94,6 +102,7 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
                 kind=_spell(tree, field.annotation),
                 default=_given(given[prefix + key]) if prefix + key in given else _default(tree, field),
                 meaning=meaning,
+                bounds=_bounds(tree, field.annotation),
             )
 
 
@@ -139,6 +148,8 @@ def _spell(tree: ast.Module, annotation: ast.expr) -> str:
         return ast.unparse(annotation)
     parts = annotation.slice.elts if isinstance(annotation.slice, ast.Tuple) else [annotation.slice]
     kind = ast.unparse(annotation.value)
+    if kind == "Annotated":
+        return _spell(tree, parts[0])
     if kind == "Literal":
         return "one of " + ", ".join(ast.unparse(part).strip("'") for part in parts)
     if kind in ("tuple", "list", "Sequence"):
@@ -148,6 +159,18 @@ def _spell(tree: ast.Module, annotation: ast.expr) -> str:
     if kind in ("dict", "Mapping"):
         return f"a mapping of {_spell(tree, parts[0])} to {_spell(tree, parts[1])}"
     return ast.unparse(annotation)
+
+
+def _bounds(tree: ast.Module, annotation: ast.expr) -> str:
+    """Return the range that an annotation states, also in a type alias; empty without one."""
+    if isinstance(annotation, ast.Name):
+        value, origin = _constant(tree, annotation.id)
+        return "" if isinstance(value, ast.Name) else _bounds(origin, value)
+    for call in (node for node in ast.walk(annotation) if isinstance(node, ast.Call)):
+        if ast.unparse(call.func) == "Bounds":
+            ends = [_constant(tree, end.id)[0] if isinstance(end, ast.Name) else end for end in call.args]
+            return str(Bounds(*map(ast.literal_eval, ends)))
+    return ""
 
 
 def _given(value: object) -> str:

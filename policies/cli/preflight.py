@@ -4,6 +4,7 @@ Checks that need the files of a policy stand at the start of the commands themse
 """
 
 import importlib.util
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,10 @@ LIBRARY_KEYS = ("objects", "validation_objects", "library", "test")
 """Keys that name an object library."""
 
 
+ENVIRONMENT_BYTES, TRAINING_BYTES = 450_000, 1_000_000
+"""Memory of an environment on the CPU (measured), and with its part of a rollout."""
+
+
 def check(cfg: Any, *, out_is_file: bool) -> None:
     """Raise ValueError, OSError or ImportError with the key that is wrong and what to do.
 
@@ -23,6 +28,12 @@ def check(cfg: Any, *, out_is_file: bool) -> None:
     """
     _check_extras(cfg)
     _check_out(cfg, out_is_file)
+    _check_memory(cfg)
+    check_values(cfg)
+
+
+def check_values(cfg: Any) -> None:
+    """Raise ValueError or OSError for names that do not exist and options that exclude each other."""
     _check_names(cfg)
     _check_task(cfg)
 
@@ -89,6 +100,8 @@ def _check_out(cfg: Any, is_file: bool) -> None:
     if path.exists() and path.is_dir() == is_file:
         kinds = ("file", "folder") if is_file else ("folder", "file")
         raise ConfigError(f"out={path} is a {kinds[1]}, expected a {kinds[0]}: choose another out=")
+    if path.exists() and not (path.is_dir() or path.is_file()):
+        raise ConfigError(f"out={path} is a device or a pipe, expected a file: choose another out=")
     above = path if path.is_dir() else path.absolute().parent
     while not above.exists():
         above = above.parent
@@ -97,6 +110,26 @@ def _check_out(cfg: Any, is_file: bool) -> None:
             pass
     except OSError as error:
         raise ConfigError(f"out={path} cannot be written ({error.strerror}: {above}): choose another out=") from error
+
+
+def _check_memory(cfg: Any) -> None:
+    """Raise ConfigError if the parallel environments need more memory than is free."""
+    if getattr(cfg, "engine", "cpu") != "cpu" or not isinstance(envs := getattr(cfg, "num_envs", None), int):
+        return
+    envs = min(envs, getattr(cfg, "trials", 0) or envs)
+    needed, free = envs * (TRAINING_BYTES if hasattr(cfg, "gamma") else ENVIRONMENT_BYTES), _free_bytes()
+    if needed > free:
+        raise ConfigError(
+            f"num_envs={envs} needs about {needed / 2**30:.0f} GiB of memory, {free / 2**30:.0f} GiB are free: "
+            "reduce num_envs"
+        )
+
+
+def _free_bytes() -> int:
+    """Return the free memory of this machine, with caches that the system can drop."""
+    found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="utf-8"))
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 def _check_names(cfg: Any) -> None:

@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import matplotlib
 import numpy as np
@@ -17,6 +17,7 @@ from dexgrasp import configs
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg, ResetCfg, draw_episode
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
+from dexgrasp.utils.bounds import Bounds, Seed, TrialNumber, bounded
 
 matplotlib.use("Agg")
 JOINTS = 16
@@ -24,14 +25,15 @@ COLUMNS = 5
 
 
 @dataclass(frozen=True)
+@bounded
 class ShowRandomizationCfg:
     """Print the values that a randomisation draws, and plot the distributions of many resets."""
 
-    n: int = 10_000
+    n: Annotated[int, Bounds(1, 1_000_000)] = 10_000
     """Number of resets in the histograms."""
-    trial: int = 0
+    trial: TrialNumber = 0
     """Number of the trial whose values are printed."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the random numbers."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
@@ -39,10 +41,6 @@ class ShowRandomizationCfg:
     """Ranges of the initial state of an episode."""
     randomization: RandomizationCfg = field(default_factory=RandomizationCfg)
     """Ranges of the domain randomisation: off, paper or train."""
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise ValueError(f"n must be at least 1, got {self.n}")
 
 
 def show_randomization(cfg: ShowRandomizationCfg) -> None:

@@ -10,13 +10,14 @@ until `reset`. After `reset` no input makes it raise.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.policies.deploy.contract import HandContract
 from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter
+from dexgrasp.utils.bounds import Bounds, bounded
 
 Array = NDArray[np.float64]
 MIN_PERIOD_FRACTION = 0.5
@@ -24,50 +25,42 @@ MIN_PERIOD_FRACTION = 0.5
 
 
 @dataclass(frozen=True)
+@bounded
 class SafetyCfg:
     """Limits of the commands to a hand and to the arm that carries it."""
 
-    joint_margin_rad: float = 0.02
+    joint_margin_rad: Annotated[float, Bounds(0, 1)] = 0.02
     """Distance that joint targets keep from the joint limits."""
-    joint_speed: float = 0.5
+    joint_speed: Annotated[float, Bounds(0.001, 1)] = 0.5
     """Speed of joint targets, as a share of the servos' speed limits."""
-    joint_acceleration_rad_s2: float = 100.0
+    joint_acceleration_rad_s2: Annotated[float, Bounds(0.1, 1e5)] = 100.0
     """Acceleration of joint targets."""
-    joint_step_rad: float = 0.5
+    joint_step_rad: Annotated[float, Bounds(0.001, 10)] = 0.5
     """Largest motion of a joint target in one control period, at any rate."""
-    effort: float = 1.0
+    effort: Annotated[float, Bounds(0.001, 1)] = 1.0
     """Share of the servos' effort that may be used; it limits the lead of targets over the joints."""
-    palm_speed_m_s: float = 0.5
+    palm_speed_m_s: Annotated[float, Bounds(0.001, 10)] = 0.5
     """Speed of the palm target."""
-    palm_acceleration_m_s2: float = 5.0
+    palm_acceleration_m_s2: Annotated[float, Bounds(0.01, 1000)] = 5.0
     """Acceleration of the palm target."""
-    palm_speed_rad_s: float = 2.0
+    palm_speed_rad_s: Annotated[float, Bounds(0.01, 50)] = 2.0
     """Angular speed of the palm target."""
-    palm_acceleration_rad_s2: float = 20.0
+    palm_acceleration_rad_s2: Annotated[float, Bounds(0.1, 1e4)] = 20.0
     """Angular acceleration of the palm target."""
-    box_lower_m: tuple[float, float, float] = (-0.5, -0.5, 0.0)
+    box_lower_m: Annotated[tuple[float, float, float], Bounds(-5, 5)] = (-0.5, -0.5, 0.0)
     """Least x, y, z of the palm centre, world frame."""
-    box_upper_m: tuple[float, float, float] = (0.5, 0.5, 0.8)
+    box_upper_m: Annotated[tuple[float, float, float], Bounds(-5, 5)] = (0.5, 0.5, 0.8)
     """Greatest x, y, z of the palm centre, world frame."""
-    table_clearance_m: float = 0.06
+    table_clearance_m: Annotated[float, Bounds(0, 2)] = 0.06
     """Least height of the palm centre over the table, z = 0."""
-    joints_timeout_s: float = 0.1
+    joints_timeout_s: Annotated[float, Bounds(0.001, 10)] = 0.1
     """Joint and palm readings older than this are a fault."""
-    points_timeout_s: float = 0.3
+    points_timeout_s: Annotated[float, Bounds(0.001, 60)] = 0.3
     """Points of the object older than this are a fault, while they are monitored."""
-    command_timeout_periods: float = 2.0
+    command_timeout_periods: Annotated[float, Bounds(0.1, 1000)] = 2.0
     """A command older than so many control periods is a fault."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not np.isfinite(value).all():
-                raise ValueError(f"safety.{name} must be finite, got {value}")
-            if isinstance(value, float) and (
-                value < 0 or (value == 0 and name not in ("joint_margin_rad", "table_clearance_m"))
-            ):
-                raise ValueError(f"safety.{name} must be positive, got {value}")
-        if self.joint_speed > 1 or self.effort > 1:
-            raise ValueError("safety.joint_speed and effort are shares: at most 1")
         if not np.all(np.less(self.lower_m, self.box_upper_m)):
             raise ValueError(f"safety: the palm's box is empty: {self.lower_m} to {self.box_upper_m}")
 

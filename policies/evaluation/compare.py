@@ -9,7 +9,7 @@ RUN/report.html     both evaluations side by side
 
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +20,7 @@ from dexgrasp.policies.evaluation.report import write_comparison
 from dexgrasp.policies.evaluation.statistics import Paired, pair
 from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.run_directory import Run, default_path
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
 
 LOSS = 1
@@ -27,6 +28,7 @@ LOSS = 1
 
 
 @dataclass(frozen=True)
+@bounded
 class CompareCfg(EvaluateCfg):
     """Run two policies on identical trials; the exit status is 1 if the second one is significantly worse."""
 
@@ -34,13 +36,8 @@ class CompareCfg(EvaluateCfg):
     """Reference policy, given as `policy` of `evaluate`."""
     b: str = ""
     """Policy to compare with the reference; the option `policy` is not used."""
-    alpha: float = 0.05
+    alpha: Annotated[float, Bounds(1e-9, 0.999)] = 0.05
     """Significance level: B is worse if the one-sided p-value of its losses is below this."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha must lie between 0 and 1, got {self.alpha}")
 
     def evaluation(self, policy: str, out: Path) -> EvaluateCfg:
         """Return the configuration of one evaluation."""

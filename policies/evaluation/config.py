@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.registry import POLICIES, check_policy
@@ -14,9 +14,11 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.disturbances import DISTURBANCES
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
+from dexgrasp.utils.bounds import Bounds, NumEnvs, NumTrials, Seed, Threads, bounded
 
 
 @dataclass(frozen=True)
+@bounded
 class EvaluateCfg:
     """Measure the success rate of a policy; the command repeated with its `out` resumes the run."""
 
@@ -32,21 +34,21 @@ class EvaluateCfg:
     """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
     """Mount of the hand: floating or ur5e."""
-    trials: int = 200
+    trials: NumTrials = 200
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
     """Disturbance of the trials; all = each in turn, with identical trials."""
-    attempts: int = ATTEMPTS
+    attempts: Annotated[int, Bounds(1, 100)] = ATTEMPTS
     """Largest number of grasps in a trial: a student with an empty hand tries again. 1: no regrasp."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random numbers; seed and number determine a trial."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
-    videos: int = 0
+    videos: Annotated[int, Bounds(0, 10_000)] = 0
     """Largest number of videos of successes, and of failures."""
-    num_envs: int = 64
+    num_envs: NumEnvs = 64
     """Number of parallel trials."""
-    num_threads: int = 0
+    num_threads: Threads = 0
     """Threads of the physics; 0 = all cores; with cluster, of each worker, 0 = one."""
     cluster: str = ""
     """Run the trials on many processes and machines with Ray: auto = the cluster in RAY_ADDRESS, else this machine's
@@ -63,11 +65,6 @@ class EvaluateCfg:
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
     def __post_init__(self) -> None:
-        for name, least in (("trials", 1), ("attempts", 1), ("num_envs", 1), ("videos", 0), ("num_threads", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**63:
-            raise ValueError(f"seed must lie in 0..2^63 - 1, got {self.seed}")
         if self.cluster and self.engine != "cpu":
             raise ValueError("cluster spreads trials over processors: with engine=warp leave cluster out")
 

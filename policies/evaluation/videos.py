@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -23,6 +24,7 @@ from dexgrasp.sim.rendering.video import check_name
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.bounds import Bounds, TrialNumber, bounded
 from dexgrasp.utils.plugins import import_plugins
 
 DIFFERS = 1
@@ -35,29 +37,26 @@ Rerun = Callable[[str, int], tuple[GraspTask, Agent]]
 
 
 @dataclass(frozen=True)
+@bounded
 class VideoCfg:
     """Record one stored trial of an evaluation; exit status 1 if it does not end as recorded."""
 
     run: str = ""
     """Run directory of an evaluation."""
-    trial: int = 0
+    trial: TrialNumber = 0
     """Number of the trial."""
     disturbance: str = ""
     """Disturbance of the trial; empty = the first of the run."""
     out: str = ""
     """File to write, .mp4, .gif or .webp; empty = an MP4 in RUN/videos."""
-    width: int = WIDTH
+    width: Annotated[int, Bounds(96, 1920)] = WIDTH
     """Width of the video [pixel]; its height is two thirds of it. MP4: a multiple of 48."""
-    speed: float = 1.0
+    speed: Annotated[float, Bounds(0.1, 10)] = 1.0
     """Speed relative to real time."""
 
     def __post_init__(self) -> None:
         if self.out:
             check_name(Path(self.out))
-        if not 96 <= self.width <= 1920:
-            raise ValueError(f"width must lie in 96..1920 pixels, got {self.width}")
-        if not 0.1 <= self.speed <= 10:
-            raise ValueError(f"speed must lie in 0.1..10, got {self.speed:g}")
         if self.width % 48 and Path(self.out or "a.mp4").suffix == ".mp4":
             raise ValueError(f"width of an .mp4 must be a multiple of 48 pixels, got {self.width}")
 

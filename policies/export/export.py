@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -61,6 +61,7 @@ from dexgrasp.sim.task.regrasp import (
     MIN_RISE_FRACTION,
     MIN_VISIBLE_FRACTION,
 )
+from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import atomic_path
 
 OPSET = 18
@@ -118,6 +119,7 @@ def example_inputs(controller: DeployableController, rows: int = 2) -> tuple[tor
 
 
 @dataclass(frozen=True)
+@bounded
 class ExportCfg:
     """Write a trained student as a bundle, after it has repeated recorded episodes of its checkpoint."""
 
@@ -127,18 +129,14 @@ class ExportCfg:
     """Folder of the bundle; it must not hold anything else."""
     objects: str = "shipped"
     """Objects of the recorded episodes."""
-    trials: int = 16
+    trials: Annotated[int, Bounds(1, 10_000)] = 16
     """Number of recorded episodes."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the recorded episodes."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics of the recorded episodes."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
-
-    def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"trials must be at least 1, got {self.trials}")
 
 
 def export(cfg: ExportCfg) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """Options of `dexgrasp train`."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from dexgrasp.policies.algorithms.distillation import DistillationCfg
 from dexgrasp.policies.networks.actor_critic import Encoder
 from dexgrasp.sim.engine.config import EngineName, WarpCfg
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
+from dexgrasp.utils.bounds import Bounds, NumEnvs, NumTrials, Seed, Share, Threads, bounded
 
 
 @dataclass(frozen=True)
+@bounded
 class TrainCfg:
     """Train a policy; the command repeated with its `out` resumes where it stopped."""
 
@@ -26,27 +28,27 @@ class TrainCfg:
     """Objects on which the best checkpoint is chosen; no training or test objects."""
     disturbance: Literal["none", "mixed"] = "mixed"
     """mixed: objects shifted, pushed, heavy or slippery, more as success grows; none."""
-    disturbance_step: float = 0.02
+    disturbance_step: Share = 0.02
     """Growth of the disturbances' strength with an iteration of high success; their full strength is 1."""
-    iterations: int = 400
+    iterations: Annotated[int, Bounds(1, 10_000_000)] = 400
     """Number of rollouts of one episode in every environment, each with an update."""
-    time_limit_min: float = 0.0
+    time_limit_min: Annotated[float, Bounds(0, 1e6)] = 0.0
     """Minutes after which this start ends; 0: no limit."""
-    num_envs: int = 256
+    num_envs: NumEnvs = 256
     """Environments of each process."""
-    num_threads: int = 0
+    num_threads: Threads = 0
     """Threads of the physics; 0: all cores."""
-    validation_interval: int = 25
+    validation_interval: Annotated[int, Bounds(1, 10_000_000)] = 25
     """Iterations between validations."""
-    validation_trials: int = 216
+    validation_trials: NumTrials = 216
     """Trials of each validation."""
-    early_stop_patience: int = 0
+    early_stop_patience: Annotated[int, Bounds(0, 1_000_000)] = 0
     """Validations without a better success rate after which training ends; 0: never."""
     engine: EngineName = "cpu"
     """cpu: MuJoCo. warp: MuJoCo Warp on a GPU; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
     """Buffer sizes of engine=warp."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random numbers."""
     out: str = ""
     """Run directory; empty: a new one under runs/."""
@@ -54,21 +56,21 @@ class TrainCfg:
     """auto: resume from RUN/last.zip where there is one. never: start anew."""
     init_checkpoint: str = ""
     """Policy of the same stage to start from: a shipped name, a run or a checkpoint."""
-    learning_rate: float = 3e-4
+    learning_rate: Annotated[float, Bounds(1e-8, 1)] = 3e-4
     """Learning rate at the start; it follows `target_kl` afterwards."""
-    target_kl: float = 0.02
+    target_kl: Annotated[float, Bounds(1e-8, 10)] = 0.02
     """KL divergence of a minibatch step that the learning rate aims at; it falls to a third until the end."""
-    num_epochs: int = 5
+    num_epochs: Annotated[int, Bounds(1, 1000)] = 5
     """Passes over each rollout."""
-    num_minibatches: int = 4
+    num_minibatches: Annotated[int, Bounds(1, 100_000)] = 4
     """Minibatches of each pass over a rollout."""
-    gamma: float = 0.99
+    gamma: Annotated[float, Bounds(0.001, 0.999999)] = 0.99
     """Discount per control step."""
-    init_std: float = 0.3
+    init_std: Annotated[float, Bounds(0.0001, 10)] = 0.3
     """Standard deviation of the exploration at the start, in units of the action."""
-    final_std: float = 0.0
+    final_std: Annotated[float, Bounds(0, 10)] = 0.0
     """Standard deviation to which exploration is limited at the end of `iterations`; 0: no limit."""
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: Annotated[tuple[int, ...], Bounds(1, 8192, items=(0, 16))] = (256, 128)
     """Widths of the hidden layers of actor and critic; with init_from_teacher=true those of the teacher."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """bf16: networks compute in bfloat16 up to their last layers. auto: bf16 where the processor supports it."""
@@ -92,15 +94,3 @@ class TrainCfg:
     the extra of that name; WANDB_MODE=offline: no account."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
-
-    def __post_init__(self) -> None:
-        ones = ("iterations", "num_envs", "num_epochs", "num_minibatches", "validation_interval", "validation_trials")
-        zeros = ("num_threads", "early_stop_patience", "time_limit_min", "seed", "final_std", "disturbance_step")
-        for name, least in (*((name, 1) for name in ones), *((name, 0) for name in zeros)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        for name in ("learning_rate", "target_kl", "init_std"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if not 0 < self.gamma < 1:
-            raise ValueError(f"gamma must lie between 0 and 1, got {self.gamma}")

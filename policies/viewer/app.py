@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 
@@ -23,7 +23,7 @@ from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.agents.registry import check_policy, make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
-from dexgrasp.policies.viewer.page import SPEEDS, Page
+from dexgrasp.policies.viewer.page import Page
 from dexgrasp.policies.viewer.players import CameraPlayer
 from dexgrasp.policies.viewer.rollout import MAX_ENVS, Choice, Results, Rollout
 from dexgrasp.policies.viewer.sessions import FAILURES, CameraSession, Session, TaskSession
@@ -31,6 +31,7 @@ from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
+from dexgrasp.utils.bounds import Bounds, Seed, TrialNumber, bounded
 
 IDLE_S = 0.05
 """Interval at which the buttons of the page are polled while nothing moves [s]."""
@@ -43,6 +44,7 @@ MEASURE_S = 1.0
 
 
 @dataclass(frozen=True)
+@bounded
 class ViewerCfg:
     """Show a policy in simulation, or perception results of depth images, in a browser."""
 
@@ -64,21 +66,21 @@ class ViewerCfg:
     """Object library in sim, as in `evaluate`."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery"] = "none"
     """Disturbance in sim."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of all random numbers in sim."""
-    trial: int = 0
+    trial: TrialNumber = 0
     """First trial in sim; seed, trial and options decide the episode, as in `evaluate`."""
     object: str = ""
     """Object of every trial in sim, by name; empty = each trial's own."""
-    num_envs: int = 1
+    num_envs: Annotated[int, Bounds(1, MAX_ENVS)] = 1
     """Number of trials side by side in sim, 1 to 16, with preset=policy."""
-    speed: float = 1.0
+    speed: Annotated[float, Bounds(0.1, 4)] = 1.0
     """Playback speed in multiples of real time, 0.1 to 4."""
     host: str = "127.0.0.1"
     """Address of the server: 127.0.0.1 = this machine only, 0.0.0.0 = the network, without authentication."""
-    port: int = 8080
+    port: Annotated[int, Bounds(0, 65_535)] = 8080
     """Port of the server; 0 = any free one."""
-    frames: int = 0
+    frames: Annotated[int, Bounds(0, 1_000_000_000)] = 0
     """Number of frames before the viewer stops; 0 = until Ctrl-C."""
     segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Segmentation of the shown frames."""
@@ -90,17 +92,6 @@ class ViewerCfg:
     """Physics settings in sim."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port < 65536:
-            raise ValueError(f"port must lie in 0..65535, got {self.port}")
-        for key in ("frames", "trial", "seed"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} must not be negative, got {getattr(self, key)}")
-        if not SPEEDS[0] <= self.speed <= SPEEDS[-1]:
-            raise ValueError(f"speed must lie in {SPEEDS[0]:g}..{SPEEDS[-1]:g}, got {self.speed:g}")
-        if not 1 <= self.num_envs <= MAX_ENVS:
-            raise ValueError(f"num_envs must lie in 1..{MAX_ENVS}, got {self.num_envs}")
 
 
 def run_viewer(cfg: ViewerCfg) -> None:

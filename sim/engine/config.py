@@ -1,7 +1,9 @@
 """Options of the physics engines: engine name, and buffer sizes of MuJoCo Warp."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from dexgrasp.utils.bounds import Bounds, bounded
 
 EngineName = Literal["cpu", "warp"]
 
@@ -10,19 +12,14 @@ BUFFERS = ("warp.nconmax", "warp.njmax", "warp.max_contacts_per_sensor")
 
 
 @dataclass(frozen=True)
+@bounded
 class WarpCfg:
     """Configure the buffers of MuJoCo Warp, which are allocated once."""
 
-    nconmax: int = 0
+    nconmax: Annotated[int, Bounds(0, 100_000)] = 0
     """Contacts, and pairs of geoms that may touch, per environment; all environments share the sum. 0: measured by a
     warm-up, with a margin."""
-    njmax: int = 0
+    njmax: Annotated[int, Bounds(0, 100_000)] = 0
     """Constraint rows of any one environment. 0: measured by a warm-up, with a margin."""
-    max_contacts_per_sensor: int = 256
+    max_contacts_per_sensor: Annotated[int, Bounds(1, 100_000)] = 256
     """Contacts that belong to one contact sensor."""
-
-    def __post_init__(self) -> None:
-        if min(self.nconmax, self.njmax) < 0 or self.max_contacts_per_sensor < 1:
-            raise ValueError(
-                f"warp.nconmax and njmax must not be negative, warp.max_contacts_per_sensor be at least 1, got {self}"
-            )

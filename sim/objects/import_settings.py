@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from dexgrasp.sim.objects.library import MAX_PIECES
 
+LONGEST_M = 0.35
+"""Largest longest side of an object; beyond it nothing fits a hand on a table."""
+MIN_LONGEST_M = 0.01
+"""Smallest longest side of an object."""
 DECOMPOSITIONS = ("auto", "cuts", "coacd", "parts")
 
 
@@ -35,8 +39,10 @@ class ImportSettings:
     def __post_init__(self) -> None:
         if self.scale is not None and not self.scale > 0:
             raise ValueError(f"scale must be positive (0.001 for millimetres), got {self.scale}")
-        if self.size is not None and not 0.01 <= self.size <= 0.35:
-            raise ValueError(f"size must lie in 0.01..0.35 m (longest side of each mesh), got {self.size}")
+        if self.size is not None and not MIN_LONGEST_M <= self.size <= LONGEST_M:
+            raise ValueError(
+                f"size must lie in {MIN_LONGEST_M}..{LONGEST_M} m (longest side of each mesh), got {self.size}"
+            )
         if self.size is not None and self.scale is not None:
             raise ValueError("give scale= (one factor for all meshes) or size= (longest side of each mesh), not both")
         if not 0 < self.mass_min <= self.mass_max:

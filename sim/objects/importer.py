@@ -20,9 +20,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from dexgrasp.sim.objects.import_settings import ImportSettings
+from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M, ImportSettings
 from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, entry_from_dict, write_library
-from dexgrasp.sim.objects.mesh_cleaning import LONGEST_M, MIN_LONGEST_M, RefusedMeshError, model_from_mesh
+from dexgrasp.sim.objects.mesh_cleaning import RefusedMeshError, model_from_mesh
 from dexgrasp.sim.objects.mesh_files import (
     MeshFileError,
     SurfaceFacts,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dexgrasp.sim.objects.import_settings import ImportSettings
+from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M, ImportSettings
 from dexgrasp.sim.objects.library import ObjectModel
 from dexgrasp.sim.objects.mesh_files import MAX_FACES, MeshFileError, read_surface
 
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
 
 Surface = tuple[np.ndarray, np.ndarray]
 """Vertices (v, 3) and faces (f, 3)."""
-LONGEST_M = 0.35
-"""Largest longest side; beyond it nothing fits a hand on a table."""
-MIN_LONGEST_M = 0.01
-"""Smallest longest side."""
 THINNEST_M = 0.004
 """Smallest shortest side of the tightest box; beneath it a mesh is a sheet."""
 

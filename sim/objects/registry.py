@@ -11,6 +11,9 @@ from dexgrasp.utils.text import did_you_mean
 GENERATED = re.compile(r"generated:(\d+)(?::(train|validation|test))?")
 RANDOM_URDFS = re.compile(r"random_urdfs(?::(\d+))?")
 
+MOST = 1_000_000
+"""Largest number of objects that a name may ask for."""
+
 
 def open_library(spec: str | Path) -> ObjectLibrary:
     """Return the object library named by `spec`.
@@ -44,6 +47,8 @@ def check_spec(spec: str | Path, key: str = "objects") -> None:
     `key`: the option in the message.
     """
     text = str(spec)
+    if (made := GENERATED.fullmatch(text) or RANDOM_URDFS.fullmatch(text)) and not 1 <= int(made[1] or 1) <= MOST:
+        raise ValueError(f"{key}: '{text[:60]}': the number of objects must lie in 1..{MOST}")
     if text == "shipped" or GENERATED.fullmatch(text) or RANDOM_URDFS.fullmatch(text):
         return
     if not Path(text).expanduser().is_dir():

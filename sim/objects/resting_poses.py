@@ -5,9 +5,13 @@ the edge it overhangs most, until it is stable.  The solid angles that end on on
 pose.  Each pose is then simulated with the very pieces that the task uses; what does not stay is dropped.
 """
 
+import logging
+
 import mujoco
 import numpy as np
 from scipy.spatial import ConvexHull
+
+mujoco.set_mju_user_warning(logging.getLogger("dexgrasp").debug)  # else printed, and put into ./MUJOCO_LOG.TXT
 
 MERGE_RAD = np.deg2rad(10)
 """Poses whose down directions differ by less are one pose (they are equal up to yaw)."""

@@ -6,13 +6,14 @@ same however the domain is randomised (RandomizationCfg).
 
 import math
 from dataclasses import dataclass, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
 
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.scene import GRAVITY_M_S2, NOMINAL_FRICTION, NOMINAL_TABLE_FRICTION
+from dexgrasp.utils.bounds import Bounds, Share, bounded
 
 SHIFT_TRIES = 12
 FORCE_TURNS = 8
@@ -21,49 +22,42 @@ Range = tuple[float, float]
 
 
 @dataclass(frozen=True)
+@bounded
 class ResetCfg:
     """Initial state distribution of an episode.
 
     Half-widths are of uniform distributions around zero, "sd" of normal ones.
     """
 
-    object_xy_range_m: float = 0.05
+    object_xy_range_m: Annotated[float, Bounds(0, 0.5)] = 0.05
     """Half-width of the object's place on the table, x and y [m]."""
-    camera_m: float = 0.2
+    camera_m: Annotated[float, Bounds(0, 2)] = 0.2
     """Half-width of the camera's place in x and y around the object [m]."""
-    camera_height_m: float = 0.76
+    camera_height_m: Annotated[float, Bounds(0.1, 5)] = 0.76
     """Height of the camera over the table [m]; RobustDexGrasp's camera point."""
     camera_placement: Literal["overhead", "side", "mixed"] = "overhead"
     """overhead: above the object. side: at an angle where the hand hides less. mixed: half of the episodes each."""
-    aside_azimuth_deg: Range = (-180.0, 180.0)
+    aside_azimuth_deg: Annotated[Range, Bounds(-360, 360, ordered=True)] = (-180.0, 180.0)
     """Azimuth range of a camera that stands aside, around the object; 0 is +x [degree]."""
-    aside_elevation_deg: Range = (30.0, 60.0)
+    aside_elevation_deg: Annotated[Range, Bounds(1, 90, ordered=True)] = (30.0, 60.0)
     """Elevation range of a camera that stands aside, above the table [degree]."""
-    aside_distance_m: Range = (0.55, 0.85)
+    aside_distance_m: Annotated[Range, Bounds(0.1, 5, ordered=True)] = (0.55, 0.85)
     """Distance range of a camera that stands aside, from the object's place on the table [m]."""
     approach: Literal["camera_line", "top_down", "scored"] = "scored"
     """camera_line: from the camera at the middle, as published. top_down: straight down at the middle. scored: the
     candidate with the best score, among these, approaches to edges and slanted ones."""
-    tilt_sd_rad: float = 0.06
+    tilt_sd_rad: Annotated[float, Bounds(0, 1)] = 0.06
     """Error of the approach direction [rad]."""
-    standoff_range_m: float = 0.02
+    standoff_range_m: Annotated[float, Bounds(0, 0.5)] = 0.02
     """Half-width of the distance at which the approach starts [m]."""
-    palm_xy_range_m: float = 0.012
+    palm_xy_range_m: Annotated[float, Bounds(0, 0.5)] = 0.012
     """Half-width of the palm's start across the approach [m]."""
-    finger_range_rad: float = 0.05
+    finger_range_rad: Annotated[float, Bounds(0, 1)] = 0.05
     """Half-width of the fingers' start about the open pose [rad]."""
-
-    def __post_init__(self) -> None:
-        ranges = ("aside_azimuth_deg", "aside_elevation_deg", "aside_distance_m")
-        for name in ranges:
-            low, high = getattr(self, name)
-            if low > high:
-                raise ValueError(f"reset.{name} must satisfy low <= high, got {(low, high)}")
-        if not 0 < self.aside_elevation_deg[0] <= self.aside_elevation_deg[1] <= 90 or self.aside_distance_m[0] <= 0:
-            raise ValueError("reset.aside_elevation_deg must lie in 0..90, reset.aside_distance_m be positive")
 
 
 @dataclass(frozen=True)
+@bounded
 class RandomizationCfg:
     """Domain randomisation; the defaults are no randomisation at all.
 
@@ -73,65 +67,51 @@ class RandomizationCfg:
 
     name: str = "off"
     """Name of the option, printed beside every result."""
-    friction: Range = (NOMINAL_FRICTION, NOMINAL_FRICTION)
+    friction: Annotated[Range, Bounds(0.01, 10, ordered=True)] = (NOMINAL_FRICTION, NOMINAL_FRICTION)
     """Sliding friction of the object against the hand."""
-    table_friction: Range = (NOMINAL_TABLE_FRICTION, NOMINAL_TABLE_FRICTION)
+    table_friction: Annotated[Range, Bounds(0.01, 10, ordered=True)] = (NOMINAL_TABLE_FRICTION, NOMINAL_TABLE_FRICTION)
     """Sliding friction of the object on the table."""
-    mass_scale: Range = (1.0, 1.0)
+    mass_scale: Annotated[Range, Bounds(0.01, 100, ordered=True)] = (1.0, 1.0)
     """Factor on the object's mass and inertia."""
-    com_range_m: float = 0.0
+    com_range_m: Annotated[float, Bounds(0, 0.1)] = 0.0
     """Half-width of the centre of mass about the uniform body's, each axis [m]."""
-    size_scales: tuple[float, ...] = (1.0,)
+    size_scales: Annotated[tuple[float, ...], Bounds(0.1, 10, items=(1, 16))] = (1.0,)
     """Factors on the object's size, one of them drawn; few, because each is compiled."""
-    kp_scale: Range = (1.0, 1.0)
+    kp_scale: Annotated[Range, Bounds(0.01, 100, ordered=True)] = (1.0, 1.0)
     """Factor on each finger joint's position gain."""
-    kd_scale: Range = (1.0, 1.0)
+    kd_scale: Annotated[Range, Bounds(0.01, 100, ordered=True)] = (1.0, 1.0)
     """Factor on each finger joint's velocity gain."""
-    damping_scale: Range = (1.0, 1.0)
+    damping_scale: Annotated[Range, Bounds(0.01, 100, ordered=True)] = (1.0, 1.0)
     """Factor on each finger joint's damping."""
-    effort_scale: Range = (1.0, 1.0)
+    effort_scale: Annotated[Range, Bounds(0.01, 100, ordered=True)] = (1.0, 1.0)
     """Factor on each finger joint's effort limit."""
-    palm_stiffness: Range = (1.0, 1.0)
+    palm_stiffness: Annotated[Range, Bounds(0.01, 100, ordered=True)] = (1.0, 1.0)
     """Factor on the stiffness of a floating palm's servos, drawn log-uniformly; their damping gain is scaled by its
     root. No effect on arms."""
-    gravity_rad: float = 0.0
+    gravity_rad: Annotated[float, Bounds(0, 1)] = 0.0
     """Half-width of the direction of gravity about two axes: a table that is not level [rad]."""
-    joint_noise_rad: float = 0.0
+    joint_noise_rad: Annotated[float, Bounds(0, 1)] = 0.0
     """Half-width of the noise of each joint reading, drawn every step [rad]."""
-    joint_bias_rad: float = 0.0
+    joint_bias_rad: Annotated[float, Bounds(0, 1)] = 0.0
     """Half-width of the calibration error of each joint reading [rad]."""
-    palm_noise_m: float = 0.0
+    palm_noise_m: Annotated[float, Bounds(0, 0.5)] = 0.0
     """Half-width of the noise of the palm position, each axis, drawn every step [m]."""
-    palm_noise_rad: float = 0.0
+    palm_noise_rad: Annotated[float, Bounds(0, 1)] = 0.0
     """Half-width of the noise of the palm orientation, rotation vector, drawn every step [rad]."""
-    action_delay: int = 0
+    action_delay: Annotated[int, Bounds(0, 50)] = 0
     """Commands arrive up to this many control steps late, constant in an episode."""
-    late_action_probability: float = 0.0
+    late_action_probability: Share = 0.0
     """Probability that a step's finger targets arrive late by a part of the control period."""
-    observation_delay: int = 0
+    observation_delay: Annotated[int, Bounds(0, 50)] = 0
     """Readings are up to this many control steps old, constant in an episode."""
-    max_push_n: float = 0.0
+    max_push_n: Annotated[float, Bounds(0, 100)] = 0.0
     """Greatest force of the one push on the lifted object per episode [N]; direction and moment are drawn."""
-    camera_bias_m: float = 0.0
+    camera_bias_m: Annotated[float, Bounds(0, 0.5)] = 0.0
     """Half-width of the error of the camera's position, each axis: all points move with it [m]."""
-    points_noise_m: float = 0.0
+    points_noise_m: Annotated[float, Bounds(0, 0.5)] = 0.0
     """Standard deviation of each visible point along each axis [m]."""
-    points_dropout: float = 0.0
+    points_dropout: Annotated[float, Bounds(0, 0.99)] = 0.0
     """Greatest share of the visible points that are missing."""
-
-    def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.type is Range and not 0 < value[0] <= value[1]:
-                raise ValueError(f"randomization.{item.name} must satisfy 0 < low <= high, got {value}")
-            if item.type in (float, int) and value < 0:
-                raise ValueError(f"randomization.{item.name} must not be negative, got {value}")
-        if self.points_dropout >= 1 or self.late_action_probability > 1:
-            raise ValueError(
-                "randomization.points_dropout must lie below 1, randomization.late_action_probability must not exceed 1"
-            )
-        if not self.size_scales or min(self.size_scales) <= 0:
-            raise ValueError(f"randomization.size_scales must be positive factors, got {self.size_scales}")
 
 
 @dataclass

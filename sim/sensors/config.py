@@ -1,12 +1,14 @@
 """Options of the simulated camera: point updates, frame timing, and measurement errors."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from dexgrasp.perception.tracking.object_points import Mode
+from dexgrasp.utils.bounds import Bounds, Share, bounded
 
 
 @dataclass(frozen=True)
+@bounded
 class CameraCfg:
     """Configure the camera; the defaults are an exact camera that takes one frame.
 
@@ -22,46 +24,37 @@ class CameraCfg:
     """Move the object points with the palm in lift and hold, between frames too."""
     model: Literal["points", "rendered"] = "points"
     """points: surface samples, fast. rendered: depth rendered by MuJoCo, through the robot's perception pipeline."""
-    frame_interval_steps: int = 2
+    frame_interval_steps: Annotated[int, Bounds(1, 10_000)] = 2
     """Control steps between frames in grasp and lift."""
-    hold_frame_interval_steps: int = 2
+    hold_frame_interval_steps: Annotated[int, Bounds(1, 10_000)] = 2
     """Control steps between frames in hold, where palm and object stay."""
-    latency_steps: int = 1
+    latency_steps: Annotated[int, Bounds(0, 10_000)] = 1
     """Control steps between taking a frame and its arrival."""
-    disparity_sd_px: float = 0.0
+    disparity_sd_px: Annotated[float, Bounds(0, 10)] = 0.0
     """Error of stereo matching [pixel]; the depth noise is depth^2 / (focal length x baseline) times this."""
-    depth_unit_m: float = 0.0
+    depth_unit_m: Annotated[float, Bounds(0, 0.1)] = 0.0
     """Resolution of the depth values [m]; 0: continuous."""
-    edge_dropout: float = 0.0
+    edge_dropout: Share = 0.0
     """Fraction of the points at silhouette edges that are missing."""
-    flying_pixel_rate: float = 0.0
+    flying_pixel_rate: Share = 0.0
     """Fraction of the points at silhouette edges that lie behind the object."""
     include_grazing_angles: bool = False
     """Keep points on surfaces seen at grazing angles, as a depth image does; false drops them."""
-    hand_margin_m: float = 0.0
+    hand_margin_m: Annotated[float, Bounds(0, 0.2)] = 0.0
     """Margin by which the hand hides more than its shape [m]: segmentation drops points and pixels near it."""
-    min_points: int = 8
+    min_points: Annotated[int, Bounds(1, 10_000)] = 8
     """Least number of points of a frame that changes the object points."""
 
     def __post_init__(self) -> None:
-        if min(self.frame_interval_steps, self.hold_frame_interval_steps) < 1:
-            raise ValueError("camera.frame_interval_steps and hold_frame_interval_steps must be at least 1")
-        if not 0 <= self.latency_steps <= min(self.frame_interval_steps, self.hold_frame_interval_steps):
+        if self.latency_steps > min(self.frame_interval_steps, self.hold_frame_interval_steps):
             raise ValueError(
                 "camera.latency_steps must lie in 0..frame_interval_steps and 0..hold_frame_interval_steps, got "
                 f"{self.latency_steps}, {self.frame_interval_steps} and {self.hold_frame_interval_steps}"
             )
-        if (
-            min(self.disparity_sd_px, self.depth_unit_m, self.edge_dropout, self.flying_pixel_rate, self.hand_margin_m)
-            < 0
-        ):
+        if self.edge_dropout + self.flying_pixel_rate > 1:
             raise ValueError(
-                "camera.disparity_sd_px, depth_unit_m, edge_dropout, flying_pixel_rate and hand_margin_m must not be "
-                "negative"
-            )
-        if self.edge_dropout + self.flying_pixel_rate > 1 or self.min_points < 1:
-            raise ValueError(
-                "camera.edge_dropout + camera.flying_pixel_rate must not exceed 1, camera.min_points be at least 1"
+                "camera.edge_dropout + camera.flying_pixel_rate must not exceed 1, got "
+                f"{self.edge_dropout} + {self.flying_pixel_rate}"
             )
 
     @property

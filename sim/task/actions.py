@@ -9,6 +9,7 @@ Palm actions act in the grasp phase alone; the lift raises the palm, and the pol
 """
 
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -25,6 +26,7 @@ from dexgrasp.perception.transforms import (
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, ScriptedStep, follow_step, scripted_grasp_step
+from dexgrasp.utils.bounds import Bounds, bounded
 
 Targets = tuple[Tensor, Tensor, Tensor]
 """Finger targets (env, joint) [rad], palm target positions (env, 3) [m] and orientations (env, 4) wxyz."""
@@ -78,14 +80,15 @@ class ActionScales:
 
 
 @dataclass(frozen=True)
+@bounded
 class WristCfg:
     """Limit palm poses to those that an arm behind the hand can hold, whatever the mount is."""
 
-    offset_m: float = 0.195
+    offset_m: Annotated[float, Bounds(0, 1)] = 0.195
     """Distance from the palm to the centre of the last arm joint, against the fingers [m]; of a UR5e and an Allegro."""
-    clearance_m: float = 0.055
+    clearance_m: Annotated[float, Bounds(0, 1)] = 0.055
     """Least height of that centre above the table: the joint's radius and a margin [m]."""
-    max_turn_rad: float = 0.8
+    max_turn_rad: Annotated[float, Bounds(0, 3.15)] = 0.8
     """Largest rotation of the palm from its pre-grasp [rad]; beyond it the arm would fold onto the object."""
 
 

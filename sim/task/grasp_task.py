@@ -9,7 +9,7 @@ positions, so that a constant action on a blocked finger is a constant torque. F
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -41,6 +41,7 @@ from dexgrasp.sim.task.registry import Registry
 from dexgrasp.sim.task.regrasp import Regrasp
 from dexgrasp.sim.task.rewards import RewardCfg, RewardContext, Rewards
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
+from dexgrasp.utils.bounds import Bounds, bounded
 
 MAX_CACHED_OBJECTS = 8192
 """Most objects that are cached in memory for engine=warp; 0.1 MB each."""
@@ -66,32 +67,33 @@ class StepResult:
 
 
 @dataclass(frozen=True)
+@bounded
 class TaskCfg:
     """Configure rates, phases and scales of the task."""
 
     class_name: str = "GraspTask"
     """Class of the task: GraspTask, or a subclass by the name under which a plugin registered it."""
-    rate_hz: float = 20.0
+    rate_hz: Annotated[float, Bounds(10, 50)] = 20.0
     """Control rate, 10 to 50 Hz."""
-    grasp_s: float = 1.8
+    grasp_s: Annotated[float, Bounds(0.01, 60)] = 1.8
     """Length of the grasp phase [s]."""
-    lift_s: float = 0.8
+    lift_s: Annotated[float, Bounds(0.01, 60)] = 0.8
     """Length of the lift [s]."""
-    hold_s: float = 3.0
+    hold_s: Annotated[float, Bounds(0.01, 600)] = 3.0
     """Length of the hold [s]."""
-    lift_m: float = 0.15
+    lift_m: Annotated[float, Bounds(0.1, 1)] = 0.15
     """Height by which the palm rises in the lift [m]."""
     vector_frame: Literal["palm", "world"] = "palm"
     """Frame of the vectors from keypoints to the object: palm, or world as in the published method."""
     use_scripted_grasp: bool = True
     """true: actions correct the scripted grasp. false: actions alone move hand and palm, as in the published method."""
-    palm_action_m_s: float = 0.1
+    palm_action_m_s: Annotated[float, Bounds(0, 5)] = 0.1
     """Palm speed per unit of action."""
-    palm_action_rad_s: float = 0.6
+    palm_action_rad_s: Annotated[float, Bounds(0, 20)] = 0.6
     """Palm angular speed per unit of action."""
-    finger_action_rad: float = 0.3
+    finger_action_rad: Annotated[float, Bounds(0, 3)] = 0.3
     """Finger target ahead of the measured position per unit of action."""
-    action_clip: float = 3.0
+    action_clip: Annotated[float, Bounds(0.01, 100)] = 3.0
     """Actions are clipped to this magnitude."""
     scripted_grasp: ScriptedGraspCfg = field(default_factory=ScriptedGraspCfg)
     wrist: WristCfg = field(default_factory=WristCfg)
@@ -101,8 +103,6 @@ class TaskCfg:
     camera: CameraCfg = field(default_factory=CameraCfg)
 
     def __post_init__(self) -> None:
-        if not 10 <= self.rate_hz <= 50:
-            raise ValueError(f"task.rate_hz must lie in 10..50 Hz, got {self.rate_hz}")
         if min(map(self.steps, (self.grasp_s, self.lift_s, self.hold_s))) < 1:
             raise ValueError("task.grasp_s, lift_s and hold_s must each last at least one control step")
         if self.lift_m <= 0.1:

@@ -8,6 +8,7 @@ import inspect
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -16,39 +17,41 @@ from dexgrasp.sim.engine.base import State
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.actions import Phases
 from dexgrasp.sim.task.registry import Registry
+from dexgrasp.utils.bounds import Bounds, bounded
 
 
 @dataclass(frozen=True)
+@bounded
 class RewardCfg:
     """Weight the reward terms, per control step; zero switches a term off."""
 
-    reach: float = -2.0
+    reach: Annotated[float, Bounds(-1000, 1000)] = -2.0
     """Weight of the mean distance from keypoints to object [1/m], in the grasp phase; each is capped at 0.15 m."""
-    contact: float = 0.4
+    contact: Annotated[float, Bounds(-1000, 1000)] = 0.4
     """Weight of the share of the hand's contact bodies that touch the object, 0 to 1."""
-    force: float = 0.3
+    force: Annotated[float, Bounds(-1000, 1000)] = 0.3
     """Weight of the mean contact force on the object in units of 10 N, each body's capped at 1."""
-    opposition: float = 0.15
+    opposition: Annotated[float, Bounds(-1000, 1000)] = 0.15
     """Weight of a step in which the thumb and another finger both touch the object."""
-    table_contact: float = -0.3
+    table_contact: Annotated[float, Bounds(-1000, 1000)] = -0.3
     """Weight of a step of the grasp phase in which the hand touches the table."""
-    displacement: float = -1.0
+    displacement: Annotated[float, Bounds(-1000, 1000)] = -1.0
     """Weight of the distance that the object moved over the table [1/m], in the grasp phase; capped at 0.2 m."""
-    object_speed: float = -0.3
+    object_speed: Annotated[float, Bounds(-1000, 1000)] = -0.3
     """Weight of the squared object speed in units of 1/3 m/s, in the grasp phase; capped at 1."""
-    object_spin: float = -0.02
+    object_spin: Annotated[float, Bounds(-1000, 1000)] = -0.02
     """Weight of the squared object angular speed [s^2/rad^2], in the grasp phase; capped at 10 rad^2/s^2."""
-    palm_speed: float = -0.02
+    palm_speed: Annotated[float, Bounds(-1000, 1000)] = -0.02
     """Weight of the squared palm speed [s^2/m^2], in the grasp phase; ten times as much above 0.25 m/s."""
-    lift: float = 1.0
+    lift: Annotated[float, Bounds(-1000, 1000)] = 1.0
     """Weight of the share of the commanded lift that the object followed, 0 to 1, in lift and hold."""
-    success: float = 3.0
+    success: Annotated[float, Bounds(-1000, 1000)] = 3.0
     """Weight of the last step of a successful episode."""
-    action: float = -0.01
+    action: Annotated[float, Bounds(-1000, 1000)] = -0.01
     """Weight of the mean squared action."""
-    floor: float = -2.0
+    floor: Annotated[float, Bounds(-1000, 1000)] = -2.0
     """Least reward of a step. The published method intends a floor too, but its release discards the clipped value."""
-    extra: dict[str, float] = field(default_factory=dict)
+    extra: Annotated[dict[str, float], Bounds(-1000, 1000)] = field(default_factory=dict)
     """Weights of registered terms by name: task.reward.extra.my_term=0.5; plugins=my_module registers them."""
 
     def __post_init__(self) -> None:

@@ -4,51 +4,47 @@ It reads joint positions, the palm pose and the pre-grasp plan, all available on
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
+from dexgrasp.utils.bounds import Bounds, bounded
+
 
 @dataclass(frozen=True)
+@bounded
 class ScriptedGraspCfg:
     """Configure timing and strength of the scripted grasp."""
 
-    approach_fraction: float = 0.43
+    approach_fraction: Annotated[float, Bounds(0.01, 0.99)] = 0.43
     """Fraction of the grasp phase spent on the approach."""
-    close_rad: float = 0.15
+    close_rad: Annotated[float, Bounds(0.001, 1)] = 0.15
     """Finger target ahead of the measured position, per unit of the hand's closing direction [rad]."""
-    sink_gain_hz: float = 5.0
+    sink_gain_hz: Annotated[float, Bounds(0, 100)] = 5.0
     """Palm speed along its normal per metre of the lowest keypoint's height above `keypoint_floor_m` [1/s]."""
-    sink_speed_m_s: float = 0.1
+    sink_speed_m_s: Annotated[float, Bounds(0, 2)] = 0.1
     """Largest palm speed along its normal while closing [m/s]."""
-    keypoint_floor_m: float = 0.0105
+    keypoint_floor_m: Annotated[float, Bounds(0, 0.2)] = 0.0105
     """Height over the table of the lowest keypoint while the hand closes [m]."""
-    sink_m: float = 0.006
+    sink_m: Annotated[float, Bounds(0, 0.2)] = 0.006
     """Largest advance of the palm while closing, beyond the end of the approach [m]."""
-    close_at_grip: float = 0.5
+    close_at_grip: Annotated[float, Bounds(0.001, 1)] = 0.5
     """Grip confidence above which the hand closes before the approach is over; 1: never."""
-    close_within_m: float = 0.055
+    close_within_m: Annotated[float, Bounds(0, 1)] = 0.055
     """Longest remaining approach at which it may close early [m]; an earlier grasp is shallower."""
-    follow_m_s: float = 0.3
+    follow_m_s: Annotated[float, Bounds(0, 5)] = 0.3
     """Speed at which the approach follows an object that moved over the table [m/s]; 0: not at all."""
-    follow_from_m: float = 0.015
+    follow_from_m: Annotated[float, Bounds(0, 1)] = 0.015
     """Motion of the object up to which the approach is not changed, as trackers drift [m]."""
-    follow_fully_m: float = 0.025
+    follow_fully_m: Annotated[float, Bounds(0.0001, 1)] = 0.025
     """Motion of the object from which on the approach follows in full [m]."""
 
     def __post_init__(self) -> None:
-        if not 0 < self.approach_fraction < 1:
-            raise ValueError(f"scripted_grasp.approach_fraction must lie between 0 and 1, got {self.approach_fraction}")
-        if not 0 < self.close_rad < 1:
-            raise ValueError(f"scripted_grasp.close_rad must lie between 0 and 1 rad, got {self.close_rad}")
-        if not 0 < self.close_at_grip <= 1:
-            raise ValueError(f"scripted_grasp.close_at_grip must lie between 0 and 1, got {self.close_at_grip}")
-        if self.close_within_m < 0:
-            raise ValueError(f"scripted_grasp.close_within_m must not be negative, got {self.close_within_m}")
-        if self.follow_m_s < 0 or not 0 <= self.follow_from_m < self.follow_fully_m:
+        if self.follow_from_m >= self.follow_fully_m:
             raise ValueError(
-                "scripted_grasp.follow_m_s must not be negative, and follow_from_m lie between 0 and follow_fully_m, "
-                f"got {self.follow_m_s}, {self.follow_from_m} and {self.follow_fully_m}"
+                "scripted_grasp.follow_from_m must be less than follow_fully_m, "
+                f"got {self.follow_from_m} and {self.follow_fully_m}"
             )
 
 

@@ -214,7 +214,6 @@ def children_s():
         ("arms", ["^ur5e +6 +mount=ur5e"]),
         ("objects", ["^shipped +144 ", "^generated:N ", "^random_urdfs +1000 "]),
         ("cameras", ["^first_frame +first_frame ", "^tracked_updated +tracked_updated "]),
-        ("views", ["^first_frame +first_frame "]),
     ],
 )
 def test_lists(what, expected, capsys):
@@ -232,7 +231,7 @@ def test_the_success_in_the_list_is_that_of_the_model_card():
 
 def test_an_unknown_list_names_those_that_exist(capsys):
     assert main(["list", "polices"]) == 2
-    assert "expects one of policies, hands, arms, objects, cameras, views" in capsys.readouterr().err
+    assert "expects one of policies, hands, arms, objects, cameras, got 'polices'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

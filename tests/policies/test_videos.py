@@ -82,7 +82,7 @@ def test_a_trial_that_ends_otherwise_is_said_and_gives_status_1(run, tmp_path, c
         (["disturbance=heavy"], "has no trials with disturbance=heavy; it has: none"),
         (["out=a.avi"], "a recording is an .mp4, .gif or .webp file, got 'a.avi'"),
         (["width=100"], "width of an .mp4 must be a multiple of 48 pixels, got 100"),
-        (["speed=0"], "speed must lie in 0.1..10, got 0"),
+        (["speed=0"], "'speed' must lie in 0.1..10, got 0"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(run, words, message, capsys):

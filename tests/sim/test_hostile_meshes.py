@@ -22,7 +22,9 @@ SQUARE = "0 0 0\n1 0 0\n0 1 0\n0 0 1\n"
 
 def box_obj(*sides):
     vertices, faces = shapes.box(*sides).mesh()
-    return "".join([*(f"v {x} {y} {z}\n" for x, y, z in vertices), *(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in faces)])
+    return "".join(
+        [*(f"v {x} {y} {z}\n" for x, y, z in vertices), *(f"f {a + 1} {b + 1} {c + 1}\n" for a, b, c in faces)]
+    )
 
 
 def glb(tree, binary=b""):

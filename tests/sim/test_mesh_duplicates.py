@@ -14,7 +14,11 @@ from dexgrasp.sim.objects.mesh_files import SurfaceFacts, group_same, is_rough, 
 
 def bracket(length=0.09):
     """An object without symmetry: three boxes."""
-    boxes = [((0, 0, 0), (length, 0.04, 0.01)), ((0.03, 0, 0.02), (0.02, 0.04, 0.03)), ((0, 0.03, 0), (0.03, 0.02, 0.01))]
+    boxes = [
+        ((0, 0, 0), (length, 0.04, 0.01)),
+        ((0.03, 0, 0.02), (0.02, 0.04, 0.03)),
+        ((0, 0.03, 0), (0.03, 0.02, 0.01)),
+    ]
     parts = [trimesh.creation.box(size, trimesh.transformations.translation_matrix(at)) for at, size in boxes]
     return trimesh.boolean.union(parts)
 
@@ -84,7 +88,10 @@ def test_two_reconstructions_of_one_thing_may_differ_by_noise_and_by_no_more(tmp
 @pytest.mark.parametrize(
     ("names", "thing"),
     [
-        (["002_can/google_16k/textured.obj", "002_can/tsdf/nontextured.ply", "002_can/poisson/nontextured.stl"], "002_can"),
+        (
+            ["002_can/google_16k/textured.obj", "002_can/tsdf/nontextured.ply", "002_can/poisson/nontextured.stl"],
+            "002_can",
+        ),
         (["cup/visual.obj", "cup/collision.stl", "cup/meshes/model.glb"], "cup"),
         (["toys/bear_high.obj", "toys/bear_low.obj", "toys/bear-16k.ply", "toys/bear.glb"], "toys/bear"),
         (["google_512k/textured.obj", "tsdf/nontextured.ply"], ""),

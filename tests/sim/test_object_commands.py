@@ -98,10 +98,10 @@ def test_the_generate_command_says_count_rate_and_memory(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: GenerateCfg(out="x", n=0), "n must be at least 1"),
+        (lambda: GenerateCfg(out="x", n=0), "n must lie in 1..1000000, got 0"),
         (lambda: GenerateCfg(out="x", families=("muk",)), "unknown families"),
-        (lambda: GenerateCfg(out="x", workers=-1), "workers must be 0"),
-        (lambda: ImportCfg(source="x", out="y", scale=0.0), "scale must be positive"),
+        (lambda: GenerateCfg(out="x", workers=-1), "workers must lie in 0..1024, got -1"),
+        (lambda: ImportCfg(source="x", out="y", scale=0.0), "scale must lie in 1e-06..1000000, got 0.0"),
         (lambda: ShowCfg(out="sheet.gif"), r"must be a \.png file"),
     ],
 )

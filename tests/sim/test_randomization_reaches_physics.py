@@ -267,7 +267,7 @@ def test_fully_randomised_trials_are_reproducible_and_finite(household, balanced
     [
         ({"friction": (0.9, 0.5)}, "friction.*low <= high"),
         ({"mass_scale": (0.0, 1.0)}, "mass_scale"),
-        ({"joint_noise_rad": -0.1}, "joint_noise_rad must not be negative"),
+        ({"joint_noise_rad": -0.1}, "joint_noise_rad must lie in 0..1, got -0.1"),
         ({"points_dropout": 1.0}, "points_dropout"),
         ({"size_scales": ()}, "size_scales"),
     ],

@@ -184,13 +184,13 @@ def saved(model):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"integrator": "rk4"}, "integrator must be one of .*'discrete', 'euler', 'implicitfast'.*'rk4'"),
-        ({"cone": "round"}, "cone must be one of .*'elliptic', 'pyramidal'.*'round'"),
+        ({"integrator": "rk4"}, "integrator must be one of euler, implicitfast, discrete, got 'rk4'"),
+        ({"cone": "round"}, "cone must be one of pyramidal, elliptic, got 'round'"),
         ({"timestep_s": 0.05}, "timestep_s must lie in .*0.05"),
         ({"timestep_s": float("nan")}, "timestep_s"),
-        ({"condim": 2}, "condim must be 3, 4 or 6, got 2"),
-        ({"impratio": 0.0}, "must be positive"),
-        ({"friction_scale": -1.0}, "must be positive"),
+        ({"condim": 2}, "condim must be one of 3, 4, 6, got 2"),
+        ({"impratio": 0.0}, "impratio must lie in 0.01..1000, got 0.0"),
+        ({"friction_scale": -1.0}, "friction_scale must lie in 0.01..100, got -1.0"),
     ],
 )
 def test_impossible_physics_is_refused_by_name(change, message):

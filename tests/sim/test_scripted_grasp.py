@@ -122,7 +122,7 @@ def test_each_environment_is_in_its_own_phase():
     ],
 )
 def test_impossible_settings_are_refused_by_name(change):
-    with pytest.raises(ValueError, match=f"scripted_grasp.{next(iter(change))}"):
+    with pytest.raises(ValueError, match=f"ScriptedGraspCfg.{next(iter(change))} must lie in"):
         replace(CFG, **change)
 
 

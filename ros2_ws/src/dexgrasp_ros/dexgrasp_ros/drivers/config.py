@@ -14,11 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 
 from dexgrasp import configs
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp_ros import CONFIG
 from dexgrasp_ros.drivers.joint_mapping import PerJoint
 
@@ -32,6 +33,7 @@ class AdapterError(ValueError):
 
 
 @dataclass(frozen=True)
+@bounded
 class QosCfg:
     """Quality of service of a topic."""
 
@@ -39,11 +41,12 @@ class QosCfg:
     """Commands are reliable; sensors are read with best effort, which takes both."""
     durability: Literal["volatile", "transient_local"] = "volatile"
     """transient_local: late subscribers receive the last message."""
-    depth: int = 1
+    depth: Annotated[int, Bounds(1, 1000)] = 1
     """Messages kept."""
 
 
 @dataclass(frozen=True)
+@bounded
 class FrameCfg:
     """Commanded body and reference frame of a Cartesian controller."""
 
@@ -51,13 +54,14 @@ class FrameCfg:
     """frame_id of the messages."""
     link: Literal["palm", "flange"] = "flange"
     """The body that is commanded: the palm, or the hand base frame at the arm's flange."""
-    pos_w: Vector3 = (0.0, 0.0, 0.0)
+    pos_w: Annotated[Vector3, Bounds(-10, 10)] = (0.0, 0.0, 0.0)
     """Position of the frame in the world [m]."""
-    quat_w: Vector4 = (1.0, 0.0, 0.0, 0.0)
+    quat_w: Annotated[Vector4, Bounds(-1, 1)] = (1.0, 0.0, 0.0, 0.0)
     """Orientation of the frame in the world, wxyz."""
 
 
 @dataclass(frozen=True)
+@bounded
 class CommandCfg:
     """Commands to the driver."""
 
@@ -67,23 +71,24 @@ class CommandCfg:
     """Topic of the commands."""
     joints: tuple[str, ...] = ()
     """Joint names of the driver in the driver's order; for joint commands only."""
-    sign: PerJoint = 1.0
+    sign: Annotated[PerJoint, Bounds(-1, 1)] = 1.0
     """1 or -1, for all or for each of `joints`."""
-    offset_rad: PerJoint = 0.0
+    offset_rad: Annotated[PerJoint, Bounds(-10, 10)] = 0.0
     """Driver's joint position at position 0 of the contract."""
-    scale: PerJoint = 1.0
+    scale: Annotated[PerJoint, Bounds(0.0001, 1e6)] = 1.0
     """Driver's units per radian."""
-    rate_hz: float | None = None
+    rate_hz: Annotated[float | None, Bounds(1, 1000)] = None
     """Rate of joint commands, interpolated over each control period; None: once per control period."""
     frame: FrameCfg | None = None
     """Reference frame; for twist and pose commands."""
-    gain_hz: float = 4.0
+    gain_hz: Annotated[float, Bounds(0.01, 20)] = 4.0
     """Speed per remaining distance; for twist commands."""
     qos: QosCfg = field(default_factory=QosCfg)
     """Quality of service of the topic."""
 
 
 @dataclass(frozen=True)
+@bounded
 class StateCfg:
     """Joint states from the driver: a JointState with joints matched by name."""
 
@@ -91,11 +96,11 @@ class StateCfg:
     """Topic of the joint states."""
     names: Mapping[str, str]
     """The driver's name of each joint of the contract."""
-    sign: PerJoint | None = None
+    sign: Annotated[PerJoint | None, Bounds(-1, 1)] = None
     """1 or -1 in the order of `command.joints`, else of `names`; None: as in `command`."""
-    offset_rad: PerJoint | None = None
+    offset_rad: Annotated[PerJoint | None, Bounds(-10, 10)] = None
     """None: as in `command`."""
-    scale: PerJoint | None = None
+    scale: Annotated[PerJoint | None, Bounds(0.0001, 1e6)] = None
     """None: as in `command`."""
     ignore: tuple[str, ...] = ()
     """Joints of others on the same topic, for instance a gripper. Any other unknown joint is an error."""
@@ -106,16 +111,18 @@ class StateCfg:
 
 
 @dataclass(frozen=True)
+@bounded
 class BaseCfg:
     """Measured base pose of an arm, which replaces the pose in its description."""
 
-    pos_w: Vector3
+    pos_w: Annotated[Vector3, Bounds(-10, 10)]
     """[m]."""
-    yaw_rad: float
+    yaw_rad: Annotated[float, Bounds(-7, 7)]
     """About the vertical."""
 
 
 @dataclass(frozen=True)
+@bounded
 class AdapterCfg:
     """One driver."""
 
@@ -142,10 +149,6 @@ class AdapterCfg:
             raise ValueError(f"command.type {command.type} needs command.frame, and neither joints nor rate_hz")
         if self.hand and (self.arm or command.type not in JOINT_TYPES):
             raise ValueError("a hand takes joint commands (command.type: " + ", ".join(JOINT_TYPES) + "); remove `arm`")
-        if command.rate_hz is not None and not 1.0 <= command.rate_hz <= 1000.0:
-            raise ValueError(f"command.rate_hz must lie within 1 and 1000, got {command.rate_hz}")
-        if not 0 < command.gain_hz <= 20:
-            raise ValueError(f"command.gain_hz must lie within 0 and 20, got {command.gain_hz}")
 
     @cached_property
     def fingerprint(self) -> str:

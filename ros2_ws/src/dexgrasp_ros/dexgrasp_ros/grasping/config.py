@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from dexgrasp.policies.deploy.safety_gate import SafetyCfg
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp_ros.grasping.types import GraspCfg
 
 
 @dataclass(frozen=True)
+@bounded
 class GraspNodeCfg:
     """Parameters of the grasp node."""
 
@@ -26,9 +28,9 @@ class GraspNodeCfg:
     """Run the policy beside another controller: commands go below /preview, differences to /diagnostics."""
     autostart: bool = True
     """Configure and activate without a lifecycle manager."""
-    settle_s: float = 1.0
+    settle_s: Annotated[float, Bounds(0, 60)] = 1.0
     """Delay of the autostart, in which an emergency stop pressed earlier is received [s]."""
-    clock_timeout_s: float = 0.25
+    clock_timeout_s: Annotated[float, Bounds(0.1, 60)] = 0.25
     """Simulated time that does not advance for this long is a fault: its publisher is gone [s]."""
     palm_pose_source: Literal["arm", "topic"] = "arm"
     """Source of the palm pose: joint states and kinematics of the arm, or `palm_topic`."""
@@ -42,7 +44,7 @@ class GraspNodeCfg:
     """Topic of the pre-grasp plan, Float64MultiArray."""
     estop_topic: str = "/estop"
     """Topic of the emergency stop, Bool, latched or not; true stops."""
-    arm_speed: float = 0.4
+    arm_speed: Annotated[float, Bounds(0.001, 1)] = 0.4
     """Joint speed of the arm, as a fraction of its limits."""
     require_wave_test: bool = True
     """On a real robot: refuse to start without a recorded joint test of the hand with this driver."""
@@ -52,14 +54,6 @@ class GraspNodeCfg:
     """Settings of the grasp sequence."""
     safety: SafetyCfg = field(default_factory=SafetyCfg)
     """Limits of the safety gate, applied to every command."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.settle_s <= 60:
-            raise ValueError(f"settle_s must lie within 0 and 60, got {self.settle_s}")
-        if not 0.1 <= self.clock_timeout_s <= 60:
-            raise ValueError(f"clock_timeout_s must lie within 0.1 and 60, got {self.clock_timeout_s}")
-        if not 0 < self.arm_speed <= 1:
-            raise ValueError(f"arm_speed is a fraction of the limits, above 0 and at most 1, got {self.arm_speed}")
 
     @property
     def preview(self) -> bool:

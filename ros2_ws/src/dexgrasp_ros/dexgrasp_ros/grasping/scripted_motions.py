@@ -6,10 +6,12 @@ so that the robot does not catch up at high speed.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.rotations import Pose
 
 Array = NDArray[np.float64]
@@ -22,33 +24,30 @@ RELEASE_HEIGHT_M = 0.005
 
 
 @dataclass(frozen=True)
+@bounded
 class MotionCfg:
     """Speeds and tolerances of scripted motions."""
 
-    palm_speed_m_s: float = 0.15
+    palm_speed_m_s: Annotated[float, Bounds(0.001, 5)] = 0.15
     """Speed of the palm [m/s]."""
-    palm_speed_rad_s: float = 0.6
+    palm_speed_rad_s: Annotated[float, Bounds(0.01, 20)] = 0.6
     """Angular speed of the palm [rad/s]."""
-    joint_speed_rad_s: float = 1.0
+    joint_speed_rad_s: Annotated[float, Bounds(0.01, 20)] = 1.0
     """Speed of the finger joints [rad/s]."""
-    transit_height_m: float = 0.4
+    transit_height_m: Annotated[float, Bounds(0.01, 2)] = 0.4
     """Height of the palm in horizontal motions; objects and open fingers must fit below [m]."""
-    lead_m: float = 0.05
+    lead_m: Annotated[float, Bounds(0.0001, 10)] = 0.05
     """Distance between palm and reference above which the reference waits [m]."""
-    lead_rad: float = 0.3
+    lead_rad: Annotated[float, Bounds(0.0001, 6.3)] = 0.3
     """Angle between palm and reference above which the reference waits [rad]."""
-    arrived_m: float = 0.01
+    arrived_m: Annotated[float, Bounds(0.0001, 1)] = 0.01
     """Distance to the goal at which the palm has arrived [m]."""
-    arrived_rad: float = 0.06
+    arrived_rad: Annotated[float, Bounds(0.0001, 3.15)] = 0.06
     """Angle to the goal at which the palm has arrived [rad]."""
-    arrived_joint_rad: float = 0.15
+    arrived_joint_rad: Annotated[float, Bounds(0.0001, 6.3)] = 0.15
     """Difference to the goal at which the fingers have arrived [rad]."""
-    settle_s: float = 0.5
+    settle_s: Annotated[float, Bounds(0.001, 60)] = 0.5
     """Time after the arrival of its reference at which a stage ends that need not be exact [s]."""
-
-    def __post_init__(self) -> None:
-        if wrong := [name for name, value in vars(self).items() if not (np.isfinite(value) and value > 0)]:
-            raise ValueError(f"motion: {wrong} must be positive and finite")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,14 @@
 """Settings, inputs and outputs of the grasp state machine."""
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, Self
+from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.policy import Command, Observation, PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import SafeCommand
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp_ros.grasping.scripted_motions import MotionCfg
 from dexgrasp_ros.object_estimate import ObjectEstimate
 
@@ -20,42 +21,34 @@ REQUESTS = ("grasp", "release", "home", "stop", "reset_fault")
 
 
 @dataclass(frozen=True)
+@bounded
 class GraspCfg:
     """Settings of the grasp sequence, without those of policy and safety gate."""
 
     motion: MotionCfg = field(default_factory=MotionCfg)
     """Speeds and tolerances of scripted motions."""
-    timeout_s: float = 30.0
+    timeout_s: Annotated[float, Bounds(0.01, 3600)] = 30.0
     """Time limit of a scripted motion; exceeding it is a fault [s]."""
-    retreat_m: float = 0.12
+    retreat_m: Annotated[float, Bounds(0.001, 1)] = 0.12
     """Distance that the palm retreats along its normal after a release [m]."""
-    attempts: int = 3
+    attempts: Annotated[int, Bounds(1, 100)] = 3
     """Maximum number of grasps; a further one starts where the hand is found empty. 1: no regrasp."""
-    look_timeout_s: float = 5.0
+    look_timeout_s: Annotated[float, Bounds(0.01, 3600)] = 5.0
     """Time limit for a new plan after an empty grasp, from the arrival at home; then the grasp is given up [s]."""
-    plan_timeout_s: float = 1.0
+    plan_timeout_s: Annotated[float, Bounds(0.01, 3600)] = 1.0
     """Maximum age of a plan at the start of a grasp [s]."""
-    late_periods: float = 3.0
+    late_periods: Annotated[float, Bounds(1.5, 1000)] = 3.0
     """Maximum time between two ticks, in control periods; exceeding it is a fault."""
-    follow_m: float = 0.12
+    follow_m: Annotated[float, Bounds(0.001, 10)] = 0.12
     """Maximum distance of the palm from its target; exceeding it is a fault (a blocked or stopped arm) [m]."""
-    follow_rad: float = 0.6
+    follow_rad: Annotated[float, Bounds(0.001, 10)] = 0.6
     """Maximum angle between the palm and its target; exceeding it is a fault [rad]."""
-    outside_rad: float = 0.15
+    outside_rad: Annotated[float, Bounds(0.001, 6.3)] = 0.15
     """Maximum excess of a measured joint over its range at the start: beyond it, zero or sign are wrong [rad]."""
-    shadow_m: float = 0.03
+    shadow_m: Annotated[float, Bounds(0.0001, 1)] = 0.03
     """Shadow mode: distance to the pre-grasp at which the policy starts [m]."""
-    shadow_rad: float = 0.25
+    shadow_rad: Annotated[float, Bounds(0.0001, 3.15)] = 0.25
     """Shadow mode: angle to the pre-grasp at which the policy starts [rad]."""
-
-    def __post_init__(self) -> None:
-        values = {name: value for name, value in vars(self).items() if isinstance(value, float)}
-        if wrong := [name for name, value in values.items() if not (np.isfinite(value) and value > 0)]:
-            raise ValueError(f"grasp: {wrong} must be positive and finite")
-        if self.attempts < 1:
-            raise ValueError(f"attempts must be at least 1, got {self.attempts}")
-        if self.late_periods < 1.5:
-            raise ValueError(f"late_periods must be at least 1.5, got {self.late_periods}")
 
 
 @dataclass(frozen=True)

@@ -7,44 +7,41 @@ damping and delay.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
+
+from dexgrasp.utils.bounds import Bounds, bounded
 
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+@bounded
 class ExcitationCfg:
     """Excitation of a joint."""
 
-    rate_hz: float = 100.0
+    rate_hz: Annotated[float, Bounds(50, 1000)] = 100.0
     """Rate of the targets [Hz]."""
-    margin_rad: float = 0.05
+    margin_rad: Annotated[float, Bounds(0, 1)] = 0.05
     """Distance from the ends of the joint range [rad]."""
-    reach_rad: float = 0.5
+    reach_rad: Annotated[float, Bounds(0.001, 6.3)] = 0.5
     """Largest distance from the rest pose [rad]."""
-    small_rad: float = 0.08
+    small_rad: Annotated[float, Bounds(0.001, 6.3)] = 0.08
     """Size of small steps [rad]."""
-    step_s: float = 0.4
+    step_s: Annotated[float, Bounds(0.01, 60)] = 0.4
     """Hold time of a step [s]."""
-    jump_rad: float = 0.7
+    jump_rad: Annotated[float, Bounds(0.001, 6.3)] = 0.7
     """Largest step of a target; steps that saturate the servo identify its effort limit [rad]."""
-    triangle_rad_s: float = 0.4
+    triangle_rad_s: Annotated[float, Bounds(0.001, 20)] = 0.4
     """Speed of the slow triangle [rad/s]."""
-    chirp_rad: float = 0.1
+    chirp_rad: Annotated[float, Bounds(0, 3.15)] = 0.1
     """Amplitude of the chirp [rad]."""
-    chirp_hz: tuple[float, float] = (0.5, 6.0)
+    chirp_hz: Annotated[tuple[float, float], Bounds(0.01, 500)] = (0.5, 6.0)
     """First and last frequency of the chirp [Hz]."""
-    chirp_s: float = 2.0
+    chirp_s: Annotated[float, Bounds(0.01, 600)] = 2.0
     """Duration of the chirp [s]."""
-
-    def __post_init__(self) -> None:
-        if not self.rate_hz >= 50:
-            raise ValueError(f"rate_hz must be at least 50 to resolve the servo response, got {self.rate_hz}")
-        lengths = (self.reach_rad, self.small_rad, self.jump_rad, self.step_s, self.triangle_rad_s)
-        if min(lengths) <= 0:
-            raise ValueError("reach_rad, small_rad, jump_rad, step_s and triangle_rad_s must be positive")
 
 
 def excite(rest_rad: float, lower_rad: float, upper_rad: float, cfg: ExcitationCfg) -> Array:

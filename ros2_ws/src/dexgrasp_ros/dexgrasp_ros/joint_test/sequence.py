@@ -6,7 +6,7 @@ states does not: therefore each motion is also described in words, to be confirm
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.perception.transforms import quat_conjugate, quat_rotate
+from dexgrasp.utils.bounds import Bounds, bounded
 
 Array = NDArray[np.float64]
 MIN_MOTION, MAX_MOTION = 0.4, 1.6
@@ -31,21 +32,16 @@ DIRECTIONS = (
 
 
 @dataclass(frozen=True)
+@bounded
 class JointTestCfg:
     """Motion of the joints."""
 
-    amount_rad: float = 0.15
+    amount_rad: Annotated[float, Bounds(0.02, 0.5)] = 0.15
     """Motion of each joint, towards the centre of its range [rad]."""
-    speed_rad_s: float = 0.5
+    speed_rad_s: Annotated[float, Bounds(0.001, 2)] = 0.5
     """Speed of the motion [rad/s]."""
-    settle_s: float = 0.5
+    settle_s: Annotated[float, Bounds(0.1, 10)] = 0.5
     """Pause before each measurement [s]."""
-
-    def __post_init__(self) -> None:
-        if not 0.02 <= self.amount_rad <= 0.5:
-            raise ValueError(f"amount_rad must lie within 0.02 and 0.5, got {self.amount_rad}")
-        if not (0 < self.speed_rad_s <= 2 and 0.1 <= self.settle_s <= 10):
-            raise ValueError("speed_rad_s must lie within 0 and 2, settle_s within 0.1 and 10")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ Keep the hand empty and clear of objects and people: targets jump. Files: OUT/lo
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from rclpy.context import Context
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.config import load
@@ -38,6 +39,7 @@ OUTSIDE_RAD = 0.15
 
 
 @dataclass(frozen=True)
+@bounded
 class IdentificationCfg:
     """Parameters of the identification node."""
 
@@ -55,13 +57,13 @@ class IdentificationCfg:
     """File log.npz to fit instead of moving the hand."""
     out: str = "identified"
     """Folder of the results."""
-    approach_rad_s: float = 0.5
+    approach_rad_s: Annotated[float, Bounds(0.001, 20)] = 0.5
     """Speed of the joints in the motion to the rest pose [rad/s]."""
-    control_hz: float = 20.0
+    control_hz: Annotated[float, Bounds(1, 1000)] = 20.0
     """Rate of the policy, whose period is the unit of delays in randomisation [Hz]."""
-    timeout_s: float = 30.0
+    timeout_s: Annotated[float, Bounds(0.01, 3600)] = 30.0
     """Time limit for joint states and a driver to appear [s]."""
-    stale_s: float = 0.2
+    stale_s: Annotated[float, Bounds(0.001, 60)] = 0.2
     """Maximum age of joint states during the motion; beyond it the test ends with a failure [s]."""
     excitation: ExcitationCfg = field(default_factory=ExcitationCfg)
     """Excitation of the joints."""

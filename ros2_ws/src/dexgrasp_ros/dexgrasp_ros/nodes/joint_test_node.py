@@ -11,7 +11,7 @@ import sys
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from sensor_msgs.msg import JointState
 
 from dexgrasp.policies.deploy.bundle import BundleError, read_contract
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.config import load
@@ -40,6 +41,7 @@ OUTSIDE_RAD = 0.15
 
 
 @dataclass(frozen=True)
+@bounded
 class JointTestNodeCfg:
     """Parameters of the joint test node."""
 
@@ -57,7 +59,7 @@ class JointTestNodeCfg:
     """JSON file for the table of results; empty: none."""
     reference: Path | None = None
     """JSON file with the results of an earlier test, printed for comparison; empty: none."""
-    timeout_s: float = 30.0
+    timeout_s: Annotated[float, Bounds(0.01, 3600)] = 30.0
     """Time limit for joint states and a driver to appear [s]."""
     wave: JointTestCfg = field(default_factory=JointTestCfg)
     """Motion of the joints."""

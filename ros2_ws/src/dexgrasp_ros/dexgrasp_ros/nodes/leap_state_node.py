@@ -5,7 +5,7 @@ ros2 run dexgrasp_ros leap_state_node        needs the manufacturer's package le
 
 import importlib
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from rclpy.context import Context
 from rclpy.node import Node
@@ -13,12 +13,14 @@ from rclpy.qos import QoSProfile
 from rclpy.task import Future
 from sensor_msgs.msg import JointState
 
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.parameters import declare
 
 
 @dataclass(frozen=True)
+@bounded
 class LeapStateCfg:
     """Parameters of the LEAP state node."""
 
@@ -30,18 +32,16 @@ class LeapStateCfg:
     """Field of the response with one position per motor."""
     topic: str = "/leap/joint_states"
     """Topic of the joint states; joint names are motor numbers."""
-    motors: int = 16
+    motors: Annotated[int, Bounds(1, 1000)] = 16
     """Number of motors."""
-    rate_hz: float = 60.0
+    rate_hz: Annotated[float, Bounds(0.1, 90)] = 60.0
     """Rate of the service calls; the manufacturer advises less than 90 [Hz]."""
-    timeout_s: float = 0.5
+    timeout_s: Annotated[float, Bounds(0.001, 60)] = 0.5
     """Time after which a call without response is repeated [s]."""
 
     def __post_init__(self) -> None:
         if self.service_type.count("/") != 2:
             raise ValueError(f"service_type must have the form package/srv/Name, got '{self.service_type}'")
-        if not (0 < self.rate_hz <= 90 and self.timeout_s > 0 and self.motors > 0):
-            raise ValueError("rate_hz must lie within 0 and 90; timeout_s and motors must be positive")
 
 
 class LeapStateNode(Node):

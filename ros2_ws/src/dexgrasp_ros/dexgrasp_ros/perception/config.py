@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import torch
 
@@ -13,6 +14,7 @@ from dexgrasp.perception.robot_mask import ArmBody, HandBody, read_arm_body, rea
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.deploy.contract import Contract, HandContract
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.drivers import config
 from dexgrasp_ros.drivers.adapters import JointAdapter
@@ -23,6 +25,7 @@ from dexgrasp_ros.perception.state_machine import PerceptionSetup
 
 
 @dataclass(frozen=True)
+@bounded
 class PerceptionCfg:
     """Parameters of the perception node."""
 
@@ -48,15 +51,15 @@ class PerceptionCfg:
     """Frame of published points and poses: z up, the table at z = 0."""
     camera_file: str = ""
     """Camera pose file from `dexgrasp calibrate camera`; empty: camera_pos_m and camera_quat_wxyz are used."""
-    camera_pos_m: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    camera_pos_m: Annotated[tuple[float, float, float], Bounds(-10, 10)] = (0.0, 0.0, 0.0)
     """Position of the camera's optical frame in the base frame [m]."""
-    camera_quat_wxyz: tuple[float, ...] = ()
+    camera_quat_wxyz: Annotated[tuple[float, ...], Bounds(-1, 1)] = ()
     """Orientation of the camera's optical frame (x right, y down, z forward) in the base frame, w first."""
     check_reachability: bool = True
     """Prefer pre-grasps that the arm can reach; without effect where no arm is given."""
-    readings_timeout_s: float = 0.1
+    readings_timeout_s: Annotated[float, Bounds(0.001, 60)] = 0.1
     """Largest difference between the stamps of a frame and of the robot readings used with it [s]."""
-    held_object_rate_hz: float = 60.0
+    held_object_rate_hz: Annotated[float, Bounds(0.1, 1000)] = 60.0
     """Rate at which the points of a held object are published between frames [Hz]."""
     segment: SegmentationCfg = field(default_factory=SegmentationCfg)
     """Settings of the object segmentation."""
@@ -64,10 +67,6 @@ class PerceptionCfg:
     """Settings of a RealSense camera read by this node."""
 
     def __post_init__(self) -> None:
-        if not self.readings_timeout_s > 0:
-            raise ValueError(f"readings_timeout_s must be positive, got {self.readings_timeout_s}")
-        if not 0 < self.held_object_rate_hz <= 1000:
-            raise ValueError(f"held_object_rate_hz must be above 0 and at most 1000, got {self.held_object_rate_hz}")
         if not self.camera_file and not self.camera_quat_wxyz:
             raise ValueError(
                 "the camera pose is missing: give camera_file, or camera_pos_m and camera_quat_wxyz (w first)"

@@ -1,13 +1,16 @@
 """Configuration of `dexgrasp replay`: bag, nodes, topics, tolerances."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.deploy.safety_gate import SafetyCfg
+from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp_ros.grasping.types import GraspCfg
 
 
 @dataclass(frozen=True)
+@bounded
 class ReplayTopicsCfg:
     """Names of the topics in the bag."""
 
@@ -28,22 +31,24 @@ class ReplayTopicsCfg:
 
 
 @dataclass(frozen=True)
+@bounded
 class ReplayToleranceCfg:
     """Largest accepted differences; node and recorder may have received readings in different orders."""
 
-    points_m: float = 0.01
+    points_m: Annotated[float, Bounds(0, 10)] = 0.01
     """Largest distance of a point from the nearest point of the other cloud [m]."""
-    fraction: float = 0.05
+    fraction: Share = 0.05
     """Largest difference of visible_fraction."""
-    plan_m: float = 0.002
+    plan_m: Annotated[float, Bounds(0, 10)] = 0.002
     """Largest difference of palm position and lengths of a plan [m]."""
-    plan_rad: float = 0.02
+    plan_rad: Annotated[float, Bounds(0, 6.3)] = 0.02
     """Largest difference of palm orientation and joints of a plan [rad]."""
-    joints_rad: float = 0.03
+    joints_rad: Annotated[float, Bounds(0, 6.3)] = 0.03
     """Largest difference of joint commands to hand and arm [rad]."""
 
 
 @dataclass(frozen=True)
+@bounded
 class ReplayCfg:
     """Bag to replay, and the parameters of the recorded nodes."""
 

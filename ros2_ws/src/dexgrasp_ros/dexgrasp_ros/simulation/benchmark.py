@@ -4,13 +4,14 @@ import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
 
 from dexgrasp.policies.deploy.shipped import find_bundle
 from dexgrasp.policies.run_directory import Run
+from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import PERCENTILES
 from dexgrasp_ros import config
@@ -22,25 +23,20 @@ ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 
 
 @dataclass(frozen=True)
+@bounded
 class BenchRosCfg:
     """Options of the closed-loop benchmark, in which each node is a process."""
 
     policy: str = "allegro/student"
     """Exported policy: a shipped name or a bundle directory."""
-    trials: int = 10
+    trials: Annotated[int, Bounds(1, 10_000)] = 10
     """Number of grasps, of objects spread evenly over the shipped library."""
-    domain: int = 77
+    domain: Annotated[int, Bounds(0, 101)] = 77
     """ROS_DOMAIN_ID, 0 to 101; no other robot may use it."""
     video: bool = False
     """Also write RUN/grasp.mp4 of the first successful grasp, rendered from joint states and object poses."""
     out: str = ""
     """Run directory; empty: a new one under runs/."""
-
-    def __post_init__(self) -> None:
-        if self.trials < 1:
-            raise ValueError(f"trials must be at least 1, got {self.trials}")
-        if not 0 <= self.domain <= 101:
-            raise ValueError(f"domain must lie in 0..101, got {self.domain}")
 
 
 def bench_ros(cfg: BenchRosCfg) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Joint names are those of assets/arms and assets/hands. The depth camera has the 
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import mujoco
 import numpy as np
@@ -26,6 +26,7 @@ from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.sensors.depth_camera import CAMERA, HOLE_FRACTION, DepthRenderer, camera_looking_at
 from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
 from dexgrasp.sim.task import reset as starts
+from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp_ros import config
 
 PUSH_S = 0.2
@@ -49,6 +50,7 @@ class CommandError(ValueError):
 
 
 @dataclass(frozen=True)
+@bounded
 class SimRobotCfg:
     """Parameters of the simulated robot."""
 
@@ -60,38 +62,30 @@ class SimRobotCfg:
     """Object library: shipped, generated:N or a folder."""
     object: str = "0"
     """Object that ~/reset places on the table, by number in the library or name."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of object pose and noise; the pose is that of the object's trial in `dexgrasp evaluate`."""
     physics: str = "balanced"
     """Physics preset: reference, balanced or turbo; the long steps of the last two reduce tracking accuracy."""
     camera: str = "cameras/sim.yaml"
     """Camera pose file: a name in config/cameras or a path."""
-    width: int = 640
+    width: Annotated[int, Bounds(16, 4096)] = 640
     """Columns of the depth image."""
-    height: int = 480
+    height: Annotated[int, Bounds(16, 4096)] = 480
     """Rows of the depth image."""
     flaws: bool = True
     """Whether depth images have the errors of a D435."""
-    camera_rate_hz: float = 30.0
+    camera_rate_hz: Annotated[float, Bounds(0, 300)] = 30.0
     """Rate of depth images; 0: no camera, which needs no OpenGL [Hz]."""
-    state_rate_hz: float = 100.0
+    state_rate_hz: Annotated[float, Bounds(1, 1000)] = 100.0
     """Rate of joint states [Hz]."""
-    latency_s: float = 0.0
+    latency_s: Annotated[float, Bounds(0, 10)] = 0.0
     """Time from the arrival of a command until it acts [s]."""
-    drop: float = 0.0
+    drop: Annotated[float, Bounds(0, 0.99)] = 0.0
     """Fraction of lost messages, sent and received."""
-    joint_noise_rad: float = 0.0
+    joint_noise_rad: Annotated[float, Bounds(0, 1)] = 0.0
     """Half-width of the uniform noise of joint readings [rad]."""
-    push_n: float = 2.5
+    push_n: Annotated[float, Bounds(0, 100)] = 2.5
     """Force of ~/push on the object, in a random horizontal direction [N]."""
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.drop < 1:
-            raise ValueError(f"drop is a fraction of messages, at least 0 and below 1, got {self.drop}")
-        if min(self.latency_s, self.joint_noise_rad, self.camera_rate_hz, self.push_n) < 0 or self.state_rate_hz <= 0:
-            raise ValueError(
-                "latency_s, joint_noise_rad, camera_rate_hz and push_n must be at least 0, state_rate_hz above 0"
-            )
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,124 @@
+"""Read YAML, JSON and npz files that anybody may have written or damaged.
+
+Every failure is one DamagedFileError that names the file and the reason; no content can run code, recurse too deep or
+grow by aliases.
+"""
+
+import io
+import json
+import re
+import zipfile
+import zlib
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+LARGEST_YAML = 100_000
+"""Largest number of values in a YAML file with its aliases expanded."""
+
+NPZ_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, OSError, RuntimeError),
+    *(AttributeError, SyntaxError, TypeError, ValueError),
+)
+"""Errors that zipfile and NumPy raise for damaged archives and headers of arrays."""
+
+
+class DamagedFileError(ValueError):
+    """Refuses the content of a file; the text names the file and the reason in one line."""
+
+    def __init__(self, path: str | Path, kind: str, reason: object) -> None:
+        """`kind`: the expected format."""
+        why = " ".join(str(reason).split())[:200] or type(reason).__name__
+        super().__init__(f"{path} is damaged or no {kind} file: {why}; restore it, or give another")
+
+
+class Yaml(yaml.SafeLoader):
+    """YAML in which 1e-5 is a number, keys are unique, and aliases cannot grow without limit."""
+
+    def get_single_node(self) -> yaml.Node | None:
+        """Return the root, once it is known to be of a bounded size."""
+        node = super().get_single_node()
+        if node is not None and _size(node, {}) > LARGEST_YAML:
+            raise yaml.YAMLError(f"it holds more than {LARGEST_YAML} values")
+        return node
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Return the mapping. Raises ConstructorError where a key occurs twice."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        if twice := next((name for i, name in enumerate(names) if name in names[:i]), ""):
+            raise yaml.constructor.ConstructorError(None, None, f"key '{twice}' occurs twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+Yaml.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
+
+
+def parse_yaml(text: str | bytes, name: str | Path) -> Any:
+    """Return the content of a YAML text as plain values; `name` is the file or key in errors."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode("utf-8-sig")
+        return yaml.load(text, Loader=Yaml)
+    except RecursionError as error:
+        raise DamagedFileError(name, "YAML", "it is nested too deep") from error
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:  # ValueError: 2001-99-99, bytes
+        raise DamagedFileError(name, "YAML", error) from error
+
+
+def read_yaml(path: str | Path) -> Any:
+    """Return the content of a YAML file as plain values. Raises DamagedFileError, OSError."""
+    return parse_yaml(Path(path).read_bytes(), path)
+
+
+def parse_json(text: str | bytes, name: str | Path) -> Any:
+    """Return the content of a JSON text; `name` is the file in errors."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise DamagedFileError(name, "JSON", "it is nested too deep") from error
+    except ValueError as error:
+        raise DamagedFileError(name, "JSON", error) from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Return the content of a JSON file. Raises DamagedFileError, OSError."""
+    return parse_json(Path(path).read_bytes(), path)
+
+
+def read_json_object(path: str | Path) -> dict[str, Any]:
+    """Return the content of a JSON file that holds keys with values. Raises DamagedFileError, OSError."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise DamagedFileError(path, "JSON", f"expected an object with keys, got {str(value)[:60]!r}")
+    return value
+
+
+def parse_npz(content: bytes, name: str | Path) -> dict[str, Any]:
+    """Return the arrays of an npz file; objects in it are refused."""
+    import numpy as np  # not behind --help
+
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
+            return {key: stored[key] for key in stored.files}
+    except NPZ_ERRORS as error:
+        raise DamagedFileError(name, "npz", error) from error
+
+
+def read_npz(path: str | Path) -> dict[str, Any]:
+    """Return the arrays of an npz file. Raises DamagedFileError, OSError."""
+    return parse_npz(Path(path).read_bytes(), path)
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Return the number of values below a node with aliases expanded; a node that holds itself is endless."""
+    if id(node) in known:
+        return known[id(node)]
+    known[id(node)] = LARGEST_YAML + 1  # of a node that is reached again from within
+    size = 1
+    if isinstance(node, yaml.CollectionNode):
+        parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+        size += sum(_size(part, known) for part in parts)
+    known[id(node)] = size
+    return size
