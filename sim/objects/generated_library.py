@@ -7,8 +7,8 @@ on its request alone: the order in which objects are built changes no byte.
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from dexgrasp.utils.progress import track
 WORTH_A_PROCESS = 40
 """Objects that take as long as starting a process."""
 
-COLUMNS = tuple(item.name for item in fields(ObjectEntry) if item.type in (float, int) and item.name != "seed")
+COLUMNS = tuple(name for name, kind in get_type_hints(ObjectEntry).items() if kind in (float, int) and name != "seed")
 """Numbers of a manifest row that are shipped."""
 
 
