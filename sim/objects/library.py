@@ -234,7 +234,7 @@ class ObjectModel:
             raise ValueError(f"inertia {high:.3g} kg m^2 is too large for {self.mass:g} kg")
         if len({len(self.rest_height), len(self.rest_quat), len(self.rest_prob)}) > 1:
             raise ValueError("rest_height, rest_quat and rest_prob must have one row per resting pose")
-        if not (0 < self.rest_height.min() and self.rest_height.max() <= MAX_EXTENT_M):
+        if not (self.rest_height.min() > 0 and self.rest_height.max() <= MAX_EXTENT_M):
             raise ValueError(f"rest_height must lie in 0..{MAX_EXTENT_M} m, got {self.rest_height.tolist()}")
         if np.abs(np.linalg.norm(self.rest_quat, axis=1) - 1).max() > 1e-3:
             raise ValueError("rest_quat must hold unit quaternions")
@@ -343,7 +343,7 @@ def _read_array(archive: zipfile.ZipFile, key: str, dtype: type) -> np.ndarray:
 
 
 def _read_inside(folder: Path, file: str) -> bytes:
-    """Return the content of a regular file inside a folder; raise ValueError for a link out of it, a pipe or a device."""
+    """Return the content of a regular file inside a folder; raise ValueError for a link out of it or a pipe."""
     path = folder / file
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{path} leads out of the library")

@@ -93,7 +93,7 @@ def thing_of(name: str) -> str:
 
 
 def is_rough(name: str) -> bool:
-    """Return whether the path of a mesh names a copy that is rougher than others of the thing, as "collision" or "low"."""
+    """Return whether the path of a mesh names a rough copy of a thing, by words like "collision" or "low"."""
     return bool(_ROUGH.search(name))
 
 
