@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
 from dexgrasp.policies.cli import main as cli
-from tests.fuzz.oracle import Outcome, run, without_work
 from tests.fuzz.options import WORDS, command_lines
+from tests.fuzz.oracle import Outcome, run, without_work
 
 QUIET = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None, "phases": [Phase.generate]}
 SAMPLE, ALL = 60, 5000
