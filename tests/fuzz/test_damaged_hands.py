@@ -89,8 +89,6 @@ def check_text(folder, start, new, cut):
 WORDS = st.sampled_from(
     [b"\t", b"\0", b"- ", b"? ", b"!!python/object:os.system ", b"&a ", b"*a ", b"{", b"]", b"<<: "]
 )
-    [b"\t", b"\0", b"- ", b"? ", b"!!python/object:os.system ", b"&a ", b"*a ", b"{", b"]", b"<<: "]
-)
 KINDS = [
     (check_tree, {"changes": damages(TREE)}),
     (
