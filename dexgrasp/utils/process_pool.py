@@ -1,20 +1,44 @@
-"""Run a task for many items in spawned processes; a process that crashes loses its own item only."""
+"""Run a task for many items in separate processes; a crash, a time limit or a memory limit costs one item."""
 
 import contextlib
 import multiprocessing
 import os
+import resource
 import signal
+import sys
 import threading
 import time
+import types
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
+from dataclasses import dataclass
+from multiprocessing import connection
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+_HEAVY = ["numpy", "scipy.spatial", "trimesh", "manifold3d", "mujoco"]
+"""Packages that the first process imports for all later ones, which start by a fork of it."""
+
+
+@dataclass(frozen=True)
+class TaskLimits:
+    """Limits of one task; a task that exceeds one is ended, also in native code."""
+
+    time_s: float
+    """Longest wall-clock time."""
+    memory_gib: float
+    """Largest address space of a process."""
+
+
+@dataclass(frozen=True)
+class TaskFailure:
+    """Outcome of a task that gave no result."""
+
+    reason: str
+    """Cause in one line: a signal, an exit status or a limit."""
 
 
 def available_cores() -> int:
@@ -23,50 +47,206 @@ def available_cores() -> int:
 
 
 def run_in_processes(
-    task: Callable[[T], R], items: Sequence[T], workers: int
-) -> Generator[tuple[T, R | None], None, None]:
-    """Yield (item, task(item)) in order of completion, or (item, None) where the process died.
+    task: Callable[[T], R], items: Sequence[T], workers: int, limits: TaskLimits | None = None
+) -> Generator[tuple[T, R | TaskFailure], None, None]:
+    """Yield (item, task(item)) in order of completion, or (item, TaskFailure) where there is no result.
 
-    With one worker or one item the task runs in this process. Otherwise processes are spawned with single-threaded
-    numerics; they end with this process, even if it is killed. Close the generator (`contextlib.closing`) if you may
-    stop early: items that have not started are then cancelled.
+    Without limits, and with one worker or one item, the task runs in this process. Otherwise processes are started with
+    single-threaded numerics; they end with this process, even if it is killed. Exceptions of the task are raised here.
+    Close the generator (`contextlib.closing`) if you may stop early: running tasks are then killed.
     """
-    if workers <= 1 or len(items) <= 1:
+    if limits is None and (workers <= 1 or len(items) <= 1):
         for item in items:
             yield item, task(item)
         return
-    pending = list(items)
-    with _single_threaded():
-        with contextlib.closing(_run_in_pool(task, items, workers)) as finished:
-            for item, result in finished:
-                pending.remove(item)
+    killed = []
+    with contextlib.closing(_run(task, items, workers, limits)) as finished:
+        for item, result in finished:
+            if isinstance(result, _Killed):
+                killed.append(item)
+            else:
                 yield item, result
-        for item in pending:  # after a crash: one pool per remaining item, so that only the crashing one fails
-            yield item, dict(_run_in_pool(task, [item], 1)).get(item)
+    # the system sends SIGKILL when memory is short: once more, alone
+    with contextlib.closing(_run(task, killed, 1, limits)) as finished:
+        yield from finished
 
 
-def _run_in_pool(task: Callable[[T], R], items: Sequence[T], workers: int) -> Generator[tuple[T, R], None, None]:
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_end_with_parent, initargs=(os.getpid(),))
-    futures: dict[Future[R], T] = {pool.submit(task, item): item for item in items}
+class _Killed(TaskFailure):
+    """Failure by a signal from outside, which says nothing about the task."""
+
+
+def _run(
+    task: Callable[[T], R], items: Sequence[T], workers: int, limits: TaskLimits | None
+) -> Generator[tuple[T, R | TaskFailure], None, None]:
+    todo = deque(items)
+    idle: list[_Worker[T, R]] = []
+    busy: list[_Worker[T, R]] = []
     try:
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-    except BrokenProcessPool:
-        return
+        while todo or busy:
+            while todo and len(busy) < workers:
+                busy.append(idle.pop() if idle else _Worker(task, limits))
+                busy[-1].give(todo.popleft())
+            wait_s = min(worker.left_s() for worker in busy)
+            connection.wait([worker.pipe for worker in busy], None if wait_s == float("inf") else max(wait_s, 0.0))
+            for worker in list(busy):
+                outcome = worker.outcome()
+                if outcome is None:
+                    continue
+                busy.remove(worker)
+                if worker.alive:
+                    idle.append(worker)
+                yield worker.item, outcome[0]
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)  # after an interruption: cancel what has not started
+        with _without_signals():
+            for worker in [*busy, *idle]:
+                worker.kill()
 
 
-def _end_with_parent(parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+class _Worker(Generic[T, R]):
+    """One process that performs one task after the other."""
 
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(1)
+    item: T
 
-    threading.Thread(target=watch, daemon=True).start()
+    def __init__(self, task: Callable[[T], R], limits: TaskLimits | None) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(_HEAVY)
+        self.limits, self.alive, self._started_s = limits, True, time.monotonic()
+        self.pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, task, limits), daemon=True)
+        try:
+            with _without_signals(), _single_threaded(), _without_main_module():
+                self._process.start()
+                theirs.close()
+            self.pipe.recv()  # it is ready
+        except (EOFError, OSError) as error:
+            self.kill()
+            status = self._process.exitcode
+            raise ChildProcessError(f"a worker process could not be started (exit status {status})") from error
+        except BaseException:
+            self.kill()
+            raise
+
+    def give(self, item: T) -> None:
+        """Start the task for an item."""
+        self.item, self._started_s = item, time.monotonic()
+        with contextlib.suppress(BrokenPipeError):  # the process died while idle: `outcome` says so
+            self.pipe.send(item)
+
+    def left_s(self) -> float:
+        """Return the time until the limit."""
+        return self.limits.time_s - (time.monotonic() - self._started_s) if self.limits else float("inf")
+
+    def outcome(self) -> tuple[R | TaskFailure] | None:
+        """Return the result or the failure of the task, None while it runs; raise its exception."""
+        if not self.pipe.poll():
+            if self.left_s() > 0:
+                return None
+            assert self.limits is not None
+            self.kill()
+            return (TaskFailure(f"not done within {self.limits.time_s:g} s"),)
+        try:
+            result, error = self.pipe.recv()
+        except (EOFError, OSError):
+            self._process.join(5)
+            self.kill()
+            return (_failure(self._process.exitcode, self.limits),)
+        if error is not None:
+            raise error
+        return (result,)
+
+    def kill(self) -> None:
+        """End the process at once."""
+        self.alive = False
+        with _without_signals():
+            if self._process.pid is not None:
+                self._process.kill()
+                self._process.join(5)
+            self.pipe.close()
+
+
+def _failure(exit_code: int | None, limits: TaskLimits | None) -> TaskFailure:
+    code = exit_code or 0
+    memory = f" (a crash, or more than {limits.memory_gib:g} GiB of memory)" if limits else " (a crash)"
+    if code >= 0:
+        return TaskFailure(f"its process ended with status {code}{memory}")
+    name = signal.Signals(-code).name if -code in list(signal.Signals) else f"signal {-code}"
+    if -code in (signal.SIGKILL, signal.SIGTERM):
+        return _Killed(f"its process was killed twice ({name}); is memory short?")
+    return TaskFailure(f"its process died of {name}{memory}")
+
+
+def _serve(pipe: Any, task: Callable[[T], R], limits: TaskLimits | None) -> None:
+    """Perform tasks until the other end of the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C, and kills this process
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM,))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if limits is not None:
+        _limit(resource.RLIMIT_AS, int(limits.memory_gib * 2**30))
+        _limit(resource.RLIMIT_CORE, 0)
+        if os.environ.get("DEXGRASP_DEBUG") != "1":  # what native code prints before it dies is no message for users
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, 1)
+            os.dup2(nowhere, 2)
+    with contextlib.suppress(EOFError, OSError):  # the parent is gone
+        pipe.send(None)
+        while True:
+            item = pipe.recv()
+            if limits is not None:  # ends native code that outlives the parent
+                used = resource.getrusage(resource.RUSAGE_SELF)
+                _limit(resource.RLIMIT_CPU, int(used.ru_utime + used.ru_stime + 2 * limits.time_s) + 1)
+            try:
+                answer = task(item), None
+            except MemoryError as error:
+                reason = f"more than {limits.memory_gib:g} GiB of memory" if limits else ""
+                answer = (TaskFailure(reason), None) if limits else (None, error)
+            except Exception as error:
+                answer = None, error
+            _send(pipe, answer)
+
+
+def _send(pipe: Any, answer: tuple[Any, Exception | None]) -> None:
+    try:
+        pipe.send(answer)
+    except OSError:
+        raise
+    except Exception as error:  # it cannot be pickled
+        pipe.send((None, RuntimeError(f"{type(error).__name__}: {error}; answer {str(answer)[:200]}")))
+
+
+def _limit(which: int, value: int) -> None:
+    hard = resource.getrlimit(which)[1]
+    resource.setrlimit(which, (value if hard == resource.RLIM_INFINITY else min(value, hard), hard))
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _without_signals() -> Iterator[None]:
+    """Hold SIGINT and SIGTERM back for a moment; they are handled afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_main_module() -> Iterator[None]:
+    """Keep new processes from running the user's script again, which may lack a guard."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from dexgrasp.policies.cli import completion, help, preflight, saved_config, swe
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.cli.option_docs import explain_missing
 from dexgrasp.policies.run_directory import log
+from dexgrasp.utils.interrupt import SIGNALS
 from dexgrasp.utils.plugins import import_plugins, plugin_names
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
@@ -148,7 +149,7 @@ def _no_such_command(given: Sequence[str]) -> int:
 def _guarded(command: CliCommand, words: Sequence[str]) -> int:
     handler = _Screen(logging.INFO)
     log.addHandler(handler)
-    previous = signal.signal(signal.SIGTERM, _interrupt)
+    previous = {name: signal.signal(name, _interrupt) for name in SIGNALS}
     try:
         return _run(command, words)
     except KeyboardInterrupt as stop:
@@ -157,9 +158,12 @@ def _guarded(command: CliCommand, words: Sequence[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # `_interrupt` struck in native code, during an import
+            return INTERRUPTED
         return _report(f"dexgrasp {command.words}", error, command.config)
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for name, before in previous.items():
+            signal.signal(name, before)
         log.removeHandler(handler)
 
 
@@ -271,6 +275,8 @@ def _resolve(name: str):  # noqa: ANN202 - a class or a function, as the table s
 
 
 def _interrupt(_: int, __: FrameType | None) -> None:
+    for name in SIGNALS:
+        signal.signal(name, signal.SIG_IGN)  # further ones would end the clean-up with a traceback
     raise KeyboardInterrupt
 
 

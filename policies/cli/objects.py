@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dexgrasp.sim.objects import generator, importer
+from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M
 from dexgrasp.sim.objects.library import MAX_PIECES
 from dexgrasp.sim.objects.registry import open_library
 from dexgrasp.utils.bounds import Bounds, Seed, Threads, bounded
@@ -45,6 +46,12 @@ class ImportCfg:
     """Folder of the library to write."""
     scale: Annotated[float | None, Bounds(1e-6, 1e6)] = None
     """Factor from the files' unit to metres (0.001 for millimetres); null = guessed from the sizes, and printed."""
+    size: Annotated[float | None, Bounds(MIN_LONGEST_M, LONGEST_M)] = None
+    """Longest side of each mesh [m], for normalised meshes such as ShapeNet's, instead of scale."""
+    include: str = ""
+    """Patterns of the paths to import, for instance include=*/google_16k/*; empty = all."""
+    exclude: str = ""
+    """Patterns of the paths to leave out, separated by commas, for instance exclude=*/tsdf/*,*_collision.obj."""
     density: Annotated[float, Bounds(1, 30_000)] = 600.0
     """Density of every object [kg/m^3]; masses are clipped to mass_min..mass_max."""
     mass_min: Annotated[float, Bounds(0.0001, 100)] = 0.03
@@ -66,6 +73,9 @@ class ImportCfg:
         """Return the settings that determine the imported objects."""
         return importer.ImportSettings(
             scale=self.scale,
+            size=self.size,
+            include=_patterns(self.include),
+            exclude=_patterns(self.exclude),
             density=self.density,
             mass_min=self.mass_min,
             mass_max=self.mass_max,
@@ -120,7 +130,7 @@ def generate(cfg: GenerateCfg) -> None:
 
 
 def import_meshes(cfg: ImportCfg) -> None:
-    """Import the folder; print unit, volume ratios, and every refused file with the reason."""
+    """Import the folder; print unit, sizes, volume ratios, files left out, and refused files with the reason."""
     print(importer.import_meshes(cfg.source, cfg.out, cfg.settings(), cfg.workers or None).summary())
 
 
@@ -143,3 +153,7 @@ def compare(cfg: CompareLibraryCfg) -> None:
     print(f"{library.path} ({len(library)} objects) beside {cfg.meshes} ({len(real)} objects)")
     print(comparison.report(marginals))
     print(f"numbers and plots in {cfg.out}/compare.json and compare.png")
+
+
+def _patterns(text: str) -> tuple[str, ...]:
+    return tuple(pattern for part in text.split(",") if (pattern := part.strip()))

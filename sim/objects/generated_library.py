@@ -7,8 +7,8 @@ on its request alone: the order in which objects are built changes no byte.
 
 from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
+from typing import get_type_hints
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from dexgrasp.utils.progress import track
 WORTH_A_PROCESS = 40
 """Objects that take as long as starting a process."""
 
-COLUMNS = tuple(item.name for item in fields(ObjectEntry) if item.type in (float, int) and item.name != "seed")
+COLUMNS = tuple(name for name, kind in get_type_hints(ObjectEntry).items() if kind in (float, int) and name != "seed")
 """Numbers of a manifest row that are shipped."""
 
 
@@ -49,9 +49,9 @@ class GeneratedLibrary(ObjectLibrary):
         workers = min(process_pool.available_cores(), -(-len(missing) // WORTH_A_PROCESS))
         jobs = [(self._request(name), self._file(name)) for name in missing]
         with closing(process_pool.run_in_processes(write_object, jobs, workers)) as finished:
-            for (request, file), _ in track(finished, len(jobs), "objects", len(jobs) >= WORTH_A_PROCESS):
-                if not file.is_file():
-                    raise ChildProcessError(f"the process that built {request.name} died; out of memory?")
+            for (request, _), done in track(finished, len(jobs), "objects", len(jobs) >= WORTH_A_PROCESS):
+                if isinstance(done, process_pool.TaskFailure):
+                    raise ChildProcessError(f"{request.name} could not be built: {done.reason}")
 
     def _read(self, name: str) -> bytes:
         self.prepare([name])

@@ -140,8 +140,8 @@ def _build_all(wanted: list[ObjectRequest], out: Path, workers: int, progress: b
     entries = {}
     with closing(process_pool.run_in_processes(_write_one, jobs, workers)) as finished:
         for (request, _), entry in track(finished, len(jobs), "generate", progress):
-            if entry is None:
-                raise ChildProcessError(f"the process that built {request.name} died; out of memory? Try workers=1")
+            if isinstance(entry, process_pool.TaskFailure):
+                raise ChildProcessError(f"{request.name} could not be built: {entry.reason}; try workers=1")
             entries[request.name] = entry
     return entries
 

@@ -4,6 +4,10 @@ from dataclasses import dataclass
 
 from dexgrasp.sim.objects.library import MAX_PIECES
 
+LONGEST_M = 0.35
+"""Largest longest side of an object; beyond it nothing fits a hand on a table."""
+MIN_LONGEST_M = 0.01
+"""Smallest longest side of an object."""
 DECOMPOSITIONS = ("auto", "cuts", "coacd", "parts")
 
 
@@ -13,6 +17,8 @@ class ImportSettings:
 
     scale: float | None = None
     """Factor from the files' unit to metres; None: guessed for the whole folder."""
+    size: float | None = None
+    """Longest side of each mesh after scaling [m], for meshes without a size of their own; excludes `scale`."""
     density: float = 600.0
     """[kg/m^3]; a light filled household thing.  The mass is clipped to the range beneath."""
     mass_min: float = 0.03
@@ -25,10 +31,20 @@ class ImportSettings:
     the mesh where all are convex, some merged where there are more than `pieces`, else as "auto"."""
     pieces: int = MAX_PIECES
     """Most convex pieces."""
+    include: tuple[str, ...] = ()
+    """Patterns of the relative paths that are imported; empty: all."""
+    exclude: tuple[str, ...] = ()
+    """Patterns of the relative paths that are left out."""
 
     def __post_init__(self) -> None:
         if self.scale is not None and not self.scale > 0:
             raise ValueError(f"scale must be positive (0.001 for millimetres), got {self.scale}")
+        if self.size is not None and not MIN_LONGEST_M <= self.size <= LONGEST_M:
+            raise ValueError(
+                f"size must lie in {MIN_LONGEST_M}..{LONGEST_M} m (longest side of each mesh), got {self.size}"
+            )
+        if self.size is not None and self.scale is not None:
+            raise ValueError("give scale= (one factor for all meshes) or size= (longest side of each mesh), not both")
         if not 0 < self.mass_min <= self.mass_max:
             raise ValueError(f"masses must satisfy 0 < mass_min <= mass_max, got {self.mass_min} and {self.mass_max}")
         if not self.density > 0:

@@ -1,48 +1,62 @@
 """Import of folders of meshes as object libraries; a mesh that fails does not affect the others.
 
-Meshes are read, scaled to metres and repaired, or refused with a reason. Results are cached by content:
-OUT/imported/KEY.json holds the manifest row or the reason of a refusal; KEY hashes the file, its name and the settings.
-A repeated import reads the cache only, and an interrupted one continues. Heavy libraries are imported only where there
-is work, so that a repeated import is fast.
+Each mesh is read, measured, decomposed and posed in a process of its own, with limits of time and memory. Files of one
+thing count once: the best of them is taken. Results are cached by content in OUT/imported: facts-KEY.json holds size
+and shape of a file, same-KEY.json the comparison of two, KEY.json the manifest row or the reason of a refusal, where
+KEY hashes the file, its name and the settings. A repeated import reads the cache only, and an interrupted one
+continues. Heavy libraries are imported only where there is work, so that a repeated import is fast.
 """
 
 import hashlib
 import json
 import logging
 import re
-import zlib
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, TypeVar
 
 import numpy as np
 
-from dexgrasp.sim.objects.import_settings import ImportSettings
-from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, ObjectModel, entry_from_dict, write_library
-from dexgrasp.sim.objects.mesh_files import SUFFIXES, MeshFileError, read_surface
+from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M, ImportSettings
+from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, entry_from_dict, write_library
+from dexgrasp.sim.objects.mesh_cleaning import RefusedMeshError, model_from_mesh
+from dexgrasp.sim.objects.mesh_files import (
+    MeshFileError,
+    SurfaceFacts,
+    find_meshes,
+    group_same,
+    is_rough,
+    same_surface,
+    shown_name,
+    surface_facts,
+    thing_of,
+)
 from dexgrasp.utils import files, process_pool
+from dexgrasp.utils.process_pool import TaskFailure, TaskLimits
 from dexgrasp.utils.progress import track
-
-if TYPE_CHECKING:
-    import trimesh
 
 log = logging.getLogger("dexgrasp")
 
+T = TypeVar("T")
+Record = dict[str, Any]
+"""Outcome of a task as plain values."""
+
 VERSION = 2
 """Raised when an import gives other objects than before, so that old caches are not used."""
-
-SAMPLED_FOR_UNIT = 25
-Surface = tuple[np.ndarray, np.ndarray]
-"""Vertices (v, 3) and faces (f, 3)."""
+LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0)
+"""Limits of each mesh; one that exceeds them is refused."""
 UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
 TYPICAL_M = 0.12
 """Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
 DOUBTFUL_FACTOR = 4.0
 """A folder whose median size is further than this factor from TYPICAL_M, in every unit, needs scale=..."""
-MAX_FACES = 20000
-"""Finer meshes are simplified: nothing that the hand feels is lost."""
+MOST_NAMES_SHOWN = 20
+"""Longest list of files in a summary."""
+MOST_NAME_LENGTH = 100
+"""Longest name of an object; longer ones end in a hash of the path."""
 
 
 @dataclass(frozen=True)
@@ -50,27 +64,74 @@ class ImportReport:
     """Result of a mesh import."""
 
     library: ObjectLibrary
-    scale: float
-    """Factor to metres that was used."""
+    scale: float | None
+    """Factor to metres that was used; None where each mesh has its own."""
     unit: str
-    """"m", "cm" or "mm" as guessed, or "given"."""
+    """Name "m", "cm" or "mm" of the guessed unit, "given", or "size"."""
     reused: int
     """Meshes known from an earlier import."""
+    files: int
+    """Mesh files that were looked at."""
     refused: dict[str, str]
     """Mesh file, relative to the folder -> reason."""
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Mesh file, relative to the folder -> file of the same thing that was taken."""
+    doubt: str = ""
+    """Reason for which the unit may be another one."""
+    not_selected: int = 0
+    """Mesh files that include/exclude leave out."""
 
     def summary(self) -> str:
-        """Return a few lines for a person: counts, unit, volume ratio, each refusal."""
+        """Return lines for a person: counts, unit, sizes, volume ratio, files left out, each refusal."""
         ratios = [e.piece_volume_ratio for e in self.library.entries]
-        said = f"unit {self.unit} (scale={self.scale:g})" if self.unit == "given" else f"unit guessed: {self.unit}"
-        longest = float(np.median([max(entry.extents) for entry in self.library.entries]))
+        longest = sorted(max(entry.extents) for entry in self.library.entries)
         lines = [
-            f"{len(self.library)} objects in {self.library.path} ({self.reused} known before), {said}, "
-            f"median longest side {longest:.3f} m",
+            f"{len(self.library)} objects of {self.files} files in {self.library.path} ({self.reused} known before), "
+            f"{self._unit()}, longest side: median {np.median(longest):.3f} m, {longest[0]:.3f} to {longest[-1]:.3f} m",
             f"volume of the pieces / mesh: median {sorted(ratios)[len(ratios) // 2]:.2f}, worst {max(ratios):.2f}",
-            f"{len(self.refused)} meshes refused" + (":" if self.refused else ""),
         ]
-        return "\n".join(lines + [f"  {file}: {reason}" for file, reason in self.refused.items()])
+        if self.doubt:
+            lines.append(f"the unit is in doubt: {self.doubt}")
+        if self.not_selected:
+            lines.append(f"{self.not_selected} files left out by include/exclude")
+        if self.left_out:
+            lines.append(f"{len(self.left_out)} files left out: the thing is taken from another file:")
+            lines += _few_lines([f"{file}: as {taken}" for file, taken in self.left_out.items()])
+        lines.append(f"{len(self.refused)} meshes refused" + (":" if self.refused else ""))
+        return "\n".join(lines + _few_lines([f"{file}: {reason}" for file, reason in self.refused.items()]))
+
+    def _unit(self) -> str:
+        if self.unit == "size":
+            return "each scaled to size="
+        return f"unit given (scale={self.scale:g})" if self.unit == "given" else f"unit guessed: {self.unit}"
+
+
+def _few_lines(lines: list[str]) -> list[str]:
+    more = len(lines) - MOST_NAMES_SHOWN
+    shown = [f"  {line}" for line in lines[: MOST_NAMES_SHOWN if more > 0 else None]]
+    return [*shown, f"  and {more} more, all in manifest.json"] if more > 0 else shown
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    source: str
+    """Path relative to the folder, as text."""
+    digest: str
+
+
+@dataclass(frozen=True)
+class _Thing:
+    name: str
+    files: list[_File]
+    """Files of one thing, best first."""
+
+
+@dataclass(frozen=True)
+class _Unit:
+    name: str
+    scale: float | None
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,7 +139,6 @@ class _Job:
     path: Path
     source: str
     name: str
-    key: str
     scale: float
     settings: ImportSettings
     out: Path
@@ -91,334 +151,303 @@ def import_meshes(
     workers: int | None = None,
     progress: bool = True,
     most: int | None = None,
+    one_per_thing: bool = True,
 ) -> ImportReport:
     """Import every OBJ, STL, PLY and GLB under `folder`, or the first `most` of them, into library `out`.
 
-    What was imported before is kept.
+    What was imported before is kept. `one_per_thing`: files that describe one thing give one object.
     """
-    settings = settings or ImportSettings()
-    folder, out = Path(folder), Path(out)
-    meshes = _mesh_files(folder)[:most]
-    digests = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in meshes}
+    settings, out = settings or ImportSettings(), Path(out)
+    listing = find_meshes(Path(folder), settings.include, settings.exclude)
+    refused = dict(listing.refused)
+    found = [file for path in listing.meshes[:most] if (file := _hashed(path, listing.folder, refused))]
     with files.folder_lock(out):
         files.remove_partials(out)
-        scale, unit = _scale(meshes, digests, settings, out)
-        jobs = _jobs(folder, meshes, digests, scale, settings, out)
-        fresh = [job for job in jobs if not _is_done(job)]
-        _run(fresh, workers or process_pool.available_cores(), progress)
-        return _finish(jobs, len(jobs) - len(fresh), scale, unit, out)
+        cache = _RecordCache(out / "imported", workers or process_pool.available_cores(), progress)
+        facts = _facts(found, cache, refused)
+        readable = [file for file in found if file.source in facts]
+        groups = _groups(readable, facts, cache) if one_per_thing else [[file] for file in readable]
+        things = _named(groups)
+        unit = _unit([facts[thing.files[0].source].longest for thing in things], settings)
+        scales = {source: unit.scale or _scale_to(settings.size, facts[source].longest) for source in facts}
+        entries, left_out = _import_things(things, scales, settings, out, cache, refused)
+        if not entries:
+            reasons = "; ".join(f"{file}: {reason}" for file, reason in list(refused.items())[:5])
+            raise ValueError(f"none of {len(found)} meshes could be imported: {reasons}")
+        request = {
+            "meshes": len(found),
+            "scale": unit.scale,
+            "unit": unit.name,
+            "settings": asdict(settings),
+            "refused": refused,
+            "left_out": left_out,
+        }
+        option = f"size={settings.size:g}" if unit.scale is None else f"scale={unit.scale:g}"
+        library = write_library(out, entries, request, f"dexgrasp objects import DIR {option} out=LIB")
+    return ImportReport(
+        library=library,
+        scale=unit.scale,
+        unit=unit.name,
+        reused=len({file.source for file in found} - cache.computed),
+        files=len(found),
+        refused=refused,
+        left_out=left_out,
+        doubt=unit.doubt,
+        not_selected=listing.not_selected,
+    )
 
 
 def import_to_cache(folder: Path) -> ObjectLibrary:
     """Return the library of a folder of meshes, kept under the user's cache folder."""
-    place = hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:12]
+    place = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:12]
     report = import_meshes(folder, files.cache_folder() / f"{folder.resolve().name}-{place}")
-    if report.refused:
-        log.warning(report.summary())
+    log.log(logging.WARNING if report.refused or report.doubt else logging.INFO, report.summary())
     return report.library
 
 
-def _mesh_files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of meshes at {folder}")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
-    if not found:
-        raise FileNotFoundError(
-            f"{folder} holds no meshes; expected files ending in {', '.join(SUFFIXES)}, nested or not"
-        )
-    return found
+class _RecordCache:
+    """Records of tasks, one JSON file for each key; missing ones are computed in processes with limits."""
+
+    def __init__(self, folder: Path, workers: int, progress: bool) -> None:
+        self.folder, self.workers, self.progress = folder, workers, progress
+        self.computed: set[str] = set()
+        """Sources of the items whose records were computed."""
+
+    def records(
+        self,
+        task: Callable[[T], Record],
+        items: Mapping[str, T],
+        sources: Mapping[str, str],
+        what: str,
+        is_valid: Callable[[Record], bool] = bool,
+    ) -> dict[str, Record]:
+        """Return the record of each item by key.
+
+        A record is {"refused": reason} where the task raised, died or exceeded a limit.
+        """
+        found = {key: record for key in items if (record := self._read(key)) is not None and is_valid(record)}
+        calls = [(task, key, item) for key, item in items.items() if key not in found]
+        show = self.progress and len(calls) > 1
+        with closing(process_pool.run_in_processes(_recorded, calls, self.workers, LIMITS)) as finished:
+            for (_, key, _), record in track(finished, len(calls), what, show):
+                if isinstance(record, TaskFailure):
+                    record = {"refused": f"unusable: {record.reason}: simplify the mesh, or leave it out"}
+                files.write_bytes(self._path(key), json.dumps(record).encode())
+                self.computed.add(sources[key])
+                found[key] = record
+        return found
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"{key}.json"
+
+    def _read(self, key: str) -> Record | None:
+        try:
+            record = json.loads(self._path(key).read_bytes())
+        except (OSError, ValueError):
+            return None
+        return record if isinstance(record, dict) else None
 
 
-def _scale(meshes: list[Path], digests: dict[Path, str], settings: ImportSettings, out: Path) -> tuple[float, str]:
-    """Return the factor to metres and its name; a guess is kept by the contents of the folder."""
-    if settings.scale is not None:
-        return settings.scale, "given"
-    key = hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest()[:16]
-    record = out / "imported" / f"unit-{key}.json"
-    if not record.is_file():
-        step = max(1, len(meshes) // SAMPLED_FOR_UNIT)
-        files.write_bytes(record, json.dumps(guess_folder_unit(meshes[::step])).encode())
-    scale, unit = json.loads(record.read_text())
-    return scale, unit
+def _recorded(call: tuple[Callable[[T], Record], str, T]) -> Record:
+    """Return the record of one task; an exception becomes a reason of refusal."""
+    task, _, item = call
+    try:
+        return task(item)
+    except (RefusedMeshError, MeshFileError) as refusal:
+        return {"refused": str(refusal)}
+    except MemoryError:
+        raise
+    except Exception as error:  # readers and geometry libraries raise many kinds
+        return {"refused": f"unusable: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
 
 
-def _jobs(
-    folder: Path, meshes: list[Path], digests: dict[Path, str], scale: float, settings: ImportSettings, out: Path
-) -> list[_Job]:
-    stems = {
-        path: re.sub(r"[^A-Za-z0-9]+", "_", str(path.relative_to(folder).with_suffix(""))).strip("_") for path in meshes
-    }
-    twins = {stem for stem, count in Counter(stems.values()).items() if count > 1}
-    jobs, taken = [], set()
-    for path in meshes:
-        name = f"{stems[path]}_{path.suffix[1:].lower()}" if stems[path] in twins else stems[path]
+def _hashed(path: Path, folder: Path, refused: dict[str, str]) -> _File | None:
+    """Return a file with the hash of its content and ending; note one that cannot be read."""
+    source = shown_name(path, folder)
+    try:
+        with open(path, "rb") as handle:
+            digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    except OSError as error:
+        refused[source] = f"unreadable: {error.strerror}"
+        return None
+    return _File(path, source, digest)
+
+
+def _key(*identity: object) -> str:
+    return hashlib.sha256(json.dumps([VERSION, *identity]).encode()).hexdigest()[:24]
+
+
+def _facts(found: Sequence[_File], cache: _RecordCache, refused: dict[str, str]) -> dict[str, SurfaceFacts]:
+    """Return size and shape of each file that can be read, by source; note the others in `refused`."""
+    keys = {file.source: f"facts-{_key(file.digest, file.path.suffix.lower())}" for file in found}
+    paths, sources = ({keys[f.source]: value(f) for f in found} for value in (lambda f: f.path, lambda f: f.source))
+    records = cache.records(_facts_record, paths, sources, "read")
+    facts = {}
+    for file in found:
+        record = records[keys[file.source]]
+        if "refused" in record:
+            refused[file.source] = record["refused"]
+        else:
+            facts[file.source] = SurfaceFacts(**{**record, "radii": tuple(record["radii"])})
+    return facts
+
+
+def _facts_record(path: Path) -> Record:
+    return asdict(surface_facts(path))
+
+
+def _groups(found: Sequence[_File], facts: Mapping[str, SurfaceFacts], cache: _RecordCache) -> list[list[_File]]:
+    """Return the files of each thing, best first."""
+    things = [thing_of(file.source) for file in found]
+
+    def compare(pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bool]:
+        keys = {(i, j): f"same-{_key(found[i].digest, found[j].digest, things[i] == things[j])}" for i, j in pairs}
+        items = {keys[i, j]: (found[i].path, found[j].path, things[i] == things[j]) for i, j in pairs}
+        sources = {keys[i, j]: found[i].source for i, j in pairs}
+        records = cache.records(_same_record, items, sources, "compare")
+        return {pair: records[key].get("same", False) for pair, key in keys.items()}
+
+    groups = group_same([facts[file.source] for file in found], things, compare)
+
+    def preference(file: _File) -> tuple[bool, bool, bool, int]:
+        return facts[file.source].preference(is_rough(file.source))
+
+    return [sorted((found[i] for i in group), key=preference) for group in groups]
+
+
+def _same_record(pair: tuple[Path, Path, bool]) -> Record:
+    first, second, variants = pair
+    return {"same": same_surface(first, second, variants)}
+
+
+def _named(groups: Sequence[list[_File]]) -> list[_Thing]:
+    """Return the things with names that differ, made of their paths."""
+    bases = [_base_name(group) for group in groups]
+    count = Counter(bases)
+    things, taken = [], set[str]()
+    for base, group in zip(bases, groups, strict=True):
+        name = f"{base}_{group[0].path.suffix[1:].lower()}" if count[base] > 1 else base
         while name in taken:
             name += "_"
         taken.add(name)
-        identity = json.dumps([VERSION, digests[path], name, scale, asdict(settings)])
-        key = hashlib.sha256(identity.encode()).hexdigest()[:24]
-        jobs.append(
-            _Job(
-                path=path,
-                source=str(path.relative_to(folder)),
-                name=name,
-                key=key,
-                scale=scale,
+        things.append(_Thing(name, group))
+    return things
+
+
+def _base_name(group: Sequence[_File]) -> str:
+    path = Path(min(file.source for file in group))
+    text = str(path.with_suffix("")) if len(group) == 1 else thing_of(str(path)) or str(path.with_suffix(""))
+    name = re.sub(r"[^A-Za-z0-9]+", "_", text).strip("_") or "mesh"
+    if len(name) > MOST_NAME_LENGTH:
+        name = f"{name[:MOST_NAME_LENGTH]}_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name
+
+
+def _unit(longest: Sequence[float], settings: ImportSettings) -> _Unit:
+    if settings.size is not None:
+        return _Unit("size", None)
+    if settings.scale is not None:
+        return _Unit("given", settings.scale)
+    usable = [side for side in longest if side > 0]
+    unit = guess_unit(usable) if usable else "m"
+    return _Unit(unit, UNITS_M[unit], unit_doubt(usable, unit) if usable else "")
+
+
+def _scale_to(size: float | None, longest: float) -> float:
+    return size / longest if size and longest > 0 else 1.0
+
+
+def _import_things(
+    things: Sequence[_Thing],
+    scales: Mapping[str, float],
+    settings: ImportSettings,
+    out: Path,
+    cache: _RecordCache,
+    refused: dict[str, str],
+) -> tuple[list[ObjectEntry], dict[str, str]]:
+    """Return the rows of the objects, and the files left out with the file taken instead.
+
+    Where the best file of a thing is refused, the next one is tried.
+    """
+
+    def is_there(record: Record) -> bool:
+        return "refused" in record or _is_stored(out, record["entry"])
+
+    common = {key: value for key, value in asdict(settings).items() if key not in ("size", "include", "exclude")}
+    rows: dict[str, ObjectEntry] = {}
+    left_out: dict[str, str] = {}
+    waiting = [(thing, 0) for thing in things]
+    while waiting:
+        keys, items, sources = {}, {}, {}
+        for thing, number in waiting:
+            file = thing.files[number]
+            key = keys[thing.name] = _key(file.digest, thing.name, scales[file.source], common)
+            sources[key] = file.source
+            items[key] = _Job(
+                path=file.path,
+                source=file.source,
+                name=thing.name,
+                scale=scales[file.source],
                 settings=settings,
                 out=out,
             )
-        )
-    return jobs
+        records, following = cache.records(_object_record, items, sources, "import", is_there), []
+        for thing, number in waiting:
+            record, file = records[keys[thing.name]], thing.files[number]
+            if "refused" not in record:
+                rows[thing.name] = entry_from_dict(record["entry"])
+                left_out |= {other.source: file.source for other in thing.files[number + 1 :]}
+            else:
+                refused[file.source] = record["refused"]
+                following += [(thing, number + 1)] if number + 1 < len(thing.files) else []
+        waiting = following
+    return [rows[thing.name] for thing in things if thing.name in rows], left_out
 
 
-def _run(jobs: list[_Job], workers: int, progress: bool) -> None:
-    with closing(process_pool.run_in_processes(_import_one, jobs, workers)) as finished:
-        for job, done in track(finished, len(jobs), "import", progress):
-            if done is None:
-                reason = "unreadable: its process died while it was imported (a crash, or out of memory)"
-                _write_record(job, {"refused": reason})
+def _is_stored(out: Path, entry: Mapping[str, Any]) -> bool:
+    path = out / entry["file"]
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == entry["sha256"]
 
 
-def _import_one(job: _Job) -> bool:
-    """Import one mesh and write the outcome; never raise for a bad mesh."""
+def _object_record(job: _Job) -> Record:
+    """Import one mesh, write its object and return the manifest row."""
     from dexgrasp.sim.objects.model_builder import make_entry
 
-    try:
-        model = model_from_mesh(job.path, job.name, job.scale, job.settings)
-    except RefusedMeshError as refusal:
-        _write_record(job, {"refused": str(refusal)})
-        return True
+    model = model_from_mesh(job.path, job.name, job.scale, job.settings)
     data = model.to_bytes()
     file = f"objects/{job.name}.npz"
     files.write_bytes(job.out / file, data)
-    _write_record(job, {"entry": asdict(make_entry(model, file, data, source=job.source))})
-    return True
+    return {"entry": asdict(make_entry(model, file, data, source=job.source))}
 
 
-def _finish(jobs: list[_Job], reused: int, scale: float, unit: str, out: Path) -> ImportReport:
-    entries: list[ObjectEntry] = []
-    refused: dict[str, str] = {}
-    for job in jobs:
-        record = json.loads(_record_path(job).read_text())
-        if "refused" in record:
-            refused[job.source] = record["refused"]
-        else:
-            entries.append(entry_from_dict(record["entry"]))
-    if not entries:
-        reasons = "; ".join(f"{file}: {reason}" for file, reason in list(refused.items())[:5])
-        raise ValueError(f"none of {len(jobs)} meshes could be imported: {reasons}")
-    request = {
-        "meshes": len(jobs),
-        "scale": scale,
-        "unit": unit,
-        "settings": asdict(jobs[0].settings),
-        "refused": refused,
-    }
-    library = write_library(out, entries, request, f"dexgrasp objects import DIR scale={scale:g} out=LIB")
-    return ImportReport(library=library, scale=scale, unit=unit, reused=reused, refused=refused)
-
-
-def _record_path(job: _Job) -> Path:
-    return job.out / "imported" / f"{job.key}.json"
-
-
-def _is_done(job: _Job) -> bool:
-    if not _record_path(job).is_file():
-        return False
-    record = json.loads(_record_path(job).read_text())
-    return "refused" in record or (job.out / record["entry"]["file"]).is_file()
-
-
-def _write_record(job: _Job, record: dict[str, object]) -> None:
-    files.write_bytes(_record_path(job), json.dumps(record).encode())
-
-
-class RefusedMeshError(ValueError):
-    """A mesh that cannot be used; the text starts with the reason's name."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Sizes that are accepted [m]."""
-
-    longest_m: float = 0.35
-    """Longest side; beyond it nothing fits a hand on a table."""
-    thinnest_m: float = 0.004
-    """Shortest side of the tightest box; beneath it a mesh is a sheet."""
-
-
-def read_mesh(path: Path, merge: bool = True) -> "trimesh.Trimesh":
-    """Return the file as one mesh in its own unit.
-
-    Raise RefusedMeshError when it is unreadable, empty or not finite.
-
-    `merge`: vertices at one place become one.
-    """
-    import trimesh
-
-    try:
-        vertices, faces = read_surface(path)
-    except MeshFileError as error:
-        raise RefusedMeshError(str(error)) from error
-    return trimesh.Trimesh(vertices, faces, process=merge)
-
-
-def guess_folder_unit(files: list[Path]) -> tuple[float, str]:
-    """Return the factor to metres and the unit's name for the meshes of one folder.
-
-    Unusable files are ignored.
-    """
-    longest = []
-    for path in files:
-        try:
-            longest.append(float(read_mesh(path).extents.max()))
-        except RefusedMeshError:
-            continue  # it is refused with its reason when its turn comes
-    usable = [side for side in longest if side > 0]
-    unit = guess_unit(usable) if usable else "m"
-    return UNITS_M[unit], unit
-
-
-def guess_unit(longest: list[float]) -> str:
+def guess_unit(longest: Sequence[float]) -> str:
     """Return the unit ("m", "cm", "mm") that fits the meshes of a folder best.
 
     The median longest side comes nearest to a hand's size. Raises ValueError where no unit brings it near.
     """
     middle = float(np.median(longest))
-    unit = min(UNITS_M, key=lambda unit: abs(np.log(middle * UNITS_M[unit] / TYPICAL_M)))
-    if abs(np.log(middle * UNITS_M[unit] / TYPICAL_M)) > np.log(DOUBTFUL_FACTOR):
+    unit = min(UNITS_M, key=lambda unit: _misfit(middle, unit))
+    if _misfit(middle, unit) > np.log(DOUBTFUL_FACTOR):
         raise ValueError(
             f"the unit of these meshes cannot be guessed: their median longest side is {middle:.4g}, which is "
             + ", ".join(f"{middle * factor:.3g} m in {name}" for name, factor in UNITS_M.items())
-            + ": give scale=..., the metres of one unit of the files"
+            + ": give scale=..., the metres of one unit of the files, or size=..., the longest side of each mesh [m]"
         )
     return unit
 
 
-def clean_parts(mesh: "trimesh.Trimesh", scale: float, limits: Limits, apart: bool = False) -> list[Surface]:
-    """Return the closed parts of a mesh [m], faces outward.
-
-    Raise RefusedMeshError, with the reason, where there are none.
-
-    `apart`: bodies without common vertices stay apart, also where they touch.
-    """
-    mesh = mesh.copy()
-    mesh.apply_scale(scale)
-    _check_size(mesh, limits)
-    bodies = mesh.split(only_watertight=False) if apart else [mesh]
-    solids = [solid for body in bodies for solid in _solids(body)]
-    parts: list[Surface] = [(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12]
-    if not parts:
-        raise RefusedMeshError("empty: the surface encloses no volume")
-    return parts
+def unit_doubt(longest: Sequence[float], unit: str) -> str:
+    """Return why another unit than the guessed one is likely as well, or nothing."""
+    middle = float(np.median(longest))
+    others = [name for name in UNITS_M if name != unit and _misfit(middle, name) <= np.log(DOUBTFUL_FACTOR)]
+    sizes = ", ".join(f"{middle * UNITS_M[name]:.3f} m in {name}" for name in (unit, *others))
+    if others:
+        return f"the median longest side is {sizes}; give scale=... if the first is wrong"
+    strange = sum(not MIN_LONGEST_M <= side * UNITS_M[unit] <= LONGEST_M for side in longest)
+    if 10 * strange > len(longest):
+        return f"{strange} of {len(longest)} meshes have no size for a hand in {unit}: do the files have one unit?"
+    return ""
 
 
-def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
-    mesh = _repaired(mesh)
-    bodies = [mesh] if mesh.is_watertight else list(mesh.split(only_watertight=False))
-    if not bodies or not all(body.is_watertight for body in bodies):  # bodies that touch share edges of four faces
-        edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
-        open_edges = int((edges != 2).sum())
-        raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
-    parts = [part for body in bodies for part in body.split(only_watertight=True)]
-    return [part if part.volume > 0 else _inverted(part) for part in parts]
-
-
-def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
-    """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
-    from dexgrasp.sim.objects.decomposition import are_convex, decompose, merge_convex_parts
-    from dexgrasp.sim.objects.model_builder import assemble, mass_properties
-
-    apart = settings.decomposition == "parts"
-    parts = clean_parts(read_mesh(path, merge=not apart), scale, Limits(), apart)
-    vertices, faces = _united(parts)
-    volume = mass_properties(vertices, faces)[0]
-    mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
-    try:
-        if apart and are_convex(parts):
-            pieces = merge_convex_parts([points for points, _ in parts], settings.pieces)
-        else:
-            pieces = decompose(vertices, faces, settings.pieces, "auto" if apart else settings.decomposition)
-        rng = np.random.default_rng(zlib.crc32(name.encode()))
-        return assemble(
-            name=name,
-            family="mesh",
-            split="imported",
-            seed=0,
-            mesh=(vertices, faces),
-            pieces=pieces,
-            mass=mass,
-            friction=settings.friction,
-            rng=rng,
-        )
-    except (ValueError, RuntimeError) as error:
-        raise RefusedMeshError(f"unusable: {error}") from error
-
-
-def _check_size(mesh: "trimesh.Trimesh", limits: Limits) -> None:
-    sides = np.sort(mesh.extents)
-    if sides[2] > limits.longest_m:
-        raise RefusedMeshError(
-            f"too large: longest side {sides[2]:.3f} m, at most {limits.longest_m} m; is the unit right? (scale=...)"
-        )
-    if sides[2] < 0.01:
-        raise RefusedMeshError(f"too thin: longest side {sides[2] * 1000:.2f} mm; is the unit right? (scale=...)")
-    tightest = sides[0] if sides[0] < limits.thinnest_m else float(np.min(mesh.bounding_box_oriented.primitive.extents))
-    if tightest < limits.thinnest_m:
-        raise RefusedMeshError(
-            f"too thin: shortest side {tightest * 1000:.2f} mm, at least {limits.thinnest_m * 1000:g} mm"
-        )
-
-
-def _repaired(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
-    """Merge doubled vertices, drop doubled and flat faces, close small holes, turn faces outward.
-
-    A closed mesh that this would open, because a flat face joins others, keeps its faces.
-    """
-    import trimesh
-
-    mesh.merge_vertices(merge_tex=True, merge_norm=True)
-    merged = mesh.copy()
-    mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
-    mesh.remove_unreferenced_vertices()
-    if not mesh.is_watertight:
-        trimesh.repair.fill_holes(mesh)
-    if merged.is_watertight and not mesh.is_watertight:
-        mesh = merged
-    trimesh.repair.fix_normals(mesh, multibody=True)
-    return mesh
-
-
-def _inverted(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
-    mesh.invert()
-    return mesh
-
-
-def _united(parts: list[Surface]) -> Surface:
-    """Return one surface around all parts, simplified when very fine.
-
-    The parts are returned unchanged when they are no manifolds.
-
-    A cavity inside a solid is filled: neither hand nor table reaches it.
-    """
-    from manifold3d import Manifold, OpType
-
-    from dexgrasp.sim.objects.decomposition import as_manifold
-
-    solids = [solid for part in parts if (solid := as_manifold(*part)) is not None]
-    if len(solids) < len(parts):
-        return _concatenated(parts)
-    if len(solids) == 1 and len(parts[0][1]) <= MAX_FACES:
-        return parts[0]
-    solid = Manifold.batch_boolean(solids, OpType.Add)
-    tolerance_m = 5e-5
-    while solid.num_tri() > MAX_FACES and tolerance_m < 1e-3:
-        solid, tolerance_m = solid.simplify(tolerance_m), 2 * tolerance_m
-    mesh = solid.to_mesh64()
-    return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts, np.int32)
-
-
-def _concatenated(parts: list[Surface]) -> Surface:
-    starts = np.cumsum([0] + [len(vertices) for vertices, _ in parts[:-1]])
-    faces = [faces + start for (_, faces), start in zip(parts, starts, strict=True)]
-    return np.concatenate([vertices for vertices, _ in parts]), np.concatenate(faces)
+def _misfit(size: float, unit: str) -> float:
+    return float(abs(np.log(size * UNITS_M[unit] / TYPICAL_M)))

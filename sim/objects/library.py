@@ -8,15 +8,20 @@ import copy
 import hashlib
 import io
 import json
+import re
 import zipfile
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
-from pathlib import Path
+from collections import Counter, OrderedDict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
 import numpy as np
 
+from dexgrasp.configs.schema import build
+from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
+from dexgrasp.utils.readers import NPZ_ERRORS, parse_json, read_json_object
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 PIECE_POINTS = 64
@@ -31,77 +36,144 @@ UPRIGHT_RAD = np.deg2rad(20)
 """Most tilt of an object that counts as upright."""
 MANIFEST = "manifest.json"
 FORMAT = 1
+MAX_FILE_BYTES = 2**28
+"""Largest manifest, and largest object file before and after decompression."""
+MAX_EXTENT_M = 2.0
+"""Largest coordinate of an object."""
+Length = Annotated[float, Bounds(1e-6, MAX_EXTENT_M)]
+"""Positive length [m]."""
+Volume = Annotated[float, Bounds(1e-15, 8.0)]
+"""Positive volume [m^3]."""
+Mass = Annotated[float, Bounds(1e-5, 100.0)]
+"""Mass [kg]."""
+Friction = Annotated[float, Bounds(0.0, 10.0)]
+"""Sliding friction coefficient."""
+MAX_POSES = 64
+"""Most resting poses of an object."""
+
+
+@dataclass(frozen=True)
+class _ArrayType:
+    """Type and shape of a stored array; a range of lengths where these differ between objects."""
+
+    dtype: type
+    shape: tuple[int | tuple[int, int], ...]
+
+    def check(self, name: str, array: np.ndarray) -> None:
+        """Raise ValueError for another number of dimensions or another size, or for values that are not finite."""
+        ranges = [size if isinstance(size, tuple) else (size, size) for size in self.shape]
+        sizes = list(array.shape)
+        if len(sizes) != len(ranges) or not all(a <= n <= b for (a, b), n in zip(ranges, sizes, strict=True)):
+            wanted = ", ".join(str(a) if a == b else f"{a}..{b}" for a, b in ranges)
+            raise ValueError(f"{name} must be ({wanted}), got {array.shape}")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has values that are not finite")
+
+
 _ARRAYS = {
-    "vertices": np.float32,
-    "faces": np.int32,
-    "pieces": np.float32,
-    "points": np.float32,
-    "normals": np.float32,
-    "inertia": np.float64,
-    "rest_height": np.float64,
-    "rest_quat": np.float64,
-    "rest_prob": np.float64,
+    "vertices": _ArrayType(np.float32, ((4, 2_000_000), 3)),
+    "faces": _ArrayType(np.int32, ((4, 4_000_000), 3)),
+    "pieces": _ArrayType(np.float32, ((1, MAX_PIECES), PIECE_POINTS, 3)),
+    "points": _ArrayType(np.float32, (SURFACE_POINTS, 3)),
+    "normals": _ArrayType(np.float32, (SURFACE_POINTS, 3)),
+    "inertia": _ArrayType(np.float64, (3, 3)),
+    "rest_height": _ArrayType(np.float64, ((1, MAX_POSES),)),
+    "rest_quat": _ArrayType(np.float64, ((1, MAX_POSES), 4)),
+    "rest_prob": _ArrayType(np.float64, ((1, MAX_POSES),)),
 }
 
 
 @dataclass(frozen=True)
+@bounded
 class ObjectEntry:
     """Manifest row of one object, readable without loading the model."""
 
     name: str
     family: str
     split: str
-    seed: int
+    seed: Annotated[int, Bounds(0, 2**63 - 1)]
     file: str
     sha256: str
     """SHA-256 of the file; empty for objects that are built when they are used."""
-    extents: tuple[float, float, float]
+    extents: Annotated[tuple[float, float, float], Bounds(1e-6, MAX_EXTENT_M)]
     """Side lengths of the axis-aligned box [m]."""
-    mass: float
+    mass: Mass
     """[kg]"""
-    friction: float
-    pieces: int
+    friction: Friction
+    pieces: Annotated[int, Bounds(1, MAX_PIECES)]
     """Number of convex pieces."""
-    poses: int
+    poses: Annotated[int, Bounds(1, MAX_POSES)]
     """Number of resting poses."""
-    volume: float
+    volume: Volume
     """Volume of the visual mesh [m^3]."""
-    hull_volume: float
+    hull_volume: Volume
     """Volume of its convex hull [m^3]."""
-    piece_volume_ratio: float
+    piece_volume_ratio: Annotated[float, Bounds(0.0, 1e4)]
     """Sum of the pieces' volumes / volume of the mesh; far above 1 means walls thicker than the mesh's."""
-    thickness: float
+    thickness: Length
     """Mean part or wall thickness, 2 volume / area [m]."""
-    thinness: float
+    thinness: Share
     """0 (as thick as the hand likes) .. 1 (as thin as a sheet): thinnest extent and wall."""
-    size: float
+    size: Annotated[float, Bounds(0.0, 100.0)]
     """Middle extent / opening of the hand (0.1 m); above 1 it can only be held at an edge."""
-    concavity: float
+    concavity: Share
     """1 - volume / hull volume, 0 .. 1."""
-    difficulty: float
+    difficulty: Share
     """0 (easy) .. 1, mean of the four aspects above and mass."""
-    proportion: float
+    proportion: Share
     """Position of the object in its family's range of proportions, 0 .. 1; it decides the split."""
     source: str = ""
     """Mesh file that an imported object came from, relative to its folder."""
 
+    def __post_init__(self) -> None:
+        _check_names(self.name, self.family, self.split)
+        path = PurePosixPath(self.file)
+        if not self.file or "\0" in self.file or path.is_absolute() or ".." in path.parts:
+            raise ValueError(f"file must be a path inside the library, got {self.file!r}")
+        if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"sha256 must be 64 hexadecimal digits, got {self.sha256[:80]!r}")
 
-def entry_from_dict(values: dict[str, object]) -> ObjectEntry:
-    """Return one manifest row as an ObjectEntry; an unknown or missing key is an error."""
-    known = {f.name for f in fields(ObjectEntry)}
-    if unknown := sorted(set(values) - known):
-        raise ValueError(f"manifest: unknown keys {unknown} in '{values.get('name')}'; known: {sorted(known)}")
-    return ObjectEntry(**{**values, "extents": tuple(values["extents"])})  # type: ignore[arg-type]
+
+def _check_names(name: str, family: str, split: str) -> None:
+    if not 1 <= len(name) <= 255 or not name.isprintable() or name in (".", "..") or {"/", "\\"} & set(name):
+        raise ValueError(f"name must be 1 to 255 printable characters without slashes, got {name[:80]!r}")
+    if not family or not family.isprintable():
+        raise ValueError(f"family must be a word, got {family[:80]!r}")
+    if split not in SPLITS:
+        raise ValueError(f"unknown split '{split[:80]}'; splits: {', '.join(SPLITS)}")
+
+
+def entry_from_dict(values: Mapping[str, Any]) -> ObjectEntry:
+    """Return one manifest row as an ObjectEntry; raise ConfigError for a wrong, unknown or missing key."""
+    return build(ObjectEntry, values, "manifest row")
 
 
 @dataclass(frozen=True)
+class _Manifest:
+    """Content of manifest.json."""
+
+    format: int
+    objects: tuple[ObjectEntry, ...]
+    command: str = ""
+    request: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.objects:
+            raise ValueError("objects: the library holds none")
+        twice = [name for name, count in Counter(entry.name for entry in self.objects).items() if count > 1]
+        if twice:
+            raise ValueError(f"objects: {comma_separated(twice[:3])} occurs more than once")
+
+
+@dataclass(frozen=True)
+@bounded
 class ObjectModel:
     """One rigid object in its own frame: origin at the centre of mass, axes of its mesh; SI units."""
 
     name: str
     family: str
     split: str
-    seed: int
+    seed: Annotated[int, Bounds(0, 2**63 - 1)]
     vertices: np.ndarray
     """(v, 3) float32, visual mesh [m]."""
     faces: np.ndarray
@@ -112,7 +184,7 @@ class ObjectModel:
     """(1024, 3) float32, surface samples in farthest-point order: any prefix is well spread [m]."""
     normals: np.ndarray
     """(1024, 3) float32, outward unit normals of the samples."""
-    mass: float
+    mass: Mass
     """[kg]"""
     inertia: np.ndarray
     """(3, 3) about the centre of mass [kg m^2]."""
@@ -122,21 +194,52 @@ class ObjectModel:
     """(r, 4) wxyz, object to world at rest, up to yaw."""
     rest_prob: np.ndarray
     """(r,) probabilities of the resting poses; they sum to 1."""
-    friction: float = 0.8
+    friction: Friction = 0.8
     """Sliding friction coefficient of the surface, drawn with the object; a task may draw its own."""
-    proportion: float = 0.0
+    proportion: Share = 0.0
     """Position of the object in its family's range of proportions, 0 .. 1; it decides the split."""
 
     def __post_init__(self) -> None:
-        if self.pieces.ndim != 3 or self.pieces.shape[1:] != (PIECE_POINTS, 3):
-            raise ValueError(f"{self.name}: pieces must be (p, {PIECE_POINTS}, 3), got {self.pieces.shape}")
-        if not 1 <= len(self.pieces) <= MAX_PIECES:
-            raise ValueError(f"{self.name}: expected 1 to {MAX_PIECES} convex pieces, got {len(self.pieces)}")
-        if self.split not in SPLITS:
-            raise ValueError(f"{self.name}: unknown split '{self.split}'; splits: {', '.join(SPLITS)}")
-        for field in _ARRAYS:
-            if not np.isfinite(getattr(self, field)).all():
-                raise ValueError(f"{self.name}: {field} has values that are not finite")
+        try:
+            _check_names(self.name, self.family, self.split)
+            for key, kind in _ARRAYS.items():
+                kind.check(key, getattr(self, key))
+        except ValueError as error:
+            raise ValueError(f"{self.name[:80]}: {error}") from error
+
+    def _check_geometry(self) -> None:
+        for key in ("vertices", "pieces", "points"):
+            if np.abs(getattr(self, key)).max() > MAX_EXTENT_M:
+                raise ValueError(
+                    f"{key} lie farther than {MAX_EXTENT_M} m from the centre of mass; metres are expected"
+                )
+        if self.faces.min() < 0 or self.faces.max() >= len(self.vertices):
+            raise ValueError(f"faces name a vertex that is not among the {len(self.vertices)} vertices")
+        if np.abs(np.linalg.norm(self.normals, axis=1) - 1).max() > 0.01:
+            raise ValueError("normals must have length 1")
+        centred = self.pieces - self.pieces.mean(axis=1, keepdims=True)
+        if np.linalg.svd(centred, compute_uv=False)[:, 2].min() < 1e-6:
+            raise ValueError("pieces must be solid: the points of one lie in a plane")
+
+    def _check_physics(self) -> None:
+        if not np.allclose(self.inertia, self.inertia.T, rtol=1e-6, atol=1e-15):
+            raise ValueError("inertia must be symmetric")
+        low, middle, high = np.linalg.eigvalsh(self.inertia)
+        if not (low > 0 and low + middle >= 0.999 * high):
+            raise ValueError(
+                f"inertia must belong to a body: principal moments positive, none above the sum of the others, got "
+                f"{low:.3g}, {middle:.3g}, {high:.3g} kg m^2"
+            )
+        if high > 2 * self.mass * MAX_EXTENT_M**2:
+            raise ValueError(f"inertia {high:.3g} kg m^2 is too large for {self.mass:g} kg")
+        if len({len(self.rest_height), len(self.rest_quat), len(self.rest_prob)}) > 1:
+            raise ValueError("rest_height, rest_quat and rest_prob must have one row per resting pose")
+        if not (self.rest_height.min() > 0 and self.rest_height.max() <= MAX_EXTENT_M):
+            raise ValueError(f"rest_height must lie in 0..{MAX_EXTENT_M} m, got {self.rest_height.tolist()}")
+        if np.abs(np.linalg.norm(self.rest_quat, axis=1) - 1).max() > 1e-3:
+            raise ValueError("rest_quat must hold unit quaternions")
+        if self.rest_prob.min() < 0 or abs(self.rest_prob.sum() - 1) > 1e-3:
+            raise ValueError(f"rest_prob must be positive and sum to 1, got {self.rest_prob.tolist()}")
 
     def upright(self, tilt_rad: float = UPRIGHT_RAD) -> "ObjectModel":
         """Return the model with only its upright resting poses, or the most upright one."""
@@ -161,7 +264,7 @@ class ObjectModel:
         """Return the model as the bytes of an .npz file; equal models give equal bytes."""
         scalars = {key: getattr(self, key) for key in ("mass", "friction", "seed", "proportion")}
         text = {"name": self.name, "family": self.family, "split": self.split}
-        arrays = {key: np.ascontiguousarray(getattr(self, key), dtype) for key, dtype in _ARRAYS.items()}
+        arrays = {key: np.ascontiguousarray(getattr(self, key), kind.dtype) for key, kind in _ARRAYS.items()}
         arrays["meta"] = np.frombuffer(json.dumps({**text, **scalars}, sort_keys=True).encode(), np.uint8)
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -174,12 +277,24 @@ class ObjectModel:
         return buffer.getvalue()
 
     @staticmethod
-    def from_bytes(data: bytes) -> "ObjectModel":
-        """Return the model that `to_bytes` wrote."""
-        with np.load(io.BytesIO(data)) as archive:
-            arrays = {key: archive[key] for key in _ARRAYS}
-            meta = json.loads(bytes(archive["meta"]))
-        return ObjectModel(**meta, **arrays)
+    def from_bytes(data: bytes, name: str = "object file") -> "ObjectModel":
+        """Return the model that `to_bytes` wrote; raise ValueError where the bytes are damaged.
+
+        `name`: origin of the bytes, for the message.
+        """
+        try:
+            with zipfile.ZipFile(io.BytesIO(data)) as archive:
+                _check_members(archive)
+                arrays = {key: _read_array(archive, key, kind.dtype) for key, kind in _ARRAYS.items()}
+                meta = bytes(_read_array(archive, "meta", np.uint8))
+            scalars = build(_Scalars, parse_json(meta, "meta"), "meta")
+            model = ObjectModel(**asdict(scalars), **arrays)
+            model._check_geometry()
+            model._check_physics()
+            return model
+        except NPZ_ERRORS as error:
+            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            raise ValueError(f"{name} is damaged: {reason}; make the library anew") from error
 
     def save(self, path: str | Path) -> None:
         """Write one .npz in one step: after a kill the file is old, new or absent, never half."""
@@ -188,7 +303,57 @@ class ObjectModel:
     @staticmethod
     def load(path: str | Path) -> "ObjectModel":
         """Read a file that `save` wrote."""
-        return ObjectModel.from_bytes(Path(path).read_bytes())
+        return ObjectModel.from_bytes(_read_inside(Path(path).parent, Path(path).name), str(path))
+
+
+@dataclass(frozen=True)
+class _Scalars:
+    """Numbers and words of an object file, stored as JSON."""
+
+    name: str
+    family: str
+    split: str
+    seed: int
+    mass: float
+    friction: float = 0.8
+    proportion: float = 0.0
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    """Raise ValueError unless an archive holds the expected arrays, of a bounded size."""
+    names, wanted = sorted(archive.namelist()), sorted(f"{key}.npy" for key in (*_ARRAYS, "meta"))
+    if names != wanted:
+        raise ValueError(f"expected the arrays {comma_separated(wanted)}, got {comma_separated(names[:20])}")
+    size = sum(member.file_size for member in archive.infolist())
+    if size > MAX_FILE_BYTES:
+        raise ValueError(f"its arrays hold {size} bytes, at most {MAX_FILE_BYTES}")
+
+
+def _read_array(archive: zipfile.ZipFile, key: str, dtype: type) -> np.ndarray:
+    """Return an array whose header agrees with its bytes: NumPy would reserve what the header asks for."""
+    with archive.open(f"{key}.npy") as member:
+        if np.lib.format.read_magic(member) != (1, 0):
+            raise ValueError(f"{key} has an unknown version of the npy format")
+        shape, is_fortran, stored = np.lib.format.read_array_header_1_0(member)
+        content = member.read()
+    if stored != dtype or is_fortran:
+        raise ValueError(f"{key} must be {np.dtype(dtype)} in C order, got {stored}")
+    array = np.frombuffer(bytearray(content), dtype)
+    return array.reshape(shape)
+
+
+def _read_inside(folder: Path, file: str) -> bytes:
+    """Return the content of a regular file inside a folder; raise ValueError for a link out of it or a pipe."""
+    path = folder / file
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path} leads out of the library")
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing; make the library anew")
+    if not path.is_file():
+        raise ValueError(f"{path} is no regular file")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES}")
+    return path.read_bytes()
 
 
 class ObjectLibrary:
@@ -202,12 +367,8 @@ class ObjectLibrary:
                 f"no object library at {self.path}: it has no {MANIFEST}. Make one with "
                 f"'dexgrasp objects generate n=200 out={self.path}' or 'dexgrasp objects import DIR out={self.path}'"
             )
-        self.manifest: dict[str, object] = json.loads(manifest.read_text())
-        if self.manifest.get("format") != FORMAT:
-            raise ValueError(
-                f"{manifest}: format {self.manifest.get('format')}, this version reads {FORMAT}: make it anew"
-            )
-        self._fill([entry_from_dict(entry) for entry in self.manifest["objects"]], cache)  # type: ignore[attr-defined]
+        self.manifest: dict[str, Any] = read_manifest(manifest)
+        self._fill(build(_Manifest, self.manifest, str(manifest)).objects, cache)
 
     @property
     def spec(self) -> str:
@@ -263,7 +424,13 @@ class ObjectLibrary:
         data = self._read(name)
         if entry.sha256 and hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ValueError(f"{self.path / entry.file}: contents differ from the manifest's sha256; make it anew")
-        self._cache[name] = model = ObjectModel.from_bytes(data)
+        self._cache[name] = model = ObjectModel.from_bytes(data, f"{self.path / entry.file}")
+        stated, found = (entry.name, entry.pieces, entry.poses), (model.name, len(model.pieces), len(model.rest_prob))
+        if stated != found or abs(model.mass - entry.mass) > 1e-3 * entry.mass:
+            raise ValueError(
+                f"{self.path / entry.file}: name, pieces, resting poses and mass {*found, model.mass} differ from the "
+                f"manifest's {*stated, entry.mass}; make the library anew"
+            )
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return model
@@ -284,7 +451,17 @@ class ObjectLibrary:
         return part
 
     def _read(self, name: str) -> bytes:
-        return self._contents[name] if name in self._contents else (self.path / self.entry(name).file).read_bytes()
+        return self._contents[name] if name in self._contents else _read_inside(self.path, self.entry(name).file)
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Return the content of a manifest.json; raise ValueError where it is damaged or of another format."""
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES}")
+    tree = read_json_object(path)
+    if tree.get("format") != FORMAT or isinstance(tree["format"], bool):
+        raise ValueError(f"{path}: format {str(tree.get('format'))[:80]}, this version reads {FORMAT}: make it anew")
+    return tree
 
 
 def refuse_test_objects(library: ObjectLibrary, option: str) -> None:

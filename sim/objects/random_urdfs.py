@@ -63,7 +63,7 @@ def cached_library(n: int = COUNT) -> ObjectLibrary:
     )
     folder = meshes(files.cache_folder() / "random_urdfs")
     workers = min(process_pool.available_cores(), -(-n // MIN_PER_PROCESS))
-    report = importer.import_meshes(folder, out, settings, workers, most=n)
+    report = importer.import_meshes(folder, out, settings, workers, most=n, one_per_thing=False)
     if report.refused:
         log.warning(report.summary())
     return report.library

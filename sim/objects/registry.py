@@ -1,11 +1,11 @@
 """Access to object libraries by name, number or folder."""
 
-import json
 import re
 from pathlib import Path
 
 from dexgrasp import assets
 from dexgrasp.sim.objects.library import MANIFEST, ObjectLibrary
+from dexgrasp.utils.readers import DamagedFileError, read_json_object
 from dexgrasp.utils.text import did_you_mean
 
 GENERATED = re.compile(r"generated:(\d+)(?::(train|validation|test))?")
@@ -70,7 +70,8 @@ def _suggestion(spec: str) -> str:
 
 
 def _is_library(manifest: Path) -> bool:
+    """Return whether a manifest.json is that of a library; one that cannot be read is, where objects lie beside it."""
     try:
-        return "format" in json.loads(manifest.read_text())
-    except json.JSONDecodeError:
-        return False
+        return "format" in read_json_object(manifest)
+    except DamagedFileError:
+        return (manifest.parent / "objects").is_dir()

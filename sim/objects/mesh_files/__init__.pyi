@@ -1,3 +1,13 @@
+from .duplicates import MAX_FACES as MAX_FACES
+from .duplicates import SurfaceFacts as SurfaceFacts
+from .duplicates import group_same as group_same
+from .duplicates import same_surface as same_surface
+from .duplicates import surface_facts as surface_facts
+from .listing import MeshListing as MeshListing
+from .listing import find_meshes as find_meshes
+from .listing import is_rough as is_rough
+from .listing import shown_name as shown_name
+from .listing import thing_of as thing_of
 from .reader import SUFFIXES as SUFFIXES
 from .reader import MeshFileError as MeshFileError
 from .reader import read_surface as read_surface

@@ -13,7 +13,7 @@ def read_ply(path: Path) -> tuple[Array, Faces]:
 
     try:
         data = PlyData.read(path)
-    except (PlyParseError, ValueError, UnicodeDecodeError, MemoryError, OverflowError) as error:
+    except (PlyParseError, ValueError, UnicodeDecodeError, OverflowError) as error:
         raise MeshFileError(f"not a PLY file: {' '.join(str(error).split())}") from error
     elements = {element.name: element for element in data.elements}
     if "vertex" not in elements or not {"x", "y", "z"} <= set(elements["vertex"].data.dtype.names or ()):

@@ -8,6 +8,7 @@ from dexgrasp.sim.objects.mesh_files.gltf import read_glb
 from dexgrasp.sim.objects.mesh_files.obj import read_obj
 from dexgrasp.sim.objects.mesh_files.ply import read_ply
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError
+from dexgrasp.sim.objects.mesh_files.stl import read_stl
 
 
 def read_surface(path: Path) -> tuple[Array, Faces]:
@@ -19,6 +20,13 @@ def read_surface(path: Path) -> tuple[Array, Faces]:
         vertices, faces = READERS[path.suffix.lower()](path)
     except MeshFileError as error:
         raise MeshFileError(f"unreadable: {error}") from error
+    except (MemoryError, OSError):
+        raise
+    except Exception as error:  # damaged files raise many kinds in the readers
+        said = " ".join(str(error).split())[:160]
+        raise MeshFileError(
+            f"unreadable: not a valid {path.suffix[1:].upper()} file: {type(error).__name__}: {said}"
+        ) from error
     if len(faces) == 0 or len(vertices) < 4:
         raise MeshFileError(f"empty: {len(vertices)} vertices, {len(faces)} faces")
     if (bad := int((~np.isfinite(vertices)).any(axis=1).sum())) > 0:
@@ -26,16 +34,6 @@ def read_surface(path: Path) -> tuple[Array, Faces]:
     return vertices, faces
 
 
-def _read_stl(path: Path) -> tuple[Array, Faces]:
-    import trimesh
-
-    try:
-        loaded = trimesh.load_scene(path, process=False).to_mesh()
-    except Exception as error:  # trimesh raises many kinds, none of them documented
-        raise MeshFileError(f"not an STL file: {type(error).__name__}: {error}") from error
-    return np.asarray(loaded.vertices, np.float64), np.asarray(loaded.faces, np.int64)
-
-
-READERS = {".obj": read_obj, ".stl": _read_stl, ".ply": read_ply, ".glb": read_glb}
+READERS = {".obj": read_obj, ".stl": read_stl, ".ply": read_ply, ".glb": read_glb}
 SUFFIXES = tuple(READERS)
 """Endings of mesh files, in lower case."""

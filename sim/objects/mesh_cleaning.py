@@ -1,0 +1,165 @@
+"""Conversion of one mesh file to an object: scaled to metres, repaired, decomposed; or refused with the reason."""
+
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M, ImportSettings
+from dexgrasp.sim.objects.library import ObjectModel
+from dexgrasp.sim.objects.mesh_files import MAX_FACES, MeshFileError, read_surface
+
+if TYPE_CHECKING:
+    import trimesh
+
+Surface = tuple[np.ndarray, np.ndarray]
+"""Vertices (v, 3) and faces (f, 3)."""
+THINNEST_M = 0.004
+"""Smallest shortest side of the tightest box; beneath it a mesh is a sheet."""
+
+
+class RefusedMeshError(ValueError):
+    """A mesh that cannot be used; the text starts with the reason's name."""
+
+
+def read_mesh(path: Path, merge: bool = True) -> "trimesh.Trimesh":
+    """Return the file as one mesh in its own unit.
+
+    Raise RefusedMeshError when it is unreadable, empty or not finite.
+
+    `merge`: vertices at one place become one.
+    """
+    import trimesh
+
+    try:
+        vertices, faces = read_surface(path)
+    except MeshFileError as error:
+        raise RefusedMeshError(str(error)) from error
+    return trimesh.Trimesh(vertices, faces, process=merge)
+
+
+def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> list[Surface]:
+    """Return the closed parts of a mesh [m], faces outward.
+
+    Raise RefusedMeshError, with the reason, where there are none.
+
+    `apart`: bodies without common vertices stay apart, also where they touch.
+    """
+    mesh = mesh.copy()
+    mesh.apply_scale(scale)
+    _check_size(mesh)
+    bodies = mesh.split(only_watertight=False) if apart else [mesh]
+    solids = [solid for body in bodies for solid in _solids(body)]
+    parts: list[Surface] = [(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12]
+    if not parts:
+        raise RefusedMeshError("empty: the surface encloses no volume")
+    return parts
+
+
+def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
+    mesh = _repaired(mesh)
+    bodies = [mesh] if mesh.is_watertight else list(mesh.split(only_watertight=False))
+    if not bodies or not all(body.is_watertight for body in bodies):  # bodies that touch share edges of four faces
+        edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
+        open_edges = int((edges != 2).sum())
+        raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
+    parts = [part for body in bodies for part in body.split(only_watertight=True)]
+    return [part if part.volume > 0 else _inverted(part) for part in parts]
+
+
+def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
+    """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
+    from dexgrasp.sim.objects.decomposition import are_convex, decompose, merge_convex_parts
+    from dexgrasp.sim.objects.model_builder import assemble, mass_properties
+
+    apart = settings.decomposition == "parts"
+    parts = clean_parts(read_mesh(path, merge=not apart), scale, apart)
+    vertices, faces = _united(parts)
+    volume = mass_properties(vertices, faces)[0]
+    mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
+    try:
+        if apart and are_convex(parts):
+            pieces = merge_convex_parts([points for points, _ in parts], settings.pieces)
+        else:
+            pieces = decompose(vertices, faces, settings.pieces, "auto" if apart else settings.decomposition)
+        rng = np.random.default_rng(zlib.crc32(name.encode()))
+        return assemble(
+            name=name,
+            family="mesh",
+            split="imported",
+            seed=0,
+            mesh=(vertices, faces),
+            pieces=pieces,
+            mass=mass,
+            friction=settings.friction,
+            rng=rng,
+        )
+    except (ValueError, RuntimeError) as error:
+        raise RefusedMeshError(f"unusable: {error}") from error
+
+
+def _check_size(mesh: "trimesh.Trimesh") -> None:
+    sides = np.sort(mesh.extents)
+    hint = "is the unit right? (scale=... or size=...)"
+    if sides[2] > LONGEST_M:
+        raise RefusedMeshError(f"too large: longest side {sides[2]:.3f} m, at most {LONGEST_M} m; {hint}")
+    if sides[2] < MIN_LONGEST_M:
+        raise RefusedMeshError(f"too small: longest side {sides[2]:.6f} m, at least {MIN_LONGEST_M} m; {hint}")
+    tightest = sides[0] if sides[0] < THINNEST_M else float(np.min(mesh.bounding_box_oriented.primitive.extents))
+    if tightest < THINNEST_M:
+        raise RefusedMeshError(f"too thin: shortest side {tightest * 1000:.2f} mm, at least {THINNEST_M * 1000:g} mm")
+
+
+def _repaired(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
+    """Merge doubled vertices, drop doubled and flat faces, close small holes, turn faces outward.
+
+    A closed mesh that this would open, because a flat face joins others, keeps its faces.
+    """
+    import trimesh
+
+    mesh.merge_vertices(merge_tex=True, merge_norm=True)
+    merged = mesh.copy()
+    mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
+    mesh.remove_unreferenced_vertices()
+    if not mesh.is_watertight:
+        trimesh.repair.fill_holes(mesh)
+    if merged.is_watertight and not mesh.is_watertight:
+        mesh = merged
+    trimesh.repair.fix_normals(mesh, multibody=True)
+    return mesh
+
+
+def _inverted(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
+    mesh.invert()
+    return mesh
+
+
+def _united(parts: list[Surface]) -> Surface:
+    """Return one surface around all parts, simplified when very fine.
+
+    The parts are returned unchanged when they are no manifolds.
+
+    A cavity inside a solid is filled: neither hand nor table reaches it.
+    """
+    from manifold3d import Manifold, OpType
+
+    from dexgrasp.sim.objects.decomposition import as_manifold
+
+    solids = [solid for part in parts if (solid := as_manifold(*part)) is not None]
+    if len(solids) < len(parts):
+        return _concatenated(parts)
+    if len(solids) == 1 and len(parts[0][1]) <= MAX_FACES:
+        return parts[0]
+    solid = Manifold.batch_boolean(solids, OpType.Add)
+    tolerance_m = 5e-5
+    while solid.num_tri() > MAX_FACES and tolerance_m < 1e-3:
+        solid, tolerance_m = solid.simplify(tolerance_m), 2 * tolerance_m
+    mesh = solid.to_mesh64()
+    return np.asarray(mesh.vert_properties)[:, :3], np.asarray(mesh.tri_verts, np.int32)
+
+
+def _concatenated(parts: list[Surface]) -> Surface:
+    starts = np.cumsum([0] + [len(vertices) for vertices, _ in parts[:-1]])
+    faces = [faces + start for (_, faces), start in zip(parts, starts, strict=True)]
+    return np.concatenate([vertices for vertices, _ in parts]), np.concatenate(faces)

@@ -1,0 +1,36 @@
+"""Reader of STL files, binary or ASCII: triangles; names, colours and normals are ignored."""
+
+import re
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError
+
+_HEADER, _TRIANGLE = 84, 50
+_VERTEX, _FACET = re.compile(rb"\bvertex\s+(\S+)\s+(\S+)\s+(\S+)", re.I), re.compile(rb"\bfacet\s+normal\b", re.I)
+
+
+def read_stl(path: Path) -> tuple[Array, Faces]:
+    """Return vertices (3 t, 3) and triangles (t, 3); triangles share no vertices, as the format has none."""
+    content = path.read_bytes()
+    count = struct.unpack_from("<I", content, 80)[0] if len(content) >= _HEADER else 0
+    if count and len(content) >= _HEADER + _TRIANGLE * count:  # the text of an ASCII file is a far larger number
+        row = np.dtype([("numbers", "<f4", 12), ("attribute", "<u2")])
+        corners = np.frombuffer(content, row, count, _HEADER)["numbers"][:, 3:].reshape(-1, 3).astype(np.float64)
+    elif content.lstrip()[:5].lower() == b"solid":
+        corners = _ascii_corners(content)
+    else:
+        raise MeshFileError(f"not an STL file, or cut off: {count} triangles are announced in {len(content)} bytes")
+    return corners, np.arange(len(corners), dtype=np.int64).reshape(-1, 3)
+
+
+def _ascii_corners(content: bytes) -> Array:
+    found, facets = _VERTEX.findall(content), len(_FACET.findall(content))
+    if len(found) != 3 * facets:
+        raise MeshFileError(f"the STL file is cut off or damaged: {facets} facets, {len(found)} vertices")
+    try:
+        return np.array(found, dtype=object).astype(np.float64).reshape(-1, 3)
+    except ValueError as error:
+        raise MeshFileError(f"the STL file has a vertex that is no number: {error}") from error

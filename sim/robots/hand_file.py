@@ -1,0 +1,198 @@
+"""Content of hand.yaml as typed dataclasses with the range of every number."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+
+from dexgrasp.perception.transforms import quat_from_matrix
+from dexgrasp.utils.bounds import Bounds, bounded
+
+SIDES = ("right", "left")
+STYLES = ("power", "pinch")
+MOST_ITEMS = (1, 256)
+"""Least and largest number of joints, keypoints and bodies."""
+
+Point = Annotated[tuple[float, float, float], Bounds(-2.0, 2.0)]
+"""Position in a hand [m]."""
+Direction = Annotated[tuple[float, float, float], Bounds(-1e3, 1e3)]
+"""Vector of any length but zero."""
+Weight = Annotated[float, Bounds(0.0, 1e3)]
+"""Relative weight."""
+Torque = Annotated[float, Bounds(1e-4, 1e3)]
+"""Torque [N m]."""
+Speed = Annotated[float, Bounds(1e-2, 1e3)]
+"""Joint speed [rad/s]."""
+Stiffness = Annotated[float, Bounds(1e-4, 1e4)]
+"""Gain of a servo or damping of a joint [N m / rad], [N m s / rad]."""
+Armature = Annotated[float, Bounds(1e-9, 1.0)]
+"""Inertia of a rotor [kg m^2]."""
+
+
+@dataclass(frozen=True)
+@bounded
+class PalmRows:
+    """Palm frame in the hand base frame."""
+
+    pos_b: Point
+    """Palm centre [m]."""
+    normal_b: Direction
+    """Palm normal, +x of the palm frame."""
+    finger_b: Direction
+    """Direction of the fingers, +z of the palm frame."""
+
+    def __post_init__(self) -> None:
+        for key in ("normal_b", "finger_b"):
+            if np.linalg.norm(getattr(self, key)) < 1e-6:
+                raise ValueError(f"{key} must not be zero")
+        x, z = (np.array(vector) / np.linalg.norm(vector) for vector in (self.normal_b, self.finger_b))
+        if abs(x @ z) > 1e-6:
+            raise ValueError(f"normal_b and finger_b must be at right angles, got {self.normal_b} and {self.finger_b}")
+
+    def quaternion(self) -> np.ndarray:
+        """Return the orientation (4,) wxyz of the palm frame in the hand base frame."""
+        x, z = (np.array(vector, dtype=float) for vector in (self.normal_b, self.finger_b))
+        x, z = x / np.linalg.norm(x), z / np.linalg.norm(z)
+        return quat_from_matrix(torch.tensor(np.stack([x, np.cross(z, x), z], axis=1))).numpy()
+
+
+@dataclass(frozen=True)
+@bounded
+class ActuationRows:
+    """Servos and friction of all joints."""
+
+    effort_limit: Torque
+    speed_limit: Speed
+    kp: Stiffness
+    kd: Stiffness
+    damping: Stiffness
+    armature: Armature
+
+
+Angle = Annotated[float, Bounds(-6.3, 6.3)]
+"""Joint position [rad]."""
+StylePosition = Annotated[float | tuple[float, float], Bounds(-6.3, 6.3)]
+"""Joint position [rad], one for both styles or (power, pinch)."""
+StyleClosing = Annotated[float | tuple[float, float], Bounds(-20.0, 20.0)]
+"""Closing of a joint [rad per unit], one for both styles or (power, pinch)."""
+StyleLength = Annotated[float | tuple[float, float], Bounds(-1.0, 1.0)]
+"""Length [m], one for both styles or (power, pinch)."""
+
+
+@dataclass(frozen=True)
+@bounded
+class JointRow:
+    """One joint; actuation that it does not state is that of all joints."""
+
+    range: Annotated[tuple[float, float], Bounds(-6.3, 6.3)]
+    """Limits [rad]."""
+    open: StylePosition
+    """Position at the pre-grasp."""
+    closing: StyleClosing
+    """Direction of closing."""
+    effort_limit: Torque | None = None
+    speed_limit: Speed | None = None
+    kp: Stiffness | None = None
+    kd: Stiffness | None = None
+    damping: Stiffness | None = None
+    armature: Armature | None = None
+
+    def __post_init__(self) -> None:
+        lower, upper = self.range
+        if not lower < upper:
+            raise ValueError(f"range must satisfy lower < upper, got {list(self.range)}")
+        if not all(lower <= position <= upper for position in power_and_pinch(self.open)):
+            raise ValueError(f"open must lie in range, got {self.open}, {list(self.range)}")
+
+
+@dataclass(frozen=True)
+@bounded
+class KeypointRow:
+    """One keypoint; with body and pos it is added to the model."""
+
+    weight: Weight
+    """Weight of its distance."""
+    body: str | None = None
+    """Body that carries it."""
+    pos: Point | None = None
+    """Position in that body [m]."""
+
+    def __post_init__(self) -> None:
+        if (self.body is None) != (self.pos is None):
+            raise ValueError("body and pos belong together: give both, or none where the model has the site")
+
+
+@dataclass(frozen=True)
+@bounded
+class GraspRows:
+    """Numbers of the two grasp styles, in the palm frame."""
+
+    offset_y_m: StyleLength
+    """Object centre at the pre-grasp, along +y."""
+    offset_z_m: StyleLength
+    """Object centre at the pre-grasp, along +z."""
+    gap_m: StyleLength
+    """Distance from the palm centre to the object's top at the end of the approach."""
+    floor_m: StyleLength
+    """Least height of the palm centre above the table while the fingers are open."""
+
+
+@dataclass(frozen=True)
+@bounded
+class HandFile:
+    """Content of hand.yaml."""
+
+    name: str
+    """Name of the hand."""
+    side: Literal["right", "left"]
+    """Side of the hand."""
+    xml: str
+    """Path of the MJCF, relative to hand.yaml."""
+    root: str
+    """Body whose frame is the hand base frame."""
+    source: str
+    """Origin of the numbers."""
+    palm: PalmRows
+    """Palm frame."""
+    actuation: ActuationRows
+    """Actuation of all joints."""
+    joints: Mapping[str, JointRow]
+    """Joints, in the order of everything per joint."""
+    keypoints: Mapping[str, KeypointRow]
+    """Keypoints; a number in the file stands for the weight alone."""
+    contact_bodies: Annotated[Mapping[str, float], Bounds(0.0, 1e3, items=MOST_ITEMS)]
+    """Weights of the bodies whose contacts are reported; the palm comes first."""
+    thumb_bodies: tuple[str, ...]
+    """Contact bodies of the thumb."""
+    grasp: GraspRows
+    """Grasp styles."""
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            names = [value] if isinstance(value, str) else value if isinstance(value, (Mapping, tuple)) else ()
+            if not all(name and name.isprintable() for name in names):
+                raise ValueError(f"{item.name} holds an empty or unprintable name: {list(names)[:5]!r}")
+        for key, given in (("joints", self.joints), ("keypoints", self.keypoints)):
+            if not MOST_ITEMS[0] <= len(given) <= MOST_ITEMS[1]:
+                raise ValueError(f"{key} takes {MOST_ITEMS[0]} to {MOST_ITEMS[1]} entries, got {len(given)}")
+        keypoints = [row.weight for row in self.keypoints.values()]
+        for key, weights in (("keypoints", keypoints), ("contact_bodies", list(self.contact_bodies.values()))):
+            if sum(weights) <= 0:
+                raise ValueError(f"{key}: weights must not be negative, nor all zero, got {weights}")
+
+
+def with_weights(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the content of hand.yaml with keypoints that are numbers written as {weight: number}."""
+    keypoints = tree.get("keypoints")
+    if not isinstance(keypoints, Mapping):
+        return dict(tree)
+    rows = {site: row if isinstance(row, Mapping) else {"weight": row} for site, row in keypoints.items()}
+    return {**tree, "keypoints": rows}
+
+
+def power_and_pinch(value: float | tuple[float, float]) -> tuple[float, float]:
+    """Return the values of both styles; a single number serves both."""
+    return value if isinstance(value, tuple) else (value, value)

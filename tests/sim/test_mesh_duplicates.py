@@ -1,0 +1,199 @@
+"""Mesh files that describe one thing: recognised by shape and by name, one of them taken, the others named."""
+
+import json
+
+import numpy as np
+import pytest
+import trimesh
+from scipy.spatial.transform import Rotation
+
+from dexgrasp.sim.objects.import_settings import ImportSettings
+from dexgrasp.sim.objects.importer import import_meshes
+from dexgrasp.sim.objects.mesh_files import SurfaceFacts, group_same, is_rough, same_surface, surface_facts, thing_of
+
+
+def bracket(length=0.09):
+    """An object without symmetry: three boxes."""
+    boxes = [
+        ((0, 0, 0), (length, 0.04, 0.01)),
+        ((0.03, 0, 0.02), (0.02, 0.04, 0.03)),
+        ((0, 0.03, 0), (0.03, 0.02, 0.01)),
+    ]
+    parts = [trimesh.creation.box(size, trimesh.transformations.translation_matrix(at)) for at, size in boxes]
+    return trimesh.boolean.union(parts)
+
+
+def shuffled(mesh):
+    """The mesh with other numbers for its vertices and another order of its faces."""
+    rng = np.random.default_rng(0)
+    order, faces = rng.permutation(len(mesh.vertices)), rng.permutation(len(mesh.faces))
+    return trimesh.Trimesh(mesh.vertices[np.argsort(order)], order[mesh.faces[faces]], process=False)
+
+
+def turned(mesh):
+    turn = np.eye(4)
+    turn[:3, :3], turn[:3, 3] = Rotation.from_rotvec([0.3, -1.0, 2.0]).as_matrix(), [0.2, 0.5, -0.1]
+    return mesh.copy().apply_transform(turn)
+
+
+def mirrored(mesh):
+    return mesh.copy().apply_transform(np.diag([1, -1, 1, 1]))
+
+
+def hollowed(mesh):
+    inner = mesh.copy().apply_scale(0.5)
+    inner.invert()
+    return trimesh.util.concatenate([mesh, inner])
+
+
+def noisy(mesh):
+    found = mesh.subdivide_to_size(0.004)
+    found.vertices += np.random.default_rng(1).normal(0, 0.001, found.vertices.shape)
+    return found
+
+
+ALIKE = {"other numbers": shuffled, "finer": lambda m: m.subdivide().subdivide(), "moved and turned": turned}
+OTHERS = {
+    "2 mm longer": lambda _: bracket(0.092),
+    "mirror image": mirrored,
+    "hollow": hollowed,
+    "1 mm of noise": noisy,
+    "scaled": lambda m: m.copy().apply_scale(1.02),
+    "its box": lambda m: m.bounding_box.to_mesh(),
+}
+
+
+@pytest.mark.parametrize("change", ALIKE)
+def test_one_shape_in_other_words_is_one_thing(tmp_path, change):
+    bracket().export(tmp_path / "a.ply")
+    ALIKE[change](bracket()).export(tmp_path / "b.stl")
+    assert same_surface(tmp_path / "a.ply", tmp_path / "b.stl", variants=False)
+
+
+@pytest.mark.parametrize("change", OTHERS)
+def test_shapes_that_differ_by_more_than_half_a_hundredth_are_two_things(tmp_path, change):
+    bracket().export(tmp_path / "a.ply")
+    OTHERS[change](bracket()).export(tmp_path / "b.ply")
+    assert not same_surface(tmp_path / "a.ply", tmp_path / "b.ply", variants=False)
+
+
+def test_two_reconstructions_of_one_thing_may_differ_by_noise_and_by_no_more(tmp_path):
+    bracket().export(tmp_path / "a.ply")
+    noisy(bracket()).export(tmp_path / "b.ply")
+    bracket(0.12).export(tmp_path / "c.ply")
+    assert same_surface(tmp_path / "a.ply", tmp_path / "b.ply", variants=True)
+    assert not same_surface(tmp_path / "a.ply", tmp_path / "c.ply", variants=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "thing"),
+    [
+        (
+            ["002_can/google_16k/textured.obj", "002_can/tsdf/nontextured.ply", "002_can/poisson/nontextured.stl"],
+            "002_can",
+        ),
+        (["cup/visual.obj", "cup/collision.stl", "cup/meshes/model.glb"], "cup"),
+        (["toys/bear_high.obj", "toys/bear_low.obj", "toys/bear-16k.ply", "toys/bear.glb"], "toys/bear"),
+        (["google_512k/textured.obj", "tsdf/nontextured.ply"], ""),
+        (["low_table/a.obj"], "low_table/a"),
+    ],
+)
+def test_words_for_qualities_are_no_part_of_the_name_of_a_thing(names, thing):
+    assert {thing_of(name) for name in names} == {thing}
+
+
+def facts(radius, faces=100, closed=True):
+    return SurfaceFacts(longest=4 * radius, radii=(radius, radius / 2, radius / 3), faces=faces, closed=closed)
+
+
+def test_a_mesh_joins_the_first_group_whose_first_mesh_it_equals():
+    asked = []
+
+    def compare(pairs):
+        asked.extend(pairs)
+        return {(i, j): (i, j) in {(2, 0), (4, 1)} for i, j in pairs}
+
+    sizes = [facts(0.10), facts(0.10), facts(0.10), facts(0.50), facts(0.10)]
+    assert group_same(sizes, list("abcde"), compare) == [[0, 2], [1, 4], [3]]
+    assert sorted(asked) == [(1, 0), (2, 0), (4, 0), (4, 1)]  # 3 has another size; 2 was settled by 0
+
+
+def test_closed_files_come_first_then_fine_names_then_the_finest_within_the_limit():
+    files = [
+        (facts(1, 900, closed=False), "cup.obj"),
+        (facts(1, 19_000), "cup_low.obj"),
+        (facts(1, 50_000), "cup.obj"),
+        (facts(1, 30_000), "slow/cup.obj"),
+        (facts(1, 16_000), "google_16k/textured.obj"),
+        (facts(1, 500), "cup.stl"),
+        (facts(1, 18_000), "collision/cup.stl"),
+    ]
+    order = sorted(files, key=lambda file: file[0].preference(is_rough(file[1])))
+    assert [found.faces for found, _ in order] == [16_000, 500, 30_000, 50_000, 19_000, 18_000, 900]
+
+
+@pytest.fixture(scope="module")
+def ycb(tmp_path_factory):
+    """Two things in the layout of the YCB set, one of them open in its finest file, and one file beside them."""
+    folder = tmp_path_factory.mktemp("ycb")
+    can, box = trimesh.creation.cylinder(0.04, 0.12, sections=48), trimesh.creation.box((0.09, 0.05, 0.03))
+    for name, mesh in (("001_can", can), ("002_box", box)):
+        (folder / name / "google_16k").mkdir(parents=True)
+        (folder / name / "tsdf").mkdir()
+        for kind in ("textured.obj", "nontextured.ply", "nontextured.stl"):
+            mesh.export(folder / name / "google_16k" / kind)
+        noisy(mesh).export(folder / name / "tsdf" / "nontextured.ply")
+    bracket().export(folder / "bracket.glb")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(ycb, tmp_path_factory):
+    return import_meshes(ycb, tmp_path_factory.mktemp("out") / "lib", workers=1, progress=False)
+
+
+def test_each_thing_counts_once_and_the_files_left_out_are_named(report):
+    assert report.library.names == ["001_can", "002_box", "bracket"]
+    assert (report.files, len(report.left_out), report.refused) == (9, 6, {})
+    assert all("google_16k" in row.source or row.source == "bracket.glb" for row in report.library.entries)
+    taken = report.library.entry("001_can").source
+    assert report.left_out["001_can/google_16k/nontextured.stl"] == taken
+    said = report.summary()
+    assert "3 objects of 9 files" in said and f"001_can/google_16k/nontextured.stl: as {taken}" in said
+    manifest = json.loads((report.library.path / "manifest.json").read_text())
+    assert manifest["request"]["left_out"] == report.left_out
+
+
+def test_patterns_choose_the_files(ycb, tmp_path):
+    settings = ImportSettings(include=("*/google_16k/*",), exclude=("*.ply", "002*"), size=0.2)
+    report = import_meshes(ycb, tmp_path / "lib", settings, workers=1, progress=False)
+    assert {row.source for row in report.library.entries} <= {
+        "001_can/google_16k/textured.obj",
+        "001_can/google_16k/nontextured.stl",
+    }
+    assert (report.files, report.not_selected) == (2, 7)
+    assert "7 files left out by include/exclude" in report.summary()
+    # size=: the longest side of each mesh, whatever unit the file has
+    assert max(report.library.entries[0].extents) == pytest.approx(0.2, rel=1e-3)
+    with pytest.raises(FileNotFoundError, match="include/exclude leave out 9"):
+        import_meshes(ycb, tmp_path / "none", ImportSettings(include=("*.xyz",)), workers=1, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"size": 0.1, "scale": 1.0}, "not both"), ({"size": 2.0}, r"0\.01\.\.0\.35 m"), ({"size": -1.0}, "0.01")],
+)
+def test_an_impossible_size_is_refused(given, said):
+    with pytest.raises(ValueError, match=said):
+        ImportSettings(**given)
+
+
+def test_facts_of_a_box_are_those_of_the_textbook(tmp_path):
+    """Sides a, b, c: the variance of the surface along x is (a^2/12)(2bc' + ...) by its six faces."""
+    a, b, c = 0.4, 0.2, 0.1
+    trimesh.creation.box((a, b, c)).export(tmp_path / "box.stl")
+    found = surface_facts(tmp_path / "box.stl")
+    area = 2 * (a * b + b * c + a * c)
+    along_x = (2 * b * c * a**2 / 4 + 2 * (a * b + a * c) * a**2 / 12) / area
+    assert found.longest == pytest.approx(a) and found.faces == 12 and found.closed
+    assert found.radii[0] == pytest.approx(np.sqrt(along_x), rel=1e-6)
