@@ -12,6 +12,7 @@ import io
 import json
 import logging
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -21,9 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.configs.schema import ConfigError, as_dict, build
+from dexgrasp.policies.deploy import strict_json
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
+from dexgrasp.policies.deploy.hand_limits import exceeded_limit
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
+MAX_BYTES = 256 * 2**20
+"""Largest size of a file of a bundle, and of all arrays in golden.npz."""
 BATCH_MULTIPLE = 16
 """Batches are padded to a multiple of this: rounding of matrix products depends on the batch size."""
 
@@ -68,13 +73,11 @@ def read_contract(folder: str | Path) -> Contract:
 
     Raises BundleError if it is incomplete or its schema is neither SCHEMA nor 3.
     """
-    path = Path(folder) / CONTRACT
+    path, content = Path(folder) / CONTRACT, _bytes(Path(folder), CONTRACT)
     try:
-        values = json.loads(_bytes(Path(folder), CONTRACT))
+        values = strict_json.parse(content)
     except ValueError as error:
-        if isinstance(error, BundleError):
-            raise
-        raise BundleError(f"{path} is not JSON: {error}") from error
+        raise BundleError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, dict) or "schema" not in values:
         raise BundleError(f"{path} has no field 'schema': not a contract")
     if values["schema"] not in (3, SCHEMA):
@@ -93,9 +96,14 @@ def read_contract(folder: str | Path) -> Contract:
     if missing := [name for name in sections if name not in values]:
         raise BundleError(f"{path} lacks {missing}")
     try:
-        return build(Contract, values, str(path))
+        contract = build(Contract, values, str(path))
     except ConfigError as error:
         raise BundleError(str(error)) from error
+    if set(contract.files) != {GRAPH, GOLDEN}:
+        raise BundleError(f"{path}: 'files' must hold the hashes of {GRAPH} and {GOLDEN}, got {sorted(contract.files)}")
+    if reason := exceeded_limit(contract.hand):
+        raise BundleError(f"{path}: {reason}; a hand with other limits needs a name of its own")
+    return contract
 
 
 def check_joints(contract: Contract, joint_names: Sequence[str], folder: Path) -> None:
@@ -134,15 +142,24 @@ def contract_sha256(contract: Mapping[str, Any]) -> str:
 
 
 def _bytes(folder: Path, name: str) -> bytes:
+    path = folder / name
     try:
-        return (folder / name).read_bytes()
+        if path.exists() and not path.is_file():
+            raise BundleError(f"{path} is not a regular file")
+        if path.stat().st_size > MAX_BYTES:
+            raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{folder} is not a bundle: {name} cannot be read ({error.strerror})") from error
 
 
 def _arrays(folder: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+        if size > MAX_BYTES:
+            raise ValueError(f"its arrays take {size >> 20} MiB, at most {MAX_BYTES >> 20} are read")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{folder / GOLDEN} cannot be read: {error}") from error
