@@ -340,8 +340,8 @@ class GraphContract:
             raise ValueError("graph: an input must be in one of graph.readings, plan and state, and once")
         if set(stated) != set(self.inputs):
             raise ValueError(
-                f"graph: {sorted(set(stated) ^ set(self.inputs))} must be in graph.inputs and in one of graph.readings, "
-                "plan and state"
+                f"graph: {sorted(set(stated) ^ set(self.inputs))} must be in graph.inputs and in one of "
+                "graph.readings, plan and state"
             )
         if list(self.outputs[: len(self.state)]) != [f"next_{name}" for name in self.state]:
             raise ValueError("graph.outputs must begin with next_NAME of each of graph.state, in order")

@@ -8,11 +8,15 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from dexgrasp import assets
 from dexgrasp.policies.benchmarks.deploy import BenchDeployCfg, measure, recorded
@@ -342,6 +346,118 @@ def test_a_graph_that_computes_something_else_is_refused_by_the_field_that_diffe
     np.savez(copied / "golden.npz", **golden)
     rewrite(copied, lambda contract: None)
     with pytest.raises(BundleError, match=r"replayed 'next_target_pos_w' differs from the recorded one by 0\.0001"):
+        Policy.load(copied)
+
+
+def endless(folder, from_step=0):
+    """Give the graph a loop without an end, that begins at a step of the episode."""
+    model = onnx.load(folder / "policy.onnx")
+    graph, value = model.graph, helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Sin", ["x"], ["next_x"])],
+        "body",
+        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("x", TensorProto.DOUBLE, [1])],
+        [value("go_on", TensorProto.BOOL, []), value("next_x", TensorProto.DOUBLE, [1])],
+    )
+    constants = {
+        "from_step": np.array(from_step),
+        "trips": np.array(2**62),
+        "start": np.zeros(1),
+        "axis": np.array([0]),
+    }
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    last = graph.output[-1].name
+    for node in graph.node:
+        node.output[:] = [f"{last}_before" if name == last else name for name in node.output]
+        node.input[:] = [f"{last}_before" if name == last else name for name in node.input]
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["step", "axis"], ["newest"], keepdims=0),
+            helper.make_node("GreaterOrEqual", ["newest", "from_step"], ["loops"]),
+            helper.make_node("Loop", ["trips", "loops", "start"], ["looped"], body=body),
+            helper.make_node("CastLike", ["looped", f"{last}_before"], ["zero"]),
+            helper.make_node("Add", [f"{last}_before", "zero"], [last]),
+        ]
+    )
+    (folder / "policy.onnx").write_bytes(model.SerializeToString())
+    rewrite(folder, lambda contract: None)
+
+
+def test_a_graph_with_an_endless_loop_is_refused_within_the_time_limit(copied, monkeypatch):
+    monkeypatch.setattr("dexgrasp.policies.deploy.policy.BATCH_LIMIT_S", 0.5)
+    endless(copied)
+    start_s = time.monotonic()
+    with pytest.raises(BundleError, match=r"policy\.onnx: .*a step of the policy's graph took longer than 0\.5 s"):
+        Policy.load(copied)
+    assert time.monotonic() - start_s < 5.0
+
+
+def test_a_loop_that_begins_later_ends_its_step_and_leaves_the_state(copied, bundle):
+    endless(copied, from_step=1000)  # beyond every recorded step
+    policy, (plan, readings) = Policy.load(copied), recorded(bundle)
+    policy.reset(plan)
+    policy.act(readings[0])
+    policy._state["step"][:] = 1000
+    start_s = time.monotonic()
+    with pytest.raises(ValueError, match="took longer than 1 s"):
+        policy.act(readings[0])
+    assert time.monotonic() - start_s < 5.0
+    assert policy.step == 1000
+    policy.reset(plan)
+    policy.act(readings[0])  # the next step has its own time
+    assert policy.step == 1
+
+
+def change_golden(folder, **changes):
+    """Rewrite golden.npz with some arrays replaced (None: left out), and sign it again."""
+    golden = dict(np.load(folder / "golden.npz")) | {name.replace("__", "/"): value for name, value in changes.items()}
+    np.savez(folder / "golden.npz", **{name: value for name, value in golden.items() if value is not None})
+    rewrite(folder, lambda contract: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("in__points_w", lambda old: None, r"lacks \['in/points_w'\]"),
+        ("in__joint_pos", lambda old: old[:, :15], r"in/joint_pos must be float64 of shape \(64, 16\)"),
+        ("in__joint_pos", lambda old: old.astype(np.float32), "it is float32"),
+        ("in__joint_pos", lambda old: old[:0], "1 to 4096 rows"),
+        ("in__joint_pos", lambda old: np.array(1.0), "1 to 4096 rows"),
+        ("in__joint_pos", lambda old: np.full(old.shape, "x"), "it is <U1"),
+        ("in__joint_pos", lambda old: old * np.nan, "differs from the recorded one by nan"),
+        ("out__next_step", lambda old: old[:, None], "out/next_step must be int64"),
+        ("out__grip", lambda old: old * np.nan, "'grip' differs from the recorded one by nan"),
+        ("out__grip", lambda old: old[:3], "'grip' differs"),
+    ],
+)
+def test_recorded_values_that_do_not_fit_are_refused(copied, name, change, message):
+    change_golden(copied, **{name: change(np.load(copied / "golden.npz")[name.replace("__", "/")])})
+    with pytest.raises(BundleError, match=message):
+        Policy.load(copied)
+
+
+def test_a_golden_file_that_unpacks_to_far_more_is_refused_unread(copied, monkeypatch):
+    monkeypatch.setattr("dexgrasp.policies.deploy.bundle.MAX_BYTES", 2**20)
+    with zipfile.ZipFile(copied / "golden.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("in/step.npy", bytes(3 * 2**20))
+    rewrite(copied, lambda contract: None)
+    with pytest.raises(BundleError, match="its arrays take 3 MiB, at most 1 are read"):
+        Policy.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("history", {"size": [10, 39], "dtype": "float32"}, r"input history is tensor\(float\) \[10, 38\] per row"),
+        ("history", {"size": [380], "dtype": "float32"}, "input history is"),
+        ("depth_m", {"size": [], "dtype": "float32"}, r"input depth_m is tensor\(double\)"),
+        ("joint_pos", {"size": [17], "dtype": "float64"}, r"graph\.inputs\.joint_pos\.size must be \[16\]"),
+        ("points_w", {"size": [10**5, 10**5], "dtype": "float32"}, "product up to 1000000"),
+    ],
+)
+def test_an_input_of_another_shape_than_the_graphs_is_refused(copied, name, entry, message):
+    rewrite(copied, lambda contract: contract["graph"]["inputs"].update({name: entry}))
+    with pytest.raises(BundleError, match=message):
         Policy.load(copied)
 
 
