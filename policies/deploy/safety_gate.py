@@ -55,7 +55,7 @@ class SafetyCfg:
     """Greatest x, y, z of the palm centre, world frame."""
     table_clearance_m: Annotated[float, Bounds(0.0, 1.0)] = 0.06
     """Least height of the palm centre over the table, z = 0."""
-    joints_timeout_s: Annotated[float, Bounds(1e-3, 10.0)] = 0.1
+    joints_timeout_s: Annotated[float, Bounds(1e-3, 60.0)] = 0.1
     """Joint and palm readings older than this are a fault."""
     points_timeout_s: Annotated[float, Bounds(1e-3, 60.0)] = 0.3
     """Points of the object older than this are a fault, while they are monitored."""

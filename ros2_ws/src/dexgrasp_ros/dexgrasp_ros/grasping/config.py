@@ -41,7 +41,7 @@ class GraspNodeCfg:
     plan_topic: str = "/perception/plan"
     """Topic of the pre-grasp plan, Float64MultiArray."""
     estop_topic: str = "/estop"
-    """Topic of the emergency stop, Bool, latched or not; true stops."""
+    """Topic of the emergency stop, Bool; one true stops until reset_fault, from any publisher, latched or not."""
     arm_speed: float = 0.4
     """Joint speed of the arm, as a fraction of its limits."""
     require_wave_test: bool = True

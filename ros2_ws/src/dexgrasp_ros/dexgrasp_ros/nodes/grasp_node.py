@@ -156,15 +156,24 @@ class GraspNode(LifecycleNode):
 
         def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             reason = "the node is not configured"
-            if self._configured is not None:
+            if self._configured is not None and name == "reset_fault":
+                reason = self._reset_fault(self._configured)
+            elif self._configured is not None:
                 reason = self._configured.machine.request(name, self._inputs())
-                if name == "reset_fault" and not reason:
-                    reason = self._configured.robot.reset()
             response.success, response.message = not reason, reason or f"{name}: accepted"
             self.get_logger().info(f"{name}: {reason or 'accepted'}")
             return response
 
         return answer
+
+    def _reset_fault(self, parts: _Configured) -> str:
+        """Clear the emergency stop, then the fault; return why not, or an empty text."""
+        was_stopped = parts.inputs.estop.latched
+        if reason := parts.inputs.estop.reset():
+            return reason
+        if was_stopped and not parts.machine.active:  # there is nothing else to clear
+            return ""
+        return parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
 
     def _tick(self) -> None:
         """Run one control period: read inputs, run the state machine, send its command."""
