@@ -51,9 +51,7 @@ class PerceptionDiagnostics:
         self._errors[topic] = error
         return is_new
 
-    def statuses(
-        self, machine: PerceptionStateMachine, publishers: int, no_clock: str = ""
-    ) -> list[DiagnosticStatus]:
+    def statuses(self, machine: PerceptionStateMachine, publishers: int, no_clock: str = "") -> list[DiagnosticStatus]:
         """Return the status of camera, readings and object.
 
         `publishers`: number of them on the depth topic; `no_clock`: why ages of frames mean nothing, or empty.
