@@ -3,6 +3,7 @@
 Reading a bundle executes no code of it.
 
 contract.json   names, limits, rate, scales, frames, inputs and outputs, origin; SHA-256 of the other files
+contract.sig    signature of contract.json, of a signed bundle
 policy.onnx     sensor values and state in, targets and next state out
 golden.npz      recorded inputs (`in/NAME`) and outputs (`out/NAME`) that the runtime repeats before it starts
 """
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.configs.schema import ConfigError, as_dict, build
-from dexgrasp.policies.deploy import strict_json
+from dexgrasp.policies.deploy import signature, strict_json
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
 from dexgrasp.policies.deploy.hand_limits import exceeded_limit
 
@@ -49,13 +50,16 @@ class Bundle:
     golden: dict[str, NDArray[Any]]
 
 
-def read_bundle(folder: str | Path, joint_names: Sequence[str] | None = None) -> Bundle:
+def read_bundle(
+    folder: str | Path, joint_names: Sequence[str] | None = None, public_key: str | Path | None = None
+) -> Bundle:
     """Return the bundle in `folder`.
 
-    Raises BundleError, also if its joints are not `joint_names` in this order.
+    Raises BundleError, also if its joints are not `joint_names` in this order, and if a public key (PEM file) is given
+    and its owner has not signed the bundle.
     """
     folder = Path(folder)
-    contract = read_contract(folder)
+    contract = read_contract(folder, public_key)
     files = {name: _bytes(folder, name) for name in (GRAPH, GOLDEN)}
     for name, content in files.items():
         stated, found = contract.files.get(name), sha256(content)
@@ -68,12 +72,18 @@ def read_bundle(folder: str | Path, joint_names: Sequence[str] | None = None) ->
     return Bundle(contract, files[GRAPH], _arrays(folder, files[GOLDEN]))
 
 
-def read_contract(folder: str | Path) -> Contract:
+def read_contract(folder: str | Path, public_key: str | Path | None = None) -> Contract:
     """Return the contract of the bundle in `folder`.
 
-    Raises BundleError if it is incomplete or its schema is neither SCHEMA nor 3.
+    Raises BundleError if it is incomplete or its schema is neither SCHEMA nor 3, or if `public_key` is given and its
+    owner has not signed it.
     """
     path, content = Path(folder) / CONTRACT, _bytes(Path(folder), CONTRACT)
+    if public_key:
+        try:
+            signature.verify(content, path.with_name(signature.SIGNATURE), public_key)
+        except signature.SignatureError as error:
+            raise BundleError(f"{folder}: {error}") from error
     try:
         values = strict_json.parse(content)
     except ValueError as error:
@@ -128,6 +138,13 @@ def write_contract(folder: Path, contract: Contract) -> None:
     values = {"schema": contract.schema} | as_dict(contract)
     values["sha256"] = contract_sha256(values)
     (folder / CONTRACT).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / signature.SIGNATURE).unlink(missing_ok=True)
+
+
+def sign_bundle(folder: Path, key_file: str | Path) -> None:
+    """Sign a bundle with the private key in a PEM file; it then loads where the public key is configured."""
+    signed = signature.sign(_bytes(folder, CONTRACT), key_file)
+    (folder / signature.SIGNATURE).write_bytes(signed)
 
 
 def sha256(content: bytes) -> str:

@@ -102,12 +102,15 @@ class Policy:
         self._is_unbatched = True
 
     @classmethod
-    def load(cls, folder: str | Path, joint_names: Sequence[str] | None = None) -> Self:
+    def load(
+        cls, folder: str | Path, joint_names: Sequence[str] | None = None, public_key: str | Path | None = None
+    ) -> Self:
         """Return the policy of a bundle after a replay of its recorded outputs.
 
-        Raises BundleError with the reason if the bundle is invalid or an output differs.
+        Raises BundleError with the reason if the bundle is invalid or an output differs, and, where a `public_key` (PEM
+        file) is given, if its owner has not signed the bundle.
         """
-        bundle = read_bundle(folder, joint_names)
+        bundle = read_bundle(folder, joint_names, public_key)
         policy = cls(bundle.contract, _session(folder, bundle))
         policy._replay(folder, bundle)
         return policy

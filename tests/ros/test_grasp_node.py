@@ -417,6 +417,7 @@ def test_a_signal_leaves_the_robot_holding_where_it_is(bench, number):
         ({"arm": "ur10"}, "no arm 'ur10'; shipped:"),
         ({"arm": "cartesian_pose"}, "palm_pose_source:=topic"),
         ({"robot": "real"}, "no joint test of this hand is recorded"),
+        ({"public_key": "/nowhere.pem"}, "no public key: there is no file /nowhere.pem"),
     ],
 )
 def test_it_refuses_to_start_with_the_reason(ros, tmp_path, parameters, reason):

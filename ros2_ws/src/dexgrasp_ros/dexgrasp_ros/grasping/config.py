@@ -14,6 +14,8 @@ class GraspNodeCfg:
 
     bundle: str
     """Folder of the exported policy."""
+    public_key: str = ""
+    """Public Ed25519 key (PEM file) whose owner must have signed the bundle; empty: signatures are not checked."""
     hand: str = "sim_allegro"
     """Driver of the hand: a name in config/hands or the path of a .yaml."""
     arm: str = "sim_ur5e"

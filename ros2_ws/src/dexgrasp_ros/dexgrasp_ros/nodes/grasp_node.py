@@ -81,7 +81,7 @@ class GraspNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and the drivers of hand and arm; refuse with the reason."""
         try:
-            policy = Policy.load(self.cfg.bundle)
+            policy = Policy.load(self.cfg.bundle, public_key=self.cfg.public_key)
             robot = RobotInterface(self, self.cfg, policy.contract, 1.0 / policy.rate_hz)
         except (ValueError, OSError, ImportError) as error:
             return self._refuse(f"not configured: {error}")
