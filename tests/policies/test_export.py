@@ -145,7 +145,7 @@ class TorchSession:
         self._controller = controller
 
     @torch.no_grad()
-    def run(self, _, feed):
+    def run(self, _, feed, options):
         given = (torch.from_numpy(feed[name]) for name in self._controller.inputs)
         return [value.numpy() for value in self._controller(*given)]
 
