@@ -6,27 +6,21 @@ from typing import Any
 
 MAX_DEPTH = 32
 """Largest depth of nested lists and mappings."""
-MAX_DIGITS = 18
-"""Largest number of digits of an integer, sign included."""
+MAX_INTEGER = 10**18
+"""Largest magnitude of an integer."""
 
 
 def parse(text: bytes) -> Any:
-    """Return the value of a JSON document in UTF-8. Raises ValueError in one line."""
+    """Return the value of a JSON document in UTF-8. Raises ValueError in one line, with the key."""
     try:
-        value = json.loads(
-            text.decode("utf-8"),
-            object_pairs_hook=_object,
-            parse_constant=_refuse_constant,
-            parse_float=_float,
-            parse_int=_int,
-        )
+        value = json.loads(text.decode("utf-8"), object_pairs_hook=_mapping)
     except RecursionError:
-        raise ValueError(f"nested deeper than {MAX_DEPTH} levels") from None
-    _check_depth(value, MAX_DEPTH)
+        raise ValueError(f"it is nested deeper than {MAX_DEPTH} levels") from None
+    _check(value, "", MAX_DEPTH)
     return value
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
@@ -35,26 +29,16 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"holds {name}, which is no number")
-
-
-def _float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"holds {text[:20]}, which is too large for a number")
-    return value
-
-
-def _int(text: str) -> int:
-    if len(text) > MAX_DIGITS:
-        raise ValueError(f"holds an integer of {len(text)} digits, at most {MAX_DIGITS} are read")
-    return int(text)
-
-
-def _check_depth(value: Any, levels: int) -> None:
+def _check(value: Any, key: str, levels: int) -> None:
+    """Raise ValueError for a number that is not finite or too large, and below `levels` further levels."""
+    too_large = isinstance(value, int) and abs(value) > MAX_INTEGER
+    if too_large or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"'{key}' is no finite number, or too large")
     if isinstance(value, (dict, list)):
         if not levels:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        for item in value.values() if isinstance(value, dict) else value:
-            _check_depth(item, levels - 1)
+            raise ValueError(f"'{key[:100]}' is nested deeper than {MAX_DEPTH} levels")
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for name, item in items:
+            below = f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}".lstrip(".")
+            _check(item, below, levels - 1)
+
