@@ -41,4 +41,3 @@ def _check(value: Any, key: str, levels: int) -> None:
         for name, item in items:
             below = f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}".lstrip(".")
             _check(item, below, levels - 1)
-
