@@ -25,7 +25,7 @@ from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.cli.option_docs import explain_missing
 from dexgrasp.policies.run_directory import log
 from dexgrasp.utils.interrupt import SIGNALS
-from dexgrasp.utils.plugins import import_plugins, plugin_names
+from dexgrasp.utils.plugins import import_plugins, plugin_names, refuse_unnamed
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 OK, FAILED, MISUSED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
@@ -217,14 +217,16 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
 def load(command: CliCommand, overrides: Sequence[str]) -> Any:
     """Return the configuration of a command line; `config=FILE` among the words starts from a saved one."""
     schema = _resolve(command.schema)
+    values = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
+    given = [name for value in values for name in plugin_names(value)]
     if "plugins" in fields(schema):
-        given = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
-        import_plugins([name for value in given for name in plugin_names(value)])
+        import_plugins(given)
     if not any(word.startswith("config=") for word in overrides):
         return configs.load(schema, command.config, overrides)
     words = overrides
     base, overrides = saved_config.split(schema, command, words)
-    import_plugins(plugin_names(base.get("plugins", ())))
+    if not values:  # plugins=... behind config=FILE replaces what the file says
+        refuse_unnamed(plugin_names(base.get("plugins", ())), given, "the configuration of config=")
     try:
         return configs.load(schema, command.config, overrides, base=base)
     except configs.ConfigError as error:
