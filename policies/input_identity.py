@@ -20,7 +20,7 @@ class InputFile:
 
 
 def identify_inputs(cfg: Any) -> dict[str, InputFile]:
-    """Return the inputs that the options of a command's dataclass name, by option; empty options are left out."""
+    """Return the inputs that a command's dataclass names, by option; empty options are left out."""
     values = {key: getattr(cfg, key, "") for key in READERS}
     texts = {key: ",".join(value) if isinstance(value, tuple) else str(value) for key, value in values.items()}
     return {key: InputFile(text, READERS[key](text)) for key, text in texts.items() if text}
@@ -32,7 +32,7 @@ def current_sha256(values: dict[str, str]) -> dict[str, str]:
 
 
 def policy_sha256(name: str) -> str:
-    """Return the SHA-256 of a policy: its checkpoint or all files of its bundle; of the name of an untrained one."""
+    """Return the SHA-256 of a policy: its checkpoint, all files of its bundle, or an untrained one's name."""
     from dexgrasp.policies.agents.registry import POLICIES, find_policy
 
     if name in POLICIES:

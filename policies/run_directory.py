@@ -48,16 +48,17 @@ class Run:
         self._handler: logging.Handler | None = None
 
     @classmethod
-    def claim(cls, out: str | Path | None, schema: type) -> "Run":
-        """Lock the run directory `out` (default: runs/<command>-<UTC time>) of a command; nothing is written yet.
+    def claim(cls, out: str | Path | None, schema: type, anew: bool = False) -> "Run":
+        """Lock the run directory `out` of a command, by default a new one under runs/; write nothing yet.
 
-        `schema`: the command's dataclass. Raises ValueError for a folder that is no run of this command.
+        `schema`: the command's dataclass. `anew`: move an older run aside. Raises ValueError for a folder that is no
+        run of this command.
         """
         kind, held = kind_of_run(schema.__name__), ExitStack()
         folder_kind = FolderKind(f"run of '{kind}'", lambda path: _earlier_kind(path, kind) == kind, _in_words)
         for path in [Path(out)] if out else _default_paths(kind):
             with suppress(FileExistsError):
-                return cls(held.enter_context(claimed_folder(path, folder_kind, new=not out)), held)
+                return cls(held.enter_context(claimed_folder(path, folder_kind, new=not out, anew=anew)), held)
         raise OSError(f"runs/ has no free name for a run of '{kind}': give out=FOLDER")
 
     @classmethod
@@ -227,7 +228,7 @@ def _refuse_difference(
     ]
     if changed:
         raise ValueError(
-            f"{path} holds a run with other inputs ({', '.join(changed)}): choose another out=, or give force=true, "
+            f"{path} holds another run ({', '.join(changed)}): choose another out=, or give force=true, "
             "which moves the old run aside and starts anew"
         )
     if now["inputs"] and "inputs" not in before:
@@ -255,6 +256,17 @@ def changed_inputs(before: Mapping[str, Mapping[str, str]], now: Mapping[str, st
         for key, item in before.items()
         if key in now and now[key] != item["sha256"]
     ]
+
+
+def inputs_have_changed(path: Path) -> bool:
+    """Return whether inputs or package versions differ from those of a finished run, or are missing."""
+    facts = read_facts(path)
+    values = {key: item["value"] for key, item in facts.get("inputs", {}).items()}
+    try:
+        changed = changed_inputs(facts.get("inputs", {}), current_sha256(values))
+    except (OSError, ValueError):
+        return True
+    return bool(changed or _changed_versions(facts.get("versions", {}), versions()))
 
 
 def _changed_versions(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:

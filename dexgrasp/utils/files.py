@@ -1,4 +1,4 @@
-"""Write files and folders atomically, lock folders, convert values to JSON, and locate the cache folder.
+"""Write files and folders atomically, lock folders, convert values to JSON, locate the cache folder.
 
 What these functions have written is on the disk when they return: it survives a kill and a loss of power.
 """
@@ -263,7 +263,9 @@ def _identity(stat: os.stat_result) -> tuple[int, int]:
 
 def _this_process() -> str:
     command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
-    return f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ({command})"
+    return (
+        f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ({command})"
+    )
 
 
 def _to_json(value: Any) -> Any:

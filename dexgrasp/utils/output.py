@@ -47,10 +47,10 @@ def forced(force: bool = True) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed_folder(out: str | Path, kind: FolderKind, new: bool = False) -> Iterator[Path]:
-    """Lock the folder `out`, create it if it is missing, and remove what killed processes left unfinished in it.
+def claimed_folder(out: str | Path, kind: FolderKind, new: bool = False, anew: bool = False) -> Iterator[Path]:
+    """Lock the folder `out`; create it if it is missing, remove unfinished files of killed processes.
 
-    `new`: raise FileExistsError where the folder exists.
+    `new`: raise FileExistsError where the folder exists. `anew`: move a folder of this kind aside.
 
     Raises ValueError for a folder that this command must not write, FolderInUseError where another process writes it;
     nothing in the folder has changed then. A folder that this call has created and nothing was written to is removed.
@@ -64,7 +64,7 @@ def claimed_folder(out: str | Path, kind: FolderKind, new: bool = False) -> Iter
         with contextlib.ExitStack() as stack:
             path.mkdir(parents=True, exist_ok=not new)
             stack.enter_context(folder_lock(path, wait=False))
-            if _force.get() and _entries(path):
+            if _entries(path) and (_force.get() or (anew and kind.is_own(path))):
                 _move_aside(path)
                 path.mkdir()
                 stack.enter_context(folder_lock(path, wait=False))
@@ -132,11 +132,11 @@ def _move_aside(path: Path) -> None:
     whole = path.resolve()
     places = (Path.cwd(), Path.home(), Path(__file__), Path(sys.prefix), Path(tempfile.gettempdir()))
     if len(whole.parts) < 3 or any(whole == place or whole in place.resolve().parents for place in places):
-        raise ValueError(f"force=true does not move {whole}, which holds more than results: choose another out=")
+        raise ValueError(f"no command moves {whole}, which holds more than results: choose another out=")
     target, names = _aside(path), _entries(path)
     os.rename(path, target)
     what = f" ({len(names)} entries: {comma_separated(names[:4])})" if names else ""
-    log.warning("force=true: what was at %s%s is now at %s", path, what, target)
+    log.warning("what was at %s%s is now at %s", path, what, target)
 
 
 def _aside(path: Path) -> Path:

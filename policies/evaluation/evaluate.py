@@ -123,7 +123,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
 
 
 def code_of_trials(path: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
-    """Return commit, versions and number of trials of every version of the code that ran some of the trials.
+    """Return commit, versions and number of trials of each version of the code that ran trials.
 
     `path`: run directory; `facts`: content of its run.json. Ordered by the last start of each version.
     """
@@ -201,7 +201,7 @@ def object_facts(
 
 
 def diagnostics(
-    outcomes: Sequence[Outcome], objects: Mapping[str, Mapping[str, Any]], code: Sequence[dict[str, Any]]
+    outcomes: Sequence[Outcome], objects: Mapping[str, Mapping[str, Any]], code: Sequence[dict[str, Any]] = ()
 ) -> dict[str, Any]:
     """Return the content of diagnostics.json except the speed.
 
@@ -216,9 +216,7 @@ def diagnostics(
         "slip_of_successes_m": summarize_distribution([outcome.slip_m for outcome in outcomes if outcome.success]),
         "lift_m": summarize_distribution([outcome.lift_m for outcome in outcomes]),
         "unstable_resets": sum(outcome.failure == "unstable" for outcome in outcomes),
-        "trained_on": [
-            name for name, facts in objects.items() if facts.get("trained_on", facts["split"] == "train")
-        ],
+        "trained_on": [name for name, facts in objects.items() if facts.get("trained_on", facts["split"] == "train")],
         "objects": objects,
         "code": list(code),
     }

@@ -111,7 +111,9 @@ def run_one(cfg: EvaluateCfg, objects: ObjectLibrary, block: TrialBlock) -> list
     return [row for row in rows if row["trial"] < cfg.trials]
 
 
-def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock]) -> Iterator[tuple[TrialBlock, list[Row]]]:
+def _spread(
+    cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock]
+) -> Iterator[tuple[TrialBlock, list[Row]]]:
     """Yield each block and its rows as it finishes; only a window of blocks is submitted at a time."""
     import ray
 

@@ -4,6 +4,7 @@ Differences are to the first run, with a paired test where the trials are the sa
 """
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.output import claim_file
 from dexgrasp.utils.text import comma_separated
+
+log = logging.getLogger("dexgrasp")
 
 Success = Callable[[Outcome], bool]
 
@@ -47,7 +50,7 @@ def report(cfg: ReportCfg) -> Path:
     if not cfg.runs:
         raise ValueError("report needs the run directory of an evaluation: dexgrasp report RUN [RUN ...]")
     if twice := [name for name, count in Counter(Path(name).resolve() for name in cfg.runs).items() if count > 1]:
-        raise ValueError(f"report: {twice[0]} is given twice: a run is compared with other runs; give each once")
+        log.warning("%s is given more than once: its differences to itself say nothing", twice[0])
     out = claim_file(cfg.out) if cfg.out else None
     runs = [StoredRun.read(name) for name in cfg.runs]
     for run in runs:

@@ -169,7 +169,7 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
 
 
 def write_new_bundle(cfg: ExportCfg, out: Path) -> ReplayError:
-    """Write the bundle to `out`, where an older one stays until the new one is verified; return its deviation."""
+    """Write the bundle to `out`, in place of an older one; return its deviation from the checkpoint."""
     checkpoint = load_checkpoint(registry.find_policy(cfg.policy, kind="checkpoint").path)
     if checkpoint.stage != "student":
         raise ValueError(

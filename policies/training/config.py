@@ -51,7 +51,7 @@ class TrainCfg:
     out: str = ""
     """Run directory; empty: a new one under runs/."""
     resume: Literal["auto", "never"] = "auto"
-    """auto: resume from RUN/last.zip where there is one. never: start anew."""
+    """auto: resume from RUN/last.zip where there is one. never: move the old run aside and start anew."""
     init_checkpoint: str = ""
     """Policy of the same stage to start from: a shipped name, a run or a checkpoint."""
     learning_rate: float = 3e-4

@@ -100,7 +100,9 @@ class VideoWriter:
     def _save_animation(self) -> None:
         images, options = self._images, {"loop": 0, "duration": 1000 / self._rate_hz, "save_all": True}
         if self.path.suffix == ".webp":
-            images[0].save(self._file, "WEBP", append_images=images[1:], quality=WEBP_QUALITY, method=4, xmp=FILE_MARK, **options)
+            images[0].save(
+                self._file, "WEBP", append_images=images[1:], quality=WEBP_QUALITY, method=4, xmp=FILE_MARK, **options
+            )
             return
         images = with_common_palette(images)
         images[0].save(self._file, "GIF", append_images=images[1:], optimize=False, comment=FILE_MARK, **options)
