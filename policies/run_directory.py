@@ -86,10 +86,10 @@ class Run:
         if may_differ is not None:
             _refuse_difference(self.path, cfg, may_differ, before, facts)
         starts = [{"time": one} if isinstance(one, str) else one for one in before.get("starts", [])]
-        start = {"time": utc_now()} | {key: facts[key] for key in ("git", "versions", "command")}
+        start = {"time": utc_now()} | {key: facts[key] for key in ("git", "versions")}
         self.facts = facts | {"starts": [*starts, start]}
+        write_json(self.path / "run.json", self.facts)  # first: it makes the folder one of this command
         configs.save(cfg, self.path / "config.yaml")
-        write_json(self.path / "run.json", self.facts)
         self._handler = _attach_log(self.path / "run.log")
 
     @property

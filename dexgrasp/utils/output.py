@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from dexgrasp.utils.files import LOCK, finish_replacement, folder_lock, remove_partials
+from dexgrasp.utils.files import LOCK, PARTIAL, finish_replacement, folder_lock, remove_partials
 from dexgrasp.utils.text import comma_separated
 
 FILE_MARK = b"written by dexgrasp"
@@ -113,8 +113,9 @@ def _writable(out: str | Path) -> Path:
 
 
 def _entries(path: Path) -> list[str]:
-    """Return the names of the entries of a folder, without the lock file; none where it is missing."""
-    return sorted(entry.name for entry in path.iterdir() if entry.name != LOCK) if path.is_dir() else []
+    """Return the names of the entries of a folder, without lock and unfinished files; none where it is missing."""
+    names = (entry.name for entry in path.iterdir()) if path.is_dir() else ()
+    return sorted(name for name in names if name != LOCK and not name.startswith(PARTIAL))
 
 
 def _refuse_other(path: Path, kind: FolderKind) -> None:
@@ -148,7 +149,7 @@ def _aside(path: Path) -> Path:
 def _remove_empty(folders: list[Path]) -> None:
     """Remove folders, the innermost first, as long as they hold nothing but a lock file."""
     for folder in folders:
-        if not folder.is_dir() or _entries(folder):
+        if not folder.is_dir() or any(entry.name != LOCK for entry in folder.iterdir()):
             return
         with contextlib.suppress(OSError):
             (folder / LOCK).unlink(missing_ok=True)

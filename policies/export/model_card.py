@@ -187,7 +187,8 @@ def _portable_manifest(facts: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest without the folders of one machine."""
     words = [word.rpartition("=") for word in facts.get("command", [])]
     command = [key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words]
-    return facts | {"config": _portable(facts["config"]), "command": command}
+    inputs = {key: item | {"value": Path(item["value"]).name} for key, item in facts.get("inputs", {}).items()}
+    return facts | {"config": _portable(facts["config"]), "command": command} | ({"inputs": inputs} if inputs else {})
 
 
 def _differences(config: dict[str, Any]) -> list[str]:
