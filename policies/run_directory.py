@@ -22,6 +22,7 @@ from typing import Any
 
 from dexgrasp import configs
 from dexgrasp.policies.input_identity import InputFile, current_sha256
+from dexgrasp.utils import output
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.output import FolderKind, claimed_folder
 
@@ -55,7 +56,7 @@ class Run:
         run of this command.
         """
         kind, held = kind_of_run(schema.__name__), ExitStack()
-        folder_kind = FolderKind(f"run of '{kind}'", lambda path: _earlier_kind(path, kind) == kind, _in_words)
+        folder_kind = FolderKind(f"run of '{kind}'", lambda path: output.kind_of_run(path, kind) == kind)
         for path in [Path(out)] if out else _default_paths(kind):
             with suppress(FileExistsError):
                 return cls(held.enter_context(claimed_folder(path, folder_kind, new=not out, anew=anew)), held)
@@ -204,17 +205,6 @@ def read_facts(path: Path) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
     return facts if isinstance(facts, dict) else {}
-
-
-def _earlier_kind(path: Path, default: str) -> str | None:
-    """Return the kind of the run in a folder; None where it is no run, `default` for runs that state none."""
-    facts = read_facts(path)
-    return facts.get("kind", default) if facts else None
-
-
-def _in_words(path: Path) -> str:
-    kind = _earlier_kind(path, "")
-    return f"is a run of '{kind}'" if kind else ""
 
 
 def _refuse_difference(

@@ -5,6 +5,7 @@ with `force=true` it is moved aside first. A claimed folder is locked: one proce
 """
 
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -32,8 +33,6 @@ class FolderKind:
     """The kind in messages: "bundle", "run of 'evaluate'"."""
     is_own: Callable[[Path], bool]
     """Whether a folder that is not empty is of this kind."""
-    found: Callable[[Path], str] = lambda _: ""
-    """What a folder of another kind is, in words; empty where nothing is known of it."""
 
 
 @contextlib.contextmanager
@@ -57,15 +56,20 @@ def claimed_folder(out: str | Path, kind: FolderKind, new: bool = False, anew: b
     """
     path = _writable(out)
     finish_replacement(path)
-    if not _force.get():
+    if _force.get() and _entries(path):
+        _refuse_to_move(path)
+    elif not _force.get():
         _refuse_other(path, kind)  # once before the lock file is written, once with the lock
+    locked_before = (path / LOCK).exists()
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         with contextlib.ExitStack() as stack:
             path.mkdir(parents=True, exist_ok=not new)
             stack.enter_context(folder_lock(path, wait=False))
             if _entries(path) and (_force.get() or (anew and kind.is_own(path))):
-                _move_aside(path)
+                target = _move_aside(path)
+                if not locked_before:
+                    (target / LOCK).unlink()
                 path.mkdir()
                 stack.enter_context(folder_lock(path, wait=False))
             _refuse_other(path, kind)
@@ -87,6 +91,7 @@ def claim_file(out: str | Path) -> Path:
     if not path.is_file():
         raise ValueError(f"out={path} is no regular file: choose another out=")
     if _force.get():
+        _refuse_to_move(path)
         _move_aside(path)
     elif FILE_MARK not in path.read_bytes():
         raise ValueError(
@@ -94,6 +99,15 @@ def claim_file(out: str | Path) -> Path:
             f"it to {_aside(path)}"
         )
     return path
+
+
+def kind_of_run(path: Path, default: str = "") -> str:
+    """Return the kind of the run in a folder: empty where it is no run, `default` for runs that state none."""
+    try:
+        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    return str(facts.get("kind", default)) if isinstance(facts, dict) else ""
 
 
 def _writable(out: str | Path) -> Path:
@@ -122,22 +136,32 @@ def _refuse_other(path: Path, kind: FolderKind) -> None:
     names = _entries(path)
     if not names or kind.is_own(path):
         return
-    what = kind.found(path) or f"holds other files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    run = kind_of_run(path)
+    what = (
+        f"is a run of '{run}'"
+        if run
+        else f"holds other files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    )
     raise ValueError(
         f"out={path} {what} and is no {kind.name}: choose another out=, or give force=true, which moves the folder to "
         f"{_aside(path)}"
     )
 
 
-def _move_aside(path: Path) -> None:
+def _refuse_to_move(path: Path) -> None:
+    """Raise ValueError for folders on which more depends than results."""
     whole = path.resolve()
     places = (Path.cwd(), Path.home(), Path(__file__), Path(sys.prefix), Path(tempfile.gettempdir()))
     if len(whole.parts) < 3 or any(whole == place or whole in place.resolve().parents for place in places):
         raise ValueError(f"no command moves {whole}, which holds more than results: choose another out=")
+
+
+def _move_aside(path: Path) -> Path:
     target, names = _aside(path), _entries(path)
     os.rename(path, target)
     what = f" ({len(names)} entries: {comma_separated(names[:4])})" if names else ""
     log.warning("what was at %s%s is now at %s", path, what, target)
+    return target
 
 
 def _aside(path: Path) -> Path:

@@ -88,8 +88,8 @@ class TrainCfg:
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
     tracker: Literal["auto", "tensorboard", "wandb", "none"] = "auto"
-    """Writer of the curves beside RUN/progress.csv. auto: TensorBoard where it is installed; each needs the extra of its
-    name."""
+    """Writer of the curves beside RUN/progress.csv. auto: TensorBoard where it is installed; each needs the extra of
+    its name."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 

@@ -81,7 +81,7 @@ def run(words, root, at=0, kind="kill", prepare=lambda: None):
             try:
                 os.dup2(output.fileno(), 1)
                 os.dup2(output.fileno(), 2)
-                sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+                sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
                 os.chdir(root)
                 prepare()
                 faults = Faults(root, at, kind)
