@@ -129,17 +129,20 @@ def remove_partials(folder: Path) -> None:
         folders[:] = [name for name in folders if not Path(place, name, LOCK).exists()]
 
 
-def finish_replacement(path: Path) -> None:
-    """Undo or complete a replacement of the folder `path` at which a process was killed."""
+def restore_folder(path: Path) -> None:
+    """Put back the folder `path` if a process was killed between the two renames of its replacement."""
+    old = path.with_name(OLD + path.name)
+    if old.is_dir() and not path.exists():
+        with folder_lock(old, wait=False):
+            os.rename(old, path)
+
+
+def remove_partial_folders(path: Path) -> None:
+    """Delete the folders that killed replacements of the folder `path` left beside it; hold its lock meanwhile."""
     for partial in path.parent.glob(f"{PARTIAL}*-{path.name}"):
         if partial.is_dir() and partial.name.removeprefix(PARTIAL).removesuffix(f"-{path.name}").isdigit():
             shutil.rmtree(partial, ignore_errors=True)
-    old = path.with_name(OLD + path.name)
-    if old.is_dir():
-        if path.exists():
-            shutil.rmtree(old)
-        else:
-            os.rename(old, path)
+    shutil.rmtree(path.with_name(OLD + path.name), ignore_errors=True)
 
 
 @contextlib.contextmanager

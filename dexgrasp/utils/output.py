@@ -15,7 +15,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 
-from dexgrasp.utils.files import LOCK, PARTIAL, finish_replacement, folder_lock, remove_partials
+from dexgrasp.utils.files import (
+    LOCK,
+    PARTIAL,
+    folder_lock,
+    remove_partial_folders,
+    remove_partials,
+    restore_folder,
+)
 from dexgrasp.utils.text import comma_separated
 
 FILE_MARK = b"written by dexgrasp"
@@ -55,7 +62,7 @@ def claimed_folder(out: str | Path, kind: FolderKind, new: bool = False, anew: b
     nothing in the folder has changed then. A folder that this call has created and nothing was written to is removed.
     """
     path = _writable(out)
-    finish_replacement(path)
+    restore_folder(path)
     if _force.get() and _entries(path):
         _refuse_to_move(path)
     elif not _force.get():
@@ -74,6 +81,7 @@ def claimed_folder(out: str | Path, kind: FolderKind, new: bool = False, anew: b
                 stack.enter_context(folder_lock(path, wait=False))
             _refuse_other(path, kind)
             remove_partials(path)
+            remove_partial_folders(path)
             stack.enter_context(forced(False))  # what this command writes below stays
             yield path
     finally:

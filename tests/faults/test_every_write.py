@@ -206,6 +206,7 @@ def meet_every_write(name, kind, tmp_path, student, made, every=1):
     """Run the command once; then once for every write with a fault there, and again without."""
     command, template, here = COMMANDS[name], tmp_path / "template", tmp_path / "here"
     template.mkdir()
+    faults.warm_up(("evaluate", "compare", "train", "report", "export", "publish", "calibrate camera"))
     make_inputs(template, command.make, student, made)
     (template / "mine").mkdir()
     (template / "mine/notes.txt").write_text("of the user")

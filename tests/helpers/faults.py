@@ -5,6 +5,7 @@ Writes are counted by Python's audit events (open for writing, rename, remove, m
 """
 
 import errno
+import importlib
 import json
 import os
 import shutil
@@ -13,6 +14,7 @@ import sys
 import traceback
 from pathlib import Path
 
+from dexgrasp.policies.cli.commands import COMMANDS
 from dexgrasp.policies.cli.main import main
 from dexgrasp.utils import files
 
@@ -31,8 +33,9 @@ class Faults:
         fsync, exchange = os.fsync, files._exchange
 
         def counted_fsync(handle):
-            path = os.readlink(f"/proc/self/fd/{handle if isinstance(handle, int) else handle.fileno()}")
-            self._event(path, torn=Path(path))
+            path = Path(os.readlink(f"/proc/self/fd/{handle}"))
+            if path.is_file():
+                self._event(str(path), torn=path)
             fsync(handle)
 
         def counted_exchange(one, other):
@@ -47,7 +50,7 @@ class Faults:
             path, _, flags = arguments
             if isinstance(path, (str, bytes, os.PathLike)) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
                 self._event(os.fsdecode(path))
-        elif event in EVENTS:
+        elif event in EVENTS and (event != "os.remove" or os.path.lexists(arguments[0])):
             for path in arguments[:2] if event in ("os.rename", "os.link") else arguments[:1]:
                 if self._event(os.fsdecode(path) if not isinstance(path, int) else ""):
                     break
@@ -61,10 +64,17 @@ class Faults:
             if self.kind == "full":
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([] if torn else [path]))
             self._inside = True
-            if torn is not None and torn.is_file():
+            if torn is not None:
                 os.truncate(torn, max(0, torn.stat().st_size - TORN_BYTES))
             os.kill(os.getpid(), signal.SIGKILL)
         return True
+
+
+def warm_up(commands):
+    """Import what commands import, so that forked processes need not."""
+    for command in COMMANDS:
+        if command.words in commands:
+            importlib.import_module(command.function.partition(":")[0])
 
 
 def run(words, root, at=0, kind="kill", prepare=lambda: None):

@@ -16,9 +16,10 @@ from dexgrasp.utils.files import (
     append_text,
     atomic_folder,
     atomic_path,
-    finish_replacement,
     folder_lock,
+    remove_partial_folders,
     remove_partials,
+    restore_folder,
     write_bytes,
     write_json,
     write_text,
@@ -114,9 +115,13 @@ def test_a_replacement_that_was_killed_between_two_renames_is_undone(tmp_path):
     (tmp_path / ".old-bundle/graph").touch()
     (tmp_path / ".partial-1-bundle").mkdir()
     (tmp_path / ".partial-1-other").mkdir()
-    finish_replacement(tmp_path / "bundle")
+    restore_folder(tmp_path / "bundle")
+    remove_partial_folders(tmp_path / "bundle")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-1-other", "bundle"]
     assert (tmp_path / "bundle/graph").exists()
+    (tmp_path / ".old-bundle").mkdir()
+    remove_partial_folders(tmp_path / "bundle")
+    assert not (tmp_path / ".old-bundle").exists()
 
 
 def test_a_full_disk_names_the_file_and_leaves_whole_lines(tmp_path, monkeypatch):
