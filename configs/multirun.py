@@ -20,7 +20,7 @@ def common(words: Sequence[str]) -> list[str]:
 
 
 def sweep_values(word: str) -> list[str]:
-    """Return the words that one word of a sweep stands for: itself, or one for each of its values."""
+    """Return one word for each different value of a swept word; otherwise the word itself."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -29,7 +29,7 @@ def sweep_values(word: str) -> list[str]:
         override = OverridesParser.create().parse_override(word)
         if not override.is_sweep_override():
             return [word]
-        return [f"{key}={_unquoted(value)}" for value in override.sweep_string_iterator()]
+        return list(dict.fromkeys(f"{key}={_unquoted(value)}" for value in override.sweep_string_iterator()))
     except HydraException:
         return [word]
 

@@ -1,7 +1,8 @@
 """Create and resume run directories, which record configuration, versions, git state, seed and log.
 
 RUN/config.yaml   the resolved configuration
-RUN/run.json      git hash, versions, machine, seed, command line, time of each start
+RUN/run.json      git hash, versions, machine, seed, command line, SHA-256 of the inputs; time, commit and versions of
+                  each start
 RUN/run.log       log messages with times
 """
 
@@ -12,17 +13,21 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from dexgrasp import configs
+from dexgrasp.policies.input_identity import InputFile, current_sha256
+from dexgrasp.utils import output
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.output import FolderKind, claimed_folder
 
 ROOT = Path(__file__).resolve().parent.parent
-PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy")
+PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy", "onnxruntime")
 WARP_PACKAGES = ("mujoco-warp", "warp-lang")
 """Further packages recorded for engine=warp."""
 
@@ -30,36 +35,74 @@ log = logging.getLogger("dexgrasp")
 
 
 class Run:
-    """Open run directory.
+    """Run directory of one command, which no other process writes meanwhile.
 
-    As a context manager it closes the log file at the end, also after an interruption.
+    As a context manager it closes the log file and gives the folder free at the end, also after an interruption.
     """
 
-    def __init__(self, path: Path, facts: dict[str, Any], handler: logging.Handler) -> None:
+    def __init__(self, path: Path, held: ExitStack) -> None:
         self.path = path
         """The run directory."""
-        self.facts = facts
-        """Content of run.json: git, versions, machine, seed, command, starts."""
-        self._handler = handler
+        self.facts: dict[str, Any] = {}
+        """Content of run.json: git, versions, machine, seed, command, inputs, starts."""
+        self._held = held
+        self._handler: logging.Handler | None = None
+
+    @classmethod
+    def claim(cls, out: str | Path | None, schema: type, anew: bool = False) -> "Run":
+        """Lock the run directory `out` of a command, by default a new one under runs/; write nothing yet.
+
+        `schema`: the command's dataclass. `anew`: move an older run aside. Raises ValueError for a folder that is no
+        run of this command.
+        """
+        kind, held = kind_of_run(schema.__name__), ExitStack()
+        folder_kind = FolderKind(f"run of '{kind}'", lambda path: output.kind_of_run(path, kind) == kind)
+        for path in [Path(out)] if out else _default_paths(kind):
+            with suppress(FileExistsError):
+                return cls(held.enter_context(claimed_folder(path, folder_kind, new=not out, anew=anew)), held)
+        raise OSError(f"runs/ has no free name for a run of '{kind}': give out=FOLDER")
 
     @classmethod
     def open(cls, out: str | Path | None, cfg: Any, *, may_differ: Collection[str] | None = None) -> "Run":
-        """Create the run directory `out` (default: runs/<command>-<UTC time>), or reopen an existing one.
+        """Claim a run directory and record the configuration `cfg`; see `claim` and `record`."""
+        with ExitStack() as failed:
+            run = failed.enter_context(cls.claim(out, type(cfg)))
+            run.record(cfg, may_differ=may_differ)
+            failed.pop_all()
+        return run
 
-        `cfg` is the command's dataclass. With `may_differ`, an existing directory must hold the same configuration
-        except for those (dotted) keys, otherwise ValueError: its results would mix two experiments.
+    def record(
+        self, cfg: Any, *, inputs: Mapping[str, InputFile] | None = None, may_differ: Collection[str] | None = None
+    ) -> None:
+        """Write config.yaml and run.json, and open the log file.
+
+        `inputs`: the inputs by option. With `may_differ`, the folder must hold a run with equal inputs, versions and
+        configuration, except for those (dotted) keys, otherwise ValueError: its results would mix two experiments.
         """
-        path = Path(out) if out else default_path(kind_of_run(type(cfg).__name__))
-        _refuse_other_command(path, kind_of_run(type(cfg).__name__))
-        path.mkdir(parents=True, exist_ok=True)
-        if may_differ is not None:
-            _refuse_other_config(path, cfg, may_differ)
+        before = read_facts(self.path)
         facts = collect_facts(getattr(cfg, "seed", None))
         facts["versions"] |= versions(WARP_PACKAGES) if getattr(cfg, "engine", "cpu") == "warp" else {}
-        facts |= {"kind": kind_of_run(type(cfg).__name__), "starts": [*_earlier(path).get("starts", []), utc_now()]}
-        configs.save(cfg, path / "config.yaml")
-        write_json(path / "run.json", facts)
-        return cls(path, facts, _attach_log(path / "run.log"))
+        facts |= {"kind": kind_of_run(type(cfg).__name__)}
+        facts["inputs"] = {key: {"value": item.value, "sha256": item.sha256} for key, item in (inputs or {}).items()}
+        if may_differ is not None:
+            _refuse_difference(self.path, cfg, may_differ, before, facts)
+        starts = [{"time": one} if isinstance(one, str) else one for one in before.get("starts", [])]
+        start = {"time": utc_now()} | {key: facts[key] for key in ("git", "versions")}
+        self.facts = facts | {"starts": [*starts, start]}
+        write_json(self.path / "run.json", self.facts)  # first: it makes the folder one of this command
+        configs.save(cfg, self.path / "config.yaml")
+        self._handler = _attach_log(self.path / "run.log")
+
+    @property
+    def start(self) -> int:
+        """Index of this start in `starts` of run.json."""
+        return len(self.facts["starts"]) - 1
+
+    def check_inputs(self) -> None:
+        """Raise ValueError where the content of an input has changed since `record`."""
+        values = {key: item["value"] for key, item in self.facts["inputs"].items()}
+        if changed := changed_inputs(self.facts["inputs"], current_sha256(values)):
+            raise ValueError(f"{self.path}: {', '.join(changed)}: it was changed while this command ran; start it anew")
 
     def file(self, name: str) -> Path:
         """Return the path of a file of this run and create its folder."""
@@ -68,9 +111,11 @@ class Run:
         return path
 
     def close(self) -> None:
-        """Close the log file."""
-        log.removeHandler(self._handler)
-        self._handler.close()
+        """Close the log file, and give the folder free."""
+        if self._handler is not None:
+            log.removeHandler(self._handler)
+            self._handler.close()
+        self._held.close()
 
     def __enter__(self) -> "Run":
         return self
@@ -84,14 +129,18 @@ class Run:
 
     def _note(self, text: str) -> None:
         """Write a line to the log file only; the terminal shows it as the last line of the command."""
-        self._handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
+        if self._handler is not None:
+            self._handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
 
 
 def default_path(command: str) -> Path:
     """Return runs/<command>-<UTC time>, with a number if that exists."""
+    return next(path for path in _default_paths(command) if not path.exists())
+
+
+def _default_paths(command: str) -> Iterator[Path]:
     stem = Path("runs") / f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
-    candidates = (stem if n == 1 else Path(f"{stem}-{n}") for n in range(1, 1000))
-    return next(path for path in candidates if not path.exists())
+    yield from (stem if n == 1 else Path(f"{stem}-{n}") for n in range(1, 1000))
 
 
 def collect_facts(seed: int | None) -> dict[str, Any]:
@@ -149,32 +198,74 @@ def kind_of_run(class_name: str) -> str:
     return class_name.removesuffix("Cfg").lower() or "run"
 
 
-def _earlier(path: Path) -> dict[str, Any]:
-    """Return run.json of an earlier start; empty where there is none."""
+def read_facts(path: Path) -> dict[str, Any]:
+    """Return run.json of a run directory; empty where there is none, or none that can be read."""
     try:
-        return json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError):
+        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
+    return facts if isinstance(facts, dict) else {}
 
 
-def _refuse_other_command(path: Path, kind: str) -> None:
-    """Raise ValueError for a run of another command: its config.yaml describes the policy beside it."""
-    before = _earlier(path).get("kind", kind)
-    if before != kind:
-        raise ValueError(f"{path} is a run of '{before}', not of '{kind}': choose another out=")
+def _refuse_difference(
+    path: Path, cfg: Any, may_differ: Collection[str], before: dict[str, Any], now: dict[str, Any]
+) -> None:
+    """Raise ValueError, with old and new value, where configuration, inputs or versions have changed."""
+    changed = [
+        *_changed_options(path, cfg, may_differ),
+        *changed_inputs(before.get("inputs", {}), {key: item["sha256"] for key, item in now["inputs"].items()}),
+        *_changed_versions(before.get("versions", {}), now["versions"]),
+    ]
+    if changed:
+        raise ValueError(
+            f"{path} holds another run ({', '.join(changed)}): choose another out=, or give force=true, "
+            "which moves the old run aside and starts anew"
+        )
+    if now["inputs"] and "inputs" not in before:
+        log.warning("%s is a run of an earlier version, which did not record its inputs: they are not compared", path)
 
 
-def _refuse_other_config(path: Path, cfg: Any, may_differ: Collection[str]) -> None:
+def _changed_options(path: Path, cfg: Any, may_differ: Collection[str]) -> list[str]:
     saved = path / "config.yaml"
     if not saved.is_file():
-        return
+        return []
     usual = flat(configs.as_dict(type(cfg)()))  # options that came after the run count as they are by default
     before = usual | flat(configs.upgrade(type(cfg), configs.read_plain(saved), str(saved)))
     now = flat(configs.as_dict(cfg))
     changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
-    if changed:
-        shown = ", ".join(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed)
-        raise ValueError(f"{path} holds a run with another configuration ({shown}); choose another out=")
+    return [f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed]
+
+
+def changed_inputs(before: Mapping[str, Mapping[str, str]], now: Mapping[str, str]) -> list[str]:
+    """Return in words the inputs whose content has changed.
+
+    `before`: value and sha256 by option, as in run.json; `now`: sha256 by option.
+    """
+    return [
+        f"the content of {key}={item['value']}: sha256 {item['sha256'][:12]} then, {now[key][:12]} now"
+        for key, item in before.items()
+        if key in now and now[key] != item["sha256"]
+    ]
+
+
+def inputs_have_changed(path: Path) -> bool:
+    """Return whether inputs or package versions differ from those of a finished run, or are missing."""
+    facts = read_facts(path)
+    values = {key: item["value"] for key, item in facts.get("inputs", {}).items()}
+    try:
+        changed = changed_inputs(facts.get("inputs", {}), current_sha256(values))
+    except (OSError, ValueError):
+        return True
+    return bool(changed or _changed_versions(facts.get("versions", {}), versions()))
+
+
+def _changed_versions(before: Mapping[str, str | None], now: Mapping[str, str | None]) -> list[str]:
+    """Return in words the packages whose versions have changed; that of Python changes no result."""
+    return [
+        f"{name}: {before[name]} then, {now[name]} now"
+        for name in now
+        if name != "python" and name in before and before[name] != now[name]
+    ]
 
 
 def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -185,8 +276,16 @@ def flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+class _RunLog(logging.FileHandler):
+    """Log file that gives up silently on a full disk: the files of the results report it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - a name of logging
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+
 def _attach_log(path: Path) -> logging.Handler:
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)

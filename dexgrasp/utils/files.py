@@ -1,37 +1,98 @@
-"""Write files atomically, lock folders, convert values to JSON, and locate the cache folder."""
+"""Write files and folders atomically, lock folders, convert values to JSON, locate the cache folder.
+
+What these functions have written is on the disk when they return: it survives a kill and a loss of power.
+"""
 
 import contextlib
+import ctypes
+import errno
 import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+import socket
+import sys
+import threading
+from collections.abc import Collection, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 PARTIAL = ".partial-"
-"""Prefix of files that are being written."""
+"""Prefix of files and folders that are being written."""
+OLD = ".old-"
+"""Prefix of a folder during its replacement, on file systems that cannot exchange two folders in one step."""
+LOCK = ".lock"
+"""Lock file of a folder; it names the process that holds or held the lock."""
+
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+_NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV)
+_held: dict[tuple[int, int], int] = {}
+"""Thread that holds the lock, by device and inode of the lock file."""
+
+
+class FolderInUseError(OSError):
+    """Error of a folder that another process writes; the message names that process."""
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to `path` at the end or deleted after an exception.
 
-    The temporary name carries the process id and keeps the suffix of `path`. Missing parent folders are created. Where
-    a folder is created at the temporary path, it replaces the folder at `path`.
+    The temporary name carries the process id and keeps the suffix of `path`. Missing parent folders are created.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    partial = _partial(path)
     try:
-        yield partial
-        if partial.is_dir():  # only an empty folder can be replaced in one step
-            shutil.rmtree(path, ignore_errors=True)
-        os.replace(partial, path)
+        with disk_errors_name(path):
+            yield partial
+            _sync(partial)
+            os.replace(partial, path)
+            _sync(path.parent)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
         partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: str | Path, own: Collection[str]) -> Iterator[Path]:
+    """Yield a new folder that takes the place of the folder `path` at the end, in one step.
+
+    `own`: names of the entries that the new folder replaces; all other entries of the old folder are kept. After an
+    exception the old folder stays as it was.
+    """
+    path = Path(path)
+    path = path.resolve() if path.is_symlink() else path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _partial(path)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir()
+        with disk_errors_name(path):
+            yield partial
+            if path.is_dir():
+                _keep_others(path, partial, {*own, LOCK})
+            for folder, _, names in os.walk(partial):
+                for name in (*names, "."):
+                    _sync(Path(folder, name))
+            _put_in_place(partial, path)
+            _sync(path.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)  # after an exchange: the old folder
+
+
+def append_text(path: str | Path, text: str) -> None:
+    """Append `text` to a file; a kill leaves none, all or the beginning of it."""
+    with disk_errors_name(path), open(path, "a", encoding="utf-8") as file:
+        size = file.tell()
+        try:
+            file.write(text)
+            file.flush()
+        except OSError:  # the disk is full: the file ends with a whole line
+            with contextlib.suppress(OSError):
+                os.ftruncate(file.fileno(), size)
+            raise
+        os.fsync(file.fileno())
 
 
 def write_bytes(path: str | Path, data: bytes) -> None:
@@ -54,18 +115,82 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in `folder`; hold its `folder_lock` meanwhile."""
-    for partial in folder.rglob(f"{PARTIAL}*"):
-        partial.unlink(missing_ok=True)
+    """Delete what killed processes left unfinished in `folder`; hold its `folder_lock` meanwhile.
+
+    Folders with a lock file of their own belong to other runs and are not entered.
+    """
+    for place, folders, names in os.walk(folder):
+        for name in folders:
+            if name.startswith(PARTIAL):
+                shutil.rmtree(Path(place, name), ignore_errors=True)
+        for name in names:
+            if name.startswith(PARTIAL):
+                Path(place, name).unlink(missing_ok=True)
+        folders[:] = [name for name in folders if not Path(place, name, LOCK).exists()]
+
+
+def restore_folder(path: Path) -> None:
+    """Put back the folder `path` if a process was killed between the two renames of its replacement."""
+    old = path.with_name(OLD + path.name)
+    if old.is_dir() and not path.exists():
+        with folder_lock(old, wait=False):
+            os.rename(old, path)
+
+
+def remove_partial_folders(path: Path) -> None:
+    """Delete the folders that killed replacements of the folder `path` left beside it; hold its lock meanwhile."""
+    for partial in path.parent.glob(f"{PARTIAL}*-{path.name}"):
+        if partial.is_dir() and partial.name.removeprefix(PARTIAL).removesuffix(f"-{path.name}").isdigit():
+            shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(path.with_name(OLD + path.name), ignore_errors=True)
 
 
 @contextlib.contextmanager
-def folder_lock(folder: Path) -> Iterator[None]:
-    """Lock `folder` for this process; the operating system releases the lock when the process ends."""
+def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
+    """Lock `folder` for this process; the operating system releases the lock when the process ends.
+
+    A thread that holds the lock may lock the folder again. `wait`: wait for the process that holds it; otherwise
+    raise FolderInUseError.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / ".lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    path = folder / LOCK
+    with contextlib.ExitStack() as stack:
+        while True:
+            handle = stack.enter_context(open(path, "a+", encoding="utf-8"))
+            key = _identity(os.fstat(handle.fileno()))
+            if _held.get(key) == threading.get_ident():
+                yield
+                return
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                handle.seek(0)
+                raise FolderInUseError(
+                    f"{folder} is in use by {handle.read().strip() or 'another process'}: wait for its end, or choose "
+                    "another out="
+                ) from error
+            with contextlib.suppress(FileNotFoundError):
+                if _identity(os.stat(path)) == key:
+                    break
+            folder.mkdir(parents=True, exist_ok=True)  # the folder was replaced meanwhile: lock the new one
+        _held[key] = threading.get_ident()
+        stack.callback(_held.pop, key)
+        with contextlib.suppress(OSError):  # on a full disk the lock holds as well
+            handle.truncate(0)
+            handle.write(f"{_this_process()}\n")
+            handle.flush()
         yield
+
+
+@contextlib.contextmanager
+def disk_errors_name(path: str | Path) -> Iterator[None]:
+    """Add the path to errors of the disk in the block, for instance "No space left on device"."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _DISK_ERRORS and error.filename is None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
+        raise
 
 
 def cache_folder() -> Path:
@@ -75,6 +200,75 @@ def cache_folder() -> Path:
     """
     base = os.environ.get("DEXGRASP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dexgrasp"
     return Path(base).expanduser() / "objects"
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+
+
+def _sync(path: Path) -> None:
+    """Write a file, or the names in a folder, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _keep_others(old: Path, new: Path, own: Collection[str]) -> None:
+    """Put into `new` the entries of `old` whose names are not in `own`; files are linked, not copied."""
+    for entry in old.iterdir():
+        if entry.name in own or entry.name.startswith(PARTIAL):
+            continue
+        if entry.is_dir() and not entry.is_symlink():
+            shutil.copytree(entry, new / entry.name, symlinks=True, copy_function=_link)
+        else:
+            _link(entry, new / entry.name)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target, follow_symlinks=False)
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Rename the folder `new` to `path`; a folder there is at `new` afterwards, or removed."""
+    if not path.is_dir() or not any(path.iterdir()):
+        os.replace(new, path)
+        return
+    try:
+        _exchange(new, path)
+    except OSError as error:
+        if error.errno not in _NO_EXCHANGE:
+            raise
+        old = path.with_name(OLD + path.name)
+        os.rename(path, old)
+        os.rename(new, path)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Exchange two folders in one step."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError as error:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from error
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if rename(here, os.fsencode(one), here, os.fsencode(other), exchange):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+
+
+def _identity(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_dev, stat.st_ino
+
+
+def _this_process() -> str:
+    command = " ".join([Path(sys.argv[0]).name, *sys.argv[1:]])[:200]
+    return (
+        f"process {os.getpid()} on {socket.gethostname()} since {datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC ({command})"
+    )
 
 
 def _to_json(value: Any) -> Any:

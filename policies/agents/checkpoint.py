@@ -51,6 +51,10 @@ class TrainingState:
     """Present learning rate."""
     best_validation: float = 0.0
     """Highest success rate of a validation."""
+    validated_iteration: int = 0
+    """Iteration of the last validation."""
+    validations_since_best: int = 0
+    """Validations since the best one."""
     schedule_iterations: int = 1
     """Iterations over which a student's schedule runs."""
     level: float = 0.0

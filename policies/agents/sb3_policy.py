@@ -3,6 +3,7 @@
 PPO of Stable-Baselines3 loads it, runs it and trains it further.
 """
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,7 +117,7 @@ def sb3_model(checkpoint: Checkpoint, obs: str = BOTH) -> PPO:
     return model
 
 
-def write_sb3(checkpoint: Checkpoint, out: Path, obs: str = BOTH) -> None:
+def write_sb3(checkpoint: Checkpoint, out: Path | io.BytesIO, obs: str = BOTH) -> None:
     """Write a zip file that `stable_baselines3.PPO.load` opens where dexgrasp is installed."""
     with torch.random.fork_rng():
         sb3_model(checkpoint, obs).save(out)

@@ -8,8 +8,10 @@ weight of PPO's clipped surrogate grows with rho.
 """
 
 import logging
+import os
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -26,7 +28,6 @@ from dexgrasp.policies.networks.actor_critic import Encoder, GraspPolicy
 from dexgrasp.policies.networks.student import StudentPolicy
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.utils.bounds import Bounds, Share, bounded
-from dexgrasp.utils.files import atomic_path
 from dexgrasp.utils.tensor_archive import ArchiveError, read_archive, write_archive
 
 log = logging.getLogger("dexgrasp")
@@ -158,10 +159,12 @@ class StudentPPO(GraspPPO):
         if not with_rollouts:
             super().save(path)
             return
-        with atomic_path(path.with_suffix(".window")) as partial:  # renamed last: a kill leaves a pair
-            stored = enumerate(self._rollouts)
-            write_archive(partial, {}, {f"{i}/{name}": value for i, kept in stored for name, value in kept.items()})
-            super().save(path)
+        stored = enumerate(self._rollouts)
+        tensors = {f"{i}/{name}": value for i, kept in stored for name, value in kept.items()}
+        file, following = _window_files(path)
+        write_archive(following, {"iteration": self.iteration}, tensors)  # beside the old pair: a kill leaves one pair
+        super().save(path)
+        os.replace(following, file)
 
     def resume(self, path: Path) -> Self:
         """Continue from a checkpoint of a learner with these settings, with the rollouts beside it."""
@@ -171,10 +174,17 @@ class StudentPPO(GraspPPO):
 
     def load_rollouts(self, path: Path) -> None:
         """Read the rollouts that `save` wrote beside `path`; without them imitation starts with new ones."""
-        file = path.with_suffix(".window")
+        file, following = _window_files(path)
+        with suppress(OSError, ArchiveError):  # of a process that was killed between checkpoint and rollouts
+            if read_archive(following)[0].get("iteration") == self.iteration:
+                os.replace(following, file)
+        following.unlink(missing_ok=True)
         rollouts: dict[str, dict[str, Tensor]] = {}
         try:
-            for name, value in read_archive(file)[1].items():
+            header, tensors = read_archive(file)
+            if header.get("iteration", self.iteration) != self.iteration:  # older files do not state it
+                raise ArchiveError(f"it belongs to iteration {header['iteration']}, not {self.iteration}")
+            for name, value in tensors.items():
                 number, _, term = name.partition("/")
                 rollouts.setdefault(number, {})[term] = value.to(self.device)
             if not all(map(self._is_rollout, rollouts.values())):
@@ -251,3 +261,8 @@ class StudentPPO(GraspPPO):
         ppo, record = super()._loss(batch)
         rest, more = self._imitation(next(self._samples))
         return self.rho * ppo + rest, record | more | {"rho": self.rho}
+
+
+def _window_files(checkpoint: Path) -> tuple[Path, Path]:
+    """Return the file of the rollouts of a checkpoint, and that of the checkpoint which is being written."""
+    return checkpoint.with_suffix(".window"), checkpoint.with_suffix(".window.next")

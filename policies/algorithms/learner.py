@@ -135,6 +135,10 @@ class Learner(ABC):
         self.curriculum = CurriculumState()
         self.best_validation = 0.0
         """Highest success rate passed to `record_validation`."""
+        self.validated_iteration = 0
+        """Iteration of the last validation."""
+        self.validations_since_best = 0
+        """Validations since the best one."""
         self.logger = Logger(None, [])
         if seed is not None:  # all ranks start with one policy, each with environments of its own
             set_random_seed(seed, using_cuda=self.device.type == "cuda")
@@ -165,10 +169,16 @@ class Learner(ABC):
         self._stopping = True
 
     def record_validation(self, success_rate: float) -> bool:
-        """Record the success rate of a validation; return True if none was better."""
+        """Record the success rate of a validation; return True if none was better.
+
+        A validation that is repeated after a resume counts once.
+        """
+        if self.iteration > self.validated_iteration:
+            self.validations_since_best += 1
+        self.validated_iteration = self.iteration
         if success_rate < self.best_validation:
             return False
-        self.best_validation = success_rate
+        self.best_validation, self.validations_since_best = success_rate, 0
         return True
 
     def advance_curriculum(self, level: float, weights: np.ndarray, counts: np.ndarray) -> None:
@@ -257,6 +267,8 @@ class Learner(ABC):
             num_timesteps=self.num_timesteps,
             learning_rate=self.learning_rate,
             best_validation=self.best_validation,
+            validated_iteration=self.validated_iteration,
+            validations_since_best=self.validations_since_best,
             level=self.curriculum.level,
             open_level=self.curriculum.open_level,
             trials=tuple(self.env.task.trial.tolist()),
@@ -297,6 +309,8 @@ class Learner(ABC):
         state, arrays = data.state, {name: value.numpy() for name, value in data.group("curriculum").items()}
         self.iteration, self.num_timesteps = state.iteration, state.num_timesteps
         self.best_validation, self.iteration_stats = state.best_validation, dict(state.iteration_stats)
+        self.validated_iteration = state.validated_iteration
+        self.validations_since_best = state.validations_since_best
         self._recent_successes.extend(state.recent_successes)
         objects = len(self.env.task.library)
         shapes = {"weights": (objects,), "counts": (2, objects), "open_weights": (objects,)}

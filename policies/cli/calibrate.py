@@ -24,7 +24,7 @@ from dexgrasp.perception.cameras.open import read_intrinsics
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 from dexgrasp.policies.run_directory import Run, log
 from dexgrasp.utils.bounds import Bounds, bounded
-from dexgrasp.utils.files import write_json
+from dexgrasp.utils.files import atomic_path, write_json
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
@@ -92,7 +92,8 @@ def print_board(cfg: PrintBoardCfg) -> None:
     """Write RUN/board.png."""
     with Run.open(cfg.out, cfg) as run:
         path = run.file("board.png")
-        Image.fromarray(draw_board(cfg.board, cfg.dpi / M_PER_INCH)).save(path, dpi=(cfg.dpi, cfg.dpi))
+        with atomic_path(path) as partial:
+            Image.fromarray(draw_board(cfg.board, cfg.dpi / M_PER_INCH)).save(partial, dpi=(cfg.dpi, cfg.dpi))
         print(f"board: {path}; print it without scaling and measure a square: {1e3 * cfg.board.square_m:g} mm")
 
 
@@ -111,7 +112,10 @@ def calibrate_camera(cfg: CalibrateCameraCfg) -> None:
         for note in result.notes:
             log.warning("within the limits: %s", note)
         summary = result.summary()
-        path = run.file("camera.yaml")
+        table = zip(result.names, result.reprojection_px, result.position_m, result.rotation_rad, strict=True)
+        rows = [dict(zip(("view", "reprojection_px", "position_m", "rotation_rad"), row, strict=True)) for row in table]
+        write_json(run.file("residuals.json"), {"summary": summary, "views": rows, "T_world_cam": result.T_world_cam})
+        path = run.file("camera.yaml")  # last: whoever reads it finds its residuals
         CameraPose(
             T_world_cam=result.T_world_cam,
             stream=cfg.stream,
@@ -119,9 +123,6 @@ def calibrate_camera(cfg: CalibrateCameraCfg) -> None:
             residuals=summary,
             T_color_depth=between,
         ).save(path)
-        table = zip(result.names, result.reprojection_px, result.position_m, result.rotation_rad, strict=True)
-        rows = [dict(zip(("view", "reprojection_px", "position_m", "rotation_rad"), row, strict=True)) for row in table]
-        write_json(run.file("residuals.json"), {"summary": summary, "views": rows, "T_world_cam": result.T_world_cam})
         for key, value in summary.items():
             print(f"{key:24s} {value:g}" + (" (95 %)" if key.startswith("uncertainty") else ""))
         print(f"camera: {path}")

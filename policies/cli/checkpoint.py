@@ -10,9 +10,9 @@ import base64
 import io
 import json
 import pickle
-import shutil
 import zipfile
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -41,7 +41,8 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.observations import observation_layouts
 from dexgrasp.utils.bounds import bounded
-from dexgrasp.utils.files import atomic_path
+from dexgrasp.utils.files import atomic_path, folder_lock, write_bytes
+from dexgrasp.utils.output import FILE_MARK, claim_file
 from dexgrasp.utils.tensor_archive import entry_names, write_archive
 
 LARGEST_ENTRY = 2**30
@@ -79,6 +80,11 @@ class Sb3Cfg:
 def upgrade(cfg: UpgradeCfg) -> None:
     """Convert every old file of a run directory, or one checkpoint."""
     source = Path(cfg.source)
+    with folder_lock(source, wait=False) if source.is_dir() else nullcontext():
+        _upgrade_files(source, cfg.keep)
+
+
+def _upgrade_files(source: Path, keep: bool) -> None:
     files = [source / name for name in (*NAMES, "last.window")] if source.is_dir() else [source]
     files = [file for file in files if file.is_file()]
     if not files:
@@ -90,19 +96,31 @@ def upgrade(cfg: UpgradeCfg) -> None:
             print(f"up to date  {file}")
             continue
         write = _upgrade_window if file.suffix == ".window" else _upgrade_checkpoint
-        if cfg.keep:
-            shutil.copy2(file, file.with_name(f"{file.name}.old"))
+        if keep:
+            _keep(file)
         write(file)
-        print(f"converted   {file}" + (f" (before: {file.name}.old)" if cfg.keep else ""))
+        print(f"converted   {file}" + (f" (before: {file.name}.old)" if keep else ""))
+
+
+def _keep(file: Path) -> None:
+    """Copy a file to NAME.old. Raises ValueError where another file has that name."""
+    old = file.with_name(f"{file.name}.old")
+    if old.exists() and old.read_bytes() != file.read_bytes():
+        raise ValueError(f"{old} exists and is another file: rename it, or give keep=false")
+    write_bytes(old, file.read_bytes())
 
 
 def export_sb3(cfg: Sb3Cfg) -> None:
     """Write the zip file."""
     from dexgrasp.policies.agents.sb3_policy import write_sb3
 
-    checkpoint, out = load_checkpoint(place(cfg.policy)), Path(cfg.out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_sb3(checkpoint, out, cfg.obs)
+    out = claim_file(cfg.out if Path(cfg.out).suffix else f"{cfg.out}.zip")
+    checkpoint = load_checkpoint(place(cfg.policy))
+    buffer = io.BytesIO()
+    write_sb3(checkpoint, buffer, cfg.obs)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        archive.comment = FILE_MARK
+    write_bytes(out, buffer.getvalue())
     print(
         f"written: {out} (load it with stable_baselines3.PPO.load; the environment: dexgrasp.make_sb3(obs={cfg.obs!r}))"
     )

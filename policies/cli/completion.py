@@ -86,6 +86,7 @@ def candidates(commands: Sequence[CliCommand], line: str = "") -> list[str]:
             found = _values(command, last.partition("=")[0])
         else:
             found = [*_positionals(command, given), *_names(command, last), "config="]
+            found += ["force=true "] if "out=" in found else []
     except ImportError:
         found = []
     return [word for word in found if word.startswith(last)]

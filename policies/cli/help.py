@@ -40,6 +40,9 @@ EVERY_COMMAND = (
 )
 """Words that every command takes."""
 
+FORCE = ("force=true", "move what lies at out= aside and start anew")
+"""Word of the commands that write."""
+
 SWEEP = ("KEY=A,B,C -m", "run every value, or every combination; one table at the end")
 """Words of the commands that can be swept."""
 
@@ -133,7 +136,8 @@ def _footer(command: CliCommand, known: Sequence[OptionHelp], shown: Sequence[Op
         ways |= {"--help-all": "every key"}
         width = max(map(len, ways)) + 2
         lines += [f"  dexgrasp {command.words} {flag:<{width}}{text}" for flag, text in ways.items()]
-    words = EVERY_COMMAND if sweep.refusal(command) else (*EVERY_COMMAND, SWEEP)
+    writes = any(key.name == "out" for key in known)
+    words = (*EVERY_COMMAND, *((FORCE,) if writes else ()), *(() if sweep.refusal(command) else (SWEEP,)))
     lines += ["Also taken", *(f"  {word:<26}{text}" for word, text in words)]
     return "\n".join(lines)
 

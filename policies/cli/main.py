@@ -22,9 +22,10 @@ from dexgrasp import configs
 from dexgrasp.configs.schema import fields
 from dexgrasp.policies.cli import completion, help, preflight, saved_config, sweep
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
-from dexgrasp.policies.cli.option_docs import explain_missing
+from dexgrasp.policies.cli.option_docs import explain_missing, keys
 from dexgrasp.policies.run_directory import log
 from dexgrasp.utils.interrupt import SIGNALS
+from dexgrasp.utils.output import claimed_folder, forced
 from dexgrasp.utils.plugins import import_plugins, plugin_names, refuse_unnamed
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
@@ -196,7 +197,13 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 def _run(command: CliCommand, words: Sequence[str]) -> int:
     flags = [word for word in words if word in FLAGS]
-    overrides = _renamed(command, _name_positionals(command, [word for word in words if word not in FLAGS]))
+    force, rest = _split_force(command, [word for word in words if word not in FLAGS])
+    overrides = _renamed(command, _name_positionals(command, rest))
+    with forced(force):
+        return _run_words(command, overrides, flags)
+
+
+def _run_words(command: CliCommand, overrides: Sequence[str], flags: Sequence[str]) -> int:
     if not {"-m", "--multirun"} & set(flags):
         cfg = load(command, overrides)
         if "--cfg" in flags:
@@ -208,10 +215,24 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
         return status if isinstance(status, int) else OK
     if "--cfg" in flags:
         raise configs.ConfigError("--cfg prints one configuration: leave out -m, and give each key one value")
-    root, jobs = sweep.plan(command, overrides)
-    for job in jobs:  # every mistake is found before the first job runs
-        preflight.check(load(command, [*job.words, f"out={job.folder}"]), out_is_file=False)
-    return sweep.run(command, root, jobs)
+    with claimed_folder(sweep.root(command, overrides), sweep.SWEEP) as root:
+        jobs = sweep.plan(root, overrides)
+        for job in jobs:  # every mistake is found before the first job runs
+            preflight.check(load(command, [*job.words, f"out={job.folder}"]), out_is_file=False)
+        return sweep.run(command, root, jobs)
+
+
+def _split_force(command: CliCommand, words: Sequence[str]) -> tuple[bool, list[str]]:
+    """Return the value of `force=`, and the other words. It belongs to no configuration: a saved one never repeats it.
+
+    Raises ConfigError where the command writes no `out`.
+    """
+    given = [word.removeprefix("force=") for word in words if word.startswith("force=")]
+    if given and not any(key.name == "out" for key in keys(command.schema, command.config)):
+        raise configs.ConfigError(f"force={given[-1]}: `dexgrasp {command.words}` has no key out: leave it out")
+    if given and given[-1] not in ("true", "false"):
+        raise configs.ConfigError(f"'force' expects true or false, got '{given[-1]}'")
+    return given[-1:] == ["true"], [word for word in words if not word.startswith("force=")]
 
 
 def load(command: CliCommand, overrides: Sequence[str]) -> Any:

@@ -1,16 +1,20 @@
 """The commands `dexgrasp objects generate | import | show | compare` and their configurations."""
 
+import json
 import resource
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
+from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.objects import generator, importer
 from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M
-from dexgrasp.sim.objects.library import MAX_PIECES
+from dexgrasp.sim.objects.library import MANIFEST, MAX_PIECES
 from dexgrasp.sim.objects.registry import open_library
 from dexgrasp.utils.bounds import Bounds, Seed, Threads, bounded
+from dexgrasp.utils.files import LOCK, PARTIAL
+from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
 
 
 @dataclass(frozen=True)
@@ -119,9 +123,10 @@ class CompareLibraryCfg:
 def generate(cfg: GenerateCfg) -> None:
     """Generate the library; print rate and memory."""
     start = time.monotonic()
-    library = generator.generate(
-        cfg.n, cfg.out, cfg.seed, list(cfg.families) or None, cfg.split, cfg.workers or None, progress=True
-    )
+    with claimed_folder(cfg.out, LIBRARY) as out:
+        library = generator.generate(
+            cfg.n, out, cfg.seed, list(cfg.families) or None, cfg.split, cfg.workers or None, progress=True
+        )
     took_s = time.monotonic() - start
     families = sorted({e.family for e in library.entries})
     kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
@@ -132,14 +137,18 @@ def generate(cfg: GenerateCfg) -> None:
 def import_meshes(cfg: ImportCfg) -> None:
     """Import the folder; print unit, sizes, volume ratios, files left out, and refused files with the reason."""
     print(importer.import_meshes(cfg.source, cfg.out, cfg.settings(), cfg.workers or None).summary())
+    """Import the folder; print unit, volume ratios, and every refused file with the reason."""
+    with claimed_folder(cfg.out, LIBRARY) as out:
+        print(importer.import_meshes(cfg.source, out, cfg.settings(), cfg.workers or None).summary())
 
 
 def show(cfg: ShowCfg) -> None:
     """Draw the sheet and print its path."""
     from dexgrasp.sim.objects import contact_sheet
 
+    out = claim_file(cfg.out)
     library = open_library(cfg.library)
-    path = contact_sheet.show(library, cfg.out, cfg.most, cfg.pieces)
+    path = contact_sheet.show(library, out, cfg.most, cfg.pieces)
     print(f"{min(cfg.most, len(library))} of {len(library)} objects of {library.path} drawn in {path}")
 
 
@@ -147,12 +156,29 @@ def compare(cfg: CompareLibraryCfg) -> None:
     """Print the distribution of each quantity in both sets, and the coverage of the real objects."""
     from dexgrasp.sim.objects import comparison
 
-    library, real = open_library(cfg.library), open_library(cfg.meshes)
-    marginals = comparison.compare(library, real)
-    comparison.write_comparison(marginals, library, real, Path(cfg.out))
+    with Run.open(cfg.out, cfg) as run:
+        library, real = open_library(cfg.library), open_library(cfg.meshes)
+        marginals = comparison.compare(library, real)
+        comparison.write_comparison(marginals, library, real, run.path)
     print(f"{library.path} ({len(library)} objects) beside {cfg.meshes} ({len(real)} objects)")
     print(comparison.report(marginals))
     print(f"numbers and plots in {cfg.out}/compare.json and compare.png")
+
+
+def _is_library(folder: Path) -> bool:
+    """Return whether a folder is an object library, or one whose making was stopped."""
+    if (folder / MANIFEST).is_file():
+        try:
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        except ValueError:
+            return False
+        return isinstance(manifest, dict) and {"format", "objects"} <= set(manifest)
+    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(PARTIAL)}
+    return LOCK in names and names <= {LOCK, "objects", "imported"}
+
+
+LIBRARY = FolderKind("object library", _is_library)
+"""Kind of the folders that `objects generate` and `objects import` write."""
 
 
 def _patterns(text: str) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, RandomizationCfg, ResetCfg, draw_episode
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.utils.bounds import Bounds, Seed, TrialNumber, bounded
+from dexgrasp.utils.files import atomic_path
 
 matplotlib.use("Agg")
 JOINTS = 16
@@ -100,5 +101,6 @@ def _plot(draws: dict[str, NDArray[np.float64]], path: Path) -> None:
         axis.tick_params(labelsize=7)
     for axis in axes.flat[len(draws) :]:
         axis.axis("off")
-    figure.savefig(path, dpi=90)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=90)
     plt.close(figure)

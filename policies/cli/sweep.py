@@ -25,10 +25,13 @@ from dexgrasp import configs
 from dexgrasp.configs import multirun
 from dexgrasp.policies.cli.commands import CliCommand
 from dexgrasp.policies.cli.option_docs import keys
-from dexgrasp.policies.run_directory import default_path
+from dexgrasp.policies.run_directory import default_path, inputs_have_changed
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.output import FolderKind
 from dexgrasp.utils.text import text_table
 
+SWEEP = FolderKind("sweep", lambda folder: (folder / "sweep.json").is_file())
+"""Kind of the folder that -m writes."""
 LONGEST_NAME = 80
 """Characters of a job's folder; longer names are cut and end with a hash."""
 
@@ -58,42 +61,70 @@ def refusal(command: CliCommand) -> str:
     return ""
 
 
-def plan(command: CliCommand, words: Sequence[str]) -> tuple[Path, list[SweepJob]]:
-    """Return root and jobs of a sweep, with the status of those that an earlier start of it finished."""
+def root(command: CliCommand, words: Sequence[str]) -> Path:
+    """Return the folder of a sweep. Raises ConfigError for a command that cannot be swept."""
     if reason := refusal(command):
         raise configs.ConfigError(reason)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise configs.ConfigError("-m starts the jobs one after the other: start it without torchrun")
     outs = [word.partition("=")[2] for word in words if word.startswith("out=")]
-    root = Path(outs[-1]) if outs else default_path(f"sweep-{command.config.replace('_', '-')}")
+    return Path(outs[-1]) if outs else default_path(f"sweep-{command.config.replace('_', '-')}")
+
+
+def plan(root: Path, words: Sequence[str]) -> list[SweepJob]:
+    """Return the jobs of a sweep, with the status of those that an earlier start of it finished.
+
+    A finished job whose inputs have changed since is started again: it refuses its folder, and says what has changed.
+    """
     words = [word for word in words if not word.startswith("out=")]
     shared, combinations = multirun.common(words), multirun.expand(words)
     if len(combinations) < 2:
-        raise configs.ConfigError("-m runs several values of a key, for instance seed=1,2,3; no key has more than one")
-    finished = {tuple(job["words"]) for job in _stored(root) if job["status"] == "done"}
+        raise configs.ConfigError(
+            f"-m runs several values of a key, for instance seed=1,2,3; no key has more than one{_hint(words)}"
+        )
+    finished = {
+        tuple(job["words"])
+        for job in _stored(root)
+        if job["status"] == "done" and not inputs_have_changed(Path(job["folder"]))
+    }
     jobs = []
     for own in combinations:
         name, words = _folder_name(own), (*shared, *own)
         status = "done" if words in finished else "waiting"
         jobs.append(SweepJob(name=name, words=words, folder=str(root / name), status=status))
-    return root, jobs
+    return jobs
+
+
+def _hint(words: Sequence[str]) -> str:
+    """Return how the values of a key are written, for words that try it in another way."""
+    for word in words:
+        key, _, value = word.partition("=")
+        if ends := re.fullmatch(r"(-?\d+)(?:\.\.|-|:)(-?\d+)", value):
+            return f": '{word}' is one value, a range is written {key}=range({ends[1]},{int(ends[2]) + 1})"
+        if value.endswith(",") or value.startswith(","):
+            return f": '{word}' has an empty value, give for instance {key}={value.strip(',') or 1},2"
+    return ""
 
 
 def run(command: CliCommand, root: Path, jobs: Sequence[SweepJob]) -> int:
     """Run the jobs that are not done and print the table; return 0, 1 (one failed) or 130 (interrupted)."""
     done = list(jobs)
-    root.mkdir(parents=True, exist_ok=True)
+    _write(root, command, done)
     for i, job in enumerate(jobs):
         print(f"job {i + 1} of {len(jobs)}: {' '.join(job.name.split(','))}", file=sys.stderr)
         if job.status != "done":
             done[i] = _run_one(command, job)
-        write_json(root / "sweep.json", {"command": command.words, "jobs": [asdict(item) for item in done]})
+            _write(root, command, done)
         if done[i].status == "interrupted":
             break
     print(text_table(_table(done)))
     print(f"sweep: {root}; the same command with out={root} runs what is not done")
     statuses = {job.status for job in done}
     return 130 if "interrupted" in statuses else int("failed" in statuses)
+
+
+def _write(root: Path, command: CliCommand, jobs: Sequence[SweepJob]) -> None:
+    write_json(root / "sweep.json", {"command": command.words, "jobs": [asdict(job) for job in jobs]})
 
 
 def _run_one(command: CliCommand, job: SweepJob) -> SweepJob:

@@ -15,11 +15,12 @@ from rich.console import Console
 from rich.table import Table
 
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
-from dexgrasp.policies.evaluation.evaluate import evaluate
+from dexgrasp.policies.evaluation.evaluate import MAY_DIFFER, evaluate
 from dexgrasp.policies.evaluation.report import write_comparison
 from dexgrasp.policies.evaluation.statistics import Paired, pair
 from dexgrasp.policies.evaluation.stored_run import StoredRun
-from dexgrasp.policies.run_directory import Run, default_path
+from dexgrasp.policies.evaluation.trial_store import has_trials
+from dexgrasp.policies.run_directory import Run
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
 
@@ -50,11 +51,13 @@ def compare(cfg: CompareCfg) -> int:
     """Evaluate both policies, print the difference, write RUN/compare.json; return the exit status."""
     if not cfg.a or not cfg.b:
         raise ValueError("compare needs two policies: dexgrasp compare A B")
-    out = Path(cfg.out) if cfg.out else default_path("compare")
     sides = {"a": cfg.a, "b": cfg.b}
-    for side, policy in sides.items():  # both, before the first is run
-        apply_policy_config(cfg.evaluation(policy, out / side))
-    with Run.open(out, cfg) as run:
+    with Run.claim(cfg.out, CompareCfg) as run:
+        out = run.path
+        for side, policy in sides.items():  # both, before the first is run
+            apply_policy_config(cfg.evaluation(policy, out / side))
+        begun = any(has_trials(out / side) for side in sides)
+        run.record(cfg, may_differ=(*MAY_DIFFER, "alpha") if begun else None)
         for side, policy in sides.items():
             evaluate(cfg.evaluation(policy, out / side))
         runs = [StoredRun.read(out / side) for side in sides]

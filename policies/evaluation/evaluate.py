@@ -2,6 +2,7 @@
 
 RUN/trials.jsonl        one line per finished trial, in order; the same command resumes an interrupted run
 RUN/trials/*.parquet    with cluster=...: one row per finished trial, in no order (`trial_store.COLUMNS`)
+RUN/blocks.jsonl        one line per block of trials: the start of the command, in run.json, that ran it
 RUN/result.json         the success rates
 RUN/diagnostics.json    penetration, slip, lift, objects, speed
 RUN/report.html         report with charts; RUN/videos/*.mp4
@@ -9,6 +10,7 @@ RUN/report.html         report with charts; RUN/videos/*.mp4
 `demo` is an evaluation in which a hand picks up the shipped objects.
 """
 
+import json
 import logging
 import math
 import time
@@ -23,20 +25,22 @@ from typing import Any
 import torch
 
 from dexgrasp import configs
-from dexgrasp.policies.agents.registry import Agent, make_policy
+from dexgrasp.policies.agents.registry import POLICIES, Agent, find_policy, make_policy
 from dexgrasp.policies.evaluation import html_report, ray_backend, videos
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import count_by, percentile, success_summary
 from dexgrasp.policies.evaluation.summary import print_scoreboard
-from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, has_trials
+from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, has_trials, starts_of_trials
+from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.run_directory import Run, default_path
-from dexgrasp.sim.objects import ObjectLibrary, open_library
+from dexgrasp.sim.objects import ObjectLibrary, open_library, shared_objects
+from dexgrasp.sim.objects.registry import GENERATED
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import FAILURES, Outcome
-from dexgrasp.utils.files import folder_lock, write_json
+from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
 
 MAY_DIFFER = ("trials", "videos", "out", "num_threads", "cluster")
@@ -51,17 +55,20 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     if cfg.cluster:
         ray_backend.check_installed()
         ray_backend.find_cluster(cfg.cluster)  # before objects are read
-    cfg = apply_policy_config(cfg)
-    hand, library = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects)
-    with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if has_results(cfg.out) else None) as run, folder_lock(run.path):
+    with Run.claim(cfg.out, EvaluateCfg) as run:
+        cfg = apply_policy_config(cfg)
+        hand, library, inputs = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects), identify_inputs(cfg)
+        run.record(cfg, inputs=inputs, may_differ=MAY_DIFFER if has_trials(run.path) else None)
         start_s = time.monotonic()
         if cfg.cluster:
-            outcomes, simulated = ray_backend.run_trials(cfg, library, run.path)
+            outcomes, simulated = ray_backend.run_trials(cfg, library, run)
         else:
-            outcomes, simulated = run_trials(cfg, hand, library, run.file("trials.jsonl"))
-        result = summarise(cfg, outcomes, run.facts)
+            outcomes, simulated = run_trials(cfg, hand, library, run)
+        code = code_of_trials(run.path, run.facts, outcomes)
+        result = summarise(cfg, outcomes, code)
         write_json(run.file("result.json"), result)
-        notes = diagnostics(outcomes, object_facts(outcomes, library)) | speed(simulated, time.monotonic() - start_s)
+        facts = object_facts(outcomes, library, trained_objects(cfg.policy, library))
+        notes = diagnostics(outcomes, facts, code) | speed(simulated, time.monotonic() - start_s)
         write_json(run.file("diagnostics.json"), notes)
         print_scoreboard(result, notes)
         log.info("%d of %d trials succeeded", result["successes"], result["trials"])
@@ -70,14 +77,6 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
             record_videos(cfg, hand, library, outcomes, run.path / "videos")
         print(f"report: {html_report.write_report(run.path)}")
     return result
-
-
-def has_results(out: str) -> bool:
-    """Return whether the run directory `out` contains stored trials.
-
-    They must not be mixed with those of another run.
-    """
-    return bool(out) and has_trials(Path(out))
 
 
 def record_videos(
@@ -99,20 +98,23 @@ def record_videos(
         return []
 
 
-def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: Path) -> tuple[list[Outcome], int]:
-    """Run the trials that `path` lacks; return all outcomes, in order, and the number of trials run."""
-    plan, store = cfg.plan(library), JsonLinesStore(path)
-    stored = store.resume(plan)
+def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Run) -> tuple[list[Outcome], int]:
+    """Run the trials that the run lacks; return all outcomes, in order, and the number of trials run."""
+    plan, store = cfg.plan(library), JsonLinesStore(run.file("trials.jsonl"))
+    stored, log_of_blocks = store.resume(plan), BlockLog(run.file("blocks.jsonl"), run.start)
+    log_of_blocks.resume()
     simulated = 0
     total = cfg.trials * len(cfg.disturbances())
     with Progress(total, "evaluate", done=min(len(stored), total)) as progress:
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
             log.info("disturbance %s: up to trial %d on %d objects", disturbance, cfg.trials - 1, len(library))
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
-            task.nan_guard.dump_dir = path.parent
+            task.nan_guard.dump_dir = run.path
             policy = make_policy(cfg.policy, task)
+            run.check_inputs()  # the policy was read again
             for block in blocks:
                 outcomes = play(task, policy, block.trials, cfg.attempts)[: len(plan.requested(block))]
+                log_of_blocks.append(block)
                 store.append([asdict(outcome) for outcome in outcomes])
                 stored += outcomes
                 simulated += len(outcomes)
@@ -120,10 +122,43 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, path: P
     return plan.select(stored), simulated
 
 
-def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, Any]) -> dict[str, Any]:
+def code_of_trials(path: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+    """Return commit, versions and number of trials of each version of the code that ran trials.
+
+    `path`: run directory; `facts`: content of its run.json. Ordered by the last start of each version.
+    """
+    starts = [one if isinstance(one, dict) and "versions" in one else {} for one in facts["starts"]]
+    unknown = {"git": None, "versions": {}} if any(starts) else {key: facts[key] for key in ("git", "versions")}
+    ran = starts_of_trials(path / "blocks.jsonl")
+    by_start = Counter(ran.get((one.disturbance, one.trial), -1) for one in outcomes)
+    code: dict[str, dict[str, Any]] = {}
+    for start, trials in sorted(by_start.items()):
+        one = {key: value for key, value in (starts[start] if start >= 0 else unknown).items() if key in unknown}
+        found = code.pop(json.dumps(one), one | {"trials": 0})
+        code[json.dumps(one)] = found | {"trials": found["trials"] + trials}
+    return list(code.values())
+
+
+def trained_objects(policy: str, library: ObjectLibrary) -> list[str]:
+    """Return the objects of the library on which a policy was trained, by name or by mesh.
+
+    Training objects that are not on this machine are not found; generated ones state their split themselves.
+    """
+    if policy in POLICIES:
+        return []
+    spec = str(find_policy(policy).config().get("objects", ""))
+    if not spec or GENERATED.fullmatch(spec):
+        return []
+    try:
+        return shared_objects(open_library(spec), library)
+    except (OSError, ValueError):
+        return []
+
+
+def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], code: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Return the content of result.json.
 
-    With several disturbances the counts are those of all their trials.
+    With several disturbances the counts are those of all their trials. `code`: that of `code_of_trials`.
     """
     success = [outcome.success for outcome in outcomes]
     by_disturbance = count_by([outcome.disturbance for outcome in outcomes], success)
@@ -137,14 +172,20 @@ def summarise(cfg: EvaluateCfg, outcomes: Sequence[Outcome], facts: dict[str, An
         },
         "failures": {name: failed[name] for name in FAILURES},
         "config": configs.as_dict(cfg),
-        "versions": facts["versions"],
-        "git": facts["git"],
+        "versions": code[-1]["versions"],
+        "git": code[-1]["git"],
+        "code": list(code),
         "seed": cfg.seed,
     }
 
 
-def object_facts(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[str, dict[str, Any]]:
-    """Return family, split, side lengths [m] and mass [kg] of the objects of the trials, by name."""
+def object_facts(
+    outcomes: Sequence[Outcome], library: ObjectLibrary, trained: Sequence[str] = ()
+) -> dict[str, dict[str, Any]]:
+    """Return family, split, side lengths [m] and mass [kg] of the objects of the trials, by name.
+
+    `trained`: names of objects on which the policy was trained.
+    """
     seen = {outcome.object for outcome in outcomes}
     return {
         entry.name: {
@@ -152,16 +193,19 @@ def object_facts(outcomes: Sequence[Outcome], library: ObjectLibrary) -> dict[st
             "split": entry.split,
             "extents_m": list(entry.extents),
             "mass_kg": entry.mass,
+            "trained_on": entry.split == "train" or entry.name in trained,
         }
         for entry in library.entries
         if entry.name in seen
     }
 
 
-def diagnostics(outcomes: Sequence[Outcome], objects: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def diagnostics(
+    outcomes: Sequence[Outcome], objects: Mapping[str, Mapping[str, Any]], code: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
     """Return the content of diagnostics.json except the speed.
 
-    Statistics over all trials [m], and the objects, those of `object_facts`.
+    Statistics over all trials [m], the objects, those of `object_facts`, and the code, that of `code_of_trials`.
     """
     at_once = Counter(outcome.disturbance for outcome in outcomes if outcome.success and outcome.attempts == 1)
     return {
@@ -172,8 +216,9 @@ def diagnostics(outcomes: Sequence[Outcome], objects: Mapping[str, Mapping[str, 
         "slip_of_successes_m": summarize_distribution([outcome.slip_m for outcome in outcomes if outcome.success]),
         "lift_m": summarize_distribution([outcome.lift_m for outcome in outcomes]),
         "unstable_resets": sum(outcome.failure == "unstable" for outcome in outcomes),
-        "trained_on": [name for name, facts in objects.items() if facts["split"] == "train"],
+        "trained_on": [name for name, facts in objects.items() if facts.get("trained_on", facts["split"] == "train")],
         "objects": objects,
+        "code": list(code),
     }
 
 

@@ -21,7 +21,8 @@ from PIL import Image
 from dexgrasp.perception.transforms import quat_rotate
 from dexgrasp.policies.evaluation.conditions import conditions, repeat_command, success_definition
 from dexgrasp.policies.evaluation.statistics import FEW, pool, wilson_interval
-from dexgrasp.policies.evaluation.summary import warnings
+from dexgrasp.policies.evaluation.summary import code_in_words, warnings
+from dexgrasp.policies.run_directory import read_facts
 from dexgrasp.sim.objects import ObjectModel, open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.rendering.renderer import render_mesh
@@ -179,17 +180,11 @@ def rates(result: Json, notes: Json) -> list[Bar]:
 
 def origin(run_dir: Path, result: Json) -> dict[str, str]:
     """Return date and commit of a run."""
-    try:
-        starts = json.loads((run_dir / "run.json").read_text("utf-8"))["starts"]
-    except (OSError, json.JSONDecodeError, KeyError):
-        starts = []
-    date = starts[-1].replace("T", " ").replace("Z", " UTC") if starts else "unknown"
-    return {"date": date, "commit": _commit(result)}
-
-
-def _commit(result: Json) -> str:
-    git = result["git"]
-    return f"{git['hash'][:12]}{' with local changes' if git['dirty'] else ''}" if git else "unknown"
+    starts = read_facts(run_dir).get("starts", [])
+    last = starts[-1] if starts else "unknown"
+    date = (last if isinstance(last, str) else last["time"]).replace("T", " ").replace("Z", " UTC")
+    commit = code_in_words(result) if result["git"] else "unknown"
+    return {"date": date, "commit": commit}
 
 
 def _endings(result: Json) -> list[Share]:

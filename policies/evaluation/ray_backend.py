@@ -27,8 +27,8 @@ import torch
 from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
-from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, Row, TrialBlock
-from dexgrasp.policies.run_directory import git_state, versions
+from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, ParquetStore, Row, TrialBlock
+from dexgrasp.policies.run_directory import Run, git_state, versions
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.outcomes import Outcome
@@ -55,18 +55,21 @@ def check_installed() -> None:
         raise ImportError(f"cluster=... needs Ray and pyarrow: pip install 'dexgrasp[ray]' ({error})") from error
 
 
-def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, folder: Path) -> tuple[list[Outcome], int]:
+def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, run: Run) -> tuple[list[Outcome], int]:
     """Run the trials that are not stored yet; return the outcomes of all, in order, and how many were run.
 
-    Blocks are stored under folder/trials as they finish, and at the end all trials in folder/trials.jsonl as well.
+    Blocks are stored under RUN/trials as they finish, and at the end all trials in RUN/trials.jsonl as well.
     """
-    plan, store = cfg.plan(library), ParquetStore(folder / "trials")
+    plan, store = cfg.plan(library), ParquetStore(run.path / "trials")
+    log_of_blocks = BlockLog(run.file("blocks.jsonl"), run.start)
+    log_of_blocks.resume()
     stored = store.resume(plan)
     todo, simulated = plan.remaining(stored), 0
     known = {(outcome.disturbance, outcome.trial) for outcome in stored}
     done, won = len(plan.select(stored)), sum(outcome.success for outcome in stored)
     with Progress(cfg.trials * len(cfg.disturbances()), "evaluate", done) as progress:
-        for rows in _spread(cfg, library, todo) if todo else ():
+        for block, rows in _spread(cfg, library, todo) if todo else ():
+            log_of_blocks.append(block)
             fresh = [row for row in rows if (row["disturbance"], row["trial"]) not in known]
             store.append(fresh)
             simulated += len(fresh)
@@ -76,7 +79,7 @@ def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, folder: Path) -> tuple[
     if missing := plan.remaining(stored):
         raise RuntimeError(f"{len(missing)} blocks of trials are missing in {store.folder}: run the same command again")
     outcomes = plan.select(stored)
-    JsonLinesStore(folder / "trials.jsonl").rewrite(outcomes)
+    JsonLinesStore(run.path / "trials.jsonl").rewrite(outcomes)
     return outcomes, simulated
 
 
@@ -108,8 +111,10 @@ def run_one(cfg: EvaluateCfg, objects: ObjectLibrary, block: TrialBlock) -> list
     return [row for row in rows if row["trial"] < cfg.trials]
 
 
-def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock]) -> Iterator[list[Row]]:
-    """Yield the rows of each block as it finishes; only a window of blocks is submitted at a time."""
+def _spread(
+    cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock]
+) -> Iterator[tuple[TrialBlock, list[Row]]]:
+    """Yield each block and its rows as it finishes; only a window of blocks is submitted at a time."""
     import ray
 
     threads = cfg.num_threads or 1
@@ -126,7 +131,8 @@ def _spread(cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock]
             if not out:
                 return
             (ready, *_), _ = ray.wait(list(out))
-            yield _result(ready, out.pop(ready))
+            block = out.pop(ready)
+            yield block, _result(ready, block)
 
 
 def _run_checked(

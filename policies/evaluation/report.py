@@ -3,6 +3,8 @@
 Differences are to the first run, with a paired test where the trials are the same.
 """
 
+import logging
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,15 +15,18 @@ from scipy.stats import fisher_exact
 from dexgrasp import configs
 from dexgrasp.policies.evaluation.conditions import NO_CONDITION, conditions, repeat_command, success_definition
 from dexgrasp.policies.evaluation.config import EvaluateCfg
-from dexgrasp.policies.evaluation.evaluate import diagnostics, object_facts, summarise
+from dexgrasp.policies.evaluation.evaluate import code_of_trials, diagnostics, object_facts, summarise
 from dexgrasp.policies.evaluation.html_report import MOST_OBJECTS, Bar, origin, report_content, write_page
 from dexgrasp.policies.evaluation.statistics import FEW, pair, success_summary
 from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.run_directory import default_path, flat
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.output import claim_file
 from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
 from dexgrasp.utils.text import comma_separated, shown
+
+log = logging.getLogger("dexgrasp")
 
 Success = Callable[[Outcome], bool]
 
@@ -44,25 +49,27 @@ def report(cfg: ReportCfg) -> Path:
     """Write the report and print its path, with the success rate of every run."""
     if not cfg.runs:
         raise ValueError("report needs the run directory of an evaluation: dexgrasp report RUN [RUN ...]")
+    if twice := [name for name, count in Counter(Path(name).resolve() for name in cfg.runs).items() if count > 1]:
+        log.warning("%s is given more than once: its differences to itself say nothing", twice[0])
+    out = claim_file(cfg.out) if cfg.out else None
     runs = [StoredRun.read(name) for name in cfg.runs]
     for run in runs:
         print(f"{run.path}: {_rate(run)}")
     if len(runs) == 1:
-        path = _report_one(runs[0], Path(cfg.out) if cfg.out else runs[0].path / "report.html")
+        path = _report_one(runs[0], out or runs[0].path / "report.html")
     else:
-        out = Path(cfg.out) if cfg.out else default_path("report") / "report.html"
-        path = write_comparison(runs, out)
+        path = write_comparison(runs, out or default_path("report") / "report.html")
     print(f"report: {path}")
     return path
 
 
 def _report_one(run: StoredRun, path: Path) -> Path:
     """Write the report of one run from its stored trials, also of a run that was interrupted."""
-    result = summarise(run.cfg, run.outcomes, run.facts)
-    notes = diagnostics(run.outcomes, _facts_of_objects(run, {}))
-    planned = run.cfg.trials * len(run.cfg.disturbances())
-    missing = f"interrupted: {len(run.outcomes)} of {planned} trials have finished"
-    content = report_content(run.path, result, notes, [missing] if len(run.outcomes) < planned else [])
+    code = code_of_trials(run.path, run.facts, run.outcomes)
+    result = summarise(run.cfg, run.outcomes, code)
+    notes = diagnostics(run.outcomes, _facts_of_objects(run, {}), code)
+    missing = f"interrupted: {len(run.outcomes)} of {run.planned} trials have finished"
+    content = report_content(run.path, result, notes, [missing] if len(run.outcomes) < run.planned else [])
     return write_page(path, "report.html.j2", content)
 
 
@@ -106,7 +113,9 @@ def _is_text(value: object) -> bool:
 def _rate(run: StoredRun) -> str:
     row = success_summary(sum(one.success for one in run.outcomes), len(run.outcomes))
     low, high = (100 * end for end in row["wilson95"])
-    return f"{100 * row['success_rate']:.1f} % of {row['trials']} trials (95 % interval {low:.1f} – {high:.1f} %)"
+    interrupted = f", interrupted: {row['trials']} of {run.planned} trials" if row["trials"] < run.planned else ""
+    interval = f"95 % interval {low:.1f} – {high:.1f} %"
+    return f"{100 * row['success_rate']:.1f} % of {row['trials']} trials ({interval}){interrupted}"
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,11 @@ class StoredRun:
             raise ValueError(f"{path} holds no finished trial yet: run the evaluation again with out={path}")
         return cls(path=path, cfg=cfg, facts=facts, outcomes=wanted)
 
+    @property
+    def planned(self) -> int:
+        """Number of requested trials, of all disturbances."""
+        return self.cfg.trials * len(self.cfg.disturbances())
+
     def outcome(self, trial: int, disturbance: str) -> Outcome:
         """Return the stored outcome of one trial. Raises ValueError where it is not stored."""
         of_disturbance = [one for one in self.outcomes if one.disturbance == disturbance]

@@ -77,8 +77,22 @@ def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
         )
     if notes["trained_on"]:
         count, total = len(notes["trained_on"]), len(notes["objects"])
-        found.append(f"{count} of {total} objects are of the training split: this is no test on unseen objects")
+        found.append(
+            f"{count} of {total} objects are of the training split, or the policy was trained on them: this is no test "
+            "on unseen objects"
+        )
+    if len(code := notes.get("code", ())) > 1:
+        parts = ", ".join(f"{code_in_words(one)}: {one['trials']} trials" for one in code)
+        found.append(f"the trials were run by {len(code)} versions of the code ({parts})")
     return found
+
+
+def code_in_words(code: Mapping[str, Any]) -> str:
+    """Return the commit of some code, else the version of dexgrasp."""
+    git = code["git"]
+    if git is None:
+        return f"dexgrasp {code['versions'].get('dexgrasp') or 'of an unknown version'}"
+    return f"{git['hash'][:12]}{' with local changes' if git['dirty'] else ''}"
 
 
 def _physics(config: Mapping[str, Any]) -> str:

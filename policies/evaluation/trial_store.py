@@ -5,18 +5,18 @@ that a run gives bit-identical results however often it was stopped.
 
 JsonLinesStore   RUN/trials.jsonl: one line per trial, in order
 ParquetStore     RUN/trials/none-000000064.parquet: one file per block, named by disturbance and first trial
+BlockLog         RUN/blocks.jsonl: one line per block, with the start of the command that ran it
 """
 
 import json
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.utils.files import remove_partials, write_bytes, write_text
+from dexgrasp.utils.files import append_text, remove_partials, write_bytes, write_text
 from dexgrasp.utils.readers import DamagedFileError, parse_json
 from dexgrasp.utils.text import shown
 
@@ -126,10 +126,7 @@ class JsonLinesStore:
 
         Only the fields of `Outcome` are kept.
         """
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write("".join(_to_line(row) for row in rows))
-            file.flush()
-            os.fsync(file.fileno())
+        append_text(self.path, "".join(_to_line(row) for row in rows))
 
     def read(self) -> list[Outcome]:
         """Return the outcomes of all stored trials; a last line that was torn by a kill is ignored."""
@@ -210,6 +207,39 @@ class ParquetStore:
                     f"'{plan.object_of(outcome.trial)}': the objects have changed; choose another out="
                 )
         return outcomes
+
+
+class BlockLog:
+    """Text file with one line per block of trials: its disturbance and trials, and the start that ran it.
+
+    A block is entered before its trials are stored; of several lines the last one counts.
+    """
+
+    def __init__(self, path: Path, start: int) -> None:
+        """`start`: index of the present start in `starts` of run.json."""
+        self.path, self._start = path, start
+
+    def append(self, block: TrialBlock) -> None:
+        """Enter a block that was run now."""
+        row = {"disturbance": block.disturbance, "first": block.trials.start, "trials": len(block.trials)}
+        append_text(self.path, json.dumps(row | {"start": self._start}) + "\n")
+
+    def resume(self) -> None:
+        """Delete a last line that was torn by a kill."""
+        if self.path.exists() and not (text := self.path.read_text(encoding="utf-8")).endswith("\n"):
+            write_text(self.path, text[: text.rfind("\n") + 1])
+
+
+def starts_of_trials(path: Path) -> dict[tuple[str, int], int]:
+    """Return the index of the start that ran a trial, by (disturbance, trial); empty without blocks.jsonl."""
+    if not path.exists():
+        return {}
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    return {
+        (row["disturbance"], trial): row["start"]
+        for row in rows
+        for trial in range(row["first"], row["first"] + row["trials"])
+    }
 
 
 def has_trials(run: Path) -> bool:

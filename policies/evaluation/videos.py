@@ -25,6 +25,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.bounds import Bounds, TrialNumber, bounded
+from dexgrasp.utils.output import claim_file
 from dexgrasp.utils.plugins import refuse_unnamed
 
 DIFFERS = 1
@@ -68,6 +69,7 @@ def video(cfg: VideoCfg) -> int:
     torch.set_num_threads(1)  # as in the evaluation
     if not cfg.run:
         raise ValueError("video needs the run directory of an evaluation: dexgrasp video RUN trial=N")
+    out = claim_file(cfg.out) if cfg.out else None
     run = StoredRun.read(cfg.run)
     refuse_unnamed(run.cfg.plugins, cfg.plugins, str(run.path))
     outcome = run.outcome(cfg.trial, cfg.disturbance or run.cfg.disturbances()[0])
@@ -76,7 +78,7 @@ def video(cfg: VideoCfg) -> int:
         raise ValueError(f"trial {outcome.trial} used '{outcome.object}', now it is '{name}': the objects have changed")
     hand = HandSpec.load(run.cfg.hand, side=run.cfg.side)
     task = make_task(replace(run.cfg, num_threads=1), hand, library, outcome.disturbance, rows=1)
-    path = Path(cfg.out) if cfg.out else run.path / "videos" / file_name(outcome)
+    path = out or run.path / "videos" / file_name(outcome)
     policy, shown = make_policy(run.cfg.policy, task), {path: outcome}
     try:
         [again] = film(shown, run.cfg.attempts, task, policy, width=cfg.width, speed=cfg.speed)

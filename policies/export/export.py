@@ -7,6 +7,7 @@ OUT/golden.npz      recorded inputs and outputs that the runtime repeats before 
 
 import dataclasses
 import inspect
+import json
 import logging
 import math
 import warnings
@@ -24,7 +25,7 @@ from dexgrasp.perception.grasp_planning import grasp_style, planner
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
-from dexgrasp.policies.deploy.bundle import CONTRACT, GRAPH, sign_bundle, write_bundle
+from dexgrasp.policies.deploy.bundle import CONTRACT, GOLDEN, GRAPH, sign_bundle, write_bundle
 from dexgrasp.policies.deploy.contract import (
     CAMERA_MODELS,
     CAMERA_MODES,
@@ -63,13 +64,30 @@ from dexgrasp.sim.task.regrasp import (
     MIN_VISIBLE_FRACTION,
 )
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
-from dexgrasp.utils.files import atomic_path
+from dexgrasp.utils.files import atomic_folder
+from dexgrasp.utils.output import FolderKind, claimed_folder
 
 OPSET = 18
 GOLDEN_PAIRS = 64
 MIN_PARITY_STEPS = 1000
 """Recorded steps over which a bundle must repeat its checkpoint."""
+BUNDLE_FILES = (GRAPH, GOLDEN, CONTRACT)
 log = logging.getLogger("dexgrasp")
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Return whether a folder holds a bundle, also of another version or a damaged one."""
+    if not all((folder / name).is_file() for name in BUNDLE_FILES):
+        return False
+    try:
+        contract = json.loads((folder / CONTRACT).read_text(encoding="utf-8"))
+    except ValueError:
+        return False
+    return isinstance(contract, dict) and "schema" in contract
+
+
+BUNDLE = FolderKind("bundle", _is_bundle)
+"""Kind of the folder that `export` writes."""
 
 
 def write_graph(controller: DeployableController, path: Path) -> None:
@@ -127,7 +145,7 @@ class ExportCfg:
     policy: str
     """Student to export: a shipped name (allegro/student), a run directory or a checkpoint file."""
     out: str
-    """Folder of the bundle; it must not hold anything else."""
+    """Folder of the bundle; an older bundle there stays until the new one is verified."""
     objects: str = "shipped"
     """Objects of the recorded episodes."""
     trials: Annotated[int, Bounds(1, 10_000)] = 16
@@ -145,8 +163,14 @@ class ExportCfg:
 def export(cfg: ExportCfg) -> dict[str, Any]:
     """Write the bundle; return its deviation from the checkpoint."""
     torch.set_num_threads(1)
-    out = Path(cfg.out)
-    _check_out(out)
+    with claimed_folder(cfg.out, BUNDLE) as out:
+        parity = write_new_bundle(cfg, out)
+    print(f"bundle: {out}")
+    return dataclasses.asdict(parity)
+
+
+def write_new_bundle(cfg: ExportCfg, out: Path) -> ReplayError:
+    """Write the bundle to `out`, in place of an older one; return its deviation from the checkpoint."""
     checkpoint = load_checkpoint(registry.find_policy(cfg.policy, kind="checkpoint").path)
     if checkpoint.stage != "student":
         raise ValueError(
@@ -155,12 +179,11 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
     if cfg.sign:
         check_private_key(cfg.sign)
     _check_trials(checkpoint, cfg)
-    with atomic_path(out) as partial:
+    with atomic_folder(out, own=BUNDLE_FILES) as partial:
         parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())
     log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)
-    print(f"bundle: {out}")
-    return dataclasses.asdict(parity)
+    return parity
 
 
 def _check_trials(checkpoint: Checkpoint, cfg: ExportCfg) -> None:
@@ -174,8 +197,7 @@ def _check_trials(checkpoint: Checkpoint, cfg: ExportCfg) -> None:
 
 
 def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
-    """Write a bundle into a new folder and verify it."""
-    folder.mkdir()
+    """Write a bundle into an empty folder and verify it."""
     actor = checkpoint.actor
     assert isinstance(actor, StudentActor)
     controller = DeployableController(actor, checkpoint.hand, checkpoint.task, POINTS).eval()
@@ -337,9 +359,3 @@ def _golden(controller: DeployableController, feeds: list[dict[str, NDArray[Any]
         found = controller(*(torch.from_numpy(value) for value in picked.values()))
     outputs = {f"out/{name}": value.numpy() for name, value in zip(controller.outputs, found, strict=True)}
     return {f"in/{name}": value for name, value in picked.items()} | outputs
-
-
-def _check_out(out: Path) -> None:
-    """Raise ValueError unless the folder is missing, empty or an older bundle."""
-    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / CONTRACT).is_file()):
-        raise ValueError(f"out={out} exists and is not a bundle: choose another folder")

@@ -19,12 +19,13 @@ from dexgrasp.policies.agents.checkpoint import config_of, read_checkpoint, writ
 from dexgrasp.policies.deploy.signature import check_private_key
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.summary import percent
-from dexgrasp.policies.export.export import ExportCfg, export
+from dexgrasp.policies.export.export import ExportCfg, write_new_bundle
 from dexgrasp.policies.run_directory import flat
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
 from dexgrasp.sim.task.grasp_task import TaskCfg
-from dexgrasp.utils.files import write_text
+from dexgrasp.utils.files import atomic_folder, write_text
+from dexgrasp.utils.output import FolderKind, claimed_folder
 from dexgrasp.utils.readers import read_json_object, reading
 
 PATHS = ("objects", "validation_objects", "out", "init_checkpoint", "teacher")
@@ -53,9 +54,32 @@ class PublishCfg:
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
 
+PUBLISHED_FILES = ("policy.zip", "config.yaml", "bundle", "curves.png", "README.md")
+MEASURED = "## Measured"
+"""Heading of every model card."""
+
+
+def _is_published(folder: Path) -> bool:
+    """Return whether a folder holds a policy and the model card of `publish`."""
+    readme = folder / "README.md"
+    if not (folder / "policy.zip").is_file() or not readme.is_file():
+        return False
+    return MEASURED in readme.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+PUBLISHED = FolderKind("published policy", _is_published)
+"""Kind of the folder that `publish` writes."""
+
+
 def publish(cfg: PublishCfg) -> None:
     """Write policy, configuration, bundle, curves and model card into the folder `out`."""
-    checkpoint, out = registry.find_policy(cfg.policy, kind="checkpoint").path, Path(cfg.out)
+    with claimed_folder(cfg.out, PUBLISHED) as out:
+        _publish(cfg, out)
+    print(f"published: {out}")
+
+
+def _publish(cfg: PublishCfg, out: Path) -> None:
+    checkpoint = registry.find_policy(cfg.policy, kind="checkpoint").path
     run, data = checkpoint.parent, read_checkpoint(checkpoint)
     config = _current(config_of(checkpoint, data.manifest), checkpoint)
     if cfg.sign and config["stage"] != "student":
@@ -64,16 +88,15 @@ def publish(cfg: PublishCfg) -> None:
         check_private_key(cfg.sign)
     stages = [_stage(Path(path)) for path in (*cfg.history, run)]
     results = [_result(Path(path)) for path in cfg.results]  # before anything is written: a run may lack its files
-    out.mkdir(parents=True, exist_ok=True)
-    write_checkpoint(out / "policy.zip", replace(data, manifest=_portable_manifest(data.manifest)))
-    write_text(out / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
-    if (run / "curves.png").is_file():
-        shutil.copyfile(run / "curves.png", out / "curves.png")
-    if config["stage"] == "student":
-        words = [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}", f"sign={cfg.sign}"]
-        export(configs.load(ExportCfg, "export", words))
-    write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
-    print(f"published: {out}")
+    with atomic_folder(out, own=PUBLISHED_FILES) as partial:
+        write_checkpoint(partial / "policy.zip", replace(data, manifest=_portable_manifest(data.manifest)))
+        write_text(partial / "config.yaml", yaml.safe_dump(_portable(config), sort_keys=False, allow_unicode=True))
+        if (run / "curves.png").is_file():
+            shutil.copyfile(run / "curves.png", partial / "curves.png")
+        if config["stage"] == "student":
+            words = [f"policy={partial / 'policy.zip'}", f"out={out / 'bundle'}", f"sign={cfg.sign}"]
+            write_new_bundle(configs.load(ExportCfg, "export", words), partial / "bundle")
+        write_text(partial / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
 
 
 def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], results: list[dict[str, Any]]) -> str:
@@ -96,7 +119,7 @@ def card(config: dict[str, Any], objects: str, stages: list[dict[str, Any]], res
         "",
         "![learning curves](curves.png)",
         "",
-        "## Measured",
+        MEASURED,
         "",
         "| objects | mount | physics | randomisation | camera | perception | disturbance | trials | success "
         "| at the first attempt |",
@@ -172,7 +195,8 @@ def _portable_manifest(facts: dict[str, Any]) -> dict[str, Any]:
     """Return a manifest without the folders of one machine."""
     words = [word.rpartition("=") for word in facts.get("command", [])]
     command = [key + sign + (Path(value).name if Path(value).is_absolute() else value) for key, sign, value in words]
-    return facts | {"config": _portable(facts["config"]), "command": command}
+    inputs = {key: item | {"value": Path(item["value"]).name} for key, item in facts.get("inputs", {}).items()}
+    return facts | {"config": _portable(facts["config"]), "command": command} | ({"inputs": inputs} if inputs else {})
 
 
 def _differences(config: dict[str, Any]) -> list[str]:

@@ -223,7 +223,6 @@ class ValidationCallback(IterationCallback):
         """
         self._path, self._make_task, self._interval, self._patience = path, make_task, interval, patience
         self._task: GraspTask | None = None
-        self._since_best = 0
         self.best: dict[str, Any] = {}
         """Summary of the best validation of this start."""
 
@@ -239,7 +238,7 @@ class ValidationCallback(IterationCallback):
         """Validate after every `interval` iterations; end training where it has not improved for long."""
         if distributed.rank() == 0 and learner.iteration % self._interval == 0:
             self._validate(learner)
-        if self._patience and self._since_best >= self._patience:
+        if self._patience and learner.validations_since_best >= self._patience:
             learner.stop()
 
     def _validate(self, learner: Learner) -> None:
@@ -248,9 +247,8 @@ class ValidationCallback(IterationCallback):
         result = success_summary(won, trials) | {"iteration": learner.iteration}
         log.info("validation: %d of %d, %.1f %%", won, trials, 100 * result["success_rate"])
         learner.logger.record("validation/success", result["success_rate"])
-        self._since_best += 1
         if learner.record_validation(result["success_rate"]):
-            self.best, self._since_best = result, 0
+            self.best = result
             learner.save(self._path / "best.zip")
 
 

@@ -53,7 +53,7 @@ class TrainCfg:
     out: str = ""
     """Run directory; empty: a new one under runs/."""
     resume: Literal["auto", "never"] = "auto"
-    """auto: resume from RUN/last.zip where there is one. never: start anew."""
+    """auto: resume from RUN/last.zip where there is one. never: move the old run aside and start anew."""
     init_checkpoint: str = ""
     """Policy of the same stage to start from: a shipped name, a run or a checkpoint."""
     learning_rate: Annotated[float, Bounds(1e-8, 1)] = 3e-4
@@ -90,7 +90,7 @@ class TrainCfg:
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings."""
     tracker: Literal["auto", "tensorboard", "wandb", "none"] = "auto"
-    """Writer of the curves beside RUN/progress.csv. auto: TensorBoard where it is installed; tensorboard and wandb need
-    the extra of that name; WANDB_MODE=offline: no account."""
+    """Writer of the curves beside RUN/progress.csv. auto: TensorBoard where it is installed; each needs the extra of
+    its name."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""

@@ -1,9 +1,13 @@
 """Learning curves of a training run: RUN/progress.csv, continued over all starts, and its plot."""
 
 import csv
+import io
 from pathlib import Path
+from typing import Any
 
-from stable_baselines3.common.logger import CSVOutputFormat
+from stable_baselines3.common.logger import KVWriter, filter_excluded_keys
+
+from dexgrasp.utils.files import append_text, atomic_path, write_text
 
 CLOCK = "time/total_timesteps"
 PANELS = {
@@ -23,21 +27,48 @@ LABELS = {"rollout/success": "training", "validation/success": "validation"}
 """Labels of curves that differ from the last part of their column's name."""
 
 
-class ProgressCsv(CSVOutputFormat):
-    """CSV writer of Stable-Baselines3 that continues the file of a resumed run."""
+class ProgressCsv(KVWriter):
+    """Writer of progress.csv, which continues the file of a resumed run.
+
+    A row is appended to the file, or the whole file is replaced in one step: a kill never loses an earlier row.
+    """
 
     def __init__(self, path: Path, steps: int) -> None:
         """Keep the rows up to `steps` control steps; later ones belong to iterations that a kill undid."""
-        header, rows = [], []
+        self._path = path
+        rows = read_rows(path) if path.is_file() else []
+        self._rows = [row for row in rows if row.get(CLOCK) and float(row[CLOCK]) <= steps]
+        self._keys = list(rows[0]) if rows else []
         if path.is_file():
-            with path.open(newline="") as file:
-                header, *rows = list(csv.reader(file)) or [[]]
-        super().__init__(str(path))
-        if CLOCK in header:  # a kill may have cut it short
-            clock = header.index(CLOCK)
-            kept = [row for row in rows if len(row) == len(header) and float(row[clock] or 0) <= steps]
-            csv.writer(self.file, lineterminator="\n").writerows([header, *kept])
-            self.keys = header
+            self._write_all()
+
+    def write(self, key_values: dict[str, Any], key_excluded: dict[str, tuple[str, ...]], step: int = 0) -> None:
+        """Write the row of one iteration."""
+        values = filter_excluded_keys(key_values, key_excluded, "csv")
+        row = {key: str(value) for key, value in values.items()}
+        self._rows.append(row)
+        if new := [key for key in row if key not in self._keys]:
+            self._keys += new
+            self._write_all()
+        else:
+            append_text(self._path, self._text([row]))
+
+    def close(self) -> None:
+        """Do nothing: the file is closed after every row."""
+
+    def _write_all(self) -> None:
+        write_text(self._path, self._text([{key: key for key in self._keys}, *self._rows]))
+
+    def _text(self, rows: list[dict[str, str]]) -> str:
+        buffer = io.StringIO()
+        csv.DictWriter(buffer, self._keys, lineterminator="\n").writerows(rows)
+        return buffer.getvalue()
+
+
+def read_rows(progress: Path) -> list[dict[str, str]]:
+    """Return the rows of a progress.csv by column, without a last line that was torn by a kill."""
+    whole, newline, _ = progress.read_text(encoding="utf-8").rpartition("\n")
+    return list(csv.DictReader(io.StringIO(whole + newline)))
 
 
 def draw_curves(progress: Path, picture: Path) -> None:
@@ -62,14 +93,14 @@ def draw_curves(progress: Path, picture: Path) -> None:
         if names:
             axis.legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(picture, dpi=110)
+    with atomic_path(picture) as partial:
+        figure.savefig(partial, dpi=110)
     pyplot.close(figure)
 
 
 def read_columns(progress: Path) -> dict[str, tuple[list[float], list[float]]]:
     """Return control steps and values of every column of a progress.csv, without empty cells."""
-    with progress.open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(progress)
     columns: dict[str, tuple[list[float], list[float]]] = {}
     for row in rows:
         for name, value in row.items():

@@ -28,6 +28,7 @@ from dexgrasp.policies.algorithms.distillation import StudentPPO
 from dexgrasp.policies.algorithms.learner import Learner
 from dexgrasp.policies.algorithms.ppo import GraspPPO
 from dexgrasp.policies.evaluation.statistics import success_summary
+from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
 from dexgrasp.policies.run_directory import Run, flat
 from dexgrasp.policies.training.callbacks import (
@@ -160,17 +161,24 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     """Train or resume; return the best validation of this start, the run directory and last iteration."""
     torch.set_num_threads(1)  # the networks are small; the physics has its own threads
     torch.set_flush_denormal(True)
-    check_policies(cfg)
-    check_objects(cfg)
-    _join_ranks(cfg)
-    cfg = reproduce_published_release(cfg) if cfg.reproduce_release else cfg
-    if distributed.rank() > 0:
-        result = _learn(cfg, Path(cfg.out), {})
+    if int(os.environ.get("RANK", distributed.rank())) > 0:
+        result = _learn(_checked(cfg), Path(cfg.out), {})
     else:
-        with Run.open(cfg.out, cfg, may_differ=MAY_DIFFER if _begun(cfg) else None) as run:
+        with Run.claim(cfg.out, TrainCfg, anew=cfg.resume == "never") as run:
+            cfg = _checked(cfg)
+            begun = cfg.resume == "auto" and (run.path / "last.zip").is_file()
+            run.record(cfg, inputs=identify_inputs(cfg), may_differ=MAY_DIFFER if begun else None)
             result = _learn(cfg, run.path, run.facts)
     distributed.shutdown()
     return result
+
+
+def _checked(cfg: TrainCfg) -> TrainCfg:
+    """Check policies and objects, join the other processes, and return the configuration that is trained."""
+    check_policies(cfg)
+    check_objects(cfg)
+    _join_ranks(cfg)
+    return reproduce_published_release(cfg) if cfg.reproduce_release else cfg
 
 
 def check_policies(cfg: TrainCfg) -> None:
@@ -291,10 +299,6 @@ def make_validation_task(cfg: TrainCfg) -> GraspTask:
         engine=cfg.engine,
         warp=cfg.warp,
     )
-
-
-def _begun(cfg: TrainCfg) -> bool:
-    return bool(cfg.out) and cfg.resume == "auto" and Path(cfg.out, "last.zip").is_file()
 
 
 def _logger(path: Path, tracker: KVWriter | None, steps: int) -> Logger:

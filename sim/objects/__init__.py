@@ -13,6 +13,7 @@ from dexgrasp.sim.objects.library import (
     ObjectModel,
     refuse_overlap,
     refuse_test_objects,
+    shared_objects,
 )
 from dexgrasp.sim.objects.registry import open_library
 
@@ -26,4 +27,5 @@ __all__ = [
     "open_library",
     "refuse_overlap",
     "refuse_test_objects",
+    "shared_objects",
 ]

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 from scipy.spatial.transform import Rotation
 
 from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, ObjectModel
 from dexgrasp.sim.objects.model_builder import scatter
 from dexgrasp.utils.files import write_bytes
+from dexgrasp.utils.output import FILE_MARK
 
 TILE_PX = 170
 LABEL_PX = 26
@@ -43,7 +45,9 @@ def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool 
         write.text((x + 6, y + TILE_PX), title[:26], fill=(30, 30, 30))
         write.text((x + 6, y + TILE_PX + 12), f"{sides} cm, {1000 * entry.mass:.0f} g", fill=(120, 120, 120))
     buffer = io.BytesIO()
-    sheet.save(buffer, "PNG", optimize=True)
+    about = PngInfo()
+    about.add_text("Comment", FILE_MARK.decode())
+    sheet.save(buffer, "PNG", optimize=True, pnginfo=about)
     write_bytes(Path(png), buffer.getvalue())
     return Path(png)
 

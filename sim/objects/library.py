@@ -477,19 +477,24 @@ def refuse_test_objects(library: ObjectLibrary, option: str) -> None:
 
 def refuse_overlap(training: ObjectLibrary, validation: ObjectLibrary) -> None:
     """Raise ValueError if the libraries share an object, by its name or by its mesh under whatever name."""
-    shared = [name for name in validation.names if name in training]
+    if shared := shared_objects(training, validation):
+        raise ValueError(
+            f"validation: {_few(shared)} of the training: the best checkpoint would be chosen on "
+            "objects that it has learnt. Take others, for instance validation=generated:216:validation"
+        )
+
+
+def shared_objects(training: ObjectLibrary, other: ObjectLibrary) -> list[str]:
+    """Return the names of the objects in `other` that are in `training`, by name or by mesh."""
+    shared = [name for name in other.names if name in training]
     shapes: dict[tuple[object, ...], list[str]] = {}
     for entry in training.entries:
         shapes.setdefault(_shape(entry), []).append(entry.name)
-    for entry in validation.entries:
+    for entry in other.entries:
         alike = shapes.get(_shape(entry), [])  # meshes are read only where the manifests agree
-        if any(_mesh_sha256(training[name]) == _mesh_sha256(validation[entry.name]) for name in alike):
+        if any(_mesh_sha256(training[name]) == _mesh_sha256(other[entry.name]) for name in alike):
             shared.append(entry.name)
-    if shared:
-        raise ValueError(
-            f"validation: {_few(list(dict.fromkeys(shared)))} of the training: the best checkpoint would be chosen on "
-            "objects that it has learnt. Take others, for instance validation=generated:216:validation"
-        )
+    return list(dict.fromkeys(shared))
 
 
 def _shape(entry: ObjectEntry) -> tuple[object, ...]:

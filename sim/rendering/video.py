@@ -15,6 +15,7 @@ from dexgrasp.sim.rendering.overlay import Overlay, draw_overlay
 from dexgrasp.sim.rendering.renderer import Renderer
 from dexgrasp.sim.rendering.studio import Mesh
 from dexgrasp.utils.files import atomic_path
+from dexgrasp.utils.output import FILE_MARK
 
 FORMATS = (".mp4", ".gif", ".webp")
 GIF_COLOURS, WEBP_QUALITY = 64, 70
@@ -86,22 +87,25 @@ class VideoWriter:
             self._output.__exit__(RuntimeError, RuntimeError("the recording was discarded"), None)
 
     def _open_encoder(self) -> Any:
+        comment = FILE_MARK.decode()
         return imageio.get_writer(
             self._file,
             fps=self._rate_hz,
             codec="libx264",
             pixelformat="yuv420p",
             quality=None,
-            output_params=["-movflags", "+faststart", "-crf", "22", "-threads", "1"],
+            output_params=["-movflags", "+faststart", "-crf", "22", "-threads", "1", "-metadata", f"comment={comment}"],
         )
 
     def _save_animation(self) -> None:
         images, options = self._images, {"loop": 0, "duration": 1000 / self._rate_hz, "save_all": True}
         if self.path.suffix == ".webp":
-            images[0].save(self._file, "WEBP", append_images=images[1:], quality=WEBP_QUALITY, method=4, **options)
+            images[0].save(
+                self._file, "WEBP", append_images=images[1:], quality=WEBP_QUALITY, method=4, xmp=FILE_MARK, **options
+            )
             return
         images = with_common_palette(images)
-        images[0].save(self._file, "GIF", append_images=images[1:], optimize=False, **options)
+        images[0].save(self._file, "GIF", append_images=images[1:], optimize=False, comment=FILE_MARK, **options)
 
     def __enter__(self) -> Self:
         return self

@@ -162,7 +162,7 @@ class HandFile:
     """Joints, in the order of everything per joint."""
     keypoints: Mapping[str, KeypointRow]
     """Keypoints; a number in the file stands for the weight alone."""
-    contact_bodies: Annotated[Mapping[str, float], Bounds(0.0, 1e3, items=(1, MOST_ITEMS))]
+    contact_bodies: Annotated[Mapping[str, float], Bounds(0.0, 1e3, items=MOST_ITEMS)]
     """Weights of the bodies whose contacts are reported; the palm comes first."""
     thumb_bodies: tuple[str, ...]
     """Contact bodies of the thumb."""

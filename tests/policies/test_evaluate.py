@@ -25,7 +25,7 @@ FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramid
 SHORT = TaskCfg(grasp_s=1.5, lift_s=0.5, hold_s=0.5)
 CFG = EvaluateCfg(trials=5, num_envs=2, num_threads=1, task=SHORT, physics=FAST)
 COUNTS = {"success_rate", "successes", "trials", "wilson95"}
-RESULT_KEYS = COUNTS | {"per_object", "per_disturbance", "failures", "config", "versions", "git", "seed"}
+RESULT_KEYS = COUNTS | {"per_object", "per_disturbance", "failures", "config", "versions", "git", "code", "seed"}
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -120,7 +120,9 @@ def test_trials_do_not_depend_on_what_ran_beside_them(finished, tmp_path):
 
 
 def test_another_configuration_in_the_same_directory_is_refused(copied):
-    with pytest.raises(ValueError, match=r"another configuration \(seed: 0 then, 1 now\); choose another out="):
+    with pytest.raises(
+        ValueError, match=r"holds another run \(seed: 0 then, 1 now\): choose another out=, or give force=true"
+    ):
         evaluate(replace(CFG, out=str(copied), seed=1))
 
 
@@ -180,7 +182,7 @@ def test_what_succeeded_at_the_first_attempt_is_counted_apart():
 
 
 def test_failures_are_counted_by_name_and_an_unknown_one_is_an_error():
-    facts = {"versions": {}, "git": None}
+    facts = [{"versions": {}, "git": None, "trials": 3}]
     outcomes = [outcome(0), outcome(1, failure="missed"), outcome(2, "mug", failure="missed")]
     result = summarise(replace(CFG, trials=3), outcomes, facts)
     assert result["failures"] == {

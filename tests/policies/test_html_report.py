@@ -41,7 +41,7 @@ def run_of(folder, cfg=None, failure="missed", **facts):
         for i in range(8)
     ]
     notes = diagnostics(outcomes, object_facts(outcomes, library)) | speed(8, 2.0) | facts
-    (folder / "result.json").write_text(json.dumps(summarise(cfg, outcomes, FACTS)))
+    (folder / "result.json").write_text(json.dumps(summarise(cfg, outcomes, [FACTS])))
     (folder / "diagnostics.json").write_text(json.dumps(notes))
     return folder
 

@@ -119,10 +119,17 @@ OUT_FILES = {
 
 
 @pytest.mark.parametrize(("words", "name"), OUT_FILES.items(), ids=list(OUT_FILES))
-def test_a_file_that_a_command_writes_may_exist(words, name, here, capsys):
-    (here / name).write_text("of an earlier start")
+def test_a_file_that_a_command_has_written_may_exist_and_no_other(words, name, here, capsys):
+    (here / name).write_text("<!-- written by dexgrasp -->")
     assert main([*words.split(), f"out={name}"]) == 2
-    assert "nowhere" in capsys.readouterr().err  # the input is missing: `out` was accepted
+    error = capsys.readouterr().err
+    assert "nowhere" in error and "exists" not in error  # the input is missing: `out` was accepted
+    (here / name).write_text("of the user")
+    for force in ([], ["force=false"]):
+        assert main([*words.split(), f"out={name}", *force]) == 2
+        if "objects show" not in words:  # whose library is looked up first
+            assert f"out={name} exists and was not written by dexgrasp" in capsys.readouterr().err
+    assert (here / name).read_text() == "of the user"
     (here / name).unlink()
     (here / name).mkdir()
     assert main([*words.split(), f"out={name}"]) == 2

@@ -17,7 +17,7 @@ import torch
 
 from dexgrasp.policies.evaluation import ray_backend
 from dexgrasp.policies.evaluation.config import EvaluateCfg
-from dexgrasp.policies.evaluation.evaluate import evaluate, has_results, run_trials
+from dexgrasp.policies.evaluation.evaluate import evaluate, run_trials
 from dexgrasp.policies.evaluation.trial_store import (
     COLUMNS,
     FIELDS,
@@ -25,7 +25,9 @@ from dexgrasp.policies.evaluation.trial_store import (
     ParquetStore,
     TrialBlock,
     TrialPlan,
+    has_trials,
 )
+from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.randomization.episode_draws import RandomizationCfg, ResetCfg, draw_episode
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.robots.hand import HandSpec
@@ -52,7 +54,8 @@ def cfg(household):
 def whole(cfg, household, tmp_path_factory):
     """Outcomes of all trials side by side in one process."""
     path = tmp_path_factory.mktemp("whole") / "trials.jsonl"
-    return run_trials(replace(cfg, num_envs=6), HandSpec.load("allegro"), household, path)[0]
+    with Run.open(path.parent / "one", cfg) as run:
+        return run_trials(replace(cfg, num_envs=6), HandSpec.load("allegro"), household, run)[0]
 
 
 OUTCOME = {
@@ -172,7 +175,7 @@ def test_rows_come_back_from_parquet_as_they_were(tmp_path):
     assert sorted(found) == [0, 2, 3]
     assert found[2] == Outcome(**OUTCOME | {"trial": 2})
     assert math.isnan(found[3].lift_m) and found[3].object == "mug"
-    assert has_results(str(tmp_path)) and not has_results(str(tmp_path / "trials"))
+    assert has_trials(tmp_path) and not has_trials(tmp_path / "trials")
 
 
 def test_a_table_with_a_trial_twice_or_torn_or_of_other_objects_is_refused(tmp_path):

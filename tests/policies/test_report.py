@@ -124,7 +124,7 @@ def test_an_interrupted_run_is_reported_from_its_trials(tmp_path, undrawn, capsy
     assert main(["report", str(run)]) == 0
     out = capsys.readouterr().out.splitlines()
     assert out == [
-        f"{run}: 75.0 % of 4 trials (95 % interval 30.1 – 95.4 %)",
+        f"{run}: 75.0 % of 4 trials (95 % interval 30.1 – 95.4 %), interrupted: 4 of 10 trials",
         f"report: {run / 'report.html'}",
     ]
     words = words_of(run / "report.html")
@@ -163,7 +163,9 @@ def test_an_interrupted_run_whose_objects_are_gone_or_renamed_is_refused_in_one_
     for words in ([str(run)], [str(run), str(run), f"out={tmp_path / 'both.html'}"]):
         assert main(["report", *words]) == 2
         error = capsys.readouterr().err
-        assert "'shipped' has no renamed any more" in error and len(error.splitlines()) == 1
+        *hint, error = error.splitlines()
+        assert "'shipped' has no renamed any more" in error
+        assert [f"warning: {run} is given more than once" in line for line in hint] == [True] * (len(words) > 1)
     gone = finished(tmp_path / "gone_run", "+-")
     (gone / "diagnostics.json").unlink()
     assert main(["report", str(gone)]) == 2

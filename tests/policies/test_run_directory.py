@@ -32,7 +32,7 @@ def test_a_run_directory_holds_configuration_versions_git_seed_and_log(tmp_path)
     assert yaml.safe_load((run.path / "config.yaml").read_text()) == {"seed": 7, "trials": 10, "depth_m": 0.5}
     facts = json.loads((run.path / "run.json").read_text())
     assert facts["seed"] == 7
-    assert facts["versions"].keys() == {"python", "dexgrasp", "mujoco", "torch", "numpy"}
+    assert facts["versions"].keys() == {"python", "dexgrasp", "mujoco", "torch", "numpy", "onnxruntime"}
     assert facts["versions"]["numpy"] == np.__version__
     assert facts["git"] is None or len(facts["git"]["hash"]) == 40
     assert "dug 3 holes" in (run.path / "run.log").read_text()
@@ -56,7 +56,7 @@ def test_going_on_keeps_the_earlier_start(tmp_path):
 def test_a_run_with_another_configuration_is_refused_and_the_difference_is_named(tmp_path):
     Run.open(tmp_path / "run", DigCfg()).close()
     Run.open(tmp_path / "run", DigCfg(trials=20), may_differ=("trials",)).close()
-    with pytest.raises(ValueError, match=r"depth_m: 0\.5 then, 0\.6 now\); choose another out="):
+    with pytest.raises(ValueError, match=r"depth_m: 0\.5 then, 0\.6 now\): choose another out="):
         Run.open(tmp_path / "run", DigCfg(trials=20, depth_m=0.6), may_differ=("trials",))
 
 
@@ -96,6 +96,8 @@ def test_without_a_terminal_progress_is_a_line_with_share_rate_and_time_left(mon
 def test_a_run_of_another_command_is_left_alone(tmp_path):
     Run.open(tmp_path, DigCfg()).close()
     before = (tmp_path / "config.yaml").read_text()
-    with pytest.raises(ValueError, match=r"is a run of 'dig', not of 'fill': choose another out="):
+    with pytest.raises(
+        ValueError, match=r"is a run of 'dig' and is no run of 'fill': choose another out=, or give force=true"
+    ):
         Run.open(tmp_path, FillCfg())
     assert (tmp_path / "config.yaml").read_text() == before

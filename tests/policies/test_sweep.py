@@ -41,6 +41,8 @@ def here(tmp_path, monkeypatch):
         ("families=[mug],[bowl]", ["families=[mug]", "families=[bowl]"]),
         ("task.reward.lift=0.5,1e-3", ["task.reward.lift=0.5", "task.reward.lift=0.001"]),
         ("out=a=b", ["out=a=b"]),
+        ("seed=1,2,1", ["seed=1", "seed=2"]),
+        ("seed=1,1", ["seed=1"]),
     ],
 )
 def test_the_values_of_a_word_in_hydras_syntax(word, values):
@@ -62,13 +64,14 @@ def test_a_sweep_runs_skips_what_is_done_and_goes_on_after_a_failure(here, capfd
     blocked = here / "sweep/n=2"
     line = ["objects", "generate", "n=1,2", "families=box", "workers=1", "out=sweep", "-m"]
     blocked.mkdir(parents=True)
-    (blocked / "objects").write_text("a file where the job needs a folder")
+    (blocked / "notes").write_text("a file of somebody else")
+    (here / "sweep/sweep.json").write_text('{"command": "objects generate", "jobs": []}')
     assert main(line) == 1
     out, err = capfd.readouterr()
     table = [text.split()[:2] for text in out.splitlines() if text.startswith("n=")]
     assert table == [["n=1", "done"], ["n=2", "failed"]]
     assert "dexgrasp objects generate: error: " in err
-    (blocked / "objects").unlink()
+    (blocked / "notes").unlink()
     (here / "sweep/n=1/manifest.json").unlink()  # if the job ran again, it would write it
     assert main(line) == 0
     stored = json.loads((here / "sweep/sweep.json").read_text())
@@ -83,16 +86,18 @@ def test_a_sweep_runs_skips_what_is_done_and_goes_on_after_a_failure(here, capfd
 
 def test_a_sweep_over_a_decimal_value_of_a_dotted_key_keeps_its_list_in_its_out_and_finds_it_again(here, capsys):
     words = ["task.lift_m=0.12,0.14", "out=runs/v1.2"]
-    root, jobs = sweep.plan(BY_WORDS["evaluate"], words)
+    root = sweep.root(BY_WORDS["evaluate"], words)
+    jobs = sweep.plan(root, words)
     assert [(job.folder, job.status) for job in jobs] == [
         ("runs/v1.2/task.lift_m=0.12", "waiting"),
         ("runs/v1.2/task.lift_m=0.14", "waiting"),
     ]
     done = [replace(job, status="done") for job in jobs]  # as if both had run: no process is started
+    root.mkdir(parents=True)
     assert sweep.run(BY_WORDS["evaluate"], root, done) == 0
     assert [str(path.relative_to(here)) for path in here.rglob("*.json")] == ["runs/v1.2/sweep.json"]
     assert "sweep: runs/v1.2; the same command with out=runs/v1.2" in capsys.readouterr().out
-    assert sweep.plan(BY_WORDS["evaluate"], words) == (Path("runs/v1.2"), done)
+    assert root == Path("runs/v1.2") and sweep.plan(root, words) == done
 
 
 @pytest.mark.slow
@@ -126,6 +131,8 @@ def test_results_of_training_and_comparison_in_the_table(tmp_path):
     ("words", "message"),
     [
         (["evaluate", "seed=1", "-m"], "-m runs several values of a key, for instance seed=1,2,3"),
+        (["evaluate", "seed=1..3", "-m"], "'seed=1..3' is one value, a range is written seed=range(1,4)"),
+        (["evaluate", "seed=1,", "-m"], "'seed=1,' has an empty value, give for instance seed=1,2"),
         (["evaluate", "seed=1,x", "-m"], "evaluate: 'seed' expects int, got 'x'"),
         (["evaluate", "policy=synergy,sinergy", "-m"], "no policy 'sinergy'. Did you mean 'synergy'?"),
         (["list", "what=hands,arms", "-m"], "`dexgrasp list` has no key out"),

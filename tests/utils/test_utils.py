@@ -1,5 +1,6 @@
 """Helpers shared by all layers: atomic files, locks, timers, rotations against scipy."""
 
+import errno
 import json
 import os
 import threading
@@ -10,7 +11,19 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from dexgrasp.utils.files import atomic_path, folder_lock, remove_partials, write_bytes, write_json, write_text
+from dexgrasp.utils import files
+from dexgrasp.utils.files import (
+    append_text,
+    atomic_folder,
+    atomic_path,
+    folder_lock,
+    remove_partial_folders,
+    remove_partials,
+    restore_folder,
+    write_bytes,
+    write_json,
+    write_text,
+)
 from dexgrasp.utils.rotations import Pose, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from dexgrasp.utils.timers import LapTimer, Stopwatch, Timing, device_clock, latency_percentiles, latency_summary
 
@@ -76,16 +89,52 @@ def test_a_file_appears_complete_or_not_at_all(tmp_path):
     assert path.read_text() == "half" and list(path.parent.iterdir()) == [path]
 
 
-def test_a_folder_is_replaced_as_a_whole(tmp_path):
+@pytest.mark.parametrize("exchange", [True, False], ids=["exchange", "two renames"])
+def test_a_folder_is_replaced_as_a_whole_and_foreign_entries_stay(exchange, tmp_path, monkeypatch):
+    if not exchange:  # as on a file system that cannot exchange folders
+        monkeypatch.setattr(files, "_exchange", lambda *_: (_ for _ in ()).throw(OSError(errno.EINVAL, "no")))
+    bundle = tmp_path / "bundle"
     for content in ("old", "new"):
-        with atomic_path(tmp_path / "bundle") as partial:
-            partial.mkdir()
-            (partial / content).touch()
-    with pytest.raises(OSError), atomic_path(tmp_path / "bundle") as partial:
-        partial.mkdir()
-        (partial / "torn").touch()
+        with atomic_folder(bundle, own=("graph", "contract")) as partial:
+            (partial / "graph").write_text(content)
+            if content == "old":
+                (partial / "contract").touch()
+        (bundle / "notes").mkdir(exist_ok=True)
+        (bundle / "notes/mine.txt").write_text("mine")
+    with pytest.raises(OSError), atomic_folder(bundle, own=("graph",)) as partial:
+        (partial / "graph").write_text("torn")
         raise OSError
-    assert [path.name for path in tmp_path.rglob("*")] == ["bundle", "new"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")) == [
+        *("bundle", "bundle/graph", "bundle/notes", "bundle/notes/mine.txt")
+    ]
+    assert (bundle / "graph").read_text() == "new" and (bundle / "notes/mine.txt").read_text() == "mine"
+
+
+def test_a_replacement_that_was_killed_between_two_renames_is_undone(tmp_path):
+    (tmp_path / ".old-bundle").mkdir()
+    (tmp_path / ".old-bundle/graph").touch()
+    (tmp_path / ".partial-1-bundle").mkdir()
+    (tmp_path / ".partial-1-other").mkdir()
+    restore_folder(tmp_path / "bundle")
+    remove_partial_folders(tmp_path / "bundle")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".partial-1-other", "bundle"]
+    assert (tmp_path / "bundle/graph").exists()
+    (tmp_path / ".old-bundle").mkdir()
+    remove_partial_folders(tmp_path / "bundle")
+    assert not (tmp_path / ".old-bundle").exists()
+
+
+def test_a_full_disk_names_the_file_and_leaves_whole_lines(tmp_path, monkeypatch):
+    append_text(tmp_path / "log", "whole\n")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    for write in (append_text, write_text):
+        with pytest.raises(OSError, match=r"No space left on device: '.*/log'"):
+            write(tmp_path / "log", "more\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
 def test_text_bytes_and_json_are_written_as_given(tmp_path):

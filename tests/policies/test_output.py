@@ -1,0 +1,223 @@
+"""The folder or file that a command writes: whose it may be, one process at a time, what `force=true` does."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from dexgrasp import assets
+from dexgrasp.policies.cli.commands import COMMANDS
+from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.cli.option_docs import keys
+from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder, forced
+from tests.helpers.faults import contents
+
+ROOT = Path(__file__).resolve().parents[2]
+NEEDED = {
+    "objects import": ["meshes"],
+    "objects compare": ["shipped", "shipped"],
+    "train": ["objects=generated:4", "validation_objects=generated:2:validation"],
+    "compare": ["zero", "synergy"],
+    "report": ["runs/a"],
+    "video": ["runs/a"],
+    "export": ["policy=allegro/student"],
+    "publish": ["policy=allegro/student"],
+    "bench ablations": ["teacher=allegro/teacher"],
+    "checkpoint sb3": ["allegro/teacher"],
+    "calibrate camera": ["views"],
+    "replay": ["bag", "policy=allegro/student"],
+}
+"""Words without which a command is no command."""
+
+
+def has_out(command):
+    try:
+        return any(key.name == "out" for key in keys(command.schema, command.config))
+    except ImportError:
+        return False
+
+
+WRITERS = [command for command in COMMANDS if has_out(command)]
+FOLDERS = [command for command in WRITERS if not command.out_is_file]
+BOX = FolderKind("box", lambda path: (path / "box").exists())
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A working directory with a folder of the user, and inputs that exist."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/config.yaml").write_text("a: 1\n")
+    (tmp_path / "docs/README.md").write_text("my notes\n")
+    for name in ("meshes", "views", "bag"):
+        (tmp_path / name).mkdir()
+    return tmp_path
+
+
+def state(folder):
+    """Everything below a folder, with the times of change of files."""
+    return {
+        path: (path.is_file() and path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+def line(command, out):
+    return [*command.words.split(), *NEEDED.get(command.words, []), f"out={out}"]
+
+
+@pytest.mark.parametrize("command", FOLDERS, ids=lambda command: command.words)
+def test_no_command_writes_into_a_folder_of_the_user(command, here, capsys):
+    before = state(here)
+    assert main(line(command, "docs")) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "error: out=docs holds other files (README.md, config.yaml) and is no " in error
+    assert "choose another out=, or give force=true, which moves the folder to docs.replaced-1" in error
+    assert state(here) == before
+
+
+@pytest.mark.parametrize("command", FOLDERS, ids=lambda command: command.words)
+def test_no_command_writes_into_a_run_of_another_command_or_a_shipped_policy(command, here, capsys):
+    if command.words != "bench deploy":
+        (here / "docs/run.json").write_text('{"kind": "benchdeploy"}')
+        assert main(line(command, "docs")) == 2
+        assert "out=docs is a run of 'benchdeploy' and is no " in capsys.readouterr().err
+    if command.words not in ("publish", "export"):
+        teacher = assets.ROOT / "policies/allegro/teacher"
+        before = state(teacher)
+        assert main(line(command, teacher)) == 2
+        assert state(teacher) == before
+
+
+@pytest.mark.parametrize("out", ["/", "/etc", ".", "..", "docs/..", "link", "nowhere"])
+def test_places_that_are_no_folder_of_results(out, here, capsys):
+    (here / "link").symlink_to("docs")
+    (here / "nowhere").symlink_to("gone")
+    before = state(here)
+    for command in ("objects generate n=1", "evaluate trials=1", "export policy=allegro/student", "calibrate board"):
+        for force in ([], ["force=true"]) if out != "link" else ([],):
+            assert main([*command.split(), f"out={out}", *force]) == 2
+    assert "out=" in capsys.readouterr().err and state(here) == before
+
+
+@pytest.mark.parametrize("command", ["objects generate n=1", "export policy=allegro/student", "publish policy=x"])
+def test_an_empty_out_is_not_the_working_directory(command, here, capsys):
+    before = state(here)
+    assert main([*command.split(), "out="]) == 2
+    assert "out" in capsys.readouterr().err and state(here) == before
+
+
+def test_a_process_that_writes_a_folder_keeps_all_others_out_and_frees_it_when_killed(here):
+    hold = (
+        "import sys, time; from dexgrasp.utils.output import *; from pathlib import Path\n"
+        "with claimed_folder('run', FolderKind('box', lambda path: True)): print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", hold], stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    assert other.stdout and other.stdout.readline() == b"held\n"
+    try:
+        with (
+            pytest.raises(OSError, match=rf"run is in use by process {other.pid} on .*choose another out="),
+            claimed_folder("run", BOX),
+        ):
+            pass
+        with pytest.raises(OSError, match="is in use"), forced(), claimed_folder("run", BOX):
+            pass
+    finally:
+        other.kill()
+        other.communicate()
+    with claimed_folder("run", BOX) as path:
+        assert path.is_dir()
+
+
+def test_of_two_threads_one_writes_a_folder(here):
+    refused = []
+
+    def second():
+        try:
+            with claimed_folder("run", BOX):
+                pass
+        except OSError as error:
+            refused.append(str(error))
+
+    with claimed_folder("run", BOX) as path:
+        (path / "box").touch()
+        with claimed_folder("run", BOX):  # the command itself, once more
+            pass
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join(10)
+    assert len(refused) == 1 and "is in use by" in refused[0]
+
+
+def test_a_refusal_after_the_claim_leaves_no_folder(here):
+    with pytest.raises(ValueError), claimed_folder("a/b/run", BOX):
+        raise ValueError
+    assert not (here / "a").exists()
+    (here / "empty").mkdir()
+    with pytest.raises(ValueError), claimed_folder("empty", BOX):
+        raise ValueError
+    assert (here / "empty").is_dir()
+
+
+def test_force_moves_the_old_content_aside_and_says_where(here, caplog):
+    for number in (1, 2):
+        with forced(), claimed_folder("docs", BOX) as path:
+            assert [entry.name for entry in path.iterdir()] == [".lock"]
+            (path / "box").write_text(str(number))
+            with claimed_folder(path / "inner", BOX) as inner:
+                (inner / "box").touch()
+            with claimed_folder(path / "inner", BOX) as inner:
+                assert (inner / "box").exists()  # force holds for what was there before the command
+    assert not (here / "docs.replaced-1/.lock").exists()
+    assert (here / "docs.replaced-1/README.md").read_text() == "my notes\n"
+    assert (here / "docs.replaced-2/box").read_text() == "1" and (here / "docs/box").read_text() == "2"
+    assert "what was at docs (2 entries: README.md, config.yaml) is now at docs.replaced-1" in caplog.text
+
+
+def test_a_link_to_a_folder_of_the_kind_stays_a_link(here):
+    (here / "disk").mkdir()
+    (here / "run").symlink_to("disk")
+    with claimed_folder("run", BOX) as path:
+        (path / "box").touch()
+    assert (here / "run").is_symlink() and (here / "disk/box").exists()
+
+
+def test_unfinished_files_of_killed_processes_go_and_those_of_other_runs_stay(here):
+    for folder in ("run", "run/deep", "run/other"):
+        (here / folder).mkdir()
+        (here / folder / ".partial-1-x").touch()
+        (here / folder / "box").touch()
+    (here / "run/other/.lock").touch()
+    (here / "run/.partial-7-bundle").mkdir()
+    (here / ".partial-1-run").mkdir()
+    (here / ".partial-1-runs").mkdir()
+    with claimed_folder("run", BOX):
+        pass
+    left = sorted(str(path.relative_to(here)) for path in here.rglob(".partial*"))
+    assert left == [".partial-1-runs", "run/other/.partial-1-x"]
+
+
+def test_a_file_is_replaced_only_if_a_command_has_written_it(here, caplog):
+    (here / "mine.html").write_text("<html>mine</html>")
+    with pytest.raises(ValueError, match=r"out=mine.html exists and was not written by dexgrasp"):
+        claim_file("mine.html")
+    with forced():
+        assert claim_file("mine.html") == Path("mine.html")
+    assert (here / "mine.html.replaced-1").read_text() == "<html>mine</html>" and not (here / "mine.html").exists()
+    assert main(["objects", "show", "shipped", "most=4", "out=sheet.png"]) == 0
+    assert main(["objects", "show", "shipped", "most=4", "out=sheet.png"]) == 0
+    assert set(contents(here)) >= {"sheet.png"}
+
+
+def test_force_is_no_key_of_a_configuration(here, capsys):
+    assert main(["evaluate", "force=true", "--cfg"]) == 0
+    assert "\nforce:" not in capsys.readouterr().out
+    assert main(["evaluate", "force=maybe"]) == 2
+    assert "'force' expects true or false, got 'maybe'" in capsys.readouterr().err
+    assert main(["list", "what=hands", "force=true"]) == 2
+    assert "`dexgrasp list` has no key out" in capsys.readouterr().err
