@@ -6,7 +6,7 @@ of options (fields of a class), texts of errors, annotations and docstrings.
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -165,25 +165,26 @@ class _Visitor(cst.CSTVisitor):
         return bool(named) and isinstance(named[-1], cst.ClassDef)
 
 
-def make_mutants(path: Path, sample: int = 0, seed: int = 0) -> tuple[list[Mutant], int]:
+def make_mutants(path: Path, sample: int = 0, seed: int = 0, left_out: Sequence[str] = ()) -> tuple[list[Mutant], int]:
     """Return mutants of a module in order of its code, and how many there are in all.
 
-    `sample`: largest number of mutants returned, drawn with `seed`; 0: all.
+    `sample`: largest number of mutants returned, drawn with `seed`; 0: all. `left_out`: classes without mutants.
     """
     source = path.read_text(encoding="utf-8")
     module = cst.parse_module(source)
     visitor = _Visitor()
     module.visit(visitor)
-    places = list(range(len(visitor.found)))
+    found = [change for change in visitor.found if change[0].split(".")[0] not in left_out]
+    places = list(range(len(found)))
     if 0 < sample < len(places):
         places = sorted(random.Random(seed).sample(places, sample))
     mutants: dict[str, Mutant] = {}
-    for where, node, changed in (visitor.found[place] for place in places):
+    for where, node, changed in (found[place] for place in places):
         replaced = module.deep_replace(node, changed)
         if isinstance(replaced, cst.Module) and replaced.code != source:
             name = f"{where}: {_difference(source, replaced.code)}"
             mutants.setdefault(name, Mutant(name, replaced.code))
-    return list(mutants.values()), len(visitor.found)
+    return list(mutants.values()), len(found)
 
 
 def _difference(before: str, after: str) -> str:

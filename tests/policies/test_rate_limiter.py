@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter
+from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter, max_stoppable_step
 
 AXIS = np.array([2.0, -3.0, 6.0]) / 7
 START = Rotation.from_rotvec([0.4, 1.1, -0.7])
@@ -55,6 +55,14 @@ def test_a_turn_about_another_axis_changes_the_step_by_its_limit():
     np.testing.assert_allclose(here.as_rotvec(), [0, 0, 0.3], atol=1e-12)
     made.step_towards(wxyz(Rotation.from_rotvec([0.2, 0, 0]) * here))
     np.testing.assert_allclose(turned(made, here), [0.06, 0, 0.2 - 0.08], atol=1e-12)
+
+
+def test_braking_on_either_side_of_another_tick():
+    """One tick covers 1, two cover 3 = 2 + 1, three cover 6; a little more needs one more, of D / n + (n - 1) / 2."""
+    distance = np.array([0.99, 1.01, 2.99, 3.01, 5.99, 6.01])
+    by_hand = [0.99, 0.505 + 0.5, 1.495 + 0.5, 3.01 / 3 + 1, 5.99 / 3 + 1, 6.01 / 4 + 1.5]
+    np.testing.assert_allclose(max_stoppable_step(distance, np.array(1.0)), by_hand, rtol=1e-12)
+    np.testing.assert_allclose(max_stoppable_step(0.04 * distance, np.array(0.04)), 0.04 * np.array(by_hand))
 
 
 def test_a_limiter_of_turns_begins_at_rest_at_the_identity():

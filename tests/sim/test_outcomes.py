@@ -205,6 +205,29 @@ def test_limits_belong_to_the_better_side(heights, beside, expected):
     assert episode(heights, beside) == expected
 
 
+def test_a_push_after_the_grasp_phase_is_none():
+    """An object that is pushed while the empty hand rises was missed before."""
+    for phase in (GRASP, GRASP + LIFT):
+
+        def push(step, state, phase=phase):
+            state.object_pos_w[:, 1] += 0.3 * (step >= phase)
+
+        assert failure(push, heights=[0.0] * STEPS) == "missed"
+
+
+@pytest.mark.parametrize(("slip_m", "held"), [(0.08, False), (0.0799, True)])
+def test_eight_centimetres_of_slip_are_too_many(slip_m, held):
+    tracker, state = OutcomeTracker(1, STEP_S), world()
+    state.object_pos_w[:], state.palm_pos_w[:] = 0.0, 0.0
+    state.palm_quat_w[:] = torch.tensor([1.0, 0.0, 0.0, 0.0])
+    tracker.reset(torch.tensor([0]), state)
+    state.object_pos_w[:, 2] = state.palm_pos_w[:, 2] = 0.5
+    update(tracker, state, "lifting", "lift_ends")
+    state.object_pos_w[:, 0] = slip_m
+    update(tracker, state, "holding")
+    assert bool(tracker.held) == held
+
+
 def test_a_reset_forgets_how_long_the_object_was_not_touched():
     tracker, state = OutcomeTracker(1, STEP_S), world()
     tracker.reset(torch.tensor([0]), state)
@@ -297,4 +320,7 @@ def test_a_reset_forgets_the_given_rows_only():
     tracker.reset(torch.tensor([1]), state)
     assert tracker.unstable.tolist() == [True, False]
     assert tracker.penetration_m.tolist() == [0.003, 0.0]
+    tracker.restart_attempt(torch.tensor([0, 1]))
+    tracker.reset(torch.tensor([1]), state)
+    assert tracker.attempts.tolist() == [2, 1]
     assert tracker.start_pos_w[:, 0].tolist() == pytest.approx([0.1, 1.1])

@@ -61,7 +61,7 @@ def test_object_spin_is_squared_and_capped_at_ten():
 
 
 def test_palm_speed_costs_ten_times_as_much_when_fast():
-    near(rewards.palm_speed(torch.tensor([[0.2, 0.0, 0.0], [0.0, 0.3, 0.0]])), 0.04, 0.9)
+    near(rewards.palm_speed(torch.tensor([[0.2, 0.0, 0.0], [0.0, 0.3, 0.0], [0.0, 0.0, 0.25]])), 0.04, 0.9, 0.0625)
 
 
 def test_lift_is_the_share_of_the_commanded_rise():
@@ -151,6 +151,15 @@ def test_terms_count_in_their_phases(allegro, phased, term, values):
     near(total, *(2.0 * value for value in values))
     near(given.weighted[term], *(2.0 * value for value in values))
     assert means == pytest.approx(dict.fromkeys(names, 0.0) | {term: 2.0 * sum(values) / 4}, abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rewards_are_of_single_precision_whatever_the_state_is(allegro, phased, dtype):
+    context = replace(phased, **{n: getattr(phased, n).to(dtype) for n in ("object_vectors_p", "action")})
+    given = rewards.Rewards(RewardCfg(), allegro)
+    total, _ = given(context)
+    assert {total.dtype, *(term.dtype for term in given.weighted.values())} == {torch.float32}
+    assert rewards.reach(context.object_vectors_p.norm(dim=-1), given._keypoint_weights).dtype == dtype
 
 
 @pytest.mark.parametrize(("step", "share"), [(10, 1.0), (11, 0.75), (12, 0.5), (13, 0.375), (14, 0.3), (15, 0.3)])

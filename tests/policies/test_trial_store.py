@@ -1,0 +1,149 @@
+"""Plans and stores of trials: which blocks remain, what a torn or foreign file does."""
+
+import json
+import math
+from dataclasses import asdict
+
+import pytest
+
+from dexgrasp.policies.evaluation.trial_store import (
+    FIELDS,
+    JsonLinesStore,
+    TrialPlan,
+    has_trials,
+    select,
+    whole_blocks,
+)
+from dexgrasp.sim.task.outcomes import Outcome
+
+PLAN = TrialPlan(disturbances=["none", "heavy"], trials=5, rows=2, objects=["box", "mug", "cup"])
+
+
+def outcome(disturbance, trial, name=None, **measured):
+    values = {"lift_m": 0.125, "slip_m": 0.0, "penetration_m": 0.001} | measured
+    return Outcome(
+        trial=trial,
+        object=name or PLAN.objects[trial % 3],
+        disturbance=disturbance,
+        success=trial % 2 == 0,
+        failure="" if trial % 2 == 0 else "missed",
+        **values,
+    )
+
+
+def outcomes(disturbance, *trials):
+    return [outcome(disturbance, trial) for trial in trials]
+
+
+def names(blocks):
+    return [(block.disturbance, list(block.trials)) for block in blocks]
+
+
+def test_a_plan_of_blocks_worked_by_hand():
+    blocks = PLAN.blocks()
+    assert names(blocks) == [(name, [i, i + 1]) for name in ("none", "heavy") for i in (0, 2, 4)]
+    assert [PLAN.object_of(trial) for trial in range(5)] == ["box", "mug", "cup", "box", "mug"]
+    assert PLAN.requested(blocks[2]) == [("none", 4)]  # trial 5 fills the block only
+    assert PLAN.requested(blocks[3]) == [("heavy", 0), ("heavy", 1)]
+
+
+@pytest.mark.parametrize(
+    ("stored", "remaining"),
+    [
+        ([], [("none", 0), ("none", 2), ("none", 4), ("heavy", 0), ("heavy", 2), ("heavy", 4)]),
+        (outcomes("none", 0, 1, 2, 4), [("none", 2), ("heavy", 0), ("heavy", 2), ("heavy", 4)]),
+        (outcomes("none", 0, 1, 2, 3, 4) + outcomes("heavy", 0, 1, 2, 3, 4), []),
+        (outcomes("heavy", 0, 1, 2, 3, 4, 5), [("none", 0), ("none", 2), ("none", 4)]),
+    ],
+)
+def test_what_remains_are_blocks_with_a_requested_trial_that_is_not_stored(stored, remaining):
+    assert [(block.disturbance, block.trials.start) for block in PLAN.remaining(stored)] == remaining
+
+
+def test_selected_trials_come_in_the_order_of_the_plan():
+    stored = [*outcomes("heavy", 5, 4, 0), *outcomes("force", 0), *outcomes("none", 3, 1)]
+    expected = [("none", 1), ("none", 3), ("heavy", 0), ("heavy", 4)]
+    assert [(o.disturbance, o.trial) for o in PLAN.select(stored)] == expected
+    assert [(o.disturbance, o.trial) for o in select(stored, ["heavy"], 1)] == [("heavy", 0)]
+
+
+@pytest.mark.parametrize(
+    ("none", "heavy", "kept"),
+    [
+        ((0, 1, 2), (), [("none", 0), ("none", 1)]),  # the block of 2 was cut
+        ((0, 1, 2, 3), (0,), [("none", 0), ("none", 1), ("none", 2), ("none", 3)]),
+        ((0, 1, 2, 3, 4), (0, 1), [("none", i) for i in range(5)] + [("heavy", 0), ("heavy", 1)]),  # all requested
+        ((0, 1, 2, 3, 4, 5, 6), (), [("none", i) for i in range(7)]),  # of an earlier start that asked for more
+    ],
+)
+def test_unfinished_blocks_are_run_again(none, heavy, kept):
+    stored = outcomes("none", *none) + outcomes("heavy", *heavy)
+    assert [(o.disturbance, o.trial) for o in whole_blocks(stored, PLAN)] == kept
+
+
+@pytest.mark.parametrize(
+    ("stored", "text"),
+    [
+        (outcomes("none", 1), "stored trial 1 with 'mug' stands where trial 0 with 'box' belongs"),
+        (outcomes("none", 0, 2), "stored trial 2 with 'cup' stands where trial 1 with 'mug' belongs"),
+        ([outcome("heavy", 0, "jar")], "stored trial 0 with 'jar' stands where trial 0 with 'box' belongs"),
+    ],
+)
+def test_trials_of_other_objects_or_out_of_order_are_refused(stored, text):
+    with pytest.raises(ValueError, match=text + r".*choose another out="):
+        whole_blocks(stored, PLAN)
+
+
+def test_a_line_holds_the_fields_of_a_trial_and_no_more(tmp_path):
+    store = JsonLinesStore(tmp_path / "trials.jsonl")
+    assert store.read() == []
+    rows = [asdict(outcome("größer", 0)) | {"worker": "w", "seed": 3}, asdict(outcome("none", 1, lift_m=-math.inf))]
+    store.append(rows)
+    store.append([asdict(outcome("none", 2))])
+    lines = store.path.read_text(encoding="utf-8").splitlines()
+    assert [list(json.loads(line)) for line in lines] == [list(FIELDS)] * 3
+    assert lines[0] == (
+        '{"trial": 0, "object": "box", "disturbance": "größer", "success": true, "failure": "", "lift_m": 0.125, '
+        '"slip_m": 0.0, "penetration_m": 0.001, "attempts": 1}'
+    )
+    assert json.loads(lines[1])["lift_m"] is None
+    found = store.read()
+    assert found[0] == outcome("größer", 0) and math.isnan(found[1].lift_m) and found[2] == outcome("none", 2)
+
+
+def test_a_torn_last_line_is_left_out_and_deleted_when_the_run_goes_on(tmp_path):
+    store = JsonLinesStore(tmp_path / "trials.jsonl")
+    store.append([asdict(one) for one in outcomes("none", 0, 1, 2, 3)])
+    whole = store.path.read_bytes()
+    store.path.write_bytes(whole[:-20])
+    assert store.read() == outcomes("none", 0, 1, 2)
+    assert store.resume(PLAN) == outcomes("none", 0, 1)
+    assert store.path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
+    assert names(PLAN.remaining(store.read()))[0] == ("none", [2, 3])
+
+
+def test_a_damaged_line_and_one_of_an_older_version_are_refused(tmp_path):
+    store = JsonLinesStore(tmp_path / "trials.jsonl")
+    store.append([asdict(one) for one in outcomes("none", 0, 1)])
+    text = store.path.read_text()
+    store.path.write_text("{" + text)
+    with pytest.raises(ValueError, match=r"trials\.jsonl.*damaged"):
+        store.read()
+    store.path.write_text(text.replace(', "attempts": 1', "", 1))
+    with pytest.raises(ValueError, match="choose another out="):
+        store.read()
+
+
+def test_a_run_has_trials_where_one_of_its_files_is_not_empty(tmp_path):
+    assert not has_trials(tmp_path)
+    (tmp_path / "trials.jsonl").touch()
+    (tmp_path / "trials").mkdir()
+    (tmp_path / "trials/none-000000000.parquet").touch()
+    (tmp_path / "trials/folder.parquet").mkdir()
+    (tmp_path / "trials/other.txt").write_text("1")
+    assert not has_trials(tmp_path)
+    (tmp_path / "trials/none-000000002.parquet").write_bytes(b"P")
+    assert has_trials(tmp_path)
+    (tmp_path / "trials/none-000000002.parquet").unlink()
+    (tmp_path / "trials.jsonl").write_text("{}\n")
+    assert has_trials(tmp_path)
