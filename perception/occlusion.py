@@ -24,14 +24,13 @@ class HandCapsules:
     """(capsule, 3) other end of the axis, frame of the body [m]."""
     radius_m: Tensor
     """(capsule,) [m]."""
+    _body: Tensor = field(init=False, repr=False)
 
     def pose(self, base_pos_w: Tensor, base_quat_w: Tensor, joint_pos: Tensor) -> tuple[Tensor, Tensor]:
         """Return both ends of the axes (env, capsule, 3) in the world, from base pose and joints."""
         pos, quat = self.kinematics.forward(base_pos_w, base_quat_w, joint_pos)
         pos, quat = pos.index_select(1, self._body), quat.index_select(1, self._body)
         return pos + quat_rotate(quat, self.start), pos + quat_rotate(quat, self.end)
-
-    _body: Tensor = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Send `body` to the device, once."""
