@@ -8,8 +8,6 @@ import contextlib
 import io
 import json
 import re
-import zipfile
-import zlib
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,8 @@ import yaml
 LARGEST_YAML = 100_000
 """Largest number of values in a YAML file with its aliases expanded."""
 
-NPZ_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, OSError, RuntimeError),
-    *(AttributeError, SyntaxError, TypeError, ValueError),
-)
-"""Errors that zipfile and NumPy raise for damaged archives and headers of arrays."""
+DEEPEST_YAML = 50
+"""Largest depth of nested values in a YAML file."""
 
 
 class DamagedFileError(ValueError):
@@ -38,12 +33,24 @@ class DamagedFileError(ValueError):
 class Yaml(yaml.SafeLoader):
     """YAML in which 1e-5 is a number, keys are unique, and aliases cannot grow without limit."""
 
+    _depth = 0
+
     def get_single_node(self) -> yaml.Node | None:
         """Return the root, once it is known to be of a bounded size."""
         node = super().get_single_node()
         if node is not None and _size(node, {}) > LARGEST_YAML:
             raise yaml.YAMLError(f"it holds more than {LARGEST_YAML} values")
         return node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return the next node. Raises YAMLError where it is nested too deep."""
+        self._depth += 1
+        if self._depth > DEEPEST_YAML:
+            raise yaml.YAMLError("it is nested too deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return the mapping. Raises ConstructorError where a key occurs twice."""
@@ -98,12 +105,17 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
 
 def parse_npz(content: bytes, name: str | Path) -> dict[str, Any]:
     """Return the arrays of an npz file; objects in it are refused."""
-    import numpy as np  # not behind --help
+    import zipfile  # these are not behind --help
+    import zlib
 
+    import numpy as np
+
+    archive = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, OSError)
+    header = (RuntimeError, AttributeError, SyntaxError, TypeError, ValueError)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
-    except NPZ_ERRORS as error:
+    except (*archive, *header) as error:
         raise DamagedFileError(name, "npz file", error) from error
 
 
@@ -114,7 +126,7 @@ def read_npz(path: str | Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def reading(path: str | Path, kind: str) -> Iterator[None]:
-    """Turn errors of missing keys and wrong types into DamagedFileError, while parsed content is taken apart.
+    """Turn errors of missing keys and wrong types inside the block into DamagedFileError.
 
     `path`: the file or folder that was read; `kind`: what was expected, in words.
     """
