@@ -288,7 +288,7 @@ class ObjectModel:
                 arrays = {key: _read_array(archive, key, kind.dtype) for key, kind in _ARRAYS.items()}
                 meta = bytes(_read_array(archive, "meta", np.uint8))
             scalars = build(_Scalars, parse_json(meta, "meta"), "meta")
-            model = ObjectModel(**asdict(scalars), **arrays)
+            model = ObjectModel(**asdict(scalars), **arrays)  # pyright: ignore[reportArgumentType]
             model._check_geometry()
             model._check_physics()
             return model
