@@ -265,7 +265,8 @@ class _Reader:
         hints = fields(schema)
         for key in tree:
             if key not in hints:
-                raise ConfigError(self._unknown(prefix + _deepest(key, tree[key]), [prefix + known for known in hints]))
+                full = prefix + _deepest(str(key), tree[key])
+                raise ConfigError(self._unknown(full, [prefix + known for known in hints]))
         given = {}
         for field in dataclasses.fields(schema):  # type: ignore[arg-type]
             hint, value = hints[field.name], tree.get(field.name, NOT_GIVEN)

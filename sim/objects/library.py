@@ -22,7 +22,7 @@ from dexgrasp.configs.schema import build
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.readers import NPZ_ERRORS, parse_json, read_json_object
-from dexgrasp.utils.text import comma_separated, did_you_mean
+from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
@@ -129,18 +129,18 @@ class ObjectEntry:
         _check_names(self.name, self.family, self.split)
         path = PurePosixPath(self.file)
         if not self.file or "\0" in self.file or path.is_absolute() or ".." in path.parts:
-            raise ValueError(f"file must be a path inside the library, got {self.file!r}")
+            raise ValueError(f"file must be a path inside the library, got {shown(self.file)}")
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"sha256 must be 64 hexadecimal digits, got {self.sha256[:80]!r}")
+            raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(self.sha256)}")
 
 
 def _check_names(name: str, family: str, split: str) -> None:
     if not 1 <= len(name) <= 255 or not name.isprintable() or name in (".", "..") or {"/", "\\"} & set(name):
-        raise ValueError(f"name must be 1 to 255 printable characters without slashes, got {name[:80]!r}")
+        raise ValueError(f"name must be 1 to 255 printable characters without slashes, got {shown(name)}")
     if not family or not family.isprintable():
-        raise ValueError(f"family must be a word, got {family[:80]!r}")
+        raise ValueError(f"family must be a word, got {shown(family)}")
     if split not in SPLITS:
-        raise ValueError(f"unknown split '{split[:80]}'; splits: {', '.join(SPLITS)}")
+        raise ValueError(f"unknown split {shown(split)}; splits: {', '.join(SPLITS)}")
 
 
 def entry_from_dict(values: Mapping[str, Any]) -> ObjectEntry:
@@ -288,7 +288,7 @@ class ObjectModel:
                 arrays = {key: _read_array(archive, key, kind.dtype) for key, kind in _ARRAYS.items()}
                 meta = bytes(_read_array(archive, "meta", np.uint8))
             scalars = build(_Scalars, parse_json(meta, "meta"), "meta")
-            model = ObjectModel(**asdict(scalars), **arrays)
+            model = ObjectModel(**asdict(scalars), **arrays)  # pyright: ignore[reportArgumentType]
             model._check_geometry()
             model._check_physics()
             return model
@@ -460,7 +460,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES}")
     tree = read_json_object(path)
     if tree.get("format") != FORMAT or isinstance(tree["format"], bool):
-        raise ValueError(f"{path}: format {str(tree.get('format'))[:80]}, this version reads {FORMAT}: make it anew")
+        raise ValueError(f"{path}: format {shown(tree.get('format'))}, this version reads {FORMAT}: make it anew")
     return tree
 
 

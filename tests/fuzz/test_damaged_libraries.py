@@ -45,7 +45,7 @@ CHANGES = {
     "objects": lambda a: a.astype(object),
     "turned": lambda a: a[::-1],
     "negative": lambda a: -a,
-    "shifted": lambda a: a + 1_000_000,
+    "shifted": lambda a: (a + 1e6).astype(a.dtype),
     **{f"times {number}": (lambda a, number=number: (a * number).astype(a.dtype)) for number in NUMBERS},
     **{f"first {number}": (lambda a, number=number: _with_first(a, number)) for number in NUMBERS},
 }

@@ -23,6 +23,9 @@ def _misbehave(how):
             ctypes.string_at(0)
         case "sleeps in native code":
             ctypes.PyDLL(None).sleep(1000)  # holds the interpreter's lock
+        case "computes":
+            while True:
+                pass
         case "wants memory":
             return len(bytearray(3 << 30))
         case "is killed":
@@ -33,7 +36,7 @@ def _misbehave(how):
 
 
 def test_one_task_that_misbehaves_costs_its_own_result_only():
-    ways = ["good", "exits", "crashes", "sleeps in native code", "wants memory", "is killed", "better"]
+    ways = ["good", "exits", "crashes", "sleeps in native code", "computes", "wants memory", "is killed", "better"]
     start = time.monotonic()
     limits = TaskLimits(time_s=2.0, memory_gib=2.0)
     found = {item: getattr(result, "reason", result) for item, result in run_in_processes(_misbehave, ways, 1, limits)}
@@ -43,6 +46,7 @@ def test_one_task_that_misbehaves_costs_its_own_result_only():
         "exits": "its process ended with status 9 (a crash, or more than 2 GiB of memory)",
         "crashes": "its process died of SIGSEGV (a crash, or more than 2 GiB of memory)",
         "sleeps in native code": "not done within 2 s",
+        "computes": "not done within 2 s",
         "wants memory": "more than 2 GiB of memory",
         "is killed": "its process was killed twice (SIGKILL); is memory short?",
     }
