@@ -17,7 +17,8 @@ from PIL import Image
 
 from dexgrasp.perception.calibration.board_layout import BoardCfg, BoardLayoutError, find_dictionary, opencv_board
 from dexgrasp.perception.calibration.charuco import BoardDetection, draw_board, find_board
-from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, LimitsCfg, Mounted, calibrate
+from dexgrasp.perception.calibration.contradictions import LimitsCfg
+from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, Mounted, calibrate
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_matrix
 from dexgrasp.perception.cameras.open import read_intrinsics
@@ -94,9 +95,7 @@ def calibrate_camera(cfg: CalibrateCameraCfg) -> None:
             serial, between = cfg.serial, None
         views = _find(cfg.board, images, camera)
         carriers = _carriers(cfg, views, Path(cfg.source) / POSES)
-        result = calibrate(
-            views, carriers, cfg.board, camera, cfg.mounted, limits=cfg.limits, stated_sd=cfg.stated_sd
-        )
+        result = calibrate(views, carriers, cfg.board, camera, cfg.mounted, limits=cfg.limits, stated_sd=cfg.stated_sd)
         for note in result.notes:
             log.warning("within the limits: %s", note)
         summary = result.summary()
@@ -140,7 +139,9 @@ def _read_gray(file: Path) -> NDArray[np.uint8]:
         return np.rint(255 * values / max(float(values.max()), 1.0)).astype(np.uint8)
 
 
-def _photograph(cfg: CalibrateCameraCfg) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics, str, NDArray[np.float64] | None]:
+def _photograph(
+    cfg: CalibrateCameraCfg,
+) -> tuple[dict[str, NDArray[np.uint8]], Intrinsics, str, NDArray[np.float64] | None]:
     """Return colour images of a camera, its colour intrinsics, serial number and T_color_depth."""
     mounted: Mounted = cfg.mounted
     if mounted == "flange" or cfg.stream != "color":
