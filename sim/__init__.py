@@ -12,8 +12,8 @@ def _check_mujoco_gl() -> None:
     value, known = os.environ.get("MUJOCO_GL", ""), _RENDERERS.get(platform.system(), ("glfw",))
     if value.strip().lower() not in (*known, *_SWITCHES):
         raise ImportError(
-            f"MUJOCO_GL={value} is no OpenGL backend of MuJoCo: set it to {', '.join(known)} or off, or unset it, which "
-            "lets dexgrasp choose"
+            f"MUJOCO_GL={value} is no OpenGL backend of MuJoCo: set it to {', '.join(known)} or off, or unset it, "
+            "which lets dexgrasp choose"
         )
 
 

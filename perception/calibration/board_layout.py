@@ -78,7 +78,7 @@ def layout_misfit(board: BoardCfg, markers: NDArray[np.float32], ids: NDArray[np
 
 
 def find_dictionary(images: Iterable[NDArray[np.uint8]], known: str) -> str:
-    """Return in words the dictionary of which images (rows, columns) show the most markers; empty if that is `known`."""
+    """Return in words the dictionary of most markers in images (rows, columns); empty if that is `known`."""
     cv2 = opencv()
     found: dict[str, list[int]] = {name: [] for name in (*FAMILIES, known)}
     for name, ids_of_name in found.items():
@@ -158,9 +158,8 @@ def opencv_board(board: BoardCfg) -> Any:
     family = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name))
     needed, known = board.columns * board.rows // 2, len(family.bytesList)
     if needed > known:
-        raise ValueError(
-            f"a board of {board.columns} by {board.rows} squares needs {needed} markers, {name} has {known}"
-        )
+        size = f"{board.columns} by {board.rows}"
+        raise ValueError(f"a board of {size} squares needs {needed} markers, {name} has {known}")
     made = cv2.aruco.CharucoBoard((board.columns, board.rows), board.square_m, board.marker_m, family)
     made.setLegacyPattern(board.legacy)
     return made

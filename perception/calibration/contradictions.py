@@ -1,7 +1,8 @@
 """Differences between stated and fitted intrinsics and board, in words: what is wrong, which way, and by how much."""
 
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,24 +11,35 @@ from scipy import stats
 from dexgrasp.perception.calibration.charuco import BoardCfg
 from dexgrasp.perception.calibration.mixed_fit import MixedFit, correct_rays
 from dexgrasp.perception.cameras.depth import Intrinsics
+from dexgrasp.utils.bounds import Bounds, bounded
 
 SIGNIFICANCE = 1e-3
 """Probability of a difference by chance below which it is named."""
 
 
-class Limits(Protocol):
-    """Differences that are accepted."""
+@dataclass(frozen=True)
+@bounded
+class LimitsCfg:
+    """Error limits above which a calibration is refused."""
 
-    @property
-    def intrinsics_px(self) -> float: ...
-    @property
-    def square_percent(self) -> float: ...
-    @property
-    def bend_mm(self) -> float: ...
+    reprojection_px: Annotated[float, Bounds(1e-6, 100)] = 0.8
+    """Root mean square distance between detected and reprojected corners."""
+    position_mm: Annotated[float, Bounds(1e-6, 1000)] = 5.0
+    """Largest distance between the board position from one image and that from all images."""
+    uncertainty_mm: Annotated[float, Bounds(1e-6, 1000)] = 4.0
+    """Distance from the true position of the camera that is not exceeded with 95 % probability."""
+    uncertainty_deg: Annotated[float, Bounds(1e-6, 90)] = 1.2
+    """Angle to the true orientation of the camera that is not exceeded with 95 % probability."""
+    intrinsics_px: Annotated[float, Bounds(1e-6, 1000)] = 3.0
+    """Largest significant displacement of image points between stated and fitted intrinsics."""
+    square_percent: Annotated[float, Bounds(1e-6, 100)] = 1.0
+    """Largest significant difference between stated and fitted size of the squares."""
+    bend_mm: Annotated[float, Bounds(1e-6, 1000)] = 1.5
+    """Largest significant height of the board above its plane."""
 
 
 def contradictions(
-    fit: MixedFit, rays: NDArray[np.float64], camera: Intrinsics, board: BoardCfg, limits: Limits
+    fit: MixedFit, rays: NDArray[np.float64], camera: Intrinsics, board: BoardCfg, limits: LimitsCfg
 ) -> tuple[list[str], list[str]]:
     """Return the significant differences beyond the limits, and those within, the gravest first."""
     found = []
@@ -54,7 +66,6 @@ def _chance(fit: MixedFit, names: Sequence[str]) -> float:
 
 
 Corrections = dict[str, float]
-Measure = Callable[[Corrections, NDArray[np.float64], Intrinsics, BoardCfg], tuple[float, str]]
 
 
 def _focal(c: Corrections, rays: NDArray[np.float64], camera: Intrinsics, _: BoardCfg) -> tuple[float, str]:
@@ -87,8 +98,9 @@ def _distortion(c: Corrections, rays: NDArray[np.float64], camera: Intrinsics, _
     sizes = np.linalg.norm(moves, axis=1)
     outward = "more" if (moves[sizes.argmax()] * rays[sizes.argmax()]).sum() > 0 else "less"
     return float(sizes.max()), (
-        f"the lens distortion in camera.json is wrong by up to {sizes.max():.1f} px at the edge: image points lie {outward} "
-        "far from the centre than it says; calibrate the intrinsics, or check whether the images are rectified already"
+        f"the lens distortion in camera.json is wrong by up to {sizes.max():.1f} px at the edge: image points lie "
+        f"{outward} far from the centre than it says; calibrate the intrinsics, or check whether the images are "
+        "rectified already"
     )
 
 

@@ -13,7 +13,7 @@ of images that does not determine the result, or contradicts the stated intrinsi
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +21,9 @@ from scipy import stats
 from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection
-from dexgrasp.perception.calibration.contradictions import contradictions
+from dexgrasp.perception.calibration.contradictions import LimitsCfg, contradictions
 from dexgrasp.perception.calibration.mixed_fit import BOARD, INTRINSICS, BoardViews, MixedFit, MixedModel
 from dexgrasp.perception.cameras.depth import Intrinsics, check_rigid
-from dexgrasp.utils.bounds import Bounds, bounded
 
 Mounted = Literal["flange", "table"]
 MIN_VIEWS = {"flange": 6, "table": 3}
@@ -38,27 +37,6 @@ COVERED = 0.95
 
 class BadCalibrationError(ValueError):
     """Calibration that failed or is too inaccurate; the message gives the cause and the remedy."""
-
-
-@dataclass(frozen=True)
-@bounded
-class LimitsCfg:
-    """Error limits above which a calibration is refused."""
-
-    reprojection_px: Annotated[float, Bounds(1e-6, 100)] = 0.8
-    """Root mean square distance between detected and reprojected corners."""
-    position_mm: Annotated[float, Bounds(1e-6, 1000)] = 5.0
-    """Largest distance between the board position from one image and that from all images."""
-    uncertainty_mm: Annotated[float, Bounds(1e-6, 1000)] = 4.0
-    """Distance from the true position of the camera that is not exceeded with 95 % probability."""
-    uncertainty_deg: Annotated[float, Bounds(1e-6, 90)] = 1.2
-    """Angle to the true orientation of the camera that is not exceeded with 95 % probability."""
-    intrinsics_px: Annotated[float, Bounds(1e-6, 1000)] = 3.0
-    """Largest significant displacement of image points between stated and fitted intrinsics."""
-    square_percent: Annotated[float, Bounds(1e-6, 100)] = 1.0
-    """Largest significant difference between stated and fitted size of the squares."""
-    bend_mm: Annotated[float, Bounds(1e-6, 1000)] = 1.5
-    """Largest significant height of the board above its plane."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +87,8 @@ def calibrate(
     """Compute the camera's pose from views of the board and the flange or board poses (view, 4, 4).
 
     `camera` gave the rays of the views; `stated_sd`: relative standard deviation of its focal length and of the square
-    size before the images are seen. Raises BadCalibrationError for sets that give no result, a bad one, or contradict camera or board.
+    size before the images are seen. Raises BadCalibrationError for sets that give no result or a bad one, or that
+    contradict camera or board.
     """
     limits = limits or LimitsCfg()
     _check_set(views, T_world_carrier, mounted)
@@ -132,8 +111,8 @@ def calibrate(
         fixed = MixedModel(data, free.T_world_cam, free.T_carrier_board, flange, of_board).fit(free.log_sd)
     except np.linalg.LinAlgError as error:
         raise BadCalibrationError(
-            "calibration refused: no camera pose fits the images; check the poses (metres, wxyz, world frame), the order "
-            "of the images, and the size of the squares"
+            "calibration refused: no camera pose fits the images; check the poses (metres, wxyz, world frame), the "
+            "order of the images, and the size of the squares"
         ) from error
     result = _assess(data, tuple(view.name for view in views), camera, free, fixed)
     if _position_errors(data, free.view_errors, mount).max() > 1e-3 * limits.position_mm:  # no camera explains the set
@@ -201,8 +180,8 @@ def _refuse_odd_views(position_m: NDArray[np.float64], names: Sequence[str], lim
     least = max(OUTLIER_RATIO * float(np.median(position_m)), 1e-3 * limits.position_mm)
     if odd := [name for name, error_m in zip(names, position_m, strict=True) if error_m > least]:
         raise BadCalibrationError(
-            f"calibration refused: position_mm_worst is {1e3 * position_m.max():.3g}, at most {limits.position_mm:g} is "
-            f"accepted; the odd ones are {', '.join(odd)}: take them again or leave them out"
+            f"calibration refused: position_mm_worst is {1e3 * position_m.max():.3g}, at most {limits.position_mm:g} "
+            f"is accepted; the odd ones are {', '.join(odd)}: take them again or leave them out"
         )
 
 

@@ -2,10 +2,10 @@
 
 A corner is seen at   ray = lens(inverse(T_world_cam) @ T_world_carrier @ error @ T_carrier_board @ corner) + noise
 
-where lens is a small correction of the stated intrinsics, corner belongs to a board that may be scaled and bent, and each
-carrier pose (flange, or board on the table) has a random error. Carrier poses are metric, so that a wrong focal length,
-centre, distortion or square size shows. Their standard deviations and that of the corners are estimated from the residuals
-(restricted maximum likelihood of a linear mixed model), and the covariance of the pose contains all of them.
+where lens is a small correction of the stated intrinsics, corner belongs to a board that may be scaled and bent, and
+each carrier pose (flange, or board on the table) has a random error. Carrier poses are metric, so that a wrong focal
+length, centre, distortion or square size shows. Their standard deviations and that of the corners are estimated from
+the residuals (restricted maximum likelihood of a linear mixed model); the covariance of the pose contains all of them.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ INTRINSICS = {
 
 Relative lengths (focal, aspect), rays at unit depth (centre), coefficients of Brown."""
 BOARD = {"scale": 0.5, "stretch": 0.1, "bend_xx": 0.03, "bend_xy": 0.03, "bend_yy": 0.03}
-"""Corrections of the board and their standard deviations in the same multiples: relative lengths, heights of its edge [m]."""
+"""Corrections of the board and their standard deviations in these multiples: relative lengths, heights of edges [m]."""
 ROUNDS = 8
 LEAST_GROUPS = 3
 """Least number of different carrier poses from which their errors are estimated; fewer are taken as exact."""
@@ -82,7 +82,9 @@ class MixedFit:
 class MixedModel:
     """Gauss-Newton steps with variances estimated in each round."""
 
-    def __init__(self, views: BoardViews, cam: Array, mount: Array, mount_free: bool, prior_sd: dict[str, float]) -> None:
+    def __init__(
+        self, views: BoardViews, cam: Array, mount: Array, mount_free: bool, prior_sd: dict[str, float]
+    ) -> None:
         self._data, self._cam, self._mount, self._mount_free = views, cam, mount, mount_free
         self._names = tuple(prior_sd)
         self._poses = 12 if mount_free else 6
@@ -166,7 +168,7 @@ class MixedModel:
         return correct_rays(points_c[:, :2] / points_c[:, 2:3], c)
 
     def _linearize(self, theta: Array) -> tuple[Array, Array, Array]:
-        """Return residuals (corner, 2) and their derivatives by theta (corner, 2, n) and carrier error (corner, 2, 6)."""
+        """Return residuals (corner, 2), their derivatives by theta (corner, 2, n) and carrier error (corner, 2, 6)."""
         here = self._predict(theta)
         J = np.stack([(self._predict(theta + move) - here) / _STEP for move in np.eye(len(theta)) * _STEP], -1)
         B = np.stack([(self._predict(theta, move) - here) / _STEP for move in np.eye(6) * _STEP], -1)
@@ -179,7 +181,7 @@ class MixedModel:
         return np.stack([part.T @ part for part in rows])
 
     def _normal(self, grams: Array, theta: Array, log_sd: Array) -> tuple[Array, Array, float]:
-        """Return normal matrix, gradient, and twice the negative log-likelihood of the step 0 without the determinant."""
+        """Return normal matrix, gradient, and twice the negative log-likelihood at theta without the determinant."""
         n, sd = len(theta), np.exp(log_sd)
         scale = np.repeat(sd[1:], 3) / sd[0]
         inner = np.eye(6) + scale[:, None] * grams[:, n + 1 :, n + 1 :] * scale

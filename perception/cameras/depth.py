@@ -58,14 +58,16 @@ class Intrinsics:
     distortion: Distortion = "none"
     """Lens model: `brown_conrady` and `equidistant` (fisheye) as in OpenCV, the others as in the RealSense SDK."""
     coeffs: tuple[float, ...] = (0.0, 0.0, 0.0, 0.0, 0.0)
-    """Coefficients of the lens model: k1, k2, p1, p2, k3, ... of Brown (4, 5, 8, 12 or 14), or k1 to k4 of a fisheye."""
+    """Coefficients: k1, k2, p1, p2, k3, ... of Brown as in OpenCV (4, 5, 8, 12 or 14), or k1 to k4 of a fisheye."""
 
     def __post_init__(self) -> None:
         sizes, numbers = (self.width, self.height), (self.fx, self.fy, self.cx, self.cy)
         if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
             raise ValueError(f"intrinsics need a positive size in whole pixels, got {sizes}")
         if not np.isfinite(numbers).all() or not (self.fx > 0 and self.fy > 0):
-            raise ValueError(f"intrinsics need finite numbers and a positive focal length, got fx, fy, cx, cy {numbers}")
+            raise ValueError(
+                f"intrinsics need finite numbers and a positive focal length, got fx, fy, cx, cy {numbers}"
+            )
         if not self._lens.is_pinhole:
             self.rays_at(_outline(self.width, self.height))
 

@@ -52,7 +52,8 @@ class CameraPose:
     def of_stream(self, stream: Stream, T_color_depth: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Return the pose (4, 4) in the world of the depth or of the colour camera.
 
-        `T_color_depth`: that of the device, in place of the stored one. Raises ValueError where it is needed and unknown.
+        `T_color_depth`: that of the device, in place of the stored one. Raises ValueError where it is needed but
+        unknown.
         """
         check_stream(stream, "stream of the depth images")
         if self.stream == stream:
@@ -61,8 +62,8 @@ class CameraPose:
         if T is None:
             remedy = "align depth to colour" if self.stream == "color" else "do not align depth to colour"
             raise ValueError(
-                f"the camera pose is that of the {self.stream} camera, the depth images are in the frame of the {stream} "
-                f"camera: {remedy}, calibrate with stream={stream}, or give T_color_depth in the camera file"
+                f"the camera pose is that of the {self.stream} camera, the depth images are in the frame of the "
+                f"{stream} camera: {remedy}, calibrate with stream={stream}, or give T_color_depth in the camera file"
             )
         return self.T_world_cam @ (np.linalg.inv(T) if stream == "color" else T)
 

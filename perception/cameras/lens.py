@@ -94,7 +94,7 @@ class Lens:
         if self.is_pinhole:
             return points, np.isfinite(points).all(-1)
         limit = self.limit
-        known = _RADII <= limit
+        known = limit >= _RADII
         radius = np.sqrt((points**2).sum(-1, keepdims=True))
         start = np.interp(radius, self._radial(_RADII[known]), _RADII[known])
         rays = points * np.where(radius > 0, start / np.where(radius > 0, radius, 1.0), 1.0)

@@ -17,7 +17,8 @@ from PIL import Image
 
 from dexgrasp.perception.calibration.board_layout import BoardCfg, BoardLayoutError, find_dictionary, opencv_board
 from dexgrasp.perception.calibration.charuco import BoardDetection, draw_board, find_board
-from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, LimitsCfg, Mounted, calibrate
+from dexgrasp.perception.calibration.contradictions import LimitsCfg
+from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, Mounted, calibrate
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_matrix
 from dexgrasp.perception.cameras.open import read_intrinsics

@@ -13,7 +13,8 @@ from PIL import Image
 
 from dexgrasp.perception.calibration.board_layout import BoardCfg, BoardLayoutError
 from dexgrasp.perception.calibration.charuco import BoardDetection, board_pose, draw_board, find_board
-from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, LimitsCfg, calibrate
+from dexgrasp.perception.calibration.contradictions import LimitsCfg
+from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, calibrate
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix, pose_to_dict
 from dexgrasp.perception.transforms import quat_from_rotvec
@@ -151,7 +152,10 @@ def test_too_few_views_are_refused(photographs):
 def test_an_uncertainty_above_the_limit_is_refused_with_advice(photographs):
     views, poses = photographs
     text = refusal(views, on_flange(poses), limits=LimitsCfg(uncertainty_mm=0.001))
-    assert text.startswith("calibration refused: uncertainty_mm is") and "take more views with the board in other places" in text
+    assert (
+        text.startswith("calibration refused: uncertainty_mm is")
+        and "take more views with the board in other places" in text
+    )
 
 
 def wrong(made, **change):
@@ -166,13 +170,28 @@ def wrong(made, **change):
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"fx": 610.0 * 1.05, "fy": 612.0 * 1.05}, r"focal length in camera.json is [45]\.\d % too long: fx, fy 640.5, 642"),
-        ({"fx": 610.0 * 0.97, "fy": 612.0 * 0.97}, r"focal length in camera.json is [23]\.\d % too short: fx, fy 591.7"),
-        ({"fx": 612.0 * 0.96}, r"focal length in camera.json is (wrong in one direction|\d.\d % too short): fx, fy 587.5"),
+        (
+            {"fx": 610.0 * 1.05, "fy": 612.0 * 1.05},
+            r"focal length in camera.json is [45]\.\d % too long: fx, fy 640.5, 642",
+        ),
+        (
+            {"fx": 610.0 * 0.97, "fy": 612.0 * 0.97},
+            r"focal length in camera.json is [23]\.\d % too short: fx, fy 591.7",
+        ),
+        (
+            {"fx": 612.0 * 0.96},
+            r"focal length in camera.json is (wrong in one direction|\d.\d % too short): fx, fy 587.5",
+        ),
         ({"cx": 322.3 + 15}, r"image centre in camera.json is off by \(\+1[3-7]\.\d, [+-][0-2]\.\d\) px: cx, cy 337.3"),
         ({"cy": 236.8 - 12}, r"image centre in camera.json is off by \([+-][0-2]\.\d, -1[0-4]\.\d\) px"),
-        ({"coeffs": (-0.1, -0.12, 0.001, -0.0015, 0.05)}, "lens distortion .* lie more far from the centre than it says"),
-        ({"coeffs": (0.3, -0.12, 0.001, -0.0015, 0.05)}, "lens distortion .* lie less far from the centre than it says"),
+        (
+            {"coeffs": (-0.1, -0.12, 0.001, -0.0015, 0.05)},
+            "lens distortion .* lie more far from the centre than it says",
+        ),
+        (
+            {"coeffs": (0.3, -0.12, 0.001, -0.0015, 0.05)},
+            "lens distortion .* lie less far from the centre than it says",
+        ),
     ],
 )
 @pytest.mark.parametrize("mounted", ["flange", "table"])
@@ -198,7 +217,9 @@ def test_squares_of_another_size_than_printed_are_refused_with_their_size(photog
     views, poses = photographs
     larger = BoardCfg(square_m=0.04, marker_m=0.03)
     views = [replace(view, T_cam_board=board_pose(larger, view.ids, view.rays)) for view in views]
-    assert re.search(r"squares measure 3[45].* by 3[45].* mm by the poses, not 40 mm", refusal(views, on_flange(poses), board=larger))
+    assert re.search(
+        r"squares measure 3[45].* by 3[45].* mm by the poses, not 40 mm", refusal(views, on_flange(poses), board=larger)
+    )
 
 
 def test_one_place_of_the_board_on_the_table_needs_a_statement_about_the_intrinsics(photographs):
@@ -229,12 +250,20 @@ PRINTED = {"columns": 8, "rows": 6, "square_m": 0.03, "marker_m": 0.022}
 @pytest.mark.parametrize(
     ("printed", "described", "text"),
     [
-        ({"legacy": True}, {}, "not in the places of a board with columns=8 rows=6 legacy=false; .* set board.legacy=true"),
+        (
+            {"legacy": True},
+            {},
+            "not in the places of a board with columns=8 rows=6 legacy=false; .* set board.legacy=true",
+        ),
         ({}, {"legacy": True}, "columns=8 rows=6 legacy=false fits: set board.legacy=false"),
         ({}, {"columns": 6, "rows": 8}, "columns=8 rows=6 legacy=false fits: set board.columns=8 board.rows=6"),
         ({"legacy": True}, {"columns": 6, "rows": 8}, "set board.columns=8 board.rows=6 board.legacy=true"),
         ({}, {"columns": 7, "rows": 5}, "set board.columns=8 board.rows="),
-        ({"marker_m": 0.018}, {}, r"markers are about 0.[56]\d times as wide as the squares, .* say 0.73: measure both on the print"),
+        (
+            {"marker_m": 0.018},
+            {},
+            r"markers are about 0.[56]\d times as wide as the squares, .* say 0.73: measure both on the print",
+        ),
     ],
 )
 def test_a_board_of_another_layout_is_refused_with_the_layout_that_fits(printed, described, text):
@@ -263,7 +292,10 @@ def test_the_yaml_is_read_back_equal_and_refuses_what_is_not_a_pose(tmp_path):
     text = (tmp_path / "camera.yaml").read_text()
     for wrong, message in (
         (text.replace("pos_m", "position"), "T_world_cam must hold pos_m"),
-        (text.replace("serial", "serail"), r"unknown keys \['serail'\]; known: T_world_cam, stream, serial, residuals, T_color"),
+        (
+            text.replace("serial", "serail"),
+            r"unknown keys \['serail'\]; known: T_world_cam, stream, serial, residuals, T_color",
+        ),
         (text.replace("- 0.62", "- .nan"), "finite"),
         (text.replace("quat_wxyz:\n  - 0.27", "quat_wxyz:\n  - 1.27"), "has length 1.59"),
         ("{", "not a YAML file"),

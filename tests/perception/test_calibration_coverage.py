@@ -1,6 +1,6 @@
 """The uncertainty that a calibration states covers the truth, whatever is wrong with the set; else the set is refused.
 
-    python -m tests.perception.test_calibration_coverage 500        a table per kind of error
+python -m tests.perception.test_calibration_coverage 500        a table per kind of error
 """
 
 import sys
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, LimitsCfg, calibrate
+from dexgrasp.perception.calibration.contradictions import LimitsCfg
+from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, calibrate
 from dexgrasp.policies.evaluation.statistics import wilson_interval
 from tests.helpers.synthetic_calibration import BOARD, KINDS, T_WORLD_CAM, synthetic_set
 
@@ -94,7 +95,10 @@ def _print_row(kind, count):
         for covered in pair:
             low, high = wilson_interval(int(covered), total) if total else (0.0, 1.0)
             texts.append(f"{covered}/{total} [{low:.3f}, {high:.3f}]")
-    print(f"{kind:11s} refused {count.refused:4d}  accepted: {texts[0]} {texts[1]}  all: {texts[2]} {texts[3]}", flush=True)
+    print(
+        f"{kind:11s} refused {count.refused:4d}  accepted: {texts[0]} {texts[1]}  all: {texts[2]} {texts[3]}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

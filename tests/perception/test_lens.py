@@ -78,7 +78,9 @@ def test_every_pixel_has_the_ray_that_opencv_projects_to_it_or_the_lens_is_refus
         rays = camera.rays_at(pixels)
         assert np.isfinite(rays).all()
         np.testing.assert_allclose(opencv_pixels(camera, rays), pixels, atol=1e-5)
-        np.testing.assert_allclose(camera.project(np.concatenate([rays, np.ones((len(rays), 1))], 1)), pixels, atol=1e-5)
+        np.testing.assert_allclose(
+            camera.project(np.concatenate([rays, np.ones((len(rays), 1))], 1)), pixels, atol=1e-5
+        )
 
     check()
     assert len(accepted) >= 5

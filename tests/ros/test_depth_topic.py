@@ -56,7 +56,12 @@ def test_a_pose_holds_for_images_of_its_own_camera(tmp_path, stream, frame_id, s
         ("color", DEPTH, "auto", "is that of the color camera, .* frame of the depth camera: align depth to colour"),
         ("depth", COLOR, "auto", "is that of the depth camera, .* frame of the color camera: do not align depth"),
         ("color", COLOR, "depth", "give T_color_depth in the camera file"),
-        ("color", "camera_optical_frame", "auto", "frame_id 'camera_optical_frame' .* set depth_stream to depth, or to"),
+        (
+            "color",
+            "camera_optical_frame",
+            "auto",
+            "frame_id 'camera_optical_frame' .* set depth_stream to depth, or to",
+        ),
         ("depth", "", "auto", "frame_id '' of the depth image does not say"),
         ("depth", "depth_to_rgb_frame", "auto", "does not say"),
     ],
@@ -101,5 +106,5 @@ def test_raw_or_rectified_is_said_by_the_parameter_or_by_the_name_of_the_topic(t
 
 def test_the_unit_of_depth_is_a_parameter(tmp_path):
     np.testing.assert_allclose(topic(tmp_path, depth_unit_m=0.0001).depth(image(DEPTH))[0], 0.07, rtol=1e-6)
-    with pytest.raises(ValueError, match="depth_unit_m must be 0 .by the encoding. to 1, got -1"):
+    with pytest.raises(ValueError, match=r"depth_unit_m must be 0 \(by the encoding\) to 1, got -1"):
         topic(tmp_path, depth_unit_m=-1.0)

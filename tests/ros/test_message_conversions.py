@@ -119,7 +119,8 @@ def test_a_fisheye_camera_comes_back_from_the_wire_and_is_never_taken_for_a_pinh
         camera = replace(CAMERA, distortion="equidistant", coeffs=coeffs)
         message = through_the_wire(info_from_intrinsics(camera, 1.0, "camera"))
         assert intrinsics_from_info(message, "raw") == camera
-        for message.p in (message.p, [0.0] * 12):
+        for p in (message.p, [0.0] * 12):
+            message.p = p
             with pytest.raises(m.MessageError, match="set depth_image to raw or rectified"):
                 intrinsics_from_info(message)
 
@@ -162,13 +163,19 @@ def test_a_rectified_image_that_is_turned_against_the_raw_one_is_told_apart():
         ({"k": [0.0] * 9}, "no usable intrinsics"),
         ({"k": [float("nan")] + [1.0] * 8}, "no usable intrinsics"),
         ({"k": [385.0, 2.0, 319.5, 0.0, 385.0, 239.5, 0.0, 0.0, 1.0]}, "without skew"),
-        ({"distortion_model": "thin_prism"}, "5 coefficients of distortion_model 'thin_prism' are no known lens; known: "),
+        (
+            {"distortion_model": "thin_prism"},
+            "5 coefficients of distortion_model 'thin_prism' are no known lens; known: ",
+        ),
         ({"d": [0.1] * 8}, "8 coefficients of distortion_model 'plumb_bob' are no known lens"),
         ({"d": [0.1] * 3}, "needs 4 or 5 or 8"),
         ({"d": [-9.0, 0.0, 0.0, 0.0, 0.0]}, "no ray reaches pixel .* use rectified images"),
         ({"width": 0}, "positive size"),
         ({"binning_x": 2}, "binned by 2 x 0"),
-        ({"roi": RegionOfInterest(x_offset=160, y_offset=120, width=320, height=240)}, r"320x240 at \(160, 120\) of 640x"),
+        (
+            {"roi": RegionOfInterest(x_offset=160, y_offset=120, width=320, height=240)},
+            r"320x240 at \(160, 120\) of 640x",
+        ),
         ({"roi": RegionOfInterest(width=640)}, "cropped to 640x0"),
         ({"roi": RegionOfInterest(y_offset=1, width=640, height=480)}, r"at \(0, 1\)"),
     ],

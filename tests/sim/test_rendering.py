@@ -108,7 +108,9 @@ def test_the_backend_that_mujoco_gl_names_is_the_only_one_tried(monkeypatch):
 
 def test_a_value_that_mujoco_does_not_know_is_one_line_with_the_values_that_it_knows(monkeypatch):
     command = [sys.executable, "-m", "dexgrasp", "bench", "engine"]
-    done = subprocess.run(command, env=os.environ | {"MUJOCO_GL": "nonsense"}, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        command, env=os.environ | {"MUJOCO_GL": "nonsense"}, capture_output=True, text=True, timeout=60
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.splitlines() == [
         "dexgrasp bench engine: error: MUJOCO_GL=nonsense is no OpenGL backend of MuJoCo: set it to egl, osmesa, glfw, "

@@ -280,8 +280,8 @@ def _refuse_crop(message: CameraInfo) -> None:
         )
     if (roi.x_offset, roi.y_offset) != (0, 0) or (roi.width, roi.height) not in ((0, 0), size):
         raise MessageError(
-            f"camera_info describes an image cropped to {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) of "
-            f"{size[0]}x{size[1]}; publish the full image, or a camera_info of the cropped image with an empty roi"
+            f"camera_info describes an image cropped to {roi.width}x{roi.height} at ({roi.x_offset}, {roi.y_offset}) "
+            f"of {size[0]}x{size[1]}; publish the full image, or a camera_info of the cropped image with an empty roi"
         )
 
 
@@ -291,7 +291,9 @@ def _raw_camera(message: CameraInfo) -> Intrinsics:
     if not np.isfinite([*k, *d]).all() or not (k[0] > 0 and k[4] > 0):
         raise MessageError(f"camera_info has no usable intrinsics: k = {k}, d = {d}; calibrate the camera")
     if (k[1], k[3], k[6], k[7], k[8]) != (0, 0, 0, 0, 1):
-        raise MessageError(f"camera_info: k must be [fx 0 cx 0 fy cy 0 0 1], got {k}; calibrate the camera without skew")
+        raise MessageError(
+            f"camera_info: k must be [fx 0 cx 0 fy cy 0 0 1], got {k}; calibrate the camera without skew"
+        )
     name = message.distortion_model
     lens: dict[str, Any] = {}
     if name in _FISHEYES:
@@ -319,8 +321,8 @@ def _rectified_camera(message: CameraInfo) -> Intrinsics:
         raise MessageError(f"camera_info: p must be [fx 0 cx Tx 0 fy cy Ty 0 0 1 0], got {p}; calibrate the camera")
     if p[3] or p[7] or p[11]:
         raise MessageError(
-            f"camera_info: p moves the camera by ({p[3] / p[0]:.4g}, {p[7] / p[5]:.4g}) m, as for the second camera of a "
-            "stereo pair; use depth in the frame of the first one, or publish p without this shift"
+            f"camera_info: p moves the camera by ({p[3] / p[0]:.4g}, {p[7] / p[5]:.4g}) m, as for the second camera of "
+            "a stereo pair; use depth in the frame of the first one, or publish p without this shift"
         )
     try:
         return Intrinsics(width=message.width, height=message.height, fx=p[0], fy=p[5], cx=p[2], cy=p[6])

@@ -44,9 +44,9 @@ class PerceptionCfg:
     depth_unit_m: Annotated[float, Bounds(0, 1)] = 0.0
     """Unit of the values of depth images [m]; 0 = by their encoding: 0.001 for 16UC1, 1 for 32FC1."""
     depth_stream: Literal["auto", "depth", "color"] = "auto"
-    """Camera of the depth images of the topic: depth, or color where depth is aligned to it; auto: by their frame_id."""
+    """Camera of the depth images of the topic: depth, or color where depth is aligned to it; auto: by frame_id."""
     depth_image: Literal["auto", "raw", "rectified"] = "auto"
-    """Geometry of the depth images: raw (K and D of camera_info) or rectified (P); auto: topic name image_raw or image_rect."""
+    """Depth images are raw (K and D of camera_info) or rectified (P); auto: by topic name image_raw or image_rect."""
     camera_info_topic: str = "/camera/camera/depth/camera_info"
     """Topic of the intrinsics of the depth images."""
     palm_topic: str = "/grasp/palm"

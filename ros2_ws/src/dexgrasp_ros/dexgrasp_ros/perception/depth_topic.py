@@ -32,8 +32,8 @@ class DepthTopic:
         frame = message.header.frame_id
         if frame and self._info_frame and frame != self._info_frame:
             raise ValueError(
-                f"the depth image is in frame '{frame}', its camera_info in '{self._info_frame}': they are of different "
-                "cameras; check depth_topic and camera_info_topic"
+                f"the depth image is in frame '{frame}', its camera_info in '{self._info_frame}': they are of "
+                "different cameras; check depth_topic and camera_info_topic"
             )
         T_world_cam = self._pose.T_world_cam if not self._cfg.camera_file else self._pose.of_stream(self._stream(frame))
         return depth_from_image(message, self._cfg.depth_unit_m), T_world_cam

@@ -75,9 +75,7 @@ class PerceptionReplay:
         key = _stamp_us(message)
         if key in (self._first_view_frames if self._machine.collecting_first_view else self._answered_frames):
             depth_m, T_world_cam = self._depth_topic.depth(message)
-            estimate = self._machine.on_depth(
-                depth_m, message_conversions.seconds(message.header.stamp), T_world_cam
-            )
+            estimate = self._machine.on_depth(depth_m, message_conversions.seconds(message.header.stamp), T_world_cam)
             if estimate is not None:
                 self._estimates[key] = estimate
 
