@@ -28,8 +28,8 @@ class Bounds:
     """Greatest value."""
     ordered: bool = False
     """Whether the first number must not exceed the second one: a range (low, high)."""
-    items: int = 64
-    """Largest number of items in a list or mapping."""
+    items: tuple[int, int] = (0, 64)
+    """Least and largest number of items in a list or mapping."""
 
     def __str__(self) -> str:
         return f"{_short(self.low)}..{_short(self.high)}"
@@ -58,7 +58,10 @@ TrialNumber = Annotated[int, Bounds(0, 1_000_000_000)]
 
 
 def bounded(cls: type[T]) -> type[T]:
-    """Check the ranges and choices of a dataclass before its own `__post_init__`; stands below `@dataclass`."""
+    """Check the ranges and choices of a dataclass before its own `__post_init__`.
+
+    The decorator stands below `@dataclass`, which calls what it adds.
+    """
     own: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:  # noqa: N807 - the name that dataclasses call
@@ -135,8 +138,8 @@ def _reason_of_items(value: Any, hint: Any, bounds: Bounds | None) -> str:
     fixed = get_origin(hint) is tuple and Ellipsis not in args
     if fixed and len(value) != len(args):
         return f"expects {len(args)} values, got {len(value)}"
-    if bounds is not None and not fixed and len(value) > bounds.items:
-        return f"takes at most {bounds.items} values, got {len(value)}"
+    if bounds is not None and not fixed and not bounds.items[0] <= len(value) <= bounds.items[1]:
+        return f"takes {bounds.items[0]} to {bounds.items[1]} values, got {len(value)}"
     items = list(value.values()) if isinstance(value, Mapping) else list(value)
     kinds = args if fixed else [args[-1] if isinstance(value, Mapping) else args[0]] * len(items)
     for item, kind in zip(items, kinds, strict=True):
