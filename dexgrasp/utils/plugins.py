@@ -33,9 +33,10 @@ def plugin_names(plugins: str | Sequence[str]) -> list[str]:
 
 
 def refuse_unnamed(stored: Sequence[str], given: Sequence[str], place: str) -> None:
-    """Raise PluginError if a file names modules that the command line does not: only a user's word imports code.
+    """Raise PluginError if a file names modules that the command line does not name.
 
-    `stored`: modules that the file at `place` names; `given`: those of the command line.
+    Only the command line imports code. `stored`: modules that the file at `place` names; `given`: those that the
+    command line names.
     """
     if missing := [name for name in stored if name not in given]:
         raise PluginError(

@@ -28,7 +28,7 @@ def max_stoppable_step(distance: Array, slowing: Array) -> Array:
 
 
 def max_step_at_bound(distance: Array, slowing: Array) -> Array:
-    """Return the greatest step (n,) after which braking ends within `distance`, however short later ticks are.
+    """Return the greatest step (n,) after which braking ends within `distance`, at any later ticks.
 
     A speed v needs v^2 / (2 a) to stop in ticks without length; with the step s = v f and `slowing` c = a f^2 that is
     s^2 / (2 c), so that s + s^2 / (2 c) must not exceed the distance.

@@ -1,4 +1,4 @@
-"""Ed25519 signature of a bundle: of the bytes of contract.json, which holds the hashes of all other files.
+"""Sign and verify bundles with Ed25519: the bytes of contract.json, which holds all other hashes.
 
 contract.sig   64 bytes, as `openssl pkeyutl -sign -rawin` writes them
 """
@@ -24,7 +24,7 @@ def check_private_key(key_file: str | Path) -> None:
 
 
 def verify(content: bytes, signature_file: Path, public_key_file: str | Path) -> None:
-    """Raise SignatureError unless `signature_file` holds a signature of `content` by the owner of the public key."""
+    """Raise SignatureError unless the owner of the public key has signed `content`."""
     key, stated = _public_key(Path(public_key_file)), _read(signature_file, "the bundle is not signed")
     from cryptography.exceptions import InvalidSignature
 

@@ -14,7 +14,7 @@ _watcher: threading.Thread | None = None
 
 @contextmanager
 def time_limit(limit_s: float, stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` from another thread, and again until the block ends, once it has taken longer than `limit_s`."""
+    """Call `stop` from another thread, repeatedly, once the block has taken longer than `limit_s` [s]."""
     global _watcher
     if _watcher is None or not _watcher.is_alive():  # the first time, and in a forked process
         _watcher = threading.Thread(target=_watch, name="time limit", daemon=True)

@@ -1,4 +1,4 @@
-"""Decides which requests the viewer's server answers: those of its own page, and with the token where one is needed."""
+"""Decide which requests the viewer's server answers: by Host, Origin and, on a network, a token."""
 
 import ipaddress
 import secrets
@@ -29,7 +29,7 @@ class Access:
 
     @classmethod
     def of(cls, host: str) -> "Access":
-        """Return the rules for a server that listens on `host`, with a new token where other machines reach it."""
+        """Return the rules for a server on `host`: with a new token where other machines reach it."""
         return cls("" if is_loopback(host) else secrets.token_urlsafe(16))
 
     @property

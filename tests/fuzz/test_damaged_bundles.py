@@ -21,6 +21,7 @@ VALID = json.loads((BUNDLE / "contract.json").read_text())
 FREE = {("training", "config"), ("training", "run"), ("export",), ("parity", "error")}
 """Parts with any keys: facts of a training and of an export."""
 OPTIONAL = {"export", "parity"}
+NULLABLE = {("parity",), ("control", "scripted_grasp")}
 DEEP = json.loads("[" * 40 + "]" * 40)
 JUNK = [
     None,
@@ -124,7 +125,7 @@ def check_replaced(folder, path, value):
     write(folder, damaged(path, lambda level, key: level.__setitem__(key, value)))
     wrong_kind = kind(value) != kind(before) or (kind(value) == "number" and not abs(value) < 1e200)
     allowed = is_free(path) and not (isinstance(value, float) and not math.isfinite(value)) and value is not DEEP
-    if wrong_kind and not allowed and not (path == ("parity",) and value is None):
+    if wrong_kind and not allowed and not (path in NULLABLE and value is None):
         refused(folder, path)
         return
     try:

@@ -9,6 +9,7 @@ import pytest
 
 from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import Timing
+from dexgrasp_ros.grasping.input_checks import ESTOP
 from dexgrasp_ros.grasping.scripted_motions import (
     MotionCfg,
     MotionStage,
@@ -266,7 +267,7 @@ def test_a_hold_does_not_creep_after_a_robot_that_sags():
 def test_a_fault_is_reset_only_when_all_is_well():
     world = in_state("grasp")
     world.tick(estop=True)
-    assert world.ask("reset_fault", estop=True) == "the emergency stop is pressed"
+    assert world.ask("reset_fault", estop=True) == ESTOP
     assert "s old" in world.ask("reset_fault", joints_stamp_s=0.0)
     assert "finite" in world.ask("reset_fault", joint_pos=[math.nan] * 16)
     assert world.ask("reset_fault", joint_pos=None, input_errors="unknown joints") == (

@@ -274,7 +274,7 @@ raise SystemExit(main.main({words(bag, recorded[1], compare_policy="false")}))
 
 def test_what_is_no_bag_is_said(tmp_path, capsys):
     (tmp_path / "empty").mkdir()
-    for name, text in (("none", "no bag"), ("empty", "is not a bag that can be read")):
+    for name, text in (("none", "no bag"), ("empty", "is not a bag: it holds neither metadata.yaml nor")):
         assert main.main(["replay", str(tmp_path / name), f"policy={BUNDLE}"]) == 2
         assert text in capsys.readouterr().err
 
