@@ -20,7 +20,7 @@ class Progress:
     def __init__(self, total: int, what: str, done: int = 0) -> None:
         """`done`: steps finished by an earlier run; they count in the share done, not in the rate."""
         self.total, self.what, self.done, self._from = total, what, done, done
-        self._note = ""
+        self._note, self._printed = "", done
         self._started_s = self._line_s = time.monotonic()
         self._bar = _terminal_bar() if sys.stderr.isatty() else None
 
@@ -50,11 +50,11 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif self.done > self._from:
+        elif self.done > self._printed:
             self._print_line()
 
     def _print_line(self) -> None:
-        self._line_s = time.monotonic()
+        self._line_s, self._printed = time.monotonic(), self.done
         share = 100 * self.done / self.total if self.total else 100
         rate_hz = self.rate_hz()
         left = f"{(self.total - self.done) / rate_hz:.0f} s left" if rate_hz > 0 else "time left unknown"

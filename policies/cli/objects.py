@@ -123,7 +123,7 @@ class CompareLibraryCfg:
 def generate(cfg: GenerateCfg) -> None:
     """Generate the library; print rate and memory."""
     start = time.monotonic()
-    with claimed_folder(cfg.out, LIBRARY) as out:
+    with claimed_folder(cfg.out, GENERATED) as out:
         library = generator.generate(
             cfg.n, out, cfg.seed, list(cfg.families) or None, cfg.split, cfg.workers or None, progress=True
         )
@@ -138,7 +138,7 @@ def import_meshes(cfg: ImportCfg) -> None:
     """Import the folder; print unit, sizes, volume ratios, files left out, and refused files with the reason."""
     print(importer.import_meshes(cfg.source, cfg.out, cfg.settings(), cfg.workers or None).summary())
     """Import the folder; print unit, volume ratios, and every refused file with the reason."""
-    with claimed_folder(cfg.out, LIBRARY) as out:
+    with claimed_folder(cfg.out, IMPORTED) as out:
         print(importer.import_meshes(cfg.source, out, cfg.settings(), cfg.workers or None).summary())
 
 
@@ -165,20 +165,23 @@ def compare(cfg: CompareLibraryCfg) -> None:
     print(f"numbers and plots in {cfg.out}/compare.json and compare.png")
 
 
-def _is_library(folder: Path) -> bool:
-    """Return whether a folder is an object library, or one whose making was stopped."""
-    if (folder / MANIFEST).is_file():
-        try:
-            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        except ValueError:
-            return False
-        return isinstance(manifest, dict) and {"format", "objects"} <= set(manifest)
-    names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(PARTIAL)}
-    return LOCK in names and names <= {LOCK, "objects", "imported"}
+def _is_library(folder: Path, request: str, parts: set[str]) -> bool:
+    """Return whether a folder is an object library whose manifest has the key `request` in its request.
+
+    `parts`: entries of a folder in which the making of such a library was stopped.
+    """
+    if not (folder / MANIFEST).is_file():
+        names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(PARTIAL)}
+        return LOCK in names and names <= {LOCK, *parts}
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return "objects" in manifest and request in manifest["request"]
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
-LIBRARY = FolderKind("object library", _is_library)
-"""Kind of the folders that `objects generate` and `objects import` write."""
+GENERATED = FolderKind("library of generated objects", lambda path: _is_library(path, "families", {"objects"}))
+IMPORTED = FolderKind("library of imported meshes", lambda path: _is_library(path, "meshes", {"objects", "imported"}))
 
 
 def _patterns(text: str) -> tuple[str, ...]:

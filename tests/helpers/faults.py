@@ -64,7 +64,7 @@ class Faults:
             if self.kind == "full":
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([] if torn else [path]))
             self._inside = True
-            if torn is not None:
+            if torn is not None and torn.stat().st_nlink == 1:  # a link is to a file that was there before
                 os.truncate(torn, max(0, torn.stat().st_size - TORN_BYTES))
             os.kill(os.getpid(), signal.SIGKILL)
         return True

@@ -93,6 +93,15 @@ def test_without_a_terminal_progress_is_a_line_with_share_rate_and_time_left(mon
         assert capsys.readouterr().err == "dig: 6/10 (60 %), 0.5/s, 8 s left, 1 worm\n"
 
 
+def test_the_last_line_of_progress_is_printed_once(monkeypatch, capsys):
+    now_s = iter(10.0 * step for step in range(100))  # each step is slow enough for a line
+    monkeypatch.setattr(time, "monotonic", lambda: next(now_s))
+    with Progress(2, "dig") as progress:
+        progress.advance()
+        progress.advance()
+    assert [line[:9] for line in capsys.readouterr().err.splitlines()] == ["dig: 1/2 ", "dig: 2/2 "]
+
+
 def test_a_run_of_another_command_is_left_alone(tmp_path):
     Run.open(tmp_path, DigCfg()).close()
     before = (tmp_path / "config.yaml").read_text()

@@ -160,6 +160,32 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path, value, error):
     assert (tmp_path / "a.json").read_text() == "1\n"
 
 
+@pytest.mark.parametrize("write", [write_text, write_json, lambda path, text: write_bytes(path, text.encode())])
+def test_a_file_is_replaced_in_one_step(write, tmp_path, monkeypatch):
+    write(tmp_path / "a", "old")
+    before = (tmp_path / "a").read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    calls, fsync, replace = [], os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (calls.append(os.readlink(f"/proc/self/fd/{handle}")), fsync(handle))
+    )
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("rename"), replace(*paths)))
+    write_text(tmp_path / "a", "text")
+    assert calls == [str(tmp_path / f".partial-{os.getpid()}-a"), "rename", str(tmp_path)]
+    append_text(tmp_path / "a", "more")
+    assert calls[3:] == [str(tmp_path / "a")] and (tmp_path / "a").read_text() == "textmore"
+
+
 def test_partial_files_of_killed_processes_are_removed_and_others_stay(tmp_path):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / ".partial-1-x.npz").touch()
