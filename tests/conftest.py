@@ -98,13 +98,17 @@ def student_run(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def bundle(student_run, household, tmp_path_factory):
-    """That student as a bundle."""
+    """That student as a bundle, signed by the key whose public part is public.pem beside it."""
     pytest.importorskip("onnxscript", reason="needs the extra `export`")
     from dexgrasp import configs
     from dexgrasp.policies.export.export import ExportCfg, export
     from dexgrasp.sim.scene import PhysicsCfg
+    from tests.helpers.keys import write_keys
 
     out = tmp_path_factory.mktemp("exported") / "bundle"
     physics = configs.load_option(PhysicsCfg, "physics", "turbo")
-    export(ExportCfg(str(student_run), str(out), objects=str(household.path), trials=12, physics=physics))
+    key = write_keys(out.parent)
+    export(
+        ExportCfg(str(student_run), str(out), objects=str(household.path), trials=12, physics=physics, sign=str(key))
+    )
     return out

@@ -27,6 +27,7 @@ MODULES_PER_FOLDER = 15
 
 DOORS = {
     "coacd": ("sim/objects/",),
+    "cryptography": ("policies/deploy/signature.py",),
     "cv2": ("perception/calibration/charuco.py",),
     "gymnasium": ("sim/envs/", "policies/", "dexgrasp/"),
     "hydra": ("configs/",),
@@ -66,7 +67,7 @@ DOORS = {
 }
 """Heavy dependencies, and the only places that may import them."""
 
-ROBOT = {"numpy", "onnxruntime", "yaml", "lazy_loader"}
+ROBOT = {"numpy", "onnxruntime", "yaml", "lazy_loader", "cryptography"}
 """Third-party packages that `policies/deploy` and `dexgrasp/utils/rotations.py` may import."""
 
 DISTRIBUTIONS = {

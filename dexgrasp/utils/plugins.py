@@ -32,6 +32,18 @@ def plugin_names(plugins: str | Sequence[str]) -> list[str]:
     return [name.strip() for name in plugins.strip("[]").split(",") if name.strip()]
 
 
+def refuse_unnamed(stored: Sequence[str], given: Sequence[str], place: str) -> None:
+    """Raise PluginError if a file names modules that the command line does not: only a user's word imports code.
+
+    `stored`: modules that the file at `place` names; `given`: those of the command line.
+    """
+    if missing := [name for name in stored if name not in given]:
+        raise PluginError(
+            f"{place} was made with plugins={','.join(stored)}, which is code and is not imported because a file says "
+            f"so: if you trust it, add plugins={','.join(missing)}"
+        )
+
+
 def portable(names: Sequence[str]) -> tuple[str, ...]:
     """Return `names` with absolute paths of single-file modules, for processes in another directory."""
     return tuple(_portable(name) for name in names)

@@ -23,7 +23,7 @@ from dexgrasp.policies.cli import completion, help, preflight, saved_config, swe
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.cli.option_docs import explain_missing
 from dexgrasp.policies.run_directory import log
-from dexgrasp.utils.plugins import import_plugins, plugin_names
+from dexgrasp.utils.plugins import import_plugins, plugin_names, refuse_unnamed
 from dexgrasp.utils.text import comma_separated, did_you_mean
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -173,13 +173,15 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
 def load(command: CliCommand, overrides: Sequence[str]) -> Any:
     """Return the configuration of a command line; `config=FILE` among the words starts from a saved one."""
     schema = _resolve(command.schema)
+    values = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
+    given = [name for value in values for name in plugin_names(value)]
     if "plugins" in fields(schema):
-        given = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
-        import_plugins([name for value in given for name in plugin_names(value)])
+        import_plugins(given)
     if not any(word.startswith("config=") for word in overrides):
         return configs.load(schema, command.config, overrides)
     base, overrides = saved_config.split(schema, command, overrides)
-    import_plugins(plugin_names(base.get("plugins", ())))
+    if not values:  # plugins=... behind config=FILE replaces what the file says
+        refuse_unnamed(plugin_names(base.get("plugins", ())), given, "the configuration of config=")
     return configs.load(schema, command.config, overrides, base=base)
 
 

@@ -3,6 +3,7 @@
 Reading a bundle executes no code of it.
 
 contract.json   names, limits, rate, scales, frames, inputs and outputs, origin; SHA-256 of the other files
+contract.sig    signature of contract.json, of a signed bundle
 policy.onnx     sensor values and state in, targets and next state out
 golden.npz      recorded inputs (`in/NAME`) and outputs (`out/NAME`) that the runtime repeats before it starts
 """
@@ -12,6 +13,7 @@ import io
 import json
 import logging
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
@@ -21,9 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.configs.schema import ConfigError, as_dict, build
+from dexgrasp.policies.deploy import signature, strict_json
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
+from dexgrasp.policies.deploy.hand_limits import exceeded_limit
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
+MAX_BYTES = 256 * 2**20
+"""Largest size of a file of a bundle, and of all arrays in golden.npz."""
 BATCH_MULTIPLE = 16
 """Batches are padded to a multiple of this: rounding of matrix products depends on the batch size."""
 
@@ -44,13 +50,16 @@ class Bundle:
     golden: dict[str, NDArray[Any]]
 
 
-def read_bundle(folder: str | Path, joint_names: Sequence[str] | None = None) -> Bundle:
+def read_bundle(
+    folder: str | Path, joint_names: Sequence[str] | None = None, public_key: str | Path | None = None
+) -> Bundle:
     """Return the bundle in `folder`.
 
-    Raises BundleError, also if its joints are not `joint_names` in this order.
+    Raises BundleError, also if its joints are not `joint_names` in this order, and if a public key (PEM file) is given
+    and its owner has not signed the bundle.
     """
     folder = Path(folder)
-    contract = read_contract(folder)
+    contract = read_contract(folder, public_key)
     files = {name: _bytes(folder, name) for name in (GRAPH, GOLDEN)}
     for name, content in files.items():
         stated, found = contract.files.get(name), sha256(content)
@@ -63,18 +72,22 @@ def read_bundle(folder: str | Path, joint_names: Sequence[str] | None = None) ->
     return Bundle(contract, files[GRAPH], _arrays(folder, files[GOLDEN]))
 
 
-def read_contract(folder: str | Path) -> Contract:
+def read_contract(folder: str | Path, public_key: str | Path | None = None) -> Contract:
     """Return the contract of the bundle in `folder`.
 
-    Raises BundleError if it is incomplete or its schema is neither SCHEMA nor 3.
+    Raises BundleError if it is incomplete or its schema is neither SCHEMA nor 3, or if `public_key` is given and its
+    owner has not signed it.
     """
-    path = Path(folder) / CONTRACT
+    path, content = Path(folder) / CONTRACT, _bytes(Path(folder), CONTRACT)
+    if public_key:
+        try:
+            signature.verify(content, path.with_name(signature.SIGNATURE), public_key)
+        except signature.SignatureError as error:
+            raise BundleError(f"{folder}: {error}") from error
     try:
-        values = json.loads(_bytes(Path(folder), CONTRACT))
+        values = strict_json.parse(content)
     except ValueError as error:
-        if isinstance(error, BundleError):
-            raise
-        raise BundleError(f"{path} is not JSON: {error}") from error
+        raise BundleError(f"{path} is not valid JSON: {error}") from error
     if not isinstance(values, dict) or "schema" not in values:
         raise BundleError(f"{path} has no field 'schema': not a contract")
     if values["schema"] not in (3, SCHEMA):
@@ -93,9 +106,14 @@ def read_contract(folder: str | Path) -> Contract:
     if missing := [name for name in sections if name not in values]:
         raise BundleError(f"{path} lacks {missing}")
     try:
-        return build(Contract, values, str(path))
+        contract = build(Contract, values, str(path))
     except ConfigError as error:
         raise BundleError(str(error)) from error
+    if set(contract.files) != {GRAPH, GOLDEN}:
+        raise BundleError(f"{path}: 'files' must hold the hashes of {GRAPH} and {GOLDEN}, got {sorted(contract.files)}")
+    if reason := exceeded_limit(contract.hand):
+        raise BundleError(f"{path}: {reason}; a hand with other limits needs a name of its own")
+    return contract
 
 
 def check_joints(contract: Contract, joint_names: Sequence[str], folder: Path) -> None:
@@ -120,6 +138,13 @@ def write_contract(folder: Path, contract: Contract) -> None:
     values = {"schema": contract.schema} | as_dict(contract)
     values["sha256"] = contract_sha256(values)
     (folder / CONTRACT).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    (folder / signature.SIGNATURE).unlink(missing_ok=True)
+
+
+def sign_bundle(folder: Path, key_file: str | Path) -> None:
+    """Sign a bundle with the private key in a PEM file; it then loads where the public key is configured."""
+    signed = signature.sign(_bytes(folder, CONTRACT), key_file)
+    (folder / signature.SIGNATURE).write_bytes(signed)
 
 
 def sha256(content: bytes) -> str:
@@ -134,15 +159,24 @@ def contract_sha256(contract: Mapping[str, Any]) -> str:
 
 
 def _bytes(folder: Path, name: str) -> bytes:
+    path = folder / name
     try:
-        return (folder / name).read_bytes()
+        if path.exists() and not path.is_file():
+            raise BundleError(f"{path} is not a regular file")
+        if path.stat().st_size > MAX_BYTES:
+            raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
+        return path.read_bytes()
     except OSError as error:
         raise BundleError(f"{folder} is not a bundle: {name} cannot be read ({error.strerror})") from error
 
 
 def _arrays(folder: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(item.file_size for item in archive.infolist())
+        if size > MAX_BYTES:
+            raise ValueError(f"its arrays take {size >> 20} MiB, at most {MAX_BYTES >> 20} are read")
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(f"{folder / GOLDEN} cannot be read: {error}") from error

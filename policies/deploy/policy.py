@@ -16,11 +16,17 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GRAPH, Bundle, BundleError, read_bundle
+from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, read_bundle
 from dexgrasp.policies.deploy.contract import Contract
+from dexgrasp.policies.deploy.time_limit import time_limit
 
 TOLERANCE = 1e-5
 """Largest difference from a recorded output [rad, m or 1]."""
+STEP_LIMIT_S, BATCH_LIMIT_S = 1.0, 10.0
+"""Longest time of a step of the graph for one robot, and for a batch [s]; a graph may hold a loop without an end."""
+MAX_GOLDEN = 4096
+"""Largest number of recorded steps."""
+ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
 
 Array = NDArray[Any]
 
@@ -96,12 +102,15 @@ class Policy:
         self._is_unbatched = True
 
     @classmethod
-    def load(cls, folder: str | Path, joint_names: Sequence[str] | None = None) -> Self:
+    def load(
+        cls, folder: str | Path, joint_names: Sequence[str] | None = None, public_key: str | Path | None = None
+    ) -> Self:
         """Return the policy of a bundle after a replay of its recorded outputs.
 
-        Raises BundleError with the reason if the bundle is invalid or an output differs.
+        Raises BundleError with the reason if the bundle is invalid or an output differs, and, where a `public_key` (PEM
+        file) is given, if its owner has not signed the bundle.
         """
-        bundle = read_bundle(folder, joint_names)
+        bundle = read_bundle(folder, joint_names, public_key)
         policy = cls(bundle.contract, _session(folder, bundle))
         policy._replay(folder, bundle)
         return policy
@@ -170,9 +179,13 @@ class Policy:
     def act(self, observation: Observation) -> Command:
         """Return the targets for the next control period.
 
-        Raises ValueError for values that are not finite or of the wrong size; the state then stays unchanged.
+        Raises ValueError for values that are not finite or of the wrong size, and for a step that takes longer than
+        STEP_LIMIT_S (a batch: BATCH_LIMIT_S); the state then stays unchanged.
         """
         found = self._compute(self.graph_inputs(observation))
+        for name, value in zip(self._outputs, found, strict=True):
+            if not np.isfinite(value).all():
+                raise ValueError(f"output '{name}' of the policy is not finite")
         self._state = dict(zip(self._state_names, found, strict=False))
         self._other_outputs = dict(zip(self._outputs[len(self._state) :], found[len(self._state) :], strict=False))
         return self._command()
@@ -191,7 +204,13 @@ class Policy:
         missing = 0 if self._is_unbatched else -rows % BATCH_MULTIPLE
         if missing:
             feed = {name: np.concatenate([value, value[-1:].repeat(missing, axis=0)]) for name, value in feed.items()}
-        found: list[Array] = self._session.run(None, feed)  # pyright: ignore[reportAssignmentType]
+        options, limit_s = onnxruntime.RunOptions(), STEP_LIMIT_S if self._is_unbatched else BATCH_LIMIT_S
+        try:
+            with time_limit(limit_s, lambda: setattr(options, "terminate", True)):
+                found: list[Array] = self._session.run(None, feed, options)  # pyright: ignore[reportAssignmentType]
+        except Exception as error:  # onnxruntime's own classes have no public base
+            took = f"took longer than {limit_s:g} s" if options.terminate else f"failed: {_one_line(error)}"
+            raise ValueError(f"a step of the policy's graph {took}") from error
         return [value[:rows] for value in found]
 
     def _command(self) -> Command:
@@ -223,22 +242,40 @@ class Policy:
 
     def _replay(self, folder: str | Path, bundle: Bundle) -> None:
         """Raise BundleError if a recorded output is not reproduced."""
-        golden = bundle.golden
-        feed = {name: golden[f"in/{name}"] for name in self._inputs if f"in/{name}" in golden}
-        wanted = {name: golden[f"out/{name}"] for name in self._outputs if f"out/{name}" in golden}
-        if missing := [name for name in (*self._inputs, *self._outputs) if name not in feed | wanted]:
-            raise BundleError(f"{folder}: golden.npz lacks {missing}")
+        feed, wanted = _recorded(Path(folder) / GOLDEN, bundle)
+        self._is_unbatched = False
         try:
-            found = self._compute(feed)
-        except Exception as error:  # onnxruntime's own classes have no public base
-            raise BundleError(f"{folder}: the recorded inputs do not fit the graph: {error}") from error
-        for name, value in zip(self._outputs, found, strict=True):
-            same_shape = value.shape == wanted[name].shape
-            gap = np.abs(value.astype(np.float64) - wanted[name]).max() if same_shape else np.inf
+            replayed = self._compute(feed)
+        except ValueError as error:
+            raise BundleError(f"{Path(folder) / GRAPH}: the recorded inputs do not fit the graph: {error}") from error
+        for name, value in zip(self._outputs, replayed, strict=True):
+            same = value.shape == wanted[name].shape and value.dtype == wanted[name].dtype
+            gap = np.abs(value.astype(np.float64) - wanted[name]).max() if same else np.inf
             if not gap <= TOLERANCE:
                 raise BundleError(
                     f"{folder}: replayed '{name}' differs from the recorded one by {gap:.3g} (> {TOLERANCE})"
                 )
+        self._is_unbatched = True
+
+
+def _recorded(file: Path, bundle: Bundle) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Return the recorded inputs and outputs by name. Raises BundleError if one is missing or of the wrong shape."""
+    golden, graph = bundle.golden, bundle.contract.graph
+    names = [*(f"in/{name}" for name in graph.inputs), *(f"out/{name}" for name in graph.outputs)]
+    if missing := [name for name in names if name not in golden]:
+        raise BundleError(f"{file} lacks {missing}")
+    sizes = {f"in/{name}": spec for name, spec in graph.inputs.items()}
+    sizes |= {f"out/next_{name}": graph.inputs[name] for name in graph.state}
+    rows = (golden[names[0]].shape or (0,))[0]
+    for name, spec in sizes.items():
+        value, expected = golden[name], (rows, *spec.size)
+        if not 1 <= rows <= MAX_GOLDEN or value.shape != expected or value.dtype != spec.dtype:
+            raise BundleError(
+                f"{file}: {name} must be {spec.dtype} of shape {expected}, 1 to {MAX_GOLDEN} rows; "
+                f"it is {value.dtype} of shape {value.shape}"
+            )
+    inputs = {name: golden[f"in/{name}"] for name in graph.inputs}
+    return inputs, {name: golden[f"out/{name}"] for name in graph.outputs}
 
 
 def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession:
@@ -246,10 +283,11 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4  # errors are raised; printed as well they fill the terminal
     try:
         session = onnxruntime.InferenceSession(bundle.graph, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own classes have no public base
-        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {error}") from error
+        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {_one_line(error)}") from error
     graph = bundle.contract.graph
     for kind, stated, found in (
         ("inputs", list(graph.inputs), [item.name for item in session.get_inputs()]),
@@ -257,4 +295,16 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
     ):
         if stated != found:
             raise BundleError(f"{Path(folder) / GRAPH}: {kind} are {found}, the contract states {stated}")
+    for item in session.get_inputs():
+        spec = graph.inputs[item.name]
+        size = tuple(item.shape[1:])
+        if (item.type, size) != (ONNX_TYPES[spec.dtype], spec.size) or len(item.shape) != len(spec.size) + 1:
+            raise BundleError(
+                f"{Path(folder) / GRAPH}: input {item.name} is {item.type} {list(size)} per row, the contract states "
+                f"{spec.dtype} {list(spec.size)}"
+            )
     return session
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

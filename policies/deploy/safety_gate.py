@@ -4,70 +4,65 @@
     gate.reset(joint_pos, palm_pos_w, palm_quat_w, now_s)
     safe = gate(desired, measured, now_s)        once per control period
 
-Commands that are too fast or too far are limited. A value that is not finite, a wrong length or an input that is too
-old is a fault: the gate then brakes, returns the targets to the last measured state of the robot, and holds them
-until `reset`. After `reset` no input makes it raise.
+Commands that are too fast or too far are limited, per call and per time: in less than a control period the targets
+move by less, and they stand still while the clock does, or is not a number. A value that is not finite, a wrong length
+or an input that is too old is a fault: the gate then brakes, returns the targets to the last measured state of the
+robot, and holds them until `reset`. After `reset` no input makes it raise.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.policies.deploy.contract import HandContract
 from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter
+from dexgrasp.utils.bounds import Bounds, bounded
 
 Array = NDArray[np.float64]
-MIN_PERIOD_FRACTION = 0.5
-"""A call earlier than this fraction of a control period after the last one returns the last command again."""
+MIN_PERIOD_FRACTION = 0.75
+"""A call earlier than this fraction of a control period after the last motion returns the same targets again."""
+Position = Annotated[float, Bounds(-10.0, 10.0)]
 
 
 @dataclass(frozen=True)
+@bounded
 class SafetyCfg:
     """Limits of the commands to a hand and to the arm that carries it."""
 
-    joint_margin_rad: float = 0.02
+    joint_margin_rad: Annotated[float, Bounds(0.0, 1.0)] = 0.02
     """Distance that joint targets keep from the joint limits."""
-    joint_speed: float = 0.5
+    joint_speed: Annotated[float, Bounds(1e-3, 1.0)] = 0.5
     """Speed of joint targets, as a share of the servos' speed limits."""
-    joint_acceleration_rad_s2: float = 100.0
+    joint_acceleration_rad_s2: Annotated[float, Bounds(0.01, 1e4)] = 100.0
     """Acceleration of joint targets."""
-    joint_step_rad: float = 0.5
+    joint_step_rad: Annotated[float, Bounds(1e-3, 3.2)] = 0.5
     """Largest motion of a joint target in one control period, at any rate."""
-    effort: float = 1.0
+    effort: Annotated[float, Bounds(1e-3, 1.0)] = 1.0
     """Share of the servos' effort that may be used; it limits the lead of targets over the joints."""
-    palm_speed_m_s: float = 0.5
+    palm_speed_m_s: Annotated[float, Bounds(1e-3, 5.0)] = 0.5
     """Speed of the palm target."""
-    palm_acceleration_m_s2: float = 5.0
+    palm_acceleration_m_s2: Annotated[float, Bounds(0.01, 100.0)] = 5.0
     """Acceleration of the palm target."""
-    palm_speed_rad_s: float = 2.0
+    palm_speed_rad_s: Annotated[float, Bounds(1e-3, 20.0)] = 2.0
     """Angular speed of the palm target."""
-    palm_acceleration_rad_s2: float = 20.0
+    palm_acceleration_rad_s2: Annotated[float, Bounds(0.01, 1e3)] = 20.0
     """Angular acceleration of the palm target."""
-    box_lower_m: tuple[float, float, float] = (-0.5, -0.5, 0.0)
+    box_lower_m: tuple[Position, Position, Position] = (-0.5, -0.5, 0.0)
     """Least x, y, z of the palm centre, world frame."""
-    box_upper_m: tuple[float, float, float] = (0.5, 0.5, 0.8)
+    box_upper_m: tuple[Position, Position, Position] = (0.5, 0.5, 0.8)
     """Greatest x, y, z of the palm centre, world frame."""
-    table_clearance_m: float = 0.06
+    table_clearance_m: Annotated[float, Bounds(0.0, 1.0)] = 0.06
     """Least height of the palm centre over the table, z = 0."""
-    joints_timeout_s: float = 0.1
+    joints_timeout_s: Annotated[float, Bounds(1e-3, 60.0)] = 0.1
     """Joint and palm readings older than this are a fault."""
-    points_timeout_s: float = 0.3
+    points_timeout_s: Annotated[float, Bounds(1e-3, 60.0)] = 0.3
     """Points of the object older than this are a fault, while they are monitored."""
-    command_timeout_periods: float = 2.0
+    command_timeout_periods: Annotated[float, Bounds(0.5, 100.0)] = 2.0
     """A command older than so many control periods is a fault."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if not np.isfinite(value).all():
-                raise ValueError(f"safety.{name} must be finite, got {value}")
-            if isinstance(value, float) and (
-                value < 0 or (value == 0 and name not in ("joint_margin_rad", "table_clearance_m"))
-            ):
-                raise ValueError(f"safety.{name} must be positive, got {value}")
-        if self.joint_speed > 1 or self.effort > 1:
-            raise ValueError("safety.joint_speed and effort are shares: at most 1")
         if not np.all(np.less(self.lower_m, self.box_upper_m)):
             raise ValueError(f"safety: the palm's box is empty: {self.lower_m} to {self.box_upper_m}")
 
@@ -125,10 +120,12 @@ class SafeCommand:
 
 
 class SafetyGate:
-    """Last stage of every command; limits apply per control period of 1 / rate_hz."""
+    """Last stage of every command; limits apply per control period, and to shorter times in proportion."""
 
     def __init__(self, hand: HandContract, rate_hz: float, cfg: SafetyCfg | None = None) -> None:
         """`hand`: of the bundle's contract."""
+        if not 1.0 <= rate_hz <= 1000.0:
+            raise ValueError(f"the safety gate runs at 1..1000 Hz, got rate_hz={rate_hz}")
         self.cfg = cfg = cfg or SafetyCfg()
         self.period_s = dt = 1.0 / rate_hz
         lower, upper = (np.array(limit, dtype=np.float64) for limit in (hand.joint_lower_rad, hand.joint_upper_rad))
@@ -152,14 +149,14 @@ class SafetyGate:
         """(joint,) largest lead of a target over its joint [rad]; a larger lead only adds effort."""
         self.fault = ""
         """Reason of the hold; empty while the gate follows commands."""
-        self._now_s = -np.inf
+        self._latest_s = self._moved_s = -np.inf  # latest time of any call; time of the last motion
         self._hold: tuple[Array, Array, Array] | None = None
-        self._last: SafeCommand | None = None
 
     def reset(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
-        """Start at the measured state of the robot; clears a fault.
+        """Start at rest at the measured state of the robot; clears a fault.
 
-        Raises ValueError for values that are not finite or of the wrong size.
+        From outside its limits the first commands return into them, no faster than all others. Raises ValueError for
+        values that are not finite or of the wrong size.
         """
         joints, pos, quat = self._joints(joint_pos), _vector(palm_pos_w, 3), _quat(palm_quat_w)
         named = {"joint_pos": joints, "palm_pos_w": pos, "palm_quat_w": quat}
@@ -172,7 +169,7 @@ class SafetyGate:
         self.joints.reset(joints)
         self.palm.reset(pos)
         self.turn.reset(quat)
-        self.fault, self._now_s, self._last = "", float(now_s), None
+        self.fault, self._latest_s, self._moved_s = "", float(now_s), float(now_s)
 
     def __call__(self, desired: DesiredCommand, measured: MeasuredState, now_s: float) -> SafeCommand:
         """Return the command that may be sent now; to be called once per control period.
@@ -181,8 +178,7 @@ class SafetyGate:
         """
         if self._hold is None:
             raise RuntimeError("the safety gate has no measured state: call reset(...) before the first command")
-        if self._last is not None and 0 <= _number(now_s) - self._now_s < MIN_PERIOD_FRACTION * self.period_s:
-            return self._last
+        now_s = _number(now_s)
         state = self._valid_pose(getattr(measured, "joint_pos", None), measured)
         goal = self._valid_pose(getattr(desired, "joint_target", None), desired)
         if not self.fault:
@@ -191,33 +187,43 @@ class SafetyGate:
             )
             if state is not None:
                 self._hold = state
-        if np.isfinite(_number(now_s)):
-            self._now_s = max(self._now_s, float(now_s))
         if self.fault or goal is None or state is None:
             goal = self._hold
         else:
             ahead = np.clip(goal[0], state[0] - self.lead_rad, state[0] + self.lead_rad)
             goal = ahead, goal[1], goal[2]
-        self._last = SafeCommand(
-            joint_target=self.joints.step_towards(goal[0]).copy(),
-            palm_pos_w=self.palm.step_towards(goal[1]).copy(),
-            palm_quat_w=self.turn.step_towards(goal[2]).copy(),
+        self._move(goal, now_s)
+        return SafeCommand(
+            joint_target=self.joints.value.copy(),
+            palm_pos_w=self.palm.value.copy(),
+            palm_quat_w=self.turn.quat.copy(),
             effort_limit_nm=self.effort_limit_nm.copy(),
             fault=self.fault,
         )
-        return self._last
+
+    def _move(self, goal: tuple[Array, Array, Array], now_s: float) -> None:
+        """Move the targets towards the goal by what the time since their last motion allows, a period at most."""
+        if not np.isfinite(now_s):
+            return
+        self._latest_s = max(self._latest_s, now_s)
+        fraction = min((now_s - self._moved_s) / self.period_s, 1.0)
+        if fraction < MIN_PERIOD_FRACTION:
+            return
+        self._moved_s = now_s
+        for limiter, target in zip((self.joints, self.palm, self.turn), goal, strict=True):
+            limiter.step_towards(target, fraction)
 
     def stop(self, reason: str) -> None:
         """Hold from the next call on, for instance after an emergency stop."""
-        self.fault = self.fault or reason
+        self.fault = self.fault or str(reason).strip() or "stopped, no reason was given"
 
     def _fault_reason(
         self, desired: Any, measured: Any, now_s: float, *, measured_valid: bool, desired_valid: bool
     ) -> str:
         """Return the first reason for a fault, or an empty string."""
-        cfg, now_s = self.cfg, _number(now_s)
-        if not np.isfinite(now_s) or now_s < self._now_s:
-            return f"clock: {now_s} s after {self._now_s} s"
+        cfg = self.cfg
+        if not np.isfinite(now_s) or now_s < self._latest_s:
+            return f"clock: {now_s} s after {self._latest_s} s"
         if not measured_valid:
             return "readings: not finite, or of the wrong length"
         if not desired_valid:
@@ -252,7 +258,7 @@ def _vector(value: Any, size: int) -> Array | None:
     """Return finite numbers (size,) of plausible magnitude, or None."""
     try:
         array = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # an object may raise anything where it is converted
         return None
     return array if array.shape == (size,) and (np.abs(array) < 1e6).all() else None
 
@@ -266,5 +272,5 @@ def _quat(value: Any) -> Array | None:
 def _number(value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
+    except Exception:  # an object may raise anything where it is converted
         return float("nan")

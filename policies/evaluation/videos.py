@@ -23,7 +23,7 @@ from dexgrasp.sim.rendering.video import check_name
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.utils.plugins import import_plugins
+from dexgrasp.utils.plugins import refuse_unnamed
 
 DIFFERS = 1
 """Exit status when the repetition ended in another way than the recorded trial."""
@@ -50,6 +50,8 @@ class VideoCfg:
     """Width of the video [pixel]; its height is two thirds of it. MP4: a multiple of 48."""
     speed: float = 1.0
     """Speed relative to real time."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated; those of the evaluation must be among them."""
 
     def __post_init__(self) -> None:
         if self.out:
@@ -68,7 +70,7 @@ def video(cfg: VideoCfg) -> int:
     if not cfg.run:
         raise ValueError("video needs the run directory of an evaluation: dexgrasp video RUN trial=N")
     run = StoredRun.read(cfg.run)
-    import_plugins(run.cfg.plugins)
+    refuse_unnamed(run.cfg.plugins, cfg.plugins, str(run.path))
     outcome = run.outcome(cfg.trial, cfg.disturbance or run.cfg.disturbances()[0])
     library = open_library(run.cfg.objects)
     if (name := library.names[outcome.trial % len(library)]) != outcome.object:

@@ -24,7 +24,7 @@ from dexgrasp.perception.grasp_planning import grasp_style, planner
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
-from dexgrasp.policies.deploy.bundle import CONTRACT, GRAPH, write_bundle
+from dexgrasp.policies.deploy.bundle import CONTRACT, GRAPH, sign_bundle, write_bundle
 from dexgrasp.policies.deploy.contract import (
     CAMERA_MODELS,
     CAMERA_MODES,
@@ -44,6 +44,7 @@ from dexgrasp.policies.deploy.contract import (
     WristContract,
 )
 from dexgrasp.policies.deploy.policy import Policy
+from dexgrasp.policies.deploy.signature import check_private_key
 from dexgrasp.policies.export.controller import CAMERA_READINGS, PLAN, READINGS, STATE, DeployableController
 from dexgrasp.policies.export.replay_check import ReplayError, record_episodes, replay
 from dexgrasp.policies.networks.student import StudentActor
@@ -133,6 +134,8 @@ class ExportCfg:
     """Seed of the recorded episodes."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics of the recorded episodes."""
+    sign: str = ""
+    """File of the private Ed25519 key (PEM) that signs the bundle; empty = not signed."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
@@ -151,6 +154,8 @@ def export(cfg: ExportCfg) -> dict[str, Any]:
         raise ValueError(
             f"{checkpoint.path} is a teacher, which observes contacts and the true object: export a student"
         )
+    if cfg.sign:
+        check_private_key(cfg.sign)
     _check_trials(checkpoint, cfg)
     with atomic_path(out) as partial:
         parity = write(checkpoint, cfg, partial)
@@ -186,6 +191,8 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
     contract = replace(contract, parity=ParityContract(**dataclasses.asdict(parity)))
     write_bundle(folder, contract, _golden(controller, feeds))
     Policy.load(folder, checkpoint.hand.joint_names)
+    if cfg.sign:
+        sign_bundle(folder, cfg.sign)
     return parity
 
 

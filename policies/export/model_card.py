@@ -17,6 +17,7 @@ import yaml
 from dexgrasp import configs
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.checkpoint import config_of, read_checkpoint, write_checkpoint
+from dexgrasp.policies.deploy.signature import check_private_key
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.summary import percent
 from dexgrasp.policies.export.export import ExportCfg, export
@@ -46,6 +47,8 @@ class PublishCfg:
     """Description of the training objects, if the configuration names a folder."""
     history: tuple[str, ...] = ()
     """Run directories that this run was started from, oldest first; their steps and minutes count."""
+    sign: str = ""
+    """File of the private Ed25519 key (PEM) that signs the bundle of a student; empty = not signed."""
     plugins: tuple[str, ...] = ()
     """Modules or .py files imported first, comma-separated: they may register rewards and tasks."""
 
@@ -55,6 +58,10 @@ def publish(cfg: PublishCfg) -> None:
     checkpoint, out = registry.find_policy(cfg.policy, kind="checkpoint").path, Path(cfg.out)
     run, data = checkpoint.parent, read_checkpoint(checkpoint)
     config = _current(config_of(checkpoint, data.manifest), checkpoint)
+    if cfg.sign and config["stage"] != "student":
+        raise ValueError(f"sign={cfg.sign}: {checkpoint} is a teacher, which has no bundle to sign")
+    if cfg.sign:
+        check_private_key(cfg.sign)
     stages = [_stage(Path(path)) for path in (*cfg.history, run)]
     results = [_result(Path(path)) for path in cfg.results]  # before anything is written: a run may lack its files
     out.mkdir(parents=True, exist_ok=True)
@@ -63,7 +70,8 @@ def publish(cfg: PublishCfg) -> None:
     if (run / "curves.png").is_file():
         shutil.copyfile(run / "curves.png", out / "curves.png")
     if config["stage"] == "student":
-        export(configs.load(ExportCfg, "export", [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}"]))
+        words = [f"policy={out / 'policy.zip'}", f"out={out / 'bundle'}", f"sign={cfg.sign}"]
+        export(configs.load(ExportCfg, "export", words))
     write_text(out / "README.md", card(config, cfg.objects or Path(config["objects"]).name, stages, results))
     print(f"published: {out}")
 

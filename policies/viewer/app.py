@@ -75,7 +75,7 @@ class ViewerCfg:
     speed: float = 1.0
     """Playback speed in multiples of real time, 0.1 to 4."""
     host: str = "127.0.0.1"
-    """Address of the server: 127.0.0.1 = this machine only, 0.0.0.0 = the network, without authentication."""
+    """Address of the server: 127.0.0.1 = this machine only, 0.0.0.0 = the network, with a token in the address."""
     port: int = 8080
     """Port of the server; 0 = any free one."""
     frames: int = 0

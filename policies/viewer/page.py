@@ -3,14 +3,16 @@
 import logging
 import queue
 import socket
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from html import escape
+from http import HTTPStatus
 from io import StringIO
 from types import TracebackType
 from typing import Any, Self
 
+from dexgrasp.policies.viewer.access import LOCALHOST, Access
 from dexgrasp.policies.viewer.rollout import MAX_ENVS, PRESETS, Choice
 
 SPEEDS = (0.1, 0.5, 1.0, 2.0, 4.0)
@@ -19,8 +21,6 @@ ANY_OBJECT = "each trial's own"
 """Entry of the object list that leaves the choice to the trial numbers."""
 PANEL_PX = 380
 """Width of the panel [pixel]."""
-LOOPBACK = ("127.0.0.1", "localhost")
-"""Addresses that only this machine reaches."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Page:
 
     def __init__(self, host: str, port: int, speed: float = 1.0) -> None:
         """Start the server; `port` 0: any free one. Raises ImportError without viser, OSError if it is taken."""
-        viser = _viser()
+        viser, self._access = _viser(), Access.of(host)
         logging.getLogger("websockets.server").setLevel(logging.CRITICAL)  # a closed browser is no error
         _demand_free(host, port)
-        with _silence():
+        with _silence(), _guarded(self._access):
             self.server = viser.ViserServer(host, port, label="dexgrasp", verbose=False)
         if port and self.server.get_port() != port:  # taken since the check
             self.close()
@@ -49,18 +49,18 @@ class Page:
 
     @property
     def url(self) -> str:
-        """Return the address of the page on this machine."""
-        host = self.server.get_host()
-        return f"http://{'localhost' if host in ('0.0.0.0', '127.0.0.1') else host}:{self.server.get_port()}"
+        """Return the address of the page on this machine, with the token that it needs."""
+        host = LOCALHOST if self._host in ("", "0.0.0.0", "127.0.0.1") else self._host
+        return f"http://{host}:{self.server.get_port()}{self._access.path}"
 
     @property
     def warning(self) -> str:
         """Return a warning where other machines reach the page; empty on loopback."""
-        if self._host in LOOPBACK:
+        if not self._access.token:
             return ""
         return (
-            f"host={self._host}: anyone who reaches this address can watch and use the page, there is no "
-            "authentication; host=127.0.0.1 and an SSH tunnel keep it private"
+            f"host={self._host}: whoever knows the address below, with its token, can watch and use the page, and the "
+            "connection is not encrypted; host=127.0.0.1 and an SSH tunnel keep it private"
         )
 
     @property
@@ -188,6 +188,37 @@ def _viser() -> Any:
     except ImportError as error:
         raise ImportError(f"the viewer needs viser: pip install 'dexgrasp[viz]' ({error})") from error
     return viser
+
+
+@contextmanager
+def _guarded(access: Access) -> Iterator[None]:
+    """Let the server that viser starts meanwhile refuse requests by `access`; viser has no setting for it.
+
+    Raises RuntimeError if viser starts no such server.
+    """
+    from websockets.asyncio import server
+
+    serve, guarded = server.serve, []
+
+    def guarded_serve(*args: Any, process_request: Callable[..., Any], **options: Any) -> Any:
+        def process(connection: Any, request: Any) -> Any:
+            headers = request.headers
+            reason = access.refusal(request.path, headers.get_all("Host"), headers.get_all("Origin"))
+            if reason:
+                return connection.respond(HTTPStatus.FORBIDDEN, f"refused: {reason}\n")
+            request.path = access.without_token(request.path)
+            return process_request(connection, request)
+
+        guarded.append(True)
+        return serve(*args, process_request=process, **options)
+
+    server.serve = guarded_serve  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        server.serve = serve
+    if not guarded:
+        raise RuntimeError("this version of viser cannot be guarded: install the one in constraints.txt")
 
 
 def _silence() -> AbstractContextManager:

@@ -142,6 +142,19 @@ def test_a_plugin_is_imported_before_the_configuration_is_built(monkeypatch, tmp
     assert capsys.readouterr().out == ""  # it is imported once
 
 
+def test_a_file_that_names_a_plugin_imports_nothing_unless_the_command_line_does(tmp_path, capsys):
+    plugin = tmp_path / "plugin_of_a_file.py"
+    plugin.write_text("print('imported')\n")
+    (tmp_path / "config.yaml").write_text(f"plugins: ['{plugin}']\ntrials: 3\n")
+    assert main(["evaluate", f"config={tmp_path}", "--cfg"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and f"if you trust it, add plugins={plugin}" in err and err.count("\n") == 1
+    assert main(["evaluate", f"config={tmp_path}", "plugins=[]", "--cfg"]) == 0
+    assert "imported" not in capsys.readouterr().out
+    assert main(["evaluate", f"config={tmp_path}", f"plugins={plugin}", "--cfg"]) == 0
+    assert capsys.readouterr().out.startswith("imported\n")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -174,7 +187,7 @@ def test_every_command_that_makes_a_task_or_a_policy_takes_plugins():
         *("objects generate", "objects import", "objects show", "objects compare"),
         *("calibrate board", "calibrate camera", "randomization show", "checkpoint upgrade", "checkpoint sb3"),
         *("bench perception", "bench segmentation", "bench ros", "bench deploy", "replay"),
-        *("video", "report"),  # `video` imports those of the run
+        "report",
     }
 
 

@@ -8,17 +8,28 @@ import re
 import shutil
 import subprocess
 import sys
+import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
+from dexgrasp import assets
 from dexgrasp.policies.benchmarks.deploy import BenchDeployCfg, measure, recorded
 from dexgrasp.policies.deploy.bundle import BundleError, contract_sha256, read_contract, sha256, write_contract
 from dexgrasp.policies.deploy.policy import Policy
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    """A shipped bundle."""
+    return assets.path("policies/allegro/student/bundle")
 
 
 @pytest.fixture
@@ -160,10 +171,10 @@ def as_schema_3(contract):
     control["wrist"]["behind_m"] = control["wrist"].pop("offset_m")
     control["wrist"]["turn_rad"] = control["wrist"].pop("max_turn_rad")
     graph["carried"] = graph.pop("state")
-    assert camera["mode"] == "latest"
+    assert camera["mode"] == "tracked_updated"
     assert camera["model"] == "points"
     contract["view"] = {
-        "mode": "refreshed",
+        "mode": "corrected",
         "carried": camera["move_with_palm"],
         "camera": "model",
         "period_steps": camera["frame_interval_steps"],
@@ -207,27 +218,104 @@ def test_a_contract_that_is_written_is_read_back_equal(bundle, copied):
     [
         ("control", {"rate": 20.0}, "unknown key 'control.rate'. Did you mean 'control.rate_hz'?"),
         ("control", {"rate_hz": None}, "'control.rate_hz' expects float, got None"),
-        ("control", {"rate_hz": 0.0}, "control.rate_hz must lie in 1..1000 Hz, got 0.0"),
-        ("control", {"grip_threshold_hold": 1.5}, "control.grip_threshold_hold must lie in 0..1, got 1.5"),
         (
             "camera",
             {"mode": "corrected"},
             "'camera.mode' expects one of first_frame, latest, tracked, tracked_updated",
         ),
         ("hand", {"kp_nm_rad": [1.0]}, "['kp_nm_rad'] must hold 16 values, as joint_names does"),
-        ("hand", {"kp_nm_rad": [0.0] * 16}, "hand.kp_nm_rad must be positive, got 0.0"),
-        ("hand", {"joint_lower_rad": [9.0] * 16}, "hand.joint_lower_rad must be below hand.joint_upper_rad"),
+        ("hand", {"joint_lower_rad": [5.0] * 16}, "hand.joint_lower_rad must be below hand.joint_upper_rad"),
         ("hand", {"joint_names": ["a"] * 16}, "hand.joint_names must be different names"),
-        ("hand", {"effort_limit_nm": [float("inf")] * 16}, "'hand.effort_limit_nm[0]' expects float, got inf"),
-        ("hand", {"palm_quat_b": [1.0, 1.0, 0.0, 0.0]}, "hand.palm_quat_b must be a unit quaternion"),
+        ("hand", {"palm_quat_b": [1.0, 1.0, 0.0, 0.0]}, "hand.palm_quat_b must have the length 1"),
         ("graph", {"plan": []}, "must be in graph.inputs and in one of graph.readings, plan and state"),
         ("graph", {"outputs": ["grip"]}, "graph.outputs must begin with next_NAME"),
+        ("graph", {"outputs": None}, "'graph.outputs' expects list of str, got None"),
+        ("training", {"config": {"hand": "allegro"}}, "training.config lacks ['side', 'task']"),
     ],
 )
 def test_a_contract_that_cannot_be_right_is_refused_with_the_field(copied, section, change, message):
     rewrite(copied, lambda contract: contract[section].update(change))
     with pytest.raises(BundleError, match=re.escape(message)):
         read_contract(copied)
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("control", "rate_hz", 0.0),
+        ("control", "rate_hz", 1000.5),
+        ("control", "grasp_steps", 0),
+        ("control", "lift_m", -0.1),
+        ("control", "grip_threshold_hold", 1.5),
+        ("camera", "points", 10**9),
+        ("camera", "edge_dropout", -0.1),
+        ("hand", "kp_nm_rad", [0.0] * 16),
+        ("hand", "speed_limit_rad_s", [-1.0] * 16),
+        ("hand", "speed_limit_rad_s", [7.0] * 15 + [1e9]),
+        ("graph", "opset", -1),
+    ],
+)
+def test_a_number_outside_its_range_is_refused_with_file_key_and_value(copied, section, key, value):
+    rewrite(copied, lambda contract: contract[section].update({key: value}))
+    with pytest.raises(BundleError, match=rf"contract\.json: .*{section}.*{key}.* must lie in .*, got"):
+        read_contract(copied)
+
+
+@pytest.mark.parametrize(
+    ("key", "factor", "message"),
+    [
+        ("speed_limit_rad_s", 1.01, r"hand\.speed_limit_rad_s\[0\] \(ffj0\) is 7\.07, .*hand\.yaml allows 7\.0"),
+        ("effort_limit_nm", 2.0, r"hand\.effort_limit_nm\[0\] \(ffj0\) is 1\.4, .* allows 0\.7"),
+        ("joint_upper_rad", 1.1, r"hand\.joint_upper_rad\[0\] \(ffj0\) is 0\.517, .* allows 0\.47"),
+        ("joint_lower_rad", 1.1, r"hand\.joint_lower_rad\[0\] \(ffj0\) is -0\.517, .* allows -0\.47"),
+    ],
+)
+def test_limits_beyond_those_of_the_hand_itself_are_refused_with_both_values(copied, key, factor, message):
+    def change(contract):
+        contract["hand"][key] = [round(factor * value, 6) for value in contract["hand"][key]]
+
+    rewrite(copied, change)
+    with pytest.raises(BundleError, match=message):
+        read_contract(copied)
+    rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))  # a hand that nobody here knows
+    assert read_contract(copied).hand.name == "my_hand"
+
+
+def test_smaller_limits_than_those_of_the_hand_are_accepted(copied):
+    rewrite(copied, lambda contract: contract["hand"].update(speed_limit_rad_s=[3.0] * 16))
+    assert read_contract(copied).hand.speed_limit_rad_s == (3.0,) * 16
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"[" * 100_000, "nested deeper than 32 levels"),
+        (b'{"a":' * 40 + b"1" + b"}" * 40, "nested deeper than 32 levels"),
+        (b'{"schema": 4, "schema": 4}', "key 'schema' stands twice"),
+        (b'{"schema": NaN}', "'schema' is no finite number, or too large"),
+        (b'{"a": {"b": [1e999]}}', "'a.b[0]' is no finite number, or too large"),
+        (b'{"schema": 1' + b"0" * 400 + b"}", "'schema' is no finite number, or too large"),
+        (b'{"schema": ' + b"9" * 5000 + b"}", "not valid JSON"),
+        (b"\xff\xfe", "not valid JSON"),
+        (b"", "not valid JSON"),
+        (b"[]", "no field 'schema'"),
+        (b'{"schema": {}}', "schema {}"),
+    ],
+)
+def test_text_that_is_no_contract_is_refused(copied, text, message):
+    (copied / "contract.json").write_bytes(text)
+    with pytest.raises(BundleError, match=rf"contract\.json.*{re.escape(message)}"):
+        read_contract(copied)
+
+
+def test_a_file_that_would_block_is_refused(copied):
+    for name in ("contract.json", "policy.onnx"):
+        (copied / name).rename(copied / "kept")
+        os.mkfifo(copied / name)
+        with pytest.raises(BundleError, match=f"{name} is not a regular file"):
+            Policy.load(copied)
+        (copied / name).unlink()
+        (copied / "kept").rename(copied / name)
 
 
 def test_a_contract_without_a_key_is_refused_by_its_name(copied):
@@ -259,6 +347,118 @@ def test_a_graph_that_computes_something_else_is_refused_by_the_field_that_diffe
     np.savez(copied / "golden.npz", **golden)
     rewrite(copied, lambda contract: None)
     with pytest.raises(BundleError, match=r"replayed 'next_target_pos_w' differs from the recorded one by 0\.0001"):
+        Policy.load(copied)
+
+
+def endless(folder, from_step=0):
+    """Give the graph a loop without an end, that begins at a step of the episode."""
+    model = onnx.load(folder / "policy.onnx")
+    graph, value = model.graph, helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["go_on"]), helper.make_node("Sin", ["x"], ["next_x"])],
+        "body",
+        [value("i", TensorProto.INT64, []), value("go", TensorProto.BOOL, []), value("x", TensorProto.DOUBLE, [1])],
+        [value("go_on", TensorProto.BOOL, []), value("next_x", TensorProto.DOUBLE, [1])],
+    )
+    constants = {
+        "from_step": np.array(from_step),
+        "trips": np.array(2**62),
+        "start": np.zeros(1),
+        "axis": np.array([0]),
+    }
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    last = graph.output[-1].name
+    for node in graph.node:
+        node.output[:] = [f"{last}_before" if name == last else name for name in node.output]
+        node.input[:] = [f"{last}_before" if name == last else name for name in node.input]
+    graph.node.extend(
+        [
+            helper.make_node("ReduceMax", ["step", "axis"], ["newest"], keepdims=0),
+            helper.make_node("GreaterOrEqual", ["newest", "from_step"], ["loops"]),
+            helper.make_node("Loop", ["trips", "loops", "start"], ["looped"], body=body),
+            helper.make_node("CastLike", ["looped", f"{last}_before"], ["zero"]),
+            helper.make_node("Add", [f"{last}_before", "zero"], [last]),
+        ]
+    )
+    (folder / "policy.onnx").write_bytes(model.SerializeToString())
+    rewrite(folder, lambda contract: None)
+
+
+def test_a_graph_with_an_endless_loop_is_refused_within_the_time_limit(copied, monkeypatch):
+    monkeypatch.setattr("dexgrasp.policies.deploy.policy.BATCH_LIMIT_S", 0.5)
+    endless(copied)
+    start_s = time.monotonic()
+    with pytest.raises(BundleError, match=r"policy\.onnx: .*a step of the policy's graph took longer than 0\.5 s"):
+        Policy.load(copied)
+    assert time.monotonic() - start_s < 5.0
+
+
+def test_a_loop_that_begins_later_ends_its_step_and_leaves_the_state(copied, bundle):
+    endless(copied, from_step=1000)  # beyond every recorded step
+    policy, (plan, readings) = Policy.load(copied), recorded(bundle)
+    policy.reset(plan)
+    policy.act(readings[0])
+    policy._state["step"][:] = 1000
+    start_s = time.monotonic()
+    with pytest.raises(ValueError, match="took longer than 1 s"):
+        policy.act(readings[0])
+    assert time.monotonic() - start_s < 5.0
+    assert policy.step == 1000
+    policy.reset(plan)
+    policy.act(readings[0])  # the next step has its own time
+    assert policy.step == 1
+
+
+def change_golden(folder, **changes):
+    """Rewrite golden.npz with some arrays replaced (None: left out), and sign it again."""
+    golden = dict(np.load(folder / "golden.npz")) | {name.replace("__", "/"): value for name, value in changes.items()}
+    np.savez(folder / "golden.npz", **{name: value for name, value in golden.items() if value is not None})
+    rewrite(folder, lambda contract: None)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("in__points_w", lambda old: None, r"lacks \['in/points_w'\]"),
+        ("in__joint_pos", lambda old: old[:, :15], r"in/joint_pos must be float64 of shape \(64, 16\)"),
+        ("in__joint_pos", lambda old: old.astype(np.float32), "it is float32"),
+        ("in__joint_pos", lambda old: old[:0], "1 to 4096 rows"),
+        ("in__joint_pos", lambda old: np.array(1.0), "1 to 4096 rows"),
+        ("in__joint_pos", lambda old: np.full(old.shape, "x"), "it is <U1"),
+        ("in__joint_pos", lambda old: old * np.nan, "differs from the recorded one by nan"),
+        ("out__next_step", lambda old: old[:, None], "out/next_step must be int64"),
+        ("out__grip", lambda old: old * np.nan, "'grip' differs from the recorded one by nan"),
+        ("out__grip", lambda old: old[:3], "'grip' differs"),
+    ],
+)
+def test_recorded_values_that_do_not_fit_are_refused(copied, name, change, message):
+    change_golden(copied, **{name: change(np.load(copied / "golden.npz")[name.replace("__", "/")])})
+    with pytest.raises(BundleError, match=message):
+        Policy.load(copied)
+
+
+def test_a_golden_file_that_unpacks_to_far_more_is_refused_unread(copied, monkeypatch):
+    monkeypatch.setattr("dexgrasp.policies.deploy.bundle.MAX_BYTES", 2**20)
+    with zipfile.ZipFile(copied / "golden.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("in/step.npy", bytes(3 * 2**20))
+    rewrite(copied, lambda contract: None)
+    with pytest.raises(BundleError, match="its arrays take 3 MiB, at most 1 are read"):
+        Policy.load(copied)
+
+
+@pytest.mark.parametrize(
+    ("name", "entry", "message"),
+    [
+        ("history", {"size": [10, 39], "dtype": "float32"}, r"input history is tensor\(float\) \[10, 38\] per row"),
+        ("history", {"size": [380], "dtype": "float32"}, "input history is"),
+        ("depth_m", {"size": [], "dtype": "float32"}, r"input depth_m is tensor\(double\)"),
+        ("joint_pos", {"size": [17], "dtype": "float64"}, r"graph\.inputs\.joint_pos\.size must be \[16\]"),
+        ("points_w", {"size": [10**5, 10**5], "dtype": "float32"}, "product up to 1000000"),
+    ],
+)
+def test_an_input_of_another_shape_than_the_graphs_is_refused(copied, name, entry, message):
+    rewrite(copied, lambda contract: contract["graph"]["inputs"].update({name: entry}))
+    with pytest.raises(BundleError, match=message):
         Policy.load(copied)
 
 

@@ -54,6 +54,17 @@ def task_for(policy, household, rows=6, disturbance="none"):
     return make_task(cfg, HandSpec.load("allegro"), household, disturbance, rows)
 
 
+def test_export_signs_the_bundle_with_the_key(bundle):
+    Policy.load(bundle, public_key=bundle.parent / "public.pem")
+
+
+@pytest.mark.parametrize("key", ["nowhere.pem", "public.pem"])
+def test_a_key_that_cannot_sign_is_refused_before_any_work(student_run, bundle, tmp_path, key):
+    with pytest.raises(ValueError, match=key):
+        export(ExportCfg(str(student_run), str(tmp_path / "out"), sign=str(bundle.parent / key)))
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_episode_in_the_task_is_the_episode_of_the_bundle(student_run, bundle, household):
     """The bundle sees readings alone and keeps its own state; targets of palm and fingers for every step."""
     checkpoint, policy = load_checkpoint(student_run), Policy.load(bundle)
@@ -134,7 +145,7 @@ class TorchSession:
         self._controller = controller
 
     @torch.no_grad()
-    def run(self, _, feed):
+    def run(self, _, feed, options):
         given = (torch.from_numpy(feed[name]) for name in self._controller.inputs)
         return [value.numpy() for value in self._controller(*given)]
 

@@ -39,6 +39,12 @@ def test_the_card_counts_steps_and_gives_results_with_their_intervals(shipped):
     )
 
 
+def test_a_teacher_has_no_bundle_to_sign(shipped, tmp_path):
+    with pytest.raises(ValueError, match="has no bundle to sign"):
+        publish(PublishCfg(str(shipped / "run"), str(tmp_path / "out"), sign="key.pem"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_nothing_names_a_folder_of_the_machine(shipped):
     for name in ("README.md", "config.yaml"):
         assert str(shipped) not in (shipped / "out" / name).read_text()

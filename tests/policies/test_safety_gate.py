@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from dexgrasp.policies.deploy.contract import HandContract, KinematicsContract
 from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter, max_stoppable_step
@@ -177,10 +178,120 @@ def test_an_emergency_stop_holds_and_the_first_reason_is_kept():
     np.testing.assert_allclose(made.joints.value, HOME[0])
 
 
-def test_a_call_that_comes_too_early_repeats_the_last_answer():
+def ask(made, now_s, goal=(1.0, 1.0, 1.0), pos=(0.4, 0.4, 0.5)):
+    """The answer to a far goal at that time, with readings of the same time, or of home's where it is no number."""
+    stamp_s = now_s if math.isfinite(now_s) else 0.0
+    return made(wanted(goal, pos, stamp_s=stamp_s), sensed(stamp_s=stamp_s), now_s)
+
+
+def same_targets(one, other):
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("joint_target", "palm_pos_w", "palm_quat_w")
+    )
+
+
+def test_a_call_that_comes_too_early_moves_nothing():
     made = gate()
-    first = made(wanted([1.0, 1.0, 1.0], stamp_s=0.05), sensed(stamp_s=0.05), 0.05)
-    assert made(wanted([1.0, 1.0, 1.0], stamp_s=0.06), sensed(stamp_s=0.06), 0.06) is first
+    first = ask(made, 0.05)
+    assert same_targets(ask(made, 0.06), first)
+    assert same_targets(ask(made, 0.087), first)  # 0.74 of a period
+    assert not same_targets(ask(made, 0.0876), first)
+
+
+def test_steps_in_less_than_a_period_worked_by_hand():
+    # joint 0 at 0.8 of a period: its speed grows by 16 * 0.04 = 0.64 rad/s per tick, up to 2 rad/s
+    made, joints, found = gate(joint_acceleration_rad_s2=16.0), HOME[0], []
+    for k in (1, 2, 3, 4):
+        safe = made(wanted([1.0, 0.5, 0.5], stamp_s=0.04 * k), sensed(joints, stamp_s=0.04 * k), 0.04 * k)
+        joints = safe.joint_target
+        found.append(joints[0])
+    np.testing.assert_allclose(np.diff([0.0, *found]), [0.64 * 0.04, 1.28 * 0.04, 1.92 * 0.04, 2.0 * 0.04])
+
+
+@pytest.mark.parametrize("factor", [1.25, 1.9, 3.3, 50.0])
+def test_limits_hold_per_second_where_the_gate_is_called_faster_than_its_rate(factor):
+    made, joints, seen = gate(), np.array(HOME[0]), []
+    for k in range(1, int(2 * RATE_HZ * factor)):
+        now_s = k / (RATE_HZ * factor)
+        safe = made(wanted([1.0, 2.0, 1.5], [0.5, 0.5, 0.8], stamp_s=now_s), sensed(joints, stamp_s=now_s), now_s)
+        joints = safe.joint_target
+        seen.append((now_s, joints, safe.palm_pos_w))
+    for (start_s, q0, p0), (end_s, q1, p1) in (
+        (seen[i], seen[j]) for i in range(0, 30, 3) for j in range(i + 1, 60) if j < len(seen)
+    ):
+        until_s = end_s - start_s + 1 / RATE_HZ  # the first motion of the window belongs to time before it
+        assert (q1 - q0 <= np.array(HAND.speed_limit_rad_s) * 0.5 * until_s + 1e-9).all()
+        assert np.linalg.norm(p1 - p0) <= 0.5 * until_s + 1e-9
+
+
+@pytest.mark.parametrize("now_s", [math.nan, math.inf, -math.inf, 0.1, 0.03, -5.0])
+def test_nothing_moves_while_the_clock_stands_goes_back_or_is_no_number(now_s):
+    made = gate()
+    for k in (1, 2):
+        before = ask(made, 0.05 * k)
+    answers = [ask(made, now_s) for _ in range(50)]
+    assert all(same_targets(answer, before) for answer in answers)
+    assert all(answer.fault.startswith("clock") for answer in answers) == (now_s != 0.1)
+    after = ask(made, 0.15)
+    assert not same_targets(after, before)  # it brakes, or goes on, once time passes again
+    assert np.linalg.norm(after.palm_pos_w - before.palm_pos_w) <= 0.025
+
+
+def test_a_fault_is_said_at_once_also_to_a_call_that_comes_early():
+    made = gate()
+    before = ask(made, 0.05)
+    made.stop("emergency stop")
+    early = ask(made, 0.06)
+    assert early.fault == "emergency stop"
+    assert same_targets(early, before)
+
+
+@pytest.mark.parametrize("reason", ["", "   ", None])
+def test_a_stop_without_a_reason_is_a_fault_with_a_text(reason):
+    made = gate()
+    made.stop(reason)
+    assert made.fault.strip()
+    assert ask(made, 0.05).fault == made.fault
+
+
+def test_what_a_caller_writes_into_an_answer_or_an_input_changes_nothing():
+    made, other = gate(), gate()
+    goal, pos = np.array([0.9, 1.9, 1.5]), np.array([0.3, 0.3, 0.5])
+    for k in range(1, 30):
+        now_s = 0.05 * k
+        answer = made(wanted(goal, pos, stamp_s=now_s), sensed(stamp_s=now_s), now_s)
+        twin = other(wanted(goal.copy(), pos.copy(), stamp_s=now_s), sensed(stamp_s=now_s), now_s)
+        assert same_targets(answer, twin)
+        for array in (answer.joint_target, answer.palm_pos_w, answer.palm_quat_w, answer.effort_limit_nm):
+            array[:] = 99.0
+        early = made(wanted(goal, pos, stamp_s=now_s), sensed(stamp_s=now_s), now_s)
+        assert same_targets(early, twin)
+        np.testing.assert_array_equal(early.effort_limit_nm, twin.effort_limit_nm)
+
+
+def test_a_start_outside_the_limits_returns_by_limited_steps():
+    made = SafetyGate(HAND, RATE_HZ)
+    joints, place = np.array([1.3, 0.0, 1.7]), np.array([0.9, 0.0, 0.02])
+    made.reset(joints, place, STILL, 0.0)
+    path = []
+    for k in range(1, 100):
+        now_s = 0.05 * k
+        at = (path[-1].joint_target, path[-1].palm_pos_w) if path else (joints, place)
+        path.append(made(wanted(stamp_s=now_s), sensed(*at, stamp_s=now_s), now_s))
+    assert 0 < 0.9 - path[0].palm_pos_w[0] <= 0.0125  # 5 m/s^2, from rest
+    steps = np.diff([place, *(safe.palm_pos_w for safe in path)], axis=0)
+    assert np.linalg.norm(steps, axis=1).max() <= 0.025 + 1e-12
+    turned = np.diff([joints, *(safe.joint_target for safe in path)], axis=0)
+    assert (np.abs(turned) <= np.array(HAND.speed_limit_rad_s) * 0.5 / RATE_HZ + 1e-12).all()
+    np.testing.assert_allclose(path[-1].palm_pos_w, HOME[1], atol=1e-9)
+    np.testing.assert_allclose(path[-1].joint_target, HOME[0], atol=1e-9)
+
+
+@pytest.mark.parametrize("rate_hz", [0.0, -1.0, 0.5, 1001.0, math.nan, math.inf])
+def test_a_rate_that_makes_no_sense_is_refused(rate_hz):
+    with pytest.raises(ValueError, match=r"1\.\.1000 Hz"):
+        SafetyGate(HAND, rate_hz)
 
 
 def test_a_gate_that_does_not_know_where_the_robot_is_says_so():
@@ -191,9 +302,12 @@ def test_a_gate_that_does_not_know_where_the_robot_is_says_so():
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        ({"effort": 1.5}, "at most 1"),
-        ({"joint_speed": 0.0}, "joint_speed must be positive"),
-        ({"palm_speed_m_s": math.nan}, "palm_speed_m_s must be finite"),
+        ({"effort": 1.5}, r"effort must lie in 0\.001\.\.1, got 1\.5"),
+        ({"joint_speed": 0.0}, r"joint_speed must lie in 0\.001\.\.1"),
+        ({"palm_speed_m_s": math.nan}, "palm_speed_m_s must lie in"),
+        ({"palm_speed_m_s": 1e9}, "palm_speed_m_s must lie in"),
+        ({"joints_timeout_s": math.inf}, "joints_timeout_s must lie in"),
+        ({"box_upper_m": (0.5, 0.5, 1e9)}, "box_upper_m must lie in"),
         ({"box_lower_m": (0.6, 0.0, 0.0)}, "box is empty"),
         ({"joint_margin_rad": 1.0}, "leaves a joint no room"),
     ],
@@ -208,61 +322,148 @@ def test_a_gate_does_not_begin_blind():
         SafetyGate(HAND, RATE_HZ).reset([0.0, math.nan, 0.0], *HOME[1:], 0.0)
 
 
+class Watch:
+    """Limits of a gate, checked from its answers and the times of the calls alone."""
+
+    def __init__(self, made, now_s):
+        self.cfg, self.dt = made.cfg, made.period_s
+        lower, upper = np.array(HAND.joint_lower_rad), np.array(HAND.joint_upper_rad)
+        margin = self.cfg.joint_margin_rad
+        self.joint_range, self.box = (lower + margin, upper - margin), (self.cfg.lower_m, self.cfg.box_upper_m)
+        self.speeds = (
+            np.minimum(np.array(HAND.speed_limit_rad_s) * self.cfg.joint_speed, self.cfg.joint_step_rad / self.dt),
+            self.cfg.palm_speed_m_s,
+            self.cfg.palm_speed_rad_s,
+        )
+        self.accelerations = (
+            self.cfg.joint_acceleration_rad_s2,
+            self.cfg.palm_acceleration_m_s2,
+            self.cfg.palm_acceleration_rad_s2,
+        )
+        self.restart(made, now_s)
+
+    def restart(self, made, now_s):
+        self.latest_s = self.moved_s = now_s
+        self.last = made.joints.value.copy(), made.palm.value.copy(), made.turn.quat.copy()
+        self.velocity = [np.zeros(3)] * 3
+        self.fault = ""
+
+    def answer(self, safe, now_s):
+        """Check an answer against the one before."""
+        new = safe.joint_target.copy(), safe.palm_pos_w.copy(), safe.palm_quat_w.copy()
+        assert all(np.isfinite(value).all() for value in new)
+        assert np.linalg.norm(new[2]) == pytest.approx(1.0, abs=1e-9)
+        self._stays_inside(new[0], self.last[0], *self.joint_range)
+        self._stays_inside(new[1], self.last[1], *self.box)
+        turn = rotvec_from_quat(quat_multiply(new[2], self.last[2] * (1, -1, -1, -1)))
+        steps = new[0] - self.last[0], new[1] - self.last[1], turn
+        elapsed_s = now_s - self.moved_s if math.isfinite(now_s) and now_s >= self.latest_s else 0.0
+        if math.isfinite(now_s):
+            self.latest_s = max(self.latest_s, now_s)
+        if max(np.abs(step).max() for step in steps) > 1e-12:
+            self._keeps_to_time(steps, elapsed_s)
+            self.moved_s = now_s
+        elif elapsed_s >= self.dt:  # it stood still
+            self.velocity, self.moved_s = [np.zeros(3)] * 3, now_s
+        assert safe.fault.strip() if self.fault else True
+        self.last, self.fault = new, safe.fault
+
+    def _keeps_to_time(self, steps, elapsed_s):
+        assert elapsed_s > 0, "it moved although no time passed"
+        tick_s = min(elapsed_s, self.dt)
+        for step, speed, acceleration, i in zip(steps, self.speeds, self.accelerations, range(3), strict=True):
+            size = np.abs if i == 0 else np.linalg.norm  # joints have their own limits
+            assert np.all(size(step) <= speed * tick_s + 1e-9)
+            change = step / tick_s - self.velocity[i]
+            assert np.all(size(change) <= acceleration * tick_s + 1e-6)
+            self.velocity[i] = step / tick_s
+        self.velocity = list(self.velocity)
+
+    @staticmethod
+    def _stays_inside(new, last, lower, upper):
+        """Within the range, or on the way back into it."""
+        assert (new >= np.minimum(lower, last) - 1e-12).all()
+        assert (new <= np.maximum(upper, last) + 1e-12).all()
+
+
 NUMBER = st.floats(width=64) | st.floats(-4, 4)
-TIME = st.floats(0, 3) | st.sampled_from([math.nan, math.inf, -math.inf, -1.0])
-ROW = st.lists(NUMBER, min_size=3, max_size=3) | st.lists(NUMBER, max_size=5) | st.none()
-QUAT = st.lists(st.floats(-1, 1), min_size=4, max_size=4) | st.sampled_from([STILL, (0.0, 0.0, 1.0, 0.0)]) | ROW
-TICK = st.tuples(ROW, ROW, QUAT, TIME, ROW, ROW, QUAT, TIME, st.none() | TIME, st.floats(0, 0.2) | TIME)
+ROW = st.lists(NUMBER, min_size=3, max_size=3) | st.lists(NUMBER, max_size=5) | st.sampled_from([None, "x", 1e300])
 SANE = st.lists(st.floats(-4, 4), min_size=3, max_size=3)
+NEAR = st.lists(st.floats(-0.3, 0.3), min_size=3, max_size=3)
+PERIODS = st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.74, 0.76, 0.9, 1.0, 1.0, 1.0, 1.4, 3.0, -1.0, -0.1]) | st.floats(0, 2)
+BROKEN = st.sampled_from([math.nan, math.inf, -math.inf, 1e300, -1e300])
 
 
-def keeps_its_limits(made, answers):
-    """Position, speed and acceleration of everything that was sent, from where it stood when it began."""
-    dt, cfg = 1 / RATE_HZ, made.cfg
-    joints = np.array([HOME[0], *(safe.joint_target for safe in answers)])
-    palm = np.array([HOME[1], *(safe.palm_pos_w for safe in answers)])
-    quats = [np.array(STILL), *(safe.palm_quat_w for safe in answers)]
-    assert np.isfinite(joints).all()
-    assert np.isfinite(palm).all()
-    lower, upper = np.array(HAND.joint_lower_rad), np.array(HAND.joint_upper_rad)
-    assert (joints >= lower + cfg.joint_margin_rad).all()
-    assert (joints <= upper - cfg.joint_margin_rad).all()
-    assert (palm >= cfg.lower_m).all()
-    assert (palm <= cfg.box_upper_m).all()
-    steps = np.diff(np.vstack([joints[:1], joints]), axis=0)  # the first one, at rest, included
-    assert (np.abs(steps) <= np.array(HAND.speed_limit_rad_s) * cfg.joint_speed * dt + 1e-9).all()
-    assert (np.abs(np.diff(steps, axis=0)) <= cfg.joint_acceleration_rad_s2 * dt**2 + 1e-9).all()
-    moves = np.diff(np.vstack([palm[:1], palm]), axis=0)
-    assert (np.linalg.norm(moves, axis=1) <= cfg.palm_speed_m_s * dt + 1e-9).all()
-    assert (np.linalg.norm(np.diff(moves, axis=0), axis=1) <= cfg.palm_acceleration_m_s2 * dt**2 + 1e-9).all()
-    for before, after in pairwise(quats):
-        assert np.linalg.norm(after) == pytest.approx(1.0, abs=1e-9)
-        angle = np.linalg.norm(rotvec_from_quat(quat_multiply(after, before * (1, -1, -1, -1))))
-        assert angle <= cfg.palm_speed_rad_s * dt + 1e-6
+class GateMachine(RuleBasedStateMachine):
+    """Any sequence of calls, faults, stops and resets."""
+
+    @initialize(
+        cfg=st.fixed_dictionaries(
+            {"joint_acceleration_rad_s2": st.sampled_from([4.0, 30.0, 100.0]), "palm_speed_m_s": st.floats(0.05, 1.0)}
+        ),
+        rate_hz=st.sampled_from([10.0, 20.0, 50.0, 200.0]),
+        now_s=st.sampled_from([0.0, 12.5, -3.0, 1e6]),
+        start=SANE,
+    )
+    def begin(self, cfg, rate_hz, now_s, start):
+        self.made, self.now_s = SafetyGate(HAND, rate_hz, SafetyCfg(**cfg)), now_s
+        self.made.reset(start, np.array(start) / 4, STILL, now_s)
+        self.watch = Watch(self.made, now_s)
+
+    def call(self, periods, goal, place, quat, measured=None, now_s=None):
+        """A call with readings of its own time."""
+        self.now_s += periods * self.made.period_s
+        now_s = self.now_s if now_s is None else now_s
+        joints = self.made.joints.value + np.array(measured if measured else [0.0] * 3)
+        reading = MeasuredState(joints, self.made.palm.value, self.made.turn.quat, self.now_s)
+        safe = self.made(DesiredCommand(goal, place, quat, self.now_s), reading, now_s)
+        self.watch.answer(safe, now_s)
+        for array in (safe.joint_target, safe.palm_pos_w, safe.palm_quat_w):
+            array[:] = math.nan
+
+    @rule(goal=SANE, place=SANE, turn=SANE, measured=NEAR, calls=st.integers(1, 6))
+    def follow(self, goal, place, turn, measured, calls):
+        for _ in range(calls):
+            self.call(1.0, goal, place, quat_from_rotvec(np.array(turn)), measured)
+
+    @rule(goal=SANE, place=SANE, turn=SANE, periods=st.lists(PERIODS, min_size=1, max_size=6))
+    def call_at_other_times(self, goal, place, turn, periods):
+        for part in periods:
+            self.call(part, goal, place, quat_from_rotvec(np.array(turn)))
+
+    @rule(goal=ROW, place=ROW, quat=ROW)
+    def give_nonsense(self, goal, place, quat):
+        self.call(1.0, goal, place, quat)
+
+    @rule(now_s=BROKEN, calls=st.integers(1, 3))
+    def break_the_clock(self, now_s, calls):
+        for _ in range(calls):
+            self.call(0.0, [0.0] * 3, [0.0] * 3, STILL, now_s=now_s)
+        if math.isfinite(now_s):
+            self.now_s = max(self.now_s, now_s)
+
+    @rule(reason=st.sampled_from(["", "emergency stop"]))
+    def stop(self, reason):
+        self.made.stop(reason)
+        self.call(0.2, [1.0] * 3, [0.1] * 3, STILL)
+        assert self.watch.fault
+
+    @rule(joints=SANE, place=SANE, quat=st.lists(st.floats(-1, 1), min_size=4, max_size=4))
+    def reset(self, joints, place, quat):
+        size = np.linalg.norm(quat)
+        if size > 0.1 and abs(self.now_s) < 1e15:
+            self.made.reset(joints, place, np.array(quat) / size, self.now_s)
+            self.watch.restart(self.made, self.now_s)
 
 
-@settings(max_examples=150, deadline=None)
-@given(ticks=st.lists(TICK, max_size=25), slow=st.sampled_from([4.0, 30.0, 100.0]))
-def test_no_sequence_of_inputs_gets_a_command_past_the_limits(ticks, slow):
-    made = gate(joint_acceleration_rad_s2=slow)
-    answers = [
-        made(DesiredCommand(joints, pos, quat, at), MeasuredState(seen, place, turn, read, points), now_s)
-        for joints, pos, quat, at, seen, place, turn, read, points, now_s in ticks
-    ]
-    # what is asked for too early is the last answer, no command of a period of its own
-    keeps_its_limits(made, [answer for last, answer in pairwise([None, *answers]) if answer is not last])
+class LongGateMachine(GateMachine):
+    """Far more of them."""
 
 
-@settings(max_examples=150, deadline=None)
-@given(ticks=st.lists(st.tuples(SANE, SANE, SANE), max_size=40), slow=st.sampled_from([4.0, 30.0, 100.0]))
-def test_no_wild_command_gets_past_the_limits_while_nothing_is_at_fault(ticks, slow):
-    made, joints, answers = gate(joint_acceleration_rad_s2=slow), HOME[0], []
-    for k, (goal, place, turn) in enumerate(ticks, 1):
-        now_s, quat = k / RATE_HZ, quat_from_rotvec(np.array(turn))
-        answers.append(made(wanted(goal, place, quat, now_s), sensed(joints, stamp_s=now_s), now_s))
-        joints = answers[-1].joint_target
-    assert all(safe.fault == "" for safe in answers)
-    keeps_its_limits(made, answers)
+TestGate = GateMachine.TestCase
+TestGate.settings = settings(max_examples=25, stateful_step_count=25, deadline=None)
+TestGateLong = pytest.mark.slow(LongGateMachine.TestCase)
+TestGateLong.settings = settings(max_examples=700, stateful_step_count=80, deadline=None)
 
 
 @settings(max_examples=100, deadline=None)
@@ -270,8 +471,8 @@ def test_no_wild_command_gets_past_the_limits_while_nothing_is_at_fault(ticks, s
 def test_a_turn_never_exceeds_its_acceleration(turn, step, change):
     limiter = RotationRateLimiter(step, change)
     limiter.reset(np.array(STILL))
-    before = limiter.step
+    before = limiter.velocity
     for _ in range(30):
         limiter.step_towards(quat_from_rotvec(3 * np.array(turn)))
-        assert np.linalg.norm(limiter.step - before) <= change + 1e-12
-        before = limiter.step
+        assert np.linalg.norm(limiter.velocity - before) <= change + 1e-12
+        before = limiter.velocity

@@ -401,7 +401,11 @@ def test_so_many_frames_and_one_line_with_the_address(tilted, tmp_path, capsys):
     captured = capsys.readouterr()
     assert re.fullmatch(r"viewer: http://localhost:\d+\n", captured.out) and captured.err == ""
     assert main(["viewer", str(tmp_path), "port=0", "frames=1", "host=0.0.0.0"]) == 0
-    assert capsys.readouterr().err.startswith("viewer: warning: host=0.0.0.0: anyone who reaches this address can")
+    captured = capsys.readouterr()
+    assert re.fullmatch(r"viewer: http://localhost:\d+/[\w-]{22}/\n", captured.out)
+    assert captured.err.startswith(
+        "viewer: warning: host=0.0.0.0: whoever knows the address below, with its token, can"
+    )
 
 
 @pytest.mark.skipif(browser.find() is None, reason="no Chromium: apt-get install chromium")

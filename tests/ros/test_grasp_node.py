@@ -241,12 +241,43 @@ def test_an_emergency_stop_is_heard_however_it_is_published(bench):
     pressed = bench.ros.node.create_publisher(Bool, "/estop", LATCHED)
     pressed.publish(Bool(data=True))  # before the node is there
     node = bench.start(active=False, settle_s=1.0)
-    bench.ros.until(lambda: node._refusal == "the emergency stop is pressed", "the reason")
+    bench.ros.until(lambda: node._refusal.startswith("the emergency stop was pressed"), "the reason")
+    assert bench.ask("reset_fault").message == "the emergency stop is pressed"
     pressed.publish(Bool(data=False))
+    bench.ros.spin(0.5)
+    assert not bench.hand
+    assert bench.ask("reset_fault").success
     bench.ros.until(lambda: bench.hand, "commands")
     volatile = bench.ros.publisher(Bool, "/estop", RELIABLE)
     volatile.publish(Bool(data=True))
     bench.ros.until(lambda: bench.state == "fault", "the stop")
+
+
+def test_every_short_press_stops_until_it_is_reset_whoever_says_false(bench):
+    bench.start()
+    button, other = bench.ros.publisher(Bool, "/estop", LATCHED), bench.ros.publisher(Bool, "/estop", RELIABLE)
+    streaming = [True]
+    bench.ros.node.create_timer(0.015, lambda: streaming[0] and other.publish(Bool(data=False)))
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        bench.ros.spin(rng.uniform(0.0, 0.05))  # anywhere in a control period
+        sent, publisher = len(bench.hand), (button, other)[i % 2]
+        publisher.publish(Bool(data=True))
+        time.sleep(0.02)  # the node, in this process, does not run meanwhile
+        publisher.publish(Bool(data=False))
+        bench.ros.until(lambda: bench.state == "fault", f"the stop by press {i}", 5.0)
+        assert len(bench.hand) - sent <= 4  # ticks, with the way of the message
+        bench.ros.spin(0.04)
+        assert bench.state == "fault"
+        assert "reset_fault first" in bench.ask("grasp").message
+        assert bench.ask("reset_fault").success
+        bench.ros.until(lambda: bench.state == "idle", "idle")
+    streaming[0] = False
+    bench.ros.spin(0.04)
+    button.publish(Bool(data=True))
+    bench.ros.until(lambda: bench.state == "fault", "the stop")
+    assert bench.ask("reset_fault").message == "the emergency stop is pressed"
+    assert bench.state == "fault"
 
 
 def test_joint_states_that_stop_are_a_fault(bench):
@@ -386,6 +417,7 @@ def test_a_signal_leaves_the_robot_holding_where_it_is(bench, number):
         ({"arm": "ur10"}, "no arm 'ur10'; shipped:"),
         ({"arm": "cartesian_pose"}, "palm_pose_source:=topic"),
         ({"robot": "real"}, "no joint test of this hand is recorded"),
+        ({"public_key": "/nowhere.pem"}, "no public key: there is no file /nowhere.pem"),
     ],
 )
 def test_it_refuses_to_start_with_the_reason(ros, tmp_path, parameters, reason):

@@ -18,6 +18,7 @@ from std_msgs.msg import String
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.message_conversions import image_from_depth
 from dexgrasp_ros.nodes.recorder_node import RecorderCfg, RecorderNode
+from dexgrasp_ros.replay.bag import Bag
 from tests.helpers.ros import LATCHED, RELIABLE, SENSOR, Process
 
 pytestmark = pytest.mark.ros
@@ -96,6 +97,57 @@ def test_a_stopped_process_leaves_a_complete_bag(ros, tmp_path):
         ros.until(lambda: counted(reports) == "1", "the report")
         assert process.stop(signal.SIGTERM) == 0, process.text()
     assert read(tmp_path / "bag")["/joint_states"][0][1].position.tolist() == [1.0]
+
+
+def test_the_file_of_a_running_recorder_can_be_read_at_any_time(ros, recorder, tmp_path):
+    node = recorder()
+    joints, depth = (
+        ros.publisher(JointState, "/joint_states", RELIABLE),
+        ros.publisher(Image, "/camera/depth", RELIABLE),
+    )
+    for i in range(12):
+        joints.publish(message_conversions.joint_message(["a"], [float(i)], stamp_s=i / 10))
+        depth.publish(image_from_depth(np.zeros((480, 640)), i / 10, "camera"))  # 0.6 MB, more than a chunk in two
+        ros.until(lambda i=i: node.counts.get("/camera/depth") == node.counts.get("/joint_states") == i + 1, "both")
+        if i == 8:
+            node._save_and_report()
+        copy = tmp_path / f"{i}.mcap"
+        copy.write_bytes((tmp_path / "bag" / "bag.mcap").read_bytes())
+        if i:
+            found = read(copy)  # what a kill would leave now
+            assert [row.position[0] for _, row in found["/joint_states"]] == list(range(len(found["/joint_states"])))
+            assert len(found["/joint_states"]) >= (i + 1 if i == 8 else i - 1)
+    folder = tmp_path / "bag"
+    for advice in ("bag/bag.mcap itself", f"ros2 bag reindex -s mcap {folder}"):
+        with pytest.raises(ValueError, match=advice):
+            Bag(folder)
+    assert Bag(folder / "bag.mcap").topics["/joint_states"] >= 10
+    node.close()
+    assert Bag(folder).topics["/joint_states"] == 12
+
+
+@pytest.mark.slow
+def test_a_recorder_that_is_killed_leaves_a_file_that_can_be_read(ros, tmp_path):
+    with Process("dexgrasp_ros.nodes.recorder_node", tmp_path, folder=tmp_path / "bag") as process:
+        reports = ros.listen(DiagnosticArray, "/diagnostics")
+        joints = ros.publisher(JointState, "/joint_states")
+        joints.publish(message_conversions.joint_message(["a"], [1.0], 0.0))
+        ros.until(lambda: counted(reports) == "1", "the report, and with it the file")
+        process.send(signal.SIGKILL)
+        process.wait()
+    assert read(tmp_path / "bag" / "bag.mcap")["/joint_states"][0][1].position.tolist() == [1.0]
+
+
+def test_a_bag_that_is_none_and_one_without_an_end_say_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match=r"holds neither metadata\.yaml nor a \.mcap or \.db3 file"):
+        Bag(tmp_path)
+    (tmp_path / "old.db3").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"old\.db3 itself, .*reindex -s sqlite3"):
+        Bag(tmp_path)
+    cut = tmp_path / "cut.mcap"
+    cut.write_bytes(b"\x89MCAP0\r\n" + bytes(100))
+    with pytest.raises(ValueError, match=r"was not closed, .*`mcap recover .*cut\.mcap -o recovered\.mcap`"):
+        Bag(cut)
 
 
 def test_a_folder_that_exists_is_refused(ros_domain, tmp_path):

@@ -21,6 +21,8 @@ from rclpy.publisher import Publisher
 from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import try_shutdown
 
+from dexgrasp_ros.clock_watch import ClockWatch
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 SPIN_S = 0.05
 """Longest time until a signal is handled [s]."""
@@ -90,6 +92,7 @@ def _create_and_spin(make_node: Callable[[], ClosableNode], stop: threading.Even
         print(f"cannot start: {error}", file=sys.stderr, flush=True)
         return REFUSED
     code = FAILED
+    ClockWatch(cast(Node, node))  # its timer keeps it alive
     try:
         code = _spin(cast(Node, node), stop)
     finally:

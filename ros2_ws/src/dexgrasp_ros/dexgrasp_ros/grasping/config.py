@@ -14,6 +14,8 @@ class GraspNodeCfg:
 
     bundle: str
     """Folder of the exported policy."""
+    public_key: str = ""
+    """Public Ed25519 key (PEM file) whose owner must have signed the bundle; empty: signatures are not checked."""
     hand: str = "sim_allegro"
     """Driver of the hand: a name in config/hands or the path of a .yaml."""
     arm: str = "sim_ur5e"
@@ -41,7 +43,7 @@ class GraspNodeCfg:
     plan_topic: str = "/perception/plan"
     """Topic of the pre-grasp plan, Float64MultiArray."""
     estop_topic: str = "/estop"
-    """Topic of the emergency stop, Bool, latched or not; true stops."""
+    """Topic of the emergency stop, Bool; one true stops until reset_fault, from any publisher, latched or not."""
     arm_speed: float = 0.4
     """Joint speed of the arm, as a fraction of its limits."""
     require_wave_test: bool = True

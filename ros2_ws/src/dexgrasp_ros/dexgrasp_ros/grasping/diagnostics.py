@@ -19,8 +19,11 @@ def state_report(output: Output, active: bool, mode: str) -> DiagnosticStatus:
     return diagnostic("grasp: state", OK if active else WARN, output.state if active else "not active", values)
 
 
-def inputs_report(inputs: Inputs, refused: Mapping[str, int]) -> DiagnosticStatus:
-    """Return the status of the inputs: ages of the newest messages, and numbers of refused ones by kind."""
+def inputs_report(inputs: Inputs, refused: Mapping[str, int], no_clock: str = "") -> DiagnosticStatus:
+    """Return the status of the inputs: ages of the newest messages, and numbers of refused ones by kind.
+
+    `no_clock`: why ages mean nothing; empty where they do.
+    """
     stamps_s = {
         "joints": inputs.joints_stamp_s,
         "palm": inputs.palm_stamp_s,
@@ -32,6 +35,8 @@ def inputs_report(inputs: Inputs, refused: Mapping[str, int]) -> DiagnosticStatu
     values = {**ages, **counts, "estop": inputs.estop, "trouble": inputs.input_errors}
     if inputs.input_errors:
         return diagnostic("grasp: inputs", ERROR, inputs.input_errors, values)
+    if no_clock:
+        return diagnostic("grasp: inputs", WARN, no_clock, values)
     return diagnostic("grasp: inputs", OK, "emergency stop" if inputs.estop else "ok", values)
 
 

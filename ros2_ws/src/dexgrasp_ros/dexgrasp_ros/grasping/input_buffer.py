@@ -23,6 +23,30 @@ from dexgrasp_ros.object_estimate import ObjectEstimate
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+ESTOP = QoSProfile(depth=1000)
+ESTOP_LATCHED = QoSProfile(depth=1000, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Long queues: with the newest message alone, a short press would be lost while the node is busy."""
+
+
+class EmergencyStop:
+    """Latch of the emergency stop: any message that says true sets it, `reset` alone clears it."""
+
+    def __init__(self) -> None:
+        self.latched = False
+        """Whether a message has said true since the last reset."""
+        self._pressed = False  # newest message
+
+    def update(self, pressed: bool) -> None:
+        """Take a message; false clears nothing, whoever sends it."""
+        self._pressed = pressed
+        self.latched |= pressed
+
+    def reset(self) -> str:
+        """Clear the latch; return why not, or an empty text."""
+        if self._pressed:
+            return "the emergency stop is pressed"
+        self.latched = False
+        return ""
 
 
 class InputBuffer:
@@ -34,15 +58,16 @@ class InputBuffer:
         self._plan: tuple[PregraspPlan | None, float] = None, -np.inf
         self._topic_palm: tuple[Pose | None, float] = None, -np.inf
         self._arm_palm: tuple[Pose | None, float] = None, -np.inf
-        self._estop = False
+        self.estop = EmergencyStop()
+        """Latch of the emergency stop."""
         self._errors: dict[str, str] = {}
         self.refused: dict[str, int] = {}
         """Number of refused messages by kind."""
         topics: list[tuple[type, str, Callable[[Any], None], QoSProfile]] = [
             (PointCloud2, cfg.points_topic, self._refusing("points", self._on_points), NEWEST),
             (Float64MultiArray, cfg.plan_topic, self._refusing("plan", self._on_plan), RELIABLE),
-            (Bool, cfg.estop_topic, self._on_estop, LATCHED),
-            (Bool, cfg.estop_topic, self._on_estop, RELIABLE),  # LATCHED receives from latched publishers only
+            (Bool, cfg.estop_topic, self._on_estop, ESTOP_LATCHED),
+            (Bool, cfg.estop_topic, self._on_estop, ESTOP),  # the other receives from latched publishers only
         ]
         if cfg.palm_pose_source == "topic":
             topics.append((PoseStamped, cfg.palm_topic, self._refusing("palm", self._on_palm), NEWEST))
@@ -77,7 +102,7 @@ class InputBuffer:
             estimate=self._estimate,
             plan=self._plan[0],
             plan_stamp_s=self._plan[1],
-            estop=self._estop,
+            estop=self.estop.latched,
             input_errors=self.errors,
         )
         return found if assumed is None else found.with_robot_at(assumed)
@@ -117,7 +142,7 @@ class InputBuffer:
         )
 
     def _on_estop(self, message: Bool) -> None:
-        self._estop = message.data
+        self.estop.update(message.data)
 
     def _check_frame(self, frame_id: str) -> None:
         if frame_id != self._cfg.base_frame:

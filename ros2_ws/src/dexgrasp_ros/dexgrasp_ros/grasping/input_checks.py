@@ -11,6 +11,7 @@ from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasping.types import Inputs
 
 Array = NDArray[np.float64]
+ESTOP = "the emergency stop was pressed: release it, then call reset_fault"
 BOX_TOLERANCE_M = 0.01
 """Distance of the palm outside its workspace that is accepted [m]."""
 JUMP_RAD, JUMP_M, JUMP_TURN_RAD = 0.8, 0.08, 0.5
@@ -19,7 +20,7 @@ JUMP_RAD, JUMP_M, JUMP_TURN_RAD = 0.8, 0.08, 0.5
 
 def not_ready(inputs: Inputs, hand: HandContract, gate: SafetyGate, period_s: float, outside_rad: float) -> str:
     """Return why no command may be sent from these readings; empty where they are valid."""
-    if reason := "the emergency stop is pressed" if inputs.estop else never_received(inputs):
+    if reason := ESTOP if inputs.estop else never_received(inputs):
         return reason
     names, lower, upper = hand.joint_names, np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
     try:

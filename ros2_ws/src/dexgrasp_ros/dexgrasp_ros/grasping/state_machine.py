@@ -19,6 +19,7 @@ from dexgrasp.policies.deploy.policy import Command, Observation, PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafeCommand, SafetyCfg, SafetyGate
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.grasping.input_checks import (
+    ESTOP,
     clip_fingers,
     jumped,
     measured_state,
@@ -204,7 +205,7 @@ class GraspStateMachine:
         if self.state == "fault":
             return f"in fault ({self.fault}): request reset_fault first"
         if inputs.estop:
-            return "the emergency stop is pressed"
+            return ESTOP
         handlers = {"grasp": self._request_grasp, "release": self._request_release, "home": self._request_home}
         return handlers[name](inputs)
 

@@ -81,7 +81,7 @@ class Inputs:
     plan_stamp_s: float = -np.inf
     """Stamp of the depth frame that the plan was made from [s]."""
     estop: bool = False
-    """Whether the emergency stop is pressed."""
+    """Whether the emergency stop was pressed, since the last reset."""
     input_errors: str = ""
     """Why received messages were refused; appended to the text of a fault that follows."""
 

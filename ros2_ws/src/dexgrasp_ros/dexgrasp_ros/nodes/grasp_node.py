@@ -3,6 +3,7 @@
 A timer at the rate of the policy makes inputs from the newest messages, runs the state machine and sends its command.
 """
 
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from std_srvs.srv import Trigger
 from dexgrasp.policies.deploy.policy import Policy
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
+from dexgrasp_ros.clock_watch import clock_missing
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
 from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
@@ -79,7 +81,7 @@ class GraspNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and the drivers of hand and arm; refuse with the reason."""
         try:
-            policy = Policy.load(self.cfg.bundle)
+            policy = Policy.load(self.cfg.bundle, public_key=self.cfg.public_key)
             robot = RobotInterface(self, self.cfg, policy.contract, 1.0 / policy.rate_hz)
         except (ValueError, OSError, ImportError) as error:
             return self._refuse(f"not configured: {error}")
@@ -102,7 +104,7 @@ class GraspNode(LifecycleNode):
         """Start to send commands, from the measured position of the robot."""
         assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
-        if reason := machine.activate(self._inputs()) or robot.reset():
+        if reason := clock_missing(self) or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
             return self._refuse(f"not activated: {reason}")
         done = super().on_activate(state)
@@ -137,10 +139,13 @@ class GraspNode(LifecycleNode):
         """Activate once all readings are valid; log the missing one when it changes."""
         if self._configured is None or time.monotonic() < self._autostart_after_s:
             return
+        if reason := clock_missing(self):
+            self._refusal = reason  # ClockWatch logs it
+            return
         reason = self._configured.machine.not_ready(self._inputs())
         if not reason and self.trigger_activate() == DONE:
             self._autostart_timer.cancel()
-        elif reason.split(":")[0] != self._refusal.split(":")[0]:
+        elif _without_numbers(reason) != _without_numbers(self._refusal):
             self._refusal = reason
             self.get_logger().info(f"waiting to activate: {reason}")
 
@@ -156,15 +161,24 @@ class GraspNode(LifecycleNode):
 
         def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             reason = "the node is not configured"
-            if self._configured is not None:
+            if self._configured is not None and name == "reset_fault":
+                reason = self._reset_fault(self._configured)
+            elif self._configured is not None:
                 reason = self._configured.machine.request(name, self._inputs())
-                if name == "reset_fault" and not reason:
-                    reason = self._configured.robot.reset()
             response.success, response.message = not reason, reason or f"{name}: accepted"
             self.get_logger().info(f"{name}: {reason or 'accepted'}")
             return response
 
         return answer
+
+    def _reset_fault(self, parts: _Configured) -> str:
+        """Clear the emergency stop, then the fault; return why not, or an empty text."""
+        was_stopped = parts.inputs.estop.latched
+        if reason := parts.inputs.estop.reset():
+            return reason
+        if was_stopped and not parts.machine.active:  # there is nothing else to clear
+            return ""
+        return parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
 
     def _tick(self) -> None:
         """Run one control period: read inputs, run the state machine, send its command."""
@@ -260,12 +274,17 @@ class GraspNode(LifecycleNode):
             refused = {"joints": self._configured.robot.refused, **self._configured.inputs.refused}
             statuses = [
                 state_report(self._output, self._configured.machine.active, self._mode),
-                inputs_report(inputs, refused),
+                inputs_report(inputs, refused, clock_missing(self)),
                 timing_report(self.timing),
             ]
             if self.cfg.shadow:
                 statuses.append(shadow_report(self._output, inputs))
         self._report_topic.publish(message_conversions.diagnostics_message(statuses, now_s))
+
+
+def _without_numbers(reason: str) -> str:
+    """Return a reason without ages and positions, which change with every check."""
+    return re.sub(r"-?[0-9.]+", "", reason)
 
 
 def main() -> int:

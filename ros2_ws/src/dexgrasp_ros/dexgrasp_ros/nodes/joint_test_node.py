@@ -45,6 +45,8 @@ class JointTestNodeCfg:
 
     bundle: str
     """Folder of the exported policy; its contract names the joints."""
+    public_key: str = ""
+    """Public Ed25519 key (PEM file) whose owner must have signed the bundle; empty: signatures are not checked."""
     hand: str = "sim_allegro"
     """Driver of the hand: a name in config/hands or the path of a .yaml."""
     robot: Literal["sim", "real"] = "sim"
@@ -71,7 +73,7 @@ class JointTestNode(Node):
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("wave", context=context, **options)
         self.cfg = cfg = declare(self, JointTestNodeCfg)
-        contract = read_contract(cfg.bundle)
+        contract = read_contract(cfg.bundle, cfg.public_key)
         hand, rate_hz = contract.hand, contract.control.rate_hz
         self._names = hand.joint_names
         self._range = np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)

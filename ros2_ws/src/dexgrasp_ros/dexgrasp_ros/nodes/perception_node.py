@@ -29,6 +29,7 @@ from std_msgs.msg import Float64MultiArray, String
 
 from dexgrasp.perception.cameras.open import open_camera
 from dexgrasp_ros import message_conversions as m
+from dexgrasp_ros.clock_watch import clock_missing
 from dexgrasp_ros.message_conversions import depth_from_image, estimate_message, intrinsics_from_info
 from dexgrasp_ros.node_process import run
 from dexgrasp_ros.object_estimate import ObjectEstimate
@@ -164,7 +165,8 @@ class PerceptionNode(Node):
     def _report(self) -> None:
         if self._reader is not None and self._reader.error:
             self._diagnostics.topic_failed(self.cfg.source, self._reader.error)
-        statuses = self._diagnostics.statuses(self._machine, self.count_publishers(self.cfg.depth_topic))
+        publishers = self.count_publishers(self.cfg.depth_topic)
+        statuses = self._diagnostics.statuses(self._machine, publishers, clock_missing(self))
         self._diagnostics_topic.publish(m.diagnostics_message(statuses, self._now_s()))
 
     def _now_s(self) -> float:

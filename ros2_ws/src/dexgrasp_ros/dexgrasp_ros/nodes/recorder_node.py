@@ -1,7 +1,7 @@
 """Node that records topics into a bag (MCAP), which can be read without ROS.
 
-Messages are stored as received. Times in the bag are arrival times by the clock of this machine. The bag is complete
-only if the node is stopped, not killed.
+Messages are stored as received. Times in the bag are arrival times by the clock of this machine. After a kill the .mcap
+file can be read up to about its last second; metadata.yaml, which tools want beside it, is written when the node stops.
 """
 
 import importlib
@@ -30,6 +30,7 @@ from rosbags.interfaces import (
     QosTime,
 )
 from rosbags.rosbag2 import StoragePlugin, Writer
+from rosbags.rosbag2.storage_mcap import McapWriter
 from rosbags.typesys import Stores, get_typestore
 
 from dexgrasp_ros import message_conversions
@@ -39,10 +40,38 @@ from dexgrasp_ros.parameters import declare
 DISCOVERY_S = 0.25
 """Period of the search for new topics [s]."""
 REPORT_S = 1.0
-"""Period of diagnostics [s]."""
+"""Period of saving and of diagnostics [s]."""
 DEPTH = 100
 """Queue length of the subscriptions."""
 NO_LIMIT = QosTime(0, 0)
+END = (
+    b"\x0f" + (4).to_bytes(8, "little") + bytes(4) + b"\x02" + (20).to_bytes(8, "little") + bytes(20) + b"\x89MCAP0\r\n"
+)
+"""End of an MCAP file without an index: end of data, footer, magic."""
+
+
+class _McapWriter(McapWriter):
+    """MCAP storage that ends the file after every chunk; the next chunk overwrites the end."""
+
+    def close_chunk(self) -> None:
+        super().close_chunk()
+        at = self.bio.tell()
+        self.bio.write(END)
+        self.bio.flush()
+        self.bio.seek(at)
+
+
+class BagWriter(Writer):
+    """Writer of a bag whose file can be read at any time."""
+
+    STORAGE_PLUGINS = {StoragePlugin.MCAP: _McapWriter}  # noqa: RUF012 - the type that rosbags declares
+
+    def save(self) -> None:
+        """Write the messages that are still in memory."""
+        storage = self.storage
+        assert isinstance(storage, McapWriter)
+        if storage.chunk.bio.tell():
+            storage.close_chunk()
 
 
 @dataclass(frozen=True)
@@ -82,7 +111,7 @@ class RecorderNode(Node):
             raise FileExistsError(f"{self.folder} exists: give a folder that does not exist")
         self.folder.parent.mkdir(parents=True, exist_ok=True)
         self._types = get_typestore(Stores.ROS2_JAZZY)
-        self._bag = Writer(self.folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
+        self._bag = BagWriter(self.folder, version=Writer.VERSION_LATEST, storage_plugin=StoragePlugin.MCAP)
         self._bag.open()
         self.counts: dict[str, int] = {}
         """Number of written messages by topic."""
@@ -91,7 +120,7 @@ class RecorderNode(Node):
         self._report = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DISCOVERY_S, self._discover, clock=steady)
-        self.create_timer(REPORT_S, self._diagnose, clock=steady)
+        self.create_timer(REPORT_S, self._save_and_report, clock=steady)
         self.get_logger().info(f"recording to {self.folder}")
 
     def close(self) -> None:
@@ -131,7 +160,10 @@ class RecorderNode(Node):
 
         return write
 
-    def _diagnose(self) -> None:
+    def _save_and_report(self) -> None:
+        """Save what was recorded and report it."""
+        if not self._closed:
+            self._bag.save()
         level = message_conversions.WARN if self._skipped else message_conversions.OK
         status = message_conversions.diagnostic(
             "record", level, self._total(), {**self.counts, "not recorded": sorted(self._skipped)}

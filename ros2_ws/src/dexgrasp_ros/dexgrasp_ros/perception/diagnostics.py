@@ -51,16 +51,21 @@ class PerceptionDiagnostics:
         self._errors[topic] = error
         return is_new
 
-    def statuses(self, machine: PerceptionStateMachine, publishers: int) -> list[DiagnosticStatus]:
-        """Return the status of camera, readings and object; `publishers`: number of them on the depth topic."""
-        return [self._camera(publishers), self._readings(machine), self._object(machine)]
+    def statuses(self, machine: PerceptionStateMachine, publishers: int, no_clock: str = "") -> list[DiagnosticStatus]:
+        """Return the status of camera, readings and object.
 
-    def _camera(self, publishers: int) -> DiagnosticStatus:
+        `publishers`: number of them on the depth topic; `no_clock`: why ages of frames mean nothing, or empty.
+        """
+        return [self._camera(publishers, no_clock), self._readings(machine), self._object(machine)]
+
+    def _camera(self, publishers: int, no_clock: str) -> DiagnosticStatus:
         silent_s = time.monotonic() - self._arrivals[-1] if self._arrivals else np.inf
         level, text = OK, "frames arrive"
         if silent_s > SILENT_S:
             since = "yet" if not self._arrivals else f"for {silent_s:.1f} s"
             level, text = STALE, f"no frame {since}: {self._source}, {publishers} publishers"
+        elif no_clock:
+            level, text = WARN, no_clock
         elif not MIN_AGE_S < self._age_s < MAX_AGE_S:
             level, text = (
                 WARN,

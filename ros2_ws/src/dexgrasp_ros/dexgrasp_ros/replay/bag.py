@@ -9,6 +9,8 @@ from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
 NS = 1e-9
+MAGIC = b"\x89MCAP0\r\n"
+"""First and last bytes of a complete MCAP file."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class Bag:
 
     def __init__(self, folder: str | Path) -> None:
         self._folder = Path(folder)
+        if reason := _incomplete(self._folder):
+            raise ValueError(reason)
         try:
             with self._open() as reader:
                 self.topics: dict[str, int] = {}
@@ -47,3 +51,25 @@ class Bag:
 
     def _open(self) -> AnyReader:
         return AnyReader([self._folder], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+
+
+def _incomplete(path: Path) -> str:
+    """Return what a recorder that was killed left out, and what to do about it; empty for a complete bag."""
+    if path.is_dir() and not (path / "metadata.yaml").exists():
+        files = [file for kind in ("mcap", "db3") for file in sorted(path.glob(f"*.{kind}"))]
+        if not files:
+            return f"{path} is not a bag: it holds neither metadata.yaml nor a .mcap or .db3 file"
+        storage = "mcap" if files[0].suffix == ".mcap" else "sqlite3"
+        return (
+            f"{path} has no metadata.yaml, the recorder was probably killed: give {files[0]} itself, "
+            f"or write it anew with `ros2 bag reindex -s {storage} {path}`"
+        )
+    if path.suffix == ".mcap" and path.is_file():
+        with open(path, "rb") as file:
+            file.seek(max(path.stat().st_size - len(MAGIC), 0))
+            if file.read() != MAGIC:
+                return (
+                    f"{path} was not closed, the recorder was probably killed: "
+                    f"`mcap recover {path} -o recovered.mcap` writes a complete copy"
+                )
+    return ""
