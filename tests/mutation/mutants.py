@@ -93,7 +93,7 @@ def drop_statement(node: cst.SimpleStatementLine) -> Iterator[cst.SimpleStatemen
 def negate_condition(node: cst.If | cst.While) -> Iterator[cst.CSTNode]:
     """Turn a condition into its opposite."""
     inner = node.test.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
-    yield node.with_changes(test=cst.UnaryOperation(cst.Not(), inner), whitespace_before_test=cst.SimpleWhitespace(" "))
+    yield node.with_changes(test=cst.UnaryOperation(cst.Not(), inner, lpar=[cst.LeftParen()], rpar=[cst.RightParen()]))
 
 
 def scale_number(node: cst.Float) -> Iterator[cst.Float]:

@@ -117,3 +117,30 @@ def test_no_bound_is_passed_at_full_speed(goal):
     assert max(path) <= 7.25 and path[-1] == pytest.approx(7.25)
     steps = np.diff([0.0, *path])
     assert max(steps) <= 3.0 and np.abs(np.diff([0.0, *steps])).max() <= 1.0 + 1e-12
+
+
+def test_a_turn_in_shorter_ticks_speeds_up_by_time():
+    """0.8 of a period: 0.1 * 0.64 more with each tick, up to 0.3 * 0.8; braking of 0.064 per tick at the end."""
+    made = limiter_at()
+    goal = wxyz(Rotation.from_rotvec(3.0 * AXIS) * START)
+    angles = []
+    for _ in range(6):
+        made.step_towards(goal, 0.8)
+        angles.append(turned(made) @ AXIS)
+    np.testing.assert_allclose(np.diff([0.0, *angles]), [0.064, 0.128, 0.192, 0.24, 0.24, 0.24], atol=1e-12)
+
+
+@pytest.mark.parametrize("fraction", [0.75, 0.8, 0.9])
+@pytest.mark.parametrize("side", [1.0, -1.0])
+def test_ticks_that_become_shorter_before_a_bound_keep_the_deceleration(fraction, side):
+    """At full speed towards a bound: whatever tick is the first short one, speed falls no faster than it may."""
+    for full in range(3, 12):
+        made = RateLimiter([-20.0 if side > 0 else -7.3], [7.3 if side > 0 else 20.0], max_step=3.0, max_change=1.0)
+        made.reset(np.array([-side * 15.0]))
+        speed, position = 0.0, -side * 15.0
+        for tick in range(80):
+            part = 1.0 if tick < full else fraction
+            moved = float(made.step_towards(np.array([side * 50.0]), part)[0]) - position
+            assert abs(moved / part - speed) <= 1.0 * max(part, 1.0 if tick == full else part) + 1e-9
+            speed, position = moved / part, position + moved
+        assert position == pytest.approx(side * 7.3, abs=1e-6)

@@ -40,6 +40,12 @@ def assert_same(one, two, atol=0.0, rtol=0.0):
         torch.testing.assert_close(got[name], want, atol=atol, rtol=rtol, msg=lambda text, name=name: f"{name}: {text}")
 
 
+@pytest.fixture(autouse=True)
+def _no_pictures(monkeypatch):
+    """A picture takes as long as four iterations of a training this small; that of `teacher` is looked at."""
+    monkeypatch.setattr(sys.modules[train.__module__], "draw_curves", lambda progress, picture: None)
+
+
 @pytest.fixture(scope="module")
 def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher")

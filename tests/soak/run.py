@@ -26,6 +26,7 @@ from statistics import median
 import psutil
 
 ROOT = Path(__file__).resolve().parents[2]
+# Few objects: the viewer keeps the compiled model of each, about 1 MiB, from its first use on.
 WARM_UP_SHARE, WARM_UP_MIN = 0.25, 20.0
 MEMORY_SHARE = 0.03
 """Largest change of resident memory after the warm-up, as a share."""
@@ -33,7 +34,14 @@ PAGE_S = 60.0
 """Time after which another page replaces the one that is connected to the viewer [s]."""
 FOREVER = 1_000_000_000
 COMMANDS = {
-    "evaluate": ("evaluate", "policy=allegro/student", "num_envs=8", f"trials={FOREVER // 1000}", "num_threads=1"),
+    "evaluate": (
+        "evaluate",
+        "policy=allegro/student",
+        "objects=generated:8",
+        "num_envs=8",
+        f"trials={FOREVER // 1000}",
+        "num_threads=1",
+    ),
     "train": (
         "train",
         "recipe=student",
@@ -47,7 +55,7 @@ COMMANDS = {
         "distillation.gradient_steps=4",
         f"iterations={FOREVER}",
     ),
-    "viewer": ("viewer", "policy=allegro/student", "port=0"),
+    "viewer": ("viewer", "policy=allegro/student", "objects=generated:8", "port=0"),
 }
 
 
@@ -163,6 +171,7 @@ def main(arguments):
     minutes, interval_s = float(options["minutes"]), float(options["interval_s"])
     out = Path(options["out"] or tempfile.mkdtemp(prefix="dexgrasp-soak-")).resolve()
     out.mkdir(parents=True, exist_ok=True)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends with the table, as after Ctrl-C
     begin_s = time.monotonic()
     commands = [start(name, out) for name in COMMANDS]
     stopped = threading.Event()
@@ -189,7 +198,7 @@ def main(arguments):
         stopped.set()
         for command in commands:
             if command.process.poll() is None:
-                command.process.send_signal(signal.SIGINT)
+                command.process.terminate()
         for command in commands:
             try:
                 command.process.wait(120)
