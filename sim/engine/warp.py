@@ -149,7 +149,7 @@ def compile_scene(pool: ModelPool) -> mujoco.MjModel:
     model = build_model(pool.hand, obj, pool.physics, pool.mount, pool.slots, turn="axes")
     slots = [model.geom(f"object_{i}").id for i in range(pool.slots)]
     model.geom_contype[slots], model.geom_conaffinity[slots] = OBJECT, TABLE
-    model.opt.jacobian = mujoco.mjtJacobian.mjJAC_DENSE  # faster on a GPU for the dofs of one hand
+    model.opt.jacobian = mujoco.mjtJacobian.mjJAC_DENSE  # with which parity was measured
     return model
 
 

@@ -16,6 +16,7 @@ from dexgrasp.sim.envs.trial_streams import TrialStreams, make_task
 from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task.disturbances import DISTURBANCES, MIXED
+from dexgrasp.sim.task.episode_clock import EpisodeClock
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from tests.helpers import fake_gpu
 from tests.helpers.fake_gpu import GPU, EngineOnGpu, OnGpu, pretend_gpu, unwrap
@@ -154,3 +155,16 @@ def test_an_action_that_is_not_finite_is_reported_when_the_outcomes_are(on_gpu, 
     with pytest.raises(FloatingPointError, match=r"not finite in environments \[2\]"):
         task.outcomes()
     task.outcomes()  # reported once
+
+
+def test_the_clock_of_the_host_shows_what_that_of_the_device_does(on_gpu):
+    clock = EpisodeClock(ENVS, GPU)
+    clock.tick()
+    clock.tick()
+    clock.reset(torch.tensor([1], device=GPU))
+    clock.set_since_pregrasp(torch.tensor([2], device=GPU), torch.tensor([-7], device=GPU))
+    fake_gpu.waits.clear()
+    clock.tick()
+    assert not fake_gpu.waits
+    assert clock.since_reset.tolist() == clock.host_since_reset.tolist() == [3, 1, 3]
+    assert clock.since_pregrasp.tolist() == clock.host_since_pregrasp.tolist() == [3, 1, -6]
