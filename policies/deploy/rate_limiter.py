@@ -48,27 +48,24 @@ class RateLimiter:
         """(n,) present values."""
         self.velocity = np.zeros_like(self.lower)
         """(n,) motion per period."""
-        self._moved = np.zeros_like(self.lower)  # last step
 
     def reset(self, value: Array) -> None:
         """Start at rest at `value`; from outside the bounds the way back keeps all limits."""
         self.value = np.array(value, dtype=np.float64)
-        self.velocity, self._moved = np.zeros_like(self.value), np.zeros_like(self.value)
+        self.velocity = np.zeros_like(self.value)
 
     def step_towards(self, goal: Array, fraction: float = 1.0) -> Array:
         """Move one tick of `fraction` periods towards finite goals (n,); return the new values (n,)."""
         change, lower, upper = self.max_change * fraction**2, self.lower, self.upper
         gap = np.clip(goal, lower, upper) - self.value
         step = np.sign(gap) * np.minimum(np.abs(gap), max_stoppable_step(np.abs(gap), change))
-        step = np.clip(step, self._moved - self.max_change, self._moved + self.max_change)  # limit per call
         step = np.clip(step, self.velocity * fraction - change, self.velocity * fraction + change)
         step = np.clip(step, -self.max_step * fraction, self.max_step * fraction)
         step = np.minimum(step, max_step_at_bound(upper - self.value, change))
         step = np.maximum(step, -max_step_at_bound(self.value - lower, change))
-        value = np.clip(self.value + step, np.minimum(lower, self.value), np.maximum(upper, self.value))
-        self._moved, self.value = value - self.value, value
-        self.velocity = self._moved / fraction
-        return value.copy()
+        self.value = np.clip(self.value + step, np.minimum(lower, self.value), np.maximum(upper, self.value))
+        self.velocity = step / fraction
+        return self.value.copy()
 
 
 class RotationRateLimiter:
@@ -81,22 +78,20 @@ class RotationRateLimiter:
         """(4,) present orientation, wxyz."""
         self.velocity = np.zeros(3)
         """(3,) rotation vector per period, world frame [rad]."""
-        self._moved = np.zeros(3)  # last rotation vector
 
     def reset(self, quat: Array) -> None:
         """Start at rest at a finite quaternion of any length but zero."""
-        self.quat, self.velocity, self._moved = quat / np.linalg.norm(quat), np.zeros(3), np.zeros(3)
+        self.quat, self.velocity = quat / np.linalg.norm(quat), np.zeros(3)
 
     def step_towards(self, quat: Array, fraction: float = 1.0) -> Array:
         """Rotate one tick of `fraction` periods towards a quaternion other than zero; return the new one (4,)."""
         turn = rotvec_from_quat(quat_multiply(quat / np.linalg.norm(quat), self.quat * (1, -1, -1, -1)))
         angle, change = np.linalg.norm(turn), self.max_change * fraction**2
         step = _within(turn, np.zeros(3), float(max_stoppable_step(np.array(angle), np.array(change))))
-        step = _within(step, self._moved, self.max_change)  # limit per call
         step = _within(step, self.velocity * fraction, change)
-        self._moved = _within(step, np.zeros(3), self.max_step * fraction)
-        self.velocity = self._moved / fraction
-        moved = quat_multiply(quat_from_rotvec(self._moved), self.quat)
+        step = _within(step, np.zeros(3), self.max_step * fraction)
+        self.velocity = step / fraction
+        moved = quat_multiply(quat_from_rotvec(step), self.quat)
         self.quat = moved / np.linalg.norm(moved)
         return self.quat.copy()
 

@@ -21,8 +21,8 @@ from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimit
 from dexgrasp.utils.bounds import Bounds, bounded
 
 Array = NDArray[np.float64]
-MIN_PERIOD_FRACTION = 0.75
-"""A call earlier than this fraction of a control period after the last motion returns the same targets again."""
+MIN_PERIOD_FRACTION = 1e-6
+"""A call earlier than this fraction of a control period after the last one moves nothing: steps would be rounding."""
 Position = Annotated[float, Bounds(-10.0, 10.0)]
 
 
@@ -149,7 +149,7 @@ class SafetyGate:
         """(joint,) largest lead of a target over its joint [rad]; a larger lead only adds effort."""
         self.fault = ""
         """Reason of the hold; empty while the gate follows commands."""
-        self._latest_s = self._moved_s = -np.inf  # latest time of any call; time of the last motion
+        self._latest_s = -np.inf  # latest time of any call
         self._hold: tuple[Array, Array, Array] | None = None
 
     def reset(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
@@ -169,7 +169,7 @@ class SafetyGate:
         self.joints.reset(joints)
         self.palm.reset(pos)
         self.turn.reset(quat)
-        self.fault, self._latest_s, self._moved_s = "", float(now_s), float(now_s)
+        self.fault, self._latest_s = "", float(now_s)
 
     def __call__(self, desired: DesiredCommand, measured: MeasuredState, now_s: float) -> SafeCommand:
         """Return the command that may be sent now; to be called once per control period.
@@ -202,14 +202,11 @@ class SafetyGate:
         )
 
     def _move(self, goal: tuple[Array, Array, Array], now_s: float) -> None:
-        """Move the targets towards the goal by what the time since their last motion allows, a period at most."""
-        if not np.isfinite(now_s):
+        """Move the targets towards the goal by what the time since the last call allows, a period at most."""
+        fraction = min((now_s - self._latest_s) / self.period_s, 1.0)
+        if not (np.isfinite(now_s) and fraction >= MIN_PERIOD_FRACTION):
             return
-        self._latest_s = max(self._latest_s, now_s)
-        fraction = min((now_s - self._moved_s) / self.period_s, 1.0)
-        if fraction < MIN_PERIOD_FRACTION:
-            return
-        self._moved_s = now_s
+        self._latest_s = now_s
         for limiter, target in zip((self.joints, self.palm, self.turn), goal, strict=True):
             limiter.step_towards(target, fraction)
 
