@@ -324,7 +324,7 @@ class _Reader:
         value = _parsed(f"[{raw}]" if bare_list else raw)
         if bare_list and isinstance(value, str):
             value = raw
-        if value is None or raw.lower() == "none":
+        if not bare_list and (value is None or raw.lower() == "none"):
             value = None if _takes_none(hint) else raw
         try:
             return self.convert(value, hint, key)

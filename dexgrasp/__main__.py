@@ -2,7 +2,10 @@
 
 
 def run() -> int:
-    """Run the command line of this process and return the exit status; Ctrl-C during the imports gives 130."""
+    """Run the command line of this process and return the exit status.
+
+    130 after an interruption, also during the imports.
+    """
     try:
         from dexgrasp.policies.cli.main import main
     except KeyboardInterrupt:

@@ -58,7 +58,10 @@ TrialNumber = Annotated[int, Bounds(0, 1_000_000_000)]
 
 
 def bounded(cls: type[T]) -> type[T]:
-    """Check the ranges and choices of a dataclass before its own `__post_init__`; stands below `@dataclass`."""
+    """Check the ranges and choices of a dataclass before its own `__post_init__`.
+
+    The decorator stands below `@dataclass`, which calls what it adds.
+    """
     own: Callable[[Any], None] | None = getattr(cls, "__post_init__", None)
 
     def __post_init__(self: Any) -> None:  # noqa: N807 - the name that dataclasses call

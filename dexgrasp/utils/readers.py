@@ -4,12 +4,11 @@ Every failure is one DamagedFileError that names the file and the reason; no con
 grow by aliases.
 """
 
+import contextlib
 import io
 import json
 import re
-import zipfile
-import zlib
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,24 +17,23 @@ import yaml
 LARGEST_YAML = 100_000
 """Largest number of values in a YAML file with its aliases expanded."""
 
-NPZ_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, OSError, RuntimeError),
-    *(AttributeError, SyntaxError, TypeError, ValueError),
-)
-"""Errors that zipfile and NumPy raise for damaged archives and headers of arrays."""
+DEEPEST_YAML = 50
+"""Largest depth of nested values in a YAML file."""
 
 
 class DamagedFileError(ValueError):
     """Refuses the content of a file; the text names the file and the reason in one line."""
 
     def __init__(self, path: str | Path, kind: str, reason: object) -> None:
-        """`kind`: the expected format."""
+        """`kind`: what was expected, in words."""
         why = " ".join(str(reason).split())[:200] or type(reason).__name__
-        super().__init__(f"{path} is damaged or no {kind} file: {why}; restore it, or give another")
+        super().__init__(f"{path} is damaged or no {kind}: {why}; restore it, or give another")
 
 
 class Yaml(yaml.SafeLoader):
     """YAML in which 1e-5 is a number, keys are unique, and aliases cannot grow without limit."""
+
+    _depth = 0
 
     def get_single_node(self) -> yaml.Node | None:
         """Return the root, once it is known to be of a bounded size."""
@@ -43,6 +41,16 @@ class Yaml(yaml.SafeLoader):
         if node is not None and _size(node, {}) > LARGEST_YAML:
             raise yaml.YAMLError(f"it holds more than {LARGEST_YAML} values")
         return node
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        """Return the next node. Raises YAMLError where it is nested too deep."""
+        self._depth += 1
+        if self._depth > DEEPEST_YAML:
+            raise yaml.YAMLError("it is nested too deep")
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return the mapping. Raises ConstructorError where a key occurs twice."""
@@ -62,9 +70,9 @@ def parse_yaml(text: str | bytes, name: str | Path) -> Any:
             text = text.decode("utf-8-sig")
         return yaml.load(text, Loader=Yaml)
     except RecursionError as error:
-        raise DamagedFileError(name, "YAML", "it is nested too deep") from error
+        raise DamagedFileError(name, "YAML file", "it is nested too deep") from error
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:  # ValueError: 2001-99-99, bytes
-        raise DamagedFileError(name, "YAML", error) from error
+        raise DamagedFileError(name, "YAML file", error) from error
 
 
 def read_yaml(path: str | Path) -> Any:
@@ -77,9 +85,9 @@ def parse_json(text: str | bytes, name: str | Path) -> Any:
     try:
         return json.loads(text)
     except RecursionError as error:
-        raise DamagedFileError(name, "JSON", "it is nested too deep") from error
+        raise DamagedFileError(name, "JSON file", "it is nested too deep") from error
     except ValueError as error:
-        raise DamagedFileError(name, "JSON", error) from error
+        raise DamagedFileError(name, "JSON file", error) from error
 
 
 def read_json(path: str | Path) -> Any:
@@ -91,24 +99,43 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     """Return the content of a JSON file that holds keys with values. Raises DamagedFileError, OSError."""
     value = read_json(path)
     if not isinstance(value, dict):
-        raise DamagedFileError(path, "JSON", f"expected an object with keys, got {str(value)[:60]!r}")
+        raise DamagedFileError(path, "JSON file", f"expected an object with keys, got {str(value)[:60]!r}")
     return value
 
 
 def parse_npz(content: bytes, name: str | Path) -> dict[str, Any]:
     """Return the arrays of an npz file; objects in it are refused."""
-    import numpy as np  # not behind --help
+    import zipfile  # these are not behind --help
+    import zlib
 
+    import numpy as np
+
+    archive = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, OSError)
+    header = (RuntimeError, AttributeError, SyntaxError, TypeError, ValueError)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as stored:
             return {key: stored[key] for key in stored.files}
-    except NPZ_ERRORS as error:
-        raise DamagedFileError(name, "npz", error) from error
+    except (*archive, *header) as error:
+        raise DamagedFileError(name, "npz file", error) from error
 
 
 def read_npz(path: str | Path) -> dict[str, Any]:
     """Return the arrays of an npz file. Raises DamagedFileError, OSError."""
     return parse_npz(Path(path).read_bytes(), path)
+
+
+@contextlib.contextmanager
+def reading(path: str | Path, kind: str) -> Iterator[None]:
+    """Turn errors of missing keys and wrong types inside the block into DamagedFileError.
+
+    `path`: the file or folder that was read; `kind`: what was expected, in words.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise DamagedFileError(path, kind, f"it lacks {error}") from error
+    except (TypeError, AttributeError, IndexError) as error:
+        raise DamagedFileError(path, kind, error) from error
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

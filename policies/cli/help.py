@@ -69,7 +69,7 @@ def command_help(command: CliCommand, chosen: Mapping[str, str] | None = None) -
     """
     known = keys(command.schema, command.config, chosen)
     shown = [key for key in known if "." not in key.name and key.name not in RARE]
-    parts = [_head(command), _examples(command)]
+    parts = [_head(command, known), _examples(command)]
     for title, members in _sections(shown).items():
         parts.append("\n".join([title, *(_line(key, brief=True) for key in members)]))
     parts.append(_footer(command, known, shown))
@@ -78,8 +78,8 @@ def command_help(command: CliCommand, chosen: Mapping[str, str] | None = None) -
 
 def full_help(command: CliCommand, chosen: Mapping[str, str] | None = None) -> str:
     """Return the help of one command with every key, its type, default and description."""
-    lines = [_line(key, brief=False) for key in keys(command.schema, command.config, chosen)]
-    return "\n\n".join([_head(command), "\n".join(lines)])
+    known = keys(command.schema, command.config, chosen)
+    return "\n\n".join([_head(command, known), "\n".join(_line(key, brief=False) for key in known)])
 
 
 def prefix_help(command: CliCommand, prefix: str, chosen: Mapping[str, str] | None = None) -> str:
@@ -94,9 +94,9 @@ def prefix_help(command: CliCommand, prefix: str, chosen: Mapping[str, str] | No
     return "\n".join(_line(key, brief=False) for key in found)
 
 
-def _head(command: CliCommand) -> str:
+def _head(command: CliCommand, known: Sequence[OptionHelp]) -> str:
     """Return usage and summary; brackets around words that may be left out."""
-    defaults = {key.name: key.default for key in keys(command.schema, command.config)}
+    defaults = {key.name: key.default for key in known}
     places = ""
     for place in command.positional:
         needed = defaults[place.removesuffix("...")] in (REQUIRED, "", "[]")

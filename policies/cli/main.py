@@ -222,9 +222,14 @@ def load(command: CliCommand, overrides: Sequence[str]) -> Any:
         import_plugins([name for value in given for name in plugin_names(value)])
     if not any(word.startswith("config=") for word in overrides):
         return configs.load(schema, command.config, overrides)
-    base, overrides = saved_config.split(schema, command, overrides)
+    words = overrides
+    base, overrides = saved_config.split(schema, command, words)
     import_plugins(plugin_names(base.get("plugins", ())))
-    return configs.load(schema, command.config, overrides, base=base)
+    try:
+        return configs.load(schema, command.config, overrides, base=base)
+    except configs.ConfigError as error:
+        source = next(word for word in words if word.startswith("config="))
+        raise configs.ConfigError(f"{error} (values of {source} and of the words behind it)") from error
 
 
 def _name_positionals(command: CliCommand, words: Sequence[str]) -> list[str]:

@@ -169,7 +169,8 @@ def _bounds(tree: ast.Module, annotation: ast.expr) -> str:
     for call in (node for node in ast.walk(annotation) if isinstance(node, ast.Call)):
         if ast.unparse(call.func) == "Bounds":
             ends = [_constant(tree, end.id)[0] if isinstance(end, ast.Name) else end for end in call.args]
-            return str(Bounds(*map(ast.literal_eval, ends)))
+            low, high = map(ast.literal_eval, ends)
+            return str(Bounds(low, high))
     return ""
 
 

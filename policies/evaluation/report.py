@@ -3,7 +3,6 @@
 Differences are to the first run, with a paired test where the trials are the same.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from dexgrasp.policies.evaluation.stored_run import StoredRun
 from dexgrasp.policies.run_directory import default_path, flat
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.utils.text import comma_separated
+from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
+from dexgrasp.utils.text import comma_separated, shown
 
 Success = Callable[[Outcome], bool]
 
@@ -72,7 +72,7 @@ def _facts_of_objects(run: StoredRun, known: Mapping[str, Any]) -> dict[str, Any
     Raises ValueError where none of these has them.
     """
     path, names = run.path / "diagnostics.json", {one.object for one in run.outcomes}
-    stored = json.loads(path.read_text(encoding="utf-8"))["objects"] if path.is_file() else {}
+    stored = _stored_facts(path) if path.is_file() else {}
     found = {name: facts for name, facts in {**known, **stored}.items() if name in names}
     if len(found) < len(names):
         try:
@@ -85,6 +85,22 @@ def _facts_of_objects(run: StoredRun, known: Mapping[str, Any]) -> dict[str, Any
             f"either: put back the objects of the evaluation"
         )
     return found
+
+
+def _stored_facts(path: Path) -> dict[str, Any]:
+    """Return the facts of objects in a diagnostics.json, those that are whole."""
+    with reading(path, "JSON file of an evaluation"):
+        stored = dict(read_json_object(path)["objects"])
+        for name, facts in stored.items():
+            numbers = [facts["mass_kg"], *facts["extents_m"]]
+            words = [name, facts["family"], facts["split"]]
+            if len(numbers) != 4 or not all(type(n) in (int, float) for n in numbers) or not all(map(_is_text, words)):
+                raise DamagedFileError(path, "JSON file of an evaluation", f"facts of {shown(name)} are {shown(facts)}")
+        return stored
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
 
 
 def _rate(run: StoredRun) -> str:

@@ -1,6 +1,5 @@
 """Read the run directory of an evaluation: configuration, trials, versions."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,9 @@ from dexgrasp import configs
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, select
 from dexgrasp.sim.task.outcomes import Outcome
+from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
+
+RUN_JSON = "run.json of an evaluation"
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class StoredRun:
         """Read a run directory. Raises ValueError where it holds no trials of an evaluation."""
         path = Path(path)
         _check(path)
-        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
+        facts = _facts(path / "run.json")
         cfg = configs.from_dict(EvaluateCfg, configs.read_plain(path / "config.yaml"), str(path / "config.yaml"))
         lines = JsonLinesStore(path / "trials.jsonl")
         stored = lines.read() or (ParquetStore(path / "trials").read() if (path / "trials").is_dir() else [])
@@ -61,11 +63,23 @@ def consecutive_ranges(numbers: Sequence[int]) -> str:
     return "trials " + ", ".join(f"{run[0]} to {run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
+def _facts(path: Path) -> dict[str, Any]:
+    """Return the content of a run.json. Raises DamagedFileError where what a report takes from it is missing."""
+    facts = read_json_object(path)
+    with reading(path, RUN_JSON):
+        git, versions, starts = facts["git"], facts["versions"], facts["starts"]
+        times = [start if isinstance(start, str) else start["time"] for start in starts]
+        whole = isinstance(versions, dict) and all(isinstance(time, str) for time in times)
+        if not whole or (git is not None and not isinstance(git["hash"], str)):
+            raise DamagedFileError(path, RUN_JSON, "git, versions or starts are of another type")
+    return facts
+
+
 def _check(path: Path) -> None:
     """Raise ValueError where `path` is no run directory of an evaluation; say which one to take."""
     if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
         raise ValueError(f"{path} is no run directory: expected the out= of `dexgrasp evaluate`")
-    kind = json.loads((path / "run.json").read_text(encoding="utf-8")).get("kind", "evaluate")
+    kind = read_json_object(path / "run.json").get("kind", "evaluate")
     if kind == "compare":
         raise ValueError(f"{path} compares two evaluations: take {path / 'a'} or {path / 'b'}")
     if kind != "evaluate":

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.files import remove_partials, write_bytes, write_text
+from dexgrasp.utils.readers import DamagedFileError, parse_json
+from dexgrasp.utils.text import shown
 
 COLUMNS = {
     "object": "string",
@@ -39,6 +41,7 @@ pose), block_s (duration of the trial's block, with models and policy [s]), work
 (peak memory of the worker until then)."""
 
 FIELDS = tuple(item.name for item in fields(Outcome))
+TYPES = {item.name: item.type for item in fields(Outcome)}
 Row = dict[str, Any]
 """One trial: the fields of `Outcome`; for Parquet also other COLUMNS."""
 
@@ -134,9 +137,14 @@ class JsonLinesStore:
             return []
         lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
         try:
-            rows = [json.loads(line) for line in lines[:-1]]
-        except json.JSONDecodeError as error:
+            rows = [parse_json(line, f"line {i + 1}") for i, line in enumerate(lines[:-1])]
+        except DamagedFileError as error:
             raise ValueError(f"{self.path} is damaged before its last line ({error}); choose another out=") from error
+        for i, row in enumerate(rows):
+            if not isinstance(row, dict) or not row.keys() <= TYPES.keys() or not _fits(row):
+                raise ValueError(
+                    f"{self.path}: line {i + 1} is no trial of this version: {shown(row)}; choose another out="
+                )
         if any("attempts" not in row for row in rows):
             raise ValueError(f"{self.path} is of a version whose trials had one attempt: choose another out=")
         return [Outcome(**_from_json(row)) for row in rows]
@@ -227,6 +235,15 @@ def whole_blocks(stored: Sequence[Outcome], plan: TrialPlan) -> list[Outcome]:
         finished = len(outcomes) if len(outcomes) >= plan.trials else len(outcomes) // plan.rows * plan.rows
         kept += outcomes[:finished]
     return kept
+
+
+def _fits(row: Row) -> bool:
+    """Return whether a row has every field of `Outcome` but `attempts`, each of its type; null is a float."""
+    numbers = (int, float, type(None))
+    return all(
+        isinstance(value, numbers) if TYPES[name] is float else type(value) is TYPES[name]
+        for name, value in row.items()
+    ) and TYPES.keys() <= {*row, "attempts"}
 
 
 def _from_json(row: Row) -> Row:

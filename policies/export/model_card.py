@@ -6,7 +6,6 @@ OUT/curves.png                its learning curves
 OUT/README.md                 the model card: training, use, measured results
 """
 
-import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +24,7 @@ from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.files import write_text
+from dexgrasp.utils.readers import read_json_object, reading
 
 PATHS = ("objects", "validation_objects", "out", "init_checkpoint", "teacher")
 """Keys of a training's configuration that name folders."""
@@ -118,18 +118,19 @@ def _current(config: dict[str, Any], path: Path) -> dict[str, Any]:
 def _stage(run: Path) -> dict[str, Any]:
     """Return the facts of a run directory for the model card."""
     run = run if run.is_dir() else run.parent
-    facts = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    config = _current(configs.read_plain(run / "config.yaml"), run / "config.yaml")
-    columns = read_columns(run / "progress.csv")
-    return {
-        "name": run.name,
-        "steps": columns["rollout/success"][0][-1],
-        "iterations": len(columns["rollout/success"][0]),
-        "minutes": sum(_starts(columns["time/time_elapsed"][1])) / 60,
-        "start": _named(config.get("init_checkpoint", "")) or _named(config.get("teacher", "")) or "scratch",
-        "machine": f"{facts['machine']['cpus']} processor cores",
-        "differs": _processes(config, columns["rollout/success"][0]) + _differences(config),
-    }
+    with reading(run, "run directory of a training"):
+        facts = read_json_object(run / "run.json")
+        config = _current(configs.read_plain(run / "config.yaml"), run / "config.yaml")
+        columns = read_columns(run / "progress.csv")
+        return {
+            "name": run.name,
+            "steps": columns["rollout/success"][0][-1],
+            "iterations": len(columns["rollout/success"][0]),
+            "minutes": sum(_starts(columns["time/time_elapsed"][1])) / 60,
+            "start": _named(config.get("init_checkpoint", "")) or _named(config.get("teacher", "")) or "scratch",
+            "machine": f"{facts['machine']['cpus']} processor cores",
+            "differs": _processes(config, columns["rollout/success"][0]) + _differences(config),
+        }
 
 
 def _named(checkpoint: str) -> str:
@@ -184,11 +185,12 @@ def _starts(elapsed_s: list[float]) -> list[float]:
 
 def _result(run: Path) -> dict[str, Any]:
     """Return an evaluation's result.json, and the first attempts of its diagnostics.json."""
-    result, notes = (
-        json.loads((run / f"{name}.json").read_text(encoding="utf-8")) for name in ("result", "diagnostics")
-    )
-    config = configs.upgrade(EvaluateCfg, result["config"], str(run / "result.json"))
-    return result | {"config": config, "at_first_attempt": notes["at_first_attempt"]}
+    result, notes = (read_json_object(run / f"{name}.json") for name in ("result", "diagnostics"))
+    with reading(run, "run directory of an evaluation"):
+        config = configs.upgrade(EvaluateCfg, result["config"], str(run / "result.json"))
+        whole = result | {"config": config, "at_first_attempt": notes["at_first_attempt"]}
+        _rows(whole)  # every value of the card is there
+        return whole
 
 
 def _rows(result: dict[str, Any]) -> list[str]:

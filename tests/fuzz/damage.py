@@ -1,64 +1,185 @@
-"""Damage of plain values: every key of a tree, in every way in which a file may be wrong."""
+"""Damage files: bytes, values of YAML and JSON trees, parts of archives."""
 
 import copy
-from collections.abc import Iterator
+import json
+import math
+import zipfile
+from pathlib import Path
 from typing import Any
 
+import torch
+import yaml
 from hypothesis import strategies as st
 
-Path = tuple[Any, ...]
-DELETED = object()
-"""Mark of a key that is taken away."""
+from dexgrasp.utils.tensor_archive import HEADER, TENSORS, read_archive, write_archive
 
-REPLACEMENTS = [
-    *(DELETED, None, True, "", "text", "../../etc/passwd", "a\nb\0c", "x" * 5_000),
-    *(0, -1, 1.5, 1e-300, 1e308, 10**400, float("nan"), float("inf"), float("-inf")),
-    *([], [None], [1, 2, 3, 4, 5], [[1.0]], {}, {"key": {"key": 1}}, {"": None}),
-]
-"""Values that stand in for a good one."""
+VALUES: tuple[Any, ...] = (
+    *(
+        None,
+        True,
+        False,
+        0,
+        -1,
+        1,
+        2,
+        1.5,
+        -1e308,
+        1e308,
+        math.inf,
+        math.nan,
+        10**30,
+        "",
+        "x",
+        "../..",
+        "/dev/zero",
+        "1",
+    ),
+    *([], {}, [1], [[]], {"a": 1}, {"": None}, [None] * 3, "a" * 3000, {"a": {"b": {"c": {}}}}, list(range(300))),
+)
+"""Values that stand where others belong."""
+
+CONTENTS = (
+    *(
+        b"",
+        b"\x00",
+        b"\x00" * 4096,
+        b"\n",
+        b"\t",
+        b"x",
+        b"null",
+        b"[]",
+        b"{}",
+        b"[1]",
+        b"5",
+        b"- a\n- b",
+        b"a: [1",
+        b"a:\n\tb: 1",
+    ),
+    *(b"\xff\xfe\x00", b"\xef\xbb\xbfa: 1", b"{" * 50_000, b"[" * 100_000, b"a: !!python/object/apply:os.system [x]"),
+    *(
+        b"a: &a [*a]",
+        b"a: !foo 1",
+        b"? [1]\n: 2",
+        b"1: 2",
+        b"a: 1\na: 2",
+        b'{"a": 1, "a": 2}',
+        b"PK\x03\x04",
+        b"PK\x05\x06" + b"\x00" * 18,
+    ),
+    b"a: &a [x, x, x, x, x, x, x, x, x]\n"
+    + b"".join(b"%c: &%c [%s]\n" % (98 + i, 98 + i, b",".join([b"*%c" % (97 + i)] * 9)) for i in range(8)),
+)
+"""Whole files that hold something else."""
 
 
-def paths(tree: Any, at: Path = ()) -> Iterator[Path]:
-    """Yield the place of every value of a tree but the root."""
+def paths_of(tree: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the places of all values in nested dictionaries and lists."""
     items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    found = []
     for key, value in items:
-        yield (*at, key)
-        yield from paths(value, (*at, key))
-
-
-def damaged(tree: Any, path: Path, value: Any) -> Any:
-    """Return a copy of a tree with another value at a place, or the tree as it is where the place is gone."""
-    found = copy.deepcopy(tree)
-    level = found
-    try:
-        for key in path[:-1]:
-            level = level[key]
-        if value is DELETED:
-            del level[path[-1]]
-        else:
-            level[path[-1]] = value
-    except (KeyError, IndexError, TypeError):
-        return tree
+        found += [(*prefix, key), *paths_of(value, (*prefix, key))]
     return found
 
 
-def damages(tree: Any, most: int = 2) -> st.SearchStrategy[list[tuple[Path, Any]]]:
-    """Return a strategy for one or several damages of a tree: place and new value."""
+def damaged_trees(tree):
+    """Return a strategy of copies of a tree in which one to three values are replaced, removed or added."""
     return st.lists(
-        st.tuples(st.sampled_from(list(paths(tree))), st.sampled_from(REPLACEMENTS)), min_size=1, max_size=most
-    )
+        st.tuples(st.sampled_from(paths_of(tree)), st.integers(0, 9), st.sampled_from(VALUES)), min_size=1, max_size=3
+    ).map(lambda changes: _changed(tree, changes))
 
 
-def apply(tree: Any, changes: list[tuple[Path, Any]]) -> Any:
-    """Return the tree with all damages."""
-    for path, value in changes:
-        tree = damaged(tree, path, value)
+def _changed(tree, changes):
+    tree = copy.deepcopy(tree)
+    for (*parents, last), way, value in changes:
+        level = tree
+        try:
+            for part in parents:
+                level = level[part]
+            if way == 0:
+                del level[last]
+            elif way == 1 and isinstance(level, dict):
+                level["unknown_key"] = value
+            else:
+                level[last] = copy.deepcopy(value)
+        except (KeyError, IndexError, TypeError):  # an earlier change has replaced a parent
+            continue
     return tree
 
 
-def check_refusal(error: Exception, name: str) -> None:
-    """Check that a refusal is one line that names the file and is short enough to read."""
-    assert isinstance(error, (ValueError, OSError)) and not isinstance(error, UnicodeError), repr(error)
-    said = str(error)
-    assert name in said, said[:300]
-    assert "\n" not in said and "\0" not in said and len(said) < 4000, said[:300]
+def damaged_bytes(content: bytes):
+    """Return a strategy of other contents of a file: cut, with other bytes, or something else."""
+    size = len(content)
+    cut = st.integers(0, max(size - 1, 0)).map(lambda end: content[:end])
+    changes = st.lists(st.tuples(st.integers(0, max(size - 1, 0)), st.integers(0, 255)), min_size=1, max_size=8)
+    return st.one_of(
+        cut, changes.map(lambda found: _with_bytes(content, found)), st.sampled_from(CONTENTS), st.binary(max_size=200)
+    )
+
+
+def _with_bytes(content: bytes, changes):
+    changed = bytearray(content)
+    for place, value in changes:
+        if place < len(changed):
+            changed[place] = value
+    return bytes(changed)
+
+
+def damaged_yaml(path: Path):
+    """Return a strategy of contents of a damaged YAML file."""
+    content = path.read_bytes()
+    trees = damaged_trees(yaml.safe_load(content)).map(lambda tree: yaml.safe_dump(tree, sort_keys=False).encode())
+    return st.one_of(trees, trees, damaged_bytes(content))
+
+
+def damaged_json(path: Path):
+    """Return a strategy of contents of a damaged JSON file."""
+    content = path.read_bytes()
+    trees = damaged_trees(json.loads(content)).map(lambda tree: json.dumps(tree).encode())
+    return st.one_of(trees, trees, damaged_bytes(content))
+
+
+def damaged_lines(path: Path):
+    """Return a strategy of contents of a damaged file with one JSON object per line."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = damaged_trees(rows).map(lambda found: "".join(json.dumps(row) + "\n" for row in found).encode())
+    return st.one_of(lines, lines, damaged_bytes(path.read_bytes()))
+
+
+@st.composite
+def damaged_checkpoints(draw, path: Path, folder: Path):
+    """Draw the content of a damaged checkpoint: its bytes, an entry, a value of its header, a tensor."""
+    content = path.read_bytes()
+    way = draw(st.sampled_from(["bytes", "header", "header", "header", "tensors", "tensors", "entry"]))
+    if way == "bytes":
+        return draw(damaged_bytes(content))
+    made = folder / "made.zip"
+    if way == "entry":
+        name = draw(st.sampled_from([HEADER, TENSORS]))
+        with zipfile.ZipFile(path) as old, zipfile.ZipFile(made, "w") as new:
+            for entry in old.namelist():
+                new.writestr(entry, draw(damaged_bytes(old.read(entry))) if entry == name else old.read(entry))
+        return made.read_bytes()
+    header, tensors = read_archive(path)
+    if way == "header":
+        write_archive(made, draw(damaged_trees(header)), tensors)
+        return made.read_bytes()
+    name = draw(st.sampled_from(sorted(tensors)))
+    change = draw(st.sampled_from(["remove", "nan", "inf", "shape", "type", "huge", "add"]))
+    _damage_tensor(tensors, name, change)
+    write_archive(made, header, tensors)
+    return made.read_bytes()
+
+
+def _damage_tensor(tensors, name, change):
+    value = tensors[name]
+    if change == "remove":
+        del tensors[name]
+    elif change == "add":
+        tensors["policy/unknown"] = value
+    elif change == "type":
+        tensors[name] = value.double() if value.dtype != torch.float64 else value.float()
+    elif change == "shape":
+        tensors[name] = value.reshape(-1)[:1]
+    else:
+        filled = {"nan": math.nan, "inf": math.inf, "huge": 1e30}[change]
+        tensors[name] = torch.full_like(value, filled) if value.is_floating_point() else value

@@ -1,5 +1,6 @@
 """Command lines made from the configurations of all commands: values in range, outside it, and of other types."""
 
+import functools
 import math
 
 from hypothesis import strategies as st
@@ -103,6 +104,7 @@ UNSAFE = ("plugins",)
 """Keys whose values are imported or that would leave this machine."""
 
 
+@functools.cache
 def known(command):
     """Return the keys of a command that are drawn."""
     return [key for key in keys(command.schema, command.config) if key.name not in UNSAFE and key.kind != "group"]

@@ -1,7 +1,9 @@
 """Run one command line in this process, and judge its exit status, messages, files and time."""
 
 import contextlib
+import copy
 import faulthandler
+import functools
 import io
 import logging
 import os
@@ -9,6 +11,7 @@ import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dexgrasp.configs import loader
 from dexgrasp.policies.cli import main as cli
 from dexgrasp.policies.cli import sweep
 from dexgrasp.policies.cli.commands import COMMANDS
@@ -44,6 +47,10 @@ def without_work(monkeypatch):
     table = tuple(replace(command, function="tests.fuzz.oracle:accept") for command in COMMANDS)
     monkeypatch.setattr(cli, "COMMANDS", table)
     monkeypatch.setattr(sweep, "run", lambda *_: 0)
+    compose = functools.cache(loader._compose)  # Hydra takes most of the time of a case
+    monkeypatch.setattr(
+        loader, "_compose", lambda name, choices, root: copy.deepcopy(compose(name, tuple(choices), root))
+    )
 
 
 def run(words, out=None) -> Outcome:

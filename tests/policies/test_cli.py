@@ -253,9 +253,9 @@ def test_a_path_with_an_equals_sign_in_a_folder_is_still_positional(walking, cap
     [
         (["nowhere"], "dexgrasp walk: error: no such place"),
         (["hole"], "dexgrasp walk: error: no ladder"),
-        (["step=5"], "dexgrasp walk: error: walk: unknown key 'step'. Did you mean 'steps'? Known keys: place, steps"),
-        (["steps=far"], "dexgrasp walk: error: walk: 'steps' expects int, got 'far'"),
-        (["home", "again"], "dexgrasp walk: error: walk: expected key=value, got 'again'. Known keys: place, steps"),
+        (["step=5"], "dexgrasp walk: error: unknown key 'step'. Did you mean 'steps'? Known keys: place, steps"),
+        (["steps=far"], "dexgrasp walk: error: 'steps' expects int, got 'far'"),
+        (["home", "again"], "dexgrasp walk: error: expected key=value, got 'again'. Known keys: place, steps"),
         (
             ["--fast"],
             "dexgrasp walk: error: no option '--fast': options are written key=value; flags are --help, --help-all, "
@@ -325,3 +325,40 @@ def test_without_the_ros_package_help_completion_and_a_wrong_configuration_are_o
     says = "this needs the package dexgrasp_ros: build ros2_ws with colcon and source it"
     words = ("replay", "bench ros", "replay", "replay")
     assert others == [f"dexgrasp {word}: error: {says}" for word in words]
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (KeyError("normaliser.mean"), 3, "internal error: KeyError in test_cli.py:"),
+        (RecursionError("maximum recursion depth exceeded"), 3, "internal error: RecursionError in test_cli.py:"),
+        (AssertionError(), 3, "internal error: AssertionError in test_cli.py:"),
+        (MemoryError("Unable to allocate 8 EiB"), 2, "error: not enough memory (Unable to allocate 8 EiB): reduce"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 2, "error: not enough memory (DefaultCPUAll"),
+        (RuntimeError("two\nlines"), 3, "two lines (please report this; DEXGRASP_DEBUG=1 shows the traceback)"),
+        (ValueError("two\nlines"), 2, "dexgrasp walk: error: two lines"),
+        (OSError(), 2, "dexgrasp walk: error: OSError"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else None,
+)
+def test_any_exception_of_a_command_is_one_line(walking, monkeypatch, capsys, error, status, text):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(sys.modules[__name__], "walk", fail)
+    assert main(["walk"]) == status
+    err = capsys.readouterr().err
+    assert text in err and err.count("\n") == 1 and "Traceback" not in err
+
+
+@pytest.mark.parametrize("delay_s", [0.02, 0.3])
+def test_three_interruptions_give_130_without_a_traceback(tmp_path, delay_s):
+    """In the imports, in the work, and in what ends it."""
+    words = ["objects", "generate", "n=100000", f"out={tmp_path / 'made'}"]
+    process = subprocess.Popen([sys.executable, "-m", "dexgrasp", *words], stderr=subprocess.PIPE, text=True)
+    time.sleep(3.0 if delay_s > 0.1 else 0.5)
+    for _ in range(3):
+        process.send_signal(signal.SIGINT)
+        time.sleep(delay_s)
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in err) == (130, False), err

@@ -12,6 +12,7 @@ from dexgrasp.policies.cli import completion, help, listing, option_docs
 from dexgrasp.policies.cli import main as cli
 from dexgrasp.policies.cli.commands import COMMANDS, GROUPS
 from dexgrasp.policies.cli.main import main
+from dexgrasp.utils.readers import Yaml
 
 BY_WORDS = {command.words: command for command in COMMANDS}
 each_command = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.words)
@@ -83,7 +84,7 @@ def test_every_key_has_a_description(command):
 
 def parsed(text, kind):
     """Return a shown default as its value: text stays text."""
-    return text if kind in ("str", "path") else yaml.load(text, Loader=configs.schema.Yaml)
+    return text if kind in ("str", "path") else yaml.load(text, Loader=Yaml)
 
 
 def plain(value):
