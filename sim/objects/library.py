@@ -21,7 +21,7 @@ import numpy as np
 from dexgrasp.configs.schema import build
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
-from dexgrasp.utils.readers import NPZ_ERRORS, parse_json, read_json_object
+from dexgrasp.utils.readers import parse_json, read_json_object
 from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
 PIECE_POINTS = 64
@@ -292,7 +292,7 @@ class ObjectModel:
             model._check_geometry()
             model._check_physics()
             return model
-        except NPZ_ERRORS as error:
+        except Exception as error:  # damaged archives raise many kinds
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ValueError(f"{name} is damaged: {reason}; make the library anew") from error
 
