@@ -1,4 +1,4 @@
-"""Run a task for many items in separate processes; a crash, a time limit or a memory limit costs one item."""
+"""Run a task for many items in separate processes; a crash or an exceeded limit costs one item."""
 
 import contextlib
 import multiprocessing

@@ -21,7 +21,7 @@ import numpy as np
 from dexgrasp.configs.schema import build
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
-from dexgrasp.utils.readers import NPZ_ERRORS, parse_json, read_json_object
+from dexgrasp.utils.readers import parse_json, read_json_object
 from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
 PIECE_POINTS = 64
@@ -60,7 +60,7 @@ class _ArrayType:
     shape: tuple[int | tuple[int, int], ...]
 
     def check(self, name: str, array: np.ndarray) -> None:
-        """Raise ValueError for another number of dimensions or another size, or for values that are not finite."""
+        """Raise ValueError for another shape, or for values that are not finite."""
         ranges = [size if isinstance(size, tuple) else (size, size) for size in self.shape]
         sizes = list(array.shape)
         if len(sizes) != len(ranges) or not all(a <= n <= b for (a, b), n in zip(ranges, sizes, strict=True)):
@@ -128,7 +128,7 @@ class ObjectEntry:
     def __post_init__(self) -> None:
         _check_names(self.name, self.family, self.split)
         path = PurePosixPath(self.file)
-        if not self.file or "\0" in self.file or path.is_absolute() or ".." in path.parts:
+        if not 1 <= len(self.file) <= 255 or "\0" in self.file or path.is_absolute() or ".." in path.parts:
             raise ValueError(f"file must be a path inside the library, got {shown(self.file)}")
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(self.sha256)}")
@@ -225,7 +225,7 @@ class ObjectModel:
         if not np.allclose(self.inertia, self.inertia.T, rtol=1e-6, atol=1e-15):
             raise ValueError("inertia must be symmetric")
         low, middle, high = np.linalg.eigvalsh(self.inertia)
-        if not (low > 0 and low + middle >= 0.999 * high):
+        if not (low >= 1e-12 and low + middle >= 0.999 * high):
             raise ValueError(
                 f"inertia must belong to a body: principal moments positive, none above the sum of the others, got "
                 f"{low:.3g}, {middle:.3g}, {high:.3g} kg m^2"
@@ -292,7 +292,7 @@ class ObjectModel:
             model._check_geometry()
             model._check_physics()
             return model
-        except NPZ_ERRORS as error:
+        except Exception as error:  # damaged archives raise many kinds
             reason = " ".join(str(error).split())[:300] or type(error).__name__
             raise ValueError(f"{name} is damaged: {reason}; make the library anew") from error
 

@@ -1,4 +1,4 @@
-"""Conversion of one mesh file to an object: scaled to metres, repaired, decomposed; or refused with the reason."""
+"""Conversion of one mesh file to an object: scaled, repaired, decomposed; or refused with the reason."""
 
 import zlib
 from pathlib import Path

@@ -20,7 +20,7 @@ from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, power_and_pinch, with_weights
-from dexgrasp.utils.text import did_you_mean
+from dexgrasp.utils.text import did_you_mean, shown
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
 
@@ -107,7 +107,7 @@ def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None
     known = list(known)
     for name in wanted:
         if name not in known:
-            raise ValueError(f"{what} '{name}' is unknown; known: {known}.{did_you_mean(name, known)}")
+            raise ValueError(f"{what} {shown(name)} is unknown; known: {known}.{did_you_mean(name, known)}")
 
 
 def mirror(spec: mujoco.MjSpec) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from dexgrasp.perception.transforms import quat_from_matrix
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp.utils.text import shown
 
 SIDES = ("right", "left")
 STYLES = ("power", "pinch")
@@ -173,8 +174,8 @@ class HandFile:
         for item in fields(self):
             value = getattr(self, item.name)
             names = [value] if isinstance(value, str) else value if isinstance(value, (Mapping, tuple)) else ()
-            if not all(name and name.isprintable() for name in names):
-                raise ValueError(f"{item.name} holds an empty or unprintable name: {list(names)[:5]!r}")
+            if item.name != "source" and not all(1 <= len(name) <= 255 and name.isprintable() for name in names):
+                raise ValueError(f"{item.name} expects names of 1 to 255 printable characters, got {shown(names)}")
         for key, given in (("joints", self.joints), ("keypoints", self.keypoints)):
             if not MOST_ITEMS[0] <= len(given) <= MOST_ITEMS[1]:
                 raise ValueError(f"{key} takes {MOST_ITEMS[0]} to {MOST_ITEMS[1]} entries, got {len(given)}")

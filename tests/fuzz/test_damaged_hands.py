@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from dexgrasp.sim.robots.hand import HandSpec
-from tests.fuzz.tree_damage import apply, check_refusal, damages
+from tests.fuzz.damaged_trees import apply, check_refusal, damages
 
 QUIET = settings(suppress_health_check=list(HealthCheck), deadline=None, database=None, phases=[Phase.generate])
 SAMPLE, MANY = settings(QUIET, max_examples=60, derandomize=True), settings(QUIET, max_examples=800)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from dexgrasp.sim.objects import ObjectLibrary, library, open_library, resting_poses
 from dexgrasp.sim.objects.generator import ObjectRequest, build
 from dexgrasp.sim.objects.model_builder import make_entry
-from tests.fuzz.tree_damage import apply, check_refusal, damages
+from tests.fuzz.damaged_trees import apply, check_refusal, damages
 
 QUIET = settings(suppress_health_check=list(HealthCheck), deadline=None, database=None, phases=[Phase.generate])
 SAMPLE, MANY = settings(QUIET, max_examples=40, derandomize=True), settings(QUIET, max_examples=400)

@@ -1,4 +1,4 @@
-"""Recognition of meshes that describe one thing: facts of a surface, comparison of two, groups of many."""
+"""Recognition of meshes that describe one thing: facts of a surface, comparison of two, groups."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -83,7 +83,7 @@ def shown_name(path: Path, folder: Path) -> str:
 
 
 def thing_of(name: str) -> str:
-    """Return the relative path of a mesh without its ending and the words for kinds and qualities of one thing's files.
+    """Return the relative path of a mesh without its ending and words for kinds and qualities of files.
 
     "002_can/google_16k/textured.obj" and "002_can/tsdf/nontextured.ply" give "002_can".
     """
