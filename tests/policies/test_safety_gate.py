@@ -191,7 +191,7 @@ def test_a_gate_that_does_not_know_where_the_robot_is_says_so():
 @pytest.mark.parametrize(
     ("given", "error"),
     [
-        ({"effort": 1.5}, "at most 1"),
+        ({"effort": 1.5}, "effort must lie in 0.001..1, got 1.5"),
         ({"joint_speed": 0.0}, "joint_speed must lie in 0.001..1, got 0.0"),
         ({"palm_speed_m_s": math.nan}, "palm_speed_m_s must lie in 0.001..10, got nan"),
         ({"box_lower_m": (0.6, 0.0, 0.0)}, "box is empty"),
