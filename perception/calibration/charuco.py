@@ -110,9 +110,10 @@ def draw_board(board: BoardCfg, pixels_per_m: float) -> NDArray[np.uint8]:
     try:
         return _opencv_board(board).generateImage((width, height), marginSize=round(board.square_m * pixels_per_m))
     except cv2.error as error:
+        why = " ".join(str(error).split())
         raise ValueError(
             f"board: OpenCV cannot draw {board.columns} by {board.rows} squares with markers of "
-            f"{board.marker_m * pixels_per_m:.1f} dots of dictionary {board.dictionary} ({error}): raise dpi or "
+            f"{board.marker_m * pixels_per_m:.1f} dots of dictionary {board.dictionary} ({why}): raise dpi or "
             "board.marker_m, or take fewer squares or a larger dictionary"
         ) from error
 

@@ -207,7 +207,7 @@ def commanded(*words):
 
 @pytest.mark.parametrize("board", [BoardCfg(marker_m=0.0005), BoardCfg(columns=30, rows=30)], ids=["dots", "markers"])
 def test_a_board_that_cannot_be_drawn_is_refused_with_the_remedy(board):
-    with pytest.raises(ValueError, match="cannot draw .*: raise dpi or board.marker_m, or take fewer squares"):
+    with pytest.raises(ValueError, match=r"cannot draw .*: raise dpi or board\.marker_m, or take fewer squares"):
         draw_board(board, 60 / 0.0254)
 
 
