@@ -310,7 +310,8 @@ class _Reader:
             return value
         if hint is Path and isinstance(value, str):
             return Path(value)
-        if hint in (int, float) and type(value) in (int, hint) and abs(value) <= LARGEST:  # not NaN
+        number = isinstance(value, (int, float)) and abs(value) <= LARGEST  # not NaN
+        if number and hint in (int, float) and type(value) in (int, hint):
             return hint(value)
         near = did_you_mean(str(value), args) if origin is Literal else ""
         raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {shown(value)}{near and '.'}{near}")

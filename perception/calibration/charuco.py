@@ -79,6 +79,18 @@ def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64
 
 
 def draw_board(board: BoardCfg, pixels_per_m: float) -> NDArray[np.uint8]:
-    """Return a printable image of the board, (rows, columns) gray, with a white margin of one square."""
+    """Return a printable image of the board, (rows, columns) gray, with a white margin of one square.
+
+    Raises ValueError where markers would be too small to be drawn, or are more than the dictionary has.
+    """
+    cv2 = opencv()
     width, height = (round((count + 2) * board.square_m * pixels_per_m) for count in (board.columns, board.rows))
-    return opencv_board(board).generateImage((width, height), marginSize=round(board.square_m * pixels_per_m))
+    try:
+        return opencv_board(board).generateImage((width, height), marginSize=round(board.square_m * pixels_per_m))
+    except cv2.error as error:
+        why = " ".join(str(error).split())
+        raise ValueError(
+            f"board: OpenCV cannot draw {board.columns} by {board.rows} squares with markers of "
+            f"{board.marker_m * pixels_per_m:.1f} dots of dictionary {board.dictionary} ({why}): raise dpi or "
+            "board.marker_m, or take fewer squares or a larger dictionary"
+        ) from error

@@ -8,6 +8,7 @@ import io
 import logging
 import os
 import re
+import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +18,9 @@ from dexgrasp.policies.cli import sweep
 from dexgrasp.policies.cli.commands import COMMANDS
 
 LIMIT_S = 60
-"""Time of a case, after which the process ends with the traceback of every thread."""
+"""Processor time of a case."""
+HANGS_S = 3 * LIMIT_S
+"""Time after which a case is killed, on a machine that does other work as well."""
 LONGEST_LINE = 4000
 """Characters of the longest message: the list of known keys of the largest command has 3000."""
 ERROR = re.compile(r"dexgrasp(?: [a-z0-9 ]+)?: error: \S.*")
@@ -61,12 +64,14 @@ def run(words, out=None) -> Outcome:
     before = files_of(Path.cwd(), out)
     stdout, stderr = io.StringIO(), io.StringIO()
     logging.getLogger("dexgrasp").setLevel(logging.WARNING)
-    faulthandler.dump_traceback_later(LIMIT_S, exit=True)
+    start_s = time.process_time()
+    faulthandler.dump_traceback_later(HANGS_S, exit=True)
     try:
         with contextlib.redirect_stdout(stdout), contextlib.redirect_stderr(stderr):
             status = cli.main([*words])
     finally:
         faulthandler.cancel_dump_traceback_later()
+    assert time.process_time() - start_s < LIMIT_S, words
     lines = stderr.getvalue().splitlines()
     outcome = Outcome(words=tuple(words), status=status, message=lines[-1] if lines else "")
     assert status in (cli.OK, cli.FAILED, cli.MISUSED), (words, outcome.message)

@@ -14,7 +14,7 @@ from tests.fuzz.oracle import run, without_work
 from tests.helpers.untrained_checkpoint import make_run, make_teacher_run
 
 QUIET = {"suppress_health_check": list(HealthCheck), "deadline": None, "database": None, "phases": [Phase.generate]}
-SAMPLE, MANY = 25, 250
+SAMPLE, MANY = 10, 250
 
 TINY = [
     *("trials=2", "num_envs=2", "num_threads=1", "physics=turbo"),
@@ -140,7 +140,7 @@ FILES = {
     "diagnostics.json": damaged_json,
     "trials.jsonl": damaged_lines,
 }
-READERS = (
+READERS: tuple[list[str], ...] = (
     ["report", "copy", "out=made.html"],
     ["evaluate", "policy=zero", *TINY, "out=copy"],
     ["publish", "policy=student", "results=[copy]", "out=made"],

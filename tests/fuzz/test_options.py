@@ -53,6 +53,7 @@ def test_many_options_of_a_fresh_seed(drawn):
     check(drawn)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", cli.COMMANDS, ids=lambda command: command.words)
 def test_words_that_are_no_options(command):
     for word in WORDS:

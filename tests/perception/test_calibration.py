@@ -319,6 +319,12 @@ def commanded(*words):
     return main.main(["calibrate", *words])
 
 
+@pytest.mark.parametrize("board", [BoardCfg(marker_m=0.0005), BoardCfg(columns=30, rows=30)], ids=["dots", "markers"])
+def test_a_board_that_cannot_be_drawn_is_refused_with_the_remedy(board):
+    with pytest.raises(ValueError, match=r"cannot draw .*: raise dpi or board\.marker_m, or take fewer squares"):
+        draw_board(board, 60 / 0.0254)
+
+
 def test_the_commands_print_a_board_and_calibrate_from_a_folder(tmp_path, capsys):
     assert commanded("board", f"out={tmp_path / 'board'}") == 0
     print_ = np.asarray(Image.open(tmp_path / "board/board.png"))

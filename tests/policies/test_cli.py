@@ -366,7 +366,7 @@ def test_any_exception_of_a_command_is_one_line(walking, monkeypatch, capsys, er
 
 @pytest.mark.parametrize("delay_s", [0.02, 0.3])
 def test_three_interruptions_give_130_without_a_traceback(tmp_path, delay_s):
-    """In the imports, in the work, and in what ends it."""
+    """In the imports, in the work, in what ends it, and while the interpreter ends."""
     words = ["objects", "generate", "n=100000", f"out={tmp_path / 'made'}"]
     process = subprocess.Popen([sys.executable, "-m", "dexgrasp", *words], stderr=subprocess.PIPE, text=True)
     time.sleep(3.0 if delay_s > 0.1 else 0.5)
@@ -374,4 +374,5 @@ def test_three_interruptions_give_130_without_a_traceback(tmp_path, delay_s):
         process.send_signal(signal.SIGINT)
         time.sleep(delay_s)
     _, err = process.communicate(timeout=60)
-    assert (process.returncode, "Traceback" in err) == (130, False), err
+    assert process.returncode in (130, -signal.SIGINT), err  # a shell shows 130 for both
+    assert "Traceback" not in err

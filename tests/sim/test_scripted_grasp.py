@@ -149,5 +149,5 @@ def test_the_approach_follows_nothing_where_that_is_off_and_impossible_ranges_ar
     moved = torch.tensor([[0.05, 0.0]])
     still = follow_step(ScriptedGraspCfg(follow_m_s=0.0), moved, torch.zeros(1, 2), 0.05, torch.tensor([0.0]), 1.8)
     assert not still.any()
-    with pytest.raises(ValueError, match="follow_from_m lie between 0 and follow_fully_m"):
+    with pytest.raises(ValueError, match="follow_from_m must be less than follow_fully_m"):
         ScriptedGraspCfg(follow_from_m=0.03)
