@@ -1,4 +1,4 @@
-"""Differences between stated and fitted intrinsics and board, in words: what is wrong, which way, and by how much."""
+"""Description of significant differences between stated and fitted intrinsics and board."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class LimitsCfg:
     """Root mean square distance between detected and reprojected corners."""
     position_mm: float = 5.0
     """Largest distance between the board position from one image and that from all images."""
-    uncertainty_mm: float = 4.0
+    uncertainty_mm: float = 5.0
     """Distance from the true position of the camera that is not exceeded with 95 % probability."""
-    uncertainty_deg: float = 1.2
+    uncertainty_deg: float = 1.5
     """Angle to the true orientation of the camera that is not exceeded with 95 % probability."""
     intrinsics_px: float = 3.0
     """Largest significant displacement of image points between stated and fitted intrinsics."""

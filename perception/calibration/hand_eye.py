@@ -31,8 +31,8 @@ MIN_TURN_RAD = np.radians(10.0)
 """The flange must turn about a second axis by this much (root mean square over pairs of views)."""
 OUTLIER_RATIO = 4.0
 """Ratio of a view's error to the median of all views above which the error message names the view."""
-COVERED = 0.95
-"""Probability with which the true pose lies within the stated uncertainty."""
+COVERED = 0.98
+"""Probability from which the stated uncertainty is computed; of 95 % that it promises, the rest is for few views."""
 
 
 class BadCalibrationError(ValueError):
@@ -146,9 +146,9 @@ def _assess(
 
 
 def covered_distance(offset: NDArray[np.float64], covariance: NDArray[np.float64], freedom: float) -> float:
-    """Return the length of `offset` (3,) plus a normal error (3,) that is not exceeded with probability COVERED.
+    """Return the COVERED quantile of the length of `offset` (3,) plus a normal error (3,).
 
-    The square of that length is a scaled chi-squared variable with its mean and variance, and the covariance an
+    The square of that length is taken for a scaled chi-squared variable with its mean and variance, and the covariance an
     estimate with `freedom` degrees of freedom.
     """
     mean = offset @ offset + np.trace(covariance)
