@@ -19,7 +19,7 @@ SIGNIFICANCE = 1e-3
 class LimitsCfg:
     """Error limits above which a calibration is refused."""
 
-    reprojection_px: float = 0.8
+    reprojection_px: float = 1.0
     """Root mean square distance between detected and reprojected corners."""
     position_mm: float = 5.0
     """Largest distance between the board position from one image and that from all images."""
@@ -27,7 +27,7 @@ class LimitsCfg:
     """Distance from the true position of the camera that is not exceeded with 95 % probability."""
     uncertainty_deg: float = 1.5
     """Angle to the true orientation of the camera that is not exceeded with 95 % probability."""
-    intrinsics_px: float = 3.0
+    intrinsics_px: float = 1.5
     """Largest significant displacement of image points between stated and fitted intrinsics."""
     square_percent: float = 1.0
     """Largest significant difference between stated and fitted size of the squares."""

@@ -115,7 +115,8 @@ def calibrate(
             "order of the images, and the size of the squares"
         ) from error
     result = _assess(data, tuple(view.name for view in views), camera, free, fixed)
-    if _position_errors(data, free.view_errors, mount).max() > 1e-3 * limits.position_mm:  # no camera explains the set
+    # position errors that remain with corrected intrinsics are those of the poses
+    if _position_errors(data, free.view_errors, mount).max() > 1e-3 * limits.position_mm:
         robust = MixedModel(data, cam, mount, flange, {}).robust_view_errors()
         _refuse_odd_views(_position_errors(data, robust, mount), result.names, limits)
         _check_limits(result, limits)

@@ -31,10 +31,10 @@ INTRINSICS = {
 
 Relative lengths (focal, aspect), rays at unit depth (centre), coefficients of Brown."""
 BOARD = {"scale": 0.5, "stretch": 0.1, "bend_xx": 0.03, "bend_xy": 0.03, "bend_yy": 0.03}
-"""Corrections of the board and their standard deviations in these multiples: relative lengths, heights of edges [m]."""
+"""Corrections of the board and their standard deviations in these multiples: relative lengths, edge heights [m]."""
 ROUNDS = 8
 LEAST_GROUPS = 3
-"""Least number of different carrier poses from which their errors are estimated; fewer are taken as exact."""
+"""Least number of different carrier poses from which their errors are estimated; fewer are exact."""
 START_LOG_SD = np.log([2e-4, 5e-4, 3e-4])
 """Logarithms of usual standard deviations: corners at unit depth, rotations [rad] and shifts [m] of a robot's flange."""
 SPREAD_LOG_SD = 1.0
