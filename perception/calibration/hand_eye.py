@@ -149,8 +149,8 @@ def _assess(
 def covered_distance(offset: NDArray[np.float64], covariance: NDArray[np.float64], freedom: float) -> float:
     """Return the COVERED quantile of the length of `offset` (3,) plus a normal error (3,).
 
-    The square of that length is taken for a scaled chi-squared variable with its mean and variance, and the covariance an
-    estimate with `freedom` degrees of freedom.
+    The square of that length is taken for a scaled chi-squared variable with its mean and variance, and the covariance
+    for an estimate with `freedom` degrees of freedom.
     """
     mean = offset @ offset + np.trace(covariance)
     variance = 2 * (covariance**2).sum() + 4 * offset @ covariance @ offset

@@ -36,7 +36,7 @@ ROUNDS = 8
 LEAST_GROUPS = 3
 """Least number of different carrier poses from which their errors are estimated; fewer are exact."""
 START_LOG_SD = np.log([2e-4, 5e-4, 3e-4])
-"""Logarithms of usual standard deviations: corners at unit depth, rotations [rad] and shifts [m] of a robot's flange."""
+"""Logarithms of usual standard deviations: corners at unit depth, rotations [rad] and shifts [m] of a flange."""
 SPREAD_LOG_SD = 1.0
 """Standard deviation of the logarithms of the latter two among robots; few views do not tell them from 0."""
 LEAST_LOG_SD, MOST_LOG_SD = np.array([-10.5, -18.0, -18.0]), 0.0
@@ -100,6 +100,8 @@ class MixedModel:
         _, first = np.unique(views.carriers.reshape(len(views.carriers), 16).round(9), axis=0, return_inverse=True)
         self._group = first.reshape(-1)[views.view]
         self._groups = int(self._group.max()) + 1
+        images = np.bincount(first.reshape(-1))  # of one place: their corners have the same errors, so they count once
+        self._weight = 1 / images[self._group]
         self._carriers_vary = self._groups >= LEAST_GROUPS and 6 * self._groups > self._poses
 
     def fit(self, log_sd: Array | None = None) -> MixedFit:
@@ -131,7 +133,9 @@ class MixedModel:
             residuals=r,
             view_errors=self._view_errors(r, B),
             log_sd=found,
-            degrees_of_freedom=float(6 * self._groups - n if self._carriers_vary else 2 * len(r) - len(theta)),
+            degrees_of_freedom=float(
+                6 * self._groups - n if self._carriers_vary else max(2 * self._weight.sum() - len(theta), 4.0)
+            ),
         )
 
     def robust_view_errors(self) -> Array:
@@ -180,7 +184,7 @@ class MixedModel:
 
     def _grams(self, r: Array, J: Array, B: Array) -> Array:
         """Return the products (group, n + 7, n + 7) of the columns of J, r and B."""
-        columns = np.concatenate([J, r[..., None], B], -1)
+        columns = np.concatenate([J, r[..., None], B], -1) * np.sqrt(self._weight)[:, None, None]
         rows = (columns[self._group == number].reshape(-1, columns.shape[-1]) for number in range(self._groups))
         return np.stack([part.T @ part for part in rows])
 
@@ -195,7 +199,7 @@ class MixedModel:
         H = whitened[:n, :n] + np.diag(self._precision)
         g = whitened[:n, n] + self._precision * theta
         value = whitened[n, n] + theta**2 @ self._precision + np.linalg.slogdet(inner)[1].sum()
-        return H, g, float(value + 4 * len(self._flat) * log_sd[0])
+        return H, g, float(value + 4 * self._weight.sum() * log_sd[0])
 
     def _step(self, grams: Array, theta: Array, log_sd: Array) -> tuple[Array, Array]:
         H, g, _ = self._normal(grams, theta, log_sd)
