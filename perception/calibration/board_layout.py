@@ -60,7 +60,7 @@ class BoardCfg:
 
 
 def layout_misfit(board: BoardCfg, markers: NDArray[np.float32], ids: NDArray[np.int32]) -> str:
-    """Return why markers (marker, 4, 2) [pixel] with ids (marker,) are not those of a board; empty if they are."""
+    """Return why markers (marker, 4, 2) [pixel] with ids (marker,) are of another board; empty if not."""
     fit, ratio = _fit(board, markers, ids)
     if fit >= FITTING:
         stated = board.marker_m / board.square_m

@@ -49,8 +49,9 @@ def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, na
         raise ValueError(f"{name}: the image is {image.shape[:2]} pixels, the camera says {expected}")
     gray = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     corners, ids, markers, marker_ids = cv2.aruco.CharucoDetector(opencv_board(board)).detectBoard(gray)
-    seen = 0 if marker_ids is None else len(marker_ids)
-    if seen >= MIN_MARKERS and (misfit := layout_misfit(board, np.reshape(markers, (seen, 4, 2)), marker_ids.ravel())):
+    numbers = np.zeros(0, np.int32) if marker_ids is None else np.asarray(marker_ids, np.int32).ravel()
+    seen = len(numbers)
+    if seen >= MIN_MARKERS and (misfit := layout_misfit(board, np.reshape(markers, (seen, 4, 2)), numbers)):
         raise BoardLayoutError(f"{name}: {misfit}")
     found = 0 if ids is None else len(ids)
     if ids is None or found < MIN_CORNERS:

@@ -1,4 +1,4 @@
-"""Differences between stated and fitted intrinsics and board, in words: what is wrong, which way, and by how much."""
+"""Description of significant differences between stated and fitted intrinsics and board."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,15 +22,15 @@ SIGNIFICANCE = 1e-3
 class LimitsCfg:
     """Error limits above which a calibration is refused."""
 
-    reprojection_px: Annotated[float, Bounds(1e-6, 100)] = 0.8
+    reprojection_px: Annotated[float, Bounds(1e-6, 100)] = 1.0
     """Root mean square distance between detected and reprojected corners."""
     position_mm: Annotated[float, Bounds(1e-6, 1000)] = 5.0
     """Largest distance between the board position from one image and that from all images."""
-    uncertainty_mm: Annotated[float, Bounds(1e-6, 1000)] = 4.0
+    uncertainty_mm: Annotated[float, Bounds(1e-6, 1000)] = 5.0
     """Distance from the true position of the camera that is not exceeded with 95 % probability."""
-    uncertainty_deg: Annotated[float, Bounds(1e-6, 90)] = 1.2
+    uncertainty_deg: Annotated[float, Bounds(1e-6, 90)] = 1.5
     """Angle to the true orientation of the camera that is not exceeded with 95 % probability."""
-    intrinsics_px: Annotated[float, Bounds(1e-6, 1000)] = 3.0
+    intrinsics_px: Annotated[float, Bounds(1e-6, 1000)] = 1.5
     """Largest significant displacement of image points between stated and fitted intrinsics."""
     square_percent: Annotated[float, Bounds(1e-6, 100)] = 1.0
     """Largest significant difference between stated and fitted size of the squares."""

@@ -31,8 +31,8 @@ MIN_TURN_RAD = np.radians(10.0)
 """The flange must turn about a second axis by this much (root mean square over pairs of views)."""
 OUTLIER_RATIO = 4.0
 """Ratio of a view's error to the median of all views above which the error message names the view."""
-COVERED = 0.95
-"""Probability with which the true pose lies within the stated uncertainty."""
+COVERED = 0.98
+"""Probability from which the stated uncertainty is computed; of 95 % that it promises, the rest is for few views."""
 
 
 class BadCalibrationError(ValueError):
@@ -115,7 +115,8 @@ def calibrate(
             "order of the images, and the size of the squares"
         ) from error
     result = _assess(data, tuple(view.name for view in views), camera, free, fixed)
-    if _position_errors(data, free.view_errors, mount).max() > 1e-3 * limits.position_mm:  # no camera explains the set
+    # position errors that remain with corrected intrinsics are those of the poses
+    if _position_errors(data, free.view_errors, mount).max() > 1e-3 * limits.position_mm:
         robust = MixedModel(data, cam, mount, flange, {}).robust_view_errors()
         _refuse_odd_views(_position_errors(data, robust, mount), result.names, limits)
         _check_limits(result, limits)
@@ -146,10 +147,10 @@ def _assess(
 
 
 def covered_distance(offset: NDArray[np.float64], covariance: NDArray[np.float64], freedom: float) -> float:
-    """Return the length of `offset` (3,) plus a normal error (3,) that is not exceeded with probability COVERED.
+    """Return the COVERED quantile of the length of `offset` (3,) plus a normal error (3,).
 
-    The square of that length is a scaled chi-squared variable with its mean and variance, and the covariance an
-    estimate with `freedom` degrees of freedom.
+    The square of that length is taken for a scaled chi-squared variable with its mean and variance, and the covariance
+    for an estimate with `freedom` degrees of freedom.
     """
     mean = offset @ offset + np.trace(covariance)
     variance = 2 * (covariance**2).sum() + 4 * offset @ covariance @ offset

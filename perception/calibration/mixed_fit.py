@@ -1,4 +1,4 @@
-"""Least-squares fit of camera pose, board and intrinsics to board corners and flange poses with errors.
+"""Fit of camera pose, board and intrinsics to board corners and flange poses with errors.
 
 A corner is seen at   ray = lens(inverse(T_world_cam) @ T_world_carrier @ error @ T_carrier_board @ corner) + noise
 
@@ -31,11 +31,14 @@ INTRINSICS = {
 
 Relative lengths (focal, aspect), rays at unit depth (centre), coefficients of Brown."""
 BOARD = {"scale": 0.5, "stretch": 0.1, "bend_xx": 0.03, "bend_xy": 0.03, "bend_yy": 0.03}
-"""Corrections of the board and their standard deviations in these multiples: relative lengths, heights of edges [m]."""
+"""Corrections of the board and their standard deviations in these multiples: relative lengths, edge heights [m]."""
 ROUNDS = 8
 LEAST_GROUPS = 3
-"""Least number of different carrier poses from which their errors are estimated; fewer are taken as exact."""
-START_LOG_SD = np.log([2e-4, 1e-3, 1e-3])
+"""Least number of different carrier poses from which their errors are estimated; fewer are exact."""
+START_LOG_SD = np.log([2e-4, 5e-4, 3e-4])
+"""Logarithms of usual standard deviations: corners at unit depth, rotations [rad] and shifts [m] of a flange."""
+SPREAD_LOG_SD = 1.0
+"""Standard deviation of the logarithms of the latter two among robots; few views do not tell them from 0."""
 LEAST_LOG_SD, MOST_LOG_SD = np.array([-10.5, -18.0, -18.0]), 0.0
 """Range of the logarithms; no corner is found better than to 3e-5 of the focal length."""
 ROBUST = 1.5e-3
@@ -97,6 +100,8 @@ class MixedModel:
         _, first = np.unique(views.carriers.reshape(len(views.carriers), 16).round(9), axis=0, return_inverse=True)
         self._group = first.reshape(-1)[views.view]
         self._groups = int(self._group.max()) + 1
+        images = np.bincount(first.reshape(-1))  # of one place: their corners have the same errors, so they count once
+        self._weight = 1 / images[self._group]
         self._carriers_vary = self._groups >= LEAST_GROUPS and 6 * self._groups > self._poses
 
     def fit(self, log_sd: Array | None = None) -> MixedFit:
@@ -128,11 +133,13 @@ class MixedModel:
             residuals=r,
             view_errors=self._view_errors(r, B),
             log_sd=found,
-            degrees_of_freedom=float(6 * self._groups - n if self._carriers_vary else 2 * len(r) - len(theta)),
+            degrees_of_freedom=float(
+                6 * self._groups - n if self._carriers_vary else max(2 * self._weight.sum() - len(theta), 4.0)
+            ),
         )
 
     def robust_view_errors(self) -> Array:
-        """Return the error (view, 6) of each carrier pose after a fit of the poses in which few views weigh little."""
+        """Return the error (view, 6) of each carrier pose after a robust fit of the two constant poses."""
         none = np.zeros(len(self._names))
         fit = least_squares(
             lambda x: ((self._predict(np.r_[x, none]) - self._data.rays) / ROBUST).reshape(-1),
@@ -144,7 +151,8 @@ class MixedModel:
         return self._view_errors(r, B)
 
     def _view_errors(self, r: Array, B: Array) -> Array:
-        return np.stack([np.linalg.lstsq(B[at].reshape(-1, 6), -r[at].reshape(-1))[0] for at in self._rows_of_views()])
+        found = [np.linalg.lstsq(B[at].reshape(-1, 6), -r[at].reshape(-1))[0] for at in self._rows_of_views()]
+        return np.stack(found).astype(np.float64)
 
     def _rows_of_views(self) -> list[NDArray[np.int64]]:
         return [np.flatnonzero(self._data.view == number) for number in range(len(self._data.carriers))]
@@ -176,7 +184,7 @@ class MixedModel:
 
     def _grams(self, r: Array, J: Array, B: Array) -> Array:
         """Return the products (group, n + 7, n + 7) of the columns of J, r and B."""
-        columns = np.concatenate([J, r[..., None], B], -1)
+        columns = np.concatenate([J, r[..., None], B], -1) * np.sqrt(self._weight)[:, None, None]
         rows = (columns[self._group == number].reshape(-1, columns.shape[-1]) for number in range(self._groups))
         return np.stack([part.T @ part for part in rows])
 
@@ -191,11 +199,11 @@ class MixedModel:
         H = whitened[:n, :n] + np.diag(self._precision)
         g = whitened[:n, n] + self._precision * theta
         value = whitened[n, n] + theta**2 @ self._precision + np.linalg.slogdet(inner)[1].sum()
-        return H, g, float(value + 4 * len(self._flat) * log_sd[0])
+        return H, g, float(value + 4 * self._weight.sum() * log_sd[0])
 
     def _step(self, grams: Array, theta: Array, log_sd: Array) -> tuple[Array, Array]:
         H, g, _ = self._normal(grams, theta, log_sd)
-        covariance = np.linalg.inv(H)
+        covariance: Array = np.linalg.inv(H).astype(np.float64)
         return -covariance @ g, covariance
 
     def _variances(self, grams: Array, theta: Array, start: Array) -> Array:
@@ -204,7 +212,8 @@ class MixedModel:
         def cost(log_sd: Array) -> float:
             log_sd = np.clip(log_sd, LEAST_LOG_SD, MOST_LOG_SD)
             H, g, value = self._normal(grams, theta, log_sd)
-            return value - g @ np.linalg.solve(H, g) + np.linalg.slogdet(H)[1]
+            unusual = (((log_sd - START_LOG_SD)[1:] / SPREAD_LOG_SD) ** 2).sum() if self._carriers_vary else 0.0
+            return value - g @ np.linalg.solve(H, g) + np.linalg.slogdet(H)[1] + unusual
 
         options = {"xatol": 0.02, "fatol": 0.02, "maxfev": 200}
         if self._carriers_vary:
@@ -215,7 +224,7 @@ class MixedModel:
 
 
 def correct_rays(rays: Array, c: dict[str, float]) -> Array:
-    """Return the rays (..., 2) that the stated intrinsics give to true rays (..., 2), for corrections by name."""
+    """Apply corrections by name to true rays (..., 2): the rays by the stated intrinsics."""
     x, y = rays[..., 0], rays[..., 1]
     r2 = x * x + y * y
     gain = r2 * (c.get("k1", 0.0) + r2 * c.get("k2", 0.0))

@@ -4,7 +4,7 @@ T_world_cam:            # camera frame (OpenCV axes) to world
   pos_m: [0.6, 0.0, 0.5]
   quat_wxyz: [...]
 stream: depth           # whose camera frame: depth or color
-T_color_depth: {...}    # depth camera to colour camera, where known; makes the pose hold for both
+T_color_depth: {...}    # depth camera to colour camera, where known: then the pose is valid for both
 serial: "..."           # of the camera; empty = any
 residuals: {...}        # how good it is, for people
 """

@@ -1,4 +1,4 @@
-"""Lens models of OpenCV and of the RealSense SDK: distorted image points of rays, and rays of image points.
+"""Lens models of OpenCV and of the RealSense SDK, with their inverse.
 
 Image points are at unit focal length, relative to the principal point. A ray is its point (x, y) at unit depth.
 """
@@ -92,7 +92,7 @@ class Lens:
         """
         points = np.asarray(points, float)
         if self.is_pinhole:
-            return points, np.isfinite(points).all(-1)
+            return points, np.asarray(np.isfinite(points).all(-1))
         limit = self.limit
         known = limit >= _RADII
         radius = np.sqrt((points**2).sum(-1, keepdims=True))

@@ -205,7 +205,7 @@ def test_wrong_intrinsics_are_refused_with_what_is_wrong_which_way_and_how_much(
 def test_a_slight_difference_of_intrinsics_is_noted_and_covered():
     made = synthetic_set("good", 3)
     views, camera = wrong(made, fx=610.0 * 1.006, fy=612.0 * 1.006)
-    result = calibrate(views, made.carriers, BOARD, camera, "flange", LimitsCfg(uncertainty_mm=8.0))
+    result = calibrate(views, made.carriers, BOARD, camera, "flange", LimitsCfg(uncertainty_mm=8.0, intrinsics_px=5.0))
     assert len(result.notes) == 1 and "% too long" in result.notes[0]
     metres, radians = errors(result.T_world_cam, T_WORLD_CAM)
     exact = calibrate(made.views, made.carriers, BOARD, made.camera, "flange")

@@ -249,7 +249,9 @@ def image_from_depth(depth_m: NDArray[Any], stamp_s: float, frame_id: str, encod
 
 
 def intrinsics_from_info(message: CameraInfo, kind: ImageKind = "auto") -> Intrinsics:
-    """Return the intrinsics of the raw (K and D) or rectified (P) images of a camera; auto: where both agree.
+    """Return the intrinsics of a camera's raw (K and D) or rectified (P) images.
+
+    auto: accepted where both agree.
 
     Raises MessageError for cropped, binned or uncalibrated images, and where nothing says which images these are.
     """

@@ -15,7 +15,7 @@ STREAM_WORDS: dict[Stream, str] = {"color": "colou?r|rgb", "depth": "depth|infra
 
 
 class DepthTopic:
-    """Converts camera_info and depth images of one camera; a contradiction or a missing statement is refused."""
+    """Converts camera_info and depth images of one camera; refuses what contradicts itself or is not stated."""
 
     def __init__(self, cfg: PerceptionCfg, depth_topic: str) -> None:
         self._cfg, self._pose = cfg, camera_pose(cfg)
@@ -41,7 +41,9 @@ class DepthTopic:
     def _stream(self, frame: str) -> Stream:
         if self._cfg.depth_stream != "auto":
             return self._cfg.depth_stream
-        found = [stream for stream, words in STREAM_WORDS.items() if re.search(words, frame, re.IGNORECASE)]
+        found: list[Stream] = [
+            stream for stream, words in STREAM_WORDS.items() if re.search(words, frame, re.IGNORECASE)
+        ]
         if len(found) != 1:
             raise ValueError(
                 f"frame_id '{frame}' of the depth image does not say whether it is the depth or the colour camera, and "
@@ -52,7 +54,7 @@ class DepthTopic:
 
 
 def image_kind(topic: str) -> ImageKind:
-    """Return whether the images of a topic are raw or rectified, by the naming rule of ROS (image_raw, image_rect)."""
+    """Return raw or rectified by the naming rule of ROS topics (image_raw, image_rect), else auto."""
     name = topic.rsplit("/", 1)[-1]
     raw, rectified = "raw" in name, "rect" in name
     return "auto" if raw == rectified else "raw" if raw else "rectified"
