@@ -5,6 +5,7 @@ files of others always, an older result until the new one is whole.
 """
 
 import csv
+import importlib
 import json
 import shutil
 from dataclasses import asdict, dataclass, field, replace
@@ -18,7 +19,6 @@ from dexgrasp import assets
 from dexgrasp.perception.cameras.extrinsics import pose_to_dict
 from dexgrasp.policies.agents.checkpoint import read_checkpoint
 from dexgrasp.policies.deploy.bundle import BundleError, read_bundle
-from dexgrasp.policies.export import export
 from dexgrasp.policies.export.replay_check import ReplayError
 from dexgrasp.policies.training import callbacks
 from dexgrasp.sim.objects.generator import generate
@@ -95,7 +95,7 @@ def set_period():
 
 
 def set_quick_write():
-    export.write = quick_write
+    importlib.import_module("dexgrasp.policies.export.export").write = quick_write
 
 
 COMMANDS = {
