@@ -138,7 +138,7 @@ def restore_folder(path: Path) -> None:
 
 
 def remove_partial_folders(path: Path) -> None:
-    """Delete the folders that killed replacements of the folder `path` left beside it; hold its lock meanwhile."""
+    """Delete what killed replacements of the folder `path` left beside it; hold its lock meanwhile."""
     for partial in path.parent.glob(f"{PARTIAL}*-{path.name}"):
         if partial.is_dir() and partial.name.removeprefix(PARTIAL).removesuffix(f"-{path.name}").isdigit():
             shutil.rmtree(partial, ignore_errors=True)

@@ -110,7 +110,10 @@ def claim_file(out: str | Path) -> Path:
 
 
 def kind_of_run(path: Path, default: str = "") -> str:
-    """Return the kind of the run in a folder: empty where it is no run, `default` for runs that state none."""
+    """Return the kind of the run in a folder; empty where it is no run.
+
+    `default`: kind of a run whose run.json states none.
+    """
     try:
         facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

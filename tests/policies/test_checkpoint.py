@@ -396,6 +396,9 @@ def test_the_rollouts_of_an_old_student_are_converted(tmp_path):
     _, tensors = read_archive(tmp_path / "last.window")
     assert all(torch.equal(tensors[f"{i}/{name}"], kept[i][name]) for i in range(2) for name in ("student", "true"))
     torch.save([{"student": Trap(str(tmp_path / "ran"))}], tmp_path / "last.window")
+    with pytest.raises(ValueError, match=r"last.window.old exists and is another file"):
+        upgrade(UpgradeCfg(str(tmp_path)))
+    (tmp_path / "last.window.old").unlink()
     with pytest.raises(ValueError, match="its tensors cannot be read"):
         upgrade(UpgradeCfg(str(tmp_path)))
     assert not (tmp_path / "ran").exists()

@@ -250,7 +250,7 @@ def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):
 def test_export_writes_over_nothing_but_a_bundle_and_takes_students_alone(student_run, copied_run, tmp_path):
     (tmp_path / "precious").mkdir()
     (tmp_path / "precious" / "thesis.txt").write_text("years")
-    with pytest.raises(ValueError, match="exists and is not a bundle"):
+    with pytest.raises(ValueError, match=r"holds other files \(thesis.txt\) and is no bundle"):
         export(ExportCfg(str(student_run), str(tmp_path / "precious")))
     make_teacher_run(copied_run)
     with pytest.raises(ValueError, match="is a teacher"):
