@@ -49,7 +49,11 @@ TESTS = {
     "perception/transforms.py": ["tests/perception/test_transforms.py"],
     "perception/calibration/hand_eye.py": ["tests/perception/test_hand_eye.py"],
     "policies/evaluation/trial_store.py": ["tests/policies/test_trial_store.py", "tests/policies/test_block_log.py"],
-    "policies/run_directory.py": ["tests/policies/test_run_directory.py", "tests/policies/test_input_identity.py"],
+    "policies/run_directory.py": [
+        "tests/policies/test_run_facts.py",
+        "tests/policies/test_run_directory.py",
+        "tests/policies/test_input_identity.py",
+    ],
     "dexgrasp/utils/files.py": ["tests/utils/test_files.py", "tests/utils/test_utils.py"],
 }
 """Modules and the tests that hold them, the fastest first."""
