@@ -12,7 +12,7 @@ HAND ?= allegro
 RUNS ?= runs/$(HAND)
 CODE := assets configs dexgrasp docs examples perception policies ros2_ws/src sim tests .ci/wheel_user.py
 
-.PHONY: help setup system demo train test test-regression test-ros build-ros test-docs test-wheel check docs format clean
+.PHONY: help setup system demo train test test-regression test-ros build-ros test-docs test-wheel test-mutants soak check docs format clean
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
@@ -22,6 +22,8 @@ help:
 	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
 	@echo "make test-docs   set up, run every example and every command that README and documentation show, at small size"
 	@echo "make test-wheel   build sdist and wheel, install the wheel into an empty environment, use it as a user would"
+	@echo "make test-mutants   set up, change the code in one place at a time, report what the tests do not notice (ARGS='sim/task/rewards.py sample=40')"
+	@echo "make soak    set up, evaluate, train and view for two hours at once, fail where memory, handles or threads grow (ARGS='minutes=30')"
 	@echo "make docs    set up, build the documentation in build/site; a broken link or an undocumented public name is an error"
 	@echo "make check   set up, lint, formatting, types, import rules"
 	@echo "make setup   virtual environment, Python packages, system libraries for rendering"
@@ -73,6 +75,12 @@ test-ros: $(READY)
 
 test-docs: $(READY)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) -m slow tests/docs $(ARGS)
+
+test-mutants: $(READY)
+	@$(VENV)/bin/python tests/mutation/run.py $(ARGS)
+
+soak: $(READY)
+	@$(VENV)/bin/python tests/soak/run.py $(ARGS)
 
 build-ros: $(READY)
 	cd ros2_ws && ../$(VENV)/bin/python -m colcon build

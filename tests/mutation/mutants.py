@@ -136,7 +136,7 @@ class _Visitor(cst.CSTVisitor):
         if self._is_left_out(node):
             return False
         self._inside.append(node)
-        named = [each.name.value for each in self._inside if isinstance(each, cst.FunctionDef | cst.ClassDef)]
+        named = [name for each in self._inside if (name := _name(each))]
         for kind, operator in OPERATORS:
             if isinstance(node, kind):
                 self.found += [(".".join(named), node, changed) for changed in operator(node)]
@@ -163,6 +163,14 @@ class _Visitor(cst.CSTVisitor):
     def _is_class_body(self) -> bool:
         named = [each for each in self._inside if isinstance(each, cst.FunctionDef | cst.ClassDef)]
         return bool(named) and isinstance(named[-1], cst.ClassDef)
+
+
+def _name(node: cst.CSTNode) -> str:
+    """Return the name of a function or class, or of a constant of the module; else nothing."""
+    if isinstance(node, cst.FunctionDef | cst.ClassDef):
+        return node.name.value
+    target = node.targets[0].target if isinstance(node, cst.Assign) else None
+    return target.value if isinstance(target, cst.Name) and target.value.isupper() else ""
 
 
 def make_mutants(path: Path, sample: int = 0, seed: int = 0, left_out: Sequence[str] = ()) -> tuple[list[Mutant], int]:

@@ -47,14 +47,18 @@ TESTS = {
     "sim/randomization/trial_rng.py": ["tests/sim/test_trial_rng.py"],
     "sim/sensors/proprioception.py": ["tests/sim/test_proprioception.py"],
     "perception/transforms.py": ["tests/perception/test_transforms.py"],
-    "perception/calibration/hand_eye.py": ["tests/perception/test_calibration.py"],
-    "policies/evaluation/trial_store.py": ["tests/policies/test_trial_store.py", "tests/policies/test_ray_backend.py"],
-    "policies/run_directory.py": ["tests/policies/test_run_directory.py"],
-    "dexgrasp/utils/files.py": ["tests/utils/test_utils.py"],
+    "perception/calibration/hand_eye.py": ["tests/perception/test_hand_eye.py"],
+    "policies/evaluation/trial_store.py": ["tests/policies/test_trial_store.py", "tests/policies/test_block_log.py"],
+    "policies/run_directory.py": [
+        "tests/policies/test_run_facts.py",
+        "tests/policies/test_run_directory.py",
+        "tests/policies/test_input_identity.py",
+    ],
+    "dexgrasp/utils/files.py": ["tests/utils/test_files.py", "tests/utils/test_utils.py"],
 }
 """Modules and the tests that hold them, the fastest first."""
-NEEDS = {"ParquetStore": "pyarrow"}
-"""Classes whose mutants are left out where a library is not installed: their tests are skipped."""
+NEEDS = {"ParquetStore": "pyarrow", "COLUMNS": "pyarrow"}
+"""Classes and constants whose mutants are left out where a library is not installed: their tests are skipped."""
 LIBRARIES = [
     "torch",
     "torch.testing",

@@ -103,11 +103,11 @@ def test_encoders_read_the_whole_history(kind):
 
 
 def test_while_it_imitates_the_student_acts_without_noise_and_comes_nearer(env):
-    mix = DistillationCfg(rho_start=1.0, rho_end=1.0, gradient_steps=150, batch_size=256, num_rollouts=3)
+    mix = DistillationCfg(rho_start=1.0, rho_end=1.0, gradient_steps=60, batch_size=256, num_rollouts=3)
     model = make_student(env, mix, iterations=60, teacher=make_teacher(env))
     model.start_from_teacher(copy=False)
     errors = []
-    for _ in range(5):
+    for _ in range(4):
         model.learn(model.num_timesteps + 16 * model.num_steps)
         errors.append((model.iteration_stats["imitation"], model.iteration_stats["reconstruction"]))
     assert (model.exploration == 0).all()

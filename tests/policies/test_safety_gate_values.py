@@ -126,3 +126,10 @@ def test_ages_on_either_side_of_their_limits(now_s, command_s, readings_s, point
 @pytest.mark.parametrize("rate_hz", [1.0, 1000.0])
 def test_the_slowest_and_the_fastest_rate_are_taken(rate_hz):
     assert SafetyGate(HAND, rate_hz).period_s == 1 / rate_hz
+
+
+@pytest.mark.parametrize("box", [{"box_upper_m": (0.5, 0.5, 10.1)}, {"box_lower_m": (-10.1, -0.5, 0.0)}])
+def test_a_box_of_the_palm_ends_within_ten_metres(box):
+    with pytest.raises(ValueError, match=next(iter(box))):
+        SafetyCfg(**box)
+    SafetyCfg(box_lower_m=(-10.0, -0.5, 0.0), box_upper_m=(0.5, 0.5, 10.0))
