@@ -25,6 +25,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.sensors.depth_camera import CAMERA, HOLE_FRACTION, DepthRenderer, camera_looking_at
 from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
+from dexgrasp.sim.sensors.surface_table import SurfaceTable
 from dexgrasp.sim.task import reset as starts
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp_ros import config
@@ -194,7 +195,7 @@ class SimRobot:
         trial = self.library.names.index(self.object)
         random = TrialRandom.of_trials(torch.tensor([seed]), torch.tensor([trial]))
         draws = draw_episode(random, ResetCfg(), RandomizationCfg(), len(self.hand.joint_names))
-        pos, quat = starts.place_objects(self.library, [self.object], draws)
+        pos, quat = starts.place_objects(SurfaceTable(self.library), [self.object], draws)
         self._rng = np.random.default_rng([seed, trial, 1])
         self._start_scene(self._pool.get(self.object), torch.cat([pos[0], quat[0]]).numpy())
 
