@@ -15,7 +15,7 @@ STREAM_WORDS: dict[Stream, str] = {"color": "colou?r|rgb", "depth": "depth|infra
 
 
 class DepthTopic:
-    """Converts camera_info and depth images of one camera; refuses what contradicts itself or is not stated."""
+    """Converts camera_info and depth images of one camera; refuses contradictions and missing statements."""
 
     def __init__(self, cfg: PerceptionCfg, depth_topic: str) -> None:
         self._cfg, self._pose = cfg, camera_pose(cfg)
