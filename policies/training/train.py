@@ -220,7 +220,7 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
         with stop if distributed.world_size() == 1 else nullcontext():  # several would not stop at the same iteration
             if unfinished:
                 learner.learn(
-                    steps, [ObjectCurriculum(cfg.disturbance_step), console, checkpoints, validation, profile]
+                    steps, [ObjectCurriculum(cfg.disturbance_step), console, validation, checkpoints, profile]
                 )
     finally:
         learner.logger.close()

@@ -40,9 +40,9 @@ def rows_of(path):
     if not path.exists():
         return None
     rows = csv.DictReader(path.read_text().splitlines())
-    return [
-        {k: v for k, v in row.items() if k.endswith("steps") or not k.startswith(("time/", "profile/"))} for row in rows
-    ]
+    timed = ("time/fps", "time/time_elapsed", "time/iterations", "profile/")
+    late = ("train/", "validation/")  # written with the next row: a kill between loses one cell
+    return [{key: value for key, value in row.items() if not key.startswith(timed + late)} for row in rows]
 
 
 def tensors_of(path):

@@ -79,6 +79,7 @@ def test_no_command_writes_into_a_folder_of_the_user(command, here, capsys):
     assert state(here) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", FOLDERS, ids=lambda command: command.words)
 def test_no_command_writes_into_a_run_of_another_command_or_a_shipped_policy(command, here, capsys):
     if command.words != "bench deploy":
