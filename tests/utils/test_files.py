@@ -86,7 +86,7 @@ def test_no_handle_stays_open(tmp_path):
 
 
 def test_a_new_folder_replaces_what_is_its_own_and_keeps_the_rest(tmp_path):
-    run = tmp_path / "deep" / "run"
+    run = tmp_path / "very" / "deep" / "run"
     with atomic_folder(run, own=()) as partial:
         (partial / "old").write_text("old")
     (run / "zoo" / "deep").mkdir(parents=True)
@@ -112,6 +112,20 @@ def test_a_new_folder_replaces_what_is_its_own_and_keeps_the_rest(tmp_path):
     }
     assert [(run / name).stat().st_ino for name in ("notes", "zoo/deep/kept")] == inodes  # linked, not copied
     assert os.listdir(run.parent) == ["run"] and (run / "pipe").is_fifo()
+
+
+def test_a_file_system_without_hard_links_copies_what_is_kept(tmp_path, monkeypatch):
+    def link(*_, **__):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "notes").write_text("notes")
+    (run / "aside").symlink_to("notes")
+    monkeypatch.setattr(os, "link", link)
+    with atomic_folder(run, own=()) as partial:
+        (partial / "new").write_text("new")
+    assert tree(run) == {"new": "new", "notes": "notes", "aside": "notes"} and (run / "aside").is_symlink()
 
 
 def test_a_folder_that_fails_leaves_the_old_one(tmp_path):
@@ -204,8 +218,9 @@ def test_a_lock_names_who_holds_it_and_holds_for_one_thread(tmp_path):
     with folder_lock(folder), folder_lock(folder, wait=False):
         aside()
     aside()
-    assert said[0].startswith(f"{folder} is in use by ") and str(os.getpid()) in said[0]
-    assert said[0].endswith(": wait for its end, or choose another out=") and said[1] == "locked"
+    holder = (folder / LOCK).read_text()
+    assert said == [f"{folder} is in use by {holder.strip()}: wait for its end, or choose another out=", "locked"]
+    assert str(os.getpid()) in holder and holder.count("\n") == 1
 
 
 @pytest.mark.parametrize(
