@@ -73,8 +73,9 @@ def atomic_folder(path: str | Path, own: Collection[str]) -> Iterator[Path]:
             if path.is_dir():
                 _keep_others(path, partial, {*own, LOCK})
             for folder, _, names in os.walk(partial):
-                for name in (*names, "."):
-                    _sync(Path(folder, name))
+                for entry in (Path(folder), *(Path(folder, name) for name in names)):
+                    if not entry.is_symlink() and (entry.is_file() or entry.is_dir()):  # a pipe would wait for a writer
+                        _sync(entry)
             _put_in_place(partial, path)
             _sync(path.parent)
     finally:
@@ -83,11 +84,11 @@ def atomic_folder(path: str | Path, own: Collection[str]) -> Iterator[Path]:
 
 def append_text(path: str | Path, text: str) -> None:
     """Append `text` to a file; a kill leaves none, all or the beginning of it."""
-    with disk_errors_name(path), open(path, "a", encoding="utf-8") as file:
-        size = file.tell()
+    with disk_errors_name(path), open(path, "ab", buffering=0) as file:  # closing would write a buffer once more
+        size, left = file.tell(), memoryview(text.encode())
         try:
-            file.write(text)
-            file.flush()
+            while left:
+                left = left[file.write(left) :]
         except OSError:  # the disk is full: the file ends with a whole line
             with contextlib.suppress(OSError):
                 os.ftruncate(file.fileno(), size)
@@ -176,9 +177,8 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
         _held[key] = threading.get_ident()
         stack.callback(_held.pop, key)
         with contextlib.suppress(OSError):  # on a full disk the lock holds as well
-            handle.truncate(0)
-            handle.write(f"{_this_process()}\n")
-            handle.flush()
+            os.ftruncate(handle.fileno(), 0)
+            os.write(handle.fileno(), f"{_this_process()}\n".encode())  # a buffer would be written again when closed
         yield
 
 
