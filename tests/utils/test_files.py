@@ -228,13 +228,13 @@ def test_a_lock_names_who_holds_it_and_holds_for_one_thread(tmp_path):
     [
         ({"DEXGRASP_CACHE": "/one", "XDG_CACHE_HOME": "/two"}, "/one/objects"),
         ({"XDG_CACHE_HOME": "/two"}, "/two/dexgrasp/objects"),
-        ({}, "/home/me/.cache/dexgrasp/objects"),
-        ({"DEXGRASP_CACHE": "~/mine"}, "/home/me/mine/objects"),
+        ({}, "/folder/of/me/.cache/dexgrasp/objects"),
+        ({"DEXGRASP_CACHE": "~/mine"}, "/folder/of/me/mine/objects"),
     ],
 )
 def test_the_cache_is_where_the_environment_says(monkeypatch, given, folder):
     for name in ("DEXGRASP_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    for name, value in (given | {"HOME": "/home/me"}).items():
+    for name, value in (given | {"HOME": "/folder/of/me"}).items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(folder)
