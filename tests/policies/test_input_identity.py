@@ -59,10 +59,6 @@ def other_weights(here):
 def other_objects(here):
     shutil.rmtree(here / "library")
     generate(3, here / "library", families=["box"], seed=1, workers=1, progress=False)
-    manifest = json.loads((here / "library/manifest.json").read_text())
-    for entry in manifest["objects"]:
-        entry["name"] = entry["name"].replace("_s1_", "_s0_")  # other objects under the old names
-    (here / "library/manifest.json").write_text(json.dumps(manifest))
 
 
 def lighter_object(here):
