@@ -1,6 +1,6 @@
 """The uncertainty that a calibration states covers the truth, whatever is wrong with the set; else the set is refused.
 
-python -m tests.perception.test_calibration_coverage 500        a table per kind of error
+python -m tests.perception.test_calibration_coverage 500 1000        500 sets from seed 1000: a table per kind of error
 """
 
 import sys
@@ -78,12 +78,12 @@ def test_five_hundred_sets_are_covered_or_refused(mounted):
     assert counts["good"].refused <= 0.05 * counts["good"].sets
 
 
-def print_table(sets, mounted):
+def print_table(sets, first_seed, mounted):
     """Print the outcomes of each kind of error with Wilson intervals."""
     per_kind, totals = -(-sets // len(KINDS)), []
     print(f"board on the {mounted}: {per_kind} sets per kind; covered: position, orientation [Wilson 95 %]")
     for kind in KINDS:
-        count = outcomes(kind, range(per_kind), mounted)
+        count = outcomes(kind, range(first_seed, first_seed + per_kind), mounted)
         totals.append(count)
         _print_row(kind, count)
     sums = [sum(getattr(count, name) for count in totals) for name in ("sets", "refused")]
@@ -105,4 +105,4 @@ def _print_row(kind, count):
 
 if __name__ == "__main__":
     for place in ("flange", "table"):
-        print_table(int(sys.argv[1]), place)
+        print_table(int(sys.argv[1]), int(sys.argv[2]), place)
