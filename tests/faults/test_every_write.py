@@ -36,13 +36,12 @@ TRAIN = (
 
 
 def rows_of(path):
-    """Rows of a progress.csv without what the clock decides."""
+    """Rows of a progress.csv without the columns of the clock and of this start's number of iterations."""
     if not path.exists():
         return None
     rows = csv.DictReader(path.read_text().splitlines())
-    timed = ("time/fps", "time/time_elapsed", "time/iterations", "profile/")
-    late = ("train/", "validation/")  # written with the next row: a kill between loses one cell
-    return [{key: value for key, value in row.items() if not key.startswith(timed + late)} for row in rows]
+    of_a_start = ("time/fps", "time/time_elapsed", "time/iterations", "profile/")
+    return [{key: value for key, value in row.items() if not key.startswith(of_a_start)} for row in rows]
 
 
 def tensors_of(path):
