@@ -12,7 +12,7 @@ HAND ?= allegro
 RUNS ?= runs/$(HAND)
 CODE := assets configs dexgrasp docs examples perception policies ros2_ws/src sim tests .ci/wheel_user.py
 
-.PHONY: help setup system demo train test test-regression test-ros build-ros test-docs test-wheel test-mutants soak check docs format clean
+.PHONY: help setup system demo train test test-regression test-ros build-ros test-slow test-docs test-wheel test-mutants soak check docs format clean
 
 help:
 	@echo "make demo    set up, let an Allegro hand pick up the shipped objects, write a video and a report"
@@ -20,6 +20,7 @@ help:
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
 	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
+	@echo "make test-slow   set up, run the slow tests of simulation and policies"
 	@echo "make test-docs   set up, run every example and every command that README and documentation show, at small size"
 	@echo "make test-wheel   build sdist and wheel, install the wheel into an empty environment, use it as a user would"
 	@echo "make test-mutants   set up, change the code in one place at a time, report what the tests do not notice (ARGS='sim/task/rewards.py sample=40')"
@@ -72,6 +73,10 @@ test-regression: $(READY)
 
 test-ros: $(READY)
 	@$(VENV)/bin/python -m pytest -m 'ros and slow' $(ARGS)
+
+# of simulation and policies; fuzzing, fault injection and ROS are longer: pytest -m slow tests/fuzz tests/faults, make test-ros
+test-slow: $(READY)
+	@$(VENV)/bin/python -m pytest -n $(JOBS) -m 'slow and not ros' tests/sim tests/policies --ignore tests/policies/test_no_code_from_files.py $(ARGS)
 
 test-docs: $(READY)
 	@$(VENV)/bin/python -m pytest -n $(JOBS) -m slow tests/docs $(ARGS)

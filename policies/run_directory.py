@@ -6,7 +6,6 @@ RUN/run.json      git hash, versions, machine, seed, command line, SHA-256 of th
 RUN/run.log       log messages with times
 """
 
-import importlib.metadata
 import logging
 import os
 import platform
@@ -160,11 +159,13 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str | None]:
 
     None for a package that is not installed.
     """
+    from importlib.metadata import PackageNotFoundError, version
+
     found: dict[str, str | None] = {"python": platform.python_version()}
     for package in packages:
         try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
+            found[package] = version(package)
+        except PackageNotFoundError:
             found[package] = None
     return found
 

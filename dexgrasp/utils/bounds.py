@@ -151,4 +151,6 @@ def _reason_of_items(value: Any, hint: Any, bounds: Bounds | None) -> str:
 
 
 def _short(number: float) -> str:
-    return "2^63 - 1" if number == 2**63 - 1 else f"{number:g}" if abs(number) < 1e5 else f"{number:.9g}"
+    if number == 2**63 - 1:
+        return "2^63 - 1"
+    return f"{number:.15g}" if 1e5 <= abs(number) < 1e15 else f"{number:g}"

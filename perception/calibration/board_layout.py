@@ -158,8 +158,10 @@ def opencv_board(board: BoardCfg) -> Any:
     family = cv2.aruco.getPredefinedDictionary(getattr(cv2.aruco, name))
     needed, known = board.columns * board.rows // 2, len(family.bytesList)
     if needed > known:
-        size = f"{board.columns} by {board.rows}"
-        raise ValueError(f"a board of {size} squares needs {needed} markers, {name} has {known}")
+        raise ValueError(
+            f"a board of {board.columns} by {board.rows} squares needs {needed} markers, {name} has {known}: take "
+            "fewer squares or a larger dictionary"
+        )
     made = cv2.aruco.CharucoBoard((board.columns, board.rows), board.square_m, board.marker_m, family)
     made.setLegacyPattern(board.legacy)
     return made

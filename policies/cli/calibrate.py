@@ -77,16 +77,12 @@ class CalibrateCameraCfg:
     """Number of images taken from a camera; all images of a folder are used."""
     out: str = ""
     """Run directory; empty = a new one under runs/."""
-    stated_sd: float = 0.1
+    stated_sd: Annotated[float, Bounds(1e-6, 1)] = 0.1
     """Relative standard deviation of the stated focal length and square size; the images must tell the rest."""
     board: BoardCfg = field(default_factory=BoardCfg)
     """Dimensions of the board."""
     limits: LimitsCfg = field(default_factory=LimitsCfg)
     """Limits beyond which the result is refused."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.stated_sd <= 1:
-            raise ValueError(f"stated_sd must be above 0 and at most 1, got {self.stated_sd}")
 
 
 def print_board(cfg: PrintBoardCfg) -> None:

@@ -100,7 +100,6 @@ COMMANDS = (
         group="objects",
         examples=(
             "objects import meshes out=library",
-            "objects import meshes out=library scale=0.001",
             "objects import meshes out=library size=0.15",
             "objects import meshes out=library decomposition=coacd density=400",
         ),

@@ -136,8 +136,6 @@ def generate(cfg: GenerateCfg) -> None:
 
 def import_meshes(cfg: ImportCfg) -> None:
     """Import the folder; print unit, sizes, volume ratios, files left out and files refused."""
-    print(importer.import_meshes(cfg.source, cfg.out, cfg.settings(), cfg.workers or None).summary())
-    """Import the folder; print unit, volume ratios, and every refused file with the reason."""
     with claimed_folder(cfg.out, IMPORTED) as out:
         print(importer.import_meshes(cfg.source, out, cfg.settings(), cfg.workers or None).summary())
 

@@ -23,7 +23,6 @@ from dexgrasp.utils.bounds import Bounds, bounded
 Array = NDArray[np.float64]
 MIN_PERIOD_FRACTION = 1e-6
 """A call earlier than this fraction of a control period after the last one moves nothing: steps would be rounding."""
-Position = Annotated[float, Bounds(-10.0, 10.0)]
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,9 @@ class SafetyCfg:
     """Angular speed of the palm target."""
     palm_acceleration_rad_s2: Annotated[float, Bounds(0.01, 1e3)] = 20.0
     """Angular acceleration of the palm target."""
-    box_lower_m: tuple[Position, Position, Position] = (-0.5, -0.5, 0.0)
+    box_lower_m: Annotated[tuple[float, float, float], Bounds(-10, 10)] = (-0.5, -0.5, 0.0)
     """Least x, y, z of the palm centre, world frame."""
-    box_upper_m: tuple[Position, Position, Position] = (0.5, 0.5, 0.8)
+    box_upper_m: Annotated[tuple[float, float, float], Bounds(-10, 10)] = (0.5, 0.5, 0.8)
     """Greatest x, y, z of the palm centre, world frame."""
     table_clearance_m: Annotated[float, Bounds(0.0, 1.0)] = 0.06
     """Least height of the palm centre over the table, z = 0."""

@@ -45,7 +45,7 @@ from dexgrasp.policies.deploy.contract import (
     WristContract,
 )
 from dexgrasp.policies.deploy.policy import Policy
-from dexgrasp.policies.deploy.signature import check_private_key
+from dexgrasp.policies.deploy.signature import SIGNATURE, check_private_key
 from dexgrasp.policies.export.controller import CAMERA_READINGS, PLAN, READINGS, STATE, DeployableController
 from dexgrasp.policies.export.replay_check import ReplayError, record_episodes, replay
 from dexgrasp.policies.networks.student import StudentActor
@@ -72,6 +72,8 @@ GOLDEN_PAIRS = 64
 MIN_PARITY_STEPS = 1000
 """Recorded steps over which a bundle must repeat its checkpoint."""
 BUNDLE_FILES = (GRAPH, GOLDEN, CONTRACT)
+OWN_FILES = (*BUNDLE_FILES, SIGNATURE)
+"""Files that a new bundle replaces; an old signature must not stay beside a new contract."""
 log = logging.getLogger("dexgrasp")
 
 
@@ -179,7 +181,7 @@ def write_new_bundle(cfg: ExportCfg, out: Path) -> ReplayError:
     if cfg.sign:
         check_private_key(cfg.sign)
     _check_trials(checkpoint, cfg)
-    with atomic_folder(out, own=BUNDLE_FILES) as partial:
+    with atomic_folder(out, own=OWN_FILES) as partial:
         parity = write(checkpoint, cfg, partial)
     worst = max(parity.error.values())
     log.info("parity: %d steps within %.2g (%d episodes cut by equally near points)", parity.steps, worst, parity.ties)

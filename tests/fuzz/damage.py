@@ -152,7 +152,7 @@ def damaged_checkpoints(draw, path: Path, folder: Path):
     way = draw(st.sampled_from(["bytes", "header", "header", "header", "tensors", "tensors", "entry"]))
     if way == "bytes":
         return draw(damaged_bytes(content))
-    made = folder / "made.zip"
+    made = folder / "repacked.zip"
     if way == "entry":
         name = draw(st.sampled_from([HEADER, TENSORS]))
         with zipfile.ZipFile(path) as old, zipfile.ZipFile(made, "w") as new:

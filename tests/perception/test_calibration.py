@@ -319,9 +319,15 @@ def commanded(*words):
     return main.main(["calibrate", *words])
 
 
-@pytest.mark.parametrize("board", [BoardCfg(marker_m=0.0005), BoardCfg(columns=30, rows=30)], ids=["dots", "markers"])
-def test_a_board_that_cannot_be_drawn_is_refused_with_the_remedy(board):
-    with pytest.raises(ValueError, match=r"cannot draw .*: raise dpi or board\.marker_m, or take fewer squares"):
+@pytest.mark.parametrize(
+    ("board", "remedy"),
+    [
+        (BoardCfg(marker_m=0.0005), r"cannot draw .*: raise dpi or board\.marker_m, or take fewer squares"),
+        (BoardCfg(columns=30, rows=30), "needs 450 markers, DICT_5X5_100 has 100: take fewer squares or a larger dict"),
+    ],
+)
+def test_a_board_that_cannot_be_drawn_is_refused_with_the_remedy(board, remedy):
+    with pytest.raises(ValueError, match=remedy):
         draw_board(board, 60 / 0.0254)
 
 

@@ -5,6 +5,7 @@ python -m tests.perception.test_calibration_coverage 500        a table per kind
 
 import sys
 from dataclasses import dataclass
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -13,9 +14,12 @@ from scipy.spatial.transform import Rotation
 from dexgrasp.perception.calibration.contradictions import LimitsCfg
 from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, calibrate
 from dexgrasp.policies.evaluation.statistics import wilson_interval
+from dexgrasp.utils.bounds import bounds_of
 from tests.helpers.synthetic_calibration import BOARD, KINDS, T_WORLD_CAM, synthetic_set
 
-NO_LIMITS = LimitsCfg(*[np.inf] * 7)
+NO_LIMITS = LimitsCfg(
+    **{name: bounds_of(hint).high for name, hint in get_type_hints(LimitsCfg, include_extras=True).items()}
+)
 
 
 @dataclass(frozen=True)

@@ -101,16 +101,15 @@ def test_the_flange_must_turn_about_a_second_axis(degrees):
 def test_a_distance_that_is_covered_worked_by_hand(freedom):
     # equal directions and no offset: three degrees of freedom, exactly
     even = covered_distance(np.zeros(3), 0.01**2 * np.eye(3), freedom)
-    assert even == pytest.approx(0.01 * np.sqrt(3 * stats.f.ppf(0.95, 3, freedom)))
+    assert even == pytest.approx(0.01 * np.sqrt(3 * stats.f.ppf(COVERED, 3, freedom)))
     # one direction and no offset: the normal error itself
     one = covered_distance(np.zeros(3), np.diag([0.0, 0.04, 0.0]), freedom)
-    assert one == pytest.approx(0.2 * np.sqrt(stats.f.ppf(0.95, 1, freedom)))
+    assert one == pytest.approx(0.2 * np.sqrt(stats.f.ppf(COVERED, 1, freedom)))
     # offset 3 along z with variances 1, 4, 2 and covariance 0.5 of x and z: mean 9 + 7, variance 2 * 21.5 + 4 * 18
     covariance = np.array([[1.0, 0, 0.5], [0, 4.0, 0], [0.5, 0, 2.0]])
     mean, variance = 16.0, 2 * 21.5 + 4 * 9 * 2.0
     expected = np.sqrt(mean * stats.f.ppf(COVERED, 2 * mean**2 / variance, freedom))
     assert covered_distance(np.array([0.0, 0.0, 3.0]), covariance, freedom) == pytest.approx(expected)
-    assert COVERED == 0.95
     assert covered_distance(np.zeros(3), covariance, 0.3) == covered_distance(np.zeros(3), covariance, 1.0)
 
 

@@ -264,6 +264,7 @@ def old_run(folder):
     return Path(shutil.copytree(OLD, folder))
 
 
+@pytest.mark.slow
 def test_an_old_checkpoint_is_told_with_the_command_that_converts_it(tmp_path, capsys):
     old = old_run(tmp_path / "run") / "last.zip"
     line = f"{old} was written by an older dexgrasp"

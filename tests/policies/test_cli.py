@@ -221,7 +221,8 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
     }
     modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
     modules |= {
-        name: name for name in ("viser", "onnx", "onnxscript", "pyrealsense2", "rosbags", "tensorboard", "wandb")
+        name: name
+        for name in ("cryptography", "viser", "onnx", "onnxscript", "pyrealsense2", "rosbags", "tensorboard", "wandb")
     }
     found = set()
     for file, text in hints():
@@ -231,7 +232,7 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         assert named, f"{file.name}: {text} names no package"
         assert all(package in extras[extra[1]] for package in named), f"{file.name}: {text}"
         found.add(extra[1])
-    assert found == {"calibrate", "export", "gpu", "ray", "realsense", "ros", "tensorboard", "viz", "wandb"}
+    assert found == {"calibrate", "export", "gpu", "ray", "realsense", "ros", "sign", "tensorboard", "viz", "wandb"}
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,9 @@ def test_the_parts_of_the_loss_are_mixed_as_the_method_says(env):
     }
     batch["labels"] = torch.randn(8, env.task.num_actions)
     loss, record = model._imitation(batch)
-    assert loss.item() == pytest.approx(0.75 * 2.0 * record["imitation"] + 0.5 * record["reconstruction"], rel=1e-5)
+    assert loss.item() == pytest.approx(
+        0.75 * 2.0 * record["imitation"].item() + 0.5 * record["reconstruction"].item(), rel=1e-5
+    )
 
 
 def test_a_copy_acts_as_its_teacher_where_both_know_the_same(env, monkeypatch):

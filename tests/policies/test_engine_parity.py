@@ -29,6 +29,7 @@ def test_one_seed_that_leaves_the_band_is_enough():
     assert not far.kept and far.lines()[-1].endswith("LEFT")
 
 
+@pytest.mark.slow
 def test_with_three_seeds_warp_keeps_to_the_band_and_its_cpu_backend_repeats_itself(allegro, household, balanced):
     """Short grasps of a box and a mug, of which some succeed."""
     pytest.importorskip("mujoco_warp", reason="needs the extra `gpu`")

@@ -20,7 +20,7 @@ from dexgrasp.policies.deploy.shipped import PolicyNotFoundError
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.export.controller import DeployableController
-from dexgrasp.policies.export.export import ExportCfg, export, make_contract
+from dexgrasp.policies.export.export import OWN_FILES, ExportCfg, export, make_contract
 from dexgrasp.policies.export.export import make_task as make_rehearsal
 from dexgrasp.policies.export.replay_check import record_episodes, replay
 from dexgrasp.sim.robots.hand import HandSpec
@@ -54,8 +54,9 @@ def task_for(policy, household, rows=6, disturbance="none"):
     return make_task(cfg, HandSpec.load("allegro"), household, disturbance, rows)
 
 
-def test_export_signs_the_bundle_with_the_key(bundle):
+def test_export_signs_the_bundle_with_the_key_and_owns_all_its_files(bundle):
     Policy.load(bundle, public_key=bundle.parent / "public.pem")
+    assert {path.name for path in bundle.iterdir()} == set(OWN_FILES)
 
 
 @pytest.mark.parametrize("key", ["nowhere.pem", "public.pem"])

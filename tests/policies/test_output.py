@@ -54,7 +54,6 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "docs/README.md").write_text("my notes\n")
     for name in ("meshes", "views", "bag"):
         (tmp_path / name).mkdir()
-    (tmp_path / "meshes/box.obj").write_text("")  # meshes are looked for before the folder is claimed
     return tmp_path
 
 

@@ -190,6 +190,7 @@ def test_at_the_end_of_learning_exploration_is_as_narrow_as_was_asked_for(env):
     assert float(model.policy.std.detach().max()) <= 0.1 + 1e-6
 
 
+@pytest.mark.slow
 def test_ppo_learns_to_keep_off_the_table():
     """With nothing but the table's contact in the reward, the hand must learn to stay above it."""
     off = dict.fromkeys([name for name in RewardCfg.__dataclass_fields__ if name not in ("floor", "extra")], 0.0)

@@ -133,7 +133,7 @@ def test_results_of_training_and_comparison_in_the_table(tmp_path):
         (["evaluate", "seed=1", "-m"], "-m runs several values of a key, for instance seed=1,2,3"),
         (["evaluate", "seed=1..3", "-m"], "'seed=1..3' is one value, a range is written seed=range(1,4)"),
         (["evaluate", "seed=1,", "-m"], "'seed=1,' has an empty value, give for instance seed=1,2"),
-        (["evaluate", "seed=1,x", "-m"], "evaluate: 'seed' expects int, got 'x'"),
+        (["evaluate", "seed=1,x", "-m"], "evaluate: error: 'seed' expects int, got 'x'"),
         (["evaluate", "policy=synergy,sinergy", "-m"], "no policy 'sinergy'. Did you mean 'synergy'?"),
         (["list", "what=hands,arms", "-m"], "`dexgrasp list` has no key out"),
         (["video", "runs/a", "trial=1,2", "-m"], "`dexgrasp video` writes one file and cannot be swept: leave out -m"),

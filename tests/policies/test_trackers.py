@@ -79,10 +79,10 @@ def test_configuration_and_scalars_are_in_the_offline_run_also_after_a_resumptio
 
 def test_a_training_that_cannot_begin_closes_its_tracker(household_for_training, tmp_path, capsys):
     pytest.importorskip("tensorboard", reason="needs the extra `tensorboard`")
-    (tmp_path / "run").mkdir()
+    assert train(household_for_training, tmp_path / "run", "tracker=none", "iterations=1") == 0
     (tmp_path / "run/last.zip").write_bytes(b"no checkpoint")
     before = set(threading.enumerate())
-    assert train(household_for_training, tmp_path / "run", "tracker=tensorboard", "iterations=1") == 2
+    assert train(household_for_training, tmp_path / "run", "tracker=tensorboard", "iterations=2") == 2
     assert "last.zip" in capsys.readouterr().err
     assert [*(tmp_path / "run").glob("events.*")]  # it was open
     assert not [thread for thread in set(threading.enumerate()) - before if "Writer" in type(thread).__name__]

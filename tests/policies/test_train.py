@@ -179,6 +179,7 @@ def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path, keep):
     assert_same(tmp_path / "through/last.zip", tmp_path / "stopped/last.zip")
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one_with_twice_the_environments(tmp_path):
     alike = ("iterations=3", "num_minibatches=1", "num_epochs=2", "validation_interval=100", "precision=fp32")
     train(tiny(tmp_path / "one", "num_envs=8", *alike))

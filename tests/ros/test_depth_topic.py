@@ -106,5 +106,5 @@ def test_raw_or_rectified_is_said_by_the_parameter_or_by_the_name_of_the_topic(t
 
 def test_the_unit_of_depth_is_a_parameter(tmp_path):
     np.testing.assert_allclose(topic(tmp_path, depth_unit_m=0.0001).depth(image(DEPTH))[0], 0.07, rtol=1e-6)
-    with pytest.raises(ValueError, match=r"depth_unit_m must be 0 \(by the encoding\) to 1, got -1"):
+    with pytest.raises(ValueError, match=r"depth_unit_m must lie in 0\.\.1, got -1"):
         topic(tmp_path, depth_unit_m=-1.0)

@@ -62,7 +62,7 @@ def test_an_answer_of_another_length_is_not_published(ros):
     [
         ({"service_type": "leap_hand/srv/LeapPosition"}, "Build and source the manufacturer's package"),
         ({"service_type": "LeapPosition"}, "package/srv/Name"),
-        ({"rate_hz": 200.0}, "rate_hz must lie in 0.1..90, got 200"),
+        ({"rate_hz": 200.0}, "'rate_hz' must lie in 0.1..90, got 200"),
     ],
 )
 def test_it_refuses_to_start_with_the_reason(ros, parameters, reason):

@@ -192,4 +192,4 @@ def test_images_come_with_their_camera_and_one_clock(ros, tmp_path):
 def test_a_wrong_option_ends_the_process_with_the_reason(ros_domain, tmp_path):
     with Process("dexgrasp_ros.nodes.sim_robot_node", tmp_path, drop=1.5) as process:
         assert process.wait() == 2
-        assert "cannot start: sim_robot: drop is a fraction of messages" in process.text()
+        assert "cannot start: sim_robot: 'drop' must lie in 0..0.99, got 1.5" in process.text()

@@ -257,9 +257,9 @@ def test_an_object_by_weight_is_the_one_whose_share_holds_the_number():
     [
         ({"aside_azimuth_deg": (10.0, 5.0)}, "aside_azimuth_deg must satisfy low <= high"),
         ({"aside_distance_m": (0.9, 0.5)}, "aside_distance_m must satisfy low <= high"),
-        ({"aside_elevation_deg": (0.0, 60.0)}, "aside_elevation_deg must lie in 0..90"),
-        ({"aside_elevation_deg": (30.0, 90.1)}, "aside_elevation_deg must lie in 0..90"),
-        ({"aside_distance_m": (0.0, 0.5)}, "aside_distance_m be positive"),
+        ({"aside_elevation_deg": (0.0, 60.0)}, "aside_elevation_deg must lie in 1..90"),
+        ({"aside_elevation_deg": (30.0, 90.1)}, "aside_elevation_deg must lie in 1..90"),
+        ({"aside_distance_m": (0.0, 0.5)}, "aside_distance_m must lie in 0.1..5"),
     ],
 )
 def test_impossible_cameras_are_refused_by_name(given, error):
@@ -269,7 +269,7 @@ def test_impossible_cameras_are_refused_by_name(given, error):
 
 def test_ranges_may_be_as_narrow_and_as_wide_as_their_limits():
     ResetCfg(aside_azimuth_deg=(5.0, 5.0), aside_elevation_deg=(90.0, 90.0), aside_distance_m=(0.5, 0.5))
-    RandomizationCfg(mass_scale=(1e-3, 1e-3), late_action_probability=1.0, points_dropout=0.999, size_scales=(0.1,))
+    RandomizationCfg(mass_scale=(0.01, 0.01), late_action_probability=1.0, points_dropout=0.99, size_scales=(0.1,))
 
 
 @pytest.mark.parametrize(
@@ -277,5 +277,5 @@ def test_ranges_may_be_as_narrow_and_as_wide_as_their_limits():
     [{"points_dropout": 1.0}, {"late_action_probability": 1.01}, {"size_scales": (1.0, 0.0)}, {"action_delay": -1}],
 )
 def test_impossible_shares_factors_and_delays_are_refused_by_name(given):
-    with pytest.raises(ValueError, match=f"randomization.*{next(iter(given))}"):
+    with pytest.raises(ValueError, match=next(iter(given))):
         RandomizationCfg(**given)

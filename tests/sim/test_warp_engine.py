@@ -383,6 +383,7 @@ def test_without_the_extra_the_error_names_it(monkeypatch):
         import dexgrasp.sim.engine.warp  # noqa: F401
 
 
+@pytest.mark.slow
 def test_the_task_plays_whole_episodes_on_it(allegro, household, balanced):
     """The scripted grasp of four objects, whatever their masses and frictions: most are held at the end."""
     task = GraspTask(
