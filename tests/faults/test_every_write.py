@@ -117,7 +117,10 @@ COMMANDS = {
     ),
     "train a teacher": Command(f"train {TRAIN}", ("library", "others"), training, prepare=set_period),
     "train a teacher with rare checkpoints": Command(
-        f"train {TRAIN}".replace("iterations=2", "iterations=4"), ("library", "others"), training, prepare=set_long_period
+        f"train {TRAIN}".replace("iterations=2", "iterations=4"),
+        ("library", "others"),
+        training,
+        prepare=set_long_period,
     ),
     "train a student": Command(  # its second iteration imitates, its third one mixes
         f"train recipe=student teacher=teacher {TRAIN} distillation.gradient_steps=2 distillation.num_rollouts=2 "

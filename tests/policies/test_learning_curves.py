@@ -67,7 +67,7 @@ def test_the_row_of_an_iteration_holds_its_update_and_validation_before_its_chec
         def on_iteration_logged(self, learner):
             row = read_rows(progress)[-1]
             assert not learner.logger.name_to_value
-            seen.append((int(row[CLOCK]), float(row["validation/success"]), "train/kl" in row and row["train/kl"] != ""))
+            seen.append((int(row[CLOCK]), float(row["validation/success"]), bool(row.get("train/kl"))))
 
     task = TaskCfg(rate_hz=10.0, grasp_s=0.4, lift_s=0.2, hold_s=0.2)
     model = GraspPPO(GraspVecEnv(2, obs="both", task=task, num_threads=1), seed=0)
