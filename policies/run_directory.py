@@ -6,7 +6,6 @@ RUN/run.json      git hash, versions, machine, seed, command line, SHA-256 of th
 RUN/run.log       log messages with times
 """
 
-import json
 import logging
 import os
 import platform
@@ -24,9 +23,11 @@ from dexgrasp.policies.input_identity import InputFile, current_sha256
 from dexgrasp.utils import output
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.output import FolderKind, claimed_folder
+from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy", "onnxruntime")
+RUN_JSON = "run.json of a command"
 WARP_PACKAGES = ("mujoco-warp", "warp-lang")
 """Further packages recorded for engine=warp."""
 
@@ -200,12 +201,28 @@ def kind_of_run(class_name: str) -> str:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """Return run.json of a run directory; empty where there is none, or none that can be read."""
-    try:
-        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    """Return run.json of a run directory; empty where there is none.
+
+    Raises DamagedFileError where it is no JSON object, or where `kind`, `starts`, `inputs`, `versions` or `git` have
+    other types than `Run.record` writes.
+    """
+    file = path / "run.json"
+    if not file.is_file():
         return {}
-    return facts if isinstance(facts, dict) else {}
+    facts = read_json_object(file)
+    for key, kind in (("kind", str), ("starts", list), ("inputs", dict), ("versions", dict)):
+        if key in facts and not isinstance(facts[key], kind):
+            raise DamagedFileError(file, RUN_JSON, f"its {key} is {str(facts[key])[:60]!r}")
+    with reading(file, RUN_JSON):
+        starts, inputs = facts.get("starts", []), facts.get("inputs", {}).values()
+        states = [facts, *(one for one in starts if isinstance(one, dict))]
+        texts = [one if isinstance(one, str) else one["time"] for one in starts]
+        texts += [item[key] for item in inputs for key in ("value", "sha256")]
+        texts += [state["git"]["hash"] for state in states if state.get("git") is not None]
+        texts += [text for state in states for text in state.get("versions", {}).values() if text is not None]
+    if wrong := [str(text)[:60] for text in texts if not isinstance(text, str)]:
+        raise DamagedFileError(file, RUN_JSON, f"expected a text, got {wrong[0]}")
+    return facts
 
 
 def _refuse_difference(
@@ -251,9 +268,9 @@ def changed_inputs(before: Mapping[str, Mapping[str, str]], now: Mapping[str, st
 
 def inputs_have_changed(path: Path) -> bool:
     """Return whether inputs or package versions differ from those of a finished run, or are missing."""
-    facts = read_facts(path)
-    values = {key: item["value"] for key, item in facts.get("inputs", {}).items()}
     try:
+        facts = read_facts(path)
+        values = {key: item["value"] for key, item in facts.get("inputs", {}).items()}
         changed = changed_inputs(facts.get("inputs", {}), current_sha256(values))
     except (OSError, ValueError):
         return True

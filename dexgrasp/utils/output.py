@@ -5,7 +5,6 @@ with `force=true` it is moved aside first. A claimed folder is locked: one proce
 """
 
 import contextlib
-import json
 import logging
 import os
 import sys
@@ -23,6 +22,7 @@ from dexgrasp.utils.files import (
     remove_partials,
     restore_folder,
 )
+from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import comma_separated
 
 FILE_MARK = b"written by dexgrasp"
@@ -112,13 +112,10 @@ def claim_file(out: str | Path) -> Path:
 def kind_of_run(path: Path, default: str = "") -> str:
     """Return the kind of the run in a folder; empty where it is no run.
 
-    `default`: kind of a run whose run.json states none.
+    `default`: kind of a run whose run.json states none. Raises DamagedFileError where run.json is no JSON object.
     """
-    try:
-        facts = json.loads((path / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return ""
-    return str(facts.get("kind", default)) if isinstance(facts, dict) else ""
+    file = path / "run.json"
+    return str(read_json_object(file).get("kind", default)) if file.is_file() else ""
 
 
 def _writable(out: str | Path) -> Path:

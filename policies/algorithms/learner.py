@@ -59,6 +59,9 @@ class IterationCallback:
     def on_iteration_end(self, learner: "Learner") -> None:
         """Called after each update; `learner.stop()` makes this iteration the last one."""
 
+    def on_iteration_logged(self, learner: "Learner") -> None:
+        """Called once the row of progress of the iteration is written, with what `on_iteration_end` recorded."""
+
     def on_training_end(self, learner: "Learner") -> None:
         """Called once, after the last iteration."""
 
@@ -169,12 +172,8 @@ class Learner(ABC):
         self._stopping = True
 
     def record_validation(self, success_rate: float) -> bool:
-        """Record the success rate of a validation; return True if none was better.
-
-        A validation that is repeated after a resume counts once.
-        """
-        if self.iteration > self.validated_iteration:
-            self.validations_since_best += 1
+        """Record the success rate of a validation; return True if none was better."""
+        self.validations_since_best += 1
         self.validated_iteration = self.iteration
         if success_rate < self.best_validation:
             return False
@@ -213,10 +212,11 @@ class Learner(ABC):
             self._call(callbacks, "on_rollout_end")
             iterations += 1
             self._progress_remaining = 1.0 - float(self.num_timesteps) / float(total_timesteps)
-            self._log_progress(iterations, first_step, start_ns)
             self._update()
             self._call(callbacks, "on_iteration_end")
             self._stopping = bool(distributed.all_reduce_sum(torch.tensor(float(self._stopping))))  # all ranks or none
+            self._log_progress(iterations, first_step, start_ns)
+            self._call(callbacks, "on_iteration_logged")  # no value is pending: a checkpoint needs to keep none
         self._call(callbacks, "on_training_end")
 
     def _call(self, callbacks: Sequence[IterationCallback], method: str) -> None:
@@ -224,10 +224,7 @@ class Learner(ABC):
             getattr(callback, method)(self)
 
     def _log_progress(self, iterations: int, first_step: int, start_ns: int) -> None:
-        """Write a row of progress.
-
-        Values recorded by an update and its callbacks appear in the row of the next iteration.
-        """
+        """Write the row of progress of an iteration."""
         passed_s = max((time.time_ns() - start_ns) / 1e9, sys.float_info.epsilon)
         self.logger.record("time/iterations", iterations, exclude="tensorboard")
         self.logger.record("time/fps", int((self.num_timesteps - first_step) / passed_s))

@@ -1,6 +1,5 @@
 """`config=RUN/config.yaml`: values of an earlier run as the start of a command."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from dexgrasp import configs
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.cli.option_docs import keys
 from dexgrasp.policies.run_directory import kind_of_run
+from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import comma_separated
 
 
@@ -48,8 +48,8 @@ def split(schema: type, command: CliCommand, words: Sequence[str]) -> tuple[dict
 def _refuse_other_command(word: str, file: Path, schema: type, command: CliCommand) -> None:
     """Raise ConfigError if run.json beside the file tells of another command."""
     try:
-        kind = json.loads((file.parent / "run.json").read_text(encoding="utf-8"))["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
+        kind = read_json_object(file.parent / "run.json")["kind"]
+    except (OSError, ValueError, KeyError):
         return
     if kind != kind_of_run(schema.__name__):
         right = [other.words for other in COMMANDS if kind_of_run(other.schema.rpartition(":")[2]) == kind]

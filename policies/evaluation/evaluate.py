@@ -133,7 +133,8 @@ def code_of_trials(path: Path, facts: dict[str, Any], outcomes: Sequence[Outcome
     by_start = Counter(ran.get((one.disturbance, one.trial), -1) for one in outcomes)
     code: dict[str, dict[str, Any]] = {}
     for start, trials in sorted(by_start.items()):
-        one = {key: value for key, value in (starts[start] if start >= 0 else unknown).items() if key in unknown}
+        ran_by = starts[start] if 0 <= start < len(starts) else unknown
+        one = {key: value for key, value in ran_by.items() if key in unknown}
         found = code.pop(json.dumps(one), one | {"trials": 0})
         code[json.dumps(one)] = found | {"trials": found["trials"] + trials}
     return list(code.values())

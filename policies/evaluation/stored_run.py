@@ -8,10 +8,9 @@ from typing import Any
 from dexgrasp import configs
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, select
+from dexgrasp.policies.run_directory import read_facts
 from dexgrasp.sim.task.outcomes import Outcome
-from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
-
-RUN_JSON = "run.json of an evaluation"
+from dexgrasp.utils.readers import DamagedFileError
 
 
 @dataclass(frozen=True)
@@ -70,13 +69,9 @@ def consecutive_ranges(numbers: Sequence[int]) -> str:
 
 def _facts(path: Path) -> dict[str, Any]:
     """Return the content of a run.json. Raises DamagedFileError where what a report takes from it is missing."""
-    facts = read_json_object(path)
-    with reading(path, RUN_JSON):
-        git, versions, starts = facts["git"], facts["versions"], facts["starts"]
-        times = [start if isinstance(start, str) else start["time"] for start in starts]
-        whole = isinstance(versions, dict) and all(isinstance(time, str) for time in times)
-        if not whole or (git is not None and not isinstance(git["hash"], str)):
-            raise DamagedFileError(path, RUN_JSON, "git, versions or starts are of another type")
+    facts = read_facts(path.parent)
+    if missing := [key for key in ("git", "versions", "starts") if key not in facts]:
+        raise DamagedFileError(path, "run.json of an evaluation", f"it lacks {', '.join(missing)}")
     return facts
 
 
@@ -84,7 +79,7 @@ def _check(path: Path) -> None:
     """Raise ValueError where `path` is no run directory of an evaluation; say which one to take."""
     if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
         raise ValueError(f"{path} is no run directory: expected the out= of `dexgrasp evaluate`")
-    kind = read_json_object(path / "run.json").get("kind", "evaluate")
+    kind = read_facts(path).get("kind", "evaluate")
     if kind == "compare":
         raise ValueError(f"{path} compares two evaluations: take {path / 'a'} or {path / 'b'}")
     if kind != "evaluate":

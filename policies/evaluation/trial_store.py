@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.files import append_text, remove_partials, write_bytes, write_text
-from dexgrasp.utils.readers import DamagedFileError, parse_json
+from dexgrasp.utils.readers import DamagedFileError, parse_json, reading
 from dexgrasp.utils.text import shown
 
 COLUMNS = {
@@ -234,12 +234,13 @@ def starts_of_trials(path: Path) -> dict[tuple[str, int], int]:
     """Return the index of the start that ran a trial, by (disturbance, trial); empty without blocks.jsonl."""
     if not path.exists():
         return {}
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-    return {
-        (row["disturbance"], trial): row["start"]
-        for row in rows
-        for trial in range(row["first"], row["first"] + row["trials"])
-    }
+    with reading(path, "list of blocks"):
+        rows = [parse_json(line, path) for line in path.read_bytes().split(b"\n")[:-1]]
+        return {
+            (row["disturbance"], trial): row["start"]
+            for row in rows
+            for trial in range(row["first"], row["first"] + row["trials"])
+        }
 
 
 def has_trials(run: Path) -> bool:

@@ -48,7 +48,8 @@ class ProfilerCallback(IterationCallback):
         for method in ("step", "reset"):
             watch.wrap(env.streams, method, "task")
         for callback in self._aside:
-            watch.wrap(callback, "on_iteration_end", "aside")
+            for method in ("on_iteration_end", "on_iteration_logged"):
+                watch.wrap(callback, method, "aside")
         self._part = watch.timing("aside")
         self._part.__enter__()
 
@@ -195,12 +196,16 @@ class ConsoleCallback(IterationCallback):
 
 
 class CheckpointCallback(IterationCallback):
-    """Writer of RUN/last.zip, at most once per period, and at the end of training."""
+    """Writer of RUN/last.zip, at most once per period, and at the end of training.
+
+    It is written after the validation, best.zip and row of its iteration: a resumed run repeats none of them, and what
+    later iterations have written is written again.
+    """
 
     def __init__(self, path: Path, period_s: float = 60.0) -> None:
         self._path, self._period_s, self._saved_s = path, period_s, time.monotonic()
 
-    def on_iteration_end(self, learner: Learner) -> None:
+    def on_iteration_logged(self, learner: Learner) -> None:
         """Save a checkpoint if the period has elapsed."""
         if time.monotonic() - self._saved_s > self._period_s:
             self.on_training_end(learner)
@@ -227,17 +232,16 @@ class ValidationCallback(IterationCallback):
         """Summary of the best validation of this start."""
 
     def on_training_start(self, learner: Learner) -> None:
-        """Repeat a validation after which the run was stopped.
-
-        Its value was not written to progress.csv yet.
-        """
-        if learner.iteration_stats:
-            self.on_iteration_end(learner)
+        """End training at once where an earlier start had not improved for long."""
+        self._stop_without_progress(learner)
 
     def on_iteration_end(self, learner: Learner) -> None:
         """Validate after every `interval` iterations; end training where it has not improved for long."""
         if distributed.rank() == 0 and learner.iteration % self._interval == 0:
             self._validate(learner)
+        self._stop_without_progress(learner)
+
+    def _stop_without_progress(self, learner: Learner) -> None:
         if self._patience and learner.validations_since_best >= self._patience:
             learner.stop()
 

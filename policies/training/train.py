@@ -166,7 +166,7 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
     else:
         with Run.claim(cfg.out, TrainCfg, anew=cfg.resume == "never") as run:
             cfg = _checked(cfg)
-            begun = cfg.resume == "auto" and (run.path / "last.zip").is_file()
+            begun = cfg.resume == "auto" and any((run.path / name).is_file() for name in ("last.zip", "best.zip"))
             run.record(cfg, inputs=identify_inputs(cfg), may_differ=MAY_DIFFER if begun else None)
             result = _learn(cfg, run.path, run.facts)
     distributed.shutdown()

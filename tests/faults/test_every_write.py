@@ -36,13 +36,12 @@ TRAIN = (
 
 
 def rows_of(path):
-    """Rows of a progress.csv without what the clock decides."""
+    """Rows of a progress.csv without the columns of the clock and of this start's number of iterations."""
     if not path.exists():
         return None
     rows = csv.DictReader(path.read_text().splitlines())
-    timed = ("time/fps", "time/time_elapsed", "time/iterations", "profile/")
-    late = ("train/", "validation/")  # written with the next row: a kill between loses one cell
-    return [{key: value for key, value in row.items() if not key.startswith(timed + late)} for row in rows]
+    of_a_start = ("time/fps", "time/time_elapsed", "time/iterations", "profile/")
+    return [{key: value for key, value in row.items() if not key.startswith(of_a_start)} for row in rows]
 
 
 def tensors_of(path):
@@ -94,6 +93,14 @@ def set_period():
     callbacks.CheckpointCallback.__init__.__defaults__ = (0.0,)  # a checkpoint after every iteration
 
 
+def set_long_period():
+    """Write a checkpoint after every second iteration: kills undo up to two whole iterations."""
+    each = callbacks.CheckpointCallback.on_training_end
+    callbacks.CheckpointCallback.on_iteration_logged = lambda this, learner: (
+        None if learner.iteration % 2 else each(this, learner)
+    )
+
+
 def set_quick_write():
     importlib.import_module("dexgrasp.policies.export.export").write = quick_write
 
@@ -109,9 +116,17 @@ COMMANDS = {
         ),
     ),
     "train a teacher": Command(f"train {TRAIN}", ("library", "others"), training, prepare=set_period),
-    "train a student": Command(
+    "train a teacher with rare checkpoints": Command(
+        f"train {TRAIN}".replace("iterations=2", "iterations=4"),
+        ("library", "others"),
+        training,
+        prepare=set_long_period,
+    ),
+    "train a student": Command(  # its second iteration imitates, its third one mixes
         f"train recipe=student teacher=teacher {TRAIN} distillation.gradient_steps=2 distillation.num_rollouts=2 "
-        "distillation.batch_size=16 history_encoder=mlp",
+        "distillation.batch_size=16 distillation.rho_start=0.5 distillation.rho_end=0.9 history_encoder=mlp".replace(
+            "iterations=2", "iterations=3"
+        ),
         ("library", "others", "teacher"),
         training,
         prepare=set_period,

@@ -1,5 +1,6 @@
 """Runs belong to the content of their inputs: a run with another policy, library or version is refused, not resumed."""
 
+import hashlib
 import json
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.sim.objects.generator import generate
+from dexgrasp.sim.objects.library import ObjectModel
 from tests.helpers.untrained_checkpoint import make_teacher_run
 
 SHORT = ["num_threads=1", "num_envs=2", "physics=turbo", "task.hold_s=0.1", "out=run"]
@@ -59,6 +61,13 @@ def other_weights(here):
 def other_objects(here):
     shutil.rmtree(here / "library")
     generate(3, here / "library", families=["box"], seed=1, workers=1, progress=False)
+    manifest = json.loads((here / "library/manifest.json").read_text())
+    for entry in manifest["objects"]:
+        file = here / "library" / entry["file"]
+        entry["name"] = entry["name"].replace("_s1_", "_s0_")  # other objects under the old names
+        replace(ObjectModel.load(file), name=entry["name"]).save(file)
+        entry["sha256"] = hashlib.sha256(file.read_bytes()).hexdigest()
+    (here / "library/manifest.json").write_text(json.dumps(manifest))
 
 
 def lighter_object(here):

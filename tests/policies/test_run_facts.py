@@ -8,8 +8,10 @@ import sys
 import pytest
 
 from dexgrasp.policies import run_directory
+from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.run_directory import collect_facts, default_path, git_state, inputs_have_changed, read_facts
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.readers import DamagedFileError
 
 
 @pytest.fixture
@@ -65,9 +67,32 @@ def test_new_runs_of_one_second_are_numbered_from_two(tmp_path, monkeypatch):
         default_path("dig").mkdir(parents=True)
 
 
-@pytest.mark.parametrize("text", ["[1]", "5", "{", "null", ""])
-def test_a_run_json_that_is_none_holds_no_facts(tmp_path, text):
-    (tmp_path / "run.json").write_text(text)
+NO_RUN_JSON = (
+    *(b"[1]", b"5", b"{", b"null", b"", b'"evaluate"', b"\xff\xfe", b'{"starts": "\xe9"}', b"[" * 100_000),
+    *(b'{"starts": 5}', b'{"starts": {}}', b'{"starts": [5]}', b'{"starts": [{}]}', b'{"starts": [[1]]}'),
+    *(b'{"starts": [{"time": 5}]}', b'{"starts": [{"time": "t", "git": 5}]}', b'{"starts": [null]}'),
+    *(b'{"starts": [{"time": "t", "versions": [1]}]}', b'{"inputs": []}', b'{"inputs": {"policy": 5}}'),
+    *(b'{"inputs": {"policy": {"value": "zero"}}}', b'{"inputs": {"policy": {"value": 1, "sha256": "0"}}}'),
+    *(b'{"versions": 1}', b'{"versions": {"numpy": 1}}', b'{"git": "abc"}', b'{"git": {"hash": null}}', b'{"kind": 5}'),
+)
+
+
+@pytest.mark.parametrize("content", NO_RUN_JSON, ids=lambda content: content[:40].decode(errors="replace"))
+def test_a_damaged_run_json_is_named_in_one_line_and_stays(tmp_path, content, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    file = tmp_path / "run/run.json"
+    file.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"run\.json is damaged or no "):
+        read_facts(tmp_path / "run")
+    assert inputs_have_changed(tmp_path / "run")
+    if content != b'{"kind": 5}':  # a run of a command that does not exist
+        assert main(["evaluate", "policy=zero", "objects=shipped", "trials=1", "out=run"]) == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith("dexgrasp evaluate: error: run/run.json is damaged")
+    assert file.read_bytes() == content and set(os.listdir(tmp_path / "run")) <= {"run.json", ".lock"}
+
+
+def test_a_folder_without_run_json_holds_no_facts(tmp_path):
     assert read_facts(tmp_path) == {} and read_facts(tmp_path / "absent") == {}
 
 

@@ -34,6 +34,15 @@ def tiny(path, *more):
     return configs.load(TrainCfg, "train", [*TINY, f"out={path}", *more])
 
 
+def untimed(columns):
+    """Columns of progress.csv that do not count from the start of the command."""
+    return {
+        name: column
+        for name, column in columns.items()
+        if not name.startswith(("profile/", "time/")) or name == "time/total_timesteps"
+    }
+
+
 def assert_same(one, two, atol=0.0, rtol=0.0):
     got = read_checkpoint(two).group("policy")
     for name, want in read_checkpoint(one).group("policy").items():
@@ -84,15 +93,19 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_pa
     assert stopped["iteration"] < 4
     train(tiny(tmp_path, "num_envs=8", "iterations=4"))
     assert_same(teacher / "last.zip", tmp_path / "last.zip")
-    assert (
-        read_columns(tmp_path / "progress.csv")["rollout/success"]
-        == read_columns(teacher / "progress.csv")["rollout/success"]
-    )
+    got, want = (untimed(read_columns(run / "progress.csv")) for run in (tmp_path, teacher))
+    assert got == want and {"rollout/success", "train/kl", "validation/success"} <= set(want)
+    assert want["validation/success"][0] == [160.0, 320.0]  # also that of the last iteration
 
 
-def test_another_configuration_does_not_go_on_with_a_run(teacher):
+def test_another_configuration_does_not_go_on_with_a_run(teacher, tmp_path):
     with pytest.raises(ValueError, match=r"gamma: 0\.985 then, 0\.9 now"):
         train(tiny(teacher, "num_envs=8", "iterations=5", "gamma=0.9"))
+    (tmp_path / "best.zip").write_bytes((teacher / "best.zip").read_bytes())  # killed before its first last.zip
+    for name in ("run.json", "config.yaml"):
+        (tmp_path / name).write_bytes((teacher / name).read_bytes())
+    with pytest.raises(ValueError, match=r"gamma: 0\.985 then, 0\.9 now"):
+        train(tiny(tmp_path, "num_envs=8", "iterations=5", "gamma=0.9"))
 
 
 def test_a_student_without_a_teacher_is_told_where_to_get_one(tmp_path):
