@@ -230,8 +230,11 @@ def _split(
         key, equals, text = override.partition("=")
         key = key.lstrip("+").strip()
         if not equals or not key:
-            known = comma_separated(known_keys(schema))
-            raise ConfigError(f"{name}: expected key=value, got '{override}'. Known keys: {known}")
+            known = [key for key in known_keys(schema) if "." not in key]
+            hint = f"; did you mean policy={override}?" if "policy" in known and "/" in override else ""
+            raise ConfigError(
+                f"{name}: expected key=value, got '{override}'{hint or f'. Keys: {comma_separated(known)}'}"
+            )
         group, option = _current_option(key, text, composed)
         if group in composed:
             _check_option(name, group, option, root)

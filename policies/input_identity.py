@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dexgrasp.utils.readers import regular_bytes
+
 
 @dataclass(frozen=True)
 class InputFile:
@@ -96,12 +98,11 @@ READERS: dict[str, Callable[[str], str]] = {
 def _bundle_sha256(folder: Path) -> str:
     from dexgrasp.policies.deploy.bundle import CONTRACT, GOLDEN, GRAPH
 
-    return _sha256_of((folder / name).read_bytes() for name in (CONTRACT, GRAPH, GOLDEN))
+    return _sha256_of(regular_bytes(folder / name) for name in (CONTRACT, GRAPH, GOLDEN))
 
 
 def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hashlib.sha256(regular_bytes(path)).hexdigest()
 
 
 def _sha256_of(parts: Iterable[bytes]) -> str:

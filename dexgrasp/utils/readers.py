@@ -75,9 +75,17 @@ def parse_yaml(text: str | bytes, name: str | Path) -> Any:
         raise DamagedFileError(name, "YAML file", error) from error
 
 
+def regular_bytes(path: str | Path) -> bytes:
+    """Return the content of a file. Raises ValueError for a pipe or a device, which might never end."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is no regular file: give a file")
+    return path.read_bytes()
+
+
 def read_yaml(path: str | Path) -> Any:
     """Return the content of a YAML file as plain values. Raises DamagedFileError, OSError."""
-    return parse_yaml(Path(path).read_bytes(), path)
+    return parse_yaml(regular_bytes(path), path)
 
 
 def parse_json(text: str | bytes, name: str | Path) -> Any:
@@ -92,7 +100,7 @@ def parse_json(text: str | bytes, name: str | Path) -> Any:
 
 def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file. Raises DamagedFileError, OSError."""
-    return parse_json(Path(path).read_bytes(), path)
+    return parse_json(regular_bytes(path), path)
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
@@ -121,7 +129,7 @@ def parse_npz(content: bytes, name: str | Path) -> dict[str, Any]:
 
 def read_npz(path: str | Path) -> dict[str, Any]:
     """Return the arrays of an npz file. Raises DamagedFileError, OSError."""
-    return parse_npz(Path(path).read_bytes(), path)
+    return parse_npz(regular_bytes(path), path)
 
 
 @contextlib.contextmanager

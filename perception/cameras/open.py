@@ -27,6 +27,7 @@ from dexgrasp.perception.cameras.depth import (
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_to_dict
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
+from dexgrasp.utils.readers import regular_bytes
 
 CAMERA_FILE = "camera.json"
 DEPTH_UNIT_M = 0.001
@@ -138,7 +139,7 @@ def read_intrinsics(path: Path) -> Intrinsics:
 def _read_camera(path: Path) -> tuple[Intrinsics, dict[str, Any]]:
     """Return intrinsics and the other settings; unknown keys are errors."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(regular_bytes(path))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing: it holds width, height, fx, fy, cx, cy of the camera") from error
     except ValueError as error:

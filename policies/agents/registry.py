@@ -7,7 +7,7 @@ policy=allegro/student          shipped under assets/policies: the bundle, or th
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -79,6 +79,8 @@ def find_policy(
     `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes.
     Raises PolicyNotFoundError, or ValueError where the policy is not of that kind.
     """
+    if not name:
+        raise ValueError(f"{key} is empty: give a shipped policy (dexgrasp list policies), a run or a checkpoint")
     bundle = bundle_of(name)
     if bundle is not None and kind != "checkpoint":
         return PolicyLocation(bundle, bundle=True)
@@ -141,6 +143,29 @@ def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
     for key, value in whose.items():
         _check(key, getattr(cfg, key), value, defaults[key], name)
     return replace(cfg, task=task, **whose)  # pyright: ignore[reportArgumentType, reportCallIssue]
+
+
+def refuse_contradictions(cfg: Any, name: str, given: Collection[str]) -> None:
+    """Raise ValueError where a given option differs from what the policy `name` was trained for.
+
+    `cfg` has the fields `hand`, `side` and `task`; `given`: keys and groups of a command line, also those whose value is
+    the default.
+    """
+    config = find_policy(name).config()
+    trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
+    pairs = [(key, getattr(cfg, key), config[key]) for key in ("hand", "side")]
+    for key in ("class_name", *BELONGS_TO_POLICY):
+        leaves = _leaves(key, getattr(cfg.task, key), getattr(trained, key))
+        pairs += [(f"task.{leaf}", value, wanted) for leaf, value, wanted in leaves]
+    if config.get("stage") != "teacher":
+        camera = [(key, getattr(cfg.task.camera, key), getattr(trained.camera, key)) for key in BELONGS_TO_CAMERA]
+        pairs += [(f"task.camera.{key}", value, wanted) for key, value, wanted in camera]
+        if "camera" in given and any(value != wanted for _, value, wanted in camera):
+            wanted = trained.camera.mode
+            raise ValueError(f"camera={cfg.task.camera.mode}, but '{name}' was trained with {wanted}: leave camera out")
+    for key, value, wanted in pairs:
+        if key in given:
+            _check(key, value, wanted, None, name)
 
 
 def check_task(name: str, task: GraspTask) -> None:

@@ -206,12 +206,15 @@ def _run(command: CliCommand, words: Sequence[str]) -> int:
 
 def _run_words(command: CliCommand, overrides: Sequence[str], flags: Sequence[str]) -> int:
     if not {"-m", "--multirun"} & set(flags):
-        cfg = load(command, overrides)
+        cfg, given = load(command, overrides), _keys(overrides)
         if "--cfg" in flags:
             preflight.check_values(cfg)
+            preflight.check_policy_options(cfg, given)
+            cfg = preflight.with_policy_config(cfg)
             print(yaml.safe_dump(configs.as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
             return OK
         preflight.check(cfg, out_is_file=command.out_is_file)
+        preflight.check_policy_options(cfg, given)
         status = _resolve(command.function)(cfg)
         return status if isinstance(status, int) else OK
     if "--cfg" in flags:
@@ -219,8 +222,15 @@ def _run_words(command: CliCommand, overrides: Sequence[str], flags: Sequence[st
     with claimed_folder(sweep.root(command, overrides), sweep.SWEEP) as root:
         jobs = sweep.plan(root, overrides)
         for job in jobs:  # every mistake is found before the first job runs
-            preflight.check(load(command, [*job.words, f"out={job.folder}"]), out_is_file=False)
+            cfg = load(command, [*job.words, f"out={job.folder}"])
+            preflight.check(cfg, out_is_file=False)
+            preflight.check_policy_options(cfg, _keys(job.words))
         return sweep.run(command, root, jobs)
+
+
+def _keys(words: Sequence[str]) -> set[str]:
+    """Return the keys and groups that the command line names."""
+    return {word.partition("=")[0].lstrip("+") for word in words}
 
 
 def _split_force(command: CliCommand, words: Sequence[str]) -> tuple[bool, list[str]]:

@@ -6,7 +6,8 @@ Checks that need the files of a policy stand at the start of the commands themse
 import importlib.util
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,31 @@ def check(cfg: Any, *, out_is_file: bool) -> None:
     _check_out(cfg, out_is_file)
     _check_memory(cfg)
     check_values(cfg)
+
+
+def check_policy_options(cfg: Any, given: Collection[str]) -> None:
+    """Raise ValueError where an option in `given` (keys and groups of the command line) contradicts the policy."""
+    if _has_trained_policy(cfg):
+        from dexgrasp.policies.agents.registry import refuse_contradictions
+
+        refuse_contradictions(cfg, cfg.policy, given)
+
+
+def with_policy_config(cfg: Any) -> Any:
+    """Return the configuration with what its trained policy prescribes; other configurations as they are."""
+    if not _has_trained_policy(cfg):
+        return cfg
+    from dexgrasp.policies.agents.registry import apply_policy_config
+
+    return apply_policy_config(cfg, cfg.policy)
+
+
+def _has_trained_policy(cfg: Any) -> bool:
+    if not {"policy", "hand", "side", "task"} <= {item.name for item in fields(cfg)}:
+        return False
+    from dexgrasp.policies.agents.registry import POLICIES
+
+    return cfg.policy not in POLICIES
 
 
 def check_values(cfg: Any) -> None:

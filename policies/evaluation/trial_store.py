@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.files import append_text, remove_partials, write_bytes, write_text
-from dexgrasp.utils.readers import DamagedFileError, parse_json, reading
+from dexgrasp.utils.readers import DamagedFileError, parse_json, reading, regular_bytes
 from dexgrasp.utils.text import shown
 
 COLUMNS = {
@@ -132,7 +132,7 @@ class JsonLinesStore:
         """Return the outcomes of all stored trials; a last line that was torn by a kill is ignored."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = regular_bytes(self.path).decode("utf-8", errors="replace").split("\n")
         try:
             rows = [parse_json(line, f"line {i + 1}") for i, line in enumerate(lines[:-1])]
         except DamagedFileError as error:

@@ -47,6 +47,8 @@ def check_spec(spec: str | Path, key: str = "objects") -> None:
     `key`: the option in the message.
     """
     text = str(spec)
+    if not text:
+        raise ValueError(f"{key} is empty: give shipped, generated:N, random_urdfs, a library or a folder of meshes")
     if (made := GENERATED.fullmatch(text) or RANDOM_URDFS.fullmatch(text)) and not 1 <= int(made[1] or 1) <= MOST:
         raise ValueError(f"{key}: '{text[:60]}': the number of objects must lie in 1..{MOST}")
     if text == "shipped" or GENERATED.fullmatch(text) or RANDOM_URDFS.fullmatch(text):

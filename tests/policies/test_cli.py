@@ -269,7 +269,7 @@ def test_a_path_with_an_equals_sign_in_a_folder_is_still_positional(walking, cap
         (["hole"], "dexgrasp walk: error: no ladder"),
         (["step=5"], "dexgrasp walk: error: unknown key 'step'. Did you mean 'steps'? Known keys: place, steps"),
         (["steps=far"], "dexgrasp walk: error: 'steps' expects int, got 'far'"),
-        (["home", "again"], "dexgrasp walk: error: expected key=value, got 'again'. Known keys: place, steps"),
+        (["home", "again"], "dexgrasp walk: error: expected key=value, got 'again'. Keys: place, steps"),
         (
             ["--fast"],
             "dexgrasp walk: error: no option '--fast': options are written key=value; flags are --help, --help-all, "

@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from dexgrasp.policies.cli import preflight
 from dexgrasp.policies.cli.commands import COMMANDS
@@ -29,6 +30,19 @@ REFUSED = [
     ("train out=/proc/run", "out=/proc/run cannot be written"),
     ("evaluate policy=allegro/studnt", "no policy 'allegro/studnt'. Did you mean 'allegro/student'?"),
     ("evaluate policy=allegro/student hand=leap", "hand=leap, but 'allegro/student' was trained with allegro"),
+    ("evaluate policy=leap/student hand=allegro", "hand=allegro, but 'leap/student' was trained with leap"),
+    (
+        "evaluate policy=allegro/student camera=first_frame",
+        "camera=first_frame, but 'allegro/student' was",
+    ),
+    (
+        "evaluate policy=allegro/student task.camera.mode=first_frame",
+        "task.camera.mode=first_frame, but",
+    ),
+    ("evaluate policy=allegro/student hand=leap --cfg", "hand=leap, but 'allegro/student' was trained with allegro"),
+    ("evaluate objects=", "objects is empty: give shipped"),
+    ("evaluate policy=", "policy is empty"),
+    ("evaluate allegro/student", "did you mean policy=allegro/student?"),
     ("evaluate mount=ur5", "mount 'ur5' is unknown; known: ['floating', 'ur5e']. Did you mean 'ur5e'?"),
     ("evaluate engine=warp cluster=local", "with engine=warp leave cluster out"),
     ("compare synergy", "compare needs two policies"),
@@ -140,3 +154,9 @@ def test_the_table_names_the_commands_whose_out_is_a_file():
     assert {command.words for command in COMMANDS if command.out_is_file} == {
         *("objects show", "report", "video", "checkpoint sb3"),
     }
+
+
+def test_the_printed_configuration_is_that_of_the_run(capsys):
+    assert main(["evaluate", "policy=allegro/student", "--cfg"]) == 0
+    camera = yaml.safe_load(capsys.readouterr().out)["task"]["camera"]
+    assert (camera["mode"], camera["frame_interval_steps"]) == ("tracked_updated", 3)

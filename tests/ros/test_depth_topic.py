@@ -62,6 +62,7 @@ def test_a_pose_holds_for_images_of_its_own_camera(tmp_path, stream, frame_id, s
             "auto",
             "frame_id 'camera_optical_frame' .* set depth_stream to depth, or to",
         ),
+        ("color", "rgbd_camera_optical_frame", "auto", "frame_id 'rgbd_camera_optical_frame' .* does not say"),
         ("depth", "", "auto", "frame_id '' of the depth image does not say"),
         ("depth", "depth_to_rgb_frame", "auto", "does not say"),
     ],

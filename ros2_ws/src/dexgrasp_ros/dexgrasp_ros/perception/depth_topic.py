@@ -10,7 +10,7 @@ from dexgrasp.perception.cameras.depth import Intrinsics, Stream
 from dexgrasp_ros.message_conversions import ImageKind, depth_from_image, intrinsics_from_info
 from dexgrasp_ros.perception.config import PerceptionCfg, camera_pose
 
-STREAM_WORDS: dict[Stream, str] = {"color": "colou?r|rgb", "depth": "depth|infra|tof"}
+STREAM_WORDS: dict[Stream, set[str]] = {"color": {"color", "colour", "rgb"}, "depth": {"depth", "tof", "infra"}}
 """Words in the frame_id of an image that tell the camera it belongs to."""
 
 
@@ -41,9 +41,8 @@ class DepthTopic:
     def _stream(self, frame: str) -> Stream:
         if self._cfg.depth_stream != "auto":
             return self._cfg.depth_stream
-        found: list[Stream] = [
-            stream for stream, words in STREAM_WORDS.items() if re.search(words, frame, re.IGNORECASE)
-        ]
+        parts = set(re.split("[^a-z]+", frame.lower()))  # "rgbd_camera" names no stream
+        found: list[Stream] = [stream for stream, words in STREAM_WORDS.items() if words & parts]
         if len(found) != 1:
             raise ValueError(
                 f"frame_id '{frame}' of the depth image does not say whether it is the depth or the colour camera, and "
