@@ -148,8 +148,8 @@ def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
 def refuse_contradictions(cfg: Any, name: str, given: Collection[str]) -> None:
     """Raise ValueError where a given option differs from what the policy `name` was trained for.
 
-    `cfg` has the fields `hand`, `side` and `task`; `given`: keys and groups of a command line, also those whose value is
-    the default.
+    `cfg` has the fields `hand`, `side` and `task`; `given`: keys and groups of a command line, whatever
+    their values.
     """
     config = find_policy(name).config()
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
