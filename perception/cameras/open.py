@@ -139,9 +139,11 @@ def read_intrinsics(path: Path) -> Intrinsics:
 def _read_camera(path: Path) -> tuple[Intrinsics, dict[str, Any]]:
     """Return intrinsics and the other settings; unknown keys are errors."""
     try:
-        values = json.loads(regular_bytes(path))
+        content = regular_bytes(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing: it holds width, height, fx, fy, cx, cy of the camera") from error
+    try:
+        values = json.loads(content)
     except ValueError as error:
         raise CameraError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
