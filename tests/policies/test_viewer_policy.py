@@ -332,7 +332,9 @@ def test_the_browser_shows_a_grasp_with_forces_and_plots_and_takes_requests(tmp_
     try:
         url = server.stdout.readline().split()[-1]
         with browser.Browser(url, tmp_path / "profile", width=1000, height=640) as window:
-            picture = window.until(lambda picture: count(picture, arrow) > 60 and count(picture, dark) > 800)
+            picture = window.until(
+                lambda picture: count(picture, arrow) > 60 and count(picture[:, 335:615], dark) > 800
+            )
             assert count(picture, arrow) > 60  # contact forces of a grasp
             middle = picture[:, 335:615]
             assert 0.005 < count(middle, dark) / middle[..., 0].size < 0.25  # the hand
