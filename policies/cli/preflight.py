@@ -34,7 +34,10 @@ def check(cfg: Any, *, out_is_file: bool) -> None:
 
 
 def check_policy_options(cfg: Any, given: Collection[str]) -> None:
-    """Raise ValueError where an option in `given` (keys and groups of the command line) contradicts the policy."""
+    """Raise ValueError where a given option contradicts the policy.
+
+    `given`: keys and groups of the command line.
+    """
     if _has_trained_policy(cfg):
         from dexgrasp.policies.agents.registry import refuse_contradictions
 
