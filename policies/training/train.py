@@ -9,7 +9,6 @@ Builds the learner of a training run: a new one, one that resumes, or one that s
 """
 
 import logging
-import math
 import os
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
@@ -153,6 +152,9 @@ MAY_DIFFER = (
 )
 """Options that may differ when a run is resumed."""
 
+NO_FLOOR = -1000.0
+"""Floor of rewards that no step reaches: every term is capped, but for palm speed and actions, which are small."""
+
 VALIDATION_HOLD_S = 1.5
 """Hold of every validation trial, whatever the training holds: success rates of all runs stay comparable."""
 
@@ -265,7 +267,7 @@ def reproduce_published_release(cfg: TrainCfg) -> TrainCfg:
     Exploration stays at `init_std`, rewards have no floor, the palm's position has no noise.
     """
     task = cfg.task
-    reward, domain = replace(task.reward, floor=-math.inf), replace(task.randomization, palm_noise_m=0.0)
+    reward, domain = replace(task.reward, floor=NO_FLOOR), replace(task.randomization, palm_noise_m=0.0)
     return replace(cfg, final_std=0.0, task=replace(task, reward=reward, randomization=domain))
 
 

@@ -15,7 +15,8 @@ from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.training.callbacks import PARTS
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
-from dexgrasp.policies.training.train import train
+from dexgrasp.policies.training.train import reproduce_published_release, train
+from dexgrasp.sim.task.grasp_task import TaskCfg
 
 TINY = (
     "objects=generated:8",
@@ -60,6 +61,12 @@ def teacher(tmp_path_factory):
     path = tmp_path_factory.mktemp("teacher")
     train(tiny(path, "num_envs=8", "iterations=4"))
     return path
+
+
+def test_the_published_release_can_be_configured_saved_and_read_back():
+    cfg = reproduce_published_release(configs.load(TrainCfg, "train", ["reproduce_release=true"]))
+    assert cfg.task.reward.floor == -1000.0 and cfg.task.randomization.palm_noise_m == 0.0 and cfg.final_std == 0.0
+    assert configs.from_dict(TaskCfg, configs.as_dict(cfg.task), "saved") == cfg.task
 
 
 def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
