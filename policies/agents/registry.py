@@ -7,7 +7,7 @@ policy=allegro/student          shipped under assets/policies: the bundle, or th
 """
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -154,15 +154,11 @@ def refuse_contradictions(cfg: Any, name: str, given: Collection[str]) -> None:
     config = find_policy(name).config()
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
     pairs = [(key, getattr(cfg, key), config[key]) for key in ("hand", "side")]
-    for key in ("class_name", *BELONGS_TO_POLICY):
-        leaves = _leaves(key, getattr(cfg.task, key), getattr(trained, key))
-        pairs += [(f"task.{leaf}", value, wanted) for leaf, value, wanted in leaves]
-    if config.get("stage") != "teacher":
-        camera = [(key, getattr(cfg.task.camera, key), getattr(trained.camera, key)) for key in BELONGS_TO_CAMERA]
-        pairs += [(f"task.camera.{key}", value, wanted) for key, value, wanted in camera]
-        if "camera" in given and any(value != wanted for _, value, wanted in camera):
-            wanted = trained.camera.mode
-            raise ValueError(f"camera={cfg.task.camera.mode}, but '{name}' was trained with {wanted}: leave camera out")
+    pairs += [("task.class_name", cfg.task.class_name, trained.class_name), *_task_pairs(cfg.task, trained, config)]
+    camera = [(value, wanted) for key, value, wanted in pairs if key.startswith("task.camera.")]
+    if "camera" in given and any(value != wanted for value, wanted in camera):
+        mode, wanted = cfg.task.camera.mode, trained.camera.mode
+        raise ValueError(f"camera={mode}, but '{name}' was trained with {wanted}: leave camera out")
     for key, value, wanted in pairs:
         if key in given:
             _check(key, value, wanted, None, name)
@@ -171,19 +167,26 @@ def refuse_contradictions(cfg: Any, name: str, given: Collection[str]) -> None:
 def check_task(name: str, task: GraspTask) -> None:
     """Raise ValueError if `task` differs from what the policy `name` was trained for."""
     config = find_policy(name).config()
-    cfg = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
+    trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
     pairs = [("hand", task.hand.name, HandSpec.load(config["hand"]).name), ("side", task.hand.side, config["side"])]
-    for key in BELONGS_TO_POLICY:
-        pairs += [("task." + pair[0], *pair[1:]) for pair in _leaves(key, getattr(task.cfg, key), getattr(cfg, key))]
-    if config.get("stage") != "teacher":
-        pairs += [
-            (f"task.camera.{key}", getattr(task.cfg.camera, key), getattr(cfg.camera, key)) for key in BELONGS_TO_CAMERA
-        ]
+    pairs += _task_pairs(task.cfg, trained, config)
     differ = [f"{key}={wanted}, not {given}" for key, given, wanted in pairs if given != wanted]
     if differ:
         raise ValueError(
             f"'{name}' was trained with {', '.join(differ)}: make the task with these, or with policy='{name}'"
         )
+
+
+def _task_pairs(given: TaskCfg, trained: TaskCfg, config: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    """Return (key, value in `given`, value in `trained`) of the task options that a policy prescribes.
+
+    `config`: configuration of the policy's training; a teacher prescribes no camera.
+    """
+    pairs = [pair for key in BELONGS_TO_POLICY for pair in _leaves(key, getattr(given, key), getattr(trained, key))]
+    if config.get("stage") != "teacher":
+        keys = BELONGS_TO_CAMERA
+        pairs += [(f"camera.{key}", getattr(given.camera, key), getattr(trained.camera, key)) for key in keys]
+    return [(f"task.{key}", value, wanted) for key, value, wanted in pairs]
 
 
 def _merge(given: Any, trained: Any, default: Any, keys: Sequence[str], prefix: str, name: str) -> Any:
