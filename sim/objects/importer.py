@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M, ImportSettings
-from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, entry_from_dict, write_library
+from dexgrasp.sim.objects.library import MANIFEST, ObjectEntry, ObjectLibrary, entry_from_dict, write_library
 from dexgrasp.sim.objects.mesh_cleaning import RefusedMeshError, model_from_mesh
 from dexgrasp.sim.objects.mesh_files import (
     MeshFileError,
@@ -57,6 +57,8 @@ MOST_NAMES_SHOWN = 20
 """Longest list of files in a summary."""
 MOST_NAME_LENGTH = 100
 """Longest name of an object; longer ones end in a hash of the path."""
+_imported: dict[Path, tuple[list[object], ObjectLibrary]] = {}
+"""Libraries that this process has imported into the cache, with the states of their files."""
 
 
 @dataclass(frozen=True)
@@ -198,11 +200,26 @@ def import_meshes(
 
 
 def import_to_cache(folder: Path) -> ObjectLibrary:
-    """Return the library of a folder of meshes, kept under the user's cache folder."""
+    """Return the library of a folder of meshes, kept under the user's cache folder.
+
+    A command opens its objects several times: files are read again where one of the folder has changed.
+    """
     place = hashlib.sha256(str(folder.resolve()).encode(errors="surrogateescape")).hexdigest()[:12]
-    report = import_meshes(folder, files.cache_folder() / f"{folder.resolve().name}-{place}")
+    out, state = files.cache_folder() / f"{folder.resolve().name}-{place}", _file_states(folder)
+    if (known := _imported.get(out)) and known[0] == state and (out / MANIFEST).is_file():
+        return known[1]
+    report = import_meshes(folder, out)
     log.log(logging.WARNING if report.refused or report.doubt else logging.INFO, report.summary())
+    _imported[out] = state, report.library
     return report.library
+
+
+def _file_states(folder: Path) -> list[object]:
+    """Return what changes with the mesh files of a folder: paths, times, sizes, and reasons of refusal."""
+    listing = find_meshes(folder)
+    stats = [(path, path.stat()) for path in listing.meshes]
+    states = [(path, stat.st_mtime_ns, stat.st_size, stat.st_ino) for path, stat in stats]
+    return [*states, *listing.refused.items()]
 
 
 class _RecordCache:

@@ -176,6 +176,19 @@ def test_a_folder_of_meshes_can_be_opened_as_a_library(tmp_path, monkeypatch):
     assert open_library(tmp_path / "in").names == ["block"]
 
 
+def test_an_unchanged_folder_is_read_once_by_a_process(tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("DEXGRASP_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "in").mkdir()
+    trimesh.creation.box((0.04, 0.05, 0.06)).export(tmp_path / "in/block.stl")
+    with caplog.at_level("INFO", "dexgrasp"):
+        first = open_library(tmp_path / "in")
+        assert open_library(tmp_path / "in") is first
+        assert sum("unit guessed" in message for message in caplog.messages) == 1
+        trimesh.creation.box((0.08, 0.05, 0.06)).export(tmp_path / "in/block.stl")
+        changed = open_library(tmp_path / "in")
+    assert [max(library.entries[0].extents) for library in (first, changed)] == pytest.approx([0.06, 0.08], abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [({"scale": -1.0}, "scale must be positive"), ({"decomposition": "vhacd"}, "known: auto, cuts, coacd")],
