@@ -1,11 +1,10 @@
-"""Read YAML, JSON and npz files that anybody may have written or damaged.
+"""Read YAML and JSON files that anybody may have written or damaged.
 
 Every failure is one DamagedFileError that names the file and the reason; no content can run code, recurse too deep or
 grow by aliases.
 """
 
 import contextlib
-import io
 import json
 import re
 from collections.abc import Hashable, Iterator
@@ -109,27 +108,6 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise DamagedFileError(path, "JSON file", f"expected an object with keys, got {str(value)[:60]!r}")
     return value
-
-
-def parse_npz(content: bytes, name: str | Path) -> dict[str, Any]:
-    """Return the arrays of an npz file; objects in it are refused."""
-    import zipfile  # these are not behind --help
-    import zlib
-
-    import numpy as np
-
-    archive = (zipfile.BadZipFile, zlib.error, EOFError, KeyError, MemoryError, NotImplementedError, OSError)
-    header = (RuntimeError, AttributeError, SyntaxError, TypeError, ValueError)
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return {key: stored[key] for key in stored.files}
-    except (*archive, *header) as error:
-        raise DamagedFileError(name, "npz file", error) from error
-
-
-def read_npz(path: str | Path) -> dict[str, Any]:
-    """Return the arrays of an npz file. Raises DamagedFileError, OSError."""
-    return parse_npz(regular_bytes(path), path)
 
 
 @contextlib.contextmanager

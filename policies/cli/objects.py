@@ -1,6 +1,5 @@
 """The commands `dexgrasp objects generate | import | show | compare` and their configurations."""
 
-import json
 import resource
 import time
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from dexgrasp.sim.objects.registry import open_library
 from dexgrasp.utils.bounds import Bounds, Seed, Threads, bounded
 from dexgrasp.utils.files import LOCK, PARTIAL
 from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
+from dexgrasp.utils.readers import read_json_object
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _is_library(folder: Path, request: str, parts: set[str]) -> bool:
         names = {entry.name for entry in folder.iterdir() if not entry.name.startswith(PARTIAL)}
         return LOCK in names and names <= {LOCK, *parts}
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        manifest = read_json_object(folder / MANIFEST)
         return "objects" in manifest and request in manifest["request"]
     except (ValueError, TypeError, KeyError):
         return False

@@ -8,7 +8,6 @@ The jobs run in processes of their own, in sequence: a job uses all cores, and w
 
 import csv
 import hashlib
-import json
 import os
 import re
 import signal
@@ -28,6 +27,7 @@ from dexgrasp.policies.cli.option_docs import keys
 from dexgrasp.policies.run_directory import default_path, inputs_have_changed
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.output import FolderKind
+from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import text_table
 
 SWEEP = FolderKind("sweep", lambda folder: (folder / "sweep.json").is_file())
@@ -155,7 +155,7 @@ def _run_one(command: CliCommand, job: SweepJob) -> SweepJob:
 
 def _stored(root: Path) -> list[dict[str, Any]]:
     try:
-        return json.loads((root / "sweep.json").read_text(encoding="utf-8"))["jobs"]
+        return read_json_object(root / "sweep.json")["jobs"]
     except (OSError, ValueError, KeyError):
         return []
 
@@ -181,13 +181,13 @@ def _table(jobs: Sequence[SweepJob]) -> list[list[str]]:
 def _result(folder: Path) -> dict[str, str]:
     """Return the results of a run directory by column: evaluate, compare and train have some."""
     if (folder / "result.json").is_file():
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+        result = read_json_object(folder / "result.json")
         low, high = (100 * end for end in result["wilson95"])
         rates = {f"{name} %": f"{100 * part['success_rate']:.1f}" for name, part in result["per_disturbance"].items()}
         total = {"success %": f"{100 * result['success_rate']:.1f}", "95 % interval": f"{low:.1f} – {high:.1f}"}
         return {**total, "trials": str(result["trials"]), **(rates if len(rates) > 1 else {})}
     if (folder / "compare.json").is_file():
-        result = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+        result = read_json_object(folder / "compare.json")
         return {"difference %": f"{100 * result['difference']:+.1f}", "p": f"{result['p_value']:.3f}"}
     if (folder / "progress.csv").is_file():
         return _training_result(folder / "progress.csv")

@@ -7,7 +7,6 @@ OUT/golden.npz      recorded inputs and outputs that the runtime repeats before 
 
 import dataclasses
 import inspect
-import json
 import logging
 import math
 import warnings
@@ -66,6 +65,7 @@ from dexgrasp.sim.task.regrasp import (
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import atomic_folder
 from dexgrasp.utils.output import FolderKind, claimed_folder
+from dexgrasp.utils.readers import read_json_object
 
 OPSET = 18
 GOLDEN_PAIRS = 64
@@ -82,10 +82,9 @@ def _is_bundle(folder: Path) -> bool:
     if not all((folder / name).is_file() for name in BUNDLE_FILES):
         return False
     try:
-        contract = json.loads((folder / CONTRACT).read_text(encoding="utf-8"))
+        return "schema" in read_json_object(folder / CONTRACT)
     except ValueError:
         return False
-    return isinstance(contract, dict) and "schema" in contract
 
 
 BUNDLE = FolderKind("bundle", _is_bundle)

@@ -21,7 +21,7 @@ import numpy as np
 from dexgrasp.configs.schema import build
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
-from dexgrasp.utils.readers import parse_json, read_json_object
+from dexgrasp.utils.readers import parse_json, read_json_object, regular_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
 PIECE_POINTS = 64
@@ -349,11 +349,9 @@ def _read_inside(folder: Path, file: str) -> bytes:
         raise ValueError(f"{path} leads out of the library")
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing; make the library anew")
-    if not path.is_file():
-        raise ValueError(f"{path} is no regular file")
-    if path.stat().st_size > MAX_FILE_BYTES:
+    if path.is_file() and path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES}")
-    return path.read_bytes()
+    return regular_bytes(path)
 
 
 class ObjectLibrary:

@@ -176,6 +176,7 @@ class SimRobot:
         self.cfg = cfg
         self.hand, self.arm = HandSpec.load(cfg.hand), ArmSpec.load(cfg.arm)
         self.library = open_library(cfg.objects)
+        self._surfaces = SurfaceTable(self.library)
         physics = configs.load_option(PhysicsCfg, "physics", cfg.physics)
         self._pool = ModelPool(self.hand, self.library, physics, cfg.arm, MODELS_BYTES)
         self.servos: dict[Group, JointServos] = {
@@ -195,7 +196,7 @@ class SimRobot:
         trial = self.library.names.index(self.object)
         random = TrialRandom.of_trials(torch.tensor([seed]), torch.tensor([trial]))
         draws = draw_episode(random, ResetCfg(), RandomizationCfg(), len(self.hand.joint_names))
-        pos, quat = starts.place_objects(SurfaceTable(self.library), [self.object], draws)
+        pos, quat = starts.place_objects(self._surfaces, [self.object], draws)
         self._rng = np.random.default_rng([seed, trial, 1])
         self._start_scene(self._pool.get(self.object), torch.cat([pos[0], quat[0]]).numpy())
 
