@@ -157,7 +157,8 @@ def excluded(text):
 
 def check_make(words, monkeypatch, capsys):
     """The target exists, and each `dexgrasp` command that it would run is parsed."""
-    printed = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, text=True)
+    plain = {key: value for key, value in os.environ.items() if key not in ("MAKEFLAGS", "MAKEOVERRIDES", "ARGS")}
+    printed = subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, env=plain, capture_output=True, text=True)
     assert printed.returncode == 0, printed.stderr
     for line in printed.stdout.splitlines():
         line = re.sub(r"\$\(\((\d+) / (\d+)\)\)", lambda found: str(int(found[1]) // int(found[2])), line)

@@ -1,42 +1,16 @@
 """Damage files: bytes, values of YAML and JSON trees, parts of archives."""
 
-import copy
 import json
 import math
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
 from hypothesis import strategies as st
 
 from dexgrasp.utils.tensor_archive import HEADER, TENSORS, read_archive, write_archive
-
-VALUES: tuple[Any, ...] = (
-    *(
-        None,
-        True,
-        False,
-        0,
-        -1,
-        1,
-        2,
-        1.5,
-        -1e308,
-        1e308,
-        math.inf,
-        math.nan,
-        10**30,
-        "",
-        "x",
-        "../..",
-        "/dev/zero",
-        "1",
-    ),
-    *([], {}, [1], [[]], {"a": 1}, {"": None}, [None] * 3, "a" * 3000, {"a": {"b": {"c": {}}}}, list(range(300))),
-)
-"""Values that stand where others belong."""
+from tests.fuzz.damaged_trees import apply, damages
 
 CONTENTS = (
     *(
@@ -72,38 +46,9 @@ CONTENTS = (
 """Whole files that hold something else."""
 
 
-def paths_of(tree: Any, prefix: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Return the places of all values in nested dictionaries and lists."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    found = []
-    for key, value in items:
-        found += [(*prefix, key), *paths_of(value, (*prefix, key))]
-    return found
-
-
 def damaged_trees(tree):
     """Return a strategy of copies of a tree in which one to three values are replaced, removed or added."""
-    return st.lists(
-        st.tuples(st.sampled_from(paths_of(tree)), st.integers(0, 9), st.sampled_from(VALUES)), min_size=1, max_size=3
-    ).map(lambda changes: _changed(tree, changes))
-
-
-def _changed(tree, changes):
-    tree = copy.deepcopy(tree)
-    for (*parents, last), way, value in changes:
-        level = tree
-        try:
-            for part in parents:
-                level = level[part]
-            if way == 0:
-                del level[last]
-            elif way == 1 and isinstance(level, dict):
-                level["unknown_key"] = value
-            else:
-                level[last] = copy.deepcopy(value)
-        except (KeyError, IndexError, TypeError):  # an earlier change has replaced a parent
-            continue
-    return tree
+    return damages(tree, most=3).map(lambda changes: apply(tree, changes))
 
 
 def damaged_bytes(content: bytes):

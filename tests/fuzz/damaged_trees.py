@@ -7,13 +7,15 @@ from typing import Any
 from hypothesis import strategies as st
 
 Path = tuple[Any, ...]
-DELETED = object()
-"""Mark of a key that is taken away."""
+DELETED, BESIDE = object(), object()
+"""Marks of a key that is taken away, and of an unknown key beside it."""
 
 REPLACEMENTS = [
-    *(DELETED, None, True, "", "text", "../../etc/passwd", "a\nb\0c", "x" * 5_000),
-    *(0, -1, 1.5, 1e-300, 1e308, 10**400, float("nan"), float("inf"), float("-inf")),
-    *([], [None], [1, 2, 3, 4, 5], [[1.0]], {}, {"key": {"key": 1}}, {"": None}),
+    *(DELETED, DELETED, DELETED, BESIDE, BESIDE, BESIDE),
+    *(None, True, False, "", "text", "1", "../../etc/passwd", "/dev/zero", "a\nb\0c", "x" * 5_000),
+    *(0, -1, 1, 2, 1.5, 1e-300, 1e308, -1e308, 10**30, 10**400, float("nan"), float("inf"), float("-inf")),
+    *([], [None], [None] * 3, [1], [1, 2, 3, 4, 5], [[]], [[1.0]], list(range(300))),
+    *({}, {"key": {"key": 1}}, {"": None}, {"a": {"b": {"c": {}}}}),
 ]
 """Values that stand in for a good one."""
 
@@ -35,7 +37,9 @@ def damaged(tree: Any, path: Path, value: Any) -> Any:
             level = level[key]
         if value is DELETED:
             del level[path[-1]]
-        else:
+        elif value is BESIDE and isinstance(level, dict):
+            level["unknown_key"] = None
+        elif value is not BESIDE:
             level[path[-1]] = value
     except (KeyError, IndexError, TypeError):
         return tree

@@ -10,42 +10,16 @@ from hypothesis import strategies as st
 
 from dexgrasp.sim.robots.hand import HandSpec
 from tests.fuzz.damaged_trees import apply, check_refusal, damages
+from tests.helpers.two_joint_hand import HAND, XML
 
 QUIET = settings(suppress_health_check=list(HealthCheck), deadline=None, database=None, phases=[Phase.generate])
 SAMPLE, MANY = settings(QUIET, max_examples=60, derandomize=True), settings(QUIET, max_examples=800)
 
-XML = """
-<mujoco>
-  <worldbody>
-    <body name="base">
-      <geom type="box" size=".02 .02 .02" mass=".3"/>
-      <body name="f1" pos="0 0 .02">
-        <joint name="j1" axis="0 1 0"/>
-        <geom type="capsule" fromto="0 0 0 0 0 .05" size=".01" mass=".1"/>
-        <body name="f2" pos="0 0 .05">
-          <joint name="j2" axis="0 1 0"/>
-          <geom type="capsule" fromto="0 0 0 0 0 .03" size=".01" mass=".1"/>
-          <site name="tip" pos="0 0 .03"/>
-        </body>
-      </body>
-    </body>
-  </worldbody>
-</mujoco>"""
-TREE = {
-    "name": "small",
-    "side": "right",
-    "xml": "hand.xml",
-    "root": "base",
-    "source": "a test",
-    "palm": {"pos_b": [0.0, 0.0, 0.02], "normal_b": [0, 0, -1], "finger_b": [1, 0, 0]},
-    "actuation": {"effort_limit": 0.5, "speed_limit": 5, "kp": 2, "kd": 0.1, "damping": 0.05, "armature": 0.001},
+TREE = HAND | {
     "joints": {
         "j1": {"range": [-0.5, 1.5], "open": 0.2, "closing": [1.0, 0.5]},
         "j2": {"range": [0, 1.5], "open": [0.3, 0.1], "closing": 0.5, "effort_limit": 0.25},
     },
-    "keypoints": {"wrist": {"weight": 0, "body": "base", "pos": [0, 0.01, 0]}, "tip": 1},
-    "contact_bodies": {"palm": 0, "f1": 1, "f2": 3},
-    "thumb_bodies": ["f2"],
     "grasp": {"offset_y_m": 0.02, "offset_z_m": [0.01, 0.0], "gap_m": 0.03, "floor_m": 0.09},
 }
 

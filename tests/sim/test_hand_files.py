@@ -10,6 +10,7 @@ import yaml
 
 from dexgrasp import assets
 from dexgrasp.sim.robots.hand import HandSpec
+from tests.helpers.two_joint_hand import HAND, XML
 
 
 def test_unknown_hands_and_sides_say_what_is_known():
@@ -23,49 +24,11 @@ def test_unknown_hands_and_sides_say_what_is_known():
         assets.path("hands/none/x")
 
 
-FOREIGN_XML = """
-<mujoco>
-  <worldbody>
-    <light pos="0 0 1"/>
-    <body name="base" pos="1 2 3" quat="0 1 0 0">
-      <geom type="box" size=".02 .02 .02" mass=".3"/>
-      <body name="f1" pos="0 0 .02">
-        <joint name="j1" axis="0 1 0" range="-9 9"/>
-        <geom type="capsule" fromto="0 0 0 0 0 .05" size=".01" mass=".1"/>
-        <body name="f2" pos="0 0 .05">
-          <joint name="j2" axis="0 1 0"/>
-          <geom type="capsule" fromto="0 0 0 0 0 .03" size=".01" mass=".1"/>
-          <site name="tip" pos="0 0 .03"/>
-        </body>
-      </body>
-    </body>
-  </worldbody>
-  <actuator><motor name="m1" joint="j1"/></actuator>
-  <keyframe><key name="home" qpos="0 0"/></keyframe>
-</mujoco>"""
-
-
 def _foreign(folder: Path, **changes: object) -> Path:
     """A hand.yaml that points to someone else's two-joint MJCF, in another folder."""
     (folder / "elsewhere").mkdir(exist_ok=True)
-    (folder / "elsewhere" / "model.xml").write_text(FOREIGN_XML)
-    text = {
-        "name": "foreign",
-        "side": "right",
-        "xml": "elsewhere/model.xml",
-        "root": "base",
-        "source": "this test",
-        "palm": {"pos_b": [0, 0, 0.02], "normal_b": [0, 0, -1], "finger_b": [1, 0, 0]},
-        "actuation": {"effort_limit": 0.5, "speed_limit": 5, "kp": 2, "kd": 0.1, "damping": 0.05, "armature": 0.001},
-        "joints": {
-            "j1": {"range": [-0.5, 1.5], "open": 0.2, "closing": 1.0},
-            "j2": {"range": [0, 1.5], "open": 0.3, "closing": 0.5, "effort_limit": 0.25},
-        },
-        "keypoints": {"wrist": {"weight": 0, "body": "base", "pos": [0, 0.01, 0]}, "tip": 1},
-        "contact_bodies": {"palm": 0, "f1": 1, "f2": 3},
-        "thumb_bodies": ["f2"],
-        "grasp": dict.fromkeys(yaml.safe_load(assets.path("hands/leap/hand.yaml").read_text())["grasp"], 0.1),
-    } | changes
+    (folder / "elsewhere" / "model.xml").write_text(XML)
+    text = HAND | {"xml": "elsewhere/model.xml"} | changes
     file = folder / "hand.yaml"
     file.write_text(yaml.safe_dump(text, sort_keys=False))
     return file

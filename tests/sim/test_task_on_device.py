@@ -74,7 +74,7 @@ def test_a_run_on_a_gpu_is_the_run_on_the_cpu(request, household, balanced, came
 
 
 def test_a_step_waits_for_nothing_and_nothing_is_sent(gpu, household, balanced):
-    """Of the whole task, physics included; tests/sim/test_host_waits.py has every camera and disturbance."""
+    """A control step of the whole task, with physics; tests/sim/test_host_waits.py has all cameras and disturbances."""
     task = make_task(3, **options(household, balanced))
     task.reset()
     assert pretend_gpu.waits and pretend_gpu.sends  # a reset does
