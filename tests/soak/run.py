@@ -32,14 +32,15 @@ MEMORY_SHARE = 0.03
 """Largest change of resident memory after the warm-up, as a share."""
 PAGE_S = 60.0
 """Time after which another page replaces the one that is connected to the viewer [s]."""
-FOREVER = 1_000_000_000
+FOREVER = 1_000_000
+"""Trials and iterations that no run of hours reaches."""
 COMMANDS = {
     "evaluate": (
         "evaluate",
         "policy=allegro/student",
         "objects=generated:8",
         "num_envs=8",
-        f"trials={FOREVER // 1000}",
+        f"trials={FOREVER}",
         "num_threads=1",
     ),
     "train": (

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.soak.run import Sample, growth, warm
+from dexgrasp.policies.cli import main as cli
+from tests.soak.run import COMMANDS, Sample, growth, warm
 
 
 def samples(memory=lambda k: 500.0, handles=lambda k: 8, threads=lambda k: 2):
@@ -29,3 +30,8 @@ def test_growth_is_a_change_of_the_level_and_not_a_peak(given, expected):
 def test_the_warm_up_is_a_quarter_of_the_time_but_at_most_twenty_minutes():
     assert warm(samples(), 40)[0].time_min == 10
     assert warm(samples(), 120)[0].time_min == 20
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_commands_of_the_soak_are_accepted(name, capsys):
+    assert cli.main([*COMMANDS[name], "--cfg"]) == cli.OK, capsys.readouterr().err
