@@ -199,7 +199,12 @@ def cache_folder() -> Path:
     $DEXGRASP_CACHE/objects, or a folder below the user's cache.
     """
     base = os.environ.get("DEXGRASP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "dexgrasp"
-    return Path(base).expanduser() / "objects"
+    return expand_user(base) / "objects"
+
+
+def expand_user(path: str | Path) -> Path:
+    """Return a path with a leading ~ or ~user replaced; that of an unknown user stays as it is."""
+    return Path(os.path.expanduser(path))
 
 
 def _partial(path: Path) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from dexgrasp.utils.files import (
     LOCK,
     PARTIAL,
+    expand_user,
     folder_lock,
     remove_partial_folders,
     remove_partials,
@@ -122,7 +123,7 @@ def _writable(out: str | Path) -> Path:
     """Return the folder `out`, without links. Raises ValueError for a file and for a link to nothing."""
     if not str(out):
         raise ValueError("out is empty: give out=FOLDER, a new folder")
-    path = Path(out).expanduser()
+    path = expand_user(out)
     if path.is_symlink() and not path.exists():
         raise ValueError(f"out={path} is a link to {os.readlink(path)}, which does not exist: choose another out=")
     if path.is_symlink() or not path.name or ".." in path.parts:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
+from dexgrasp.utils.files import expand_user
+
 
 class PluginError(ImportError):
     """A module of `plugins=` that cannot be imported; the message says where it failed."""
@@ -55,7 +57,7 @@ def _import(name: str) -> ModuleType:
         if (folder := str(Path.cwd())) not in sys.path:
             sys.path.append(folder)  # last: a file there must not hide an installed package
         return importlib.import_module(name)
-    path = Path(name).expanduser().resolve()
+    path = expand_user(name).resolve()
     known = sys.modules.get(path.stem)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
@@ -76,7 +78,7 @@ def _import(name: str) -> ModuleType:
 
 def _portable(name: str) -> str:
     if name.endswith(".py"):
-        return str(Path(name).expanduser().resolve())
+        return str(expand_user(name).resolve())
     file = getattr(sys.modules.get(name), "__file__", None)
     return file if file and "." not in name and Path(file).name != "__init__.py" else name
 

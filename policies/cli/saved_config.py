@@ -8,6 +8,7 @@ from dexgrasp import configs
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.cli.option_docs import keys
 from dexgrasp.policies.run_directory import kind_of_run
+from dexgrasp.utils.files import expand_user
 from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import comma_separated
 
@@ -25,7 +26,7 @@ def split(schema: type, command: CliCommand, words: Sequence[str]) -> tuple[dict
             f"config=FILE comes first: later words win over the saved values, so that '{first}' in front of it would "
             "be lost"
         )
-    path = Path(first.removeprefix("config=")).expanduser()
+    path = expand_user(first.removeprefix("config="))
     file = path / "config.yaml" if path.is_dir() else path
     if not file.is_file():
         raise configs.ConfigError(f"{first}: no such file. Expected the config.yaml of a run directory")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from dexgrasp import assets
 from dexgrasp.sim.objects.library import MANIFEST, ObjectLibrary
+from dexgrasp.utils.files import expand_user
 from dexgrasp.utils.readers import DamagedFileError, read_json_object
 from dexgrasp.utils.text import did_you_mean
 
@@ -33,7 +34,7 @@ def open_library(spec: str | Path) -> ObjectLibrary:
         from dexgrasp.sim.objects import random_urdfs
 
         return random_urdfs.cached_library(int(public[1] or random_urdfs.COUNT))
-    path = Path(spec).expanduser()
+    path = expand_user(spec)
     if (path / MANIFEST).is_file() and _is_library(path / MANIFEST):
         return ObjectLibrary(path)
     from dexgrasp.sim.objects.importer import import_to_cache
@@ -53,7 +54,7 @@ def check_spec(spec: str | Path, key: str = "objects") -> None:
         raise ValueError(f"{key}: '{text[:60]}': the number of objects must lie in 1..{MOST}")
     if text == "shipped" or GENERATED.fullmatch(text) or RANDOM_URDFS.fullmatch(text):
         return
-    if not Path(text).expanduser().is_dir():
+    if not expand_user(text).is_dir():
         raise FileNotFoundError(
             f"{key}: '{spec}' is neither a known name nor a folder.{_suggestion(text)} "
             f"Expected 'shipped', 'generated:N' (N training objects; 'generated:N:validation', 'generated:N:test'), "

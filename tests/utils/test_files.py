@@ -18,6 +18,7 @@ from dexgrasp.utils.files import (
     append_text,
     atomic_folder,
     cache_folder,
+    expand_user,
     folder_lock,
     remove_partial_folders,
     remove_partials,
@@ -238,3 +239,9 @@ def test_the_cache_is_where_the_environment_says(monkeypatch, given, folder):
     for name, value in (given | {"HOME": "/folder/of/me"}).items():
         monkeypatch.setenv(name, value)
     assert cache_folder() == Path(folder)
+
+
+def test_the_folder_of_an_unknown_user_is_a_name(monkeypatch):
+    monkeypatch.setenv("HOME", "/mine")
+    assert expand_user("~/runs") == Path("/mine/runs")
+    assert expand_user("~nobody-here/runs") == Path("~nobody-here/runs")
