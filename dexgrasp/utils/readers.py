@@ -112,7 +112,7 @@ def read_json_object(path: str | Path) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def reading(path: str | Path, kind: str) -> Iterator[None]:
-    """Turn errors of missing keys and wrong types inside the block into DamagedFileError.
+    """Turn errors of missing keys and files and of wrong types inside the block into DamagedFileError.
 
     `path`: the file or folder that was read; `kind`: what was expected, in words.
     """
@@ -120,6 +120,8 @@ def reading(path: str | Path, kind: str) -> Iterator[None]:
         yield
     except KeyError as error:
         raise DamagedFileError(path, kind, f"it lacks {error}") from error
+    except FileNotFoundError as error:
+        raise DamagedFileError(path, kind, f"the file {error.filename} is missing") from error
     except (TypeError, AttributeError, IndexError) as error:
         raise DamagedFileError(path, kind, error) from error
 

@@ -97,7 +97,7 @@ def _facts_of_objects(run: StoredRun, known: Mapping[str, Any]) -> dict[str, Any
 def _stored_facts(path: Path) -> dict[str, Any]:
     """Return the facts of objects in a diagnostics.json, those that are whole."""
     with reading(path, "JSON file of an evaluation"):
-        stored = dict(read_json_object(path)["objects"])
+        stored = read_json_object(path)["objects"]
         for name, facts in stored.items():
             numbers = [facts["mass_kg"], *facts["extents_m"]]
             words = [name, facts["family"], facts["split"]]

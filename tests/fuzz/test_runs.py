@@ -1,8 +1,10 @@
 """Small real runs with random options in range, the ends of ranges included: they end well or in one line."""
 
+import contextlib
 import os
 import resource
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -68,7 +70,8 @@ def run_in_process(words, out) -> tuple[int, str]:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
-            status = cli.main(list(words))
+            with open(descriptor, "w", buffering=1) as sys.stdout, contextlib.redirect_stderr(sys.stdout):  # not pytest's
+                status = cli.main(list(words))
         except BaseException as error:
             print(f"Traceback: {error!r}", flush=True)
             status = 99

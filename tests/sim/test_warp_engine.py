@@ -316,7 +316,7 @@ def test_a_buffer_that_is_too_small_is_an_error_that_says_which_number_to_raise(
         engine.reset(torch.arange(3), start)
 
 
-def test_high_water_marks_count_the_most_that_was_asked_for(pool, start):
+def test_peak_usage_counts_the_most_that_was_asked_for(pool, start):
     """Boxes on the table: MuJoCo lists as many contacts and rows for each."""
     box = pool.library.names[0]
     engine = WarpEngine(pool, 3, ROOM)
@@ -440,7 +440,7 @@ def test_a_warm_up_finds_buffers_that_are_large_enough(pool, allegro, household,
     for _ in range(task.episode_steps):
         task.step(torch.zeros(4, task.num_actions))
     task.engine.check()
-    assert task.engine.buffers.high_water().rows < sized.njmax
+    assert task.engine.buffers.peak_usage().rows < sized.njmax
 
 
 @pytest.fixture
