@@ -24,6 +24,8 @@ from dexgrasp.utils.files import write_json
 from dexgrasp.utils.timers import LapTimer, latency_summary
 
 WARM_UP = 5
+TRIES = 10
+"""Scenes of a kind that are tried until the pipeline finds an object in one."""
 BATCH = (256, 512)
 """Environments and points of the features in training."""
 
@@ -71,7 +73,7 @@ def _scenes(cfg: BenchPerceptionCfg) -> list[DepthScene]:
     """Return one scene of every kind that contains an object."""
     library, segmenter, found = open_library(cfg.objects), None, []
     for kind in SCENES:
-        for seed in range(cfg.seed, cfg.seed + 100):
+        for seed in range(cfg.seed, cfg.seed + TRIES):
             scene = make_scene(kind, library, seed)
             segmenter = segmenter or Segmenter(cfg.segment, scene.frame.intrinsics)
             try:

@@ -127,13 +127,13 @@ def code_of_trials(path: Path, facts: dict[str, Any], outcomes: Sequence[Outcome
 
     `path`: run directory; `facts`: content of its run.json. Ordered by the last start of each version.
     """
-    starts = [one if isinstance(one, dict) and "versions" in one else {} for one in facts["starts"]]
+    starts = [one if isinstance(one, dict) and {"git", "versions"} <= set(one) else {} for one in facts["starts"]]
     unknown = {"git": None, "versions": {}} if any(starts) else {key: facts[key] for key in ("git", "versions")}
     ran = starts_of_trials(path / "blocks.jsonl")
     by_start = Counter(ran.get((one.disturbance, one.trial), -1) for one in outcomes)
     code: dict[str, dict[str, Any]] = {}
     for start, trials in sorted(by_start.items()):
-        ran_by = starts[start] if 0 <= start < len(starts) else unknown
+        ran_by = (0 <= start < len(starts) and starts[start]) or unknown
         one = {key: value for key, value in ran_by.items() if key in unknown}
         found = code.pop(json.dumps(one), one | {"trials": 0})
         code[json.dumps(one)] = found | {"trials": found["trials"] + trials}

@@ -13,7 +13,7 @@ from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.evaluation import html_report
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import code_of_trials
-from dexgrasp.policies.evaluation.trial_store import BlockLog, TrialBlock, starts_of_trials
+from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, TrialBlock, starts_of_trials
 from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.policies.training.config import TrainCfg
@@ -136,6 +136,15 @@ def test_a_run_of_a_version_that_recorded_no_inputs_goes_on_and_says_so(here, ca
     assert "which did not record its inputs: they are not compared" in capsys.readouterr().err
     code = json.loads((here / "run/result.json").read_text())["code"]
     assert [(one["git"] and one["git"]["hash"][0], one["trials"]) for one in code] == [(None, 2), ("b", 1)]
+
+
+@pytest.mark.parametrize("damage", [{}, {"versions": {}}, 5, None])
+def test_trials_of_a_start_that_is_damaged_are_of_unknown_code(here, damage):
+    facts, trials = run_directory.read_facts(here / "run"), JsonLinesStore(here / "run/trials.jsonl").read()
+    whole = code_of_trials(here / "run", facts | {"starts": [*facts["starts"], damage]}, trials)
+    assert [(one["git"]["hash"][0], one["trials"]) for one in whole] == [("a", 2)]
+    (lost,) = code_of_trials(here / "run", facts | {"starts": [damage, *facts["starts"]]}, trials)
+    assert lost == {"git": None, "versions": {}, "trials": 2}
 
 
 def test_objects_that_a_policy_was_trained_on_are_said(here, capsys):
