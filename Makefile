@@ -35,7 +35,8 @@ help:
 
 setup: $(READY)
 
-pip_install = $(VENV)/bin/python -m pip install --disable-pip-version-check $(1) --constraint constraints.txt | sed -un '/^ *Downloading/p'
+PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
+DOWNLOADS := sed -un '/^ *Downloading/p'
 
 $(BASE): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "dexgrasp needs Python 3.11 or newer; '$(PYTHON)' is not installed (try: make PYTHON=python3.12 ...)" >&2; exit 1; }
@@ -44,13 +45,13 @@ $(BASE): pyproject.toml constraints.txt
 	@$(MAKE) --no-print-directory system
 	@test -x $(VENV)/bin/python && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
 	@echo "installing Python packages (a minute or two the first time)"
-	@$(call pip_install,--editable '.[export,viz]')
+	@$(PIP_INSTALL) --editable '.[export,viz]' | $(DOWNLOADS)
 	@touch $(BASE)
 	@echo "ready: $$($(VENV)/bin/dexgrasp --version)"
 
 $(READY): $(BASE) ros2_ws/src/dexgrasp_ros/setup.py
 	@echo "installing Python packages for development, tests and ROS 2 (some minutes the first time)"
-	@$(call pip_install,--editable '.[dev,ros]' --editable ros2_ws/src/dexgrasp_ros)
+	@$(PIP_INSTALL) --editable '.[dev,ros]' --editable ros2_ws/src/dexgrasp_ros | $(DOWNLOADS)
 	@touch $(READY)
 
 # Libraries for headless rendering and the camera. Never fatal: without them videos are left out, nothing else.

@@ -202,6 +202,7 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
     actor = checkpoint.actor
     assert isinstance(actor, StudentActor)
     controller = DeployableController(actor, checkpoint.hand, checkpoint.task, POINTS).eval()
+    log.info("export: writing the policy as ONNX (about a minute)")
     write_graph(controller, folder / GRAPH)
     contract = make_contract(checkpoint, controller)
     write_bundle(folder, contract, _golden(controller, []))
