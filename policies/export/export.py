@@ -164,6 +164,7 @@ class ExportCfg:
 def export(cfg: ExportCfg) -> dict[str, Any]:
     """Write the bundle; return its deviation from the checkpoint."""
     torch.set_num_threads(1)
+    log.setLevel(logging.INFO)  # as in a run directory: the steps are told
     with claimed_folder(cfg.out, BUNDLE) as out:
         parity = write_new_bundle(cfg, out)
     print(f"bundle: {out}")

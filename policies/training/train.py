@@ -73,6 +73,7 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
             encoder=cfg.history_encoder,
             **options,
         )
+    learner.first_iteration = int(cfg.stage == "student" or bool(cfg.init_checkpoint))
     if resumes:
         log.info("going on from %s", last)
         return learner.resume(last)
@@ -229,12 +230,12 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     if distributed.rank() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
     if stop.asked:
-        raise KeyboardInterrupt(f"stopped after iteration {learner.iteration}, the same with out={path} goes on")
+        raise KeyboardInterrupt(f"stopped after iteration {learner.iterations_run}, the same with out={path} goes on")
     if distributed.rank() == 0:
         print(summary(cfg, path, learner, done=steps <= learner.num_timesteps))
         if unfinished:
             print(f"{env.task.device.type.upper() + ' time':17}{profile}")
-    return {"best": validation.best, "path": str(path), "iteration": learner.iteration}
+    return {"best": validation.best, "path": str(path), "iteration": learner.iterations_run}
 
 
 def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
@@ -252,7 +253,7 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
     return "\n".join(
         (
-            f"iterations       {learner.iteration}; to go on: {more}",
+            f"iterations       {learner.iterations_run}; to go on: {more}",
             f"best validation  {best}",
             f"curves           {path / 'curves.png'}",
             f"next             dexgrasp evaluate policy={path}",
