@@ -28,6 +28,11 @@ def comma_separated(words: Iterable[object]) -> str:
     return ", ".join(str(word) for word in words) or "none"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun: "1 mesh", "2 meshes"; `plural`: where it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def shown(value: object, most: int = 80) -> str:
     """Return the value as Python writes it, on one line, cut after `most` characters."""
     writer = reprlib.Repr()  # its limits hold before the text is made: a value may be huge
