@@ -15,6 +15,7 @@ from dexgrasp.utils.bounds import Bounds, Seed, Threads, bounded
 from dexgrasp.utils.files import LOCK, PARTIAL
 from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
 from dexgrasp.utils.readers import read_json_object
+from dexgrasp.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ def generate(cfg: GenerateCfg) -> None:
     took_s = time.monotonic() - start
     families = sorted({e.family for e in library.entries})
     kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"{len(library)} objects of {len(families)} families, split {cfg.split}, in {library.path}")
+    print(f"{counted(len(library), 'object')} of {counted(len(families), 'family', 'families')}, split {cfg.split}, in {library.path}")
     print(f"{took_s:.1f} s, {len(library) / took_s:.1f} objects/s, at most {kib / 1024:.0f} MiB in one process")
 
 
@@ -147,7 +148,7 @@ def show(cfg: ShowCfg) -> None:
     out = claim_file(cfg.out)
     library = open_library(cfg.library)
     path = contact_sheet.show(library, out, cfg.most, cfg.pieces)
-    print(f"{min(cfg.most, len(library))} of {len(library)} objects of {library.path} drawn in {path}")
+    print(f"{min(cfg.most, len(library))} of {counted(len(library), 'object')} of {library.path} drawn in {path}")
 
 
 def compare(cfg: CompareLibraryCfg) -> None:
@@ -158,7 +159,7 @@ def compare(cfg: CompareLibraryCfg) -> None:
         library, real = open_library(cfg.library), open_library(cfg.meshes)
         marginals = comparison.compare(library, real)
         comparison.write_comparison(marginals, library, real, run.path)
-    print(f"{library.path} ({len(library)} objects) beside {cfg.meshes} ({len(real)} objects)")
+    print(f"{library.path} ({counted(len(library), 'object')}) beside {cfg.meshes} ({counted(len(real), 'object')})")
     print(comparison.report(marginals))
     print(f"numbers and plots in {cfg.out}/compare.json and compare.png")
 

@@ -47,6 +47,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
 from dexgrasp.utils import distributed
 from dexgrasp.utils.interrupt import StopRequest
+from dexgrasp.utils.text import counted
 
 log = logging.getLogger("dexgrasp")
 
@@ -216,7 +217,7 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     )
     profile = ProfilerCallback([checkpoints, validation])
     steps = env.num_envs * distributed.world_size() * learner.num_steps * cfg.iterations
-    log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
+    log.info("%s of %s: %s, %s", cfg.stage, cfg.hand, counted(len(env.task.library), "object"), path)
     stop, unfinished = StopRequest("after this iteration"), steps > learner.num_timesteps
     console = ConsoleCallback(cfg.iterations, cfg.time_limit_min, stop)
     try:
@@ -244,7 +245,7 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
     if (path / "best.zip").is_file():
         result = success_summary(round(learner.best_validation * cfg.validation_trials), cfg.validation_trials)
         low, high = (100 * end for end in result["wilson95"])
-        count = f"{result['successes']} of {result['trials']} trials; 95 % interval {low:.1f} – {high:.1f} %"
+        count = f"{result['successes']} of {counted(result['trials'], 'trial')}; 95 % interval {low:.1f} – {high:.1f} %"
         best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
     following = {
         "teacher": f"dexgrasp train recipe=student teacher={path}",
