@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-
 from dexgrasp import configs
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint

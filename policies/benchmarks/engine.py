@@ -32,8 +32,8 @@ from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import write_json
-from dexgrasp.utils.timers import Stopwatch
 from dexgrasp.utils.text import print_table
+from dexgrasp.utils.timers import Stopwatch
 
 NOISE_SD = 0.3
 """Standard deviation of the random actions on top of the scripted grasp, as in training."""

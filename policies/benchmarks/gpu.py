@@ -33,8 +33,8 @@ from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.bounds import Bounds, NumTrials, Seed, bounded
 from dexgrasp.utils.files import write_json
-from dexgrasp.utils.timers import Stopwatch, device_clock
 from dexgrasp.utils.text import print_table
+from dexgrasp.utils.timers import Stopwatch, device_clock
 
 Part = Literal["parity", "stepping", "learning"]
 GOALS = {"stepping": 100_000, "learning": 80_000}
@@ -254,10 +254,9 @@ def _line(part: str, cell: dict[str, Any]) -> str:
 
 def _show_parity(free: dict[int, dict[str, float]]) -> None:
     table = [("quantity", *(f"{steps} steps" for steps in free))]
-    for name in (*HAND, *FLIGHT):
-        table.append((name, *(f"{found[name]:.1e}" for found in free.values())))
+    table += [(name, *(f"{found[name]:.1e}" for found in free.values())) for name in (*HAND, *FLIGHT)]
     for group, place in (("hand, allowed", 0), ("object, allowed", 1)):
-        table.append((group, *(f"{ALLOWED[steps][place]:.0e}" for steps in free)))
+        table += [(group, *(f"{ALLOWED[steps][place]:.0e}" for steps in free))]
     print_table(table, "CPU and Warp without contact, differences")
 
 

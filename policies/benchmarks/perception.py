@@ -19,8 +19,8 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.synthetic_scenes import SCENES, DepthScene, make_scene
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import write_json
-from dexgrasp.utils.timers import LapTimer, latency_summary
 from dexgrasp.utils.text import counted, print_table
+from dexgrasp.utils.timers import LapTimer, latency_summary
 
 WARM_UP = 5
 BATCH = (256, 512)

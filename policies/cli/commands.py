@@ -64,7 +64,7 @@ COMMANDS = (
         function="dexgrasp.policies.cli.listing:list_assets",
         positional=("what",),
         group="start",
-        examples=("list policies", "list objects", "list cameras"),
+        examples=("list", "list policies", "list objects"),
     ),
     CliCommand(
         words="completion",

@@ -131,7 +131,8 @@ def generate(cfg: GenerateCfg) -> None:
     took_s = time.monotonic() - start
     families = sorted({e.family for e in library.entries})
     kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"{counted(len(library), 'object')} of {counted(len(families), 'family', 'families')}, split {cfg.split}, in {library.path}")
+    made = f"{counted(len(library), 'object')} of {counted(len(families), 'family', 'families')}"
+    print(f"{made}, split {cfg.split}, in {library.path}")
     print(f"{took_s:.1f} s, {len(library) / took_s:.1f} objects/s, at most {kib / 1024:.0f} MiB in one process")
 
 

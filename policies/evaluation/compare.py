@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.evaluation.evaluate import MAY_DIFFER, evaluate
 from dexgrasp.policies.evaluation.report import write_comparison

@@ -108,7 +108,9 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
     total = cfg.trials * len(cfg.disturbances())
     with Progress(total, "evaluate", done=min(len(stored), total)) as progress:
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
-            log.info("disturbance %s: up to trial %d on %s", disturbance, cfg.trials - 1, counted(len(library), "object"))
+            log.info(
+                "disturbance %s: up to trial %d on %s", disturbance, cfg.trials - 1, counted(len(library), "object")
+            )
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
             task.nan_guard.dump_dir = run.path
             policy = make_policy(cfg.policy, task)
@@ -119,7 +121,9 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
                 store.append([asdict(outcome) for outcome in outcomes])
                 stored += outcomes
                 simulated += len(outcomes)
-                progress.advance(len(outcomes), counted(sum(outcome.success for outcome in stored), "success", "successes"))
+                progress.advance(
+                    len(outcomes), counted(sum(outcome.success for outcome in stored), "success", "successes")
+                )
     return plan.select(stored), simulated
 
 

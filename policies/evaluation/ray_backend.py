@@ -78,7 +78,9 @@ def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, run: Run) -> tuple[list
             progress.advance(len(fresh), counted(won, "success", "successes"))
     stored = store.resume(plan)
     if missing := plan.remaining(stored):
-        raise RuntimeError(f"{counted(len(missing), 'block')} of trials missing in {store.folder}: run the same command again")
+        raise RuntimeError(
+            f"{counted(len(missing), 'block')} of trials missing in {store.folder}: run the same command again"
+        )
     outcomes = plan.select(stored)
     JsonLinesStore(run.path / "trials.jsonl").rewrite(outcomes)
     return outcomes, simulated

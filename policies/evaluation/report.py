@@ -113,7 +113,9 @@ def _is_text(value: object) -> bool:
 def _rate(run: StoredRun) -> str:
     row = success_summary(sum(one.success for one in run.outcomes), len(run.outcomes))
     low, high = (100 * end for end in row["wilson95"])
-    interrupted = f", interrupted: {row['trials']} of {counted(run.planned, 'trial')}" if row["trials"] < run.planned else ""
+    interrupted = (
+        f", interrupted: {row['trials']} of {counted(run.planned, 'trial')}" if row["trials"] < run.planned else ""
+    )
     interval = f"95 % interval {low:.1f} – {high:.1f} %"
     return f"{100 * row['success_rate']:.1f} % of {row['trials']} trials ({interval}){interrupted}"
 

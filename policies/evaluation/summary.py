@@ -63,8 +63,8 @@ def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
     if notes["trained_on"]:
         count, total = len(notes["trained_on"]), len(notes["objects"])
         found.append(
-            f"{count} of {counted(total, 'object')} {'is' if count == 1 else 'are'} of the training split, or the policy was trained on them: this is no test "
-            "on unseen objects"
+            f"{count} of {counted(total, 'object')} {'is' if count == 1 else 'are'} of the training split, or the "
+            "policy was trained on them: this is no test on unseen objects"
         )
     if len(code := notes.get("code", ())) > 1:
         parts = ", ".join(f"{code_in_words(one)}: {counted(one['trials'], 'trial')}" for one in code)

@@ -6,16 +6,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-
 from dexgrasp.policies.deploy.shipped import find_bundle
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.text import counted, print_table
 from dexgrasp.utils.timers import PERCENTILES
 from dexgrasp_ros import config
 from dexgrasp_ros.simulation.closed_loop import ClosedLoop, Trial
 from dexgrasp_ros.simulation.video import write_video
-from dexgrasp.utils.text import counted, print_table
 
 ROWS = ("camera_age", "policy", "command", "camera_to_command", "period")
 """Rows: age of the newest depth image when the policy runs; policy; tick to command; depth stamp to command; period."""
