@@ -24,7 +24,8 @@ def planned(folder, *targets):
 def clone(tmp_path):
     """A clone named as the package is, without its documents and tests."""
     folder = tmp_path / "dexgrasp"
-    left_out = shutil.ignore_patterns(".git", ".venv", "__pycache__", "*.egg-info", "runs", "build", "docs", "tests", "*.npz")
+    names = (".git", ".venv", "__pycache__", "*.egg-info", "runs", "build", "docs", "tests")
+    left_out = shutil.ignore_patterns(*names)
     shutil.copytree(ROOT, folder, symlinks=True, ignore=left_out)
     return folder
 

@@ -96,7 +96,7 @@ class ShowCfg:
 
     library: str = "shipped"
     """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
-    out: str = "objects.png"
+    out: str = "runs/objects.png"
     """PNG file to write."""
     most: Annotated[int, Bounds(1, 10_000)] = 144
     """Largest number of objects on the sheet, spread evenly over the families."""
@@ -117,8 +117,8 @@ class CompareLibraryCfg:
     """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
     meshes: str
     """Folder of real meshes, or a library made from one."""
-    out: str = "compare"
-    """Folder of compare.json and compare.png."""
+    out: str = ""
+    """Folder of compare.json and compare.png; empty = a new one under runs/."""
 
 
 def generate(cfg: GenerateCfg) -> None:
@@ -162,7 +162,7 @@ def compare(cfg: CompareLibraryCfg) -> None:
         comparison.write_comparison(marginals, library, real, run.path)
     print(f"{library.path} ({counted(len(library), 'object')}) beside {cfg.meshes} ({counted(len(real), 'object')})")
     print(comparison.report(marginals))
-    print(f"numbers and plots in {cfg.out}/compare.json and compare.png")
+    print(f"numbers and plots in {run.path}/compare.json and compare.png")
 
 
 def _is_library(folder: Path, request: str, parts: set[str]) -> bool:
