@@ -49,7 +49,7 @@ def terminal_width() -> int | None:
 
 
 def print_table(rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print rows of cells, the first one with the titles of the columns, as a table that fits the terminal."""
+    """Print rows of cells as a table that fits the terminal; the first row holds the titles."""
     if title:
         print(title)
     print(text_table(rows, terminal_width()))

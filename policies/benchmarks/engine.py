@@ -340,13 +340,13 @@ def _line(cell: Cell) -> str:
 
 
 def _show(cells: list[Cell], others: dict[str, dict], path: Path) -> None:
-    columns = "preset|envs|threads|steps/s|steps/cpu-s|in grasp|/ bare|physics|features|rewards|reset|rest|MB/env"
-    table = [tuple(columns.split("|"))]
+    columns = "preset, envs, threads|steps/s|steps/cpu-s|in grasp|/ bare|physics|features|rewards|reset|rest|MB/env"
+    table: list[list[str]] = [[*columns.split("|")]]
     for cell in cells:
         parts = [f"{cell.shares.get(p, 0):.1%}" for p in ("physics", "features", "rewards", "reset", "rest")]
         rates = [f"{rate:,.0f}" for rate in (cell.per_wall_s, cell.per_cpu_s, cell.grasp_per_cpu_s)]
-        first = (cell.preset, str(cell.envs), str(cell.threads))
-        table.append((*first, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}"))
+        first = f"{cell.preset}, {cell.envs}, {cell.threads}"
+        table.append([first, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}"])
     print_table(table, "control steps, whole task")
     for other in others.values():
         rates = ", ".join(f"{value:,.0f} {key}" for key, value in other.items() if key.endswith("_s"))

@@ -262,13 +262,15 @@ def _show_parity(free: dict[int, dict[str, float]]) -> None:
 
 def show_stepping(cells: list[dict[str, Any]]) -> None:
     """Print the table of the stepping rates."""
-    columns = "preset|envs|steps/s|no resets|physics alone|physics|features|rewards|reset|rest|rows|njmax|contacts|room"
-    table = [tuple(columns.split("|"))]
+    columns = (
+        "preset, envs|steps/s|no resets|physics alone|physics|features|rewards|reset|rest|rows|njmax|contacts|room"
+    )
+    table: list[list[str]] = [[*columns.split("|")]]
     for cell in cells:
         rates = [f"{cell[name]:,.0f}" for name in ("per_s", "without_resets_per_s", "physics_alone_per_s")]
         parts = [f"{cell['shares'].get(part, 0):.0%}" for part in ("physics", "features", "rewards", "reset", "rest")]
         buffers = cell["buffers"]
         most = str(max(buffers["contacts"], buffers["pairs"]))
         room = [str(buffers["rows"]), str(buffers["njmax"]), most, str(buffers["naconmax"])]
-        table.append((cell["preset"], str(cell["envs"]), *rates, *parts, *room))
+        table.append([f"{cell['preset']}, {cell['envs']}", *rates, *parts, *room])
     print_table(table, "engine=warp: control steps/s, shares of time, buffers")

@@ -127,9 +127,9 @@ def _time_batch(repeats: int = 30) -> list[float]:
 
 
 def _show(facts: dict) -> None:
-    rows = [("stage", "median ms", "p95 ms", "min ms")]
+    rows = [["stage", "median ms", "p95 ms", "min ms"]]
     for stage, row in facts["stages_ms"].items():
-        rows.append((stage, *(f"{row[key]:.2f}" for key in ("median", "p95", "min"))))
+        rows.append([stage, *(f"{row[key]:.2f}" for key in ("median", "p95", "min"))])
     print_table(rows, f"{counted(facts['frames'], 'image')} of 640x480, one thread")
     batch = facts["features_batch"]
     print(

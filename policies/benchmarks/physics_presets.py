@@ -101,9 +101,9 @@ def _row(outcomes: list[Outcome], reference: list[Outcome], task: TaskCfg, cpu_s
 
 def _show(rows: dict[str, dict], cfg: BenchPhysicsCfg) -> None:
     columns = "preset|success|agreement|only here|only reference|steps/cpu-s|x real time|penetration p99"
-    table = [tuple(columns.split("|"))]
+    table: list[list[str]] = [[*columns.split("|")]]
     for name, row in rows.items():
-        cells = (
+        cells = [
             name,
             f"{row['success_rate']:.1%}",
             f"{row['agreement']:.1%}",
@@ -112,6 +112,6 @@ def _show(rows: dict[str, dict], cfg: BenchPhysicsCfg) -> None:
             f"{row['control_steps_per_cpu_s']:,.0f}",
             f"{row['real_time_factor']:.0f}",
             f"{1e3 * row['penetration_p99_m']:.2f} mm",
-        )
+        ]
         table.append(cells)
     print_table(table, f"{cfg.policy}, {cfg.hand}, {cfg.objects}, {counted(cfg.trials, 'trial')}")

@@ -95,11 +95,11 @@ def summarise(kind: str, results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    heads = ("scene", "what", "n", "median", "mean", "5 %", f">= {GOOD}", "> 0.2", "nothing found")
+    heads = ["scene", "what", "n", "median", "mean", "5 %", f">= {GOOD}", "> 0.2", "nothing found"]
     table = [heads]
     for row in rows:
         numbers = [f"{row[key]:.3f}" for key in ("iou_median", "iou_mean", "iou_p5")]
         shares = [f"{row[key]:.0%}" for key in ("good", "touched")]
         what = SCENES.get(row["kind"], "")
-        table.append((row["kind"], what, str(row["scenes"]), *numbers, *shares, str(row["nothing"])))
+        table.append([row["kind"], what, str(row["scenes"]), *numbers, *shares, str(row["nothing"])])
     print_table(table, "intersection over union of the object's pixels with the truth")

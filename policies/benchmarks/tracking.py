@@ -140,13 +140,13 @@ def _middle_and_end(values_m: Tensor) -> dict[str, float]:
 
 def show(result: dict[str, dict[str, dict]], title: str) -> None:
     """Print the table."""
-    columns = ("camera", "phase", "place", "95 %", "surface", "95 %", "visible", "unseen", "lost", "right", "noticed")
+    columns = ["camera, phase", "place", "95 %", "surface", "95 %", "visible", "unseen", "lost", "right", "noticed"]
     table = [columns]
     for camera, phases in result.items():
         for name, row in phases.items():
             lengths = [f"{row[key][k]:.1f} mm" for key in ("place_mm", "surface_mm") for k in ("median", "p95")]
             keys = ("visible_share", "unseen", "lost_of_seen", "declared_right", "off_declared_lost")
-            table.append((camera, name, *lengths, *(_percent(row[key]) for key in keys)))
+            table.append([f"{camera}, {name}", *lengths, *(_percent(row[key]) for key in keys)])
     print_table(table, title)
     print(
         f"unseen: too few points. lost: of the seen, those said to be lost. right: of those said to be on track, not "
