@@ -1,10 +1,12 @@
 # make demo | train | test | check | setup | clean. Each does its own set-up on a fresh machine; a second run starts at once.
+# Two steps of set-up: what the commands need (BASE), then what development, tests and ROS 2 need as well (READY).
 
 SHELL := bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 VENV := .venv
+BASE := $(VENV)/.base
 READY := $(VENV)/.ready
 APT := libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri libosmesa6 libusb-1.0-0
 JOBS ?= 2
@@ -27,22 +29,30 @@ help:
 	@echo "make soak    set up, evaluate, train and view for two hours at once, fail where memory, handles or threads grow (ARGS='minutes=30')"
 	@echo "make docs    set up, build the documentation in build/site; a broken link or an undocumented public name is an error"
 	@echo "make check   set up, lint, formatting, types, import rules"
-	@echo "make setup   virtual environment, Python packages, system libraries for rendering"
+	@echo "make setup   all of the set-up: virtual environment, packages for commands, development and ROS 2, system libraries for rendering"
 	@echo "make format  let ruff format and repair"
 	@echo "make clean   remove the virtual environment and caches"
 
 setup: $(READY)
 
-$(READY): pyproject.toml constraints.txt ros2_ws/src/dexgrasp_ros/setup.py
+PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
+DOWNLOADS := sed -un '/^ *Downloading/p'
+
+$(BASE): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "dexgrasp needs Python 3.11 or newer; '$(PYTHON)' is not installed (try: make PYTHON=python3.12 ...)" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; v = "%d.%d" % sys.version_info[:2]; sys.exit(0 if sys.version_info >= (3, 11) else "dexgrasp needs Python 3.11 or newer; $(PYTHON) is " + v + " (try: make PYTHON=python3.12 ...)")'
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) comes without ensurepip: install the package python3-venv (apt-get install python3-venv), then run make again" >&2; exit 1; }
 	@$(MAKE) --no-print-directory system
 	@test -x $(VENV)/bin/python && $(VENV)/bin/python -m pip --version >/dev/null 2>&1 || { echo "creating $(VENV)"; $(PYTHON) -m venv --clear $(VENV); }
-	@echo "installing Python packages (some minutes the first time)"
-	@$(VENV)/bin/python -m pip install --disable-pip-version-check --editable '.[dev,ros]' --editable ros2_ws/src/dexgrasp_ros --constraint constraints.txt | sed -un '/^ *Downloading/p'
-	@touch $(READY)
+	@echo "installing Python packages (a minute or two the first time)"
+	@$(PIP_INSTALL) --editable '.[export,viz]' | $(DOWNLOADS)
+	@touch $(BASE)
 	@echo "ready: $$($(VENV)/bin/dexgrasp --version)"
+
+$(READY): $(BASE) ros2_ws/src/dexgrasp_ros/setup.py
+	@echo "installing Python packages for development, tests and ROS 2 (some minutes the first time)"
+	@$(PIP_INSTALL) --editable '.[dev,ros]' --editable ros2_ws/src/dexgrasp_ros | $(DOWNLOADS)
+	@touch $(READY)
 
 # Libraries for headless rendering and the camera. Never fatal: without them videos are left out, nothing else.
 system:
@@ -54,12 +64,12 @@ system:
 	{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$${missing[@]}" >/dev/null; } \
 	|| echo "could not install $${missing[*]}: videos are left out until they are there"
 
-demo: $(READY)
+demo: $(BASE)
 	@$(VENV)/bin/dexgrasp demo $(ARGS)
 
 LEARN = OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --nproc-per-node=$(JOBS) -m dexgrasp train hand=$(HAND) num_envs=$$((256 / $(JOBS)))
 
-train: $(READY)
+train: $(BASE)
 	$(LEARN) recipe=teacher out=$(RUNS)/teacher $(ARGS)
 	$(LEARN) recipe=student out=$(RUNS)/student teacher=$(RUNS)/teacher $(ARGS)
 	$(LEARN) recipe=refinement out=$(RUNS)/refinement init_checkpoint=$(RUNS)/student/last.zip teacher=$(RUNS)/teacher $(ARGS)

@@ -33,6 +33,14 @@ class ConfigError(ValueError):
     """Refuses a key, group or value; the text names it, what was expected and what is known."""
 
 
+class UnknownKeyError(ConfigError):
+    """Refuses a key that the configuration lacks; `key` is its dotted name."""
+
+    def __init__(self, text: str, key: str) -> None:
+        super().__init__(text)
+        self.key = key
+
+
 class CommandLineValue(str):
     """A value as typed on the command line; the field that receives it decides how it is parsed."""
 
@@ -266,7 +274,7 @@ class _Reader:
         for key in tree:
             if key not in hints:
                 full = prefix + _deepest(str(key), tree[key])
-                raise ConfigError(self._unknown(full, [prefix + known for known in hints]))
+                raise UnknownKeyError(self._unknown(full, [prefix + known for known in hints]), full)
         given = {}
         for field in dataclasses.fields(schema):  # type: ignore[arg-type]
             hint, value = hints[field.name], tree.get(field.name, NOT_GIVEN)

@@ -1,5 +1,6 @@
 """Words of messages: the nearest known names, names in a row, tables."""
 
+import re
 import reprlib
 import shutil
 import sys
@@ -28,6 +29,11 @@ def comma_separated(words: Iterable[object]) -> str:
     return ", ".join(str(word) for word in words) or "none"
 
 
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number and its noun: "1 mesh", "2 meshes"; `plural`: where it is not the noun with an s."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def shown(value: object, most: int = 80) -> str:
     """Return the value as Python writes it, on one line, cut after `most` characters."""
     writer = reprlib.Repr()  # its limits hold before the text is made: a value may be huge
@@ -42,24 +48,69 @@ def terminal_width() -> int | None:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
+def print_table(rows: Sequence[Sequence[str]], title: str = "") -> None:
+    """Print rows of cells as a table that fits the terminal; the first row holds the titles."""
+    if title:
+        print(title)
+    print(text_table(rows, terminal_width()))
+
+
 def text_table(rows: Sequence[Sequence[str]], width: int | None = None) -> str:
     """Return rows of cells as aligned columns; the first row holds the titles and is underlined.
 
-    `width`: columns of the terminal; cells of the widest columns, but of the first one, are wrapped at blanks to fit.
+    `width`: columns of the terminal. To fit, cells of the widest columns, but of the first one, are wrapped at blanks;
+    columns that do not fit even so follow in a second table, behind the first column again. Columns of numbers are
+    aligned at the right.
     """
-    columns = list(zip(*rows, strict=True))
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    parts = _split_columns(columns, width)
+    return "\n\n".join(_aligned(part, width) for part in parts)
+
+
+def _split_columns(columns: Sequence[list[str]], width: int | None) -> list[list[list[str]]]:
+    """Return the columns in groups that can fit the width, each of which starts with the first column."""
+    parts = [[columns[0]]]
+    for column in columns[1:]:
+        if width is not None and len(parts[-1]) > 1 and _total(map(_least_width, [*parts[-1], column])) > width:
+            parts.append([columns[0]])
+        parts[-1].append(column)
+    return parts
+
+
+def _aligned(columns: Sequence[list[str]], width: int | None) -> str:
     widths = [max(map(len, column)) for column in columns]
-    least = [widths[0], *(max(len(word) for cell in column for word in ["", *cell.split()]) for column in columns[1:])]
-    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and widths != least:
+    least = [widths[0], *map(_least_width, columns[1:])]
+    while width is not None and _total(widths) > width and widths != least:
         widest = max((size, i) for i, size in enumerate(widths) if size > least[i])[1]
         widths[widest] -= 1
-    lines = [_wrapped(row, widths) for row in rows]
+    right = [bool(column[1:]) and all(map(_is_number, column[1:])) for column in columns]
+    lines = [_wrapped(row, widths, right) for row in zip(*columns, strict=True)]
     return "\n".join([lines[0], "  ".join("-" * width for width in widths), *lines[1:]])
 
 
-def _wrapped(row: Sequence[str], widths: Sequence[int]) -> str:
+def _total(widths: Iterable[int]) -> int:
+    """Return the width of a table, with two blanks between columns."""
+    return sum(width + 2 for width in widths) - 2
+
+
+def _least_width(column: Sequence[str]) -> int:
+    """Return the width below which a column cannot be wrapped; cells of numbers stay whole."""
+    return max(len(word) for cell in column for word in ([cell] if _is_number(cell) else ["", *cell.split()]))
+
+
+def _is_number(cell: str) -> bool:
+    """Return whether a cell holds a number, with its unit or interval; also where it is missing."""
+    return cell in ("", "-", "none") or re.match(r"[-+<]?\d", cell) is not None
+
+
+def _wrapped(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> str:
     """Return a row of a table, on several lines where cells are longer than their columns."""
     cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
-    parts = zip_longest(*cells, fillvalue="")
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(part, widths, strict=True)).rstrip() for part in parts]
+    lines = []
+    for part in zip_longest(*cells, fillvalue=""):
+        fitted = (
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(part, widths, right, strict=True)
+        )
+        lines.append("  ".join(fitted).rstrip())
     return "\n".join(lines)

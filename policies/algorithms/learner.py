@@ -126,7 +126,9 @@ class Learner(ABC):
         self.num_steps = env.task.episode_steps
         """Control steps of a rollout: one episode."""
         self.iteration = 0
-        """Finished iterations."""
+        """Finished iterations; the first one sets the scales of the normalisers."""
+        self.first_iteration = 0
+        """Value of `iteration` before the first rollout: 1 where another policy has set the scales."""
         self.num_timesteps = 0
         """Control steps of all environments and ranks."""
         self.learning_rate = learning_rate
@@ -272,6 +274,11 @@ class Learner(ABC):
             iteration_stats={name: value for name, value in self.iteration_stats.items() if math.isfinite(value)},
             recent_successes=tuple(map(bool, self._recent_successes)),
         )
+
+    @property
+    def iterations_run(self) -> int:
+        """Number of finished iterations over all starts of the run, as the option `iterations` counts them."""
+        return self.iteration - self.first_iteration
 
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Start from the policy of another run, with new exploration and the other run's disturbances."""

@@ -9,9 +9,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from dexgrasp import configs
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
@@ -26,6 +23,7 @@ from dexgrasp.sim.task.disturbances import DISTURBANCES
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.utils.bounds import Bounds, NumTrials, bounded
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.text import print_table
 
 
 @dataclass(frozen=True)
@@ -149,11 +147,11 @@ def measure(cfg: BenchAblationsCfg, variant: TrainCfg, checkpoint: Checkpoint, d
 
 def show(cfg: BenchAblationsCfg, results: dict[str, Any]) -> None:
     """Print the table."""
-    table = Table("variant", "million steps", *cfg.disturbances, title=f"{cfg.budget:g} million control steps each")
+    table = [("variant", "million steps", *cfg.disturbances)]
     for name, result in results.items():
         cells = []
         for disturbance in cfg.disturbances:
             low, high = (100 * end for end in result[disturbance]["wilson95"])
             cells.append(f"{100 * result[disturbance]['success_rate']:.1f} ({low:.1f} - {high:.1f})")
-        table.add_row(name, f"{1e-6 * result['steps']:.2f}", *cells)
-    Console(width=110).print(table)
+        table.append((name, f"{1e-6 * result['steps']:.2f}", *cells))
+    print_table(table, f"{cfg.budget:g} million control steps each")

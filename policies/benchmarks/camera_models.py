@@ -12,8 +12,6 @@ from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from dexgrasp import configs
@@ -32,6 +30,7 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.bounds import Bounds, NumEnvs, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
+from dexgrasp.utils.text import print_table
 
 Disturbed = Literal["none", "shift3", "shift5", "force", "heavy", "slippery"]
 NEAR_M = 0.05
@@ -211,12 +210,12 @@ def _spread(values_mm: Tensor) -> dict[str, float]:
 
 def _show(result: dict, cfg: BenchCamerasCfg) -> None:
     what = "frames" if cfg.task.camera.live else "first views"
-    table = Table("keypoint", "median", "95 %", title=f"{what}, model against drawn depth")
+    table = [("keypoint", "median", "95 %")]
     near = f"within {1e3 * NEAR_M:.0f} mm ({result['near_share']:.0%})"
     rows = {"all": result["all"], near: result["near"], "drawn twice": result["drawn_again"]}
     for name, row in {**result["keypoints"], **rows}.items():
-        table.add_row(name, f"{row['median_mm']:.1f} mm", f"{row['p95_mm']:.1f} mm")
-    Console(width=100).print(table)
+        table.append((name, f"{row['median_mm']:.1f} mm", f"{row['p95_mm']:.1f} mm"))
+    print_table(table, f"{what}, model against drawn depth")
     print(f"{result['samples']} of {result['asked_for']} views show enough of the object to both")
     worst = sorted(result["objects"].items(), key=lambda item: -item[1])[:5]
     print("largest medians: " + ", ".join(f"{name} {median:.1f} mm" for name, median in worst))

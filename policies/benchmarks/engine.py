@@ -18,8 +18,6 @@ from typing import Annotated, Any
 import gymnasium
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dexgrasp import configs
 from dexgrasp.policies.benchmarks import gpu
@@ -34,6 +32,7 @@ from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.text import print_table
 from dexgrasp.utils.timers import Stopwatch
 
 NOISE_SD = 0.3
@@ -341,14 +340,14 @@ def _line(cell: Cell) -> str:
 
 
 def _show(cells: list[Cell], others: dict[str, dict], path: Path) -> None:
-    columns = "preset|envs|threads|steps/s|steps/cpu-s|in grasp|/ bare|physics|features|rewards|reset|rest|MB/env"
-    table = Table(*columns.split("|"), title="control steps, whole task")
+    columns = "preset, envs, threads|steps/s|steps/cpu-s|in grasp|/ bare|physics|features|rewards|reset|rest|MB/env"
+    table: list[list[str]] = [[*columns.split("|")]]
     for cell in cells:
         parts = [f"{cell.shares.get(p, 0):.1%}" for p in ("physics", "features", "rewards", "reset", "rest")]
         rates = [f"{rate:,.0f}" for rate in (cell.per_wall_s, cell.per_cpu_s, cell.grasp_per_cpu_s)]
-        first = (cell.preset, str(cell.envs), str(cell.threads))
-        table.add_row(*first, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}")
-    Console(width=150).print(table)
+        first = f"{cell.preset}, {cell.envs}, {cell.threads}"
+        table.append([first, *rates, f"{cell.over_bare:.3f}", *parts, f"{cell.mb_per_env:.2f}"])
+    print_table(table, "control steps, whole task")
     for other in others.values():
         rates = ", ".join(f"{value:,.0f} {key}" for key, value in other.items() if key.endswith("_s"))
         rates += f"{other['share']:.1%}" if "share" in other else ""

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dexgrasp import configs
 from dexgrasp.policies.benchmarks.engine_parity import ALLOWED, FLIGHT, HAND, free_motion, repeats
@@ -35,6 +33,7 @@ from dexgrasp.sim.scene import ModelPool, PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.bounds import Bounds, NumTrials, Seed, bounded
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.text import print_table
 from dexgrasp.utils.timers import Stopwatch, device_clock
 
 Part = Literal["parity", "stepping", "learning"]
@@ -254,23 +253,24 @@ def _line(part: str, cell: dict[str, Any]) -> str:
 
 
 def _show_parity(free: dict[int, dict[str, float]]) -> None:
-    table = Table("quantity", *(f"{steps} steps" for steps in free), title="CPU and Warp without contact, differences")
-    for name in (*HAND, *FLIGHT):
-        table.add_row(name, *(f"{found[name]:.1e}" for found in free.values()))
+    table = [("quantity", *(f"{steps} steps" for steps in free))]
+    table += [(name, *(f"{found[name]:.1e}" for found in free.values())) for name in (*HAND, *FLIGHT)]
     for group, place in (("hand, allowed", 0), ("object, allowed", 1)):
-        table.add_row(group, *(f"{ALLOWED[steps][place]:.0e}" for steps in free))
-    Console(width=110).print(table)
+        table += [(group, *(f"{ALLOWED[steps][place]:.0e}" for steps in free))]
+    print_table(table, "CPU and Warp without contact, differences")
 
 
 def show_stepping(cells: list[dict[str, Any]]) -> None:
     """Print the table of the stepping rates."""
-    columns = "preset|envs|steps/s|no resets|physics alone|physics|features|rewards|reset|rest|rows|njmax|contacts|room"
-    table = Table(*columns.split("|"), title="engine=warp: control steps/s, shares of time, buffers")
+    columns = (
+        "preset, envs|steps/s|no resets|physics alone|physics|features|rewards|reset|rest|rows|njmax|contacts|room"
+    )
+    table: list[list[str]] = [[*columns.split("|")]]
     for cell in cells:
         rates = [f"{cell[name]:,.0f}" for name in ("per_s", "without_resets_per_s", "physics_alone_per_s")]
         parts = [f"{cell['shares'].get(part, 0):.0%}" for part in ("physics", "features", "rewards", "reset", "rest")]
         buffers = cell["buffers"]
         most = str(max(buffers["contacts"], buffers["pairs"]))
         room = [str(buffers["rows"]), str(buffers["njmax"]), most, str(buffers["naconmax"])]
-        table.add_row(cell["preset"], str(cell["envs"]), *rates, *parts, *room)
-    Console(width=150).print(table)
+        table.append([f"{cell['preset']}, {cell['envs']}", *rates, *parts, *room])
+    print_table(table, "engine=warp: control steps/s, shares of time, buffers")

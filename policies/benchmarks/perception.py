@@ -10,8 +10,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dexgrasp.perception.hand_features import nearest_vectors
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
@@ -21,6 +19,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.synthetic_scenes import SCENES, DepthScene, make_scene
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.text import counted, print_table
 from dexgrasp.utils.timers import LapTimer, latency_summary
 
 WARM_UP = 5
@@ -130,10 +129,10 @@ def _time_batch(repeats: int = 30) -> list[float]:
 
 
 def _show(facts: dict) -> None:
-    table = Table("stage", "median ms", "p95 ms", "min ms", title=f"{facts['frames']} images of 640x480, one thread")
+    rows = [["stage", "median ms", "p95 ms", "min ms"]]
     for stage, row in facts["stages_ms"].items():
-        table.add_row(stage, *(f"{row[key]:.2f}" for key in ("median", "p95", "min")))
-    Console(width=100).print(table)
+        rows.append([stage, *(f"{row[key]:.2f}" for key in ("median", "p95", "min"))])
+    print_table(rows, f"{counted(facts['frames'], 'image')} of 640x480, one thread")
     batch = facts["features_batch"]
     print(
         f"memory: {facts['peak_mb']:.1f} MB at most; objects have {facts['object_points_median']:.0f} points (median)"

@@ -4,8 +4,6 @@ import time
 from dataclasses import dataclass, field
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from dexgrasp import configs
 from dexgrasp.policies.agents.registry import make_policy
@@ -21,6 +19,7 @@ from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.bounds import NumEnvs, NumTrials, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
+from dexgrasp.utils.text import counted, print_table
 
 
 @dataclass(frozen=True)
@@ -102,9 +101,9 @@ def _row(outcomes: list[Outcome], reference: list[Outcome], task: TaskCfg, cpu_s
 
 def _show(rows: dict[str, dict], cfg: BenchPhysicsCfg) -> None:
     columns = "preset|success|agreement|only here|only reference|steps/cpu-s|x real time|penetration p99"
-    table = Table(*columns.split("|"), title=f"{cfg.policy}, {cfg.hand}, {cfg.objects}, {cfg.trials} trials")
+    table: list[list[str]] = [[*columns.split("|")]]
     for name, row in rows.items():
-        table.add_row(
+        cells = [
             name,
             f"{row['success_rate']:.1%}",
             f"{row['agreement']:.1%}",
@@ -113,5 +112,6 @@ def _show(rows: dict[str, dict], cfg: BenchPhysicsCfg) -> None:
             f"{row['control_steps_per_cpu_s']:,.0f}",
             f"{row['real_time_factor']:.0f}",
             f"{1e3 * row['penetration_p99_m']:.2f} mm",
-        )
-    Console(width=130).print(table)
+        ]
+        table.append(cells)
+    print_table(table, f"{cfg.policy}, {cfg.hand}, {cfg.objects}, {counted(cfg.trials, 'trial')}")

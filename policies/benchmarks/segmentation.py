@@ -5,8 +5,6 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg, Segmenter
 from dexgrasp.policies.run_directory import Run
@@ -15,6 +13,7 @@ from dexgrasp.sim.sensors.synthetic_scenes import CAMERA, SCENES, make_scene, ov
 from dexgrasp.utils.bounds import Bounds, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
+from dexgrasp.utils.text import print_table
 
 GOOD = 0.8
 """Intersection over union from which on the object counts as well segmented."""
@@ -96,11 +95,11 @@ def summarise(kind: str, results: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _show(rows: list[dict[str, Any]]) -> None:
-    heads = ("scene", "what", "n", "median", "mean", "5 %", f">= {GOOD}", "> 0.2", "nothing found")
-    table = Table(*heads, title="intersection over union of the object's pixels with the truth")
+    heads = ["scene", "what", "n", "median", "mean", "5 %", f">= {GOOD}", "> 0.2", "nothing found"]
+    table = [heads]
     for row in rows:
         numbers = [f"{row[key]:.3f}" for key in ("iou_median", "iou_mean", "iou_p5")]
         shares = [f"{row[key]:.0%}" for key in ("good", "touched")]
         what = SCENES.get(row["kind"], "")
-        table.add_row(row["kind"], what, str(row["scenes"]), *numbers, *shares, str(row["nothing"]))
-    Console(width=150).print(table)
+        table.append([row["kind"], what, str(row["scenes"]), *numbers, *shares, str(row["nothing"])])
+    print_table(table, "intersection over union of the object's pixels with the truth")

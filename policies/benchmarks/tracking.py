@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from dexgrasp.perception.transforms import quat_rotate, quat_rotate_inverse
@@ -21,6 +19,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.progress import Progress
+from dexgrasp.utils.text import print_table
 
 OFF_M = 0.015
 """Mean distance of tracked points from the true surface above which tracking counts as lost [m]."""
@@ -141,14 +140,14 @@ def _middle_and_end(values_m: Tensor) -> dict[str, float]:
 
 def show(result: dict[str, dict[str, dict]], title: str) -> None:
     """Print the table."""
-    columns = ("camera", "phase", "place", "95 %", "surface", "95 %", "visible", "unseen", "lost", "right", "noticed")
-    table = Table(*columns, title=title)
+    columns = ["camera, phase", "place", "95 %", "surface", "95 %", "visible", "unseen", "lost", "right", "noticed"]
+    table = [columns]
     for camera, phases in result.items():
         for name, row in phases.items():
             lengths = [f"{row[key][k]:.1f} mm" for key in ("place_mm", "surface_mm") for k in ("median", "p95")]
             keys = ("visible_share", "unseen", "lost_of_seen", "declared_right", "off_declared_lost")
-            table.add_row(camera, name, *lengths, *(_percent(row[key]) for key in keys))
-    Console(width=130).print(table)
+            table.append([f"{camera}, {name}", *lengths, *(_percent(row[key]) for key in keys)])
+    print_table(table, title)
     print(
         f"unseen: too few points. lost: of the seen, those said to be lost. right: of those said to be on track, not "
         f"over {1e3 * OFF_M:.0f} mm off the surface. noticed: of those that are, said to be lost or unseen"

@@ -64,7 +64,7 @@ COMMANDS = (
         function="dexgrasp.policies.cli.listing:list_assets",
         positional=("what",),
         group="start",
-        examples=("list policies", "list objects", "list cameras"),
+        examples=("list", "list policies", "list objects"),
     ),
     CliCommand(
         words="completion",
@@ -86,9 +86,9 @@ COMMANDS = (
         function="dexgrasp.policies.cli.objects:generate",
         group="objects",
         examples=(
-            "objects generate out=library n=200",
-            "objects generate out=mugs n=100 families=mug,cup",
-            "objects generate out=held_out n=200 split=test seed=1",
+            "objects generate out=runs/library n=200",
+            "objects generate out=runs/mugs n=100 families=mug,cup",
+            "objects generate out=runs/held_out n=200 split=test seed=1",
         ),
     ),
     CliCommand(
@@ -99,9 +99,9 @@ COMMANDS = (
         positional=("source",),
         group="objects",
         examples=(
-            "objects import meshes out=library",
-            "objects import meshes out=library size=0.15",
-            "objects import meshes out=library decomposition=coacd density=400",
+            "objects import meshes out=runs/library",
+            "objects import meshes out=runs/library size=0.15",
+            "objects import meshes out=runs/library decomposition=coacd density=400",
         ),
     ),
     CliCommand(
@@ -114,7 +114,7 @@ COMMANDS = (
         out_is_file=True,
         examples=(
             "objects show shipped",
-            "objects show library out=library.png",
+            "objects show runs/library out=runs/library.png",
             "objects show shipped pieces=true most=36",
         ),
     ),
@@ -127,7 +127,7 @@ COMMANDS = (
         group="objects",
         examples=(
             "objects compare shipped meshes",
-            "objects compare library meshes",
+            "objects compare runs/library meshes",
             "objects compare generated:200 meshes out=runs/sizes",
         ),
     ),
@@ -163,7 +163,7 @@ COMMANDS = (
         positional=("runs...",),
         group="measure",
         out_is_file=True,
-        examples=("report runs/a", "report runs/a runs/b", "report runs/a runs/b out=comparison.html"),
+        examples=("report runs/a", "report runs/a runs/b", "report runs/a runs/b out=runs/comparison.html"),
     ),
     CliCommand(
         words="video",
@@ -174,9 +174,9 @@ COMMANDS = (
         group="measure",
         out_is_file=True,
         examples=(
-            "video runs/a trial=3 out=grasp.mp4",
-            "video runs/a trial=3 out=grasp.gif width=480",
-            "video runs/a trial=3 out=grasp.webp speed=2",
+            "video runs/a trial=3 out=runs/grasp.mp4",
+            "video runs/a trial=3 out=runs/grasp.gif width=480",
+            "video runs/a trial=3 out=runs/grasp.webp speed=2",
         ),
     ),
     CliCommand(
@@ -202,7 +202,7 @@ COMMANDS = (
         examples=(
             "export policy=runs/student out=runs/bundle",
             "export policy=allegro/student out=runs/bundle",
-            "export policy=runs/student out=runs/bundle trials=32 objects=library",
+            "export policy=runs/student out=runs/bundle trials=32 objects=runs/library",
         ),
     ),
     CliCommand(
@@ -214,9 +214,9 @@ COMMANDS = (
         renamed=(("run", "policy"),),
         group="robot",
         examples=(
-            "publish policy=runs/student out=published",
-            "publish policy=runs/student out=published results=[runs/eval_a,runs/eval_b]",
-            "publish policy=runs/refined out=published history=runs/student",
+            "publish policy=runs/student out=runs/published",
+            "publish policy=runs/student out=runs/published results=[runs/eval_a,runs/eval_b]",
+            "publish policy=runs/refined out=runs/published history=runs/student",
         ),
     ),
     CliCommand(
@@ -241,9 +241,9 @@ COMMANDS = (
         group="train",
         out_is_file=True,
         examples=(
-            "checkpoint sb3 allegro/teacher out=teacher.zip",
-            "checkpoint sb3 runs/student out=student.zip",
-            "checkpoint sb3 allegro/teacher out=teacher.zip obs=teacher",
+            "checkpoint sb3 allegro/teacher out=runs/teacher.zip",
+            "checkpoint sb3 runs/student out=runs/student.zip",
+            "checkpoint sb3 allegro/teacher out=runs/teacher.zip obs=teacher",
         ),
     ),
     CliCommand(

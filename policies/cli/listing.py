@@ -9,12 +9,14 @@ from typing import Literal
 from dexgrasp import assets, configs
 from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import cache_folder
-from dexgrasp.utils.text import terminal_width, text_table
+from dexgrasp.utils.text import counted, print_table
 
-OBSERVATIONS = {
-    "teacher": "contacts, forces, the whole object and its motion (simulation only)",
-    "student": "joints, palm pose, points of one depth camera",
-}
+OBSERVATIONS = {"teacher": "true state", "student": "camera"}
+"""Words for what a policy observes."""
+
+EXPLAINED = """\
+camera: joints, palm pose, points of one depth camera
+true state: contacts, forces, the whole object and its motion (simulation only)"""
 
 
 @dataclass(frozen=True)
@@ -22,14 +24,30 @@ OBSERVATIONS = {
 class ListCfg:
     """List what is shipped, as a table."""
 
-    what: Literal["policies", "hands", "arms", "objects", "cameras"]
-    """Table to print; cameras: the camera modes that `camera=` takes."""
+    what: Literal["all", "policies", "hands", "arms", "objects", "cameras"] = "all"
+    """Table to print; cameras: the camera modes that `camera=` takes; all: every table."""
 
 
 def list_assets(cfg: ListCfg) -> None:
-    """Print the table."""
+    """Print the table, or all of them with the words that print one alone."""
     tables = {"policies": policies, "hands": hands, "arms": arms, "objects": objects, "cameras": cameras}
-    print(text_table(tables[cfg.what](), terminal_width()))
+    for what, rows in tables.items():
+        if cfg.what not in ("all", what):
+            continue
+        print_table(rows(), f"dexgrasp list {what}" if cfg.what == "all" else "")
+        if note := notes(what):
+            print(note)
+        if cfg.what == "all" and what != "cameras":
+            print()
+
+
+def notes(what: str) -> str:
+    """Return the lines below a table; empty without any."""
+    if what == "policies":
+        return EXPLAINED
+    if what == "objects" and (made := cached()):
+        return f"made earlier, objects={cache_folder()}/NAME:\n" + "\n".join(made)
+    return ""
 
 
 def policies() -> list[Sequence[str]]:
@@ -40,7 +58,8 @@ def policies() -> list[Sequence[str]]:
         measured = next(_measured(folder / "README.md"), {})
         found = [measured.get(column, "not measured") for column in ("success", "trials", "objects")]
         config = configs.read_plain(folder / "config.yaml")
-        rows.append((name, f"{config['hand']}, {config['side']}", OBSERVATIONS[config["stage"]], *found))
+        side = "" if config["side"] == "right" else f", {config['side']}"
+        rows.append((name, f"{config['hand']}{side}", OBSERVATIONS[config["stage"]], *found))
     return rows
 
 
@@ -64,7 +83,7 @@ def arms() -> list[Sequence[str]]:
 
 
 def objects() -> list[Sequence[str]]:
-    """Return the rows of the object libraries: shipped, made on first use, and those in the cache."""
+    """Return the rows of the object libraries: shipped, and made on first use."""
     rows: list[Sequence[str]] = [("objects=", "objects", "content")]
     rows.append(("shipped", str(_count(assets.path("objects"))), "one of each family and size class, test split"))
     rows += [
@@ -72,14 +91,18 @@ def objects() -> list[Sequence[str]]:
         ("random_urdfs", "1000", "public objects of PyBullet, downloaded once; random_urdfs:N takes the first N"),
         ("DIR", "", "library folder, or a folder of OBJ, STL, PLY or GLB meshes, imported once"),
     ]
-    for manifest in sorted(cache_folder().glob("*/manifest.json")):
-        rows.append((str(manifest.parent), str(_count(manifest.parent)), "in the cache"))
     return rows
+
+
+def cached() -> list[str]:
+    """Return a line with name and number of objects for each library in the cache."""
+    libraries = [manifest.parent for manifest in sorted(cache_folder().glob("*/manifest.json"))]
+    return [f"  {path.name}: {counted(_count(path), 'object')}" for path in libraries]
 
 
 def cameras() -> list[Sequence[str]]:
     """Return the rows of the camera modes, with the first comment of their YAML files."""
-    rows: list[Sequence[str]] = [("camera=", "mode", "content")]
+    rows: list[Sequence[str]] = [("camera=", "content")]
     for name in configs.options("camera"):
         file = configs.ROOT / "camera" / f"{name}.yaml"
         comment = []
@@ -87,7 +110,7 @@ def cameras() -> list[Sequence[str]]:
             if not line.startswith("#"):
                 break
             comment.append(line.lstrip("# "))
-        rows.append((name, configs.read_plain(file)["mode"], " ".join(comment)))
+        rows.append((name, " ".join(comment)))
     return rows
 
 

@@ -26,7 +26,7 @@ from dexgrasp.policies.run_directory import log
 from dexgrasp.utils.interrupt import SIGNALS
 from dexgrasp.utils.output import claimed_folder, forced
 from dexgrasp.utils.plugins import import_plugins, plugin_names, refuse_unnamed
-from dexgrasp.utils.text import comma_separated, did_you_mean
+from dexgrasp.utils.text import comma_separated, counted, did_you_mean
 
 OK, FAILED, MISUSED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -247,7 +247,30 @@ def _split_force(command: CliCommand, words: Sequence[str]) -> tuple[bool, list[
 
 
 def load(command: CliCommand, overrides: Sequence[str]) -> Any:
-    """Return the configuration of a command line; `config=FILE` among the words starts from a saved one."""
+    """Return the configuration of a command line; `config=FILE` among the words starts from a saved one.
+
+    Raises ConfigError, for an unknown key with the other commands that take it.
+    """
+    try:
+        return _load(command, overrides)
+    except configs.UnknownKeyError as error:
+        takers = [f"`dexgrasp {other.words}`" for other in COMMANDS if other != command and _takes(other, error.key)]
+        if not takers:
+            raise
+        more = f" and {counted(len(takers) - 3, 'other')}" if len(takers) > 3 else ""
+        where = f"{error.key}= is an option of {comma_separated(takers[:3])}{more}."
+        raise configs.ConfigError(str(error).replace(" Known keys:", f" {where} Known keys:", 1)) from error
+
+
+def _takes(command: CliCommand, key: str) -> bool:
+    """Return whether a command has the key or group."""
+    try:
+        return any(option.name == key for option in keys(command.schema, command.config))
+    except ImportError:  # of a package that is not installed
+        return False
+
+
+def _load(command: CliCommand, overrides: Sequence[str]) -> Any:
     schema = _resolve(command.schema)
     values = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
     given = [name for value in values for name in plugin_names(value)]

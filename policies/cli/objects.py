@@ -15,6 +15,7 @@ from dexgrasp.utils.bounds import Bounds, Seed, Threads, bounded
 from dexgrasp.utils.files import LOCK, PARTIAL
 from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
 from dexgrasp.utils.readers import read_json_object
+from dexgrasp.utils.text import counted
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,7 @@ class ShowCfg:
 
     library: str = "shipped"
     """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
-    out: str = "objects.png"
+    out: str = "runs/objects.png"
     """PNG file to write."""
     most: Annotated[int, Bounds(1, 10_000)] = 144
     """Largest number of objects on the sheet, spread evenly over the families."""
@@ -116,8 +117,8 @@ class CompareLibraryCfg:
     """Object library: shipped, generated:N, random_urdfs, a library folder, or a folder of meshes."""
     meshes: str
     """Folder of real meshes, or a library made from one."""
-    out: str = "compare"
-    """Folder of compare.json and compare.png."""
+    out: str = ""
+    """Folder of compare.json and compare.png; empty = a new one under runs/."""
 
 
 def generate(cfg: GenerateCfg) -> None:
@@ -130,7 +131,8 @@ def generate(cfg: GenerateCfg) -> None:
     took_s = time.monotonic() - start
     families = sorted({e.family for e in library.entries})
     kib = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    print(f"{len(library)} objects of {len(families)} families, split {cfg.split}, in {library.path}")
+    made = f"{counted(len(library), 'object')} of {counted(len(families), 'family', 'families')}"
+    print(f"{made}, split {cfg.split}, in {library.path}")
     print(f"{took_s:.1f} s, {len(library) / took_s:.1f} objects/s, at most {kib / 1024:.0f} MiB in one process")
 
 
@@ -147,7 +149,7 @@ def show(cfg: ShowCfg) -> None:
     out = claim_file(cfg.out)
     library = open_library(cfg.library)
     path = contact_sheet.show(library, out, cfg.most, cfg.pieces)
-    print(f"{min(cfg.most, len(library))} of {len(library)} objects of {library.path} drawn in {path}")
+    print(f"{min(cfg.most, len(library))} of {counted(len(library), 'object')} of {library.path} drawn in {path}")
 
 
 def compare(cfg: CompareLibraryCfg) -> None:
@@ -158,9 +160,9 @@ def compare(cfg: CompareLibraryCfg) -> None:
         library, real = open_library(cfg.library), open_library(cfg.meshes)
         marginals = comparison.compare(library, real)
         comparison.write_comparison(marginals, library, real, run.path)
-    print(f"{library.path} ({len(library)} objects) beside {cfg.meshes} ({len(real)} objects)")
+    print(f"{library.path} ({counted(len(library), 'object')}) beside {cfg.meshes} ({counted(len(real), 'object')})")
     print(comparison.report(marginals))
-    print(f"numbers and plots in {cfg.out}/compare.json and compare.png")
+    print(f"numbers and plots in {run.path}/compare.json and compare.png")
 
 
 def _is_library(folder: Path, request: str, parts: set[str]) -> bool:

@@ -9,8 +9,6 @@ import matplotlib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
-from rich.table import Table
 from torch import Tensor
 
 from dexgrasp import configs
@@ -19,6 +17,7 @@ from dexgrasp.sim.randomization.episode_draws import EpisodeDraws, Randomization
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.utils.bounds import Bounds, Seed, TrialNumber, bounded
 from dexgrasp.utils.files import atomic_path
+from dexgrasp.utils.text import counted, print_table
 
 matplotlib.use("Agg")
 JOINTS = 16
@@ -52,7 +51,7 @@ def show_randomization(cfg: ShowRandomizationCfg) -> None:
         _print_draw(_drawn(cfg, torch.tensor([cfg.trial])), cfg.trial)
         path = run.file("histograms.png")
         _plot(_drawn(cfg, torch.arange(cfg.n)), path)
-        print(f"histograms of {cfg.n} resets: {path}")
+        print(f"histograms of {counted(cfg.n, 'reset')}: {path}")
 
 
 def _drawn(cfg: ShowRandomizationCfg, trials: Tensor) -> dict[str, NDArray[np.float64]]:
@@ -69,20 +68,19 @@ def sources(path: Path) -> dict[str, str]:
 
 
 def _print(domain: RandomizationCfg, source: dict[str, str]) -> None:
-    table = Table("quantity", "range", "off", "source", title=f"randomization={domain.name}")
+    rows = [("quantity", "range", "off", "source")]
     for item in fields(domain)[1:]:  # the name is no range
         value, off = getattr(domain, item.name), item.default
-        style = "dim" if value == off else ""
-        table.add_row(item.name, _text(value), _text(off), source.get(item.name, "not randomised"), style=style)
-    Console(width=120).print(table)
+        rows.append((item.name, _text(value), _text(off), source.get(item.name, "not randomised")))
+    print_table(rows, f"randomization={domain.name}")
 
 
 def _print_draw(draw: dict[str, NDArray[np.float64]], trial: int) -> None:
-    table = Table("draw", "value", title=f"trial {trial}")
+    rows = [("draw", "value")]
     for name, value in draw.items():
         flat = np.ravel(value)
-        table.add_row(name, " ".join(f"{x:.4g}" for x in flat[:6]) + (" ..." if len(flat) > 6 else ""))
-    Console(width=120).print(table)
+        rows.append((name, " ".join(f"{x:.4g}" for x in flat[:6]) + (" ..." if len(flat) > 6 else "")))
+    print_table(rows, f"trial {trial}")
 
 
 def _text(value: Any) -> str:

@@ -28,7 +28,7 @@ from dexgrasp.policies.run_directory import default_path, inputs_have_changed
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.output import FolderKind
 from dexgrasp.utils.readers import read_json_object
-from dexgrasp.utils.text import text_table
+from dexgrasp.utils.text import print_table
 
 SWEEP = FolderKind("sweep", lambda folder: (folder / "sweep.json").is_file())
 """Kind of the folder that -m writes."""
@@ -117,7 +117,7 @@ def run(command: CliCommand, root: Path, jobs: Sequence[SweepJob]) -> int:
             _write(root, command, done)
         if done[i].status == "interrupted":
             break
-    print(text_table(_table(done)))
+    print_table(_table(done))
     print(f"sweep: {root}; the same command with out={root} runs what is not done")
     statuses = {job.status for job in done}
     return 130 if "interrupted" in statuses else int("failed" in statuses)

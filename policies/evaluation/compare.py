@@ -11,9 +11,6 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.evaluation.evaluate import MAY_DIFFER, evaluate
 from dexgrasp.policies.evaluation.report import write_comparison
@@ -23,6 +20,7 @@ from dexgrasp.policies.evaluation.trial_store import has_trials
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.text import counted, print_table
 
 LOSS = 1
 """Exit status when B is worse than A by more than chance."""
@@ -86,10 +84,12 @@ def summary(cfg: CompareCfg, paired: Paired) -> dict[str, Any]:
 
 
 def _show(cfg: CompareCfg, paired: Paired, worse: bool) -> None:
-    table = Table("", "B succeeds", "B fails", title=f"A = {cfg.a}, B = {cfg.b}, {paired.trials} trials")
-    table.add_row("A succeeds", str(paired.both), str(len(paired.lost)))
-    table.add_row("A fails", str(len(paired.gained)), str(paired.neither))
-    Console(width=100).print(table)
+    rows = [
+        ("", "B succeeds", "B fails"),
+        ("A succeeds", str(paired.both), str(len(paired.lost))),
+        ("A fails", str(len(paired.gained)), str(paired.neither)),
+    ]
+    print_table(rows, f"A = {cfg.a}, B = {cfg.b}, {counted(paired.trials, 'trial')}")
     for word, outcomes in (("gained", paired.gained), ("lost", paired.lost)):
         names = sorted({outcome.object for outcome in outcomes})
         print(f"{word}: {', '.join(names) or 'none'}")

@@ -42,6 +42,7 @@ from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import FAILURES, Outcome
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.progress import Progress
+from dexgrasp.utils.text import counted
 
 MAY_DIFFER = ("trials", "videos", "out", "num_threads", "cluster")
 """Options that may change when a run is resumed: none of them changes the outcome of a trial."""
@@ -71,7 +72,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
         notes = diagnostics(outcomes, facts, code) | speed(simulated, time.monotonic() - start_s)
         write_json(run.file("diagnostics.json"), notes)
         print_scoreboard(result, notes)
-        log.info("%d of %d trials succeeded", result["successes"], result["trials"])
+        log.info("%d of %s succeeded", result["successes"], counted(result["trials"], "trial"))
         if cfg.videos:
             log.info("rendering videos: up to %d of successes, %d of failures", cfg.videos, cfg.videos)
             record_videos(cfg, hand, library, outcomes, run.path / "videos")
@@ -107,7 +108,9 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
     total = cfg.trials * len(cfg.disturbances())
     with Progress(total, "evaluate", done=min(len(stored), total)) as progress:
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
-            log.info("disturbance %s: up to trial %d on %d objects", disturbance, cfg.trials - 1, len(library))
+            log.info(
+                "disturbance %s: up to trial %d on %s", disturbance, cfg.trials - 1, counted(len(library), "object")
+            )
             task = make_task(cfg, hand, library, disturbance, cfg.rows())
             task.nan_guard.dump_dir = run.path
             policy = make_policy(cfg.policy, task)
@@ -118,7 +121,9 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
                 store.append([asdict(outcome) for outcome in outcomes])
                 stored += outcomes
                 simulated += len(outcomes)
-                progress.advance(len(outcomes), f"{sum(outcome.success for outcome in stored)} successes")
+                progress.advance(
+                    len(outcomes), counted(sum(outcome.success for outcome in stored), "success", "successes")
+                )
     return plan.select(stored), simulated
 
 
@@ -247,9 +252,10 @@ def demo(cfg: EvaluateCfg) -> dict[str, Any]:
     out = Path(cfg.out) if cfg.out else default_path("demo")
     result = evaluate(replace(cfg, out=str(out)))
     low, high = (100 * end for end in result["wilson95"])
-    count = f"{result['successes']} of {result['trials']} trials"
+    count = f"{result['successes']} of {counted(result['trials'], 'trial')}"
     print(f"success rate  {100 * result['success_rate']:.1f} % ({count}; 95 % interval {low:.1f} – {high:.1f} %)")
-    print(f"video         {best_video(out / 'videos') or 'none (see the warning above)'}")
+    missing = "none (see the warning above)" if cfg.videos else "none (videos=0)"
+    print(f"video         {best_video(out / 'videos') or missing}")
     print(f"report        {out / 'report.html'}")
     return result
 

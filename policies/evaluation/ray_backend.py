@@ -35,6 +35,7 @@ from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.sim.task.reset import rest_pose
 from dexgrasp.utils.plugins import import_plugins, portable
 from dexgrasp.utils.progress import Progress
+from dexgrasp.utils.text import counted
 
 RETRIES = 5
 """Workers that may die at one block, one after another; at the next death the evaluation stops with an error."""
@@ -74,10 +75,12 @@ def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, run: Run) -> tuple[list
             store.append(fresh)
             simulated += len(fresh)
             won += sum(row["success"] for row in fresh)
-            progress.advance(len(fresh), f"{won} successes")
+            progress.advance(len(fresh), counted(won, "success", "successes"))
     stored = store.resume(plan)
     if missing := plan.remaining(stored):
-        raise RuntimeError(f"{len(missing)} blocks of trials are missing in {store.folder}: run the same command again")
+        raise RuntimeError(
+            f"{counted(len(missing), 'block')} of trials missing in {store.folder}: run the same command again"
+        )
     outcomes = plan.select(stored)
     JsonLinesStore(run.path / "trials.jsonl").rewrite(outcomes)
     return outcomes, simulated

@@ -24,7 +24,7 @@ from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.output import claim_file
 from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
-from dexgrasp.utils.text import comma_separated, shown
+from dexgrasp.utils.text import comma_separated, counted, shown
 
 log = logging.getLogger("dexgrasp")
 
@@ -68,7 +68,7 @@ def _report_one(run: StoredRun, path: Path) -> Path:
     code = code_of_trials(run.path, run.facts, run.outcomes)
     result = summarise(run.cfg, run.outcomes, code)
     notes = diagnostics(run.outcomes, _facts_of_objects(run, {}), code)
-    missing = f"interrupted: {len(run.outcomes)} of {run.planned} trials have finished"
+    missing = f"interrupted: {len(run.outcomes)} of {counted(run.planned, 'trial')} have finished"
     content = report_content(run.path, result, notes, [missing] if len(run.outcomes) < run.planned else [])
     return write_page(path, "report.html.j2", content)
 
@@ -113,7 +113,9 @@ def _is_text(value: object) -> bool:
 def _rate(run: StoredRun) -> str:
     row = success_summary(sum(one.success for one in run.outcomes), len(run.outcomes))
     low, high = (100 * end for end in row["wilson95"])
-    interrupted = f", interrupted: {row['trials']} of {run.planned} trials" if row["trials"] < run.planned else ""
+    interrupted = (
+        f", interrupted: {row['trials']} of {counted(run.planned, 'trial')}" if row["trials"] < run.planned else ""
+    )
     interval = f"95 % interval {low:.1f} – {high:.1f} %"
     return f"{100 * row['success_rate']:.1f} % of {row['trials']} trials ({interval}){interrupted}"
 

@@ -3,13 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from dexgrasp.policies.evaluation.conditions import preset_name
 from dexgrasp.policies.evaluation.statistics import FEW, pool, success_summary
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.utils.text import counted, print_table
 
 HOLD_S = 3.0
 """Hold that a comparable success rate requires [s]."""
@@ -17,36 +14,26 @@ WORST = 5
 """Number of worst objects that are named."""
 
 
-def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console | None = None) -> None:
+def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
     """Print success rates with intervals, failures, the worst objects, penetration, and warnings."""
-    console = console or Console()
     config = result["config"]
-    console.print(
-        f"{config['policy']}, {config['hand']}, {config['objects']}, physics '{_physics(config)}'", markup=False
-    )
-    table = Table()
-    for heading in ("disturbance", "trials", "success", "95 % interval", "at first attempt", "95 % interval"):
-        table.add_column(heading, justify="left" if heading == "disturbance" else "right")
+    table = [("disturbance", "trials", "success (95 % interval)", "at the first attempt")]
     at_once = notes["at_first_attempt"]
     rows = {name: (row, at_once[name]) for name, row in result["per_disturbance"].items()}
     if len(rows) > 1:
         rows["together"] = result, sum(at_once.values())
     for name, (row, successes) in rows.items():
-        if name == "together":
-            table.add_section()
         first = success_summary(successes, row["trials"])
-        table.add_row(name, str(row["trials"]), *_cells(row)[:2], *_cells(first)[:2])
-    console.print(table)
-    _print_families(result, notes, console)
-    facts = Table.grid(padding=(0, 2))
+        table.append((name, str(row["trials"]), _rate(row), _rate(first)))
+    print_table(table, f"{config['policy']}, {config['hand']}, {config['objects']}, physics '{_physics(config)}'")
+    _print_families(result, notes)
     for name, text in _facts(result, notes).items():
-        facts.add_row(name, Text(text))
-    console.print(facts)
+        print(f"{name:13}  {text}")
     for text in warnings(config, notes):
-        console.print(f"[bold red]Careful:[/] {text}")
+        print(f"Careful: {text}")
 
 
-def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console: Console) -> None:
+def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any]) -> None:
     """Print one table by family of objects, worst first; nothing where all are of one family.
 
     Families of few trials are counted, not listed.
@@ -54,16 +41,14 @@ def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any], console
     families = pool(result["per_object"], {name: facts["family"] for name, facts in notes["objects"].items()})
     if len(families) < 2:
         return
-    table = Table()
-    for heading in ("family", "success", "95 % interval", "trials"):
-        table.add_column(heading, justify="left" if heading == "family" else "right")
+    table = [("family", "trials", "success (95 % interval)")]
     for family, row in families.items():
         if row["trials"] >= FEW:
-            table.add_row(family, *_cells(success_summary(**row)))
-    if table.row_count:
-        console.print(table)
+            table.append((family, str(row["trials"]), _rate(success_summary(**row))))
+    if len(table) > 1:
+        print_table(table)
     if few := sum(row["trials"] < FEW for row in families.values()):
-        console.print(f"{few} families with fewer than {FEW} trials each: see the report")
+        print(f"{counted(few, 'family', 'families')} with fewer than {FEW} trials each: see the report")
 
 
 def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
@@ -78,11 +63,11 @@ def warnings(config: Mapping[str, Any], notes: Mapping[str, Any]) -> list[str]:
     if notes["trained_on"]:
         count, total = len(notes["trained_on"]), len(notes["objects"])
         found.append(
-            f"{count} of {total} objects are of the training split, or the policy was trained on them: this is no test "
-            "on unseen objects"
+            f"{count} of {counted(total, 'object')} {'is' if count == 1 else 'are'} of the training split, or the "
+            "policy was trained on them: this is no test on unseen objects"
         )
     if len(code := notes.get("code", ())) > 1:
-        parts = ", ".join(f"{code_in_words(one)}: {one['trials']} trials" for one in code)
+        parts = ", ".join(f"{code_in_words(one)}: {counted(one['trials'], 'trial')}" for one in code)
         found.append(f"the trials were run by {len(code)} versions of the code ({parts})")
     return found
 
@@ -99,9 +84,9 @@ def _physics(config: Mapping[str, Any]) -> str:
     return preset_name(config["physics"], "physics", PhysicsCfg)
 
 
-def _cells(row: Mapping[str, Any]) -> list[str]:
+def _rate(row: Mapping[str, Any]) -> str:
     low, high = row["wilson95"]
-    return [f"{100 * row['success_rate']:.1f} %", f"{100 * low:.1f} – {100 * high:.1f} %", f"{row['trials']}"]
+    return f"{100 * row['success_rate']:.1f} % ({100 * low:.1f} – {100 * high:.1f})"
 
 
 def percent(successes: int, trials: int) -> str:

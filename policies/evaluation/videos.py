@@ -27,6 +27,7 @@ from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.bounds import Bounds, TrialNumber, bounded
 from dexgrasp.utils.output import claim_file
 from dexgrasp.utils.plugins import refuse_unnamed
+from dexgrasp.utils.progress import Progress
 
 DIFFERS = 1
 """Exit status when the repetition ended in another way than the recorded trial."""
@@ -134,7 +135,10 @@ def film(
     `wanted`: trial to repeat by the path of its video, one per environment. `speed`: relative to real time.
     """
     films: list[TrialFilm] = []
+    earlier = torch.tensor([outcome.attempts for outcome in wanted.values()]) - 1  # attempts before the last one
+    total = int((earlier + 1).sum()) * task.episode_steps
     with ExitStack() as stack:
+        progress = stack.enter_context(Progress(total, "video"))  # its steps: control steps of all trials
 
         def watch() -> None:
             if not films:  # the task is reset now
@@ -142,8 +146,12 @@ def film(
                     films.append(stack.enter_context(TrialFilm(path, outcome, row, task, width=width, speed=speed)))
             for one in films:
                 one.capture()
+            before = torch.minimum(task.outcome_tracker.attempts.cpu() - 1, earlier) * task.episode_steps
+            progress.advance(int((before + task.steps_since_pregrasp.cpu()).sum()) - progress.done)
 
-        return play(task, policy, [outcome.trial for outcome in wanted.values()], attempts, watch)
+        repeated = play(task, policy, [outcome.trial for outcome in wanted.values()], attempts, watch)
+        progress.advance(total - progress.done)
+        return repeated
 
 
 def same_outcome(outcome: Outcome, again: Outcome) -> bool:

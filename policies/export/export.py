@@ -164,6 +164,7 @@ class ExportCfg:
 def export(cfg: ExportCfg) -> dict[str, Any]:
     """Write the bundle; return its deviation from the checkpoint."""
     torch.set_num_threads(1)
+    log.setLevel(logging.INFO)  # as in a run directory: the steps are told
     with claimed_folder(cfg.out, BUNDLE) as out:
         parity = write_new_bundle(cfg, out)
     print(f"bundle: {out}")
@@ -202,6 +203,7 @@ def write(checkpoint: Checkpoint, cfg: ExportCfg, folder: Path) -> ReplayError:
     actor = checkpoint.actor
     assert isinstance(actor, StudentActor)
     controller = DeployableController(actor, checkpoint.hand, checkpoint.task, POINTS).eval()
+    log.info("export: writing the policy as ONNX (about a minute)")
     write_graph(controller, folder / GRAPH)
     contract = make_contract(checkpoint, controller)
     write_bundle(folder, contract, _golden(controller, []))

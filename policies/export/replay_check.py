@@ -17,6 +17,7 @@ from dexgrasp.policies.agents.checkpoint import Checkpoint
 from dexgrasp.policies.deploy.policy import TOLERANCE, Observation, Policy, PregraspPlan
 from dexgrasp.policies.export.controller import DeployableController
 from dexgrasp.sim.task.grasp_task import GraspTask
+from dexgrasp.utils.progress import track
 
 TIE_M = 2e-6
 """Difference of distances from a keypoint below which two points count as equally near [m]."""
@@ -49,7 +50,7 @@ def record_episodes(checkpoint: Checkpoint, task: GraspTask, trials: Sequence[in
     """Run one episode in every environment with the checkpoint's mean actions."""
     obs = task.reset(trials)
     recording, policy = RecordedEpisodes(plan_of(task)), ActorAgent(checkpoint.actor, task)
-    for _ in range(task.episode_steps):
+    for _ in track(range(task.episode_steps), task.episode_steps, "export: episodes of the checkpoint"):
         recording.observations.append(observation_of(task))
         action = policy.act(obs)
         obs = task.step(action, policy.grip).obs
@@ -75,7 +76,8 @@ def replay(
     policy.reset(recording.plan)
     alive = np.ones(len(recording.commands[0]["action"]), dtype=bool)
     error, steps, ties, feeds = dict.fromkeys(recording.commands[0], 0.0), 0, 0, []
-    for t, (observation, wanted) in enumerate(zip(recording.observations, recording.commands, strict=True)):
+    pairs = zip(recording.observations, recording.commands, strict=True)
+    for t, (observation, wanted) in enumerate(track(pairs, len(recording.commands), "export: the same by the bundle")):
         feeds.append(policy.graph_inputs(observation))
         command = policy.act(observation)
         gaps = {name: np.abs(getattr(command, name) - value).max(axis=1) for name, value in wanted.items()}

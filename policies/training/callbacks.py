@@ -168,7 +168,7 @@ class ConsoleCallback(IterationCallback):
         """Start the time measurement."""
         self._start_s, self._first_iteration, self._first_step = (
             time.monotonic(),
-            learner.iteration,
+            learner.iterations_run,
             learner.num_timesteps,
         )
 
@@ -183,12 +183,13 @@ class ConsoleCallback(IterationCallback):
     def _line(self, learner: Learner, passed_s: float) -> str:
         stats = learner.iteration_stats
         rate_hz = (learner.num_timesteps - self._first_step) / passed_s
-        left_s = passed_s * (self._iterations - learner.iteration) / max(learner.iteration - self._first_iteration, 1)
+        done = learner.iterations_run
+        left_s = passed_s * (self._iterations - done) / max(done - self._first_iteration, 1)
         left_s = min(left_s, self._limit_s - passed_s) if self._limit_s else left_s
         terms = " ".join(f"{name} {stats[name]:+5.2f}" for name in REWARDS)
         learnt = "".join(f"{name} {stats[name]:.3f}  " for name in LEARNT if name in stats)
         return (
-            f"{learner.iteration:5d}  {1e-6 * learner.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
+            f"{done:5d}  {1e-6 * learner.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
             f"return {stats['return']:6.2f} ({terms})  disturbed {learner.curriculum.level:.2f}  "
             f"kl {stats.get('kl', 0.0):.3f}  std {stats.get('std', 0.0):.3f}  {learnt}lr {learner.learning_rate:.0e}  "
             f"{rate_hz:6,.0f}/s  left {max(left_s, 0) // 60:3.0f} min"

@@ -47,6 +47,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
 from dexgrasp.utils import distributed
 from dexgrasp.utils.interrupt import StopRequest
+from dexgrasp.utils.text import counted
 
 log = logging.getLogger("dexgrasp")
 
@@ -73,6 +74,7 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
             encoder=cfg.history_encoder,
             **options,
         )
+    learner.first_iteration = int(cfg.stage == "student" or bool(cfg.init_checkpoint))
     if resumes:
         log.info("going on from %s", last)
         return learner.resume(last)
@@ -215,7 +217,7 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     )
     profile = ProfilerCallback([checkpoints, validation])
     steps = env.num_envs * distributed.world_size() * learner.num_steps * cfg.iterations
-    log.info("%s of %s: %d objects, %s", cfg.stage, cfg.hand, len(env.task.library), path)
+    log.info("%s of %s: %s, %s", cfg.stage, cfg.hand, counted(len(env.task.library), "object"), path)
     stop, unfinished = StopRequest("after this iteration"), steps > learner.num_timesteps
     console = ConsoleCallback(cfg.iterations, cfg.time_limit_min, stop)
     try:
@@ -229,12 +231,12 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     if distributed.rank() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
     if stop.asked:
-        raise KeyboardInterrupt(f"stopped after iteration {learner.iteration}, the same with out={path} goes on")
+        raise KeyboardInterrupt(f"stopped after iteration {learner.iterations_run}, the same with out={path} goes on")
     if distributed.rank() == 0:
         print(summary(cfg, path, learner, done=steps <= learner.num_timesteps))
         if unfinished:
             print(f"{env.task.device.type.upper() + ' time':17}{profile}")
-    return {"best": validation.best, "path": str(path), "iteration": learner.iteration}
+    return {"best": validation.best, "path": str(path), "iteration": learner.iterations_run}
 
 
 def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
@@ -243,7 +245,7 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
     if (path / "best.zip").is_file():
         result = success_summary(round(learner.best_validation * cfg.validation_trials), cfg.validation_trials)
         low, high = (100 * end for end in result["wilson95"])
-        count = f"{result['successes']} of {result['trials']} trials; 95 % interval {low:.1f} – {high:.1f} %"
+        count = f"{result['successes']} of {counted(result['trials'], 'trial')}; 95 % interval {low:.1f} – {high:.1f} %"
         best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
     following = {
         "teacher": f"dexgrasp train recipe=student teacher={path}",
@@ -252,7 +254,7 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
     return "\n".join(
         (
-            f"iterations       {learner.iteration}; to go on: {more}",
+            f"iterations       {learner.iterations_run}; to go on: {more}",
             f"best validation  {best}",
             f"curves           {path / 'curves.png'}",
             f"next             dexgrasp evaluate policy={path}",

@@ -12,6 +12,7 @@ import numpy as np
 
 from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary
 from dexgrasp.utils.files import write_bytes
+from dexgrasp.utils.text import terminal_width, text_table
 
 TAIL_FRACTION = 0.005
 """Share of the library cut off at each end before its range is taken."""
@@ -67,13 +68,14 @@ def compare(library: ObjectLibrary, real: ObjectLibrary) -> list[Marginal]:
 
 def report(marginals: list[Marginal]) -> str:
     """Return the marginals as a table for a person."""
-    lines = [f"{'quantity':20}{'coverage':>10}{'library range (median)':>32}{'real range (median)':>32}"]
+    rows, below = [("quantity", "unit", "coverage", "library (median)", "real (median)")], []
     for m in marginals:
-        ours = f"{m.library_range[0]:.3g} .. {m.library_range[1]:.3g} ({m.library_median:.3g}) {m.unit:>3}"
-        theirs = f"{m.real_range[0]:.3g} .. {m.real_range[1]:.3g} ({m.real_median:.3g}) {m.unit:>3}"
-        mark = "" if m.coverage >= WANTED_COVERAGE else "  below: " + ", ".join(m.outside[:4])
-        lines.append(f"{m.name:20}{100 * m.coverage:>9.1f}%{ours:>32}{theirs:>32}{mark}")
-    return "\n".join(lines)
+        ours = f"{m.library_range[0]:.3g} .. {m.library_range[1]:.3g} ({m.library_median:.3g})"
+        theirs = f"{m.real_range[0]:.3g} .. {m.real_range[1]:.3g} ({m.real_median:.3g})"
+        rows.append((m.name, m.unit, f"{100 * m.coverage:.1f} %", ours, theirs))
+        if m.coverage < WANTED_COVERAGE:
+            below.append(f"{m.name}: below {100 * WANTED_COVERAGE:.0f} %, without {', '.join(m.outside[:4])}")
+    return "\n".join([text_table(rows, terminal_width()), *below])
 
 
 def write_comparison(marginals: list[Marginal], library: ObjectLibrary, real: ObjectLibrary, out: Path) -> None:

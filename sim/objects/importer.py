@@ -37,6 +37,7 @@ from dexgrasp.sim.objects.mesh_files import (
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.process_pool import TaskFailure, TaskLimits
 from dexgrasp.utils.progress import track
+from dexgrasp.utils.text import counted
 
 log = logging.getLogger("dexgrasp")
 
@@ -88,19 +89,23 @@ class ImportReport:
         ratios = [e.piece_volume_ratio for e in self.library.entries]
         longest = sorted(max(entry.extents) for entry in self.library.entries)
         lines = [
-            f"{len(self.library)} objects of {self.files} files in {self.library.path} ({self.reused} known before), "
+            f"{counted(len(self.library), 'object')} of {counted(self.files, 'file')} in {self.library.path}"
+            f"{self._earlier()}, "
             f"{self._unit()}, longest side: median {np.median(longest):.3f} m, {longest[0]:.3f} to {longest[-1]:.3f} m",
             f"volume of the pieces / mesh: median {sorted(ratios)[len(ratios) // 2]:.2f}, worst {max(ratios):.2f}",
         ]
         if self.doubt:
             lines.append(f"the unit is in doubt: {self.doubt}")
         if self.not_selected:
-            lines.append(f"{self.not_selected} files left out by include/exclude")
+            lines.append(f"{counted(self.not_selected, 'file')} left out by include/exclude")
         if self.left_out:
-            lines.append(f"{len(self.left_out)} files left out: the thing is taken from another file:")
+            lines.append(f"{counted(len(self.left_out), 'file')} left out: the thing is taken from another file:")
             lines += _few_lines([f"{file}: as {taken}" for file, taken in self.left_out.items()])
-        lines.append(f"{len(self.refused)} meshes refused" + (":" if self.refused else ""))
+        lines.append(f"{counted(len(self.refused), 'mesh', 'meshes')} refused" + (":" if self.refused else ""))
         return "\n".join(lines + _few_lines([f"{file}: {reason}" for file, reason in self.refused.items()]))
+
+    def _earlier(self) -> str:
+        return f" ({self.reused} {'was' if self.reused == 1 else 'were'} imported earlier)" if self.reused else ""
 
     def _unit(self) -> str:
         if self.unit == "size":
@@ -175,7 +180,7 @@ def import_meshes(
         entries, left_out = _import_things(things, scales, settings, out, cache, refused)
         if not entries:
             reasons = "; ".join(f"{file}: {reason}" for file, reason in list(refused.items())[:5])
-            raise ValueError(f"none of {len(found)} meshes could be imported: {reasons}")
+            raise ValueError(f"none of {counted(len(found), 'mesh', 'meshes')} could be imported: {reasons}")
         request = {
             "meshes": len(found),
             "scale": unit.scale,

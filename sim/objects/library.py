@@ -22,7 +22,7 @@ from dexgrasp.configs.schema import build
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.readers import parse_json, read_json_object, regular_bytes
-from dexgrasp.utils.text import comma_separated, did_you_mean, shown
+from dexgrasp.utils.text import comma_separated, counted, did_you_mean, shown
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
@@ -505,8 +505,7 @@ def _mesh_sha256(model: ObjectModel) -> str:
 
 def _few(names: Sequence[str]) -> str:
     """Return the number of objects and their first names."""
-    count = "1 object" if len(names) == 1 else f"{len(names)} objects"
-    return f"{count} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+    return f"{counted(len(names), 'object')} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
 
 
 def write_library(

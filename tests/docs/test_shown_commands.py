@@ -220,6 +220,24 @@ def node_schemas():
 CHECKS = {"make": check_make, "pip": check_pip, "python": check_python, "ros2": check_ros2}
 
 
+def written(words):
+    """Return the files and folders that the words of a command name as its output."""
+    named = [re.match(r"(?:--)?(?:out|bag):?=(.+)", word) for word in words]
+    after = [words[i + 1] for i, word in enumerate(words[:-1]) if word in ("--out", "-out")]
+    return [found[1] for found in named if found] + after
+
+
+def test_what_shown_commands_and_examples_of_the_help_write_is_ignored_by_git():
+    """Also where a command is given without its out=; a new user's clone stays clean."""
+    outs = [path for command in SHOWN for path in written(command.words)]
+    outs += [path for command in COMMANDS for example in command.examples for path in written(example.split())]
+    outs += [key.default for command in COMMANDS for key in keys(command.schema, command.config) if key.name == "out"]
+    paths = sorted({path for path in outs if path not in ("", "(required)")})  # without a name: a new one under runs/
+    assert len(paths) > 30
+    ignored = subprocess.run(["git", "check-ignore", *paths], cwd=ROOT, capture_output=True, text=True).stdout
+    assert ignored.splitlines() == paths
+
+
 def test_a_command_with_a_wrong_key_value_or_old_name_would_be_found(monkeypatch, capsys):
     for words, message in (
         (["evaluate", "trails=3"], "unknown key 'trails'"),

@@ -210,17 +210,28 @@ def children_s():
 @pytest.mark.parametrize(
     ("what", "expected"),
     [
-        ("policies", [r"^allegro/student +allegro, right +.*98\.8 % \(97\.9 – 99\.3\) +1000 +scans$"]),
+        ("policies", ["^allegro/student +allegro +camera +98.8 % ", "^leap/teacher +leap +true state "]),
         ("hands", ["^allegro +16 +right, left", "^leap +16 "]),
         ("arms", ["^ur5e +6 +mount=ur5e"]),
-        ("objects", ["^shipped +144 ", "^generated:N ", "^random_urdfs +1000 "]),
-        ("cameras", ["^first_frame +first_frame ", "^tracked_updated +tracked_updated "]),
+        ("objects", ["^shipped +144 +one", "^generated:N ", "^random_urdfs +1000 "]),
+        ("cameras", ["^first_frame +Points of one", "^tracked_updated +Points of the first"]),
     ],
 )
 def test_lists(what, expected, capsys):
     assert main(["list", what]) == 0
     text = capsys.readouterr().out
     assert all(re.search(pattern, text, re.M) for pattern in expected), text
+
+
+def test_list_alone_prints_every_table_and_each_fits_the_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("dexgrasp.utils.text.terminal_width", lambda: 80)
+    assert main(["list"]) == 0
+    text = capsys.readouterr().out
+    assert re.findall(r"^dexgrasp list (\w+)$", text, re.M) == ["policies", "hands", "arms", "objects", "cameras"]
+    tables = [part.splitlines() for part in text.split("\n\n")]
+    assert max(len(line) for table in tables for line in table if not line.startswith("made earlier")) <= 80
+    rows = {line.split()[0]: line for line in tables[0]}
+    assert rows["leap/teacher"].split("  ")[-1] == "scans"  # on one line
 
 
 def test_the_success_in_the_list_is_that_of_the_model_card():
@@ -232,7 +243,18 @@ def test_the_success_in_the_list_is_that_of_the_model_card():
 
 def test_an_unknown_list_names_those_that_exist(capsys):
     assert main(["list", "polices"]) == 2
-    assert "expects one of policies, hands, arms, objects, cameras, got 'polices'" in capsys.readouterr().err
+    assert "expects one of all, policies, hands, arms, objects, cameras, got 'polices'" in capsys.readouterr().err
+
+
+def test_a_key_of_other_commands_is_told_with_those_that_take_it():
+    """A key of one command, a group of three, a nested key of many, which are counted."""
+    keys_of = {command: {key.name for key in option_docs.keys(command.schema, command.config)} for command in COMMANDS}
+    for key in ("size", "randomization", "task.reward.lift", "policy"):
+        takers = [f"`dexgrasp {command.words}`" for command, known in keys_of.items() if key in known]
+        with pytest.raises(configs.ConfigError) as refused:
+            cli.load(BY_WORDS["completion"], ["shell=bash", f"{key}=1"])
+        assert f"{key}= is an option of {', '.join(takers[:3])}" in str(refused.value)
+        assert (f" and {len(takers) - 3} other" in str(refused.value)) == (len(takers) > 3)
 
 
 @pytest.mark.parametrize(
@@ -241,6 +263,7 @@ def test_an_unknown_list_names_those_that_exist(capsys):
         (["reward.lift=1"], "unknown key 'reward.lift'. Did you mean 'task.reward.lift'?"),
         (["hold_s=1"], "unknown key 'hold_s'. Did you mean 'task.hold_s'?"),
         (["iteratoins=1"], "unknown key 'iteratoins'. Did you mean 'iterations'?"),
+        (["size=5cm"], "size= is an option of `dexgrasp objects import`. Known keys:"),
         (["xyzzy=1"], "unknown key 'xyzzy'. Known keys:"),
         (["foo.bar=1"], "unknown key 'foo.bar'. Known keys:"),
     ],

@@ -1,13 +1,11 @@
 """The report: one file that needs nothing beside it, and says what a reader must know before quoting its number."""
 
-import io
 import json
 import re
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from dexgrasp import configs
 from dexgrasp.policies.evaluation import html_report
@@ -50,11 +48,11 @@ def page_of(folder):
     return write_report(folder).read_text()
 
 
-def screen_of(folder):
+def screen_of(folder, capsys):
     result, notes = (json.loads((folder / name).read_text()) for name in ("result.json", "diagnostics.json"))
-    console = Console(width=120, record=True, file=io.StringIO())
-    print_scoreboard(result, notes, console)
-    return console.export_text()
+    capsys.readouterr()
+    print_scoreboard(result, notes)
+    return capsys.readouterr().out
 
 
 @pytest.fixture
@@ -244,15 +242,15 @@ def test_objects_of_one_family_need_no_chart_by_family(tmp_path, undrawn):
         (["physics=turbo", "physics.condim=4"], "physics is 'turbo, changed', not 'reference'"),
     ],
 )
-def test_physics_other_than_the_reference_is_said_on_screen_and_in_the_report(tmp_path, undrawn, change, words):
+def test_physics_other_than_the_reference_is_said_on_screen_and_in_the_report(tmp_path, undrawn, capsys, change, words):
     run = run_of(tmp_path, configs.load(EvaluateCfg, "evaluate", ["trials=8", *change]))
-    assert f"Careful: {words}" in screen_of(run)
+    assert f"Careful: {words}" in screen_of(run, capsys)
     assert words.replace("'", "&#39;") in page_of(run)
 
 
-def test_objects_of_the_training_split_are_said_on_screen_and_in_the_report(tmp_path, undrawn):
+def test_objects_of_the_training_split_are_said_on_screen_and_in_the_report(tmp_path, undrawn, capsys):
     run = run_of(tmp_path, trained_on=["box", "mug"])
-    assert "Careful: 2 of 4 objects are of the training split" in screen_of(run)
+    assert "Careful: 2 of 4 objects are of the training split" in screen_of(run, capsys)
     assert "2 of 4 objects are of the training split" in page_of(run)
 
 
@@ -260,10 +258,12 @@ def test_a_reference_run_on_unseen_objects_carries_no_warning():
     assert warnings(configs.as_dict(EvaluateCfg()), {"trained_on": [], "objects": {}}) == []
 
 
-def test_the_screen_shows_rate_interval_failures_worst_objects_and_penetration(tmp_path):
+def test_the_screen_shows_rate_interval_failures_worst_objects_and_penetration(tmp_path, capsys, monkeypatch):
     names = open_library("shipped").names
-    text = screen_of(run_of(tmp_path))
-    for words in ("62.5 %", "30.6 – 86.3 %", "missed 3", f"{names[1]} 0/2, {names[0]} 1/2", "1.00 mm at the 99th"):
+    monkeypatch.setattr("dexgrasp.utils.text.terminal_width", lambda: 80)
+    text = screen_of(run_of(tmp_path), capsys)
+    assert max(map(len, text.splitlines())) <= 80
+    for words in ("62.5 % (30.6 – 86.3)", "missed 3", f"{names[1]} 0/2, {names[0]} 1/2", "1.00 mm at the 99th"):
         assert words in text
 
 

@@ -162,7 +162,10 @@ def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly
     assert_same(teacher / "last.zip", tmp_path / "last.zip")
 
 
-def test_a_student_goes_on_without_the_rollouts_that_a_kill_has_damaged(teacher, tmp_path, caplog):
+def test_a_student_ends_at_the_iteration_asked_for_and_goes_on_without_damaged_rollouts(
+    teacher, tmp_path, caplog, capsys
+):
+    """The episode of its teacher that sets the scales is counted neither before nor after a resume."""
     small = (
         "recipe=student",
         f"teacher={teacher}",
@@ -170,9 +173,12 @@ def test_a_student_goes_on_without_the_rollouts_that_a_kill_has_damaged(teacher,
         "distillation.gradient_steps=2",
         "distillation.batch_size=16",
     )
-    train(tiny(tmp_path, *small, "iterations=2"))
+    assert train(tiny(tmp_path, *small, "iterations=2"))["iteration"] == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[:2] for line in lines[:3]] == [["1", "0.00"], ["2", "0.00"], ["iterations", "2;"]]
     (tmp_path / "last.window").write_bytes(b"cut")
-    assert train(tiny(tmp_path, *small, "iterations=3"))["iteration"] == 4
+    assert train(tiny(tmp_path, *small, "iterations=3"))["iteration"] == 3
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:2]] == ["3", "iterations"]
     assert "last.window cannot be read" in caplog.text
 
 
@@ -194,7 +200,7 @@ def test_a_student_that_was_stopped_goes_on_exactly(teacher, tmp_path, keep):
     )
     train(tiny(tmp_path / "through", *small, "iterations=4"))
     first = tiny(tmp_path / "stopped", *small, "iterations=4", "time_limit_min=0.0001")
-    assert train(first)["iteration"] == 2
+    assert train(first)["iteration"] == 1
     train(tiny(tmp_path / "stopped", *small, "iterations=4"))
     assert_same(tmp_path / "through/last.zip", tmp_path / "stopped/last.zip")
 

@@ -44,7 +44,8 @@ def recorded(run, trial):
 
 def test_a_stored_trial_becomes_a_video_and_ends_as_recorded(run, capsys):
     assert main(["video", str(run), "trial=1", "width=192"]) == 0
-    out = capsys.readouterr().out
+    out, progress = capsys.readouterr()
+    assert progress.splitlines()[-1].startswith("video: 20/20 (100 %), ")  # control steps
     assert f": {recorded(run, 1)}, as recorded" in out
     [path] = (run / "videos").glob("*_1_*.mp4")
     assert str(path) in out

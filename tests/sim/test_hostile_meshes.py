@@ -143,10 +143,10 @@ def test_each_damaged_file_is_refused_in_one_line_that_says_why(report, name):
         ("dangling.glb", "No such file"),
         ("sparse.stl", "at most 512 MiB"),
         ("*.dae", "2 files of a format that is not read: convert them"),
-        ("*.off", "1 files of a format"),
-        ("*.usd", "1 files of a format"),
-        ("*.step", "1 files of a format"),
-        ("*.3mf", "1 files of a format"),
+        ("*.off", "1 file of a format"),
+        ("*.usd", "1 file of a format"),
+        ("*.step", "1 file of a format"),
+        ("*.3mf", "1 file of a format"),
     ],
 )
 def test_what_cannot_be_opened_is_named(report, name, reason):
@@ -197,7 +197,7 @@ def test_a_folder_of_other_formats_is_an_error_that_names_them(tmp_path, capsys)
     (tmp_path / "in" / "a.dae").write_text("<COLLADA/>")
     assert main(["objects", "import", str(tmp_path / "in"), f"out={tmp_path / 'lib'}"]) == 2
     said = capsys.readouterr().err
-    assert said.count("\n") == 1 and "*.dae: 1 files of a format that is not read: convert them to OBJ" in said
+    assert said.count("\n") == 1 and "*.dae: 1 file of a format that is not read: convert them to OBJ" in said
 
 
 def test_unit_size_and_doubt_are_said(tmp_path, capsys):

@@ -65,8 +65,9 @@ def test_a_library_covers_itself_but_not_its_opposite(library, tmp_path):
     assert any("bowl" in name for name in across["volume / hull"].outside)
 
 
-def test_the_comparison_is_written_as_numbers_and_plots(library, tmp_path):
+def test_the_comparison_is_written_as_numbers_and_plots(library, tmp_path, capsys):
     objects.compare(CompareLibraryCfg(str(library.path), str(library.path), str(tmp_path / "out")))
+    assert f"{tmp_path / 'out'}/compare.json" in capsys.readouterr().out
     rows = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert [row["name"] for row in rows] == list(comparison.UNITS)
     with Image.open(tmp_path / "out" / "compare.png") as plots:
@@ -92,7 +93,7 @@ def test_the_sheet_shows_every_family(library, tmp_path):
 def test_the_generate_command_says_count_rate_and_memory(tmp_path, capsys):
     objects.generate(GenerateCfg(out=str(tmp_path / "lib"), n=2, families=("box",), workers=1))
     said = capsys.readouterr().out
-    assert "2 objects of 1 families, split train" in said and "objects/s" in said and "MiB" in said
+    assert "2 objects of 1 family, split train" in said and "objects/s" in said and "MiB" in said
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,13 @@ def report(mixed, tmp_path_factory):
 def test_good_meshes_of_all_formats_are_imported_from_nested_folders(report):
     assert report.library.names == ["block_glb", "block_obj", "deep_cup", "deep_er_ball"]
     assert report.library.entry("deep_cup").source == str(Path("deep") / "cup.ply")
+
+
+def test_what_an_earlier_import_left_is_counted_in_words(report):
+    assert f"4 objects of {report.files} files in {report.library.path}, unit" in report.summary()
+    for reused, said in ((1, "(1 was imported earlier)"), (2, "(2 were imported earlier)")):
+        lines = replace(report, reused=reused, files=1, refused={"a.obj": "empty"}).summary()
+        assert f"of 1 file in {report.library.path} {said}, unit" in lines and "\n1 mesh refused:\n" in lines
 
 
 def test_the_unit_is_guessed_from_the_whole_folder_and_said(report):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dexgrasp.sim.objects.mesh_files.reader import SUFFIXES
+from dexgrasp.utils.text import counted
 
 OTHER_SUFFIXES = frozenset(
     f".{word}"
@@ -67,7 +68,9 @@ def find_meshes(folder: Path, include: Sequence[str] = (), exclude: Sequence[str
             else:
                 meshes.append(path)
     for suffix, count in sorted(others.items()):
-        refused[f"*{suffix}"] = f"{count} files of a format that is not read: convert them to OBJ, STL, PLY or GLB"
+        refused[f"*{suffix}"] = (
+            f"{counted(count, 'file')} of a format that is not read: convert them to OBJ, STL, PLY or GLB"
+        )
     if not meshes:
         reasons = "".join(f"; {name}: {reason}" for name, reason in list(refused.items())[:3])
         left = f"; include/exclude leave out {not_selected}" if not_selected else ""

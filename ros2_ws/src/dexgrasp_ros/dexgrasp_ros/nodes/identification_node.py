@@ -1,7 +1,7 @@
 """System identification node: excites each joint of a hand and fits servo parameters to the log.
 
-    ros2 run dexgrasp_ros identification_node --ros-args -p hand:=allegro_v4 -p robot:=real -p out:=identified
-    ros2 run dexgrasp_ros identification_node --ros-args -p log:=identified/log.npz     fit an existing log
+    ros2 run dexgrasp_ros identification_node --ros-args -p hand:=allegro_v4 -p robot:=real -p out:=runs/identified
+    ros2 run dexgrasp_ros identification_node --ros-args -p log:=runs/identified/log.npz     fit an existing log
 
 Keep the hand empty and clear of objects and people: targets jump. Files: OUT/log.npz (log), OUT/identified.yaml
 (parameters and ranges for domain randomisation), OUT/identified.png (measured and fitted positions).
@@ -55,7 +55,7 @@ class IdentificationCfg:
     """Joints to test; empty: all."""
     log: str = ""
     """File log.npz to fit instead of moving the hand."""
-    out: str = "identified"
+    out: str = "runs/identified"
     """Folder of the results."""
     approach_rad_s: Annotated[float, Bounds(0.001, 20)] = 0.5
     """Speed of the joints in the motion to the rest pose [rad/s]."""

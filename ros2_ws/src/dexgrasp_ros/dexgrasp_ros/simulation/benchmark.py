@@ -6,13 +6,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from rich.console import Console
-from rich.table import Table
-
 from dexgrasp.policies.deploy.shipped import find_bundle
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import write_json
+from dexgrasp.utils.text import counted, print_table
 from dexgrasp.utils.timers import PERCENTILES
 from dexgrasp_ros import config
 from dexgrasp_ros.simulation.closed_loop import ClosedLoop, Trial
@@ -80,9 +78,8 @@ def set_local_transport(domain: int, logs: Path) -> None:
 def show(timing_ms: dict[str, float], trials: list[Trial]) -> None:
     """Print the table of percentiles."""
     held = sum(trial.success for trial in trials)
-    columns = (f"p{percent}" for percent in PERCENTILES)
-    table = Table("milliseconds", *columns, title=f"closed loop, {held} of {len(trials)} objects held")
+    table = [("milliseconds", *(f"p{percent}" for percent in PERCENTILES))]
     for row in ROWS:
         values = (timing_ms.get(f"{row}_p{percent}_ms", float("nan")) for percent in PERCENTILES)
-        table.add_row(row.replace("_", " "), *(f"{value:.1f}" for value in values))
-    Console(width=90).print(table)
+        table.append((row.replace("_", " "), *(f"{value:.1f}" for value in values)))
+    print_table(table, f"closed loop, {held} of {counted(len(trials), 'object')} held")
