@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import glob
 import json
 import os
 import shutil
@@ -130,6 +131,14 @@ def remove_partials(folder: Path) -> None:
         folders[:] = [name for name in folders if not Path(place, name, LOCK).exists()]
 
 
+def remove_partials_of(path: Path) -> None:
+    """Delete what killed processes of this machine left unfinished of the file `path`."""
+    for partial in path.parent.glob(f"{PARTIAL}*-{glob.escape(path.name)}"):
+        process = partial.name.removeprefix(PARTIAL).partition("-")[0]
+        if process.isdecimal() and not _is_running(int(process)):
+            partial.unlink(missing_ok=True)
+
+
 def restore_folder(path: Path) -> None:
     """Put back the folder `path` if a process was killed between the two renames of its replacement."""
     old = path.with_name(OLD + path.name)
@@ -209,6 +218,16 @@ def expand_user(path: str | Path) -> Path:
 
 def _partial(path: Path) -> Path:
     return path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
 
 
 def _sync(path: Path) -> None:

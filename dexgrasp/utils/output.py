@@ -21,6 +21,7 @@ from dexgrasp.utils.files import (
     folder_lock,
     remove_partial_folders,
     remove_partials,
+    remove_partials_of,
     restore_folder,
 )
 from dexgrasp.utils.readers import read_json_object
@@ -95,6 +96,7 @@ def claim_file(out: str | Path) -> Path:
     Raises ValueError for a file that no command has written; with `force=true` it is moved aside.
     """
     path = Path(out).resolve() if Path(out).is_symlink() else Path(out)
+    remove_partials_of(path)
     if not path.exists():
         return path
     if not path.is_file():

@@ -161,23 +161,24 @@ def repeats(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, seeds: int
     The first seed runs on Warp a second time.
     """
     played = {seed: _on_both(replace(cfg, seed=seed), hand, library) for seed in range(cfg.seed, cfg.seed + seeds)}
-    before, after = played[cfg.seed][1], _outcomes(replace(cfg, engine="warp"), hand, library)
+    before, after = played[cfg.seed][1], scripted_outcomes(replace(cfg, engine="warp"), hand, library)
     found = {seed: _compared(*pair) for seed, pair in played.items()}
-    return RepeatedComparison(seeds=found, again=_alike(before, after), exact=repr(before) == repr(after))
+    return RepeatedComparison(seeds=found, again=share_alike(before, after), exact=repr(before) == repr(after))
 
 
 def _on_both(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> tuple[list[Outcome], list[Outcome]]:
     names: tuple[EngineName, ...] = ("cpu", "warp")
-    cpu, warp = (_outcomes(replace(cfg, engine=name), hand, library) for name in names)
+    cpu, warp = (scripted_outcomes(replace(cfg, engine=name), hand, library) for name in names)
     return cpu, warp
 
 
 def _compared(cpu: list[Outcome], warp: list[Outcome]) -> EngineComparison:
     counts = [success_summary(sum(one.success for one in won), len(won)) for won in (cpu, warp)]
-    return EngineComparison(cpu=counts[0], warp=counts[1], agree=_alike(cpu, warp))
+    return EngineComparison(cpu=counts[0], warp=counts[1], agree=share_alike(cpu, warp))
 
 
-def _alike(one: list[Outcome], other: list[Outcome]) -> float:
+def share_alike(one: Sequence[Outcome], other: Sequence[Outcome]) -> float:
+    """Return the share of the trials with equal success."""
     return float(np.mean([a.success == b.success for a, b in zip(one, other, strict=True)]))
 
 
@@ -186,7 +187,8 @@ def _rate(found: dict[str, Any]) -> str:
     return f"{found['successes']} of {found['trials']} ({100 * found['success_rate']:.1f} %, {low:.1f} – {high:.1f})"
 
 
-def _outcomes(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> list[Outcome]:
+def scripted_outcomes(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> list[Outcome]:
+    """Return the outcomes of `cfg.trials` scripted grasps."""
     task = make_task(cfg, hand, library, "none", cfg.rows())
     policy, outcomes = make_policy("synergy", task), []
     for first in range(0, cfg.trials, cfg.rows()):

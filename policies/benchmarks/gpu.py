@@ -2,6 +2,7 @@
 
 parity      against the CPU engine: without contact in every quantity, with contact in the scripted grasp's successes,
             with several seeds, and with one of them again
+physics     time of the physics alone in each phase of an episode, with several limits of the solvers
 stepping    control steps per second of the whole task, resets included, and where the time goes; buffers that it needs
 learning    control steps per second of the training of a teacher
 
@@ -36,7 +37,7 @@ from dexgrasp.utils.files import write_json
 from dexgrasp.utils.text import print_table
 from dexgrasp.utils.timers import Stopwatch, device_clock
 
-Part = Literal["parity", "stepping", "learning"]
+Part = Literal["parity", "physics", "stepping", "learning"]
 GOALS = {"stepping": 100_000, "learning": 80_000}
 """Control steps per second asked of one data-centre GPU."""
 NOISE_SD = 0.3
@@ -61,14 +62,14 @@ log = logging.getLogger("dexgrasp")
 class BenchGpuCfg:
     """Measure engine=warp on one GPU: parity with the CPU engine, stepping rate, learning rate."""
 
-    parts: tuple[Part, ...] = ("parity", "stepping", "learning")
+    parts: tuple[Part, ...] = ("parity", "physics", "stepping", "learning")
     """Names of the measurements."""
     objects: str = "shipped"
     """Object library, as in `evaluate`."""
     hand: str = "allegro"
     """Hand by name (a folder of assets/hands) or path."""
-    num_envs: Annotated[tuple[int, ...], Bounds(1, 65_536, items=(1, 64))] = (1024, 4096, 8192)
-    """Numbers of environments of the stepping; learning uses the second, or the only one."""
+    num_envs: Annotated[tuple[int, ...], Bounds(1, 65_536, items=(1, 64))] = (4096, 8192, 16384)
+    """Numbers of environments of physics and stepping; learning uses the second, or the only one."""
     trials: NumTrials = 576
     """Scripted grasps on each engine, with each seed."""
     seeds: Annotated[int, Bounds(1, 1000)] = 3
@@ -91,7 +92,7 @@ class BenchGpuCfg:
     def tiny(self) -> "BenchGpuCfg":
         """Return a configuration small enough for a CPU."""
         task = replace(self.task, grasp_s=0.6, lift_s=0.3, hold_s=0.2)
-        sizes = WarpCfg(self.warp.nconmax or 160, self.warp.njmax or 480, self.warp.max_contacts_per_sensor)
+        sizes = replace(self.warp, nconmax=self.warp.nconmax or 160, njmax=self.warp.njmax or 480)
         return replace(self, num_envs=(4,), trials=min(self.trials, 4), iterations=1, task=task, warp=sizes)
 
 
@@ -107,7 +108,8 @@ def bench_gpu(cfg: BenchGpuCfg) -> None:
     with Run.open(cfg.out, cfg) as run:
         for part in cfg.parts:
             start_s = time.monotonic()
-            found[part] = {"parity": _parity, "stepping": _stepping, "learning": _learning}[part](cfg, hand, library)
+            measure = {"parity": _parity, "physics": _physics, "stepping": _stepping, "learning": _learning}[part]
+            found[part] = measure(cfg, hand, library)
             log.info("%s: %.0f s", part, time.monotonic() - start_s)
             write_json(run.path / "bench.json", found | {"facts": run.facts, "config": configs.as_dict(cfg)})
         if not gpu:
@@ -134,6 +136,30 @@ def _parity(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[st
     return {"free": free, "allowed": ALLOWED, "grasps": asdict(with_contact) | {"kept": with_contact.kept}}
 
 
+def _physics(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> dict[str, Any]:
+    from dexgrasp.policies.benchmarks import gpu_physics  # needs MuJoCo Warp
+
+    rows = []
+    for envs in cfg.num_envs:
+        task, actions = _task_and_actions(cfg, hand, library, cfg.physics, envs)
+        rows += gpu_physics.compare_limits(task, actions, cfg.warp)
+    evaluation = EvaluateCfg(hand=cfg.hand, trials=cfg.trials, num_envs=cfg.trials, seed=cfg.seed, warp=cfg.warp)
+    played = replace(evaluation, task=cfg.task, physics=cfg.physics)
+    outcomes = gpu_physics.alike_with_limits(played, hand, library)
+    gpu_physics.show(rows, outcomes)
+    return {"times": rows, "outcomes": outcomes}
+
+
+def _task_and_actions(
+    cfg: Any, hand: HandSpec, library: ObjectLibrary, physics: PhysicsCfg, envs: int
+) -> tuple[GraspTask, torch.Tensor]:
+    """Return a task on Warp, and noise on the scripted grasp for one episode, (step, env, action)."""
+    options = {"in_order": True, "auto_reset": False, "engine": "warp", "warp": cfg.warp}
+    task = GraspTask(cfg.task, hand, library, physics, envs, 1, cfg.seed, **options)
+    noise = torch.randn(task.episode_steps, envs, task.num_actions, generator=torch.manual_seed(cfg.seed))
+    return task, (NOISE_SD * noise).to(task.device)
+
+
 def _stepping(cfg: BenchGpuCfg, hand: HandSpec, library: ObjectLibrary) -> list[dict[str, Any]]:
     cells = []
     for envs in cfg.num_envs:
@@ -148,24 +174,16 @@ def stepping(cfg: Any, hand: HandSpec, library: ObjectLibrary, physics: PhysicsC
 
     `cfg`: with `task`, `seed` and `warp`.
     """
-    options = {"in_order": True, "auto_reset": False, "engine": "warp", "warp": cfg.warp}
-    task = GraspTask(cfg.task, hand, library, physics, envs, 1, cfg.seed, **options)
-    actions = NOISE_SD * torch.randn(
-        task.episode_steps, envs, task.num_actions, generator=torch.manual_seed(cfg.seed)
-    ).to(task.device)
+    task, actions = _task_and_actions(cfg, hand, library, physics, envs)
     _episode(task, actions)
     wall_s = _timed(task, lambda: _episode(task, actions))
     reset_s = _timed(task, lambda: task.reset(range(envs)))
     steps = envs * task.episode_steps
-    state = task.engine.state
-    held = state.joint_target.clone(), state.palm_pos_w.clone(), state.palm_quat_w.clone()
-    physics_s = _timed(task, lambda: [task.engine.step(*held, task.step_s) for _ in range(10)]) / 10
     return {
         "preset": physics.name,
         "envs": envs,
         "per_s": steps / wall_s,
         "without_resets_per_s": steps / max(wall_s - reset_s, 1e-9),
-        "physics_alone_per_s": envs / physics_s,
         "shares": _shares(task, actions),
         "buffers": _buffers(task),
     }
@@ -262,12 +280,10 @@ def _show_parity(free: dict[int, dict[str, float]]) -> None:
 
 def show_stepping(cells: list[dict[str, Any]]) -> None:
     """Print the table of the stepping rates."""
-    columns = (
-        "preset, envs|steps/s|no resets|physics alone|physics|features|rewards|reset|rest|rows|njmax|contacts|room"
-    )
+    columns = "preset, envs|steps/s|no resets|physics|features|rewards|reset|rest|rows|njmax|contacts|room"
     table: list[list[str]] = [[*columns.split("|")]]
     for cell in cells:
-        rates = [f"{cell[name]:,.0f}" for name in ("per_s", "without_resets_per_s", "physics_alone_per_s")]
+        rates = [f"{cell[name]:,.0f}" for name in ("per_s", "without_resets_per_s")]
         parts = [f"{cell['shares'].get(part, 0):.0%}" for part in ("physics", "features", "rewards", "reset", "rest")]
         buffers = cell["buffers"]
         most = str(max(buffers["contacts"], buffers["pairs"]))

@@ -1,4 +1,4 @@
-"""Options of the physics engines: engine name, and buffer sizes of MuJoCo Warp."""
+"""Options of the physics engines: engine name, and buffer sizes and solver limits of MuJoCo Warp."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -14,7 +14,7 @@ BUFFERS = ("warp.nconmax", "warp.njmax", "warp.max_contacts_per_sensor")
 @dataclass(frozen=True)
 @bounded
 class WarpCfg:
-    """Configure the buffers of MuJoCo Warp, which are allocated once."""
+    """Configure the buffers of MuJoCo Warp, which are allocated once, and the limits of its solvers."""
 
     nconmax: Annotated[int, Bounds(0, 100_000)] = 0
     """Contacts, and pairs of geoms that may touch, per environment; all environments share the sum. 0: measured by a
@@ -23,3 +23,10 @@ class WarpCfg:
     """Constraint rows of any one environment. 0: measured by a warm-up, with a margin."""
     max_contacts_per_sensor: Annotated[int, Bounds(1, 100_000)] = 256
     """Contacts that belong to one contact sensor."""
+    iterations: Annotated[int, Bounds(0, 1000)] = 0
+    """Iterations of the constraint solver at most: the slowest environment decides how long all take. 0: MuJoCo's own,
+    100."""
+    ls_iterations: Annotated[int, Bounds(0, 1000)] = 0
+    """Iterations of its line search at most. 0: MuJoCo's own, 50."""
+    ccd_iterations: Annotated[int, Bounds(0, 1000)] = 0
+    """Iterations of the collision of two convex pieces at most. 0: MuJoCo's own, 35."""

@@ -23,4 +23,6 @@ def make_engine(
     from dexgrasp.sim.engine.warp_buffer_sizing import with_measured_buffers
 
     device = warp_device(int(os.environ.get("LOCAL_RANK", "0")))
-    return WarpEngine(pool, num_envs, with_measured_buffers(warp or WarpCfg(), pool, num_envs, device), device)
+    engine = WarpEngine(pool, num_envs, with_measured_buffers(warp or WarpCfg(), pool, num_envs, device), device)
+    engine.load_objects(pool.library.names)
+    return engine

@@ -50,6 +50,8 @@ MIN_CONTACTS, MIN_ROWS = 24, 80
 
 HARMLESS_OVERFLOWS = mjw.OverflowType.ITERATIONS | mjw.OverflowType.LS_ITERATIONS
 """Overflow bits of a solver that reached its last iteration: less exact, but no contact or constraint is dropped."""
+SOLVER_LIMITS = ("iterations", "ls_iterations", "ccd_iterations")
+"""Fields of WarpCfg that replace MuJoCo's options."""
 MIN_TOLERANCE = 1e-6
 """Least solver tolerance of Warp."""
 MAX_VALID = 1e10
@@ -165,6 +167,8 @@ def put_model(compiled: mujoco.MjModel, num_envs: int, cfg: WarpCfg) -> mjw.Mode
     if compiled.opt.tolerance < MIN_TOLERANCE:
         log.info("engine=warp: solver tolerance %g instead of %g", MIN_TOLERANCE, compiled.opt.tolerance)
     model.opt.contact_sensor_maxmatch = cfg.max_contacts_per_sensor
+    # The acceleration without constraints is nothing but a start of the solver, which has a better one: the last step.
+    model.opt.run_qacc_smooth = False
     model.opt.gravity = wp.array(np.tile(compiled.opt.gravity, (worlds, 1)), dtype=wp.vec3)
     return model
 
@@ -180,6 +184,7 @@ class WarpEngine:
         Raises ValueError for what Warp cannot simulate.
         """
         self.pool, self.num_envs, self.device = pool, num_envs, torch.device(device)
+        self._graphs: dict[tuple[int, int], wp.Graph] = {}
         self._wp_device = wp.get_device(device)
         self._compiled = compiled = compile_scene(pool)
         with self._on_device():
@@ -193,12 +198,29 @@ class WarpEngine:
             self._worlds = PerWorldFields(self._model, compiled, self.slots, pool.physics)
             self._targets = wp.zeros((num_envs, compiled.nu), dtype=float)
             self._model.callback.control = PalmServo(compiled, self._targets)
-        self._graphs: dict[tuple[int, int], wp.Graph] = {}
+        self.set_solver(cfg)
         self._schedule = torch.zeros(0, device=self.device)
         self.body_names = [compiled.body(i).name for i in range(1, compiled.nbody)]
         self._names = [pool.library.names[0]] * num_envs
         self._variation = _moved(PhysicsVariation.none(num_envs, len(pool.hand.joint_names)), self.device)
         self._write_worlds(torch.arange(num_envs, device=self.device), self._names, self._variation)
+
+    def set_solver(self, cfg: WarpCfg) -> None:
+        """Set the limits of the solvers; graphs are recorded anew."""
+        option = self._model.opt
+        for name in SOLVER_LIMITS:
+            setattr(option, name, getattr(cfg, name) or int(getattr(self._compiled.opt, name)))
+        self._graphs.clear()
+
+    @property
+    def physics_state(self) -> tuple[Tensor, ...]:
+        """Return the tensors from which a step begins; they share Warp's memory."""
+        raw = self._raw
+        return raw.qpos, raw.qvel, raw.ctrl, raw.xfrc_applied, self._warmstart
+
+    def solver_iterations(self) -> int:
+        """Return the iterations of the slowest environment in the last substep; synchronises with the device."""
+        return int(self._data.solver_niter.numpy().max())
 
     def _bind(self) -> RawBatch:
         """Return tensors that share Warp's memory; controls have the layout of MuJoCo's own model."""
@@ -229,6 +251,14 @@ class WarpEngine:
         with self._restoring_others(rows):
             self._forward()
         self._rows.refresh()
+
+    def load_objects(self, names: Sequence[str]) -> None:
+        """Put objects in their own size on the device, so that drawing them changes no array of the model."""
+        self.pool.library.prepare(names)
+        with self._on_device():
+            _, changed = self._objects.find(names, [1.0] * len(names))
+        if changed:
+            self._graphs.clear()
 
     def _write_worlds(self, rows: Tensor, names: Sequence[str], variation: PhysicsVariation) -> None:
         """Write the objects and physics parameters of the worlds `rows`."""
@@ -276,9 +306,14 @@ class WarpEngine:
             wp.capture_launch(self._graphs[chunks, substeps])
 
     def _play(self, chunks: int, substeps: int) -> None:
+        """Simulate; the sensors are evaluated in the last substep, nothing reads them before."""
+        option, last = self._model.opt, (chunks - 1, substeps - 1)
         for chunk in range(chunks):
             wp.copy(self._targets, wp.from_torch(self._schedule[chunk]))
-            for _ in range(substeps):
+            for substep in range(substeps):
+                option.disableflags |= mjw.DisableBit.SENSOR
+                if (chunk, substep) == last:
+                    option.disableflags &= ~mjw.DisableBit.SENSOR
                 mjw.step(self._model, self._data)
                 self.buffers.record()
 

@@ -173,6 +173,44 @@ def test_a_pool_that_grows_keeps_its_pieces(engines, pool, start, monkeypatch):
     assert deepest_in_warp(small) == deepest_in_warp(engines[1])
 
 
+def test_objects_that_were_loaded_change_no_array_when_they_are_drawn(pool):
+    names = pool.library.names
+    engine, late = make_engine("warp", pool, 2, warp=ROOM), WarpEngine(pool, 2, ROOM)
+    arrays = [getattr(engine._model, name).ptr for name in ("mesh_vert", "mesh_polyvert", "geom_dataid")]
+    for one in (engine, late):
+        for first in range(0, len(names) - 1, 2):
+            one.reset(torch.arange(2), start_of(names[first : first + 2], pool.library, pool.hand))
+    assert [getattr(engine._model, name).ptr for name in ("mesh_vert", "mesh_polyvert", "geom_dataid")] == arrays
+    assert not engine._objects.find(names, [1.0] * len(names))[1]
+    for one in (engine, late):
+        one.reset(torch.arange(2), start_of(names[:2], pool.library, pool.hand, lift_m=-0.002))
+    assert deepest_in_warp(engine) == deepest_in_warp(late)
+
+
+def test_sensors_of_the_last_substep_are_those_of_every_substep(pool, start):
+    """Reference: one substep at a time, each with its sensors."""
+    at_once, singly = WarpEngine(pool, 3, ROOM), WarpEngine(pool, 3, ROOM)
+    on_objects = replace(start, palm_pos_w=start.object_pos_w + torch.tensor([-0.02, 0.0, 0.10]))
+    for engine in (at_once, singly):
+        engine.reset(torch.arange(3), on_objects)
+    at_once.simulate(5)
+    for _ in range(5):
+        singly.simulate(1)
+    for name in ("qpos", "qvel", "sensordata"):
+        assert torch.equal(getattr(at_once._raw, name), getattr(singly._raw, name)), name
+    assert at_once._raw.sensordata.any()
+
+
+def test_limits_of_the_solvers_are_mujocos_own_or_those_asked_for(pool):
+    engine = WarpEngine(pool, 2, ROOM)
+    option = engine._model.opt
+    assert (option.iterations, option.ls_iterations, option.ccd_iterations) == (100, 50, 35)
+    engine.set_solver(replace(ROOM, iterations=7, ls_iterations=9, ccd_iterations=11))
+    assert (option.iterations, option.ls_iterations, option.ccd_iterations) == (7, 9, 11)
+    engine.set_solver(ROOM)
+    assert (option.iterations, option.ls_iterations, option.ccd_iterations) == (100, 50, 35)
+
+
 def test_randomised_physics_is_that_of_the_cpus_models(both, start):
     """Of every environment and in every field, those that MuJoCo derives (mj_setConst) included."""
     rng = np.random.default_rng(1)

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import subprocess
 import threading
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from dexgrasp.utils.files import (
     folder_lock,
     remove_partial_folders,
     remove_partials,
+    remove_partials_of,
     restore_folder,
     write_text,
 )
@@ -245,3 +247,14 @@ def test_the_folder_of_an_unknown_user_is_a_name(monkeypatch):
     monkeypatch.setenv("HOME", "/mine")
     assert expand_user("~/runs") == Path("/mine/runs")
     assert expand_user("~nobody-here/runs") == Path("~nobody-here/runs")
+
+
+def test_what_killed_processes_left_of_a_file_is_removed_and_nothing_else(tmp_path):
+    ended = subprocess.run(["sh", "-c", "echo $$"], capture_output=True, text=True).stdout.strip()
+    left, endless = tmp_path / f"{PARTIAL}{ended}-a[1].html", tmp_path / f"{PARTIAL}{'9' * 30}-a[1].html"
+    names = f"{PARTIAL}{os.getpid()}-a[1].html", f"{PARTIAL}1-a[1].html", f"{PARTIAL}{ended}-a1.html", "a[1].html"
+    kept = [tmp_path / name for name in (*names, f"{PARTIAL}mine-a[1].html")]
+    for path in (left, endless, *kept):
+        path.touch()
+    remove_partials_of(tmp_path / "a[1].html")
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
