@@ -6,9 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M, ImportSettings
+from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.library import ObjectModel
-from dexgrasp.sim.objects.mesh_files import MAX_FACES, MeshFileError, read_surface
+from dexgrasp.sim.objects.mesh_files import (
+    LONGEST_M,
+    MAX_FACES,
+    MIN_LONGEST_M,
+    MeshFileError,
+    fitting_units,
+    read_surface,
+    states_metres,
+)
 
 if TYPE_CHECKING:
     import trimesh
@@ -48,7 +56,7 @@ def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> l
     """
     mesh = mesh.copy()
     mesh.apply_scale(scale)
-    _check_size(mesh)
+    _check_thickness(mesh)
     bodies = mesh.split(only_watertight=False) if apart else [mesh]
     solids = [solid for body in bodies for solid in _solids(body)]
     parts: list[Surface] = [(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12]
@@ -74,7 +82,10 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
     from dexgrasp.sim.objects.model_builder import assemble, mass_properties
 
     apart = settings.decomposition == "parts"
-    parts = clean_parts(read_mesh(path, merge=not apart), scale, apart)
+    mesh = read_mesh(path, merge=not apart)
+    is_stated = states_metres(path) and settings.factor is None and settings.size is None
+    _check_longest(float(mesh.extents.max()), scale, is_stated)
+    parts = clean_parts(mesh, scale, apart)
     vertices, faces = _united(parts)
     volume = mass_properties(vertices, faces)[0]
     mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
@@ -99,13 +110,23 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
         raise RefusedMeshError(f"unusable: {error}") from error
 
 
-def _check_size(mesh: "trimesh.Trimesh") -> None:
+def _check_longest(longest: float, scale: float, is_stated: bool) -> None:
+    """Raise RefusedMeshError for a size that is not for a hand; `longest`: longest side in the file's unit."""
+    size = longest * scale
+    if MIN_LONGEST_M <= size <= LONGEST_M:
+        return
+    problem = f"too large: longest side {size:.3f} m, at most {LONGEST_M} m"
+    if size < MIN_LONGEST_M:
+        problem = f"too small: longest side {size:.6f} m, at least {MIN_LONGEST_M} m"
+    fitting = fitting_units(longest)
+    if not is_stated:
+        raise RefusedMeshError(f"{problem}; is the unit right? (unit=..., scale=... or size=...)")
+    way = f"if this one is in another unit, give {fitting}" if fitting else "scale it in the file, or give size=..."
+    raise RefusedMeshError(f"{problem}; glTF states metres: {way}, with include=... for such files alone")
+
+
+def _check_thickness(mesh: "trimesh.Trimesh") -> None:
     sides = np.sort(mesh.extents)
-    hint = "is the unit right? (scale=... or size=...)"
-    if sides[2] > LONGEST_M:
-        raise RefusedMeshError(f"too large: longest side {sides[2]:.3f} m, at most {LONGEST_M} m; {hint}")
-    if sides[2] < MIN_LONGEST_M:
-        raise RefusedMeshError(f"too small: longest side {sides[2]:.6f} m, at least {MIN_LONGEST_M} m; {hint}")
     tightest = sides[0] if sides[0] < THINNEST_M else float(np.min(mesh.bounding_box_oriented.primitive.extents))
     if tightest < THINNEST_M:
         raise RefusedMeshError(f"too thin: shortest side {tightest * 1000:.2f} mm, at least {THINNEST_M * 1000:g} mm")
