@@ -11,9 +11,10 @@ import hashlib
 import json
 import logging
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,7 +41,7 @@ from dexgrasp.sim.objects.mesh_files import (
 )
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.process_pool import TaskFailure, TaskLimits
-from dexgrasp.utils.progress import track
+from dexgrasp.utils.progress import Progress
 from dexgrasp.utils.text import comma_separated
 
 log = logging.getLogger("dexgrasp")
@@ -51,8 +52,8 @@ Record = dict[str, Any]
 
 VERSION = 2
 """Raised when an import gives other objects than before, so that old caches are not used."""
-LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0)
-"""Limits of each mesh; one that exceeds them is refused."""
+LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0, clock_s=240.0)
+"""Limits of each mesh; one that exceeds them is refused. Where others take half of each core, it may compute 120 s."""
 MOST_NAMES_SHOWN = 20
 """Longest list of files in a summary."""
 MOST_STATED_SHOWN = 5
@@ -279,15 +280,37 @@ class _RecordCache:
         """
         found = {key: record for key in items if (record := self._read(key)) is not None and is_valid(record)}
         calls = [(task, key, item) for key, item in items.items() if key not in found]
-        show = self.progress and len(calls) > 1
-        with closing(process_pool.run_in_processes(_recorded, calls, self.workers, LIMITS)) as finished:
-            for (_, key, _), record in track(finished, len(calls), what, show):
-                if isinstance(record, TaskFailure):
-                    record = {"refused": f"unusable: {record.reason}: simplify the mesh, or leave it out"}
-                files.write_bytes(self._path(key), json.dumps(record).encode())
-                self.computed.add(sources[key])
-                found[key] = record
+        with self._progress(len(calls), what) as progress:
+
+            def notice(call: tuple[Callable[[T], Record], str, T], seconds: float) -> None:
+                note = f"{sources[call[1]]} takes {seconds:.0f} s so far"
+                if progress is not None:
+                    progress.tell(note)
+                elif self.progress:
+                    print(f"{what}: {note}", file=sys.stderr, flush=True)
+
+            tasks = process_pool.run_in_processes(_recorded, calls, self.workers, LIMITS, notice)
+            with closing(tasks) as finished:
+                for (_, key, _), record in finished:
+                    found[key] = self._kept(key, record)
+                    self.computed.add(sources[key])
+                    if progress is not None:
+                        progress.advance()
         return found
+
+    def _progress(self, total: int, what: str) -> AbstractContextManager[Progress | None]:
+        return Progress(total, what) if self.progress and total > 1 else nullcontext()
+
+    def _kept(self, key: str, record: Record | TaskFailure) -> Record:
+        """Return the outcome of a task as a record, stored unless another time may give another one."""
+        if isinstance(record, TaskFailure):
+            advice = "import again when it is idle" if record.may_pass_later else "simplify the mesh"
+            refusal = {"refused": f"unusable: {record.reason}: {advice}, or leave it out"}
+            if record.may_pass_later:
+                return refusal
+            record = refusal
+        files.write_bytes(self._path(key), json.dumps(record).encode())
+        return record
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"

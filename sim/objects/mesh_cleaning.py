@@ -26,6 +26,9 @@ Surface = tuple[np.ndarray, np.ndarray]
 THINNEST_M = 0.004
 """Smallest shortest side of the tightest box; beneath it a mesh is a sheet."""
 
+MOST_BODIES = 256
+"""Most bodies of a mesh that do not touch; the decomposition of a few hundred takes minutes."""
+
 
 class RefusedMeshError(ValueError):
     """A mesh that cannot be used; the text starts with the reason's name."""
@@ -87,6 +90,7 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
     _check_longest(float(mesh.extents.max()), scale, is_stated)
     parts = clean_parts(mesh, scale, apart)
     vertices, faces = _united(parts)
+    _check_bodies(len(parts), vertices, faces)
     volume = mass_properties(vertices, faces)[0]
     mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
     try:
@@ -130,6 +134,21 @@ def _check_thickness(mesh: "trimesh.Trimesh") -> None:
     tightest = sides[0] if sides[0] < THINNEST_M else float(np.min(mesh.bounding_box_oriented.primitive.extents))
     if tightest < THINNEST_M:
         raise RefusedMeshError(f"too thin: shortest side {tightest * 1000:.2f} mm, at least {THINNEST_M * 1000:g} mm")
+
+
+def _check_bodies(parts: int, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Raise RefusedMeshError for a mesh of too many bodies. `parts`: closed parts before the union of those that touch."""
+    if parts <= MOST_BODIES:
+        return
+    from dexgrasp.sim.objects.decomposition import as_manifold
+
+    solid = as_manifold(vertices, faces)
+    bodies = parts if solid is None else len(solid.decompose())
+    if bodies > MOST_BODIES:
+        raise RefusedMeshError(
+            f"too many bodies: {bodies} that do not touch, at most {MOST_BODIES}; one rigid thing is expected: unite "
+            "them, or leave the file out"
+        )
 
 
 def _repaired(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":

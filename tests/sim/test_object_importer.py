@@ -290,7 +290,7 @@ BLOCK = shapes.box(0.09, 0.05, 0.03)
 
 
 def test_a_stated_unit_holds_for_its_file_and_has_no_say_about_others(tmp_path):
-    """GLB files in metres outnumber the files in millimetres; two files of one thing count once, whatever their unit."""
+    """GLB files in metres outnumber the files in millimetres; two files of one thing count once."""
     glbs = {f"c{k}.glb": (shapes.box(0.06 + 0.02 * k, 0.05, 0.04), 1.0) for k in range(3)}
     in_mm = {"block.stl": (BLOCK, 1000), "plate.ply": (shapes.box(0.1, 0.08, 0.02), 1000)}
     folder = _folder(tmp_path / "in", {**in_mm, "block.glb": (BLOCK, 1.0), **glbs})
