@@ -19,6 +19,13 @@ from typing import Annotated, Any
 import numpy as np
 
 from dexgrasp.configs.schema import build
+from dexgrasp.sim.objects.mesh_files import (
+    check_density,
+    check_mass_properties,
+    check_pieces,
+    check_rest,
+    mass_properties,
+)
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.readers import parse_json, read_json_object, regular_bytes
@@ -40,6 +47,8 @@ MAX_FILE_BYTES = 2**28
 """Largest manifest, and largest object file before and after decompression."""
 MAX_EXTENT_M = 2.0
 """Largest coordinate of an object."""
+HAND_OPENING_M = 0.10
+"""Width that an Allegro or LEAP hand can close around."""
 Length = Annotated[float, Bounds(1e-6, MAX_EXTENT_M)]
 """Positive length [m]."""
 Volume = Annotated[float, Bounds(1e-15, 8.0)]
@@ -128,10 +137,29 @@ class ObjectEntry:
     def __post_init__(self) -> None:
         _check_names(self.name, self.family, self.split)
         path = PurePosixPath(self.file)
+        self._check_numbers()
         if not 1 <= len(self.file) <= 255 or "\0" in self.file or path.is_absolute() or ".." in path.parts:
             raise ValueError(f"file must be a path inside the library, got {shown(self.file)}")
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(self.sha256)}")
+
+    def _check_numbers(self) -> None:
+        """Raise ValueError for numbers that contradict each other; they were rounded to five digits."""
+        box = float(np.prod(self.extents))
+        if self.hull_volume > 1.001 * box:
+            raise ValueError(
+                f"hull_volume of {self.name} is {self.hull_volume:g} m^3, expected at most {box:.5g}: extents"
+            )
+        middle = sorted(self.extents)[1] / HAND_OPENING_M
+        if abs(self.size - middle) > 1e-3 * middle:
+            raise ValueError(
+                f"size of {self.name} is {self.size:g}, expected {middle:.5g}: the middle one of extents / "
+                f"{HAND_OPENING_M:g} m"
+            )
+        try:
+            check_density(self.mass, self.volume)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
 
 
 def _check_names(name: str, family: str, split: str) -> None:
@@ -230,8 +258,6 @@ class ObjectModel:
                 f"inertia must belong to a body: principal moments positive, none above the sum of the others, got "
                 f"{low:.3g}, {middle:.3g}, {high:.3g} kg m^2"
             )
-        if high > 2 * self.mass * MAX_EXTENT_M**2:
-            raise ValueError(f"inertia {high:.3g} kg m^2 is too large for {self.mass:g} kg")
         if len({len(self.rest_height), len(self.rest_quat), len(self.rest_prob)}) > 1:
             raise ValueError("rest_height, rest_quat and rest_prob must have one row per resting pose")
         if not (self.rest_height.min() > 0 and self.rest_height.max() <= MAX_EXTENT_M):
@@ -240,6 +266,14 @@ class ObjectModel:
             raise ValueError("rest_quat must hold unit quaternions")
         if self.rest_prob.min() < 0 or abs(self.rest_prob.sum() - 1) > 1e-3:
             raise ValueError(f"rest_prob must be positive and sum to 1, got {self.rest_prob.tolist()}")
+
+    def check(self) -> None:
+        """Raise ValueError, with the key and what is expected, unless the numbers are those of a uniform rigid body."""
+        self._check_geometry()
+        self._check_physics()
+        check_mass_properties(self.vertices, self.faces, self.mass, self.inertia)
+        check_pieces(self.vertices, self.pieces, self.points)
+        check_rest(self.pieces, self.rest_height, self.rest_quat)
 
     def upright(self, tilt_rad: float = UPRIGHT_RAD) -> "ObjectModel":
         """Return the model with only its upright resting poses, or the most upright one."""
@@ -289,8 +323,7 @@ class ObjectModel:
                 meta = bytes(_read_array(archive, "meta", np.uint8))
             scalars = build(_Scalars, parse_json(meta, "meta"), "meta")
             model = ObjectModel(**asdict(scalars), **arrays)  # pyright: ignore[reportArgumentType]
-            model._check_geometry()
-            model._check_physics()
+            model.check()
             return model
         except Exception as error:  # damaged archives raise many kinds
             reason = " ".join(str(error).split())[:300] or type(error).__name__
@@ -422,13 +455,8 @@ class ObjectLibrary:
         data = self._read(name)
         if entry.sha256 and hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ValueError(f"{self.path / entry.file}: contents differ from the manifest's sha256; make it anew")
-        self._cache[name] = model = ObjectModel.from_bytes(data, f"{self.path / entry.file}")
-        stated, found = (entry.name, entry.pieces, entry.poses), (model.name, len(model.pieces), len(model.rest_prob))
-        if stated != found or abs(model.mass - entry.mass) > 1e-3 * entry.mass:
-            raise ValueError(
-                f"{self.path / entry.file}: name, pieces, resting poses and mass {*found, model.mass} differ from the "
-                f"manifest's {*stated, entry.mass}; make the library anew"
-            )
+        self._cache[name] = model = ObjectModel.from_bytes(data, f"{self.path / entry.file} (object '{name}')")
+        _check_row(entry, model, self.path)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return model
@@ -450,6 +478,22 @@ class ObjectLibrary:
 
     def _read(self, name: str) -> bytes:
         return self._contents[name] if name in self._contents else _read_inside(self.path, self.entry(name).file)
+
+
+def _check_row(entry: ObjectEntry, model: ObjectModel, folder: Path) -> None:
+    """Raise ValueError unless the manifest row is that of the model."""
+    found = {"pieces": len(model.pieces), "poses": len(model.rest_prob)}
+    found |= {key: getattr(model, key) for key in ("name", "family", "split", "seed")}
+    numbers = {"mass": model.mass, "friction": model.friction, "proportion": model.proportion}
+    numbers |= {"extents": model.extents, "volume": mass_properties(model.vertices, model.faces)[0]}
+    wrong = {key: value for key, value in found.items() if getattr(entry, key) != value}
+    wrong |= {key: n for key, n in numbers.items() if not np.allclose(getattr(entry, key), n, rtol=1e-3, atol=1e-9)}
+    for key, value in wrong.items():
+        expected = ", ".join(f"{number:.5g}" for number in np.ravel(value)) if key in numbers else shown(value)
+        raise ValueError(
+            f"{folder / MANIFEST}: object '{entry.name}': {key} is {shown(getattr(entry, key))}, expected {expected}, "
+            f"as {entry.file} has it; make the library anew"
+        )
 
 
 def read_manifest(path: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from dexgrasp.sim.objects.mesh_files import (
     MIN_LONGEST_M,
     MeshFileError,
     fitting_units,
+    mass_properties,
     read_surface,
     states_metres,
 )
@@ -82,7 +83,7 @@ def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
     """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
     from dexgrasp.sim.objects.decomposition import are_convex, decompose, merge_convex_parts
-    from dexgrasp.sim.objects.model_builder import assemble, mass_properties
+    from dexgrasp.sim.objects.model_builder import assemble
 
     apart = settings.decomposition == "parts"
     mesh = read_mesh(path, merge=not apart)
@@ -99,7 +100,7 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
         else:
             pieces = decompose(vertices, faces, settings.pieces, "auto" if apart else settings.decomposition)
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        return assemble(
+        model = assemble(
             name=name,
             family="mesh",
             split="imported",
@@ -110,6 +111,8 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
             friction=settings.friction,
             rng=rng,
         )
+        model.check()
+        return model
     except (ValueError, RuntimeError) as error:
         raise RefusedMeshError(f"unusable: {error}") from error
 
@@ -137,7 +140,7 @@ def _check_thickness(mesh: "trimesh.Trimesh") -> None:
 
 
 def _check_bodies(parts: int, vertices: np.ndarray, faces: np.ndarray) -> None:
-    """Raise RefusedMeshError for a mesh of too many bodies. `parts`: closed parts before the union of those that touch."""
+    """Raise RefusedMeshError for a mesh of too many bodies. `parts`: bodies before those that touch are united."""
     if parts <= MOST_BODIES:
         return
     from dexgrasp.sim.objects.decomposition import as_manifold
