@@ -28,7 +28,8 @@ def mass_properties(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.
     det = np.einsum("ni,ni->n", a, np.cross(b, c))
     volume = det.sum() / 6
     total = a + b + c
-    centroid = (det[:, None] * total).sum(axis=0) / 24 / volume
+    with np.errstate(divide="ignore", invalid="ignore"):  # a flat mesh
+        centroid = (det[:, None] * total).sum(axis=0) / 24 / volume
     second = (total * det[:, None]).T @ total
     for corner in (a, b, c):
         second += (corner * det[:, None]).T @ corner
@@ -46,17 +47,17 @@ def check_density(mass: float, volume: float) -> None:
         )
 
 
-def check_mass_properties(vertices: np.ndarray, faces: np.ndarray, mass: float, inertia: np.ndarray) -> float:
-    """Return the volume of a closed mesh; raise ValueError unless mass and inertia are those of a uniform body.
+def check_mass_properties(
+    found: tuple[float, np.ndarray, np.ndarray], longest: float, mass: float, inertia: np.ndarray
+) -> None:
+    """Raise ValueError unless mass [kg] and inertia (3, 3) about the origin [kg m^2] are those of a uniform body.
 
-    `vertices` (v, 3) about the centre of mass, `faces` (f, 3), `inertia` (3, 3) about it [kg m^2].
+    `found`: result of `mass_properties`; `longest`: longest side of the mesh [m].
     """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        volume, centre, second = mass_properties(vertices, faces)
+    volume, centre, second = found
     if not volume > 0:
         raise ValueError(f"faces enclose a volume of {volume:.3g} m^3, expected a closed mesh with faces outward")
     check_density(mass, volume)
-    longest = float(np.ptp(vertices, axis=0).max())
     most = CENTRE_SHARE * longest
     if np.abs(centre).max() > most:
         raise ValueError(
@@ -74,7 +75,6 @@ def check_mass_properties(vertices: np.ndarray, faces: np.ndarray, mass: float, 
             f"inertia is turned against the mesh: it is {_row(inertia[np.triu_indices(3)])} kg m^2 (xx xy xz yy yz zz),"
             f" expected {_row(expected[np.triu_indices(3)])}"
         )
-    return volume
 
 
 def check_pieces(vertices: np.ndarray, pieces: np.ndarray, points: np.ndarray) -> None:
