@@ -8,10 +8,10 @@ import mink
 import mujoco
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from dexgrasp import assets
+from dexgrasp.configs.loader import read_plain
 from dexgrasp.perception.transforms import compose, quat_conjugate, quat_multiply, rotvec_from_quat
 from dexgrasp.sim.robots.hand import HandSpec, demand_known, kinematics_of
 
@@ -68,7 +68,7 @@ class ArmSpec:
     def load(cls, name: str) -> Self:
         """Return the arm `name` of assets/arms."""
         file = assets.path(f"arms/{name}/arm.yaml")
-        text = yaml.safe_load(file.read_text())
+        text = read_plain(file)
         demand_known(text, _ARM_KEYS, f"{file}: key")
         for joint, row in text["joints"].items():
             demand_known(row, _JOINT_KEYS, f"{file}: joints.{joint}: key")
