@@ -29,6 +29,7 @@ from dexgrasp.sim.objects.mesh_files import (
 )
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
+from dexgrasp.utils.foreign_files import foreign_file, foreign_kind
 from dexgrasp.utils.readers import parse_json, read_json_object, regular_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
@@ -332,7 +333,8 @@ class ObjectModel:
             model.check()
             return model
         except Exception as error:  # damaged archives raise many kinds
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            said = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = foreign_kind(data[:512], is_zip=True) or said
             raise ValueError(f"{name} is damaged: {reason}; make the library anew") from error
 
     def save(self, path: str | Path) -> None:
@@ -512,6 +514,8 @@ def read_manifest(path: Path) -> dict[str, Any]:
     """Return the content of a manifest.json; raise ValueError where it is damaged or of another format."""
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES}")
+    if kind := foreign_file(path):
+        raise ValueError(f"{path}: {kind}")
     tree = read_json_object(path)
     if tree.get("format") != FORMAT or isinstance(tree["format"], bool):
         raise ValueError(f"{path}: format {shown(tree.get('format'))}, this version reads {FORMAT}: make it anew")

@@ -350,6 +350,7 @@ def test_a_strip_turns_every_second_triangle_and_leaves_out_those_that_join():
     assert strip_triangles(np.array([0, 1])).shape == (0, 3)
 
 
+ASCII_STL = stl(*SOLIDS["box"][:2], text=True)
 DAMAGED = {
     "index_out_of_range.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 9\n", "face 1 names a vertex that is not"),
     "index_before_the_first.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf -9 -1 -2\n", "face 1 names a vertex"),
@@ -357,7 +358,7 @@ DAMAGED = {
     "word.obj": (b"v 0 0 zero\n", "line 1 cannot be read: 'v 0 0 zero'"),
     "short.obj": (b"v 0 0\n", "line 1 has fewer than three values"),
     "nan.obj": (b"v 0 0 nan\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", "not finite: 1 of 4"),
-    "empty.obj": (b"", "empty: 0 vertices, 0 faces"),
+    "empty.obj": (b"# nothing", "empty: 0 vertices, 0 faces"),
     "cut.ply": (ply(*SOLIDS["box"][:2], "binary_little_endian")[:-5], "not a PLY file: .*early end-of-file"),
     "points.ply": (
         b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
@@ -372,8 +373,34 @@ DAMAGED = {
         glb(*SOLIDS["box"][:2], quantised=np.int16).replace(b"KHR_mesh_quantization", b"EXT_meshopt_compressn"),
         "requires the glTF extension EXT_meshopt_compressn",
     ),
+    "solid_cut.stl": (stl(*SOLIDS["box"][:2], header=b"solid cube")[:-70], "its header announces 12 triangles, 10 are"),
+    "solid_header.stl": (b"solid cube".ljust(80, b"\0"), "80 bytes, the header of a binary one takes 84"),
+    "solid_text_cut.stl": (
+        ASCII_STL[: ASCII_STL.rfind(b"endsolid")],
+        "cut off: no 'endsolid' at its end, after 12 facets",
+    ),
+    "solid_text_half.stl": (ASCII_STL[:300], "cut off: no 'endsolid' at its end, after . facets"),
     "far_index.glb": (glb(*SOLIDS["box"][:2]).replace(b'"mesh": 0', b'"mesh": 7'), "not a valid GLB file: IndexError"),
 }
+
+
+CONTENTS = {
+    b"\x1f\x8b\x08\0more": "compressed with gzip",
+    b"PK\x03\x04more": "a ZIP archive",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n": "a Git LFS pointer.*git lfs pull",
+    b"\n<!DOCTYPE html>\n<html><body>404</body></html>": "a web page, as an error of a download",
+    b"": "it is empty",
+    b"\0" * 600: "all zeros",
+}
+"""Beginnings of files that are not what their names say, and what is said about them."""
+
+
+@pytest.mark.parametrize("ending", ["obj", "stl", "ply", "glb"])
+def test_a_file_of_another_kind_is_recognised_in_every_format(tmp_path, ending):
+    for content, said in CONTENTS.items():
+        (tmp_path / f"a.{ending}").write_bytes(content)
+        with pytest.raises(MeshFileError, match=f"unreadable: .*{said}"):
+            read_surface(tmp_path / f"a.{ending}")
 
 
 @pytest.mark.parametrize("name", DAMAGED)

@@ -65,8 +65,10 @@ def fitting_units(longest: float) -> str:
 
 def _is_likely(longest: float, unit: str) -> bool:
     """Return whether the median of a folder may have this unit: a rare unit counts only for a usual size."""
-    least = MIN_LONGEST_M if unit in USUAL else TYPICAL_M / DOUBTFUL_FACTOR
-    return least * (1 - 1e-6) <= longest * UNITS_M[unit] <= LONGEST_M * (1 + 1e-6)
+    least, most = TYPICAL_M / DOUBTFUL_FACTOR, LONGEST_M
+    if unit in USUAL:
+        least, most = MIN_LONGEST_M, TYPICAL_M * DOUBTFUL_FACTOR
+    return least * (1 - 1e-6) <= longest * UNITS_M[unit] <= most * (1 + 1e-6)
 
 
 def _misfit(size: float, unit: str) -> float:
