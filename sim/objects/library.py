@@ -31,7 +31,7 @@ from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.foreign_files import foreign_file, foreign_kind
 from dexgrasp.utils.readers import parse_json, read_json_object, regular_bytes
-from dexgrasp.utils.text import comma_separated, did_you_mean, shown
+from dexgrasp.utils.text import comma_separated, did_you_mean, safe_name, shown
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
@@ -165,8 +165,7 @@ class ObjectEntry:
 
 
 def _check_names(name: str, family: str, split: str) -> None:
-    if not 1 <= len(name) <= 255 or not name.isprintable() or name in (".", "..") or {"/", "\\"} & set(name):
-        raise ValueError(f"name must be 1 to 255 printable characters without slashes, got {shown(name)}")
+    safe_name(name, "name")
     if not family or not family.isprintable():
         raise ValueError(f"family must be a word, got {shown(family)}")
     if split not in SPLITS:
