@@ -122,7 +122,7 @@ class ImportReport:
             return []
         more = len(self.stated) - MOST_STATED_SHOWN
         names = comma_separated(self.stated[:MOST_STATED_SHOWN]) + (f" and {more} more" if more > 0 else "")
-        return [f"unit stated by the format (glTF: m) in {len(self.stated)} files: {names}"]
+        return [f"unit stated by the format (glTF: m): {names}"]
 
 
 def _few_lines(lines: list[str]) -> list[str]:

@@ -176,7 +176,10 @@ def row(**changes):
         (row(volume=0.9 * ROW["volume"]), "volume is .*, expected .*, as objects/box"),
         (row(split="test"), "split is 'test', expected 'train', as objects/box"),
         (row(extents=[0.1]), r"'objects\[0\]\.extents' expects 3 values"),
-        *[(row(name=name), "name must be 1 to 255 letters, digits") for name in ("", "a/b", "..", "../../etc", "a\\b", "-x")],
+        *[
+            (row(name=name), "name must be 1 to 255 letters, digits")
+            for name in ("", "a/b", "..", "../../etc", "a\\b", "-x")
+        ],
         (row(name=None), r"'objects\[0\]\.name' expects str, got None"),
         (row(evil=1), r"unknown key 'objects\[0\]\.evil'"),
         ({**TREE, "objects": [ROW, ROW]}, "occurs more than once"),

@@ -300,7 +300,10 @@ def test_a_stated_unit_holds_for_its_file_and_has_no_say_about_others(tmp_path):
     expected = {"block": (0.09, 0.05, 0.03), "plate": (0.1, 0.08, 0.02)}
     expected |= {f"c{k}": (0.06 + 0.02 * k, 0.05, 0.04) for k in range(3)}
     assert sizes == {name: pytest.approx(size, abs=1e-4) for name, size in expected.items()}
-    assert "unit guessed: mm, unit stated by the format (glTF: m) in 4 files: block.glb, c0.glb" in report.summary()
+    assert (
+        "unit guessed: mm, unit stated by the format (glTF: m): block.glb, c0.glb, c1.glb, c2.glb, longest"
+        in report.summary()
+    )
 
 
 def test_a_glb_file_in_millimetres_is_refused_and_a_given_unit_rules_over_the_stated_one(tmp_path):
