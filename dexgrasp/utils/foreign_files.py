@@ -18,7 +18,7 @@ _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body")
 
 
 def foreign_kind(head: bytes, is_zip: bool = False) -> str:
-    """Return what a file is in place of what was expected, with a remedy; empty where nothing is recognised.
+    """Return what a file is instead of what its name says, with a remedy; empty where unknown.
 
     `head`: its first bytes, all of a short file. `is_zip`: a ZIP archive is expected.
     """

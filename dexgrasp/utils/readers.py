@@ -30,7 +30,7 @@ class DamagedFileError(ValueError):
 
 
 class Yaml(yaml.SafeLoader):
-    """YAML with numbers that all its versions read alike, unique keys, and aliases that cannot grow without limit.
+    """YAML with numbers that all versions read alike, unique keys and bounded aliases.
 
     1e-5 is a number. 010, 1:30, 1_000 and 0o17 are text: YAML 1.1 reads 8, 90, 1000 and text, YAML 1.2 10, text, text
     and 15. Where a number is expected, text is refused.

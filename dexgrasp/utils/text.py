@@ -16,7 +16,10 @@ _SAFE_NAME = re.compile(r"\w[\w .,+()-]{0,254}")
 
 
 def safe_name(name: str, key: str) -> str:
-    """Return a name that may become part of a path. Raises ValueError for others, such as "../x"; `key`: its key."""
+    """Return a name that may become part of a path; refuse others.
+
+    Raises ValueError with the `key` for a name such as "../x".
+    """
     if not _SAFE_NAME.fullmatch(name) or name != name.strip(". "):
         raise ValueError(
             f"{key} must be 1 to 255 letters, digits, blanks or _ . , + ( ) - and begin with a letter, a digit or _, "

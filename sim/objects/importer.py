@@ -442,7 +442,7 @@ def _unit(
     groups = [[file] for file in others] if cache is None else _groups(others, facts, alike, cache)
     longest = [facts[group[0].source].longest for group in groups]
     unit = guess_unit(longest)
-    return _Unit(unit, UNITS_M[unit], unit_doubt(longest, unit), stated)
+    return _Unit(unit, UNITS_M[unit], doubt=unit_doubt(longest, unit), stated=stated)
 
 
 def _import_things(

@@ -269,7 +269,7 @@ class ObjectModel:
             raise ValueError(f"rest_prob must be positive and sum to 1, got {self.rest_prob.tolist()}")
 
     def check(self) -> None:
-        """Raise ValueError, with the key and what is expected, unless the numbers are those of a uniform rigid body."""
+        """Raise ValueError unless the numbers are those of a uniform rigid body; name key and range."""
         self._check_geometry()
         self._check_physics()
         check_mass_properties(self.mass_properties, float(self.extents.max()), self.mass, self.inertia)

@@ -1,4 +1,4 @@
-"""Checks of a hand's MJCF against its hand.yaml: files that it needs, couplings, order of joints, masses."""
+"""Checks of a hand's MJCF: files that it needs, couplings, order of joints, masses."""
 
 import logging
 from collections import Counter
@@ -20,7 +20,10 @@ log = logging.getLogger("dexgrasp")
 
 
 def read_mjcf(file: Path, name: str) -> mujoco.MjSpec:
-    """Return the model of the hand `name`. Raises ValueError for an MJCF that is damaged, or lacks a mesh file."""
+    """Return the model of the hand `name`.
+
+    Raises ValueError for an MJCF that is damaged, FileNotFoundError where a mesh file is missing.
+    """
     if kind := foreign_file(file):
         raise ValueError(f"{file}: {kind}")
     try:
@@ -39,7 +42,7 @@ def read_mjcf(file: Path, name: str) -> mujoco.MjSpec:
 
 
 def refuse_couplings(spec: mujoco.MjSpec, joint_names: Sequence[str], file: Path) -> None:
-    """Raise ValueError for parts of an MJCF that drive or couple joints in a way that hand.yaml cannot state.
+    """Raise ValueError for parts that drive or couple joints in a way that hand.yaml cannot state.
 
     Motors of single joints are replaced by the servos of hand.yaml, which is told once.
     """
@@ -88,7 +91,10 @@ def check_joint_order(spec: mujoco.MjSpec, joint_names: Sequence[str], file: Pat
 
 
 def compiled(spec: mujoco.MjSpec, file: Path, name: str) -> mujoco.MjModel:
-    """Return the compiled model of the hand `name`; raise ValueError where MuJoCo refuses it, or for odd masses."""
+    """Return the compiled model of the hand `name`.
+
+    Raises ValueError where MuJoCo refuses it, and for masses and moments of inertia that no hand has.
+    """
     try:
         model = spec.compile()
     except ValueError as error:

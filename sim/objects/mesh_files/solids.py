@@ -50,9 +50,10 @@ def check_density(mass: float, volume: float) -> None:
 def check_mass_properties(
     found: tuple[float, np.ndarray, np.ndarray], longest: float, mass: float, inertia: np.ndarray
 ) -> None:
-    """Raise ValueError unless mass [kg] and inertia (3, 3) about the origin [kg m^2] are those of a uniform body.
+    """Raise ValueError unless mass and inertia are those of a uniform body.
 
-    `found`: result of `mass_properties`; `longest`: longest side of the mesh [m].
+    `found`: result of `mass_properties`; `longest`: longest side of the mesh [m]; `mass` [kg]; `inertia` (3, 3) about
+    the origin [kg m^2].
     """
     volume, centre, second = found
     if not volume > 0:
@@ -94,7 +95,10 @@ def check_pieces(vertices: np.ndarray, pieces: np.ndarray, points: np.ndarray) -
 
 
 def check_rest(pieces: np.ndarray, rest_height: np.ndarray, rest_quat: np.ndarray) -> None:
-    """Raise ValueError unless pieces (p, n, 3) touch the table at each resting pose: heights (r,), quaternions wxyz."""
+    """Raise ValueError unless the pieces touch the table at each resting pose.
+
+    `pieces` (p, n, 3), `rest_height` (r,) [m], `rest_quat` (r, 4) wxyz.
+    """
     w, x, y, z = rest_quat.T
     up = np.stack([2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)])  # third row of the rotation
     lowest = -(pieces.reshape(-1, 3) @ up).min(axis=0)

@@ -20,7 +20,7 @@ DOUBTFUL_FACTOR = 4.0
 
 
 def states_metres(path: Path) -> bool:
-    """Return whether the format of a mesh file fixes its unit, the metre: glTF does; OBJ, STL and PLY have none."""
+    """Return whether the format of a mesh file fixes its unit, the metre, as glTF does."""
     return path.suffix.lower() == ".glb"
 
 
