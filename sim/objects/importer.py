@@ -153,6 +153,8 @@ class _Unit:
     doubt: str = ""
     stated: tuple[str, ...] = ()
     """Files whose format states the metre, whatever the scale of the others."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Files without a unit that could be guessed, beside others that state theirs -> reason."""
 
     def factor(self, source: str) -> float:
         """Return the factor to metres of a file; 1 where each is scaled to a size afterwards."""
@@ -201,6 +203,8 @@ def import_meshes(
         facts = _facts(found, cache, refused)
         readable = [file for file in found if file.source in facts]
         unit = _unit(readable, facts, settings, cache if one_per_thing else None)
+        refused |= unit.refused
+        readable = [file for file in readable if file.source not in refused]
         scales = {source: unit.factor(source) for source in facts}
         things = _named(_groups(readable, facts, scales, cache) if one_per_thing else [[file] for file in readable])
         if settings.size is not None:
@@ -441,7 +445,12 @@ def _unit(
     alike = dict.fromkeys((file.source for file in others), 1.0)
     groups = [[file] for file in others] if cache is None else _groups(others, facts, alike, cache)
     longest = [facts[group[0].source].longest for group in groups]
-    unit = guess_unit(longest)
+    try:
+        unit = guess_unit(longest)
+    except ValueError as error:
+        if not stated:
+            raise
+        return _Unit("stated", 1.0, stated=stated, refused={file.source: str(error) for file in others})
     return _Unit(unit, UNITS_M[unit], doubt=unit_doubt(longest, unit), stated=stated)
 
 

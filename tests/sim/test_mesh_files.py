@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 
+import mujoco
 import numpy as np
 import pytest
 import trimesh
@@ -333,6 +334,26 @@ def test_trimesh_reads_the_same_points(variant, solid, tmp_path):
     assert ours[0] == pytest.approx(theirs.area, rel=1e-6)
     assert ours[1] == pytest.approx(theirs.volume, rel=1e-6)
     np.testing.assert_allclose(ours[2], np.sort(theirs.principal_inertia_components), rtol=1e-5)
+
+
+@pytest.mark.parametrize("solid", SOLIDS)
+@pytest.mark.parametrize(
+    "variant", ["stl_binary", "stl_binary_that_says_solid", "obj", "obj_corners_with_normals", "obj_comments"]
+)
+def test_mujoco_reads_the_same_surface(variant, solid, tmp_path):
+    """A second independent reader; it keeps single precision, and moves the mesh to its principal axes."""
+    vertices, faces, *_ = SOLIDS[solid]
+    suffix, write = VARIANTS[variant]
+    path = tmp_path / f"{solid}.{suffix}"
+    path.write_bytes(write(vertices, triangles_of(vertices, faces).tolist()))  # it covers no concave polygon
+    spec = mujoco.MjSpec()
+    spec.add_mesh(name="m", file=str(path), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_EXACT)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="m")
+    model = spec.compile()
+    ours, theirs = measures(*read_surface(path)), measures(model.mesh_vert.astype(float), model.mesh_face)
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    assert ours[1] == pytest.approx(theirs[1], rel=1e-4)
+    np.testing.assert_allclose(ours[2], theirs[2], rtol=1e-3)
 
 
 def test_a_concave_polygon_is_covered_once():

@@ -306,6 +306,13 @@ def test_a_stated_unit_holds_for_its_file_and_has_no_say_about_others(tmp_path):
     )
 
 
+def test_files_without_a_likely_unit_do_not_stop_those_that_state_theirs(tmp_path):
+    folder = _folder(tmp_path / "in", {"sphere.obj": (shapes.box(1.8, 0.9, 0.9), 1.0), "block.glb": (BLOCK, 1.0)})
+    report = import_meshes(folder, tmp_path / "lib", workers=1, progress=False)
+    assert report.library.names == ["block"] and list(report.refused) == ["sphere.obj"]
+    assert report.refused["sphere.obj"].startswith("the unit of these meshes cannot be guessed: their median")
+
+
 def test_a_glb_file_in_millimetres_is_refused_and_a_given_unit_rules_over_the_stated_one(tmp_path):
     folder = _folder(tmp_path / "in", {"wrong.glb": (BLOCK, 1000), "right.glb": (BLOCK, 1.0)})
     report = import_meshes(folder, tmp_path / "lib", workers=1, progress=False)
