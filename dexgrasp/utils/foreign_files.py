@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-_HEAD_BYTES = 512
+HEAD_BYTES = 512
 _MAGIC = {
     b"\x1f\x8b": "it is compressed with gzip: unpack it (gunzip)",
     b"PK\x03\x04": "it is a ZIP archive: unpack it",
@@ -20,11 +20,12 @@ _WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body")
 def foreign_kind(head: bytes, is_zip: bool = False) -> str:
     """Return what a file is instead of what its name says, with a remedy; empty where unknown.
 
-    `head`: its first bytes, all of a short file. `is_zip`: a ZIP archive is expected.
+    `head`: its first HEAD_BYTES, all of a shorter file. `is_zip`: a ZIP archive is expected.
     """
-    if not head.strip(b"\0 \t\r\n"):
-        zeros = "its beginning is all zeros, as an interrupted copy leaves it: fetch it again"
-        return zeros if head.strip() else "it is empty: fetch or write it again"
+    if not head.strip() and len(head) < HEAD_BYTES:
+        return "it is empty: fetch or write it again"
+    if head and not head.strip(b"\0"):
+        return "its beginning is all zeros, as an interrupted copy leaves it: fetch it again"
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return "" if is_zip and magic.startswith(b"PK") else kind
@@ -41,6 +42,6 @@ def foreign_file(path: str | Path, is_zip: bool = False) -> str:
         return ""
     try:
         with open(path, "rb") as file:
-            return foreign_kind(file.read(_HEAD_BYTES), is_zip)
+            return foreign_kind(file.read(HEAD_BYTES), is_zip)
     except OSError:
         return ""

@@ -29,7 +29,7 @@ from dexgrasp.sim.objects.mesh_files import (
 )
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
-from dexgrasp.utils.foreign_files import foreign_file, foreign_kind
+from dexgrasp.utils.foreign_files import HEAD_BYTES, foreign_file, foreign_kind
 from dexgrasp.utils.readers import parse_json, read_json_object, regular_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean, safe_name, shown
 
@@ -333,7 +333,7 @@ class ObjectModel:
             return model
         except Exception as error:  # damaged archives raise many kinds
             said = " ".join(str(error).split())[:300] or type(error).__name__
-            reason = foreign_kind(data[:512], is_zip=True) or said
+            reason = foreign_kind(data[:HEAD_BYTES], is_zip=True) or said
             raise ValueError(f"{name} is damaged: {reason}; make the library anew") from error
 
     def save(self, path: str | Path) -> None:

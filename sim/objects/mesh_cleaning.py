@@ -128,7 +128,11 @@ def _check_longest(longest: float, scale: float, is_stated: bool) -> None:
     fitting = fitting_units(longest)
     if not is_stated:
         raise RefusedMeshError(f"{problem}; is the unit right? (unit=..., scale=... or size=...)")
-    way = f"if this one is in another unit, give {fitting}" if fitting else "scale it in the file, or give size=..."
+    way = (
+        f"if this one is in another unit, give {fitting} or size=..."
+        if fitting
+        else "scale it in the file, or give size=..."
+    )
     raise RefusedMeshError(f"{problem}; glTF states metres: {way}, with include=... for such files alone")
 
 

@@ -320,7 +320,7 @@ def test_a_glb_file_in_millimetres_is_refused_and_a_given_unit_rules_over_the_st
     assert report.refused["wrong.glb"].startswith(
         "too large: longest side 90.000 m, at most 0.35 m; glTF states metres"
     )
-    assert "give unit=mm (0.09 m), with include=" in report.refused["wrong.glb"]
+    assert "give unit=mm (0.09 m) or size=..., with include=" in report.refused["wrong.glb"]
     given = ImportSettings(unit="mm", include=("wrong*",))
     (entry,) = import_meshes(folder, tmp_path / "mm", given, workers=1, progress=False).library.entries
     assert entry.extents == pytest.approx((0.09, 0.05, 0.03), abs=1e-4)
