@@ -44,7 +44,9 @@ def test_a_doubtful_number_of_a_hand_is_refused_with_its_key(tmp_path, number):
     (tmp_path / "model.xml").write_text(XML)
     text = yaml.safe_dump(HAND | {"xml": "model.xml"}, sort_keys=False)
     (tmp_path / "hand.yaml").write_text(re.sub(r"\bkp: .*", f"kp: {number}", text))
-    with pytest.raises(ValueError, match=rf"hand\.yaml: 'actuation\.kp' expects float, got '{number}'"):
+    with pytest.raises(
+        ValueError, match=rf"hand\.yaml: 'actuation\.kp' expects float, got '{number}'\. Versions of YAML"
+    ):
         HandSpec.load(tmp_path)
 
 
