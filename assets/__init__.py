@@ -8,6 +8,8 @@ ROOT = Path(__file__).resolve().parent
 def path(name: str) -> Path:
     """Return the path of an asset such as "hands/allegro"; the error for a missing one lists the others."""
     found = ROOT / name
+    if ".." in found.parts:
+        raise FileNotFoundError(f"no asset '{name}': a name leads to no other folder")
     if found.exists():
         return found
     folder = found.parent

@@ -30,6 +30,7 @@ from dexgrasp.configs.schema import (
     put,
 )
 from dexgrasp.utils.files import write_text
+from dexgrasp.utils.foreign_files import HEAD_BYTES, foreign_kind
 from dexgrasp.utils.readers import DamagedFileError, parse_yaml
 from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
@@ -77,6 +78,8 @@ def save(cfg: Any, path: Path) -> None:
 def read_plain(path: Path) -> dict[str, Any]:
     """Read a YAML file as plain dicts, lists, numbers and strings, without composition."""
     content = Path(path).read_bytes()
+    if kind := foreign_kind(content[:HEAD_BYTES]):
+        raise ConfigError(f"{path}: {kind}")
     try:
         tree = _parse(content, path)
     except DamagedFileError as error:

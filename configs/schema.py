@@ -8,6 +8,7 @@ import ast
 import dataclasses
 import inspect
 import logging
+import re
 import textwrap
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -227,6 +228,13 @@ def _leaves(schema: type, tree: Mapping[str, Any], prefix: str) -> Iterator[tupl
             yield prefix + str(key), value
 
 
+def _number_hint(value: Any) -> str:
+    """Return what to write in place of a text such as 010 or 1:30, which is no number to every version of YAML."""
+    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9][0-9_:.box]*", value):
+        return " Versions of YAML read it differently: write a decimal number without leading zeros, '_' or ':'"
+    return ""
+
+
 def _parsed(text: str) -> Any:
     """Return the value of a typed text as YAML, or the text itself where it is none."""
     try:
@@ -321,7 +329,9 @@ class _Reader:
         number = isinstance(value, (int, float)) and abs(value) <= LARGEST  # not NaN
         if number and hint in (int, float) and type(value) in (int, hint):
             return hint(value)
-        near = did_you_mean(str(value), args) if origin is Literal else ""
+        near = (
+            did_you_mean(str(value), args) if origin is Literal else _number_hint(value) if hint in (int, float) else ""
+        )
         raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {shown(value)}{near and '.'}{near}")
 
     def _typed(self, text: CommandLineValue, hint: Any, key: str) -> Any:
@@ -351,7 +361,8 @@ class _Reader:
                 return self.convert(value, arg, key)
             except ConfigError:
                 continue
-        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {shown(value)}")
+        near = _number_hint(value) if int in args or float in args else ""
+        raise ConfigError(f"{self.name}: '{key}' expects {describe_type(hint)}, got {shown(value)}{near and '.'}{near}")
 
     def _items(self, value: Sequence[Any], origin: Any, args: Sequence[Any], hint: Any, key: str) -> Any:
         fixed = origin is tuple and not (len(args) == 2 and args[1] is Ellipsis)

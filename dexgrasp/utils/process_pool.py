@@ -21,6 +21,8 @@ R = TypeVar("R")
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 _HEAVY = ["numpy", "scipy.spatial", "trimesh", "manifold3d", "mujoco"]
 """Packages that the first process imports for all later ones, which start by a fork of it."""
+_NOTICE_S = 5.0
+"""Time after which a task that still runs is reported; again after twice the time, and so on."""
 _IDLE_SHARE = 0.01
 """Share of the clock's time below which a process does not compute: on a busy machine it gets little more."""
 
@@ -33,6 +35,8 @@ class TaskLimits:
     """Longest computing time; a task that hardly computes is ended after this time by the clock."""
     memory_gib: float
     """Largest address space of a process."""
+    clock_s: float = float("inf")
+    """Longest time by the clock, which on a busy machine is longer than the computing time."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,8 @@ class TaskFailure:
 
     reason: str
     """Cause in one line: a signal, an exit status or a limit."""
+    may_pass_later: bool = False
+    """Whether the cause may lie in the machine, which was busy, and not in the item."""
 
 
 def available_cores() -> int:
@@ -49,9 +55,15 @@ def available_cores() -> int:
 
 
 def run_in_processes(
-    task: Callable[[T], R], items: Sequence[T], workers: int, limits: TaskLimits | None = None
+    task: Callable[[T], R],
+    items: Sequence[T],
+    workers: int,
+    limits: TaskLimits | None = None,
+    notice: Callable[[T, float], None] | None = None,
 ) -> Generator[tuple[T, R | TaskFailure], None, None]:
     """Yield (item, task(item)) in order of completion, or (item, TaskFailure) where there is no result.
+
+    `notice(item, seconds)` is called in this process for a task that takes longer than some seconds.
 
     Without limits, and with one worker or one item, the task runs in this process. Otherwise processes are started with
     single-threaded numerics; they end with this process, even if it is killed. Exceptions of the task are raised here.
@@ -62,14 +74,14 @@ def run_in_processes(
             yield item, task(item)
         return
     killed = []
-    with contextlib.closing(_run(task, items, workers, limits)) as finished:
+    with contextlib.closing(_run(task, items, workers, limits, notice)) as finished:
         for item, result in finished:
             if isinstance(result, _Killed):
                 killed.append(item)
             else:
                 yield item, result
     # the system sends SIGKILL when memory is short: once more, alone
-    with contextlib.closing(_run(task, killed, 1, limits)) as finished:
+    with contextlib.closing(_run(task, killed, 1, limits, notice)) as finished:
         yield from finished
 
 
@@ -78,7 +90,11 @@ class _Killed(TaskFailure):
 
 
 def _run(
-    task: Callable[[T], R], items: Sequence[T], workers: int, limits: TaskLimits | None
+    task: Callable[[T], R],
+    items: Sequence[T],
+    workers: int,
+    limits: TaskLimits | None,
+    notice: Callable[[T, float], None] | None,
 ) -> Generator[tuple[T, R | TaskFailure], None, None]:
     todo = deque(items)
     idle: list[_Worker[T, R]] = []
@@ -88,11 +104,13 @@ def _run(
             while todo and len(busy) < workers:
                 busy.append(idle.pop() if idle else _Worker(task, limits))
                 busy[-1].give(todo.popleft())
-            wait_s = min(worker.left_s() for worker in busy)
+            wait_s = min(min(worker.left_s(), worker.notice_in_s(notice is not None)) for worker in busy)
             connection.wait([worker.pipe for worker in busy], None if wait_s == float("inf") else max(wait_s, 0.0))
             for worker in list(busy):
                 outcome = worker.outcome()
                 if outcome is None:
+                    if notice and worker.notice_in_s() <= 0:
+                        notice(worker.item, worker.noticed_s())
                     continue
                 busy.remove(worker)
                 if worker.alive:
@@ -114,6 +132,7 @@ class _Worker(Generic[T, R]):
         context.set_forkserver_preload(_HEAVY)
         self.limits, self.alive = limits, True
         self._started_s = self._check_s = self._used_s = 0.0
+        self._notice_s = _NOTICE_S
         self.pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, task, limits), daemon=True)
         try:
@@ -132,7 +151,10 @@ class _Worker(Generic[T, R]):
     def give(self, item: T) -> None:
         """Start the task for an item."""
         self.item, self._started_s, self._used_s = item, time.monotonic(), self._computing_s()
-        self._check_s = self._started_s + (self.limits.time_s if self.limits else float("inf"))
+        self._notice_s = _NOTICE_S
+        self._check_s = self._started_s + (
+            min(self.limits.time_s, self.limits.clock_s) if self.limits else float("inf")
+        )
         with contextlib.suppress(BrokenPipeError):  # the process died while idle: `outcome` says so
             self.pipe.send(item)
 
@@ -140,13 +162,23 @@ class _Worker(Generic[T, R]):
         """Return the time until the limit may be reached."""
         return self._check_s - time.monotonic()
 
+    def notice_in_s(self, is_wanted: bool = True) -> float:
+        """Return the time until the task is to be reported."""
+        return self._started_s + self._notice_s - time.monotonic() if is_wanted else float("inf")
+
+    def noticed_s(self) -> float:
+        """Return the time that the task has taken by the clock, and set the time of the next report."""
+        self._notice_s *= 2
+        return time.monotonic() - self._started_s
+
     def outcome(self) -> tuple[R | TaskFailure] | None:
         """Return the result or the failure of the task, None while it runs; raise its exception."""
         if not self.pipe.poll():
-            if self.limits is None or self.left_s() > 0 or self._may_go_on(self.limits.time_s):
+            failure = self._time_failure(self.limits) if self.limits and self.left_s() <= 0 else None
+            if failure is None:
                 return None
             self.kill()
-            return (TaskFailure(f"not done within {self.limits.time_s:g} s"),)
+            return (failure,)
         try:
             result, error = self.pipe.recv()
         except (EOFError, OSError):
@@ -157,11 +189,16 @@ class _Worker(Generic[T, R]):
             raise error
         return (result,)
 
-    def _may_go_on(self, limit_s: float) -> bool:
-        """Return whether the task has computed for less than the limit, and set the time of the next look."""
-        used_s, now_s = self._computing_s() - self._used_s, time.monotonic()
-        self._check_s = now_s + max(limit_s - used_s, 1.0)
-        return _IDLE_SHARE * (now_s - self._started_s) < used_s < limit_s
+    def _time_failure(self, limits: TaskLimits) -> TaskFailure | None:
+        """Return the failure of a task that has exceeded a limit of time; else set the time of the next look."""
+        used_s, clock_s = self._computing_s() - self._used_s, time.monotonic() - self._started_s
+        if used_s >= limits.time_s or (used_s <= _IDLE_SHARE * clock_s and clock_s >= limits.time_s):
+            return TaskFailure(f"not done within {limits.time_s:g} s")
+        if clock_s >= limits.clock_s:
+            busy = f"not done within {limits.clock_s:g} s by the clock, of which it computed {used_s:.0f} s"
+            return TaskFailure(f"{busy}: the machine is busy", may_pass_later=True)
+        self._check_s = time.monotonic() + min(max(limits.time_s - used_s, 1.0), limits.clock_s - clock_s)
+        return None
 
     def _computing_s(self) -> float:
         """Return the CPU time of the process [s]."""

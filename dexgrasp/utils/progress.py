@@ -36,6 +36,13 @@ class Progress:
         elif time.monotonic() - self._line_s >= LINE_EVERY_S:
             self._print_line()
 
+    def tell(self, note: str) -> None:
+        """Show a note now, for instance which step takes long, until the next step is done."""
+        if self._bar is not None:
+            self._bar.update(self._task, note=note)
+        else:
+            print(f"{self.what}: {self.done}/{self.total}, {note}", file=sys.stderr, flush=True)
+
     def rate_hz(self) -> float:
         """Return the steps per second since the start of this run."""
         return (self.done - self._from) / max(time.monotonic() - self._started_s, 1e-9)

@@ -30,7 +30,11 @@ class DamagedFileError(ValueError):
 
 
 class Yaml(yaml.SafeLoader):
-    """YAML in which 1e-5 is a number, keys are unique, and aliases cannot grow without limit."""
+    """YAML with numbers that all versions read alike, unique keys and bounded aliases.
+
+    1e-5 is a number. 010, 1:30, 1_000 and 0o17 are text: YAML 1.1 reads 8, 90, 1000 and text, YAML 1.2 10, text, text
+    and 15. Where a number is expected, text is refused.
+    """
 
     _depth = 0
 
@@ -59,7 +63,19 @@ class Yaml(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-Yaml.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+[eE][-+]?[0-9]+$"), list("-+0123456789"))
+_INT, _FLOAT = "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+Yaml.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in known if tag not in (_INT, _FLOAT)]
+    for first, known in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+Yaml.add_implicit_resolver(_INT, re.compile(r"^[-+]?(0|[1-9][0-9]*)$|^0x[0-9a-fA-F]+$"), list("-+0123456789"))
+Yaml.add_implicit_resolver(
+    _FLOAT,
+    re.compile(
+        r"^[-+]?(\.[0-9]+|[0-9]+\.[0-9]*|0|[1-9][0-9]*)([eE][-+]?[0-9]+)?$|^[-+]?\.(inf|Inf|INF)$|^\.(nan|NaN|NAN)$"
+    ),
+    list("-+0123456789."),
+)
 
 
 def parse_yaml(text: str | bytes, name: str | Path) -> Any:

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp.utils.files import atomic_path
+from dexgrasp.utils.foreign_files import foreign_file
 
 HEADER, TENSORS = "header.json", "tensors.safetensors"
 DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "BOOL": np.bool_}
@@ -63,7 +64,8 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise ArchiveError(f"its entries are {sorted(entries)[:8]}, expected {[HEADER, TENSORS]}")
         return _header(entries[HEADER]), _tensors(entries[TENSORS])
     except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, MemoryError, NotImplementedError) as error:
-        raise ArchiveError(f"{path}: {' '.join(str(error).split())[:300]}") from error
+        kind = foreign_file(path, is_zip=True)
+        raise ArchiveError(f"{path}: {kind or ' '.join(str(error).split())[:300]}") from error
 
 
 def entry_names(path: Path) -> list[str]:

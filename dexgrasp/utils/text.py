@@ -12,6 +12,21 @@ from itertools import zip_longest
 SIMILARITY = 0.7
 """Least similarity, 0 to 1, of a name that is suggested: a transposition or a missing letter lies above it."""
 
+_SAFE_NAME = re.compile(r"\w[\w .,+()-]{0,254}")
+
+
+def safe_name(name: str, key: str) -> str:
+    """Return a name that may become part of a path; refuse others.
+
+    Raises ValueError with the `key` for a name such as "../x".
+    """
+    if not _SAFE_NAME.fullmatch(name) or name != name.strip(". "):
+        raise ValueError(
+            f"{key} must be 1 to 255 letters, digits, blanks or _ . , + ( ) - and begin with a letter, a digit or _, "
+            f"got {shown(name)}"
+        )
+    return name
+
 
 def nearest_names(word: str, known: Iterable[object], most: int = 1) -> list[str]:
     """Return the known names most like `word`, the nearest first, at most `most`; none below SIMILARITY."""

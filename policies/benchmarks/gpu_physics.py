@@ -78,7 +78,7 @@ def with_limits(warp: WarpCfg, limits: Mapping[str, int]) -> WarpCfg:
 
 
 def alike_with_limits(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) -> list[dict[str, Any]]:
-    """Return successes of `cfg.trials` scripted grasps with every setting, and the share that ends as with the first."""
+    """Return successes of scripted grasps with every setting, and the share that ends as with the first."""
     first, rows = None, []
     for limits in LIMITS:
         outcomes = scripted_outcomes(replace(cfg, engine="warp", warp=with_limits(cfg.warp, limits)), hand, library)

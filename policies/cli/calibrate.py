@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,6 +25,7 @@ from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 from dexgrasp.policies.run_directory import Run, log
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import atomic_path, write_json
+from dexgrasp.utils.readers import read_yaml
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
@@ -189,10 +189,7 @@ def _carriers(cfg: CalibrateCameraCfg, views: list[BoardDetection], path: Path) 
         if cfg.mounted == "flange":
             raise FileNotFoundError(f"{path} is missing: the pose of the flange in the world for each image")
         return np.stack([pose_matrix(cfg.board_pos_m, cfg.board_quat_wxyz, "board")] * len(views))
-    try:
-        poses = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
+    poses = read_yaml(path)
     missing = [view.name for view in views if not isinstance(poses, dict) or view.name not in poses]
     if missing:
         raise ValueError(f"{path} has no pose of {', '.join(missing)}")

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from dexgrasp import configs
@@ -43,6 +42,7 @@ from dexgrasp.sim.task.observations import observation_layouts
 from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import atomic_path, folder_lock, write_bytes
 from dexgrasp.utils.output import FILE_MARK, claim_file
+from dexgrasp.utils.readers import DamagedFileError, parse_yaml
 from dexgrasp.utils.tensor_archive import entry_names, write_archive
 
 LARGEST_ENTRY = 2**30
@@ -208,7 +208,10 @@ def _load_tensors(file: Path, content: bytes) -> Any:
 def _manifest(file: Path, entries: dict[str, bytes]) -> dict[str, Any]:
     """Return the manifest in the zip, or one of the run's config.yaml beside it."""
     beside = file.parent / "config.yaml"
-    found = yaml.safe_load(entries["manifest.yaml"]) if "manifest.yaml" in entries else {}
+    try:
+        found = parse_yaml(entries["manifest.yaml"], file) if "manifest.yaml" in entries else {}
+    except DamagedFileError as error:
+        raise CheckpointError(str(error)) from error
     if "config" not in found:
         if not beside.is_file():
             raise CheckpointError(

@@ -8,8 +8,8 @@ from typing import Annotated, Literal
 
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.objects import generator, importer
-from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M
 from dexgrasp.sim.objects.library import MANIFEST, MAX_PIECES
+from dexgrasp.sim.objects.mesh_files.units import LONGEST_M, MIN_LONGEST_M
 from dexgrasp.sim.objects.registry import open_library
 from dexgrasp.utils.bounds import Bounds, Seed, Threads, bounded
 from dexgrasp.utils.files import LOCK, PARTIAL
@@ -50,7 +50,9 @@ class ImportCfg:
     out: str
     """Folder of the library to write."""
     scale: Annotated[float | None, Bounds(1e-6, 1e6)] = None
-    """Factor from the files' unit to metres (0.001 for millimetres); null = guessed from the sizes, and printed."""
+    """Factor from the files' unit to metres (0.001 for millimetres), instead of unit."""
+    unit: Literal["auto", "m", "dm", "cm", "mm", "inch"] = "auto"
+    """Unit of all files; auto: metres for GLB, as glTF states, for the others guessed from the sizes, and printed."""
     size: Annotated[float | None, Bounds(MIN_LONGEST_M, LONGEST_M)] = None
     """Longest side of each mesh [m], for normalised meshes such as ShapeNet's, instead of scale."""
     include: str = ""
@@ -78,6 +80,7 @@ class ImportCfg:
         """Return the settings that determine the imported objects."""
         return importer.ImportSettings(
             scale=self.scale,
+            unit=None if self.unit == "auto" else self.unit,
             size=self.size,
             include=_patterns(self.include),
             exclude=_patterns(self.exclude),

@@ -3,11 +3,8 @@
 from dataclasses import dataclass
 
 from dexgrasp.sim.objects.library import MAX_PIECES
+from dexgrasp.sim.objects.mesh_files import LONGEST_M, MIN_LONGEST_M, UNITS_M
 
-LONGEST_M = 0.35
-"""Largest longest side of an object; beyond it nothing fits a hand on a table."""
-MIN_LONGEST_M = 0.01
-"""Smallest longest side of an object."""
 DECOMPOSITIONS = ("auto", "cuts", "coacd", "parts")
 
 
@@ -16,7 +13,9 @@ class ImportSettings:
     """Decide how a mesh becomes an object; part of the key under which an import is cached."""
 
     scale: float | None = None
-    """Factor from the files' unit to metres; None: guessed for the whole folder."""
+    """Factor from the files' unit to metres, of every file; None: `unit`, else as the format states, else guessed."""
+    unit: str | None = None
+    """Name of the files' unit, in place of `scale`."""
     size: float | None = None
     """Longest side of each mesh after scaling [m], for meshes without a size of their own; excludes `scale`."""
     density: float = 600.0
@@ -43,8 +42,13 @@ class ImportSettings:
             raise ValueError(
                 f"size must lie in {MIN_LONGEST_M}..{LONGEST_M} m (longest side of each mesh), got {self.size}"
             )
-        if self.size is not None and self.scale is not None:
-            raise ValueError("give scale= (one factor for all meshes) or size= (longest side of each mesh), not both")
+        if self.unit is not None and self.unit not in UNITS_M:
+            raise ValueError(f"unit must be one of {', '.join(UNITS_M)}, got '{self.unit}'")
+        if sum(given is not None for given in (self.unit, self.scale, self.size)) > 1:
+            raise ValueError(
+                "give unit= (of all meshes), scale= (one factor for all meshes) or size= (longest side of each mesh), "
+                "only one of them"
+            )
         if not 0 < self.mass_min <= self.mass_max:
             raise ValueError(f"masses must satisfy 0 < mass_min <= mass_max, got {self.mass_min} and {self.mass_max}")
         if not self.density > 0:
@@ -53,3 +57,8 @@ class ImportSettings:
             raise ValueError(f"unknown decomposition '{self.decomposition}'; known: {', '.join(DECOMPOSITIONS)}")
         if not 1 <= self.pieces <= MAX_PIECES:
             raise ValueError(f"pieces must be 1 to {MAX_PIECES}, got {self.pieces}")
+
+    @property
+    def factor(self) -> float | None:
+        """Return the factor to metres that was asked for, None where nothing was."""
+        return self.scale if self.unit is None else UNITS_M[self.unit]

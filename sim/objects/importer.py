@@ -11,33 +11,38 @@ import hashlib
 import json
 import logging
 import re
+import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
-from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M, ImportSettings
+from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.library import MANIFEST, ObjectEntry, ObjectLibrary, entry_from_dict, write_library
 from dexgrasp.sim.objects.mesh_cleaning import RefusedMeshError, model_from_mesh
 from dexgrasp.sim.objects.mesh_files import (
+    UNITS_M,
     MeshFileError,
     SurfaceFacts,
     find_meshes,
     group_same,
+    guess_unit,
     is_rough,
     same_surface,
     shown_name,
+    states_metres,
     surface_facts,
     thing_of,
+    unit_doubt,
 )
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.process_pool import TaskFailure, TaskLimits
-from dexgrasp.utils.progress import track
-from dexgrasp.utils.text import counted
+from dexgrasp.utils.progress import Progress, track
+from dexgrasp.utils.text import comma_separated, counted
 
 log = logging.getLogger("dexgrasp")
 
@@ -47,15 +52,14 @@ Record = dict[str, Any]
 
 VERSION = 2
 """Raised when an import gives other objects than before, so that old caches are not used."""
-LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0)
-"""Limits of each mesh; one that exceeds them is refused."""
-UNITS_M = {"m": 1.0, "cm": 0.01, "mm": 0.001}
-TYPICAL_M = 0.12
-"""Longest side of a typical thing for the hand; the unit that brings a folder nearest to it is taken."""
-DOUBTFUL_FACTOR = 4.0
-"""A folder whose median size is further than this factor from TYPICAL_M, in every unit, needs scale=..."""
+LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0, clock_s=240.0)
+"""Limits of each mesh; one that exceeds them is refused. Where others take half of each core, it may compute 120 s."""
 MOST_NAMES_SHOWN = 20
 """Longest list of files in a summary."""
+MOST_STATED_SHOWN = 5
+"""Longest list of files with a stated unit in a summary."""
+NO_PART_OF_AN_OBJECT = ("size", "unit", "include", "exclude")
+"""Settings that say how files are found and scaled; the scale of each is part of its key."""
 MOST_NAME_LENGTH = 100
 """Longest name of an object; longer ones end in a hash of the path."""
 _imported: dict[Path, tuple[list[object], ObjectLibrary]] = {}
@@ -68,9 +72,9 @@ class ImportReport:
 
     library: ObjectLibrary
     scale: float | None
-    """Factor to metres that was used; None where each mesh has its own."""
+    """Factor to metres of files that state no unit; None where each mesh has its own."""
     unit: str
-    """Name "m", "cm" or "mm" of the guessed unit, "given", or "size"."""
+    """Name "m", "cm" or "mm" of the guessed unit, "stated", "given", or "size"."""
     reused: int
     """Meshes known from an earlier import."""
     files: int
@@ -83,6 +87,8 @@ class ImportReport:
     """Reason for which the unit may be another one."""
     not_selected: int = 0
     """Mesh files that include/exclude leave out."""
+    stated: tuple[str, ...] = ()
+    """Mesh files that were taken in the unit that their format states, the metre (glTF)."""
 
     def summary(self) -> str:
         """Return lines for a person: counts, unit, sizes, volume ratio, files left out, each refusal."""
@@ -110,7 +116,17 @@ class ImportReport:
     def _unit(self) -> str:
         if self.unit == "size":
             return "each scaled to size="
-        return f"unit given (scale={self.scale:g})" if self.unit == "given" else f"unit guessed: {self.unit}"
+        if self.unit == "given":
+            return f"unit given (scale={self.scale:g})"
+        guessed = [] if self.unit == "stated" else [f"unit guessed: {self.unit}"]
+        return ", ".join([*guessed, *self._stated()])
+
+    def _stated(self) -> list[str]:
+        if not self.stated:
+            return []
+        more = len(self.stated) - MOST_STATED_SHOWN
+        names = comma_separated(self.stated[:MOST_STATED_SHOWN]) + (f" and {more} more" if more > 0 else "")
+        return [f"unit stated by the format (glTF: m): {names}"]
 
 
 def _few_lines(lines: list[str]) -> list[str]:
@@ -139,6 +155,23 @@ class _Unit:
     name: str
     scale: float | None
     doubt: str = ""
+    stated: tuple[str, ...] = ()
+    """Files whose format states the metre, whatever the scale of the others."""
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """Files without a unit that could be guessed, beside others that state theirs -> reason."""
+
+    def factor(self, source: str) -> float:
+        """Return the factor to metres of a file; 1 where each is scaled to a size afterwards."""
+        return 1.0 if source in self.stated or self.scale is None else self.scale
+
+
+@dataclass(frozen=True)
+class _Pair:
+    first: Path
+    second: Path
+    variants: bool
+    ratio: float
+    """Unit of the second file / unit of the first."""
 
 
 @dataclass(frozen=True)
@@ -173,10 +206,13 @@ def import_meshes(
         cache = _RecordCache(out / "imported", workers or process_pool.available_cores(), progress)
         facts = _facts(found, cache, refused)
         readable = [file for file in found if file.source in facts]
-        groups = _groups(readable, facts, cache) if one_per_thing else [[file] for file in readable]
-        things = _named(groups)
-        unit = _unit([facts[thing.files[0].source].longest for thing in things], settings)
-        scales = {source: unit.scale or _scale_to(settings.size, facts[source].longest) for source in facts}
+        unit = _unit(readable, facts, settings, cache if one_per_thing else None)
+        refused |= unit.refused
+        readable = [file for file in readable if file.source not in refused]
+        scales = {source: unit.factor(source) for source in facts}
+        things = _named(_groups(readable, facts, scales, cache) if one_per_thing else [[file] for file in readable])
+        if settings.size is not None:
+            scales = {source: settings.size / facts[source].longest for source in facts}
         entries, left_out = _import_things(things, scales, settings, out, cache, refused)
         if not entries:
             reasons = "; ".join(f"{file}: {reason}" for file, reason in list(refused.items())[:5])
@@ -185,12 +221,14 @@ def import_meshes(
             "meshes": len(found),
             "scale": unit.scale,
             "unit": unit.name,
+            "stated": unit.stated,
             "settings": asdict(settings),
             "refused": refused,
             "left_out": left_out,
         }
-        option = f"size={settings.size:g}" if unit.scale is None else f"scale={unit.scale:g}"
-        library = write_library(out, entries, request, f"dexgrasp objects import DIR {option} out=LIB")
+        option = f"size={settings.size:g} " if unit.scale is None else f"scale={unit.scale:g} "
+        command = f"dexgrasp objects import DIR {'' if unit.stated else option}out=LIB"
+        library = write_library(out, entries, request, command)
     return ImportReport(
         library=library,
         scale=unit.scale,
@@ -201,6 +239,7 @@ def import_meshes(
         left_out=left_out,
         doubt=unit.doubt,
         not_selected=listing.not_selected,
+        stated=unit.stated,
     )
 
 
@@ -249,15 +288,37 @@ class _RecordCache:
         """
         found = {key: record for key in items if (record := self._read(key)) is not None and is_valid(record)}
         calls = [(task, key, item) for key, item in items.items() if key not in found]
-        show = self.progress and len(calls) > 1
-        with closing(process_pool.run_in_processes(_recorded, calls, self.workers, LIMITS)) as finished:
-            for (_, key, _), record in track(finished, len(calls), what, show):
-                if isinstance(record, TaskFailure):
-                    record = {"refused": f"unusable: {record.reason}: simplify the mesh, or leave it out"}
-                files.write_bytes(self._path(key), json.dumps(record).encode())
-                self.computed.add(sources[key])
-                found[key] = record
+        with self._progress(len(calls), what) as progress:
+
+            def notice(call: tuple[Callable[[T], Record], str, T], seconds: float) -> None:
+                note = f"{sources[call[1]]} takes {seconds:.0f} s so far"
+                if progress is not None:
+                    progress.tell(note)
+                elif self.progress:
+                    print(f"{what}: {note}", file=sys.stderr, flush=True)
+
+            tasks = process_pool.run_in_processes(_recorded, calls, self.workers, LIMITS, notice)
+            with closing(tasks) as finished:
+                for (_, key, _), record in finished:
+                    found[key] = self._kept(key, record)
+                    self.computed.add(sources[key])
+                    if progress is not None:
+                        progress.advance()
         return found
+
+    def _progress(self, total: int, what: str) -> AbstractContextManager[Progress | None]:
+        return Progress(total, what) if self.progress and total > 1 else nullcontext()
+
+    def _kept(self, key: str, record: Record | TaskFailure) -> Record:
+        """Return the outcome of a task as a record, stored unless another time may give another one."""
+        if isinstance(record, TaskFailure):
+            advice = "import again when it is idle" if record.may_pass_later else "simplify the mesh"
+            refusal = {"refused": f"unusable: {record.reason}: {advice}, or leave it out"}
+            if record.may_pass_later:
+                return refusal
+            record = refusal
+        files.write_bytes(self._path(key), json.dumps(record).encode())
+        return record
 
     def _path(self, key: str) -> Path:
         return self.folder / f"{key}.json"
@@ -318,18 +379,24 @@ def _facts_record(path: Path) -> Record:
     return asdict(surface_facts(path))
 
 
-def _groups(found: Sequence[_File], facts: Mapping[str, SurfaceFacts], cache: _RecordCache) -> list[list[_File]]:
-    """Return the files of each thing, best first."""
+def _groups(
+    found: Sequence[_File], facts: Mapping[str, SurfaceFacts], scales: Mapping[str, float], cache: _RecordCache
+) -> list[list[_File]]:
+    """Return the files of each thing, best first. `scales`: factor of each file to a common unit."""
     things = [thing_of(file.source) for file in found]
 
     def compare(pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bool]:
-        keys = {(i, j): f"same-{_key(found[i].digest, found[j].digest, things[i] == things[j])}" for i, j in pairs}
-        items = {keys[i, j]: (found[i].path, found[j].path, things[i] == things[j]) for i, j in pairs}
-        sources = {keys[i, j]: found[i].source for i, j in pairs}
+        keys, items, sources = {}, {}, {}
+        for i, j in pairs:
+            variants, ratio = things[i] == things[j], scales[found[j].source] / scales[found[i].source]
+            own = (ratio,) if ratio != 1.0 else ()
+            key = keys[i, j] = f"same-{_key(found[i].digest, found[j].digest, variants, *own)}"
+            items[key] = _Pair(first=found[i].path, second=found[j].path, variants=variants, ratio=ratio)
+            sources[key] = found[i].source
         records = cache.records(_same_record, items, sources, "compare")
         return {pair: records[key].get("same", False) for pair, key in keys.items()}
 
-    groups = group_same([facts[file.source] for file in found], things, compare)
+    groups = group_same([facts[file.source].scaled(scales[file.source]) for file in found], things, compare)
 
     def preference(file: _File) -> tuple[bool, bool, bool, int]:
         return facts[file.source].preference(is_rough(file.source))
@@ -337,9 +404,8 @@ def _groups(found: Sequence[_File], facts: Mapping[str, SurfaceFacts], cache: _R
     return [sorted((found[i] for i in group), key=preference) for group in groups]
 
 
-def _same_record(pair: tuple[Path, Path, bool]) -> Record:
-    first, second, variants = pair
-    return {"same": same_surface(first, second, variants)}
+def _same_record(pair: _Pair) -> Record:
+    return {"same": same_surface(pair.first, pair.second, pair.variants, pair.ratio)}
 
 
 def _named(groups: Sequence[list[_File]]) -> list[_Thing]:
@@ -365,18 +431,31 @@ def _base_name(group: Sequence[_File]) -> str:
     return name
 
 
-def _unit(longest: Sequence[float], settings: ImportSettings) -> _Unit:
+def _unit(
+    found: Sequence[_File], facts: Mapping[str, SurfaceFacts], settings: ImportSettings, cache: _RecordCache | None
+) -> _Unit:
+    """Return the unit: as asked for, else as the formats state, else guessed from the files that state none.
+
+    `cache`: of comparisons, so that files of one thing have one voice; None: each file has its own.
+    """
     if settings.size is not None:
         return _Unit("size", None)
-    if settings.scale is not None:
-        return _Unit("given", settings.scale)
-    usable = [side for side in longest if side > 0]
-    unit = guess_unit(usable) if usable else "m"
-    return _Unit(unit, UNITS_M[unit], unit_doubt(usable, unit) if usable else "")
-
-
-def _scale_to(size: float | None, longest: float) -> float:
-    return size / longest if size and longest > 0 else 1.0
+    if settings.factor is not None:
+        return _Unit("given", settings.factor)
+    stated = tuple(file.source for file in found if states_metres(file.path))
+    others = [file for file in found if not states_metres(file.path)]
+    if not others:
+        return _Unit("stated", 1.0, stated=stated)
+    alike = dict.fromkeys((file.source for file in others), 1.0)
+    groups = [[file] for file in others] if cache is None else _groups(others, facts, alike, cache)
+    longest = [facts[group[0].source].longest for group in groups]
+    try:
+        unit = guess_unit(longest)
+    except ValueError as error:
+        if not stated:
+            raise
+        return _Unit("stated", 1.0, stated=stated, refused={file.source: str(error) for file in others})
+    return _Unit(unit, UNITS_M[unit], doubt=unit_doubt(longest, unit), stated=stated)
 
 
 def _import_things(
@@ -395,7 +474,7 @@ def _import_things(
     def is_there(record: Record) -> bool:
         return "refused" in record or _is_stored(out, record["entry"])
 
-    common = {key: value for key, value in asdict(settings).items() if key not in ("size", "include", "exclude")}
+    common = {key: value for key, value in asdict(settings).items() if key not in NO_PART_OF_AN_OBJECT}
     rows: dict[str, ObjectEntry] = {}
     left_out: dict[str, str] = {}
     waiting = [(thing, 0) for thing in things]
@@ -440,36 +519,3 @@ def _object_record(job: _Job) -> Record:
     file = f"objects/{job.name}.npz"
     files.write_bytes(job.out / file, data)
     return {"entry": asdict(make_entry(model, file, data, source=job.source))}
-
-
-def guess_unit(longest: Sequence[float]) -> str:
-    """Return the unit ("m", "cm", "mm") that fits the meshes of a folder best.
-
-    The median longest side comes nearest to a hand's size. Raises ValueError where no unit brings it near.
-    """
-    middle = float(np.median(longest))
-    unit = min(UNITS_M, key=lambda unit: _misfit(middle, unit))
-    if _misfit(middle, unit) > np.log(DOUBTFUL_FACTOR):
-        raise ValueError(
-            f"the unit of these meshes cannot be guessed: their median longest side is {middle:.4g}, which is "
-            + ", ".join(f"{middle * factor:.3g} m in {name}" for name, factor in UNITS_M.items())
-            + ": give scale=..., the metres of one unit of the files, or size=..., the longest side of each mesh [m]"
-        )
-    return unit
-
-
-def unit_doubt(longest: Sequence[float], unit: str) -> str:
-    """Return why another unit than the guessed one is likely as well, or nothing."""
-    middle = float(np.median(longest))
-    others = [name for name in UNITS_M if name != unit and _misfit(middle, name) <= np.log(DOUBTFUL_FACTOR)]
-    sizes = ", ".join(f"{middle * UNITS_M[name]:.3f} m in {name}" for name in (unit, *others))
-    if others:
-        return f"the median longest side is {sizes}; give scale=... if the first is wrong"
-    strange = sum(not MIN_LONGEST_M <= side * UNITS_M[unit] <= LONGEST_M for side in longest)
-    if 10 * strange > len(longest):
-        return f"{strange} of {len(longest)} meshes have no size for a hand in {unit}: do the files have one unit?"
-    return ""
-
-
-def _misfit(size: float, unit: str) -> float:
-    return float(abs(np.log(size * UNITS_M[unit] / TYPICAL_M)))

@@ -13,16 +13,25 @@ import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
 
 import numpy as np
 
 from dexgrasp.configs.schema import build
+from dexgrasp.sim.objects.mesh_files import (
+    check_density,
+    check_mass_properties,
+    check_pieces,
+    check_rest,
+    mass_properties,
+)
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
+from dexgrasp.utils.foreign_files import HEAD_BYTES, foreign_file, foreign_kind
 from dexgrasp.utils.readers import parse_json, read_json_object, regular_bytes
-from dexgrasp.utils.text import comma_separated, counted, did_you_mean, shown
+from dexgrasp.utils.text import comma_separated, counted, did_you_mean, safe_name, shown
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
@@ -40,6 +49,8 @@ MAX_FILE_BYTES = 2**28
 """Largest manifest, and largest object file before and after decompression."""
 MAX_EXTENT_M = 2.0
 """Largest coordinate of an object."""
+HAND_OPENING_M = 0.10
+"""Width that an Allegro or LEAP hand can close around."""
 Length = Annotated[float, Bounds(1e-6, MAX_EXTENT_M)]
 """Positive length [m]."""
 Volume = Annotated[float, Bounds(1e-15, 8.0)]
@@ -128,15 +139,33 @@ class ObjectEntry:
     def __post_init__(self) -> None:
         _check_names(self.name, self.family, self.split)
         path = PurePosixPath(self.file)
+        self._check_numbers()
         if not 1 <= len(self.file) <= 255 or "\0" in self.file or path.is_absolute() or ".." in path.parts:
             raise ValueError(f"file must be a path inside the library, got {shown(self.file)}")
         if self.sha256 and not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
             raise ValueError(f"sha256 must be 64 hexadecimal digits, got {shown(self.sha256)}")
 
+    def _check_numbers(self) -> None:
+        """Raise ValueError for numbers that contradict each other; they were rounded to five digits."""
+        box = float(np.prod(self.extents))
+        if self.hull_volume > 1.001 * box:
+            raise ValueError(
+                f"hull_volume of {self.name} is {self.hull_volume:g} m^3, expected at most {box:.5g}: extents"
+            )
+        middle = sorted(self.extents)[1] / HAND_OPENING_M
+        if abs(self.size - middle) > 1e-3 * middle:
+            raise ValueError(
+                f"size of {self.name} is {self.size:g}, expected {middle:.5g}: the middle one of extents / "
+                f"{HAND_OPENING_M:g} m"
+            )
+        try:
+            check_density(self.mass, self.volume)
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+
 
 def _check_names(name: str, family: str, split: str) -> None:
-    if not 1 <= len(name) <= 255 or not name.isprintable() or name in (".", "..") or {"/", "\\"} & set(name):
-        raise ValueError(f"name must be 1 to 255 printable characters without slashes, got {shown(name)}")
+    safe_name(name, "name")
     if not family or not family.isprintable():
         raise ValueError(f"family must be a word, got {shown(family)}")
     if split not in SPLITS:
@@ -230,8 +259,6 @@ class ObjectModel:
                 f"inertia must belong to a body: principal moments positive, none above the sum of the others, got "
                 f"{low:.3g}, {middle:.3g}, {high:.3g} kg m^2"
             )
-        if high > 2 * self.mass * MAX_EXTENT_M**2:
-            raise ValueError(f"inertia {high:.3g} kg m^2 is too large for {self.mass:g} kg")
         if len({len(self.rest_height), len(self.rest_quat), len(self.rest_prob)}) > 1:
             raise ValueError("rest_height, rest_quat and rest_prob must have one row per resting pose")
         if not (self.rest_height.min() > 0 and self.rest_height.max() <= MAX_EXTENT_M):
@@ -240,6 +267,14 @@ class ObjectModel:
             raise ValueError("rest_quat must hold unit quaternions")
         if self.rest_prob.min() < 0 or abs(self.rest_prob.sum() - 1) > 1e-3:
             raise ValueError(f"rest_prob must be positive and sum to 1, got {self.rest_prob.tolist()}")
+
+    def check(self) -> None:
+        """Raise ValueError unless the numbers are those of a uniform rigid body; name key and range."""
+        self._check_geometry()
+        self._check_physics()
+        check_mass_properties(self.mass_properties, float(self.extents.max()), self.mass, self.inertia)
+        check_pieces(self.vertices, self.pieces, self.points)
+        check_rest(self.pieces, self.rest_height, self.rest_quat)
 
     def upright(self, tilt_rad: float = UPRIGHT_RAD) -> "ObjectModel":
         """Return the model with only its upright resting poses, or the most upright one."""
@@ -252,6 +287,11 @@ class ObjectModel:
     def extents(self) -> np.ndarray:
         """Return (3,) side lengths of the axis-aligned box around the mesh [m]."""
         return np.ptp(self.vertices, axis=0)
+
+    @cached_property
+    def mass_properties(self) -> tuple[float, np.ndarray, np.ndarray]:
+        """Return volume [m^3], centre (3,) [m] and inertia (3, 3) at density 1 [m^5] of the mesh."""
+        return mass_properties(self.vertices, self.faces)
 
     def scaled(self, size: float) -> "ObjectModel":
         """Return a copy with all lengths multiplied by `size` and an unchanged mass."""
@@ -289,11 +329,11 @@ class ObjectModel:
                 meta = bytes(_read_array(archive, "meta", np.uint8))
             scalars = build(_Scalars, parse_json(meta, "meta"), "meta")
             model = ObjectModel(**asdict(scalars), **arrays)  # pyright: ignore[reportArgumentType]
-            model._check_geometry()
-            model._check_physics()
+            model.check()
             return model
         except Exception as error:  # damaged archives raise many kinds
-            reason = " ".join(str(error).split())[:300] or type(error).__name__
+            said = " ".join(str(error).split())[:300] or type(error).__name__
+            reason = foreign_kind(data[:HEAD_BYTES], is_zip=True) or said
             raise ValueError(f"{name} is damaged: {reason}; make the library anew") from error
 
     def save(self, path: str | Path) -> None:
@@ -331,11 +371,11 @@ def _check_members(archive: zipfile.ZipFile) -> None:
 
 def _read_array(archive: zipfile.ZipFile, key: str, dtype: type) -> np.ndarray:
     """Return an array whose header agrees with its bytes: NumPy would reserve what the header asks for."""
-    with archive.open(f"{key}.npy") as member:
-        if np.lib.format.read_magic(member) != (1, 0):
-            raise ValueError(f"{key} has an unknown version of the npy format")
-        shape, is_fortran, stored = np.lib.format.read_array_header_1_0(member)
-        content = member.read()
+    member = io.BytesIO(archive.read(f"{key}.npy"))
+    if np.lib.format.read_magic(member) != (1, 0):
+        raise ValueError(f"{key} has an unknown version of the npy format")
+    shape, is_fortran, stored = np.lib.format.read_array_header_1_0(member)
+    content = member.read()
     if stored != dtype or is_fortran:
         raise ValueError(f"{key} must be {np.dtype(dtype)} in C order, got {stored}")
     array = np.frombuffer(bytearray(content), dtype)
@@ -422,13 +462,8 @@ class ObjectLibrary:
         data = self._read(name)
         if entry.sha256 and hashlib.sha256(data).hexdigest() != entry.sha256:
             raise ValueError(f"{self.path / entry.file}: contents differ from the manifest's sha256; make it anew")
-        self._cache[name] = model = ObjectModel.from_bytes(data, f"{self.path / entry.file}")
-        stated, found = (entry.name, entry.pieces, entry.poses), (model.name, len(model.pieces), len(model.rest_prob))
-        if stated != found or abs(model.mass - entry.mass) > 1e-3 * entry.mass:
-            raise ValueError(
-                f"{self.path / entry.file}: name, pieces, resting poses and mass {*found, model.mass} differ from the "
-                f"manifest's {*stated, entry.mass}; make the library anew"
-            )
+        self._cache[name] = model = ObjectModel.from_bytes(data, f"{self.path / entry.file} (object '{name}')")
+        _check_row(entry, model, self.path)
         while len(self._cache) > self._cache_size:
             self._cache.popitem(last=False)
         return model
@@ -452,10 +487,34 @@ class ObjectLibrary:
         return self._contents[name] if name in self._contents else _read_inside(self.path, self.entry(name).file)
 
 
+def _check_row(entry: ObjectEntry, model: ObjectModel, folder: Path) -> None:
+    """Raise ValueError unless the manifest row is that of the model."""
+    found = {"pieces": len(model.pieces), "poses": len(model.rest_prob)}
+    found |= {key: getattr(model, key) for key in ("name", "family", "split", "seed")}
+    numbers = {"mass": model.mass, "friction": model.friction, "proportion": model.proportion}
+    numbers |= {"extents": model.extents, "volume": model.mass_properties[0]}
+    wrong = {key: value for key, value in found.items() if getattr(entry, key) != value}
+    wrong |= {key: value for key, value in numbers.items() if not _are_near(getattr(entry, key), value)}
+    for key, value in wrong.items():
+        expected = ", ".join(f"{number:.5g}" for number in np.ravel(value)) if key in numbers else shown(value)
+        raise ValueError(
+            f"{folder / MANIFEST}: object '{entry.name}': {key} is {shown(getattr(entry, key))}, expected {expected}, "
+            f"as {entry.file} has it; make the library anew"
+        )
+
+
+def _are_near(stated: Any, found: Any) -> bool:
+    """Return whether numbers of a manifest row, rounded to five digits, are those found."""
+    pairs = zip(np.ravel(stated).tolist(), np.ravel(found).tolist(), strict=True)
+    return all(abs(a - b) <= 1e-3 * abs(b) + 1e-9 for a, b in pairs)
+
+
 def read_manifest(path: Path) -> dict[str, Any]:
     """Return the content of a manifest.json; raise ValueError where it is damaged or of another format."""
     if path.stat().st_size > MAX_FILE_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes, at most {MAX_FILE_BYTES}")
+    if kind := foreign_file(path):
+        raise ValueError(f"{path}: {kind}")
     tree = read_json_object(path)
     if tree.get("format") != FORMAT or isinstance(tree["format"], bool):
         raise ValueError(f"{path}: format {shown(tree.get('format'))}, this version reads {FORMAT}: make it anew")

@@ -6,9 +6,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from dexgrasp.sim.objects.import_settings import LONGEST_M, MIN_LONGEST_M, ImportSettings
+from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.library import ObjectModel
-from dexgrasp.sim.objects.mesh_files import MAX_FACES, MeshFileError, read_surface
+from dexgrasp.sim.objects.mesh_files import (
+    LONGEST_M,
+    MAX_FACES,
+    MIN_LONGEST_M,
+    MeshFileError,
+    fitting_units,
+    mass_properties,
+    read_surface,
+    states_metres,
+)
 
 if TYPE_CHECKING:
     import trimesh
@@ -17,6 +26,9 @@ Surface = tuple[np.ndarray, np.ndarray]
 """Vertices (v, 3) and faces (f, 3)."""
 THINNEST_M = 0.004
 """Smallest shortest side of the tightest box; beneath it a mesh is a sheet."""
+
+MOST_BODIES = 256
+"""Most bodies of a mesh that do not touch; the decomposition of a few hundred takes minutes."""
 
 
 class RefusedMeshError(ValueError):
@@ -48,7 +60,7 @@ def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> l
     """
     mesh = mesh.copy()
     mesh.apply_scale(scale)
-    _check_size(mesh)
+    _check_thickness(mesh)
     bodies = mesh.split(only_watertight=False) if apart else [mesh]
     solids = [solid for body in bodies for solid in _solids(body)]
     parts: list[Surface] = [(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12]
@@ -71,11 +83,15 @@ def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
     """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
     from dexgrasp.sim.objects.decomposition import are_convex, decompose, merge_convex_parts
-    from dexgrasp.sim.objects.model_builder import assemble, mass_properties
+    from dexgrasp.sim.objects.model_builder import assemble
 
     apart = settings.decomposition == "parts"
-    parts = clean_parts(read_mesh(path, merge=not apart), scale, apart)
+    mesh = read_mesh(path, merge=not apart)
+    is_stated = states_metres(path) and settings.factor is None and settings.size is None
+    _check_longest(float(mesh.extents.max()), scale, is_stated)
+    parts = clean_parts(mesh, scale, apart)
     vertices, faces = _united(parts)
+    _check_bodies(len(parts), vertices, faces)
     volume = mass_properties(vertices, faces)[0]
     mass = float(np.clip(settings.density * volume, settings.mass_min, settings.mass_max))
     try:
@@ -84,7 +100,7 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
         else:
             pieces = decompose(vertices, faces, settings.pieces, "auto" if apart else settings.decomposition)
         rng = np.random.default_rng(zlib.crc32(name.encode()))
-        return assemble(
+        model = assemble(
             name=name,
             family="mesh",
             split="imported",
@@ -95,20 +111,51 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
             friction=settings.friction,
             rng=rng,
         )
+        model.check()
+        return model
     except (ValueError, RuntimeError) as error:
         raise RefusedMeshError(f"unusable: {error}") from error
 
 
-def _check_size(mesh: "trimesh.Trimesh") -> None:
+def _check_longest(longest: float, scale: float, is_stated: bool) -> None:
+    """Raise RefusedMeshError for a size that is not for a hand; `longest`: longest side in the file's unit."""
+    size = longest * scale
+    if MIN_LONGEST_M <= size <= LONGEST_M:
+        return
+    problem = f"too large: longest side {size:.3f} m, at most {LONGEST_M} m"
+    if size < MIN_LONGEST_M:
+        problem = f"too small: longest side {size:.6f} m, at least {MIN_LONGEST_M} m"
+    fitting = fitting_units(longest)
+    if not is_stated:
+        raise RefusedMeshError(f"{problem}; is the unit right? (unit=..., scale=... or size=...)")
+    way = (
+        f"if this one is in another unit, give {fitting} or size=..."
+        if fitting
+        else "scale it in the file, or give size=..."
+    )
+    raise RefusedMeshError(f"{problem}; glTF states metres: {way}, with include=... for such files alone")
+
+
+def _check_thickness(mesh: "trimesh.Trimesh") -> None:
     sides = np.sort(mesh.extents)
-    hint = "is the unit right? (scale=... or size=...)"
-    if sides[2] > LONGEST_M:
-        raise RefusedMeshError(f"too large: longest side {sides[2]:.3f} m, at most {LONGEST_M} m; {hint}")
-    if sides[2] < MIN_LONGEST_M:
-        raise RefusedMeshError(f"too small: longest side {sides[2]:.6f} m, at least {MIN_LONGEST_M} m; {hint}")
     tightest = sides[0] if sides[0] < THINNEST_M else float(np.min(mesh.bounding_box_oriented.primitive.extents))
     if tightest < THINNEST_M:
         raise RefusedMeshError(f"too thin: shortest side {tightest * 1000:.2f} mm, at least {THINNEST_M * 1000:g} mm")
+
+
+def _check_bodies(parts: int, vertices: np.ndarray, faces: np.ndarray) -> None:
+    """Raise RefusedMeshError for a mesh of too many bodies. `parts`: bodies before those that touch are united."""
+    if parts <= MOST_BODIES:
+        return
+    from dexgrasp.sim.objects.decomposition import as_manifold
+
+    solid = as_manifold(vertices, faces)
+    bodies = parts if solid is None else len(solid.decompose())
+    if bodies > MOST_BODIES:
+        raise RefusedMeshError(
+            f"too many bodies: {bodies} that do not touch, at most {MOST_BODIES}; one rigid thing is expected: unite "
+            "them, or leave the file out"
+        )
 
 
 def _repaired(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":

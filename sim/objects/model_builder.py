@@ -10,7 +10,8 @@ import numpy as np
 from scipy.spatial import ConvexHull, QhullError
 
 from dexgrasp.sim.objects import resting_poses
-from dexgrasp.sim.objects.library import PIECE_POINTS, SURFACE_POINTS, ObjectEntry, ObjectModel
+from dexgrasp.sim.objects.library import HAND_OPENING_M, PIECE_POINTS, SURFACE_POINTS, ObjectEntry, ObjectModel
+from dexgrasp.sim.objects.mesh_files import mass_properties
 
 ROUNDING_M = 0.6e-3
 """Radius of the ball that rounds each piece: it keeps all support points distinct and on the hull."""
@@ -22,8 +23,6 @@ MIN_SCALE = 0.25
 """A piece thinner than the ball's diameter keeps this share of its own thickness."""
 GRID_M = 2.0**-17
 """Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""
-HAND_OPENING_M = 0.10
-"""Width that an Allegro or LEAP hand can close around."""
 
 
 def sphere_directions(count: int) -> np.ndarray:
@@ -73,25 +72,6 @@ def hull_volume(points: np.ndarray) -> float:
         return float(ConvexHull(np.asarray(points, float)).volume)
     except QhullError:
         return 0.0
-
-
-def mass_properties(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-    """Return volume [m^3], centroid (3,) [m] and inertia (3, 3) [m^5] of a closed mesh.
-
-    The inertia is about the centroid, at density 1.
-
-    Sums signed tetrahedra (origin, a, b, c): their integral of x x^T is det/120 ((sum)(sum)^T + sum of x x^T).
-    """
-    a, b, c = np.asarray(vertices, float)[faces].transpose(1, 0, 2)
-    det = np.einsum("ni,ni->n", a, np.cross(b, c))
-    volume = det.sum() / 6
-    total = a + b + c
-    centroid = (det[:, None] * total).sum(axis=0) / 24 / volume
-    second = (total * det[:, None]).T @ total
-    for corner in (a, b, c):
-        second += (corner * det[:, None]).T @ corner
-    second = second / 120 - volume * np.outer(centroid, centroid)
-    return float(volume), centroid, np.trace(second) * np.eye(3) - second
 
 
 def surface_area(vertices: np.ndarray, faces: np.ndarray) -> float:

@@ -8,12 +8,14 @@ import mink
 import mujoco
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from dexgrasp import assets
+from dexgrasp.configs.loader import read_plain
 from dexgrasp.perception.transforms import compose, quat_conjugate, quat_multiply, rotvec_from_quat
 from dexgrasp.sim.robots.hand import HandSpec, demand_known, kinematics_of
+from dexgrasp.sim.robots.model_checks import read_mjcf
+from dexgrasp.utils.text import did_you_mean, shown
 
 POSTURE_COST = 1e-4  # against a position cost of 1 per metre: holds the arm near home where the pose leaves it free
 
@@ -67,8 +69,11 @@ class ArmSpec:
     @classmethod
     def load(cls, name: str) -> Self:
         """Return the arm `name` of assets/arms."""
+        if name not in assets.names("arms"):
+            known = assets.names("arms")
+            raise FileNotFoundError(f"no arm {shown(name)}; expected one of {known}.{did_you_mean(name, known)}")
         file = assets.path(f"arms/{name}/arm.yaml")
-        text = yaml.safe_load(file.read_text())
+        text = read_plain(file)
         demand_known(text, _ARM_KEYS, f"{file}: key")
         for joint, row in text["joints"].items():
             demand_known(row, _JOINT_KEYS, f"{file}: joints.{joint}: key")
@@ -86,7 +91,7 @@ class ArmSpec:
             xml_path=file.parent / text["xml"],
             **columns,
         )
-        spec = mujoco.MjSpec.from_file(str(arm.xml_path))
+        spec = read_mjcf(arm.xml_path, arm.name)
         demand_known(arm.joint_names, [j.name for j in spec.joints], f"{file}: joints: joint")
         demand_known([arm.flange], [s.name for s in spec.sites], f"{file}: flange: site")
         return arm

@@ -20,6 +20,7 @@ from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, power_and_pinch, with_weights
+from dexgrasp.sim.robots.model_checks import check_joint_order, compiled, read_mjcf, refuse_couplings
 from dexgrasp.utils.text import did_you_mean, shown
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
@@ -201,7 +202,7 @@ class HandSpec:
             value = getattr(hand, item.name)
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
-        _check_names(hand, file)
+        _check_model(hand, file)
         return hand
 
     @property
@@ -247,7 +248,7 @@ class HandSpec:
 
     @cached_property
     def _model(self) -> mujoco.MjModel:
-        return self.to_mjspec().compile()
+        return compiled(self.to_mjspec(), self.xml_path, self.name)
 
     @property
     def mass(self) -> float:
@@ -286,15 +287,12 @@ def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names:
     )
 
 
-def _check_names(hand: HandSpec, file: Path) -> None:
-    """Check that hand.yaml and the MJCF name each other's joints, sites and bodies.
+def _check_model(hand: HandSpec, file: Path) -> None:
+    """Check that hand.yaml and the MJCF name each other's joints, sites and bodies, and that the model is a hand's.
 
     Every name in hand.yaml must exist in the MJCF; every joint of the MJCF must be in hand.yaml.
     """
-    try:
-        spec = mujoco.MjSpec.from_file(str(hand.xml_path))
-    except ValueError as error:
-        raise ValueError(f"{hand.xml_path}: not a valid MJCF: {' '.join(str(error).split())}") from error
+    spec = read_mjcf(hand.xml_path, hand.name)
     bodies, joints, sites = ([e.name for e in kind] for kind in (spec.bodies[1:], spec.joints, spec.sites))
     used = {"root": [hand.root], "contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
     used["keypoints"] = [body for body, _ in hand.extra_sites.values()]
@@ -303,12 +301,19 @@ def _check_names(hand: HandSpec, file: Path) -> None:
         demand_known(wanted, known_bodies if key == "contact_bodies" else bodies, f"{file}: {key}: body")
     demand_known(hand.joint_names, joints, f"{file}: joints: joint")
     demand_known(joints, hand.joint_names, f"{hand.xml_path}: not in hand.yaml: joint")
+    check_joint_order(spec, hand.joint_names, file)
+    refuse_couplings(spec, hand.joint_names, hand.xml_path)
     demand_known([k for k in hand.keypoint_names if k not in hand.extra_sites], sites, f"{file}: keypoints: site")
     if not (hand.thumb_mask.any() and hand.finger_mask.any()):
         raise ValueError(
             f"{file}: contact_bodies must name the palm first, then bodies of fingers and of the thumb (thumb_bodies); "
             f"got contact_bodies {list(hand.contact_bodies)}, thumb_bodies {list(hand.thumb_bodies)}"
         )
+    try:
+        hand.kinematics()
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if str(hand.xml_path) in text else f"{hand.xml_path}: {text}") from error
 
 
 def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:

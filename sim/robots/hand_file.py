@@ -9,7 +9,7 @@ import torch
 
 from dexgrasp.perception.transforms import quat_from_matrix
 from dexgrasp.utils.bounds import Bounds, bounded
-from dexgrasp.utils.text import shown
+from dexgrasp.utils.text import safe_name, shown
 
 SIDES = ("right", "left")
 STYLES = ("power", "pinch")
@@ -171,6 +171,7 @@ class HandFile:
     """Grasp styles."""
 
     def __post_init__(self) -> None:
+        safe_name(self.name, "name")
         for item in fields(self):
             value = getattr(self, item.name)
             names = [value] if isinstance(value, str) else value if isinstance(value, (Mapping, tuple)) else ()

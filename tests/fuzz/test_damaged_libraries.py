@@ -164,11 +164,22 @@ def row(**changes):
         (row(file="objects/none.npz"), r"none\.npz is missing"),
         (row(pieces=10**9), r"'objects\[0\]\.pieces' must lie in 1\.\.24, got 1000000000"),
         (row(mass=float("nan")), r"'objects\[0\]\.mass' expects float, got nan"),
-        (row(mass=0.5 * ROW["mass"]), "differ from the manifest's"),
-        (row(pieces=ROW["pieces"] + 1), "differ from the manifest's"),
+        (row(mass=0.5 * ROW["mass"]), r"manifest\.json: object 'box_.*': mass is .*, expected .*, as objects/box\.npz"),
+        (row(pieces=ROW["pieces"] + 1), r"pieces is 2, expected 1, as objects/box\.npz has it; make the library anew"),
+        (
+            row(mass=90.0),
+            r"manifest\.json: objects\[0\]: box_.*: mass 90 kg of .* cm\^3 is .* kg/m\^3, expected .*\.\.",
+        ),
+        (row(extents=[1.1 * side for side in ROW["extents"]]), r"objects\[0\]: size of box_.* is .*, expected"),
+        (row(extents=sorted(ROW["extents"])), r"extents is \(.*\), expected .*, as objects/box\.npz has it"),
+        (row(hull_volume=7.0), r"hull_volume of box_.* is 7 m\^3, expected at most .*: extents"),
+        (row(volume=0.9 * ROW["volume"]), "volume is .*, expected .*, as objects/box"),
+        (row(split="test"), "split is 'test', expected 'train', as objects/box"),
         (row(extents=[0.1]), r"'objects\[0\]\.extents' expects 3 values"),
-        (row(name=""), "name must be 1 to 255 printable characters"),
-        (row(name="a/b"), "without slashes"),
+        *[
+            (row(name=name), "name must be 1 to 255 letters, digits")
+            for name in ("", "a/b", "..", "../../etc", "a\\b", "-x")
+        ],
         (row(name=None), r"'objects\[0\]\.name' expects str, got None"),
         (row(evil=1), r"unknown key 'objects\[0\]\.evil'"),
         ({**TREE, "objects": [ROW, ROW]}, "occurs more than once"),
@@ -178,13 +189,60 @@ def row(**changes):
         ("[" * 100_000, "nested too deep"),
         ('{"format": 1, "objects": [', "damaged or no JSON file"),
     ],
-    ids=range(18),
+    ids=range(28),
 )
 def test_a_wrong_manifest_is_refused_by_file_and_key(tmp_path, tree, said):
     write(tmp_path / "lib", tree)
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         found = open_library(tmp_path / "lib")
         [found[name] for name in found]
+
+
+def _turned(inertia):
+    """The same principal moments about axes turned by 30 degrees about x and y."""
+    c, s = np.sqrt(3) / 2, 0.5
+    turn = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
+    return turn @ inertia @ turn.T
+
+
+def _moved(keys):
+    return {key: lambda a: (a + np.array([0.2, 0, 0])).astype(a.dtype) for key in keys}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"inertia": lambda i: 1000 * i},
+            r"box\.npz \(object .*\) is damaged: inertia has the principal moments .* expected",
+        ),
+        ({"inertia": lambda i: i / 3}, "inertia has the principal moments .*those of a uniform body"),
+        ({"inertia": lambda i: np.diag([1.0, 1.0, 3.0]) * i.max()}, "none above the sum of the others"),
+        ({"inertia": lambda i: -i}, "principal moments positive"),
+        ({"inertia": _turned}, "inertia is turned against the mesh: it is .*, expected"),
+        (_moved(["vertices", "pieces", "points"]), "have their centre of mass at 0.2, .* m, expected at the origin"),
+        (_moved(["pieces"]), "pieces lie in .* m, expected the mesh's"),
+        ({"pieces": lambda p: p / 2}, "pieces lie in .* m, expected the mesh's"),
+        ({"points": lambda p: 2 * p}, "points lie in .* m, expected the mesh's"),
+        ({"vertices": lambda v: 1.1 * v}, "inertia has the principal moments"),
+        ({"faces": lambda f: f[:, ::-1]}, "faces enclose a volume of -.* m.3, expected a closed mesh"),
+        ({"rest_height": lambda h: h + 0.05}, r"rest_height is .* m, expected .* within 0\.0001"),
+        ({"meta": {"mass": 90.0}}, "mass 90 kg of .* expected"),
+        ({"meta": {"mass": -0.1}}, "mass"),
+        ({"meta": {"mass": 1e-5}}, "mass 1e-05 kg of .* expected"),
+    ],
+    ids=range(15),
+)
+def test_impossible_physics_is_refused_though_all_hashes_are_right(tmp_path, changes, said):
+    changes = dict(changes)
+    meta = {**META, **changes.pop("meta", {})}
+    arrays = {**ARRAYS, "meta": np.frombuffer(json.dumps(meta).encode(), np.uint8)}
+    arrays |= {key: np.ascontiguousarray(change(arrays[key]), arrays[key].dtype) for key, change in changes.items()}
+    data = zipped(arrays)
+    write(tmp_path / "lib", with_hash(data), data)
+    with pytest.raises(ValueError, match=said) as refusal:
+        open_library(tmp_path / "lib")[ROW["name"]]
+    assert "box.npz" in str(refusal.value) and ROW["name"] in str(refusal.value)
 
 
 def test_links_out_pipes_and_absolute_paths_are_not_opened(tmp_path):
@@ -221,5 +279,7 @@ def test_headers_that_promise_more_than_the_file_holds_cost_no_memory(tmp_path, 
                 new.writestr(name, content)
         data = buffer.getvalue()
         write(tmp_path / "lib", with_hash(data), data)
-        with pytest.raises(ValueError, match=r"box\.npz is damaged: .*(at most 10000000|reshape|header|magic|size)"):
+        with pytest.raises(
+            ValueError, match=r"box\.npz \(object .*\) is damaged: .*(at most 10000000|reshape|header|magic|size)"
+        ):
             ObjectLibrary(tmp_path / "lib")["box_train_s0_00000"]

@@ -70,10 +70,11 @@ def run_in_process(words, out) -> tuple[int, str]:
             descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(descriptor, 1)
             os.dup2(descriptor, 2)
-            with open(descriptor, "w", buffering=1) as sys.stdout, contextlib.redirect_stderr(sys.stdout):  # not pytest's
+            # not those of pytest
+            with open(descriptor, "w", buffering=1) as sys.stdout, contextlib.redirect_stderr(sys.stdout):
                 status = cli.main(list(words))
         except BaseException as error:
-            print(f"Traceback: {error!r}", flush=True)
+            os.write(2, f"Traceback: {error!r}\n".encode())
             status = 99
         os._exit(status)
     end_s = time.monotonic() + HANGS_S

@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from dexgrasp import assets
+from dexgrasp.sim.robots.arm import ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
 from tests.helpers.two_joint_hand import HAND, XML
 
@@ -67,3 +68,81 @@ def test_a_foreign_mjcf_loads_through_its_own_hand_yaml(tmp_path):
 def test_a_wrong_hand_yaml_is_refused_with_the_known_names(tmp_path, changes, message):
     with pytest.raises(ValueError, match=message):
         HandSpec.load(_foreign(tmp_path, **changes))
+
+
+_MESH = '<asset><mesh name="shell" file="shell.stl"/></asset><worldbody>'
+_SECOND = '<joint name="j2" axis="0 1 0"/>'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("<worldbody>", _MESH, r"model\.xml: mesh 'shell' of the hand 'foreign': no file .*elsewhere/shell\.stl"),
+        ('mass=".3"', 'mass="3e5"', r"body 'palm' of the hand 'foreign' weighs 3e\+05 kg.*at most 5 kg each and 15 kg"),
+        ('mass=".3"', 'mass="-3"', r"model\.xml: the hand 'foreign' cannot be simulated: .*negative"),
+        (
+            '<body name="f2" pos="0 0 .05">',
+            '<body name="f2" pos="0 0 .05"><inertial pos="0 0 0" mass=".1" diaginertia=".1 .1 .1"/>',
+            r"body 'f2' .*'foreign' has a moment of inertia of 0\.1 kg m\^2 and weighs 0\.1 kg; .*at most 0\.025",
+        ),
+        (
+            "<actuator>",
+            '<equality><joint name="c" joint1="j1" joint2="j2"/></equality><actuator>',
+            r"model\.xml: <equality> \(c\) couples joints; coupled joints are not supported",
+        ),
+        (
+            "<actuator>",
+            '<tendon><fixed name="t"><joint joint="j1" coef="1"/></fixed></tendon><actuator>',
+            r"model\.xml: <tendon> \(t\) couples joints",
+        ),
+        ("<actuator>", '<actuator><motor name="m2" joint="j1"/>', r"joint 'j1' has 2 actuators; expected one at most"),
+        (
+            "<actuator>",
+            '<actuator><motor name="m2" site="tip"/>',
+            r"actuator 'm2' drives 'tip', which is no joint of hand",
+        ),
+        (
+            _SECOND,
+            _SECOND.replace("axis", 'type="slide" axis'),
+            r"model\.xml: each moving body needs exactly one hinge",
+        ),
+    ],
+)
+def test_a_wrong_mjcf_is_refused_with_the_file_and_the_part(tmp_path, old, new, message):
+    file = _foreign(tmp_path)
+    (tmp_path / "elsewhere" / "model.xml").write_text(XML.replace(old, new, 1))
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        HandSpec.load(file)
+
+
+def test_joints_from_tip_to_palm_are_refused_with_both_orders(tmp_path):
+    joints = dict(reversed(list(HAND["joints"].items())))
+    message = r"hand\.yaml: joints: 'j2' stands before 'j1', .*palm to tip, for instance j1, j2; found j2, j1"
+    with pytest.raises(ValueError, match=message):
+        HandSpec.load(_foreign(tmp_path, joints=joints))
+
+
+@pytest.mark.parametrize("name", ["../../etc", "/etc/passwd", "a/b", "..", "", "-x", "a\nb"])
+def test_a_name_that_leads_to_another_folder_is_refused(tmp_path, name):
+    with pytest.raises(ValueError, match="name must be 1 to 255 letters, digits"):
+        HandSpec.load(_foreign(tmp_path, name=name))
+    with pytest.raises(FileNotFoundError, match=r"no arm .*; expected one of"):
+        ArmSpec.load(name)
+
+
+@pytest.mark.parametrize("part", ["hand.yaml", "elsewhere/model.xml", "elsewhere/shell.stl"])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "a Git LFS pointer"),
+        (b"\x1f\x8b\x08\0", "compressed with gzip"),
+        (b"<!DOCTYPE html><html></html>", "a web page"),
+        (b"", "it is empty"),
+    ],
+)
+def test_files_of_a_hand_that_are_something_else_are_recognised(tmp_path, part, content, said):
+    file = _foreign(tmp_path)
+    (tmp_path / "elsewhere" / "model.xml").write_text(XML.replace("<worldbody>", _MESH))
+    (tmp_path / part).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{Path(part).name}: it.*{said}|{Path(part).name}: {said}"):
+        HandSpec.load(file)

@@ -14,6 +14,7 @@ from dexgrasp.policies.cli.main import main
 from dexgrasp.sim.objects import importer, shapes
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import import_meshes
+from dexgrasp.utils import process_pool
 
 PLY = "ply\nformat {kind} 1.0\nelement vertex {vertices}\nproperty float x\nproperty float y\nproperty float z\n"
 PLY += "element face {faces}\nproperty list uchar int vertex_indices\nend_header\n"
@@ -40,13 +41,16 @@ BAD = {
     "count.ply": (PLY.format(kind="binary_little_endian", vertices=2**40, faces=1).encode(), "PLY file"),
     "faces.ply": (PLY.format(kind="ascii", vertices=4, faces=2**60) + SQUARE, "not a PLY file"),
     "minus.ply": (PLY.format(kind="ascii", vertices=-4, faces=-1), "not a PLY file"),
-    "count.stl": (b"\0" * 80 + struct.pack("<I", 2**32 - 1), "4294967295 triangles are announced in 84 bytes"),
-    "text.stl": ("solid x\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n", "1 facets, 1 vertices"),
-    "word.stl": ("solid x\nfacet normal 0 0 1\n" + "vertex 0 0 x\n" * 3, "no number"),
-    "empty.stl": ("", "0 triangles are announced in 0 bytes"),
-    "empty.ply": ("", "not a PLY file"),
-    "empty.glb": ("", "not a GLB file"),
-    "empty.obj": ("", "empty"),
+    "count.stl": (b"\0" * 80 + struct.pack("<I", 2**32 - 1), "its header announces 4294967295 triangles, 0 are there"),
+    "text.stl": (
+        "solid x\nfacet normal 0 0 1\nouter loop\nvertex 0 0 0\n",
+        "the STL file is cut off: no 'endsolid' at its end, after 1 facets",
+    ),
+    "word.stl": ("solid x\nfacet normal 0 0 1\n" + "vertex 0 0 x\n" * 3 + "endsolid x", "no number"),
+    "empty.stl": ("", "it is empty: fetch"),
+    "empty.ply": ("", "it is empty: fetch"),
+    "empty.glb": ("", "it is empty: fetch"),
+    "empty.obj": ("", "it is empty: fetch"),
     "points.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\n", "empty"),
     "huge.obj": (box_obj(0.1, 0.05, 0.03).replace("v 0", "v 1e308").replace("v -0", "v -1e308"), ""),
     "index.obj": ("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 99999999999999999999\n", ""),
@@ -180,16 +184,31 @@ def test_a_mesh_that_takes_too_long_is_refused_and_the_refusal_is_kept(tmp_path,
         import_meshes(tmp_path / "in", tmp_path / "lib", workers=1, progress=False)
 
 
-@pytest.mark.slow
-def test_three_thousand_boxes_end_within_the_limit_and_the_next_mesh_is_imported(tmp_path):
+def test_a_mesh_that_a_busy_machine_did_not_finish_is_tried_again_next_time(tmp_path, monkeypatch, capsys):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.obj").write_text(box_obj(0.1, 0.05, 0.03))
+    with monkeypatch.context() as patch:
+        patch.setattr(importer, "LIMITS", replace(importer.LIMITS, clock_s=0.001))
+        with pytest.raises(ValueError, match=r"by the clock, of which .* busy: import again when it is idle"):
+            import_meshes(tmp_path / "in", tmp_path / "lib", workers=1)
+    monkeypatch.setattr(process_pool, "_NOTICE_S", 0.01)
+    assert import_meshes(tmp_path / "in", tmp_path / "lib", workers=1).library.names == ["a"]
+    assert "import: a.obj takes 0 s so far" in capsys.readouterr().err
+
+
+def test_hundreds_of_boxes_are_refused_where_they_lie_apart_and_one_thing_where_they_overlap(tmp_path):
+    """300 boxes of 4 mm at a pitch of 5.2 mm; and 300 at 3.5 mm: a block of 10 x 10 x 3."""
     (tmp_path / "in").mkdir()
     box = trimesh.creation.box((0.004, 0.004, 0.004))
-    at = [(0.0052 * (k % 15), 0.0052 * (k // 15 % 15), 0.0052 * (k // 225)) for k in range(3000)]
-    trimesh.util.concatenate([box.copy().apply_translation(place) for place in at]).export(tmp_path / "in" / "many.stl")
-    (tmp_path / "in" / "one.obj").write_text(box_obj(0.1, 0.05, 0.03))
-    report = import_meshes(tmp_path / "in", tmp_path / "lib", ImportSettings(scale=1.0), workers=1, progress=False)
-    assert "one" in report.library.names
-    assert "many" in report.library.names or "not done within 120 s" in report.refused["many.stl"]
+    for name, pitch in (("dust", 0.0052), ("block", 0.0035)):
+        at = [(pitch * (k % 10), pitch * (k // 10 % 10), pitch * (k // 100)) for k in range(300)]
+        boxes = [box.copy().apply_translation(place) for place in at]
+        trimesh.util.concatenate(boxes).export(tmp_path / "in" / f"{name}.stl")
+    report = import_meshes(tmp_path / "in", tmp_path / "lib", ImportSettings(scale=1.0), workers=2, progress=False)
+    assert report.refused["dust.stl"].startswith("too many bodies: 300 that do not touch, at most 256; one rigid thing")
+    (entry,) = report.library.entries
+    assert entry.extents == pytest.approx((0.0355, 0.0355, 0.011), abs=1e-4)
+    assert entry.volume == pytest.approx(0.0355 * 0.0355 * 0.011, rel=1e-3)
 
 
 def test_a_folder_of_other_formats_is_an_error_that_names_them(tmp_path, capsys):

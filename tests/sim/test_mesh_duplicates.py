@@ -181,7 +181,7 @@ def test_patterns_choose_the_files(ycb, tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "said"),
-    [({"size": 0.1, "scale": 1.0}, "not both"), ({"size": 2.0}, r"0\.01\.\.0\.35 m"), ({"size": -1.0}, "0.01")],
+    [({"size": 0.1, "scale": 1.0}, "only one of them"), ({"size": 2.0}, r"0\.01\.\.0\.35 m"), ({"size": -1.0}, "0.01")],
 )
 def test_an_impossible_size_is_refused(given, said):
     with pytest.raises(ValueError, match=said):

@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 
+import mujoco
 import numpy as np
 import pytest
 import trimesh
@@ -335,6 +336,26 @@ def test_trimesh_reads_the_same_points(variant, solid, tmp_path):
     np.testing.assert_allclose(ours[2], np.sort(theirs.principal_inertia_components), rtol=1e-5)
 
 
+@pytest.mark.parametrize("solid", SOLIDS)
+@pytest.mark.parametrize(
+    "variant", ["stl_binary", "stl_binary_that_says_solid", "obj", "obj_corners_with_normals", "obj_comments"]
+)
+def test_mujoco_reads_the_same_surface(variant, solid, tmp_path):
+    """A second independent reader; it keeps single precision, and moves the mesh to its principal axes."""
+    vertices, faces, *_ = SOLIDS[solid]
+    suffix, write = VARIANTS[variant]
+    path = tmp_path / f"{solid}.{suffix}"
+    path.write_bytes(write(vertices, triangles_of(vertices, faces).tolist()))  # it covers no concave polygon
+    spec = mujoco.MjSpec()
+    spec.add_mesh(name="m", file=str(path), inertia=mujoco.mjtMeshInertia.mjMESH_INERTIA_EXACT)
+    spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_MESH, meshname="m")
+    model = spec.compile()
+    ours, theirs = measures(*read_surface(path)), measures(model.mesh_vert.astype(float), model.mesh_face)
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-4)
+    assert ours[1] == pytest.approx(theirs[1], rel=1e-4)
+    np.testing.assert_allclose(ours[2], theirs[2], rtol=1e-3)
+
+
 def test_a_concave_polygon_is_covered_once():
     """Area of the triangles by hand: an arrow head of 0.05 x 0.06 m with a notch of 0.02 m."""
     vertices, faces, *_ = SOLIDS["arrow"]
@@ -350,6 +371,7 @@ def test_a_strip_turns_every_second_triangle_and_leaves_out_those_that_join():
     assert strip_triangles(np.array([0, 1])).shape == (0, 3)
 
 
+ASCII_STL = stl(*SOLIDS["box"][:2], text=True)
 DAMAGED = {
     "index_out_of_range.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 9\n", "face 1 names a vertex that is not"),
     "index_before_the_first.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf -9 -1 -2\n", "face 1 names a vertex"),
@@ -357,7 +379,7 @@ DAMAGED = {
     "word.obj": (b"v 0 0 zero\n", "line 1 cannot be read: 'v 0 0 zero'"),
     "short.obj": (b"v 0 0\n", "line 1 has fewer than three values"),
     "nan.obj": (b"v 0 0 nan\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", "not finite: 1 of 4"),
-    "empty.obj": (b"", "empty: 0 vertices, 0 faces"),
+    "empty.obj": (b"# nothing", "empty: 0 vertices, 0 faces"),
     "cut.ply": (ply(*SOLIDS["box"][:2], "binary_little_endian")[:-5], "not a PLY file: .*early end-of-file"),
     "points.ply": (
         b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float y\nproperty float z\n"
@@ -372,8 +394,34 @@ DAMAGED = {
         glb(*SOLIDS["box"][:2], quantised=np.int16).replace(b"KHR_mesh_quantization", b"EXT_meshopt_compressn"),
         "requires the glTF extension EXT_meshopt_compressn",
     ),
+    "solid_cut.stl": (stl(*SOLIDS["box"][:2], header=b"solid cube")[:-70], "its header announces 12 triangles, 10 are"),
+    "solid_header.stl": (b"solid cube".ljust(80, b"\0"), "80 bytes, the header of a binary one takes 84"),
+    "solid_text_cut.stl": (
+        ASCII_STL[: ASCII_STL.rfind(b"endsolid")],
+        "cut off: no 'endsolid' at its end, after 12 facets",
+    ),
+    "solid_text_half.stl": (ASCII_STL[:300], "cut off: no 'endsolid' at its end, after . facets"),
     "far_index.glb": (glb(*SOLIDS["box"][:2]).replace(b'"mesh": 0', b'"mesh": 7'), "not a valid GLB file: IndexError"),
 }
+
+
+CONTENTS = {
+    b"\x1f\x8b\x08\0more": "compressed with gzip",
+    b"PK\x03\x04more": "a ZIP archive",
+    b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n": "a Git LFS pointer.*git lfs pull",
+    b"\n<!DOCTYPE html>\n<html><body>404</body></html>": "a web page, as an error of a download",
+    b"": "it is empty",
+    b"\0" * 600: "all zeros",
+}
+"""Beginnings of files that are not what their names say, and what is said about them."""
+
+
+@pytest.mark.parametrize("ending", ["obj", "stl", "ply", "glb"])
+def test_a_file_of_another_kind_is_recognised_in_every_format(tmp_path, ending):
+    for content, said in CONTENTS.items():
+        (tmp_path / f"a.{ending}").write_bytes(content)
+        with pytest.raises(MeshFileError, match=f"unreadable: .*{said}"):
+            read_surface(tmp_path / f"a.{ending}")
 
 
 @pytest.mark.parametrize("name", DAMAGED)

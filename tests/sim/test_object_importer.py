@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import trimesh
 
-from dexgrasp.sim.objects import importer, open_library, shapes
+from dexgrasp.sim.objects import open_library, shapes
 from dexgrasp.sim.objects.decomposition import decompose
 from dexgrasp.sim.objects.importer import ImportSettings, import_meshes
+from dexgrasp.sim.objects.mesh_files import guess_unit, unit_doubt
 from dexgrasp.sim.objects.model_builder import hull_volume
 
 
@@ -37,7 +38,7 @@ def mixed(tmp_path_factory):
     write(folder / "block.obj", shapes.box(0.09, 0.05, 0.03), 1000)
     write(folder / "deep" / "er" / "ball.stl", shapes.ellipsoid(0.07, 0.07, 0.07), 1000)
     write(folder / "deep" / "cup.ply", cup(), 1000)
-    write(folder / "block.glb", shapes.box(0.08, 0.06, 0.03), 1000)
+    write(folder / "block.glb", shapes.box(0.08, 0.06, 0.03))  # glTF states metres
     write(folder / "open.ply", shapes.ellipsoid(0.07, 0.07, 0.07), 1000, drop_faces=60)
     write(folder / "sheet.stl", shapes.box(0.1, 0.1, 0.001), 1000)
     write(folder / "house.obj", shapes.box(5, 5, 5), 1000)
@@ -74,7 +75,7 @@ def test_the_unit_is_guessed_from_the_whole_folder_and_said(report):
     ("longest", "unit"), [([0.11, 0.2, 3.0], "m"), ([9.0, 14.0], "cm"), ([80.0, 150.0, 0.1], "mm")]
 )
 def test_units_are_guessed_from_the_median_longest_side(longest, unit):
-    assert importer.guess_unit(longest) == unit
+    assert guess_unit(longest) == unit
 
 
 def test_a_given_scale_overrides_the_guess(mixed, tmp_path):
@@ -279,8 +280,71 @@ def test_a_folder_without_a_likely_unit_is_refused_and_sizes_are_said(tmp_path):
     folder.mkdir()
     (folder / "unit_sphere.obj").write_text(solid_obj(((0, 0, 0), (1.8, 0.9, 0.9))))
     with pytest.raises(
-        ValueError, match=r"median longest side is 1\.8, which is 1\.8 m in m, 0\.018 m in cm.*give scale="
+        ValueError,
+        match=r"median longest side is 1\.8, which is 1\.8 m in m, 0\.18 m in dm, 0\.018 m in cm.*give unit=",
     ):
         import_meshes(folder, tmp_path / "out", workers=1, progress=False)
     report = import_meshes(folder, tmp_path / "out", ImportSettings(scale=0.06), workers=1, progress=False)
     assert "longest side: median 0.108 m" in report.summary()
+
+
+def _folder(place: Path, files: dict[str, tuple[shapes.Shape, float]]) -> Path:
+    for name, (shape, scale) in files.items():
+        write(place / name, shape, scale)
+    return place
+
+
+BLOCK = shapes.box(0.09, 0.05, 0.03)
+
+
+def test_a_stated_unit_holds_for_its_file_and_has_no_say_about_others(tmp_path):
+    """GLB files in metres outnumber the files in millimetres; two files of one thing count once."""
+    glbs = {f"c{k}.glb": (shapes.box(0.06 + 0.02 * k, 0.05, 0.04), 1.0) for k in range(3)}
+    in_mm = {"block.stl": (BLOCK, 1000), "plate.ply": (shapes.box(0.1, 0.08, 0.02), 1000)}
+    folder = _folder(tmp_path / "in", {**in_mm, "block.glb": (BLOCK, 1.0), **glbs})
+    report = import_meshes(folder, tmp_path / "lib", workers=1, progress=False)
+    assert not report.refused and report.unit == "mm" and len(report.left_out) == 1
+    sizes = {entry.name: entry.extents for entry in report.library.entries}
+    expected = {"block": (0.09, 0.05, 0.03), "plate": (0.1, 0.08, 0.02)}
+    expected |= {f"c{k}": (0.06 + 0.02 * k, 0.05, 0.04) for k in range(3)}
+    assert sizes == {name: pytest.approx(size, abs=1e-4) for name, size in expected.items()}
+    assert (
+        "unit guessed: mm, unit stated by the format (glTF: m): block.glb, c0.glb, c1.glb, c2.glb, longest"
+        in report.summary()
+    )
+
+
+def test_files_without_a_likely_unit_do_not_stop_those_that_state_theirs(tmp_path):
+    folder = _folder(tmp_path / "in", {"sphere.obj": (shapes.box(1.8, 0.9, 0.9), 1.0), "block.glb": (BLOCK, 1.0)})
+    report = import_meshes(folder, tmp_path / "lib", workers=1, progress=False)
+    assert report.library.names == ["block"] and list(report.refused) == ["sphere.obj"]
+    assert report.refused["sphere.obj"].startswith("the unit of these meshes cannot be guessed: their median")
+
+
+def test_a_glb_file_in_millimetres_is_refused_and_a_given_unit_rules_over_the_stated_one(tmp_path):
+    folder = _folder(tmp_path / "in", {"wrong.glb": (BLOCK, 1000), "right.glb": (BLOCK, 1.0)})
+    report = import_meshes(folder, tmp_path / "lib", workers=1, progress=False)
+    assert report.library.names == ["right"] and "unit guessed" not in report.summary()
+    assert report.refused["wrong.glb"].startswith(
+        "too large: longest side 90.000 m, at most 0.35 m; glTF states metres"
+    )
+    assert "give unit=mm (0.09 m) or size=..., with include=" in report.refused["wrong.glb"]
+    given = ImportSettings(unit="mm", include=("wrong*",))
+    (entry,) = import_meshes(folder, tmp_path / "mm", given, workers=1, progress=False).library.entries
+    assert entry.extents == pytest.approx((0.09, 0.05, 0.03), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("median", "said"),
+    [
+        (3.0, "0.030 m in cm, 0.300 m in dm, 0.076 m in inch"),
+        (30.0, "0.300 m in cm, 0.030 m in mm"),
+        (0.32, "0.320 m in m, 0.032 m in dm"),
+        (10.0, "0.100 m in cm, 0.010 m in mm, 0.254 m in inch"),
+        (80.0, ""),
+        (0.12, ""),
+    ],
+)
+def test_a_guess_is_doubted_where_another_unit_gives_a_size_for_the_hand(median, said):
+    doubt = unit_doubt([median], guess_unit([median]))
+    assert doubt == (f"the median longest side is {said}; give unit=... if the first is wrong" if said else "")

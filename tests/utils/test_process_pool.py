@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dexgrasp.utils import process_pool
 from dexgrasp.utils.process_pool import TaskFailure, TaskLimits, run_in_processes
 
 ROOT = Path(__file__).parents[2]
@@ -50,6 +52,31 @@ def test_one_task_that_misbehaves_costs_its_own_result_only():
         "wants memory": "more than 2 GiB of memory",
         "is killed": "its process was killed twice (SIGKILL); is memory short?",
     }
+
+
+def _computes_half_of_the_time(_):
+    while True:
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            pass
+        time.sleep(0.05)
+
+
+def test_a_task_ends_by_the_clock_on_a_busy_machine_and_is_reported_before(monkeypatch):
+    """It may compute for 100 s, and has computed for less than the 2 s that passed: the machine may be the cause."""
+    monkeypatch.setattr(process_pool, "_NOTICE_S", 0.5)
+    reports, limits = [], TaskLimits(time_s=100.0, memory_gib=2.0, clock_s=2.0)
+    start = time.monotonic()
+    ((item, failure),) = run_in_processes(
+        _computes_half_of_the_time, ["mesh"], 1, limits, lambda *report: reports.append(report)
+    )
+    assert time.monotonic() - start < 30 and item == "mesh" and isinstance(failure, TaskFailure)
+    assert failure.may_pass_later
+    assert re.fullmatch(
+        r"not done within 2 s by the clock, of which it computed [012] s: the machine is busy", failure.reason
+    )
+    assert [name for name, _ in reports] == ["mesh", "mesh"]  # after 0.5 and 1 s
+    assert [seconds for _, seconds in reports] == pytest.approx([0.5, 1.0], abs=0.4)
 
 
 def _killed_once(path):

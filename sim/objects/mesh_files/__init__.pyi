@@ -11,3 +11,15 @@ from .listing import thing_of as thing_of
 from .reader import SUFFIXES as SUFFIXES
 from .reader import MeshFileError as MeshFileError
 from .reader import read_surface as read_surface
+from .solids import check_density as check_density
+from .solids import check_mass_properties as check_mass_properties
+from .solids import check_pieces as check_pieces
+from .solids import check_rest as check_rest
+from .solids import mass_properties as mass_properties
+from .units import LONGEST_M as LONGEST_M
+from .units import MIN_LONGEST_M as MIN_LONGEST_M
+from .units import UNITS_M as UNITS_M
+from .units import fitting_units as fitting_units
+from .units import guess_unit as guess_unit
+from .units import states_metres as states_metres
+from .units import unit_doubt as unit_doubt

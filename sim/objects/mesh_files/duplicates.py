@@ -1,7 +1,7 @@
 """Recognition of meshes that describe one thing: facts of a surface, comparison of two, groups."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -32,6 +32,11 @@ class SurfaceFacts:
     faces: int
     closed: bool
     """Whether every edge joins two faces."""
+
+    def scaled(self, factor: float) -> "SurfaceFacts":
+        """Return the facts with lengths multiplied by `factor`."""
+        a, b, c = self.radii
+        return replace(self, longest=self.longest * factor, radii=(a * factor, b * factor, c * factor))
 
     def preference(self, is_rough: bool) -> tuple[bool, bool, bool, int]:
         """Return a key that sorts the best file of one thing first.
@@ -76,12 +81,13 @@ def _principal_axes(triangles: Array) -> tuple[Array, Array, Array]:
     return centre, axes[:, ::-1], values[::-1]
 
 
-def same_surface(a: Path, b: Path, variants: bool) -> bool:
+def same_surface(a: Path, b: Path, variants: bool, ratio: float = 1.0) -> bool:
     """Return whether two mesh files describe one surface, moved or turned as a whole.
 
-    `variants`: by their names they are files of one thing, which may differ by SAME_VARIANT.
+    `variants`: by their names they are files of one thing, which may differ by SAME_VARIANT. `ratio`: unit of the
+    second file / unit of the first.
     """
-    first, second = (_triangles(path) for path in (a, b))
+    first, second = _triangles(a), _triangles(b) * ratio
     longest = max(np.ptp(found.reshape(-1, 3), axis=0).max() for found in (first, second))
     limit, quantile = (SAME_VARIANT, 0.95) if variants else (SAME_SURFACE, 1.0)
     (centre_a, axes_a, _), (centre_b, axes_b, _) = _principal_axes(first), _principal_axes(second)

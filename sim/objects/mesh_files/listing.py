@@ -68,9 +68,8 @@ def find_meshes(folder: Path, include: Sequence[str] = (), exclude: Sequence[str
             else:
                 meshes.append(path)
     for suffix, count in sorted(others.items()):
-        refused[f"*{suffix}"] = (
-            f"{counted(count, 'file')} of a format that is not read: convert them to OBJ, STL, PLY or GLB"
-        )
+        remedy = "unpack them" if suffix in (".gz", ".zip") else "convert them to OBJ, STL, PLY or GLB"
+        refused[f"*{suffix}"] = f"{counted(count, 'file')} of a format that is not read: {remedy}"
     if not meshes:
         reasons = "".join(f"; {name}: {reason}" for name, reason in list(refused.items())[:3])
         left = f"; include/exclude leave out {not_selected}" if not_selected else ""

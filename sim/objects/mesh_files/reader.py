@@ -9,6 +9,7 @@ from dexgrasp.sim.objects.mesh_files.obj import read_obj
 from dexgrasp.sim.objects.mesh_files.ply import read_ply
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError
 from dexgrasp.sim.objects.mesh_files.stl import read_stl
+from dexgrasp.utils.foreign_files import foreign_file
 
 
 def read_surface(path: Path) -> tuple[Array, Faces]:
@@ -16,6 +17,8 @@ def read_surface(path: Path) -> tuple[Array, Faces]:
 
     Raises MeshFileError, with the reason, for a file that is damaged, empty or of another format.
     """
+    if kind := foreign_file(path):
+        raise MeshFileError(f"unreadable: {kind}")
     try:
         vertices, faces = READERS[path.suffix.lower()](path)
     except MeshFileError as error:

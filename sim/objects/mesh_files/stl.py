@@ -10,6 +10,7 @@ from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError
 
 _HEADER, _TRIANGLE = 84, 50
 _VERTEX, _FACET = re.compile(rb"\bvertex\s+(\S+)\s+(\S+)\s+(\S+)", re.I), re.compile(rb"\bfacet\s+normal\b", re.I)
+_END, _LONGEST_END = re.compile(rb"\bend\s*solid\b", re.I), 4096
 
 
 def read_stl(path: Path) -> tuple[Array, Faces]:
@@ -19,15 +20,25 @@ def read_stl(path: Path) -> tuple[Array, Faces]:
     if count and len(content) >= _HEADER + _TRIANGLE * count:  # the text of an ASCII file is a far larger number
         row = np.dtype([("numbers", "<f4", 12), ("attribute", "<u2")])
         corners = np.frombuffer(content, row, count, _HEADER)["numbers"][:, 3:].reshape(-1, 3).astype(np.float64)
-    elif content.lstrip()[:5].lower() == b"solid":
+    elif content.lstrip()[:5].lower() == b"solid" and b"\0" not in content[: _HEADER + _TRIANGLE]:
         corners = _ascii_corners(content)
     else:
-        raise MeshFileError(f"not an STL file, or cut off: {count} triangles are announced in {len(content)} bytes")
+        raise MeshFileError(_binary_fault(content, count))
     return corners, np.arange(len(corners), dtype=np.int64).reshape(-1, 3)
+
+
+def _binary_fault(content: bytes, count: int) -> str:
+    """Return why a binary file cannot be read; a header that begins with "solid" makes it no text."""
+    if len(content) < _HEADER:
+        return f"not an STL file, or cut off: {len(content)} bytes, the header of a binary one takes {_HEADER}"
+    there = (len(content) - _HEADER) // _TRIANGLE
+    return f"not an STL file, or cut off: its header announces {count} triangles, {there} are there"
 
 
 def _ascii_corners(content: bytes) -> Array:
     found, facets = _VERTEX.findall(content), len(_FACET.findall(content))
+    if not _END.search(content, max(len(content) - _LONGEST_END, 0)):
+        raise MeshFileError(f"the STL file is cut off: no 'endsolid' at its end, after {facets} facets")
     if len(found) != 3 * facets:
         raise MeshFileError(f"the STL file is cut off or damaged: {facets} facets, {len(found)} vertices")
     try:

@@ -1,0 +1,116 @@
+"""Checks of a hand's MJCF: files that it needs, couplings, order of joints, masses."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from dexgrasp.utils.foreign_files import foreign_file
+from dexgrasp.utils.text import comma_separated, shown
+
+HEAVIEST_BODY_KG, HEAVIEST_HAND_KG = 5.0, 15.0
+WIDEST_M = 0.5
+"""Largest radius of gyration of a body; a hand is smaller."""
+
+log = logging.getLogger("dexgrasp")
+
+
+def read_mjcf(file: Path, name: str) -> mujoco.MjSpec:
+    """Return the model of the hand `name`.
+
+    Raises ValueError for an MJCF that is damaged, FileNotFoundError where a mesh file is missing.
+    """
+    if kind := foreign_file(file):
+        raise ValueError(f"{file}: {kind}")
+    try:
+        spec = mujoco.MjSpec.from_file(str(file))
+    except ValueError as error:
+        raise ValueError(f"{file}: not a valid MJCF: {' '.join(str(error).split())}") from error
+    for mesh in spec.meshes:
+        if not mesh.file:  # its vertices stand in the MJCF
+            continue
+        path = file.parent / spec.meshdir / (Path(mesh.file).name if spec.strippath else mesh.file)
+        if not path.is_file():
+            raise FileNotFoundError(f"{file}: mesh '{mesh.name or mesh.file}' of the hand '{name}': no file {path}")
+        if kind := foreign_file(path):
+            raise ValueError(f"{file}: mesh '{mesh.name or mesh.file}' of the hand '{name}': {path}: {kind}")
+    return spec
+
+
+def refuse_couplings(spec: mujoco.MjSpec, joint_names: Sequence[str], file: Path) -> None:
+    """Raise ValueError for parts that drive or couple joints in a way that hand.yaml cannot state.
+
+    Motors of single joints are replaced by the servos of hand.yaml, which is told once.
+    """
+    for key, elements in (("equality", spec.equalities), ("tendon", spec.tendons)):
+        if elements:
+            names = comma_separated([element.name or "unnamed" for element in list(elements)[:3]])
+            raise ValueError(
+                f"{file}: <{key}> ({names}) couples joints; coupled joints are not supported: each joint of hand.yaml "
+                f"has a servo of its own. Remove the <{key}>, and give the joints servos or weld those that cannot move"
+            )
+    joints = Counter[str]()
+    for actuator in spec.actuators:
+        if actuator.trntype != mujoco.mjtTrn.mjTRN_JOINT or actuator.target not in joint_names:
+            raise ValueError(
+                f"{file}: actuator {shown(actuator.name)} drives {shown(actuator.target)}, which is no joint of "
+                "hand.yaml; expected one actuator at most for each joint: remove it"
+            )
+        joints[actuator.target] += 1
+    if twice := [name for name, count in joints.items() if count > 1]:
+        raise ValueError(
+            f"{file}: joint '{twice[0]}' has {joints[twice[0]]} actuators; expected one at most: remove the others"
+        )
+    if joints:
+        _tell_replaced(file, len(joints))
+
+
+@cache
+def _tell_replaced(file: Path, count: int) -> None:
+    log.info(f"{file}: its {count} actuators are replaced by the servos of hand.yaml")
+
+
+def check_joint_order(spec: mujoco.MjSpec, joint_names: Sequence[str], file: Path) -> None:
+    """Raise ValueError unless each joint comes after those between it and the palm."""
+    found = list(joint_names)
+    for name in found:
+        body = spec.joint(name).parent.parent
+        while body is not None and body.name != "world":
+            for nearer in body.joints:
+                if nearer.name in found and found.index(nearer.name) > found.index(name):
+                    tree = comma_separated(joint.name for joint in spec.joints if joint.name in found)
+                    raise ValueError(
+                        f"{file}: joints: '{name}' stands before '{nearer.name}', which is nearer the palm; expected "
+                        f"each finger from palm to tip, for instance {tree}; found {comma_separated(found)}"
+                    )
+            body = body.parent
+
+
+def compiled(spec: mujoco.MjSpec, file: Path, name: str) -> mujoco.MjModel:
+    """Return the compiled model of the hand `name`.
+
+    Raises ValueError where MuJoCo refuses it, and for masses and moments of inertia that no hand has.
+    """
+    try:
+        model = spec.compile()
+    except ValueError as error:
+        raise ValueError(f"{file}: the hand '{name}' cannot be simulated: {' '.join(str(error).split())}") from error
+    masses, moments = model.body_mass[1:], model.body_inertia[1:].max(axis=1)
+    heaviest, widest = int(np.argmax(masses)), int(np.argmax(moments / np.maximum(masses, 1e-12)))
+    if masses[heaviest] > HEAVIEST_BODY_KG or masses.sum() > HEAVIEST_HAND_KG:
+        raise ValueError(
+            f"{file}: body '{model.body(heaviest + 1).name}' of the hand '{name}' weighs {masses[heaviest]:.4g} kg, "
+            f"all {masses.sum():.4g} kg; expected at most {HEAVIEST_BODY_KG:g} kg each and {HEAVIEST_HAND_KG:g} kg in "
+            "all: masses are in kg, densities in kg/m^3"
+        )
+    if moments[widest] > masses[widest] * WIDEST_M**2:
+        raise ValueError(
+            f"{file}: body '{model.body(widest + 1).name}' of the hand '{name}' has a moment of inertia of "
+            f"{moments[widest]:.3g} kg m^2 and weighs {masses[widest]:.3g} kg; expected at most "
+            f"{masses[widest] * WIDEST_M**2:.3g}, a radius of gyration of {WIDEST_M:g} m"
+        )
+    return model
