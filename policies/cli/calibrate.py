@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -26,6 +25,8 @@ from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 from dexgrasp.policies.run_directory import Run, log
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import atomic_path, write_json
+from dexgrasp.utils.readers import read_yaml
+from dexgrasp.utils.text import comma_separated, shown
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
@@ -189,11 +190,12 @@ def _carriers(cfg: CalibrateCameraCfg, views: list[BoardDetection], path: Path) 
         if cfg.mounted == "flange":
             raise FileNotFoundError(f"{path} is missing: the pose of the flange in the world for each image")
         return np.stack([pose_matrix(cfg.board_pos_m, cfg.board_quat_wxyz, "board")] * len(views))
-    try:
-        poses = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path}: not a YAML file: {error}") from error
-    missing = [view.name for view in views if not isinstance(poses, dict) or view.name not in poses]
+    poses = read_yaml(path)
+    if not isinstance(poses, dict):
+        raise ValueError(f"{path} must name each image with its pose (NAME: {{pos_m, quat_wxyz}}), got {shown(poses)}")
+    if other := [name for name in poses if not (path.parent / str(name)).is_file()]:
+        log.warning("left out: %s has poses of images that are not in the folder: %s", path, comma_separated(other))
+    missing = [view.name for view in views if view.name not in poses]
     if missing:
         raise ValueError(f"{path} has no pose of {', '.join(missing)}")
     return np.stack([pose_from_dict(poses[view.name], f"{path}: {view.name}") for view in views])

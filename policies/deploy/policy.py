@@ -18,8 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, read_bundle
 from dexgrasp.policies.deploy.contract import Contract
-from dexgrasp.policies.deploy.number_arrays import NUMBERS, number_array
 from dexgrasp.policies.deploy.time_limit import time_limit
+from dexgrasp.utils.number_arrays import NUMBERS, number_array
 
 TOLERANCE = 1e-5
 """Largest difference from a recorded output [rad, m or 1]."""

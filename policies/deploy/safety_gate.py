@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.policies.deploy.contract import HandContract
-from dexgrasp.policies.deploy.number_arrays import finite_vector, number
 from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp.utils.number_arrays import finite_vector, number
 from dexgrasp.utils.rotations import Pose
 
 Array = NDArray[np.float64]

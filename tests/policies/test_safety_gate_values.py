@@ -173,8 +173,8 @@ def follow(made, palm, ticks, goal, start=1):
 
 
 def test_a_palm_that_does_not_follow_is_a_fault_after_its_time():
-    # along x the target moves 0.0125 / sqrt(3), then 0.025 / sqrt(3) = 0.01443 m a tick: 0.1515 m after tick 11, so that
-    # the palm is too far from tick 12 on, 0.6 s; 0.5 s later it is still no fault, a tick later it is
+    # along x the target moves 0.0125 / sqrt(3), then 0.025 / sqrt(3) = 0.01443 m a tick: 0.1515 m after tick 11, so
+    # that the palm is too far from tick 12 on, 0.6 s; 0.5 s later it is still no fault, a tick later it is
     faults = [safe.fault for safe in follow(gate(), lambda at, k: (HOME[1], STILL), 30, ([0.45, 0.0, 0.3], STILL))]
     assert faults[:22] == [""] * 22
     assert faults[22] == (

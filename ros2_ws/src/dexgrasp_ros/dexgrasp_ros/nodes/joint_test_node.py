@@ -6,7 +6,6 @@ Keep the hand empty and clear of people. The exit code is 1 if a joint fails. A 
 robot with each motion confirmed by an observer, is recorded; without the record no policy runs on a real robot.
 """
 
-import json
 import sys
 import threading
 from dataclasses import dataclass, field
@@ -22,6 +21,7 @@ from sensor_msgs.msg import JointState
 from dexgrasp.policies.deploy.bundle import BundleError, read_contract
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp.utils.readers import read_json
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.config import load
@@ -227,7 +227,7 @@ def _read_reference(path: Path | None) -> dict[str, float] | None:
     if path is None:
         return None
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path)
         return {row["joint"]: float(row["measured_rad"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has no results of a joint test: {error}") from error
