@@ -104,6 +104,8 @@ def parse_json(text: str | bytes, name: str | Path) -> Any:
     Raises DamagedFileError, also for a key that occurs twice, and for numbers that are not finite or too large.
     """
     try:
+        if not text.strip():
+            raise ValueError("it is empty")
         value = json.loads(_decoded(text), object_pairs_hook=_mapping)
         _check_json(value, "", DEEPEST_YAML)
         return value

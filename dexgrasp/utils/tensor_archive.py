@@ -62,7 +62,9 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if set(entries) != {HEADER, TENSORS}:
             raise ArchiveError(f"its entries are {sorted(entries)[:8]}, expected {[HEADER, TENSORS]}")
         return _header(entries[HEADER]), _tensors(entries[TENSORS])
-    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, MemoryError, NotImplementedError) as error:
+    except zipfile.BadZipFile as error:
+        raise ArchiveError(f"{path}: it is no whole zip file: empty, cut off, changed, or of another kind") from error
+    except (EOFError, ValueError, RuntimeError, MemoryError, NotImplementedError) as error:
         raise ArchiveError(f"{path}: {' '.join(str(error).split())[:300]}") from error
 
 

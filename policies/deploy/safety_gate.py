@@ -139,7 +139,7 @@ class SafetyGate:
     def __init__(
         self, hand: HandContract, rate_hz: float, cfg: SafetyCfg | None = None, *, palm_follows: bool = True
     ) -> None:
-        """`hand`: of the bundle's contract. `palm_follows`: False where palm targets are not sent, as in shadow mode."""
+        """`hand`: of the bundle's contract; `palm_follows`: False where palm targets are not sent (shadow mode)."""
         if not 1.0 <= number(rate_hz) <= 1000.0:
             shown = rate_hz if isinstance(rate_hz, (int, float)) else type(rate_hz).__name__
             raise ValueError(f"the safety gate runs at 1..1000 Hz, got rate_hz={shown}")
@@ -258,10 +258,8 @@ class SafetyGate:
         outside_rad = np.maximum(self._plausible_rad[0] - joints, joints - self._plausible_rad[1])
         if (outside_rad > 0).any():
             worst = int(outside_rad.argmax())
-            return (
-                f"readings: joint {self._names[worst]} at {joints[worst]:.4g} rad is more than {self.cfg.joint_outside_rad:g} rad "
-                "outside its range"
-            )
+            place = f"joint {self._names[worst]} at {joints[worst]:.4g} rad"
+            return f"readings: {place} is more than {self.cfg.joint_outside_rad:g} rad outside its range"
         outside_m = np.abs(np.clip(palm_pos_w, self.cfg.lower_m, self.cfg.box_upper_m) - palm_pos_w)
         if (outside_m > self.cfg.palm_outside_m).any():
             place = ", ".join(f"{value:.4g}" for value in palm_pos_w)

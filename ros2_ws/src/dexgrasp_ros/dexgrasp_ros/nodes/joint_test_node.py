@@ -6,6 +6,7 @@ Keep the hand empty and clear of people. The exit code is 1 if a joint fails. A 
 robot with each motion confirmed by an observer, is recorded; without the record no policy runs on a real robot.
 """
 
+import json
 import sys
 import threading
 from dataclasses import dataclass, field
