@@ -121,6 +121,7 @@ def test_an_address_is_no_out_of_any_command(out, here, capsys):
         assert main(line(command, out)) == 2, command.words
         error = capsys.readouterr().err
         ends = f"out={out} is an address, expected a folder or file of this machine: write to one, then copy it there\n"
+        # a wrong suffix is told first
         assert error.endswith(ends) or re.search(r"(must be|is) an? \.\w+", error), (
             error
         )  # a wrong suffix is told first
