@@ -122,6 +122,10 @@ def test_readings_that_are_wrong_are_refused_and_change_nothing(bundle):
         ("joint_pos", np.full(16, np.nan), "joint_pos is not finite"),
         ("joint_pos", np.zeros(15), r"joint_pos: expected shape \(1, 16\).*got \(1, 15\)"),
         ("points_w", np.zeros((10, 3)), "points_w: expected shape"),
+        ("joint_pos", np.ma.masked_equal(np.arange(16.0), 3.0), "joint_pos: it has masked values"),
+        ("palm_pos_w", ["0", "0", "0.3"], "palm_pos_w: expected numbers, got list of type <U3"),
+        ("palm_pos_w", np.array([0, 0, 0.3], dtype=object), "palm_pos_w: expected numbers, got ndarray of type object"),
+        ("palm_quat_w", None, "palm_quat_w: expected numbers, got NoneType"),
     ):
         with pytest.raises(ValueError, match=error):
             policy.act(type(good)(**(vars(good) | {name: value})))
