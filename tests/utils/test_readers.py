@@ -200,3 +200,24 @@ def test_intrinsics_of_camera_json_are_checked_with_file_and_key(tmp_path):
         assert reason in refusal(read_intrinsics, path)
     path.write_text(json.dumps(CAMERA))
     assert np.isclose(read_intrinsics(path).fx, 600.0)
+
+
+def test_yaml_numbers_sizes_and_texts_on_either_side_of_their_limits(tmp_path, monkeypatch):
+    assert parse_yaml("a: 1e-5\nb: -2E3", "FILE") == {"a": 1e-5, "b": -2000.0}
+    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_YAML", 100)
+    assert len(parse_yaml("[" + "1," * 99 + "]", "FILE")) == 99  # and the list itself: 100 values
+    with pytest.raises(DamagedFileError, match="more than 100 values"):
+        parse_yaml("[" + "1," * 100 + "]", "FILE")
+    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_TEXT", 4)
+    (tmp_path / "a.json").write_text("[12]")
+    assert read_json(tmp_path / "a.json") == [12]
+    (tmp_path / "a.json").write_text("[123]")
+    with pytest.raises(DamagedFileError, match="no JSON file: it is larger than 0 MiB; restore it, or give another"):
+        read_json(tmp_path / "a.json")
+    for content, reason in (
+        (b"\xff\xfe[\x00", "it is UTF-16 text: save it as UTF-8"),
+        (b"\xfe\xff\x00[", "it is UTF-16 text: save it as UTF-8"),
+        (b" \n", "it is empty"),
+    ):
+        with pytest.raises(DamagedFileError, match=f"FILE is damaged or no JSON file: {reason}; restore"):
+            parse_json(content, "FILE")
