@@ -30,8 +30,7 @@ from dexgrasp.configs.schema import (
     put,
 )
 from dexgrasp.utils.files import write_text
-from dexgrasp.utils.foreign_files import HEAD_BYTES, foreign_kind
-from dexgrasp.utils.readers import DamagedFileError, parse_yaml
+from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_yaml
 from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
 ROOT = Path(__file__).resolve().parent

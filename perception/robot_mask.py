@@ -9,7 +9,6 @@ CAPSULES = {"body": [name, ...], "start": [[x, y, z], ...], "end": [[x, y, z], .
 frame of its body. `solid` contains the corners of the links, for removal; `outline` is rounder, for occlusion.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +22,12 @@ from torch import Tensor
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.perception.occlusion import HandCapsules, HandOcclusion
 from dexgrasp.perception.transforms import compose, invert
+from dexgrasp.utils.number_arrays import finite_vector, number_array
+from dexgrasp.utils.readers import read_json_object, reading
 
 FILE = "capsules.json"
+LARGEST_M = 10.0
+"""Largest coordinate and radius of a capsule."""
 MIRROR = (1.0, -1.0, 1.0)
 """Factors of a position that turn a right hand's into a left hand's."""
 
@@ -131,10 +134,11 @@ def read_hand_body(
     The keyword arguments come from the bundle's contract.
     """
     file, values = _read(folder, ("side", "solid", "outline"))
-    mirror = torch.tensor(MIRROR if values["side"] != side else (1.0, 1.0, 1.0))
     tree = Kinematics.from_dict(kinematics)
     base_in_palm = invert(*_pose(palm_pos_b, palm_quat_b))
-    solid, outline = (_shape(file, values[name], tree, mirror) for name in ("solid", "outline"))
+    with reading(file, "file of capsules"):
+        mirror = torch.tensor(MIRROR if values["side"] != side else (1.0, 1.0, 1.0))
+        solid, outline = (_shape(f"{file}: {name}", values[name], tree, mirror) for name in ("solid", "outline"))
     return HandBody(solid, base_in_palm, outline)
 
 
@@ -144,15 +148,33 @@ def read_arm_body(folder: str | Path, base: tuple[Tensor, Tensor] | None = None)
     `base` replaces the pose of the arm's base in the world.
     """
     file, values = _read(folder, ("joint_names", "kinematics", "base", "flange", "solid"))
-    kinematics, flange = Kinematics.from_dict(values["kinematics"]), values["flange"]
-    place = base or _pose(values["base"]["pos_w"], values["base"]["quat_w"])
-    return ArmBody(
-        joint_names=tuple(values["joint_names"]),
-        solid=_shape(file, values["solid"], kinematics, torch.ones(3)),
-        base=place,
-        last=kinematics.body_names.index(flange["body"]),
-        flange=_pose(flange["pos"], flange["quat"]),
-    )
+    with reading(file, "file of capsules"):
+        kinematics, flange, place = _arm_tree(file, values["kinematics"]), values["flange"], values["base"]
+        if flange["body"] not in kinematics.body_names:
+            raise ValueError(f"{file}: flange.body must be one of {list(kinematics.body_names)}")
+        stated = _stated_pose(f"{file}: base", place["pos_w"], place["quat_w"])
+        return ArmBody(
+            joint_names=tuple(values["joint_names"]),
+            solid=_shape(f"{file}: solid", values["solid"], kinematics, torch.ones(3)),
+            base=base or stated,
+            last=kinematics.body_names.index(flange["body"]),
+            flange=_stated_pose(f"{file}: flange", flange["pos"], flange["quat"]),
+        )
+
+
+def _arm_tree(file: Path, values: Mapping[str, Any]) -> Kinematics:
+    try:
+        return Kinematics.from_dict(values)
+    except (ValueError, RuntimeError) as error:  # lists of unequal length, text among numbers
+        raise ValueError(f"{file}: kinematics: {' '.join(str(error).split())[:200]}") from error
+
+
+def _stated_pose(name: str, pos: Any, quat: Any) -> tuple[Tensor, Tensor]:
+    """Return position and quaternion of a file. Raises ValueError unless they are those of a pose."""
+    sized = (finite_vector(pos, 3), finite_vector(quat, 4))
+    if sized[0] is None or sized[1] is None or not 0.9 < np.linalg.norm(sized[1]) < 1.1:
+        raise ValueError(f"{name}: expected a position of 3 numbers and a quaternion wxyz of unit length")
+    return _pose(pos, quat)
 
 
 def _pose(pos: Sequence[float], quat: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -168,23 +190,32 @@ def _placed(shape: HandCapsules, base_pos_w: Tensor, base_quat_w: Tensor, joint_
 def _read(place: str | Path, keys: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     file = Path(place) / FILE if Path(place).is_dir() else Path(place)
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json_object(file)
     except OSError as error:
         raise FileNotFoundError(
             f"{file} cannot be read ({error.strerror}): it must hold the capsules of a hand or an arm; "
             "write it with `python -m dexgrasp.sim.robots.capsules FOLDER`"
         ) from error
-    except ValueError as error:
-        raise ValueError(f"{file} is not JSON: {error}") from error
-    if not isinstance(values, dict) or (missing := [key for key in keys if key not in values]):
-        raise ValueError(f"{file} lacks {missing if isinstance(values, dict) else list(keys)}")
+    if missing := [key for key in keys if key not in values]:
+        raise ValueError(f"{file} lacks {missing}; write it with `python -m dexgrasp.sim.robots.capsules FOLDER`")
     return file, values
 
 
-def _shape(file: Path, values: Mapping[str, Any], kinematics: Kinematics, mirror: Tensor) -> HandCapsules:
+def _shape(part: str, values: Mapping[str, Any], kinematics: Kinematics, mirror: Tensor) -> HandCapsules:
+    """Return the capsules of one part of a file; `part` names file and part in errors."""
     unknown = sorted(set(values["body"]) - set(kinematics.body_names))
     if unknown:
-        raise ValueError(f"{file}: bodies {unknown} are not in the bundle's hand; it has {kinematics.body_names}")
+        raise ValueError(f"{part}: bodies {unknown} are not in the robot; it has {kinematics.body_names}")
+    count = len(values["body"])
+    for name, shape in (("start", (count, 3)), ("end", (count, 3)), ("radius_m", (count,))):
+        try:
+            array = number_array(values[name])
+        except ValueError as error:
+            raise ValueError(f"{part}.{name}: {error}") from error
+        if array.shape != shape or not np.isfinite(array).all() or np.abs(array).max(initial=0.0) > LARGEST_M:
+            raise ValueError(f"{part}.{name} must hold finite numbers of shape {shape}, at most {LARGEST_M} m")
+        if name == "radius_m" and not (array > 0).all():
+            raise ValueError(f"{part}.radius_m must hold positive numbers, got {array.min():g}")
     return HandCapsules(
         kinematics=kinematics,
         body=tuple(kinematics.body_names.index(name) for name in values["body"]),

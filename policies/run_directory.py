@@ -56,11 +56,13 @@ class Run:
         run of this command.
         """
         kind, held = kind_of_run(schema.__name__), ExitStack()
-        folder_kind = FolderKind(f"run of '{kind}'", lambda path: output.kind_of_run(path, kind) == kind)
+        folder_kind = FolderKind(
+            f"run of '{output.words_of_kind(kind)}'", lambda path: output.kind_of_run(path, kind) == kind
+        )
         for path in [Path(out)] if out else _default_paths(kind):
             with suppress(FileExistsError):
                 return cls(held.enter_context(claimed_folder(path, folder_kind, new=not out, anew=anew)), held)
-        raise OSError(f"runs/ has no free name for a run of '{kind}': give out=FOLDER")
+        raise OSError(f"runs/ has no free name for a run of '{output.words_of_kind(kind)}': give out=FOLDER")
 
     @classmethod
     def open(cls, out: str | Path | None, cfg: Any, *, may_differ: Collection[str] | None = None) -> "Run":

@@ -7,6 +7,7 @@ with `force=true` it is moved aside first. A claimed folder is locked: one proce
 import contextlib
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,6 +30,14 @@ from dexgrasp.utils.text import comma_separated
 
 FILE_MARK = b"written by dexgrasp"
 """Text in every file that a command writes to out=; a file without it is not replaced."""
+
+WORDS_OF_KIND = {
+    "printboard": "calibrate board",
+    "calibratecamera": "calibrate camera",
+    "comparelibrary": "objects compare",
+    "showrandomization": "randomization show",
+}
+"""Command that writes runs of a kind, where it has another name; `bench NAME` writes the kind benchNAME."""
 
 log = logging.getLogger("dexgrasp")
 _force: ContextVar[bool] = ContextVar("force", default=False)
@@ -95,6 +104,7 @@ def claim_file(out: str | Path) -> Path:
 
     Raises ValueError for a file that no command has written; with `force=true` it is moved aside.
     """
+    refuse_url(out)
     path = Path(out).resolve() if Path(out).is_symlink() else Path(out)
     remove_partials_of(path)
     if not path.exists():
@@ -121,8 +131,22 @@ def kind_of_run(path: Path, default: str = "") -> str:
     return str(read_json_object(file).get("kind", default)) if file.is_file() else ""
 
 
+def words_of_kind(kind: str) -> str:
+    """Return the words of the command that writes runs of a kind."""
+    return f"bench {kind[5:]}" if kind.startswith("bench") else WORDS_OF_KIND.get(kind, kind)
+
+
+def refuse_url(out: str | Path) -> None:
+    """Raise ValueError where `out` is an address of a network or a store, not a path of this machine."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(out)):  # pathlib leaves one slash of two
+        raise ValueError(
+            f"out={out} is an address, expected a folder or file of this machine: write to one, then copy it there"
+        )
+
+
 def _writable(out: str | Path) -> Path:
     """Return the folder `out`, without links. Raises ValueError for a file and for a link to nothing."""
+    refuse_url(out)
     if not str(out):
         raise ValueError("out is empty: give out=FOLDER, a new folder")
     path = expand_user(out)
@@ -149,7 +173,7 @@ def _refuse_other(path: Path, kind: FolderKind) -> None:
         return
     run = kind_of_run(path)
     what = (
-        f"is a run of '{run}'"
+        f"is a run of '{words_of_kind(run)}'"
         if run
         else f"holds other files ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
     )

@@ -24,6 +24,9 @@ def import_plugins(names: Sequence[str]) -> None:
         try:
             _import(name)
         except Exception as error:
+            if isinstance(error, ModuleNotFoundError) and name.startswith(error.name or " "):
+                advice = "give a module that Python can import (package.module), or a file ending in .py"
+                raise PluginError(f"plugins={name}: there is no such module: {advice}") from error
             raise PluginError(f"plugins={name}: {_last_line(error)}") from error
 
 

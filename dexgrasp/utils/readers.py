@@ -1,11 +1,13 @@
 """Read YAML and JSON files that anybody may have written or damaged.
 
-Every failure is one DamagedFileError that names the file and the reason; no content can run code, recurse too deep or
-grow by aliases.
+Every failure is one DamagedFileError that names the file and the reason; no content can run code, recurse too deep,
+grow by aliases, or hold a key twice. JSON holds no NaN and no infinity. Files of any format that are not what their
+name says (compressed, placeholders, web pages, empty) are recognised by their first bytes.
 """
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -17,7 +19,26 @@ LARGEST_YAML = 100_000
 """Largest number of values in a YAML file with its aliases expanded."""
 
 DEEPEST_YAML = 50
-"""Largest depth of nested values in a YAML file."""
+"""Largest depth of nested values in a YAML or JSON file."""
+LARGEST_INTEGER = 2**64
+"""Largest magnitude of an integer in a JSON file."""
+LARGEST_TEXT = 256 * 2**20
+"""Largest YAML or JSON file that is read [byte]."""
+HEAD_BYTES = 512
+"""Bytes at the beginning of a file by which its kind is recognised."""
+_MAGIC = {
+    b"\x1f\x8b": "it is compressed with gzip: unpack it (gunzip)",
+    b"PK\x03\x04": "it is a ZIP archive: unpack it",
+    b"PK\x05\x06": "it is an empty ZIP archive",
+    b"BZh": "it is compressed with bzip2: unpack it (bunzip2)",
+    b"\xfd7zXZ\x00": "it is compressed with xz: unpack it (unxz)",
+    b"\x28\xb5\x2f\xfd": "it is compressed with Zstandard: unpack it (unzstd)",
+    b"7z\xbc\xaf\x27\x1c": "it is a 7-Zip archive: unpack it",
+    b"version https://git-lfs": "it is a Git LFS pointer, the file was not fetched: run `git lfs pull` in its "
+    "repository",
+}
+_WEB_PAGE = (b"<!doctype html", b"<html", b"<head", b"<body")
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
 
 
 class DamagedFileError(ValueError):
@@ -81,9 +102,7 @@ Yaml.add_implicit_resolver(
 def parse_yaml(text: str | bytes, name: str | Path) -> Any:
     """Return the content of a YAML text as plain values; `name` is the file or key in errors."""
     try:
-        if isinstance(text, bytes):
-            text = text.decode("utf-8-sig")
-        return yaml.load(text, Loader=Yaml)
+        return yaml.load(_decoded(text), Loader=Yaml)
     except RecursionError as error:
         raise DamagedFileError(name, "YAML file", "it is nested too deep") from error
     except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:  # ValueError: 2001-99-99, bytes
@@ -100,13 +119,20 @@ def regular_bytes(path: str | Path) -> bytes:
 
 def read_yaml(path: str | Path) -> Any:
     """Return the content of a YAML file as plain values. Raises DamagedFileError, OSError."""
-    return parse_yaml(regular_bytes(path), path)
+    return parse_yaml(_content(path, "YAML file"), path)
 
 
 def parse_json(text: str | bytes, name: str | Path) -> Any:
-    """Return the content of a JSON text; `name` is the file in errors."""
+    """Return the content of a JSON text; `name` is the file in errors.
+
+    Raises DamagedFileError, also for a key that occurs twice, and for numbers that are not finite or too large.
+    """
     try:
-        return json.loads(text)
+        if not text.strip():
+            raise ValueError("it is empty")
+        value = json.loads(_decoded(text), object_pairs_hook=_mapping)
+        _check_json(value, "", DEEPEST_YAML)
+        return value
     except RecursionError as error:
         raise DamagedFileError(name, "JSON file", "it is nested too deep") from error
     except ValueError as error:
@@ -115,7 +141,7 @@ def parse_json(text: str | bytes, name: str | Path) -> Any:
 
 def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file. Raises DamagedFileError, OSError."""
-    return parse_json(regular_bytes(path), path)
+    return parse_json(_content(path, "JSON file"), path)
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
@@ -140,6 +166,78 @@ def reading(path: str | Path, kind: str) -> Iterator[None]:
         raise DamagedFileError(path, kind, f"the file {error.filename} is missing") from error
     except (TypeError, AttributeError, IndexError) as error:
         raise DamagedFileError(path, kind, error) from error
+
+
+def foreign_kind(head: bytes, is_zip: bool = False) -> str:
+    """Return what a file is instead of what its name says, with a remedy; empty where unknown.
+
+    `head`: its first HEAD_BYTES, all of a shorter file. `is_zip`: a ZIP archive is expected.
+    """
+    if not head.strip() and len(head) < HEAD_BYTES:
+        return "it is empty: fetch or write it again"
+    if head and not head.strip(b"\0"):
+        return "its beginning is all zeros, as an interrupted copy leaves it: fetch it again"
+    for magic, kind in _MAGIC.items():
+        if head.startswith(magic):
+            return "" if is_zip and magic.startswith(b"PK") else kind
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith(_WEB_PAGE) or (text.startswith((b"<?xml", b"<!--")) and b"<html" in text):
+        return "it is a web page, as an error of a download leaves it: fetch it again"
+    return ""
+
+
+def foreign_file(path: str | Path, is_zip: bool = False) -> str:
+    """Return `foreign_kind` of a regular file, or nothing for another one or one that cannot be read."""
+    path = Path(path)
+    if not path.is_file():
+        return ""
+    try:
+        with open(path, "rb") as file:
+            return foreign_kind(file.read(HEAD_BYTES), is_zip)
+    except OSError:
+        return ""
+
+
+def _content(path: str | Path, kind: str) -> bytes:
+    if Path(path).is_file() and Path(path).stat().st_size > LARGEST_TEXT:
+        raise DamagedFileError(path, kind, f"it is larger than {LARGEST_TEXT >> 20} MiB")
+    return regular_bytes(path)
+
+
+def _decoded(text: str | bytes) -> str:
+    """Return the text of a file, without a byte order mark. Raises ValueError for what is no text."""
+    if isinstance(text, str):
+        return text
+    if text.strip() and (kind := foreign_kind(text[:HEAD_BYTES])):
+        raise ValueError(kind)
+    if text.startswith(_UTF16):
+        raise ValueError("it is UTF-16 text: save it as UTF-8")
+    try:
+        return text.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 text: byte {error.start} is 0x{text[error.start]:02x}") from error
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"key '{key[:100]}' occurs twice")
+        found[key] = value
+    return found
+
+
+def _check_json(value: Any, key: str, levels: int) -> None:
+    """Raise ValueError for a number that is not finite or too large, and below `levels` further levels."""
+    too_large = isinstance(value, int) and abs(value) > LARGEST_INTEGER
+    if too_large or (isinstance(value, float) and not math.isfinite(value)):
+        raise ValueError(f"'{key}' is no finite number, or too large")
+    if isinstance(value, (dict, list)):
+        if not levels:
+            raise ValueError(f"it is nested too deep, at '{key[:50]}'")
+        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
+            below = f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}".lstrip(".")
+            _check_json(item, below, levels - 1)
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:

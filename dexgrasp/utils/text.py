@@ -1,5 +1,7 @@
 """Words of messages: the nearest known names, names in a row, tables."""
 
+import errno
+import os
 import re
 import reprlib
 import shutil
@@ -56,6 +58,36 @@ def shown(value: object, most: int = 80) -> str:
     writer.maxstring = writer.maxlong = writer.maxother = most
     text = writer.repr(value)
     return text if len(text) <= most else f"{text[:most]}..."
+
+
+OS_ERRORS = {
+    errno.ENOENT: "does not exist: check the path",
+    errno.EACCES: "may not be read or written by this user: change its permissions, or give another path",
+    errno.EPERM: "may not be changed by this user: change its permissions, or give another path",
+    errno.EROFS: "lies on a read-only file system: give another path",
+    errno.EISDIR: "is a folder, expected a file",
+    errno.ENOTDIR: "leads through a file as if it were a folder: check the path",
+    errno.EEXIST: "exists: give another path",
+    errno.ENOTEMPTY: "is a folder that holds files: give another path",
+    errno.ENAMETOOLONG: "has too long a name: give a shorter path",
+    errno.ELOOP: "is a link that leads back to itself: check the path",
+    errno.ENOSPC: "cannot be written: the disk is full; free space, then start the command again",
+    errno.EDQUOT: "cannot be written: the quota of the disk is used up; free space, then start the command again",
+    errno.EIO: "cannot be read or written: the disk reports an error; check it",
+    errno.EMFILE: "cannot be opened: too many files are open (ulimit -n)",
+}
+"""What is wrong with a path, and what to do, by the number of the system's error."""
+
+
+def os_error_text(error: OSError) -> str:
+    """Return an error of the system as one line: path, reason, what to do; other errors keep their text."""
+    if error.errno is None or error.strerror is None:
+        return str(error)
+    reason = OS_ERRORS.get(error.errno, f"cannot be used: {error.strerror}")
+    if error.filename is None:
+        return f"a file {reason}" if error.errno in OS_ERRORS else error.strerror
+    name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else str(error.filename)
+    return f"{name} {reason}"
 
 
 def terminal_width() -> int | None:

@@ -31,6 +31,9 @@ MIN_TURN_RAD = np.radians(10.0)
 """The flange must turn about a second axis by this much (root mean square over pairs of views)."""
 OUTLIER_RATIO = 4.0
 """Ratio of a view's error to the median of all views above which the error message names the view."""
+MOUNTING_MM, MOUNTING_RATIO = 20.0, 10.0
+"""Median error below which poses fit the other place of the board, and how many times it must exceed the stated one's.
+"""
 COVERED = 0.98
 """Probability from which the stated uncertainty is computed; of 95 % that it promises, the rest is for few views."""
 
@@ -92,11 +95,25 @@ def calibrate(
     """
     limits = limits or LimitsCfg()
     _check_set(views, T_world_carrier, mounted)
+    try:
+        return _calibrate(views, T_world_carrier, board, camera, mounted, limits, stated_sd)
+    except BadCalibrationError as error:
+        if advice := _fits_other_mounting(T_world_carrier, np.stack([view.T_cam_board for view in views]), mounted):
+            raise BadCalibrationError(f"calibration refused: {advice}") from error
+        raise
+
+
+def _calibrate(
+    views: Sequence[BoardDetection],
+    T_world_carrier: NDArray[np.float64],
+    board: BoardCfg,
+    camera: Intrinsics,
+    mounted: Mounted,
+    limits: LimitsCfg,
+    stated_sd: float,
+) -> Calibration:
     seen = np.stack([view.T_cam_board for view in views])
-    if mounted == "flange":
-        cam, mount = _hand_eye(T_world_carrier, seen)
-    else:
-        cam, mount = _mean_pose(T_world_carrier @ np.linalg.inv(seen)), np.eye(4)
+    cam, mount = _linear_solution(T_world_carrier, seen, mounted)
     data = BoardViews(
         view=np.concatenate([np.full(len(view.ids), number) for number, view in enumerate(views)]),
         corners_m=board.corners_m()[np.concatenate([view.ids for view in views])],
@@ -207,6 +224,40 @@ def _check_limits(result: Calibration, limits: LimitsCfg) -> None:
     else:
         advice = "check the poses (metres, wxyz, world frame), the size of the squares, and the intrinsics"
     raise BadCalibrationError(f"calibration refused: {', '.join(reasons)}; {advice}")
+
+
+def _fits_other_mounting(carriers: NDArray[np.float64], seen: NDArray[np.float64], mounted: Mounted) -> str:
+    """Return that the poses are those of the other place of the board, with both errors; empty where they are not."""
+    other: Mounted = "table" if mounted == "flange" else "flange"
+    errors_mm = {place: 1e3 * _median_error_m(carriers, seen, place) for place in (mounted, other)}
+    if not (errors_mm[other] < MOUNTING_MM and errors_mm[mounted] > MOUNTING_RATIO * errors_mm[other]):
+        return ""
+    poses = {"flange": "a board on the flange, whose poses they give", "table": "a board on the table"}
+    return (
+        f"the poses fit {poses[other]} (median error {errors_mm[other]:.2g} mm), not one on the {mounted} "
+        f"({errors_mm[mounted]:.3g} mm): set mounted={other}"
+    )
+
+
+def _median_error_m(carriers: NDArray[np.float64], seen: NDArray[np.float64], mounted: Mounted) -> float:
+    """Return the median distance [m] of carriers from where the images put them; infinite without a solution."""
+    if len(carriers) < MIN_VIEWS[mounted]:
+        return np.inf
+    try:
+        cam, mount = _linear_solution(carriers, seen, mounted)
+    except (BadCalibrationError, np.linalg.LinAlgError):
+        return np.inf
+    predicted = cam @ seen @ np.linalg.inv(mount)
+    return float(np.median(np.linalg.norm(predicted[:, :3, 3] - carriers[:, :3, 3], axis=1)))
+
+
+def _linear_solution(
+    carriers: NDArray[np.float64], seen: NDArray[np.float64], mounted: Mounted
+) -> tuple[NDArray, NDArray]:
+    """Return T_world_cam and T_carrier_board."""
+    if mounted == "flange":
+        return _hand_eye(carriers, seen)
+    return _mean_pose(carriers @ np.linalg.inv(seen)), np.eye(4)
 
 
 def _hand_eye(carriers: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple[NDArray, NDArray]:

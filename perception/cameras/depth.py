@@ -3,9 +3,9 @@
 Camera frame: OpenCV axes, x right, y down, z forward; pixel (0, 0) is the centre of the top left pixel.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral
+from numbers import Integral, Real
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -18,6 +18,12 @@ Stream = Literal["depth", "color"]
 
 RIGID_TOLERANCE = 1e-5
 """Tolerance of the orthonormality of rotation matrices read from text."""
+LARGEST_SIDE = 16384
+"""Largest width or height of an image [pixel]."""
+FOCAL_RANGE = 0.1, 50.0
+"""Least and largest focal length, in multiples of the mean side: fields of view of about 157 and 1.1 degrees."""
+LARGEST_ASPECT = 2.0
+"""Largest ratio of the two focal lengths; rectified images of wide lenses reach 1.3."""
 
 
 class CameraError(OSError):
@@ -44,7 +50,8 @@ class EndOfFramesError(CameraError):
 class Intrinsics:
     """A pinhole camera behind a lens.
 
-    Raises ValueError where the lens cannot be inverted over the whole image.
+    Raises ValueError for values that no camera of this image size has, and where the lens cannot be inverted over the
+    whole image.
     """
 
     width: int
@@ -61,15 +68,42 @@ class Intrinsics:
     """Coefficients: k1, k2, p1, p2, k3, ... of Brown as in OpenCV (4, 5, 8, 12 or 14), or k1 to k4 of a fisheye."""
 
     def __post_init__(self) -> None:
-        sizes, numbers = (self.width, self.height), (self.fx, self.fy, self.cx, self.cy)
+        sizes = (self.width, self.height)
         if not all(isinstance(size, Integral) and not isinstance(size, bool) and size > 0 for size in sizes):
             raise ValueError(f"intrinsics need a positive size in whole pixels, got {sizes}")
-        if not np.isfinite(numbers).all() or not (self.fx > 0 and self.fy > 0):
-            raise ValueError(
-                f"intrinsics need finite numbers and a positive focal length, got fx, fy, cx, cy {numbers}"
-            )
+        if max(sizes) > LARGEST_SIDE:
+            raise ValueError(f"intrinsics: an image of {sizes} pixels, at most {LARGEST_SIDE} a side are read")
+        for name in ("fx", "fy", "cx", "cy"):
+            _check_number(getattr(self, name), name)
+            if not np.isfinite(getattr(self, name)):
+                raise ValueError(f"intrinsics: {name} must be a finite number, got {getattr(self, name)}")
+        if isinstance(self.coeffs, str) or not isinstance(self.coeffs, Sequence):
+            raise ValueError(f"intrinsics: coeffs must be a list of numbers, got {self.coeffs!r}")
+        for at, value in enumerate(self.coeffs):
+            _check_number(value, f"coeffs[{at}]")
+        self._check_plausible()
         if not self._lens.is_pinhole:
             self.rays_at(_outline(self.width, self.height))
+
+    def _check_plausible(self) -> None:
+        """Raise ValueError for a focal length or an image centre that no camera of this image size has."""
+        size, side = f"{self.width}x{self.height}", np.sqrt(self.width * self.height)
+        least, most = (factor * side for factor in FOCAL_RANGE)
+        for name, value in (("fx", self.fx), ("fy", self.fy)):
+            if not least <= value <= most:
+                raise ValueError(
+                    f"intrinsics: {name} is {value:g} px, expected {least:g} to {most:g} px (a positive focal length) "
+                    f"for an image of {size}; check that size and {name} are of one resolution, both in pixels"
+                )
+        if not 1 / LARGEST_ASPECT <= self.fx / self.fy <= LARGEST_ASPECT:
+            raise ValueError(
+                f"intrinsics: fx is {self.fx:g} px and fy {self.fy:g} px, expected a ratio of at most {LARGEST_ASPECT}"
+            )
+        for name, value, most in (("cx", self.cx, self.width), ("cy", self.cy, self.height)):
+            if not -0.5 <= value <= most - 0.5:
+                raise ValueError(
+                    f"intrinsics: {name} is {value:g} px, outside the image of {size}; expected -0.5 to {most - 0.5:g}"
+                )
 
     def rays(self, stride: int = 1) -> NDArray[np.float32]:
         """Return x and y (2, rows, columns) at unit depth of every `stride`-th pixel, camera frame."""
@@ -187,6 +221,13 @@ def to_frame(T_a_b: NDArray[np.float64], points_b: NDArray[np.float32]) -> NDArr
     """Transform points (3, n) from frame b to frame a [m]; the first axis is x, y, z."""
     T = T_a_b.astype(np.float32)
     return T[:3, :3] @ points_b + T[:3, 3:]
+
+
+def _check_number(value: object, name: str) -> None:
+    """Raise ValueError unless a value of the intrinsics is a number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        what = f"the text {value!r}: write it without quotes" if isinstance(value, str) else f"{value!r}"
+        raise ValueError(f"intrinsics: {name} must be a number, got {what[:200]}")
 
 
 def check_stream(stream: object, name: str) -> None:

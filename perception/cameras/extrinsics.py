@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from dexgrasp.perception.cameras.depth import Stream, check_rigid, check_stream
 from dexgrasp.perception.transforms import matrix_from_quat, quat_from_matrix
 from dexgrasp.utils.files import write_text
+from dexgrasp.utils.readers import read_yaml
 
 UNIT_TOLERANCE = 1e-3
 """Tolerance of the unit length of quaternions read from text."""
@@ -70,10 +71,7 @@ class CameraPose:
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read the YAML; a missing, unknown or impossible entry is a ValueError that names file and key."""
-        try:
-            values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path}: not a YAML file: {error}") from error
+        values = read_yaml(path)
         if not isinstance(values, dict) or "T_world_cam" not in values:
             raise ValueError(f"{path}: no T_world_cam; `dexgrasp calibrate camera` writes such a file")
         unknown = sorted(set(values) - set(KEYS))

@@ -27,7 +27,7 @@ from dexgrasp.perception.cameras.depth import (
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_to_dict
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
-from dexgrasp.utils.readers import regular_bytes
+from dexgrasp.utils.readers import DamagedFileError, read_json_object
 
 CAMERA_FILE = "camera.json"
 DEPTH_UNIT_M = 0.001
@@ -139,15 +139,11 @@ def read_intrinsics(path: Path) -> Intrinsics:
 def _read_camera(path: Path) -> tuple[Intrinsics, dict[str, Any]]:
     """Return intrinsics and the other settings; unknown keys are errors."""
     try:
-        content = regular_bytes(path)
+        values = read_json_object(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing: it holds width, height, fx, fy, cx, cy of the camera") from error
-    try:
-        values = json.loads(content)
-    except ValueError as error:
-        raise CameraError(f"{path} is not JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CameraError(f"{path} must hold a JSON object, got a {type(values).__name__}")
+    except DamagedFileError as error:
+        raise CameraError(str(error)) from error
     names = {item.name for item in fields(Intrinsics)}
     others = {"depth_unit_m", "rate_hz", "T_world_cam", "stream"}
     missing = {"width", "height", "fx", "fy", "cx", "cy"} - set(values)

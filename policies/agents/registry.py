@@ -25,6 +25,7 @@ from dexgrasp.policies.deploy.shipped import PolicyNotFoundError, bundle_of, pla
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
+from dexgrasp.utils.text import os_error_text
 
 BELONGS_TO_POLICY = (
     "rate_hz",
@@ -302,4 +303,4 @@ def check_policy(name: str, key: str = "policy") -> None:
     try:
         find_policy(name, key, also=list(POLICIES))
     except OSError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(os_error_text(error)) from error

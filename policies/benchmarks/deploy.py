@@ -58,7 +58,7 @@ def measure(folder: Path, cfg: BenchDeployCfg) -> dict[str, Any]:
     """
     policy, plan, readings = Policy.load(folder), *recorded(folder)
     policy.reset(plan)
-    gate = SafetyGate(policy.contract.hand, policy.rate_hz, cfg.safety)
+    gate = SafetyGate(policy.contract.hand, policy.rate_hz, cfg.safety, palm_follows=False)  # readings are a recording
     first = readings[0]
     gate.reset(first.joint_pos, first.palm_pos_w, first.palm_quat_w, 0.0)
     command = policy.act(first)

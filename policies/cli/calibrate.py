@@ -26,6 +26,7 @@ from dexgrasp.policies.run_directory import Run, log
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.files import atomic_path, write_json
 from dexgrasp.utils.readers import read_yaml
+from dexgrasp.utils.text import comma_separated, shown
 
 M_PER_INCH = 0.0254
 POSES = "poses.yaml"
@@ -190,7 +191,11 @@ def _carriers(cfg: CalibrateCameraCfg, views: list[BoardDetection], path: Path) 
             raise FileNotFoundError(f"{path} is missing: the pose of the flange in the world for each image")
         return np.stack([pose_matrix(cfg.board_pos_m, cfg.board_quat_wxyz, "board")] * len(views))
     poses = read_yaml(path)
-    missing = [view.name for view in views if not isinstance(poses, dict) or view.name not in poses]
+    if not isinstance(poses, dict):
+        raise ValueError(f"{path} must name each image with its pose (NAME: {{pos_m, quat_wxyz}}), got {shown(poses)}")
+    if other := [name for name in poses if not (path.parent / str(name)).is_file()]:
+        log.warning("left out: %s has poses of images that are not in the folder: %s", path, comma_separated(other))
+    missing = [view.name for view in views if view.name not in poses]
     if missing:
         raise ValueError(f"{path} has no pose of {', '.join(missing)}")
     return np.stack([pose_from_dict(poses[view.name], f"{path}: {view.name}") for view in views])

@@ -182,9 +182,14 @@ def read_sb3_checkpoint(file: Path) -> CheckpointData:
         tensors |= {f"curriculum/{name}": value for name, value in _curriculum(plain).items()}
     except CheckpointError:
         raise
-    except Exception as error:  # a damaged or hostile file can raise any error in the readers
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    except (configs.ConfigError, pickle.UnpicklingError, KeyError) as error:
+        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
         raise CheckpointError(f"{file} is not a whole checkpoint of an older version: {why}") from error
+    except Exception as error:  # a damaged or hostile file can raise any error in the readers
+        raise CheckpointError(
+            f"{file} is not a whole checkpoint of an older version: its parts do not fit each other; it was changed or "
+            "damaged: take another copy of it"
+        ) from error
     return data
 
 
@@ -194,15 +199,22 @@ def _read_old_entries(file: Path) -> dict[str, bytes]:
             if any(info.file_size > LARGEST_ENTRY for info in archive.infolist()):
                 raise CheckpointError(f"{file}: an entry claims more than {LARGEST_ENTRY} bytes")
             return {info.filename: archive.read(info) for info in archive.infolist()}
-    except (zipfile.BadZipFile, EOFError, RuntimeError, NotImplementedError) as error:
-        raise CheckpointError(f"{file} is not a whole zip file: {error}") from error
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged zip raises errors of zipfile and of each compression
+        raise CheckpointError(
+            f"{file} is not a whole zip file: it was cut off, changed or encrypted; take another copy of it"
+        ) from error
 
 
 def _load_tensors(file: Path, content: bytes) -> Any:
     try:
         return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds
-        raise CheckpointError(f"{file}: its tensors cannot be read: {' '.join(str(error).split())[:200]}") from error
+        raise CheckpointError(
+            f"{file}: its tensors cannot be read: they are damaged, or no plain tensors, and code in a file is never "
+            "run; take another copy of it"
+        ) from error
 
 
 def _manifest(file: Path, entries: dict[str, bytes]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from dexgrasp.policies.run_directory import log
 from dexgrasp.utils.interrupt import SIGNALS
 from dexgrasp.utils.output import claimed_folder, forced
 from dexgrasp.utils.plugins import import_plugins, plugin_names, refuse_unnamed
-from dexgrasp.utils.text import comma_separated, counted, did_you_mean
+from dexgrasp.utils.text import comma_separated, counted, did_you_mean, os_error_text
 
 OK, FAILED, MISUSED, INTERNAL, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -36,6 +36,8 @@ LESS_MEMORY = "reduce num_envs, trials, n or the number of objects, or end other
 LONGEST_MESSAGE = 3200
 """Characters of an error: the list of all keys of a command fits, a value of a megabyte does not."""
 
+LINK_LOOP = "Symlink loop from "
+"""First words of an error of pathlib."""
 PLEASE_REPORT = "please report this; DEXGRASP_DEBUG=1 shows the traceback"
 
 FLAGS = ("--cfg", "-m", "--multirun")
@@ -173,9 +175,12 @@ def _report(who: str, error: Exception, name: str = "") -> int:
     """Print an error as one line and return the exit status; `name`: where errors of a configuration come from."""
     if os.environ.get("DEXGRASP_DEBUG") == "1":
         traceback.print_exception(error)
-    text = " ".join(str(error).removeprefix(f"{name}: ").split()) or type(error).__name__
+    plain = os_error_text(error) if isinstance(error, OSError) else str(error)
+    text = " ".join(plain.removeprefix(f"{name}: ").split()) or type(error).__name__
     if _is_out_of_memory(error):
         text, status = f"error: not enough memory ({text[:200]}): {LESS_MEMORY}", MISUSED
+    elif text.startswith(LINK_LOOP):  # a RuntimeError of pathlib
+        text, status = f"error: {text.removeprefix(LINK_LOOP)} is a link that leads back to itself", MISUSED
     elif isinstance(error, (ValueError, OSError, ImportError)):
         text, status = f"error: {text}", MISUSED
     else:

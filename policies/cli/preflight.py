@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dexgrasp.configs import ConfigError
+from dexgrasp.utils.output import refuse_url
 
 LIBRARY_KEYS = ("objects", "validation_objects", "library", "test")
 """Keys that name an object library."""
@@ -125,6 +126,7 @@ def _check_out(cfg: Any, is_file: bool) -> None:
     out = getattr(cfg, "out", None)
     if out is None or (is_file and not out):  # the command chooses the file
         return
+    refuse_url(out)
     path = Path(out) if out else Path("runs")
     if path.exists() and path.is_dir() == is_file:
         kinds = ("file", "folder") if is_file else ("folder", "file")

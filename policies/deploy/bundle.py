@@ -23,9 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dexgrasp.configs.schema import ConfigError, as_dict, build
-from dexgrasp.policies.deploy import signature, strict_json
+from dexgrasp.policies.deploy import signature
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
 from dexgrasp.policies.deploy.hand_limits import exceeded_limit
+from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
 MAX_BYTES = 256 * 2**20
@@ -85,9 +86,9 @@ def read_contract(folder: str | Path, public_key: str | Path | None = None) -> C
         except signature.SignatureError as error:
             raise BundleError(f"{folder}: {error}") from error
     try:
-        values = strict_json.parse(content)
-    except ValueError as error:
-        raise BundleError(f"{path} is not valid JSON: {error}") from error
+        values = parse_json(content, path)
+    except DamagedFileError as error:
+        raise BundleError(str(error)) from error
     if not isinstance(values, dict) or "schema" not in values:
         raise BundleError(f"{path} has no field 'schema': not a contract")
     if values["schema"] not in (3, SCHEMA):
@@ -165,9 +166,17 @@ def _bytes(folder: Path, name: str) -> bytes:
             raise BundleError(f"{path} is not a regular file")
         if path.stat().st_size > MAX_BYTES:
             raise BundleError(f"{path} is larger than {MAX_BYTES >> 20} MiB")
-        return path.read_bytes()
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise BundleError(
+            f"{path} is missing: a bundle holds {GRAPH}, {GOLDEN} and {CONTRACT}; write one with "
+            "`dexgrasp export policy=POLICY out=FOLDER`, or give the folder of one"
+        ) from error
     except OSError as error:
         raise BundleError(f"{folder} is not a bundle: {name} cannot be read ({error.strerror})") from error
+    if kind := foreign_kind(content[:HEAD_BYTES], is_zip=name == GOLDEN):
+        raise BundleError(f"{path} cannot be read: {kind}")
+    return content
 
 
 def _arrays(folder: Path, content: bytes) -> dict[str, NDArray[Any]]:

@@ -3,10 +3,9 @@
 from functools import cache
 from typing import Any
 
-import yaml
-
 from dexgrasp import assets
 from dexgrasp.policies.deploy.contract import HandContract
+from dexgrasp.utils.readers import read_yaml
 
 TOLERANCE = 1e-6
 """Difference of a limit that is rounding [rad, rad/s, N m]."""
@@ -33,7 +32,7 @@ def exceeded_limit(hand: HandContract) -> str:
 @cache
 def _limits(name: str) -> dict[str, dict[str, tuple[int, float]]]:
     """Return per joint the limits under the keys of the contract; sign +1: upper limits, -1: lower limits."""
-    text: dict[str, Any] = yaml.safe_load(assets.path(f"hands/{name}/hand.yaml").read_text(encoding="utf-8"))
+    text: dict[str, Any] = read_yaml(assets.path(f"hands/{name}/hand.yaml"))
     joints = {joint: text["actuation"] | values for joint, values in text["joints"].items()}
     return {
         joint: {

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, read_bundle
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.time_limit import time_limit
+from dexgrasp.utils.number_arrays import NUMBERS, number_array
 
 TOLERANCE = 1e-5
 """Largest difference from a recorded output [rad, m or 1]."""
@@ -228,7 +229,10 @@ class Policy:
     def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
         """Return `value` in the input's type and shape, batch first; raises ValueError if it does not fit."""
         spec = self._inputs[name]
-        array = np.asarray(value, dtype=spec.dtype)
+        try:
+            array = number_array(value, NUMBERS + "b").astype(spec.dtype)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
         if self._is_unbatched:
             array = array[None]
         if array.shape != (rows, *spec.size):

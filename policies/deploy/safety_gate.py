@@ -7,7 +7,8 @@
 Commands that are too fast or too far are limited, per call and per time: in less than a control period the targets
 move by less, and they stand still while the clock does, or is not a number. A value that is not finite, a wrong length
 or an input that is too old is a fault: the gate then brakes, returns the targets to the last measured state of the
-robot, and holds them until `reset`. After `reset` no input makes it raise.
+robot, and holds them until `reset`. Readings far outside joint ranges and workspace, and a palm that does not follow
+its target, are faults as well. After `reset` no input makes it raise.
 """
 
 from dataclasses import dataclass
@@ -19,10 +20,14 @@ from numpy.typing import NDArray
 from dexgrasp.policies.deploy.contract import HandContract
 from dexgrasp.policies.deploy.rate_limiter import RateLimiter, RotationRateLimiter
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp.utils.number_arrays import finite_vector, number
+from dexgrasp.utils.rotations import Pose
 
 Array = NDArray[np.float64]
 MIN_PERIOD_FRACTION = 1e-6
 """A call earlier than this fraction of a control period after the last one moves nothing: steps would be rounding."""
+INVALID = "not finite, or of the wrong length, masked, or no numbers"
+"""What is wrong with a value that is not used."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,16 @@ class SafetyCfg:
     """Greatest x, y, z of the palm centre, world frame."""
     table_clearance_m: Annotated[float, Bounds(0.0, 1.0)] = 0.06
     """Least height of the palm centre over the table, z = 0."""
+    joint_outside_rad: Annotated[float, Bounds(1e-3, 6.3)] = 0.5
+    """Measured joints further outside their range than this are a fault: the reading is wrong."""
+    palm_outside_m: Annotated[float, Bounds(1e-3, 10.0)] = 1.0
+    """A measured palm further outside its box than this, along an axis, is a fault: the reading is wrong."""
+    palm_lag_m: Annotated[float, Bounds(1e-3, 10.0)] = 0.15
+    """Distance of the measured palm from its target that is a fault after `palm_lag_s`: the arm does not follow."""
+    palm_lag_rad: Annotated[float, Bounds(1e-3, 3.2)] = 0.7
+    """Angle of the measured palm to its target that is a fault after `palm_lag_s`."""
+    palm_lag_s: Annotated[float, Bounds(1e-3, 60.0)] = 0.5
+    """Time for which the palm may be further from its target than `palm_lag_m` or `palm_lag_rad`."""
     joints_timeout_s: Annotated[float, Bounds(1e-3, 60.0)] = 0.1
     """Joint and palm readings older than this are a fault."""
     points_timeout_s: Annotated[float, Bounds(1e-3, 60.0)] = 0.3
@@ -121,13 +136,17 @@ class SafeCommand:
 class SafetyGate:
     """Last stage of every command; limits apply per control period, and to shorter times in proportion."""
 
-    def __init__(self, hand: HandContract, rate_hz: float, cfg: SafetyCfg | None = None) -> None:
-        """`hand`: of the bundle's contract."""
-        if not 1.0 <= rate_hz <= 1000.0:
-            raise ValueError(f"the safety gate runs at 1..1000 Hz, got rate_hz={rate_hz}")
+    def __init__(
+        self, hand: HandContract, rate_hz: float, cfg: SafetyCfg | None = None, *, palm_follows: bool = True
+    ) -> None:
+        """`hand`: of the bundle's contract; `palm_follows`: False where palm targets are not sent (shadow mode)."""
+        if not 1.0 <= number(rate_hz) <= 1000.0:
+            shown = rate_hz if isinstance(rate_hz, (int, float)) else type(rate_hz).__name__
+            raise ValueError(f"the safety gate runs at 1..1000 Hz, got rate_hz={shown}")
         self.cfg = cfg = cfg or SafetyCfg()
         self.period_s = dt = 1.0 / rate_hz
         lower, upper = (np.array(limit, dtype=np.float64) for limit in (hand.joint_lower_rad, hand.joint_upper_rad))
+        self._plausible_rad = lower - cfg.joint_outside_rad, upper + cfg.joint_outside_rad
         lower, upper = lower + cfg.joint_margin_rad, upper - cfg.joint_margin_rad
         if not (lower < upper).all():
             raise ValueError(f"safety.joint_margin_rad={cfg.joint_margin_rad} leaves a joint no room")
@@ -148,23 +167,28 @@ class SafetyGate:
         """(joint,) largest lead of a target over its joint [rad]; a larger lead only adds effort."""
         self.fault = ""
         """Reason of the hold; empty while the gate follows commands."""
+        self._names, self._palm_follows = hand.joint_names, palm_follows
         self._latest_s = -np.inf  # latest time of any call
+        self._lag_since_s: float | None = None  # since when the palm is too far from its target
         self._hold: tuple[Array, Array, Array] | None = None
 
     def reset(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
         """Start at rest at the measured state of the robot; clears a fault.
 
         From outside its limits the first commands return into them, no faster than all others. Raises ValueError for
-        values that are not finite or of the wrong size.
+        values that are not finite, no numbers, of the wrong size, or implausibly far outside the limits.
         """
-        joints, pos, quat = self._joints(joint_pos), _vector(palm_pos_w, 3), _quat(palm_quat_w)
+        joints, pos, quat = self._joints(joint_pos), finite_vector(palm_pos_w, 3), _quat(palm_quat_w)
         named = {"joint_pos": joints, "palm_pos_w": pos, "palm_quat_w": quat}
         if wrong := [name for name, value in named.items() if value is None]:
-            raise ValueError(f"the safety gate cannot be reset: {wrong} are not finite or of the wrong length")
+            raise ValueError(f"the safety gate cannot be reset: {wrong} are {INVALID}")
         assert joints is not None and pos is not None and quat is not None
-        if not np.isfinite(now_s):
-            raise ValueError(f"the safety gate cannot be reset: now_s must be finite, got {now_s}")
-        self._hold = joints, pos, quat
+        if not np.isfinite(number(now_s)):
+            shown = now_s if isinstance(now_s, (int, float)) else type(now_s).__name__  # an object's text may raise
+            raise ValueError(f"the safety gate cannot be reset: now_s must be finite, got {shown}")
+        if reason := self._implausible(joints, pos):
+            raise ValueError(f"the safety gate cannot be reset: {reason}")
+        self._hold, self._lag_since_s = (joints, pos, quat), None
         self.joints.reset(joints)
         self.palm.reset(pos)
         self.turn.reset(quat)
@@ -177,15 +201,19 @@ class SafetyGate:
         """
         if self._hold is None:
             raise RuntimeError("the safety gate has no measured state: call reset(...) before the first command")
-        now_s = _number(now_s)
-        state = self._valid_pose(getattr(measured, "joint_pos", None), measured)
-        goal = self._valid_pose(getattr(desired, "joint_target", None), desired)
+        now_s = number(now_s)
+        state = self._valid_pose(_field(measured, "joint_pos"), measured)
+        goal = self._valid_pose(_field(desired, "joint_target"), desired)
         if not self.fault:
-            self.fault = self._fault_reason(
-                desired, measured, now_s, measured_valid=state is not None, desired_valid=goal is not None
+            implausible = "" if state is None else self._implausible(state[0], state[1])
+            self.fault = (
+                self._wrong_input(now_s, measured_valid=state is not None, desired_valid=goal is not None)
+                or implausible
+                or self._too_old(desired, measured, now_s)
             )
-            if state is not None:
+            if state is not None and not implausible:
                 self._hold = state
+                self.fault = self.fault or self._palm_lags(state, now_s)
         if self.fault or goal is None or state is None:
             goal = self._hold
         else:
@@ -211,62 +239,88 @@ class SafetyGate:
 
     def stop(self, reason: str) -> None:
         """Hold from the next call on, for instance after an emergency stop."""
-        self.fault = self.fault or str(reason).strip() or "stopped, no reason was given"
+        try:
+            text = str(reason).strip()
+        except Exception:  # an object may raise anything where it is converted
+            text = ""
+        self.fault = self.fault or text or "stopped, no reason was given"
 
-    def _fault_reason(
-        self, desired: Any, measured: Any, now_s: float, *, measured_valid: bool, desired_valid: bool
-    ) -> str:
-        """Return the first reason for a fault, or an empty string."""
-        cfg = self.cfg
+    def _wrong_input(self, now_s: float, *, measured_valid: bool, desired_valid: bool) -> str:
+        """Return which input is no number at all, or an empty string."""
         if not np.isfinite(now_s) or now_s < self._latest_s:
             return f"clock: {now_s} s after {self._latest_s} s"
         if not measured_valid:
-            return "readings: not finite, or of the wrong length"
-        if not desired_valid:
-            return "command: not finite, or of the wrong length"
+            return f"readings: {INVALID}"
+        return "" if desired_valid else f"command: {INVALID}"
+
+    def _implausible(self, joints: Array, palm_pos_w: Array) -> str:
+        """Return the measured joint or palm position that the robot cannot have, or an empty string."""
+        outside_rad = np.maximum(self._plausible_rad[0] - joints, joints - self._plausible_rad[1])
+        if (outside_rad > 0).any():
+            worst = int(outside_rad.argmax())
+            place = f"joint {self._names[worst]} at {joints[worst]:.4g} rad"
+            return f"readings: {place} is more than {self.cfg.joint_outside_rad:g} rad outside its range"
+        outside_m = np.abs(np.clip(palm_pos_w, self.cfg.lower_m, self.cfg.box_upper_m) - palm_pos_w)
+        if (outside_m > self.cfg.palm_outside_m).any():
+            place = ", ".join(f"{value:.4g}" for value in palm_pos_w)
+            return f"readings: the palm at ({place}) m is more than {self.cfg.palm_outside_m:g} m outside its box"
+        return ""
+
+    def _too_old(self, desired: Any, measured: Any, now_s: float) -> str:
+        """Return which input is older than allowed, or an empty string."""
+        cfg = self.cfg
         ages = [
-            ("readings", getattr(measured, "stamp_s", None), cfg.joints_timeout_s),
-            ("command", getattr(desired, "stamp_s", None), cfg.command_timeout_periods * self.period_s),
+            ("readings", _field(measured, "stamp_s"), cfg.joints_timeout_s),
+            ("command", _field(desired, "stamp_s"), cfg.command_timeout_periods * self.period_s),
         ]
-        points_stamp_s = getattr(measured, "points_stamp_s", None)
+        points_stamp_s = _field(measured, "points_stamp_s")
         if points_stamp_s is not None:
             ages.append(("points", points_stamp_s, cfg.points_timeout_s))
         for name, stamp_s, limit_s in ages:
-            age_s = now_s - _number(stamp_s)
+            age_s = now_s - number(stamp_s)
             if not -self.period_s <= age_s <= limit_s:
                 return f"{name}: {age_s:.3f} s old, at most {limit_s:.3f} s are allowed"
         return ""
+
+    def _palm_lags(self, state: tuple[Array, Array, Array], now_s: float) -> str:
+        """Return how far the measured palm has been from its target for too long, or an empty string."""
+        cfg = self.cfg
+        target, palm = Pose(self.palm.value, self.turn.quat), Pose.of(state[1], state[2])
+        lag_m, lag_rad = target.distance_m(palm), target.angle_rad(palm)
+        if not self._palm_follows or (lag_m <= cfg.palm_lag_m and lag_rad <= cfg.palm_lag_rad):
+            self._lag_since_s = None
+            return ""
+        self._lag_since_s = now_s if self._lag_since_s is None else self._lag_since_s
+        since_s = now_s - self._lag_since_s
+        if since_s <= cfg.palm_lag_s:
+            return ""
+        return (
+            f"tracking: for {since_s:.2f} s the palm is further from its target than {cfg.palm_lag_m:g} m or "
+            f"{cfg.palm_lag_rad:g} rad: now {lag_m:.3f} m and {lag_rad:.2f} rad"
+        )
 
     def _valid_pose(self, joints: Any, palm: Any) -> tuple[Array, Array, Array] | None:
         """Return joints (joint,), and palm position (3,) and quaternion (4,) of `palm`; None if one is invalid."""
         parts = (
             self._joints(joints),
-            _vector(getattr(palm, "palm_pos_w", None), 3),
-            _quat(getattr(palm, "palm_quat_w", None)),
+            finite_vector(_field(palm, "palm_pos_w"), 3),
+            _quat(_field(palm, "palm_quat_w")),
         )
         return None if any(part is None for part in parts) else parts  # pyright: ignore[reportReturnType]
 
     def _joints(self, value: Any) -> Array | None:
-        return _vector(value, len(self.effort_limit_nm))
-
-
-def _vector(value: Any, size: int) -> Array | None:
-    """Return finite numbers (size,) of plausible magnitude, or None."""
-    try:
-        array = np.array(value, dtype=np.float64)
-    except Exception:  # an object may raise anything where it is converted
-        return None
-    return array if array.shape == (size,) and (np.abs(array) < 1e6).all() else None
+        return finite_vector(value, len(self.effort_limit_nm))
 
 
 def _quat(value: Any) -> Array | None:
     """Return a quaternion (4,) of about unit length, or None."""
-    quat = _vector(value, 4)
+    quat = finite_vector(value, 4)
     return quat if quat is not None and 0.9 < np.linalg.norm(quat) < 1.1 else None
 
 
-def _number(value: Any) -> float:
+def _field(owner: Any, name: str) -> Any:
+    """Return an attribute, None where there is none; a NaN where it cannot be read."""
     try:
-        return float(value)
-    except Exception:  # an object may raise anything where it is converted
+        return getattr(owner, name, None)
+    except Exception:  # a property may raise anything
         return float("nan")

@@ -44,7 +44,7 @@ def _private_key(file: Path) -> Any:
     except SignatureError:
         raise
     except (ValueError, TypeError) as error:  # TypeError: a password is needed
-        raise SignatureError(f"{file} holds no private key without password: {error}") from error
+        raise SignatureError(f"{file} holds no private key in PEM form without password") from error
     if not isinstance(key, ed25519.Ed25519PrivateKey):
         raise SignatureError(f"{file} must hold an Ed25519 key: openssl genpkey -algorithm ed25519 -out {file.name}")
     return key
@@ -57,7 +57,7 @@ def _public_key(file: Path) -> Any:
     except SignatureError:
         raise
     except ValueError as error:
-        raise SignatureError(f"{file} holds no public key in PEM form: {error}") from error
+        raise SignatureError(f"{file} holds no public key in PEM form") from error
     if not isinstance(key, ed25519.Ed25519PublicKey):
         raise SignatureError(f"{file} must hold an Ed25519 public key: openssl pkey -in KEY -pubout -out {file.name}")
     return key

@@ -41,7 +41,7 @@ from dexgrasp.sim.objects.mesh_files import (
 )
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.process_pool import TaskFailure, TaskLimits
-from dexgrasp.utils.progress import Progress, track
+from dexgrasp.utils.progress import Progress
 from dexgrasp.utils.text import comma_separated, counted
 
 log = logging.getLogger("dexgrasp")

@@ -29,8 +29,7 @@ from dexgrasp.sim.objects.mesh_files import (
 )
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
-from dexgrasp.utils.foreign_files import HEAD_BYTES, foreign_file, foreign_kind
-from dexgrasp.utils.readers import parse_json, read_json_object, regular_bytes
+from dexgrasp.utils.readers import HEAD_BYTES, foreign_file, foreign_kind, parse_json, read_json_object, regular_bytes
 from dexgrasp.utils.text import comma_separated, counted, did_you_mean, safe_name, shown
 
 PIECE_POINTS = 64

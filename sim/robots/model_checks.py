@@ -9,7 +9,7 @@ from pathlib import Path
 import mujoco
 import numpy as np
 
-from dexgrasp.utils.foreign_files import foreign_file
+from dexgrasp.utils.readers import foreign_file
 from dexgrasp.utils.text import comma_separated, shown
 
 HEAVIEST_BODY_KG, HEAVIEST_HAND_KG = 5.0, 15.0

@@ -50,10 +50,23 @@ TESTS = {
     "perception/calibration/hand_eye.py": ["tests/perception/test_hand_eye.py"],
     "policies/evaluation/trial_store.py": ["tests/policies/test_trial_store.py", "tests/policies/test_block_log.py"],
     "policies/run_directory.py": [
-        "tests/policies/test_run_facts.py",
         "tests/policies/test_run_directory.py",
+        "tests/policies/test_run_facts.py",
         "tests/policies/test_input_identity.py",
     ],
+    "policies/input_identity.py": ["tests/policies/test_input_identity.py"],
+    "perception/calibration/contradictions.py": [
+        "tests/perception/test_hand_eye.py",
+        "tests/perception/test_calibration.py",
+    ],
+    "perception/calibration/mixed_fit.py": [
+        "tests/perception/test_hand_eye.py",
+        "tests/perception/test_calibration.py",
+    ],
+    "perception/calibration/charuco.py": ["tests/perception/test_calibration.py"],
+    "dexgrasp/utils/output.py": ["tests/policies/test_run_directory.py", "tests/policies/test_output.py"],
+    "dexgrasp/utils/readers.py": ["tests/utils/test_readers.py"],
+    "dexgrasp/utils/number_arrays.py": ["tests/policies/test_safety_gate_values.py"],
     "dexgrasp/utils/files.py": ["tests/utils/test_files.py", "tests/utils/test_utils.py"],
 }
 """Modules and the tests that hold them, the fastest first."""

@@ -298,7 +298,7 @@ def test_the_yaml_is_read_back_equal_and_refuses_what_is_not_a_pose(tmp_path):
         ),
         (text.replace("- 0.62", "- .nan"), "finite"),
         (text.replace("quat_wxyz:\n  - 0.27", "quat_wxyz:\n  - 1.27"), "has length 1.59"),
-        ("{", "not a YAML file"),
+        ("{", "damaged or no YAML file"),
     ):
         (tmp_path / "wrong.yaml").write_text(wrong)
         with pytest.raises(ValueError, match=message):
@@ -369,4 +369,11 @@ def test_the_commands_print_a_board_and_calibrate_from_a_folder(tmp_path, capsys
     assert "of dictionary 5X5_50 found, 0 of 4X4_50: set board.dictionary=5X5_50" in told
     (folder / "poses.yaml").write_text(yaml.safe_dump({"9.png": carriers["0.png"]}))
     assert commanded("camera", str(folder), f"out={tmp_path / 'again'}") == 2
-    assert "poses.yaml has no pose of 0.png, 1.png, 2.png" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "poses.yaml has poses of images that are not in the folder: 9.png" in told
+    assert "poses.yaml has no pose of 0.png, 1.png, 2.png" in told
+    (folder / "poses.yaml").write_text("[1, 2]")
+    assert commanded("camera", str(folder), f"out={tmp_path / 'again'}") == 2
+    assert "poses.yaml must name each image with its pose (NAME: {pos_m, quat_wxyz}), got [1, 2]" in (
+        capsys.readouterr().err
+    )

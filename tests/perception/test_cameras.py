@@ -110,12 +110,45 @@ def test_a_point_below_a_camera_that_looks_down_is_there_in_the_world():
         ({"height": 48.0}, "positive size in whole pixels"),
         ({"distortion": "fisheye"}, "unknown distortion 'fisheye'; known: none, brown_conrady"),
         ({"coeffs": (0.1,)}, "distortion none does not use the coefficients"),
-        ({"cx": float("nan")}, "finite numbers"),
+        ({"cx": float("nan")}, "cx must be a finite number, got nan"),
+        ({"fx": "600"}, "fx must be a number, got the text '600': write it without quotes"),
+        ({"fy": None}, "fy must be a number, got None"),
+        ({"cy": True}, "cy must be a number, got True"),
+        ({"cx": [31.2]}, r"cx must be a number, got \[31.2\]"),
+        ({"coeffs": "00000"}, "coeffs must be a list of numbers, got '00000'"),
+        ({"coeffs": ("0", 0.0, 0.0, 0.0, 0.0)}, r"coeffs\[0\] must be a number, got the text '0'"),
+        # the mean side of 64x48 is sqrt(3072) = 55.426 px, of which a tenth and fifty times
+        ({"fx": 1e-300}, r"fx is 1e-300 px, expected 5\.54256 to 2771\.28 px .* for an image of 64x48; check"),
+        ({"fx": 5.54, "fy": 6.0}, "fx is 5.54 px, expected"),
+        ({"fy": 1e300}, "fy is 1e.300 px, expected"),
+        ({"fy": 2771.3, "fx": 2000.0}, r"fy is 2771\.3 px, expected"),
+        ({"fx": -38.5}, r"fx is -38\.5 px, expected"),
+        ({"fx": 38.0, "fy": 77.0}, "fx is 38 px and fy 77 px, expected a ratio of at most 2"),
+        ({"fx": 77.0, "fy": 38.0}, "fx is 77 px and fy 38 px"),
+        ({"cx": -0.51}, r"cx is -0\.51 px, outside the image of 64x48; expected -0\.5 to 63\.5"),
+        ({"cx": 63.6}, "cx is 63.6 px, outside"),
+        ({"cy": 47.6}, r"cy is 47\.6 px, outside the image of 64x48; expected -0\.5 to 47\.5"),
+        ({"cy": 1e9}, "cy is 1e.09 px, outside"),
+        ({"width": 16385}, r"an image of \(16385, 48\) pixels, at most 16384 a side"),
     ],
 )
 def test_impossible_intrinsics_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         Intrinsics(**{**CAMERA.__dict__, **change})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fx": 5.55, "fy": 5.55},
+        {"fx": 2771.0, "fy": 2771.0},
+        {"fx": 38.0, "fy": 76.0},
+        {"cx": -0.5, "cy": 47.5},
+        {"fx": 38, "fy": np.float32(38)},
+    ],
+)
+def test_intrinsics_up_to_their_limits_are_taken(change):
+    Intrinsics(**{**CAMERA.__dict__, **change})
 
 
 def test_a_frame_of_another_shape_kind_or_pose_is_refused():
@@ -197,11 +230,11 @@ def test_a_camera_file_that_is_wrong_says_how(tmp_path):
     values = json.loads((tmp_path / "camera.json").read_text())
     without = {key: value for key, value in values.items() if key != "fx"}
     assert "missing ['fx'], unknown ['f']" in broken(tmp_path, "camera.json", json.dumps(without | {"f": 1}).encode())
-    assert "is not JSON" in broken(tmp_path, "camera.json", b"{")
+    assert "camera.json is damaged or no JSON file" in broken(tmp_path, "camera.json", b"{")
     assert "which model are they of?" in broken(tmp_path, "camera.json", json.dumps(values | {"coeffs": [1]}).encode())
     wrong = json.dumps(values | {"depth_unit_m": 0}).encode()
     assert "depth_unit_m must be a positive number up to 0.1, got 0" in broken(tmp_path, "camera.json", wrong)
-    for key, value in (("stream", "left"), ("rate_hz", float("inf")), ("T_world_cam", [1]), ("depth_unit_m", True)):
+    for key, value in (("stream", "left"), ("rate_hz", 1e300), ("T_world_cam", [1]), ("depth_unit_m", True)):
         assert f"camera.json: {key} must" in broken(tmp_path, "camera.json", json.dumps(values | {key: value}).encode())
     (tmp_path / "camera.json").unlink()
     with pytest.raises(FileNotFoundError, match=r"camera.json is missing: it holds width, height, fx"):

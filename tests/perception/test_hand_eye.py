@@ -1,5 +1,6 @@
 """Hand-eye calibration piece by piece: exact corners, distances by hand, limits on either side."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -250,3 +251,28 @@ def test_errors_of_views_are_taken_in_the_middle_of_the_board():
     errors = np.array([[0.0, 0.0, 0.01, 0.0, 0.0, 0.02]])
     found = hand_eye._position_errors(data, errors, pose([0, 0, 0], [1.0, 0.0, 2.0]))
     assert found == pytest.approx([np.linalg.norm([0.0025, 0.015, 0.02])])
+
+
+def test_flange_poses_of_a_board_said_to_lie_on_the_table_are_recognised():
+    poses = board_poses(8)
+    with pytest.raises(BadCalibrationError) as caught:
+        calibrate(detections(poses), on_flange(poses), BOARD, CAMERA, "table")
+    assert re.search(
+        r"refused: the poses fit a board on the flange, .* \(median error \S+ mm\), not one on the table "
+        r"\([\d.]+ mm\): set mounted=flange$",
+        str(caught.value),
+    )
+    # poses that fit neither keep the reason of the stated place
+    wild = on_flange(board_poses(8, seed=9))
+    with pytest.raises(BadCalibrationError) as caught:
+        calibrate(detections(poses), wild, BOARD, CAMERA, "table")
+    assert "set mounted" not in str(caught.value)
+
+
+def test_a_good_board_on_the_table_is_not_taken_for_one_on_the_flange():
+    poses = board_poses(8)
+    with pytest.raises(BadCalibrationError) as caught:  # refused for its uncertainty, not for its place
+        calibrate(
+            detections(poses, noise_px=0.3), T_WORLD_CAM @ poses, BOARD, CAMERA, "table", LimitsCfg(uncertainty_mm=1e-6)
+        )
+    assert "set mounted" not in str(caught.value)

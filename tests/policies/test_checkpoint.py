@@ -123,10 +123,10 @@ def test_the_tensors_are_in_the_safetensors_format(tmp_path):
 WHOLE = r"is not a whole checkpoint: "
 HOSTILE = {
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:-5000]), WHOLE),
-    "text": (lambda path: path.write_text("not a zip"), WHOLE + "File is not a zip file"),
+    "text": (lambda path: path.write_text("not a zip"), WHOLE + "it is no whole zip file"),
     "pickled": (
         lambda path: path.write_bytes(pickle.dumps(Trap(str(path.with_name("ran"))))),
-        WHOLE + "File is not a zip file",
+        WHOLE + "it is no whole zip file",
     ),
     "pickle_inside": (
         lambda path: rewrite(path, extra=[("policy.pth", pickle.dumps(Trap(str(path.with_name("ran")))))]),
@@ -455,5 +455,5 @@ def test_the_shipped_policies_are_in_the_present_format():
 
 def test_an_archive_of_something_else_is_no_window(tmp_path):
     (tmp_path / "last.window").write_bytes(b"cut")
-    with pytest.raises(ArchiveError, match="File is not a zip file"):
+    with pytest.raises(ArchiveError, match="it is no whole zip file"):
         read_archive(tmp_path / "last.window")

@@ -176,7 +176,8 @@ def test_a_plugin_that_raises_is_one_line_with_its_place(text, message, tmp_path
 def test_a_plugin_that_does_not_exist_is_one_line(capsys):
     assert main(["evaluate", "plugins=no_such_plugin"]) == 2
     assert capsys.readouterr().err.endswith(
-        "plugins=no_such_plugin: ModuleNotFoundError: No module named 'no_such_plugin'\n"
+        "plugins=no_such_plugin: there is no such module: give a module that Python can import (package.module), or a "
+        "file ending in .py\n"
     )
 
 

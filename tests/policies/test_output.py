@@ -1,6 +1,7 @@
 """The folder or file that a command writes: whose it may be, one process at a time, what `force=true` does."""
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,7 +13,8 @@ from dexgrasp import assets
 from dexgrasp.policies.cli.commands import COMMANDS
 from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.cli.option_docs import keys
-from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder, forced
+from dexgrasp.policies.run_directory import Run, kind_of_run
+from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder, forced, words_of_kind
 from tests.helpers.faults import contents
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,6 +44,12 @@ def has_out(command):
 
 WRITERS = [command for command in COMMANDS if has_out(command)]
 FOLDERS = [command for command in WRITERS if not command.out_is_file]
+
+
+class Box:
+    """Configuration of a command."""
+
+
 BOX = FolderKind("box", lambda path: (path / "box").exists())
 
 
@@ -85,7 +93,7 @@ def test_no_command_writes_into_a_run_of_another_command_or_a_shipped_policy(com
     if command.words != "bench deploy":
         (here / "docs/run.json").write_text('{"kind": "benchdeploy"}')
         assert main(line(command, "docs")) == 2
-        assert "out=docs is a run of 'benchdeploy' and is no " in capsys.readouterr().err
+        assert "out=docs is a run of 'bench deploy' and is no " in capsys.readouterr().err
     if command.words not in ("publish", "export"):
         teacher = assets.ROOT / "policies/allegro/teacher"
         before = state(teacher)
@@ -102,6 +110,40 @@ def test_places_that_are_no_folder_of_results(out, here, capsys):
         for force in ([], ["force=true"]) if out != "link" else ([],):
             assert main([*command.split(), f"out={out}", *force]) == 2
     assert "out=" in capsys.readouterr().err and state(here) == before
+
+
+@pytest.mark.parametrize(
+    "out", ["s3://bucket/run", "http://host/run", "file:///tmp/run", "gs:/bucket", "hdfs://a/b.png"]
+)
+def test_an_address_is_no_out_of_any_command(out, here, capsys):
+    before = state(here)
+    for command in WRITERS if out.startswith("s3") else ():
+        assert main(line(command, out)) == 2, command.words
+        error = capsys.readouterr().err
+        ends = f"out={out} is an address, expected a folder or file of this machine: write to one, then copy it there\n"
+        # a wrong suffix is told first
+        assert error.endswith(ends) or re.search(r"(must be|is) an? \.\w+", error), (
+            error
+        )  # a wrong suffix is told first
+    for claim in (claim_file, lambda out: claimed_folder(out, BOX).__enter__(), lambda out: Run.claim(Path(out), Box)):
+        with pytest.raises(ValueError, match=r"out=\w+:/.* is an address"):
+            claim(out)
+    assert state(here) == before
+
+
+def test_a_name_with_a_colon_is_a_folder(here):
+    with claimed_folder("a:b", BOX), claimed_folder("C:/x", BOX), claimed_folder("here/12:30", BOX):
+        assert Path("a:b").is_dir() and Path("C:/x").is_dir() and Path("here/12:30").is_dir()
+
+
+def test_runs_are_named_by_the_command_that_writes_them(here, capsys):
+    named = {}
+    for command in COMMANDS:
+        named.setdefault(kind_of_run(command.schema.split(":")[1]), []).append(command.words)
+    for kind, words in named.items():
+        assert words_of_kind(kind) in (*words, words[0].split()[-1]), words
+    assert main(["calibrate", "board", "out=docs"]) == 2
+    assert "(README.md, config.yaml) and is no run of 'calibrate board': choose another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["objects generate n=1", "export policy=allegro/student", "publish policy=x"])

@@ -38,6 +38,28 @@ def test_a_run_directory_holds_configuration_versions_git_seed_and_log(tmp_path)
     assert "dug 3 holes" in (run.path / "run.log").read_text()
 
 
+@dataclasses.dataclass(frozen=True)
+class EngineCfg:
+    engine: str = "cpu"
+
+
+def test_versions_of_the_gpu_engine_are_recorded_beside_the_others_where_it_runs(tmp_path):
+    usual = {"python", *run_directory.PACKAGES}
+    for engine, more in (("cpu", set()), ("warp", {"mujoco-warp", "warp-lang"})):
+        with Run.open(tmp_path / engine, EngineCfg(engine)) as run:
+            assert set(run.facts["versions"]) == usual | more
+            assert run.facts["kind"] == "engine" and run.facts["inputs"] == {} and run.start == 0
+
+
+def test_without_a_free_name_a_run_is_refused(tmp_path, monkeypatch):
+    taken = [tmp_path / name for name in ("dig-1", "dig-2")]
+    for path in taken:
+        path.mkdir()
+    monkeypatch.setattr(run_directory, "_default_paths", lambda kind: taken)
+    with pytest.raises(OSError, match=r"runs/ has no free name for a run of 'dig': give out=FOLDER"):
+        Run.open("", DigCfg())
+
+
 def test_the_log_file_is_closed_after_an_error_and_names_it(tmp_path):
     with pytest.raises(OSError), Run.open(tmp_path / "run", DigCfg()) as run:
         raise OSError("no shovel")
@@ -45,6 +67,17 @@ def test_the_log_file_is_closed_after_an_error_and_names_it(tmp_path):
     text = (run.path / "run.log").read_text()
     assert "failed: OSError: no shovel" in text
     assert "later" not in text
+
+
+def test_an_interruption_is_in_the_log_and_a_nested_file_gets_its_folders(tmp_path):
+    with pytest.raises(KeyboardInterrupt), Run.open(tmp_path / "run", DigCfg()) as run:
+        run.file("a/b/hole.txt").write_text("deep")
+        raise KeyboardInterrupt
+    assert (tmp_path / "run/a/b/hole.txt").read_text() == "deep"
+    text = (run.path / "run.log").read_text()
+    assert text.rstrip().endswith("interrupted") and "failed" not in text
+    with Run.open(tmp_path / "run", DigCfg()):  # the folder is free again
+        pass
 
 
 def test_going_on_keeps_the_earlier_start(tmp_path):

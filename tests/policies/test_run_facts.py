@@ -104,3 +104,9 @@ def test_a_finished_run_whose_input_is_gone_has_changed_inputs(tmp_path):
     assert not inputs_have_changed(tmp_path)
     write_json(tmp_path / "run.json", {"inputs": {}, "versions": run_directory.versions() | {"numpy": "1.0"}})
     assert inputs_have_changed(tmp_path)
+
+
+def test_versions_of_another_type_are_named_with_their_value(tmp_path):
+    (tmp_path / "run.json").write_text('{"versions": 1}')
+    with pytest.raises(DamagedFileError, match=r"run\.json is damaged .*: its versions is '1'; restore it"):
+        read_facts(tmp_path)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dexgrasp.policies.deploy.safety_gate import SafetyCfg, SafetyGate
+from dexgrasp.policies.deploy.safety_gate import INVALID, SafetyCfg, SafetyGate
 from dexgrasp.utils.rotations import quat_from_rotvec, rotvec_from_quat
 from tests.policies.test_safety_gate import HAND, HOME, RATE_HZ, STILL, gate, run, sensed, wanted
 
@@ -58,7 +58,7 @@ def test_a_reset_names_what_is_wrong_and_keeps_the_gate_as_it_was(joints, pos, q
     made.stop("emergency stop")
     with pytest.raises(ValueError) as caught:
         made.reset(joints, pos, quat, 0.1)
-    assert str(caught.value) == f"the safety gate cannot be reset: {named} are not finite or of the wrong length"
+    assert str(caught.value) == f"the safety gate cannot be reset: {named} are {INVALID}"
     after = made(wanted([1.0, 1.0, 1.0], stamp_s=0.1), sensed(stamp_s=0.1), 0.1)
     assert after.fault == "emergency stop"
     np.testing.assert_array_equal(after.joint_target, before.joint_target)
@@ -99,7 +99,7 @@ def test_numbers_beyond_a_million_are_no_readings_and_no_commands(value):
 def test_quaternions_of_about_unit_length_are_taken(length, valid):
     now_s, quat = PERIOD_S, [0.0, 0.0, length, 0.0]
     found = gate()(wanted(quat=quat, stamp_s=now_s), sensed(stamp_s=now_s), now_s)
-    assert found.fault == ("" if valid else "command: not finite, or of the wrong length")
+    assert found.fault == ("" if valid else f"command: {INVALID}")
 
 
 @pytest.mark.parametrize(
@@ -133,3 +133,173 @@ def test_a_box_of_the_palm_ends_within_ten_metres(box):
     with pytest.raises(ValueError, match=next(iter(box))):
         SafetyCfg(**box)
     SafetyCfg(box_lower_m=(-10.0, -0.5, 0.0), box_upper_m=(0.5, 0.5, 10.0))
+
+
+PLACES = [  # box -0.5..0.5, -0.5..0.5, 0.06..0.8 m; joint c -0.2..1.7 rad
+    ({"pos": [1.5, 0.0, 0.3]}, ""),
+    ({"pos": [1.51, 0.0, 0.3]}, "readings: the palm at (1.51, 0, 0.3) m is more than 1 m outside its box"),
+    ({"pos": [0.0, 0.0, -0.95]}, "readings: the palm at (0, 0, -0.95) m is more than 1 m outside its box"),
+    ({"pos": [1e5, 0.0, 0.3]}, "readings: the palm at (1e+05, 0, 0.3) m is more than 1 m outside its box"),
+    ({"joints": [0.0, 0.5, 2.2]}, ""),
+    ({"joints": [0.0, 0.5, 2.21]}, "readings: joint c at 2.21 rad is more than 0.5 rad outside its range"),
+    ({"joints": [0.0, -0.51, 0.5]}, "readings: joint b at -0.51 rad is more than 0.5 rad outside its range"),
+    ({"joints": [5e5, 0.5, 0.5]}, "readings: joint a at 5e+05 rad is more than 0.5 rad outside its range"),
+]
+
+
+@pytest.mark.parametrize(("reading", "fault"), PLACES)
+def test_a_reading_that_the_robot_cannot_have_is_a_fault_and_no_place_to_hold(reading, fault):
+    made = gate()
+    assert made(wanted(stamp_s=PERIOD_S), sensed(**reading, stamp_s=PERIOD_S), PERIOD_S).fault == fault
+    for k in range(2, 60):
+        held = made(wanted(stamp_s=k * PERIOD_S), sensed(**reading, stamp_s=k * PERIOD_S), k * PERIOD_S)
+    if fault:  # it holds the last plausible state
+        np.testing.assert_allclose(held.palm_pos_w, HOME[1])
+        np.testing.assert_allclose(held.joint_target, HOME[0])
+        with pytest.raises(ValueError) as caught:
+            made.reset(reading.get("joints", HOME[0]), reading.get("pos", HOME[1]), STILL, 9.0)
+        assert str(caught.value) == f"the safety gate cannot be reset: {fault}"
+
+
+def follow(made, palm, ticks, goal, start=1):
+    """Answers to `ticks` commands for the palm with its measured place `palm(answer before, tick)`."""
+    found, at = [], (HOME[1], STILL)
+    for k in range(start, start + ticks):
+        now_s = k * PERIOD_S
+        reading = sensed(HOME[0], *palm(at, k), stamp_s=now_s)
+        found.append(made(wanted(HOME[0], *goal, stamp_s=now_s), reading, now_s))
+        at = found[-1].palm_pos_w, found[-1].palm_quat_w
+    return found
+
+
+def test_a_palm_that_does_not_follow_is_a_fault_after_its_time():
+    # along x the target moves 0.0125 / sqrt(3), then 0.025 / sqrt(3) = 0.01443 m a tick: 0.1515 m after tick 11, so
+    # that the palm is too far from tick 12 on, 0.6 s; 0.5 s later it is still no fault, a tick later it is
+    faults = [safe.fault for safe in follow(gate(), lambda at, k: (HOME[1], STILL), 30, ([0.45, 0.0, 0.3], STILL))]
+    assert faults[:22] == [""] * 22
+    assert faults[22] == (
+        "tracking: for 0.55 s the palm is further from its target than 0.15 m or 0.7 rad: now 0.310 m and 0.00 rad"
+    )
+
+
+def test_a_palm_that_stays_far_away_from_a_target_at_rest_is_a_fault():
+    faults = [safe.fault for safe in follow(gate(), lambda at, k: ([0.4, 0.4, 0.7], STILL), 20, HOME[1:])]
+    assert faults[:11] == [""] * 11 and faults[11].startswith("tracking: for 0.55 s")  # sqrt(0.48) = 0.69 m
+
+
+def test_a_palm_that_does_not_turn_is_a_fault():
+    turned = quat_from_rotvec(np.array([0.0, 0.0, 1.2]))
+    faults = [safe.fault for safe in follow(gate(), lambda at, k: (HOME[1], STILL), 30, (HOME[1], turned))]
+    assert faults[-1].startswith("tracking") and "0.000 m and" in faults[-1]
+
+
+def test_a_palm_that_follows_late_or_catches_up_in_time_is_no_fault():
+    places = [(HOME[1], STILL)]
+
+    def delayed(at, k):  # by 0.25 s
+        places.append(at)
+        return places[max(0, len(places) - 6)]
+
+    assert all(not safe.fault for safe in follow(gate(), delayed, 80, ([0.45, -0.45, 0.75], STILL)))
+
+    def stops_sometimes(at, k):  # 0.5 s too far, then there, again and again
+        return at if k % 11 == 0 else ([0.4, 0.4, 0.7], STILL)
+
+    assert all(not safe.fault for safe in follow(gate(), stops_sometimes, 80, HOME[1:]))
+
+
+def test_a_palm_need_not_follow_targets_that_are_not_sent():
+    made = SafetyGate(HAND, RATE_HZ, palm_follows=False)
+    made.reset(*HOME, 0.0)
+    assert all(not a.fault for a in follow(made, lambda at, k: (HOME[1], STILL), 60, ([0.45, 0.0, 0.3], STILL)))
+
+
+def test_a_reset_forgets_how_long_the_palm_lagged():
+    made = gate()
+    follow(made, lambda at, k: ([0.4, 0.4, 0.7], STILL), 9, HOME[1:])
+    made.reset(*HOME, 9 * PERIOD_S)
+    assert not any(a.fault for a in follow(made, lambda at, k: ([0.4, 0.4, 0.7], STILL), 9, HOME[1:], start=10))
+
+
+class Odd:
+    """An object whose conversions and attributes raise."""
+
+    def __array__(self, *_, **__):
+        raise RuntimeError("no array")
+
+    def __getattr__(self, name):
+        raise RuntimeError(f"no {name}")
+
+    def __str__(self):
+        raise RuntimeError("no text")
+
+    def __float__(self):
+        return 0.5
+
+
+NO_NUMBERS = [
+    np.ma.array([0.0, 0.5, 0.5], mask=[False, True, False]),
+    [0.0, np.ma.masked, 0.5],
+    [0.0, np.ma.array(0.5, mask=True), 0.5],
+    ["0.0", "0.5", "0.5"],
+    np.array(["0.0", "0.5", "0.5"]),
+    np.array([b"0.0", b"0.5", b"0.5"]),
+    [0.0, "0.5", 0.5],
+    np.array([0.0, 0.5, 0.5], dtype=object),
+    np.array([0.0, None, 0.5], dtype=object),
+    np.array([0.0, 0.5, 0.5], dtype=complex),
+    np.array([False, True, True]),
+    np.array([0, 1, 1], dtype="timedelta64[s]"),
+    np.array([(0.0,), (0.5,), (0.5,)], dtype=[("x", float)]),
+    [[0.0, 0.5, 0.5]],
+    np.zeros((3, 1)),
+    np.zeros(0),
+    {"a": 0.0, "b": 0.5, "c": 0.5},
+    {0.0, 0.5, 0.6},
+    (x for x in (0.0, 0.5, 0.5)),
+    b"123",
+    Odd(),
+]
+
+
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize("field", ["joints", "pos"])
+def test_what_is_no_array_of_numbers_is_a_fault_and_no_start(value, field):
+    good, bad = {"stamp_s": PERIOD_S}, {field: value, "stamp_s": PERIOD_S}
+    assert gate()(wanted(**bad), sensed(**good), PERIOD_S).fault == f"command: {INVALID}"
+    assert gate()(wanted(**good), sensed(**bad), PERIOD_S).fault == f"readings: {INVALID}"
+    start = [value if field == "joints" else HOME[0], value if field == "pos" else HOME[1], STILL]
+    with pytest.raises(ValueError, match="the safety gate cannot be reset"):
+        SafetyGate(HAND, RATE_HZ).reset(*start, 0.0)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, list, tuple])
+def test_numbers_of_every_size_are_taken(kind):
+    joints = kind([0.0, 0.5, 0.5]) if kind in (list, tuple) else np.array([0.0, 0.5, 0.5], dtype=kind)
+    assert gate()(wanted(joints, stamp_s=PERIOD_S), sensed(joints, stamp_s=PERIOD_S), PERIOD_S).fault == ""
+    assert gate()(wanted([0, 1, 1], stamp_s=0), sensed([0, 1, 1], stamp_s=0), np.float32(PERIOD_S)).fault == ""
+
+
+NO_TIMES = [None, "0.05", b"1", True, [0.05], np.zeros(1), np.ma.masked, np.ma.array(0.05, mask=True), 1j, Odd(), {}]
+
+
+@pytest.mark.parametrize("value", NO_TIMES, ids=lambda value: type(value).__name__)
+def test_a_time_that_is_no_number_is_refused_or_a_fault(value):
+    with pytest.raises(ValueError, match=r"cannot be reset: now_s must be (one number|finite), got "):
+        gate().reset(*HOME, value)
+    good = {"stamp_s": PERIOD_S}
+    assert gate()(wanted(**good), sensed(**good), value).fault.startswith("clock: nan s")
+    assert gate()(wanted(stamp_s=value), sensed(**good), PERIOD_S).fault.startswith("command: nan s old")
+    assert gate()(wanted(**good), sensed(stamp_s=value), PERIOD_S).fault.startswith("readings: nan s old")
+    points = gate()(wanted(**good), sensed(points_stamp_s=value, **good), PERIOD_S).fault
+    assert points.startswith("points: nan s old") if value is not None else points == ""
+    with pytest.raises(ValueError, match=r"1\.\.1000 Hz"):
+        SafetyGate(HAND, value)
+
+
+def test_objects_that_raise_on_every_touch_are_faults():
+    assert gate()(Odd(), sensed(stamp_s=PERIOD_S), PERIOD_S).fault == f"command: {INVALID}"
+    assert gate()(wanted(stamp_s=PERIOD_S), Odd(), PERIOD_S).fault == f"readings: {INVALID}"
+    made = gate()
+    made.stop(Odd())
+    assert made.fault == "stopped, no reason was given"

@@ -78,7 +78,7 @@ def test_files_that_are_no_keys_are_refused_by_name(signed):
     for file, reason in (
         ("nowhere.pem", "there is no file"),
         ("text.pem", "holds no private key"),
-        ("locked.pem", "holds no private key without password"),
+        ("locked.pem", "holds no private key in PEM form without password"),
         ("curve.pem", "must hold an Ed25519 key"),
         ("author_public.pem", "holds no private key"),
     ):

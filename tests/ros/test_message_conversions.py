@@ -171,6 +171,12 @@ def test_a_rectified_image_that_is_turned_against_the_raw_one_is_told_apart():
         ({"d": [0.1] * 3}, "needs 4 or 5 or 8"),
         ({"d": [-9.0, 0.0, 0.0, 0.0, 0.0]}, "no ray reaches pixel .* use rectified images"),
         ({"width": 0}, "positive size"),
+        ({"width": 6400, "height": 4800}, r"fx is 385 px, expected 554\.256 to "),
+        ({"k": [1e-300, 0.0, 319.5, 0.0, 385.0, 239.5, 0.0, 0.0, 1.0]}, "fx is 1e-300 px, expected"),
+        ({"k": [385.0, 0.0, 319.5, 0.0, 1e300, 239.5, 0.0, 0.0, 1.0]}, r"fy is 1e\+300 px, expected"),
+        ({"k": [385.0, 0.0, 319.5, 0.0, 800.0, 239.5, 0.0, 0.0, 1.0]}, "fx is 385 px and fy 800 px"),
+        ({"k": [385.0, 0.0, 700.0, 0.0, 385.0, 239.5, 0.0, 0.0, 1.0]}, "cx is 700 px, outside the image of 640x480"),
+        ({"k": [-385.0, 0.0, 319.5, 0.0, 385.0, 239.5, 0.0, 0.0, 1.0]}, "no usable intrinsics"),
         ({"binning_x": 2}, "binned by 2 x 0"),
         (
             {"roi": RegionOfInterest(x_offset=160, y_offset=120, width=320, height=240)},

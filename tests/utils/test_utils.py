@@ -25,6 +25,7 @@ from dexgrasp.utils.files import (
     write_text,
 )
 from dexgrasp.utils.rotations import Pose, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
+from dexgrasp.utils.text import OS_ERRORS, os_error_text
 from dexgrasp.utils.timers import LapTimer, Stopwatch, Timing, device_clock, latency_percentiles, latency_summary
 
 
@@ -241,3 +242,29 @@ def test_the_clock_of_the_cpu_does_not_count_sleep():
     start = clock()
     time.sleep(0.1)
     assert clock() - start < 0.09
+
+
+def test_errors_of_the_system_name_the_path_and_what_to_do(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "full/below").mkdir(parents=True)
+    tries = {
+        "missing": "does not exist: check the path",
+        ".": "is a folder, expected a file",
+        "file/below": "leads through a file as if it were a folder: check the path",
+        "loop": "is a link that leads back to itself: check the path",
+        "x" * 300: "has too long a name: give a shorter path",
+    }
+    for name, reason in tries.items():
+        with pytest.raises(OSError) as caught:
+            (tmp_path / name).read_bytes()
+        assert os_error_text(caught.value) == f"{tmp_path / name} {reason}"
+    with pytest.raises(OSError) as caught:
+        (tmp_path / "full").rmdir()
+    assert os_error_text(caught.value) == f"{tmp_path / 'full'} is a folder that holds files: give another path"
+    with pytest.raises(OSError) as caught, open("/dev/full", "wb", buffering=0) as file:
+        file.write(b"1")
+    assert os_error_text(caught.value) == f"a file {OS_ERRORS[errno.ENOSPC]}"
+    assert os_error_text(FileNotFoundError("no bag 'x'")) == "no bag 'x'"
+    assert os_error_text(OSError(errno.EBADMSG, "Bad message", b"a")) == "a cannot be used: Bad message"
+    assert os_error_text(OSError(errno.EBADMSG, "Bad message")) == "Bad message"

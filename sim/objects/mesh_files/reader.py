@@ -9,7 +9,7 @@ from dexgrasp.sim.objects.mesh_files.obj import read_obj
 from dexgrasp.sim.objects.mesh_files.ply import read_ply
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError
 from dexgrasp.sim.objects.mesh_files.stl import read_stl
-from dexgrasp.utils.foreign_files import foreign_file
+from dexgrasp.utils.readers import foreign_file
 
 
 def read_surface(path: Path) -> tuple[Array, Faces]:

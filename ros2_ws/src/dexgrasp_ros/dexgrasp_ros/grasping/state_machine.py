@@ -52,7 +52,7 @@ class GraspStateMachine:
         """
         contract = policy.contract
         self.cfg, self.shadow, self._policy = cfg, shadow, policy
-        self.gate = SafetyGate(contract.hand, policy.rate_hz, safety)
+        self.gate = SafetyGate(contract.hand, policy.rate_hz, safety, palm_follows=not shadow)
         self._box, self._range = ((limit.lower, limit.upper) for limit in (self.gate.palm, self.gate.joints))
         self.period_s = 1.0 / policy.rate_hz
         self.uses_live_points = contract.camera.is_live

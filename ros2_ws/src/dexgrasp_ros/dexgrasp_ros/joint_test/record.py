@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from dexgrasp.utils.readers import read_json
 from dexgrasp_ros.drivers.config import AdapterCfg
 
 VERSION = 2
@@ -44,7 +45,7 @@ def check_record(path: Path, cfg: AdapterCfg, joints: Sequence[str]) -> str:
     """Return why the record does not allow a policy to run, or an empty text."""
     remedy = "run the joint test (ros2 run dexgrasp_ros joint_test_node) first"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         if content["version"] not in (1, VERSION):
             return f"the joint test recorded in {path} has version {content['version']!r}, not {VERSION}: {remedy}"
         missing = [name for name in joints if name not in content["joints"]]

@@ -22,6 +22,7 @@ from sensor_msgs.msg import JointState
 from dexgrasp.policies.deploy.bundle import BundleError, read_contract
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
 from dexgrasp.utils.bounds import Bounds, bounded
+from dexgrasp.utils.readers import read_json
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.drivers.adapters import JointAdapter
 from dexgrasp_ros.drivers.config import load
@@ -227,7 +228,7 @@ def _read_reference(path: Path | None) -> dict[str, float] | None:
     if path is None:
         return None
     try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
+        rows = read_json(path)
         return {row["joint"]: float(row["measured_rad"]) for row in rows}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} has no results of a joint test: {error}") from error

@@ -40,7 +40,10 @@ class Bag:
                 self.start_s = reader.start_time * NS if self.topics else 0.0
                 """Time of the first message [s]."""
         except Exception as error:  # rosbags raises its own, storage and built-in exceptions
-            raise ValueError(f"{folder} is not a bag that can be read: {error}") from error
+            raise ValueError(
+                f"{folder} is not a bag that can be read: expected the folder that the recorder wrote (metadata.yaml "
+                f"beside .mcap or .db3 files), or one such file ({_reason(error)})"
+            ) from error
 
     def messages(self, topics: Collection[str]) -> Iterator[RecordedMessage]:
         """Return the messages of some topics."""
@@ -51,6 +54,13 @@ class Bag:
 
     def _open(self) -> AnyReader:
         return AnyReader([self._folder], default_typestore=get_typestore(Stores.ROS2_JAZZY))
+
+
+def _reason(error: Exception) -> str:
+    """Return what rosbags says, in one line; errors of Python below it by their kind alone."""
+    if type(error).__module__.startswith("rosbags"):
+        return " ".join(str(error).split())[:200]
+    return "it was changed, or is no bag at all"
 
 
 def _incomplete(path: Path) -> str:

@@ -8,7 +8,7 @@ from dexgrasp.configs.loader import read_plain
 from dexgrasp.policies.agents.checkpoint import read_checkpoint
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.objects.library import ObjectModel
-from dexgrasp.utils.foreign_files import foreign_kind
+from dexgrasp.utils.readers import foreign_kind
 
 CONTENTS = [
     (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n", "a Git LFS pointer"),
