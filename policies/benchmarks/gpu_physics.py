@@ -39,7 +39,7 @@ LIMITS: tuple[dict[str, int], ...] = (
 
 
 @dataclass(frozen=True)
-class Snapshot:
+class PhysicsSnapshot:
     """State of a batch at one moment of an episode, with the targets of the step that follows."""
 
     physics: tuple[Tensor, ...]
@@ -89,7 +89,7 @@ def alike_with_limits(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary) 
     return rows
 
 
-def _snapshots(task: GraspTask, engine: WarpEngine, actions: Tensor) -> dict[str, Snapshot]:
+def _snapshots(task: GraspTask, engine: WarpEngine, actions: Tensor) -> dict[str, PhysicsSnapshot]:
     """Play an episode; return the state in the middle of each phase."""
     task.reset(range(task.num_envs))
     grasp, lift, end = task.grasp_steps, task.grasp_steps + task.lift_steps, task.episode_steps
@@ -102,17 +102,17 @@ def _snapshots(task: GraspTask, engine: WarpEngine, actions: Tensor) -> dict[str
             state = engine.state
             targets = state.joint_target.clone(), state.palm_pos_w.clone(), state.palm_quat_w.clone()
             physics = tuple(tensor.clone() for tensor in engine.physics_state)
-            found[at[number]] = Snapshot(physics=physics, targets=targets)
+            found[at[number]] = PhysicsSnapshot(physics=physics, targets=targets)
     return found
 
 
-def _step(engine: WarpEngine, snapshot: Snapshot, period_s: float) -> None:
+def _step(engine: WarpEngine, snapshot: PhysicsSnapshot, period_s: float) -> None:
     for live, kept in zip(engine.physics_state, snapshot.physics, strict=True):
         live.copy_(kept)
     engine.step(*snapshot.targets, period_s)
 
 
-def _seconds(engine: WarpEngine, snapshot: Snapshot, period_s: float) -> float:
+def _seconds(engine: WarpEngine, snapshot: PhysicsSnapshot, period_s: float) -> float:
     """Return the mean time of a control step of the physics, with the copies that put the state back."""
     clock = device_clock(engine.device) if engine.device.type == "cuda" else time.perf_counter
     begin = clock()

@@ -303,7 +303,7 @@ def test_smaller_limits_than_those_of_the_hand_are_accepted(copied):
         (b"\xff\xfe", "UTF-16"),
         (b"\x1f\x8b\x08", "compressed with gzip"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
-        (b"", "damaged or no JSON file"),
+        (b"", "it is empty"),
         (b"[]", "no field 'schema'"),
         (b'{"schema": {}}', "schema {}"),
     ],

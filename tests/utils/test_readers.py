@@ -130,9 +130,9 @@ def test_a_file_beyond_the_largest_is_refused_unread(tmp_path, monkeypatch):
 def test_a_zip_archive_is_named(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.json", "w") as archive:
         archive.writestr("a", "b")
-    with pytest.raises(DamagedFileError, match=r"a\.json .* zip archive: unpack it"):
+    with pytest.raises(DamagedFileError, match=r"a\.json .* ZIP archive: unpack it"):
         read_json(tmp_path / "a.json")
-    with pytest.raises(DamagedFileError, match="zip archive"):
+    with pytest.raises(DamagedFileError, match="ZIP archive"):
         parse_yaml((tmp_path / "a.json").read_bytes(), "FILE")
 
 
