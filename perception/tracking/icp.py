@@ -21,6 +21,8 @@ from dexgrasp.perception.transforms import matrix_from_quat, quat_from_rotvec, q
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.rows import Rows
 
+LIKELY_PER_RESTART = 3
+"""Candidate shifts per start pose whose hidden points are computed: those that explain the new points best."""
 FRAME_POINTS = 48
 """Points at the end of an updated cloud that belong to the newest frame; the others are tracked."""
 
@@ -101,17 +103,25 @@ class Reference:
 
 
 def register(
-    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, occlusion: CameraOcclusion
+    cfg: IcpCfg,
+    reference: Reference,
+    pos_w: Tensor,
+    quat: Tensor,
+    frame_w: Tensor,
+    occlusion: CameraOcclusion,
+    may_restart: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return poses (row, 3), (row, 4) of the references in a frame, and their fits (row,) in [0, 1].
 
     `pos_w`, `quat`: last poses. `frame_w` (row, point, 3): points of the frame, world frame [m]. `occlusion`: camera
-    and hand of the frame; first-view points that the hand does not hide should be confirmed.
+    and hand of the frame; first-view points that the hand does not hide should be confirmed. `may_restart` (row,) bool:
+    rows in which a bad fit is followed by registrations from shifted start poses; None: all.
     """
     frame_w = frame_w[:, : cfg.frame_points]
     last_pos_w, last_quat = pos_w, quat
     pos_w, quat, fit = _iterate(cfg, reference, pos_w, quat, frame_w, occlusion)
-    retried = Rows.where(fit < cfg.retry_below_fit)
+    is_bad = fit < cfg.retry_below_fit
+    retried = Rows.where(is_bad if may_restart is None else is_bad & may_restart)
     if not (len(retried) and cfg.restarts):
         return pos_w, quat, fit
     bad = retried.index
@@ -150,22 +160,29 @@ def _best_shifts(
     """Return the shifts (row, restarts, 3) [m] after which the first view explains the new points best.
 
     Candidates are the horizontal shifts of `cfg`, and the one from the centroid of the unhidden first-view points to
-    that of the new points.
+    that of the new points. What the hand hides is computed for the most likely ones alone.
     """
     few_frame, few_model = cfg.screening_frame_points, cfg.screening_model_points
     model_w = transform(pos_w, quat, reference.points)
     centroids = _centroid(frame_w) - _centroid(model_w, occlusion.visible(model_w))
     grid = shifts_on(cfg, frame_w.device).expand(len(pos_w), -1, -1)
     shifts = torch.cat([centroids[:, None], grid], dim=1)
-    moved_w = (model_w[:, None, :few_model] + shifts[:, :, None]).flatten(1, 2)
-    expected = occlusion.visible(moved_w).unflatten(1, (-1, few_model)).float()
-    square = _squares(frame_w[:, :few_frame], moved_w).unflatten(2, (-1, few_model))  # (row, frame, shift, model)
+    moved_w = model_w[:, None, :few_model] + shifts[:, :, None]  # (row, shift, model, 3)
+    square = _squares(frame_w[:, :few_frame], moved_w.flatten(1, 2)).unflatten(2, moved_w.shape[1:3])
     explained = (1.0 / (1.0 + square.amin(dim=3) / cfg.cauchy_scales_m[-1] ** 2)).mean(dim=1)
-    confirmed = (expected / (1.0 + square.amin(dim=1) / cfg.covered_m**2)).sum(dim=2)
+    explained, likely = explained.topk(min(LIKELY_PER_RESTART * cfg.restarts, shifts.shape[1]), dim=1)
+    shifts, back = (_chosen(values, likely) for values in (shifts, square.amin(dim=1)))
+    expected = occlusion.visible(_chosen(moved_w, likely).flatten(1, 2)).view(back.shape).float()
+    confirmed = (expected / (1.0 + back / cfg.covered_m**2)).sum(dim=2)
     count = expected.sum(dim=2)
     confirmed = torch.where(count < cfg.min_expected_points, 0.5, confirmed / count.clamp(min=1))
-    best = torch.minimum(explained, confirmed).topk(cfg.restarts, dim=1).indices
-    return shifts.gather(1, best[..., None].expand(-1, -1, 3))
+    best = torch.minimum(explained, confirmed).topk(min(cfg.restarts, shifts.shape[1]), dim=1).indices
+    return _chosen(shifts, best)
+
+
+def _chosen(values: Tensor, numbers: Tensor) -> Tensor:
+    """Return the values (row, number, ...) of (row, candidate, ...) that `numbers` (row, number) choose."""
+    return values[torch.arange(len(values), device=values.device)[:, None], numbers]
 
 
 def _iterate(

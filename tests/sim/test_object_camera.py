@@ -434,6 +434,24 @@ def test_the_tracker_says_that_it_lost_the_object_and_holds_the_pose():
     torch.testing.assert_close(known.points_w, points, rtol=0, atol=1e-3)
 
 
+def test_a_lost_object_is_searched_in_two_frames_then_in_every_second_one():
+    """Row i sees i frames of something else, then the object 5 cm aside, where only a restart finds it."""
+    lost_frames, points = torch.arange(6), bent_plate().expand(6, -1, -1)
+    other = (torch.rand(1, POINTS, 3, generator=torch.manual_seed(0)) * 0.5 + 0.2).expand(6, -1, -1)
+    moved, count = points + torch.tensor([0.05, 0.0, 0.0]), torch.full((6,), POINTS)
+
+    def found(icp: IcpCfg) -> list[bool]:
+        known, first_view_of_it = tracking(points, icp), []
+        for frame in range(6):
+            shown = torch.where((lost_frames > frame)[:, None, None], other, moved)
+            on_track = show(known, shown, count, behind(OPEN, rows=6), times=1)
+            first_view_of_it.append(bool(on_track[frame]))
+        return first_view_of_it
+
+    assert found(DEFAULT) == [True, True, False, True, False, True]
+    assert found(replace(DEFAULT, restarts=0)) == [False] * 6
+
+
 def test_normals_of_a_sphere_are_its_radii():
     sphere = torch.from_numpy(fibonacci_sphere(512)).float()[None]
     normals = surface_normals(0.05 * sphere)
