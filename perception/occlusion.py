@@ -1,6 +1,5 @@
 """Occlusion of object points by the hand, modelled by capsules that move with the joints."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -51,12 +50,12 @@ class HandOcclusion:
     """Pose of the hand's base in the palm frame, (3,) [m] and (4,)."""
     margin_m: float
     """Margin by which the hand hides more than its shape [m]."""
-    radii_m: list[float] = field(init=False)
-    """Radii of the capsules with the margin [m]."""
+    radii_m: Tensor = field(init=False)
+    """(capsule,) radii with the margin [m]."""
 
     def __post_init__(self) -> None:
-        """Read the radii from the device, once."""
-        object.__setattr__(self, "radii_m", (self.shape.radius_m + self.margin_m).tolist())
+        """Add the margin, once."""
+        object.__setattr__(self, "radii_m", self.shape.radius_m + self.margin_m)
 
     def to(self, device: torch.device | str) -> Self:
         """Return a copy on another device."""
@@ -85,8 +84,8 @@ class CameraOcclusion:
 
     places_w: Tensor
     """(row, 1 + 2 capsules, 3) position of the camera, first ends and second ends of the capsules' axes [m]."""
-    radii_m: list[float]
-    """Radii of the capsules [m]."""
+    radii_m: Tensor
+    """(capsule,) radii [m]."""
 
     def __getitem__(self, rows: Tensor) -> "CameraOcclusion":
         """Return a copy of some rows."""
@@ -98,13 +97,17 @@ class CameraOcclusion:
         return ~hidden(points_w, self.places_w[:, 0], starts_w, ends_w, self.radii_m)
 
 
-def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor, radii_m: Sequence[float]) -> Tensor:
+GROUP_ELEMENTS = 1 << 15
+"""Numbers (row x capsule x point) per operation of `hidden`: few enough for the processor's cache, and all capsules at
+once for a few rows."""
+
+
+def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor, radii_m: Tensor) -> Tensor:
     """Return the mask (env, point) of points whose line of sight meets a capsule.
 
-    `camera_w` (env, 3); `starts_w`, `ends_w` (env, capsule, 3): ends of the capsules' axes.
+    `camera_w` (env, 3); `starts_w`, `ends_w` (env, capsule, 3): ends of the capsules' axes; `radii_m` (capsule,).
 
-    Exact: uses the point of each axis nearest to the line of sight. One capsule at a time, so that the numbers stay in
-    the processor's cache.
+    Exact: uses the point of each axis nearest to the line of sight.
     """
     line = points_w - camera_w[:, None]
     length = line.norm(dim=-1)
@@ -115,13 +118,16 @@ def hidden(points_w: Tensor, camera_w: Tensor, starts_w: Tensor, ends_w: Tensor,
     offset = camera_w[:, None] - starts_w
     cosine = torch.bmm(axes, line.transpose(1, 2))  # (env, capsule, point): line and axis
     ahead = torch.bmm(offset, line.transpose(1, 2))
-    beside, square = (offset * axes).sum(-1), offset.square().sum(-1)
-    covered = torch.zeros_like(length, dtype=torch.bool)
-    for i, radius in enumerate(radii_m):
-        c, f, e = cosine[:, i], ahead[:, i], beside[:, i, None]
+    beside, square = (offset * axes).sum(-1, keepdim=True), offset.square().sum(-1, keepdim=True)
+    reach, radius_square = reach[..., None], radii_m.double().square().float()[:, None]
+    covered, length = torch.zeros_like(length, dtype=torch.bool), length[:, None]
+    size = max(1, GROUP_ELEMENTS // max(1, length.numel()))
+    for first in range(0, len(radii_m), size):
+        some = slice(first, first + size)
+        c, f, e = cosine[:, some], ahead[:, some], beside[:, some]
         t = (e - c * f).div_((1.0 - c * c).clamp_(min=1e-9)).clamp_(min=0.0)
-        t = torch.minimum(t, reach[:, i, None])
+        t = torch.minimum(t, reach[:, some])
         s = torch.addcmul(-f, c, t)  # distance along the line of sight of its point nearest to that point of the axis
-        gap = torch.addcmul(square[:, i, None] - s * s, t, t - 2.0 * e)
-        covered |= (gap < radius * radius) & (s < length) & (s > 0)
+        gap = torch.addcmul(square[:, some] - s * s, t, t - 2.0 * e)
+        covered |= ((gap < radius_square[some]) & (s < length) & (s > 0)).any(dim=1)
     return covered

@@ -1,5 +1,6 @@
 """Measure durations: time between calls, time per part of a program, and percentiles of latencies."""
 
+import os
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,11 @@ PERCENTILES = (50, 95, 99)
 """Percentiles by which latencies are reported."""
 KEPT = 1200
 """Durations that `Timing` keeps per name: those of one minute at 20 Hz."""
+
+
+def cpu_seconds() -> float:
+    """Return the CPU time [s] of this process and of its finished child processes, all threads together."""
+    return sum(os.times()[:4])  # user and system, own and of children
 
 
 class LapTimer:

@@ -21,6 +21,8 @@ from dexgrasp.perception.transforms import matrix_from_quat, quat_from_rotvec, q
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.rows import Rows
 
+LIKELY_PER_RESTART = 3
+"""Candidate shifts per start pose whose hidden points are computed: those that explain the new points best."""
 FRAME_POINTS = 48
 """Points at the end of an updated cloud that belong to the newest frame; the others are tracked."""
 
@@ -101,30 +103,49 @@ class Reference:
 
 
 def register(
-    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, occlusion: CameraOcclusion
+    cfg: IcpCfg,
+    reference: Reference,
+    pos_w: Tensor,
+    quat: Tensor,
+    frame_w: Tensor,
+    occlusion: CameraOcclusion,
+    may_restart: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return poses (row, 3), (row, 4) of the references in a frame, and their fits (row,) in [0, 1].
 
     `pos_w`, `quat`: last poses. `frame_w` (row, point, 3): points of the frame, world frame [m]. `occlusion`: camera
-    and hand of the frame; first-view points that the hand does not hide should be confirmed.
+    and hand of the frame; first-view points that the hand does not hide should be confirmed. `may_restart` (row,) bool:
+    rows in which a bad fit is followed by registrations from shifted start poses; None: all.
     """
     frame_w = frame_w[:, : cfg.frame_points]
     last_pos_w, last_quat = pos_w, quat
     pos_w, quat, fit = _iterate(cfg, reference, pos_w, quat, frame_w, occlusion)
-    retried = Rows.where(fit < cfg.retry_below_fit)
-    if not len(retried):
+    is_bad = fit < cfg.retry_below_fit
+    retried = Rows.where(is_bad if may_restart is None else is_bad & may_restart)
+    if not (len(retried) and cfg.restarts):
         return pos_w, quat, fit
     bad = retried.index
-    some, some_w, some_occlusion = reference[bad], frame_w[bad], occlusion[bad]
-    last_pos_w, last_quat = last_pos_w[bad], last_quat[bad]
-    for shift in _best_shifts(cfg, some, last_pos_w, last_quat, some_w, some_occlusion).unbind(1):
-        tried_pos, tried_quat, tried_fit = last_pos_w + shift, last_quat, fit[bad]
-        for _ in range(cfg.rounds_per_restart):
-            tried_pos, tried_quat, tried_fit = _iterate(cfg, some, tried_pos, tried_quat, some_w, some_occlusion)
-        improved = tried_fit > fit[bad]
-        for best, tried in ((pos_w, tried_pos), (quat, tried_quat), (fit, tried_fit)):
-            retried.write(best, tried, improved)
+    tried = _restart(cfg, reference[bad], last_pos_w[bad], last_quat[bad], frame_w[bad], occlusion[bad])
+    improved = tried[2] > fit[bad]
+    for best, new in zip((pos_w, quat, fit), tried, strict=True):
+        retried.write(best, new, improved)
     return pos_w, quat, fit
+
+
+def _restart(
+    cfg: IcpCfg, reference: Reference, pos_w: Tensor, quat: Tensor, frame_w: Tensor, occlusion: CameraOcclusion
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the poses (row, 3), (row, 4) and fits (row,) of the best registration from shifted start poses."""
+    shifts = _best_shifts(cfg, reference, pos_w, quat, frame_w, occlusion)
+    rows = torch.arange(len(pos_w), device=pos_w.device)
+    each = rows.repeat_interleave(shifts.shape[1])  # all start poses of all rows at once
+    reference, frame_w, occlusion = reference[each], frame_w[each], occlusion[each]
+    pos_w, quat, fit = pos_w[each] + shifts.flatten(0, 1), quat[each], shifts.new_zeros(len(each))
+    for _ in range(cfg.rounds_per_restart):
+        pos_w, quat, fit = _iterate(cfg, reference, pos_w, quat, frame_w, occlusion)
+    fit, best = fit.unflatten(0, shifts.shape[:2]).max(dim=1)
+    best = best + rows * shifts.shape[1]
+    return pos_w[best], quat[best], fit
 
 
 @cache
@@ -139,22 +160,29 @@ def _best_shifts(
     """Return the shifts (row, restarts, 3) [m] after which the first view explains the new points best.
 
     Candidates are the horizontal shifts of `cfg`, and the one from the centroid of the unhidden first-view points to
-    that of the new points.
+    that of the new points. What the hand hides is computed for the most likely ones alone.
     """
     few_frame, few_model = cfg.screening_frame_points, cfg.screening_model_points
     model_w = transform(pos_w, quat, reference.points)
     centroids = _centroid(frame_w) - _centroid(model_w, occlusion.visible(model_w))
     grid = shifts_on(cfg, frame_w.device).expand(len(pos_w), -1, -1)
     shifts = torch.cat([centroids[:, None], grid], dim=1)
-    moved_w = (model_w[:, None, :few_model] + shifts[:, :, None]).flatten(1, 2)
-    expected = occlusion.visible(moved_w).unflatten(1, (-1, few_model)).float()
-    square = _squares(frame_w[:, :few_frame], moved_w).unflatten(2, (-1, few_model))  # (row, frame, shift, model)
+    moved_w = model_w[:, None, :few_model] + shifts[:, :, None]  # (row, shift, model, 3)
+    square = _squares(frame_w[:, :few_frame], moved_w.flatten(1, 2)).unflatten(2, moved_w.shape[1:3])
     explained = (1.0 / (1.0 + square.amin(dim=3) / cfg.cauchy_scales_m[-1] ** 2)).mean(dim=1)
-    confirmed = (expected / (1.0 + square.amin(dim=1) / cfg.covered_m**2)).sum(dim=2)
+    explained, likely = explained.topk(min(LIKELY_PER_RESTART * cfg.restarts, shifts.shape[1]), dim=1)
+    shifts, back = (_chosen(values, likely) for values in (shifts, square.amin(dim=1)))
+    expected = occlusion.visible(_chosen(moved_w, likely).flatten(1, 2)).view(back.shape).float()
+    confirmed = (expected / (1.0 + back / cfg.covered_m**2)).sum(dim=2)
     count = expected.sum(dim=2)
     confirmed = torch.where(count < cfg.min_expected_points, 0.5, confirmed / count.clamp(min=1))
-    best = torch.minimum(explained, confirmed).topk(cfg.restarts, dim=1).indices
-    return shifts.gather(1, best[..., None].expand(-1, -1, 3))
+    best = torch.minimum(explained, confirmed).topk(min(cfg.restarts, shifts.shape[1]), dim=1).indices
+    return _chosen(shifts, best)
+
+
+def _chosen(values: Tensor, numbers: Tensor) -> Tensor:
+    """Return the values (row, number, ...) of (row, candidate, ...) that `numbers` (row, number) choose."""
+    return values[torch.arange(len(values), device=values.device)[:, None], numbers]
 
 
 def _iterate(
@@ -168,7 +196,7 @@ def _iterate(
         arms, turned = points @ R, normals @ R
         model_w = arms + pos[:, None]
         square = _squares(frame_w, model_w)
-        near, index = square.min(dim=2)
+        near, index = _least(square)
         back, other = square.min(dim=1)
         index, other = (i[..., None].expand(-1, -1, 3) for i in (index, other))
         arm = torch.cat([arms.gather(1, index), arms], dim=1)
@@ -264,6 +292,16 @@ def _squares(points: Tensor, others: Tensor) -> Tensor:
     a, b = points - centre, others - centre
     total = a.square().sum(-1)[..., None] + b.square().sum(-1)[:, None]
     return torch.baddbmm(total, a, b.transpose(1, 2), alpha=-2.0).clamp_(min=0.0)
+
+
+def _least(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the least values (row, point) of (row, point, other) and their numbers among the others.
+
+    On the CPU NumPy finds the numbers, five times as fast as torch.
+    """
+    if values.device.type != "cpu":
+        return values.min(dim=2)
+    return values.amin(dim=2), torch.from_numpy(values.numpy().argmin(axis=2))
 
 
 def centroid_xy(points_w: Tensor) -> Tensor:

@@ -31,6 +31,8 @@ Mode = Literal["first_frame", "latest", "tracked", "tracked_updated"]
 """first_frame: the first view only. latest: the visible points of each new frame, none behind the hand. tracked:
 the first view, moved with the object as new frames show it. tracked_updated: the tracked first view, and the points
 of the newest frame that it does not explain."""
+RESTARTS_IN_VAIN = 2
+"""Frames in succession whose restarts leave an object lost; from then on every second frame restarts."""
 OUTLINE_MARGIN_M = 0.012
 """Margin around the hand's outline [m]; an object point beside it should be visible."""
 
@@ -130,6 +132,7 @@ class ObjectPoints:
         self._normals = torch.zeros(tracked, min(icp.model_points, points), 3, device=device)
         self._radius = torch.ones(tracked, device=device)
         self._pos_w, self._quat = torch.zeros(tracked, 3, device=device), torch.zeros(tracked, 4, device=device)
+        self._in_vain = torch.zeros(tracked, dtype=torch.int64, device=device)  # frames in succession
 
     @property
     def tracks(self) -> bool:
@@ -182,6 +185,7 @@ class ObjectPoints:
         self._first[rows], self._pos_w[rows] = points, centre_w
         self._normals[rows] = surface_normals(points, self._icp.normal_neighbors)[:, : self._icp.model_points]
         self._quat[rows] = points.new_tensor([1.0, 0.0, 0.0, 0.0])
+        self._in_vain[rows] = 0
         self._radius[rows] = points.square().sum(-1).mean(dim=1).sqrt().clamp(min=0.01)
 
     def _track(self, some: Rows, frame: ObjectFrame) -> Tensor:
@@ -191,9 +195,12 @@ class ObjectPoints:
         rows = some.index
         reference = Reference(self._first[rows, : self._icp.model_points], self._normals[rows], self._radius[rows])
         pose = self._pos_w[rows], self._quat[rows]
-        pos_w, quat, fit = register(self._icp, reference, *pose, frame.points_w, frame.occlusion)
-        visible = frame.count > 0
+        in_vain = self._in_vain[rows]
+        may_restart = in_vain < RESTARTS_IN_VAIN
+        pos_w, quat, fit = register(self._icp, reference, *pose, frame.points_w, frame.occlusion, may_restart)
+        on_track, visible = fit >= self._icp.on_track_above_fit, frame.count > 0
+        some.write(self._in_vain, torch.where(may_restart, in_vain + 1, 1).masked_fill(on_track, 0))
         keep = (fit >= self._icp.keep_above_fit) & visible
         some.write(self._pos_w, pos_w, keep)
         some.write(self._quat, quat, keep)
-        return (fit >= self._icp.on_track_above_fit) & visible
+        return on_track & visible

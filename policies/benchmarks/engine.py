@@ -1,4 +1,4 @@
-"""`dexgrasp bench engine`: speed of the task, time of each of its parts, and its memory.
+"""`dexgrasp bench engine`: speed of the task and of training on it, time of its parts, memory.
 
 CPU seconds are summed over all threads, so that other processes change them little. "Bare" replays the recorded
 controls of the same episodes through `mujoco.batch.Batch.step` alone; the final states agree bit for bit. Memory is
@@ -19,9 +19,11 @@ import gymnasium
 import numpy as np
 import torch
 
-from dexgrasp import configs
+from dexgrasp import assets, configs
 from dexgrasp.policies.benchmarks import gpu
 from dexgrasp.policies.run_directory import Run
+from dexgrasp.policies.training.config import TrainCfg
+from dexgrasp.policies.training.train import make_env, make_learner
 from dexgrasp.sim.engine.config import EngineName, WarpCfg
 from dexgrasp.sim.engine.cpu import CpuEngine
 from dexgrasp.sim.envs.gymnasium_env import GraspEnv
@@ -146,6 +148,8 @@ def bench_engine(cfg: BenchEngineCfg) -> None:
             "thread_pool": thread_pool_rate(cfg, hand, library, usual),
             "async_vector_env": async_rate(cfg, usual),
         }
+        trained = [stage for stage in ("teacher", "student") if f"{cfg.hand}/{stage}" in assets.policies()]
+        others |= {f"training_{stage}": training_rate(cfg, usual, stage) for stage in trained}
         if cfg.task.randomization != RandomizationCfg():
             others["randomization"] = randomization_cost(cfg, hand, library, usual)
         table = {"cells": [vars(cell) for cell in cells], "others": others, "cpu_count": os.cpu_count()}
@@ -309,6 +313,28 @@ def randomization_cost(cfg: BenchEngineCfg, hand: HandSpec, library: ObjectLibra
     physics_s = min(_episode(tasks[0], cfg.seed)["parts"]["physics"] for _ in range(cfg.repeats))
     what = f"randomization={cfg.task.randomization.name} over off, share of stepping time"
     return {"envs": envs, "what": what, "share": (on - off) / (physics_s + off)}
+
+
+def training_rate(cfg: BenchEngineCfg, physics: PhysicsCfg, stage: str) -> dict:
+    """Return the rate of training on one thread, updates included, from the hand's shipped policy on.
+
+    The task is that of the recipe. The iteration before, which compiles the objects, does not count.
+    """
+    envs, policies = (
+        max(cfg.num_envs),
+        {"init_checkpoint": stage} | ({"teacher": "teacher"} if stage == "student" else {}),
+    )
+    words = [f"{key}={cfg.hand}/{policy}" for key, policy in policies.items()]
+    training = configs.load(TrainCfg, "train", [f"recipe={stage}", *words])
+    chosen = {"hand": cfg.hand, "objects": cfg.objects, "physics": physics, "seed": cfg.seed}
+    training = replace(training, num_envs=envs, num_threads=1, **chosen)
+    learner = make_learner(training, make_env(training), Path("no-run"))
+    steps = envs * learner.num_steps
+    learner.learn(steps)
+    begin = time.process_time()
+    learner.learn((1 + cfg.repeats) * steps)
+    rate = cfg.repeats * steps / (time.process_time() - begin)
+    return {"envs": envs, "what": f"training of a {stage}, updates included", "per_cpu_s": rate}
 
 
 def _overhead_s(episode: dict) -> float:

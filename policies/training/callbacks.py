@@ -24,7 +24,7 @@ from dexgrasp.sim.objects.library import ObjectEntry
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.utils import distributed
 from dexgrasp.utils.interrupt import StopRequest
-from dexgrasp.utils.timers import Stopwatch, device_clock
+from dexgrasp.utils.timers import Stopwatch, cpu_seconds, device_clock
 
 PARTS = ("physics", "task", "policy", "update", "aside")
 """Physics steps; observations, rewards, camera and resets; networks in the rollout; updates; everything else."""
@@ -163,6 +163,8 @@ class ConsoleCallback(IterationCallback):
 
     def __init__(self, iterations: int, time_limit_min: float, stop: StopRequest) -> None:
         self._iterations, self._limit_s, self._stop = iterations, 60 * time_limit_min, stop
+        self.steps_per_cpu_s = 0.0
+        """Control steps per CPU second of all processes, validations included, since the start."""
 
     def on_training_start(self, learner: Learner) -> None:
         """Start the time measurement."""
@@ -171,10 +173,15 @@ class ConsoleCallback(IterationCallback):
             learner.iterations_run,
             learner.num_timesteps,
         )
+        self._start_cpu_s = cpu_seconds()
 
     def on_iteration_end(self, learner: Learner) -> None:
         """Print the line; end training where time is up or a stop was requested."""
         passed_s = time.monotonic() - self._start_s
+        spent_s = torch.tensor(cpu_seconds() - self._start_cpu_s, dtype=torch.float64)
+        steps = learner.num_timesteps - self._first_step
+        self.steps_per_cpu_s = steps / max(float(distributed.all_reduce_sum(spent_s)), 0.01)
+        learner.logger.record("time/steps_per_cpu_s", round(self.steps_per_cpu_s, 1))
         if distributed.rank() == 0:
             print(self._line(learner, passed_s), flush=True)
         if self._stop.asked or (self._limit_s and passed_s > self._limit_s):
@@ -192,7 +199,7 @@ class ConsoleCallback(IterationCallback):
             f"{done:5d}  {1e-6 * learner.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
             f"return {stats['return']:6.2f} ({terms})  disturbed {learner.curriculum.level:.2f}  "
             f"kl {stats.get('kl', 0.0):.3f}  std {stats.get('std', 0.0):.3f}  {learnt}lr {learner.learning_rate:.0e}  "
-            f"{rate_hz:6,.0f}/s  left {max(left_s, 0) // 60:3.0f} min"
+            f"{rate_hz:6,.0f}/s  {self.steps_per_cpu_s:5,.0f}/cpu-s  left {max(left_s, 0) // 60:3.0f} min"
         )
 
 

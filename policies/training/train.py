@@ -236,6 +236,7 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
         print(summary(cfg, path, learner, done=steps <= learner.num_timesteps))
         if unfinished:
             print(f"{env.task.device.type.upper() + ' time':17}{profile}")
+            print(f"{'speed':17}{console.steps_per_cpu_s:,.0f} control steps per CPU second")
     return {"best": validation.best, "path": str(path), "iteration": learner.iterations_run}
 
 

@@ -40,7 +40,7 @@ def rows_of(path):
     if not path.exists():
         return None
     rows = csv.DictReader(path.read_text().splitlines())
-    of_a_start = ("time/fps", "time/time_elapsed", "time/iterations", "profile/")
+    of_a_start = ("time/fps", "time/time_elapsed", "time/iterations", "time/steps_per_cpu_s", "profile/")
     return [{key: value for key, value in row.items() if not key.startswith(of_a_start)} for row in rows]
 
 

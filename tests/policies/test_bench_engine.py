@@ -59,5 +59,11 @@ def test_the_command_measures_every_cell(tmp_path, household, capsys):
     assert (cell["preset"], cell["envs"], cell["threads"]) == ("turbo", 2, 1)
     assert cell["over_bare"] > 1 and sum(cell["shares"].values()) == pytest.approx(1.0)
     assert cell["mb_per_env"] > 0
-    assert set(found["others"]) == {"thread_pool", "async_vector_env", "randomization"}
-    assert "control steps, whole task" in capsys.readouterr().out
+    training = {"training_teacher", "training_student"}
+    assert set(found["others"]) == {"thread_pool", "async_vector_env", "randomization", *training}
+    shown = capsys.readouterr().out
+    assert "control steps, whole task" in shown
+    for stage in ("teacher", "student"):
+        rate = found["others"][f"training_{stage}"]["per_cpu_s"]
+        assert f"training of a {stage}, updates included, 2 environments: {rate:,.0f} per_cpu_s" in shown
+        assert rate > 0

@@ -17,6 +17,7 @@ from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
 from dexgrasp.policies.training.train import reproduce_published_release, train
 from dexgrasp.sim.task.grasp_task import TaskCfg
+from dexgrasp.utils.timers import cpu_seconds
 
 TINY = (
     "objects=generated:8",
@@ -98,7 +99,11 @@ def test_a_run_says_where_its_time_went(teacher):
 def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_path):
     stopped = train(tiny(tmp_path, "num_envs=8", "iterations=4", "time_limit_min=0.0001"))
     assert stopped["iteration"] < 4
+    begun_s = cpu_seconds()
     train(tiny(tmp_path, "num_envs=8", "iterations=4"))
+    spent_s, steps = cpu_seconds() - begun_s, 80 * (4 - stopped["iteration"])
+    rate = read_columns(tmp_path / "progress.csv")["time/steps_per_cpu_s"][1][-1]
+    assert steps / spent_s <= rate < 10 * steps / spent_s  # of this start, without what comes before the first rollout
     assert_same(teacher / "last.zip", tmp_path / "last.zip")
     got, want = (untimed(read_columns(run / "progress.csv")) for run in (tmp_path, teacher))
     assert got == want and {"rollout/success", "train/kl", "validation/success"} <= set(want)

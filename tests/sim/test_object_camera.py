@@ -73,7 +73,7 @@ def test_points_hidden_by_the_capsules_are_those_whose_ray_meets_one_in_mujoco(n
         reach = mujoco.mj_ray(model, data, camera, ray, None, 1, -1, geom)
         expected.append(0 <= reach < 1)
     found = hidden(torch.from_numpy(points)[None].float(), torch.from_numpy(camera)[None].float(), starts, ends,
-                   shape.radius_m.tolist())[0]  # fmt: skip
+                   shape.radius_m)[0]  # fmt: skip
     assert 50 < sum(expected) < 350
     assert (found.numpy() != np.array(expected)).mean() < 0.01  # within rounding of the outline
 
@@ -319,7 +319,7 @@ def behind(x_m, rows=1):
     """A camera 1 m above, and half way a bar along y that hides what lies between x_m - 0.2 m and x_m."""
     middle = 0.5 * x_m - 0.05
     places = torch.tensor([[0.0, 0.0, 1.0], [middle, -0.5, 0.5], [middle, 0.5, 0.5]])
-    return CameraOcclusion(places.expand(rows, -1, -1), [0.05])
+    return CameraOcclusion(places.expand(rows, -1, -1), torch.tensor([0.05]))
 
 
 def tracking(points_w: torch.Tensor, icp: IcpCfg = DEFAULT) -> ObjectPoints:
@@ -409,7 +409,9 @@ def test_the_tracker_finds_an_object_that_jumped_half_behind_the_hand():
     points = bent_plate()
     known = tracking(points.expand(8, -1, -1))
     moved = points + 0.05 * torch.stack([angle.cos(), angle.sin(), torch.zeros(8)], dim=1)[:, None]
-    sight = CameraOcclusion(torch.stack([behind(float(x)).places_w[0] for x in 0.05 * angle.cos()]), [0.05])
+    sight = CameraOcclusion(
+        torch.stack([behind(float(x)).places_w[0] for x in 0.05 * angle.cos()]), torch.tensor([0.05])
+    )
     seen, noise = sight.visible(moved), 0.0015 * torch.randn(moved.shape, generator=torch.manual_seed(0))
     assert (seen.float().mean(dim=1) > 0.3).all()
     assert (seen.float().mean(dim=1) < 0.7).all()
@@ -430,6 +432,24 @@ def test_the_tracker_says_that_it_lost_the_object_and_holds_the_pose():
     shown, count = torch.cat([points[:1], other]), torch.tensor([POINTS, POINTS])
     assert show(known, shown, count, behind(OPEN, rows=2), times=1).tolist() == [True, False]
     torch.testing.assert_close(known.points_w, points, rtol=0, atol=1e-3)
+
+
+def test_a_lost_object_is_searched_in_two_frames_then_in_every_second_one():
+    """Row i sees i frames of something else, then the object 5 cm aside, where only a restart finds it."""
+    lost_frames, points = torch.arange(6), bent_plate().expand(6, -1, -1)
+    other = (torch.rand(1, POINTS, 3, generator=torch.manual_seed(0)) * 0.5 + 0.2).expand(6, -1, -1)
+    moved, count = points + torch.tensor([0.05, 0.0, 0.0]), torch.full((6,), POINTS)
+
+    def found(icp: IcpCfg) -> list[bool]:
+        known, first_view_of_it = tracking(points, icp), []
+        for frame in range(6):
+            shown = torch.where((lost_frames > frame)[:, None, None], other, moved)
+            on_track = show(known, shown, count, behind(OPEN, rows=6), times=1)
+            first_view_of_it.append(bool(on_track[frame]))
+        return first_view_of_it
+
+    assert found(DEFAULT) == [True, True, False, True, False, True]
+    assert found(replace(DEFAULT, restarts=0)) == [False] * 6
 
 
 def test_normals_of_a_sphere_are_its_radii():

@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -26,7 +28,15 @@ from dexgrasp.utils.files import (
 )
 from dexgrasp.utils.rotations import Pose, quat_from_rotvec, quat_multiply, quat_rotate, rotvec_from_quat
 from dexgrasp.utils.text import OS_ERRORS, os_error_text
-from dexgrasp.utils.timers import LapTimer, Stopwatch, Timing, device_clock, latency_percentiles, latency_summary
+from dexgrasp.utils.timers import (
+    LapTimer,
+    Stopwatch,
+    Timing,
+    cpu_seconds,
+    device_clock,
+    latency_percentiles,
+    latency_summary,
+)
 
 
 def quat(rotation):
@@ -217,6 +227,16 @@ def test_nested_parts_are_counted_once():
     with watch.timing("outer"), watch.timing("inner"):
         pass
     assert watch.seconds == {"inner": 2.0, "outer": 8.0}
+
+
+def test_cpu_seconds_count_child_processes_and_no_sleep():
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    before_s = cpu_seconds()
+    time.sleep(0.3)
+    slept_s = cpu_seconds() - before_s
+    subprocess.run([sys.executable, "-c", burn], check=True)
+    assert slept_s < 0.15
+    assert 0.28 <= cpu_seconds() - before_s - slept_s < 3.0
 
 
 def test_laps_are_the_times_between_calls():
