@@ -8,7 +8,6 @@ weight of PPO's clipped surrogate grows with rho.
 """
 
 import logging
-import math
 import os
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -30,10 +29,6 @@ from dexgrasp.policies.networks.student import StudentPolicy
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.tensor_archive import ArchiveError, read_archive, write_archive
-
-MIN_IMITATION_SHARE = 0.25
-"""Least size of an imitation batch as a share of `batch_size`: the reconstruction, whose weight stays, learns from it
-too."""
 
 log = logging.getLogger("dexgrasp")
 
@@ -62,7 +57,7 @@ class DistillationCfg:
     gradient_steps: Annotated[int, Bounds(1, 100_000)] = 60
     """Gradient steps of an iteration while rho is 0."""
     batch_size: Annotated[int, Bounds(1, 1_000_000)] = 1024
-    """Samples of an imitation batch while rho is 0; later the share 1 - rho of them, a quarter at least."""
+    """Samples of an imitation batch."""
     imitation_rate: Annotated[float, Bounds(1e-8, 1)] = 1e-3
     """Learning rate while rho is 0; it falls to a third until rho rises."""
     ppo_rate: Annotated[float, Bounds(1e-8, 1)] = 3e-5
@@ -236,19 +231,14 @@ class StudentPPO(GraspPPO):
     def _labelled_batches(self) -> Iterator[dict[str, Tensor]]:
         """Yield random batches of the stored rollouts without end; the iteration's number decides them."""
         generator = torch.Generator().manual_seed(self.iteration)
-        batch_size = self._imitation_batch_size()
         sizes = torch.tensor([len(kept["true"]) for kept in self._rollouts])
         while True:
-            which = torch.randint(len(self._rollouts), (batch_size,), generator=generator)
+            which = torch.randint(len(self._rollouts), (self.distillation.batch_size,), generator=generator)
             parts = []
             for i, kept in enumerate(self._rollouts):
                 rows = torch.randint(int(sizes[i]), (int((which == i).sum()),), generator=generator)
                 parts.append({name: value[rows] for name, value in kept.items()})
             yield {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-
-    def _imitation_batch_size(self) -> int:
-        """Return the samples of an imitation batch: `batch_size` while rho is 0, then fewer with imitation's weight."""
-        return math.ceil(self.distillation.batch_size * max(1 - self.rho, MIN_IMITATION_SHARE))
 
     def _imitate(self, batch: dict[str, Tensor]) -> Record:
         """Apply one gradient step of imitation and reconstruction; return its losses."""

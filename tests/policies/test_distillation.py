@@ -181,10 +181,3 @@ def test_every_step_of_a_mixed_iteration_imitates_other_samples(env, monkeypatch
     student.learn(env.num_envs * student.num_steps)
     assert len(seen) == student.num_epochs * student.num_minibatches
     assert len({float(batch.sum()) for batch in seen}) == len(seen)
-    assert {len(batch) for batch in seen} == {8}
-
-
-@pytest.mark.parametrize(("rho", "size"), [(0.0, 16), (0.5, 8), (0.7, 5), (0.95, 4), (1.0, 4)])
-def test_an_imitation_batch_shrinks_with_the_weight_of_imitation_to_a_quarter(env, rho, size):
-    mix = DistillationCfg(rho_start=0.0, rho_end=0.0, rho_max=rho, batch_size=16)
-    assert make_student(env, mix)._imitation_batch_size() == size
