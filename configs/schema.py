@@ -230,7 +230,7 @@ def _leaves(schema: type, tree: Mapping[str, Any], prefix: str) -> Iterator[tupl
 
 def _number_hint(value: Any) -> str:
     """Return what to write in place of a text such as 010 or 1:30, which is no number to every version of YAML."""
-    if isinstance(value, str) and re.fullmatch(r"[-+]?[0-9][0-9_:.box]*", value):
+    if isinstance(value, str) and re.fullmatch(r"[-+]?(0[bo]?[0-9_]+|[0-9]+[_:][0-9_:.]*)", value):
         return " Versions of YAML read it differently: write a decimal number without leading zeros, '_' or ':'"
     return ""
 

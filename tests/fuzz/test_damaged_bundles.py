@@ -22,7 +22,7 @@ FREE = {("training", "config"), ("training", "run"), ("export",), ("parity", "er
 """Parts with any keys: facts of a training and of an export."""
 OPTIONAL = {"export", "parity"}
 NULLABLE = {("parity",), ("control", "scripted_grasp")}
-DEEP = json.loads("[" * 40 + "]" * 40)
+DEEP = json.loads("[" * 60 + "]" * 60)
 JUNK = [
     None,
     True,

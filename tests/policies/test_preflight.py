@@ -53,7 +53,7 @@ REFUSED = [
     ),
     ("export policy=allegro/teacher out=bundle", "is a teacher"),
     ("export policy=allegro/student out=bundle objects=none", "objects: 'none' is neither"),
-    ("publish policy=allegro/student out=published results=nothing", "run.json does not exist: check the path"),
+    ("publish policy=allegro/student out=published results=nothing", "run.json is missing"),
     ("checkpoint sb3 none out=policy.zip", "no checkpoint at 'none'"),
     ("checkpoint upgrade none", "no checkpoint at 'none'"),
     ("objects show none", "library: 'none' is neither"),

@@ -412,7 +412,7 @@ def test_a_signal_leaves_the_robot_holding_where_it_is(bench, number):
 @pytest.mark.parametrize(
     ("parameters", "reason"),
     [
-        ({"bundle": "/nowhere"}, "/nowhere is not a bundle"),
+        ({"bundle": "/nowhere"}, "/nowhere/contract.json is missing"),
         ({"hand": "sim_leap"}, "is a driver of the hand leap, the policy is for allegro"),
         ({"arm": "ur10"}, "no arm 'ur10'; shipped:"),
         ({"arm": "cartesian_pose"}, "palm_pose_source:=topic"),
