@@ -193,11 +193,11 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors_name(path: str | Path) -> Iterator[None]:
-    """Add the path to errors of the disk in the block, for instance "No space left on device"."""
+    """Add the path to errors of the disk in the block that name none, or the unfinished file beside it."""
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_ERRORS and error.filename is None:
+        if error.errno in _DISK_ERRORS and Path(error.filename or PARTIAL).name.startswith(PARTIAL):
             raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
