@@ -52,7 +52,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.replace(partial, path)
             _sync(path.parent)
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # the next command removes it
+            partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

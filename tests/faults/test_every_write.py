@@ -245,7 +245,7 @@ def meet_every_write(name, kind, tmp_path, every=1):
             assert status == (-9 if kind == "kill" else 2) or (kind == "full" and status == rc), place
             if kind == "full" and status == 2:
                 last = output.strip().splitlines()[-1]
-                full = ("cannot be written: the disk is full; free space", "cannot be written (No space left on device: ")
+                full = ("cannot be written: the disk is full; ", "cannot be written (No space left on device: ")
                 assert any(words in last for words in full) and files.PARTIAL not in last, place
                 assert "Traceback" not in output, place
             mine = [here / "mine/notes.txt", *([here / "run/notes.txt"] if (start / "run/notes.txt").exists() else [])]
