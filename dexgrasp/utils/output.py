@@ -39,6 +39,9 @@ WORDS_OF_KIND = {
 }
 """Command that writes runs of a kind, where it has another name; `bench NAME` writes the kind benchNAME."""
 
+SYSTEM_FOLDERS = {"bin", "boot", "etc", "lib", "lib64", "proc", "sbin", "sys", "usr"}
+"""Folders of the root in which nothing is moved aside."""
+
 log = logging.getLogger("dexgrasp")
 _force: ContextVar[bool] = ContextVar("force", default=False)
 
@@ -187,7 +190,8 @@ def _refuse_to_move(path: Path) -> None:
     """Raise ValueError for folders on which more depends than results."""
     whole = path.resolve()
     places = (Path.cwd(), Path.home(), Path(__file__), Path(sys.prefix), Path(tempfile.gettempdir()))
-    if len(whole.parts) < 3 or any(whole == place or whole in place.resolve().parents for place in places):
+    of_system = len(whole.parts) < 3 or whole.parts[1] in SYSTEM_FOLDERS
+    if of_system or any(whole == place or whole in place.resolve().parents for place in places):
         raise ValueError(f"no command moves {whole}, which holds more than results: choose another out=")
 
 

@@ -137,9 +137,12 @@ def run_tests(module: str, mutant: Mutant | None, limit_s: float, log: Path) -> 
             if mutant:
                 sys.meta_path.insert(0, Changed(module, mutant))
             tests = [str(ROOT / path) for path in TESTS[module]]
-            status = pytest.main(
-                [*tests, "-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", "--tb=line", "--assert=plain"]
-            )
+            words = [*tests, "-x", "-q", "-p", "no:cacheprovider", f"--rootdir={ROOT}", "--tb=line", "--assert=plain"]
+            sys.dont_write_bytecode = True
+            from tests.helpers.write_guard import only_writes_below  # after the mutant: it imports code of ours
+
+            with only_writes_below(tempfile.gettempdir()):  # a mutant may lack the check that protects other files
+                status = pytest.main(words)
         except BaseException:
             traceback.print_exc()
         finally:
