@@ -69,8 +69,8 @@ def atomic_folder(path: str | Path, own: Collection[str]) -> Iterator[Path]:
     partial = _partial(path)
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        partial.mkdir()
         with disk_errors_name(path):
+            partial.mkdir()
             yield partial
             if path.is_dir():
                 _keep_others(path, partial, {*own, LOCK})
