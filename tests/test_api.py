@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import warnings
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from dexgrasp import api, assets, configs
@@ -318,6 +320,7 @@ def test_generated_objects_are_evaluated_under_the_name_that_opens_them_again(tm
     objects = api.open_objects("generated:2")
     options = {"physics": "turbo", "task": {"hold_s": 0.2, "lift_s": 0.4, "grasp_s": 0.5}, "out": tmp_path / "run"}
     result = api.evaluate("zero", objects, trials=2, num_threads=1, **options)
+    assert result.folder == tmp_path / "run"
     assert [outcome.object for outcome in result.outcomes] == objects.names
     assert configs.read_plain(result.folder / "config.yaml")["objects"] == "generated:2:train"
     with pytest.raises(ValueError, match="objects is a part of the library generated:2:train"):
@@ -331,19 +334,28 @@ def test_submodules_that_users_name_are_attributes():
     assert dexgrasp.perception.HandFeatures.__name__ == "HandFeatures"
 
 
-def test_evaluate_returns_numbers_outcomes_and_the_run_directory(household, tmp_path, capsys):
-    result = api.evaluate(
-        "synergy", household, trials=4, physics="balanced", out=tmp_path / "run", task={"hold_s": 0.5}
+def test_evaluate_imports_plugins_and_returns_numbers_outcomes_and_the_run_directory(
+    household, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tall_plugin.py").write_text(
+        "from dexgrasp import api\nfrom dexgrasp.sim.task.grasp_task import GraspTask\n"
+        "api.register_task('TallOfPlugin', type('TallOfPlugin', (GraspTask,), {}))\n"
     )
+    task = {"class_name": "TallOfPlugin", "hold_s": 0.5}
+    options = {"physics": "balanced", "plugins": "tall_plugin.py", "task": task}
+    result = api.evaluate("synergy", str(household.path), trials=4, **options)
     assert result.trials == len(result.outcomes) == 4
     assert [outcome.trial for outcome in result.outcomes] == [0, 1, 2, 3]
     assert result.successes == sum(outcome.success for outcome in result.outcomes)
     assert result.success_rate == result.successes / 4
-    low, high = result.interval
-    assert 0 <= low <= result.success_rate <= high <= 1
-    assert sum(result.failures.values()) == 4 - result.successes
-    assert result.folder == tmp_path / "run"
-    assert configs.read_plain(result.folder / "config.yaml")["task"]["hold_s"] == 0.5
+    assert result.interval == pytest.approx(binomtest(result.successes, 4).proportion_ci(method="wilson"), abs=1e-4)
+    failed = [outcome.failure for outcome in result.outcomes if not outcome.success]
+    assert {kind: count for kind, count in result.failures.items() if count} == Counter(failed)
+    assert result.folder.parent == Path("runs") and result.folder.name.startswith("evaluate-")
+    stored = configs.read_plain(result.folder / "config.yaml")
+    assert (stored["policy"], stored["objects"], stored["trials"]) == ("synergy", str(household.path), 4)
+    assert stored["task"]["hold_s"] == 0.5
 
 
 class Height(vec_task.VecTask):

@@ -41,7 +41,7 @@ class BoardDetection:
 def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, name: str) -> BoardDetection:
     """Detect the board in an image, (rows, columns) or (rows, columns, 3 RGB).
 
-    Raises BoardLayoutError for another board, ValueError if too few corners are visible.
+    Raises BoardLayoutError for another board, ValueError if too few corners, or only one line of them, are visible.
     """
     cv2 = opencv()
     if image.shape[:2] != (camera.height, camera.width):
@@ -61,14 +61,22 @@ def find_board(board: BoardCfg, image: NDArray[np.uint8], camera: Intrinsics, na
         )
     number = ids.reshape(-1).astype(np.int64)
     rays = camera.rays_at(corners.reshape(-1, 2))
-    return BoardDetection(name=name, ids=number, rays=rays, T_cam_board=board_pose(board, number, rays))
+    try:
+        return BoardDetection(name=name, ids=number, rays=rays, T_cam_board=board_pose(board, number, rays))
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
 
 
 def board_pose(board: BoardCfg, ids: NDArray[np.int64], rays: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the pose (4, 4), board to camera, from corners `ids` (n,) on `rays` (n, 2) at unit depth."""
+    """Return the pose (4, 4), board to camera, from corners `ids` (n,) on `rays` (n, 2) at unit depth.
+
+    Raises ValueError where the corners lie in one line or give no pose.
+    """
     cv2 = opencv()
     camera = np.diag([UNIT, UNIT, 1.0])
     points = board.corners_m()[ids]
+    if np.linalg.matrix_rank(points - points[0]) < 2:  # OpenCV returns some pose
+        raise ValueError(f"corners {ids.tolist()} lie in one line, which gives no pose of the board")
     # Of the two poses that a plane seen from afar allows, this method returns both and the better one comes first.
     done, turns, moves, _ = cv2.solvePnPGeneric(points, rays * UNIT, camera, None, flags=cv2.SOLVEPNP_IPPE)
     if not done:

@@ -54,18 +54,28 @@ TESTS = {
         "tests/policies/test_run_facts.py",
         "tests/policies/test_input_identity.py",
     ],
-    "policies/input_identity.py": ["tests/policies/test_input_identity.py"],
+    "policies/input_identity.py": ["tests/policies/test_input_hashes.py", "tests/policies/test_input_identity.py"],
+    "dexgrasp/results.py": ["tests/test_api.py"],
     "perception/calibration/contradictions.py": [
-        "tests/perception/test_hand_eye.py",
+        "tests/perception/test_contradictions.py",
         "tests/perception/test_calibration.py",
     ],
     "perception/calibration/mixed_fit.py": [
+        "tests/perception/test_mixed_fit.py",
         "tests/perception/test_hand_eye.py",
         "tests/perception/test_calibration.py",
     ],
-    "perception/calibration/charuco.py": ["tests/perception/test_calibration.py"],
+    "perception/calibration/charuco.py": [
+        "tests/perception/test_charuco.py",
+        "tests/perception/test_calibration.py",
+    ],
     "dexgrasp/utils/output.py": ["tests/policies/test_run_directory.py", "tests/policies/test_output.py"],
-    "dexgrasp/utils/readers.py": ["tests/utils/test_readers.py"],
+    "dexgrasp/utils/readers.py": [
+        "tests/utils/test_readers.py",
+        "tests/utils/test_foreign_kinds.py",
+        "tests/utils/test_yaml_numbers.py",
+        "tests/utils/test_regular_files.py",
+    ],
     "dexgrasp/utils/number_arrays.py": ["tests/policies/test_safety_gate_values.py"],
     "dexgrasp/utils/files.py": ["tests/utils/test_files.py", "tests/utils/test_utils.py"],
 }

@@ -14,6 +14,7 @@ from dexgrasp.policies.cli.commands import COMMANDS
 from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.cli.option_docs import keys
 from dexgrasp.policies.run_directory import Run, kind_of_run
+from dexgrasp.utils.files import OLD, PARTIAL
 from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder, forced, words_of_kind
 from tests.helpers.faults import contents
 from tests.helpers.write_guard import only_writes_below
@@ -222,6 +223,7 @@ def test_force_moves_the_old_content_aside_and_says_where(here, caplog):
     assert (here / "docs.replaced-1/README.md").read_text() == "my notes\n"
     assert (here / "docs.replaced-2/box").read_text() == "1" and (here / "docs/box").read_text() == "2"
     assert "what was at docs (2 entries: README.md, config.yaml) is now at docs.replaced-1" in caplog.text
+    assert {record.name for record in caplog.records} == {"dexgrasp"}  # the log that commands show and save
 
 
 def test_a_link_to_a_folder_of_the_kind_stays_a_link(here):
@@ -245,6 +247,33 @@ def test_unfinished_files_of_killed_processes_go_and_those_of_other_runs_stay(he
         pass
     left = sorted(str(path.relative_to(here)) for path in here.rglob(".partial*"))
     assert left == [".partial-1-runs", "run/other/.partial-1-x"]
+
+
+def test_a_folder_whose_replacement_was_killed_is_put_back_before_it_is_claimed(here):
+    (here / f"{OLD}run").mkdir()
+    (here / f"{OLD}run/box").write_text("old")
+    with claimed_folder("run", BOX) as path:
+        assert (path / "box").read_text() == "old"
+    assert not (here / f"{OLD}run").exists()
+
+
+def test_a_path_through_a_folder_that_is_missing_creates_only_the_folder_it_leads_to(here):
+    with claimed_folder("missing/../run", BOX) as path:
+        assert path == here.resolve() / "run"
+        (path / "box").touch()
+    assert sorted(os.listdir(here)) == ["bag", "docs", "meshes", "run", "views"]
+
+
+def test_a_file_takes_no_place_of_a_folder_and_leftovers_of_its_killed_writers_go(here):
+    with pytest.raises(ValueError, match=r"out=docs is no regular file: choose another out="):
+        claim_file("docs")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    for name in (f"{PARTIAL}{ended.pid}-a.html", f"{PARTIAL}{os.getpid()}-a.html", f"{PARTIAL}{ended.pid}-b.html"):
+        (here / name).touch()
+    assert claim_file("a.html") == Path("a.html")
+    left = {path.name for path in here.glob(f"{PARTIAL}*")}
+    assert left == {f"{PARTIAL}{os.getpid()}-a.html", f"{PARTIAL}{ended.pid}-b.html"}
 
 
 def test_a_file_is_replaced_only_if_a_command_has_written_it(here, caplog):

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import shutil
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from dexgrasp.policies import run_directory
+from dexgrasp.policies.input_identity import InputFile
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.utils.progress import Progress
 
@@ -84,6 +86,16 @@ def test_going_on_keeps_the_earlier_start(tmp_path):
     for _ in range(2):
         Run.open(tmp_path / "run", DigCfg(), may_differ=()).close()
     assert len(json.loads((tmp_path / "run/run.json").read_text())["starts"]) == 2
+
+
+def test_that_inputs_are_not_compared_is_said_where_there_are_any(tmp_path, caplog):
+    for inputs, said in (({}, 0), ({"policy": InputFile("zero", "0" * 64)}, 1)):
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run/run.json").write_text('{"kind": "dig"}')  # as written before inputs were recorded
+        with Run.claim(tmp_path / "run", DigCfg) as run:
+            run.record(DigCfg(), inputs=inputs, may_differ=())
+        assert caplog.text.count("did not record its inputs: they are not compared") == said
+        shutil.rmtree(tmp_path / "run")
 
 
 def test_a_run_with_another_configuration_is_refused_and_the_difference_is_named(tmp_path):

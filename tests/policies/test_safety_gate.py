@@ -102,10 +102,11 @@ def test_steps_of_a_joint_worked_by_hand():
 
 def test_a_target_leads_a_blocked_joint_by_what_the_effort_is_worth():
     for effort in (1.0, 0.5):
-        found = run(gate(effort=effort), [1.0, 2.0, 1.5], 20, follow=False)
         lead = effort * np.array([0.2, 0.2, 0.4])
-        np.testing.assert_allclose(found[-1].joint_target, HOME[0] + lead, atol=1e-12)
-        np.testing.assert_allclose(found[-1].effort_limit_nm, effort * np.array([0.7, 0.7, 1.4]))
+        for goal, way in (([1.0, 2.0, 1.5], 1), ([-1.0, 0.0, -0.2], -1)):
+            found = run(gate(effort=effort), goal, 20, follow=False)
+            np.testing.assert_allclose(found[-1].joint_target, HOME[0] + way * lead, atol=1e-12)
+            np.testing.assert_allclose(found[-1].effort_limit_nm, effort * np.array([0.7, 0.7, 1.4]))
 
 
 def test_targets_keep_the_margin_to_the_joint_limits():

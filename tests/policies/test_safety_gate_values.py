@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dexgrasp.policies.deploy.safety_gate import INVALID, SafetyCfg, SafetyGate
-from dexgrasp.utils.rotations import quat_from_rotvec, rotvec_from_quat
+from dexgrasp.utils.rotations import Pose, quat_from_rotvec, rotvec_from_quat
 from tests.policies.test_safety_gate import HAND, HOME, RATE_HZ, STILL, gate, run, sensed, wanted
 
 PERIOD_S = 1 / RATE_HZ
@@ -191,6 +191,22 @@ def test_a_palm_that_does_not_turn_is_a_fault():
     turned = quat_from_rotvec(np.array([0.0, 0.0, 1.2]))
     faults = [safe.fault for safe in follow(gate(), lambda at, k: (HOME[1], STILL), 30, (HOME[1], turned))]
     assert faults[-1].startswith("tracking") and "0.000 m and" in faults[-1]
+
+
+def test_a_lag_that_is_reached_and_not_exceeded_is_no_fault():
+    turned = quat_from_rotvec(np.array([0.0, 0.0, 0.4]))
+    away = [HOME[1][0], HOME[1][1], HOME[1][2] + 0.25]
+    reached_m = Pose(np.array(HOME[1]), np.array(STILL)).distance_m(Pose.of(np.array(away), np.array(STILL)))
+    reached_rad = Pose(np.array(HOME[1]), np.array(STILL)).angle_rad(Pose.of(np.array(HOME[1]), np.array(turned)))
+    assert (reached_m, reached_rad) == pytest.approx((0.25, 0.4))
+    for palm, limits in (
+        ((away, STILL), {"palm_lag_m": reached_m}),
+        ((HOME[1], turned), {"palm_lag_rad": reached_rad}),
+    ):
+        for factor, faults in ((1.0, False), (1 - 1e-9, True)):
+            made = gate(**{key: factor * value for key, value in limits.items()})
+            found = follow(made, lambda at, k, palm=palm: palm, 20, HOME[1:])
+            assert any(safe.fault for safe in found) == faults
 
 
 def test_a_palm_that_follows_late_or_catches_up_in_time_is_no_fault():

@@ -15,7 +15,15 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose
 from dexgrasp.perception.cameras.open import read_intrinsics
 from dexgrasp.perception.robot_mask import read_arm_body, read_hand_body
 from dexgrasp.policies.deploy.bundle import BundleError, read_bundle, read_contract
-from dexgrasp.utils.readers import DamagedFileError, parse_json, parse_yaml, read_json, read_yaml
+from dexgrasp.utils.readers import (
+    DamagedFileError,
+    parse_json,
+    parse_yaml,
+    read_json,
+    read_json_object,
+    read_yaml,
+    reading,
+)
 
 BUNDLE = assets.path("policies/allegro/student/bundle")
 CAMERA = {"width": 640, "height": 480, "fx": 600.0, "fy": 600.0, "cx": 320.0, "cy": 240.0}
@@ -106,6 +114,7 @@ def test_what_is_no_file_is_refused_and_does_not_block(reader):
         ('{"a": {"b": [0, -Infinity]}}', "'a.b[1]' is no finite number"),
         ('[1, {"c": 1e999}]', "'[1].c' is no finite number"),
         ("36893488147419103232", "'' is no finite number, or too large"),  # 2^65
+        ("[-36893488147419103232]", "'[0]' is no finite number, or too large"),
         ('{"a": {"b": 1, "b": 2}}', "key 'b' occurs twice"),
         ("", "damaged or no JSON file"),
     ],
@@ -123,8 +132,18 @@ def test_a_file_beyond_the_largest_is_refused_unread(tmp_path, monkeypatch):
     for name, read in (("a.json", read_json), ("a.yaml", read_yaml)):
         with (tmp_path / name).open("wb") as file:
             file.truncate(2**20 + 1)
-        with pytest.raises(DamagedFileError, match="larger than 1 MiB"):
+        kind = name[2:].upper()
+        with pytest.raises(
+            DamagedFileError, match=rf"a\.{name[2:]} is damaged or no {kind} file: it is larger than 1 MiB"
+        ):
             read(tmp_path / name)
+
+
+def test_a_file_of_more_than_256_mebibytes_is_refused_unread(tmp_path):
+    with (tmp_path / "a.json").open("wb") as file:
+        file.truncate(256 * 2**20 + 1)  # takes no space on the disk
+    with pytest.raises(DamagedFileError, match="larger than 256 MiB"):
+        read_json(tmp_path / "a.json")
 
 
 def test_a_zip_archive_is_named(tmp_path):
@@ -221,3 +240,64 @@ def test_yaml_numbers_sizes_and_texts_on_either_side_of_their_limits(tmp_path, m
     ):
         with pytest.raises(DamagedFileError, match=f"FILE is damaged or no JSON file: {reason}; restore"):
             parse_json(content, "FILE")
+
+
+def test_fifty_levels_are_read_and_one_more_is_refused():
+    for parse in (parse_json, parse_yaml):
+        assert parse("[" * 50 + "]" * 50, "FILE")
+        with pytest.raises(DamagedFileError, match=r"FILE .* it is nested too deep"):
+            parse("[" * 51 + "]" * 51, "FILE")
+    assert parse_json('{"a":' * 50 + "1" + "}" * 50, "FILE")
+    with pytest.raises(DamagedFileError, match=r"it is nested too deep, at 'a\.a\.a"):
+        parse_json('{"a":' * 51 + "1" + "}" * 51, "FILE")
+    many = parse_yaml("[" + "[[1]]," * 60 + "]", "FILE")  # levels beside each other are not added
+    assert many == [[[1]]] * 60
+
+
+def test_a_yaml_mapping_takes_two_others_in_and_no_key_twice():
+    assert parse_yaml("{<<: {a: 1}, <<: {b: 2}, c: 3}", "FILE") == {"a": 1, "b": 2, "c": 3}
+    with pytest.raises(DamagedFileError, match="key 'c' occurs twice"):
+        parse_yaml("{c: 1, a: 2, c: 3}", "FILE")
+
+
+def test_yaml_aliases_count_as_what_they_stand_for(monkeypatch):
+    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_YAML", 15)
+    # 1 list, 1 + 3 values, twice more 1 + 3: 13; with one number more 14, with three 16
+    text = "[&a [1, 2, 3], *a, *a{}]"
+    assert len(parse_yaml(text.format(", 1, 1"), "FILE")) == 5
+    with pytest.raises(DamagedFileError, match="more than 15 values"):
+        parse_yaml(text.format(", 1, 1, 1"), "FILE")
+    assert len(parse_yaml("{a: 1, b: 2, c: 3, d: 4, e: 5, f: 6, g: 7}", "FILE")) == 7  # keys count: 15
+    with pytest.raises(DamagedFileError, match="more than 15 values"):
+        parse_yaml("{a: 1, b: 2, c: 3, d: 4, e: 5, f: 6, g: 7, h: 8}", "FILE")
+    with pytest.raises(DamagedFileError, match="more than 15 values"):
+        parse_yaml("&a [*a]", "FILE")
+
+
+def test_reading_names_what_is_missing_or_of_a_wrong_type():
+    for error, reason in (
+        (KeyError("pos"), "it lacks 'pos'"),
+        (FileNotFoundError(2, "No such file", "a.npz"), "the file a.npz is missing"),
+        (TypeError("not a number"), "not a number"),
+        (AttributeError("no such"), "no such"),
+        (IndexError("  out of\n range "), "out of range"),
+        (IndexError(), "IndexError"),
+        (IndexError("x" * 300), "x" * 200),
+    ):
+        with pytest.raises(DamagedFileError) as caught, reading("FOLDER/file", "hand"):
+            raise error
+        assert str(caught.value) == f"FOLDER/file is damaged or no hand: {reason}; restore it, or give another"
+    with pytest.raises(OSError, match="disk"), reading("FOLDER/file", "hand"):
+        raise OSError("disk")
+
+
+def test_a_json_file_that_must_hold_keys_is_no_list_and_no_number(tmp_path):
+    path = tmp_path / "a.json"
+    for text, shown in (("[1, 2]", "'[1, 2]'"), ("5", "'5'"), ("null", "'None'"), (f'"{"x" * 90}"', f"'{'x' * 60}'")):
+        path.write_text(text)
+        with pytest.raises(DamagedFileError) as caught:
+            read_json_object(path)
+        reason = f"expected an object with keys, got {shown}; restore it, or give another"
+        assert str(caught.value) == f"{path} is damaged or no JSON file: {reason}"
+    path.write_text('{"a": 1}')
+    assert read_json_object(path) == {"a": 1}
