@@ -60,8 +60,8 @@ def explain_missing(error: ModuleNotFoundError) -> ImportError:
     if error.name != "dexgrasp_ros":
         return error
     return ImportError(
-        "this needs the package dexgrasp_ros: run `make setup` in a clone, or, with a ROS 2 installation, build ros2_ws "
-        "with colcon and source it"
+        "this needs the package dexgrasp_ros: run `make setup` in a clone, or, with a ROS 2 installation, build "
+        "ros2_ws with colcon and source it"
     )
 
 
