@@ -40,10 +40,9 @@ def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool 
     for k, entry in enumerate(entries):
         x, y = (k % columns) * TILE_PX, (k // columns) * (TILE_PX + LABEL_PX)
         sheet.paste(Image.fromarray(draw(library[entry.name], pieces)), (x, y))
-        sides = " x ".join(f"{100 * side:.0f}" for side in sorted(entry.extents, reverse=True))
         title = entry.family if entry.family != "mesh" else entry.name
         write.text((x + 6, y + TILE_PX), title[:26], fill=(30, 30, 30))
-        write.text((x + 6, y + TILE_PX + 12), f"{sides} cm, {1000 * entry.mass:.0f} g", fill=(120, 120, 120))
+        write.text((x + 6, y + TILE_PX + 12), f"{size_label(entry.extents)}, {1000 * entry.mass:.0f} g", fill=(120, 120, 120))
     buffer = io.BytesIO()
     about = PngInfo()
     about.add_text("Comment", FILE_MARK.decode())
@@ -70,6 +69,12 @@ def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
         for dx, dy in ((-1, -1), (-1, 0), (0, -1), (0, 0)):
             picture[pixel[at, 1] + dy, pixel[at, 0] + dx] = np.clip(colour[at], 0, 255)
     return picture
+
+
+def size_label(extents_m: Sequence[float]) -> str:
+    """Return the sides of a box, the longest first: in centimetres, in millimetres where one is below 2 cm."""
+    unit, factor = ("mm", 1000) if min(extents_m) < 0.02 else ("cm", 100)
+    return " × ".join(f"{factor * side:.0f}" for side in sorted(extents_m, reverse=True)) + f" {unit}"
 
 
 def spread_over_families(entries: Sequence[ObjectEntry], most: int) -> list[ObjectEntry]:
