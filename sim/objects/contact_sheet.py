@@ -56,7 +56,10 @@ def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool 
 
 
 def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
-    """Return an image (170, 170, 3) uint8 of a model, or its pieces in a colour each, in its likeliest resting pose."""
+    """Return an image (170, 170, 3) uint8 of a model in its likeliest resting pose.
+
+    `pieces`: draw the convex pieces instead, each in a colour of its own.
+    """
     if pieces:
         points, normals, colours = _scatter_pieces(model)
     else:
@@ -79,7 +82,7 @@ def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
 
 
 def size_label(extents_m: Sequence[float]) -> str:
-    """Return the sides of a box, the longest first: in centimetres, in millimetres where one is below 2 cm."""
+    """Return the sides of a box, longest first, in cm; in mm where one is below 2 cm."""
     unit, factor = ("mm", 1000) if min(extents_m) < 0.02 else ("cm", 100)
     return " × ".join(f"{factor * side:.0f}" for side in sorted(extents_m, reverse=True)) + f" {unit}"
 

@@ -56,7 +56,7 @@ def unit_doubt(longest: Sequence[float], unit: str) -> str:
 
 
 def file_doubt(longest: float, unit: str) -> str:
-    """Return the sizes of one file in the guessed unit and in a likelier one, or nothing where the guess fits.
+    """Return the sizes of a file in the guessed unit and in a likelier one, or nothing.
 
     `longest`: longest side in the file's unit. A file that nothing could grasp in the guessed unit is refused, with the
     units that fit it.
