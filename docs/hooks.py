@@ -13,7 +13,7 @@ from pathlib import Path
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
-from mkdocs.structure.files import Files
+from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,6 +38,8 @@ ROS_NODES = {
 DRIVER = "dexgrasp_ros.drivers.config:AdapterCfg"
 """module:Class of a driver description."""
 MARKER = re.compile(r"<!-- generated: (\w+) ?(.*?) -->")
+SOURCE_LINK = re.compile(r"\]\(\.\./\.\./((?:examples|ros2_ws)/[^)#]+)\)")
+"""Link from a page to a source file, as it works in the repository."""
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -47,9 +49,18 @@ def on_config(config: MkDocsConfig) -> None:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Replace the markers of a page by generated Markdown."""
+    """Replace the markers of a page by generated Markdown, and point links to source files at their copies."""
     del page, config, files
+    markdown = SOURCE_LINK.sub(r"](../\1)", markdown)
     return MARKER.sub(lambda found: GENERATORS[found[1]](found[2]), markdown)
+
+
+def on_files(files: Files, config: MkDocsConfig) -> None:
+    """Copy the source files that pages link to into the site."""
+    linked = {name for page in files.documentation_pages() for name in SOURCE_LINK.findall(page.content_string)}
+    for name in sorted(linked):
+        if (ROOT / name).is_file():  # otherwise the link is reported as broken
+            files.append(File.generated(config, name, abs_src_path=str(ROOT / name)))
 
 
 def commands(_: str) -> str:

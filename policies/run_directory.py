@@ -14,6 +14,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -47,6 +48,7 @@ class Run:
         """Content of run.json: git, versions, machine, seed, command, inputs, starts."""
         self._held = held
         self._handler: logging.Handler | None = None
+        self._early = _collect_messages()
 
     @classmethod
     def claim(cls, out: str | Path | None, schema: type, anew: bool = False) -> "Run":
@@ -94,6 +96,7 @@ class Run:
         write_json(self.path / "run.json", self.facts)  # first: it makes the folder one of this command
         configs.save(cfg, self.path / "config.yaml")
         self._handler = _attach_log(self.path / "run.log")
+        _release(self._early, self._handler)
 
     @property
     def start(self) -> int:
@@ -114,6 +117,7 @@ class Run:
 
     def close(self) -> None:
         """Close the log file, and give the folder free."""
+        _release(self._early)
         if self._handler is not None:
             log.removeHandler(self._handler)
             self._handler.close()
@@ -304,9 +308,24 @@ class _RunLog(logging.FileHandler):
             super().handleError(record)
 
 
+def _collect_messages() -> MemoryHandler:
+    """Keep the messages of a command until its log file is open, for instance those of an import of its objects."""
+    early = MemoryHandler(capacity=10_000, flushLevel=logging.CRITICAL + 1, flushOnClose=False)
+    log.addHandler(early)
+    log.setLevel(logging.INFO)
+    return early
+
+
+def _release(early: MemoryHandler, log_file: logging.Handler | None = None) -> None:
+    """Hand the kept messages to the log file and keep no more."""
+    log.removeHandler(early)
+    early.setTarget(log_file)
+    early.flush()
+    early.close()
+
+
 def _attach_log(path: Path) -> logging.Handler:
     handler = _RunLog(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
     return handler

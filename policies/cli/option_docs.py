@@ -59,7 +59,10 @@ def explain_missing(error: ModuleNotFoundError) -> ImportError:
     """Return the error of a missing package, with the way to install it for dexgrasp_ros."""
     if error.name != "dexgrasp_ros":
         return error
-    return ImportError("this needs the package dexgrasp_ros: build ros2_ws with colcon and source it")
+    return ImportError(
+        "this needs the package dexgrasp_ros: run `make setup` in a clone, or, with a ROS 2 installation, build "
+        "ros2_ws with colcon and source it"
+    )
 
 
 def keys(schema: str, config: str, chosen: Mapping[str, str] | None = None) -> list[OptionHelp]:

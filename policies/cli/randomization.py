@@ -24,6 +24,15 @@ JOINTS = 16
 COLUMNS = 5
 
 
+UNIT_OF_DRAW = {
+    **dict.fromkeys(("object_xy", "camera_offset", "approach_offset", "standoff", "palm_offset", "com_offset"), "m"),
+    **dict.fromkeys(("yaw", "tilt", "roll", "finger_offset", "joint_bias"), "rad"),
+    **dict.fromkeys(("action_delay", "observation_delay"), "control steps"),
+    "gravity": "m/s²",
+}
+"""Unit of a draw; the others are factors, shares or directions, or are scaled later."""
+
+
 @dataclass(frozen=True)
 @bounded
 class ShowRandomizationCfg:
@@ -95,6 +104,7 @@ def _plot(draws: dict[str, NDArray[np.float64]], path: Path) -> None:
     for axis, (name, values) in zip(axes.flat, draws.items(), strict=False):
         axis.hist(values.ravel(), bins=50, color="#4878a8")
         axis.set_title(name, fontsize=9)
+        axis.set_xlabel(UNIT_OF_DRAW.get(name, ""), fontsize=7, labelpad=1)
         axis.set_yticks([])
         axis.tick_params(labelsize=7)
     for axis in axes.flat[len(draws) :]:

@@ -29,7 +29,7 @@ def conditions(config: Config, objects: int) -> dict[str, str]:
         "policy": config["policy"],
         "objects": f"{config['objects']} ({objects})",
         "hand": f"{config['hand']} ({config['side']}), {config['mount']}",
-        "view": _view(task["camera"]),
+        "camera": _camera(task["camera"]),
         "camera errors": _camera_errors(task["camera"]),
         "perception": _perception(task["camera"]),
         "randomization": preset_name(task["randomization"], "randomization", RandomizationCfg),
@@ -122,7 +122,7 @@ def preset_name(values: Config, group: str, schema: type) -> str:
     return name if values == configs.as_dict(configs.load_option(schema, group, name)) else f"{name}, changed"
 
 
-def _view(camera: Config) -> str:
+def _camera(camera: Config) -> str:
     if camera["mode"] == "first_frame":
         carried = ", moved with the palm" if camera["move_with_palm"] else ""
         return f"first frame only{carried}"

@@ -58,6 +58,8 @@ def report(cfg: ReportCfg) -> Path:
     if len(runs) == 1:
         path = _report_one(runs[0], out or runs[0].path / "report.html")
     else:
+        for text in filter(None, (_nothing_in_common(runs[0], run) for run in runs[1:])):
+            log.warning(text)
         path = write_comparison(runs, out or default_path("report") / "report.html")
     print(f"report: {path}")
     return path
@@ -143,8 +145,8 @@ class RateDifference:
 
     @property
     def sign(self) -> str:
-        """Return "plus", "minus" or "" for a significant gain, a significant loss, or neither."""
-        if self.p_value >= 0.05 or not self.points:
+        """Return "plus", "minus" or "" for a significant gain or loss, or for neither or no p-value."""
+        if self.trials < FEW or self.p_value >= 0.05 or not self.points:
             return ""
         return "plus" if self.points > 0 else "minus"
 
@@ -175,7 +177,8 @@ def comparison_content(runs: Sequence[StoredRun]) -> dict[str, Any]:
     objects.sort(key=_spread, reverse=True)
     counts = [len({one.object for one in run.outcomes}) for run in runs]
     return {
-        "names": [f"{chr(ord('A') + i)}: {setting['policy']}" for i, setting in enumerate(settings)],
+        "names": _names(runs),
+        "warnings": [text for run in runs[1:] if (text := _nothing_in_common(runs[0], run))],
         "paths": [str(run.path) for run in runs],
         "commands": [repeat_command(setting) for setting in settings],
         "conditions": [conditions(settings[i], counts[i]) | origin(run.path, run.facts) for i, run in enumerate(runs)],
@@ -194,6 +197,25 @@ def comparison_content(runs: Sequence[StoredRun]) -> dict[str, Any]:
         "few": FEW,
         "paired": all(same) and all(_identical(runs[0].outcomes, run.outcomes) for run in runs[1:]),
     }
+
+
+def _names(runs: Sequence[StoredRun]) -> list[str]:
+    """Return a name per run: letter and policy, with the run folder where a policy occurs twice."""
+    policies, folders = [run.cfg.policy for run in runs], [run.path.name for run in runs]
+    if len(set(folders)) < len(folders):
+        folders = [str(run.path) for run in runs]
+    return [
+        f"{chr(ord('A') + i)}: {policy}{f' ({folder})' if policies.count(policy) > 1 else ''}"
+        for i, (policy, folder) in enumerate(zip(policies, folders, strict=True))
+    ]
+
+
+def _nothing_in_common(first: StoredRun, other: StoredRun) -> str:
+    """Return a warning where no object of one run occurs in the other."""
+    objects, others = ({one.object for one in run.outcomes} for run in (first, other))
+    if objects & others or not objects or not others:
+        return ""
+    return f"{first.path} and {other.path} have no trial in common: their rates are of different objects"
 
 
 def compare_outcomes(

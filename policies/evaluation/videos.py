@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
+from torch import Tensor
 
 from dexgrasp.policies.agents.registry import Agent, make_policy
 from dexgrasp.policies.evaluation.config import make_task
@@ -146,12 +147,23 @@ def film(
                     films.append(stack.enter_context(TrialFilm(path, outcome, row, task, width=width, speed=speed)))
             for one in films:
                 one.capture()
-            before = torch.minimum(task.outcome_tracker.attempts.cpu() - 1, earlier) * task.episode_steps
-            progress.advance(int((before + task.steps_since_pregrasp.cpu()).sum()) - progress.done)
+            attempts, steps = task.outcome_tracker.attempts.cpu(), task.steps_since_pregrasp.cpu()
+            done = steps_done(attempts, earlier, steps, task.episode_steps)
+            progress.advance(max(done - progress.done, 0))
 
         repeated = play(task, policy, [outcome.trial for outcome in wanted.values()], attempts, watch)
         progress.advance(total - progress.done)
         return repeated
+
+
+def steps_done(attempts: Tensor, earlier: Tensor, steps: Tensor, episode_steps: int) -> int:
+    """Return the control steps done of all trials, where each attempt counts as a whole episode.
+
+    `attempts` (env,): number of the current attempt, from 1. `earlier` (env,): attempts before the last one.
+    `steps` (env,): since the pre-grasp, negative on the way back to it, and beyond the end once a trial has ended.
+    """
+    before = torch.minimum(attempts - 1, earlier) * episode_steps
+    return int((before + steps.clamp(0, episode_steps)).sum())
 
 
 def same_outcome(outcome: Outcome, again: Outcome) -> bool:

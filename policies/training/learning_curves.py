@@ -11,7 +11,8 @@ from dexgrasp.utils.files import append_text, atomic_path, write_text
 
 CLOCK = "time/total_timesteps"
 PANELS = {
-    "success": ("rollout/success", "curriculum/mastery", "validation/success", "curriculum/disturbance"),
+    "success rate": ("rollout/success", "curriculum/mastery", "validation/success"),
+    "level of the curriculum (0..1)": ("curriculum/disturbance",),
     "reward per episode": (
         "reward/lift",
         "reward/contact",
@@ -23,7 +24,14 @@ PANELS = {
     "imitation": ("train/imitation", "train/reconstruction", "train/rho"),
 }
 """Columns of progress.csv by panel; columns that a run lacks are left out."""
-LABELS = {"rollout/success": "training", "validation/success": "validation"}
+LABELS = {
+    "rollout/success": "training",
+    "validation/success": "validation",
+    "curriculum/mastery": "mean over the objects of training",
+    "train/kl": "KL divergence",
+    "train/std": "standard deviation of actions",
+    "train/value": "value loss",
+}
 """Labels of curves that differ from the last part of their column's name."""
 
 
@@ -77,6 +85,7 @@ def draw_curves(progress: Path, picture: Path) -> None:
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.ticker import MaxNLocator
 
     columns = read_columns(progress)
     panels = {title: [name for name in names if name in columns] for title, names in PANELS.items()}
@@ -89,6 +98,7 @@ def draw_curves(progress: Path, picture: Path) -> None:
                 [1e-6 * step for step in steps], values, label=LABELS.get(name, name.partition("/")[2]), linewidth=1.2
             )
         axis.set(title=title, xlabel="million control steps")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(alpha=0.3)
         if names:
             axis.legend(fontsize=8)

@@ -25,6 +25,8 @@ SPAN_M = 0.21
 SPLATS = 40000
 DEPTHS = 64
 """Layers in which the points are written, far to near."""
+GOLDEN = 0.618034
+"""Step on the circle of hues from piece to piece."""
 _BACKGROUND = (250, 250, 248)
 _LIGHT = np.array([-0.45, -0.5, 0.74])
 _VIEW_YAW, _VIEW_PITCH = np.deg2rad(-35), np.deg2rad(-62)
@@ -40,10 +42,11 @@ def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool 
     for k, entry in enumerate(entries):
         x, y = (k % columns) * TILE_PX, (k // columns) * (TILE_PX + LABEL_PX)
         sheet.paste(Image.fromarray(draw(library[entry.name], pieces)), (x, y))
-        sides = " x ".join(f"{100 * side:.0f}" for side in sorted(entry.extents, reverse=True))
         title = entry.family if entry.family != "mesh" else entry.name
         write.text((x + 6, y + TILE_PX), title[:26], fill=(30, 30, 30))
-        write.text((x + 6, y + TILE_PX + 12), f"{sides} cm, {1000 * entry.mass:.0f} g", fill=(120, 120, 120))
+        write.text(
+            (x + 6, y + TILE_PX + 12), f"{size_label(entry.extents)}, {1000 * entry.mass:.0f} g", fill=(120, 120, 120)
+        )
     buffer = io.BytesIO()
     about = PngInfo()
     about.add_text("Comment", FILE_MARK.decode())
@@ -53,14 +56,20 @@ def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool 
 
 
 def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
-    """Return an image (170, 170, 3) uint8 of a model, or its pieces, in its likeliest resting pose."""
-    vertices, faces = _pieces_mesh(model) if pieces else (model.vertices, model.faces)
-    points, normals = scatter(vertices, faces, SPLATS, np.random.default_rng(0))
+    """Return an image (170, 170, 3) uint8 of a model in its likeliest resting pose.
+
+    `pieces`: draw the convex pieces instead, each in a colour of its own.
+    """
+    if pieces:
+        points, normals, colours = _scatter_pieces(model)
+    else:
+        points, normals = scatter(model.vertices, model.faces, SPLATS, np.random.default_rng(0))
+        colours = np.array(_hue_colour(zlib.crc32(model.family.encode()) % 997 / 997))
     best = int(np.argmax(model.rest_prob))
     view = _view() @ Rotation.from_quat(model.rest_quat[best], scalar_first=True).as_matrix()
     seen, facing = points @ view.T, normals @ view.T
     shade = 0.42 + 0.58 * np.clip(facing @ (_view() @ _LIGHT), 0, 1)
-    colour = np.array(_family_colour(model.family)) * shade[:, None]
+    colour = colours * shade[:, None]
     middle = (seen.min(axis=0) + seen.max(axis=0)) / 2
     pixel = np.round((seen[:, :2] - middle[:2]) * [1, -1] / SPAN_M * TILE_PX + TILE_PX / 2).astype(int)
     picture = np.full((TILE_PX, TILE_PX, 3), _BACKGROUND, np.uint8)
@@ -70,6 +79,12 @@ def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
         for dx, dy in ((-1, -1), (-1, 0), (0, -1), (0, 0)):
             picture[pixel[at, 1] + dy, pixel[at, 0] + dx] = np.clip(colour[at], 0, 255)
     return picture
+
+
+def size_label(extents_m: Sequence[float]) -> str:
+    """Return the sides of a box, longest first, in cm; in mm where one is below 2 cm."""
+    unit, factor = ("mm", 1000) if min(extents_m) < 0.02 else ("cm", 100)
+    return " × ".join(f"{factor * side:.0f}" for side in sorted(extents_m, reverse=True)) + f" {unit}"
 
 
 def spread_over_families(entries: Sequence[ObjectEntry], most: int) -> list[ObjectEntry]:
@@ -84,23 +99,27 @@ def _view() -> np.ndarray:
     return Rotation.from_euler("zx", [_VIEW_YAW, _VIEW_PITCH]).as_matrix()
 
 
-def _family_colour(family: str) -> tuple[float, float, float]:
-    hue = zlib.crc32(family.encode()) % 997 / 997 * 2 * np.pi
-    red, green, blue = (185 + 55 * np.cos(hue + shift) for shift in (0, 2.09, 4.19))
+def _hue_colour(share: float, contrast: float = 55) -> tuple[float, float, float]:
+    """Return the colour at a share (0..1) of the circle of hues."""
+    red, green, blue = (185 + contrast * np.cos(2 * np.pi * share + shift) for shift in (0, 2.09, 4.19))
     return red, green, blue
 
 
-def _pieces_mesh(model: ObjectModel) -> tuple[np.ndarray, np.ndarray]:
+def _scatter_pieces(model: ObjectModel) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return points, normals and colours (n, 3) of the convex pieces; neighbours in the list differ most in hue."""
     from scipy.spatial import ConvexHull
 
-    vertices, faces = [], []
-    for k, piece in enumerate(model.pieces):
+    areas = np.array([ConvexHull(piece.astype(float)).area for piece in model.pieces])
+    counts = np.maximum(SPLATS * areas / areas.sum(), 1).astype(int)
+    parts = []
+    for k, (piece, count) in enumerate(zip(model.pieces, counts, strict=True)):
         hull = ConvexHull(piece.astype(float))
         corners = piece[hull.simplices].astype(float)
         inward = np.einsum(
             "ni,ni->n", np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), hull.equations[:, :3]
         )
         simplices = np.where(inward[:, None] < 0, hull.simplices[:, ::-1], hull.simplices)
-        vertices.append(piece)
-        faces.append(simplices + 64 * k)
-    return np.concatenate(vertices), np.concatenate(faces)
+        points, normals = scatter(piece, simplices, int(count), np.random.default_rng(0))
+        parts.append((points, normals, np.tile(_hue_colour(k * GOLDEN % 1, 70), (len(points), 1))))
+    points, normals, colours = map(np.concatenate, zip(*parts, strict=True))
+    return points, normals, colours

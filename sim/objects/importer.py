@@ -28,6 +28,7 @@ from dexgrasp.sim.objects.mesh_files import (
     UNITS_M,
     MeshFileError,
     SurfaceFacts,
+    file_doubt,
     find_meshes,
     group_same,
     guess_unit,
@@ -85,6 +86,8 @@ class ImportReport:
     """Mesh file, relative to the folder -> file of the same thing that was taken."""
     doubt: str = ""
     """Reason for which the unit may be another one."""
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+    """Mesh file whose size fits another unit than the guessed one better -> sizes in both."""
     not_selected: int = 0
     """Mesh files that include/exclude leave out."""
     stated: tuple[str, ...] = ()
@@ -102,6 +105,11 @@ class ImportReport:
         ]
         if self.doubt:
             lines.append(f"the unit is in doubt: {self.doubt}")
+        if self.doubtful:
+            lines.append(f"{counted(len(self.doubtful), 'file')} may be in another unit than the others:")
+            lines += _few_lines(
+                [f"{file}: {sizes} with unit=... and include={file}" for file, sizes in self.doubtful.items()], ""
+            )
         if self.not_selected:
             lines.append(f"{counted(self.not_selected, 'file')} left out by include/exclude")
         if self.left_out:
@@ -129,10 +137,10 @@ class ImportReport:
         return [f"unit stated by the format (glTF: m): {names}"]
 
 
-def _few_lines(lines: list[str]) -> list[str]:
+def _few_lines(lines: list[str], rest: str = ", all in manifest.json") -> list[str]:
     more = len(lines) - MOST_NAMES_SHOWN
     shown = [f"  {line}" for line in lines[: MOST_NAMES_SHOWN if more > 0 else None]]
-    return [*shown, f"  and {more} more, all in manifest.json"] if more > 0 else shown
+    return [*shown, f"  and {more} more{rest}"] if more > 0 else shown
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,8 @@ class _Unit:
     name: str
     scale: float | None
     doubt: str = ""
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+    """Files that another unit fits better -> sizes in both."""
     stated: tuple[str, ...] = ()
     """Files whose format states the metre, whatever the scale of the others."""
     refused: Mapping[str, str] = field(default_factory=dict)
@@ -238,6 +248,7 @@ def import_meshes(
         refused=refused,
         left_out=left_out,
         doubt=unit.doubt,
+        doubtful=unit.doubtful,
         not_selected=listing.not_selected,
         stated=unit.stated,
     )
@@ -253,7 +264,7 @@ def import_to_cache(folder: Path) -> ObjectLibrary:
     if (known := _imported.get(out)) and known[0] == state and (out / MANIFEST).is_file():
         return known[1]
     report = import_meshes(folder, out)
-    log.log(logging.WARNING if report.refused or report.doubt else logging.INFO, report.summary())
+    log.log(logging.WARNING if report.refused or report.doubt or report.doubtful else logging.INFO, report.summary())
     _imported[out] = state, report.library
     return report.library
 
@@ -455,7 +466,9 @@ def _unit(
         if not stated:
             raise
         return _Unit("stated", 1.0, stated=stated, refused={file.source: str(error) for file in others})
-    return _Unit(unit, UNITS_M[unit], doubt=unit_doubt(longest, unit), stated=stated)
+    doubts = {group[0].source: file_doubt(facts[group[0].source].longest, unit) for group in groups}
+    doubtful = {source: sizes for source, sizes in doubts.items() if sizes and len(groups) > 1}
+    return _Unit(unit, UNITS_M[unit], doubt=unit_doubt(longest, unit), doubtful=doubtful, stated=stated)
 
 
 def _import_things(

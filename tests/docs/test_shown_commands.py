@@ -460,3 +460,15 @@ SKETCHES = {
 def test_the_shipped_names_that_stand_for_results_exist():
     for name in SHIPPED.values():
         assert (ROOT / name).exists() or assets.path(f"policies/{name}").is_dir()
+
+
+def test_each_included_file_is_linked_below_for_readers_of_the_markdown():
+    blocks = [
+        (page, found[1], found[2])
+        for page in (ROOT / "docs").rglob("*.md")
+        for found in re.finditer(r'--8<-- "([^"]+)"\n```\n\n(.*)', page.read_text(encoding="utf-8"))
+    ]
+    assert len(blocks) >= 8
+    for page, name, below in blocks:
+        assert below == f"Code: [{name}](../../{name})", page
+        assert (page.parent / "../.." / name).resolve() == ROOT / name

@@ -46,6 +46,8 @@ def test_the_site_builds_and_holds_every_command_and_key(copy):
         assert f"dexgrasp {command.words}" in commands
         for key in keys(command.schema, command.config):
             assert f"<code>{key.name}</code>" in (config if "." in key.name else commands), key.name
+    assert (site / "examples/upright_grasp.py").read_text() == (ROOT / "examples/upright_grasp.py").read_text()
+    assert 'href="../examples/upright_grasp.py"' in (site / "tutorials/own_reward_and_task.html").read_text()
     pages = [path.read_text() for path in site.rglob("*.html")]
     assert "class RewardContext" not in "".join(pages)  # signatures, not sources
     assert not [page for page in pages if "fonts.googleapis" in page or "cdn." in page]

@@ -337,7 +337,10 @@ def test_without_the_ros_package_help_completion_and_a_wrong_configuration_are_o
     wrong, *others = done.stderr.splitlines()
     assert wrong.startswith("dexgrasp train: error: config=wrong.yaml is no configuration of `dexgrasp train`")
     assert "`dexgrasp evaluate`" in wrong and "replay" not in wrong
-    says = "this needs the package dexgrasp_ros: build ros2_ws with colcon and source it"
+    says = (
+        "this needs the package dexgrasp_ros: run `make setup` in a clone, or, with a ROS 2 installation, build "
+        "ros2_ws with colcon and source it"
+    )
     words = ("replay", "bench ros", "replay", "replay")
     assert others == [f"dexgrasp {word}: error: {says}" for word in words]
 

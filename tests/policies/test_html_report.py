@@ -88,7 +88,7 @@ def test_the_report_opens_with_both_rates_their_intervals_and_the_conditions(tmp
     assert "62.5 % success: 5 of 8 trials 95 % interval 30.6 – 86.3 % (Wilson)" in text
     assert "50.0 % success at the first attempt: 4 of 8 trials 95 % interval 21.5 – 78.5 % (Wilson)" in text
     for words in (
-        "view first frame only, moved with the palm",
+        "camera first frame only, moved with the palm",
         "camera errors none",
         "perception simulated points of the visible surface",
         "randomization off",

@@ -92,7 +92,7 @@ def test_the_command_is_given_for_a_policy_that_is_gone_too():
 
 def test_conditions_name_the_errors_of_the_camera_and_changed_presets():
     text = conditions(configs.as_dict(load("camera=tracked_updated", "physics.condim=3", "randomization=train")), 5)
-    assert text["view"] == "tracked_updated: a frame every 3 control steps (8 in hold), 1 late"
+    assert text["camera"] == "tracked_updated: a frame every 3 control steps (8 in hold), 1 late"
     assert text["camera errors"] == (
         "disparity 0.08 px, depth steps 0.001 m, 30% of edge points missing, 2% flying, hand margin 0.003 m"
     )
@@ -117,6 +117,9 @@ def test_identical_trials_are_compared_in_pairs_and_others_are_not():
     assert compare_outcomes(first, [], lambda one: one.success, same_start=True) is None
     few = compare_outcomes(first[:3], other[:3], lambda one: one.success, same_start=True)
     assert few.text == "\N{MINUS SIGN}100.0 points"  # no p-value from three trials
+    nine = compare_outcomes(outcomes("+" * 9), outcomes("-" * 9), lambda one: one.success, same_start=True)
+    assert nine.p_value == pytest.approx(2 / 512) and nine.sign == ""  # no colour without a printed p-value
+    assert nine.text == "\N{MINUS SIGN}100.0 points"
 
 
 def test_an_interrupted_run_is_reported_from_its_trials(tmp_path, undrawn, capsys):
@@ -201,7 +204,7 @@ def test_several_runs_stand_side_by_side_with_differences_to_the_first(tmp_path,
     # 2 gained, 7 lost of 12: two-sided binomial 2 (1 + 9 + 36) / 512
     assert "success 83.3 % 10/12 41.7 % 5/12 \N{MINUS SIGN}41.7 points, p = 0.180" in words
     assert "The runs have identical trials" in words
-    assert "Options that differ (1) A: synergy B: synergy attempts 3 1" in words
+    assert "Options that differ (1) A: synergy (a) B: synergy (b) attempts 3 1" in words
     objects = words[words.index("Objects whose rates differ") :]
     assert f"{NAMES[3]} 100.0 % 1/1 0.0 % 0/1 \N{MINUS SIGN}100.0 points" in objects
     assert NAMES[0] not in objects  # equal in both
@@ -214,6 +217,16 @@ def test_runs_of_other_seeds_are_not_compared_in_pairs(tmp_path):
     words = words_of(tmp_path / "both.html")
     assert "\N{MINUS SIGN}100.0 points, p < 0.001 (unpaired)" in words
     assert "Where the trials differ" in words
+
+
+def test_runs_of_different_objects_are_warned_of_at_the_top(tmp_path, capsys):
+    a, b = run_of(tmp_path / "a", "+" * 12), run_of(tmp_path / "b", "-" * 12)
+    JsonLinesStore(b / "trials.jsonl").rewrite(outcomes("-" * 12, objects=NAMES[20:40]))
+    assert main(["report", str(a), str(b), f"out={tmp_path / 'both.html'}"]) == 0
+    warning = f"{a} and {b} have no trial in common: their rates are of different objects"
+    assert f"warning: {warning}" in capsys.readouterr().err
+    words = words_of(tmp_path / "both.html")
+    assert words.index(warning) < words.index("Bars: 95 %")
 
 
 @pytest.mark.parametrize(

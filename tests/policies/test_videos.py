@@ -5,12 +5,14 @@ from dataclasses import replace
 
 import imageio_ffmpeg
 import pytest
+import torch
 from PIL import Image
 
 from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.evaluation import html_report
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import evaluate
+from dexgrasp.policies.evaluation.videos import steps_done
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable, backend
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
@@ -103,3 +105,14 @@ def test_other_folders_are_refused_with_the_one_to_take(run, tmp_path, capsys):
         (tmp_path / "config.yaml").write_text("")
         assert main(["video", str(tmp_path)]) == 2
         assert words in capsys.readouterr().err
+
+
+def test_the_counter_of_frames_never_goes_back_or_beyond_the_end():
+    """Two trials of 10 steps; the first needs two attempts, the second one, and goes on to count when it has ended."""
+    earlier = torch.tensor([1, 0])
+    course = [(1, 0, 1, 0), (1, 7, 1, 7), (2, -3, 1, 8), (2, 0, 1, 10), (2, 5, 1, 15), (2, 10, 1, 20)]
+    counts = [
+        steps_done(torch.tensor([first, second]), earlier, torch.tensor([at, there]), 10)
+        for first, at, second, there in course
+    ]
+    assert counts == [0, 14, 18, 20, 25, 30]

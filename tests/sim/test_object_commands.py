@@ -90,6 +90,28 @@ def test_the_sheet_shows_every_family(library, tmp_path):
         assert picture.width >= 4 * contact_sheet.TILE_PX
 
 
+def test_each_convex_piece_is_drawn_in_a_colour_of_its_own(library):
+    model = library[next(e.name for e in library.entries if e.family == "bowl")]
+    assert len(model.pieces) > 3
+    hues = []
+    for picture in (contact_sheet.draw(model), contact_sheet.draw(model, pieces=True)):
+        drawn = picture[(picture != picture[0, 0]).any(axis=2)].astype(float)
+        hues.append(len(np.unique(np.round(drawn / drawn.sum(axis=1, keepdims=True), 2), axis=0)))
+    assert hues[1] > 3 * hues[0]
+
+
+@pytest.mark.parametrize(
+    ("extents_m", "label"),
+    [
+        ((0.006, 0.014, 0.009), "14 × 9 × 6 mm"),
+        ((0.05, 0.12, 0.07), "12 × 7 × 5 cm"),
+        ((0.1, 0.002, 0.1), "100 × 100 × 2 mm"),
+    ],
+)
+def test_the_sides_of_small_things_are_given_in_millimetres(extents_m, label):
+    assert contact_sheet.size_label(extents_m) == label
+
+
 def test_the_generate_command_says_count_rate_and_memory(tmp_path, capsys):
     objects.generate(GenerateCfg(out=str(tmp_path / "lib"), n=2, families=("box",), workers=1))
     said = capsys.readouterr().out

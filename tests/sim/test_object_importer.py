@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 import trimesh
 
+from dexgrasp.policies.cli.main import main
 from dexgrasp.sim.objects import open_library, shapes
 from dexgrasp.sim.objects.decomposition import decompose
 from dexgrasp.sim.objects.importer import ImportSettings, import_meshes
-from dexgrasp.sim.objects.mesh_files import guess_unit, unit_doubt
+from dexgrasp.sim.objects.mesh_files import file_doubt, guess_unit, unit_doubt
 from dexgrasp.sim.objects.model_builder import hull_volume
 
 
@@ -348,3 +349,35 @@ def test_a_glb_file_in_millimetres_is_refused_and_a_given_unit_rules_over_the_st
 def test_a_guess_is_doubted_where_another_unit_gives_a_size_for_the_hand(median, said):
     doubt = unit_doubt([median], guess_unit([median]))
     assert doubt == (f"the median longest side is {said}; give unit=... if the first is wrong" if said else "")
+
+
+@pytest.mark.parametrize(
+    ("longest", "unit", "sizes"),
+    [
+        (14.0, "mm", "14 mm as mm, 0.14 m as cm"),
+        (2.9, "cm", ""),  # no usual unit gives it a size for the hand
+        (30.0, "mm", ""),
+        (5.0, "mm", ""),
+        (90.0, "mm", ""),
+        (0.02, "m", ""),
+    ],
+)
+def test_a_file_is_doubted_where_it_is_small_and_another_unit_fits_it(longest, unit, sizes):
+    assert file_doubt(longest, unit) == (f"{sizes}: if it is in another unit, import it alone" if sizes else "")
+
+
+def test_an_import_within_a_command_says_unit_and_mixed_units_on_screen_and_in_the_log(tmp_path, capsys, monkeypatch):
+    folder, out = tmp_path / "in", tmp_path / "run"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    for name, shape, scale in (
+        ("box_cm.obj", shapes.box(0.14, 0.07, 0.06), 100),
+        ("can.stl", shapes.box(0.05, 0.05, 0.09), 1000),
+        ("tin.stl", shapes.box(0.06, 0.05, 0.115), 1000),
+    ):
+        write(folder / name, shape, scale)
+    words = [f"objects={folder}", f"out={out}", "policy=synergy", "trials=1", "num_envs=1", "task.hold_s=0.2"]
+    assert main(["evaluate", *words, "videos=0"]) == 0
+    for said in (capsys.readouterr().err, (out / "run.log").read_text()):
+        assert said.count("unit guessed: mm, longest side: median 0.090 m, 0.014 to 0.115 m") == 1
+        assert "1 file may be in another unit than the others:" in said
+        assert "box_cm.obj: 14 mm as mm, 0.14 m as cm: if it is in another unit, import it alone with unit=" in said

@@ -19,7 +19,9 @@ from .solids import mass_properties as mass_properties
 from .units import LONGEST_M as LONGEST_M
 from .units import MIN_LONGEST_M as MIN_LONGEST_M
 from .units import UNITS_M as UNITS_M
+from .units import file_doubt as file_doubt
 from .units import fitting_units as fitting_units
 from .units import guess_unit as guess_unit
+from .units import length_text as length_text
 from .units import states_metres as states_metres
 from .units import unit_doubt as unit_doubt

@@ -55,6 +55,25 @@ def unit_doubt(longest: Sequence[float], unit: str) -> str:
     return ""
 
 
+def file_doubt(longest: float, unit: str) -> str:
+    """Return the sizes of a file in the guessed unit and in a likelier one, or nothing.
+
+    `longest`: longest side in the file's unit. A file that nothing could grasp in the guessed unit is refused, with the
+    units that fit it.
+    """
+    size = longest * UNITS_M[unit]
+    if not MIN_LONGEST_M <= size < TYPICAL_M / DOUBTFUL_FACTOR:
+        return ""
+    likely = [name for name in USUAL if TYPICAL_M / DOUBTFUL_FACTOR <= longest * UNITS_M[name] <= LONGEST_M]
+    others = ", ".join(f"{length_text(longest * UNITS_M[name])} as {name}" for name in likely)
+    return f"{length_text(size)} as {unit}, {others}: if it is in another unit, import it alone" if others else ""
+
+
+def length_text(length_m: float) -> str:
+    """Return a length in millimetres below 0.1 m, else in metres."""
+    return f"{1000 * length_m:.3g} mm" if length_m < 0.0995 else f"{length_m:.3g} m"
+
+
 def fitting_units(longest: float) -> str:
     """Return the units in which a mesh of this longest side could be grasped, with the sizes, or nothing."""
     fitting = {name: longest * factor for name, factor in UNITS_M.items()}
