@@ -27,6 +27,8 @@ from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy", "onnxruntime")
+RECORD = ("run.json", "config.yaml", "run.log")
+"""Files that every run directory gets before its command begins."""
 RUN_JSON = "run.json of a command"
 WARP_PACKAGES = ("mujoco-warp", "warp-lang")
 """Further packages recorded for engine=warp."""
@@ -47,6 +49,7 @@ class Run:
         """Content of run.json: git, versions, machine, seed, command, inputs, starts."""
         self._held = held
         self._handler: logging.Handler | None = None
+        self._is_new = False
 
     @classmethod
     def claim(cls, out: str | Path | None, schema: type, anew: bool = False) -> "Run":
@@ -82,6 +85,7 @@ class Run:
         configuration, except for those (dotted) keys, otherwise ValueError: its results would mix two experiments.
         """
         before = read_facts(self.path)
+        self._is_new = not before and not any(self.path.glob("[!.]*"))
         facts = collect_facts(getattr(cfg, "seed", None))
         facts["versions"] |= versions(WARP_PACKAGES) if getattr(cfg, "engine", "cpu") == "warp" else {}
         facts |= {"kind": kind_of_run(type(cfg).__name__)}
@@ -127,7 +131,16 @@ class Run:
             self._note("interrupted")
         elif error is not None:
             self._note(f"failed: {type(error).__name__}: {error}")
+        if self._is_new and isinstance(error, (ValueError, ImportError)):
+            self._remove_record()
         self.close()
+
+    def _remove_record(self) -> None:
+        """Remove the files of `record`, unless the folder holds a result: a refused command leaves nothing."""
+        files = [file for file in self.path.glob("[!.]*") if file.name not in RECORD]
+        if all(file.is_file() and not file.stat().st_size for file in files):
+            for file in (*files, *(self.path / name for name in RECORD)):
+                file.unlink(missing_ok=True)
 
     def _note(self, text: str) -> None:
         """Write a line to the log file only; the terminal shows it as the last line of the command."""
@@ -253,7 +266,36 @@ def _changed_options(path: Path, cfg: Any, may_differ: Collection[str]) -> list[
     before = usual | flat(configs.upgrade(type(cfg), configs.read_plain(saved), str(saved)))
     now = flat(configs.as_dict(cfg))
     changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
-    return [f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed]
+    words, explained = _changed_groups(type(cfg), changed, before, now)
+    return [*words, *(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed if key not in explained)]
+
+
+def _changed_groups(
+    schema: type, changed: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[list[str], set[str]]:
+    """Return the groups of which other options explain two or more changed keys, in words, and these keys."""
+    command = output.words_of_kind(kind_of_run(schema.__name__)).replace(" ", "_")
+    usual, words, explained = flat(configs.as_dict(schema())), list[str](), set[str]()
+    groups = configs.groups(command)
+    for group in sorted(groups, key=lambda group: (groups[group].place != configs.EVERYWHERE, -len(groups[group].place))):
+        values = {one: usual | configs.yaml_values(command, {group: one}) for one in configs.options(group)}
+        keys = [key for key in changed if key not in explained and len({str(one[key]) for one in values.values()}) > 1]
+        fits = {
+            side: [one for one in values if all(_plain(values[one][key]) == _plain(tree.get(key)) for key in keys)]
+            for side, tree in (("then", before), ("now", now))
+        }
+        if len(keys) > 1 and fits["then"] and fits["now"]:
+            then_and_now = [
+                min(fits[side], key=lambda one: sum(_plain(values[one][key]) != _plain(tree.get(key)) for key in values[one]))
+                for side, tree in (("then", before), ("now", now))
+            ]
+            words.append("{0}={1} then, {0}={2} now".format(group, *then_and_now))
+            explained |= set(keys)
+    return words, explained
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def changed_inputs(before: Mapping[str, Mapping[str, str]], now: Mapping[str, str]) -> list[str]:

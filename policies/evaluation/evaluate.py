@@ -106,6 +106,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
     log_of_blocks.resume()
     simulated = 0
     total = cfg.trials * len(cfg.disturbances())
+    log_resumed(len(plan.select(stored)), total)
     with Progress(total, "evaluate", done=min(len(stored), total)) as progress:
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
             log.info(
@@ -125,6 +126,12 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
                     len(outcomes), counted(sum(outcome.success for outcome in stored), "success", "successes")
                 )
     return plan.select(stored), simulated
+
+
+def log_resumed(done: int, total: int) -> None:
+    """Log that a run goes on, and how many of its trials were finished before."""
+    if done:
+        log.info("goes on: %d of %s were finished", done, counted(total, "trial"))
 
 
 def code_of_trials(path: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:

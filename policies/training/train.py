@@ -10,6 +10,7 @@ Builds the learner of a training run: a new one, one that resumes, or one that s
 
 import logging
 import os
+import shlex
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,7 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     if cfg.stage == "teacher":
         learner = GraspPPO(env, **options)
     else:
-        teacher = load_teacher(cfg, env.task.device)
+        teacher = load_teacher(cfg, env.task)
         if cfg.init_from_teacher:
             options["hidden"] = teacher.hidden
         learner = StudentPPO(
@@ -85,9 +86,11 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     return learner
 
 
-def load_teacher(cfg: TrainCfg, device: torch.device | str = "cpu") -> GraspPolicy:
-    """Return the policy that labels the student's observations."""
-    return find_compatible_checkpoint(cfg, "teacher").policy.to(device)
+def load_teacher(cfg: TrainCfg, task: GraspTask) -> GraspPolicy:
+    """Return the policy that labels the student's observations in `task`."""
+    checkpoint = find_compatible_checkpoint(cfg, "teacher")
+    registry.demand_observations(checkpoint, task, "teacher")
+    return checkpoint.policy.to(task.device)
 
 
 def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
@@ -108,10 +111,16 @@ def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
         raise ValueError(f"{key}: {error}") from error
     if checkpoint.stage != stage:
         raise ValueError(f"{key}: {path} is a {checkpoint.stage}, a {stage} is needed")
-    there = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side} | _action_semantics(checkpoint.task)
+    there: dict[str, Any] = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side}
+    there |= _action_semantics(checkpoint.task)
     here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _action_semantics(cfg.task)
-    if differ := [f"{item}: {there[item]} there, {here[item]} here" for item in here if here[item] != there[item]]:
-        raise ValueError(f"{key}: {checkpoint.path} was trained for something else ({', '.join(differ)})")
+    if keys := [item for item in here if here[item] != there[item]]:
+        differ = ", ".join(f"{item}: {there[item]} there, {here[item]} here" for item in keys)
+        wanted = flat(configs.as_dict(checkpoint.task), "task.") | checkpoint.training["config"]
+        words = shlex.join(f"{item}={configs.typed(wanted[item])}" for item in keys)
+        raise ValueError(
+            f"{key}: {checkpoint.path} was trained for something else ({differ}): give {words}, or another {key}"
+        )
     return checkpoint
 
 
@@ -248,9 +257,10 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
         low, high = (100 * end for end in result["wilson95"])
         count = f"{result['successes']} of {counted(result['trials'], 'trial')}; 95 % interval {low:.1f} – {high:.1f} %"
         best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
+    plugins = [f"plugins={configs.typed(cfg.plugins)}"] if cfg.plugins else []
     following = {
-        "teacher": f"dexgrasp train recipe=student teacher={path}",
-        "student": f"dexgrasp export policy={path} out={path / 'bundle'}",
+        "teacher": ["train", "recipe=student", f"teacher={path}", *student_options(cfg), *plugins],
+        "student": ["export", f"policy={path}", f"out={path / 'bundle'}", *plugins],
     }[cfg.stage]
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
     return "\n".join(
@@ -258,10 +268,21 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
             f"iterations       {learner.iterations_run}; to go on: {more}",
             f"best validation  {best}",
             f"curves           {path / 'curves.png'}",
-            f"next             dexgrasp evaluate policy={path}",
-            f"                 {following}",
+            f"next             {shlex.join(['dexgrasp', 'evaluate', f'policy={path}', *plugins])}",
+            f"                 {shlex.join(['dexgrasp', *following])}",
         )
     )
+
+
+def student_options(cfg: TrainCfg) -> list[str]:
+    """Return the `key=value` words that a student of the teacher of `cfg` needs: hand, task class, actions.
+
+    Values that `recipe=student` has by itself are left out.
+    """
+    usual = flat(configs.as_dict(configs.load(TrainCfg, "train", ["recipe=student"])))
+    given = flat(configs.as_dict(cfg))
+    keys = ["hand", "side", "task.class_name", *_action_semantics(cfg.task)]
+    return [f"{key}={configs.typed(given[key])}" for key in keys if given[key] != usual[key]]
 
 
 def reproduce_published_release(cfg: TrainCfg) -> TrainCfg:
