@@ -267,7 +267,8 @@ def _changed_options(path: Path, cfg: Any, may_differ: Collection[str]) -> list[
     now = flat(configs.as_dict(cfg))
     changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
     words, explained = _changed_groups(type(cfg), changed, before, now)
-    return [*words, *(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed if key not in explained)]
+    alone = [key for key in changed if key not in explained]
+    return [*words, *(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in alone)]
 
 
 def _changed_groups(
@@ -275,23 +276,26 @@ def _changed_groups(
 ) -> tuple[list[str], set[str]]:
     """Return the groups of which other options explain two or more changed keys, in words, and these keys."""
     command = output.words_of_kind(kind_of_run(schema.__name__)).replace(" ", "_")
-    usual, words, explained = flat(configs.as_dict(schema())), list[str](), set[str]()
-    groups = configs.groups(command)
-    for group in sorted(groups, key=lambda group: (groups[group].place != configs.EVERYWHERE, -len(groups[group].place))):
-        values = {one: usual | configs.yaml_values(command, {group: one}) for one in configs.options(group)}
-        keys = [key for key in changed if key not in explained and len({str(one[key]) for one in values.values()}) > 1]
-        fits = {
-            side: [one for one in values if all(_plain(values[one][key]) == _plain(tree.get(key)) for key in keys)]
-            for side, tree in (("then", before), ("now", now))
-        }
-        if len(keys) > 1 and fits["then"] and fits["now"]:
-            then_and_now = [
-                min(fits[side], key=lambda one: sum(_plain(values[one][key]) != _plain(tree.get(key)) for key in values[one]))
-                for side, tree in (("then", before), ("now", now))
-            ]
-            words.append("{0}={1} then, {0}={2} now".format(group, *then_and_now))
+    usual, groups = flat(configs.as_dict(schema())), configs.groups(command)
+    words, explained = list[str](), set[str]()
+    for group in sorted(groups, key=lambda one: (groups[one].place != configs.EVERYWHERE, -len(groups[one].place))):
+        options = {one: usual | configs.yaml_values(command, {group: one}) for one in configs.options(group)}
+        keys = [key for key in changed if key not in explained and len({str(one[key]) for one in options.values()}) > 1]
+        then, at_present = (_fitting_option(options, tree, keys) for tree in (before, now))
+        if len(keys) > 1 and then and at_present:
+            words.append(f"{group}={then} then, {group}={at_present} now")
             explained |= set(keys)
     return words, explained
+
+
+def _fitting_option(options: Mapping[str, Mapping[str, Any]], tree: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return the option with the values of `tree` for `keys`, and with most of its others; empty if none has them."""
+
+    def differences(option: str) -> int:
+        return sum(_plain(value) != _plain(tree.get(key)) for key, value in options[option].items())
+
+    fitting = [one for one, values in options.items() if all(_plain(values[k]) == _plain(tree.get(k)) for k in keys)]
+    return min(fitting, key=differences, default="")
 
 
 def _plain(value: Any) -> Any:

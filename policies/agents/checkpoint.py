@@ -20,11 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from dexgrasp import configs
+from dexgrasp.perception.observations import Layout, Term
 from dexgrasp.policies.networks.actor_critic import Architecture, GraspPolicy
 from dexgrasp.policies.networks.student import make_policy
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import TaskCfg
-from dexgrasp.perception.observations import Layout, Term
 from dexgrasp.sim.task.observations import observation_layouts
 from dexgrasp.utils.tensor_archive import ArchiveError, entry_names, read_archive, write_archive
 
@@ -264,7 +264,7 @@ def _stored_layouts(
     parts = {"teacher": "critic.normaliser.mean", stored.stage: "actor.normaliser.mean"}
     for group, name in parts.items():  # before networks of these sizes are made
         if group in layouts and (name not in weights or weights[name].numel() != layouts[group].size):
-            raise CheckpointError(f"{path}: its tensors are not those of the observation group '{group}' that it states")
+            raise CheckpointError(f"{path}: its tensors are not those of its observation group '{group}'")
     return layouts
 
 

@@ -20,9 +20,9 @@ from torch import Tensor
 from dexgrasp import configs
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
-from dexgrasp.policies.networks.actor_critic import observation_difference
 from dexgrasp.policies.deploy.bundle import CONTRACT, read_contract
 from dexgrasp.policies.deploy.shipped import PolicyNotFoundError, bundle_of, place
+from dexgrasp.policies.networks.actor_critic import observation_difference
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
@@ -109,7 +109,7 @@ def demand_observations(checkpoint: Checkpoint, task: GraspTask, group: str) -> 
     options = [f"plugins={','.join(config.get('plugins', ()))}"] if config.get("plugins") else []
     options += [f"task.class_name={trained.class_name}"] if trained.class_name != task.cfg.class_name else []
     options += [f"camera={trained.camera.mode}"] if trained.camera.live != task.cfg.camera.live else []
-    advice = f"give {' '.join(options)}, as in its training" if options else "give the hand and the task of its training"
+    advice = f"give {' '.join(options)}, as in its training" if options else "give hand and task of its training"
     raise ValueError(f"{checkpoint.path}: {found}: {advice}")
 
 

@@ -284,8 +284,8 @@ class Learner(ABC):
         """Start from the policy of another run, with new exploration and the other run's disturbances."""
         if difference := checkpoint.policy.architecture.difference(self.policy.architecture):
             raise CheckpointError(
-                f"{checkpoint.path} has other networks than this run: {difference}; give hand, plugins, task and hidden "
-                "as in its training"
+                f"{checkpoint.path} has other networks than this run: {difference}; give hand, plugins, task and "
+                "hidden as in its training"
             )
         self.policy.load_state_dict(checkpoint.policy.state_dict())
         self.policy.log_std.data.fill_(math.log(self.policy.init_std))
@@ -298,8 +298,8 @@ class Learner(ABC):
         data, task = read_checkpoint(path), self.env.task
         if difference := data.architecture.difference(self.policy.architecture):
             raise CheckpointError(
-                f"{path} has other networks than this run: {difference}; give the options of {path.parent}/config.yaml, "
-                "or choose another out="
+                f"{path} has other networks than this run: {difference}; give the options of "
+                f"{path.parent}/config.yaml, or choose another out="
             )
         if len(data.state.trials) != self.env.num_envs:
             raise CheckpointError(

@@ -31,7 +31,7 @@ from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import count_by, percentile, success_summary
 from dexgrasp.policies.evaluation.summary import print_scoreboard
-from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, has_trials, starts_of_trials
+from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, has_trials, log_resumed, starts_of_trials
 from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.run_directory import Run, default_path
 from dexgrasp.sim.objects import ObjectLibrary, open_library, shared_objects
@@ -126,12 +126,6 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
                     len(outcomes), counted(sum(outcome.success for outcome in stored), "success", "successes")
                 )
     return plan.select(stored), simulated
-
-
-def log_resumed(done: int, total: int) -> None:
-    """Log that a run goes on, and how many of its trials were finished before."""
-    if done:
-        log.info("goes on: %d of %s were finished", done, counted(total, "trial"))
 
 
 def code_of_trials(path: Path, facts: dict[str, Any], outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
