@@ -99,6 +99,10 @@ class Run:
         configs.save(cfg, self.path / "config.yaml")
         self._handler = _attach_log(self.path / "run.log")
 
+    def refuse_other_options(self, cfg: Any, may_differ: Collection[str]) -> None:
+        """Raise ValueError where options other than `may_differ` differ from those of the run in this folder."""
+        _refuse_changes(self.path, _changed_options(self.path, cfg, may_differ))
+
     @property
     def start(self) -> int:
         """Index of this start in `starts` of run.json."""
@@ -154,7 +158,7 @@ def default_path(command: str) -> Path:
 
 
 def _default_paths(command: str) -> Iterator[Path]:
-    stem = Path("runs") / f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    stem = Path("runs") / f"{output.words_of_kind(command).replace(' ', '-')}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     yield from (stem if n == 1 else Path(f"{stem}-{n}") for n in range(1, 1000))
 
 
@@ -249,13 +253,17 @@ def _refuse_difference(
         *changed_inputs(before.get("inputs", {}), {key: item["sha256"] for key, item in now["inputs"].items()}),
         *_changed_versions(before.get("versions", {}), now["versions"]),
     ]
+    _refuse_changes(path, changed)
+    if now["inputs"] and "inputs" not in before:
+        log.warning("%s is a run of an earlier version, which did not record its inputs: they are not compared", path)
+
+
+def _refuse_changes(path: Path, changed: Sequence[str]) -> None:
     if changed:
         raise ValueError(
             f"{path} holds another run ({', '.join(changed)}): choose another out=, or give force=true, "
             "which moves the old run aside and starts anew"
         )
-    if now["inputs"] and "inputs" not in before:
-        log.warning("%s is a run of an earlier version, which did not record its inputs: they are not compared", path)
 
 
 def _changed_options(path: Path, cfg: Any, may_differ: Collection[str]) -> list[str]:

@@ -58,6 +58,8 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
         ray_backend.find_cluster(cfg.cluster)  # before objects are read
     with Run.claim(cfg.out, EvaluateCfg) as run:
         cfg = apply_policy_config(cfg)
+        if has_trials(run.path):
+            run.refuse_other_options(cfg, MAY_DIFFER)  # before objects are read
         hand, library, inputs = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects), identify_inputs(cfg)
         run.record(cfg, inputs=inputs, may_differ=MAY_DIFFER if has_trials(run.path) else None)
         start_s = time.monotonic()

@@ -22,7 +22,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from dexgrasp import configs
 from dexgrasp.policies.agents import registry
-from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
+from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from dexgrasp.policies.agents.registry import BELONGS_TO_POLICY
 from dexgrasp.policies.algorithms.distillation import StudentPPO
 from dexgrasp.policies.algorithms.learner import Learner
@@ -178,12 +178,23 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
         result = _learn(_checked(cfg), Path(cfg.out), {})
     else:
         with Run.claim(cfg.out, TrainCfg, anew=cfg.resume == "never") as run:
-            cfg = _checked(cfg)
             begun = cfg.resume == "auto" and any((run.path / name).is_file() for name in ("last.zip", "best.zip"))
+            if begun:  # before policies and objects are read
+                run.refuse_other_options(reproduce_published_release(cfg) if cfg.reproduce_release else cfg, MAY_DIFFER)
+                _log_finished(cfg, run.path / "last.zip")
+            cfg = _checked(cfg)
             run.record(cfg, inputs=identify_inputs(cfg), may_differ=MAY_DIFFER if begun else None)
             result = _learn(cfg, run.path, run.facts)
     distributed.shutdown()
     return result
+
+
+def _log_finished(cfg: TrainCfg, last: Path) -> None:
+    """Log where a run has all its iterations: what follows reads and checks it, and trains nothing."""
+    if last.is_file():
+        done = read_checkpoint(last).state.iteration - int(cfg.stage == "student" or bool(cfg.init_checkpoint))
+        if done >= cfg.iterations:
+            log.info("finished: %d of %s were run; nothing is trained", done, counted(cfg.iterations, "iteration"))
 
 
 def _checked(cfg: TrainCfg) -> TrainCfg:
@@ -240,7 +251,9 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     if distributed.rank() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
     if stop.asked:
-        raise KeyboardInterrupt(f"stopped after iteration {learner.iterations_run}, the same with out={path} goes on")
+        raise KeyboardInterrupt(
+            f"stopped after iteration {learner.iterations_run}; the same command with out={path} goes on"
+        )
     if distributed.rank() == 0:
         print(summary(cfg, path, learner, done=steps <= learner.num_timesteps))
         if unfinished:
