@@ -108,7 +108,9 @@ def demand_observations(checkpoint: Checkpoint, task: GraspTask, group: str) -> 
     config, trained = checkpoint.training["config"], checkpoint.task
     options = [f"plugins={','.join(config.get('plugins', ()))}"] if config.get("plugins") else []
     options += [f"task.class_name={trained.class_name}"] if trained.class_name != task.cfg.class_name else []
-    options += [f"camera={trained.camera.mode}"] if trained.camera.live != task.cfg.camera.live else []
+    options += (
+        [f"camera={trained.camera.mode}"] if group == "student" and trained.camera.live != task.cfg.camera.live else []
+    )
     advice = f"give {' '.join(options)}, as in its training" if options else "give hand and task of its training"
     raise ValueError(f"{checkpoint.path}: {found}: {advice}")
 

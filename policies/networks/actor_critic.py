@@ -64,7 +64,7 @@ class Architecture:
 
 
 def observation_difference(group: str, expected: Mapping[str, int], given: Mapping[str, int]) -> str:
-    """Return the first difference between the terms that a policy expects and those of the task; else empty.
+    """Return the first difference between the terms that a policy expects and the given ones, or "".
 
     `expected`, `given`: sizes of the terms of the observation group, in order.
     """

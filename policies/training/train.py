@@ -288,7 +288,7 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
 
 
 def student_options(cfg: TrainCfg) -> list[str]:
-    """Return the `key=value` words that a student of the teacher of `cfg` needs: hand, task class, actions.
+    """Return the `key=value` words for a student of a teacher `cfg`: hand, task class, actions.
 
     Values that `recipe=student` has by itself are left out.
     """

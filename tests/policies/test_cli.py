@@ -387,7 +387,7 @@ def test_three_interruptions_give_130_without_a_traceback(tmp_path, delay_s):
         ("train recepie=teacher", "recipe", "recipe"),
         ("train recip=teacher", "recipe", "camera"),
         ("evaluate camra=latest", "camera", "randomization"),
-        ("evaluate fizics=turbo", "physics", "physics"),
+        ("evaluate phsyics=turbo", "physics", "physics"),
         ("evaluate task.camera.mod=latest", "task.camera.mode", "task.camera.mode"),
         ("train iter=3", "iterations", "recipe"),
     ],
