@@ -15,4 +15,6 @@ from .schema import UnknownKeyError as UnknownKeyError
 from .schema import as_dict as as_dict
 from .schema import from_dict as from_dict
 from .schema import known_keys as known_keys
+from .schema import typed as typed
+from .schema import unknown_key as unknown_key
 from .schema import upgrade as upgrade

@@ -60,7 +60,7 @@ def load(
         tree = _compose(name, [_hydra_word(group, option, composed[group]) for group, option in choices], root)
     for key, text in values:
         put(tree, key, text)
-    return build(schema, tree, name)
+    return build(schema, tree, name, tuple(composed))
 
 
 def load_option(schema: type[T], group: str, option: str, root: Path = ROOT) -> T:

@@ -56,9 +56,12 @@ def from_dict(schema: type[T], tree: Mapping[str, Any], name: str) -> T:
     return build(schema, upgrade(schema, tree, name), name)
 
 
-def build(schema: type[T], tree: Mapping[str, Any], name: str) -> T:
-    """Return the dataclass for plain values with names of this version. Raises ConfigError."""
-    return _Reader(name, schema).build(schema, tree, "")
+def build(schema: type[T], tree: Mapping[str, Any], name: str, groups: Sequence[str] = ()) -> T:
+    """Return the dataclass for plain values with names of this version. Raises ConfigError.
+
+    `groups`: words beside the keys that the command takes.
+    """
+    return _Reader(name, schema, groups).build(schema, tree, "")
 
 
 def as_dict(cfg: Any) -> dict[str, Any]:
@@ -66,6 +69,13 @@ def as_dict(cfg: Any) -> dict[str, Any]:
     if not dataclasses.is_dataclass(cfg) or isinstance(cfg, type):
         raise TypeError(f"a configuration is an instance of a dataclass, got {cfg!r}")
     return {field.name: _plain(getattr(cfg, field.name)) for field in dataclasses.fields(cfg)}
+
+
+def typed(value: Any) -> str:
+    """Return a plain value as it is written behind `key=` on the command line."""
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(typed, value))
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -275,6 +285,8 @@ class _Reader:
 
     name: str
     top: type
+    groups: Sequence[str] = ()
+    """Groups that the command takes beside its keys."""
 
     def build(self, schema: type[T], tree: Mapping[str, Any], prefix: str) -> T:
         """Return an instance of `schema`; `prefix` is its dotted place in the top dataclass."""
@@ -282,7 +294,8 @@ class _Reader:
         for key in tree:
             if key not in hints:
                 full = prefix + _deepest(str(key), tree[key])
-                raise UnknownKeyError(self._unknown(full, [prefix + known for known in hints]), full)
+                level = [prefix + known for known in hints]
+                raise unknown_key(self.name, full, level, known_keys(self.top), self.groups)
         given = {}
         for field in dataclasses.fields(schema):  # type: ignore[arg-type]
             hint, value = hints[field.name], tree.get(field.name, NOT_GIVEN)
@@ -376,14 +389,21 @@ class _Reader:
         ]
         return items if origin is list else tuple(items)
 
-    def _unknown(self, key: str, level: Sequence[str]) -> str:
-        everywhere = known_keys(self.top)
-        by_last_word = {known.rpartition(".")[2]: known for known in reversed(everywhere)}
-        suffixed = [known for known in everywhere if known.endswith(f".{key}")]
-        hint = f" Did you mean '{suffixed[0]}'?" if suffixed else did_you_mean(key, [*level, *everywhere])
-        if not hint and (near := nearest_names(key.rpartition(".")[2], by_last_word)):
-            hint = f" Did you mean '{by_last_word[near[0]]}'?"
-        return f"{self.name}: unknown key '{key}'.{hint} Known keys: {comma_separated(level)}"
+
+def unknown_key(
+    name: str, key: str, level: Sequence[str], everywhere: Sequence[str], groups: Sequence[str] = ()
+) -> UnknownKeyError:
+    """Return the error of a key that the command `name` does not have, with the nearest known one.
+
+    `level`: keys beside it; `everywhere`: all keys, dotted; `groups`: groups that the command takes.
+    """
+    top = list(dict.fromkeys([*level, *groups])) if "." not in key else list(level)
+    by_last_word = {known.rpartition(".")[2]: known for known in reversed(everywhere)}
+    suffixed = [known for known in everywhere if known.endswith(f".{key}")]
+    hint = f" Did you mean '{suffixed[0]}'?" if suffixed else did_you_mean(key, top) or did_you_mean(key, everywhere)
+    if not hint and (near := nearest_names(key.rpartition(".")[2], by_last_word)):
+        hint = f" Did you mean '{by_last_word[near[0]]}'?"
+    return UnknownKeyError(f"{name}: unknown key '{key}'.{hint} Known keys: {comma_separated(top)}", key)
 
 
 def _takes_none(hint: Any) -> bool:

@@ -28,6 +28,8 @@ from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("dexgrasp", "mujoco", "torch", "numpy", "onnxruntime")
+RECORD = ("run.json", "config.yaml", "run.log")
+"""Files that every run directory gets before its command begins."""
 RUN_JSON = "run.json of a command"
 WARP_PACKAGES = ("mujoco-warp", "warp-lang")
 """Further packages recorded for engine=warp."""
@@ -49,6 +51,7 @@ class Run:
         self._held = held
         self._handler: logging.Handler | None = None
         self._early = _collect_messages()
+        self._is_new = False
 
     @classmethod
     def claim(cls, out: str | Path | None, schema: type, anew: bool = False) -> "Run":
@@ -84,6 +87,7 @@ class Run:
         configuration, except for those (dotted) keys, otherwise ValueError: its results would mix two experiments.
         """
         before = read_facts(self.path)
+        self._is_new = not before and not any(self.path.glob("[!.]*"))
         facts = collect_facts(getattr(cfg, "seed", None))
         facts["versions"] |= versions(WARP_PACKAGES) if getattr(cfg, "engine", "cpu") == "warp" else {}
         facts |= {"kind": kind_of_run(type(cfg).__name__)}
@@ -97,6 +101,10 @@ class Run:
         configs.save(cfg, self.path / "config.yaml")
         self._handler = _attach_log(self.path / "run.log")
         _release(self._early, self._handler)
+
+    def refuse_other_options(self, cfg: Any, may_differ: Collection[str]) -> None:
+        """Raise ValueError where options other than `may_differ` differ from those of the run in this folder."""
+        _refuse_changes(self.path, _changed_options(self.path, cfg, may_differ))
 
     @property
     def start(self) -> int:
@@ -131,7 +139,16 @@ class Run:
             self._note("interrupted")
         elif error is not None:
             self._note(f"failed: {type(error).__name__}: {error}")
+        if self._is_new and isinstance(error, (ValueError, ImportError)):
+            self._remove_record()
         self.close()
+
+    def _remove_record(self) -> None:
+        """Remove the files of `record`, unless the folder holds a result: a refused command leaves nothing."""
+        files = [file for file in self.path.glob("[!.]*") if file.name not in RECORD]
+        if all(file.is_file() and not file.stat().st_size for file in files):
+            for file in (*files, *(self.path / name for name in RECORD)):
+                file.unlink(missing_ok=True)
 
     def _note(self, text: str) -> None:
         """Write a line to the log file only; the terminal shows it as the last line of the command."""
@@ -145,7 +162,7 @@ def default_path(command: str) -> Path:
 
 
 def _default_paths(command: str) -> Iterator[Path]:
-    stem = Path("runs") / f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    stem = Path("runs") / f"{output.words_of_kind(command).replace(' ', '-')}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
     yield from (stem if n == 1 else Path(f"{stem}-{n}") for n in range(1, 1000))
 
 
@@ -240,13 +257,17 @@ def _refuse_difference(
         *changed_inputs(before.get("inputs", {}), {key: item["sha256"] for key, item in now["inputs"].items()}),
         *_changed_versions(before.get("versions", {}), now["versions"]),
     ]
+    _refuse_changes(path, changed)
+    if now["inputs"] and "inputs" not in before:
+        log.warning("%s is a run of an earlier version, which did not record its inputs: they are not compared", path)
+
+
+def _refuse_changes(path: Path, changed: Sequence[str]) -> None:
     if changed:
         raise ValueError(
             f"{path} holds another run ({', '.join(changed)}): choose another out=, or give force=true, "
             "which moves the old run aside and starts anew"
         )
-    if now["inputs"] and "inputs" not in before:
-        log.warning("%s is a run of an earlier version, which did not record its inputs: they are not compared", path)
 
 
 def _changed_options(path: Path, cfg: Any, may_differ: Collection[str]) -> list[str]:
@@ -257,7 +278,40 @@ def _changed_options(path: Path, cfg: Any, may_differ: Collection[str]) -> list[
     before = usual | flat(configs.upgrade(type(cfg), configs.read_plain(saved), str(saved)))
     now = flat(configs.as_dict(cfg))
     changed = [key for key in now | before if key not in may_differ and now.get(key) != before.get(key)]
-    return [f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in changed]
+    words, explained = _changed_groups(type(cfg), changed, before, now)
+    alone = [key for key in changed if key not in explained]
+    return [*words, *(f"{key}: {before.get(key)!r} then, {now.get(key)!r} now" for key in alone)]
+
+
+def _changed_groups(
+    schema: type, changed: Sequence[str], before: Mapping[str, Any], now: Mapping[str, Any]
+) -> tuple[list[str], set[str]]:
+    """Return the groups of which other options explain two or more changed keys, in words, and these keys."""
+    command = output.words_of_kind(kind_of_run(schema.__name__)).replace(" ", "_")
+    usual, groups = flat(configs.as_dict(schema())), configs.groups(command)
+    words, explained = list[str](), set[str]()
+    for group in sorted(groups, key=lambda one: (groups[one].place != configs.EVERYWHERE, -len(groups[one].place))):
+        options = {one: usual | configs.yaml_values(command, {group: one}) for one in configs.options(group)}
+        keys = [key for key in changed if key not in explained and len({str(one[key]) for one in options.values()}) > 1]
+        then, at_present = (_fitting_option(options, tree, keys) for tree in (before, now))
+        if len(keys) > 1 and then and at_present:
+            words.append(f"{group}={then} then, {group}={at_present} now")
+            explained |= set(keys)
+    return words, explained
+
+
+def _fitting_option(options: Mapping[str, Mapping[str, Any]], tree: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return the option with the values of `tree` for `keys`, and with most of its others; empty if none has them."""
+
+    def differences(option: str) -> int:
+        return sum(_plain(value) != _plain(tree.get(key)) for key, value in options[option].items())
+
+    fitting = [one for one, values in options.items() if all(_plain(values[k]) == _plain(tree.get(k)) for k in keys)]
+    return min(fitting, key=differences, default="")
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def changed_inputs(before: Mapping[str, Mapping[str, str]], now: Mapping[str, str]) -> list[str]:

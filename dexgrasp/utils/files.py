@@ -10,6 +10,7 @@ import fcntl
 import glob
 import json
 import os
+import re
 import shutil
 import socket
 import sys
@@ -194,13 +195,14 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors_name(path: str | Path) -> Iterator[None]:
-    """Add the path to errors of the disk in the block that name none, or the unfinished file beside it."""
+    """Let errors of the disk in the block name the file as it is called when it is finished, `path` where none is."""
     try:
         yield
     except OSError as error:
-        if error.errno in _DISK_ERRORS and Path(error.filename or PARTIAL).name.startswith(PARTIAL):
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
-        raise
+        if error.errno not in _DISK_ERRORS:
+            raise
+        name = re.sub(rf"{re.escape(PARTIAL)}\d+-", "", os.fsdecode(error.filename or path))
+        raise OSError(error.errno, os.strerror(error.errno), name) from error
 
 
 def cache_folder() -> Path:

@@ -31,8 +31,13 @@ def safe_name(name: str, key: str) -> str:
 
 
 def nearest_names(word: str, known: Iterable[object], most: int = 1) -> list[str]:
-    """Return the known names most like `word`, the nearest first, at most `most`; none below SIMILARITY."""
-    return get_close_matches(word, [str(name) for name in known], n=most, cutoff=SIMILARITY)
+    """Return the known names most like `word`, the nearest first, at most `most`.
+
+    None is below SIMILARITY; without any, names that begin with the word.
+    """
+    names = [str(name) for name in known]
+    begun = [name for name in names if len(word) > 1 and name.startswith(word)]
+    return get_close_matches(word, names, n=most, cutoff=SIMILARITY) or begun[:most]
 
 
 def did_you_mean(word: str, known: Iterable[object], most: int = 1) -> str:

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dexgrasp import configs
+from dexgrasp.perception.observations import Layout, Term
 from dexgrasp.policies.networks.actor_critic import Architecture, GraspPolicy
 from dexgrasp.policies.networks.student import make_policy
 from dexgrasp.sim.robots.hand import HandSpec
@@ -211,7 +212,10 @@ def config_of(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
 
 def build_policy(path: Path, data: CheckpointData, hand: HandSpec, task: TaskCfg) -> GraspPolicy:
     """Build the policy of a checkpoint, if its networks are those of the hand and the task."""
-    stored, layouts = data.architecture, observation_layouts(hand, task.camera.live)
+    stored, weights = data.architecture, data.group("policy")
+    layouts = observation_layouts(hand, task.camera.live)
+    if task.class_name != TaskCfg().class_name:  # its own terms are compared with those of the task that it acts in
+        layouts = _stored_layouts(path, stored, weights, layouts)
     known = {
         group: {term.name: term.size for term in layouts[group].terms}
         for group in stored.observations
@@ -224,8 +228,9 @@ def build_policy(path: Path, data: CheckpointData, hand: HandSpec, task: TaskCfg
         )
     wanted = replace(stored, observations=known, num_actions=6 + len(hand.joint_names))
     if difference := stored.difference(wanted):
-        raise CheckpointError(f"{path} is not a {stored.stage} of {hand.name} and its task: {difference}")
-    weights = data.group("policy")
+        raise CheckpointError(
+            f"{path} is not a {stored.stage} of {hand.name} and its task: {difference}; {_remedy(data.manifest)}"
+        )
     widths = _widths(weights)
     if widths != list(stored.hidden):  # before networks of these sizes are made
         raise CheckpointError(
@@ -238,6 +243,38 @@ def build_policy(path: Path, data: CheckpointData, hand: HandSpec, task: TaskCfg
         why = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path}: its tensors are not those of a {stored.stage}: {why}") from error
     return policy.eval()
+
+
+def _stored_layouts(
+    path: Path, stored: Architecture, weights: Mapping[str, Tensor], usual: Mapping[str, Layout]
+) -> dict[str, Layout]:
+    """Return the layouts that a checkpoint states; `usual`: those of GraspTask, whose terms keep unit and scale.
+
+    Raises CheckpointError where they are not those of its tensors.
+    """
+    layouts = {}
+    for group, sizes in stored.observations.items():
+        known = {term.name: term for term in usual[group].terms} if group in usual else {}
+        layouts[group] = Layout(
+            tuple(
+                known[name] if name in known and known[name].size == size else Term(name, size, "1")
+                for name, size in sizes.items()
+            )
+        )
+    parts = {"teacher": "critic.normaliser.mean", stored.stage: "actor.normaliser.mean"}
+    for group, name in parts.items():  # before networks of these sizes are made
+        if group in layouts and (name not in weights or weights[name].numel() != layouts[group].size):
+            raise CheckpointError(f"{path}: its tensors are not those of its observation group '{group}'")
+    return layouts
+
+
+def _remedy(manifest: Mapping[str, Any]) -> str:
+    """Return what to do where the observations or actions of a policy are not those of its hand and task."""
+    config = manifest.get("config")
+    plugins = config.get("plugins") if isinstance(config, dict) else None
+    if isinstance(plugins, (list, tuple)) and plugins:
+        return f"it was trained with plugins={','.join(map(str, plugins))}: if you trust that code, add it"
+    return "the hand or the task has changed since its training: take the files of its training, or train it again"
 
 
 def _widths(weights: Mapping[str, Tensor]) -> list[int]:

@@ -22,6 +22,7 @@ from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
 from dexgrasp.policies.deploy.bundle import CONTRACT, read_contract
 from dexgrasp.policies.deploy.shipped import PolicyNotFoundError, bundle_of, place
+from dexgrasp.policies.networks.actor_critic import observation_difference
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
@@ -99,6 +100,21 @@ def find_policy(
     raise PolicyNotFoundError(name, key, expected, also)
 
 
+def demand_observations(checkpoint: Checkpoint, task: GraspTask, group: str) -> None:
+    """Raise ValueError unless the task gives the observation group that a policy reads; say what to do."""
+    given = {term.name: term.size for term in task.layouts[group].terms}
+    if not (found := observation_difference(group, checkpoint.policy.architecture.observations[group], given)):
+        return
+    config, trained = checkpoint.training["config"], checkpoint.task
+    options = [f"plugins={','.join(config.get('plugins', ()))}"] if config.get("plugins") else []
+    options += [f"task.class_name={trained.class_name}"] if trained.class_name != task.cfg.class_name else []
+    options += (
+        [f"camera={trained.camera.mode}"] if group == "student" and trained.camera.live != task.cfg.camera.live else []
+    )
+    advice = f"give {' '.join(options)}, as in its training" if options else "give hand and task of its training"
+    raise ValueError(f"{checkpoint.path}: {found}: {advice}")
+
+
 class CheckpointAgent(ActorAgent):
     """Policy of the mean actions of a checkpoint."""
 
@@ -107,11 +123,7 @@ class CheckpointAgent(ActorAgent):
             raise ValueError(
                 f"{checkpoint.path} was trained with {checkpoint.hand.name}, the task has {task.hand.name}"
             )
-        size, given = len(checkpoint.actor.normaliser.mean), task.layouts[checkpoint.stage].size  # pyright: ignore
-        if size != given:
-            raise ValueError(
-                f"{checkpoint.path} observes {size} values, the task gives {given}: another task.camera.mode?"
-            )
+        demand_observations(checkpoint, task, checkpoint.stage)
         super().__init__(checkpoint.actor.to(task.device), task)
 
 

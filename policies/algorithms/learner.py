@@ -282,8 +282,11 @@ class Learner(ABC):
 
     def start_from(self, checkpoint: Checkpoint) -> None:
         """Start from the policy of another run, with new exploration and the other run's disturbances."""
-        if difference := self.policy.architecture.difference(checkpoint.policy.architecture):
-            raise CheckpointError(f"{checkpoint.path} has other networks than this run: {difference}")
+        if difference := checkpoint.policy.architecture.difference(self.policy.architecture):
+            raise CheckpointError(
+                f"{checkpoint.path} has other networks than this run: {difference}; give hand, plugins, task and "
+                "hidden as in its training"
+            )
         self.policy.load_state_dict(checkpoint.policy.state_dict())
         self.policy.log_std.data.fill_(math.log(self.policy.init_std))
         self.curriculum = CurriculumState(level=checkpoint.state.level)
@@ -293,8 +296,11 @@ class Learner(ABC):
     def resume(self, path: Path) -> Self:
         """Continue from a checkpoint of a learner with these settings: open again the episodes that were open."""
         data, task = read_checkpoint(path), self.env.task
-        if difference := self.policy.architecture.difference(data.architecture):
-            raise CheckpointError(f"{path} has other networks than this run: {difference}")
+        if difference := data.architecture.difference(self.policy.architecture):
+            raise CheckpointError(
+                f"{path} has other networks than this run: {difference}; give the options of "
+                f"{path.parent}/config.yaml, or choose another out="
+            )
         if len(data.state.trials) != self.env.num_envs:
             raise CheckpointError(
                 f"{path} holds {len(data.state.trials)} environments, this run has {self.env.num_envs}"

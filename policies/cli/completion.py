@@ -6,6 +6,8 @@ configurations and from names of files; nothing heavy is imported.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from glob import escape, glob
+from pathlib import Path
 from typing import Literal
 
 from dexgrasp import assets
@@ -85,7 +87,7 @@ def candidates(commands: Sequence[CliCommand], line: str = "") -> list[str]:
         elif "=" in last:
             found = _values(command, last.partition("=")[0])
         else:
-            found = [*_positionals(command, given), *_names(command, last), "config="]
+            found = [*_positionals(command, given), *_folders(command, last), *_names(command, last), "config="]
             found += ["force=true "] if "out=" in found else []
     except ImportError:
         found = []
@@ -129,6 +131,14 @@ def _positionals(command: CliCommand, given: Sequence[str]) -> list[str]:
         return []
     found = {key.name: key for key in keys(command.schema, command.config)}
     return [f"{value} " for value in _choices(found[places[len(bare)]])]
+
+
+def _folders(command: CliCommand, last: str) -> list[str]:
+    """Return the folders that begin with `last`, where words without a key are paths."""
+    places = [place.removesuffix("...") for place in command.positional]
+    if not last or not any(key.name in places and not _choices(key) for key in keys(command.schema, command.config)):
+        return []
+    return [f"{path}/" for path in sorted(glob(f"{escape(last)}*")) if Path(path).is_dir()]
 
 
 def _values(command: CliCommand, name: str) -> list[str]:

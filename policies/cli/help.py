@@ -9,7 +9,7 @@ from dexgrasp import assets, configs
 from dexgrasp.policies.cli import sweep
 from dexgrasp.policies.cli.commands import GROUPS, CliCommand
 from dexgrasp.policies.cli.option_docs import REQUIRED, OptionHelp, keys
-from dexgrasp.utils.text import comma_separated, did_you_mean
+from dexgrasp.utils.text import comma_separated, counted, did_you_mean
 
 SECTIONS = {
     "Policy": "recipe camera_file bag policy a b teacher init_checkpoint variants budget",
@@ -129,7 +129,7 @@ def _footer(command: CliCommand, known: Sequence[OptionHelp], shown: Sequence[Op
         below = Counter(name.rpartition(".")[0] for name in hidden if "." in name)
         prefixes = [f"{prefix}.* ({count})" for prefix, count in below.items()]
         own = sum("." not in name for name in hidden)
-        more = comma_separated([*prefixes, *([f"{own} advanced ones"] if own else [])])
+        more = comma_separated([*prefixes, *([counted(own, "advanced key")] if own else [])])
         lines += [textwrap.fill(f"{len(hidden)} more keys: {more}", _width(), subsequent_indent="  ")]
         example = next((name for name in ("task.reward", *below) if name in below), "")
         ways = {f"--help {example}": "the keys below a prefix"} if example else {}
@@ -137,8 +137,10 @@ def _footer(command: CliCommand, known: Sequence[OptionHelp], shown: Sequence[Op
         width = max(map(len, ways)) + 2
         lines += [f"  dexgrasp {command.words} {flag:<{width}}{text}" for flag, text in ways.items()]
     writes = any(key.name == "out" for key in known)
-    words = (*EVERY_COMMAND, *((FORCE,) if writes else ()), *(() if sweep.refusal(command) else (SWEEP,)))
-    lines += ["Also taken", *(f"  {word:<26}{text}" for word, text in words)]
+    general = EVERY_COMMAND if len(known) > 1 else ()  # one key is shorter than a saved configuration
+    words = (*general, *((FORCE,) if writes else ()), *(() if sweep.refusal(command) else (SWEEP,)))
+    if words:
+        lines += ["Also taken", *(f"  {word:<26}{text}" for word, text in words)]
     return "\n".join(lines)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from dexgrasp import configs
+from dexgrasp.configs.renamed_keys import RENAMED_GROUPS, RENAMED_KEYS
 from dexgrasp.configs.schema import fields
 from dexgrasp.policies.cli import completion, help, preflight, saved_config, sweep
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
@@ -202,11 +203,25 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 def _run(command: CliCommand, words: Sequence[str]) -> int:
+    _refuse_blanks(words)
     flags = [word for word in words if word in FLAGS]
     force, rest = _split_force(command, [word for word in words if word not in FLAGS])
     overrides = _renamed(command, _name_positionals(command, rest))
     with forced(force):
         return _run_words(command, overrides, flags)
+
+
+def _refuse_blanks(words: Sequence[str]) -> None:
+    """Raise ConfigError for `key = value`, `key =value` and `key= value`: a shell makes several words of them."""
+    for i, word in enumerate(words):
+        after = words[i + 1] if i + 1 < len(words) and not words[i + 1].startswith("-") else ""
+        if word.startswith("="):
+            key, value = words[i - 1] if i else "KEY", word[1:] or after
+        elif word.endswith("=") and word.count("=") == 1 and after and "=" not in after:
+            key, value = word[:-1], after
+        else:
+            continue
+        raise configs.ConfigError(f"no blanks around =: write {key}={value}")
 
 
 def _run_words(command: CliCommand, overrides: Sequence[str], flags: Sequence[str]) -> int:
@@ -276,6 +291,7 @@ def _takes(command: CliCommand, key: str) -> bool:
 
 
 def _load(command: CliCommand, overrides: Sequence[str]) -> Any:
+    _check_keys(command, overrides)
     schema = _resolve(command.schema)
     values = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
     given = [name for value in values for name in plugin_names(value)]
@@ -292,6 +308,37 @@ def _load(command: CliCommand, overrides: Sequence[str]) -> Any:
     except configs.ConfigError as error:
         source = next(word for word in words if word.startswith("config="))
         raise configs.ConfigError(f"{error} (values of {source} and of the words behind it)") from error
+
+
+def _check_keys(command: CliCommand, overrides: Sequence[str]) -> None:
+    """Raise ConfigError for keys and options of groups that the command does not have.
+
+    They are read from the source, before torch and MuJoCo are imported. Former names are left to `configs.load`.
+    """
+    known = keys(command.schema, command.config)
+    groups, leaves = configs.groups(command.config), [key.name for key in known if key.kind != "group"]
+    _chosen_options(command, [word for word in overrides if word.partition("=")[0] in groups])
+    former = {old.rpartition(".")[2] for old in (*RENAMED_KEYS, *RENAMED_GROUPS)} | {"config"}
+    for word in overrides:
+        key, equals, _ = word.partition("=")
+        key = key.lstrip("+").strip()
+        if not equals or not key or key in groups:
+            continue
+        prefix = ""
+        for part in key.split("."):
+            below = list(dict.fromkeys(prefix + _first(leaf, prefix) for leaf in leaves if leaf.startswith(prefix)))
+            if part in former and prefix + part not in below:
+                break
+            if prefix + part not in below:
+                raise configs.unknown_key(command.config, key, below, leaves, tuple(groups))
+            if prefix + part in leaves:
+                break
+            prefix += f"{part}."
+
+
+def _first(key: str, prefix: str) -> str:
+    """Return the part of a dotted key behind `prefix`."""
+    return key.removeprefix(prefix).partition(".")[0]
 
 
 def _name_positionals(command: CliCommand, words: Sequence[str]) -> list[str]:

@@ -77,16 +77,10 @@ def _differing(config: Config, words: list[str]) -> list[str]:
         log.setLevel(level)
     given, wanted = flat(configs.as_dict(cfg)), flat(dict(config))
     return [
-        f"{key}={_typed(wanted[key])}"
+        f"{key}={configs.typed(wanted[key])}"
         for key in given
         if key in wanted and key not in ("policy", *NO_CONDITION) and given[key] != wanted[key]
     ]
-
-
-def _typed(value: Any) -> str:
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(_typed, value))
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _nearest_option(config: Config, group: str, place: str) -> str:

@@ -31,7 +31,7 @@ from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import count_by, percentile, success_summary
 from dexgrasp.policies.evaluation.summary import print_scoreboard
-from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, has_trials, starts_of_trials
+from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, has_trials, log_resumed, starts_of_trials
 from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.run_directory import Run, default_path
 from dexgrasp.sim.objects import ObjectLibrary, open_library, shared_objects
@@ -58,6 +58,8 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
         ray_backend.find_cluster(cfg.cluster)  # before objects are read
     with Run.claim(cfg.out, EvaluateCfg) as run:
         cfg = apply_policy_config(cfg)
+        if has_trials(run.path):
+            run.refuse_other_options(cfg, MAY_DIFFER)  # before objects are read
         hand, library, inputs = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects), identify_inputs(cfg)
         run.record(cfg, inputs=inputs, may_differ=MAY_DIFFER if has_trials(run.path) else None)
         start_s = time.monotonic()
@@ -106,6 +108,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
     log_of_blocks.resume()
     simulated = 0
     total = cfg.trials * len(cfg.disturbances())
+    log_resumed(len(plan.select(stored)), total)
     with Progress(total, "evaluate", done=min(len(stored), total)) as progress:
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
             log.info(

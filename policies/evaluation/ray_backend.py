@@ -27,7 +27,14 @@ import torch
 from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.episodes import play
-from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, ParquetStore, Row, TrialBlock
+from dexgrasp.policies.evaluation.trial_store import (
+    BlockLog,
+    JsonLinesStore,
+    ParquetStore,
+    Row,
+    TrialBlock,
+    log_resumed,
+)
 from dexgrasp.policies.run_directory import Run, git_state, versions
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.robots.hand import HandSpec
@@ -68,7 +75,9 @@ def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, run: Run) -> tuple[list
     todo, simulated = plan.remaining(stored), 0
     known = {(outcome.disturbance, outcome.trial) for outcome in stored}
     done, won = len(plan.select(stored)), sum(outcome.success for outcome in stored)
-    with Progress(cfg.trials * len(cfg.disturbances()), "evaluate", done) as progress:
+    total = cfg.trials * len(cfg.disturbances())
+    log_resumed(done, total)
+    with Progress(total, "evaluate", done) as progress:
         for block, rows in _spread(cfg, library, todo) if todo else ():
             log_of_blocks.append(block)
             fresh = [row for row in rows if (row["disturbance"], row["trial"]) not in known]

@@ -9,6 +9,7 @@ BlockLog         RUN/blocks.jsonl: one line per block, with the start of the com
 """
 
 import json
+import logging
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -18,7 +19,9 @@ from typing import Any, Protocol
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.files import append_text, remove_partials, write_bytes, write_text
 from dexgrasp.utils.readers import DamagedFileError, parse_json, reading, regular_bytes
-from dexgrasp.utils.text import shown
+from dexgrasp.utils.text import counted, shown
+
+log = logging.getLogger("dexgrasp")
 
 COLUMNS = {
     "object": "string",
@@ -285,3 +288,9 @@ def _to_line(row: Row) -> str:
     """Return one line of trials.jsonl; numbers that are not finite become null."""
     plain = {key: None if isinstance(row[key], float) and not math.isfinite(row[key]) else row[key] for key in FIELDS}
     return json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def log_resumed(done: int, total: int) -> None:
+    """Log that a run goes on, and how many of its trials were finished before."""
+    if done:
+        log.info("goes on: %d of %s were finished", done, counted(total, "trial"))

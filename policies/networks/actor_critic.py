@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from dexgrasp.perception.observations import Layout
 from dexgrasp.utils import distributed
+from dexgrasp.utils.text import counted
 
 MAX_NORMALISED = 5.0
 """Normalised observations are clipped to so many standard deviations."""
@@ -49,19 +50,41 @@ class Architecture:
             raise ValueError(f"init_std must be positive, got {self.init_std}")
 
     def difference(self, other: "Architecture") -> str:
-        """Return the first difference of the two networks' shapes as text; empty where they agree."""
+        """Return the first difference between this stored policy and what hand and task give (`other`).
+
+        Empty where they agree.
+        """
         for group in sorted(set(self.observations) & set(other.observations)):
-            ours, theirs = self.observations[group], other.observations[group]
-            for name in {**ours, **theirs}:
-                if ours.get(name) != theirs.get(name):
-                    sizes = [f"{size} values" if size else "is missing" for size in (ours.get(name), theirs.get(name))]
-                    return f"{group} observation '{name}': {sizes[0]} and {sizes[1]}"
-            if list(ours) != list(theirs):
-                return f"{group} observations are in another order"
+            if found := observation_difference(group, self.observations[group], other.observations[group]):
+                return found
         for name in ("stage", "num_actions", "hidden", "encoder"):
             if getattr(self, name) != getattr(other, name):
-                return f"{name}: {getattr(self, name)} and {getattr(other, name)}"
+                return f"the policy has {name}={getattr(self, name)}, here it is {getattr(other, name)}"
         return ""
+
+
+def observation_difference(group: str, expected: Mapping[str, int], given: Mapping[str, int]) -> str:
+    """Return the first difference between the terms that a policy expects and the given ones, or "".
+
+    `expected`, `given`: sizes of the terms of the observation group, in order.
+    """
+    for name in {**expected, **given}:
+        if expected.get(name) != given.get(name):
+            return (
+                f"in the observation group '{group}' the policy expects {_term_size(expected, name)}, "
+                f"the task gives {_term_size(given, name)}"
+            )
+    if list(expected) == list(given):
+        return ""
+    return (
+        f"in the observation group '{group}' the policy expects the order {', '.join(expected)}, "
+        f"the task gives {', '.join(given)}"
+    )
+
+
+def _term_size(terms: Mapping[str, int], name: str) -> str:
+    """Return the size of an observation term in words: "3 values of 'object_up'"."""
+    return f"{counted(terms[name], 'value')} of '{name}'" if name in terms else f"no '{name}'"
 
 
 class Normaliser(nn.Module):

@@ -10,6 +10,7 @@ Builds the learner of a training run: a new one, one that resumes, or one that s
 
 import logging
 import os
+import shlex
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 
 from dexgrasp import configs
 from dexgrasp.policies.agents import registry
-from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
+from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
 from dexgrasp.policies.agents.registry import BELONGS_TO_POLICY
 from dexgrasp.policies.algorithms.distillation import StudentPPO
 from dexgrasp.policies.algorithms.learner import Learner
@@ -63,7 +64,7 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     if cfg.stage == "teacher":
         learner = GraspPPO(env, **options)
     else:
-        teacher = load_teacher(cfg, env.task.device)
+        teacher = load_teacher(cfg, env.task)
         if cfg.init_from_teacher:
             options["hidden"] = teacher.hidden
         learner = StudentPPO(
@@ -85,9 +86,11 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     return learner
 
 
-def load_teacher(cfg: TrainCfg, device: torch.device | str = "cpu") -> GraspPolicy:
-    """Return the policy that labels the student's observations."""
-    return find_compatible_checkpoint(cfg, "teacher").policy.to(device)
+def load_teacher(cfg: TrainCfg, task: GraspTask) -> GraspPolicy:
+    """Return the policy that labels the student's observations in `task`."""
+    checkpoint = find_compatible_checkpoint(cfg, "teacher")
+    registry.demand_observations(checkpoint, task, "teacher")
+    return checkpoint.policy.to(task.device)
 
 
 def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
@@ -108,10 +111,16 @@ def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
         raise ValueError(f"{key}: {error}") from error
     if checkpoint.stage != stage:
         raise ValueError(f"{key}: {path} is a {checkpoint.stage}, a {stage} is needed")
-    there = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side} | _action_semantics(checkpoint.task)
+    there: dict[str, Any] = {"hand": checkpoint.hand.name, "side": checkpoint.hand.side}
+    there |= _action_semantics(checkpoint.task)
     here = {"hand": HandSpec.load(cfg.hand).name, "side": cfg.side} | _action_semantics(cfg.task)
-    if differ := [f"{item}: {there[item]} there, {here[item]} here" for item in here if here[item] != there[item]]:
-        raise ValueError(f"{key}: {checkpoint.path} was trained for something else ({', '.join(differ)})")
+    if keys := [item for item in here if here[item] != there[item]]:
+        differ = ", ".join(f"{item}: {there[item]} there, {here[item]} here" for item in keys)
+        wanted = flat(configs.as_dict(checkpoint.task), "task.") | checkpoint.training["config"]
+        words = shlex.join(f"{item}={configs.typed(wanted[item])}" for item in keys)
+        raise ValueError(
+            f"{key}: {checkpoint.path} was trained for something else ({differ}): give {words}, or another {key}"
+        )
     return checkpoint
 
 
@@ -169,12 +178,23 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
         result = _learn(_checked(cfg), Path(cfg.out), {})
     else:
         with Run.claim(cfg.out, TrainCfg, anew=cfg.resume == "never") as run:
-            cfg = _checked(cfg)
             begun = cfg.resume == "auto" and any((run.path / name).is_file() for name in ("last.zip", "best.zip"))
+            if begun:  # before policies and objects are read
+                run.refuse_other_options(reproduce_published_release(cfg) if cfg.reproduce_release else cfg, MAY_DIFFER)
+                _log_finished(cfg, run.path / "last.zip")
+            cfg = _checked(cfg)
             run.record(cfg, inputs=identify_inputs(cfg), may_differ=MAY_DIFFER if begun else None)
             result = _learn(cfg, run.path, run.facts)
     distributed.shutdown()
     return result
+
+
+def _log_finished(cfg: TrainCfg, last: Path) -> None:
+    """Log where a run has all its iterations: what follows reads and checks it, and trains nothing."""
+    if last.is_file():
+        done = read_checkpoint(last).state.iteration - int(cfg.stage == "student" or bool(cfg.init_checkpoint))
+        if done >= cfg.iterations:
+            log.info("finished: %d of %s were run; nothing is trained", done, counted(cfg.iterations, "iteration"))
 
 
 def _checked(cfg: TrainCfg) -> TrainCfg:
@@ -231,7 +251,9 @@ def _learn(cfg: TrainCfg, path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     if distributed.rank() == 0 and (path / "progress.csv").is_file():
         draw_curves(path / "progress.csv", path / "curves.png")
     if stop.asked:
-        raise KeyboardInterrupt(f"stopped after iteration {learner.iterations_run}, the same with out={path} goes on")
+        raise KeyboardInterrupt(
+            f"stopped after iteration {learner.iterations_run}; the same command with out={path} goes on"
+        )
     if distributed.rank() == 0:
         print(summary(cfg, path, learner, done=steps <= learner.num_timesteps))
         if unfinished:
@@ -248,9 +270,10 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
         low, high = (100 * end for end in result["wilson95"])
         count = f"{result['successes']} of {counted(result['trials'], 'trial')}; 95 % interval {low:.1f} – {high:.1f} %"
         best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
+    plugins = [f"plugins={configs.typed(cfg.plugins)}"] if cfg.plugins else []
     following = {
-        "teacher": f"dexgrasp train recipe=student teacher={path}",
-        "student": f"dexgrasp export policy={path} out={path / 'bundle'}",
+        "teacher": ["train", "recipe=student", f"teacher={path}", *student_options(cfg), *plugins],
+        "student": ["export", f"policy={path}", f"out={path / 'bundle'}", *plugins],
     }[cfg.stage]
     more = f"the same command with out={path}" + (" and a greater iterations=" if done else "")
     return "\n".join(
@@ -258,10 +281,21 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
             f"iterations       {learner.iterations_run}; to go on: {more}",
             f"best validation  {best}",
             f"curves           {path / 'curves.png'}",
-            f"next             dexgrasp evaluate policy={path}",
-            f"                 {following}",
+            f"next             {shlex.join(['dexgrasp', 'evaluate', f'policy={path}', *plugins])}",
+            f"                 {shlex.join(['dexgrasp', *following])}",
         )
     )
+
+
+def student_options(cfg: TrainCfg) -> list[str]:
+    """Return the `key=value` words for a student of a teacher `cfg`: hand, task class, actions.
+
+    Values that `recipe=student` has by itself are left out.
+    """
+    usual = flat(configs.as_dict(configs.load(TrainCfg, "train", ["recipe=student"])))
+    given = flat(configs.as_dict(cfg))
+    keys = ["hand", "side", "task.class_name", *_action_semantics(cfg.task)]
+    return [f"{key}={configs.typed(given[key])}" for key in keys if given[key] != usual[key]]
 
 
 def reproduce_published_release(cfg: TrainCfg) -> TrainCfg:

@@ -240,6 +240,7 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
     ("words", "message"),
     [
         (["evalaute"], "dexgrasp: error: no command 'evalaute'. Did you mean 'evaluate'? Known: "),
+        (["eval"], "dexgrasp: error: no command 'eval'. Did you mean 'evaluate'? Known: "),
         (["objects", "improt"], "dexgrasp: error: no command 'objects improt'. Did you mean 'objects import'? Known: "),
     ],
 )
@@ -381,3 +382,48 @@ def test_three_interruptions_give_130_without_a_traceback(tmp_path, delay_s):
     _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT), err  # a shell shows 130 for both
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("words", "hint", "listed"),
+    [
+        ("train recepie=teacher", "recipe", "recipe"),
+        ("train recip=teacher", "recipe", "camera"),
+        ("evaluate camra=latest", "camera", "randomization"),
+        ("evaluate phsyics=turbo", "physics", "physics"),
+        ("evaluate task.camera.mod=latest", "task.camera.mode", "task.camera.mode"),
+        ("train iter=3", "iterations", "recipe"),
+    ],
+)
+def test_a_mistyped_key_or_group_is_refused_before_heavy_imports(words, hint, listed, capsys, monkeypatch):
+    monkeypatch.setattr(cli, "_resolve", lambda path: pytest.fail(f"imported {path}"))
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert f" Did you mean '{hint}'?" in error
+    assert listed in error.partition("Known keys: ")[2].strip().split(", ")
+
+
+def test_the_loader_suggests_and_lists_groups_as_well():
+    with pytest.raises(configs.UnknownKeyError, match=r"Did you mean 'camera'\? Known keys: .*randomization"):
+        configs.load(cli._resolve("dexgrasp.policies.evaluation.config:EvaluateCfg"), "evaluate", ["camra=latest"])
+
+
+@pytest.mark.parametrize(
+    ("words", "right"),
+    [
+        ("evaluate policy = allegro/student", "policy=allegro/student"),
+        ("evaluate policy =allegro/student", "policy=allegro/student"),
+        ("evaluate policy= allegro/student trials=3", "policy=allegro/student"),
+        ("compare a = b", "a=b"),
+        ("train = 3", "KEY=3"),
+    ],
+)
+def test_blanks_around_an_equals_sign_are_named(words, right, capsys):
+    command, *rest = words.split()
+    assert main([command, *rest]) == 2
+    assert capsys.readouterr().err == f"dexgrasp {command}: error: no blanks around =: write {right}\n"
+
+
+def test_an_empty_value_before_another_key_stays_a_value(capsys):
+    assert main(["completion", "shell=", "--cfg"]) == 2
+    assert "no blanks" not in capsys.readouterr().err

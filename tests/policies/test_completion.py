@@ -139,3 +139,12 @@ def test_a_request_imports_nothing_heavy():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert "policy=leap/student " in done.stdout.split("\n")
+
+
+def test_a_command_that_takes_runs_offers_folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/a").mkdir(parents=True)
+    (tmp_path / "runner.txt").write_text("")
+    assert candidates(COMMANDS, "dexgrasp report ru") == ["runs/", "runs="]
+    assert candidates(COMMANDS, "dexgrasp report runs/a runs/") == ["runs/a/"]
+    assert "runs/" not in candidates(COMMANDS, "dexgrasp evaluate ru")

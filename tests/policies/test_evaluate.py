@@ -14,12 +14,15 @@ from dexgrasp.policies.evaluation import html_report, videos
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
 from dexgrasp.policies.evaluation.evaluate import best_video, demo, diagnostics, evaluate, summarise
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, TrialPlan, whole_blocks
+from dexgrasp.policies.networks.actor_critic import GraspPolicy
+from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable, backend
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.outcomes import FAILURES, Outcome
+from tests.helpers.untrained_checkpoint import save
 
 FAST = PhysicsCfg("turbo", timestep_s=0.01, integrator="discrete", cone="pyramidal", impratio=5.0, condim=3)
 SHORT = TaskCfg(grasp_s=1.5, lift_s=0.5, hold_s=0.5)
@@ -264,3 +267,21 @@ def test_without_opengl_the_evaluation_goes_on_without_videos(tmp_path, monkeypa
     assert result["trials"] == 2
     assert "no videos: no headless OpenGL" in caplog.text
     assert not (tmp_path / "run/videos").exists()
+
+
+def test_a_policy_with_observations_of_an_own_task_is_loaded_for_it_and_told_from_others(tmp_path):
+    from examples.upright_grasp import UprightGrasp
+
+    cfg = replace(SHORT, class_name="UprightGrasp")
+    own = UprightGrasp(cfg, HandSpec.load("allegro"), open_library("shipped"), FAST, num_envs=2, num_threads=1)
+    policy = GraspPolicy(own.layouts, own.num_actions, hidden=(32, 16))
+    save(tmp_path, policy, TrainCfg(task=cfg, hidden=(32, 16), plugins=("upright_grasp.py",)))
+    agent = make_policy(str(tmp_path), own)
+    obs = own.reset()
+    with torch.no_grad():
+        assert torch.allclose(agent.act(obs), policy.eval().mean(obs))
+    usual = make_task(CFG, HandSpec.load("allegro"), open_library("shipped"), "none", 2)
+    with pytest.raises(ValueError, match=r"group 'teacher' the policy expects 3 values of 'object_up', the task gives"):
+        make_policy(str(tmp_path), usual)
+    with pytest.raises(ValueError, match=r"give plugins=upright_grasp\.py task\.class_name=UprightGrasp, as in its"):
+        make_policy(str(tmp_path), usual)

@@ -237,7 +237,7 @@ def test_a_checkpoint_of_another_hand_or_view_is_refused(copied_run):
     task = data.manifest["config"]["task"]
     other_view = {"task": task | {"camera": task["camera"] | {"mode": "first_frame"}}}
     for change, error in (
-        (other_view, r"not a student of allegro.*'visible_fraction': 1 values and is missing"),
+        (other_view, r"not a student of allegro.*expects 1 value of 'visible_fraction', the task gives no"),
         ({"side": "middle"}, "side must be one of"),
         ({"hand": "shadow"}, "shadow"),
         ({"hand": 3}, "lacks a configuration with hand, side, task"),

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import yaml
 
+from dexgrasp import configs
 from dexgrasp.policies import run_directory
+from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.input_identity import InputFile
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.utils.progress import Progress
@@ -155,3 +157,41 @@ def test_a_run_of_another_command_is_left_alone(tmp_path):
     ):
         Run.open(tmp_path, FillCfg())
     assert (tmp_path / "config.yaml").read_text() == before
+
+
+def test_a_refused_new_run_leaves_nothing_and_one_with_results_stays(tmp_path):
+    with pytest.raises(ValueError), Run.open(tmp_path / "a/run", DigCfg()) as run:
+        run.file("trials.jsonl").write_text("")
+        raise ValueError("no such task")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ValueError), Run.open(tmp_path / "mine", DigCfg()):
+        raise ValueError("no such task")
+    assert (tmp_path / "mine").is_dir() and not list((tmp_path / "mine").glob("[!.]*"))
+    with pytest.raises(ValueError), Run.open(tmp_path / "run", DigCfg()) as run:
+        run.file("trials.jsonl").write_text("{}")
+        raise ValueError("later")
+    with pytest.raises(ValueError), Run.open(tmp_path / "run", DigCfg(), may_differ=()):
+        raise ValueError("once more")
+    assert {"trials.jsonl", "run.json", "config.yaml", "run.log"} <= {file.name for file in run.path.iterdir()}
+
+
+def test_options_of_groups_explain_the_differences_of_runs(tmp_path):
+    first = configs.load(EvaluateCfg, "evaluate", ["camera=tracked_updated", "seed=1"])
+    Run.open(tmp_path / "run", first).close()
+    now = configs.load(EvaluateCfg, "evaluate", ["camera=latest", "physics=turbo", "seed=2", "task.hold_s=1"])
+    with pytest.raises(ValueError) as error:
+        Run.open(tmp_path / "run", now, may_differ=("out",))
+    told = str(error.value).partition("(")[2].partition(")")[0].split(", ")
+    assert sorted(told) == sorted(
+        [
+            *("camera=tracked_updated then", "camera=latest now", "physics=reference then", "physics=turbo now"),
+            *("seed: 1 then", "2 now", "task.hold_s: 3.0 then", "1.0 now"),
+        ]
+    )
+
+
+def test_a_new_folder_is_named_after_the_words_of_its_command(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = [run_directory.default_path(kind).name for kind in ("evaluate", "showrandomization", "benchdeploy")]
+    assert [name[:-16] for name in names] == ["evaluate", "randomization-show", "bench-deploy"]

@@ -2,9 +2,13 @@
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.training.callbacks import PARTS
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
-from dexgrasp.policies.training.train import reproduce_published_release, train
+from dexgrasp.policies.training.train import reproduce_published_release, student_options, summary, train
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.timers import cpu_seconds
 
@@ -146,8 +150,30 @@ def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"iterations       4; to go on: the same command with out={teacher} and a greater iterations="
     assert lines[1].startswith("best validation") and "of 4 trials; 95 % interval" in lines[1]
-    assert lines[-1].endswith(f"dexgrasp train recipe=student teacher={teacher}")
+    actions = "task.rate_hz=10.0 task.grasp_s=0.6 task.lift_s=0.2"  # of TINY: the student needs them
+    assert lines[-1].endswith(f"dexgrasp train recipe=student teacher={teacher} {actions}")
     assert (teacher / "progress.csv").read_text() == before
+
+
+def test_the_next_commands_carry_hand_task_class_and_plugins():
+    cfg = configs.load(TrainCfg, "train", ["hand=examples/three_finger_hand", "side=left", "plugins=a.py,b"])
+    cfg = replace(cfg, task=replace(cfg.task, class_name="Upright"))
+    assert student_options(cfg) == ["hand=examples/three_finger_hand", "side=left", "task.class_name=Upright"]
+    learner = SimpleNamespace(iterations_run=1)
+    lines = summary(cfg, Path("my runs/x"), learner, done=True).splitlines()
+    assert lines[-2] == "next             dexgrasp evaluate 'policy=my runs/x' plugins=a.py,b"
+    assert shlex.split(lines[-1]) == [
+        *("dexgrasp", "train", "recipe=student", "teacher=my runs/x", *student_options(cfg), "plugins=a.py,b"),
+    ]
+    assert student_options(configs.load(TrainCfg, "train", [])) == []
+
+
+def test_a_finished_run_and_another_option_are_told_before_objects_are_read(teacher, caplog):
+    with pytest.raises(ValueError, match="num_envs: 8 then, 16 now"):
+        train(tiny(teacher, "num_envs=16", "iterations=4", "objects=no_such_library"))
+    caplog.set_level("INFO", "dexgrasp")
+    train(tiny(teacher, "num_envs=8", "iterations=4"))
+    assert caplog.messages[0] == "finished: 4 of 4 iterations were run; nothing is trained"
 
 
 def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly(teacher, tmp_path):
@@ -161,7 +187,7 @@ def test_ctrl_c_ends_after_the_iteration_in_one_line_and_the_run_goes_on_exactly
     assert run.returncode == 130 and 0 < done < 4
     assert said.splitlines()[-2:] == [
         "stopping after this iteration; press Ctrl-C once more to stop at once",
-        f"dexgrasp train: interrupted; stopped after iteration {done}, the same with out={tmp_path} goes on",
+        f"dexgrasp train: interrupted; stopped after iteration {done}; the same command with out={tmp_path} goes on",
     ]
     train(tiny(tmp_path, *rare))
     assert_same(teacher / "last.zip", tmp_path / "last.zip")
