@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import struct
 
 import mujoco
@@ -260,6 +261,11 @@ VARIANTS = {
     "obj_coloured_vertices": ("obj", lambda v, f: obj(v, f, extra=" 0.5 0.5 0.5", after="l 1 2\np 1")),
     "obj_continued_lines": ("obj", lambda v, f: obj(v, f).replace(b"f ", b"f \\\n")),
     "obj_comments": ("obj", lambda v, f: obj(v, f, before="# v 1 2 3\nmtllib none.mtl\ng a b\ns off", extra=" # c")),
+    "obj_weights": ("obj", lambda v, f: obj(2 * v, f, extra=" 2.0")),
+    "obj_weights_of_one": ("obj", lambda v, f: obj(v, f, extra=" 1")),
+    "obj_form_feed_in_a_comment": ("obj", lambda v, f: obj(v, f, before="# x\x0cv 9 9 9\x0b\u2028v 9 9 9")),
+    "obj_old_face_keyword": ("obj", lambda v, f: obj(v, f).replace(b"f ", b"fo ")),
+    "obj_old_mac_lines": ("obj", lambda v, f: obj(v, f, newline="\r")),
     "ply_ascii": ("ply", lambda v, f: ply(v, f, "ascii")),
     "ply_ascii_extra": ("ply", lambda v, f: ply(v, f, "ascii", extra=True)),
     "ply_little": ("ply", lambda v, f: ply(v, f, "binary_little_endian")),
@@ -267,6 +273,7 @@ VARIANTS = {
     "ply_little_extra": ("ply", lambda v, f: ply(v, f, "binary_little_endian", extra=True, name="vertex_index")),
     "ply_short": ("ply", lambda v, f: ply(v, f, "binary_little_endian", index="short")),
     "stl_text": ("stl", lambda v, f: stl(v, f, text=True)),
+    "stl_text_byte_order_mark": ("stl", lambda v, f: b"\xef\xbb\xbf" + stl(v, f, text=True)),
     "stl_binary": ("stl", stl),
     "stl_binary_that_says_solid": ("stl", lambda v, f: stl(v, f, header=b"solid made by a program")),
     "glb": ("glb", glb),
@@ -376,6 +383,20 @@ DAMAGED = {
     "index_out_of_range.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 9\n", "face 1 names a vertex that is not"),
     "index_before_the_first.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf -9 -1 -2\n", "face 1 names a vertex"),
     "index_zero.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 0 1 2\n", "line 5 cannot be read.*indices start at 1"),
+    "underscore.obj": (b"v 0.0_8 0 0\n", "line 1 cannot be read.*'0.0_8' is no number"),
+    "underscore_index.obj": (b"v 0 0 0\n" * 12 + b"f 1 2 1_0\n", "line 13 cannot be read.*'1_0' is no number"),
+    "digits.obj": ("v \u0661 0 0\n".encode(), "line 1 cannot be read"),
+    "weight.obj": (b"v 1 1 1 0\n", "weight w of a vertex must not be 0"),
+    "inf.obj": (b"v inf 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3 4\n", "not finite: 1 of 4"),
+    "inf.ply": (
+        re.sub(rb"\n0\.08\S*", b"\ninf", ply(*SOLIDS["box"][:2], "ascii")),
+        "not finite: 4 of 8",
+    ),
+    "large.obj": (b"v 1e200 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3 4\n", "not finite: 1 of 4"),
+    "glb.obj": (glb(*SOLIDS["box"][:2]), "by its content it is a GLB file: rename it to .glb"),
+    "stl.obj": (stl(*SOLIDS["box"][:2]), "by its content it is a STL file: rename it to .stl"),
+    "ply.stl": (ply(*SOLIDS["box"][:2], "binary_big_endian"), "by its content it is a PLY file: rename it to .ply"),
+    "text_stl.ply": (stl(*SOLIDS["box"][:2], text=True), "by its content it is a STL file: rename it to .stl"),
     "word.obj": (b"v 0 0 zero\n", "line 1 cannot be read: 'v 0 0 zero'"),
     "short.obj": (b"v 0 0\n", "line 1 has fewer than three values"),
     "nan.obj": (b"v 0 0 nan\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", "not finite: 1 of 4"),
@@ -425,6 +446,7 @@ def test_a_file_of_another_kind_is_recognised_in_every_format(tmp_path, ending):
 
 
 @pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.filterwarnings("error")
 def test_a_damaged_file_is_refused_with_the_reason(name, tmp_path):
     content, message = DAMAGED[name]
     (tmp_path / name).write_bytes(content)

@@ -174,7 +174,7 @@ class _Glb:
             where = _strided(
                 self._view(places["bufferView"]), index_kind, (sparse["count"], 1), places.get("byteOffset", 0)
             )
-            if where.size and where.max() >= count:
+            if where.size and not (where.min() >= 0 and where.max() < count):
                 raise MeshFileError(f"accessor {index}: a sparse index names no element of {count}")
             values = values.copy()
             values[where.ravel()] = _strided(
