@@ -65,7 +65,7 @@ def library_sha256(spec: str) -> str:
 
 
 def hand_sha256(name: str) -> str:
-    """Return the SHA-256 of hand.yaml and of the files that the model of a hand reads, in whatever folder they lie."""
+    """Return the SHA-256 of hand.yaml and of all files that the model of a hand reads."""
     from dexgrasp.sim.robots.hand import find_hand
     from dexgrasp.sim.robots.model_files import hand_files
 
@@ -74,7 +74,7 @@ def hand_sha256(name: str) -> str:
 
 
 def plugins_sha256(names: str) -> str:
-    """Return the SHA-256 of the source files of comma-separated plugins and of the modules beside them they import."""
+    """Return the SHA-256 of the source files of comma-separated plugins and their own modules."""
     contents = []
     for name in names.split(","):
         files = plugin_files(name)

@@ -57,8 +57,9 @@ def portable(names: Sequence[str]) -> tuple[str, ...]:
 
 
 def plugin_files(name: str) -> list[Path]:
-    """Return the source files of a plugin: its own, and those of modules beside or below it that these import.
+    """Return the source files of a plugin and of the modules that it imports from its folder.
 
+    Modules beside the plugin and one folder below are found, and those that they import in turn.
     Of a package all source files count. Found by reading the source, so that a module imported late counts too.
     """
     spec = None if name.endswith(".py") else importlib.util.find_spec(name)

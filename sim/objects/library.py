@@ -193,8 +193,8 @@ class _Manifest:
             raise ValueError(f"objects: {comma_separated(twice[:3])} occurs more than once")
         if unhashed := [entry.name for entry in self.objects if not entry.sha256]:
             raise ValueError(
-                f"objects: sha256 of {comma_separated(unhashed[:3])} is empty, expected the 64 digits of its file; make "
-                "the library anew"
+                f"objects: sha256 of {comma_separated(unhashed[:3])} is empty, expected the 64 digits of its file; "
+                "make the library anew"
             )
 
 

@@ -422,7 +422,10 @@ DAMAGED = {
         "cut off: no 'endsolid' at its end, after 12 facets",
     ),
     "solid_text_half.stl": (ASCII_STL[:300], "cut off: no 'endsolid' at its end, after . facets"),
-    "far_index.glb": (glb(*SOLIDS["box"][:2]).replace(b'"mesh": 0', b'"mesh": 7'), "names number 7 of its meshes, of which it has 1"),
+    "far_index.glb": (
+        glb(*SOLIDS["box"][:2]).replace(b'"mesh": 0', b'"mesh": 7'),
+        "names number 7 of its meshes, of which it has 1",
+    ),
 }
 
 

@@ -85,7 +85,9 @@ class _Glb:
         """Return an entry of a list of the file, as "nodes" or "meshes"; raise MeshFileError where there is none."""
         items = self.tree.get(kind, [])
         if type(index) is not int or not 0 <= index < len(items):
-            raise MeshFileError(f"the GLB file names number {str(index)[:20]} of its {kind}, of which it has {len(items)}")
+            raise MeshFileError(
+                f"the GLB file names number {str(index)[:20]} of its {kind}, of which it has {len(items)}"
+            )
         _refuse_extensions(items[index], f"{kind} {index}")
         return items[index]
 
@@ -212,7 +214,9 @@ class _Glb:
 
 def _refuse_extensions(item: Any, name: str) -> None:
     if named := sorted(NOT_READ & set(item.get("extensions", {}))):
-        raise MeshFileError(f"{name} uses the glTF extension {', '.join(named)}, which is not supported: export without")
+        raise MeshFileError(
+            f"{name} uses the glTF extension {', '.join(named)}, which is not supported: export without"
+        )
 
 
 def _strided(
