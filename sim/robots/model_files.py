@@ -14,7 +14,8 @@ FOLDERS = ("meshdir", "texturedir", "assetdir")
 def hand_files(hand_yaml: Path) -> dict[str, bytes]:
     """Return the content of a hand.yaml and of all files that its model reads, by path.
 
-    Paths are relative to the folder of hand.yaml. A name is looked up in each folder in which MuJoCo may, so that a file which only might be read counts too.
+    Paths are relative to the folder of hand.yaml. A name is looked up in each folder in which MuJoCo may, so that a
+    file which only might be read counts too.
     """
     from dexgrasp.configs.loader import read_plain
 

@@ -28,8 +28,13 @@ KNOWN = {
 }
 """Extensions that a file may require: of geometry, which are read here, and of materials, which are ignored."""
 TRIANGLES, STRIP, FAN = 4, 5, 6
-NOT_READ = {"EXT_mesh_gpu_instancing", "KHR_node_visibility", "MSFT_lod", "EXT_meshopt_compression"}
-NOT_READ |= {"KHR_meshopt_compression"}
+NOT_READ = {
+    "EXT_mesh_gpu_instancing",
+    "KHR_node_visibility",
+    "MSFT_lod",
+    "EXT_meshopt_compression",
+    "KHR_meshopt_compression",
+}
 """Extensions of nodes and buffer views that change the geometry, also where the file does not require them."""
 MOST_ELEMENTS = 50_000_000
 """Most elements of an accessor that begins with zeros, which take no place in the file."""
