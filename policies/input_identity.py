@@ -1,13 +1,13 @@
 """Identify the inputs of a run by their content: policies, objects, hand, plugins."""
 
 import hashlib
-import importlib.util
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from dexgrasp.utils.plugins import plugin_files
 from dexgrasp.utils.readers import regular_bytes
 
 
@@ -65,21 +65,20 @@ def library_sha256(spec: str) -> str:
 
 
 def hand_sha256(name: str) -> str:
-    """Return the SHA-256 of the files in the folder of a hand."""
+    """Return the SHA-256 of hand.yaml and of all files that the model of a hand reads."""
     from dexgrasp.sim.robots.hand import find_hand
+    from dexgrasp.sim.robots.model_files import hand_files
 
-    folder = find_hand(name).parent
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return _sha256_of(part for path in files for part in (str(path.relative_to(folder)).encode(), path.read_bytes()))
+    files = sorted(hand_files(find_hand(name)).items())
+    return _sha256_of(part for path, content in files for part in (path.encode(), content))
 
 
 def plugins_sha256(names: str) -> str:
-    """Return the SHA-256 of the source files of comma-separated plugins."""
+    """Return the SHA-256 of the source files of comma-separated plugins and their own modules."""
     contents = []
     for name in names.split(","):
-        spec = None if name.endswith(".py") else importlib.util.find_spec(name)
-        path = Path(spec.origin) if spec is not None and spec.origin else Path(name)
-        contents.append(path.read_bytes() if path.is_file() else name.encode())
+        files = plugin_files(name)
+        contents += [path.read_bytes() for path in files] or [name.encode()]
     return _sha256_of(contents)
 
 

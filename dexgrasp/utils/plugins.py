@@ -3,6 +3,7 @@
 Registered tasks, rewards and other extensions are then available to the configuration.
 """
 
+import ast
 import importlib
 import importlib.util
 import sys
@@ -53,6 +54,55 @@ def refuse_unnamed(stored: Sequence[str], given: Sequence[str], place: str) -> N
 def portable(names: Sequence[str]) -> tuple[str, ...]:
     """Return `names` with absolute paths of single-file modules, for processes in another directory."""
     return tuple(_portable(name) for name in names)
+
+
+def plugin_files(name: str) -> list[Path]:
+    """Return the source files of a plugin and of the modules that it imports from its folder.
+
+    Modules beside the plugin and one folder below are found, and those that they import in turn.
+    Of a package all source files count. Found by reading the source, so that a module imported late counts too.
+    """
+    spec = None if name.endswith(".py") else importlib.util.find_spec(name)
+    own = Path(spec.origin) if spec is not None and spec.origin else expand_user(name)
+    if not own.is_file():
+        return []
+    own = own.resolve()
+    root = own.parents[name.count(".") + (own.name == "__init__.py")] if spec is not None else own.parent
+    found, pending = dict.fromkeys(_module_files(root, name)) if spec is not None else {}, [own]
+    pending += found
+    while pending:
+        path = pending.pop()
+        found[path] = None
+        folders = [root, path.parent, *sorted(folder for folder in root.iterdir() if folder.is_dir())]
+        names = _imported_names(path) - {"dexgrasp"}  # its version and commit are recorded
+        files = (file for module in sorted(names) for folder in folders for file in _module_files(folder, module))
+        pending += [file for file in dict.fromkeys(files) if file not in found and file not in pending]
+    return sorted(found)
+
+
+def _module_files(folder: Path, module: str) -> list[Path]:
+    """Return the source files of the top-level module or package of `module` in a folder, none where it has none."""
+    top = module.partition(".")[0]
+    file, package = folder / f"{top}.py", folder / top
+    is_package = package.is_dir() and any(package.glob("*.py"))
+    return [file] * file.is_file() + (sorted(package.rglob("*.py")) if is_package else [])
+
+
+def _imported_names(path: Path) -> set[str]:
+    """Return the top-level names of the modules that a source file imports, also inside of functions."""
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError):
+        return set()  # the import says what is wrong
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {node.module} if node.module else {alias.name for alias in node.names}
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            names |= {arg.value for arg in node.args if isinstance(arg, ast.Constant) and isinstance(arg.value, str)}
+    return {name.partition(".")[0] for name in names}
 
 
 def _import(name: str) -> ModuleType:

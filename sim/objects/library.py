@@ -191,6 +191,11 @@ class _Manifest:
         twice = [name for name, count in Counter(entry.name for entry in self.objects).items() if count > 1]
         if twice:
             raise ValueError(f"objects: {comma_separated(twice[:3])} occurs more than once")
+        if unhashed := [entry.name for entry in self.objects if not entry.sha256]:
+            raise ValueError(
+                f"objects: sha256 of {comma_separated(unhashed[:3])} is empty, expected the 64 digits of its file; "
+                "make the library anew"
+            )
 
 
 @dataclass(frozen=True)
@@ -536,7 +541,7 @@ def refuse_overlap(training: ObjectLibrary, validation: ObjectLibrary) -> None:
     if shared := shared_objects(training, validation):
         raise ValueError(
             f"validation: {_few(shared)} of the training: the best checkpoint would be chosen on "
-            "objects that it has learnt. Take others, for instance validation=generated:216:validation"
+            "objects that it has learnt. Take others, for instance validation_objects=generated:216:validation"
         )
 
 

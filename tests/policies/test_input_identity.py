@@ -3,9 +3,12 @@
 import hashlib
 import json
 import shutil
+import sys
 from dataclasses import replace
 
 import pytest
+import trimesh
+from PIL import Image
 
 from dexgrasp.policies import run_directory
 from dexgrasp.policies.agents.checkpoint import read_checkpoint, write_checkpoint
@@ -14,7 +17,7 @@ from dexgrasp.policies.evaluation import html_report
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.evaluate import code_of_trials
 from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, TrialBlock, starts_of_trials
-from dexgrasp.policies.input_identity import identify_inputs
+from dexgrasp.policies.input_identity import hand_sha256, identify_inputs, plugins_sha256
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.sim.objects.generator import generate
@@ -206,6 +209,87 @@ def test_every_input_of_a_training_is_identified_by_content(here, tmp_path):
         now = {name: item.sha256 for name, item in identify_inputs(cfg).items()}
         assert [name for name in now if now[name] != before[name]] == [key]
         before = now
+
+
+def hand_in_parts(folder):
+    """Write a hand whose MJCF, include, mesh and texture lie outside of its folder."""
+    from dexgrasp.sim.robots.hand import find_hand
+
+    allegro = find_hand("allegro").parent
+    for name in ("hand", "mjcf/parts", "stl", "png"):
+        (folder / name).mkdir(parents=True)
+    (folder / "hand/hand.yaml").write_text(
+        (allegro / "hand.yaml").read_text().replace("xml: hand.xml", "xml: ../mjcf/hand.xml")
+    )
+    (folder / "mjcf/parts/assets.xml").write_text(
+        '<mujoco><asset><mesh name="m" file="m.stl"/><texture name="t" type="2d" file="t.png"/></asset></mujoco>'
+    )
+    (folder / "mjcf/hand.xml").write_text(
+        (allegro / "hand.xml")
+        .read_text()
+        .replace(
+            "<worldbody>",
+            '<compiler meshdir="../stl" texturedir="../png"/><include file="parts/assets.xml"/><worldbody>',
+            1,
+        )
+    )
+    Image.new("RGB", (4, 4)).save(folder / "png/t.png")
+    trimesh.creation.box((0.01, 0.01, 0.01)).export(folder / "stl/m.stl")
+    return folder
+
+
+@pytest.mark.parametrize("file", ["hand/hand.yaml", "mjcf/hand.xml", "mjcf/parts/assets.xml", "stl/m.stl", "png/t.png"])
+def test_every_file_that_a_hand_reads_is_identified_wherever_it_lies(file, tmp_path):
+    from dexgrasp.sim.robots.hand import HandSpec
+
+    folder = hand_in_parts(tmp_path)
+    assert HandSpec.load(folder / "hand").joint_names
+    before = hand_sha256(str(folder / "hand"))
+    (folder / "hand/notes.txt").write_text("no part of the hand")
+    (folder / "hand/run").mkdir()
+    assert hand_sha256(str(folder / "hand")) == before
+    content = (folder / file).read_bytes()
+    (folder / file).write_bytes(content + b" ")
+    assert hand_sha256(str(folder / "hand")) != before
+    (folder / file).write_bytes(content)
+    assert hand_sha256(str(folder / "hand")) == before
+
+
+@pytest.mark.parametrize(
+    ("plugin", "changed"),
+    [
+        ("plug.py", "plug.py"),
+        ("plug.py", "helper.py"),
+        ("plug.py", "late.py"),
+        ("plug.py", "parts/deep/inner.py"),
+        ("plug.py", "lib/below.py"),
+        ("parts.deep", "parts/deep/inner.py"),
+        ("parts.deep", "helper.py"),
+        ("plug.py", ""),
+        ("parts.deep", ""),
+    ],
+)
+def test_modules_beside_a_plugin_are_part_of_it(plugin, changed, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "modules", {k: v for k, v in sys.modules.items() if k.partition(".")[0] != "parts"})
+    for name in ("parts/deep", "lib"):
+        (tmp_path / name).mkdir(parents=True)
+    texts = {
+        "plug.py": "import json\nimport helper\nfrom parts.deep import inner\nimport below\n",
+        "helper.py": "def f():\n    import importlib\n    return importlib.import_module('late')\n",
+        "late.py": "import plug\n",
+        "lib/below.py": "",
+        "parts/__init__.py": "",
+        "parts/deep/__init__.py": "from . import inner\n",
+        "parts/deep/inner.py": "import helper\n",
+        "other.py": "",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    before = plugins_sha256(plugin)
+    (tmp_path / (changed or "other.py")).write_text(texts[changed or "other.py"] + "a = 2\n")
+    assert (plugins_sha256(plugin) != before) is bool(changed)
 
 
 def other_weights_of(folder):

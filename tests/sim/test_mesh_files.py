@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import struct
 
 import mujoco
@@ -260,6 +261,11 @@ VARIANTS = {
     "obj_coloured_vertices": ("obj", lambda v, f: obj(v, f, extra=" 0.5 0.5 0.5", after="l 1 2\np 1")),
     "obj_continued_lines": ("obj", lambda v, f: obj(v, f).replace(b"f ", b"f \\\n")),
     "obj_comments": ("obj", lambda v, f: obj(v, f, before="# v 1 2 3\nmtllib none.mtl\ng a b\ns off", extra=" # c")),
+    "obj_weights": ("obj", lambda v, f: obj(2 * v, f, extra=" 2.0")),
+    "obj_weights_of_one": ("obj", lambda v, f: obj(v, f, extra=" 1")),
+    "obj_form_feed_in_a_comment": ("obj", lambda v, f: obj(v, f, before="# x\x0cv 9 9 9\x0b\u2028v 9 9 9")),
+    "obj_old_face_keyword": ("obj", lambda v, f: obj(v, f).replace(b"f ", b"fo ")),
+    "obj_old_mac_lines": ("obj", lambda v, f: obj(v, f, newline="\r")),
     "ply_ascii": ("ply", lambda v, f: ply(v, f, "ascii")),
     "ply_ascii_extra": ("ply", lambda v, f: ply(v, f, "ascii", extra=True)),
     "ply_little": ("ply", lambda v, f: ply(v, f, "binary_little_endian")),
@@ -267,6 +273,7 @@ VARIANTS = {
     "ply_little_extra": ("ply", lambda v, f: ply(v, f, "binary_little_endian", extra=True, name="vertex_index")),
     "ply_short": ("ply", lambda v, f: ply(v, f, "binary_little_endian", index="short")),
     "stl_text": ("stl", lambda v, f: stl(v, f, text=True)),
+    "stl_text_byte_order_mark": ("stl", lambda v, f: b"\xef\xbb\xbf" + stl(v, f, text=True)),
     "stl_binary": ("stl", stl),
     "stl_binary_that_says_solid": ("stl", lambda v, f: stl(v, f, header=b"solid made by a program")),
     "glb": ("glb", glb),
@@ -376,6 +383,20 @@ DAMAGED = {
     "index_out_of_range.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 9\n", "face 1 names a vertex that is not"),
     "index_before_the_first.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf -9 -1 -2\n", "face 1 names a vertex"),
     "index_zero.obj": (b"v 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 0 1 2\n", "line 5 cannot be read.*indices start at 1"),
+    "underscore.obj": (b"v 0.0_8 0 0\n", "line 1 cannot be read.*'0.0_8' is no number"),
+    "underscore_index.obj": (b"v 0 0 0\n" * 12 + b"f 1 2 1_0\n", "line 13 cannot be read.*'1_0' is no number"),
+    "digits.obj": ("v \u0661 0 0\n".encode(), "line 1 cannot be read"),
+    "weight.obj": (b"v 1 1 1 0\n", "weight w of a vertex must not be 0"),
+    "inf.obj": (b"v inf 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3 4\n", "not finite: 1 of 4"),
+    "inf.ply": (
+        re.sub(rb"\n0\.08\S*", b"\ninf", ply(*SOLIDS["box"][:2], "ascii")),
+        "not finite: 4 of 8",
+    ),
+    "large.obj": (b"v 1e200 0 0\nv 1 0 0\nv 1 1 0\nv 0 1 0\nf 1 2 3 4\n", "not finite: 1 of 4"),
+    "glb.obj": (glb(*SOLIDS["box"][:2]), "by its content it is a GLB file: rename it to .glb"),
+    "stl.obj": (stl(*SOLIDS["box"][:2]), "by its content it is a STL file: rename it to .stl"),
+    "ply.stl": (ply(*SOLIDS["box"][:2], "binary_big_endian"), "by its content it is a PLY file: rename it to .ply"),
+    "text_stl.ply": (stl(*SOLIDS["box"][:2], text=True), "by its content it is a STL file: rename it to .stl"),
     "word.obj": (b"v 0 0 zero\n", "line 1 cannot be read: 'v 0 0 zero'"),
     "short.obj": (b"v 0 0\n", "line 1 has fewer than three values"),
     "nan.obj": (b"v 0 0 nan\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", "not finite: 1 of 4"),
@@ -401,7 +422,10 @@ DAMAGED = {
         "cut off: no 'endsolid' at its end, after 12 facets",
     ),
     "solid_text_half.stl": (ASCII_STL[:300], "cut off: no 'endsolid' at its end, after . facets"),
-    "far_index.glb": (glb(*SOLIDS["box"][:2]).replace(b'"mesh": 0', b'"mesh": 7'), "not a valid GLB file: IndexError"),
+    "far_index.glb": (
+        glb(*SOLIDS["box"][:2]).replace(b'"mesh": 0', b'"mesh": 7'),
+        "names number 7 of its meshes, of which it has 1",
+    ),
 }
 
 
@@ -425,8 +449,102 @@ def test_a_file_of_another_kind_is_recognised_in_every_format(tmp_path, ending):
 
 
 @pytest.mark.parametrize("name", DAMAGED)
+@pytest.mark.filterwarnings("error")
 def test_a_damaged_file_is_refused_with_the_reason(name, tmp_path):
     content, message = DAMAGED[name]
     (tmp_path / name).write_bytes(content)
     with pytest.raises(MeshFileError, match=message):
         read_surface(tmp_path / name)
+
+
+BOX_VERTICES, BOX_FACES = SOLIDS["box"][:2]
+
+
+def box_glb(node=None, mesh=None, edit=None, nodes=None, buffer_uri=False, **tree):
+    """A box of 0.08 x 0.05 x 0.03 m with a morph target that lifts its top by 0.03 m, and with changes."""
+    writer = GlbWriter()
+    words = {"normalised": False, "stride": 0, "sparse": False}
+    position = writer.positions(BOX_VERTICES.astype(np.float32), **words)
+    lift = np.where(BOX_VERTICES[:, 2:] > 0, [[0.0, 0.0, 0.03]], 0.0).astype(np.float32)
+    primitive = writer.primitive(position, triangles_of(BOX_VERTICES, BOX_FACES), np.uint16, 4)
+    primitive["targets"] = [{"POSITION": writer.positions(lift, **words)}]
+    if edit:
+        edit(writer, primitive)
+    binary = b"".join(writer.chunks)
+    whole = {
+        "asset": {"version": "2.0"},
+        "scene": 0,
+        "scenes": [{"nodes": [0]}],
+        "nodes": nodes or [{"mesh": 0} | (node or {})],
+        "meshes": [{"primitives": [primitive]} | (mesh or {})],
+        "accessors": writer.accessors,
+        "bufferViews": writer.views,
+        "buffers": [{"byteLength": len(binary)}],
+    }
+    return pack_glb(whole | tree, binary, buffer_uri)
+
+
+def sparse_alone(writer, primitive):
+    where = np.arange(len(BOX_VERTICES), dtype=np.uint8)
+    accessor = writer.accessors[primitive["attributes"]["POSITION"]]
+    del accessor["bufferView"]
+    accessor["sparse"] = {
+        "count": len(where),
+        "indices": {"bufferView": writer.view(where.tobytes()), "componentType": 5121},
+        "values": {"bufferView": writer.view(BOX_VERTICES.astype(np.float32).tobytes())},
+    }
+
+
+@pytest.mark.parametrize(
+    ("content", "height"),
+    [
+        (box_glb(), 0.03),
+        (box_glb(mesh={"weights": [1.0]}), 0.06),
+        (box_glb(mesh={"weights": [1.0]}, node={"weights": [0.5]}), 0.045),
+        (box_glb(mesh={"weights": [0.0]}), 0.03),
+        (box_glb(edit=sparse_alone), 0.03),
+        (box_glb(edit=sparse_alone, buffer_uri=True), 0.03),
+    ],
+)
+def test_morph_targets_and_sparse_accessors_give_the_height_worked_by_hand(content, height, tmp_path):
+    (tmp_path / "box.glb").write_bytes(content)
+    vertices, faces = read_surface(tmp_path / "box.glb")
+    np.testing.assert_allclose(np.ptp(vertices, axis=0), [0.08, 0.05, height], rtol=1e-6)
+    assert measures(vertices, faces)[1] == pytest.approx(0.08 * 0.05 * height, rel=1e-5)
+
+
+def set_accessor(name, **words):
+    return lambda writer, primitive: writer.accessors[
+        primitive["attributes"]["POSITION"] if name == "POSITION" else primitive["indices"]
+    ].update(words)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (box_glb(mesh={"weights": [1.0, 0.5]}), "2 weights for 1 morph targets"),
+        (box_glb(node={"extensions": {"EXT_mesh_gpu_instancing": {}}}), "EXT_mesh_gpu_instancing, which is not supp"),
+        (box_glb(node={"skin": 0}), "node 0 has a skin .* not supported"),
+        (box_glb(scene=-1), "names number -1 of its scenes, of which it has 1"),
+        (box_glb(scene=1), "names number 1 of its scenes"),
+        (box_glb(scene=True), "names number True of its scenes"),
+        (box_glb(nodes=[{"mesh": -1}]), "names number -1 of its meshes"),
+        (box_glb(scenes=[{"nodes": [-1]}]), "names number -1 of its nodes"),
+        (box_glb(node={"children": [-1]}), "names number -1 of its nodes"),
+        (box_glb(edit=lambda w, p: p.update(indices=-1)), "names number -1 of its accessors"),
+        (box_glb(edit=lambda w, p: w.views[0].update(buffer=-1)), "names number -1 of its buffers"),
+        (box_glb(edit=lambda w, p: w.views[0].update(byteOffset=-24)), "buffer view 0 is cut off"),
+        (box_glb(edit=set_accessor("POSITION", bufferView=-1)), "names number -1 of its bufferViews"),
+        (box_glb(edit=set_accessor("POSITION", type="VEC2")), "three numbers each, got 2"),
+        (box_glb(edit=set_accessor("indices", componentType=5126, count=18)), "indices must be integers, got float32"),
+        (box_glb(edit=set_accessor("indices", count=35)), "35 indices make no whole triangles"),
+        (box_glb(scenes=[{"nodes": [0, 0]}]), "node 0 .* is listed twice"),
+        (box_glb(nodes=[{"children": [1]}, {"mesh": 0}], scenes=[{"nodes": [0, 1]}]), "node 1 .* is listed twice"),
+        (box_glb(node={"children": [0]}), "contain one another"),
+        (box_glb(node={"matrix": [1, 0, 0, 0.5, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1]}), "must be 0 0 0 1"),
+    ],
+)
+def test_a_glb_that_would_be_read_half_is_refused(content, reason, tmp_path):
+    (tmp_path / "box.glb").write_bytes(content)
+    with pytest.raises(MeshFileError, match=f"unreadable: .*{reason}"):
+        read_surface(tmp_path / "box.glb")

@@ -8,6 +8,7 @@ import json
 import struct
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
@@ -27,8 +28,16 @@ KNOWN = {
 }
 """Extensions that a file may require: of geometry, which are read here, and of materials, which are ignored."""
 TRIANGLES, STRIP, FAN = 4, 5, 6
-DEEPEST = 256
-"""Largest depth of nested nodes."""
+NOT_READ = {
+    "EXT_mesh_gpu_instancing",
+    "KHR_node_visibility",
+    "MSFT_lod",
+    "EXT_meshopt_compression",
+    "KHR_meshopt_compression",
+}
+"""Extensions of nodes and buffer views that change the geometry, also where the file does not require them."""
+MOST_ELEMENTS = 50_000_000
+"""Most elements of an accessor that begins with zeros, which take no place in the file."""
 
 
 def read_glb(path: Path) -> tuple[Array, Faces]:
@@ -62,11 +71,11 @@ class _Glb:
         vertices: list[Array] = []
         faces: list[Faces] = []
         count = 0
-        for mesh, transform in self._instances():
-            for primitive in self.tree["meshes"][mesh]["primitives"]:
+        for mesh, weights, transform in self._instances():
+            for primitive in self._item("meshes", mesh)["primitives"]:
                 if primitive.get("mode", TRIANGLES) not in (TRIANGLES, STRIP, FAN):
                     continue  # points and lines bound nothing
-                points, triangles = self._primitive(primitive)
+                points, triangles = self._primitive(primitive, weights)
                 if triangles.size and (triangles.min() < 0 or triangles.max() >= len(points)):
                     raise MeshFileError(f"mesh {mesh}: an index names no vertex of {len(points)}")
                 mirrored = np.linalg.det(transform[:3, :3]) < 0
@@ -77,59 +86,94 @@ class _Glb:
             raise MeshFileError("the GLB file holds no triangles")
         return np.concatenate(vertices), np.concatenate(faces)
 
-    def _instances(self) -> list[tuple[int, Array]]:
-        """Return the meshes of the default scene with their transforms (4, 4) to the scene's frame."""
+    def _item(self, kind: str, index: Any) -> dict[str, Any]:
+        """Return an entry of a list of the file, as "nodes" or "meshes"; raise MeshFileError where there is none."""
+        items = self.tree.get(kind, [])
+        if type(index) is not int or not 0 <= index < len(items):
+            raise MeshFileError(
+                f"the GLB file names number {str(index)[:20]} of its {kind}, of which it has {len(items)}"
+            )
+        _refuse_extensions(items[index], f"{kind} {index}")
+        return items[index]
+
+    def _instances(self) -> list[tuple[int, list[float], Array]]:
+        """Return the meshes of the default scene, with weights of morph targets and transforms (4, 4) to its frame."""
         nodes, found = self.tree.get("nodes", []), []
         if "scenes" in self.tree:
-            roots = self.tree["scenes"][self.tree.get("scene", 0)].get("nodes", [])
+            roots = self._item("scenes", self.tree.get("scene", 0)).get("nodes", [])
         else:
             roots = sorted(set(range(len(nodes))) - {child for node in nodes for child in node.get("children", [])})
-        open_nodes = [(root, np.eye(4), 0) for root in roots]
+        open_nodes, seen = [(root, np.eye(4)) for root in roots], set()
         while open_nodes:
-            index, parent, depth = open_nodes.pop()
-            if depth > DEEPEST:
-                raise MeshFileError("the nodes of the GLB file contain one another")
-            node = nodes[index]
+            index, parent = open_nodes.pop()
+            node = self._item("nodes", index)
+            if index in seen:
+                raise MeshFileError(f"node {index} of the GLB file is listed twice, or its nodes contain one another")
+            seen.add(index)
             transform = parent @ _local_transform(node)
             if "mesh" in node:
-                found.append((node["mesh"], transform))
-            open_nodes += [(child, transform, depth + 1) for child in reversed(node.get("children", []))]
+                if "skin" in node:
+                    raise MeshFileError(f"node {index} has a skin (bones), which is not supported: apply it and export")
+                weights = node.get("weights") or self._item("meshes", node["mesh"]).get("weights") or []
+                found.append((node["mesh"], weights, transform))
+            open_nodes += [(child, transform) for child in reversed(node.get("children", []))]
         return found
 
-    def _primitive(self, primitive: dict[str, Any]) -> tuple[Array, Faces]:
+    def _primitive(self, primitive: dict[str, Any], weights: list[float]) -> tuple[Array, Faces]:
         extension = primitive.get("extensions", {}).get("KHR_draco_mesh_compression")
         if extension:
+            if any(weights):
+                raise MeshFileError("morph targets of a Draco-compressed mesh are not supported: apply them and export")
             return self._draco(primitive, extension)
-        points = self._accessor(primitive["attributes"]["POSITION"]).astype(np.float64)
+        points = self._points(primitive["attributes"]["POSITION"])
+        targets = primitive.get("targets", [])
+        if any(weights) and len(weights) != len(targets):
+            raise MeshFileError(f"a mesh has {len(weights)} weights for {len(targets)} morph targets")
+        for weight, target in zip(weights, targets, strict=False):
+            if weight and "POSITION" in target:
+                points = points + weight * self._points(target["POSITION"])
         if "indices" in primitive:
-            order = self._accessor(primitive["indices"]).astype(np.int64).ravel()
+            order = self._accessor(primitive["indices"])
+            if order.dtype.kind not in "iu":
+                raise MeshFileError(f"indices must be integers, got {order.dtype.name}")
+            order = order.astype(np.int64).ravel()
         else:
             order = np.arange(len(points))
         mode = primitive.get("mode", TRIANGLES)
         if mode == TRIANGLES:
-            return points, order[: len(order) // 3 * 3].reshape(-1, 3)
+            if len(order) % 3:
+                raise MeshFileError(f"{len(order)} indices make no whole triangles")
+            return points, order.reshape(-1, 3)
         if mode == FAN:
             return points, np.stack([np.full(len(order) - 2, order[0]), order[1:-1], order[2:]], axis=1)
         return points, strip_triangles(order)
+
+    def _points(self, index: int) -> Array:
+        points = self._accessor(index).astype(np.float64)
+        if points.shape[1] != 3:
+            raise MeshFileError(f"positions must have three numbers each, got {points.shape[1]}")
+        return points
 
     def _draco(self, primitive: dict[str, Any], extension: dict[str, Any]) -> tuple[Array, Faces]:
         import DracoPy
 
         mesh = DracoPy.decode(self._view(extension["bufferView"]))
         points, faces = np.asarray(mesh.points, np.float64), np.asarray(mesh.faces, np.int64).reshape(-1, 3)
-        return points * self._scale(self.tree["accessors"][primitive["attributes"]["POSITION"]]), faces
+        return points * self._scale(self._item("accessors", primitive["attributes"]["POSITION"])), faces
 
     def _accessor(self, index: int) -> np.ndarray:
         """Return the values (count, width) of an accessor; normalised integers become numbers in [-1, 1]."""
-        accessor = self.tree["accessors"][index]
+        accessor = self._item("accessors", index)
         count, width = accessor["count"], WIDTHS[accessor["type"]]
         kind = np.dtype(COMPONENTS[accessor["componentType"]]).newbyteorder("<")
         if "bufferView" in accessor:
-            stride = self.tree["bufferViews"][accessor["bufferView"]].get("byteStride")
+            stride = self._item("bufferViews", accessor["bufferView"]).get("byteStride")
             content = self._view(accessor["bufferView"])
             values = _strided(content, kind, (count, width), accessor.get("byteOffset", 0), stride)
         else:
-            values = np.zeros((min(count, len(self.binary) + 1), width), kind)
+            if not 0 <= count <= MOST_ELEMENTS:
+                raise MeshFileError(f"accessor {index} has {count} elements, at most {MOST_ELEMENTS}")
+            values = np.zeros((count, width), kind)
         if "sparse" in accessor:
             sparse = accessor["sparse"]
             places, given = sparse["indices"], sparse["values"]
@@ -137,6 +181,8 @@ class _Glb:
             where = _strided(
                 self._view(places["bufferView"]), index_kind, (sparse["count"], 1), places.get("byteOffset", 0)
             )
+            if where.size and not (where.min() >= 0 and where.max() < count):
+                raise MeshFileError(f"accessor {index}: a sparse index names no element of {count}")
             values = values.copy()
             values[where.ravel()] = _strided(
                 self._view(given["bufferView"]), kind, (sparse["count"], width), given.get("byteOffset", 0)
@@ -150,16 +196,32 @@ class _Glb:
         return 1.0 / np.iinfo(kind).max if accessor.get("normalized") and kind is not np.float32 else 1.0
 
     def _view(self, index: int) -> bytes:
-        view = self.tree["bufferViews"][index]
-        buffer = self.tree["buffers"][view["buffer"]]
+        view = self._item("bufferViews", index)
+        buffer = self._item("buffers", view["buffer"])
         if "uri" not in buffer:
+            if view["buffer"] != 0:
+                raise MeshFileError(f"buffer {view['buffer']} of the GLB file has no data; only the first has a chunk")
             content = self.binary
         elif buffer["uri"].startswith("data:"):
-            content = base64.b64decode(buffer["uri"].partition(",")[2], validate=True)
+            head, _, data = buffer["uri"].partition(",")
+            if head.endswith(";base64"):
+                data = unquote_to_bytes(data)
+                content = base64.b64decode(data + b"=" * (-len(data) % 4), validate=True)
+            else:
+                content = unquote_to_bytes(data)
         else:
             raise MeshFileError(f"the GLB file refers to another file, '{buffer['uri'][:60]}': pack it into one GLB")
-        start = view.get("byteOffset", 0)
-        return content[start : start + view["byteLength"]]
+        start, length = view.get("byteOffset", 0), view["byteLength"]
+        if start < 0 or length < 0 or start + length > len(content):
+            raise MeshFileError(f"buffer view {index} is cut off: {start + length} bytes, {len(content)} are there")
+        return content[start : start + length]
+
+
+def _refuse_extensions(item: Any, name: str) -> None:
+    if named := sorted(NOT_READ & set(item.get("extensions", {}))):
+        raise MeshFileError(
+            f"{name} uses the glTF extension {', '.join(named)}, which is not supported: export without"
+        )
 
 
 def _strided(
@@ -175,7 +237,10 @@ def _strided(
 def _local_transform(node: dict[str, Any]) -> Array:
     """Return the transform (4, 4) of a node: its matrix, or translation, rotation (xyzw) and scale."""
     if "matrix" in node:
-        return np.array(node["matrix"], np.float64).reshape(4, 4).T
+        matrix = np.array(node["matrix"], np.float64).reshape(4, 4).T
+        if (matrix[3] != [0, 0, 0, 1]).any():
+            raise MeshFileError(f"the last row of a node's matrix must be 0 0 0 1, got {matrix[3].tolist()}")
+        return matrix
     from scipy.spatial.transform import Rotation
 
     rotation = Rotation.from_quat(node.get("rotation", (0.0, 0.0, 0.0, 1.0))).as_matrix()

@@ -7,17 +7,27 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 Faces = NDArray[np.int64]
+LARGEST = 1e30
+"""Largest coordinate, in whatever unit."""
 
 
 class MeshFileError(ValueError):
     """A mesh file that cannot be read; the text says why and what to do."""
 
 
+def check_finite(vertices: Array) -> None:
+    """Raise MeshFileError for vertices (v, 3) that are NaN, infinite or too large to be multiplied."""
+    if (bad := int((~(np.abs(vertices) <= LARGEST)).any(axis=1).sum())) > 0:
+        raise MeshFileError(f"not finite: {bad} of {len(vertices)} vertices are NaN, infinite or beyond {LARGEST:g}")
+
+
 def triangulate_faces(vertices: Array, faces: Sequence[Sequence[int]]) -> Faces:
     """Return triangles (t, 3) that cover the polygons `faces`, whose orientation they keep.
 
-    `faces`: indices into `vertices` (v, 3), three or more each. Raises MeshFileError for an index out of range.
+    `faces`: indices into `vertices` (v, 3), three or more each. Raises MeshFileError for an index out of range,
+    and for vertices that are not finite.
     """
+    check_finite(vertices)
     for number, face in enumerate(faces):
         if min(face) < 0 or max(face) >= len(vertices):
             raise MeshFileError(f"face {number + 1} names a vertex that is not among the {len(vertices)} vertices")

@@ -20,7 +20,10 @@ def read_stl(path: Path) -> tuple[Array, Faces]:
     if count and len(content) >= _HEADER + _TRIANGLE * count:  # the text of an ASCII file is a far larger number
         row = np.dtype([("numbers", "<f4", 12), ("attribute", "<u2")])
         corners = np.frombuffer(content, row, count, _HEADER)["numbers"][:, 3:].reshape(-1, 3).astype(np.float64)
-    elif content.lstrip()[:5].lower() == b"solid" and b"\0" not in content[: _HEADER + _TRIANGLE]:
+    elif (
+        content.removeprefix(b"\xef\xbb\xbf").lstrip()[:5].lower() == b"solid"
+        and b"\0" not in content[: _HEADER + _TRIANGLE]
+    ):
         corners = _ascii_corners(content)
     else:
         raise MeshFileError(_binary_fault(content, count))
