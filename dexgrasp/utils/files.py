@@ -195,7 +195,7 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def disk_errors_name(path: str | Path) -> Iterator[None]:
-    """Let errors of the disk in the block name the file as it is called when it is finished, `path` where none is."""
+    """Let errors of the disk in the block name the finished file, or `path` where they name none."""
     try:
         yield
     except OSError as error:
