@@ -132,6 +132,59 @@ def test_readings_that_are_wrong_are_refused_and_change_nothing(bundle):
     assert policy.step == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("palm_quat_w", [0.0] * 4, "palm_quat_w: the quaternion wxyz has length 0, expected 1"),
+        ("palm_quat_w", [5.0, 0.0, 0.0, 0.0], "palm_quat_w: the quaternion wxyz has length 5, expected 1"),
+        ("palm_pos_w", [5000.0, 0.0, 0.3], "palm_pos_w: 5000 m is outside -10 to 10 m; is it in millimetres?"),
+        ("points_w", np.full((128, 3), -300.0), "points_w: -300 m is outside -10 to 10 m; is it in millimetres?"),
+        ("joint_pos", [99.0] * 16, "99 rad is outside -7 to 7 rad"),
+        ("visible_fraction", -5.0, "visible_fraction: -5 is outside 0 to 1"),
+        ("visible_fraction", 100.0, "visible_fraction: 100 is outside 0 to 1"),
+        ("depth_m", -9.0, "depth_m: -9 m is outside 0 to 2 m"),
+        ("floor_m", 90.0, "floor_m: 90 m is outside 0 to 2 m; is it in millimetres?"),
+        ("closing", [1e4] * 16, "closing: 1e+04 is outside -100 to 100"),
+        ("joint_pos", [0.0] * 15, "expected shape"),
+        ("palm_pos_w", "zero", "expected numbers"),
+        ("palm_pos_w", 0.0, "shape"),
+    ],
+)
+def test_values_that_no_robot_has_are_refused_and_the_episode_goes_on(bundle, name, value, message):
+    plan, readings = recorded(bundle)
+    policy, twin = Policy.load(bundle), Policy.load(bundle)
+    for one in (policy, twin):
+        one.reset(plan)
+        one.act(readings[0])
+    message = message if "|" in message else re.escape(message)
+    if name in vars(plan):
+        with pytest.raises(ValueError, match=message):
+            policy.reset(replace(plan, **{name: value}))
+    if name in vars(readings[0]):
+        if name == "points_w":
+            value = np.full_like(readings[0].points_w, -300.0)
+        with pytest.raises(ValueError, match=message):
+            policy.act(replace(readings[0], **{name: value}))
+    assert policy.step == 1
+    found, expected = policy.act(readings[1]), twin.act(readings[1])
+    for key in vars(expected):
+        np.testing.assert_array_equal(getattr(found, key), getattr(expected, key))
+
+
+def test_a_batch_that_is_refused_leaves_the_episode_of_one_robot(bundle):
+    plan, readings = recorded(bundle)
+    policy, twin = Policy.load(bundle), Policy.load(bundle)
+    for one in (policy, twin):
+        one.reset(plan)
+    batch = {key: np.stack([value] * 3) for key, value in vars(plan).items()}
+    for wrong in ({"depth_m": [0.1] * 2}, {"palm_quat_w": np.zeros((3, 4))}):
+        with pytest.raises(ValueError, match=r"depth_m|palm_quat_w"):
+            policy.reset(type(plan)(**(batch | wrong)))
+    with pytest.raises(IndexError):
+        policy.reset(plan, rows=[4])
+    np.testing.assert_array_equal(policy.act(readings[0]).joint_target, twin.act(readings[0]).joint_target)
+
+
 def test_the_hands_joints_must_be_those_of_the_contract(bundle, allegro):
     names = list(allegro.joint_names)
     Policy.load(bundle, names)
