@@ -7,8 +7,10 @@
 Everything has a leading batch dimension or none; a robot has none.
 """
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, read_bundle
+from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, one_line, read_bundle
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.time_limit import time_limit
 from dexgrasp.utils.number_arrays import NUMBERS, number_array
@@ -229,7 +231,7 @@ class Policy:
             with time_limit(limit_s, lambda: setattr(options, "terminate", True)):
                 found: list[Array] = self._session.run(None, feed, options)  # pyright: ignore[reportAssignmentType]
         except Exception as error:  # onnxruntime's own classes have no public base
-            took = f"took longer than {limit_s:g} s" if options.terminate else f"failed: {_one_line(error)}"
+            took = f"took longer than {limit_s:g} s" if options.terminate else f"failed: {one_line(error)}"
             raise ValueError(f"a step of the policy's graph {took}") from error
         return [value[:rows] for value in found]
 
@@ -266,7 +268,7 @@ class Policy:
         feed, wanted = _recorded(Path(folder) / GOLDEN, bundle)
         self._is_unbatched = False
         try:
-            replayed = self._compute(feed)
+            replayed = _abandoned_after(BATCH_LIMIT_S + 1.0, lambda: self._compute(feed))
         except ValueError as error:
             raise BundleError(f"{Path(folder) / GRAPH}: the recorded inputs do not fit the graph: {error}") from error
         for name, value in zip(self._outputs, replayed, strict=True):
@@ -277,6 +279,30 @@ class Policy:
                     f"{folder}: replayed '{name}' differs from the recorded one by {gap:.3g} (> {TOLERANCE})"
                 )
         self._is_unbatched = True
+
+
+def _abandoned_after(limit_s: float, call: Callable[[], list[Array]]) -> list[Array]:
+    """Return the result of a call in another thread, which is left to itself after `limit_s` [s].
+
+    The graph's own time limit ends it between two operators; one operator may take for ever.
+    """
+    found: list[list[Array]] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="replay", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise ValueError(f"a step of the policy's graph took longer than {limit_s:g} s")
+    if errors:
+        raise errors[0]
+    return found[0]
 
 
 def _numbers(name: str, value: ArrayLike) -> Array:
@@ -337,10 +363,14 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; printed as well they fill the terminal
-    try:
-        session = onnxruntime.InferenceSession(bundle.graph, options, providers=["CPUExecutionProvider"])
+    cancel = partial(options.set_load_cancellation_flag, True)
+    try:  # operators of constants run in steps, which have a time limit; folded they would run here, without one
+        with time_limit(BATCH_LIMIT_S, cancel):
+            session = onnxruntime.InferenceSession(
+                bundle.graph, options, ["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+            )
     except Exception as error:  # onnxruntime's own classes have no public base
-        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {_one_line(error)}") from error
+        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {one_line(error)}") from error
     graph = bundle.contract.graph
     for kind, stated, found in (
         ("inputs", list(graph.inputs), [item.name for item in session.get_inputs()]),
@@ -357,7 +387,3 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
                 f"{spec.dtype} {list(spec.size)}"
             )
     return session
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
