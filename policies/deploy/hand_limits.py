@@ -1,4 +1,7 @@
-"""Limits of a known hand, from hand.yaml and its shipped policy; a bundle keeps to them. Needs no simulator."""
+"""Limits and kinematics of a known hand, which a bundle must keep to.
+
+Read from hand.yaml and the contract of its shipped policy. Needs no simulator.
+"""
 
 import json
 from collections.abc import Sequence
@@ -38,7 +41,7 @@ def exceeded_limit(hand: HandContract) -> str:
 
 
 def differing_kinematics(hand: HandContract) -> str:
-    """Return which part of the kinematics differs from that of the hand's shipped policy; empty where none does.
+    """Return which part of the kinematics differs from the hand's shipped policy, or an empty text.
 
     Sizes alone are compared for the mirrored side. A hand without a shipped policy has nothing to compare with.
     """
