@@ -12,25 +12,28 @@ import hashlib
 import io
 import json
 import logging
+import math
 import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dexgrasp.configs.schema import ConfigError, as_dict, build
 from dexgrasp.policies.deploy import signature
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
-from dexgrasp.policies.deploy.hand_limits import exceeded_limit
+from dexgrasp.policies.deploy.hand_limits import differing_kinematics, exceeded_limit
 from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
 MAX_BYTES = 256 * 2**20
 """Largest size of a file of a bundle, and of all arrays in golden.npz."""
+MAX_HEADER_BYTES = 1000
+"""Largest header of an array in golden.npz."""
 BATCH_MULTIPLE = 16
 """Batches are padded to a multiple of this: rounding of matrix products depends on the batch size."""
 
@@ -91,6 +94,8 @@ def read_contract(folder: str | Path, public_key: str | Path | None = None) -> C
         raise BundleError(str(error)) from error
     if not isinstance(values, dict) or "schema" not in values:
         raise BundleError(f"{path} has no field 'schema': not a contract")
+    if place := _unprintable(values):
+        raise BundleError(f"{path}: a text with control characters at '{place}'; expected printable characters")
     if values["schema"] not in (3, SCHEMA):
         raise BundleError(
             f"{path}: schema {values['schema']!r}, this version reads 3 and {SCHEMA}: export the policy again"
@@ -110,11 +115,37 @@ def read_contract(folder: str | Path, public_key: str | Path | None = None) -> C
         contract = build(Contract, values, str(path))
     except ConfigError as error:
         raise BundleError(str(error)) from error
+    _check_known(contract, path)
+    return contract
+
+
+def _check_known(contract: Contract, path: Path) -> None:
+    """Raise BundleError for a contract that contradicts its files, the hand of its name or its own training."""
     if set(contract.files) != {GRAPH, GOLDEN}:
         raise BundleError(f"{path}: 'files' must hold the hashes of {GRAPH} and {GOLDEN}, got {sorted(contract.files)}")
-    if reason := exceeded_limit(contract.hand):
-        raise BundleError(f"{path}: {reason}; a hand with other limits needs a name of its own")
-    return contract
+    if reason := exceeded_limit(contract.hand) or differing_kinematics(contract.hand):
+        raise BundleError(f"{path}: {reason}; a hand with other values needs a name of its own")
+    task, rate_hz = contract.training.config["task"], contract.control.rate_hz
+    trained_hz = task.get("rate_hz", rate_hz) if isinstance(task, Mapping) else rate_hz
+    if trained_hz != rate_hz:
+        raise BundleError(
+            f"{path}: control.rate_hz is {rate_hz:g}, the policy was trained at {trained_hz} "
+            "(training.config.task.rate_hz): export the policy again"
+        )
+
+
+def _unprintable(value: Any, place: str = "") -> str:
+    """Return the dotted key of a text, or of a key, with characters that are not printable; empty without one."""
+    if isinstance(value, str):
+        return "" if value.isprintable() else place
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, item in items:
+        below = f"{place}.{key}".strip(".")
+        if not str(key).isprintable():
+            return ascii(below)[1:-1]
+        if found := _unprintable(item, below):
+            return found
+    return ""
 
 
 def check_joints(contract: Contract, joint_names: Sequence[str], folder: Path) -> None:
@@ -182,10 +213,37 @@ def _bytes(folder: Path, name: str) -> bytes:
 def _arrays(folder: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            size = sum(item.file_size for item in archive.infolist())
-        if size > MAX_BYTES:
-            raise ValueError(f"its arrays take {size >> 20} MiB, at most {MAX_BYTES >> 20} are read")
-        with np.load(io.BytesIO(content), allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (ValueError, OSError, EOFError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
-        raise BundleError(f"{folder / GOLDEN} cannot be read: {error}") from error
+            items = archive.infolist()
+            size = sum(item.file_size for item in items)
+            if size > MAX_BYTES:
+                raise ValueError(f"its arrays take {size >> 20} MiB, at most {MAX_BYTES >> 20} are read")
+            if len({item.filename for item in items}) < len(items):
+                raise ValueError("an entry occurs twice")
+            return {item.filename.removesuffix(".npy"): _array(item.filename, archive.read(item)) for item in items}
+    except Exception as error:  # zip and npy readers raise whatever broken bytes lead to, SyntaxError among them
+        raise BundleError(f"{folder / GOLDEN} cannot be read: {one_line(error)}") from error
+
+
+def _array(name: str, content: bytes) -> NDArray[Any]:
+    """Return the array of a .npy entry; its header is compared with its size before anything is allocated."""
+    file = io.BytesIO(content)
+    try:
+        version = npy.read_magic(file)
+        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+        if read_header is None:
+            raise ValueError(f"version {version} of the format, expected 1.0 or 2.0")
+        shape, fortran, dtype = read_header(file, max_header_size=MAX_HEADER_BYTES)
+    except (Exception, RecursionError) as error:
+        raise ValueError(f"entry {name!r} is no .npy array: {one_line(error)}") from error
+    if dtype.hasobject:
+        raise ValueError(f"entry {name!r}: Object arrays cannot be loaded")
+    values = content[file.tell() :]
+    if not all(side >= 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(values):
+        raise ValueError(f"entry {name!r}: {len(values)} bytes of values, its header states {dtype} of shape {shape}")
+    flat = np.frombuffer(values, dtype) if values else np.zeros(0, dtype)
+    return flat.reshape(shape, order="F" if fortran else "C").copy()
+
+
+def one_line(error: Exception) -> str:
+    """Return the start of an error's text in one line."""
+    return " ".join(str(error).split())[:300]

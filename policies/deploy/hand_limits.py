@@ -1,7 +1,14 @@
-"""Limits of a known hand, read from its hand.yaml; a bundle must not exceed them. Needs no simulator."""
+"""Limits and kinematics of a known hand, which a bundle must keep to.
 
+Read from hand.yaml and the contract of its shipped policy. Needs no simulator.
+"""
+
+import json
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
+
+import numpy as np
 
 from dexgrasp import assets
 from dexgrasp.policies.deploy.contract import HandContract
@@ -9,6 +16,8 @@ from dexgrasp.utils.readers import read_yaml
 
 TOLERANCE = 1e-6
 """Difference of a limit that is rounding [rad, rad/s, N m]."""
+KINEMATICS_TOLERANCE = 1e-4
+"""Difference of a position [m] or a component of a unit vector that is rounding."""
 
 
 def exceeded_limit(hand: HandContract) -> str:
@@ -16,6 +25,8 @@ def exceeded_limit(hand: HandContract) -> str:
 
     A hand that is not in assets/hands has no description to compare with: the result is empty.
     """
+    if reason := _mistaken_name(hand.name):
+        return reason
     if hand.name not in assets.names("hands"):
         return ""
     known, file = _limits(hand.name), f"assets/hands/{hand.name}/hand.yaml"
@@ -29,6 +40,61 @@ def exceeded_limit(hand: HandContract) -> str:
     return ""
 
 
+def differing_kinematics(hand: HandContract) -> str:
+    """Return which part of the kinematics differs from the hand's shipped policy, or an empty text.
+
+    Sizes alone are compared for the mirrored side. A hand without a shipped policy has nothing to compare with.
+    """
+    known = _kinematics(hand.name)
+    if known is None:
+        return ""
+    mirrored = hand.side != known["side"]
+    for key in ("palm_pos_b", "palm_quat_b"):
+        if _differs(getattr(hand, key), known[key], mirrored, is_quat=key == "palm_quat_b"):
+            return f"hand.{key} is {list(getattr(hand, key))}, that of {hand.name} is {known[key]}"
+    for key in ("body_names", "parent", "joint_of_body"):
+        if list(getattr(hand.kinematics, key)) != known["kinematics"][key]:
+            return f"hand.kinematics.{key} differs from that of {hand.name}"
+    for key in ("pos", "quat", "axis"):
+        for i, (stated, own) in enumerate(zip(getattr(hand.kinematics, key), known["kinematics"][key], strict=True)):
+            if _differs(stated, own, mirrored, is_quat=key == "quat"):
+                return f"hand.kinematics.{key}[{i}] is {list(stated)}, that of {hand.name} is {own}"
+    return ""
+
+
+def _differs(stated: Sequence[float], known: Sequence[float], mirrored: bool, is_quat: bool) -> bool:
+    """Return whether two vectors differ; a quaternion and its negative are equal."""
+    one, other = np.array(stated), np.array(known)
+    if mirrored:
+        one, other = np.abs(one), np.abs(other)
+    off = np.abs(one - other).max()
+    return bool(min(off, np.abs(one + other).max()) > KINEMATICS_TOLERANCE if is_quat else off > KINEMATICS_TOLERANCE)
+
+
+def _mistaken_name(name: str) -> str:
+    """Return that a name is a known hand's but for case, blanks and strokes, or holds foreign letters; or empty."""
+    if not (name.isascii() and name.isprintable()):
+        return f"hand.name must be of printable ASCII characters, got {name!a}"
+    for known in assets.names("hands"):
+        if name != known and _letters(name) == _letters(known):
+            return f"hand.name is '{name}', the known hand is '{known}'"
+    return ""
+
+
+def _letters(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+@cache
+def _kinematics(name: str) -> dict[str, Any] | None:
+    """Return the section `hand` of a contract that is shipped for a hand, or None."""
+    for file in (
+        sorted(assets.ROOT.glob(f"policies/{name}/*/bundle/contract.json")) if name in assets.names("hands") else ()
+    ):
+        return json.loads(file.read_text(encoding="utf-8"))["hand"]
+    return None
+
+
 @cache
 def _limits(name: str) -> dict[str, dict[str, tuple[int, float]]]:
     """Return per joint the limits under the keys of the contract; sign +1: upper limits, -1: lower limits."""
@@ -40,6 +106,7 @@ def _limits(name: str) -> dict[str, dict[str, tuple[int, float]]]:
             "joint_upper_rad": (1, float(values["range"][1])),
             "effort_limit_nm": (1, float(values["effort_limit"])),
             "speed_limit_rad_s": (1, float(values["speed_limit"])),
+            "kp_nm_rad": (-1, float(values["kp"]) / 10),  # weak servos make the safety gate's lead large
         }
         for joint, values in joints.items()
     }

@@ -7,8 +7,10 @@
 Everything has a leading batch dimension or none; a robot has none.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,7 +18,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, read_bundle
+from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, one_line, read_bundle
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.time_limit import time_limit
 from dexgrasp.utils.number_arrays import NUMBERS, number_array
@@ -27,6 +29,29 @@ STEP_LIMIT_S, BATCH_LIMIT_S = 1.0, 10.0
 """Longest time of a step of the graph for one robot, and for a batch [s]; a graph may hold a loop without an end."""
 MAX_GOLDEN = 4096
 """Largest number of recorded steps."""
+PLAN_FIELDS = {
+    "start_pos_w": "palm_pos_w",
+    "start_quat_w": "palm_quat_w",
+    "target_pos_w": "palm_pos_w",
+    "target_quat_w": "palm_quat_w",
+    "joint_target": "joint_pos",
+    "depth_m": "depth_m",
+    "closing": "closing",
+    "floor_m": "floor_m",
+}
+"""Input of the graph -> field of the plan that gives its value, or its first value."""
+QUAT_TOLERANCE = 0.01
+"""Accepted deviation of the length of a quaternion from 1."""
+RANGES = {
+    "palm_pos_w": (-10.0, 10.0, " m"),
+    "points_w": (-10.0, 10.0, " m"),
+    "joint_pos": (-7.0, 7.0, " rad"),
+    "depth_m": (0.0, 2.0, " m"),
+    "floor_m": (0.0, 2.0, " m"),
+    "closing": (-100.0, 100.0, ""),
+    "visible_fraction": (0.0, 1.0, ""),
+}
+"""Least and greatest value of readings and plans, and the unit."""
 ONNX_TYPES = {"float32": "tensor(float)", "float64": "tensor(double)", "int64": "tensor(int64)", "bool": "tensor(bool)"}
 
 Array = NDArray[Any]
@@ -147,41 +172,35 @@ class Policy:
     def reset(self, plan: PregraspPlan, rows: Sequence[int] | None = None) -> None:
         """Start a new grasp; `rows`: in these rows alone.
 
-        The fields of `plan` have a leading batch dimension, or none.
+        The fields of `plan` have a leading batch dimension, or none. Raises ValueError for values that are not finite,
+        of the wrong size or outside RANGES; the running episode then stays unchanged.
         """
-        self._is_unbatched = np.ndim(plan.palm_pos_w) == 1
-        number = 1 if self._is_unbatched else len(np.asarray(plan.palm_pos_w))
-        given = {item.name: getattr(plan, item.name) for item in fields(plan)}
-        values = {
-            "start_pos_w": given["palm_pos_w"],
-            "start_quat_w": given["palm_quat_w"],
-            "target_pos_w": given["palm_pos_w"],
-            "target_quat_w": given["palm_quat_w"],
-            "joint_target": given["joint_pos"],
-            "depth_m": given["depth_m"],
-            "closing": given["closing"],
-            "floor_m": given["floor_m"],
-        }
-        initial = (
-            {name: self._batch(name, values[name], number) for name in self.contract.graph.plan},
+        palm_pos_w = _numbers("palm_pos_w", plan.palm_pos_w)
+        unbatched = palm_pos_w.ndim <= 1
+        number = 1 if unbatched else len(palm_pos_w)
+        values = {name: (field, getattr(plan, field)) for name, field in PLAN_FIELDS.items()}
+        initial = tuple(
             {
-                name: self._batch(name, values[name], number) if name in values else self._zeros(name, number)
-                for name in self._state_names
-            },
+                name: self._batch(name, values[name][1], number, unbatched, values[name][0])
+                if name in values
+                else self._zeros(name, number)
+                for name in names
+            }
+            for names in (self.contract.graph.plan, self._state_names)
         )
-        if rows is None:
-            self._plan, self._state = initial
-            return
-        for kept, new in zip((self._plan, self._state), initial, strict=True):
-            for name, value in new.items():
-                kept[name] = kept[name].copy()
-                kept[name][rows] = value[rows]
+        if rows is not None:
+            initial = tuple(
+                {name: _with_rows(kept[name], value, rows) for name, value in new.items()}
+                for kept, new in zip((self._plan, self._state), initial, strict=True)
+            )
+        self._plan, self._state = initial
+        self._is_unbatched = unbatched
 
     def act(self, observation: Observation) -> Command:
         """Return the targets for the next control period.
 
-        Raises ValueError for values that are not finite or of the wrong size, and for a step that takes longer than
-        STEP_LIMIT_S (a batch: BATCH_LIMIT_S); the state then stays unchanged.
+        Raises ValueError for values that are not finite, of the wrong size or outside RANGES, and for a step that takes
+        longer than STEP_LIMIT_S (a batch: BATCH_LIMIT_S); the state then stays unchanged.
         """
         found = self._compute(self.graph_inputs(observation))
         for name, value in zip(self._outputs, found, strict=True):
@@ -196,7 +215,9 @@ class Policy:
         if not self._state:
             raise RuntimeError("the policy has no pre-grasp plan: call reset(plan) before act(observation)")
         rows = len(self._state["step"])
-        given = {name: self._batch(name, getattr(observation, name), rows) for name in self._readings}
+        given = {
+            name: self._batch(name, getattr(observation, name), rows, self._is_unbatched) for name in self._readings
+        }
         return given | self._plan | self._state
 
     def _compute(self, feed: dict[str, Array]) -> list[Array]:
@@ -210,7 +231,7 @@ class Policy:
             with time_limit(limit_s, lambda: setattr(options, "terminate", True)):
                 found: list[Array] = self._session.run(None, feed, options)  # pyright: ignore[reportAssignmentType]
         except Exception as error:  # onnxruntime's own classes have no public base
-            took = f"took longer than {limit_s:g} s" if options.terminate else f"failed: {_one_line(error)}"
+            took = f"took longer than {limit_s:g} s" if options.terminate else f"failed: {one_line(error)}"
             raise ValueError(f"a step of the policy's graph {took}") from error
         return [value[:rows] for value in found]
 
@@ -226,20 +247,18 @@ class Policy:
             object_bottom_m=found["base_m"],
         )
 
-    def _batch(self, name: str, value: ArrayLike, rows: int) -> Array:
-        """Return `value` in the input's type and shape, batch first; raises ValueError if it does not fit."""
-        spec = self._inputs[name]
-        try:
-            array = number_array(value, NUMBERS + "b").astype(spec.dtype)
-        except ValueError as error:
-            raise ValueError(f"{name}: {error}") from error
-        if self._is_unbatched:
+    def _batch(self, name: str, value: ArrayLike, rows: int, unbatched: bool, field: str = "") -> Array:
+        """Return a field's `value` in the input's type and shape, batch first; raises ValueError if it does not fit."""
+        spec, name = self._inputs[name], field or name
+        array = _numbers(name, value)
+        if unbatched:
             array = array[None]
         if array.shape != (rows, *spec.size):
             raise ValueError(f"{name}: expected shape {(rows, *spec.size)}, batch first, got {array.shape}")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} is not finite")
-        return array
+        _check_range(name, array)
+        return array.astype(spec.dtype)
 
     def _zeros(self, name: str, rows: int) -> Array:
         return np.zeros((rows, *self._inputs[name].size), dtype=self._inputs[name].dtype)
@@ -249,7 +268,7 @@ class Policy:
         feed, wanted = _recorded(Path(folder) / GOLDEN, bundle)
         self._is_unbatched = False
         try:
-            replayed = self._compute(feed)
+            replayed = _abandoned_after(BATCH_LIMIT_S + 1.0, lambda: self._compute(feed))
         except ValueError as error:
             raise BundleError(f"{Path(folder) / GRAPH}: the recorded inputs do not fit the graph: {error}") from error
         for name, value in zip(self._outputs, replayed, strict=True):
@@ -260,6 +279,62 @@ class Policy:
                     f"{folder}: replayed '{name}' differs from the recorded one by {gap:.3g} (> {TOLERANCE})"
                 )
         self._is_unbatched = True
+
+
+def _abandoned_after(limit_s: float, call: Callable[[], list[Array]]) -> list[Array]:
+    """Return the result of a call in another thread, which is left to itself after `limit_s` [s].
+
+    The graph's own time limit ends it between two operators; one operator may take for ever.
+    """
+    found: list[list[Array]] = []
+    errors: list[Exception] = []
+
+    def run() -> None:
+        try:
+            found.append(call())
+        except Exception as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=run, name="replay", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    if thread.is_alive():
+        raise ValueError(f"a step of the policy's graph took longer than {limit_s:g} s")
+    if errors:
+        raise errors[0]
+    return found[0]
+
+
+def _numbers(name: str, value: ArrayLike) -> Array:
+    """Return a copy of an array of numbers or truth values; error messages contain `name`."""
+    try:
+        return number_array(value, NUMBERS + "b")
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
+
+
+def _check_range(name: str, array: Array) -> None:
+    """Raise ValueError for finite values that no robot has, or a quaternion that is none."""
+    if name.endswith("quat_w"):
+        lengths = np.linalg.norm(array.astype(np.float64), axis=-1)
+        if (np.abs(lengths - 1.0) > QUAT_TOLERANCE).any():
+            worst = float(lengths.flat[np.abs(lengths - 1.0).argmax()])
+            raise ValueError(f"{name}: the quaternion wxyz has length {worst:.4g}, expected 1")
+        return
+    if name not in RANGES:
+        return
+    low, high, unit = RANGES[name]
+    if ((array < low) | (array > high)).any():
+        worst = float(array.flat[np.maximum(low - array, array - high).argmax()])
+        millimetres = "; is it in millimetres?" if unit == " m" else ""
+        raise ValueError(f"{name}: {worst:.4g}{unit} is outside {low:g} to {high:g}{unit}{millimetres}")
+
+
+def _with_rows(kept: Array, new: Array, rows: Sequence[int]) -> Array:
+    """Return a copy of `kept` with these rows of `new`."""
+    changed = kept.copy()
+    changed[rows] = new[rows]
+    return changed
 
 
 def _recorded(file: Path, bundle: Bundle) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -288,10 +363,14 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; printed as well they fill the terminal
-    try:
-        session = onnxruntime.InferenceSession(bundle.graph, options, providers=["CPUExecutionProvider"])
+    cancel = partial(options.set_load_cancellation_flag, True)
+    try:  # operators of constants run in steps, which have a time limit; folded they would run here, without one
+        with time_limit(BATCH_LIMIT_S, cancel):
+            session = onnxruntime.InferenceSession(
+                bundle.graph, options, ["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
+            )
     except Exception as error:  # onnxruntime's own classes have no public base
-        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {_one_line(error)}") from error
+        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {one_line(error)}") from error
     graph = bundle.contract.graph
     for kind, stated, found in (
         ("inputs", list(graph.inputs), [item.name for item in session.get_inputs()]),
@@ -308,7 +387,3 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
                 f"{spec.dtype} {list(spec.size)}"
             )
     return session
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

@@ -6,8 +6,9 @@
 
 Commands that are too fast or too far are limited, per call and per time: in less than a control period the targets
 move by less, and they stand still while the clock does, or is not a number. A value that is not finite, a wrong length
-or an input that is too old is a fault: the gate then brakes, returns the targets to the last measured state of the
-robot, and holds them until `reset`. Readings far outside joint ranges and workspace, and a palm that does not follow
+or an input that is too old is a fault: the gate then brakes, returns the targets to the newest trusted reading, and
+holds them until `reset`. A reading is trusted if it is valid, plausible, of allowed age, and within what the robot can
+have moved since the last trusted one. Readings far outside joint ranges and workspace, and a palm that does not follow
 its target, are faults as well. After `reset` no input makes it raise.
 """
 
@@ -114,7 +115,8 @@ class MeasuredState:
     stamp_s: float
     """Time at which joints and palm were read [s]."""
     points_stamp_s: float | None = None
-    """Time of the object's newest points [s]; None: not monitored, for policies with one frame only."""
+    """Time of the object's newest points [s]; None: not monitored, for policies with one frame only. Once given, they
+    are monitored until `reset` or `end_points`."""
 
 
 @dataclass(frozen=True)
@@ -168,14 +170,19 @@ class SafetyGate:
         self.fault = ""
         """Reason of the hold; empty while the gate follows commands."""
         self._names, self._palm_follows = hand.joint_names, palm_follows
+        self._speed_rad_s = np.array(hand.speed_limit_rad_s, dtype=np.float64)
         self._latest_s = -np.inf  # latest time of any call
+        self._clock_went_back = False  # at a reset since the last call: the time to the next call is not known
+        self._points_stamp_s: Any = None  # newest one given since the reset
         self._lag_since_s: float | None = None  # since when the palm is too far from its target
-        self._hold: tuple[Array, Array, Array] | None = None
+        self._hold: tuple[Array, Array, Array] | None = None  # newest trusted reading
+        self._hold_s = -np.inf  # its time stamp
 
     def reset(self, joint_pos: Any, palm_pos_w: Any, palm_quat_w: Any, now_s: float) -> None:
         """Start at rest at the measured state of the robot; clears a fault.
 
-        From outside its limits the first commands return into them, no faster than all others. Raises ValueError for
+        From outside its limits the first commands return into them, no faster than all others. A `now_s` before the
+        last call starts a new clock: the first call after it moves nothing. Raises ValueError for
         values that are not finite, no numbers, of the wrong size, or implausibly far outside the limits.
         """
         joints, pos, quat = self._joints(joint_pos), finite_vector(palm_pos_w, 3), _quat(palm_quat_w)
@@ -188,11 +195,12 @@ class SafetyGate:
             raise ValueError(f"the safety gate cannot be reset: now_s must be finite, got {shown}")
         if reason := self._implausible(joints, pos):
             raise ValueError(f"the safety gate cannot be reset: {reason}")
-        self._hold, self._lag_since_s = (joints, pos, quat), None
+        self._hold, self._hold_s, self._lag_since_s = (joints, pos, quat), float(now_s), None
         self.joints.reset(joints)
         self.palm.reset(pos)
         self.turn.reset(quat)
-        self.fault, self._latest_s = "", float(now_s)
+        self._clock_went_back = self._clock_went_back or float(now_s) < self._latest_s
+        self.fault, self._latest_s, self._points_stamp_s = "", float(now_s), None
 
     def __call__(self, desired: DesiredCommand, measured: MeasuredState, now_s: float) -> SafeCommand:
         """Return the command that may be sent now; to be called once per control period.
@@ -205,14 +213,18 @@ class SafetyGate:
         state = self._valid_pose(_field(measured, "joint_pos"), measured)
         goal = self._valid_pose(_field(desired, "joint_target"), desired)
         if not self.fault:
+            stamp_s = number(_field(measured, "stamp_s"))
             implausible = "" if state is None else self._implausible(state[0], state[1])
+            old_reading = self._wrong_age("readings", now_s - stamp_s, self.cfg.joints_timeout_s)
             self.fault = (
                 self._wrong_input(now_s, measured_valid=state is not None, desired_valid=goal is not None)
                 or implausible
+                or old_reading
                 or self._too_old(desired, measured, now_s)
             )
-            if state is not None and not implausible:
-                self._hold = state
+            if state is not None and not implausible and not old_reading:
+                if self._is_within_reach(state, stamp_s):
+                    self._hold, self._hold_s = state, stamp_s
                 self.fault = self.fault or self._palm_lags(state, now_s)
         if self.fault or goal is None or state is None:
             goal = self._hold
@@ -230,6 +242,9 @@ class SafetyGate:
 
     def _move(self, goal: tuple[Array, Array, Array], now_s: float) -> None:
         """Move the targets towards the goal by what the time since the last call allows, a period at most."""
+        if self._clock_went_back and now_s >= self._latest_s:
+            self._clock_went_back, self._latest_s = False, now_s
+            return
         fraction = min((now_s - self._latest_s) / self.period_s, 1.0)
         if not (np.isfinite(now_s) and fraction >= MIN_PERIOD_FRACTION):
             return
@@ -244,6 +259,10 @@ class SafetyGate:
         except Exception:  # an object may raise anything where it is converted
             text = ""
         self.fault = self.fault or text or "stopped, no reason was given"
+
+    def end_points(self) -> None:
+        """Monitor the object's points no longer, until a reading has a stamp of points again."""
+        self._points_stamp_s = None
 
     def _wrong_input(self, now_s: float, *, measured_valid: bool, desired_valid: bool) -> str:
         """Return which input is no number at all, or an empty string."""
@@ -266,21 +285,34 @@ class SafetyGate:
             return f"readings: the palm at ({place}) m is more than {self.cfg.palm_outside_m:g} m outside its box"
         return ""
 
+    def _is_within_reach(self, state: tuple[Array, Array, Array], stamp_s: float) -> bool:
+        """Return whether the robot can have moved from the last trusted reading to this one, no older, in its time."""
+        assert self._hold is not None
+        cfg, time_s = self.cfg, stamp_s - self._hold_s
+        before, now = Pose.of(self._hold[1], self._hold[2]), Pose.of(state[1], state[2])
+        return bool(
+            time_s >= 0
+            and (np.abs(state[0] - self._hold[0]) <= self._speed_rad_s * time_s + self.lead_rad).all()
+            and before.distance_m(now) <= cfg.palm_speed_m_s * time_s + cfg.palm_lag_m
+            and before.angle_rad(now) <= cfg.palm_speed_rad_s * time_s + cfg.palm_lag_rad
+        )
+
     def _too_old(self, desired: Any, measured: Any, now_s: float) -> str:
-        """Return which input is older than allowed, or an empty string."""
-        cfg = self.cfg
-        ages = [
-            ("readings", _field(measured, "stamp_s"), cfg.joints_timeout_s),
-            ("command", _field(desired, "stamp_s"), cfg.command_timeout_periods * self.period_s),
-        ]
-        points_stamp_s = _field(measured, "points_stamp_s")
-        if points_stamp_s is not None:
-            ages.append(("points", points_stamp_s, cfg.points_timeout_s))
-        for name, stamp_s, limit_s in ages:
-            age_s = now_s - number(stamp_s)
-            if not -self.period_s <= age_s <= limit_s:
-                return f"{name}: {age_s:.3f} s old, at most {limit_s:.3f} s are allowed"
-        return ""
+        """Return whether command or points are older than allowed, or an empty string."""
+        limit_s = self.cfg.command_timeout_periods * self.period_s
+        if reason := self._wrong_age("command", now_s - number(_field(desired, "stamp_s")), limit_s):
+            return reason
+        stamp_s = _field(measured, "points_stamp_s")
+        self._points_stamp_s = self._points_stamp_s if stamp_s is None else stamp_s
+        if self._points_stamp_s is None:
+            return ""
+        return self._wrong_age("points", now_s - number(self._points_stamp_s), self.cfg.points_timeout_s)
+
+    def _wrong_age(self, name: str, age_s: float, limit_s: float) -> str:
+        """Return that an age is above its limit, in the future or no number, or an empty string."""
+        if -self.period_s <= age_s <= limit_s:
+            return ""
+        return f"{name}: {age_s:.3f} s old, at most {limit_s:.3f} s are allowed"
 
     def _palm_lags(self, state: tuple[Array, Array, Array], now_s: float) -> str:
         """Return how far the measured palm has been from its target for too long, or an empty string."""

@@ -180,6 +180,102 @@ def test_an_emergency_stop_holds_and_the_first_reason_is_kept():
     np.testing.assert_allclose(made.joints.value, HOME[0])
 
 
+def hold_after(made, now_s, **reading):
+    """Where the gate holds, 5 s after a command that is no number together with one reading of the present time."""
+    made(wanted([math.nan] * 3, stamp_s=now_s), sensed(**({"stamp_s": now_s} | reading)), now_s)
+    for k in range(1, 100):
+        at_s = now_s + k / RATE_HZ
+        safe = made(wanted(stamp_s=at_s), sensed(stamp_s=at_s), at_s)
+    assert safe.fault
+    return safe
+
+
+def test_a_reading_that_is_too_old_is_not_where_the_gate_holds():
+    made = gate()
+    at = run(made, HOME[0], 60, pos=[0.4, 0.4, 0.5])[-1].palm_pos_w
+    held = hold_after(made, 61 / RATE_HZ, pos=[0.0, 0.0, 0.3], stamp_s=61 / RATE_HZ - 0.5)
+    np.testing.assert_allclose(held.palm_pos_w, at, atol=1e-9)
+    np.testing.assert_allclose(held.palm_pos_w, [0.4, 0.4, 0.5], atol=1e-9)
+
+
+# 0.05 s after a trusted reading at home: palm 0.5 m/s * 0.05 s + 0.15 m = 0.175 m, and 2 rad/s * 0.05 s + 0.7 rad =
+# 0.8 rad; joint 0 4 rad/s * 0.05 s + 0.7 / 3.5 rad = 0.4 rad
+@pytest.mark.parametrize(
+    ("reading", "trusted"),
+    [
+        ({"pos": [0.17, 0.0, 0.3]}, True),
+        ({"pos": [0.18, 0.0, 0.3]}, False),
+        ({"pos": [-0.5, -0.5, 0.9]}, False),
+        ({"quat": tuple(quat_from_rotvec(np.array([0.0, 0.79, 0.0])))}, True),
+        ({"quat": tuple(quat_from_rotvec(np.array([0.0, 0.81, 0.0])))}, False),
+        ({"quat": (0.0, 1.0, 0.0, 0.0)}, False),
+        ({"quat": (-1.0, 0.0, 0.0, 0.0)}, True),
+        ({"joints": [0.39, 0.5, 0.5]}, True),
+        ({"joints": [0.41, 0.5, 0.5]}, False),
+        ({"joints": [0.1, 0.5, 0.5], "stamp_s": -0.01}, False),  # older than the reset
+        ({"pos": [0.1, 0.0, 0.3], "stamp_s": -0.06}, False),
+    ],
+)
+def test_the_gate_holds_at_a_reading_only_if_the_robot_can_have_moved_there(reading, trusted):
+    held = hold_after(gate(), 0.05, **reading)
+    joints, pos, quat = (reading.get(key, home) for key, home in zip(("joints", "pos", "quat"), HOME, strict=True))
+    expected = (joints, pos, quat) if trusted else HOME
+    np.testing.assert_allclose(held.joint_target, expected[0], atol=1e-9)
+    np.testing.assert_allclose(held.palm_pos_w, expected[1], atol=1e-9)
+    assert abs(held.palm_quat_w @ expected[2]) == pytest.approx(1.0, abs=1e-9)
+
+
+def test_a_gate_that_missed_readings_trusts_what_the_time_since_allows():
+    made = gate()
+    assert not made(wanted(stamp_s=0.05), sensed(pos=[0.3, 0.0, 0.3], stamp_s=0.05), 0.05).fault  # one wild reading
+    held = hold_after(made, 0.4, pos=[0.34, 0.0, 0.3])  # 0.5 m/s * 0.4 s + 0.15 m = 0.35 m from home
+    np.testing.assert_allclose(held.palm_pos_w, [0.34, 0.0, 0.3], atol=1e-9)
+
+
+@pytest.mark.parametrize("back_s", [[1.0], [1.0, 1.0], [0.01], [1.0, 0.5], [1e6], [0.0], [0.0005]])
+def test_resets_give_no_time_to_move_in(back_s):
+    made = gate()
+    joints, pos, now_s = np.array(HOME[0]), np.array(HOME[1]), 100.0
+    made.reset(joints, pos, STILL, now_s)
+    made(wanted(stamp_s=now_s), sensed(stamp_s=now_s), now_s)
+    for _ in range(200):  # 1 kHz, 0.2 s: at 5 m/s^2 from rest a palm moves 5 um in each step of 1 ms
+        now_s += 0.001
+        for back in back_s:
+            made.reset(joints, pos, STILL, now_s - back)
+        safe = made(wanted([1.0, 0.5, 0.5], [0.4, 0.0, 0.3], stamp_s=now_s), sensed(joints, pos, stamp_s=now_s), now_s)
+        joints, pos = safe.joint_target, safe.palm_pos_w
+    assert pos[0] <= 200 * 5e-6 and joints[0] <= 200 * 100.0 * 1e-6
+
+
+def test_a_gate_follows_on_a_clock_that_began_anew():
+    made = gate()
+    ask(made, 50.0)
+    made.reset(*HOME, 2.0)
+    first, second = ask(made, 2.05), ask(made, 2.1)
+    assert first.fault == second.fault == ""
+    np.testing.assert_allclose(first.palm_pos_w, HOME[1])
+    assert 0 < np.linalg.norm(second.palm_pos_w - first.palm_pos_w) <= 5.0 * 0.05**2 + 1e-12
+
+
+def test_points_that_are_no_longer_given_are_a_fault_until_a_reset_or_their_end():
+    def faults(made, given, ticks=20, start=1):
+        times = [(k, k / RATE_HZ) for k in range(start, start + ticks)]
+        return [
+            made(wanted(stamp_s=t), sensed(stamp_s=t, points_stamp_s=t if k in given else None), t) for k, t in times
+        ]
+
+    made = gate()
+    found = [safe.fault for safe in faults(made, given=(1, 2))]
+    assert found[:7] == [""] * 7  # the newest points are of 0.1 s, and 0.3 s are allowed
+    assert found[8].startswith("points: 0.3")
+    made.reset(*HOME, 1.0)
+    assert not any(safe.fault for safe in faults(made, given=(), start=21))
+    assert not any(safe.fault for safe in faults(made, given=range(41, 61), start=41))
+    made.end_points()
+    assert not any(safe.fault for safe in faults(made, given=(), start=61))
+    assert faults(made, given=(81,), start=81)[-1].fault.startswith("points")
+
+
 def ask(made, now_s, goal=(1.0, 1.0, 1.0), pos=(0.4, 0.4, 0.5)):
     """The answer to a far goal at that time, with readings of the same time, or of home's where it is no number."""
     stamp_s = now_s if math.isfinite(now_s) else 0.0

@@ -178,6 +178,8 @@ class GraspStateMachine:
         points_stamp_s = None
         if self.uses_live_points and self.state in POLICY_STATES:
             points_stamp_s = np.nan if inputs.estimate is None else inputs.estimate.stamp_s
+        else:
+            self.gate.end_points()
         measured = MeasuredState(
             joint_pos=joints,
             palm_pos_w=None if palm is None else palm.pos_m,
