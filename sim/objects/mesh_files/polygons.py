@@ -15,10 +15,14 @@ class MeshFileError(ValueError):
     """A mesh file that cannot be read; the text says why and what to do."""
 
 
+class NotFiniteError(MeshFileError):
+    """A mesh file with vertices that are NaN, infinite or too large."""
+
+
 def check_finite(vertices: Array) -> None:
-    """Raise MeshFileError for vertices (v, 3) that are NaN, infinite or too large to be multiplied."""
+    """Raise NotFiniteError for vertices (v, 3) that are NaN, infinite or too large to be multiplied."""
     if (bad := int((~(np.abs(vertices) <= LARGEST)).any(axis=1).sum())) > 0:
-        raise MeshFileError(f"not finite: {bad} of {len(vertices)} vertices are NaN, infinite or beyond {LARGEST:g}")
+        raise NotFiniteError(f"not finite: {bad} of {len(vertices)} vertices are NaN, infinite or beyond {LARGEST:g}")
 
 
 def triangulate_faces(vertices: Array, faces: Sequence[Sequence[int]]) -> Faces:

@@ -7,7 +7,7 @@ from pathlib import Path
 from dexgrasp.sim.objects.mesh_files.gltf import read_glb
 from dexgrasp.sim.objects.mesh_files.obj import read_obj
 from dexgrasp.sim.objects.mesh_files.ply import read_ply
-from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, check_finite
+from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, NotFiniteError, check_finite
 from dexgrasp.sim.objects.mesh_files.stl import read_stl
 from dexgrasp.utils.readers import HEAD_BYTES, foreign_file
 
@@ -23,6 +23,8 @@ def read_surface(path: Path) -> tuple[Array, Faces]:
         raise MeshFileError(f"unreadable: by its content it is a {ending[1:].upper()} file: rename it to {ending}")
     try:
         vertices, faces = READERS[path.suffix.lower()](path)
+    except NotFiniteError:
+        raise
     except MeshFileError as error:
         raise MeshFileError(f"unreadable: {error}") from error
     except (MemoryError, OSError):
