@@ -261,7 +261,7 @@ def test_every_yaml_is_of_a_command_and_holds_a_key():
 def test_every_command_without_yaml_loads_and_has_help(name, capsys):
     load_command(name)
     assert main.main([*COMMANDS[name].words.split(), "--help"]) == 0
-    assert capsys.readouterr().out.count("=") > 2
+    assert capsys.readouterr().out.count("=") >= 2
 
 
 def nested_schema(keys, name="Top"):

