@@ -280,7 +280,6 @@ SMALL = {
     "export": {"physics": "turbo"},
     "viewer": {"frames": 1, "port": 0},
     "objects generate": {"n": 36},
-    "objects import": {"scale": 1},
     "randomization show": {"n": 50},
     "bench engine": {"num_envs": 2, "threads": 1, "repeats": 1, "presets": "turbo"},
     "bench physics": {"trials": 2, "num_envs": 2, "presets": "turbo"},
@@ -357,8 +356,8 @@ def _write_inputs(folder, household):
     (folder / "path/to/meshes").mkdir()
     (folder / "path/to/scans").symlink_to(folder / "path/to/meshes")
     (folder / "runs").mkdir()
-    trimesh.creation.box((0.05, 0.06, 0.08)).export(folder / "path/to/meshes/box.obj")
-    trimesh.creation.cylinder(0.03, 0.1).export(folder / "path/to/meshes/can.stl")
+    trimesh.creation.box((50, 60, 80)).export(folder / "path/to/meshes/box.obj")  # in millimetres
+    trimesh.creation.cylinder(30, 100).export(folder / "path/to/meshes/can.stl")
     for name in ("my_objects", "generated"):
         (folder / "runs" / name).symlink_to(household.path)
     save_folder(folder / "path/to/frames", [make_scene("plain", household, 0).frame] * 2, rate_hz=10)
