@@ -182,6 +182,7 @@ def row(**changes):
         ],
         (row(name=None), r"'objects\[0\]\.name' expects str, got None"),
         (row(evil=1), r"unknown key 'objects\[0\]\.evil'"),
+        (row(sha256=""), "sha256"),
         ({**TREE, "objects": [ROW, ROW]}, "occurs more than once"),
         ({**TREE, "objects": []}, "the library holds none"),
         ({**TREE, "objects": None}, "'objects' expects list of"),
@@ -189,7 +190,7 @@ def row(**changes):
         ("[" * 100_000, "nested too deep"),
         ('{"format": 1, "objects": [', "damaged or no JSON file"),
     ],
-    ids=range(28),
+    ids=range(29),
 )
 def test_a_wrong_manifest_is_refused_by_file_and_key(tmp_path, tree, said):
     write(tmp_path / "lib", tree)
