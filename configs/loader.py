@@ -31,7 +31,7 @@ from dexgrasp.configs.schema import (
 )
 from dexgrasp.utils.files import write_text
 from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_yaml
-from dexgrasp.utils.text import comma_separated, did_you_mean, shown
+from dexgrasp.utils.text import comma_separated, did_you_mean, one_line, shown
 
 ROOT = Path(__file__).resolve().parent
 EVERYWHERE = "_global_"
@@ -282,7 +282,7 @@ def _compose(name: str, choices: Sequence[str], root: Path) -> dict[str, Any]:
         with initialize_config_dir(config_dir=str(root.resolve()), version_base="1.3", job_name="dexgrasp"):
             tree = OmegaConf.to_container(compose(name, overrides=list(choices)), resolve=True, throw_on_missing=False)
     except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        raise ConfigError(f"{name}: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"{name}: {one_line(error)}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{name}.yaml must hold keys and values, got a {type(tree).__name__}")
     return {str(key): value for key, value in tree.items()}

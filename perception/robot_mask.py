@@ -24,6 +24,7 @@ from dexgrasp.perception.occlusion import HandCapsules, HandOcclusion
 from dexgrasp.perception.transforms import compose, invert
 from dexgrasp.utils.number_arrays import finite_vector, number_array
 from dexgrasp.utils.readers import read_json_object, reading
+from dexgrasp.utils.text import one_line
 
 FILE = "capsules.json"
 LARGEST_M = 10.0
@@ -166,7 +167,7 @@ def _arm_tree(file: Path, values: Mapping[str, Any]) -> Kinematics:
     try:
         return Kinematics.from_dict(values)
     except (ValueError, RuntimeError) as error:  # lists of unequal length, text among numbers
-        raise ValueError(f"{file}: kinematics: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"{file}: kinematics: {one_line(error, 200)}") from error
 
 
 def _stated_pose(name: str, pos: Any, quat: Any) -> tuple[Tensor, Tensor]:

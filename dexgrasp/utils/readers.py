@@ -15,6 +15,8 @@ from typing import Any
 
 import yaml
 
+from dexgrasp.utils.text import one_line
+
 LARGEST_YAML = 100_000
 """Largest number of values in a YAML file with its aliases expanded."""
 
@@ -46,7 +48,7 @@ class DamagedFileError(ValueError):
 
     def __init__(self, path: str | Path, kind: str, reason: object) -> None:
         """`kind`: what was expected, in words."""
-        why = " ".join(str(reason).split())[:200] or type(reason).__name__
+        why = one_line(reason, 200) or type(reason).__name__
         super().__init__(f"{path} is damaged or no {kind}: {why}; restore it, or give another")
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from dexgrasp.utils.files import atomic_path
 from dexgrasp.utils.readers import foreign_file
+from dexgrasp.utils.text import one_line
 
 HEADER, TENSORS = "header.json", "tensors.safetensors"
 DTYPES = {"F32": np.float32, "F64": np.float64, "I64": np.int64, "BOOL": np.bool_}
@@ -63,12 +64,10 @@ def read_archive(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if set(entries) != {HEADER, TENSORS}:
             raise ArchiveError(f"its entries are {sorted(entries)[:8]}, expected {[HEADER, TENSORS]}")
         return _header(entries[HEADER]), _tensors(entries[TENSORS])
-    except zipfile.BadZipFile as error:
-        kind = foreign_file(path, is_zip=True) or "it is no whole zip file: empty, cut off, changed, or of another kind"
-        raise ArchiveError(f"{path}: {kind}") from error
-    except (EOFError, ValueError, RuntimeError, MemoryError, NotImplementedError) as error:
-        kind = foreign_file(path, is_zip=True)
-        raise ArchiveError(f"{path}: {kind or ' '.join(str(error).split())[:300]}") from error
+    except (zipfile.BadZipFile, EOFError, ValueError, RuntimeError, MemoryError, NotImplementedError) as error:
+        said = "it is no whole zip file: empty, cut off, changed, or of another kind"
+        said = said if isinstance(error, zipfile.BadZipFile) else one_line(error, 300)
+        raise ArchiveError(f"{path}: {foreign_file(path, is_zip=True) or said}") from error
 
 
 def entry_names(path: Path) -> list[str]:

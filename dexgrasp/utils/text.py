@@ -51,6 +51,11 @@ def comma_separated(words: Iterable[object]) -> str:
     return ", ".join(str(word) for word in words) or "none"
 
 
+def one_line(value: object, most: int | None = None) -> str:
+    """Return the text of a value, such as an error, on one line; `most`: its first characters alone."""
+    return " ".join(str(value).split())[:most]
+
+
 def counted(count: int, noun: str, plural: str = "") -> str:
     """Return a number and its noun: "1 mesh", "2 meshes"; `plural`: where it is not the noun with an s."""
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"

@@ -111,6 +111,11 @@ def latency_summary(values: Sequence[float], percent: int) -> dict[str, float]:
     return {"median": float(median), f"p{percent}": float(tail), "min": float(min(values))}
 
 
+def wall_clock(device: "torch.device") -> Callable[[], float]:
+    """Return a wall clock [s] for `device`; that of a GPU waits until its queue has finished."""
+    return device_clock(device) if device.type == "cuda" else time.perf_counter
+
+
 def device_clock(device: "torch.device") -> Callable[[], float]:
     """Return a clock [s] for `device`: CPU time, or wall time after the GPU has finished its queue."""
     if device.type != "cuda":

@@ -16,6 +16,7 @@ from dexgrasp.perception.calibration.board_layout import (
     opencv_board,
 )
 from dexgrasp.perception.cameras.depth import Intrinsics
+from dexgrasp.utils.text import one_line
 
 MIN_MARKERS = 4
 """Least number of markers by which the layout of a board is checked."""
@@ -97,9 +98,8 @@ def draw_board(board: BoardCfg, pixels_per_m: float) -> NDArray[np.uint8]:
     try:
         return opencv_board(board).generateImage((width, height), marginSize=round(board.square_m * pixels_per_m))
     except cv2.error as error:
-        why = " ".join(str(error).split())
         raise ValueError(
             f"board: OpenCV cannot draw {board.columns} by {board.rows} squares with markers of "
-            f"{board.marker_m * pixels_per_m:.1f} dots of dictionary {board.dictionary} ({why}): raise dpi or "
-            "board.marker_m, or take fewer squares or a larger dictionary"
+            f"{board.marker_m * pixels_per_m:.1f} dots of dictionary {board.dictionary} ({one_line(error)}): "
+            "raise dpi or board.marker_m, or take fewer squares or a larger dictionary"
         ) from error

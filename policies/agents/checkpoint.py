@@ -27,6 +27,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.sim.task.observations import observation_layouts
 from dexgrasp.utils.tensor_archive import ArchiveError, entry_names, read_archive, write_archive
+from dexgrasp.utils.text import one_line
 
 FORMAT, VERSION = "dexgrasp checkpoint", 1
 """First entries of the header. The version grows whenever an older reader would misread the file."""
@@ -240,8 +241,9 @@ def build_policy(path: Path, data: CheckpointData, hand: HandSpec, task: TaskCfg
     try:
         policy.load_state_dict(weights)
     except RuntimeError as error:
-        why = " ".join(str(error).split())[:300]
-        raise CheckpointError(f"{path}: its tensors are not those of a {stored.stage}: {why}") from error
+        raise CheckpointError(
+            f"{path}: its tensors are not those of a {stored.stage}: {one_line(error, 300)}"
+        ) from error
     return policy.eval()
 
 

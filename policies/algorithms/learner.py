@@ -34,6 +34,7 @@ from dexgrasp.sim.envs.sb3_env import GraspVecEnv
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils import distributed
+from dexgrasp.utils.text import one_line
 
 ADAM_EPS = 1e-5
 SUCCESS_RATE_WINDOW = 100
@@ -331,8 +332,9 @@ class Learner(ABC):
             self.policy.load_state_dict(data.group("policy"))
             moments = self._optimizer_state(data.group("optimizer"))
         except (RuntimeError, KeyError, ValueError) as error:
-            why = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"{path}: its tensors are not those of this learner: {why}") from error
+            raise CheckpointError(
+                f"{path}: its tensors are not those of this learner: {one_line(error, 300)}"
+            ) from error
         self.optimizer.load_state_dict({"state": moments, "param_groups": self.optimizer.state_dict()["param_groups"]})
         self._set_learning_rate(state.learning_rate)
 

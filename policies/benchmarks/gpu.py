@@ -35,7 +35,7 @@ from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.utils.bounds import Bounds, NumTrials, Seed, bounded
 from dexgrasp.utils.files import write_json
 from dexgrasp.utils.text import print_table
-from dexgrasp.utils.timers import Stopwatch, device_clock
+from dexgrasp.utils.timers import Stopwatch, device_clock, wall_clock
 
 Part = Literal["parity", "physics", "stepping", "learning"]
 GOALS = {"stepping": 100_000, "learning": 80_000}
@@ -210,7 +210,7 @@ def _episode(task: GraspTask, actions: torch.Tensor) -> None:
 
 def _timed(task: GraspTask, work: Any) -> float:
     """Return the seconds until the device has finished the work."""
-    clock = device_clock(task.device) if task.device.type == "cuda" else time.perf_counter
+    clock = wall_clock(task.device)
     start = clock()
     work()
     return clock() - start

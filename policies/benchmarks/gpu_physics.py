@@ -6,7 +6,6 @@ positions, and the trials of a scripted grasp that end as with MuJoCo's own limi
 """
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -23,7 +22,7 @@ from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.utils.text import print_table
-from dexgrasp.utils.timers import device_clock
+from dexgrasp.utils.timers import wall_clock
 
 PHASES = ("approach", "closing", "lift", "hold")
 REPEATS = 5
@@ -114,7 +113,7 @@ def _step(engine: WarpEngine, snapshot: PhysicsSnapshot, period_s: float) -> Non
 
 def _seconds(engine: WarpEngine, snapshot: PhysicsSnapshot, period_s: float) -> float:
     """Return the mean time of a control step of the physics, with the copies that put the state back."""
-    clock = device_clock(engine.device) if engine.device.type == "cuda" else time.perf_counter
+    clock = wall_clock(engine.device)
     begin = clock()
     for _ in range(REPEATS):
         _step(engine, snapshot, period_s)

@@ -44,6 +44,7 @@ from dexgrasp.utils.files import atomic_path, folder_lock, write_bytes
 from dexgrasp.utils.output import FILE_MARK, claim_file
 from dexgrasp.utils.readers import DamagedFileError, parse_yaml
 from dexgrasp.utils.tensor_archive import entry_names, write_archive
+from dexgrasp.utils.text import one_line
 
 LARGEST_ENTRY = 2**30
 """Largest size of an entry of an old zip [bytes]."""
@@ -183,7 +184,7 @@ def read_sb3_checkpoint(file: Path) -> CheckpointData:
     except CheckpointError:
         raise
     except (configs.ConfigError, pickle.UnpicklingError, KeyError) as error:
-        why = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+        why = f"it lacks {error}" if isinstance(error, KeyError) else one_line(error, 300)
         raise CheckpointError(f"{file} is not a whole checkpoint of an older version: {why}") from error
     except Exception as error:  # a damaged or hostile file can raise any error in the readers
         raise CheckpointError(

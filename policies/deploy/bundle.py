@@ -28,6 +28,7 @@ from dexgrasp.policies.deploy import signature
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
 from dexgrasp.policies.deploy.hand_limits import differing_kinematics, exceeded_limit
 from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json
+from dexgrasp.utils.text import one_line
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
 MAX_BYTES = 256 * 2**20
@@ -221,7 +222,7 @@ def _arrays(folder: Path, content: bytes) -> dict[str, NDArray[Any]]:
                 raise ValueError("an entry occurs twice")
             return {item.filename.removesuffix(".npy"): _array(item.filename, archive.read(item)) for item in items}
     except Exception as error:  # zip and npy readers raise whatever broken bytes lead to, SyntaxError among them
-        raise BundleError(f"{folder / GOLDEN} cannot be read: {one_line(error)}") from error
+        raise BundleError(f"{folder / GOLDEN} cannot be read: {one_line(error, 300)}") from error
 
 
 def _array(name: str, content: bytes) -> NDArray[Any]:
@@ -234,7 +235,7 @@ def _array(name: str, content: bytes) -> NDArray[Any]:
             raise ValueError(f"version {version} of the format, expected 1.0 or 2.0")
         shape, fortran, dtype = read_header(file, max_header_size=MAX_HEADER_BYTES)
     except (Exception, RecursionError) as error:
-        raise ValueError(f"entry {name!r} is no .npy array: {one_line(error)}") from error
+        raise ValueError(f"entry {name!r} is no .npy array: {one_line(error, 300)}") from error
     if dtype.hasobject:
         raise ValueError(f"entry {name!r}: Object arrays cannot be loaded")
     values = content[file.tell() :]
@@ -242,8 +243,3 @@ def _array(name: str, content: bytes) -> NDArray[Any]:
         raise ValueError(f"entry {name!r}: {len(values)} bytes of values, its header states {dtype} of shape {shape}")
     flat = np.frombuffer(values, dtype) if values else np.zeros(0, dtype)
     return flat.reshape(shape, order="F" if fortran else "C").copy()
-
-
-def one_line(error: Exception) -> str:
-    """Return the start of an error's text in one line."""
-    return " ".join(str(error).split())[:300]

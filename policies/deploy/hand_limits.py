@@ -3,7 +3,6 @@
 Read from hand.yaml and the contract of its shipped policy. Needs no simulator.
 """
 
-import json
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -12,7 +11,7 @@ import numpy as np
 
 from dexgrasp import assets
 from dexgrasp.policies.deploy.contract import HandContract
-from dexgrasp.utils.readers import read_yaml
+from dexgrasp.utils.readers import read_json_object, read_yaml
 
 TOLERANCE = 1e-6
 """Difference of a limit that is rounding [rad, rad/s, N m]."""
@@ -88,11 +87,10 @@ def _letters(name: str) -> str:
 @cache
 def _kinematics(name: str) -> dict[str, Any] | None:
     """Return the section `hand` of a contract that is shipped for a hand, or None."""
-    for file in (
-        sorted(assets.ROOT.glob(f"policies/{name}/*/bundle/contract.json")) if name in assets.names("hands") else ()
-    ):
-        return json.loads(file.read_text(encoding="utf-8"))["hand"]
-    return None
+    if name not in assets.names("hands"):
+        return None
+    contracts = sorted(assets.ROOT.glob(f"policies/{name}/*/bundle/contract.json"))
+    return read_json_object(contracts[0])["hand"] if contracts else None
 
 
 @cache

@@ -18,10 +18,11 @@ import numpy as np
 import onnxruntime
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, one_line, read_bundle
+from dexgrasp.policies.deploy.bundle import BATCH_MULTIPLE, GOLDEN, GRAPH, Bundle, BundleError, read_bundle
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.time_limit import time_limit
 from dexgrasp.utils.number_arrays import NUMBERS, number_array
+from dexgrasp.utils.text import one_line
 
 TOLERANCE = 1e-5
 """Largest difference from a recorded output [rad, m or 1]."""
@@ -231,7 +232,7 @@ class Policy:
             with time_limit(limit_s, lambda: setattr(options, "terminate", True)):
                 found: list[Array] = self._session.run(None, feed, options)  # pyright: ignore[reportAssignmentType]
         except Exception as error:  # onnxruntime's own classes have no public base
-            took = f"took longer than {limit_s:g} s" if options.terminate else f"failed: {one_line(error)}"
+            took = f"took longer than {limit_s:g} s" if options.terminate else f"failed: {one_line(error, 300)}"
             raise ValueError(f"a step of the policy's graph {took}") from error
         return [value[:rows] for value in found]
 
@@ -370,7 +371,9 @@ def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession
                 bundle.graph, options, ["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
             )
     except Exception as error:  # onnxruntime's own classes have no public base
-        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {one_line(error)}") from error
+        raise BundleError(
+            f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {one_line(error, 300)}"
+        ) from error
     graph = bundle.contract.graph
     for kind, stated, found in (
         ("inputs", list(graph.inputs), [item.name for item in session.get_inputs()]),

@@ -58,7 +58,7 @@ def report(cfg: ReportCfg) -> Path:
     if len(runs) == 1:
         path = _report_one(runs[0], out or runs[0].path / "report.html")
     else:
-        for text in filter(None, (_nothing_in_common(runs[0], run) for run in runs[1:])):
+        for text in _warnings(runs):
             log.warning(text)
         path = write_comparison(runs, out or default_path("report") / "report.html")
     print(f"report: {path}")
@@ -178,7 +178,7 @@ def comparison_content(runs: Sequence[StoredRun]) -> dict[str, Any]:
     counts = [len({one.object for one in run.outcomes}) for run in runs]
     return {
         "names": _names(runs),
-        "warnings": [text for run in runs[1:] if (text := _nothing_in_common(runs[0], run))],
+        "warnings": _warnings(runs),
         "paths": [str(run.path) for run in runs],
         "commands": [repeat_command(setting) for setting in settings],
         "conditions": [conditions(settings[i], counts[i]) | origin(run.path, run.facts) for i, run in enumerate(runs)],
@@ -208,6 +208,11 @@ def _names(runs: Sequence[StoredRun]) -> list[str]:
         f"{chr(ord('A') + i)}: {policy}{f' ({folder})' if policies.count(policy) > 1 else ''}"
         for i, (policy, folder) in enumerate(zip(policies, folders, strict=True))
     ]
+
+
+def _warnings(runs: Sequence[StoredRun]) -> list[str]:
+    """Return a warning for each run that cannot be compared with the first."""
+    return [text for run in runs[1:] if (text := _nothing_in_common(runs[0], run))]
 
 
 def _nothing_in_common(first: StoredRun, other: StoredRun) -> str:

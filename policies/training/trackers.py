@@ -9,6 +9,7 @@ from stable_baselines3.common.logger import KVWriter, TensorBoardOutputFormat
 from dexgrasp import configs
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.utils.files import write_text
+from dexgrasp.utils.text import one_line
 
 RUN_ID = "wandb_id.txt"
 """File of a run directory with the identifier of its Weights & Biases run, which a resumed training continues."""
@@ -32,7 +33,7 @@ class WandbWriter(KVWriter):
             )
         except wandb.Error as error:
             raise ValueError(
-                f"tracker=wandb: {' '.join(str(error).split())} (WANDB_MODE=offline in the environment needs no key)"
+                f"tracker=wandb: {one_line(error)} (WANDB_MODE=offline in the environment needs no key)"
             ) from error
         write_text(file, self._run.id)
 

@@ -75,7 +75,7 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
             encoder=cfg.history_encoder,
             **options,
         )
-    learner.first_iteration = int(cfg.stage == "student" or bool(cfg.init_checkpoint))
+    learner.first_iteration = first_iteration(cfg)
     if resumes:
         log.info("going on from %s", last)
         return learner.resume(last)
@@ -84,6 +84,11 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     elif isinstance(learner, StudentPPO):
         learner.start_from_teacher(copy=cfg.init_from_teacher)
     return learner
+
+
+def first_iteration(cfg: TrainCfg) -> int:
+    """Return the number of the first rollout: 1 where another policy has set the scales, else 0."""
+    return int(cfg.stage == "student" or bool(cfg.init_checkpoint))
 
 
 def load_teacher(cfg: TrainCfg, task: GraspTask) -> GraspPolicy:
@@ -192,7 +197,7 @@ def train(cfg: TrainCfg) -> dict[str, Any]:
 def _log_finished(cfg: TrainCfg, last: Path) -> None:
     """Log where a run has all its iterations: what follows reads and checks it, and trains nothing."""
     if last.is_file():
-        done = read_checkpoint(last).state.iteration - int(cfg.stage == "student" or bool(cfg.init_checkpoint))
+        done = read_checkpoint(last).state.iteration - first_iteration(cfg)
         if done >= cfg.iterations:
             log.info("finished: %d of %s were run; nothing is trained", done, counted(cfg.iterations, "iteration"))
 

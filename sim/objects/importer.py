@@ -43,7 +43,7 @@ from dexgrasp.sim.objects.mesh_files import (
 from dexgrasp.utils import files, process_pool
 from dexgrasp.utils.process_pool import TaskFailure, TaskLimits
 from dexgrasp.utils.progress import Progress
-from dexgrasp.utils.text import comma_separated, counted
+from dexgrasp.utils.text import comma_separated, counted, one_line
 
 log = logging.getLogger("dexgrasp")
 
@@ -352,7 +352,7 @@ def _recorded(call: tuple[Callable[[T], Record], str, T]) -> Record:
     except MemoryError:
         raise
     except Exception as error:  # readers and geometry libraries raise many kinds
-        return {"refused": f"unusable: {type(error).__name__}: {' '.join(str(error).split())[:200]}"}
+        return {"refused": f"unusable: {type(error).__name__}: {one_line(error, 200)}"}
 
 
 def _hashed(path: Path, folder: Path, refused: dict[str, str]) -> _File | None:

@@ -30,7 +30,7 @@ from dexgrasp.sim.objects.mesh_files import (
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
 from dexgrasp.utils.readers import HEAD_BYTES, foreign_file, foreign_kind, parse_json, read_json_object, regular_bytes
-from dexgrasp.utils.text import comma_separated, counted, did_you_mean, safe_name, shown
+from dexgrasp.utils.text import comma_separated, counted, did_you_mean, one_line, safe_name, shown
 
 PIECE_POINTS = 64
 """Points of one convex piece; all lie on its hull, so that every compiled model has one layout."""
@@ -336,7 +336,7 @@ class ObjectModel:
             model.check()
             return model
         except Exception as error:  # damaged archives raise many kinds
-            said = " ".join(str(error).split())[:300] or type(error).__name__
+            said = one_line(error, 300) or type(error).__name__
             reason = foreign_kind(data[:HEAD_BYTES], is_zip=True) or said
             raise ValueError(f"{name} is damaged: {reason}; make the library anew") from error
 

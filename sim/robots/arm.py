@@ -91,7 +91,7 @@ class ArmSpec:
             xml_path=file.parent / text["xml"],
             **columns,
         )
-        spec = read_mjcf(arm.xml_path, arm.name)
+        spec = read_mjcf(arm.xml_path, f"the arm '{arm.name}'")
         demand_known(arm.joint_names, [j.name for j in spec.joints], f"{file}: joints: joint")
         demand_known([arm.flange], [s.name for s in spec.sites], f"{file}: flange: site")
         return arm

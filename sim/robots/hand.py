@@ -292,7 +292,7 @@ def _check_model(hand: HandSpec, file: Path) -> None:
 
     Every name in hand.yaml must exist in the MJCF; every joint of the MJCF must be in hand.yaml.
     """
-    spec = read_mjcf(hand.xml_path, hand.name)
+    spec = read_mjcf(hand.xml_path, f"the hand '{hand.name}'")
     bodies, joints, sites = ([e.name for e in kind] for kind in (spec.bodies[1:], spec.joints, spec.sites))
     used = {"root": [hand.root], "contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
     used["keypoints"] = [body for body, _ in hand.extra_sites.values()]

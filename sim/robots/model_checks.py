@@ -10,7 +10,7 @@ import mujoco
 import numpy as np
 
 from dexgrasp.utils.readers import foreign_file
-from dexgrasp.utils.text import comma_separated, shown
+from dexgrasp.utils.text import comma_separated, one_line, shown
 
 HEAVIEST_BODY_KG, HEAVIEST_HAND_KG = 5.0, 15.0
 WIDEST_M = 0.5
@@ -19,8 +19,8 @@ WIDEST_M = 0.5
 log = logging.getLogger("dexgrasp")
 
 
-def read_mjcf(file: Path, name: str) -> mujoco.MjSpec:
-    """Return the model of the hand `name`.
+def read_mjcf(file: Path, owner: str) -> mujoco.MjSpec:
+    """Return the model of `owner`, such as "the hand 'leap'".
 
     Raises ValueError for an MJCF that is damaged, FileNotFoundError where a mesh file is missing.
     """
@@ -29,15 +29,15 @@ def read_mjcf(file: Path, name: str) -> mujoco.MjSpec:
     try:
         spec = mujoco.MjSpec.from_file(str(file))
     except ValueError as error:
-        raise ValueError(f"{file}: not a valid MJCF: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file}: not a valid MJCF: {one_line(error)}") from error
     for mesh in spec.meshes:
         if not mesh.file:  # its vertices stand in the MJCF
             continue
         path = file.parent / spec.meshdir / (Path(mesh.file).name if spec.strippath else mesh.file)
         if not path.is_file():
-            raise FileNotFoundError(f"{file}: mesh '{mesh.name or mesh.file}' of the hand '{name}': no file {path}")
+            raise FileNotFoundError(f"{file}: mesh '{mesh.name or mesh.file}' of {owner}: no file {path}")
         if kind := foreign_file(path):
-            raise ValueError(f"{file}: mesh '{mesh.name or mesh.file}' of the hand '{name}': {path}: {kind}")
+            raise ValueError(f"{file}: mesh '{mesh.name or mesh.file}' of {owner}: {path}: {kind}")
     return spec
 
 
@@ -98,7 +98,7 @@ def compiled(spec: mujoco.MjSpec, file: Path, name: str) -> mujoco.MjModel:
     try:
         model = spec.compile()
     except ValueError as error:
-        raise ValueError(f"{file}: the hand '{name}' cannot be simulated: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file}: the hand '{name}' cannot be simulated: {one_line(error)}") from error
     masses, moments = model.body_mass[1:], model.body_inertia[1:].max(axis=1)
     heaviest, widest = int(np.argmax(masses)), int(np.argmax(moments / np.maximum(masses, 1e-12)))
     if masses[heaviest] > HEAVIEST_BODY_KG or masses.sum() > HEAVIEST_HAND_KG:

@@ -200,7 +200,7 @@ def test_a_wrong_manifest_is_refused_by_file_and_key(tmp_path, tree, said):
 
 
 def _turned(inertia):
-    """The same principal moments about axes turned by 30 degrees about x and y."""
+    """Return an inertia with its principal axes turned by 30 degrees about x and y."""
     c, s = np.sqrt(3) / 2, 0.5
     turn = np.array([[1, 0, 0], [0, c, -s], [0, s, c]]) @ np.array([[c, 0, s], [0, 1, 0], [-s, 0, c]])
     return turn @ inertia @ turn.T

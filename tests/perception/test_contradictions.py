@@ -1,4 +1,4 @@
-"""What is said of wrong intrinsics and boards: chance, sizes, directions and limits worked by hand."""
+"""Contradictions of intrinsics and boards: chance, sizes, directions and limits worked by hand."""
 
 from dataclasses import replace
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from dexgrasp.utils.text import counted, text_table
+from dexgrasp.utils.text import counted, one_line, text_table
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,9 @@ def test_no_line_is_wider_than_the_terminal_and_no_cell_is_lost():
         tables = text.count("\n\n") + 1
         given = [word for row in rows for cell in [*row[1:], *row[:1] * tables] for word in cell.split()]
         assert kept == sorted(word for word in given if not set(word) <= {"-", "–"})
+
+
+def test_a_text_of_several_lines_becomes_one_and_is_cut():
+    assert one_line(ValueError("a  b\n\tc")) == "a b c"
+    assert one_line("a  b\nc", 3) == "a b"
+    assert one_line("") == ""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, strip_triangles, triangulate_faces
+from dexgrasp.utils.text import one_line
 
 
 def read_ply(path: Path) -> tuple[Array, Faces]:
@@ -14,7 +15,7 @@ def read_ply(path: Path) -> tuple[Array, Faces]:
     try:
         data = PlyData.read(path)
     except (PlyParseError, ValueError, UnicodeDecodeError, OverflowError) as error:
-        raise MeshFileError(f"not a PLY file: {' '.join(str(error).split())}") from error
+        raise MeshFileError(f"not a PLY file: {one_line(error)}") from error
     elements = {element.name: element for element in data.elements}
     if "vertex" not in elements or not {"x", "y", "z"} <= set(elements["vertex"].data.dtype.names or ()):
         raise MeshFileError("the PLY file has no vertices with x, y and z")

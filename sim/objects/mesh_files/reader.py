@@ -10,6 +10,7 @@ from dexgrasp.sim.objects.mesh_files.ply import read_ply
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, NotFiniteError, check_finite
 from dexgrasp.sim.objects.mesh_files.stl import read_stl
 from dexgrasp.utils.readers import HEAD_BYTES, foreign_file
+from dexgrasp.utils.text import one_line
 
 
 def read_surface(path: Path) -> tuple[Array, Faces]:
@@ -30,10 +31,8 @@ def read_surface(path: Path) -> tuple[Array, Faces]:
     except (MemoryError, OSError):
         raise
     except Exception as error:  # damaged files raise many kinds in the readers
-        said = " ".join(str(error).split())[:160]
-        raise MeshFileError(
-            f"unreadable: not a valid {path.suffix[1:].upper()} file: {type(error).__name__}: {said}"
-        ) from error
+        kind = f"{path.suffix[1:].upper()} file: {type(error).__name__}"
+        raise MeshFileError(f"unreadable: not a valid {kind}: {one_line(error, 160)}") from error
     if len(faces) == 0 or len(vertices) < 4:
         raise MeshFileError(f"empty: {len(vertices)} vertices, {len(faces)} faces")
     check_finite(vertices)

@@ -8,6 +8,8 @@ from typing import Any
 from rosbags.highlevel import AnyReader
 from rosbags.typesys import Stores, get_typestore
 
+from dexgrasp.utils.text import one_line
+
 NS = 1e-9
 MAGIC = b"\x89MCAP0\r\n"
 """First and last bytes of a complete MCAP file."""
@@ -59,7 +61,7 @@ class Bag:
 def _reason(error: Exception) -> str:
     """Return what rosbags says, in one line; errors of Python below it by their kind alone."""
     if type(error).__module__.startswith("rosbags"):
-        return " ".join(str(error).split())[:200]
+        return one_line(error, 200)
     return "it was changed, or is no bag at all"
 
 
