@@ -12,7 +12,7 @@ from torch import Tensor
 HISTORY_FRAMES = 10
 """Number of proprioception frames in the student's history, one per control step (RobustDexGrasp)."""
 HISTORY_TERMS = ("joint_pos", "tracking_error", "palm_lag", "palm_lag_rotation")
-"""Terms of a frame: joint positions and their lag behind the targets, which indicates contact."""
+"""Terms of a frame: joint positions and the lag of the motors behind their targets, which indicates contact."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,15 @@ def _column(term: Term, value: Tensor) -> Tensor:
 def student_layout(joints: int, keypoints: int, actions: int, live: bool = False) -> Layout:
     """Return the student's layout: proprioception and vectors to visible points, as known on a robot.
 
-    `live`: frames after the first one update the points; adds the terms visible_fraction and view_fresh.
+    `actions`: 6 of the palm and one per motor. `live`: frames after the first one update the points; adds the terms
+    visible_fraction and view_fresh.
     """
+    motors = actions - 6
     camera = (Term("visible_fraction", 1, "1"), Term("view_fresh", 1, "1")) if live else ()
     return Layout(
         (
             Term("joint_pos", joints, "rad"),
-            Term(name="tracking_error", size=joints, unit="rad", scale=5.0),
+            Term(name="tracking_error", size=motors, unit="rad", scale=5.0),
             Term(name="palm_displacement", size=3, unit="m", scale=10.0),
             Term("palm_rotation", 3, "rad"),
             Term(name="palm_lag", size=3, unit="m", scale=10.0),
@@ -85,7 +87,7 @@ def student_layout(joints: int, keypoints: int, actions: int, live: bool = False
             Term("phase", 3, "1"),
             Term("last_action", actions, "1"),
             *camera,
-            Term("history", HISTORY_FRAMES * (2 * joints + 6), "1"),
+            Term("history", HISTORY_FRAMES * (joints + motors + 6), "1"),
         )
     )
 

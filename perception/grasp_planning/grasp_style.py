@@ -19,7 +19,7 @@ class GraspStyle:
     open_pose: Tensor
     """(joint,) fingers at the pre-grasp [rad]."""
     closing: Tensor
-    """(joint,) direction in which the fingers close [rad per unit]."""
+    """(motor,) direction in which the fingers close [rad per unit]."""
     offset_y_m: Tensor
     """() the object's centre in the palm frame at the pre-grasp, along +y."""
     offset_z_m: Tensor

@@ -227,7 +227,7 @@ def build_policy(path: Path, data: CheckpointData, hand: HandSpec, task: TaskCfg
         raise CheckpointError(
             f"{path}: a {stored.stage} observes {sorted(groups)}, not {sorted(stored.observations)[:4]}"
         )
-    wanted = replace(stored, observations=known, num_actions=6 + len(hand.joint_names))
+    wanted = replace(stored, observations=known, num_actions=hand.num_actions)
     if difference := stored.difference(wanted):
         raise CheckpointError(
             f"{path} is not a {stored.stage} of {hand.name} and its task: {difference}; {_remedy(data.manifest)}"

@@ -148,7 +148,7 @@ def load_env_agent(name: str, env: Any = None) -> EnvAgent:
         return BundleEnvAgent(Policy.load(source.path, joints), base)
     checkpoint = load_checkpoint(source.path)
     hand = checkpoint.hand
-    sizes = (len(hand.joint_names), len(hand.keypoint_names), 6 + len(hand.joint_names), len(hand.contact_bodies))
+    sizes = (len(hand.joint_names), len(hand.keypoint_names), hand.num_actions, len(hand.contact_bodies))
     known = SimpleNamespace(hand=hand, layouts={"teacher": teacher_layout(*sizes)})
     _check_mode(name, base, (checkpoint.stage, "both", "dict"))
     _check_size(checkpoint.actor, checkpoint.stage, base, name)

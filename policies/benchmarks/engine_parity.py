@@ -49,7 +49,7 @@ def flying(hand: HandSpec, library: ObjectLibrary, rows: int) -> InitialState:
         palm_quat_w=down,
         joint_pos=torch.tensor(hand.open_pose).repeat(rows, 1),
         variation=replace(
-            PhysicsVariation.none(rows, len(hand.joint_names)), gravity=torch.zeros(rows, 3, dtype=torch.float64)
+            PhysicsVariation.none(rows, len(hand.motors.names)), gravity=torch.zeros(rows, 3, dtype=torch.float64)
         ),
     )
 
@@ -70,7 +70,8 @@ def free_motion(engines: Sequence[Engine], hand: HandSpec, library: ObjectLibrar
         engine.write(every, {name: torch.tensor(v, device=engine.device).repeat(rows, 1) for name, v in speed.items()})
     rng, found = np.random.default_rng(0), {}
     for step in range(1, max(AFTER) + 1):
-        fingers = start.joint_pos + torch.from_numpy(rng.normal(0, 0.2, start.joint_pos.shape))
+        fingers = hand.motors.positions(start.joint_pos)
+        fingers = fingers + torch.from_numpy(rng.normal(0, 0.2, fingers.shape))
         palm = start.palm_pos_w + 0.05 * torch.tensor([np.sin(step / 9), np.cos(step / 7), 0.0])
         turn = quat_from_rotvec(torch.tensor([[0.02 * step, 0.0, 0.01 * step]]).double())
         targets = fingers, palm, quat_multiply(start.palm_quat_w, turn)

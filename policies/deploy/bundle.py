@@ -169,6 +169,8 @@ def write_bundle(folder: Path, contract: Contract, golden: Mapping[str, NDArray[
 def write_contract(folder: Path, contract: Contract) -> None:
     """Write contract.json with its own hash."""
     values = {"schema": contract.schema} | as_dict(contract)
+    if not contract.hand.coupled:  # as before there were coupled hands
+        del values["hand"]["coupled"]
     values["sha256"] = contract_sha256(values)
     (folder / CONTRACT).write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     (folder / signature.SIGNATURE).unlink(missing_ok=True)

@@ -7,10 +7,12 @@ import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from dexgrasp.perception.motors import Coupling, Motors
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 
 SCHEMA = 4
@@ -72,26 +74,29 @@ class KinematicsContract:
 @dataclass(frozen=True)
 @bounded
 class HandContract:
-    """Hand of the policy; values per joint are in the order of `joint_names`."""
+    """Hand of the policy; values per joint, and per motor, are in the order of `joint_names`.
+
+    Every joint that is not in `coupled` has a motor.
+    """
 
     name: str
     """Folder of the hand in assets/hands."""
     side: Literal["right", "left"]
     """Side of the hand; left hands are mirrored right ones."""
     joint_names: tuple[str, ...]
-    """Actuated joints."""
+    """Joints that move."""
     joint_lower_rad: tuple[Angle, ...]
     """(joint,) lower limits."""
     joint_upper_rad: tuple[Angle, ...]
     """(joint,) upper limits."""
     effort_limit_nm: tuple[Annotated[float, Bounds(1e-4, 1000.0)], ...]
-    """(joint,) torque limits of the servos."""
+    """(motor,) torque limits of the servos."""
     speed_limit_rad_s: tuple[Annotated[float, Bounds(1e-3, 100.0)], ...]
-    """(joint,) speed limits of the servos."""
+    """(motor,) speed limits of the servos."""
     kp_nm_rad: tuple[Annotated[float, Bounds(1e-4, 1e5)], ...]
-    """(joint,) stiffness of the servos."""
+    """(motor,) stiffness of the servos."""
     kd_nms_rad: tuple[Annotated[float, Bounds(0.0, 1e4)], ...]
-    """(joint,) damping of the servos."""
+    """(motor,) damping of the servos."""
     palm_pos_b: Vector3
     """Position of the palm frame in the hand base frame [m]."""
     palm_quat_b: Quaternion
@@ -100,17 +105,33 @@ class HandContract:
     """Forward kinematics."""
     conventions: str
     """Units and frames of every section, in words."""
+    coupled: Mapping[str, Coupling] = field(default_factory=dict)
+    """Coupling of each joint without a motor, to the joint of a motor; not written where every joint has a motor."""
 
     def __post_init__(self) -> None:
-        per_joint = ("joint_lower_rad", "joint_upper_rad", "effort_limit_nm", "speed_limit_rad_s")
-        _check_length(self, "joint_names", (*per_joint, "kp_nm_rad", "kd_nms_rad"))
+        _check_length(self, "joint_names", ("joint_lower_rad", "joint_upper_rad"))
         if not self.joint_names or len(set(self.joint_names)) < len(self.joint_names):
             raise ValueError(f"hand.joint_names must be different names, at least one, got {list(self.joint_names)}")
         if not np.less(self.joint_lower_rad, self.joint_upper_rad).all():
             raise ValueError("hand.joint_lower_rad must be below hand.joint_upper_rad for every joint")
+        if unknown := [name for name in self.coupled if name not in self.joint_names]:
+            raise ValueError(f"hand.coupled: {unknown} are not in hand.joint_names")
+        count = len(self.motors.names)
+        per_motor = ("effort_limit_nm", "speed_limit_rad_s", "kp_nm_rad", "kd_nms_rad")
+        if wrong := [key for key in per_motor if len(getattr(self, key)) != count]:
+            raise ValueError(f"{wrong} must hold {count} values, one per motor")
+        lower, upper = self.motors.limits(self.joint_lower_rad, self.joint_upper_rad)
+        if not (lower < upper).all():
+            raise ValueError(f"hand.coupled leaves no room to {list(np.array(self.motors.names)[lower >= upper])}")
         _check_norm(self.palm_quat_b, "hand.palm_quat_b")
         if max(self.kinematics.joint_of_body, default=-1) >= len(self.joint_names):
             raise ValueError(f"hand.kinematics.joint_of_body must hold indices of the {len(self.joint_names)} joints")
+
+
+    @cached_property
+    def motors(self) -> Motors:
+        """Motors and the joints that they move."""
+        return Motors(self.joint_names, self.coupled)
 
 
 @dataclass(frozen=True)
@@ -243,7 +264,7 @@ class GraspStyleContract:
     open_pose: tuple[Angle, ...]
     """(joint,) finger positions at the pre-grasp [rad]."""
     closing: tuple[Annotated[float, Bounds(-100.0, 100.0)], ...]
-    """(joint,) direction in which the fingers close [rad per unit]."""
+    """(motor,) direction in which the fingers close [rad per unit]."""
     offset_y_m: Metres
     """Object centre in the palm frame at the pre-grasp, along +y."""
     offset_z_m: Metres
@@ -416,13 +437,14 @@ class Contract:
     """Version of the contract."""
 
     def __post_init__(self) -> None:
-        joints = len(self.hand.joint_names)
+        joints, motors = len(self.hand.joint_names), len(self.hand.motors.names)
         for style, values in (("power", self.grasp.power), ("pinch", self.grasp.pinch)):
-            if {len(values.open_pose), len(values.closing)} != {joints}:
-                raise ValueError(f"grasp.{style}: open_pose and closing must hold {joints} values, one per joint")
+            for key, count, what in (("open_pose", joints, "joint"), ("closing", motors, "motor")):
+                if len(getattr(values, key)) != count:
+                    raise ValueError(f"grasp.{style}: {key} must hold {count} values, one per {what}")
         if self.grasp.pinch_m > self.grasp.power_m:
             raise ValueError("grasp.pinch_m must not exceed grasp.power_m")
-        sizes = _input_sizes(joints, self.camera.points)
+        sizes = _input_sizes(joints, motors, self.camera.points)
         for name, tensor in self.graph.inputs.items():
             if name in sizes and tensor.size != sizes[name]:
                 raise ValueError(f"graph.inputs.{name}.size must be {list(sizes[name])}, got {list(tensor.size)}")
@@ -474,15 +496,15 @@ def upgrade_schema_3(values: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _input_sizes(joints: int, points: int) -> dict[str, tuple[int, ...]]:
+def _input_sizes(joints: int, motors: int, points: int) -> dict[str, tuple[int, ...]]:
     """Return the sizes of the inputs that the runtime reads or fills in."""
     vectors = dict.fromkeys(("palm_pos_w", "start_pos_w", "target_pos_w"), (3,))
     quats = dict.fromkeys(("palm_quat_w", "start_quat_w", "target_quat_w"), (4,))
-    per_joint = dict.fromkeys(("joint_pos", "joint_target", "closing"), (joints,))
+    fingers = {"joint_pos": (joints,), "joint_target": (motors,), "closing": (motors,)}
     scalars: dict[str, tuple[int, ...]] = dict.fromkeys(
         ("visible_fraction", "view_fresh", "depth_m", "floor_m", "step"), ()
     )
-    return scalars | vectors | quats | per_joint | {"points_w": (points, 3)}
+    return scalars | vectors | quats | fingers | {"points_w": (points, 3)}
 
 
 def _check_norm(vector: Sequence[float], name: str) -> None:

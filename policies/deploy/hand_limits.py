@@ -31,8 +31,12 @@ def exceeded_limit(hand: HandContract) -> str:
     known, file = _limits(hand.name), f"assets/hands/{hand.name}/hand.yaml"
     if tuple(known) != hand.joint_names:
         return f"hand.joint_names are {list(hand.joint_names)}, {file} has {list(known)}"
-    for i, (joint, limits) in enumerate(known.items()):
+    if (coupled := [joint for joint, limits in known.items() if "kp_nm_rad" not in limits]) != list(hand.coupled):
+        return f"hand.coupled holds {list(hand.coupled)}, {file} has {coupled}"
+    for joint, limits in known.items():
         for key, (sign, limit) in limits.items():
+            names = hand.joint_names if key.startswith("joint_") else hand.motors.names
+            i = names.index(joint)
             stated = getattr(hand, key)[i]
             if sign * (stated - limit) > TOLERANCE:
                 return f"hand.{key}[{i}] ({joint}) is {stated}, {file} allows {limit}"
@@ -97,14 +101,20 @@ def _kinematics(name: str) -> dict[str, Any] | None:
 def _limits(name: str) -> dict[str, dict[str, tuple[int, float]]]:
     """Return per joint the limits under the keys of the contract; sign +1: upper limits, -1: lower limits."""
     text: dict[str, Any] = read_yaml(assets.path(f"hands/{name}/hand.yaml"))
-    joints = {joint: text["actuation"] | values for joint, values in text["joints"].items()}
-    return {
-        joint: {
-            "joint_lower_rad": (-1, float(values["range"][0])),
-            "joint_upper_rad": (1, float(values["range"][1])),
-            "effort_limit_nm": (1, float(values["effort_limit"])),
-            "speed_limit_rad_s": (1, float(values["speed_limit"])),
-            "kp_nm_rad": (-1, float(values["kp"]) / 10),  # weak servos make the safety gate's lead large
-        }
-        for joint, values in joints.items()
+    return {joint: _joint_limits(text["actuation"], row or {}) for joint, row in text["joints"].items()}
+
+
+def _joint_limits(actuation: dict[str, Any], row: dict[str, Any]) -> dict[str, tuple[int, float]]:
+    """Return the limits of one joint; a coupled joint, whose row has no `closing`, has those of its range alone."""
+    limits = {}
+    if "range" in row:
+        lower, upper = row["range"]
+        limits = {"joint_lower_rad": (-1, float(lower)), "joint_upper_rad": (1, float(upper))}
+    if "closing" not in row:
+        return limits
+    values = actuation | row
+    return limits | {
+        "effort_limit_nm": (1, float(values["effort_limit"])),
+        "speed_limit_rad_s": (1, float(values["speed_limit"])),
+        "kp_nm_rad": (-1, float(values["kp"]) / 10),  # weak servos make the safety gate's lead large
     }

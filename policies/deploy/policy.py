@@ -69,11 +69,11 @@ class PregraspPlan:
     depth_m: ArrayLike
     """() length of the approach along the palm normal [m]."""
     closing: ArrayLike
-    """(joint,) direction in which the fingers close, of the grasp style."""
+    """(motor,) direction in which the fingers close, of the grasp style."""
     floor_m: ArrayLike
     """() least height of the palm while the fingers are open, of the grasp style [m]."""
     joint_pos: ArrayLike
-    """(joint,) finger targets at which the hand waits [rad]."""
+    """(motor,) finger targets at which the hand waits [rad]."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Command:
     """Targets of hand and arm for the next control period."""
 
     joint_target: Array
-    """(joint,) [rad]."""
+    """(motor,) targets of the motors' joints [rad]."""
     palm_pos_w: Array
     """(3,) [m]."""
     palm_quat_w: Array
@@ -151,6 +151,11 @@ class Policy:
     def joint_names(self) -> tuple[str, ...]:
         """Names of the joints, in the order of all values per joint."""
         return self.contract.hand.joint_names
+
+    @property
+    def motor_names(self) -> tuple[str, ...]:
+        """Names of the motors, those of their joints, in the order of all values per motor."""
+        return self.contract.hand.motors.names
 
     @property
     def steps(self) -> Array:

@@ -93,7 +93,7 @@ class DesiredCommand:
     """Joint and palm targets commanded by a policy."""
 
     joint_target: Any
-    """(joint,) [rad]."""
+    """(motor,) [rad]."""
     palm_pos_w: Any
     """(3,) [m]."""
     palm_quat_w: Any
@@ -124,13 +124,13 @@ class SafeCommand:
     """Joint and palm targets within the limits, and effort limits of the servos."""
 
     joint_target: Array
-    """(joint,) [rad]."""
+    """(motor,) [rad]; all joints are then within their ranges."""
     palm_pos_w: Array
     """(3,) [m]."""
     palm_quat_w: Array
     """(4,) wxyz."""
     effort_limit_nm: Array
-    """(joint,) limits of the servos' effort [N m]."""
+    """(motor,) limits of the servos' effort [N m]."""
     fault: str
     """Reason of the hold; empty while the gate follows commands."""
 
@@ -149,13 +149,15 @@ class SafetyGate:
         self.period_s = dt = 1.0 / rate_hz
         lower, upper = (np.array(limit, dtype=np.float64) for limit in (hand.joint_lower_rad, hand.joint_upper_rad))
         self._plausible_rad = lower - cfg.joint_outside_rad, upper + cfg.joint_outside_rad
+        self._motors = hand.motors
+        lower, upper = self._motors.limits(lower, upper)
         lower, upper = lower + cfg.joint_margin_rad, upper - cfg.joint_margin_rad
         if not (lower < upper).all():
             raise ValueError(f"safety.joint_margin_rad={cfg.joint_margin_rad} leaves a joint no room")
         speed = np.array(hand.speed_limit_rad_s, dtype=np.float64) * cfg.joint_speed
         step = np.minimum(speed * dt, cfg.joint_step_rad)
         self.joints = RateLimiter(lower, upper, step, cfg.joint_acceleration_rad_s2 * dt**2)
-        """Limiter of the joint targets."""
+        """Limiter of the motors' targets."""
         axis = 3**-0.5  # limit per axis at which the norm keeps to the limit
         self.palm = RateLimiter(
             cfg.lower_m, cfg.box_upper_m, axis * cfg.palm_speed_m_s * dt, axis * cfg.palm_acceleration_m_s2 * dt**2
@@ -164,9 +166,9 @@ class SafetyGate:
         self.turn = RotationRateLimiter(cfg.palm_speed_rad_s * dt, cfg.palm_acceleration_rad_s2 * dt**2)
         """Limiter of the palm's orientation."""
         self.effort_limit_nm = np.array(hand.effort_limit_nm, dtype=np.float64) * cfg.effort
-        """(joint,) effort limits [N m]."""
+        """(motor,) effort limits [N m]."""
         self.lead_rad = self.effort_limit_nm / np.array(hand.kp_nm_rad, dtype=np.float64)
-        """(joint,) largest lead of a target over its joint [rad]; a larger lead only adds effort."""
+        """(motor,) largest lead of a target over its joint [rad]; a larger lead only adds effort."""
         self.fault = ""
         """Reason of the hold; empty while the gate follows commands."""
         self._names, self._palm_follows = hand.joint_names, palm_follows
@@ -185,7 +187,7 @@ class SafetyGate:
         last call starts a new clock: the first call after it moves nothing. Raises ValueError for
         values that are not finite, no numbers, of the wrong size, or implausibly far outside the limits.
         """
-        joints, pos, quat = self._joints(joint_pos), finite_vector(palm_pos_w, 3), _quat(palm_quat_w)
+        joints, pos, quat = finite_vector(joint_pos, len(self._names)), finite_vector(palm_pos_w, 3), _quat(palm_quat_w)
         named = {"joint_pos": joints, "palm_pos_w": pos, "palm_quat_w": quat}
         if wrong := [name for name, value in named.items() if value is None]:
             raise ValueError(f"the safety gate cannot be reset: {wrong} are {INVALID}")
@@ -195,8 +197,9 @@ class SafetyGate:
             raise ValueError(f"the safety gate cannot be reset: now_s must be finite, got {shown}")
         if reason := self._implausible(joints, pos):
             raise ValueError(f"the safety gate cannot be reset: {reason}")
-        self._hold, self._hold_s, self._lag_since_s = (joints, pos, quat), float(now_s), None
-        self.joints.reset(joints)
+        motors = self._motors.positions(joints)
+        self._hold, self._hold_s, self._lag_since_s = (motors, pos, quat), float(now_s), None
+        self.joints.reset(motors)
         self.palm.reset(pos)
         self.turn.reset(quat)
         self._clock_went_back = self._clock_went_back or float(now_s) < self._latest_s
@@ -210,11 +213,13 @@ class SafetyGate:
         if self._hold is None:
             raise RuntimeError("the safety gate has no measured state: call reset(...) before the first command")
         now_s = number(now_s)
-        state = self._valid_pose(_field(measured, "joint_pos"), measured)
-        goal = self._valid_pose(_field(desired, "joint_target"), desired)
+        joints, motors = len(self._names), len(self._motors.names)
+        reading = self._valid_pose(_field(measured, "joint_pos"), measured, joints)
+        state = None if reading is None else (self._motors.positions(reading[0]), *reading[1:])
+        goal = self._valid_pose(_field(desired, "joint_target"), desired, motors)
         if not self.fault:
             stamp_s = number(_field(measured, "stamp_s"))
-            implausible = "" if state is None else self._implausible(state[0], state[1])
+            implausible = "" if reading is None else self._implausible(reading[0], reading[1])
             old_reading = self._wrong_age("readings", now_s - stamp_s, self.cfg.joints_timeout_s)
             self.fault = (
                 self._wrong_input(now_s, measured_valid=state is not None, desired_valid=goal is not None)
@@ -331,17 +336,14 @@ class SafetyGate:
             f"{cfg.palm_lag_rad:g} rad: now {lag_m:.3f} m and {lag_rad:.2f} rad"
         )
 
-    def _valid_pose(self, joints: Any, palm: Any) -> tuple[Array, Array, Array] | None:
-        """Return joints (joint,), and palm position (3,) and quaternion (4,) of `palm`; None if one is invalid."""
+    def _valid_pose(self, fingers: Any, palm: Any, count: int) -> tuple[Array, Array, Array] | None:
+        """Return fingers (count,), and palm position (3,) and quaternion (4,) of `palm`; None if one is invalid."""
         parts = (
-            self._joints(joints),
+            finite_vector(fingers, count),
             finite_vector(_field(palm, "palm_pos_w"), 3),
             _quat(_field(palm, "palm_quat_w")),
         )
         return None if any(part is None for part in parts) else parts  # pyright: ignore[reportReturnType]
-
-    def _joints(self, value: Any) -> Array | None:
-        return finite_vector(value, len(self.effort_limit_nm))
 
 
 def _quat(value: Any) -> Array | None:

@@ -62,7 +62,7 @@ class DeployableController(nn.Module):
         joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
         self.actor, self.hand, self.cfg, self.points = actor, hand, cfg, points
         self.step_s = 1.0 / cfg.rate_hz
-        self.layout = student_layout(joints, keypoints, 6 + joints, cfg.camera.live)
+        self.layout = student_layout(joints, keypoints, hand.num_actions, cfg.camera.live)
         self._history_layout = Layout(tuple(term for term in self.layout.terms if term.name in HISTORY_TERMS))
         palm = torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b)
         self._hand_features = HandFeatures(hand.kinematics().to(torch.float64), *palm)
@@ -71,14 +71,14 @@ class DeployableController(nn.Module):
             scripted_grasp=cfg.active_scripted_grasp,
             wrist=cfg.wrist,
             step_s=self.step_s,
-            joint_lower=torch.tensor(hand.joint_lower),
-            joint_upper=torch.tensor(hand.joint_upper),
+            motor_lower=torch.tensor(hand.motor_lower),
+            motor_upper=torch.tensor(hand.motor_upper),
         )
 
     @property
     def inputs(self) -> dict[str, TensorSpec]:
         """Names of the inputs in the order of `forward`: readings, plan, state of the last step."""
-        joints = len(self.hand.joint_names)
+        joints, motors = len(self.hand.joint_names), len(self.hand.motors.names)
         known = {
             "joint_pos": TensorSpec((joints,)),
             "palm_pos_w": TensorSpec((3,)),
@@ -89,16 +89,16 @@ class DeployableController(nn.Module):
             "start_pos_w": TensorSpec((3,)),
             "start_quat_w": TensorSpec((4,)),
             "depth_m": TensorSpec(()),
-            "closing": TensorSpec((joints,)),
+            "closing": TensorSpec((motors,)),
             "floor_m": TensorSpec(()),
             "step": TensorSpec((), torch.int64),
-            "joint_target": TensorSpec((joints,)),
+            "joint_target": TensorSpec((motors,)),
             "target_pos_w": TensorSpec((3,)),
             "target_quat_w": TensorSpec((4,)),
             "travelled_m": TensorSpec(()),
             "object_xy_w": TensorSpec((2,)),
             "followed_m": TensorSpec((2,)),
-            "last_action": TensorSpec((6 + joints,), torch.float32),
+            "last_action": TensorSpec((6 + motors,), torch.float32),
             "history": TensorSpec((HISTORY_FRAMES, self._history_layout.size), torch.float32),
         }
         camera = CAMERA_READINGS if self.cfg.camera.live else ()
@@ -143,7 +143,7 @@ class DeployableController(nn.Module):
             trajectory,
             closing=given["closing"],
             floor_m=given["floor_m"],
-            joint_pos=sensed.joint_pos,
+            motor_pos=self.hand.motors.positions(sensed.joint_pos),
             keypoint_height_m=sensed.keypoints_w[..., 2],
             object_xy_w=centroid_xy(given["points_w"]),
             phases=phases,
@@ -170,7 +170,7 @@ class DeployableController(nn.Module):
         self, given: dict[str, Tensor], sensed: ProprioceptiveState, trajectory: PalmTrajectory, phases: Phases
     ) -> tuple[Tensor, Tensor]:
         """Return the history with this step, and the student's observation (env, size)."""
-        proprioception = hand_terms(sensed, given["joint_target"], trajectory)
+        proprioception = hand_terms(sensed, given["joint_target"], trajectory, self.hand.motors)
         frame = self._history_layout.assemble(proprioception)[:, None]
         moved = torch.cat([given["history"][:, 1:], frame], dim=1)
         history = torch.where(phases.step[:, None, None] == 0, frame.expand(-1, HISTORY_FRAMES, -1), moved)

@@ -266,6 +266,7 @@ def _hand(hand: HandSpec) -> HandContract:
         palm_quat_b=tuple(hand.palm_quat_b.tolist()),
         kinematics=configs.from_dict(KinematicsContract, hand.kinematics().to_dict(), "hand.kinematics"),
         conventions="SI units; quaternions wxyz; world z up, the table at z = 0; palm frame: +x normal, +z fingers",
+        coupled=hand.coupled,
     )
 
 

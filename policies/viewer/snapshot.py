@@ -165,7 +165,7 @@ def plan_hand(
 ) -> HandPose:
     """Return the open hand at the planned pre-grasp for points (p, 3) and camera (3,), without noise."""
     points = torch.from_numpy(points_w)[None]
-    still = EpisodeDraws.empty(1, len(hand.joint_names))
+    still = EpisodeDraws.empty(1, len(hand.motors.names))
     plan = starts.PregraspPlanner(hand, "floating", reset or ResetCfg())(
         points, torch.from_numpy(camera_w)[None], still
     )

@@ -27,9 +27,9 @@ class State:
     joint_vel: Tensor
     """(env, joint) [rad/s]."""
     joint_target: Tensor
-    """(env, joint) last finger targets [rad]."""
+    """(env, motor) last finger targets, of the motors' joints [rad]."""
     joint_torque: Tensor
-    """(env, joint) actuator torques [N m]."""
+    """(env, motor) actuator torques [N m]."""
     palm_pos_w: Tensor
     """(env, 3) palm centre [m]."""
     palm_quat_w: Tensor
@@ -75,22 +75,22 @@ class PhysicsVariation:
     size: Tensor
     """(row,) factor on the object's size."""
     kp_scale: Tensor
-    """(row, joint) factor on the position gains."""
+    """(row, motor) factor on the position gains."""
     kd_scale: Tensor
-    """(row, joint) factor on the velocity gains."""
+    """(row, motor) factor on the velocity gains."""
     damping_scale: Tensor
-    """(row, joint) factor on the joint damping."""
+    """(row, motor) factor on the damping of the joints that the motor moves."""
     effort_scale: Tensor
-    """(row, joint) factor on the effort limits."""
+    """(row, motor) factor on the effort limits."""
     palm_stiffness: Tensor
     """(row,) factor on the stiffness of a floating palm's servos, whose damping gain grows as its root."""
     gravity: Tensor
     """(row, 3) [m/s^2]."""
 
     @staticmethod
-    def none(rows: int, joints: int) -> "PhysicsVariation":
-        """Return the nominal physics of `rows` environments."""
-        one, ones = torch.ones(rows, dtype=torch.float64), torch.ones(rows, joints, dtype=torch.float64)
+    def none(rows: int, motors: int) -> "PhysicsVariation":
+        """Return the nominal physics of `rows` environments of a hand with `motors`."""
+        one, ones = torch.ones(rows, dtype=torch.float64), torch.ones(rows, motors, dtype=torch.float64)
         down = torch.tensor([0.0, 0.0, -GRAVITY_M_S2], dtype=torch.float64).repeat(rows, 1)
         return PhysicsVariation(
             friction=NOMINAL_FRICTION * one,

@@ -139,7 +139,8 @@ class SceneIndices:
 
     def __init__(self, pool: ModelPool, model: mujoco.MjModel) -> None:
         names = pool.hand.joint_names
-        self.actuators = [model.actuator(name).id for name in names]
+        self.motors = pool.hand.motors
+        self.actuators = [model.actuator(name).id for name in self.motors.names]
         self.palm_actuators = palm_actuators(model)
         self.table = model.geom("table").id
         self.object_body = model.body("object").id
@@ -165,7 +166,7 @@ class BatchState:
         base_in_palm = invert(*in_base)
         self._base_in_palm = base_in_palm[0].to(raw.qpos), base_in_palm[1].to(raw.qpos)
         self.fingers = raw.ctrl[:, self.slots.finger_u]
-        """(env, joint) live finger targets [rad]."""
+        """(env, motor) live finger targets [rad]."""
         self.named = self._name()
         self._start_qpos, self._start_ctrl = raw.qpos.clone(), raw.ctrl.clone()
 
@@ -205,7 +206,7 @@ class BatchState:
         raw, slots = self._raw, self.slots
         joint_pos = start.joint_pos.to(raw.qpos)
         raw.qpos[rows, slots.finger_q] = joint_pos
-        raw.ctrl[rows, slots.finger_u] = joint_pos
+        raw.ctrl[rows, slots.finger_u] = slots.motors.positions(joint_pos)
         raw.qpos[rows, slots.object_q] = torch.cat([start.object_pos_w, start.object_quat_w], dim=1).to(raw.qpos)
         self.place_palm(rows, start.palm_pos_w.to(raw.qpos), start.palm_quat_w.to(raw.qpos))
         self._start_qpos[rows], self._start_ctrl[rows] = raw.qpos[rows], raw.ctrl[rows]
@@ -310,7 +311,7 @@ def apply_variation(
         model.actuator_biasprm[servos, 1] *= kp
         model.actuator_biasprm[servos, 2] *= kd
     model.actuator_forcerange[slots.actuators] *= variation.effort_scale[i].numpy()[:, None]
-    model.dof_damping[slots.finger_v] *= variation.damping_scale[i].numpy()
+    model.dof_damping[slots.finger_v] *= slots.motors.spread(variation.damping_scale[i].numpy())
     mass, com = float(variation.mass_scale[i]), variation.com_offset[i].numpy()
     if mass != 1.0 or com.any():
         model.body_mass[slots.object_body] *= mass

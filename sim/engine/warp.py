@@ -202,7 +202,7 @@ class WarpEngine:
         self._schedule = torch.zeros(0, device=self.device)
         self.body_names = [compiled.body(i).name for i in range(1, compiled.nbody)]
         self._names = [pool.library.names[0]] * num_envs
-        self._variation = _moved(PhysicsVariation.none(num_envs, len(pool.hand.joint_names)), self.device)
+        self._variation = _moved(PhysicsVariation.none(num_envs, len(pool.hand.motors.names)), self.device)
         self._write_worlds(torch.arange(num_envs, device=self.device), self._names, self._variation)
 
     def set_solver(self, cfg: WarpCfg) -> None:

@@ -51,9 +51,8 @@ def measure_contact_load(pool: ModelPool, device: str, max_contacts_per_sensor: 
     for step in range(STEPS):
         way = torch.tensor([0.0, 0.0, DOWN_M * min(1.0, 2 * (step + 1) / STEPS)])
         palm = start.palm_pos_w - way.double()
-        engine.step(
-            state.joint_pos + 0.3 * closing, palm.to(engine.device), start.palm_quat_w.to(engine.device), PERIOD_S
-        )
+        fingers = hand.motors.positions(state.joint_pos) + 0.3 * closing
+        engine.step(fingers, palm.to(engine.device), start.palm_quat_w.to(engine.device), PERIOD_S)
     return engine.buffers.peak_usage()
 
 
@@ -73,7 +72,7 @@ def _start(pool: ModelPool) -> InitialState:
         palm_pos_w=torch.stack([zero, zero, tops + ABOVE_M], dim=1),
         palm_quat_w=torch.tensor(DOWN).double().expand(WORLDS, 4).clone(),
         joint_pos=hand.power.open_pose.double().expand(WORLDS, -1).clone(),
-        variation=PhysicsVariation.none(WORLDS, len(hand.joint_names)),
+        variation=PhysicsVariation.none(WORLDS, len(hand.motors.names)),
     )
 
 

@@ -247,7 +247,8 @@ class PerWorldFields:
             fields["actuator_biasprm"][rows[:, None], servos, 2] = bias[:, 2] * kd
         force = nominal["actuator_forcerange"][self._fingers] * variation.effort_scale[..., None]
         fields["actuator_forcerange"][rows[:, None], self._fingers] = force
-        fields["dof_damping"][rows, slots.finger_v] = nominal["dof_damping"][slots.finger_v] * variation.damping_scale
+        damping = nominal["dof_damping"][slots.finger_v] * slots.motors.spread(variation.damping_scale)
+        fields["dof_damping"][rows, slots.finger_v] = damping
 
 
 def inverse_weights(mass: Tensor, inertia: Tensor, ipos: Tensor, iquat: Tensor) -> tuple[Tensor, Tensor, Tensor]:

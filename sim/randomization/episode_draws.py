@@ -142,7 +142,7 @@ class EpisodeDraws:
     roll: Tensor
     """(env,)."""
     finger_offset: Tensor
-    """(env, joint)."""
+    """(env, motor)."""
     shift: Tensor
     """(env, try, 2) candidate displacements in a unit disc."""
     force: Tensor
@@ -158,19 +158,19 @@ class EpisodeDraws:
     size: Tensor
     """(env,)."""
     kp_scale: Tensor
-    """(env, joint)."""
+    """(env, motor)."""
     kd_scale: Tensor
-    """(env, joint)."""
+    """(env, motor)."""
     damping_scale: Tensor
-    """(env, joint)."""
+    """(env, motor) of all joints that the motor moves."""
     effort_scale: Tensor
-    """(env, joint)."""
+    """(env, motor)."""
     palm_stiffness: Tensor
     """(env,)."""
     gravity: Tensor
     """(env, 3) [m/s^2]."""
     joint_bias: Tensor
-    """(env, joint)."""
+    """(env, motor)."""
     action_delay: Tensor
     """(env,) control steps."""
     observation_delay: Tensor
@@ -185,10 +185,10 @@ class EpisodeDraws:
     """(env, 2) numbers in [0, 1): kind of a mixture's disturbance, and its strength."""
 
     @staticmethod
-    def empty(num_envs: int, num_joints: int, device: torch.device | str = "cpu") -> "EpisodeDraws":
-        """Return storage for `num_envs` rows, all zero."""
+    def empty(num_envs: int, num_motors: int, device: torch.device | str = "cpu") -> "EpisodeDraws":
+        """Return storage for `num_envs` rows of a hand with `num_motors`, all zero."""
         random = TrialRandom(torch.zeros(num_envs, dtype=torch.int64, device=device))
-        draws = draw_episode(random, ResetCfg(), RandomizationCfg(), num_joints)
+        draws = draw_episode(random, ResetCfg(), RandomizationCfg(), num_motors)
         return EpisodeDraws(**{f.name: torch.zeros_like(getattr(draws, f.name)) for f in fields(EpisodeDraws)})
 
     def write(self, rows: Tensor, draws: "EpisodeDraws") -> None:
@@ -201,14 +201,14 @@ class EpisodeDraws:
         return EpisodeDraws(**{f.name: getattr(self, f.name)[rows] for f in fields(EpisodeDraws)})
 
 
-def draw_episode(random: TrialRandom, reset: ResetCfg, domain: RandomizationCfg, num_joints: int) -> EpisodeDraws:
+def draw_episode(random: TrialRandom, reset: ResetCfg, domain: RandomizationCfg, num_motors: int) -> EpisodeDraws:
     """Draw one episode per row of `random`, on its device."""
     return EpisodeDraws(
-        key=random.key, **_draw_start(random, reset, num_joints), **_draw_domain(random, domain, num_joints)
+        key=random.key, **_draw_start(random, reset, num_motors), **_draw_domain(random, domain, num_motors)
     )
 
 
-def _draw_start(random: TrialRandom, cfg: ResetCfg, num_joints: int) -> dict[str, Tensor]:
+def _draw_start(random: TrialRandom, cfg: ResetCfg, num_motors: int) -> dict[str, Tensor]:
     def within(name: str, half_width: float, *size: int) -> Tensor:
         return random.uniform(name, -half_width, half_width, size)
 
@@ -227,7 +227,7 @@ def _draw_start(random: TrialRandom, cfg: ResetCfg, num_joints: int) -> dict[str
         "standoff": within("standoff", cfg.standoff_range_m),
         "palm_offset": within("palm_offset", cfg.palm_xy_range_m, 2),
         "roll": random.integers("side", 2) * math.pi + random.uniform("roll", 0.0, math.pi / ROLLS),
-        "finger_offset": within("finger_offset", cfg.finger_range_rad, num_joints),
+        "finger_offset": within("finger_offset", cfg.finger_range_rad, num_motors),
         "shift": torch.stack([radius * angle.cos(), radius * angle.sin()], dim=-1),
         "force": random.directions("force", (FORCE_TURNS,)),
     }
@@ -243,7 +243,7 @@ def _place_aside(random: TrialRandom, cfg: ResetCfg) -> Tensor:
     return distance[:, None] * torch.stack([azimuth.cos() * level, azimuth.sin() * level, elevation.sin()], dim=1)
 
 
-def _draw_domain(random: TrialRandom, cfg: RandomizationCfg, num_joints: int) -> dict[str, Tensor]:
+def _draw_domain(random: TrialRandom, cfg: RandomizationCfg, num_motors: int) -> dict[str, Tensor]:
     tilt = random.uniform("gravity", -cfg.gravity_rad, cfg.gravity_rad, (2,)).sin()
     down = -(1 - tilt.square().sum(dim=1, keepdim=True)).sqrt()
     sizes = torch.tensor(cfg.size_scales, dtype=torch.float64, device=random.key.device)
@@ -252,12 +252,12 @@ def _draw_domain(random: TrialRandom, cfg: RandomizationCfg, num_joints: int) ->
     per_joint = ("kp_scale", "kd_scale", "damping_scale", "effort_scale")
     return {
         **{name: random.uniform(name, *getattr(cfg, name)) for name in one_each},
-        **{name: random.uniform(name, *getattr(cfg, name), size=(num_joints,)) for name in per_joint},
+        **{name: random.uniform(name, *getattr(cfg, name), size=(num_motors,)) for name in per_joint},
         "com_offset": random.uniform("com_offset", -cfg.com_range_m, cfg.com_range_m, (3,)),
         "size": sizes[random.integers("size", len(sizes))],
         "palm_stiffness": random.uniform("palm_stiffness", low, high).exp(),
         "gravity": GRAVITY_M_S2 * torch.cat([tilt, down], dim=1),
-        "joint_bias": random.uniform("joint_bias", -cfg.joint_bias_rad, cfg.joint_bias_rad, (num_joints,)),
+        "joint_bias": random.uniform("joint_bias", -cfg.joint_bias_rad, cfg.joint_bias_rad, (num_motors,)),
         "action_delay": random.integers("action_delay", cfg.action_delay + 1).double(),
         "observation_delay": random.integers("observation_delay", cfg.observation_delay + 1).double(),
         "push": random.uniform("push", 0.0, cfg.max_push_n, (1,)) * random.directions("push, direction"),

@@ -19,8 +19,10 @@ from dexgrasp.configs.loader import read_plain
 from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.kinematics import Kinematics
-from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, power_and_pinch, with_weights
-from dexgrasp.sim.robots.model_checks import check_joint_order, compiled, read_mjcf, refuse_couplings
+from dexgrasp.perception.motors import Coupling, Motors
+from dexgrasp.sim.robots.coupling import add_equalities, check_ranges, coupled_joints
+from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, JointRow, power_and_pinch, with_weights
+from dexgrasp.sim.robots.model_checks import check_joint_order, compiled, read_mjcf
 from dexgrasp.utils.text import did_you_mean, shown
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
@@ -56,6 +58,9 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
     xml = file.parent / hand.xml
     if not xml.is_file():
         raise FileNotFoundError(f"{file}: 'xml' names {xml}, which is no file; expected the MJCF of the hand")
+    spec = read_mjcf(xml, f"the hand '{hand.name}'")
+    spec.modelname = hand.name
+    coupled = coupled_joints(spec, hand.coupled, list(hand.joints), xml)
     contact = np.array(list(hand.contact_bodies.values()))
     weights = np.array([row.weight for row in hand.keypoints.values()])
     stated = {
@@ -71,33 +76,65 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
         "contact_weights": contact * len(contact) / contact.sum(),
         "thumb_bodies": hand.thumb_bodies,
         "extra_sites": {site: (row.body, row.pos) for site, row in hand.keypoints.items() if row.body is not None},
-        **_joint_columns(hand),
-        **_styles(hand),
+        "coupled": coupled,
+        **_joint_columns(hand, coupled, file),
+        **_styles(hand, Motors(list(hand.joints), coupled)),
     }
     return stated, hand.side
 
 
-def _joint_columns(hand: HandFile) -> dict[str, Any]:
-    columns: dict[str, list[float]] = {"joint_lower": [], "joint_upper": []}
-    for joint in hand.joints.values():
-        columns["joint_lower"].append(joint.range[0])
-        columns["joint_upper"].append(joint.range[1])
-        for item in fields(hand.actuation):
-            own = getattr(joint, item.name)
-            columns.setdefault(item.name, []).append(getattr(hand.actuation, item.name) if own is None else own)
+def _joint_columns(hand: HandFile, coupled: Mapping[str, Coupling], file: Path) -> dict[str, Any]:
+    for name, joint in hand.joints.items():
+        _check_row(name, joint, coupled.get(name), file)
+    ranges = {name: joint.range for name, joint in hand.joints.items() if joint.range is not None}
+    for name, line in coupled.items():
+        low, high = sorted(line.ratio * end + line.offset for end in ranges[line.follows])
+        ranges.setdefault(name, (low, high))
+    check_ranges(coupled, ranges, file)
+    columns: dict[str, list[float]] = {
+        "joint_lower": [ranges[name][0] for name in hand.joints],
+        "joint_upper": [ranges[name][1] for name in hand.joints],
+    }
+    for item in fields(hand.actuation):
+        owners = [joint for name, joint in hand.joints.items() if name not in coupled or item.name in OF_JOINT]
+        own = [getattr(joint, item.name) for joint in owners]
+        columns[item.name] = [getattr(hand.actuation, item.name) if value is None else value for value in own]
     return {"joint_names": tuple(hand.joints), **{key: np.array(column) for key, column in columns.items()}}
 
 
-def _styles(hand: HandFile) -> dict[str, GraspStyle]:
+OF_JOINT = ("damping", "armature")
+"""Actuation numbers of every joint; the others are of motors."""
+
+
+def _check_row(name: str, joint: JointRow, line: Coupling | None, file: Path) -> None:
+    """Raise ValueError for a joint with a motor that lacks a number, and for a coupled one with a motor's."""
+    of_motor = ("open", "closing", "effort_limit", "speed_limit", "kp", "kd")
+    if line is None:
+        if missing := [key for key in ("range", "open", "closing") if getattr(joint, key) is None]:
+            raise ValueError(
+                f"{file}: joints[{name}] lacks {missing[0]}; expected range, open and closing of each joint with a motor"
+            )
+    elif given := [key for key in of_motor if getattr(joint, key) is not None]:
+        raise ValueError(
+            f"{file}: joints[{name}] states {given[0]}, but '{name}' follows '{line.follows}' and has no motor: remove "
+            f"{given[0]}, or state `coupled: {{{name}: null}}` for a motor of its own"
+        )
+
+
+def _styles(hand: HandFile, motors: Motors) -> dict[str, GraspStyle]:
     """Return the two grasp styles."""
-    joints = hand.joints.values()
+    driven = [hand.joints[name] for name in motors.names]
     columns: dict[str, Any] = {
-        "open_pose": [power_and_pinch(joint.open) for joint in joints],
-        "closing": [power_and_pinch(joint.closing) for joint in joints],
+        "open_pose": [power_and_pinch(joint.open) for joint in driven],
+        "closing": [power_and_pinch(joint.closing) for joint in driven],
     }
     columns |= {item.name: power_and_pinch(getattr(hand.grasp, item.name)) for item in fields(hand.grasp)}
     tables = {key: torch.tensor(value, dtype=torch.float64) for key, value in columns.items()}
-    return {name: GraspStyle(**{k: t[..., i] for k, t in tables.items()}) for i, name in enumerate(STYLES)}
+    styles = {name: {k: t[..., i] for k, t in tables.items()} for i, name in enumerate(STYLES)}
+    return {
+        name: GraspStyle(**style | {"open_pose": motors.joint_positions(style["open_pose"])})
+        for name, style in styles.items()
+    }
 
 
 def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None:
@@ -133,24 +170,26 @@ def mirror(spec: mujoco.MjSpec) -> None:
 
 @dataclass(frozen=True, eq=False)
 class HandSpec:
-    """A hand as data. Arrays are per joint, in the order of joint_names, and read-only."""
+    """A hand as data. Arrays are per joint, in the order of joint_names, or per motor, and read-only."""
 
     name: str
     side: str
     joint_names: tuple[str, ...]
     """The order of everything per joint: index, middle, ring, thumb, each from palm to tip."""
+    coupled: Mapping[str, Coupling]
+    """Coupling of each joint without a motor, to the joint of a motor."""
     joint_lower: np.ndarray
     """(joint,) [rad]"""
     joint_upper: np.ndarray
     """(joint,) [rad]"""
     effort_limit: np.ndarray
-    """(joint,) [N m] Largest torque of the servo."""
+    """(motor,) [N m] Largest torque of the servo."""
     speed_limit: np.ndarray
-    """(joint,) [rad/s] Largest speed of the servo; the task keeps to it, the simulator does not know it."""
+    """(motor,) [rad/s] Largest speed of the servo; the task keeps to it, the simulator does not know it."""
     kp: np.ndarray
-    """(joint,) [N m/rad] Position gain of the servo."""
+    """(motor,) [N m/rad] Position gain of the servo."""
     kd: np.ndarray
-    """(joint,) [N m s/rad] Velocity gain of the servo."""
+    """(motor,) [N m s/rad] Velocity gain of the servo."""
     damping: np.ndarray
     """(joint,) [N m s/rad] Damping of the joint itself."""
     armature: np.ndarray
@@ -205,6 +244,26 @@ class HandSpec:
         _check_model(hand, file)
         return hand
 
+    @cached_property
+    def motors(self) -> Motors:
+        """Return the motors and the joints that they move."""
+        return Motors(self.joint_names, self.coupled)
+
+    @property
+    def num_actions(self) -> int:
+        """Return the length of an action: 6 of the palm and one per motor."""
+        return 6 + len(self.motors.names)
+
+    @property
+    def motor_lower(self) -> np.ndarray:
+        """Return the lower limits (motor,) of the motors' joints [rad]."""
+        return self.joint_lower[self.motors.joints]
+
+    @property
+    def motor_upper(self) -> np.ndarray:
+        """Return the upper limits (motor,) of the motors' joints [rad]."""
+        return self.joint_upper[self.motors.joints]
+
     @property
     def thumb_mask(self) -> np.ndarray:
         """(contact body,) bool: bodies of the thumb."""
@@ -223,7 +282,7 @@ class HandSpec:
     def to_mjspec(self) -> mujoco.MjSpec:
         """Return a new editable model with root body "palm" at the origin.
 
-        Includes the servos of hand.yaml and the keypoint sites.
+        Includes the servos of the motors, the couplings and the keypoint sites.
         """
         spec = _strip(mujoco.MjSpec.from_file(str(self.xml_path)))
         if self.mirrored:
@@ -240,10 +299,12 @@ class HandSpec:
             joint.range = np.array([self.joint_lower[i], self.joint_upper[i]]) * unit
             joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE
             joint.damping[0], joint.armature, joint.frictionloss = self.damping[i], self.armature[i], 0.0
+        for i, name in enumerate(self.motors.names):
             servo = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
             servo.set_to_position(kp=self.kp[i], kv=self.kd[i])
             servo.forcerange = [-self.effort_limit[i], self.effort_limit[i]]
-            servo.ctrlrange = [self.joint_lower[i], self.joint_upper[i]]
+            servo.ctrlrange = [self.motor_lower[i], self.motor_upper[i]]
+        add_equalities(spec, self.coupled)
         return spec
 
     @cached_property
@@ -302,7 +363,6 @@ def _check_model(hand: HandSpec, file: Path) -> None:
     demand_known(hand.joint_names, joints, f"{file}: joints: joint")
     demand_known(joints, hand.joint_names, f"{hand.xml_path}: not in hand.yaml: joint")
     check_joint_order(spec, hand.joint_names, file)
-    refuse_couplings(spec, hand.joint_names, hand.xml_path)
     demand_known([k for k in hand.keypoint_names if k not in hand.extra_sites], sites, f"{file}: keypoints: site")
     if not (hand.thumb_mask.any() and hand.finger_mask.any()):
         raise ValueError(

@@ -1,12 +1,13 @@
 """Content of hand.yaml as typed dataclasses with the range of every number."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 
+from dexgrasp.perception.motors import Coupling
 from dexgrasp.perception.transforms import quat_from_matrix
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.text import safe_name, shown
@@ -85,13 +86,16 @@ StyleLength = Annotated[float | tuple[float, float], Bounds(-1.0, 1.0)]
 @dataclass(frozen=True)
 @bounded
 class JointRow:
-    """One joint; actuation that it does not state is that of all joints."""
+    """One joint; actuation that it does not state is that of all joints.
 
-    range: Annotated[tuple[float, float], Bounds(-6.3, 6.3)]
-    """Limits [rad]."""
-    open: StylePosition
+    A coupled joint follows in range, open pose and closing, and has no servo; its range may be stated.
+    """
+
+    range: Annotated[tuple[float, float], Bounds(-6.3, 6.3)] | None = None
+    """Limits [rad]; of a coupled joint those that its motor reaches."""
+    open: StylePosition | None = None
     """Position at the pre-grasp."""
-    closing: StyleClosing
+    closing: StyleClosing | None = None
     """Direction of closing."""
     effort_limit: Torque | None = None
     speed_limit: Speed | None = None
@@ -101,10 +105,13 @@ class JointRow:
     armature: Armature | None = None
 
     def __post_init__(self) -> None:
+        if self.range is None:
+            return
         lower, upper = self.range
         if not lower < upper:
             raise ValueError(f"range must satisfy lower < upper, got {list(self.range)}")
-        if not all(lower <= position <= upper for position in power_and_pinch(self.open)):
+        positions = () if self.open is None else power_and_pinch(self.open)
+        if not all(lower <= position <= upper for position in positions):
             raise ValueError(f"open must lie in range, got {self.open}, {list(self.range)}")
 
 
@@ -169,6 +176,8 @@ class HandFile:
     """Contact bodies of the thumb."""
     grasp: GraspRows
     """Grasp styles."""
+    coupled: Mapping[str, Coupling | None] = field(default_factory=dict)
+    """Joints without a motor of their own, beside those that the model couples; null: the joint has one after all."""
 
     def __post_init__(self) -> None:
         safe_name(self.name, "name")

@@ -1,22 +1,17 @@
-"""Checks of a hand's MJCF: files that it needs, couplings, order of joints, masses."""
+"""Checks of a hand's MJCF: files that it needs, order of joints, masses."""
 
-import logging
-from collections import Counter
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 
 import mujoco
 import numpy as np
 
 from dexgrasp.utils.readers import foreign_file
-from dexgrasp.utils.text import comma_separated, one_line, shown
+from dexgrasp.utils.text import comma_separated, one_line
 
 HEAVIEST_BODY_KG, HEAVIEST_HAND_KG = 5.0, 15.0
 WIDEST_M = 0.5
 """Largest radius of gyration of a body; a hand is smaller."""
-
-log = logging.getLogger("dexgrasp")
 
 
 def read_mjcf(file: Path, owner: str) -> mujoco.MjSpec:
@@ -39,39 +34,6 @@ def read_mjcf(file: Path, owner: str) -> mujoco.MjSpec:
         if kind := foreign_file(path):
             raise ValueError(f"{file}: mesh '{mesh.name or mesh.file}' of {owner}: {path}: {kind}")
     return spec
-
-
-def refuse_couplings(spec: mujoco.MjSpec, joint_names: Sequence[str], file: Path) -> None:
-    """Raise ValueError for parts that drive or couple joints in a way that hand.yaml cannot state.
-
-    Motors of single joints are replaced by the servos of hand.yaml, which is told once.
-    """
-    for key, elements in (("equality", spec.equalities), ("tendon", spec.tendons)):
-        if elements:
-            names = comma_separated([element.name or "unnamed" for element in list(elements)[:3]])
-            raise ValueError(
-                f"{file}: <{key}> ({names}) couples joints; coupled joints are not supported: each joint of hand.yaml "
-                f"has a servo of its own. Remove the <{key}>, and give the joints servos or weld those that cannot move"
-            )
-    joints = Counter[str]()
-    for actuator in spec.actuators:
-        if actuator.trntype != mujoco.mjtTrn.mjTRN_JOINT or actuator.target not in joint_names:
-            raise ValueError(
-                f"{file}: actuator {shown(actuator.name)} drives {shown(actuator.target)}, which is no joint of "
-                "hand.yaml; expected one actuator at most for each joint: remove it"
-            )
-        joints[actuator.target] += 1
-    if twice := [name for name, count in joints.items() if count > 1]:
-        raise ValueError(
-            f"{file}: joint '{twice[0]}' has {joints[twice[0]]} actuators; expected one at most: remove the others"
-        )
-    if joints:
-        _tell_replaced(file, len(joints))
-
-
-@cache
-def _tell_replaced(file: Path, count: int) -> None:
-    log.info(f"{file}: its {count} actuators are replaced by the servos of hand.yaml")
 
 
 def check_joint_order(spec: mujoco.MjSpec, joint_names: Sequence[str], file: Path) -> None:

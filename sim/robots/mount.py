@@ -86,5 +86,8 @@ def _attach_tree(world: mujoco.MjSpec, frame: mujoco.MjsFrame, child: mujoco.MjS
             element.name = element.name.removeprefix(_PREFIX)
     for servo in world.actuators:
         servo.target = servo.target.removeprefix(_PREFIX)
+    for equality in world.equalities:
+        for key in ("name", "name1", "name2"):
+            setattr(equality, key, getattr(equality, key).removeprefix(_PREFIX))
     for pair in world.excludes:
         pair.bodyname1, pair.bodyname2 = pair.bodyname1.removeprefix(_PREFIX), pair.bodyname2.removeprefix(_PREFIX)

@@ -74,23 +74,26 @@ class DelayLine:
 
 
 class ProprioceptionModel:
-    """Measures the hand with a delay, bias and noise drawn per trial."""
+    """Measures the hand with a delay, bias and noise drawn per trial.
+
+    Bias and noise are of the motors; coupled joints have those that follow, as where a driver reports motors alone.
+    """
 
     def __init__(
         self, cfg: RandomizationCfg, hand: HandSpec, num_envs: int, device: torch.device | str = "cpu"
     ) -> None:
-        joints = len(hand.joint_names)
+        joints, motors = len(hand.joint_names), len(hand.motors.names)
         self.exact = not (
             cfg.joint_noise_rad or cfg.joint_bias_rad or cfg.palm_noise_m or cfg.palm_noise_rad or cfg.observation_delay
         )
         """Whether readings equal the true state."""
-        widths = [cfg.joint_noise_rad] * joints + [cfg.palm_noise_m] * 3 + [cfg.palm_noise_rad] * 3
+        widths = [cfg.joint_noise_rad] * motors + [cfg.palm_noise_m] * 3 + [cfg.palm_noise_rad] * 3
         self._half_width = torch.tensor(widths, dtype=torch.float64, device=device)
         self._line = DelayLine(num_envs, cfg.observation_delay, (joints, 3, 4), device)
         self._kinematics = hand.kinematics().to(torch.float64, device)
         palm = torch.tensor(hand.palm_pos_b, device=device), torch.tensor(hand.palm_quat_b, device=device)
         self._base_in_palm = invert(*palm)
-        self._joints = joints
+        self._motors = hand.motors
 
     def reset(self, rows: Tensor, state: State) -> None:
         """Reset the delay line of `rows` to the present state."""
@@ -113,9 +116,11 @@ class ProprioceptionModel:
         noise = (
             TrialRandom(draws.key).uniform("readings", -1.0, 1.0, self._half_width.shape, at=step) * self._half_width
         )
-        joints = joints + draws.joint_bias + noise[:, : self._joints]
-        pos = pos + noise[:, self._joints : self._joints + 3]
-        quat = quat_multiply(quat, quat_from_rotvec(noise[:, self._joints + 3 :]))
+        motors = len(self._motors.names)
+        bias, joint_noise = (self._motors.moved(error) for error in (draws.joint_bias, noise[:, :motors]))
+        joints = joints + bias + joint_noise
+        pos = pos + noise[:, motors : motors + 3]
+        quat = quat_multiply(quat, quat_from_rotvec(noise[:, motors + 3 :]))
         base = compose(pos, quat, *self._base_in_palm)
         return ProprioceptiveState(
             joint_pos=joints,
@@ -129,14 +134,14 @@ class CommandDelay:
     """Delays the commands by a time drawn per trial."""
 
     def __init__(
-        self, cfg: RandomizationCfg, num_joints: int, num_envs: int, device: torch.device | str = "cpu"
+        self, cfg: RandomizationCfg, num_motors: int, num_envs: int, device: torch.device | str = "cpu"
     ) -> None:
         self._late_probability = cfg.late_action_probability
-        self._line = DelayLine(num_envs, cfg.action_delay, (num_joints, 3, 4), device)
+        self._line = DelayLine(num_envs, cfg.action_delay, (num_motors, 3, 4), device)
 
     def reset(self, rows: Tensor, state: State) -> None:
         """Reset the delay line of `rows` to the present state."""
-        self._line.fill(rows, (state.joint_pos[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
+        self._line.fill(rows, (state.joint_target[rows], state.palm_pos_w[rows], state.palm_quat_w[rows]))
 
     def apply(self, targets: Sequence[Tensor], draws: EpisodeDraws, step: Tensor) -> tuple[list[Tensor], Tensor | None]:
         """Return the delayed targets of this step, and the mask (env,) of late ones; None: none is late."""

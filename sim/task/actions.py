@@ -2,7 +2,7 @@
 
     action[0:3]   palm increment along the palm's axes, times TaskCfg.palm_action_m_s / rate
     action[3:6]   palm rotation vector in the palm frame, times TaskCfg.palm_action_rad_s / rate
-    action[6:]    finger targets about the measured positions, times TaskCfg.finger_action_rad
+    action[6:]    targets of the motors about the measured positions of their joints, times TaskCfg.finger_action_rad
 
 Palm actions act in the grasp phase alone; the lift raises the palm, and the policy moves the fingers to the end.
 `WristCfg` limits palm poses to those an arm can hold.
@@ -30,7 +30,7 @@ from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, ScriptedStep, fol
 from dexgrasp.utils.bounds import Bounds, bounded
 
 Targets = tuple[Tensor, Tensor, Tensor]
-"""Finger targets (env, joint) [rad], palm target positions (env, 3) [m] and orientations (env, 4) wxyz."""
+"""Finger targets (env, motor) [rad], palm target positions (env, 3) [m] and orientations (env, 4) wxyz."""
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ class ControlLaw:
     """Scripted grasp that actions correct; None: actions alone move hand and palm, as in the published method."""
     wrist: WristCfg
     step_s: float
-    joint_lower: Tensor
-    """(joint,) [rad]."""
-    joint_upper: Tensor
-    """(joint,) [rad]."""
+    motor_lower: Tensor
+    """(motor,) [rad]."""
+    motor_upper: Tensor
+    """(motor,) [rad]."""
 
     def __call__(
         self,
@@ -140,16 +140,16 @@ class ControlLaw:
         trajectory: PalmTrajectory,
         closing: Tensor,
         floor_m: Tensor,
-        joint_pos: Tensor,
+        motor_pos: Tensor,
         keypoint_height_m: Tensor,
         object_xy_w: Tensor,
         phases: Phases,
         grip: Tensor,
     ) -> tuple[Tensor, PalmTrajectory]:
-        """Return finger targets (env, joint) [rad] and the palm trajectory after this step.
+        """Return finger targets (env, motor) [rad] and the palm trajectory after this step.
 
-        `action` (env, action). `closing` (env, joint), `floor_m` (env,): of the grasp style. `joint_pos` (env, joint)
-        [rad] and `keypoint_height_m` (env, keypoint) [m] are measured. `object_xy_w` (env, 2): centroid of the object's
+        `action` (env, action). `closing` (env, motor), `floor_m` (env,): of the grasp style. `motor_pos` (env, motor),
+        of the motors' joints [rad], and `keypoint_height_m` (env, keypoint) [m] are measured. `object_xy_w` (env, 2): centroid of the object's
         points [m]. `grip` (env,): confidence that thumb and another finger touch the object, 0 to 1.
         """
         action = action.double()
@@ -186,7 +186,7 @@ class ControlLaw:
         quat = torch.where(grasping, turned / turned.norm(dim=1, keepdim=True), trajectory.palm_quat_w)
         height = torch.maximum(pos[:, 2] + rise, self._least_height(quat))
         pos = torch.cat([pos[:, :2] + follow_m, height[:, None]], dim=1)
-        target = (joint_pos + fingers).clamp(self.joint_lower, self.joint_upper)
+        target = (motor_pos + fingers).clamp(self.motor_lower, self.motor_upper)
         followed = {"object_xy_w": planned_xy_w, "followed_m": trajectory.followed_m + follow_m}
         return target, replace(trajectory, palm_pos_w=pos, palm_quat_w=quat, travelled_m=travelled_m, **followed)
 
@@ -248,9 +248,11 @@ class HandController:
             scripted_grasp=scripted_grasp,
             wrist=wrist,
             step_s=step_s,
-            joint_lower=torch.tensor(hand.joint_lower, device=device),
-            joint_upper=torch.tensor(hand.joint_upper, device=device),
+            motor_lower=torch.tensor(hand.motor_lower, device=device),
+            motor_upper=torch.tensor(hand.motor_upper, device=device),
         )
+        self.motors = hand.motors
+        """Motors of the hand."""
         """Maps an action to targets."""
         self.style = blend(hand.power.to(device), hand.pinch.to(device), torch.zeros(num_envs, device=device))
         """Grasp style of each environment."""
@@ -327,7 +329,7 @@ class HandController:
             self.palm_trajectory,
             closing=self.style.closing,
             floor_m=self.style.floor_m,
-            joint_pos=sensed.joint_pos,
+            motor_pos=self.motors.positions(sensed.joint_pos),
             keypoint_height_m=sensed.keypoints_w[..., 2],
             object_xy_w=object_xy_w,
             phases=phases,

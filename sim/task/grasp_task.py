@@ -192,8 +192,7 @@ class GraspTask:
         self._surfaces = SurfaceTable(library, device)
         self.step_s = 1.0 / cfg.rate_hz
         self.grasp_steps, self.lift_steps, self.episode_steps = cfg.phase_steps
-        joints = len(hand.joint_names)
-        self.num_actions = 6 + joints
+        self.num_actions = hand.num_actions
         self.layouts = self.make_layouts()
         self.control = HandController(
             hand,
@@ -206,7 +205,7 @@ class GraspTask:
         )
         self.proprioception = ProprioceptionModel(cfg.randomization, hand, num_envs, device)
         self.object_camera = make_object_camera(cfg.camera, cfg.randomization, pool, self.engine, self._surfaces)
-        self.command_delay = CommandDelay(cfg.randomization, joints, num_envs, device)
+        self.command_delay = CommandDelay(cfg.randomization, len(hand.motors.names), num_envs, device)
         self.disturber = Disturber(disturbance, hand, num_envs, self.step_s, device)
         self.rewards = Rewards(cfg.reward, hand, device)
         self.outcome_tracker = OutcomeTracker(num_envs, self.step_s, device)
@@ -242,7 +241,7 @@ class GraspTask:
         """(env,) control steps since the reset."""
         self.steps_since_pregrasp = self.clock.since_pregrasp
         """(env,) control steps since the palm was at its latest pre-grasp; negative while it moves there."""
-        self.draws = EpisodeDraws.empty(n, len(self.hand.joint_names), device)
+        self.draws = EpisodeDraws.empty(n, len(self.hand.motors.names), device)
         self._last_palm_pos_w, self._palm_linvel_w = (
             torch.zeros(n, 3, dtype=torch.float64, device=device) for _ in range(2)
         )
@@ -324,7 +323,8 @@ class GraspTask:
         for row, number in zip(rows.tolist(), self._object_numbers(rows, random).tolist(), strict=True):
             self.objects[row] = self.library.names[number]
         self.library.prepare(self.objects[row] for row in rows.tolist())
-        self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, len(self.hand.joint_names)))
+        motors = len(self.hand.motors.names)
+        self.draws.write(rows, draw_episode(random, self.cfg.reset, self.cfg.randomization, motors))
         self.reset_scene(rows)
         self._action[rows] = 0.0
         self.clock.reset(rows)
@@ -444,7 +444,8 @@ class GraspTask:
         """Update the proprioceptive readings and their observation terms."""
         state = self.engine.state
         self.sensed = self.proprioception.measure(state, self.draws, self.steps_since_reset)
-        self._proprioceptive_terms = hand_terms(self.sensed, state.joint_target, self.control.palm_trajectory)
+        trajectory, motors = self.control.palm_trajectory, self.hand.motors
+        self._proprioceptive_terms = hand_terms(self.sensed, state.joint_target, trajectory, motors)
 
     def _update_camera(self) -> None:
         """Update the object points after a control step: motion of the palm, new frames."""
@@ -522,7 +523,7 @@ class GraspTask:
         exact_hand = (
             self._proprioceptive_terms
             if self.proprioception.exact
-            else hand_terms(exact_readings(state), state.joint_target, trajectory)
+            else hand_terms(exact_readings(state), state.joint_target, trajectory, self.hand.motors)
         )
         camera = self.object_camera.terms() | {"visible_vectors": self._visible_vectors}
         privileged = privileged_terms(state, self.outcome_tracker.start_pos_w, self._object_vectors)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from dexgrasp.perception.motors import Motors
 from dexgrasp.perception.observations import Layout, Term, student_layout
 from dexgrasp.perception.transforms import (
     quat_conjugate,
@@ -25,10 +26,10 @@ def observation_layouts(hand: HandSpec, live: bool) -> dict[str, Layout]:
 
     `live`: whether the camera delivers more than the first frame.
     """
-    joints, keypoints = len(hand.joint_names), len(hand.keypoint_names)
+    joints, keypoints, actions = len(hand.joint_names), len(hand.keypoint_names), hand.num_actions
     return {
-        "teacher": teacher_layout(joints, keypoints, 6 + joints, len(hand.contact_bodies)),
-        "student": student_layout(joints, keypoints, 6 + joints, live),
+        "teacher": teacher_layout(joints, keypoints, actions, len(hand.contact_bodies)),
+        "student": student_layout(joints, keypoints, actions, live),
     }
 
 
@@ -67,12 +68,17 @@ def progress_terms(phases: Phases, remaining_m: Tensor, action: Tensor) -> dict[
     }
 
 
-def hand_terms(hand: ProprioceptiveState, joint_target: Tensor, trajectory: PalmTrajectory) -> dict[str, Tensor]:
-    """Return the proprioceptive terms: the measured hand relative to its start and to its target."""
+def hand_terms(
+    hand: ProprioceptiveState, joint_target: Tensor, trajectory: PalmTrajectory, motors: Motors
+) -> dict[str, Tensor]:
+    """Return the proprioceptive terms: the measured hand relative to its start and to its target.
+
+    `joint_target` (env, motor) [rad].
+    """
     palm, start = hand.palm_quat_w, quat_conjugate(trajectory.start_quat_w)
     return {
         "joint_pos": hand.joint_pos,
-        "tracking_error": joint_target - hand.joint_pos,
+        "tracking_error": joint_target - motors.positions(hand.joint_pos),
         "palm_displacement": quat_rotate(start, hand.palm_pos_w - trajectory.start_pos_w),
         "palm_rotation": rotvec_from_quat(quat_multiply(start, palm)),
         "palm_lag": quat_rotate_inverse(palm, trajectory.palm_pos_w - hand.palm_pos_w),

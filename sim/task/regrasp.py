@@ -79,20 +79,20 @@ class RegraspMotion:
     The palm turns while it moves across.
     """
 
-    def __init__(self, num_envs: int, joints: int, step_s: float, device: torch.device | str = "cpu") -> None:
+    def __init__(self, num_envs: int, motors: int, step_s: float, device: torch.device | str = "cpu") -> None:
         self._step_s = step_s
 
         def zeros(*size: int) -> Tensor:
             return torch.zeros(num_envs, *size, dtype=torch.float64, device=device)
 
         self._from_pos_w, self._from_quat_w = zeros(3), zeros(4)
-        self._to_pos_w, self._to_quat_w, self._fingers = zeros(3), zeros(4), zeros(joints)
+        self._to_pos_w, self._to_quat_w, self._fingers = zeros(3), zeros(4), zeros(motors)
         self._up_steps, self._across_steps, self._steps = zeros(), zeros(), zeros()
 
     def start(self, rows: Tensor, start: tuple[Tensor, Tensor], goal: tuple[Tensor, Tensor], fingers: Tensor) -> Tensor:
         """Plan the motions of `rows`; return their lengths in control steps, (row,) int64.
 
-        `start` and `goal` are palm poses (row, 3) [m] and (row, 4); `fingers` (row, joint) is the finger target [rad].
+        `start` and `goal` are palm poses (row, 3) [m] and (row, 4); `fingers` (row, motor) is the finger target [rad].
         """
         self._from_pos_w[rows], self._from_quat_w[rows] = start
         self._to_pos_w[rows], self._to_quat_w[rows] = goal
@@ -108,7 +108,7 @@ class RegraspMotion:
     def targets(self, rows: Tensor, steps_left: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the targets of `rows` at `steps_left` (row,) control steps before the end.
 
-        Finger targets (row, joint) [rad], palm positions (row, 3) [m] and orientations (row, 4).
+        Finger targets (row, motor) [rad], palm positions (row, 3) [m] and orientations (row, 4).
         """
         step = self._steps[rows] - steps_left + 1  # the first is 1
         up = (step / self._up_steps[rows]).clamp(max=1.0)[:, None]
@@ -154,7 +154,7 @@ class Regrasp:
         self._objects, self._draws = objects, draws
         self._clock, self._episode_steps = clock, episode_steps
         num_envs, device = len(objects), clock.since_pregrasp.device
-        self._motion = RegraspMotion(num_envs, control.style.open_pose.shape[1], step_s, device)
+        self._motion = RegraspMotion(num_envs, control.style.closing.shape[1], step_s, device)
         self.any_moving = False
         """Host-side flag, so that no device sync is needed: false while no palm is moving."""
         self.moving_aside = torch.zeros(num_envs, dtype=torch.bool, device=device)
@@ -175,7 +175,8 @@ class Regrasp:
         away = ASIDE_M * back / back.norm(dim=1, keepdim=True).clamp(min=1e-9)
         goal = torch.nn.functional.pad(pos[:, :2] + away, (0, 1), value=ABOVE_M)
         self.moving_aside[rows] = self.any_moving = True
-        steps = self._motion.start(rows, (pos, quat), (goal, quat), control.style.open_pose[rows])
+        fingers = control.motors.positions(control.style.open_pose[rows])
+        steps = self._motion.start(rows, (pos, quat), (goal, quat), fingers)
         self._clock.set_since_pregrasp(rows, -steps)
 
     def override_targets(self, targets: Targets) -> Targets:
@@ -216,5 +217,6 @@ class Regrasp:
         self.moving_aside[rows] = False
         start = control.palm_pos_w[rows], control.palm_quat_w[rows]
         goal = plan.palm_pos_w, plan.palm_quat_w
-        self._clock.set_since_pregrasp(rows, -self._motion.start(rows, start, goal, plan.style.open_pose))
+        fingers = control.motors.positions(plan.style.open_pose)
+        self._clock.set_since_pregrasp(rows, -self._motion.start(rows, start, goal, fingers))
         control.reset(rows, plan)

@@ -99,14 +99,15 @@ def initial_state(
     hand: HandSpec, names: Sequence[str], pos_w: Tensor, quat_w: Tensor, palm: Pregrasp, draws: EpisodeDraws
 ) -> InitialState:
     """Return the initial conditions of the rows for the engine."""
-    fingers = palm.style.open_pose + draws.finger_offset
-    limits = (torch.tensor(limit, device=fingers.device) for limit in (hand.joint_lower, hand.joint_upper))
+    motors = hand.motors
+    fingers = motors.positions(palm.style.open_pose) + draws.finger_offset
+    limits = (torch.tensor(limit, device=fingers.device) for limit in (hand.motor_lower, hand.motor_upper))
     return InitialState(
         objects=names,
         object_pos_w=pos_w,
         object_quat_w=quat_w,
         palm_pos_w=palm.palm_pos_w,
         palm_quat_w=palm.palm_quat_w,
-        joint_pos=fingers.clamp(*limits),
+        joint_pos=motors.joint_positions(fingers.clamp(*limits)),
         variation=PhysicsVariation(**{item.name: getattr(draws, item.name) for item in fields(PhysicsVariation)}),
     )

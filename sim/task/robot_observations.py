@@ -54,14 +54,14 @@ def specification(task: GraspTask) -> dict[str, tuple[tuple[int, ...], torch.dty
 
     Available before the first reset too.
     """
-    joints, real = len(task.hand.joint_names), torch.float64
+    joints, motors, real = len(task.hand.joint_names), len(task.hand.motors.names), torch.float64
     planned = {
         "palm_pos_w": ((3,), real),
         "palm_quat_w": ((4,), real),
         "depth_m": ((), real),
-        "closing": ((joints,), real),
+        "closing": ((motors,), real),
         "floor_m": ((), real),
-        "joint_pos": ((joints,), real),
+        "joint_pos": ((motors,), real),
     }
     return {
         "joint_pos": ((joints,), real),

@@ -55,7 +55,7 @@ class ScriptedStep:
     palm_m: Tensor
     """(env,) advance of the palm target along its normal [m]."""
     finger_rad: Tensor
-    """(env, joint) finger targets relative to the measured positions [rad]."""
+    """(env, motor) finger targets relative to the measured positions [rad]."""
 
 
 def scripted_grasp_step(
@@ -76,7 +76,7 @@ def scripted_grasp_step(
 
     `phase_s`: time since the start of the grasp phase. `travelled_m`, `depth_m`: done and planned length of the
     approach. `palm_height_m`, `palm_down`: height of the palm target and the downward share of its normal.
-    `keypoint_height_m` (env, keypoint): heights over the table. `closing` (env, joint): direction of closing. `grip`:
+    `keypoint_height_m` (env, keypoint): heights over the table. `closing` (env, motor): direction of closing. `grip`:
     confidence that thumb and another finger touch the object, 0 to 1.
     """
     approach_s = cfg.approach_fraction * grasp_s

@@ -280,7 +280,7 @@ def test_a_contract_that_is_written_is_read_back_equal(bundle, copied):
             {"mode": "corrected"},
             "'camera.mode' expects one of first_frame, latest, tracked, tracked_updated",
         ),
-        ("hand", {"kp_nm_rad": [1.0]}, "['kp_nm_rad'] must hold 16 values, as joint_names does"),
+        ("hand", {"kp_nm_rad": [1.0]}, "['kp_nm_rad'] must hold 16 values, one per motor"),
         ("hand", {"joint_lower_rad": [5.0] * 16}, "hand.joint_lower_rad must be below hand.joint_upper_rad"),
         ("hand", {"joint_names": ["a"] * 16}, "hand.joint_names must be different names"),
         ("hand", {"palm_quat_b": [1.0, 1.0, 0.0, 0.0]}, "hand.palm_quat_b must have the length 1"),

@@ -87,13 +87,14 @@ _SECOND = '<joint name="j2" axis="0 1 0"/>'
         ),
         (
             "<actuator>",
-            '<equality><joint name="c" joint1="j1" joint2="j2"/></equality><actuator>',
-            r"model\.xml: <equality> \(c\) couples joints; coupled joints are not supported",
+            '<equality><joint name="c" joint1="j2" joint2="j1"/></equality><actuator>',
+            r"hand\.yaml: joints\[j2\] states open, but 'j2' follows 'j1' and has no motor: remove open, or",
         ),
         (
             "<actuator>",
-            '<tendon><fixed name="t"><joint joint="j1" coef="1"/></fixed></tendon><actuator>',
-            r"model\.xml: <tendon> \(t\) couples joints",
+            '<tendon><fixed name="t" stiffness="1"><joint joint="j1" coef="1"/><joint joint="j2" coef="1"/></fixed>'
+            "</tendon><actuator>",
+            r"model\.xml: tendon 't' couples joints by a spring or a limit, with slack; expected a line: state",
         ),
         ("<actuator>", '<actuator><motor name="m2" joint="j1"/>', r"joint 'j1' has 2 actuators; expected one at most"),
         (

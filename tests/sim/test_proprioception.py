@@ -24,6 +24,7 @@ def hand_state(joints, palm_pos):
         **values
         | {
             "joint_pos": torch.tensor(joints, dtype=torch.float64).expand(ENVS, -1).clone(),
+            "joint_target": torch.tensor(joints, dtype=torch.float64).expand(ENVS, -1).clone(),
             "palm_pos_w": torch.tensor(palm_pos, dtype=torch.float64).expand(ENVS, 3).clone(),
             "palm_quat_w": torch.tensor(PALM_QUAT, dtype=torch.float64).expand(ENVS, 4).clone(),
         }

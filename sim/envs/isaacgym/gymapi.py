@@ -191,7 +191,7 @@ class Gym:
         return True
 
     def set_dof_position_target_tensor(self, sim: Sim, targets: TensorHandle) -> bool:
-        """Set the targets (env * dof,) [rad] of all finger servos."""
+        """Set the targets (env * dof,) [rad] of all finger servos; those of joints without a servo do not count."""
         return self._set_targets(sim, targets, torch.arange(sim.num_envs))
 
     def set_dof_position_target_tensor_indexed(
@@ -201,7 +201,8 @@ class Gym:
         return self._set_targets(sim, targets, _rows(actors, count, HAND))
 
     def _set_targets(self, sim: Sim, targets: TensorHandle, rows: Tensor) -> bool:
-        sim.engine.write(rows, {"joint_target": targets.tensor.view(sim.num_envs, -1)[rows]})
+        wanted = targets.tensor.view(sim.num_envs, len(sim.hand.joint_names))[rows]
+        sim.engine.write(rows, {"joint_target": sim.hand.motors.positions(wanted)})
         return True
 
 

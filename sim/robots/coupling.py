@@ -1,0 +1,311 @@
+"""Couplings of a hand's joints, from hand.yaml and from the model: equalities, mimic joints, tendons.
+
+    joint equality (URDF: mimic)          joint1 follows joint2; a polynomial is replaced by a line
+    tendon equality of two joints         the joint without an actuator follows
+    fixed tendon with an actuator         its joints move in proportion to their coefficients, as with equal resistance
+    spatial tendon, closed loop           the line through positions measured while the actuator moves (`sweep`)
+
+`coupled` of hand.yaml goes before the model. A line that misses the model by more than LARGEST_ERROR is refused.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+
+import mujoco
+import numpy as np
+
+from dexgrasp.perception.motors import LEAST_RATIO, Coupling, resolve_chains
+from dexgrasp.sim.robots.coupling_sweep import sweep
+from dexgrasp.sim.robots.model_checks import compiled
+from dexgrasp.utils.text import comma_separated, shown
+
+LARGEST_ERROR = 0.05
+"""Largest distance of a line from the coupling of the model, as a share of the joint's range."""
+EXACT = 1e-6
+"""Distance below which a line is the coupling itself [rad]."""
+FULL_TURN = (-np.pi, np.pi)
+"""Range of a joint without limits."""
+
+log = logging.getLogger("dexgrasp")
+
+Statements = dict[str, tuple[Coupling, float]]
+"""Follower -> its coupling, and the error of the line [rad]."""
+
+
+def coupled_joints(
+    spec: mujoco.MjSpec, stated: Mapping[str, Coupling | None], joint_names: Sequence[str], file: Path
+) -> dict[str, Coupling]:
+    """Return the coupling of each joint without a motor, to the joint of a motor; chains are multiplied out.
+
+    `stated`: `coupled` of hand.yaml. `joint_names`: of hand.yaml; what couples others does not count. What is taken
+    from the model is told once. Raises ValueError for couplings that are contradictory, or no lines.
+    """
+    driven = _driven_joints(spec, joint_names, file)
+    from_model: Statements = {}
+    if len(spec.equalities) or len(spec.tendons):
+        from_model = _Reader(compiled(spec, file, spec.modelname), joint_names, stated, driven, file).read()
+    both = {joint: coupling for joint, (coupling, _) in from_model.items()}
+    both |= {joint: coupling for joint, coupling in stated.items() if coupling is not None}
+    resolved = resolve_chains(both, joint_names)
+    _check_motors(resolved, driven, file)
+    if told := [_in_words(joint, *statement) for joint, statement in from_model.items()]:
+        _tell(f"{file}: {len(told)} coupled joints are taken from the model: {'; '.join(told)}")
+    if driven:
+        _tell(f"{file}: its {sum(driven.values())} actuators are replaced by the servos of hand.yaml")
+    return resolved
+
+
+def check_ranges(coupled: Mapping[str, Coupling], ranges: Mapping[str, tuple[float, float]], file: Path) -> None:
+    """Raise ValueError where a motor's range [rad] moves a coupled joint out of its own."""
+    for joint, coupling in coupled.items():
+        low, high = sorted(coupling.ratio * end + coupling.offset for end in ranges[coupling.follows])
+        lower, upper = ranges[joint]
+        if low < lower - EXACT or high > upper + EXACT:
+            raise ValueError(
+                f"{file}: joints: '{joint}' follows '{coupling.follows}' from {low:.5g} to {high:.5g} rad, beyond its "
+                f"range {[lower, upper]}: remove its range, or narrow that of '{coupling.follows}'"
+            )
+
+
+def add_equalities(spec: mujoco.MjSpec, coupled: Mapping[str, Coupling]) -> None:
+    """Add the couplings to a model as joint equalities, stiff enough to hold while the hand grasps."""
+    unit = np.deg2rad(1.0) if spec.compiler.degree else 1.0  # the unit of a joint's reference position
+    for joint, coupling in coupled.items():
+        start, start_motor = (spec.joint(name).ref * unit for name in (joint, coupling.follows))
+        equality = spec.add_equality(
+            name=joint, type=mujoco.mjtEq.mjEQ_JOINT, name1=joint, name2=coupling.follows, solref=SOLREF, solimp=SOLIMP
+        )
+        equality.objtype = mujoco.mjtObj.mjOBJ_JOINT
+        equality.data[:2] = coupling.offset + coupling.ratio * start_motor - start, coupling.ratio
+
+
+SOLREF, SOLIMP = [0.004, 1.0], [0.99, 0.999, 0.001, 0.5, 2.0]
+"""Stiffness of a coupling; MuJoCo raises the time constant to two timesteps."""
+
+
+@cache
+def _tell(text: str) -> None:
+    log.info(text)
+
+
+def _in_words(joint: str, coupling: Coupling, error_rad: float) -> str:
+    line = f"{joint} = {coupling.ratio:.4g} {coupling.follows} {coupling.offset:+.4g}"
+    return line if error_rad < EXACT else f"{line} (within {error_rad:.2g} rad)"
+
+
+def _driven_joints(spec: mujoco.MjSpec, joint_names: Sequence[str], file: Path) -> Counter[str]:
+    """Return the number of actuators of each joint that has its own. Raises ValueError for those of other things."""
+    joints, tendons = Counter[str](), [tendon.name for tendon in spec.tendons]
+    for actuator in spec.actuators:
+        if actuator.trntype == mujoco.mjtTrn.mjTRN_TENDON and actuator.target in tendons:
+            continue
+        if actuator.trntype != mujoco.mjtTrn.mjTRN_JOINT or actuator.target not in joint_names:
+            raise ValueError(
+                f"{file}: actuator {shown(actuator.name)} drives {shown(actuator.target)}, which is no joint of "
+                "hand.yaml; expected one actuator at most for each joint: remove it"
+            )
+        joints[actuator.target] += 1
+    if twice := [name for name, count in joints.items() if count > 1]:
+        raise ValueError(
+            f"{file}: joint '{twice[0]}' has {joints[twice[0]]} actuators; expected one at most: remove the others"
+        )
+    return joints
+
+
+def _check_motors(coupled: Mapping[str, Coupling], driven: Mapping[str, int], file: Path) -> None:
+    if both := [joint for joint in coupled if driven.get(joint)]:
+        raise ValueError(
+            f"{file}: joint '{both[0]}' follows '{coupled[both[0]].follows}' and has an actuator of its own; expected "
+            "one motor for both: remove the actuator or the coupling"
+        )
+
+
+class _Reader:
+    """Reads the couplings of a compiled model."""
+
+    def __init__(
+        self,
+        model: mujoco.MjModel,
+        joint_names: Sequence[str],
+        stated: Mapping[str, Coupling | None],
+        driven: Mapping[str, int],
+        file: Path,
+    ) -> None:
+        self._model, self._names, self._file = model, list(joint_names), file
+        self._stated = stated
+        self._driven = {*driven, *(joint for joint, coupling in stated.items() if coupling is None)}
+        self._found: Statements = {}
+
+    def read(self) -> Statements:
+        """Return what the model states of joints that hand.yaml does not couple itself."""
+        model = self._model
+        kinds = {mujoco.mjtEq.mjEQ_JOINT: self._read_joint_equality, mujoco.mjtEq.mjEQ_TENDON: self._read_tendon_equality}
+        loops = [i for i in range(model.neq) if model.eq_active0[i] and model.eq_type[i] not in kinds]
+        for i in range(model.neq):
+            if model.eq_active0[i] and model.eq_type[i] in kinds:
+                kinds[model.eq_type[i]](i)
+        self._refuse_passive_tendons()
+        self._read_actuated_tendons(loops)
+        return self._found
+
+    def _read_joint_equality(self, i: int) -> None:
+        model, data = self._model, self._model.eq_data[i]
+        follower, leader = (None if k < 0 else model.joint(k) for k in (model.eq_obj1id[i], model.eq_obj2id[i]))
+        if follower is None or follower.name not in self._names:
+            return
+        if leader is None:
+            raise ValueError(
+                f"{self._file}: equality {self._name(model.equality(i))} holds joint '{follower.name}' at one position; "
+                "expected a joint that moves: remove the joint"
+            )
+        if leader.name not in self._names:
+            return
+        x = np.linspace(*self._range(leader), 101)
+        y = np.polynomial.polynomial.polyval(x - float(model.qpos0[leader.qposadr[0]]), data[:5])
+        self._add_line(follower.name, leader.name, x, y + float(model.qpos0[follower.qposadr[0]]))
+
+    def _read_tendon_equality(self, i: int) -> None:
+        model, (offset, slope, *rest) = self._model, self._model.eq_data[i][:5]
+        tendons = [k for k in (model.eq_obj1id[i], model.eq_obj2id[i]) if k >= 0]
+        name, shares = self._name(model.equality(i)), Counter[str]()
+        parts = [self._fixed(k) for k in tendons]
+        if any(part is None for part in parts) or any(rest):
+            raise ValueError(
+                f"{self._file}: equality {name} is no line between joints; expected fixed tendons and a polynomial of "
+                "degree 1: state `coupled` in hand.yaml and remove it"
+            )
+        for part, factor in zip(parts, (1.0, -slope), strict=False):
+            for joint, coefficient in (part or {}).items():
+                shares[joint] += factor * coefficient  # pyright: ignore[reportArgumentType]
+        joints = [joint for joint, share in shares.items() if abs(share) > 1e-9]
+        if self._is_stated(joints):
+            return
+        if len(joints) != 2 or not set(joints) <= set(self._names):
+            raise ValueError(
+                f"{self._file}: equality {name} couples {len(joints)} joints ({comma_separated(joints)}); expected two: "
+                "state `coupled` in hand.yaml"
+            )
+        leader, follower = sorted(joints, key=self._names.index)
+        x = np.array(self._range(model.joint(leader)))
+        start, start_leader = (float(model.qpos0[model.joint(joint).qposadr[0]]) for joint in (follower, leader))
+        y = start + (offset - shares[leader] * (x - start_leader)) / shares[follower]
+        self._add_line(follower, leader, x, y)
+
+    def _read_actuated_tendons(self, loops: Sequence[int]) -> None:
+        """Add the joints that an actuator moves together by its tendon; loops are closed by bodies."""
+        model = self._model
+        to_measure = []
+        for i in range(model.nactuator):
+            if model.actuator_trntype[i] != mujoco.mjtTrn.mjTRN_TENDON:
+                continue
+            fixed = self._fixed(int(model.actuator_trnid[i, 0]))
+            if fixed is None:
+                to_measure.append(i)
+            elif not self._is_stated([*fixed]):
+                self._share_out({joint: c for joint, c in fixed.items() if joint in self._names and c}, i)
+        if to_measure or loops:
+            self._measure(to_measure, bool(loops))
+
+    def _share_out(self, coefficients: Mapping[str, float], actuator: int) -> None:
+        """Add the couplings of a fixed tendon's joints: they move in proportion to their coefficients."""
+        free = [joint for joint in coefficients if joint not in self._found and joint not in self._stated]
+        motor = min(free, key=self._names.index)
+        if self._driven & set(free):
+            joint = min(self._driven & set(free))
+            raise ValueError(
+                f"{self._file}: joint '{joint}' has two motors: an actuator of its own and "
+                f"'{self._model.actuator(actuator).name}' by a tendon; expected one: remove the other"
+            )
+        for joint in free:
+            if joint != motor:
+                start, start_motor = (float(self._model.qpos0[self._model.joint(k).qposadr[0]]) for k in (joint, motor))
+                ratio = coefficients[joint] / coefficients[motor]
+                self._found[joint] = Coupling(motor, ratio, start - ratio * start_motor), 0.0
+
+    def _measure(self, actuators: Sequence[int], has_loops: bool) -> None:
+        """Add the couplings that a sweep of the actuators measures."""
+        model = self._model
+        every = [*actuators] if not has_loops else list(range(model.nactuator))
+        if not every:
+            raise ValueError(
+                f"{self._file}: closed loops without an actuator; expected one that moves them: state `coupled` in "
+                "hand.yaml and remove the loops"
+            )
+        for actuator in every:
+            self._add_measured(sweep(model, actuator), model.actuator(actuator).name)
+
+    def _add_measured(self, positions: Mapping[str, np.ndarray], actuator: str) -> None:
+        spans = {}
+        for joint, values in positions.items():
+            lower, upper = self._range(self._model.joint(joint))
+            if joint in self._names and joint not in self._found and joint not in self._stated:
+                spans[joint] = np.ptp(values) / (upper - lower)
+        moved = {joint: span for joint, span in spans.items() if span > LARGEST_ERROR}
+        if not moved:
+            return
+        motor = min((joint for joint in moved if moved[joint] > 0.5 * max(moved.values())), key=self._names.index)
+        for joint in moved:
+            if joint == motor or joint in self._driven:
+                continue
+            self._add_line(joint, motor, positions[motor], positions[joint], f" of actuator '{actuator}'")
+
+    def _add_line(self, follower: str, leader: str, x: np.ndarray, y: np.ndarray, place: str = "") -> None:
+        """Add the line through positions x of the leader and y of the follower, with its error."""
+        if follower in self._driven and leader not in self._driven:
+            follower, leader, x, y = leader, follower, y, x
+        if follower in self._stated:
+            return
+        if follower in self._found or follower == leader:
+            raise ValueError(
+                f"{self._file}: joint '{follower}' follows itself or two joints; expected one other joint: remove the "
+                "other coupling"
+            )
+        ratio, offset = np.polyfit(x, y, 1)
+        lower, upper = self._range(self._model.joint(follower))
+        error = float(np.abs(ratio * x + offset - y).max())
+        span = min(upper - lower, max(float(np.ptp(y)), 1e-9))
+        if not error <= LARGEST_ERROR * span:
+            raise ValueError(
+                f"{self._file}: joint '{follower}' follows '{leader}'{place} along a curve that a line misses by "
+                f"{error:.2g} rad, {error / span:.0%} of its motion; expected at most {LARGEST_ERROR:.0%}: state "
+                "`coupled` in hand.yaml"
+            )
+        if abs(ratio) < LEAST_RATIO:
+            raise ValueError(f"{self._file}: joint '{follower}' does not move with '{leader}': its ratio is {ratio:.2g}")
+        self._found[follower] = Coupling(leader, round(float(ratio), 9), round(float(offset), 9)), error
+
+    def _refuse_passive_tendons(self) -> None:
+        """Raise ValueError for a tendon that acts on joints by a spring, a limit or friction alone."""
+        model = self._model
+        used = {int(model.actuator_trnid[i, 0]) for i in range(model.nactuator)
+                if model.actuator_trntype[i] == mujoco.mjtTrn.mjTRN_TENDON}  # fmt: skip
+        for i in range(model.ntendon):
+            acts = model.tendon_stiffness[i] or model.tendon_limited[i]
+            fixed = self._fixed(i)
+            if i in used or not acts or (fixed is not None and self._is_stated([*fixed])):
+                continue
+            raise ValueError(
+                f"{self._file}: tendon {self._name(model.tendon(i))} couples joints by a spring or a limit, with slack; "
+                "expected a line: state `coupled` in hand.yaml and remove the tendon"
+            )
+
+    def _fixed(self, tendon: int) -> dict[str, float] | None:
+        """Return the coefficients of a fixed tendon by joint; None for a spatial tendon."""
+        model, first = self._model, int(self._model.tendon_adr[tendon])
+        places = range(first, first + int(model.tendon_num[tendon]))
+        if any(model.wrap_type[k] != mujoco.mjtWrap.mjWRAP_JOINT for k in places):
+            return None
+        return {model.joint(int(model.wrap_objid[k])).name: float(model.wrap_prm[k]) for k in places}
+
+    def _is_stated(self, joints: Sequence[str]) -> bool:
+        """Return whether hand.yaml or an equality leaves one of the joints at most to be coupled."""
+        return len([j for j in joints if j in self._names and j not in self._stated and j not in self._found]) <= 1
+
+    def _range(self, joint: "mujoco._structs._MjModelJointViews") -> tuple[float, float]:
+        return tuple(map(float, joint.range)) if self._model.jnt_limited[joint.id] else FULL_TURN  # pyright: ignore
+
+    def _name(self, element: "mujoco._structs._MjModelEqualityViews") -> str:
+        return shown(element.name) if element.name else "without a name"
