@@ -37,7 +37,9 @@ class Coupling:
 
 
 def resolve_chains(coupled: Mapping[str, Coupling], joint_names: Iterable[str]) -> dict[str, Coupling]:
-    """Return the couplings to joints that have motors, in the order of the joints; chains are multiplied out.
+    """Return the couplings to joints that have motors, in the order of the joints.
+
+    Chains are multiplied out.
 
     Raises ValueError for a joint that is unknown and for a cycle.
     """
@@ -69,7 +71,7 @@ class Motors:
     def __init__(self, joint_names: Sequence[str], coupled: Mapping[str, Coupling]) -> None:
         """`coupled`: coupling of each joint without a motor, to a joint with one."""
         lines = [coupled.get(name, Coupling(name, 1.0)) for name in joint_names]
-        self.coupled = dict(coupled)
+        self.joint_names, self.coupled = tuple(joint_names), dict(coupled)
         self.names = tuple(name for name in joint_names if name not in coupled)
         """Names of the motors: of the joints that they drive themselves."""
         if lost := [line.follows for line in lines if line.follows not in self.names]:
@@ -96,11 +98,11 @@ class Motors:
         return self.spread(motion) * _like(motion, self.ratio) if self.coupled else motion
 
     def joint_positions(self, motor_pos: Any) -> Any:
-        """Return the positions (..., joint) of all joints for positions (..., motor) of the motors' joints [rad]."""
+        """Return positions (..., joint) of all joints for those (..., motor) of the motors' joints [rad]."""
         return self.moved(motor_pos) + _like(motor_pos, self.offset) if self.coupled else motor_pos
 
     def limits(self, lower: Any, upper: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return the motors' limits (motor,), (motor,) [rad] within which all joints keep theirs (joint,), (joint,)."""
+        """Return the limits (motor,) twice [rad] within which all joints keep theirs (joint,)."""
         lower, upper = (np.array(limit, dtype=np.float64) for limit in (lower, upper))
         if not self.coupled:
             return lower, upper

@@ -38,15 +38,21 @@ Statements = dict[str, tuple[Coupling, float]]
 def coupled_joints(
     spec: mujoco.MjSpec, stated: Mapping[str, Coupling | None], joint_names: Sequence[str], file: Path
 ) -> dict[str, Coupling]:
-    """Return the coupling of each joint without a motor, to the joint of a motor; chains are multiplied out.
+    """Return the coupling of each joint without a motor, to the joint of a motor.
 
-    `stated`: `coupled` of hand.yaml. `joint_names`: of hand.yaml; what couples others does not count. What is taken
+    Chains are multiplied out. `stated`: `coupled` of hand.yaml. `joint_names`: of hand.yaml; what couples others does not count. What is taken
     from the model is told once. Raises ValueError for couplings that are contradictory, or no lines.
     """
     driven = _driven_joints(spec, joint_names, file)
     from_model: Statements = {}
     if len(spec.equalities) or len(spec.tendons):
-        from_model = _Reader(compiled(spec, file, spec.modelname), joint_names, stated, driven, file).read()
+        from_model = _Reader(
+            model=compiled(spec, file, spec.modelname),
+            joint_names=joint_names,
+            stated=stated,
+            driven=driven,
+            file=file,
+        ).read()
     both = {joint: coupling for joint, (coupling, _) in from_model.items()}
     both |= {joint: coupling for joint, coupling in stated.items() if coupling is not None}
     resolved = resolve_chains(both, joint_names)

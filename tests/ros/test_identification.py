@@ -49,7 +49,7 @@ def simulate(allegro, hand, truth, trajectory, seed=0):
         sent.append(target)
         data.ctrl[ctrl] = sent[max(0, k - delay)]
         mujoco.mj_step(model, data)
-    return trajectory.log(hand.name, hand.joint_names, hand.inertia)
+    return trajectory.log(hand.name, hand.motors.names, hand.inertia)
 
 
 def drawn(hand, seed):
@@ -85,7 +85,7 @@ def test_known_parameters_come_back(hand, allegro, tmp_path):
     log, fits = found_again(hand, allegro, [2], seed=0)
     log.save(tmp_path / "log.npz")
     read = HandLog.load(tmp_path / "log.npz")
-    assert read.joint_names == tuple(hand.joint_names)
+    assert read.joint_names == tuple(hand.motors.names)
     np.testing.assert_array_equal(read.joints()[0].position, log.joints()[0].position)
     write_parameters(tmp_path / "identified.yaml", log.hand, fits, 20.0)
     written = yaml.safe_load((tmp_path / "identified.yaml").read_text())

@@ -191,7 +191,7 @@ class Gym:
         return True
 
     def set_dof_position_target_tensor(self, sim: Sim, targets: TensorHandle) -> bool:
-        """Set the targets (env * dof,) [rad] of all finger servos; those of joints without a servo do not count."""
+        """Set the targets (env * dof,) [rad] of all finger servos; coupled joints have none."""
         return self._set_targets(sim, targets, torch.arange(sim.num_envs))
 
     def set_dof_position_target_tensor_indexed(

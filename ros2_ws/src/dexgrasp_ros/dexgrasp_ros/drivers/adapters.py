@@ -6,6 +6,7 @@ from dataclasses import fields
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from dexgrasp.perception.motors import Coupling, Motors
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.drivers.config import AdapterCfg, AdapterError
 from dexgrasp_ros.drivers.joint_mapping import JointMap, Units
@@ -14,28 +15,36 @@ Array = NDArray[np.float64]
 
 
 class JointAdapter:
-    """Converts joint positions between the contract and a joint driver."""
+    """Converts positions between the contract and a joint driver, which moves motors and reports joints.
 
-    def __init__(self, cfg: AdapterCfg, joint_names: Sequence[str]) -> None:
-        """`joint_names`: of the contract or of the arm. Raises AdapterError."""
+    A coupled joint that the driver does not report is computed from its motor.
+    """
+
+    def __init__(
+        self, cfg: AdapterCfg, joint_names: Sequence[str], coupled: Mapping[str, Coupling] | None = None
+    ) -> None:
+        """`joint_names`: of the contract or of the arm; `coupled`: of the contract. Raises AdapterError."""
         command, state = cfg.command, cfg.state
         if state is None:
             raise AdapterError("a joint driver needs `state`")
         self.cfg, self.state = cfg, state
         """Driver description; its part `state`."""
-        order = command.joints or tuple(state.names.values())
+        self._motors = motors = Motors(joint_names, coupled or {})
+        driver_of = {joint: name for joint, name in state.names.items() if joint not in motors.coupled}
+        reported = [joint for joint in joint_names if joint not in motors.coupled or joint in state.names]
+        order = command.joints or tuple(driver_of.values())
         given = {item.name: getattr(state, item.name) for item in fields(Units)}
         read = Units(**{name: getattr(command, name) if value is None else value for name, value in given.items()})
         try:
+            self.state_map = JointMap(reported, state.names, (*order, *self._reported_followers()), read)
             self.command_map = JointMap(
-                joint_names, state.names, order, Units(command.sign, command.offset_rad, command.scale)
+                motors.names, driver_of, order, Units(command.sign, command.offset_rad, command.scale)
             )
-            self.state_map = JointMap(joint_names, state.names, order, read)
         except ValueError as error:
             raise AdapterError(str(error)) from error
 
     def command(self, joint_target: ArrayLike) -> Array:
-        """Return driver values (driver joint,) for targets (joint,) [rad]."""
+        """Return driver values (driver joint,) for targets (motor,) [rad]."""
         return self.command_map.to_driver(joint_target)
 
     def read(self, values: Mapping[str, float]) -> Array | None:
@@ -43,7 +52,16 @@ class JointAdapter:
 
         Raises JointStateError if it has only some of them.
         """
-        return self.state_map.read(values) if any(name in values for name in self.state_map.order) else None
+        if not any(name in values for name in self.state_map.order):
+            return None
+        found = dict(zip(self.state_map.joint_names, self.state_map.read(values), strict=True))
+        joints = self._motors.joint_positions(np.array([found[name] for name in self._motors.names]))
+        names = self._motors.joint_names
+        return np.array([found.get(name, joints[i]) for i, name in enumerate(names)])
+
+    def _reported_followers(self) -> list[str]:
+        """Return the driver's names of the coupled joints that it reports, after those of the motors."""
+        return [name for joint, name in self.state.names.items() if joint in self._motors.coupled]
 
 
 class PoseAdapter:

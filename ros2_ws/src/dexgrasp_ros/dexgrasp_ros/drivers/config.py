@@ -70,7 +70,7 @@ class CommandCfg:
     topic: str
     """Topic of the commands."""
     joints: tuple[str, ...] = ()
-    """Joint names of the driver in the driver's order; for joint commands only."""
+    """The driver's names of the joints that have motors, in the driver's order; for joint commands only."""
     sign: Annotated[PerJoint, Bounds(-1, 1)] = 1.0
     """1 or -1, for all or for each of `joints`."""
     offset_rad: Annotated[PerJoint, Bounds(-10, 10)] = 0.0
@@ -95,9 +95,9 @@ class StateCfg:
     topic: str
     """Topic of the joint states."""
     names: Mapping[str, str]
-    """The driver's name of each joint of the contract."""
+    """The driver's name of each joint of the contract; a coupled joint that is not reported is left out."""
     sign: Annotated[PerJoint | None, Bounds(-1, 1)] = None
-    """1 or -1 in the order of `command.joints`, else of `names`; None: as in `command`."""
+    """1 or -1 in the order of `command.joints`, then of coupled joints in `names`; None: as in `command`."""
     offset_rad: Annotated[PerJoint | None, Bounds(-10, 10)] = None
     """None: as in `command`."""
     scale: Annotated[PerJoint | None, Bounds(0.0001, 1e6)] = None

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus
 
+from dexgrasp.perception.motors import Motors
 from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import PERCENTILES, Timing
 from dexgrasp_ros.grasping.types import Inputs, Output
@@ -50,14 +51,14 @@ def timing_report(timing: Timing) -> DiagnosticStatus:
     return diagnostic("grasp: timing", OK, f"{len(values)} values", values)
 
 
-def shadow_report(output: Output, inputs: Inputs) -> DiagnosticStatus:
+def shadow_report(output: Output, inputs: Inputs, motors: Motors) -> DiagnosticStatus:
     """Return the status of shadow mode: difference between the policy's command and the measured robot."""
     proposal = output.proposal
     if proposal is None or inputs.joint_pos is None or inputs.palm_pos_w is None:
         return diagnostic("grasp: shadow", OK, "the policy does not run")
     target = Pose.of(proposal.palm_pos_w, proposal.palm_quat_w)
     palm = Pose.of(inputs.palm_pos_w, inputs.palm_quat_w)
-    fingers = np.abs(np.asarray(proposal.joint_target) - np.asarray(inputs.joint_pos))
+    fingers = np.abs(np.asarray(proposal.joint_target) - motors.positions(np.asarray(inputs.joint_pos)))
     values = {
         "palm_m": target.distance_m(palm),
         "palm_rad": target.angle_rad(palm),

@@ -105,7 +105,7 @@ class InputBuffer:
             estop=self.estop.latched,
             input_errors=self.errors,
         )
-        return found if assumed is None else found.with_robot_at(assumed)
+        return found if assumed is None else found.with_robot_at(assumed, self._robot.motors)
 
     def destroy(self) -> None:
         """Unsubscribe from all topics."""

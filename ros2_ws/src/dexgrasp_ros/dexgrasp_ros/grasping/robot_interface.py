@@ -33,9 +33,11 @@ class RobotInterface:
             raise AdapterError(
                 f"{cfg.hand} is a driver of the hand {self.hand_cfg.hand}, the policy is for {hand.name}"
             )
+        self.motors = hand.motors
+        """Motors of the hand."""
         flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
         base = arm_cfg.base and (arm_cfg.base.pos_w, arm_cfg.base.yaw_rad)
-        adapters = {"hand": JointAdapter(self.hand_cfg, hand.joint_names)}
+        adapters = {"hand": JointAdapter(self.hand_cfg, hand.joint_names, hand.coupled)}
         needs_arm = arm_cfg.command.type in JOINT_TYPES or cfg.palm_pose_source == "arm"
         if needs_arm and (arm_cfg.arm is None or arm_cfg.state is None):
             raise AdapterError(f"{cfg.arm} names no arm with known kinematics: set palm_pose_source:=topic")
@@ -93,7 +95,7 @@ class RobotInterface:
         self._arm.send(Pose(safe.palm_pos_w, safe.palm_quat_w), measured)
 
     def hold(self, fingers: Array, palm: Pose | None) -> None:
-        """Publish the last commands: fingers (joint,) [rad] and the measured palm; None: last arm target."""
+        """Publish the last commands: fingers (motor,) [rad] and the measured palm; None: last arm target."""
         self._hand.hold(fingers)
         self._arm.hold(None if palm is None else self._states.newest("arm")[0], palm)
 

@@ -57,7 +57,8 @@ class GraspStateMachine:
         self.period_s = 1.0 / policy.rate_hz
         self.uses_live_points = contract.camera.is_live
         """Whether points that are too old are a fault while the policy runs."""
-        self._open_pose = np.array(contract.grasp.power.open_pose, dtype=np.float64)
+        self._motors = contract.hand.motors
+        self._open_pose = self._motors.positions(np.array(contract.grasp.power.open_pose, dtype=np.float64))
         self._joints = len(contract.hand.joint_names)
         self._home, self._home_given = home, home is not None
         self.state, self.fault = "idle", ""
@@ -129,7 +130,7 @@ class GraspStateMachine:
             self._script = None
 
     def last_sent(self) -> tuple[Array, Pose]:
-        """Return the last command of the safety gate: finger targets (joint,) [rad] and T_world_palm."""
+        """Return the last command of the safety gate: finger targets (motor,) [rad] and T_world_palm."""
         return self.gate.joints.value.copy(), Pose(self.gate.palm.value.copy(), self.gate.turn.quat.copy())
 
     def not_ready(self, inputs: Inputs) -> str:
@@ -158,7 +159,8 @@ class GraspStateMachine:
         except ValueError as error:
             return str(error)
         before, periods = self._last_measured, max(1.0, gap_s / self.period_s)
-        if before is not None and (reason := jumped(before, now, periods)):
+        driven = self._motors.positions  # a coupled joint may move further
+        if before is not None and (reason := jumped((driven(before[0]), before[1]), (driven(now[0]), now[1]), periods)):
             return reason
         self._measured, self._last_measured = now, now
         if self.shadow or self.state == "fault":
@@ -167,9 +169,10 @@ class GraspStateMachine:
 
     def _apply_gate(self, inputs: Inputs) -> SafeCommand:
         """Pass the target through the safety gate; in a fault the measured position is the target."""
-        joints, palm = (self._measured if self.state == "fault" else self._target) or (None, None)
+        stay = None if self._measured is None else (self._motors.positions(self._measured[0]), self._measured[1])
+        fingers, palm = (stay if self.state == "fault" else self._target) or (None, None)
         desired = DesiredCommand(
-            joint_target=joints,
+            joint_target=fingers,
             palm_pos_w=None if palm is None else palm.pos_m,
             palm_quat_w=None if palm is None else palm.quat,
             stamp_s=inputs.now_s,
@@ -279,7 +282,7 @@ class GraspStateMachine:
         if self.shadow:
             goal = Pose.of(self._plan.palm_pos_w, self._plan.palm_quat_w)
             arrived = goal.distance_m(palm) <= self.cfg.shadow_m and goal.angle_rad(palm) <= self.cfg.shadow_rad
-            self._target = joints, palm
+            self._target = self._motors.positions(joints), palm
         else:
             arrived = self._step_script(inputs, joints, palm)
         if arrived and self.state == "pregrasp":
@@ -310,11 +313,11 @@ class GraspStateMachine:
     def _step_script(self, inputs: Inputs, joints: Array, palm: Pose) -> bool:
         """Run one step of the scripted motion; return whether it is complete."""
         assert self._script is not None
-        script = self._script
-        pose, fingers = script.step(palm, joints)
+        script, driven = self._script, self._motors.positions(joints)
+        pose, fingers = script.step(palm, driven)
         self._target = fingers, pose
         if inputs.now_s - self._state_since_s > self.cfg.timeout_s:
-            self.fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.remaining(palm, joints)}")
+            self.fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.remaining(palm, driven)}")
         return script.done
 
     def _step_policy(self, inputs: Inputs, joints: Array, palm: Pose) -> None:

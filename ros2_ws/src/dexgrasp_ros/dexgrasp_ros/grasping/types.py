@@ -5,6 +5,7 @@ from typing import Annotated, Any, Protocol, Self
 
 import numpy as np
 
+from dexgrasp.perception.motors import Motors
 from dexgrasp.policies.deploy.contract import Contract
 from dexgrasp.policies.deploy.policy import Command, Observation, PregraspPlan
 from dexgrasp.policies.deploy.safety_gate import SafeCommand
@@ -78,11 +79,10 @@ class Inputs:
     input_errors: str = ""
     """Why received messages were refused; appended to the text of a fault that follows."""
 
-    def with_robot_at(self, command: SafeCommand) -> Self:
-        """Return the inputs of a robot that has reached a command."""
-        return replace(
-            self, joint_pos=command.joint_target, palm_pos_w=command.palm_pos_w, palm_quat_w=command.palm_quat_w
-        )
+    def with_robot_at(self, command: SafeCommand, motors: Motors) -> Self:
+        """Return the inputs of a robot that has reached a command of its `motors`."""
+        joints = motors.joint_positions(command.joint_target)
+        return replace(self, joint_pos=joints, palm_pos_w=command.palm_pos_w, palm_quat_w=command.palm_quat_w)
 
 
 @dataclass(frozen=True)

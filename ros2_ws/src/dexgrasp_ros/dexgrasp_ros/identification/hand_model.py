@@ -7,6 +7,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.motors import Motors
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp_ros.identification.excitation import ExcitationCfg
 from dexgrasp_ros.identification.fit import JointParameters
@@ -22,22 +23,23 @@ GUESSED_FRICTION_NM = 0.01
 
 @dataclass(frozen=True)
 class HandModel:
-    """Model of one hand, joints in the order of hand.yaml."""
+    """Model of one hand, motors in the order of hand.yaml."""
 
     name: str
-    joint_names: Sequence[str]
+    motors: Motors
+    """Motors and the joints that they move."""
     lower: Array
-    """(joint,) lower ends of the joint ranges [rad]."""
+    """(motor,) lower ends of the ranges of the motors' joints [rad]."""
     upper: Array
-    """(joint,) upper ends of the joint ranges [rad]."""
+    """(motor,) upper ends of the ranges [rad]."""
     rest: Array
-    """(joint,) position of the joints while another one is tested [rad]."""
+    """(motor,) position while another motor is tested [rad]."""
     free_lower: Array
-    """(joint,) lower ends of the contact-free ranges about the rest pose [rad]."""
+    """(motor,) lower ends of the contact-free ranges about the rest pose [rad]."""
     free_upper: Array
-    """(joint,) upper ends of the contact-free ranges [rad]."""
+    """(motor,) upper ends of the contact-free ranges [rad]."""
     inertia: Array
-    """(joint,) inertia about each joint in the rest pose, with its rotor [kg m2]."""
+    """(motor,) inertia of all joints that a motor moves, seen from its joint, in the rest pose [kg m2]."""
     guess: Sequence[JointParameters]
     """First guess of the servo parameters, from hand.yaml."""
 
@@ -57,9 +59,9 @@ def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
     )
     return HandModel(
         name=hand.name,
-        joint_names=hand.joint_names,
-        lower=hand.joint_lower,
-        upper=hand.joint_upper,
+        motors=hand.motors,
+        lower=hand.motor_lower,
+        upper=hand.motor_upper,
         rest=rest,
         free_lower=low,
         free_upper=high,
@@ -68,11 +70,11 @@ def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
             JointParameters(
                 kp=hand.kp[i],
                 kd=hand.kd[i],
-                damping=hand.damping[i],
+                damping=_of_motor(hand, hand.damping)[i],
                 friction_loss=GUESSED_FRICTION_NM,
                 effort_limit=hand.effort_limit[i],
             )
-            for i in range(len(hand.joint_names))
+            for i in range(len(hand.motors.names))
         ],
     )
 
@@ -80,23 +82,24 @@ def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
 def _poses(hand: HandSpec, cfg: ExcitationCfg) -> list[Array]:
     """Return candidate rest poses with room on either side: open, stretched, centre of the ranges."""
     room = cfg.margin_rad + 2 * cfg.small_rad
-    known = [hand.power.open_pose.numpy(), hand.pinch.open_pose.numpy(), np.zeros(len(hand.joint_names))]
-    return [np.clip(pose, hand.joint_lower + room, hand.joint_upper - room) for pose in
-            [*known, (hand.joint_lower + hand.joint_upper) / 2]]  # fmt: skip
+    lower, upper = hand.motor_lower, hand.motor_upper
+    known = [hand.motors.positions(style.open_pose.numpy()) for style in (hand.power, hand.pinch)]
+    poses = [*known, np.zeros(len(lower)), (lower + upper) / 2]
+    return [np.clip(pose, lower + room, upper - room) for pose in poses]
 
 
 def _free(
     model: mujoco.MjModel, data: mujoco.MjData, address: list[int], rest: Array, hand: HandSpec, cfg: ExcitationCfg
 ) -> tuple[Array, Array]:
-    """Return lower and upper ends (joint,) [rad] of the contact-free ranges about a pose."""
+    """Return lower and upper ends (motor,) [rad] of the contact-free ranges about a pose."""
     low, high = rest.copy(), rest.copy()
     for i in range(len(rest)):
         for ends, way in ((low, -SCAN_RAD), (high, SCAN_RAD)):
             while abs(ends[i] - rest[i]) < cfg.reach_rad + cfg.margin_rad:
                 pose = rest.copy()
                 pose[i] = ends[i] + way
-                inside = hand.joint_lower[i] <= pose[i] <= hand.joint_upper[i]
-                if not inside or _touches(model, data, address, pose):
+                inside = hand.motor_lower[i] <= pose[i] <= hand.motor_upper[i]
+                if not inside or _touches(model, data, address, hand.motors.joint_positions(pose)):
                     break
                 ends[i] = pose[i]
     return low, high
@@ -111,8 +114,19 @@ def _touches(model: mujoco.MjModel, data: mujoco.MjData, address: list[int], pos
 
 
 def _inertias(model: mujoco.MjModel, data: mujoco.MjData, address: list[int], rest: Array, hand: HandSpec) -> Array:
-    data.qpos[address] = rest
+    data.qpos[address] = hand.motors.joint_positions(rest)
     mujoco.mj_forward(model, data)
     whole = np.zeros((model.nv, model.nv))
     mujoco.mj_fullM(model, data, whole)
-    return np.diag(whole)[[int(model.joint(joint).dofadr[0]) for joint in hand.joint_names]].copy()
+    dofs = [int(model.joint(joint).dofadr[0]) for joint in hand.joint_names]
+    motors = hand.motors
+    if not motors.coupled:
+        return np.diag(whole)[dofs].copy()
+    moved = motors.moved(np.eye(len(motors.names)))  # (motor, joint)
+    return np.einsum("mi,ij,mj->m", moved, whole[np.ix_(dofs, dofs)], moved)
+
+
+def _of_motor(hand: HandSpec, of_joint: Array) -> Array:
+    """Return damping (motor,) seen from the motors' joints, of damping (joint,)."""
+    motors = hand.motors
+    return np.square(motors.moved(np.eye(len(motors.names)))) @ of_joint if motors.coupled else of_joint

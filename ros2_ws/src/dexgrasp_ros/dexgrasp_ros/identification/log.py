@@ -24,17 +24,17 @@ class HandLog:
     """Name of the hand in assets/hands."""
     joint_names: tuple[str, ...]
     inertia: Array
-    """(joint,) [kg m2]"""
+    """(motor,) [kg m2]"""
     target_time_s: Array
     """(target,)"""
     target: Array
-    """(target, joint) [rad]"""
+    """(target, motor) [rad]"""
     time_s: Array
     """(reading,)"""
     position: Array
-    """(reading, joint) [rad]"""
+    """(reading, motor) [rad]"""
     turns: Array
-    """(test, 3): index of the joint, start and end [s]."""
+    """(test, 3): index of the motor, start and end [s]."""
 
     def save(self, path: Path) -> None:
         """Write the log as .npz."""

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from dexgrasp.perception.kinematics import Kinematics
+from dexgrasp.perception.motors import Motors
 from dexgrasp.perception.transforms import quat_conjugate, quat_rotate
 from dexgrasp.utils.bounds import Bounds, bounded
 
@@ -90,7 +91,7 @@ def assess_motion(names: Sequence[str], index: int, commanded_rad: float, moved:
 
 @dataclass
 class JointTest:
-    """Sequence of the joint test; call `step` once per control period."""
+    """Sequence of the joint test; call `step` once per control period. Joints are those of motors."""
 
     names: Sequence[str]
     lower: Array
@@ -103,6 +104,8 @@ class JointTest:
     kinematics: Mapping[str, Any]
     """Kinematics of the hand, from the contract."""
     palm_quat_b: Sequence[float]
+    motors: Motors | None = None
+    """Motors of the hand, whose joints have `names`; None: every joint has one."""
     verdicts: list[Verdict] = field(default_factory=list)
     """Results of the joints tested so far."""
 
@@ -153,6 +156,7 @@ class JointTest:
         """Describe the visible motion of a joint: which fingertip moves how far in which direction."""
         pair = np.stack([joints, joints])
         pair[1, index] += amount_rad
+        pair = pair if self.motors is None else self.motors.joint_positions(pair)
         root = torch.zeros(2, 3, dtype=torch.float64), torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64).expand(2, 4)
         found = self._hand.keypoints(*root, torch.from_numpy(pair))
         palm = torch.tensor(self.palm_quat_b, dtype=torch.float64)

@@ -154,7 +154,7 @@ class GraspNode(LifecycleNode):
         if self.cfg.robot == "sim" or self.cfg.preview or not self.cfg.require_wave_test:
             return ""
         path = self.cfg.wave_test or record_path(self.cfg.hand)
-        return check_record(path, robot.hand_cfg, policy.joint_names)
+        return check_record(path, robot.hand_cfg, policy.motor_names)
 
     def _request_service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
         """Return the service callback of a request."""
@@ -231,7 +231,8 @@ class GraspNode(LifecycleNode):
         machine, robot = self._configured.machine, self._configured.robot
         inputs, palm = self._inputs(), self._configured.inputs.palm()[0]
         fresh = inputs.now_s - inputs.joints_stamp_s <= self.cfg.safety.joints_timeout_s
-        fingers = inputs.joint_pos if fresh and inputs.joint_pos is not None else machine.last_sent()[0]
+        measured = None if inputs.joint_pos is None else robot.motors.positions(np.asarray(inputs.joint_pos))
+        fingers = measured if fresh and measured is not None else machine.last_sent()[0]
         machine.deactivate()
         robot.hold(np.clip(fingers, machine.gate.joints.lower, machine.gate.joints.upper), palm if fresh else None)
         self._publish_state(Output("idle", "", None))
@@ -278,7 +279,7 @@ class GraspNode(LifecycleNode):
                 timing_report(self.timing),
             ]
             if self.cfg.shadow:
-                statuses.append(shadow_report(self._output, inputs))
+                statuses.append(shadow_report(self._output, inputs, self._configured.robot.motors))
         self._report_topic.publish(message_conversions.diagnostics_message(statuses, now_s))
 
 

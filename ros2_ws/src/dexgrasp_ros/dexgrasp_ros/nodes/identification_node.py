@@ -82,7 +82,7 @@ class IdentificationNode(Node):
             return
         adapter_cfg = load("hands", cfg.hand)
         self._model = model = load_hand(cfg.model or str(adapter_cfg.hand), cfg.excitation)
-        names = model.joint_names
+        names = model.motors.names
         if cfg.robot == "real" and (reason := check_record(cfg.wave_test or record_path(cfg.hand), adapter_cfg, names)):
             raise ValueError(reason)
         if unknown := [name for name in cfg.joints if name not in names]:
@@ -96,7 +96,7 @@ class IdentificationNode(Node):
             cfg=cfg.excitation,
             speed_rad_s=cfg.approach_rad_s,
         )
-        adapter = JointAdapter(adapter_cfg, names)
+        adapter = JointAdapter(adapter_cfg, model.motors.joint_names, model.motors.coupled)
         self._states = JointStates({"hand": adapter}, others=True)
         self._driver = JointDriver(self, adapter, 1.0 / cfg.excitation.rate_hz, preview=False)
         subscribe_joint_states(self, self._states.topics, self._on_joint_state)
@@ -110,6 +110,7 @@ class IdentificationNode(Node):
         self._moving = False
         joints = self._states.newest("hand")[0]
         if joints is not None:
+            joints = self._model.motors.positions(joints)
             self._driver.hold(np.clip(joints, self._model.lower, self._model.upper))
             acknowledged([self._driver.publisher])
 
@@ -119,13 +120,14 @@ class IdentificationNode(Node):
             self._states.update(topic, message_conversions.joints_from_message(message), stamp_s, self._now_s())
             joints, stamp_s = self._states.newest("hand")
             if joints is not None:
-                self.sequence.add_reading(joints, stamp_s)
+                self.sequence.add_reading(self._model.motors.positions(joints), stamp_s)
             self._input_error = ""
         except ValueError as error:
             self._input_error = f"joint states refused: {error}"
 
     def _tick(self) -> None:
         joints, stamp_s = self._states.newest("hand")
+        joints = None if joints is None else self._model.motors.positions(joints)
         age_s = self._now_s() - stamp_s
         if not self._moving:
             self._start_when_ready(joints, age_s)
@@ -148,7 +150,7 @@ class IdentificationNode(Node):
             return
         assert joints is not None
         model = self._model
-        if reason := outside_joint_range(joints, model.joint_names, model.lower, model.upper, OUTSIDE_RAD):
+        if reason := outside_joint_range(joints, model.motors.names, model.lower, model.upper, OUTSIDE_RAD):
             self._finish(reason)
             return
         self._moving = True
@@ -164,7 +166,7 @@ class IdentificationNode(Node):
         if self.sequence.done:
             self._timer.cancel()
             self.close()
-            log = self.sequence.log(self._model.name, self._model.joint_names, self._model.inertia)
+            log = self.sequence.log(self._model.name, self._model.motors.names, self._model.inertia)
             self._fit(log, self._model)
             self._finish("")
 
@@ -184,7 +186,7 @@ class IdentificationNode(Node):
         fits, logs = [], log.joints()
         for one in logs:
             print(f"fitting {one.name}", flush=True)
-            fits.append(fit_joint(one, model.guess[list(model.joint_names).index(one.name)]))
+            fits.append(fit_joint(one, model.guess[model.motors.names.index(one.name)]))
         write_parameters(out / "identified.yaml", log.hand, fits, self.cfg.control_hz)
         plot_fits(out / "identified.png", logs, fits)
         print("\n".join([table(fits), *warnings(fits)]), flush=True)

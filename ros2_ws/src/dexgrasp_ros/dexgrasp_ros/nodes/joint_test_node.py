@@ -78,7 +78,7 @@ class JointTestNode(Node):
         self.cfg = cfg = declare(self, JointTestNodeCfg)
         contract = read_contract(cfg.bundle, cfg.public_key)
         hand, rate_hz = contract.hand, contract.control.rate_hz
-        self._names = hand.joint_names
+        self._names, self._motors = hand.joint_names, hand.motors
         self._range = np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
         self._adapter_cfg = load("hands", cfg.hand)
         if self._adapter_cfg.hand != hand.name:
@@ -86,19 +86,20 @@ class JointTestNode(Node):
                 f"{cfg.hand} is a driver of the hand {self._adapter_cfg.hand}, the bundle is for {hand.name}"
             )
         self._reference = _read_reference(cfg.reference)
-        adapter = JointAdapter(self._adapter_cfg, self._names)
+        adapter = JointAdapter(self._adapter_cfg, self._names, hand.coupled)
         self._states, self._input_error = JointStates({"hand": adapter}, others=True), ""
         self._driver = JointDriver(self, adapter, 1.0 / rate_hz, preview=False)
         self._gate = SafetyGate(hand, rate_hz, cfg.safety)
         self.test = JointTest(
-            names=self._names,
+            names=self._motors.names,
             lower=self._gate.joints.lower,
             upper=self._gate.joints.upper,
-            chosen=cfg.joints or tuple(self._names),
+            chosen=cfg.joints or self._motors.names,
             cfg=cfg.wave,
             period_s=1.0 / rate_hz,
             kinematics=vars(hand.kinematics),
             palm_quat_b=hand.palm_quat_b,
+            motors=self._motors,
         )
         """Sequence of the test and its results."""
         self._moving, self._waited_s, self._prompt = False, 0.0, OperatorPrompt()
@@ -114,7 +115,7 @@ class JointTestNode(Node):
         joints, _ = self._states.newest("hand")
         if self._moving and joints is not None:
             self._moving = False
-            self._driver.hold(np.clip(joints, self._gate.joints.lower, self._gate.joints.upper))
+            self._driver.hold(np.clip(self._motors.positions(joints), self._gate.joints.lower, self._gate.joints.upper))
             acknowledged([self._driver.publisher])
 
     def _on_joint_state(self, topic: str, message: JointState) -> None:
@@ -150,11 +151,11 @@ class JointTestNode(Node):
             self._finish(reason)
         else:
             self._gate.reset(joints, *PALM, now_s)
-            self.test.start(joints)
+            self.test.start(self._motors.positions(joints))
             self._moving = True
 
     def _move(self, joints: Array, stamp_s: float) -> None:
-        target, verdict = self.test.step(joints)
+        target, verdict = self.test.step(self._motors.positions(joints))
         now_s, (palm_pos_w, palm_quat_w) = self._now_s(), PALM
         safe = self._gate(
             DesiredCommand(joint_target=target, palm_pos_w=palm_pos_w, palm_quat_w=palm_quat_w, stamp_s=now_s),
@@ -183,7 +184,7 @@ class JointTestNode(Node):
         self._finish(f"{len(faults)} of {len(self.test.verdicts)} joints failed" if faults else "")
         if self.test.passed:
             path = self.cfg.wave_test or record_path(self.cfg.hand)
-            write_record(path, self._adapter_cfg, self._names)
+            write_record(path, self._adapter_cfg, self._motors.names)
             print(f"recorded in {path}", flush=True)
         elif not faults:
             print("not recorded: not all joints were moved", flush=True)

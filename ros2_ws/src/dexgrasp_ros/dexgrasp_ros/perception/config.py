@@ -107,7 +107,7 @@ def make_inputs(cfg: PerceptionCfg) -> PerceptionInputs:
     if hand.hand != name:
         raise ValueError(f"the bundle {cfg.bundle} is for the hand '{name}', driver '{cfg.hand}' is for '{hand.hand}'")
     body = hand_body(cfg.hand_body or asset(f"hands/{name}", "give hand_body"), contract.hand)
-    adapters = {"hand": JointAdapter(hand, contract.hand.joint_names)}
+    adapters = {"hand": JointAdapter(hand, contract.hand.joint_names, contract.hand.coupled)}
     arm = reachable = None
     if cfg.arm:
         driver = config.load("arms", cfg.arm)

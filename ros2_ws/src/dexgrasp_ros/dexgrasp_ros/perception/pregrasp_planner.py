@@ -31,7 +31,7 @@ class GraspPlanner:
         hand, grasp = contract.hand, contract.grasp
         self._kinematics = Kinematics.from_dict(vars(hand.kinematics), torch.float64)
         self._base = invert(_double(hand.palm_pos_b), _double(hand.palm_quat_b))
-        self._limits = _double(hand.joint_lower_rad), _double(hand.joint_upper_rad)
+        self._limits, self._motors = (_double(hand.joint_lower_rad), _double(hand.joint_upper_rad)), hand.motors
         self._power, self._pinch = _style(grasp.power), _style(grasp.pinch)
         self._rule = grasp.pregrasp
         self._failed = FailedGrasps(1)
@@ -66,7 +66,7 @@ class GraspPlanner:
             depth_m=found.depth_m[0].numpy(),
             closing=style.closing[0].numpy(),
             floor_m=style.floor_m[0].numpy(),
-            joint_pos=fingers[0].numpy(),
+            joint_pos=self._motors.positions(fingers[0].numpy()),
         )
 
     def mark_failed(self) -> None:

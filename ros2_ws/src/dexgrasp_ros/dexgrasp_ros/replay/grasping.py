@@ -37,7 +37,7 @@ class RecordedTick:
     """Time since the start of the bag [s]."""
     inputs: Inputs
     commands: dict[str, Array] = field(default_factory=dict)
-    """Commands of "hand" and "arm" (joint,) [rad]."""
+    """Commands of "hand" (motor,) and "arm" (joint,) [rad]."""
     command_time_s: dict[str, float] = field(default_factory=dict)
     """Times of the commands since the start of the bag [s]."""
     state: str = ""
@@ -53,7 +53,10 @@ class GraspReplay:
         drivers = {"hand": load("hands", cfg.hand)} | ({"arm": load("arms", cfg.arm)} if cfg.arm else {})
         self._arm = _arm(drivers.get("arm"), hand, 1.0 / policy.rate_hz)
         names = {"hand": hand.joint_names, "arm": () if self._arm is None else self._arm.joint_names}
-        self._adapters = {part: JointAdapter(drivers[part], names[part]) for part in drivers if names[part]}
+        coupled, self._motors = {"hand": hand.coupled, "arm": {}}, hand.motors
+        self._adapters = {
+            part: JointAdapter(drivers[part], names[part], coupled[part]) for part in drivers if names[part]
+        }
         self._joints = JointStates(self._adapters, others=self._arm is None)
         self._cfg, self._report, self._start_s = cfg, report, bag.start_s
         home = None if self._arm is None else self._arm.palm(self._arm.home)
@@ -149,7 +152,7 @@ class GraspReplay:
             return
         inputs = tick.inputs
         if self._cfg.preview and not self._cfg.shadow and (safe := self._output.safe) is not None:
-            inputs = inputs.with_robot_at(safe)
+            inputs = inputs.with_robot_at(safe, self._motors)
         if not self._ready(tick, inputs):
             return
         self._output = self.machine.tick(inputs)
@@ -213,7 +216,7 @@ def _arm(driver: AdapterCfg | None, hand: Any, period_s: float) -> ArmKinematics
 
 
 def _targets(adapter: JointAdapter, message: Any) -> Array:
-    """Return the joint targets (joint,) [rad] of a command message, in the order of the contract."""
+    """Return the targets (motor,) [rad] of a command message, in the order of the contract."""
     command = adapter.cfg.command
     if command.type == "float64_array":
         values = message_conversions.array_from_message(message, len(command.joints))

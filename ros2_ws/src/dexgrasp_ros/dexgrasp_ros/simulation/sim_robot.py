@@ -181,7 +181,7 @@ class SimRobot:
         self._pool = ModelPool(self.hand, self.library, physics, cfg.arm, MODELS_BYTES)
         self.servos: dict[Group, JointServos] = {
             "arm": JointServos(self.arm.joint_names),
-            "hand": JointServos(self.hand.joint_names),
+            "hand": JointServos(self.hand.motors.names),
         }
         self.names = (*self.arm.joint_names, *self.hand.joint_names)
         self.time_s = 0.0
@@ -195,7 +195,7 @@ class SimRobot:
         self.cfg = replace(self.cfg, object=str(name), seed=seed)
         trial = self.library.names.index(self.object)
         random = TrialRandom.of_trials(torch.tensor([seed]), torch.tensor([trial]))
-        draws = draw_episode(random, ResetCfg(), RandomizationCfg(), len(self.hand.joint_names))
+        draws = draw_episode(random, ResetCfg(), RandomizationCfg(), len(self.hand.motors.names))
         pos, quat = starts.place_objects(self._surfaces, [self.object], draws)
         self._rng = np.random.default_rng([seed, trial, 1])
         self._start_scene(self._pool.get(self.object), torch.cat([pos[0], quat[0]]).numpy())
@@ -225,11 +225,13 @@ class SimRobot:
         """Return the joint readings, with noise."""
         data, half = self._data, self.cfg.joint_noise_rad
         position = data.qpos[self._q] + (self._rng.uniform(-half, half, len(self._q)) if half else 0.0)
+        effort = np.zeros(len(self.names))  # a coupled joint has no servo
+        effort[self._driven] = data.actuator_force[self._u]
         return JointReadings(
             names=self.names,
             position=position,
             velocity=data.qvel[self._v].copy(),
-            effort=data.actuator_force[self._u].copy(),
+            effort=effort,
             stamp_s=self.time_s,
         )
 
@@ -278,15 +280,17 @@ class SimRobot:
         self._q, self._v = (
             np.array([getattr(model.joint(name), key)[0] for name in self.names]) for key in ("qposadr", "dofadr")
         )
-        self._u = np.array([model.actuator(name).id for name in self.names])
+        driven = [*self.arm.joint_names, *self.hand.motors.names]
+        self._u = np.array([model.actuator(name).id for name in driven])
+        self._driven = [self.names.index(name) for name in driven]
         first = model.joint("object").qposadr[0]
         self._object_q, self._object = slice(first, first + 7), model.body("object").id
         self._data.qpos[self._q] = start = np.concatenate([self.arm.home, self.hand.open_pose])
         self._data.qpos[self._object_q] = object_pose
-        self._data.ctrl[self._u] = start
+        self._data.ctrl[self._u] = start[self._driven]
         self._start_z, self._pushed_until_s = object_pose[2], self.time_s
         self.servos["arm"].reset(self.arm.home)
-        self.servos["hand"].reset(self.hand.open_pose)
+        self.servos["hand"].reset(self.hand.motors.positions(self.hand.open_pose))
         mujoco.mj_forward(model, self._data)
 
     def _step(self, dt_s: float) -> None:
