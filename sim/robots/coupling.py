@@ -148,11 +148,15 @@ class _Reader:
     def read(self) -> Statements:
         """Return what the model states of joints that hand.yaml does not couple itself."""
         model = self._model
-        kinds = {mujoco.mjtEq.mjEQ_JOINT: self._read_joint_equality, mujoco.mjtEq.mjEQ_TENDON: self._read_tendon_equality}
-        loops = [i for i in range(model.neq) if model.eq_active0[i] and model.eq_type[i] not in kinds]
-        for i in range(model.neq):
-            if model.eq_active0[i] and model.eq_type[i] in kinds:
-                kinds[model.eq_type[i]](i)
+        active = [i for i in range(model.neq) if model.eq_active0[i]]
+        kinds = {
+            int(mujoco.mjtEq.mjEQ_JOINT): self._read_joint_equality,
+            int(mujoco.mjtEq.mjEQ_TENDON): self._read_tendon_equality,
+        }
+        loops = [i for i in active if int(model.eq_type[i]) not in kinds]
+        for i in active:
+            if read := kinds.get(int(model.eq_type[i])):
+                read(i)
         self._refuse_passive_tendons()
         self._read_actuated_tendons(loops)
         return self._found
