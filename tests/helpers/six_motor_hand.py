@@ -12,7 +12,7 @@ COUPLED = {
 """Joint -> joint that it follows, ratio, offset [rad]; thumb_4 is at the end of a chain."""
 MOTORS = ["index_1", "middle_1", "ring_1", "little_1", "thumb_1", "thumb_2"]
 RESOLVED = COUPLED | {"thumb_4": ("thumb_2", 1.2, 0.0)}
-RANGES = {**{f"{finger}_1": [0.05, 1.5] for finger in FINGERS}, "thumb_1": [0.0, 1.3], "thumb_2": [0.0, 0.6]}
+RANGES = {**{f"{finger}_1": [0.05, 1.5] for finger in FINGERS}, "thumb_1": [0.0, 1.6], "thumb_2": [0.0, 0.6]}
 
 LINKS = {"1": (0.045, 0.008, 0.03), "2": (0.035, 0.007, 0.02)}
 """Number of a finger's joint -> length, radius [m] and mass [kg] of its link."""
@@ -27,8 +27,8 @@ def chains():
             (f"{finger}_1", "base", (0.0, y, 0.09), (0, 1, 0), LINKS["1"]),
             (f"{finger}_2", f"{finger}_1", (0.0, 0.0, 0.045), (0, 1, 0), LINKS["2"]),
         ]
-    places = [(0.02, 0.035, 0.03), (0.0, 0.0, 0.02), (0.0, 0.0, 0.035), (0.0, 0.0, 0.025)]
-    axes, names = [(0, 0, 1), (1, 0, 0), (1, 0, 0), (1, 0, 0)], ["base", "thumb_1", "thumb_2", "thumb_3"]
+    places = [(0.01, 0.0, 0.012), (0.0, 0.0, 0.02), (0.0, 0.0, 0.035), (0.0, 0.0, 0.025)]
+    axes, names = [(0, 1, 0), (0, -1, 0), (0, -1, 0), (0, -1, 0)], ["base", "thumb_1", "thumb_2", "thumb_3"]
     found["thumb"] = [
         (f"thumb_{i + 1}", names[i], places[i], axes[i], THUMB[str(i + 1)]) for i in range(4)
     ]  # fmt: skip
@@ -99,7 +99,7 @@ def hand_yaml(model="hand.xml", **changes):
     names = [joint for chain in chains().values() for joint, *_ in chain]
     joints = {name: {} for name in names}
     for name, limits in RANGES.items():
-        thumb = {"thumb_1": (1.0, 0.3), "thumb_2": (0.05, 0.7)}.get(name, (0.3, 1.0))
+        thumb = {"thumb_1": (1.5, -0.1), "thumb_2": (0.05, 0.7)}.get(name, (0.3, 1.0))
         joints[name] = {"range": limits, "open": thumb[0], "closing": thumb[1]}
     tips = {f"{finger}_tip": f"{finger}_2" for finger in FINGERS} | {"thumb_tip": "thumb_4"}
     keypoints = {"wrist": {"weight": 0, "body": "base", "pos": [0.0, 0.0, 0.0]}}
@@ -113,13 +113,13 @@ def hand_yaml(model="hand.xml", **changes):
         "xml": model,
         "root": "base",
         "source": "a test",
-        "palm": {"pos_b": [0.012, 0.0, 0.06], "normal_b": [1, 0, 0], "finger_b": [0, 0, 1]},
+        "palm": {"pos_b": [0.012, 0.0, 0.05], "normal_b": [1, 0, 0], "finger_b": [0, 0, 1]},
         "actuation": {"effort_limit": 0.6, "speed_limit": 5, "kp": 2, "kd": 0.1, "damping": 0.03, "armature": 0.001},
         "joints": joints,
         "keypoints": keypoints,
         "contact_bodies": {"palm": 0} | dict.fromkeys(names, 1),
         "thumb_bodies": [name for name in names if name.startswith("thumb")],
-        "grasp": {"offset_y_m": 0.01, "offset_z_m": 0.05, "gap_m": 0.02, "floor_m": 0.04},
+        "grasp": {"offset_y_m": 0.0, "offset_z_m": 0.03, "gap_m": 0.015, "floor_m": 0.07},
     } | changes
 
 
