@@ -20,7 +20,7 @@ from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, current_keys, power_and_pinch, with_weights
-from dexgrasp.sim.robots.hand_model import MIRROR_POS, MIRROR_QUAT, PALM, hand_model, joints_in_order, mirror
+from dexgrasp.sim.robots.hand_model import MIRROR_POS, MIRROR_QUAT, PALM, centre_on_joints, hand_model, joints_in_order, mirror
 from dexgrasp.sim.robots.model_checks import (
     check_hinges,
     check_places,
@@ -225,10 +225,11 @@ class HandSpec:
         Includes the servos of hand.yaml and the keypoint sites.
         """
         spec = _strip(hand_model(self.xml_path, self.root, self.frozen, f"the hand '{self.name}'"))
+        for site, (body, pos) in self.extra_sites.items():
+            spec.body(body).add_site(name=site, pos=pos)
+        centre_on_joints(spec)
         if self.mirrored:
             mirror(spec)
-        for site, (body, pos) in self.extra_sites.items():
-            spec.body(body).add_site(name=site, pos=np.array(pos) * (MIRROR_POS if self.mirrored else 1.0))
         for body in spec.bodies[1:]:
             body.gravcomp = 1.0
         for i, name in enumerate(self.joint_names):

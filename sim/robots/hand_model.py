@@ -59,9 +59,35 @@ def hand_model(file: Path, root: str, frozen: Mapping[str, float], owner: str) -
     _drop_users(spec, gone)
     for joint in [joint for joint in spec.joints if joint.name in gone or joint.parent.name == PALM]:
         spec.delete(joint)
-    _tell_left_out(file, root, _left_out(whole, spec))
+    if left_out := _left_out(whole, spec):
+        _tell(f"{file}: from body '{root}' downwards, without {left_out}")
     _hide_covered_colliders(spec)
     return spec
+
+
+def centre_on_joints(spec: mujoco.MjSpec) -> None:
+    """Move the origin of each body with one joint to that joint; nothing moves in the world."""
+    for body in spec.bodies[1:]:
+        if len(body.joints) == 1 and body.joints[0].pos.any() and body.joints[0].frame is None:
+            _shift_origin(spec, body, body.joints[0].pos.copy())
+
+
+def _shift_origin(spec: mujoco.MjSpec, body: Any, by: np.ndarray) -> None:
+    _use_quat(body)
+    body.pos = body.pos + _rotated(by, body.quat)
+    for part in [*body.geoms, *body.sites, *body.joints, *body.bodies, *body.frames]:
+        if part.frame is not None:
+            continue  # its frame moves
+        if np.isfinite(getattr(part, "fromto", np.nan)).all():
+            part.fromto = part.fromto - np.tile(by, 2)
+        else:
+            part.pos = part.pos - by
+    if body.explicitinertial:
+        body.ipos = body.ipos - by
+    for equality in spec.equalities:
+        anchored = {mujoco.mjtEq.mjEQ_CONNECT: equality.name1, mujoco.mjtEq.mjEQ_WELD: equality.name2}
+        if equality.objtype == mujoco.mjtObj.mjOBJ_BODY and anchored.get(equality.type) == body.name:
+            equality.data[:3] = equality.data[:3] - by
 
 
 def joints_in_order(spec: mujoco.MjSpec) -> list[str]:
@@ -85,29 +111,33 @@ def _taken(whole: mujoco.MjSpec, root: str, file: Path) -> mujoco.MjSpec:
     with warnings.catch_warnings():  # of options that the scene sets, and of the empty prefix
         warnings.simplefilter("ignore", UserWarning)
         if root == WORLD:
-            palm = spec.worldbody.add_body(name=PALM if PALM not in names else WORLD + " root")
+            palm = spec.worldbody.add_body(name=PALM if PALM not in names else f"{PALM} of all")
             spec.attach(whole, prefix="", frame=palm.add_frame())
         else:
             palm = spec.worldbody.add_frame().attach_body(whole.body(root), "", "")
     root = palm.name
     spec = spec.copy()  # without the warnings, which every compilation would repeat
-    palm = spec.body(root)
-    inner = [body for body in palm.find_all(mujoco.mjtObj.mjOBJ_BODY) if body.name == PALM]
-    if root != PALM and inner and inner != [palm]:
-        raise ValueError(
-            f"{file}: root: '{root}' carries a body '{PALM}', the name that the root gets; expected root: {PALM}, with "
-            f"the joints between them in `frozen`, or another name in the model"
-        )
-    palm.name, palm.pos, palm.quat, palm.alt.type = PALM, [0, 0, 0], [1, 0, 0, 0], _QUAT
-    for pair in spec.excludes:
-        pair.bodyname1, pair.bodyname2 = (PALM if n == root else n for n in (pair.bodyname1, pair.bodyname2))
-    for equality in spec.equalities:
-        if equality.type in _POSED and equality.objtype == mujoco.mjtObj.mjOBJ_BODY:
-            equality.name1, equality.name2 = (PALM if n == root else n for n in (equality.name1, equality.name2))
+    if root != PALM and spec.body(PALM) is not None:
+        inner = next(f"{PALM}_{i}" for i in range(2, len(names) + 3) if f"{PALM}_{i}" not in names)
+        _rename(spec, PALM, inner)
+        _tell(f"{file}: body '{PALM}' is called '{inner}' here; '{PALM}' is the root, '{root}' of the model")
+    _rename(spec, root, PALM)
+    palm = spec.body(PALM)
+    palm.pos, palm.quat, palm.alt.type = [0, 0, 0], [1, 0, 0, 0], _QUAT
     used = {geom.meshname for geom in spec.geoms}
     for mesh in [mesh for mesh in spec.meshes if mesh.name not in used]:
         spec.delete(mesh)
     return spec
+
+
+def _rename(spec: mujoco.MjSpec, old: str, new: str) -> None:
+    """Rename a body, also where excludes and equalities refer to it; MuJoCo keeps their old names."""
+    spec.body(old).name = new
+    for pair in spec.excludes:
+        pair.bodyname1, pair.bodyname2 = (new if name == old else name for name in (pair.bodyname1, pair.bodyname2))
+    for equality in spec.equalities:
+        if equality.type in _POSED and equality.objtype == mujoco.mjtObj.mjOBJ_BODY:
+            equality.name1, equality.name2 = (new if name == old else name for name in (equality.name1, equality.name2))
 
 
 def _freeze(joint: Any, position: float, file: Path) -> None:
@@ -164,9 +194,8 @@ def _left_out(whole: mujoco.MjSpec, spec: mujoco.MjSpec) -> str:
 
 
 @cache
-def _tell_left_out(file: Path, root: str, left_out: str) -> None:
-    if left_out:
-        log.info(f"{file}: from body '{root}' downwards, without {left_out}")
+def _tell(text: str) -> None:
+    log.info(text)
 
 
 def _hide_covered_colliders(spec: mujoco.MjSpec) -> None:
