@@ -56,6 +56,8 @@ RENAMED_KEYS = {
     "task.randomize.action_late": "task.randomization.late_action_probability",
     # GPU buffers
     "warp.matches": "warp.max_contacts_per_sensor",
+    # hand.yaml
+    "xml": "model",
     # parameters of ROS nodes
     "reach": "check_reachability",
     "carry_hz": "held_object_rate_hz",

@@ -1,7 +1,7 @@
 """Motors of a hand and the joints that follow them: joint = ratio * motor's joint + offset.
 
-A motor has the name of the joint that it drives itself. Joints without a motor follow that joint. Plain numbers: a robot
-needs no simulator for them.
+A motor has the name of the joint that it drives itself. Joints without a motor follow that joint. A robot needs no
+simulator for them.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -75,7 +75,7 @@ class Motors:
         self.names = tuple(name for name in joint_names if name not in coupled)
         """Names of the motors: of the joints that they drive themselves."""
         if lost := [line.follows for line in lines if line.follows not in self.names]:
-            raise ValueError(f"coupled joints must follow joints that have motors, one of {self.names}; got '{lost[0]}'")
+            raise ValueError(f"coupled joints must follow joints with motors, one of {self.names}; got '{lost[0]}'")
         self.joints = [list(joint_names).index(name) for name in self.names]
         """(motor,) index of the motor's joint."""
         self.of_joint = [self.names.index(line.follows) for line in lines]

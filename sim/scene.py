@@ -6,8 +6,8 @@ and face count, all collidable while compiling, and an object inertia that is no
 always fills `slots` geoms; those it does not need hold a tiny ball that is switched off after compiling.
 """
 
-import logging
 from collections import OrderedDict
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -18,8 +18,6 @@ from dexgrasp.sim.objects import ObjectLibrary, ObjectModel
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.mount import Turn, attach
 from dexgrasp.utils.bounds import Bounds, bounded
-
-mujoco.set_mju_user_warning(logging.getLogger("dexgrasp").debug)  # else printed, and put into ./MUJOCO_LOG.TXT
 
 TABLE, OBJECT, HAND, THUMB = 4, 2, 1, 8
 """Collision bits. The table meets hand and object, the object meets the hand, the hand meets itself or its thumb."""
@@ -91,12 +89,11 @@ def build_model(
     _set_options(spec, physics)
     _add_table(spec, physics)
     attach(spec, hand, mount, turn)
-    of_hand = {geom.name for geom in spec.body("palm").find_all(mujoco.mjtObj.mjOBJ_GEOM)}
-    for geom in spec.geoms:
-        if geom.name in of_hand:
-            contype, conaffinity = _hand_bits(physics, of_thumb=geom.parent.name in hand.thumb_bodies)
-            _set_contact(geom, physics, contype, conaffinity | OBJECT | TABLE, HAND_FRICTION)
-        elif geom.name != "table":  # an arm
+    for geom in _colliders(spec.body("palm")):
+        contype, conaffinity = _hand_bits(physics, geom, _is_below(geom.parent, hand.thumb_bodies))
+        _set_contact(geom, physics, contype, conaffinity | OBJECT | TABLE, HAND_FRICTION)
+    for body in spec.worldbody.bodies:
+        for geom in _colliders(body) if body.name != "palm" else ():  # of an arm
             _set_contact(geom, physics, 0, OBJECT | TABLE, HAND_FRICTION)
     _add_object(spec, obj, physics, slots)
     _add_sensors(spec, hand)
@@ -116,11 +113,33 @@ def build_object(obj: ObjectModel, physics: PhysicsCfg) -> mujoco.MjModel:
     return spec.compile()
 
 
-def _hand_bits(physics: PhysicsCfg, of_thumb: bool) -> tuple[int, int]:
-    """Return the contype and conaffinity by which a part of the hand meets the other parts."""
+def _colliders(body: "mujoco.MjsBody") -> Iterator["mujoco.MjsGeom"]:
+    """Iterate over the geoms of a body, and of those that it carries short of the palm, that may touch anything."""
+    yield from (geom for geom in body.geoms if geom.contype or geom.conaffinity)
+    for child in body.bodies:
+        if child.name != "palm":
+            yield from _colliders(child)
+
+
+def _is_below(body: "mujoco.MjsBody", names: Collection[str]) -> bool:
+    """Return whether a body is among those named, or carried by one of them."""
+    while body.name != "world":
+        if body.name in names:
+            return True
+        body = body.parent
+    return False
+
+
+def _hand_bits(physics: PhysicsCfg, geom: "mujoco.MjsGeom", of_thumb: bool) -> tuple[int, int]:
+    """Return the contype and conaffinity by which a collider of the hand meets the other parts, as in its model."""
     if physics.self_collision == "all":
-        return HAND, HAND
-    return (THUMB, 0) if of_thumb else (0, THUMB)
+        return _own_bits(geom.contype), _own_bits(geom.conaffinity)
+    return (THUMB if geom.contype else 0, 0) if of_thumb else (0, THUMB if geom.conaffinity else 0)
+
+
+def _own_bits(bits: int) -> int:
+    """Return the collision bits of a model among ours: its lowest one is HAND, the others stand above THUMB."""
+    return bits & HAND | (bits & 0x0FFFFFFE) << 3
 
 
 def jacobian_form(version: str) -> mujoco.mjtJacobian:
@@ -148,15 +167,17 @@ def _set_options(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
 
 def _set_contact(geom: "mujoco.MjsGeom", physics: PhysicsCfg, contype: int, conaffinity: int, friction: float) -> None:
     geom.contype, geom.conaffinity, geom.condim = contype, conaffinity, physics.condim
+    geom.priority, geom.solmix, geom.margin, geom.gap = 0, 1.0, 0.0, 0.0  # else a model of its own friction decides
     geom.friction = [friction * physics.friction_scale, 0.01, 0.0005]
     geom.solref, geom.solimp = [physics.contact_time_s, 1], [0.95, 0.99, 0.001, 0.5, 2]
 
 
 def _add_table(spec: mujoco.MjSpec, physics: PhysicsCfg) -> None:
     table = spec.worldbody.add_geom(
-        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1.0, 1.0, 0.05], rgba=[0.78, 0.74, 0.68, 1], priority=1
+        name="table", type=mujoco.mjtGeom.mjGEOM_PLANE, size=[1.0, 1.0, 0.05], rgba=[0.78, 0.74, 0.68, 1]
     )
     _set_contact(table, physics, TABLE, 0, NOMINAL_TABLE_FRICTION)
+    table.priority = 1
     spec.worldbody.add_light(pos=[0.5, -0.6, 1.6], dir=[-0.3, 0.35, -0.9], diffuse=[0.6, 0.6, 0.6])
 
 

@@ -14,7 +14,7 @@ from dexgrasp import assets
 from dexgrasp.configs.loader import read_plain
 from dexgrasp.perception.transforms import compose, quat_conjugate, quat_multiply, rotvec_from_quat
 from dexgrasp.sim.robots.hand import HandSpec, demand_known, kinematics_of
-from dexgrasp.sim.robots.model_checks import read_mjcf
+from dexgrasp.sim.robots.model_reader import read_model
 from dexgrasp.utils.text import did_you_mean, shown
 
 POSTURE_COST = 1e-4  # against a position cost of 1 per metre: holds the arm near home where the pose leaves it free
@@ -91,7 +91,7 @@ class ArmSpec:
             xml_path=file.parent / text["xml"],
             **columns,
         )
-        spec = read_mjcf(arm.xml_path, f"the arm '{arm.name}'")
+        spec = read_model(arm.xml_path, f"the arm '{arm.name}'")
         demand_known(arm.joint_names, [j.name for j in spec.joints], f"{file}: joints: joint")
         demand_known([arm.flange], [s.name for s in spec.sites], f"{file}: flange: site")
         return arm

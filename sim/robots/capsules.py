@@ -1,4 +1,4 @@
-"""Capsules around the geoms of a model: hand for the training camera, robot for self-filtering.
+"""Capsules around the geoms of a model that cameras see: hand for the training camera, robot for self-filtering.
 
 A box becomes capsules side by side along its longest edge, as thick as its thinnest edge; its corners are lost, or
 nearly kept by two layers of thinner capsules. A mesh is replaced by its bounding box in its own axes.
@@ -33,10 +33,10 @@ DIGITS = 7
 
 
 def hand_shape(hand: HandSpec) -> HandCapsules:
-    """Return capsules around the collision geoms of a hand, in float32."""
+    """Return capsules around the geoms of a hand that cameras see, in float32."""
     model = hand.to_mjspec().compile()
     kinematics = hand.kinematics()
-    sticks = [(model.geom_bodyid[i] - 1, *stick) for i in range(model.ngeom) for stick in body_sticks(model, i)]
+    sticks = [(model.geom_bodyid[i] - 1, *stick) for i in visible_geoms(model) for stick in body_sticks(model, i)]
     body, start, end, radius = zip(*sticks, strict=True)
     return HandCapsules(
         kinematics=kinematics,
@@ -51,6 +51,11 @@ def hand_occlusion(hand: HandSpec, margin_m: float) -> HandOcclusion:
     """Return the occlusion model of a hand enlarged by `margin_m` [m]."""
     base_in_palm = invert(torch.tensor(hand.palm_pos_b), torch.tensor(hand.palm_quat_b))
     return HandOcclusion(hand_shape(hand), base_in_palm, margin_m)
+
+
+def visible_geoms(model: mujoco.MjModel) -> list[int]:
+    """Return the geoms that cameras see: on bodies with visual geoms, the colliders are transparent."""
+    return [i for i in range(model.ngeom) if model.geom_rgba[i, 3] > 0]
 
 
 def robot_capsules(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[int]) -> Capsules:
@@ -137,7 +142,7 @@ def arm_capsules(name: str) -> dict[str, Any]:
 
 
 def _capsules(model: mujoco.MjModel, layers: int) -> dict[str, list[Any]]:
-    rows = [(model.body(model.geom_bodyid[i]).name, *stick) for i in range(model.ngeom)
+    rows = [(model.body(model.geom_bodyid[i]).name, *stick) for i in visible_geoms(model)
             for stick in body_sticks(model, i, layers)]  # fmt: skip
     body, start, end, radius = (list(column) for column in zip(*rows, strict=True))
     ends = {name: np.round(np.stack(rows), DIGITS).tolist() for name, rows in (("start", start), ("end", end))}

@@ -40,8 +40,9 @@ def coupled_joints(
 ) -> dict[str, Coupling]:
     """Return the coupling of each joint without a motor, to the joint of a motor.
 
-    Chains are multiplied out. `stated`: `coupled` of hand.yaml. `joint_names`: of hand.yaml; what couples others does not count. What is taken
-    from the model is told once. Raises ValueError for couplings that are contradictory, or no lines.
+    Chains are multiplied out. `stated`: `coupled` of hand.yaml. `joint_names`: of hand.yaml; what couples others does
+    not count. What is taken from the model is told once. Raises ValueError for couplings that are contradictory, or no
+    lines.
     """
     driven = _driven_joints(spec, joint_names, file)
     from_model: Statements = {}
@@ -78,14 +79,18 @@ def check_ranges(coupled: Mapping[str, Coupling], ranges: Mapping[str, tuple[flo
 
 def add_equalities(spec: mujoco.MjSpec, coupled: Mapping[str, Coupling]) -> None:
     """Add the couplings to a model as joint equalities, stiff enough to hold while the hand grasps."""
-    unit = np.deg2rad(1.0) if spec.compiler.degree else 1.0  # the unit of a joint's reference position
     for joint, coupling in coupled.items():
-        start, start_motor = (spec.joint(name).ref * unit for name in (joint, coupling.follows))
+        start, start_motor = (_start(spec.joint(name)) for name in (joint, coupling.follows))
         equality = spec.add_equality(
             name=joint, type=mujoco.mjtEq.mjEQ_JOINT, name1=joint, name2=coupling.follows, solref=SOLREF, solimp=SOLIMP
         )
         equality.objtype = mujoco.mjtObj.mjOBJ_JOINT
         equality.data[:2] = coupling.offset + coupling.ratio * start_motor - start, coupling.ratio
+
+
+def _start(joint: "mujoco.MjsJoint") -> float:
+    """Return the position of a joint where its body is as the model has it [rad]."""
+    return float(np.deg2rad(joint.ref) if joint.compiler.degree else joint.ref)
 
 
 SOLREF, SOLIMP = [0.004, 1.0], [0.99, 0.999, 0.001, 0.5, 2.0]
@@ -168,8 +173,8 @@ class _Reader:
             return
         if leader is None:
             raise ValueError(
-                f"{self._file}: equality {self._name(model.equality(i))} holds joint '{follower.name}' at one position; "
-                "expected a joint that moves: remove the joint"
+                f"{self._file}: equality {self._name(model.equality(i))} holds joint '{follower.name}' still; expected a "
+                "joint that moves: state it in `frozen` of hand.yaml"
             )
         if leader.name not in self._names:
             return
@@ -195,8 +200,8 @@ class _Reader:
             return
         if len(joints) != 2 or not set(joints) <= set(self._names):
             raise ValueError(
-                f"{self._file}: equality {name} couples {len(joints)} joints ({comma_separated(joints)}); expected two: "
-                "state `coupled` in hand.yaml"
+                f"{self._file}: equality {name} couples {len(joints)} joints ({comma_separated(joints)}); expected "
+                "two: state `coupled` in hand.yaml"
             )
         leader, follower = sorted(joints, key=self._names.index)
         x = np.array(self._range(model.joint(leader)))
@@ -284,7 +289,7 @@ class _Reader:
                 "`coupled` in hand.yaml"
             )
         if abs(ratio) < LEAST_RATIO:
-            raise ValueError(f"{self._file}: joint '{follower}' does not move with '{leader}': its ratio is {ratio:.2g}")
+            raise ValueError(f"{self._file}: joint '{follower}' does not move with '{leader}': ratio {ratio:.2g}")
         self._found[follower] = Coupling(leader, round(float(ratio), 9), round(float(offset), 9)), error
 
     def _refuse_passive_tendons(self) -> None:
@@ -298,8 +303,8 @@ class _Reader:
             if i in used or not acts or (fixed is not None and self._is_stated([*fixed])):
                 continue
             raise ValueError(
-                f"{self._file}: tendon {self._name(model.tendon(i))} couples joints by a spring or a limit, with slack; "
-                "expected a line: state `coupled` in hand.yaml and remove the tendon"
+                f"{self._file}: tendon {self._name(model.tendon(i))} couples joints by a spring or a limit, with "
+                "slack; expected a line: state `coupled` in hand.yaml and remove the tendon"
             )
 
     def _fixed(self, tendon: int) -> dict[str, float] | None:

@@ -1,6 +1,6 @@
-"""Hand description: geometry (hand.xml), parameters (hand.yaml), and names resolved to indices.
+"""Hand description: geometry (an MJCF or URDF), parameters (hand.yaml), and names resolved to indices.
 
-hand.yaml is the single source of actuation numbers, hand.xml of geometry and inertia. A left hand is the mirror image
+hand.yaml is the single source of actuation numbers, the model of geometry and inertia. A left hand is the mirror image
 of the right one, made in code; joint axes are mirrored too, so that both hands take the same joint values.
 """
 
@@ -21,17 +21,26 @@ from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.perception.motors import Coupling, Motors
 from dexgrasp.sim.robots.coupling import add_equalities, check_ranges, coupled_joints
-from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, JointRow, power_and_pinch, with_weights
-from dexgrasp.sim.robots.model_checks import check_joint_order, compiled, read_mjcf
+from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, JointRow, current_keys, power_and_pinch, with_weights
+from dexgrasp.sim.robots.hand_model import (
+    MIRROR_POS,
+    MIRROR_QUAT,
+    PALM,
+    centre_on_joints,
+    hand_model,
+    joints_in_order,
+    mirror,
+)
+from dexgrasp.sim.robots.model_checks import (
+    check_hinges,
+    check_places,
+    check_springs,
+    compiled,
+)
+from dexgrasp.sim.robots.model_sources import is_model, model_path
 from dexgrasp.utils.text import did_you_mean, shown
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
-
-MIRROR_POS = np.array([1.0, -1.0, 1.0])
-"""Factors of a position under y -> -y."""
-MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
-"""Factors of a quaternion: the mirrored rotation M R M, which is a rotation again."""
-
 
 def find_hand(name_or_path: str | Path) -> Path:
     """Return the path of a hand.yaml: by name in assets/hands, by folder, or the file itself."""
@@ -43,8 +52,13 @@ def find_hand(name_or_path: str | Path) -> Path:
     known = assets.names("hands")
     if str(name_or_path) in known:
         return assets.path(f"hands/{name_or_path}/hand.yaml")
+    if is_model(str(name_or_path)):
+        raise FileNotFoundError(
+            f"'{name_or_path}' is a model without a hand.yaml, which names palm, joints and keypoints; draft one with "
+            f"`dexgrasp hands new {name_or_path} out=FOLDER`, then give hand=FOLDER"
+        )
     raise FileNotFoundError(
-        f"no hand '{name_or_path}': expected one of {known}, a folder with hand.yaml and hand.xml, or a hand.yaml."
+        f"no hand '{name_or_path}': expected one of {known}, a folder with a hand.yaml, or a hand.yaml."
         + did_you_mean(str(name_or_path), known)
     )
 
@@ -54,28 +68,37 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
 
     Raises ConfigError with the file, the key, and what is expected.
     """
-    hand = build(HandFile, with_weights(read_plain(file)), str(file))
-    xml = file.parent / hand.xml
-    if not xml.is_file():
-        raise FileNotFoundError(f"{file}: 'xml' names {xml}, which is no file; expected the MJCF of the hand")
-    spec = read_mjcf(xml, f"the hand '{hand.name}'")
+    hand = build(HandFile, with_weights(current_keys(read_plain(file), file)), str(file))
+    try:
+        path = model_path(hand.model, file.parent)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{file}: model: {error}") from error
+    spec = hand_model(path, hand.root, hand.frozen, f"the hand '{hand.name}'")
+    rows = {name: hand.joints[name] for name in joints_in_order(spec) if name in hand.joints}
+    hand = replace(hand, joints=rows | hand.joints)  # | keeps the order of `rows`; an unknown joint comes last
     spec.modelname = hand.name
-    coupled = coupled_joints(spec, hand.coupled, list(hand.joints), xml)
+    coupled = coupled_joints(spec, hand.coupled, list(hand.joints), path)
+    name = {hand.root: PALM}
     contact = np.array(list(hand.contact_bodies.values()))
     weights = np.array([row.weight for row in hand.keypoints.values()])
     stated = {
         "name": hand.name,
         "source": hand.source,
-        "xml_path": xml,
+        "xml_path": path,
         "root": hand.root,
+        "frozen": hand.frozen,
         "palm_quat_b": hand.palm.quaternion(),
         "palm_pos_b": np.array(hand.palm.pos_b),
         "keypoint_names": tuple(hand.keypoints),
         "keypoint_weights": weights * KEYPOINT_WEIGHT_SUM / weights.sum(),
-        "contact_bodies": tuple(hand.contact_bodies),
+        "contact_bodies": tuple(name.get(body, body) for body in hand.contact_bodies),
         "contact_weights": contact * len(contact) / contact.sum(),
-        "thumb_bodies": hand.thumb_bodies,
-        "extra_sites": {site: (row.body, row.pos) for site, row in hand.keypoints.items() if row.body is not None},
+        "thumb_bodies": tuple(name.get(body, body) for body in hand.thumb_bodies),
+        "extra_sites": {
+            site: (name.get(row.body, row.body), row.pos)
+            for site, row in hand.keypoints.items()
+            if row.body is not None
+        },
         "coupled": coupled,
         **_joint_columns(hand, coupled, file),
         **_styles(hand, Motors(list(hand.joints), coupled)),
@@ -112,7 +135,7 @@ def _check_row(name: str, joint: JointRow, line: Coupling | None, file: Path) ->
     if line is None:
         if missing := [key for key in ("range", "open", "closing") if getattr(joint, key) is None]:
             raise ValueError(
-                f"{file}: joints[{name}] lacks {missing[0]}; expected range, open and closing of each joint with a motor"
+                f"{file}: joints[{name}] lacks {missing[0]}; expected range, open and closing of a joint with a motor"
             )
     elif given := [key for key in of_motor if getattr(joint, key) is not None]:
         raise ValueError(
@@ -148,26 +171,6 @@ def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None
             raise ValueError(f"{what} {shown(name)} is unknown; known: {known}.{did_you_mean(name, known)}")
 
 
-def mirror(spec: mujoco.MjSpec) -> None:
-    """Reflect the model in the x-z plane of its base frame (y -> -y).
-
-    A mirrored hinge takes the same joint values.
-    """
-    if spec.meshes or spec.frames:
-        raise ValueError(f"model '{spec.modelname}' has meshes or frames: give the other side a hand.yaml of its own")
-    for element in [*spec.bodies[1:], *spec.geoms, *spec.sites]:
-        if element.alt.type != mujoco.mjtOrientation.mjORIENTATION_QUAT:
-            raise ValueError(f"'{element.name}' of model '{spec.modelname}': give its orientation as quat to mirror it")
-        element.pos, element.quat = element.pos * MIRROR_POS, element.quat * MIRROR_QUAT
-    for capsule in spec.geoms:
-        capsule.fromto = capsule.fromto * np.tile(MIRROR_POS, 2)
-    for body in spec.bodies[1:]:
-        body.ipos, body.iquat = body.ipos * MIRROR_POS, body.iquat * MIRROR_QUAT
-        body.fullinertia = body.fullinertia * [1, 1, 1, -1, 1, -1]  # xx yy zz xy xz yz
-    for joint in spec.joints:
-        joint.pos, joint.axis = joint.pos * MIRROR_POS, -joint.axis * MIRROR_POS  # an axis is a pseudovector
-
-
 @dataclass(frozen=True, eq=False)
 class HandSpec:
     """A hand as data. Arrays are per joint, in the order of joint_names, or per motor, and read-only."""
@@ -175,7 +178,7 @@ class HandSpec:
     name: str
     side: str
     joint_names: tuple[str, ...]
-    """The order of everything per joint: index, middle, ring, thumb, each from palm to tip."""
+    """The order of everything per joint: that of the model, each finger from palm to tip."""
     coupled: Mapping[str, Coupling]
     """Coupling of each joint without a motor, to the joint of a motor."""
     joint_lower: np.ndarray
@@ -215,6 +218,8 @@ class HandSpec:
     xml_path: Path
     root: str
     """Name of the root body in the file; to_mjspec() calls it "palm"."""
+    frozen: Mapping[str, float]
+    """Positions of joints of the file that the hand does not have [rad], [m]."""
     mirrored: bool
     """Whether this hand is the mirror image of the file."""
     extra_sites: Mapping[str, tuple[str, tuple[float, float, float]]]
@@ -284,20 +289,19 @@ class HandSpec:
 
         Includes the servos of the motors, the couplings and the keypoint sites.
         """
-        spec = _strip(mujoco.MjSpec.from_file(str(self.xml_path)))
+        spec = _strip(hand_model(self.xml_path, self.root, self.frozen, f"the hand '{self.name}'"))
+        for site, (body, pos) in self.extra_sites.items():
+            spec.body(body).add_site(name=site, pos=pos)
+        centre_on_joints(spec)
         if self.mirrored:
             mirror(spec)
-        for site, (body, pos) in self.extra_sites.items():
-            spec.body(body).add_site(name=site, pos=np.array(pos) * (MIRROR_POS if self.mirrored else 1.0))
-        root = spec.body(self.root)
-        root.name, root.pos, root.quat = "palm", [0, 0, 0], [1, 0, 0, 0]
         for body in spec.bodies[1:]:
             body.gravcomp = 1.0
-        unit = np.rad2deg(1.0) if spec.compiler.degree else 1.0  # the unit in which this file states joint ranges
         for i, name in enumerate(self.joint_names):
             joint = spec.joint(name)
+            unit = np.rad2deg(1.0) if joint.compiler.degree else 1.0  # in which the file states joint ranges
             joint.range = np.array([self.joint_lower[i], self.joint_upper[i]]) * unit
-            joint.limited = mujoco.mjtLimited.mjLIMITED_TRUE
+            joint.limited, joint.actfrclimited = mujoco.mjtLimited.mjLIMITED_TRUE, mujoco.mjtLimited.mjLIMITED_FALSE
             joint.damping[0], joint.armature, joint.frictionloss = self.damping[i], self.armature[i], 0.0
         for i, name in enumerate(self.motors.names):
             servo = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
@@ -324,10 +328,10 @@ class HandSpec:
 def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names: Sequence[str]) -> Kinematics:
     """Return the forward kinematics of a model whose bodies form one tree.
 
-    The root is body 1, whatever its pose in the world.
+    The root is body 1, whatever its pose in the world. Raises ValueError for joints that are no hinges at the origin of
+    a body of their own.
     """
-    if m.njnt != len(set(m.jnt_bodyid)) or m.jnt_pos.any() or (m.jnt_type != mujoco.mjtJoint.mjJNT_HINGE).any():
-        raise ValueError("each moving body needs exactly one hinge, at the body's origin")
+    check_hinges(m)
     joint_of_body = [-1] * (m.nbody - 1)
     axis = np.zeros((m.nbody - 1, 3))
     for i, name in enumerate(joint_names):
@@ -339,7 +343,7 @@ def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names:
         body_names=tuple(m.body(i).name for i in range(1, m.nbody)),
         parent=tuple(int(p) - 1 for p in m.body_parentid[1:]),
         pos=torch.tensor(m.body_pos[1:], dtype=torch.float32),
-        quat=torch.tensor(m.body_quat[1:], dtype=torch.float32),
+        quat=torch.tensor(_quats_at_zero(m)[1:], dtype=torch.float32),
         joint_of_body=tuple(joint_of_body),
         axis=torch.tensor(axis, dtype=torch.float32),
         keypoint_names=tuple(keypoint_names),
@@ -348,21 +352,34 @@ def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names:
     )
 
 
+def _quats_at_zero(m: mujoco.MjModel) -> np.ndarray:
+    """Return the orientation of each body in its parent at joint position 0, which `ref` of a hinge turns."""
+    quats, turn = m.body_quat.copy(), np.empty(4)
+    for i in np.flatnonzero(m.qpos0[m.jnt_qposadr]):
+        mujoco.mju_axisAngle2Quat(turn, m.jnt_axis[i], -m.qpos0[m.jnt_qposadr[i]])
+        body = m.jnt_bodyid[i]
+        mujoco.mju_mulQuat(quats[body], m.body_quat[body], turn)
+    return quats
+
+
 def _check_model(hand: HandSpec, file: Path) -> None:
     """Check that hand.yaml and the MJCF name each other's joints, sites and bodies, and that the model is a hand's.
 
     Every name in hand.yaml must exist in the MJCF; every joint of the MJCF must be in hand.yaml.
     """
-    spec = read_mjcf(hand.xml_path, f"the hand '{hand.name}'")
-    bodies, joints, sites = ([e.name for e in kind] for kind in (spec.bodies[1:], spec.joints, spec.sites))
-    used = {"root": [hand.root], "contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
+    spec = hand_model(hand.xml_path, hand.root, hand.frozen, f"the hand '{hand.name}'")
+    bodies, joints, sites = ([e.name for e in kind if e.name] for kind in (spec.bodies[1:], spec.joints, spec.sites))
+    used = {"contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
     used["keypoints"] = [body for body, _ in hand.extra_sites.values()]
-    known_bodies = [b for b in bodies if b != hand.root] + sorted({hand.root, "palm"})
     for key, wanted in used.items():
-        demand_known(wanted, known_bodies if key == "contact_bodies" else bodies, f"{file}: {key}: body")
+        demand_known(wanted, bodies, f"{file}: {key}: body")
     demand_known(hand.joint_names, joints, f"{file}: joints: joint")
-    demand_known(joints, hand.joint_names, f"{hand.xml_path}: not in hand.yaml: joint")
-    check_joint_order(spec, hand.joint_names, file)
+    for name in joints:
+        if name not in hand.joint_names:
+            raise ValueError(
+                f"{file}: joints: joint '{name}' of {hand.xml_path} is missing; give it a row, or a position in "
+                f"`frozen` if the hand does not have it"
+            )
     demand_known([k for k in hand.keypoint_names if k not in hand.extra_sites], sites, f"{file}: keypoints: site")
     if not (hand.thumb_mask.any() and hand.finger_mask.any()):
         raise ValueError(
@@ -374,6 +391,9 @@ def _check_model(hand: HandSpec, file: Path) -> None:
     except ValueError as error:
         text = str(error)
         raise ValueError(text if str(hand.xml_path) in text else f"{hand.xml_path}: {text}") from error
+    effort_at_joints = hand.motors.spread(hand.effort_limit) / np.abs(hand.motors.ratio)
+    check_springs(hand._model, hand.joint_names, effort_at_joints, hand.xml_path)
+    check_places(hand._model, hand.open_pose, hand.palm_pos_b, hand.keypoint_names, file)
 
 
 def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:

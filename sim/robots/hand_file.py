@@ -1,16 +1,22 @@
 """Content of hand.yaml as typed dataclasses with the range of every number."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
 
+from dexgrasp.configs.schema import current_name
 from dexgrasp.perception.motors import Coupling
 from dexgrasp.perception.transforms import quat_from_matrix
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.text import safe_name, shown
+
+log = logging.getLogger("dexgrasp")
 
 SIDES = ("right", "left")
 STYLES = ("power", "pinch")
@@ -23,7 +29,7 @@ Direction = Annotated[tuple[float, float, float], Bounds(-1e3, 1e3)]
 """Vector of any length but zero."""
 Weight = Annotated[float, Bounds(0.0, 1e3)]
 """Relative weight."""
-Torque = Annotated[float, Bounds(1e-4, 1e3)]
+Torque = Annotated[float, Bounds(1e-4, 50.0)]
 """Torque [N m]."""
 Speed = Annotated[float, Bounds(1e-2, 1e3)]
 """Joint speed [rad/s]."""
@@ -156,10 +162,10 @@ class HandFile:
     """Name of the hand."""
     side: Literal["right", "left"]
     """Side of the hand."""
-    xml: str
-    """Path of the MJCF, relative to hand.yaml."""
+    model: str
+    """MJCF or URDF: a path relative to hand.yaml, menagerie:NAME or robot_descriptions:NAME."""
     root: str
-    """Body whose frame is the hand base frame."""
+    """Body from which downwards the model is the hand; its frame is the hand base frame. `world`: all bodies."""
     source: str
     """Origin of the numbers."""
     palm: PalmRows
@@ -178,6 +184,8 @@ class HandFile:
     """Grasp styles."""
     coupled: Mapping[str, Coupling | None] = field(default_factory=dict)
     """Joints without a motor of their own, beside those that the model couples; null: the joint has one after all."""
+    frozen: Annotated[Mapping[str, float], Bounds(-6.3, 6.3)] = field(default_factory=dict)
+    """Joints of the model that the hand does not have, such as those of a wrist, with their positions [rad], [m]."""
 
     def __post_init__(self) -> None:
         safe_name(self.name, "name")
@@ -193,6 +201,20 @@ class HandFile:
         for key, weights in (("keypoints", keypoints), ("contact_bodies", list(self.contact_bodies.values()))):
             if sum(weights) <= 0:
                 raise ValueError(f"{key}: weights must not be negative, nor all zero, got {weights}")
+
+
+def current_keys(tree: Mapping[str, Any], file: Path) -> dict[str, Any]:
+    """Return the content of hand.yaml with keys of earlier versions renamed, which is logged once per file."""
+    renamed = {key: current_name(HandFile, key, None)[0] for key in tree}
+    for old, new in renamed.items():
+        if old != new and new not in tree:
+            _tell_renamed(file, old, new)
+    return {key if renamed[key] in tree else renamed[key]: value for key, value in tree.items()}
+
+
+@cache
+def _tell_renamed(file: Path, old: str, new: str) -> None:
+    log.info(f"{file}: key of an earlier version: {old} -> {new}")
 
 
 def with_weights(tree: Mapping[str, Any]) -> dict[str, Any]:

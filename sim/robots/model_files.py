@@ -1,10 +1,13 @@
-"""Files that the MJCF of a hand reads: includes, meshes, textures, height fields, attached models."""
+"""Files that the model of a hand reads: includes, meshes, textures, height fields, attached models."""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from dexgrasp.sim.robots.hand_file import current_keys
+from dexgrasp.sim.robots.model_reader import SCHEMES, resolved
+from dexgrasp.sim.robots.model_sources import model_path
 from dexgrasp.utils.readers import regular_bytes
 
 FOLDERS = ("meshdir", "texturedir", "assetdir")
@@ -14,20 +17,35 @@ FOLDERS = ("meshdir", "texturedir", "assetdir")
 def hand_files(hand_yaml: Path) -> dict[str, bytes]:
     """Return the content of a hand.yaml and of all files that its model reads, by path.
 
-    Paths are relative to the folder of hand.yaml. A name is looked up in each folder in which MuJoCo may, so that a
-    file which only might be read counts too.
+    Paths are relative to the folder of hand.yaml; those of a package's model start with its name, and are relative to
+    its folder. A name is looked up in each folder in which MuJoCo may, so that a file which only might be read counts
+    too.
     """
     from dexgrasp.configs.loader import read_plain
 
-    contents = {hand_yaml: regular_bytes(hand_yaml)}
-    xml = hand_yaml.parent / str(read_plain(hand_yaml).get("xml", ""))
-    pending, folders = [xml] if xml.is_file() else [], {xml.parent}
+    name = str(current_keys(read_plain(hand_yaml), hand_yaml).get("model", ""))
+    try:
+        model = model_path(name, hand_yaml.parent)
+    except (ValueError, OSError):  # the reader of the hand says what is wrong
+        return {hand_yaml.name: regular_bytes(hand_yaml)}
+    contents = _read_by(model)
+    if ":" in name and not (hand_yaml.parent / name).is_file():
+        named = {f"{name}/{os.path.relpath(path, model.parent)}": content for path, content in contents.items()}
+    else:
+        named = {os.path.relpath(path, hand_yaml.parent): content for path, content in contents.items()}
+    return {hand_yaml.name: regular_bytes(hand_yaml), **named}
+
+
+def _read_by(model: Path) -> dict[Path, bytes]:
+    """Return the content of a model and of the files that it reads, by path."""
+    contents: dict[Path, bytes] = {}
+    pending, folders = [model], {model.parent}
     texts: list[tuple[Path, list[str]]] = []
     while pending:
         file = pending.pop()
         contents[file] = regular_bytes(file)
         named, own_folders = _names(contents[file])
-        folders |= {file.parent} | {base / folder for base in (xml.parent, file.parent) for folder in own_folders}
+        folders |= {file.parent} | {base / folder for base in (model.parent, file.parent) for folder in own_folders}
         texts.append((file, named))
         found = {path for base, names in texts for path in _existing(names, {*folders, base.parent})}
         for path in sorted(found - contents.keys() - set(pending)):
@@ -35,11 +53,11 @@ def hand_files(hand_yaml: Path) -> dict[str, bytes]:
                 pending.append(path)
             else:
                 contents[path] = regular_bytes(path)
-    return {os.path.relpath(path, hand_yaml.parent): content for path, content in contents.items()}
+    return contents
 
 
 def _names(content: bytes) -> tuple[list[str], list[str]]:
-    """Return the files and the folders of assets that an MJCF names; none where it cannot be parsed."""
+    """Return the files and the folders of assets that an MJCF or URDF names; none where it cannot be parsed."""
     try:
         elements = list(ElementTree.fromstring(content).iter())
     except ElementTree.ParseError:
@@ -51,6 +69,6 @@ def _names(content: bytes) -> tuple[list[str], list[str]]:
 def _existing(names: list[str], folders: set[Path]) -> Iterator[Path]:
     for name in names:
         for folder in folders:
-            for path in (folder / name, folder / Path(name).name):
+            for path in (resolved(name, folder),) if name.startswith(SCHEMES) else (folder / name, folder / Path(name).name):
                 if path.is_file():
                     yield Path(os.path.normpath(path))

@@ -24,7 +24,7 @@ from dexgrasp.sim.engine.base import Engine, State
 from dexgrasp.sim.randomization.episode_draws import EpisodeDraws
 from dexgrasp.sim.randomization.trial_rng import TrialRandom
 from dexgrasp.sim.rendering.offscreen import backend, open_renderer
-from dexgrasp.sim.robots.capsules import robot_capsules
+from dexgrasp.sim.robots.capsules import robot_capsules, visible_geoms
 from dexgrasp.sim.scene import ModelPool
 from dexgrasp.sim.sensors.depth_noise import DepthNoiseDraws, add_depth_errors
 from dexgrasp.sim.sensors.point_camera import POINTS
@@ -134,7 +134,7 @@ class DepthCamera:
         model = pool.get(pool.library.names[0])
         self._object_q = model.joint("object").qposadr[0]
         object_body = model.body("object").id
-        self._robot_geoms = [i for i in range(model.ngeom) if model.geom_bodyid[i] not in (0, object_body)]
+        self._robot_geoms = [i for i in visible_geoms(model) if model.geom_bodyid[i] not in (0, object_body)]
 
     def look_at(self, rows: Tensor, target_w: Tensor) -> None:
         """Point the cameras of `rows` at target_w (row, 3), world frame [m]."""

@@ -110,7 +110,7 @@ def hand_yaml(model="hand.xml", **changes):
     return {
         "name": "six_motors",
         "side": "right",
-        "xml": model,
+        "model": model,
         "root": "base",
         "source": "a test",
         "palm": {"pos_b": [0.012, 0.0, 0.05], "normal_b": [1, 0, 0], "finger_b": [0, 0, 1]},

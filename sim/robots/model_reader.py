@@ -1,0 +1,127 @@
+"""Reading of robot models, MJCF or URDF, and of the meshes that they name."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import mujoco
+
+from dexgrasp.utils.readers import foreign_file, regular_bytes
+from dexgrasp.utils.text import one_line, shown
+
+mujoco.set_mju_user_warning(logging.getLogger("dexgrasp").debug)  # else printed, and put into ./MUJOCO_LOG.TXT
+
+MESH_FORMATS = (".stl", ".obj", ".msh")
+"""Endings of the mesh files that MuJoCo reads."""
+
+URDF_COMPILER = {"discardvisual": "false", "fusestatic": "false", "strippath": "false", "balanceinertia": "true"}
+"""Settings that keep the links, visuals and paths of a URDF; MuJoCo refuses moments with A + B < C otherwise."""
+
+SCHEMES = ("package://", "file://")
+SEARCH_PATHS = ("AMENT_PREFIX_PATH", "ROS_PACKAGE_PATH")
+"""Environment variables that list the folders of ROS packages."""
+
+
+def read_model(file: Path, owner: str) -> mujoco.MjSpec:
+    """Return the MJCF or URDF of `owner`, such as "the hand 'leap'", as an editable model.
+
+    Raises ValueError for a file that is damaged or of another kind, FileNotFoundError where a mesh file is missing.
+    """
+    if kind := foreign_file(file):
+        raise ValueError(f"{file}: {kind}")
+    content = regular_bytes(file)
+    root = _root(content)
+    try:
+        if root is not None and root.tag == "robot":
+            spec = mujoco.MjSpec.from_string(_prepared_urdf(root, file))
+        elif root is not None and root.tag != "mujoco":
+            raise ValueError(f"{shown(root.tag)} is its outermost element; expected <mujoco> or <robot>")
+        elif file.suffix.lower() == ".xml":
+            spec = mujoco.MjSpec.from_file(str(file))
+        else:  # MuJoCo chooses its reader by the ending
+            spec = mujoco.MjSpec.from_string(content.decode("utf-8", "replace"))
+            spec.modelfiledir = str(file.parent)
+    except ValueError as error:
+        kind = "MJCF" if root is None or root.tag != "robot" else "URDF"
+        raise ValueError(f"{file}: not a valid {kind}: {one_line(error)}") from error
+    for mesh in spec.meshes:
+        if mesh.file:  # else its vertices stand in the model
+            path = file.parent / spec.meshdir / (Path(mesh.file).name if spec.strippath else mesh.file)
+            _check_mesh(path, f"{file}: mesh '{mesh.name or mesh.file}' of {owner}")
+    return spec
+
+
+def resolved(name: str, folder: Path) -> Path:
+    """Return the file that a URDF in `folder` names: package://NAME/PATH, file://PATH, or a path.
+
+    A package is looked for in AMENT_PREFIX_PATH and ROS_PACKAGE_PATH, then among the folders above the URDF.
+    """
+    candidates = list(_candidates(name, folder))
+    return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _candidates(name: str, folder: Path) -> Iterator[Path]:
+    scheme = next((scheme for scheme in SCHEMES if name.startswith(scheme)), "")
+    rest = name.removeprefix(scheme)
+    if scheme != "package://":
+        yield folder / rest
+        return
+    package, _, path = rest.partition("/")
+    for listed in (os.environ.get(key, "") for key in SEARCH_PATHS):
+        for prefix in filter(None, listed.split(os.pathsep)):
+            yield from (Path(prefix) / "share" / rest, Path(prefix) / rest)
+    for above in (folder.absolute(), *folder.absolute().parents):
+        yield from (above / rest, above / path)
+
+
+def _root(content: bytes) -> ElementTree.Element | None:
+    """Return the outermost element of an XML text; none where it cannot be parsed, which MuJoCo explains."""
+    try:
+        return ElementTree.fromstring(content)
+    except ElementTree.ParseError:
+        return None
+
+
+def _prepared_urdf(robot: ElementTree.Element, file: Path) -> str:
+    """Return a URDF with absolute mesh paths, without visuals that MuJoCo cannot read, which bodies show colliders."""
+    if any("xacro" in element.tag for element in robot.iter()):
+        raise ValueError("it holds xacro macros; expand them first: `xacro FILE > hand.urdf`")
+    extension = robot.find("mujoco")
+    extension = ElementTree.SubElement(robot, "mujoco") if extension is None else extension
+    compiler = extension.find("compiler")
+    compiler = ElementTree.SubElement(extension, "compiler") if compiler is None else compiler
+    folder = file.parent / compiler.attrib.pop("meshdir", "")
+    compiler.attrib.update(URDF_COMPILER)
+    for link in robot.iter("link"):
+        for shape in [*link.findall("visual"), *link.findall("collision")]:
+            mesh = shape.find("geometry/mesh")
+            if mesh is None:
+                continue
+            name = mesh.get("filename", "")
+            path = resolved(name, folder)
+            if shape.tag == "visual" and path.suffix.lower() not in MESH_FORMATS:
+                link.remove(shape)
+            elif name.startswith("package://") and not path.is_file():
+                raise FileNotFoundError(
+                    f"{file}: link {shown(link.get('name'))}: no file {name}; its package is looked for in "
+                    f"{' and '.join(SEARCH_PATHS)}, and in the folders above the URDF"
+                )
+            mesh.set("filename", str(path))
+    for material in robot.iter("material"):
+        for texture in material.findall("texture"):
+            material.remove(texture)
+    return ElementTree.tostring(robot, encoding="unicode")
+
+
+def _check_mesh(path: Path, what: str) -> None:
+    if path.suffix.lower() not in MESH_FORMATS:
+        raise ValueError(
+            f"{what}: MuJoCo cannot read {path}; expected one of {', '.join(MESH_FORMATS)}: convert it, for instance "
+            "with Blender or trimesh, and name the new file"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"{what}: no file {path}")
+    if kind := foreign_file(path):
+        raise ValueError(f"{what}: {path}: {kind}")
