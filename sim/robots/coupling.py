@@ -24,6 +24,8 @@ from dexgrasp.utils.text import comma_separated, shown
 
 LARGEST_ERROR = 0.05
 """Largest distance of a line from the coupling of the model, as a share of the joint's range."""
+LARGEST_EXCESS = 0.01
+"""Largest motion of a coupled joint beyond its range, as a share of it."""
 EXACT = 1e-6
 """Distance below which a line is the coupling itself [rad]."""
 FULL_TURN = (-np.pi, np.pi)
@@ -70,7 +72,7 @@ def check_ranges(coupled: Mapping[str, Coupling], ranges: Mapping[str, tuple[flo
     for joint, coupling in coupled.items():
         low, high = sorted(coupling.ratio * end + coupling.offset for end in ranges[coupling.follows])
         lower, upper = ranges[joint]
-        if low < lower - EXACT or high > upper + EXACT:
+        if min(low - lower, upper - high) < -LARGEST_EXCESS * (upper - lower):
             raise ValueError(
                 f"{file}: joints: '{joint}' follows '{coupling.follows}' from {low:.5g} to {high:.5g} rad, beyond its "
                 f"range {[lower, upper]}: remove its range, or narrow that of '{coupling.follows}'"
@@ -103,7 +105,8 @@ def _tell(text: str) -> None:
 
 
 def _in_words(joint: str, coupling: Coupling, error_rad: float) -> str:
-    line = f"{joint} = {coupling.ratio:.4g} {coupling.follows} {coupling.offset:+.4g}"
+    offset = "" if abs(coupling.offset) < EXACT else f" {coupling.offset:+.4g}"
+    line = f"{joint} = {coupling.ratio:.4g} {coupling.follows}{offset}"
     return line if error_rad < EXACT else f"{line} (within {error_rad:.2g} rad)"
 
 
@@ -162,8 +165,8 @@ class _Reader:
         for i in active:
             if read := kinds.get(int(model.eq_type[i])):
                 read(i)
-        self._refuse_passive_tendons()
         self._read_actuated_tendons(loops)
+        self._refuse_passive_tendons()
         return self._found
 
     def _read_joint_equality(self, i: int) -> None:
@@ -293,19 +296,37 @@ class _Reader:
         self._found[follower] = Coupling(leader, round(float(ratio), 9), round(float(offset), 9)), error
 
     def _refuse_passive_tendons(self) -> None:
-        """Raise ValueError for a tendon that acts on joints by a spring, a limit or friction alone."""
-        model = self._model
-        used = {int(model.actuator_trnid[i, 0]) for i in range(model.nactuator)
-                if model.actuator_trntype[i] == mujoco.mjtTrn.mjTRN_TENDON}  # fmt: skip
-        for i in range(model.ntendon):
-            acts = model.tendon_stiffness[i] or model.tendon_limited[i]
-            fixed = self._fixed(i)
-            if i in used or not acts or (fixed is not None and self._is_stated([*fixed])):
-                continue
-            raise ValueError(
-                f"{self._file}: tendon {self._name(model.tendon(i))} couples joints by a spring or a limit, with "
-                "slack; expected a line: state `coupled` in hand.yaml and remove the tendon"
+        """Raise ValueError for a tendon that acts by a spring or a limit between joints of different motors."""
+        model, data = self._model, mujoco.MjData(self._model)
+        mujoco.mj_forward(model, data)
+        arms = np.zeros((model.ntendon, model.nv))
+        if model.ntendon:
+            mujoco.mju_sparse2dense(
+                arms, data.ten_J.ravel(), model.ten_J_rownnz, model.ten_J_rowadr, model.ten_J_colind.ravel()
             )
+        for i in range(model.ntendon):
+            motors = {self._motor(model.joint(int(model.dof_jntid[dof])).name) for dof in arms[i].nonzero()[0]}
+            if len(motors) > 1 and i not in self._pulled() and (model.tendon_stiffness[i] or model.tendon_limited[i]):
+                raise ValueError(
+                    f"{self._file}: tendon {self._name(model.tendon(i))} couples {comma_separated(sorted(motors))} by a "
+                    "spring or a limit, with slack; expected a line: state `coupled` in hand.yaml"
+                )
+
+    def _pulled(self) -> set[int]:
+        """Return the tendons that have an actuator."""
+        of_tendons = self._model.actuator_trntype == mujoco.mjtTrn.mjTRN_TENDON
+        return set(self._model.actuator_trnid[of_tendons, 0].tolist())
+
+    def _motor(self, joint: str) -> str:
+        """Return the joint of the motor that moves a joint, as far as hand.yaml and the model say."""
+        lines = {name: line for name, (line, _) in self._found.items()} | {
+            name: line for name, line in self._stated.items() if line is not None
+        }
+        seen = {joint}
+        while joint in lines and lines[joint].follows not in seen:
+            joint = lines[joint].follows
+            seen.add(joint)
+        return joint
 
     def _fixed(self, tendon: int) -> dict[str, float] | None:
         """Return the coefficients of a fixed tendon by joint; None for a spatial tendon."""
