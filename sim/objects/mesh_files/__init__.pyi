@@ -1,8 +1,10 @@
 from .duplicates import MAX_FACES as MAX_FACES
 from .duplicates import SurfaceFacts as SurfaceFacts
+from .duplicates import compare_surfaces as compare_surfaces
 from .duplicates import group_same as group_same
-from .duplicates import same_surface as same_surface
 from .duplicates import surface_facts as surface_facts
+from .holes import ClosedHoles as ClosedHoles
+from .holes import close_holes as close_holes
 from .listing import MeshListing as MeshListing
 from .listing import find_meshes as find_meshes
 from .listing import is_rough as is_rough

@@ -20,11 +20,15 @@ PIECES_SLACK_M, REST_SLACK_M = 0.002, 1e-4
 def mass_properties(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
     """Return volume [m^3], centroid (3,) [m] and inertia (3, 3) [m^5] of a closed mesh.
 
-    The inertia is about the centroid, at density 1.
+    The inertia is about the centroid, at density 1. Integrals of a mesh far from its origin are taken about its middle.
 
     Sums signed tetrahedra (origin, a, b, c): their integral of x x^T is det/120 ((sum)(sum)^T + sum of x x^T).
     """
-    a, b, c = np.asarray(vertices, float)[faces].transpose(1, 0, 2)
+    vertices = np.asarray(vertices, float)
+    middle = (vertices.max(axis=0) + vertices.min(axis=0)) / 2
+    if np.abs(middle).max() <= np.ptp(vertices, axis=0).max():
+        middle = np.zeros(3)  # nothing to gain, and sums stay the same bit by bit
+    a, b, c = (vertices - middle)[faces].transpose(1, 0, 2)
     det = np.einsum("ni,ni->n", a, np.cross(b, c))
     volume = det.sum() / 6
     total = a + b + c
@@ -34,7 +38,7 @@ def mass_properties(vertices: np.ndarray, faces: np.ndarray) -> tuple[float, np.
     for corner in (a, b, c):
         second += (corner * det[:, None]).T @ corner
     second = second / 120 - volume * np.outer(centroid, centroid)
-    return float(volume), centroid, np.trace(second) * np.eye(3) - second
+    return float(volume), centroid + middle, np.trace(second) * np.eye(3) - second
 
 
 def check_density(mass: float, volume: float) -> None:
