@@ -9,32 +9,25 @@ golden.npz      recorded inputs (`in/NAME`) and outputs (`out/NAME`) that the ru
 """
 
 import hashlib
-import io
 import json
 import logging
-import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dexgrasp.configs.schema import ConfigError, as_dict, build
 from dexgrasp.policies.deploy import signature
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
 from dexgrasp.policies.deploy.hand_limits import differing_kinematics, exceeded_limit
-from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json
-from dexgrasp.utils.text import one_line
+from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json, parse_npz
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
 MAX_BYTES = 256 * 2**20
 """Largest size of a file of a bundle, and of all arrays in golden.npz."""
-MAX_HEADER_BYTES = 1000
-"""Largest header of an array in golden.npz."""
 BATCH_MULTIPLE = 16
 """Batches are padded to a multiple of this: rounding of matrix products depends on the batch size."""
 
@@ -213,33 +206,6 @@ def _bytes(folder: Path, name: str) -> bytes:
 
 def _arrays(folder: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            items = archive.infolist()
-            size = sum(item.file_size for item in items)
-            if size > MAX_BYTES:
-                raise ValueError(f"its arrays take {size >> 20} MiB, at most {MAX_BYTES >> 20} are read")
-            if len({item.filename for item in items}) < len(items):
-                raise ValueError("an entry occurs twice")
-            return {item.filename.removesuffix(".npy"): _array(item.filename, archive.read(item)) for item in items}
-    except Exception as error:  # zip and npy readers raise whatever broken bytes lead to, SyntaxError among them
-        raise BundleError(f"{folder / GOLDEN} cannot be read: {one_line(error, 300)}") from error
-
-
-def _array(name: str, content: bytes) -> NDArray[Any]:
-    """Return the array of a .npy entry; its header is compared with its size before anything is allocated."""
-    file = io.BytesIO(content)
-    try:
-        version = npy.read_magic(file)
-        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-        if read_header is None:
-            raise ValueError(f"version {version} of the format, expected 1.0 or 2.0")
-        shape, fortran, dtype = read_header(file, max_header_size=MAX_HEADER_BYTES)
-    except (Exception, RecursionError) as error:
-        raise ValueError(f"entry {name!r} is no .npy array: {one_line(error, 300)}") from error
-    if dtype.hasobject:
-        raise ValueError(f"entry {name!r}: Object arrays cannot be loaded")
-    values = content[file.tell() :]
-    if not all(side >= 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(values):
-        raise ValueError(f"entry {name!r}: {len(values)} bytes of values, its header states {dtype} of shape {shape}")
-    flat = np.frombuffer(values, dtype) if values else np.zeros(0, dtype)
-    return flat.reshape(shape, order="F" if fortran else "C").copy()
+        return parse_npz(content, MAX_BYTES)
+    except ValueError as error:
+        raise BundleError(f"{folder / GOLDEN} cannot be read: {error}") from error

@@ -17,7 +17,9 @@ from .solids import check_density as check_density
 from .solids import check_mass_properties as check_mass_properties
 from .solids import check_pieces as check_pieces
 from .solids import check_rest as check_rest
+from .solids import check_samples as check_samples
 from .solids import mass_properties as mass_properties
+from .solids import sphere_directions as sphere_directions
 from .units import LONGEST_M as LONGEST_M
 from .units import MIN_LONGEST_M as MIN_LONGEST_M
 from .units import UNITS_M as UNITS_M
