@@ -133,14 +133,19 @@ class Policy:
 
     @classmethod
     def load(
-        cls, folder: str | Path, joint_names: Sequence[str] | None = None, public_key: str | Path | None = None
+        cls,
+        folder: str | Path,
+        joint_names: Sequence[str] | None = None,
+        public_key: str | Path | None = None,
+        hand_file: str | Path | None = None,
     ) -> Self:
         """Return the policy of a bundle after a replay of its recorded outputs.
 
-        Raises BundleError with the reason if the bundle is invalid or an output differs, and, where a `public_key` (PEM
-        file) is given, if its owner has not signed the bundle.
+        `hand_file`: hand.yaml with the limits of a hand that is not in assets/hands. Raises BundleError with the reason
+        if the bundle is invalid or an output differs, and, where a `public_key` (PEM file) is given, if its owner has
+        not signed the bundle.
         """
-        bundle = read_bundle(folder, joint_names, public_key)
+        bundle = read_bundle(folder, joint_names, public_key, hand_file)
         policy = cls(bundle.contract, _session(folder, bundle))
         policy._replay(folder, bundle)
         return policy

@@ -30,7 +30,15 @@ from dexgrasp.sim.objects.mesh_files import (
 )
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
-from dexgrasp.utils.readers import HEAD_BYTES, foreign_file, foreign_kind, parse_json, parse_npz, read_json_object, regular_bytes
+from dexgrasp.utils.readers import (
+    HEAD_BYTES,
+    foreign_file,
+    foreign_kind,
+    parse_json,
+    parse_npz,
+    read_json_object,
+    regular_bytes,
+)
 from dexgrasp.utils.text import comma_separated, counted, did_you_mean, one_line, safe_name, shown
 
 PIECE_POINTS = 64

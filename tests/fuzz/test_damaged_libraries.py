@@ -199,6 +199,18 @@ def test_a_wrong_manifest_is_refused_by_file_and_key(tmp_path, tree, said):
         [found[name] for name in found]
 
 
+BAD_HASHES = ["", "0" * 63, "0" * 65, "g" * 64, " " * 64, "0x" + "0" * 62, ROW["sha256"].upper(), ROW["sha256"] + " "]
+
+
+@pytest.mark.parametrize("stated", [*BAD_HASHES, "0" * 64, None, 0, [], [ROW["sha256"]]], ids=str)
+def test_a_hash_that_is_none_is_refused_wherever_a_library_states_one(tmp_path, stated):
+    for tree in (row(sha256=stated), {**TREE, "objects": [ROW, {**ROW, "name": "other", "sha256": stated}]}):
+        write(tmp_path / "lib", tree)
+        with pytest.raises(ValueError, match=r"manifest\.json: .*sha256|box\.npz: contents differ from the .* sha256"):
+            found = open_library(tmp_path / "lib")
+            found["other" if "other" in found else ROW["name"]]
+
+
 def _turned(inertia):
     """Return an inertia with its principal axes turned by 30 degrees about x and y."""
     c, s = np.sqrt(3) / 2, 0.5

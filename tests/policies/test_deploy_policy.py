@@ -19,7 +19,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dexgrasp import assets
+from dexgrasp.deploy import refuse_unknown_hand
 from dexgrasp.policies.benchmarks.deploy import BenchDeployCfg, measure, recorded
+from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.deploy import hand_limits
 from dexgrasp.policies.deploy.bundle import BundleError, contract_sha256, read_contract, sha256, write_contract
 from dexgrasp.policies.deploy.policy import Policy
 
@@ -334,8 +337,63 @@ def test_limits_beyond_those_of_the_hand_itself_are_refused_with_both_values(cop
     rewrite(copied, change)
     with pytest.raises(BundleError, match=message):
         read_contract(copied)
-    rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))  # a hand that nobody here knows
-    assert read_contract(copied).hand.name == "my_hand"
+
+
+def test_a_bundle_of_an_unknown_hand_says_that_it_sets_its_own_limits(copied, capsys):
+    rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))
+    said = "hand 'my_hand' is not known on this machine: joint ranges, speeds and torques are those that the bundle states"
+    for times in (1, 0):  # once per process
+        assert main(["bench", "deploy", f"policy={copied}", "steps=1", f"out={copied.parent / 'run'}"]) == 0
+        assert capsys.readouterr().err.count(said) == times
+    with pytest.raises(BundleError, match="hand 'my_hand' is not known on this machine, .* give the hand.yaml"):
+        refuse_unknown_hand(read_contract(copied), copied)
+
+
+def test_a_bundle_of_an_unknown_hand_is_compared_with_a_given_description(copied, tmp_path, caplog):
+    text = assets.path("hands/allegro/hand.yaml").read_text()
+    (tmp_path / "hand.yaml").write_text(text.replace("name: allegro", "name: my_hand"))
+    rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))
+    assert read_contract(copied, hand_file=tmp_path / "hand.yaml").hand.name == "my_hand"
+    assert "not known" not in caplog.text
+    for old, new, said in (
+        (
+            "speed_limit: 7.0",
+            "speed_limit: 1.0",
+            r"hand\.speed_limit_rad_s\[0\] \(ffj0\) is 7\.0, .*hand\.yaml allows 1\.0",
+        ),
+        ("name: my_hand", "name: other", "hand.name is 'my_hand', .*hand.yaml describes 'other'"),
+        ("ffj0:", "first:", "hand.joint_names are .*ffj0.*, .*hand.yaml has .*first"),
+        ("actuation:", "actuators:", "is damaged or no description of a hand: it lacks 'actuation'"),
+        ("range: [-0.47, 0.47]", "range: -0.47", "hand_file=.*other.yaml: .*no description of a hand"),
+    ):
+        (tmp_path / "other.yaml").write_text((tmp_path / "hand.yaml").read_text().replace(old, new))
+        hand_limits._limits.cache_clear()
+        with pytest.raises(
+            BundleError, match=said.replace("hand\\.yaml", "other\\.yaml").replace("hand.yaml", "other.yaml")
+        ):
+            read_contract(copied, hand_file=tmp_path / "other.yaml")
+    with pytest.raises(BundleError, match="hand_file=.*none.yaml: "):
+        read_contract(copied, hand_file=tmp_path / "none.yaml")
+
+
+BAD_HASHES = ["", "0" * 63, "0" * 65, "g" * 64, " " * 64, "0x" + "0" * 62, None, 0, [], ["0" * 64]]
+
+
+@pytest.mark.parametrize("stated", [*BAD_HASHES, str.upper, "{} ".format], ids=str)
+def test_a_hash_that_is_none_is_refused_wherever_a_bundle_states_one(copied, stated):
+    contract = json.loads((copied / "contract.json").read_text())
+    for name in ("golden.npz", "policy.onnx", "contract.json"):
+        changed = json.loads(json.dumps(contract))
+        right = contract["sha256"] if name == "contract.json" else contract["files"][name]
+        value = stated(right) if callable(stated) else stated
+        if name == "contract.json":
+            changed["sha256"] = value
+        else:
+            changed["files"][name] = value
+            changed["sha256"] = contract_sha256(changed)
+        (copied / "contract.json").write_text(json.dumps(changed))
+        with pytest.raises(BundleError, match=r"SHA-256|sha256|files"):
+            Policy.load(copied)
 
 
 @pytest.mark.parametrize(
@@ -651,7 +709,9 @@ def test_a_bundle_executes_no_pickle(copied, tmp_path):
     golden = dict(np.load(copied / "golden.npz"))
     np.savez(copied / "golden.npz", **(golden | {"in/step": np.array([Trap(flag)], dtype=object)}))
     rewrite(copied, lambda contract: None)
-    with pytest.raises(BundleError, match=r"golden\.npz cannot be read: .*expected numbers or truth values, got object"):
+    with pytest.raises(
+        BundleError, match=r"golden\.npz cannot be read: .*expected numbers or truth values, got object"
+    ):
         Policy.load(copied)
     (copied / "golden.npz").write_bytes(pickle.dumps(Trap(flag)))
     rewrite(copied, lambda contract: None)

@@ -9,7 +9,14 @@ from scipy.spatial.transform import Rotation
 
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import import_meshes
-from dexgrasp.sim.objects.mesh_files import SurfaceFacts, compare_surfaces, group_same, is_rough, surface_facts, thing_of
+from dexgrasp.sim.objects.mesh_files import (
+    SurfaceFacts,
+    compare_surfaces,
+    group_same,
+    is_rough,
+    surface_facts,
+    thing_of,
+)
 
 
 def bracket(length=0.09):
