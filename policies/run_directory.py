@@ -49,6 +49,7 @@ class Run:
         self.facts: dict[str, Any] = {}
         """Content of run.json: git, versions, machine, seed, command, inputs, starts."""
         self._held = held
+        self._place = _place(path)
         self._handler: logging.Handler | None = None
         self._early = _collect_messages()
         self._is_new = False
@@ -118,10 +119,19 @@ class Run:
             raise ValueError(f"{self.path}: {', '.join(changed)}: it was changed while this command ran; start it anew")
 
     def file(self, name: str) -> Path:
-        """Return the path of a file of this run and create its folder."""
+        """Return the path of a file of this run and create its folder; see `check_place`."""
+        self.check_place()
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
+
+    def check_place(self) -> None:
+        """Raise OSError where the folder was moved, removed or replaced since `claim`."""
+        if _place(self.path) != self._place:
+            raise OSError(
+                f"{self.path} was moved or removed while this command wrote to it: what was stored lies in the moved "
+                "folder; start the command again with out= that folder"
+            )
 
     def close(self) -> None:
         """Close the log file, and give the folder free."""
@@ -154,6 +164,15 @@ class Run:
         """Write a line to the log file only; the terminal shows it as the last line of the command."""
         if self._handler is not None:
             self._handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
+
+
+def _place(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a folder, or None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def default_path(command: str) -> Path:

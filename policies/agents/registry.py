@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from dexgrasp.policies.networks.actor_critic import observation_difference
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
+from dexgrasp.utils.readers import foreign_file
 from dexgrasp.utils.text import os_error_text
 
 BELONGS_TO_POLICY = (
@@ -92,6 +94,10 @@ def find_policy(
             checkpoint = find_checkpoint(place(name))
     if checkpoint is not None and kind != "bundle":
         return PolicyLocation(checkpoint, bundle=False)
+    if checkpoint is not None and (kind_of_file := foreign_file(checkpoint, is_zip=True)):
+        raise ValueError(f"{key}: {checkpoint}: {kind_of_file}; expected a bundle directory ({CONTRACT})")
+    if checkpoint is not None and not is_zipfile(checkpoint):
+        raise ValueError(f"{key}: {checkpoint} is no policy; expected a bundle directory ({CONTRACT})")
     if checkpoint is not None:
         raise ValueError(f"{key}: '{name}' is a checkpoint, a bundle is needed: dexgrasp export policy={name} out=...")
     if bundle is not None:

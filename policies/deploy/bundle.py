@@ -9,32 +9,27 @@ golden.npz      recorded inputs (`in/NAME`) and outputs (`out/NAME`) that the ru
 """
 
 import hashlib
-import io
 import json
 import logging
-import math
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from dexgrasp.configs.schema import ConfigError, as_dict, build
 from dexgrasp.policies.deploy import signature
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
-from dexgrasp.policies.deploy.hand_limits import differing_kinematics, exceeded_limit
-from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json
+from dexgrasp.policies.deploy.hand_limits import differing_kinematics, exceeded_limit, is_known_hand
+from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json, parse_npz
 from dexgrasp.utils.text import one_line
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"
 MAX_BYTES = 256 * 2**20
 """Largest size of a file of a bundle, and of all arrays in golden.npz."""
-MAX_HEADER_BYTES = 1000
-"""Largest header of an array in golden.npz."""
 BATCH_MULTIPLE = 16
 """Batches are padded to a multiple of this: rounding of matrix products depends on the batch size."""
 
@@ -56,15 +51,17 @@ class Bundle:
 
 
 def read_bundle(
-    folder: str | Path, joint_names: Sequence[str] | None = None, public_key: str | Path | None = None
+    folder: str | Path,
+    joint_names: Sequence[str] | None = None,
+    public_key: str | Path | None = None,
+    hand_file: str | Path | None = None,
 ) -> Bundle:
-    """Return the bundle in `folder`.
+    """Return the bundle in `folder`; see `read_contract`.
 
-    Raises BundleError, also if its joints are not `joint_names` in this order, and if a public key (PEM file) is given
-    and its owner has not signed the bundle.
+    Raises BundleError, also if its joints are not `joint_names` in this order.
     """
     folder = Path(folder)
-    contract = read_contract(folder, public_key)
+    contract = read_contract(folder, public_key, hand_file)
     files = {name: _bytes(folder, name) for name in (GRAPH, GOLDEN)}
     for name, content in files.items():
         stated, found = contract.files.get(name), sha256(content)
@@ -77,11 +74,14 @@ def read_bundle(
     return Bundle(contract, files[GRAPH], _arrays(folder, files[GOLDEN]))
 
 
-def read_contract(folder: str | Path, public_key: str | Path | None = None) -> Contract:
+def read_contract(
+    folder: str | Path, public_key: str | Path | None = None, hand_file: str | Path | None = None
+) -> Contract:
     """Return the contract of the bundle in `folder`.
 
-    Raises BundleError if it is incomplete or its schema is neither SCHEMA nor 3, or if `public_key` is given and its
-    owner has not signed it.
+    `hand_file`: hand.yaml of a hand that is not in assets/hands; without one its bundle sets its own limits, and a
+    warning says so. Raises BundleError if it is incomplete, its schema is neither SCHEMA nor 3, or it exceeds the
+    limits of its hand; and if `public_key` (PEM file) is given and its owner has not signed it.
     """
     path, content = Path(folder) / CONTRACT, _bytes(Path(folder), CONTRACT)
     if public_key:
@@ -116,15 +116,41 @@ def read_contract(folder: str | Path, public_key: str | Path | None = None) -> C
         contract = build(Contract, values, str(path))
     except ConfigError as error:
         raise BundleError(str(error)) from error
-    _check_known(contract, path)
+    _check_known(contract, path, hand_file)
     return contract
 
 
-def _check_known(contract: Contract, path: Path) -> None:
+def refuse_unknown_hand(contract: Contract, folder: str | Path) -> None:
+    """Raise BundleError for a hand without a description on this machine: nothing bounds what its bundle states."""
+    if not is_known_hand(contract.hand.name):
+        raise BundleError(
+            f"{folder}: hand '{contract.hand.name}' is not known on this machine, so that the bundle sets its own limits; "
+            "give the hand.yaml of the hand"
+        )
+
+
+@cache
+def _warn_of_own_limits(path: Path, hand: str) -> None:
+    """Log once that nothing bounds the limits of a bundle."""
+    log.warning(
+        "%s: hand '%s' is not known on this machine: joint ranges, speeds and torques are those that the bundle states "
+        "itself; compare them with the maker's before a robot moves",
+        path,
+        hand,
+    )
+
+
+def _check_known(contract: Contract, path: Path, hand_file: str | Path | None) -> None:
     """Raise BundleError for a contract that contradicts its files, the hand of its name or its own training."""
     if set(contract.files) != {GRAPH, GOLDEN}:
         raise BundleError(f"{path}: 'files' must hold the hashes of {GRAPH} and {GOLDEN}, got {sorted(contract.files)}")
-    if reason := exceeded_limit(contract.hand) or differing_kinematics(contract.hand):
+    try:
+        reason = exceeded_limit(contract.hand, hand_file) or differing_kinematics(contract.hand)
+    except (ValueError, TypeError, OSError) as error:
+        raise BundleError(f"hand_file={hand_file}: {one_line(error, 300)}") from error
+    if hand_file is None and not reason and not is_known_hand(contract.hand.name):
+        _warn_of_own_limits(path, contract.hand.name)
+    if reason:
         raise BundleError(f"{path}: {reason}; a hand with other values needs a name of its own")
     task, rate_hz = contract.training.config["task"], contract.control.rate_hz
     trained_hz = task.get("rate_hz", rate_hz) if isinstance(task, Mapping) else rate_hz
@@ -215,33 +241,6 @@ def _bytes(folder: Path, name: str) -> bytes:
 
 def _arrays(folder: Path, content: bytes) -> dict[str, NDArray[Any]]:
     try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            items = archive.infolist()
-            size = sum(item.file_size for item in items)
-            if size > MAX_BYTES:
-                raise ValueError(f"its arrays take {size >> 20} MiB, at most {MAX_BYTES >> 20} are read")
-            if len({item.filename for item in items}) < len(items):
-                raise ValueError("an entry occurs twice")
-            return {item.filename.removesuffix(".npy"): _array(item.filename, archive.read(item)) for item in items}
-    except Exception as error:  # zip and npy readers raise whatever broken bytes lead to, SyntaxError among them
-        raise BundleError(f"{folder / GOLDEN} cannot be read: {one_line(error, 300)}") from error
-
-
-def _array(name: str, content: bytes) -> NDArray[Any]:
-    """Return the array of a .npy entry; its header is compared with its size before anything is allocated."""
-    file = io.BytesIO(content)
-    try:
-        version = npy.read_magic(file)
-        read_header = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-        if read_header is None:
-            raise ValueError(f"version {version} of the format, expected 1.0 or 2.0")
-        shape, fortran, dtype = read_header(file, max_header_size=MAX_HEADER_BYTES)
-    except (Exception, RecursionError) as error:
-        raise ValueError(f"entry {name!r} is no .npy array: {one_line(error, 300)}") from error
-    if dtype.hasobject:
-        raise ValueError(f"entry {name!r}: Object arrays cannot be loaded")
-    values = content[file.tell() :]
-    if not all(side >= 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(values):
-        raise ValueError(f"entry {name!r}: {len(values)} bytes of values, its header states {dtype} of shape {shape}")
-    flat = np.frombuffer(values, dtype) if values else np.zeros(0, dtype)
-    return flat.reshape(shape, order="F" if fortran else "C").copy()
+        return parse_npz(content, MAX_BYTES)
+    except ValueError as error:
+        raise BundleError(f"{folder / GOLDEN} cannot be read: {error}") from error

@@ -5,13 +5,14 @@ Read from hand.yaml and the contract of its shipped policy. Needs no simulator.
 
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from dexgrasp import assets
 from dexgrasp.policies.deploy.contract import HandContract
-from dexgrasp.utils.readers import read_json_object, read_yaml
+from dexgrasp.utils.readers import read_json_object, read_yaml, reading
 
 TOLERANCE = 1e-6
 """Difference of a limit that is rounding [rad, rad/s, N m]."""
@@ -19,16 +20,25 @@ KINEMATICS_TOLERANCE = 1e-4
 """Difference of a position [m] or a component of a unit vector that is rounding."""
 
 
-def exceeded_limit(hand: HandContract) -> str:
+def is_known_hand(name: str) -> bool:
+    """Return whether this machine has a description of a hand, in assets/hands."""
+    return name in assets.names("hands")
+
+
+def exceeded_limit(hand: HandContract, hand_file: str | Path | None = None) -> str:
     """Return which limit of a bundle exceeds that of the hand, with both values; empty where none does.
 
-    A hand that is not in assets/hands has no description to compare with: the result is empty.
+    `hand_file`: hand.yaml of the hand, in place of the one in assets/hands. Without either there is no description to
+    compare with: the result is empty. Raises DamagedFileError, OSError.
     """
     if reason := _mistaken_name(hand.name):
         return reason
-    if hand.name not in assets.names("hands"):
+    if hand_file is None and not is_known_hand(hand.name):
         return ""
-    known, file = _limits(hand.name), f"assets/hands/{hand.name}/hand.yaml"
+    file = str(hand_file or f"assets/hands/{hand.name}/hand.yaml")
+    name, known = _limits(Path(hand_file) if hand_file else assets.path(f"hands/{hand.name}/hand.yaml"))
+    if name != hand.name:
+        return f"hand.name is '{hand.name}', {file} describes '{name}'"
     if tuple(known) != hand.joint_names:
         return f"hand.joint_names are {list(hand.joint_names)}, {file} has {list(known)}"
     if (coupled := [joint for joint, limits in known.items() if "kp_nm_rad" not in limits]) != list(hand.coupled):
@@ -91,17 +101,22 @@ def _letters(name: str) -> str:
 @cache
 def _kinematics(name: str) -> dict[str, Any] | None:
     """Return the section `hand` of a contract that is shipped for a hand, or None."""
-    if name not in assets.names("hands"):
+    if not is_known_hand(name):
         return None
     contracts = sorted(assets.ROOT.glob(f"policies/{name}/*/bundle/contract.json"))
     return read_json_object(contracts[0])["hand"] if contracts else None
 
 
 @cache
-def _limits(name: str) -> dict[str, dict[str, tuple[int, float]]]:
-    """Return per joint the limits under the keys of the contract; sign +1: upper limits, -1: lower limits."""
-    text: dict[str, Any] = read_yaml(assets.path(f"hands/{name}/hand.yaml"))
-    return {joint: _joint_limits(text["actuation"], row or {}) for joint, row in text["joints"].items()}
+def _limits(file: Path) -> tuple[str, dict[str, dict[str, tuple[int, float]]]]:
+    """Return the name in a hand.yaml, and per joint the limits under the keys of the contract.
+
+    Sign +1: upper limits, -1: lower limits.
+    """
+    with reading(file, "description of a hand"):
+        text: dict[str, Any] = read_yaml(file)
+        joints = {joint: _joint_limits(text["actuation"], row or {}) for joint, row in text["joints"].items()}
+        return str(text["name"]), joints
 
 
 def _joint_limits(actuation: dict[str, Any], row: dict[str, Any]) -> dict[str, tuple[int, float]]:

@@ -9,8 +9,9 @@ Everything has a leading batch dimension or none; a robot has none.
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,6 +29,8 @@ TOLERANCE = 1e-5
 """Largest difference from a recorded output [rad, m or 1]."""
 STEP_LIMIT_S, BATCH_LIMIT_S = 1.0, 10.0
 """Longest time of a step of the graph for one robot, and for a batch [s]; a graph may hold a loop without an end."""
+MAX_MEMORY_BYTES = 2**31
+"""Most memory of the tensors of all graphs of a process; a graph may ask for any size."""
 MAX_GOLDEN = 4096
 """Largest number of recorded steps."""
 PLAN_FIELDS = {
@@ -130,14 +133,19 @@ class Policy:
 
     @classmethod
     def load(
-        cls, folder: str | Path, joint_names: Sequence[str] | None = None, public_key: str | Path | None = None
+        cls,
+        folder: str | Path,
+        joint_names: Sequence[str] | None = None,
+        public_key: str | Path | None = None,
+        hand_file: str | Path | None = None,
     ) -> Self:
         """Return the policy of a bundle after a replay of its recorded outputs.
 
-        Raises BundleError with the reason if the bundle is invalid or an output differs, and, where a `public_key` (PEM
-        file) is given, if its owner has not signed the bundle.
+        `hand_file`: hand.yaml with the limits of a hand that is not in assets/hands. Raises BundleError with the reason
+        if the bundle is invalid or an output differs, and, where a `public_key` (PEM file) is given, if its owner has
+        not signed the bundle.
         """
-        bundle = read_bundle(folder, joint_names, public_key)
+        bundle = read_bundle(folder, joint_names, public_key, hand_file)
         policy = cls(bundle.contract, _session(folder, bundle))
         policy._replay(folder, bundle)
         return policy
@@ -363,22 +371,44 @@ def _recorded(file: Path, bundle: Bundle) -> tuple[dict[str, Array], dict[str, A
     return inputs, {name: golden[f"out/{name}"] for name in graph.outputs}
 
 
+@cache
+def _limit_memory() -> None:
+    """Bound the memory of the sessions of this process that use the common allocator."""
+    info = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    default = -1  # of onnxruntime
+    limits = {"max_mem": MAX_MEMORY_BYTES, "arena_extend_strategy": 1}  # 1: as much as is asked for
+    limits |= {"initial_chunk_size_bytes": default, "max_dead_bytes_per_chunk": default}
+    with suppress(Exception):  # another package has registered its allocator; onnxruntime's class has no public base
+        onnxruntime.create_and_register_allocator(info, onnxruntime.OrtArenaCfg(limits))
+
+
 def _session(folder: str | Path, bundle: Bundle) -> onnxruntime.InferenceSession:
-    """Return a session with one thread that does not spin: the control loop shares its core."""
+    """Return a session with one thread that does not spin: the control loop shares its core.
+
+    Loading and each step have a time limit, and all sessions of the process a common limit of memory.
+    """
+    _limit_memory()
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 4  # errors are raised; printed as well they fill the terminal
-    cancel = partial(options.set_load_cancellation_flag, True)
-    try:  # operators of constants run in steps, which have a time limit; folded they would run here, without one
+    cancelled: list[bool] = []
+
+    def cancel() -> None:
+        cancelled.append(True)
+        options.set_load_cancellation_flag(True)
+
+    try:  # one operator of constants cannot be cancelled where it is folded; a step of the replay is abandoned
         with time_limit(BATCH_LIMIT_S, cancel):
             session = onnxruntime.InferenceSession(
                 bundle.graph, options, ["CPUExecutionProvider"], disabled_optimizers=["ConstantFolding"]
             )
     except Exception as error:  # onnxruntime's own classes have no public base
-        raise BundleError(
-            f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {one_line(error, 300)}"
-        ) from error
+        why = f"loading it took longer than {BATCH_LIMIT_S:g} s" if cancelled else one_line(error, 300)
+        raise BundleError(f"{Path(folder) / GRAPH} is not a graph that onnxruntime runs: {why}") from error
     graph = bundle.contract.graph
     for kind, stated, found in (
         ("inputs", list(graph.inputs), [item.name for item in session.get_inputs()]),

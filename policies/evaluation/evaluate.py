@@ -78,6 +78,7 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
         if cfg.videos:
             log.info("rendering videos: up to %d of successes, %d of failures", cfg.videos, cfg.videos)
             record_videos(cfg, hand, library, outcomes, run.path / "videos")
+        run.check_place()
         print(f"report: {html_report.write_report(run.path)}")
     return result
 
@@ -120,6 +121,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
             run.check_inputs()  # the policy was read again
             for block in blocks:
                 outcomes = play(task, policy, block.trials, cfg.attempts)[: len(plan.requested(block))]
+                run.check_place()
                 log_of_blocks.append(block)
                 store.append([asdict(outcome) for outcome in outcomes])
                 stored += outcomes

@@ -79,6 +79,7 @@ def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, run: Run) -> tuple[list
     log_resumed(done, total)
     with Progress(total, "evaluate", done) as progress:
         for block, rows in _spread(cfg, library, todo) if todo else ():
+            run.check_place()
             log_of_blocks.append(block)
             fresh = [row for row in rows if (row["disturbance"], row["trial"]) not in known]
             store.append(fresh)
@@ -91,7 +92,7 @@ def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, run: Run) -> tuple[list
             f"{counted(len(missing), 'block')} of trials missing in {store.folder}: run the same command again"
         )
     outcomes = plan.select(stored)
-    JsonLinesStore(run.path / "trials.jsonl").rewrite(outcomes)
+    JsonLinesStore(run.file("trials.jsonl")).rewrite(outcomes)
     return outcomes, simulated
 
 

@@ -28,6 +28,8 @@ from dexgrasp.utils.text import comma_separated, counted, shown
 
 log = logging.getLogger("dexgrasp")
 
+REPORT = "report.html"
+"""Report of a run, in its folder."""
 Success = Callable[[Outcome], bool]
 
 
@@ -51,18 +53,31 @@ def report(cfg: ReportCfg) -> Path:
         raise ValueError("report needs the run directory of an evaluation: dexgrasp report RUN [RUN ...]")
     if twice := [name for name, count in Counter(Path(name).resolve() for name in cfg.runs).items() if count > 1]:
         log.warning("%s is given more than once: its differences to itself say nothing", twice[0])
+    _refuse_report_of_another(cfg)
     out = claim_file(cfg.out) if cfg.out else None
     runs = [StoredRun.read(name) for name in cfg.runs]
     for run in runs:
         print(f"{run.path}: {_rate(run)}")
     if len(runs) == 1:
-        path = _report_one(runs[0], out or runs[0].path / "report.html")
+        path = _report_one(runs[0], out or runs[0].path / REPORT)
     else:
         for text in _warnings(runs):
             log.warning(text)
-        path = write_comparison(runs, out or default_path("report") / "report.html")
+        path = write_comparison(runs, out or default_path("report") / REPORT)
     print(f"report: {path}")
     return path
+
+
+def _refuse_report_of_another(cfg: ReportCfg) -> None:
+    """Raise ValueError where out= is the report.html of a run that is not the only one reported."""
+    path = Path(cfg.out).resolve()
+    owner = path.parent
+    if not (cfg.out and path.name == REPORT and (owner / "run.json").exists()):
+        return
+    if [Path(name).resolve() for name in cfg.runs] != [owner]:
+        raise ValueError(
+            f"out={cfg.out} is the report of the run {owner} itself: choose another out=, as {owner.parent / REPORT}"
+        )
 
 
 def _report_one(run: StoredRun, path: Path) -> Path:

@@ -40,17 +40,17 @@ class Access:
     def refusal(self, path: str, hosts: Sequence[str], origins: Sequence[str]) -> str:
         """Return why a request is refused, or an empty text.
 
-        `hosts`, `origins`: values of the headers Host and Origin. A browser states the page that asks as Origin; a page
-        whose name was pointed at this machine shows in Host.
+        `hosts`, `origins`: values of the headers Host and Origin. A browser states the page that asks as Origin, which
+        must be the viewer's own: a server on another port of this machine is another site. A page whose name was
+        pointed at this machine shows in Host.
         """
         if self.token and not compare_digest(self._first_part(path).encode(), self.token.encode()):
             return "this viewer is opened by the address that it has printed, with its token"
         if len(hosts) != 1 or len(origins) > 1:
             return "a request needs one Host and at most one Origin"
-        host = _name(f"//{hosts[0]}")
-        if not self.token and not is_loopback(host):
+        if not self.token and not is_loopback(_name(f"//{hosts[0]}")):
             return f"host {hosts[0]!r} is not this machine"
-        if origins and not (is_loopback(origin := _name(origins[0])) or (origin and origin == host)):
+        if origins and origins[0].lower() not in {f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")}:
             return f"a page of {origins[0]!r} must not use this viewer"
         return ""
 

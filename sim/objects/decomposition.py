@@ -17,8 +17,8 @@ from manifold3d import Error, Manifold, Mesh
 from scipy.spatial import ConvexHull
 
 from dexgrasp.sim.objects.library import MAX_PIECES
-from dexgrasp.sim.objects.mesh_files import mass_properties
-from dexgrasp.sim.objects.model_builder import hull_volume, sphere_directions
+from dexgrasp.sim.objects.mesh_files import mass_properties, sphere_directions
+from dexgrasp.sim.objects.model_builder import hull_volume
 
 TARGET_RATIO = 1.05
 """Hull volume / mesh volume at which no more cuts are made: every piece costs simulation time."""

@@ -28,12 +28,12 @@ from dexgrasp.sim.objects.mesh_files import (
     UNITS_M,
     MeshFileError,
     SurfaceFacts,
+    compare_surfaces,
     file_doubt,
     find_meshes,
     group_same,
     guess_unit,
     is_rough,
-    same_surface,
     shown_name,
     states_metres,
     surface_facts,
@@ -51,7 +51,7 @@ T = TypeVar("T")
 Record = dict[str, Any]
 """Outcome of a task as plain values."""
 
-VERSION = 3
+VERSION = 4
 """Raised when an import gives other objects than before, so that old caches are not used."""
 LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0, clock_s=240.0)
 """Limits of each mesh; one that exceeds them is refused. Where others take half of each core, it may compute 120 s."""
@@ -92,6 +92,10 @@ class ImportReport:
     """Mesh files that include/exclude leave out."""
     stated: tuple[str, ...] = ()
     """Mesh files that were taken in the unit that their format states, the metre (glTF)."""
+    closed: Mapping[str, str] = field(default_factory=dict)
+    """Mesh file, relative to the folder -> number and size of its holes that were closed."""
+    alike: Mapping[str, str] = field(default_factory=dict)
+    """Mesh file that may be the same thing as another one -> that file."""
 
     def summary(self) -> str:
         """Return lines for a person: counts, unit, sizes, volume ratio, files left out, each refusal."""
@@ -115,6 +119,14 @@ class ImportReport:
         if self.left_out:
             lines.append(f"{counted(len(self.left_out), 'file')} left out: the thing is taken from another file:")
             lines += _few_lines([f"{file}: as {taken}" for file, taken in self.left_out.items()])
+        if self.alike:
+            lines.append(f"{counted(len(self.alike), 'file')} may be of a thing that is counted already:")
+            lines += _few_lines(
+                [f"{file}: of the size and shape of {other}, or its mirror image" for file, other in self.alike.items()]
+            )
+        if self.closed:
+            lines.append(f"holes were closed in {counted(len(self.closed), 'mesh', 'meshes')}:")
+            lines += _few_lines([f"{file}: {holes}" for file, holes in self.closed.items()])
         lines.append(f"{counted(len(self.refused), 'mesh', 'meshes')} refused" + (":" if self.refused else ""))
         return "\n".join(lines + _few_lines([f"{file}: {reason}" for file, reason in self.refused.items()]))
 
@@ -220,10 +232,14 @@ def import_meshes(
         refused |= unit.refused
         readable = [file for file in readable if file.source not in refused]
         scales = {source: unit.factor(source) for source in facts}
-        things = _named(_groups(readable, facts, scales, cache) if one_per_thing else [[file] for file in readable])
+        alike: dict[str, str] = {}
+        groups = _groups(readable, facts, scales, cache, alike) if one_per_thing else [[file] for file in readable]
+        things = _named(groups)
         if settings.size is not None:
             scales = {source: settings.size / facts[source].longest for source in facts}
-        entries, left_out = _import_things(things, scales, settings, out, cache, refused)
+        closed: dict[str, str] = {}
+        entries, left_out = _import_things(things, scales, settings, out, cache, refused, closed)
+        alike = {file: other for file, other in alike.items() if not {file, other} & {*refused, *left_out}}
         if not entries:
             reasons = "; ".join(f"{file}: {reason}" for file, reason in list(refused.items())[:5])
             raise ValueError(f"none of {counted(len(found), 'mesh', 'meshes')} could be imported: {reasons}")
@@ -235,6 +251,8 @@ def import_meshes(
             "settings": asdict(settings),
             "refused": refused,
             "left_out": left_out,
+            "closed": closed,
+            "alike": alike,
         }
         option = f"size={settings.size:g} " if unit.scale is None else f"scale={unit.scale:g} "
         command = f"dexgrasp objects import DIR {'' if unit.stated else option}out=LIB"
@@ -251,6 +269,8 @@ def import_meshes(
         doubtful=unit.doubtful,
         not_selected=listing.not_selected,
         stated=unit.stated,
+        closed=closed,
+        alike=alike,
     )
 
 
@@ -264,7 +284,8 @@ def import_to_cache(folder: Path) -> ObjectLibrary:
     if (known := _imported.get(out)) and known[0] == state and (out / MANIFEST).is_file():
         return known[1]
     report = import_meshes(folder, out)
-    log.log(logging.WARNING if report.refused or report.doubt or report.doubtful else logging.INFO, report.summary())
+    doubts = (report.refused, report.doubt, report.doubtful, report.closed, report.alike)
+    log.log(logging.WARNING if any(doubts) else logging.INFO, report.summary())
     _imported[out] = state, report.library
     return report.library
 
@@ -391,9 +412,16 @@ def _facts_record(path: Path) -> Record:
 
 
 def _groups(
-    found: Sequence[_File], facts: Mapping[str, SurfaceFacts], scales: Mapping[str, float], cache: _RecordCache
+    found: Sequence[_File],
+    facts: Mapping[str, SurfaceFacts],
+    scales: Mapping[str, float],
+    cache: _RecordCache,
+    alike: dict[str, str],
 ) -> list[list[_File]]:
-    """Return the files of each thing, best first. `scales`: factor of each file to a common unit."""
+    """Return the files of each thing, best first. `scales`: factor of each file to a common unit.
+
+    A file that may be of another's thing is noted in `alike`, with that file.
+    """
     things = [thing_of(file.source) for file in found]
 
     def compare(pairs: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bool]:
@@ -405,6 +433,7 @@ def _groups(
             items[key] = _Pair(first=found[i].path, second=found[j].path, variants=variants, ratio=ratio)
             sources[key] = found[i].source
         records = cache.records(_same_record, items, sources, "compare")
+        alike.update({found[i].source: found[j].source for (i, j), key in keys.items() if records[key].get("alike")})
         return {pair: records[key].get("same", False) for pair, key in keys.items()}
 
     groups = group_same([facts[file.source].scaled(scales[file.source]) for file in found], things, compare)
@@ -416,7 +445,8 @@ def _groups(
 
 
 def _same_record(pair: _Pair) -> Record:
-    return {"same": same_surface(pair.first, pair.second, pair.variants, pair.ratio)}
+    found = compare_surfaces(pair.first, pair.second, pair.variants, pair.ratio)
+    return {"same": found == "same", "alike": found == "alike"}
 
 
 def _named(groups: Sequence[list[_File]]) -> list[_Thing]:
@@ -458,7 +488,7 @@ def _unit(
     if not others:
         return _Unit("stated", 1.0, stated=stated)
     alike = dict.fromkeys((file.source for file in others), 1.0)
-    groups = [[file] for file in others] if cache is None else _groups(others, facts, alike, cache)
+    groups = [[file] for file in others] if cache is None else _groups(others, facts, alike, cache, {})
     longest = [facts[group[0].source].longest for group in groups]
     try:
         unit = guess_unit(longest)
@@ -478,8 +508,11 @@ def _import_things(
     out: Path,
     cache: _RecordCache,
     refused: dict[str, str],
+    closed: dict[str, str],
 ) -> tuple[list[ObjectEntry], dict[str, str]]:
     """Return the rows of the objects, and the files left out with the file taken instead.
+
+    Refused files and closed holes are noted in `refused` and `closed`, by file.
 
     Where the best file of a thing is refused, the next one is tried.
     """
@@ -510,6 +543,7 @@ def _import_things(
             record, file = records[keys[thing.name]], thing.files[number]
             if "refused" not in record:
                 rows[thing.name] = entry_from_dict(record["entry"])
+                closed |= {file.source: record["closed"]} if record["closed"] else {}
                 left_out |= {other.source: file.source for other in thing.files[number + 1 :]}
             else:
                 refused[file.source] = record["refused"]
@@ -527,8 +561,9 @@ def _object_record(job: _Job) -> Record:
     """Import one mesh, write its object and return the manifest row."""
     from dexgrasp.sim.objects.model_builder import make_entry
 
-    model = model_from_mesh(job.path, job.name, job.scale, job.settings)
+    model, closed = model_from_mesh(job.path, job.name, job.scale, job.settings)
     data = model.to_bytes()
     file = f"objects/{job.name}.npz"
     files.write_bytes(job.out / file, data)
-    return {"entry": asdict(make_entry(model, file, data, source=job.source))}
+    entry = asdict(make_entry(model, file, data, source=job.source))
+    return {"entry": entry, "closed": str(closed) if closed.count else ""}

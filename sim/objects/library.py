@@ -25,11 +25,20 @@ from dexgrasp.sim.objects.mesh_files import (
     check_mass_properties,
     check_pieces,
     check_rest,
+    check_samples,
     mass_properties,
 )
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
-from dexgrasp.utils.readers import HEAD_BYTES, foreign_file, foreign_kind, parse_json, read_json_object, regular_bytes
+from dexgrasp.utils.readers import (
+    HEAD_BYTES,
+    foreign_file,
+    foreign_kind,
+    parse_json,
+    parse_npz,
+    read_json_object,
+    regular_bytes,
+)
 from dexgrasp.utils.text import comma_separated, counted, did_you_mean, one_line, safe_name, shown
 
 PIECE_POINTS = 64
@@ -278,6 +287,7 @@ class ObjectModel:
         self._check_physics()
         check_mass_properties(self.mass_properties, float(self.extents.max()), self.mass, self.inertia)
         check_pieces(self.vertices, self.pieces, self.points)
+        check_samples(self.vertices, self.faces, self.points, self.normals)
         check_rest(self.pieces, self.rest_height, self.rest_quat)
 
     def upright(self, tilt_rad: float = UPRIGHT_RAD) -> "ObjectModel":
@@ -327,10 +337,7 @@ class ObjectModel:
         `name`: origin of the bytes, for the message.
         """
         try:
-            with zipfile.ZipFile(io.BytesIO(data)) as archive:
-                _check_members(archive)
-                arrays = {key: _read_array(archive, key, kind.dtype) for key, kind in _ARRAYS.items()}
-                meta = bytes(_read_array(archive, "meta", np.uint8))
+            arrays, meta = _typed(parse_npz(data, MAX_FILE_BYTES))
             scalars = build(_Scalars, parse_json(meta, "meta"), "meta")
             model = ObjectModel(**asdict(scalars), **arrays)  # pyright: ignore[reportArgumentType]
             model.check()
@@ -363,27 +370,14 @@ class _Scalars:
     proportion: float = 0.0
 
 
-def _check_members(archive: zipfile.ZipFile) -> None:
-    """Raise ValueError unless an archive holds the expected arrays, of a bounded size."""
-    names, wanted = sorted(archive.namelist()), sorted(f"{key}.npy" for key in (*_ARRAYS, "meta"))
-    if names != wanted:
-        raise ValueError(f"expected the arrays {comma_separated(wanted)}, got {comma_separated(names[:20])}")
-    size = sum(member.file_size for member in archive.infolist())
-    if size > MAX_FILE_BYTES:
-        raise ValueError(f"its arrays hold {size} bytes, at most {MAX_FILE_BYTES}")
-
-
-def _read_array(archive: zipfile.ZipFile, key: str, dtype: type) -> np.ndarray:
-    """Return an array whose header agrees with its bytes: NumPy would reserve what the header asks for."""
-    member = io.BytesIO(archive.read(f"{key}.npy"))
-    if np.lib.format.read_magic(member) != (1, 0):
-        raise ValueError(f"{key} has an unknown version of the npy format")
-    shape, is_fortran, stored = np.lib.format.read_array_header_1_0(member)
-    content = member.read()
-    if stored != dtype or is_fortran:
-        raise ValueError(f"{key} must be {np.dtype(dtype)} in C order, got {stored}")
-    array = np.frombuffer(bytearray(content), dtype)
-    return array.reshape(shape)
+def _typed(arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], bytes]:
+    """Return the arrays of an object file and its words; raise ValueError for another set or type of arrays."""
+    if set(arrays) != {*_ARRAYS, "meta"}:
+        raise ValueError(f"expected the arrays {comma_separated([*_ARRAYS, 'meta'])}, got {comma_separated(arrays)}")
+    for key, dtype in {**{key: kind.dtype for key, kind in _ARRAYS.items()}, "meta": np.uint8}.items():
+        if arrays[key].dtype != dtype:
+            raise ValueError(f"{key} must be {np.dtype(dtype)}, got {arrays[key].dtype}")
+    return {key: arrays[key] for key in _ARRAYS}, arrays["meta"].tobytes()
 
 
 def _read_inside(folder: Path, file: str) -> bytes:

@@ -12,7 +12,9 @@ from dexgrasp.sim.objects.mesh_files import (
     LONGEST_M,
     MAX_FACES,
     MIN_LONGEST_M,
+    ClosedHoles,
     MeshFileError,
+    close_holes,
     fitting_units,
     mass_properties,
     read_surface,
@@ -27,6 +29,8 @@ Surface = tuple[np.ndarray, np.ndarray]
 THINNEST_M = 0.004
 """Smallest shortest side of the tightest box; beneath it a mesh is a sheet."""
 
+ROUGHEST_M = 1e-4
+"""Coarsest rounding of coordinates; the finest details that the hand feels are of a few tenths of a millimetre."""
 MOST_BODIES = 256
 """Most bodies of a mesh that do not touch; the decomposition of a few hundred takes minutes."""
 
@@ -51,8 +55,8 @@ def read_mesh(path: Path, merge: bool = True) -> "trimesh.Trimesh":
     return trimesh.Trimesh(vertices, faces, process=merge)
 
 
-def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> list[Surface]:
-    """Return the closed parts of a mesh [m], faces outward.
+def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> tuple[list[Surface], ClosedHoles]:
+    """Return the closed parts of a mesh [m], faces outward, and the holes that were closed.
 
     Raise RefusedMeshError, with the reason, where there are none.
 
@@ -61,35 +65,44 @@ def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> l
     mesh = mesh.copy()
     mesh.apply_scale(scale)
     _check_thickness(mesh)
-    bodies = mesh.split(only_watertight=False) if apart else [mesh]
-    solids = [solid for body in bodies for solid in _solids(body)]
+    bodies = mesh.split(only_watertight=False, repair=False) if apart else [mesh]
+    closed = ClosedHoles()
+    solids: list[trimesh.Trimesh] = []
+    for body in bodies:
+        found, holes = _solids(body)
+        solids, closed = solids + found, closed.merged(holes)
     parts: list[Surface] = [(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12]
     if not parts:
         raise RefusedMeshError("empty: the surface encloses no volume")
-    return parts
+    return parts, closed
 
 
-def _solids(mesh: "trimesh.Trimesh") -> "list[trimesh.Trimesh]":
-    mesh = _repaired(mesh)
-    bodies = [mesh] if mesh.is_watertight else list(mesh.split(only_watertight=False))
+def _solids(mesh: "trimesh.Trimesh") -> "tuple[list[trimesh.Trimesh], ClosedHoles]":
+    mesh, closed = _repaired(mesh)
+    bodies = [mesh] if mesh.is_watertight else list(mesh.split(only_watertight=False, repair=False))
     if not bodies or not all(body.is_watertight for body in bodies):  # bodies that touch share edges of four faces
         edges = np.unique(mesh.edges_sorted, axis=0, return_counts=True)[1]
         open_edges = int((edges != 2).sum())
         raise RefusedMeshError(f"not closed: {open_edges} of {len(edges)} edges do not join two faces")
-    parts = [part for body in bodies for part in body.split(only_watertight=True)]
-    return [part if part.volume > 0 else _inverted(part) for part in parts]
+    parts = [part for body in bodies for part in body.split(only_watertight=True, repair=False)]
+    if not all(part.is_winding_consistent for part in parts):
+        raise RefusedMeshError("not a solid: its surface has no inside and outside, as a Klein bottle")
+    return [part if part.volume > 0 else _inverted(part) for part in parts], closed
 
 
-def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> ObjectModel:
-    """Return the object of one mesh file; raise RefusedMeshError where the mesh is unusable."""
+def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> tuple[ObjectModel, ClosedHoles]:
+    """Return the object of one mesh file, and the holes of the mesh that were closed.
+
+    Raise RefusedMeshError where the mesh is unusable.
+    """
     from dexgrasp.sim.objects.decomposition import are_convex, decompose, merge_convex_parts
     from dexgrasp.sim.objects.model_builder import assemble
 
     apart = settings.decomposition == "parts"
-    mesh = read_mesh(path, merge=not apart)
+    mesh = _near_origin(read_mesh(path, merge=not apart), scale)
     is_stated = states_metres(path) and settings.factor is None and settings.size is None
     _check_longest(float(mesh.extents.max()), scale, is_stated)
-    parts = clean_parts(mesh, scale, apart)
+    parts, closed = clean_parts(mesh, scale, apart)
     vertices, faces = _united(parts)
     _check_bodies(len(parts), vertices, faces)
     volume = mass_properties(vertices, faces)[0]
@@ -112,7 +125,7 @@ def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSetting
             rng=rng,
         )
         model.check()
-        return model
+        return model, closed
     except (ValueError, RuntimeError) as error:
         raise RefusedMeshError(f"unusable: {error}") from error
 
@@ -158,8 +171,30 @@ def _check_bodies(parts: int, vertices: np.ndarray, faces: np.ndarray) -> None:
         )
 
 
-def _repaired(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
+def _near_origin(mesh: "trimesh.Trimesh", scale: float) -> "trimesh.Trimesh":
+    """Return a mesh that lies far from its origin moved to it: integrals about a far point lose all their digits.
+
+    Raise RefusedMeshError where the coordinates are numbers of single precision, too far away for a shape. `scale`:
+    factor to metres.
+    """
+    middle = mesh.bounds.mean(axis=0)
+    if np.abs(middle).max() <= mesh.extents.max():  # near enough; not moved, the result stays the same bit by bit
+        return mesh
+    single = mesh.vertices.astype(np.float32)
+    step_m = float(np.spacing(np.abs(single).max())) * scale
+    if step_m > ROUGHEST_M and (single == mesh.vertices).all():
+        raise RefusedMeshError(
+            f"too far from its origin: at {np.abs(middle).max() * scale:.4g} m its coordinates, of single precision, "
+            f"are rounded to {1000 * step_m:.2g} mm; move it to the origin in the program that made it"
+        )
+    mesh.apply_translation(-middle)
+    return mesh
+
+
+def _repaired(mesh: "trimesh.Trimesh") -> "tuple[trimesh.Trimesh, ClosedHoles]":
     """Merge doubled vertices, drop doubled and flat faces, close small holes, turn faces outward.
+
+    Raise RefusedMeshError for holes that are openings of the body.
 
     A closed mesh that this would open, because a flat face joins others, keeps its faces.
     """
@@ -169,12 +204,18 @@ def _repaired(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":
     merged = mesh.copy()
     mesh.update_faces(mesh.nondegenerate_faces() & mesh.unique_faces())
     mesh.remove_unreferenced_vertices()
-    if not mesh.is_watertight:
-        trimesh.repair.fill_holes(mesh)
+    closed = ClosedHoles()
     if merged.is_watertight and not mesh.is_watertight:
         mesh = merged
+    elif not mesh.is_watertight:
+        trimesh.repair.fix_winding(mesh)
+        try:
+            patches, closed = close_holes(np.asarray(mesh.vertices, float), np.asarray(mesh.faces, np.int64))
+        except MeshFileError as error:
+            raise RefusedMeshError(str(error)) from error
+        mesh = trimesh.Trimesh(mesh.vertices, np.concatenate([mesh.faces, patches]), process=False)
     trimesh.repair.fix_normals(mesh, multibody=True)
-    return mesh
+    return mesh, closed
 
 
 def _inverted(mesh: "trimesh.Trimesh") -> "trimesh.Trimesh":

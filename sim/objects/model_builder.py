@@ -11,7 +11,7 @@ from scipy.spatial import ConvexHull, QhullError
 
 from dexgrasp.sim.objects import resting_poses
 from dexgrasp.sim.objects.library import HAND_OPENING_M, PIECE_POINTS, SURFACE_POINTS, ObjectEntry, ObjectModel
-from dexgrasp.sim.objects.mesh_files import mass_properties
+from dexgrasp.sim.objects.mesh_files import mass_properties, sphere_directions
 
 ROUNDING_M = 0.6e-3
 """Radius of the ball that rounds each piece: it keeps all support points distinct and on the hull."""
@@ -23,14 +23,6 @@ MIN_SCALE = 0.25
 """A piece thinner than the ball's diameter keeps this share of its own thickness."""
 GRID_M = 2.0**-17
 """Coordinates are rounded to this grid (7.6 micrometres): files compress to half the size."""
-
-
-def sphere_directions(count: int) -> np.ndarray:
-    """Return (count, 3) unit vectors of the Fibonacci lattice, evenly spread over the sphere."""
-    i = np.arange(count) + 0.5
-    polar = np.arccos(1 - 2 * i / count)
-    azimuth = np.pi * (1 + 5**0.5) * i
-    return np.stack([np.cos(azimuth) * np.sin(polar), np.sin(azimuth) * np.sin(polar), np.cos(polar)], axis=1)
 
 
 _DIRECTIONS = sphere_directions(PIECE_POINTS)

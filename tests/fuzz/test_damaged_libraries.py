@@ -199,6 +199,18 @@ def test_a_wrong_manifest_is_refused_by_file_and_key(tmp_path, tree, said):
         [found[name] for name in found]
 
 
+BAD_HASHES = ["", "0" * 63, "0" * 65, "g" * 64, " " * 64, "0x" + "0" * 62, ROW["sha256"].upper(), ROW["sha256"] + " "]
+
+
+@pytest.mark.parametrize("stated", [*BAD_HASHES, "0" * 64, None, 0, [], [ROW["sha256"]]], ids=str)
+def test_a_hash_that_is_none_is_refused_wherever_a_library_states_one(tmp_path, stated):
+    for tree in (row(sha256=stated), {**TREE, "objects": [ROW, {**ROW, "name": "other", "sha256": stated}]}):
+        write(tmp_path / "lib", tree)
+        with pytest.raises(ValueError, match=r"manifest\.json: .*sha256|box\.npz: contents differ from the .* sha256"):
+            found = open_library(tmp_path / "lib")
+            found["other" if "other" in found else ROW["name"]]
+
+
 def _turned(inertia):
     """Return an inertia with its principal axes turned by 30 degrees about x and y."""
     c, s = np.sqrt(3) / 2, 0.5
@@ -222,9 +234,17 @@ def _moved(keys):
         ({"inertia": lambda i: -i}, "principal moments positive"),
         ({"inertia": _turned}, "inertia is turned against the mesh: it is .*, expected"),
         (_moved(["vertices", "pieces", "points"]), "have their centre of mass at 0.2, .* m, expected at the origin"),
-        (_moved(["pieces"]), "pieces lie in .* m, expected the mesh's"),
-        ({"pieces": lambda p: p / 2}, "pieces lie in .* m, expected the mesh's"),
-        ({"points": lambda p: 2 * p}, "points lie in .* m, expected the mesh's"),
+        (_moved(["pieces"]), "pieces reach .* m in the direction .*, expected the mesh's"),
+        ({"pieces": lambda p: p / 2}, "pieces reach .* m in the direction .*, expected the mesh's"),
+        ({"pieces": lambda p: p[..., [1, 2, 0]]}, "pieces reach .* m in the direction .*, expected the mesh's"),
+        ({"points": lambda p: 2 * p}, "points reach .* m in the direction .*, expected the mesh's"),
+        ({"points": lambda p: p[:, [2, 0, 1]]}, "points reach .* m|normals: .* of 1024 samples lie in no face"),
+        ({"points": lambda p: 0.9 * p}, "normals: .* of 1024 samples lie in no face with this outward normal"),
+        ({"normals": lambda n: -n}, "normals: 1024 of 1024 samples lie in no face with this outward normal"),
+        ({"normals": lambda n: np.where(np.arange(1024)[:, None] == 7, -n, n)}, "normals: 1 of 1024 samples"),
+        ({"normals": lambda n: n[:, [1, 2, 0]]}, "normals: .* of 1024 samples lie in no face"),
+        ({"normals": lambda n: n[::-1]}, "normals: .* of 1024 samples lie in no face"),
+        ({"normals": lambda n: 1.05 * n}, "normals must have length 1"),
         ({"vertices": lambda v: 1.1 * v}, "inertia has the principal moments"),
         ({"faces": lambda f: f[:, ::-1]}, "faces enclose a volume of -.* m.3, expected a closed mesh"),
         ({"rest_height": lambda h: h + 0.05}, r"rest_height is .* m, expected .* within 0\.0001"),
@@ -232,7 +252,7 @@ def _moved(keys):
         ({"meta": {"mass": -0.1}}, "mass"),
         ({"meta": {"mass": 1e-5}}, "mass 1e-05 kg of .* expected"),
     ],
-    ids=range(15),
+    ids=range(23),
 )
 def test_impossible_physics_is_refused_though_all_hashes_are_right(tmp_path, changes, said):
     changes = dict(changes)
@@ -244,6 +264,63 @@ def test_impossible_physics_is_refused_though_all_hashes_are_right(tmp_path, cha
     with pytest.raises(ValueError, match=said) as refusal:
         open_library(tmp_path / "lib")[ROW["name"]]
     assert "box.npz" in str(refusal.value) and ROW["name"] in str(refusal.value)
+
+
+def entry(array, version=(1, 0), order="C", byte_order="="):
+    """The bytes of an .npy entry of a version of the format, order of axes and byte order."""
+    body = io.BytesIO()
+    values = np.asarray(array, array.dtype.newbyteorder(byte_order), order=order)
+    np.lib.format.write_array(body, values, version)
+    return body.getvalue()
+
+
+WRITTEN = {
+    "version 2": {"version": (2, 0)},
+    "version 3": {"version": (3, 0)},
+    "Fortran order": {"order": "F"},
+    "big-endian": {"byte_order": ">"},
+    "all of them": {"version": (3, 0), "order": "F", "byte_order": ">"},
+}
+
+
+def packed(entries):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_an_array_means_what_its_header_says(kind):
+    data = packed({f"{key}.npy": entry(array, **WRITTEN[kind]) for key, array in ARRAYS.items()})
+    read, expected = library.ObjectModel.from_bytes(data), MODEL
+    for key in library._ARRAYS:
+        np.testing.assert_array_equal(getattr(read, key), getattr(expected, key))
+        assert getattr(read, key).dtype.isnative and getattr(read, key).flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"normals.npy": entry(ARRAYS["normals"].astype(object))}, "expected numbers or truth values, got object"),
+        ({"normals.npy": entry(ARRAYS["normals"].astype("U4"))}, "expected numbers or truth values, got <U4"),
+        ({"normals.npy": entry(ARRAYS["normals"].astype(complex))}, "expected numbers or truth values, got complex"),
+        ({"normals.npy": entry(np.zeros(1024, [("x", "<f4", 3)]))}, "expected numbers or truth values, got "),
+        ({"normals.npy": entry(ARRAYS["normals"].astype("m8[s]"))}, "expected numbers or truth values, got timedelta"),
+        ({"normals.npy": entry(ARRAYS["normals"].astype(float))}, "normals must be float32, got float64"),
+        ({"faces.npy": entry(ARRAYS["faces"].astype(np.uint32))}, "faces must be int32, got uint32"),
+        ({"normals.npy": entry(ARRAYS["normals"])[:-1]}, "12287 bytes of values, its header states float32"),
+        ({"normals.npy": entry(ARRAYS["normals"]) + b"0"}, "12289 bytes of values, its header states float32"),
+        ({"normals.npy": b"\x93NUMPY\x04\x00" + entry(ARRAYS["normals"])[8:]}, "version .4, 0. of the format"),
+        ({"normals.NPY": entry(ARRAYS["normals"])}, "entry 'normals.NPY' is no .npy array"),
+        ({"more.npy": entry(ARRAYS["normals"])}, "expected the arrays vertices, .*, meta, got"),
+    ],
+)
+def test_an_array_of_another_kind_is_refused_with_what_is_expected(entries, said):
+    whole = {f"{key}.npy": entry(array) for key, array in ARRAYS.items()}
+    with pytest.raises(ValueError, match=f"object file is damaged: .*{said}"):
+        library.ObjectModel.from_bytes(packed(whole | entries))
 
 
 def test_links_out_pipes_and_absolute_paths_are_not_opened(tmp_path):

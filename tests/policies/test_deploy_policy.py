@@ -19,7 +19,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from dexgrasp import assets
+from dexgrasp.deploy import refuse_unknown_hand
 from dexgrasp.policies.benchmarks.deploy import BenchDeployCfg, measure, recorded
+from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.deploy import hand_limits
 from dexgrasp.policies.deploy.bundle import BundleError, contract_sha256, read_contract, sha256, write_contract
 from dexgrasp.policies.deploy.policy import Policy
 
@@ -334,8 +337,63 @@ def test_limits_beyond_those_of_the_hand_itself_are_refused_with_both_values(cop
     rewrite(copied, change)
     with pytest.raises(BundleError, match=message):
         read_contract(copied)
-    rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))  # a hand that nobody here knows
-    assert read_contract(copied).hand.name == "my_hand"
+
+
+def test_a_bundle_of_an_unknown_hand_says_that_it_sets_its_own_limits(copied, capsys):
+    rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))
+    said = "hand 'my_hand' is not known on this machine: joint ranges, speeds and torques are those that the bundle states"
+    for times in (1, 0):  # once per process
+        assert main(["bench", "deploy", f"policy={copied}", "steps=1", f"out={copied.parent / 'run'}"]) == 0
+        assert capsys.readouterr().err.count(said) == times
+    with pytest.raises(BundleError, match="hand 'my_hand' is not known on this machine, .* give the hand.yaml"):
+        refuse_unknown_hand(read_contract(copied), copied)
+
+
+def test_a_bundle_of_an_unknown_hand_is_compared_with_a_given_description(copied, tmp_path, caplog):
+    text = assets.path("hands/allegro/hand.yaml").read_text()
+    (tmp_path / "hand.yaml").write_text(text.replace("name: allegro", "name: my_hand"))
+    rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))
+    assert read_contract(copied, hand_file=tmp_path / "hand.yaml").hand.name == "my_hand"
+    assert "not known" not in caplog.text
+    for old, new, said in (
+        (
+            "speed_limit: 7.0",
+            "speed_limit: 1.0",
+            r"hand\.speed_limit_rad_s\[0\] \(ffj0\) is 7\.0, .*hand\.yaml allows 1\.0",
+        ),
+        ("name: my_hand", "name: other", "hand.name is 'my_hand', .*hand.yaml describes 'other'"),
+        ("ffj0:", "first:", "hand.joint_names are .*ffj0.*, .*hand.yaml has .*first"),
+        ("actuation:", "actuators:", "is damaged or no description of a hand: it lacks 'actuation'"),
+        ("range: [-0.47, 0.47]", "range: -0.47", "hand_file=.*other.yaml: .*no description of a hand"),
+    ):
+        (tmp_path / "other.yaml").write_text((tmp_path / "hand.yaml").read_text().replace(old, new))
+        hand_limits._limits.cache_clear()
+        with pytest.raises(
+            BundleError, match=said.replace("hand\\.yaml", "other\\.yaml").replace("hand.yaml", "other.yaml")
+        ):
+            read_contract(copied, hand_file=tmp_path / "other.yaml")
+    with pytest.raises(BundleError, match="hand_file=.*none.yaml: "):
+        read_contract(copied, hand_file=tmp_path / "none.yaml")
+
+
+BAD_HASHES = ["", "0" * 63, "0" * 65, "g" * 64, " " * 64, "0x" + "0" * 62, None, 0, [], ["0" * 64]]
+
+
+@pytest.mark.parametrize("stated", [*BAD_HASHES, str.upper, "{} ".format], ids=str)
+def test_a_hash_that_is_none_is_refused_wherever_a_bundle_states_one(copied, stated):
+    contract = json.loads((copied / "contract.json").read_text())
+    for name in ("golden.npz", "policy.onnx", "contract.json"):
+        changed = json.loads(json.dumps(contract))
+        right = contract["sha256"] if name == "contract.json" else contract["files"][name]
+        value = stated(right) if callable(stated) else stated
+        if name == "contract.json":
+            changed["sha256"] = value
+        else:
+            changed["files"][name] = value
+            changed["sha256"] = contract_sha256(changed)
+        (copied / "contract.json").write_text(json.dumps(changed))
+        with pytest.raises(BundleError, match=r"SHA-256|sha256|files"):
+            Policy.load(copied)
 
 
 @pytest.mark.parametrize(
@@ -513,6 +571,69 @@ def test_a_loop_that_begins_later_ends_its_step_and_leaves_the_state(copied, bun
     assert policy.step == 1
 
 
+def extend(folder, nodes, constants):
+    """Add operators to the graph; the last of them gives "zero", which is added to the last output."""
+    model = onnx.load(folder / "policy.onnx")
+    graph, last = model.graph, model.graph.output[-1].name
+    for node in graph.node:
+        node.output[:] = [f"{last}_before" if name == last else name for name in node.output]
+        node.input[:] = [f"{last}_before" if name == last else name for name in node.input]
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
+    cast = helper.make_node("CastLike", ["zero", f"{last}_before"], ["zero_like"])
+    graph.node.extend([*nodes, cast, helper.make_node("Add", [f"{last}_before", "zero_like"], [last])])
+    (folder / "policy.onnx").write_bytes(model.SerializeToString())
+    rewrite(folder, lambda contract: None)
+
+
+def test_a_graph_that_takes_too_long_to_load_is_refused_within_the_time_limit(copied, monkeypatch):
+    """20,000 operators in a row take about 2 s to load."""
+    monkeypatch.setattr("dexgrasp.policies.deploy.policy.BATCH_LIMIT_S", 0.3)
+    chain = [helper.make_node("Sin", [f"x{i}"], [f"x{i + 1}" if i < 19_999 else "zero"]) for i in range(20_000)]
+    extend(copied, chain, {"x0": np.zeros(1, np.float32)})
+    start_s = time.monotonic()
+    with pytest.raises(BundleError, match=r"policy\.onnx is not a graph .*: loading it took longer than 0\.3 s"):
+        Policy.load(copied)
+    assert time.monotonic() - start_s < 5.0
+
+
+EXPLODING = {
+    "a tensor of 4 TB": (
+        [
+            helper.make_node("ConstantOfShape", ["shape"], ["big"]),
+            helper.make_node("ReduceMax", ["big"], ["zero"], keepdims=0),
+        ],
+        {"shape": np.array([2**40])},
+    ),
+    "a tensor of 8 GB": (
+        [
+            helper.make_node("Expand", ["one", "shape"], ["big"]),
+            helper.make_node("ReduceMin", ["big"], ["zero"], keepdims=0),
+        ],
+        {"one": np.zeros(1, np.float64), "shape": np.array([2**15, 2**15])},
+    ),
+}
+"""Operators of constants: folded when a graph is loaded, they would take all memory before any limit holds."""
+
+
+def test_a_graph_that_explodes_is_refused_and_takes_no_memory(bundle, tmp_path):
+    folders = [shutil.copytree(bundle, tmp_path / name) for name in EXPLODING]
+    for name, folder in zip(EXPLODING, folders, strict=True):
+        extend(folder, *EXPLODING[name])
+    script = (
+        "import resource, sys; from dexgrasp.policies.deploy.policy import Policy\n"
+        "for folder in sys.argv[1:]:\n"
+        "  try: Policy.load(folder)\n"
+        "  except ValueError as error: print(type(error).__name__, error)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10)"
+    )
+    done = subprocess.run([sys.executable, "-c", script, *folders], capture_output=True, text=True, timeout=60)
+    *said, peak_mib = done.stdout.splitlines()
+    assert len(said) == len(folders) and int(peak_mib) < 1000
+    for line in said:
+        assert line.startswith("BundleError") and "policy.onnx: the recorded inputs do not fit the graph" in line
+        assert "a step of the policy's graph failed" in line
+
+
 def change_golden(folder, **changes):
     """Rewrite golden.npz with some arrays replaced (None: left out), and sign it again."""
     golden = dict(np.load(folder / "golden.npz")) | {name.replace("__", "/"): value for name, value in changes.items()}
@@ -528,7 +649,7 @@ def change_golden(folder, **changes):
         ("in__joint_pos", lambda old: old.astype(np.float32), "it is float32"),
         ("in__joint_pos", lambda old: old[:0], "1 to 4096 rows"),
         ("in__joint_pos", lambda old: np.array(1.0), "1 to 4096 rows"),
-        ("in__joint_pos", lambda old: np.full(old.shape, "x"), "it is <U1"),
+        ("in__joint_pos", lambda old: np.full(old.shape, "x"), "expected numbers or truth values, got <U1"),
         ("in__joint_pos", lambda old: old * np.nan, "differs from the recorded one by nan"),
         ("out__next_step", lambda old: old[:, None], "out/next_step must be int64"),
         ("out__grip", lambda old: old * np.nan, "'grip' differs from the recorded one by nan"),
@@ -546,7 +667,7 @@ def test_a_golden_file_that_unpacks_to_far_more_is_refused_unread(copied, monkey
     with zipfile.ZipFile(copied / "golden.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("in/step.npy", bytes(3 * 2**20))
     rewrite(copied, lambda contract: None)
-    with pytest.raises(BundleError, match="its arrays take 3 MiB, at most 1 are read"):
+    with pytest.raises(BundleError, match="its arrays take 3145728 bytes, at most 1048576 are read"):
         Policy.load(copied)
 
 
@@ -588,7 +709,9 @@ def test_a_bundle_executes_no_pickle(copied, tmp_path):
     golden = dict(np.load(copied / "golden.npz"))
     np.savez(copied / "golden.npz", **(golden | {"in/step": np.array([Trap(flag)], dtype=object)}))
     rewrite(copied, lambda contract: None)
-    with pytest.raises(BundleError, match=r"golden\.npz cannot be read: .*Object arrays cannot be loaded"):
+    with pytest.raises(
+        BundleError, match=r"golden\.npz cannot be read: .*expected numbers or truth values, got object"
+    ):
         Policy.load(copied)
     (copied / "golden.npz").write_bytes(pickle.dumps(Trap(flag)))
     rewrite(copied, lambda contract: None)

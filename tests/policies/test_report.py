@@ -5,6 +5,7 @@ import re
 import shlex
 from dataclasses import asdict, replace
 from html import unescape
+from itertools import product
 from math import comb
 
 import pytest
@@ -244,6 +245,20 @@ def test_bad_input_is_refused_in_one_line(words, message, capsys, tmp_path, monk
     assert message in error
     assert len(error.splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_own_report_of_a_run_is_replaced_by_no_other(tmp_path, capsys, monkeypatch, undrawn):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        run_of(tmp_path / name, "+-")
+    (tmp_path / "link").symlink_to("a")
+    assert main(["report", "a", "out=link/report.html"]) == 0
+    before = (tmp_path / "a" / "report.html").read_bytes()
+    outs = ("a/report.html", "link/report.html", "b/../a/report.html", str(tmp_path / "a" / "report.html"))
+    for words, out in product([["a", "b"], ["b", "a"], ["b"], ["a", "b", "b"]], outs):
+        assert main(["report", *words, f"out={out}"]) == 2
+        assert f"out={out} is the report of the run {tmp_path / 'a'} itself" in capsys.readouterr().err
+    assert (tmp_path / "a" / "report.html").read_bytes() == before
 
 
 def test_a_run_without_a_finished_trial_is_refused(tmp_path, capsys):

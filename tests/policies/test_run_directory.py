@@ -55,6 +55,24 @@ def test_versions_of_the_gpu_engine_are_recorded_beside_the_others_where_it_runs
             assert run.facts["kind"] == "engine" and run.facts["inputs"] == {} and run.start == 0
 
 
+@pytest.mark.parametrize("change", ["moved", "removed", "replaced"])
+def test_a_run_that_was_moved_away_is_not_begun_anew_in_its_old_place(tmp_path, change):
+    with pytest.raises(OSError, match=r"run was moved or removed while this command wrote to it: .* out= that folder"):
+        with Run.open(tmp_path / "run", DigCfg()) as run:
+            run.file("part/one.txt").write_text("1")
+            if change == "removed":
+                shutil.rmtree(run.path)
+            else:
+                run.path.rename(tmp_path / "elsewhere")
+            if change == "replaced":
+                shutil.copytree(tmp_path / "elsewhere", run.path)
+            run.file("part/two.txt")
+    assert change == "replaced" or not (tmp_path / "run").exists()
+    if change != "removed":
+        assert sorted(path.name for path in (tmp_path / "elsewhere" / "part").iterdir()) == ["one.txt"]
+        assert "was moved or removed" in (tmp_path / "elsewhere" / "run.log").read_text()
+
+
 def test_without_a_free_name_a_run_is_refused(tmp_path, monkeypatch):
     taken = [tmp_path / name for name in ("dig-1", "dig-2")]
     for path in taken:

@@ -66,8 +66,31 @@ def test_the_own_page_is_served_and_connects(page):
     status, text = get(page, urlsplit(page.url).path or "/")
     assert status == 200 and "<title>Viser</title>" in text
     port = page.server.get_port()
-    for origin in (None, f"http://localhost:{port}", f"http://127.0.0.1:{port}", f"http://[::1]:{port}"):
+    for origin in (None, f"http://127.0.0.1:{port}", f"HTTP://127.0.0.1:{port}"):
         assert scene(page, path_of(page), origin) > 1000, origin
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "127.9.9.9", "[::1]", "LOCALHOST"])
+def test_every_name_of_this_machine_serves_its_own_origin_and_no_other_port_or_name(page, host):
+    """A server on another port, or under another name, may belong to another user of the machine."""
+    access, path, port = page._access, f"{path_of(page)}/", page.server.get_port()
+    assert access.refusal(path, [f"{host}:{port}"], [f"http://{host.lower()}:{port}"]) == ""
+    for origin in (f"http://{host}:{port + 1}", f"http://{host}", f"http://{host}:80", f"http://other:{port}"):
+        assert "must not use this viewer" in access.refusal(path, [f"{host}:{port}"], [origin.lower()]), origin
+
+
+def test_a_tunnel_and_a_proxy_that_keep_the_name_of_the_page_are_served(page):
+    """ssh -L 9000:localhost:8080 gives both headers port 9000; a proxy with HTTPS leaves out the port."""
+    access, path = page._access, f"{path_of(page)}/"
+    assert access.refusal(path, ["localhost:9000"], ["http://localhost:9000"]) == ""
+    assert Access("secret").refusal("/secret/", ["robot.example"], ["https://robot.example"]) == ""
+
+
+@pytest.mark.parametrize("name", ["localhost", "127.0.0.1", "[::1]"])
+def test_a_page_of_another_server_of_this_machine_is_refused(page, name):
+    port = page.server.get_port()
+    for origin in (f"http://{name}:{port - 1}", f"http://{name}", f"https://{name}:1"):
+        assert scene(page, path_of(page), origin) == 403, origin
 
 
 @pytest.mark.parametrize(

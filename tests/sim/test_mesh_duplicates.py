@@ -9,7 +9,14 @@ from scipy.spatial.transform import Rotation
 
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import import_meshes
-from dexgrasp.sim.objects.mesh_files import SurfaceFacts, group_same, is_rough, same_surface, surface_facts, thing_of
+from dexgrasp.sim.objects.mesh_files import (
+    SurfaceFacts,
+    compare_surfaces,
+    group_same,
+    is_rough,
+    surface_facts,
+    thing_of,
+)
 
 
 def bracket(length=0.09):
@@ -67,22 +74,22 @@ OTHERS = {
 def test_one_shape_in_other_words_is_one_thing(tmp_path, change):
     bracket().export(tmp_path / "a.ply")
     ALIKE[change](bracket()).export(tmp_path / "b.stl")
-    assert same_surface(tmp_path / "a.ply", tmp_path / "b.stl", variants=False)
+    assert compare_surfaces(tmp_path / "a.ply", tmp_path / "b.stl", variants=False) == "same"
 
 
 @pytest.mark.parametrize("change", OTHERS)
 def test_shapes_that_differ_by_more_than_half_a_hundredth_are_two_things(tmp_path, change):
     bracket().export(tmp_path / "a.ply")
     OTHERS[change](bracket()).export(tmp_path / "b.ply")
-    assert not same_surface(tmp_path / "a.ply", tmp_path / "b.ply", variants=False)
+    assert compare_surfaces(tmp_path / "a.ply", tmp_path / "b.ply", variants=False) == "different"
 
 
 def test_two_reconstructions_of_one_thing_may_differ_by_noise_and_by_no_more(tmp_path):
     bracket().export(tmp_path / "a.ply")
     noisy(bracket()).export(tmp_path / "b.ply")
     bracket(0.12).export(tmp_path / "c.ply")
-    assert same_surface(tmp_path / "a.ply", tmp_path / "b.ply", variants=True)
-    assert not same_surface(tmp_path / "a.ply", tmp_path / "c.ply", variants=True)
+    assert compare_surfaces(tmp_path / "a.ply", tmp_path / "b.ply", variants=True) == "same"
+    assert compare_surfaces(tmp_path / "a.ply", tmp_path / "c.ply", variants=True) == "different"
 
 
 @pytest.mark.parametrize(

@@ -108,12 +108,6 @@ def test_mass_is_density_times_volume_within_the_allowed_range(report):
     assert 0.03 <= report.library["deep_cup"].mass <= 0.5
 
 
-def test_a_small_hole_is_repaired(tmp_path):
-    write(tmp_path / "in" / "hole.ply", shapes.box(0.08, 0.05, 0.04), drop_faces=1)
-    report = import_meshes(tmp_path / "in", tmp_path / "lib", workers=1, progress=False)
-    assert report.library.entry("hole").volume == pytest.approx(0.08 * 0.05 * 0.04, rel=1e-3)
-
-
 def test_a_mesh_turned_inside_out_is_turned_right(tmp_path):
     vertices, faces = shapes.box(0.08, 0.05, 0.04).mesh()
     (tmp_path / "in").mkdir()

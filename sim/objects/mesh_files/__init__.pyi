@@ -1,8 +1,10 @@
 from .duplicates import MAX_FACES as MAX_FACES
 from .duplicates import SurfaceFacts as SurfaceFacts
+from .duplicates import compare_surfaces as compare_surfaces
 from .duplicates import group_same as group_same
-from .duplicates import same_surface as same_surface
 from .duplicates import surface_facts as surface_facts
+from .holes import ClosedHoles as ClosedHoles
+from .holes import close_holes as close_holes
 from .listing import MeshListing as MeshListing
 from .listing import find_meshes as find_meshes
 from .listing import is_rough as is_rough
@@ -15,7 +17,9 @@ from .solids import check_density as check_density
 from .solids import check_mass_properties as check_mass_properties
 from .solids import check_pieces as check_pieces
 from .solids import check_rest as check_rest
+from .solids import check_samples as check_samples
 from .solids import mass_properties as mass_properties
+from .solids import sphere_directions as sphere_directions
 from .units import LONGEST_M as LONGEST_M
 from .units import MIN_LONGEST_M as MIN_LONGEST_M
 from .units import UNITS_M as UNITS_M

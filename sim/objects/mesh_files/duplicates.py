@@ -1,14 +1,16 @@
 """Recognition of meshes that describe one thing: facts of a surface, comparison of two, groups."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from dexgrasp.sim.objects.mesh_files.polygons import Array, MeshFileError
 from dexgrasp.sim.objects.mesh_files.reader import read_surface
+from dexgrasp.sim.objects.mesh_files.solids import mass_properties
 
 SAME_SURFACE = 0.005
 """Largest distance between surfaces of one thing, as a share of the longest side."""
@@ -16,7 +18,10 @@ SAME_VARIANT = 0.05
 """Largest distance, but for a twentieth of the points, between files of one thing by their names."""
 MAX_FACES = 20000
 """Finer meshes are simplified: nothing that the hand feels is lost."""
+SAME_MEASURES = 0.01
+"""Largest relative difference of area, volume and principal moments of surfaces that may be one in another orientation."""
 _SAMPLES, _DENSE_SAMPLES, _NEAR_FACES = 1500, 20000, 8
+_COARSE_SAMPLES, _MOST_CORNERS, _MOST_TURNS = 100, 32, 3
 
 Pair = tuple[int, int]
 
@@ -81,23 +86,83 @@ def _principal_axes(triangles: Array) -> tuple[Array, Array, Array]:
     return centre, axes[:, ::-1], values[::-1]
 
 
-def same_surface(a: Path, b: Path, variants: bool, ratio: float = 1.0) -> bool:
+def compare_surfaces(a: Path, b: Path, variants: bool, ratio: float = 1.0) -> Literal["same", "alike", "different"]:
     """Return whether two mesh files describe one surface, moved or turned as a whole.
 
-    `variants`: by their names they are files of one thing, which may differ by SAME_VARIANT. `ratio`: unit of the
-    second file / unit of the first.
+    "alike": their area, volume and principal moments are equal, and no orientation was found in which one covers the
+    other or its mirror image. `variants`: by their names they are files of one thing, which may differ by SAME_VARIANT.
+    `ratio`: unit of the second file / unit of the first.
     """
     first, second = _triangles(a), _triangles(b) * ratio
     longest = max(np.ptp(found.reshape(-1, 3), axis=0).max() for found in (first, second))
     limit, quantile = (SAME_VARIANT, 0.95) if variants else (SAME_SURFACE, 1.0)
     (centre_a, axes_a, _), (centre_b, axes_b, _) = _principal_axes(first), _principal_axes(second)
     first, second = first - centre_a, second - centre_b
-    turns = [np.eye(3)]
+    turns = [np.eye(3), *_axis_turns(axes_a, axes_b)]
+    if any(_within(first, second @ turn.T, limit * longest, quantile) for turn in turns):
+        return "same"
+    if not np.allclose(_measures(first), _measures(second), rtol=SAME_MEASURES, atol=0):
+        return "different"
+    for mirror, found in ((np.eye(3), "same"), (np.diag([-1.0, 1.0, 1.0]), "different")):
+        other = second @ mirror
+        turns = [*_axis_turns(axes_a, mirror @ axes_b), *_corner_turns(first, other, limit * longest)]
+        if any(_within(first, other @ turn.T, limit * longest, quantile) for turn in turns):
+            return found
+    return "alike"
+
+
+def _axis_turns(axes_a: Array, axes_b: Array) -> Iterator[Array]:
+    """Return the rotations (3, 3) that turn principal axes in columns into others."""
     for signs in product((1.0, -1.0), repeat=3):
         turn = (axes_a * signs) @ axes_b.T
         if np.linalg.det(turn) > 0:
-            turns.append(turn)
-    return any(_within(first, second @ turn.T, limit * longest, quantile) for turn in turns)
+            yield turn
+
+
+def _measures(triangles: Array) -> Array:
+    """Return area (1), volume (1) and principal moments (3) of a surface (t, 3, 3) about its centre, as lengths."""
+    area = np.linalg.norm(_normals(triangles), axis=1).sum() / 2
+    volume, _, second = mass_properties(triangles.reshape(-1, 3), np.arange(3 * len(triangles)).reshape(-1, 3))
+    moments = np.abs(np.linalg.eigvalsh(second if np.isfinite(second).all() else np.eye(3)))
+    return np.array([np.sqrt(area), np.cbrt(abs(volume)), *moments**0.2])
+
+
+def _corner_turns(first: Array, second: Array, tolerance: float) -> list[Array]:
+    """Return the rotations (3, 3) of `second` that bring it nearest to `first`, best first; both about their centres.
+
+    The corner farthest from the centre, and the one farthest from the line to it, are laid on all corners of the other
+    surface that lie alike: principal axes say nothing where moments are equal, as of a cube or a cylinder.
+    """
+    from scipy.spatial import KDTree
+
+    a, b = first.reshape(-1, 3), np.unique(second.reshape(-1, 3), axis=0)
+    tip = a[np.linalg.norm(a, axis=1).argmax()]
+    side = a[np.linalg.norm(np.cross(a, tip), axis=1).argmax()]
+    lengths = np.linalg.norm(b, axis=1)
+    tips = _spread(b[np.abs(lengths - np.linalg.norm(tip)) <= tolerance])
+    sides = b[np.abs(lengths - np.linalg.norm(side)) <= tolerance]
+    turns = []
+    for other in tips:
+        along = (sides @ other) / np.linalg.norm(other) - side @ tip / np.linalg.norm(tip)
+        near = _spread(sides[np.abs(along) <= tolerance])
+        turns += [_frame(tip, side) @ _frame(other, one).T for one in near]
+    if not turns:
+        return []
+    points, tree = _sample(first, _COARSE_SAMPLES)[0], KDTree(_sample(second, _DENSE_SAMPLES)[0])
+    apart = tree.query(np.concatenate([points @ turn for turn in turns]))[0].reshape(len(turns), -1).mean(axis=1)
+    return [turns[i] for i in np.argsort(apart)[:_MOST_TURNS]]
+
+
+def _spread(points: Array) -> Array:
+    """Return at most _MOST_CORNERS points (n, 3), evenly from the list."""
+    return points[:: max(1, -(-len(points) // _MOST_CORNERS))]
+
+
+def _frame(tip: Array, side: Array) -> Array:
+    """Return a rotation (3, 3): first column along `tip`, second one towards `side`."""
+    x, z = tip, np.cross(tip, side)
+    x, z = x / np.linalg.norm(x), z / max(np.linalg.norm(z), 1e-300)
+    return np.stack([x, np.cross(z, x), z], axis=1)
 
 
 def _triangles(path: Path) -> Array:
