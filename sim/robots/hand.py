@@ -14,14 +14,14 @@ import mujoco
 import numpy as np
 import torch
 
-from dexgrasp import assets
 from dexgrasp.configs.loader import read_plain
 from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, power_and_pinch, with_weights
 from dexgrasp.sim.robots.model_checks import check_joint_order, compiled, read_mjcf, refuse_couplings
-from dexgrasp.utils.text import did_you_mean, shown
+from dexgrasp.sim.robots.model_files import find_hand
+from dexgrasp.utils.text import demand_known
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
 
@@ -29,22 +29,6 @@ MIRROR_POS = np.array([1.0, -1.0, 1.0])
 """Factors of a position under y -> -y."""
 MIRROR_QUAT = np.array([1.0, -1.0, 1.0, -1.0])
 """Factors of a quaternion: the mirrored rotation M R M, which is a rotation again."""
-
-
-def find_hand(name_or_path: str | Path) -> Path:
-    """Return the path of a hand.yaml: by name in assets/hands, by folder, or the file itself."""
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path
-    if path.is_dir() and (path / "hand.yaml").is_file():
-        return path / "hand.yaml"
-    known = assets.names("hands")
-    if str(name_or_path) in known:
-        return assets.path(f"hands/{name_or_path}/hand.yaml")
-    raise FileNotFoundError(
-        f"no hand '{name_or_path}': expected one of {known}, a folder with hand.yaml and hand.xml, or a hand.yaml."
-        + did_you_mean(str(name_or_path), known)
-    )
 
 
 def read_hand(file: Path) -> tuple[dict[str, Any], str]:
@@ -98,17 +82,6 @@ def _styles(hand: HandFile) -> dict[str, GraspStyle]:
     columns |= {item.name: power_and_pinch(getattr(hand.grasp, item.name)) for item in fields(hand.grasp)}
     tables = {key: torch.tensor(value, dtype=torch.float64) for key, value in columns.items()}
     return {name: GraspStyle(**{k: t[..., i] for k, t in tables.items()}) for i, name in enumerate(STYLES)}
-
-
-def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise for a name that is not among the known ones, and name the nearest.
-
-    `what`: place of the name, for the message.
-    """
-    known = list(known)
-    for name in wanted:
-        if name not in known:
-            raise ValueError(f"{what} {shown(name)} is unknown; known: {known}.{did_you_mean(name, known)}")
 
 
 def mirror(spec: mujoco.MjSpec) -> None:

@@ -1,14 +1,40 @@
-"""Files that the MJCF of a hand reads: includes, meshes, textures, height fields, attached models."""
+"""Names of hands and mounts, and the files that the MJCF of a hand reads: includes, meshes, textures, attached models.
+
+Needs neither torch nor MuJoCo.
+"""
 
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree
 
+from dexgrasp import assets
 from dexgrasp.utils.readers import regular_bytes
+from dexgrasp.utils.text import did_you_mean
 
 FOLDERS = ("meshdir", "texturedir", "assetdir")
 """Attributes of <compiler> that name folders of assets."""
+
+
+def find_hand(name_or_path: str | Path) -> Path:
+    """Return the path of a hand.yaml: by name in assets/hands, by folder, or the file itself."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path
+    if path.is_dir() and (path / "hand.yaml").is_file():
+        return path / "hand.yaml"
+    known = assets.names("hands")
+    if str(name_or_path) in known:
+        return assets.path(f"hands/{name_or_path}/hand.yaml")
+    raise FileNotFoundError(
+        f"no hand '{name_or_path}': expected one of {known}, a folder with hand.yaml and hand.xml, or a hand.yaml."
+        + did_you_mean(str(name_or_path), known)
+    )
+
+
+def mounts() -> list[str]:
+    """Return the names of all mounts: floating, and every arm in assets/arms."""
+    return ["floating", *assets.names("arms")]
 
 
 def hand_files(hand_yaml: Path) -> dict[str, bytes]:
