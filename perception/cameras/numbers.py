@@ -47,7 +47,7 @@ class Quantity:
         return numbers
 
     def __str__(self) -> str:
-        return f"({self.unit}) from {self.low:g} to {self.high:g}"
+        return f"({self.unit}) from {self.low:g} to {self.high:g}" if self.high < 1e300 else f"({self.unit})"
 
     def _remedy(self, numbers: Array | None) -> str:
         """Return the unit in which a length seems to be given."""
@@ -71,7 +71,7 @@ FRAME_RATE = Quantity("Hz", 1e-3, 10_000.0)
 """Rate of a folder of frames."""
 FINITE = Quantity("finite", -1.7e308, 1.7e308)
 QUATERNION = Quantity("unit quaternion, w first", -1.001, 1.001)
-DEPTH_RANGE_M = 0.01, 100.0
+DEPTH_RANGE_M = 0.01, 20.0
 """Range of the median of a depth image with valid pixels [m]."""
 
 
@@ -114,7 +114,7 @@ def check_depth(depth_m: NDArray[np.float32], name: str) -> None:
         factor = 0.001 if median > high else 1000.0
         raise ValueError(
             f"{name}: its median depth is {median:.3g} m, expected {low:g} to {high:g} m: is the depth unit "
-            f"{factor:g} of the stated one?"
+            f"{factor:g} of the stated one, or the byte order the other one?"
         )
 
 

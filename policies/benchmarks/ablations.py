@@ -7,7 +7,7 @@ RUN/bench.json      successes of each on the same trials
 import gc
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from dexgrasp import configs
 from dexgrasp.policies.agents.base import ActorAgent
@@ -19,6 +19,7 @@ from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.train import find_compatible_checkpoint, train
 from dexgrasp.sim.objects import open_library
 from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.task.disturbances import DISTURBANCES
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.utils.bounds import Bounds, NumTrials, bounded
 from dexgrasp.utils.files import write_json
@@ -70,14 +71,15 @@ class BenchAblationsCfg(TrainCfg):
     """Names of the variants."""
     trials: NumTrials = 432
     """Trials of each variant per disturbance."""
-    disturbances: tuple[Literal["none", "shift3", "shift5", "force", "heavy", "slippery"], ...] = ("none", "shift5")
+    disturbances: tuple[str, ...] = ("none", "shift5")
     """Disturbances under which each variant is measured."""
     test: str = "generated:216:test"
     """Test objects, used neither in training nor in the choice of checkpoints."""
 
     def __post_init__(self) -> None:
-        if unknown := sorted(set(self.variants) - set(VARIANTS)):
-            raise ValueError(f"variants: no {unknown}; known: {list(VARIANTS)}")
+        for name, known in (("variants", VARIANTS), ("disturbances", DISTURBANCES)):
+            if unknown := sorted(set(getattr(self, name)) - set(known)):
+                raise ValueError(f"{name}: no {unknown}; known: {list(known)}")
 
 
 def bench_ablations(cfg: BenchAblationsCfg) -> dict[str, Any]:

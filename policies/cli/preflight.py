@@ -9,10 +9,11 @@ import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from dexgrasp import configs
 from dexgrasp.configs import ConfigError
+from dexgrasp.configs.schema import fields as fields_of
 from dexgrasp.perception.cameras.open import check_source, demand_camera_file
 from dexgrasp.policies.agents.location import (
     UNTRAINED,
@@ -21,10 +22,11 @@ from dexgrasp.policies.agents.location import (
     find_checkpoint,
     find_policy,
 )
+from dexgrasp.policies.cli.source_schema import source_schema
 from dexgrasp.policies.deploy.shipped import find_bundle, place
 from dexgrasp.policies.run_directory import check_evaluation
 from dexgrasp.sim.robots.model_files import find_hand, mounts
-from dexgrasp.utils.output import refuse_url
+from dexgrasp.utils.output import refuse_foreign_file, refuse_url
 from dexgrasp.utils.text import demand_known
 
 LIBRARY_KEYS = ("objects", "validation_objects", "library", "test", "meshes")
@@ -85,7 +87,7 @@ EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
     ),
     (lambda _, kind: kind == "ReplayCfg", ("rosbags",), "reading a bag needs rosbags: pip install 'dexgrasp[ros]'"),
     (
-        lambda cfg, _: getattr(cfg, "cluster", "") != "",
+        lambda cfg, _: getattr(cfg, "cluster", "") != "" and cfg.engine == "cpu",  # else they exclude each other
         ("ray", "pyarrow"),
         "cluster=... needs Ray and pyarrow: pip install 'dexgrasp[ray]'",
     ),
@@ -136,6 +138,8 @@ def _check_out(cfg: Any, is_file: bool) -> None:
         raise ConfigError(f"out={path} is a {kinds[1]}, expected a {kinds[0]}: choose another out=")
     if path.exists() and not (path.is_dir() or path.is_file()):
         raise ConfigError(f"out={path} is a device or a pipe, expected a file: choose another out=")
+    if is_file:
+        refuse_foreign_file(path)
     above = path if path.is_dir() else path.absolute().parent
     while not above.exists():
         above = above.parent
@@ -199,6 +203,8 @@ def _check_training(cfg: Any) -> None:
 
 
 def _check_ablations(cfg: Any) -> None:
+    known = get_args(fields_of(source_schema("dexgrasp.policies.evaluation.config:EvaluateCfg"))["disturbance"])
+    demand_known(cfg.disturbances, [name for name in known if name != "all"], "disturbances: disturbance")
     for key in ("teacher", "init_checkpoint"):
         if name := getattr(cfg, key):
             find_policy(name, key, "checkpoint")

@@ -4,7 +4,7 @@ hand.yaml is the single source of actuation numbers, hand.xml of geometry and in
 of the right one, made in code; joint axes are mirrored too, so that both hands take the same joint values.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
