@@ -267,6 +267,17 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
+def check_evaluation(path: Path) -> None:
+    """Raise ValueError where `path` is no run directory of an evaluation; say which one to take."""
+    if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
+        raise ValueError(f"{path} is no run directory: expected the out= of `dexgrasp evaluate`")
+    kind = read_facts(path).get("kind", "evaluate")
+    if kind == "compare":
+        raise ValueError(f"{path} compares two evaluations: take {path / 'a'} or {path / 'b'}")
+    if kind != "evaluate":
+        raise ValueError(f"{path} is a run of '{kind}', not of 'evaluate': take the out= of an evaluation")
+
+
 def _refuse_difference(
     path: Path, cfg: Any, may_differ: Collection[str], before: dict[str, Any], now: dict[str, Any]
 ) -> None:

@@ -117,12 +117,17 @@ def claim_file(out: str | Path) -> Path:
     if _force.get():
         _refuse_to_move(path)
         _move_aside(path)
-    elif FILE_MARK not in path.read_bytes():
+    refuse_foreign_file(path)
+    return path
+
+
+def refuse_foreign_file(path: Path) -> None:
+    """Raise ValueError for a file that no command has written, unless `force=true` was given; nothing is changed."""
+    if path.is_file() and not _force.get() and FILE_MARK not in path.read_bytes():
         raise ValueError(
             f"out={path} exists and was not written by dexgrasp: choose another out=, or give force=true, which moves "
             f"it to {_aside(path)}"
         )
-    return path
 
 
 def kind_of_run(path: Path, default: str = "") -> str:

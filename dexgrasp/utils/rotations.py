@@ -98,3 +98,36 @@ def rotvec_from_quat(quat: Array) -> Array:
     quat = -quat if quat[0] < 0 else quat
     sine = float(np.linalg.norm(quat[1:]))
     return quat[1:] * (2.0 * np.arctan2(sine, quat[0]) / sine if sine > 1e-9 else 2.0)
+
+
+def matrix_from_quat(quat: Array) -> Array:
+    """Return the rotation matrix (3, 3) of a unit quaternion (4,)."""
+    w, x, y, z = quat
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+            [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+            [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def quat_from_matrix(R: Array) -> Array:
+    """Return the unit quaternion (4,), w >= 0, of a rotation matrix (3, 3).
+
+    Each row of K is the quaternion times 4 w, 4 x, 4 y or 4 z; the row with the largest factor is the most exact one.
+    """
+    a, b, c = np.diag(R)
+    yz, zx, xy = R[2, 1] - R[1, 2], R[0, 2] - R[2, 0], R[1, 0] - R[0, 1]
+    sxy, sxz, syz = R[0, 1] + R[1, 0], R[0, 2] + R[2, 0], R[1, 2] + R[2, 1]
+    K = np.array(
+        [
+            [1 + a + b + c, yz, zx, xy],
+            [yz, 1 + a - b - c, sxy, sxz],
+            [zx, sxy, 1 - a + b - c, syz],
+            [xy, sxz, syz, 1 - a - b + c],
+        ]
+    )
+    row = K[np.diag(K).argmax()]
+    quat = row / np.linalg.norm(row)
+    return -quat if quat[0] < 0 else quat

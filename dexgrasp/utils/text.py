@@ -171,3 +171,14 @@ def _wrapped(row: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -
         )
         lines.append("  ".join(fitted).rstrip())
     return "\n".join(lines)
+
+
+def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None:
+    """Raise for a name that is not among the known ones, and name the nearest.
+
+    `what`: place of the name, for the message.
+    """
+    known = list(known)
+    for name in wanted:
+        if name not in known:
+            raise ValueError(f"{what} {shown(name)} is unknown; known: {known}.{did_you_mean(name, known)}")

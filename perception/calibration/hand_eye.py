@@ -23,7 +23,8 @@ from scipy.spatial.transform import Rotation
 from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection
 from dexgrasp.perception.calibration.contradictions import LimitsCfg, contradictions
 from dexgrasp.perception.calibration.mixed_fit import BOARD, INTRINSICS, BoardViews, MixedFit, MixedModel
-from dexgrasp.perception.cameras.depth import Intrinsics, check_rigid
+from dexgrasp.perception.cameras.depth import Intrinsics
+from dexgrasp.perception.cameras.numbers import CARRIER, check_rigid
 
 Mounted = Literal["flange", "table"]
 MIN_VIEWS = {"flange": 6, "table": 3}
@@ -184,7 +185,7 @@ def _check_set(views: Sequence[BoardDetection], carriers: NDArray[np.float64], m
     if len(views) != len(carriers):
         raise ValueError(f"{len(views)} views, but {len(carriers)} poses of the {mounted}")
     for view, T in zip(views, carriers, strict=True):
-        check_rigid(T, f"{view.name}: pose of the {mounted}")
+        check_rigid(T, f"{view.name}: pose of the {mounted}", CARRIER)
 
 
 def _position_errors(data: BoardViews, view_errors: NDArray[np.float64], mount: NDArray[np.float64]) -> NDArray:

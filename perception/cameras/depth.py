@@ -5,7 +5,7 @@ Camera frame: OpenCV axes, x right, y down, z forward; pixel (0, 0) is the centr
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Integral, Real
+from numbers import Integral
 from types import TracebackType
 from typing import Literal, Protocol, Self
 
@@ -13,11 +13,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dexgrasp.perception.cameras.lens import Distortion, Lens, LensError
+from dexgrasp.perception.cameras.numbers import FINITE, check_rigid
 
 Stream = Literal["depth", "color"]
 
-RIGID_TOLERANCE = 1e-5
-"""Tolerance of the orthonormality of rotation matrices read from text."""
 LARGEST_SIDE = 16384
 """Largest width or height of an image [pixel]."""
 FOCAL_RANGE = 0.1, 50.0
@@ -74,13 +73,11 @@ class Intrinsics:
         if max(sizes) > LARGEST_SIDE:
             raise ValueError(f"intrinsics: an image of {sizes} pixels, at most {LARGEST_SIDE} a side are read")
         for name in ("fx", "fy", "cx", "cy"):
-            _check_number(getattr(self, name), name)
-            if not np.isfinite(getattr(self, name)):
-                raise ValueError(f"intrinsics: {name} must be a finite number, got {getattr(self, name)}")
+            FINITE.read(getattr(self, name), f"intrinsics: {name}")
         if isinstance(self.coeffs, str) or not isinstance(self.coeffs, Sequence):
             raise ValueError(f"intrinsics: coeffs must be a list of numbers, got {self.coeffs!r}")
         for at, value in enumerate(self.coeffs):
-            _check_number(value, f"coeffs[{at}]")
+            FINITE.read(value, f"intrinsics: coeffs[{at}]")
         self._check_plausible()
         if not self._lens.is_pinhole:
             self.rays_at(_outline(self.width, self.height))
@@ -223,24 +220,7 @@ def to_frame(T_a_b: NDArray[np.float64], points_b: NDArray[np.float32]) -> NDArr
     return T[:3, :3] @ points_b + T[:3, 3:]
 
 
-def _check_number(value: object, name: str) -> None:
-    """Raise ValueError unless a value of the intrinsics is a number."""
-    if isinstance(value, bool) or not isinstance(value, Real):
-        what = f"the text {value!r}: write it without quotes" if isinstance(value, str) else f"{value!r}"
-        raise ValueError(f"intrinsics: {name} must be a number, got {what[:200]}")
-
-
 def check_stream(stream: object, name: str) -> None:
     """Raise ValueError unless a stream is depth or color."""
     if stream not in ("depth", "color"):
         raise ValueError(f"{name} must be depth or color, got {stream!r}")
-
-
-def check_rigid(T: NDArray[np.float64], name: str) -> None:
-    """Raise ValueError unless T is the (4, 4) matrix of a rotation and a translation."""
-    if np.shape(T) != (4, 4) or not np.isfinite(T).all():
-        raise ValueError(f"{name} must be a finite (4, 4) matrix, got shape {np.shape(T)}: {T}")
-    R = T[:3, :3]
-    off = np.abs(R @ R.T - np.eye(3)).max()
-    if off > RIGID_TOLERANCE or np.linalg.det(R) < 0 or np.abs(T[3] - (0, 0, 0, 1)).max() > RIGID_TOLERANCE:
-        raise ValueError(f"{name} is not a rotation with a translation (off by {off:.1e}): {np.round(T, 4).tolist()}")

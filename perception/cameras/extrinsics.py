@@ -15,17 +15,16 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import torch
 import yaml
 from numpy.typing import ArrayLike, NDArray
 
-from dexgrasp.perception.cameras.depth import Stream, check_rigid, check_stream
-from dexgrasp.perception.transforms import matrix_from_quat, quat_from_matrix
+from dexgrasp.perception.cameras.depth import Stream, check_stream
+from dexgrasp.perception.cameras.numbers import BASELINE, POSITION, Quantity, check_rigid, unit_quaternion
 from dexgrasp.utils.files import write_text
 from dexgrasp.utils.readers import read_yaml
+from dexgrasp.utils.rotations import matrix_from_quat, quat_from_matrix
+from dexgrasp.utils.text import shown
 
-UNIT_TOLERANCE = 1e-3
-"""Tolerance of the unit length of quaternions read from text."""
 KEYS = ("T_world_cam", "stream", "serial", "residuals", "T_color_depth")
 
 
@@ -48,7 +47,7 @@ class CameraPose:
         check_rigid(self.T_world_cam, "T_world_cam")
         check_stream(self.stream, "stream")
         if self.T_color_depth is not None:
-            check_rigid(self.T_color_depth, "T_color_depth")
+            check_rigid(self.T_color_depth, "T_color_depth", BASELINE)
 
     def of_stream(self, stream: Stream, T_color_depth: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
         """Return the pose (4, 4) in the world of the depth or of the colour camera.
@@ -79,11 +78,13 @@ class CameraPose:
             raise ValueError(f"{path}: unknown keys {unknown}; known: {', '.join(KEYS)}")
         try:
             T = pose_from_dict(values["T_world_cam"], "T_world_cam")
-            serial, residuals = str(values.get("serial", "")), values.get("residuals", {})
+            serial, residuals = values.get("serial", ""), values.get("residuals", {})
+            if not isinstance(serial, (str, int)) or isinstance(serial, bool) or not isinstance(residuals, Mapping):
+                raise ValueError(f"serial must be a text and residuals keys with values, got {shown(serial)}")
             other = values.get("T_color_depth")
-            between = None if other is None else pose_from_dict(other, "T_color_depth")
+            between = None if other is None else pose_from_dict(other, "T_color_depth", BASELINE)
             stream = values.get("stream", "depth")
-            return cls(T_world_cam=T, stream=stream, serial=serial, residuals=residuals, T_color_depth=between)
+            return cls(T_world_cam=T, stream=stream, serial=str(serial), residuals=residuals, T_color_depth=between)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -101,31 +102,26 @@ class CameraPose:
         write_text(path, head + yaml.safe_dump(values, sort_keys=False))
 
 
-def pose_from_dict(values: Any, name: str) -> NDArray[np.float64]:
+def pose_from_dict(values: Any, name: str, position: Quantity = POSITION) -> NDArray[np.float64]:
     """Return the matrix (4, 4) of {pos_m: [3], quat_wxyz: [4]}; error messages contain `name`."""
     if not isinstance(values, Mapping) or set(values) != {"pos_m", "quat_wxyz"}:
-        raise ValueError(f"{name} must hold pos_m: [x, y, z] and quat_wxyz: [w, x, y, z], got {values}")
-    return pose_matrix(values["pos_m"], values["quat_wxyz"], name)
+        raise ValueError(f"{name} must hold pos_m: [x, y, z] and quat_wxyz: [w, x, y, z], got {shown(values)}")
+    return pose_matrix(values["pos_m"], values["quat_wxyz"], name, position)
 
 
 def pose_to_dict(T: NDArray[np.float64]) -> dict[str, list[float]]:
     """Return {pos_m: [3], quat_wxyz: [4]} of a matrix (4, 4), plain numbers for YAML."""
-    quat = quat_from_matrix(torch.from_numpy(np.ascontiguousarray(T[:3, :3])))
-    return {"pos_m": [float(x) for x in T[:3, 3]], "quat_wxyz": quat.tolist()}
+    return {"pos_m": [float(x) for x in T[:3, 3]], "quat_wxyz": quat_from_matrix(T[:3, :3]).tolist()}
 
 
-def pose_matrix(pos_m: ArrayLike, quat_wxyz: ArrayLike, name: str = "pose") -> NDArray[np.float64]:
-    """Return the matrix (4, 4) of a position and a quaternion; ValueError unless it has unit length."""
-    try:
-        pos, quat = np.asarray(pos_m, float), np.asarray(quat_wxyz, float)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{name}: expected three and four numbers, got {pos_m} and {quat_wxyz}") from error
-    if pos.shape != (3,) or quat.shape != (4,) or not np.isfinite([*pos, *quat]).all():
-        raise ValueError(f"{name}: expected three and four finite numbers, got {pos_m} and {quat_wxyz}")
-    length = np.linalg.norm(quat)
-    if abs(length - 1) > UNIT_TOLERANCE:
-        raise ValueError(f"{name}: the quaternion wxyz {quat.tolist()} has length {length:.4f}, expected 1")
+def pose_matrix(
+    pos_m: ArrayLike, quat_wxyz: ArrayLike, name: str = "pose", position: Quantity = POSITION
+) -> NDArray[np.float64]:
+    """Return the matrix (4, 4) of a position in the range `position` and a quaternion.
+
+    Raises ValueError for other positions, and for a quaternion that is not of unit length.
+    """
     T = np.eye(4)
-    T[:3, :3] = matrix_from_quat(torch.from_numpy(quat / length)).numpy()
-    T[:3, 3] = pos
+    T[:3, 3] = position.read_all(pos_m, f"{name}: pos_m", 3)
+    T[:3, :3] = matrix_from_quat(unit_quaternion(quat_wxyz, f"{name}: quat_wxyz"))
     return T

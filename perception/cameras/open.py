@@ -26,6 +26,7 @@ from dexgrasp.perception.cameras.depth import (
     check_stream,
 )
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_to_dict
+from dexgrasp.perception.cameras.numbers import DEPTH_UNIT, FRAME_RATE, check_depth
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 from dexgrasp.utils.readers import DamagedFileError, read_json_object
 
@@ -43,15 +44,31 @@ def open_camera(spec: str, pose: CameraPose | None = None, cfg: RealSenseCfg | N
     word, _, serial = spec.partition(":")
     if word == "realsense":
         return RealSense.open(cfg or RealSenseCfg(), pose, serial)
+    check_source(spec)
     path = Path(spec)
     if path.suffix in RECORDINGS:
         return RealSense.play(path, cfg or RealSenseCfg(), pose)
-    if path.is_dir():
-        return FrameFolder(path, pose)
-    raise FileNotFoundError(
-        f"no source of frames '{spec}'; known: realsense, realsense:SERIAL, a recording ({', '.join(RECORDINGS)}), "
-        f"a folder with {CAMERA_FILE} and .png or .npy images"
-    )
+    return FrameFolder(path, pose)
+
+
+def check_source(spec: str) -> None:
+    """Raise FileNotFoundError where a source of frames is neither a camera nor a recording nor a folder."""
+    path = Path(spec)
+    if spec.partition(":")[0] == "realsense" or (path.suffix not in RECORDINGS and path.is_dir()):
+        return
+    if path.suffix not in RECORDINGS:
+        raise FileNotFoundError(
+            f"no source of frames '{spec}'; known: realsense, realsense:SERIAL, a recording "
+            f"({', '.join(RECORDINGS)}), a folder with {CAMERA_FILE} and .png or .npy images"
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"no recording '{path}'")
+
+
+def demand_camera_file(path: Path) -> None:
+    """Raise FileNotFoundError where a camera.json does not exist."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: it holds width, height, fx, fy, cx, cy of the camera")
 
 
 class FrameFolder:
@@ -111,10 +128,16 @@ class FrameFolder:
         if image.shape != expected:
             raise CameraError(f"{file}: {image.shape} pixels, but {CAMERA_FILE} says {expected}")
         if image.dtype == np.uint16:
-            return np.multiply(image, self._unit_m, dtype=np.float32)
-        if np.issubdtype(image.dtype, np.floating):
-            return np.where(np.isfinite(image) & (image > 0), image, 0.0).astype(np.float32)
-        raise CameraError(f"{file}: expected 16 bit depth or metres as floats, got {image.dtype}")
+            depth_m = np.multiply(image, self._unit_m, dtype=np.float32)
+        elif np.issubdtype(image.dtype, np.floating):
+            depth_m = np.where(np.isfinite(image) & (image > 0), image, 0.0).astype(np.float32)
+        else:
+            raise CameraError(f"{file}: expected 16 bit depth or metres as floats, got {image.dtype}")
+        try:
+            check_depth(depth_m, str(file))
+        except ValueError as error:
+            raise CameraError(str(error)) from error
+        return depth_m
 
 
 def save_folder(path: str | Path, images: list[DepthFrame], rate_hz: float = 30.0) -> None:
@@ -138,10 +161,9 @@ def read_intrinsics(path: Path) -> Intrinsics:
 
 def _read_camera(path: Path) -> tuple[Intrinsics, dict[str, Any]]:
     """Return intrinsics and the other settings; unknown keys are errors."""
+    demand_camera_file(path)
     try:
         values = read_json_object(path)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing: it holds width, height, fx, fy, cx, cy of the camera") from error
     except DamagedFileError as error:
         raise CameraError(str(error)) from error
     names = {item.name for item in fields(Intrinsics)}
@@ -153,16 +175,15 @@ def _read_camera(path: Path) -> tuple[Intrinsics, dict[str, Any]]:
         raise CameraError(f"{path}: missing {sorted(missing)}, unknown {sorted(unknown)}; known keys: {known}")
     defaults = {"depth_unit_m": DEPTH_UNIT_M, "rate_hz": 30.0, "T_world_cam": None, "stream": "depth"}
     settings = defaults | {key: values[key] for key in others & set(values)}
-    for key, most in (("depth_unit_m", 0.1), ("rate_hz", 10000.0)):
-        value = settings[key]
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= most:
-            raise CameraError(f"{path}: {key} must be a positive number up to {most:g}, got {value!r}")
     given: dict[str, Any] = {key: values[key] for key in names & set(values)}
     try:
+        for key, quantity in (("depth_unit_m", DEPTH_UNIT), ("rate_hz", FRAME_RATE)):
+            settings[key] = quantity.read(settings[key], key)
         check_stream(settings["stream"], "stream")
         if (own := settings["T_world_cam"]) is not None:
             settings["T_world_cam"] = pose_from_dict(own, "T_world_cam")
-        given["coeffs"] = tuple(given.get("coeffs", (0.0,) * 5))
+        if isinstance(given.setdefault("coeffs", (0.0,) * 5), list):
+            given["coeffs"] = tuple(given["coeffs"])
         return Intrinsics(**given), settings
     except (TypeError, ValueError) as error:
         raise CameraError(f"{path}: {error}") from error

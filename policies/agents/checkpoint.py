@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from dexgrasp import configs
 from dexgrasp.perception.observations import Layout, Term
+from dexgrasp.policies.agents.location import find_checkpoint
 from dexgrasp.policies.networks.actor_critic import Architecture, GraspPolicy
 from dexgrasp.policies.networks.student import make_policy
 from dexgrasp.sim.robots.hand import HandSpec
@@ -31,8 +32,6 @@ from dexgrasp.utils.text import one_line
 
 FORMAT, VERSION = "dexgrasp checkpoint", 1
 """First entries of the header. The version grows whenever an older reader would misread the file."""
-NAMES = ("best.zip", "last.zip", "policy.zip")
-"""Checkpoints of a run directory; the first that exists is used."""
 SB3_ENTRIES = {"data", "policy.pth"}
 """Entries of a zip file of Stable-Baselines3, which older versions wrote."""
 
@@ -109,17 +108,6 @@ class Checkpoint:
     def actor(self) -> nn.Module:
         """Observation (env, size) of the stage's group to the mean action."""
         return self.policy.actor
-
-
-def find_checkpoint(path: str | Path) -> Path:
-    """Return the checkpoint at `path`, a file or a run directory."""
-    path = Path(path)
-    if path.is_file():
-        return path
-    found = [path / name for name in NAMES if (path / name).is_file()]
-    if not found:
-        raise FileNotFoundError(f"no checkpoint at '{path}': neither a zip file nor a folder with one of {list(NAMES)}")
-    return found[0]
 
 
 def write_checkpoint(path: Path, data: CheckpointData) -> None:

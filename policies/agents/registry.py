@@ -8,11 +8,8 @@ policy=allegro/student          shipped under assets/policies: the bundle, or th
 
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, fields, is_dataclass, replace
-from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
-from zipfile import is_zipfile
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -20,15 +17,12 @@ from torch import Tensor
 
 from dexgrasp import configs
 from dexgrasp.policies.agents.base import ActorAgent
-from dexgrasp.policies.agents.checkpoint import NAMES, Checkpoint, find_checkpoint, load_checkpoint, read_config
-from dexgrasp.policies.deploy.bundle import CONTRACT, read_contract
-from dexgrasp.policies.deploy.shipped import PolicyNotFoundError, bundle_of, place
+from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
+from dexgrasp.policies.agents.location import check_policy, find_policy
 from dexgrasp.policies.networks.actor_critic import observation_difference
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
-from dexgrasp.utils.readers import foreign_file
-from dexgrasp.utils.text import os_error_text
 
 BELONGS_TO_POLICY = (
     "rate_hz",
@@ -59,51 +53,6 @@ BELONGS_TO_CAMERA = (
 log = logging.getLogger("dexgrasp")
 
 Cfg = TypeVar("Cfg")
-
-
-@dataclass(frozen=True)
-class PolicyLocation:
-    """Location of a trained policy."""
-
-    path: Path
-    """Folder of a bundle, or a checkpoint."""
-    bundle: bool
-    """Whether `path` is a bundle."""
-
-    def config(self) -> dict[str, Any]:
-        """Return the configuration of the training: `hand`, `side`, `task`, ..."""
-        return dict(read_contract(self.path).training.config) if self.bundle else read_config(self.path)
-
-
-def find_policy(
-    name: str, key: str = "policy", kind: Literal["any", "checkpoint", "bundle"] = "any", also: Sequence[str] = ()
-) -> PolicyLocation:
-    """Return the policy `name`: a shipped name, run directory, checkpoint file or bundle directory.
-
-    `kind`: what is needed; any prefers a bundle. `key`: the option in messages; `also`: other names that it takes.
-    Raises PolicyNotFoundError, or ValueError where the policy is not of that kind.
-    """
-    if not name:
-        raise ValueError(f"{key} is empty: give a shipped policy (dexgrasp list policies), a run or a checkpoint")
-    bundle = bundle_of(name)
-    if bundle is not None and kind != "checkpoint":
-        return PolicyLocation(bundle, bundle=True)
-    checkpoint = None
-    if place(name).exists():
-        with suppress(FileNotFoundError):
-            checkpoint = find_checkpoint(place(name))
-    if checkpoint is not None and kind != "bundle":
-        return PolicyLocation(checkpoint, bundle=False)
-    if checkpoint is not None and (kind_of_file := foreign_file(checkpoint, is_zip=True)):
-        raise ValueError(f"{key}: {checkpoint}: {kind_of_file}; expected a bundle directory ({CONTRACT})")
-    if checkpoint is not None and not is_zipfile(checkpoint):
-        raise ValueError(f"{key}: {checkpoint} is no policy; expected a bundle directory ({CONTRACT})")
-    if checkpoint is not None:
-        raise ValueError(f"{key}: '{name}' is a checkpoint, a bundle is needed: dexgrasp export policy={name} out=...")
-    if bundle is not None:
-        raise ValueError(f"{key}: '{name}' is a bundle, a checkpoint is needed: give the run it was exported from")
-    expected = f"a run directory or checkpoint ({', '.join(NAMES)}), or of a bundle directory ({CONTRACT})"
-    raise PolicyNotFoundError(name, key, expected, also)
 
 
 def demand_observations(checkpoint: Checkpoint, task: GraspTask, group: str) -> None:
@@ -312,13 +261,3 @@ def make_policy(name: str, task: GraspTask) -> Agent:
     """Return the policy `name` for `task`: zero, random, synergy (the scripted grasp), or a trained one."""
     check_policy(name)
     return POLICIES[name](task) if name in POLICIES else load_policy(name, task)
-
-
-def check_policy(name: str, key: str = "policy") -> None:
-    """Raise ValueError if there is no policy `name`; `key` is the option in the message."""
-    if name in POLICIES:
-        return
-    try:
-        find_policy(name, key, also=list(POLICIES))
-    except OSError as error:
-        raise ValueError(os_error_text(error)) from error

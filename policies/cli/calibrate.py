@@ -20,6 +20,7 @@ from dexgrasp.perception.calibration.contradictions import LimitsCfg
 from dexgrasp.perception.calibration.hand_eye import BadCalibrationError, Mounted, calibrate
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_matrix
+from dexgrasp.perception.cameras.numbers import CARRIER
 from dexgrasp.perception.cameras.open import read_intrinsics
 from dexgrasp.perception.cameras.realsense import RealSense, RealSenseCfg
 from dexgrasp.policies.run_directory import Run, log
@@ -198,4 +199,4 @@ def _carriers(cfg: CalibrateCameraCfg, views: list[BoardDetection], path: Path) 
     missing = [view.name for view in views if view.name not in poses]
     if missing:
         raise ValueError(f"{path} has no pose of {', '.join(missing)}")
-    return np.stack([pose_from_dict(poses[view.name], f"{path}: {view.name}") for view in views])
+    return np.stack([pose_from_dict(poses[view.name], f"{path}: {view.name}", CARRIER) for view in views])

@@ -23,7 +23,6 @@ from torch import Tensor
 
 from dexgrasp import configs
 from dexgrasp.policies.agents.checkpoint import (
-    NAMES,
     SB3_ENTRIES,
     CheckpointData,
     CheckpointError,
@@ -34,7 +33,8 @@ from dexgrasp.policies.agents.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from dexgrasp.policies.agents.registry import place
+from dexgrasp.policies.agents.location import NAMES
+from dexgrasp.policies.deploy.shipped import place
 from dexgrasp.policies.networks.actor_critic import Architecture
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.grasp_task import TaskCfg

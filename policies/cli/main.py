@@ -19,10 +19,11 @@ import yaml
 
 from dexgrasp import configs
 from dexgrasp.configs.renamed_keys import RENAMED_GROUPS, RENAMED_KEYS
-from dexgrasp.configs.schema import fields
-from dexgrasp.policies.cli import completion, help, preflight, saved_config, sweep
+from dexgrasp.configs.schema import fields, put
+from dexgrasp.policies.cli import completion, help, saved_config, sweep
 from dexgrasp.policies.cli.commands import COMMANDS, CliCommand
 from dexgrasp.policies.cli.option_docs import explain_missing, keys
+from dexgrasp.policies.cli.source_schema import source_schema
 from dexgrasp.policies.run_directory import log
 from dexgrasp.utils.interrupt import SIGNALS
 from dexgrasp.utils.output import claimed_folder, forced
@@ -225,16 +226,21 @@ def _refuse_blanks(words: Sequence[str]) -> None:
 
 
 def _run_words(command: CliCommand, overrides: Sequence[str], flags: Sequence[str]) -> int:
+    from dexgrasp.policies.cli import preflight  # numpy, which help need not import
+
     if not {"-m", "--multirun"} & set(flags):
-        cfg, given = load(command, overrides), _keys(overrides)
+        early, given = load_early(command, overrides), _keys(overrides)
         if "--cfg" in flags:
-            preflight.check_values(cfg)
-            preflight.check_policy_options(cfg, given)
+            preflight.check_names(early)
+        else:
+            preflight.check(early, out_is_file=command.out_is_file)
+        cfg = load(command, overrides)
+        preflight.check_task(cfg)
+        preflight.check_policy_options(cfg, given)
+        if "--cfg" in flags:
             cfg = preflight.with_policy_config(cfg)
             print(yaml.safe_dump(configs.as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
             return OK
-        preflight.check(cfg, out_is_file=command.out_is_file)
-        preflight.check_policy_options(cfg, given)
         status = _resolve(command.function)(cfg)
         return status if isinstance(status, int) else OK
     if "--cfg" in flags:
@@ -242,8 +248,10 @@ def _run_words(command: CliCommand, overrides: Sequence[str], flags: Sequence[st
     with claimed_folder(sweep.root(command, overrides), sweep.SWEEP) as root:
         jobs = sweep.plan(root, overrides)
         for job in jobs:  # every mistake is found before the first job runs
-            cfg = load(command, [*job.words, f"out={job.folder}"])
-            preflight.check(cfg, out_is_file=False)
+            words = [*job.words, f"out={job.folder}"]
+            preflight.check(load_early(command, words), out_is_file=False)
+            cfg = load(command, words)
+            preflight.check_task(cfg)
             preflight.check_policy_options(cfg, _keys(job.words))
         return sweep.run(command, root, jobs)
 
@@ -269,10 +277,37 @@ def _split_force(command: CliCommand, words: Sequence[str]) -> tuple[bool, list[
 def load(command: CliCommand, overrides: Sequence[str]) -> Any:
     """Return the configuration of a command line; `config=FILE` among the words starts from a saved one.
 
-    Raises ConfigError, for an unknown key with the other commands that take it.
+    Raises ConfigError.
     """
+    schema = _resolve(command.schema)
+    values = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
+    given = [name for value in values for name in plugin_names(value)]
+    if "plugins" in fields(schema):
+        import_plugins(given)
+    if not any(word.startswith("config=") for word in overrides):
+        return configs.load(schema, command.config, overrides)
+    base, words = saved_config.split(schema, command, overrides)
+    if not values:  # plugins=... behind config=FILE replaces what the file says
+        refuse_unnamed(plugin_names(base.get("plugins", ())), given, "the configuration of config=")
+    return _load_saved(schema, command, base, words, overrides)
+
+
+def load_early(command: CliCommand, overrides: Sequence[str]) -> Any:
+    """Return the configuration as a class made from the source of the real one: torch and MuJoCo are not imported.
+
+    Raises ConfigError for wrong keys and values, for an unknown key with the other commands that take it.
+    """
+    log.addFilter(_nothing)  # `load` says it
     try:
-        return _load(command, overrides)
+        _check_keys(command, overrides)
+        schema = source_schema(command.schema)
+        if any(word.startswith("config=") for word in overrides):
+            base, words = saved_config.split(schema, command, overrides)
+            return _load_saved(schema, command, base, words, overrides)
+        usual: dict[str, Any] = {}
+        for key, value in configs.yaml_values(command.config, {}).items():
+            put(usual, key, value)
+        return configs.load(schema, command.config, overrides, base=usual)
     except configs.UnknownKeyError as error:
         takers = [f"`dexgrasp {other.words}`" for other in COMMANDS if other != command and _takes(other, error.key)]
         if not takers:
@@ -280,6 +315,24 @@ def load(command: CliCommand, overrides: Sequence[str]) -> Any:
         more = f" and {counted(len(takers) - 3, 'other')}" if len(takers) > 3 else ""
         where = f"{error.key}= is an option of {comma_separated(takers[:3])}{more}."
         raise configs.ConfigError(str(error).replace(" Known keys:", f" {where} Known keys:", 1)) from error
+    finally:
+        log.removeFilter(_nothing)
+
+
+def _nothing(_: logging.LogRecord) -> bool:
+    """Filter of a logger that lets nothing pass."""
+    return False
+
+
+def _load_saved(
+    schema: type, command: CliCommand, base: dict[str, Any], words: Sequence[str], overrides: Sequence[str]
+) -> Any:
+    """Return the configuration of saved values and the words behind config=FILE."""
+    try:
+        return configs.load(schema, command.config, words, base=base)
+    except configs.ConfigError as error:
+        source = next(word for word in overrides if word.startswith("config="))
+        raise configs.ConfigError(f"{error} (values of {source} and of the words behind it)") from error
 
 
 def _takes(command: CliCommand, key: str) -> bool:
@@ -288,26 +341,6 @@ def _takes(command: CliCommand, key: str) -> bool:
         return any(option.name == key for option in keys(command.schema, command.config))
     except ImportError:  # of a package that is not installed
         return False
-
-
-def _load(command: CliCommand, overrides: Sequence[str]) -> Any:
-    _check_keys(command, overrides)
-    schema = _resolve(command.schema)
-    values = [value for key, _, value in (word.partition("=") for word in overrides) if key == "plugins"]
-    given = [name for value in values for name in plugin_names(value)]
-    if "plugins" in fields(schema):
-        import_plugins(given)
-    if not any(word.startswith("config=") for word in overrides):
-        return configs.load(schema, command.config, overrides)
-    words = overrides
-    base, overrides = saved_config.split(schema, command, words)
-    if not values:  # plugins=... behind config=FILE replaces what the file says
-        refuse_unnamed(plugin_names(base.get("plugins", ())), given, "the configuration of config=")
-    try:
-        return configs.load(schema, command.config, overrides, base=base)
-    except configs.ConfigError as error:
-        source = next(word for word in words if word.startswith("config="))
-        raise configs.ConfigError(f"{error} (values of {source} and of the words behind it)") from error
 
 
 def _check_keys(command: CliCommand, overrides: Sequence[str]) -> None:

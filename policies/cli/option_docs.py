@@ -89,14 +89,14 @@ def keys(schema: str, config: str, chosen: Mapping[str, str] | None = None) -> l
 
 
 def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iterator[OptionHelp]:
-    tree = _parse(module)
-    body = _class(tree, name, module)
+    tree = parse(module)
+    body = class_of(tree, name, module)
     for base in map(ast.unparse, body.bases):
-        yield from _walk(_origin(tree, base), base, given, prefix)
-    for field, meaning in _fields(body):
+        yield from _walk(module_of_class(tree, base), base, given, prefix)
+    for field, meaning in annotated_fields(body):
         key, kind = ast.unparse(field.target), ast.unparse(field.annotation)
         is_local = kind.endswith("Cfg") and kind in {item.name for item in tree.body if isinstance(item, ast.ClassDef)}
-        nested = module if is_local else _origin(tree, kind)
+        nested = module if is_local else module_of_class(tree, kind)
         if nested:
             yield from _walk(nested, kind.rpartition(".")[2], given, f"{prefix}{key}.")
         else:
@@ -109,7 +109,7 @@ def _walk(module: str, name: str, given: Mapping[str, Any], prefix: str) -> Iter
             )
 
 
-def _fields(body: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
+def annotated_fields(body: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
     """Yield the annotated fields of a class, each with the docstring below it."""
     for statement, after in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(statement, ast.AnnAssign):
@@ -117,14 +117,15 @@ def _fields(body: ast.ClassDef) -> Iterator[tuple[ast.AnnAssign, str]]:
             yield statement, " ".join(text.split()) if isinstance(text, str) else ""
 
 
-def _class(tree: ast.Module, name: str, module: str) -> ast.ClassDef:
+def class_of(tree: ast.Module, name: str, module: str) -> ast.ClassDef:
+    """Return a class in the source of `module`. Raises ValueError where there is none."""
     for statement in tree.body:
         if isinstance(statement, ast.ClassDef) and statement.name == name:
             return statement
     raise ValueError(f"no class {name} in {module}")
 
 
-def _origin(tree: ast.Module, kind: str) -> str:
+def module_of_class(tree: ast.Module, kind: str) -> str:
     """Return the module of this project that defines the dataclass `kind` used in `tree`; empty for other types."""
     module, _, name = kind.rpartition(".")
     if not name.endswith("Cfg"):
@@ -141,7 +142,7 @@ def _spell(tree: ast.Module, annotation: ast.expr) -> str:
         words = {"bool": "true or false", "Path": "path", "Any": "anything"}
         if annotation.id in words or annotation.id in dir(builtins):
             return words.get(annotation.id, annotation.id)
-        value, origin = _constant(tree, annotation.id)
+        value, origin = constant(tree, annotation.id)
         return annotation.id if isinstance(value, ast.Name) else _spell(origin, value)
     if isinstance(annotation, ast.Constant):
         return "null" if annotation.value is None else str(annotation.value)
@@ -167,11 +168,11 @@ def _spell(tree: ast.Module, annotation: ast.expr) -> str:
 def _bounds(tree: ast.Module, annotation: ast.expr) -> str:
     """Return the range that an annotation states, also in a type alias; empty without one."""
     if isinstance(annotation, ast.Name):
-        value, origin = _constant(tree, annotation.id)
+        value, origin = constant(tree, annotation.id)
         return "" if isinstance(value, ast.Name) else _bounds(origin, value)
     for call in (node for node in ast.walk(annotation) if isinstance(node, ast.Call)):
         if ast.unparse(call.func) == "Bounds":
-            ends = [_constant(tree, end.id)[0] if isinstance(end, ast.Name) else end for end in call.args]
+            ends = [constant(tree, end.id)[0] if isinstance(end, ast.Name) else end for end in call.args]
             low, high = map(ast.literal_eval, ends)
             return str(Bounds(low, high))
     return ""
@@ -188,12 +189,12 @@ def _default(tree: ast.Module, field: ast.AnnAssign) -> str:
         return REQUIRED
     value, origin = field.value, tree
     if isinstance(value, ast.Name):
-        value, origin = _constant(tree, value.id)
+        value, origin = constant(tree, value.id)
     if isinstance(value, ast.Call) and ast.unparse(value.func) == "tuple" and isinstance(value.args[0], ast.Name):
-        value, origin = _constant(tree, value.args[0].id)
+        value, origin = constant(tree, value.args[0].id)
     if isinstance(value, (ast.Tuple, ast.Dict)):
         items = value.elts if isinstance(value, ast.Tuple) else [key for key in value.keys if key is not None]
-        items = [_constant(origin, item.id)[0] if isinstance(item, ast.Name) else item for item in items]
+        items = [constant(origin, item.id)[0] if isinstance(item, ast.Name) else item for item in items]
         return "[" + ", ".join(_listed(ast.literal_eval(item)) for item in items) + "]"
     text = ast.unparse(value)
     spelled = {"None": "null", "True": "true", "False": "false", "field(default_factory=dict)": "{}"}
@@ -205,7 +206,7 @@ def _listed(value: object) -> str:
     return f"'{value}'" if isinstance(value, str) and "," in value else str(value)
 
 
-def _constant(tree: ast.Module, name: str) -> tuple[ast.expr, ast.Module]:
+def constant(tree: ast.Module, name: str) -> tuple[ast.expr, ast.Module]:
     """Return the value of the module-level constant `name` and the module that assigns it, `tree` or one it imports."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign):
@@ -219,7 +220,7 @@ def _constant(tree: ast.Module, name: str) -> tuple[ast.expr, ast.Module]:
         if isinstance(statement, ast.ImportFrom) and statement.module and name in {a.name for a in statement.names}:
             if not _is_ours(statement.module):
                 break
-            return _constant(_parse(statement.module), name)
+            return constant(parse(statement.module), name)
     return ast.Name(name), tree
 
 
@@ -229,7 +230,8 @@ def _is_ours(module: str) -> bool:
 
 
 @functools.cache
-def _parse(module: str) -> ast.Module:
+def parse(module: str) -> ast.Module:
+    """Return the source of a module as a syntax tree; the module is not imported."""
     return ast.parse(_file(module).read_text(encoding="utf-8"))
 
 

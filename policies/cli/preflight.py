@@ -9,12 +9,27 @@ import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from dexgrasp import configs
 from dexgrasp.configs import ConfigError
-from dexgrasp.utils.output import refuse_url
+from dexgrasp.configs.schema import fields as fields_of
+from dexgrasp.perception.cameras.open import check_source, demand_camera_file
+from dexgrasp.policies.agents.location import (
+    UNTRAINED,
+    check_policy,
+    demand_checkpoint,
+    find_checkpoint,
+    find_policy,
+)
+from dexgrasp.policies.cli.source_schema import source_schema
+from dexgrasp.policies.deploy.shipped import find_bundle, place
+from dexgrasp.policies.run_directory import check_evaluation
+from dexgrasp.sim.robots.model_sources import find_hand, mounts
+from dexgrasp.utils.output import refuse_foreign_file, refuse_url
+from dexgrasp.utils.text import demand_known
 
-LIBRARY_KEYS = ("objects", "validation_objects", "library", "test")
+LIBRARY_KEYS = ("objects", "validation_objects", "library", "test", "meshes")
 """Keys that name an object library."""
 
 
@@ -25,13 +40,13 @@ ENVIRONMENT_BYTES, TRAINING_BYTES = 450_000, 1_000_000
 def check(cfg: Any, *, out_is_file: bool) -> None:
     """Raise ValueError, OSError or ImportError with the key that is wrong and what to do.
 
-    `cfg` is the dataclass of any command; the names and values of its fields decide what is checked. `out_is_file`:
-    `out` is a file, not a folder.
+    `cfg` is the dataclass of any command, or the one of `source_schema`; the names and values of its fields decide what
+    is checked. `out_is_file`: `out` is a file, not a folder. Nothing heavy is imported.
     """
     _check_extras(cfg)
     _check_out(cfg, out_is_file)
     _check_memory(cfg)
-    check_values(cfg)
+    check_names(cfg)
 
 
 def check_policy_options(cfg: Any, given: Collection[str]) -> None:
@@ -55,17 +70,7 @@ def with_policy_config(cfg: Any) -> Any:
 
 
 def _has_trained_policy(cfg: Any) -> bool:
-    if not {"policy", "hand", "side", "task"} <= {item.name for item in fields(cfg)}:
-        return False
-    from dexgrasp.policies.agents.registry import POLICIES
-
-    return cfg.policy not in POLICIES
-
-
-def check_values(cfg: Any) -> None:
-    """Raise ValueError or OSError for names that do not exist and options that exclude each other."""
-    _check_names(cfg)
-    _check_task(cfg)
+    return {"policy", "hand", "side", "task"} <= {item.name for item in fields(cfg)} and cfg.policy not in UNTRAINED
 
 
 EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
@@ -82,7 +87,7 @@ EXTRAS: tuple[tuple[Callable[[Any, str], bool], tuple[str, ...], str], ...] = (
     ),
     (lambda _, kind: kind == "ReplayCfg", ("rosbags",), "reading a bag needs rosbags: pip install 'dexgrasp[ros]'"),
     (
-        lambda cfg, _: getattr(cfg, "cluster", "") != "",
+        lambda cfg, _: getattr(cfg, "cluster", "") != "" and cfg.engine == "cpu",  # else they exclude each other
         ("ray", "pyarrow"),
         "cluster=... needs Ray and pyarrow: pip install 'dexgrasp[ray]'",
     ),
@@ -133,6 +138,8 @@ def _check_out(cfg: Any, is_file: bool) -> None:
         raise ConfigError(f"out={path} is a {kinds[1]}, expected a {kinds[0]}: choose another out=")
     if path.exists() and not (path.is_dir() or path.is_file()):
         raise ConfigError(f"out={path} is a device or a pipe, expected a file: choose another out=")
+    if is_file:
+        refuse_foreign_file(path)
     above = path if path.is_dir() else path.absolute().parent
     while not above.exists():
         above = above.parent
@@ -163,41 +170,125 @@ def _free_bytes() -> int:
     return int(found[1]) * 1024
 
 
-def _check_names(cfg: Any) -> None:
-    """Raise an error that lists the known names where a hand, mount, library or policy does not exist."""
+def check_names(cfg: Any) -> None:
+    """Raise an error that lists the known names where a hand, mount, library, policy or input does not exist."""
     kind = type(cfg).__name__
     if hasattr(cfg, "hand") and kind != "ReplayCfg":  # its hand is a ROS driver
-        from dexgrasp.sim.robots.hand import find_hand
-
         find_hand(cfg.hand)
     if hasattr(cfg, "mount"):
-        from dexgrasp.sim.robots.hand import demand_known
-        from dexgrasp.sim.robots.mount import mounts
-
         demand_known([cfg.mount], mounts(), "mount")
+    if hasattr(cfg, "presets"):
+        demand_known(cfg.presets, configs.options("physics"), "presets: physics preset")
     if kind != "PublishCfg":  # its objects are a description
         from dexgrasp.sim.objects.registry import check_spec
 
         for key in LIBRARY_KEYS:
             if isinstance(name := getattr(cfg, key, None), str):
                 check_spec(name, key)
-    if hasattr(cfg, "policy") and hasattr(cfg, "task"):
-        from dexgrasp.policies.agents.registry import check_policy
-
+    if kind in INPUTS:
+        INPUTS[kind](cfg)
+    elif hasattr(cfg, "task"):
         for key in ("policy", "a", "b"):
-            if name := getattr(cfg, key, ""):
+            if (name := getattr(cfg, key, None)) is not None:
                 check_policy(name, key)
 
 
-def _check_task(cfg: Any) -> None:
+def _check_training(cfg: Any) -> None:
+    if cfg.stage == "teacher" and cfg.teacher:
+        raise ConfigError(f"teacher={cfg.teacher} is for a student, and recipe=teacher has none: give recipe=student")
+    if cfg.stage == "student":
+        demand_checkpoint(cfg.teacher, "teacher", "teacher", cfg.stage)
+    if cfg.init_checkpoint:
+        demand_checkpoint(cfg.init_checkpoint, "init_checkpoint", cfg.stage, cfg.stage)
+
+
+def _check_ablations(cfg: Any) -> None:
+    known = get_args(fields_of(source_schema("dexgrasp.policies.evaluation.config:EvaluateCfg"))["disturbance"])
+    demand_known(cfg.disturbances, [name for name in known if name != "all"], "disturbances: disturbance")
+    for key in ("teacher", "init_checkpoint"):
+        if name := getattr(cfg, key):
+            find_policy(name, key, "checkpoint")
+
+
+def _check_comparison(cfg: Any) -> None:
+    if not cfg.a or not cfg.b:
+        raise ConfigError("compare needs two policies: dexgrasp compare A B")
+    for key in ("a", "b"):
+        check_policy(getattr(cfg, key), key)
+
+
+def _check_report(cfg: Any) -> None:
+    if not cfg.runs:
+        raise ConfigError("report needs the run directory of an evaluation: dexgrasp report RUN [RUN ...]")
+    for run in cfg.runs:
+        check_evaluation(Path(run))
+
+
+def _check_video(cfg: Any) -> None:
+    if not cfg.run:
+        raise ConfigError("video needs the run directory of an evaluation: dexgrasp video RUN trial=N")
+    check_evaluation(Path(cfg.run))
+
+
+def _check_replay(cfg: Any) -> None:
+    find_bundle(cfg.policy)
+    if not Path(cfg.bag).exists():
+        raise ConfigError(
+            f"no bag '{cfg.bag}': give the folder that the recorder node wrote, or its .mcap or .db3 file"
+        )
+    _demand_file(cfg.camera_file, "camera_file", CAMERA_FILE)
+
+
+def _check_viewer(cfg: Any) -> None:
+    if cfg.source == "sim":
+        check_policy(cfg.policy)
+    else:
+        check_source(cfg.source)
+    _demand_file(cfg.camera_file, "camera_file", CAMERA_FILE)
+
+
+def _check_calibration(cfg: Any) -> None:
+    if not _live_camera(cfg):
+        demand_camera_file(Path(cfg.source) / "camera.json")
+
+
+def _demand_file(path: str, key: str, what: str) -> None:
+    """Raise ConfigError where a file is named and does not exist."""
+    if path and not Path(path).is_file():
+        raise ConfigError(f"{key}: no file '{path}': expected {what}")
+
+
+CAMERA_FILE = "the pose of the camera, as `dexgrasp calibrate camera` writes it"
+INPUTS: dict[str, Callable[[Any], object]] = {
+    "TrainCfg": _check_training,
+    "BenchAblationsCfg": _check_ablations,
+    "CompareCfg": _check_comparison,
+    "ReportCfg": _check_report,
+    "VideoCfg": _check_video,
+    "ViewerCfg": _check_viewer,
+    "ReplayCfg": _check_replay,
+    "CalibrateCameraCfg": _check_calibration,
+    "ExportCfg": lambda cfg: find_policy(cfg.policy, kind="checkpoint"),
+    "PublishCfg": lambda cfg: (
+        find_policy(cfg.policy, kind="checkpoint"),
+        _demand_file(cfg.sign, "sign", "the private Ed25519 key (PEM)"),
+    ),
+    "BenchDeployCfg": lambda cfg: find_policy(cfg.policy, kind="bundle"),
+    "BenchRosCfg": lambda cfg: find_bundle(cfg.policy),
+    "BenchPhysicsCfg": lambda cfg: check_policy(cfg.policy),
+    "UpgradeCfg": lambda cfg: find_checkpoint(cfg.source),
+    "Sb3Cfg": lambda cfg: find_checkpoint(place(cfg.policy)),
+}
+"""Checks of the policies and files that a command reads, by the class of its configuration."""
+
+
+def check_task(cfg: Any) -> None:
     """Raise ValueError for options of the task that exclude each other, before objects are made or read."""
     if not hasattr(cfg, "task"):
         return
     from dexgrasp.sim.task.grasp_task import check_rates, task_class
     from dexgrasp.sim.task.rewards import check_registered
 
-    if type(cfg).__name__ == "TrainCfg" and cfg.stage == "teacher" and cfg.teacher:
-        raise ConfigError(f"teacher={cfg.teacher} is for a student, and recipe=teacher has none: give recipe=student")
     task_class(cfg.task)
     check_registered(cfg.task.reward)
     if hasattr(cfg, "physics") and not hasattr(cfg, "policy"):  # a trained policy brings its own control rate

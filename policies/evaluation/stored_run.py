@@ -8,7 +8,7 @@ from typing import Any
 from dexgrasp import configs
 from dexgrasp.policies.evaluation.config import EvaluateCfg
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, ParquetStore, select
-from dexgrasp.policies.run_directory import read_facts
+from dexgrasp.policies.run_directory import check_evaluation, read_facts
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.utils.readers import DamagedFileError
 
@@ -28,7 +28,7 @@ class StoredRun:
     def read(cls, path: str | Path) -> "StoredRun":
         """Read a run directory. Raises ValueError where it holds no trials of an evaluation."""
         path = Path(path)
-        _check(path)
+        check_evaluation(path)
         facts = _facts(path / "run.json")
         cfg = configs.from_dict(EvaluateCfg, configs.read_plain(path / "config.yaml"), str(path / "config.yaml"))
         lines = JsonLinesStore(path / "trials.jsonl")
@@ -73,14 +73,3 @@ def _facts(path: Path) -> dict[str, Any]:
     if missing := [key for key in ("git", "versions", "starts") if key not in facts]:
         raise DamagedFileError(path, "run.json of an evaluation", f"it lacks {', '.join(missing)}")
     return facts
-
-
-def _check(path: Path) -> None:
-    """Raise ValueError where `path` is no run directory of an evaluation; say which one to take."""
-    if not (path / "run.json").is_file() or not (path / "config.yaml").is_file():
-        raise ValueError(f"{path} is no run directory: expected the out= of `dexgrasp evaluate`")
-    kind = read_facts(path).get("kind", "evaluate")
-    if kind == "compare":
-        raise ValueError(f"{path} compares two evaluations: take {path / 'a'} or {path / 'b'}")
-    if kind != "evaluate":
-        raise ValueError(f"{path} is a run of '{kind}', not of 'evaluate': take the out= of an evaluation")

@@ -23,6 +23,7 @@ from stable_baselines3.common.logger import KVWriter, Logger
 from dexgrasp import configs
 from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint, read_checkpoint
+from dexgrasp.policies.agents.location import demand_checkpoint
 from dexgrasp.policies.agents.registry import BELONGS_TO_POLICY
 from dexgrasp.policies.algorithms.distillation import StudentPPO
 from dexgrasp.policies.algorithms.learner import Learner
@@ -104,12 +105,7 @@ def find_compatible_checkpoint(cfg: TrainCfg, key: str) -> Checkpoint:
     Raises ValueError if its hand, stage or actions differ from those of `cfg`.
     """
     name, stage = getattr(cfg, key), "teacher" if key == "teacher" else cfg.stage
-    if not name:
-        raise FileNotFoundError(
-            f"{key}: none is given, recipe={cfg.stage} needs one: give {key}=RUN, the out= of `dexgrasp train "
-            f"recipe={stage}`, or a shipped policy such as {key}=allegro/{stage}"
-        )
-    path = registry.find_policy(name, key, "checkpoint").path
+    path = demand_checkpoint(name, key, stage, cfg.stage)
     try:
         checkpoint = load_checkpoint(path)
     except ValueError as error:

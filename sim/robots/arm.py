@@ -13,9 +13,9 @@ from torch import Tensor
 from dexgrasp import assets
 from dexgrasp.configs.loader import read_plain
 from dexgrasp.perception.transforms import compose, quat_conjugate, quat_multiply, rotvec_from_quat
-from dexgrasp.sim.robots.hand import HandSpec, demand_known, kinematics_of
+from dexgrasp.sim.robots.hand import HandSpec, kinematics_of
 from dexgrasp.sim.robots.model_reader import read_model
-from dexgrasp.utils.text import did_you_mean, shown
+from dexgrasp.utils.text import demand_known, did_you_mean, shown
 
 POSTURE_COST = 1e-4  # against a position cost of 1 per metre: holds the arm near home where the pose leaves it free
 

@@ -4,7 +4,7 @@ hand.yaml is the single source of actuation numbers, the model of geometry and i
 of the right one, made in code; joint axes are mirrored too, so that both hands take the same joint values.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,6 @@ import mujoco
 import numpy as np
 import torch
 
-from dexgrasp import assets
 from dexgrasp.configs.loader import read_plain
 from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
@@ -37,30 +36,10 @@ from dexgrasp.sim.robots.model_checks import (
     check_springs,
     compiled,
 )
-from dexgrasp.sim.robots.model_sources import is_model, model_path
-from dexgrasp.utils.text import did_you_mean, shown
+from dexgrasp.sim.robots.model_sources import find_hand, model_path
+from dexgrasp.utils.text import demand_known
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
-
-def find_hand(name_or_path: str | Path) -> Path:
-    """Return the path of a hand.yaml: by name in assets/hands, by folder, or the file itself."""
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml") and path.is_file():
-        return path
-    if path.is_dir() and (path / "hand.yaml").is_file():
-        return path / "hand.yaml"
-    known = assets.names("hands")
-    if str(name_or_path) in known:
-        return assets.path(f"hands/{name_or_path}/hand.yaml")
-    if is_model(str(name_or_path)):
-        raise FileNotFoundError(
-            f"'{name_or_path}' is a model without a hand.yaml, which names palm, joints and keypoints; draft one with "
-            f"`dexgrasp hands new {name_or_path} out=FOLDER`, then give hand=FOLDER"
-        )
-    raise FileNotFoundError(
-        f"no hand '{name_or_path}': expected one of {known}, a folder with a hand.yaml, or a hand.yaml."
-        + did_you_mean(str(name_or_path), known)
-    )
 
 
 def read_hand(file: Path) -> tuple[dict[str, Any], str]:
@@ -160,15 +139,6 @@ def _styles(hand: HandFile, motors: Motors) -> dict[str, GraspStyle]:
     }
 
 
-def demand_known(wanted: Iterable[str], known: Iterable[str], what: str) -> None:
-    """Raise for a name that is not among the known ones, and name the nearest.
-
-    `what`: place of the name, for the message.
-    """
-    known = list(known)
-    for name in wanted:
-        if name not in known:
-            raise ValueError(f"{what} {shown(name)} is unknown; known: {known}.{did_you_mean(name, known)}")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,7 @@
-"""Models of hands by path, or by name in the packages mujoco-menagerie and robot_descriptions."""
+"""Names and files of hands, mounts and models, also of the packages mujoco-menagerie and robot_descriptions.
+
+Needs neither torch nor MuJoCo.
+"""
 
 import importlib
 import re
@@ -6,12 +9,39 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from dexgrasp import assets
 from dexgrasp.utils.text import comma_separated, did_you_mean, one_line
 
 MODEL_ENDINGS = (".xml", ".mjcf", ".urdf")
 
 _PATHS = re.compile(r"(?:MJCF|URDF)_PATH(?:_(\w+))?")
 """Constants of a module of robot_descriptions: MJCF_PATH, URDF_PATH_RIGHT."""
+
+
+def find_hand(name_or_path: str | Path) -> Path:
+    """Return the path of a hand.yaml: by name in assets/hands, by folder, or the file itself."""
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return path
+    if path.is_dir() and (path / "hand.yaml").is_file():
+        return path / "hand.yaml"
+    known = assets.names("hands")
+    if str(name_or_path) in known:
+        return assets.path(f"hands/{name_or_path}/hand.yaml")
+    if is_model(str(name_or_path)):
+        raise FileNotFoundError(
+            f"'{name_or_path}' is a model without a hand.yaml, which names palm, joints and keypoints; draft one with "
+            f"`dexgrasp hands new {name_or_path} out=FOLDER`, then give hand=FOLDER"
+        )
+    raise FileNotFoundError(
+        f"no hand '{name_or_path}': expected one of {known}, a folder with a hand.yaml, or a hand.yaml."
+        + did_you_mean(str(name_or_path), known)
+    )
+
+
+def mounts() -> list[str]:
+    """Return the names of all mounts: floating, and every arm in assets/arms."""
+    return ["floating", *assets.names("arms")]
 
 
 def is_model(name: str) -> bool:

@@ -10,9 +10,10 @@ from typing import Literal
 
 import mujoco
 
-from dexgrasp import assets
 from dexgrasp.sim.robots.arm import ArmSpec
-from dexgrasp.sim.robots.hand import HandSpec, demand_known
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.model_sources import mounts
+from dexgrasp.utils.text import demand_known
 
 SLIDE_NAMES, BALL_NAME = ("palm_x", "palm_y", "palm_z"), "palm_ball"
 
@@ -25,11 +26,6 @@ PALM_ARMATURE = 0.01  # kg for the slides, kg m2 for the ball
 _PREFIX = "attached/"
 
 Turn = Literal["geodesic", "axes"]
-
-
-def mounts() -> list[str]:
-    """Return the names of all mounts: floating, and every arm in assets/arms."""
-    return ["floating", *assets.names("arms")]
 
 
 def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str, turn: Turn = "geodesic") -> None:

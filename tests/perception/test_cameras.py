@@ -110,13 +110,13 @@ def test_a_point_below_a_camera_that_looks_down_is_there_in_the_world():
         ({"height": 48.0}, "positive size in whole pixels"),
         ({"distortion": "fisheye"}, "unknown distortion 'fisheye'; known: none, brown_conrady"),
         ({"coeffs": (0.1,)}, "distortion none does not use the coefficients"),
-        ({"cx": float("nan")}, "cx must be a finite number, got nan"),
-        ({"fx": "600"}, "fx must be a number, got the text '600': write it without quotes"),
-        ({"fy": None}, "fy must be a number, got None"),
-        ({"cy": True}, "cy must be a number, got True"),
-        ({"cx": [31.2]}, r"cx must be a number, got \[31.2\]"),
+        ({"cx": float("nan")}, r"cx must be a number \(finite\), got nan"),
+        ({"fx": "600"}, r"fx must be a number \(finite\), got the text '600': write it without quotes"),
+        ({"fy": None}, r"fy must be a number \(finite\), got None"),
+        ({"cy": True}, r"cy must be a number \(finite\), got True"),
+        ({"cx": [31.2]}, r"cx must be a number \(finite\), got \[31.2\]"),
         ({"coeffs": "00000"}, "coeffs must be a list of numbers, got '00000'"),
-        ({"coeffs": ("0", 0.0, 0.0, 0.0, 0.0)}, r"coeffs\[0\] must be a number, got the text '0'"),
+        ({"coeffs": ("0", 0.0, 0.0, 0.0, 0.0)}, r"coeffs\[0\] must be a number \(finite\), got the text '0'"),
         # the mean side of 64x48 is sqrt(3072) = 55.426 px, of which a tenth and fifty times
         ({"fx": 1e-300}, r"fx is 1e-300 px, expected 5\.54256 to 2771\.28 px .* for an image of 64x48; check"),
         ({"fx": 5.54, "fy": 6.0}, "fx is 5.54 px, expected"),
@@ -233,7 +233,9 @@ def test_a_camera_file_that_is_wrong_says_how(tmp_path):
     assert "camera.json is damaged or no JSON file" in broken(tmp_path, "camera.json", b"{")
     assert "which model are they of?" in broken(tmp_path, "camera.json", json.dumps(values | {"coeffs": [1]}).encode())
     wrong = json.dumps(values | {"depth_unit_m": 0}).encode()
-    assert "depth_unit_m must be a positive number up to 0.1, got 0" in broken(tmp_path, "camera.json", wrong)
+    assert "depth_unit_m must be a number (m per unit of the image) from 1e-05 to 0.01, got 0" in broken(
+        tmp_path, "camera.json", wrong
+    )
     for key, value in (("stream", "left"), ("rate_hz", 1e300), ("T_world_cam", [1]), ("depth_unit_m", True)):
         assert f"camera.json: {key} must" in broken(tmp_path, "camera.json", json.dumps(values | {key: value}).encode())
     (tmp_path / "camera.json").unlink()

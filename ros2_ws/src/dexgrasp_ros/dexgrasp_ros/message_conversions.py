@@ -21,19 +21,31 @@ from std_msgs.msg import Float64MultiArray, Header, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from dexgrasp.perception.cameras.depth import Intrinsics
+from dexgrasp.perception.cameras.numbers import DEPTH_UNIT, POSITION, Quantity, check_depth
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp_ros.object_estimate import ObjectEstimate
 
+ROTATION_TOLERANCE = 1e-3
+"""Accepted deviation of r of camera_info from a rotation matrix."""
 UNIT_TOLERANCE = 1e-2
 """Accepted deviation of the norm of a quaternion in a message from 1."""
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 MM = 0.001
+LEAST_CLOUD_M = 1e-4
+"""Extent below which a cloud of an object is in another unit or byte order."""
 CLOUD_FIELDS = ("x", "y", "z", "visible_fraction", "view_fresh")
 _DEPTHS = {"16UC1": (np.uint16, MM), "mono16": (np.uint16, MM), "32FC1": (np.float32, 1.0)}
 _BROWNS = {"plumb_bob": 5, "rational_polynomial": 14}
 _FISHEYES = ("equidistant", "fisheye")
 ImageKind = Literal["auto", "raw", "rectified"]
+DEPTH_UNITS = {np.uint16: DEPTH_UNIT, np.float32: Quantity("m per unit of the image", 1e-5, 1.0)}
+"""Ranges of depth units by the type of the pixels."""
+SWAPPED_STEP, SWAPPED_RATIO = 128, 8
+"""Median step of neighbouring pixels [unit] from which the byte order is doubted; how many times smoother the other
+one must be."""
+MAX_FOCAL_RATIO, MAX_CENTRE_SHIFT = 3.0, 0.2
+"""Largest ratio of the focal lengths of K and P, and largest distance of their centres [image side], of one camera."""
 AGREEING_PX = 0.1
 """Largest distance between raw and rectified pixels at which it does not matter which one an image holds."""
 _NUMBERS = {
@@ -90,7 +102,16 @@ def pose_from_message(message: PoseStamped) -> tuple[NDArray[np.float64], NDArra
     norm = float(np.linalg.norm(quat))
     if not np.isfinite(pos).all() or not abs(norm - 1) <= UNIT_TOLERANCE:
         raise MessageError(f"a pose needs a finite position and a unit quaternion, got {pos} and {quat} (wxyz)")
+    _demand_position(pos, "pose.position")
     return pos, quat / norm
+
+
+def _demand_position(pos_m: NDArray[Any], name: str) -> None:
+    """Raise MessageError for coordinates (3,) out of reach of any robot, which are in another unit."""
+    try:
+        POSITION.read_all(pos_m, name, 3)
+    except ValueError as error:
+        raise MessageError(str(error)) from error
 
 
 def twist_message(linear: ArrayLike, angular: ArrayLike, stamp_s: float, frame_id: str) -> TwistStamped:
@@ -211,11 +232,14 @@ def _text(value: Any) -> str:
 def depth_from_image(message: Image, unit_m: float = 0.0) -> NDArray[np.float32]:
     """Return depth (row, column) [m] of an image, 16UC1 (mm) or 32FC1 (m); holes and NaN are 0.
 
-    `unit_m`: unit of the values where it is another one than that of the encoding [m].
+    `unit_m`: unit of the values where it is another one than that of the encoding [m]. Raises MessageError for images
+    whose fields contradict each other, and where the depths tell of another unit or byte order.
     """
     if message.encoding not in _DEPTHS:
         raise MessageError(f"a depth image needs encoding 16UC1 (mm) or 32FC1 (m), got '{message.encoding}'")
     kind, own_unit_m = _DEPTHS[message.encoding]
+    if message.is_bigendian not in (0, 1):
+        raise MessageError(f"is_bigendian of an image must be 0 or 1, got {message.is_bigendian}")
     stored = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     rows, columns, step = message.height, message.width, message.step
     size = columns * stored.itemsize
@@ -225,10 +249,35 @@ def depth_from_image(message: Image, unit_m: float = 0.0) -> NDArray[np.float32]
             f"got step {step} and {len(message.data)} bytes"
         )
     lines = np.frombuffer(message.data, np.uint8).reshape(rows, step)[:, :size]
-    depth_m = np.ascontiguousarray(lines).view(stored).astype(np.float32) * np.float32(unit_m or own_unit_m)
-    if kind is np.float32:
-        depth_m[~np.isfinite(depth_m) | (depth_m < 0)] = 0.0
+    values = np.ascontiguousarray(lines).view(stored)
+    try:
+        unit_m = own_unit_m if unit_m == 0 else DEPTH_UNITS[kind].read(unit_m, "depth_unit_m")
+        _refuse_swapped_bytes(values, message.is_bigendian)
+        with np.errstate(over="ignore", invalid="ignore"):
+            depth_m = values.astype(np.float32) * np.float32(unit_m)
+        if kind is np.float32:
+            depth_m[~np.isfinite(depth_m) | (depth_m < 0)] = 0.0
+        check_depth(depth_m, f"image of {message.encoding}")
+    except ValueError as error:
+        raise MessageError(str(error)) from error
     return depth_m
+
+
+def _refuse_swapped_bytes(values: NDArray[Any], is_bigendian: int) -> None:
+    """Raise MessageError where 16 bit depth is much smoother along its rows in the other byte order."""
+    if values.dtype.itemsize != 2:
+        return
+    part = values[::8]
+    steps = []
+    for rows in (part, part.byteswap()):
+        left, right = rows[:, :-1].astype(np.int64), rows[:, 1:].astype(np.int64)
+        both = (left > 0) & (right > 0)
+        steps.append(np.median(np.abs(right - left)[both]) if both.any() else 0.0)
+    if steps[0] >= SWAPPED_STEP and steps[1] * SWAPPED_RATIO <= steps[0]:
+        raise MessageError(
+            f"is_bigendian is {is_bigendian}, and neighbouring pixels differ by {steps[0]:.0f} units; in the other "
+            f"byte order by {steps[1]:.0f}: the camera driver sets a wrong is_bigendian"
+        )
 
 
 def image_from_depth(depth_m: NDArray[Any], stamp_s: float, frame_id: str, encoding: str = "16UC1") -> Image:
@@ -259,7 +308,7 @@ def intrinsics_from_info(message: CameraInfo, kind: ImageKind = "auto") -> Intri
     if kind == "raw":
         return _raw_camera(message)
     if kind == "rectified":
-        return _rectified_camera(message)
+        return _checked_rectified(message)
     raw, fisheye = _raw_camera(message), message.distortion_model in _FISHEYES
     if not any(message.p) and not fisheye:
         return raw
@@ -332,13 +381,49 @@ def _rectified_camera(message: CameraInfo) -> Intrinsics:
         raise MessageError(f"camera_info: {error}") from error
 
 
+def _checked_rectified(message: CameraInfo) -> Intrinsics:
+    """Return the camera of P. Raises MessageError where R turns its frame, or where K is of another image."""
+    camera = _rectified_camera(message)
+    turn_px = _angle_rad(_rotation(message)) * camera.fx
+    if turn_px > AGREEING_PX:
+        raise MessageError(
+            f"camera_info: r turns the rectified images by {turn_px:.3g} px against the camera, and nothing says which "
+            "of the two frames the camera pose is of: publish a camera_info with r = identity in the frame of the "
+            "rectified images, and calibrate with these"
+        )
+    fx, fy, cx, cy = (float(message.k[at]) for at in (0, 4, 2, 5))
+    if fx > 0 and fy > 0:
+        ratio = max(camera.fx / fx, fx / camera.fx, camera.fy / fy, fy / camera.fy)
+        shift = max(abs(camera.cx - cx) / camera.width, abs(camera.cy - cy) / camera.height)
+        if not (ratio <= MAX_FOCAL_RATIO and shift <= MAX_CENTRE_SHIFT):
+            raise MessageError(
+                f"camera_info: p (fx, cx {camera.fx:.4g}, {camera.cx:.4g} px) and k ({fx:.4g}, {cx:.4g} px) are not of "
+                f"one {camera.width}x{camera.height} image: publish both for the resolution of the images"
+            )
+    return camera
+
+
+def _rotation(message: CameraInfo) -> NDArray[np.float64]:
+    """Return r (3, 3); identity where it is not set. Raises MessageError where it is no rotation."""
+    R = np.reshape([float(value) for value in message.r], (3, 3))
+    if not R.any():
+        return np.eye(3)
+    if not (np.abs(R @ R.T - np.eye(3)).max() <= ROTATION_TOLERANCE and np.linalg.det(R) > 0):
+        raise MessageError(f"camera_info: r must be a rotation matrix, got {R.tolist()}; calibrate the camera")
+    return R
+
+
+def _angle_rad(R: NDArray[np.float64]) -> float:
+    """Return the angle of a rotation; exact also for small ones."""
+    return float(np.arctan2(np.linalg.norm(R - R.T) / np.sqrt(8), (np.trace(R) - 1) / 2))
+
+
 def _difference_px(message: CameraInfo, raw: Intrinsics, rectified: Intrinsics) -> float:
     """Return the largest distance between pixels of the raw image and of the rectified one on the same rays."""
     v, u = np.mgrid[0 : raw.height - 1 : 9j, 0 : raw.width - 1 : 9j]
     pixels = np.stack([u, v], -1).reshape(-1, 2)
     rays = np.concatenate([raw.rays_at(pixels), np.ones((len(pixels), 1))], 1)
-    R = np.reshape([float(value) for value in message.r], (3, 3))
-    rays = rays @ R.T if R.any() else rays
+    rays = rays @ _rotation(message).T
     if not (rays[:, 2] > 0).all():
         return float("inf")
     return float(np.abs(rectified.project(rays) - pixels).max())
@@ -404,10 +489,14 @@ def estimate_from_message(message: PointCloud2) -> ObjectEstimate:
         )
     count, step = message.width * message.height, message.point_step
     ends = [item.offset + np.dtype(_NUMBERS[item.datatype]).itemsize for item in known.values()]
-    if step < max(ends) or message.row_step != message.width * step or len(message.data) != count * step:
+    row, rows = message.row_step, message.height
+    if step < max(ends) or row < message.width * step or len(message.data) != rows * row:
         raise MessageError(
-            f"a cloud of {count} points of {step} bytes needs {count * step} bytes, got {len(message.data)}"
+            f"a cloud of {count} points of {step} bytes needs {count * step} bytes, got {len(message.data)}: "
+            f"point_step {step} must be at least {max(ends)} for its fields, row_step {row} at least "
+            f"{message.width * step}, and data hold {rows} rows"
         )
+    lines = np.frombuffer(message.data, np.uint8).reshape(rows, row)[:, : message.width * step]
     kind = np.dtype(
         {
             "names": list(known),
@@ -416,11 +505,20 @@ def estimate_from_message(message: PointCloud2) -> ObjectEstimate:
             "itemsize": step,
         }
     )
-    rows = np.frombuffer(message.data, kind)
-    points_w = np.stack([rows[name] for name in CLOUD_FIELDS[:3]], axis=1).astype(np.float32)
+    rows = np.frombuffer(np.ascontiguousarray(lines), kind)
+    with np.errstate(over="ignore", invalid="ignore"):
+        points_w = np.stack([rows[name] for name in CLOUD_FIELDS[:3]], axis=1).astype(np.float32)
     extra = {name: float(rows[name][0]) for name in CLOUD_FIELDS[3:] if name in known and count}
     if not np.isfinite(points_w).all() or not np.isfinite(list(extra.values())).all():
         raise MessageError("the points of a cloud must be finite")
+    if count:
+        _demand_position(points_w[np.abs(points_w).max(1).argmax()], "the furthest point of a cloud (x, y, z)")
+        if count > 1 and np.ptp(points_w, axis=0).max() < LEAST_CLOUD_M:
+            raise MessageError(
+                f"all points of a cloud lie within {LEAST_CLOUD_M:g} m: are x, y, z metres, and is is_bigendian right?"
+            )
+    if not 0 <= extra.get("visible_fraction", 1.0) <= 1:
+        raise MessageError(f"visible_fraction of a cloud must lie in 0..1, got {extra['visible_fraction']:g}")
     return ObjectEstimate(
         points_w=points_w,
         visible_fraction=extra.get("visible_fraction", 1.0),

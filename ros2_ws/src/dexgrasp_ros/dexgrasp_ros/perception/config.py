@@ -1,13 +1,14 @@
 """Parameters of the perception node, and the camera pose and robot model made from them."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
 
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
+from dexgrasp.perception.cameras.numbers import DEPTH_UNIT
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.grasp_planning.planner import Reachable
 from dexgrasp.perception.robot_mask import ArmBody, HandBody, read_arm_body, read_hand_body
@@ -77,6 +78,8 @@ class PerceptionCfg:
             raise ValueError(
                 "the camera pose is missing: give camera_file, or camera_pos_m and camera_quat_wxyz (w first)"
             )
+        if self.depth_unit_m:
+            replace(DEPTH_UNIT, high=1.0).read(self.depth_unit_m, "depth_unit_m")
 
 
 def camera_pose(cfg: PerceptionCfg) -> CameraPose:
