@@ -171,10 +171,9 @@ def _check_names(cfg: Any) -> None:
 
         find_hand(cfg.hand)
     if hasattr(cfg, "mount"):
-        from dexgrasp.sim.robots.hand import demand_known
-        from dexgrasp.sim.robots.mount import mounts
+        from dexgrasp.sim.robots.arm_file import check_arm
 
-        demand_known([cfg.mount], mounts(), "mount")
+        check_arm(cfg.mount)
     if kind != "PublishCfg":  # its objects are a description
         from dexgrasp.sim.objects.registry import check_spec
 

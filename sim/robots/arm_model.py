@@ -7,7 +7,7 @@ collision geoms alone. Whatever hangs below the tip, such as a gripper, is left 
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -522,17 +522,39 @@ def _written(tree: _Tree, base: int, stated_base: bool, tip: tuple[int, int], sp
         hinges = [] if stated_base and body == base else hinges
         writer.write(body, base, hinges, frame_alone=body == replaced)
     number, shift = writer.written[tip_body]
-    dropped = [model.joint(i).name or "unnamed" for i in range(model.njnt) if model.jnt_bodyid[i] not in kept]
+    quat = UNIT if tip_site < 0 else model.site_quat[tip_site].copy()
     return ArmModel(
         bodies=tuple(writer.bodies),
         joints=tuple(writer.joints),
         tip=tree.name_of(tip_body, tip_site) or "tip",
         tip_body=number,
         tip_pos=(np.zeros(3) if tip_site < 0 else model.site_pos[tip_site]) - shift,
-        tip_quat=UNIT if tip_site < 0 else model.site_quat[tip_site].copy(),
+        tip_quat=_facing_z(writer.bodies, number, quat),
         base=tree.name_of(base),
-        dropped_joints=tuple(dropped),
+        dropped_joints=tuple(
+            model.joint(i).name or "unnamed" for i in range(model.njnt) if model.jnt_bodyid[i] not in kept
+        ),
     )
+
+
+def _facing_z(bodies: Sequence[ArmBody], at: int, quat: Array) -> Array:
+    """Return the orientation of the tip in its body, turned where x, not z, points along the last joint.
+
+    Hands are attached along z; ROS has frames such as `flange` whose x points forward.
+    """
+    to_tip = quat
+    while at and not bodies[at].joint:
+        to_tip, at = _product(bodies[at].quat, to_tip), bodies[at].parent
+    along = np.empty(9)
+    mujoco.mju_quat2Mat(along, to_tip)
+    share = np.abs(bodies[at].axis @ along.reshape(3, 3))  # of the joint's axis along x, y and z of the tip
+    return _product(quat, np.array([0.5**0.5, 0.0, 0.5**0.5, 0.0])) if share[0] > 0.999 else quat
+
+
+def _product(a: Array, b: Array) -> Array:
+    found = np.empty(4)
+    mujoco.mju_mulQuat(found, a, b)
+    return found
 
 
 def _check_length(file: Path, arm: ArmModel) -> None:

@@ -1,18 +1,17 @@
-"""Mounts of the palm: servos alone (`floating`), or an arm (`ur5e`).
+"""Mounts of the palm: servos alone (`floating`), or an arm by name, folder or file (`dexgrasp.sim.robots.arm_file`).
 
-mount      qpos                                    ctrl
-floating   slides 3, ball 4 (wxyz), fingers 16     position of the hand base in the world 3 [m],
-                                                   its orientation as a rotation vector 3 [rad], finger targets 16
-ur5e       arm 6, fingers 16                       arm targets 6 [rad], finger targets 16
+mount      qpos                                 ctrl
+floating   slides 3, ball 4 (wxyz), fingers     position of the hand base in the world 3 [m],
+                                                its orientation as a rotation vector 3 [rad], finger targets
+an arm     joints of the arm, fingers           targets of the arm's joints [rad], finger targets
 """
 
 from typing import Literal
 
 import mujoco
 
-from dexgrasp import assets
 from dexgrasp.sim.robots.arm import ArmSpec
-from dexgrasp.sim.robots.hand import HandSpec, demand_known
+from dexgrasp.sim.robots.hand import HandSpec
 
 SLIDE_NAMES, BALL_NAME = ("palm_x", "palm_y", "palm_z"), "palm_ball"
 
@@ -27,26 +26,32 @@ _PREFIX = "attached/"
 Turn = Literal["geodesic", "axes"]
 
 
-def mounts() -> list[str]:
-    """Return the names of all mounts: floating, and every arm in assets/arms."""
-    return ["floating", *assets.names("arms")]
-
-
 def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str, turn: Turn = "geodesic") -> None:
     """Add the hand, and its mount, to a world; the hand base frame is body "palm"; orders as above.
 
     `turn`: the servo that turns a floating hand. geodesic: MuJoCo's orientation actuator. axes: one position servo per
     axis of the rotation vector, for simulators without that actuator; its controls are the same in number and place.
     """
-    demand_known([mount], mounts(), "mount")
     if mount == "floating":
         _attach_floating(world, hand, turn)
     else:
-        arm = ArmSpec.load(mount)
+        arm, carried = ArmSpec.load(mount, hand), hand.to_mjspec()
         spec = arm.to_mjspec()
         flange = spec.site(arm.flange)
-        _attach_tree(spec, flange.parent.add_frame(pos=flange.pos, quat=flange.quat), hand.to_mjspec())
+        _rename_namesakes(spec, carried)
+        _attach_tree(spec, flange.parent.add_frame(pos=flange.pos, quat=flange.quat), carried)
         _attach_tree(world, world.worldbody.add_frame(), spec)
+
+
+def _rename_namesakes(arm: mujoco.MjSpec, hand: mujoco.MjSpec) -> None:
+    """Rename bodies, geoms, sites and meshes of an arm of which the hand has a namesake."""
+    for kind in ("bodies", "geoms", "sites", "meshes"):
+        taken = {element.name for element in getattr(hand, kind)} - {"", "world"}
+        for element in getattr(arm, kind):
+            if element.name in taken:
+                old, element.name = element.name, f"arm_{element.name}"
+                for geom in arm.geoms if kind == "meshes" else ():
+                    geom.meshname = element.name if geom.meshname == old else geom.meshname
 
 
 def palm_actuators(model: mujoco.MjModel) -> list[int]:
