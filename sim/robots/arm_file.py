@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +13,8 @@ from dexgrasp.sim.robots.arm_model import MODEL_SUFFIXES
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.text import did_you_mean, safe_name, shown
 
+STATED = ("base", "tip")
+"""Keys that may stand behind a path."""
 EXPECTED = "a folder with arm.yaml, an arm.yaml, or an MJCF or URDF file"
 
 
@@ -103,7 +105,8 @@ def find_arm(mount: str) -> FoundArm:
     path, known = Path(text), assets.names("arms")
     if path.suffix.lower() in MODEL_SUFFIXES and path.is_file():
         name = re.sub(r"[^A-Za-z0-9_-]+", "_", path.stem).strip("_") or "arm"
-        return FoundArm(ArmFile(name=name, model=path.name, **stated), path, path)
+        content = ArmFile(name=name, model=path.name, base=stated.get("base", ""), tip=stated.get("tip", ""))
+        return FoundArm(content, path, path)
     if path.is_dir() and (path / "arm.yaml").is_file():
         file = path / "arm.yaml"
     elif path.suffix in (".yaml", ".yml") and path.is_file():
@@ -136,8 +139,9 @@ def _split(mount: str) -> tuple[str, dict[str, str]]:
     text, colon, rest = mount.rpartition(":")
     if not colon or Path(mount).exists():
         return mount, {}
-    pairs = dict(part.partition("=")[::2] for part in rest.split(","))
-    known = [item.name for item in fields(ArmFile) if item.name in ("base", "tip")]
-    if not all(key in known and value for key, value in pairs.items()):
+    pairs: dict[str, str] = {}
+    for part in rest.split(","):
+        key, _, pairs[key] = part.partition("=")
+    if not all(key in STATED and value for key, value in pairs.items()):
         raise ValueError(f"mount {shown(mount)}: behind a path, expected :base=NAME, :tip=NAME or :base=NAME,tip=NAME")
     return text, pairs

@@ -68,8 +68,8 @@ class ArmSearch:
 
     def _errors(self, q: Tensor, pos_w: Tensor, quat_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return position and rotation still to go, the Jacobian (start, 6, joint), and the poses of the bodies."""
-        tree = self.kinematics
-        pos, quat = tree.forward(*(value.expand(len(q), -1) for value in self.base), q)
+        tree, (base_pos, base_quat) = self.kinematics, (value.expand(len(q), -1) for value in self.base)
+        pos, quat = tree.forward(base_pos, base_quat, q)
         carrier = tree.keypoint_body[-1]
         at, turned = compose(pos[:, carrier], quat[:, carrier], *self.target)
         bodies = [tree.joint_of_body.index(joint) for joint in range(q.shape[1])]

@@ -17,7 +17,7 @@ import torch
 from dexgrasp.perception.occlusion import HandCapsules, HandOcclusion
 from dexgrasp.perception.robot_mask import FILE, Capsules
 from dexgrasp.perception.transforms import invert
-from dexgrasp.sim.robots.arm import ArmSpec
+from dexgrasp.sim.robots.arm import ArmSpec, CarriedHand
 from dexgrasp.sim.robots.hand import SIDES, HandSpec, kinematics_of
 from dexgrasp.sim.robots.sticks import body_sticks, geom_sticks
 
@@ -68,9 +68,9 @@ def hand_capsules(folder: Path) -> dict[str, Any]:
     raise ValueError(f"{folder}: neither the right nor the left hand is that of the file")
 
 
-def arm_capsules(mount: str) -> dict[str, Any]:
-    """Return the contents of capsules.json for an arm."""
-    arm = ArmSpec.load(mount)
+def arm_capsules(mount: str, hand: CarriedHand | None = None) -> dict[str, Any]:
+    """Return the contents of capsules.json for an arm, which carries `hand`."""
+    arm = ArmSpec.load(mount, hand)
     model = arm.to_mjspec().compile()
     kinematics, flange = kinematics_of(model, arm.joint_names, [arm.flange]), model.site(arm.flange)
     return {
