@@ -27,6 +27,8 @@ RENAMED_KEYS = {
     "mix.keep": "distillation.samples_per_rollout",
     "mix.updates": "distillation.gradient_steps",
     "mix.batch": "distillation.batch_size",
+    # an arm is a mount
+    "arm": "mount",
     # evaluation
     "perception": "task.camera.model",
     "ray": "cluster",

@@ -18,7 +18,7 @@ Heavy modules are imported when a function is called.
     randomization   preset of configs/randomization: off, train, paper
     camera          preset of configs/camera: first_frame, latest, tracked, tracked_updated, published
     disturbance     none, shift3, shift5, force, heavy, slippery
-    mount           carrier of the hand: floating or ur5e
+    mount           carrier of the hand: floating, ur5e, or the folder, arm.yaml, MJCF or URDF of an arm
     side            right or left
     seed            seed of all random numbers
     engine          cpu, or warp for a GPU (extra gpu); warp: its buffer sizes

@@ -33,7 +33,7 @@ class MakeCfg:
     side: Literal["right", "left"] = "right"
     """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """Carrier of the hand: floating or ur5e."""
+    """Mount of the hand: floating, or an arm: ur5e, a folder with arm.yaml, an arm.yaml, an MJCF or a URDF."""
     disturbance: str = "none"
     """Disturbance during the grasp: none, shift3, shift5, force, heavy or slippery."""
     seed: Seed = 0

@@ -149,6 +149,14 @@ def read_arm_body(folder: str | Path, base: tuple[Tensor, Tensor] | None = None)
     `base` replaces the pose of the arm's base in the world.
     """
     file, values = _read(folder, ("joint_names", "kinematics", "base", "flange", "solid"))
+    return arm_body_of(values, file, base)
+
+
+def arm_body_of(values: Mapping[str, Any], file: str | Path, base: tuple[Tensor, Tensor] | None = None) -> ArmBody:
+    """Return the body of an arm from the content of its capsules.json; `file`: its origin, for errors.
+
+    `base` replaces the pose of the arm's base in the world.
+    """
     with reading(file, "file of capsules"):
         kinematics, flange, place = _arm_tree(file, values["kinematics"]), values["flange"], values["base"]
         if flange["body"] not in kinematics.body_names:
@@ -163,7 +171,7 @@ def read_arm_body(folder: str | Path, base: tuple[Tensor, Tensor] | None = None)
         )
 
 
-def _arm_tree(file: Path, values: Mapping[str, Any]) -> Kinematics:
+def _arm_tree(file: str | Path, values: Mapping[str, Any]) -> Kinematics:
     try:
         return Kinematics.from_dict(values)
     except (ValueError, RuntimeError) as error:  # lists of unequal length, text among numbers

@@ -45,6 +45,8 @@ def notes(what: str) -> str:
     """Return the lines below a table; empty without any."""
     if what == "policies":
         return EXPLAINED
+    if what == "arms":
+        return "mount= also takes a folder with arm.yaml, an arm.yaml, or the MJCF or URDF of an arm"
     if what == "objects" and (made := cached()):
         return f"made earlier, objects={cache_folder()}/NAME:\n" + "\n".join(made)
     return ""

@@ -176,7 +176,9 @@ def check_names(cfg: Any) -> None:
     if hasattr(cfg, "hand") and kind != "ReplayCfg":  # its hand is a ROS driver
         find_hand(cfg.hand)
     if hasattr(cfg, "mount"):
-        demand_known([cfg.mount], mounts(), "mount")
+        from dexgrasp.sim.robots.arm_file import check_arm
+
+        check_arm(cfg.mount)
     if hasattr(cfg, "presets"):
         demand_known(cfg.presets, configs.options("physics"), "presets: physics preset")
     if kind != "PublishCfg":  # its objects are a description

@@ -1,7 +1,7 @@
 """Options of `dexgrasp evaluate`, and the task that they describe."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 from dexgrasp.policies.agents import registry
@@ -12,6 +12,7 @@ from dexgrasp.sim.engine.config import EngineName, WarpCfg
 from dexgrasp.sim.objects import ObjectLibrary
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.task.actions import wrist_on
 from dexgrasp.sim.task.disturbances import DISTURBANCES
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
 from dexgrasp.utils.bounds import Bounds, NumEnvs, NumTrials, Seed, Threads, bounded
@@ -33,7 +34,7 @@ class EvaluateCfg:
     side: Literal["right", "left"] = "right"
     """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """Mount of the hand: floating or ur5e."""
+    """Mount of the hand: floating, or an arm: ur5e, a folder with arm.yaml, an arm.yaml, an MJCF or a URDF."""
     trials: NumTrials = 200
     """Trials per disturbance; trial i takes object i modulo the number of objects."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery", "all"] = "none"
@@ -84,10 +85,14 @@ class EvaluateCfg:
 def apply_policy_config(cfg: EvaluateCfg) -> EvaluateCfg:
     """Return `cfg` with the hand, task and camera options that its policy prescribes.
 
+    An untrained policy keeps the wrist of the arm clear of the table; a trained one brings the limits of its training.
     Raises ValueError where `cfg` sets one of them to another value, or there is no such policy.
     """
     check_policy(cfg.policy)
-    return cfg if cfg.policy in POLICIES else registry.apply_policy_config(cfg, cfg.policy)
+    if cfg.policy not in POLICIES:
+        return registry.apply_policy_config(cfg, cfg.policy)
+    wrist = wrist_on(cfg.mount, HandSpec.load(cfg.hand, cfg.side), cfg.task.wrist)
+    return replace(cfg, task=replace(cfg.task, wrist=wrist))
 
 
 def make_task(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, disturbance: str, rows: int) -> GraspTask:

@@ -55,6 +55,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.sensors.point_camera import POINTS
+from dexgrasp.sim.task.actions import wrist_on
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg, task_class
 from dexgrasp.sim.task.regrasp import (
     GRIP_THRESHOLD_HOLD,
@@ -155,6 +156,9 @@ class ExportCfg:
     """Seed of the recorded episodes."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics of the recorded episodes."""
+    mount: str = "floating"
+    """Arm that will carry the hand, whose wrist the policy keeps clear of the table: ur5e, a folder with arm.yaml, an
+    arm.yaml, an MJCF or a URDF; floating: the limits of the training."""
     sign: str = ""
     """File of the private Ed25519 key (PEM) that signs the bundle; empty = not signed."""
     plugins: tuple[str, ...] = ()
@@ -178,6 +182,8 @@ def write_new_bundle(cfg: ExportCfg, out: Path) -> ReplayError:
         raise ValueError(
             f"{checkpoint.path} is a teacher, which observes contacts and the true object: export a student"
         )
+    wrist = wrist_on(cfg.mount, checkpoint.hand, checkpoint.task.wrist)
+    checkpoint = replace(checkpoint, task=replace(checkpoint.task, wrist=wrist))
     if cfg.sign:
         check_private_key(cfg.sign)
     _check_trials(checkpoint, cfg)

@@ -61,7 +61,7 @@ class ViewerCfg:
     side: Literal["right", "left"] = "right"
     """Side of the hand; left hands are mirrored right ones."""
     mount: str = "floating"
-    """Mount of the hand in sim: floating or ur5e."""
+    """Mount of the hand: floating, or an arm: ur5e, a folder with arm.yaml, an arm.yaml, an MJCF or a URDF."""
     objects: str = "shipped"
     """Object library in sim, as in `evaluate`."""
     disturbance: Literal["none", "shift3", "shift5", "force", "heavy", "slippery"] = "none"

@@ -114,11 +114,11 @@ class ArmPalm:
         self._ctrl[:] = torch.lerp(self._last, self._goal, part)
 
 
-def make_palm_actuation(mount: str, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> PalmActuation:
-    """Return the actuation of scenes built with `mount`; `qpos` and `ctrl` are the batch's live tensors."""
-    if mount == "floating":
+def make_palm_actuation(pool: ModelPool, model: mujoco.MjModel, qpos: Tensor, ctrl: Tensor) -> PalmActuation:
+    """Return the actuation of the scenes of `pool`; `qpos` and `ctrl` are the batch's live tensors."""
+    if pool.mount == "floating":
         return FloatingPalm(model, qpos, ctrl)
-    return ArmPalm(ArmSpec.load(mount), model, qpos, ctrl)
+    return ArmPalm(ArmSpec.load(pool.mount, pool.hand), model, qpos, ctrl)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ class BatchState:
     def __init__(self, pool: ModelPool, model: mujoco.MjModel, raw: RawBatch) -> None:
         self._raw, self._hand = raw, pool.hand
         self.slots = SceneIndices(pool, model)
-        self.palm_actuation = make_palm_actuation(pool.mount, model, raw.qpos, raw.ctrl)
+        self.palm_actuation = make_palm_actuation(pool, model, raw.qpos, raw.ctrl)
         self._kinematics = pool.hand.kinematics().to(raw.qpos.dtype, raw.qpos.device)
         in_base = torch.tensor(pool.hand.palm_pos_b), torch.tensor(pool.hand.palm_quat_b)
         self._palm_in_base = in_base[0].to(raw.qpos), in_base[1].to(raw.qpos)

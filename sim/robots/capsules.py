@@ -1,8 +1,5 @@
 """Capsules around the geoms of a model that cameras see: hand for the training camera, robot for self-filtering.
 
-A box becomes capsules side by side along its longest edge, as thick as its thinnest edge; its corners are lost, or
-nearly kept by two layers of thinner capsules. A mesh is replaced by its bounding box in its own axes.
-
 `python -m dexgrasp.sim.robots.capsules FOLDER ...` writes capsules.json beside the hand.yaml or arm.yaml of each
 folder, for `perception/robot_mask.py`, which needs no simulator.
 """
@@ -16,18 +13,14 @@ from typing import Any
 import mujoco
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from dexgrasp.perception.occlusion import HandCapsules, HandOcclusion
 from dexgrasp.perception.robot_mask import FILE, Capsules
 from dexgrasp.perception.transforms import invert
-from dexgrasp.sim.robots.arm import ArmSpec
+from dexgrasp.sim.robots.arm import ArmSpec, CarriedHand
 from dexgrasp.sim.robots.hand import SIDES, HandSpec, kinematics_of
+from dexgrasp.sim.robots.sticks import body_sticks, geom_sticks
 
-ROUND = (mujoco.mjtGeom.mjGEOM_CAPSULE, mujoco.mjtGeom.mjGEOM_CYLINDER)
-
-Stick = tuple[NDArray[np.float64], NDArray[np.float64], float]
-"""Two ends [m] and a radius [m]."""
 DIGITS = 7
 """Decimals of a metre: a tenth of a micrometre."""
 
@@ -63,54 +56,11 @@ def robot_capsules(model: mujoco.MjModel, data: mujoco.MjData, geoms: Sequence[i
 
     Box corners stand out by 0.2 of a side.
     """
-    sticks = [(i, *stick) for i in geoms for stick in _sticks(model, i, layers=2)]
+    sticks = [(i, *stick) for i in geoms for stick in geom_sticks(model, i, layers=2)]
     place = [(data.geom_xpos[i], data.geom_xmat[i].reshape(3, 3)) for i, *_ in sticks]
     ends = np.array([[p + R @ a, p + R @ b] for (p, R), (_, a, b, _) in zip(place, sticks, strict=True)])
     ends = ends.reshape(-1, 2, 3)
     return Capsules(ends[:, 0], ends[:, 1], np.array([radius for *_, radius in sticks]))
-
-
-def body_sticks(model: mujoco.MjModel, geom: int, layers: int = 1) -> list[Stick]:
-    """Return the capsules of a geom in the frame of its body."""
-    rotation = np.empty(9)
-    mujoco.mju_quat2Mat(rotation, model.geom_quat[geom])
-    R, p = rotation.reshape(3, 3), model.geom_pos[geom]
-    return [(p + R @ a, p + R @ b, radius) for a, b, radius in _sticks(model, geom, layers)]
-
-
-def _sticks(model: mujoco.MjModel, geom: int, layers: int = 1) -> list[Stick]:
-    """Return the capsules of a geom in its own frame."""
-    kind, size = mujoco.mjtGeom(model.geom_type[geom]), model.geom_size[geom]
-    if kind == mujoco.mjtGeom.mjGEOM_SPHERE:
-        return [(np.zeros(3), np.zeros(3), float(size[0]))]
-    if kind in ROUND:
-        half = np.array([0.0, 0.0, size[1]])
-        return [(-half, half, float(size[0]))]
-    if kind in (mujoco.mjtGeom.mjGEOM_BOX, mujoco.mjtGeom.mjGEOM_ELLIPSOID):
-        return _of_box(np.zeros(3), size, layers)
-    if kind == mujoco.mjtGeom.mjGEOM_MESH:
-        box = model.geom_aabb[geom]
-        return _of_box(box[:3], box[3:], layers)
-    raise ValueError(f"geom '{model.geom(geom).name}' is a {kind.name}, which no capsule can stand for")
-
-
-def _of_box(centre: NDArray[np.float64], half: NDArray[np.float64], layers: int) -> list[Stick]:
-    thin, wide, long = np.argsort(half)
-    radius = float(half[thin]) / layers
-    along = np.eye(3)[long] * (half[long] - radius)
-    places = [
-        centre + np.eye(3)[thin] * deep + np.eye(3)[wide] * side
-        for deep in _spread(float(half[thin]) - radius, radius)
-        for side in _spread(float(half[wide]) - radius, radius)
-    ]
-    return [(place - along, place + along, radius) for place in places]
-
-
-def _spread(room: float, radius: float) -> NDArray[np.float64]:
-    """Return positions from -room to room, at most two radii apart; one in the middle where there is no room."""
-    if room < 0.1 * radius:
-        return np.zeros(1)
-    return np.linspace(-room, room, max(2, int(np.ceil(room / radius)) + 1))
 
 
 def hand_capsules(folder: Path) -> dict[str, Any]:
@@ -123,9 +73,9 @@ def hand_capsules(folder: Path) -> dict[str, Any]:
     raise ValueError(f"{folder}: neither the right nor the left hand is that of the file")
 
 
-def arm_capsules(name: str) -> dict[str, Any]:
-    """Return the contents of capsules.json for an arm."""
-    arm = ArmSpec.load(name)
+def arm_capsules(mount: str, hand: CarriedHand | None = None) -> dict[str, Any]:
+    """Return the contents of capsules.json for an arm, which carries `hand`."""
+    arm = ArmSpec.load(mount, hand)
     model = arm.to_mjspec().compile()
     kinematics, flange = kinematics_of(model, arm.joint_names, [arm.flange]), model.site(arm.flange)
     return {
@@ -154,7 +104,7 @@ def write(folder: Path) -> Path:
     if (folder / "hand.yaml").is_file():
         values = hand_capsules(folder)
     elif (folder / "arm.yaml").is_file():
-        values = arm_capsules(folder.name)
+        values = arm_capsules(str(folder))
     else:
         raise FileNotFoundError(f"{folder} holds no hand.yaml and no arm.yaml")
     text = json.dumps(values, separators=(",", ":"))

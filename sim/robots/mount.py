@@ -1,9 +1,9 @@
-"""Mounts of the palm: servos alone (`floating`), or an arm (`ur5e`).
+"""Mounts of the palm: servos alone (`floating`), or an arm by name, folder or file (`dexgrasp.sim.robots.arm_file`).
 
-mount      qpos                                    ctrl
-floating   slides 3, ball 4 (wxyz), fingers 16     position of the hand base in the world 3 [m],
-                                                   its orientation as a rotation vector 3 [rad], finger targets 16
-ur5e       arm 6, fingers 16                       arm targets 6 [rad], finger targets 16
+mount      qpos                                 ctrl
+floating   slides 3, ball 4 (wxyz), fingers     position of the hand base in the world 3 [m],
+                                                its orientation as a rotation vector 3 [rad], finger targets
+an arm     joints of the arm, fingers           targets of the arm's joints [rad], finger targets
 """
 
 from typing import Literal
@@ -12,8 +12,6 @@ import mujoco
 
 from dexgrasp.sim.robots.arm import ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp.sim.robots.model_sources import mounts
-from dexgrasp.utils.text import demand_known
 
 SLIDE_NAMES, BALL_NAME = ("palm_x", "palm_y", "palm_z"), "palm_ball"
 
@@ -34,15 +32,26 @@ def attach(world: mujoco.MjSpec, hand: HandSpec, mount: str, turn: Turn = "geode
     `turn`: the servo that turns a floating hand. geodesic: MuJoCo's orientation actuator. axes: one position servo per
     axis of the rotation vector, for simulators without that actuator; its controls are the same in number and place.
     """
-    demand_known([mount], mounts(), "mount")
     if mount == "floating":
         _attach_floating(world, hand, turn)
     else:
-        arm = ArmSpec.load(mount)
+        arm, carried = ArmSpec.load(mount, hand), hand.to_mjspec()
         spec = arm.to_mjspec()
         flange = spec.site(arm.flange)
-        _attach_tree(spec, flange.parent.add_frame(pos=flange.pos, quat=flange.quat), hand.to_mjspec())
+        _rename_namesakes(spec, carried)
+        _attach_tree(spec, flange.parent.add_frame(pos=flange.pos, quat=flange.quat), carried)
         _attach_tree(world, world.worldbody.add_frame(), spec)
+
+
+def _rename_namesakes(arm: mujoco.MjSpec, hand: mujoco.MjSpec) -> None:
+    """Rename bodies, geoms, sites and meshes of an arm of which the hand has a namesake."""
+    for kind in ("bodies", "geoms", "sites", "meshes"):
+        taken = {element.name for element in getattr(hand, kind)} - {"", "world"}
+        for element in getattr(arm, kind):
+            if element.name in taken:
+                old, element.name = element.name, f"arm_{element.name}"
+                for geom in arm.geoms if kind == "meshes" else ():
+                    geom.meshname = element.name if geom.meshname == old else geom.meshname
 
 
 def palm_actuators(model: mujoco.MjModel) -> list[int]:

@@ -24,6 +24,7 @@ from dexgrasp.perception.transforms import (
     rotvec_from_quat,
     unit_axis,
 )
+from dexgrasp.sim.robots.arm import ArmSpec
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.proprioception import ProprioceptiveState
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg, ScriptedStep, follow_step, scripted_grasp_step
@@ -83,14 +84,26 @@ class ActionScales:
 @dataclass(frozen=True)
 @bounded
 class WristCfg:
-    """Limit palm poses to those that an arm behind the hand can hold, whatever the mount is."""
+    """Limit palm poses to those that an arm behind the hand can hold, whatever the mount is.
+
+    The defaults of the first two are those of a UR5e and an Allegro; `wrist_on` gives those of another arm and hand.
+    """
 
     offset_m: Annotated[float, Bounds(0, 1)] = 0.195
-    """Distance from the palm to the centre of the last arm joint, against the fingers [m]; of a UR5e and an Allegro."""
+    """Distance from the palm to the centre of the last arm joint, against the fingers [m]."""
     clearance_m: Annotated[float, Bounds(0, 1)] = 0.055
     """Least height of that centre above the table: the joint's radius and a margin [m]."""
     max_turn_rad: Annotated[float, Bounds(0, 3.15)] = 0.8
     """Largest rotation of the palm from its pre-grasp [rad]; beyond it the arm would fold onto the object."""
+
+
+def wrist_on(mount: str, hand: HandSpec, cfg: WristCfg) -> WristCfg:
+    """Return the limits for a hand on a mount: on an arm, defaults are replaced by those of arm and hand."""
+    default = WristCfg()
+    if mount == "floating" or (cfg.offset_m, cfg.clearance_m) != (default.offset_m, default.clearance_m):
+        return cfg
+    offset_m, clearance_m = ArmSpec.load(mount, hand).wrist(hand)
+    return replace(cfg, offset_m=max(offset_m, 0.0), clearance_m=clearance_m)
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ class PregraspPlanner:
 
     def __init__(self, hand: HandSpec, mount: str, cfg: ResetCfg) -> None:
         self._hand, self._approach = hand, cfg.approach
-        self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount), hand).reaches
+        self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount, hand), hand).reaches
 
     def __call__(
         self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, failed_grasps: Tensor | None = None

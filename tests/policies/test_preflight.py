@@ -43,7 +43,7 @@ REFUSED = [
     ("evaluate objects=", "objects is empty: give shipped"),
     ("evaluate policy=", "policy is empty"),
     ("evaluate allegro/student", "did you mean policy=allegro/student?"),
-    ("evaluate mount=ur5", "mount 'ur5' is unknown; known: ['floating', 'ur5e']. Did you mean 'ur5e'?"),
+    ("evaluate mount=ur5", "an arm.yaml, or an MJCF or URDF file. Did you mean 'ur5e'?"),
     ("evaluate engine=warp cluster=local", "with engine=warp leave cluster out"),
     ("compare synergy", "compare needs two policies"),
     ("compare synergy runs/none", "b: no policy 'runs/none'"),

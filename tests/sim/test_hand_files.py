@@ -127,7 +127,7 @@ def test_joints_from_tip_to_palm_are_refused_with_both_orders(tmp_path):
 def test_a_name_that_leads_to_another_folder_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="name must be 1 to 255 letters, digits"):
         HandSpec.load(_foreign(tmp_path, name=name))
-    with pytest.raises(FileNotFoundError, match=r"no arm .*; expected one of"):
+    with pytest.raises(FileNotFoundError, match=r"mount .* is unknown; expected one of"):
         ArmSpec.load(name)
 
 

@@ -5,9 +5,11 @@ It does not import `launch`, so that it is tested without a ROS distribution.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dexgrasp_ros import config
+from dexgrasp_ros.drivers.config import SIMULATED
 
 YES_NO = ("true", "false")
 HANDS = {
@@ -15,12 +17,12 @@ HANDS = {
     "allegro_v5": ("allegro", "sim_allegro", "allegro_v5"),
     "leap": ("leap", "sim_leap", "leap"),
 }
-"""Hand argument -> name in assets/hands, simulated driver, real driver."""
+"""Hand argument -> hand, simulated driver, real driver; a folder or file takes the place of a name."""
 ARMS = {
     "ur5e": ("ur5e", "sim_ur5e", "ur5e_scaled_trajectory"),
     "ur5e_forward": ("ur5e", "sim_ur5e", "ur5e_forward_position"),
 }
-"""Arm argument -> name in assets/arms, simulated driver, real driver."""
+"""Arm argument -> arm, simulated driver, real driver; a folder or file takes the place of a name."""
 PROFILES = {"local": "fastdds.xml", "network": "fastdds_network.xml"}
 PROFILE_VARIABLE = "FASTRTPS_DEFAULT_PROFILES_FILE"
 
@@ -36,8 +38,12 @@ class LaunchArgument:
 
 
 ARGUMENTS = (
-    LaunchArgument(name="hand", default="allegro", description="Hand.", choices=tuple(HANDS)),
-    LaunchArgument(name="arm", default="ur5e", description="Arm and its controller.", choices=tuple(ARMS)),
+    LaunchArgument("hand", "allegro", f"Hand: {', '.join(HANDS)}, or a folder with hand.yaml."),
+    LaunchArgument(
+        "arm",
+        "ur5e",
+        f"Arm and its controller: {', '.join(ARMS)}, or a folder with arm.yaml, an arm.yaml, an MJCF or a URDF.",
+    ),
     LaunchArgument(
         name="robot",
         default="sim",
@@ -95,17 +101,20 @@ def nodes(given: Mapping[str, str]) -> list[NodeSpec]:
     check(given)
     simulated = given["robot"] == "sim"
     clock = {"use_sim_time": simulated}
-    drivers = {"hand": driver(given, "hand", HANDS), "arm": driver(given, "arm", ARMS)}
+    parts = {"hand": part(given, "hand", HANDS), "arm": part(given, "arm", ARMS)}
+    drivers = {name: driver for name, (_, driver) in parts.items()}
     both = {"bundle": given["bundle"] or shipped_bundle(given["hand"]), **drivers, **clock}
+    place = Path(given["hand"])
+    body = {} if given["hand"] in HANDS else {"hand_body": str(place.parent if place.is_file() else place)}
     camera = {"camera_file": given["camera_file"] or str(config("cameras/sim.yaml"))}
     source = {"source": "realsense" if given["camera"] == "realsense" else "topic"}
     modes = {name: given[name] == "true" for name in ("dry_run", "shadow")}
     found = [
-        NodeSpec("perception_node", "perception", {**both, **camera, **source}),
+        NodeSpec("perception_node", "perception", {**both, **body, **camera, **source}),
         NodeSpec("grasp_node", "grasp", {**both, "robot": given["robot"], **modes}),
     ]
     if simulated:
-        names = {"hand": HANDS[given["hand"]][0], "arm": ARMS[given["arm"]][0]}
+        names = {name: model for name, (model, _) in parts.items()}
         thing = {"object": given["object"], "seed": int(given["seed"])}
         found.insert(0, NodeSpec("sim_robot_node", "sim_robot", {**names, **thing, "camera": camera["camera_file"]}))
     if given["record"] == "true":
@@ -138,10 +147,17 @@ def check(given: Mapping[str, str]) -> None:
         raise ValueError(f"seed:={given['seed']} is not a whole number")
 
 
-def driver(given: Mapping[str, str], part: str, known: Mapping[str, tuple[str, str, str]]) -> str:
-    """Return name or path of the driver of "hand" or "arm"."""
-    _, simulated, real = known[given[part]]
-    return given[f"{part}_driver"] or (simulated if given["robot"] == "sim" else real)
+def part(given: Mapping[str, str], name: str, known: Mapping[str, tuple[str, str, str]]) -> tuple[str, str]:
+    """Return the model and the driver of "hand" or "arm". Raises ValueError for a robot that is not found."""
+    value, stated, simulated = given[name], given[f"{name}_driver"], given["robot"] == "sim"
+    if value in known:
+        model, in_simulation, real = known[value]
+        return model, stated or (in_simulation if simulated else real)
+    if not Path(value.partition(":")[0]).exists():
+        raise ValueError(f"{name}:={value}: choose one of {', '.join(known)}, or give the path of a folder or file")
+    if not (stated or simulated):
+        raise ValueError(f"{name}:={value}: give {name}_driver:=..., the .yaml of its driver on the robot")
+    return value, stated or f"{SIMULATED}{value}"
 
 
 def shipped_bundle(hand: str) -> str:
@@ -150,5 +166,5 @@ def shipped_bundle(hand: str) -> str:
         from dexgrasp import assets
 
         return str(assets.path(f"policies/{HANDS[hand][0]}/student/bundle"))
-    except (ImportError, FileNotFoundError) as error:
+    except (ImportError, FileNotFoundError, KeyError) as error:
         raise ValueError(f"no policy is shipped for hand:={hand}: give bundle:=... ({error})") from error

@@ -26,7 +26,7 @@ class ArmKinematics:
         base: tuple[tuple[float, float, float], float] | None = None,
         speed: float = 0.4,
     ) -> None:
-        """`name` in assets/arms; `hand`: of the contract; `base`: position [m] and yaw [rad] of the base.
+        """`name`: as `mount=` takes it; `hand`: of the contract; `base`: position [m] and yaw [rad] of the base.
 
         `speed`: fraction of the joint speed limits; they are reached near singular poses only.
         """
@@ -36,10 +36,8 @@ class ArmKinematics:
             raise ImportError(
                 f"arm kinematics need the packages `sim` and `assets` with MuJoCo, mink and torch: {error}"
             ) from error
-        spec = ArmSpec.load(name)
+        spec = ArmSpec.load(name, hand, base)
         spec = replace(spec, speed_limit=spec.speed_limit * speed)
-        if base is not None:
-            spec = replace(spec, base_pos_w=np.array(base[0]), base_yaw_rad=base[1])
         self._ik = ArmIK(spec, step_s=step_s)
         self._flange_palm = Pose.of(hand.palm_pos_b, hand.palm_quat_b)
         self.joint_names: tuple[str, ...] = spec.joint_names

@@ -1,6 +1,6 @@
 """Driver descriptions of hands and arms as YAML: topics, message types, joint order, signs, offsets.
 
-    hand: allegro                                   hand in assets/hands (`arm:` in assets/arms)
+    hand: allegro                                   name of the hand (`arm:` name, folder or model of the arm)
     source: origin of the values, for instance a manual
     command: {type: float64_array, topic: /c/commands, joints: [driver's names, driver's order], offset_rad: 0.0, ...}
     state:   {topic: /joint_states, names: {contract joint: driver joint}, ...}
@@ -11,7 +11,7 @@ Types of commands: float64_array, joint_trajectory and joint_state of joints; tw
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +24,14 @@ from dexgrasp_ros import CONFIG
 from dexgrasp_ros.drivers.joint_mapping import PerJoint
 
 JOINT_TYPES, POSE_TYPES = ("float64_array", "joint_trajectory", "joint_state"), ("twist", "pose")
+SIMULATED = "sim:"
+"""Prefix of a hand or an arm that is driven in the simulated robot."""
+SIMULATED_TOPICS = {
+    "hands": "/hand_controller/joint_trajectory",
+    "arms": "/scaled_joint_trajectory_controller/joint_trajectory",
+}
+"""Topics of the simulated robot's joint commands, by kind."""
+Kind = Literal["hands", "arms"]
 Vector3 = tuple[float, float, float]
 Vector4 = tuple[float, float, float, float]
 
@@ -133,7 +141,8 @@ class AdapterCfg:
     hand: str | None = None
     """The hand it moves, as in assets/hands."""
     arm: str | None = None
-    """The arm it moves, as in assets/arms; None with a hand, or with a Cartesian arm whose kinematics are unknown."""
+    """The arm it moves: a name in assets/arms, a folder with arm.yaml, an arm.yaml, an MJCF or a URDF, relative to this
+    file; None with a hand, or with a Cartesian arm whose kinematics are unknown."""
     state: StateCfg | None = None
     """Joint states from the driver; None for an arm with a palm pose topic."""
     base: BaseCfg | None = None
@@ -158,8 +167,13 @@ class AdapterCfg:
         return hashlib.sha256(json.dumps(tested, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def load(kind: Literal["hands", "arms"], name: str) -> AdapterCfg:
-    """Return a shipped driver description by name, or any by the path of its YAML. Raises AdapterError."""
+def load(kind: Kind, name: str) -> AdapterCfg:
+    """Return a driver description: a shipped one by name, any by its path, or that of the simulated robot.
+
+    `sim:` before a hand or an arm stands for its driver in the simulated robot. Raises AdapterError.
+    """
+    if name.startswith(SIMULATED):
+        return _simulated(kind, name.removeprefix(SIMULATED))
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIG / kind / f"{name}.yaml"
     if not path.is_file():
         raise AdapterError(f"no {kind[:-1]} '{name}'; shipped: {', '.join(shipped(kind))}; or give the path of a .yaml")
@@ -174,7 +188,28 @@ def load(kind: Literal["hands", "arms"], name: str) -> AdapterCfg:
         raise AdapterError(str(error)) from error
     if (kind == "hands") != (cfg.hand is not None):
         raise AdapterError(f"{path.name}: {'`hand` is missing' if kind == 'hands' else 'it describes a hand'}")
+    if cfg.arm and (path.parent / cfg.arm.partition(":")[0]).exists():
+        return replace(cfg, arm=str(path.parent / cfg.arm))
     return cfg
+
+
+def _simulated(kind: Kind, place: str) -> AdapterCfg:
+    """Return the driver of a hand or an arm in the simulated robot, whose joints have the names of its model."""
+    from dexgrasp.sim.robots.arm import ArmSpec
+    from dexgrasp.sim.robots.hand import HandSpec
+
+    try:
+        spec = HandSpec.load(place) if kind == "hands" else ArmSpec.load(place)
+    except (OSError, ValueError) as error:
+        raise AdapterError(str(error)) from error
+    topic = SIMULATED_TOPICS[kind]
+    return AdapterCfg(
+        command=CommandCfg(type="joint_trajectory", topic=topic, joints=spec.joint_names),
+        source="sim_robot_node.py",
+        hand=spec.name if kind == "hands" else None,
+        arm=place if kind == "arms" else None,
+        state=StateCfg(topic="/joint_states", names={name: name for name in spec.joint_names}),
+    )
 
 
 def shipped(kind: Literal["hands", "arms"]) -> list[str]:

@@ -11,7 +11,7 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
 from dexgrasp.perception.cameras.numbers import DEPTH_UNIT
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.grasp_planning.planner import Reachable
-from dexgrasp.perception.robot_mask import ArmBody, HandBody, read_arm_body, read_hand_body
+from dexgrasp.perception.robot_mask import FILE, ArmBody, HandBody, arm_body_of, read_arm_body, read_hand_body
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.deploy.contract import Contract, HandContract
@@ -114,7 +114,7 @@ def make_inputs(cfg: PerceptionCfg) -> PerceptionInputs:
     arm = reachable = None
     if cfg.arm:
         driver = config.load("arms", cfg.arm)
-        arm = _arm_body(driver, cfg.arm)
+        arm = _arm_body(driver, cfg.arm, contract.hand)
         adapters["arm"] = JointAdapter(driver, arm.joint_names)
         reachable = _reachable(driver, contract) if cfg.check_reachability else None
     T_world_cam = camera_pose(cfg).T_world_cam
@@ -150,8 +150,11 @@ def asset(name: str, advice: str) -> Path:
     return assets.path(name)
 
 
-def _arm_body(driver: AdapterCfg, name: str) -> ArmBody:
-    """Return the capsule model of a driver's arm at its base pose."""
+def _arm_body(driver: AdapterCfg, name: str, hand: HandContract) -> ArmBody:
+    """Return the capsule model of a driver's arm at its base pose.
+
+    It is read from the arm's capsules.json; where there is none, the simulator derives it from the arm's model.
+    """
     if driver.arm is None:
         raise ValueError(
             f"driver '{name}' names no arm with known kinematics: leave `arm` empty and publish palm_topic"
@@ -161,7 +164,15 @@ def _arm_body(driver: AdapterCfg, name: str) -> ArmBody:
         half = driver.base.yaw_rad / 2
         quat = [math.cos(half), 0.0, 0.0, math.sin(half)]
         base = torch.tensor(driver.base.pos_w, dtype=torch.float64), torch.tensor(quat, dtype=torch.float64)
-    return read_arm_body(asset(f"arms/{driver.arm}", "leave `arm` empty"), base)
+    place = Path(driver.arm)
+    if not place.exists() and place.name == driver.arm and ":" not in driver.arm:
+        place = asset(f"arms/{driver.arm}", "leave `arm` empty")
+    folder = place if place.is_dir() else place.parent
+    if place.suffix in ("", ".yaml") and (folder / FILE).is_file():
+        return read_arm_body(folder, base)
+    from dexgrasp.sim.robots.capsules import arm_capsules
+
+    return arm_body_of(arm_capsules(driver.arm, hand), driver.arm, base)
 
 
 def _reachable(driver: AdapterCfg, contract: Contract) -> Reachable:

@@ -58,7 +58,7 @@ class SimRobotCfg:
     hand: str = "allegro"
     """Hand: a name in assets/hands or a folder with hand.yaml."""
     arm: str = "ur5e"
-    """Arm: a name in assets/arms."""
+    """Arm: a name in assets/arms, a folder with arm.yaml, an arm.yaml, or an MJCF or URDF file."""
     objects: str = "shipped"
     """Object library: shipped, generated:N or a folder."""
     object: str = "0"
@@ -174,7 +174,8 @@ class SimRobot:
 
     def __init__(self, cfg: SimRobotCfg) -> None:
         self.cfg = cfg
-        self.hand, self.arm = HandSpec.load(cfg.hand), ArmSpec.load(cfg.arm)
+        self.hand = HandSpec.load(cfg.hand)
+        self.arm = ArmSpec.load(cfg.arm, self.hand)
         self.library = open_library(cfg.objects)
         self._surfaces = SurfaceTable(self.library)
         physics = configs.load_option(PhysicsCfg, "physics", cfg.physics)
