@@ -25,7 +25,7 @@ from dexgrasp.policies.agents.location import (
 from dexgrasp.policies.cli.source_schema import source_schema
 from dexgrasp.policies.deploy.shipped import find_bundle, place
 from dexgrasp.policies.run_directory import check_evaluation
-from dexgrasp.sim.robots.model_sources import find_hand, mounts
+from dexgrasp.sim.robots.model_sources import find_hand
 from dexgrasp.utils.output import refuse_foreign_file, refuse_url
 from dexgrasp.utils.text import demand_known
 
@@ -176,7 +176,7 @@ def check_names(cfg: Any) -> None:
     if hasattr(cfg, "hand") and kind != "ReplayCfg":  # its hand is a ROS driver
         find_hand(cfg.hand)
     if hasattr(cfg, "mount"):
-        from dexgrasp.sim.robots.arm_file import check_arm
+        from dexgrasp.sim.robots.arms.arm_file import check_arm
 
         check_arm(cfg.mount)
     if hasattr(cfg, "presets"):

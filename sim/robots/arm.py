@@ -24,10 +24,10 @@ from dexgrasp.perception.transforms import (
     quat_rotate_inverse,
     rotvec_from_quat,
 )
-from dexgrasp.sim.robots import arm_values
-from dexgrasp.sim.robots.arm_file import ArmJointRow, PlaceRow, find_arm
-from dexgrasp.sim.robots.arm_model import ArmModel, read_arm_model
-from dexgrasp.sim.robots.arm_search import ArmSearch, Ends
+from dexgrasp.sim.robots.arms import arm_values
+from dexgrasp.sim.robots.arms.arm_file import ArmJointRow, PlaceRow, find_arm
+from dexgrasp.sim.robots.arms.arm_model import ArmModel, read_arm_model
+from dexgrasp.sim.robots.arms.arm_search import ArmSearch, Ends
 from dexgrasp.sim.robots.hand import kinematics_of
 from dexgrasp.sim.robots.sticks import body_sticks
 from dexgrasp.utils.text import comma_separated, demand_known

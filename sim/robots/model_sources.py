@@ -39,11 +39,6 @@ def find_hand(name_or_path: str | Path) -> Path:
     )
 
 
-def mounts() -> list[str]:
-    """Return the names of all mounts: floating, and every arm in assets/arms."""
-    return ["floating", *assets.names("arms")]
-
-
 def is_model(name: str) -> bool:
     """Return whether a name is that of a model, not of a hand: a file, or PACKAGE:NAME."""
     path = Path(name)

@@ -24,7 +24,6 @@ BASE = "arm_base"
 """Body that stands in the world."""
 TIP_NAMES = ("attachment_site", "tool0", "flange", "ee", "eef", "ee_link", "end_effector", "hand_mount")
 """Names of the frame that carries a hand, the surest first; a prefix such as `left_` may stand before them."""
-MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf")
 HULL_VERTICES = 64
 """Most vertices of the convex hull of a mesh."""
 REACH_M = (0.15, 4.0)

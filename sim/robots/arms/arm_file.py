@@ -9,10 +9,10 @@ from typing import Annotated
 from dexgrasp import assets
 from dexgrasp.configs.loader import read_plain
 from dexgrasp.configs.schema import build
-from dexgrasp.sim.robots.arm_model import MODEL_SUFFIXES
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.text import did_you_mean, safe_name, shown
 
+MODEL_SUFFIXES = (".xml", ".mjcf", ".urdf")
 STATED = ("base", "tip")
 """Keys that may stand behind a path."""
 EXPECTED = "a folder with arm.yaml, an arm.yaml, or an MJCF or URDF file"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexgrasp.perception.transforms import quat_from_rotvec, quat_multiply
-from dexgrasp.sim.robots.arm_model import ArmModel
+from dexgrasp.sim.robots.arms.arm_model import ArmModel
 
 SPEED_RAD_S = 1.5
 """Speed limit where none is stated: below that of common arms."""
