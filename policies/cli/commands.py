@@ -38,6 +38,7 @@ GROUPS = {
     "start": "Get started",
     "train": "Train",
     "measure": "Measure",
+    "hands": "Hands",
     "objects": "Objects",
     "robot": "Robot",
     "bench": "Benchmarks",
@@ -77,6 +78,19 @@ COMMANDS = (
             "completion bash",
             "completion zsh",
             "completion bash > ~/.local/share/bash-completion/completions/dexgrasp",
+        ),
+    ),
+    CliCommand(
+        words="hands tune",
+        summary="Search the numbers of a hand's grasps on generated objects; prints success before and after.",
+        schema="dexgrasp.policies.hand_setup.tuning:TuneHandCfg",
+        function="dexgrasp.policies.hand_setup.tuning:tune",
+        positional=("hand",),
+        group="hands",
+        examples=(
+            "hands tune examples/three_finger_hand",
+            "hands tune allegro generations=2 population=4 trials=8",
+            "hands tune runs/my_hand/hand.yaml out=runs/my_hand/tuned",
         ),
     ),
     CliCommand(

@@ -1,0 +1,1 @@
+"""Describe a hand: search the numbers of its grasp styles."""
