@@ -81,6 +81,20 @@ COMMANDS = (
         ),
     ),
     CliCommand(
+        words="hands check",
+        summary="Check a hand's description: contacts, palm frame, opposition, torques; draw it.",
+        schema="dexgrasp.policies.cli.hands:CheckHandCfg",
+        function="dexgrasp.policies.cli.hands:check",
+        positional=("hand",),
+        group="hands",
+        out_is_file=True,
+        examples=(
+            "hands check allegro",
+            "hands check examples/three_finger_hand",
+            "hands check leap side=left out=runs/leap_left.png",
+        ),
+    ),
+    CliCommand(
         words="hands tune",
         summary="Search the numbers of a hand's grasps on generated objects; prints success before and after.",
         schema="dexgrasp.policies.hand_setup.tuning:TuneHandCfg",

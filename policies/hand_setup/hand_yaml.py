@@ -65,7 +65,9 @@ def _plain(value: Any) -> Any:
         return {key: _plain(item) for key, item in asdict(value).items() if item is not None}
     if isinstance(value, Mapping):
         rows = {str(key): _plain(item) for key, item in value.items()}
-        return {key: row["weight"] if isinstance(row, dict) and set(row) == {"weight"} else row for key, row in rows.items()}
+        return {
+            key: row["weight"] if isinstance(row, dict) and set(row) == {"weight"} else row for key, row in rows.items()
+        }
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
     return value

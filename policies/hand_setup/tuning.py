@@ -36,7 +36,7 @@ from dexgrasp.utils.bounds import Bounds, NumTrials, Seed, Threads, bounded
 from dexgrasp.utils.files import atomic_path, write_json
 from dexgrasp.utils.progress import Progress
 from dexgrasp.utils.readers import DamagedFileError, read_json_object
-from dexgrasp.utils.text import counted, print_table
+from dexgrasp.utils.text import print_table
 
 PART_OF_A_SUCCESS = {"dropped_in_hold": 0.5, "dropped_in_lift": 0.25}
 """Score of a failed trial; other failures score 0, a success 1."""
@@ -159,9 +159,7 @@ class Search:
         file = self._run.path / "generations.json"
         return list(read_json_object(file)["generations"]) if file.is_file() else []
 
-    def _replayed(
-        self, entry: dict[str, Any], vectors: dict[str, NDArray[np.float64]], number: int
-    ) -> dict[str, Any]:
+    def _replayed(self, entry: dict[str, Any], vectors: dict[str, NDArray[np.float64]], number: int) -> dict[str, Any]:
         """Return a stored generation. Raise DamagedFileError where it is not the one that this search makes."""
         for name, made in vectors.items():
             if not np.allclose(np.array(entry["vectors"][name]), made, atol=1e-9):
@@ -174,9 +172,7 @@ RunTrials = Callable[[Styles, Sequence[int]], tuple[list[Outcome], NDArray[np.fl
 """Runs trials with given styles; returns the outcomes and each object's share of the power grasp."""
 
 
-def trial_runner(
-    cfg: TuneHandCfg, hand: HandSpec, library: ObjectLibrary, rows: int, hold_s: float
-) -> RunTrials:
+def trial_runner(cfg: TuneHandCfg, hand: HandSpec, library: ObjectLibrary, rows: int, hold_s: float) -> RunTrials:
     """Return a function that runs `rows` trials of the scripted grasp with given styles."""
     task = GraspTask(
         replace(cfg.task, hold_s=hold_s),
