@@ -81,6 +81,19 @@ COMMANDS = (
         ),
     ),
     CliCommand(
+        words="hands new",
+        summary="Draft the hand.yaml of a model, with a picture: palm, fingers, thumb, keypoints, grasp styles.",
+        schema="dexgrasp.policies.cli.hands:NewHandCfg",
+        function="dexgrasp.policies.cli.hands:new",
+        positional=("model",),
+        group="hands",
+        examples=(
+            "hands new examples/three_finger_hand/hand.xml out=runs/my_hand",
+            "hands new hand.urdf out=runs/my_hand root=palm_link",
+            "hands new hand.xml out=runs/my_hand thumb=finger_4 name=my_hand",
+        ),
+    ),
+    CliCommand(
         words="hands check",
         summary="Check a hand's description: contacts, palm frame, opposition, torques; draw it.",
         schema="dexgrasp.policies.cli.hands:CheckHandCfg",

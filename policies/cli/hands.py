@@ -1,19 +1,25 @@
-"""`dexgrasp hands check`: what is wrong or odd about a hand's description, with a picture."""
+"""`dexgrasp hands new` and `hands check`: draft of a hand.yaml, and what is wrong or odd about one, with a picture."""
 
 import logging
-from dataclasses import dataclass
+import os
+import tempfile
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from PIL import Image
 
 from dexgrasp.policies.hand_setup.checks import check_hand
+from dexgrasp.policies.hand_setup.draft import draft_hand
+from dexgrasp.policies.hand_setup.hand_yaml import hand_yaml_text, with_styles
+from dexgrasp.policies.hand_setup.opposition import opposed_styles
 from dexgrasp.policies.hand_setup.picture import draw_hand
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.model_checks import compiled, read_mjcf
 from dexgrasp.utils.bounds import bounded
-from dexgrasp.utils.files import atomic_path
-from dexgrasp.utils.output import claim_file
+from dexgrasp.utils.files import PARTIAL, atomic_path, write_bytes
+from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
 from dexgrasp.utils.text import counted, print_table
 
 log = logging.getLogger("dexgrasp")
@@ -34,6 +40,43 @@ class CheckHandCfg:
     def __post_init__(self) -> None:
         if Path(self.out).suffix.lower() != ".png":
             raise ValueError(f"out must be a .png file, got '{self.out}'")
+
+
+@dataclass(frozen=True)
+@bounded
+class NewHandCfg:
+    """Draft the hand.yaml of a model: palm frame, fingers, thumb, keypoints, limits, first grasp styles."""
+
+    model: str
+    """MJCF or URDF of the hand."""
+    out: str
+    """Folder of hand.yaml and hand.png; a new or empty one."""
+    root: str = ""
+    """Body of the palm; empty = the one from which most fingers branch off."""
+    thumb: str = ""
+    """A body of the thumb; empty = by its name, else the finger that differs most from the others."""
+    name: str = ""
+    """Name of the hand; empty = that of the palm's body."""
+
+
+DRAFT = FolderKind("folder for a new hand", lambda _: False)
+
+
+def new(cfg: NewHandCfg) -> None:
+    """Write hand.yaml and hand.png, print the findings and the next commands."""
+    file = Path(cfg.model)
+    model = compiled(read_mjcf(file, f"the hand '{file}'"), file, file.stem)
+    with claimed_folder(cfg.out, DRAFT) as out:
+        draft = draft_hand(model, file=os.path.relpath(file, out), root=cfg.root, thumb=cfg.thumb, name=cfg.name)
+        with tempfile.TemporaryDirectory(dir=out, prefix=PARTIAL) as folder:  # HandSpec reads files
+            first = Path(folder) / "hand.yaml"
+            first.write_text(hand_yaml_text(replace(draft, xml=os.path.relpath(file, folder))), encoding="utf-8")
+            styles = opposed_styles(HandSpec.load(first, side=draft.side))
+            text = hand_yaml_text(with_styles(first, styles, out))
+        write_bytes(out / "hand.yaml", text.encode())
+        print(f"written: {out / 'hand.yaml'}")
+        check(CheckHandCfg(hand=str(out), side=draft.side, out=str(out / "hand.png")))
+        print(f"next: look at {out / 'hand.png'}, correct {out / 'hand.yaml'}, then\n  dexgrasp hands tune {cfg.out}")
 
 
 def check(cfg: CheckHandCfg) -> int:

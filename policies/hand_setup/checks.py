@@ -53,6 +53,7 @@ class HandProbe:
         self.model = hand.to_mjspec().compile()
         self._data = mujoco.MjData(self.model)
         self._qpos = [int(self.model.joint(name).qposadr[0]) for name in hand.joint_names]
+        self._dofs = [int(self.model.joint(name).dofadr[0]) for name in hand.joint_names]
         _, thumb = joint_groups(hand)
         finger_of = _fingers(self.model, hand)
         thumb_fingers = {finger_of[int(self.model.joint(hand.joint_names[i]).bodyid[0])] for i in thumb}
@@ -64,6 +65,10 @@ class HandProbe:
             root: site for root, site in _tips(self.model, hand, finger_of).items() if root in thumb_fingers
         }
         """Keypoint at the end of the thumb, or thumbs."""
+        rotation = np.empty(9)
+        mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
+        self.palm_axes = rotation.reshape(3, 3).T
+        """(3, 3) rows: axes of the palm frame in the hand base frame."""
         self.thumb_joints = np.isin(np.arange(len(hand.joint_names)), sorted(thumb))
 
     def pose(self, joint_pos: Array) -> None:
@@ -73,10 +78,8 @@ class HandProbe:
 
     def in_palm(self, sites: dict[str, str]) -> Array:
         """Return the positions (tip, 3) of keypoints in the palm frame [m]."""
-        rotation = np.empty(9)
-        mujoco.mju_quat2Mat(rotation, self.hand.palm_quat_b)
         points = np.array([self._data.site(site).xpos for site in sites.values()])
-        return (points - self.hand.palm_pos_b) @ rotation.reshape(3, 3)
+        return np.asarray((points - self.hand.palm_pos_b) @ self.palm_axes.T)
 
     def deepest_contact(self) -> tuple[float, str]:
         """Return the depth of the deepest contact within the hand [m], and the two bodies."""
@@ -91,8 +94,13 @@ class HandProbe:
         """Return the lever arm of each joint at a keypoint (joint,) [m]."""
         jacobian = np.zeros((3, self.model.nv))
         mujoco.mj_jacSite(self.model, self._data, jacobian, None, self.model.site(site).id)
-        dofs = [int(self.model.joint(name).dofadr[0]) for name in self.hand.joint_names]
-        return np.linalg.norm(jacobian[:, dofs], axis=0)
+        return np.asarray(np.linalg.norm(jacobian[:, self._dofs], axis=0))
+
+    def turn(self, site: str, joint_vel: Array) -> Array:
+        """Return the angular velocity (3,) of a keypoint's body for joint velocities (joint,), hand base frame."""
+        jacobian = np.zeros((3, self.model.nv))
+        mujoco.mj_jacSite(self.model, self._data, None, jacobian, self.model.site(site).id)
+        return np.asarray(jacobian[:, self._dofs] @ joint_vel)
 
     def closing(self, style: str) -> Array:
         """Return joint positions (CLOSING_STEPS, joint) from the open pose along `closing` to the limits [rad]."""
@@ -131,18 +139,18 @@ def _open_pose(probe: HandProbe, style: str) -> Iterator[Finding]:
 
 
 def _palm_frame(probe: HandProbe, style: str) -> Iterator[Finding]:
-    """Check that fingers point along +z of the palm frame and close on its +x side."""
-    path, tips = probe.closing(style), []
-    for pose in path:
-        probe.pose(pose)
-        tips.append(probe.in_palm(probe.tips))
-    ahead, front = float(tips[0][:, 2].mean()), float(np.array(tips)[..., 0].mean())
+    """Check that fingers point along +z of the palm frame and turn towards +x."""
+    chosen = getattr(probe.hand, style)
+    probe.pose(chosen.open_pose.numpy())
+    ahead = float(probe.in_palm(probe.tips)[:, 2].mean())
     level: Level = "ok" if ahead > 0.02 else "odd" if ahead > 0.0 else "wrong"
     advice = "" if level == "ok" else "; expected ahead of it: turn palm.finger_b, or move palm.pos_b"
     yield Finding(level, f"{style}: finger_b", f"open fingertips {100 * ahead:+.1f} cm along it from the palm{advice}")
-    level = "ok" if front > 0.02 else "odd" if front > 0.0 else "wrong"
-    advice = "" if level == "ok" else "; expected in front: turn palm.normal_b, or change the signs of closing"
-    yield Finding(level, f"{style}: normal_b", f"closing fingertips {100 * front:+.1f} cm along it{advice}")
+    turns = [probe.turn(site, chosen.closing.numpy()) @ probe.palm_axes[1] for site in probe.tips.values()]
+    right = sum(turn > 0 for turn in turns)
+    level = "ok" if right == len(turns) else "odd" if 2 * right > len(turns) else "wrong"
+    advice = "" if level == "ok" else ": turn palm.normal_b, or change the signs of closing"
+    yield Finding(level, f"{style}: normal_b", f"{right} of {len(turns)} fingers close towards it{advice}")
 
 
 def _opposition(probe: HandProbe, style: str) -> Iterator[Finding]:

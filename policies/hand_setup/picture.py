@@ -1,6 +1,5 @@
 """Picture of a hand: open and half closed in both grasp styles, with palm frame and keypoints."""
 
-
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
