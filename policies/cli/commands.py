@@ -108,6 +108,15 @@ COMMANDS = (
         ),
     ),
     CliCommand(
+        words="hands show",
+        summary="Show a hand in a browser while the scripted grasp moves it.",
+        schema="dexgrasp.policies.viewer.app:ViewerCfg",
+        function="dexgrasp.policies.viewer.app:run_viewer",
+        positional=("hand",),
+        group="hands",
+        examples=("hands show leap", "hands show examples/three_finger_hand", "hands show allegro side=left"),
+    ),
+    CliCommand(
         words="hands tune",
         summary="Search the numbers of a hand's grasps on generated objects; prints success before and after.",
         schema="dexgrasp.policies.hand_setup.tuning:TuneHandCfg",

@@ -76,7 +76,8 @@ def new(cfg: NewHandCfg) -> None:
         write_bytes(out / "hand.yaml", text.encode())
         print(f"written: {out / 'hand.yaml'}")
         check(CheckHandCfg(hand=str(out), side=draft.side, out=str(out / "hand.png")))
-        print(f"next: look at {out / 'hand.png'}, correct {out / 'hand.yaml'}, then\n  dexgrasp hands tune {cfg.out}")
+        side = "" if draft.side == "right" else f" side={draft.side}"
+        print(f"next: look at {out / 'hand.png'}, correct {out / 'hand.yaml'}, then\n  dexgrasp hands tune {out}{side}")
 
 
 def check(cfg: CheckHandCfg) -> int:

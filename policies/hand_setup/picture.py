@@ -42,7 +42,7 @@ def draw_hand(hand: HandSpec) -> NDArray[np.uint8]:
                 camera.azimuth, camera.elevation = azimuth, -20.0
                 if column == 0:
                     camera.lookat[:] = data.xpos[1:].mean(axis=0)
-                    camera.distance = 3.2 * float(np.linalg.norm(data.xpos[1:] - camera.lookat, axis=1).max())
+                    camera.distance = 3.7 * float(np.linalg.norm(data.xpos[1:] - camera.lookat, axis=1).max())
                 renderer.update_scene(data, camera)
                 at = (column * TILE_PX, row * TILE_PX)
                 sheet.paste(Image.fromarray(renderer.render()), at)
@@ -62,6 +62,7 @@ def _decorated(hand: HandSpec) -> mujoco.MjModel:
     """Return the model, translucent, with light, palm frame and keypoints that do not collide."""
     spec = hand.to_mjspec()
     palm = spec.body("palm")
+    palm.quat = hand.palm_quat_b * [1, -1, -1, -1]  # palm frame and picture agree: fingers up
     rotation = np.empty(9)
     mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
     for name, axis, colour in zip("xyz", rotation.reshape(3, 3).T, AXIS_COLOURS, strict=True):

@@ -41,7 +41,7 @@ from dexgrasp.utils.text import print_table
 PART_OF_A_SUCCESS = {"dropped_in_hold": 0.5, "dropped_in_lift": 0.25}
 """Score of a failed trial; other failures score 0, a success 1."""
 HOLD_S = 1.0
-"""Length of the hold during the search; most objects that fall do so in the lift."""
+"""Longest hold during the search; most objects that fall do so in the lift."""
 START_SIGMA = 0.5
 """Standard deviation of the first generation, in units of StyleSpace."""
 
@@ -118,7 +118,7 @@ class Search:
             )
             for i, (name, space) in enumerate(self._spaces.items())
         }
-        self._run_trials = trial_runner(cfg, hand, library, cfg.trials, hold_s=HOLD_S)
+        self._run_trials = trial_runner(cfg, hand, library, cfg.trials, hold_s=min(cfg.task.hold_s, HOLD_S))
 
     def best(self) -> Styles:
         """Run the remaining generations; return the styles at the centre of the last one."""
