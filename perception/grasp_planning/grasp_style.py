@@ -45,7 +45,7 @@ def blend(power: GraspStyle, pinch: GraspStyle, height_m: Tensor) -> GraspStyle:
 
 
 def power_share(height_m: Tensor) -> Tensor:
-    """Return the share of the power grasp for objects with these heights over the table: 0 pinch grasp, 1 power."""
+    """Return the share of the power grasp for objects with these heights over the table [m], 0 to 1."""
     return ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0)
 
 

@@ -83,8 +83,8 @@ COMMANDS = (
     CliCommand(
         words="hands new",
         summary="Draft the hand.yaml of a model, with a picture: palm, fingers, thumb, keypoints, grasp styles.",
-        schema="dexgrasp.policies.cli.hands:NewHandCfg",
-        function="dexgrasp.policies.cli.hands:new",
+        schema="dexgrasp.policies.hands.commands:NewHandCfg",
+        function="dexgrasp.policies.hands.commands:new",
         positional=("model",),
         group="hands",
         examples=(
@@ -96,8 +96,8 @@ COMMANDS = (
     CliCommand(
         words="hands check",
         summary="Check a hand's description: contacts, palm frame, opposition, torques; draw it.",
-        schema="dexgrasp.policies.cli.hands:CheckHandCfg",
-        function="dexgrasp.policies.cli.hands:check",
+        schema="dexgrasp.policies.hands.commands:CheckHandCfg",
+        function="dexgrasp.policies.hands.commands:check",
         positional=("hand",),
         group="hands",
         out_is_file=True,
@@ -119,8 +119,8 @@ COMMANDS = (
     CliCommand(
         words="hands tune",
         summary="Search the numbers of a hand's grasps on generated objects; prints success before and after.",
-        schema="dexgrasp.policies.hand_setup.tuning:TuneHandCfg",
-        function="dexgrasp.policies.hand_setup.tuning:tune",
+        schema="dexgrasp.policies.hands.tuning:TuneHandCfg",
+        function="dexgrasp.policies.hands.tuning:tune",
         positional=("hand",),
         group="hands",
         examples=(

@@ -14,13 +14,13 @@ from dexgrasp import assets
 from dexgrasp.configs import load
 from dexgrasp.configs.loader import read_plain
 from dexgrasp.configs.schema import build
-from dexgrasp.policies.cli.hands import CheckHandCfg, NewHandCfg, check, new
-from dexgrasp.policies.hand_setup.checks import HandProbe, check_hand
-from dexgrasp.policies.hand_setup.draft import draft_hand
-from dexgrasp.policies.hand_setup.hand_yaml import hand_yaml_text, with_styles
-from dexgrasp.policies.hand_setup.opposition import opposed_styles
-from dexgrasp.policies.hand_setup.style_space import StyleSpace
-from dexgrasp.policies.hand_setup.tuning import TuneHandCfg, tune
+from dexgrasp.policies.hands.commands import CheckHandCfg, NewHandCfg, check, new
+from dexgrasp.policies.hands.tuning import TuneHandCfg, tune
+from dexgrasp.sim.hand_setup.checks import HandProbe, check_hand
+from dexgrasp.sim.hand_setup.draft import draft_hand
+from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
+from dexgrasp.sim.hand_setup.opposition import opposed_styles
+from dexgrasp.sim.hand_setup.style_space import StyleSpace
 from dexgrasp.sim.robots.hand import HandSpec, find_hand
 from dexgrasp.sim.robots.hand_file import STYLES, HandFile, with_weights
 

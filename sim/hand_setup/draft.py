@@ -1,4 +1,4 @@
-"""Draft of a hand.yaml from a model: palm, fingers, thumb, palm frame, keypoints, limits, first grasp styles.
+"""Draft a hand.yaml from a model: palm frame, fingers, thumb, keypoints, limits, grasp styles.
 
 The draft rests on the shape of the model: the palm is where fingers branch off, fingers bend where their joints turn
 about one axis, the thumb is the finger that the others do not resemble. `hands check` shows what came out, `hands tune`

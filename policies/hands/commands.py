@@ -1,4 +1,4 @@
-"""`dexgrasp hands new` and `hands check`: draft of a hand.yaml, and what is wrong or odd about one, with a picture."""
+"""`dexgrasp hands new` and `hands check`: draft a hand.yaml, find what is wrong about one."""
 
 import logging
 import os
@@ -9,11 +9,11 @@ from typing import Literal
 
 from PIL import Image
 
-from dexgrasp.policies.hand_setup.checks import check_hand
-from dexgrasp.policies.hand_setup.draft import draft_hand
-from dexgrasp.policies.hand_setup.hand_yaml import hand_yaml_text, with_styles
-from dexgrasp.policies.hand_setup.opposition import opposed_styles
-from dexgrasp.policies.hand_setup.picture import draw_hand
+from dexgrasp.sim.hand_setup.checks import check_hand
+from dexgrasp.sim.hand_setup.draft import draft_hand
+from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
+from dexgrasp.sim.hand_setup.opposition import opposed_styles
+from dexgrasp.sim.hand_setup.picture import draw_hand
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.model_checks import compiled, read_mjcf

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp.policies.hand_setup.style_space import joint_groups
+from dexgrasp.sim.hand_setup.style_space import joint_groups
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
 
@@ -97,13 +97,13 @@ class HandProbe:
         return np.asarray(np.linalg.norm(jacobian[:, self._dofs], axis=0))
 
     def turn(self, site: str, joint_vel: Array) -> Array:
-        """Return the angular velocity (3,) of a keypoint's body for joint velocities (joint,), hand base frame."""
+        """Return the angular velocity (3,) of a keypoint at joint velocities (joint,), hand base frame."""
         jacobian = np.zeros((3, self.model.nv))
         mujoco.mj_jacSite(self.model, self._data, None, jacobian, self.model.site(site).id)
         return np.asarray(jacobian[:, self._dofs] @ joint_vel)
 
     def closing(self, style: str) -> Array:
-        """Return joint positions (CLOSING_STEPS, joint) from the open pose along `closing` to the limits [rad]."""
+        """Return joint positions (CLOSING_STEPS, joint) from the open pose to the limits [rad]."""
         chosen = getattr(self.hand, style)
         start, direction = chosen.open_pose.numpy(), chosen.closing.numpy()
         limits = np.where(direction > 0, self.hand.joint_upper, self.hand.joint_lower)

@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dexgrasp.policies.hand_setup.checks import CLOSING_STEPS, HandProbe
+from dexgrasp.sim.hand_setup.checks import CLOSING_STEPS, HandProbe
 from dexgrasp.sim.rendering.offscreen import open_renderer
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES

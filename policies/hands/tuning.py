@@ -22,10 +22,10 @@ from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, power_sha
 from dexgrasp.policies.agents.registry import ZeroAgent
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import success_summary
-from dexgrasp.policies.hand_setup.hand_yaml import hand_yaml_text, with_styles
-from dexgrasp.policies.hand_setup.style_space import StyleSpace
 from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.run_directory import Run
+from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
+from dexgrasp.sim.hand_setup.style_space import StyleSpace
 from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.robots.hand import HandSpec, find_hand
 from dexgrasp.sim.robots.hand_file import STYLES

@@ -1,4 +1,4 @@
-"""Grasp styles as vectors for a search: a vector changes the numbers of a given style, zero leaves them."""
+"""Represent grasp styles as vectors for a search: a vector changes a given style, zero leaves it."""
 
 from dataclasses import dataclass, fields, replace
 

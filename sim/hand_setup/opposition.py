@@ -1,4 +1,4 @@
-"""Search of the thumb's open pose and closing direction by which it meets the fingers, and of the least palm height.
+"""Search the thumb's open pose and closing direction by which it meets the fingers.
 
 Random poses are compared by forward kinematics; the best are checked for contacts within the hand.
 """
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.policies.hand_setup.checks import BELOW_TABLE_M, SELF_CONTACT_M, HandProbe
+from dexgrasp.sim.hand_setup.checks import BELOW_TABLE_M, SELF_CONTACT_M, HandProbe
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
 

@@ -1,1 +1,0 @@
-"""Describe a hand: search the numbers of its grasp styles."""
