@@ -80,6 +80,8 @@ class TuneHandCfg:
     """Phases, control rate, reset noise."""
     physics: PhysicsCfg = field(default_factory=PhysicsCfg)
     """Physics settings of the search and of the comparison."""
+    plugins: tuple[str, ...] = ()
+    """Modules or .py files imported first, comma-separated: they may register tasks."""
 
 
 def tune(cfg: TuneHandCfg) -> dict[str, Any]:
