@@ -41,7 +41,12 @@ class GraspStyle:
 
 def blend(power: GraspStyle, pinch: GraspStyle, height_m: Tensor) -> GraspStyle:
     """Return the styles for objects with these heights (env,) over the table."""
-    return interpolate(power, pinch, ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0))
+    return interpolate(power, pinch, power_share(height_m))
+
+
+def power_share(height_m: Tensor) -> Tensor:
+    """Return the share of the power grasp for objects with these heights over the table [m], 0 to 1."""
+    return ((height_m - PINCH_M) / (POWER_M - PINCH_M)).clamp(0.0, 1.0)
 
 
 def interpolate(power: GraspStyle, pinch: GraspStyle, share: Tensor) -> GraspStyle:

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.hand_features import nearest_vectors
 from dexgrasp.perception.observations import History, Layout, student_layout
 from dexgrasp.perception.tracking.icp import centroid_xy
@@ -298,6 +299,10 @@ class GraspTask:
             info["final_obs"] = self.observe()
             self._new_episodes(done.nonzero().squeeze(1))
         return StepResult(obs=self.observe(), reward=reward, terminated=terminated, truncated=truncated, info=info)
+
+    def set_grasp_styles(self, *, power: GraspStyle, pinch: GraspStyle) -> None:
+        """Set the grasp styles of the hand; they hold from the next reset on."""
+        self._planner.styles = (power.to(self.device), pinch.to(self.device))
 
     def start_regrasp(self, rows: Tensor) -> None:
         """Abort the grasps of `rows` (sorted) and start a regrasp.

@@ -50,6 +50,8 @@ class PregraspPlanner:
 
     def __init__(self, hand: HandSpec, mount: str, cfg: ResetCfg) -> None:
         self._hand, self._approach = hand, cfg.approach
+        self.styles = (hand.power, hand.pinch)
+        """Power and pinch grasp."""
         self._reachable = None if mount == "floating" else ArmIK(ArmSpec.load(mount, hand), hand).reaches
 
     def __call__(
@@ -67,7 +69,7 @@ class PregraspPlanner:
         return move_start_clear(pregrasp, open_hand_keypoints(self._hand, pregrasp.style.open_pose), points_w)
 
     def _plan(self, points_w: Tensor, camera_w: Tensor, draws: EpisodeDraws, failed_grasps: Tensor | None) -> Pregrasp:
-        power, pinch = (style.to(points_w.device) for style in (self._hand.power, self._hand.pinch))
+        power, pinch = (style.to(points_w.device) for style in self.styles)
         if self._approach == "camera_line":
             return plan_pregrasp(
                 points_w, camera_w, power=power, pinch=pinch, roll_offset_rad=draws.roll, tilt_rad=draws.tilt

@@ -1,0 +1,1 @@
+"""Commands about hands: draft, check, search of the grasp styles."""

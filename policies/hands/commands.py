@@ -1,0 +1,97 @@
+"""`dexgrasp hands new` and `hands check`: draft a hand.yaml, find what is wrong about one."""
+
+import logging
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from dexgrasp.sim.hand_setup.checks import check_hand
+from dexgrasp.sim.hand_setup.draft import draft_hand
+from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
+from dexgrasp.sim.hand_setup.opposition import opposed_styles
+from dexgrasp.sim.hand_setup.picture import draw_hand
+from dexgrasp.sim.rendering.offscreen import RenderUnavailable
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.model_checks import compiled, read_mjcf
+from dexgrasp.utils.bounds import bounded
+from dexgrasp.utils.files import PARTIAL, atomic_path, write_bytes
+from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
+from dexgrasp.utils.text import counted, print_table
+
+log = logging.getLogger("dexgrasp")
+
+
+@dataclass(frozen=True)
+@bounded
+class CheckHandCfg:
+    """Check a hand: contacts in the open pose, palm frame, opposition, aperture, torques; draw it."""
+
+    hand: str = "allegro"
+    """Hand by name (a folder of assets/hands) or path."""
+    side: Literal["right", "left"] = "right"
+    """Side of the hand."""
+    out: str = "runs/hand.png"
+    """PNG file to write."""
+
+    def __post_init__(self) -> None:
+        if Path(self.out).suffix.lower() != ".png":
+            raise ValueError(f"out must be a .png file, got '{self.out}'")
+
+
+@dataclass(frozen=True)
+@bounded
+class NewHandCfg:
+    """Draft the hand.yaml of a model: palm frame, fingers, thumb, keypoints, limits, first grasp styles."""
+
+    model: str
+    """MJCF or URDF of the hand."""
+    out: str
+    """Folder of hand.yaml and hand.png; a new or empty one."""
+    root: str = ""
+    """Body of the palm; empty = the one from which most fingers branch off."""
+    thumb: str = ""
+    """A body of the thumb; empty = by its name, else the finger that differs most from the others."""
+    name: str = ""
+    """Name of the hand; empty = that of the palm's body."""
+
+
+DRAFT = FolderKind("folder for a new hand", lambda _: False)
+
+
+def new(cfg: NewHandCfg) -> None:
+    """Write hand.yaml and hand.png, print the findings and the next commands."""
+    file = Path(cfg.model)
+    model = compiled(read_mjcf(file, f"the hand '{file}'"), file, file.stem)
+    with claimed_folder(cfg.out, DRAFT) as out:
+        draft = draft_hand(model, file=os.path.relpath(file, out), root=cfg.root, thumb=cfg.thumb, name=cfg.name)
+        with tempfile.TemporaryDirectory(dir=out, prefix=PARTIAL) as folder:  # HandSpec reads files
+            first = Path(folder) / "hand.yaml"
+            first.write_text(hand_yaml_text(replace(draft, xml=os.path.relpath(file, folder))), encoding="utf-8")
+            styles = opposed_styles(HandSpec.load(first, side=draft.side))
+            text = hand_yaml_text(with_styles(first, styles, out))
+        write_bytes(out / "hand.yaml", text.encode())
+        print(f"written: {out / 'hand.yaml'}")
+        check(CheckHandCfg(hand=str(out), side=draft.side, out=str(out / "hand.png")))
+        side = "" if draft.side == "right" else f" side={draft.side}"
+        print(f"next: look at {out / 'hand.png'}, correct {out / 'hand.yaml'}, then\n  dexgrasp hands tune {out}{side}")
+
+
+def check(cfg: CheckHandCfg) -> int:
+    """Print the findings, write the picture; return 1 where something is wrong, otherwise 0."""
+    hand = HandSpec.load(cfg.hand, side=cfg.side)
+    out = claim_file(cfg.out)
+    found = check_hand(hand)
+    print_table([("result", "check", "measured"), *((item.level, item.what, item.text) for item in found)])
+    try:
+        with atomic_path(out) as partial:
+            Image.fromarray(draw_hand(hand)).save(partial)
+        print(f"picture: {out}")
+    except RenderUnavailable as error:
+        log.warning("no picture: %s", error)
+    wrong, odd = (sum(item.level == level for item in found) for level in ("wrong", "odd"))
+    print(f"{hand.name}: {counted(wrong, 'check')} wrong, {odd} odd, {len(found) - wrong - odd} ok")
+    return int(wrong > 0)

@@ -1,0 +1,1 @@
+"""Draft and check descriptions of hands."""

@@ -1,0 +1,79 @@
+"""Text of a hand.yaml with the comments that explain its sections."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dexgrasp.configs.loader import read_plain
+from dexgrasp.configs.schema import build
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
+from dexgrasp.sim.robots.hand_file import GraspRows, HandFile, with_weights
+
+COMMENTS = {
+    "xml": "MJCF of the hand, relative to this file",
+    "root": "body whose frame is the hand base frame",
+    "palm": "palm frame in the hand base frame: +x normal_b, +z finger_b [m]",
+    "actuation": "of every joint: N m, rad/s, N m/rad, N m s/rad, N m s/rad, kg m^2; a joint may override any of these",
+    "joints": "radians; open: pose at the pre-grasp, closing: rad per unit; a pair is [power grasp, pinch grasp]",
+    "keypoints": "site: weight in the distance features, or {weight, body, pos} to add the site",
+    "contact_bodies": "body: weight in the rewards of contact; the palm first",
+    "thumb_bodies": "contact bodies of the thumb",
+    "grasp": "object at the pre-grasp in the palm frame [m]; a pair is [power grasp, pinch grasp]",
+}
+"""Comment of a key of hand.yaml."""
+
+
+def hand_yaml_text(hand: HandFile) -> str:
+    """Return the YAML text of a hand description; keys that are None or empty are left out."""
+    lines = ["# Everything about the hand that is not geometry or inertia."]
+    for item in fields(hand):
+        value = _plain(getattr(hand, item.name))
+        if value is None or value == {} or value == []:
+            continue
+        comment = f"  # {COMMENTS[item.name]}" if item.name in COMMENTS else ""
+        if isinstance(value, dict):
+            lines += ["", f"{item.name}:{comment}", *(f"  {_flow(key)}: {_flow(row)}" for key, row in value.items())]
+        else:
+            lines.append(f"{item.name}: {_flow(value)}{comment}")
+    return "\n".join(lines) + "\n"
+
+
+def with_styles(file: Path, styles: Mapping[str, GraspStyle], folder: Path) -> HandFile:
+    """Return the content of a hand.yaml with other grasp styles, for a hand.yaml in `folder`."""
+    hand = build(HandFile, with_weights(read_plain(file)), str(file))
+    power, pinch = styles["power"], styles["pinch"]
+
+    def pair(name: str, joint: int | None = None) -> tuple[float, float]:
+        low, high = (getattr(style, name) if joint is None else getattr(style, name)[joint] for style in (pinch, power))
+        return (round(float(high), 4), round(float(low), 4))
+
+    joints = {
+        name: replace(row, open=pair("open_pose", i), closing=pair("closing", i))
+        for i, (name, row) in enumerate(hand.joints.items())
+    }
+    grasp = GraspRows(**{item.name: pair(item.name) for item in fields(GraspRows)})
+    return replace(hand, xml=os.path.relpath(file.parent / hand.xml, folder), joints=joints, grasp=grasp)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of a hand description as YAML knows it, without fields that are None."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return {key: _plain(item) for key, item in asdict(value).items() if item is not None}
+    if isinstance(value, Mapping):
+        rows = {str(key): _plain(item) for key, item in value.items()}
+        return {
+            key: row["weight"] if isinstance(row, dict) and set(row) == {"weight"} else row for key, row in rows.items()
+        }
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _flow(value: Any) -> str:
+    """Return a value in YAML's flow style, on one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=1_000_000, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...")

@@ -1,0 +1,85 @@
+"""Search the thumb's open pose and closing direction by which it meets the fingers.
+
+Random poses are compared by forward kinematics; the best are checked for contacts within the hand.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
+from dexgrasp.sim.hand_setup.checks import BELOW_TABLE_M, SELF_CONTACT_M, HandProbe
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.hand_file import STYLES
+
+TRIES, CHECKED, STEPS = 3000, 40, 12
+"""Random thumbs, those checked for contacts, and steps of their closing."""
+MEETING_M, APERTURE_M, FRONT_M = 0.012, {"power": 0.10, "pinch": 0.07}, 0.03
+"""Wanted distance of thumb and fingertips where they meet, least aperture, least height of both over the palm."""
+CLOSING_RAD = 1.3
+Array = NDArray[np.float64]
+
+
+def opposed_styles(hand: HandSpec, seed: int = 0) -> dict[str, GraspStyle]:
+    """Return both grasp styles with a thumb that opposes the fingers; the fingers stay as they are."""
+    probe = HandProbe(hand)
+    return {name: _opposed(probe, name, np.random.default_rng(seed)) for name in STYLES}
+
+
+def _opposed(probe: HandProbe, name: str, random: np.random.Generator) -> GraspStyle:
+    hand, style = probe.hand, getattr(probe.hand, name)
+    thumb = np.flatnonzero(probe.thumb_joints)
+    low, high = hand.joint_lower[thumb], hand.joint_upper[thumb]
+    opened = np.tile(style.open_pose.numpy(), (TRIES, 1))
+    opened[:, thumb] = random.uniform(low, high, (TRIES, len(thumb)))
+    closing = np.tile(style.closing.numpy(), (TRIES, 1))
+    closing[:, thumb] = CLOSING_RAD * random.uniform(-1, 1, (TRIES, len(thumb))).clip(-1, 1)
+    closing[:, thumb] *= random.random((TRIES, len(thumb))) < 0.6  # some joints only place the thumb
+    cost = _cost(probe, name, opened, closing)
+    order = np.argsort(cost)[:CHECKED]
+    depth = []
+    for i in order:
+        probe.pose(opened[i])
+        depth.append(probe.deepest_contact()[0])
+    best = order[np.argmin(cost[order] + 10.0 * np.maximum(np.array(depth) - SELF_CONTACT_M["odd"], 0.0))]
+    probe.pose(opened[best])
+    reach = max(float(probe.in_palm(tips)[:, 0].max()) for tips in (probe.tips, probe.thumb_tips))
+    return replace(
+        style,
+        open_pose=torch.from_numpy(opened[best]),
+        closing=torch.from_numpy(closing[best]),
+        floor_m=torch.tensor(max(reach - BELOW_TABLE_M["odd"] / 2, 0.01), dtype=torch.float64),
+    )
+
+
+def _cost(probe: HandProbe, name: str, opened: Array, closing: Array) -> Array:
+    """Return the cost (try,) of open poses and closing directions (try, joint) [m]."""
+    hand = probe.hand
+    share = np.linspace(0.0, 1.0, STEPS)[:, None, None]
+    path = np.clip(opened + share * closing, hand.joint_lower, hand.joint_upper)
+    tips = _tips(probe, torch.from_numpy(path), list(probe.tips.values())).numpy()
+    thumb = _tips(probe, torch.from_numpy(path), list(probe.thumb_tips.values())).numpy()
+    gap = np.linalg.norm(tips - thumb, axis=-1)  # (step, try, finger)
+    meeting = np.sort(gap, axis=-1)[..., : min(2, gap.shape[-1])].mean(axis=-1)
+    when = meeting.argmin(axis=0)
+    rows = np.arange(len(opened))
+    front = np.minimum(thumb[when, rows, 0, 0], thumb[0, :, 0, 0])
+    cost = np.abs(meeting[when, rows] - MEETING_M)
+    cost += np.maximum(APERTURE_M[name] - gap[0].min(axis=-1), 0.0)
+    cost += np.maximum(FRONT_M - front, 0.0)
+    return np.asarray(cost + 0.01 * (1.0 - when / (STEPS - 1)))  # a late meeting closes on small objects too
+
+
+def _tips(probe: HandProbe, joint_pos: Tensor, sites: list[str]) -> Tensor:
+    """Return keypoints (..., tip, 3) in the palm frame [m] at joint positions (..., joint)."""
+    hand = probe.hand
+    root = (
+        joint_pos.new_zeros(*joint_pos.shape[:-1], 3),
+        joint_pos.new_tensor([1.0, 0, 0, 0]).expand(*joint_pos.shape[:-1], 4),
+    )
+    points = hand.kinematics().to(torch.float64, joint_pos.device).keypoints(*root, joint_pos)
+    chosen = points[..., [hand.keypoint_names.index(site) for site in sites], :]
+    return (chosen - torch.from_numpy(hand.palm_pos_b.copy())) @ torch.from_numpy(probe.palm_axes.T.copy())

@@ -1,0 +1,243 @@
+"""Draft, checks and search of hand descriptions, against the shipped ones and hand-worked values."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import mujoco
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from dexgrasp import assets
+from dexgrasp.configs import load
+from dexgrasp.configs.loader import read_plain
+from dexgrasp.configs.schema import build
+from dexgrasp.policies.hands.commands import CheckHandCfg, NewHandCfg, check, new
+from dexgrasp.policies.hands.tuning import TuneHandCfg, tune
+from dexgrasp.sim.hand_setup.checks import HandProbe, check_hand
+from dexgrasp.sim.hand_setup.draft import draft_hand
+from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
+from dexgrasp.sim.hand_setup.opposition import opposed_styles
+from dexgrasp.sim.hand_setup.style_space import StyleSpace
+from dexgrasp.sim.robots.hand import HandSpec, find_hand
+from dexgrasp.sim.robots.hand_file import STYLES, HandFile, with_weights
+
+THREE_FINGERS = Path(__file__).parents[2] / "examples/three_finger_hand"
+HANDS = {"allegro": assets.path("hands/allegro"), "leap": assets.path("hands/leap"), "three_finger": THREE_FINGERS}
+
+
+def described(folder: Path) -> HandFile:
+    """Return the content of a hand.yaml."""
+    return build(HandFile, with_weights(read_plain(folder / "hand.yaml")), str(folder))
+
+
+def edited(tmp_path: Path, folder: Path, **changes: object) -> Path:
+    """Write a hand.yaml with other values; return its path."""
+    content = read_plain(folder / "hand.yaml") | {"xml": str(folder / "hand.xml")} | changes
+    file = tmp_path / "hand.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+    return file
+
+
+def levels(file: Path) -> dict[str, str]:
+    return {finding.what: finding.level for finding in check_hand(HandSpec.load(file))}
+
+
+@pytest.mark.parametrize("name", HANDS)
+def test_draft_finds_palm_frame_thumb_and_bending_of_described_hands(name: str) -> None:
+    folder = HANDS[name]
+    stated = described(folder)
+    draft = draft_hand(mujoco.MjModel.from_xml_path(str(folder / "hand.xml")), file="hand.xml")
+    for key in ("normal_b", "finger_b"):
+        found, expected = (np.array(getattr(hand.palm, key)) for hand in (draft, stated))
+        assert found @ expected / np.linalg.norm(expected) > np.cos(np.deg2rad(2.0))
+    assert draft.side == "right"
+    assert draft.root == stated.root
+    assert set(stated.thumb_bodies) <= set(draft.thumb_bodies)
+    assert set(stated.contact_bodies) <= set(draft.contact_bodies)
+    assert next(iter(draft.contact_bodies)) == next(iter(stated.contact_bodies))
+    assert np.linalg.norm(np.subtract(draft.palm.pos_b, stated.palm.pos_b)) < 0.03
+    thumb = {joint for joint in stated.joints if joint.startswith("th")}
+    for joint in set(stated.joints) - thumb:
+        power = stated.joints[joint].closing
+        expected = np.sign(power[0] if isinstance(power, tuple) else power)
+        assert np.sign(draft.joints[joint].closing) == expected, joint
+
+
+def test_draft_finds_the_side_of_a_mirrored_hand() -> None:
+    spec = HandSpec.load("allegro", side="left").to_mjspec()
+    draft = draft_hand(spec.compile(), file="left.xml")
+    assert draft.side == "left"
+    assert draft.palm.normal_b == (1.0, 0.0, 0.0)
+
+
+TWO_CHAINS = """
+<mujoco>
+  <worldbody>
+    <body name="base"><geom size="0.01"/>
+      <body name="a" pos="0 0 0.05"><joint name="ja" axis="0 1 0"/><geom size="0.01"/></body>
+      {second}
+    </body>
+  </worldbody>
+</mujoco>
+"""
+
+
+@pytest.mark.parametrize(
+    ("second", "options", "message"),
+    [
+        ("", {}, "no palm found"),
+        ("", {"root": "base"}, "carries 1 fingers"),
+        ('<body name="b"><joint axis="0 1 0"/><geom size="0.01"/></body>', {"root": "hand"}, "no such body"),
+        ('<body name="b"><joint axis="0 1 0"/><geom size="0.01"/></body>', {"thumb": "base"}, "no body of a finger"),
+    ],
+)
+def test_draft_refuses_models_without_palm_or_fingers(second: str, options: dict[str, str], message: str) -> None:
+    model = mujoco.MjModel.from_xml_string(TWO_CHAINS.format(second=second))
+    with pytest.raises(ValueError, match=message):
+        draft_hand(model, file="hand.xml", **options)
+
+
+@pytest.mark.parametrize("name", HANDS)
+def test_text_of_a_hand_is_read_back_unchanged(name: str, tmp_path: Path) -> None:
+    stated = described(HANDS[name])
+    file = tmp_path / "hand.yaml"
+    file.write_text(hand_yaml_text(stated), encoding="utf-8")
+    assert build(HandFile, with_weights(read_plain(file)), str(file)) == stated
+
+
+def test_styles_are_written_as_pairs_and_read_back(tmp_path: Path) -> None:
+    hand = HandSpec.load("allegro")
+    styles = {name: replace(getattr(hand, name), gap_m=torch.tensor(0.0123)) for name in STYLES}
+    (tmp_path / "hand.yaml").write_text(hand_yaml_text(with_styles(find_hand("allegro"), styles, tmp_path)))
+    again = HandSpec.load(tmp_path)
+    assert again.power.gap_m == again.pinch.gap_m == pytest.approx(0.0123)
+    assert torch.equal(again.pinch.closing, hand.pinch.closing)
+    assert again.xml_path.resolve() == hand.xml_path.resolve()
+
+
+@pytest.mark.parametrize("name", HANDS)
+def test_nothing_is_wrong_or_odd_about_described_hands(name: str) -> None:
+    assert {finding.level for finding in check_hand(HandSpec.load(HANDS[name]))} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"palm": {"pos_b": [0, 0, 0.095], "normal_b": [-1, 0, 0], "finger_b": [0, 0, 1]}}, "power: normal_b"),
+        ({"palm": {"pos_b": [0, 0, 0.095], "normal_b": [1, 0, 0], "finger_b": [0, 0, -1]}}, "power: finger_b"),
+        ({"grasp": described(HANDS["allegro"]).grasp.__dict__ | {"floor_m": 0.01}}, "power: floor_m"),
+    ],
+)
+def test_checks_name_what_is_wrong(changes: dict[str, object], wrong: str, tmp_path: Path) -> None:
+    assert levels(edited(tmp_path, HANDS["allegro"], **changes))[wrong] == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "what"), [("effort_limit", 0.02, "tip force"), ("speed_limit", 0.1, "power: closing time")]
+)
+def test_checks_name_weak_and_slow_servos(key: str, value: float, what: str, tmp_path: Path) -> None:
+    actuation = described(HANDS["allegro"]).actuation.__dict__ | {key: value}
+    assert levels(edited(tmp_path, HANDS["allegro"], actuation=actuation))[what] == "wrong"
+
+
+def test_tip_force_is_torque_over_lever() -> None:
+    """A stretched finger of the example: 1 N m at the tip of links of 55 and 50 mm."""
+    hand = HandSpec.load(THREE_FINGERS)
+    probe = HandProbe(hand)
+    probe.pose(np.zeros(6))
+    base, tip = (probe.levers("left_end")[hand.joint_names.index(name)] for name in ("left_base", "left_tip"))
+    sites = {site: probe.in_palm({"": site})[0] for site in ("left_joint", "left_middle", "left_end")}
+    assert base == pytest.approx(np.linalg.norm((sites["left_end"] - sites["left_joint"])[[0, 2]]), abs=1e-9)
+    assert tip == pytest.approx(np.linalg.norm((sites["left_end"] - sites["left_middle"])[[0, 2]]), abs=1e-9)
+    force = next(finding for finding in check_hand(hand) if finding.what == "tip force")
+    assert f"{1.0 / base:.1f} N" in force.text
+
+
+def test_opposed_thumb_meets_the_fingers_and_leaves_them_alone() -> None:
+    hand = HandSpec.load("allegro")
+    apart = replace(
+        hand,
+        power=replace(
+            hand.power,
+            open_pose=torch.zeros(16, dtype=torch.float64).clamp(
+                torch.tensor(hand.joint_lower), torch.tensor(hand.joint_upper)
+            ),
+        ),
+    )
+    found = opposed_styles(apart)["power"]
+    fingers = [i for i, joint in enumerate(hand.joint_names) if not joint.startswith("th")]
+    assert torch.equal(found.open_pose[fingers], apart.power.open_pose[fingers])
+    assert torch.equal(found.closing[fingers], apart.power.closing[fingers])
+    result = {finding.what: finding for finding in check_hand(replace(apart, power=found, pinch=hand.pinch))}
+    assert result["power: opposition"].level == "ok"
+    assert result["power: aperture"].level == "ok"
+
+
+def test_vectors_change_groups_of_joints_by_stated_steps() -> None:
+    hand = HandSpec.load("allegro")
+    space = StyleSpace.of(hand, hand.power)
+    assert space.closing_groups == ((1, 5, 9), (2, 6, 10), (3, 7, 11), (12,), (13,), (14,), (15,))
+    assert space.size == 7 + 7 + 4
+    same = space.style(np.zeros(space.size))
+    assert all(torch.equal(getattr(same, key), getattr(hand.power, key)) for key in ("closing", "open_pose", "gap_m"))
+    vector = np.zeros(space.size)
+    vector[0], vector[8], vector[-2] = 1.0, 0.5, 2.0
+    changed = space.style(vector)
+    assert changed.closing[[1, 5, 9]].numpy() == pytest.approx(1.712 * np.exp(0.3))
+    assert changed.open_pose[[2, 6, 10]].numpy() == pytest.approx(0.57 + 0.1)
+    assert float(changed.gap_m) == pytest.approx(0.032 + 2 * 0.008)
+    assert torch.equal(changed.closing[[2, 3]], hand.power.closing[[2, 3]])
+
+
+def small_search(tmp_path: Path, name: str, **options: object) -> TuneHandCfg:
+    texts = {
+        "hand": THREE_FINGERS,
+        "objects": "shipped",
+        "validation_objects": "shipped",
+        "population": 4,
+        "trials": 4,
+        "validation_trials": 4,
+        "task.grasp_s": 0.4,
+        "task.lift_s": 0.2,
+        "task.hold_s": 0.2,
+        "out": tmp_path / name,
+    } | options
+    return load(TuneHandCfg, "hands_tune", [f"{key}={value}" for key, value in texts.items()])
+
+
+def test_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    tune(small_search(tmp_path, "whole", generations=2))
+    tune(small_search(tmp_path, "parts", generations=1))
+    tune(small_search(tmp_path, "parts", generations=2))
+    for file in ("generations.json", "result.json", "hand.yaml"):
+        assert (tmp_path / "whole" / file).read_bytes() == (tmp_path / "parts" / file).read_bytes()
+    first, second = json.loads((tmp_path / "whole/generations.json").read_text())["generations"]
+    assert len(first["scores"]["power"]) == len(second["success"]) == 4
+    result = json.loads((tmp_path / "whole/result.json").read_text())
+    before, after = (HandSpec.load(path).power.closing for path in (THREE_FINGERS, tmp_path / "whole"))
+    improved = result["after"]["successes"] > result["before"]["successes"]
+    assert torch.equal(before, after) != improved
+    with pytest.raises(ValueError, match="seed"):
+        tune(small_search(tmp_path, "parts", generations=2, seed=1))
+
+
+def test_new_writes_a_hand_that_loads_and_never_over_another(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "mine"
+    new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out), name="mine"))
+    assert HandSpec.load(out).name == "mine"
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == ["hand.png", "hand.yaml"]
+    assert f"hands tune {out}" in capsys.readouterr().out
+    text = (out / "hand.yaml").read_bytes()
+    with pytest.raises(ValueError, match="mine"):
+        new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out)))
+    assert (out / "hand.yaml").read_bytes() == text
+
+
+def test_check_ends_with_1_where_something_is_wrong(tmp_path: Path) -> None:
+    palm = {"pos_b": [0, 0, 0.095], "normal_b": [-1, 0, 0], "finger_b": [0, 0, 1]}
+    wrong = edited(tmp_path, HANDS["allegro"], palm=palm)
+    assert check(CheckHandCfg(hand=str(wrong), out=str(tmp_path / "wrong.png"))) == 1
+    assert check(CheckHandCfg(hand="allegro", out=str(tmp_path / "right.png"))) == 0
