@@ -94,7 +94,7 @@ _SECOND = '<joint name="j2" axis="0 1 0"/>'
             "<actuator>",
             '<tendon><fixed name="t" stiffness="1"><joint joint="j1" coef="1"/><joint joint="j2" coef="1"/></fixed>'
             "</tendon><actuator>",
-            r"model\.xml: tendon 't' couples joints by a spring or a limit, with slack; expected a line: state",
+            r"model\.xml: tendon 't' moves joint 'j2', which has no actuator, by a spring or a limit, with slack; ",
         ),
         ("<actuator>", '<actuator><motor name="m2" joint="j1"/>', r"joint 'j1' has 2 actuators; expected one at most"),
         (
