@@ -177,8 +177,8 @@ class _Reader:
             return
         if leader is None:
             raise ValueError(
-                f"{self._file}: equality {self._name(model.equality(i))} holds joint '{follower.name}' still; expected a "
-                "joint that moves: state it in `frozen` of hand.yaml"
+                f"{self._file}: equality {self._name(model.equality(i))} holds joint '{follower.name}' still; expected "
+                "a joint that moves: state it in `frozen` of hand.yaml"
             )
         if leader.name not in self._names:
             return
@@ -325,8 +325,8 @@ class _Reader:
             loose = sorted(motors - self._driven - self._pulled - set(self._stated))
             if len(motors) > 1 and loose and (model.tendon_stiffness[i] or model.tendon_limited[i]):
                 raise ValueError(
-                    f"{self._file}: tendon {self._name(model.tendon(i))} moves joint '{loose[0]}', which has no actuator, "
-                    "by a spring or a limit, with slack; expected a line: state `coupled` in hand.yaml"
+                    f"{self._file}: tendon {self._name(model.tendon(i))} moves joint '{loose[0]}', which has no "
+                    "actuator, by a spring or a limit, with slack; expected a line: state `coupled` in hand.yaml"
                 )
 
     def _motor(self, joint: str) -> str:

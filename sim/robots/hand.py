@@ -42,6 +42,7 @@ from dexgrasp.utils.text import did_you_mean, shown
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
 
+
 def find_hand(name_or_path: str | Path) -> Path:
     """Return the path of a hand.yaml: by name in assets/hands, by folder, or the file itself."""
     path = Path(name_or_path)

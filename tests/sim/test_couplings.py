@@ -81,7 +81,8 @@ _PULLEY = """<mujoco><compiler angle="radian"/><worldbody><body name="base">
   <geom type="box" size=".02 .02 .02" mass=".1"/>
   <body name="a"><joint name="a" axis="0 1 0" range="0 1.5" damping=".05" stiffness=".1" limited="true"/>
     <geom type="capsule" fromto="0 0 0 0 0 .05" size=".01" mass=".01"/><site name="s1" pos=".02 0 .02"/>
-    <body name="b" pos="0 0 .05"><joint name="b" axis="0 1 0" range="0 1.5" damping=".05" stiffness=".1" limited="true"/>
+    <body name="b" pos="0 0 .05">
+      <joint name="b" axis="0 1 0" range="0 1.5" damping=".05" stiffness=".1" limited="true"/>
       <geom type="capsule" fromto="0 0 0 0 0 .03" size=".01" mass=".01"/><site name="s2" pos=".02 0 .02"/></body></body>
   <site name="s0" pos=".02 0 -.03"/></body></worldbody>
   <tendon><spatial name="pull"><site site="s0"/><site site="s1"/><site site="s2"/></spatial></tendon>
@@ -173,7 +174,7 @@ _PAIR = '<fixed name="t"><joint joint="index_1" coef="1"/><joint joint="index_2"
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (_POLY.format("0 0 1 0 0"), r"'index_2' follows 'index_1' along a curve that a line misses by .*rad, \d+% of its"),
+        (_POLY.format("0 0 1 0 0"), r"'index_2' follows 'index_1' along a curve that a line misses by .* rad, \d+% of"),
         (_POLY.format("0.2 0 0 0 0"), "'index_2' does not move with 'index_1': ratio 0"),
         (_POLY.format("0 1 0 0 0").replace('joint2="index_1" ', ""), "holds joint 'index_2' still; .*`frozen`"),
         (_POLY.format("0 1 0 0 0") * 2, "'index_2' follows itself or two joints"),
@@ -229,7 +230,7 @@ def test_a_wrong_coupling_in_hand_yaml_is_one_line(tmp_path, coupled, message):
 
 def six_coupled():
     """The couplings of the hand as hand.yaml states them."""
-    return {joint: {"follows": follows, "ratio": ratio, "offset": o} for joint, (follows, ratio, o) in six.COUPLED.items()}
+    return {joint: dict(zip(("follows", "ratio", "offset"), line, strict=True)) for joint, line in six.COUPLED.items()}
 
 
 @pytest.mark.parametrize(
