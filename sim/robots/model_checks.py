@@ -19,7 +19,6 @@ SHORTEST_M, LONGEST_M = 0.02, 1.0
 """Distance of a hand's furthest point from its root; a forearm may belong to the hand."""
 OUTSIDE_M = 0.05
 """Largest distance of palm centre and keypoints from the nearest geom, which may be in front of the palm."""
-LARGEST_NUMBER = 1e9
 _SHORT = {"joint": "jnt"}
 
 log = logging.getLogger("dexgrasp")
@@ -72,8 +71,8 @@ def compiled(spec: mujoco.MjSpec, file: Path, name: str) -> mujoco.MjModel:
     for warning in caught:
         _tell_warning(file, one_line(warning.message))
     _check_finite(model, file, name)
-    _check_masses(model, file, name)
     _check_size(model, file, name)
+    _check_masses(model, file, name)
     return model
 
 
@@ -87,7 +86,7 @@ def _check_finite(model: mujoco.MjModel, file: Path, name: str) -> None:
         for key in ("pos", "quat", "axis", "size", "mass", "inertia", "stiffness"):
             array = getattr(model, f"{_SHORT.get(kind, kind)}_{key}", None)
             for i in range(count if array is not None else 0):
-                if not (np.abs(array[i]) < LARGEST_NUMBER).all():
+                if not np.isfinite(array[i]).all():
                     owner = shown(getattr(model, kind)(i).name or i)
                     raise ValueError(
                         f"{file}: {kind} {owner} of the hand '{name}' has {key} {array[i]}; expected finite numbers"
