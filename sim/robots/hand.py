@@ -20,7 +20,15 @@ from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, current_keys, power_and_pinch, with_weights
-from dexgrasp.sim.robots.hand_model import MIRROR_POS, MIRROR_QUAT, PALM, centre_on_joints, hand_model, joints_in_order, mirror
+from dexgrasp.sim.robots.hand_model import (
+    MIRROR_POS,
+    MIRROR_QUAT,
+    PALM,
+    centre_on_joints,
+    hand_model,
+    joints_in_order,
+    mirror,
+)
 from dexgrasp.sim.robots.model_checks import (
     check_hinges,
     check_places,
@@ -32,6 +40,7 @@ from dexgrasp.sim.robots.model_sources import is_model, model_path
 from dexgrasp.utils.text import did_you_mean, shown
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints
+
 
 def find_hand(name_or_path: str | Path) -> Path:
     """Return the path of a hand.yaml: by name in assets/hands, by folder, or the file itself."""
@@ -66,7 +75,7 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
         raise type(error)(f"{file}: model: {error}") from error
     spec = hand_model(path, hand.root, hand.frozen, f"the hand '{hand.name}'")
     rows = {name: hand.joints[name] for name in joints_in_order(spec) if name in hand.joints}
-    hand = replace(hand, joints=rows | hand.joints)  # | keeps the order of `rows`; an unknown joint comes last
+    hand = replace(hand, joints={**rows, **hand.joints})  # in the order of `rows`; an unknown joint comes last
     name = {hand.root: PALM}
     contact = np.array(list(hand.contact_bodies.values()))
     weights = np.array([row.weight for row in hand.keypoints.values()])
@@ -304,8 +313,8 @@ def _check_model(hand: HandSpec, file: Path) -> None:
     if nameless := [joint.parent.name for joint in spec.joints if not joint.name]:
         raise ValueError(f"{hand.xml_path}: a joint of body '{nameless[0]}' has no name; give it one")
     bodies, joints, sites = ([e.name for e in kind if e.name] for kind in (spec.bodies[1:], spec.joints, spec.sites))
-    used = {"contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
-    used["keypoints"] = [body for body, _ in hand.extra_sites.values()]
+    on_bodies = tuple(body for body, _ in hand.extra_sites.values())
+    used = {"contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies, "keypoints": on_bodies}
     for key, wanted in used.items():
         demand_known(wanted, bodies, f"{file}: {key}: body")
     demand_known(hand.joint_names, joints, f"{file}: joints: joint")

@@ -197,7 +197,7 @@ class HandFile:
 
 
 def current_keys(tree: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return the content of hand.yaml with keys of earlier versions renamed, which is logged once per file."""
+    """Return the content of hand.yaml with keys of earlier versions renamed, and log them once."""
     renamed = {key: current_name(HandFile, key, None)[0] for key in tree}
     for old, new in renamed.items():
         if old != new and new not in tree:

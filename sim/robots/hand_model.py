@@ -40,8 +40,8 @@ log = logging.getLogger("dexgrasp")
 def hand_model(file: Path, root: str, frozen: Mapping[str, float], owner: str) -> mujoco.MjSpec:
     """Return the hand in a model: body `root` and what it carries, named "palm", at the origin.
 
-    Tendons, equalities, excludes and actuators between its parts stay; sensors, keyframes, lights and cameras go, and so
-    do the joints of the root itself, since the mount moves it, and those in `frozen`, each at its position [rad] or
+    Tendons, equalities, excludes and actuators between its parts stay; sensors, keyframes, lights and cameras go, and
+    so do the joints of the root itself, since the mount moves it, and those in `frozen`, each at its position [rad] or
     [m]. Colliders are invisible on bodies that have visual geoms. `owner`: for messages. Raises ValueError and
     FileNotFoundError in one line.
     """
@@ -92,7 +92,10 @@ def _shift_origin(spec: mujoco.MjSpec, body: Any, by: np.ndarray) -> None:
 
 
 def joints_in_order(spec: mujoco.MjSpec) -> list[str]:
-    """Return the names of the joints of a hand, in the order of the compiled model: each finger from palm to tip."""
+    """Return the names of the joints of a hand, in the order of the compiled model.
+
+    Each finger's joints stand from palm to tip.
+    """
 
     def below(body: Any) -> Iterator[str]:
         yield from (joint.name for joint in body.joints)

@@ -19,7 +19,6 @@ SHORTEST_M, LONGEST_M = 0.02, 1.0
 """Distance of a hand's furthest point from its root; a forearm may belong to the hand."""
 OUTSIDE_M = 0.05
 """Largest distance of palm centre and keypoints from the nearest geom, which may be in front of the palm."""
-_SHORT = {"joint": "jnt"}
 
 log = logging.getLogger("dexgrasp")
 
@@ -82,15 +81,14 @@ def _tell_warning(file: Path, text: str) -> None:
 
 
 def _check_finite(model: mujoco.MjModel, file: Path, name: str) -> None:
-    for kind, count in (("body", model.nbody), ("geom", model.ngeom), ("site", model.nsite), ("joint", model.njnt)):
+    for kind, short in (("body", "body"), ("geom", "geom"), ("site", "site"), ("joint", "jnt")):
         for key in ("pos", "quat", "axis", "size", "mass", "inertia", "stiffness"):
-            array = getattr(model, f"{_SHORT.get(kind, kind)}_{key}", None)
-            for i in range(count if array is not None else 0):
-                if not np.isfinite(array[i]).all():
-                    owner = shown(getattr(model, kind)(i).name or i)
-                    raise ValueError(
-                        f"{file}: {kind} {owner} of the hand '{name}' has {key} {array[i]}; expected finite numbers"
-                    )
+            rows = np.asarray(getattr(model, f"{short}_{key}", ()))
+            for i in sorted(set(np.argwhere(~np.isfinite(rows))[:, :1].ravel().tolist())):
+                owner = shown(getattr(model, kind)(i).name or i)
+                raise ValueError(
+                    f"{file}: {kind} {owner} of the hand '{name}' has {key} {rows[i]}; expected finite numbers"
+                )
 
 
 def _check_masses(model: mujoco.MjModel, file: Path, name: str) -> None:
@@ -147,15 +145,15 @@ def check_hinges(model: mujoco.MjModel) -> None:
 
 
 def check_springs(model: mujoco.MjModel, joint_names: Sequence[str], effort_limit: np.ndarray, file: Path) -> None:
-    """Raise ValueError for a joint with a spring that its servo cannot overcome at an end of the joint's range."""
+    """Raise ValueError for a joint whose spring its servo cannot overcome at an end of its range."""
     for name, effort in zip(joint_names, effort_limit, strict=True):
         joint = model.joint(name)
-        stretch = float(np.abs(joint.range - model.qpos_spring[joint.qposadr[0]]).max())
         stiffness = float(np.ravel(joint.stiffness)[0])
-        if stiffness * stretch > effort:
+        torque = stiffness * float(np.abs(joint.range - model.qpos_spring[joint.qposadr[0]]).max())
+        if torque > effort:
             raise ValueError(
-                f"{file}: joint '{name}' has a spring of {stiffness:.4g} N m/rad, which takes {stiffness * stretch:.4g} "
-                f"N m at an end of its range; expected at most its effort_limit, {effort:g} N m"
+                f"{file}: joint '{name}' has a spring of {stiffness:.4g} N m/rad, which takes {torque:.4g} N m at an "
+                f"end of its range; expected at most its effort_limit, {effort:g} N m"
             )
 
 

@@ -56,7 +56,10 @@ def test_a_foreign_mjcf_loads_through_its_own_hand_yaml(tmp_path):
     [
         ({"contact_bodies": {"palmm": 1}}, r"contact_bodies: body 'palmm' is unknown; known: .*Did you mean 'palm'"),
         ({"keypoints": {"tipp": 1}}, r"keypoints: site 'tipp' is unknown; known: \['tip'\]. Did you mean 'tip'"),
-        ({"joints": {"j1": {"range": [0, 1], "open": 0, "closing": 0}}}, r"joints: joint 'j2' of .*model\.xml is missing; give it a row"),
+        (
+            {"joints": {"j1": {"range": [0, 1], "open": 0, "closing": 0}}},
+            r"joints: joint 'j2' of .*model\.xml is missing; give it a row",
+        ),
         ({"thumb_bodies": ["th"]}, r"thumb_bodies: body 'th' is unknown; known: \['palm', 'f1', 'f2'\]"),
         ({"contact_bodies": {"palm": 0}}, r"contact_bodies: weights must not be negative, nor all zero, got \[0.0\]"),
         ({"actuation": {"kp": 2}}, r"'actuation.effort_limit' has no value; give"),

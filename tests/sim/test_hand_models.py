@@ -4,7 +4,6 @@ import logging
 import os
 import struct
 import sys
-from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import mujoco
@@ -14,7 +13,6 @@ import torch
 
 from dexgrasp import assets
 from dexgrasp.configs.loader import read_plain
-from dexgrasp.perception.transforms import quat_rotate
 from dexgrasp.sim.robots.capsules import hand_shape
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_model import PALM, centre_on_joints, hand_model, mirror
@@ -62,12 +60,15 @@ def test_a_hand_below_a_wrist_keeps_what_lies_between_its_parts_and_tells_the_re
     assert [joint.name for joint in spec.joints] == ["f1", "f2", "t1", "t2"]
     assert [(pair.bodyname1, pair.bodyname2) for pair in spec.excludes] == [(PALM, "f_tip")]
     assert [tendon.name for tendon in spec.tendons] == ["pull"]
-    assert [(item.name, item.name1, item.name2) for item in spec.equalities] == [("curl", "f2", "f1"), ("hold", PALM, "t_tip")]
+    assert [(item.name, item.name1, item.name2) for item in spec.equalities] == [
+        ("curl", "f2", "f1"),
+        ("hold", PALM, "t_tip"),
+    ]
     assert [actuator.name for actuator in spec.actuators] == ["t1"]
     assert [mesh.name for mesh in spec.meshes] == ["shell"]
     assert [record.message for record in caplog.records] == [
-        f"{file}: from body 'hand_base' downwards, without joints turn, bend, roll; actuators bend; tendons wrist_pull; "
-        "equalities wrist_curl; excludes outside"
+        f"{file}: from body 'hand_base' downwards, without joints turn, bend, roll; actuators bend; "
+        "tendons wrist_pull; equalities wrist_curl; excludes outside"
     ]
     whole, model = mujoco.MjModel.from_xml_path(str(file)), spec.compile()
     names = ["f_near", "f_tip", "t_near", "t_tip"]
@@ -75,7 +76,9 @@ def test_a_hand_below_a_wrist_keeps_what_lies_between_its_parts_and_tells_the_re
     for seed in range(3):
         q = _random(whole, seed)
         for (p, R), (want_p, want_R) in zip(
-            _poses_in(PALM, _data(model, **q), model, names), _poses_in("hand_base", _data(whole, **q), whole, names), strict=True
+            _poses_in(PALM, _data(model, **q), model, names),
+            _poses_in("hand_base", _data(whole, **q), whole, names),
+            strict=True,
         ):
             np.testing.assert_allclose(p, want_p, atol=1e-12)
             np.testing.assert_allclose(R, want_R, atol=1e-12)
@@ -101,8 +104,9 @@ def test_a_body_called_palm_below_the_root_gets_another_name(tmp_path):
 @pytest.mark.parametrize("joint", ["hinge", "slide"])
 def test_a_frozen_joint_leaves_all_bodies_where_it_would_hold_them(tmp_path, joint):
     """Against MuJoCo with the joint at that position, with another joint before it in the same body."""
-    text = XML.replace('<joint name="bend" axis="0 1 0"', f'<joint name="first" axis="1 2 3" pos="0 .02 0"/>'
-                       f'<joint name="bend" type="{joint}" ref="{8 if joint == "hinge" else 0.01}" axis="0 1 1"')  # fmt: skip
+    first, ref = '<joint name="first" axis="1 2 3" pos="0 .02 0"/>', 8 if joint == "hinge" else 0.01
+    bend = f'<joint name="bend" type="{joint}" ref="{ref}" axis="0 1 1"'
+    text = XML.replace('<joint name="bend" axis="0 1 0"', first + bend)
     file = _file(tmp_path, text)
     whole = mujoco.MjModel.from_xml_path(str(file))
     frozen = {"bend": 0.3 if joint == "hinge" else 0.02, "roll": -0.2}
@@ -179,8 +183,8 @@ def test_visual_geoms_touch_nothing_and_cameras_see_them_instead_of_the_collider
 @pytest.mark.parametrize("bits", [(1, 1), (0, 1), (2, 1), (1, 6), (4, 4), (2**20, 2**20 + 1)])
 def test_colliders_meet_each_other_as_in_their_file_and_the_object_always(tmp_path, scene_of, bits):
     contype, conaffinity = bits
-    text = UNCOUPLED.replace('class="solid" fromto="0 0 0 0 0 .04"',
-                             f'class="solid" fromto="0 0 0 0 0 .04" contype="{contype}" conaffinity="{conaffinity}"')  # fmt: skip
+    near = 'class="solid" fromto="0 0 0 0 0 .04"'
+    text = UNCOUPLED.replace(near, f'{near} contype="{contype}" conaffinity="{conaffinity}"')
     hand = HandSpec.load(write_hand(tmp_path, text))
     whole = hand.to_mjspec().compile()
     model, _, of_hand = scene_of(hand)
@@ -305,11 +309,19 @@ def _shape(kind, mesh):
 URDF = "".join(
     [
         '<robot name="u"><link name="mount"/>',
-        _link("base", '<collision><geometry><box size="0.04 0.06 0.06"/></geometry></collision>' + _shape("visual", "base.dae")),
+        _link(
+            "base",
+            '<collision><geometry><box size="0.04 0.06 0.06"/></geometry></collision>' + _shape("visual", "base.dae"),
+        ),
         _joint("fixed", "mount", "base", kind="fixed"),
-        _link("finger", _shape("visual", "package://some_hand/meshes/finger.stl") + _shape("collision", "hulls/finger.stl")),
+        _link(
+            "finger",
+            _shape("visual", "package://some_hand/meshes/finger.stl") + _shape("collision", "hulls/finger.stl"),
+        ),
         _joint("f", "base", "finger"),
-        _link("thumb", _shape("visual", "package://some_hand/meshes/thumb.stl") + _shape("collision", "hulls/thumb.stl")),
+        _link(
+            "thumb", _shape("visual", "package://some_hand/meshes/thumb.stl") + _shape("collision", "hulls/thumb.stl")
+        ),
         _joint("t", "base", "thumb"),
         "</robot>",
     ]
@@ -350,7 +362,9 @@ def test_packages_are_found_where_ros_lists_them(tmp_path, monkeypatch):
     folder = _urdf_hand(tmp_path)
     (tmp_path / "install/share/some_hand").mkdir(parents=True)
     os.rename(tmp_path / "some_hand/meshes", tmp_path / "install/share/some_hand/meshes")
-    message = r"link 'finger': no file package://some_hand/meshes/finger\.stl; its package is looked for in AMENT_PREFIX"
+    message = (
+        r"link 'finger': no file package://some_hand/meshes/finger\.stl; its package is looked for in AMENT_PREFIX"
+    )
     with pytest.raises(FileNotFoundError, match=message):
         HandSpec.load(folder)
     monkeypatch.setenv("AMENT_PREFIX_PATH", f"/nowhere{os.pathsep}{tmp_path / 'install'}")
@@ -371,16 +385,28 @@ def test_every_file_of_a_urdf_identifies_the_hand(tmp_path):
     ("old", "new", "message"),
     [
         ('pos="0 0 .1">', 'pos="0 0 nan">', None),  # above the root
-        ('name="t_tip" pos="0 0 .04"', 'name="t_tip" pos="0 0 nan"', r"body 't_tip' .* has pos \[.*nan\]; expected finite"),
+        (
+            'name="t_tip" pos="0 0 .04"',
+            'name="t_tip" pos="0 0 nan"',
+            r"body 't_tip' .* has pos \[.*nan\]; expected finite",
+        ),
         ('name="t_tip" pos="0 0 .04"', 'name="t_tip" pos="0 0 40"', r"'t_tip' .* ends 40.* m from its root; .*metres"),
         ('scale="1 1.2 .9"', 'scale="1e3 1e3 1e3"', r"ends .* m from its root; expected 0\.02 to 1 m: .*scale 0\.001"),
-        ('name="t2" axis', 'name="t2" stiffness="50" axis', r"joint 't2' has a spring of 50 N m/rad, which takes 60 N m"),
+        (
+            'name="t2" axis',
+            'name="t2" stiffness="50" axis',
+            r"joint 't2' has a spring of 50 N m/rad, which takes 60 N m",
+        ),
         ('name="t2" axis', 'name="t2" type="slide" axis', r"body 't_tip' has 't2', a slide joint; each moving body"),
         ('name="t2" axis', 'name="t2" type="ball" axis', r"body 't_tip' has 't2', a ball joint; each moving body"),
         ('name="t2"', 'name="t1"', "not a valid MJCF: .*repeated name 't1' in joint"),
         ('<joint name="t2" axis="0 -1 0"', '<joint axis="0 -1 0"', "a joint of body 't_tip' has no name"),
         ('name="hand_base"', 'name="base"', r"root: body 'hand_base' is unknown; known: .*'base'"),
-        ('<mesh name="shell"', '<mesh name="shell" file="x.dae"', r"mesh 'shell' .* cannot read .*x\.dae; expected one of \.stl"),
+        (
+            '<mesh name="shell"',
+            '<mesh name="shell" file="x.dae"',
+            r"mesh 'shell' .* cannot read .*x\.dae; expected one of \.stl",
+        ),
         ("<mujoco model", "<sdf model", "not a valid MJCF"),
     ],
 )
@@ -404,12 +430,24 @@ _VERTICES = XML[XML.index('vertex="') + 8 : XML.index('" scale')]
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"palm": HAND["palm"] | {"pos_b": [0.3, 0, 0]}}, r"palm\.pos_b: the palm centre lies 0\.2\d* m outside the nearest"),
-        ({"keypoints": {"far": {"weight": 1, "body": "t_tip", "pos": [0, 0, 0.5]}}}, r"keypoints: 'far' lies 0\.4\d* m outside"),
-        ({"actuation": HAND["actuation"] | {"effort_limit": 700}}, r"actuation\.effort_limit' must lie in 0\.0001\.\.50"),
+        (
+            {"palm": HAND["palm"] | {"pos_b": [0.3, 0, 0]}},
+            r"palm\.pos_b: the palm centre lies 0\.2\d* m outside the nearest",
+        ),
+        (
+            {"keypoints": {"far": {"weight": 1, "body": "t_tip", "pos": [0, 0, 0.5]}}},
+            r"keypoints: 'far' lies 0\.4\d* m outside",
+        ),
+        (
+            {"actuation": HAND["actuation"] | {"effort_limit": 700}},
+            r"actuation\.effort_limit' must lie in 0\.0001\.\.50",
+        ),
         ({"frozen": {"t2": 0.1}}, "frozen: 't2' stands in joints as well"),
         ({"frozen": {"t3": 0.1}}, r"frozen: joint 't3' is unknown; known: .*'t2'"),
-        ({"joints": {name: HAND["joints"][name] for name in ("f1", "f2", "t1")}}, r"joint 't2' of .*hand\.xml is missing; give"),
+        (
+            {"joints": {name: HAND["joints"][name] for name in ("f1", "f2", "t1")}},
+            r"joint 't2' of .*hand\.xml is missing; give",
+        ),
         ({"root": "forearm"}, r"joint 'bend' of .*hand\.xml is missing; give it a row, or a position in `frozen`"),
         ({"model": "none.urdf"}, r"hand\.yaml: model: .*none\.urdf is no file; expected the MJCF or URDF"),
         ({"thumb_bodies": []}, "contact_bodies must name the palm first, then bodies of fingers and of the thumb"),
@@ -474,7 +512,8 @@ def packages(tmp_path, monkeypatch):
     (tmp_path / "site/robot_descriptions").mkdir(parents=True)
     (tmp_path / "site/robot_descriptions/__init__.py").touch()
     (tmp_path / "site/robot_descriptions/_descriptions.py").write_text(
-        "class D:\n    has_mjcf = has_urdf = True\nDESCRIPTIONS = {'some_hand_description': D(), 'lost_description': D()}\n"
+        "class D:\n    has_mjcf = has_urdf = True\n"
+        "DESCRIPTIONS = {'some_hand_description': D(), 'lost_description': D()}\n"
     )
     right = f"MJCF_PATH = MJCF_PATH_RIGHT = {str(folder / 'right_hand.xml')!r}\n"
     left = f"MJCF_PATH_LEFT = {str(folder / 'left_hand.xml')!r}\nREPOSITORY_PATH = '.'\n"
@@ -504,12 +543,21 @@ def test_a_model_of_a_package_is_read_and_identified_by_its_name(packages, model
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        ("menagerie:some_hnd", r"menagerie has no robot 'some_hnd'; hands among its 2 robots: some_hand\. Did you mean 'some_h"),
-        ("menagerie:some_hand", "has several models; expected one of menagerie:some_hand/left_hand, menagerie:some_hand/right"),
+        (
+            "menagerie:some_hnd",
+            r"menagerie has no robot 'some_hnd'; hands among its 2 robots: some_hand\. Did you mean 'some_h",
+        ),
+        (
+            "menagerie:some_hand",
+            "has several models; expected one of menagerie:some_hand/left_hand, menagerie:some_hand/right",
+        ),
         ("menagerie:some_hand/up", "has several models; expected one of menagerie:some_hand/left_hand"),
         ("robot_descriptions:some_hand", "expected one of robot_descriptions:some_hand_description/right, .*/left"),
         ("robot_descriptions:lost", "robot_descriptions cannot provide 'lost_description': .*no network"),
-        ("robot_descriptions:none", "robot_descriptions has no robot 'none_description'; hands among its 2 robots: some_hand"),
+        (
+            "robot_descriptions:none",
+            "robot_descriptions has no robot 'none_description'; hands among its 2 robots: some_hand",
+        ),
     ],
 )
 def test_an_unknown_model_of_a_package_is_refused_with_the_known_ones(packages, model, message):
@@ -523,7 +571,7 @@ def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch, package
     for name in (package, f"{package}._descriptions"):
         monkeypatch.setitem(sys.modules, name, None)
     model = f"{package.removeprefix('mujoco_')}:some_hand"
-    with pytest.raises(ValueError, match="is not installed: pip install (mujoco-menagerie|robot_descriptions)"):
+    with pytest.raises(ValueError, match=r"is not installed: pip install (mujoco-menagerie|robot_descriptions)"):
         HandSpec.load(write_hand(tmp_path, model=model))
 
 
