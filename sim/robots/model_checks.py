@@ -15,6 +15,8 @@ from dexgrasp.utils.text import comma_separated, one_line, shown
 HEAVIEST_BODY_KG, HEAVIEST_HAND_KG = 5.0, 15.0
 WIDEST_M = 0.5
 """Largest radius of gyration of a body; a hand is smaller."""
+TOLERATED_MOMENT = 0.005
+"""Moment of inertia [kg m^2] that slows a finger no more than the rotor of its motor may, however light the body is."""
 SHORTEST_M, LONGEST_M = 0.02, 1.0
 """Distance of a hand's furthest point from its root; a forearm may belong to the hand."""
 OUTSIDE_M = 0.05
@@ -68,7 +70,7 @@ def compiled(spec: mujoco.MjSpec, file: Path, name: str) -> mujoco.MjModel:
         except ValueError as error:
             raise ValueError(f"{file}: the hand '{name}' cannot be simulated: {one_line(error)}") from error
     for warning in caught:
-        _tell_warning(file, one_line(warning.message))
+        _warn(f"{file}: MuJoCo warns: {one_line(warning.message)}")
     _check_finite(model, file, name)
     _check_size(model, file, name)
     _check_masses(model, file, name)
@@ -76,8 +78,8 @@ def compiled(spec: mujoco.MjSpec, file: Path, name: str) -> mujoco.MjModel:
 
 
 @cache
-def _tell_warning(file: Path, text: str) -> None:
-    log.warning(f"{file}: MuJoCo warns: {text}")
+def _warn(text: str) -> None:
+    log.warning(text)
 
 
 def _check_finite(model: mujoco.MjModel, file: Path, name: str) -> None:
@@ -101,11 +103,14 @@ def _check_masses(model: mujoco.MjModel, file: Path, name: str) -> None:
             "all: masses are in kg, densities in kg/m^3"
         )
     if moments[widest] > masses[widest] * WIDEST_M**2:
-        raise ValueError(
+        text = (
             f"{file}: body '{model.body(widest + 1).name}' of the hand '{name}' has a moment of inertia of "
             f"{moments[widest]:.3g} kg m^2 and weighs {masses[widest]:.3g} kg; expected at most "
-            f"{masses[widest] * WIDEST_M**2:.3g}, a radius of gyration of {WIDEST_M:g} m"
+            f"{masses[widest] * WIDEST_M**2:.3g}, a radius of gyration of {WIDEST_M:g} m: correct it in the model"
         )
+        if moments[widest] > TOLERATED_MOMENT:
+            raise ValueError(text)
+        _warn(text)
 
 
 def _check_size(model: mujoco.MjModel, file: Path, name: str) -> None:

@@ -25,6 +25,18 @@ def test_unknown_hands_and_sides_say_what_is_known():
         assets.path("hands/none/x")
 
 
+def test_a_small_moment_of_inertia_that_does_not_fit_its_mass_is_warned_of(tmp_path, caplog):
+    file = _foreign(tmp_path)
+    inertial = '<inertial pos="0 0 0" mass=".01" diaginertia=".004 .004 .004"/>'
+    text = XML.replace('<body name="f2" pos="0 0 .05">', '<body name="f2" pos="0 0 .05">' + inertial)
+    (tmp_path / "elsewhere" / "model.xml").write_text(text)
+    assert HandSpec.load(file).to_mjspec().compile().body("f2").inertia.max() == pytest.approx(0.004)
+    warned = [record.message for record in caplog.records]
+    assert (
+        len(warned) == 1 and "has a moment of inertia of 0.004 kg m^2 and weighs 0.01 kg; expected at most" in warned[0]
+    )
+
+
 def _foreign(folder: Path, **changes: object) -> Path:
     """A hand.yaml that points to someone else's two-joint MJCF, in another folder."""
     (folder / "elsewhere").mkdir(exist_ok=True)
