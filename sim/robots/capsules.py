@@ -1,4 +1,4 @@
-"""Capsules around the geoms of a model that cameras see: hand for the training camera, robot for self-filtering.
+"""Capsules around the geoms that cameras see: hand for the training camera, robot for self-filtering.
 
 A box becomes capsules side by side along its longest edge, as thick as its thinnest edge; its corners are lost, or
 nearly kept by two layers of thinner capsules. A mesh is replaced by its bounding box in its own axes.
