@@ -1,4 +1,4 @@
-"""Describe a hand in one folder (hand.xml, hand.yaml), measure it with the scripted grasp, draw it.
+"""Describe a hand in one folder (a model, hand.yaml), measure it with the scripted grasp, draw it.
 
 python examples/06_own_hand.py --trials 50
 """

@@ -127,7 +127,6 @@ class HandContract:
         if max(self.kinematics.joint_of_body, default=-1) >= len(self.joint_names):
             raise ValueError(f"hand.kinematics.joint_of_body must hold indices of the {len(self.joint_names)} joints")
 
-
     @cached_property
     def motors(self) -> Motors:
         """Motors and the joints that they move."""

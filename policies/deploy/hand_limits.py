@@ -41,8 +41,8 @@ def exceeded_limit(hand: HandContract, hand_file: str | Path | None = None) -> s
         return f"hand.name is '{hand.name}', {file} describes '{name}'"
     if tuple(known) != hand.joint_names:
         return f"hand.joint_names are {list(hand.joint_names)}, {file} has {list(known)}"
-    if (coupled := [joint for joint, limits in known.items() if "kp_nm_rad" not in limits]) != list(hand.coupled):
-        return f"hand.coupled holds {list(hand.coupled)}, {file} has {coupled}"
+    if (coupled := {joint for joint, limits in known.items() if "kp_nm_rad" not in limits}) != set(hand.coupled):
+        return f"hand.coupled holds {sorted(hand.coupled)}, {file} has {sorted(coupled)}"
     for joint, limits in known.items():
         for key, (sign, limit) in limits.items():
             names = hand.joint_names if key.startswith("joint_") else hand.motors.names

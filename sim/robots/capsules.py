@@ -1,4 +1,4 @@
-"""Capsules around the geoms of a model that cameras see: hand for the training camera, robot for self-filtering.
+"""Capsules around the geoms that cameras see: hand for the training camera, robot for self-filtering.
 
 `python -m dexgrasp.sim.robots.capsules FOLDER ...` writes capsules.json beside the hand.yaml or arm.yaml of each
 folder, for `perception/robot_mask.py`, which needs no simulator.

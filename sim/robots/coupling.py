@@ -150,8 +150,9 @@ class _Reader:
     ) -> None:
         self._model, self._names, self._file = model, list(joint_names), file
         self._stated = stated
-        self._driven = {*driven, *(joint for joint, coupling in stated.items() if coupling is None)}
+        self._driven = set(driven)
         self._found: Statements = {}
+        self._pulled: set[str] = set()  # joints that a tendon with an actuator moves, but for those that follow
 
     def read(self) -> Statements:
         """Return what the model states of joints that hand.yaml does not couple itself."""
@@ -176,8 +177,8 @@ class _Reader:
             return
         if leader is None:
             raise ValueError(
-                f"{self._file}: equality {self._name(model.equality(i))} holds joint '{follower.name}' still; expected a "
-                "joint that moves: state it in `frozen` of hand.yaml"
+                f"{self._file}: equality {self._name(model.equality(i))} holds joint '{follower.name}' still; expected "
+                "a joint that moves: state it in `frozen` of hand.yaml"
             )
         if leader.name not in self._names:
             return
@@ -237,6 +238,7 @@ class _Reader:
                 f"{self._file}: joint '{joint}' has two motors: an actuator of its own and "
                 f"'{self._model.actuator(actuator).name}' by a tendon; expected one: remove the other"
             )
+        self._pulled.add(motor)
         for joint in free:
             if joint != motor:
                 start, start_motor = (float(self._model.qpos0[self._model.joint(k).qposadr[0]]) for k in (joint, motor))
@@ -253,9 +255,9 @@ class _Reader:
                 "hand.yaml and remove the loops"
             )
         for actuator in every:
-            self._add_measured(sweep(model, actuator), model.actuator(actuator).name)
+            self._add_measured(sweep(model, actuator), actuator)
 
-    def _add_measured(self, positions: Mapping[str, np.ndarray], actuator: str) -> None:
+    def _add_measured(self, positions: Mapping[str, np.ndarray], actuator: int) -> None:
         spans = {}
         for joint, values in positions.items():
             lower, upper = self._range(self._model.joint(joint))
@@ -264,24 +266,35 @@ class _Reader:
         moved = {joint: span for joint, span in spans.items() if span > LARGEST_ERROR}
         if not moved:
             return
-        motor = min((joint for joint in moved if moved[joint] > 0.5 * max(moved.values())), key=self._names.index)
+        far = [joint for joint in moved if moved[joint] > 0.5 * max(moved.values())]
+        own = [joint for joint in far if joint in self._own_joints(actuator)]
+        motor = min(own or far, key=self._names.index)
+        self._pulled.add(motor)
         for joint in moved:
             if joint == motor or joint in self._driven:
                 continue
-            self._add_line(joint, motor, positions[motor], positions[joint], f" of actuator '{actuator}'")
+            place = f" of actuator {self._name(self._model.actuator(actuator))}"
+            self._add_line(joint, motor, positions[motor], positions[joint], place)
+
+    def _own_joints(self, actuator: int) -> list[str]:
+        """Return the joints on which an actuator acts itself, or by a fixed tendon."""
+        target = int(self._model.actuator_trnid[actuator, 0])
+        if self._model.actuator_trntype[actuator] == mujoco.mjtTrn.mjTRN_TENDON:
+            return [*(self._fixed(target) or {})]
+        return [self._model.joint(target).name]
 
     def _add_line(self, follower: str, leader: str, x: np.ndarray, y: np.ndarray, place: str = "") -> None:
         """Add the line through positions x of the leader and y of the follower, with its error."""
-        if follower in self._driven and leader not in self._driven:
-            follower, leader, x, y = leader, follower, y, x
         if follower in self._stated:
             return
+        if follower in self._driven and leader not in self._driven:
+            follower, leader, x, y = leader, follower, y, x
         if follower in self._found or follower == leader:
             raise ValueError(
                 f"{self._file}: joint '{follower}' follows itself or two joints; expected one other joint: remove the "
                 "other coupling"
             )
-        ratio, offset = np.polyfit(x, y, 1)
+        ratio, offset = (round(float(number), 9) + 0.0 for number in np.polyfit(x, y, 1))
         lower, upper = self._range(self._model.joint(follower))
         error = float(np.abs(ratio * x + offset - y).max())
         span = min(upper - lower, max(float(np.ptp(y)), 1e-9))
@@ -293,10 +306,13 @@ class _Reader:
             )
         if abs(ratio) < LEAST_RATIO:
             raise ValueError(f"{self._file}: joint '{follower}' does not move with '{leader}': ratio {ratio:.2g}")
-        self._found[follower] = Coupling(leader, round(float(ratio), 9), round(float(offset), 9)), error
+        self._found[follower] = Coupling(leader, ratio, offset), error
 
     def _refuse_passive_tendons(self) -> None:
-        """Raise ValueError for a tendon that acts by a spring or a limit between joints of different motors."""
+        """Raise ValueError for a tendon that moves a joint without a motor by a spring or a limit alone.
+
+        Between joints that motors hold it is a load, and left out.
+        """
         model, data = self._model, mujoco.MjData(self._model)
         mujoco.mj_forward(model, data)
         arms = np.zeros((model.ntendon, model.nv))
@@ -306,16 +322,12 @@ class _Reader:
             )
         for i in range(model.ntendon):
             motors = {self._motor(model.joint(int(model.dof_jntid[dof])).name) for dof in arms[i].nonzero()[0]}
-            if len(motors) > 1 and i not in self._pulled() and (model.tendon_stiffness[i] or model.tendon_limited[i]):
+            loose = sorted(motors - self._driven - self._pulled - set(self._stated))
+            if len(motors) > 1 and loose and (model.tendon_stiffness[i] or model.tendon_limited[i]):
                 raise ValueError(
-                    f"{self._file}: tendon {self._name(model.tendon(i))} couples {comma_separated(sorted(motors))} by a "
-                    "spring or a limit, with slack; expected a line: state `coupled` in hand.yaml"
+                    f"{self._file}: tendon {self._name(model.tendon(i))} moves joint '{loose[0]}', which has no "
+                    "actuator, by a spring or a limit, with slack; expected a line: state `coupled` in hand.yaml"
                 )
-
-    def _pulled(self) -> set[int]:
-        """Return the tendons that have an actuator."""
-        of_tendons = self._model.actuator_trntype == mujoco.mjtTrn.mjTRN_TENDON
-        return set(self._model.actuator_trnid[of_tendons, 0].tolist())
 
     def _motor(self, joint: str) -> str:
         """Return the joint of the motor that moves a joint, as far as hand.yaml and the model say."""

@@ -14,14 +14,14 @@ SETTLE_S = 1.0
 def sweep(model: mujoco.MjModel, actuator: int) -> dict[str, np.ndarray]:
     """Return the positions (command,) of all hinges [rad] while one actuator moves through its range.
 
-    The other actuators hold the start; a force actuator holds by no force.
+    The other actuators hold the start, where they exert no force.
     """
     model = copy.copy(model)
     model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_GRAVITY | mujoco.mjtDisableBit.mjDSBL_CONTACT
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    servo = model.actuator_biastype == mujoco.mjtBias.mjBIAS_AFFINE
-    data.ctrl[:] = np.where(servo, data.actuator_length, 0.0)
+    gain, bias = model.actuator_gainprm[:, 0], model.actuator_biasprm
+    data.ctrl[:] = -(bias[:, 0] + bias[:, 1] * data.actuator_length) / np.where(gain, gain, 1.0)
     if model.actuator_ctrllimited[actuator]:
         low, high = model.actuator_ctrlrange[actuator]
     else:

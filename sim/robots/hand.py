@@ -54,7 +54,7 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
         raise type(error)(f"{file}: model: {error}") from error
     spec = hand_model(path, hand.root, hand.frozen, f"the hand '{hand.name}'")
     rows = {name: hand.joints[name] for name in joints_in_order(spec) if name in hand.joints}
-    hand = replace(hand, joints=rows | hand.joints)  # | keeps the order of `rows`; an unknown joint comes last
+    hand = replace(hand, joints={**rows, **hand.joints})  # in the order of `rows`; an unknown joint comes last
     spec.modelname = hand.name
     coupled = coupled_joints(spec, hand.coupled, list(hand.joints), path)
     name = {hand.root: PALM}
@@ -338,9 +338,11 @@ def _check_model(hand: HandSpec, file: Path) -> None:
     Every name in hand.yaml must exist in the MJCF; every joint of the MJCF must be in hand.yaml.
     """
     spec = hand_model(hand.xml_path, hand.root, hand.frozen, f"the hand '{hand.name}'")
+    if nameless := [joint.parent.name for joint in spec.joints if not joint.name]:
+        raise ValueError(f"{hand.xml_path}: a joint of body '{nameless[0]}' has no name; give it one")
     bodies, joints, sites = ([e.name for e in kind if e.name] for kind in (spec.bodies[1:], spec.joints, spec.sites))
-    used = {"contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies}
-    used["keypoints"] = [body for body, _ in hand.extra_sites.values()]
+    on_bodies = tuple(body for body, _ in hand.extra_sites.values())
+    used = {"contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies, "keypoints": on_bodies}
     for key, wanted in used.items():
         demand_known(wanted, bodies, f"{file}: {key}: body")
     demand_known(hand.joint_names, joints, f"{file}: joints: joint")

@@ -197,6 +197,8 @@ class HandFile:
         for key, given in (("joints", self.joints), ("keypoints", self.keypoints)):
             if not MOST_ITEMS[0] <= len(given) <= MOST_ITEMS[1]:
                 raise ValueError(f"{key} takes {MOST_ITEMS[0]} to {MOST_ITEMS[1]} entries, got {len(given)}")
+        if both := [name for name in self.frozen if name in self.joints]:
+            raise ValueError(f"frozen: '{both[0]}' stands in joints as well; a joint of the hand is not frozen")
         keypoints = [row.weight for row in self.keypoints.values()]
         for key, weights in (("keypoints", keypoints), ("contact_bodies", list(self.contact_bodies.values()))):
             if sum(weights) <= 0:
@@ -204,7 +206,7 @@ class HandFile:
 
 
 def current_keys(tree: Mapping[str, Any], file: Path) -> dict[str, Any]:
-    """Return the content of hand.yaml with keys of earlier versions renamed, which is logged once per file."""
+    """Return the content of hand.yaml with keys of earlier versions renamed, and log them once."""
     renamed = {key: current_name(HandFile, key, None)[0] for key in tree}
     for old, new in renamed.items():
         if old != new and new not in tree:

@@ -40,9 +40,10 @@ log = logging.getLogger("dexgrasp")
 def hand_model(file: Path, root: str, frozen: Mapping[str, float], owner: str) -> mujoco.MjSpec:
     """Return the hand in a model: body `root` and what it carries, named "palm", at the origin.
 
-    Tendons, equalities, excludes and actuators between its parts stay. The joints of the root itself go, since the
-    mount moves it, and so do those in `frozen`, each at its position [rad] or [m]. Colliders are invisible on bodies
-    that have visual geoms. `owner`: for messages. Raises ValueError and FileNotFoundError in one line.
+    Tendons, equalities, excludes and actuators between its parts stay; sensors, keyframes, lights and cameras go, and
+    so do the joints of the root itself, since the mount moves it, and those in `frozen`, each at its position [rad] or
+    [m]. Colliders are invisible on bodies that have visual geoms. `owner`: for messages. Raises ValueError and
+    FileNotFoundError in one line.
     """
     whole = read_model(file, owner)
     spec = _taken(whole, root, file)
@@ -91,7 +92,10 @@ def _shift_origin(spec: mujoco.MjSpec, body: Any, by: np.ndarray) -> None:
 
 
 def joints_in_order(spec: mujoco.MjSpec) -> list[str]:
-    """Return the names of the joints of a hand, in the order of the compiled model: each finger from palm to tip."""
+    """Return the names of the joints of a hand, in the order of the compiled model.
+
+    Each finger's joints stand from palm to tip.
+    """
 
     def below(body: Any) -> Iterator[str]:
         yield from (joint.name for joint in body.joints)
@@ -125,8 +129,9 @@ def _taken(whole: mujoco.MjSpec, root: str, file: Path) -> mujoco.MjSpec:
     palm = spec.body(PALM)
     palm.pos, palm.quat, palm.alt.type = [0, 0, 0], [1, 0, 0, 0], _QUAT
     used = {geom.meshname for geom in spec.geoms}
-    for mesh in [mesh for mesh in spec.meshes if mesh.name not in used]:
-        spec.delete(mesh)
+    unused = [mesh for mesh in spec.meshes if mesh.name not in used]
+    for element in [*unused, *spec.sensors, *spec.keys, *spec.lights, *spec.cameras]:
+        spec.delete(element)
     return spec
 
 

@@ -14,12 +14,12 @@ from dexgrasp.utils.text import comma_separated, one_line, shown
 HEAVIEST_BODY_KG, HEAVIEST_HAND_KG = 5.0, 15.0
 WIDEST_M = 0.5
 """Largest radius of gyration of a body; a hand is smaller."""
+TOLERATED_MOMENT = 0.005
+"""Moment of inertia [kg m^2] that slows a finger no more than the rotor of its motor may, however light the body is."""
 SHORTEST_M, LONGEST_M = 0.02, 1.0
 """Distance of a hand's furthest point from its root; a forearm may belong to the hand."""
 OUTSIDE_M = 0.05
 """Largest distance of palm centre and keypoints from the nearest geom, which may be in front of the palm."""
-LARGEST_NUMBER = 1e9
-_SHORT = {"joint": "jnt"}
 
 log = logging.getLogger("dexgrasp")
 
@@ -36,28 +36,27 @@ def compiled(spec: mujoco.MjSpec, file: Path, name: str) -> mujoco.MjModel:
         except ValueError as error:
             raise ValueError(f"{file}: the hand '{name}' cannot be simulated: {one_line(error)}") from error
     for warning in caught:
-        _tell_warning(file, one_line(warning.message))
+        _warn(f"{file}: MuJoCo warns: {one_line(warning.message)}")
     _check_finite(model, file, name)
-    _check_masses(model, file, name)
     _check_size(model, file, name)
+    _check_masses(model, file, name)
     return model
 
 
 @cache
-def _tell_warning(file: Path, text: str) -> None:
-    log.warning(f"{file}: MuJoCo warns: {text}")
+def _warn(text: str) -> None:
+    log.warning(text)
 
 
 def _check_finite(model: mujoco.MjModel, file: Path, name: str) -> None:
-    for kind, count in (("body", model.nbody), ("geom", model.ngeom), ("site", model.nsite), ("joint", model.njnt)):
+    for kind, short in (("body", "body"), ("geom", "geom"), ("site", "site"), ("joint", "jnt")):
         for key in ("pos", "quat", "axis", "size", "mass", "inertia", "stiffness"):
-            array = getattr(model, f"{_SHORT.get(kind, kind)}_{key}", None)
-            for i in range(count if array is not None else 0):
-                if not (np.abs(array[i]) < LARGEST_NUMBER).all():
-                    owner = shown(getattr(model, kind)(i).name or i)
-                    raise ValueError(
-                        f"{file}: {kind} {owner} of the hand '{name}' has {key} {array[i]}; expected finite numbers"
-                    )
+            rows = np.asarray(getattr(model, f"{short}_{key}", ()))
+            for i in sorted(set(np.argwhere(~np.isfinite(rows))[:, :1].ravel().tolist())):
+                owner = shown(getattr(model, kind)(i).name or i)
+                raise ValueError(
+                    f"{file}: {kind} {owner} of the hand '{name}' has {key} {rows[i]}; expected finite numbers"
+                )
 
 
 def _check_masses(model: mujoco.MjModel, file: Path, name: str) -> None:
@@ -70,11 +69,14 @@ def _check_masses(model: mujoco.MjModel, file: Path, name: str) -> None:
             "all: masses are in kg, densities in kg/m^3"
         )
     if moments[widest] > masses[widest] * WIDEST_M**2:
-        raise ValueError(
+        text = (
             f"{file}: body '{model.body(widest + 1).name}' of the hand '{name}' has a moment of inertia of "
             f"{moments[widest]:.3g} kg m^2 and weighs {masses[widest]:.3g} kg; expected at most "
-            f"{masses[widest] * WIDEST_M**2:.3g}, a radius of gyration of {WIDEST_M:g} m"
+            f"{masses[widest] * WIDEST_M**2:.3g}, a radius of gyration of {WIDEST_M:g} m: correct it in the model"
         )
+        if moments[widest] > TOLERATED_MOMENT:
+            raise ValueError(text)
+        _warn(text)
 
 
 def _check_size(model: mujoco.MjModel, file: Path, name: str) -> None:
@@ -114,15 +116,15 @@ def check_hinges(model: mujoco.MjModel) -> None:
 
 
 def check_springs(model: mujoco.MjModel, joint_names: Sequence[str], effort_limit: np.ndarray, file: Path) -> None:
-    """Raise ValueError for a joint with a spring that its servo cannot overcome at an end of the joint's range."""
+    """Raise ValueError for a joint whose spring its servo cannot overcome at an end of its range."""
     for name, effort in zip(joint_names, effort_limit, strict=True):
         joint = model.joint(name)
-        stretch = float(np.abs(joint.range - model.qpos_spring[joint.qposadr[0]]).max())
         stiffness = float(np.ravel(joint.stiffness)[0])
-        if stiffness * stretch > effort:
+        torque = stiffness * float(np.abs(joint.range - model.qpos_spring[joint.qposadr[0]]).max())
+        if torque > effort:
             raise ValueError(
-                f"{file}: joint '{name}' has a spring of {stiffness:.4g} N m/rad, which takes {stiffness * stretch:.4g} "
-                f"N m at an end of its range; expected at most its effort_limit, {effort:g} N m"
+                f"{file}: joint '{name}' has a spring of {stiffness:.4g} N m/rad, which takes {torque:.4g} N m at an "
+                f"end of its range; expected at most its effort_limit, {effort:g} N m"
             )
 
 

@@ -69,6 +69,8 @@ def _names(content: bytes) -> tuple[list[str], list[str]]:
 def _existing(names: list[str], folders: set[Path]) -> Iterator[Path]:
     for name in names:
         for folder in folders:
-            for path in (resolved(name, folder),) if name.startswith(SCHEMES) else (folder / name, folder / Path(name).name):
+            for path in (
+                (resolved(name, folder),) if name.startswith(SCHEMES) else (folder / name, folder / Path(name).name)
+            ):
                 if path.is_file():
                     yield Path(os.path.normpath(path))

@@ -33,6 +33,8 @@ def read_model(file: Path, owner: str) -> mujoco.MjSpec:
         raise ValueError(f"{file}: {kind}")
     content = regular_bytes(file)
     root = _root(content)
+    if b"<xacro:" in content:
+        raise ValueError(f"{file}: it holds xacro macros; expand them first: `xacro {file.name} > expanded.urdf`")
     try:
         if root is not None and root.tag == "robot":
             spec = mujoco.MjSpec.from_string(_prepared_urdf(root, file))
@@ -72,8 +74,9 @@ def _candidates(name: str, folder: Path) -> Iterator[Path]:
     for listed in (os.environ.get(key, "") for key in SEARCH_PATHS):
         for prefix in filter(None, listed.split(os.pathsep)):
             yield from (Path(prefix) / "share" / rest, Path(prefix) / rest)
-    for above in (folder.absolute(), *folder.absolute().parents):
-        yield from (above / rest, above / path)
+    above = (folder.absolute(), *folder.absolute().parents)
+    yield from (place / path if place.name == package else place / rest for place in above)
+    yield from (place / path for place in above)  # a checkout may have another name than its package
 
 
 def _root(content: bytes) -> ElementTree.Element | None:
@@ -86,8 +89,6 @@ def _root(content: bytes) -> ElementTree.Element | None:
 
 def _prepared_urdf(robot: ElementTree.Element, file: Path) -> str:
     """Return a URDF with absolute mesh paths, without visuals that MuJoCo cannot read, which bodies show colliders."""
-    if any("xacro" in element.tag for element in robot.iter()):
-        raise ValueError("it holds xacro macros; expand them first: `xacro FILE > hand.urdf`")
     extension = robot.find("mujoco")
     extension = ElementTree.SubElement(robot, "mujoco") if extension is None else extension
     compiler = extension.find("compiler")

@@ -46,9 +46,10 @@ def is_model(name: str) -> bool:
 
 
 def model_path(model: str, folder: Path) -> Path:
-    """Return the file of a model: a path relative to `folder`, menagerie:NAME[/FILE] or robot_descriptions:NAME[/SIDE].
+    """Return the file of a model: by path relative to `folder`, or by name in a package.
 
-    Packages download a model when it is first asked for. Raises ValueError and FileNotFoundError in one line.
+    Names are menagerie:NAME[/FILE] and robot_descriptions:NAME[/SIDE]. Packages download a model when it is first asked
+    for. Raises ValueError and FileNotFoundError in one line.
     """
     package, colon, name = model.partition(":")
     if colon and package in _PACKAGES:
@@ -81,9 +82,7 @@ def _of_robot_descriptions(name: str, entry: str) -> Path:
         module = importlib.import_module(f"robot_descriptions.{name}")
     except Exception as error:  # whatever its clone of a repository raises
         raise FileNotFoundError(f"robot_descriptions cannot provide '{name}': {one_line(error)}") from error
-    files = {
-        (found[1] or "").lower(): path for key, path in vars(module).items() if (found := _PATHS.fullmatch(key))
-    }
+    files = {(found[1] or "").lower(): path for key, path in vars(module).items() if (found := _PATHS.fullmatch(key))}
     if not entry and "" in files and len(set(files.values())) == 1:
         return Path(files[""])
     sides = {key: path for key, path in files.items() if key}
@@ -114,5 +113,7 @@ def _entry(model: str, entry: str, files: Mapping[str, str]) -> str:
     if not entry and len(files) == 1:
         return next(iter(files.values()))
     if entry not in files:
-        raise ValueError(f"{model} has several models; expected one of {comma_separated(f'{model}/{key}' for key in files)}")
+        raise ValueError(
+            f"{model} has several models; expected one of {comma_separated(f'{model}/{key}' for key in files)}"
+        )
     return files[entry]

@@ -161,9 +161,10 @@ class ControlLaw:
     ) -> tuple[Tensor, PalmTrajectory]:
         """Return finger targets (env, motor) [rad] and the palm trajectory after this step.
 
-        `action` (env, action). `closing` (env, motor), `floor_m` (env,): of the grasp style. `motor_pos` (env, motor),
-        of the motors' joints [rad], and `keypoint_height_m` (env, keypoint) [m] are measured. `object_xy_w` (env, 2): centroid of the object's
-        points [m]. `grip` (env,): confidence that thumb and another finger touch the object, 0 to 1.
+        `action` (env, action). `closing` (env, motor), `floor_m` (env,): of the grasp style. `motor_pos` (env, motor)
+        [rad], of the motors' joints, and `keypoint_height_m` (env, keypoint) [m] are measured. `object_xy_w` (env, 2):
+        centroid of the object's points [m]. `grip` (env,): confidence that thumb and another finger touch the object,
+        0 to 1.
         """
         action = action.double()
         grasping = phases.grasping[:, None]

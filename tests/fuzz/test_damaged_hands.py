@@ -104,8 +104,8 @@ def test_sixteen_hundred_damaged_hands(tmp_path, check, inputs):
         ("joints", {}, "joints takes 1 to 256 entries, got 0"),
         ("keypoints", None, "'keypoints' expects a mapping"),
         ("grasp", None, "'grasp' expects a mapping with the keys offset_y_m"),
-        ("xml", None, "'xml' expects str, got None"),
-        ("xml", "none.xml", "'xml' names .*none.xml, which is no file"),
+        ("model", None, "'model' expects str, got None"),
+        ("model", "none.xml", "model: .*none.xml is no file; expected the MJCF or URDF of the hand"),
         ("keypoints.wrist.pos", None, "body and pos belong together"),
     ],
 )

@@ -138,7 +138,8 @@ def write(folder, way="equalities", **changes):
 
 
 def _link(name, shape, centre, mass):
-    inertia = " ".join(f"{key}='{1e-5 if key[1] == key[2] else 0}'" for key in ("ixx", "iyy", "izz", "ixy", "ixz", "iyz"))
+    moments = ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")
+    inertia = " ".join(f"{key}='{1e-5 if key[1] == key[2] else 0}'" for key in moments)
     return (
         f"<link name='{name}'><inertial><origin xyz='{_text(centre)}'/><mass value='{mass}'/><inertia {inertia}/>"
         f"</inertial><collision><origin xyz='{_text(centre)}'/><geometry>{shape}</geometry></collision></link>"

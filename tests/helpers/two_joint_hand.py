@@ -28,7 +28,7 @@ XML = """
 HAND = {
     "name": "foreign",
     "side": "right",
-    "xml": "hand.xml",
+    "model": "hand.xml",
     "root": "base",
     "source": "a test",
     "palm": {"pos_b": [0, 0, 0.02], "normal_b": [0, 0, -1], "finger_b": [1, 0, 0]},

@@ -51,10 +51,10 @@ def test_libraries_are_their_entries_in_order_or_the_name_that_generates_them():
 def test_a_hand_is_the_names_and_contents_of_the_files_that_are_read(tmp_path):
     (tmp_path / "hand/meshes").mkdir(parents=True)
     model = '<mujoco><asset><mesh file="meshes/b.stl"/></asset></mujoco>'
-    files = {"hand.yaml": "xml: hand.xml", "hand.xml": model, "meshes/b.stl": "b", "notes.txt": "not read"}
+    files = {"hand.yaml": "model: hand.xml", "hand.xml": model, "meshes/b.stl": "b", "notes.txt": "not read"}
     for name, text in files.items():
         (tmp_path / "hand" / name).write_text(text)
-    expected = hash_of(b"hand.xml", model.encode(), b"hand.yaml", b"xml: hand.xml", b"meshes/b.stl", b"b")
+    expected = hash_of(b"hand.xml", model.encode(), b"hand.yaml", b"model: hand.xml", b"meshes/b.stl", b"b")
     assert READERS["hand"](str(tmp_path / "hand")) == expected
     os.rename(tmp_path / "hand/meshes/b.stl", tmp_path / "hand/meshes/c.stl")
     assert READERS["hand"](str(tmp_path / "hand")) != expected

@@ -219,7 +219,7 @@ def hand_in_parts(folder):
     for name in ("hand", "mjcf/parts", "stl", "png"):
         (folder / name).mkdir(parents=True)
     (folder / "hand/hand.yaml").write_text(
-        (allegro / "hand.yaml").read_text().replace("xml: hand.xml", "xml: ../mjcf/hand.xml")
+        (allegro / "hand.yaml").read_text().replace("model: hand.xml", "model: ../mjcf/hand.xml")
     )
     (folder / "mjcf/parts/assets.xml").write_text(
         '<mujoco><asset><mesh name="m" file="m.stl"/><texture name="t" type="2d" file="t.png"/></asset></mujoco>'

@@ -42,7 +42,7 @@ def test_what_the_project_writes_is_read_back(value):
 @pytest.mark.parametrize("number", ["010", "1:30", "1_0", "0o17"])
 def test_a_doubtful_number_of_a_hand_is_refused_with_its_key(tmp_path, number):
     (tmp_path / "model.xml").write_text(XML)
-    text = yaml.safe_dump(HAND | {"xml": "model.xml"}, sort_keys=False)
+    text = yaml.safe_dump(HAND | {"model": "model.xml"}, sort_keys=False)
     (tmp_path / "hand.yaml").write_text(re.sub(r"\bkp: .*", f"kp: {number}", text))
     with pytest.raises(
         ValueError, match=rf"hand\.yaml: 'actuation\.kp' expects float, got '{number}'\. Versions of YAML"

@@ -36,10 +36,10 @@ class JointAdapter:
         given = {item.name: getattr(state, item.name) for item in fields(Units)}
         read = Units(**{name: getattr(command, name) if value is None else value for name, value in given.items()})
         try:
-            self.state_map = JointMap(reported, state.names, (*order, *self._reported_followers()), read)
             self.command_map = JointMap(
                 motors.names, driver_of, order, Units(command.sign, command.offset_rad, command.scale)
             )
+            self.state_map = JointMap(reported, state.names, (*order, *self._reported_followers()), read)
         except ValueError as error:
             raise AdapterError(str(error)) from error
 
