@@ -378,6 +378,28 @@ def test_every_file_of_a_urdf_identifies_the_hand(tmp_path):
     assert sorted(hand_files(folder / "hand.yaml")) == sorted(files)
 
 
+def test_an_mjcf_by_any_ending_finds_what_it_includes_and_its_meshes(tmp_path):
+    """MuJoCo chooses its reader by the ending, and knows that of XML alone."""
+    _stl(tmp_path / "maker/meshes/shell.stl")
+    assets_of = '<mujoco><asset><mesh name="shell" file="meshes/shell.stl"/></asset></mujoco>'
+    (tmp_path / "maker/parts.xml").write_text(assets_of)
+    shell = UNCOUPLED[UNCOUPLED.index('    <mesh name="shell"') : UNCOUPLED.index('    <mesh name="sleeve"')]
+    text = UNCOUPLED.replace(shell, "").replace("  <asset>", '  <include file="parts.xml"/><asset>', 1)
+    (tmp_path / "maker/hand.mjcf").write_text(text)
+    (tmp_path / "maker/hand.xml").write_text(text)
+    by_ending = [HandSpec.load(write_hand(tmp_path, model=f"maker/hand.{e}")) for e in ("xml", "mjcf")]
+    one, other = (hand.to_mjspec().compile() for hand in by_ending)
+    assert one.nmesh == other.nmesh == 1
+    np.testing.assert_array_equal(one.mesh_vert, other.mesh_vert)
+    np.testing.assert_array_equal(one.geom_pos, other.geom_pos)
+    assert set(hand_files(tmp_path / "hand.yaml")) == {
+        "hand.yaml",
+        "maker/hand.mjcf",
+        "maker/parts.xml",
+        "maker/meshes/shell.stl",
+    }
+
+
 # --- what is no hand
 
 
@@ -408,6 +430,9 @@ def test_every_file_of_a_urdf_identifies_the_hand(tmp_path):
             r"mesh 'shell' .* cannot read .*x\.dae; expected one of \.stl",
         ),
         ("<mujoco model", "<sdf model", "not a valid MJCF"),
+        ('name="t_tip"', 'name="object"', "body 'object' has a name that scenes use themselves; rename it"),
+        ('name="t2"', 'name="palm_ball"', "joint 'palm_ball' has a name that scenes use"),
+        ('<geom type="box"', '<geom name="object_3" type="box"', "geom 'object_3' has a name that scenes use"),
     ],
 )
 def test_a_model_that_is_no_hand_is_refused_with_file_and_part(tmp_path, old, new, message):
