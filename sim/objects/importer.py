@@ -122,7 +122,7 @@ class ImportReport:
         if self.alike:
             lines.append(f"{counted(len(self.alike), 'file')} may be of a thing that is counted already:")
             lines += _few_lines(
-                [f"{file}: of the size and shape of {other}, or its mirror image" for file, other in self.alike.items()]
+                [f"{file}: of the size and shape of {other}; compare them" for file, other in self.alike.items()]
             )
         if self.closed:
             lines.append(f"holes were closed in {counted(len(self.closed), 'mesh', 'meshes')}:")

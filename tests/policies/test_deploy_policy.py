@@ -341,7 +341,9 @@ def test_limits_beyond_those_of_the_hand_itself_are_refused_with_both_values(cop
 
 def test_a_bundle_of_an_unknown_hand_says_that_it_sets_its_own_limits(copied, capsys):
     rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))
-    said = "hand 'my_hand' is not known on this machine: joint ranges, speeds and torques are those that the bundle states"
+    said = (
+        "hand 'my_hand' is not known on this machine: joint ranges, speeds and torques are those that the bundle states"
+    )
     for times in (1, 0):  # once per process
         assert main(["bench", "deploy", f"policy={copied}", "steps=1", f"out={copied.parent / 'run'}"]) == 0
         assert capsys.readouterr().err.count(said) == times
