@@ -1,19 +1,25 @@
 """Mesh files that describe one thing: recognised by shape and by name, one of them taken, the others named."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from dexgrasp import configs
+from dexgrasp.policies.cli.objects import ImportCfg
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import import_meshes
 from dexgrasp.sim.objects.mesh_files import (
     SurfaceFacts,
     compare_surfaces,
+    find_meshes,
     group_same,
     is_rough,
+    pattern_of,
+    shown_name,
     surface_facts,
     thing_of,
 )
@@ -244,8 +250,55 @@ def test_patterns_choose_the_files(ycb, tmp_path):
     assert "7 files left out by include/exclude" in report.summary()
     # size=: the longest side of each mesh, whatever unit the file has
     assert max(report.library.entries[0].extents) == pytest.approx(0.2, rel=1e-3)
-    with pytest.raises(FileNotFoundError, match="include/exclude leave out 9"):
-        import_meshes(ycb, tmp_path / "none", ImportSettings(include=("*.xyz",)), workers=1, progress=False)
+
+
+@pytest.fixture
+def odd_names(tmp_path):
+    """Files whose names hold letters that mean something in a pattern or in a list."""
+    for name in ("a/cup[1].obj", "b,c.obj", "d e.OBJ", "*.stl", "a/x.ply"):
+        path = tmp_path / "odd" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("x")
+    return tmp_path / "odd"
+
+
+@pytest.mark.parametrize(
+    ("words", "chosen"),
+    [
+        ([], 5),
+        (["include="], 5),
+        (["include=[]", "exclude=[]"], 5),
+        (["include=''"], 5),
+        (["include=*"], 5),
+        (["include=[*.obj]"], 2),
+        (["include=['a/*', \"*.OBJ\"]"], 3),
+        (["include=a/cup[1].obj"], 1),
+        (["include=b?c.obj"], 1),
+        (["include=d e.OBJ"], 1),
+        (["include=[*].stl"], 1),
+        (["include=a/*,", "exclude=*.ply"], 1),
+    ],
+)
+def test_patterns_and_lists_of_them_mean_what_they_say(odd_names, words, chosen):
+    settings = configs.load(ImportCfg, None, ["source=x", "out=y", *words]).settings()
+    assert len(find_meshes(odd_names, settings.include, settings.exclude).meshes) == chosen
+    for path in find_meshes(odd_names).meshes:
+        assert find_meshes(odd_names, [pattern_of(shown_name(path, odd_names))]).meshes == [path]
+        assert path in find_meshes(odd_names, [shown_name(path, odd_names)]).meshes
+
+
+@pytest.mark.parametrize("pattern", ["typo*", "cup[1].obj", "D e.obj", "./a/x.ply", "/", "none", "", "[]", "a/x.ply/"])
+def test_a_pattern_that_fits_no_file_is_refused_with_what_there_is(odd_names, pattern):
+    for key, given in (
+        ("include", {"include": [pattern]}),
+        ("exclude", {"include": ["*"], "exclude": ["*.stl", pattern]}),
+    ):
+        with pytest.raises(ValueError, match=f"{key}: no mesh file under .* fits '{re.escape(pattern)}'; patterns are"):
+            find_meshes(odd_names, **given)
+    with pytest.raises(FileNotFoundError, match="include/exclude leave out 5"):
+        find_meshes(odd_names, exclude=["*"])
+    with pytest.raises(ValueError, match="must be lists of patterns"):
+        ImportSettings(include="*.obj")
 
 
 @pytest.mark.parametrize(
