@@ -66,7 +66,7 @@ def test_a_small_hole_is_closed_and_its_area_is_said(name):
 
 
 def test_the_share_of_the_cross_section_is_that_of_the_solid():
-    """A ball of radius 40 mm without a cap of radius a: at depth a beneath it the section has the radius sqrt(R^2 - d^2)."""
+    """A ball of 40 mm without a cap of radius a: at depth a beneath it the section has radius sqrt(R^2 - d^2)."""
     ball = trimesh.creation.icosphere(subdivisions=4, radius=0.04)
     cut = 0.0395
     open_mesh = without(ball, lambda points: points[:, 2] > cut)

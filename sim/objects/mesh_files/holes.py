@@ -7,8 +7,8 @@ import numpy as np
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, newell_normal, triangulate_faces
 
 LARGEST_SHARE = 0.1
-"""Largest share of the cross-section behind a hole that it may take, and of the surface that all holes may take. Patches
-that a scanner misses take a few percent; the opening of a tube, a bowl or a box without a lid takes 100 %."""
+"""Largest share of the cross-section behind a hole that it may take, and of the surface that all holes may take.
+Patches that a scanner misses take a few percent; the opening of a tube, a bowl or a box without a lid 100 %."""
 NEGLIGIBLE_SHARE = 0.001
 """Share of the surface below which a hole is closed whatever lies behind it. The end of a tube that is thick enough to
 be imported takes more."""

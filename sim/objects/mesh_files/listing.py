@@ -128,8 +128,8 @@ def _refuse_idle_patterns(folder: Path, paths: Sequence[Path], include: Sequence
             if names and not any(_matches(name, pattern) for name in names):
                 hint = did_you_mean(pattern, names) or f" There are {comma_separated(names[:3])}"
                 raise ValueError(
-                    f"{key}: no mesh file under {folder} fits '{pattern}'; patterns are of paths relative to it, with * "
-                    f"and ? (? also for a comma).{hint}"
+                    f"{key}: no mesh file under {folder} fits '{pattern}'; patterns are of paths relative to it, with "
+                    f"* and ? (? also for a comma).{hint}"
                 )
 
 
