@@ -188,4 +188,7 @@ IMPORTED = FolderKind("library of imported meshes", lambda path: _is_library(pat
 
 
 def _patterns(text: str) -> tuple[str, ...]:
-    return tuple(pattern for part in text.split(",") if (pattern := part.strip()))
+    """Return the patterns of an option, also where they are written as a list: [a,b] or [] (none)."""
+    if text.startswith("[") and text.endswith("]"):  # as a pattern it would fit names of one letter
+        text = text[1:-1]
+    return tuple(pattern for part in text.split(",") if (pattern := part.strip().strip("'\"")))

@@ -121,11 +121,14 @@ def read_contract(
 
 
 def refuse_unknown_hand(contract: Contract, folder: str | Path) -> None:
-    """Raise BundleError for a hand without a description on this machine: nothing bounds what its bundle states."""
+    """Raise BundleError for a hand without a description on this machine.
+
+    Nothing bounds the limits that such a bundle states.
+    """
     if not is_known_hand(contract.hand.name):
         raise BundleError(
-            f"{folder}: hand '{contract.hand.name}' is not known on this machine, so that the bundle sets its own limits; "
-            "give the hand.yaml of the hand"
+            f"{folder}: hand '{contract.hand.name}' is not known on this machine, so that the bundle sets its own "
+            "limits; give the hand.yaml of the hand"
         )
 
 

@@ -36,6 +36,8 @@ class ImportSettings:
     """Patterns of the relative paths that are left out."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.include, str) or isinstance(self.exclude, str):
+            raise ValueError("include and exclude must be lists of patterns, as include=['*.obj'], got one text")
         if self.scale is not None and not self.scale > 0:
             raise ValueError(f"scale must be positive (0.001 for millimetres), got {self.scale}")
         if self.size is not None and not MIN_LONGEST_M <= self.size <= LONGEST_M:

@@ -34,6 +34,7 @@ from dexgrasp.sim.objects.mesh_files import (
     group_same,
     guess_unit,
     is_rough,
+    pattern_of,
     shown_name,
     states_metres,
     surface_facts,
@@ -112,7 +113,11 @@ class ImportReport:
         if self.doubtful:
             lines.append(f"{counted(len(self.doubtful), 'file')} may be in another unit than the others:")
             lines += _few_lines(
-                [f"{file}: {sizes} with unit=... and include={file}" for file, sizes in self.doubtful.items()], ""
+                [
+                    f"{file}: {sizes} with unit=... and include={pattern_of(file)}"
+                    for file, sizes in self.doubtful.items()
+                ],
+                "",
             )
         if self.not_selected:
             lines.append(f"{counted(self.not_selected, 'file')} left out by include/exclude")
@@ -122,7 +127,7 @@ class ImportReport:
         if self.alike:
             lines.append(f"{counted(len(self.alike), 'file')} may be of a thing that is counted already:")
             lines += _few_lines(
-                [f"{file}: of the size and shape of {other}, or its mirror image" for file, other in self.alike.items()]
+                [f"{file}: of the size and shape of {other}; compare them" for file, other in self.alike.items()]
             )
         if self.closed:
             lines.append(f"holes were closed in {counted(len(self.closed), 'mesh', 'meshes')}:")

@@ -341,11 +341,13 @@ def test_limits_beyond_those_of_the_hand_itself_are_refused_with_both_values(cop
 
 def test_a_bundle_of_an_unknown_hand_says_that_it_sets_its_own_limits(copied, capsys):
     rewrite(copied, lambda contract: contract["hand"].update(name="my_hand"))
-    said = "hand 'my_hand' is not known on this machine: joint ranges, speeds and torques are those that the bundle states"
+    said = (
+        "hand 'my_hand' is not known on this machine: joint ranges, speeds and torques are those that the bundle states"
+    )
     for times in (1, 0):  # once per process
         assert main(["bench", "deploy", f"policy={copied}", "steps=1", f"out={copied.parent / 'run'}"]) == 0
         assert capsys.readouterr().err.count(said) == times
-    with pytest.raises(BundleError, match="hand 'my_hand' is not known on this machine, .* give the hand.yaml"):
+    with pytest.raises(BundleError, match=r"hand 'my_hand' is not known on this machine, .* give the hand\.yaml"):
         refuse_unknown_hand(read_contract(copied), copied)
 
 
@@ -372,7 +374,7 @@ def test_a_bundle_of_an_unknown_hand_is_compared_with_a_given_description(copied
             BundleError, match=said.replace("hand\\.yaml", "other\\.yaml").replace("hand.yaml", "other.yaml")
         ):
             read_contract(copied, hand_file=tmp_path / "other.yaml")
-    with pytest.raises(BundleError, match="hand_file=.*none.yaml: "):
+    with pytest.raises(BundleError, match=r"hand_file=.*none\.yaml: "):
         read_contract(copied, hand_file=tmp_path / "none.yaml")
 
 

@@ -57,16 +57,16 @@ def test_versions_of_the_gpu_engine_are_recorded_beside_the_others_where_it_runs
 
 @pytest.mark.parametrize("change", ["moved", "removed", "replaced"])
 def test_a_run_that_was_moved_away_is_not_begun_anew_in_its_old_place(tmp_path, change):
-    with pytest.raises(OSError, match=r"run was moved or removed while this command wrote to it: .* out= that folder"):
-        with Run.open(tmp_path / "run", DigCfg()) as run:
-            run.file("part/one.txt").write_text("1")
-            if change == "removed":
-                shutil.rmtree(run.path)
-            else:
-                run.path.rename(tmp_path / "elsewhere")
-            if change == "replaced":
-                shutil.copytree(tmp_path / "elsewhere", run.path)
-            run.file("part/two.txt")
+    said = r"run was moved or removed while this command wrote to it: .* out= that folder"
+    with pytest.raises(OSError, match=said), Run.open(tmp_path / "run", DigCfg()) as run:
+        run.file("part/one.txt").write_text("1")
+        if change == "removed":
+            shutil.rmtree(run.path)
+        else:
+            run.path.rename(tmp_path / "elsewhere")
+        if change == "replaced":
+            shutil.copytree(tmp_path / "elsewhere", run.path)
+        run.file("part/two.txt")
     assert change == "replaced" or not (tmp_path / "run").exists()
     if change != "removed":
         assert sorted(path.name for path in (tmp_path / "elsewhere" / "part").iterdir()) == ["one.txt"]

@@ -1,19 +1,25 @@
 """Mesh files that describe one thing: recognised by shape and by name, one of them taken, the others named."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import trimesh
 from scipy.spatial.transform import Rotation
 
+from dexgrasp import configs
+from dexgrasp.policies.cli.objects import ImportCfg
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import import_meshes
 from dexgrasp.sim.objects.mesh_files import (
     SurfaceFacts,
     compare_surfaces,
+    find_meshes,
     group_same,
     is_rough,
+    pattern_of,
+    shown_name,
     surface_facts,
     thing_of,
 )
@@ -82,6 +88,68 @@ def test_shapes_that_differ_by_more_than_half_a_hundredth_are_two_things(tmp_pat
     bracket().export(tmp_path / "a.ply")
     OTHERS[change](bracket()).export(tmp_path / "b.ply")
     assert compare_surfaces(tmp_path / "a.ply", tmp_path / "b.ply", variants=False) == "different"
+
+
+def pinwheel():
+    """Four equal arms around a plate, with a knob on one side: equal moments about two axes, and no mirror image."""
+    arms = [
+        trimesh.creation.box(
+            (0.03, 0.01, 0.02),
+            trimesh.transformations.rotation_matrix(k * np.pi / 2, (0, 0, 1))
+            @ trimesh.transformations.translation_matrix((0.04, 0.02, 0)),
+        )
+        for k in range(4)
+    ]
+    knob = trimesh.creation.box((0.03, 0.03, 0.03), trimesh.transformations.translation_matrix((0, 0, 0.02)))
+    return trimesh.boolean.union([trimesh.creation.box((0.06, 0.06, 0.02)), knob, *arms])
+
+
+def bumpy(second_face):
+    """A cube of 0.1 m with bumps of 2 mm on the face +x and on another one."""
+    places = [(0.0505, 0.02, 0.01), {"+y": (0.02, 0.0505, 0.01), "-x": (-0.0505, 0.02, 0.01)}[second_face]]
+    bumps = [trimesh.creation.box([0.004] * 3, trimesh.transformations.translation_matrix(at)) for at in places]
+    return trimesh.boolean.union([trimesh.creation.box((0.1, 0.1, 0.1)), *bumps])
+
+
+REGULAR = {
+    "a cube": trimesh.creation.box((0.05, 0.05, 0.05)),
+    "a square rod": trimesh.creation.box((0.03, 0.03, 0.1)),
+    "a can": trimesh.creation.cylinder(0.03, 0.1, sections=32),
+    "a ball": trimesh.creation.icosphere(subdivisions=2, radius=0.04),
+    "a pinwheel": pinwheel(),
+}
+"""Shapes with equal moments about several axes, whose principal axes say nothing."""
+
+
+@pytest.mark.parametrize("name", REGULAR)
+def test_a_regular_thing_turned_by_any_angle_is_one_thing(tmp_path, name):
+    REGULAR[name].export(tmp_path / "a.ply")
+    for rotvec in ((0.0, 0.0, np.pi / 4), (0.2, 0.4, 0.6))[: 1 if "ball" in name else 2]:
+        turn = np.eye(4)
+        turn[:3, :3] = Rotation.from_rotvec(rotvec).as_matrix()
+        REGULAR[name].copy().apply_transform(turn).export(tmp_path / "b.stl")
+        assert compare_surfaces(tmp_path / "a.ply", tmp_path / "b.stl", variants=False) == "same"
+
+
+def test_a_regular_thing_and_its_mirror_image_are_two_and_equal_measures_are_a_doubt(tmp_path):
+    for name, mesh in (("a", pinwheel()), ("b", mirrored(pinwheel())), ("c", bumpy("+y")), ("d", bumpy("-x"))):
+        mesh.export(tmp_path / f"{name}.ply")
+    assert compare_surfaces(tmp_path / "a.ply", tmp_path / "b.ply", variants=False) == "different"
+    assert compare_surfaces(tmp_path / "c.ply", tmp_path / "d.ply", variants=False) == "alike"
+
+
+def test_two_files_that_are_or_may_be_one_thing_are_said(tmp_path):
+    (tmp_path / "in").mkdir()
+    turned(REGULAR["a cube"]).export(tmp_path / "in" / "turned.stl")
+    for name, mesh in (("cube", REGULAR["a cube"]), ("one", bumpy("+y")), ("other", bumpy("-x"))):
+        mesh.export(tmp_path / "in" / f"{name}.ply")
+    settings = ImportSettings(scale=1.0, pieces=1, decomposition="cuts")
+    report = import_meshes(tmp_path / "in", tmp_path / "lib", settings, workers=1, progress=False)
+    assert report.library.names == ["cube", "one", "other"] and report.left_out == {"turned.stl": "cube.ply"}
+    assert report.alike == {"other.ply": "one.ply"} == report.library.manifest["request"]["alike"]
+    said = report.summary()
+    assert "  turned.stl: as cube.ply" in said
+    assert "1 file may be of a thing that is counted already:\n  other.ply: of the size and shape of one.ply" in said
 
 
 def test_two_reconstructions_of_one_thing_may_differ_by_noise_and_by_no_more(tmp_path):
@@ -182,8 +250,55 @@ def test_patterns_choose_the_files(ycb, tmp_path):
     assert "7 files left out by include/exclude" in report.summary()
     # size=: the longest side of each mesh, whatever unit the file has
     assert max(report.library.entries[0].extents) == pytest.approx(0.2, rel=1e-3)
-    with pytest.raises(FileNotFoundError, match="include/exclude leave out 9"):
-        import_meshes(ycb, tmp_path / "none", ImportSettings(include=("*.xyz",)), workers=1, progress=False)
+
+
+@pytest.fixture
+def odd_names(tmp_path):
+    """Files whose names hold letters that mean something in a pattern or in a list."""
+    for name in ("a/cup[1].obj", "b,c.obj", "d e.OBJ", "*.stl", "a/x.ply"):
+        path = tmp_path / "odd" / name
+        path.parent.mkdir(exist_ok=True, parents=True)
+        path.write_text("x")
+    return tmp_path / "odd"
+
+
+@pytest.mark.parametrize(
+    ("words", "chosen"),
+    [
+        ([], 5),
+        (["include="], 5),
+        (["include=[]", "exclude=[]"], 5),
+        (["include=''"], 5),
+        (["include=*"], 5),
+        (["include=[*.obj]"], 2),
+        (["include=['a/*', \"*.OBJ\"]"], 3),
+        (["include=a/cup[1].obj"], 1),
+        (["include=b?c.obj"], 1),
+        (["include=d e.OBJ"], 1),
+        (["include=[*].stl"], 1),
+        (["include=a/*,", "exclude=*.ply"], 1),
+    ],
+)
+def test_patterns_and_lists_of_them_mean_what_they_say(odd_names, words, chosen):
+    settings = configs.load(ImportCfg, None, ["source=x", "out=y", *words]).settings()
+    assert len(find_meshes(odd_names, settings.include, settings.exclude).meshes) == chosen
+    for path in find_meshes(odd_names).meshes:
+        assert find_meshes(odd_names, [pattern_of(shown_name(path, odd_names))]).meshes == [path]
+        assert path in find_meshes(odd_names, [shown_name(path, odd_names)]).meshes
+
+
+@pytest.mark.parametrize("pattern", ["typo*", "cup[1].obj", "D e.obj", "./a/x.ply", "/", "none", "", "[]", "a/x.ply/"])
+def test_a_pattern_that_fits_no_file_is_refused_with_what_there_is(odd_names, pattern):
+    for key, given in (
+        ("include", {"include": [pattern]}),
+        ("exclude", {"include": ["*"], "exclude": ["*.stl", pattern]}),
+    ):
+        with pytest.raises(ValueError, match=f"{key}: no mesh file under .* fits '{re.escape(pattern)}'; patterns are"):
+            find_meshes(odd_names, **given)
+    with pytest.raises(FileNotFoundError, match="include/exclude leave out 5"):
+        find_meshes(odd_names, exclude=["*"])
+    with pytest.raises(ValueError, match="must be lists of patterns"):
+        ImportSettings(include="*.obj")
 
 
 @pytest.mark.parametrize(

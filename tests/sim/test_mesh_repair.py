@@ -66,7 +66,7 @@ def test_a_small_hole_is_closed_and_its_area_is_said(name):
 
 
 def test_the_share_of_the_cross_section_is_that_of_the_solid():
-    """A ball of radius 40 mm without a cap of radius a: at depth a beneath it the section has the radius sqrt(R^2 - d^2)."""
+    """A ball of 40 mm without a cap of radius a: at depth a beneath it the section has radius sqrt(R^2 - d^2)."""
     ball = trimesh.creation.icosphere(subdivisions=4, radius=0.04)
     cut = 0.0395
     open_mesh = without(ball, lambda points: points[:, 2] > cut)
@@ -181,7 +181,7 @@ def test_closed_holes_are_said_and_an_opening_stops_nothing(tmp_path):
     tube(4).export(tmp_path / "in" / "tube.ply")
     for _ in range(2):  # the second time from the cache
         report = import_meshes(tmp_path / "in", tmp_path / "lib", ImportSettings(scale=1.0), workers=1, progress=False)
-        assert report.refused["tube.ply"].startswith("not closed: 2 holes take 18 % of the surface")
+        assert report.refused["tube.ply"].startswith("not closed: 18 % of the surface is missing in 2 holes")
         assert report.library.entries[0].volume == pytest.approx(0.09 * 0.06 * 0.04, rel=1e-3)
         missing = 100 * (1 - without(whole, is_gone).area / whole.area)
         assert f"holes were closed in 1 mesh:\n  scan.ply: 1 hole, {missing:.2g} % of its surface" in report.summary()

@@ -8,6 +8,7 @@ from .holes import close_holes as close_holes
 from .listing import MeshListing as MeshListing
 from .listing import find_meshes as find_meshes
 from .listing import is_rough as is_rough
+from .listing import pattern_of as pattern_of
 from .listing import shown_name as shown_name
 from .listing import thing_of as thing_of
 from .reader import SUFFIXES as SUFFIXES

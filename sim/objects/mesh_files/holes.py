@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from dexgrasp.sim.objects.mesh_files.polygons import Array, Faces, MeshFileError, newell_normal, triangulate_faces
+from dexgrasp.utils.text import counted
 
 LARGEST_SHARE = 0.1
-"""Largest share of the cross-section behind a hole that it may take, and of the surface that all holes may take. Patches
-that a scanner misses take a few percent; the opening of a tube, a bowl or a box without a lid takes 100 %."""
+"""Largest share of the cross-section behind a hole that it may take, and of the surface that all holes may take.
+Patches that a scanner misses take a few percent; the opening of a tube, a bowl or a box without a lid 100 %."""
 NEGLIGIBLE_SHARE = 0.001
 """Share of the surface below which a hole is closed whatever lies behind it. The end of a tube that is thick enough to
 be imported takes more."""
@@ -35,7 +36,7 @@ class ClosedHoles:
         )
 
     def __str__(self) -> str:
-        holes = f"{self.count} hole{'' if self.count == 1 else 's'}, {_percent(self.area_share)} of its surface"
+        holes = f"{counted(self.count, 'hole')}, {_percent(self.area_share)} of its surface"
         if not self.section_share:
             return holes
         return f"{holes}, the largest {_percent(self.section_share)} of the cross-section behind it"
@@ -56,8 +57,8 @@ def close_holes(vertices: Array, faces: Faces) -> tuple[Faces, ClosedHoles]:
     total = _areas(vertices, closed).sum()
     if areas.sum() > LARGEST_SHARE * total:
         raise MeshFileError(
-            f"not closed: {len(loops)} holes take {_percent(areas.sum() / total)} of the surface, at most "
-            f"{_percent(LARGEST_SHARE)} is closed; {_REMEDY}"
+            f"not closed: {_percent(areas.sum() / total)} of the surface is missing in "
+            f"{counted(len(loops), 'hole')}, at most {_percent(LARGEST_SHARE)} is closed; {_REMEDY}"
         )
     shares = [0.0]
     for patch, area in zip(patches, areas, strict=True):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dexgrasp.sim.objects.mesh_files.reader import SUFFIXES
-from dexgrasp.utils.text import counted
+from dexgrasp.utils.text import comma_separated, counted, did_you_mean
 
 OTHER_SUFFIXES = frozenset(
     f".{word}"
@@ -46,8 +46,9 @@ class MeshListing:
 def find_meshes(folder: Path, include: Sequence[str] = (), exclude: Sequence[str] = ()) -> MeshListing:
     """Return the mesh files under a folder, nested or not; links to folders are not followed.
 
-    `include`, `exclude`: patterns with * and ? for the path relative to the folder; * also matches "/". Raises
-    FileNotFoundError where no mesh file remains.
+    `include`, `exclude`: patterns with * and ? for the path relative to the folder; * also matches "/", and a path
+    matches itself whatever its letters. Raises FileNotFoundError where no mesh file remains, ValueError for a pattern
+    that fits no file.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no folder of meshes at {folder}")
@@ -55,7 +56,9 @@ def find_meshes(folder: Path, include: Sequence[str] = (), exclude: Sequence[str
     refused: dict[str, str] = {}
     others: Counter[str] = Counter()
     not_selected = 0
-    for path in sorted(_files(folder), key=os.fsencode):
+    paths = sorted(_files(folder), key=os.fsencode)
+    _refuse_idle_patterns(folder, paths, include, exclude)
+    for path in paths:
         suffix, name = path.suffix.lower(), shown_name(path, folder)
         if not _is_selected(name, include, exclude):
             not_selected += suffix in SUFFIXES
@@ -106,9 +109,33 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _is_selected(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     def matches(patterns: Sequence[str]) -> bool:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
+        return any(_matches(name, pattern) for pattern in patterns)
 
     return (not include or matches(include)) and not matches(exclude)
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return name == pattern or fnmatch.fnmatchcase(name, pattern)
+
+
+def _refuse_idle_patterns(folder: Path, paths: Sequence[Path], include: Sequence[str], exclude: Sequence[str]) -> None:
+    """Raise ValueError for a pattern that fits no file: as a typing error it would take or leave all files unseen."""
+    if not include and not exclude:
+        return
+    names = [shown_name(path, folder) for path in paths if path.suffix.lower() in (*SUFFIXES, *OTHER_SUFFIXES)]
+    for key, patterns in (("include", include), ("exclude", exclude)):
+        for pattern in patterns:
+            if names and not any(_matches(name, pattern) for name in names):
+                hint = did_you_mean(pattern, names) or f" There are {comma_separated(names[:3])}"
+                raise ValueError(
+                    f"{key}: no mesh file under {folder} fits '{pattern}'; patterns are of paths relative to it, with "
+                    f"* and ? (? also for a comma).{hint}"
+                )
+
+
+def pattern_of(name: str) -> str:
+    """Return a pattern for one path that can be given as an option."""
+    return re.sub(r"[^A-Za-z0-9_./+-]", "?", name)
 
 
 def _refusal(path: Path) -> str:

@@ -15,7 +15,7 @@ INERTIA_SHARE = 0.015
 """Largest difference of the inertia from a uniform body's, as a share of its largest moment; of the same: 0.003."""
 NORMAL_LEVER_M, SAMPLE_SHARE, SAMPLE_SLACK_M = 0.05, 1e-3, 1e-4
 """Weight of a normal's direction beside the distance of its plane, and the largest sum of both differences, as a share
-of the longest side and absolute. Normals are stored with three digits; of 180 objects: at most 0.0008 times the side."""
+of the longest side and absolute. Normals are stored with three digits; of 180 objects: at most 0.08 mm together."""
 COVERED_POINTS = 256
 """Surface samples that are looked for in the pieces; the first ones are well spread."""
 PIECES_SLACK_M, REST_SLACK_M = 0.002, 1e-4
@@ -119,12 +119,16 @@ def check_pieces(vertices: np.ndarray, pieces: np.ndarray, points: np.ndarray) -
     outside = ((points @ directions)[:, None] - of_pieces).max(axis=2).min(axis=1)
     if (worst := outside.argmax()) >= 0 and outside[worst] > most_m:
         raise ValueError(
-            f"pieces are {outside[worst]:.4f} m away from the mesh at {_row(points[worst])} m, expected within {most_m:.3f} m"
+            f"pieces are {outside[worst]:.4f} m away from the mesh at {_row(points[worst])} m, expected within "
+            f"{most_m:.3f} m"
         )
 
 
 def check_samples(vertices: np.ndarray, faces: np.ndarray, points: np.ndarray, normals: np.ndarray) -> None:
-    """Raise ValueError unless surface samples (n, 3) lie in the plane of a face with their outward normal (n, 3)."""
+    """Raise ValueError unless each surface sample lies in the plane of a face, with its outward normal.
+
+    `points`, `normals` (n, 3).
+    """
     from scipy.spatial import KDTree
 
     vertices = np.asarray(vertices, float)
