@@ -37,6 +37,10 @@ LEAST_VIEWS = 6
 UNITS = {1.0: "", 0.001: "millimetres", 0.01: "centimetres", 0.0254: "inches"}
 """Units of positions by their size [m]."""
 
+BOARDS = {"flange": "a board on the flange, whose poses they give", "table": "a board on the table"}
+SWAPPED = {place: f"those of {board}: set mounted={place}" for place, board in BOARDS.items()}
+"""Readings with the board at the other place."""
+
 
 def _inverted(T: Array) -> Array:
     return np.linalg.inv(T)
@@ -105,6 +109,11 @@ def explain_misfit(carriers: Array, seen: Array, mounted: Mounted) -> str:
         if error_m * (SIMPLER if best is not None and len(reading.changes) > len(best.changes) else 1.0) < best_m:
             best, best_m = reading, error_m
     if best is not None and best_m < GOOD_M and stated_m > RATIO * best_m:
+        if best.changes[0] in SWAPPED.values():
+            return (
+                f"the poses fit {BOARDS[best.mounted]} (median error {1e3 * best_m:.2g} mm), not one on the {mounted} "
+                f"({_millimetres(stated_m)}): set mounted={best.mounted}"
+            )
         errors = f"(median error {1e3 * best_m:.2g} mm, as given {_millimetres(stated_m)})"
         return f"the poses look like {' and '.join(best.changes)} {errors}"
     return _blame_rotations(carriers, seen, mounted, stated_m)
@@ -114,10 +123,6 @@ def _readings(carriers: Array, mounted: Mounted) -> Iterator[Reading]:
     """Yield the readings of given poses, but for the stated one."""
     other: Mounted = "table" if mounted == "flange" else "flange"
     place = {"flange": "flange", "table": "board"}[mounted]
-    swapped = {
-        "flange": "those of a board on the flange, whose poses they give: set mounted=flange",
-        "table": "those of a board on the table: set mounted=table",
-    }
     inverse = f"poses of the world in the {place}: invert them"
     rotations = {"": lambda T: T} | {text.format(place=place): made for text, made in ROTATIONS.items()}
     for size_m, unit in UNITS.items():
@@ -130,7 +135,7 @@ def _readings(carriers: Array, mounted: Mounted) -> Iterator[Reading]:
                 changes = (*unit_words, *((words,) if words else ()), *((inverse,) if backwards else ()))
                 if changes:
                     yield Reading(mounted, _inverted(poses) if backwards else poses, changes)
-        yield Reading(other, scaled, (*unit_words, swapped[other]))
+        yield Reading(other, scaled, (*unit_words, SWAPPED[other]))
 
 
 def _error_m(reading: Reading, seen: Array) -> float:

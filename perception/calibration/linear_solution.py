@@ -35,7 +35,7 @@ def _hand_eye(carriers: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple
     A = carriers[pairs[:, 1]] @ np.linalg.inv(carriers[pairs[:, 0]])
     B = seen[pairs[:, 1]] @ np.linalg.inv(seen[pairs[:, 0]])
     alpha, beta = rotation_vector(A[:, :3, :3]), rotation_vector(B[:, :3, :3])
-    turn = np.sqrt(np.linalg.eigvalsh(alpha.T @ alpha / len(alpha))[1])
+    turn = np.sqrt(max(float(np.linalg.eigvalsh(alpha.T @ alpha / len(alpha))[1]), 0.0))
     if turn < MIN_TURN_RAD:
         raise BadCalibrationError(
             f"the flange turns about a second axis by {np.degrees(turn):.1f} deg only: turn the board about two "

@@ -88,7 +88,7 @@ def test_the_other_place_of_the_board_is_named():
     """A board at one place of the table says nothing of a flange; flange poses are none of a board on the table."""
     made = synthetic_set("good", 2)
     seen = np.stack([view.T_cam_board for view in made.views])
-    assert "look like those of a board on the flange" in explain_misfit(made.carriers, seen, "table")
+    assert "the poses fit a board on the flange, whose poses they give" in explain_misfit(made.carriers, seen, "table")
     still = np.stack([made.carriers[0]] * len(seen))
     assert "set mounted=table" in explain_misfit(still, np.stack([seen[0]] * len(seen)), "flange")
 
