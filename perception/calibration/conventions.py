@@ -1,4 +1,4 @@
-"""Conventions of robot poses: which misreading of units, directions or rotations explains that poses and images differ.
+"""Find the convention of robot poses that explains why poses and images differ.
 
 Each reading of the given poses is judged by the linear solution that it has with the images. The stated reading is
 blamed where another one explains the images well and the stated one does not.

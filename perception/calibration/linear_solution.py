@@ -1,4 +1,4 @@
-"""Linear solution of the hand-eye equations (Park and Martin, 1994): start of the fits, and judge of conventions."""
+"""Solve the hand-eye equations linearly (Park and Martin, 1994)."""
 
 from itertools import combinations
 from typing import Literal

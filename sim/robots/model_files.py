@@ -1,4 +1,4 @@
-"""Names of hands and mounts, and the files that the MJCF of a hand reads: includes, meshes, textures, attached models.
+"""List hands, mounts, and the files that the model of a hand reads.
 
 Needs neither torch nor MuJoCo.
 """
