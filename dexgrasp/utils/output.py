@@ -122,7 +122,7 @@ def claim_file(out: str | Path) -> Path:
 
 
 def refuse_foreign_file(path: Path) -> None:
-    """Raise ValueError for a file that no command has written, unless `force=true` was given; nothing is changed."""
+    """Raise ValueError for a file that no command has written, unless `force=true` was given."""
     if path.is_file() and not _force.get() and FILE_MARK not in path.read_bytes():
         raise ValueError(
             f"out={path} exists and was not written by dexgrasp: choose another out=, or give force=true, which moves "

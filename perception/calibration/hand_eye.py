@@ -12,35 +12,30 @@ of images that does not determine the result, or contradicts the stated intrinsi
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
-from scipy.spatial.transform import Rotation
 
 from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection
 from dexgrasp.perception.calibration.contradictions import LimitsCfg, contradictions
+from dexgrasp.perception.calibration.conventions import explain_misfit
+from dexgrasp.perception.calibration.linear_solution import (
+    MIN_VIEWS,
+    BadCalibrationError,
+    Mounted,
+    linear_solution,
+    rotation_vector,
+)
 from dexgrasp.perception.calibration.mixed_fit import BOARD, INTRINSICS, BoardViews, MixedFit, MixedModel
 from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp.perception.cameras.numbers import CARRIER, check_rigid
 
-Mounted = Literal["flange", "table"]
-MIN_VIEWS = {"flange": 6, "table": 3}
-MIN_TURN_RAD = np.radians(10.0)
-"""The flange must turn about a second axis by this much (root mean square over pairs of views)."""
 OUTLIER_RATIO = 4.0
 """Ratio of a view's error to the median of all views above which the error message names the view."""
-MOUNTING_MM, MOUNTING_RATIO = 20.0, 10.0
-"""Median error below which poses fit the other place of the board, and how many times it must exceed the stated one's.
-"""
 COVERED = 0.98
 """Probability from which the stated uncertainty is computed; of 95 % that it promises, the rest is for few views."""
-
-
-class BadCalibrationError(ValueError):
-    """Calibration that failed or is too inaccurate; the message gives the cause and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +91,9 @@ def calibrate(
     """
     limits = limits or LimitsCfg()
     _check_set(views, T_world_carrier, mounted)
-    try:
-        return _calibrate(views, T_world_carrier, board, camera, mounted, limits, stated_sd)
-    except BadCalibrationError as error:
-        if advice := _fits_other_mounting(T_world_carrier, np.stack([view.T_cam_board for view in views]), mounted):
-            raise BadCalibrationError(f"calibration refused: {advice}") from error
-        raise
+    if advice := explain_misfit(T_world_carrier, np.stack([view.T_cam_board for view in views]), mounted):
+        raise BadCalibrationError(f"calibration refused: {advice}")
+    return _calibrate(views, T_world_carrier, board, camera, mounted, limits, stated_sd)
 
 
 def _calibrate(
@@ -114,7 +106,7 @@ def _calibrate(
     stated_sd: float,
 ) -> Calibration:
     seen = np.stack([view.T_cam_board for view in views])
-    cam, mount = _linear_solution(T_world_carrier, seen, mounted)
+    cam, mount = linear_solution(T_world_carrier, seen, mounted)
     data = BoardViews(
         view=np.concatenate([np.full(len(view.ids), number) for number, view in enumerate(views)]),
         corners_m=board.corners_m()[np.concatenate([view.ids for view in views])],
@@ -160,7 +152,7 @@ def _assess(
         position_m=_position_errors(data, fixed.view_errors, fixed.T_carrier_board),
         rotation_rad=np.linalg.norm(fixed.view_errors[:, :3], axis=1),
         uncertainty_m=covered_distance(between[:3, 3], covariance[3:, 3:], freedom),
-        uncertainty_rad=covered_distance(_rotvec(between[:3, :3]), covariance[:3, :3], freedom),
+        uncertainty_rad=covered_distance(rotation_vector(between[:3, :3]), covariance[:3, :3], freedom),
     )
 
 
@@ -225,75 +217,3 @@ def _check_limits(result: Calibration, limits: LimitsCfg) -> None:
     else:
         advice = "check the poses (metres, wxyz, world frame), the size of the squares, and the intrinsics"
     raise BadCalibrationError(f"calibration refused: {', '.join(reasons)}; {advice}")
-
-
-def _fits_other_mounting(carriers: NDArray[np.float64], seen: NDArray[np.float64], mounted: Mounted) -> str:
-    """Return that the poses are those of the other place of the board, with both errors; empty where they are not."""
-    other: Mounted = "table" if mounted == "flange" else "flange"
-    errors_mm = {place: 1e3 * _median_error_m(carriers, seen, place) for place in (mounted, other)}
-    if not (errors_mm[other] < MOUNTING_MM and errors_mm[mounted] > MOUNTING_RATIO * errors_mm[other]):
-        return ""
-    poses = {"flange": "a board on the flange, whose poses they give", "table": "a board on the table"}
-    return (
-        f"the poses fit {poses[other]} (median error {errors_mm[other]:.2g} mm), not one on the {mounted} "
-        f"({errors_mm[mounted]:.3g} mm): set mounted={other}"
-    )
-
-
-def _median_error_m(carriers: NDArray[np.float64], seen: NDArray[np.float64], mounted: Mounted) -> float:
-    """Return the median distance [m] of carriers from where the images put them; infinite without a solution."""
-    if len(carriers) < MIN_VIEWS[mounted]:
-        return np.inf
-    try:
-        cam, mount = _linear_solution(carriers, seen, mounted)
-    except (BadCalibrationError, np.linalg.LinAlgError):
-        return np.inf
-    predicted = cam @ seen @ np.linalg.inv(mount)
-    return float(np.median(np.linalg.norm(predicted[:, :3, 3] - carriers[:, :3, 3], axis=1)))
-
-
-def _linear_solution(
-    carriers: NDArray[np.float64], seen: NDArray[np.float64], mounted: Mounted
-) -> tuple[NDArray, NDArray]:
-    """Return T_world_cam and T_carrier_board."""
-    if mounted == "flange":
-        return _hand_eye(carriers, seen)
-    return _mean_pose(carriers @ np.linalg.inv(seen)), np.eye(4)
-
-
-def _hand_eye(carriers: NDArray[np.float64], seen: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
-    """Return T_world_cam and T_flange_board from A X = X B over all pairs of views.
-
-    The rotation is solved first, then the translation.
-    """
-    pairs = np.array(list(combinations(range(len(seen)), 2)))
-    A = carriers[pairs[:, 1]] @ np.linalg.inv(carriers[pairs[:, 0]])
-    B = seen[pairs[:, 1]] @ np.linalg.inv(seen[pairs[:, 0]])
-    alpha, beta = _rotvec(A[:, :3, :3]), _rotvec(B[:, :3, :3])
-    turn = np.sqrt(np.linalg.eigvalsh(alpha.T @ alpha / len(alpha))[1])
-    if turn < MIN_TURN_RAD:
-        raise BadCalibrationError(
-            f"the flange turns about a second axis by {np.degrees(turn):.1f} deg only: turn the board about two "
-            "different axes by 20 deg or more between the views"
-        )
-    R = _nearest_rotation(alpha.T @ beta)
-    left = (A[:, :3, :3] - np.eye(3)).reshape(-1, 3)
-    right = (B[:, :3, 3] @ R.T - A[:, :3, 3]).reshape(-1)
-    cam = np.eye(4)
-    cam[:3, :3], cam[:3, 3] = R, np.linalg.lstsq(left, right)[0]
-    return cam, _mean_pose(np.linalg.inv(carriers) @ cam @ seen)
-
-
-def _mean_pose(T: NDArray[np.float64]) -> NDArray[np.float64]:
-    mean = np.eye(4)
-    mean[:3, :3], mean[:3, 3] = _nearest_rotation(T[:, :3, :3].sum(0)), np.median(T[:, :3, 3], axis=0)
-    return mean
-
-
-def _nearest_rotation(M: NDArray[np.float64]) -> NDArray[np.float64]:
-    U, _, Vt = np.linalg.svd(M)
-    return U @ np.diag([1.0, 1.0, np.linalg.det(U @ Vt)]) @ Vt
-
-
-def _rotvec(R: NDArray[np.float64]) -> NDArray[np.float64]:
-    return Rotation.from_matrix(R).as_rotvec()

@@ -1,4 +1,4 @@
-"""Numbers at the boundary of the camera: every length, rate, focal length and pose is read here, with unit and range.
+"""Read lengths, rates, focal lengths and poses of cameras, with their units and ranges.
 
 Text, booleans, NaN, masked and complex values are refused, never converted. Errors name the key, the unit, the range
 and, where a power of ten brings a length into its range, the unit in which it seems to be given.
@@ -76,7 +76,7 @@ DEPTH_RANGE_M = 0.01, 20.0
 
 
 def check_rigid(T: Any, name: str, position: Quantity = POSITION) -> None:
-    """Raise ValueError unless T is the (4, 4) matrix of a rotation and a translation in the range; say what it is."""
+    """Raise ValueError unless T is the (4, 4) matrix of a rotation and a translation in the range."""
     matrix = _numbers(T)
     if matrix is None or matrix.shape != (4, 4) or not np.isfinite(matrix).all():
         raise ValueError(f"{name} must be a finite (4, 4) matrix, got shape {np.shape(T)}: {_said(T)}")
@@ -92,7 +92,10 @@ def check_rigid(T: Any, name: str, position: Quantity = POSITION) -> None:
 
 
 def unit_quaternion(value: Any, name: str) -> Array:
-    """Return a quaternion (4,) wxyz of exactly unit length. Raises ValueError where it is far from unit length."""
+    """Return a quaternion (4,) wxyz of exactly unit length.
+
+    Raises ValueError where it is far from unit length.
+    """
     quat = QUATERNION.read_all(value, name, 4)
     length = float(np.linalg.norm(quat))
     if abs(length - 1) > UNIT_TOLERANCE:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 from zipfile import is_zipfile
 
-from dexgrasp.policies.deploy.bundle import CONTRACT, read_contract
+from dexgrasp.policies.deploy.bundle import CONTRACT
 from dexgrasp.policies.deploy.shipped import PolicyNotFoundError, bundle_of, place
 from dexgrasp.utils.readers import foreign_file
 from dexgrasp.utils.text import os_error_text
@@ -31,14 +31,6 @@ class PolicyLocation:
     """Folder of a bundle, or a checkpoint."""
     bundle: bool
     """Whether `path` is a bundle."""
-
-    def config(self) -> dict[str, Any]:
-        """Return the configuration of the training: `hand`, `side`, `task`, ..."""
-        if self.bundle:
-            return dict(read_contract(self.path).training.config)
-        from dexgrasp.policies.agents.checkpoint import read_config  # torch: only here
-
-        return read_config(self.path)
 
 
 def find_checkpoint(path: str | Path) -> Path:
@@ -92,9 +84,10 @@ def check_policy(name: str, key: str = "policy") -> None:
 
 
 def demand_checkpoint(name: str, key: str, stage: str, recipe: str) -> Path:
-    """Return the checkpoint that the option `key` of a training names; say what to give where it names none.
+    """Return the checkpoint that the option `key` of a training names.
 
-    `stage`: of the policy that is needed; `recipe`: of the training.
+    Raises an error that says what to give where it names none. `stage`: of the policy that is needed; `recipe`: of the
+    training.
     """
     if not name:
         raise FileNotFoundError(

@@ -17,8 +17,9 @@ from torch import Tensor
 
 from dexgrasp import configs
 from dexgrasp.policies.agents.base import ActorAgent
-from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint
-from dexgrasp.policies.agents.location import check_policy, find_policy
+from dexgrasp.policies.agents.checkpoint import Checkpoint, load_checkpoint, read_config
+from dexgrasp.policies.agents.location import PolicyLocation, check_policy, find_policy
+from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.networks.actor_critic import observation_difference
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.sensors.config import CameraCfg
@@ -53,6 +54,11 @@ BELONGS_TO_CAMERA = (
 log = logging.getLogger("dexgrasp")
 
 Cfg = TypeVar("Cfg")
+
+
+def policy_config(policy: PolicyLocation) -> dict[str, Any]:
+    """Return the configuration of a policy's training: `hand`, `side`, `task`, ..."""
+    return dict(read_contract(policy.path).training.config) if policy.bundle else read_config(policy.path)
 
 
 def demand_observations(checkpoint: Checkpoint, task: GraspTask, group: str) -> None:
@@ -99,7 +105,7 @@ def apply_policy_config(cfg: Cfg, name: str) -> Cfg:
 
     Values at their defaults are replaced and logged. Raises ValueError for other values that differ.
     """
-    config = find_policy(name).config()
+    config = policy_config(find_policy(name))
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
     keep = ("class_name", *BELONGS_TO_POLICY)
     task = _merge(cfg.task, trained, TaskCfg(), keep, "task.", name)  # pyright: ignore[reportAttributeAccessIssue]
@@ -119,7 +125,7 @@ def refuse_contradictions(cfg: Any, name: str, given: Collection[str]) -> None:
     `cfg` has the fields `hand`, `side` and `task`; `given`: keys and groups of a command line, whatever
     their values.
     """
-    config = find_policy(name).config()
+    config = policy_config(find_policy(name))
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
     pairs = [(key, getattr(cfg, key), config[key]) for key in ("hand", "side")]
     pairs += [("task.class_name", cfg.task.class_name, trained.class_name), *_task_pairs(cfg.task, trained, config)]
@@ -134,7 +140,7 @@ def refuse_contradictions(cfg: Any, name: str, given: Collection[str]) -> None:
 
 def check_task(name: str, task: GraspTask) -> None:
     """Raise ValueError if `task` differs from what the policy `name` was trained for."""
-    config = find_policy(name).config()
+    config = policy_config(find_policy(name))
     trained = configs.from_dict(TaskCfg, config["task"], f"{name}: task")
     pairs = [("hand", task.hand.name, HandSpec.load(config["hand"]).name), ("side", task.hand.side, config["side"])]
     pairs += _task_pairs(task.cfg, trained, config)

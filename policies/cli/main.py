@@ -293,7 +293,7 @@ def load(command: CliCommand, overrides: Sequence[str]) -> Any:
 
 
 def load_early(command: CliCommand, overrides: Sequence[str]) -> Any:
-    """Return the configuration as a class made from the source of the real one: torch and MuJoCo are not imported.
+    """Return the configuration of a command line in a class of `source_schema`, without torch and MuJoCo.
 
     Raises ConfigError for wrong keys and values, for an unknown key with the other commands that take it.
     """

@@ -126,7 +126,7 @@ def class_of(tree: ast.Module, name: str, module: str) -> ast.ClassDef:
 
 
 def module_of_class(tree: ast.Module, kind: str) -> str:
-    """Return the module of this project that defines the dataclass `kind` used in `tree`; empty for other types."""
+    """Return the module that defines the dataclass `kind` used in `tree`; empty for other types."""
     module, _, name = kind.rpartition(".")
     if not name.endswith("Cfg"):
         return ""
@@ -207,7 +207,7 @@ def _listed(value: object) -> str:
 
 
 def constant(tree: ast.Module, name: str) -> tuple[ast.expr, ast.Module]:
-    """Return the value of the module-level constant `name` and the module that assigns it, `tree` or one it imports."""
+    """Return the value of a module-level constant and the module that assigns it."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign):
             for target in statement.targets:

@@ -171,7 +171,7 @@ def _free_bytes() -> int:
 
 
 def check_names(cfg: Any) -> None:
-    """Raise an error that lists the known names where a hand, mount, library, policy or input does not exist."""
+    """Raise an error with the known names where a hand, library, policy or input does not exist."""
     kind = type(cfg).__name__
     if hasattr(cfg, "hand") and kind != "ReplayCfg":  # its hand is a ROS driver
         find_hand(cfg.hand)

@@ -1,4 +1,4 @@
-"""Dataclasses of commands without the modules that define them: fields, types, ranges and defaults from the source.
+"""Build the dataclasses of commands from their source: fields, types, ranges and defaults.
 
 Importing the configuration of `train` imports torch and MuJoCo, which takes seconds. A class made here has the fields
 and the name of the real one, so that `configs.load` refuses a wrong word with the text of the real class, at once.
@@ -23,7 +23,7 @@ PLAIN = {"bool": bool, "int": int, "float": float, "str": str, "Path": Path, "An
 
 
 def source_schema(schema: str) -> type:
-    """Return a dataclass with the fields of `module:Class`, read from its source; nothing heavy is imported.
+    """Return a dataclass with the fields of `module:Class`, read from its source.
 
     Raises ImportError where the package of the class is not installed.
     """
@@ -113,10 +113,8 @@ def _subscript(tree: ast.Module, module: str, annotation: ast.Subscript) -> Any:
 def _bounds(tree: ast.Module, call: ast.expr) -> Bounds | None:
     if not isinstance(call, ast.Call) or ast.unparse(call.func) != "Bounds":
         return None
-    return Bounds(
-        *(_value(tree, argument) for argument in call.args),
-        **{str(word.arg): _value(tree, word.value) for word in call.keywords},
-    )
+    low, high = (_value(tree, argument) for argument in call.args)
+    return Bounds(low, high, **{str(word.arg): _value(tree, word.value) for word in call.keywords})
 
 
 def _value(tree: ast.Module, expression: ast.expr) -> Any:

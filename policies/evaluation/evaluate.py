@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from dexgrasp import configs
-from dexgrasp.policies.agents.registry import POLICIES, Agent, find_policy, make_policy
+from dexgrasp.policies.agents.registry import POLICIES, Agent, find_policy, make_policy, policy_config
 from dexgrasp.policies.evaluation import html_report, ray_backend, videos
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
 from dexgrasp.policies.evaluation.episodes import play
@@ -157,7 +157,7 @@ def trained_objects(policy: str, library: ObjectLibrary) -> list[str]:
     """
     if policy in POLICIES:
         return []
-    spec = str(find_policy(policy).config().get("objects", ""))
+    spec = str(policy_config(find_policy(policy)).get("objects", ""))
     if not spec or GENERATED.fullmatch(spec):
         return []
     try:

@@ -48,6 +48,9 @@ TESTS = {
     "sim/sensors/proprioception.py": ["tests/sim/test_proprioception.py"],
     "perception/transforms.py": ["tests/perception/test_transforms.py"],
     "perception/calibration/hand_eye.py": ["tests/perception/test_hand_eye.py"],
+    "perception/calibration/linear_solution.py": ["tests/perception/test_hand_eye.py"],
+    "perception/calibration/conventions.py": ["tests/perception/test_conventions.py"],
+    "perception/cameras/numbers.py": ["tests/perception/test_camera_numbers.py"],
     "policies/evaluation/trial_store.py": ["tests/policies/test_trial_store.py", "tests/policies/test_block_log.py"],
     "policies/run_directory.py": [
         "tests/policies/test_run_directory.py",

@@ -132,7 +132,7 @@ def test_quaternions_in_the_wrong_order_are_refused(photographs):
     for T in carriers:
         w, x, y, z = pose_to_dict(T)["quat_wxyz"]
         T[:] = pose_matrix(T[:3, 3], (x, y, z, w))
-    assert "check the poses (metres, wxyz, world frame)" in refusal(views, carriers)
+    assert "look like quaternions that were written x, y, z, w: give w, x, y, z" in refusal(views, carriers)
 
 
 def test_a_flange_that_turned_about_one_axis_only_is_refused(photographs):
@@ -296,7 +296,7 @@ def test_the_yaml_is_read_back_equal_and_refuses_what_is_not_a_pose(tmp_path):
             text.replace("serial", "serail"),
             r"unknown keys \['serail'\]; known: T_world_cam, stream, serial, residuals, T_color",
         ),
-        (text.replace("- 0.62", "- .nan"), "finite"),
+        (text.replace("- 0.62", "- .nan"), "pos_m must be 3 numbers"),
         (text.replace("quat_wxyz:\n  - 0.27", "quat_wxyz:\n  - 1.27"), "has length 1.59"),
         ("{", "damaged or no YAML file"),
     ):

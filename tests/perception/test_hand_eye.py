@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from scipy.spatial.transform import Rotation
 
-from dexgrasp.perception.calibration import hand_eye
+from dexgrasp.perception.calibration import hand_eye, linear_solution
 from dexgrasp.perception.calibration.charuco import BoardCfg, BoardDetection
 from dexgrasp.perception.calibration.hand_eye import (
     COVERED,
@@ -62,18 +62,18 @@ def on_flange(poses):
 @pytest.mark.parametrize("count", [6, 9])
 def test_the_linear_solution_of_exact_poses_is_exact(count):
     poses = board_poses(count)
-    cam, mount = hand_eye._hand_eye(on_flange(poses), poses)
+    cam, mount = linear_solution._hand_eye(on_flange(poses), poses)
     np.testing.assert_allclose(cam, T_WORLD_CAM, atol=1e-9)
     np.testing.assert_allclose(mount, T_FLANGE_BOARD, atol=1e-9)
 
 
 def test_the_mean_of_poses_is_a_rotation_in_their_middle():
     turns = [[0.1, 0, 0], [-0.1, 0, 0], [0, 0.2, 0], [0, -0.2, 0], [0, 0, 0]]
-    mean = hand_eye._mean_pose(
+    mean = linear_solution._mean_pose(
         np.stack([T_WORLD_CAM @ pose(turn, [0, 0, x]) for turn, x in zip(turns, range(5), strict=True)])
     )
     np.testing.assert_allclose(mean, T_WORLD_CAM @ pose([0, 0, 0], [0, 0, 2]), atol=1e-12)
-    mirrored = hand_eye._nearest_rotation(np.diag([3.0, 2.0, -1.0]))
+    mirrored = linear_solution.nearest_rotation(np.diag([3.0, 2.0, -1.0]))
     np.testing.assert_allclose(mirrored, np.eye(3), atol=1e-12)  # a reflection is none
 
 
@@ -92,10 +92,10 @@ def test_the_flange_must_turn_about_a_second_axis(degrees):
     second = np.degrees(np.sqrt(np.linalg.eigvalsh(turns.T @ turns / len(pairs))[1]))
     seen = np.linalg.inv(T_WORLD_CAM) @ carriers @ T_FLANGE_BOARD
     if second >= 10:
-        hand_eye._hand_eye(carriers, seen)
+        linear_solution._hand_eye(carriers, seen)
     else:
         with pytest.raises(BadCalibrationError, match=f"about a second axis by {second:.1f} deg only"):
-            hand_eye._hand_eye(carriers, seen)
+            linear_solution._hand_eye(carriers, seen)
 
 
 @pytest.mark.parametrize("freedom", [5.0, 200.0])

@@ -597,3 +597,9 @@ def test_a_turn_never_exceeds_its_acceleration(turn, step, change):
         limiter.step_towards(quat_from_rotvec(3 * np.array(turn)))
         assert np.linalg.norm(limiter.velocity - before) <= change + 1e-12
         before = limiter.velocity
+
+
+@pytest.mark.parametrize(("box_z", "clearance", "lowest"), [(0.0, 0.06, 0.06), (0.1, 0.06, 0.1), (-0.5, 0.0, 0.0)])
+def test_the_palm_stays_above_both_the_box_and_the_table(box_z, clearance, lowest):
+    cfg = SafetyCfg(box_lower_m=(-0.4, -0.3, box_z), table_clearance_m=clearance)
+    assert cfg.lower_m == (-0.4, -0.3, lowest)
