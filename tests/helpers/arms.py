@@ -23,7 +23,8 @@ def mjcf(
     """Return the MJCF; `extra` stands in the last link, `tail` behind the bodies."""
     joints = JOINTS if joints is None else joints
     opened = "".join(
-        f'<body name="link_{name}" pos="0 0 {height}"><inertial pos="0 0 0.05" mass="1.5" diaginertia="0.01 0.01 0.004"/>'
+        f'<body name="link_{name}" pos="0 0 {height}">'
+        '<inertial pos="0 0 0.05" mass="1.5" diaginertia="0.01 0.01 0.004"/>'
         f'<joint name="{name}" axis="{" ".join(map(str, AXES[axis]))}" range="{low} {high}" '
         f'actuatorfrcrange="-{EFFORT_NM} {EFFORT_NM}"/><geom type="cylinder" pos="0 0 0.05" size="0.04 0.05"/>'
         '<geom type="box" size="0.2 0.2 0.2" contype="0" conaffinity="0"/>'

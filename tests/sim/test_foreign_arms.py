@@ -74,7 +74,7 @@ def test_hinges_off_the_origin_two_in_a_body_and_shifted_zeros_keep_their_motion
         '<mujoco><compiler angle="radian"/><worldbody><body name="stand" pos="0.3 0.1 0.2" quat="0.9 0 0.1 0.2">'
         '<body name="one" pos="0 0 0.3" quat="0.8 0.3 0 0.1"><joint name="p" axis="0 0 1" pos="0.02 0 0.01" ref="0.3"/>'
         '<joint name="t" axis="0 1 0" pos="0 0.03 0"/><geom size="0.05" pos="0.01 0 0"/>'
-        '<body name="two" pos="0.2 0 0.1"><joint name="w" axis="1 0 0" ref="-0.2"/><geom size="0.04"/>'
+        '<body name="two" pos="0.2 0 0.1"><joint name="w" axis="0 0.6 0.8" ref="-0.2"/><geom size="0.04"/>'
         '<site name="tool0" pos="0 0 0.1"/></body></body></body></worldbody></mujoco>'
     )
     path = tmp_path / "odd.xml"
@@ -289,7 +289,7 @@ BAD = {
     "millimetres": (
         arms.mjcf(joints={name: (1e3 * row[0], *row[1:]) for name, row in arms.JOINTS.items()}),
         "",
-        r"the arm is 1030 m long from base 'stand' to tip 'tool0'; expected 0.15 to 4 m: .*millimetres",
+        r"the arm is 1230 m long from base 'stand' to tip 'tool0'; expected 0.15 to 4 m: .*millimetres",
     ),
     "no joints": (
         "<mujoco><worldbody><body name='b'><geom size='1'/></body></worldbody></mujoco>",
@@ -355,6 +355,6 @@ def test_a_wrong_arm_yaml_is_refused_with_its_key(tmp_path, text):
 def test_the_command_takes_an_arm_by_its_file(files, tmp_path, capsys):
     words = ["policy=synergy", f"arm={files['urdf']}", "trials=1", "num_envs=1", "num_threads=1", "physics=turbo"]
     assert main(["evaluate", *words, "attempts=1", f"out={tmp_path / 'run'}"]) == 0
-    assert "of 1 trials succeeded" in capsys.readouterr().out
+    assert "of 1 trial succeeded" in capsys.readouterr().err
     config = (tmp_path / "run" / "config.yaml").read_text()
     assert f"mount: {files['urdf']}" in config and "offset_m: 0.275" in config
