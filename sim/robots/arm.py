@@ -18,7 +18,7 @@ from torch import Tensor
 from dexgrasp.perception.transforms import (
     compose,
     quat_conjugate,
-    quat_from_matrix,
+    quat_from_rotvec,
     quat_multiply,
     quat_rotate,
     quat_rotate_inverse,
@@ -46,7 +46,9 @@ START_TURNS_RAD = (0.0, 1.0, -1.0, 2.0, -2.0, 3.0, -3.0)
 
 RANDOM_STARTS = 64  # of a pose that no turned start reaches
 
-HOME_STARTS, PLACE_STARTS, PLACE_POSES = 256, 8, 24
+HOME_STARTS, PLACE_STARTS, PLACE_POSES = 48, 8, 24  # of each pose
+
+HOME_TURNS_RAD = (0.0, 0.8, -0.8, 1.6, -1.6)
 
 WHOLE_POSE = 6  # joints that a position and an orientation take
 
@@ -312,19 +314,20 @@ def _placed(arm: ArmSpec, place: PlaceRow | None) -> ArmSpec:
 
 
 def _home(arm: ArmSpec, hand: _Carried) -> np.ndarray | None:
-    """Return joint positions (joint,) [rad] with the palm over the workspace, facing down, fingers away from the base.
+    """Return joint positions (joint,) [rad] with the palm over the middle of the workspace, facing down.
 
-    Of the positions found from drawn starts, the one farthest from joint limits and singular positions; with fewer than
-    6 joints, the one whose palm faces down best. None where none is found.
+    Of the positions found from drawn starts, with the fingers away from the base or up to a quarter turn from there,
+    the one farthest from joint limits and singular positions; with fewer than 6 joints, the one whose palm faces down
+    best. None where none is found.
     """
-    fingers = np.array([-arm.base_pos_w[0], -arm.base_pos_w[1], 0.0])
-    fingers = fingers / np.linalg.norm(fingers) if np.linalg.norm(fingers) > 1e-6 else np.array([1.0, 0.0, 0.0])
-    down = np.array([0.0, 0.0, -1.0])
-    quat_w = quat_from_matrix(torch.tensor(np.stack([down, np.cross(fingers, down), fingers], axis=1)))
+    away = float(np.arctan2(-arm.base_pos_w[1], -arm.base_pos_w[0])) if np.any(arm.base_pos_w[:2]) else 0.0
+    yaw = torch.tensor([away + turn for turn in HOME_TURNS_RAD], dtype=torch.float64)
+    turns = quat_from_rotvec(torch.stack([0 * yaw, 0 * yaw, yaw], dim=-1))
+    quat_w = quat_multiply(turns, _tensor(arm_values.PALM_DOWN).expand_as(turns))
     ik = ArmIK(arm, hand)
     for height_m in HOME_HEIGHTS_M:
-        pos_w = torch.tensor([[0.0, 0.0, height_m]], dtype=torch.float64)
-        ends, good = ik.search(pos_w, quat_w[None], HOME_STARTS)
+        pos_w = torch.tensor([0.0, 0.0, height_m], dtype=torch.float64).expand(len(yaw), 3)
+        ends, good = ik.search(pos_w, quat_w, HOME_STARTS)
         if good.any():
             whole = len(arm.joint_names) >= WHOLE_POSE
             score = ik.room(ends.q) * ends.dexterity if whole else -ends.angle_rad

@@ -8,7 +8,10 @@ from dexgrasp import assets
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.sim.robots.arm import ArmIK, ArmSpec
 from dexgrasp.utils.rotations import Pose
+from dexgrasp_ros.drivers import config
 from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
+from dexgrasp_ros.perception.config import arm_body
+from tests.helpers import arms
 
 STEP_S = 0.05
 
@@ -68,3 +71,33 @@ def test_a_base_that_stands_elsewhere_carries_the_palm_along(arm, hand):
 def test_what_is_out_of_reach_is_said_to_be(arm):
     assert arm.reaches(arm.palm(arm.home))
     assert not arm.reaches(Pose(np.array([1.5, 0.0, 0.3]), arm.palm(arm.home).quat))
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    path = tmp_path_factory.mktemp("arm") / "own.urdf"
+    path.write_text(arms.urdf())
+    return path
+
+
+def test_an_arm_by_its_file_is_driven_and_removed_from_the_image_where_its_driver_says(own, hand):
+    driver = config.load("arms", f"sim:{own}")
+    assert (driver.arm, driver.command.joints) == (str(own), tuple(arms.JOINTS))
+    (own.parent / "driver.yaml").write_text(
+        "arm: own.urdf\nsource: test\nbase: {pos_w: [-0.6, 0, 0.05], yaw_rad: 0.0}\n"
+        f"command: {{type: joint_trajectory, topic: /c, joints: [{', '.join(arms.JOINTS)}]}}\n"
+        f"state: {{topic: /joint_states, names: {{{', '.join(f'{name}: {name}' for name in arms.JOINTS)}}}}}\n"
+    )
+    stated = config.load("arms", str(own.parent / "driver.yaml"))
+    assert stated.arm == str(own)
+    kinematics = ArmKinematics(str(own), hand, STEP_S, ((-0.6, 0.0, 0.05), 0.0))
+    home = kinematics.palm(kinematics.home)
+    np.testing.assert_allclose(home.pos_m, [0, 0, 0.3], atol=3e-3)
+    body = arm_body(stated, "driver.yaml", hand)
+    q = np.linspace(-0.4, 0.4, 7)
+    pos, quat = body.hand_base(torch.tensor(q))
+    palm = Pose(pos.numpy(), quat.numpy()) @ Pose.of(hand.palm_pos_b, hand.palm_quat_b)
+    np.testing.assert_allclose(palm.pos_m, kinematics.palm(q).pos_m, atol=1e-6)
+    tip = arms.flange(q)[:3, 3] + [-0.6, 0, 0.05]
+    np.testing.assert_allclose(pos, tip, atol=1e-6)
+    assert body.capsules(torch.tensor(q)).contain(tip[:, None].astype(np.float32), 0.1).all()

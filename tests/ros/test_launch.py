@@ -24,6 +24,8 @@ from dexgrasp import assets
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp_ros import config, launch_arguments, message_conversions
+from dexgrasp_ros.drivers.config import load as load_driver
+from tests.helpers import arms
 from tests.helpers.ros import LATCHED, PACKAGE, ROOT, Process
 
 pytestmark = pytest.mark.ros
@@ -189,6 +191,22 @@ def test_further_parameters_come_last_and_win(description):
 def test_arguments_that_do_not_fit_together_are_refused_with_what_to_do(given, text):
     with pytest.raises(ValueError, match=re.escape(text)):
         launch_arguments.nodes(DEFAULTS | given)
+
+
+def test_hand_and_arm_may_be_folders_and_files(description, tmp_path):
+    hand, arm = assets.path("hands/allegro"), tmp_path / "own.urdf"
+    arm.write_text(arms.urdf())
+    given = {"hand": str(hand), "arm": f"{arm}:tip=tool0", "bundle": "here"}
+    parameters = {name: node.parameters[0] for name, node in started(description, **given).items()}
+    assert parameters["sim_robot_node"]["arm"] == f"{arm}:tip=tool0"
+    assert parameters["perception_node"]["hand_body"] == str(hand)
+    driver = load_driver("hands", parameters["grasp_node"]["hand"])
+    assert (driver.hand, driver.command.joints) == ("allegro", HandSpec.load("allegro").joint_names)
+    assert load_driver("arms", parameters["grasp_node"]["arm"]).command.joints == tuple(arms.JOINTS)
+    with pytest.raises(ValueError, match=r"give hand_driver:=\.\.\., the \.yaml of its driver on the robot"):
+        launch_arguments.nodes(DEFAULTS | REAL | given)
+    with pytest.raises(ValueError, match="no policy is shipped for hand:="):
+        launch_arguments.nodes(DEFAULTS | given | {"bundle": ""})
 
 
 @pytest.mark.parametrize("hand", ["allegro", "allegro_v5", "leap"])

@@ -11,7 +11,7 @@ from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
 from dexgrasp.perception.cameras.numbers import DEPTH_UNIT
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.grasp_planning.planner import Reachable
-from dexgrasp.perception.robot_mask import FILE, ArmBody, HandBody, arm_body_of, read_arm_body, read_hand_body
+from dexgrasp.perception.robot_mask import FILE, ArmBody, HandBody, arm_body_of, read_hand_body
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.deploy.contract import Contract, HandContract
@@ -114,7 +114,7 @@ def make_inputs(cfg: PerceptionCfg) -> PerceptionInputs:
     arm = reachable = None
     if cfg.arm:
         driver = config.load("arms", cfg.arm)
-        arm = _arm_body(driver, cfg.arm, contract.hand)
+        arm = arm_body(driver, cfg.arm, contract.hand)
         adapters["arm"] = JointAdapter(driver, arm.joint_names)
         reachable = _reachable(driver, contract) if cfg.check_reachability else None
     T_world_cam = camera_pose(cfg).T_world_cam
@@ -150,7 +150,7 @@ def asset(name: str, advice: str) -> Path:
     return assets.path(name)
 
 
-def _arm_body(driver: AdapterCfg, name: str, hand: HandContract) -> ArmBody:
+def arm_body(driver: AdapterCfg, name: str, hand: HandContract) -> ArmBody:
     """Return the capsule model of a driver's arm at its base pose.
 
     It is read from the arm's capsules.json; where there is none, the simulator derives it from the arm's model.
