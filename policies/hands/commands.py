@@ -69,7 +69,7 @@ def new(cfg: NewHandCfg) -> None:
     with claimed_folder(cfg.out, DRAFT) as out:
         with tempfile.TemporaryDirectory(dir=out, prefix=PARTIAL) as folder:  # HandSpec reads files
             first = Path(folder) / "hand.yaml"
-            model = os.path.relpath(cfg.model, folder) if Path(cfg.model).is_file() else cfg.model
+            model = os.path.abspath(cfg.model) if Path(cfg.model).is_file() else cfg.model
             draft = draft_hand(model, first.parent, side=side, root=cfg.root, thumb=cfg.thumb, name=cfg.name)
             first.write_text(hand_yaml_text(replace(draft, source=f"drafted from {cfg.model}")), encoding="utf-8")
             hand = HandSpec.load(first, side=draft.side)

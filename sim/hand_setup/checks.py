@@ -50,7 +50,9 @@ class HandProbe:
 
     def __init__(self, hand: HandSpec) -> None:
         self.hand = hand
-        self.model = hand.to_mjspec().compile()
+        spec = hand.to_mjspec()
+        spec.body("palm").add_freejoint()  # MuJoCo takes a palm without joints for the world, which meets its fingers
+        self.model = spec.compile()
         self._data = mujoco.MjData(self.model)
         self._qpos = [int(self.model.joint(name).qposadr[0]) for name in hand.joint_names]
         self._dofs = [int(self.model.joint(name).dofadr[0]) for name in hand.joint_names]

@@ -5,7 +5,7 @@ about one axis, the thumb is the finger that the others do not resemble. `hands 
 improves the grasp styles.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.motors import Coupling
 from dexgrasp.sim.robots.coupling import coupled_joints
 from dexgrasp.sim.robots.hand_file import (
     ActuationRows,
@@ -89,7 +90,7 @@ def draft_hand(
 class _Draft:
     """Parts of a hand, found in a model at the joint positions nearest to zero."""
 
-    def __init__(self, model: mujoco.MjModel, root: str, thumb: str, coupled: Collection[str]) -> None:
+    def __init__(self, model: mujoco.MjModel, root: str, thumb: str, coupled: Mapping[str, Coupling]) -> None:
         """`model`: with the palm as body PALM. `root`: its name in the file. `coupled`: joints without motors."""
         self.model, self.data, self.root, self.coupled = model, mujoco.MjData(model), root, coupled
         self.lower, self.upper = _limits(model)
@@ -225,14 +226,20 @@ class _Draft:
         )
 
     def _still(self, joints: dict[str, JointRow]) -> dict[str, float]:
-        """Return the positions of joints beside the fingers' chains, which stay still; those that follow get a row."""
-        still = {}
+        """Return the positions of joints beside the fingers' chains, which stay still.
+
+        Adds rows to `joints` for those that follow others or lead them.
+        """
+        still, leaders = {}, {coupling.follows for coupling in self.coupled.values()}
         for joint in range(self.model.njnt):
             name = self.model.joint(joint).name
             if name in self.coupled:
                 joints.setdefault(name, JointRow())
             elif name not in joints:
-                still[name] = float(np.clip(0.0, self.lower[joint], self.upper[joint]))
+                low, high = float(self.lower[joint]), float(self.upper[joint])
+                still[name] = min(max(0.0, low), high)
+                if name in leaders:
+                    joints[name] = JointRow(range=(low, high), open=still.pop(name), closing=0.0)
         return still
 
     def _all_joints(self) -> Iterator[tuple[Finger, int]]:
