@@ -27,7 +27,7 @@ from dexgrasp.sim.robots.hand_model import PALM, hand_model
 from dexgrasp.sim.robots.model_checks import compiled
 from dexgrasp.sim.robots.model_reader import read_model
 from dexgrasp.sim.robots.model_sources import model_path
-from dexgrasp.utils.text import demand_known
+from dexgrasp.utils.text import counted, demand_known
 
 Array = NDArray[np.float64]
 
@@ -174,7 +174,9 @@ class _Draft:
         joint = self.thumb.joints[-1]
         thumb_bend = _unit(self._towards_limit(joint) * self._velocity(self.thumb, joint))
         thumb_along = _unit(self._tip(self.thumb) - self._base(self.thumb))
-        return bool(thumb_bend @ bend < -0.5 and thumb_along @ along > 0.8)
+        apart = self._base(self.thumb) - np.mean([self._base(finger) for finger in self.others], axis=0)
+        faces = apart @ bend > abs(apart @ along)  # the thumb stands where the fingers bend to
+        return bool(faces and thumb_bend @ bend < -0.5 and thumb_along @ along > 0.8)
 
     def _towards_limit(self, joint: int) -> float:
         """Return the sign of the farther limit: joints bend further than they stretch."""
@@ -328,8 +330,8 @@ def find_fingers(model: mujoco.MjModel, palm: int) -> list[Finger]:
     """Return the fingers below the palm, each with its longest chain of joints."""
     fingers = [_finger(model, child) for child in _moving_children(model, palm)]
     if len(fingers) < 2:
-        name = model.body(palm).name
-        raise ValueError(f"body '{name}' carries {len(fingers)} fingers; expected at least two: give root=BODY")
+        found = f"body '{model.body(palm).name}' carries {counted(len(fingers), 'finger')}"
+        raise ValueError(f"{found}; expected at least two: give root=BODY")
     return fingers
 
 
