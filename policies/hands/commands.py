@@ -16,7 +16,6 @@ from dexgrasp.sim.hand_setup.opposition import opposed_styles
 from dexgrasp.sim.hand_setup.picture import draw_hand
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
-from dexgrasp.sim.robots.model_checks import compiled, read_mjcf
 from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import PARTIAL, atomic_path, write_bytes
 from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
@@ -48,15 +47,17 @@ class NewHandCfg:
     """Draft the hand.yaml of a model: palm frame, fingers, thumb, keypoints, limits, first grasp styles."""
 
     model: str
-    """MJCF or URDF of the hand."""
+    """MJCF or URDF of the hand, menagerie:NAME or robot_descriptions:NAME."""
     out: str
     """Folder of hand.yaml and hand.png; a new or empty one."""
     root: str = ""
     """Body of the palm; empty = the one from which most fingers branch off."""
+    side: Literal["auto", "right", "left"] = "auto"
+    """Side of the hand that the model shows; auto: by the place of the thumb."""
     thumb: str = ""
     """A body of the thumb; empty = by its name, else the finger that differs most from the others."""
     name: str = ""
-    """Name of the hand; empty = that of the palm's body."""
+    """Name of the hand; empty = that of the model's file."""
 
 
 DRAFT = FolderKind("folder for a new hand", lambda _: False)
@@ -64,20 +65,22 @@ DRAFT = FolderKind("folder for a new hand", lambda _: False)
 
 def new(cfg: NewHandCfg) -> None:
     """Write hand.yaml and hand.png, print the findings and the next commands."""
-    file = Path(cfg.model)
-    model = compiled(read_mjcf(file, f"the hand '{file}'"), file, file.stem)
+    side = "" if cfg.side == "auto" else cfg.side
     with claimed_folder(cfg.out, DRAFT) as out:
-        draft = draft_hand(model, file=os.path.relpath(file, out), root=cfg.root, thumb=cfg.thumb, name=cfg.name)
         with tempfile.TemporaryDirectory(dir=out, prefix=PARTIAL) as folder:  # HandSpec reads files
             first = Path(folder) / "hand.yaml"
-            first.write_text(hand_yaml_text(replace(draft, xml=os.path.relpath(file, folder))), encoding="utf-8")
-            styles = opposed_styles(HandSpec.load(first, side=draft.side))
-            text = hand_yaml_text(with_styles(first, styles, out))
+            model = os.path.abspath(cfg.model) if Path(cfg.model).is_file() else cfg.model
+            draft = draft_hand(model, first.parent, side=side, root=cfg.root, thumb=cfg.thumb, name=cfg.name)
+            first.write_text(hand_yaml_text(replace(draft, source=f"drafted from {cfg.model}")), encoding="utf-8")
+            hand = HandSpec.load(first, side=draft.side)
+            text = hand_yaml_text(with_styles(first, hand, opposed_styles(hand), out))
         write_bytes(out / "hand.yaml", text.encode())
         print(f"written: {out / 'hand.yaml'}")
         check(CheckHandCfg(hand=str(out), side=draft.side, out=str(out / "hand.png")))
-        side = "" if draft.side == "right" else f" side={draft.side}"
-        print(f"next: look at {out / 'hand.png'}, correct {out / 'hand.yaml'}, then\n  dexgrasp hands tune {out}{side}")
+        given = "" if draft.side == "right" else f" side={draft.side}"
+        print(
+            f"next: look at {out / 'hand.png'}, correct {out / 'hand.yaml'}, then\n  dexgrasp hands tune {out}{given}"
+        )
 
 
 def check(cfg: CheckHandCfg) -> int:

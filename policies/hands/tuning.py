@@ -27,8 +27,9 @@ from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
 from dexgrasp.sim.hand_setup.style_space import StyleSpace
 from dexgrasp.sim.objects import ObjectLibrary, open_library
-from dexgrasp.sim.robots.hand import HandSpec, find_hand
+from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
+from dexgrasp.sim.robots.model_sources import find_hand
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.sim.task.outcomes import Outcome
@@ -98,7 +99,7 @@ def tune(cfg: TuneHandCfg) -> dict[str, Any]:
         kept = found if better else before
         file = find_hand(cfg.hand)
         with atomic_path(run.path / "hand.yaml") as partial:
-            partial.write_text(hand_yaml_text(with_styles(file, kept, run.path)), encoding="utf-8")
+            partial.write_text(hand_yaml_text(with_styles(file, hand, kept, run.path)), encoding="utf-8")
         write_json(run.path / "result.json", result)
         show(result, better, run)
     return result

@@ -12,7 +12,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp.sim.hand_setup.style_space import joint_groups
+from dexgrasp.sim.hand_setup.style_space import motor_groups
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
 
@@ -50,13 +50,15 @@ class HandProbe:
 
     def __init__(self, hand: HandSpec) -> None:
         self.hand = hand
-        self.model = hand.to_mjspec().compile()
+        spec = hand.to_mjspec()
+        spec.body("palm").add_freejoint()  # MuJoCo takes a palm without joints for the world, which meets its fingers
+        self.model = spec.compile()
         self._data = mujoco.MjData(self.model)
         self._qpos = [int(self.model.joint(name).qposadr[0]) for name in hand.joint_names]
         self._dofs = [int(self.model.joint(name).dofadr[0]) for name in hand.joint_names]
-        _, thumb = joint_groups(hand)
+        _, thumb = motor_groups(hand)
         finger_of = _fingers(self.model, hand)
-        thumb_fingers = {finger_of[int(self.model.joint(hand.joint_names[i]).bodyid[0])] for i in thumb}
+        thumb_fingers = {finger_of[int(self.model.joint(hand.motors.names[i]).bodyid[0])] for i in thumb}
         self.tips = {
             root: site for root, site in _tips(self.model, hand, finger_of).items() if root not in thumb_fingers
         }
@@ -65,11 +67,12 @@ class HandProbe:
             root: site for root, site in _tips(self.model, hand, finger_of).items() if root in thumb_fingers
         }
         """Keypoint at the end of the thumb, or thumbs."""
+        self._joints_per_motor = hand.motors.moved(np.eye(len(hand.motors.names))).T  # (joint, motor)
         rotation = np.empty(9)
         mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
         self.palm_axes = rotation.reshape(3, 3).T
         """(3, 3) rows: axes of the palm frame in the hand base frame."""
-        self.thumb_joints = np.isin(np.arange(len(hand.joint_names)), sorted(thumb))
+        self.thumb_motors = sorted(thumb)
 
     def pose(self, joint_pos: Array) -> None:
         """Move the hand to joint positions (joint,) [rad]."""
@@ -91,26 +94,27 @@ class HandProbe:
         return deepest, names
 
     def levers(self, site: str) -> Array:
-        """Return the lever arm of each joint at a keypoint (joint,) [m]."""
+        """Return the motion of a keypoint per radian of each motor (motor,) [m], its lever arm."""
         jacobian = np.zeros((3, self.model.nv))
         mujoco.mj_jacSite(self.model, self._data, jacobian, None, self.model.site(site).id)
-        return np.asarray(np.linalg.norm(jacobian[:, self._dofs], axis=0))
+        return np.asarray(np.linalg.norm(jacobian[:, self._dofs] @ self._joints_per_motor, axis=0))
 
-    def turn(self, site: str, joint_vel: Array) -> Array:
-        """Return the angular velocity (3,) of a keypoint at joint velocities (joint,), hand base frame."""
+    def turn(self, site: str, motor_vel: Array) -> Array:
+        """Return the angular velocity (3,) of a keypoint at motor velocities (motor,), hand base frame."""
         jacobian = np.zeros((3, self.model.nv))
         mujoco.mj_jacSite(self.model, self._data, None, jacobian, self.model.site(site).id)
-        return np.asarray(jacobian[:, self._dofs] @ joint_vel)
+        return np.asarray(jacobian[:, self._dofs] @ self._joints_per_motor @ motor_vel)
 
     def closing(self, style: str) -> Array:
         """Return joint positions (CLOSING_STEPS, joint) from the open pose to the limits [rad]."""
         chosen = getattr(self.hand, style)
-        start, direction = chosen.open_pose.numpy(), chosen.closing.numpy()
-        limits = np.where(direction > 0, self.hand.joint_upper, self.hand.joint_lower)
+        motors, lower, upper = self.hand.motors, self.hand.motor_lower, self.hand.motor_upper
+        start, direction = motors.positions(chosen.open_pose.numpy()), chosen.closing.numpy()
+        limits = np.where(direction > 0, upper, lower)
         moving = direction != 0
         share = np.linspace(0.0, 1.0, CLOSING_STEPS)[:, None]
         length = np.max((limits - start)[moving] / direction[moving]) if moving.any() else 0.0
-        return (start + share * length * direction).clip(self.hand.joint_lower, self.hand.joint_upper)
+        return np.asarray(motors.joint_positions((start + share * length * direction).clip(lower, upper)))
 
 
 def check_hand(hand: HandSpec) -> list[Finding]:
@@ -124,10 +128,10 @@ def check_hand(hand: HandSpec) -> list[Finding]:
 
 
 def _masses(probe: HandProbe) -> Iterator[Finding]:
-    joints = len(probe.hand.joint_names)
-    yield Finding(
-        "ok", "model", f"{joints} joints, {probe.hand.mass:.2f} kg, {len(probe.hand.keypoint_names)} keypoints"
-    )
+    hand = probe.hand
+    joints, motors = len(hand.joint_names), len(hand.motors.names)
+    text = f"{joints} joints, {motors} motors, {hand.mass:.2f} kg, {len(hand.keypoint_names)} keypoints"
+    yield Finding("ok", "model", text)
 
 
 def _open_pose(probe: HandProbe, style: str) -> Iterator[Finding]:
@@ -184,7 +188,7 @@ def _floor(probe: HandProbe, style: str) -> Iterator[Finding]:
 
 def _speed(probe: HandProbe, style: str) -> Iterator[Finding]:
     path = probe.closing(style)
-    time_s = float(np.max(np.abs(path[-1] - path[0]) / probe.hand.speed_limit))
+    time_s = float(np.max(np.abs(probe.hand.motors.positions(path[-1] - path[0])) / probe.hand.speed_limit))
     level = _level(time_s, CLOSING_S)
     advice = "" if level == "ok" else "; a grasp phase lasts 1.8 s: check speed_limit, or raise task.grasp_s"
     yield Finding(level, f"{style}: closing time", f"{time_s:.2f} s from open to the limits at full speed{advice}")

@@ -5,13 +5,16 @@ about one axis, the thumb is the finger that the others do not resemble. `hands 
 improves the grasp styles.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.motors import Coupling
+from dexgrasp.sim.robots.coupling import coupled_joints
 from dexgrasp.sim.robots.hand_file import (
     ActuationRows,
     GraspRows,
@@ -20,7 +23,11 @@ from dexgrasp.sim.robots.hand_file import (
     KeypointRow,
     PalmRows,
 )
-from dexgrasp.utils.text import comma_separated
+from dexgrasp.sim.robots.hand_model import PALM, hand_model
+from dexgrasp.sim.robots.model_checks import compiled
+from dexgrasp.sim.robots.model_reader import read_model
+from dexgrasp.sim.robots.model_sources import model_path
+from dexgrasp.utils.text import counted, demand_known
 
 Array = NDArray[np.float64]
 
@@ -28,6 +35,8 @@ ACTUATION = ActuationRows(effort_limit=1.0, speed_limit=6.0, kp=3.0, kd=0.1, dam
 """Servos of joints of which the model does not state them."""
 OPEN_SHARE, CLOSING_RAD = {"power": 0.25, "pinch": 0.4}, 1.3
 """Part of a bending joint's range at the pre-grasp, and its closing direction."""
+LARGEST_EFFORT_NM, LEAST_STATED = 20.0, 1e-4
+"""Torque of a joint above which a model states no real one, as URDFs of unknown servos do, and least of all values."""
 BENDS = 0.6
 """Least share of a joint's axis along the bending axis of the fingers."""
 TIP_WEIGHT, THUMB_TIP_WEIGHT = 4.0, 8.0
@@ -59,23 +68,34 @@ class PalmFrame:
     """(3, 3) rows: palm normal x, y, finger direction z."""
 
 
-def draft_hand(model: mujoco.MjModel, *, file: str, root: str = "", thumb: str = "", name: str = "") -> HandFile:
-    """Return the draft for a model.
+def draft_hand(
+    model: str, folder: Path, *, side: str = "", root: str = "", thumb: str = "", name: str = ""
+) -> HandFile:
+    """Return the draft of a hand.yaml in `folder`.
 
-    `file`: path of the model, as hand.yaml states it. `root`: body of the palm; empty = where most fingers branch off.
-    `thumb`: a body of the thumb; empty = by its name or shape. Raises ValueError where no palm or fingers are found.
+    `model`: as hand.yaml states it. `side`: right or left; empty = by the place of the thumb. `root`: body of the palm;
+    empty = where most fingers branch off. `thumb`: a body of the thumb; empty = by its name or shape. Raises ValueError
+    where no palm or fingers are found.
     """
-    return _Draft(model, root, thumb).hand_file(file, name)
+    file = model_path(model, folder)
+    owner = f"the hand '{file.stem}'"
+    root = find_palm(compiled(read_model(file, owner), file, file.stem), root)
+    spec = hand_model(file, root, {}, owner)
+    names = [joint.name for joint in spec.joints]
+    spec.modelname = file.stem
+    coupled = coupled_joints(spec, {}, names, file)
+    return _Draft(compiled(spec, file, file.stem), root, thumb, coupled).hand_file(model, side, name)
 
 
 class _Draft:
     """Parts of a hand, found in a model at the joint positions nearest to zero."""
 
-    def __init__(self, model: mujoco.MjModel, root: str, thumb: str) -> None:
-        self.model, self.data = model, mujoco.MjData(model)
+    def __init__(self, model: mujoco.MjModel, root: str, thumb: str, coupled: Mapping[str, Coupling]) -> None:
+        """`model`: with the palm as body PALM. `root`: its name in the file. `coupled`: joints without motors."""
+        self.model, self.data, self.root, self.coupled = model, mujoco.MjData(model), root, coupled
         self.lower, self.upper = _limits(model)
         self.sites = {model.site(i).name for i in range(model.nsite)}
-        self.palm = find_palm(model, root)
+        self.palm = model.body(PALM).id
         fingers = find_fingers(model, self.palm)
         self._place(np.clip(0.0, self.lower, self.upper))
         chosen = self._thumb(fingers, thumb)
@@ -154,7 +174,9 @@ class _Draft:
         joint = self.thumb.joints[-1]
         thumb_bend = _unit(self._towards_limit(joint) * self._velocity(self.thumb, joint))
         thumb_along = _unit(self._tip(self.thumb) - self._base(self.thumb))
-        return bool(thumb_bend @ bend < -0.5 and thumb_along @ along > 0.8)
+        apart = self._base(self.thumb) - np.mean([self._base(finger) for finger in self.others], axis=0)
+        faces = apart @ bend > abs(apart @ along)  # the thumb stands where the fingers bend to
+        return bool(faces and thumb_bend @ bend < -0.5 and thumb_along @ along > 0.8)
 
     def _towards_limit(self, joint: int) -> float:
         """Return the sign of the farther limit: joints bend further than they stretch."""
@@ -180,31 +202,47 @@ class _Draft:
         along_y = float(self._axis(joint) @ self.frame.axes[1])  # a turn about y leads from the fingers to the normal
         return float(np.sign(along_y)) if abs(along_y) > BENDS else 0.0
 
-    def hand_file(self, file: str, name: str) -> HandFile:
+    def hand_file(self, model: str, side: str, name: str) -> HandFile:
         """Return the content of hand.yaml."""
-        contacts = {self.model.body(self.palm).name: 0.0}
-        keypoints = {
-            self._new_site("wrist"): KeypointRow(weight=0.0, body=self.model.body(self.palm).name, pos=(0.0, 0.0, 0.0))
-        }
+        contacts = {self.root: 0.0}
+        keypoints = {self._new_site("wrist"): KeypointRow(weight=0.0, body=self.root, pos=(0.0, 0.0, 0.0))}
         for finger in (*self.others, self.thumb):
             contacts |= self._contacts(finger)
             keypoints |= self._keypoints(finger)
+        joints = {self.model.joint(joint).name: self._joint(finger, joint) for finger, joint in self._all_joints()}
         x, y, z = self.frame.axes
-        label = name or self.model.body(self.palm).name
         return HandFile(
-            name=label,
-            side="right" if (self._base(self.thumb) - self.frame.pos) @ y >= 0 else "left",
-            xml=file,
-            root=self.model.body(self.palm).name,
-            source=f"drafted from {file}",
+            name=name or Path(model.partition(":")[2] or model).stem,
+            side=side or ("right" if (self._base(self.thumb) - self.frame.pos) @ y >= 0 else "left"),
+            model=model,
+            root=self.root,
+            source=f"drafted from {model}",
             palm=PalmRows(pos_b=_vector(self.frame.pos), normal_b=_vector(x), finger_b=_vector(z)),
             actuation=ACTUATION,
-            joints={self.model.joint(joint).name: self._joint(finger, joint) for finger, joint in self._all_joints()},
+            joints=joints,
+            frozen=self._still(joints),
             keypoints=keypoints,
             contact_bodies=contacts,
             thumb_bodies=tuple(self._contacts(self.thumb)),
             grasp=GraspRows(offset_y_m=0.0, offset_z_m=self._ahead(), gap_m=(0.04, 0.04), floor_m=self._reach()),
         )
+
+    def _still(self, joints: dict[str, JointRow]) -> dict[str, float]:
+        """Return the positions of joints beside the fingers' chains, which stay still.
+
+        Adds rows to `joints` for those that follow others or lead them.
+        """
+        still, leaders = {}, {coupling.follows for coupling in self.coupled.values()}
+        for joint in range(self.model.njnt):
+            name = self.model.joint(joint).name
+            if name in self.coupled:
+                joints.setdefault(name, JointRow())
+            elif name not in joints:
+                low, high = float(self.lower[joint]), float(self.upper[joint])
+                still[name] = min(max(0.0, low), high)
+                if name in leaders:
+                    joints[name] = JointRow(range=(low, high), open=still.pop(name), closing=0.0)
+        return still
 
     def _all_joints(self) -> Iterator[tuple[Finger, int]]:
         for finger in (*self.others, self.thumb):
@@ -212,6 +250,8 @@ class _Draft:
 
     def _joint(self, finger: Finger, joint: int) -> JointRow:
         """Return limits, grasp styles and what the model states about the servo of a joint."""
+        if self.model.joint(joint).name in self.coupled:
+            return JointRow()
         low, high = float(self.lower[joint]), float(self.upper[joint])
         sign = self.bending[joint]
         straight = min(max(0.0, low), high)
@@ -274,27 +314,24 @@ class _Draft:
         return round(float(np.clip(self._half_closed_tips()[:, 0].max() + 0.01, 0.02, 0.3)), 3)
 
 
-def find_palm(model: mujoco.MjModel, root: str) -> int:
-    """Return the body `root`; empty = the body from which most fingers branch off, the nearest to them."""
+def find_palm(model: mujoco.MjModel, root: str) -> str:
+    """Return the name of the palm: `root`; empty = the body from which most fingers branch off, the last of them."""
     if root:
-        found = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, root)
-        if found < 0:
-            known = [model.body(body).name for body in range(1, model.nbody)]
-            raise ValueError(f"root={root}: the model has no such body; it has {comma_separated(known)}")
-        return int(found)
+        demand_known([root], [model.body(body).name for body in range(model.nbody)], "root: body")
+        return root
     branches = [len(_moving_children(model, body)) for body in range(model.nbody)]
     found = max(range(model.nbody), key=lambda body: (branches[body], body))
     if branches[found] < 2:
         raise ValueError("no palm found: no body has two or more fingers; give it as root=BODY")
-    return found
+    return str(model.body(found).name)
 
 
 def find_fingers(model: mujoco.MjModel, palm: int) -> list[Finger]:
     """Return the fingers below the palm, each with its longest chain of joints."""
     fingers = [_finger(model, child) for child in _moving_children(model, palm)]
     if len(fingers) < 2:
-        name = model.body(palm).name
-        raise ValueError(f"body '{name}' carries {len(fingers)} fingers; expected at least two: give root=BODY")
+        found = f"body '{model.body(palm).name}' carries {counted(len(fingers), 'finger')}"
+        raise ValueError(f"{found}; expected at least two: give root=BODY")
     return fingers
 
 
@@ -364,7 +401,9 @@ def _servo(model: mujoco.MjModel, joint: int) -> dict[str, float]:
                 stated["kp"] = float(model.actuator_gainprm[actuator, 0])
                 stated["kd"] = float(-model.actuator_biasprm[actuator, 2])
     stated |= {"damping": float(model.dof_damping[dof].sum()), "armature": float(model.dof_armature[dof])}
-    return {key: round(value, 6) for key, value in stated.items() if value > 1e-6}
+    if stated.get("effort_limit", 0.0) > LARGEST_EFFORT_NM:
+        del stated["effort_limit"]
+    return {key: round(value, 6) for key, value in stated.items() if value > LEAST_STATED}
 
 
 def _unit(vector: Array) -> Array:

@@ -8,13 +8,14 @@ from typing import Any
 
 import yaml
 
-from dexgrasp.configs.loader import read_plain
-from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.sim.robots.hand_file import GraspRows, HandFile, with_weights
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.hand_file import GraspRows, HandFile, read_hand_file
 
 COMMENTS = {
-    "xml": "MJCF of the hand, relative to this file",
+    "model": "MJCF or URDF: a path relative to this file, or menagerie:NAME",
+    "frozen": "joints of the model that the hand does not have, with their positions",
+    "coupled": "joints that follow others, beside those that the model couples",
     "root": "body whose frame is the hand base frame",
     "palm": "palm frame in the hand base frame: +x normal_b, +z finger_b [m]",
     "actuation": "of every joint: N m, rad/s, N m/rad, N m s/rad, N m s/rad, kg m^2; a joint may override any of these",
@@ -42,21 +43,26 @@ def hand_yaml_text(hand: HandFile) -> str:
     return "\n".join(lines) + "\n"
 
 
-def with_styles(file: Path, styles: Mapping[str, GraspStyle], folder: Path) -> HandFile:
-    """Return the content of a hand.yaml with other grasp styles, for a hand.yaml in `folder`."""
-    hand = build(HandFile, with_weights(read_plain(file)), str(file))
+def with_styles(file: Path, hand: HandSpec, styles: Mapping[str, GraspStyle], folder: Path) -> HandFile:
+    """Return the content of a hand.yaml with other grasp styles, for a hand.yaml in `folder`.
+
+    `hand`: what the file describes.
+    """
+    stated = read_hand_file(file)
     power, pinch = styles["power"], styles["pinch"]
 
-    def pair(name: str, joint: int | None = None) -> tuple[float, float]:
-        low, high = (getattr(style, name) if joint is None else getattr(style, name)[joint] for style in (pinch, power))
+    def pair(name: str, index: int | None = None) -> tuple[float, float]:
+        high, low = (getattr(style, name) if index is None else getattr(style, name)[index] for style in (power, pinch))
         return (round(float(high), 4), round(float(low), 4))
 
-    joints = {
-        name: replace(row, open=pair("open_pose", i), closing=pair("closing", i))
-        for i, (name, row) in enumerate(hand.joints.items())
-    }
+    joints = dict(stated.joints)
+    for motor, name in enumerate(hand.motors.names):
+        joint = hand.joint_names.index(name)
+        joints[name] = replace(joints[name], open=pair("open_pose", joint), closing=pair("closing", motor))
     grasp = GraspRows(**{item.name: pair(item.name) for item in fields(GraspRows)})
-    return replace(hand, xml=os.path.relpath(file.parent / hand.xml, folder), joints=joints, grasp=grasp)
+    path = file.parent / stated.model
+    model = os.path.relpath(path, folder) if path.is_file() else stated.model
+    return replace(stated, model=model, joints=joints, grasp=grasp)
 
 
 def _plain(value: Any) -> Any:

@@ -31,9 +31,9 @@ def opposed_styles(hand: HandSpec, seed: int = 0) -> dict[str, GraspStyle]:
 
 def _opposed(probe: HandProbe, name: str, random: np.random.Generator) -> GraspStyle:
     hand, style = probe.hand, getattr(probe.hand, name)
-    thumb = np.flatnonzero(probe.thumb_joints)
-    low, high = hand.joint_lower[thumb], hand.joint_upper[thumb]
-    opened = np.tile(style.open_pose.numpy(), (TRIES, 1))
+    thumb, motors = probe.thumb_motors, hand.motors
+    low, high = hand.motor_lower[thumb], hand.motor_upper[thumb]
+    opened = np.tile(motors.positions(style.open_pose.numpy()), (TRIES, 1))
     opened[:, thumb] = random.uniform(low, high, (TRIES, len(thumb)))
     closing = np.tile(style.closing.numpy(), (TRIES, 1))
     closing[:, thumb] = CLOSING_RAD * random.uniform(-1, 1, (TRIES, len(thumb))).clip(-1, 1)
@@ -42,24 +42,24 @@ def _opposed(probe: HandProbe, name: str, random: np.random.Generator) -> GraspS
     order = np.argsort(cost)[:CHECKED]
     depth = []
     for i in order:
-        probe.pose(opened[i])
+        probe.pose(motors.joint_positions(opened[i]))
         depth.append(probe.deepest_contact()[0])
     best = order[np.argmin(cost[order] + 10.0 * np.maximum(np.array(depth) - SELF_CONTACT_M["odd"], 0.0))]
-    probe.pose(opened[best])
+    probe.pose(motors.joint_positions(opened[best]))
     reach = max(float(probe.in_palm(tips)[:, 0].max()) for tips in (probe.tips, probe.thumb_tips))
     return replace(
         style,
-        open_pose=torch.from_numpy(opened[best]),
+        open_pose=torch.from_numpy(motors.joint_positions(opened[best])),
         closing=torch.from_numpy(closing[best]),
         floor_m=torch.tensor(max(reach - BELOW_TABLE_M["odd"] / 2, 0.01), dtype=torch.float64),
     )
 
 
 def _cost(probe: HandProbe, name: str, opened: Array, closing: Array) -> Array:
-    """Return the cost (try,) of open poses and closing directions (try, joint) [m]."""
+    """Return the cost (try,) of open poses and closing directions (try, motor) [m]."""
     hand = probe.hand
     share = np.linspace(0.0, 1.0, STEPS)[:, None, None]
-    path = np.clip(opened + share * closing, hand.joint_lower, hand.joint_upper)
+    path = hand.motors.joint_positions(np.clip(opened + share * closing, hand.motor_lower, hand.motor_upper))
     tips = _tips(probe, torch.from_numpy(path), list(probe.tips.values())).numpy()
     thumb = _tips(probe, torch.from_numpy(path), list(probe.thumb_tips.values())).numpy()
     gap = np.linalg.norm(tips - thumb, axis=-1)  # (step, try, finger)

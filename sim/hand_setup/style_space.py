@@ -1,6 +1,6 @@
 """Represent grasp styles as vectors for a search: a vector changes a given style, zero leaves it."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 import mujoco
 import numpy as np
@@ -20,33 +20,29 @@ LENGTH_STEP_M = {"offset_y_m": 0.01, "offset_z_m": 0.01, "gap_m": 0.008, "floor_
 
 @dataclass(frozen=True)
 class StyleSpace:
-    """Vectors that change a grasp style: closing and open pose of joint groups, then the lengths.
+    """Vectors that change a grasp style: closing and open pose of groups of motors, then the lengths.
 
-    Joints at one place of different fingers form a group, as fingers are alike; each joint of the thumb is its own.
+    Motors at one place of different fingers form a group, as fingers are alike; each motor of the thumb is its own.
     """
 
     base: GraspStyle
     """Style of the zero vector."""
-    lower: NDArray[np.float64]
-    """(joint,) least open pose [rad]."""
-    upper: NDArray[np.float64]
-    """(joint,) largest open pose [rad]."""
+    hand: HandSpec
     closing_groups: tuple[tuple[int, ...], ...]
-    """Joints that close."""
+    """Motors that close."""
     open_groups: tuple[tuple[int, ...], ...]
-    """Joints whose open pose is searched: those that close, and all of the thumb."""
+    """Motors whose open pose is searched: those that close, and all of the thumb."""
 
     @classmethod
     def of(cls, hand: HandSpec, base: GraspStyle) -> "StyleSpace":
         """Return the space around a style of a hand."""
-        groups, thumb = joint_groups(hand)
+        groups, thumb = motor_groups(hand)
         closes = base.closing.numpy() != 0
-        closing = [tuple(joint for joint in group if closes[joint]) for group in groups]
+        closing = [tuple(motor for motor in group if closes[motor]) for group in groups]
         opened = [group if set(group) <= thumb else part for group, part in zip(groups, closing, strict=True)]
         return cls(
             base=base,
-            lower=hand.joint_lower,
-            upper=hand.joint_upper,
+            hand=hand,
             closing_groups=tuple(filter(None, closing)),
             open_groups=tuple(filter(None, opened)),
         )
@@ -59,7 +55,8 @@ class StyleSpace:
     def style(self, vector: NDArray[np.float64]) -> GraspStyle:
         """Return the style of a vector (size,)."""
         factors, shifts, lengths = np.split(vector, np.cumsum([len(self.closing_groups), len(self.open_groups)]))
-        closing, pose = self.base.closing.numpy().copy(), self.base.open_pose.numpy().copy()
+        motors, hand = self.hand.motors, self.hand
+        closing, pose = self.base.closing.numpy().copy(), motors.positions(self.base.open_pose.numpy()).copy()
         direction = np.where(closing < 0, -1.0, 1.0)
         for group, factor in zip(self.closing_groups, factors, strict=True):
             closing[list(group)] *= np.exp(CLOSING_STEP * factor)
@@ -72,44 +69,35 @@ class StyleSpace:
         return replace(
             self.base,
             closing=torch.from_numpy(closing.clip(-20.0, 20.0)),
-            open_pose=torch.from_numpy(pose.clip(self.lower, self.upper)),
+            open_pose=torch.from_numpy(motors.joint_positions(pose.clip(hand.motor_lower, hand.motor_upper))),
             **changed,
         )
 
 
-def joint_groups(hand: HandSpec) -> tuple[list[tuple[int, ...]], set[int]]:
-    """Return the groups of joints, and the joints of the thumb.
+def motor_groups(hand: HandSpec) -> tuple[list[tuple[int, ...]], set[int]]:
+    """Return the groups of motors, and the motors of the thumb.
 
-    A group: joints of fingers with equally many joints between them and the palm; or one joint of the thumb.
+    A group: motors of fingers with equally many motors between them and the palm; or one motor of the thumb.
     """
     model = hand.to_mjspec().compile()
-    joint_of_body = {int(model.joint(name).bodyid[0]): i for i, name in enumerate(hand.joint_names)}
-    chains = [_chain(model, int(model.joint(name).bodyid[0]), joint_of_body) for name in hand.joint_names]
-    thumb_roots = {_root_joint(model, model.body(body).id, joint_of_body) for body in hand.thumb_bodies}
-    thumb = {joint for joint, chain in enumerate(chains) if chain[0] in thumb_roots}
+    motor_of_body = {int(model.joint(name).bodyid[0]): i for i, name in enumerate(hand.motors.names)}
+    chains = [_chain(model, body, motor_of_body) for body in motor_of_body]
+    thumb_roots = {
+        chain[0] for body in hand.thumb_bodies if (chain := _chain(model, model.body(body).id, motor_of_body))
+    }
+    thumb = {motor for motor, chain in enumerate(chains) if chain[0] in thumb_roots}
     by_depth: dict[int, list[int]] = {}
-    for joint, chain in enumerate(chains):
-        if joint not in thumb:
-            by_depth.setdefault(len(chain), []).append(joint)
-    return [*(tuple(group) for group in by_depth.values()), *((joint,) for joint in sorted(thumb))], thumb
+    for motor, chain in enumerate(chains):
+        if motor not in thumb:
+            by_depth.setdefault(len(chain), []).append(motor)
+    return [*(tuple(group) for group in by_depth.values()), *((motor,) for motor in sorted(thumb))], thumb
 
 
-def _chain(model: mujoco.MjModel, body: int, joint_of_body: dict[int, int]) -> list[int]:
-    """Return the joints from the palm to a body, its own last."""
+def _chain(model: mujoco.MjModel, body: int, motor_of_body: dict[int, int]) -> list[int]:
+    """Return the motors from the palm to a body, its own last."""
     chain: list[int] = []
     while body > 0:
-        if body in joint_of_body:
-            chain.append(joint_of_body[body])
+        if body in motor_of_body:
+            chain.append(motor_of_body[body])
         body = int(model.body_parentid[body])
     return chain[::-1]
-
-
-def _root_joint(model: mujoco.MjModel, body: int, joint_of_body: dict[int, int]) -> int:
-    """Return the joint of a finger that is nearest the palm, by a body of the finger; -1 for the palm."""
-    chain = _chain(model, body, joint_of_body)
-    return chain[0] if chain else -1
-
-
-def style_lengths(style: GraspStyle) -> dict[str, float]:
-    """Return the lengths of a style by name [m]."""
-    return {item.name: float(getattr(style, item.name)) for item in fields(style) if item.name in LENGTH_STEP_M}

@@ -14,13 +14,11 @@ import mujoco
 import numpy as np
 import torch
 
-from dexgrasp.configs.loader import read_plain
-from dexgrasp.configs.schema import build
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.perception.kinematics import Kinematics
 from dexgrasp.perception.motors import Coupling, Motors
 from dexgrasp.sim.robots.coupling import add_equalities, check_ranges, coupled_joints
-from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, JointRow, current_keys, power_and_pinch, with_weights
+from dexgrasp.sim.robots.hand_file import SIDES, STYLES, HandFile, JointRow, power_and_pinch, read_hand_file
 from dexgrasp.sim.robots.hand_model import (
     MIRROR_POS,
     MIRROR_QUAT,
@@ -47,7 +45,7 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
 
     Raises ConfigError with the file, the key, and what is expected.
     """
-    hand = build(HandFile, with_weights(current_keys(read_plain(file), file)), str(file))
+    hand = read_hand_file(file)
     try:
         path = model_path(hand.model, file.parent)
     except (ValueError, FileNotFoundError) as error:
@@ -137,8 +135,6 @@ def _styles(hand: HandFile, motors: Motors) -> dict[str, GraspStyle]:
         name: GraspStyle(**style | {"open_pose": motors.joint_positions(style["open_pose"])})
         for name, style in styles.items()
     }
-
-
 
 
 @dataclass(frozen=True, eq=False)

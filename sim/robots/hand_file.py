@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import torch
 
-from dexgrasp.configs.schema import current_name
+from dexgrasp.configs.loader import read_plain
+from dexgrasp.configs.schema import build, current_name
 from dexgrasp.perception.motors import Coupling
 from dexgrasp.perception.transforms import quat_from_matrix
 from dexgrasp.utils.bounds import Bounds, bounded
@@ -203,6 +204,11 @@ class HandFile:
         for key, weights in (("keypoints", keypoints), ("contact_bodies", list(self.contact_bodies.values()))):
             if sum(weights) <= 0:
                 raise ValueError(f"{key}: weights must not be negative, nor all zero, got {weights}")
+
+
+def read_hand_file(file: Path) -> HandFile:
+    """Return the content of a hand.yaml. Raises ConfigError with the file, the key, and what is expected."""
+    return build(HandFile, with_weights(current_keys(read_plain(file), file)), str(file))
 
 
 def current_keys(tree: Mapping[str, Any], file: Path) -> dict[str, Any]:

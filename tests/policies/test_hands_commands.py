@@ -4,7 +4,6 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-import mujoco
 import numpy as np
 import pytest
 import torch
@@ -13,7 +12,6 @@ import yaml
 from dexgrasp import assets
 from dexgrasp.configs import load
 from dexgrasp.configs.loader import read_plain
-from dexgrasp.configs.schema import build
 from dexgrasp.policies.hands.commands import CheckHandCfg, NewHandCfg, check, new
 from dexgrasp.policies.hands.tuning import TuneHandCfg, tune
 from dexgrasp.sim.hand_setup.checks import HandProbe, check_hand
@@ -21,8 +19,10 @@ from dexgrasp.sim.hand_setup.draft import draft_hand
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
 from dexgrasp.sim.hand_setup.opposition import opposed_styles
 from dexgrasp.sim.hand_setup.style_space import StyleSpace
-from dexgrasp.sim.robots.hand import HandSpec, find_hand
-from dexgrasp.sim.robots.hand_file import STYLES, HandFile, with_weights
+from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.hand_file import STYLES, HandFile, read_hand_file
+from dexgrasp.sim.robots.model_sources import find_hand
+from tests.helpers import six_motor_hand
 
 THREE_FINGERS = Path(__file__).parents[2] / "examples/three_finger_hand"
 HANDS = {"allegro": assets.path("hands/allegro"), "leap": assets.path("hands/leap"), "three_finger": THREE_FINGERS}
@@ -30,12 +30,12 @@ HANDS = {"allegro": assets.path("hands/allegro"), "leap": assets.path("hands/lea
 
 def described(folder: Path) -> HandFile:
     """Return the content of a hand.yaml."""
-    return build(HandFile, with_weights(read_plain(folder / "hand.yaml")), str(folder))
+    return read_hand_file(folder / "hand.yaml")
 
 
 def edited(tmp_path: Path, folder: Path, **changes: object) -> Path:
     """Write a hand.yaml with other values; return its path."""
-    content = read_plain(folder / "hand.yaml") | {"xml": str(folder / "hand.xml")} | changes
+    content = read_plain(folder / "hand.yaml") | {"model": str(folder / "hand.xml")} | changes
     file = tmp_path / "hand.yaml"
     file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return file
@@ -49,7 +49,7 @@ def levels(file: Path) -> dict[str, str]:
 def test_draft_finds_palm_frame_thumb_and_bending_of_described_hands(name: str) -> None:
     folder = HANDS[name]
     stated = described(folder)
-    draft = draft_hand(mujoco.MjModel.from_xml_path(str(folder / "hand.xml")), file="hand.xml")
+    draft = draft_hand("hand.xml", folder)
     for key in ("normal_b", "finger_b"):
         found, expected = (np.array(getattr(hand.palm, key)) for hand in (draft, stated))
         assert found @ expected / np.linalg.norm(expected) > np.cos(np.deg2rad(2.0))
@@ -66,9 +66,11 @@ def test_draft_finds_palm_frame_thumb_and_bending_of_described_hands(name: str) 
         assert np.sign(draft.joints[joint].closing) == expected, joint
 
 
-def test_draft_finds_the_side_of_a_mirrored_hand() -> None:
+def test_draft_finds_the_side_of_a_mirrored_hand(tmp_path: Path) -> None:
     spec = HandSpec.load("allegro", side="left").to_mjspec()
-    draft = draft_hand(spec.compile(), file="left.xml")
+    spec.compile()
+    (tmp_path / "left.xml").write_text(spec.to_xml(), encoding="utf-8")
+    draft = draft_hand("left.xml", tmp_path)
     assert draft.side == "left"
     assert draft.palm.normal_b == (1.0, 0.0, 0.0)
 
@@ -85,19 +87,24 @@ TWO_CHAINS = """
 """
 
 
+SECOND = '<body name="b"><joint name="jb" axis="0 1 0"/><geom size="0.01"/></body>'
+
+
 @pytest.mark.parametrize(
     ("second", "options", "message"),
     [
         ("", {}, "no palm found"),
-        ("", {"root": "base"}, "carries 1 fingers"),
-        ('<body name="b"><joint axis="0 1 0"/><geom size="0.01"/></body>', {"root": "hand"}, "no such body"),
-        ('<body name="b"><joint axis="0 1 0"/><geom size="0.01"/></body>', {"thumb": "base"}, "no body of a finger"),
+        ("", {"root": "base"}, "carries 1 finger"),
+        (SECOND, {"root": "hand"}, "root: body 'hand' is unknown"),
+        (SECOND, {"thumb": "base"}, "no body of a finger"),
     ],
 )
-def test_draft_refuses_models_without_palm_or_fingers(second: str, options: dict[str, str], message: str) -> None:
-    model = mujoco.MjModel.from_xml_string(TWO_CHAINS.format(second=second))
+def test_draft_refuses_models_without_palm_or_fingers(
+    second: str, options: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "hand.xml").write_text(TWO_CHAINS.format(second=second), encoding="utf-8")
     with pytest.raises(ValueError, match=message):
-        draft_hand(model, file="hand.xml", **options)
+        draft_hand("hand.xml", tmp_path, **options)
 
 
 @pytest.mark.parametrize("name", HANDS)
@@ -105,13 +112,13 @@ def test_text_of_a_hand_is_read_back_unchanged(name: str, tmp_path: Path) -> Non
     stated = described(HANDS[name])
     file = tmp_path / "hand.yaml"
     file.write_text(hand_yaml_text(stated), encoding="utf-8")
-    assert build(HandFile, with_weights(read_plain(file)), str(file)) == stated
+    assert read_hand_file(file) == stated
 
 
 def test_styles_are_written_as_pairs_and_read_back(tmp_path: Path) -> None:
     hand = HandSpec.load("allegro")
     styles = {name: replace(getattr(hand, name), gap_m=torch.tensor(0.0123)) for name in STYLES}
-    (tmp_path / "hand.yaml").write_text(hand_yaml_text(with_styles(find_hand("allegro"), styles, tmp_path)))
+    (tmp_path / "hand.yaml").write_text(hand_yaml_text(with_styles(find_hand("allegro"), hand, styles, tmp_path)))
     again = HandSpec.load(tmp_path)
     assert again.power.gap_m == again.pinch.gap_m == pytest.approx(0.0123)
     assert torch.equal(again.pinch.closing, hand.pinch.closing)
@@ -241,3 +248,29 @@ def test_check_ends_with_1_where_something_is_wrong(tmp_path: Path) -> None:
     wrong = edited(tmp_path, HANDS["allegro"], palm=palm)
     assert check(CheckHandCfg(hand=str(wrong), out=str(tmp_path / "wrong.png"))) == 1
     assert check(CheckHandCfg(hand="allegro", out=str(tmp_path / "right.png"))) == 0
+
+
+@pytest.mark.parametrize("way", ["mimic", "tendons"])
+def test_draft_of_a_coupled_hand_has_its_motors_and_opposes(way: str, tmp_path: Path) -> None:
+    described = HandSpec.load(six_motor_hand.write(tmp_path / "described", way))
+    new(NewHandCfg(model=str(described.xml_path), out=str(tmp_path / "drafted")))
+    drafted = HandSpec.load(tmp_path / "drafted")
+    assert drafted.motors.names == described.motors.names
+    assert drafted.motors.ratio == pytest.approx(described.motors.ratio)
+    assert (drafted.palm_quat_b @ described.palm_quat_b) ** 2 == pytest.approx(1.0, abs=1e-3)
+    fingers = [not name.startswith("thumb") for name in drafted.motors.names]
+    assert (drafted.power.closing.numpy()[fingers] > 0).all()
+    assert {found.level for found in check_hand(drafted)} <= {"ok", "odd"}
+
+
+def test_tip_force_of_a_coupled_finger_counts_the_joints_that_follow(tmp_path: Path) -> None:
+    """The motor of a finger turns link 1 of 45 mm by 1 and link 2 of 34 mm by 1 + 1.1 times its angle."""
+    hand = HandSpec.load(six_motor_hand.write(tmp_path))
+    probe = HandProbe(hand)
+    bent = hand.motors.joint_positions(np.array([0.5, 0.5, 0.5, 0.5, 0.5, 0.3]))
+    probe.pose(bent)
+    first, second = 0.5, 0.5 + 1.1 * 0.5 - 0.04
+    along = np.array([[np.sin(first), np.cos(first)], [np.sin(second), np.cos(second)]])
+    motion = 0.045 * along[0] + 0.034 * 2.1 * along[1]
+    lever = probe.levers("index_tip")[hand.motors.names.index("index_1")]
+    assert lever == pytest.approx(np.linalg.norm(motion), abs=1e-6)
