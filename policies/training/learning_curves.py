@@ -24,6 +24,8 @@ PANELS = {
     "imitation": ("train/imitation", "train/reconstruction", "train/rho"),
 }
 """Columns of progress.csv by panel; columns that a run lacks are left out."""
+RATES = ("success rate", "level of the curriculum (0..1)")
+"""Panels whose values lie between 0 and 1."""
 LABELS = {
     "rollout/success": "training",
     "validation/success": "validation",
@@ -100,6 +102,8 @@ def draw_curves(progress: Path, picture: Path) -> None:
         axis.set(title=title, xlabel="million control steps")
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.grid(alpha=0.3)
+        if title in RATES:
+            axis.set_ylim(-0.02, 1.02)
         if names:
             axis.legend(fontsize=8)
     figure.tight_layout()

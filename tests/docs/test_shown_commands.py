@@ -73,6 +73,7 @@ SHIPPED = {
     "runs/allegro/refinement/last.zip": "allegro/student",
     "runs/leap/refinement/last.zip": "leap/student",
     "runs/bundle": "assets/policies/allegro/student/bundle",
+    "runs/hand_tuned": "runs/hand",
     "runs/a": "allegro/student",
     "runs/b": "allegro/student",
     "runs/allegro/bundle": "assets/policies/allegro/student/bundle",
@@ -280,6 +281,9 @@ SMALL = {
     | {"validation_objects": "generated:2:validation", "validation_interval": 1},
     "export": {"physics": "turbo"},
     "viewer": {"frames": 1, "port": 0},
+    "hands show": {"frames": 1, "port": 0},
+    "hands tune": {"generations": 1, "population": 4, "trials": 2, "validation_trials": 2}
+    | {"objects": "generated:4", "validation_objects": "generated:2:validation"},
     "objects generate": {"n": 36},
     "randomization show": {"n": 50},
     "bench engine": {"num_envs": 2, "threads": 1, "repeats": 1, "presets": "turbo"},
@@ -337,6 +341,7 @@ def workplace(tmp_path_factory, household):
         (folder / "runs/allegro").mkdir()
         (folder / "runs/allegro/bundle").symlink_to(folder / "runs/bundle")
         (folder / "runs/allegro/refinement").symlink_to(folder / "runs/student")
+        assert main.main(["hands", "new", "examples/three_finger_hand/hand.xml", "out=runs/hand"]) == 0
         own_hand = ["hand=examples/three_finger_hand", "recipe=teacher", "out=runs/my_hand/teacher"]
         assert main.main([*train, *own_hand]) == 0
     return folder
