@@ -43,7 +43,7 @@ SWAPPED = {place: f"those of {board}: set mounted={place}" for place, board in B
 
 
 def _inverted(T: Array) -> Array:
-    return np.linalg.inv(T)
+    return np.linalg.inv(T).astype(np.float64)
 
 
 def _reordered(T: Array) -> Array:

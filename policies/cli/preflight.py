@@ -47,6 +47,8 @@ def check(cfg: Any, *, out_is_file: bool) -> None:
     _check_out(cfg, out_is_file)
     _check_memory(cfg)
     check_names(cfg)
+    if check_inputs := INPUTS.get(type(cfg).__name__):
+        check_inputs(cfg)
 
 
 def check_policy_options(cfg: Any, given: Collection[str]) -> None:
@@ -171,7 +173,7 @@ def _free_bytes() -> int:
 
 
 def check_names(cfg: Any) -> None:
-    """Raise an error with the known names where a hand, library, policy or input does not exist."""
+    """Raise an error with the known names where a hand, library or policy does not exist."""
     kind = type(cfg).__name__
     if hasattr(cfg, "hand") and kind != "ReplayCfg":  # its hand is a ROS driver
         find_hand(cfg.hand)
@@ -187,12 +189,8 @@ def check_names(cfg: Any) -> None:
         for key in LIBRARY_KEYS:
             if isinstance(name := getattr(cfg, key, None), str):
                 check_spec(name, key)
-    if kind in INPUTS:
-        INPUTS[kind](cfg)
-    elif hasattr(cfg, "task"):
-        for key in ("policy", "a", "b"):
-            if (name := getattr(cfg, key, None)) is not None:
-                check_policy(name, key)
+    if kind == "EvaluateCfg":
+        check_policy(cfg.policy)
 
 
 def _check_training(cfg: Any) -> None:

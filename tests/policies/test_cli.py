@@ -48,7 +48,9 @@ def walking(monkeypatch, tmp_path):
     command = CliCommand("walk", "Walk.", f"{__name__}:WalkCfg", f"{__name__}:walk", ("place",))
     monkeypatch.setattr(cli, "COMMANDS", (command,))
     load = configs.load
-    monkeypatch.setattr(configs, "load", lambda schema, name, words: load(schema, name, words, root=tmp_path))
+    monkeypatch.setattr(
+        configs, "load", lambda schema, name, words, **kw: load(schema, name, words, root=tmp_path, **kw)
+    )
     monkeypatch.delenv("DEXGRASP_DEBUG", raising=False)
 
 
@@ -134,11 +136,11 @@ def test_a_plugin_is_imported_before_the_configuration_is_built(monkeypatch, tmp
     monkeypatch.chdir(tmp_path)
     (tmp_path / "plugin_by_name.py").write_text("print('name')\n")
     (tmp_path / "plugin_by_file.py").write_text("print('file')\n")
-    assert main(["evaluate", f"plugins=plugin_by_name,{tmp_path}/plugin_by_file.py", "trials=0"]) == 2
+    assert main(["evaluate", f"plugins=plugin_by_name,{tmp_path}/plugin_by_file.py", "task.class_name=Foo"]) == 2
     out, err = capsys.readouterr()
     assert out == "name\nfile\n"
-    assert "'trials' must lie in 1..10000000, got 0" in err
-    assert main(["evaluate", "plugins=[plugin_by_name]", "trials=0"]) == 2
+    assert "task 'Foo' is not registered" in err
+    assert main(["evaluate", "plugins=[plugin_by_name]", "task.class_name=Foo"]) == 2
     assert capsys.readouterr().out == ""  # it is imported once
 
 

@@ -210,7 +210,7 @@ def test_a_bundle_without_a_file_names_it_and_says_how_to_make_one(tmp_path, nam
 def test_intrinsics_of_camera_json_are_checked_with_file_and_key(tmp_path):
     path = tmp_path / "camera.json"
     for change, reason in (
-        ({"fx": "600"}, "fx must be a number, got the text '600': write it without quotes"),
+        ({"fx": "600"}, "fx must be a number (finite), got the text '600': write it without quotes"),
         ({"fx": 1e-300}, "fx is 1e-300 px, expected 55.4256 to 27712.8 px"),  # sqrt(640 * 480) = 554.256
         ({"fy": 1200.1}, "fx is 600 px and fy 1200.1 px"),
         ({"cx": 640.0}, "cx is 640 px, outside the image of 640x480"),
