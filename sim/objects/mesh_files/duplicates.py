@@ -106,11 +106,12 @@ def compare_surfaces(a: Path, b: Path, variants: bool, ratio: float = 1.0) -> Li
         apart = np.abs(_measures(first) / _measures(second) - 1).max()
     if not apart <= SAME_MEASURES:
         return "different"
-    for mirror, found in ((np.eye(3), "same"), (np.diag([-1.0, 1.0, 1.0]), "different")):
+    for side in (1.0, -1.0):
+        mirror = np.diag([side, 1.0, 1.0])
         other = second @ mirror
         turns = [*_axis_turns(axes_a, mirror @ axes_b), *_corner_turns(first, other, limit * longest)]
         if any(_within(first, other @ turn.T, limit * longest, quantile) for turn in turns):
-            return found
+            return "same" if side > 0 else "different"
     return "alike" if apart <= DOUBTFUL_MEASURES else "different"
 
 
