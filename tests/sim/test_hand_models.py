@@ -17,7 +17,7 @@ from dexgrasp.sim.robots.capsules import hand_shape
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_model import PALM, centre_on_joints, hand_model, mirror
 from dexgrasp.sim.robots.model_files import hand_files
-from dexgrasp.sim.scene import HAND_FRICTION, OBJECT, TABLE, PhysicsCfg, build_model
+from dexgrasp.sim.scene import HAND_FRICTION, OBJECT, TABLE, ModelPool, PhysicsCfg, build_model, model_bytes
 from tests.helpers.forearm_hand import HAND, UNCOUPLED, XML, write_hand
 
 MIRROR = np.array([1.0, -1.0, 1.0])
@@ -209,6 +209,25 @@ def test_with_thumb_contacts_alone_everything_on_the_thumb_counts_as_thumb(tmp_p
             solid = all(model.geom_conaffinity[k] | model.geom_contype[k] for k in (i, j))
             sides = [model.geom_bodyid[k] in thumb for k in (i, j)]
             assert bool(both) == (solid and sides[0] != sides[1])
+
+
+def test_visual_geoms_are_left_out_of_large_libraries_and_change_no_physics(tmp_path, household, balanced):
+    hand = HandSpec.load(write_hand(tmp_path))
+    name = household.names[0]
+    full = ModelPool(hand, household, balanced)[name]
+    budget = model_bytes(full) * len(household) - 1
+    small = ModelPool(hand, household, balanced, budget_bytes=budget)[name]
+    seen = ModelPool(hand, household, balanced, budget_bytes=budget, rendered=True)[name]
+    assert full.ngeom == seen.ngeom == small.ngeom + 5 and model_bytes(small) < model_bytes(full)
+    seen_geoms = (small.geom_rgba[:, 3] > 0).sum()
+    assert seen_geoms == 6 + 1 + len(household[name].pieces)  # colliders of the hand, the table
+    states = []
+    for model in (full, small):
+        data = mujoco.MjData(model)
+        data.ctrl[-4:] = 0.4
+        mujoco.mj_step(model, data, 200)
+        states.append(np.concatenate([data.qpos, data.qvel]))
+    np.testing.assert_array_equal(*states)
 
 
 # --- joint order
