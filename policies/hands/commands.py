@@ -65,7 +65,7 @@ DRAFT = FolderKind("folder for a new hand", lambda _: False)
 
 def new(cfg: NewHandCfg) -> None:
     """Write hand.yaml and hand.png, print the findings and the next commands."""
-    side = "" if cfg.side == "auto" else cfg.side
+    side = None if cfg.side == "auto" else cfg.side
     with claimed_folder(cfg.out, DRAFT) as out:
         with tempfile.TemporaryDirectory(dir=out, prefix=PARTIAL) as folder:  # HandSpec reads files
             first = Path(folder) / "hand.yaml"

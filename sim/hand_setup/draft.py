@@ -8,6 +8,7 @@ improves the grasp styles.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import mujoco
 import numpy as np
@@ -30,6 +31,7 @@ from dexgrasp.sim.robots.model_sources import model_path
 from dexgrasp.utils.text import counted, demand_known
 
 Array = NDArray[np.float64]
+Side = Literal["right", "left"]
 
 ACTUATION = ActuationRows(effort_limit=1.0, speed_limit=6.0, kp=3.0, kd=0.1, damping=0.05, armature=0.002)
 """Servos of joints of which the model does not state them."""
@@ -69,11 +71,11 @@ class PalmFrame:
 
 
 def draft_hand(
-    model: str, folder: Path, *, side: str = "", root: str = "", thumb: str = "", name: str = ""
+    model: str, folder: Path, *, side: Side | None = None, root: str = "", thumb: str = "", name: str = ""
 ) -> HandFile:
     """Return the draft of a hand.yaml in `folder`.
 
-    `model`: as hand.yaml states it. `side`: right or left; empty = by the place of the thumb. `root`: body of the palm;
+    `model`: as hand.yaml states it. `side`: None = by the place of the thumb. `root`: body of the palm;
     empty = where most fingers branch off. `thumb`: a body of the thumb; empty = by its name or shape. Raises ValueError
     where no palm or fingers are found.
     """
@@ -202,7 +204,7 @@ class _Draft:
         along_y = float(self._axis(joint) @ self.frame.axes[1])  # a turn about y leads from the fingers to the normal
         return float(np.sign(along_y)) if abs(along_y) > BENDS else 0.0
 
-    def hand_file(self, model: str, side: str, name: str) -> HandFile:
+    def hand_file(self, model: str, side: Side | None, name: str) -> HandFile:
         """Return the content of hand.yaml."""
         contacts = {self.root: 0.0}
         keypoints = {self._new_site("wrist"): KeypointRow(weight=0.0, body=self.root, pos=(0.0, 0.0, 0.0))}

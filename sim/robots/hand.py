@@ -125,8 +125,8 @@ def _styles(hand: HandFile, motors: Motors) -> dict[str, GraspStyle]:
     """Return the two grasp styles."""
     driven = [hand.joints[name] for name in motors.names]
     columns: dict[str, Any] = {
-        "open_pose": [power_and_pinch(joint.open) for joint in driven],
-        "closing": [power_and_pinch(joint.closing) for joint in driven],
+        "open_pose": [power_and_pinch(joint.open) for joint in driven if joint.open is not None],
+        "closing": [power_and_pinch(joint.closing) for joint in driven if joint.closing is not None],
     }
     columns |= {item.name: power_and_pinch(getattr(hand.grasp, item.name)) for item in fields(hand.grasp)}
     tables = {key: torch.tensor(value, dtype=torch.float64) for key, value in columns.items()}

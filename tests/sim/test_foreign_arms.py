@@ -11,9 +11,9 @@ import torch
 from dexgrasp import assets
 from dexgrasp.perception.transforms import quat_conjugate, quat_multiply, rotvec_from_quat
 from dexgrasp.policies.cli.main import main
-from dexgrasp.sim.robots import arm_values
 from dexgrasp.sim.robots.arm import CLEARANCE_M, ArmIK, ArmSpec
-from dexgrasp.sim.robots.arm_model import read_arm_model
+from dexgrasp.sim.robots.arms import arm_values
+from dexgrasp.sim.robots.arms.arm_model import read_arm_model
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.mount import attach
 from dexgrasp.sim.task.actions import WristCfg, wrist_on
