@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from dexgrasp import assets
-from dexgrasp.policies.cli import main
+from dexgrasp.policies.cli import main, preflight
 from dexgrasp.policies.cli.commands import COMMANDS
 from dexgrasp.policies.cli.option_docs import keys
 from tests.helpers.shown_commands import ROOT, commands, included_files, python_blocks
@@ -73,7 +73,9 @@ SHIPPED = {
     "runs/allegro/refinement/last.zip": "allegro/student",
     "runs/leap/refinement/last.zip": "leap/student",
     "runs/bundle": "assets/policies/allegro/student/bundle",
-    "runs/hand_tuned": "runs/hand",
+    "path/to/arm.xml": "assets/arms/ur5e/arm.xml",
+    "runs/hand": "examples/three_finger_hand",
+    "runs/hand_tuned": "examples/three_finger_hand",
     "runs/a": "allegro/student",
     "runs/b": "allegro/student",
     "runs/allegro/bundle": "assets/policies/allegro/student/bundle",
@@ -125,6 +127,7 @@ def parse(words, monkeypatch, capsys):
     monkeypatch.setattr(
         main, "COMMANDS", tuple(replace(command, function=f"{__name__}:remember") for command in COMMANDS)
     )
+    monkeypatch.setattr(preflight, "INPUTS", {})  # the files of shown commands do not exist here
     monkeypatch.setitem(sys.modules, __name__, sys.modules[__name__])
     loaded.clear()
     status = main.main(replaced(words, SHIPPED))
@@ -196,7 +199,7 @@ def check_ros2(words, *_):
         given = dict(word.split(":=") for word in words[4:] if word != "--show-args")
         defaults = {argument.name: argument.default for argument in launch_arguments.ARGUMENTS}
         assert not set(given) - set(defaults)
-        assert launch_arguments.nodes(defaults | given)
+        assert launch_arguments.nodes(defaults | {key: SHIPPED.get(value, value) for key, value in given.items()})
     elif words[1] == "run":
         module, name = node_schemas()[words[3]].split(":")
         schema = getattr(importlib.import_module(module), name)
@@ -304,6 +307,7 @@ LOCAL = {
     "generated:20000:test": "generated:2:test",
     "generated:216:test": "generated:2:test",
     "generated:216:validation": "generated:2:validation",
+    "runs/hand_tuned": "runs/hand",
     "runs/a": "allegro/student",
     "runs/b": "runs/student",
 }
