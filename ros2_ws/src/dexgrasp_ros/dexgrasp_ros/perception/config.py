@@ -10,7 +10,7 @@ import torch
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_matrix
 from dexgrasp.perception.cameras.realsense import RealSenseCfg
 from dexgrasp.perception.grasp_planning.planner import Reachable
-from dexgrasp.perception.robot_mask import FILE, ArmBody, HandBody, arm_body_of, read_hand_body
+from dexgrasp.perception.robot_mask import FILE, ArmBody, HandBody, arm_body_of, read_arm_body, read_hand_body
 from dexgrasp.perception.segmentation.pipeline import SegmentationCfg
 from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.policies.deploy.contract import Contract, HandContract
