@@ -58,6 +58,8 @@ SEARCH_TOLERANCE = (3e-3, np.deg2rad(1.0))  # m, rad; of ends from which the way
 
 REACH_TOLERANCE = (1e-3, np.deg2rad(0.5))  # m, rad
 
+HIGHEST_M = 10.0  # of an arm without links that could meet the table
+
 CLEARANCE_M = 0.01  # of the capsules around the links from the table
 
 
@@ -297,11 +299,9 @@ def _placed(arm: ArmSpec, place: PlaceRow | None) -> ArmSpec:
     for share in arm_values.DISTANCES:
         moved = replace(arm, base_pos_w=np.array([-round(share * reach_m, 3), 0.0, 0.0]))
         ik = ArmIK(moved, hand)
-        ends, good = ik.search(*poses, PLACE_STARTS)
+        ends, good, merit = ik.search(*poses, PLACE_STARTS)
         reached = good.view(-1, PLACE_STARTS).any(dim=1).sum()
-        merit = int(reached), float(ends.dexterity[good].sum())
-        merit = int(reached), float((ik.room(ends.q) * ends.dexterity)[good].sum())
-        best, arm = max((best, arm), (merit, moved), key=lambda item: item[0])
+        best, arm = max((best, arm), ((int(reached), float(merit[good].sum())), moved), key=lambda item: item[0])
     model, data = arm.compiled, mujoco.MjData(arm.compiled)
     mujoco.mj_kinematics(model, data)
     first = model.joint(arm.joint_names[0]).id
@@ -317,7 +317,7 @@ def _home(arm: ArmSpec, hand: _Carried) -> np.ndarray | None:
     """Return joint positions (joint,) [rad] with the palm over the middle of the workspace, facing down.
 
     Of the positions found from drawn starts, with the fingers away from the base or up to a quarter turn from there,
-    the one farthest from joint limits and singular positions; with fewer than 6 joints, the one whose palm faces down
+    the one of most merit, see `ArmIK.search`; with fewer than 6 joints, the one whose palm faces down
     best. None where none is found.
     """
     away = float(np.arctan2(-arm.base_pos_w[1], -arm.base_pos_w[0])) if np.any(arm.base_pos_w[:2]) else 0.0
@@ -327,10 +327,9 @@ def _home(arm: ArmSpec, hand: _Carried) -> np.ndarray | None:
     ik = ArmIK(arm, hand)
     for height_m in HOME_HEIGHTS_M:
         pos_w = torch.tensor([0.0, 0.0, height_m], dtype=torch.float64).expand(len(yaw), 3)
-        ends, good = ik.search(pos_w, quat_w, HOME_STARTS)
+        ends, good, merit = ik.search(pos_w, quat_w, HOME_STARTS)
         if good.any():
-            whole = len(arm.joint_names) >= WHOLE_POSE
-            score = ik.room(ends.q) * ends.dexterity if whole else -ends.angle_rad
+            score = merit if len(arm.joint_names) >= WHOLE_POSE else -ends.angle_rad
             return ends.q[torch.where(good, score, -torch.inf).argmax()].numpy()
     return None
 
@@ -430,11 +429,12 @@ class ArmIK:
         """Return whether poses (pose, 3), (pose, 4) are reached, mask (pose,)."""
         return self.reach(pos_w, quat_w)[1]
 
-    def search(self, pos_w: Tensor, quat_w: Tensor, count: int) -> tuple[Ends, Tensor]:
-        """Return the ends of `count` searches for each pose (pose, 3) [m], (pose, 4), and which of them are good.
+    def search(self, pos_w: Tensor, quat_w: Tensor, count: int) -> tuple[Ends, Tensor, Tensor]:
+        """Return the ends of `count` searches for each pose (pose, 3) [m], (pose, 4), which are good, and their merit.
 
         Rows are pose by pose, from starts drawn between the limits, always the same. Good ends, mask (row,), are at the
-        pose and above the table; of an arm with fewer than WHOLE_POSE joints only the position counts.
+        pose and above the table; of an arm with fewer than WHOLE_POSE joints only the position counts. The merit (row,)
+        is high far from joint limits and singular positions, and where no link is lower than the palm, which descends.
         """
         starts = torch.tensor(np.stack([*arm_values.drawn(self.arm.joint_lower, self.arm.joint_upper, count)]))
         poses = (value.repeat_interleave(count, dim=0) for value in (pos_w, quat_w))
@@ -442,10 +442,12 @@ class ArmIK:
         heights = ends.body_pos_w[:, self._stick_body - 1, 2].numpy()
         upright = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(*ends.body_pos_w.shape[:2], 3)
         rows = quat_rotate_inverse(ends.body_quat_w, upright)[:, self._stick_body - 1].numpy()
-        good = (ends.distance_m < SEARCH_TOLERANCE[0]) & (torch.from_numpy(self._sunk_m(heights, rows)) == 0)
+        lowest_m = torch.from_numpy(self._lowest_m(heights, rows))
+        good = (ends.distance_m < SEARCH_TOLERANCE[0]) & (lowest_m >= CLEARANCE_M)
         if len(self.arm.joint_names) >= WHOLE_POSE:
             good &= ends.angle_rad < SEARCH_TOLERANCE[1]
-        return ends, good
+        level = (lowest_m / pos_w[:, 2].repeat_interleave(count).clamp(min=CLEARANCE_M)).clamp(0.0, 1.0)
+        return ends, good, self.room(ends.q) * ends.dexterity * level**2
 
     def room(self, q_arm: Tensor) -> Tensor:
         """Return the distance of joint positions (..., joint) from limits, from 0 to 1, which is a quarter turn."""
@@ -459,7 +461,8 @@ class ArmIK:
         for start in chain(self._starts, self._found_starts(pos_w, quat_w)):
             q = torch.from_numpy(self._descend(start, pos_w.numpy(), quat_w.numpy(), REACH_STEP_S, REACH_ITERATIONS))
             data, body = self._configuration.data, self._stick_body
-            sunk_m = float(self._sunk_m(data.xpos[None, body, 2], data.xmat.reshape(-1, 3, 3)[None, body, 2])[0])
+            lowest_m = self._lowest_m(data.xpos[None, body, 2], data.xmat.reshape(-1, 3, 3)[None, body, 2])[0]
+            sunk_m = max(0.0, CLEARANCE_M - float(lowest_m))
             error = self._error(q, pos_w, quat_w)
             tried.append((bool(error > 1), sunk_m, float(error), q, error))
             if error <= 1 and sunk_m == 0:
@@ -468,19 +471,18 @@ class ArmIK:
 
     def _found_starts(self, pos_w: Tensor, quat_w: Tensor) -> Iterator[np.ndarray]:
         """Yield the end of a search that is above the table and nearest home, if there is one."""
-        ends, good = self.search(pos_w[None], quat_w[None], RANDOM_STARTS)
+        ends, good, _ = self.search(pos_w[None], quat_w[None], RANDOM_STARTS)
         if good.any():
             far = (ends.q - torch.from_numpy(self.arm.home)).norm(dim=1)
             yield ends.q[torch.where(good, far, torch.inf).argmin()].numpy()
 
-    def _sunk_m(self, height_m: np.ndarray, upward: np.ndarray) -> np.ndarray:
-        """Return the depth (pose,) of the links below CLEARANCE_M above the table [m].
+    def _lowest_m(self, height_m: np.ndarray, upward: np.ndarray) -> np.ndarray:
+        """Return the height (pose,) of the lowest point of the links above the table [m].
 
         `height_m` (pose, capsule), `upward` (pose, capsule, 3): origin of each capsule's body, and the vertical in it.
         """
         ends = np.einsum("psk,sek->pse", upward, self._stick_ends) + height_m[..., None]
-        lowest = (ends.min(axis=2) - self._stick_radius).min(axis=1, initial=CLEARANCE_M)
-        return CLEARANCE_M - lowest
+        return (ends.min(axis=2) - self._stick_radius).min(axis=1, initial=HIGHEST_M)
 
     def _joint_that_turns_the_palm(self, model: mujoco.MjModel) -> int:
         """Return the number of the joint, of the last three, whose axis is most nearly vertical at home."""
