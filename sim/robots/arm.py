@@ -58,8 +58,6 @@ SEARCH_TOLERANCE = (3e-3, np.deg2rad(1.0))  # m, rad; of ends from which the way
 
 REACH_TOLERANCE = (1e-3, np.deg2rad(0.5))  # m, rad
 
-HIGHEST_M = 10.0  # of an arm without links that could meet the table
-
 CLEARANCE_M = 0.01  # of the capsules around the links from the table
 
 
@@ -299,7 +297,7 @@ def _placed(arm: ArmSpec, place: PlaceRow | None) -> ArmSpec:
     for share in arm_values.DISTANCES:
         moved = replace(arm, base_pos_w=np.array([-round(share * reach_m, 3), 0.0, 0.0]))
         ik = ArmIK(moved, hand)
-        ends, good, merit = ik.search(*poses, PLACE_STARTS)
+        _, good, merit = ik.search(*poses, PLACE_STARTS)
         reached = good.view(-1, PLACE_STARTS).any(dim=1).sum()
         best, arm = max((best, arm), ((int(reached), float(merit[good].sum())), moved), key=lambda item: item[0])
     model, data = arm.compiled, mujoco.MjData(arm.compiled)
@@ -381,6 +379,7 @@ class ArmIK:
         self._stick_body = np.array([body for body, *_ in sticks], dtype=int)
         self._stick_ends = np.array([[start, end] for _, start, end, _ in sticks]).reshape(-1, 2, 3)
         self._stick_radius = np.array([radius for *_, radius in sticks])
+        self._stick_hinges = hinges[self._stick_body]
         self._search = ArmSearch(
             kinematics=self._kinematics,
             base=self._base,
@@ -434,7 +433,8 @@ class ArmIK:
 
         Rows are pose by pose, from starts drawn between the limits, always the same. Good ends, mask (row,), are at the
         pose and above the table; of an arm with fewer than WHOLE_POSE joints only the position counts. The merit (row,)
-        is high far from joint limits and singular positions, and where no link is lower than the palm, which descends.
+        is high far from joint limits and singular positions, and where the last three links are no lower than the palm,
+        which descends.
         """
         starts = torch.tensor(np.stack([*arm_values.drawn(self.arm.joint_lower, self.arm.joint_upper, count)]))
         poses = (value.repeat_interleave(count, dim=0) for value in (pos_w, quat_w))
@@ -443,10 +443,12 @@ class ArmIK:
         upright = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(*ends.body_pos_w.shape[:2], 3)
         rows = quat_rotate_inverse(ends.body_quat_w, upright)[:, self._stick_body - 1].numpy()
         lowest_m = torch.from_numpy(self._lowest_m(heights, rows))
-        good = (ends.distance_m < SEARCH_TOLERANCE[0]) & (lowest_m >= CLEARANCE_M)
+        good = (ends.distance_m < SEARCH_TOLERANCE[0]) & (lowest_m >= CLEARANCE_M).all(dim=1)
         if len(self.arm.joint_names) >= WHOLE_POSE:
             good &= ends.angle_rad < SEARCH_TOLERANCE[1]
-        level = (lowest_m / pos_w[:, 2].repeat_interleave(count).clamp(min=CLEARANCE_M)).clamp(0.0, 1.0)
+        palm_m = pos_w[:, 2].repeat_interleave(count).clamp(min=CLEARANCE_M)
+        near_palm = torch.from_numpy(self._stick_hinges > len(self.arm.joint_names) - 3)
+        level = (lowest_m[:, near_palm].amin(dim=1) / palm_m).clamp(0.0, 1.0) if near_palm.any() else 1.0
         return ends, good, self.room(ends.q) * ends.dexterity * level**2
 
     def room(self, q_arm: Tensor) -> Tensor:
@@ -462,7 +464,7 @@ class ArmIK:
             q = torch.from_numpy(self._descend(start, pos_w.numpy(), quat_w.numpy(), REACH_STEP_S, REACH_ITERATIONS))
             data, body = self._configuration.data, self._stick_body
             lowest_m = self._lowest_m(data.xpos[None, body, 2], data.xmat.reshape(-1, 3, 3)[None, body, 2])[0]
-            sunk_m = max(0.0, CLEARANCE_M - float(lowest_m))
+            sunk_m = max(0.0, CLEARANCE_M - float(lowest_m.min(initial=CLEARANCE_M)))
             error = self._error(q, pos_w, quat_w)
             tried.append((bool(error > 1), sunk_m, float(error), q, error))
             if error <= 1 and sunk_m == 0:
@@ -477,12 +479,12 @@ class ArmIK:
             yield ends.q[torch.where(good, far, torch.inf).argmin()].numpy()
 
     def _lowest_m(self, height_m: np.ndarray, upward: np.ndarray) -> np.ndarray:
-        """Return the height (pose,) of the lowest point of the links above the table [m].
+        """Return the heights (pose, capsule) of the lowest points of the links' capsules above the table [m].
 
         `height_m` (pose, capsule), `upward` (pose, capsule, 3): origin of each capsule's body, and the vertical in it.
         """
         ends = np.einsum("psk,sek->pse", upward, self._stick_ends) + height_m[..., None]
-        return (ends.min(axis=2) - self._stick_radius).min(axis=1, initial=HIGHEST_M)
+        return ends.min(axis=2) - self._stick_radius
 
     def _joint_that_turns_the_palm(self, model: mujoco.MjModel) -> int:
         """Return the number of the joint, of the last three, whose axis is most nearly vertical at home."""
