@@ -134,7 +134,8 @@ class ArmSpec:
         carried = _Carried()
         if hand is not None:
             pose = (tuple(map(float, np.asarray(value))) for value in (hand.palm_pos_b, hand.palm_quat_b))
-            carried = _Carried(tuple(hand.joint_names), *pose)
+            pos_b, quat_b = pose
+            carried = _Carried(joint_names=tuple(hand.joint_names), palm_pos_b=pos_b, palm_quat_b=quat_b)
         place = None if base is None else (*map(float, base[0]), float(base[1]))
         return _load(mount, stamps, carried, place)
 
@@ -176,9 +177,9 @@ class ArmSpec:
         ]
 
     def wrist(self, hand: CarriedHand) -> tuple[float, float]:
-        """Return distance from the palm to the last joint against the fingers, and least height of that joint [m].
+        """Return offset and clearance of the wrist [m], rounded up to a millimetre.
 
-        Rounded up to a millimetre.
+        That is the distance from the palm to the last joint, against the fingers, and the least height of that joint.
         """
         model, data = self.compiled, mujoco.MjData(self.compiled)
         mujoco.mj_kinematics(model, data)
@@ -429,7 +430,9 @@ class ArmIK:
         return self.reach(pos_w, quat_w)[1]
 
     def search(self, pos_w: Tensor, quat_w: Tensor, count: int) -> tuple[Ends, Tensor, Tensor]:
-        """Return the ends of `count` searches for each pose (pose, 3) [m], (pose, 4), which are good, and their merit.
+        """Return the ends of `count` searches for each pose (pose, 3) [m], (pose, 4), and their value.
+
+        The second result says which are good, the third how much they merit.
 
         Rows are pose by pose, from starts drawn between the limits, always the same. Good ends, mask (row,), are at the
         pose and above the table; of an arm with fewer than WHOLE_POSE joints only the position counts. The merit (row,)
@@ -452,7 +455,7 @@ class ArmIK:
         return ends, good, self.room(ends.q) * ends.dexterity * level**2
 
     def room(self, q_arm: Tensor) -> Tensor:
-        """Return the distance of joint positions (..., joint) from limits, from 0 to 1, which is a quarter turn."""
+        """Return the distance of joint positions (..., joint) from limits, 0 to 1 (a quarter turn)."""
         lower, upper = self._search.lower, self._search.upper
         share = torch.minimum(q_arm - lower, upper - q_arm) / ((upper - lower) / 2).clamp(max=np.pi / 2)
         return share.clamp(0.0, 1.0).amin(dim=-1)
