@@ -134,7 +134,8 @@ class ArmSpec:
         carried = _Carried()
         if hand is not None:
             pose = (tuple(map(float, np.asarray(value))) for value in (hand.palm_pos_b, hand.palm_quat_b))
-            carried = _Carried(tuple(hand.joint_names), *pose)
+            pos_b, quat_b = pose
+            carried = _Carried(joint_names=tuple(hand.joint_names), palm_pos_b=pos_b, palm_quat_b=quat_b)
         place = None if base is None else (*map(float, base[0]), float(base[1]))
         return _load(mount, stamps, carried, place)
 
@@ -176,9 +177,9 @@ class ArmSpec:
         ]
 
     def wrist(self, hand: CarriedHand) -> tuple[float, float]:
-        """Return distance from the palm to the last joint against the fingers, and least height of that joint [m].
+        """Return offset and clearance of the wrist [m], rounded up to a millimetre.
 
-        Rounded up to a millimetre.
+        That is the distance from the palm to the last joint, against the fingers, and the least height of that joint.
         """
         model, data = self.compiled, mujoco.MjData(self.compiled)
         mujoco.mj_kinematics(model, data)
@@ -297,11 +298,9 @@ def _placed(arm: ArmSpec, place: PlaceRow | None) -> ArmSpec:
     for share in arm_values.DISTANCES:
         moved = replace(arm, base_pos_w=np.array([-round(share * reach_m, 3), 0.0, 0.0]))
         ik = ArmIK(moved, hand)
-        ends, good = ik.search(*poses, PLACE_STARTS)
+        _, good, merit = ik.search(*poses, PLACE_STARTS)
         reached = good.view(-1, PLACE_STARTS).any(dim=1).sum()
-        merit = int(reached), float(ends.dexterity[good].sum())
-        merit = int(reached), float((ik.room(ends.q) * ends.dexterity)[good].sum())
-        best, arm = max((best, arm), (merit, moved), key=lambda item: item[0])
+        best, arm = max((best, arm), ((int(reached), float(merit[good].sum())), moved), key=lambda item: item[0])
     model, data = arm.compiled, mujoco.MjData(arm.compiled)
     mujoco.mj_kinematics(model, data)
     first = model.joint(arm.joint_names[0]).id
@@ -317,7 +316,7 @@ def _home(arm: ArmSpec, hand: _Carried) -> np.ndarray | None:
     """Return joint positions (joint,) [rad] with the palm over the middle of the workspace, facing down.
 
     Of the positions found from drawn starts, with the fingers away from the base or up to a quarter turn from there,
-    the one farthest from joint limits and singular positions; with fewer than 6 joints, the one whose palm faces down
+    the one of most merit, see `ArmIK.search`; with fewer than 6 joints, the one whose palm faces down
     best. None where none is found.
     """
     away = float(np.arctan2(-arm.base_pos_w[1], -arm.base_pos_w[0])) if np.any(arm.base_pos_w[:2]) else 0.0
@@ -327,10 +326,9 @@ def _home(arm: ArmSpec, hand: _Carried) -> np.ndarray | None:
     ik = ArmIK(arm, hand)
     for height_m in HOME_HEIGHTS_M:
         pos_w = torch.tensor([0.0, 0.0, height_m], dtype=torch.float64).expand(len(yaw), 3)
-        ends, good = ik.search(pos_w, quat_w, HOME_STARTS)
+        ends, good, merit = ik.search(pos_w, quat_w, HOME_STARTS)
         if good.any():
-            whole = len(arm.joint_names) >= WHOLE_POSE
-            score = ik.room(ends.q) * ends.dexterity if whole else -ends.angle_rad
+            score = merit if len(arm.joint_names) >= WHOLE_POSE else -ends.angle_rad
             return ends.q[torch.where(good, score, -torch.inf).argmax()].numpy()
     return None
 
@@ -382,6 +380,7 @@ class ArmIK:
         self._stick_body = np.array([body for body, *_ in sticks], dtype=int)
         self._stick_ends = np.array([[start, end] for _, start, end, _ in sticks]).reshape(-1, 2, 3)
         self._stick_radius = np.array([radius for *_, radius in sticks])
+        self._stick_hinges = hinges[self._stick_body]
         self._search = ArmSearch(
             kinematics=self._kinematics,
             base=self._base,
@@ -430,11 +429,15 @@ class ArmIK:
         """Return whether poses (pose, 3), (pose, 4) are reached, mask (pose,)."""
         return self.reach(pos_w, quat_w)[1]
 
-    def search(self, pos_w: Tensor, quat_w: Tensor, count: int) -> tuple[Ends, Tensor]:
-        """Return the ends of `count` searches for each pose (pose, 3) [m], (pose, 4), and which of them are good.
+    def search(self, pos_w: Tensor, quat_w: Tensor, count: int) -> tuple[Ends, Tensor, Tensor]:
+        """Return the ends of `count` searches for each pose (pose, 3) [m], (pose, 4), and their value.
+
+        The second result says which are good, the third how much they merit.
 
         Rows are pose by pose, from starts drawn between the limits, always the same. Good ends, mask (row,), are at the
-        pose and above the table; of an arm with fewer than WHOLE_POSE joints only the position counts.
+        pose and above the table; of an arm with fewer than WHOLE_POSE joints only the position counts. The merit (row,)
+        is high far from joint limits and singular positions, and where the last three links are no lower than the palm,
+        which descends.
         """
         starts = torch.tensor(np.stack([*arm_values.drawn(self.arm.joint_lower, self.arm.joint_upper, count)]))
         poses = (value.repeat_interleave(count, dim=0) for value in (pos_w, quat_w))
@@ -442,13 +445,17 @@ class ArmIK:
         heights = ends.body_pos_w[:, self._stick_body - 1, 2].numpy()
         upright = torch.tensor([0.0, 0.0, 1.0], dtype=torch.float64).expand(*ends.body_pos_w.shape[:2], 3)
         rows = quat_rotate_inverse(ends.body_quat_w, upright)[:, self._stick_body - 1].numpy()
-        good = (ends.distance_m < SEARCH_TOLERANCE[0]) & (torch.from_numpy(self._sunk_m(heights, rows)) == 0)
+        lowest_m = torch.from_numpy(self._lowest_m(heights, rows))
+        good = (ends.distance_m < SEARCH_TOLERANCE[0]) & (lowest_m >= CLEARANCE_M).all(dim=1)
         if len(self.arm.joint_names) >= WHOLE_POSE:
             good &= ends.angle_rad < SEARCH_TOLERANCE[1]
-        return ends, good
+        palm_m = pos_w[:, 2].repeat_interleave(count).clamp(min=CLEARANCE_M)
+        near_palm = torch.from_numpy(self._stick_hinges > len(self.arm.joint_names) - 3)
+        level = (lowest_m[:, near_palm].amin(dim=1) / palm_m).clamp(0.0, 1.0) if near_palm.any() else 1.0
+        return ends, good, self.room(ends.q) * ends.dexterity * level**2
 
     def room(self, q_arm: Tensor) -> Tensor:
-        """Return the distance of joint positions (..., joint) from limits, from 0 to 1, which is a quarter turn."""
+        """Return the distance of joint positions (..., joint) from limits, 0 to 1 (a quarter turn)."""
         lower, upper = self._search.lower, self._search.upper
         share = torch.minimum(q_arm - lower, upper - q_arm) / ((upper - lower) / 2).clamp(max=np.pi / 2)
         return share.clamp(0.0, 1.0).amin(dim=-1)
@@ -459,7 +466,8 @@ class ArmIK:
         for start in chain(self._starts, self._found_starts(pos_w, quat_w)):
             q = torch.from_numpy(self._descend(start, pos_w.numpy(), quat_w.numpy(), REACH_STEP_S, REACH_ITERATIONS))
             data, body = self._configuration.data, self._stick_body
-            sunk_m = float(self._sunk_m(data.xpos[None, body, 2], data.xmat.reshape(-1, 3, 3)[None, body, 2])[0])
+            lowest_m = self._lowest_m(data.xpos[None, body, 2], data.xmat.reshape(-1, 3, 3)[None, body, 2])[0]
+            sunk_m = max(0.0, CLEARANCE_M - float(lowest_m.min(initial=CLEARANCE_M)))
             error = self._error(q, pos_w, quat_w)
             tried.append((bool(error > 1), sunk_m, float(error), q, error))
             if error <= 1 and sunk_m == 0:
@@ -468,19 +476,18 @@ class ArmIK:
 
     def _found_starts(self, pos_w: Tensor, quat_w: Tensor) -> Iterator[np.ndarray]:
         """Yield the end of a search that is above the table and nearest home, if there is one."""
-        ends, good = self.search(pos_w[None], quat_w[None], RANDOM_STARTS)
+        ends, good, _ = self.search(pos_w[None], quat_w[None], RANDOM_STARTS)
         if good.any():
             far = (ends.q - torch.from_numpy(self.arm.home)).norm(dim=1)
             yield ends.q[torch.where(good, far, torch.inf).argmin()].numpy()
 
-    def _sunk_m(self, height_m: np.ndarray, upward: np.ndarray) -> np.ndarray:
-        """Return the depth (pose,) of the links below CLEARANCE_M above the table [m].
+    def _lowest_m(self, height_m: np.ndarray, upward: np.ndarray) -> np.ndarray:
+        """Return the heights (pose, capsule) of the lowest points of the links' capsules above the table [m].
 
         `height_m` (pose, capsule), `upward` (pose, capsule, 3): origin of each capsule's body, and the vertical in it.
         """
         ends = np.einsum("psk,sek->pse", upward, self._stick_ends) + height_m[..., None]
-        lowest = (ends.min(axis=2) - self._stick_radius).min(axis=1, initial=CLEARANCE_M)
-        return CLEARANCE_M - lowest
+        return ends.min(axis=2) - self._stick_radius
 
     def _joint_that_turns_the_palm(self, model: mujoco.MjModel) -> int:
         """Return the number of the joint, of the last three, whose axis is most nearly vertical at home."""

@@ -1,4 +1,4 @@
-"""Mounts of the palm: servos alone (`floating`), or an arm by name, folder or file (see arms.arm_file).
+"""Mounts of the palm: servos alone (`floating`), or an arm by name, folder or file.
 
 mount      qpos                                 ctrl
 floating   slides 3, ball 4 (wxyz), fingers     position of the hand base in the world 3 [m],

@@ -71,7 +71,7 @@ class ArmGeom:
 
 
 @dataclass(frozen=True)
-class ArmBody:
+class ArmLink:
     """Body of an arm with at most one hinge, at its origin."""
 
     name: str
@@ -92,7 +92,7 @@ class ArmBody:
 class ArmModel:
     """Bodies from the base of an arm to its tip, parents first; the first is the base."""
 
-    bodies: tuple[ArmBody, ...]
+    bodies: tuple[ArmLink, ...]
     joints: tuple[ArmJoint, ...]
     tip: str
     """Name of the frame that carries the hand."""
@@ -106,7 +106,7 @@ class ArmModel:
     """Joints below the tip or beside the arm, such as those of a gripper."""
 
     def to_mjspec(self, joint_names: tuple[str, ...]) -> mujoco.MjSpec:
-        """Return a new model with the base at the origin; its joints are named `joint_names`, the tip is a site."""
+        """Return a new model with the base at the origin and the tip as a site; joints get `joint_names`."""
         spec = mujoco.MjSpec()
         spec.compiler.degree = False
         scene_names = dict(zip((joint.name for joint in self.joints), joint_names, strict=True))
@@ -379,7 +379,7 @@ class _Writer:
 
     def __init__(self, tree: _Tree, speeds: dict[str, float]) -> None:
         self.tree, self.model, self.speeds = tree, tree.model, speeds
-        self.bodies: list[ArmBody] = []
+        self.bodies: list[ArmLink] = []
         self.joints: list[ArmJoint] = []
         self.written: dict[int, tuple[int, Array]] = {}
         """Body of the file -> its number here, and the shift of its origin [m]."""
@@ -389,7 +389,7 @@ class _Writer:
         """Append a body with its hinges; `frame_alone`: without its mass and geoms."""
         model = self.model
         if not self.bodies and hinges:
-            self.bodies.append(ArmBody(name=BASE, parent=-1, pos=np.zeros(3), quat=UNIT))
+            self.bodies.append(ArmLink(name=BASE, parent=-1, pos=np.zeros(3), quat=UNIT))
         if body == base:
             parent, pos, quat = len(self.bodies) - 1, np.zeros(3), UNIT
         else:
@@ -422,8 +422,8 @@ class _Writer:
             ),
         }
 
-    def _moved(self, joint: int, parent: int, pos: Array, quat: Array, name: str, **content: Any) -> ArmBody:
-        place = ArmBody(name=name, parent=parent, pos=pos, quat=quat, **content)
+    def _moved(self, joint: int, parent: int, pos: Array, quat: Array, name: str, **content: Any) -> ArmLink:
+        place = ArmLink(name=name, parent=parent, pos=pos, quat=quat, **content)
         if joint < 0:
             return place
         model = self.model
@@ -536,7 +536,7 @@ def _written(tree: _Tree, base: int, stated_base: bool, tip: tuple[int, int], sp
     )
 
 
-def _facing_z(bodies: Sequence[ArmBody], at: int, quat: Array) -> Array:
+def _facing_z(bodies: Sequence[ArmLink], at: int, quat: Array) -> Array:
     """Return the orientation of the tip in its body, turned where x, not z, points along the last joint.
 
     Hands are attached along z; ROS has frames such as `flange` whose x points forward.

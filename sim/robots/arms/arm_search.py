@@ -64,7 +64,14 @@ class ArmSearch:
         q = q - 2 * torch.pi * ((q - middle) / (2 * torch.pi)).round()  # whole turns towards the middle
         distance, turn, jacobian, pos, quat = self._errors(q, pos_w, quat_w)
         singular = torch.linalg.svdvals(jacobian / RADIAN_M)[..., -1]
-        return Ends(q, distance.norm(dim=-1), turn.norm(dim=-1), singular, pos, quat)
+        return Ends(
+            q=q,
+            distance_m=distance.norm(dim=-1),
+            angle_rad=turn.norm(dim=-1),
+            dexterity=singular,
+            body_pos_w=pos,
+            body_quat_w=quat,
+        )
 
     def _errors(self, q: Tensor, pos_w: Tensor, quat_w: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Return position and rotation still to go, the Jacobian (start, 6, joint), and the poses of the bodies."""

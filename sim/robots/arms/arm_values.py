@@ -89,7 +89,7 @@ def workspace_poses(count: int) -> tuple[Tensor, Tensor]:
 
 
 def wrist_centre(data: mujoco.MjData, last_two: Sequence[int]) -> Array:
-    """Return the point of the last joint's axis nearest the axis of the joint before (3,) [m], world frame."""
+    """Return the point (3,) of the last joint's axis nearest the axis of the joint before, world [m]."""
     axis, anchor = data.xaxis[last_two[-1]], data.xanchor[last_two[-1]]
     before, other = data.xaxis[last_two[0]], data.xanchor[last_two[0]]
     slope = float(axis @ before)

@@ -7,6 +7,8 @@ from pathlib import Path
 
 CONFIG = Path(__file__).resolve().parent / "config"
 """Folder of the shipped configuration: drivers of hands and arms, cameras, transport profiles."""
+SIMULATED = "sim:"
+"""Prefix of a hand or an arm that is driven in the simulated robot."""
 
 
 def config(name: str) -> Path:

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dexgrasp_ros import config
-from dexgrasp_ros.drivers.config import SIMULATED
+from dexgrasp_ros import SIMULATED, config
 
 YES_NO = ("true", "false")
 HANDS = {

@@ -64,6 +64,13 @@ class ArmKinematics:
         return bool(self._ik.reaches(_row(flange.pos_m), _row(flange.quat))[0])
 
 
+def derived_capsules(arm: str, hand: HandContract) -> dict[str, Any]:
+    """Return the content of capsules.json of an arm, derived from its model."""
+    from dexgrasp.sim.robots.capsules import arm_capsules
+
+    return arm_capsules(arm, hand)
+
+
 def _row(values: ArrayLike) -> Any:
     """Return values (n,) as a float64 tensor (1, n)."""
     import torch

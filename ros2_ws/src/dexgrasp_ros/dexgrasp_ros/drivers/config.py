@@ -20,12 +20,10 @@ import yaml
 
 from dexgrasp import configs
 from dexgrasp.utils.bounds import Bounds, bounded
-from dexgrasp_ros import CONFIG
+from dexgrasp_ros import CONFIG, SIMULATED
 from dexgrasp_ros.drivers.joint_mapping import PerJoint
 
 JOINT_TYPES, POSE_TYPES = ("float64_array", "joint_trajectory", "joint_state"), ("twist", "pose")
-SIMULATED = "sim:"
-"""Prefix of a hand or an arm that is driven in the simulated robot."""
 SIMULATED_TOPICS = {
     "hands": "/hand_controller/joint_trajectory",
     "arms": "/scaled_joint_trajectory_controller/joint_trajectory",

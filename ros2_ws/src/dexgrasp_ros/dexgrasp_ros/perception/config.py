@@ -19,7 +19,7 @@ from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.rotations import Pose
 from dexgrasp_ros.drivers import config
 from dexgrasp_ros.drivers.adapters import JointAdapter
-from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics
+from dexgrasp_ros.drivers.arm_kinematics import ArmKinematics, derived_capsules
 from dexgrasp_ros.drivers.config import AdapterCfg
 from dexgrasp_ros.drivers.joint_states import JointStates
 from dexgrasp_ros.perception.state_machine import PerceptionSetup
@@ -170,9 +170,7 @@ def arm_body(driver: AdapterCfg, name: str, hand: HandContract) -> ArmBody:
     folder = place if place.is_dir() else place.parent
     if place.suffix in ("", ".yaml") and (folder / FILE).is_file():
         return read_arm_body(folder, base)
-    from dexgrasp.sim.robots.capsules import arm_capsules
-
-    return arm_body_of(arm_capsules(driver.arm, hand), driver.arm, base)
+    return arm_body_of(derived_capsules(driver.arm, hand), driver.arm, base)
 
 
 def _reachable(driver: AdapterCfg, contract: Contract) -> Reachable:
