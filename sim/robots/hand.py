@@ -77,8 +77,7 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
     spec = hand_model(path, hand.root, hand.frozen, f"the hand '{hand.name}'")
     rows = {name: hand.joints[name] for name in joints_in_order(spec) if name in hand.joints}
     hand = replace(hand, joints={**rows, **hand.joints})  # in the order of `rows`; an unknown joint comes last
-    spec.modelname = hand.name
-    coupled = coupled_joints(spec, hand.coupled, list(hand.joints), path)
+    coupled = coupled_joints(spec, hand, path, file)
     name = {hand.root: PALM}
     contact = np.array(list(hand.contact_bodies.values()))
     weights = np.array([row.weight for row in hand.keypoints.values()])
