@@ -48,7 +48,7 @@ def coupled_joints(spec: mujoco.MjSpec, hand: HandFile, model: Path, file: Path)
     driven = _driven_joints(spec, list(hand.joints), model)
     from_model: Statements = {}
     if len(spec.equalities) or len(spec.tendons):
-        from_model = _Reader(compiled(spec, model, hand.name), hand, driven, model).read()
+        from_model = _Reader(model=compiled(spec, model, hand.name), hand=hand, driven=driven, file=model).read()
     both = {joint: coupling for joint, (coupling, _) in from_model.items()}
     both |= {joint: coupling for joint, coupling in hand.coupled.items() if coupling is not None}
     try:

@@ -147,9 +147,9 @@ def _check_row(name: str, joint: JointRow, line: Coupling | None, file: Path) ->
 def _styles(hand: HandFile, motors: Motors) -> dict[str, GraspStyle]:
     """Return the two grasp styles."""
     driven = [hand.joints[name] for name in motors.names]
+    keys = {"open_pose": "open", "closing": "closing"}
     columns: dict[str, Any] = {
-        "open_pose": [power_and_pinch(joint.open) for joint in driven],
-        "closing": [power_and_pinch(joint.closing) for joint in driven],
+        name: [power_and_pinch(getattr(joint, key)) for joint in driven] for name, key in keys.items()
     }
     columns |= {item.name: power_and_pinch(getattr(hand.grasp, item.name)) for item in fields(hand.grasp)}
     tables = {key: torch.tensor(value, dtype=torch.float64) for key, value in columns.items()}
