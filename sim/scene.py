@@ -75,13 +75,20 @@ class PhysicsCfg:
 
 
 def build_model(
-    hand: HandSpec, obj: ObjectModel, physics: PhysicsCfg, mount: str, slots: int, turn: Turn = "geodesic"
+    hand: HandSpec,
+    obj: ObjectModel,
+    physics: PhysicsCfg,
+    mount: str,
+    slots: int,
+    turn: Turn = "geodesic",
+    visuals: bool = True,
 ) -> mujoco.MjModel:
     """Return a compiled scene with `obj` in a layout of `slots` convex pieces.
 
     World z up, table plane z = 0.
 
-    `turn`: see `dexgrasp.sim.robots.mount.attach`.
+    `turn`: see `dexgrasp.sim.robots.mount.attach`. `visuals`: keep the visual geoms of hand and arm. Without
+    them, which saves memory and time, colliders are seen.
     """
     if len(obj.pieces) > slots:
         raise ValueError(f"object '{obj.name}' has {len(obj.pieces)} convex pieces, the scene only {slots} slots")
@@ -89,6 +96,10 @@ def build_model(
     _set_options(spec, physics)
     _add_table(spec, physics)
     attach(spec, hand, mount, turn)
+    if not visuals:
+        spec.discard_visual()
+        for geom in spec.geoms:
+            geom.rgba[3] = 1.0
     for geom in _colliders(spec.body("palm")):
         contype, conaffinity = _hand_bits(physics, geom, _is_below(geom.parent, hand.thumb_bodies))
         _set_contact(geom, physics, contype, conaffinity | OBJECT | TABLE, HAND_FRICTION)
@@ -248,7 +259,8 @@ def fibonacci_sphere(n: int) -> np.ndarray:
 class ModelPool:
     """Pool of compiled models by object name, built on first use.
 
-    Beyond the memory budget the least recently used are dropped.
+    Beyond the memory budget the least recently used are dropped. Where the models of all objects would exceed it, the
+    visual geoms of hand and arm are left out, unless cameras are `rendered`.
     """
 
     def __init__(
@@ -258,10 +270,12 @@ class ModelPool:
         physics: PhysicsCfg,
         mount: str = "floating",
         budget_bytes: int = 2 << 30,
+        rendered: bool = False,
     ) -> None:
         self.hand, self.library, self.physics, self.mount = hand, library, physics, mount
         self.slots = library.most_pieces
         self.budget_bytes = budget_bytes
+        self._visuals: bool | None = True if rendered else None  # None: the size of the first model decides
         self._models: OrderedDict[tuple[str, float], mujoco.MjModel] = OrderedDict()
 
     def get(self, name: str, size: float = 1.0) -> mujoco.MjModel:
@@ -269,11 +283,19 @@ class ModelPool:
         key = (name, size)
         model = self._models.pop(key, None)
         if model is None:
-            obj = self.library[name].scaled(size)
-            model = build_model(self.hand, obj, self.physics, self.mount, self.slots)
+            model = self._build(self.library[name].scaled(size))
         self._models[key] = model
         while len(self._models) * model_bytes(model) > self.budget_bytes and len(self._models) > 1:
             self._models.popitem(last=False)
+        return model
+
+    def _build(self, obj: ObjectModel) -> mujoco.MjModel:
+        visuals = self._visuals in (True, None)
+        model = build_model(self.hand, obj, self.physics, self.mount, self.slots, visuals=visuals)
+        if self._visuals is None:
+            fits = model_bytes(model) * len(self.library) <= self.budget_bytes
+            self._visuals = fits or not _has_visuals(model)
+            return model if self._visuals else self._build(obj)
         return model
 
     def __getitem__(self, name: str) -> mujoco.MjModel:
@@ -281,6 +303,11 @@ class ModelPool:
 
     def __len__(self) -> int:
         return len(self._models)
+
+
+def _has_visuals(model: mujoco.MjModel) -> bool:
+    """Return whether geoms are seen that touch nothing."""
+    return bool(((model.geom_contype | model.geom_conaffinity == 0) & (model.geom_rgba[:, 3] > 0)).any())
 
 
 def model_bytes(model: mujoco.MjModel) -> int:

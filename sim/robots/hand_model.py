@@ -1,6 +1,7 @@
 """Geometry of a hand: a model from one body downwards, with joints frozen, and its mirror image."""
 
 import logging
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
@@ -34,6 +35,8 @@ _DRIVEN = {
     mujoco.mjtTrn.mjTRN_TENDON: "tendon",
 }
 
+_OF_SCENES = re.compile(r"table|object(_\d+)?|palm_(x|y|z|ball)")
+
 log = logging.getLogger("dexgrasp")
 
 
@@ -62,6 +65,7 @@ def hand_model(file: Path, root: str, frozen: Mapping[str, float], owner: str) -
         spec.delete(joint)
     if left_out := _left_out(whole, spec):
         _tell(f"{file}: from body '{root}' downwards, without {left_out}")
+    _check_names(spec, file)
     _hide_covered_colliders(spec)
     return spec
 
@@ -201,6 +205,14 @@ def _left_out(whole: mujoco.MjSpec, spec: mujoco.MjSpec) -> str:
 @cache
 def _tell(text: str) -> None:
     log.info(text)
+
+
+def _check_names(spec: mujoco.MjSpec, file: Path) -> None:
+    """Raise ValueError for a name that a scene gives to table, object or mount."""
+    for kind in ("body", "joint", "geom"):
+        for element in spec.bodies[1:] if kind == "body" else getattr(spec, f"{kind}s"):
+            if _OF_SCENES.fullmatch(element.name):
+                raise ValueError(f"{file}: {kind} '{element.name}' has a name that scenes use themselves; rename it")
 
 
 def _hide_covered_colliders(spec: mujoco.MjSpec) -> None:

@@ -43,7 +43,8 @@ def read_model(file: Path, owner: str) -> mujoco.MjSpec:
         elif file.suffix.lower() == ".xml":
             spec = mujoco.MjSpec.from_file(str(file))
         else:  # MuJoCo chooses its reader by the ending
-            spec = mujoco.MjSpec.from_string(content.decode("utf-8", "replace"))
+            included = {} if root is None else dict(_included(root, file.parent))
+            spec = mujoco.MjSpec.from_string(content.decode("utf-8", "replace"), include=included)
             spec.modelfiledir = str(file.parent)
     except ValueError as error:
         kind = "MJCF" if root is None or root.tag != "robot" else "URDF"
@@ -85,6 +86,19 @@ def _root(content: bytes) -> ElementTree.Element | None:
         return ElementTree.fromstring(content)
     except ElementTree.ParseError:
         return None
+
+
+def _included(
+    root: ElementTree.Element, folder: Path, above: frozenset[Path] = frozenset()
+) -> Iterator[tuple[str, bytes]]:
+    """Iterate over the files that an MJCF in `folder` includes, by name; with a text alone MuJoCo cannot find them."""
+    for element in root.iter("include"):
+        path = folder / element.get("file", "")
+        if path.is_file() and path not in above:
+            content = regular_bytes(path)
+            yield element.get("file", ""), content
+            inner = _root(content)
+            yield from () if inner is None else _included(inner, path.parent, above | {path})
 
 
 def _prepared_urdf(robot: ElementTree.Element, file: Path) -> str:

@@ -185,7 +185,7 @@ class GraspTask:
         self.num_envs, self.auto_reset, self.in_order = num_envs, auto_reset, in_order
         if engine == "warp":  # thousands of environments start at once: reading files again would dominate
             library.keep(min(len(library), MAX_CACHED_OBJECTS))
-        pool = ModelPool(hand, library, physics, mount)
+        pool = ModelPool(hand, library, physics, mount, rendered=cfg.camera.model == "rendered")
         self.engine: Engine = make_engine(engine, pool, num_envs, num_threads, warp)
         self.device = device = self.engine.device
         """Device of all tensors."""

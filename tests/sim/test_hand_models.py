@@ -17,7 +17,7 @@ from dexgrasp.sim.robots.capsules import hand_shape
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_model import PALM, centre_on_joints, hand_model, mirror
 from dexgrasp.sim.robots.model_files import hand_files
-from dexgrasp.sim.scene import HAND_FRICTION, OBJECT, TABLE, PhysicsCfg, build_model
+from dexgrasp.sim.scene import HAND_FRICTION, OBJECT, TABLE, ModelPool, PhysicsCfg, build_model, model_bytes
 from tests.helpers.forearm_hand import HAND, UNCOUPLED, XML, write_hand
 
 MIRROR = np.array([1.0, -1.0, 1.0])
@@ -211,6 +211,25 @@ def test_with_thumb_contacts_alone_everything_on_the_thumb_counts_as_thumb(tmp_p
             assert bool(both) == (solid and sides[0] != sides[1])
 
 
+def test_visual_geoms_are_left_out_of_large_libraries_and_change_no_physics(tmp_path, household, balanced):
+    hand = HandSpec.load(write_hand(tmp_path))
+    name = household.names[0]
+    full = ModelPool(hand, household, balanced)[name]
+    budget = model_bytes(full) * len(household) - 1
+    small = ModelPool(hand, household, balanced, budget_bytes=budget)[name]
+    seen = ModelPool(hand, household, balanced, budget_bytes=budget, rendered=True)[name]
+    assert full.ngeom == seen.ngeom == small.ngeom + 5 and model_bytes(small) < model_bytes(full)
+    seen_geoms = (small.geom_rgba[:, 3] > 0).sum()
+    assert seen_geoms == 6 + 1 + len(household[name].pieces)  # colliders of the hand, the table
+    states = []
+    for model in (full, small):
+        data = mujoco.MjData(model)
+        data.ctrl[-4:] = 0.4
+        mujoco.mj_step(model, data, 200)
+        states.append(np.concatenate([data.qpos, data.qvel]))
+    np.testing.assert_array_equal(*states)
+
+
 # --- joint order
 
 
@@ -378,6 +397,28 @@ def test_every_file_of_a_urdf_identifies_the_hand(tmp_path):
     assert sorted(hand_files(folder / "hand.yaml")) == sorted(files)
 
 
+def test_an_mjcf_by_any_ending_finds_what_it_includes_and_its_meshes(tmp_path):
+    """MuJoCo chooses its reader by the ending, and knows that of XML alone."""
+    _stl(tmp_path / "maker/meshes/shell.stl")
+    assets_of = '<mujoco><asset><mesh name="shell" file="meshes/shell.stl"/></asset></mujoco>'
+    (tmp_path / "maker/parts.xml").write_text(assets_of)
+    shell = UNCOUPLED[UNCOUPLED.index('    <mesh name="shell"') : UNCOUPLED.index('    <mesh name="sleeve"')]
+    text = UNCOUPLED.replace(shell, "").replace("  <asset>", '  <include file="parts.xml"/><asset>', 1)
+    (tmp_path / "maker/hand.mjcf").write_text(text)
+    (tmp_path / "maker/hand.xml").write_text(text)
+    by_ending = [HandSpec.load(write_hand(tmp_path, model=f"maker/hand.{e}")) for e in ("xml", "mjcf")]
+    one, other = (hand.to_mjspec().compile() for hand in by_ending)
+    assert one.nmesh == other.nmesh == 1
+    np.testing.assert_array_equal(one.mesh_vert, other.mesh_vert)
+    np.testing.assert_array_equal(one.geom_pos, other.geom_pos)
+    assert set(hand_files(tmp_path / "hand.yaml")) == {
+        "hand.yaml",
+        "maker/hand.mjcf",
+        "maker/parts.xml",
+        "maker/meshes/shell.stl",
+    }
+
+
 # --- what is no hand
 
 
@@ -408,6 +449,9 @@ def test_every_file_of_a_urdf_identifies_the_hand(tmp_path):
             r"mesh 'shell' .* cannot read .*x\.dae; expected one of \.stl",
         ),
         ("<mujoco model", "<sdf model", "not a valid MJCF"),
+        ('name="t_tip"', 'name="object"', "body 'object' has a name that scenes use themselves; rename it"),
+        ('name="t2"', 'name="palm_ball"', "joint 'palm_ball' has a name that scenes use"),
+        ('<geom type="box"', '<geom name="object_3" type="box"', "geom 'object_3' has a name that scenes use"),
     ],
 )
 def test_a_model_that_is_no_hand_is_refused_with_file_and_part(tmp_path, old, new, message):
@@ -502,11 +546,13 @@ def packages(tmp_path, monkeypatch):
         (folder / f"{name}.xml").write_text(UNCOUPLED)
     points = [("left_hand", "robot"), ("right_hand", "robot"), ("scene_right", "scene")]
     robot = SimpleNamespace(
+        name="some_hand",
         entry_points=tuple(SimpleNamespace(name=n, kind=k, file=f"{n}.xml", is_mjx=False) for n, k in points),
         xml=lambda entry=None, cache=None: folder / f"{entry}.xml",
     )
     menagerie = ModuleType("mujoco_menagerie")
     menagerie.MenagerieError = type("MenagerieError", (Exception,), {})
+    menagerie.robots = lambda category=None: [robot] if category == "end_effector" else []
     menagerie.names, menagerie.get = lambda: ["panda", "some_hand"], {"some_hand": robot}.__getitem__
     monkeypatch.setitem(sys.modules, "mujoco_menagerie", menagerie)
     (tmp_path / "site/robot_descriptions").mkdir(parents=True)
