@@ -197,7 +197,7 @@ def write_bundle(folder: Path, contract: Contract, golden: Mapping[str, NDArray[
 
 def write_contract(folder: Path, contract: Contract) -> None:
     """Write contract.json with its own hash."""
-    values = {"schema": contract.schema} | as_dict(contract)
+    values: dict[str, Any] = {"schema": contract.schema} | as_dict(contract)
     if not contract.hand.coupled:  # as before there were coupled hands
         del values["hand"]["coupled"]
     values["sha256"] = contract_sha256(values)

@@ -19,6 +19,7 @@ import numpy as np
 
 from dexgrasp.perception.motors import LEAST_RATIO, Coupling, resolve_chains
 from dexgrasp.sim.robots.coupling_sweep import sweep
+from dexgrasp.sim.robots.hand_file import HandFile
 from dexgrasp.sim.robots.model_checks import compiled
 from dexgrasp.utils.text import comma_separated, shown
 
@@ -37,33 +38,28 @@ Statements = dict[str, tuple[Coupling, float]]
 """Follower -> its coupling, and the error of the line [rad]."""
 
 
-def coupled_joints(
-    spec: mujoco.MjSpec, stated: Mapping[str, Coupling | None], joint_names: Sequence[str], file: Path
-) -> dict[str, Coupling]:
+def coupled_joints(spec: mujoco.MjSpec, hand: HandFile, model: Path, file: Path) -> dict[str, Coupling]:
     """Return the coupling of each joint without a motor, to the joint of a motor.
 
-    Chains are multiplied out. `stated`: `coupled` of hand.yaml. `joint_names`: of hand.yaml; what couples others does
-    not count. What is taken from the model is told once. Raises ValueError for couplings that are contradictory, or no
-    lines.
+    Chains are multiplied out. `spec`: of the file `model`; `hand`: content of the hand.yaml `file`. What couples joints
+    that it does not list does not count. What is taken from the model is told once. Raises ValueError for couplings
+    that are contradictory, or no lines.
     """
-    driven = _driven_joints(spec, joint_names, file)
+    driven = _driven_joints(spec, list(hand.joints), model)
     from_model: Statements = {}
     if len(spec.equalities) or len(spec.tendons):
-        from_model = _Reader(
-            model=compiled(spec, file, spec.modelname),
-            joint_names=joint_names,
-            stated=stated,
-            driven=driven,
-            file=file,
-        ).read()
+        from_model = _Reader(model=compiled(spec, model, hand.name), hand=hand, driven=driven, file=model).read()
     both = {joint: coupling for joint, (coupling, _) in from_model.items()}
-    both |= {joint: coupling for joint, coupling in stated.items() if coupling is not None}
-    resolved = resolve_chains(both, joint_names)
-    _check_motors(resolved, driven, file)
+    both |= {joint: coupling for joint, coupling in hand.coupled.items() if coupling is not None}
+    try:
+        resolved = resolve_chains(both, hand.joints)
+    except ValueError as error:
+        raise ValueError(f"{file if hand.coupled else model}: coupled: {error}") from error
+    _check_motors(resolved, driven, model)
     if told := [_in_words(joint, *statement) for joint, statement in from_model.items()]:
-        _tell(f"{file}: {len(told)} coupled joints are taken from the model: {'; '.join(told)}")
+        _tell(f"{model}: {len(told)} coupled joints are taken from the model: {'; '.join(told)}")
     if driven:
-        _tell(f"{file}: its {sum(driven.values())} actuators are replaced by the servos of hand.yaml")
+        _tell(f"{model}: its {sum(driven.values())} actuators are replaced by the servos of hand.yaml")
     return resolved
 
 
@@ -140,16 +136,9 @@ def _check_motors(coupled: Mapping[str, Coupling], driven: Mapping[str, int], fi
 class _Reader:
     """Reads the couplings of a compiled model."""
 
-    def __init__(
-        self,
-        model: mujoco.MjModel,
-        joint_names: Sequence[str],
-        stated: Mapping[str, Coupling | None],
-        driven: Mapping[str, int],
-        file: Path,
-    ) -> None:
-        self._model, self._names, self._file = model, list(joint_names), file
-        self._stated = stated
+    def __init__(self, model: mujoco.MjModel, hand: HandFile, driven: Mapping[str, int], file: Path) -> None:
+        self._model, self._hand, self._names, self._file = model, hand, list(hand.joints), file
+        self._stated = hand.coupled
         self._driven = set(driven)
         self._found: Statements = {}
         self._pulled: set[str] = set()  # joints that a tendon with an actuator moves, but for those that follow
@@ -287,6 +276,8 @@ class _Reader:
         """Add the line through positions x of the leader and y of the follower, with its error."""
         if follower in self._stated:
             return
+        if self._motor(follower, self._lines_of_yaml()) == self._motor(leader, self._lines_of_yaml()):
+            return
         if follower in self._driven and leader not in self._driven:
             follower, leader, x, y = leader, follower, y, x
         if follower in self._found or follower == leader:
@@ -306,7 +297,10 @@ class _Reader:
             )
         if abs(ratio) < LEAST_RATIO:
             raise ValueError(f"{self._file}: joint '{follower}' does not move with '{leader}': ratio {ratio:.2g}")
-        self._found[follower] = Coupling(leader, ratio, offset), error
+        try:
+            self._found[follower] = Coupling(leader, ratio, offset), error
+        except ValueError as wrong:
+            raise ValueError(f"{self._file}: joint '{follower}' follows '{leader}': {wrong}") from wrong
 
     def _refuse_passive_tendons(self) -> None:
         """Raise ValueError for a tendon that moves a joint without a motor by a spring or a limit alone.
@@ -320,8 +314,10 @@ class _Reader:
             mujoco.mju_sparse2dense(
                 arms, data.ten_J.ravel(), model.ten_J_rownnz, model.ten_J_rowadr, model.ten_J_colind.ravel()
             )
+        lines = {name: line for name, (line, _) in self._found.items()} | self._lines_of_yaml()
         for i in range(model.ntendon):
-            motors = {self._motor(model.joint(int(model.dof_jntid[dof])).name) for dof in arms[i].nonzero()[0]}
+            moved = [model.joint(int(model.dof_jntid[dof])).name for dof in arms[i].nonzero()[0]]
+            motors = {self._motor(joint, lines) for joint in moved}
             loose = sorted(motors - self._driven - self._pulled - set(self._stated))
             if len(motors) > 1 and loose and (model.tendon_stiffness[i] or model.tendon_limited[i]):
                 raise ValueError(
@@ -329,16 +325,16 @@ class _Reader:
                     "actuator, by a spring or a limit, with slack; expected a line: state `coupled` in hand.yaml"
                 )
 
-    def _motor(self, joint: str) -> str:
-        """Return the joint of the motor that moves a joint, as far as hand.yaml and the model say."""
-        lines = {name: line for name, (line, _) in self._found.items()} | {
-            name: line for name, line in self._stated.items() if line is not None
-        }
+    def _motor(self, joint: str, lines: Mapping[str, Coupling]) -> str:
+        """Return the joint at the end of the chain of a joint, as far as `lines` say."""
         seen = {joint}
         while joint in lines and lines[joint].follows not in seen:
             joint = lines[joint].follows
             seen.add(joint)
         return joint
+
+    def _lines_of_yaml(self) -> dict[str, Coupling]:
+        return {name: line for name, line in self._stated.items() if line is not None}
 
     def _fixed(self, tendon: int) -> dict[str, float] | None:
         """Return the coefficients of a fixed tendon by joint; None for a spatial tendon."""
@@ -353,6 +349,9 @@ class _Reader:
         return len([j for j in joints if j in self._names and j not in self._stated and j not in self._found]) <= 1
 
     def _range(self, joint: "mujoco._structs._MjModelJointViews") -> tuple[float, float]:
+        row = self._hand.joints.get(joint.name)
+        if row is not None and row.range is not None:
+            return row.range
         return tuple(map(float, joint.range)) if self._model.jnt_limited[joint.id] else FULL_TURN  # pyright: ignore
 
     def _name(self, element: "mujoco._structs._MjModelEqualityViews") -> str:

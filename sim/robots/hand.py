@@ -53,8 +53,7 @@ def read_hand(file: Path) -> tuple[dict[str, Any], str]:
     spec = hand_model(path, hand.root, hand.frozen, f"the hand '{hand.name}'")
     rows = {name: hand.joints[name] for name in joints_in_order(spec) if name in hand.joints}
     hand = replace(hand, joints={**rows, **hand.joints})  # in the order of `rows`; an unknown joint comes last
-    spec.modelname = hand.name
-    coupled = coupled_joints(spec, hand.coupled, list(hand.joints), path)
+    coupled = coupled_joints(spec, hand, path, file)
     name = {hand.root: PALM}
     contact = np.array(list(hand.contact_bodies.values()))
     weights = np.array([row.weight for row in hand.keypoints.values()])
@@ -124,9 +123,9 @@ def _check_row(name: str, joint: JointRow, line: Coupling | None, file: Path) ->
 def _styles(hand: HandFile, motors: Motors) -> dict[str, GraspStyle]:
     """Return the two grasp styles."""
     driven = [hand.joints[name] for name in motors.names]
+    keys = {"open_pose": "open", "closing": "closing"}
     columns: dict[str, Any] = {
-        "open_pose": [power_and_pinch(joint.open) for joint in driven if joint.open is not None],
-        "closing": [power_and_pinch(joint.closing) for joint in driven if joint.closing is not None],
+        name: [power_and_pinch(getattr(joint, key)) for joint in driven] for name, key in keys.items()
     }
     columns |= {item.name: power_and_pinch(getattr(hand.grasp, item.name)) for item in fields(hand.grasp)}
     tables = {key: torch.tensor(value, dtype=torch.float64) for key, value in columns.items()}

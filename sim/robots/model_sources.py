@@ -63,7 +63,7 @@ def model_path(model: str, folder: Path) -> Path:
 
 def _of_menagerie(name: str, entry: str) -> Path:
     menagerie = _package("mujoco_menagerie", "mujoco-menagerie")
-    _demand(name, menagerie.names(), "menagerie")
+    _demand(name, menagerie.names(), [robot.name for robot in menagerie.robots("end_effector")], "menagerie")
     robot = menagerie.get(name)
     files = {point.name: point.name for point in robot.entry_points if point.kind == "robot" and not point.is_mjx}
     entry = _entry(f"menagerie:{name}", entry, files)
@@ -77,7 +77,7 @@ def _of_robot_descriptions(name: str, entry: str) -> Path:
     listed = _package("robot_descriptions._descriptions", "robot_descriptions").DESCRIPTIONS
     known = [key for key, item in listed.items() if item.has_mjcf or item.has_urdf]
     name = name if name.endswith("_description") else f"{name}_description"
-    _demand(name, known, "robot_descriptions")
+    _demand(name, known, [word for word in known if "hand" in word or "gripper" in word], "robot_descriptions")
     try:
         module = importlib.import_module(f"robot_descriptions.{name}")
     except Exception as error:  # whatever its clone of a repository raises
@@ -99,9 +99,8 @@ def _package(module: str, distribution: str) -> ModuleType:
         raise ValueError(f"the package {distribution} is not installed: pip install {distribution}") from error
 
 
-def _demand(name: str, known: list[str], package: str) -> None:
+def _demand(name: str, known: list[str], hands: list[str], package: str) -> None:
     if name not in known:
-        hands = [word for word in known if "hand" in word or "gripper" in word]
         raise ValueError(
             f"{package} has no robot '{name}'; hands among its {len(known)} robots: {comma_separated(hands)}."
             f"{did_you_mean(name, known)}"

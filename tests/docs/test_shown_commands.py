@@ -84,7 +84,6 @@ SHIPPED = {
     "runs/generated": "assets/objects",
     "path/to/meshes": "assets/objects",
     "path/to/scans": "assets/objects",
-    "path/to/arm.xml": "assets/arms/ur5e/arm.xml",
 }
 """Results of earlier commands -> what stands for them where nothing is run."""
 

@@ -57,6 +57,31 @@ def test_hand_yaml_goes_before_the_model(tmp_path):
     assert found.coupled["thumb_4"] == Coupling("thumb_3", 0.8, 0.0)  # its chain ends at the joint that has a motor now
 
 
+def test_hand_yaml_may_turn_a_coupling_round(tmp_path):
+    rows = six.hand_yaml()["joints"]
+    rows |= {"index_2": rows["index_1"], "index_1": {}}
+    file = six.write(tmp_path, "equalities", coupled={"index_1": {"follows": "index_2", "ratio": 0.9}}, joints=rows)
+    found = HandSpec.load(file)
+    assert found.coupled["index_1"] == Coupling("index_2", 0.9, 0.0)
+    assert found.motors.names == ("index_2", *six.MOTORS[1:])
+
+
+def test_the_curve_of_a_polynomial_counts_within_the_range_of_hand_yaml(tmp_path, caplog):
+    rows = six.hand_yaml()["joints"] | {"index_1": {"range": [0.4, 0.8], "open": 0.5, "closing": 1.0}}
+    rest = {joint: line for joint, line in six_coupled().items() if joint != "index_2"}
+    file = six.write(tmp_path, "yaml", joints=rows, coupled=rest)
+    (tmp_path / "hand.xml").write_text(six.mjcf(_POLY.format("0 1 0.2 0 0")))
+    with caplog.at_level("INFO", "dexgrasp"):
+        line = HandSpec.load(file).coupled["index_2"]
+    assert line.ratio == pytest.approx(1 + 0.2 * 1.2, abs=1e-3)  # the mean slope of x + 0.2 x^2 from 0.4 to 0.8
+    assert "index_2 = 1.24 index_1 -0.06" in caplog.text and "(within 0.00" in caplog.text
+
+
+def test_a_left_hand_has_the_same_couplings(tmp_path):
+    left, right = (HandSpec.load(six.write(tmp_path, "yaml"), side) for side in ("left", "right"))
+    assert left.coupled == right.coupled and left.to_mjspec().compile().neq == 6
+
+
 def test_positions_and_limits_worked_by_hand():
     motors = Motors(("a", "b", "c"), {"b": Coupling("a", -2.0, 0.1)})
     assert (motors.names, motors.joints, motors.of_joint) == (("a", "c"), [0, 2], [0, 0, 1])
@@ -209,7 +234,10 @@ def test_what_a_model_couples_otherwise_is_refused_with_the_reason(tmp_path, mod
 @pytest.mark.parametrize(
     ("coupled", "message"),
     [
-        ({"index_2": {"follows": "index_2", "ratio": 1}}, "'index_2' follows no motor: index_2 -> index_2 is a cycle"),
+        (
+            {"index_2": {"follows": "index_2", "ratio": 1}},
+            r"hand\.yaml: coupled: 'index_2' follows no motor: index_2 -> index_2 is a cycle",
+        ),
         (
             {"index_2": {"follows": "index_1", "ratio": 1}, "index_1": {"follows": "index_2", "ratio": 1}},
             "'index_1' follows no motor: index_1 -> index_2 -> index_1 is a cycle",

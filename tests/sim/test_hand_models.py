@@ -546,11 +546,13 @@ def packages(tmp_path, monkeypatch):
         (folder / f"{name}.xml").write_text(UNCOUPLED)
     points = [("left_hand", "robot"), ("right_hand", "robot"), ("scene_right", "scene")]
     robot = SimpleNamespace(
+        name="some_hand",
         entry_points=tuple(SimpleNamespace(name=n, kind=k, file=f"{n}.xml", is_mjx=False) for n, k in points),
         xml=lambda entry=None, cache=None: folder / f"{entry}.xml",
     )
     menagerie = ModuleType("mujoco_menagerie")
     menagerie.MenagerieError = type("MenagerieError", (Exception,), {})
+    menagerie.robots = lambda category=None: [robot] if category == "end_effector" else []
     menagerie.names, menagerie.get = lambda: ["panda", "some_hand"], {"some_hand": robot}.__getitem__
     monkeypatch.setitem(sys.modules, "mujoco_menagerie", menagerie)
     (tmp_path / "site/robot_descriptions").mkdir(parents=True)
