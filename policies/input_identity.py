@@ -67,7 +67,7 @@ def library_sha256(spec: str) -> str:
 def hand_sha256(name: str) -> str:
     """Return the SHA-256 of hand.yaml and of all files that the model of a hand reads."""
     from dexgrasp.sim.robots.model_files import hand_files
-    from dexgrasp.sim.robots.model_sources import find_hand
+    from dexgrasp.sim.robots.models.model_sources import find_hand
 
     files = sorted(hand_files(find_hand(name)).items())
     return _sha256_of(part for path, content in files for part in (path.encode(), content))

@@ -25,7 +25,7 @@ from dexgrasp.policies.agents.location import (
 from dexgrasp.policies.cli.source_schema import source_schema
 from dexgrasp.policies.deploy.shipped import find_bundle, place
 from dexgrasp.policies.run_directory import check_evaluation
-from dexgrasp.sim.robots.model_sources import find_hand
+from dexgrasp.sim.robots.models.model_sources import find_hand
 from dexgrasp.utils.output import refuse_foreign_file, refuse_url
 from dexgrasp.utils.text import demand_known
 

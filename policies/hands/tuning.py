@@ -29,7 +29,7 @@ from dexgrasp.sim.hand_setup.style_space import StyleSpace
 from dexgrasp.sim.objects import ObjectLibrary, open_library
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
-from dexgrasp.sim.robots.model_sources import find_hand
+from dexgrasp.sim.robots.models.model_sources import find_hand
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.sim.task.grasp_task import GraspTask, TaskCfg
 from dexgrasp.sim.task.outcomes import Outcome

@@ -26,8 +26,8 @@ from dexgrasp.sim.robots.hand_file import (
 )
 from dexgrasp.sim.robots.hand_model import PALM, hand_model
 from dexgrasp.sim.robots.model_checks import compiled
-from dexgrasp.sim.robots.model_reader import read_model
-from dexgrasp.sim.robots.model_sources import model_path
+from dexgrasp.sim.robots.models.model_reader import read_model
+from dexgrasp.sim.robots.models.model_sources import model_path
 from dexgrasp.utils.text import counted, demand_known
 
 Array = NDArray[np.float64]

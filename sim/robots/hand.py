@@ -34,7 +34,7 @@ from dexgrasp.sim.robots.model_checks import (
     check_springs,
     compiled,
 )
-from dexgrasp.sim.robots.model_sources import find_hand, model_path
+from dexgrasp.sim.robots.models.model_sources import find_hand, model_path
 from dexgrasp.utils.text import demand_known
 
 KEYPOINT_WEIGHT_SUM = 16.0  # Zhang et al., RobustDexGrasp (2025): weights of the 16 finger keypoints

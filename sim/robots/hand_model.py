@@ -11,7 +11,7 @@ from typing import Any
 import mujoco
 import numpy as np
 
-from dexgrasp.sim.robots.model_reader import read_model
+from dexgrasp.sim.robots.models.model_reader import collides, read_model
 from dexgrasp.utils.text import comma_separated, did_you_mean, shown
 
 PALM = "palm"
@@ -221,11 +221,6 @@ def _hide_covered_colliders(spec: mujoco.MjSpec) -> None:
         if any(not collides(geom) for geom in body.geoms):
             for geom in filter(collides, body.geoms):
                 geom.rgba, geom.material = [*geom.rgba[:3], 0.0], ""
-
-
-def collides(geom: Any) -> bool:
-    """Return whether the model lets a geom touch anything."""
-    return bool(geom.contype or geom.conaffinity)
 
 
 def mirror(spec: mujoco.MjSpec) -> None:

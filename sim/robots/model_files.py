@@ -6,8 +6,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from dexgrasp.sim.robots.hand_file import current_keys
-from dexgrasp.sim.robots.model_reader import SCHEMES, resolved
-from dexgrasp.sim.robots.model_sources import model_path
+from dexgrasp.sim.robots.models.model_reader import SCHEMES, resolved
+from dexgrasp.sim.robots.models.model_sources import model_path
 from dexgrasp.utils.readers import regular_bytes
 
 FOLDERS = ("meshdir", "texturedir", "assetdir")

@@ -21,7 +21,7 @@ from dexgrasp.sim.hand_setup.opposition import opposed_styles
 from dexgrasp.sim.hand_setup.style_space import StyleSpace
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES, HandFile, read_hand_file
-from dexgrasp.sim.robots.model_sources import find_hand
+from dexgrasp.sim.robots.models.model_sources import find_hand
 from tests.helpers import six_motor_hand
 
 THREE_FINGERS = Path(__file__).parents[2] / "examples/three_finger_hand"

@@ -183,7 +183,7 @@ def test_every_input_of_a_training_is_identified_by_content(here, tmp_path):
     shutil.copytree("policy", "teacher")
     shutil.copytree("policy", "start")
     (here / "plugin.py").write_text("a = 1\n")
-    from dexgrasp.sim.robots.model_sources import find_hand
+    from dexgrasp.sim.robots.models.model_sources import find_hand
 
     shutil.copytree(find_hand("allegro").parent, "hand")
     cfg = TrainCfg(
@@ -213,7 +213,7 @@ def test_every_input_of_a_training_is_identified_by_content(here, tmp_path):
 
 def hand_in_parts(folder):
     """Write a hand whose MJCF, include, mesh and texture lie outside of its folder."""
-    from dexgrasp.sim.robots.model_sources import find_hand
+    from dexgrasp.sim.robots.models.model_sources import find_hand
 
     allegro = find_hand("allegro").parent
     for name in ("hand", "mjcf/parts", "stl", "png"):

@@ -297,13 +297,13 @@ BAD = {
         "",
         "no body is moved",
     ),
-    "no XML": ("hinge", "", "not a valid MJCF or URDF"),
+    "no XML": ("hinge", "", "not a valid MJCF"),
     "a missing mesh": (
         arms.mjcf(
             extra='<geom type="mesh" mesh="shell"/>', tail='<asset><mesh name="shell" file="shell.stl"/></asset>'
         ),
         "",
-        r"mesh 'shell': no file .*shell.stl",
+        r"mesh 'shell' of the arm: no file .*shell.stl",
     ),
     "too short": (
         arms.mjcf(joints=arms.JOINTS | {"a1": (0.9, "z", (-1, 1))}),

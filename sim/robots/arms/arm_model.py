@@ -7,7 +7,7 @@ collision geoms alone. Whatever hangs below the tip, such as a gripper, is left 
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp.utils.readers import foreign_file, regular_bytes
+from dexgrasp.sim.robots.models.model_reader import collides, read_model
+from dexgrasp.utils.readers import regular_bytes
 from dexgrasp.utils.text import comma_separated, did_you_mean, one_line, shown
 
 BASE = "arm_base"
@@ -32,7 +33,6 @@ FREE_TURN_RAD = 2 * np.pi
 """Range of a joint without limits, to either side."""
 FLAT = (mujoco.mjtGeom.mjGEOM_PLANE, mujoco.mjtGeom.mjGEOM_HFIELD)
 """Geoms of the surroundings."""
-MESH_FORMATS = (".stl", ".obj", ".msh")
 UNIT = np.array([1.0, 0.0, 0.0, 0.0])
 """Orientation without a rotation."""
 LEAST_MASS_KG, LEAST_INERTIA = 1e-3, 1e-6
@@ -156,69 +156,17 @@ def read_arm_model(file: Path, base: str = "", tip: str = "") -> ArmModel:
 
 
 def _read_spec(file: Path) -> mujoco.MjSpec:
-    """Return the model with the files of its meshes found, without geoms that collide with nothing."""
-    spec = _parsed(file)
-    spec.compiler.fusestatic, spec.compiler.balanceinertia = False, True
+    """Return the model without geoms that touch nothing; a model that has no others touches with them."""
+    spec = read_model(file, "the arm", visuals=False)
     for kind in (spec.keys, spec.sensors, spec.lights, spec.cameras):
         for element in list(kind):
             spec.delete(element)
-    if any(_collides(geom) for geom in spec.geoms):
-        for geom in [geom for geom in spec.geoms if not _collides(geom)]:
-            if geom.parent.explicitinertial or any(_collides(other) for other in geom.parent.geoms):
-                spec.delete(geom)
-    else:
-        for geom in spec.geoms:  # a model for the eye alone
+    if not any(collides(geom) for geom in spec.geoms):
+        for geom in spec.geoms:
             geom.contype = geom.conaffinity = 1
-    used = {geom.meshname for geom in spec.geoms if geom.meshname}
-    for mesh in list(spec.meshes):
-        if _mesh_name(mesh) not in used:
-            spec.delete(mesh)
-    _find_meshes(file, spec)
-    return spec
-
-
-def _parsed(file: Path) -> mujoco.MjSpec:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; expected the MJCF or URDF of an arm")
-    if kind := foreign_file(file):
-        raise ValueError(f"{file}: {kind}")
-    try:
-        return mujoco.MjSpec.from_file(str(file))
-    except ValueError as error:
-        raise ValueError(f"{file}: not a valid MJCF or URDF: {one_line(error, 300)}") from error
-
-
-def _collides(geom: mujoco.MjsGeom) -> bool:
-    return bool(geom.contype or geom.conaffinity)
-
-
-def _mesh_name(mesh: mujoco.MjsMesh) -> str:
-    return mesh.name or Path(mesh.file).stem
-
-
-def _find_meshes(file: Path, spec: mujoco.MjSpec) -> None:
-    """Replace the paths of meshes by those of files that exist; ROS packages are looked up in the folders above."""
-    folders = [file.parent / spec.meshdir, file.parent, *file.parent.parents]
     for mesh in spec.meshes:
-        if not mesh.file:
-            continue
-        named = re.sub(r"^(package|file|model)://", "", mesh.file)
-        found = next((path for folder in folders for path in _variants(folder, named) if path.is_file()), None)
-        if found is None:
-            raise FileNotFoundError(f"{file}: mesh '{_mesh_name(mesh)}': no file {folders[0] / named}")
-        if found.suffix.lower() not in MESH_FORMATS:
-            raise ValueError(f"{file}: mesh {found}: MuJoCo reads {comma_separated(MESH_FORMATS)}: convert it to STL")
-        if kind := foreign_file(found):
-            raise ValueError(f"{file}: mesh {found}: {kind}")
-        mesh.file, mesh.maxhullvert = str(found.resolve()), HULL_VERTICES
-    spec.meshdir, spec.strippath = "", False
-
-
-def _variants(folder: Path, named: str) -> Iterator[Path]:
-    """Yield the places of a mesh below a folder: as named, and without the name of its package."""
-    yield folder / named
-    if "/" in named:
-        yield folder / named.split("/", 1)[1]
+        mesh.maxhullvert = HULL_VERTICES
+    return spec
 
 
 def _urdf_speeds(file: Path) -> dict[str, float]:

@@ -24,9 +24,10 @@ SEARCH_PATHS = ("AMENT_PREFIX_PATH", "ROS_PACKAGE_PATH")
 """Environment variables that list the folders of ROS packages."""
 
 
-def read_model(file: Path, owner: str) -> mujoco.MjSpec:
+def read_model(file: Path, owner: str, visuals: bool = True) -> mujoco.MjSpec:
     """Return the MJCF or URDF of `owner`, such as "the hand 'leap'", as an editable model.
 
+    `visuals`: false leaves out geoms that touch nothing, and their meshes; a model that has no others keeps them.
     Raises ValueError for a file that is damaged or of another kind, FileNotFoundError where a mesh file is missing.
     """
     if kind := foreign_file(file):
@@ -49,11 +50,29 @@ def read_model(file: Path, owner: str) -> mujoco.MjSpec:
     except ValueError as error:
         kind = "MJCF" if root is None or root.tag != "robot" else "URDF"
         raise ValueError(f"{file}: not a valid {kind}: {one_line(error)}") from error
+    if not visuals:
+        _drop_visuals(spec)
     for mesh in spec.meshes:
         if mesh.file:  # else its vertices stand in the model
             path = file.parent / spec.meshdir / (Path(mesh.file).name if spec.strippath else mesh.file)
             _check_mesh(path, f"{file}: mesh '{mesh.name or mesh.file}' of {owner}")
     return spec
+
+
+def collides(geom: mujoco.MjsGeom) -> bool:
+    """Return whether the model lets a geom touch anything."""
+    return bool(geom.contype or geom.conaffinity)
+
+
+def _drop_visuals(spec: mujoco.MjSpec) -> None:
+    if any(collides(geom) for geom in spec.geoms):
+        for geom in [geom for geom in spec.geoms if not collides(geom)]:
+            if geom.parent.explicitinertial or any(collides(other) for other in geom.parent.geoms):
+                spec.delete(geom)
+    used = {geom.meshname for geom in spec.geoms if geom.meshname}
+    for mesh in list(spec.meshes):
+        if (mesh.name or Path(mesh.file).stem) not in used:
+            spec.delete(mesh)
 
 
 def resolved(name: str, folder: Path) -> Path:

@@ -1,0 +1,1 @@
+"""Robot models: their names and files, and the reader of MJCF and URDF."""
