@@ -109,9 +109,12 @@ def _in_words(joint: str, coupling: Coupling, error_rad: float) -> str:
 def _driven_joints(spec: mujoco.MjSpec, joint_names: Sequence[str], file: Path) -> Counter[str]:
     """Return the number of actuators of each joint that has its own. Raises ValueError for those of other things."""
     joints, tendons = Counter[str](), [tendon.name for tendon in spec.tendons]
+    missing = {joint.name for joint in spec.joints} - set(joint_names)
     for actuator in spec.actuators:
         if actuator.trntype == mujoco.mjtTrn.mjTRN_TENDON and actuator.target in tendons:
             continue
+        if actuator.trntype == mujoco.mjtTrn.mjTRN_JOINT and actuator.target in missing:
+            continue  # it has no row, which is said where the hand is compared with its model
         if actuator.trntype != mujoco.mjtTrn.mjTRN_JOINT or actuator.target not in joint_names:
             raise ValueError(
                 f"{file}: actuator {shown(actuator.name)} drives {shown(actuator.target)}, which is no joint of "
