@@ -48,6 +48,7 @@ def load_hand(name: str, cfg: ExcitationCfg) -> HandModel:
     """Load a hand of assets/hands or of a folder, and choose the rest pose with the largest free ranges."""
     hand = HandSpec.load(name)
     spec = hand.to_mjspec()
+    spec.body("palm").add_freejoint()  # MuJoCo takes a palm without joints for the world, which meets its fingers
     for geom in spec.geoms:
         geom.margin = MIN_CLEARANCE_M / 2  # of a pair, the margins add up
     model = spec.compile()
