@@ -128,7 +128,7 @@ def refuse_unknown_hand(contract: Contract, folder: str | Path) -> None:
     if not is_known_hand(contract.hand.name):
         raise BundleError(
             f"{folder}: hand '{contract.hand.name}' is not known on this machine, so that the bundle sets its own "
-            "limits; give the hand.yaml of the hand"
+            "limits; give the hand.yaml of the hand as hand_file"
         )
 
 

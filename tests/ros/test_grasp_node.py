@@ -1,6 +1,7 @@
 """The grasp node over real ROS, with the simulated robot as a process of its own and perception played by the test."""
 
 import json
+import shutil
 import signal
 import time
 
@@ -22,7 +23,7 @@ from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from dexgrasp import assets
-from dexgrasp.policies.deploy.bundle import read_contract
+from dexgrasp.policies.deploy.bundle import contract_sha256, read_contract
 from dexgrasp.policies.deploy.policy import PregraspPlan
 from dexgrasp_ros import config, message_conversions
 from dexgrasp_ros.drivers.config import load
@@ -375,6 +376,29 @@ def test_inactive_it_is_silent(bench):
     assert len(bench.hand) == sent
     request.transition.id = Transition.TRANSITION_CLEANUP
     assert ros.call(ChangeState, "/grasp/change_state", request).success
+
+
+def renamed_bundle(folder, name):
+    """Write a copy of the shipped bundle for a hand of another name."""
+    shutil.copytree(BUNDLE, folder)
+    contract = json.loads((folder / "contract.json").read_text())
+    contract["hand"]["name"] = name
+    contract["sha256"] = contract_sha256(contract)
+    (folder / "contract.json").write_text(json.dumps(contract))
+    return str(folder)
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_a_real_robot_with_an_unknown_hand_needs_its_hand_yaml(ros, described, tmp_path):
+    bundle, hand_file = renamed_bundle(tmp_path / "bundle", "my_hand"), tmp_path / "described.yaml"
+    text = (assets.path("hands/allegro") / "hand.yaml").read_text()
+    hand_file.write_text(text.replace("name: allegro", "name: my_hand"))
+    given = {"bundle": bundle, "robot": "real", "autostart": False, "hand_file": str(hand_file) if described else ""}
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = ros.add(GraspNode(context=ros.context, parameter_overrides=overrides))
+    node.trigger_configure()
+    assert ("give the hand.yaml of the hand as hand_file" in node._refusal) is not described
+    assert node._refusal  # the driver is one of the Allegro
 
 
 def test_a_transition_at_the_wrong_time_does_not_end_the_node(ros, tmp_path):

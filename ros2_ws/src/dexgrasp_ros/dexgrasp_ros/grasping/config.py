@@ -18,6 +18,8 @@ class GraspNodeCfg:
     """Folder of the exported policy."""
     public_key: str = ""
     """Public Ed25519 key (PEM file) whose owner must have signed the bundle; empty: signatures are not checked."""
+    hand_file: str = ""
+    """hand.yaml whose limits the bundle must keep to; a real robot needs it for a hand that is not in assets/hands."""
     hand: str = "sim_allegro"
     """Driver of the hand: a name in config/hands or the path of a .yaml."""
     arm: str = "sim_ur5e"

@@ -21,6 +21,7 @@ from rclpy.timer import Timer
 from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
+from dexgrasp.policies.deploy.bundle import refuse_unknown_hand
 from dexgrasp.policies.deploy.policy import Policy
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
@@ -81,7 +82,10 @@ class GraspNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and the drivers of hand and arm; refuse with the reason."""
         try:
-            policy = Policy.load(self.cfg.bundle, public_key=self.cfg.public_key)
+            hand_file = self.cfg.hand_file or None
+            policy = Policy.load(self.cfg.bundle, public_key=self.cfg.public_key, hand_file=hand_file)
+            if self.cfg.robot == "real" and not hand_file:
+                refuse_unknown_hand(policy.contract, self.cfg.bundle)
             robot = RobotInterface(self, self.cfg, policy.contract, 1.0 / policy.rate_hz)
         except (ValueError, OSError, ImportError) as error:
             return self._refuse(f"not configured: {error}")

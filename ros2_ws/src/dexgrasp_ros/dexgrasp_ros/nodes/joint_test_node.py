@@ -19,7 +19,7 @@ from rclpy.context import Context
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 
-from dexgrasp.policies.deploy.bundle import BundleError, read_contract
+from dexgrasp.policies.deploy.bundle import BundleError, read_contract, refuse_unknown_hand
 from dexgrasp.policies.deploy.safety_gate import DesiredCommand, MeasuredState, SafetyCfg, SafetyGate
 from dexgrasp.utils.bounds import Bounds, bounded
 from dexgrasp.utils.readers import read_json
@@ -50,6 +50,8 @@ class JointTestNodeCfg:
     """Folder of the exported policy; its contract names the joints."""
     public_key: str = ""
     """Public Ed25519 key (PEM file) whose owner must have signed the bundle; empty: signatures are not checked."""
+    hand_file: str = ""
+    """hand.yaml whose limits the bundle must keep to; a real robot needs it for a hand that is not in assets/hands."""
     hand: str = "sim_allegro"
     """Driver of the hand: a name in config/hands or the path of a .yaml."""
     robot: Literal["sim", "real"] = "sim"
@@ -76,7 +78,9 @@ class JointTestNode(Node):
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("wave", context=context, **options)
         self.cfg = cfg = declare(self, JointTestNodeCfg)
-        contract = read_contract(cfg.bundle, cfg.public_key)
+        contract = read_contract(cfg.bundle, cfg.public_key, hand_file=cfg.hand_file or None)
+        if cfg.robot == "real" and not cfg.hand_file:
+            refuse_unknown_hand(contract, cfg.bundle)
         hand, rate_hz = contract.hand, contract.control.rate_hz
         self._names, self._motors = hand.joint_names, hand.motors
         self._range = np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
