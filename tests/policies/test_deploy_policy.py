@@ -381,7 +381,7 @@ def test_a_bundle_of_an_unknown_hand_is_compared_with_a_given_description(copied
 BAD_HASHES = ["", "0" * 63, "0" * 65, "g" * 64, " " * 64, "0x" + "0" * 62, None, 0, [], ["0" * 64]]
 
 
-@pytest.mark.parametrize("stated", [*BAD_HASHES, str.upper, "{} ".format], ids=str)
+@pytest.mark.parametrize("stated", [*BAD_HASHES, str.upper, "{} ".format], ids=lambda stated: getattr(stated, "__name__", str(stated)))
 def test_a_hash_that_is_none_is_refused_wherever_a_bundle_states_one(copied, stated):
     contract = json.loads((copied / "contract.json").read_text())
     for name in ("golden.npz", "policy.onnx", "contract.json"):
