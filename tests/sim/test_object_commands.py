@@ -103,9 +103,9 @@ def test_each_convex_piece_is_drawn_in_a_colour_of_its_own(library):
 @pytest.mark.parametrize(
     ("extents_m", "label"),
     [
-        ((0.006, 0.014, 0.009), "14 × 9 × 6 mm"),
-        ((0.05, 0.12, 0.07), "12 × 7 × 5 cm"),
-        ((0.1, 0.002, 0.1), "100 × 100 × 2 mm"),
+        ((0.006, 0.014, 0.009), "14 x 9 x 6 mm"),
+        ((0.05, 0.12, 0.07), "12 x 7 x 5 cm"),
+        ((0.1, 0.002, 0.1), "100 x 100 x 2 mm"),
     ],
 )
 def test_the_sides_of_small_things_are_given_in_millimetres(extents_m, label):
