@@ -51,17 +51,15 @@ def conditions(config: Config, objects: int) -> dict[str, str]:
 
 
 def results_camera(camera: Config, prescribed: bool) -> str:
-    """Return the camera preset with errors whose observation is that of `camera`; empty where none is.
+    """Return the camera preset with errors whose observation is that of `camera`.
 
-    `prescribed`: whether the policy was trained for `camera`; any other one takes RESULTS_CAMERA.
+    Where there is none: RESULTS_CAMERA, or empty if the policy was trained for `camera` (`prescribed`).
     """
-    if not prescribed:
-        return RESULTS_CAMERA
     for name in configs.options("camera"):
         preset = configs.as_dict(configs.load_option(CameraCfg, "camera", name))
         if _camera_errors(preset) != NO_ERRORS and all(preset[key] == camera[key] for key in BELONGS_TO_CAMERA):
             return name
-    return ""
+    return "" if prescribed else RESULTS_CAMERA
 
 
 def camera_errors_note(config: Config) -> str:

@@ -238,10 +238,9 @@ class BlockLog:
 
     def append(self, blocks: Sequence[TrialBlock]) -> None:
         """Enter blocks, or parts of one, that were run now."""
-        rows = [
-            {"disturbance": one.disturbance, "first": one.trials.start, "trials": len(one.trials)} for one in blocks
-        ]
-        append_text(self.path, "".join(json.dumps(row | {"start": self._start}) + "\n" for row in rows))
+        for one in blocks:
+            row = {"disturbance": one.disturbance, "first": one.trials.start, "trials": len(one.trials)}
+            append_text(self.path, json.dumps(row | {"start": self._start}) + "\n")
 
     def resume(self) -> None:
         """Delete a last line that was torn by a kill."""

@@ -197,14 +197,14 @@ class ConsoleCallback(IterationCallback):
         terms = " ".join(f"{name} {stats[name]:+5.2f}" for name in REWARDS)
         learnt = "".join(f"{name} {stats[name]:.3f}  " for name in LEARNT if name in stats)
         return (
-            f"{done:5d}  {_steps_in_words(learner.num_timesteps):>8}  success {stats['won']:.3f}  "
+            f"{done:5d}  {steps_in_words(learner.num_timesteps):>8}  success {stats['won']:.3f}  "
             f"return {stats['return']:6.2f} ({terms})  disturbed {learner.curriculum.level:.2f}  "
             f"kl {stats.get('kl', 0.0):.3f}  std {stats.get('std', 0.0):.3f}  {learnt}lr {learner.learning_rate:.0e}  "
             f"{rate_hz:6,.0f}/s  {self.steps_per_cpu_s:5,.0f}/cpu-s  left {max(left_s, 0) // 60:3.0f} min"
         )
 
 
-def _steps_in_words(steps: int) -> str:
+def steps_in_words(steps: int) -> str:
     """Return a number of control steps in thousands (k), from a million on in millions (M)."""
     return f"{1e-3 * steps:.1f} k" if steps < 999_950 else f"{1e-6 * steps:.2f} M"
 

@@ -16,7 +16,7 @@ import torch
 from dexgrasp import configs
 from dexgrasp.policies.agents.checkpoint import read_checkpoint
 from dexgrasp.policies.cli.main import main
-from dexgrasp.policies.training.callbacks import PARTS
+from dexgrasp.policies.training.callbacks import PARTS, steps_in_words
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
 from dexgrasp.policies.training.train import reproduce_published_release, student_options, summary, train
@@ -161,11 +161,39 @@ def test_the_next_commands_carry_hand_task_class_and_plugins():
     assert student_options(cfg) == ["hand=examples/three_finger_hand", "side=left", "task.class_name=Upright"]
     learner = SimpleNamespace(iterations_run=1)
     lines = summary(cfg, Path("my runs/x"), learner, done=True).splitlines()
-    assert lines[-2] == "next             dexgrasp evaluate 'policy=my runs/x' plugins=a.py,b"
+    evaluate = "dexgrasp evaluate 'policy=my runs/x' camera=tracked_updated plugins=a.py,b"
+    assert lines[-2] == f"next             {evaluate}"
     assert shlex.split(lines[-1]) == [
         *("dexgrasp", "train", "recipe=student", "teacher=my runs/x", *student_options(cfg), "plugins=a.py,b"),
     ]
     assert student_options(configs.load(TrainCfg, "train", [])) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "camera"),
+    [
+        (["recipe=teacher"], ["camera=tracked_updated"]),  # of the first frame; a teacher takes any camera
+        (["recipe=teacher", "camera=latest"], ["camera=latest"]),
+        (["recipe=student"], ["camera=tracked_updated"]),
+        (["recipe=refinement"], ["camera=tracked_updated"]),
+        (["recipe=student", "camera=tracked"], ["camera=tracked"]),
+        (["recipe=student", "camera=latest", "task.camera.disparity_sd_px=0.0"], ["camera=latest"]),
+        (["recipe=student", "camera=published"], []),  # no preset of the first frame has errors
+        (["recipe=student", "task.camera.frame_interval_steps=2"], []),  # evaluate would refuse a preset
+    ],
+)
+def test_the_next_evaluation_has_the_camera_errors_of_the_published_results(words, camera):
+    cfg = configs.load(TrainCfg, "train", words)
+    line = summary(cfg, Path("runs/x"), SimpleNamespace(iterations_run=1), done=True).splitlines()[-2]
+    assert line.split() == ["next", "dexgrasp", "evaluate", "policy=runs/x", *camera]
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [(0, "0.0 k"), (448, "0.4 k"), (5_376, "5.4 k"), (999_949, "999.9 k"), (999_950, "1.00 M"), (8_028_160, "8.03 M")],
+)
+def test_control_steps_are_shown_in_thousands_below_a_million(steps, words):
+    assert steps_in_words(steps) == words
 
 
 def test_a_finished_run_and_another_option_are_told_before_objects_are_read(teacher, caplog):
