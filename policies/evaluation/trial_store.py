@@ -1,8 +1,8 @@
 """Store the trials of an evaluation on disk, so that a killed run can be resumed.
 
-Trials run in blocks, side by side. A block is stored in one write; if that write was cut, or stored trials come from a
-run with other blocks, the block is run again as a whole and its missing trials are added. No stored trial is lost, and a
-run gives bit-identical results however often it was stopped.
+Trials run in blocks, side by side. A block is stored in one write; if that write was cut, or a start with other blocks
+has stored a part of it, it is run again as a whole and its missing trials are added. No stored trial is lost, and a run
+gives bit-identical results however often it was stopped.
 
 JsonLinesStore   RUN/trials.jsonl: one line per trial, in order
 ParquetStore     RUN/trials/none-000000064.parquet: one file per block, named by disturbance and first trial

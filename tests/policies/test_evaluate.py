@@ -12,6 +12,7 @@ import torch
 from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation import html_report, videos
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
+from dexgrasp.policies.evaluation.episodes import BlockProgress
 from dexgrasp.policies.evaluation.evaluate import best_video, demo, diagnostics, evaluate, summarise
 from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, TrialPlan, in_order, starts_of_trials
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
@@ -247,6 +248,36 @@ def test_videos_show_different_objects_and_failures():
     assert [o.trial for o in videos.choose(outcomes, 2)] == [3, 2, 0]
     assert videos.file_name(outcomes[2]) == "failure_2_mug.mp4"
     assert videos.file_name(outcome(4, disturbance="force")) == "success_4_box_force.mp4"
+
+
+def test_progress_is_told_within_a_block(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dexgrasp.utils.progress.LINE_EVERY_S", 0.0)
+    result = evaluate(replace(CFG, out=str(tmp_path / "run"), trials=3, num_envs=2))
+    told, lines = capsys.readouterr(), []
+    for line in told.err.splitlines():
+        if line.startswith("evaluate: "):
+            lines.append(line)
+    steps = [f"control step {i + 1} (50 per attempt), 0 of 2 trials ended" for i in range(50)]  # 2.5 s at 20 Hz
+    assert lines[:50] == [f"evaluate: 0/3, this block: {step}" for step in steps]
+    assert lines[50].startswith("evaluate: 2/3 (67 %), ")
+    assert lines[51:101] == [f"evaluate: 2/3, this block: {step}" for step in steps]
+    assert len(lines) == 102 and lines[101].startswith("evaluate: 3/3 (100 %), ")
+    assert lines[101].endswith(f"{result['successes']} success{'es' * (result['successes'] != 1)}")
+    assert "camera errors  none; camera=tracked_updated adds those of a D435" in told.out
+
+
+def test_trials_that_grasp_again_and_trials_that_ended_are_counted():
+    task, told = task_of(3), []
+    watch = BlockProgress(task, told.append)
+    task.reset(trials=[0, 1, 2])
+    watch()
+    task.steps_since_pregrasp[0] = task.episode_steps
+    task.outcome_tracker.attempts[1] = 2
+    watch()
+    assert told == [
+        "this block: control step 1 (50 per attempt), 0 of 3 trials ended",
+        "this block: control step 2 (50 per attempt), 1 of 3 trials ended, 1 grasped again",
+    ]
 
 
 def test_the_demo_ends_with_the_rate_a_video_and_the_report(tmp_path, capsys):
