@@ -46,6 +46,7 @@ def test_the_site_builds_and_holds_every_command_and_key(copy):
         assert f"dexgrasp {command.words}" in commands
         for key in keys(command.schema, command.config):
             assert f"<code>{key.name}</code>" in (config if "." in key.name else commands), key.name
+    assert (copy / "docs/__pycache__").is_dir() and not list(site.rglob("__pycache__")) + list(site.rglob("*.pyc"))
     assert (site / "examples/upright_grasp.py").read_text() == (ROOT / "examples/upright_grasp.py").read_text()
     assert 'href="../examples/upright_grasp.py"' in (site / "tutorials/own_reward_and_task.html").read_text()
     pages = [path.read_text() for path in site.rglob("*.html")]

@@ -253,10 +253,8 @@ def test_videos_show_different_objects_and_failures():
 def test_progress_is_told_within_a_block(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("dexgrasp.utils.progress.LINE_EVERY_S", 0.0)
     result = evaluate(replace(CFG, out=str(tmp_path / "run"), trials=3, num_envs=2))
-    told, lines = capsys.readouterr(), []
-    for line in told.err.splitlines():
-        if line.startswith("evaluate: "):
-            lines.append(line)
+    told = capsys.readouterr()
+    lines = [line for line in told.err.splitlines() if line.startswith("evaluate: ")]
     steps = [f"control step {i + 1} (50 per attempt), 0 of 2 trials ended" for i in range(50)]  # 2.5 s at 20 Hz
     assert lines[:50] == [f"evaluate: 0/3, this block: {step}" for step in steps]
     assert lines[50].startswith("evaluate: 2/3 (67 %), ")
