@@ -94,7 +94,7 @@ class BlockProgress:
         regrasps = f", {again} grasped again" if again else ""
         self._steps += 1
         self._tell(
-            f"this block: control step {self._steps} ({task.episode_steps} per attempt), {ended} of {task.num_envs} "
+            f"control step {self._steps} ({task.episode_steps} per attempt), {ended} of the block's {task.num_envs} "
             f"trials ended{regrasps}"
         )
 

@@ -84,7 +84,7 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     if cfg.init_checkpoint:
         learner.start_from(find_compatible_checkpoint(cfg, "init_checkpoint"))
     elif isinstance(learner, StudentPPO):
-        log.info("its teacher plays the first episode, which sets the scales of the student's observations")
+        log.info("the teacher plays the first episode, which sets the scales of the student's observations")
         learner.start_from_teacher(copy=cfg.init_from_teacher)
     return learner
 

@@ -255,10 +255,11 @@ def test_progress_is_told_within_a_block(tmp_path, capsys, monkeypatch):
     result = evaluate(replace(CFG, out=str(tmp_path / "run"), trials=3, num_envs=2))
     told = capsys.readouterr()
     lines = [line for line in told.err.splitlines() if line.startswith("evaluate: ")]
-    steps = [f"control step {i + 1} (50 per attempt), 0 of 2 trials ended" for i in range(50)]  # 2.5 s at 20 Hz
-    assert lines[:50] == [f"evaluate: 0/3, this block: {step}" for step in steps]
+    ended = "(50 per attempt), 0 of the block's 2 trials ended"  # 2.5 s at 20 Hz
+    steps = [f"control step {i + 1} {ended}" for i in range(50)]
+    assert lines[:50] == [f"evaluate: 0/3, {step}" for step in steps]
     assert lines[50].startswith("evaluate: 2/3 (67 %), ")
-    assert lines[51:101] == [f"evaluate: 2/3, this block: {step}" for step in steps]
+    assert lines[51:101] == [f"evaluate: 2/3, {step}" for step in steps]
     assert len(lines) == 102 and lines[101].startswith("evaluate: 3/3 (100 %), ")
     assert lines[101].endswith(f"{result['successes']} success{'es' * (result['successes'] != 1)}")
     assert "camera errors  none; camera=tracked_updated adds those of a D435" in told.out
@@ -273,8 +274,8 @@ def test_trials_that_grasp_again_and_trials_that_ended_are_counted():
     task.outcome_tracker.attempts[1] = 2
     watch()
     assert told == [
-        "this block: control step 1 (50 per attempt), 0 of 3 trials ended",
-        "this block: control step 2 (50 per attempt), 1 of 3 trials ended, 1 grasped again",
+        "control step 1 (50 per attempt), 0 of the block's 3 trials ended",
+        "control step 2 (50 per attempt), 1 of the block's 3 trials ended, 1 grasped again",
     ]
 
 

@@ -14,12 +14,18 @@ import pytest
 import torch
 
 from dexgrasp import configs
-from dexgrasp.policies.agents.checkpoint import read_checkpoint
+from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint
 from dexgrasp.policies.cli.main import main
-from dexgrasp.policies.training.callbacks import PARTS, steps_in_words
+from dexgrasp.policies.training.callbacks import PARTS, steps_in_words, validate
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
-from dexgrasp.policies.training.train import reproduce_published_release, student_options, summary, train
+from dexgrasp.policies.training.train import (
+    make_validation_task,
+    reproduce_published_release,
+    student_options,
+    summary,
+    train,
+)
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.timers import cpu_seconds
 
@@ -153,6 +159,15 @@ def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
     actions = "task.rate_hz=10.0 task.grasp_s=0.6 task.lift_s=0.2"  # of TINY: the student needs them
     assert lines[-1].endswith(f"dexgrasp train recipe=student teacher={teacher} {actions}")
     assert (teacher / "progress.csv").read_text() == before
+
+
+def test_a_validation_tells_its_control_steps(teacher, monkeypatch, caplog):
+    monkeypatch.setattr("dexgrasp.utils.progress.LINE_EVERY_S", 0.0)
+    caplog.set_level("INFO", "dexgrasp")
+    task = make_validation_task(tiny("", "validation_trials=2"))
+    validate(SimpleNamespace(policy=load_checkpoint(teacher / "best.zip").policy), task)
+    ended = "(23 per attempt), 0 of the block's 2 trials ended"  # 0.6 s, 0.2 s and the hold of 1.5 s at 10 Hz
+    assert caplog.messages == [f"validation: control step {i + 1} {ended}" for i in range(23)]
 
 
 def test_the_next_commands_carry_hand_task_class_and_plugins():
