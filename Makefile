@@ -114,7 +114,7 @@ check: $(READY)
 
 docs: $(READY)
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build
-	@echo "open build/site/index.html"
+	@echo "built build/site; with search: $(VENV)/bin/python -m http.server --directory build/site --bind 127.0.0.1, then open http://127.0.0.1:8000"
 
 format: $(READY)
 	$(VENV)/bin/ruff check --fix $(CODE)

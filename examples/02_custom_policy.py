@@ -35,6 +35,7 @@ class Squeeze:
 def main(num_envs: int, squeeze: float) -> None:
     """Run one episode per environment without and with the correction."""
     for strength in (0.0, squeeze):
+        print(f"squeeze {strength:g}: {num_envs} episodes side by side ...", flush=True)
         task = dexgrasp.make("allegro", num_envs=num_envs, auto_reset=False, seed=0)
         policy, obs, done = Squeeze(task, strength), task.reset(), torch.zeros(num_envs, dtype=torch.bool)
         successes = 0

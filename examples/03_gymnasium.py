@@ -16,6 +16,7 @@ def main(episodes: int, num_envs: int) -> None:
     obs, info = env.reset(seed=0)
     print(f"observation: {sorted(obs)}")
     print(f"action: {env.single_action_space}")
+    print(f"{num_envs} episodes run side by side; the first ones end in a minute or two ...", flush=True)
 
     successes: list[bool] = []
     while len(successes) < episodes:

@@ -7,7 +7,6 @@ import argparse
 
 from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
-from stable_baselines3.common.vec_env import VecMonitor
 
 import dexgrasp
 
@@ -18,7 +17,7 @@ PPO_OPTIONS = {"n_steps": 112, "learning_rate": 3e-4, "gamma": 0.99, "device": "
 def main(steps: int, num_envs: int, objects: str, out: str) -> None:
     """Train on privileged observations with the physics preset of training."""
     options = {"objects": objects, "physics": "balanced", "randomization": "train"}
-    env = VecMonitor(dexgrasp.make_sb3("allegro", num_envs=num_envs, obs="teacher", **options))
+    env = dexgrasp.make_sb3("allegro", num_envs=num_envs, obs="teacher", **options)
     network = {"log_std_init": -1.2, "net_arch": [256, 128]}
     model = PPO("MlpPolicy", env, batch_size=28 * num_envs, policy_kwargs=network, **PPO_OPTIONS)
     model.learn(steps)

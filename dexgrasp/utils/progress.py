@@ -9,6 +9,21 @@ LINE_EVERY_S = 5.0
 T = TypeVar("T")
 
 
+class Interval:
+    """Clock that says when the next line about long work is due."""
+
+    def __init__(self) -> None:
+        self._last_s = time.monotonic()
+
+    def __call__(self) -> bool:
+        """Return whether LINE_EVERY_S have passed since the start or the last True."""
+        now_s = time.monotonic()
+        if now_s - self._last_s < LINE_EVERY_S:
+            return False
+        self._last_s = now_s
+        return True
+
+
 class Progress:
     """Show on stderr how many of `total` equal steps are done, at which rate, and the time left.
 
@@ -42,6 +57,14 @@ class Progress:
             self._bar.update(self._task, note=note)
         else:
             print(f"{self.what}: {self.done}/{self.total}, {note}", file=sys.stderr, flush=True)
+
+    def tell_sometimes(self, note: str) -> None:
+        """Show a note, on a terminal at once, else where the last line is LINE_EVERY_S old."""
+        if self._bar is not None:
+            self._bar.update(self._task, note=note)
+        elif time.monotonic() - self._line_s >= LINE_EVERY_S:
+            self._line_s = time.monotonic()
+            self.tell(note)
 
     def rate_hz(self) -> float:
         """Return the steps per second since the start of this run."""

@@ -61,6 +61,11 @@ def policy_config(policy: PolicyLocation) -> dict[str, Any]:
     return dict(read_contract(policy.path).training.config) if policy.bundle else read_config(policy.path)
 
 
+def prescribes_camera(name: str) -> bool:
+    """Return whether the policy `name` was trained for one camera, as students are."""
+    return name not in POLICIES and policy_config(find_policy(name)).get("stage") != "teacher"
+
+
 def demand_observations(checkpoint: Checkpoint, task: GraspTask, group: str) -> None:
     """Raise ValueError unless the task gives the observation group that a policy reads; say what to do."""
     given = {term.name: term.size for term in task.layouts[group].terms}

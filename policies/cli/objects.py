@@ -142,7 +142,8 @@ def generate(cfg: GenerateCfg) -> None:
 def import_meshes(cfg: ImportCfg) -> None:
     """Import the folder; print unit, sizes, volume ratios, files left out and files refused."""
     with claimed_folder(cfg.out, IMPORTED) as out:
-        print(importer.import_meshes(cfg.source, out, cfg.settings(), cfg.workers or None).summary())
+        report = importer.import_meshes(cfg.source, out, cfg.settings(), cfg.workers or None, may_remove=False)
+        print(report.summary())
 
 
 def show(cfg: ShowCfg) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any
 
+from dexgrasp import configs
+from dexgrasp.policies.evaluation.conditions import camera_errors_note
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.evaluation.evaluate import MAY_DIFFER, evaluate
 from dexgrasp.policies.evaluation.report import write_comparison
@@ -63,6 +65,8 @@ def compare(cfg: CompareCfg) -> int:
         worse = paired.p_value("less") < cfg.alpha
         write_json(run.path / "compare.json", summary(cfg, paired) | {"facts": run.facts})
         _show(cfg, paired, worse)
+        for exact in filter(None, dict.fromkeys(camera_errors_note(configs.as_dict(run.cfg)) for run in runs)):
+            print(f"camera errors: {exact}")
         print(f"report: {write_comparison(runs, out / 'report.html')}")
     return LOSS if worse else 0
 

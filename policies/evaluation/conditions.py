@@ -6,16 +6,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from dexgrasp import configs
+from dexgrasp.policies.agents.registry import BELONGS_TO_CAMERA, prescribes_camera
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.run_directory import flat
 from dexgrasp.sim.randomization.episode_draws import RandomizationCfg
 from dexgrasp.sim.scene import PhysicsCfg
+from dexgrasp.sim.sensors.config import CameraCfg
 from dexgrasp.sim.task.outcomes import RISE_M, SLIP_M, TOUCH_GRACE_S
 
 NO_CONDITION = ("out", "num_threads", "videos", "cluster")
 """Keys that change no outcome of a trial: not part of the command that repeats a run."""
 
+RESULTS_CAMERA = "tracked_updated"
+"""Camera preset of the published success rates, with the errors of a RealSense D435."""
+
 ENGINES = {"cpu": "MuJoCo (CPU)", "warp": "MuJoCo Warp"}
+
+NO_ERRORS = "none"
+"""Camera errors of an exact camera, in words."""
 
 Config = Mapping[str, Any]
 
@@ -40,6 +48,27 @@ def conditions(config: Config, objects: int) -> dict[str, str]:
         "attempts": f"up to {config['attempts']}" if config["attempts"] > 1 else "1",
         "seed": str(config["seed"]),
     }
+
+
+def results_camera(camera: Config, prescribed: bool) -> str:
+    """Return the camera preset with errors whose observation is that of `camera`.
+
+    Where there is none: RESULTS_CAMERA, or empty if the policy was trained for `camera` (`prescribed`).
+    """
+    for name in configs.options("camera"):
+        preset = configs.as_dict(configs.load_option(CameraCfg, "camera", name))
+        if _camera_errors(preset) != NO_ERRORS and all(preset[key] == camera[key] for key in BELONGS_TO_CAMERA):
+            return name
+    return "" if prescribed else RESULTS_CAMERA
+
+
+def camera_errors_note(config: Config) -> str:
+    """Return "none" and the preset that adds errors; empty where the camera of the evaluation has errors."""
+    camera = config["task"]["camera"]
+    if _camera_errors(camera) != NO_ERRORS:
+        return ""
+    preset = results_camera(camera, prescribes_camera(config["policy"]))
+    return f"{NO_ERRORS}; camera={preset} adds those of a D435" if preset else NO_ERRORS
 
 
 def success_definition(config: Config) -> str:
@@ -134,7 +163,7 @@ def _camera_errors(camera: Config) -> str:
         "flying_pixel_rate": "{:.0%} flying",
         "hand_margin_m": "hand margin {:g} m",
     }
-    return ", ".join(text.format(camera[key]) for key, text in parts.items() if camera[key]) or "none"
+    return ", ".join(text.format(camera[key]) for key, text in parts.items() if camera[key]) or NO_ERRORS
 
 
 def _perception(camera: Config) -> str:

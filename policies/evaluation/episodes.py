@@ -79,6 +79,26 @@ class RegraspRunner:
         )
 
 
+class BlockProgress:
+    """Words on how far a block of trials is, for `play(watch=...)`."""
+
+    def __init__(self, task: GraspTask, tell: Callable[[str], None]) -> None:
+        """`tell`: takes the words before each control step, and shows them every few seconds."""
+        self._task, self._tell, self._steps = task, tell, 0
+
+    def __call__(self) -> None:
+        """Tell the control step, how many trials have ended, and how many grasp again."""
+        task = self._task
+        ended = int((task.steps_since_pregrasp >= task.episode_steps).sum())
+        again = int((task.outcome_tracker.attempts > 1).sum())
+        regrasps = f", {again} grasped again" if again else ""
+        self._steps += 1
+        self._tell(
+            f"control step {self._steps} ({task.episode_steps} per attempt), {ended} of the block's {task.num_envs} "
+            f"trials ended{regrasps}"
+        )
+
+
 def play(
     task: GraspTask,
     policy: Agent,

@@ -27,8 +27,9 @@ import torch
 from dexgrasp import configs
 from dexgrasp.policies.agents.registry import POLICIES, Agent, find_policy, make_policy, policy_config
 from dexgrasp.policies.evaluation import html_report, ray_backend, videos
+from dexgrasp.policies.evaluation.conditions import camera_errors_note
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config, make_task
-from dexgrasp.policies.evaluation.episodes import play
+from dexgrasp.policies.evaluation.episodes import BlockProgress, play
 from dexgrasp.policies.evaluation.statistics import count_by, percentile, success_summary
 from dexgrasp.policies.evaluation.summary import print_scoreboard
 from dexgrasp.policies.evaluation.trial_store import BlockLog, JsonLinesStore, has_trials, log_resumed, starts_of_trials
@@ -60,6 +61,8 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
         cfg = apply_policy_config(cfg)
         if has_trials(run.path):
             run.refuse_other_options(cfg, MAY_DIFFER)  # before objects are read
+        if exact := camera_errors_note(configs.as_dict(cfg)):
+            log.info("camera errors: %s", exact)
         hand, library, inputs = HandSpec.load(cfg.hand, side=cfg.side), open_library(cfg.objects), identify_inputs(cfg)
         run.record(cfg, inputs=inputs, may_differ=MAY_DIFFER if has_trials(run.path) else None)
         start_s = time.monotonic()
@@ -110,7 +113,7 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
     simulated = 0
     total = cfg.trials * len(cfg.disturbances())
     log_resumed(len(plan.select(stored)), total)
-    with Progress(total, "evaluate", done=min(len(stored), total)) as progress:
+    with Progress(total, "evaluate", done=len(plan.select(stored))) as progress:
         for disturbance, blocks in groupby(plan.remaining(stored), attrgetter("disturbance")):
             log.info(
                 "disturbance %s: up to trial %d on %s", disturbance, cfg.trials - 1, counted(len(library), "object")
@@ -120,15 +123,17 @@ def run_trials(cfg: EvaluateCfg, hand: HandSpec, library: ObjectLibrary, run: Ru
             policy = make_policy(cfg.policy, task)
             run.check_inputs()  # the policy was read again
             for block in blocks:
-                outcomes = play(task, policy, block.trials, cfg.attempts)[: len(plan.requested(block))]
+                watch = BlockProgress(task, progress.tell_sometimes)
+                outcomes = play(task, policy, block.trials, cfg.attempts, watch)[: len(plan.requested(block))]
                 run.check_place()
-                log_of_blocks.append(block)
-                store.append([asdict(outcome) for outcome in outcomes])
-                stored += outcomes
                 simulated += len(outcomes)
-                progress.advance(
-                    len(outcomes), counted(sum(outcome.success for outcome in stored), "success", "successes")
-                )
+                missing = plan.missing(block, stored)
+                log_of_blocks.append(missing)
+                fresh = [outcome for outcome in outcomes if any(outcome.trial in part.trials for part in missing)]
+                store.append([asdict(outcome) for outcome in fresh])
+                stored += fresh
+                won = sum(outcome.success for outcome in plan.select(stored))
+                progress.advance(len(fresh), counted(won, "success", "successes"))
     return plan.select(stored), simulated
 
 

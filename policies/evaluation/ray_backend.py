@@ -16,7 +16,7 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
@@ -41,7 +41,7 @@ from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.task.outcomes import Outcome
 from dexgrasp.sim.task.reset import rest_pose
 from dexgrasp.utils.plugins import import_plugins, portable
-from dexgrasp.utils.progress import Progress
+from dexgrasp.utils.progress import LINE_EVERY_S, Progress
 from dexgrasp.utils.text import counted
 
 RETRIES = 5
@@ -78,9 +78,9 @@ def run_trials(cfg: EvaluateCfg, library: ObjectLibrary, run: Run) -> tuple[list
     total = cfg.trials * len(cfg.disturbances())
     log_resumed(done, total)
     with Progress(total, "evaluate", done) as progress:
-        for block, rows in _spread(cfg, library, todo) if todo else ():
+        for block, rows in _spread(cfg, library, todo, progress.tell_sometimes) if todo else ():
             run.check_place()
-            log_of_blocks.append(block)
+            log_of_blocks.append(plan.missing(block, stored))
             fresh = [row for row in rows if (row["disturbance"], row["trial"]) not in known]
             store.append(fresh)
             simulated += len(fresh)
@@ -125,9 +125,12 @@ def run_one(cfg: EvaluateCfg, objects: ObjectLibrary, block: TrialBlock) -> list
 
 
 def _spread(
-    cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock]
+    cfg: EvaluateCfg, library: ObjectLibrary, todo: Sequence[TrialBlock], tell: Callable[[str], None]
 ) -> Iterator[tuple[TrialBlock, list[Row]]]:
-    """Yield each block and its rows as it finishes; only a window of blocks is submitted at a time."""
+    """Yield each block and its rows as it finishes; only a window of blocks is submitted at a time.
+
+    `tell`: takes the number of blocks that are waited for, every few seconds.
+    """
     import ray
 
     threads = cfg.num_threads or 1
@@ -143,7 +146,9 @@ def _spread(
                 out[work.remote(sent, part_for(library, block.trials), block, versions())] = block
             if not out:
                 return
-            (ready, *_), _ = ray.wait(list(out))
+            while not (finished := ray.wait(list(out), timeout=LINE_EVERY_S)[0]):
+                tell(f"{counted(len(out), 'block')} sent to {counted(_cores(), 'core')}")
+            ready = finished[0]
             block = out.pop(ready)
             yield block, _result(ready, block)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dexgrasp.policies.evaluation.conditions import preset_name
+from dexgrasp.policies.evaluation.conditions import camera_errors_note, preset_name
 from dexgrasp.policies.evaluation.statistics import FEW, pool, success_summary
 from dexgrasp.sim.scene import PhysicsCfg
 from dexgrasp.utils.text import counted, print_table
@@ -99,7 +99,8 @@ def _facts(result: Mapping[str, Any], notes: Mapping[str, Any]) -> dict[str, str
     failing = [(name, row) for name, row in result["per_object"].items() if row["successes"] < row["trials"]]
     worst = sorted(failing, key=lambda item: item[1]["successes"] / item[1]["trials"])[:WORST]
     depth_m = notes["penetration_m"]["p99"]
-    return {
+    exact = camera_errors_note(result["config"])
+    return ({"camera errors": exact} if exact else {}) | {
         "failures": _listed(f"{name} {count}" for name, count in failed.items()) or "none",
         "worst objects": _listed(f"{name} {row['successes']}/{row['trials']}" for name, row in worst) or "none",
         "penetration": "unknown" if depth_m is None else f"{1000 * depth_m:.2f} mm at the 99th percentile of trials",

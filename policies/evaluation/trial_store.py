@@ -1,7 +1,8 @@
 """Store the trials of an evaluation on disk, so that a killed run can be resumed.
 
-Trials run in blocks, side by side. A block is stored in one write and run again as a whole if that write was cut, so
-that a run gives bit-identical results however often it was stopped.
+Trials run in blocks, side by side. A block is stored in one write; if that write was cut, or a start with other blocks
+has stored a part of it, it is run again as a whole and its missing trials are added. No stored trial is lost, and a run
+gives bit-identical results however often it was stopped.
 
 JsonLinesStore   RUN/trials.jsonl: one line per trial, in order
 ParquetStore     RUN/trials/none-000000064.parquet: one file per block, named by disturbance and first trial
@@ -82,6 +83,19 @@ class TrialPlan:
         """Return (disturbance, trial) of the block's trials that were requested."""
         return [(block.disturbance, trial) for trial in block.trials if trial < self.trials]
 
+    def missing(self, block: TrialBlock, stored: Iterable[Outcome]) -> list[TrialBlock]:
+        """Return the parts of a block, each of successive trials, that were requested and are not stored."""
+        found = {outcome.trial for outcome in stored if outcome.disturbance == block.disturbance}
+        parts: list[TrialBlock] = []
+        for _, trial in self.requested(block):
+            if trial in found:
+                continue
+            if parts and parts[-1].trials.stop == trial:
+                parts[-1] = TrialBlock(block.disturbance, range(parts[-1].trials.start, trial + 1))
+            else:
+                parts.append(TrialBlock(block.disturbance, range(trial, trial + 1)))
+        return parts
+
     def remaining(self, stored: Iterable[Outcome]) -> list[TrialBlock]:
         """Return the blocks of which a requested trial is not stored."""
         found = {(outcome.disturbance, outcome.trial) for outcome in stored}
@@ -150,8 +164,8 @@ class JsonLinesStore:
         return [Outcome(**_from_json(row)) for row in rows]
 
     def resume(self, plan: TrialPlan) -> list[Outcome]:
-        """Return the stored outcomes and delete those of unfinished blocks from the file."""
-        kept = whole_blocks(self.read(), plan)
+        """Return the stored outcomes, by disturbance and in order, and delete a torn last line from the file."""
+        kept = in_order(self.read(), plan)
         self.rewrite(kept)
         return kept
 
@@ -222,10 +236,11 @@ class BlockLog:
         """`start`: index of the present start in `starts` of run.json."""
         self.path, self._start = path, start
 
-    def append(self, block: TrialBlock) -> None:
-        """Enter a block that was run now."""
-        row = {"disturbance": block.disturbance, "first": block.trials.start, "trials": len(block.trials)}
-        append_text(self.path, json.dumps(row | {"start": self._start}) + "\n")
+    def append(self, blocks: Sequence[TrialBlock]) -> None:
+        """Enter blocks, or parts of one, that were run now."""
+        for one in blocks:
+            row = {"disturbance": one.disturbance, "first": one.trials.start, "trials": len(one.trials)}
+            append_text(self.path, json.dumps(row | {"start": self._start}) + "\n")
 
     def resume(self) -> None:
         """Delete a last line that was torn by a kill."""
@@ -252,10 +267,10 @@ def has_trials(run: Path) -> bool:
     return any(path.is_file() and path.stat().st_size > 0 for path in files)
 
 
-def whole_blocks(stored: Sequence[Outcome], plan: TrialPlan) -> list[Outcome]:
-    """Return the outcomes without those of unfinished blocks.
+def in_order(stored: Sequence[Outcome], plan: TrialPlan) -> list[Outcome]:
+    """Return the outcomes by disturbance and trial; the trials of a disturbance are 0, 1, 2 ...
 
-    Raises ValueError if a trial used another object.
+    Raises ValueError if a trial is missing between others or used another object.
     """
     kept: list[Outcome] = []
     for disturbance in plan.disturbances:
@@ -266,8 +281,7 @@ def whole_blocks(stored: Sequence[Outcome], plan: TrialPlan) -> list[Outcome]:
                     f"stored trial {outcome.trial} with '{outcome.object}' stands where trial {number} with "
                     f"'{plan.object_of(number)}' belongs: the objects have changed; choose another out="
                 )
-        finished = len(outcomes) if len(outcomes) >= plan.trials else len(outcomes) // plan.rows * plan.rows
-        kept += outcomes[:finished]
+        kept += outcomes
     return kept
 
 

@@ -136,12 +136,14 @@ def film(
     `wanted`: trial to repeat by the path of its video, one per environment. `speed`: relative to real time.
     """
     films: list[TrialFilm] = []
+    filmed = 0
     earlier = torch.tensor([outcome.attempts for outcome in wanted.values()]) - 1  # attempts before the last one
     total = int((earlier + 1).sum()) * task.episode_steps
     with ExitStack() as stack:
         progress = stack.enter_context(Progress(total, "video"))  # its steps: control steps of all trials
 
         def watch() -> None:
+            nonlocal filmed
             if not films:  # the task is reset now
                 for row, (path, outcome) in enumerate(wanted.items()):
                     films.append(stack.enter_context(TrialFilm(path, outcome, row, task, width=width, speed=speed)))
@@ -149,7 +151,9 @@ def film(
                 one.capture()
             attempts, steps = task.outcome_tracker.attempts.cpu(), task.steps_since_pregrasp.cpu()
             done = steps_done(attempts, earlier, steps, task.episode_steps)
-            progress.advance(max(done - progress.done, 0))
+            filmed += 1
+            back = ", on the way to another grasp" if (steps < 0).any() else ""  # counts for no attempt
+            progress.advance(max(done - progress.done, 0), f"control step {filmed}{back}")
 
         repeated = play(task, policy, [outcome.trial for outcome in wanted.values()], attempts, watch)
         progress.advance(total - progress.done)

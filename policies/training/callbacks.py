@@ -18,12 +18,13 @@ import torch
 
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.algorithms.learner import IterationCallback, Learner
-from dexgrasp.policies.evaluation.episodes import play
+from dexgrasp.policies.evaluation.episodes import BlockProgress, play
 from dexgrasp.policies.evaluation.statistics import success_summary
 from dexgrasp.sim.objects.library import ObjectEntry
 from dexgrasp.sim.task.grasp_task import GraspTask
 from dexgrasp.utils import distributed
 from dexgrasp.utils.interrupt import StopRequest
+from dexgrasp.utils.progress import Interval
 from dexgrasp.utils.timers import Stopwatch, cpu_seconds, device_clock
 
 PARTS = ("physics", "task", "policy", "update", "aside")
@@ -196,11 +197,18 @@ class ConsoleCallback(IterationCallback):
         terms = " ".join(f"{name} {stats[name]:+5.2f}" for name in REWARDS)
         learnt = "".join(f"{name} {stats[name]:.3f}  " for name in LEARNT if name in stats)
         return (
-            f"{done:5d}  {1e-6 * learner.num_timesteps:6.2f} M  success {stats['won']:.3f}  "
+            f"{done:5d}  {steps_in_words(learner.num_timesteps):>8}  success {stats['won']:.3f}  "
             f"return {stats['return']:6.2f} ({terms})  disturbed {learner.curriculum.level:.2f}  "
             f"kl {stats.get('kl', 0.0):.3f}  std {stats.get('std', 0.0):.3f}  {learnt}lr {learner.learning_rate:.0e}  "
             f"{rate_hz:6,.0f}/s  {self.steps_per_cpu_s:5,.0f}/cpu-s  left {max(left_s, 0) // 60:3.0f} min"
         )
+
+
+def steps_in_words(steps: int) -> str:
+    """Return a number of control steps: from a thousand on in thousands (k), from a million on in millions (M)."""
+    if steps < 1000:
+        return str(steps)
+    return f"{1e-3 * steps:.1f} k" if steps < 999_950 else f"{1e-6 * steps:.2f} M"
 
 
 class CheckpointCallback(IterationCallback):
@@ -267,5 +275,11 @@ class ValidationCallback(IterationCallback):
 def validate(learner: Learner, task: GraspTask) -> int:
     """Return the successes of the deterministic policy in one trial of every environment of `task`."""
     learner.policy.eval()
-    policy = ActorAgent(learner.policy.actor, task)
-    return sum(outcome.success for outcome in play(task, policy, range(task.num_envs)))
+    policy, due = ActorAgent(learner.policy.actor, task), Interval()
+
+    def tell(note: str) -> None:
+        if due():
+            log.info("validation: %s", note)
+
+    watch = BlockProgress(task, tell)
+    return sum(outcome.success for outcome in play(task, policy, range(task.num_envs), watch=watch))

@@ -28,6 +28,7 @@ from dexgrasp.policies.agents.registry import BELONGS_TO_POLICY
 from dexgrasp.policies.algorithms.distillation import StudentPPO
 from dexgrasp.policies.algorithms.learner import Learner
 from dexgrasp.policies.algorithms.ppo import GraspPPO
+from dexgrasp.policies.evaluation.conditions import results_camera
 from dexgrasp.policies.evaluation.statistics import success_summary
 from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
@@ -83,6 +84,7 @@ def make_learner(cfg: TrainCfg, env: GraspVecEnv, path: Path, provenance: dict[s
     if cfg.init_checkpoint:
         learner.start_from(find_compatible_checkpoint(cfg, "init_checkpoint"))
     elif isinstance(learner, StudentPPO):
+        log.info("the teacher plays the first episode, which sets the scales of the student's observations")
         learner.start_from_teacher(copy=cfg.init_from_teacher)
     return learner
 
@@ -272,6 +274,8 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
         count = f"{result['successes']} of {counted(result['trials'], 'trial')}; 95 % interval {low:.1f} – {high:.1f} %"
         best = f"{100 * learner.best_validation:.1f} % ({count}): {path / 'best.zip'}"
     plugins = [f"plugins={configs.typed(cfg.plugins)}"] if cfg.plugins else []
+    preset = results_camera(configs.as_dict(cfg.task.camera), prescribed=cfg.stage == "student")
+    camera = [f"camera={preset}"] if preset else []
     following = {
         "teacher": ["train", "recipe=student", f"teacher={path}", *student_options(cfg), *plugins],
         "student": ["export", f"policy={path}", f"out={path / 'bundle'}", *plugins],
@@ -282,7 +286,7 @@ def summary(cfg: TrainCfg, path: Path, learner: Learner, done: bool) -> str:
             f"iterations       {learner.iterations_run}; to go on: {more}",
             f"best validation  {best}",
             f"curves           {path / 'curves.png'}",
-            f"next             {shlex.join(['dexgrasp', 'evaluate', f'policy={path}', *plugins])}",
+            f"next             {shlex.join(['dexgrasp', 'evaluate', f'policy={path}', *camera, *plugins])}",
             f"                 {shlex.join(['dexgrasp', *following])}",
         )
     )

@@ -84,7 +84,7 @@ def draw(model: ObjectModel, pieces: bool = False) -> np.ndarray:
 def size_label(extents_m: Sequence[float]) -> str:
     """Return the sides of a box, longest first, in cm; in mm where one is below 2 cm."""
     unit, factor = ("mm", 1000) if min(extents_m) < 0.02 else ("cm", 100)
-    return " × ".join(f"{factor * side:.0f}" for side in sorted(extents_m, reverse=True)) + f" {unit}"
+    return " x ".join(f"{factor * side:.0f}" for side in sorted(extents_m, reverse=True)) + f" {unit}"
 
 
 def spread_over_families(entries: Sequence[ObjectEntry], most: int) -> list[ObjectEntry]:

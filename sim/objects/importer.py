@@ -114,7 +114,7 @@ class ImportReport:
             lines.append(f"{counted(len(self.doubtful), 'file')} may be in another unit than the others:")
             lines += _few_lines(
                 [
-                    f"{file}: {sizes} with unit=... and include={pattern_of(file)}"
+                    f"{file}: {sizes}, with unit=..., include={pattern_of(file)} and an out= of its own"
                     for file, sizes in self.doubtful.items()
                 ],
                 "",
@@ -219,10 +219,12 @@ def import_meshes(
     progress: bool = True,
     most: int | None = None,
     one_per_thing: bool = True,
+    may_remove: bool = True,
 ) -> ImportReport:
     """Import every OBJ, STL, PLY and GLB under `folder`, or the first `most` of them, into library `out`.
 
-    What was imported before is kept. `one_per_thing`: files that describe one thing give one object.
+    What was imported before is reused. `one_per_thing`: files that describe one thing give one object. `may_remove`:
+    objects of `out` whose files are not there any more leave the library; otherwise they raise ValueError.
     """
     settings, out = settings or ImportSettings(), Path(out)
     listing = find_meshes(Path(folder), settings.include, settings.exclude)
@@ -240,6 +242,8 @@ def import_meshes(
         alike: dict[str, str] = {}
         groups = _groups(readable, facts, scales, cache, alike) if one_per_thing else [[file] for file in readable]
         things = _named(groups)
+        if not may_remove:
+            _refuse_removal(out, things)
         if settings.size is not None:
             scales = {source: settings.size / facts[source].longest for source in facts}
         closed: dict[str, str] = {}
@@ -504,6 +508,22 @@ def _unit(
     doubts = {group[0].source: file_doubt(facts[group[0].source].longest, unit) for group in groups}
     doubtful = {source: sizes for source, sizes in doubts.items() if sizes and len(groups) > 1}
     return _Unit(unit, UNITS_M[unit], doubt=unit_doubt(longest, unit), doubtful=doubtful, stated=stated)
+
+
+def _refuse_removal(out: Path, things: Sequence[_Thing]) -> None:
+    """Raise ValueError where the library in `out` has objects that are not among `things`, by name and by file."""
+    if not (out / MANIFEST).is_file():
+        return
+    names, sources = {thing.name for thing in things}, {file.source for thing in things for file in thing.files}
+    entries = ObjectLibrary(out).entries
+    lost = [entry.name for entry in entries if entry.name not in names and entry.source not in sources]
+    if lost:
+        named = f"{', '.join(lost[:3])}{', ...' if len(lost) > 3 else ''}"
+        raise ValueError(
+            f"out={out} is a library of {counted(len(entries), 'object')}, of which this import would remove "
+            f"{len(lost)} ({named}): choose another out=, import all files at once, or give force=true, which moves "
+            "the library aside"
+        )
 
 
 def _import_things(

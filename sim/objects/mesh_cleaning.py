@@ -140,7 +140,8 @@ def _check_longest(longest: float, scale: float, is_stated: bool) -> None:
         problem = f"too small: longest side {size:.6f} m, at least {MIN_LONGEST_M} m"
     fitting = fitting_units(longest)
     if not is_stated:
-        raise RefusedMeshError(f"{problem}; is the unit right? (unit=..., scale=... or size=...)")
+        way = f"if it is in another unit, give {fitting}" if fitting else "give scale=... or size=..."
+        raise RefusedMeshError(f"{problem}; {way}, with include=... and an out= of its own, or convert the file")
     way = (
         f"if this one is in another unit, give {fitting} or size=..."
         if fitting

@@ -38,6 +38,8 @@ def build(folder):
 
 
 def test_the_site_builds_and_holds_every_command_and_key(copy):
+    (copy / "docs/__pycache__").mkdir(exist_ok=True)  # as Python leaves it beside the hooks
+    (copy / "docs/__pycache__/hooks.cpython-311.pyc").write_bytes(b"")
     code, told = build(copy)
     assert code == 0, told
     site = copy / "build/site"
@@ -46,6 +48,7 @@ def test_the_site_builds_and_holds_every_command_and_key(copy):
         assert f"dexgrasp {command.words}" in commands
         for key in keys(command.schema, command.config):
             assert f"<code>{key.name}</code>" in (config if "." in key.name else commands), key.name
+    assert not [path for path in site.rglob("*") if "__pycache__" in path.parts or path.name.startswith("hooks")]
     assert (site / "examples/upright_grasp.py").read_text() == (ROOT / "examples/upright_grasp.py").read_text()
     assert 'href="../examples/upright_grasp.py"' in (site / "tutorials/own_reward_and_task.html").read_text()
     pages = [path.read_text() for path in site.rglob("*.html")]

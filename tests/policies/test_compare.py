@@ -62,7 +62,9 @@ def test_the_command_tells_a_loss_by_its_exit_status(tmp_path, capsys):
     result = json.loads((tmp_path / "worse/compare.json").read_text())
     assert result["trials"] == 6 and len(result["lost"]) > len(result["gained"])
     assert main.main(["compare", "synergy", "zero", *SMALL, f"out={tmp_path / 'same'}"]) == 0
-    assert "B - A: +0.0 points, McNemar p = 1.000" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "B - A: +0.0 points, McNemar p = 1.000" in told
+    assert told.splitlines()[-2] == "camera errors: none; camera=tracked_updated adds those of a D435"
 
 
 def test_one_policy_is_not_enough(capsys):

@@ -12,8 +12,9 @@ import torch
 from dexgrasp.policies.agents.registry import make_policy
 from dexgrasp.policies.evaluation import html_report, videos
 from dexgrasp.policies.evaluation.config import EvaluateCfg, make_task
+from dexgrasp.policies.evaluation.episodes import BlockProgress
 from dexgrasp.policies.evaluation.evaluate import best_video, demo, diagnostics, evaluate, summarise
-from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, TrialPlan, whole_blocks
+from dexgrasp.policies.evaluation.trial_store import JsonLinesStore, TrialPlan, in_order, starts_of_trials
 from dexgrasp.policies.networks.actor_critic import GraspPolicy
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.sim.objects import open_library
@@ -110,11 +111,21 @@ def test_only_what_is_missing_is_simulated_again(copied):
     assert json.loads((copied / "diagnostics.json").read_text())["trials_simulated"] == 3
 
 
-def test_more_trials_add_to_those_that_are_there(copied):
-    before = JsonLinesStore(copied / "trials.jsonl").read()
-    result = evaluate(replace(CFG, out=str(copied), trials=7, num_threads=2))
-    assert result["trials"] == 7
-    assert JsonLinesStore(copied / "trials.jsonl").read()[:5] == before
+@pytest.mark.parametrize("cut", [None, -1])
+def test_more_trials_add_to_those_that_are_there(copied, cut, caplog):
+    """Blocks of 2 then, of 4 now: the first four trials, or all five, lie beside each other in no block of now."""
+    log = copied / "trials.jsonl"
+    log.write_bytes(before := b"".join(log.read_bytes().splitlines(keepends=True)[:cut]))
+    stored = before.count(b"\n")
+    wider = replace(CFG, out=str(copied), trials=stored + 2, num_threads=2)
+    with caplog.at_level("INFO", "dexgrasp"):
+        result = evaluate(wider)
+    assert result["trials"] == stored + 2
+    assert f"goes on: {stored} of {stored + 2} trials were finished" in caplog.text
+    assert log.read_bytes().startswith(before)
+    assert log.read_bytes().count(b"\n") == stored + 2
+    starts = {trial: start for (_, trial), start in starts_of_trials(copied / "blocks.jsonl").items()}
+    assert [starts[i] for i in range(stored + 2)] == [0] * stored + [1, 1]
 
 
 def test_trials_do_not_depend_on_what_ran_beside_them(finished, tmp_path):
@@ -146,7 +157,7 @@ def test_trials_of_a_version_that_knew_no_second_attempt_are_refused(copied):
 def test_stored_trials_of_other_objects_are_refused():
     stored = [outcome(0, "box"), outcome(1, "cup")]
     with pytest.raises(ValueError, match="trial 1 with 'cup' stands where trial 1 with 'mug' belongs"):
-        whole_blocks(stored, TrialPlan(disturbances=["none"], trials=4, rows=2, objects=["box", "mug"]))
+        in_order(stored, TrialPlan(disturbances=["none"], trials=4, rows=2, objects=["box", "mug"]))
 
 
 def test_a_number_that_is_not_finite_survives_the_log(tmp_path):
@@ -237,6 +248,35 @@ def test_videos_show_different_objects_and_failures():
     assert [o.trial for o in videos.choose(outcomes, 2)] == [3, 2, 0]
     assert videos.file_name(outcomes[2]) == "failure_2_mug.mp4"
     assert videos.file_name(outcome(4, disturbance="force")) == "success_4_box_force.mp4"
+
+
+def test_progress_is_told_within_a_block(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dexgrasp.utils.progress.LINE_EVERY_S", 0.0)
+    result = evaluate(replace(CFG, out=str(tmp_path / "run"), trials=3, num_envs=2))
+    told = capsys.readouterr()
+    lines = [line for line in told.err.splitlines() if line.startswith("evaluate: ")]
+    ended = "(50 per attempt), 0 of the block's 2 trials ended"  # 2.5 s at 20 Hz
+    steps = [f"control step {i + 1} {ended}" for i in range(50)]
+    assert lines[:50] == [f"evaluate: 0/3, {step}" for step in steps]
+    assert lines[50].startswith("evaluate: 2/3 (67 %), ")
+    assert lines[51:101] == [f"evaluate: 2/3, {step}" for step in steps]
+    assert len(lines) == 102 and lines[101].startswith("evaluate: 3/3 (100 %), ")
+    assert lines[101].endswith(f"{result['successes']} success{'es' * (result['successes'] != 1)}")
+    assert "camera errors  none; camera=tracked_updated adds those of a D435" in told.out
+
+
+def test_trials_that_grasp_again_and_trials_that_ended_are_counted():
+    task, told = task_of(3), []
+    watch = BlockProgress(task, told.append)
+    task.reset(trials=[0, 1, 2])
+    watch()
+    task.steps_since_pregrasp[0] = task.episode_steps
+    task.outcome_tracker.attempts[1] = 2
+    watch()
+    assert told == [
+        "control step 1 (50 per attempt), 0 of the block's 3 trials ended",
+        "control step 2 (50 per attempt), 1 of the block's 3 trials ended, 1 grasped again",
+    ]
 
 
 def test_the_demo_ends_with_the_rate_a_video_and_the_report(tmp_path, capsys):

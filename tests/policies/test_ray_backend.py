@@ -120,8 +120,8 @@ def test_the_last_block_is_as_long_as_the_others_but_requests_only_what_was_aske
     assert [outcome.trial for outcome in plan.select(stored)] == [0, 1, 3]
 
 
-def test_both_stores_resume_with_whole_blocks(tmp_path):
-    """Rows of one and a half blocks: lines drop the half, Parquet has no half; both run trials 2 and 3 next."""
+def test_both_stores_keep_every_trial_and_run_whole_blocks(tmp_path):
+    """Rows of one and a half blocks, as a start with other blocks leaves them: both run trials 2 and 3 next."""
     pytest.importorskip("pyarrow", reason="needs the extra `ray`")
     plan = TrialPlan(disturbances=["none"], trials=5, rows=2, objects=["box", "mug"])
     names = ["box", "mug", "box"]
@@ -129,10 +129,10 @@ def test_both_stores_resume_with_whole_blocks(tmp_path):
     for store in (lines, parquet):
         assert store.resume(plan) == [] and plan.remaining([]) == plan.blocks()
         store.append([row(trial, names[trial]) for trial in (0, 1)])
-    lines.append([row(2)])
-    for store in (lines, parquet):
+        store.append([row(2)])
         stored = store.resume(plan)
-        assert [outcome.trial for outcome in stored] == [0, 1] == [outcome.trial for outcome in store.read()]
+        assert [outcome.trial for outcome in stored] == [0, 1, 2] == [outcome.trial for outcome in store.read()]
+        assert plan.missing(plan.blocks()[1], stored) == [TrialBlock("none", range(3, 4))]
         assert plan.remaining(stored) == [TrialBlock("none", range(2, 4)), TrialBlock("none", range(4, 6))]
 
 

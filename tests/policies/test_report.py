@@ -12,8 +12,9 @@ import pytest
 
 from dexgrasp import configs
 from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.evaluation import conditions as conditions_module
 from dexgrasp.policies.evaluation import html_report
-from dexgrasp.policies.evaluation.conditions import conditions, repeat_command
+from dexgrasp.policies.evaluation.conditions import camera_errors_note, conditions, repeat_command
 from dexgrasp.policies.evaluation.config import EvaluateCfg, apply_policy_config
 from dexgrasp.policies.evaluation.evaluate import diagnostics, object_facts
 from dexgrasp.policies.evaluation.report import compare_outcomes
@@ -84,6 +85,36 @@ def test_the_command_of_a_report_gives_the_configuration_of_its_run(words):
     assert command[:2] == ["dexgrasp", "evaluate"]
     assert load(*command[2:]) == cfg
     assert len(command) - 2 <= len(words)  # and it is no longer than what was typed
+
+
+D435 = "none; camera={} adds those of a D435"
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (["policy=allegro/student"], D435.format("tracked_updated")),
+        (["policy=leap/student", "task.camera.model=rendered"], D435.format("tracked_updated")),
+        (["policy=allegro/teacher"], D435.format("tracked_updated")),  # takes any camera
+        (["policy=synergy"], D435.format("tracked_updated")),
+        (["policy=synergy", "task.camera.mode=latest"], D435.format("latest")),
+        (["policy=allegro/student", "camera=tracked_updated"], ""),
+        (["policy=allegro/student", "task.camera.edge_dropout=0.1"], ""),
+        (["policy=allegro/teacher", "camera=latest"], ""),
+        (["policy=synergy", "camera=tracked"], ""),
+    ],
+)
+def test_a_camera_without_errors_is_named_with_the_preset_that_adds_them(words, note):
+    assert camera_errors_note(configs.as_dict(load(*words))) == note
+
+
+def test_no_preset_is_named_where_none_has_the_observation_of_the_policy(monkeypatch):
+    config = configs.as_dict(load("policy=synergy", "camera=published"))
+    monkeypatch.setattr(conditions_module, "prescribes_camera", lambda name: True)
+    assert camera_errors_note(config) == "none"
+    config["task"]["camera"]["mode"] = "tracked"
+    config["task"]["camera"]["frame_interval_steps"] = 3
+    assert camera_errors_note(config) == "none"  # hold_frame_interval_steps and move_with_palm differ
 
 
 def test_the_command_is_given_for_a_policy_that_is_gone_too():

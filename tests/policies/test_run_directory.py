@@ -158,6 +158,17 @@ def test_without_a_terminal_progress_is_a_line_with_share_rate_and_time_left(mon
         assert capsys.readouterr().err == "dig: 6/10 (60 %), 0.5/s, 8 s left, 1 worm\n"
 
 
+def test_a_note_within_a_step_is_a_line_where_the_last_one_is_old_enough(monkeypatch, capsys):
+    now_s = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now_s[0])
+    with Progress(2, "dig") as progress:
+        for now_s[0] in range(1, 13):
+            progress.tell_sometimes(f"shovel {now_s[0]}")
+        progress.advance()  # 2 s after the last line
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == ["dig: 0/2, shovel 5", "dig: 0/2, shovel 10", "dig: 1/2 (50 %), 0.1/s, 12 s left"]
+
+
 def test_the_last_line_of_progress_is_printed_once(monkeypatch, capsys):
     now_s = iter(10.0 * step for step in range(100))  # each step is slow enough for a line
     monkeypatch.setattr(time, "monotonic", lambda: next(now_s))

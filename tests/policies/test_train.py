@@ -14,12 +14,18 @@ import pytest
 import torch
 
 from dexgrasp import configs
-from dexgrasp.policies.agents.checkpoint import read_checkpoint
+from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint
 from dexgrasp.policies.cli.main import main
-from dexgrasp.policies.training.callbacks import PARTS
+from dexgrasp.policies.training.callbacks import PARTS, steps_in_words, validate
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
-from dexgrasp.policies.training.train import reproduce_published_release, student_options, summary, train
+from dexgrasp.policies.training.train import (
+    make_validation_task,
+    reproduce_published_release,
+    student_options,
+    summary,
+    train,
+)
 from dexgrasp.sim.task.grasp_task import TaskCfg
 from dexgrasp.utils.timers import cpu_seconds
 
@@ -155,17 +161,62 @@ def test_a_finished_run_says_so_and_plays_nothing(teacher, capsys):
     assert (teacher / "progress.csv").read_text() == before
 
 
+def test_a_validation_tells_its_control_steps(teacher, monkeypatch, caplog):
+    monkeypatch.setattr("dexgrasp.utils.progress.LINE_EVERY_S", 0.0)
+    caplog.set_level("INFO", "dexgrasp")
+    task = make_validation_task(tiny("", "validation_trials=2"))
+    validate(SimpleNamespace(policy=load_checkpoint(teacher / "best.zip").policy), task)
+    ended = "(23 per attempt), 0 of the block's 2 trials ended"  # 0.6 s, 0.2 s and the hold of 1.5 s at 10 Hz
+    assert caplog.messages == [f"validation: control step {i + 1} {ended}" for i in range(23)]
+
+
 def test_the_next_commands_carry_hand_task_class_and_plugins():
     cfg = configs.load(TrainCfg, "train", ["hand=examples/three_finger_hand", "side=left", "plugins=a.py,b"])
     cfg = replace(cfg, task=replace(cfg.task, class_name="Upright"))
     assert student_options(cfg) == ["hand=examples/three_finger_hand", "side=left", "task.class_name=Upright"]
     learner = SimpleNamespace(iterations_run=1)
     lines = summary(cfg, Path("my runs/x"), learner, done=True).splitlines()
-    assert lines[-2] == "next             dexgrasp evaluate 'policy=my runs/x' plugins=a.py,b"
+    evaluate = "dexgrasp evaluate 'policy=my runs/x' camera=tracked_updated plugins=a.py,b"
+    assert lines[-2] == f"next             {evaluate}"
     assert shlex.split(lines[-1]) == [
         *("dexgrasp", "train", "recipe=student", "teacher=my runs/x", *student_options(cfg), "plugins=a.py,b"),
     ]
     assert student_options(configs.load(TrainCfg, "train", [])) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "camera"),
+    [
+        (["recipe=teacher"], ["camera=tracked_updated"]),  # of the first frame; a teacher takes any camera
+        (["recipe=teacher", "camera=latest"], ["camera=latest"]),
+        (["recipe=student"], ["camera=tracked_updated"]),
+        (["recipe=refinement"], ["camera=tracked_updated"]),
+        (["recipe=student", "camera=tracked"], ["camera=tracked"]),
+        (["recipe=student", "camera=latest", "task.camera.disparity_sd_px=0.0"], ["camera=latest"]),
+        (["recipe=student", "camera=published"], []),  # no preset of the first frame has errors
+        (["recipe=student", "task.camera.frame_interval_steps=2"], []),  # evaluate would refuse a preset
+    ],
+)
+def test_the_next_evaluation_has_the_camera_errors_of_the_published_results(words, camera):
+    cfg = configs.load(TrainCfg, "train", words)
+    line = summary(cfg, Path("runs/x"), SimpleNamespace(iterations_run=1), done=True).splitlines()[-2]
+    assert line.split() == ["next", "dexgrasp", "evaluate", "policy=runs/x", *camera]
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (0, "0"),
+        (448, "448"),
+        (1_000, "1.0 k"),
+        (5_376, "5.4 k"),
+        (999_949, "999.9 k"),
+        (999_950, "1.00 M"),
+        (8_028_160, "8.03 M"),
+    ],
+)
+def test_control_steps_are_shown_in_a_unit_that_fits(steps, words):
+    assert steps_in_words(steps) == words
 
 
 def test_a_finished_run_and_another_option_are_told_before_objects_are_read(teacher, caplog):
@@ -206,7 +257,7 @@ def test_a_student_ends_at_the_iteration_asked_for_and_goes_on_without_damaged_r
     )
     assert train(tiny(tmp_path, *small, "iterations=2"))["iteration"] == 2
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines[:3]] == [["1", "0.00"], ["2", "0.00"], ["iterations", "2;"]]
+    assert [line.split()[:2] for line in lines[:3]] == [["1", "40"], ["2", "80"], ["iterations", "2;"]]
     (tmp_path / "last.window").write_bytes(b"cut")
     assert train(tiny(tmp_path, *small, "iterations=3"))["iteration"] == 3
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:2]] == ["3", "iterations"]

@@ -9,10 +9,11 @@ import pytest
 from dexgrasp.policies.evaluation.trial_store import (
     FIELDS,
     JsonLinesStore,
+    TrialBlock,
     TrialPlan,
     has_trials,
+    in_order,
     select,
-    whole_blocks,
 )
 from dexgrasp.sim.task.outcomes import Outcome
 
@@ -67,18 +68,26 @@ def test_selected_trials_come_in_the_order_of_the_plan():
     assert [(o.disturbance, o.trial) for o in select(stored, ["heavy"], 1)] == [("heavy", 0)]
 
 
-@pytest.mark.parametrize(
-    ("none", "heavy", "kept"),
-    [
-        ((0, 1, 2), (), [("none", 0), ("none", 1)]),  # the block of 2 was cut
-        ((0, 1, 2, 3), (0,), [("none", 0), ("none", 1), ("none", 2), ("none", 3)]),
-        ((0, 1, 2, 3, 4), (0, 1), [("none", i) for i in range(5)] + [("heavy", 0), ("heavy", 1)]),  # all requested
-        ((0, 1, 2, 3, 4, 5, 6), (), [("none", i) for i in range(7)]),  # of an earlier start that asked for more
-    ],
-)
-def test_unfinished_blocks_are_run_again(none, heavy, kept):
-    stored = outcomes("none", *none) + outcomes("heavy", *heavy)
-    assert [(o.disturbance, o.trial) for o in whole_blocks(stored, PLAN)] == kept
+@pytest.mark.parametrize("trials", [1, 3, 5, 8])
+@pytest.mark.parametrize("rows", [1, 2, 3, 8])
+@pytest.mark.parametrize(("none", "heavy"), [(0, 0), (3, 0), (4, 1), (5, 2), (7, 7)])
+def test_every_stored_trial_is_kept_and_the_others_are_run_once_whatever_the_blocks(trials, rows, none, heavy):
+    plan = TrialPlan(disturbances=["none", "heavy"], trials=trials, rows=rows, objects=["box", "mug", "cup"])
+    stored = outcomes("none", *range(none)) + outcomes("heavy", *range(heavy))
+    kept = in_order([*stored[none:], *stored[:none]], plan)
+    assert kept == stored
+    added = [plan.missing(block, kept) for block in plan.remaining(kept)]
+    assert all(added)  # no block is run for nothing
+    run = [(part.disturbance, trial) for parts in added for part in parts for trial in part.trials]
+    expected = [("none", i) for i in range(none, trials)] + [("heavy", i) for i in range(heavy, trials)]
+    assert run == expected
+
+
+def test_the_missing_trials_of_a_block_are_parts_without_a_stored_trial_between():
+    plan = TrialPlan(disturbances=["none"], trials=9, rows=8, objects=["box", "mug", "cup"])
+    stored = [*outcomes("none", 2, 5, 6), *outcomes("heavy", 0)]
+    assert names(plan.missing(plan.blocks()[0], stored)) == [("none", [0, 1]), ("none", [3, 4]), ("none", [7])]
+    assert names(plan.missing(plan.blocks()[1], stored)) == [("none", [8])]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +100,7 @@ def test_unfinished_blocks_are_run_again(none, heavy, kept):
 )
 def test_trials_of_other_objects_or_out_of_order_are_refused(stored, text):
     with pytest.raises(ValueError, match=text + r".*choose another out="):
-        whole_blocks(stored, PLAN)
+        in_order(stored, PLAN)
 
 
 def test_a_line_holds_the_fields_of_a_trial_and_no_more(tmp_path):
@@ -117,9 +126,10 @@ def test_a_torn_last_line_is_left_out_and_deleted_when_the_run_goes_on(tmp_path)
     whole = store.path.read_bytes()
     store.path.write_bytes(whole[:-20])
     assert store.read() == outcomes("none", 0, 1, 2)
-    assert store.resume(PLAN) == outcomes("none", 0, 1)
-    assert store.path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:2])
-    assert names(PLAN.remaining(store.read()))[0] == ("none", [2, 3])
+    assert store.resume(PLAN) == outcomes("none", 0, 1, 2)
+    assert store.path.read_bytes() == b"".join(whole.splitlines(keepends=True)[:3])
+    assert names(PLAN.remaining(store.read()))[0] == ("none", [2, 3])  # with the same trials beside it as before
+    assert PLAN.missing(PLAN.blocks()[1], store.read()) == [TrialBlock("none", range(3, 4))]
 
 
 def test_a_damaged_line_and_one_of_an_older_version_are_refused(tmp_path):

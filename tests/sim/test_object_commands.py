@@ -4,9 +4,11 @@ import json
 
 import numpy as np
 import pytest
+import trimesh
 from PIL import Image
 
 from dexgrasp.policies.cli import objects
+from dexgrasp.policies.cli.main import main
 from dexgrasp.policies.cli.objects import CompareLibraryCfg, GenerateCfg, ImportCfg, ShowCfg
 from dexgrasp.policies.training.callbacks import sampling_weights
 from dexgrasp.sim.objects import comparison, contact_sheet, generator, open_library
@@ -103,13 +105,45 @@ def test_each_convex_piece_is_drawn_in_a_colour_of_its_own(library):
 @pytest.mark.parametrize(
     ("extents_m", "label"),
     [
-        ((0.006, 0.014, 0.009), "14 × 9 × 6 mm"),
-        ((0.05, 0.12, 0.07), "12 × 7 × 5 cm"),
-        ((0.1, 0.002, 0.1), "100 × 100 × 2 mm"),
+        ((0.006, 0.014, 0.009), "14 x 9 x 6 mm"),
+        ((0.05, 0.12, 0.07), "12 x 7 x 5 cm"),
+        ((0.1, 0.002, 0.1), "100 x 100 x 2 mm"),
     ],
 )
 def test_the_sides_of_small_things_are_given_in_millimetres(extents_m, label):
     assert contact_sheet.size_label(extents_m) == label
+
+
+def tree(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and "imported" not in path.parts}
+
+
+def test_an_import_that_would_remove_objects_is_refused_and_force_moves_them_aside(tmp_path, capsys):
+    meshes, lib = tmp_path / "in", tmp_path / "lib"
+    for number, side in enumerate((50, 60, 70, 80, 90)):
+        (meshes / f"m{number}").mkdir(parents=True)
+        trimesh.creation.box((side, 55, 40)).export(meshes / f"m{number}/box.obj")
+    command = ["objects", "import", str(meshes), f"out={lib}", "unit=mm", "workers=1"]
+    assert main([*command, "include=m[0-3]/*"]) == 0
+    before = tree(lib)
+    capsys.readouterr()
+    assert main([*command, "include=m4/*"]) == 2
+    told = capsys.readouterr().err
+    assert (
+        f"out={lib} is a library of 4 objects, of which this import would remove 4 (m0_box, m1_box, m2_box, ...)"
+        in told
+    )
+    assert main([*command, "exclude=m[13]/*"]) == 2
+    assert "would remove 2 (m1_box, m3_box): choose another out=" in capsys.readouterr().err
+    assert tree(lib) == before
+    assert main(command) == 0  # all files: what is there stays
+    assert ObjectLibrary(lib).names == [f"m{number}_box" for number in range(5)]
+    (meshes / "m0/box.obj").unlink()
+    assert main(command) == 2
+    assert "would remove 1 (m0_box)" in capsys.readouterr().err
+    assert main([*command, "force=true"]) == 0
+    assert ObjectLibrary(lib).names == ["m1_box", "m2_box", "m3_box", "m4_box"]
+    assert len(ObjectLibrary(tmp_path / "lib.replaced-1")) == 5
 
 
 def test_the_generate_command_says_count_rate_and_memory(tmp_path, capsys):

@@ -316,6 +316,29 @@ def test_files_without_a_likely_unit_do_not_stop_those_that_state_theirs(tmp_pat
     assert report.refused["sphere.obj"].startswith("the unit of these meshes cannot be guessed: their median")
 
 
+@pytest.mark.parametrize(
+    ("others", "one", "size", "way"),
+    [
+        (1.0, 1000, "too large: longest side 90.000 m, at most 0.35 m", "unit=mm (0.09 m)"),
+        (1000, 1.0, "too small: longest side 0.000090 m, at least 0.01 m", "unit=m (0.09 m)"),
+        (1.0, 100, "too large: longest side 9.000 m, at most 0.35 m", "unit=cm (0.09 m) or unit=inch (0.229 m)"),
+        (1.0, 5e5, "too large: longest side 45000.000 m, at most 0.35 m", ""),
+    ],
+)
+def test_a_file_in_another_unit_than_the_others_is_refused_with_its_size_in_the_units_that_fit(
+    others, one, size, way, tmp_path
+):
+    several = {f"c{k}.obj": (shapes.box(0.06 + 0.02 * k, 0.05, 0.04), others) for k in range(3)}
+    folder = _folder(tmp_path / "in", {**several, "odd.stl": (BLOCK, one)})
+    report = import_meshes(folder, tmp_path / "lib", workers=1, progress=False)
+    assert report.library.names == ["c0", "c1", "c2"]
+    advice = f"if it is in another unit, give {way}" if way else "give scale=... or size=..."
+    assert report.refused == {
+        "odd.stl": f"{size}; {advice}, with include=... and an out= of its own, or convert the file"
+    }
+    assert report.refused["odd.stl"] in report.summary()
+
+
 def test_a_glb_file_in_millimetres_is_refused_and_a_given_unit_rules_over_the_stated_one(tmp_path):
     folder = _folder(tmp_path / "in", {"wrong.glb": (BLOCK, 1000), "right.glb": (BLOCK, 1.0)})
     report = import_meshes(folder, tmp_path / "lib", workers=1, progress=False)
@@ -374,4 +397,7 @@ def test_an_import_within_a_command_says_unit_and_mixed_units_on_screen_and_in_t
     for said in (capsys.readouterr().err, (out / "run.log").read_text()):
         assert said.count("unit guessed: mm, longest side: median 0.090 m, 0.014 to 0.115 m") == 1
         assert "1 file may be in another unit than the others:" in said
-        assert "box_cm.obj: 14 mm as mm, 0.14 m as cm: if it is in another unit, import it alone with unit=" in said
+        assert (
+            "box_cm.obj: 14 mm as mm, 0.14 m as cm: if it is in another unit, import it alone, with unit=..., include="
+            in said
+        )

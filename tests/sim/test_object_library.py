@@ -1,6 +1,8 @@
 """Object models and libraries: what is stored, what is refused, what the geometry underneath computes."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import mujoco
@@ -196,3 +198,19 @@ def test_libraries_that_share_an_object_are_refused_by_name_and_by_mesh(library,
     disguised = write_library(tmp_path / "twin", [make_entry(twin, "objects/twin.npz", data)], {}, "")
     with pytest.raises(ValueError, match=r"validation: 1 object \(twin\) of the training"):
         refuse_overlap(library, disguised)
+
+
+FLUSHED = """
+import sys, torch
+from dexgrasp.sim.objects import open_library
+assert torch.set_flush_denormal(True)
+library = open_library(sys.argv[1])
+print(len([library[name] for name in library.names]))
+"""
+
+
+def test_objects_with_faces_in_the_planes_of_their_axes_load_as_training_loads_them(tmp_path):
+    """Training flushes denormal numbers to zero; a search tree that splits at zero then recursed without end."""
+    flat = generate(8, tmp_path / "lib", families=["box", "toy_brick"], workers=1, progress=False)
+    done = subprocess.run([sys.executable, "-c", FLUSHED, str(flat.path)], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.split()) == (0, ["8"]), done.stderr[-500:]
