@@ -24,7 +24,8 @@ from dexgrasp.configs.schema import ConfigError, as_dict, build
 from dexgrasp.policies.deploy import signature
 from dexgrasp.policies.deploy.contract import SCHEMA, Contract, upgrade_schema_3
 from dexgrasp.policies.deploy.hand_limits import differing_kinematics, exceeded_limit, is_known_hand
-from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json, parse_npz
+from dexgrasp.utils.number_arrays import parse_npz
+from dexgrasp.utils.readers import HEAD_BYTES, DamagedFileError, foreign_kind, parse_json
 from dexgrasp.utils.text import one_line
 
 CONTRACT, GRAPH, GOLDEN = "contract.json", "policy.onnx", "golden.npz"

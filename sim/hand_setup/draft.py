@@ -6,7 +6,7 @@ improves the grasp styles.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -83,10 +83,11 @@ def draft_hand(
     owner = f"the hand '{file.stem}'"
     root = find_palm(compiled(read_model(file, owner), file, file.stem), root)
     spec = hand_model(file, root, {}, owner)
-    names = [joint.name for joint in spec.joints]
-    spec.modelname = file.stem
-    coupled = coupled_joints(spec, {}, names, file)
-    return _Draft(compiled(spec, file, file.stem), root, thumb, coupled).hand_file(model, side, name)
+    compiled_hand = compiled(spec, file, file.stem)
+    uncoupled = _Draft(compiled_hand, root, thumb, {}).hand_file(model, side, name)
+    listed = replace(uncoupled, joints={joint.name: JointRow() for joint in spec.joints}, frozen={})
+    coupled = coupled_joints(spec, listed, file, file)
+    return _Draft(compiled_hand, root, thumb, coupled).hand_file(model, side, name)
 
 
 class _Draft:
@@ -317,7 +318,7 @@ class _Draft:
 
 
 def find_palm(model: mujoco.MjModel, root: str) -> str:
-    """Return the name of the palm: `root`; empty = the body from which most fingers branch off, the last of them."""
+    """Return the name of the palm: `root`; empty = the last body from which most fingers branch off."""
     if root:
         demand_known([root], [model.body(body).name for body in range(model.nbody)], "root: body")
         return root

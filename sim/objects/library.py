@@ -30,12 +30,12 @@ from dexgrasp.sim.objects.mesh_files import (
 )
 from dexgrasp.utils.bounds import Bounds, Share, bounded
 from dexgrasp.utils.files import write_bytes
+from dexgrasp.utils.number_arrays import parse_npz
 from dexgrasp.utils.readers import (
     HEAD_BYTES,
     foreign_file,
     foreign_kind,
     parse_json,
-    parse_npz,
     read_json_object,
     regular_bytes,
 )

@@ -19,7 +19,6 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.evaluation import evaluate_policy
 
 from dexgrasp import configs
-from dexgrasp.policies.agents import registry
 from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from dexgrasp.policies.cli.checkpoint import Sb3Cfg, UpgradeCfg, export_sb3, read_sb3_checkpoint, upgrade
@@ -448,7 +447,7 @@ def test_ppo_of_stable_baselines_trains_an_exported_student_further(run, tmp_pat
 
 def test_the_shipped_policies_are_in_the_present_format():
     for name in ("allegro/teacher", "allegro/student", "leap/teacher", "leap/student"):
-        checkpoint = load_checkpoint(registry.place(name))
+        checkpoint = load_checkpoint(place(name))
         assert checkpoint.stage == name.partition("/")[2] and isinstance(checkpoint.task, TaskCfg)
         assert checkpoint.state.num_timesteps > 1e6
 

@@ -1,4 +1,4 @@
-"""Names and files of hands, mounts and models, also of the packages mujoco-menagerie and robot_descriptions.
+"""Names and files of hands and models, also of mujoco-menagerie and robot_descriptions.
 
 Needs neither torch nor MuJoCo.
 """
