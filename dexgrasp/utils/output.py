@@ -35,6 +35,9 @@ WORDS_OF_KIND = {
     "printboard": "calibrate board",
     "calibratecamera": "calibrate camera",
     "comparelibrary": "objects compare",
+    "newhand": "hands new",
+    "checkhand": "hands check",
+    "tunehand": "hands tune",
     "showrandomization": "randomization show",
 }
 """Command that writes runs of a kind, where it has another name; `bench NAME` writes the kind benchNAME."""

@@ -23,6 +23,7 @@ from dexgrasp.policies.agents.base import ActorAgent
 from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint, write_checkpoint
 from dexgrasp.policies.cli.checkpoint import Sb3Cfg, UpgradeCfg, export_sb3, read_sb3_checkpoint, upgrade
 from dexgrasp.policies.cli.main import main
+from dexgrasp.policies.deploy.shipped import place
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.train import train
 from dexgrasp.sim.envs.sb3_env import GraspVecEnv

@@ -222,7 +222,13 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         name: " ".join(packages).lower().replace("-", "_")
         for name, packages in project["optional-dependencies"].items()
     }
-    modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
+    modules = {
+        "distribution": "mujoco_menagerie",
+        "opencv": "opencv_python_headless",
+        "ray": "ray",
+        "pyarrow": "pyarrow",
+        "mujoco_warp": "mujoco_warp",
+    }
     modules |= {
         name: name
         for name in ("cryptography", "viser", "onnx", "onnxscript", "pyrealsense2", "rosbags", "tensorboard", "wandb")
@@ -235,7 +241,19 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         assert named, f"{file.name}: {text} names no package"
         assert all(package in extras[extra[1]] for package in named), f"{file.name}: {text}"
         found.add(extra[1])
-    assert found == {"calibrate", "export", "gpu", "ray", "realsense", "ros", "sign", "tensorboard", "viz", "wandb"}
+    assert found == {
+        "calibrate",
+        "export",
+        "gpu",
+        "hands",
+        "ray",
+        "realsense",
+        "ros",
+        "sign",
+        "tensorboard",
+        "viz",
+        "wandb",
+    }
 
 
 @pytest.mark.parametrize(

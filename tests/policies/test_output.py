@@ -1,5 +1,6 @@
 """The folder or file that a command writes: whose it may be, one process at a time, what `force=true` does."""
 
+import json
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ from tests.helpers.write_guard import only_writes_below
 
 ROOT = Path(__file__).resolve().parents[2]
 NEEDED = {
+    "hands new": ["hand.xml"],
     "objects import": ["meshes"],
     "objects compare": ["shipped", "shipped"],
     "train": ["objects=generated:4", "validation_objects=generated:2:validation"],
@@ -64,6 +66,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "docs/README.md").write_text("my notes\n")
     for name in ("meshes", "views", "bag"):
         (tmp_path / name).mkdir()
+    camera = {"width": 640, "height": 480, "fx": 600, "fy": 600, "cx": 320, "cy": 240}
+    (tmp_path / "views/camera.json").write_text(json.dumps(camera))
     return tmp_path
 
 
@@ -149,7 +153,9 @@ def test_runs_are_named_by_the_command_that_writes_them(here, capsys):
     assert "(README.md, config.yaml) and is no run of 'calibrate board': choose another" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["objects generate n=1", "export policy=allegro/student", "publish policy=x"])
+@pytest.mark.parametrize(
+    "command", ["objects generate n=1", "export policy=allegro/student", "publish policy=allegro/student"]
+)
 def test_an_empty_out_is_not_the_working_directory(command, here, capsys):
     before = state(here)
     assert main([*command.split(), "out="]) == 2

@@ -374,7 +374,7 @@ def complaint(capsys, *words):
 
 
 def test_what_cannot_be_shown_is_one_line(capsys, tmp_path, monkeypatch):
-    assert "source=nowhere: no such file or folder" in complaint(capsys, "nowhere")
+    assert "no source of frames 'nowhere'" in complaint(capsys, "nowhere")
     assert "camera.json is missing: it holds width" in complaint(capsys, str(tmp_path))
     assert "camera" in complaint(capsys, "realsense:000")
     assert "no policy 'sinergy'. Did you mean 'synergy'? Expected" in complaint(capsys, "policy=sinergy")

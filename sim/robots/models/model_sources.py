@@ -96,7 +96,7 @@ def _package(module: str, distribution: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"the package {distribution} is not installed: pip install {distribution}") from error
+        raise ValueError(f"{distribution} is not installed: pip install 'dexgrasp[hands]'") from error
 
 
 def _demand(name: str, known: list[str], hands: list[str], package: str) -> None:
