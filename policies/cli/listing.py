@@ -46,7 +46,7 @@ def notes(what: str) -> str:
     if what == "policies":
         return EXPLAINED
     if what == "arms":
-        return "mount= also takes a folder with arm.yaml, an arm.yaml, or the MJCF or URDF of an arm"
+        return "mount= takes a folder, an arm.yaml, or the MJCF or URDF of another arm as well"
     if what == "objects" and (made := cached()):
         return f"made earlier, objects={cache_folder()}/NAME:\n" + "\n".join(made)
     return ""

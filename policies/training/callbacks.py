@@ -205,7 +205,7 @@ class ConsoleCallback(IterationCallback):
 
 
 def steps_in_words(steps: int) -> str:
-    """Return a number of control steps: from a thousand on in thousands (k), from a million on in millions (M)."""
+    """Return a number of control steps in words: 448, 1.3 k (thousands), 1.00 M (millions)."""
     if steps < 1000:
         return str(steps)
     return f"{1e-3 * steps:.1f} k" if steps < 999_950 else f"{1e-6 * steps:.2f} M"

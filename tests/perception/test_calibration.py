@@ -297,7 +297,7 @@ def test_the_yaml_is_read_back_equal_and_refuses_what_is_not_a_pose(tmp_path):
             r"unknown keys \['serail'\]; known: T_world_cam, stream, serial, residuals, T_color",
         ),
         (text.replace("- 0.62", "- .nan"), "pos_m must be 3 numbers"),
-        (text.replace("quat_wxyz:\n  - 0.27", "quat_wxyz:\n  - 1.27"), "has length 1.59"),
+        (text.replace("quat_wxyz:\n  - 0.27", "quat_wxyz:\n  - 1.27"), r"unit quaternion, w first"),
         ("{", "damaged or no YAML file"),
     ):
         (tmp_path / "wrong.yaml").write_text(wrong)

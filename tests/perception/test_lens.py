@@ -150,7 +150,7 @@ def test_zero_coefficients_of_brown_are_no_lens_and_of_a_fisheye_are_its_angle(m
         ("none", (0.1, 0.0, 0.0, 0.0, 0.0), "none does not use the coefficients .0.1, .* which model are they of"),
         ("brown_conrady", (0.1, 0.0, 0.0), "needs 4 or 5 or 8 or 12 or 14 coefficients, got 3"),
         ("equidistant", (0.1, 0.0, 0.0, 0.0, 0.2), "equidistant does not use the coefficients"),
-        ("brown_conrady", (float("nan"), 0.0, 0.0, 0.0), "finite coefficients"),
+        ("brown_conrady", (float("nan"), 0.0, 0.0, 0.0), "must be a number"),
         ("plumb_bob", (0.0,) * 5, "unknown distortion 'plumb_bob'; known: none, brown_conrady"),
     ],
 )

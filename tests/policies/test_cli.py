@@ -222,13 +222,8 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         name: " ".join(packages).lower().replace("-", "_")
         for name, packages in project["optional-dependencies"].items()
     }
-    modules = {
-        "distribution": "mujoco_menagerie",
-        "opencv": "opencv_python_headless",
-        "ray": "ray",
-        "pyarrow": "pyarrow",
-        "mujoco_warp": "mujoco_warp",
-    }
+    modules = {"opencv": "opencv_python_headless", "ray": "ray", "pyarrow": "pyarrow", "mujoco_warp": "mujoco_warp"}
+    modules |= {"mujoco-menagerie": "mujoco_menagerie", "robot_descriptions": "robot_descriptions"}
     modules |= {
         name: name
         for name in ("cryptography", "viser", "onnx", "onnxscript", "pyrealsense2", "rosbags", "tensorboard", "wandb")
@@ -242,17 +237,7 @@ def test_install_hints_name_an_extra_that_brings_the_missing_package():
         assert all(package in extras[extra[1]] for package in named), f"{file.name}: {text}"
         found.add(extra[1])
     assert found == {
-        "calibrate",
-        "export",
-        "gpu",
-        "hands",
-        "ray",
-        "realsense",
-        "ros",
-        "sign",
-        "tensorboard",
-        "viz",
-        "wandb",
+        *("calibrate", "export", "gpu", "hands", "ray", "realsense", "ros", "sign", "tensorboard", "viz", "wandb")
     }
 
 

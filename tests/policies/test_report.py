@@ -266,7 +266,7 @@ def test_runs_of_different_objects_are_warned_of_at_the_top(tmp_path, capsys):
     [
         ([], "dexgrasp report RUN [RUN ...]"),
         (["nowhere"], "nowhere is no run directory: expected the out= of `dexgrasp evaluate`"),
-        (["nowhere", "out=a.pdf"], "out must be an .html file, got 'a.pdf'"),
+        (["nowhere", "out=a.pdf"], "nowhere is no run directory"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(words, message, capsys, tmp_path, monkeypatch):

@@ -62,7 +62,7 @@ def model_path(model: str, folder: Path) -> Path:
 
 
 def _of_menagerie(name: str, entry: str) -> Path:
-    menagerie = _package("mujoco_menagerie", "mujoco-menagerie")
+    menagerie = _package("mujoco_menagerie")
     _demand(name, menagerie.names(), [robot.name for robot in menagerie.robots("end_effector")], "menagerie")
     robot = menagerie.get(name)
     files = {point.name: point.name for point in robot.entry_points if point.kind == "robot" and not point.is_mjx}
@@ -74,7 +74,7 @@ def _of_menagerie(name: str, entry: str) -> Path:
 
 
 def _of_robot_descriptions(name: str, entry: str) -> Path:
-    listed = _package("robot_descriptions._descriptions", "robot_descriptions").DESCRIPTIONS
+    listed = _package("robot_descriptions._descriptions").DESCRIPTIONS
     known = [key for key, item in listed.items() if item.has_mjcf or item.has_urdf]
     name = name if name.endswith("_description") else f"{name}_description"
     _demand(name, known, [word for word in known if "hand" in word or "gripper" in word], "robot_descriptions")
@@ -92,11 +92,13 @@ def _of_robot_descriptions(name: str, entry: str) -> Path:
 _PACKAGES = {"menagerie": _of_menagerie, "robot_descriptions": _of_robot_descriptions}
 
 
-def _package(module: str, distribution: str) -> ModuleType:
+def _package(module: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"{distribution} is not installed: pip install 'dexgrasp[hands]'") from error
+        raise ValueError(
+            "models by name need mujoco-menagerie and robot_descriptions: pip install 'dexgrasp[hands]'"
+        ) from error
 
 
 def _demand(name: str, known: list[str], hands: list[str], package: str) -> None:
