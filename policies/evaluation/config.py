@@ -52,10 +52,10 @@ class EvaluateCfg:
     num_threads: Threads = 0
     """Threads of the physics; 0 = all cores; with cluster, of each worker, 0 = one."""
     cluster: str = ""
-    """Run the trials on many processes and machines with Ray: auto = the cluster in RAY_ADDRESS, else this machine's
-    cores; local = this machine's cores; or host:port of a cluster. Trials are then stored as Parquet in RUN/trials."""
+    """Run the trials on many processes and machines with Ray: auto = RAY_ADDRESS, else this machine; local = this
+    machine; or host:port of a cluster. Trials are then stored as Parquet in RUN/trials."""
     engine: EngineName = "cpu"
-    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU, slowly on the CPU where there is none; needs the extra `gpu`."""
+    """cpu: MuJoCo. warp: MuJoCo Warp on a GPU; needs the extra `gpu`."""
     warp: WarpCfg = field(default_factory=WarpCfg)
     """Buffer sizes of engine=warp."""
     task: TaskCfg = field(default_factory=TaskCfg)

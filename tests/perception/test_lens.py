@@ -155,7 +155,7 @@ def test_zero_coefficients_of_brown_are_no_lens_and_of_a_fisheye_are_its_angle(m
     ],
 )
 def test_coefficients_that_are_no_lens_are_refused(model, coeffs, message):
-    with pytest.raises(LensError, match=message):
+    with pytest.raises(ValueError, match=message):
         Intrinsics(640, 480, 400.0, 400.0, 319.5, 239.5, model, coeffs)
 
 
