@@ -299,11 +299,11 @@ def other_weights_of(folder):
 
 def test_blocks_keep_the_start_that_ran_them_last_whatever_a_kill_has_torn(tmp_path):
     path = tmp_path / "blocks.jsonl"
-    BlockLog(path, 0).append(TrialBlock("none", range(2)))
-    BlockLog(path, 0).append(TrialBlock("none", range(2, 4)))
+    BlockLog(path, 0).append([TrialBlock("none", range(2))])
+    BlockLog(path, 0).append([TrialBlock("none", range(2, 4))])
     path.write_bytes(path.read_bytes()[:-7])
     again = BlockLog(path, 1)
     again.resume()
-    again.append(TrialBlock("none", range(2, 4)))
+    again.append([TrialBlock("none", range(2, 4))])
     assert starts_of_trials(path) == {("none", 0): 0, ("none", 1): 0, ("none", 2): 1, ("none", 3): 1}
     assert starts_of_trials(tmp_path / "none") == {}
