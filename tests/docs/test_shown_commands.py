@@ -307,6 +307,7 @@ LOCAL = {
     "generated:20000:test": "generated:2:test",
     "generated:216:test": "generated:2:test",
     "generated:216:validation": "generated:2:validation",
+    "path/to/arm.xml": "assets/arms/ur5e/arm.xml",
     "runs/hand_tuned": "runs/hand",
     "runs/a": "allegro/student",
     "runs/b": "runs/student",
