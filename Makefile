@@ -36,7 +36,7 @@ help:
 setup: $(READY)
 
 PIP_INSTALL := $(VENV)/bin/python -m pip install --disable-pip-version-check --constraint constraints.txt
-DOWNLOADS := sed -un '/^ *Downloading/p'
+DOWNLOADS := sed -En -u '/^ *Downloading/p; s/^(Installing collected packages).*/\1 (a minute)/p'
 
 $(BASE): pyproject.toml constraints.txt
 	@command -v $(PYTHON) >/dev/null || { echo "dexgrasp needs Python 3.11 or newer; '$(PYTHON)' is not installed (try: make PYTHON=python3.12 ...)" >&2; exit 1; }

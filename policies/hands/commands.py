@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from dexgrasp import assets
 from dexgrasp.sim.hand_setup.checks import check_hand
 from dexgrasp.sim.hand_setup.draft import draft_hand
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
@@ -16,9 +18,10 @@ from dexgrasp.sim.hand_setup.opposition import opposed_styles
 from dexgrasp.sim.hand_setup.picture import draw_hand
 from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
+from dexgrasp.sim.robots.models.model_sources import find_hand
 from dexgrasp.utils.bounds import bounded
 from dexgrasp.utils.files import PARTIAL, atomic_path, write_bytes
-from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
+from dexgrasp.utils.output import FILE_MARK, FolderKind, claim_file, claimed_folder
 from dexgrasp.utils.text import counted, print_table
 
 log = logging.getLogger("dexgrasp")
@@ -33,11 +36,11 @@ class CheckHandCfg:
     """Hand by name (a folder of assets/hands) or path."""
     side: Literal["right", "left"] = "right"
     """Side of the hand."""
-    out: str = "runs/hand.png"
-    """PNG file to write."""
+    out: str = ""
+    """PNG file to write; empty = hand.png beside the hand.yaml, for a shipped hand runs/NAME.png."""
 
     def __post_init__(self) -> None:
-        if Path(self.out).suffix.lower() != ".png":
+        if self.out and Path(self.out).suffix.lower() != ".png":
             raise ValueError(f"out must be a .png file, got '{self.out}'")
 
 
@@ -86,15 +89,23 @@ def new(cfg: NewHandCfg) -> None:
 def check(cfg: CheckHandCfg) -> int:
     """Print the findings, write the picture; return 1 where something is wrong, otherwise 0."""
     hand = HandSpec.load(cfg.hand, side=cfg.side)
-    out = claim_file(cfg.out)
+    out = claim_file(cfg.out or _picture_beside(cfg.hand))
     found = check_hand(hand)
     print_table([("result", "check", "measured"), *((item.level, item.what, item.text) for item in found)])
     try:
+        about = PngInfo()
+        about.add_text("Comment", FILE_MARK.decode())
         with atomic_path(out) as partial:
-            Image.fromarray(draw_hand(hand)).save(partial)
+            Image.fromarray(draw_hand(hand)).save(partial, pnginfo=about)
         print(f"picture: {out}")
     except RenderUnavailable as error:
         log.warning("no picture: %s", error)
     wrong, odd = (sum(item.level == level for item in found) for level in ("wrong", "odd"))
     print(f"{hand.name}: {counted(wrong, 'check')} wrong, {odd} odd, {len(found) - wrong - odd} ok")
     return int(wrong > 0)
+
+
+def _picture_beside(hand: str) -> Path:
+    """Return the default picture of a hand: beside its hand.yaml, but for shipped hands."""
+    file = find_hand(hand)
+    return Path("runs") / f"{hand}.png" if hand in assets.names("hands") else file.parent / "hand.png"

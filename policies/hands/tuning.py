@@ -126,24 +126,26 @@ class Search:
     def best(self) -> Styles:
         """Run the remaining generations; return the styles at the centre of the last one."""
         stored = self._stored()
-        with Progress(self._cfg.generations, "tune", done=min(len(stored), self._cfg.generations)) as progress:
-            for number in range(self._cfg.generations):
+        cfg = self._cfg
+        if stored:
+            log.info("going on from generation %d of %d", len(stored), cfg.generations)
+        done = min(len(stored), cfg.generations) * cfg.population
+        with Progress(cfg.generations * cfg.population, "tune: candidates", done=done) as progress:
+            for number in range(cfg.generations):
                 vectors = {
-                    name: np.stack([cma.ask() for _ in range(self._cfg.population)])
-                    for name, cma in self._optimisers.items()
+                    name: np.stack([cma.ask() for _ in range(cfg.population)]) for name, cma in self._optimisers.items()
                 }
                 if number < len(stored):
                     entry = self._replayed(stored[number], vectors, number)
                 else:
-                    entry = self._generation(vectors, number)
+                    entry = self._generation(vectors, number, progress)
                     stored.append(entry)
                     write_json(self._run.path / "generations.json", {"generations": stored})
-                    progress.advance(note=f"{100 * np.mean(entry['success']):.0f} % success")
                 for name, cma in self._optimisers.items():
                     cma.tell([(x, -score) for x, score in zip(vectors[name], entry["scores"][name], strict=True)])
         return {name: space.style(self._optimisers[name].mean) for name, space in self._spaces.items()}
 
-    def _generation(self, vectors: dict[str, NDArray[np.float64]], number: int) -> dict[str, Any]:
+    def _generation(self, vectors: dict[str, NDArray[np.float64]], number: int, progress: Progress) -> dict[str, Any]:
         """Return the scores of the candidates, each for both styles, and their success rates."""
         trials = range(number * self._cfg.trials, (number + 1) * self._cfg.trials)
         scores: dict[str, list[float]] = {name: [] for name in STYLES}
@@ -155,6 +157,7 @@ class Search:
             for name, weight in (("power", share), ("pinch", 1.0 - share)):
                 scores[name].append(float((weight * value).sum() / max(weight.sum(), 1e-9)))
             success.append(float(np.mean([outcome.success for outcome in outcomes])))
+            progress.advance(note=f"generation {number + 1}: {100 * np.mean(success):.0f} % success")
         return {"vectors": {name: x.tolist() for name, x in vectors.items()}, "scores": scores, "success": success}
 
     def _stored(self) -> list[dict[str, Any]]:
@@ -212,8 +215,10 @@ def compare(
     won = {}
     for name, styles in (("before", before), ("after", after)):
         outcomes: list[Outcome] = []
-        for first in range(0, cfg.validation_trials, rows):
-            outcomes += run(styles, range(first, first + rows))[0]
+        with Progress(cfg.validation_trials, f"compare: trials {name}") as progress:
+            for first in range(0, cfg.validation_trials, rows):
+                outcomes += run(styles, range(first, first + rows))[0]
+                progress.advance(rows)
         won[name] = sum(outcome.success for outcome in outcomes[: cfg.validation_trials])
     result = {name: success_summary(count, cfg.validation_trials) for name, count in won.items()}
     return result, won["after"] > won["before"]

@@ -35,8 +35,12 @@ Side = Literal["right", "left"]
 
 ACTUATION = ActuationRows(effort_limit=1.0, speed_limit=6.0, kp=3.0, kd=0.1, damping=0.05, armature=0.002)
 """Servos of joints of which the model does not state them."""
-OPEN_SHARE, CLOSING_RAD = {"power": 0.25, "pinch": 0.4}, 1.3
-"""Part of a bending joint's range at the pre-grasp, and its closing direction."""
+OPEN_SHARE, CLOSING_RAD = {"power": 0.25, "pinch": 0.4}, (0.5, 8.0)
+"""Part of a bending joint's range at the pre-grasp, and limits of its closing direction."""
+GAP_M = 0.02
+"""Distance of the palm from the object's top; the search begins near it."""
+LEAD_RAD = 0.15
+"""Lead of the scripted grasp's finger targets per unit of closing (ScriptedGraspCfg.close_rad)."""
 LARGEST_EFFORT_NM, LEAST_STATED = 20.0, 1e-4
 """Torque of a joint above which a model states no real one, as URDFs of unknown servos do, and least of all values."""
 BENDS = 0.6
@@ -227,7 +231,7 @@ class _Draft:
             keypoints=keypoints,
             contact_bodies=contacts,
             thumb_bodies=tuple(self._contacts(self.thumb)),
-            grasp=GraspRows(offset_y_m=0.0, offset_z_m=self._ahead(), gap_m=(0.04, 0.04), floor_m=self._reach()),
+            grasp=GraspRows(offset_y_m=0.0, offset_z_m=self._ahead(), gap_m=(GAP_M, GAP_M), floor_m=self._reach()),
         )
 
     def _still(self, joints: dict[str, JointRow]) -> dict[str, float]:
@@ -256,15 +260,15 @@ class _Draft:
         if self.model.joint(joint).name in self.coupled:
             return JointRow()
         low, high = float(self.lower[joint]), float(self.upper[joint])
-        sign = self.bending[joint]
+        sign, servo = self.bending[joint], _servo(self.model, joint)
         straight = min(max(0.0, low), high)
         bent = high if (sign > 0) != self.claw else low
         opened = [straight + abs(sign) * OPEN_SHARE[style] * (bent - straight) for style in OPEN_SHARE]
         return JointRow(
             range=(round(low, 4), round(high, 4)),
             open=(round(opened[0], 4), round(opened[1], 4)),
-            closing=sign * CLOSING_RAD,
-            **_servo(self.model, joint),
+            closing=sign * _closing(servo),
+            **servo,
         )
 
     def _contacts(self, finger: Finger) -> dict[str, float]:
@@ -407,6 +411,12 @@ def _servo(model: mujoco.MjModel, joint: int) -> dict[str, float]:
     if stated.get("effort_limit", 0.0) > LARGEST_EFFORT_NM:
         del stated["effort_limit"]
     return {key: round(value, 6) for key, value in stated.items() if value > LEAST_STATED}
+
+
+def _closing(servo: Mapping[str, float]) -> float:
+    """Return the closing direction by which a blocked finger is pressed with the torque of its servo [rad]."""
+    effort, kp = servo.get("effort_limit", ACTUATION.effort_limit), servo.get("kp", ACTUATION.kp)
+    return round(float(np.clip(effort / (kp * LEAD_RAD), *CLOSING_RAD)), 3)
 
 
 def _unit(vector: Array) -> Array:

@@ -17,9 +17,12 @@ from dexgrasp.sim.robots.hand_file import STYLES
 
 TRIES, CHECKED, STEPS = 3000, 40, 12
 """Random thumbs, those checked for contacts, and steps of their closing."""
-MEETING_M, APERTURE_M, FRONT_M = 0.012, {"power": 0.10, "pinch": 0.07}, 0.03
+MEETING_M, APERTURE_M, FRONT_M = 0.012, {"power": 0.10, "pinch": 0.07}, 0.05
 """Wanted distance of thumb and fingertips where they meet, least aperture, least height of both over the palm."""
 CLOSING_RAD = 1.3
+"""Motion of the joints that close farthest [rad]."""
+FACING_M = 0.02
+"""Cost of a thumb that moves across the motion of the fingers where they meet."""
 Array = NDArray[np.float64]
 
 
@@ -36,8 +39,7 @@ def _opposed(probe: HandProbe, name: str, random: np.random.Generator) -> GraspS
     opened = np.tile(motors.positions(style.open_pose.numpy()), (TRIES, 1))
     opened[:, thumb] = random.uniform(low, high, (TRIES, len(thumb)))
     closing = np.tile(style.closing.numpy(), (TRIES, 1))
-    closing[:, thumb] = CLOSING_RAD * random.uniform(-1, 1, (TRIES, len(thumb))).clip(-1, 1)
-    closing[:, thumb] *= random.random((TRIES, len(thumb))) < 0.6  # some joints only place the thumb
+    closing[:, thumb[:-2]] = 0.0  # the joints near the palm place the thumb, the last ones close it
     cost = _cost(probe, name, opened, closing)
     order = np.argsort(cost)[:CHECKED]
     depth = []
@@ -58,7 +60,7 @@ def _opposed(probe: HandProbe, name: str, random: np.random.Generator) -> GraspS
 def _cost(probe: HandProbe, name: str, opened: Array, closing: Array) -> Array:
     """Return the cost (try,) of open poses and closing directions (try, motor) [m]."""
     hand = probe.hand
-    share = np.linspace(0.0, 1.0, STEPS)[:, None, None]
+    share = np.linspace(0.0, CLOSING_RAD, STEPS)[:, None, None] / np.abs(closing).max(axis=1, keepdims=True)
     path = hand.motors.joint_positions(np.clip(opened + share * closing, hand.motor_lower, hand.motor_upper))
     tips = _tips(probe, torch.from_numpy(path), list(probe.tips.values())).numpy()
     thumb = _tips(probe, torch.from_numpy(path), list(probe.thumb_tips.values())).numpy()
@@ -70,6 +72,11 @@ def _cost(probe: HandProbe, name: str, opened: Array, closing: Array) -> Array:
     cost = np.abs(meeting[when, rows] - MEETING_M)
     cost += np.maximum(APERTURE_M[name] - gap[0].min(axis=-1), 0.0)
     cost += np.maximum(FRONT_M - front, 0.0)
+    first = np.maximum(when - 1, 0)
+    towards = (thumb[when, rows] - thumb[first, rows])[:, 0], (tips[when, rows] - tips[first, rows]).mean(axis=1)
+    lengths = np.prod([np.linalg.norm(part, axis=-1) for part in towards], axis=0)
+    facing = (towards[0] * towards[1]).sum(axis=-1) / np.maximum(lengths, 1e-9)
+    cost += FACING_M * (1.0 + facing)  # the thumb presses against the fingers, not along with them
     return np.asarray(cost + 0.01 * (1.0 - when / (STEPS - 1)))  # a late meeting closes on small objects too
 
 

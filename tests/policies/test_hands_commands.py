@@ -237,6 +237,8 @@ def test_new_writes_a_hand_that_loads_and_never_over_another(tmp_path: Path, cap
     assert HandSpec.load(out).name == "mine"
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == ["hand.png", "hand.yaml"]
     assert f"hands tune {out}" in capsys.readouterr().out
+    for _ in range(2):  # after each correction; the picture is its own
+        assert check(CheckHandCfg(hand=str(out))) == 0
     text = (out / "hand.yaml").read_bytes()
     with pytest.raises(ValueError, match="mine"):
         new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out)))
