@@ -386,7 +386,8 @@ def test_three_interruptions_give_130_without_a_traceback(tmp_path, delay_s):
         time.sleep(delay_s)
     _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT), err  # a shell shows 130 for both
-    assert "Traceback" not in err
+    ours = rf'File "{configs.ROOT.parent}.*" line'  # a helper process of a library may say that its parent is gone
+    assert not re.search(ours, err) and "KeyboardInterrupt" not in err, err
 
 
 @pytest.mark.parametrize(
