@@ -5,6 +5,7 @@ with `force=true` it is moved aside first. A claimed folder is locked: one proce
 """
 
 import contextlib
+import io
 import logging
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dexgrasp.utils.files import (
     LOCK,
@@ -27,6 +29,9 @@ from dexgrasp.utils.files import (
 )
 from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import comma_separated
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 FILE_MARK = b"written by dexgrasp"
 """Text in every file that a command writes to out=; a file without it is not replaced."""
@@ -122,6 +127,22 @@ def claim_file(out: str | Path) -> Path:
         _move_aside(path)
     refuse_foreign_file(path)
     return path
+
+
+def png_with_mark(image: "Image") -> bytes:
+    """Return a PNG file that a later command may replace."""
+    from PIL.PngImagePlugin import PngInfo
+
+    buffer, about = io.BytesIO(), PngInfo()
+    about.add_text("Comment", FILE_MARK.decode())
+    image.save(buffer, "PNG", optimize=True, pnginfo=about)
+    return buffer.getvalue()
+
+
+def demand_png(out: str) -> None:
+    """Raise ValueError for an `out` that is no .png file."""
+    if Path(out).suffix.lower() != ".png":
+        raise ValueError(f"out must be a .png file, got '{out}'")
 
 
 def refuse_foreign_file(path: Path) -> None:

@@ -13,7 +13,7 @@ from dexgrasp.sim.objects.mesh_files.units import LONGEST_M, MIN_LONGEST_M
 from dexgrasp.sim.objects.registry import open_library
 from dexgrasp.utils.bounds import Bounds, Seed, Threads, bounded
 from dexgrasp.utils.files import LOCK, PARTIAL
-from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder
+from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder, demand_png
 from dexgrasp.utils.readers import read_json_object
 from dexgrasp.utils.text import counted
 
@@ -107,8 +107,7 @@ class ShowCfg:
     """Whether to draw the convex pieces of the physics instead of the visual meshes."""
 
     def __post_init__(self) -> None:
-        if Path(self.out).suffix.lower() != ".png":
-            raise ValueError(f"out must be a .png file, got '{self.out}'")
+        demand_png(self.out)
 
 
 @dataclass(frozen=True)

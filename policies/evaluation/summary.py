@@ -24,7 +24,7 @@ def print_scoreboard(result: Mapping[str, Any], notes: Mapping[str, Any]) -> Non
         rows["together"] = result, sum(at_once.values())
     for name, (row, successes) in rows.items():
         first = success_summary(successes, row["trials"])
-        table.append((name, str(row["trials"]), _rate(row), _rate(first)))
+        table.append((name, str(row["trials"]), rate_with_interval(row), rate_with_interval(first)))
     print_table(table, f"{config['policy']}, {config['hand']}, {config['objects']}, physics '{_physics(config)}'")
     _print_families(result, notes)
     for name, text in _facts(result, notes).items():
@@ -44,7 +44,7 @@ def _print_families(result: Mapping[str, Any], notes: Mapping[str, Any]) -> None
     table = [("family", "trials", "success (95 % interval)")]
     for family, row in families.items():
         if row["trials"] >= FEW:
-            table.append((family, str(row["trials"]), _rate(success_summary(**row))))
+            table.append((family, str(row["trials"]), rate_with_interval(success_summary(**row))))
     if len(table) > 1:
         print_table(table)
     if few := sum(row["trials"] < FEW for row in families.values()):
@@ -84,7 +84,8 @@ def _physics(config: Mapping[str, Any]) -> str:
     return preset_name(config["physics"], "physics", PhysicsCfg)
 
 
-def _rate(row: Mapping[str, Any]) -> str:
+def rate_with_interval(row: Mapping[str, Any]) -> str:
+    """Return the success rate and its 95 % interval of a `success_summary`: "96.0 % (92.3 – 98.0)"."""
     low, high = row["wilson95"]
     return f"{100 * row['success_rate']:.1f} % ({100 * low:.1f} – {100 * high:.1f})"
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Literal
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from dexgrasp import assets
 from dexgrasp.sim.hand_setup.checks import check_hand
@@ -20,8 +19,8 @@ from dexgrasp.sim.rendering.offscreen import RenderUnavailable
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.models.model_sources import find_hand
 from dexgrasp.utils.bounds import bounded
-from dexgrasp.utils.files import PARTIAL, atomic_path, write_bytes
-from dexgrasp.utils.output import FILE_MARK, FolderKind, claim_file, claimed_folder
+from dexgrasp.utils.files import PARTIAL, write_bytes
+from dexgrasp.utils.output import FolderKind, claim_file, claimed_folder, demand_png, png_with_mark
 from dexgrasp.utils.text import counted, print_table
 
 log = logging.getLogger("dexgrasp")
@@ -40,8 +39,8 @@ class CheckHandCfg:
     """PNG file to write; empty = hand.png beside the hand.yaml, for a shipped hand runs/NAME.png."""
 
     def __post_init__(self) -> None:
-        if self.out and Path(self.out).suffix.lower() != ".png":
-            raise ValueError(f"out must be a .png file, got '{self.out}'")
+        if self.out:
+            demand_png(self.out)
 
 
 @dataclass(frozen=True)
@@ -93,10 +92,7 @@ def check(cfg: CheckHandCfg) -> int:
     found = check_hand(hand)
     print_table([("result", "check", "measured"), *((item.level, item.what, item.text) for item in found)])
     try:
-        about = PngInfo()
-        about.add_text("Comment", FILE_MARK.decode())
-        with atomic_path(out) as partial:
-            Image.fromarray(draw_hand(hand)).save(partial, pnginfo=about)
+        write_bytes(out, png_with_mark(Image.fromarray(draw_hand(hand))))
         print(f"picture: {out}")
     except RenderUnavailable as error:
         log.warning("no picture: %s", error)

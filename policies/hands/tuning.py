@@ -22,6 +22,7 @@ from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle, power_sha
 from dexgrasp.policies.agents.registry import ZeroAgent
 from dexgrasp.policies.evaluation.episodes import play
 from dexgrasp.policies.evaluation.statistics import success_summary
+from dexgrasp.policies.evaluation.summary import rate_with_interval
 from dexgrasp.policies.input_identity import identify_inputs
 from dexgrasp.policies.run_directory import Run
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
@@ -228,8 +229,7 @@ def show(result: dict[str, Any], better: bool, run: Run) -> None:
     """Print successes before and after, and what was written."""
     rows: list[Sequence[str]] = [("numbers", "success (95 % interval)", "trials")]
     for name, row in result.items():
-        low, high = (100 * end for end in row["wilson95"])
-        rows.append((name, f"{100 * row['success_rate']:.1f} % ({low:.1f} to {high:.1f})", str(row["trials"])))
+        rows.append((name, rate_with_interval(row), str(row["trials"])))
     print_table(rows)
     if better:
         print(f"written: {run.path / 'hand.yaml'}; try it with hand={run.path}")

@@ -58,14 +58,11 @@ class HandProbe:
         self._dofs = [int(self.model.joint(name).dofadr[0]) for name in hand.joint_names]
         _, thumb = motor_groups(hand)
         finger_of = _fingers(self.model, hand)
-        thumb_fingers = {finger_of[int(self.model.joint(hand.motors.names[i]).bodyid[0])] for i in thumb}
-        self.tips = {
-            root: site for root, site in _tips(self.model, hand, finger_of).items() if root not in thumb_fingers
-        }
+        of_thumb = {finger_of[int(self.model.joint(hand.motors.names[i]).bodyid[0])] for i in thumb}
+        tips = _tips(self.model, hand, finger_of)
+        self.tips = {root: site for root, site in tips.items() if root not in of_thumb}
         """Keypoint at the end of each finger but the thumb, by the first body of the finger."""
-        self.thumb_tips = {
-            root: site for root, site in _tips(self.model, hand, finger_of).items() if root in thumb_fingers
-        }
+        self.thumb_tips = {root: site for root, site in tips.items() if root in of_thumb}
         """Keypoint at the end of the thumb, or thumbs."""
         self._joints_per_motor = hand.motors.moved(np.eye(len(hand.motors.names))).T  # (joint, motor)
         rotation = np.empty(9)

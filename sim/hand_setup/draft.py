@@ -87,19 +87,21 @@ def draft_hand(
     owner = f"the hand '{file.stem}'"
     root = find_palm(compiled(read_model(file, owner), file, file.stem), root)
     spec = hand_model(file, root, {}, owner)
-    compiled_hand = compiled(spec, file, file.stem)
-    uncoupled = _Draft(compiled_hand, root, thumb, {}).hand_file(model, side, name)
+    draft = _Draft(compiled(spec, file, file.stem), root, thumb)
+    uncoupled = draft.hand_file(model, side, name)
     listed = replace(uncoupled, joints={joint.name: JointRow() for joint in spec.joints}, frozen={})
-    coupled = coupled_joints(spec, listed, file, file)
-    return _Draft(compiled_hand, root, thumb, coupled).hand_file(model, side, name)
+    draft.coupled = coupled_joints(spec, listed, file, file)
+    return draft.hand_file(model, side, name)
 
 
 class _Draft:
     """Parts of a hand, found in a model at the joint positions nearest to zero."""
 
-    def __init__(self, model: mujoco.MjModel, root: str, thumb: str, coupled: Mapping[str, Coupling]) -> None:
-        """`model`: with the palm as body PALM. `root`: its name in the file. `coupled`: joints without motors."""
-        self.model, self.data, self.root, self.coupled = model, mujoco.MjData(model), root, coupled
+    def __init__(self, model: mujoco.MjModel, root: str, thumb: str) -> None:
+        """`model`: with the palm as body PALM. `root`: its name in the file."""
+        self.model, self.data, self.root = model, mujoco.MjData(model), root
+        self.coupled: Mapping[str, Coupling] = {}
+        """Joints without motors, once they are known."""
         self.lower, self.upper = _limits(model)
         self.sites = {model.site(i).name for i in range(model.nsite)}
         self.palm = model.body(PALM).id

@@ -79,7 +79,7 @@ def motor_groups(hand: HandSpec) -> tuple[list[tuple[int, ...]], set[int]]:
 
     A group: motors of fingers with equally many motors between them and the palm; or one motor of the thumb.
     """
-    model = hand.to_mjspec().compile()
+    model = hand.model
     motor_of_body = {int(model.joint(name).bodyid[0]): i for i, name in enumerate(hand.motors.names)}
     chains = [_chain(model, body, motor_of_body) for body in motor_of_body]
     thumb_roots = {

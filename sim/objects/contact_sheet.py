@@ -3,20 +3,18 @@
 The surface is splatted as shaded points with a depth buffer: fast, and free of any graphics library.
 """
 
-import io
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
-from PIL.PngImagePlugin import PngInfo
 from scipy.spatial.transform import Rotation
 
 from dexgrasp.sim.objects.library import ObjectEntry, ObjectLibrary, ObjectModel
 from dexgrasp.sim.objects.model_builder import scatter
 from dexgrasp.utils.files import write_bytes
-from dexgrasp.utils.output import FILE_MARK
+from dexgrasp.utils.output import png_with_mark
 
 TILE_PX = 170
 LABEL_PX = 26
@@ -47,11 +45,7 @@ def show(library: ObjectLibrary, png: str | Path, most: int = 144, pieces: bool 
         write.text(
             (x + 6, y + TILE_PX + 12), f"{size_label(entry.extents)}, {1000 * entry.mass:.0f} g", fill=(120, 120, 120)
         )
-    buffer = io.BytesIO()
-    about = PngInfo()
-    about.add_text("Comment", FILE_MARK.decode())
-    sheet.save(buffer, "PNG", optimize=True, pnginfo=about)
-    write_bytes(Path(png), buffer.getvalue())
+    write_bytes(Path(png), png_with_mark(sheet))
     return Path(png)
 
 

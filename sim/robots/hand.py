@@ -277,17 +277,18 @@ class HandSpec:
         return spec
 
     @cached_property
-    def _model(self) -> mujoco.MjModel:
+    def model(self) -> mujoco.MjModel:
+        """Return the compiled model of the hand alone; do not change it."""
         return compiled(self.to_mjspec(), self.xml_path, self.name)
 
     @property
     def mass(self) -> float:
         """Return the mass of the whole hand [kg]."""
-        return float(self._model.body_mass.sum())
+        return float(self.model.body_mass.sum())
 
     def kinematics(self) -> Kinematics:
         """Return the forward kinematics of this hand in torch, float32; its root is the hand base frame."""
-        return kinematics_of(self._model, self.joint_names, self.keypoint_names)
+        return kinematics_of(self.model, self.joint_names, self.keypoint_names)
 
 
 def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names: Sequence[str]) -> Kinematics:
@@ -359,8 +360,8 @@ def _check_model(hand: HandSpec, file: Path) -> None:
         text = str(error)
         raise ValueError(text if str(hand.xml_path) in text else f"{hand.xml_path}: {text}") from error
     effort_at_joints = hand.motors.spread(hand.effort_limit) / np.abs(hand.motors.ratio)
-    check_springs(hand._model, hand.joint_names, effort_at_joints, hand.xml_path)
-    check_places(hand._model, hand.open_pose, hand.palm_pos_b, hand.keypoint_names, file)
+    check_springs(hand.model, hand.joint_names, effort_at_joints, hand.xml_path)
+    check_places(hand.model, hand.open_pose, hand.palm_pos_b, hand.keypoint_names, file)
 
 
 def _strip(spec: mujoco.MjSpec) -> mujoco.MjSpec:

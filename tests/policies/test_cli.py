@@ -375,6 +375,14 @@ def test_any_exception_of_a_command_is_one_line(walking, monkeypatch, capsys, er
     assert text in err and err.count("\n") == 1 and "Traceback" not in err
 
 
+GLFW_HELPER = """\
+Traceback (most recent call last):
+  File "<string>", line 28, in <module>
+EOFError: EOF when reading a line
+"""
+"""Words of the process that glfw starts while it is imported, where its parent ends before it has asked it anything."""
+
+
 @pytest.mark.parametrize("delay_s", [0.02, 0.3])
 def test_three_interruptions_give_130_without_a_traceback(tmp_path, delay_s):
     """In the imports, in the work, in what ends it, and while the interpreter ends."""
@@ -386,8 +394,7 @@ def test_three_interruptions_give_130_without_a_traceback(tmp_path, delay_s):
         time.sleep(delay_s)
     _, err = process.communicate(timeout=60)
     assert process.returncode in (130, -signal.SIGINT), err  # a shell shows 130 for both
-    ours = rf'File "{configs.ROOT.parent}.*" line'  # a helper process of a library may say that its parent is gone
-    assert not re.search(ours, err) and "KeyboardInterrupt" not in err, err
+    assert "Traceback" not in err.replace(GLFW_HELPER, "")
 
 
 @pytest.mark.parametrize(
