@@ -2,6 +2,7 @@ from .loader import EVERYWHERE as EVERYWHERE
 from .loader import ROOT as ROOT
 from .loader import Group as Group
 from .loader import chosen_options as chosen_options
+from .loader import current_option as current_option
 from .loader import groups as groups
 from .loader import load as load
 from .loader import load_option as load_option

@@ -65,7 +65,7 @@ def load(
 
 def load_option(schema: type[T], group: str, option: str, root: Path = ROOT) -> T:
     """Return one option of a group, for instance `load_option(PhysicsCfg, "physics", "balanced")`."""
-    _check_option(group, group, option, root)
+    option = current_option(group, option, root)
     return build(schema, read_plain(root / group / f"{option}.yaml"), f"{group}/{option}")
 
 
@@ -124,6 +124,15 @@ def groups(name: str, root: Path = ROOT) -> dict[str, Group]:
 def options(group: str, root: Path = ROOT) -> list[str]:
     """Return the names that `group=` accepts: the YAML files of the folder."""
     return sorted(path.stem for path in (root / group).glob("*.yaml"))
+
+
+def current_option(group: str, option: str, root: Path = ROOT) -> str:
+    """Return the name of an option of a group, also for its name in the last release. Raises ConfigError."""
+    known = options(group, root)
+    if (current := option if option in known else RENAMED_OPTIONS.get(group, {}).get(option)) not in known:
+        hint = did_you_mean(option, known)
+        raise ConfigError(f"group '{group}' has no '{option}'.{hint} Known: {comma_separated(known)}")
+    return current
 
 
 def chosen_options(name: str, given: Mapping[str, str], root: Path = ROOT) -> dict[str, str]:
@@ -237,9 +246,12 @@ def _split(
             raise ConfigError(
                 f"{name}: expected key=value, got '{override}'{hint or f'. Keys: {comma_separated(known)}'}"
             )
-        group, option = _current_option(key, text, composed)
+        group = key if key in composed else RENAMED_GROUPS.get(key, key)
         if group in composed:
-            _check_option(name, group, option, root)
+            try:
+                option = current_option(group, text, root)
+            except ConfigError as error:
+                raise ConfigError(f"{name}: {error}") from None
             choices.append((group, option))
             new = f"{group}={option}"
         else:
@@ -251,21 +263,6 @@ def _split(
     if renamed:
         log.warning("%s: old names, accepted until the next release: %s", name, comma_separated(renamed))
     return choices, values
-
-
-def _current_option(group: str, option: str, composed: dict[str, Group]) -> tuple[str, str]:
-    """The group and option of this version for those of an earlier one."""
-    if group in composed or RENAMED_GROUPS.get(group) not in composed:
-        return group, option
-    group = RENAMED_GROUPS[group]
-    return group, RENAMED_OPTIONS.get(group, {}).get(option, option)
-
-
-def _check_option(name: str, group: str, option: str, root: Path) -> None:
-    known = options(group, root)
-    if option not in known:
-        hint = did_you_mean(option, known)
-        raise ConfigError(f"{name}: group '{group}' has no '{option}'.{hint} Known: {comma_separated(known)}")
 
 
 def _hydra_word(word: str, option: str, group: Group) -> str:

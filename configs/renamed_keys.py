@@ -80,5 +80,14 @@ RENAMED_VALUES = {
 RENAMED_GROUPS = {"view": "camera", "randomize": "randomization", "stage": "recipe"}
 """Old group -> new group."""
 
-RENAMED_OPTIONS = {"camera": {"frozen": "first_frame", "refreshed": "latest", "corrected": "tracked_updated"}}
+RENAMED_OPTIONS = {
+    "camera": {
+        "frozen": "first_frame",
+        "latest": "d435_latest",
+        "refreshed": "d435_latest",
+        "tracked": "d435_tracked",
+        "tracked_updated": "d435",
+        "corrected": "d435",
+    }
+}
 """New group -> old option -> new option."""

@@ -12,7 +12,7 @@ def main(trials: int, policy: str) -> None:
     """Print success rate, 95 % interval and failures for two disturbances."""
     for disturbance in ("none", "shift5"):
         result = dexgrasp.evaluate(
-            policy=policy, trials=trials, camera="tracked_updated", disturbance=disturbance, num_envs=min(trials, 64)
+            policy=policy, trials=trials, camera="d435", disturbance=disturbance, num_envs=min(trials, 64)
         )
         low, high = result.interval
         first = sum(outcome.success and outcome.attempts == 1 for outcome in result.outcomes)

@@ -51,25 +51,21 @@ def test_make_returns_a_task_on_which_a_policy_acts(small):
 
 
 def test_presets_are_given_by_name_as_on_the_command_line(household):
-    task = api.make(
-        num_envs=1, objects=household, physics="turbo", task="paper", randomization="train", camera="tracked_updated"
-    )
-    want = configs.load(
-        EvaluateCfg, "evaluate", ["physics=turbo", "task=paper", "randomization=train", "camera=tracked_updated"]
-    )
+    task = api.make(num_envs=1, objects=household, physics="turbo", task="paper", randomization="train", camera="d435")
+    want = configs.load(EvaluateCfg, "evaluate", ["physics=turbo", "task=paper", "randomization=train", "camera=d435"])
     assert task.cfg == want.task
     assert task.engine.get_model(0).opt.timestep == want.physics.timestep_s
 
 
 def test_presets_dictionaries_dotted_keys_and_objects_give_the_same_task(household):
     made = [
-        api.make(num_envs=1, objects=household, task={"hold_s": 0.5}, camera="tracked"),
-        api.make(num_envs=1, objects=household, camera="tracked", **{"task.hold_s": 0.5}),
-        api.make(num_envs=1, objects=household, camera="tracked", task=TaskCfg(hold_s=0.5)),
+        api.make(num_envs=1, objects=household, task={"hold_s": 0.5}, camera="d435_tracked"),
+        api.make(num_envs=1, objects=household, camera="d435_tracked", **{"task.hold_s": 0.5}),
+        api.make(num_envs=1, objects=household, camera="d435_tracked", task=TaskCfg(hold_s=0.5)),
         api.make(
             num_envs=1,
             objects=household,
-            camera=configs.load_option(CameraCfg, "camera", "tracked"),
+            camera=configs.load_option(CameraCfg, "camera", "d435_tracked"),
             task=TaskCfg(hold_s=0.5),
         ),
     ]
@@ -141,7 +137,7 @@ def test_environments_are_those_of_their_libraries(small):
 
 
 def test_gymnasium_makes_the_environment_by_name_with_presets(small):
-    env = gymnasium.make("dexgrasp/Grasp-v0", camera="tracked_updated", **small)
+    env = gymnasium.make("dexgrasp/Grasp-v0", camera="d435", **small)
     assert env.unwrapped.task.cfg.camera.mode == "tracked_updated"
     batch = gymnasium.make_vec("dexgrasp/Grasp-v0", num_envs=2, randomization="train", **small)
     assert batch.task.cfg.randomization.name == "train"

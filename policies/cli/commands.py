@@ -383,7 +383,7 @@ COMMANDS = (
         group="bench",
         examples=(
             "bench cameras",
-            "bench cameras camera=latest",
+            "bench cameras camera=d435_latest",
             "bench cameras trials=20 hand=leap",
         ),
     ),
@@ -396,7 +396,7 @@ COMMANDS = (
         examples=(
             "bench tracking",
             "bench tracking trials=20",
-            "bench tracking disturbance=shift3 camera=tracked_updated",
+            "bench tracking disturbance=shift3 camera=d435",
         ),
     ),
     CliCommand(

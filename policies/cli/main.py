@@ -114,12 +114,7 @@ def _chosen_options(command: CliCommand, words: Sequence[str]) -> dict[str, str]
     """Return the `group=option` words of a command line by group. Raises ConfigError for an unknown option."""
     groups = configs.groups(command.config)
     given = dict(word.split("=", 1) for word in words if "=" in word)
-    chosen = {group: option for group, option in given.items() if group in groups}
-    for group, option in chosen.items():
-        if option not in (known := configs.options(group)):
-            hint = did_you_mean(option, known)
-            raise configs.ConfigError(f"group '{group}' has no '{option}'.{hint} Known: {comma_separated(known)}")
-    return chosen
+    return {group: configs.current_option(group, option) for group, option in given.items() if group in groups}
 
 
 def _no_such_option(word: str) -> configs.ConfigError:

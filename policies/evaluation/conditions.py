@@ -17,7 +17,7 @@ from dexgrasp.sim.task.outcomes import RISE_M, SLIP_M, TOUCH_GRACE_S
 NO_CONDITION = ("out", "num_threads", "videos", "cluster")
 """Keys that change no outcome of a trial: not part of the command that repeats a run."""
 
-RESULTS_CAMERA = "tracked_updated"
+RESULTS_CAMERA = "d435"
 """Camera preset of the published success rates, with the errors of a RealSense D435."""
 
 ENGINES = {"cpu": "MuJoCo (CPU)", "warp": "MuJoCo Warp"}

@@ -225,14 +225,14 @@ def test_every_yaml_is_accepted_by_its_command_with_every_option_of_its_groups(n
 
 
 def test_a_group_over_a_saved_configuration_drops_what_was_set_key_by_key():
-    saved = configs.as_dict(load_command("evaluate", "randomization=train", "camera=tracked", "task.hold_s=1"))
+    saved = configs.as_dict(load_command("evaluate", "randomization=train", "camera=d435_tracked", "task.hold_s=1"))
     schema = main._resolve(COMMANDS["evaluate"].schema)
     off = configs.load(schema, "evaluate", ["randomization=off"], base=saved).task
     assert (off.randomization.name, off.randomization.joint_noise_rad, off.hold_s) == ("off", 0.0, 1.0)
     assert off.camera.mode == "tracked"
     first = configs.load(schema, "evaluate", ["camera=first_frame", "task.camera.latency_steps=2"], base=saved).task
     assert (first.camera.disparity_sd_px, first.camera.latency_steps) == (0.0, 2)
-    both = configs.load(schema, "evaluate", ["camera=latest", "task=paper"], base=saved).task
+    both = configs.load(schema, "evaluate", ["camera=d435_latest", "task=paper"], base=saved).task
     assert (both.camera.mode, both.rate_hz, both.hold_s, both.randomization.name) == ("latest", 10.0, 3.0, "train")
 
 
@@ -247,8 +247,8 @@ def test_a_recipe_over_a_saved_configuration_brings_its_camera(recipe):
         assert values["task.camera.mode"] == "tracked_updated"
     assert names and {key: values[key] for key in names} == {key: plain[key] for key in names}
     assert values["seed"] == 5
-    given = configs.load(type(cfg), "train", ["camera=latest", f"recipe={recipe}"], base=saved)
-    assert given.task.camera == configs.load_option(type(given.task.camera), "camera", "latest")
+    given = configs.load(type(cfg), "train", ["camera=d435_latest", f"recipe={recipe}"], base=saved)
+    assert given.task.camera == configs.load_option(type(given.task.camera), "camera", "d435_latest")
 
 
 def test_every_yaml_is_of_a_command_and_holds_a_key():
@@ -364,7 +364,7 @@ def renamed_root(tmp_path):
     """A config folder whose command composes the group `camera`."""
     (tmp_path / "camera").mkdir()
     (tmp_path / "camera/first_frame.yaml").write_text("mode: first_frame\n")
-    (tmp_path / "camera/tracked_updated.yaml").write_text("mode: tracked_updated\nmin_points: 9\n")
+    (tmp_path / "camera/d435.yaml").write_text("mode: tracked_updated\nmin_points: 9\n")
     (tmp_path / "run.yaml").write_text("defaults:\n  - camera@task.camera: first_frame\n  - _self_\n")
     return tmp_path
 
@@ -377,14 +377,21 @@ def test_old_names_on_the_command_line_are_accepted_with_one_warning(renamed_roo
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
     assert record.getMessage() == (
-        "run: old names, accepted until the next release: view=corrected is now camera=tracked_updated, "
+        "run: old names, accepted until the next release: view=corrected is now camera=d435, "
         "task.view.steep=true is now task.camera.include_grazing_angles=true, epochs=3 is now num_epochs=3, "
         "task.prior=off is now task.use_scripted_grasp=off, precision=single is now precision=fp32"
     )
 
 
+@pytest.mark.parametrize(("old", "new"), [("tracked_updated", "d435"), ("latest", "d435_latest")])
+def test_an_old_option_of_a_group_is_accepted(old, new, caplog):
+    assert load_command("evaluate", f"camera={old}") == load_command("evaluate", f"camera={new}")
+    (record,) = caplog.records
+    assert record.getMessage().endswith(f"camera={old} is now camera={new}")
+
+
 def test_an_unknown_option_of_a_renamed_group_lists_the_new_ones(renamed_root):
-    with pytest.raises(ConfigError, match=r"group 'camera' has no 'none'. Known: first_frame, tracked_updated"):
+    with pytest.raises(ConfigError, match=r"group 'camera' has no 'none'. Known: d435, first_frame"):
         configs.load(RunCfg, "run", ["view=none"], root=renamed_root)
     with pytest.raises(ConfigError, match="unknown key 'randomize'"):  # a group that this command never had
         configs.load(RunCfg, "run", ["randomize=off"], root=renamed_root)

@@ -37,13 +37,13 @@ def test_with_flaws_they_are_apart_about_as_much_as_two_drawings_of_one_scene(al
 
 
 def test_frames_behind_the_hand_are_compared_where_both_cameras_see_the_object(allegro, household):
-    result = run(allegro, household, task=TaskCfg(camera=configs.load_option(CameraCfg, "camera", "latest")))
+    result = run(allegro, household, task=TaskCfg(camera=configs.load_option(CameraCfg, "camera", "d435_latest")))
     assert 0 < result["samples"] <= result["asked_for"] == 4 * 2
     assert result["all"]["median_mm"] < 25
 
 
 def test_the_tracked_points_lie_on_the_object_and_what_is_declared_is_so(allegro, household, balanced):
-    cfg = TaskCfg(camera=configs.load_option(CameraCfg, "camera", "tracked"), lift_s=0.4, hold_s=0.4)
+    cfg = TaskCfg(camera=configs.load_option(CameraCfg, "camera", "d435_tracked"), lift_s=0.4, hold_s=0.4)
     tracks = tracking.track(cfg, allegro, household, balanced, [range(8)], "none", 0)
     for found in tracks.values():
         result = tracking.summarise(found, 36, 8)

@@ -64,7 +64,7 @@ def test_the_command_tells_a_loss_by_its_exit_status(tmp_path, capsys):
     assert main.main(["compare", "synergy", "zero", *SMALL, f"out={tmp_path / 'same'}"]) == 0
     told = capsys.readouterr().out
     assert "B - A: +0.0 points, McNemar p = 1.000" in told
-    assert told.splitlines()[-2] == "camera errors: none; camera=tracked_updated adds those of a D435"
+    assert told.splitlines()[-2] == "camera errors: none; camera=d435 adds those of a D435"
 
 
 def test_one_policy_is_not_enough(capsys):

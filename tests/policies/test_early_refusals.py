@@ -162,8 +162,8 @@ def compare(made, real):
 
 def test_both_ways_to_load_a_command_line_agree():
     lines = {
-        "train": ["recipe=student", "teacher=allegro/teacher", "camera=latest", "task.hold_s=2"],
-        "evaluate": ["physics=turbo", "physics.condim=6", "camera=tracked", "task.reward.extra={}", "trials=7"],
+        "train": ["recipe=student", "teacher=allegro/teacher", "camera=d435_latest", "task.hold_s=2"],
+        "evaluate": ["physics=turbo", "physics.condim=6", "camera=d435_tracked", "task.reward.extra={}", "trials=7"],
         "bench gpu": ["parts=stepping,learning", "num_envs=8,16"],
         "compare": ["a=zero", "b=synergy", "task=paper"],
     }

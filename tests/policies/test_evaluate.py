@@ -262,7 +262,7 @@ def test_progress_is_told_within_a_block(tmp_path, capsys, monkeypatch):
     assert lines[51:101] == [f"evaluate: 2/3, {step}" for step in steps]
     assert len(lines) == 102 and lines[101].startswith("evaluate: 3/3 (100 %), ")
     assert lines[101].endswith(f"{result['successes']} success{'es' * (result['successes'] != 1)}")
-    assert "camera errors  none; camera=tracked_updated adds those of a D435" in told.out
+    assert "camera errors  none; camera=d435 adds those of a D435" in told.out
 
 
 def test_trials_that_grasp_again_and_trials_that_ended_are_counted():

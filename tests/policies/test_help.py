@@ -118,7 +118,7 @@ def test_the_defaults_that_help_shows_are_those_that_load_gives(command):
     [
         {"recipe": "student"},
         {"recipe": "refinement"},
-        {"recipe": "student", "camera": "latest"},
+        {"recipe": "student", "camera": "d435_latest"},
         {"task": "paper", "physics": "turbo"},
     ],
     ids=str,
@@ -130,7 +130,7 @@ def test_help_shows_the_defaults_of_the_chosen_recipe(chosen):
 def test_the_defaults_of_a_recipe_in_the_output(capsys):
     assert main(["train", "recipe=student", "--help"]) == 0
     text = capsys.readouterr().out
-    assert "  recipe=student " in text and "  iterations=240 " in text and "  camera=tracked_updated " in text
+    assert "  recipe=student " in text and "  iterations=240 " in text and "  camera=d435 " in text
 
 
 def test_null_in_a_yaml_file_is_a_given_value():
@@ -214,7 +214,7 @@ def children_s():
         ("hands", ["^allegro +16 +right, left", "^leap +16 "]),
         ("arms", ["^ur5e +6 +mount=ur5e"]),
         ("objects", ["^shipped +144 +one", "^generated:N ", "^random_urdfs +1000 "]),
-        ("cameras", ["^first_frame +Points of one", "^tracked_updated +Points of the first"]),
+        ("cameras", ["^first_frame +Points of one", "^d435 +Errors of a D435"]),
     ],
 )
 def test_lists(what, expected, capsys):

@@ -72,11 +72,11 @@ def undrawn(monkeypatch):
     "words",
     [
         [],
-        ["trials=72", "policy=allegro/student", "camera=tracked_updated"],
+        ["trials=72", "policy=allegro/student", "camera=d435"],
         ["policy=leap/teacher", "disturbance=all", "seed=7"],
         ["physics=turbo", "physics.condim=4", "randomization=train", "attempts=1"],
         ["task=paper", "task.camera.model=rendered", "task.randomization.size_scales=0.9,1.1", "task.hold_s=1.5"],
-        ["camera=latest", "task.camera.edge_dropout=0.5", "mount=ur5e", "num_envs=8"],
+        ["camera=d435_latest", "task.camera.edge_dropout=0.5", "mount=ur5e", "num_envs=8"],
     ],
 )
 def test_the_command_of_a_report_gives_the_configuration_of_its_run(words):
@@ -93,15 +93,15 @@ D435 = "none; camera={} adds those of a D435"
 @pytest.mark.parametrize(
     ("words", "note"),
     [
-        (["policy=allegro/student"], D435.format("tracked_updated")),
-        (["policy=leap/student", "task.camera.model=rendered"], D435.format("tracked_updated")),
-        (["policy=allegro/teacher"], D435.format("tracked_updated")),  # takes any camera
-        (["policy=synergy"], D435.format("tracked_updated")),
-        (["policy=synergy", "task.camera.mode=latest"], D435.format("latest")),
-        (["policy=allegro/student", "camera=tracked_updated"], ""),
+        (["policy=allegro/student"], D435.format("d435")),
+        (["policy=leap/student", "task.camera.model=rendered"], D435.format("d435")),
+        (["policy=allegro/teacher"], D435.format("d435")),  # takes any camera
+        (["policy=synergy"], D435.format("d435")),
+        (["policy=synergy", "task.camera.mode=latest"], D435.format("d435_latest")),
+        (["policy=allegro/student", "camera=d435"], ""),
         (["policy=allegro/student", "task.camera.edge_dropout=0.1"], ""),
-        (["policy=allegro/teacher", "camera=latest"], ""),
-        (["policy=synergy", "camera=tracked"], ""),
+        (["policy=allegro/teacher", "camera=d435_latest"], ""),
+        (["policy=synergy", "camera=d435_tracked"], ""),
     ],
 )
 def test_a_camera_without_errors_is_named_with_the_preset_that_adds_them(words, note):
@@ -118,12 +118,12 @@ def test_no_preset_is_named_where_none_has_the_observation_of_the_policy(monkeyp
 
 
 def test_the_command_is_given_for_a_policy_that_is_gone_too():
-    config = configs.as_dict(load("policy=allegro/student", "camera=tracked_updated")) | {"policy": "runs/gone"}
-    assert repeat_command(config).startswith("dexgrasp evaluate policy=runs/gone camera=tracked_updated")
+    config = configs.as_dict(load("policy=allegro/student", "camera=d435")) | {"policy": "runs/gone"}
+    assert repeat_command(config).startswith("dexgrasp evaluate policy=runs/gone camera=d435")
 
 
 def test_conditions_name_the_errors_of_the_camera_and_changed_presets():
-    text = conditions(configs.as_dict(load("camera=tracked_updated", "physics.condim=3", "randomization=train")), 5)
+    text = conditions(configs.as_dict(load("camera=d435", "physics.condim=3", "randomization=train")), 5)
     assert text["camera"] == "tracked_updated: a frame every 3 control steps (8 in hold), 1 late"
     assert text["camera errors"] == (
         "disparity 0.08 px, depth steps 0.001 m, 30% of edge points missing, 2% flying, hand margin 0.003 m"

@@ -206,15 +206,15 @@ def test_a_refused_new_run_leaves_nothing_and_one_with_results_stays(tmp_path):
 
 
 def test_options_of_groups_explain_the_differences_of_runs(tmp_path):
-    first = configs.load(EvaluateCfg, "evaluate", ["camera=tracked_updated", "seed=1"])
+    first = configs.load(EvaluateCfg, "evaluate", ["camera=d435", "seed=1"])
     Run.open(tmp_path / "run", first).close()
-    now = configs.load(EvaluateCfg, "evaluate", ["camera=latest", "physics=turbo", "seed=2", "task.hold_s=1"])
+    now = configs.load(EvaluateCfg, "evaluate", ["camera=d435_latest", "physics=turbo", "seed=2", "task.hold_s=1"])
     with pytest.raises(ValueError) as error:
         Run.open(tmp_path / "run", now, may_differ=("out",))
     told = str(error.value).partition("(")[2].partition(")")[0].split(", ")
     assert sorted(told) == sorted(
         [
-            *("camera=tracked_updated then", "camera=latest now", "physics=reference then", "physics=turbo now"),
+            *("camera=d435 then", "camera=d435_latest now", "physics=reference then", "physics=turbo now"),
             *("seed: 1 then", "2 now", "task.hold_s: 3.0 then", "1.0 now"),
         ]
     )

@@ -176,7 +176,7 @@ def test_the_next_commands_carry_hand_task_class_and_plugins():
     assert student_options(cfg) == ["hand=examples/three_finger_hand", "side=left", "task.class_name=Upright"]
     learner = SimpleNamespace(iterations_run=1)
     lines = summary(cfg, Path("my runs/x"), learner, done=True).splitlines()
-    evaluate = "dexgrasp evaluate 'policy=my runs/x' camera=tracked_updated plugins=a.py,b"
+    evaluate = "dexgrasp evaluate 'policy=my runs/x' camera=d435 plugins=a.py,b"
     assert lines[-2] == f"next             {evaluate}"
     assert shlex.split(lines[-1]) == [
         *("dexgrasp", "train", "recipe=student", "teacher=my runs/x", *student_options(cfg), "plugins=a.py,b"),
@@ -187,12 +187,12 @@ def test_the_next_commands_carry_hand_task_class_and_plugins():
 @pytest.mark.parametrize(
     ("words", "camera"),
     [
-        (["recipe=teacher"], ["camera=tracked_updated"]),  # of the first frame; a teacher takes any camera
-        (["recipe=teacher", "camera=latest"], ["camera=latest"]),
-        (["recipe=student"], ["camera=tracked_updated"]),
-        (["recipe=refinement"], ["camera=tracked_updated"]),
-        (["recipe=student", "camera=tracked"], ["camera=tracked"]),
-        (["recipe=student", "camera=latest", "task.camera.disparity_sd_px=0.0"], ["camera=latest"]),
+        (["recipe=teacher"], ["camera=d435"]),  # of the first frame; a teacher takes any camera
+        (["recipe=teacher", "camera=d435_latest"], ["camera=d435_latest"]),
+        (["recipe=student"], ["camera=d435"]),
+        (["recipe=refinement"], ["camera=d435"]),
+        (["recipe=student", "camera=d435_tracked"], ["camera=d435_tracked"]),
+        (["recipe=student", "camera=d435_latest", "task.camera.disparity_sd_px=0.0"], ["camera=d435_latest"]),
         (["recipe=student", "camera=published"], []),  # no preset of the first frame has errors
         (["recipe=student", "task.camera.frame_interval_steps=2"], []),  # evaluate would refuse a preset
     ],

@@ -42,7 +42,7 @@ def make(household, allegro):
     def build(rows, *words, disturbance="none"):
         words = [
             "policy=synergy",
-            "camera=tracked_updated",
+            "camera=d435",
             "physics=balanced",
             "num_threads=1",
             "task.hold_s=0.5",
