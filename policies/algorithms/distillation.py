@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dexgrasp.policies.agents.base import ActorAgent
-from dexgrasp.policies.agents.checkpoint import CheckpointData, TrainingState
+from dexgrasp.policies.agents.checkpoint import Checkpoint, CheckpointData, TrainingState
 from dexgrasp.policies.algorithms.ppo import GraspPPO, Record, imitation_loss, mean_record, reconstruction_loss
 from dexgrasp.policies.algorithms.rollout_buffer import Minibatch
 from dexgrasp.policies.networks.actor_critic import Encoder, GraspPolicy
@@ -131,6 +131,17 @@ class StudentPPO(GraspPPO):
         if copy:
             self.policy.copy_teacher(teacher)
         self.iteration = 1
+        self._begin_reinforcement()
+
+    def start_from(self, checkpoint: Checkpoint) -> None:
+        """Start from the policy of another run, at `ppo_rate` where the schedule begins with reinforcement."""
+        super().start_from(checkpoint)
+        self._begin_reinforcement()
+
+    def _begin_reinforcement(self) -> None:
+        """Set the learning rate of reinforcement if the next iteration reinforces."""
+        if self.rho > 0:
+            self._set_learning_rate(self.distillation.ppo_rate)
 
     def _update(self) -> None:
         """Update from the rollout by PPO and from the teacher's labels of stored rollouts by imitation."""
@@ -148,8 +159,7 @@ class StudentPPO(GraspPPO):
             self.logger.record(f"train/{name}", value)
         self.policy.critic.returns.update(self.rollout_buffer.valid(self.rollout_buffer.returns)[:, None])
         self.iteration += 1
-        if self.rho > 0:
-            self._set_learning_rate(self.distillation.ppo_rate)
+        self._begin_reinforcement()
 
     def save(self, path: Path, with_rollouts: bool = False) -> None:
         """Write a checkpoint.

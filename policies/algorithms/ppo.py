@@ -3,7 +3,8 @@
 Rollout   every iteration starts new episodes and runs them to their end; they depend only on the iteration's number, so
           that a stopped run resumes exactly
 Update    clipped surrogate + value loss in units of the returns; after each minibatch the learning rate is raised or
-          lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does it as well)
+          lowered so that the policy moves by about `target_kl` (Schulman et al. 2017; rsl_rl does it as well); once it
+          has moved by more than twice `target_kl`, the iteration takes no further step
 """
 
 import math
@@ -221,7 +222,7 @@ class GraspPPO(Learner):
         self.policy.critic.returns.update(buffer.valid(buffer.returns)[:, None])
         if self.iteration > 0:
             normalize_advantages(buffer.advantages, buffer.alive)
-            means = mean_record([self._update_minibatch(batch) for batch in self._minibatches()])
+            means = mean_record(list(self._update_minibatches()))
             self.iteration_stats |= means | {"std": float(self.policy.std.detach().mean()), "lr": self.learning_rate}
             for name in (*means, "std", "lr"):
                 self.logger.record(f"train/{name}", self.iteration_stats[name])
@@ -236,13 +237,17 @@ class GraspPPO(Learner):
         for _ in range(self.num_epochs):
             yield from self.rollout_buffer.minibatches(self.num_minibatches, generator)
 
-    def _update_minibatch(self, batch: Minibatch) -> Record:
-        """Apply one gradient step; return its losses and its KL divergence."""
-        with self.autocast():
-            loss, record = self._loss(batch)
-        self._adapt_learning_rate(float(record["kl"]))
-        self._gradient_step(loss)
-        return record
+    def _update_minibatches(self) -> Iterator[Record]:
+        """Apply a gradient step per minibatch until the KL divergence exceeds its limit; yield losses and KL."""
+        for batch in self._minibatches():
+            with self.autocast():
+                loss, record = self._loss(batch)
+            yield record
+            kl = float(record["kl"])
+            self._adapt_learning_rate(kl)
+            if kl > 2 * (self.target_kl or math.inf):  # of the start: the falling target alone lowers the rate
+                return
+            self._gradient_step(loss)
 
     def _gradient_step(self, loss: Tensor) -> None:
         """Apply one step of the optimiser along the mean gradient of all ranks."""

@@ -170,6 +170,14 @@ def test_an_ablation_changes_what_it_names_and_nothing_else():
     )
 
 
+@pytest.mark.parametrize(("rho_start", "rate"), [(0.0, 2e-5), (0.5, 3e-4)])
+def test_reinforcement_begins_at_its_own_rate(env, rho_start, rate):
+    mix = DistillationCfg(rho_start=rho_start, rho_end=0.5, ppo_rate=2e-5)
+    student = make_student(env, mix, teacher=make_teacher(env))
+    student.start_from_teacher()
+    assert student.learning_rate == student.optimizer.param_groups[0]["lr"] == rate
+
+
 def test_every_step_of_a_mixed_iteration_imitates_other_samples(env, monkeypatch):
     student = make_student(
         env, DistillationCfg(rho_start=0.0, rho_end=0.0, rho_max=0.5, batch_size=16), teacher=make_teacher(env)

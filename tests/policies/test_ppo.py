@@ -177,6 +177,17 @@ def test_the_learning_rate_follows_the_divergence(env):
     assert model.learning_rate == pytest.approx(1e-4)
 
 
+def test_an_iteration_ends_where_the_policy_has_moved_by_two_targets(env):
+    model = GraspPPO(env, seed=0, target_kl=0.02, learning_rate=5e-3)
+    model.iteration = 1
+    found, adapt = [], model._adapt_learning_rate
+    model._adapt_learning_rate = lambda kl: found.append(kl) or adapt(kl)
+    model.learn(24 * model.num_steps)
+    assert 1 < len(found) < model.num_epochs * model.num_minibatches
+    assert max(found[:-1]) <= 2 * 0.02 < found[-1]
+    assert model.optimizer.state[model.policy.log_std]["step"] == len(found) - 1  # the excess is not learnt from
+
+
 def test_exploration_is_narrowed_evenly_in_its_logarithm_and_never_widened(env):
     policy = GraspPPO(env, init_std=0.4).policy
     for progress, deviation in ((0.0, 0.4), (0.5, 0.2), (1.0, 0.1), (0.0, 0.1)):

@@ -20,6 +20,8 @@ from dexgrasp.policies.training.callbacks import PARTS, steps_in_words, validate
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
 from dexgrasp.policies.training.train import (
+    make_env,
+    make_learner,
     make_validation_task,
     reproduce_published_release,
     student_options,
@@ -86,6 +88,18 @@ def test_a_run_leaves_its_policies_curves_and_configuration(teacher):
     steps, success = read_columns(teacher / "progress.csv")["rollout/success"]
     assert steps == [80.0, 160.0, 240.0, 320.0]  # 8 environments, 10 steps an episode
     assert all(0 <= rate <= 1 for rate in success)
+
+
+def test_a_refinement_starts_at_its_own_rate_and_stays_near_the_policy_that_it_starts_from(tmp_path):
+    """At the rate of a new policy the first iteration moved the shipped student by 135 targets."""
+    words = ["recipe=refinement", "init_checkpoint=allegro/student", "teacher=allegro/teacher", "num_envs=16"]
+    cfg = configs.load(TrainCfg, "train", [*words, "objects=generated:8", "num_threads=1", "task.hold_s=0.3"])
+    learner = make_learner(cfg, make_env(cfg), tmp_path)
+    assert learner.learning_rate == cfg.distillation.ppo_rate == 1e-5
+    found, adapt = [], learner._adapt_learning_rate
+    learner._adapt_learning_rate = lambda kl: found.append(kl) or adapt(kl)
+    learner.learn(cfg.num_envs * learner.num_steps)
+    assert found[0] < 1e-4 and max(found) < 3 * cfg.target_kl and len(found) > 8
 
 
 def test_every_checkpoint_says_what_made_it(teacher):
