@@ -22,7 +22,7 @@ from typing import Any
 from dexgrasp import configs
 from dexgrasp.policies.input_identity import InputFile, current_sha256
 from dexgrasp.utils import output
-from dexgrasp.utils.files import write_json
+from dexgrasp.utils.files import check_place, write_json
 from dexgrasp.utils.output import FolderKind, claimed_folder
 from dexgrasp.utils.readers import DamagedFileError, read_json_object, reading
 
@@ -49,7 +49,6 @@ class Run:
         self.facts: dict[str, Any] = {}
         """Content of run.json: git, versions, machine, seed, command, inputs, starts."""
         self._held = held
-        self._place = _place(path)
         self._handler: logging.Handler | None = None
         self._early = _collect_messages()
         self._is_new = False
@@ -119,19 +118,15 @@ class Run:
             raise ValueError(f"{self.path}: {', '.join(changed)}: it was changed while this command ran; start it anew")
 
     def file(self, name: str) -> Path:
-        """Return the path of a file of this run and create its folder; see `check_place`."""
+        """Return the path of a file of this run and create its folder; see `files.check_place`."""
         self.check_place()
         path = self.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
 
     def check_place(self) -> None:
-        """Raise OSError where the folder was moved, removed or replaced since `claim`."""
-        if _place(self.path) != self._place:
-            raise OSError(
-                f"{self.path} was moved or removed while this command wrote to it: what was stored lies in the moved "
-                "folder; start the command again with out= that folder"
-            )
+        """Raise FolderMovedError where the folder was moved, removed or replaced since `claim`."""
+        check_place(self.path)
 
     def close(self) -> None:
         """Close the log file, and give the folder free."""
@@ -164,15 +159,6 @@ class Run:
         """Write a line to the log file only; the terminal shows it as the last line of the command."""
         if self._handler is not None:
             self._handler.handle(log.makeRecord(log.name, logging.ERROR, __file__, 0, text, (), None))
-
-
-def _place(path: Path) -> tuple[int, int] | None:
-    """Return device and inode of a folder, or None where there is none."""
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def default_path(command: str) -> Path:

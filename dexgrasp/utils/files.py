@@ -31,24 +31,33 @@ _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 _NO_EXCHANGE = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EXDEV)
 _held: dict[tuple[int, int], int] = {}
 """Thread that holds the lock, by device and inode of the lock file."""
+_places: dict[Path, tuple[int, int]] = {}
+"""Device and inode of each locked folder, by absolute path."""
 
 
 class FolderInUseError(OSError):
     """Error of a folder that another process writes; the message names that process."""
 
 
+class FolderMovedError(OSError):
+    """Error of a locked folder that is no longer in its place."""
+
+
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to `path` at the end or deleted after an exception.
 
-    The temporary name carries the process id and keeps the suffix of `path`. Missing parent folders are created.
+    The temporary name carries the process id and keeps the suffix of `path`. Missing parent folders are created, but
+    for a folder that this process has locked: see `check_place`.
     """
     path = Path(path)
+    check_place(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
         with disk_errors_name(path):
             yield partial
+            check_place(path)
             _sync(partial)
             os.replace(partial, path)
             _sync(path.parent)
@@ -74,6 +83,7 @@ def atomic_folder(path: str | Path, own: Collection[str]) -> Iterator[Path]:
             partial.mkdir()
             yield partial
             if path.is_dir():
+                check_place(path)
                 _keep_others(path, partial, {*own, LOCK})
             for folder, _, names in os.walk(partial):
                 for entry in (Path(folder), *(Path(folder, name) for name in names)):
@@ -81,12 +91,15 @@ def atomic_folder(path: str | Path, own: Collection[str]) -> Iterator[Path]:
                         _sync(entry)
             _put_in_place(partial, path)
             _sync(path.parent)
+            if (place := _absolute(path)) in _places:
+                _places[place] = _identity(path.stat())
     finally:
         shutil.rmtree(partial, ignore_errors=True)  # after an exchange: the old folder
 
 
 def append_text(path: str | Path, text: str) -> None:
     """Append `text` to a file; a kill leaves none, all or the beginning of it."""
+    check_place(path)
     with disk_errors_name(path), open(path, "ab", buffering=0) as file:  # closing would write a buffer once more
         size, left = file.tell(), memoryview(text.encode())
         try:
@@ -190,7 +203,24 @@ def folder_lock(folder: Path, wait: bool = True) -> Iterator[None]:
         with contextlib.suppress(OSError):  # on a full disk the lock holds as well
             os.ftruncate(handle.fileno(), 0)
             os.write(handle.fileno(), f"{_this_process()}\n".encode())  # a buffer would be written again when closed
+        place = _absolute(folder)
+        _places[place] = _identity(folder.stat())
+        stack.callback(_places.pop, place, None)
         yield
+
+
+def check_place(path: str | Path) -> None:
+    """Raise FolderMovedError where `path` is or lies in a locked folder that was moved, removed or replaced since.
+
+    The place of such a folder is nobody's: a file written there would be apart from the others.
+    """
+    whole = _absolute(path)
+    for folder in (whole, *whole.parents):
+        if folder in _places and _places[folder] != _identity_of(folder):
+            raise FolderMovedError(
+                f"{folder} was moved or removed while this command wrote to it: what was stored lies in the moved "
+                "folder; start the command again with out= that folder"
+            )
 
 
 @contextlib.contextmanager
@@ -287,8 +317,20 @@ def _exchange(one: Path, other: Path) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
 
 
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
 def _identity(stat: os.stat_result) -> tuple[int, int]:
     return stat.st_dev, stat.st_ino
+
+
+def _identity_of(path: Path) -> tuple[int, int] | None:
+    """Return device and inode of a folder, or None where there is none."""
+    try:
+        return _identity(path.stat())
+    except OSError:
+        return None
 
 
 def _this_process() -> str:

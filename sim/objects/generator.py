@@ -142,6 +142,7 @@ def _build_all(wanted: list[ObjectRequest], out: Path, workers: int, progress: b
         for (request, _), entry in track(finished, len(jobs), "generate", progress):
             if isinstance(entry, process_pool.TaskFailure):
                 raise ChildProcessError(f"{request.name} could not be built: {entry.reason}; try workers=1")
+            files.check_place(out)  # the processes that write do not hold its lock
             entries[request.name] = entry
     return entries
 

@@ -52,7 +52,7 @@ T = TypeVar("T")
 Record = dict[str, Any]
 """Outcome of a task as plain values."""
 
-VERSION = 4
+VERSION = 5
 """Raised when an import gives other objects than before, so that old caches are not used."""
 LIMITS = TaskLimits(time_s=120.0, memory_gib=4.0, clock_s=240.0)
 """Limits of each mesh; one that exceeds them is refused. Where others take half of each core, it may compute 120 s."""

@@ -17,6 +17,7 @@ from dexgrasp.sim.objects.mesh_files import (
     close_holes,
     fitting_units,
     mass_properties,
+    miscounted_share,
     read_surface,
     states_metres,
 )
@@ -31,6 +32,8 @@ THINNEST_M = 0.004
 
 ROUGHEST_M = 1e-4
 """Coarsest rounding of coordinates; the finest details that the hand feels are of a few tenths of a millimetre."""
+MOST_MISCOUNTED = 0.02
+"""Largest share of the volume that is counted wrongly where the surface of a body passes through itself."""
 MOST_BODIES = 256
 """Most bodies of a mesh that do not touch; the decomposition of a few hundred takes minutes."""
 
@@ -71,9 +74,10 @@ def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> t
     for body in bodies:
         found, holes = _solids(body)
         solids, closed = solids + found, closed.merged(holes)
-    parts: list[Surface] = [(part.vertices, part.faces) for part in solids if abs(part.volume) > 1e-12]
+    parts: list[Surface] = [(np.asarray(part.vertices, float), part.faces) for part in solids if abs(part.volume) > 1e-12]
     if not parts:
         raise RefusedMeshError("empty: the surface encloses no volume")
+    _check_overlap(parts)
     return parts, closed
 
 
@@ -88,6 +92,17 @@ def _solids(mesh: "trimesh.Trimesh") -> "tuple[list[trimesh.Trimesh], ClosedHole
     if not all(part.is_winding_consistent for part in parts):
         raise RefusedMeshError("not a solid: its surface has no inside and outside, as a Klein bottle")
     return [part if part.volume > 0 else _inverted(part) for part in parts], closed
+
+
+def _check_overlap(parts: list[Surface]) -> None:
+    """Raise RefusedMeshError where surfaces pass through themselves so far that the volume is another one."""
+    volumes = np.array([mass_properties(*part)[0] for part in parts])
+    share = float(np.array([miscounted_share(*part) for part in parts]) @ volumes / volumes.sum())
+    if share > MOST_MISCOUNTED:
+        raise RefusedMeshError(
+            f"passes through itself: {100 * share:.0f} % of the volume would be counted twice or as missing, at most "
+            f"{100 * MOST_MISCOUNTED:g} %; unite what overlaps (boolean union) in the program that made it"
+        )
 
 
 def model_from_mesh(path: Path, name: str, scale: float, settings: ImportSettings) -> tuple[ObjectModel, ClosedHoles]:

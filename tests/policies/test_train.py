@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +17,13 @@ import torch
 from dexgrasp import configs
 from dexgrasp.policies.agents.checkpoint import load_checkpoint, read_checkpoint
 from dexgrasp.policies.cli.main import main
-from dexgrasp.policies.training.callbacks import PARTS, steps_in_words, validate
+from dexgrasp.policies.training.callbacks import (
+    PARTS,
+    CheckpointCallback,
+    ConsoleCallback,
+    steps_in_words,
+    validate,
+)
 from dexgrasp.policies.training.config import TrainCfg
 from dexgrasp.policies.training.learning_curves import read_columns
 from dexgrasp.policies.training.train import (
@@ -132,6 +139,31 @@ def test_a_run_that_was_stopped_ends_where_one_that_was_not_ends(teacher, tmp_pa
     got, want = (untimed(read_columns(run / "progress.csv")) for run in (tmp_path, teacher))
     assert got == want and {"rollout/success", "train/kl", "validation/success"} <= set(want)
     assert want["validation/success"][0] == [160.0, 320.0]  # also that of the last iteration
+
+
+def test_a_run_whose_folder_is_moved_ends_at_its_next_write_and_goes_on_in_the_moved_one(
+    teacher, tmp_path, monkeypatch, capsys
+):
+    """Moved in the third iteration, with a copy in its place, to which nothing is written."""
+    run, moved, line = tmp_path / "run", tmp_path / "moved", ConsoleCallback.on_iteration_end
+
+    def move(self, learner):
+        line(self, learner)
+        if learner.iteration == 3 and not moved.exists():
+            run.rename(moved)
+            shutil.copytree(moved, run)
+
+    monkeypatch.setattr(ConsoleCallback, "on_iteration_end", move)
+    monkeypatch.setattr(CheckpointCallback.__init__, "__defaults__", (0.0,))  # after every iteration
+    words = ["train", *TINY, "num_envs=8", "iterations=4"]
+    assert main([*words, f"out={run}"]) == 2
+    assert f"{run} was moved or removed while this command wrote to it" in capsys.readouterr().err.splitlines()[-1]
+    assert read_checkpoint(moved / "last.zip").state.iteration == 2
+    assert read_checkpoint(run / "last.zip").state.iteration == 2
+    assert len(read_columns(run / "progress.csv")["rollout/success"][0]) == 2
+    assert main([*words, f"out={moved}"]) == 0
+    assert_same(teacher / "last.zip", moved / "last.zip")
+    assert untimed(read_columns(moved / "progress.csv")) == untimed(read_columns(teacher / "progress.csv"))
 
 
 def test_another_configuration_does_not_go_on_with_a_run(teacher, tmp_path):

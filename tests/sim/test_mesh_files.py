@@ -260,6 +260,11 @@ VARIANTS = {
     "obj_corners_with_normals": ("obj", lambda v, f: obj(v, f, corner="{}//1", before="vn 0 0 1")),
     "obj_coloured_vertices": ("obj", lambda v, f: obj(v, f, extra=" 0.5 0.5 0.5", after="l 1 2\np 1")),
     "obj_continued_lines": ("obj", lambda v, f: obj(v, f).replace(b"f ", b"f \\\n")),
+    "obj_continued_corners": ("obj", lambda v, f: obj(v, f, corner="{}\\\n").replace(b"\\\n\n", b"\n")),
+    "obj_paths_that_end_in_a_backslash": (
+        "obj",
+        lambda v, f: (b"# from C:\\parts\\\nv" + obj(v, f).lstrip()[1:]).replace(b"\nf ", b"\no D:\\\nf ", 1),
+    ),
     "obj_comments": ("obj", lambda v, f: obj(v, f, before="# v 1 2 3\nmtllib none.mtl\ng a b\ns off", extra=" # c")),
     "obj_weights": ("obj", lambda v, f: obj(2 * v, f, extra=" 2.0")),
     "obj_weights_of_one": ("obj", lambda v, f: obj(v, f, extra=" 1")),

@@ -1,5 +1,7 @@
 """Holes of imported meshes: small ones are closed and measured, openings refused; meshes far from their origin."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import trimesh
@@ -8,8 +10,8 @@ from scipy.spatial.transform import Rotation
 from dexgrasp.sim.objects import shapes
 from dexgrasp.sim.objects.import_settings import ImportSettings
 from dexgrasp.sim.objects.importer import import_meshes
-from dexgrasp.sim.objects.mesh_cleaning import RefusedMeshError, clean_parts, model_from_mesh
-from dexgrasp.sim.objects.mesh_files import ClosedHoles, mass_properties
+from dexgrasp.sim.objects.mesh_cleaning import RefusedMeshError, _united, clean_parts, model_from_mesh
+from dexgrasp.sim.objects.mesh_files import ClosedHoles, mass_properties, miscounted_share
 
 
 def fine_box(*sides, levels=4):
@@ -172,6 +174,97 @@ def test_a_surface_without_inside_and_outside_is_refused():
     faces = [triangle for a, b, c, d in quads for triangle in ((a, b, c), (a, c, d))]
     with pytest.raises(RefusedMeshError, match="not a solid: its surface has no inside and outside"):
         clean_parts(trimesh.Trimesh(vertices, faces, process=False), 1.0)
+
+
+def pushed(depth, axes=(0, 1, 2)):
+    """A box of 80 x 60 x 40 mm whose top is pushed down in the middle, on 30 x 22.5 mm; more than 40 mm: through it."""
+    mesh = fine_box(0.08, 0.06, 0.04)
+    vertices = mesh.vertices.copy()
+    is_in = (vertices[:, 2] > 0.0199) & (np.abs(vertices[:, 0]) < 0.0199) & (np.abs(vertices[:, 1]) < 0.0149)
+    vertices[is_in, 2] -= depth
+    return trimesh.Trimesh(vertices[:, list(axes)], mesh.faces, process=False)
+
+
+def frustum(height, a, b, c, d):
+    """Volume between rectangles a x b and c x d: Simpson's rule, exact for a quadratic section."""
+    return height / 6 * (a * b + (a + c) * (b + d) + c * d)
+
+
+@pytest.mark.parametrize("axes", [(0, 1, 2), (1, 2, 0), (2, 0, 1)])
+def test_a_surface_that_passes_through_itself_is_refused_and_a_deep_dent_is_not(axes):
+    """Through the bottom: what hangs out is enclosed inside out, so the integral misses it once more."""
+    out = frustum(0.01, 0.032, 0.024, 0.03, 0.0225)
+    true = 0.08 * 0.06 * 0.04 - frustum(0.04, 0.04, 0.03, 0.032, 0.024) + out
+    through = pushed(0.05, axes)
+    assert miscounted_share(through.vertices, through.faces) == pytest.approx(2 * out / true, rel=0.1)
+    with pytest.raises(RefusedMeshError, match=r"passes through itself: \d+ % of the volume would be counted twice"):
+        clean_parts(through, 1.0)
+    ((vertices, faces),), _ = clean_parts(pushed(0.035, axes), 1.0)
+    dent = frustum(0.035, 0.04, 0.03, 0.03, 0.0225)
+    assert mass_properties(vertices, faces)[0] == pytest.approx(0.08 * 0.06 * 0.04 - dent, rel=0.005)
+
+
+def test_the_miscounted_share_is_that_of_overlapping_bodies_and_none_of_a_simple_surface():
+    box, other = fine_box(0.08, 0.06, 0.04, levels=0), fine_box(0.08, 0.06, 0.04, levels=0)
+    both = trimesh.util.concatenate([box, other.apply_translation((0.03, 0.02, 0.01))])
+    shared = 0.05 * 0.04 * 0.03
+    expected = shared / (2 * box.volume - shared)
+    assert miscounted_share(both.vertices, both.faces) == pytest.approx(expected, rel=0.03)
+    assert miscounted_share(box.vertices, box.faces[:, ::-1]) == pytest.approx(2.0)  # inside out
+    for simple in (fine_cup(), trimesh.creation.torus(0.04, 0.01), trimesh.creation.icosphere(4, 0.04)):
+        assert miscounted_share(np.asarray(simple.vertices), simple.faces) == 0.0
+    assert miscounted_share(np.zeros((3, 3)), np.array([[0, 1, 2]])) == 0.0
+
+
+def test_a_tiny_body_that_passes_through_itself_stops_nothing():
+    small = pushed(0.05).apply_scale(0.2).apply_translation((0.2, 0, 0))
+    parts, _ = clean_parts(trimesh.util.concatenate([fine_box(0.08, 0.06, 0.04), small]), 1.0)
+    assert len(parts) == 2
+
+
+def test_vessels_are_refused_by_their_mouth_and_taken_with_walls_of_a_thickness():
+    """A bottle; walls of 3 mm between two profiles; the integral of the profile is that of Pappus."""
+    outside = [(0, 0), (0.035, 0), (0.035, 0.12), (0.012, 0.15), (0.012, 0.19)]
+    inside = [(0.009, 0.19), (0.009, 0.15), (0.032, 0.119), (0.032, 0.003), (0, 0.003)]
+    walls = trimesh.creation.revolve(np.array([*outside, *inside]), sections=24)
+
+    def cones(profile):
+        return sum(np.pi / 3 * (b[1] - a[1]) * (a[0] ** 2 + a[0] * b[0] + b[0] ** 2) for a, b in pairwise(profile))
+
+    round_share = 24 / (2 * np.pi) * np.sin(2 * np.pi / 24)  # a polygon of 24 corners / its circle
+    parts, closed = clean_parts(walls, 1.0)
+    assert closed == ClosedHoles() and len(parts) == 1
+    assert mass_properties(*parts[0])[0] == pytest.approx(round_share * (cones(outside) + cones(inside)), rel=1e-6)
+    filled = trimesh.creation.revolve(np.array([*outside, (0, 0.19)]), sections=24)
+    assert mass_properties(*clean_parts(filled, 1.0)[0][0])[0] == pytest.approx(round_share * cones(outside), rel=1e-6)
+    for profiles in ([outside], [outside, inside]):  # without walls; with walls, but no rim between them
+        sheets = [trimesh.creation.revolve(np.array(profile), sections=24) for profile in profiles]
+        with pytest.raises(RefusedMeshError, match=r"not closed: a hole of .* of the cross-section behind it"):
+            clean_parts(trimesh.util.concatenate(sheets), 1.0)
+
+
+def test_shells_within_a_body_are_one_solid_and_slits_are_closed():
+    box = fine_box(0.08, 0.06, 0.04)
+    inner = fine_box(0.05, 0.04, 0.02, levels=0)
+    hollow = inner.copy()
+    hollow.invert()
+    for nested in (inner, hollow):
+        parts, _ = clean_parts(trimesh.util.concatenate([box, nested]), 1.0)
+        assert mass_properties(*_united(parts))[0] == pytest.approx(0.08 * 0.06 * 0.04, rel=1e-6)
+    for width in (1e-6, 1e-4, 1e-3):
+        parts, closed = clean_parts(slit(box, width), 1.0)
+        assert mass_properties(*parts[0])[0] == pytest.approx(0.08 * 0.06 * 0.04, rel=0.01) and closed.count == 1
+
+
+def slit(mesh, width):
+    """Open a box along the middle line of its top."""
+    vertices, middle = mesh.vertices, mesh.triangles_center
+    on_line = (vertices[:, 2] > 0.0199) & (np.abs(vertices[:, 0]) < 1e-9) & (np.abs(vertices[:, 1]) < 0.0299)
+    copies = np.arange(len(vertices))
+    copies[on_line] = len(vertices) + np.arange(on_line.sum())
+    beyond = (middle[:, 0] > 0) & (middle[:, 2] > 0.0199)
+    faces = np.where(beyond[:, None], copies[mesh.faces], mesh.faces)
+    return trimesh.Trimesh(np.concatenate([vertices, vertices[on_line] + (width, 0, 0)]), faces, process=False)
 
 
 def test_closed_holes_are_said_and_an_opening_stops_nothing(tmp_path):

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import subprocess
 import threading
 from contextlib import contextmanager
@@ -16,8 +17,10 @@ from dexgrasp.utils.files import (
     OLD,
     PARTIAL,
     FolderInUseError,
+    FolderMovedError,
     append_text,
     atomic_folder,
+    atomic_path,
     cache_folder,
     expand_user,
     folder_lock,
@@ -194,6 +197,59 @@ def test_a_replacement_at_which_a_process_was_killed_is_ended(tmp_path, there):
     remove_partial_folders(run)
     left = {name: text for name, text in tree(tmp_path).items() if not name.endswith(LOCK)}
     assert left == {"run/a": "run" if there else f"{OLD}run", f"{names[2]}/a": names[2], f"{names[3]}/a": names[3]}
+
+
+@pytest.mark.parametrize("change", ["moved", "above", "removed", "replaced"])
+@pytest.mark.parametrize("write", [write_text, append_text, lambda path, text: write_text(path.parent / "sub/b", text)])
+def test_nothing_is_written_in_the_place_of_a_locked_folder_that_is_gone(tmp_path, change, write):
+    folder, said = tmp_path / "runs" / "one", r"runs/one was moved or removed while this command wrote to it"
+    folder.mkdir(parents=True)
+    with folder_lock(folder):
+        write_text(folder / "a", "before")
+        if change == "removed":
+            shutil.rmtree(folder)
+        elif change == "above":
+            folder.parent.rename(tmp_path / "moved")
+        else:
+            folder.rename(tmp_path / "moved")
+        if change == "replaced":
+            shutil.copytree(tmp_path / "moved", folder)
+        before = tree(tmp_path)
+        with pytest.raises(FolderMovedError, match=said):
+            write(folder / "a", "after")
+        assert tree(tmp_path) == before and ("runs" in os.listdir(tmp_path)) == (change != "above")
+        write_text(tmp_path / "beside", "free")
+    write_text(folder / "a", "free again")
+
+
+def test_a_folder_that_is_moved_while_a_file_is_written_is_named(tmp_path):
+    folder = tmp_path / "one"
+    with (
+        folder_lock(folder),
+        pytest.raises(FolderMovedError, match="one was moved or removed"),
+        atomic_path(folder / "a") as partial,
+    ):
+        partial.write_text("half")
+        folder.rename(tmp_path / "moved")
+    assert not folder.exists()
+
+
+def test_a_locked_folder_that_its_own_process_replaces_stays_in_place(tmp_path):
+    folder = tmp_path / "one"
+    with folder_lock(folder):
+        for number in range(2):
+            with atomic_folder(folder, own=("a",)) as partial:
+                (partial / "a").write_text(str(number))
+            write_text(folder / "b", "after")
+        folder.rename(tmp_path / "moved")
+        with atomic_folder(folder, own=("a",)) as partial:  # whole, in the place that was asked for
+            (partial / "a").write_text("last")
+        folder.rename(tmp_path / "again")
+        folder.mkdir()
+        (folder / "a").write_text("of another")
+        with pytest.raises(FolderMovedError), atomic_folder(folder, own=("a",)) as partial:
+            (partial / "a").write_text("2")
+    assert (folder / "a").read_text() == "of another" and (tmp_path / "again" / "a").read_text() == "last"
 
 
 def test_a_lock_holds_on_a_full_disk(tmp_path):

@@ -11,6 +11,7 @@ from .listing import is_rough as is_rough
 from .listing import pattern_of as pattern_of
 from .listing import shown_name as shown_name
 from .listing import thing_of as thing_of
+from .overlaps import miscounted_share as miscounted_share
 from .reader import SUFFIXES as SUFFIXES
 from .reader import MeshFileError as MeshFileError
 from .reader import read_surface as read_surface

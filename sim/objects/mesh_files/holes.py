@@ -66,9 +66,9 @@ def close_holes(vertices: Array, faces: Faces) -> tuple[Faces, ClosedHoles]:
             continue
         section = _largest_section(vertices, closed, patch, float(area))
         if area > LARGEST_SHARE * section:
-            of_it = f"takes {_percent(area / section)} of" if section else "has no"
+            of_it = f"takes {_percent(area / section)} of the" if section else "has no"
             raise MeshFileError(
-                f"not closed: a hole of {_percent(area / total)} of the surface {of_it} the cross-section behind it, "
+                f"not closed: a hole of {_percent(area / total)} of the surface {of_it} cross-section behind it, "
                 f"at most {_percent(LARGEST_SHARE)} is closed; {_REMEDY}"
             )
         shares.append(float(area / section))

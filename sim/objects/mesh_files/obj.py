@@ -35,11 +35,19 @@ def read_obj(path: Path) -> tuple[Array, Faces]:
 
 
 def _lines(path: Path) -> list[str]:
-    """Return the lines without comments; a line that ends in a backslash goes on in the next."""
+    """Return the lines without comments; a vertex or face whose line ends in a backslash goes on in the next.
+
+    Comments and names of files end so as well ("# from C:\\parts\\"), and swallow no line.
+    """
     content = path.read_bytes()
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    text = content.decode(encoding, errors="replace").replace("\\\r\n", " ").replace("\\\n", " ")
-    return [line.partition("#")[0] for line in re.split("\r\n|\n|\r", text)]
+    lines, goes_on = list[str](), False
+    for whole in re.split("\r\n|\n|\r", content.decode(encoding, errors="replace")):
+        line = whole.partition("#")[0]
+        line = f"{lines.pop()} {line}" if goes_on else line
+        goes_on = line.endswith("\\") and line[:-1].split()[:1] in ([], ["v"], ["f"], ["fo"])
+        lines.append(line[:-1] if goes_on else line)
+    return lines
 
 
 def _point(words: list[str]) -> list[float]:
