@@ -28,6 +28,7 @@ from dexgrasp.sim.robots.hand_model import PALM, hand_model
 from dexgrasp.sim.robots.model_checks import compiled
 from dexgrasp.sim.robots.models.model_reader import read_model
 from dexgrasp.sim.robots.models.model_sources import model_path
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
 from dexgrasp.utils.text import counted, demand_known
 
 Array = NDArray[np.float64]
@@ -39,8 +40,6 @@ OPEN_SHARE, CLOSING_RAD = {"power": 0.25, "pinch": 0.4}, (0.5, 8.0)
 """Part of a bending joint's range at the pre-grasp, and limits of its closing direction."""
 GAP_M = 0.02
 """Distance of the palm from the object's top; the search begins near it."""
-LEAD_RAD = 0.15
-"""Lead of the scripted grasp's finger targets per unit of closing (ScriptedGraspCfg.close_rad)."""
 LARGEST_EFFORT_NM, LEAST_STATED = 20.0, 1e-4
 """Torque of a joint above which a model states no real one, as URDFs of unknown servos do, and least of all values."""
 BENDS = 0.6
@@ -418,7 +417,7 @@ def _servo(model: mujoco.MjModel, joint: int) -> dict[str, float]:
 def _closing(servo: Mapping[str, float]) -> float:
     """Return the closing direction by which a blocked finger is pressed with the torque of its servo [rad]."""
     effort, kp = servo.get("effort_limit", ACTUATION.effort_limit), servo.get("kp", ACTUATION.kp)
-    return round(float(np.clip(effort / (kp * LEAD_RAD), *CLOSING_RAD)), 3)
+    return round(float(np.clip(effort / (kp * ScriptedGraspCfg().close_rad), *CLOSING_RAD)), 3)
 
 
 def _unit(vector: Array) -> Array:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.sim.hand_setup.checks import BELOW_TABLE_M, SELF_CONTACT_M, HandProbe
+from dexgrasp.sim.hand_setup.checks import BELOW_TABLE_M, SELF_CONTACT_M
+from dexgrasp.sim.hand_setup.hand_probe import HandProbe
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
 

@@ -14,7 +14,8 @@ from dexgrasp.configs import load
 from dexgrasp.configs.loader import read_plain
 from dexgrasp.policies.hands.commands import CheckHandCfg, NewHandCfg, check, new
 from dexgrasp.policies.hands.tuning import TuneHandCfg, tune
-from dexgrasp.sim.hand_setup.checks import HandProbe, check_hand
+from dexgrasp.sim.hand_setup.checks import check_hand
+from dexgrasp.sim.hand_setup.hand_probe import HandProbe
 from dexgrasp.sim.hand_setup.draft import draft_hand
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
 from dexgrasp.sim.hand_setup.opposition import opposed_styles
