@@ -67,7 +67,7 @@ def check_hand(hand: HandSpec) -> list[Finding]:
     probe = HandProbe(hand)
     found = [*_masses(probe), *_keypoints(probe)]
     for style in STYLES:
-        path = probe.closing(style)
+        path = probe.closing(getattr(hand, style))
         found += [*_open_pose(probe, style), *_palm_frame(probe, style, path), *_closing(probe, style, path)]
         found += [*_opposition(style, path), *_offset(probe, style, path), *_press(probe, style, path)]
         found += [*_grip(hand, style), *_floor(probe, style), *_speed(probe, style, path)]
@@ -207,7 +207,7 @@ def _press(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]
 
 def _grip(hand: HandSpec, style: str) -> Iterator[Finding]:
     """Check whether the scripted grasp holds simple objects."""
-    trials = grips(hand, style)
+    trials = grips(hand, style, [getattr(hand, style)])[0]
     held = sum(trial.held for trial in trials)
     level = _level(-held, _negative(GRIPS[style]))
     advice = "" if level == "ok" else f": {_why_lost(trials)}"

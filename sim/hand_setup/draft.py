@@ -261,7 +261,7 @@ class _Draft:
         if self.model.joint(joint).name in self.coupled:
             return JointRow()
         low, high = float(self.lower[joint]), float(self.upper[joint])
-        sign, servo = self.bending[joint], _servo(self.model, joint)
+        sign, servo = self._motor_bending(joint), _servo(self.model, joint)
         straight = min(max(0.0, low), high)
         bent = high if (sign > 0) != self.claw else low
         opened = [straight + abs(sign) * OPEN_SHARE[style] * (bent - straight) for style in OPEN_SHARE]
@@ -271,6 +271,14 @@ class _Draft:
             closing=sign * _closing(servo),
             **servo,
         )
+
+    def _motor_bending(self, joint: int) -> float:
+        """Return the sign with which a motor bends its finger: by its own joint, or by one that follows it."""
+        if self.bending[joint]:
+            return self.bending[joint]
+        name = self.model.joint(joint).name
+        lines = ((line.ratio, self.model.joint(other).id) for other, line in self.coupled.items() if line.follows == name)
+        return next((float(np.sign(ratio)) * self.bending[other] for ratio, other in lines if self.bending.get(other)), 0.0)
 
     def _contacts(self, finger: Finger) -> dict[str, float]:
         """Return the weights of the bodies of a finger that can touch."""

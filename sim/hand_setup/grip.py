@@ -3,12 +3,14 @@
 They show what no measure of the open hand does: whether thumb and fingers meet on an object, and whether it stays.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.mount import BALL_NAME, SLIDE_NAMES, attach
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
@@ -54,20 +56,21 @@ class Grip:
     """Sum of the forces of the other fingers [N]."""
 
 
-def grips(hand: HandSpec, style: str) -> list[Grip]:
-    """Return the trials of a grasp style: each of its objects at each place."""
-    found = []
-    for kind, size, half in OBJECTS[style]:
-        trial = _Trial(hand, style, kind, size=size, half=half)
-        found += [trial.run(np.array([*aside, 0.0])) for aside in ASIDE_M]
+def grips(hand: HandSpec, name: str, styles: Sequence[GraspStyle]) -> list[list[Grip]]:
+    """Return the trials of each style: each object of the power or pinch grasp (`name`) at each place."""
+    found: list[list[Grip]] = [[] for _ in styles]
+    for kind, size, half in OBJECTS[name]:
+        trial = _Trial(hand, kind, size, half)
+        for trials, style in zip(found, styles, strict=True):
+            trials += [trial.run(style, np.array([*aside, 0.0])) for aside in ASIDE_M]
     return found
 
 
 class _Trial:
     """A hand on the servos of a floating mount, above an object on a table."""
 
-    def __init__(self, hand: HandSpec, style: str, kind: int, size: tuple[float, ...], half: float) -> None:
-        self.hand, self.style = hand, getattr(hand, style)
+    def __init__(self, hand: HandSpec, kind: int, size: tuple[float, ...], half: float) -> None:
+        self.hand, self._half = hand, half
         rotation = np.empty(9)
         mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
         turn = PALM_DOWN @ rotation.reshape(3, 3).T
@@ -76,9 +79,6 @@ class _Trial:
         mujoco.mju_quat2Vel(self._rotvec, self._quat, 1.0)
         self._palm_w = turn @ hand.palm_pos_b
         """From the hand base to the palm centre, world axes."""
-        self._deepest = float(self.style.gap_m) + 2 * half - SCRIPT.sink_m
-        self._height = max(float(self.style.gap_m) + 2 * half, float(self.style.floor_m))
-        self._place = np.array([float(self.style.offset_z_m), float(self.style.offset_y_m), half])
         self.model = _model(hand, kind, size)
         self._data = mujoco.MjData(self.model)
         self._joints = [int(self.model.joint(name).qposadr[0]) for name in hand.joint_names]
@@ -86,6 +86,7 @@ class _Trial:
         self._ball = int(self.model.joint(BALL_NAME).qposadr[0])
         self._object = self.model.body("object").id
         self._free = int(self.model.joint("object").qposadr[0])
+        self._keypoints = [self.model.site(name).id for name in hand.keypoint_names]
         self._of_thumb = self._bodies_of_thumb()
 
     def _bodies_of_thumb(self) -> NDArray[np.bool_]:
@@ -96,35 +97,37 @@ class _Trial:
             thumb[body] |= thumb[self.model.body_parentid[body]]
         return thumb
 
-    def run(self, aside: Array) -> Grip:
+    def run(self, style: GraspStyle, aside: Array) -> Grip:
         """Approach, close, lift, hold."""
         data, model, hand = self._data, self.model, self.hand
-        height, forces = self._height + APPROACH_M, (0.0, 0.0)
+        deepest = float(style.gap_m) + 2 * self._half
+        height, forces = max(deepest, float(style.floor_m)) + APPROACH_M, (0.0, 0.0)
         base = np.array([0.0, 0.0, height]) - self._palm_w
+        place = np.array([float(style.offset_z_m), float(style.offset_y_m), self._half]) + aside
         mujoco.mj_resetData(model, data)
-        data.qpos[self._joints] = self.style.open_pose.numpy()
+        data.qpos[self._joints] = style.open_pose.numpy()
         data.qpos[self._slides], data.qpos[self._ball : self._ball + 4] = base, self._quat
-        data.qpos[self._free : self._free + 3] = self._place + aside
+        data.qpos[self._free : self._free + 3] = place
         mujoco.mj_forward(model, data)
         for step in range(round((APPROACH_S + CLOSE_S + LIFT_S + HOLD_S) / CONTROL_S)):
             now_s = (step + 0.5) * CONTROL_S - APPROACH_S
-            lead = SCRIPT.close_rad * self.style.closing.numpy()
+            lead = SCRIPT.close_rad * style.closing.numpy()
             if now_s < 0.0:
                 height, lead = height - APPROACH_M * CONTROL_S / APPROACH_S, 0.0
             elif now_s < CLOSE_S:
-                height, forces = max(height - self._sinking(), self._deepest), self._forces()
+                height, forces = max(height - self._sinking(), deepest - SCRIPT.sink_m), self._forces()
             elif now_s < CLOSE_S + LIFT_S:
                 height += LIFT_M * CONTROL_S / LIFT_S
             base[2] = height - self._palm_w[2]
             fingers = hand.motors.positions(data.qpos[self._joints]) + lead
             data.ctrl[:] = [*base, *self._rotvec, *np.clip(fingers, hand.motor_lower, hand.motor_upper)]
             mujoco.mj_step(model, data, round(CONTROL_S / STEP_S))
-        lifted = float(data.qpos[self._free + 2] - self._place[2])
+        lifted = float(data.qpos[self._free + 2] - place[2])
         return Grip(held=lifted > 0.6 * LIFT_M, thumb_n=forces[0], fingers_n=forces[1])
 
     def _sinking(self) -> float:
         """Return the advance of the palm in one control step while the fingers close [m]."""
-        lowest = min(self._data.site(name).xpos[2] for name in self.hand.keypoint_names)
+        lowest = float(self._data.site_xpos[self._keypoints, 2].min())
         limit = SCRIPT.sink_speed_m_s * CONTROL_S
         return float(np.clip(SCRIPT.sink_gain_hz * CONTROL_S * (lowest - SCRIPT.keypoint_floor_m), -limit, limit))
 

@@ -6,6 +6,7 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
 from dexgrasp.sim.hand_setup.style_space import motor_groups
 from dexgrasp.sim.robots.hand import HandSpec
 
@@ -100,9 +101,8 @@ class HandProbe:
         mujoco.mj_jacSite(self.model, self._data, None, jacobian, self.model.site(site).id)
         return np.asarray(jacobian[:, self._dofs] @ self._joints_per_motor @ motor_vel)
 
-    def closing(self, style: str) -> ClosingPath:
+    def closing(self, chosen: GraspStyle) -> ClosingPath:
         """Return the way of the fingers from the open pose of a style to the limits."""
-        chosen = getattr(self.hand, style)
         motors, lower, upper = self.hand.motors, self.hand.motor_lower, self.hand.motor_upper
         start, direction = motors.positions(chosen.open_pose.numpy()), chosen.closing.numpy()
         limits = np.where(direction > 0, upper, lower)

@@ -35,7 +35,7 @@ def draw_hand(hand: HandSpec) -> NDArray[np.uint8]:
     renderer = open_renderer(model, TILE_PX, TILE_PX)
     try:
         for row, style in enumerate(STYLES):
-            path = probe.closing(style).joint_pos
+            path = probe.closing(getattr(hand, style)).joint_pos
             for column, (title, share, azimuth) in enumerate(VIEWS):
                 data.qpos[qpos] = path[round(share * (CLOSING_STEPS - 1))]
                 mujoco.mj_forward(model, data)
