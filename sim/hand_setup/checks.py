@@ -1,10 +1,10 @@
 """Checks of a hand's description: what would make it fail, and what looks odd.
 
 Each check returns one finding. Lengths are measured on the model in MuJoCo, in the palm frame: +x palm normal, +z
-finger direction.
+finger direction. Limits are such that the shipped hands pass and hands that hold next to nothing do not.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,27 +12,44 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from dexgrasp.sim.hand_setup.style_space import motor_groups
+from dexgrasp.sim.hand_setup.grip import SCRIPT, Grip, grips
+from dexgrasp.sim.hand_setup.hand_probe import ClosingPath, HandProbe
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
 
 Level = Literal["ok", "odd", "wrong"]
 Array = NDArray[np.float64]
 
-CLOSING_STEPS = 24
-"""Positions of the fingers between the open pose and the limits."""
 SELF_CONTACT_M = {"odd": 0.001, "wrong": 0.005}
 """Depth of contacts within the open hand from which it is odd or wrong."""
 MEETING_M = {"odd": 0.03, "wrong": 0.08}
 """Least distance of thumb and fingers while closing from which it is odd or wrong: smaller objects are not held."""
 APERTURE_M = {"odd": 0.07, "wrong": 0.04}
 """Distance of thumb and fingers in the open pose below which it is odd or wrong: objects are up to 0.1 m wide."""
+CLOSES_M = {"odd": 0.03, "wrong": 0.01}
+"""Way of a fingertip while closing below which it is odd or wrong: the finger stands still."""
+BEGUN_RAD = 0.4
+"""Motion of the fastest joint by which thumb and fingers must have come nearer."""
+HELD_M = 0.05
+"""Width of the object with which offsets and angles are measured."""
+ANGLE_RAD = {"odd": np.deg2rad(75), "wrong": np.deg2rad(90)}
+"""Angle of the closing motion to the line from thumb to finger from which it is odd or wrong: they pass each other."""
+OFFSET_M = {"odd": 0.05, "wrong": 0.06}
+"""Distance of the object's place from the middle of thumb and fingers from which it is odd or wrong."""
+AHEAD_M = {"odd": 0.01, "wrong": 0.0}
+"""Height of the meeting fingertips below the object's top, up to which it is odd or wrong."""
+PRESS_N = {"odd": 4.1, "wrong": 1.4}
+"""Force with which thumb and fingers press, below which it is odd or wrong: with friction 0.6 it holds 0.5, 0.17 kg."""
+GRIPS = {"power": {"odd": 6, "wrong": 2}, "pinch": {"odd": 1, "wrong": -1}}
+"""Number of test objects held, of nine, up to which it is odd or wrong."""
 TIP_FORCE_N = {"odd": 3.0, "wrong": 0.7}
 """Force at a fingertip, its finger stretched, below which it is odd or wrong: objects weigh up to 0.5 kg."""
 BELOW_TABLE_M = {"odd": 0.05, "wrong": 0.08}
 """Depth of open fingertips below the table at floor_m; few grasps go down to it with straight fingers."""
 CLOSING_S = {"odd": 1.0, "wrong": 3.0}
 """Time from the open pose to the limits at full speed from which it is odd or wrong; a grasp phase lasts 1.8 s."""
+SPREAD_M = {"odd": 0.035, "wrong": 0.02}
+"""Standard deviation of the keypoints below which it is odd or wrong: their distances tell little of the object."""
 
 
 @dataclass(frozen=True)
@@ -45,82 +62,15 @@ class Finding:
     """Measured values; for odd and wrong ones also what to change."""
 
 
-class HandProbe:
-    """Measure a hand at joint positions: fingertips, contacts."""
-
-    def __init__(self, hand: HandSpec) -> None:
-        self.hand = hand
-        spec = hand.to_mjspec()
-        spec.body("palm").add_freejoint()  # MuJoCo takes a palm without joints for the world, which meets its fingers
-        self.model = spec.compile()
-        self._data = mujoco.MjData(self.model)
-        self._qpos = [int(self.model.joint(name).qposadr[0]) for name in hand.joint_names]
-        self._dofs = [int(self.model.joint(name).dofadr[0]) for name in hand.joint_names]
-        _, thumb = motor_groups(hand)
-        finger_of = _fingers(self.model, hand)
-        of_thumb = {finger_of[int(self.model.joint(hand.motors.names[i]).bodyid[0])] for i in thumb}
-        tips = _tips(self.model, hand, finger_of)
-        self.tips = {root: site for root, site in tips.items() if root not in of_thumb}
-        """Keypoint at the end of each finger but the thumb, by the first body of the finger."""
-        self.thumb_tips = {root: site for root, site in tips.items() if root in of_thumb}
-        """Keypoint at the end of the thumb, or thumbs."""
-        self._joints_per_motor = hand.motors.moved(np.eye(len(hand.motors.names))).T  # (joint, motor)
-        rotation = np.empty(9)
-        mujoco.mju_quat2Mat(rotation, hand.palm_quat_b)
-        self.palm_axes = rotation.reshape(3, 3).T
-        """(3, 3) rows: axes of the palm frame in the hand base frame."""
-        self.thumb_motors = sorted(thumb)
-
-    def pose(self, joint_pos: Array) -> None:
-        """Move the hand to joint positions (joint,) [rad]."""
-        self._data.qpos[self._qpos] = joint_pos
-        mujoco.mj_forward(self.model, self._data)
-
-    def in_palm(self, sites: dict[str, str]) -> Array:
-        """Return the positions (tip, 3) of keypoints in the palm frame [m]."""
-        points = np.array([self._data.site(site).xpos for site in sites.values()])
-        return np.asarray((points - self.hand.palm_pos_b) @ self.palm_axes.T)
-
-    def deepest_contact(self) -> tuple[float, str]:
-        """Return the depth of the deepest contact within the hand [m], and the two bodies."""
-        deepest, names = 0.0, ""
-        for contact in self._data.contact:
-            if -contact.dist > deepest:
-                bodies = [self.model.body(int(self.model.geom_bodyid[geom])).name for geom in contact.geom]
-                deepest, names = float(-contact.dist), " and ".join(bodies)
-        return deepest, names
-
-    def levers(self, site: str) -> Array:
-        """Return the motion of a keypoint per radian of each motor (motor,) [m], its lever arm."""
-        jacobian = np.zeros((3, self.model.nv))
-        mujoco.mj_jacSite(self.model, self._data, jacobian, None, self.model.site(site).id)
-        return np.asarray(np.linalg.norm(jacobian[:, self._dofs] @ self._joints_per_motor, axis=0))
-
-    def turn(self, site: str, motor_vel: Array) -> Array:
-        """Return the angular velocity (3,) of a keypoint at motor velocities (motor,), hand base frame."""
-        jacobian = np.zeros((3, self.model.nv))
-        mujoco.mj_jacSite(self.model, self._data, None, jacobian, self.model.site(site).id)
-        return np.asarray(jacobian[:, self._dofs] @ self._joints_per_motor @ motor_vel)
-
-    def closing(self, style: str) -> Array:
-        """Return joint positions (CLOSING_STEPS, joint) from the open pose to the limits [rad]."""
-        chosen = getattr(self.hand, style)
-        motors, lower, upper = self.hand.motors, self.hand.motor_lower, self.hand.motor_upper
-        start, direction = motors.positions(chosen.open_pose.numpy()), chosen.closing.numpy()
-        limits = np.where(direction > 0, upper, lower)
-        moving = direction != 0
-        share = np.linspace(0.0, 1.0, CLOSING_STEPS)[:, None]
-        length = np.max((limits - start)[moving] / direction[moving]) if moving.any() else 0.0
-        return np.asarray(motors.joint_positions((start + share * length * direction).clip(lower, upper)))
-
-
 def check_hand(hand: HandSpec) -> list[Finding]:
     """Return the findings of all checks, for both grasp styles."""
     probe = HandProbe(hand)
-    found = [*_masses(probe)]
+    found = [*_masses(probe), *_keypoints(probe)]
     for style in STYLES:
-        found += [*_open_pose(probe, style), *_palm_frame(probe, style), *_opposition(probe, style)]
-        found += [*_floor(probe, style), *_speed(probe, style)]
+        path = probe.closing(getattr(hand, style))
+        found += [*_open_pose(probe, style), *_palm_frame(probe, style, path), *_closing(probe, style, path)]
+        found += [*_opposition(style, path), *_offset(probe, style, path), *_press(probe, style, path)]
+        found += [*_grip(hand, style), *_floor(probe, style), *_speed(probe, style, path)]
     return [*found, *_tip_forces(probe)]
 
 
@@ -135,41 +85,145 @@ def _open_pose(probe: HandProbe, style: str) -> Iterator[Finding]:
     probe.pose(getattr(probe.hand, style).open_pose.numpy())
     depth, bodies = probe.deepest_contact()
     level = _level(depth, SELF_CONTACT_M)
-    advice = f": {bodies} overlap; change open, or exclude the pair in the model" if level != "ok" else ""
+    advice = f": {bodies} overlap; change open, or exclude the pair in hand.yaml" if level != "ok" else ""
     yield Finding(level, f"{style}: self-contact", f"{1000 * depth:.1f} mm in the open pose{advice}")
 
 
-def _palm_frame(probe: HandProbe, style: str) -> Iterator[Finding]:
-    """Check that fingers point along +z of the palm frame and turn towards +x."""
+def _keypoints(probe: HandProbe) -> Iterator[Finding]:
+    """Check that each finger has keypoints, and that they are apart from each other."""
+    hand = probe.hand
+    touching = {probe.finger_of.get(probe.model.body(name).id) for name in hand.contact_bodies} - {None}
+    without = sorted(str(finger) for finger in touching - {*probe.tips, *probe.thumb_tips})
+    probe.pose(hand.open_pose)
+    counted = hand.keypoint_weights > 0
+    places = probe.in_palm({name: name for name, counts in zip(hand.keypoint_names, counted, strict=True) if counts})
+    spread = float(np.sqrt(places.var(axis=0).sum()))
+    level: Level = "wrong" if without else _level(-spread, _negative(SPREAD_M))
+    advice = "" if level == "ok" else "; place them at the joints and at the tip of each finger"
+    lacking = f", none on {without[0]}" if without else ""
+    yield Finding(level, "keypoints", f"{100 * spread:.1f} cm apart (standard deviation){lacking}{advice}")
+
+
+def _palm_frame(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:
+    """Check that fingers point along +z of the palm frame and bend towards +x."""
     chosen = getattr(probe.hand, style)
     probe.pose(chosen.open_pose.numpy())
     ahead = float(probe.in_palm(probe.tips)[:, 2].mean())
     level: Level = "ok" if ahead > 0.02 else "odd" if ahead > 0.0 else "wrong"
     advice = "" if level == "ok" else "; expected ahead of it: turn palm.finger_b, or move palm.pos_b"
     yield Finding(level, f"{style}: finger_b", f"open fingertips {100 * ahead:+.1f} cm along it from the palm{advice}")
-    turns = [probe.turn(site, chosen.closing.numpy()) @ probe.palm_axes[1] for site in probe.tips.values()]
-    right = sum(turn > 0 for turn in turns)
+    bends = -1.0 if _opens(path) else 1.0
+    turns = [bends * probe.turn(site, chosen.closing.numpy()) @ probe.palm_axes[1] for site in probe.tips.values()]
+    right = sum(turn >= 0 for turn in turns)
     level = "ok" if right == len(turns) else "odd" if 2 * right > len(turns) else "wrong"
     advice = "" if level == "ok" else ": turn palm.normal_b, or change the signs of closing"
-    yield Finding(level, f"{style}: normal_b", f"{right} of {len(turns)} fingers close towards it{advice}")
+    yield Finding(level, f"{style}: normal_b", f"{right} of {len(turns)} fingers bend towards it{advice}")
 
 
-def _opposition(probe: HandProbe, style: str) -> Iterator[Finding]:
-    """Check how wide the hand opens between thumb and fingers, and how near they come."""
-    path = probe.closing(style)
-    fingers, thumbs = [], []
-    for pose in path:
-        probe.pose(pose)
-        fingers.append(probe.in_palm(probe.tips))
-        thumbs.append(probe.in_palm(probe.thumb_tips))
-    gaps = np.linalg.norm(np.array(fingers)[:, None, :, None] - np.array(thumbs)[None, :, None], axis=-1)
-    aperture, nearest = float(gaps[0, 0].min()), float(gaps.min())
-    level = _level(-aperture, {name: -limit for name, limit in APERTURE_M.items()})
+def _opens(path: ClosingPath) -> bool:
+    """Return whether thumb and fingers part from each other at first: closing has the wrong sign."""
+    begun = int(np.argmax(np.abs(path.joint_pos - path.joint_pos[0]).max(axis=1) > BEGUN_RAD))
+    return bool(path.gaps[begun] > path.gaps[0] + 0.005)
+
+
+def _closing(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:
+    """Check that closing moves thumb and fingers, and towards each other."""
+    ways = {
+        name: float(np.linalg.norm(np.diff(points[:, i], axis=0), axis=-1).sum())
+        for sites, points in ((probe.tips, path.fingers), (probe.thumb_tips, path.thumbs))
+        for i, name in enumerate(sites)
+    }
+    least = min(ways, key=lambda name: ways[name])
+    thumb_stands = max(ways[name] for name in probe.thumb_tips) < CLOSES_M["wrong"]
+    all_stand = max(ways[name] for name in probe.tips) < CLOSES_M["wrong"]
+    level: Level = "ok" if ways[least] >= CLOSES_M["odd"] else "odd"
+    text = f"{least} moves least, by {100 * ways[least]:.1f} cm"
+    if level == "odd":
+        text += ": its motors have closing 0, or start at their limit; change closing or open"
+    if thumb_stands or all_stand:
+        which = "the thumb stands" if thumb_stands else "all fingers stand"
+        level, text = "wrong", f"{which} still: its motors have closing 0, or start at their limit; change closing or open"
+    elif _opens(path):
+        level, text = "wrong", "thumb and fingers part from each other: change the signs of closing"
+    yield Finding(level, f"{style}: closing", text)
+
+
+def _opposition(style: str, path: ClosingPath) -> Iterator[Finding]:
+    """Check how wide the hand opens between thumb and fingers, how near they come, and whether they face each other."""
+    aperture, nearest = float(path.gaps[0]), float(path.gaps.min())
+    level = _level(-aperture, _negative(APERTURE_M))
     advice = "" if level == "ok" else "; objects are up to 10 cm wide: open the hand further"
     yield Finding(level, f"{style}: aperture", f"{100 * aperture:.1f} cm between thumb and nearest fingertip{advice}")
-    level = _level(nearest, MEETING_M)
+    angle = _meeting_angle(path)
+    level = max(_level(nearest, MEETING_M), _level(angle, ANGLE_RAD), key=_LEVELS.index)
     advice = "" if level == "ok" else "; smaller objects are not held: change the thumb's open pose or closing"
-    yield Finding(level, f"{style}: opposition", f"thumb and fingers come as near as {100 * nearest:.1f} cm{advice}")
+    text = f"thumb and fingers come as near as {100 * nearest:.1f} cm, {np.rad2deg(angle):.0f} deg off the line between them"
+    yield Finding(level, f"{style}: opposition", f"{text}{advice}")
+
+
+def _meeting_angle(path: ClosingPath) -> float:
+    """Return the angle of the closing motion, thumb against nearest finger, to the line between them [rad]."""
+    step = max(path.at_gap(HELD_M), 1)
+    apart = path.fingers[:, :, None] - path.thumbs[:, None]  # (step, finger, thumb, 3)
+    finger, thumb = np.unravel_index(np.linalg.norm(apart[step], axis=-1).argmin(), apart.shape[1:3])
+    before, line = apart[step - 1, finger, thumb], apart[step, finger, thumb]
+    motion = before - line
+    length = np.linalg.norm(motion) * np.linalg.norm(line)
+    return float(np.arccos(np.clip(motion @ line / length, -1.0, 1.0))) if length > 1e-12 else 0.0
+
+
+def _offset(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:
+    """Check that the object's place lies where thumb and fingers meet."""
+    chosen = getattr(probe.hand, style)
+    x, y, z = (float(value) for value in path.centre(path.at_gap(HELD_M)))
+    missed = float(np.hypot(y - float(chosen.offset_y_m), z - float(chosen.offset_z_m)))
+    level = _level(missed, OFFSET_M)
+    advice = "" if level == "ok" else f"; set offset_y_m {y:.3f}, offset_z_m {z:.3f}, where they meet"
+    yield Finding(level, f"{style}: offset", f"{100 * missed:.1f} cm from the middle of thumb and fingers{advice}")
+    ahead = x - float(chosen.gap_m)
+    level = _level(-ahead, _negative(AHEAD_M))
+    below = f"set gap_m below {x - 0.02:.3f}" if x > 0.03 else "turn palm.normal_b, or move palm.pos_b"
+    advice = "" if level == "ok" else f"; they close above it: {below}"
+    yield Finding(level, f"{style}: gap_m", f"fingers meet {100 * ahead:+.1f} cm below the object's top{advice}")
+
+
+def _press(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:
+    """Check the force with which closing presses: kp times the lead of the targets, at most effort_limit."""
+    hand, closing = probe.hand, getattr(probe.hand, style).closing.numpy()
+    torque = np.minimum(hand.effort_limit, hand.kp * SCRIPT.close_rad * np.abs(closing))
+    probe.pose(path.joint_pos[path.at_gap(HELD_M)])
+
+    def force(sites: Mapping[str, str]) -> float:
+        """Return the sum over fingers of the force of the joint that presses most [N]."""
+        levers = [np.maximum(probe.levers(site), 5e-3) for site in sites.values()]
+        acts = [lever > 5e-3 for lever in levers]
+        return sum(float(np.max(torque / lever * act)) for lever, act in zip(levers, acts, strict=True))
+
+    side, least = min((("thumb", force(probe.thumb_tips)), ("fingers", force(probe.tips))), key=lambda item: item[1])
+    level = _level(-least, _negative(PRESS_N))
+    advice = "" if level == "ok" else "; objects weigh up to 0.5 kg: raise kp, closing or effort_limit"
+    yield Finding(level, f"{style}: press", f"{least:.1f} N by the {side}, the weaker side{advice}")
+
+
+def _grip(hand: HandSpec, style: str) -> Iterator[Finding]:
+    """Check whether the scripted grasp holds simple objects."""
+    trials = grips(hand, style, [getattr(hand, style)])[0]
+    held = sum(trial.held for trial in trials)
+    level = _level(-held, _negative(GRIPS[style]))
+    advice = "" if level == "ok" else f": {_why_lost(trials)}"
+    yield Finding(level, f"{style}: grip", f"{held} of {len(trials)} test objects held{advice}")
+
+
+def _why_lost(trials: list[Grip]) -> str:
+    """Return what the contacts of failed trials have in common, and what to change."""
+    lost = [trial for trial in trials if not trial.held]
+    thumb, fingers = (sum(force > 0.05 for force in side) for side in zip(*((t.thumb_n, t.fingers_n) for t in lost)))
+    if max(thumb, fingers) < len(lost) / 2:
+        return "most are missed or pushed away; look at the picture, correct offset_y_m, offset_z_m, gap_m and open, or run hands tune"
+    for side, count in (("thumb", thumb), ("fingers", fingers)):
+        if count < len(lost) / 2:
+            return f"the {side} seldom touch them; change its open pose and closing, or run hands tune"
+    return "they slip; raise kp and effort_limit if the servos allow it, or run hands tune"
 
 
 def _floor(probe: HandProbe, style: str) -> Iterator[Finding]:
@@ -183,9 +237,9 @@ def _floor(probe: HandProbe, style: str) -> Iterator[Finding]:
     yield Finding(level, f"{style}: floor_m", f"open fingertips {100 * clear:+.1f} cm over the table{advice}")
 
 
-def _speed(probe: HandProbe, style: str) -> Iterator[Finding]:
-    path = probe.closing(style)
-    time_s = float(np.max(np.abs(probe.hand.motors.positions(path[-1] - path[0])) / probe.hand.speed_limit))
+def _speed(probe: HandProbe, style: str, path: ClosingPath) -> Iterator[Finding]:
+    way = probe.hand.motors.positions(path.joint_pos[-1]) - probe.hand.motors.positions(path.joint_pos[0])
+    time_s = float(np.max(np.abs(way) / probe.hand.speed_limit))
     level = _level(time_s, CLOSING_S)
     advice = "" if level == "ok" else "; a grasp phase lasts 1.8 s: check speed_limit, or raise task.grasp_s"
     yield Finding(level, f"{style}: closing time", f"{time_s:.2f} s from open to the limits at full speed{advice}")
@@ -200,34 +254,19 @@ def _tip_forces(probe: HandProbe) -> Iterator[Finding]:
         acts = lever > 1e-3
         forces[root] = float(np.min(probe.hand.effort_limit[acts] / lever[acts])) if acts.any() else 0.0
     weakest = min(forces, key=lambda root: forces[root])
-    level = _level(-forces[weakest], {name: -limit for name, limit in TIP_FORCE_N.items()})
+    level = _level(-forces[weakest], _negative(TIP_FORCE_N))
     advice = "" if level == "ok" else "; check effort_limit against the real servos [N m]"
     yield Finding(level, "tip force", f"{forces[weakest]:.1f} N at the tip of {weakest}, stretched{advice}")
 
 
-def _level(value: float, limits: dict[str, float]) -> Level:
+_LEVELS: tuple[Level, ...] = ("ok", "odd", "wrong")
+
+
+def _level(value: float, limits: Mapping[str, float]) -> Level:
     """Return odd or wrong from the limits on."""
     return "wrong" if value >= limits["wrong"] else "odd" if value >= limits["odd"] else "ok"
 
 
-def _fingers(model: mujoco.MjModel, hand: HandSpec) -> dict[int, str]:
-    """Return the first moving body of the finger to which each body belongs, by name."""
-    moving = {int(model.joint(name).bodyid[0]) for name in hand.joint_names}
-    found: dict[int, str] = {}
-    for body in range(1, model.nbody):
-        above = int(model.body_parentid[body])
-        if above in found:
-            found[body] = found[above]
-        elif body in moving:
-            found[body] = model.body(body).name
-    return found
-
-
-def _tips(model: mujoco.MjModel, hand: HandSpec, finger_of: dict[int, str]) -> dict[str, str]:
-    """Return the keypoint that is deepest in the tree of each finger, by the finger's first body."""
-    found: dict[str, str] = {}
-    for site in hand.keypoint_names:  # later ones of a finger are nearer its end
-        body = int(model.site(site).bodyid[0])
-        if body in finger_of:
-            found[finger_of[body]] = site
-    return found
+def _negative(limits: Mapping[str, float]) -> dict[str, float]:
+    """Return limits for a negative value: odd or wrong from them downwards."""
+    return {name: -limit for name, limit in limits.items()}

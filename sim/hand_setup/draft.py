@@ -28,6 +28,7 @@ from dexgrasp.sim.robots.hand_model import PALM, hand_model
 from dexgrasp.sim.robots.model_checks import compiled
 from dexgrasp.sim.robots.models.model_reader import read_model
 from dexgrasp.sim.robots.models.model_sources import model_path
+from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
 from dexgrasp.utils.text import counted, demand_known
 
 Array = NDArray[np.float64]
@@ -39,8 +40,6 @@ OPEN_SHARE, CLOSING_RAD = {"power": 0.25, "pinch": 0.4}, (0.5, 8.0)
 """Part of a bending joint's range at the pre-grasp, and limits of its closing direction."""
 GAP_M = 0.02
 """Distance of the palm from the object's top; the search begins near it."""
-LEAD_RAD = 0.15
-"""Lead of the scripted grasp's finger targets per unit of closing (ScriptedGraspCfg.close_rad)."""
 LARGEST_EFFORT_NM, LEAST_STATED = 20.0, 1e-4
 """Torque of a joint above which a model states no real one, as URDFs of unknown servos do, and least of all values."""
 BENDS = 0.6
@@ -262,7 +261,7 @@ class _Draft:
         if self.model.joint(joint).name in self.coupled:
             return JointRow()
         low, high = float(self.lower[joint]), float(self.upper[joint])
-        sign, servo = self.bending[joint], _servo(self.model, joint)
+        sign, servo = self._motor_bending(joint), _servo(self.model, joint)
         straight = min(max(0.0, low), high)
         bent = high if (sign > 0) != self.claw else low
         opened = [straight + abs(sign) * OPEN_SHARE[style] * (bent - straight) for style in OPEN_SHARE]
@@ -272,6 +271,14 @@ class _Draft:
             closing=sign * _closing(servo),
             **servo,
         )
+
+    def _motor_bending(self, joint: int) -> float:
+        """Return the sign with which a motor bends its finger: by its own joint, or by one that follows it."""
+        if self.bending[joint]:
+            return self.bending[joint]
+        name = self.model.joint(joint).name
+        lines = ((line.ratio, self.model.joint(other).id) for other, line in self.coupled.items() if line.follows == name)
+        return next((float(np.sign(ratio)) * self.bending[other] for ratio, other in lines if self.bending.get(other)), 0.0)
 
     def _contacts(self, finger: Finger) -> dict[str, float]:
         """Return the weights of the bodies of a finger that can touch."""
@@ -418,7 +425,7 @@ def _servo(model: mujoco.MjModel, joint: int) -> dict[str, float]:
 def _closing(servo: Mapping[str, float]) -> float:
     """Return the closing direction by which a blocked finger is pressed with the torque of its servo [rad]."""
     effort, kp = servo.get("effort_limit", ACTUATION.effort_limit), servo.get("kp", ACTUATION.kp)
-    return round(float(np.clip(effort / (kp * LEAD_RAD), *CLOSING_RAD)), 3)
+    return round(float(np.clip(effort / (kp * ScriptedGraspCfg().close_rad), *CLOSING_RAD)), 3)
 
 
 def _unit(vector: Array) -> Array:

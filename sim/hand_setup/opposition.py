@@ -11,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dexgrasp.perception.grasp_planning.grasp_style import GraspStyle
-from dexgrasp.sim.hand_setup.checks import BELOW_TABLE_M, SELF_CONTACT_M, HandProbe
+from dexgrasp.sim.hand_setup.checks import BELOW_TABLE_M, HELD_M, SELF_CONTACT_M
+from dexgrasp.sim.hand_setup.grip import grips
+from dexgrasp.sim.hand_setup.hand_probe import HandProbe
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
 
-TRIES, CHECKED, STEPS = 3000, 40, 12
-"""Random thumbs, those checked for contacts, and steps of their closing."""
+TRIES, CHECKED, TRIED, STEPS = 3000, 40, 3, 12
+"""Random thumbs, those checked for contacts, those that grasp test objects, and steps of their closing."""
+OFFSET_M = 0.1
+"""Largest offset of the object from the palm centre."""
 MEETING_M, APERTURE_M, FRONT_M = 0.012, {"power": 0.10, "pinch": 0.07}, 0.05
 """Wanted distance of thumb and fingertips where they meet, least aperture, least height of both over the palm."""
 CLOSING_RAD = 1.3
@@ -46,15 +50,24 @@ def _opposed(probe: HandProbe, name: str, random: np.random.Generator) -> GraspS
     for i in order:
         probe.pose(motors.joint_positions(opened[i]))
         depth.append(probe.deepest_contact()[0])
-    best = order[np.argmin(cost[order] + 10.0 * np.maximum(np.array(depth) - SELF_CONTACT_M["odd"], 0.0))]
-    probe.pose(motors.joint_positions(opened[best]))
-    reach = max(float(probe.in_palm(tips)[:, 0].max()) for tips in (probe.tips, probe.thumb_tips))
-    return replace(
-        style,
-        open_pose=torch.from_numpy(motors.joint_positions(opened[best])),
-        closing=torch.from_numpy(closing[best]),
-        floor_m=torch.tensor(max(reach - BELOW_TABLE_M["odd"] / 2, 0.01), dtype=torch.float64),
+    order = order[np.argsort(cost[order] + 10.0 * np.maximum(np.array(depth) - SELF_CONTACT_M["odd"], 0.0))]
+    found = [_placed(probe, name, opened[i], closing[i]) for i in order[:TRIED]]
+    held = [sum(trial.held for trial in trials) for trials in grips(hand, name, found)]
+    return found[int(np.argmax(held))]
+
+
+def _placed(probe: HandProbe, name: str, opened: Array, closing: Array) -> GraspStyle:
+    """Return a style whose fingers start at `opened` and close along `closing` (motor,), with the object between."""
+    style = replace(
+        getattr(probe.hand, name),
+        open_pose=torch.from_numpy(probe.hand.motors.joint_positions(opened)),
+        closing=torch.from_numpy(closing),
     )
+    path = probe.closing(style)
+    _, y, z = path.centre(path.at_gap(HELD_M)).clip(-OFFSET_M, OFFSET_M)
+    reach = max(float(tips[0, :, 0].max()) for tips in (path.fingers, path.thumbs))
+    lengths = {"offset_y_m": y, "offset_z_m": z, "floor_m": max(reach - BELOW_TABLE_M["odd"] / 2, 0.01)}
+    return replace(style, **{key: torch.tensor(value, dtype=torch.float64) for key, value in lengths.items()})
 
 
 def _cost(probe: HandProbe, name: str, opened: Array, closing: Array) -> Array:
@@ -62,8 +75,9 @@ def _cost(probe: HandProbe, name: str, opened: Array, closing: Array) -> Array:
     hand = probe.hand
     share = np.linspace(0.0, CLOSING_RAD, STEPS)[:, None, None] / np.abs(closing).max(axis=1, keepdims=True)
     path = hand.motors.joint_positions(np.clip(opened + share * closing, hand.motor_lower, hand.motor_upper))
-    tips = _tips(probe, torch.from_numpy(path), list(probe.tips.values())).numpy()
-    thumb = _tips(probe, torch.from_numpy(path), list(probe.thumb_tips.values())).numpy()
+    fingers, thumbs = list(probe.tips.values()), list(probe.thumb_tips.values())
+    points = _tips(probe, torch.from_numpy(path), [*fingers, *thumbs]).numpy()
+    tips, thumb = points[..., : len(fingers), :], points[..., len(fingers) :, :]
     gap = np.linalg.norm(tips - thumb, axis=-1)  # (step, try, finger)
     meeting = np.sort(gap, axis=-1)[..., : min(2, gap.shape[-1])].mean(axis=-1)
     when = meeting.argmin(axis=0)

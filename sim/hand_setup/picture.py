@@ -5,7 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dexgrasp.sim.hand_setup.checks import CLOSING_STEPS, HandProbe
+from dexgrasp.sim.hand_setup.hand_probe import CLOSING_STEPS, HandProbe
 from dexgrasp.sim.rendering.offscreen import open_renderer
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
@@ -17,7 +17,7 @@ AXIS_COLOURS = ((0.85, 0.1, 0.1, 1), (0.1, 0.65, 0.1, 1), (0.1, 0.25, 0.9, 1))
 """Colours of x (palm normal), y and z (fingers)."""
 OPACITY = 0.55
 """Opacity of the hand, through which frame and keypoints show."""
-VIEWS = (("open", 0.0, 205.0), ("closing", 0.25, 205.0), ("open, from the side", 0.0, 270.0))
+VIEWS = (("open", 0.0, 205.0), ("closing", 0.63, 205.0), ("open, from the side", 0.0, 270.0))
 """(title, share of the closing path, azimuth [deg]) of the columns."""
 
 
@@ -35,7 +35,7 @@ def draw_hand(hand: HandSpec) -> NDArray[np.uint8]:
     renderer = open_renderer(model, TILE_PX, TILE_PX)
     try:
         for row, style in enumerate(STYLES):
-            path = probe.closing(style)
+            path = probe.closing(getattr(hand, style)).joint_pos
             for column, (title, share, azimuth) in enumerate(VIEWS):
                 data.qpos[qpos] = path[round(share * (CLOSING_STEPS - 1))]
                 mujoco.mj_forward(model, data)
