@@ -207,7 +207,7 @@ def test_points_that_are_too_old_stop_the_policy(state):
     assert "points: 0.350 s old" in output.fault
 
 
-@pytest.mark.parametrize("state", ["idle", "pregrasp", "release", "home"])
+@pytest.mark.parametrize("state", ["idle", "release", "home"])
 def test_points_count_only_while_the_policy_watches(state):
     world = in_state(state)
     for _ in range(5):

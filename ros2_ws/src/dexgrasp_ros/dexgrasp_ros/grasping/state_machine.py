@@ -179,7 +179,7 @@ class GraspStateMachine:
         )
         joints, palm = self._measured or (None, None)
         points_stamp_s = None
-        if self.uses_live_points and self.state in POLICY_STATES:
+        if self.uses_live_points and self.state in ("pregrasp", *POLICY_STATES):
             points_stamp_s = np.nan if inputs.estimate is None else inputs.estimate.stamp_s
         else:
             self.gate.end_points()
@@ -233,12 +233,19 @@ class GraspStateMachine:
         self._attempts_left = self.cfg.attempts if self.uses_live_points else 1  # a frozen view gives no new plan
         return self._start_pregrasp(plan, inputs)
 
+    def awaits_plan(self, inputs: Inputs) -> bool:
+        """Return whether a grasp after an empty one starts as soon as perception confirms the plan."""
+        arrived = self.state == "retreat" and self._script is not None and self._script.done
+        return arrived and inputs.plan is not None and inputs.plan_stamp_s > self._state_since_s
+
     def _start_pregrasp(self, plan: PregraspPlan, inputs: Inputs) -> str:
         """Start the motion to the pre-grasp; return why it is refused, or an empty text."""
         goal, fingers = Pose.of(plan.palm_pos_w, plan.palm_quat_w), clip_fingers(plan.joint_pos, *self._range)
         if (np.clip(goal.pos_m, *self._box) != goal.pos_m).any():
             return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
         self._policy.reset(plan)  # raises ValueError for a plan that does not match the contract
+        if inputs.plan_refused:
+            return inputs.plan_refused
         self._plan, self._lift_from_m, self._attempts_left = plan, None, self._attempts_left - 1
         stages = approach(self.last_sent()[1], goal, fingers, self.cfg.motion.transit_height_m)
         self._start_script("pregrasp", stages, inputs)
@@ -296,7 +303,7 @@ class GraspStateMachine:
             if self._step_script(inputs, joints, palm):
                 self._state_since_s = inputs.now_s
             return
-        plan = inputs.plan if inputs.plan_stamp_s > self._state_since_s else None
+        plan = inputs.plan if self.awaits_plan(inputs) else None
         refused = plan is None or self._start_pregrasp(plan, inputs)
         if refused and inputs.now_s - self._state_since_s > self.cfg.look_timeout_s:
             self.state = "idle"

@@ -74,6 +74,8 @@ class Inputs:
     """Newest pre-grasp plan."""
     plan_stamp_s: float = -np.inf
     """Stamp of the depth frame that the plan was made from [s]."""
+    plan_refused: str = ""
+    """Why no grasp may begin on the plan: perception has not confirmed it; empty where it may."""
     estop: bool = False
     """Whether the emergency stop was pressed, since the last reset."""
     input_errors: str = ""

@@ -5,13 +5,14 @@ A timer at the rate of the policy makes inputs from the newest messages, runs th
 
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
@@ -35,11 +36,12 @@ from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.plan_handshake import NOT_ASKED
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 START_S, REPORT_S = 0.1, 1.0
-CLOCK_CHECK_S = 0.02
-"""Period of the check that simulated time advances, in wall time [s]."""
+CHECK_S = 0.02
+"""Period of the checks of emergency stop and clock, in wall time [s]."""
 MODES = {(False, False): "live", (True, False): "dry run", (False, True): "shadow", (True, True): "shadow"}
 
 
@@ -70,7 +72,8 @@ class GraspNode(LifecycleNode):
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
         self._report_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         for name in REQUESTS:
-            self.create_service(Trigger, f"~/{name}", self._request_service(name))
+            group = ReentrantCallbackGroup()  # while perception is asked, the ticks go on
+            self.create_service(Trigger, f"~/{name}", self._request_service(name), callback_group=group)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
         if self.cfg.autostart:
@@ -95,10 +98,11 @@ class GraspNode(LifecycleNode):
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
         machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
-        self._configured = _Configured(machine, robot, InputBuffer(self, self.cfg, robot))
+        inputs = InputBuffer(self, self.cfg, robot, self._on_emergency_stop)
+        self._configured = _Configured(machine, robot, inputs)
         self._timers_of_configured = [
             self.create_timer(machine.period_s, self._tick),
-            self.create_timer(CLOCK_CHECK_S, self._check_clock, clock=self._steady),
+            self.create_timer(CHECK_S, self._check, clock=self._steady),
         ]
         self._publish_state(Output("idle", "", None))
         self.get_logger().info(f"configured: {self.cfg.bundle} at {policy.rate_hz:g} Hz, {self._mode}")
@@ -108,10 +112,11 @@ class GraspNode(LifecycleNode):
         """Start to send commands, from the measured position of the robot."""
         assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
-        if reason := clock_missing(self) or machine.activate(self._inputs()) or robot.reset():
+        if reason := self._surroundings() or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
             return self._refuse(f"not activated: {reason}")
         done = super().on_activate(state)
+        self._configured.inputs.estop.start()
         self.timing.clear()
         self._last_timed_s = np.nan
         self._tick()
@@ -146,12 +151,17 @@ class GraspNode(LifecycleNode):
         if reason := clock_missing(self):
             self._refusal = reason  # ClockWatch logs it
             return
-        reason = self._configured.machine.not_ready(self._inputs())
+        reason = self._surroundings() or self._configured.machine.not_ready(self._inputs())
         if not reason and self.trigger_activate() == DONE:
             self._autostart_timer.cancel()
         elif _without_numbers(reason) != _without_numbers(self._refusal):
             self._refusal = reason
             self.get_logger().info(f"waiting to activate: {reason}")
+
+    def _surroundings(self) -> str:
+        """Return what beside the readings forbids to send commands, or an empty text."""
+        assert self._configured is not None
+        return clock_missing(self) or self._configured.inputs.estop.missing()
 
     def _joint_test_missing(self, policy: Policy, robot: RobotInterface) -> str:
         """Return why the joint test of the hand does not allow the policy to run, or an empty text."""
@@ -160,15 +170,22 @@ class GraspNode(LifecycleNode):
         path = self.cfg.wave_test or record_path(self.cfg.hand)
         return check_record(path, robot.hand_cfg, policy.motor_names)
 
-    def _request_service(self, name: str) -> Callable[[Trigger.Request, Trigger.Response], Trigger.Response]:
+    def _request_service(
+        self, name: str
+    ) -> Callable[[Trigger.Request, Trigger.Response], Coroutine[Any, Any, Trigger.Response]]:
         """Return the service callback of a request."""
 
-        def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        async def answer(_: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
             reason = "the node is not configured"
             if self._configured is not None and name == "reset_fault":
                 reason = self._reset_fault(self._configured)
             elif self._configured is not None:
                 reason = self._configured.machine.request(name, self._inputs())
+            if reason == NOT_ASKED and self._configured is not None:  # all but perception agree
+                await self._configured.inputs.confirmation.ask()
+                reason = "the node is not configured"
+                if self._configured is not None:  # it may have been cleaned up meanwhile
+                    reason = self._configured.machine.request(name, self._inputs())
             response.success, response.message = not reason, reason or f"{name}: accepted"
             self.get_logger().info(f"{name}: {reason or 'accepted'}")
             return response
@@ -177,24 +194,37 @@ class GraspNode(LifecycleNode):
 
     def _reset_fault(self, parts: _Configured) -> str:
         """Clear the emergency stop, then the fault; return why not, or an empty text."""
-        was_stopped = parts.inputs.estop.latched
-        if reason := parts.inputs.estop.reset():
+        estop = parts.inputs.estop
+        estop.drain()
+        was_stopped = estop.level.latched
+        if reason := estop.level.reset():
             return reason
         if was_stopped and not parts.machine.active:  # there is nothing else to clear
             return ""
-        return parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
+        reason = self._surroundings() or parts.machine.request("reset_fault", self._inputs()) or parts.robot.reset()
+        estop.start()
+        return reason
+
+    def _on_emergency_stop(self, reason: str) -> None:
+        """Send the first command of the hold at once; called where the message is taken."""
+        if self._configured is not None and self._configured.machine.active:
+            self._configured.machine.fail(reason)
+            self._tick()
 
     def _tick(self) -> None:
         """Run one control period: read inputs, run the state machine, send its command."""
         assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
         start_s = self._last_tick_s = time.perf_counter()
+        self._configured.inputs.estop.drain()  # a press that has arrived counts in this tick
         inputs = self._inputs()
         palm, stamp_s = self._configured.inputs.palm()
         if palm is not None:
             self._palm_topic.publish(
                 message_conversions.pose_message(palm.pos_m, palm.quat, stamp_s, self.cfg.base_frame)
             )
+        if machine.awaits_plan(inputs):
+            self._configured.inputs.confirmation.ask_now_and_then()
         output = machine.tick(inputs)
         if output.safe is None:
             return
@@ -206,9 +236,11 @@ class GraspNode(LifecycleNode):
         self._record_timing(start_s, output)
         self._publish_state(output)
 
-    def _check_clock(self) -> None:
-        """Fail where simulated time stands still: its publisher is gone, and no tick arrives."""
+    def _check(self) -> None:
+        """Fail where the emergency stop is not heard any more, or simulated time stands still."""
         assert self._configured is not None
+        if self._configured.machine.active:
+            self._configured.inputs.estop.check()
         machine, still_s = self._configured.machine, time.perf_counter() - self._last_tick_s
         if still_s > self.cfg.clock_timeout_s and machine.active and machine.state != "fault":
             machine.fail(f"the clock stands still: no tick for {still_s:.2f} s")
@@ -261,6 +293,8 @@ class GraspNode(LifecycleNode):
         if output.state == before:
             return
         self._published_state = output.state
+        if self._configured is not None:
+            self._configured.inputs.confirmation.clear()
         self._state_topic.publish(String(data=output.state))
         if output.fault:  # rclpy allows one severity per line of code
             self.get_logger().error(f"fault: {output.fault}")
