@@ -53,8 +53,20 @@ def test_the_first_commands_are_where_the_robot_is_measured(bench):
     assert bench.state == "idle"
 
 
-def test_a_clock_that_stands_still_is_a_fault_because_no_tick_comes(bench, robot):
+def test_a_clock_that_stands_still_is_a_fault_in_motion_and_a_warning_at_rest(bench, robot):
     bench.start(clock_timeout_s=0.25)
+    robot.send(signal.SIGSTOP)
+    try:
+        bench.ros.until(lambda: bench.report("grasp: state", message_conversions.WARN), "a warning")
+        text, values = bench.report("grasp: state", message_conversions.WARN)
+        assert text.startswith("idle, standing still: the clock stands still: no new time for ")
+        assert values["state"] == "idle"
+    finally:
+        robot.send(signal.SIGCONT)
+    bench.ros.until(lambda: bench.report("grasp: state")[0] == "idle", "that it goes on without a reset")
+    bench.perceive()
+    assert bench.ask("grasp").success
+    bench.ros.until(lambda: bench.state == "pregrasp" and len(bench.arm) > 10, "a motion")
     robot.send(signal.SIGSTOP)
     try:
         began_s = time.monotonic()
@@ -159,7 +171,7 @@ def test_no_pulse_of_two_publishers_is_missed(bench, presses):
         other.publish(Bool(data=False))
         pressed.publish(Bool(data=False))
         ros.until(lambda: bench.state == "fault", f"the stop by press {i} of {pulse_s * 1e3:.1f} ms", 5.0)
-        assert len(bench.hand) > sent  # a command of the hold
+        ros.until(lambda sent=sent: len(bench.hand) > sent, "a command of the hold", 5.0)
         late_s.append(time.monotonic() - began_s - (pulse_s if i % 4 < 2 else 0.0))
         assert bench.ask("reset_fault").success
         ros.until(lambda: bench.state == "idle", f"idle after press {i}", 5.0)

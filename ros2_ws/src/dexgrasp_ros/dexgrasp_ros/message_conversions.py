@@ -174,9 +174,9 @@ def array_from_message(message: Float64MultiArray, size: int) -> NDArray[np.floa
     return values
 
 
-def plan_message(plan: PregraspPlan, stamp_s: float, plan_id: int = 0) -> Float64MultiArray:
-    """Return id and fields of a plan in one array; `layout.dim` names each and gives its size."""
-    parts = {"stamp_s": np.array([stamp_s]), PLAN_ID: np.array([plan_id], dtype=float)}
+def plan_message(plan: PregraspPlan, stamp_s: float, plan_id: int | None = None) -> Float64MultiArray:
+    """Return the fields of a plan, and its id, in one array; `layout.dim` names each and gives its size."""
+    parts = {"stamp_s": np.array([stamp_s])} | ({} if plan_id is None else {PLAN_ID: np.array([plan_id], float)})
     parts |= {item.name: np.asarray(getattr(plan, item.name), float).ravel() for item in fields(plan)}
     message = array_message(np.concatenate(list(parts.values())))
     message.layout.dim = [MultiArrayDimension(label=k, size=len(v), stride=len(v)) for k, v in parts.items()]

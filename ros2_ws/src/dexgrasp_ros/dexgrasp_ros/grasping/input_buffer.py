@@ -25,14 +25,28 @@ from dexgrasp_ros.plan_handshake import PlanConfirmation
 NEWEST = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+POINTS_MARGIN_M = 0.2
+"""Points of the object may lie so far outside the box of the palm [m]."""
 
 
 class InputBuffer:
     """Subscribes to points, plan, palm pose and emergency stop until `destroy`."""
 
-    def __init__(self, node: Node, cfg: GraspNodeCfg, robot: RobotInterface, on_stop: Callable[[str], None]) -> None:
-        """`on_stop`: called with the reason of an emergency stop, from the callback of its message."""
+    def __init__(
+        self,
+        node: Node,
+        cfg: GraspNodeCfg,
+        robot: RobotInterface,
+        *,
+        on_stop: Callable[[str], None],
+        on_points: Callable[[], None],
+    ) -> None:
+        """`on_stop`: called with the reason of an emergency stop, from the callback of its message.
+
+        `on_points`: called after points with a new stamp were stored.
+        """
         self._node, self._cfg, self._robot = node, cfg, robot
+        self._on_new_points = on_points
         self._estimate: ObjectEstimate | None = None
         self._plan: tuple[PregraspPlan | None, float] = None, -np.inf
         self._plan_id: int | None = None
@@ -118,7 +132,11 @@ class InputBuffer:
 
     def _on_points(self, message: PointCloud2) -> None:
         self._check_frame(message.header.frame_id)
-        self._estimate = estimate_from_message(message)
+        before, estimate = self._estimate, estimate_from_message(message)
+        self._check_place(estimate)
+        self._estimate = estimate
+        if before is None or estimate.stamp_s != before.stamp_s:
+            self._on_new_points()
 
     def _on_plan(self, message: Float64MultiArray) -> None:
         self._plan = message_conversions.plan_from_message(message)
@@ -130,6 +148,19 @@ class InputBuffer:
             Pose.of(*message_conversions.pose_from_message(message)),
             message_conversions.seconds(message.header.stamp),
         )
+
+    def _check_place(self, estimate: ObjectEstimate) -> None:
+        """Raise ValueError for points out of reach of the hand, which are of another object or in another frame."""
+        safety, points = self._cfg.safety, np.asarray(estimate.points_w, dtype=np.float64)
+        lower = np.subtract(safety.box_lower_m, POINTS_MARGIN_M)
+        upper = np.add(safety.box_upper_m, POINTS_MARGIN_M)
+        outside = (points < lower) | (points > upper)
+        if outside.any():
+            worst = points[outside.any(axis=1).argmax()]
+            raise ValueError(
+                f"a point at {np.round(worst, 3).tolist()} m is outside the workspace, {np.round(lower, 3).tolist()} "
+                f"to {np.round(upper, 3).tolist()} m (safety.box_lower_m and box_upper_m, and {POINTS_MARGIN_M:g} m)"
+            )
 
     def _check_frame(self, frame_id: str) -> None:
         if frame_id != self._cfg.base_frame:

@@ -1,6 +1,7 @@
 """Lifecycle node around the grasp state machine; it sends commands only while active.
 
-A timer at the rate of the policy makes inputs from the newest messages, runs the state machine and sends its command.
+A tick makes inputs from the newest messages, runs the state machine and sends its command. Ticks come at the rate of
+the policy, each right after new points where there are some, else by a timer.
 """
 
 import re
@@ -26,14 +27,16 @@ from dexgrasp.policies.deploy.bundle import refuse_unknown_hand
 from dexgrasp.policies.deploy.policy import Policy
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
-from dexgrasp_ros.clock_watch import clock_missing
+from dexgrasp_ros.clock_watch import ClockAge, clock_missing
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
 from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
 from dexgrasp_ros.grasping.robot_interface import RobotInterface
 from dexgrasp_ros.grasping.state_machine import GraspStateMachine
+from dexgrasp_ros.grasping.tick_schedule import TickSchedule
 from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
+from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import declare
 from dexgrasp_ros.plan_handshake import NOT_ASKED
@@ -52,6 +55,10 @@ class _Configured:
     machine: GraspStateMachine
     robot: RobotInterface
     inputs: InputBuffer
+    schedule: TickSchedule
+    clock_age: ClockAge
+    timer: Timer
+    """Ticks that no new points start."""
 
 
 class GraspNode(LifecycleNode):
@@ -61,12 +68,12 @@ class GraspNode(LifecycleNode):
         super().__init__("grasp", context=context, **options)
         self.cfg = declare(self, GraspNodeCfg)
         self.timing = Timing()
-        """Durations [s]: camera_age, policy, command (tick to sent), camera_to_command, period."""
+        """Durations [s]: camera_age, wait_for_tick, policy, command (tick to sent), camera_to_command, period."""
         self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
         self._refusal, self._published_state = "", ""
         self._configured: _Configured | None = None
         self._timers_of_configured: list[Timer] = []
-        self._last_tick_s, self._last_timed_s = np.inf, np.nan  # wall time
+        self._last_timed_s = self._points_arrived_s = np.nan  # monotonic time
         self._output = Output("idle", "", None)
         self._state_topic = self.create_publisher(String, "~/state", LATCHED)
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
@@ -74,6 +81,7 @@ class GraspNode(LifecycleNode):
         for name in REQUESTS:
             group = ReentrantCallbackGroup()  # while perception is asked, the ticks go on
             self.create_service(Trigger, f"~/{name}", self._request_service(name), callback_group=group)
+        self._marks = LatencyMarks(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
         if self.cfg.autostart:
@@ -98,10 +106,17 @@ class GraspNode(LifecycleNode):
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
         machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
-        inputs = InputBuffer(self, self.cfg, robot, self._on_emergency_stop)
-        self._configured = _Configured(machine, robot, inputs)
+        inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
+        self._configured = _Configured(
+            machine=machine,
+            robot=robot,
+            inputs=inputs,
+            schedule=TickSchedule(machine.period_s),
+            clock_age=ClockAge(CHECK_S),
+            timer=self.create_timer(machine.period_s, self._tick),
+        )
         self._timers_of_configured = [
-            self.create_timer(machine.period_s, self._tick),
+            self._configured.timer,
             self.create_timer(CHECK_S, self._check, clock=self._steady),
         ]
         self._publish_state(Output("idle", "", None))
@@ -161,7 +176,12 @@ class GraspNode(LifecycleNode):
     def _surroundings(self) -> str:
         """Return what beside the readings forbids to send commands, or an empty text."""
         assert self._configured is not None
-        return clock_missing(self) or self._configured.inputs.estop.missing()
+        status = self._configured.robot.status
+        return (
+            clock_missing(self)
+            or self._configured.inputs.estop.missing()
+            or ("" if status is None else status.not_ready())
+        )
 
     def _joint_test_missing(self, policy: Policy, robot: RobotInterface) -> str:
         """Return why the joint test of the hand does not allow the policy to run, or an empty text."""
@@ -211,13 +231,21 @@ class GraspNode(LifecycleNode):
             self._configured.machine.fail(reason)
             self._tick()
 
+    def _on_new_points(self) -> None:
+        """Tick now if a tick is due; called where points of a new depth frame have arrived."""
+        assert self._configured is not None
+        self._points_arrived_s = time.perf_counter()
+        if self._configured.schedule.cloud_arrived(self._now_s()) and self._configured.machine.active:
+            self._tick()
+
     def _tick(self) -> None:
         """Run one control period: read inputs, run the state machine, send its command."""
         assert self._configured is not None
         machine, robot = self._configured.machine, self._configured.robot
-        start_s = self._last_tick_s = time.perf_counter()
+        start_s = time.perf_counter()
         self._configured.inputs.estop.drain()  # a press that has arrived counts in this tick
         inputs = self._inputs()
+        self._restart_timer(inputs.now_s)
         palm, stamp_s = self._configured.inputs.palm()
         if palm is not None:
             self._palm_topic.publish(
@@ -233,21 +261,37 @@ class GraspNode(LifecycleNode):
             robot.send(output.safe, palm if palm_is_fresh else None)
         except Exception as error:  # any error of the inverse kinematics: without a solution nothing is sent
             machine.fail(f"arm: {error}")
-        self._record_timing(start_s, output)
+        self._record_timing(start_s, inputs, output)
         self._publish_state(output)
 
-    def _check(self) -> None:
-        """Fail where the emergency stop is not heard any more, or simulated time stands still."""
+    def _restart_timer(self, now_s: float) -> None:
+        """Let the timer tick when no new points have started a tick in time."""
         assert self._configured is not None
-        if self._configured.machine.active:
-            self._configured.inputs.estop.check()
-        machine, still_s = self._configured.machine, time.perf_counter() - self._last_tick_s
-        if still_s > self.cfg.clock_timeout_s and machine.active and machine.state != "fault":
-            machine.fail(f"the clock stands still: no tick for {still_s:.2f} s")
-            self._publish_state(Output(machine.state, machine.fault, None))
+        wait_s, timer = self._configured.schedule.ticked(now_s), self._configured.timer
+        timer.timer_period_ns = round(wait_s * 1e9)
+        timer.reset()
 
-    def _record_timing(self, start_s: float, output: Output) -> None:
+    def _check(self) -> None:
+        """Fail where the drivers or the emergency stop are gone, or simulated time stands still."""
+        assert self._configured is not None
+        parts, machine = self._configured, self._configured.machine
+        parts.clock_age.look(time.monotonic(), self.get_clock().now().nanoseconds)
+        if not machine.active:
+            return
+        parts.inputs.estop.check()
+        before = machine.state, machine.warning
+        if parts.clock_age.still_s > self.cfg.clock_timeout_s:
+            machine.pause(f"the clock stands still: no new time for {parts.clock_age.still_s:.2f} s")
+        elif parts.robot.status is not None and (reason := parts.robot.status.not_ready()):
+            machine.fail(reason)
+        if (machine.state, bool(machine.warning)) != (before[0], bool(before[1])):
+            self._publish_state(Output(machine.state, machine.fault, None, warning=machine.warning))
+
+    def _record_timing(self, start_s: float, inputs: Inputs, output: Output) -> None:
         end_s = time.perf_counter()
+        if output.proposal is not None and inputs.estimate is not None:
+            self.timing.add("wait_for_tick", start_s - self._points_arrived_s)
+            self._marks.publish(inputs.estimate.stamp_s, self._points_arrived_s, start_s, end_s)
         self.timing.add("period", start_s - self._last_timed_s)
         self.timing.add("command", end_s - start_s)
         self.timing.add("policy", output.policy_s)
@@ -257,8 +301,10 @@ class GraspNode(LifecycleNode):
 
     def _inputs(self) -> Inputs:
         assert self._configured is not None
-        now_s = self.get_clock().now().nanoseconds * 1e-9
-        return self._configured.inputs.inputs(now_s, self._output.safe if self.cfg.dry_run else None)
+        return self._configured.inputs.inputs(self._now_s(), self._output.safe if self.cfg.dry_run else None)
+
+    def _now_s(self) -> float:
+        return self.get_clock().now().nanoseconds * 1e-9
 
     def _hold(self) -> bool:
         """Send the last commands, which hold the measured position; return whether any were sent."""
@@ -289,7 +335,9 @@ class GraspNode(LifecycleNode):
 
     def _publish_state(self, output: Output) -> None:
         """Publish and log the state where it has changed."""
-        self._output, before = output, self._published_state
+        said, self._output, before = self._output.warning, output, self._published_state
+        if output.warning and not said:
+            self.get_logger().warning(f"{output.state}, standing still: {output.warning}")
         if output.state == before:
             return
         self._published_state = output.state
@@ -306,7 +354,7 @@ class GraspNode(LifecycleNode):
     def _report(self) -> None:
         if self._configured is None:
             statuses = [state_report(self._output, False, self._refusal or self._mode)]
-            now_s = self.get_clock().now().nanoseconds * 1e-9
+            now_s = self._now_s()
         else:
             inputs = self._inputs()
             now_s = inputs.now_s
