@@ -3,6 +3,7 @@
 ~/points    PointCloud2         object points with visible_fraction and view_fresh; stamp of the newest depth frame
 ~/plan      Float64MultiArray   the pre-grasp plan (dexgrasp.policies.deploy.policy.Plan), before a grasp
 ~/pregrasp  PoseStamped         palm pose of the plan
+~/begin     service             freezes the view of the plan for a grasp (dexgrasp_ros.plan_handshake)
 /diagnostics                    once per second, and at once for a new error
 """
 
@@ -39,6 +40,7 @@ from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
+from dexgrasp_ros.plan_handshake import serve_begin
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
@@ -63,6 +65,7 @@ class PerceptionNode(Node):
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
         self._diagnostics_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self._subscribe_all()
+        serve_begin(self, self._machine.begin)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
         self.create_timer(1.0, self._report, clock=steady)
         self.create_timer(1.0 / cfg.held_object_rate_hz, self._move_with_palm, clock=steady)
@@ -136,7 +139,7 @@ class PerceptionNode(Node):
             return
         frame, plan = self.cfg.base_frame, estimate.plan
         if plan is not None:
-            self._plan.publish(m.plan_message(plan, estimate.stamp_s))
+            self._plan.publish(m.plan_message(plan, estimate.stamp_s, estimate.plan_id))
             self._pregrasp.publish(m.pose_message(plan.palm_pos_w, plan.palm_quat_w, estimate.stamp_s, frame))
         self._points.publish(estimate_message(estimate, frame))
 
