@@ -154,6 +154,17 @@ def release(palm: Pose, lowered_m: float, fingers: Array, retreat_m: float) -> l
     return [*lower, MotionStage("open", None, fingers), MotionStage("retreat", back)]
 
 
+def place(start: Pose, goal: Pose, fingers: Array, transit_m: float, retreat_m: float) -> list[MotionStage]:
+    """Return the stages that put a held object down: raise, move across, lower to `goal`, open (joint,), retreat."""
+    height_m = max(start.pos_m[2], goal.pos_m[2], transit_m)
+    return [
+        MotionStage("raise", at_height(start, height_m), exact=True),
+        MotionStage("across", at_height(goal, height_m), exact=True),
+        MotionStage("lower", goal),
+        *release(goal, 0.0, fingers, retreat_m),
+    ]
+
+
 def go_home(start: Pose, home: Pose, fingers: Array, transit_m: float) -> list[MotionStage]:
     """Return the stages to the home pose: raise, move across, descend."""
     height_m = max(start.pos_m[2], home.pos_m[2], transit_m)

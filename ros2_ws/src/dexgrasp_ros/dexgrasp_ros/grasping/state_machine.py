@@ -33,6 +33,7 @@ from dexgrasp_ros.grasping.scripted_motions import (
     approach,
     clip_to_workspace,
     go_home,
+    place,
     release,
 )
 from dexgrasp_ros.grasping.types import POLICY_STATES, REQUESTS, DeployedPolicy, GraspCfg, Inputs, Output
@@ -67,6 +68,7 @@ class GraspStateMachine:
         self._script: ScriptedMotion | None = None
         self._plan: PregraspPlan | None = None
         self._attempts_left, self._object_bottom_m = 0, np.nan
+        self._hand_is_empty = False  # found in hold, with no attempts left
         self._lift_from_m: float | None = None
         self._state_since_s, self._last_tick_s = -np.inf, -np.inf
         self._target: tuple[Array, Pose] | None = None
@@ -114,6 +116,7 @@ class GraspStateMachine:
             proposal=self._proposal,
             policy_s=self._policy_s,
             camera_age_s=age_s,
+            hand_is_empty=self._hand_is_empty,
         )
 
     def request(self, name: str, inputs: Inputs) -> str:
@@ -122,6 +125,25 @@ class GraspStateMachine:
             return self._request(name, inputs)
         except Exception as error:
             return f"{name}: {error}"
+
+    def limit_attempts(self, attempts: int) -> None:
+        """Allow at most so many grasps in all, of the grasp that has begun."""
+        self._attempts_left = min(self._attempts_left, attempts - 1)
+
+    def place(self, T_world_palm: Pose, inputs: Inputs) -> str:
+        """Put the held object down at a palm pose, in state `release`; return why not, or an empty text."""
+        if self.state != "hold":
+            return f"an object is placed from hold, not from {self.state}"
+        if (np.clip(T_world_palm.pos_m, *self._box) != T_world_palm.pos_m).any():
+            return f"the palm pose at {np.round(T_world_palm.pos_m, 3).tolist()} m is outside the palm's workspace"
+        if (reason := self.request("release", inputs)) or self.shadow:
+            return reason
+        fingers = clip_fingers(self._open_pose if self._plan is None else self._plan.joint_pos, *self._range)
+        height_m = self.cfg.motion.transit_height_m
+        self._start_script(
+            "release", place(self.last_sent()[1], T_world_palm, fingers, height_m, self.cfg.retreat_m), inputs
+        )
+        return ""
 
     def fail(self, reason: str) -> None:
         """Enter the state `fault` with the next tick; a reason that is already set is kept."""
@@ -240,6 +262,7 @@ class GraspStateMachine:
             return f"the pre-grasp at {np.round(goal.pos_m, 3).tolist()} m is outside the palm's workspace"
         self._policy.reset(plan)  # raises ValueError for a plan that does not match the contract
         self._plan, self._lift_from_m, self._attempts_left = plan, None, self._attempts_left - 1
+        self._hand_is_empty = False
         stages = approach(self.last_sent()[1], goal, fingers, self.cfg.motion.transit_height_m)
         self._start_script("pregrasp", stages, inputs)
         return ""
@@ -336,10 +359,12 @@ class GraspStateMachine:
         )
         command = self._policy.act(observation)
         self._policy_s, self._proposal = perf_counter() - start_s, command
-        may_retry = self.state == "hold" and self._attempts_left > 0 and not self.shadow
-        if may_retry and self._is_hand_empty(command, estimate.visible_fraction, ends=before != "hold"):
-            self._start_script("retreat", self._release_stages() + self._home_stages(), inputs)
-            return
+        holds = self.state == "hold" and not self.shadow
+        if holds and self._is_hand_empty(command, estimate.visible_fraction, ends=before != "hold"):
+            if self._attempts_left > 0:
+                self._start_script("retreat", self._release_stages() + self._home_stages(), inputs)
+                return
+            self._hand_is_empty = True
         self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
         if self.state == "grasp":
             self._lift_from_m, self._object_bottom_m = float(self._target[1].pos_m[2]), float(command.object_bottom_m)

@@ -101,6 +101,8 @@ class Output:
     """Run time of the policy [s]."""
     camera_age_s: float = np.nan
     """Age of the points given to the policy [s]."""
+    hand_is_empty: bool = False
+    """Whether the hand was found empty in `hold`, with no attempts left."""
 
 
 class DeployedPolicy(Protocol):

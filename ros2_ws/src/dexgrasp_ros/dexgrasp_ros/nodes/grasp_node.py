@@ -23,9 +23,11 @@ from std_srvs.srv import Trigger
 
 from dexgrasp.policies.deploy.bundle import refuse_unknown_hand
 from dexgrasp.policies.deploy.policy import Policy
+from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.clock_watch import clock_missing
+from dexgrasp_ros.grasping.actions import GraspActions
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
 from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
@@ -35,6 +37,7 @@ from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.node_process import acknowledged, run
 from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.typed_messages import TypedPublisher
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 START_S, REPORT_S = 0.1, 1.0
@@ -67,10 +70,13 @@ class GraspNode(LifecycleNode):
         self._last_tick_s, self._last_timed_s = np.inf, np.nan  # wall time
         self._output = Output("idle", "", None)
         self._state_topic = self.create_publisher(String, "~/state", LATCHED)
+        self._status_topic = TypedPublisher(self, "GraspState", "~/status", LATCHED)
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
         self._report_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        for name in REQUESTS:
-            self.create_service(Trigger, f"~/{name}", self._request_service(name))
+        services = {name: self._request_service(name) for name in REQUESTS}
+        for name, callback in services.items():
+            self.create_service(Trigger, f"~/{name}", callback)
+        self._actions = GraspActions(self, services, self._place, self._limit_attempts)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
         if self.cfg.autostart:
@@ -175,6 +181,22 @@ class GraspNode(LifecycleNode):
 
         return answer
 
+    def _place(self, target: PoseStamped) -> str:
+        """Begin to place the held object at a palm pose; return why not, or an empty text."""
+        if self._configured is None:
+            return "the node is not configured"
+        if target.header.frame_id != self.cfg.base_frame:
+            return f"the palm pose is in frame '{target.header.frame_id}', expected '{self.cfg.base_frame}'"
+        try:
+            goal = Pose.of(*message_conversions.pose_from_message(target))
+        except ValueError as error:
+            return str(error)
+        return self._configured.machine.place(goal, self._inputs())
+
+    def _limit_attempts(self, attempts: int) -> None:
+        if self._configured is not None:
+            self._configured.machine.limit_attempts(attempts)
+
     def _reset_fault(self, parts: _Configured) -> str:
         """Clear the emergency stop, then the fault; return why not, or an empty text."""
         was_stopped = parts.inputs.estop.latched
@@ -258,10 +280,14 @@ class GraspNode(LifecycleNode):
     def _publish_state(self, output: Output) -> None:
         """Publish and log the state where it has changed."""
         self._output, before = output, self._published_state
+        self._actions.update(output, None if self._configured is None else self._configured.inputs.palm()[0])
         if output.state == before:
             return
         self._published_state = output.state
         self._state_topic.publish(String(data=output.state))
+        active = self._configured is not None and self._configured.machine.active
+        now_s = self.get_clock().now().nanoseconds * 1e-9
+        self._status_topic.publish(now_s, state=output.state, reason=output.fault, active=active, mode=self._mode)
         if output.fault:  # rclpy allows one severity per line of code
             self.get_logger().error(f"fault: {output.fault}")
         elif (before, output.state) == ("retreat", "idle") and self._configured and self._configured.machine.active:

@@ -39,6 +39,7 @@ from dexgrasp_ros.perception.depth_topic import DepthTopic
 from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
+from dexgrasp_ros.typed_messages import TypedPublisher, estimate_fields, plan_fields
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
@@ -61,6 +62,8 @@ class PerceptionNode(Node):
         self._points = self.create_publisher(PointCloud2, "~/points", RELIABLE)
         self._plan = self.create_publisher(Float64MultiArray, "~/plan", RELIABLE)
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
+        self._typed_plan = TypedPublisher(self, "GraspPlan", "~/grasp_plan", RELIABLE)
+        self._typed_estimate = TypedPublisher(self, "ObjectEstimate", "~/object", RELIABLE)
         self._diagnostics_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
         self._subscribe_all()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
@@ -137,8 +140,11 @@ class PerceptionNode(Node):
         frame, plan = self.cfg.base_frame, estimate.plan
         if plan is not None:
             self._plan.publish(m.plan_message(plan, estimate.stamp_s))
+            self._typed_plan.publish(estimate.stamp_s, frame, **plan_fields(plan))
             self._pregrasp.publish(m.pose_message(plan.palm_pos_w, plan.palm_quat_w, estimate.stamp_s, frame))
         self._points.publish(estimate_message(estimate, frame))
+        if self._typed_estimate.is_read:
+            self._typed_estimate.publish(estimate.stamp_s, frame, **estimate_fields(estimate, frame))
 
     def _open_source(self) -> FrameReader:
         """Open the camera or recording and read it in a thread that wakes this node per frame."""
