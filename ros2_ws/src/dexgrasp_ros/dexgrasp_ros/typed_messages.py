@@ -1,4 +1,4 @@
-"""Messages of the package dexgrasp_msgs beside those of standard types, where it is built and sourced."""
+"""Messages of packages that are not everywhere: dexgrasp_msgs where it is built and sourced, those of viewers."""
 
 import importlib
 from types import ModuleType
@@ -17,8 +17,13 @@ from dexgrasp_ros.object_estimate import ObjectEstimate
 
 def interfaces(kind: str) -> ModuleType | None:
     """Return dexgrasp_msgs.msg or dexgrasp_msgs.action; None where the package is not built and sourced."""
+    return optional_module(f"dexgrasp_msgs.{kind}")
+
+
+def optional_module(name: str) -> ModuleType | None:
+    """Return a module of messages that not every machine has, or None."""
     try:
-        return importlib.import_module(f"dexgrasp_msgs.{kind}")
+        return importlib.import_module(name)
     except ImportError:
         return None
 

@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from rclpy.action import ActionServer, CancelResponse
+from rclpy.action.server import ActionServer, CancelResponse
 from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import Trigger
@@ -44,7 +44,7 @@ class _Goal:
 
     name: str
     handle: Any
-    ended: Future = field(default_factory=Future)
+    ended: Any = field(default_factory=Future)  # outcome and message
     state: str = ""
     attempts: int = 0
     grip: float = np.nan
@@ -159,10 +159,10 @@ class GraspActions:
     def _send_feedback(self, goal: _Goal, output: Output, palm: Pose | None) -> None:
         feedback = getattr(self.types, goal.name.capitalize()).Feedback()
         feedback.state = output.state
-        known = palm is not None and output.safe is not None
-        feedback.palm_error_m = (
-            palm.distance_m(Pose.of(output.safe.palm_pos_w, output.safe.palm_quat_w)) if known else np.nan
-        )
+        feedback.palm_error_m = np.nan
+        if palm is not None and output.safe is not None:
+            target = Pose.of(output.safe.palm_pos_w, output.safe.palm_quat_w)
+            feedback.palm_error_m = palm.distance_m(target)
         if goal.name == "grasp":
             feedback.attempt, feedback.grip = goal.attempts, goal.grip
         goal.handle.publish_feedback(feedback)
