@@ -72,7 +72,7 @@ class GraspNode(LifecycleNode):
         self._state_topic = self.create_publisher(String, "~/state", LATCHED)
         self._status_topic = TypedPublisher(self, "GraspState", "~/status", LATCHED)
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
-        self._report_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._report_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         services = {name: self._request_service(name) for name in REQUESTS}
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback)

@@ -55,7 +55,7 @@ class PerceptionNode(Node):
         """`options`: keyword arguments of rclpy's Node."""
         super().__init__("perception", **options)
         self.cfg = cfg = declare(self, PerceptionCfg)
-        inputs = make_inputs(cfg)
+        inputs = make_inputs(cfg, self.get_namespace())
         self._machine, self._joints = PerceptionStateMachine(inputs.setup), inputs.joints
         self._depth_topic = DepthTopic(cfg, cfg.depth_topic)
         self._diagnostics = PerceptionDiagnostics(cfg.source if cfg.source != "topic" else cfg.depth_topic)
@@ -64,7 +64,7 @@ class PerceptionNode(Node):
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
         self._typed_plan = TypedPublisher(self, "GraspPlan", "~/grasp_plan", RELIABLE)
         self._typed_estimate = TypedPublisher(self, "ObjectEstimate", "~/object", RELIABLE)
-        self._diagnostics_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._diagnostics_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         self._subscribe_all()
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
         self.create_timer(1.0, self._report, clock=steady)
