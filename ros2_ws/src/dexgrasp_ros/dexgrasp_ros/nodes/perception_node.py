@@ -58,7 +58,9 @@ class PerceptionNode(Node):
         inputs = make_inputs(cfg, self.get_namespace())
         self._machine, self._joints = PerceptionStateMachine(inputs.setup), inputs.joints
         self._depth_topic = DepthTopic(cfg, cfg.depth_topic)
-        self._diagnostics = PerceptionDiagnostics(cfg.source if cfg.source != "topic" else cfg.depth_topic)
+        self._diagnostics = PerceptionDiagnostics(
+            cfg.source if cfg.source != "topic" else self.resolve_topic_name(cfg.depth_topic)
+        )
         self._points = self.create_publisher(PointCloud2, "~/points", RELIABLE)
         self._plan = self.create_publisher(Float64MultiArray, "~/plan", RELIABLE)
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
@@ -94,6 +96,7 @@ class PerceptionNode(Node):
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         """Subscribe to a topic; a message for which the callback raises ValueError is logged and dropped."""
+        topic = self.resolve_topic_name(topic)
 
         def guarded(message: Any) -> None:
             try:
