@@ -19,7 +19,16 @@ from tests.helpers.ros import LATCHED, RELIABLE, SENSOR, Process
 pytestmark = [pytest.mark.ros, pytest.mark.slow]
 DEFAULTS = {item.name: item.default for item in launch_arguments.ARGUMENTS}
 ROBOTS = {"left": {"hand": "allegro", "seed": "0"}, "right": {"hand": "leap", "seed": "1"}}
-PATIENCE = {"safety.joints_timeout_s": 30.0, "clock_timeout_s": 30.0, "grasp.late_periods": 600.0}
+PATIENCE = {
+    "sim_robot": {"camera_rate_hz": 8.0, "state_rate_hz": 50.0},
+    "perception": {"readings_timeout_s": 1.0},
+    "grasp": {
+        **dict.fromkeys(("safety.joints_timeout_s", "safety.points_timeout_s", "grasp.plan_timeout_s"), 60.0),
+        "clock_timeout_s": 30.0,
+        "grasp.late_periods": 600.0,
+    },
+}
+"""For eight processes on two cores."""
 SHARED = {"/tf", "/tf_static", "/estop", "/rosout", "/parameter_events"}
 
 
@@ -58,7 +67,7 @@ def test_two_robots_grasp_and_stop_without_mixing(ros, tmp_path):
         running = []
         for name, given in ROBOTS.items():
             for item in launch_arguments.nodes(DEFAULTS | given | {"namespace": name}):
-                parameters = item.parameters | (PATIENCE if item.name == "grasp" else {})
+                parameters = item.parameters | PATIENCE.get(item.name, {})
                 remap = dict(item.remappings)
                 process = Process(
                     *(f"dexgrasp_ros.nodes.{item.executable}", tmp_path),
@@ -80,8 +89,8 @@ def test_two_robots_grasp_and_stop_without_mixing(ros, tmp_path):
         _check_graph(ros)
 
         before, moved = right.fingers(), len(right.joints)
-        answer = left.ask("grasp")
-        assert answer.success, answer.message
+        answers = []
+        ros.until(lambda: alive() and (answers.append(left.ask("grasp")) or answers[-1].success), f"{answers}", 120.0)
         ros.until(lambda: alive() and left.state != "pregrasp" and left.state != "idle", "a motion of the left", 180.0)
         assert right.state == "idle" and len(right.joints) > moved + 20
         assert max(abs(value - before[name]) for name, value in right.fingers().items()) < 0.02

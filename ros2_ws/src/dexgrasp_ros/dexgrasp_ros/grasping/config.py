@@ -50,6 +50,8 @@ class GraspNodeCfg:
     """Topic of the emergency stop, Bool; one true stops until reset_fault, from any publisher, latched or not."""
     arm_speed: Annotated[float, Bounds(0.001, 1)] = 0.4
     """Joint speed of the arm, as a fraction of its limits."""
+    speed_scale: Annotated[float, Bounds(0.05, 1)] = 1.0
+    """Fraction of the speeds of scripted motions and of the safety gate; may be lowered while the node is active."""
     require_wave_test: bool = True
     """On a real robot: refuse to start without a recorded joint test of the hand with this driver."""
     wave_test: Path | None = None

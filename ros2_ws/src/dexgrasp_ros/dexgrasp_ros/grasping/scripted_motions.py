@@ -71,6 +71,8 @@ class ScriptedMotion:
         self.palm, self.fingers = palm, fingers
         """References of palm and fingers, to be sent."""
         self._stages, self._cfg, self._dt = list(stages), cfg, period_s
+        self.speed_scale = 1.0
+        """Fraction of the speeds of the settings."""
         self._waited_s = 0.0
 
     @property
@@ -86,13 +88,13 @@ class ScriptedMotion:
     def step(self, palm: Pose, fingers: Array) -> tuple[Pose, Array]:
         """Return the references of the next control period for measured palm and fingers (joint,) [rad]."""
         if self._stages:
-            stage, cfg = self._stages[0], self._cfg
+            stage, cfg, scaled_s = self._stages[0], self._cfg, self.speed_scale * self._dt
             near = self.palm.distance_m(palm) < cfg.lead_m and self.palm.angle_rad(palm) < cfg.lead_rad
             if stage.palm is not None and near:
-                step_m, step_rad = cfg.palm_speed_m_s * self._dt, cfg.palm_speed_rad_s * self._dt
+                step_m, step_rad = cfg.palm_speed_m_s * scaled_s, cfg.palm_speed_rad_s * scaled_s
                 self.palm = self.palm.step_towards(stage.palm, step_m, step_rad)
             if stage.fingers is not None:
-                limit = cfg.joint_speed_rad_s * self._dt
+                limit = cfg.joint_speed_rad_s * scaled_s
                 self.fingers = self.fingers + np.clip(stage.fingers - self.fingers, -limit, limit)
             if self._complete(stage, palm, fingers):
                 self._stages.pop(0)

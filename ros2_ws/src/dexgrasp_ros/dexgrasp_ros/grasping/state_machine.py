@@ -39,6 +39,8 @@ from dexgrasp_ros.grasping.scripted_motions import (
 from dexgrasp_ros.grasping.types import POLICY_STATES, REQUESTS, DeployedPolicy, GraspCfg, Inputs, Output
 
 Array = NDArray[np.float64]
+SCALE_STEP = 0.1
+"""Largest change of the fraction of all speeds per control period: less than the limits of acceleration allow."""
 
 
 class GraspStateMachine:
@@ -76,6 +78,10 @@ class GraspStateMachine:
         self._last_measured: tuple[Array, Pose] | None = None  # at the last tick with valid readings
         self._proposal: Command | None = None
         self._policy_s = np.nan
+        limiters = self.gate.joints, self.gate.palm, self.gate.turn
+        self._full_steps = [(limiter, limiter.max_step) for limiter in limiters]
+        self.speed_scale, self._speed_goal = 1.0, 1.0
+        """Fraction of all speeds; `slow_down` lowers it over some periods."""
         self._steps: dict[str, Callable[[Inputs, Array, Pose], None]] = {
             "pregrasp": self._step_pregrasp,
             **dict.fromkeys(POLICY_STATES, self._step_policy),
@@ -101,6 +107,7 @@ class GraspStateMachine:
         if not self.active:
             return Output(self.state, self.fault, None)
         self._proposal, self._policy_s = None, np.nan
+        self._scale_speeds()
         try:
             self._advance(inputs)
         except Exception as error:  # an error of policy or readings must not stop the ticks
@@ -125,6 +132,18 @@ class GraspStateMachine:
             return self._request(name, inputs)
         except Exception as error:
             return f"{name}: {error}"
+
+    def slow_down(self, speed_scale: float) -> None:
+        """Bring all speeds to a fraction of those of the settings, as fast as SCALE_STEP allows."""
+        self._speed_goal = speed_scale
+
+    def _scale_speeds(self) -> None:
+        """Move the fraction of all speeds one step towards its goal."""
+        change = self._speed_goal - self.speed_scale
+        if change:
+            self.speed_scale += float(np.clip(change, -SCALE_STEP, SCALE_STEP))
+            for limiter, full in self._full_steps:
+                limiter.max_step = full * self.speed_scale
 
     def limit_attempts(self, attempts: int) -> None:
         """Allow at most so many grasps in all, of the grasp that has begun."""
@@ -337,9 +356,10 @@ class GraspStateMachine:
         """Run one step of the scripted motion; return whether it is complete."""
         assert self._script is not None
         script, driven = self._script, self._motors.positions(joints)
+        script.speed_scale = self.speed_scale
         pose, fingers = script.step(palm, driven)
         self._target = fingers, pose
-        if inputs.now_s - self._state_since_s > self.cfg.timeout_s:
+        if inputs.now_s - self._state_since_s > self.cfg.timeout_s / self.speed_scale:
             self.fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.remaining(palm, driven)}")
         return script.done
 

@@ -16,6 +16,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from std_msgs.msg import String
@@ -36,7 +37,7 @@ from dexgrasp_ros.grasping.state_machine import GraspStateMachine
 from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.node_process import acknowledged, run
-from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.parameters import check_changes, declare, names, read
 from dexgrasp_ros.typed_messages import TypedPublisher
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
@@ -60,7 +61,9 @@ class GraspNode(LifecycleNode):
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("grasp", context=context, **options)
-        self.cfg = declare(self, GraspNodeCfg)
+        self.cfg = declare(self, GraspNodeCfg, changeable=names(GraspNodeCfg))
+        check_changes(self, GraspNodeCfg, self._change_refused)
+        self.add_post_set_parameters_callback(self._take_changes)
         self.timing = Timing()
         """Durations [s]: camera_age, policy, command (tick to sent), camera_to_command, period."""
         self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
@@ -87,7 +90,13 @@ class GraspNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and the drivers of hand and arm; refuse with the reason."""
+        done = self._configure()
+        return super().on_configure(state) if done == DONE else done
+
+    def _configure(self) -> TransitionCallbackReturn:
         try:
+            self.cfg = read(self, GraspNodeCfg)
+            self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
             hand_file = self.cfg.hand_file or None
             policy = Policy.load(self.cfg.bundle, public_key=self.cfg.public_key, hand_file=hand_file)
             if self.cfg.robot == "real" and not hand_file:
@@ -101,6 +110,7 @@ class GraspNode(LifecycleNode):
         home = None if robot.kinematics is None else robot.kinematics.palm(robot.kinematics.home)
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
         machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
+        machine.slow_down(self.cfg.speed_scale)
         self._configured = _Configured(machine, robot, InputBuffer(self, self.cfg, robot))
         self._timers_of_configured = [
             self.create_timer(machine.period_s, self._tick),
@@ -108,11 +118,12 @@ class GraspNode(LifecycleNode):
         ]
         self._publish_state(Output("idle", "", None))
         self.get_logger().info(f"configured: {self.cfg.bundle} at {policy.rate_hz:g} Hz, {self._mode}")
-        return super().on_configure(state)
+        return DONE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start to send commands, from the measured position of the robot."""
-        assert self._configured is not None
+        if self._configured is None:  # refused after a change of a parameter
+            return self._refuse(self._refusal)
         machine, robot = self._configured.machine, self._configured.robot
         if reason := clock_missing(self) or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
@@ -180,6 +191,28 @@ class GraspNode(LifecycleNode):
             return response
 
         return answer
+
+    def _change_refused(self, name: str, value: Any) -> str:
+        """Return why a parameter may not be changed now, or an empty text."""
+        if self._configured is None or not self._configured.machine.active:
+            return ""
+        if name == "speed_scale" and value <= self.get_parameter(name).value:
+            return ""
+        return (
+            f"{name} changes while the node is not active: deactivate it first; speed_scale may be lowered at any time"
+        )
+
+    def _take_changes(self, _: list[Parameter]) -> None:
+        """Slow an active robot down; configure an inactive one again."""
+        cfg = read(self, GraspNodeCfg)
+        if self._configured is None or cfg == self.cfg:
+            return
+        if self._configured.machine.active:
+            self.cfg = cfg
+            self._configured.machine.slow_down(cfg.speed_scale)
+        else:
+            self._release()
+            self._configure()
 
     def _place(self, target: PoseStamped) -> str:
         """Begin to place the held object at a palm pose; return why not, or an empty text."""

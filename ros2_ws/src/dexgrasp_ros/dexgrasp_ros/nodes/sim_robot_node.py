@@ -30,7 +30,7 @@ from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.message_conversions import MessageError, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.node_process import run
-from dexgrasp_ros.parameters import declare, read
+from dexgrasp_ros.parameters import check_changes, declare, read
 from dexgrasp_ros.simulation.sim_robot import CommandError, Group, SceneSnapshot, SimDepthCamera, SimRobot, SimRobotCfg
 
 CAMERA_FRAME, WORLD_FRAME = "camera_depth_optical_frame", "world"
@@ -55,6 +55,7 @@ class SimRobotNode(Node):
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("sim_robot", context=context, **options)
         self.cfg = declare(self, SimRobotCfg, changeable=("object", "seed"))
+        check_changes(self, SimRobotCfg, lambda *_: "")
         self.robot = SimRobot(self.cfg)
         self._rng = np.random.default_rng([self.cfg.seed, 3])
         newest = QoSProfile(depth=1)
