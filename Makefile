@@ -21,7 +21,7 @@ help:
 	@echo "make train   set up, train a teacher, a student of it, refine that in $(JOBS) processes (HAND=$(HAND)), export it; goes on where it stopped"
 	@echo "make test    set up, run the tests (JOBS=$(JOBS) processes; ARGS='-k name' chooses)"
 	@echo "make test-regression   set up, let every shipped policy play the shipped objects, compare with golden files"
-	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their package with colcon"
+	@echo "make test-ros   set up, run the slow tests of the ROS nodes; make build-ros builds their four packages with colcon"
 	@echo "make test-slow   set up, run the slow tests of learning, resuming and output folders"
 	@echo "make test-docs   set up, run every example and every command that README and documentation show, at small size"
 	@echo "make test-wheel   build sdist and wheel, install the wheel into an empty environment, use it as a user would"
@@ -81,8 +81,8 @@ test: $(READY)
 test-regression: $(READY)
 	@$(VENV)/bin/python -m pytest -m regression $(ARGS)
 
-test-ros: $(READY)
-	@$(VENV)/bin/python -m pytest -m 'ros and slow' $(ARGS)
+test-ros: build-ros
+	@set +u; source ros2_ws/install/setup.bash; $(VENV)/bin/python -m pytest -m 'ros and slow' $(ARGS)
 
 # those that end within two minutes; the others take hours: pytest -m slow
 SLOW := tests/policies/test_ppo.py tests/policies/test_train.py tests/policies/test_engine_parity.py tests/policies/test_checkpoint.py \
@@ -101,7 +101,7 @@ soak: $(READY)
 	@$(VENV)/bin/python tests/soak/run.py $(ARGS)
 
 build-ros: $(READY)
-	cd ros2_ws && ../$(VENV)/bin/python -m colcon build
+	@ros2_ws/wheels/build $(VENV)/bin/python
 
 test-wheel:
 	PYTHON=$(PYTHON) .ci/wheel

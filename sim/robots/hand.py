@@ -309,7 +309,7 @@ def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names:
         body_names=tuple(m.body(i).name for i in range(1, m.nbody)),
         parent=tuple(int(p) - 1 for p in m.body_parentid[1:]),
         pos=torch.tensor(m.body_pos[1:], dtype=torch.float32),
-        quat=torch.tensor(_quats_at_zero(m)[1:], dtype=torch.float32),
+        quat=torch.tensor(quats_at_zero(m)[1:], dtype=torch.float32),
         joint_of_body=tuple(joint_of_body),
         axis=torch.tensor(axis, dtype=torch.float32),
         keypoint_names=tuple(keypoint_names),
@@ -318,7 +318,7 @@ def kinematics_of(m: mujoco.MjModel, joint_names: Sequence[str], keypoint_names:
     )
 
 
-def _quats_at_zero(m: mujoco.MjModel) -> np.ndarray:
+def quats_at_zero(m: mujoco.MjModel) -> np.ndarray:
     """Return the orientation of each body in its parent at joint position 0, which `ref` of a hinge turns."""
     quats, turn = m.body_quat.copy(), np.empty(4)
     for i in np.flatnonzero(m.qpos0[m.jnt_qposadr]):

@@ -119,13 +119,14 @@ class Peer:
 class Process:
     """A node as a process of its own, ended at the end of the `with`. Its output is in `text()`."""
 
-    def __init__(self, module, folder, /, remap=None, node=None, **parameters):
-        """`folder` takes the output; `node` names the node; parameters are declared by the node."""
+    def __init__(self, module, folder, /, remap=None, node=None, namespace="", **parameters):
+        """`folder` takes the output; `node` and `namespace` name the node; parameters are declared by the node."""
         words = [f"{name}:={_yaml(value)}" for name, value in parameters.items()]
-        names = ([f"__node:={node}"] if node else []) + [f"{a}:={b}" for a, b in (remap or {}).items()]
+        names = [f"__{key}:={name}" for key, name in (("node", node), ("ns", namespace and f"/{namespace}")) if name]
+        names += [f"{a}:={b}" for a, b in (remap or {}).items()]
         ros_args = [word for flag, given in (("-p", words), ("-r", names)) for item in given for word in (flag, item)]
         self.command = [sys.executable, "-m", module, *(["--ros-args", *ros_args] if ros_args else [])]
-        self.output = Path(folder) / f"{node or module}.{time.monotonic_ns()}.log"
+        self.output = Path(folder) / f"{(namespace.replace('/', '_') + (node or module))}.{time.monotonic_ns()}.log"
         path = os.pathsep.join([str(ROOT), str(PACKAGE), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         with open(self.output, "w") as log:
             environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}

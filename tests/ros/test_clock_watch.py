@@ -32,6 +32,7 @@ PARAMETERS = {
     "identification_node": {"bundle": BUNDLE, "hand": "sim_allegro"},
     "leap_state_node": {"service_type": "std_srvs/srv/Trigger"},  # the maker's own is not installed here
     "recorder_node": {},
+    "description_node": {},
 }
 """Node -> parameters without which it does not start; the simulated robot publishes /clock itself."""
 

@@ -25,6 +25,7 @@ from dexgrasp.policies.deploy.bundle import read_contract
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp_ros import config, launch_arguments, message_conversions
 from dexgrasp_ros.drivers.config import load as load_driver
+from dexgrasp_ros.drivers.config import shipped as driver_names
 from tests.helpers import arms
 from tests.helpers.ros import LATCHED, PACKAGE, ROOT, Process
 
@@ -34,6 +35,7 @@ CFGS = {
     "sim_robot_node": ("simulation.sim_robot", "SimRobotCfg"),
     "perception_node": ("perception.config", "PerceptionCfg"),
     "grasp_node": ("grasping.config", "GraspNodeCfg"),
+    "description_node": ("description.config", "DescriptionCfg"),
     "recorder_node": ("nodes.recorder_node", "RecorderCfg"),
 }
 """The dataclass that each executable declares as its parameters."""
@@ -83,6 +85,16 @@ class Node:
     parameters: list
     output: str
     emulate_tty: bool
+    namespace: str = ""
+    remappings: list = dataclasses.field(default_factory=list)
+    respawn: bool = False
+    respawn_delay: float = 0.0
+    on_exit: object = None
+
+
+@dataclasses.dataclass
+class Shutdown:
+    reason: str
 
 
 @pytest.fixture
@@ -91,7 +103,7 @@ def description(monkeypatch):
     parts = {
         "launch": {"LaunchDescription": LaunchDescription, "LaunchContext": dict, "LaunchDescriptionEntity": object},
         "launch.actions": {
-            kind.__name__: kind for kind in (DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable)
+            kind.__name__: kind for kind in (DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown)
         },
         "launch.substitutions": {"LaunchConfiguration": LaunchConfiguration},
         "launch_ros": {},
@@ -162,6 +174,55 @@ def test_a_real_robot_starts_no_simulation_and_takes_the_real_clock(description,
     assert nodes["perception_node"].parameters[0]["hand"] == ("sim_allegro" if robot == "sim" else "allegro_v4")
 
 
+def test_a_cartesian_arm_takes_the_palm_pose_from_its_topic_everywhere(description):
+    nodes = {
+        name: node.parameters[0] for name, node in started(description, **REAL, arm_driver="cartesian_pose").items()
+    }
+    assert (nodes["perception_node"]["arm"], nodes["grasp_node"]["palm_pose_source"]) == ("", "topic")
+    assert nodes["grasp_node"]["arm"] == nodes["description_node"]["arm"] == "cartesian_pose"
+    known = started(description, **REAL, arm_driver="ur5e_servo_twist")
+    assert known["perception_node"].parameters[0]["arm"] == "ur5e_servo_twist"
+
+
+def test_two_robots_in_one_graph_share_nothing_but_tf_and_the_emergency_stop(description):
+    left, right = (started(description, namespace=name, record="true", bag="b") for name in ("left", "/cell/right"))
+    assert {node.namespace for node in left.values()} == {"left"}
+    assert {node.namespace for node in right.values()} == {"cell/right"}
+    for node in (*left.values(), *right.values()):
+        assert node.remappings == [("/clock", "clock")]
+    frames = [node.parameters[0].get("base_frame") for robot in (left, right) for node in robot.values()]
+    assert frames == [None, *["left_world"] * 3, None, None, *["cell_right_world"] * 3, None]
+    assert right["sim_robot_node"].parameters[0]["tf_prefix"] == "cell_right_"
+    assert left["recorder_node"].parameters[0]["topics"] == ["/left/.*", "/tf", "/tf_static", "/estop"]
+    for module, name in CFGS.values():
+        cfg = getattr(importlib.import_module(f"dexgrasp_ros.{module}"), name)
+        topics = {f.name: f.default for f in dataclasses.fields(cfg) if f.name.endswith("_topic")}
+        assert [f"{k}={v}" for k, v in topics.items() if v.startswith("/") and k != "estop_topic"] == []
+    for kind in ("hands", "arms"):
+        for name in driver_names(kind):
+            driver = load_driver(kind, name, "/left")
+            topics = [driver.command.topic, *([driver.state.topic] if driver.state else [])]
+            assert all(topic.startswith("/left/") for topic in topics)
+
+
+def test_the_end_of_a_node_ends_the_launch_unless_it_may_start_again(description):
+    assert {node.on_exit.reason for node in started(description).values()} == {
+        f"{name} has ended" for name in ("sim_robot", "perception", "grasp", "description")
+    }
+    again = started(description, respawn="true", record="true")
+    assert {name for name, node in again.items() if node.respawn and node.on_exit is None} == {
+        *("perception_node", "description_node", "recorder_node")
+    }
+    assert not again["grasp_node"].respawn  # it would command again unasked
+
+
+def test_single_nodes_can_be_started(description):
+    assert list(started(description, nodes="perception,record", bag="b")) == ["perception_node", "recorder_node"]
+    assert "sim_robot_node" not in started(description, **REAL, nodes="sim_robot,grasp")
+    without = launch_arguments.nodes(DEFAULTS | {"description": "false"})
+    assert [node.name for node in without] == ["sim_robot", "perception", "grasp"]
+
+
 def test_all_nodes_get_one_transport_that_holds_depth_images(description):
     for given, profile in (({}, "fastdds.xml"), (REAL, "fastdds_network.xml")):
         variables = [item for item in evaluate(description, **given) if isinstance(item, SetEnvironmentVariable)]
@@ -185,6 +246,9 @@ def test_further_parameters_come_last_and_win(description):
         ({**REAL, "camera_file": ""}, "the camera pose is missing"),
         ({"hand": "shadow"}, "hand:=shadow: choose one of allegro, allegro_v5, leap"),
         ({"seed": "x"}, "seed:=x is not a whole number"),
+        ({"namespace": "a b"}, "namespace:=a b: expected letters, digits and _"),
+        ({"nodes": "grasp,pose"}, "nodes:=grasp,pose: unknown ['pose']; choose all, or names of sim_robot"),
+        ({**REAL, "arm_driver": "none.yaml"}, "arm_driver:=none.yaml: "),
     ],
     ids=lambda item: "-".join(item.values()) if isinstance(item, dict) else "",
 )
@@ -251,7 +315,7 @@ def test_what_a_launch_starts_sees_the_object_and_stops_with_a_complete_bag(ros,
         plan, _ = message_conversions.plan_from_message(plans[-1])
         assert 0.0 < plan.palm_pos_w[2] < 0.5
         ros.spin(1.0)
-        assert [process.stop() for process in running] == [0] * 4, text()
+        assert [process.stop() for process in running] == [0] * 5, text()
     with AnyReader([tmp_path / "bag"]) as bag:
         counts = {connection.topic: connection.msgcount for connection in bag.connections}
     depth = "/camera/camera/depth/image_rect_raw"

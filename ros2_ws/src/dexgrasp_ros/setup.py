@@ -6,6 +6,7 @@ from setuptools import find_packages, setup
 
 NAME = "dexgrasp_ros"
 NODES = (
+    "description_node",
     "grasp_node",
     "identification_node",
     "joint_test_node",

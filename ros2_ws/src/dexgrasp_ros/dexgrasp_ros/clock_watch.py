@@ -76,7 +76,7 @@ class ClockWatch:
 
     def _report(self, now_s: float) -> None:
         if self._topic is None:
-            self._topic = self._node.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+            self._topic = self._node.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         name, text = f"{self._node.get_name()}: clock", self._reason or "simulated time advances"
         status = diagnostic(name, WARN if self._reason else OK, text)
         self._topic.publish(diagnostics_message([status], now_s))

@@ -3,11 +3,13 @@
 It does not import `launch`, so that it is tested without a ROS distribution.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from dexgrasp import configs
 from dexgrasp_ros import SIMULATED, config
 
 YES_NO = ("true", "false")
@@ -75,6 +77,28 @@ ARGUMENTS = (
         "hand_driver", "", "Driver of the hand: a name in config/hands or a .yaml; empty: the one of `hand`."
     ),
     LaunchArgument("arm_driver", "", "Driver of the arm: a name in config/arms or a .yaml; empty: the one of `arm`."),
+    LaunchArgument("namespace", "", "Namespace of all nodes and topics but /tf and /estop; a second robot needs one."),
+    LaunchArgument(
+        "tf_prefix", "", "Begins the names of all frames, of the world as well; empty: NAMESPACE_ in a namespace."
+    ),
+    LaunchArgument(
+        name="description",
+        default="true",
+        description="Publish robot_description, frames and markers for RViz and Foxglove.",
+        choices=YES_NO,
+    ),
+    LaunchArgument(
+        "nodes",
+        "all",
+        "Nodes to start: all, or names of sim_robot, perception, grasp, description, record with commas.",
+    ),
+    LaunchArgument(
+        name="respawn",
+        default="false",
+        description="true: perception, description and recorder start again after an error. false: the end of a node "
+        "ends all.",
+        choices=YES_NO,
+    ),
     LaunchArgument("params", "", "YAML file of node parameters, which override all others."),
     LaunchArgument(
         name="dds",
@@ -86,39 +110,96 @@ ARGUMENTS = (
 )
 
 
+RESPAWNED = ("perception", "description", "record")
+"""Nodes that may start again by themselves: they command nothing."""
+NODES = ("sim_robot", "perception", "grasp", "description", "record")
+"""Names of the nodes, in the order in which they start."""
+
+
 @dataclass(frozen=True)
 class NodeSpec:
-    """A node to start: executable, node name, parameters."""
+    """A node to start: executable, node name, parameters, namespace, remappings, whether it starts again."""
 
     executable: str
     name: str
     parameters: dict[str, Any] = field(default_factory=dict)
+    namespace: str = ""
+    remappings: tuple[tuple[str, str], ...] = ()
+    respawn: bool = False
 
 
 def nodes(given: Mapping[str, str]) -> list[NodeSpec]:
     """Return the nodes to start for launch arguments. Raises ValueError for contradictory ones."""
     check(given)
-    simulated = given["robot"] == "sim"
-    clock = {"use_sim_time": simulated}
-    parts = {"hand": part(given, "hand", HANDS), "arm": part(given, "arm", ARMS)}
-    drivers = {name: driver for name, (_, driver) in parts.items()}
-    both = {"bundle": given["bundle"] or shipped_bundle(given["hand"]), **drivers, **clock}
+    simulated, namespace = given["robot"] == "sim", given["namespace"].strip("/")
+    chosen = NODES if given["nodes"] == "all" else tuple(given["nodes"].split(","))
+    off = {
+        name for name, argument in (("record", "record"), ("description", "description")) if given[argument] != "true"
+    }
+    off = {name for name in off if given["nodes"] == "all"} | (set() if simulated else {"sim_robot"})
+    remappings = (("/clock", "clock"),) if simulated and namespace else ()
+    return [
+        NodeSpec(
+            executable=f"{'recorder' if name == 'record' else name}_node",
+            name=name,
+            parameters=parameters,
+            namespace=namespace,
+            remappings=remappings,
+            respawn=given["respawn"] == "true" and name in RESPAWNED,
+        )
+        for name, parameters in _parameters(given).items()
+        if name in chosen and name not in off
+    ]
+
+
+def _parameters(given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the parameters of each node for checked launch arguments."""
+    simulated, namespace = given["robot"] == "sim", given["namespace"].strip("/")
+    prefix = given["tf_prefix"] or (f"{namespace.replace('/', '_')}_" if namespace else "")
+    clock, frame = {"use_sim_time": simulated}, {"base_frame": f"{prefix}world"}
+    (hand, hand_driver), (arm, arm_driver) = part(given, "hand", HANDS), part(given, "arm", ARMS)
+    both = {"bundle": given["bundle"] or shipped_bundle(given["hand"]), "hand": hand_driver, **frame, **clock}
     place = Path(given["hand"])
     body = {} if given["hand"] in HANDS else {"hand_body": str(place.parent if place.is_file() else place)}
-    camera = {"camera_file": given["camera_file"] or str(config("cameras/sim.yaml"))}
+    camera_file = given["camera_file"] or str(config("cameras/sim.yaml"))
     source = {"source": "realsense" if given["camera"] == "realsense" else "topic"}
     modes = {name: given[name] == "true" for name in ("dry_run", "shadow")}
-    found = [
-        NodeSpec("perception_node", "perception", {**both, **body, **camera, **source}),
-        NodeSpec("grasp_node", "grasp", {**both, "robot": given["robot"], **modes}),
-    ]
-    if simulated:
-        names = {name: model for name, (model, _) in parts.items()}
-        thing = {"object": given["object"], "seed": int(given["seed"])}
-        found.insert(0, NodeSpec("sim_robot_node", "sim_robot", {**names, **thing, "camera": camera["camera_file"]}))
-    if given["record"] == "true":
-        found.append(NodeSpec("recorder_node", "record", {"folder": given["bag"], **clock}))
-    return found
+    known = has_kinematics(arm_driver)
+    palm = {} if known else {"palm_pose_source": "topic"}
+    views = {
+        "hand": hand_driver,
+        "arm": arm_driver,
+        "hand_model": hand,
+        "tf_prefix": prefix,
+        "camera_file": camera_file,
+    }
+    topics = {"topics": [f"/{namespace}/.*", "/tf", "/tf_static", "/estop"]} if namespace else {}
+    return {
+        "sim_robot": {
+            "hand": hand,
+            "arm": arm,
+            "object": given["object"],
+            "seed": int(given["seed"]),
+            "camera": camera_file,
+            "tf_prefix": prefix,
+        },
+        "perception": {**both, "arm": arm_driver if known else "", **body, "camera_file": camera_file, **source},
+        "grasp": {**both, "arm": arm_driver, "robot": given["robot"], **modes, **palm},
+        "description": {**views, **frame, **clock},
+        "record": {"folder": given["bag"], **topics, **clock},
+    }
+
+
+def has_kinematics(arm_driver: str) -> bool:
+    """Return whether a driver names an arm and its joint states; else palm poses come from a topic."""
+    if arm_driver.startswith(SIMULATED):
+        return True
+    is_file = arm_driver.endswith((".yaml", ".yml"))
+    try:
+        values = configs.read_plain(Path(arm_driver) if is_file else config(f"arms/{arm_driver}.yaml"))
+    except OSError as error:
+        raise ValueError(f"arm_driver:={arm_driver}: {error}") from error
+    return isinstance(values, dict) and bool(values.get("arm") and values.get("state"))
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
@@ -142,6 +223,10 @@ def check(given: Mapping[str, str]) -> None:
         )
     if given["camera"] != "sim" and not given["camera_file"]:
         raise ValueError("the camera pose is missing: give camera_file:=..., written by `dexgrasp calibrate camera`")
+    if not re.fullmatch(r"/?([A-Za-z_]\w*(/[A-Za-z_]\w*)*)?", given["namespace"]):
+        raise ValueError(f"namespace:={given['namespace']}: expected letters, digits and _, parts separated by /")
+    if unknown := [name for name in given["nodes"].split(",") if name not in ("all", *NODES)]:
+        raise ValueError(f"nodes:={given['nodes']}: unknown {unknown}; choose all, or names of {', '.join(NODES)}")
     if not given["seed"].lstrip("-").isdigit():
         raise ValueError(f"seed:={given['seed']} is not a whole number")
 

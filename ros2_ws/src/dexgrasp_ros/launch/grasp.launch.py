@@ -1,11 +1,13 @@
 """Launch file of a grasping robot: `ros2 launch dexgrasp_ros grasp.launch.py --show-args` lists the arguments."""
 
-from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable, Shutdown
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from dexgrasp_ros import launch_arguments
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+
+RESPAWN_DELAY_S = 2.0
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -29,9 +31,14 @@ def start_nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
             package="dexgrasp_ros",
             executable=item.executable,
             name=item.name,
+            namespace=item.namespace,
+            remappings=list(item.remappings),
             parameters=[item.parameters, *params],
             output="screen",
             emulate_tty=True,
+            respawn=item.respawn,
+            respawn_delay=RESPAWN_DELAY_S,
+            on_exit=None if item.respawn else Shutdown(reason=f"{item.name} has ended"),
         )
         for item in launch_arguments.nodes(given)
     ]

@@ -25,8 +25,8 @@ from dexgrasp_ros.drivers.joint_mapping import PerJoint
 
 JOINT_TYPES, POSE_TYPES = ("float64_array", "joint_trajectory", "joint_state"), ("twist", "pose")
 SIMULATED_TOPICS = {
-    "hands": "/hand_controller/joint_trajectory",
-    "arms": "/scaled_joint_trajectory_controller/joint_trajectory",
+    "hands": "hand_controller/joint_trajectory",
+    "arms": "scaled_joint_trajectory_controller/joint_trajectory",
 }
 """Topics of the simulated robot's joint commands, by kind."""
 Kind = Literal["hands", "arms"]
@@ -186,11 +186,22 @@ class AdapterCfg:
         return hashlib.sha256(json.dumps(tested, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def load(kind: Kind, name: str) -> AdapterCfg:
+def load(kind: Kind, name: str, namespace: str = "/") -> AdapterCfg:
     """Return a driver description: a shipped one by name, any by its path, or that of the simulated robot.
 
-    `sim:` before a hand or an arm stands for its driver in the simulated robot. Raises AdapterError.
+    `sim:` before a hand or an arm stands for its driver in the simulated robot. Relative topics are resolved in
+    `namespace`, so that hand and arm of one topic agree. Raises AdapterError.
     """
+    cfg = _read(kind, name)
+    state = cfg.state and replace(cfg.state, topic=_absolute(cfg.state.topic, namespace))
+    return replace(cfg, command=replace(cfg.command, topic=_absolute(cfg.command.topic, namespace)), state=state)
+
+
+def _absolute(topic: str, namespace: str) -> str:
+    return topic if topic.startswith("/") else f"{namespace.rstrip('/')}/{topic}"
+
+
+def _read(kind: Kind, name: str) -> AdapterCfg:
     if name.startswith(SIMULATED):
         return _simulated(kind, name.removeprefix(SIMULATED))
     path = Path(name) if name.endswith((".yaml", ".yml")) else CONFIG / kind / f"{name}.yaml"
@@ -227,7 +238,7 @@ def _simulated(kind: Kind, place: str) -> AdapterCfg:
         source="sim_robot_node.py",
         hand=spec.name if kind == "hands" else None,
         arm=place if kind == "arms" else None,
-        state=StateCfg(topic="/joint_states", names={name: name for name in spec.joint_names}),
+        state=StateCfg(topic="joint_states", names={name: name for name in spec.joint_names}),
     )
 
 

@@ -38,13 +38,13 @@ class GraspNodeCfg:
     """Simulated time that does not advance for this long is a fault: its publisher is gone [s]."""
     palm_pose_source: Literal["arm", "topic"] = "arm"
     """Source of the palm pose: joint states and kinematics of the arm, or `palm_topic`."""
-    palm_topic: str = "/palm_pose"
+    palm_topic: str = "palm_pose"
     """Topic of the palm pose in `base_frame`, PoseStamped; read with palm_pose_source=topic."""
     base_frame: str = "world"
     """Frame of points and poses: z up, the table at z = 0."""
-    points_topic: str = "/perception/points"
+    points_topic: str = "perception/points"
     """Topic of the object points, PointCloud2."""
-    plan_topic: str = "/perception/plan"
+    plan_topic: str = "perception/plan"
     """Topic of the pre-grasp plan, Float64MultiArray."""
     begin_service: str = "/perception/begin"
     """Service of perception that confirms a plan before a grasp begins on it."""
@@ -56,6 +56,8 @@ class GraspNodeCfg:
     """A publisher of the emergency stop that is silent for longer is a fault; 0 = no heartbeat is demanded [s]."""
     arm_speed: Annotated[float, Bounds(0.001, 1)] = 0.4
     """Joint speed of the arm, as a fraction of its limits."""
+    speed_scale: Annotated[float, Bounds(0.05, 1)] = 1.0
+    """Fraction of the speeds of scripted motions and of the safety gate; may be lowered while the node is active."""
     require_wave_test: bool = True
     """On a real robot: refuse to start without a recorded joint test of the hand with this driver."""
     wave_test: Path | None = None

@@ -28,7 +28,8 @@ class RobotInterface:
         """Raise AdapterError for drivers that do not match the contract, ImportError without kinematics."""
         hand = contract.hand
         self._node = node
-        self.hand_cfg, arm_cfg = load("hands", cfg.hand), load("arms", cfg.arm)
+        namespace = node.get_namespace()
+        self.hand_cfg, arm_cfg = load("hands", cfg.hand, namespace), load("arms", cfg.arm, namespace)
         """Driver description of the hand."""
         if self.hand_cfg.hand != hand.name:
             raise AdapterError(

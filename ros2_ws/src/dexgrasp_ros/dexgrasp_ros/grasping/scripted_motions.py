@@ -71,6 +71,8 @@ class ScriptedMotion:
         self.palm, self.fingers = palm, fingers
         """References of palm and fingers, to be sent."""
         self._stages, self._cfg, self._dt = list(stages), cfg, period_s
+        self.speed_scale = 1.0
+        """Fraction of the speeds of the settings."""
         self._waited_s = 0.0
 
     @property
@@ -86,13 +88,13 @@ class ScriptedMotion:
     def step(self, palm: Pose, fingers: Array) -> tuple[Pose, Array]:
         """Return the references of the next control period for measured palm and fingers (joint,) [rad]."""
         if self._stages:
-            stage, cfg = self._stages[0], self._cfg
+            stage, cfg, scaled_s = self._stages[0], self._cfg, self.speed_scale * self._dt
             near = self.palm.distance_m(palm) < cfg.lead_m and self.palm.angle_rad(palm) < cfg.lead_rad
             if stage.palm is not None and near:
-                step_m, step_rad = cfg.palm_speed_m_s * self._dt, cfg.palm_speed_rad_s * self._dt
+                step_m, step_rad = cfg.palm_speed_m_s * scaled_s, cfg.palm_speed_rad_s * scaled_s
                 self.palm = self.palm.step_towards(stage.palm, step_m, step_rad)
             if stage.fingers is not None:
-                limit = cfg.joint_speed_rad_s * self._dt
+                limit = cfg.joint_speed_rad_s * scaled_s
                 self.fingers = self.fingers + np.clip(stage.fingers - self.fingers, -limit, limit)
             if self._complete(stage, palm, fingers):
                 self._stages.pop(0)
@@ -152,6 +154,17 @@ def release(palm: Pose, lowered_m: float, fingers: Array, retreat_m: float) -> l
     back = Pose(down.pos_m - down.normal * retreat_m, down.quat)
     lower = [MotionStage("lower", down)] if lowered_m > 0 else []
     return [*lower, MotionStage("open", None, fingers), MotionStage("retreat", back)]
+
+
+def place(start: Pose, goal: Pose, fingers: Array, transit_m: float, retreat_m: float) -> list[MotionStage]:
+    """Return the stages that put a held object down: raise, move across, lower to `goal`, open (joint,), retreat."""
+    height_m = max(start.pos_m[2], goal.pos_m[2], transit_m)
+    return [
+        MotionStage("raise", at_height(start, height_m), exact=True),
+        MotionStage("across", at_height(goal, height_m), exact=True),
+        MotionStage("lower", goal),
+        *release(goal, 0.0, fingers, retreat_m),
+    ]
 
 
 def go_home(start: Pose, home: Pose, fingers: Array, transit_m: float) -> list[MotionStage]:

@@ -35,6 +35,7 @@ from dexgrasp_ros.grasping.scripted_motions import (
     approach,
     clip_to_workspace,
     go_home,
+    place,
     release,
 )
 from dexgrasp_ros.grasping.types import (
@@ -50,6 +51,8 @@ from dexgrasp_ros.grasping.types import (
 Array = NDArray[np.float64]
 RECOVERY_S = 0.5
 """Time after missed ticks in which inputs that are too old are waited for, in the states that wait [s]."""
+SCALE_STEP = 0.1
+"""Largest change of the fraction of all speeds per control period: less than the limits of acceleration allow."""
 
 
 class GraspStateMachine:
@@ -81,6 +84,7 @@ class GraspStateMachine:
         self._script: ScriptedMotion | None = None
         self._plan: PregraspPlan | None = None
         self._attempts_left, self._object_bottom_m = 0, np.nan
+        self._hand_is_empty = False  # found in hold, with no attempts left
         self._lift_from_m: float | None = None
         self._state_since_s, self._last_tick_s, self._late_tick_s = -np.inf, -np.inf, -np.inf
         self._target: tuple[Array, Pose] | None = None
@@ -88,6 +92,10 @@ class GraspStateMachine:
         self._last_measured: tuple[Array, Pose] | None = None  # at the last tick with valid readings
         self._proposal: Command | None = None
         self._policy_s = np.nan
+        limiters = self.gate.joints, self.gate.palm, self.gate.turn
+        self._full_steps = [(limiter, limiter.max_step) for limiter in limiters]
+        self.speed_scale, self._speed_goal = 1.0, 1.0
+        """Fraction of all speeds; `slow_down` lowers it over some periods."""
         self._steps: dict[str, Callable[[Inputs, Array, Pose], None]] = {
             "pregrasp": self._step_pregrasp,
             **dict.fromkeys(POLICY_STATES, self._step_policy),
@@ -113,6 +121,7 @@ class GraspStateMachine:
         if not self.active:
             return Output(self.state, self.fault, None)
         self._proposal, self._policy_s, self.warning = None, np.nan, ""
+        self._scale_speeds()
         try:
             self._advance(inputs)
         except Exception as error:  # an error of policy or readings must not stop the ticks
@@ -130,6 +139,7 @@ class GraspStateMachine:
             proposal=self._proposal,
             policy_s=self._policy_s,
             camera_age_s=age_s,
+            hand_is_empty=self._hand_is_empty,
         )
 
     def request(self, name: str, inputs: Inputs) -> str:
@@ -138,6 +148,37 @@ class GraspStateMachine:
             return self._request(name, inputs)
         except Exception as error:
             return f"{name}: {error}"
+
+    def slow_down(self, speed_scale: float) -> None:
+        """Bring all speeds to a fraction of those of the settings, as fast as SCALE_STEP allows."""
+        self._speed_goal = speed_scale
+
+    def _scale_speeds(self) -> None:
+        """Move the fraction of all speeds one step towards its goal."""
+        change = self._speed_goal - self.speed_scale
+        if change:
+            self.speed_scale += float(np.clip(change, -SCALE_STEP, SCALE_STEP))
+            for limiter, full in self._full_steps:
+                limiter.max_step = full * self.speed_scale
+
+    def limit_attempts(self, attempts: int) -> None:
+        """Allow at most so many grasps in all, of the grasp that has begun."""
+        self._attempts_left = min(self._attempts_left, attempts - 1)
+
+    def place(self, T_world_palm: Pose, inputs: Inputs) -> str:
+        """Put the held object down at a palm pose, in state `release`; return why not, or an empty text."""
+        if self.state != "hold":
+            return f"an object is placed from hold, not from {self.state}"
+        if (np.clip(T_world_palm.pos_m, *self._box) != T_world_palm.pos_m).any():
+            return f"the palm pose at {np.round(T_world_palm.pos_m, 3).tolist()} m is outside the palm's workspace"
+        if (reason := self.request("release", inputs)) or self.shadow:
+            return reason
+        fingers = clip_fingers(self._open_pose if self._plan is None else self._plan.joint_pos, *self._range)
+        height_m = self.cfg.motion.transit_height_m
+        self._start_script(
+            "release", place(self.last_sent()[1], T_world_palm, fingers, height_m, self.cfg.retreat_m), inputs
+        )
+        return ""
 
     def fail(self, reason: str) -> None:
         """Enter the state `fault` with the next tick; a reason that is already set is kept."""
@@ -295,6 +336,7 @@ class GraspStateMachine:
         if inputs.plan_refused:
             return inputs.plan_refused
         self._plan, self._lift_from_m, self._attempts_left = plan, None, self._attempts_left - 1
+        self._hand_is_empty = False
         stages = approach(self.last_sent()[1], goal, fingers, self.cfg.motion.transit_height_m)
         self._start_script("pregrasp", stages, inputs)
         return ""
@@ -369,9 +411,10 @@ class GraspStateMachine:
         """Run one step of the scripted motion; return whether it is complete."""
         assert self._script is not None
         script, driven = self._script, self._motors.positions(joints)
+        script.speed_scale = self.speed_scale
         pose, fingers = script.step(palm, driven)
         self._target = fingers, pose
-        if inputs.now_s - self._state_since_s > self.cfg.timeout_s:
+        if inputs.now_s - self._state_since_s > self.cfg.timeout_s / self.speed_scale:
             self.fail(f"{self.state} took longer than {self.cfg.timeout_s} s: {script.remaining(palm, driven)}")
         return script.done
 
@@ -391,10 +434,12 @@ class GraspStateMachine:
         )
         command = self._policy.act(observation)
         self._policy_s, self._proposal = perf_counter() - start_s, command
-        may_retry = self.state == "hold" and self._attempts_left > 0 and not self.shadow
-        if may_retry and self._is_hand_empty(command, estimate.visible_fraction, ends=before != "hold"):
-            self._start_script("retreat", self._release_stages() + self._home_stages(), inputs)
-            return
+        holds = self.state == "hold" and not self.shadow
+        if holds and self._is_hand_empty(command, estimate.visible_fraction, ends=before != "hold"):
+            if self._attempts_left > 0:
+                self._start_script("retreat", self._release_stages() + self._home_stages(), inputs)
+                return
+            self._hand_is_empty = True
         self._target = np.asarray(command.joint_target, dtype=float), Pose.of(command.palm_pos_w, command.palm_quat_w)
         if self.state == "grasp":
             self._lift_from_m, self._object_bottom_m = float(self._target[1].pos_m[2]), float(command.object_bottom_m)

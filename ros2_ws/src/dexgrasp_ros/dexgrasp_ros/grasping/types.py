@@ -107,6 +107,8 @@ class Output:
     """Age of the points given to the policy [s]."""
     warning: str = ""
     """Why the last command is repeated, without a fault."""
+    hand_is_empty: bool = False
+    """Whether the hand was found empty in `hold`, with no attempts left."""
 
 
 class DeployedPolicy(Protocol):

@@ -18,6 +18,7 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.context import Context
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from std_msgs.msg import String
@@ -25,9 +26,11 @@ from std_srvs.srv import Trigger
 
 from dexgrasp.policies.deploy.bundle import refuse_unknown_hand
 from dexgrasp.policies.deploy.policy import Policy
+from dexgrasp.utils.rotations import Pose
 from dexgrasp.utils.timers import Timing
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.clock_watch import ClockAge, clock_missing
+from dexgrasp_ros.grasping.actions import GraspActions
 from dexgrasp_ros.grasping.config import GraspNodeCfg
 from dexgrasp_ros.grasping.diagnostics import inputs_report, shadow_report, state_report, timing_report
 from dexgrasp_ros.grasping.input_buffer import LATCHED, InputBuffer
@@ -38,8 +41,9 @@ from dexgrasp_ros.grasping.types import REQUESTS, Inputs, Output
 from dexgrasp_ros.joint_test.record import check_record, record_path
 from dexgrasp_ros.latency_marks import LatencyMarks
 from dexgrasp_ros.node_process import acknowledged, run
-from dexgrasp_ros.parameters import declare
+from dexgrasp_ros.parameters import check_changes, declare, names, read
 from dexgrasp_ros.plan_handshake import NOT_ASKED
+from dexgrasp_ros.typed_messages import TypedPublisher
 
 DONE, REFUSED = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 START_S, REPORT_S = 0.1, 1.0
@@ -66,7 +70,9 @@ class GraspNode(LifecycleNode):
 
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("grasp", context=context, **options)
-        self.cfg = declare(self, GraspNodeCfg)
+        self.cfg = declare(self, GraspNodeCfg, changeable=names(GraspNodeCfg))
+        check_changes(self, GraspNodeCfg, self._change_refused)
+        self.add_post_set_parameters_callback(self._take_changes)
         self.timing = Timing()
         """Durations [s]: camera_age, wait_for_tick, policy, command (tick to sent), camera_to_command, period."""
         self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
@@ -76,11 +82,14 @@ class GraspNode(LifecycleNode):
         self._last_timed_s = self._points_arrived_s = np.nan  # monotonic time
         self._output = Output("idle", "", None)
         self._state_topic = self.create_publisher(String, "~/state", LATCHED)
+        self._status_topic = TypedPublisher(self, "GraspState", "~/status", LATCHED)
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
-        self._report_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
-        for name in REQUESTS:
-            group = ReentrantCallbackGroup()  # while perception is asked, the ticks go on
-            self.create_service(Trigger, f"~/{name}", self._request_service(name), callback_group=group)
+        self._report_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
+        services = {name: self._request_service(name) for name in REQUESTS}
+        group = ReentrantCallbackGroup()  # while perception is asked, the ticks go on
+        for name, callback in services.items():
+            self.create_service(Trigger, f"~/{name}", callback, callback_group=group)
+        self._actions = GraspActions(self, services, self._place, self._limit_attempts)
         self._marks = LatencyMarks(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # simulated time may stand still or not have started
         self.create_timer(REPORT_S, self._report, clock=self._steady)
@@ -92,7 +101,13 @@ class GraspNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the bundle and the drivers of hand and arm; refuse with the reason."""
+        done = self._configure()
+        return super().on_configure(state) if done == DONE else done
+
+    def _configure(self) -> TransitionCallbackReturn:
         try:
+            self.cfg = read(self, GraspNodeCfg)
+            self._mode = MODES[self.cfg.dry_run, self.cfg.shadow]
             hand_file = self.cfg.hand_file or None
             policy = Policy.load(self.cfg.bundle, public_key=self.cfg.public_key, hand_file=hand_file)
             if self.cfg.robot == "real" and not hand_file:
@@ -107,6 +122,7 @@ class GraspNode(LifecycleNode):
         grasp = replace(self.cfg.grasp, attempts=1) if self.cfg.dry_run else self.cfg.grasp  # a dry run holds nothing
         machine = GraspStateMachine(policy, grasp, self.cfg.safety, home, self.cfg.shadow)
         inputs = InputBuffer(self, self.cfg, robot, on_stop=self._on_emergency_stop, on_points=self._on_new_points)
+        machine.slow_down(self.cfg.speed_scale)
         self._configured = _Configured(
             machine=machine,
             robot=robot,
@@ -121,11 +137,12 @@ class GraspNode(LifecycleNode):
         ]
         self._publish_state(Output("idle", "", None))
         self.get_logger().info(f"configured: {self.cfg.bundle} at {policy.rate_hz:g} Hz, {self._mode}")
-        return super().on_configure(state)
+        return DONE
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Start to send commands, from the measured position of the robot."""
-        assert self._configured is not None
+        if self._configured is None:  # refused after a change of a parameter
+            return self._refuse(self._refusal)
         machine, robot = self._configured.machine, self._configured.robot
         if reason := self._surroundings() or machine.activate(self._inputs()) or robot.reset():
             machine.deactivate()
@@ -211,6 +228,44 @@ class GraspNode(LifecycleNode):
             return response
 
         return answer
+
+    def _change_refused(self, name: str, value: Any) -> str:
+        """Return why a parameter may not be changed now, or an empty text."""
+        if self._configured is None or not self._configured.machine.active:
+            return ""
+        if name == "speed_scale" and value <= self.get_parameter(name).value:
+            return ""
+        return (
+            f"{name} changes while the node is not active: deactivate it first; speed_scale may be lowered at any time"
+        )
+
+    def _take_changes(self, _: list[Parameter]) -> None:
+        """Slow an active robot down; configure an inactive one again."""
+        cfg = read(self, GraspNodeCfg)
+        if self._configured is None or cfg == self.cfg:
+            return
+        if self._configured.machine.active:
+            self.cfg = cfg
+            self._configured.machine.slow_down(cfg.speed_scale)
+        else:
+            self._release()
+            self._configure()
+
+    def _place(self, target: PoseStamped) -> str:
+        """Begin to place the held object at a palm pose; return why not, or an empty text."""
+        if self._configured is None:
+            return "the node is not configured"
+        if target.header.frame_id != self.cfg.base_frame:
+            return f"the palm pose is in frame '{target.header.frame_id}', expected '{self.cfg.base_frame}'"
+        try:
+            goal = Pose.of(*message_conversions.pose_from_message(target))
+        except ValueError as error:
+            return str(error)
+        return self._configured.machine.place(goal, self._inputs())
+
+    def _limit_attempts(self, attempts: int) -> None:
+        if self._configured is not None:
+            self._configured.machine.limit_attempts(attempts)
 
     def _reset_fault(self, parts: _Configured) -> str:
         """Clear the emergency stop, then the fault; return why not, or an empty text."""
@@ -338,12 +393,16 @@ class GraspNode(LifecycleNode):
         said, self._output, before = self._output.warning, output, self._published_state
         if output.warning and not said:
             self.get_logger().warning(f"{output.state}, standing still: {output.warning}")
+        self._actions.update(output, None if self._configured is None else self._configured.inputs.palm()[0])
         if output.state == before:
             return
         self._published_state = output.state
         if self._configured is not None:
             self._configured.inputs.confirmation.clear()
         self._state_topic.publish(String(data=output.state))
+        active = self._configured is not None and self._configured.machine.active
+        now_s = self.get_clock().now().nanoseconds * 1e-9
+        self._status_topic.publish(now_s, state=output.state, reason=output.fault, active=active, mode=self._mode)
         if output.fault:  # rclpy allows one severity per line of code
             self.get_logger().error(f"fault: {output.fault}")
         elif (before, output.state) == ("retreat", "idle") and self._configured and self._configured.machine.active:

@@ -81,7 +81,7 @@ class IdentificationNode(Node):
         if cfg.log:
             self._refit_timer = self.create_timer(0.0, self._refit)
             return
-        adapter_cfg = load("hands", cfg.hand)
+        adapter_cfg = load("hands", cfg.hand, self.get_namespace())
         self._model = model = load_hand(cfg.model or str(adapter_cfg.hand), cfg.excitation)
         names = model.motors.names
         if cfg.robot == "real" and (reason := check_record(cfg.wave_test or record_path(cfg.hand), adapter_cfg, names)):

@@ -84,7 +84,7 @@ class JointTestNode(Node):
         hand, rate_hz = contract.hand, contract.control.rate_hz
         self._names, self._motors = hand.joint_names, hand.motors
         self._range = np.array(hand.joint_lower_rad), np.array(hand.joint_upper_rad)
-        self._adapter_cfg = load("hands", cfg.hand)
+        self._adapter_cfg = load("hands", cfg.hand, self.get_namespace())
         if self._adapter_cfg.hand != hand.name:
             raise BundleError(
                 f"{cfg.hand} is a driver of the hand {self._adapter_cfg.hand}, the bundle is for {hand.name}"

@@ -24,13 +24,13 @@ from dexgrasp_ros.parameters import declare
 class LeapStateCfg:
     """Parameters of the LEAP state node."""
 
-    service: str = "/leap_position"
+    service: str = "leap_position"
     """Position service of the manufacturer's node."""
     service_type: str = "leap_hand/srv/LeapPosition"
     """Type of the service."""
     field: str = "position"
     """Field of the response with one position per motor."""
-    topic: str = "/leap/joint_states"
+    topic: str = "leap/joint_states"
     """Topic of the joint states; joint names are motor numbers."""
     motors: Annotated[int, Bounds(1, 1000)] = 16
     """Number of motors."""

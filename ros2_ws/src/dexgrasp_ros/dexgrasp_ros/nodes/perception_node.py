@@ -41,6 +41,7 @@ from dexgrasp_ros.perception.diagnostics import PerceptionDiagnostics
 from dexgrasp_ros.perception.frame_reader import FrameReader
 from dexgrasp_ros.perception.state_machine import PerceptionStateMachine
 from dexgrasp_ros.plan_handshake import serve_begin
+from dexgrasp_ros.typed_messages import TypedPublisher, estimate_fields, plan_fields
 
 SENSOR = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 RELIABLE = QoSProfile(depth=1)
@@ -56,14 +57,18 @@ class PerceptionNode(Node):
         """`options`: keyword arguments of rclpy's Node."""
         super().__init__("perception", **options)
         self.cfg = cfg = declare(self, PerceptionCfg)
-        inputs = make_inputs(cfg)
+        inputs = make_inputs(cfg, self.get_namespace())
         self._machine, self._joints = PerceptionStateMachine(inputs.setup), inputs.joints
         self._depth_topic = DepthTopic(cfg, cfg.depth_topic)
-        self._diagnostics = PerceptionDiagnostics(cfg.source if cfg.source != "topic" else cfg.depth_topic)
+        self._diagnostics = PerceptionDiagnostics(
+            cfg.source if cfg.source != "topic" else self.resolve_topic_name(cfg.depth_topic)
+        )
         self._points = self.create_publisher(PointCloud2, "~/points", RELIABLE)
         self._plan = self.create_publisher(Float64MultiArray, "~/plan", RELIABLE)
         self._pregrasp = self.create_publisher(PoseStamped, "~/pregrasp", RELIABLE)
-        self._diagnostics_topic = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._typed_plan = TypedPublisher(self, "GraspPlan", "~/grasp_plan", RELIABLE)
+        self._typed_estimate = TypedPublisher(self, "ObjectEstimate", "~/object", RELIABLE)
+        self._diagnostics_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         self._subscribe_all()
         serve_begin(self, self._machine.begin)
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # runs while simulated time stands still
@@ -94,6 +99,7 @@ class PerceptionNode(Node):
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         """Subscribe to a topic; a message for which the callback raises ValueError is logged and dropped."""
+        topic = self.resolve_topic_name(topic)
 
         def guarded(message: Any) -> None:
             try:
@@ -140,8 +146,11 @@ class PerceptionNode(Node):
         frame, plan = self.cfg.base_frame, estimate.plan
         if plan is not None:
             self._plan.publish(m.plan_message(plan, estimate.stamp_s, estimate.plan_id))
+            self._typed_plan.publish(estimate.stamp_s, frame, **plan_fields(plan, estimate.plan_id))
             self._pregrasp.publish(m.pose_message(plan.palm_pos_w, plan.palm_quat_w, estimate.stamp_s, frame))
         self._points.publish(estimate_message(estimate, frame))
+        if self._typed_estimate.is_read:
+            self._typed_estimate.publish(estimate.stamp_s, frame, **estimate_fields(estimate, frame))
 
     def _open_source(self) -> FrameReader:
         """Open the camera or recording and read it in a thread that wakes this node per frame."""

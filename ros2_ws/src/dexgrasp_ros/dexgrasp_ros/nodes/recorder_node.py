@@ -82,7 +82,7 @@ class RecorderCfg:
     """Folder of the bag, which must not exist; empty: bags/grasp_DATE_TIME in the working directory."""
     topics: tuple[str, ...] = (".*",)
     """Regular expressions of topics to record; one must match the whole name."""
-    exclude: tuple[str, ...] = ("/parameter_events", "/rosout", ".*/transition_event", "/record/.*")
+    exclude: tuple[str, ...] = ("/parameter_events", "/rosout", ".*/transition_event", ".*/record/.*")
     """Regular expressions of topics not to record."""
 
     def __post_init__(self) -> None:
@@ -117,7 +117,7 @@ class RecorderNode(Node):
         """Number of written messages by topic."""
         self._skipped: set[str] = set()
         self._closed = False
-        self._report = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._report = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(DISCOVERY_S, self._discover, clock=steady)
         self.create_timer(REPORT_S, self._save_and_report, clock=steady)

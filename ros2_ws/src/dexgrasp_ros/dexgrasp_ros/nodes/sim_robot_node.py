@@ -30,13 +30,13 @@ from dexgrasp.perception.cameras.depth import Intrinsics
 from dexgrasp_ros import message_conversions
 from dexgrasp_ros.message_conversions import MessageError, image_from_depth, info_from_intrinsics
 from dexgrasp_ros.node_process import run
-from dexgrasp_ros.parameters import declare, read
+from dexgrasp_ros.parameters import check_changes, declare, read
 from dexgrasp_ros.simulation.sim_robot import CommandError, Group, SceneSnapshot, SimDepthCamera, SimRobot, SimRobotCfg
 
 CAMERA_FRAME, WORLD_FRAME = "camera_depth_optical_frame", "world"
 DRIVERS: tuple[tuple[Group, str, str], ...] = (
-    ("arm", "/scaled_joint_trajectory_controller/joint_trajectory", "/forward_position_controller/commands"),
-    ("hand", "/hand_controller/joint_trajectory", "/hand_controller/commands"),
+    ("arm", "scaled_joint_trajectory_controller/joint_trajectory", "forward_position_controller/commands"),
+    ("hand", "hand_controller/joint_trajectory", "hand_controller/commands"),
 )
 """Group, topic of its joint trajectory controller, topic of its forward command controller."""
 MAX_LAG_S = 0.1
@@ -55,13 +55,14 @@ class SimRobotNode(Node):
     def __init__(self, context: Context | None = None, **options: Any) -> None:
         super().__init__("sim_robot", context=context, **options)
         self.cfg = declare(self, SimRobotCfg, changeable=("object", "seed"))
+        check_changes(self, SimRobotCfg, lambda *_: "")
         self.robot = SimRobot(self.cfg)
         self._rng = np.random.default_rng([self.cfg.seed, 3])
         newest = QoSProfile(depth=1)
-        self._joints = self.create_publisher(JointState, "/joint_states", newest)
+        self._joints = self.create_publisher(JointState, "joint_states", newest)
         self._now = self.create_publisher(ClockMessage, "/clock", newest)
         self._truth = self.create_publisher(PoseStamped, "~/object_pose", newest)
-        self._report = self.create_publisher(DiagnosticArray, "/diagnostics", QoSProfile(depth=10))
+        self._report = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
         self._camera = CameraThread(self, self.cfg) if self.cfg.camera_rate_hz else None
         self._subscribe_to_commands()
         self.create_service(Trigger, "~/reset", self._reset)
@@ -95,7 +96,7 @@ class SimRobotNode(Node):
         by_name = self._command_callback(
             "hand", lambda message: (message_conversions.joints_from_message(message), 0.0)
         )
-        topics.append((JointState, "/hand_controller/joint_cmd", by_name))
+        topics.append((JointState, "hand_controller/joint_cmd", by_name))
         for kind, topic, callback in topics:
             self.create_subscription(kind, topic, callback, QoSProfile(depth=10))
 
@@ -148,7 +149,9 @@ class SimRobotNode(Node):
         self.publish(self._joints, message)
         truth = self.robot.ground_truth()
         self._truth.publish(
-            message_conversions.pose_message(truth.object_pos_w, truth.object_quat_w, joints.stamp_s, WORLD_FRAME)
+            message_conversions.pose_message(
+                truth.object_pos_w, truth.object_quat_w, joints.stamp_s, self.cfg.tf_prefix + WORLD_FRAME
+            )
         )
         if self._camera is not None:
             self._camera.capture_if_due(self.robot)
@@ -213,8 +216,8 @@ class CameraThread:
     def __init__(self, node: SimRobotNode, cfg: SimRobotCfg) -> None:
         self._node, self._cfg = node, cfg
         newest = QoSProfile(depth=1)
-        self._image = node.create_publisher(Image, "/camera/camera/depth/image_rect_raw", newest)
-        self._info = node.create_publisher(CameraInfo, "/camera/camera/depth/camera_info", newest)
+        self._image = node.create_publisher(Image, "camera/camera/depth/image_rect_raw", newest)
+        self._info = node.create_publisher(CameraInfo, "camera/camera/depth/camera_info", newest)
         self._waiting: SimpleQueue[SceneSnapshot | None] = SimpleQueue()
         self._next_s, self._count = 0.0, 0
         self._failure: Exception | None = None
@@ -256,8 +259,9 @@ class CameraThread:
 
     def _publish(self, depth_m: NDArray[np.float32], stamp_s: float, intrinsics: Intrinsics) -> None:
         self._count += 1
-        self._info.publish(info_from_intrinsics(intrinsics, stamp_s, CAMERA_FRAME))
-        self._node.publish(self._image, image_from_depth(depth_m, stamp_s, CAMERA_FRAME))
+        frame_id = self._cfg.tf_prefix + CAMERA_FRAME
+        self._info.publish(info_from_intrinsics(intrinsics, stamp_s, frame_id))
+        self._node.publish(self._image, image_from_depth(depth_m, stamp_s, frame_id))
 
     def _newest(self) -> SceneSnapshot | None:
         scene = self._waiting.get()

@@ -40,7 +40,7 @@ class PerceptionCfg:
     """File capsules.json of the hand; empty: the one in assets/hands."""
     source: str = "topic"
     """Source of depth images: topic, realsense, realsense:SERIAL, a recording (.db3, .bag) or a folder of frames."""
-    depth_topic: str = "/camera/camera/depth/image_rect_raw"
+    depth_topic: str = "camera/camera/depth/image_rect_raw"
     """Topic of depth images, 16UC1 in millimetres or 32FC1 in metres."""
     depth_unit_m: Annotated[float, Bounds(0, 1)] = 0.0
     """Unit of the values of depth images [m]; 0 = by their encoding: 0.001 for 16UC1, 1 for 32FC1."""
@@ -48,11 +48,11 @@ class PerceptionCfg:
     """Camera of the depth images of the topic: depth, or color where depth is aligned to it; auto: by frame_id."""
     depth_image: Literal["auto", "raw", "rectified"] = "auto"
     """Depth images are raw (K and D of camera_info) or rectified (P); auto: by topic name image_raw or image_rect."""
-    camera_info_topic: str = "/camera/camera/depth/camera_info"
+    camera_info_topic: str = "camera/camera/depth/camera_info"
     """Topic of the intrinsics of the depth images."""
-    palm_topic: str = "/grasp/palm"
+    palm_topic: str = "grasp/palm"
     """Topic of the palm pose in the base frame; read where no arm is given."""
-    state_topic: str = "/grasp/state"
+    state_topic: str = "grasp/state"
     """Topic of the state of the grasp node."""
     base_frame: str = "world"
     """Frame of published points and poses: z up, the table at z = 0."""
@@ -103,10 +103,13 @@ class PerceptionInputs:
     """Joint states of "hand" and, where one is given, "arm"."""
 
 
-def make_inputs(cfg: PerceptionCfg) -> PerceptionInputs:
-    """Read bundle, drivers, capsule models and camera pose. Raises ValueError, OSError or ImportError."""
+def make_inputs(cfg: PerceptionCfg, namespace: str = "/") -> PerceptionInputs:
+    """Read bundle, drivers, capsule models and camera pose. Raises ValueError, OSError or ImportError.
+
+    `namespace`: of the node; relative topics of the drivers are in it.
+    """
     contract = read_contract(cfg.bundle)
-    hand = config.load("hands", cfg.hand)
+    hand = config.load("hands", cfg.hand, namespace)
     made_for = contract.hand
     name = made_for.name
     if hand.hand != name:
@@ -115,7 +118,7 @@ def make_inputs(cfg: PerceptionCfg) -> PerceptionInputs:
     adapters = {"hand": JointAdapter(hand, contract.hand.joint_names, contract.hand.coupled)}
     arm = reachable = None
     if cfg.arm:
-        driver = config.load("arms", cfg.arm)
+        driver = config.load("arms", cfg.arm, namespace)
         arm = arm_body(driver, cfg.arm, contract.hand)
         adapters["arm"] = JointAdapter(driver, arm.joint_names)
         reachable = _reachable(driver, contract) if cfg.check_reachability else None

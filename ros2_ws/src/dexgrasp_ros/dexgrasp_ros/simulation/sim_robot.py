@@ -87,6 +87,8 @@ class SimRobotCfg:
     """Half-width of the uniform noise of joint readings [rad]."""
     push_n: Annotated[float, Bounds(0, 100)] = 2.5
     """Force of ~/push on the object, in a random horizontal direction [N]."""
+    tf_prefix: str = ""
+    """Begins the names of the frames of camera and world."""
 
 
 @dataclass(frozen=True)

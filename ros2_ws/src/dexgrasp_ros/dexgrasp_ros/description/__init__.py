@@ -1,0 +1,1 @@
+"""Description of the robot for tf and viewers: frames, link poses, markers."""

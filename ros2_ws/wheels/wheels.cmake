@@ -1,0 +1,20 @@
+# For a build against ROS 2 from pip wheels: their packages name include folders of the machine that built the wheels, which
+# CMake refuses. Given as CMAKE_PROJECT_INCLUDE (`make build-ros`); a ROS 2 distribution does not need it.
+function(drop_missing_include_folders)
+  get_property(targets DIRECTORY PROPERTY IMPORTED_TARGETS)
+  foreach(target IN LISTS targets)
+    get_target_property(folders ${target} INTERFACE_INCLUDE_DIRECTORIES)
+    if(NOT folders)
+      continue()
+    endif()
+    set(found "")
+    foreach(folder IN LISTS folders)
+      if(NOT IS_ABSOLUTE "${folder}" OR EXISTS "${folder}")
+        list(APPEND found "${folder}")
+      endif()
+    endforeach()
+    set_property(TARGET ${target} PROPERTY INTERFACE_INCLUDE_DIRECTORIES ${found})
+  endforeach()
+endfunction()
+
+cmake_language(DEFER CALL drop_missing_include_folders)

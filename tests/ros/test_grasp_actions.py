@@ -1,0 +1,119 @@
+"""Actions of the grasp node over real ROS; they need the package dexgrasp_msgs, which `make test-ros` builds."""
+
+import math
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rclpy", reason="needs the extra `ros`")
+pytest.importorskip("dexgrasp_msgs", reason="needs a sourced build of ros2_ws (make test-ros)")
+
+from action_msgs.msg import GoalStatus
+from dexgrasp_msgs import action as actions
+from dexgrasp_msgs.msg import GraspState
+from geometry_msgs.msg import PoseStamped
+from rclpy.action import ActionClient
+from std_msgs.msg import Bool
+from std_srvs.srv import Trigger
+
+from dexgrasp_ros import message_conversions
+from dexgrasp_ros.grasping import actions as served
+from tests.helpers.ros import LATCHED, RELIABLE
+from tests.ros.test_grasp_node import GOAL, bench, robot  # noqa: F401
+
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
+OUTCOMES = ("SUCCEEDED", "REFUSED", "EMPTY", "FAULT", "STOPPED", "INTERRUPTED")
+
+
+class Call:
+    """A goal that was sent, its feedback and its result."""
+
+    def __init__(self, ros, kind, name, **fields):
+        self.ros, self.feedback = ros, []
+        self._client = ActionClient(ros.node, kind, f"/grasp/{name}")
+        ros.until(self._client.server_is_ready, f"the action {name}")
+        sent = self._client.send_goal_async(
+            kind.Goal(**fields), feedback_callback=lambda message: self.feedback.append(message.feedback)
+        )
+        ros.until(sent.done, "the acceptance of the goal")
+        assert sent.result().accepted
+        self._handle = sent.result()
+        self._result = self._handle.get_result_async()
+
+    def cancel(self):
+        answer = self._handle.cancel_goal_async()
+        self.ros.until(answer.done, "the answer to the cancellation")
+        return len(answer.result().goals_canceling)
+
+    def ended(self):
+        """Status and result."""
+        self.ros.until(self._result.done, f"a result; last feedback: {self.feedback[-1:]}", 180.0)
+        return self._result.result().status, self._result.result().result
+
+
+def test_outcomes_of_nodes_and_messages_agree():
+    for kind in (actions.Grasp, actions.Release, actions.Home, actions.Place):
+        assert [getattr(kind.Result, name) for name in OUTCOMES] == [getattr(served, name) for name in OUTCOMES]
+
+
+def test_a_grasp_is_placed_elsewhere_and_the_arm_goes_home(bench):  # noqa: F811
+    bench.start()
+    palms, states = bench.ros.listen(PoseStamped, "/grasp/palm"), bench.ros.listen(GraspState, "/grasp/status", LATCHED)
+    bench.perceive()
+    grasp = Call(bench.ros, actions.Grasp, "grasp", hold_s=0.5)
+    status, result = grasp.ended()
+    # the plan stands beside the object: the fingers close on nothing, and the only attempt finds that out
+    assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, actions.Grasp.Result.EMPTY), result.message
+    assert (result.attempts, result.message) == (1, "the hand is empty after 1 of 1 grasps")
+    assert 0.0 <= result.grip <= 1.0
+    seen = [message.state for message in grasp.feedback]
+    assert [state for i, state in enumerate(seen) if state not in seen[:i]] == ["pregrasp", "grasp", "lift", "hold"]
+    assert math.isnan(grasp.feedback[0].grip) and not math.isnan(grasp.feedback[-1].grip)
+    assert max(message.palm_error_m for message in grasp.feedback) < 0.12
+    target = PoseStamped()
+    target.header.frame_id = "somewhere_else"
+    status, result = Call(bench.ros, actions.Place, "place", palm=target).ended()
+    assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, actions.Place.Result.REFUSED)
+    assert result.message == "the palm pose is in frame 'somewhere_else', expected 'world'"
+    goal_m = np.array([GOAL[0], GOAL[1] - 0.12, GOAL[2] + 0.02])
+    target = message_conversions.pose_message(goal_m, [0.5**0.5, 0.0, 0.5**0.5, 0.0], 0.0, "world")
+    palms.clear()
+    status, result = Call(bench.ros, actions.Place, "place", palm=target).ended()
+    assert (status, result.outcome) == (GoalStatus.STATUS_SUCCEEDED, actions.Place.Result.SUCCEEDED), result.message
+    way = np.array([message_conversions.pose_from_message(message)[0] for message in palms])
+    assert np.linalg.norm(way - goal_m, axis=1).min() < 0.02
+    status, result = Call(bench.ros, actions.Home, "home").ended()
+    assert result.outcome == actions.Home.Result.SUCCEEDED, result.message
+    assert [message.state for message in states] == [message.data for message in bench.states]
+    assert {(message.active, message.mode, message.reason) for message in states[1:]} == {(True, "live", "")}
+
+
+def test_refusals_interruptions_stops_and_faults_have_outcomes_with_reasons(bench):  # noqa: F811
+    bench.start()
+    status, result = Call(bench.ros, actions.Grasp, "grasp").ended()
+    assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, actions.Grasp.Result.REFUSED)
+    assert result.message == "no plan received: does perception see the object?"
+    bench.perceive()
+    grasp = Call(bench.ros, actions.Grasp, "grasp")
+    second = Call(bench.ros, actions.Grasp, "grasp").ended()[1]
+    assert (second.outcome, second.message) == (actions.Grasp.Result.REFUSED, "a grasp starts in idle, not in pregrasp")
+    assert bench.ros.call(Trigger, "/grasp/home").success  # the service is another door to the same machine
+    result = grasp.ended()[1]
+    assert (result.outcome, result.message) == (actions.Grasp.Result.INTERRUPTED, "another request began home")
+    home = Call(bench.ros, actions.Home, "home").ended()[1]
+    assert (home.outcome, home.message[:11]) == (actions.Home.Result.REFUSED, "home starts")
+    bench.ros.until(lambda: bench.state == "idle", "home", 120.0)
+
+    grasp = Call(bench.ros, actions.Grasp, "grasp")
+    bench.ros.until(lambda: len(grasp.feedback) > 10, "a motion")
+    assert grasp.cancel() == 1
+    status, result = grasp.ended()
+    assert (status, result.outcome) == (GoalStatus.STATUS_CANCELED, actions.Grasp.Result.STOPPED)
+    assert (bench.state, result.message) == ("fault", "stopped by request")
+    bench.ros.until(lambda: bench.ask("reset_fault").success, "the reset")
+
+    grasp = Call(bench.ros, actions.Grasp, "grasp")
+    bench.ros.publisher(Bool, "/estop", RELIABLE).publish(Bool(data=True))
+    status, result = grasp.ended()
+    assert (status, result.outcome) == (GoalStatus.STATUS_ABORTED, actions.Grasp.Result.FAULT)
+    assert result.message == "emergency stop"
