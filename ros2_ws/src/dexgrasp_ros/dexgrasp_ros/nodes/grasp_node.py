@@ -85,7 +85,7 @@ class GraspNode(LifecycleNode):
         self._status_topic = TypedPublisher(self, "GraspState", "~/status", LATCHED)
         self._palm_topic = self.create_publisher(PoseStamped, "~/palm", QoSProfile(depth=1))
         self._report_topic = self.create_publisher(DiagnosticArray, "diagnostics", QoSProfile(depth=10))
-        services = {name: self._request_service(name) for name in REQUESTS}
+        services: dict[str, Any] = {name: self._request_service(name) for name in REQUESTS}
         group = ReentrantCallbackGroup()  # while perception is asked, the ticks go on
         for name, callback in services.items():
             self.create_service(Trigger, f"~/{name}", callback, callback_group=group)

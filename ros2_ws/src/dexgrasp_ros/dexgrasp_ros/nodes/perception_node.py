@@ -145,6 +145,7 @@ class PerceptionNode(Node):
             return
         frame, plan = self.cfg.base_frame, estimate.plan
         if plan is not None:
+            assert estimate.plan_id is not None
             self._plan.publish(m.plan_message(plan, estimate.stamp_s, estimate.plan_id))
             self._typed_plan.publish(estimate.stamp_s, frame, **plan_fields(plan, estimate.plan_id))
             self._pregrasp.publish(m.pose_message(plan.palm_pos_w, plan.palm_quat_w, estimate.stamp_s, frame))
