@@ -4,6 +4,7 @@ import gzip
 import json
 import os
 import shutil
+import time
 import zipfile
 
 import numpy as np
@@ -128,7 +129,8 @@ def test_json_holds_finite_numbers_and_each_key_once(text, reason):
 
 
 def test_a_file_beyond_the_largest_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_TEXT", 2**20)
+    for limit in ("LARGEST_TEXT", "LARGEST_YAML_TEXT"):
+        monkeypatch.setattr(f"dexgrasp.utils.readers.{limit}", 2**20)
     for name, read in (("a.json", read_json), ("a.yaml", read_yaml)):
         with (tmp_path / name).open("wb") as file:
             file.truncate(2**20 + 1)
@@ -240,6 +242,24 @@ def test_yaml_numbers_sizes_and_texts_on_either_side_of_their_limits(tmp_path, m
     ):
         with pytest.raises(DamagedFileError, match=f"FILE is damaged or no JSON file: {reason}; restore"):
             parse_json(content, "FILE")
+
+
+def test_a_yaml_text_of_many_keys_or_values_takes_no_longer_than_its_length(monkeypatch):
+    """Comparing each key with all before takes six seconds; each value of a list a kilobyte, so that they are counted."""
+    begin_s = time.process_time()
+    many = [f"key{number}: 1" for number in range(20_000)]
+    with pytest.raises(DamagedFileError, match="key 'key7' occurs twice"):
+        parse_yaml("\n".join([*many, "key7: 2"]), "FILE")
+    assert time.process_time() - begin_s < 4.5
+    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_YAML", 1000)
+    begin_s = time.process_time()
+    with pytest.raises(DamagedFileError, match="more than 1000 values"):
+        parse_yaml("[" + "1," * 2**20 + "]", "FILE")
+    assert time.process_time() - begin_s < 2.0
+    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_YAML_TEXT", 2**20)
+    assert parse_yaml("# " + "-" * (2**20 - 7) + "\na: 1", "FILE") == {"a": 1}
+    with pytest.raises(DamagedFileError, match="no YAML file: it is larger than 1 MiB; restore it"):
+        parse_yaml("# " + "-" * (2**20 - 6) + "\na: 1", "FILE")
 
 
 def test_fifty_levels_are_read_and_one_more_is_refused():
