@@ -3,7 +3,9 @@
 import gzip
 import json
 import os
+import re
 import shutil
+import sys
 import time
 import zipfile
 
@@ -18,6 +20,7 @@ from dexgrasp.perception.robot_mask import read_arm_body, read_hand_body
 from dexgrasp.policies.deploy.bundle import BundleError, read_bundle, read_contract
 from dexgrasp.utils.readers import (
     DamagedFileError,
+    foreign_file,
     parse_json,
     parse_yaml,
     read_json,
@@ -245,7 +248,7 @@ def test_yaml_numbers_sizes_and_texts_on_either_side_of_their_limits(tmp_path, m
 
 
 def test_a_yaml_text_of_many_keys_or_values_takes_no_longer_than_its_length(monkeypatch):
-    """Comparing each key with all before takes six seconds; each value of a list a kilobyte, so that they are counted."""
+    """Comparing each key with all before takes six seconds; values take a kilobyte each, and are counted in time."""
     begin_s = time.process_time()
     many = [f"key{number}: 1" for number in range(20_000)]
     with pytest.raises(DamagedFileError, match="key 'key7' occurs twice"):
@@ -260,6 +263,17 @@ def test_a_yaml_text_of_many_keys_or_values_takes_no_longer_than_its_length(monk
     assert parse_yaml("# " + "-" * (2**20 - 7) + "\na: 1", "FILE") == {"a": 1}
     with pytest.raises(DamagedFileError, match="no YAML file: it is larger than 1 MiB; restore it"):
         parse_yaml("# " + "-" * (2**20 - 6) + "\na: 1", "FILE")
+
+
+def test_the_key_of_a_wrong_number_is_named_as_it_stands():
+    for text, key in (('{"XX": {".X": NaN}}', "XX..X"), ('{"X": [1e999]}', "X[0]"), ("[[1, Infinity]]", "[0][1]")):
+        with pytest.raises(DamagedFileError, match=f"'{re.escape(key)}' is no finite number"):
+            parse_json(text, "FILE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_file_that_cannot_be_read_is_of_no_known_kind():
+    assert foreign_file("/proc/self/mem") == "" == foreign_file("/dev/zero")  # the first: a file, an error when read
 
 
 def test_fifty_levels_are_read_and_one_more_is_refused():
