@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from dexgrasp.utils.number_arrays import MAX_HEADER_BYTES, finite_vector, number, number_array, parse_npz
+from dexgrasp.utils.number_arrays import finite_vector, number, number_array, parse_npz
 
 MOST = 10_000
 
@@ -70,7 +70,7 @@ def described(text, **words):
 GOOD = "{'descr': '<f8', 'fortran_order': False, 'shape': (6,), }"
 REFUSED = {
     "no zip": (b"hello", "File is not a zip file"),
-    "not an array": (archive(("a.txt", b"x")), r"entry 'a\.txt' is no \.npy array"),
+    "not an array": (archive(("a.txt", npy(np.ones(1)))), r"entry 'a\.txt' is no \.npy array"),
     "one of two is none": (archive(("a.npy", npy(np.ones(1))), ("b", b"")), r"entry 'b' is no \.npy array"),
     "twice": (archive(("a.npy", npy(np.ones(1))), ("a.npy", npy(np.ones(1)))), "an entry occurs twice"),
     "too large": (npz(a=np.zeros(1250)), r"its arrays take 10128 bytes, at most 10000 are read"),
@@ -118,7 +118,7 @@ def test_sizes_on_either_side_of_their_limits():
 
 @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
 def test_a_header_on_either_side_of_its_limit(version):
-    for length, is_read in ((MAX_HEADER_BYTES, True), (MAX_HEADER_BYTES + 1, False)):
+    for length, is_read in ((1000, True), (1001, False)):
         text = GOOD.encode().ljust(length - 1) + b"\n"
         start = b"\x93NUMPY" + bytes(version) + length.to_bytes(2 if version == (1, 0) else 4, "little")
         content = archive(("a.npy", start + text + np.arange(6.0).tobytes()))
