@@ -8,9 +8,9 @@ import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
+from dexgrasp.perception.cameras import numbers
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_matrix, pose_to_dict
-from dexgrasp.perception.cameras import numbers
 from dexgrasp.perception.cameras.numbers import check_depth, check_rigid, unit_quaternion
 from dexgrasp.perception.cameras.open import FrameFolder, save_folder
 
