@@ -109,12 +109,26 @@ def test_a_matrix_that_no_usual_mistake_explains_is_refused_without_a_guess(T):
 
 def test_usual_mistakes_are_named_after_the_measure():
     for T, reason in (
+        (bent((1.0, 0.0, 0.0), pos=(1e-5, 0.0, 0.0)), "it is transposed, its last row must be 0 0 0 1"),
         (pose(pos=(0.1, 0.0, 0.5)).T, "it is transposed, its last row must be 0 0 0 1"),
         (pose(R @ np.diag([1.0, -1.0, 1.0])), "its axes are left-handed"),
         (pose(0.5 * R), "its axes have length 0.5, expected 1"),
     ):
         with pytest.raises(ValueError, match=rf"^T is not .* \(off by [^()]*\): {reason}: \[\["):
             check_rigid(T, "T")
+
+
+def test_what_was_given_is_said_and_only_a_text_is_called_one():
+    for value, said in (
+        ("0.5", "the text '0.5': write it without quotes"),
+        (11.0, "11.0"),
+        (None, "None"),
+        (True, "True"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^x must be a number \(m\) from -10 to 10, got {re.escape(said)}(: in |$)"
+        ):
+            numbers.POSITION.read(value, "x")
 
 
 def test_a_pose_at_its_tolerances_is_taken():
