@@ -93,5 +93,5 @@ def _array(name: str, content: bytes) -> NDArray[Any]:
     values = content[file.tell() :]
     if not all(side >= 0 for side in shape) or math.prod(shape) * dtype.itemsize != len(values):
         raise ValueError(f"entry {name!r}: {len(values)} bytes of values, its header states {dtype} of shape {shape}")
-    flat = np.frombuffer(values, dtype) if values else np.zeros(0, dtype)
+    flat = np.frombuffer(values, dtype)
     return np.array(flat.reshape(shape, order="F" if is_fortran else "C"), dtype.newbyteorder("="), order="C")

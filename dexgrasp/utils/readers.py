@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,9 @@ DEEPEST_YAML = 50
 LARGEST_INTEGER = 2**64
 """Largest magnitude of an integer in a JSON file."""
 LARGEST_TEXT = 256 * 2**20
-"""Largest YAML or JSON file that is read [byte]."""
+"""Largest JSON file that is read [byte]."""
+LARGEST_YAML_TEXT = 8 * 2**20
+"""Largest YAML text that is read [byte]; it takes some ten seconds."""
 HEAD_BYTES = 512
 """Bytes at the beginning of a file by which its kind is recognised."""
 _MAGIC = {
@@ -59,7 +62,7 @@ class Yaml(yaml.SafeLoader):
     and 15. Where a number is expected, text is refused.
     """
 
-    _depth = 0
+    _depth = _nodes = 0
 
     def get_single_node(self) -> yaml.Node | None:
         """Return the root, once it is known to be of a bounded size."""
@@ -69,8 +72,10 @@ class Yaml(yaml.SafeLoader):
         return node
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """Return the next node. Raises YAMLError where it is nested too deep."""
-        self._depth += 1
+        """Return the next node. Raises YAMLError where it is nested too deep, or there are too many."""
+        self._depth, self._nodes = self._depth + 1, self._nodes + 1
+        if self._nodes > LARGEST_YAML:  # here, not at the end: each takes a kilobyte
+            raise yaml.YAMLError(f"it holds more than {LARGEST_YAML} values")
         if self._depth > DEEPEST_YAML:
             raise yaml.YAMLError("it is nested too deep")
         try:
@@ -81,7 +86,8 @@ class Yaml(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Return the mapping. Raises ConstructorError where a key occurs twice."""
         names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
-        if twice := next((name for i, name in enumerate(names) if name in names[:i]), ""):
+        if len(set(names)) < len(names):
+            twice = Counter(names).most_common(1)[0][0]
             raise yaml.constructor.ConstructorError(None, None, f"key '{twice}' occurs twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
@@ -104,6 +110,8 @@ Yaml.add_implicit_resolver(
 def parse_yaml(text: str | bytes, name: str | Path) -> Any:
     """Return the content of a YAML text as plain values; `name` is the file or key in errors."""
     try:
+        if len(text) > LARGEST_YAML_TEXT:
+            raise ValueError(f"it is larger than {LARGEST_YAML_TEXT >> 20} MiB")
         return yaml.load(_decoded(text), Loader=Yaml)
     except RecursionError as error:
         raise DamagedFileError(name, "YAML file", "it is nested too deep") from error
@@ -121,7 +129,7 @@ def regular_bytes(path: str | Path) -> bytes:
 
 def read_yaml(path: str | Path) -> Any:
     """Return the content of a YAML file as plain values. Raises DamagedFileError, OSError."""
-    return parse_yaml(_content(path, "YAML file"), path)
+    return parse_yaml(_content(path, "YAML file", LARGEST_YAML_TEXT), path)
 
 
 def parse_json(text: str | bytes, name: str | Path) -> Any:
@@ -143,7 +151,7 @@ def parse_json(text: str | bytes, name: str | Path) -> Any:
 
 def read_json(path: str | Path) -> Any:
     """Return the content of a JSON file. Raises DamagedFileError, OSError."""
-    return parse_json(_content(path, "JSON file"), path)
+    return parse_json(_content(path, "JSON file", LARGEST_TEXT), path)
 
 
 def read_json_object(path: str | Path) -> dict[str, Any]:
@@ -200,9 +208,9 @@ def foreign_file(path: str | Path, is_zip: bool = False) -> str:
         return ""
 
 
-def _content(path: str | Path, kind: str) -> bytes:
-    if Path(path).is_file() and Path(path).stat().st_size > LARGEST_TEXT:
-        raise DamagedFileError(path, kind, f"it is larger than {LARGEST_TEXT >> 20} MiB")
+def _content(path: str | Path, kind: str, most: int) -> bytes:
+    if Path(path).is_file() and Path(path).stat().st_size > most:
+        raise DamagedFileError(path, kind, f"it is larger than {most >> 20} MiB")
     return regular_bytes(path)
 
 

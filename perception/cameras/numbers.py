@@ -142,7 +142,7 @@ def _fault(matrix: Array) -> str:
     if np.abs(matrix[3, :3]).max() > RIGID_TOLERANCE and np.abs(matrix[:3, 3]).max() <= RIGID_TOLERANCE:
         return ": it is transposed, its last row must be 0 0 0 1"
     square = R @ R.T
-    scale = float(np.sqrt(abs(np.trace(square)) / 3))
+    scale = np.sqrt(np.trace(square) / 3)
     if scale > 0 and np.abs(square / scale**2 - np.eye(3)).max() <= RIGID_TOLERANCE:
         if np.linalg.det(R) < 0:
             return ": its axes are left-handed"

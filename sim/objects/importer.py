@@ -266,11 +266,12 @@ def import_meshes(
         option = f"size={settings.size:g} " if unit.scale is None else f"scale={unit.scale:g} "
         command = f"dexgrasp objects import DIR {'' if unit.stated else option}out=LIB"
         library = write_library(out, entries, request, command)
+    computed = {file.digest for file in found if file.source in cache.computed}  # also of files with equal content
     return ImportReport(
         library=library,
         scale=unit.scale,
         unit=unit.name,
-        reused=len({file.source for file in found} - cache.computed),
+        reused=sum(file.digest not in computed for file in found),
         files=len(found),
         refused=refused,
         left_out=left_out,

@@ -74,7 +74,9 @@ def clean_parts(mesh: "trimesh.Trimesh", scale: float, apart: bool = False) -> t
     for body in bodies:
         found, holes = _solids(body)
         solids, closed = solids + found, closed.merged(holes)
-    parts: list[Surface] = [(np.asarray(part.vertices, float), part.faces) for part in solids if abs(part.volume) > 1e-12]
+    parts: list[Surface] = [
+        (np.asarray(part.vertices, float), part.faces) for part in solids if abs(part.volume) > 1e-12
+    ]
     if not parts:
         raise RefusedMeshError("empty: the surface encloses no volume")
     _check_overlap(parts)

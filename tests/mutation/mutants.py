@@ -5,6 +5,7 @@ copy a value, and keyword arguments, negate conditions, and swap functions such 
 of options (fields of a class), texts of errors, annotations and docstrings.
 """
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -98,7 +99,7 @@ def negate_condition(node: cst.If | cst.While) -> Iterator[cst.CSTNode]:
 
 def scale_number(node: cst.Float) -> Iterator[cst.Float]:
     """Make a number a quarter larger."""
-    if abs(node.evaluated_value) >= LEAST_NUMBER:
+    if abs(node.evaluated_value) >= LEAST_NUMBER and math.isfinite(1.25 * node.evaluated_value):
         yield node.with_changes(value=repr(1.25 * node.evaluated_value))
 
 

@@ -79,7 +79,10 @@ TESTS = {
         "tests/utils/test_yaml_numbers.py",
         "tests/utils/test_regular_files.py",
     ],
-    "dexgrasp/utils/number_arrays.py": ["tests/policies/test_safety_gate_values.py"],
+    "dexgrasp/utils/number_arrays.py": [
+        "tests/utils/test_number_arrays.py",
+        "tests/policies/test_safety_gate_values.py",
+    ],
     "dexgrasp/utils/files.py": ["tests/utils/test_files.py", "tests/utils/test_utils.py"],
 }
 """Modules and the tests that hold them, the fastest first."""

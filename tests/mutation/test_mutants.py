@@ -9,6 +9,7 @@ from tests.mutation.mutants import make_mutants
 CODE = '''"""A module."""
 
 LIMIT = 2.0
+LARGEST = 1.7e308
 
 
 class Settings:

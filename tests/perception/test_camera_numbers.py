@@ -1,15 +1,17 @@
 """Numbers at the boundary of the camera: other units, shapes and kinds of values are refused with their key."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 import yaml
 from scipy.spatial.transform import Rotation
 
+from dexgrasp.perception.cameras import numbers
 from dexgrasp.perception.cameras.depth import DepthFrame, Intrinsics
 from dexgrasp.perception.cameras.extrinsics import CameraPose, pose_from_dict, pose_matrix, pose_to_dict
-from dexgrasp.perception.cameras.numbers import check_depth, check_rigid
+from dexgrasp.perception.cameras.numbers import check_depth, check_rigid, unit_quaternion
 from dexgrasp.perception.cameras.open import FrameFolder, save_folder
 
 UNIT = [1.0, 0.0, 0.0, 0.0]
@@ -79,6 +81,101 @@ def test_matrices_that_are_no_pose_say_what_they_are(T, reason):
     for made in (lambda: check_rigid(T, "T_world_cam"), lambda: CameraPose(T)):
         with pytest.raises(ValueError, match=f"T_world_cam.*{reason}"):
             made()
+
+
+def bent(last=(0.0, 0.0, 0.0), **words):
+    """A matrix with three other numbers in its last row."""
+    T = pose(**words)
+    T[3, :3] = last
+    return T
+
+
+SHEARED = np.eye(3) + np.outer([0.5, 0, 0], [0, 1, 0])
+UNEXPLAINED = {
+    "last row": bent((1.0, 0.0, 0.0)),
+    "last row, place behind": bent((1.0, 1.0, 1.0), pos=(-1.0, -1.0, -1.0)),
+    "sheared at the origin": pose(R + 0.1, pos=(0.0, 0.0, 0.0)),
+    "one axis sheared": pose(SHEARED),
+    "sheared, last row at its tolerance": bent((1e-5, 0.0, 0.0), rotation=SHEARED, pos=(0.0, 0.0, 0.0)),
+    "nothing": np.zeros((4, 4)),
+}
+
+
+@pytest.mark.parametrize("T", UNEXPLAINED.values(), ids=UNEXPLAINED)
+def test_a_matrix_that_no_usual_mistake_explains_is_refused_without_a_guess(T):
+    with pytest.raises(ValueError, match=r"^T is not a rotation with a translation \(off by \d[^()]*\): \[\["):
+        check_rigid(T, "T")
+
+
+def test_usual_mistakes_are_named_after_the_measure():
+    for T, reason in (
+        (bent((1.0, 0.0, 0.0), pos=(1e-5, 0.0, 0.0)), "it is transposed, its last row must be 0 0 0 1"),
+        (pose(pos=(0.1, 0.0, 0.5)).T, "it is transposed, its last row must be 0 0 0 1"),
+        (pose(R @ np.diag([1.0, -1.0, 1.0])), "its axes are left-handed"),
+        (pose(0.5 * R), "its axes have length 0.5, expected 1"),
+    ):
+        with pytest.raises(ValueError, match=rf"^T is not .* \(off by [^()]*\): {reason}: \[\["):
+            check_rigid(T, "T")
+
+
+def test_what_was_given_is_said_and_only_a_text_is_called_one():
+    for value, said in (
+        ("0.5", "the text '0.5': write it without quotes"),
+        (11.0, "11.0"),
+        (None, "None"),
+        (True, "True"),
+    ):
+        with pytest.raises(
+            ValueError, match=rf"^x must be a number \(m\) from -10 to 10, got {re.escape(said)}(: in |$)"
+        ):
+            numbers.POSITION.read(value, "x")
+
+
+def test_a_pose_at_its_tolerances_is_taken():
+    check_rigid(bent((1e-5, 0.0, 0.0)), "T")
+    check_rigid(pose(np.eye(3) + np.outer([1e-5, 0, 0], [0, 1, 0])), "T")
+    for T in (bent((1.1e-5, 0.0, 0.0)), pose(np.eye(3) + np.outer([1.1e-5, 0, 0], [0, 1, 0]))):
+        with pytest.raises(ValueError, match="is not a rotation with a translation"):
+            check_rigid(T, "T")
+
+
+def test_quaternions_near_unit_length_get_it_and_others_are_refused():
+    quat = np.array([0.5, -0.5, 0.5, 0.5])
+    for length in (0.9991, 1.0, 1.0009):
+        np.testing.assert_allclose(unit_quaternion(list(length * quat), "q"), quat, atol=1e-15)
+    for length in (0.9989, 1.0011, 0.0):
+        with pytest.raises(ValueError, match=rf"^q: the quaternion wxyz \[.*\] has length {length:.4f}, expected 1$"):
+            unit_quaternion(list(length * quat), "q")
+
+
+class Hostile:
+    def __array__(self, *_, **__):
+        raise RuntimeError("no")
+
+
+@pytest.mark.parametrize(
+    ("quantity", "words", "good", "bad"),
+    [
+        (numbers.POSITION, "(m) from -10 to 10", (-10.0, 10.0), (-10.1, 10.1)),
+        (numbers.BASELINE, "(m) from -0.5 to 0.5", (-0.5, 0.5), (-0.51, 0.51)),
+        (numbers.CARRIER, "(length) from -100000 to 100000", (-1e5, 1e5), (-1.1e5, 1.1e5)),
+        (numbers.DEPTH_UNIT, "(m per unit of the image) from 1e-05 to 0.01", (1e-5, 0.01), (0.9e-5, 0.011)),
+        (numbers.FRAME_RATE, "(Hz) from 0.001 to 10000", (0.001, 1e4), (0.0009, 10_001.0)),
+        (numbers.QUATERNION, "(unit quaternion, w first) from -1.001 to 1.001", (-1.001, 1.001), (-1.002, 1.002)),
+        (numbers.FINITE, "(finite)", (-1.7e308, 1.7e308), (float("inf"), float("-inf"))),
+        (numbers.Quantity("a", 0.0, 1e300), "(a)", (0.0, 1e300), (-1.0, 1.1e300)),
+        (numbers.Quantity("a", 0.0, 1e299), "(a) from 0 to 1e+299", (0.0, 1e299), (-1.0, 1.1e299)),
+    ],
+)
+def test_a_number_is_taken_within_its_range_and_the_range_is_said(quantity, words, good, bad):
+    for value in good:
+        assert quantity.read(value, "x") == value and quantity.read_all([value], "x", 1).tolist() == [value]
+    for value in (*bad, float("nan"), True, "1", None, Hostile(), [1.0]):
+        with pytest.raises(ValueError, match=f"^x must be a number {re.escape(words)}, got "):
+            quantity.read(value, "x")
+    for value in ([*bad], [good[0]], good[0], Hostile(), [good[0], True]):
+        with pytest.raises(ValueError, match=f"^x must be 2 numbers {re.escape(words)}, got "):
+            quantity.read_all(value, "x", 2)
 
 
 def test_the_two_cameras_of_a_device_lie_together(tmp_path):

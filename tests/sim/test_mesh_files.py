@@ -280,6 +280,7 @@ VARIANTS = {
     "stl_text": ("stl", lambda v, f: stl(v, f, text=True)),
     "stl_text_byte_order_mark": ("stl", lambda v, f: b"\xef\xbb\xbf" + stl(v, f, text=True)),
     "stl_binary": ("stl", stl),
+    "stl_binary_with_a_tail": ("stl", lambda v, f: stl(v, f) + b"\0" * 49),
     "stl_binary_that_says_solid": ("stl", lambda v, f: stl(v, f, header=b"solid made by a program")),
     "glb": ("glb", glb),
     "glb_32_bit_indices": ("glb", lambda v, f: glb(v, f, indices=np.uint32)),
@@ -421,6 +422,11 @@ DAMAGED = {
         "requires the glTF extension EXT_meshopt_compressn",
     ),
     "solid_cut.stl": (stl(*SOLIDS["box"][:2], header=b"solid cube")[:-70], "its header announces 12 triangles, 10 are"),
+    "more_than_announced.stl": (
+        stl(*SOLIDS["box"][:2])[:80] + struct.pack("<I", 6) + stl(*SOLIDS["box"][:2])[84:],
+        "not an STL file, or cut off: its header announces 6 triangles, 12 are there",
+    ),
+    "zeros.obj": (obj(*SOLIDS["box"][:2]).replace(b"v 0.0", b"\0\0\0\0\0", 1), "it holds NUL bytes"),
     "solid_header.stl": (b"solid cube".ljust(80, b"\0"), "80 bytes, the header of a binary one takes 84"),
     "solid_text_cut.stl": (
         ASCII_STL[: ASCII_STL.rfind(b"endsolid")],

@@ -3,7 +3,10 @@
 import gzip
 import json
 import os
+import re
 import shutil
+import sys
+import time
 import zipfile
 
 import numpy as np
@@ -17,6 +20,7 @@ from dexgrasp.perception.robot_mask import read_arm_body, read_hand_body
 from dexgrasp.policies.deploy.bundle import BundleError, read_bundle, read_contract
 from dexgrasp.utils.readers import (
     DamagedFileError,
+    foreign_file,
     parse_json,
     parse_yaml,
     read_json,
@@ -128,7 +132,8 @@ def test_json_holds_finite_numbers_and_each_key_once(text, reason):
 
 
 def test_a_file_beyond_the_largest_is_refused_unread(tmp_path, monkeypatch):
-    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_TEXT", 2**20)
+    for limit in ("LARGEST_TEXT", "LARGEST_YAML_TEXT"):
+        monkeypatch.setattr(f"dexgrasp.utils.readers.{limit}", 2**20)
     for name, read in (("a.json", read_json), ("a.yaml", read_yaml)):
         with (tmp_path / name).open("wb") as file:
             file.truncate(2**20 + 1)
@@ -240,6 +245,35 @@ def test_yaml_numbers_sizes_and_texts_on_either_side_of_their_limits(tmp_path, m
     ):
         with pytest.raises(DamagedFileError, match=f"FILE is damaged or no JSON file: {reason}; restore"):
             parse_json(content, "FILE")
+
+
+def test_a_yaml_text_of_many_keys_or_values_takes_no_longer_than_its_length(monkeypatch):
+    """Comparing each key with all before takes six seconds; values take a kilobyte each, and are counted in time."""
+    begin_s = time.process_time()
+    many = [f"key{number}: 1" for number in range(20_000)]
+    with pytest.raises(DamagedFileError, match="key 'key7' occurs twice"):
+        parse_yaml("\n".join([*many, "key7: 2"]), "FILE")
+    assert time.process_time() - begin_s < 4.5
+    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_YAML", 1000)
+    begin_s = time.process_time()
+    with pytest.raises(DamagedFileError, match="more than 1000 values"):
+        parse_yaml("[" + "1," * 2**20 + "]", "FILE")
+    assert time.process_time() - begin_s < 2.0
+    monkeypatch.setattr("dexgrasp.utils.readers.LARGEST_YAML_TEXT", 2**20)
+    assert parse_yaml("# " + "-" * (2**20 - 7) + "\na: 1", "FILE") == {"a": 1}
+    with pytest.raises(DamagedFileError, match="no YAML file: it is larger than 1 MiB; restore it"):
+        parse_yaml("# " + "-" * (2**20 - 6) + "\na: 1", "FILE")
+
+
+def test_the_key_of_a_wrong_number_is_named_as_it_stands():
+    for text, key in (('{"XX": {".X": NaN}}', "XX..X"), ('{"X": [1e999]}', "X[0]"), ("[[1, Infinity]]", "[0][1]")):
+        with pytest.raises(DamagedFileError, match=f"'{re.escape(key)}' is no finite number"):
+            parse_json(text, "FILE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_file_that_cannot_be_read_is_of_no_known_kind():
+    assert foreign_file("/proc/self/mem") == "" == foreign_file("/dev/zero")  # the first: a file, an error when read
 
 
 def test_fifty_levels_are_read_and_one_more_is_refused():

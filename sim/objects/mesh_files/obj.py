@@ -41,8 +41,11 @@ def _lines(path: Path) -> list[str]:
     """
     content = path.read_bytes()
     encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    text = content.decode(encoding, errors="replace")
+    if "\0" in text:
+        raise MeshFileError("it holds NUL bytes, as an interrupted copy leaves them: fetch it again")
     lines, goes_on = list[str](), False
-    for whole in re.split("\r\n|\n|\r", content.decode(encoding, errors="replace")):
+    for whole in re.split("\r\n|\n|\r", text):
         line = whole.partition("#")[0]
         line = f"{lines.pop()} {line}" if goes_on else line
         goes_on = line.endswith("\\") and line[:-1].split()[:1] in ([], ["v"], ["f"], ["fo"])

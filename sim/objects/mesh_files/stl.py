@@ -17,7 +17,8 @@ def read_stl(path: Path) -> tuple[Array, Faces]:
     """Return vertices (3 t, 3) and triangles (t, 3); triangles share no vertices, as the format has none."""
     content = path.read_bytes()
     count = struct.unpack_from("<I", content, 80)[0] if len(content) >= _HEADER else 0
-    if count and len(content) >= _HEADER + _TRIANGLE * count:  # the text of an ASCII file is a far larger number
+    beyond = len(content) - _HEADER - _TRIANGLE * count
+    if count and 0 <= beyond < _TRIANGLE:  # the text of an ASCII file is a far larger number
         row = np.dtype([("numbers", "<f4", 12), ("attribute", "<u2")])
         corners = np.frombuffer(content, row, count, _HEADER)["numbers"][:, 3:].reshape(-1, 3).astype(np.float64)
     elif (
