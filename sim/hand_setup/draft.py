@@ -14,6 +14,8 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
+from dexgrasp.perception.grasp_planning.grasp_style import STYLE_HEIGHTS_M
+from dexgrasp.perception.grasp_planning.scoring import FINGER_M
 from dexgrasp.perception.motors import Coupling
 from dexgrasp.sim.robots.coupling import coupled_joints
 from dexgrasp.sim.robots.hand_file import (
@@ -47,6 +49,8 @@ BENDS = 0.6
 TIP_WEIGHT, THUMB_TIP_WEIGHT = 4.0, 8.0
 FINGER_CONTACTS, THUMB_CONTACTS = (1.0, 1.0, 3.0), (2.0, 2.0, 12.0)
 """Weights of contact bodies from the palm to the tip; further ones near the palm weigh as the first."""
+LONG_M = 0.148
+"""Length of the fingers of hands to which STYLE_HEIGHTS_M belong, the shipped ones."""
 APART_M = 0.008
 """Least distance of joint keypoints of one finger."""
 
@@ -232,7 +236,14 @@ class _Draft:
             keypoints=keypoints,
             contact_bodies=contacts,
             thumb_bodies=tuple(self._contacts(self.thumb)),
-            grasp=GraspRows(offset_y_m=0.0, offset_z_m=self._ahead(), gap_m=(GAP_M, GAP_M), floor_m=self._reach()),
+            grasp=GraspRows(
+                offset_y_m=0.0,
+                offset_z_m=self._ahead(),
+                gap_m=(GAP_M, GAP_M),
+                floor_m=self._reach(),
+                height_m=self._style_heights(),
+                finger_m=self._finger(),
+            ),
         )
 
     def _still(self, joints: dict[str, JointRow]) -> dict[str, float]:
@@ -277,8 +288,12 @@ class _Draft:
         if self.bending[joint]:
             return self.bending[joint]
         name = self.model.joint(joint).name
-        lines = ((line.ratio, self.model.joint(other).id) for other, line in self.coupled.items() if line.follows == name)
-        return next((float(np.sign(ratio)) * self.bending[other] for ratio, other in lines if self.bending.get(other)), 0.0)
+        lines = (
+            (line.ratio, self.model.joint(other).id) for other, line in self.coupled.items() if line.follows == name
+        )
+        return next(
+            (float(np.sign(ratio)) * self.bending[other] for ratio, other in lines if self.bending.get(other)), 0.0
+        )
 
     def _contacts(self, finger: Finger) -> dict[str, float]:
         """Return the weights of the bodies of a finger that can touch."""
@@ -320,6 +335,22 @@ class _Draft:
         tips = np.array([(self._tip(finger) - self.frame.pos) @ self.frame.axes.T for finger in self.others])
         self._place(np.clip(0.0, self.lower, self.upper))
         return tips
+
+    def _style_heights(self) -> tuple[float, float]:
+        """Return the heights of objects of power and pinch grasp, scaled with the length of the fingers [m]."""
+        lengths = [float(np.linalg.norm(self._tip(finger) - self._base(finger))) for finger in self.others]
+        scale = float(np.clip(np.mean(lengths) / LONG_M, 0.5, 1.5))
+        power, pinch = (round(scale * height, 3) for height in STYLE_HEIGHTS_M)
+        return (power, pinch)
+
+    def _finger(self) -> float:
+        """Return half the thickness of the fingers at their ends, the median of them [m]."""
+        halves = []
+        for finger in (*self.others, self.thumb):
+            geoms = np.flatnonzero(self.model.geom_bodyid == finger.bodies[-1])
+            if len(geoms):
+                halves.append(float(np.max([np.sort(self.model.geom_aabb[geom, 3:])[1] for geom in geoms])))
+        return round(float(np.clip(np.median(halves), 0.003, 0.03)), 4) if halves else FINGER_M
 
     def _ahead(self) -> float:
         """Return where the object belongs along the fingers: half way to the half-closed fingertips [m]."""

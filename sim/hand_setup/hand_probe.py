@@ -82,12 +82,23 @@ class HandProbe:
 
     def deepest_contact(self) -> tuple[float, str]:
         """Return the depth of the deepest contact within the hand [m], and the two bodies."""
-        deepest, names = 0.0, ""
+        depths = self.overlaps()
+        deepest = max(depths, key=lambda pair: depths[pair], default=None)
+        return (0.0, "") if deepest is None else (depths[deepest], " and ".join(deepest))
+
+    def overlaps(self) -> dict[tuple[str, str], float]:
+        """Return the depth of the deepest contact of each two bodies of the hand that overlap [m]."""
+        depths: dict[tuple[str, str], float] = {}
         for contact in self._data.contact:
-            if -contact.dist > deepest:
-                bodies = [self.model.body(int(self.model.geom_bodyid[geom])).name for geom in contact.geom]
-                deepest, names = float(-contact.dist), " and ".join(bodies)
-        return deepest, names
+            first, second = sorted(int(self.model.geom_bodyid[geom]) for geom in contact.geom)
+            pair = self.model.body(first).name, self.model.body(second).name
+            depths[pair] = max(depths.get(pair, 0.0), float(-contact.dist))
+        return depths
+
+    def rest_pose(self) -> Array:
+        """Return the joint positions (joint,) nearest to zero [rad], in which models are drawn."""
+        motors = self.hand.motors
+        return np.asarray(motors.joint_positions(np.clip(0.0, self.hand.motor_lower, self.hand.motor_upper)))
 
     def levers(self, site: str) -> Array:
         """Return the motion of a keypoint per radian of each motor (motor,) [m], its lever arm."""

@@ -16,8 +16,8 @@ from dexgrasp.configs.loader import read_plain
 from dexgrasp.policies.hands.commands import CheckHandCfg, NewHandCfg, check, new
 from dexgrasp.policies.hands.tuning import TuneHandCfg, tune
 from dexgrasp.sim.hand_setup.checks import check_hand
-from dexgrasp.sim.hand_setup.hand_probe import HandProbe
 from dexgrasp.sim.hand_setup.draft import draft_hand
+from dexgrasp.sim.hand_setup.hand_probe import HandProbe
 from dexgrasp.sim.hand_setup.hand_yaml import hand_yaml_text, with_styles
 from dexgrasp.sim.hand_setup.opposition import opposed_styles
 from dexgrasp.sim.hand_setup.style_space import StyleSpace
@@ -66,6 +66,13 @@ def test_draft_finds_palm_frame_thumb_and_bending_of_described_hands(name: str) 
         power = stated.joints[joint].closing
         expected = np.sign(power[0] if isinstance(power, tuple) else power)
         assert np.sign(draft.joints[joint].closing) == expected, joint
+
+
+@pytest.mark.parametrize(("name", "finger_m"), [("allegro", 0.012), ("leap", 0.011)])
+def test_draft_measures_fingers_and_scales_the_heights_of_objects_with_them(name: str, finger_m: float) -> None:
+    grasp = draft_hand("hand.xml", HANDS[name]).grasp
+    assert grasp.finger_m == finger_m  # radius of the fingertips
+    assert grasp.height_m == pytest.approx((0.06, 0.03), rel=0.06)
 
 
 def test_draft_finds_the_side_of_a_mirrored_hand(tmp_path: Path) -> None:
@@ -175,7 +182,10 @@ def test_checks_name_what_is_broken_and_what_to_do(
 
 def test_checks_name_fingers_without_keypoints(tmp_path: Path) -> None:
     keypoints = {site: weight for site, weight in described_rows("keypoints").items() if "right" not in site}
-    found = {finding.what: finding for finding in check_hand(HandSpec.load(edited(tmp_path, THREE_FINGERS, keypoints=keypoints)))}
+    found = {
+        finding.what: finding
+        for finding in check_hand(HandSpec.load(edited(tmp_path, THREE_FINGERS, keypoints=keypoints)))
+    }
     assert found["keypoints"].level == "wrong" and "none on right_proximal" in found["keypoints"].text
 
 
@@ -278,12 +288,14 @@ def test_search_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 
 def test_new_writes_a_hand_that_loads_and_never_over_another(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / "mine"
-    new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out), name="mine"))
+    new(NewHandCfg(model=str(overlapping_model(tmp_path)), out=str(out), name="mine"))
     assert HandSpec.load(out).name == "mine"
+    assert HandSpec.load(out).exclude == (("left_proximal", "right_proximal"),)
     assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == ["hand.png", "hand.yaml"]
-    assert f"hands tune {out}" in capsys.readouterr().out
-    for _ in range(2):  # after each correction; the picture is its own
-        assert check(CheckHandCfg(hand=str(out))) == 0
+    told = capsys.readouterr().out
+    assert f"hands tune {out}" in told and "exclude: left_proximal and right_proximal overlap by" in told
+    assert "0.0 mm in the open pose" in told
+    assert check(CheckHandCfg(hand=str(out))) == 0  # again after each correction; the picture is its own
     text = (out / "hand.yaml").read_bytes()
     with pytest.raises(ValueError, match="mine"):
         new(NewHandCfg(model=str(THREE_FINGERS / "hand.xml"), out=str(out)))
@@ -319,3 +331,30 @@ def test_tip_force_of_a_coupled_finger_counts_the_joints_that_follow(tmp_path: P
     motion = 0.045 * along[0] + 0.034 * 2.1 * along[1]
     lever = probe.levers("index_tip")[hand.motors.names.index("index_1")]
     assert lever == pytest.approx(np.linalg.norm(motion), abs=1e-6)
+
+
+def overlapping_model(folder: Path) -> Path:
+    """Write a hand with two bodies more than a parent and its child apart that overlap in all poses."""
+    text = (THREE_FINGERS / "hand.xml").read_text(encoding="utf-8")
+    first = re.search(r'<body name="(left_proximal)"[^>]*pos="([^"]+)"', text)
+    other = re.search(r'<body name="right_proximal"[^>]*pos="([^"]+)"', text)
+    assert first is not None and other is not None
+    apart = np.array(other[1].split(), dtype=float) - np.array(first[2].split(), dtype=float)
+    at = text.index(">", first.end()) + 1
+    lump = f'<geom type="sphere" size="0.012" pos="{" ".join(map(str, apart))}" mass="0.01"/>'
+    file = folder / "overlapping.xml"
+    file.write_text(text[:at] + lump + text[at:], encoding="utf-8")
+    return file
+
+
+def test_excluded_bodies_do_not_collide_and_unknown_ones_are_refused(tmp_path: Path) -> None:
+    """The example's thumb bent into a finger: only without the exclusion is there a contact."""
+    overlapping_model(tmp_path)
+    for exclude, wanted in (([], True), ([["right_proximal", "left_proximal"]], False)):
+        file = edited(tmp_path, THREE_FINGERS, model=str(tmp_path / "overlapping.xml"), exclude=exclude)
+        probe = HandProbe(HandSpec.load(file, side="left"))
+        probe.pose(probe.rest_pose())
+        assert (("left_proximal", "right_proximal") in probe.overlaps()) is wanted
+    for pair, message in ((["palm", "tip"], r"exclude: body 'tip' is unknown; known: .*palm"), (["palm"] * 2, "twice")):
+        with pytest.raises(ValueError, match=message):
+            HandSpec.load(edited(tmp_path, THREE_FINGERS, exclude=[pair]))
