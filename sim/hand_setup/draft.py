@@ -5,6 +5,7 @@ about one axis, the thumb is the finger that the others do not resemble. `hands 
 improves the grasp styles.
 """
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +32,9 @@ from dexgrasp.sim.robots.model_checks import compiled
 from dexgrasp.sim.robots.models.model_reader import read_model
 from dexgrasp.sim.robots.models.model_sources import model_path
 from dexgrasp.sim.task.scripted_grasp import ScriptedGraspCfg
-from dexgrasp.utils.text import counted, demand_known
+from dexgrasp.utils.text import comma_separated, counted, demand_known
+
+log = logging.getLogger("dexgrasp")
 
 Array = NDArray[np.float64]
 Side = Literal["right", "left"]
@@ -87,6 +90,14 @@ def draft_hand(
     where no palm or fingers are found.
     """
     file = model_path(model, folder)
+    try:
+        return _drafted(model, file, side=side, root=root, thumb=thumb, name=name)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if str(file) in text else f"{file}: {text}") from error
+
+
+def _drafted(model: str, file: Path, *, side: Side | None, root: str, thumb: str, name: str) -> HandFile:
     owner = f"the hand '{file.stem}'"
     root = find_palm(compiled(read_model(file, owner), file, file.stem), root)
     spec = hand_model(file, root, {}, owner)
@@ -94,6 +105,7 @@ def draft_hand(
     uncoupled = draft.hand_file(model, side, name)
     listed = replace(uncoupled, joints={joint.name: JointRow() for joint in spec.joints}, frozen={})
     draft.coupled = coupled_joints(spec, listed, file, file)
+    draft.tell_unlimited(file)
     return draft.hand_file(model, side, name)
 
 
@@ -103,6 +115,7 @@ class _Draft:
     def __init__(self, model: mujoco.MjModel, root: str, thumb: str) -> None:
         """`model`: with the palm as body PALM. `root`: its name in the file."""
         self.model, self.data, self.root = model, mujoco.MjData(model), root
+        _check_fingers(model)
         self.coupled: Mapping[str, Coupling] = {}
         """Joints without motors, once they are known."""
         self.lower, self.upper = _limits(model)
@@ -116,6 +129,16 @@ class _Draft:
         self.frame = self._frame()
         self.bending = {joint: self._bending(finger, joint) for finger in fingers for joint in finger.joints}
         """Sign with which a joint bends its finger towards the palm normal; 0 where it moves it sideways."""
+
+    def tell_unlimited(self, file: Path) -> None:
+        """Warn of motors whose joints have no limits in the model."""
+        free = [self.model.joint(joint).name for joint in np.flatnonzero(self.model.jnt_limited == 0)]
+        if motors := [name for name in free if name not in self.coupled]:
+            log.warning(
+                "%s: joints without limits: %s; -1.57 to 1.57 rad is written: correct range in hand.yaml",
+                file,
+                comma_separated(motors),
+            )
 
     def _place(self, joint_pos: Array) -> None:
         self.data.qpos[self.model.jnt_qposadr] = joint_pos
@@ -359,6 +382,15 @@ class _Draft:
     def _reach(self) -> float:
         """Return the height of the palm over the table at which half-closed fingers touch it [m]."""
         return round(float(np.clip(self._half_closed_tips()[:, 0].max() + 0.01, 0.02, 0.3)), 3)
+
+
+def _check_fingers(model: mujoco.MjModel) -> None:
+    """Raise ValueError for moving bodies without a name, by which hand.yaml would name them."""
+    for body in model.jnt_bodyid:
+        if not model.body(body).name:
+            above = model.body(model.body_parentid[body]).name
+            raise ValueError(f"the body of joint '{model.joint(model.body_jntadr[body]).name}', on '{above}', has no "
+                             "name; give it one")  # fmt: skip
 
 
 def find_palm(model: mujoco.MjModel, root: str) -> str:

@@ -347,8 +347,6 @@ def _check_model(hand: HandSpec, file: Path) -> None:
     Every name in hand.yaml must exist in the MJCF; every joint of the MJCF must be in hand.yaml.
     """
     spec = hand_model(hand.xml_path, hand.root, hand.frozen, f"the hand '{hand.name}'")
-    if nameless := [joint.parent.name for joint in spec.joints if not joint.name]:
-        raise ValueError(f"{hand.xml_path}: a joint of body '{nameless[0]}' has no name; give it one")
     bodies, joints, sites = ([e.name for e in kind if e.name] for kind in (spec.bodies[1:], spec.joints, spec.sites))
     on_bodies = tuple(body for body, _ in hand.extra_sites.values())
     used = {"contact_bodies": hand.contact_bodies, "thumb_bodies": hand.thumb_bodies, "keypoints": on_bodies}

@@ -358,3 +358,51 @@ def test_excluded_bodies_do_not_collide_and_unknown_ones_are_refused(tmp_path: P
     for pair, message in ((["palm", "tip"], r"exclude: body 'tip' is unknown; known: .*palm"), (["palm"] * 2, "twice")):
         with pytest.raises(ValueError, match=message):
             HandSpec.load(edited(tmp_path, THREE_FINGERS, exclude=[pair]))
+
+
+URDF = six_motor_hand.urdf()
+MJCF = six_motor_hand.mjcf(six_motor_hand.equalities())
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (MJCF, {"root": "bas"}, r"root: body 'bas' is unknown; known: .*Did you mean 'base'"),
+        (MJCF, {"thumb": "daumen"}, r"thumb=daumen is no body of a finger; fingers found: \['index_1'"),
+        (
+            MJCF.replace("<equality>", '<equality><joint joint1="index_1" joint2="index_2"/>'),
+            {},
+            r"'index_1' follows no motor: index_1 -> index_2 -> index_1 is a cycle; expected a chain",
+        ),
+        (URDF.replace("<mimic joint='index_1'", "<mimic joint='index_2'"), {}, "joint 'index_2' mimics itself: name"),
+        (URDF.replace("<mimic joint='index_1'", "<mimic joint='index'"), {}, "'index_2' mimics 'index', which is no j"),
+        (URDF.replace("<joint name='ring_1'", "<joint name='index_1'"), {}, "two joints are called 'index_1': rename"),
+        (URDF.replace("<link name='ring_1'", "<link name='index_1'"), {}, "two links are called 'index_1': rename"),
+        (MJCF.replace('joint name="ring_1"', 'joint name="index_1"'), {}, "repeated name 'index_1' in joint"),
+        (MJCF.replace('<joint name="thumb_1"', "<joint"), {}, "a joint of body 'thumb_1' has no name; give it one"),
+        (MJCF.replace('<body name="ring_1"', "<body"), {}, "the body of joint 'ring_1', on 'palm', has no name; give"),
+        (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='shell.stl'/>"), {}, "binary STL or an OBJ"),
+        (URDF.replace("<box size='.024 .08 .09'/>", "<mesh filename='none.stl'/>"), {}, r"no file .*none\.stl"),
+    ],
+)
+def test_draft_refuses_bad_models_in_one_line_and_writes_nothing(
+    text: str, options: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "shell.stl").write_bytes(b"no mesh " * 40)
+    model = tmp_path / ("hand.urdf" if text.startswith("<robot") else "hand.xml")
+    model.write_text(text, encoding="utf-8")
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as caught:
+        new(NewHandCfg(model=str(model), out=str(tmp_path / "out"), **options))
+    assert str(model) in str(caught.value) and "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_motors_without_limits_are_told_with_the_range_that_is_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "hand.urdf").write_text(
+        URDF.replace("name='ring_1' type='revolute'", "name='ring_1' type='continuous'")
+    )
+    draft = draft_hand("hand.urdf", tmp_path)
+    assert draft.joints["ring_1"].range == (-1.5708, 1.5708)
+    assert "joints without limits: ring_1; -1.57 to 1.57 rad is written: correct range in hand.yaml" in caplog.text
