@@ -76,10 +76,12 @@ def check_hand(hand: HandSpec) -> list[Finding]:
 
 
 def overlapping_bodies(hand: HandSpec) -> dict[tuple[str, str], float]:
-    """Return the depths [m] of pairs of bodies that overlap in the pose of the model, and in half of all others."""
+    """Return the depths [m] of pairs of bodies that overlap at rest or open, and in half of all other poses."""
     probe, limit = HandProbe(hand), SELF_CONTACT_M["odd"]
-    probe.pose(probe.rest_pose())
-    found = {pair: depth for pair, depth in probe.overlaps().items() if depth > limit}
+    found: dict[tuple[str, str], float] = {}
+    for pose in (hand.power.open_pose.numpy(), hand.pinch.open_pose.numpy(), probe.rest_pose()):
+        probe.pose(pose)
+        found |= {pair: depth for pair, depth in probe.overlaps().items() if depth > limit}
     times = dict.fromkeys(found, 0)
     random = np.random.default_rng(0)
     for _ in range(OVERLAP_POSES if found else 0):

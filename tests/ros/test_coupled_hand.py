@@ -297,7 +297,7 @@ def test_the_nodes_grasp_with_six_motors_over_dds_and_their_bag_comes_out_again(
     from tests.helpers.ros import Process, domain
 
     bundle, body, bag = tmp_path / "bundle", write_capsules(folder), tmp_path / "bag"
-    export(configs.load(ExportCfg, "export", [f"policy={run}", f"out={bundle}", "trials=2", "physics=turbo"]))
+    export(configs.load(ExportCfg, "export", [f"policy={run}", f"out={bundle}", "trials=9", "physics=turbo"]))
     hand = {"hand": f"sim:{folder}"}
     perception = hand | {"hand_body": str(body)}
     with domain(tmp_path), Process("dexgrasp_ros.nodes.recorder_node", tmp_path, folder=str(bag)) as recorder:

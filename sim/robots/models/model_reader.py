@@ -144,7 +144,7 @@ def _prepared_urdf(robot: ElementTree.Element, file: Path) -> str:
                     f"{file}: link {shown(link.get('name'))}: no file {name}; its package is looked for in "
                     f"{' and '.join(SEARCH_PATHS)}, and in the folders above the URDF"
                 )
-            mesh.set("filename", str(path))
+            mesh.set("filename", os.path.abspath(path))
     for material in robot.iter("material"):
         for texture in material.findall("texture"):
             material.remove(texture)
