@@ -15,6 +15,7 @@ from dexgrasp.sim.hand_setup.grip import SCRIPT, Grip, grips
 from dexgrasp.sim.hand_setup.hand_probe import ClosingPath, HandProbe
 from dexgrasp.sim.robots.hand import HandSpec
 from dexgrasp.sim.robots.hand_file import STYLES
+from dexgrasp.sim.robots.hand_model import PALM
 
 Level = Literal["ok", "odd", "wrong"]
 Array = NDArray[np.float64]
@@ -100,9 +101,15 @@ def _masses(probe: HandProbe) -> Iterator[Finding]:
 
 def _open_pose(probe: HandProbe, style: str) -> Iterator[Finding]:
     probe.pose(getattr(probe.hand, style).open_pose.numpy())
-    depth, bodies = probe.deepest_contact()
+    overlaps = probe.overlaps()
+    depth = probe.deepest_contact()
     level = _level(depth, SELF_CONTACT_M)
-    advice = f": {bodies} overlap; change open, or exclude the pair in hand.yaml" if level != "ok" else ""
+    pairs = [
+        "[" + ", ".join(probe.hand.root if body == PALM else body for body in pair) + "]"
+        for pair, deep in overlaps.items()
+        if deep >= SELF_CONTACT_M["odd"]
+    ]
+    advice = f"; change open, or state exclude: [{', '.join(pairs)}]" if level != "ok" else ""
     yield Finding(level, f"{style}: self-contact", f"{1000 * depth:.1f} mm in the open pose{advice}")
 
 

@@ -80,11 +80,9 @@ class HandProbe:
         points = np.array([self._data.site(site).xpos for site in sites.values()])
         return np.asarray((points - self.hand.palm_pos_b) @ self.palm_axes.T)
 
-    def deepest_contact(self) -> tuple[float, str]:
-        """Return the depth of the deepest contact within the hand [m], and the two bodies."""
-        depths = self.overlaps()
-        deepest = max(depths, key=lambda pair: depths[pair], default=None)
-        return (0.0, "") if deepest is None else (depths[deepest], " and ".join(deepest))
+    def deepest_contact(self) -> float:
+        """Return the depth of the deepest contact within the hand [m]."""
+        return max(self.overlaps().values(), default=0.0)
 
     def overlaps(self) -> dict[tuple[str, str], float]:
         """Return the depth of the deepest contact of each two bodies of the hand that overlap [m]."""

@@ -352,9 +352,12 @@ def test_excluded_bodies_do_not_collide_and_unknown_ones_are_refused(tmp_path: P
     overlapping_model(tmp_path)
     for exclude, wanted in (([], True), ([["right_proximal", "left_proximal"]], False)):
         file = edited(tmp_path, THREE_FINGERS, model=str(tmp_path / "overlapping.xml"), exclude=exclude)
-        probe = HandProbe(HandSpec.load(file, side="left"))
+        hand = HandSpec.load(file, side="left")
+        probe = HandProbe(hand)
         probe.pose(probe.rest_pose())
         assert (("left_proximal", "right_proximal") in probe.overlaps()) is wanted
+        text = next(found.text for found in check_hand(hand) if found.what == "power: self-contact")
+        assert text.endswith("or state exclude: [[left_proximal, right_proximal]]") is wanted
     for pair, message in ((["palm", "tip"], r"exclude: body 'tip' is unknown; known: .*palm"), (["palm"] * 2, "twice")):
         with pytest.raises(ValueError, match=message):
             HandSpec.load(edited(tmp_path, THREE_FINGERS, exclude=[pair]))
