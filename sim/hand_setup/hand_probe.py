@@ -1,4 +1,4 @@
-"""Measure a hand in MuJoCo at joint positions: fingertips, contacts, lever arms, the way of the fingers."""
+"""Measure a hand in MuJoCo at joint positions: fingertips, contacts, lever arms, closing motion."""
 
 from dataclasses import dataclass
 
@@ -34,7 +34,10 @@ class ClosingPath:
         return np.asarray(apart.min(axis=(1, 2)))
 
     def at_gap(self, gap_m: float) -> int:
-        """Return the first step at which thumb and fingers are that near; the step of the least distance otherwise."""
+        """Return the first step at which thumb and fingers are within `gap_m` [m].
+
+        Where they never are, the step of the least distance.
+        """
         near = self.gaps <= gap_m
         return int(np.argmax(near)) if near.any() else int(np.argmin(self.gaps))
 

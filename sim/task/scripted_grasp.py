@@ -53,7 +53,7 @@ FLOOR_OF_FINGER = 0.875
 
 
 def scripted_grasp_of(finger_m: float, cfg: ScriptedGraspCfg) -> ScriptedGraspCfg:
-    """Return the scripted grasp of a hand: the default of keypoint_floor_m is replaced by that of its fingers."""
+    """Return the scripted grasp of a hand: its fingers replace the default of keypoint_floor_m."""
     if cfg.keypoint_floor_m != ScriptedGraspCfg().keypoint_floor_m:
         return cfg
     return replace(cfg, keypoint_floor_m=FLOOR_OF_FINGER * finger_m)
